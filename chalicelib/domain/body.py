@@ -1,0 +1,41 @@
+"""What a job is asked to do: written once at submit, never changed by the engine, kept apart from the head because it is large."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How the answer is made, with every default resolved. `timeout`, `retry_for` and `expires_in` are seconds."""
+
+    model: str
+    max_tokens: int
+    temperature: float | None = None
+    system_prompt: str | None = None
+    response_format: Any = "text"
+    streaming_mode: str = "realtime"
+    max_attempts: int = 3
+    timeout: float = 300.0
+    retry_for: float = 86_400.0
+    expires_in: float = 86_400.0
+    openai: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """The content of a submission. `prompt` is the rendered text; `input` is what a type with an input schema was given."""
+
+    prompt: str
+    config: Config
+    input: Any = None
+    options: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Body:
+        return cls(**{**data, "config": Config(**data["config"])})

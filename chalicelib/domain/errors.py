@@ -1,0 +1,328 @@
+"""Everything that can be refused or can go wrong, as one tree.
+
+HeadraceError
+├── InvalidRequest             400  every wrong field at once, in `details`
+├── Unauthenticated            401
+├── Forbidden                  403
+├── NotFound                   404
+├── IdempotencyConflict        409  the key was used with another body
+├── IdempotencyInProgress      409
+├── JobNotRetryable            409
+├── ResultExpired              410
+├── PreconditionFailed         412
+├── TooLarge                   413
+├── UnsupportedMediaType       415
+├── RateLimited                429  with `retry_after`
+├── QueueFull                  429
+├── Unavailable                503  a dependency did not answer; nothing was lost
+│   └── Throttled
+├── StaleVersion                    a record moved on since it was read
+├── AlreadyRemembered, AlreadyPointed   somebody else created it first
+├── ChunkConflict                   another text is where a chunk should go
+├── ConnectionGone                  a WebSocket that is no longer there
+├── ConnectionBusy                  a WebSocket that cannot take more just now
+├── BadMessage                      a queue message that is no wake-up call
+└── AttemptFailed                   an attempt ended without a result; see the table at the end
+
+The docstring of a class is its default message: it says what happened and what to do. Which HTTP status it has is said once, in
+`routes/errors.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from inspect import cleandoc
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One wrong field: a dotted `path` into the request (`config.temperature`, `items.3`), and what is wrong with it."""
+
+    path: str
+    message: str
+
+
+class HeadraceError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str = "", *, details: tuple[Detail, ...] = (), retry_after: int | None = None) -> None:
+        super().__init__(message or cleandoc(type(self).__doc__ or ""))
+        self.details = details
+        self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+# ---- what a caller is told
+
+
+class InvalidRequest(HeadraceError):
+    """The request has fields that cannot be used; `details` names each of them."""
+
+    code = "invalid_request"
+
+
+class Unauthenticated(HeadraceError):
+    """Send a valid key: `Authorization: Bearer hr_...`. This one is missing, unknown, expired or revoked."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(HeadraceError):
+    """The role of this key may not do that."""
+
+    code = "forbidden"
+
+
+class NotFound(HeadraceError):
+    """There is nothing here."""
+
+    code = "not_found"
+
+
+class JobNotFound(NotFound):
+    """There is no such job here."""
+
+    code = "job_not_found"
+
+    def __init__(self, job_id: str = "") -> None:
+        super().__init__(f"No job {job_id[:80]} here.")
+
+
+class JobTypeNotFound(NotFound):
+    """There is no such job type; `GET /job-types` lists them."""
+
+    code = "job_type_not_found"
+
+
+class IdempotencyConflict(HeadraceError):
+    """This Idempotency-Key was used for another request within the last 24 hours. Use a new key for a new request."""
+
+    code = "idempotency_conflict"
+
+
+class IdempotencyInProgress(HeadraceError):
+    """A request with this Idempotency-Key is still at work. Repeat it in a moment to get its answer."""
+
+    code = "idempotency_in_progress"
+
+
+class JobNotRetryable(HeadraceError):
+    """Only a failed, cancelled, expired, incomplete or retrying job can be retried."""
+
+    code = "job_not_retryable"
+
+
+class ResultExpired(HeadraceError):
+    """The result of this job is no longer kept."""
+
+    code = "result_expired"
+
+
+class PreconditionFailed(HeadraceError):
+    """The job has changed since the version that If-Match names. Read it again."""
+
+    code = "precondition_failed"
+
+
+class TooLarge(HeadraceError):
+    """The request is too large."""
+
+    code = "too_large"
+
+
+class UnsupportedMediaType(HeadraceError):
+    """Send JSON with `Content-Type: application/json`."""
+
+    code = "unsupported_media_type"
+
+
+class RateLimited(HeadraceError):
+    """Too many requests with this key. Wait as long as Retry-After says."""
+
+    code = "rate_limited"
+
+
+class QueueFull(HeadraceError):
+    """This tenant has as many unfinished jobs as its limit allows. Wait for some to end."""
+
+    code = "queue_full"
+
+
+class Unavailable(HeadraceError):
+    """Something that Headrace needs did not answer. Nothing was lost; try again."""
+
+    code = "unavailable"
+
+
+class Throttled(Unavailable):
+    """Something that Headrace needs is busy. Nothing was lost; try again in a moment."""
+
+
+# ---- what one part of the engine tells another
+
+
+class StaleVersion(HeadraceError):
+    """The record moved on since it was read. `current` is what is there now, None if nothing is."""
+
+    code = "stale_version"
+
+    def __init__(self, current: Any) -> None:
+        super().__init__()
+        self.current = current
+
+
+class AlreadyRemembered(HeadraceError):
+    """This Idempotency-Key stands for another creation."""
+
+    code = "idempotency_conflict"
+
+
+class AlreadyPointed(HeadraceError):
+    """This dedupe key points at another job by now."""
+
+    code = "conflict"
+
+
+class ChunkConflict(HeadraceError):
+    """Another text is where this chunk should go."""
+
+    code = "chunk_conflict"
+
+
+class ConnectionGone(HeadraceError):
+    """That WebSocket is closed."""
+
+    code = "connection_gone"
+
+
+class ConnectionBusy(HeadraceError):
+    """That WebSocket cannot take more just now."""
+
+    code = "connection_busy"
+
+
+class BadMessage(HeadraceError):
+    """A queue message that is no wake-up call."""
+
+    code = "bad_message"
+
+
+# ---- how an attempt ends without a result. The adapter of a provider translates into these, once, `from exc`.
+
+
+class AttemptFailed(HeadraceError):
+    """The attempt failed."""
+
+    code = "internal_error"
+    error_class: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = True
+    suggestion: ClassVar[str] = "Retry the job; if it fails again, tell the operator the request id."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        provider_status: int | None = None,
+        provider_request_id: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.provider_status = provider_status
+        self.provider_request_id = provider_request_id
+
+
+class ProviderRateLimited(AttemptFailed):
+    """OpenAI's rate limit was reached; the job waits as long as OpenAI asked."""
+
+    code, error_class = "provider_rate_limited", "rate_limit"
+    suggestion = "Nothing to do: it is retried. If it happens often, ask for a higher rate limit or use a lower lane."
+
+
+class ProviderQuotaExhausted(AttemptFailed):
+    """The OpenAI account has no credit left or reached its spending limit."""
+
+    code, error_class, retryable = "provider_quota_exhausted", "quota", False
+    suggestion = "Add credit or raise the limit of the OpenAI account, then retry the job."
+
+
+class ProviderUnavailable(AttemptFailed):
+    """OpenAI answered with a server error."""
+
+    code, error_class = "provider_unavailable", "server_error"
+    suggestion = "Nothing to do: it is retried. See OpenAI's status page if it goes on."
+
+
+class ProviderTimeout(AttemptFailed):
+    """OpenAI did not answer, or stopped answering, in time."""
+
+    code, error_class = "provider_timeout", "timeout"
+    suggestion = "Nothing to do: it is retried. For long answers raise `config.timeout`."
+
+
+class ProviderConnectionLost(AttemptFailed):
+    """The connection to OpenAI was lost."""
+
+    code, error_class = "provider_connection_lost", "connection"
+    suggestion = "Nothing to do: it is retried."
+
+
+class StreamCut(AttemptFailed):
+    """OpenAI's stream ended without its final event, so the text may be incomplete."""
+
+    code, error_class = "stream_cut", "stream"
+    suggestion = "Nothing to do: it is retried as a new attempt."
+
+
+class StreamMalformed(AttemptFailed):
+    """OpenAI's stream had an event that could not be read."""
+
+    code, error_class = "stream_malformed", "stream"
+    suggestion = "Nothing to do: it is retried as a new attempt."
+
+
+class OutputInvalid(AttemptFailed):
+    """The answer does not fit the schema of its job type; the raw text is kept."""
+
+    code, error_class = "output_invalid", "output"
+    suggestion = "It is retried; if it keeps failing, simplify the prompt or use a stronger model."
+
+
+class ContentRefused(AttemptFailed):
+    """The model refused to answer."""
+
+    code, error_class, retryable = "content_refused", "refusal", False
+    suggestion = "Change the prompt. The refusal is kept as the text of the job."
+
+
+class RequestRefused(AttemptFailed):
+    """OpenAI refused the request as invalid."""
+
+    code, error_class, retryable = "request_invalid", "invalid_request", False
+    suggestion = "Correct the field that the message names and submit again."
+
+
+class AuthenticationFailed(AttemptFailed):
+    """OpenAI refused the configured API key."""
+
+    code, error_class, retryable = "authentication_failed", "authentication", False
+    suggestion = "Tell the operator: the OpenAI key of this stage has to be replaced."
+
+
+class NotConfigured(AttemptFailed):
+    """No OpenAI key is configured for this stage."""
+
+    code, error_class, retryable = "openai_not_configured", "configuration", False
+    suggestion = "Tell the operator to store a key: `make openai-key STAGE=...`."
+
+
+class AttemptTimedOut(AttemptFailed):
+    """The attempt took longer than `config.timeout`."""
+
+    code, error_class = "timeout", "timeout"
+    suggestion = "Raise `config.timeout`, or lower `config.max_tokens`."

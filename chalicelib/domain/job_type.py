@@ -1,0 +1,53 @@
+"""What kinds of work there are: a job type is a value, and adding one is adding a file to `job_types/`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marker:
+    """Something to be seen in the text as it streams: where `pattern` matches, a stage begins or a milestone is reached.
+
+    `milestone` and `description` may use the match's named groups, as in `"{severity} finding"`. `once`: only the first match counts.
+    """
+
+    pattern: re.Pattern[str]
+    stage: str | None = None
+    milestone: str | None = None
+    description: str = ""
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobType:
+    """One kind of work.
+
+    `stages` are in order. By convention of the engine: the first begins with the claim, the one named by `streaming_stage` with the first
+    text, `validation` when the text has ended, `finalization` before the terminal write; those that a type does not name are skipped.
+    `response_schema` is sent as a structured output and the answer is validated against it and kept as `parsed`.
+    `render` makes the prompt of an `input` that fits `input_schema`, with the `options`; None: the prompt is used as it is given.
+    `typical_tokens` is the usual length of an answer, for estimates and the percentage.
+    `retry_schedule`: seconds before the second, third ... attempt; empty: exponential backoff.
+    """
+
+    name: str
+    title: str
+    description: str
+    instructions: str
+    default_model: str = "gpt-4o-mini"
+    max_tokens: int = 4_096
+    typical_tokens: int = 600
+    stages: tuple[str, ...] = ("setup", "generation", "finalization")
+    streaming_stage: str = "generation"
+    markers: tuple[Marker, ...] = ()
+    options_schema: Schema = field(default_factory=lambda: {"type": "object", "properties": {}, "additionalProperties": False})
+    input_schema: Schema | None = None
+    response_schema: Schema | None = None
+    retry_schedule: tuple[float, ...] = ()
+    render: Callable[[Any, dict[str, Any]], str] | None = None

@@ -1,0 +1,30 @@
+"""What an attempt left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.job import Ms, Nano, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The outcome of one attempt, written before the head says that it ended: whoever takes over finds it and need not ask again.
+
+    `text` is what the model said, raw. `parsed` is that text read by its schema, None where there is no schema or it does not fit.
+    """
+
+    job_id: str
+    attempt: int
+    text: str
+    parsed: Any = None
+    finish_reason: str | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    cost: Nano | None = None
+    started_at: Ms | None = None
+    first_token_at: Ms | None = None
+    finished_at: Ms | None = None
+    error_code: str | None = None
+    ttl: int | None = None

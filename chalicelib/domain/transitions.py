@@ -1,0 +1,156 @@
+"""Every way a job's head may change: pure functions from the head as it is to the head as it should be.
+
+None means "not allowed from here". A store writes the answer only if the version it was decided on is still there, and asks again on
+the newer head otherwise (`usecases/advance.py`): so each function states a rule of the protocol once, and no write can break it.
+The numbers in brackets are the protocol's (docs/protocol.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chalicelib.domain.job import Job, JobError, Ms, Nano, Status, Usage
+
+LOOK_AFTER_QUEUED_MS = 120_000  # how long a wake-up may take before somebody looks for it
+LOOK_AFTER_CLAIM_MS = 60_000
+KEEP_COMPLETED_DAYS = 30
+KEEP_OTHER_DAYS = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended: what the terminal write records."""
+
+    status: Status
+    length: int
+    usage: Usage | None = None
+    cost: Nano | None = None
+    error: JobError | None = None
+    incomplete_reason: str | None = None
+    first_token_at: Ms | None = None
+
+
+def claim(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
+    """Take the job for one attempt [1, 3, 4]. Asking again with the same owner answers the job as it is: the write had been done."""
+    if holds(job, generation, owner):
+        return job
+    if job.generation != generation or not job.status.is_claimable:
+        return None
+    if now >= job.expires_at and job.tries == 0:
+        return expire(job, now)
+    return _next(
+        job,
+        now,
+        status=Status.PROCESSING,
+        owner=owner,
+        attempt=job.attempt + 1,
+        tries=job.tries + 1,
+        started_at=job.started_at or now,
+        first_token_at=None,
+        length=None,
+        reason=None,
+    )
+
+
+def holds(job: Job, generation: int, owner: str) -> bool:
+    """Whether this claim still owns the job: the fence of every later write [2]."""
+    return job.status is Status.PROCESSING and job.generation == generation and job.owner == owner
+
+
+def finish(job: Job, generation: int, owner: str, outcome: Outcome, now: Ms) -> Job | None:
+    """The terminal write of a worker [2, 8]. Whoever asked for a cancel before it gets `cancelled`, with the text that there is."""
+    if job.status.is_terminal and job.generation == generation and job.owner == owner:
+        return job  # our own write, whose answer was lost
+    if not holds(job, generation, owner):
+        return None
+    status = Status.CANCELLED if job.cancel_requested else outcome.status
+    return _end(
+        job,
+        now,
+        status,
+        length=outcome.length,
+        usage=outcome.usage,
+        cost=(job.cost or 0) + outcome.cost if outcome.cost is not None else job.cost,
+        error=None if status is Status.CANCELLED else outcome.error,
+        incomplete_reason=outcome.incomplete_reason if status is Status.INCOMPLETE else None,
+        first_token_at=outcome.first_token_at or job.first_token_at,
+    )
+
+
+def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms, now: Ms) -> Job | None:
+    """Give the job back after a failed attempt, to be claimed again at `due` [8: never over a cancel flag].
+
+    `length` keeps the end of the failed attempt's text, so that readers stop there whatever a stalled worker may still append.
+    """
+    if job.status is Status.RETRYING and job.generation == generation + 1 and job.owner == owner:
+        return job
+    if not holds(job, generation, owner):
+        return None
+    if job.cancel_requested:
+        return finish(job, generation, owner, outcome, now)
+    return _next(
+        job,
+        now,
+        status=Status.RETRYING,
+        generation=job.generation + 1,
+        due_at=due,
+        queued_at=now,
+        length=outcome.length,
+        error=outcome.error,
+        cost=(job.cost or 0) + outcome.cost if outcome.cost is not None else job.cost,
+        reason=outcome.error.code if outcome.error else None,
+        response_id=None,
+    )
+
+
+def cancel(job: Job, now: Ms) -> Job | None:
+    """Cancel at once what nobody works on; ask the owner of what is being worked on [10]. None: it has ended."""
+    if job.status.is_terminal:
+        return None
+    if job.status is Status.PROCESSING:
+        return job if job.cancel_requested else _next(job, now, cancel_requested=True)
+    return _end(job, now, Status.CANCELLED, length=job.length or 0, error=None)
+
+
+def expire(job: Job, now: Ms) -> Job:
+    """End a job that nobody started in time."""
+    return _end(job, now, Status.EXPIRED, length=job.length or 0)
+
+
+def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
+    """A person's retry: a `retrying` job now, or a new run of an ended one; never of a completed one [11]. Attempts go on counting [4]."""
+    if job.status is Status.RETRYING:
+        return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=now + LOOK_AFTER_QUEUED_MS)
+    if not job.status.is_terminal or job.status is Status.COMPLETED:
+        return None
+    return _next(
+        job,
+        now,
+        status=Status.QUEUED,
+        generation=job.generation + 1,
+        run=job.run + 1,
+        tries=0,
+        crashes=0,
+        cancel_requested=False,
+        response_id=None,
+        queued_at=now,
+        started_at=None,
+        finished_at=None,
+        expires_at=now + expires_in,
+        retry_until=now + retry_for,
+        due_at=now + LOOK_AFTER_QUEUED_MS,
+        error=None,
+        incomplete_reason=None,
+        reason=None,
+        ttl=None,
+    )
+
+
+def _next(job: Job, now: Ms, **changes: Any) -> Job:
+    return replace(job, version=job.version + 1, updated_at=now, **changes)
+
+
+def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
+    days = KEEP_COMPLETED_DAYS if status in (Status.COMPLETED, Status.INCOMPLETE) else KEEP_OTHER_DAYS
+    return _next(job, now, status=status, finished_at=now, due_at=None, reason=None, ttl=now // 1000 + days * 86_400, **changes)

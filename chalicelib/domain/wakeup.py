@@ -1,0 +1,35 @@
+"""The queue message. It is only a wake-up call: the record decides."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from chalicelib.domain.errors import BadMessage
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """`generation` must be the record's when the message is read; otherwise it is a late or doubled one, and is dropped."""
+
+    job_id: str
+    generation: int
+
+    def to_json(self) -> str:
+        return json.dumps({"job_id": self.job_id, "generation": self.generation})
+
+    @classmethod
+    def from_json(cls, body: str) -> WakeUp:
+        """Read a message.
+
+        Raises:
+            BadMessage: it is not ours; the message says what is wrong with it.
+        """
+        try:
+            data = json.loads(body)
+        except ValueError as exc:
+            raise BadMessage("The message is not JSON.") from exc
+        job_id, generation = (data.get("job_id"), data.get("generation")) if isinstance(data, dict) else (None, None)
+        if not isinstance(job_id, str) or not job_id or isinstance(generation, bool) or not isinstance(generation, int):
+            raise BadMessage('A wake-up is {"job_id": "...", "generation": 1}.')
+        return cls(job_id, generation)

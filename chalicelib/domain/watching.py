@@ -1,0 +1,59 @@
+"""Who watches what: connections, their subscriptions to jobs, and the bell that tells a worker to look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chalicelib.domain.identity import Caller
+from chalicelib.domain.job import Ms
+
+SUBSCRIPTIONS_PER_CONNECTION = 50
+CONNECTION_LASTS_MS = 2 * 3600 * 1000  # AWS closes every WebSocket after two hours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """An open WebSocket. `endpoint` is where frames for it are posted, as the connection itself was told at its start."""
+
+    id: str
+    endpoint: str
+    caller: Caller
+    connected_at: Ms
+    expires_at: Ms
+    jobs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watcher:
+    """One connection's subscription to one job, from `offset` of `attempt` on. `since` changes when it subscribes anew."""
+
+    job_id: str
+    connection_id: str
+    endpoint: str
+    key_hash: str
+    attempt: int
+    offset: int
+    since: str
+    expires_at: Ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """What a worker looks at once a second: `bell` changes whenever the watchers do; `cancel` asks it to stop.
+
+    `read_until` says until when somebody reads the table (SSE, polling), so that chunks are written more often.
+    """
+
+    bell: str = ""
+    cancel: bool = False
+    read_until: Ms = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A short-lived, read-only permission for browsers, which cannot send headers on a stream. Stored by its hash."""
+
+    hash: str
+    caller: Caller
+    created_at: Ms
+    expires_at: Ms
