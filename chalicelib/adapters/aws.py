@@ -86,12 +86,12 @@ def translated(exc: Exception) -> Unavailable | None:
 
     After either, whether the request had its effect is unknown: botocore had repeated it, and the last answer is all one sees.
     """
-    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+    from botocore import exceptions as botocore
 
-    if isinstance(exc, ClientError):
+    if isinstance(exc, botocore.ClientError):
         return _of_answer(exc.response)
-    if isinstance(exc, (HTTPClientError, ConnectionError)):  # no connection, no answer in time, an answer cut short
-        return Unavailable()
+    if isinstance(exc, (botocore.HTTPClientError, botocore.ConnectionError, botocore.IncompleteReadError)):
+        return Unavailable()  # no connection, no answer in time, an answer cut short
     return None
 
 
