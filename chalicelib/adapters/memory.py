@@ -1,0 +1,47 @@
+"""An in-memory twin of every port but the provider, for tests and for trying things out.
+
+Each behaves as its real adapter does, conditions and refusals included; the contract tests run on both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chalicelib.adapters.memory_jobs import MemoryJobs
+from chalicelib.adapters.memory_live import (
+    MemoryAccounts,
+    MemoryConnections,
+    MemoryLeases,
+    MemoryMeters,
+    MemorySlots,
+    MemoryTickets,
+)
+from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryResults, MemoryWatchers
+from chalicelib.adapters.memory_time import ManualClock, inline
+from chalicelib.adapters.memory_wires import MemoryPrices, MemoryQueues, MemorySockets
+
+__all__ = ["ManualClock", "Memory", "inline"]
+
+
+@dataclass
+class Memory:
+    """Everything outside the process at once. A test takes what it needs: `memory.jobs`, `memory.queues`, `memory.clock` ..."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    jobs: MemoryJobs = field(default_factory=MemoryJobs)
+    bodies: MemoryBodies = field(default_factory=MemoryBodies)
+    chunks: MemoryChunks = field(default_factory=MemoryChunks)
+    results: MemoryResults = field(default_factory=MemoryResults)
+    watchers: MemoryWatchers = field(default_factory=MemoryWatchers)
+    connections: MemoryConnections = field(default_factory=MemoryConnections)
+    tickets: MemoryTickets = field(default_factory=MemoryTickets)
+    leases: MemoryLeases = field(default_factory=MemoryLeases)
+    slots: MemorySlots = field(default_factory=MemorySlots)
+    meters: MemoryMeters = field(default_factory=MemoryMeters)
+    accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
+    sockets: MemorySockets = field(default_factory=MemorySockets)
+    prices: MemoryPrices = field(default_factory=MemoryPrices)
+    queues: MemoryQueues = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queues = MemoryQueues(self.clock)

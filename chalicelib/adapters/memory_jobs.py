@@ -1,0 +1,94 @@
+"""The heads of jobs in memory, with the conditions of the real store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, StaleVersion
+from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.ports import Idempotency, JobQuery, Remembered
+
+SORTED_BY_END = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.INCOMPLETE})
+
+
+class MemoryJobs:
+    """`heads` is open to tests: what is stored now."""
+
+    def __init__(self) -> None:
+        self.heads: dict[str, Job] = {}
+        self._remembered: dict[tuple[str, str], tuple[Remembered, Ms]] = {}
+        self._pointers: dict[tuple[str, str], str] = {}
+        self._lock = threading.RLock()
+
+    def create(self, job: Job, idempotency: Idempotency | None = None, replaces: str | None = None) -> None:
+        with self._lock:
+            if job.id in self.heads:
+                return
+            if idempotency and self.remembered(idempotency.scope, idempotency.key, job.created_at):
+                raise AlreadyRemembered
+            if job.dedupe_key and self.pointed(job.tenant, job.dedupe_key) not in (None, replaces):
+                raise AlreadyPointed
+            self.heads[job.id] = job
+            if idempotency:
+                row = (Remembered(job_id=job.id, fingerprint=idempotency.fingerprint), idempotency.expires_at)
+                self._remembered[idempotency.scope, idempotency.key] = row
+            if job.dedupe_key:
+                self._pointers[job.tenant, job.dedupe_key] = job.id
+
+    def get(self, job_id: str) -> Job | None:
+        with self._lock:
+            return self.heads.get(job_id)
+
+    def get_many(self, job_ids: Sequence[str]) -> list[Job]:
+        with self._lock:
+            return [self.heads[job_id] for job_id in job_ids if job_id in self.heads]
+
+    def replace(self, seen: Job, new: Job) -> None:
+        with self._lock:
+            current = self.heads.get(seen.id)
+            if current == new:
+                return
+            if current is None or current.version != seen.version:
+                raise StaleVersion(current)
+            self.heads[seen.id] = new
+
+    def remembered(self, scope: str, key: str, now: Ms) -> Remembered | None:
+        with self._lock:
+            row = self._remembered.get((scope, key))
+        return row[0] if row and now < row[1] else None
+
+    def pointed(self, tenant: str, dedupe_key: str) -> str | None:
+        with self._lock:
+            return self._pointers.get((tenant, dedupe_key))
+
+    def page(self, query: JobQuery) -> tuple[list[str], str | None]:
+        with self._lock:
+            matching = [job for job in self.heads.values() if _matches(job, query)]
+        places = sorted(((_place(job, query), job.id) for job in matching), reverse=True)
+        if query.before:
+            places = [row for row in places if row[0] < query.before]
+        page = places[: query.limit]
+        return [job_id for _, job_id in page], page[-1][0] if len(places) > len(page) else None
+
+    def forget(self, job_id: str) -> None:
+        """What retention does when a head's time is over."""
+        with self._lock:
+            self.heads.pop(job_id, None)
+
+
+def _matches(job: Job, query: JobQuery) -> bool:
+    return (
+        job.tenant == query.tenant
+        and (query.user is None or job.user == query.user)
+        and (query.state is None or job.status == query.state)
+        and (query.since is None or job.created_at >= query.since)
+        and (query.until is None or job.created_at < query.until)
+    )
+
+
+def _place(job: Job, query: JobQuery) -> str:
+    """Where a job is in the order of its listing: by creation, which ids say, and by its end where a state is asked for that is one."""
+    if query.user is None and query.state in SORTED_BY_END:
+        return f"{job.finished_at or 0:013}#{job.id}"
+    return job.id

@@ -1,0 +1,148 @@
+"""In memory: what may vanish, and what an account is."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.identity import Key
+from chalicelib.domain.job import Ms
+from chalicelib.domain.watching import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket
+from chalicelib.ports import Lease
+
+
+class MemoryConnections:
+    def __init__(self) -> None:
+        self._connections: dict[str, Connection] = {}
+        self._lock = threading.Lock()
+
+    def open(self, connection: Connection) -> None:
+        with self._lock:
+            self._connections[connection.id] = connection
+
+    def get(self, connection_id: str) -> Connection | None:
+        with self._lock:
+            return self._connections.get(connection_id)
+
+    def subscribe(self, connection_id: str, job_id: str) -> bool:
+        with self._lock:
+            there = self._connections.get(connection_id)
+            if there is None or (job_id not in there.jobs and len(there.jobs) >= SUBSCRIPTIONS_PER_CONNECTION):
+                return False
+            self._connections[connection_id] = replace(there, jobs=there.jobs | {job_id})
+            return True
+
+    def unsubscribe(self, connection_id: str, job_id: str) -> None:
+        with self._lock:
+            if there := self._connections.get(connection_id):
+                self._connections[connection_id] = replace(there, jobs=there.jobs - {job_id})
+
+    def close(self, connection_id: str) -> Connection | None:
+        with self._lock:
+            return self._connections.pop(connection_id, None)
+
+
+class MemoryTickets:
+    def __init__(self) -> None:
+        self._tickets: dict[str, Ticket] = {}
+        self._used: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def put(self, ticket: Ticket) -> None:
+        with self._lock:
+            self._tickets[ticket.hash] = ticket
+
+    def get(self, ticket_hash: str) -> Ticket | None:
+        with self._lock:
+            return self._tickets.get(ticket_hash)
+
+    def use(self, ticket_hash: str, connection_id: str) -> bool:
+        with self._lock:
+            return ticket_hash in self._tickets and self._used.setdefault(ticket_hash, connection_id) == connection_id
+
+
+class MemoryLeases:
+    """`rows` is open to tests: the leases that are open."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Lease] = {}
+        self._fenced: set[str] = set()
+        self._lock = threading.Lock()
+
+    def open(self, lease: Lease) -> None:
+        with self._lock:
+            self.rows[lease.id] = lease
+
+    def renew(self, lease: Lease) -> None:
+        with self._lock:
+            if lease.id not in self.rows or lease.id in self._fenced:
+                raise StaleVersion(self.rows.get(lease.id))
+            self.rows[lease.id] = lease
+
+    def close(self, lease: Lease) -> None:
+        with self._lock:
+            if lease.id not in self._fenced:
+                self.rows.pop(lease.id, None)
+
+    def fence(self, seen: Lease) -> bool:
+        """Declare the lease dead if it has not been renewed since it was read."""
+        with self._lock:
+            there = self.rows.get(seen.id)
+            if there is None or there.expires_at != seen.expires_at:
+                return False
+            self._fenced.add(seen.id)
+            return True
+
+
+class MemorySlots:
+    def __init__(self) -> None:
+        self._taken: dict[tuple[str, int], Ms] = {}
+        self._lock = threading.Lock()
+
+    def take(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
+        with self._lock:
+            for slot in range(size):
+                if self._taken.get((name, slot), 0) <= now:
+                    self._taken[name, slot] = until
+                    return slot
+        return None
+
+    def give_back(self, name: str, slot: int) -> None:
+        with self._lock:
+            self._taken.pop((name, slot), None)
+
+
+class MemoryMeters:
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], int] = {}
+        self._lock = threading.Lock()
+
+    def count(self, name: str, window: int, ttl: int) -> int:
+        with self._lock:
+            self._counts[name, window] = self._counts.get((name, window), 0) + 1
+            return self._counts[name, window]
+
+
+class MemoryAccounts:
+    """`addresses` is what a deployment would have written."""
+
+    def __init__(self, addresses: dict[str, str] | None = None) -> None:
+        self.addresses = addresses or {}
+        self._keys: dict[str, Key] = {}
+        self._lock = threading.Lock()
+
+    def key(self, key_hash: str) -> Key | None:
+        with self._lock:
+            return self._keys.get(key_hash)
+
+    def put_key(self, key: Key) -> None:
+        with self._lock:
+            self._keys[key.hash] = key
+
+    def keys(self, tenant: str) -> list[Key]:
+        with self._lock:
+            return sorted((key for key in self._keys.values() if key.tenant == tenant), key=lambda key: key.id)
+
+    def endpoints(self) -> dict[str, str]:
+        return dict(self.addresses)

@@ -1,0 +1,115 @@
+"""The text of jobs in memory: what they are asked, what is answered, who watches."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+from ulid import ULID
+
+from chalicelib.domain.body import Body
+from chalicelib.domain.errors import ChunkConflict
+from chalicelib.domain.job import Ms
+from chalicelib.domain.result import Result
+from chalicelib.domain.transcript import Chunk
+from chalicelib.domain.watching import Control, Watcher
+
+
+class MemoryBodies:
+    """Bodies as JSON, because that is what the real store gives back."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, str] = {}
+
+    def put(self, job_id: str, tenant: str, body: Body, ttl: int) -> None:
+        self._bodies[job_id] = json.dumps(body.to_dict())
+
+    def get(self, job_id: str) -> Body | None:
+        stored = self._bodies.get(job_id)
+        return Body.from_dict(json.loads(stored)) if stored else None
+
+
+class MemoryChunks:
+    """`rows` is open to tests: chunks by (job, attempt, end)."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int, int], Chunk] = {}
+        self._lock = threading.Lock()
+
+    def append(self, chunk: Chunk) -> None:
+        place = (chunk.job_id, chunk.attempt, chunk.end)
+        with self._lock:
+            there = self.rows.setdefault(place, deepcopy(chunk))
+        if there != chunk:
+            raise ChunkConflict
+
+    def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
+        with self._lock:
+            found = [chunk for (job, number, end), chunk in self.rows.items() if (job, number) == (job_id, attempt) and end > offset]
+        return deepcopy(sorted(found, key=lambda chunk: chunk.end))
+
+    def last(self, job_id: str, attempt: int) -> Chunk | None:
+        chunks = self.read(job_id, attempt)
+        return chunks[-1] if chunks else None
+
+
+class MemoryResults:
+    def __init__(self) -> None:
+        self._results: dict[tuple[str, int], Result] = {}
+        self._lock = threading.Lock()
+
+    def put(self, result: Result, tenant: str) -> None:
+        with self._lock:
+            self._results[result.job_id, result.attempt] = deepcopy(result)
+
+    def get(self, job_id: str, attempt: int) -> Result | None:
+        with self._lock:
+            return deepcopy(self._results.get((job_id, attempt)))
+
+    def attempts(self, job_id: str) -> list[Result]:
+        with self._lock:
+            numbers = sorted(number for job, number in self._results if job == job_id)
+            return [replace(self._results[job_id, number], text="", parsed=None) for number in numbers]
+
+
+class MemoryWatchers:
+    def __init__(self) -> None:
+        self._watchers: dict[str, dict[str, Watcher]] = {}
+        self._controls: dict[str, Control] = {}
+        self._lock = threading.RLock()
+
+    def add(self, watcher: Watcher) -> None:
+        with self._lock:
+            self._watchers.setdefault(watcher.job_id, {})[watcher.connection_id] = watcher
+            self._ring(watcher.job_id)
+
+    def remove(self, job_id: str, connection_id: str) -> None:
+        with self._lock:
+            self._watchers.get(job_id, {}).pop(connection_id, None)
+            self._ring(job_id)
+
+    def of(self, job_id: str) -> list[Watcher]:
+        with self._lock:
+            watchers = self._watchers.get(job_id, {})
+            return [watchers[connection] for connection in sorted(watchers)]
+
+    def ask_cancel(self, job_id: str, ttl: int) -> None:
+        with self._lock:
+            self._controls[job_id] = replace(self._control(job_id), cancel=True)
+
+    def note_reader(self, job_id: str, until: Ms) -> None:
+        with self._lock:
+            self._controls[job_id] = replace(self._control(job_id), read_until=until)
+
+    def controls(self, job_ids: Sequence[str]) -> dict[str, Control]:
+        with self._lock:
+            return {job_id: self._controls[job_id] for job_id in job_ids if job_id in self._controls}
+
+    def _ring(self, job_id: str) -> None:
+        self._controls[job_id] = replace(self._control(job_id), bell=str(ULID()))
+
+    def _control(self, job_id: str) -> Control:
+        return self._controls.get(job_id, Control())
