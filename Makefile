@@ -1,0 +1,77 @@
+# Everything that people do with Headrace. `make` alone prints this list.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv/made-with-$(PYTHON_VERSION)
+CLOUD_VENV := .venv-cloud/made-with-$(PYTHON_VERSION)
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+STAGE ?= local
+TENANT ?= demo
+ROLE ?= user
+USER ?= $(ROLE)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test check format bench deploy destroy key openai-key python environments
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: up ## start everything on this machine and watch it work
+	$(PY) -m cli.demo
+
+up: environments ## start the laptop cloud, or bring the running one up to date
+	@$(PY) -m infra up
+
+down: ## end the laptop cloud
+	@if [ -x $(PY) ]; then $(PY) -m infra down; else echo "Nothing was running."; fi
+
+test: environments ## all tests; those that need the laptop cloud or a browser say so when they are skipped
+	$(PY) -m pytest -rs tests
+
+check: $(VENV) ## the gate: format, lint, types, layers, fast tests
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PY) -m pytest -q -rs tests --ignore tests/e2e --ignore tests/browser
+
+format: $(VENV) ## format the code and mend what can be mended
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+bench: environments ## the measurements, each a ratio in one run
+	$(PY) -m bench
+
+deploy: $(VENV) ## deploy a stage to AWS: make deploy STAGE=dev
+	$(PY) -m infra deploy --stage $(STAGE)
+
+destroy: $(VENV) ## remove a stage from AWS: make destroy STAGE=dev
+	$(PY) -m infra destroy --stage $(STAGE)
+
+key: $(VENV) ## make an API key: make key STAGE=dev TENANT=demo ROLE=user USER=ada
+	@$(PY) -m infra key --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(USER)
+
+openai-key: $(VENV) ## store the OpenAI key of a stage, from $$OPENAI_API_KEY or typed in: make openai-key STAGE=dev
+	@$(PY) -m infra openai-key --stage $(STAGE)
+
+environments: | python
+	@$(MAKE) --no-print-directory --jobs 2 $(VENV) $(CLOUD_VENV)
+
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Headrace needs Python 3.11 or newer, and '$(PYTHON)' is not. Name another: make PYTHON=python3.12"; exit 1; }
+
+$(VENV): requirements.txt requirements-dev.txt | python
+	@echo "  making .venv ..."
+	@[ -e $@ ] || $(PYTHON) -m venv --clear .venv
+	@$(PY) $(PIP_INSTALL) --requirement requirements-dev.txt
+	@touch $@
+
+$(CLOUD_VENV): requirements-cloud.txt | python
+	@echo "  making .venv-cloud ..."
+	@[ -e $@ ] || $(PYTHON) -m venv --clear .venv-cloud
+	@.venv-cloud/bin/python $(PIP_INSTALL) --requirement requirements-cloud.txt
+	@touch $@

@@ -1,0 +1,92 @@
+"""`python -m infra`: the commands behind the Makefile."""
+
+from __future__ import annotations
+
+import os
+import sys
+from getpass import getpass
+
+import typer
+
+from infra import chalice_config
+from infra.cloud import Cloud
+from infra.deploy import deploy as deploy_stage
+from infra.deploy import destroy as destroy_stage
+from infra.local import stack_file
+from infra.local.down import down as end_local
+from infra.local.up import up as start_local
+from infra.openai_key import put_openai_credentials
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Deploy Headrace, to AWS or to this machine."
+)
+
+
+@app.command()
+def up() -> None:
+    """Start the laptop cloud, or bring the running one up to date."""
+    stack = start_local()
+    print(f"Headrace is up: {stack['api_url']}\n     dashboard: {stack['dashboard_url']}\n   keys and more: .local/stack.json")
+
+
+@app.command()
+def down() -> None:
+    """End the laptop cloud."""
+    ended = end_local()
+    print(f"Headrace is down ({ended} processes ended)." if ended else "Nothing was running.")
+
+
+@app.command()
+def deploy(stage: str = typer.Option(...)) -> None:
+    """Deploy a stage, or bring it up to date."""
+    deployment = deploy_stage(_cloud(stage))
+    print(f"{stage}: {deployment.rest_url}\n{stage}: {deployment.websocket_url}")
+
+
+@app.command()
+def destroy(stage: str = typer.Option(...)) -> None:
+    """Remove a stage. Protected tables and their content stay."""
+    destroy_stage(_cloud(stage))
+
+
+@app.command()
+def openai_key(stage: str = typer.Option(...)) -> None:
+    """Store the OpenAI key of a stage, from $OPENAI_API_KEY or standard input, never from an argument."""
+    names = {"base_url": "OPENAI_BASE_URL", "organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
+    credentials = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
+    key = os.environ.get("OPENAI_API_KEY") or (getpass("OpenAI key: ") if sys.stdin.isatty() else sys.stdin.readline().strip())
+    if not key:
+        raise typer.BadParameter("No key given.")
+    put_openai_credentials(_cloud(stage), credentials | {"api_key": key})
+    print(f"{stage}: OpenAI key stored.")
+
+
+@app.command()
+def key(
+    stage: str = typer.Option(...), tenant: str = typer.Option(...), role: str = typer.Option(...), user: str = typer.Option(...)
+) -> None:
+    """Make an API key and print it, once."""
+    from infra.keys import make_key
+
+    os.environ.update(_cloud(stage).environment() | {"HEADRACE_STAGE": stage})
+    print(make_key(stage, tenant, role, user))
+
+
+@app.command()
+def chalice_files() -> None:
+    """Bring .chalice/config.json and the policies up to date."""
+    for path in chalice_config.write():
+        print(path.relative_to(chalice_config.ROOT))
+
+
+def _cloud(stage: str) -> Cloud:
+    if stage != "local":
+        return Cloud(stage)
+    stack = stack_file.read()
+    if stack is None:
+        raise typer.BadParameter("The laptop cloud is not running; `make up` starts it.")
+    return Cloud(stage, stack["aws_endpoint"])
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,102 @@
+"""`.chalice/config.json` and the policies beside it, generated: Chalice's format repeats per stage what is the same in all of them.
+
+Chalice ignores `environment_variables` under a top-level `lambda_functions`, so everything stands in the stage blocks.
+The `local` stage names no architecture: its layer is built for the machine that runs it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chalicelib.domain import lanes
+from infra.naming import API_STAGE, STAGES
+from infra.policies import KINDS, policy
+
+ROOT = Path(__file__).resolve().parent.parent
+CHALICE_FOLDER = ROOT / ".chalice"
+
+
+@dataclass(frozen=True)
+class Function:
+    """One Lambda function: its name in app.py, its policy, seconds and MB."""
+
+    name: str
+    kind: str
+    timeout: int
+    memory: int
+
+
+WORKERS = tuple(Function(f"worker_{lane}", "worker", lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY) for lane in lanes.LANES)
+FUNCTIONS: tuple[Function, ...] = (
+    Function("api_handler", "api", 30, 512),
+    Function("websocket_connect", "websocket", 30, 256),
+    Function("websocket_message", "websocket", 30, 256),
+    Function("websocket_disconnect", "websocket", 30, 256),
+    *WORKERS,
+    Function("release", "release", 60, 256),
+)
+
+SETTINGS: dict[str, dict[str, str]] = {
+    "local": {"HEADRACE_LOG_LEVEL": "INFO", "HEADRACE_ALLOWED_ORIGINS": "*"},
+    "dev": {"HEADRACE_LOG_LEVEL": "INFO", "HEADRACE_ALLOWED_ORIGINS": ""},
+    "prod": {"HEADRACE_LOG_LEVEL": "INFO", "HEADRACE_ALLOWED_ORIGINS": ""},
+}
+LOG_DAYS = {"local": 1, "dev": 14, "prod": 30}
+
+
+def config() -> dict[str, Any]:
+    """The whole `config.json`."""
+    return {
+        "version": "2.0",
+        "app_name": "headrace",
+        "automatic_layer": True,
+        "autogen_policy": False,
+        "api_gateway_stage": API_STAGE,
+        "api_gateway_endpoint_type": "REGIONAL",
+        "xray": False,
+        "stages": {stage: _stage(stage) for stage in STAGES},
+    }
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and what it must hold."""
+    contents: dict[str, dict[str, Any]] = {"config.json": config()}
+    for stage in STAGES:
+        for kind in KINDS:
+            contents[_policy_file(stage, kind)] = policy(kind, stage)
+    return {CHALICE_FOLDER / name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}
+
+
+def write() -> list[Path]:
+    """Bring the files up to date; answers those that changed."""
+    changed = []
+    for path, text in files().items():
+        if not path.exists() or path.read_text() != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            changed.append(path)
+    return changed
+
+
+def _stage(stage: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {} if stage == "local" else {"lambda_architecture": "arm64"}
+    return settings | {
+        "log_retention_in_days": LOG_DAYS[stage],
+        "environment_variables": {"HEADRACE_STAGE": stage, **SETTINGS[stage]},
+        "lambda_functions": {function.name: _function(function, stage) for function in FUNCTIONS},
+    }
+
+
+def _function(function: Function, stage: str) -> dict[str, Any]:
+    return {
+        "lambda_timeout": function.timeout,
+        "lambda_memory_size": function.memory,
+        "iam_policy_file": _policy_file(stage, function.kind),
+    }
+
+
+def _policy_file(stage: str, kind: str) -> str:
+    return f"policies/{stage}-{kind}.json"

@@ -1,0 +1,65 @@
+"""Which cloud a command talks to: AWS with the user's own credentials, or the emulator with none.
+
+The `local` stage never reaches AWS: endpoint and credentials are given outright, and configuration files are out of reach.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+
+LOCAL_REGION = "us-east-1"
+_DUMMY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A stage and where it lives. Without an endpoint that is AWS itself."""
+
+    stage: str
+    endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.stage == "local") != (self.endpoint is not None):
+            raise ValueError("The stage `local`, and only that, has an endpoint of its own.")
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of this cloud."""
+        if self.endpoint is None:
+            return boto3.client(service)
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=LOCAL_REGION,
+            aws_access_key_id=_DUMMY["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=_DUMMY["AWS_SECRET_ACCESS_KEY"],
+            verify=False,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that shall talk to this cloud and no other."""
+        if self.endpoint is None:
+            return dict(os.environ)
+        return without_aws(dict(os.environ)) | local_environment(self.endpoint)
+
+
+def local_environment(endpoint: str) -> dict[str, str]:
+    """Variables that bind every AWS SDK to the emulator."""
+    return _DUMMY | {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": LOCAL_REGION,
+        "AWS_REGION": LOCAL_REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+def without_aws(environment: dict[str, str]) -> dict[str, str]:
+    """The environment without anything that could lead to a real account."""
+    return {name: value for name, value in environment.items() if not name.startswith("AWS_")}

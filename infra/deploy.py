@@ -1,0 +1,93 @@
+"""A stage, deployed from nothing or brought up to date; and removed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra import chalice_config, layer
+from infra.chalice_config import CHALICE_FOLDER, ROOT, SETTINGS
+from infra.cloud import Cloud
+from infra.gateway_responses import set_gateway_responses
+from infra.naming import stack_name
+from infra.openai_key import ensure_openai_secret
+from infra.stack import delete_stack, deploy_stack
+
+STREAM_VARIABLE = "HEADRACE_JOBS_STREAM_ARN"  # app.py reads it while Chalice loads it; it is not shipped
+MISSING_WHEELS = "Could not install dependencies"  # Chalice warns and deploys a broken package
+
+
+class DeploymentFailed(RuntimeError):
+    """The deployment stopped; what went wrong is in the message."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where a stage answers."""
+
+    rest_api_id: str
+    rest_url: str
+    websocket_api_id: str
+    websocket_url: str
+
+
+def deploy(cloud: Cloud) -> Deployment:
+    """Tables and queues, then functions and APIs, then API Gateway's own answers."""
+    chalice_config.write()
+    layer.build(cloud.stage)
+    outputs = deploy_stack(cloud)
+    ensure_openai_secret(cloud)
+    run_chalice(cloud, "deploy", {STREAM_VARIABLE: outputs["JobsStreamArn"]})
+    deployment = deployed(cloud.stage)
+    set_gateway_responses(cloud, deployment.rest_api_id, SETTINGS[cloud.stage]["HEADRACE_ALLOWED_ORIGINS"])
+    return deployment
+
+
+def destroy(cloud: Cloud) -> None:
+    """Remove functions and APIs, then tables and queues. What the template retains stays, and so does the secret."""
+    run_chalice(cloud, "delete", {STREAM_VARIABLE: ""})
+    delete_stack(cloud, stack_name(cloud.stage))
+
+
+def deployed(stage: str) -> Deployment:
+    """What Chalice wrote down about its last deployment."""
+    record = json.loads((CHALICE_FOLDER / "deployed" / f"{stage}.json").read_text())
+    resources = {resource["name"]: resource for resource in record["resources"]}
+    rest, websocket = resources["rest_api"], resources["websocket_api"]
+    return Deployment(
+        rest_api_id=rest["rest_api_id"],
+        rest_url=rest["rest_api_url"].rstrip("/"),
+        websocket_api_id=websocket["websocket_api_id"],
+        websocket_url=websocket["websocket_api_url"].rstrip("/"),
+    )
+
+
+def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
+    """`chalice <command> --stage <stage>`; its output is shown and searched."""
+    process = subprocess.Popen(
+        [*_chalice(cloud.stage), command, "--stage", cloud.stage],
+        cwd=ROOT,
+        env=cloud.environment() | {"HEADRACE_STAGE": cloud.stage, "PYTHONPATH": str(ROOT)} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        print(f"    {line}", end="")
+    output = "".join(lines)
+    if process.wait() != 0:
+        raise DeploymentFailed(f"chalice {command} failed.")
+    if MISSING_WHEELS in output:
+        raise DeploymentFailed("A dependency has no wheel for Lambda; see the lines above.")
+
+
+def _chalice(stage: str) -> list[str]:
+    if stage == "local":
+        return [sys.executable, "-m", "infra.local.chalice_on_ministack"]
+    return [str(Path(sys.executable).with_name("chalice"))]

@@ -1,0 +1,59 @@
+"""`chalice` for the emulator: the real command, with five of its calls to AWS stood in for.
+
+Three concern the REST API, which ministack cannot import (see `rest_api.py`) and whose `UpdateRestApi` operations must have a value
+there. Two wait for a function, with pauses of five seconds, nine times.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from chalice.awsclient import TypedAWSClient
+from chalice.cli import main
+
+from infra.cloud import Cloud
+from infra.local.rest_api import put_rest_api
+
+_original_update = TypedAWSClient.update_rest_api
+
+
+def import_rest_api(client: TypedAWSClient, swagger_document: dict[str, Any], endpoint_type: str) -> str:
+    return put_rest_api(_cloud(), swagger_document)
+
+
+def update_api_from_swagger(client: TypedAWSClient, rest_api_id: str, swagger_document: dict[str, Any]) -> None:
+    put_rest_api(_cloud(), swagger_document)
+
+
+def update_rest_api(client: TypedAWSClient, rest_api_id: str, patch_operations: list[dict[str, Any]]) -> None:
+    operations = [operation for operation in patch_operations if operation.get("value")]
+    if operations:
+        _original_update(client, rest_api_id, operations)
+
+
+def wait_for(waiter: str) -> Callable[[TypedAWSClient, str], None]:
+    def wait(client: TypedAWSClient, function_name: str) -> None:
+        client._client("lambda").get_waiter(waiter).wait(FunctionName=function_name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 300})
+
+    return wait
+
+
+def _cloud() -> Cloud:
+    return Cloud("local", os.environ["AWS_ENDPOINT_URL"])
+
+
+STAND_INS = {
+    "import_rest_api": import_rest_api,
+    "update_api_from_swagger": update_api_from_swagger,
+    "update_rest_api": update_rest_api,
+    "_wait_for_active": wait_for("function_active"),
+    "_wait_for_function_update": wait_for("function_updated"),
+}
+
+if __name__ == "__main__":
+    for method, stand_in in STAND_INS.items():
+        setattr(TypedAWSClient, method, stand_in)
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The two emulators: ministack is AWS, llmock is OpenAI. Both listen on 127.0.0.1 only and keep everything below `.local/`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import urllib.request
+from dataclasses import dataclass
+
+from infra.chalice_config import ROOT
+from infra.cloud import LOCAL_REGION
+from infra.local.processes import Started, start
+from infra.local.stack_file import FOLDER, log_file
+
+HOST = "127.0.0.1"
+PYTHON = ROOT / ".venv-cloud" / "bin" / "python"
+START_SECONDS = 40.0
+SCRATCH = tuple(FOLDER / name for name in ("tmp", "state", "s3"))  # what the emulators leave behind
+
+# What the functions may need from the user's machine; the rest, and above all its credentials, stays outside.
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
+
+
+class NotStarted(RuntimeError):
+    """An emulator ended or did not answer in time; its log says why."""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """One emulator: how to start it and how to tell that it answers."""
+
+    name: str
+    port: int
+    command: list[str]
+    settings: dict[str, str]
+    health_path: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def start(self) -> Started:
+        SCRATCH[0].mkdir(parents=True, exist_ok=True)
+        log = log_file(self.name)
+        log.write_bytes(b"")
+        return start(self.name, self.command, _environment() | self.settings, FOLDER, log)
+
+    def healthy(self) -> bool:
+        return answers(self.url + self.health_path)
+
+    def wait_until_healthy(self, process: Started) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self.healthy():
+            if not process.alive() or time.monotonic() > deadline:
+                raise NotStarted(f"{self.name} did not start.")
+            time.sleep(0.1)
+
+
+def ministack(port: int) -> Emulator:
+    """AWS. Docker is kept out of reach: nothing here needs it, and at its start ministack removes containers that it takes for its own."""
+    settings = {
+        "BIND_HOST": HOST,
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_REGION": LOCAL_REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "STATE_DIR": str(SCRATCH[1]),
+        "S3_DATA_DIR": str(SCRATCH[2]),
+        "DOCKER_HOST": f"unix://{FOLDER}/no-docker.sock",
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+    }
+    return Emulator("ministack", port, [str(PYTHON), "-m", "ministack"], settings, "/_ministack/ready")
+
+
+def llmock(port: int) -> Emulator:
+    """OpenAI, at about fifty tokens a second, so that streaming can be seen."""
+    command = [str(PYTHON), "-c", "from llmock.cli import app; app()", "serve", "--host", HOST, "--port", str(port)]
+    pace = ["--stream-chunk-delay-ms", "20", "--response-style", "varied", "--log-level", "warning"]
+    return Emulator("llmock", port, command + pace, {}, "/health")
+
+
+def free_port(preferred: int) -> int:
+    """The preferred port if nobody has it, else any."""
+    for port in (preferred, 0):
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind((HOST, port))
+            except OSError:
+                continue
+            return int(candidate.getsockname()[1])
+    raise NotStarted("No free port.")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET answers with a status below 400."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _environment() -> dict[str, str]:
+    passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    own = {"HOME": str(FOLDER), "TMPDIR": str(SCRATCH[0]), "PYTHONUNBUFFERED": "1", "NO_PROXY": f"{HOST},localhost"}
+    return passed_on | own

@@ -1,0 +1,127 @@
+"""`make up`: the whole product on this machine, deployed by the same commands that deploy it to AWS."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from infra import layer
+from infra.cloud import LOCAL_REGION, Cloud
+from infra.deploy import Deployment, deploy
+from infra.local import stack_file
+from infra.local.down import stop
+from infra.local.emulators import Emulator, answers, free_port, llmock, ministack
+from infra.local.fingerprint import fingerprint
+from infra.local.processes import Started
+from infra.local.tokens import make_tokens
+from infra.naming import API_STAGE
+from infra.openai_key import put_openai_credentials
+
+MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # taken if they are free
+HEALTH_SECONDS = 60.0
+LOG_LINES = 30
+
+Stack = dict[str, Any]  # the content of stack.json
+
+
+class NotHealthy(RuntimeError):
+    """The product was deployed but does not answer."""
+
+
+def up() -> Stack:
+    """Start the laptop cloud, or bring the running one up to date."""
+    running = stack_file.read()
+    if running is None or not _is_healthy(running):
+        stop()  # what is left of an earlier one
+        return _start()
+    if running["code"] != fingerprint():
+        return _deploy(running)
+    _set_openai(running)
+    return running
+
+
+def _start() -> Stack:
+    emulators = [ministack(free_port(MINISTACK_PORT)), llmock(free_port(LLMOCK_PORT))]
+    try:
+        with _step("starting the emulators"):
+            processes = _start_emulators(emulators)
+        aws, openai = emulators
+        stack = {"stage": "local", "region": LOCAL_REGION, "aws_endpoint": aws.url, "openai_url": openai.url}
+        return _deploy(stack | {"pids": stack_file.describe(processes)})
+    except BaseException:
+        _show_logs(emulators)
+        stop()
+        raise
+
+
+def _start_emulators(emulators: list[Emulator]) -> list[Started]:
+    """While they start, which takes seconds, the layer is built."""
+    processes: list[Started] = []
+    for emulator in emulators:
+        processes.append(emulator.start())
+        stack_file.write({"pids": stack_file.describe(processes)})  # so that `down` finds them whatever happens next
+    layer.build("local")
+    for emulator, process in zip(emulators, processes, strict=True):
+        emulator.wait_until_healthy(process)
+    return processes
+
+
+def _deploy(stack: Stack) -> Stack:
+    code = fingerprint()
+    _set_openai(stack)
+    with _step("deploying"):
+        deployment = deploy(Cloud("local", stack["aws_endpoint"]))
+    stack = stack | _addresses(stack["aws_endpoint"], deployment) | {"code": code}
+    with _step("waiting for the API"):
+        _wait_until_healthy(stack["api_url"])
+    stack["tokens"] = stack.get("tokens") or make_tokens(stack["aws_endpoint"])
+    stack_file.write(stack)
+    return stack
+
+
+def _addresses(endpoint: str, deployment: Deployment) -> dict[str, str]:
+    """By path, since browsers on macOS do not resolve `<id>.execute-api.localhost`."""
+    api_url = f"{endpoint}/_aws/execute-api/{deployment.rest_api_id}/{API_STAGE}"
+    websocket_url = f"{endpoint}/_aws/execute-api/{deployment.websocket_api_id}/{API_STAGE}"
+    return {"api_url": api_url, "ws_url": websocket_url.replace("http://", "ws://"), "dashboard_url": f"{api_url}/ui"}
+
+
+def _set_openai(stack: Stack) -> None:
+    """The user's own key if there is one in the environment, else llmock."""
+    credentials = {"api_key": "sk-llmock", "base_url": f"{stack['openai_url']}/v1"}
+    if os.environ.get("OPENAI_API_KEY"):
+        own = {"api_key": os.environ["OPENAI_API_KEY"], "base_url": os.environ.get("OPENAI_BASE_URL", "")}
+        credentials = {name: value for name, value in own.items() if value}
+    put_openai_credentials(Cloud("local", stack["aws_endpoint"]), credentials)
+
+
+def _is_healthy(stack: Stack) -> bool:
+    processes = stack_file.processes(stack)
+    complete = "tokens" in stack and all(process.alive() for process in processes)
+    return complete and answers(stack["aws_endpoint"] + "/_ministack/health")
+
+
+def _wait_until_healthy(api_url: str) -> None:
+    deadline = time.monotonic() + HEALTH_SECONDS
+    while not answers(f"{api_url}/health"):
+        if time.monotonic() > deadline:
+            raise NotHealthy(f"{api_url}/health does not answer.")
+        time.sleep(0.5)
+
+
+def _show_logs(emulators: list[Emulator]) -> None:
+    for emulator in emulators:
+        log = stack_file.log_file(emulator.name)
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log.exists() else []
+        print("\n".join([f"--- the end of {log}", *lines]), flush=True)
+
+
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    print(f"  {what} ...", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"  {what}: {time.monotonic() - began:.1f} s", flush=True)

@@ -1,0 +1,110 @@
+"""What each kind of function may do, least privilege, by stage. Written out to `.chalice/policies/` by `chalice_config.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infra.naming import API_STAGE, bucket_name, openai_secret_name, table_name
+
+Statement = dict[str, Any]
+
+READ = ("BatchGetItem", "GetItem", "Query")
+CHANGE = ("ConditionCheckItem", "PutItem", "UpdateItem")
+REMOVE = ("BatchWriteItem", "DeleteItem")
+
+
+def policy(kind: str, stage: str) -> dict[str, Any]:
+    """The policy document of one kind of function."""
+    return {"Version": "2012-10-17", "Statement": [_logs(stage), *_STATEMENTS[kind](stage)]}
+
+
+def _api(stage: str) -> list[Statement]:
+    return [
+        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "pages", READ + CHANGE + REMOVE),
+        _table(stage, "live", READ + CHANGE + REMOVE),
+        _table(stage, "accounts", READ),
+        _send(stage),
+        _content(stage),
+    ]
+
+
+def _websocket(stage: str) -> list[Statement]:
+    return [
+        _table(stage, "jobs", (*READ, "UpdateItem")),
+        _table(stage, "pages", READ + CHANGE + REMOVE),
+        _table(stage, "live", READ + CHANGE + REMOVE),
+        _table(stage, "accounts", READ),
+        _connections(),
+    ]
+
+
+def _worker(stage: str) -> list[Statement]:
+    return [
+        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "pages", READ + CHANGE + REMOVE),
+        _table(stage, "live", READ + CHANGE + REMOVE),
+        _receive(stage),
+        _send(stage),
+        _content(stage),
+        _openai_credentials(stage),
+        _connections(),
+    ]
+
+
+def _release(stage: str) -> list[Statement]:
+    return [
+        _stream(stage),
+        _table(stage, "jobs", READ),
+        _table(stage, "pages", READ),
+        _table(stage, "live", READ),
+        _send(stage),
+        _connections(),
+    ]
+
+
+_STATEMENTS = {"api": _api, "websocket": _websocket, "worker": _worker, "release": _release}
+KINDS = tuple(_STATEMENTS)
+
+
+def _allow(sid: str, actions: list[str], *resources: str) -> Statement:
+    return {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": list(resources)}
+
+
+def _logs(stage: str) -> Statement:
+    group = f"arn:aws:logs:*:*:log-group:/aws/lambda/headrace-{stage}"
+    actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
+    return _allow("Logs", actions, f"{group}:*", f"{group}-*:*")  # the API's function is called after the stage alone
+
+
+def _table(stage: str, table: str, actions: tuple[str, ...]) -> Statement:
+    arn = f"arn:aws:dynamodb:*:*:table/{table_name(stage, table)}"
+    return _allow(table.capitalize(), [f"dynamodb:{action}" for action in sorted(actions)], arn, f"{arn}/index/*")
+
+
+def _stream(stage: str) -> Statement:
+    actions = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"]
+    return _allow("JobsStream", actions, f"arn:aws:dynamodb:*:*:table/{table_name(stage, 'jobs')}/stream/*")
+
+
+def _send(stage: str) -> Statement:
+    return _allow("WakeWorkers", ["sqs:GetQueueUrl", "sqs:SendMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*")
+
+
+def _receive(stage: str) -> Statement:
+    actions = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+    return _allow("TakeMessages", actions, f"arn:aws:sqs:*:*:headrace-{stage}-*")
+
+
+def _content(stage: str) -> Statement:
+    return _allow("Content", ["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
+
+
+def _openai_credentials(stage: str) -> Statement:
+    secret = openai_secret_name(stage).removesuffix("openai")
+    return _allow("OpenAiCredentials", ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:*:*:secret:{secret}*")
+
+
+def _connections() -> Statement:
+    resource = f"arn:aws:execute-api:*:*:*/{API_STAGE}/*/@connections/*"  # the API's id is known only after deployment
+    return _allow("WatchersSockets", ["execute-api:ManageConnections"], resource)

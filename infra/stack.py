@@ -1,0 +1,67 @@
+"""The CloudFormation stack of a stage: made, brought up to date, removed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from infra.cloud import Cloud
+from infra.naming import stack_name
+from infra.template import template
+
+Outputs = dict[str, str]
+
+
+def deploy_stack(cloud: Cloud) -> Outputs:
+    """Create or update the stage's stack and answer its outputs."""
+    return put_stack(cloud, stack_name(cloud.stage), template(cloud.stage))
+
+
+def put_stack(cloud: Cloud, name: str, body: dict[str, Any]) -> Outputs:
+    """Create or update one stack and wait until it is done."""
+    client = cloud.client("cloudformation")
+    arguments = {"StackName": name, "TemplateBody": json.dumps(body), "Tags": [{"Key": "headrace", "Value": cloud.stage}]}
+    if _exists(client, name):
+        _update(cloud, client, arguments)
+    else:
+        client.create_stack(**arguments)
+        _wait(cloud, client, "stack_create_complete", name)
+    return _outputs(client, name)
+
+
+def delete_stack(cloud: Cloud, name: str) -> None:
+    client = cloud.client("cloudformation")
+    client.delete_stack(StackName=name)
+    _wait(cloud, client, "stack_delete_complete", name)
+
+
+def _exists(client: Any, name: str) -> bool:
+    try:
+        client.describe_stacks(StackName=name)
+    except ClientError as error:
+        if "does not exist" in str(error):
+            return False
+        raise
+    return True
+
+
+def _update(cloud: Cloud, client: Any, arguments: dict[str, Any]) -> None:
+    try:
+        client.update_stack(**arguments)
+    except ClientError as error:
+        if "No updates are to be performed" not in str(error):
+            raise
+        return
+    _wait(cloud, client, "stack_update_complete", arguments["StackName"])
+
+
+def _wait(cloud: Cloud, client: Any, waiter: str, name: str) -> None:
+    delay = 0.1 if cloud.stage == "local" else 5
+    client.get_waiter(waiter).wait(StackName=name, WaiterConfig={"Delay": delay, "MaxAttempts": 360})
+
+
+def _outputs(client: Any, name: str) -> Outputs:
+    stack = client.describe_stacks(StackName=name)["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
