@@ -24,10 +24,8 @@ Schema = dict[str, Any]
 MAX_DEPTH = 64  # levels of lists and objects; the library itself stops at 255
 MAX_DETAILS = 100  # nobody reads more, and the answer stays small
 MAX_COMPILED = 128
-OF_THE_VALUE = frozenset(
-    ["type", "enum", "const", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]
-    + ["minLength", "maxLength", "pattern", "minItems", "maxItems"]
-)
+OF_NUMBERS = frozenset(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"])
+OF_THE_VALUE = OF_NUMBERS | {"type", "enum", "const", "minLength", "maxLength", "pattern", "minItems", "maxItems"}
 
 _compiled: OrderedDict[int, tuple[Schema, Validator]] = OrderedDict()
 

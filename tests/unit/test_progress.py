@@ -1,0 +1,235 @@
+"""Progress: stages, milestones and figures from a text that arrives in any pieces."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.job_type import JobType, Marker
+from chalicelib.domain.progress import MAX_MILESTONES, Tracker
+
+AT = 1_800_000_000_000
+TYPE = JobType(
+    name="t",
+    title="T",
+    description="",
+    instructions="",
+    stages=("setup", "reading", "scan", "validation", "finalization"),
+    streaming_stage="reading",
+    markers=(
+        Marker(pattern=re.compile("scan:"), stage="scan"),
+        Marker(pattern=re.compile(r"(?P<level>high|low) risk"), milestone="{level} risk", description="A {level} one", once=False),
+        Marker(pattern=re.compile("risk"), milestone="any risk", once=True),
+        Marker(pattern=re.compile("aa"), milestone="aa"),
+    ),
+)
+TEXT = "intro scan: high risk, then low risk aaaaa high riskhigh risk scan: end"
+
+
+def _names(events: list[dict[str, Any]]) -> list[str]:
+    return [f"{event['kind']} {event['name']} {event.get('status', '')}".strip() for event in events]
+
+
+def _fed(parts: list[str]) -> list[str]:
+    tracker = Tracker(TYPE, 100)
+    return _names([event for part in parts for event in tracker.feed(part, AT)])
+
+
+def test_a_life() -> None:
+    """Stages begin with the claim, the first text, a marker and the engine's own calls; the end completes the last."""
+    tracker = Tracker(TYPE, 100)
+
+    assert _names(tracker.begin(AT)) == ["stage setup processing"]
+    assert _names(tracker.feed("", AT)) == []
+    assert _names(tracker.feed("in", AT + 500)) == ["stage setup completed", "stage reading processing"]
+    assert _names(tracker.feed("tro sc", AT + 600)) == []
+    assert _names(tracker.feed("an: high risk", AT + 700)) == [
+        "stage reading completed",
+        "stage scan processing",
+        "milestone high risk",
+        "milestone any risk",
+    ]
+    assert _names(tracker.enter("validation", AT + 800)) == ["stage scan completed", "stage validation processing"]
+    assert _names(tracker.enter("finalization", AT + 900)) == ["stage validation completed", "stage finalization processing"]
+    assert _names(tracker.end(AT + 1_000)) == ["stage finalization completed"]
+    assert _names(tracker.end(AT + 2_000)) == []
+
+
+def test_snapshot() -> None:
+    """The snapshot has the names of the Progress shape, and times as people read them."""
+    tracker = Tracker(TYPE, 100)
+    tracker.begin(AT)
+    tracker.feed("scan: ", AT + 500, tokens=10)
+    tracker.feed("low risk", AT + 2_500, tokens=40)
+
+    assert tracker.snapshot() == {
+        "progress_percentage": 45.0,
+        "stage": "scan",
+        "stages": [
+            {"name": "setup", "status": "completed", "started_at": "2027-01-15T08:00:00.000Z", "duration_seconds": 0.5},
+            {"name": "reading", "status": "completed", "started_at": "2027-01-15T08:00:00.500Z", "duration_seconds": 0.0},
+            {"name": "scan", "status": "processing", "started_at": "2027-01-15T08:00:00.500Z", "duration_seconds": None},
+            {"name": "validation", "status": "pending", "started_at": None, "duration_seconds": None},
+            {"name": "finalization", "status": "pending", "started_at": None, "duration_seconds": None},
+        ],
+        "milestones": [
+            {
+                "name": "low risk",
+                "description": "A low one",
+                "achieved_at": "2027-01-15T08:00:02.500Z",
+                "progress_at_milestone": 45.0,
+            },
+            {"name": "any risk", "description": "", "achieved_at": "2027-01-15T08:00:02.500Z", "progress_at_milestone": 45.0},
+        ],
+        "tokens_received": 50,
+        "estimated_total_tokens": 100,
+        "tokens_per_second": 20.0,  # the first piece's came before the measurement began
+        "estimated_seconds_remaining": 2.5,
+    }
+
+
+def test_before_anything_happened() -> None:
+    """A fresh tracker claims nothing."""
+    snapshot = Tracker(TYPE, 100).snapshot()
+
+    assert (snapshot["progress_percentage"], snapshot["stage"], snapshot["tokens_per_second"]) == (0.0, None, None)
+    assert {stage["status"] for stage in snapshot["stages"]} == {"pending"}
+
+
+def test_a_snapshot_stays_as_it_was() -> None:
+    """What the log kept does not change with what comes later."""
+    tracker = Tracker(TYPE, 10)
+    before = tracker.snapshot()
+    copy = json.loads(json.dumps(before))
+    tracker.feed("scan: high risk", AT)
+
+    assert before == copy
+
+
+def test_stages_only_go_forward() -> None:
+    """A marker that comes again, and a stage that the type does not name, change nothing."""
+    tracker = Tracker(TYPE, 10)
+    tracker.begin(AT)
+    tracker.enter("validation", AT)
+
+    assert tracker.enter("scan", AT) == []
+    assert tracker.enter("nonsense", AT) == []
+    assert tracker.begin(AT) == []
+    assert _names(tracker.feed("scan:", AT)) == []
+    assert tracker.stage == "validation"
+
+
+def test_a_skipped_stage_took_no_time() -> None:
+    """Whoever jumps ahead completes what lies between."""
+    tracker = Tracker(TYPE, 10)
+    tracker.begin(AT)
+    tracker.enter("validation", AT + 1_000)
+
+    assert [(stage["status"], stage["duration_seconds"]) for stage in tracker.snapshot()["stages"][:3]] == [
+        ("completed", 1.0),
+        ("completed", 0.0),
+        ("completed", 0.0),
+    ]
+
+
+@given(cuts=st.lists(st.integers(0, len(TEXT)), max_size=30))
+def test_the_same_events_whatever_the_cuts(cuts: list[int]) -> None:
+    """How the provider cuts the text makes no difference to what is seen in it, nor to the order."""
+    places = [0, *sorted(cuts), len(TEXT)]
+
+    assert _fed([TEXT[a:b] for a, b in pairwise(places)]) == _fed([TEXT])
+
+
+@given(
+    text=st.text("a", max_size=900)
+    | st.lists(st.sampled_from(["scan:", "high risk", "low ", "risk", "a", "x" * 200]), max_size=30).map("".join),
+    data=st.data(),
+)
+def test_any_text_any_cuts(text: str, data: st.DataObject) -> None:
+    """The same for texts longer than the tail that is kept."""
+    places = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20))), len(text)]
+
+    assert _fed([text[a:b] for a, b in pairwise(places)]) == _fed(list(text)) == _fed([text])
+
+
+def test_each_match_once() -> None:
+    """Matches do not overlap, and nothing is seen again while it is still in the tail."""
+    assert _fed(list("aaaaa")).count("milestone aa") == 2
+    assert _fed(list(TEXT)).count("milestone high risk") == 3
+    assert _fed(list(TEXT)).count("milestone any risk") == 1
+
+
+@pytest.mark.parametrize(
+    ("received", "percentage"),
+    [(0, 0.0), (1, 0.9), (50, 45.0), (100, 90.0), (150, 91.9), (200, 93.1), (1_000, 94.9), (10**7, 95.0)],
+)
+def test_percentage(received: int, percentage: float) -> None:
+    """Linear to 90 at the expected length, then towards 95."""
+    tracker = Tracker(TYPE, 100)
+    if received:
+        tracker.feed("x", AT, tokens=received)
+
+    assert tracker.percentage == percentage
+
+
+def test_the_end_is_exact() -> None:
+    """Only the end is 100, and then nothing is estimated any more."""
+    tracker = Tracker(TYPE, 100)
+    tracker.begin(AT)
+    tracker.feed("x", AT, tokens=30)
+    tracker.feed("y", AT + 1_000, tokens=31)
+    tracker.end(AT + 2_000)
+    snapshot = tracker.snapshot()
+
+    assert (snapshot["progress_percentage"], snapshot["estimated_total_tokens"], snapshot["estimated_seconds_remaining"]) == (
+        100.0,
+        61,
+        0.0,
+    )
+
+
+@given(pieces=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3_000)), min_size=1, max_size=60), expected=st.integers(-1, 400))
+def test_never_back_and_never_done_early(pieces: list[tuple[int, int]], expected: int) -> None:
+    """However wrong the estimate is, the bar goes forward, ends short of 100, and no figure is negative or infinite."""
+    tracker, now, shown = Tracker(TYPE, expected), AT, 0.0
+    for tokens, later in pieces:
+        now += later
+        tracker.feed("x", now, tokens=tokens)
+        snapshot = tracker.snapshot()
+        assert shown <= snapshot["progress_percentage"] <= 95
+        shown = snapshot["progress_percentage"]
+        assert snapshot["estimated_total_tokens"] >= snapshot["tokens_received"]
+        assert (snapshot["estimated_seconds_remaining"] or 0) >= 0
+        json.dumps(snapshot, allow_nan=False)
+
+
+def test_milestones_are_bounded() -> None:
+    """An answer that repeats itself cannot blow up what every chunk carries."""
+    tracker = Tracker(TYPE, 10)
+    events = tracker.feed("aa" * 10_000, AT)
+
+    assert len(tracker.snapshot()["milestones"]) == MAX_MILESTONES
+    assert len([event for event in events if event["kind"] == "milestone"]) == MAX_MILESTONES
+
+
+def test_a_delta_costs_the_same_at_the_end() -> None:
+    """The cost of a delta does not grow with the text before it."""
+
+    def took(tracker: Tracker) -> float:
+        start = time.process_time()
+        for _ in range(2_000):
+            tracker.feed("word", AT)
+        return time.process_time() - start
+
+    short, long = Tracker(TYPE, 10), Tracker(TYPE, 10)
+    took(long)
+    long.feed("x" * 5_000_000, AT)
+
+    assert took(long) < 5 * took(short) + 0.05
