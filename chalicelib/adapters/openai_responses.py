@@ -1,0 +1,167 @@
+"""OpenAI's Responses API, by the official SDK: its client, its requests, its errors; the stream itself we decode.
+
+Why not the SDK's typed events: they cost several times the processor time (`docs/decisions/0003-asynchronous-raw-event-stream.md` has the
+numbers), of which a worker with ten streams has a third of a core.
+
+The SDK's own retries are off: there is one retry loop, the engine's, and the SDK would sleep up to two minutes inside a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from chalicelib.adapters.event_stream import EventDecoder
+from chalicelib.adapters.openai_errors import of_exception
+from chalicelib.adapters.openai_events import ResponseReader
+from chalicelib.adapters.secrets import Credentials
+from chalicelib.domain.errors import AttemptFailed, AuthenticationFailed, StreamCut
+from chalicelib.ports import ModelRequest, Offload, ProviderEvent
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai._response import AsyncAPIResponse
+
+CONNECT_TIMEOUT = 5.0
+DRAIN_SECONDS = 0.1
+OURS = frozenset({"model", "input", "stream", "background"})  # what a request's `extra` may not change
+
+
+class OpenAIResponses:
+    """The provider. One for an environment, used on one event loop, because the connections of its client belong to that.
+
+    `stall_seconds` is the longest silence in a stream: the SDK's read timeout counts bytes, and a ping every few seconds would keep
+    it content for ever. While a model reasons, the only limit is the request's own timeout.
+    `forget` drops credentials that were kept: if OpenAI refuses the key, a newer one is looked for, once.
+    """
+
+    def __init__(
+        self,
+        credentials: Callable[[], Credentials],
+        *,
+        forget: Callable[[], None] | None = None,
+        stall_seconds: float = 60.0,
+        offload: Offload | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._forget = forget
+        self._stall_seconds = stall_seconds
+        self._offload: Any = offload or asyncio.to_thread
+        self._lock = Lock()
+        self._built: tuple[Credentials, AsyncOpenAI] | None = None
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
+        """Ask, and read the answer as it comes. Leaving closes the connection at once, by which OpenAI stops a plain response."""
+        async with AsyncExitStack() as stack:
+            response = await self._ask(request, stack)
+            events = self._events(response, request)
+            stack.push_async_callback(events.aclose)
+            yield events
+
+    def client(self) -> AsyncOpenAI:
+        """The SDK's client, built when it is first asked for (the import takes half a second) and when the credentials have changed."""
+        credentials = self._credentials()
+        with self._lock:
+            if self._built is None or self._built[0] != credentials:
+                self._built = (credentials, _client(credentials))  # streams that run keep the one they began with
+            return self._built[1]
+
+    async def _ask(self, request: ModelRequest, stack: AsyncExitStack) -> AsyncAPIResponse[Any]:
+        client = await self._offload(self.client)
+        try:
+            return await self._open(client, request, stack)
+        except AuthenticationFailed:
+            if self._forget is None:
+                raise
+            self._forget()
+            newer = await self._offload(self.client)
+            if newer is client:
+                raise
+            return await self._open(newer, request, stack)
+
+    async def _open(self, client: AsyncOpenAI, request: ModelRequest, stack: AsyncExitStack) -> AsyncAPIResponse[Any]:
+        import openai
+
+        asked = client.responses.with_streaming_response.create(
+            model=request.model,
+            input=request.prompt,
+            stream=True,
+            extra_body=body(request),
+            timeout=openai.Timeout(request.timeout, connect=CONNECT_TIMEOUT),
+        )
+        try:
+            async with asyncio.timeout(request.timeout):
+                return await stack.enter_async_context(asked)
+        except (openai.OpenAIError, TimeoutError) as exc:
+            raise of_exception(exc) from exc
+
+    async def _events(self, response: AsyncAPIResponse[Any], request: ModelRequest) -> AsyncGenerator[ProviderEvent]:
+        decoder, reader = EventDecoder(), ResponseReader()
+        pieces = response.http_response.aiter_bytes()
+        clock, silent = asyncio.get_running_loop().time, 0.0
+        try:
+            while not reader.ended:
+                patience = request.timeout if reader.thinking else self._stall_seconds
+                asked = clock()
+                piece = await _next(pieces, patience - silent)
+                silent += clock() - asked  # only while we wait: a reader of ours that is slow is no silence of theirs
+                if piece is None:
+                    raise StreamCut
+                for data in decoder.feed(piece):
+                    read = reader.read(data)
+                    if read is not None:
+                        silent = 0.0
+                    for event in read or ():
+                        yield event
+            await _drain(pieces)
+        except AttemptFailed as exc:
+            exc.provider_request_id = exc.provider_request_id or response.headers.get("x-request-id")
+            raise
+
+
+def body(request: ModelRequest) -> dict[str, Any]:
+    """What is asked beyond model and prompt. OpenAI keeps nothing (`store`) unless `extra` says so, and sends no padding."""
+    extra = {name: value for name, value in request.extra.items() if name not in OURS}
+    options = {"include_obfuscation": False, **(extra.pop("stream_options", None) or {})}
+    asked: dict[str, Any] = {"store": False, **extra, "stream_options": options}
+    plain = {"instructions": request.instructions, "max_output_tokens": request.max_tokens, "temperature": request.temperature}
+    asked |= {name: value for name, value in plain.items() if value is not None}
+    if request.schema is not None:
+        asked["text"] = {**(extra.get("text") or {}), "format": {"type": "json_schema", **request.schema}}
+    elif request.json:
+        asked["text"] = {**(extra.get("text") or {}), "format": {"type": "json_object"}}
+    return asked
+
+
+def _client(credentials: Credentials) -> AsyncOpenAI:
+    from openai import AsyncOpenAI
+
+    return AsyncOpenAI(
+        api_key=credentials.api_key,
+        base_url=credentials.base_url,
+        organization=credentials.organization,
+        project=credentials.project,
+        max_retries=0,
+    )
+
+
+async def _next(pieces: AsyncIterator[bytes], seconds: float) -> bytes | None:
+    """The next bytes, None at the end, and `ProviderTimeout` if there are none for `seconds`."""
+    import httpx2
+
+    try:
+        async with asyncio.timeout(seconds):
+            return await anext(pieces, None)
+    except (httpx2.HTTPError, httpx2.StreamError, TimeoutError) as exc:
+        raise of_exception(exc) from exc
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Read on to the end of an answer that is complete, so that its connection can serve the next request: a handshake less."""
+    with suppress(AttemptFailed):
+        while await _next(pieces, DRAIN_SECONDS) is not None:
+            continue
