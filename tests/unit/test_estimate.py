@@ -1,0 +1,104 @@
+"""Estimates: tokens by a rule of thumb, and the money and time that follow."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.estimate import estimate, tokens, waiting_ms, working_ms
+from chalicelib.domain.lanes import HIGH, LOW, URGENT
+from chalicelib.ports import Price
+
+PRICE = Price(input=150, cached=75, output=600)
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("", 0, 0),
+        ("The quick brown fox jumps over the lazy dog.", 10, 11),
+        ("internationalization", 3, 4),
+        ("1234567", 3, 3),
+        ("function withdraw(uint256 amount) external {\n    balances[msg.sender] -= amount;\n}", 22, 32),
+        ("これは短い文章です。", 7, 11),
+        ("今天天气很好", 4, 6),
+        ("Съешь ещё этих мягких булок", 8, 15),
+        ("🎉🎉", 2, 6),
+        ("a" * 60, 8, 12),
+        (" " * 400, 1, 4),
+        ("\ud800", 1, 1),
+    ],
+)
+def test_tokens(text: str, low: int, high: int) -> None:
+    """Prose, code, numbers and the scripts of the world come out about right."""
+    assert low <= tokens(text) <= high
+
+
+def test_code_is_dearer_than_prose() -> None:
+    """Of the same length, code has more tokens."""
+    prose, code = "some words of plain English prose ", "if(a[i]!=b[j]){x+=f(y)->z;}//!!--"
+
+    assert tokens(code * 50) > 1.5 * tokens(prose * 50)
+
+
+def test_long_texts_are_sampled() -> None:
+    """A megabyte is estimated as quickly as forty kilobytes, and nearly as well."""
+    page = "The owner calls withdraw(amount); it reverts. 第三条 says so.\n"
+    whole = tokens(page) * (1_000_000 // len(page))
+    start = time.process_time()
+
+    guess = tokens(page * (1_000_000 // len(page)))
+
+    assert guess == pytest.approx(whole, rel=0.05)
+    assert time.process_time() - start < 0.5
+
+
+@given(text=st.text(st.characters(codec=None)), more=st.text())
+def test_tokens_of_anything(text: str, more: str) -> None:
+    """Every text has a number: none below nothing, and never more than two a code point."""
+    assert 0 <= tokens(text) <= 2 * len(text)
+    assert tokens(text + "\n" + more) <= tokens(text) + tokens(more) + 1
+
+
+def _estimate(*, price: Price | None = PRICE, max_tokens: int = 1_000, depth: int = 0, max_attempts: int = 3) -> tuple[int | None, ...]:
+    shape = estimate(
+        prompt="word " * 90,
+        instructions="",
+        typical_tokens=600,
+        max_tokens=max_tokens,
+        max_attempts=max_attempts,
+        price=price,
+        lane=HIGH,
+        depth=depth,
+    )
+    return shape.input_tokens, shape.output_tokens, shape.expected_cost, shape.max_cost, shape.wait_ms, shape.duration_ms
+
+
+@pytest.mark.parametrize(
+    ("estimated", "figures"),
+    [
+        (_estimate(), (100, 600, 375_000, 3 * 618_750, 0, 11_300)),
+        (_estimate(max_attempts=1), (100, 600, 375_000, 618_750, 0, 11_300)),
+        (_estimate(max_tokens=60), (100, 60, 51_000, 3 * 54_750, 0, 2_300)),  # an answer is never longer than allowed
+        (_estimate(price=None), (100, 600, None, None, 0, 11_300)),  # unknown is not free
+        (_estimate(depth=750), (100, 600, 375_000, 3 * 618_750, 12_000, 23_300)),
+    ],
+)
+def test_estimate(estimated: tuple[int | None, ...], figures: tuple[int | None, ...]) -> None:
+    """Expected: the prompt and a typical answer, once. Worst: every attempt paid to its last token."""
+    assert estimated == figures
+
+
+@given(depth=st.integers(-5, 10**7), more=st.integers(0, 10**6))
+def test_more_ahead_never_means_sooner(depth: int, more: int) -> None:
+    """The wait grows with what is ahead, and is never negative."""
+    assert 0 <= waiting_ms(URGENT, depth) <= waiting_ms(URGENT, depth + more)
+
+
+def test_the_window_of_a_lane_counts() -> None:
+    """`low` collects batches, so even an empty queue means some seconds."""
+    assert waiting_ms(LOW, 0) == 5_000
+    assert working_ms(0) == 1_300
