@@ -1,0 +1,19 @@
+"""Keeping what a user sent apart from what we say about it."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from chalicelib.domain.text import whole
+
+
+def fenced(text: str, label: str) -> str:
+    """`text` between two lines that cannot occur in it, so that nothing inside can end it and speak with our voice.
+
+    The mark is taken from the text's own hash: the same text makes the same prompt, and no text can be written to hold its own mark.
+    """
+    text = whole(text)
+    mark = sha256(text.encode()).hexdigest()[:16]
+    while mark in text:  # cannot be brought about, but costs nothing to rule out
+        mark = sha256(mark.encode()).hexdigest()[:16]
+    return f"<<<{label} {mark}>>>\n{text}\n<<<END {label} {mark}>>>"
