@@ -1,0 +1,513 @@
+"""The provider against a real server on the loopback: what OpenAI sends, and what it should not."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from email.utils import formatdate
+from typing import Any, TypeVar
+
+import pytest
+
+from chalicelib.adapters.openai_responses import OpenAIResponses
+from chalicelib.adapters.secrets import Credentials
+from chalicelib.domain.errors import (
+    AttemptFailed,
+    AuthenticationFailed,
+    ContentRefused,
+    ProviderConnectionLost,
+    ProviderQuotaExhausted,
+    ProviderRateLimited,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RequestRefused,
+    StreamCut,
+    StreamMalformed,
+)
+from chalicelib.domain.job import Usage
+from chalicelib.domain.text import Joiner
+from chalicelib.ports import Delta, Ended, ModelRequest, ProviderEvent, Started
+from tests.contract.loopback import CREATED, USAGE, Abort, Answer, Loopback, Pause, completed, delta, event, refused
+
+T = TypeVar("T")
+ASK = ModelRequest(model="gpt-4o-mini", prompt="Say hello.", timeout=5.0)
+
+
+def played(*answers: Answer, play: Callable[[Loopback, OpenAIResponses], Awaitable[T]], **settings: Any) -> T:
+    """Run `play` with a server that gives these answers, and a provider that asks it."""
+
+    async def run() -> T:
+        async with Loopback(*answers) as server:
+            provider = OpenAIResponses(lambda: Credentials("sk-test-0123456789", server.url), **settings)
+            try:
+                return await play(server, provider)
+            finally:
+                await provider.client().close()
+
+    return asyncio.run(run())
+
+
+async def read(provider: OpenAIResponses, request: ModelRequest = ASK) -> list[ProviderEvent]:
+    async with provider.stream(request) as events:
+        return [seen async for seen in events]
+
+
+def seen_of(*steps: Any, whole: bool = True, **settings: Any) -> list[ProviderEvent]:
+    return played(Answer(list(steps), whole=whole), play=lambda _, provider: read(provider), **settings)
+
+
+def text_of(seen: list[ProviderEvent]) -> str:
+    return "".join(one.text for one in seen if isinstance(one, Delta))
+
+
+def error_of(answer: Answer, kind: type[T], **settings: Any) -> T:
+    async def play(_: Loopback, provider: OpenAIResponses) -> T:
+        with pytest.raises(AttemptFailed) as raised:
+            await read(provider)
+        assert type(raised.value) is kind, repr(raised.value)
+        return raised.value
+
+    return played(answer, play=play, **settings)
+
+
+# ---- a stream as it should be
+
+
+def test_a_stream_is_its_start_its_text_and_its_end() -> None:
+    """Events that mean nothing to us are skipped, whatever they are called."""
+    seen = seen_of(
+        CREATED,
+        event("response.in_progress", response={}),
+        event("response.output_item.added", item={"type": "message"}),
+        delta("Hello", 4),
+        delta(", world", 5),
+        event("response.something.new", surprise=True),
+        event("response.output_text.done", text="Hello, world"),
+        completed(),
+    )
+
+    assert seen == [
+        Started("resp_1", "gpt-4o-mini-2024-07-18"),
+        Delta("Hello", 4),
+        Delta(", world", 5),
+        Ended(Usage(input=12, cached=4, output=7, reasoning=2), "gpt-4o-mini-2024-07-18"),
+    ]
+
+
+def test_a_refusal_is_text_that_says_so() -> None:
+    seen = seen_of(CREATED, event("response.refusal.delta", delta="I cannot", sequence_number=3), completed())
+
+    assert seen[1] == Delta("I cannot", 3, refusal=True)
+
+
+@pytest.mark.parametrize(("said", "reason"), [("max_output_tokens", "max_tokens"), ("content_filter", "content_filter"), (None, "unknown")])
+def test_an_incomplete_answer_says_why(said: str | None, reason: str) -> None:
+    response = {"status": "incomplete", "incomplete_details": {"reason": said}, "usage": USAGE}
+
+    for kind in ("response.incomplete", "response.completed"):  # compatible servers say it in either
+        seen = seen_of(CREATED, delta("Hel"), event(kind, response=response))
+        assert isinstance(seen[-1], Ended)
+        assert seen[-1].incomplete_reason == reason
+
+
+def test_text_that_comes_only_with_the_end_is_not_lost() -> None:
+    output = [{"type": "reasoning"}, {"type": "message", "content": [{"type": "output_text", "text": "All at once"}]}]
+
+    seen = seen_of(CREATED, completed(output=output))
+
+    assert seen[1] == Delta("All at once")
+    assert isinstance(seen[2], Ended)
+
+
+def test_text_that_was_streamed_is_not_repeated_from_the_end() -> None:
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "Hello"}]}]
+
+    assert text_of(seen_of(CREATED, delta("Hello"), completed(output=output))) == "Hello"
+
+
+def test_done_and_comments_and_pings_are_tolerated() -> None:
+    seen = seen_of(
+        b": hello\n\n", CREATED, event("keepalive"), delta("Hi"), b"data: [DONE]\n\n", b": ping\n\n", completed(), b"data: [DONE]\n\n"
+    )
+
+    assert text_of(seen) == "Hi"
+
+
+def test_a_final_event_without_usage_ends_the_stream_all_the_same() -> None:
+    assert seen_of(CREATED, delta("Hi"), completed(usage=None))[-1] == Ended(None, "gpt-4o-mini-2024-07-18")
+
+
+# ---- text as bytes
+
+
+def test_a_slow_drip_of_single_bytes_keeps_characters_whole() -> None:
+    said = "Grüße, 世界 👋🏽"
+    stream = CREATED + f'data: {{"type":"response.output_text.delta","delta":"{said}"}}\r\n\r\n'.encode() + completed()
+
+    seen = seen_of(*(stream[at : at + 1] for at in range(len(stream))))
+
+    assert text_of(seen) == said
+
+
+def test_a_line_separator_inside_json_does_not_end_a_line() -> None:
+    """U+2028, U+0085 and their like may stand in JSON as they are."""
+    said = "one\u2028two\u2029three\x85four\x7f"
+
+    assert text_of(seen_of(CREATED, f'data: {{"type":"response.output_text.delta","delta":"{said}"}}\n\n'.encode(), completed())) == said
+
+
+def test_halves_of_a_character_in_two_deltas_are_passed_on_and_can_be_joined() -> None:
+    halves = (
+        rb'data: {"type":"response.output_text.delta","delta":"hi \ud83d"}',
+        rb'data: {"type":"response.output_text.delta","delta":"\ude00"}',
+    )
+
+    seen = seen_of(CREATED, *(half + b"\n\n" for half in halves), completed())
+
+    joiner = Joiner()
+    assert "".join(joiner.feed(one.text) for one in seen if isinstance(one, Delta)) + joiner.flush() == "hi 😀"
+
+
+def test_large_deltas_come_through_whole() -> None:
+    large = "0123456789" * 20_000
+
+    assert text_of(seen_of(CREATED, delta(large), delta(large), completed())) == large * 2
+
+
+# ---- a stream that breaks
+
+
+def test_a_stream_that_ends_cleanly_without_its_final_event_was_cut() -> None:
+    """The SDK's own iteration just ends here, as if all were well."""
+    assert error_of(Answer([CREATED, delta("Hel")]), StreamCut).provider_request_id == "req_1"
+
+
+def test_a_connection_that_drops_in_the_middle_is_lost() -> None:
+    error_of(Answer([CREATED, delta("Hel"), Abort()]), ProviderConnectionLost)
+    error_of(Answer([CREATED, delta("Hel")], whole=False), ProviderConnectionLost)
+
+
+def test_what_had_come_before_the_break_was_handed_out() -> None:
+    got: list[ProviderEvent] = []
+
+    async def play(_: Loopback, provider: OpenAIResponses) -> None:
+        async with provider.stream(ASK) as events:
+            async for seen in events:
+                got.append(seen)  # noqa: PERF401 - what a comprehension has collected is lost when it raises
+
+    with pytest.raises(ProviderConnectionLost):
+        played(Answer([CREATED, delta("Hel"), Pause(0.05), Abort()]), play=play)
+
+    assert text_of(got) == "Hel"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b'data: {"type": "response.outp\n\n',
+        b"data: [1, 2]\n\n",
+        b'data: {"type":"response.output_text.delta","delta":7}\n\n',
+        b"data: \xff\xfe{}\n\n",
+    ],
+)
+def test_an_event_that_cannot_be_read_is_malformed(nonsense: bytes) -> None:
+    error_of(Answer([CREATED, delta("Hel"), nonsense, completed()]), StreamMalformed)
+
+
+def test_a_line_without_end_is_malformed_before_it_fills_the_memory() -> None:
+    error_of(Answer([CREATED, b"data: ", *[b"x" * 1_000_000] * 9]), StreamMalformed)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("rate_limit_exceeded", ProviderRateLimited),
+        ("insufficient_quota", ProviderQuotaExhausted),
+        ("server_error", ProviderUnavailable),
+        ("something_new", ProviderUnavailable),
+        ("invalid_prompt", RequestRefused),
+        ("context_length_exceeded", RequestRefused),
+        ("bio_policy", ContentRefused),
+        ("invalid_api_key", AuthenticationFailed),
+    ],
+)
+def test_an_error_in_the_stream_is_told_by_its_code(code: str, kind: type[AttemptFailed]) -> None:
+    """It may come as an event of its own, nested in one, in data without a type, or as a response that failed."""
+    error = {"code": code, "message": "Said so."}
+
+    for last in (
+        event("error", **error),
+        event("error", error=error),
+        event("response.failed", response={"status": "failed", "error": error}),
+        b'data: {"error": {"code": "%s", "message": "Said so."}}\n\n' % code.encode(),
+    ):
+        assert error_of(Answer([CREATED, delta("Hel"), last]), kind).provider_request_id == "req_1"
+
+
+def test_a_rate_limit_in_the_stream_says_in_words_how_long_to_wait() -> None:
+    said = event("error", code="rate_limit_exceeded", message="Rate limit reached. Please try again in 1m2.5s. Visit ...")
+
+    assert error_of(Answer([CREATED, said]), ProviderRateLimited).retry_after == 63
+
+
+# ---- silence
+
+
+def test_pings_do_not_hide_a_stall() -> None:
+    """They would keep the SDK's own timeout from ever firing."""
+    pings = [step for _ in range(40) for step in (b": ping\n\n", Pause(0.02), event("keepalive"), Pause(0.02))]
+    began = time.monotonic()
+
+    error_of(Answer([CREATED, delta("Hel"), *pings, completed()]), ProviderTimeout, stall_seconds=0.2)
+
+    assert 0.15 < time.monotonic() - began < 1.2
+
+
+def test_a_stall_of_bytes_is_a_timeout() -> None:
+    error_of(Answer([CREATED, delta("Hel"), Pause(3), completed()]), ProviderTimeout, stall_seconds=0.2)
+
+
+def test_a_model_that_reasons_may_be_silent_for_longer() -> None:
+    reasoning = event("response.output_item.added", item={"type": "reasoning"})
+
+    assert text_of(seen_of(CREATED, reasoning, Pause(0.4), delta("42"), completed(), stall_seconds=0.2)) == "42"
+
+
+def test_our_own_slowness_is_no_silence_of_theirs() -> None:
+    async def play(_: Loopback, provider: OpenAIResponses) -> int:
+        count = 0
+        async with provider.stream(ASK) as events:
+            async for _seen in events:
+                await asyncio.sleep(0.15)
+                count += 1
+        return count
+
+    assert played(Answer([CREATED, delta("a"), Pause(0.05), delta("b"), completed()]), play=play, stall_seconds=0.1) == 4
+
+
+# ---- answers that are no stream
+
+
+def test_a_rate_limit_carries_the_wait_and_where_to_ask() -> None:
+    error = error_of(refused(429, code="rate_limit_exceeded", message="Slow", headers={"retry-after": "2.2"}), ProviderRateLimited)
+
+    assert (error.retry_after, error.provider_status, error.provider_request_id) == (3, 429, "req_1")
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 2),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "-4"}, 0),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_read_in_every_form(headers: dict[str, str], wait: int | None) -> None:
+    assert error_of(refused(429, message="Slow", headers=headers), ProviderRateLimited).retry_after == wait
+
+
+def test_retry_after_may_be_a_date() -> None:
+    error = error_of(refused(429, message="Slow", headers={"retry-after": formatdate(time.time() + 30, usegmt=True)}), ProviderRateLimited)
+
+    assert 28 <= (error.retry_after or 0) <= 31
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (429, {"type": "insufficient_quota", "code": "insufficient_quota"}, ProviderQuotaExhausted),
+        (429, {"code": "billing_hard_limit_reached"}, ProviderQuotaExhausted),
+        (429, {}, ProviderRateLimited),
+        (401, {"code": "invalid_api_key"}, AuthenticationFailed),
+        (403, {}, AuthenticationFailed),
+        (400, {"code": "invalid_value"}, RequestRefused),
+        (400, {"code": "content_policy_violation"}, ContentRefused),
+        (404, {"code": "model_not_found"}, RequestRefused),
+        (408, {}, ProviderTimeout),
+        (409, {}, RequestRefused),
+        (422, {}, RequestRefused),
+        (500, {}, ProviderUnavailable),
+        (503, {"code": "rate_limit_exceeded"}, ProviderUnavailable),
+    ],
+)
+def test_a_refusal_is_told_by_its_status_and_code(status: int, error: dict[str, str], kind: type[AttemptFailed]) -> None:
+    assert error_of(refused(status, **{"message": "No.", **error}), kind).provider_status == status
+
+
+def test_an_answer_that_is_no_json_is_told_by_its_status() -> None:
+    error_of(Answer([b"<html>Bad gateway</html>"], 502, {"content-type": "text/html"}), ProviderUnavailable)
+
+
+def test_what_openai_says_of_a_request_is_passed_on_without_keys_and_not_endlessly() -> None:
+    error = error_of(refused(400, message=f"Bad field 'x' with sk-proj-abcdefgh12345 {'y' * 2_000}"), RequestRefused)
+
+    assert error.message.startswith("OpenAI refused the request: Bad field 'x' with [hidden] yyy")
+    assert len(error.message) < 600
+
+
+def test_a_key_that_is_refused_is_never_quoted() -> None:
+    error = error_of(refused(401, message="Incorrect API key provided: sk-test-0123456789.", code="invalid_api_key"), AuthenticationFailed)
+
+    assert "sk-test" not in error.message
+
+
+def test_nobody_listening_is_a_lost_connection() -> None:
+    async def play() -> None:
+        provider = OpenAIResponses(lambda: Credentials("key", "http://127.0.0.1:9/v1"))
+        with pytest.raises(ProviderConnectionLost):
+            await read(provider)
+
+    asyncio.run(play())
+
+
+def test_an_answer_that_does_not_begin_is_a_timeout() -> None:
+    async def play(url: str) -> None:
+        with pytest.raises(ProviderTimeout):
+            await read(OpenAIResponses(lambda: Credentials("key", url)), dataclasses.replace(ASK, timeout=0.3))
+
+    with socket.create_server(("127.0.0.1", 0)) as nobody_answers:
+        asyncio.run(play(f"http://127.0.0.1:{nobody_answers.getsockname()[1]}/v1"))
+
+
+# ---- what is asked
+
+
+def asked_for(request: ModelRequest) -> dict[str, Any]:
+    async def play(server: Loopback, provider: OpenAIResponses) -> dict[str, Any]:
+        await read(provider, request)
+        return server.asked[0]
+
+    return played(Answer([CREATED, completed()]), play=play)
+
+
+def test_a_plain_request_asks_for_nothing_it_was_not_told() -> None:
+    assert asked_for(ASK) == {
+        "model": "gpt-4o-mini",
+        "input": "Say hello.",
+        "stream": True,
+        "store": False,
+        "stream_options": {"include_obfuscation": False},
+    }
+
+
+def test_everything_a_request_says_is_asked() -> None:
+    schema = {"name": "answer", "schema": {"type": "object"}, "strict": True}
+    extra = {
+        "store": True,
+        "text": {"verbosity": "low"},
+        "reasoning": {"effort": "low"},
+        "stream": False,
+        "background": True,
+        "model": "other",
+    }
+
+    asked = asked_for(dataclasses.replace(ASK, instructions="Be brief.", max_tokens=50, temperature=0.0, schema=schema, extra=extra))
+
+    assert asked == {
+        "model": "gpt-4o-mini",
+        "input": "Say hello.",
+        "stream": True,
+        "store": True,
+        "stream_options": {"include_obfuscation": False},
+        "instructions": "Be brief.",
+        "max_output_tokens": 50,
+        "temperature": 0.0,
+        "reasoning": {"effort": "low"},
+        "text": {"verbosity": "low", "format": {"type": "json_schema", **schema}},
+    }
+
+
+def test_any_json_can_be_asked_for() -> None:
+    assert asked_for(dataclasses.replace(ASK, json=True))["text"] == {"format": {"type": "json_object"}}
+
+
+# ---- connections and keys
+
+
+def test_an_answer_that_is_complete_leaves_its_connection_to_the_next_request() -> None:
+    async def play(server: Loopback, provider: OpenAIResponses) -> int:
+        for _ in range(3):
+            await read(provider)
+        return server.connections
+
+    assert played(Answer([CREATED, delta("Hi"), completed(), Pause(0.01)]), play=play) == 1
+
+
+def test_leaving_early_hangs_up_at_once() -> None:
+    """By hanging up OpenAI learns that nobody wants the rest."""
+
+    async def play(server: Loopback, provider: OpenAIResponses) -> float:
+        async with provider.stream(ASK) as events:
+            async for seen in events:
+                if isinstance(seen, Delta):
+                    break
+        began = time.monotonic()
+        await asyncio.wait_for(server.hung_up.wait(), 2)
+        return time.monotonic() - began
+
+    assert played(Answer([CREATED, delta("Hel"), Pause(5), completed()]), play=play) < 0.5
+
+
+def test_cancelling_the_reader_hangs_up_at_once() -> None:
+    async def play(server: Loopback, provider: OpenAIResponses) -> None:
+        begun = asyncio.Event()
+
+        async def one() -> None:
+            async with provider.stream(ASK) as events:
+                async for _ in events:
+                    begun.set()
+
+        task = asyncio.create_task(one())
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(server.hung_up.wait(), 0.5)
+
+    played(Answer([CREATED, delta("Hel"), Pause(5), completed()]), play=play)
+
+
+def keys(*values: str) -> tuple[Callable[[str], Callable[[], Credentials]], Callable[[], None]]:
+    """Credentials that turn into the next key only when they are forgotten."""
+    left: Iterator[str] = iter(values)
+    now = [next(left)]
+
+    def forget() -> None:
+        now[0] = next(left, now[0])
+
+    return (lambda url: lambda: Credentials(now[0], url)), forget
+
+
+@pytest.mark.parametrize(("values", "asked"), [(("old", "new"), ["old", "new"]), (("old",), ["old"])])
+def test_a_refused_key_is_looked_up_anew_once(values: tuple[str, ...], asked: list[str]) -> None:
+    """A key that was replaced works at once; the same key again is not tried twice."""
+    of, forget = keys(*values)
+
+    async def run() -> list[str]:
+        async with Loopback(refused(401, message="No."), Answer([CREATED, completed()])) as server:
+            provider = OpenAIResponses(of(server.url), forget=forget)
+            first = provider.client()
+            if len(values) == 2:
+                await read(provider)
+            else:
+                with pytest.raises(AuthenticationFailed):
+                    await read(provider)
+            await provider.client().close()
+            await first.close()
+            return [headers["authorization"].removeprefix("Bearer ") for headers in server.headers]
+
+    assert asyncio.run(run()) == asked
+
+
+def test_importing_the_adapter_does_not_import_the_sdk() -> None:
+    script = "import sys, chalicelib.adapters.openai_responses; print({'openai', 'httpx2', 'botocore'} & set(sys.modules))"
+
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "set()"
