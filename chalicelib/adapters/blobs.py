@@ -1,0 +1,57 @@
+"""Object storage: texts that are too large for a table."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import Any
+
+from chalicelib.adapters import aws
+
+READ_TIMEOUT = 10.0  # megabytes take longer than rows
+
+
+class Blobs:
+    """The bucket of a stage. Its name holds the account's id, which is asked for once, when the first text needs it."""
+
+    def __init__(self, stage: str, account: str | None = None) -> None:
+        self._stage = stage
+        self._account = account
+        self._lock = threading.Lock()
+
+    @property
+    def bucket(self) -> str:
+        with self._lock:
+            if self._account is None:
+                with aws.in_our_words():
+                    self._account = str(aws.client("sts").get_caller_identity()["Account"])
+            return f"headrace-{self._stage}-content-{self._account}"
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Keep gzipped `data`. Writing the same key again is harmless: what is kept under one never differs."""
+        with aws.in_our_words():
+            _s3().put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, ContentEncoding="gzip")
+
+    def get(self, key: str) -> bytes | None:
+        """The gzipped data; None if nothing is kept there (any more)."""
+        s3 = _s3()
+        with aws.in_our_words():
+            try:
+                data: bytes = s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            except s3.exceptions.NoSuchKey:
+                return None
+        return data
+
+    def presign(self, key: str, seconds: int = 300) -> str:
+        """An address from which anybody who has it may read the text for some time. No request."""
+        url: str = _s3().generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds)
+        return url
+
+
+def key_of(tenant: str, job_id: str, name: str) -> str:
+    """Two digits of a hash first, because S3 bounds requests by prefix."""
+    return f"p/{hashlib.sha256(job_id.encode()).hexdigest()[:2]}/{tenant}/{job_id}/{name}"
+
+
+def _s3() -> Any:
+    return aws.client("s3", read_timeout=READ_TIMEOUT)

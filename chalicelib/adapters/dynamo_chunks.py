@@ -1,0 +1,92 @@
+"""The log of a job: the items `c#<attempt>#<end>` of its page.
+
+Keyed by where a chunk *ends*: "from offset p on" is one query for the keys beyond p, and its first hit is the chunk that covers p.
+"""
+
+from __future__ import annotations
+
+import json
+
+from pynamodb.attributes import UnicodeAttribute
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.domain.errors import ChunkConflict
+from chalicelib.domain.transcript import Chunk
+
+LAST_OFFSET = 9_999_999_999  # ten digits
+
+
+class ChunkItem(Item):
+    id = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    start = IntAttribute(attr_name="o")
+    text = UnicodeAttribute()
+    at = IntAttribute()
+    progress = UnicodeAttribute(null=True, attr_name="p")  # JSON: numbers come back as they were, which DynamoDB's do not
+    events = UnicodeAttribute(null=True, attr_name="e")  # JSON
+    sequence = IntAttribute(null=True, attr_name="seq")
+    sequence_offset = IntAttribute(null=True, attr_name="seq_o")
+    ttl = IntAttribute(null=True)
+
+
+class DynamoChunks:
+    """Units: 1 for each KB appended; 1 for each 4 KB read."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(ChunkItem, stage, "pages")
+
+    def append(self, chunk: Chunk) -> None:
+        item = self._item_of(chunk)
+        try:
+            dynamo.put(item, self._items.id.does_not_exist())
+        except ConditionFailed as failed:
+            there = failed.item and _chunk_of(self._items.from_raw_data(failed.item))
+            if there != _chunk_of(item):
+                raise ChunkConflict from failed
+
+    def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
+        beyond = self._items.sk.between(_key(attempt, offset + 1), _key(attempt, LAST_OFFSET))
+        return [_chunk_of(item) for item in self._items.query(job_id, beyond, consistent_read=True)]
+
+    def last(self, job_id: str, attempt: int) -> Chunk | None:
+        any_end = self._items.sk.between(_key(attempt, 0), _key(attempt, LAST_OFFSET))
+        newest = self._items.query(job_id, any_end, consistent_read=True, scan_index_forward=False, limit=1)
+        return next((_chunk_of(item) for item in newest), None)
+
+    def _item_of(self, chunk: Chunk) -> ChunkItem:
+        return self._items(
+            chunk.job_id,
+            _key(chunk.attempt, chunk.end),
+            start=chunk.start,
+            text=chunk.text,
+            at=chunk.at,
+            progress=_json(chunk.progress) if chunk.progress else None,
+            events=_json(chunk.events) if chunk.events else None,
+            sequence=chunk.sequence,
+            sequence_offset=chunk.sequence_offset,
+            ttl=chunk.ttl,
+        )
+
+
+def _chunk_of(item: ChunkItem) -> Chunk:
+    return Chunk(
+        job_id=item.id,
+        attempt=int(item.sk.split("#")[1]),
+        start=item.start,
+        text=item.text,
+        at=item.at,
+        progress=json.loads(item.progress) if item.progress else {},
+        events=tuple(json.loads(item.events)) if item.events else (),
+        sequence=item.sequence,
+        sequence_offset=item.sequence_offset,
+        ttl=item.ttl,
+    )
+
+
+def _key(attempt: int, end: int) -> str:
+    return f"c#{attempt:04}#{end:010}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,120 @@
+"""The heads of jobs in DynamoDB."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from pynamodb.attributes import UnicodeAttribute
+from pynamodb.expressions.condition import Condition
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, TransactionRefused, bound
+from chalicelib.adapters.dynamo_job_item import JobItem, item_of, job_of, job_of_raw
+from chalicelib.adapters.dynamo_job_pages import JobPages
+from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, StaleVersion
+from chalicelib.domain.job import Job, Ms
+from chalicelib.ports import Idempotency, JobQuery, Remembered
+
+POINTER_LASTS = 90 * 86_400  # seconds; the head that it names says whether it still counts, so this only cleans up
+
+
+class PointerItem(Item):
+    """In `live`: a caller's key (`idem#...`, `dedupe#...`) and the job that it stands for."""
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    job = UnicodeAttribute()
+    fingerprint = UnicodeAttribute(null=True, attr_name="fp")
+    expires_at = IntAttribute(null=True, attr_name="exp")
+    ttl = IntAttribute()
+
+
+class DynamoJobs:
+    """Units: create 5 (+ 4 and doubled in a transaction), claim 1, finish 3, and 0.5-1 to read."""
+
+    def __init__(self, stage: str) -> None:
+        self._heads = bound(JobItem, stage, "jobs")
+        self._pointers = bound(PointerItem, stage, "live")
+        self._pages = JobPages(self._heads)
+
+    def create(self, job: Job, idempotency: Idempotency | None = None, replaces: str | None = None) -> None:
+        head = item_of(self._heads, job)
+        absent = self._heads.id.does_not_exist()
+        if idempotency is None and job.dedupe_key is None:
+            _put_once(head, absent)
+            return
+        writes: list[tuple[Item, Condition | None]] = [(head, absent)]
+        errors: list[type[AlreadyRemembered | AlreadyPointed]] = []
+        if idempotency is not None:
+            writes.append(self._idempotency_row(job, idempotency))
+            errors.append(AlreadyRemembered)
+        if job.dedupe_key is not None:
+            writes.append(self._dedupe_row(job, job.dedupe_key, replaces))
+            errors.append(AlreadyPointed)
+        try:
+            dynamo.put_together(writes)
+        except TransactionRefused as refused:
+            head_refused, *others = refused.items
+            if head_refused is not None:
+                return  # ids are used once: this creation had been done, and its answer lost
+            raise next(error for error, there in zip(errors, others, strict=True) if there is not None) from refused
+
+    def get(self, job_id: str) -> Job | None:
+        item = dynamo.find(self._heads, job_id)
+        return job_of(item) if item else None
+
+    def get_many(self, job_ids: Sequence[str]) -> list[Job]:
+        found = {item.id: job_of(item) for item in dynamo.get_together(self._heads, ((job_id,) for job_id in job_ids))}
+        return [found[job_id] for job_id in job_ids if job_id in found]
+
+    def replace(self, seen: Job, new: Job) -> None:
+        try:
+            dynamo.put(item_of(self._heads, new), self._heads.version == seen.version)
+        except ConditionFailed as failed:
+            current = job_of_raw(failed.item) if failed.item else None
+            if current != new:
+                raise StaleVersion(current) from failed
+
+    def remembered(self, scope: str, key: str, now: Ms) -> Remembered | None:
+        row = dynamo.find(self._pointers, _place("idem", scope, key), "idem")
+        if row is None or row.expires_at is None or row.expires_at <= now:
+            return None
+        return Remembered(job_id=row.job, fingerprint=row.fingerprint or "")
+
+    def pointed(self, tenant: str, dedupe_key: str) -> str | None:
+        row = dynamo.find(self._pointers, _place("dedupe", tenant, dedupe_key), "dedupe")
+        return row.job if row else None
+
+    def page(self, query: JobQuery) -> tuple[list[str], str | None]:
+        return self._pages.page(query)
+
+    def _idempotency_row(self, job: Job, asked: Idempotency) -> tuple[PointerItem, Condition]:
+        """The key is free where there is no row, or one that is over: TTL takes up to two days to remove it."""
+        row = self._pointers(
+            _place("idem", asked.scope, asked.key),
+            "idem",
+            job=job.id,
+            fingerprint=asked.fingerprint,
+            expires_at=asked.expires_at,
+            ttl=asked.expires_at // 1000 + dynamo.ROW_LASTS,
+        )
+        return row, self._pointers.pk.does_not_exist() | (self._pointers.expires_at <= job.created_at)
+
+    def _dedupe_row(self, job: Job, dedupe_key: str, replaces: str | None) -> tuple[PointerItem, Condition]:
+        place = _place("dedupe", job.tenant, dedupe_key)
+        row = self._pointers(place, "dedupe", job=job.id, ttl=job.created_at // 1000 + POINTER_LASTS)
+        free = self._pointers.pk.does_not_exist()
+        return row, free if replaces is None else free | (self._pointers.job == replaces)
+
+
+def _put_once(head: JobItem, absent: Condition) -> None:
+    try:
+        dynamo.put(head, absent)
+    except ConditionFailed:
+        return  # ids are used once: this creation had been done, and its answer lost
+
+
+def _place(kind: str, scope: str, key: str) -> str:
+    """Callers choose their keys, so they are hashed: any length, any characters, spread over all partitions."""
+    return f"{kind}#{scope}#{hashlib.sha256(key.encode()).hexdigest()[:32]}"

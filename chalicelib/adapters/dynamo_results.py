@@ -1,0 +1,107 @@
+"""What attempts left behind: the items `result#<attempt>` of a job's page, with the text in them or in object storage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.blobs import Blobs, key_of
+from chalicelib.adapters.dynamo import IntAttribute, Item, bound
+from chalicelib.adapters.dynamo_job_item import RecordAttribute
+from chalicelib.adapters.packing import INLINE_BYTES, pack, pack_json, unpack, unpack_json
+from chalicelib.domain.job import Usage
+from chalicelib.domain.result import Result
+
+PREFIX = "result#"
+PLAIN = ("finish_reason", "model", "usage", "cost", "started_at", "first_token_at", "finished_at", "error_code", "ttl")
+WITHOUT_TEXT = ["id", "sk", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "ttl"]
+
+
+class ResultItem(Item):
+    """`same`: what was parsed is exactly what the text says as JSON, so it is not stored twice. `s3`: both are objects, not here."""
+
+    id = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    text = BinaryAttribute(legacy_encoding=False, null=True)
+    parsed = BinaryAttribute(legacy_encoding=False, null=True)
+    same = BooleanAttribute(null=True)
+    s3 = UnicodeAttribute(null=True)
+    finish_reason = UnicodeAttribute(null=True, attr_name="finish")
+    model = UnicodeAttribute(null=True)
+    usage = RecordAttribute(Usage, null=True)
+    cost = IntAttribute(null=True)
+    started_at = IntAttribute(null=True, attr_name="start")
+    first_token_at = IntAttribute(null=True, attr_name="first")
+    finished_at = IntAttribute(null=True, attr_name="fin")
+    error_code = UnicodeAttribute(null=True, attr_name="err")
+    ttl = IntAttribute(null=True)
+
+
+class DynamoResults:
+    """Units: 1 for each KB after compression, up to 16; then one or two puts of S3 and 1."""
+
+    def __init__(self, stage: str, blobs: Blobs) -> None:
+        self._items = bound(ResultItem, stage, "pages")
+        self._blobs = blobs
+
+    def put(self, result: Result, tenant: str) -> None:
+        """Without a condition: an attempt has one writer, and writing its result again writes the same."""
+        text = pack(result.text)
+        same = result.parsed is not None and _says(result.text, result.parsed)
+        parsed = None if same or result.parsed is None else pack_json(result.parsed)
+        item = self._items(result.job_id, _key(result.attempt), same=same or None, **{name: getattr(result, name) for name in PLAIN})
+        if len(text) + len(parsed or b"") <= INLINE_BYTES:
+            item.text, item.parsed = text, parsed
+        else:
+            item.s3 = key_of(tenant, result.job_id, f"result-{result.attempt}")
+            self._blobs.put(item.s3, text, "text/plain; charset=utf-8")
+            if parsed is not None:
+                self._blobs.put(_parsed_key(item.s3), parsed, "application/json")
+        dynamo.put(item)
+
+    def get(self, job_id: str, attempt: int) -> Result | None:
+        item = dynamo.find(self._items, job_id, _key(attempt))
+        if item is None:
+            return None
+        packed = item.text if item.s3 is None else self._blobs.get(item.s3)
+        if packed is None:
+            return None
+        text = unpack(packed)
+        return replace(_without_text(item), text=text, parsed=json.loads(text) if item.same else self._parsed(item))
+
+    def attempts(self, job_id: str) -> list[Result]:
+        rows = self._items.query(job_id, self._items.sk.startswith(PREFIX), consistent_read=True, attributes_to_get=WITHOUT_TEXT)
+        return [_without_text(item) for item in rows]
+
+    def link(self, job_id: str, attempt: int, seconds: int = 300) -> str | None:
+        """An address to read a large text from; None if it is small enough to be handed over."""
+        item = dynamo.find(self._items, job_id, _key(attempt))
+        return self._blobs.presign(item.s3, seconds) if item and item.s3 else None
+
+    def _parsed(self, item: ResultItem) -> object:
+        packed = item.parsed if item.s3 is None else self._blobs.get(_parsed_key(item.s3))
+        return unpack_json(packed) if packed is not None else None
+
+
+def _without_text(item: ResultItem) -> Result:
+    attempt = int(item.sk.removeprefix(PREFIX))
+    return Result(job_id=item.id, attempt=attempt, text="", **{name: getattr(item, name) for name in PLAIN})
+
+
+def _says(text: str, parsed: object) -> bool:
+    """Whether `parsed` is what the text says, exactly: `1`, `1.0` and `true` are equal in Python and not in JSON."""
+    try:
+        return json.dumps(json.loads(text)) == json.dumps(parsed)
+    except ValueError:
+        return False
+
+
+def _key(attempt: int) -> str:
+    return f"{PREFIX}{attempt:04}"
+
+
+def _parsed_key(key: str) -> str:
+    return f"{key}-parsed"

@@ -1,0 +1,71 @@
+"""All stores of a stage at once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from chalicelib.adapters.blobs import Blobs
+from chalicelib.adapters.dynamo_accounts import DynamoAccounts
+from chalicelib.adapters.dynamo_bodies import DynamoBodies
+from chalicelib.adapters.dynamo_chunks import DynamoChunks
+from chalicelib.adapters.dynamo_connections import DynamoConnections, DynamoTickets
+from chalicelib.adapters.dynamo_jobs import DynamoJobs
+from chalicelib.adapters.dynamo_leases import DynamoLeases
+from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
+from chalicelib.adapters.dynamo_results import DynamoResults
+from chalicelib.adapters.dynamo_watchers import DynamoWatchers
+
+
+class DynamoStores:
+    """Each store is made when it is first asked for; none makes a request or a client before it is used."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        return Blobs(self.stage)
+
+    @cached_property
+    def jobs(self) -> DynamoJobs:
+        return DynamoJobs(self.stage)
+
+    @cached_property
+    def bodies(self) -> DynamoBodies:
+        return DynamoBodies(self.stage, self.blobs)
+
+    @cached_property
+    def chunks(self) -> DynamoChunks:
+        return DynamoChunks(self.stage)
+
+    @cached_property
+    def results(self) -> DynamoResults:
+        return DynamoResults(self.stage, self.blobs)
+
+    @cached_property
+    def watchers(self) -> DynamoWatchers:
+        return DynamoWatchers(self.stage)
+
+    @cached_property
+    def connections(self) -> DynamoConnections:
+        return DynamoConnections(self.stage)
+
+    @cached_property
+    def tickets(self) -> DynamoTickets:
+        return DynamoTickets(self.stage)
+
+    @cached_property
+    def leases(self) -> DynamoLeases:
+        return DynamoLeases(self.stage)
+
+    @cached_property
+    def slots(self) -> DynamoSlots:
+        return DynamoSlots(self.stage)
+
+    @cached_property
+    def meters(self) -> DynamoMeters:
+        return DynamoMeters(self.stage)
+
+    @cached_property
+    def accounts(self) -> DynamoAccounts:
+        return DynamoAccounts(self.stage)

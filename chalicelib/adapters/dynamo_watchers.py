@@ -1,0 +1,105 @@
+"""Who watches a job: the items `sub#<connection>` of its page, and `ctl`, which its worker reads once a second.
+
+Nothing on `ctl` is counted or appended, so that a repeated request changes nothing: the bell is set to a value that was never used, not
+added to. Every write gives the row an end, so that one that comes late leaves no ghost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pynamodb.attributes import BooleanAttribute, UnicodeAttribute
+from pynamodb.expressions.update import Action
+from ulid import ULID
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.dynamo import ROW_LASTS, IntAttribute, Item, bound
+from chalicelib.domain.job import Ms
+from chalicelib.domain.watching import CONNECTION_LASTS_MS, Control, Watcher
+
+PREFIX = "sub#"
+CONTROL = "ctl"
+
+
+class WatcherItem(Item):
+    id = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    endpoint = UnicodeAttribute()
+    key_hash = UnicodeAttribute(attr_name="key")
+    attempt = IntAttribute()
+    offset = IntAttribute(attr_name="o")
+    since = UnicodeAttribute()
+    expires_at = IntAttribute(attr_name="exp")
+    ttl = IntAttribute()
+
+
+class ControlItem(Item):
+    id = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    bell = UnicodeAttribute(null=True)
+    cancel = BooleanAttribute(null=True)
+    read_until = IntAttribute(null=True, attr_name="r")
+    ttl = IntAttribute()
+
+
+class DynamoWatchers:
+    """Units: add and remove 2 each, the others 1; reading the controls of n jobs 0.5 n."""
+
+    def __init__(self, stage: str) -> None:
+        self._watchers = bound(WatcherItem, stage, "pages")
+        self._controls = bound(ControlItem, stage, "pages")
+
+    def add(self, watcher: Watcher) -> None:
+        item = self._watchers(
+            watcher.job_id,
+            PREFIX + watcher.connection_id,
+            endpoint=watcher.endpoint,
+            key_hash=watcher.key_hash,
+            attempt=watcher.attempt,
+            offset=watcher.offset,
+            since=watcher.since,
+            expires_at=watcher.expires_at,
+            ttl=watcher.expires_at // 1000 + ROW_LASTS,
+        )
+        dynamo.put(item)
+        self._ring(watcher.job_id, watcher.expires_at)
+
+    def remove(self, job_id: str, connection_id: str) -> None:
+        """Nothing to do where nobody watched; the worker is told where somebody did."""
+        there = dynamo.delete(self._watchers(job_id, PREFIX + connection_id))
+        if there:
+            self._ring(job_id, self._watchers.from_raw_data(there).expires_at)
+
+    def of(self, job_id: str) -> list[Watcher]:
+        rows = self._watchers.query(job_id, self._watchers.sk.startswith(PREFIX), consistent_read=True)
+        return [_watcher_of(item) for item in rows]
+
+    def ask_cancel(self, job_id: str, ttl: int) -> None:
+        self._set(job_id, ttl, self._controls.cancel.set(True))
+
+    def note_reader(self, job_id: str, until: Ms) -> None:
+        self._set(job_id, (until + CONNECTION_LASTS_MS) // 1000 + ROW_LASTS, self._controls.read_until.set(until))
+
+    def controls(self, job_ids: Sequence[str]) -> dict[str, Control]:
+        rows = dynamo.get_together(self._controls, ((job_id, CONTROL) for job_id in job_ids))
+        return {row.id: Control(bell=row.bell or "", cancel=bool(row.cancel), read_until=row.read_until or 0) for row in rows}
+
+    def _ring(self, job_id: str, until: Ms) -> None:
+        self._set(job_id, until // 1000 + ROW_LASTS, self._controls.bell.set(str(ULID())))
+
+    def _set(self, job_id: str, ttl: int, action: Action) -> None:
+        """Each sets the row's end anew, always beyond what the others need: a worker looks at it for a quarter of an hour at most."""
+        dynamo.update(self._controls(job_id, CONTROL), [action, self._controls.ttl.set(ttl)])
+
+
+def _watcher_of(item: WatcherItem) -> Watcher:
+    return Watcher(
+        job_id=item.id,
+        connection_id=item.sk.removeprefix(PREFIX),
+        endpoint=item.endpoint,
+        key_hash=item.key_hash,
+        attempt=item.attempt,
+        offset=item.offset,
+        since=item.since,
+        expires_at=item.expires_at,
+    )
