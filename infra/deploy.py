@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra import chalice_config, layer
-from infra.chalice_config import CHALICE_FOLDER, ROOT, SETTINGS
+from infra.chalice_config import CHALICE_FOLDER, LOG_DAYS, ROOT, SETTINGS
 from infra.cloud import Cloud
 from infra.gateway_responses import set_gateway_responses
 from infra.naming import stack_name
 from infra.openai_key import ensure_openai_secret
-from infra.stack import delete_stack, deploy_stack
+from infra.stack import delete_stack, deploy_stack, stack_outputs
 
 STREAM_VARIABLE = "HEADRACE_JOBS_STREAM_ARN"  # app.py reads it while Chalice loads it; it is not shipped
 MISSING_WHEELS = "Could not install dependencies"  # Chalice warns and deploys a broken package
@@ -42,14 +43,33 @@ def deploy(cloud: Cloud) -> Deployment:
     ensure_openai_secret(cloud)
     run_chalice(cloud, "deploy", {STREAM_VARIABLE: outputs["JobsStreamArn"]})
     deployment = deployed(cloud.stage)
+    keep_api_logs(cloud)
     set_gateway_responses(cloud, deployment.rest_api_id, SETTINGS[cloud.stage]["HEADRACE_ALLOWED_ORIGINS"])
     return deployment
 
 
+def keep_api_logs(cloud: Cloud) -> None:
+    """Bound the age of the API's logs: Chalice does so for `headrace-<stage>-api_handler`, but names that function `headrace-<stage>`."""
+    logs, group = cloud.client("logs"), f"/aws/lambda/headrace-{cloud.stage}"
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=group)
+    logs.put_retention_policy(logGroupName=group, retentionInDays=LOG_DAYS[cloud.stage])
+
+
 def destroy(cloud: Cloud) -> None:
     """Remove functions and APIs, then tables and queues. What the template retains stays, and so does the secret."""
-    run_chalice(cloud, "delete", {STREAM_VARIABLE: ""})
+    run_chalice(cloud, "delete", {})
+    if cloud.stage != "prod":  # a bucket can only be deleted when it is empty
+        empty_bucket(cloud, stack_outputs(cloud)["ContentBucketName"])
     delete_stack(cloud, stack_name(cloud.stage))
+
+
+def empty_bucket(cloud: Cloud, bucket: str) -> None:
+    client = cloud.client("s3")
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        objects = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+        if objects:
+            client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
 
 def deployed(stage: str) -> Deployment:

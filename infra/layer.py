@@ -1,7 +1,8 @@
 """The layer with the dependencies, built before `chalice deploy`, which then finds and reuses it.
 
 Chalice's own layer has no bytecode and all 443 services of botocore. Compiling and pruning halves a cold start and the layer's size.
-The `local` layer is installed for the machine that runs it, whatever its system and processor; the others for Lambda's.
+The `local` layer is installed for the machine that runs it, whatever its system and processor, and holds a pointer to a folder: the
+emulator unpacks layers anew for each environment, which would take seconds, and puts them behind its own packages.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
@@ -27,7 +29,8 @@ AWS_SERVICES = {
     *("apigatewaymanagementapi", "cloudwatch", "dynamodb", "dynamodbstreams", "events", "lambda", "logs", "s3"),
     *("scheduler", "secretsmanager", "ses", "sesv2", "sns", "sqs", "ssm", "sts"),
 }
-ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same content gives the same zip
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+POINTER = "headrace.pth"
 
 
 def build(stage: str) -> Path:
@@ -37,19 +40,39 @@ def build(stage: str) -> Path:
     packager = LayerDeploymentPackager(OSUtils(), dependencies, UI(), config.lambda_architecture)
     python = config.lambda_python_version
     zip_path = Path(packager.deployment_package_filename(str(ROOT), python))
-    if not zip_path.exists():
-        zip_path.parent.mkdir(parents=True, exist_ok=True)
+    zip_path.parent.mkdir(parents=True, exist_ok=True)
+    inside = f"python/lib/{python}/site-packages"
+    if stage == "local":
+        _zip({f"{inside}/{POINTER}": _pointer(_unpacked(zip_path.with_suffix("")))}, zip_path)
+    elif not zip_path.exists() or _is_pointer(zip_path):
         with tempfile.TemporaryDirectory(dir=zip_path.parent) as scratch:
-            site_packages = Path(scratch, "site-packages")
-            site_packages.mkdir()
-            if stage == "local":
-                _install_for_this_machine(site_packages)
-            else:
-                _install_for_lambda(dependencies, python, site_packages)
-            _prune(site_packages)
-            _compile(site_packages)
-            _zip(site_packages, Path(scratch, "layer.zip"), f"python/lib/{python}/site-packages").replace(zip_path)
+            site_packages = Path(scratch)
+            _install_for_lambda(dependencies, python, site_packages)
+            _slim_down(site_packages)
+            _zip({f"{inside}/{name}": content for name, content in _contents(site_packages)}, zip_path)
     return zip_path
+
+
+def _unpacked(folder: Path) -> Path:
+    """The packages of the `local` layer, as a folder."""
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            site_packages = Path(scratch, "site-packages")
+            _install_for_this_machine(site_packages)
+            _slim_down(site_packages)
+            site_packages.rename(folder)
+    return folder
+
+
+def _pointer(site_packages: Path) -> bytes:
+    """A line that Python runs when the layer is found: as on AWS, functions see the layer's packages and the standard library only."""
+    others = '[path for path in sys.path if "site-packages" not in path]'
+    return f"import sys; sys.path[:] = [{str(site_packages)!r}, *{others}]\n".encode()
+
+
+def _is_pointer(zip_path: Path) -> bool:
+    with zipfile.ZipFile(zip_path) as archive:
+        return any(name.endswith(POINTER) for name in archive.namelist())
 
 
 def _dependency_builder(config: Config) -> DependencyBuilder:
@@ -68,28 +91,31 @@ def _install_for_lambda(dependencies: DependencyBuilder, python: str, target: Pa
     dependencies.build_site_packages(abi, str(REQUIREMENTS), str(target))
 
 
-def _prune(site_packages: Path) -> None:
-    """Drop what no function reads: other AWS services, examples, scripts."""
+def _slim_down(site_packages: Path) -> None:
+    """Drop what no function reads; add bytecode that is never checked against its source, since Lambda changes file times."""
     for folder in (site_packages / "botocore" / "data").iterdir():
         if folder.is_dir() and folder.name not in AWS_SERVICES:
             shutil.rmtree(folder)
     for name in ("bin", "boto3/examples"):
         shutil.rmtree(site_packages / name, ignore_errors=True)
-
-
-def _compile(site_packages: Path) -> None:
-    """Bytecode that is never checked against its source, since Lambda unpacks with other file times."""
     compileall.compile_dir(
         site_packages, quiet=2, workers=0, stripdir=str(site_packages), invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
     )
 
 
-def _zip(folder: Path, target: Path, prefix: str) -> Path:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                entry = zipfile.ZipInfo(f"{prefix}/{path.relative_to(folder).as_posix()}", ZIP_TIME)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, path.read_bytes())
-    return target
+def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), path.read_bytes()
+
+
+def _zip(files: dict[str, bytes], target: Path) -> None:
+    """Written whole or not at all; the same content gives the same zip."""
+    unfinished = target.with_suffix(".tmp")
+    with zipfile.ZipFile(unfinished, "w") as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)
+    unfinished.replace(target)

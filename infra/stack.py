@@ -31,6 +31,10 @@ def put_stack(cloud: Cloud, name: str, body: dict[str, Any]) -> Outputs:
     return _outputs(client, name)
 
 
+def stack_outputs(cloud: Cloud) -> Outputs:
+    return _outputs(cloud.client("cloudformation"), stack_name(cloud.stage))
+
+
 def delete_stack(cloud: Cloud, name: str) -> None:
     client = cloud.client("cloudformation")
     client.delete_stack(StackName=name)

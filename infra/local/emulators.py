@@ -58,10 +58,14 @@ class Emulator:
 
 
 def ministack(port: int) -> Emulator:
-    """AWS. Docker is kept out of reach: nothing here needs it, and at its start ministack removes containers that it takes for its own."""
+    """AWS, with IAM enforced: each function has its own role's permissions, so one that is missing shows here and not in production.
+
+    Docker is kept out of reach: nothing here needs it, and at its start ministack removes containers that it takes for its own.
+    """
     settings = {
         "BIND_HOST": HOST,
         "GATEWAY_PORT": str(port),
+        "AUTH": "true",
         "MINISTACK_REGION": LOCAL_REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
