@@ -24,9 +24,10 @@ TERMINAL = frozenset({"completed", "incomplete", "failed", "cancelled", "expired
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """`text` belongs behind everything so far."""
+    """`text` belongs behind everything so far; `frame` is the one that brought it, with its count of tokens."""
 
     text: str
+    frame: Frame = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ class Assembly:
         outcomes = self._start_over(attempt, frame) if attempt > self.attempt else []
         match frame.get("event"):
             case "tokens":
-                return outcomes + self._take(frame["offset"], frame["text"])
+                return outcomes + self._take(frame)
             case "gap":
                 return outcomes + self._lose(frame)
             case "milestone":
@@ -147,12 +148,13 @@ class Assembly:
         self._hole_ends = None
         return [] if is_first else [StartedOver(attempt, frame.get("reason"))]
 
-    def _take(self, offset: int, text: str) -> list[Outcome]:
+    def _take(self, frame: Frame) -> list[Outcome]:
+        offset = frame["offset"]
         if self.position == self.length or self.lost:
             return []  # what lies beyond the end is not part of the text
         if offset > self.position:
             return self._ask(offset)
-        new = text[self.position - offset :]
+        new = frame["text"][self.position - offset :]
         if self.length is not None:
             new = new[: self.length - self.position]
         if not new:
@@ -161,7 +163,7 @@ class Assembly:
         self.position += len(new)
         if self._hole_ends is not None and self.position >= self._hole_ends:
             self._hole_ends = None
-        return [Appended(new), *self._settle()]
+        return [Appended(new, frame), *self._settle()]
 
     def _change(self, frame: Frame) -> list[Outcome]:
         status, version = _status(frame), frame.get("version", 0)

@@ -1,0 +1,1 @@
+"""The verbs: each command parses, asks the API, and shows the answer."""

@@ -1,0 +1,75 @@
+"""Many jobs at a glance, and what can be done to one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cli import output
+from cli.errors import Misused
+from cli.session import JobId, Json, session
+
+STATUSES = ("waiting", "queued", "processing", "retrying", "held", "completed", "incomplete", "failed", "cancelled", "expired")
+
+
+def list_jobs(
+    ctx: typer.Context,
+    status: Annotated[str | None, typer.Option("--status", "-s", help="Only jobs with this status.", show_default=False)] = None,
+    job_type: Annotated[str | None, typer.Option("--type", "-t", help="Only jobs of this type.", show_default=False)] = None,
+    priority: Annotated[str | None, typer.Option("--priority", "-p", help="Only jobs of this lane.", show_default=False)] = None,
+    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="How many.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Go on where the last page ended.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """The newest jobs.
+
+    \b
+    headrace list --status failed
+    headrace list --json | jq -r '.data[].job_id'
+    """
+    if status and status not in STATUSES:
+        raise Misused(f"There is no status {status}.", f"Statuses: {', '.join(STATUSES)}.")
+    page = session(ctx).api.get("/jobs", status=status, type=job_type, priority=priority, tag=tag, limit=limit, cursor=cursor)
+    if as_json:
+        output.print_json(page)
+        return
+    if not page["data"]:
+        output.note("No jobs here.")
+    else:
+        _print_jobs(page["data"])
+    if page.get("next_cursor"):
+        output.note(f"\nMore: headrace list --cursor {page['next_cursor']}")
+
+
+def cancel(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """Stop a job. What it has written is kept, and charged."""
+    _say(session(ctx).api.post(f"/jobs/{job}/cancel"), as_json)
+
+
+def retry(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """Start a job again that failed, was cancelled, expired or is incomplete, or at once one that waits for its next attempt."""
+    _say(session(ctx).api.post(f"/jobs/{job}/retry"), as_json)
+
+
+def _say(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.print_json(answer)
+    else:
+        output.print_fields([("job", answer.get("job_id")), ("status", output.status_text(str(answer.get("status"))))])
+
+
+def _print_jobs(jobs: list[dict[str, Any]]) -> None:
+    table = output.table_of(["job", "status", "type", "lane", "created", "cost"])
+    table.columns[0].min_width = max(len(job["job_id"]) for job in jobs)  # an id that is cut is worth nothing
+    for job in jobs:
+        table.add_row(
+            job["job_id"],
+            output.status_text(job["status"]),
+            str(job.get("job_type") or ""),
+            str(job.get("priority") or ""),
+            output.ago(job.get("created_at")),
+            output.money(job.get("cost"), job.get("currency", "USD")) or "",
+        )
+    output.stdout().print(table)

@@ -1,0 +1,169 @@
+"""Look at one job: watch it, or ask how far it is and what came of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from cli import output
+from cli.api import Api
+from cli.errors import Exit, exit_for
+from cli.reducer import TERMINAL, Assembly
+from cli.session import JobId, Json, follow, session
+
+
+def watch(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """Watch a job to its end, from its first token on.
+
+    \b
+    headrace watch job_01J...
+    headrace watch job_01J... > answer.txt        the text alone, as it is written
+    headrace watch job_01J... --json              one outcome a line
+    """
+    api = session(ctx).api
+    raise typer.Exit(show_end(api, job, follow(api, job, as_json), as_json))
+
+
+def status(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """Where a job is. Exits with 0 while it runs and when it is completed."""
+    state = session(ctx).api.get(f"/jobs/{job}/status")
+    if as_json:
+        output.print_json(state)
+    else:
+        output.print_fields(_state_fields(state))
+    if state["status"] in TERMINAL:
+        raise typer.Exit(exit_for(state["status"]))
+
+
+def progress(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """Stages, milestones and figures of a job."""
+    state = session(ctx).api.get(f"/jobs/{job}/progress")
+    if as_json:
+        output.print_json(state)
+        return
+    speed = state.get("tokens_per_second")
+    output.print_fields(
+        [
+            *_state_fields(state),
+            ("tokens", _of(state.get("tokens_received"), state.get("estimated_total_tokens"))),
+            ("speed", f"{speed:.0f} tokens a second" if speed else None),
+            ("cost so far", output.money(state.get("cost_so_far"))),
+        ]
+    )
+    _print_steps("stage", [(s["name"], s.get("status"), output.duration(s.get("duration_seconds"))) for s in state.get("stages") or []])
+    milestones = state.get("milestones") or []
+    _print_steps("milestone", [(m["name"], m.get("description"), _percent(m.get("progress_at_milestone"))) for m in milestones])
+
+
+def result(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
+    """The result of a job: the text on stdout, the figures on stderr.
+
+    \b
+    headrace result job_01J... > answer.txt
+    headrace result job_01J... --json | jq .parsed
+    """
+    answer = session(ctx).api.get(f"/jobs/{job}/result")
+    if answer["status"] not in TERMINAL:
+        if as_json:
+            output.print_json(answer)
+        else:
+            output.note(f"Not finished: {answer['status']}. `headrace watch {job}` shows it.")
+        raise typer.Exit(Exit.ENDED_EARLY)
+    print_result(answer, as_json)
+    raise typer.Exit(exit_for(answer["status"]))
+
+
+def text(
+    ctx: typer.Context,
+    job: JobId,
+    attempt: Annotated[int | None, typer.Option(help="Of this attempt; the last by default.", show_default=False)] = None,
+    offset: Annotated[int, typer.Option(help="From this character on.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """The text that a job has written so far."""
+    api = session(ctx).api
+    page = api.get(f"/jobs/{job}/text", attempt=attempt, offset=offset)
+    if as_json:
+        output.print_json(page)
+        return
+    while page["text"]:
+        _write(page["text"], newline=False)
+        page = api.get(f"/jobs/{job}/text", attempt=page["attempt"], offset=page["next_offset"])
+    _write("")
+
+
+def show_end(api: Api, job_id: str, assembly: Assembly, as_json: bool) -> Exit:
+    """The last line of a watch, and its exit code. Text that no stream keeps any more is fetched with the result."""
+    answer = api.get(f"/jobs/{job_id}/result")
+    if assembly.lost and not as_json:
+        _write(answer.get("output") or "")
+    if not as_json:
+        _note_figures(answer)
+    return exit_for(answer["status"])
+
+
+def print_result(answer: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.print_json(answer)
+        return
+    parsed = answer.get("parsed")
+    _write(json.dumps(parsed, indent=2, ensure_ascii=False) if parsed is not None else answer.get("output") or "")
+    _note_figures(answer)
+
+
+def _write(content: str, newline: bool = True) -> None:
+    """As it is into a pipe; on a terminal without what would control it."""
+    shown = output.clean(content) if sys.stdout.isatty() else content
+    sys.stdout.write(shown + ("\n" if newline and not shown.endswith("\n") else ""))
+    sys.stdout.flush()
+
+
+def _note_figures(answer: dict[str, Any]) -> None:
+    usage, timings = answer.get("usage") or {}, answer.get("timings") or {}
+    parts = [
+        answer["status"],
+        answer.get("model"),
+        f"{usage['output_tokens']} tokens" if usage.get("output_tokens") else None,
+        output.money(answer.get("cost")),
+        output.duration(timings.get("total")),
+    ]
+    output.note(" | ".join(str(part) for part in parts if part))
+    if error := answer.get("error"):
+        output.note(
+            f"{error.get('code')}: {output.clean(str(error.get('message') or ''))} {output.clean(str(error.get('suggestion') or ''))}"
+        )
+
+
+def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        ("job", state["job_id"]),
+        ("status", output.status_text(state["status"])),
+        ("reason", state.get("reason")),
+        ("attempt", state.get("attempt")),
+        ("stage", state.get("stage")),
+        ("progress", _percent(state.get("progress_percentage"))),
+        ("position", state.get("queue_position")),
+        ("remaining", output.duration(state.get("estimated_seconds_remaining") or None)),
+    ]
+
+
+def _print_steps(name: str, rows: list[tuple[str, Any, Any]]) -> None:
+    if not rows:
+        return
+    table = output.table_of([name, "", ""])
+    for row in rows:
+        table.add_row(*(output.clean(str(cell)) if cell is not None else "" for cell in row))
+    output.stdout().print(table)
+
+
+def _percent(value: Any) -> str | None:
+    return None if value is None else f"{float(value):.0f}%"
+
+
+def _of(part: Any, whole: Any) -> str | None:
+    if not part:
+        return None
+    return f"{part} of about {whole}" if whole else str(part)

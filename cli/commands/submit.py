@@ -1,0 +1,150 @@
+"""Give work, or ask what it would cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import output, request
+from cli.commands.show import print_result, show_end
+from cli.errors import Misused, exit_for
+from cli.session import Json, Session, follow, session, wait_for_end
+
+Prompt = Annotated[str | None, typer.Argument(help="What to do; `-` or nothing: read it from stdin.", show_default=False)]
+File = Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.", show_default=False)]
+Type = Annotated[str | None, typer.Option("--type", "-t", help="The job type; see `headrace types`.", show_default=False)]
+Priority = Annotated[str | None, typer.Option("--priority", "-p", help="urgent, high, normal or low.", show_default=False)]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="The OpenAI model.", show_default=False)]
+MaxTokens = Annotated[int | None, typer.Option(help="The longest answer.", show_default=False)]
+Temperature = Annotated[float | None, typer.Option(help="0 to 2.", show_default=False)]
+SystemPrompt = Annotated[str | None, typer.Option(help="Instructions before the prompt.", show_default=False)]
+TypeOption = Annotated[list[str] | None, typer.Option("--option", "-o", help="An option of the type: name=value.", show_default=False)]
+Metadata = Annotated[
+    list[str] | None, typer.Option("--metadata", help="Something of yours to keep with it: name=value.", show_default=False)
+]
+Tag = Annotated[list[str] | None, typer.Option("--tag", help="A word to find it by; may be repeated.", show_default=False)]
+DedupeKey = Annotated[str | None, typer.Option(help="A job with this key that has not ended is answered instead.", show_default=False)]
+ExpiresIn = Annotated[float | None, typer.Option(help="Seconds within which it must have started.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result and print it.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Watch the text as it is written.")]
+
+
+def submit(
+    ctx: typer.Context,
+    prompt: Prompt = None,
+    file: File = None,
+    job_type: Type = None,
+    priority: Priority = None,
+    model: Model = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    system_prompt: SystemPrompt = None,
+    option: TypeOption = None,
+    metadata: Metadata = None,
+    tag: Tag = None,
+    dedupe_key: DedupeKey = None,
+    expires_in: ExpiresIn = None,
+    wait: Wait = False,
+    watch: Watch = False,
+    as_json: Json = False,
+) -> None:
+    """Submit a job.
+
+    \b
+    headrace submit "Say hello in five languages" --watch
+    headrace submit --type security_analysis --priority high --file Vault.sol --watch
+    git diff | headrace submit --system-prompt "Review this change" --wait > review.md
+    headrace submit "..." --json | jq -r .job_id
+    """
+    if wait and watch:
+        raise Misused("--wait prints the result at its end, --watch while it is written: choose one.")
+    config = {
+        "model": model,
+        "priority": priority,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "system_prompt": system_prompt,
+        "expires_in": expires_in,
+    }
+    body = request.body(
+        request.read_prompt(prompt, file),
+        config,
+        job_type=job_type,
+        options=request.pairs(option or [], "--option"),
+        metadata=request.pairs(metadata or [], "--metadata"),
+        tags=tag or [],
+        dedupe_key=dedupe_key,
+    )
+    current = session(ctx)
+    accepted = current.api.post("/jobs", body)
+    if watch:
+        _watch(current, accepted, as_json)
+    elif wait:
+        _wait(current, accepted, as_json)
+    elif as_json:
+        output.print_json(accepted)
+    else:
+        _print_accepted(accepted)
+
+
+def estimate(
+    ctx: typer.Context,
+    prompt: Prompt = None,
+    file: File = None,
+    job_type: Type = None,
+    priority: Priority = None,
+    model: Model = None,
+    max_tokens: MaxTokens = None,
+    as_json: Json = False,
+) -> None:
+    """What a job would cost and how long it would take; nothing is created.
+
+    \b
+    headrace estimate --type security_analysis --file Vault.sol
+    """
+    config = {"model": model, "priority": priority, "max_tokens": max_tokens}
+    answer = session(ctx).api.post("/jobs/estimate", request.body(request.read_prompt(prompt, file), config, job_type=job_type))
+    if as_json:
+        output.print_json(answer)
+    else:
+        shown = {name: value for name, value in answer.items() if name != "success" and not isinstance(value, dict | list)}
+        output.print_fields((name.replace("_", " "), value) for name, value in shown.items())
+
+
+def _watch(current: Session, accepted: dict[str, Any], as_json: bool) -> None:
+    if not as_json:
+        output.note(f"{accepted['job_id']}  {accepted['status']} in {accepted.get('queue')}")
+    websocket = (accepted.get("links") or {}).get("websocket")
+    assembly = follow(current.api, accepted["job_id"], as_json, websocket)
+    raise typer.Exit(show_end(current.api, accepted["job_id"], assembly, as_json))
+
+
+def _wait(current: Session, accepted: dict[str, Any], as_json: bool) -> None:
+    """The id first, on stderr: whoever loses patience needs it."""
+    output.note(accepted["job_id"])
+    state = wait_for_end(current.api, accepted["job_id"])
+    print_result(current.api.get(f"/jobs/{accepted['job_id']}/result"), as_json)
+    raise typer.Exit(exit_for(state["status"]))
+
+
+def _print_accepted(accepted: dict[str, Any]) -> None:
+    job_id = accepted["job_id"]
+    output.print_fields(
+        [
+            ("job", job_id),
+            ("status", output.status_text(accepted["status"])),
+            ("queue", accepted.get("queue")),
+            ("position", accepted.get("queue_position")),
+            ("expected", output.duration(accepted.get("estimated_duration_seconds"))),
+            ("cost", _cost(accepted)),
+            ("deduplicated", "yes, this job was there already" if accepted.get("deduplicated") else None),
+        ]
+    )
+    output.note(f"\nheadrace watch {job_id}")
+
+
+def _cost(accepted: dict[str, Any]) -> str | None:
+    expected, most = (output.money(accepted.get(name), accepted.get("currency", "USD")) for name in ("estimated_cost", "max_cost"))
+    return f"about {expected}, at most {most}" if expected and most else expected

@@ -1,0 +1,74 @@
+"""`headrace`: the table of commands, and what happens when one goes wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.commands import about, jobs, show, submit
+from cli.errors import Exit, Problem
+from cli.session import Session
+from cli.target import ROLES
+
+ABOUT = """OpenAI work in the background, watched live.
+
+\b
+headrace submit "Say hello in five languages" --watch
+headrace submit --type security_analysis --file Vault.sol --priority high --wait
+headrace list --status processing
+headrace watch job_01J...
+\b
+The API is found in this order: --api-url and --key; HEADRACE_API_URL and HEADRACE_KEY; what `headrace login` kept;
+the laptop cloud of this checkout (`make up`).
+\b
+Exit codes: 0 completed, 1 failed, 2 not understood or refused, 3 cancelled, expired, incomplete or not finished,
+4 not reachable or not allowed, 130 interrupted.
+"""
+
+app = typer.Typer(help=ABOUT, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True)
+app.command()(submit.submit)
+app.command()(show.watch)
+app.command()(show.status)
+app.command()(show.progress)
+app.command()(show.result)
+app.command()(show.text)
+app.command("list")(jobs.list_jobs)
+app.command()(jobs.cancel)
+app.command()(jobs.retry)
+app.command()(submit.estimate)
+app.command()(about.types)
+app.command()(about.health)
+app.command()(about.whoami)
+app.command()(about.login)
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    api_url: Annotated[str | None, typer.Option(help="The API's address, with its stage.", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option(help="The key, hr_...", show_default=False)] = None,
+    role: Annotated[str, typer.Option("--as", help=f"Whose key of the laptop cloud: {', '.join(ROLES)}.")] = "user",
+) -> None:
+    """Kept for the command: the API is found when it is first asked."""
+    ctx.obj = Session(api_url, key, role)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(given, prog_name="headrace")
+    except Problem as problem:
+        from cli.output import print_problem
+
+        print_problem(problem, as_json="--json" in given)
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read has gone, as `head` does: no cause for complaint, and none for Python's at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.OK)
