@@ -39,12 +39,16 @@ class Offload(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idempotency:
-    """A caller's Idempotency-Key: `scope` is tenant and route, `fingerprint` the hash of the request, kept until `expires_at`."""
+    """A caller's Idempotency-Key: `scope` is tenant and route, `fingerprint` the hash of the request, kept until `expires_at`.
+
+    `position` in the queue is the one part of the first answer that cannot be worked out again.
+    """
 
     scope: str
     key: str
     fingerprint: str
     expires_at: Ms
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,7 @@ class Remembered:
 
     job_id: str
     fingerprint: str
+    position: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +208,7 @@ class Leases(Protocol):
     def open(self, lease: Lease) -> None: ...
 
     def renew(self, lease: Lease) -> None:
-        """Extend it.
+        """Extend it to its `expires_at`.
 
         Raises:
             StaleVersion: it was fenced: everything it held belongs to others now.

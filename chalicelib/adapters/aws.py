@@ -54,10 +54,14 @@ def client(
     endpoint_url: str | None = None,
     read_timeout: float = READ_TIMEOUT,
     attempts: int = ATTEMPTS,
+    signature: str | None = None,
 ) -> Any:
-    """The client of a service, built at its first use. Asking is cheap and safe from any thread, and so is the client itself."""
+    """The client of a service, built at its first use. Asking is cheap and safe from any thread, and so is the client itself.
+
+    `signature` is botocore's `signature_version`, for S3: its links are signed the old way otherwise, which newer regions refuse.
+    """
     with _lock:  # building one is not safe: botocore's session and loaders are shared
-        return _client(service, region, endpoint_url, read_timeout, attempts)
+        return _client(service, region, endpoint_url, read_timeout, attempts, signature)
 
 
 def forget_clients() -> None:
@@ -119,7 +123,7 @@ def _session() -> Any:
 
 
 @cache
-def _client(service: str, region: str | None, endpoint_url: str | None, read_timeout: float, attempts: int) -> Any:
+def _client(service: str, region: str | None, endpoint_url: str | None, read_timeout: float, attempts: int, signature: str | None) -> Any:
     from botocore.config import Config
 
     config = Config(
@@ -128,5 +132,6 @@ def _client(service: str, region: str | None, endpoint_url: str | None, read_tim
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=CONNECTIONS,
         tcp_keepalive=True,
+        signature_version=signature,
     )
     return _session().create_client(service, region_name=region, endpoint_url=endpoint_url, config=config)

@@ -54,4 +54,4 @@ def key_of(tenant: str, job_id: str, name: str) -> str:
 
 
 def _s3() -> Any:
-    return aws.client("s3", read_timeout=READ_TIMEOUT)
+    return aws.client("s3", read_timeout=READ_TIMEOUT, signature="s3v4")

@@ -28,9 +28,9 @@ from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyPr
 
 from chalicelib.adapters.dynamo import IntAttribute, Item, Raw
 from chalicelib.domain.job import Job, JobError, Status, Usage
+from chalicelib.domain.listing import LISTED_BY_END, place
 
 DUE_SHARDS = 8
-BY_END = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.INCOMPLETE})
 T = TypeVar("T")
 
 
@@ -175,7 +175,7 @@ def index_keys(job: Job) -> dict[str, str]:
     keys = {"g_t": tenant_key(job.tenant), "g_u": user_key(job.tenant, job.user)}
     if job.status is not Status.COMPLETED:
         keys["g_s"] = state_key(job.tenant, job.status)
-        keys["g_sk"] = f"{job.finished_at or 0:013}#{job.id}" if job.status in BY_END else job.id
+        keys["g_sk"] = place(job, by_end=job.status in LISTED_BY_END)
     if job.due_at is not None and not job.status.is_terminal:
         shard = crc32(job.id.encode()) % DUE_SHARDS
         keys["g_d"] = f"w#{job.lane}#{shard}" if job.status in (Status.QUEUED, Status.PROCESSING) else f"t#{shard}"

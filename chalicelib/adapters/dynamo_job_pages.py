@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from chalicelib.adapters import dynamo
-from chalicelib.adapters.dynamo_job_item import BY_END, JobItem, state_key, tenant_key, user_key
+from chalicelib.adapters.dynamo_job_item import JobItem, state_key, tenant_key, user_key
 from chalicelib.domain.job import Ms, Status
+from chalicelib.domain.listing import LISTED_BY_END
 from chalicelib.ports import JobQuery
 
 PREFIX = "job_"
@@ -86,7 +87,7 @@ def _below(place: str) -> str:
 
 
 def _by_end(query: JobQuery) -> bool:
-    return query.user is None and query.state in BY_END
+    return query.user is None and query.state in LISTED_BY_END
 
 
 def _needs_heads(query: JobQuery) -> bool:

@@ -26,6 +26,7 @@ class PointerItem(Item):
     sk = UnicodeAttribute(range_key=True)
     job = UnicodeAttribute()
     fingerprint = UnicodeAttribute(null=True, attr_name="fp")
+    position = IntAttribute(null=True, attr_name="pos")
     expires_at = IntAttribute(null=True, attr_name="exp")
     ttl = IntAttribute()
 
@@ -80,7 +81,7 @@ class DynamoJobs:
         row = dynamo.find(self._pointers, _place("idem", scope, key), "idem")
         if row is None or row.expires_at is None or row.expires_at <= now:
             return None
-        return Remembered(job_id=row.job, fingerprint=row.fingerprint or "")
+        return Remembered(job_id=row.job, fingerprint=row.fingerprint or "", position=row.position or 0)
 
     def pointed(self, tenant: str, dedupe_key: str) -> str | None:
         row = dynamo.find(self._pointers, _place("dedupe", tenant, dedupe_key), "dedupe")
@@ -96,6 +97,7 @@ class DynamoJobs:
             "idem",
             job=job.id,
             fingerprint=asked.fingerprint,
+            position=asked.position or None,
             expires_at=asked.expires_at,
             ttl=asked.expires_at // 1000 + dynamo.ROW_LASTS,
         )

@@ -6,10 +6,9 @@ import threading
 from collections.abc import Sequence
 
 from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, StaleVersion
-from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.domain.job import Job, Ms
+from chalicelib.domain.listing import LISTED_BY_END, place
 from chalicelib.ports import Idempotency, JobQuery, Remembered
-
-SORTED_BY_END = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.INCOMPLETE})
 
 
 class MemoryJobs:
@@ -31,7 +30,10 @@ class MemoryJobs:
                 raise AlreadyPointed
             self.heads[job.id] = job
             if idempotency:
-                row = (Remembered(job_id=job.id, fingerprint=idempotency.fingerprint), idempotency.expires_at)
+                row = (
+                    Remembered(job_id=job.id, fingerprint=idempotency.fingerprint, position=idempotency.position),
+                    idempotency.expires_at,
+                )
                 self._remembered[idempotency.scope, idempotency.key] = row
             if job.dedupe_key:
                 self._pointers[job.tenant, job.dedupe_key] = job.id
@@ -88,7 +90,4 @@ def _matches(job: Job, query: JobQuery) -> bool:
 
 
 def _place(job: Job, query: JobQuery) -> str:
-    """Where a job is in the order of its listing: by creation, which ids say, and by its end where a state is asked for that is one."""
-    if query.user is None and query.state in SORTED_BY_END:
-        return f"{job.finished_at or 0:013}#{job.id}"
-    return job.id
+    return place(job, by_end=query.user is None and query.state in LISTED_BY_END)

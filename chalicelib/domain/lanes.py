@@ -45,5 +45,8 @@ def queue_name(stage: str, lane: str) -> str:
     return f"headrace-{stage}-{lane}"
 
 
+STREAM = "stream"  # not a lane: its dead-letter queue keeps the change records that could not be read
+
+
 def dead_letter_queue_name(stage: str, lane: str) -> str:
     return f"{queue_name(stage, lane)}-dead"

@@ -36,23 +36,22 @@ def frame_pace(mode: str, frames_per_second: float = 4.0) -> FramePace:
 
 @dataclass(frozen=True)
 class LogPace:
-    """When the log reader writes its next chunk, in seconds since the attempt's first text."""
+    """Whether the log reader, which looks once a `tick` (seconds), writes its next chunk now.
 
-    early: tuple[float, ...] = (1.0, 2.0, 3.0)
+    A chunk costs a write unit a KB however the text is cut, but each put is a request: so a fast stream is cut by time, a slow one by size,
+    and the first seconds are kept at once for whoever joins early.
+    """
+
+    tick: float = 1.0
+    early: float = 3.0
     every: float = 4.0
-    watched_every: float = 1.0
-    enough_bytes: int = 900  # just below one write unit with its keys
+    enough: int = 900  # code points: with its keys just below one write unit
 
-    def next_at(self, written_at: float, *, watched: bool) -> float:
-        """The latest time of the next chunk after one at `written_at`."""
-        for moment in self.early:
-            if written_at < moment:
-                return moment
-        return written_at + (self.watched_every if watched else self.every)
+    def is_due(self, elapsed: float, since_last: float, pending: int, *, watched: bool) -> bool:
+        """`elapsed` seconds since the first text, `since_last` chunk; `pending` code points; `watched`: somebody reads the table."""
+        return elapsed <= self.early or watched or pending >= self.enough or since_last >= self.every
 
 
 def log_pace(mode: str) -> LogPace:
     """Nobody watches a job of mode `none`, so its text is kept at longer intervals."""
-    if mode == "none":
-        return LogPace(early=(), every=15.0, enough_bytes=8_000)
-    return LogPace()
+    return LogPace(tick=5.0, early=0.0, every=15.0, enough=8_000) if mode == "none" else LogPace()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-# A frame is at most 32 KB. In JSON a code point takes at most 6 bytes (a control character, as \u0000; others are sent as UTF-8, at most 4).
+# A frame is at most 32 KB. In JSON a code point takes at most 6 bytes: a control character, as \u0000. Others go as UTF-8, at most 4.
 MAX_FRAME_POINTS = 5_000
 # A DynamoDB item is at most 400 KB; a code point is at most 4 bytes.
 MAX_CHUNK_POINTS = 60_000

@@ -1,0 +1,67 @@
+"""Headrace: every way in, on one screen."""
+
+from typing import Any
+
+from chalice import Chalice
+
+from chalicelib.domain.lanes import HIGH, LOW, NORMAL, URGENT, Lane, queue_name
+from chalicelib.routes import about, jobs, middleware, streams, websocket
+from chalicelib.routes.triggers import announce_changes, run_lane
+from chalicelib.settings import settings
+
+app = Chalice(app_name="headrace")
+app.experimental_feature_flags.update(["WEBSOCKETS"])
+app.register_middleware(middleware.in_our_shape, "http")
+for blueprint in (about.blueprint, jobs.blueprint, streams.blueprint):
+    app.register_blueprint(blueprint)
+
+
+def lane_trigger(lane: Lane) -> Any:
+    """An SQS trigger as wide as its lane."""
+    return app.on_sqs_message(
+        queue=queue_name(settings().stage, lane.name),
+        batch_size=lane.batch_size,
+        maximum_batching_window_in_seconds=lane.window,
+        maximum_concurrency=lane.max_concurrency,
+        name=f"worker_{lane.name}",
+    )
+
+
+@lane_trigger(URGENT)
+def worker_urgent(event: Any) -> None:
+    run_lane(URGENT, event)
+
+
+@lane_trigger(HIGH)
+def worker_high(event: Any) -> None:
+    run_lane(HIGH, event)
+
+
+@lane_trigger(NORMAL)
+def worker_normal(event: Any) -> None:
+    run_lane(NORMAL, event)
+
+
+@lane_trigger(LOW)
+def worker_low(event: Any) -> None:
+    run_lane(LOW, event)
+
+
+@app.on_dynamodb_record(stream_arn=settings().jobs_stream_arn, starting_position="TRIM_HORIZON", name="release")
+def release(event: Any) -> None:
+    announce_changes(event)
+
+
+@app.on_ws_connect()
+def websocket_connect(event: Any) -> dict[str, int]:
+    return websocket.connect(event.to_dict())
+
+
+@app.on_ws_message()
+def websocket_message(event: Any) -> dict[str, int]:
+    return websocket.message(event.to_dict())
+
+
+@app.on_ws_disconnect()
+def websocket_disconnect(event: Any) -> dict[str, int]:
+    return websocket.disconnect(event.to_dict())

@@ -1,0 +1,103 @@
+"""The lanes' queues, on SQS.
+
+Each message carries its tenant as `MessageGroupId`, which on a standard queue makes it a fair one: no order is promised, and a tenant with
+a flood of messages does not make the others wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+from chalicelib.adapters import aws
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.job import Ms
+from chalicelib.domain.lanes import dead_letter_queue_name, queue_name
+from chalicelib.domain.wakeup import WakeUp
+from chalicelib.ports import Clock
+
+LONGEST_DELAY = 900  # seconds
+LARGEST_BATCH = 10
+KEEP_DEPTH_MS = 3_000
+LONGEST_ASIDE = 100_000  # characters: for people to read, and at most 400 KB of SQS's 1 MiB
+LONGEST_REASON = 500
+
+# SQS, SendMessage: "can be up to 128 characters, alphanumeric and punctuation".
+_GROUP = re.compile(r"[\w!\"#$%&'()*+,\-./:;<=>?@\[\\\]^`{|}~]{1,128}", re.ASCII)
+# SQS, SendMessage: the characters that a message may not hold. A message with one is refused as a whole.
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class SqsQueues:
+    """`headrace-<stage>-<lane>` and their dead-letter queues. Knows each address from its first use on."""
+
+    def __init__(self, stage: str, clock: Clock) -> None:
+        self._stage = stage
+        self._clock = clock
+        self._urls: dict[str, str] = {}
+        self._depths: dict[str, tuple[Ms, int]] = {}
+        self._lock = Lock()
+
+    def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
+        if not 0 <= delay <= LONGEST_DELAY:
+            raise ValueError(f"SQS delays a message by 0 to {LONGEST_DELAY} seconds, not by {delay}")
+        self._call(
+            "send_message",
+            queue_name(self._stage, lane),
+            MessageBody=wake_up.to_json(),
+            MessageGroupId=group(tenant),
+            DelaySeconds=delay,
+        )
+
+    def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
+        if len(receipts) > LARGEST_BATCH:
+            raise ValueError(f"SQS deletes at most {LARGEST_BATCH} messages at once")
+        if not receipts:
+            return
+        entries = [{"Id": str(at), "ReceiptHandle": receipt} for at, receipt in enumerate(receipts)]
+        answer = self._call("delete_message_batch", queue_name(self._stage, lane), Entries=entries)
+        failed = [entry["Code"] for entry in answer.get("Failed", []) if not entry.get("SenderFault")]
+        if failed:  # a receipt that SQS does not accept is no such failure: its message comes again, loses its claim and is dropped
+            raise Unavailable(f"SQS did not delete {len(failed)} of {len(receipts)} messages ({failed[0]}). Nothing was lost; try again.")
+
+    def set_aside(self, lane: str, body: str, reason: str) -> None:
+        self._call(
+            "send_message",
+            dead_letter_queue_name(self._stage, lane),
+            MessageBody=clean(body)[:LONGEST_ASIDE] or "(empty)",
+            MessageAttributes={"reason": {"DataType": "String", "StringValue": clean(reason)[:LONGEST_REASON] or "unknown"}},
+        )
+
+    def depth(self, lane: str) -> int:
+        now = self._clock.now()
+        with self._lock:
+            seen = self._depths.get(lane)
+        if seen and now - seen[0] < KEEP_DEPTH_MS:
+            return seen[1]
+        answer = self._call("get_queue_attributes", queue_name(self._stage, lane), AttributeNames=["ApproximateNumberOfMessages"])
+        depth = int(answer["Attributes"]["ApproximateNumberOfMessages"])
+        with self._lock:
+            self._depths[lane] = (now, depth)
+        return depth
+
+    def _call(self, operation: str, queue: str, **arguments: Any) -> dict[str, Any]:
+        sqs = aws.client("sqs")
+        with aws.in_our_words():
+            url = self._urls.get(queue)
+            if url is None:
+                url = self._urls[queue] = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+            answer: dict[str, Any] = getattr(sqs, operation)(QueueUrl=url, **arguments)
+            return answer
+
+
+def group(tenant: str) -> str:
+    """The message group of a tenant: its name, or a hash of it where SQS would refuse the name."""
+    return tenant if _GROUP.fullmatch(tenant) else hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def clean(text: str) -> str:
+    """The same text without the characters that SQS refuses."""
+    return _FORBIDDEN.sub("\ufffd", text)

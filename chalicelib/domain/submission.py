@@ -1,0 +1,23 @@
+"""A request for a job, with every default still open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What a caller asked for: fields as in the API, aliases already resolved. `config` holds only what was said."""
+
+    prompt: str | None = None
+    input: Any = None
+    job_type: str = "general"
+    priority: str = "normal"
+    options: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    user: str | None = None
+    dedupe_key: str | None = None
+    expires_in: float = 86_400.0

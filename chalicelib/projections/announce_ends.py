@@ -1,0 +1,27 @@
+"""Tell watchers how a job ended, from the change stream: the worker that wrote the end may have died before it could tell [14]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chalicelib.domain.errors import HeadraceError
+from chalicelib.domain.job import Job
+from chalicelib.domain.lanes import STREAM
+from chalicelib.ports import Queues
+from chalicelib.usecases.engine import Log
+from chalicelib.usecases.watch_job import Gallery, announce
+
+
+def announce_ends(gallery: Gallery, queues: Queues, log: Log, changes: Iterable[tuple[str, Job | None, Job | None]]) -> None:
+    """For each change `(job id, before, after)` to another status: tell it. One bad record never stops the others.
+
+    Both images are None where the record could not be read: its id is set aside, for people.
+    """
+    for job_id, before, after in changes:
+        try:
+            if after is None and before is None:
+                queues.set_aside(STREAM, job_id, "the change record could not be read")
+            elif after is not None and (before is None or before.status is not after.status):
+                announce(gallery, after)
+        except HeadraceError as exc:
+            log("a change was not announced", job_id=job_id, error=exc)

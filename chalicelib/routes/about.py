@@ -1,0 +1,67 @@
+"""What is here and who is asking: health, the caller, the job types, the models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalice import Blueprint
+
+from chalicelib import job_types, wiring
+from chalicelib.domain.identity import Role
+from chalicelib.domain.job_type import JobType
+from chalicelib.domain.units import rfc3339
+from chalicelib.routes.http import Answer, Request, endpoint
+from chalicelib.settings import settings
+
+blueprint = Blueprint(__name__)
+
+
+@endpoint(blueprint, "GET", "/health", None)
+def health(_request: Request) -> Answer:
+    """Whether the API answers: public, and no call to anything."""
+    return Answer(body={"status": "ok", "stage": settings().stage, "time": rfc3339(wiring.adapters().clock.now())})
+
+
+@endpoint(blueprint, "GET", "/me", Role.VIEWER)
+def me(request: Request) -> Answer:
+    """Whom this key speaks for."""
+    caller, have = request.caller, wiring.adapters()
+    key = have.accounts.key(caller.key_hash)
+    return Answer(
+        body={
+            "tenant": caller.tenant,
+            "user": caller.user,
+            "role": caller.role.word,
+            "key_id": caller.key_id,
+            "expires_at": rfc3339(key.expires_at) if key else None,
+            "limits": {"requests_per_minute": settings().requests_per_minute},
+            "websocket": have.endpoints.get("ws_url"),
+        }
+    )
+
+
+@endpoint(blueprint, "GET", "/job-types", Role.VIEWER)
+def types(_request: Request) -> Answer:
+    """The kinds of work that this deployment knows."""
+    return Answer(body={"data": [_type(kind) for kind in job_types.all_types()], "next_cursor": None})
+
+
+@endpoint(blueprint, "GET", "/job-types/{name}", Role.VIEWER)
+def one_type(_request: Request, name: str) -> Answer:
+    """One kind of work."""
+    return Answer(body=_type(job_types.get(name)))
+
+
+def _type(kind: JobType) -> dict[str, Any]:
+    return {
+        "job_type": kind.name,
+        "title": kind.title,
+        "description": kind.description,
+        "default_model": kind.default_model,
+        "max_tokens": kind.max_tokens,
+        "stages": list(kind.stages),
+        "retry_schedule_seconds": list(kind.retry_schedule),
+        "options_schema": kind.options_schema,
+        "input_schema": kind.input_schema,
+        "response_schema": kind.response_schema,
+    }

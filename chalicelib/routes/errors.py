@@ -1,0 +1,36 @@
+"""The one table from our errors to HTTP, and the one shape in which they are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.domain import errors
+from chalicelib.domain.errors import HeadraceError
+
+STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
+    (errors.InvalidRequest, 400),
+    (errors.Unauthenticated, 401),
+    (errors.Forbidden, 403),
+    (errors.NotFound, 404),
+    (errors.IdempotencyConflict, 409),
+    (errors.IdempotencyInProgress, 409),
+    (errors.JobNotRetryable, 409),
+    (errors.ResultExpired, 410),
+    (errors.PreconditionFailed, 412),
+    (errors.TooLarge, 413),
+    (errors.UnsupportedMediaType, 415),
+    (errors.RateLimited, 429),
+    (errors.QueueFull, 429),
+    (errors.Unavailable, 503),
+)
+
+
+def status_of(error: HeadraceError) -> int:
+    """The HTTP status of an error; what has none of its own is our fault."""
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def shape(code: str, message: str, request_id: str, details: tuple[errors.Detail, ...] = ()) -> dict[str, Any]:
+    """`{"success": false, "error": {...}}`, as every error of every route."""
+    wrong = [{"path": detail.path, "message": detail.message} for detail in details]
+    return {"success": False, "error": {"code": code, "message": message, "request_id": request_id, "details": wrong}}

@@ -1,0 +1,195 @@
+"""HTTP in, HTTP out: what every route shares, so that a handler parses, calls one use case, and shapes the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from chalice import Blueprint, Response
+
+from chalicelib import wiring
+from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.observability import record
+from chalicelib.routes import errors
+from chalicelib.settings import settings
+from chalicelib.usecases.authenticate import by_bearer, by_ticket
+
+MAX_BODY_BYTES = 4_000_000
+WINDOW_SECONDS = 60
+JSON = "application/json"
+EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", "Retry-After", "ETag", "Idempotent-Replayed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A request as routes see it. `caller` is whoever sent it; public routes have none."""
+
+    id: str
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: Any
+    raw: bytes
+    caller_or_none: Caller | None = None
+
+    @property
+    def caller(self) -> Caller:
+        if self.caller_or_none is None:
+            raise TypeError("a public route has no caller")
+        return self.caller_or_none
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object; an empty body is an empty object.
+
+        Raises:
+            InvalidRequest: it is not one.
+            TooLarge: it is larger than a request may be.
+        """
+        if len(self.raw) > MAX_BODY_BYTES:
+            raise TooLarge("A request may have 4 MB.")
+        if not self.raw:
+            return {}
+        try:
+            data = json.loads(self.raw)
+        except (ValueError, RecursionError) as exc:
+            raise InvalidRequest("The body is not JSON.", details=(Detail("", str(exc)[:200]),)) from exc
+        if not isinstance(data, dict):
+            raise InvalidRequest("The body must be a JSON object.", details=(Detail("", f"is {type(data).__name__}, not an object"),))
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a handler answers. An object gets `success: true`; text goes out as it is."""
+
+    body: dict[str, Any] | str | None = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A line of the API's table: what the document of the API and the tests of its roles are made from."""
+
+    path: str
+    method: str
+    role: Role | None
+    summary: str
+
+
+ROUTES: list[Route] = []
+
+
+Handler = Callable[..., Answer]  # (request, and the values of the path by name)
+
+
+def endpoint(
+    blueprint: Blueprint, method: str, path: str, role: Role | None, *, tickets: bool = False, metered: bool = True
+) -> Callable[[Handler], Handler]:
+    """Register a handler. `role` is the least that may call it, None for a public route; `tickets`: `?ticket=` will do instead of a key."""
+
+    def register(handler: Handler) -> Handler:
+        def view(**path_values: str) -> Response:
+            return _serve(blueprint.current_request, handler, path_values, role, tickets=tickets, metered=metered)
+
+        name = f"{handler.__name__}_{method.lower()}"
+        content_types = [JSON] if method in ("POST", "PATCH") else []
+        blueprint.route(path, methods=[method], name=name, content_types=content_types or [JSON])(view)
+        ROUTES.append(Route(path=path, method=method, role=role, summary=(handler.__doc__ or "").strip().split("\n")[0]))
+        return handler
+
+    return register
+
+
+def _serve(raw: Any, handler: Handler, path_values: dict[str, str], role: Role | None, *, tickets: bool, metered: bool) -> Response:
+    request_id = (raw.context or {}).get("requestId") or str(uuid4())
+    headers: dict[str, str] = {}
+    try:
+        caller = _caller(raw, tickets=tickets) if role is not None else None
+        if caller is not None and role is not None:
+            caller.require(role)
+            within = _meter(caller, headers)
+            if metered and not within:
+                raise RateLimited(retry_after=WINDOW_SECONDS - wiring.adapters().clock.now() // 1000 % WINDOW_SECONDS)
+        body = raw.raw_body
+        request = Request(
+            id=request_id,
+            method=raw.method,
+            path=raw.path,
+            query={key: raw.query_params[key] for key in raw.query_params or {}},
+            headers=raw.headers,
+            raw=body.encode() if isinstance(body, str) else body or b"",
+            caller_or_none=caller,
+        )
+        answer = handler(request, **path_values)
+    except HeadraceError as exc:
+        answer = refusal(exc, request_id)
+        if answer.status >= 500:
+            record("request failed", request_id=request_id, path=raw.path, error=exc)
+    except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show
+        record("request failed", request_id=request_id, path=raw.path, error=exc)
+        body_shape = errors.shape("internal_error", f"Something went wrong on our side. Quote request {request_id}.", request_id)
+        answer = Answer(status=500, body=body_shape)
+    return respond(answer, request_id, {**headers, **cors(raw.headers.get("origin"))})
+
+
+def refusal(error: HeadraceError, request_id: str) -> Answer:
+    """An error as an answer."""
+    retry = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    return Answer(status=errors.status_of(error), body=errors.shape(error.code, error.message, request_id, error.details), headers=retry)
+
+
+def respond(answer: Answer, request_id: str, headers: dict[str, str]) -> Response:
+    """An answer as it leaves: with the headers that every answer has."""
+    body: Any = answer.body
+    content_type = {"Content-Type": JSON}
+    if isinstance(body, dict):
+        body = json.dumps({"success": True, **body}, ensure_ascii=False, separators=(",", ":"))
+    elif body is None:
+        body, content_type = "", {}
+    return Response(
+        body=body,
+        status_code=answer.status,
+        headers={
+            **content_type,
+            "X-Request-Id": request_id,
+            "Headrace-Version": "1",
+            "Cache-Control": "no-store",
+            **headers,
+            **answer.headers,
+        },
+    )
+
+
+def cors(origin: str | None) -> dict[str, str]:
+    """The headers that let a page of an allowed origin read the answer."""
+    allowed = settings().allowed_origins
+    if not origin or (origin not in allowed and "*" not in allowed):
+        return {}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Access-Control-Expose-Headers": ", ".join(EXPOSED),
+        "Vary": "Origin",
+    }
+
+
+def _caller(raw: Any, *, tickets: bool) -> Caller:
+    adapters = wiring.adapters()
+    ticket = (raw.query_params or {}).get("ticket")
+    if tickets and ticket:
+        return by_ticket(adapters.key_ring, adapters.tickets, adapters.clock, ticket)
+    return by_bearer(adapters.key_ring, raw.headers.get("authorization"))
+
+
+def _meter(caller: Caller, headers: dict[str, str]) -> bool:
+    """Count the request against its key's minute, and say in the headers what is left of it. False: nothing is."""
+    adapters, limit = wiring.adapters(), settings().requests_per_minute
+    now = adapters.clock.now() // 1000
+    used = adapters.meters.count(f"key#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
+    headers["RateLimit-Policy"] = f'"key";q={limit};w={WINDOW_SECONDS}'
+    headers["RateLimit"] = f'"key";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
+    return used <= limit

@@ -1,0 +1,32 @@
+"""What Chalice itself answers, in our shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from chalice import Response
+
+from chalicelib.routes import errors
+from chalicelib.routes.http import Answer, cors, respond
+
+CODES = {
+    400: ("invalid_request", "The request could not be read."),
+    404: ("not_found", "There is no such route; GET /openapi.json lists them."),
+    405: ("method_not_allowed", "This route has no such method."),
+    415: ("unsupported_media_type", "Send JSON with `Content-Type: application/json`."),
+}
+FALLBACK = ("internal_error", "Something went wrong on our side.")
+
+
+def in_our_shape(event: Any, get_response: Callable[[Any], Response]) -> Response:
+    """Pass our own answers through; put Chalice's (`{"Code", "Message"}`) into the shape of every error."""
+    response = get_response(event)
+    if not (isinstance(response.body, dict) and "Code" in response.body):
+        return response
+    request_id = (getattr(event, "context", None) or {}).get("requestId") or str(uuid4())
+    code, message = CODES.get(response.status_code, FALLBACK)
+    origin = event.headers.get("origin") if event is not None else None
+    answer = Answer(status=response.status_code, body=errors.shape(code, message, request_id), headers=dict(response.headers))
+    return respond(answer, request_id, cors(origin))

@@ -1,0 +1,160 @@
+"""Requests as the use cases want them. Every wrong field is named at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.job import Ms, Status
+from chalicelib.domain.lanes import LANES
+from chalicelib.domain.schema import problems
+from chalicelib.domain.submission import Submission
+from chalicelib.domain.units import parse_rfc3339
+from chalicelib.routes import schemas
+from chalicelib.routes.http import Request
+from chalicelib.usecases.list_jobs import Filters
+
+MAX_METADATA_BYTES = 16_000
+LONGEST_KEY = 255
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitRequest:
+    """A submission and what the answer is to be: `ticket` beside it, or held for the result (`wait`)."""
+
+    submission: Submission
+    ticket: bool
+    wait: bool
+
+
+def check(schema: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """`data`, if it fits.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
+    wrong = problems(schema, data)
+    if wrong:
+        raise InvalidRequest(details=wrong)
+    return data
+
+
+def submit_request(data: dict[str, Any], now: Ms) -> SubmitRequest:
+    """A `POST /jobs` or `/jobs/estimate`.
+
+    Raises:
+        InvalidRequest: with every field that cannot be used.
+    """
+    wrong = [*problems(schemas.SUBMIT, data), *_not_yet(data)]
+    config = data.get("config") if isinstance(data.get("config"), dict) else {}
+    assert isinstance(config, dict)
+    kind = _same(wrong, "type", data.get("type"), "job_type", data.get("job_type")) or "general"
+    priority = _same(wrong, "priority", data.get("priority"), "config.priority", config.get("priority")) or "normal"
+    if data.get("input") is not None and data.get("prompt") is not None:
+        wrong.append(Detail("input", "cannot be given together with prompt"))
+    metadata = data.get("metadata") or {}
+    if len(json.dumps(metadata).encode()) > MAX_METADATA_BYTES:
+        wrong.append(Detail("metadata", "is larger than 16 KB"))
+    expires_in = _expires_in(wrong, data, now)
+    if wrong:
+        raise InvalidRequest(details=tuple(wrong))
+    skipped = {"priority", *(path.removeprefix("config.") for path in schemas.NOT_YET)}
+    submission = Submission(
+        prompt=data.get("prompt"),
+        input=data.get("input"),
+        job_type=kind,
+        priority=priority,
+        options=data.get("options") or {},
+        config={name: value for name, value in config.items() if name not in skipped},
+        metadata=metadata,
+        tags=tuple(dict.fromkeys(data.get("tags") or ())),
+        user=data.get("user"),
+        dedupe_key=data.get("dedupe_key"),
+        expires_in=expires_in,
+    )
+    return SubmitRequest(submission=submission, ticket=bool(data.get("ticket")), wait=data.get("async") is False)
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key header, if any.
+
+    Raises:
+        InvalidRequest: it is longer than 255 characters.
+    """
+    key: str | None = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= LONGEST_KEY:
+        raise InvalidRequest(details=(Detail("Idempotency-Key", "must have 1 to 255 characters"),))
+    return key
+
+
+def filters(request: Request) -> Filters:
+    """The filters of `GET /jobs`.
+
+    Raises:
+        InvalidRequest: a parameter is not known, or its value is not one of its words.
+    """
+    known = {*Filters.__dataclass_fields__, "limit", "cursor"}
+    wrong = [Detail(name, f"is not a parameter here; known are {', '.join(sorted(known))}") for name in request.query if name not in known]
+    enums = {"status": [status.value for status in Status], "priority": list(LANES)}
+    for name, allowed in enums.items():
+        if name in request.query and request.query[name] not in allowed:
+            wrong.append(Detail(name, f"must be one of {', '.join(allowed)}"))
+    times: dict[str, Any] = {name: _time(wrong, name, request.query[name]) for name in ("since", "until") if name in request.query}
+    if wrong:
+        raise InvalidRequest(details=tuple(wrong))
+    words: dict[str, Any] = {name: value for name, value in request.query.items() if name in Filters.__dataclass_fields__}
+    return Filters(**(words | times))
+
+
+def number(request: Request, name: str, default: int, lowest: int, highest: int) -> int:
+    """A whole number of the query.
+
+    Raises:
+        InvalidRequest: it is none, or out of bounds.
+    """
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 12 or not lowest <= int(text) <= highest:
+        raise InvalidRequest(details=(Detail(name, f"must be a whole number from {lowest} to {highest}"),))
+    return int(text)
+
+
+def _same(wrong: list[Detail], name: str, value: Any, other: str, other_value: Any) -> Any:
+    """Two names for one thing: either will do, two different values are an error."""
+    if value is not None and other_value is not None and value != other_value:
+        wrong.append(Detail(name, f"says {value!r} but {other} says {other_value!r}; they are the same thing"))
+    return value if value is not None else other_value
+
+
+def _not_yet(data: dict[str, Any]) -> list[Detail]:
+    wrong = []
+    for path, neutral in schemas.NOT_YET.items():
+        place: Any = data
+        for part in path.split("."):
+            place = place.get(part) if isinstance(place, dict) else None
+        if not any(type(place) is type(value) and place == value for value in neutral):
+            wrong.append(Detail(path, "is not available in this version"))
+    return wrong
+
+
+def _expires_in(wrong: list[Detail], data: dict[str, Any], now: Ms) -> float:
+    said, moment = data.get("expires_in"), data.get("expires_at")
+    if moment is None:
+        return float(said) if isinstance(said, int | float) else 86_400.0
+    if said is not None:
+        wrong.append(Detail("expires_at", "cannot be given together with expires_in"))
+    at = _time(wrong, "expires_at", moment)
+    if at is not None and at <= now:
+        wrong.append(Detail("expires_at", "must be in the future"))
+    return ((at or now) - now) / 1000
+
+
+def _time(wrong: list[Detail], name: str, text: Any) -> Ms | None:
+    try:
+        return parse_rfc3339(text)
+    except (ValueError, TypeError, OverflowError):
+        wrong.append(Detail(name, "must be a time such as 2026-11-22T09:30:00Z"))
+        return None

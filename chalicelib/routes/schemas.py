@@ -1,0 +1,121 @@
+"""The requests as JSON Schema: what is validated, and what the API's document says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.domain.lanes import LANES
+from chalicelib.domain.pacing import MODES
+
+Schema = dict[str, Any]
+
+
+def _optional(schema: Schema) -> Schema:
+    """The schema, or null for "not said"."""
+    return {"anyOf": [schema, {"type": "null"}]} if "enum" not in schema else {"enum": [*schema["enum"], None]}
+
+
+def _object(properties: Schema, **more: Any) -> Schema:
+    return {"type": "object", "properties": properties, "additionalProperties": False, **more}
+
+
+PRIORITY: Schema = {"enum": list(LANES)}
+NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
+
+RESPONSE_FORMAT: Schema = {
+    "anyOf": [
+        {"enum": ["text", "json"]},
+        _object(
+            {
+                "type": {"const": "json_schema"},
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
+                "schema": {"type": "object"},
+                "strict": {"type": "boolean"},
+                "json_schema": {"type": "object", "required": ["schema"], "properties": {"schema": {"type": "object"}}},
+            },
+            required=["type"],
+            anyOf=[{"required": ["schema"]}, {"required": ["json_schema"]}],
+        ),
+    ]
+}
+
+# Parameters of the Responses API that may be passed on as they are.
+OPENAI: Schema = _object(
+    {
+        "top_p": {"type": "number", "minimum": 0, "maximum": 1},
+        "reasoning": {"type": "object"},
+        "service_tier": {"enum": ["auto", "default", "flex", "priority"]},
+        "store": {"type": "boolean"},
+        "safety_identifier": {"type": "string", "maxLength": 64},
+        "prompt_cache_key": {"type": "string", "maxLength": 64},
+        "truncation": {"enum": ["auto", "disabled"]},
+        "metadata": {"type": "object", "maxProperties": 16},
+    }
+)
+
+CONFIG: Schema = _object(
+    {
+        "model": _optional(NAME),
+        "priority": _optional(PRIORITY),
+        "max_tokens": _optional({"type": "integer", "minimum": 16, "maximum": 128_000}),
+        "temperature": _optional({"type": "number", "minimum": 0, "maximum": 2}),
+        "system_prompt": _optional({"type": "string", "maxLength": 100_000}),
+        "response_format": _optional(RESPONSE_FORMAT),
+        "streaming_mode": _optional({"enum": list(MODES)}),
+        "max_attempts": _optional({"type": "integer", "minimum": 1, "maximum": 10}),
+        "timeout": _optional({"type": "number", "minimum": 1, "maximum": 840}),
+        "retry_for": _optional({"type": "number", "minimum": 0, "maximum": 604_800}),
+        "openai": _optional(OPENAI),
+        "durable": {},
+        "cache": {},
+        "fallback_models": {},
+    }
+)
+
+SUBMIT: Schema = _object(
+    {
+        "prompt": _optional({"type": "string"}),
+        "input": {},
+        "job_type": _optional(NAME),
+        "type": _optional(NAME),
+        "priority": _optional(PRIORITY),
+        "options": _optional({"type": "object"}),
+        "config": _optional(CONFIG),
+        "metadata": _optional({"type": "object"}),
+        "tags": _optional({"type": "array", "maxItems": 10, "items": {"type": "string", "minLength": 1, "maxLength": 64}}),
+        "user": _optional(NAME),
+        "dedupe_key": _optional({"type": "string", "minLength": 1, "maxLength": 255}),
+        "expires_in": _optional({"type": "number", "minimum": 1, "maximum": 2_592_000}),
+        "expires_at": _optional({"type": "string"}),
+        "ticket": _optional({"type": "boolean"}),
+        "async": _optional({"type": "boolean"}),
+        "depends_on": {},
+        "on_parent_failure": {},
+        "run_at": {},
+        "delay": {},
+        "webhook_url": {},
+        "notify": {},
+    }
+)
+
+# Part of the surface, not served yet: only their neutral values are taken, so that nothing is promised that does not happen.
+NOT_YET: dict[str, tuple[Any, ...]] = {
+    "depends_on": (None, []),
+    "on_parent_failure": (None, "cancel"),
+    "run_at": (None,),
+    "delay": (None, 0),
+    "webhook_url": (None,),
+    "notify": (None, []),
+    "config.durable": (None, False),
+    "config.cache": (None, False),
+    "config.fallback_models": (None, []),
+}
+
+TICKET: Schema = _object(
+    {
+        "jobs": _optional({"type": "array", "maxItems": 100, "items": {"type": "string", "maxLength": 64}}),
+        "expires_in": _optional({"type": "number", "minimum": 1, "maximum": 3_600}),
+    }
+)
+
+RETRY: Schema = _object({"run": _optional({"type": "integer", "minimum": 1})})

@@ -1,0 +1,218 @@
+"""Jobs as answers show them. Names here are promises: see docs/api.md."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from chalicelib.domain.body import Body
+from chalicelib.domain.estimate import waiting_ms
+from chalicelib.domain.frames import error_shape, usage_shape
+from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.domain.lanes import LANES
+from chalicelib.domain.result import Result
+from chalicelib.domain.transcript import Chunk
+from chalicelib.domain.units import dollars, rfc3339, seconds
+from chalicelib.usecases.submit_job import Accepted
+
+Shape = dict[str, Any]
+
+
+def links(job_id: str, ws_url: str | None) -> Shape:
+    """Paths under the API's stage; `websocket` is a whole address, null before the first deployment has told it."""
+    base = f"/jobs/{job_id}"
+    return {
+        "self": base,
+        "status": f"{base}/status",
+        "progress": f"{base}/progress",
+        "stream": f"{base}/stream",
+        "result": f"{base}/result",
+        "text": f"{base}/text",
+        "cancel": f"{base}/cancel",
+        "websocket": ws_url,
+    }
+
+
+def accepted(answer: Accepted, body: Body, ws_url: str | None) -> Shape:
+    """The answer to a submission."""
+    job = answer.job
+    duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], answer.position - 1)
+    shape: Shape = {
+        "job_id": job.id,
+        "status": Status.QUEUED.value if answer.replayed else job.status.value,
+        "queue": job.queue,
+        "queue_position": answer.position or None,
+        "estimated_completion_at": rfc3339(job.created_at + duration),
+        "estimated_duration_seconds": seconds(duration),
+        "estimated_cost": dollars(job.estimated_cost),
+        "max_cost": dollars(job.max_cost),
+        "currency": "USD",
+        "links": links(job.id, ws_url),
+        "config": config(body, job),
+    }
+    if answer.deduplicated:
+        shape["deduplicated"] = True
+    return shape
+
+
+def config(body: Body, job: Job) -> Shape:
+    return {**asdict(body.config), "priority": job.lane}
+
+
+def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, prompt: bool = False) -> Shape:
+    """A job. Without `content` (a viewer) what was written by people or models is null; `prompt` only when it was asked for."""
+    shown = body if content else None
+    shape: Shape = {
+        "job_id": job.id,
+        "tenant": job.tenant,
+        "user": job.user,
+        "job_type": job.type,
+        "status": job.status.value,
+        "reason": job.reason,
+        "priority": job.lane,
+        "queue": job.queue,
+        "run": job.run,
+        "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
+        "config": config(shown, job) if shown else None,
+        "options": shown.options if shown else None,
+        "metadata": shown.metadata if shown else None,
+        "tags": list(job.tags),
+        "dedupe_key": job.dedupe_key if content else None,
+        "depends_on": [],
+        "batch_id": job.batch_id,
+        "progress_percentage": percentage(job),
+        "error": error_shape(job) if content else _code_only(job),
+        "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
+        "estimated_cost": dollars(job.estimated_cost),
+        "max_cost": dollars(job.max_cost),
+        "cost": dollars(job.cost),
+        "currency": "USD",
+        "usage": usage_shape(job.usage),
+        "created_at": rfc3339(job.created_at),
+        "queued_at": rfc3339(job.queued_at),
+        "started_at": rfc3339(job.started_at),
+        "first_token_at": rfc3339(job.first_token_at),
+        "finished_at": rfc3339(job.finished_at),
+        "next_attempt_at": rfc3339(job.due_at) if job.status is Status.RETRYING else None,
+        "expires_at": rfc3339(job.expires_at),
+        "updated_at": rfc3339(job.updated_at),
+        "version": job.version,
+        "links": links(job.id, ws_url),
+    }
+    if prompt:
+        shape["prompt"] = shown.prompt if shown else None
+        shape["input"] = shown.input if shown else None
+    return shape
+
+
+def percentage(job: Job) -> float | None:
+    """What the head alone can say: 0 before a worker has it, 100 when it is completed, else unknown."""
+    if job.status in (Status.QUEUED, Status.WAITING, Status.HELD):
+        return 0
+    return 100 if job.status is Status.COMPLETED else None
+
+
+def status(job: Job, last: Chunk | None, position: int | None, now: Ms) -> Shape:
+    kept = last.progress if last else {}
+    remaining = remaining_seconds(job, kept, position, now)
+    return {
+        "job_id": job.id,
+        "status": job.status.value,
+        "reason": job.reason,
+        "run": job.run,
+        "attempt": job.attempt,
+        "progress_percentage": _percentage(job, kept),
+        "stage": next((stage["name"] for stage in kept.get("stages", ()) if stage["status"] == "processing"), None),
+        "queue_position": position,
+        "estimated_completion_at": rfc3339(now + round(remaining * 1000)) if remaining is not None else None,
+        "estimated_seconds_remaining": remaining,
+        "version": job.version,
+    }
+
+
+def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, content: bool) -> Shape:
+    """Status, and what the engine knew when it last wrote: null where nothing has come yet."""
+    kept = last.progress if last else {}
+    milestones = kept.get("milestones", [])
+    if not content:
+        milestones = [{**milestone, "description": None} for milestone in milestones]
+    return {
+        **status(job, last, position, now),
+        "stages": kept.get("stages", []),
+        "milestones": milestones,
+        **{
+            name: kept.get(name)
+            for name in ("tokens_received", "estimated_total_tokens", "tokens_per_second", "cost_so_far", "performance_metrics")
+        },
+    }
+
+
+def remaining_seconds(job: Job, kept: Shape, position: int | None, now: Ms) -> float | None:
+    if job.status.is_terminal:
+        return 0.0
+    if kept.get("estimated_seconds_remaining") is not None and job.status is Status.PROCESSING:
+        return float(kept["estimated_seconds_remaining"])
+    if job.estimated_ms is None:
+        return None
+    left = job.estimated_ms - (now - job.started_at if job.status is Status.PROCESSING and job.started_at else 0)
+    return max(0, left + (waiting_ms(LANES[job.lane], position - 1) if position else 0)) / 1000
+
+
+def result(job: Job, kept: Result | None) -> Shape:
+    """The result of an ended job: its text, even where it failed."""
+    return {
+        "job_id": job.id,
+        "status": job.status.value,
+        "output": kept.text if kept else "",
+        "parsed": kept.parsed if kept else None,
+        "finish_reason": kept.finish_reason if kept else None,
+        "model": kept.model if kept else job.model,
+        "usage": usage_shape(job.usage),
+        "cost": dollars(job.cost),
+        "currency": "USD",
+        "timings": timings(job, kept),
+        "cache": None,
+        "error": error_shape(job),
+        "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
+        "attempt": job.attempt,
+        "length": job.length or 0,
+    }
+
+
+def timings(job: Job, kept: Result | None) -> Shape:
+    """Seconds. `queued` until the first claim; `processing` and the rate are of the last attempt."""
+    begun, first, ended = (kept.started_at, kept.first_token_at, kept.finished_at) if kept else (None, None, None)
+    streaming = (ended - first) / 1000 if ended and first else None
+    return {
+        "queued": seconds(job.started_at - job.created_at) if job.started_at else None,
+        "time_to_first_token": seconds(first - begun) if first and begun else None,
+        "processing": seconds(ended - begun) if ended and begun else None,
+        "total": seconds(job.finished_at - job.created_at) if job.finished_at else None,
+        "tokens_per_second": round(job.usage.output / streaming, 1) if streaming and job.usage else None,
+    }
+
+
+def attempt(kept: Result) -> Shape:
+    """A line of the ledger of attempts."""
+    return {
+        "attempt": kept.attempt,
+        "finish_reason": kept.finish_reason,
+        "error_code": kept.error_code,
+        "model": kept.model,
+        "usage": usage_shape(kept.usage),
+        "cost": dollars(kept.cost),
+        "currency": "USD",
+        "started_at": rfc3339(kept.started_at),
+        "first_token_at": rfc3339(kept.first_token_at),
+        "finished_at": rfc3339(kept.finished_at),
+    }
+
+
+def _percentage(job: Job, kept: Shape) -> float | None:
+    known = percentage(job)
+    return known if known is not None else kept.get("progress_percentage", 0)
+
+
+def _code_only(job: Job) -> Shape | None:
+    return {"code": job.error.code, "class": job.error.error_class, "retryable": job.error.retryable} if job.error else None

@@ -1,0 +1,26 @@
+"""What comes from queues and streams rather than from people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib import wiring
+from chalicelib.domain.lanes import Lane
+from chalicelib.observability import record
+from chalicelib.ports import Received
+from chalicelib.projections.announce_ends import announce_ends
+from chalicelib.usecases.run_batch import run_batch
+
+
+def run_lane(lane: Lane, event: Any) -> None:
+    """Run the jobs that a batch of an SQS queue wakes. An exception gives back the messages that were not acknowledged."""
+    records = event.to_dict()["Records"]
+    messages = [Received(body=one["body"], receipt=one["receiptHandle"], id=one.get("messageId", "")) for one in records]
+    environment = getattr(event.context, "log_stream_name", "") or ""
+    wiring.worker_loop().run(run_batch(wiring.engine(), lane.name, messages, environment))
+
+
+def announce_changes(event: Any) -> None:
+    """Tell watchers what the change stream of the jobs table says."""
+    have = wiring.adapters()
+    announce_ends(wiring.gallery(), have.queues, record, have.changes(event.to_dict()["Records"]))

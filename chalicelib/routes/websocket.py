@@ -1,0 +1,142 @@
+"""WebSocket in, frames out. Whatever is sent here is answered with a frame; only an unknown caller is turned away."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from chalicelib import wiring
+from chalicelib.domain import frames
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Detail, Forbidden, HeadraceError, InvalidRequest, Unauthenticated
+from chalicelib.domain.identity import Role
+from chalicelib.domain.schema import problems
+from chalicelib.domain.watching import Connection
+from chalicelib.observability import record
+from chalicelib.usecases.authenticate import by_bearer, by_ticket
+from chalicelib.usecases.cancel_job import cancel_job
+from chalicelib.usecases.watch_job import close_connection, connected, open_connection, subscribe, unsubscribe
+
+Event = dict[str, Any]
+
+_JOB_ID = {"type": "string", "minLength": 1, "maxLength": 64}
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 10**12}
+ACTIONS: dict[str, dict[str, Any]] = {
+    "subscribe": {"job_id": _JOB_ID, "attempt": _COUNT, "offset": _COUNT},
+    "unsubscribe": {"job_id": _JOB_ID},
+    "cancel": {"job_id": _JOB_ID},
+    "ping": {},
+}
+
+
+def connect(event: Event) -> dict[str, int]:
+    """`$connect`: the status by which API Gateway opens the socket or refuses it."""
+    context, have = event["requestContext"], wiring.adapters()
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    ticket = (event.get("queryStringParameters") or {}).get("ticket")
+    try:
+        if ticket:
+            caller = by_ticket(have.key_ring, have.tickets, have.clock, ticket, context["connectionId"])
+        else:
+            caller = by_bearer(have.key_ring, headers.get("authorization"))
+        caller.require(Role.USER)
+        open_connection(wiring.gallery(), context["connectionId"], endpoint_of(context), caller)
+    except Unauthenticated:
+        return {"statusCode": 401}
+    except Forbidden:
+        return {"statusCode": 403}
+    except HeadraceError as exc:
+        record("a connection was not opened", error=exc)
+        return {"statusCode": 503}
+    return {"statusCode": 200}
+
+
+def message(event: Event) -> dict[str, int]:
+    """`$default`: one message of a client."""
+    context = event["requestContext"]
+    connection_id, endpoint = context["connectionId"], endpoint_of(context)
+    reply_to: Any = None
+    try:
+        data = _parse(event.get("body"))
+        reply_to = data.get("id")
+        _act(connected(wiring.gallery(), connection_id), data)
+    except (ConnectionGone, ConnectionBusy) as exc:  # it asks again by itself when it hears nothing
+        record("a socket could not be answered", connection_id=connection_id, reason=exc.code)
+    except HeadraceError as exc:
+        _say(endpoint, connection_id, _refusal(exc, reply_to))
+    except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show, and the socket stays open
+        record("a message failed", connection_id=connection_id, error=exc)
+        _say(endpoint, connection_id, _error("internal_error", "Something went wrong on our side.", reply_to))
+    return {"statusCode": 200}
+
+
+def disconnect(event: Event) -> dict[str, int]:
+    """`$disconnect`, which is not guaranteed to come: every row of a connection also expires."""
+    close_connection(wiring.gallery(), event["requestContext"]["connectionId"])
+    return {"statusCode": 200}
+
+
+def endpoint_of(context: dict[str, Any]) -> str:
+    """Where frames for this connection are posted: `https://{domain}/{stage}`, or as the domain says if it names a scheme."""
+    domain: str = context["domainName"]
+    return f"{domain if '://' in domain else f'https://{domain}'}/{context['stage']}"
+
+
+def _parse(body: str | None) -> dict[str, Any]:
+    """A message.
+
+    Raises:
+        InvalidRequest: it is none; the details say why.
+    """
+    try:
+        data = json.loads(body or "")
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRequest("The message is not JSON.") from exc
+    action = data.get("action") if isinstance(data, dict) else None
+    if not isinstance(action, str) or action not in ACTIONS:
+        raise InvalidRequest(f"`action` must be one of {', '.join(ACTIONS)}.")
+    fields = ACTIONS[action]
+    properties = {"action": {}, "id": {"type": ["string", "integer"], "maxLength": 128}, **fields}
+    wrong = problems(
+        {"type": "object", "properties": properties, "additionalProperties": False, "required": ["job_id"] if fields else []}, data
+    )
+    if wrong:
+        raise InvalidRequest(details=wrong)
+    return dict(data)
+
+
+def _act(connection: Connection, data: dict[str, Any]) -> None:
+    gallery, action = wiring.gallery(), data["action"]
+    if action == "ping":
+        frame: frames.Frame = {"event": "pong", "reply_to": data.get("id")}
+        gallery.sockets.post(connection.endpoint, connection.id, frames.encode(frame))
+    elif action == "subscribe":
+        subscribe(gallery, connection, data["job_id"], data.get("attempt", 0), data.get("offset", 0), data.get("id"))
+    elif action == "unsubscribe":
+        unsubscribe(gallery, connection, data["job_id"])
+    else:
+        _cancel(connection, data["job_id"])
+
+
+def _cancel(connection: Connection, job_id: str) -> None:
+    if connection.caller.read_only:
+        raise Forbidden("A ticket only reads; cancel over HTTPS with a key.")
+    have = wiring.adapters()
+    job = connection.caller.check_reads(have.jobs.get(job_id), job_id)
+    if not job.status.is_terminal:
+        cancel_job(have.clock, have.jobs, have.watchers, job)
+
+
+def _refusal(exc: HeadraceError, reply_to: Any) -> frames.Frame:
+    details = [{"path": detail.path, "message": detail.message} for detail in exc.details if isinstance(detail, Detail)]
+    return {**_error(exc.code, exc.message, reply_to), "details": details}
+
+
+def _error(code: str, text: str, reply_to: Any) -> frames.Frame:
+    return frames.error(code, text, wiring.adapters().clock.now(), reply_to=reply_to)
+
+
+def _say(endpoint: str, connection_id: str, frame: frames.Frame) -> None:
+    try:
+        wiring.adapters().sockets.post(endpoint, connection_id, frames.encode(frame))
+    except HeadraceError as exc:
+        record("a socket could not be answered", connection_id=connection_id, reason=exc.code)

@@ -1,0 +1,75 @@
+"""The environment as one frozen, validated object. Nothing else reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+_STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
+NOT_DEPLOYED = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
+
+
+class SettingsError(Exception):
+    """The environment cannot be used; the message names the variable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting, with its default. `docs/settings.md` is printed from here.
+
+    stage: names every resource, `headrace-<stage>-...`.
+    jobs_stream_arn: only read while deploying; its ARN holds the time the stream was made, so no convention can name it.
+    allowed_origins: browsers' origins that may call the API; empty: none.
+    """
+
+    stage: str = "local"
+    log_level: str = "INFO"
+    allowed_origins: tuple[str, ...] = ()
+    jobs_stream_arn: str = NOT_DEPLOYED
+    requests_per_minute: int = 600
+    held_requests: int = 100
+    queued_jobs_per_tenant: int = 100_000
+    frames_per_second: float = 4.0
+    stall_seconds: float = 60.0
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Read `HEADRACE_*`.
+
+        Raises:
+            SettingsError: a value cannot be used.
+        """
+        stage = env.get("HEADRACE_STAGE", cls.stage)
+        if not _STAGE.match(stage):
+            raise SettingsError(f"HEADRACE_STAGE must be lower-case letters, digits and dashes, not {stage!r}")
+        origins = tuple(origin.strip() for origin in env.get("HEADRACE_ALLOWED_ORIGINS", "").split(",") if origin.strip())
+        return cls(
+            stage=stage,
+            log_level=env.get("HEADRACE_LOG_LEVEL", cls.log_level),
+            allowed_origins=origins,
+            jobs_stream_arn=env.get("HEADRACE_JOBS_STREAM_ARN", cls.jobs_stream_arn),
+            requests_per_minute=int(_number(env, "HEADRACE_REQUESTS_PER_MINUTE", cls.requests_per_minute)),
+            held_requests=int(_number(env, "HEADRACE_HELD_REQUESTS", cls.held_requests)),
+            queued_jobs_per_tenant=int(_number(env, "HEADRACE_QUEUED_JOBS_PER_TENANT", cls.queued_jobs_per_tenant)),
+            frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
+            stall_seconds=_number(env, "HEADRACE_STALL_SECONDS", cls.stall_seconds),
+        )
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        value = float(env.get(name, default))
+    except ValueError as exc:
+        raise SettingsError(f"{name} must be a number, not {env[name]!r}") from exc
+    if value <= 0:
+        raise SettingsError(f"{name} must be above 0, not {value}")
+    return value
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read at the first call."""
+    return Settings.from_env(os.environ)

@@ -1,0 +1,18 @@
+"""Stop a job: at once if nobody works on it, else by asking the worker, which keeps the text and the usage [10]."""
+
+from __future__ import annotations
+
+from chalicelib.domain import transitions
+from chalicelib.domain.job import Job
+from chalicelib.ports import Clock, Jobs, Watchers
+from chalicelib.usecases.advance import advance
+
+
+def cancel_job(clock: Clock, jobs: Jobs, watchers: Watchers, job: Job) -> Job:
+    """The head afterwards: terminal, or with `cancel_requested`. Asking twice does no harm; an ended job stays as it is."""
+    cancelled = advance(jobs, job, lambda seen: transitions.cancel(seen, clock.now()))
+    if cancelled is None:
+        return jobs.get(job.id) or job
+    if not cancelled.status.is_terminal:
+        watchers.ask_cancel(job.id, clock.now() // 1000 + 86_400)
+    return cancelled

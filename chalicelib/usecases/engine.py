@@ -1,0 +1,52 @@
+"""What a worker reaches for: the ports and policies of one environment, handed to every use case that runs jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from chalicelib.domain.job_type import JobType
+from chalicelib.ports import (
+    Accounts,
+    Bodies,
+    Chunks,
+    Clock,
+    Jobs,
+    Leases,
+    Offload,
+    Prices,
+    Provider,
+    Queues,
+    Results,
+    Sockets,
+    Watchers,
+)
+
+
+class Log(Protocol):
+    def __call__(self, fact: str, **fields: Any) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """`random` gives numbers in [0, 1) for jitter; `new_id` gives ids that sort by time."""
+
+    clock: Clock
+    offload: Offload
+    log: Log
+    jobs: Jobs
+    bodies: Bodies
+    chunks: Chunks
+    results: Results
+    watchers: Watchers
+    leases: Leases
+    queues: Queues
+    sockets: Sockets
+    accounts: Accounts
+    provider: Provider
+    prices: Prices
+    job_type: Callable[[str], JobType]
+    new_id: Callable[[], str]
+    random: Callable[[], float]
+    frames_per_second: float = 4.0

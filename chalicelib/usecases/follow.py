@@ -1,0 +1,108 @@
+"""The socket reader: posts an attempt to one WebSocket connection, at the connection's own pace."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from chalicelib.domain import frames
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Unavailable
+from chalicelib.domain.pacing import FramePace
+from chalicelib.domain.text import MAX_FRAME_POINTS
+from chalicelib.domain.watching import Watcher
+from chalicelib.usecases.attempt import Attempt
+from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.progress_of import progress_of
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 4.0  # seconds after a busy answer, doubling
+
+
+class Follower:
+    """Follows one attempt for one watcher from `offset` on, one post in flight; what arrives meanwhile is merged into the next.
+
+    `offset` is the acknowledged position: after a post whose answer is unknown the same text is sent again, and overlap is harmless.
+    """
+
+    def __init__(self, engine: Engine, attempt: Attempt, watcher: Watcher, pace: FramePace) -> None:
+        self.since = watcher.since
+        self.offset = watcher.offset if watcher.attempt == attempt.number else 0
+        self.gone = False
+        self.told = False
+        self._starts_over = attempt.number > 1 and watcher.attempt < attempt.number
+        self._engine, self._attempt, self._watcher, self._pace = engine, attempt, watcher, pace
+        self._events = 0
+        self._wait = FIRST_WAIT
+
+    @property
+    def drained(self) -> bool:
+        """Whether the connection has all the text there is."""
+        return self.gone or self.offset >= len(self._attempt.transcript)
+
+    async def run(self) -> None:
+        """Post until the attempt is over and its end was told, or the connection is gone."""
+        attempt, clock = self._attempt, self._engine.clock
+        began: int | None = None
+        if self._starts_over:
+            await self._post(frames.reset(attempt.job, "a new attempt began", clock.now()))
+        while not self.gone:
+            await attempt.until(self._has_news)
+            if began is None:
+                began = clock.now()
+            if await self._send_text() and await self._send_events() and attempt.over and self.drained:
+                self.told = attempt.final is None or await self._post(attempt.final)
+                if self.told:
+                    return
+            pause = self._pace.pause((clock.now() - began) / 1000)
+            if not attempt.complete:
+                await attempt.pause(pause or 1.0)
+
+    def _has_news(self) -> bool:
+        text = self._pace.steady is not None or self._attempt.complete
+        return self._attempt.over or (text and not self.drained) or len(self._attempt.events) > self._events
+
+    async def _send_text(self) -> bool:
+        """Post what lies beyond the acknowledged offset, a frame at a time. False: not all of it could be posted."""
+        attempt = self._attempt
+        if self._pace.steady is None and not attempt.complete:
+            return True
+        while text := attempt.transcript.since(self.offset)[:MAX_FRAME_POINTS]:
+            job, now = attempt.job, self._engine.clock.now()
+            frame = frames.tokens(job.id, attempt.number, job.version, self.offset, text, now, attempt.received, attempt.tracker.percentage)
+            if not await self._post(frame):
+                return False
+            self.offset += len(text)
+        attempt.note_progress()
+        return True
+
+    async def _send_events(self) -> bool:
+        """Tell each milestone, and the progress once for all stages that have begun."""
+        attempt, now = self._attempt, self._engine.clock.now()
+        news = attempt.events[self._events :]
+        told: list[dict[str, Any]] = [frames.milestone(attempt.job, _shape(event), now) for event in news if event["kind"] == "milestone"]
+        if any(event["kind"] == "stage" for event in news):
+            told.append(frames.progress(attempt.job, progress_of(self._engine, attempt, now), now))
+        for frame in told:
+            if not await self._post(frame):
+                return False
+        self._events += len(news)
+        return True
+
+    async def _post(self, frame: frames.Frame) -> bool:
+        """Post one frame. False: it may not have arrived, or the connection is gone."""
+        engine, watcher = self._engine, self._watcher
+        try:
+            await engine.offload(engine.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
+        except ConnectionGone:
+            self.gone = True
+            await engine.offload(engine.watchers.remove, watcher.job_id, watcher.connection_id)
+            return False
+        except (ConnectionBusy, Unavailable):
+            wait, self._wait = self._wait, min(self._wait * 2, LONGEST_WAIT)
+            await asyncio.sleep(wait)
+            return False
+        self._wait = FIRST_WAIT
+        return True
+
+
+def _shape(event: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in event.items() if key != "kind"}

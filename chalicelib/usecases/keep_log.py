@@ -1,0 +1,56 @@
+"""The log reader: keeps the text of an attempt in the transcript table, a chunk at a time."""
+
+from __future__ import annotations
+
+from chalicelib.domain.pacing import LogPace
+from chalicelib.domain.text import MAX_CHUNK_POINTS, pieces
+from chalicelib.domain.transcript import Chunk
+from chalicelib.usecases.attempt import Attempt
+from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.progress_of import progress_of
+
+KEEP_TEXT_DAYS = 7
+
+
+async def keep_log(engine: Engine, attempt: Attempt, pace: LogPace) -> None:
+    """Write chunks until the text is complete and all of it is acknowledged.
+
+    One put at a time, each at the acknowledged end of the log [7]: so the log of an attempt never has a hole.
+
+    Raises:
+        ChunkConflict: another worker writes this attempt's log, so this one has been fenced.
+        Unavailable: the table could not be reached; what was acknowledged stays.
+    """
+    kept = seen_events = 0
+    await attempt.until(lambda: len(attempt.transcript) > 0 or attempt.complete)
+    began = last = engine.clock.now()
+    while True:
+        if not attempt.complete:
+            await attempt.pause(pace.tick)
+        now = engine.clock.now()
+        pending = len(attempt.transcript) - kept
+        watched = attempt.watched_until > now
+        if pending and (attempt.complete or pace.is_due((now - began) / 1000, (now - last) / 1000, pending, watched=watched)):
+            events, seen_events = attempt.events[seen_events:], len(attempt.events)
+            kept, last = await _write(engine, attempt, kept, events), now
+        elif attempt.complete:
+            return
+
+
+async def _write(engine: Engine, attempt: Attempt, kept: int, events: list[dict[str, object]]) -> int:
+    """Put all text beyond `kept`; the answer is the new acknowledged end."""
+    now = engine.clock.now()
+    for text in pieces(attempt.transcript.since(kept), MAX_CHUNK_POINTS):
+        chunk = Chunk(
+            job_id=attempt.job.id,
+            attempt=attempt.number,
+            start=kept,
+            text=text,
+            at=now,
+            progress=progress_of(engine, attempt, now),
+            events=tuple(events),
+            ttl=now // 1000 + KEEP_TEXT_DAYS * 86_400,
+        )
+        await engine.offload(engine.chunks.append, chunk)
+        kept, events = chunk.end, []
+    return kept

@@ -1,0 +1,110 @@
+"""A page of jobs, newest first: one filter is answered by an index, the others narrow it within a bounded amount of work."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+
+from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.domain.listing import LISTED_BY_END, place
+from chalicelib.ports import JobQuery, Jobs
+
+MOST_EVALUATED = 2_000  # rows looked at for one page, whatever matches
+READ_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What is asked for; all that are given must match."""
+
+    status: str | None = None
+    type: str | None = None
+    priority: str | None = None
+    batch: str | None = None
+    user: str | None = None
+    tag: str | None = None
+    dedupe_key: str | None = None
+    model: str | None = None
+    error_code: str | None = None
+    tenant: str | None = None
+    since: Ms | None = None
+    until: Ms | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """`scanned_until`: creation time of the last row looked at, None at the end of the list."""
+
+    jobs: list[Job]
+    next_cursor: str | None
+    scanned_until: Ms | None
+
+
+def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: str | None) -> Page:
+    """One page for `caller`: users see their own jobs, operators their tenant's.
+
+    Raises:
+        InvalidRequest: the cursor is not one of this query's.
+    """
+    query = _query(caller, filters)
+    seal = sha256(json.dumps([asdict(filters), caller.tenant, caller.user], sort_keys=True).encode()).hexdigest()[:12]
+    query = replace(query, before=_open(cursor, seal))
+    by_end = query.user is None and query.state in LISTED_BY_END
+    found: list[Job] = []
+    evaluated, last, before = 0, None, query.before
+    while evaluated < MOST_EVALUATED:
+        ids, before = jobs.page(replace(query, before=before, limit=READ_AT_ONCE))
+        for job in jobs.get_many(ids):
+            evaluated, last = evaluated + 1, job
+            if caller.may_see(job) and _matches(job, filters):
+                found.append(job)
+                if len(found) == limit:
+                    at_end = before is None and job.id == ids[-1]
+                    return Page(
+                        jobs=found, next_cursor=None if at_end else _seal(place(job, by_end=by_end), seal), scanned_until=job.created_at
+                    )
+        if before is None:
+            return Page(jobs=found, next_cursor=None, scanned_until=None)
+    return Page(jobs=found, next_cursor=_seal(before, seal) if before else None, scanned_until=last.created_at if last else None)
+
+
+def _query(caller: Caller, filters: Filters) -> JobQuery:
+    user = caller.user if caller.role == Role.USER else filters.user
+    tenant = filters.tenant if filters.tenant and caller.all_tenants else caller.tenant
+    indexed = filters.status not in (None, Status.COMPLETED) and user is None
+    return JobQuery(tenant=tenant, user=user, state=filters.status if indexed else None, since=filters.since, until=filters.until)
+
+
+def _matches(job: Job, filters: Filters) -> bool:
+    pairs = (
+        (filters.status, job.status.value),
+        (filters.type, job.type),
+        (filters.priority, job.lane),
+        (filters.batch, job.batch_id),
+        (filters.user, job.user),
+        (filters.dedupe_key, job.dedupe_key),
+        (filters.model, job.model),
+        (filters.error_code, job.error.code if job.error else None),
+    )
+    return all(wanted is None or wanted == value for wanted, value in pairs) and (filters.tag is None or filters.tag in job.tags)
+
+
+def _seal(before: str, seal: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([seal, before]).encode()).decode().rstrip("=")
+
+
+def _open(cursor: str | None, seal: str) -> str | None:
+    """The place that a cursor of this very query names."""
+    if not cursor:
+        return None
+    try:
+        known, before = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError):
+        known, before = None, None
+    if known != seal or not isinstance(before, str):
+        raise InvalidRequest(details=(Detail("cursor", "is not a cursor of this query; begin without one"),))
+    return before

@@ -1,0 +1,59 @@
+"""What the provider is asked for a job, and how its answer is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from chalicelib.domain.body import Body
+from chalicelib.domain.errors import OutputInvalid
+from chalicelib.domain.job_type import JobType
+from chalicelib.domain.schema import problems
+from chalicelib.ports import ModelRequest
+
+
+def model_request(body: Body, kind: JobType) -> ModelRequest:
+    """The request of one attempt: the type's instructions, or the caller's own system prompt in their place."""
+    config = body.config
+    schema = _schema(body, kind)
+    return ModelRequest(
+        model=config.model,
+        prompt=body.prompt,
+        instructions=config.system_prompt or kind.instructions,
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        schema=schema,
+        json=schema is None and config.response_format == "json",
+        extra=config.openai,
+        timeout=config.timeout,
+    )
+
+
+def parsed_output(text: str, body: Body, kind: JobType) -> Any:
+    """The answer read by what was asked for: the type's schema, the caller's own, any JSON, or None for plain text.
+
+    Raises:
+        OutputInvalid: it does not fit; the message names the first places.
+    """
+    schema = _schema(body, kind)
+    if schema is None and body.config.response_format != "json":
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise OutputInvalid("The answer is not JSON; the raw text is kept.") from exc
+    wrong = problems(schema["schema"], value) if schema else ()
+    if wrong:
+        places = "; ".join(f"{detail.path or 'the answer'} {detail.message}" for detail in wrong[:3])
+        raise OutputInvalid(f"The answer does not fit its schema: {places}. The raw text is kept.")
+    return value
+
+
+def _schema(body: Body, kind: JobType) -> dict[str, Any] | None:
+    asked = body.config.response_format
+    if isinstance(asked, dict):
+        inner = asked.get("json_schema", asked)
+        return {"name": inner.get("name", "answer"), "schema": inner["schema"], "strict": inner.get("strict", True)}
+    if kind.response_schema is not None and asked != "text":
+        return {"name": kind.name, "schema": kind.response_schema, "strict": True}
+    return None

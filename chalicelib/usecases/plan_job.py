@@ -1,0 +1,95 @@
+"""Work out what a submission means: its type, its model, every default, and what it may cost. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.body import Body, Config
+from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.estimate import Estimate, estimate
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.job_type import JobType
+from chalicelib.domain.lanes import LANES
+from chalicelib.domain.schema import problems
+from chalicelib.domain.submission import Submission
+from chalicelib.domain.text import whole
+from chalicelib.ports import Prices
+
+MAX_PROMPT_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A submission with every default filled in."""
+
+    kind: JobType
+    user: str
+    body: Body
+    estimate: Estimate
+
+
+def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller, submission: Submission, depth: int) -> Plan:
+    """Resolve a submission, with `depth` jobs waiting in its lane.
+
+    Raises:
+        InvalidRequest: with every field that cannot be used.
+        JobTypeNotFound: there is no such type.
+    """
+    kind = job_type(submission.job_type)
+    wrong = [*problems(kind.options_schema, submission.options, "options"), *_content_problems(kind, submission)]
+    if submission.user not in (None, caller.user) and caller.role < Role.OPERATOR:
+        wrong.append(Detail("user", "only an operator may submit on behalf of somebody else"))
+    if wrong:
+        raise InvalidRequest(details=tuple(wrong))
+    body = Body(
+        prompt=_prompt(kind, submission),
+        config=resolve_config(kind, submission),
+        input=submission.input,
+        options=submission.options,
+        metadata=submission.metadata,
+    )
+    if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
+        raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))
+    config = body.config
+    return Plan(
+        kind=kind,
+        user=submission.user or caller.user,
+        body=body,
+        estimate=estimate(
+            prompt=body.prompt,
+            instructions=config.system_prompt or kind.instructions,
+            typical_tokens=kind.typical_tokens,
+            max_tokens=config.max_tokens,
+            max_attempts=config.max_attempts,
+            price=prices.of(config.model),
+            lane=LANES[submission.priority],
+            depth=depth,
+        ),
+    )
+
+
+def resolve_config(kind: JobType, submission: Submission) -> Config:
+    """Every default filled in: the type's, else the system's."""
+    said: dict[str, Any] = {name: value for name, value in submission.config.items() if value is not None and name != "priority"}
+    said.setdefault("model", kind.default_model)
+    said.setdefault("max_tokens", kind.max_tokens)
+    said.setdefault("response_format", "json" if kind.response_schema else "text")
+    return Config(**said, expires_in=submission.expires_in)
+
+
+def _content_problems(kind: JobType, submission: Submission) -> list[Detail]:
+    if submission.input is not None:
+        if kind.input_schema is None:
+            return [Detail("input", f"{kind.name} takes a prompt, not an input")]
+        return list(problems(kind.input_schema, submission.input, "input"))
+    if submission.prompt is None or not submission.prompt.strip():
+        return [Detail("prompt", "is required and must not be empty")]
+    return []
+
+
+def _prompt(kind: JobType, submission: Submission) -> str:
+    content = submission.prompt if submission.input is None else submission.input
+    text = kind.render(content, submission.options) if kind.render else str(content)
+    return whole(text)

@@ -1,0 +1,87 @@
+"""One slice of an event stream: what has happened since the client's position."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from chalicelib.domain import frames
+from chalicelib.domain.errors import Detail, InvalidRequest, ResultExpired
+from chalicelib.domain.frames import Frame
+from chalicelib.domain.job import Job, Ms
+from chalicelib.domain.text import MAX_FRAME_POINTS, pieces
+from chalicelib.ports import Chunks, Results
+from chalicelib.usecases.read_text import TextSlice, read_text
+
+_ID = re.compile(r"(?P<attempt>\d{1,9}):(?P<offset>\d{1,12})(?::(?:v(?P<version>\d{1,9})|(?P<end>end)))?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a client is: after `offset` of `attempt`.
+
+    `version` only after an event that tells a state of the record which is not its end, so that it is told once. `ended`: it has had all.
+    """
+
+    attempt: int = 0
+    offset: int = 0
+    version: int = 0
+    ended: bool = False
+
+    def __str__(self) -> str:
+        suffix = ":end" if self.ended else f":v{self.version}" if self.version else ""
+        return f"{self.attempt}:{self.offset}{suffix}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Position:
+        """Read an event's id: `attempt:offset`, `attempt:offset:v<version>` or `attempt:offset:end`.
+
+        Raises:
+            InvalidRequest: it is none of ours.
+        """
+        if not text:
+            return cls()
+        match = _ID.fullmatch(text)
+        if match is None:
+            raise InvalidRequest(details=(Detail("Last-Event-ID", "is not an id of this stream; begin without one"),))
+        return cls(int(match["attempt"]), int(match["offset"]), int(match["version"] or 0), match["end"] is not None)
+
+
+def events_since(chunks: Chunks, results: Results, job: Job, position: Position, now: Ms) -> list[tuple[Position, Frame]]:
+    """Each event with the position after it; nothing if nothing has happened since `position`."""
+    at = Position(job.attempt, position.offset if position.attempt == job.attempt else 0)
+    events: list[tuple[Position, Frame]] = []
+    if position == Position():
+        events.append((at, frames.connected(job, at.offset, now)))
+    elif position.attempt < job.attempt and position.offset:
+        events.append((at, frames.reset(job, "a new attempt began", now)))
+    try:
+        part = read_text(chunks, results, job, at.offset)
+    except ResultExpired:
+        events.append((at, frames.gap(job, at.offset, None, now)))
+        part = None
+    if part is not None:
+        told = _told(job, part, now)
+        events += told
+        at = told[-1][0] if told else at
+    state = frames.state(job, now) if part is None or part.done else None
+    if state is not None and (job.status.is_terminal or position.version < job.version):
+        after = Position(at.attempt, at.offset, 0 if job.status.is_terminal else job.version, job.status.is_terminal)
+        events.append((after, state))
+    return events
+
+
+def _told(job: Job, part: TextSlice, now: Ms) -> list[tuple[Position, Frame]]:
+    """A stretch of text as events: its tokens, the milestones reached in it, and the progress at its end."""
+    offset, kept, told = part.offset, part.progress, []
+    for piece in pieces(part.text, MAX_FRAME_POINTS):
+        received, percentage = kept.get("tokens_received", 0), kept.get("progress_percentage")
+        frame = frames.tokens(job.id, job.attempt, job.version, offset, piece, now, received, percentage)
+        offset += len(piece)
+        told.append((Position(job.attempt, offset), frame))
+    at = Position(job.attempt, offset)
+    reached = [event for event in part.events if event["kind"] == "milestone"]
+    told += [(at, frames.milestone(job, {key: value for key, value in event.items() if key != "kind"}, now)) for event in reached]
+    if part.events:
+        told.append((at, frames.progress(job, kept, now)))
+    return told

@@ -1,0 +1,24 @@
+"""What an attempt used: as the provider counted it, or our own count where it never said."""
+
+from __future__ import annotations
+
+from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
+from chalicelib.domain.job import Nano, Usage
+from chalicelib.ports import Ended, Prices
+from chalicelib.usecases.attempt import Attempt
+
+
+def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
+    """The usage of the final event. Without one: nothing if nothing came, else an estimate that is marked as such."""
+    if ended is not None and ended.usage is not None:
+        return ended.usage
+    if attempt.first_token_at is None:
+        return None
+    instructions = attempt.body.config.system_prompt or attempt.kind.instructions
+    return Usage(input=tokens(attempt.body.prompt) + tokens(instructions) + REQUEST_TOKENS, output=attempt.received, estimated=True)
+
+
+def cost_of(prices: Prices, model: str, usage: Usage | None) -> Nano | None:
+    """None: nothing was used, or the price of the model is not known."""
+    price = prices.of(model) if usage else None
+    return price.cost(usage) if price and usage else None

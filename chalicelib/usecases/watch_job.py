@@ -1,0 +1,136 @@
+"""WebSocket connections: who may open one, what it watches, and how it is told what has happened already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from chalicelib.domain import frames
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, InvalidRequest, NotFound, ResultExpired, Unauthenticated
+from chalicelib.domain.identity import Caller
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.text import MAX_FRAME_POINTS, pieces
+from chalicelib.domain.watching import CONNECTION_LASTS_MS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Watcher
+from chalicelib.ports import Chunks, Clock, Connections, Jobs, Results, Sockets, Watchers
+from chalicelib.usecases.read_text import read_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """What watching needs from outside."""
+
+    clock: Clock
+    jobs: Jobs
+    chunks: Chunks
+    results: Results
+    watchers: Watchers
+    connections: Connections
+    sockets: Sockets
+    new_id: Callable[[], str]
+    caller_by_hash: Callable[[str], Caller | None]
+
+
+def open_connection(gallery: Gallery, connection_id: str, endpoint: str, caller: Caller) -> None:
+    """Remember a WebSocket and whom it speaks for."""
+    now = gallery.clock.now()
+    gallery.connections.open(
+        Connection(id=connection_id, endpoint=endpoint, caller=caller, connected_at=now, expires_at=now + CONNECTION_LASTS_MS + 300_000)
+    )
+
+
+def close_connection(gallery: Gallery, connection_id: str) -> None:
+    """Forget a WebSocket and its subscriptions."""
+    connection = gallery.connections.close(connection_id)
+    for job_id in connection.jobs if connection else ():
+        gallery.watchers.remove(job_id, connection_id)
+
+
+def connected(gallery: Gallery, connection_id: str) -> Connection:
+    """The connection, if whom it speaks for is still welcome.
+
+    Raises:
+        NotFound: it is not known here.
+        Unauthenticated: its key has been revoked or has expired meanwhile.
+    """
+    connection = gallery.connections.get(connection_id)
+    if connection is None:
+        raise NotFound("This connection is not known here. Connect again.")
+    if gallery.caller_by_hash(connection.caller.key_hash) is None:
+        raise Unauthenticated
+    return connection
+
+
+def subscribe(gallery: Gallery, connection: Connection, job_id: str, attempt: int, offset: int, reply_to: str | None) -> None:
+    """Let the connection follow a job from `offset` of `attempt` on.
+
+    The row is written before the record is read [14]: so either the worker finds the row, or this finds that nobody works on the job and
+    tells everything itself. A worker that is at it tells the rest.
+
+    Raises:
+        JobNotFound, Forbidden: as for reading its content.
+        InvalidRequest: the connection has as many subscriptions as it may.
+    """
+    caller = connection.caller
+    caller.check_reads(gallery.jobs.get(job_id), job_id)
+    if not gallery.connections.subscribe(connection.id, job_id):
+        raise InvalidRequest(f"A connection may have {SUBSCRIPTIONS_PER_CONNECTION} subscriptions. Unsubscribe or open another one.")
+    watcher = Watcher(
+        job_id=job_id,
+        connection_id=connection.id,
+        endpoint=connection.endpoint,
+        key_hash=caller.key_hash,
+        attempt=attempt,
+        offset=offset,
+        since=gallery.new_id(),
+        expires_at=connection.expires_at,
+    )
+    gallery.watchers.add(watcher)
+    job = caller.check_reads(gallery.jobs.get(job_id), job_id)
+    start = offset if attempt == job.attempt else 0
+    more = {"reply_to": reply_to} if reply_to is not None else {}
+    answer = {**frames.connected(job, start, gallery.clock.now()), **more}
+    gallery.sockets.post(connection.endpoint, connection.id, frames.encode(answer))
+    if job.status is not Status.PROCESSING:
+        tell(gallery, replace(watcher, attempt=job.attempt, offset=start), job)
+
+
+def unsubscribe(gallery: Gallery, connection: Connection, job_id: str) -> None:
+    gallery.watchers.remove(job_id, connection.id)
+    gallery.connections.unsubscribe(connection.id, job_id)
+
+
+def tell(gallery: Gallery, watcher: Watcher, job: Job) -> None:
+    """Everything that is kept of a job that nobody works on, from the watcher's offset on, then its state."""
+    offset, done = watcher.offset, False
+    while not done:
+        try:
+            part = read_text(gallery.chunks, gallery.results, job, offset)
+        except ResultExpired:
+            _post(gallery, watcher, frames.gap(job, offset, None, gallery.clock.now()))
+            break
+        for text in pieces(part.text, MAX_FRAME_POINTS):
+            _post(gallery, watcher, frames.tokens(job.id, job.attempt, job.version, offset, text, gallery.clock.now(), 0, None))
+            offset += len(text)
+        done = part.done or not part.text
+    state = frames.state(job, gallery.clock.now())
+    if state is not None:
+        _post(gallery, watcher, state)
+
+
+def announce(gallery: Gallery, job: Job) -> int:
+    """Tell everybody who watches how the record stands, once more: the worker may have died before it could. How many were told."""
+    state = frames.state(job, gallery.clock.now())
+    told = 0
+    for watcher in gallery.watchers.of(job.id) if state else ():
+        try:
+            _post(gallery, watcher, state or {})
+            told += 1
+        except ConnectionGone:
+            gallery.watchers.remove(job.id, watcher.connection_id)
+        except ConnectionBusy:
+            continue  # it asks by itself when it hears nothing
+    return told
+
+
+def _post(gallery: Gallery, watcher: Watcher, frame: frames.Frame) -> None:
+    gallery.sockets.post(watcher.endpoint, watcher.connection_id, frames.encode(frame))

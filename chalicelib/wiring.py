@@ -1,0 +1,257 @@
+"""Which adapter fills which port. Nothing is built before it is used, and then once for the life of the environment."""
+
+from __future__ import annotations
+
+import random
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+from chalicelib import job_types
+from chalicelib.domain.job import Job
+from chalicelib.observability import record
+from chalicelib.ports import (
+    Accounts,
+    Bodies,
+    Chunks,
+    Clock,
+    Connections,
+    Jobs,
+    Leases,
+    Meters,
+    Prices,
+    Provider,
+    Queues,
+    Results,
+    Slots,
+    Sockets,
+    Tickets,
+    Watchers,
+)
+from chalicelib.settings import Settings, settings
+from chalicelib.usecases.authenticate import KeyRing
+from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.hold import Holding
+from chalicelib.usecases.submit_job import Intake
+from chalicelib.usecases.watch_job import Gallery
+
+T = TypeVar("T")
+THREADS = 24  # for the calls of ten jobs, their logs and their sockets; each spends its time waiting
+
+
+class Adapters:
+    """Every port, filled with what reaches the real thing. Tests hand in another object with the same names."""
+
+    def __init__(self, config: Settings) -> None:
+        self.settings = config
+
+    @cached_property
+    def _stores(self) -> Any:
+        from chalicelib.adapters.dynamo_stores import DynamoStores
+
+        return DynamoStores(self.settings.stage)
+
+    @cached_property
+    def clock(self) -> Clock:
+        from chalicelib.adapters.clock import SystemClock
+
+        return SystemClock()
+
+    @property
+    def jobs(self) -> Jobs:
+        return self._stores.jobs  # type: ignore[no-any-return]
+
+    @property
+    def bodies(self) -> Bodies:
+        return self._stores.bodies  # type: ignore[no-any-return]
+
+    @property
+    def chunks(self) -> Chunks:
+        return self._stores.chunks  # type: ignore[no-any-return]
+
+    @property
+    def results(self) -> Results:
+        return self._stores.results  # type: ignore[no-any-return]
+
+    @property
+    def watchers(self) -> Watchers:
+        return self._stores.watchers  # type: ignore[no-any-return]
+
+    @property
+    def connections(self) -> Connections:
+        return self._stores.connections  # type: ignore[no-any-return]
+
+    @property
+    def tickets(self) -> Tickets:
+        return self._stores.tickets  # type: ignore[no-any-return]
+
+    @property
+    def leases(self) -> Leases:
+        return self._stores.leases  # type: ignore[no-any-return]
+
+    @property
+    def slots(self) -> Slots:
+        return self._stores.slots  # type: ignore[no-any-return]
+
+    @property
+    def meters(self) -> Meters:
+        return self._stores.meters  # type: ignore[no-any-return]
+
+    @property
+    def accounts(self) -> Accounts:
+        return self._stores.accounts  # type: ignore[no-any-return]
+
+    @cached_property
+    def queues(self) -> Queues:
+        from chalicelib.adapters.queues import SqsQueues
+
+        return SqsQueues(self.settings.stage, self.clock)
+
+    @cached_property
+    def sockets(self) -> Sockets:
+        from chalicelib.adapters.sockets import ApiGatewaySockets
+
+        return ApiGatewaySockets()
+
+    @cached_property
+    def prices(self) -> Prices:
+        from chalicelib.adapters.prices import GenaiPrices
+
+        return GenaiPrices()
+
+    @cached_property
+    def provider(self) -> Provider:
+        from chalicelib.adapters.openai_responses import OpenAIResponses
+        from chalicelib.adapters.secrets import SecretsManagerCredentials
+
+        credentials = SecretsManagerCredentials(self.settings.stage, self.clock)
+        return OpenAIResponses(
+            credentials, forget=credentials.forget, stall_seconds=self.settings.stall_seconds, offload=worker_loop().offload
+        )
+
+    @staticmethod
+    def changes(records: list[dict[str, Any]]) -> Iterator[tuple[str, Job | None, Job | None]]:
+        """The heads before and after each change of the jobs table's stream."""
+        from chalicelib.adapters.change_stream import changes
+
+        return changes(records)
+
+    @cached_property
+    def key_ring(self) -> KeyRing:
+        return KeyRing(self.accounts, self.clock)
+
+    @cached_property
+    def endpoints(self) -> dict[str, str]:
+        """The addresses of the stage; they change only with a deployment, which makes new environments."""
+        return self.accounts.endpoints()
+
+    @staticmethod
+    def new_id() -> str:
+        """A ULID: sorts by time, cannot be guessed."""
+        from ulid import ULID
+
+        return str(ULID())
+
+
+class WorkerLoop:
+    """The one event loop of an environment, kept between invocations because the provider's connections belong to it, and its threads."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._loop: AbstractEventLoop = asyncio.new_event_loop()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
+
+    async def offload(self, call: Callable[..., T], *args: Any) -> T:
+        return await self._loop.run_in_executor(self._threads, partial(call, *args))
+
+    def run(self, work: Any) -> None:
+        self._loop.run_until_complete(work)
+
+
+_made: dict[str, Any] = {}
+
+
+def adapters() -> Adapters:
+    """The adapters of this environment."""
+    if "adapters" not in _made:
+        _made["adapters"] = Adapters(settings())
+    return _made["adapters"]  # type: ignore[no-any-return]
+
+
+def use(others: Any) -> None:
+    """Fill the ports with something else: the in-memory twins, in tests. None: the real adapters, built anew."""
+    _made.clear()
+    if others is not None:
+        _made["adapters"] = others
+
+
+def worker_loop() -> WorkerLoop:
+    if "loop" not in _made:
+        _made["loop"] = WorkerLoop()
+    return _made["loop"]  # type: ignore[no-any-return]
+
+
+def engine() -> Engine:
+    """What a worker reaches for."""
+    if "engine" not in _made:
+        have = adapters()
+        _made["engine"] = Engine(
+            clock=have.clock,
+            offload=worker_loop().offload,
+            log=record,
+            jobs=have.jobs,
+            bodies=have.bodies,
+            chunks=have.chunks,
+            results=have.results,
+            watchers=have.watchers,
+            leases=have.leases,
+            queues=have.queues,
+            sockets=have.sockets,
+            accounts=have.accounts,
+            provider=have.provider,
+            prices=have.prices,
+            job_type=job_types.get,
+            new_id=have.new_id,
+            random=random.random,
+            frames_per_second=settings().frames_per_second,
+        )
+    return _made["engine"]  # type: ignore[no-any-return]
+
+
+def intake() -> Intake:
+    """What accepting a job needs."""
+    have = adapters()
+    return Intake(
+        clock=have.clock,
+        log=record,
+        jobs=have.jobs,
+        bodies=have.bodies,
+        queues=have.queues,
+        new_id=have.new_id,
+        queue_limit=settings().queued_jobs_per_tenant,
+    )
+
+
+def gallery() -> Gallery:
+    """What watching needs."""
+    have = adapters()
+    return Gallery(
+        clock=have.clock,
+        jobs=have.jobs,
+        chunks=have.chunks,
+        results=have.results,
+        watchers=have.watchers,
+        connections=have.connections,
+        sockets=have.sockets,
+        new_id=have.new_id,
+        caller_by_hash=have.key_ring.caller,
+    )
+
+
+def holding() -> Holding:
+    """What holding a request needs."""
+    have = adapters()
+    return Holding(clock=have.clock, slots=have.slots, size=settings().held_requests)

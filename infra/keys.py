@@ -1,0 +1,83 @@
+"""API keys of a deployment: made, listed and revoked with AWS credentials rather than with another key.
+
+    python -m infra.keys make --stage dev --tenant acme --role user --user alice
+    python -m infra.keys list --stage dev --tenant acme
+    python -m infra.keys revoke --stage dev --tenant acme --id key_01J...
+
+The key is printed once; only its hash is stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+from ulid import ULID
+
+from chalicelib.adapters.clock import SystemClock
+from chalicelib.adapters.dynamo_accounts import DynamoAccounts
+from chalicelib.domain.identity import Key, Role
+from chalicelib.domain.units import DAY_MS, rfc3339
+from chalicelib.usecases.authenticate import new_secret, secret_hash
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")
+Stage = Annotated[str, typer.Option(help="The stage, such as dev.")]
+Tenant = Annotated[str, typer.Option(help="The tenant that the key belongs to.")]
+
+
+def make_key(stage: str, tenant: str, role: str, user: str, days: int | None = None, *, all_tenants: bool = False) -> str:
+    """Make a key and answer its secret, which is told only here."""
+    secret, now = new_secret("hr_"), SystemClock().now()
+    key = Key(
+        id=f"key_{ULID()}",
+        hash=secret_hash(secret),
+        tenant=tenant,
+        user=user,
+        role=Role.named(role),
+        created_at=now,
+        expires_at=now + days * DAY_MS if days else None,
+        all_tenants=all_tenants,
+    )
+    DynamoAccounts(stage).put_key(key)
+    return secret
+
+
+@cli.command()
+def make(
+    stage: Stage,
+    tenant: Tenant,
+    role: Annotated[str, typer.Option(help="viewer, user, operator or admin.")] = "user",
+    user: Annotated[str, typer.Option(help="Whom the key speaks for.")] = "default",
+    days: Annotated[int | None, typer.Option(help="Days until it expires; never, if not said.", min=1)] = None,
+    all_tenants: Annotated[bool, typer.Option(help="An admin of every tenant.")] = False,
+) -> None:
+    """Make a key and print it: the only time that it can be seen."""
+    if role.upper() not in Role.__members__:
+        raise typer.BadParameter("must be viewer, user, operator or admin", param_hint="--role")
+    if all_tenants and role != "admin":
+        raise typer.BadParameter("only an admin may be of all tenants", param_hint="--all-tenants")
+    print(make_key(stage, tenant, role, user, days, all_tenants=all_tenants))
+
+
+@cli.command("list")
+def listing(stage: Stage, tenant: Tenant) -> None:
+    """List a tenant's keys, without their secrets."""
+    for key in DynamoAccounts(stage).keys(tenant):
+        ends = f"revoked {rfc3339(key.revoked_at)}" if key.revoked_at else f"expires {rfc3339(key.expires_at) or 'never'}"
+        print(f"{key.id}  {key.role.word:8}  {key.user:20}  {ends}")
+
+
+@cli.command()
+def revoke(stage: Stage, tenant: Tenant, key_id: Annotated[str, typer.Option("--id", help="As `list` prints it.")]) -> None:
+    """Revoke a key: within 60 seconds nothing accepts it any more."""
+    accounts = DynamoAccounts(stage)
+    found = next((key for key in accounts.keys(tenant) if key.id == key_id), None)
+    if found is None:
+        raise typer.BadParameter(f"{tenant} has no such key", param_hint="--id")
+    accounts.put_key(replace(found, revoked_at=SystemClock().now()))
+    print(f"{key_id} is revoked.")
+
+
+if __name__ == "__main__":
+    cli()
