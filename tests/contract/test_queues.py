@@ -1,0 +1,222 @@
+"""What the queues promise, on SQS (moto) and on their in-memory twin; then what only SQS has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.memory_time import ManualClock
+from chalicelib.adapters.memory_wires import MemoryQueues
+from chalicelib.adapters.queues import SqsQueues, clean, group
+from chalicelib.domain.errors import Throttled, Unavailable
+from chalicelib.domain.lanes import LANES, dead_letter_queue_name, queue_name
+from chalicelib.domain.wakeup import WakeUp
+from chalicelib.ports import Queues, Received
+
+STAGE = "test"
+WAKE = WakeUp("01JOB", 3)
+
+
+class Side(Protocol):
+    """The other side of the queues: what a worker gets, and what people find in the dead-letter queue."""
+
+    queues: Queues
+
+    def receive(self, lane: str) -> list[Received]: ...
+
+    def aside(self, lane: str) -> list[tuple[str, str]]: ...
+
+
+@dataclass
+class InMemory:
+    clock: ManualClock
+
+    def __post_init__(self) -> None:
+        self.queues = MemoryQueues(self.clock)
+
+    def receive(self, lane: str) -> list[Received]:
+        return self.queues.receive(lane)
+
+    def aside(self, lane: str) -> list[tuple[str, str]]:
+        return self.queues.aside[lane]
+
+
+@dataclass
+class OnSqs:
+    clock: ManualClock
+    urls: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for lane in LANES:
+            for name in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
+                self.urls[name] = aws.client("sqs").create_queue(QueueName=name)["QueueUrl"]
+        self.queues = SqsQueues(STAGE, self.clock)
+
+    def receive(self, lane: str) -> list[Received]:
+        return [Received(one["Body"], one["ReceiptHandle"], one["MessageId"]) for one in self.raw(queue_name(STAGE, lane))]
+
+    def aside(self, lane: str) -> list[tuple[str, str]]:
+        return [(one["Body"], one["MessageAttributes"]["reason"]["StringValue"]) for one in self.raw(dead_letter_queue_name(STAGE, lane))]
+
+    def raw(self, name: str) -> list[dict[str, Any]]:
+        wanted = {"MaxNumberOfMessages": 10, "AttributeNames": ["All"], "MessageAttributeNames": ["All"]}
+        messages: list[dict[str, Any]] = aws.client("sqs").receive_message(QueueUrl=self.urls[name], **wanted).get("Messages", [])
+        return messages
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def on_sqs(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnSqs]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        aws.forget_clients()
+        yield OnSqs(clock)
+    aws.forget_clients()
+
+
+@pytest.fixture(params=["memory", "sqs"])
+def side(request: pytest.FixtureRequest, clock: ManualClock) -> Side:
+    return InMemory(clock) if request.param == "memory" else request.getfixturevalue("on_sqs")
+
+
+# ---- on both
+
+
+def test_a_wake_up_arrives_as_it_was_sent_in_its_lane_only(side: Side) -> None:
+    side.queues.send("high", WAKE, "acme")
+
+    assert [WakeUp.from_json(one.body) for one in side.receive("high")] == [WAKE]
+    assert side.receive("low") == []
+
+
+def test_what_is_acknowledged_does_not_count_any_more(side: Side, clock: ManualClock) -> None:
+    for _ in range(3):
+        side.queues.send("normal", WAKE, "acme")
+    receipts = [one.receipt for one in side.receive("normal")]
+
+    side.queues.acknowledge("normal", receipts)
+    clock.advance(60)
+
+    assert side.queues.depth("normal") == 0
+
+
+def test_acknowledging_twice_or_nothing_or_nonsense_does_no_harm(side: Side) -> None:
+    side.queues.send("normal", WAKE, "acme")
+    receipts = [one.receipt for one in side.receive("normal")]
+
+    for some in (receipts, receipts, [], ["no such receipt"]):
+        side.queues.acknowledge("normal", some)
+
+
+def test_more_than_ten_at_once_and_delays_beyond_sqs_are_refused(side: Side) -> None:
+    with pytest.raises(ValueError, match="at most"):
+        side.queues.acknowledge("normal", ["x"] * 11)
+    for delay in (-1, 901):
+        with pytest.raises(ValueError, match="0 to 900"):
+            side.queues.send("normal", WAKE, "acme", delay)
+
+
+def test_a_delayed_wake_up_is_not_there_yet(side: Side) -> None:
+    side.queues.send("normal", WAKE, "acme", delay=900)
+
+    assert side.receive("normal") == []
+
+
+def test_what_is_no_wake_up_is_found_aside_with_its_reason(side: Side) -> None:
+    side.queues.set_aside("urgent", "not JSON", "The message is not JSON.")
+
+    assert side.aside("urgent") == [("not JSON", "The message is not JSON.")]
+    assert side.receive("urgent") == []
+
+
+def test_depth_says_about_how_many_wait(side: Side) -> None:
+    for _ in range(4):
+        side.queues.send("low", WAKE, "acme")
+
+    assert side.queues.depth("low") == 4
+    assert side.queues.depth("high") == 0
+
+
+# ---- on SQS
+
+
+def test_each_message_carries_its_tenant_as_its_group(on_sqs: OnSqs) -> None:
+    on_sqs.queues.send("normal", WAKE, "acme")
+
+    [message] = on_sqs.raw(queue_name(STAGE, "normal"))
+
+    assert message["Attributes"]["MessageGroupId"] == "acme"
+
+
+@pytest.mark.parametrize("tenant", ["müller", "", "a b", "x" * 200, "line\nbreak"])
+def test_a_tenant_that_sqs_would_refuse_still_has_a_group_of_its_own(tenant: str) -> None:
+    assert len(group(tenant)) == 64
+    assert group(tenant).isalnum()
+    assert group(tenant) != group(tenant + "2")
+
+
+def test_depth_is_asked_for_once_in_three_seconds(on_sqs: OnSqs, clock: ManualClock) -> None:
+    on_sqs.queues.send("normal", WAKE, "acme")
+    assert on_sqs.queues.depth("normal") == 1
+
+    on_sqs.queues.send("normal", WAKE, "acme")
+
+    clock.advance(2.9)
+    assert on_sqs.queues.depth("normal") == 1
+    clock.advance(0.2)
+    assert on_sqs.queues.depth("normal") == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"), [("a\x00b\ufffe", "a\ufffdb\ufffd"), ("", "(empty)"), ("\ud800", "\ufffd"), ("\t\r\n 👋", "\t\r\n 👋")]
+)
+def test_what_is_set_aside_holds_only_what_sqs_takes(on_sqs: OnSqs, body: str, kept: str) -> None:
+    on_sqs.queues.set_aside("low", body, "bad\x01")
+
+    assert on_sqs.aside("low") == [(kept, "bad\ufffd")]
+
+
+def test_what_is_set_aside_is_cut_to_what_one_reads(on_sqs: OnSqs) -> None:
+    on_sqs.queues.set_aside("low", "👋" * 400_000, "r" * 3_000)
+
+    [(body, reason)] = on_sqs.aside("low")
+    assert (len(body), len(reason)) == (100_000, 500)
+    assert clean(body) == body
+
+
+def test_a_message_that_could_not_be_deleted_is_told(on_sqs: OnSqs) -> None:
+    with Stubber(aws.client("sqs")) as sqs:
+        failed = {"Id": "0", "SenderFault": False, "Code": "InternalError"}
+        sqs.add_response("get_queue_url", {"QueueUrl": "https://queue"})
+        sqs.add_response("delete_message_batch", {"Successful": [], "Failed": [failed]})
+
+        with pytest.raises(Unavailable, match="1 of 1"):
+            on_sqs.queues.acknowledge("normal", ["r"])
+
+
+@pytest.mark.parametrize(("code", "status", "kind"), [("ThrottlingException", 400, Throttled), ("InternalFailure", 500, Unavailable)])
+def test_a_queue_that_does_not_answer_is_unavailable(on_sqs: OnSqs, code: str, status: int, kind: type[Exception]) -> None:
+    with Stubber(aws.client("sqs")) as sqs:
+        sqs.add_client_error("get_queue_url", code, http_status_code=status)
+
+        with pytest.raises(kind) as raised:
+            on_sqs.queues.send("normal", WAKE, "acme")
+
+    assert type(raised.value) is kind
+
+
+def test_a_queue_that_does_not_exist_is_a_fault_of_the_deployment_and_is_not_hidden(on_sqs: OnSqs) -> None:
+    with pytest.raises(ClientError, match="does not exist"):
+        SqsQueues("elsewhere", on_sqs.clock).send("normal", WAKE, "acme")

@@ -1,0 +1,177 @@
+"""What the sockets promise, on their in-memory twin and on API Gateway, which a server on the loopback plays (moto never says 410)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Protocol
+
+import pytest
+from botocore.exceptions import ClientError
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.memory_wires import MemorySockets
+from chalicelib.adapters.sockets import ApiGatewaySockets
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
+from chalicelib.ports import Sockets
+
+FRAME = b'{"event": "token", "text": "\xc3\xa4"}'
+CODES = {410: "GoneException", 429: "LimitExceededException", 403: "ForbiddenException", 413: "PayloadTooLargeException"}
+
+
+class Gateway:
+    """API Gateway's management API: `status` is what it answers, 0 for nothing at all."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.asked: list[tuple[str, str, bytes]] = []
+        gateway = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                gateway.asked.append((self.command, self.path, body))
+                if not gateway.status:
+                    self.close_connection = True
+                    return
+                self.send_response(gateway.status)
+                self.send_header("x-amzn-ErrorType", CODES.get(gateway.status, ""))
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            do_POST = do_DELETE = answer  # noqa: N815 - the names that http.server looks for
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}/_aws/execute-api/abc/dev"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Side(Protocol):
+    sockets: Sockets
+    endpoint: str
+
+    def refuse(self, gone: bool) -> None: ...
+
+
+class InMemory:
+    endpoint = "https://abc.execute-api.eu-central-1.amazonaws.com/dev"
+
+    def __init__(self) -> None:
+        self.sockets = MemorySockets()
+
+    def refuse(self, gone: bool) -> None:
+        if gone:
+            self.sockets.gone.add("c=1")
+        else:
+            self.sockets.busy["c=1"] = 1
+
+
+class OnGateway:
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway, self.endpoint = gateway, gateway.endpoint
+        self.sockets = ApiGatewaySockets()
+
+    def refuse(self, gone: bool) -> None:
+        self.gateway.status = 410 if gone else 429
+
+
+@pytest.fixture
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
+    for name, value in {"AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}.items():
+        monkeypatch.setenv(name, value)
+    aws.forget_clients()
+    gateway = Gateway()
+    yield gateway
+    aws.client("apigatewaymanagementapi", endpoint_url=gateway.endpoint, attempts=1).close()
+    aws.forget_clients()
+    gateway.stop()
+
+
+@pytest.fixture(params=["memory", "gateway"])
+def side(request: pytest.FixtureRequest) -> Side:
+    return InMemory() if request.param == "memory" else OnGateway(request.getfixturevalue("gateway"))
+
+
+def test_a_frame_is_posted(side: Side) -> None:
+    side.sockets.post(side.endpoint, "c=1", FRAME)
+
+
+def test_a_connection_that_is_gone_says_so_every_time(side: Side) -> None:
+    side.refuse(gone=True)
+
+    for _ in range(2):
+        with pytest.raises(ConnectionGone):
+            side.sockets.post(side.endpoint, "c=1", FRAME)
+
+
+def test_a_connection_that_is_busy_is_not_gone(side: Side) -> None:
+    side.refuse(gone=False)
+
+    with pytest.raises(ConnectionBusy):
+        side.sockets.post(side.endpoint, "c=1", FRAME)
+
+
+def test_closing_what_is_gone_already_does_no_harm(side: Side) -> None:
+    side.refuse(gone=True)
+
+    side.sockets.close(side.endpoint, "c=1")
+
+
+# ---- on API Gateway
+
+
+def test_frames_go_to_the_endpoint_as_it_was_recorded(gateway: Gateway) -> None:
+    sockets = ApiGatewaySockets()
+
+    sockets.post(gateway.endpoint, "c=1", FRAME)
+    sockets.close(gateway.endpoint, "c=1")
+
+    path = "/_aws/execute-api/abc/dev/@connections/c%3D1"
+    assert [(verb, where.replace("%40", "@"), body) for verb, where, body in gateway.asked] == [
+        ("POST", path, FRAME),
+        ("DELETE", path, b""),
+    ]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 0])
+def test_what_may_pass_is_busy_and_is_not_repeated_here(gateway: Gateway, status: int) -> None:
+    """The reader repeats it itself, from the offset that was acknowledged."""
+    gateway.status = status
+
+    with pytest.raises(ConnectionBusy):
+        ApiGatewaySockets().post(gateway.endpoint, "c=1", FRAME)
+    assert len(gateway.asked) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_what_no_later_post_would_mend_is_gone_with_the_reason(gateway: Gateway, status: int) -> None:
+    gateway.status = status
+
+    with pytest.raises(ConnectionGone, match=str(status)):
+        ApiGatewaySockets().post(gateway.endpoint, "c=1", FRAME)
+
+
+def test_a_frame_that_is_too_large_is_a_bug_and_is_not_hidden(gateway: Gateway) -> None:
+    with pytest.raises(ValueError, match="131072"):
+        ApiGatewaySockets().post(gateway.endpoint, "c=1", b"x" * 131_073)
+    assert gateway.asked == []
+
+    gateway.status = 413
+    with pytest.raises(ClientError):
+        ApiGatewaySockets().post(gateway.endpoint, "c=1", FRAME)
+
+
+def test_nobody_at_the_endpoint_is_busy(gateway: Gateway) -> None:
+    with pytest.raises(ConnectionBusy):
+        ApiGatewaySockets().post("http://127.0.0.1:9/dev", "c=1", FRAME)
