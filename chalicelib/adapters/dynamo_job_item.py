@@ -161,7 +161,7 @@ def item_of(model: type[JobItem], job: Job) -> JobItem:
 
 def job_of(item: JobItem) -> Job:
     stored = {name: getattr(item, name) for name in _FIELDS}
-    given = {name: value for name, value in stored.items() if value is not None}
+    given = {name: value for name, value in stored.items() if value is not None or _FIELDS[name] is MISSING}
     return Job(**{**given, "status": Status(item.status)})
 
 

@@ -18,6 +18,7 @@ from chalicelib.ports import JobQuery
 PREFIX = "job_"
 ROUNDS = 10
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32, as ULIDs use it
+LONGEST_PLACE = 200
 LAST = "\U0010ffff"
 
 
@@ -43,6 +44,8 @@ class JobPages:
     def _places(self, query: JobQuery, before: str | None, limit: int) -> tuple[list[str], bool]:
         """The places of one request in the order of its index, and whether there are more: one more than needed is asked for."""
         index, partition, place = self._index(query)
+        if before and not (before.isascii() and before.isprintable() and len(before) <= LONGEST_PLACE):
+            return [], False  # no place at all: callers may send any cursor
         low, high = _bounds(query, before)
         if low > high:
             return [], False

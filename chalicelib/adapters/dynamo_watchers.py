@@ -7,13 +7,14 @@ added to. Every write gives the row an end, so that one that comes late leaves n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pynamodb.attributes import BooleanAttribute, UnicodeAttribute
 from pynamodb.expressions.update import Action
 from ulid import ULID
 
 from chalicelib.adapters import dynamo
-from chalicelib.adapters.dynamo import ROW_LASTS, IntAttribute, Item, bound
+from chalicelib.adapters.dynamo import ROW_LASTS, ConditionFailed, IntAttribute, Item, bound
 from chalicelib.domain.job import Ms
 from chalicelib.domain.watching import CONNECTION_LASTS_MS, Control, Watcher
 
@@ -62,13 +63,13 @@ class DynamoWatchers:
             ttl=watcher.expires_at // 1000 + ROW_LASTS,
         )
         dynamo.put(item)
-        self._ring(watcher.job_id, watcher.expires_at)
+        self._set(watcher.job_id, item.ttl, _ring(self._controls))
 
     def remove(self, job_id: str, connection_id: str) -> None:
-        """Nothing to do where nobody watched; the worker is told where somebody did."""
-        there = dynamo.delete(self._watchers(job_id, PREFIX + connection_id))
-        if there:
-            self._ring(job_id, self._watchers.from_raw_data(there).expires_at)
+        """The bell rings if there is one: where there is none, nobody ever watched."""
+        dynamo.delete(self._watchers(job_id, PREFIX + connection_id))
+        with suppress(ConditionFailed):
+            dynamo.update(self._controls(job_id, CONTROL), [_ring(self._controls)], self._controls.id.exists())
 
     def of(self, job_id: str) -> list[Watcher]:
         rows = self._watchers.query(job_id, self._watchers.sk.startswith(PREFIX), consistent_read=True)
@@ -84,12 +85,13 @@ class DynamoWatchers:
         rows = dynamo.get_together(self._controls, ((job_id, CONTROL) for job_id in job_ids))
         return {row.id: Control(bell=row.bell or "", cancel=bool(row.cancel), read_until=row.read_until or 0) for row in rows}
 
-    def _ring(self, job_id: str, until: Ms) -> None:
-        self._set(job_id, until // 1000 + ROW_LASTS, self._controls.bell.set(str(ULID())))
-
     def _set(self, job_id: str, ttl: int, action: Action) -> None:
         """Each sets the row's end anew, always beyond what the others need: a worker looks at it for a quarter of an hour at most."""
         dynamo.update(self._controls(job_id, CONTROL), [action, self._controls.ttl.set(ttl)])
+
+
+def _ring(controls: type[ControlItem]) -> Action:
+    return controls.bell.set(str(ULID()))
 
 
 def _watcher_of(item: WatcherItem) -> Watcher:

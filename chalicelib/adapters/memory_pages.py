@@ -89,7 +89,8 @@ class MemoryWatchers:
     def remove(self, job_id: str, connection_id: str) -> None:
         with self._lock:
             self._watchers.get(job_id, {}).pop(connection_id, None)
-            self._ring(job_id)
+            if job_id in self._controls:
+                self._ring(job_id)
 
     def of(self, job_id: str) -> list[Watcher]:
         with self._lock:

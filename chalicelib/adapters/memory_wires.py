@@ -34,7 +34,7 @@ class MemoryQueues:
 
     def __init__(self, clock: Clock) -> None:
         self.messages: dict[str, list[Message]] = {lane: [] for lane in LANES}
-        self.aside: dict[str, list[tuple[str, str]]] = {lane: [] for lane in LANES}
+        self.aside: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         self.sent: list[tuple[str, WakeUp]] = []
         self._clock = clock
         self._ids = itertools.count(1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from chalicelib.adapters import aws
-from chalicelib.domain.errors import NotConfigured
+from chalicelib.domain.errors import NotConfigured, Unavailable
 from chalicelib.domain.job import Ms
 from chalicelib.ports import Clock
 
@@ -50,12 +50,20 @@ class SecretsManagerCredentials:
         with self._lock:
             now = self._clock.now()
             if self._kept is None or now - self._kept[0] >= self._keep_ms:
-                self._kept = (now, self._read())
+                self._kept = (now, self._newer(self._kept and self._kept[1]))
             return self._kept[1]
 
     def forget(self) -> None:
         with self._lock:
             self._kept = None
+
+    def _newer(self, known: Credentials | None) -> Credentials:
+        try:
+            return self._read()
+        except Unavailable:
+            if known is None:
+                raise
+            return known  # no reason to stop: it is a key that worked
 
     def _read(self) -> Credentials:
         secrets = aws.client("secretsmanager")

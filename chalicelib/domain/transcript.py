@@ -31,7 +31,8 @@ class Transcript:
             self._parts.append(text)
 
     def since(self, offset: int) -> str:
-        """The text from `offset` (code points) to the end; empty when there is none."""
+        """The text from `offset` (code points) to the end; empty when there is none. What lies before the beginning is the beginning."""
+        offset = max(0, offset)
         if offset >= len(self):
             return ""
         first = bisect_right(self._ends, offset)

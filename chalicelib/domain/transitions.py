@@ -121,7 +121,8 @@ def expire(job: Job, now: Ms) -> Job:
 def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
     """A person's retry: a `retrying` job now, or a new run of an ended one; never of a completed one [11]. Attempts go on counting [4]."""
     if job.status is Status.RETRYING:
-        return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=now + LOOK_AFTER_QUEUED_MS)
+        due = now + LOOK_AFTER_QUEUED_MS
+        return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=due, reason=None)
     if not job.status.is_terminal or job.status is Status.COMPLETED:
         return None
     return _next(

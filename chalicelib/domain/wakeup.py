@@ -27,7 +27,7 @@ class WakeUp:
         """
         try:
             data = json.loads(body)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:  # lists within lists without end
             raise BadMessage("The message is not JSON.") from exc
         job_id, generation = (data.get("job_id"), data.get("generation")) if isinstance(data, dict) else (None, None)
         if not isinstance(job_id, str) or not job_id or isinstance(generation, bool) or not isinstance(generation, int):

@@ -8,7 +8,7 @@ from typing import Any
 from chalicelib.domain import frames
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Unavailable
 from chalicelib.domain.pacing import FramePace
-from chalicelib.domain.text import MAX_FRAME_POINTS
+from chalicelib.domain.text import MAX_FRAME_POINTS, pieces
 from chalicelib.domain.watching import Watcher
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
@@ -61,11 +61,11 @@ class Follower:
         return self._attempt.over or (text and not self.drained) or len(self._attempt.events) > self._events
 
     async def _send_text(self) -> bool:
-        """Post what lies beyond the acknowledged offset, a frame at a time. False: not all of it could be posted."""
+        """Post what there is now beyond the acknowledged offset; what comes meanwhile is the next frame's. False: not all was posted."""
         attempt = self._attempt
         if self._pace.steady is None and not attempt.complete:
             return True
-        while text := attempt.transcript.since(self.offset)[:MAX_FRAME_POINTS]:
+        for text in pieces(attempt.transcript.since(self.offset), MAX_FRAME_POINTS):
             job, now = attempt.job, self._engine.clock.now()
             frame = frames.tokens(job.id, attempt.number, job.version, self.offset, text, now, attempt.received, attempt.tracker.percentage)
             if not await self._post(frame):

@@ -1,0 +1,130 @@
+"""Everything at once: an engine on the in-memory twins, with a scripted provider, on a loop whose time jumps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from chalicelib import job_types
+from chalicelib.adapters.memory import Memory, inline
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.job import Job
+from chalicelib.domain.submission import Submission
+from chalicelib.domain.wakeup import WakeUp
+from chalicelib.domain.watching import Watcher
+from chalicelib.ports import Received
+from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.plan_job import plan_job
+from chalicelib.usecases.run_batch import run_batch
+from chalicelib.usecases.submit_job import Intake, submit_job
+from chalicelib.usecases.watch_job import Gallery
+from cli.reducer import Ask, Assembly
+from tests.kit.provider import Script, ScriptedProvider
+from tests.kit.time import JumpingLoop, LoopClock, run
+
+ALICE = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key_hash="hash")
+
+
+class World:
+    """`deliver` runs a worker on what a lane's queue holds; `text_of` is what a watcher's client has put together."""
+
+    def __init__(self, *scripts: Script, **changes: Any) -> None:
+        self.loop = JumpingLoop()
+        self.clock = LoopClock(self.loop)
+        self.memory = Memory(clock=self.clock)  # type: ignore[arg-type]
+        self.provider = ScriptedProvider(*scripts)
+        self.facts: list[tuple[str, dict[str, Any]]] = []
+        numbers = itertools.count(1)
+        self.new_id: Callable[[], str] = lambda: f"{next(numbers):026d}"
+        memory = self.memory
+        ports: dict[str, Any] = {
+            name: getattr(memory, name)
+            for name in ("jobs", "bodies", "chunks", "results", "watchers", "leases", "queues", "sockets", "accounts", "prices")
+        }
+        self.engine = Engine(
+            **{
+                **ports,
+                "clock": self.clock,
+                "offload": inline,
+                "log": self._log,
+                "provider": self.provider,
+                "job_type": job_types.get,
+                "new_id": self.new_id,
+                "random": lambda: 0.5,
+                **changes,
+            }
+        )
+        self.intake = Intake(
+            clock=self.clock,
+            log=self._log,
+            jobs=memory.jobs,
+            bodies=memory.bodies,
+            queues=memory.queues,
+            new_id=self.new_id,
+            queue_limit=1000,
+        )
+        self.gallery = Gallery(
+            clock=self.clock,
+            jobs=memory.jobs,
+            chunks=memory.chunks,
+            results=memory.results,
+            watchers=memory.watchers,
+            connections=memory.connections,
+            sockets=memory.sockets,
+            new_id=self.new_id,
+            caller_by_hash=lambda _hash: ALICE,
+        )
+
+    def submit(self, prompt: str = "Say hello.", key: str | None = None, **fields: Any) -> Job:
+        submission = Submission(prompt=prompt, **fields)
+        plan = plan_job(job_types.get, self.memory.prices, ALICE, submission, 0)
+        return submit_job(self.intake, ALICE, submission, plan, key=key, request=[prompt, sorted(fields)]).job
+
+    def deliver(self, lane: str = "normal", messages: list[Received] | None = None) -> None:
+        """One invocation of a worker, on the given messages or on whatever its queue holds now."""
+        received = self.memory.queues.receive(lane) if messages is None else messages
+        run(self.loop, run_batch(self.engine, lane, received))
+
+    def wake(self, job: Job, generation: int | None = None) -> Received:
+        return Received(WakeUp(job.id, generation or job.generation).to_json(), f"r{self.new_id()}")
+
+    def watch(self, job: Job, connection: str = "c1", attempt: int = 0, offset: int = 0) -> None:
+        watcher = Watcher(
+            job_id=job.id,
+            connection_id=connection,
+            endpoint="https://ws/api",
+            key_hash="hash",
+            attempt=attempt,
+            offset=offset,
+            since=self.new_id(),
+            expires_at=self.clock.now() + 7_200_000,
+        )
+        self.memory.watchers.add(watcher)
+
+    def job(self, job: Job) -> Job:
+        found = self.memory.jobs.get(job.id)
+        assert found is not None
+        return found
+
+    def frames(self, connection: str = "c1", *events: str) -> list[dict[str, Any]]:
+        return self.memory.sockets.events(connection, events)
+
+    def assembled(self, connection: str = "c1") -> Assembly:
+        """What a client that keeps the rules holds, after all frames of a connection."""
+        assembly = Assembly()
+        for frame in self.frames(connection):
+            asked = [outcome for outcome in assembly.receive(frame) if isinstance(outcome, Ask)]
+            assert not asked, f"a client had to ask again: {asked}"
+        return assembly
+
+    def log_text(self, job: Job, attempt: int = 1) -> str:
+        chunks = self.memory.chunks.read(job.id, attempt)
+        at = 0
+        for chunk in chunks:
+            assert chunk.start == at, "the log has a hole or an overlap"
+            at = chunk.end
+        return "".join(chunk.text for chunk in chunks)
+
+    def _log(self, fact: str, **fields: Any) -> None:
+        self.facts.append((fact, fields))

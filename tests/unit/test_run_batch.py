@@ -1,0 +1,464 @@
+"""The engine, end to end in memory: from a wake-up to what every reader holds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import ProviderQuotaExhausted, ProviderUnavailable, StaleVersion, StreamCut, Unavailable
+from chalicelib.domain.job import Status, Usage
+from chalicelib.domain.text import MAX_FRAME_POINTS
+from chalicelib.ports import Ended, Received
+from chalicelib.usecases.cancel_job import cancel_job
+from chalicelib.usecases.run_batch import BatchUnfinished, run_batch
+from tests.kit.provider import Script
+from tests.kit.time import run
+from tests.kit.world import World
+
+LONG = Script(deltas=[f"token{n} " for n in range(400)], every=0.05)
+
+
+def cancel_after(world: World, seconds: float, job: Any) -> Any:
+    async def work() -> None:
+        await asyncio.sleep(seconds)
+        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+
+    return work()
+
+
+def together(world: World, *others: Any, lane: str = "normal") -> None:
+    """A worker on what the queue holds, and something else meanwhile."""
+    received = world.memory.queues.receive(lane)
+
+    async def work() -> None:
+        await asyncio.gather(run_batch(world.engine, lane, received), *others)
+
+    run(world.loop, work())
+
+
+def test_a_job_is_streamed_kept_and_told() -> None:
+    """The text of the provider, the log, the result and what a watcher put together are the same."""
+    world = World()
+    job = world.submit()
+    world.watch(job)
+
+    world.deliver()
+
+    ended = world.job(job)
+    assert (ended.status, ended.attempt, ended.length) == (Status.COMPLETED, 1, 12)
+    assert world.log_text(job) == world.provider.sent[0] == "Hello, world"
+    result = world.memory.results.get(job.id, 1)
+    assert result is not None
+    assert result.text == "Hello, world"
+    assert world.assembled().text == "Hello, world"
+    assert world.assembled().done
+    assert ended.usage == Usage(input=10, output=3)
+    assert ended.cost == 10 * 150 + 3 * 600
+    assert ended.due_at is None
+    assert ended.first_token_at is not None
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        ["👩‍👩‍👧", " family", " 🇮🇹"],
+        ["e", "\u0301", " combining"],
+        ["שלום", " ", "عالم"],
+        ["broken \ud83d", "\ude00 pair", " and \ud83d"],
+        ["", "empty", "", ""],
+        ["nul \x00 and \u2028 separators"],
+        ["x" * 70_000, "y" * 130_000],
+    ],
+    ids=["emoji", "combining", "right-to-left", "surrogates", "empty deltas", "control", "200 KB"],
+)
+def test_any_text_arrives_whole(deltas: list[str]) -> None:
+    """No character is broken or lost, whatever the cuts; frames stay below 32 KB."""
+    world = World(Script(deltas=deltas))
+    job = world.submit()
+    world.watch(job, "early")
+
+    world.deliver()
+
+    ended = world.job(job)
+    text = world.log_text(job)
+    assert ended.length == len(text)
+    assert text == "".join(deltas).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert world.assembled("early").text == text
+    assert all(len(frame.get("text", "")) <= MAX_FRAME_POINTS for frame in world.frames("early"))
+
+
+def test_frames_are_few_and_chunks_fewer() -> None:
+    """A stream of 400 tokens in 20 s costs about 100 frames and 20 chunks, not 400 of each."""
+    world = World(LONG)
+    job = world.submit()
+    world.watch(job)
+
+    world.deliver()
+
+    assert 30 < len(world.frames("c1", "tokens")) < 110
+    assert 4 <= len(world.memory.chunks.read(job.id, 1)) <= 21
+    assert world.assembled().done
+
+
+def test_a_late_wake_up_is_dropped() -> None:
+    """A message of another generation, or of a job that has ended, changes nothing and is acknowledged."""
+    world = World()
+    job = world.submit()
+    world.deliver()
+    ended = world.job(job)
+
+    world.deliver(messages=[world.wake(job), world.wake(job, 7), Received('{"job_id": "job_unknown", "generation": 1}', "r")])
+
+    assert world.job(job) == ended
+    assert len(world.provider.requests) == 1
+
+
+def test_the_same_message_twice_in_one_batch_runs_once() -> None:
+    """The claim's nonce is per claim call, so the second copy loses although both run in one worker [3]."""
+    world = World()
+    job = world.submit()
+
+    world.deliver(messages=[world.wake(job), world.wake(job)])
+
+    assert len(world.provider.requests) == 1
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_garbage_is_set_aside_and_harms_nobody() -> None:
+    """What is no wake-up goes where people see it, with the reason; its neighbours run."""
+    world = World()
+    job = world.submit()
+    garbage = [
+        Received(body, f"g{n}") for n, body in enumerate(["", "not json", "[]", '{"job_id": 5}', '{"job_id": "x", "generation": true}'])
+    ]
+
+    world.deliver(messages=[*garbage, world.wake(job)])
+
+    assert [body for body, _ in world.memory.queues.aside["normal"]] == [message.body for message in garbage]
+    assert all(reason for _, reason in world.memory.queues.aside["normal"])
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_retryable_failure_is_retried_as_a_new_attempt() -> None:
+    """After visible text a new attempt begins at offset 0, watchers are told to start over, and every attempt stays in the ledger."""
+    world = World(Script(deltas=["half an ans"], error=StreamCut()), Script(deltas=["whole"]))
+    job = world.submit()
+    world.watch(job)
+
+    world.deliver()
+    retrying = world.job(job)
+    assert (retrying.status, retrying.generation, retrying.length) == (Status.RETRYING, 2, 11)
+    assert retrying.error is not None
+    assert retrying.error.code == "stream_cut"
+    world.clock.advance(5)
+    world.deliver()
+
+    ended = world.job(job)
+    assert (ended.status, ended.attempt, ended.error) == (Status.COMPLETED, 2, None)
+    assert world.frames("c1", "retrying")
+    assert world.frames("c1", "reset")[0]["attempt"] == 2
+    assert world.assembled().text == "whole"
+    assert [kept.error_code for kept in world.memory.results.attempts(job.id)] == ["stream_cut", None]
+
+
+def test_attempts_used_up_end_the_job() -> None:
+    """`max_attempts` counts the first; the text and the reason of the last attempt are kept."""
+    world = World(Script(deltas=["so far"], error=ProviderUnavailable()))
+    job = world.submit(config={"max_attempts": 2})
+    world.watch(job)
+
+    world.deliver()
+    world.clock.advance(10)
+    world.deliver()
+
+    ended = world.job(job)
+    assert (ended.status, ended.attempt, ended.length) == (Status.FAILED, 2, 6)
+    assert ended.error is not None
+    assert ended.error.code == "provider_unavailable"
+    assert world.frames("c1", "job_failed")[0]["length"] == 6
+    assert world.assembled().text == "so far"
+
+
+def test_an_exhausted_quota_is_not_retried() -> None:
+    """What would fail again in the same way ends at once."""
+    world = World(Script(deltas=[], error=ProviderQuotaExhausted()))
+    job = world.submit()
+
+    world.deliver()
+
+    assert world.job(job).status is Status.FAILED
+    assert len(world.provider.requests) == 1
+
+
+def test_usage_without_a_final_event_is_an_estimate() -> None:
+    """A cut stream never says what it used, so the ledger says what we counted, and that it is an estimate."""
+    world = World(Script(deltas=["a", "b", "c"], error=StreamCut()))
+    job = world.submit(config={"max_attempts": 1})
+
+    world.deliver()
+
+    usage = world.job(job).usage
+    assert usage is not None
+    assert usage.estimated
+    assert usage.output == 3
+    assert usage.input > 0
+
+
+def test_an_answer_that_was_cut_is_incomplete() -> None:
+    """`max_output_tokens` reached: the text is kept, and the reason said."""
+    world = World(Script(end=Ended(Usage(input=1, output=3), "gpt-4o-mini", "max_tokens")))
+    job = world.submit()
+    world.watch(job)
+
+    world.deliver()
+
+    assert (world.job(job).status, world.job(job).incomplete_reason) == (Status.INCOMPLETE, "max_tokens")
+    assert world.frames("c1", "job_incomplete")[0]["incomplete_details"] == {"reason": "max_tokens"}
+
+
+def test_a_refusal_is_kept_and_final() -> None:
+    """The model's refusal is the text of a failed job, and is not asked for again."""
+    world = World(Script(deltas=["I cannot."], refusal=True))
+    job = world.submit()
+
+    world.deliver()
+
+    ended = world.job(job)
+    assert ended.status is Status.FAILED
+    assert ended.error is not None
+    assert ended.error.code == "content_refused"
+    assert world.log_text(job) == "I cannot."
+
+
+def test_json_is_parsed_beside_the_raw_text() -> None:
+    """`response_format: json` stores what was said and what it means."""
+    world = World(Script(deltas=['{"a": ', "[1, 2]}"]))
+    job = world.submit(config={"response_format": "json"})
+
+    world.deliver()
+
+    result = world.memory.results.get(job.id, 1)
+    assert result is not None
+    assert (result.text, result.parsed) == ('{"a": [1, 2]}', {"a": [1, 2]})
+
+
+def test_an_answer_that_does_not_fit_its_schema_is_retried() -> None:
+    """An invalid output is a failure of its own class; the raw text is kept."""
+    schema = {"type": "json_schema", "schema": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}}
+    world = World(Script(deltas=['{"n": "one"}']), Script(deltas=['{"n": 1}']))
+    job = world.submit(config={"response_format": schema})
+
+    world.deliver()
+    assert world.job(job).reason == "output_invalid"
+    world.clock.advance(5)
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_running_job_is_cancelled_within_two_seconds() -> None:
+    """The provider's stream is closed, the text so far is kept to its last character, and what it used is recorded."""
+    world = World(LONG)
+    job = world.submit()
+    world.watch(job)
+
+    together(world, cancel_after(world, 4.0, job))
+
+    ended = world.job(job)
+    assert ended.status is Status.CANCELLED
+    assert ended.finished_at is not None
+    assert ended.finished_at - ended.created_at <= 6_000
+    assert world.provider.open == 0
+    assert 0 < (ended.length or 0) < 400 * 6
+    assert world.log_text(job) == world.provider.sent[0]
+    assert ended.usage is not None
+    assert ended.usage.estimated
+    assert world.assembled().text == world.log_text(job)
+
+
+def test_a_cancel_that_comes_while_the_job_ends_wins() -> None:
+    """Once the flag is on the record the job never ends as completed [8]."""
+    world = World(Script(deltas=["done"], first=0.1))
+    job = world.submit()
+    results = world.memory.results
+    put = results.put
+
+    def cancel_then_put(*args: Any) -> None:
+        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        put(*args)
+
+    results.put = cancel_then_put  # type: ignore[method-assign]
+    world.deliver()
+
+    assert world.job(job).status is Status.CANCELLED
+
+
+def test_a_timeout_is_a_failure_of_the_attempt() -> None:
+    """`timeout` bounds one attempt's work."""
+    world = World(LONG, Script())
+    job = world.submit(config={"timeout": 2.0})
+
+    world.deliver()
+    assert world.job(job).reason == "timeout"
+    world.clock.advance(5)
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_watcher_that_comes_late_gets_all_and_one_that_comes_again_gets_the_rest() -> None:
+    """Each subscription starts at its own offset; nothing is sent twice to one that kept its position."""
+    world = World(LONG)
+    job = world.submit()
+
+    async def come() -> None:
+        await asyncio.sleep(5)
+        world.watch(job, "late")
+        world.watch(job, "again", attempt=1, offset=100)
+
+    together(world, come())
+
+    assert world.assembled("late").text == world.log_text(job)
+    assert world.frames("again", "tokens")[0]["offset"] == 100
+    assert "".join(frame["text"] for frame in world.frames("again", "tokens")) == world.log_text(job)[100:]
+
+
+def test_a_socket_that_is_gone_costs_only_itself() -> None:
+    """Its row is forgotten; the others, the log and the job do not notice."""
+    world = World(LONG)
+    job = world.submit()
+    world.watch(job, "gone")
+    world.watch(job, "there")
+    world.memory.sockets.gone.add("gone")
+
+    world.deliver()
+
+    assert world.assembled("there").text == world.log_text(job)
+    assert [watcher.connection_id for watcher in world.memory.watchers.of(job.id)] == ["there"]
+
+
+def test_a_busy_socket_is_sent_everything_later() -> None:
+    """What could not be posted is posted again from the last acknowledged offset."""
+    world = World(LONG)
+    job = world.submit()
+    world.watch(job)
+    world.memory.sockets.busy["c1"] = 6
+
+    world.deliver()
+
+    assert world.assembled().text == world.log_text(job)
+    assert world.assembled().done
+
+
+def test_ten_jobs_run_at_once() -> None:
+    """One invocation streams its whole batch concurrently: ten take as long as one."""
+    alone, ten = World(LONG), World(LONG)
+    alone.submit()
+    for number in range(10):
+        ten.submit(f"prompt {number}")
+
+    alone.deliver()
+    ten.deliver()
+
+    assert ten.loop.moment < alone.loop.moment * 1.1
+    assert all(job.status is Status.COMPLETED for job in ten.memory.jobs.heads.values())
+
+
+def test_each_message_is_acknowledged_when_its_own_job_ends() -> None:
+    """So that SQS sees who is done, and an exception later returns only what was not."""
+    world = World(Script(), LONG)
+    first, second = world.submit("short"), world.submit("long")
+    seen: list[tuple[float, int]] = []
+    queues = world.memory.queues
+    acknowledge = queues.acknowledge
+
+    def note(lane: str, receipts: Any) -> None:
+        seen.append((world.loop.moment, len(receipts)))
+        acknowledge(lane, receipts)
+
+    queues.acknowledge = note  # type: ignore[method-assign]
+    world.deliver()
+
+    assert {world.job(first).status, world.job(second).status} == {Status.COMPLETED}
+    assert [count for _, count in seen] == [1]
+    assert seen[0][0] < 5
+
+
+def test_a_store_that_does_not_answer_leaves_the_message() -> None:
+    """A claim that could not be made is not acknowledged, so the message comes again; its neighbours end as always."""
+    world = World()
+    jobs = [world.submit("a"), world.submit("b")]
+    replace = world.memory.jobs.replace
+
+    def broken(seen: Any, new: Any) -> None:
+        if seen.id == jobs[0].id:
+            raise Unavailable
+        replace(seen, new)
+
+    world.memory.jobs.replace = broken  # type: ignore[method-assign]
+    with pytest.raises(BatchUnfinished):
+        world.deliver()
+    assert world.job(jobs[1]).status is Status.COMPLETED
+    assert len(world.memory.queues.messages["normal"]) == 1
+
+    world.memory.jobs.replace = replace  # type: ignore[method-assign]
+    world.clock.advance(1000)
+    world.deliver()
+
+    assert world.job(jobs[0]).status is Status.COMPLETED
+
+
+def test_a_fenced_worker_writes_nothing_more() -> None:
+    """When the lease was taken away, its jobs are dropped at once: no terminal write, no frame of an end [2]."""
+    world = World(LONG)
+    job = world.submit()
+    world.watch(job)
+
+    def fenced(_lease: Any) -> None:
+        raise StaleVersion(None)
+
+    world.memory.leases.renew = fenced  # type: ignore[method-assign]
+    world.deliver()
+
+    assert world.job(job).status is Status.PROCESSING
+    assert not world.frames("c1", "job_completed", "job_failed", "retrying")
+    assert world.provider.open == 0
+
+
+def test_the_record_is_there_before_anybody_is_told() -> None:
+    """No frame tells an end that is not yet on the record [9]."""
+    world = World()
+    job = world.submit()
+    world.watch(job)
+    post = world.memory.sockets.post
+
+    def look(endpoint: str, connection: str, data: bytes) -> None:
+        if b"job_completed" in data:
+            assert world.job(job).status is Status.COMPLETED
+        post(endpoint, connection, data)
+
+    world.memory.sockets.post = look  # type: ignore[method-assign]
+    world.deliver()
+
+    assert world.frames("c1", "job_completed")
+
+
+def test_an_answer_lost_on_the_way_back_changes_nothing() -> None:
+    """Every write that took effect but whose answer was lost, and which the SDK repeats, ends as if it had not been lost [3]."""
+
+    world = World()
+    replace = world.memory.jobs.replace
+
+    def repeated(seen: Any, new: Any) -> None:
+        replace(seen, new)
+        replace(seen, new)
+
+    world.memory.jobs.replace = repeated  # type: ignore[method-assign]
+    job = world.submit()
+    world.watch(job)
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+    assert world.assembled().text == "Hello, world"
