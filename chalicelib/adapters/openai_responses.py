@@ -18,7 +18,8 @@ from chalicelib.adapters.event_stream import EventDecoder
 from chalicelib.adapters.openai_errors import of_exception
 from chalicelib.adapters.openai_events import ResponseReader
 from chalicelib.adapters.secrets import Credentials
-from chalicelib.domain.errors import AttemptFailed, AuthenticationFailed, StreamCut
+from chalicelib.domain.errors import AttemptFailed, AuthenticationFailed, ProviderUnavailable, StreamCut, Unavailable
+from chalicelib.domain.text import whole
 from chalicelib.ports import ModelRequest, Offload, ProviderEvent
 
 if TYPE_CHECKING:
@@ -71,24 +72,31 @@ class OpenAIResponses:
             return self._built[1]
 
     async def _ask(self, request: ModelRequest, stack: AsyncExitStack) -> AsyncAPIResponse[Any]:
-        client = await self._offload(self.client)
+        client = await self._current()
         try:
             return await self._open(client, request, stack)
         except AuthenticationFailed:
             if self._forget is None:
                 raise
             self._forget()
-            newer = await self._offload(self.client)
+            newer = await self._current()
             if newer is client:
                 raise
             return await self._open(newer, request, stack)
+
+    async def _current(self) -> AsyncOpenAI:
+        try:
+            current: AsyncOpenAI = await self._offload(self.client)
+        except Unavailable as exc:
+            raise ProviderUnavailable("The OpenAI key could not be read just now.") from exc
+        return current
 
     async def _open(self, client: AsyncOpenAI, request: ModelRequest, stack: AsyncExitStack) -> AsyncAPIResponse[Any]:
         import openai
 
         asked = client.responses.with_streaming_response.create(
             model=request.model,
-            input=request.prompt,
+            input=whole(request.prompt),  # half a character cannot be sent
             stream=True,
             extra_body=body(request),
             timeout=openai.Timeout(request.timeout, connect=CONNECT_TIMEOUT),
@@ -128,7 +136,11 @@ def body(request: ModelRequest) -> dict[str, Any]:
     extra = {name: value for name, value in request.extra.items() if name not in OURS}
     options = {"include_obfuscation": False, **(extra.pop("stream_options", None) or {})}
     asked: dict[str, Any] = {"store": False, **extra, "stream_options": options}
-    plain = {"instructions": request.instructions, "max_output_tokens": request.max_tokens, "temperature": request.temperature}
+    plain = {
+        "instructions": request.instructions and whole(request.instructions),
+        "max_output_tokens": request.max_tokens,
+        "temperature": request.temperature,
+    }
     asked |= {name: value for name, value in plain.items() if value is not None}
     if request.schema is not None:
         asked["text"] = {**(extra.get("text") or {}), "format": {"type": "json_schema", **request.schema}}

@@ -15,6 +15,8 @@ from chalicelib.domain.errors import NotConfigured, Unavailable
 from chalicelib.domain.job import Ms
 from chalicelib.ports import Clock
 
+ABSENT = frozenset({"ResourceNotFoundException", "InvalidRequestException"})  # never stored, or deleted
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -66,12 +68,15 @@ class SecretsManagerCredentials:
             return known  # no reason to stop: it is a key that worked
 
     def _read(self) -> Credentials:
-        secrets = aws.client("secretsmanager")
+        from botocore.exceptions import ClientError
+
         try:
             with aws.in_our_words():
-                answer = secrets.get_secret_value(SecretId=self._name)
-        except secrets.exceptions.ResourceNotFoundException as exc:
-            raise NotConfigured from exc
+                answer = aws.client("secretsmanager").get_secret_value(SecretId=self._name)
+        except ClientError as exc:
+            if aws.error_code(exc) in ABSENT:
+                raise NotConfigured from exc
+            raise
         return parse(answer.get("SecretString") or "")
 
 
@@ -87,6 +92,6 @@ def parse(secret: str) -> Credentials:
         stored = secret.strip()
     fields = stored if isinstance(stored, dict) else {"api_key": stored}
     known = {name: str(fields[name]).strip() for name in ("api_key", "base_url", "organization", "project") if fields.get(name)}
-    if not known.get("api_key"):
+    if not known.get("api_key", "").isascii() or "api_key" not in known:  # a header could not carry another
         raise NotConfigured
     return Credentials(**known)

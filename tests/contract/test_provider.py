@@ -28,6 +28,7 @@ from chalicelib.domain.errors import (
     RequestRefused,
     StreamCut,
     StreamMalformed,
+    Unavailable,
 )
 from chalicelib.domain.job import Usage
 from chalicelib.domain.text import Joiner
@@ -425,6 +426,12 @@ def test_everything_a_request_says_is_asked() -> None:
     }
 
 
+def test_half_a_character_in_a_prompt_does_not_stop_the_request() -> None:
+    asked = asked_for(dataclasses.replace(ASK, prompt="hi \ud83d", instructions="\ude00"))
+
+    assert (asked["input"], asked["instructions"]) == ("hi \ufffd", "\ufffd")
+
+
 def test_any_json_can_be_asked_for() -> None:
     assert asked_for(dataclasses.replace(ASK, json=True))["text"] == {"format": {"type": "json_object"}}
 
@@ -505,6 +512,15 @@ def test_a_refused_key_is_looked_up_anew_once(values: tuple[str, ...], asked: li
             return [headers["authorization"].removeprefix("Bearer ") for headers in server.headers]
 
     assert asyncio.run(run()) == asked
+
+
+def test_a_key_that_cannot_be_read_just_now_is_worth_another_attempt() -> None:
+    def unreadable() -> Credentials:
+        raise Unavailable
+
+    with pytest.raises(ProviderUnavailable, match="key") as raised:
+        asyncio.run(read(OpenAIResponses(unreadable)))
+    assert raised.value.retryable
 
 
 def test_importing_the_adapter_does_not_import_the_sdk() -> None:

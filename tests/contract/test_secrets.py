@@ -1,0 +1,109 @@
+"""Where the OpenAI key comes from: Secrets Manager (moto)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.memory_time import ManualClock
+from chalicelib.adapters.secrets import Credentials, SecretsManagerCredentials, parse, secret_name
+from chalicelib.domain.errors import NotConfigured, Unavailable
+
+
+@pytest.fixture(autouse=True)
+def _moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        aws.forget_clients()
+        yield
+    aws.forget_clients()
+
+
+def store(secret: str) -> None:
+    secrets = aws.client("secretsmanager")
+    try:
+        secrets.create_secret(Name=secret_name("dev"), SecretString=secret)
+    except secrets.exceptions.ResourceExistsException:
+        secrets.put_secret_value(SecretId=secret_name("dev"), SecretString=secret)
+
+
+def test_a_key_is_read_once_and_again_after_five_minutes() -> None:
+    clock = ManualClock()
+    credentials = SecretsManagerCredentials("dev", clock)
+    store("sk-old")
+    assert credentials().api_key == "sk-old"
+
+    store("sk-new")
+
+    clock.advance(299)
+    assert credentials().api_key == "sk-old"
+    clock.advance(1)
+    assert credentials().api_key == "sk-new"
+
+
+def test_a_key_that_was_refused_can_be_forgotten() -> None:
+    credentials = SecretsManagerCredentials("dev", ManualClock())
+    store("sk-old")
+    credentials()
+    store("sk-new")
+
+    credentials.forget()
+
+    assert credentials().api_key == "sk-new"
+
+
+def test_no_secret_is_not_configured_and_is_looked_for_again() -> None:
+    credentials = SecretsManagerCredentials("dev", ManualClock())
+    with pytest.raises(NotConfigured, match="No OpenAI key"):
+        credentials()
+
+    store("sk-1")
+
+    assert credentials().api_key == "sk-1"
+
+
+@pytest.mark.parametrize("empty", ["", "  ", "{}", '{"api_key": ""}', '{"api_key": null}', "null", '""', "sk-abc…xyz"])
+def test_a_secret_without_a_key_is_not_configured(empty: str) -> None:
+    with pytest.raises(NotConfigured):
+        parse(empty)
+
+
+def test_a_secret_may_name_everything_or_be_the_bare_key() -> None:
+    everything = {"api_key": "sk-1", "base_url": "https://eu.api.openai.com/v1", "organization": "org", "project": "proj", "other": 1}
+
+    assert parse(json.dumps(everything)) == Credentials("sk-1", "https://eu.api.openai.com/v1", "org", "proj")
+    assert parse(" sk-1\n") == parse('"sk-1"') == Credentials("sk-1")
+
+
+def test_a_secret_that_was_deleted_is_not_configured() -> None:
+    store("sk-1")
+    aws.client("secretsmanager").delete_secret(SecretId=secret_name("dev"))
+
+    with pytest.raises(NotConfigured):
+        SecretsManagerCredentials("dev", ManualClock())()
+
+
+def test_printing_credentials_does_not_show_the_key() -> None:
+    assert "sk-1" not in repr(Credentials("sk-1"))
+
+
+def test_a_key_that_is_known_is_kept_while_secrets_manager_does_not_answer() -> None:
+    clock = ManualClock()
+    credentials = SecretsManagerCredentials("dev", clock)
+    with Stubber(aws.client("secretsmanager")) as secrets:
+        secrets.add_client_error("get_secret_value", "InternalServiceError", http_status_code=500)
+        with pytest.raises(Unavailable):
+            credentials()
+    store("sk-1")
+    credentials()
+
+    clock.advance(400)
+    with Stubber(aws.client("secretsmanager")) as secrets:
+        secrets.add_client_error("get_secret_value", "InternalServiceError", http_status_code=500)
+        assert credentials().api_key == "sk-1"

@@ -1,0 +1,89 @@
+"""How AWS is reached: one client for everybody, and errors in our own words."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore import exceptions as botocore
+
+from chalicelib.adapters import aws
+from chalicelib.domain.errors import Throttled, Unavailable
+
+
+@pytest.fixture(autouse=True)
+def _region(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    aws.forget_clients()
+    yield
+    aws.forget_clients()
+
+
+def answer(code: str, status: int = 400, **more: Any) -> botocore.ClientError:
+    return botocore.ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}, **more}, "Operation")  # type: ignore[arg-type]
+
+
+def cancelled(*codes: str) -> botocore.ClientError:
+    return answer("TransactionCanceledException", CancellationReasons=[{"Code": code} for code in codes])
+
+
+@pytest.mark.parametrize(
+    ("exc", "kind"),
+    [
+        (answer("ThrottlingException"), Throttled),
+        (answer("ProvisionedThroughputExceededException"), Throttled),
+        (answer("TransactionConflictException"), Throttled),  # a plain write that met a transaction
+        (answer("SlowDown", 503), Throttled),
+        (answer("Anything", 429), Throttled),
+        (cancelled("None", "TransactionConflict"), Throttled),
+        (cancelled("ConditionalCheckFailed", "TransactionConflict"), None),  # the condition is the answer
+        (cancelled("ConditionalCheckFailed", "None"), None),
+        (answer("InternalServerError", 500), Unavailable),
+        (answer("ConditionalCheckFailedException"), None),
+        (answer("AccessDeniedException", 403), None),  # a fault of the deployment, not of the moment
+        (botocore.ReadTimeoutError(endpoint_url="x"), Unavailable),
+        (botocore.ConnectTimeoutError(endpoint_url="x"), Unavailable),
+        (botocore.EndpointConnectionError(endpoint_url="x"), Unavailable),
+        (botocore.ConnectionClosedError(endpoint_url="x"), Unavailable),
+        (botocore.IncompleteReadError(actual_bytes=1, expected_bytes=2), Unavailable),
+        (botocore.ParamValidationError(report="x"), None),
+        (ValueError(), None),
+    ],
+)
+def test_what_passes_is_told_apart_from_what_is_wrong(exc: Exception, kind: type[Exception] | None) -> None:
+    known = aws.translated(exc)
+
+    assert (type(known) if known else None) is kind
+
+
+def test_what_is_translated_keeps_its_cause_and_the_rest_stays_as_it_is() -> None:
+    throttle, denied = answer("ThrottlingException"), answer("AccessDeniedException")
+
+    with pytest.raises(Throttled) as raised, aws.in_our_words():
+        raise throttle
+    assert raised.value.__cause__ is throttle
+
+    with pytest.raises(botocore.ClientError) as other, aws.in_our_words():
+        raise denied
+    assert other.value is denied
+
+
+def test_everybody_gets_the_same_client_from_any_thread() -> None:
+    got: list[Any] = []
+    threads = [threading.Thread(target=lambda: got.append(aws.client("sqs"))) for _ in range(8)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len({id(client) for client in got}) == 1
+    assert aws.client("sqs", endpoint_url="http://localhost:1") is not got[0]
+
+
+def test_no_call_outlives_a_lease() -> None:
+    config = aws.client("dynamodb").meta.config
+
+    assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1.0, 3.0, 3)
