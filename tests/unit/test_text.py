@@ -1,0 +1,76 @@
+"""Text as it comes from the provider: characters put together again, and pieces that fit."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.text import MAX_CHUNK_POINTS, MAX_FRAME_POINTS, REPLACEMENT, Joiner, pieces, whole
+
+HALVES = st.text(st.sampled_from("aé€\ud83d\ude00\udbff\udc00"), max_size=12)
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("", ""),
+        ("plain", "plain"),
+        ("😀", "😀"),
+        ("\ud83d\ude00", "😀"),
+        ("a\ud83db", f"a{REPLACEMENT}b"),
+        ("\ude00\ud83d", REPLACEMENT * 2),  # the halves in the wrong order
+        ("\ud83d\ud83d\ude00", f"{REPLACEMENT}😀"),
+        ("\ud83d", REPLACEMENT),
+    ],
+)
+def test_whole(text: str, result: str) -> None:
+    """Pairs are joined, halves without a partner replaced, each by one character."""
+    assert whole(text) == result
+
+
+@given(text=st.text())
+def test_whole_text_stays(text: str) -> None:
+    """What can be sent is left as it is."""
+    assert whole(text) == text
+
+
+@given(text=HALVES, data=st.data())
+def test_the_same_whatever_the_cuts(text: str, data: st.DataObject) -> None:
+    """Deltas may cut a character in two; what comes out is the text, and can always be encoded."""
+    places = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8))), len(text)]
+    joiner = Joiner()
+
+    out = [joiner.feed(text[a:b]) for a, b in pairwise(places)] + [joiner.flush()]
+
+    assert "".join(out) == whole(text)
+    assert all(part.encode() is not None for part in out)
+
+
+def test_only_half_a_character_is_held_back() -> None:
+    """Nobody waits for more than the other half of one character."""
+    joiner = Joiner()
+
+    assert joiner.feed("abc\ud83d") == "abc"
+    assert joiner.feed("") == ""
+    assert joiner.feed("\ude00d") == "😀d"
+    assert joiner.flush() == ""
+
+
+@given(text=st.text(max_size=50), size=st.integers(1, 60))
+def test_pieces(text: str, size: int) -> None:
+    """Pieces are the text in order, none too long, none empty."""
+    parts = list(pieces(text, size))
+
+    assert "".join(parts) == text
+    assert all(0 < len(part) <= size for part in parts)
+
+
+@pytest.mark.parametrize("char", ["a", "\x00", '"', "\\", "é", "漢", "😀", "\u2028", "\x7f", REPLACEMENT])
+def test_the_limits_hold_for_the_worst_characters(char: str) -> None:
+    """A frame of the longest piece stays below 32 KB with its other fields, a chunk below DynamoDB's 400 KB."""
+    assert len(json.dumps(char * MAX_FRAME_POINTS, ensure_ascii=False).encode()) <= 32 * 1024 - 1_024
+    assert len((char * MAX_CHUNK_POINTS).encode()) <= 400 * 1024 - 16 * 1024

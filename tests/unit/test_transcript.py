@@ -1,0 +1,101 @@
+"""The text of an attempt: appended once, read by anybody from anywhere, the same from memory and from chunks."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.errors import ChunkConflict
+from chalicelib.domain.transcript import Chunk, Transcript, join
+
+WORDS = st.lists(st.text("aé😀\n", max_size=6), max_size=20)
+
+
+def _chunk(start: int, text: str) -> Chunk:
+    return Chunk(job_id="job_01", attempt=1, start=start, text=text, at=0)
+
+
+def _transcript(parts: list[str], read_at: int = -1) -> Transcript:
+    transcript = Transcript(1)
+    for index, part in enumerate(parts):
+        transcript.append(part)
+        if index == read_at:
+            assert transcript.text  # reading everything puts the parts together
+    return transcript
+
+
+@given(parts=WORDS, offset=st.integers(-3, 130))
+def test_since(parts: list[str], offset: int) -> None:
+    """From any offset comes exactly the rest; offsets count code points."""
+    text, transcript = "".join(parts), _transcript(parts)
+
+    assert len(transcript) == len(text)
+    assert transcript.since(offset) == text[max(0, offset) :]
+    assert transcript.text == text
+    assert transcript.since(offset) == text[max(0, offset) :]
+
+
+@given(parts=WORDS.filter(any), data=st.data())
+def test_a_reader_gets_every_character_once(parts: list[str], data: st.DataObject) -> None:
+    """However appends and reads fall, what a reader took is the text."""
+    transcript, taken = Transcript(1), ""
+    for part in parts:
+        transcript.append(part)
+        if data.draw(st.booleans()):
+            taken += transcript.since(len(taken))
+
+    assert taken + transcript.since(len(taken)) == "".join(parts)
+
+
+def test_reading_in_between_changes_nothing() -> None:
+    """The whole text may be read at any time."""
+    assert _transcript(["ab", "cd", "ef"], read_at=1).since(3) == "def"
+    assert _transcript([]).text == ""
+
+
+CHUNKS = [_chunk(0, "Hello"), _chunk(5, ", "), _chunk(7, "world")]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "offset", "length", "text"),
+    [
+        (CHUNKS, 0, None, "Hello, world"),
+        (CHUNKS, 3, None, "lo, world"),
+        (CHUNKS, 5, None, ", world"),
+        (CHUNKS[1:], 6, None, " world"),  # a query answers only what ends beyond the offset
+        (CHUNKS, 12, None, ""),
+        (CHUNKS, 99, None, ""),
+        (CHUNKS, 0, 7, "Hello, "),  # a stalled worker wrote beyond the end
+        (CHUNKS, 5, 7, ", "),
+        (CHUNKS, 9, 7, ""),
+        ([], 0, None, ""),
+        ([_chunk(0, "Hello"), _chunk(3, "lo, w"), _chunk(2, "llo, world")], 0, None, "Hello, world"),  # two workers cut differently
+        ([_chunk(0, "Hello"), _chunk(1, "el")], 0, None, "Hello"),
+    ],
+)
+def test_join(chunks: list[Chunk], offset: int, length: int | None, text: str) -> None:
+    """Chunks make the text again, from any offset, overlaps skipped, not beyond the end."""
+    assert join(chunks, offset, length) == text
+
+
+@pytest.mark.parametrize("chunks", [[CHUNKS[0], CHUNKS[2]], [CHUNKS[1]]])
+def test_a_hole_is_never_papered_over(chunks: list[Chunk]) -> None:
+    """A stretch that is missing is an error, not a shorter text."""
+    with pytest.raises(ChunkConflict):
+        join(chunks, 0)
+
+
+@given(text=st.text("ab😀", max_size=40), data=st.data())
+def test_any_cuts_and_overlaps_join(text: str, data: st.DataObject) -> None:
+    """Whatever way two workers cut the same text, it reads the same."""
+    ends = sorted(data.draw(st.sets(st.integers(1, len(text)))) | {len(text)}) if text else []
+    chunks, reached = [], 0
+    for end in ends:
+        start = data.draw(st.integers(0, reached))
+        chunks.append(_chunk(start, text[start:end]))
+        reached = end
+    offset = data.draw(st.integers(0, len(text)))
+
+    assert join(chunks, offset) == text[offset:]
+    assert all(chunk.end == chunk.start + len(chunk.text) for chunk in chunks)
