@@ -32,14 +32,20 @@ class Transport(Protocol):
 
     def request(self, method: str, url: str, *, params: dict[str, Any], json: Any, headers: dict[str, str]) -> httpx2.Response: ...
 
+    def close(self) -> None: ...
+
 
 class Api:
     """The API at one address, with one key."""
 
-    def __init__(self, target: Target, transport: Transport | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, target: Target, transport: Transport | None = None, sleep: Callable[[float], None] | None = None) -> None:
         self.target = target
         self._made: Transport | None = transport
-        self._sleep = sleep
+        self._sleep = sleep or time.sleep
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
 
     def get(self, path: str, **query: Any) -> Json:
         return self.ask("GET", path, query=query)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,17 @@ def demo() -> Exit:
     if stack is None or "tokens" not in stack:
         raise Misused("Nothing is up here.", "`make up` starts everything.")
     target = Target(stack["api_url"].rstrip("/"), stack["tokens"]["user"], stack.get("ws_url"))
-    api = Api(target)
     _introduce(stack)
     scripted = not os.environ.get("OPENAI_API_KEY")
     if scripted:
-        script_reply(Api(Target(stack["openai_url"], None)), REPLY.read_text())
-    accepted = api.post("/jobs", submission(CONTRACT.read_text()))
-    job_id = accepted["job_id"]
-    output.stdout().print(f"{job_id} is {accepted['status']} in {accepted['queue']}\n", markup=False)
-    follow(api, job_id, as_json=False)
-    answer = api.get(f"/jobs/{job_id}/result")
+        with closing(Api(Target(stack["openai_url"], None))) as openai:
+            script_reply(openai, REPLY.read_text())
+    with closing(Api(target)) as api:
+        accepted = api.post("/jobs", submission(CONTRACT.read_text()))
+        job_id = accepted["job_id"]
+        output.stdout().print(f"{job_id} is {accepted['status']} in {accepted['queue']}\n", markup=False)
+        follow(api, job_id, as_json=False)
+        answer = api.get(f"/jobs/{job_id}/result")
     _show(answer)
     _go_on(stack, target, job_id)
     return exit_for(answer["status"])

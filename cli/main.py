@@ -54,6 +54,7 @@ def options(
 ) -> None:
     """Kept for the command: the API is found when it is first asked."""
     ctx.obj = Session(api_url, key, role)
+    ctx.call_on_close(ctx.obj.close)
 
 
 def main(arguments: list[str] | None = None) -> None:

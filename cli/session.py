@@ -40,6 +40,10 @@ class Session:
             self._api = Api(self.target)
         return self._api
 
+    def close(self) -> None:
+        if self._api is not None:
+            self._api.close()
+
 
 def session(ctx: typer.Context) -> Session:
     """The session that the command line was started with."""

@@ -31,8 +31,10 @@ def find_target(
     api_url: str | None, key: str | None, role: str = "user", env: Mapping[str, str] = os.environ, start: Path | None = None
 ) -> Target:
     """The first address that is known, with its key. Raises Misused if there is none."""
-    url = api_url or env.get("HEADRACE_API_URL")
-    key = key or env.get("HEADRACE_KEY")
+    env_url = env.get("HEADRACE_API_URL")
+    url = api_url or env_url
+    if key is None and (api_url is None or env_url is None or api_url.rstrip("/") == env_url.rstrip("/")):
+        key = env.get("HEADRACE_KEY")
     ws_url = env.get("HEADRACE_WS_URL")
     known = [target for target in (read_login(env), _from_stack(start or Path.cwd(), role)) if target]
     if url is None and not known:

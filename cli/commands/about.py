@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -65,7 +66,8 @@ def login(
     address = api_url or current.api_url or typer.prompt("Address of the API")
     secret = key or current.key or _ask_key()
     target = Target(address.rstrip("/"), secret, ws_url)
-    me = Api(target).get("/me")
+    with closing(Api(target)) as api:
+        me = api.get("/me")
     path = write_login(target)
     output.note(f"Logged in as {me.get('user')} ({me.get('role')}) of {me.get('tenant')}; kept in {path}")
 

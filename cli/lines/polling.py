@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from cli.api import Api
 from cli.errors import Unreachable
@@ -49,13 +48,10 @@ class PollingLine:
         state = self._api.get(f"/jobs/{self._job_id}/progress")
         self._attempt, self._offset = text["attempt"], text["next_offset"]
         if text["text"]:
-            self._add("tokens", text["attempt"], offset=text["offset"], text=text["text"])
+            self._frames.append({**text, "event": "tokens", "job_id": self._job_id})
         else:
             self._not_before = self._clock.now() + PAUSE
         self._frames.append({**state, "event": "progress", "job_id": self._job_id})
         if text["done"] and state["status"] in TERMINAL and state["attempt"] == text["attempt"]:
             # Its text is read to the end, so the position there is the length.
-            self._add(f"job_{state['status']}", state["attempt"], **{**state, "length": text["next_offset"]})
-
-    def _add(self, event: str, attempt: int, **more: Any) -> None:
-        self._frames.append({**more, "event": event, "job_id": self._job_id, "attempt": attempt})
+            self._frames.append({**self._frames[-1], "event": f"job_{state['status']}", "length": text["next_offset"]})
