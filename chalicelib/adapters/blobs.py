@@ -43,7 +43,7 @@ class Blobs:
         return data
 
     def presign(self, key: str, seconds: int = 300) -> str:
-        """An address from which anybody who has it may read the text for some time. No request."""
+        """An address from which anybody who has it may read the text for some time."""
         url: str = _s3().generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds)
         return url
 

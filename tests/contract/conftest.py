@@ -1,0 +1,69 @@
+"""Every store twice: its in-memory twin, and the real adapter on moto's tables. A test passes on both or the twin lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pytest
+from moto import mock_aws
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.adapters.memory import Memory
+from infra.naming import bucket_name
+from infra.tables import TABLES, create_table_arguments
+
+STAGE = "dev"
+ACCOUNT = "123456789012"  # moto's
+
+Lost = Callable[[str], AbstractContextManager[None]]
+
+
+@pytest.fixture(scope="module")
+def dynamo_stores() -> Iterator[DynamoStores]:
+    """The stores of a stage whose tables and bucket are there."""
+    with pytest.MonkeyPatch.context() as environment, mock_aws():
+        environment.setenv("AWS_ACCESS_KEY_ID", "testing")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            environment.delenv(name, raising=False)
+        aws.forget_clients()
+        for table in TABLES:
+            aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
+        aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
+        yield DynamoStores(STAGE)
+    aws.forget_clients()
+
+
+@pytest.fixture(params=["memory", "dynamo"])
+def stores(request: pytest.FixtureRequest) -> Any:
+    """Whatever has the stores as attributes: `stores.jobs`, `stores.chunks` ..."""
+    return Memory() if request.param == "memory" else request.getfixturevalue("dynamo_stores")
+
+
+@pytest.fixture
+def answer_lost(stores: Any) -> Lost:
+    """`with answer_lost("PutItem")`: the next such request has its effect, its answer is lost, and the SDK repeats it by itself."""
+    return _repeat_once if isinstance(stores, DynamoStores) else lambda _: nullcontext()
+
+
+@contextmanager
+def _repeat_once(operation: str) -> Iterator[None]:
+    event, repeated = f"needs-retry.dynamodb.{operation}", []
+
+    def ask_again(**_: object) -> float | None:
+        if repeated:
+            return None
+        repeated.append(operation)
+        return 0.0
+
+    events = aws.client("dynamodb").meta.events
+    events.register_first(event, ask_again)
+    try:
+        yield
+    finally:
+        events.unregister(event, ask_again)
+    assert repeated, f"no {operation} was sent"

@@ -1,0 +1,51 @@
+"""Keys by their hash and by their tenant, and the stage's addresses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from chalicelib.adapters.memory import Memory
+from chalicelib.domain.identity import Key, Role
+from tests.contract.given import NOW, new_id
+
+
+def key(**changes: Any) -> Key:
+    return replace(Key(id=new_id(), hash=new_id(), tenant="acme", user="ann", role=Role.USER, created_at=NOW), **changes)
+
+
+def test_a_key_is_found_by_its_hash(stores: Any) -> None:
+    """As it was put, and as it is after it was revoked."""
+    bare, full = key(), key(role=Role.ADMIN, expires_at=NOW, revoked_at=NOW, all_tenants=True, name="Ännäs 👍 key")
+    for each in (bare, full):
+        stores.accounts.put_key(each)
+
+    assert [stores.accounts.key(each.hash) for each in (bare, full)] == [bare, full]
+    assert stores.accounts.key("nobody") is None
+    revoked = replace(bare, revoked_at=NOW)
+    stores.accounts.put_key(revoked)
+    assert stores.accounts.key(bare.hash) == revoked
+
+
+def test_the_keys_of_a_tenant(stores: Any) -> None:
+    """Every key of the tenant once, by id; no other tenant's."""
+    tenant = new_id()
+    keys = [key(tenant=tenant, id=f"key_{number}") for number in (1, 2)]
+    for each in (*reversed(keys), key(), replace(keys[0], name="renamed")):
+        stores.accounts.put_key(each)
+
+    assert stores.accounts.keys(tenant) == [replace(keys[0], name="renamed"), keys[1]]
+    assert stores.accounts.keys(new_id()) == []
+
+
+def test_the_addresses_of_a_stage(stores: Any) -> None:
+    """None before the first deployment, then what it wrote."""
+    assert stores.accounts.endpoints() == {}
+    addresses = {"ws_url": "wss://w.test/api", "api_url": "https://a.test/api"}
+
+    if isinstance(stores, Memory):
+        stores.accounts.addresses = addresses
+    else:
+        stores.accounts.put_endpoints(**addresses)
+
+    assert stores.accounts.endpoints() == addresses

@@ -1,0 +1,133 @@
+"""The log: put once, read from anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.memory import Memory
+from chalicelib.domain.errors import ChunkConflict
+from chalicelib.domain.transcript import Chunk, join
+from infra.naming import table_name
+from tests.contract.conftest import Lost
+from tests.contract.given import NOW, new_id
+
+
+def chunk(job_id: str, start: int, text: str, **changes: Any) -> Chunk:
+    return replace(Chunk(job_id=job_id, attempt=1, start=start, text=text, at=NOW), **changes)
+
+
+def kept(stores: Any, *texts: str) -> tuple[str, list[Chunk]]:
+    job_id, at, chunks = new_id(), 0, []
+    for text in texts:
+        chunks.append(chunk(job_id, at, text))
+        stores.chunks.append(chunks[-1])
+        at += len(text)
+    return job_id, chunks
+
+
+def test_a_chunk_comes_back_as_it_was_put(stores: Any) -> None:
+    """Its progress with the same numbers, its events in order, its cursor, its end of life."""
+    full = chunk(
+        new_id(),
+        0,
+        "a\x00b 👩‍👩‍👧 \u202eעברית",
+        progress={"stage": "generation", "percentage": 12.5, "tokens": 3, "none": None},
+        events=({"milestone": "1 finding", "at": NOW}, {"stage": "validation"}),
+        sequence=0,
+        sequence_offset=2,
+        ttl=NOW // 1000,
+    )
+
+    stores.chunks.append(full)
+
+    assert stores.chunks.read(full.job_id, 1) == [full]
+
+
+def test_reading_from_any_offset(stores: Any) -> None:
+    """From offset p: the first chunk is the one that covers p, none that ends at p or before."""
+    job_id, chunks = kept(stores, "abc", "d", "efgh")
+
+    for offset in range(9):
+        found = stores.chunks.read(job_id, 1, offset)
+        assert found == [each for each in chunks if each.end > offset]
+        assert join(found, offset) == "abcdefgh"[offset:]
+
+
+def test_attempts_are_apart(stores: Any) -> None:
+    """Attempt 1 is not a prefix of attempt 10 or 11."""
+    job_id = new_id()
+    for attempt in (1, 10, 11):
+        stores.chunks.append(chunk(job_id, 0, f"text {attempt}", attempt=attempt))
+
+    assert [each.text for each in stores.chunks.read(job_id, 1)] == ["text 1"]
+    assert stores.chunks.last(job_id, 10).text == "text 10"
+    assert stores.chunks.read(job_id, 2) == []
+    assert stores.chunks.last(job_id, 2) is None
+
+
+def test_the_last_chunk_is_the_one_with_the_greatest_end(stores: Any) -> None:
+    """By number, not by digits: 9 before 10."""
+    job_id, chunks = kept(stores, "123456789", "0", "1" * 90)
+
+    assert stores.chunks.last(job_id, 1) == chunks[-1]
+
+
+def test_a_chunk_whose_answer_was_lost(stores: Any, answer_lost: Lost) -> None:
+    """The same chunk again is no conflict, whoever repeats it, tuples and all."""
+    mine = chunk(new_id(), 0, "text", progress={"done": (1, 2)}, events=({"stage": "x"},))
+
+    with answer_lost("PutItem"):
+        stores.chunks.append(mine)
+    stores.chunks.append(mine)
+
+    assert len(stores.chunks.read(mine.job_id, 1)) == 1
+
+
+@pytest.mark.parametrize("other", [{"text": "tExt"}, {"start": 1, "text": "ext"}, {"at": NOW + 1}])
+def test_another_chunk_where_one_ends_is_a_conflict(stores: Any, other: dict[str, Any]) -> None:
+    """Two writers of one attempt: the first text stays."""
+    first = chunk(new_id(), 0, "text")
+    stores.chunks.append(first)
+
+    with pytest.raises(ChunkConflict):
+        stores.chunks.append(replace(first, **other))
+
+    assert stores.chunks.read(first.job_id, 1) == [first]
+
+
+def test_the_largest_chunk_fits(stores: Any) -> None:
+    """60,000 code points of four bytes, with progress and events beside them: below the 400 KB of an item."""
+    large = chunk(new_id(), 0, "👍" * 60_000, progress={"description": "x" * 2_000}, events=({"milestone": "y" * 2_000},) * 20)
+
+    stores.chunks.append(large)
+
+    assert stores.chunks.read(large.job_id, 1) == [large]
+
+
+def test_long_logs_are_read_whole(stores: Any) -> None:
+    """Ten thousand chunks are more than the megabyte that one answer holds."""
+    count, text = 10_000, "Forty code points in every single chunk."
+    job_id = new_id()
+    put_all(stores, [chunk(job_id, number * 40, text) for number in range(count)])
+
+    found = stores.chunks.read(job_id, 1, 20)
+
+    assert len(found) == count
+    assert join(found, 20) == (text * count)[20:]
+    assert stores.chunks.last(job_id, 1) == found[-1]
+
+
+def put_all(stores: Any, chunks: list[Chunk]) -> None:
+    """As `append` puts them, but many at a time: one by one takes moto a quarter of a minute."""
+    if isinstance(stores, Memory):
+        for each in chunks:
+            stores.chunks.append(each)
+        return
+    client = aws.client("dynamodb")
+    requests = [{"PutRequest": {"Item": stores.chunks._item_of(each).serialize()}} for each in chunks]
+    for first in range(0, len(requests), 25):
+        client.batch_write_item(RequestItems={table_name(stores.stage, "pages"): requests[first : first + 25]})

@@ -1,0 +1,89 @@
+"""WebSockets and the tickets that open them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.watching import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket
+from tests.contract.conftest import Lost
+from tests.contract.given import NOW, new_id
+
+CALLER = Caller(tenant="acme", user="ännä 👍", role=Role.OPERATOR, key_id="key_1", key_hash="h", all_tenants=True)
+NARROW = replace(CALLER, role=Role.VIEWER, jobs=frozenset({"job_2", "job_1"}), read_only=True)
+
+
+def opened(stores: Any, **changes: Any) -> Connection:
+    connection = Connection(id=new_id(), endpoint="https://e.test/api", caller=CALLER, connected_at=NOW, expires_at=NOW + 9)
+    connection = replace(connection, **changes)
+    stores.connections.open(connection)
+    return connection
+
+
+def test_a_connection_comes_back_as_it_was_put(stores: Any) -> None:
+    """With its caller, whatever that may do."""
+    for given in (opened(stores), opened(stores, caller=NARROW), opened(stores, caller=replace(NARROW, jobs=frozenset()))):
+        assert stores.connections.get(given.id) == given
+    assert stores.connections.get("nobody") is None
+
+
+def test_subscriptions_are_noted_once(stores: Any, answer_lost: Lost) -> None:
+    """Noting one twice is noting it once, and closing tells what there was."""
+    given = opened(stores)
+    with answer_lost("UpdateItem"):
+        assert stores.connections.subscribe(given.id, "job_1")
+    assert stores.connections.subscribe(given.id, "job_1")
+    assert stores.connections.subscribe(given.id, "job_2")
+    stores.connections.unsubscribe(given.id, "job_1")
+
+    assert stores.connections.close(given.id) == replace(given, jobs=frozenset({"job_2"}))
+    assert stores.connections.get(given.id) is None
+    assert stores.connections.close(given.id) is None
+
+
+def test_a_connection_has_room_for_so_many(stores: Any) -> None:
+    """The one too many is refused, those that are there may be repeated, and leaving one makes room."""
+    given = opened(stores)
+    for number in range(SUBSCRIPTIONS_PER_CONNECTION):
+        assert stores.connections.subscribe(given.id, f"job_{number}")
+
+    assert not stores.connections.subscribe(given.id, "job_more")
+    assert stores.connections.subscribe(given.id, "job_7")
+    stores.connections.unsubscribe(given.id, "job_7")
+    assert stores.connections.subscribe(given.id, "job_more")
+    assert len(stores.connections.get(given.id).jobs) == SUBSCRIPTIONS_PER_CONNECTION
+
+
+def test_nothing_is_noted_for_a_connection_that_is_closed(stores: Any) -> None:
+    """No ghost of it appears."""
+    closed = new_id()
+
+    assert not stores.connections.subscribe(closed, "job_1")
+    stores.connections.unsubscribe(closed, "job_1")
+
+    assert stores.connections.get(closed) is None
+
+
+def test_the_last_subscription_leaves_an_empty_set(stores: Any) -> None:
+    """DynamoDB has no empty sets; a connection without subscriptions is one all the same."""
+    given = opened(stores)
+    stores.connections.subscribe(given.id, "job_1")
+    stores.connections.unsubscribe(given.id, "job_1")
+
+    assert stores.connections.get(given.id) == given
+    assert stores.connections.subscribe(given.id, "job_2")
+
+
+def test_a_ticket_is_used_by_one_connection(stores: Any, answer_lost: Lost) -> None:
+    """The same connection may ask again, no other; unknown tickets are refused."""
+    ticket = Ticket(hash=new_id(), caller=NARROW, created_at=NOW, expires_at=NOW + 60_000)
+    stores.tickets.put(ticket)
+
+    with answer_lost("UpdateItem"):
+        assert stores.tickets.use(ticket.hash, "c1")
+    assert stores.tickets.use(ticket.hash, "c1")
+    assert not stores.tickets.use(ticket.hash, "c2")
+    assert not stores.tickets.use(new_id(), "c1")
+    assert stores.tickets.get(ticket.hash) == ticket
+    assert stores.tickets.get(new_id()) is None

@@ -1,0 +1,131 @@
+"""Listing jobs, newest first, in pages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.job import Job, Status
+from chalicelib.ports import JobQuery
+from tests.contract.given import NOW, job, new_id
+
+
+def everything(stores: Any, query: JobQuery) -> list[str]:
+    """All pages of a listing, one after the other."""
+    found: list[str] = []
+    before = query.before
+    while True:
+        ids, before = stores.jobs.page(replace(query, before=before))
+        assert len(ids) <= query.limit
+        found += ids
+        if before is None:
+            return found
+
+
+def tenant_with(stores: Any, count: int, **changes: Any) -> tuple[str, list[Job]]:
+    """A tenant of its own with jobs a second apart, newest first."""
+    tenant = new_id()
+    jobs = [job(tenant=tenant, created_at=NOW + 1000 * number, **changes) for number in range(count)]
+    for each in jobs:
+        stores.jobs.create(each)
+    return tenant, jobs[::-1]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, 100])
+def test_pages_follow_each_other(stores: Any, limit: int) -> None:
+    """Whatever the size of a page: every job once, newest first, no other tenant's."""
+    tenant, jobs = tenant_with(stores, 7)
+    tenant_with(stores, 2)
+
+    assert everything(stores, JobQuery(tenant=tenant, limit=limit)) == [each.id for each in jobs]
+
+
+def test_the_last_page_says_so(stores: Any) -> None:
+    """A full page that is the last has nothing to go on from."""
+    tenant, jobs = tenant_with(stores, 4)
+
+    first, before = stores.jobs.page(JobQuery(tenant=tenant, limit=2))
+    second, end = stores.jobs.page(JobQuery(tenant=tenant, limit=2, before=before))
+
+    assert (first, second) == ([jobs[0].id, jobs[1].id], [jobs[2].id, jobs[3].id])
+    assert before == jobs[1].id
+    assert end is None
+
+
+def test_bounds_of_creation(stores: Any) -> None:
+    """`since` is part of it, `until` is not; bounds that exclude each other find nothing."""
+    tenant, jobs = tenant_with(stores, 5)
+    newest_first = [each.id for each in jobs]
+
+    assert everything(stores, JobQuery(tenant=tenant, since=NOW + 1000, until=NOW + 3000, limit=1)) == newest_first[2:4]
+    assert everything(stores, JobQuery(tenant=tenant, since=NOW + 3000)) == newest_first[:2]
+    assert everything(stores, JobQuery(tenant=tenant, until=NOW + 2000)) == newest_first[3:]
+    assert everything(stores, JobQuery(tenant=tenant, since=NOW + 3000, until=NOW + 1000)) == []
+
+
+def test_a_page_below_a_job_within_bounds(stores: Any) -> None:
+    """`before` and `until` together: the smaller of them counts."""
+    tenant, jobs = tenant_with(stores, 5)
+
+    assert everything(stores, JobQuery(tenant=tenant, until=NOW + 4000, before=jobs[2].id)) == [jobs[3].id, jobs[4].id]
+    assert everything(stores, JobQuery(tenant=tenant, until=NOW + 1000, before=jobs[2].id)) == [jobs[4].id]
+
+
+def test_a_users_jobs(stores: Any) -> None:
+    """Of one user of one tenant; a user of the same name elsewhere is another."""
+    tenant, jobs = tenant_with(stores, 3, user="ben")
+    stores.jobs.create(job(tenant=tenant, user="ann"))
+    tenant_with(stores, 1, user="ben")
+
+    assert everything(stores, JobQuery(tenant=tenant, user="ben", limit=2)) == [each.id for each in jobs]
+
+
+def test_jobs_of_a_state(stores: Any) -> None:
+    """Queued and processing share an index partition, and completed jobs are in none: the answer is exact all the same."""
+    tenant, jobs = tenant_with(stores, 9)
+    states = [Status.QUEUED, Status.PROCESSING, Status.COMPLETED] * 3
+    for each, state in zip(jobs, states, strict=True):
+        ended = {"due_at": None, "finished_at": NOW + 60_000} if state.is_terminal else {}
+        stores.jobs.replace(each, replace(each, version=2, status=state, **ended))
+
+    for state in (Status.QUEUED, Status.PROCESSING, Status.COMPLETED):
+        expected = [each.id for each, its in zip(jobs, states, strict=True) if its is state]
+        assert everything(stores, JobQuery(tenant=tenant, state=state, limit=2)) == expected
+        assert everything(stores, JobQuery(tenant=tenant, user="ann", state=state, limit=2)) == expected
+    assert everything(stores, JobQuery(tenant=tenant, state=Status.HELD)) == []
+
+
+@pytest.mark.parametrize("state", [Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.INCOMPLETE])
+def test_jobs_that_ended_badly_are_listed_by_their_end(stores: Any, state: Status) -> None:
+    """Who looks for failures wants the latest failure first, not the latest submission; bounds are still of creation."""
+    tenant, jobs = tenant_with(stores, 4)
+    for minutes, each in enumerate(jobs):
+        stores.jobs.replace(each, replace(each, version=2, status=state, due_at=None, finished_at=NOW + 60_000 * (minutes + 1)))
+    latest_first = [each.id for each in reversed(jobs)]
+
+    assert everything(stores, JobQuery(tenant=tenant, state=state, limit=3)) == latest_first
+    assert everything(stores, JobQuery(tenant=tenant, state=state, limit=1)) == latest_first
+    assert everything(stores, JobQuery(tenant=tenant, state=state, since=NOW + 1000, until=NOW + 3000, limit=1)) == latest_first[1:3]
+
+
+@pytest.mark.parametrize("state", [Status.RETRYING, Status.WAITING, Status.HELD])
+def test_jobs_that_wait(stores: Any, state: Status) -> None:
+    """A job leaves the list of its old state when it changes."""
+    tenant, jobs = tenant_with(stores, 3)
+    for each in jobs:
+        stores.jobs.replace(each, replace(each, version=2, status=state))
+
+    assert everything(stores, JobQuery(tenant=tenant, state=state, limit=2)) == [each.id for each in jobs]
+    assert everything(stores, JobQuery(tenant=tenant, state=Status.QUEUED)) == []
+
+
+@pytest.mark.parametrize("before", ["!", "zzz", "\x00", "é" * 10, "x" * 5000, "\ud800"])
+def test_any_cursor_is_borne(stores: Any, before: str) -> None:
+    """What is no place in the list leads to some page or none, never to an error."""
+    tenant, jobs = tenant_with(stores, 1)
+
+    ids, _ = stores.jobs.page(JobQuery(tenant=tenant, before=before))
+
+    assert set(ids) <= {jobs[0].id}

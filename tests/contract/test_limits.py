@@ -1,0 +1,106 @@
+"""Leases, slots and meters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.ports import Lease
+from tests.contract.conftest import Lost
+from tests.contract.given import NOW, new_id
+
+LEASE = Lease(id="", lane="normal", expires_at=NOW + 25_000, started_at=NOW, jobs=("job_b", "job_a"), environment="env")
+
+
+def opened(stores: Any) -> Lease:
+    lease = replace(LEASE, id=new_id())
+    stores.leases.open(lease)
+    return lease
+
+
+def test_a_lease_is_renewed_while_it_is_open(stores: Any, answer_lost: Lost) -> None:
+    """As often as one likes; a renewal whose answer was lost is one."""
+    lease = opened(stores)
+    renewed = replace(lease, expires_at=lease.expires_at + 8_000, jobs=())
+
+    with answer_lost("PutItem"):
+        stores.leases.renew(renewed)
+    stores.leases.renew(renewed)
+
+
+def test_a_fenced_lease_is_not_renewed(stores: Any) -> None:
+    """Its worker is told what was there, and closing it leaves it to whoever fenced it."""
+    lease = opened(stores)
+    assert stores.leases.fence(lease)
+    assert stores.leases.fence(lease)
+    stores.leases.close(lease)
+
+    with pytest.raises(StaleVersion) as refused:
+        stores.leases.renew(replace(lease, expires_at=lease.expires_at + 8_000))
+
+    assert refused.value.current == lease
+
+
+def test_a_lease_that_was_renewed_is_not_fenced(stores: Any) -> None:
+    """Who looks for dead ones read it before the renewal."""
+    lease = opened(stores)
+    renewed = replace(lease, expires_at=lease.expires_at + 8_000)
+    stores.leases.renew(renewed)
+
+    assert not stores.leases.fence(lease)
+    stores.leases.renew(renewed)
+
+
+def test_a_closed_lease_is_gone(stores: Any) -> None:
+    """Closing twice is closing once; renewing does not bring it back, nor does fencing."""
+    lease = opened(stores)
+    stores.leases.close(lease)
+    stores.leases.close(lease)
+
+    assert not stores.leases.fence(lease)
+    with pytest.raises(StaleVersion) as refused:
+        stores.leases.renew(lease)
+    assert refused.value.current is None
+
+
+def test_slots_are_bounded(stores: Any) -> None:
+    """No more than there are at a time, each another."""
+    name = new_id()
+    taken = [stores.slots.take(name, 3, NOW + 1000, NOW) for _ in range(3)]
+
+    assert sorted(taken) == [0, 1, 2]
+    assert stores.slots.take(name, 3, NOW + 1000, NOW) is None
+    assert stores.slots.take(new_id(), 1, NOW + 1000, NOW) == 0
+
+
+def test_a_slot_is_free_again_when_it_is_given_back_or_its_time_is_over(stores: Any) -> None:
+    """Its time is over at `until`, not when TTL removes the row."""
+    name = new_id()
+    stores.slots.take(name, 1, NOW + 1000, NOW)
+    assert stores.slots.take(name, 1, NOW + 2000, NOW + 999) is None
+
+    assert stores.slots.take(name, 1, NOW + 2000, NOW + 1000) == 0
+    stores.slots.give_back(name, 0)
+    assert stores.slots.take(name, 1, NOW + 3000, NOW + 1001) == 0
+    stores.slots.give_back(name, 0)
+    stores.slots.give_back(name, 0)
+
+
+def test_a_slot_whose_answer_was_lost_is_taken_once(stores: Any, answer_lost: Lost) -> None:
+    """The SDK's repetition meets its own row and knows it."""
+    name = new_id()
+    with answer_lost("PutItem"):
+        assert stores.slots.take(name, 1, NOW + 1000, NOW) == 0
+
+    assert stores.slots.take(name, 1, NOW + 1000, NOW) is None
+
+
+def test_meters_count_by_name_and_window(stores: Any) -> None:
+    """Each window begins anew."""
+    name = new_id()
+
+    assert [stores.meters.count(name, window, NOW) for window in (1, 1, 2, 1)] == [1, 2, 1, 3]
+    assert stores.meters.count(new_id(), 1, NOW) == 1

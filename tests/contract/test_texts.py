@@ -1,0 +1,105 @@
+"""Bodies and results: content of any size comes back as it was put."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.body import Body, Config
+from chalicelib.domain.job import Usage
+from chalicelib.domain.result import Result
+from tests.contract.given import NOW, new_id
+
+ODD = "\x00 👩‍👩‍👧 \u202eעברית \U0010ffff \u2028"
+TTL = NOW // 1000
+
+
+def noise(size: int) -> str:
+    """Text that does not compress away."""
+    return "".join(random.Random(7).choices(string.printable + "äöü€👍", k=size))
+
+
+def body(prompt: str, **changes: Any) -> Body:
+    return Body(prompt=prompt, config=Config(model="gpt-4o-mini", max_tokens=100), **changes)
+
+
+BODIES = [
+    body("", metadata={"": ODD, "nested": {"list": [1, 2.5, None, True]}}),
+    body(ODD, input={"rows": [{"a": 1}]}, options={"tone": "dry"}),
+    body("x" * 1_000_000),
+    body(noise(1_000_000)),
+]
+
+
+@pytest.mark.parametrize("given", BODIES, ids=["empty", "odd", "1 MB that compresses", "1 MB that does not"])
+def test_a_body_comes_back_as_it_was_put(stores: Any, given: Body) -> None:
+    """Small or large, it makes no difference to who reads it."""
+    job_id = new_id()
+    stores.bodies.put(job_id, "acme", given, TTL)
+
+    stores.bodies.put(job_id, "acme", given, TTL)
+
+    assert stores.bodies.get(job_id) == given
+
+
+def test_no_body(stores: Any) -> None:
+    """A job that retention has forgotten has none."""
+    assert stores.bodies.get(new_id()) is None
+
+
+def result(**changes: Any) -> Result:
+    return replace(Result(job_id=new_id(), attempt=1, text="text"), **changes)
+
+
+FULL = {
+    "finish_reason": "stop",
+    "model": "gpt-4o-mini-2024-07-18",
+    "usage": Usage(input=5, cached=1, output=9, reasoning=2, estimated=True),
+    "cost": 0,
+    "started_at": NOW,
+    "first_token_at": NOW + 1,
+    "finished_at": NOW + 2,
+    "error_code": "output_invalid",
+    "ttl": TTL,
+}
+RESULTS = {
+    "bare": result(text=""),
+    "odd": result(text=ODD, **FULL),
+    "parsed as it says": result(text='{"b": 1, "a": [1.0, true]}', parsed={"b": 1, "a": [1.0, True]}),
+    "parsed to something else": result(text='{"n": 1}', parsed={"n": 1.0, "more": ODD}),
+    "parsed from what is no JSON": result(text="n = 1", parsed={"n": 1}),
+    "parsed to nothing": result(text="null", parsed=None),
+    "parsed to zero": result(text="0", parsed=0),
+    "3 MB": result(text=noise(3_000_000), **FULL),
+    "3 MB and parsed": result(text=noise(3_000_000), parsed={"all": noise(100_000)}),
+}
+
+
+@pytest.mark.parametrize("given", RESULTS.values(), ids=RESULTS)
+def test_a_result_comes_back_as_it_was_put(stores: Any, given: Result) -> None:
+    """The raw text to the last character, and what was parsed with its types."""
+    stores.results.put(given, "acme")
+
+    stores.results.put(given, "acme")
+
+    found = stores.results.get(given.job_id, given.attempt)
+    assert found == given
+    assert repr(found.parsed) == repr(given.parsed)
+
+
+def test_the_results_of_all_attempts(stores: Any) -> None:
+    """The oldest first, by number, without their texts; other jobs' are not among them."""
+    job_id = new_id()
+    for attempt in (10, 2, 1):
+        stores.results.put(result(job_id=job_id, attempt=attempt, text="[1]", parsed=[1], **FULL), "acme")
+    stores.results.put(result(), "acme")
+
+    found = stores.results.attempts(job_id)
+
+    assert found == [result(job_id=job_id, attempt=attempt, text="", **FULL) for attempt in (1, 2, 10)]
+    assert stores.results.get(job_id, 3) is None
+    assert stores.results.attempts(new_id()) == []
