@@ -58,7 +58,7 @@ openai-key: $(VENV) ## store the OpenAI key of a stage, from $$OPENAI_API_KEY or
 	@$(PY) -m infra openai-key --stage $(STAGE)
 
 environments: | python
-	@$(MAKE) --no-print-directory --jobs 2 $(VENV) $(CLOUD_VENV)
+	@$(MAKE) --silent --jobs 2 $(VENV) $(CLOUD_VENV)
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -10,10 +10,14 @@ import typer
 
 from infra import chalice_config
 from infra.cloud import Cloud
+from infra.deploy import DeploymentFailed
 from infra.deploy import deploy as deploy_stage
 from infra.deploy import destroy as destroy_stage
+from infra.keys import make_key
 from infra.local import stack_file
 from infra.local.down import down as end_local
+from infra.local.emulators import NotStarted
+from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
 from infra.openai_key import put_openai_credentials
 
@@ -66,9 +70,7 @@ def key(
     stage: str = typer.Option(...), tenant: str = typer.Option(...), role: str = typer.Option(...), user: str = typer.Option(...)
 ) -> None:
     """Make an API key and print it, once."""
-    from infra.keys import make_key
-
-    os.environ.update(_cloud(stage).environment() | {"HEADRACE_STAGE": stage})
+    _cloud(stage).bind_this_process()
     print(make_key(stage, tenant, role, user))
 
 
@@ -89,4 +91,7 @@ def _cloud(stage: str) -> Cloud:
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except (DeploymentFailed, NotStarted, NotHealthy) as error:
+        sys.exit(f"Failed: {error}")

@@ -45,6 +45,12 @@ class Cloud:
             return dict(os.environ)
         return without_aws(dict(os.environ)) | local_environment(self.endpoint)
 
+    def bind_this_process(self) -> None:
+        """Let the product's own adapters, which read the environment, talk to this cloud and no other."""
+        environment = self.environment() | {"HEADRACE_STAGE": self.stage}
+        os.environ.clear()
+        os.environ.update(environment)
+
 
 def local_environment(endpoint: str) -> dict[str, str]:
     """Variables that bind every AWS SDK to the emulator."""

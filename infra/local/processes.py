@@ -57,6 +57,7 @@ def start(name: str, command: list[str], environment: dict[str, str], folder: Pa
         process = subprocess.Popen(
             command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
+    process.returncode = 0  # disowned: it outlives this command, which therefore does not wait for it
     return Started(name, process.pid, psutil.Process(process.pid).create_time())
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-
-from infra.cloud import local_environment, without_aws
+from infra.cloud import Cloud
+from infra.keys import make_key
 
 KEYS = {  # name in stack.json: tenant, role, user
     "admin": ("demo", "admin", "admin"),
@@ -16,10 +14,7 @@ KEYS = {  # name in stack.json: tenant, role, user
 }
 
 
-def make_tokens(endpoint: str) -> dict[str, str]:
-    """One key for each name. This process is bound to the emulator first, since `make_key` uses the environment's AWS."""
-    environment = without_aws(dict(os.environ)) | local_environment(endpoint) | {"HEADRACE_STAGE": "local"}
-    os.environ.clear()
-    os.environ.update(environment)
-    make_key = importlib.import_module("infra.keys").make_key
-    return {name: make_key("local", *key) for name, key in KEYS.items()}
+def make_tokens(cloud: Cloud) -> dict[str, str]:
+    """One key for each name."""
+    cloud.bind_this_process()
+    return {name: make_key(cloud.stage, *key) for name, key in KEYS.items()}

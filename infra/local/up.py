@@ -70,14 +70,14 @@ def _start_emulators(emulators: list[Emulator]) -> list[Started]:
 
 
 def _deploy(stack: Stack) -> Stack:
-    code = fingerprint()
+    code, cloud = fingerprint(), Cloud("local", stack["aws_endpoint"])
     _set_openai(stack)
     with _step("deploying"):
-        deployment = deploy(Cloud("local", stack["aws_endpoint"]))
+        deployment = deploy(cloud)
     stack = stack | _addresses(stack["aws_endpoint"], deployment) | {"code": code}
     with _step("waiting for the API"):
         _wait_until_healthy(stack["api_url"])
-    stack["tokens"] = stack.get("tokens") or make_tokens(stack["aws_endpoint"])
+    stack["tokens"] = stack.get("tokens") or make_tokens(cloud)
     stack_file.write(stack)
     return stack
 
@@ -90,12 +90,15 @@ def _addresses(endpoint: str, deployment: Deployment) -> dict[str, str]:
 
 
 def _set_openai(stack: Stack) -> None:
+    put_openai_credentials(Cloud("local", stack["aws_endpoint"]), openai_credentials(stack["openai_url"]))
+
+
+def openai_credentials(llmock_url: str) -> dict[str, str]:
     """The user's own key if there is one in the environment, else llmock."""
-    credentials = {"api_key": "sk-llmock", "base_url": f"{stack['openai_url']}/v1"}
     if os.environ.get("OPENAI_API_KEY"):
         own = {"api_key": os.environ["OPENAI_API_KEY"], "base_url": os.environ.get("OPENAI_BASE_URL", "")}
-        credentials = {name: value for name, value in own.items() if value}
-    put_openai_credentials(Cloud("local", stack["aws_endpoint"]), credentials)
+        return {name: value for name, value in own.items() if value}
+    return {"api_key": "sk-llmock", "base_url": f"{llmock_url}/v1"}
 
 
 def _is_healthy(stack: Stack) -> bool:

@@ -1,0 +1,103 @@
+"""Chalice's configuration and the policies beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from chalicelib.domain import lanes
+from infra import chalice_config
+from infra.chalice_config import ROOT
+from infra.naming import STAGES
+from infra.policies import KINDS, policy
+
+SERVICES = {"dynamodb", "execute-api", "logs", "s3", "secretsmanager", "sqs"}
+
+
+def stage_block(stage: str) -> dict[str, Any]:
+    block: dict[str, Any] = chalice_config.config()["stages"][stage]
+    return block
+
+
+def statements() -> list[tuple[str, str, dict[str, Any]]]:
+    return [(stage, kind, statement) for stage in STAGES for kind in KINDS for statement in policy(kind, stage)["Statement"]]
+
+
+def test_the_files_are_what_the_code_generates() -> None:
+    """`python -m infra chalice-files` brings them up to date."""
+    outdated = [path.name for path, text in chalice_config.files().items() if not path.exists() or path.read_text() != text]
+
+    assert outdated == []
+
+
+def test_there_are_no_other_policies() -> None:
+    assert set((chalice_config.CHALICE_FOLDER / "policies").iterdir()) < set(chalice_config.files())
+
+
+def test_no_setting_stands_where_chalice_ignores_it() -> None:
+    """`environment_variables` under a top-level `lambda_functions` have no effect in Chalice 1.34."""
+    assert "lambda_functions" not in chalice_config.config()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_knows_its_name(stage: str) -> None:
+    assert stage_block(stage)["environment_variables"]["HEADRACE_STAGE"] == stage
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("lane", list(lanes.LANES))
+def test_every_lane_has_a_worker_as_long_and_as_large_as_the_lanes_say(stage: str, lane: str) -> None:
+    worker = stage_block(stage)["lambda_functions"][f"worker_{lane}"]
+
+    assert (worker["lambda_timeout"], worker["lambda_memory_size"]) == (lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY)
+
+
+def test_the_laptop_names_no_architecture() -> None:
+    """Its layer is built for the machine that runs it."""
+    assert {stage: stage_block(stage).get("lambda_architecture") for stage in STAGES} == {
+        "local": None,
+        "dev": "arm64",
+        "prod": "arm64",
+    }
+
+
+def test_the_configured_functions_are_those_of_the_app() -> None:
+    """A name that Chalice does not know would leave its function with 128 MB and no permission, and no warning."""
+    script = (
+        "import json; from app import app; from chalice.app import Chalice\n"
+        "names = [handler.name for handler in app.pure_lambda_functions + app.event_sources]\n"
+        "names += [handler.name for handler in app.websocket_handlers.values()]\n"
+        "print(json.dumps(names))"
+    )
+    environment = os.environ | {"HEADRACE_STAGE": "dev", "PYTHONPATH": str(ROOT), "AWS_DEFAULT_REGION": "us-east-1"}
+
+    output = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+
+    assert {*json.loads(output.stdout), "api_handler"} == {function.name for function in chalice_config.FUNCTIONS}
+
+
+@pytest.mark.parametrize(("stage", "kind", "statement"), statements())
+def test_a_permission_names_its_actions_and_the_stage_it_is_for(stage: str, kind: str, statement: dict[str, Any]) -> None:
+    assert all("*" not in action and action.split(":")[0] in SERVICES for action in statement["Action"])
+    if statement["Sid"] != "WatchersSockets":  # an API's id is known only after its deployment
+        assert all(f"headrace-{stage}" in resource or f"headrace/{stage}/" in resource for resource in statement["Resource"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_workers_read_the_openai_key(stage: str) -> None:
+    readers = {kind for kind in KINDS if "secretsmanager:GetSecretValue" in json.dumps(policy(kind, stage))}
+
+    assert readers == {"worker"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_function_scans_or_changes_accounts(stage: str) -> None:
+    for kind in KINDS:
+        assert "dynamodb:Scan" not in json.dumps(policy(kind, stage))
+        accounts = [statement for statement in policy(kind, stage)["Statement"] if statement["Sid"] == "Accounts"]
+        assert all(not action.endswith(("PutItem", "UpdateItem", "DeleteItem")) for one in accounts for action in one["Action"])

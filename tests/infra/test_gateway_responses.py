@@ -1,0 +1,106 @@
+"""What API Gateway says by itself has the shape that every other answer has."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from infra.cloud import Cloud
+from infra.gateway_responses import ANSWERS, set_gateway_responses
+from infra.naming import openai_secret_name
+from infra.openai_key import ensure_openai_secret, put_openai_credentials
+
+
+class RecordingCloud(Cloud):
+    """A cloud whose clients note what they are asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__("dev")
+        object.__setattr__(self, "calls", [])
+
+    calls: list[tuple[str, dict[str, Any]]]
+
+    def client(self, service: str) -> Any:
+        calls = self.calls
+
+        class Client:
+            def __getattr__(self, name: str) -> Any:
+                return lambda **arguments: calls.append((name, arguments))
+
+        return Client()
+
+
+def responses(origins: str) -> dict[str, dict[str, Any]]:
+    cloud = RecordingCloud()
+    set_gateway_responses(cloud, "api1", origins)
+    return {arguments["responseType"]: arguments for name, arguments in cloud.calls if name == "put_gateway_response"}
+
+
+@pytest.mark.parametrize("response_type", list(ANSWERS))
+def test_every_answer_has_the_error_shape(response_type: str) -> None:
+    body = json.loads(responses("")[response_type]["responseTemplates"]["application/json"])
+
+    assert body["success"] is False
+    assert set(body["error"]) == {"code", "message", "request_id", "details"}
+    assert body["error"]["request_id"] == "$context.requestId"
+
+
+def test_an_unknown_route_is_404_and_says_nothing_about_the_request() -> None:
+    answer = responses("")["MISSING_AUTHENTICATION_TOKEN"]
+
+    assert answer["statusCode"] == "404"
+    assert "$context.error" not in answer["responseTemplates"]["application/json"]
+
+
+@pytest.mark.parametrize(
+    ("origins", "header"),
+    [
+        ("", None),  # browsers elsewhere are not invited
+        ("https://a.example", "'https://a.example'"),
+        ("https://a.example, https://b.example", "'*'"),  # cannot be chosen here; the answers hold no data
+        ("*", "'*'"),
+    ],
+)
+def test_browsers_may_read_the_errors_where_they_may_read_the_rest(origins: str, header: str | None) -> None:
+    parameters = responses(origins)["THROTTLED"]["responseParameters"]
+
+    assert parameters.get("gatewayresponse.header.Access-Control-Allow-Origin") == header
+    assert parameters["gatewayresponse.header.Headrace-Version"] == "'1'"
+
+
+def test_the_stage_is_deployed_again_afterwards() -> None:
+    """A deployment holds a copy of the gateway responses."""
+    cloud = RecordingCloud()
+
+    set_gateway_responses(cloud, "api1", "")
+
+    assert cloud.calls[-1][0] == "create_deployment"
+    assert cloud.calls[-1][1]["stageName"] == "api"
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        yield Cloud("dev")
+
+
+def stored(stage: str) -> dict[str, str]:
+    value: dict[str, str] = json.loads(boto3.client("secretsmanager").get_secret_value(SecretId=openai_secret_name(stage))["SecretString"])
+    return value
+
+
+def test_a_new_stage_gets_an_empty_openai_secret(aws: Cloud) -> None:
+    assert ensure_openai_secret(aws) is False
+    assert stored("dev") == {"api_key": ""}
+
+
+def test_a_deployment_keeps_the_openai_key(aws: Cloud) -> None:
+    put_openai_credentials(aws, {"api_key": "sk-1"})
+
+    assert ensure_openai_secret(aws) is True
+    assert stored("dev") == {"api_key": "sk-1"}

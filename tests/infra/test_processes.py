@@ -1,0 +1,85 @@
+"""Only what was started here is ended, and all of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local.processes import Started, end, start
+
+PARENT = """
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Started]:
+    """A process with one child."""
+    process = start("parent", [sys.executable, "-c", PARENT], dict(os.environ), tmp_path, tmp_path / "log")
+    yield process
+    end([process])
+
+
+def child_of(tmp_path: Path) -> psutil.Process:
+    """The child, once its parent told of it."""
+    for _ in range(200):
+        text = (tmp_path / "log").read_text()
+        if text.endswith("\n"):
+            return psutil.Process(int(text))
+        time.sleep(0.05)
+    raise AssertionError("no child")
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_ending_a_process_ends_what_it_spawned(started: Started, tmp_path: Path) -> None:
+    child = child_of(tmp_path)
+
+    ended = end([started])
+
+    assert ended == 2
+    assert not started.alive()
+    assert gone(child)
+
+
+def test_what_a_dead_process_left_behind_is_ended(started: Started, tmp_path: Path) -> None:
+    child = child_of(tmp_path)
+    os.kill(started.pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(started.pid)], timeout=5)
+
+    end([started])
+
+    assert gone(child)
+
+
+def test_a_process_that_ignores_requests_is_made_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.local.processes.GRACE", 0.3)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    process = start("deaf", [sys.executable, "-c", deaf], dict(os.environ), tmp_path, tmp_path / "log")
+    while not (tmp_path / "log").read_text():
+        time.sleep(0.02)
+
+    end([process])
+
+    assert not process.alive()
+
+
+def test_a_process_that_got_an_old_pid_is_left_alone(started: Started) -> None:
+    """The system reuses pids: same pid, other start."""
+    stranger = replace(started, began=started.began - 3600)
+
+    assert not stranger.alive()
+    assert end([stranger]) == 0
+    assert started.alive()

@@ -1,0 +1,126 @@
+"""What CloudFormation makes of the declared tables and lanes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import boto3
+import pytest
+from cfnlint.api import lint
+from moto import mock_aws
+
+from chalicelib.domain import lanes
+from infra.naming import STAGES
+from infra.tables import TABLES, create_table_arguments
+from infra.template import template
+
+LANES = list(lanes.LANES)
+
+
+def resources(stage: str, kind: str) -> dict[str, dict[str, Any]]:
+    """The properties of all resources of a type, by logical name."""
+    found = template(stage)["Resources"].items()
+    return {name: resource["Properties"] for name, resource in found if resource["Type"] == kind}
+
+
+def queues(stage: str) -> dict[str, dict[str, Any]]:
+    return {queue["QueueName"]: queue for queue in resources(stage, "AWS::SQS::Queue").values()}
+
+
+def tables(stage: str) -> dict[str, dict[str, Any]]:
+    return {table["TableName"]: table for table in resources(stage, "AWS::DynamoDB::Table").values()}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_cfn_lint_has_nothing_to_say(stage: str) -> None:
+    assert [str(match) for match in lint(json.dumps(template(stage)), regions=["us-east-1"])] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("lane", LANES)
+def test_every_lane_has_a_queue_that_sets_dead_letters_aside(stage: str, lane: str) -> None:
+    queue = queues(stage)[lanes.queue_name(stage, lane)]
+
+    dead_name = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
+
+    assert resources(stage, "AWS::SQS::Queue")[dead_name]["QueueName"] == lanes.dead_letter_queue_name(stage, lane)
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == lanes.MAX_RECEIVE_COUNT
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_but_the_lanes_has_a_queue(stage: str) -> None:
+    assert len(queues(stage)) == 2 * len(LANES)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_message_stays_invisible_for_as_long_as_a_worker_may_run(lane: str) -> None:
+    """AWS refuses an event source whose queue shows messages again before the function's timeout."""
+    assert queues("prod")[lanes.queue_name("prod", lane)]["VisibilityTimeout"] > lanes.WORKER_TIMEOUT
+
+
+def test_only_the_jobs_table_has_a_stream() -> None:
+    streams = {name: table["StreamSpecification"] for name, table in tables("prod").items() if "StreamSpecification" in table}
+
+    assert streams == {"headrace-prod-jobs": {"StreamViewType": "NEW_AND_OLD_IMAGES"}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "protected"),
+    [
+        ("local", set()),  # `make down` throws everything away
+        ("dev", {"headrace-dev-accounts"}),  # keys that people were given
+        ("prod", {"headrace-prod-jobs", "headrace-prod-pages", "headrace-prod-live", "headrace-prod-accounts"}),
+    ],
+)
+def test_protected_tables_survive_the_stack(stage: str, protected: set[str]) -> None:
+    kept = {
+        resource["Properties"]["TableName"]
+        for resource in template(stage)["Resources"].values()
+        if resource["Type"] == "AWS::DynamoDB::Table" and resource["DeletionPolicy"] == "Retain"
+    }
+
+    assert kept == protected
+    assert {name for name, table in tables(stage).items() if table["DeletionProtectionEnabled"]} == protected
+
+
+@pytest.mark.parametrize(
+    ("table", "stages"),
+    [
+        ("jobs", {"local", "dev", "prod"}),
+        ("pages", {"prod"}),  # large and append-only; its backup costs the most
+        ("live", set()),  # what may vanish
+        ("accounts", {"local", "dev", "prod"}),
+    ],
+)
+def test_point_in_time_recovery(table: str, stages: set[str]) -> None:
+    recoverable = {
+        stage
+        for stage in STAGES
+        if tables(stage)[f"headrace-{stage}-{table}"]["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+    }
+
+    assert recoverable == stages
+
+
+def test_the_bucket_is_private_encrypted_and_forgets() -> None:
+    bucket = next(iter(resources("prod", "AWS::S3::Bucket").values()))
+
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    rule = bucket["LifecycleConfiguration"]["Rules"][0]
+    assert rule["ExpirationInDays"] > 90
+    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
+
+
+def test_the_same_tables_can_be_made_by_boto3() -> None:
+    """Contract tests make their tables this way."""
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="us-east-1")
+
+        for table in TABLES:
+            client.create_table(**create_table_arguments(table, "dev"))
+
+        jobs = client.describe_table(TableName="headrace-dev-jobs")["Table"]
+    assert {index["IndexName"] for index in jobs["GlobalSecondaryIndexes"]} == {"by_tenant", "by_user", "by_state", "due"}
+    assert jobs["LatestStreamArn"]
