@@ -159,8 +159,8 @@ class Watchers(Protocol):
     def of(self, job_id: str) -> list[Watcher]:
         """Everybody who watches, read consistently."""
 
-    def ask_cancel(self, job_id: str, ttl: int) -> None:
-        """Tell the worker, which looks here once a second, to stop."""
+    def ask_cancel(self, job_id: str, generation: int, ttl: int) -> None:
+        """Tell the worker of this generation, which looks here once a second, to stop."""
 
     def note_reader(self, job_id: str, until: Ms) -> None:
         """Tell the worker that somebody reads the log."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from pynamodb.attributes import BooleanAttribute, UnicodeAttribute
+from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.update import Action
 from ulid import ULID
 
@@ -38,7 +38,7 @@ class ControlItem(Item):
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     bell = UnicodeAttribute(null=True)
-    cancel = BooleanAttribute(null=True)
+    cancel = IntAttribute(null=True)
     read_until = IntAttribute(null=True, attr_name="r")
     ttl = IntAttribute()
 
@@ -75,15 +75,15 @@ class DynamoWatchers:
         rows = self._watchers.query(job_id, self._watchers.sk.startswith(PREFIX), consistent_read=True)
         return [_watcher_of(item) for item in rows]
 
-    def ask_cancel(self, job_id: str, ttl: int) -> None:
-        self._set(job_id, ttl, self._controls.cancel.set(True))
+    def ask_cancel(self, job_id: str, generation: int, ttl: int) -> None:
+        self._set(job_id, ttl, self._controls.cancel.set(generation))
 
     def note_reader(self, job_id: str, until: Ms) -> None:
         self._set(job_id, (until + CONNECTION_LASTS_MS) // 1000 + ROW_LASTS, self._controls.read_until.set(until))
 
     def controls(self, job_ids: Sequence[str]) -> dict[str, Control]:
         rows = dynamo.get_together(self._controls, ((job_id, CONTROL) for job_id in job_ids))
-        return {row.id: Control(bell=row.bell or "", cancel=bool(row.cancel), read_until=row.read_until or 0) for row in rows}
+        return {row.id: Control(bell=row.bell or "", cancel=row.cancel or 0, read_until=row.read_until or 0) for row in rows}
 
     def _set(self, job_id: str, ttl: int, action: Action) -> None:
         """Each sets the row's end anew, always beyond what the others need: a worker looks at it for a quarter of an hour at most."""

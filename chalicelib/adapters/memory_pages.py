@@ -97,9 +97,9 @@ class MemoryWatchers:
             watchers = self._watchers.get(job_id, {})
             return [watchers[connection] for connection in sorted(watchers)]
 
-    def ask_cancel(self, job_id: str, ttl: int) -> None:
+    def ask_cancel(self, job_id: str, generation: int, ttl: int) -> None:
         with self._lock:
-            self._controls[job_id] = replace(self._control(job_id), cancel=True)
+            self._controls[job_id] = replace(self._control(job_id), cancel=generation)
 
     def note_reader(self, job_id: str, until: Ms) -> None:
         with self._lock:

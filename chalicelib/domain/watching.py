@@ -39,13 +39,14 @@ class Watcher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """What a worker looks at once a second: `bell` changes whenever the watchers do; `cancel` asks it to stop.
+    """What a worker looks at once a second: `bell` changes whenever the watchers do; `cancel` is the generation
+    that is asked to stop, so that an old wish does not stop a new run.
 
     `read_until` says until when somebody reads the table (SSE, polling), so that chunks are written more often.
     """
 
     bell: str = ""
-    cancel: bool = False
+    cancel: int = 0
     read_until: Ms = 0
 
 

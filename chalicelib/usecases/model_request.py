@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chalicelib.domain.body import Body
+from chalicelib.domain.body import Body, Config
 from chalicelib.domain.errors import OutputInvalid
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.schema import problems
@@ -13,13 +13,13 @@ from chalicelib.ports import ModelRequest
 
 
 def model_request(body: Body, kind: JobType) -> ModelRequest:
-    """The request of one attempt: the type's instructions, or the caller's own system prompt in their place."""
+    """The request of one attempt."""
     config = body.config
     schema = _schema(body, kind)
     return ModelRequest(
         model=config.model,
         prompt=body.prompt,
-        instructions=config.system_prompt or kind.instructions,
+        instructions=instructions(body.config, kind),
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         schema=schema,
@@ -40,13 +40,20 @@ def parsed_output(text: str, body: Body, kind: JobType) -> Any:
         return None
     try:
         value = json.loads(text)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise OutputInvalid("The answer is not JSON; the raw text is kept.") from exc
-    wrong = problems(schema["schema"], value) if schema else ()
+    wrong = problems(schema["schema"] if schema else {}, value)
     if wrong:
         places = "; ".join(f"{detail.path or 'the answer'} {detail.message}" for detail in wrong[:3])
         raise OutputInvalid(f"The answer does not fit its schema: {places}. The raw text is kept.")
     return value
+
+
+def instructions(config: Config, kind: JobType) -> str:
+    """The caller's system prompt; behind the type's own where an answer has a form, because that would be lost with them."""
+    if config.system_prompt is None:
+        return kind.instructions
+    return f"{kind.instructions}\n\n{config.system_prompt}" if kind.response_schema else config.system_prompt
 
 
 def _schema(body: Body, kind: JobType) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ from chalicelib.domain.estimate import Estimate, estimate
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.lanes import LANES
-from chalicelib.domain.schema import problems
+from chalicelib.domain.schema import problems, schema_problems
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.text import whole
 from chalicelib.ports import Prices
+from chalicelib.usecases.model_request import instructions
 
 MAX_PROMPT_BYTES = 1_000_000
 
@@ -38,7 +40,11 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
         JobTypeNotFound: there is no such type.
     """
     kind = job_type(submission.job_type)
-    wrong = [*problems(kind.options_schema, submission.options, "options"), *_content_problems(kind, submission)]
+    wrong = [
+        *problems(kind.options_schema, submission.options, "options"),
+        *_content_problems(kind, submission),
+        *_format_problems(submission.config.get("response_format")),
+    ]
     if submission.user not in (None, caller.user) and caller.role < Role.OPERATOR:
         wrong.append(Detail("user", "only an operator may submit on behalf of somebody else"))
     if wrong:
@@ -59,7 +65,7 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
         body=body,
         estimate=estimate(
             prompt=body.prompt,
-            instructions=config.system_prompt or kind.instructions,
+            instructions=instructions(config, kind) + json.dumps(kind.response_schema or ""),
             typical_tokens=kind.typical_tokens,
             max_tokens=config.max_tokens,
             max_attempts=config.max_attempts,
@@ -87,6 +93,14 @@ def _content_problems(kind: JobType, submission: Submission) -> list[Detail]:
     if submission.prompt is None or not submission.prompt.strip():
         return [Detail("prompt", "is required and must not be empty")]
     return []
+
+
+def _format_problems(asked: Any) -> tuple[Detail, ...]:
+    """A schema that cannot be one is refused before an attempt is paid for."""
+    if not isinstance(asked, dict):
+        return ()
+    inner = asked.get("json_schema", asked)
+    return schema_problems(inner["schema"], "config.response_format.schema")
 
 
 def _prompt(kind: JobType, submission: Submission) -> str:

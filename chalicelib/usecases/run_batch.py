@@ -144,7 +144,7 @@ class _Batch:
         for job_id, control in controls.items():
             run = running[job_id]
             run.attempt.watched_until = control.read_until
-            if control.cancel:
+            if control.cancel == run.attempt.generation:
                 run.attempt.cancelled.set()
             if control.bell:
                 await run.audience.hear(control.bell)

@@ -22,6 +22,8 @@ from chalicelib.usecases.keep_log import keep_log
 from chalicelib.usecases.model_request import model_request, parsed_output
 from chalicelib.usecases.usage import cost_of, counted
 
+LONGEST_MESSAGE = 300  # it is part of the head, which is written whole at every change
+
 
 async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str) -> Attempt | None:
     """Take the job, and what it asks for. None: somebody else has it, or it has ended: the wake-up is dropped without harm."""
@@ -94,8 +96,7 @@ class JobRun:
         ended: Ended | None = None
         try:
             async with asyncio.timeout(attempt.body.config.timeout), engine.provider.stream(request) as events:
-                if len(attempt.kind.stages) > 1 and attempt.kind.stages[1] != attempt.kind.streaming_stage:
-                    attempt.enter(attempt.kind.stages[1], engine.clock.now())
+                attempt.enter(attempt.kind.stages[1], engine.clock.now())
                 async for event in events:
                     if isinstance(event, Delta):
                         attempt.refused = attempt.refused or event.refusal
@@ -172,7 +173,8 @@ class JobRun:
         if job.status is Status.RETRYING:
             delay = max(0, (job.due_at or 0) - engine.clock.now()) / 1000
             await engine.offload(engine.queues.send, job.lane, WakeUp(job.id, job.generation), job.tenant, min(900, round(delay + 0.5)))
-        attempt.tracker.end(engine.clock.now())
+        if job.status in (Status.COMPLETED, Status.INCOMPLETE):
+            attempt.tracker.end(engine.clock.now())
         attempt.conclude(job, frames.state(job, engine.clock.now()))
         await self.audience.refresh()
         engine.log(
@@ -203,7 +205,7 @@ def _error(failure: AttemptFailed, job: Job) -> JobError:
         code=failure.code,
         error_class=failure.error_class,
         retryable=failure.retryable,
-        message=failure.message,
+        message=failure.message[:LONGEST_MESSAGE],
         suggestion=failure.suggestion,
         attempt=job.attempt,
         provider_status=failure.provider_status,

@@ -6,6 +6,7 @@ from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.job import Nano, Usage
 from chalicelib.ports import Ended, Prices
 from chalicelib.usecases.attempt import Attempt
+from chalicelib.usecases.model_request import instructions
 
 
 def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
@@ -14,8 +15,8 @@ def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
         return ended.usage
     if attempt.first_token_at is None:
         return None
-    instructions = attempt.body.config.system_prompt or attempt.kind.instructions
-    return Usage(input=tokens(attempt.body.prompt) + tokens(instructions) + REQUEST_TOKENS, output=attempt.received, estimated=True)
+    given = tokens(attempt.body.prompt) + tokens(instructions(attempt.body.config, attempt.kind))
+    return Usage(input=given + REQUEST_TOKENS, output=attempt.received, estimated=True)
 
 
 def cost_of(prices: Prices, model: str, usage: Usage | None) -> Nano | None:

@@ -53,7 +53,7 @@ def connected(gallery: Gallery, connection_id: str) -> Connection:
         Unauthenticated: its key has been revoked or has expired meanwhile.
     """
     connection = gallery.connections.get(connection_id)
-    if connection is None:
+    if connection is None or gallery.clock.now() >= connection.expires_at:
         raise NotFound("This connection is not known here. Connect again.")
     if gallery.caller_by_hash(connection.caller.key_hash) is None:
         raise Unauthenticated
@@ -121,7 +121,9 @@ def announce(gallery: Gallery, job: Job) -> int:
     """Tell everybody who watches how the record stands, once more: the worker may have died before it could. How many were told."""
     state = frames.state(job, gallery.clock.now())
     told = 0
-    for watcher in gallery.watchers.of(job.id) if state else ():
+    now = gallery.clock.now()
+    watchers = [watcher for watcher in gallery.watchers.of(job.id) if watcher.expires_at > now] if state else []
+    for watcher in watchers:
         try:
             _post(gallery, watcher, state or {})
             told += 1

@@ -69,15 +69,15 @@ def test_removing_nobody(stores: Any) -> None:
 def test_each_control_is_set_on_its_own(stores: Any) -> None:
     """Asking to cancel, reading and subscribing do not undo each other, in any order."""
     job_id = new_id()
-    stores.watchers.ask_cancel(job_id, NOW // 1000 + 9)
-    stores.watchers.ask_cancel(job_id, NOW // 1000 + 9)
+    stores.watchers.ask_cancel(job_id, 3, NOW // 1000 + 9)
+    stores.watchers.ask_cancel(job_id, 3, NOW // 1000 + 9)
     stores.watchers.note_reader(job_id, NOW + 5_000)
     stores.watchers.note_reader(job_id, NOW + 4_000)
     stores.watchers.add(watcher(job_id))
 
     found = control(stores, job_id)
 
-    assert (found.cancel, found.read_until, bool(found.bell)) == (True, NOW + 4_000, True)
+    assert (found.cancel, found.read_until, bool(found.bell)) == (3, NOW + 4_000, True)
 
 
 def test_the_controls_of_many_jobs(stores: Any) -> None:

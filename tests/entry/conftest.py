@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from chalicelib import wiring
+from tests.kit.http import Api
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    """`app.py` with everything outside in memory."""
+    made = Api()
+    yield made
+    wiring.use(None)

@@ -1,0 +1,327 @@
+"""`/jobs` through `app.py`, with events as API Gateway makes them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.job import Status
+from tests.kit.http import Api
+
+
+def details(reply: Any) -> dict[str, str]:
+    return {detail["path"]: detail["message"] for detail in reply.json["error"]["details"]}
+
+
+def test_a_submission_is_answered_in_one_round_trip(api: Api) -> None:
+    """202 with everything that a client needs next, and one wake-up in the lane's queue for the tenant."""
+    reply = api.call("POST", "/jobs", {"prompt": "Audit this.", "job_type": "general", "config": {"priority": "high"}, "ticket": True})
+
+    assert reply.status == 202
+    body = reply.json
+    assert body["success"] is True
+    assert (body["status"], body["queue"], body["queue_position"]) == ("queued", "general:high", 1)
+    assert body["links"]["stream"] == f"/jobs/{body['job_id']}/stream"
+    assert body["links"]["websocket"] == "wss://ws.example/api"
+    assert float(body["max_cost"]) > float(body["estimated_cost"]) > 0
+    assert body["currency"] == "USD"
+    assert body["config"]["model"] == "gpt-4o-mini"
+    assert body["ticket"].startswith("hrt_")
+    [message] = api.twins.queues.messages["high"]
+    assert (json.loads(message.body), message.tenant) == ({"job_id": body["job_id"], "generation": 1}, "acme")
+    assert reply.headers["headrace-version"] == "1"
+    assert reply.headers["x-request-id"] == "request-1"
+    assert reply.headers["ratelimit-policy"] == '"key";q=600;w=60'
+
+
+def test_every_wrong_field_is_named_at_once(api: Api) -> None:
+    """One answer says all that is wrong, with the nearest name for what is not known."""
+    reply = api.call(
+        "POST",
+        "/jobs",
+        {"promt": "x", "config": {"temperature": "hot", "max_tokens": 1}, "tags": [1], "priority": "soon", "depends_on": ["job_1"]},
+    )
+
+    assert reply.status == 400
+    assert reply.json["success"] is False
+    assert reply.json["error"]["code"] == "invalid_request"
+    wrong = details(reply)
+    assert {"promt", "config.temperature", "config.max_tokens", "tags.0", "priority", "depends_on"} <= set(wrong)
+    assert "prompt" in wrong["promt"]
+    assert "not available" in wrong["depends_on"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "{",
+        "[]",
+        '"text"',
+        "null",
+        "\ufeff{}",
+        '{"prompt": NaN}',
+        "[" * 100_000,
+        '{"prompt": "\\ud800"}',
+        '{"prompt": {"a": 1}}',
+        '{"prompt": "  "}',
+    ],
+    ids=["cut", "list", "string", "null", "bom", "nan", "deep", "lone surrogate", "object", "blank"],
+)
+def test_garbage_is_answered_and_nothing_is_made(api: Api, raw: str) -> None:
+    """Whatever is sent, the answer is in our shape, and never a trace of the inside."""
+    reply = api.call("POST", "/jobs", raw=raw)
+
+    assert reply.status in (400, 202)
+    if reply.status == 400:
+        assert reply.json["error"]["code"] == "invalid_request"
+        assert not api.twins.jobs.heads
+    assert "Traceback" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"prompt": "x", "type": "general", "job_type": "security_analysis"}, "type"),
+        ({"prompt": "x", "priority": "low", "config": {"priority": "high"}}, "priority"),
+        ({"prompt": "x", "metadata": {"a": "b" * 17_000}}, "metadata"),
+        ({"prompt": "x", "expires_at": "yesterday"}, "expires_at"),
+        ({"prompt": "x", "user": "somebody-else"}, "user"),
+        ({"prompt": "x" * 1_000_001}, "prompt"),
+        ({"prompt": "x", "input": {}}, "input"),
+        ({"prompt": "x", "options": {"unheard_of": 1}}, "options.unheard_of"),
+        ({"prompt": "x", "config": {"response_format": {"type": "json_schema", "schema": {"type": "nonsense"}}}}, "config.response_format"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(api: Api, body: dict[str, Any], path: str) -> None:
+    """Aliases that differ, limits, and rights are all named by their path."""
+    reply = api.call("POST", "/jobs", body)
+
+    assert reply.status == 400
+    assert any(name.startswith(path) for name in details(reply))
+
+
+def test_aliases_that_agree_are_fine(api: Api) -> None:
+    """`type` is `job_type`, and `priority` is `config.priority`."""
+    body = {"prompt": "x", "type": "general", "job_type": "general", "priority": "low", "config": {"priority": "low"}}
+
+    assert api.call("POST", "/jobs", body).json["queue"] == "general:low"
+
+
+def test_an_unknown_type_says_which_is_near(api: Api) -> None:
+    reply = api.call("POST", "/jobs", {"prompt": "x", "job_type": "security_analysys"})
+
+    assert (reply.status, reply.json["error"]["code"]) == (404, "job_type_not_found")
+    assert "security_analysis" in reply.json["error"]["message"]
+
+
+def test_a_repeated_submission_answers_the_first_one(api: Api) -> None:
+    """The same key and body make one job; the replay says that it is one. Another body is a conflict, another tenant's key is its own."""
+    body = {"prompt": "once"}
+    first = api.call("POST", "/jobs", body, idempotency_key="k1")
+    again = api.call("POST", "/jobs", body, idempotency_key="k1")
+    other_body = api.call("POST", "/jobs", {"prompt": "twice"}, idempotency_key="k1")
+    other_tenant = api.call("POST", "/jobs", body, "stranger", idempotency_key="k1")
+
+    assert again.json == first.json
+    assert again.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    assert (other_body.status, other_body.json["error"]["code"]) == (409, "idempotency_conflict")
+    assert other_tenant.json["job_id"] != first.json["job_id"]
+    assert len(api.twins.jobs.heads) == 2
+    assert api.call("POST", "/jobs", body, idempotency_key="k" * 256).status == 400
+
+
+def test_a_refused_request_is_not_remembered(api: Api) -> None:
+    """A key that came with an invalid request is free for the corrected one."""
+    assert api.call("POST", "/jobs", {"prompt": ""}, idempotency_key="k2").status == 400
+    assert api.call("POST", "/jobs", {"prompt": "now right"}, idempotency_key="k2").status == 202
+
+
+def test_a_dedupe_key_finds_the_job_that_runs(api: Api) -> None:
+    """While a job with the same dedupe key is unfinished it is answered; once it has ended a new one is made."""
+    first = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "story:1"})
+    second = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "story:1"})
+    api.call("DELETE", f"/jobs/{first.json['job_id']}")
+    third = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "story:1"})
+
+    assert second.json["job_id"] == first.json["job_id"]
+    assert second.json["deduplicated"] is True
+    assert third.json["job_id"] != first.json["job_id"]
+
+
+def test_an_estimate_creates_nothing(api: Api) -> None:
+    reply = api.call("POST", "/jobs/estimate", {"prompt": "x" * 1000, "job_type": "security_analysis"})
+
+    assert reply.status == 200
+    assert float(reply.json["max_cost"]) > float(reply.json["estimated_cost"]) > 0
+    assert not api.twins.jobs.heads
+
+
+def test_an_unknown_price_is_null(api: Api) -> None:
+    """`null` is unknown, never missing."""
+    reply = api.call("POST", "/jobs/estimate", {"prompt": "x", "config": {"model": "some-model-of-tomorrow"}})
+
+    assert reply.json["estimated_cost"] is None
+    assert reply.json["max_cost"] is None
+
+
+@pytest.mark.parametrize("token", [None, "nonsense", ""])
+def test_without_a_valid_key_nothing_is_said(api: Api, token: str | None) -> None:
+    assert api.call("GET", "/jobs", token=token).status == 401
+
+
+def test_another_tenants_job_is_not_there(api: Api) -> None:
+    """Every route answers a stranger as if the job did not exist, and a colleague who is a user too; the operator sees it."""
+    job_id = api.submit()
+    routes = [("GET", suffix) for suffix in ("", "/status", "/progress", "/progress-history", "/text", "/result", "/attempts", "/stream")]
+    routes += [("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry")]
+
+    for method, suffix in routes:
+        for token in ("stranger", "colleague"):
+            reply = api.call(method, f"/jobs/{job_id}{suffix}", {} if method == "POST" else None, token)
+            assert (reply.status, reply.json["error"]["code"]) == (404, "job_not_found"), (method, suffix, token)
+    assert api.call("GET", f"/jobs/{job_id}", token="operator").status == 200
+    assert api.twins.jobs.heads[job_id].status is Status.QUEUED
+
+
+def test_a_viewer_sees_statuses_and_no_content(api: Api) -> None:
+    """Statuses are there; what people or models wrote is null or refused."""
+    job_id = api.submit(metadata={"secret": "plan"}, dedupe_key="secret:key")
+
+    record = api.call("GET", f"/jobs/{job_id}?include=prompt", token="viewer")
+
+    assert record.json["status"] == "queued"
+    assert [record.json[name] for name in ("metadata", "config", "prompt", "dedupe_key")] == [None] * 4
+    assert "secret" not in record.text
+    for suffix in ("/text", "/result", "/stream", "/attempts"):
+        assert api.call("GET", f"/jobs/{job_id}{suffix}", token="viewer").status == 403
+    assert api.call("POST", "/jobs", {"prompt": "x"}, "viewer").status == 403
+    assert api.call("DELETE", f"/jobs/{job_id}", token="viewer").status == 403
+
+
+def test_a_record_has_its_content_on_request(api: Api) -> None:
+    job_id = api.submit(metadata={"a": 1}, tags=["x", "x", "y"])
+
+    plain, full = api.call("GET", f"/jobs/{job_id}"), api.call("GET", f"/jobs/{job_id}?include=prompt")
+
+    assert "prompt" not in plain.json
+    assert full.json["prompt"] == "Say hello."
+    assert (plain.json["metadata"], plain.json["tags"]) == ({"a": 1}, ["x", "y"])
+    assert plain.json["created_at"].endswith("Z")
+
+
+def test_an_unchanged_record_is_304(api: Api) -> None:
+    """ETag and If-None-Match; with `wait` the request is held for a change."""
+    job_id = api.submit()
+    for suffix in ("", "/status", "/progress"):
+        tag = api.call("GET", f"/jobs/{job_id}{suffix}").headers["etag"]
+        again = api.call("GET", f"/jobs/{job_id}{suffix}", if_none_match=tag)
+        assert (again.status, again.text, again.headers["etag"]) == (304, "", tag)
+    before = api.twins.clock.now()
+    held = api.call("GET", f"/jobs/{job_id}/status?wait=10", if_none_match=tag)
+    assert held.status == 304
+    assert 10_000 <= api.twins.clock.now() - before <= 11_000
+
+
+def test_a_queued_job_is_cancelled_at_once(api: Api) -> None:
+    """200 and terminal; asking again is harmless; a job that has ended can be retried as a new run."""
+    job_id = api.submit()
+
+    first, second = api.call("DELETE", f"/jobs/{job_id}"), api.call("POST", f"/jobs/{job_id}/cancel")
+    assert (first.status, first.json["status"]) == (200, "cancelled")
+    assert second.status == 200
+    retried = api.call("POST", f"/jobs/{job_id}/retry")
+    assert (retried.status, retried.json["status"], retried.json["run"]) == (202, "queued", 2)
+    repeated = api.call("POST", f"/jobs/{job_id}/retry", {"run": 1})
+    assert (repeated.status, repeated.json["run"]) == (202, 2)
+    assert api.call("POST", f"/jobs/{job_id}/retry").status == 409
+
+
+def test_a_list_is_paged_and_bound_to_its_query(api: Api) -> None:
+    """Newest first, every job once, over pages; a cursor of another query is refused."""
+    made = [api.submit(priority="low" if number % 2 else "high") for number in range(7)]
+    seen: list[str] = []
+    cursor = ""
+    while cursor is not None:
+        page = api.call("GET", f"/jobs?limit=3{'&cursor=' + cursor if cursor else ''}").json
+        seen += [row["job_id"] for row in page["data"]]
+        cursor = page["next_cursor"]
+
+    assert seen == made[::-1]
+    first = api.call("GET", "/jobs?limit=3").json["next_cursor"]
+    assert api.call("GET", f"/jobs?limit=3&status=failed&cursor={first}").status == 400
+    assert api.call("GET", "/jobs?cursor=garbage").status == 400
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "status=done", "priority=soon", "since=now", "colour=red"])
+def test_a_list_refuses_what_it_does_not_know(api: Api, query: str) -> None:
+    assert api.call("GET", f"/jobs?{query}").status == 400
+
+
+def test_filters_narrow_a_list(api: Api) -> None:
+    """Each filter, alone and together; a user sees only their own."""
+    mine = api.submit(tags=["red"], priority="high")
+    other = api.submit("colleague")
+    api.call("DELETE", f"/jobs/{mine}")
+
+    def ids(query: str, token: str = "operator") -> list[str]:
+        return [row["job_id"] for row in api.call("GET", f"/jobs?{query}", token=token).json["data"]]
+
+    assert ids("status=cancelled") == [mine]
+    assert ids("status=queued") == [other]
+    assert ids("tag=red&priority=high") == [mine]
+    assert ids("tag=red&priority=low") == []
+    assert ids("user=bob") == [other]
+    assert ids("", "user") == [mine]
+    assert ids("user=bob", "user") == []
+    assert ids("", "stranger") == []
+    assert ids("tenant=acme", "stranger") == []
+
+
+def test_requests_beyond_the_limit_are_told_to_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 with Retry-After and what is left, in the next window again."""
+    for _ in range(600):
+        api.twins.meters.count("key#key_user", api.twins.clock.now() // 60_000, 0)
+
+    refused = api.call("GET", "/me")
+
+    assert (refused.status, refused.json["error"]["code"]) == (429, "rate_limited")
+    assert refused.headers["ratelimit"].startswith('"key";r=0;')
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+    api.twins.clock.advance(61)
+    assert api.call("GET", "/me").status == 200
+
+
+def test_a_revoked_key_is_refused_within_a_minute(api: Api) -> None:
+    from dataclasses import replace
+
+    assert api.call("GET", "/me").status == 200
+    key = next(key for key in api.twins.accounts.keys("acme") if key.id == "key_user")
+    api.twins.accounts.put_key(replace(key, revoked_at=api.twins.clock.now()))
+    api.twins.clock.advance(31)
+
+    assert api.call("GET", "/me").status == 401
+
+
+def test_chalices_own_answers_have_our_shape(api: Api) -> None:
+    """A wrong media type or method is refused by the framework, in our words."""
+    media = api.call("POST", "/jobs", raw="prompt=x", content_type="text/plain")
+    assert (media.status, media.json["error"]["code"]) == (415, "unsupported_media_type")
+    method = api.call("DELETE", "/me")
+    assert (method.status, method.json["error"]["code"]) == (405, "method_not_allowed")
+    assert media.headers["headrace-version"] == "1"
+
+
+def test_health_is_public_and_asks_nobody(api: Api) -> None:
+    reply = api.call("GET", "/health", token=None)
+
+    assert (reply.status, reply.json["status"]) == (200, "ok")
+
+
+def test_the_types_say_what_they_take(api: Api) -> None:
+    names = [row["job_type"] for row in api.call("GET", "/job-types").json["data"]]
+    assert {"general", "security_analysis"} <= set(names)
+    assert api.call("GET", "/job-types/security_analysis").json["response_schema"]["type"] == "object"
+    assert api.call("GET", "/job-types/nope").status == 404

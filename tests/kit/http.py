@@ -1,0 +1,116 @@
+"""Requests as API Gateway hands them over, through `app.py`, with everything outside in memory."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from chalicelib import wiring
+from chalicelib.adapters.change_stream import changes
+from chalicelib.adapters.memory import Memory
+from chalicelib.domain.identity import Key, Role
+from chalicelib.usecases.authenticate import KeyRing, secret_hash
+from tests.kit.provider import Script, ScriptedProvider
+
+CONTEXT = SimpleNamespace(log_stream_name="env-1", get_remaining_time_in_millis=lambda: 30_000)
+TOKENS = {
+    "admin": ("acme", "root", Role.ADMIN),
+    "operator": ("acme", "olga", Role.OPERATOR),
+    "user": ("acme", "alice", Role.USER),
+    "colleague": ("acme", "bob", Role.USER),
+    "viewer": ("acme", "vera", Role.VIEWER),
+    "stranger": ("other", "mallory", Role.ADMIN),
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+class Twins(Memory):
+    """The adapters as routes and triggers ask for them, all in memory."""
+
+    def __init__(self, *scripts: Script) -> None:
+        super().__init__()
+        self.provider = ScriptedProvider(*scripts)
+        self.key_ring = KeyRing(self.accounts, self.clock)
+        self.endpoints = {"ws_url": "wss://ws.example/api"}
+        self.changes = changes
+        self._ids = iter(range(1, 10**9))
+        for name, (tenant, user, role) in TOKENS.items():
+            self.accounts.put_key(
+                Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=self.clock.now())
+            )
+
+    def new_id(self) -> str:
+        return f"{next(self._ids):026d}"
+
+
+class Api:
+    """`app.py` on the twins. `call` sends one request as `token`."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.twins = Twins(*scripts)
+        wiring.use(self.twins)
+        self.app: Any = importlib.import_module("app").app
+        self.module: Any = importlib.import_module("app")
+
+    def call(self, method: str, url: str, body: Any = None, token: str | None = "user", raw: str | None = None, **headers: str) -> Reply:
+        parts = urlsplit(url)
+        resource, values = self._match(parts.path)
+        sent = {"content-type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if token:
+            sent["authorization"] = f"Bearer hr_{token}"
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        event = {
+            "requestContext": {
+                "resourcePath": resource,
+                "httpMethod": method,
+                "path": f"/api{parts.path}",
+                "requestId": "request-1",
+                "stage": "api",
+                "identity": {"sourceIp": "127.0.0.1"},
+            },
+            "resource": resource,
+            "path": parts.path,
+            "httpMethod": method,
+            "headers": sent,
+            "multiValueHeaders": {name: [value] for name, value in sent.items()},
+            "queryStringParameters": query or None,
+            "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} or None,
+            "pathParameters": values or None,
+            "stageVariables": None,
+            "body": raw if raw is not None else (None if body is None else json.dumps(body)),
+            "isBase64Encoded": False,
+        }
+        answer = self.app(event, CONTEXT)
+        received = {name.lower(): value for name, value in answer["headers"].items()}
+        received |= {name.lower(): values[0] for name, values in answer.get("multiValueHeaders", {}).items()}
+        return Reply(answer["statusCode"], received, answer["body"])
+
+    def submit(self, token: str = "user", **fields: Any) -> str:
+        reply = self.call("POST", "/jobs", {"prompt": "Say hello.", **fields}, token)
+        assert reply.status == 202, reply.text
+        return str(reply.json["job_id"])
+
+    def _match(self, path: str) -> tuple[str, dict[str, str]]:
+        best: tuple[str, dict[str, str]] | None = None
+        for route in self.app.routes:
+            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", route)
+            found = re.fullmatch(pattern, path)
+            if found and (best is None or len(found.groupdict()) < len(best[1])):
+                best = route, found.groupdict()
+        assert best is not None, f"no route for {path}: API Gateway would answer"
+        return best
