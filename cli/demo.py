@@ -14,7 +14,8 @@ from typing import Any
 
 from cli import output
 from cli.api import Api
-from cli.errors import Exit, Misused, Problem, exit_for
+from cli.ending import ending
+from cli.errors import Exit, Misused, exit_for
 from cli.findings import print_findings
 from cli.session import follow
 from cli.target import Target, read_stack
@@ -37,9 +38,9 @@ def demo() -> Exit:
     scripted = not os.environ.get("OPENAI_API_KEY")
     if scripted:
         with closing(Api(Target(stack["openai_url"], None))) as openai:
-            script_reply(openai, REPLY.read_text())
+            script_reply(openai, _example(REPLY))
     with closing(Api(target)) as api:
-        accepted = api.post("/jobs", submission(CONTRACT.read_text()))
+        accepted = api.post("/jobs", submission(_example(CONTRACT)))
         job_id = accepted["job_id"]
         output.stdout().print(f"{job_id} is {accepted['status']} in {accepted['queue']}\n", markup=False)
         follow(api, job_id, as_json=False)
@@ -69,6 +70,13 @@ def script_reply(openai: Api, reply: str) -> None:
     waiting = openai.get("/_llmock/scenario")["pending"]
     if not any(behaviour.get("text") == reply for behaviour in waiting):
         openai.post("/_llmock/scenario", {"behaviors": behaviours})
+
+
+def _example(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as missing:
+        raise Misused(f"{file} is not here.", "The demo needs the examples of the checkout.") from missing
 
 
 def _introduce(stack: Stack) -> None:
@@ -121,14 +129,8 @@ def _go_on(stack: Stack, target: Target, job_id: str) -> None:
 
 
 def main() -> None:
-    try:
+    with ending(as_json=False):
         sys.exit(demo())
-    except Problem as problem:
-        output.print_problem(problem, as_json=False)
-        sys.exit(problem.exit_code)
-    except FileNotFoundError as missing:
-        output.print_problem(Misused(f"{missing.filename} is not here."), as_json=False)
-        sys.exit(Exit.USAGE)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from cli.commands import about, jobs, show, submit
-from cli.errors import Exit, Problem
+from cli.ending import ending, forget_reader
+from cli.errors import Exit
 from cli.session import Session
 from cli.target import ROLES
 
@@ -28,7 +29,21 @@ Exit codes: 0 completed, 1 failed, 2 not understood or refused, 3 cancelled, exp
 4 not reachable or not allowed, 130 interrupted.
 """
 
-app = typer.Typer(help=ABOUT, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True)
+
+class Commands(TyperGroup):
+    """The group as typer makes it, which alone would call a reader that has gone a failure."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's context is the one that it passes
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as gone:
+            forget_reader()
+            raise typer.Exit(Exit.OK) from gone
+
+
+app = typer.Typer(
+    cls=Commands, help=ABOUT, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True
+)
 app.command()(submit.submit)
 app.command()(show.watch)
 app.command()(show.status)
@@ -60,16 +75,5 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
     given = sys.argv[1:] if arguments is None else arguments
-    try:
+    with ending(as_json="--json" in given):
         app(given, prog_name="headrace")
-    except Problem as problem:
-        from cli.output import print_problem
-
-        print_problem(problem, as_json="--json" in given)
-        sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read has gone, as `head` does: no cause for complaint, and none for Python's at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.OK)

@@ -117,7 +117,7 @@ def money(amount: Any, currency: str = "USD") -> str | None:
 
 
 def duration(seconds: Any) -> str | None:
-    """`0.4 s`, `12 s`, `3 m 20 s`, `2 h 5 m`."""
+    """`0.4 s`, `12 s`, `3 m 20 s`, `2 h 5 m`, `4 d 3 h`."""
     if seconds is None:
         return None
     value = float(seconds)
@@ -126,7 +126,10 @@ def duration(seconds: Any) -> str | None:
     if value < 90:
         return f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
-    return f"{minutes} m {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} m"
+    if minutes < 90:
+        return f"{minutes} m {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} m" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def ago(moment: str | None, now: datetime | None = None) -> str:

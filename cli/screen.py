@@ -80,8 +80,8 @@ class PlainScreen(AbstractContextManager["PlainScreen"]):
             case Interrupted(way, why):
                 output.note(f"{why}; going on by {way}")
 
-    def __exit__(self, *_: object) -> None:
-        if self._wrote and not self._wrote.endswith("\n"):
+    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._wrote and not self._wrote.endswith("\n"):
             sys.stdout.write("\n")
             sys.stdout.flush()
 

@@ -89,7 +89,16 @@ def test_rows_break_at_spaces() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(None, None), (0, "0.0 s"), (9.94, "9.9 s"), (12, "12 s"), (200, "3 m 20 s"), (7500, "2 h 5 m")]
+    ("seconds", "shown"),
+    [
+        (None, None),
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (12, "12 s"),
+        (200, "3 m 20 s"),
+        (7500, "2 h 5 m"),
+        (356_400, "4 d 3 h"),
+    ],
 )
 def test_durations(seconds: float | None, shown: str | None) -> None:
     assert output.duration(seconds) == shown
