@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from chalicelib.adapters.dynamo_accounts import DynamoAccounts
 from infra import chalice_config, layer
 from infra.chalice_config import CHALICE_FOLDER, LOG_DAYS, ROOT, SETTINGS
 from infra.cloud import Cloud
 from infra.gateway_responses import set_gateway_responses
-from infra.naming import stack_name
+from infra.naming import API_STAGE, stack_name
 from infra.openai_key import ensure_openai_secret
 from infra.stack import delete_stack, deploy_stack, stack_outputs
 
@@ -31,7 +32,6 @@ class Deployment:
 
     rest_api_id: str
     rest_url: str
-    websocket_api_id: str
     websocket_url: str
 
 
@@ -42,7 +42,8 @@ def deploy(cloud: Cloud) -> Deployment:
     outputs = deploy_stack(cloud)
     ensure_openai_secret(cloud)
     run_chalice(cloud, "deploy", {STREAM_VARIABLE: outputs["JobsStreamArn"]})
-    deployment = deployed(cloud.stage)
+    deployment = deployed(cloud)
+    tell_addresses(cloud, deployment)
     keep_api_logs(cloud)
     set_gateway_responses(cloud, deployment.rest_api_id, SETTINGS[cloud.stage]["HEADRACE_ALLOWED_ORIGINS"])
     return deployment
@@ -72,21 +73,26 @@ def empty_bucket(cloud: Cloud, bucket: str) -> None:
             client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
 
-def deployed(stage: str) -> Deployment:
-    """What Chalice wrote down about its last deployment."""
-    record = json.loads((CHALICE_FOLDER / "deployed" / f"{stage}.json").read_text())
+def deployed(cloud: Cloud) -> Deployment:
+    """What Chalice wrote down about its last deployment. The emulator is addressed by path, since not every system resolves its hosts."""
+    record = json.loads((CHALICE_FOLDER / "deployed" / f"{cloud.stage}.json").read_text())
     resources = {resource["name"]: resource for resource in record["resources"]}
     rest, websocket = resources["rest_api"], resources["websocket_api"]
-    return Deployment(
-        rest_api_id=rest["rest_api_id"],
-        rest_url=rest["rest_api_url"].rstrip("/"),
-        websocket_api_id=websocket["websocket_api_id"],
-        websocket_url=websocket["websocket_api_url"].rstrip("/"),
-    )
+    rest_url, websocket_url = rest["rest_api_url"], websocket["websocket_api_url"]
+    if cloud.endpoint:
+        rest_url = f"{cloud.endpoint}/_aws/execute-api/{rest['rest_api_id']}/{API_STAGE}"
+        websocket_url = f"{cloud.endpoint}/_aws/execute-api/{websocket['websocket_api_id']}/{API_STAGE}".replace("http", "ws", 1)
+    return Deployment(rest["rest_api_id"], rest_url.rstrip("/"), websocket_url.rstrip("/"))
+
+
+def tell_addresses(cloud: Cloud, deployment: Deployment) -> None:
+    """Let the API know where it and its WebSockets are, for the links in its answers."""
+    cloud.bind_this_process()
+    DynamoAccounts(cloud.stage).put_endpoints(ws_url=deployment.websocket_url, api_url=deployment.rest_url)
 
 
 def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
-    """`chalice <command> --stage <stage>`; its output is shown and searched."""
+    """`chalice <command> --stage <stage>`; its output is searched, and shown where it takes long."""
     process = subprocess.Popen(
         [*_chalice(cloud.stage), command, "--stage", cloud.stage],
         cwd=ROOT,
@@ -95,14 +101,15 @@ def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    lines = []
     assert process.stdout is not None
+    lines = []
     for line in process.stdout:
         lines.append(line)
-        print(f"    {line}", end="")
+        if cloud.endpoint is None:  # on AWS it takes minutes
+            print(f"    {line}", end="")
     output = "".join(lines)
     if process.wait() != 0:
-        raise DeploymentFailed(f"chalice {command} failed.")
+        raise DeploymentFailed(f"chalice {command} failed:\n{output}")
     if MISSING_WHEELS in output:
         raise DeploymentFailed("A dependency has no wheel for Lambda; see the lines above.")
 

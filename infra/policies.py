@@ -25,6 +25,7 @@ def _api(stage: str) -> list[Statement]:
         _table(stage, "live", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),
         _send(stage),
+        _measure(stage),
         _content(stage),
     ]
 
@@ -89,6 +90,10 @@ def _stream(stage: str) -> Statement:
 
 def _send(stage: str) -> Statement:
     return _allow("WakeWorkers", ["sqs:GetQueueUrl", "sqs:SendMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*")
+
+
+def _measure(stage: str) -> Statement:
+    return _allow("MeasureQueues", ["sqs:GetQueueAttributes"], f"arn:aws:sqs:*:*:headrace-{stage}-*")
 
 
 def _receive(stage: str) -> Statement:

@@ -7,6 +7,7 @@ import socket
 import time
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 
 from infra.chalice_config import ROOT
 from infra.cloud import LOCAL_REGION
@@ -76,7 +77,7 @@ def ministack(port: int) -> Emulator:
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
     }
-    return Emulator("ministack", port, [str(PYTHON), "-m", "ministack"], settings, "/_ministack/ready")
+    return Emulator("ministack", port, [str(PYTHON), str(Path(__file__).with_name("run_ministack.py"))], settings, "/_ministack/ready")
 
 
 def llmock(port: int) -> Emulator:

@@ -10,14 +10,13 @@ from typing import Any
 
 from infra import layer
 from infra.cloud import LOCAL_REGION, Cloud
-from infra.deploy import Deployment, deploy
+from infra.deploy import deploy
 from infra.local import stack_file
 from infra.local.down import stop
 from infra.local.emulators import Emulator, answers, free_port, llmock, ministack
 from infra.local.fingerprint import fingerprint
 from infra.local.processes import Started
 from infra.local.tokens import make_tokens
-from infra.naming import API_STAGE
 from infra.openai_key import put_openai_credentials
 
 MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # taken if they are free
@@ -74,19 +73,13 @@ def _deploy(stack: Stack) -> Stack:
     _set_openai(stack)
     with _step("deploying"):
         deployment = deploy(cloud)
-    stack = stack | _addresses(stack["aws_endpoint"], deployment) | {"code": code}
+    stack |= {"api_url": deployment.rest_url, "ws_url": deployment.websocket_url, "dashboard_url": f"{deployment.rest_url}/ui"}
     with _step("waiting for the API"):
         _wait_until_healthy(stack["api_url"])
+    stack["code"] = code
     stack["tokens"] = stack.get("tokens") or make_tokens(cloud)
     stack_file.write(stack)
     return stack
-
-
-def _addresses(endpoint: str, deployment: Deployment) -> dict[str, str]:
-    """By path, since browsers on macOS do not resolve `<id>.execute-api.localhost`."""
-    api_url = f"{endpoint}/_aws/execute-api/{deployment.rest_api_id}/{API_STAGE}"
-    websocket_url = f"{endpoint}/_aws/execute-api/{deployment.websocket_api_id}/{API_STAGE}"
-    return {"api_url": api_url, "ws_url": websocket_url.replace("http://", "ws://"), "dashboard_url": f"{api_url}/ui"}
 
 
 def _set_openai(stack: Stack) -> None:

@@ -1,0 +1,25 @@
+"""Starts ministack, run by its own interpreter, so that it says how a WebSocket connection is reached.
+
+On AWS an event's `domainName` is a host, and `https://<domainName>/<stage>` takes posts to its connections. ministack's host resolves
+nowhere; the address that works is a path below its endpoint, so that is what the event gets here, scheme included.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ministack.app import main  # type: ignore[import-not-found]
+from ministack.services import apigateway  # type: ignore[import-not-found]
+
+_original_context = apigateway._ws_request_context
+
+
+def context_with_address(api_id: str, *arguments: Any) -> dict[str, Any]:
+    context: dict[str, Any] = _original_context(api_id, *arguments)
+    return context | {"domainName": f"http://{os.environ['BIND_HOST']}:{os.environ['GATEWAY_PORT']}/_aws/execute-api/{api_id}"}
+
+
+if __name__ == "__main__":
+    apigateway._ws_request_context = context_with_address
+    main()
