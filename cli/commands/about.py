@@ -55,7 +55,9 @@ def login(
     ctx: typer.Context,
     api_url: Annotated[str | None, typer.Option(help="The API's address, with its stage.", show_default=False)] = None,
     key: Annotated[str | None, typer.Option(help="The key, hr_...; asked for if it is not given.", show_default=False)] = None,
-    ws_url: Annotated[str | None, typer.Option(help="The WebSocket's address; jobs name it too.", show_default=False)] = None,
+    ws_url: Annotated[
+        str | None, typer.Option(help="The WebSocket's address; the API tells it too.", show_default=False)
+    ] = None,
 ) -> None:
     """Keep an address and a key for later, once they are known to work.
 
@@ -65,10 +67,10 @@ def login(
     current = session(ctx)
     address = api_url or current.api_url or typer.prompt("Address of the API")
     secret = key or current.key or _ask_key()
-    target = Target(address.rstrip("/"), secret, ws_url)
+    target = Target(address.rstrip("/"), secret)
     with closing(Api(target)) as api:
         me = api.get("/me")
-    path = write_login(target)
+    path = write_login(Target(target.api_url, target.key, ws_url or me.get("websocket")))
     output.note(f"Logged in as {me.get('user')} ({me.get('role')}) of {me.get('tenant')}; kept in {path}")
 
 

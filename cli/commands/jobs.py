@@ -50,7 +50,9 @@ def cancel(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
 
 def retry(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     """Start a job again that failed, was cancelled, expired or is incomplete, or at once one that waits for its next attempt."""
-    _say(session(ctx).api.post(f"/jobs/{job}/retry"), as_json)
+    api = session(ctx).api
+    run = api.get(f"/jobs/{job}/status").get("run")  # named, so that a request which is repeated on the way starts one run, not two
+    _say(api.post(f"/jobs/{job}/retry", {"run": run} if run else None), as_json)
 
 
 def _say(answer: dict[str, Any], as_json: bool) -> None:

@@ -46,7 +46,10 @@ class PollingLine:
     def _poll(self) -> None:
         text = self._api.get(f"/jobs/{self._job_id}/text", attempt=self._attempt or None, offset=self._offset, wait=HOLD)
         state = self._api.get(f"/jobs/{self._job_id}/progress")
-        self._attempt, self._offset = text["attempt"], text["next_offset"]
+        if state["attempt"] > text["attempt"]:  # a text is asked for by its attempt, so nothing there tells that another began
+            self._attempt, self._offset = state["attempt"], 0
+        else:
+            self._attempt, self._offset = text["attempt"], text["next_offset"]
         if text["text"]:
             self._frames.append({**text, "event": "tokens", "job_id": self._job_id})
         else:

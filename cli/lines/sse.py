@@ -12,7 +12,7 @@ from cli.errors import Unreachable
 from cli.reducer import Frame
 from cli.watch import Clock, LineBroken, WallClock
 
-RETRY_SECONDS = 1.0  # where a slice names no time
+RETRY_SECONDS = 1.0  # where a slice names no time, or brings nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class SseLine:
             self._last_id = event.id or self._last_id
             if event.data is not None:
                 self._frames.append(json.loads(event.data))
+        if all(frame.get("event") == "connected" for frame in self._frames):
+            retry = max(retry, RETRY_SECONDS)  # nothing happened, so there is no hurry to ask again
         self._not_before = self._clock.now() + retry
 
 

@@ -236,6 +236,7 @@ class FakeServer:
             "success": True,
             "job_id": JOB,
             "status": self.status if ended else "processing",
+            "run": 1,
             "attempt": 1,
             "version": 9 if ended else 3,
             "stage": None if ended else "generation",
