@@ -181,11 +181,10 @@ def adapters() -> Adapters:
     return _made["adapters"]  # type: ignore[no-any-return]
 
 
-def use(others: Any) -> None:
-    """Fill the ports with something else: the in-memory twins, in tests. None: the real adapters, built anew."""
+def use(others: Any, loop: Any = None) -> None:
+    """Fill the ports with something else: the in-memory twins, in tests. None: the real ones, built anew when they are needed."""
     _made.clear()
-    if others is not None:
-        _made["adapters"] = others
+    _made.update({name: made for name, made in (("adapters", others), ("loop", loop)) if made is not None})
 
 
 def worker_loop() -> WorkerLoop:

@@ -69,6 +69,10 @@ class MemoryResults:
         with self._lock:
             return deepcopy(self._results.get((job_id, attempt)))
 
+    def clear(self) -> None:
+        """What retention does when their time is over."""
+        self._results.clear()
+
     def attempts(self, job_id: str) -> list[Result]:
         with self._lock:
             numbers = sorted(number for job, number in self._results if job == job_id)

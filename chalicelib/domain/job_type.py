@@ -28,8 +28,9 @@ class Marker:
 class JobType:
     """One kind of work.
 
-    `stages` are in order. By convention of the engine: the first begins with the claim, the second when the provider
-    has answered, the one named by `streaming_stage` with the first text, `validation` when the text has ended, `finalization` before the terminal write; those that a type does not name are skipped.
+    `stages` are in order. By convention of the engine: the first begins with the claim, the second when the provider has answered, the one
+    named by `streaming_stage` with the first text, `validation` when the text has ended, `finalization` before the terminal write; those
+    that a type does not name are skipped.
     `response_schema` is sent as a structured output and the answer is validated against it and kept as `parsed`.
     `render` makes the prompt of an `input` that fits `input_schema`, with the `options`; None: the prompt is used as it is given.
     `typical_tokens` is the usual length of an answer, for estimates and the percentage.

@@ -30,7 +30,7 @@ def stream(request: Request, job_id: str) -> Answer:
     have = wiring.adapters()
     job = request.caller.check_reads(have.jobs.get(job_id), job_id)
     position = _position(request)
-    if position.ended:
+    if position is not None and position.ended:
         return Answer(status=204)
 
     def look() -> list[tuple[Position, frames.Frame]] | None:
@@ -61,13 +61,13 @@ def ticket(request: Request) -> Answer:
     return Answer(status=201, body={"ticket": secret, "expires_at": rfc3339(made.expires_at), "jobs": named})
 
 
-def _position(request: Request) -> Position:
-    """Where the client is: EventSource says it in a header; `?last_event_id=`, or `?attempt=` and `?offset=`, for the first request."""
+def _position(request: Request) -> Position | None:
+    """Where the client is, None if it begins: EventSource says it in a header; `?last_event_id=`, or `?attempt=` and `?offset=`, for the first request."""
     said = request.headers.get("last-event-id") or request.query.get("last_event_id")
     if said:
         return Position.parse(said)
     offset, attempt = parse.number(request, "offset", 0, 0, 10**10), parse.number(request, "attempt", 1, 1, 10**9)
-    return Position(attempt, offset) if offset else Position()
+    return Position(attempt, offset) if offset else None
 
 
 def _note_reader(job: Job, now: int) -> None:

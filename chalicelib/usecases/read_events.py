@@ -33,25 +33,23 @@ class Position:
         return f"{self.attempt}:{self.offset}{suffix}"
 
     @classmethod
-    def parse(cls, text: str | None) -> Position:
+    def parse(cls, text: str) -> Position:
         """Read an event's id: `attempt:offset`, `attempt:offset:v<version>` or `attempt:offset:end`.
 
         Raises:
             InvalidRequest: it is none of ours.
         """
-        if not text:
-            return cls()
         match = _ID.fullmatch(text)
         if match is None:
             raise InvalidRequest(details=(Detail("Last-Event-ID", "is not an id of this stream; begin without one"),))
         return cls(int(match["attempt"]), int(match["offset"]), int(match["version"] or 0), match["end"] is not None)
 
 
-def events_since(chunks: Chunks, results: Results, job: Job, position: Position, now: Ms) -> list[tuple[Position, Frame]]:
-    """Each event with the position after it; nothing if nothing has happened since `position`."""
-    at = Position(job.attempt, position.offset if position.attempt == job.attempt else 0)
+def events_since(chunks: Chunks, results: Results, job: Job, position: Position | None, now: Ms) -> list[tuple[Position, Frame]]:
+    """Each event with the position after it; nothing if nothing has happened since `position`. None: a client that begins."""
+    at = Position(job.attempt, position.offset if position and position.attempt == job.attempt else 0)
     events: list[tuple[Position, Frame]] = []
-    if position == Position():
+    if position is None:
         events.append((at, frames.connected(job, at.offset, now)))
     elif position.attempt < job.attempt and position.offset:
         events.append((at, frames.reset(job, "a new attempt began", now)))
@@ -65,7 +63,7 @@ def events_since(chunks: Chunks, results: Results, job: Job, position: Position,
         events += told
         at = told[-1][0] if told else at
     state = frames.state(job, now) if part is None or part.done else None
-    if state is not None and (job.status.is_terminal or position.version < job.version):
+    if state is not None and (job.status.is_terminal or position is None or position.version < job.version):
         after = Position(at.attempt, at.offset, 0 if job.status.is_terminal else job.version, job.status.is_terminal)
         events.append((after, state))
     return events

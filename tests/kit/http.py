@@ -12,10 +12,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 from chalicelib import wiring
 from chalicelib.adapters.change_stream import changes
-from chalicelib.adapters.memory import Memory
+from chalicelib.adapters.memory import Memory, inline
 from chalicelib.domain.identity import Key, Role
 from chalicelib.usecases.authenticate import KeyRing, secret_hash
 from tests.kit.provider import Script, ScriptedProvider
+from tests.kit.time import JumpingLoop
 
 CONTEXT = SimpleNamespace(log_stream_name="env-1", get_remaining_time_in_millis=lambda: 30_000)
 TOKENS = {
@@ -26,6 +27,17 @@ TOKENS = {
     "viewer": ("acme", "vera", Role.VIEWER),
     "stranger": ("other", "mallory", Role.ADMIN),
 }
+
+
+class InlineLoop:
+    """A worker's loop on which every call is made on the spot, and pauses pass at once."""
+
+    def __init__(self) -> None:
+        self._loop = JumpingLoop()
+        self.offload = inline
+
+    def run(self, work: Any) -> None:
+        self._loop.run_until_complete(work)
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Api:
 
     def __init__(self, *scripts: Script) -> None:
         self.twins = Twins(*scripts)
-        wiring.use(self.twins)
+        wiring.use(self.twins, InlineLoop())
         self.app: Any = importlib.import_module("app").app
         self.module: Any = importlib.import_module("app")
 

@@ -1,0 +1,88 @@
+"""Queues and the change stream through `app.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chalicelib.adapters.dynamo_job_item import JobItem, item_of
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.transitions import Outcome, claim, finish
+from tests.kit.http import CONTEXT, Api
+from tests.kit.sockets import Socket
+from tests.kit.work import invoke, work
+
+
+def change(before: Job | None, after: Job) -> dict[str, Any]:
+    """A record of the stream, as DynamoDB makes it."""
+
+    def image(job: Job) -> Any:
+        return item_of(JobItem, job).to_dynamodb_dict()
+
+    return {
+        "eventID": "1",
+        "eventName": "MODIFY" if before else "INSERT",
+        "eventSource": "aws:dynamodb",
+        "eventSourceARN": "arn:aws:dynamodb:us-east-1:0:table/headrace-local-jobs/stream/x",
+        "awsRegion": "us-east-1",
+        "dynamodb": {
+            "ApproximateCreationDateTime": 1_700_000_000,
+            "Keys": {"id": {"S": after.id}},
+            "NewImage": image(after),
+            **({"OldImage": image(before)} if before else {}),
+            "SequenceNumber": "1",
+            "SizeBytes": 100,
+            "StreamViewType": "NEW_AND_OLD_IMAGES",
+        },
+    }
+
+
+@pytest.mark.parametrize("lane", ["urgent", "high", "normal", "low"])
+def test_each_lane_has_its_worker(api: Api, lane: str) -> None:
+    job_id = api.submit(priority=lane)
+
+    work(api, lane)
+
+    assert api.twins.jobs.heads[job_id].status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("body", ["", "{}", "garbage", '{"job_id": "x"}', "\x00", "[" * 50_000])
+def test_garbage_in_a_queue_is_set_aside(api: Api, body: str) -> None:
+    """Where people see it, with the reason; the message is done with."""
+    invoke(api, "high", [{"body": body, "receiptHandle": "r", "messageId": "m"}])
+
+    [(kept, reason)] = api.twins.queues.aside["high"]
+    assert kept == body
+    assert reason
+
+
+def test_the_stream_tells_an_end_that_the_worker_could_not(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker died between the terminal write and the announcement [14]."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    socket = Socket(api)
+    socket.connect("user")
+    job = api.twins.jobs.heads[api.submit()]
+    socket.send({"action": "subscribe", "job_id": job.id})
+    running = claim(job, 1, "owner", api.twins.clock.now())
+    assert running is not None
+    ended = finish(running, 1, "owner", Outcome(status=Status.COMPLETED, length=0), api.twins.clock.now())
+    assert ended is not None
+
+    api.module.release({"Records": [change(None, job), change(job, running), change(running, ended)]}, CONTEXT)
+
+    assert [frame["event"] for frame in socket.frames] == ["connected", "job_completed"]
+    assert socket.assembled.done
+
+
+def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None:
+    """It is set aside by its id; TTL's deletions are passed over."""
+    job = api.twins.jobs.heads[api.submit()]
+    broken = change(None, job)
+    broken["dynamodb"]["NewImage"] = {"id": {"S": "job_broken"}, "status": {"S": "flying"}}
+    broken["dynamodb"]["Keys"] = {"id": {"S": "job_broken"}}
+    removed = {**change(None, job), "eventName": "REMOVE"}
+
+    api.module.release({"Records": [broken, removed, change(None, job)]}, CONTEXT)
+
+    assert [body for body, _ in api.twins.queues.aside["stream"]] == ["job_broken"]
