@@ -55,9 +55,7 @@ def login(
     ctx: typer.Context,
     api_url: Annotated[str | None, typer.Option(help="The API's address, with its stage.", show_default=False)] = None,
     key: Annotated[str | None, typer.Option(help="The key, hr_...; asked for if it is not given.", show_default=False)] = None,
-    ws_url: Annotated[
-        str | None, typer.Option(help="The WebSocket's address; the API tells it too.", show_default=False)
-    ] = None,
+    ws_url: Annotated[str | None, typer.Option(help="The WebSocket's address; the API tells it too.", show_default=False)] = None,
 ) -> None:
     """Keep an address and a key for later, once they are known to work.
 
