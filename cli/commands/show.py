@@ -89,10 +89,10 @@ def text(
     if as_json:
         output.print_json(page)
         return
-    while page["text"]:
-        _write(page["text"], newline=False)
+    while (written := page["text"]) and not page["done"]:
+        _write(written, newline=False)
         page = api.get(f"/jobs/{job}/text", attempt=page["attempt"], offset=page["next_offset"])
-    _write("")
+    _write(written)
 
 
 def show_end(api: Api, job_id: str, assembly: Assembly, as_json: bool) -> Exit:
@@ -115,7 +115,7 @@ def print_result(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def _write(content: str, newline: bool = True) -> None:
-    """As it is into a pipe; on a terminal without what would control it."""
+    """As it is into a pipe; on a terminal without what would control it. With `newline`, a last line is ended if it is not yet."""
     shown = output.clean(content) if sys.stdout.isatty() else content
     sys.stdout.write(shown + ("\n" if newline and not shown.endswith("\n") else ""))
     sys.stdout.flush()
