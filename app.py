@@ -9,7 +9,7 @@ from chalicelib.routes import about, jobs, middleware, streams, websocket
 from chalicelib.routes.triggers import announce_changes, run_lane
 from chalicelib.settings import settings
 
-app = Chalice(app_name="headrace")
+app = Chalice(app_name="headrace", configure_logs=False)  # one line a fact: `observability` writes them
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(middleware.in_our_shape, "http")
 for blueprint in (about.blueprint, jobs.blueprint, streams.blueprint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from chalice import Blueprint
@@ -252,7 +253,7 @@ def _etag(job: Job, last: Chunk | None = None) -> str:
 def _matches(request: Request, job: Job) -> bool:
     """Whether the client has seen this version: by its ETag, or by naming none."""
     seen = request.headers.get("if-none-match")
-    return seen is None or f'"v{job.version}' in seen
+    return seen is None or re.search(rf'"v{job.version}[."]', seen) is not None
 
 
 def _unchanged(request: Request, job: Job, last: Chunk | None = None) -> bool:

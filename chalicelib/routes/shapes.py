@@ -12,7 +12,7 @@ from chalicelib.domain.job import Job, Ms, Status
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.result import Result
 from chalicelib.domain.transcript import Chunk
-from chalicelib.domain.units import dollars, rfc3339, seconds
+from chalicelib.domain.units import dollars, parse_rfc3339, rfc3339, seconds
 from chalicelib.usecases.submit_job import Accepted
 
 Shape = dict[str, Any]
@@ -123,7 +123,7 @@ def status(job: Job, last: Chunk | None, position: int | None, now: Ms) -> Shape
         "run": job.run,
         "attempt": job.attempt,
         "progress_percentage": _percentage(job, kept),
-        "stage": next((stage["name"] for stage in kept.get("stages", ()) if stage["status"] == "processing"), None),
+        "stage": None if job.status.is_terminal else kept.get("stage"),
         "queue_position": position,
         "estimated_completion_at": rfc3339(now + round(remaining * 1000)) if remaining is not None else None,
         "estimated_seconds_remaining": remaining,
@@ -134,18 +134,27 @@ def status(job: Job, last: Chunk | None, position: int | None, now: Ms) -> Shape
 def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, content: bool) -> Shape:
     """Status, and what the engine knew when it last wrote: null where nothing has come yet."""
     kept = last.progress if last else {}
+    stages = kept.get("stages", [])
     milestones = kept.get("milestones", [])
     if not content:
         milestones = [{**milestone, "description": None} for milestone in milestones]
     return {
         **status(job, last, position, now),
-        "stages": kept.get("stages", []),
+        "stages": [_closed(stage, job) for stage in stages] if job.status is Status.COMPLETED else stages,
         "milestones": milestones,
         **{
             name: kept.get(name)
             for name in ("tokens_received", "estimated_total_tokens", "tokens_per_second", "cost_so_far", "performance_metrics")
         },
     }
+
+
+def _closed(stage: Shape, job: Job) -> Shape:
+    """A stage of a completed job: the log was written just before the last of them ended."""
+    if stage["status"] == "completed" or job.finished_at is None:
+        return stage
+    begun = parse_rfc3339(stage["started_at"]) if stage["started_at"] else job.finished_at
+    return {**stage, "status": "completed", "started_at": rfc3339(begun), "duration_seconds": seconds(max(0, job.finished_at - begun))}
 
 
 def remaining_seconds(job: Job, kept: Shape, position: int | None, now: Ms) -> float | None:

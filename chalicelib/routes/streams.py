@@ -62,7 +62,7 @@ def ticket(request: Request) -> Answer:
 
 
 def _position(request: Request) -> Position | None:
-    """Where the client is, None if it begins: EventSource says it in a header; `?last_event_id=`, or `?attempt=` and `?offset=`, for the first request."""
+    """Where the client is, None if it begins. EventSource says it in a header; a first request may say it in the query."""
     said = request.headers.get("last-event-id") or request.query.get("last_event_id")
     if said:
         return Position.parse(said)

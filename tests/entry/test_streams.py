@@ -165,7 +165,9 @@ def test_progress_has_stages_and_figures(api: Api) -> None:
 
     assert (before["progress_percentage"], before["queue_position"]) == (0, 1)
     assert after["progress_percentage"] == 100
-    assert [stage["name"] for stage in after["stages"]] == ["setup", "generation", "finalization"]
+    assert [(stage["name"], stage["status"]) for stage in after["stages"]] == [
+        (name, "completed") for name in ("setup", "generation", "finalization")
+    ]
     assert after["tokens_received"] == 3
     assert after["performance_metrics"]["api_call_count"] == 1
     assert {event["kind"] for event in history["data"]} == {"stage"}
