@@ -14,7 +14,7 @@ ROLE ?= user
 USER ?= $(ROLE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test check format bench deploy destroy key openai-key python environments
+.PHONY: help demo up down test check format audit bench deploy destroy key openai-key python environments
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: $(VENV) ## the gate: format, lint, types, layers, fast tests
 format: $(VENV) ## format the code and mend what can be mended
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+audit: $(VENV) ## look for known weaknesses in what ships
+	.venv/bin/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 bench: environments ## the measurements, each a ratio in one run
 	$(PY) -m bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -10,26 +11,30 @@ from infra.cloud import Cloud
 from infra.naming import openai_secret_name
 
 
-def put_openai_credentials(cloud: Cloud, credentials: dict[str, str]) -> None:
-    """Create the secret or give it a new value: `{"api_key", "base_url"?, "organization"?, "project"?}`."""
-    client = cloud.client("secretsmanager")
-    name, value = openai_secret_name(cloud.stage), json.dumps(credentials)
-    try:
-        client.put_secret_value(SecretId=name, SecretString=value)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ResourceNotFoundException":
-            raise
-        client.create_secret(Name=name, SecretString=value, Tags=[{"Key": "headrace", "Value": cloud.stage}])
+def put_openai_credentials(cloud: Cloud, credentials: dict[str, str]) -> bool:
+    """Store `{"api_key", "base_url"?, "organization"?, "project"?}`, making the secret if there is none. True if that changed it."""
+    client, name = cloud.client("secretsmanager"), openai_secret_name(cloud.stage)
+    stored = _read(client, name)
+    if stored is None:
+        client.create_secret(Name=name, SecretString=json.dumps(credentials), Tags=[{"Key": "headrace", "Value": cloud.stage}])
+    elif stored != credentials:
+        client.put_secret_value(SecretId=name, SecretString=json.dumps(credentials))
+    return stored != credentials
 
 
 def ensure_openai_secret(cloud: Cloud) -> bool:
     """Make an empty secret if there is none, so that the functions find one and say "not configured". True if a key is set."""
-    client = cloud.client("secretsmanager")
+    stored = _read(cloud.client("secretsmanager"), openai_secret_name(cloud.stage))
+    if stored is None:
+        put_openai_credentials(cloud, {"api_key": ""})
+    return bool(stored and stored.get("api_key"))
+
+
+def _read(client: Any, name: str) -> dict[str, str] | None:
     try:
-        value = client.get_secret_value(SecretId=openai_secret_name(cloud.stage))["SecretString"]
+        value: dict[str, str] = json.loads(client.get_secret_value(SecretId=name)["SecretString"])
     except ClientError as error:
         if error.response["Error"]["Code"] != "ResourceNotFoundException":
             raise
-        put_openai_credentials(cloud, {"api_key": ""})
-        return False
-    return bool(json.loads(value).get("api_key"))
+        return None
+    return value

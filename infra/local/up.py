@@ -17,10 +17,11 @@ from infra.local.emulators import Emulator, answers, free_port, llmock, ministac
 from infra.local.fingerprint import fingerprint
 from infra.local.processes import Started
 from infra.local.tokens import make_tokens
+from infra.local.workers import api_log, limit_workers, restart_workers
 from infra.openai_key import put_openai_credentials
 
 MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # taken if they are free
-HEALTH_SECONDS = 60.0
+HEALTH_SECONDS = 30.0
 LOG_LINES = 30
 
 Stack = dict[str, Any]  # the content of stack.json
@@ -38,7 +39,9 @@ def up() -> Stack:
         return _start()
     if running["code"] != fingerprint():
         return _deploy(running)
-    _set_openai(running)
+    cloud = Cloud("local", running["aws_endpoint"])
+    if put_openai_credentials(cloud, openai_credentials(running["openai_url"])):
+        restart_workers(cloud)
     return running
 
 
@@ -70,20 +73,17 @@ def _start_emulators(emulators: list[Emulator]) -> list[Started]:
 
 def _deploy(stack: Stack) -> Stack:
     code, cloud = fingerprint(), Cloud("local", stack["aws_endpoint"])
-    _set_openai(stack)
+    put_openai_credentials(cloud, openai_credentials(stack["openai_url"]))
     with _step("deploying"):
         deployment = deploy(cloud)
+        limit_workers(cloud)
     stack |= {"api_url": deployment.rest_url, "ws_url": deployment.websocket_url, "dashboard_url": f"{deployment.rest_url}/ui"}
     with _step("waiting for the API"):
-        _wait_until_healthy(stack["api_url"])
+        _wait_until_healthy(cloud, stack["api_url"])
     stack["code"] = code
     stack["tokens"] = stack.get("tokens") or make_tokens(cloud)
     stack_file.write(stack)
     return stack
-
-
-def _set_openai(stack: Stack) -> None:
-    put_openai_credentials(Cloud("local", stack["aws_endpoint"]), openai_credentials(stack["openai_url"]))
 
 
 def openai_credentials(llmock_url: str) -> dict[str, str]:
@@ -100,11 +100,11 @@ def _is_healthy(stack: Stack) -> bool:
     return complete and answers(stack["aws_endpoint"] + "/_ministack/health")
 
 
-def _wait_until_healthy(api_url: str) -> None:
+def _wait_until_healthy(cloud: Cloud, api_url: str) -> None:
     deadline = time.monotonic() + HEALTH_SECONDS
     while not answers(f"{api_url}/health"):
         if time.monotonic() > deadline:
-            raise NotHealthy(f"{api_url}/health does not answer.")
+            raise NotHealthy("\n".join([f"{api_url}/health does not answer; the API's log ends with:", *api_log(cloud, LOG_LINES)]))
         time.sleep(0.5)
 
 

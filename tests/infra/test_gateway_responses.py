@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from infra.cloud import Cloud
 from infra.gateway_responses import ANSWERS, set_gateway_responses
-from infra.naming import openai_secret_name
-from infra.openai_key import ensure_openai_secret, put_openai_credentials
 
 
 class RecordingCloud(Cloud):
@@ -80,27 +76,3 @@ def test_the_stage_is_deployed_again_afterwards() -> None:
 
     assert cloud.calls[-1][0] == "create_deployment"
     assert cloud.calls[-1][1]["stageName"] == "api"
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        yield Cloud("dev")
-
-
-def stored(stage: str) -> dict[str, str]:
-    value: dict[str, str] = json.loads(boto3.client("secretsmanager").get_secret_value(SecretId=openai_secret_name(stage))["SecretString"])
-    return value
-
-
-def test_a_new_stage_gets_an_empty_openai_secret(aws: Cloud) -> None:
-    assert ensure_openai_secret(aws) is False
-    assert stored("dev") == {"api_key": ""}
-
-
-def test_a_deployment_keeps_the_openai_key(aws: Cloud) -> None:
-    put_openai_credentials(aws, {"api_key": "sk-1"})
-
-    assert ensure_openai_secret(aws) is True
-    assert stored("dev") == {"api_key": "sk-1"}
