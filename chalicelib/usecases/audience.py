@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.pacing import frame_pace
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
@@ -38,7 +39,7 @@ class Audience:
         for connection_id in list(self._followers):
             follower, task = self._followers[connection_id]
             watcher = watchers.get(connection_id)
-            if watcher is None or watcher.since != follower.since:
+            if watcher is None or watcher.since != follower.watcher.since:
                 task.cancel()
                 self._left.append(task)
                 del self._followers[connection_id]
@@ -46,6 +47,19 @@ class Audience:
             if connection_id not in self._followers:
                 follower = Follower(self._engine, self._attempt, watcher, self._pace)
                 self._followers[connection_id] = follower, asyncio.create_task(follower.run())
+
+    async def turn_away(self) -> None:
+        """Stop following for those whose key is not valid any more, and close their sockets."""
+        engine = self._engine
+        for connection_id, (follower, task) in list(self._followers.items()):
+            if await engine.offload(engine.is_welcome, follower.watcher.key_hash):
+                continue
+            task.cancel()
+            self._left.append(task)
+            self._followers.pop(connection_id, None)
+            await engine.offload(engine.watchers.remove, follower.watcher.job_id, connection_id)
+            with suppress(HeadraceError):  # it may be gone already, which is as well
+                await engine.offload(engine.sockets.close, follower.watcher.endpoint, connection_id)
 
     async def drain(self) -> None:
         """Give every socket a moment to get the text that is complete now."""

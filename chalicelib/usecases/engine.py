@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from chalicelib.domain.job_type import JobType
 from chalicelib.ports import (
-    Accounts,
     Bodies,
     Chunks,
     Clock,
@@ -30,7 +29,7 @@ class Log(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """`random` gives numbers in [0, 1) for jitter; `new_id` gives ids that sort by time."""
+    """`is_welcome` says of a key's hash whether it is still valid; `random` gives numbers in [0, 1) for jitter; `new_id` gives ids that sort by time."""
 
     clock: Clock
     offload: Offload
@@ -43,10 +42,10 @@ class Engine:
     leases: Leases
     queues: Queues
     sockets: Sockets
-    accounts: Accounts
     provider: Provider
     prices: Prices
     job_type: Callable[[str], JobType]
+    is_welcome: Callable[[str], bool]
     new_id: Callable[[], str]
     random: Callable[[], float]
     frames_per_second: float = 4.0

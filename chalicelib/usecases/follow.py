@@ -24,12 +24,12 @@ class Follower:
     """
 
     def __init__(self, engine: Engine, attempt: Attempt, watcher: Watcher, pace: FramePace) -> None:
-        self.since = watcher.since
+        self.watcher = watcher
         self.offset = watcher.offset if watcher.attempt == attempt.number else 0
         self.gone = False
         self.told = False
         self._starts_over = attempt.number > 1 and watcher.attempt < attempt.number
-        self._engine, self._attempt, self._watcher, self._pace = engine, attempt, watcher, pace
+        self._engine, self._attempt, self._pace = engine, attempt, pace
         self._events = 0
         self._wait = FIRST_WAIT
 
@@ -89,7 +89,7 @@ class Follower:
 
     async def _post(self, frame: frames.Frame) -> bool:
         """Post one frame. False: it may not have arrived, or the connection is gone."""
-        engine, watcher = self._engine, self._watcher
+        engine, watcher = self._engine, self.watcher
         try:
             await engine.offload(engine.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
         except ConnectionGone:

@@ -16,6 +16,7 @@ from chalicelib.usecases.run_job import JobRun, claim_job
 
 LEASE_MS, RENEW_SECONDS = 25_000, 8.0
 LOOK_SECONDS = 1.0  # how often the bells and cancel flags of the running jobs are read
+LOOKS_PER_KEY_CHECK = 15  # a revocation holds within 60 s: 30 that a key is kept, and this
 
 
 class BatchUnfinished(HeadraceError):
@@ -44,6 +45,7 @@ class _Batch:
         self._open = 0  # messages that are neither done nor given up
         self._done: list[str] = []
         self._arrived = asyncio.Event()
+        self._looks = 0
         self.unfinished = 0
 
     async def sort(self, messages: Sequence[Received]) -> list[tuple[Received, WakeUp, Job]]:
@@ -140,6 +142,10 @@ class _Batch:
 
     async def _look_once(self) -> None:
         running = dict(self._running)
+        self._looks += 1
+        if self._looks % LOOKS_PER_KEY_CHECK == 0:
+            for run in running.values():
+                await run.audience.turn_away()
         controls = await self._engine.offload(self._engine.watchers.controls, list(running)) if running else {}
         for job_id, control in controls.items():
             run = running[job_id]

@@ -124,6 +124,8 @@ def announce(gallery: Gallery, job: Job) -> int:
     now = gallery.clock.now()
     watchers = [watcher for watcher in gallery.watchers.of(job.id) if watcher.expires_at > now] if state else []
     for watcher in watchers:
+        if gallery.caller_by_hash(watcher.key_hash) is None:
+            continue
         try:
             _post(gallery, watcher, state or {})
             told += 1

@@ -40,7 +40,7 @@ class World:
         memory = self.memory
         ports: dict[str, Any] = {
             name: getattr(memory, name)
-            for name in ("jobs", "bodies", "chunks", "results", "watchers", "leases", "queues", "sockets", "accounts", "prices")
+            for name in ("jobs", "bodies", "chunks", "results", "watchers", "leases", "queues", "sockets", "prices")
         }
         self.engine = Engine(
             **{
@@ -50,6 +50,7 @@ class World:
                 "log": self._log,
                 "provider": self.provider,
                 "job_type": job_types.get,
+                "is_welcome": lambda _hash: True,
                 "new_id": self.new_id,
                 "random": lambda: 0.5,
                 **changes,

@@ -339,6 +339,25 @@ def test_a_socket_that_is_gone_costs_only_itself() -> None:
     assert [watcher.connection_id for watcher in world.memory.watchers.of(job.id)] == ["there"]
 
 
+def test_a_socket_whose_key_is_revoked_is_closed() -> None:
+    """Within a minute it is told no more; the others do not notice."""
+    revoked: list[str] = []
+    world = World(LONG, is_welcome=lambda key_hash: not revoked)
+    job = world.submit()
+    world.watch(job)
+
+    async def revoke() -> None:
+        await asyncio.sleep(1)
+        revoked.append("hash")
+
+    together(world, revoke())
+
+    assert world.memory.sockets.closed == ["c1"]
+    assert not world.memory.watchers.of(job.id)
+    assert not world.frames("c1", "job_completed")
+    assert world.job(job).status is Status.COMPLETED
+
+
 def test_a_busy_socket_is_sent_everything_later() -> None:
     """What could not be posted is posted again from the last acknowledged offset."""
     world = World(LONG)
