@@ -29,7 +29,7 @@ class Log(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """`is_welcome` says of a key's hash whether it is still valid; `random` gives numbers in [0, 1) for jitter; `new_id` gives ids that sort by time."""
+    """`is_welcome` says of a key's hash whether it is still valid. `new_id` gives ids that sort by time, `random` numbers in [0, 1)."""
 
     clock: Clock
     offload: Offload
