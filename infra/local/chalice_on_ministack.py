@@ -36,7 +36,7 @@ def update_rest_api(client: TypedAWSClient, rest_api_id: str, patch_operations: 
 
 def wait_for(waiter: str) -> Callable[[TypedAWSClient, str], None]:
     def wait(client: TypedAWSClient, function_name: str) -> None:
-        client._client("lambda").get_waiter(waiter).wait(FunctionName=function_name, WaiterConfig={"Delay": 0.1, "MaxAttempts": 300})
+        client._client("lambda").get_waiter(waiter).wait(FunctionName=function_name, WaiterConfig={"Delay": 0.03, "MaxAttempts": 1000})
 
     return wait
 
