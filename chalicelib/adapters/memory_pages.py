@@ -31,6 +31,10 @@ class MemoryBodies:
         stored = self._bodies.get(job_id)
         return Body.from_dict(json.loads(stored)) if stored else None
 
+    def forget(self, job_id: str) -> None:
+        """What retention does when a body's time is over."""
+        self._bodies.pop(job_id, None)
+
 
 class MemoryChunks:
     """`rows` is open to tests: chunks by (job, attempt, end)."""

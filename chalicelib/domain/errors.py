@@ -321,6 +321,13 @@ class NotConfigured(AttemptFailed):
     suggestion = "Tell the operator to store a key: `make openai-key STAGE=...`."
 
 
+class ContentGone(AttemptFailed):
+    """What this job was asked to do is no longer kept."""
+
+    code, error_class, retryable = "content_gone", "internal", False
+    suggestion = "Submit the job again."
+
+
 class AttemptTimedOut(AttemptFailed):
     """The attempt took longer than `config.timeout`."""
 

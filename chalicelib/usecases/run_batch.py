@@ -11,8 +11,9 @@ from chalicelib.domain.errors import BadMessage, HeadraceError, StaleVersion
 from chalicelib.domain.job import Job
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Lease, Received
+from chalicelib.usecases.claim_job import claim_job
 from chalicelib.usecases.engine import Engine
-from chalicelib.usecases.run_job import JobRun, claim_job
+from chalicelib.usecases.run_job import JobRun
 
 LEASE_MS, RENEW_SECONDS = 25_000, 8.0
 LOOK_SECONDS = 1.0  # how often the bells and cancel flags of the running jobs are read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,6 +191,33 @@ def test_an_exhausted_quota_is_not_retried() -> None:
 
     assert world.job(job).status is Status.FAILED
     assert len(world.provider.requests) == 1
+
+
+def test_a_fault_of_ours_is_a_failed_attempt_and_not_a_job_with_nobody() -> None:
+    """Whatever breaks inside an attempt, the job goes on: it is tried again, and ends as failed when it always breaks."""
+    world = World(Script(deltas=["x"], error=KeyError("bug")), Script())
+    job = world.submit()
+
+    world.deliver()
+    assert world.job(job).status is Status.RETRYING
+    world.clock.advance(5)
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+    assert any(fact == "an attempt broke" for fact, _ in world.facts)
+
+
+def test_a_job_whose_content_or_type_is_gone_fails() -> None:
+    """It could never run: it says so instead of being claimed again and again."""
+    world = World()
+    no_body, no_type = world.submit("a"), world.submit("b")
+    world.memory.bodies.forget(no_body.id)
+    world.memory.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
+
+    world.deliver()
+
+    errors = [world.job(job).error for job in (no_body, no_type)]
+    assert [error.code if error else None for error in errors] == ["content_gone", "request_invalid"]
 
 
 def test_usage_without_a_final_event_is_an_estimate() -> None:

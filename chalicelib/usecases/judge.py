@@ -1,0 +1,102 @@
+"""What came of an attempt, once its text is complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.errors import AttemptFailed, ContentRefused
+from chalicelib.domain.job import Job, JobError, Status
+from chalicelib.domain.result import Result
+from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, Outcome
+from chalicelib.ports import Ended
+from chalicelib.usecases.attempt import Attempt
+from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.model_request import parsed_output
+from chalicelib.usecases.usage import cost_of, counted
+
+LONGEST_MESSAGE = 300  # it is part of the head, which is written whole at every change
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the head is to say, what is kept beside it, and why it failed if it did."""
+
+    outcome: Outcome
+    result: Result
+    failure: AttemptFailed | None
+
+
+def judge(engine: Engine, attempt: Attempt, ended: Ended | None, failure: AttemptFailed | None) -> Verdict:
+    """Judge an attempt: `ended` is the provider's final event, `failure` what went wrong; neither, if it was cancelled."""
+    now = engine.clock.now()
+    parsed: Any = None
+    if ended is not None:
+        attempt.enter("validation", now)
+        try:
+            parsed = _validated(attempt, ended)
+        except AttemptFailed as problem:
+            failure = problem
+    attempt.enter("finalization", now)
+    usage = counted(attempt, ended)
+    model = (ended.model if ended else None) or attempt.body.config.model
+    outcome = Outcome(
+        status=_status(ended, failure),
+        length=len(attempt.transcript),
+        usage=usage,
+        cost=cost_of(engine.prices, model, usage),
+        error=job_error(failure, attempt.job) if failure else None,
+        incomplete_reason=ended.incomplete_reason if ended else None,
+        first_token_at=attempt.first_token_at,
+    )
+    result = Result(
+        job_id=attempt.job.id,
+        attempt=attempt.number,
+        text=attempt.transcript.text,
+        parsed=parsed,
+        finish_reason=_finish_reason(outcome),
+        model=model,
+        usage=usage,
+        cost=outcome.cost,
+        started_at=attempt.started_at,
+        first_token_at=attempt.first_token_at,
+        finished_at=now,
+        error_code=outcome.error.code if outcome.error else None,
+        ttl=now // 1000 + KEEP_COMPLETED_DAYS * 86_400,
+    )
+    return Verdict(outcome, result, failure)
+
+
+def job_error(failure: AttemptFailed, job: Job) -> JobError:
+    """A failure as the record keeps it."""
+    return JobError(
+        code=failure.code,
+        error_class=failure.error_class,
+        retryable=failure.retryable,
+        message=failure.message[:LONGEST_MESSAGE],
+        suggestion=failure.suggestion,
+        attempt=job.attempt,
+        provider_status=failure.provider_status,
+        provider_request_id=failure.provider_request_id,
+    )
+
+
+def _validated(attempt: Attempt, ended: Ended) -> Any:
+    """The parsed output; None for an answer that was cut, because half a document fits no schema."""
+    if attempt.refused:
+        raise ContentRefused
+    return None if ended.incomplete_reason else parsed_output(attempt.transcript.text, attempt.body, attempt.kind)
+
+
+def _status(ended: Ended | None, failure: AttemptFailed | None) -> Status:
+    if failure is not None:
+        return Status.FAILED
+    if ended is None:
+        return Status.CANCELLED
+    return Status.INCOMPLETE if ended.incomplete_reason else Status.COMPLETED
+
+
+def _finish_reason(outcome: Outcome) -> str:
+    if outcome.status is Status.COMPLETED:
+        return "stop"
+    return outcome.incomplete_reason or outcome.status.value
