@@ -29,14 +29,16 @@ app = typer.Typer(
 @app.command()
 def up() -> None:
     """Start the laptop cloud, or bring the running one up to date."""
-    stack = start_local()
+    with stack_file.alone():
+        stack = start_local()
     print(f"Headrace is up: {stack['api_url']}\n     dashboard: {stack['dashboard_url']}\n   keys and more: .local/stack.json")
 
 
 @app.command()
 def down() -> None:
     """End the laptop cloud."""
-    ended = end_local()
+    with stack_file.alone():
+        ended = end_local()
     print(f"Headrace is down ({ended} processes ended)." if ended else "Nothing was running.")
 
 

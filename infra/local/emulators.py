@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,12 +103,19 @@ def free_port(preferred: int) -> int:
 
 def answers(url: str) -> bool:
     """Whether a GET answers with a status below 400."""
+    return failure(url) is None
+
+
+def failure(url: str) -> str | None:
+    """What is wrong with the answer to a GET: its body, or why there is none."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=5):
-            return True
-    except OSError:
-        return False
+            return None
+    except urllib.error.HTTPError as error:
+        return error.read().decode(errors="replace")
+    except OSError as error:
+        return str(error)
 
 
 def _environment() -> dict[str, str]:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from infra.chalice_config import ROOT
+from infra.chalice_config import CHALICE_FOLDER, ROOT
 from infra.local.processes import Started
 
 FOLDER = ROOT / ".local"
 FILE = FOLDER / "stack.json"
+LOCK = CHALICE_FOLDER / "deployments" / "up.lock"  # not in FOLDER, which `down` removes
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One command at a time starts or ends the laptop cloud of this checkout; another waits."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def read() -> dict[str, Any] | None:

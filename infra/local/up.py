@@ -13,7 +13,7 @@ from infra.cloud import LOCAL_REGION, Cloud
 from infra.deploy import deploy
 from infra.local import stack_file
 from infra.local.down import stop
-from infra.local.emulators import Emulator, answers, free_port, llmock, ministack
+from infra.local.emulators import Emulator, answers, failure, free_port, llmock, ministack
 from infra.local.fingerprint import fingerprint
 from infra.local.processes import Started
 from infra.local.tokens import make_tokens
@@ -102,9 +102,9 @@ def _is_healthy(stack: Stack) -> bool:
 
 def _wait_until_healthy(cloud: Cloud, api_url: str) -> None:
     deadline = time.monotonic() + HEALTH_SECONDS
-    while not answers(f"{api_url}/health"):
+    while problem := failure(f"{api_url}/health"):
         if time.monotonic() > deadline:
-            raise NotHealthy("\n".join([f"{api_url}/health does not answer; the API's log ends with:", *api_log(cloud, LOG_LINES)]))
+            raise NotHealthy("\n".join([*api_log(cloud, LOG_LINES), f"{api_url}/health answers: {problem}"]))
         time.sleep(0.5)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from chalicelib.domain import lanes
 from infra.cloud import Cloud
@@ -28,12 +27,12 @@ def restart_workers(cloud: Cloud) -> None:
 
 
 def api_log(cloud: Cloud, lines: int) -> list[str]:
-    """The last lines that the API's function wrote."""
-    events: list[dict[str, Any]] = []
+    """The last lines that the API's function wrote, without those that Lambda adds."""
+    found: list[str] = []
     client, group = cloud.client("logs"), f"/aws/lambda/headrace-{cloud.stage}"
     for page in client.get_paginator("filter_log_events").paginate(logGroupName=group):
-        events += page["events"]
-    return [str(event["message"]).rstrip() for event in events[-lines:]]
+        found += [event["message"].rstrip() for event in page["events"]]
+    return [line for line in found if not line.startswith(("START ", "END ", "REPORT "))][-lines:]
 
 
 def _workers(cloud: Cloud) -> list[str]:
