@@ -1,0 +1,196 @@
+"""The pages of `docs/` that the code can say itself: errors, settings, routes.
+
+python -m infra.print_docs           write them
+python -m infra.print_docs --check   exit with 1 and name the pages that say something else than the code
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from chalicelib.domain import errors
+from chalicelib.domain.errors import AttemptFailed, HeadraceError
+from chalicelib.domain.retry import RetryPolicy
+from chalicelib.routes import about, jobs, streams
+from chalicelib.routes.errors import STATUS, status_of
+from chalicelib.routes.http import ROUTES
+from chalicelib.routes.middleware import CODES
+from chalicelib.settings import Settings
+from infra.chalice_config import ROOT, SETTINGS
+from infra.gateway_responses import ANSWERS
+
+DOCS = ROOT / "docs"
+NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
+BLUEPRINTS = (about, jobs, streams)  # importing them registers their routes
+METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
+
+# What `Settings` does not explain in its own docstring.
+MEANINGS = {
+    "log_level": "The least level that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
+    "requests_per_minute": "How many requests a key may make in a minute of the clock. Event streams count, but are never refused.",
+    "held_requests": "How many requests may be held at once (`?wait=`, `async: false`, event streams); beyond it they are answered at once.",
+    "queued_jobs_per_tenant": "How many messages a lane may hold before submissions to it are refused. It counts the lane, not the tenant.",
+    "frames_per_second": "Token frames a second to one WebSocket, after the first three seconds of ten.",
+    "stall_seconds": "The longest silence in an answer of OpenAI's, except while a model reasons.",
+}
+
+
+def pages() -> dict[Path, str]:
+    """Every printed page and what it must hold."""
+    return {DOCS / "errors.md": errors_page(), DOCS / "settings.md": settings_page(), DOCS / "routes.md": routes_page()}
+
+
+def errors_page() -> str:
+    policy = RetryPolicy(max_attempts=3)
+    told, inner = _http_errors()
+    return f"""# Errors
+
+{NOTE}
+
+## What a request may be answered
+
+Every error has one shape: `{{"success": false, "error": {{"code", "message", "request_id", "details": [{{"path", "message"}}]}}}}`.
+The code is for programs, the message for people. Quote the `request_id`: it is in the log. `details` names every wrong field at once.
+
+{_table(("status", "code", "means"), ((str(status_of(kind())), f"`{kind.code}`", _says(kind)) for kind in told))}
+
+Anything else is 500 `internal_error`: a fault of ours, logged with its request id.
+
+Chalice and API Gateway answer some requests before a handler sees them. They use the same shape, with these codes:
+
+{_table(("status", "code", "from"), _answers_of_others())}
+
+## Why a job failed
+
+The `error` of a job, in its record, its result and the last frame of its streams:
+`{{"code", "class", "retryable", "message", "suggestion", "attempt", "provider_status", "provider_request_id"}}`.
+
+{_table(("code", "class", "retried", "message", "what to do"), (_attempt_row(kind) for kind in _family(AttemptFailed)))}
+
+"Retried" means: as a new attempt, while attempts are left (`config.max_attempts`, the first included; default 3) and the next would begin
+before `config.retry_for` is over (default 24 h). The pause before it is random between 0 and {policy.base:g} s x 2^n, at most
+{policy.cap:g} s, or what the job type's own schedule says, and never shorter than OpenAI's `Retry-After`. A failed attempt keeps its text
+and its cost in `GET /jobs/{{id}}/attempts`.
+
+## What one part of the engine tells another
+
+These never reach a caller: {", ".join(f"`{kind.__name__}`" for kind in inner)}.
+"""
+
+
+def settings_page() -> str:
+    rows = ((f"`HEADRACE_{field.name.upper()}`", _default(field), _meaning(field.name)) for field in fields(Settings))
+    stages = sorted({name for settings in SETTINGS.values() for name in settings})
+    values = (
+        (f"`{name}`", *(f"`{SETTINGS[stage].get(name, '')}`" if SETTINGS[stage].get(name) else "" for stage in SETTINGS)) for name in stages
+    )
+    return f"""# Settings
+
+{NOTE}
+
+The functions read these once, when they are first needed. A value that cannot be used stops the function with a message that names it.
+Every setting is an environment variable; `infra/chalice_config.py` writes them into `.chalice/config.json`, and a deployment applies them.
+
+{_table(("variable", "default", "meaning"), rows)}
+
+Different by stage:
+
+{_table(("variable", *SETTINGS), values)}
+
+The OpenAI key is no setting: it is kept in Secrets Manager (`make openai-key`). Variables that only the laptop cloud and the command line
+read are in [operations.md](operations.md).
+"""
+
+
+def routes_page() -> str:
+    routes = sorted(ROUTES, key=lambda route: (route.path, METHODS.index(route.method)))  # whatever was imported first
+    rows = ((f"`{route.method} {route.path}`", route.role.word if route.role else "public", route.summary) for route in routes)
+    return f"""# Routes
+
+{NOTE}
+
+Each with the least role that may call it. Shapes and rules are in [api.md](api.md).
+
+{_table(("route", "role", "what it does"), rows)}
+"""
+
+
+def stale() -> list[Path]:
+    """The pages that do not say what the code says."""
+    return [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
+
+
+def write() -> list[Path]:
+    """Bring the pages up to date; answers those that changed."""
+    changed = stale()
+    for path in changed:
+        path.write_text(pages()[path])
+    return changed
+
+
+def _http_errors() -> tuple[list[type[HeadraceError]], list[type[HeadraceError]]]:
+    """Those that have a status, in its order, and the others."""
+    kinds = [kind for kind in _family(HeadraceError) if kind is not HeadraceError and not issubclass(kind, AttemptFailed)]
+    told = [kind for kind in kinds if issubclass(kind, tuple(known for known, _ in STATUS))]
+    return sorted(told, key=lambda kind: status_of(kind())), [
+        kind for kind in kinds if kind not in told and kind.__module__ == errors.__name__
+    ]
+
+
+def _family(root: type[HeadraceError]) -> list[Any]:
+    """A class and all that descend from it, in the order of the file."""
+    found = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, root)]
+    return [kind for kind in found if kind.__module__ == errors.__name__]
+
+
+def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
+    return f"`{kind.code}`", kind.error_class, "yes" if kind.retryable else "no", _says(kind), kind.suggestion
+
+
+def _answers_of_others() -> Iterator[tuple[str, ...]]:
+    for status, (code, _) in CODES.items():
+        yield str(status), f"`{code}`", "Chalice"
+    for code, status in sorted(
+        {(answer.code, answer.status or 0) for answer in ANSWERS.values()}, key=lambda pair: (pair[1] or 400, pair[0])
+    ):
+        yield str(status) if status else "as API Gateway says", f"`{code}`", "API Gateway"
+
+
+def _says(kind: type[Any]) -> str:
+    return inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
+
+
+def _meaning(name: str) -> str:
+    """What the docstring of `Settings` says, else what this page adds."""
+    said = re.search(rf"^{name}: (.+)$", inspect.cleandoc(Settings.__doc__ or ""), re.MULTILINE)
+    text = said[1] if said else MEANINGS[name]
+    return text[0].upper() + text[1:]
+
+
+def _default(field: Any) -> str:
+    value = None if field.default is MISSING else field.default
+    return "" if value in (None, ()) else f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _table(head: Sequence[str], rows: Any) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv[1:]:
+        if drifted := stale():
+            sys.exit(
+                "Not what the code says: "
+                + ", ".join(str(path.relative_to(ROOT)) for path in drifted)
+                + ". Run: python -m infra.print_docs"
+            )
+    else:
+        for path in write():
+            print(path.relative_to(ROOT))
