@@ -32,10 +32,11 @@ def _api(stage: str) -> list[Statement]:
 
 def _websocket(stage: str) -> list[Statement]:
     return [
-        _table(stage, "jobs", (*READ, "UpdateItem")),
+        _table(stage, "jobs", (*READ, "PutItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),
+        _content(stage),
         _connections(),
     ]
 
@@ -45,6 +46,7 @@ def _worker(stage: str) -> list[Statement]:
         _table(stage, "jobs", READ + CHANGE),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
+        _table(stage, "accounts", READ),
         _receive(stage),
         _send(stage),
         _content(stage),
@@ -57,8 +59,8 @@ def _release(stage: str) -> list[Statement]:
     return [
         _stream(stage),
         _table(stage, "jobs", READ),
-        _table(stage, "pages", READ),
-        _table(stage, "live", READ),
+        _table(stage, "pages", READ + CHANGE + REMOVE),
+        _table(stage, "accounts", READ),
         _send(stage),
         _connections(),
     ]
