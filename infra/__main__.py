@@ -14,6 +14,7 @@ from infra.deploy import DeploymentFailed
 from infra.deploy import deploy as deploy_stage
 from infra.deploy import destroy as destroy_stage
 from infra.keys import make_key
+from infra.layer import NoWheel
 from infra.local import stack_file
 from infra.local.down import down as end_local
 from infra.local.emulators import NotStarted
@@ -95,5 +96,5 @@ def _cloud(stage: str) -> Cloud:
 if __name__ == "__main__":
     try:
         app()
-    except (DeploymentFailed, NotStarted, NotHealthy) as error:
+    except (DeploymentFailed, NoWheel, NotHealthy, NotStarted) as error:
         sys.exit(f"Failed: {error}")

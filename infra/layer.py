@@ -19,7 +19,7 @@ from py_compile import PycInvalidationMode
 
 from chalice.cli.factory import CLIFactory
 from chalice.config import Config
-from chalice.deploy.packager import DependencyBuilder, LayerDeploymentPackager, PipRunner, SubprocessPip
+from chalice.deploy.packager import DependencyBuilder, LayerDeploymentPackager, MissingDependencyError, PipRunner, SubprocessPip
 from chalice.utils import UI, OSUtils
 
 from infra.chalice_config import ROOT
@@ -31,6 +31,14 @@ AWS_SERVICES = {
 }
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 POINTER = "headrace.pth"
+NEWER_PYTHON = (
+    "Lambda's python3.11 has an old C library that the arm64 builds of some packages do without. Deploy with Python 3.12 or newer"
+    " (make PYTHON=python3.12 deploy ...), or with x86_64 (ARCHITECTURE in infra/chalice_config.py)."
+)
+
+
+class NoWheel(RuntimeError):
+    """A package cannot be shipped; the message says which, and what helps."""
 
 
 def build(stage: str) -> Path:
@@ -47,7 +55,7 @@ def build(stage: str) -> Path:
     elif not zip_path.exists() or _is_pointer(zip_path):
         with tempfile.TemporaryDirectory(dir=zip_path.parent) as scratch:
             site_packages = Path(scratch)
-            _install_for_lambda(dependencies, python, site_packages)
+            _install_for_lambda(dependencies, config, site_packages)
             _slim_down(site_packages)
             _zip({f"{inside}/{name}": content for name, content in _contents(site_packages)}, zip_path)
     return zip_path
@@ -85,10 +93,19 @@ def _install_for_this_machine(target: Path) -> None:
     subprocess.run([*pip, "--target", str(target), "--requirement", str(REQUIREMENTS)], check=True)
 
 
-def _install_for_lambda(dependencies: DependencyBuilder, python: str, target: Path) -> None:
-    """Called directly, since Chalice's packager goes on with a warning when a wheel is missing; this raises."""
-    abi = "cp" + python.removeprefix("python").replace(".", "")
-    dependencies.build_site_packages(abi, str(REQUIREMENTS), str(target))
+def _install_for_lambda(dependencies: DependencyBuilder, config: Config, target: Path) -> None:
+    """Called directly, since Chalice's packager deploys without a package for which there is no wheel, after a warning.
+
+    Raises:
+        NoWheel: some package has none for that Python and processor.
+    """
+    abi = "cp" + config.lambda_python_version.removeprefix("python").replace(".", "")
+    try:
+        dependencies.build_site_packages(abi, str(REQUIREMENTS), str(target))
+    except MissingDependencyError as missing:
+        names = ", ".join(sorted(package.identifier for package in missing.missing))
+        where = f"{config.lambda_python_version} on {config.lambda_architecture}"
+        raise NoWheel(f"Nobody built {names} for Lambda's {where}. {NEWER_PYTHON}") from missing
 
 
 def _slim_down(site_packages: Path) -> None:
