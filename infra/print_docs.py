@@ -34,7 +34,7 @@ METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 MEANINGS = {
     "log_level": "The least level that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
     "requests_per_minute": "How many requests a key may make in a minute of the clock. Event streams count, but are never refused.",
-    "held_requests": "How many requests may be held at once (`?wait=`, `async: false`, event streams); beyond it they are answered at once.",
+    "held_requests": "How many requests may be held at once (`?wait=`, `async: false`, event streams); beyond it they are answered now.",
     "queued_jobs_per_tenant": "How many messages a lane may hold before submissions to it are refused. It counts the lane, not the tenant.",
     "frames_per_second": "Token frames a second to one WebSocket, after the first three seconds of ten.",
     "stall_seconds": "The longest silence in an answer of OpenAI's, except while a model reasons.",
@@ -156,10 +156,8 @@ def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
 def _answers_of_others() -> Iterator[tuple[str, ...]]:
     for status, (code, _) in CODES.items():
         yield str(status), f"`{code}`", "Chalice"
-    for code, status in sorted(
-        {(answer.code, answer.status or 0) for answer in ANSWERS.values()}, key=lambda pair: (pair[1] or 400, pair[0])
-    ):
-        yield str(status) if status else "as API Gateway says", f"`{code}`", "API Gateway"
+    for status, code in sorted({(answer.status or 0, answer.code) for answer in ANSWERS.values()}):
+        yield str(status) if status else "4xx, 5xx", f"`{code}`", "API Gateway"
 
 
 def _says(kind: type[Any]) -> str:
