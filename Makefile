@@ -55,7 +55,7 @@ destroy: $(VENV) ## remove a stage from AWS: make destroy STAGE=dev
 	$(PY) -m infra destroy --stage $(STAGE)
 
 key: $(VENV) ## make an API key: make key STAGE=dev TENANT=demo ROLE=user USER=ada
-	@$(PY) -m infra key --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(USER)
+	@$(PY) -m infra keys make --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(USER)
 
 openai-key: $(VENV) ## store the OpenAI key of a stage, from $$OPENAI_API_KEY or typed in: make openai-key STAGE=dev
 	@$(PY) -m infra openai-key --stage $(STAGE)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from chalice import Chalice
+from chalice import Chalice, Rate
 
 from chalicelib.domain.lanes import HIGH, LOW, NORMAL, URGENT, Lane, queue_name
 from chalicelib.routes import about, jobs, middleware, streams, websocket
-from chalicelib.routes.triggers import announce_changes, run_lane
+from chalicelib.routes.triggers import announce_changes, run_lane, sweep_all
 from chalicelib.settings import settings
 
 app = Chalice(app_name="headrace", configure_logs=False)  # one line a fact: `observability` writes them
@@ -50,6 +50,11 @@ def worker_low(event: Any) -> None:
 @app.on_dynamodb_record(stream_arn=settings().jobs_stream_arn, starting_position="TRIM_HORIZON", name="release")
 def release(event: Any) -> None:
     announce_changes(event)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep")
+def sweep(_event: Any) -> None:
+    sweep_all()
 
 
 @app.on_ws_connect()

@@ -108,6 +108,9 @@ class Jobs(Protocol):
     def pointed(self, tenant: str, dedupe_key: str) -> str | None:
         """The job that a dedupe key points at."""
 
+    def due(self, until: Ms, limit: int) -> list[str]:
+        """Jobs that somebody must look at before `until`, at most `limit` of each partition of the index: forty requests."""
+
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         """Ids of one page, and the id to go on `before`, None at the end. One request (one a hundred rows)."""
 
@@ -214,7 +217,20 @@ class Leases(Protocol):
             StaleVersion: it was fenced: everything it held belongs to others now.
         """
 
-    def close(self, lease: Lease) -> None: ...
+    def close(self, lease: Lease) -> None:
+        """Forget it, unless it was fenced."""
+
+    def get(self, lease_id: str) -> Lease | None:
+        """The lease, read consistently; fenced ones too."""
+
+    def expired(self, now: Ms) -> list[Lease]:
+        """Those that were to be renewed before `now`, and those that are fenced but not buried: eight requests."""
+
+    def fence(self, seen: Lease) -> bool:
+        """Declare it dead if it has not been renewed since it was read: its worker can renew no more. Repeating it is True again."""
+
+    def bury(self, lease: Lease) -> None:
+        """Forget a fenced lease, once all that it held is with others."""
 
 
 class Slots(Protocol):

@@ -35,6 +35,7 @@ from chalicelib.usecases.authenticate import KeyRing
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.hold import Holding
 from chalicelib.usecases.submit_job import Intake
+from chalicelib.usecases.sweep import Broom
 from chalicelib.usecases.watch_job import Gallery
 
 T = TypeVar("T")
@@ -218,6 +219,20 @@ def engine() -> Engine:
             frames_per_second=settings().frames_per_second,
         )
     return _made["engine"]  # type: ignore[no-any-return]
+
+
+def broom() -> Broom:
+    """What the sweep needs."""
+    have = adapters()
+    return Broom(
+        clock=have.clock,
+        log=record,
+        jobs=have.jobs,
+        chunks=have.chunks,
+        results=have.results,
+        leases=have.leases,
+        queues=have.queues,
+    )
 
 
 def intake() -> Intake:

@@ -9,15 +9,15 @@ from getpass import getpass
 import typer
 
 from infra import chalice_config
-from infra.cloud import Cloud
 from infra.deploy import DeploymentFailed
 from infra.deploy import deploy as deploy_stage
 from infra.deploy import destroy as destroy_stage
-from infra.keys import make_key
+from infra.keys import app as keys
 from infra.layer import NoWheel
 from infra.local import stack_file
 from infra.local.down import down as end_local
 from infra.local.emulators import NotStarted
+from infra.local.reach import cloud_of
 from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
 from infra.openai_key import put_openai_credentials
@@ -25,6 +25,7 @@ from infra.openai_key import put_openai_credentials
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Deploy Headrace, to AWS or to this machine."
 )
+app.add_typer(keys, name="keys")
 
 
 @app.command()
@@ -32,7 +33,7 @@ def up() -> None:
     """Start the laptop cloud, or bring the running one up to date."""
     with stack_file.alone():
         stack = start_local()
-    print(f"Headrace is up: {stack['api_url']}\n     dashboard: {stack['dashboard_url']}\n   keys and more: .local/stack.json")
+    print(f"Headrace is up: {stack['api_url']}\n   keys and more: .local/stack.json")
 
 
 @app.command()
@@ -46,14 +47,14 @@ def down() -> None:
 @app.command()
 def deploy(stage: str = typer.Option(...)) -> None:
     """Deploy a stage, or bring it up to date."""
-    deployment = deploy_stage(_cloud(stage))
+    deployment = deploy_stage(cloud_of(stage))
     print(f"{stage}: {deployment.rest_url}\n{stage}: {deployment.websocket_url}")
 
 
 @app.command()
 def destroy(stage: str = typer.Option(...)) -> None:
     """Remove a stage. Protected tables and their content stay."""
-    destroy_stage(_cloud(stage))
+    destroy_stage(cloud_of(stage))
 
 
 @app.command()
@@ -64,17 +65,8 @@ def openai_key(stage: str = typer.Option(...)) -> None:
     key = os.environ.get("OPENAI_API_KEY") or (getpass("OpenAI key: ") if sys.stdin.isatty() else sys.stdin.readline().strip())
     if not key:
         raise typer.BadParameter("No key given.")
-    put_openai_credentials(_cloud(stage), credentials | {"api_key": key})
+    put_openai_credentials(cloud_of(stage), credentials | {"api_key": key})
     print(f"{stage}: OpenAI key stored.")
-
-
-@app.command()
-def key(
-    stage: str = typer.Option(...), tenant: str = typer.Option(...), role: str = typer.Option(...), user: str = typer.Option(...)
-) -> None:
-    """Make an API key and print it, once."""
-    _cloud(stage).bind_this_process()
-    print(make_key(stage, tenant, role, user))
 
 
 @app.command()
@@ -82,15 +74,6 @@ def chalice_files() -> None:
     """Bring .chalice/config.json and the policies up to date."""
     for path in chalice_config.write():
         print(path.relative_to(chalice_config.ROOT))
-
-
-def _cloud(stage: str) -> Cloud:
-    if stage != "local":
-        return Cloud(stage)
-    stack = stack_file.read()
-    if stack is None:
-        raise typer.BadParameter("The laptop cloud is not running; `make up` starts it.")
-    return Cloud(stage, stack["aws_endpoint"])
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("websocket_disconnect", "websocket", 30, 256),
     *WORKERS,
     Function("release", "release", 60, 256),
+    Function("sweep", "sweep", 55, 512),
 )
 
 SETTINGS: dict[str, dict[str, str]] = {

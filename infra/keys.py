@@ -1,8 +1,8 @@
 """API keys of a deployment: made, listed and revoked with AWS credentials rather than with another key.
 
-    python -m infra.keys make --stage dev --tenant acme --role user --user alice
-    python -m infra.keys list --stage dev --tenant acme
-    python -m infra.keys revoke --stage dev --tenant acme --id key_01J...
+    python -m infra keys make --stage dev --tenant acme --role user --user alice
+    python -m infra keys list --stage dev --tenant acme
+    python -m infra keys revoke --stage dev --tenant acme --id key_01J...
 
 The key is printed once; only its hash is stored.
 """
@@ -20,8 +20,9 @@ from chalicelib.adapters.dynamo_accounts import DynamoAccounts
 from chalicelib.domain.identity import Key, Role
 from chalicelib.domain.units import DAY_MS, rfc3339
 from chalicelib.usecases.authenticate import new_secret, secret_hash
+from infra.local.reach import cloud_of
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")
 Stage = Annotated[str, typer.Option(help="The stage, such as dev.")]
 Tenant = Annotated[str, typer.Option(help="The tenant that the key belongs to.")]
 
@@ -43,7 +44,7 @@ def make_key(stage: str, tenant: str, role: str, user: str, days: int | None = N
     return secret
 
 
-@cli.command()
+@app.command()
 def make(
     stage: Stage,
     tenant: Tenant,
@@ -57,21 +58,22 @@ def make(
         raise typer.BadParameter("must be viewer, user, operator or admin", param_hint="--role")
     if all_tenants and role != "admin":
         raise typer.BadParameter("only an admin may be of all tenants", param_hint="--all-tenants")
+    cloud_of(stage).bind_this_process()
     print(make_key(stage, tenant, role, user, days, all_tenants=all_tenants))
 
 
-@cli.command("list")
+@app.command("list")
 def listing(stage: Stage, tenant: Tenant) -> None:
     """List a tenant's keys, without their secrets."""
-    for key in DynamoAccounts(stage).keys(tenant):
+    for key in _accounts(stage).keys(tenant):
         ends = f"revoked {rfc3339(key.revoked_at)}" if key.revoked_at else f"expires {rfc3339(key.expires_at) or 'never'}"
         print(f"{key.id}  {key.role.word:8}  {key.user:20}  {ends}")
 
 
-@cli.command()
+@app.command()
 def revoke(stage: Stage, tenant: Tenant, key_id: Annotated[str, typer.Option("--id", help="As `list` prints it.")]) -> None:
     """Revoke a key: within 60 seconds nothing accepts it any more."""
-    accounts = DynamoAccounts(stage)
+    accounts = _accounts(stage)
     found = next((key for key in accounts.keys(tenant) if key.id == key_id), None)
     if found is None:
         raise typer.BadParameter(f"{tenant} has no such key", param_hint="--id")
@@ -79,5 +81,6 @@ def revoke(stage: Stage, tenant: Tenant, key_id: Annotated[str, typer.Option("--
     print(f"{key_id} is revoked.")
 
 
-if __name__ == "__main__":
-    cli()
+def _accounts(stage: str) -> DynamoAccounts:
+    cloud_of(stage).bind_this_process()
+    return DynamoAccounts(stage)

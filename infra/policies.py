@@ -66,7 +66,17 @@ def _release(stage: str) -> list[Statement]:
     ]
 
 
-_STATEMENTS = {"api": _api, "websocket": _websocket, "worker": _worker, "release": _release}
+def _sweep(stage: str) -> list[Statement]:
+    return [
+        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "pages", READ),
+        _table(stage, "live", READ + CHANGE + REMOVE),
+        _send(stage),
+        _content(stage),
+    ]
+
+
+_STATEMENTS = {"api": _api, "websocket": _websocket, "worker": _worker, "release": _release, "sweep": _sweep}
 KINDS = tuple(_STATEMENTS)
 
 

@@ -1,16 +1,16 @@
 """The log of a job: the items `c#<attempt>#<end>` of its page.
 
 Keyed by where a chunk *ends*: "from offset p on" is one query for the keys beyond p, and its first hit is the chunk that covers p.
+Text and progress are gzipped together: four seconds of a stream are 1.7 KB of JSON and 0.9 KB packed, which is one write unit less.
 """
 
 from __future__ import annotations
 
-import json
-
-from pynamodb.attributes import UnicodeAttribute
+from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.packing import pack_json, unpack_json
 from chalicelib.domain.errors import ChunkConflict
 from chalicelib.domain.transcript import Chunk
 
@@ -21,17 +21,15 @@ class ChunkItem(Item):
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     start = IntAttribute(attr_name="o")
-    text = UnicodeAttribute()
     at = IntAttribute()
-    progress = UnicodeAttribute(null=True, attr_name="p")  # JSON: numbers come back as they were, which DynamoDB's do not
-    events = UnicodeAttribute(null=True, attr_name="e")  # JSON
+    data = BinaryAttribute(legacy_encoding=False)  # text, progress, events
     sequence = IntAttribute(null=True, attr_name="seq")
     sequence_offset = IntAttribute(null=True, attr_name="seq_o")
     ttl = IntAttribute(null=True)
 
 
 class DynamoChunks:
-    """Units: 1 for each KB appended; 1 for each 4 KB read."""
+    """Units: 1 for each KB appended, after compression; 1 for each 4 KB read."""
 
     def __init__(self, stage: str) -> None:
         self._items = bound(ChunkItem, stage, "pages")
@@ -59,10 +57,8 @@ class DynamoChunks:
             chunk.job_id,
             _key(chunk.attempt, chunk.end),
             start=chunk.start,
-            text=chunk.text,
             at=chunk.at,
-            progress=_json(chunk.progress) if chunk.progress else None,
-            events=_json(chunk.events) if chunk.events else None,
+            data=pack_json([chunk.text, chunk.progress, chunk.events]),
             sequence=chunk.sequence,
             sequence_offset=chunk.sequence_offset,
             ttl=chunk.ttl,
@@ -70,14 +66,15 @@ class DynamoChunks:
 
 
 def _chunk_of(item: ChunkItem) -> Chunk:
+    text, progress, events = unpack_json(item.data)
     return Chunk(
         job_id=item.id,
         attempt=int(item.sk.split("#")[1]),
         start=item.start,
-        text=item.text,
+        text=text,
         at=item.at,
-        progress=json.loads(item.progress) if item.progress else {},
-        events=tuple(json.loads(item.events)) if item.events else (),
+        progress=progress,
+        events=tuple(events),
         sequence=item.sequence,
         sequence_offset=item.sequence_offset,
         ttl=item.ttl,
@@ -86,7 +83,3 @@ def _chunk_of(item: ChunkItem) -> Chunk:
 
 def _key(attempt: int, end: int) -> str:
     return f"c#{attempt:04}#{end:010}"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -10,10 +10,11 @@ from pynamodb.expressions.condition import Condition
 
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, TransactionRefused, bound
-from chalicelib.adapters.dynamo_job_item import JobItem, item_of, job_of, job_of_raw
+from chalicelib.adapters.dynamo_job_item import DUE_SHARDS, JobItem, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamo_job_pages import JobPages
 from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, StaleVersion
 from chalicelib.domain.job import Job, Ms
+from chalicelib.domain.lanes import LANES
 from chalicelib.ports import Idempotency, JobQuery, Remembered
 
 POINTER_LASTS = 90 * 86_400  # seconds; the head that it names says whether it still counts, so this only cleans up
@@ -86,6 +87,12 @@ class DynamoJobs:
     def pointed(self, tenant: str, dedupe_key: str) -> str | None:
         row = dynamo.find(self._pointers, _place("dedupe", tenant, dedupe_key), "dedupe")
         return row.job if row else None
+
+    def due(self, until: Ms, limit: int) -> list[str]:
+        partitions = [f"t#{shard}" for shard in range(DUE_SHARDS)]
+        partitions += [f"w#{lane}#{shard}" for lane in LANES for shard in range(DUE_SHARDS)]
+        soon = self._heads.due_at <= until
+        return [item.id for partition in partitions for item in self._heads.due.query(partition, soon, limit=limit, page_size=limit)]
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         return self._pages.page(query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from zlib import crc32
 
 from pynamodb.attributes import UnicodeAttribute
@@ -10,6 +11,7 @@ from pynamodb.attributes import UnicodeAttribute
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.dynamo import ROW_LASTS, ConditionFailed, IntAttribute, Item, bound
 from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.job import Ms
 from chalicelib.ports import Lease
 
 SHARDS = 8
@@ -59,9 +61,22 @@ class DynamoLeases:
             return False
         return True
 
+    def get(self, lease_id: str) -> Lease | None:
+        item = dynamo.find(self._items, _partition(lease_id), lease_id)
+        return _lease_of(item) if item else None
+
+    def expired(self, now: Ms) -> list[Lease]:
+        late = (self._items.expires_at < now) | (self._items.state == DEAD)
+        rows = (item for shard in range(SHARDS) for item in self._items.query(f"W#{shard}", filter_condition=late, consistent_read=True))
+        return [_lease_of(item) for item in rows]
+
+    def bury(self, lease: Lease) -> None:
+        with suppress(ConditionFailed):
+            dynamo.delete(self._item_of(lease), self._items.state == DEAD)
+
     def _item_of(self, lease: Lease) -> LeaseItem:
         return self._items(
-            f"W#{crc32(lease.id.encode()) % SHARDS}",
+            _partition(lease.id),
             lease.id,
             state=ALIVE,
             lane=lease.lane,
@@ -71,6 +86,10 @@ class DynamoLeases:
             environment=lease.environment,
             ttl=lease.expires_at // 1000 + ROW_LASTS,
         )
+
+
+def _partition(lease_id: str) -> str:
+    return f"W#{crc32(lease_id.encode()) % SHARDS}"
 
 
 def _lease_of(item: LeaseItem) -> Lease:

@@ -16,7 +16,7 @@ from chalicelib.domain.job import Usage
 from chalicelib.domain.result import Result
 
 PREFIX = "result#"
-PLAIN = ("finish_reason", "model", "usage", "cost", "started_at", "first_token_at", "finished_at", "error_code", "ttl")
+PLAIN = ("status", "finish_reason", "model", "usage", "cost", "started_at", "first_token_at", "finished_at", "error_code", "ttl")
 WITHOUT_TEXT = ["id", "sk", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "ttl"]
 
 
@@ -29,6 +29,7 @@ class ResultItem(Item):
     parsed = BinaryAttribute(legacy_encoding=False, null=True)
     same = BooleanAttribute(null=True)
     s3 = UnicodeAttribute(null=True)
+    status = UnicodeAttribute(null=True)
     finish_reason = UnicodeAttribute(null=True, attr_name="finish")
     model = UnicodeAttribute(null=True)
     usage = RecordAttribute(Usage, null=True)

@@ -64,6 +64,11 @@ class MemoryJobs:
         with self._lock:
             return self._pointers.get((tenant, dedupe_key))
 
+    def due(self, until: Ms, limit: int) -> list[str]:
+        with self._lock:
+            due = [job for job in self.heads.values() if job.due_at is not None and job.due_at <= until]
+        return [job.id for job in sorted(due, key=lambda job: job.due_at or 0)][: limit * 40]
+
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         with self._lock:
             matching = [job for job in self.heads.values() if _matches(job, query)]

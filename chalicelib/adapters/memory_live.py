@@ -94,6 +94,19 @@ class MemoryLeases:
             self._fenced.add(seen.id)
             return True
 
+    def get(self, lease_id: str) -> Lease | None:
+        with self._lock:
+            return self.rows.get(lease_id)
+
+    def expired(self, now: Ms) -> list[Lease]:
+        with self._lock:
+            return [lease for lease in self.rows.values() if lease.expires_at < now or lease.id in self._fenced]
+
+    def bury(self, lease: Lease) -> None:
+        with self._lock:
+            if lease.id in self._fenced:
+                self.rows.pop(lease.id, None)
+
 
 class MemorySlots:
     def __init__(self) -> None:

@@ -76,6 +76,9 @@ class Job:
     `attempt` grows with each request to the provider and is never used twice; one attempt is one text.
     `tries` counts the attempts of this `run` against `max_attempts`; a manual retry begins a new run.
     `owner` is the nonce of the claim that holds the job, `<lease>#<random>`; it stays on the record after the end.
+    `due_at` is when somebody must look at the job again: every head that is not terminal has one. `until` is when it may go on, as far as
+    that is known: what people are told.
+    `crashes` counts the workers that died with the job; after one it runs alone, and only `alone_crashes` are held against it.
     `length` is the exact length, in code points, of the text of `attempt`; known once that attempt is over.
     """
 
@@ -104,8 +107,11 @@ class Job:
     retry_until: Ms = 0
     owner: str | None = None
     crashes: int = 0
+    alone: bool = False
+    alone_crashes: int = 0
     cancel_requested: bool = False
     reason: str | None = None
+    until: Ms | None = None
     error: JobError | None = None
     incomplete_reason: str | None = None
     length: int | None = None

@@ -12,6 +12,7 @@ from chalicelib.domain.job import Ms, Nano, Usage
 class Result:
     """The outcome of one attempt, written before the head says that it ended: whoever takes over finds it and need not ask again.
 
+    `status` is the one that the head was to get.
     `text` is what the model said, raw. `parsed` is that text read by its schema, None where there is no schema or it does not fit.
     """
 
@@ -19,6 +20,7 @@ class Result:
     attempt: int
     text: str
     parsed: Any = None
+    status: str | None = None
     finish_reason: str | None = None
     model: str | None = None
     usage: Usage | None = None

@@ -13,7 +13,9 @@ from typing import Any
 from chalicelib.domain.job import Job, JobError, Ms, Nano, Status, Usage
 
 LOOK_AFTER_QUEUED_MS = 120_000  # how long a wake-up may take before somebody looks for it
-LOOK_AFTER_CLAIM_MS = 60_000
+LOOK_AGAIN_MS = 60_000  # and again, while a worker has the job
+LONGEST_LOOK_MS = 3_600_000
+CRASHES_ALONE = 3  # workers that may die with nothing else to do than this job
 KEEP_COMPLETED_DAYS = 30
 KEEP_OTHER_DAYS = 7
 
@@ -31,14 +33,18 @@ class Outcome:
     first_token_at: Ms | None = None
 
 
-def claim(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
-    """Take the job for one attempt [1, 3, 4]. Asking again with the same owner answers the job as it is: the write had been done."""
+def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False) -> Job | None:
+    """Take the job for one attempt [1, 3, 4]. Asking again with the same owner answers the job as it is: the write had been done.
+
+    A queued job keeps its `due_at`, so that the claim changes no index.
+    """
     if holds(job, generation, owner):
         return job
     if job.generation != generation or not job.status.is_claimable:
         return None
     if now >= job.expires_at and job.tries == 0:
         return expire(job, now)
+    keeps = job.status is Status.QUEUED and job.due_at is not None and job.due_at > now
     return _next(
         job,
         now,
@@ -50,6 +56,9 @@ def claim(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
         first_token_at=None,
         length=None,
         reason=None,
+        until=None,
+        alone=alone,
+        due_at=job.due_at if keeps else now + LOOK_AGAIN_MS,
     )
 
 
@@ -95,6 +104,7 @@ def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms
         status=Status.RETRYING,
         generation=job.generation + 1,
         due_at=due,
+        until=due,
         queued_at=now,
         length=outcome.length,
         error=outcome.error,
@@ -144,7 +154,68 @@ def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
         error=None,
         incomplete_reason=None,
         reason=None,
+        until=None,
+        alone_crashes=0,
         ttl=None,
+    )
+
+
+def look_later(job: Job, now: Ms) -> Job | None:
+    """Somebody looked and found nothing to do: the next look is further away the longer the job has been waiting."""
+    if job.status.is_terminal:
+        return None
+    if job.status is Status.PROCESSING:
+        return _next(job, now, due_at=now + LOOK_AGAIN_MS)
+    return _next(job, now, due_at=now + min(LONGEST_LOOK_MS, max(LOOK_AFTER_QUEUED_MS, now - job.queued_at)))
+
+
+def take_back(job: Job, lease_id: str, length: int, now: Ms) -> Job | None:
+    """Take a job from a worker whose lease is dead [6, 16, 18]. `length` is the end of what is kept of the attempt's text.
+
+    The dead attempt is not held against `max_attempts`: it was not the job's fault, until it dies alone again and again.
+    """
+    if job.status is not Status.PROCESSING or lease_of(job) != lease_id:
+        return None
+    if job.cancel_requested:
+        return _end(job, now, Status.CANCELLED, length=length)
+    alone_crashes = job.alone_crashes + job.alone
+    if alone_crashes >= CRASHES_ALONE:
+        return _end(job, now, Status.FAILED, length=length, crashes=job.crashes + 1, alone_crashes=alone_crashes, error=_worker_lost(job))
+    return _next(
+        job,
+        now,
+        status=Status.QUEUED,
+        generation=job.generation + 1,
+        tries=max(0, job.tries - 1),
+        crashes=job.crashes + 1,
+        alone_crashes=alone_crashes,
+        queued_at=now,
+        due_at=now + LOOK_AFTER_QUEUED_MS,
+        length=length,
+        reason="worker_lost",
+    )
+
+
+def give_up(job: Job, now: Ms) -> Job | None:
+    """End a job whose time for another attempt is over; the last failure says why it came to that."""
+    if job.status is not Status.RETRYING or not job.retry_until or now < job.retry_until:
+        return None
+    return _end(job, now, Status.FAILED, length=job.length or 0)
+
+
+def lease_of(job: Job) -> str:
+    """The lease under which the job was claimed."""
+    return (job.owner or "").partition("#")[0]
+
+
+def _worker_lost(job: Job) -> JobError:
+    return JobError(
+        code="worker_lost",
+        error_class="internal",
+        retryable=False,
+        message=f"The worker died {CRASHES_ALONE} times while it ran this job alone.",
+        suggestion="The job probably needs more memory than a worker has. Make it smaller, or tell the operator.",
+        attempt=job.attempt,
     )
 
 
@@ -154,4 +225,4 @@ def _next(job: Job, now: Ms, **changes: Any) -> Job:
 
 def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
     days = KEEP_COMPLETED_DAYS if status in (Status.COMPLETED, Status.INCOMPLETE) else KEEP_OTHER_DAYS
-    return _next(job, now, status=status, finished_at=now, due_at=None, reason=None, ttl=now // 1000 + days * 86_400, **changes)
+    return _next(job, now, status=status, finished_at=now, due_at=None, until=None, reason=None, ttl=now // 1000 + days * 86_400, **changes)

@@ -94,7 +94,7 @@ def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, pr
         "started_at": rfc3339(job.started_at),
         "first_token_at": rfc3339(job.first_token_at),
         "finished_at": rfc3339(job.finished_at),
-        "next_attempt_at": rfc3339(job.due_at) if job.status is Status.RETRYING else None,
+        "next_attempt_at": rfc3339(job.until) if job.status is Status.RETRYING else None,
         "expires_at": rfc3339(job.expires_at),
         "updated_at": rfc3339(job.updated_at),
         "version": job.version,

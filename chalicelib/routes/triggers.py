@@ -10,6 +10,7 @@ from chalicelib.observability import record
 from chalicelib.ports import Received
 from chalicelib.projections.announce_ends import announce_ends
 from chalicelib.usecases.run_batch import run_batch
+from chalicelib.usecases.sweep import sweep
 
 
 def run_lane(lane: Lane, event: Any) -> None:
@@ -18,6 +19,11 @@ def run_lane(lane: Lane, event: Any) -> None:
     messages = [Received(body=one["body"], receipt=one["receiptHandle"], id=one.get("messageId", "")) for one in records]
     environment = getattr(event.context, "log_stream_name", "") or ""
     wiring.worker_loop().run(run_batch(wiring.engine(), lane.name, messages, environment))
+
+
+def sweep_all() -> None:
+    """Bring right whatever nobody is working on any more."""
+    sweep(wiring.broom())
 
 
 def announce_changes(event: Any) -> None:

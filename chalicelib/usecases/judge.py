@@ -54,6 +54,7 @@ def judge(engine: Engine, attempt: Attempt, ended: Ended | None, failure: Attemp
         attempt=attempt.number,
         text=attempt.transcript.text,
         parsed=parsed,
+        status=outcome.status.value,
         finish_reason=_finish_reason(outcome),
         model=model,
         usage=usage,

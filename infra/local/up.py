@@ -77,7 +77,7 @@ def _deploy(stack: Stack) -> Stack:
     with _step("deploying"):
         deployment = deploy(cloud)
         limit_workers(cloud)
-    stack |= {"api_url": deployment.rest_url, "ws_url": deployment.websocket_url, "dashboard_url": f"{deployment.rest_url}/ui"}
+    stack |= {"api_url": deployment.rest_url, "ws_url": deployment.websocket_url, "dashboard_url": None}
     with _step("waiting for the API"):
         _wait_until_healthy(cloud, stack["api_url"])
     stack["code"] = code

@@ -56,6 +56,7 @@ def result(**changes: Any) -> Result:
 
 
 FULL = {
+    "status": "completed",
     "finish_reason": "stop",
     "model": "gpt-4o-mini-2024-07-18",
     "usage": Usage(input=5, cached=1, output=9, reasoning=2, estimated=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.plan_job import plan_job
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.submit_job import Intake, submit_job
+from chalicelib.usecases.sweep import Broom, sweep
 from chalicelib.usecases.watch_job import Gallery
 from cli.reducer import Ask, Assembly
 from tests.kit.provider import Script, ScriptedProvider
@@ -76,6 +78,24 @@ class World:
             new_id=self.new_id,
             caller_by_hash=lambda _hash: ALICE,
         )
+
+    @property
+    def broom(self) -> Broom:
+        memory = self.memory
+        return Broom(
+            clock=self.clock,
+            log=self._log,
+            jobs=memory.jobs,
+            chunks=memory.chunks,
+            results=memory.results,
+            leases=memory.leases,
+            queues=memory.queues,
+        )
+
+    def sweep(self, after: float = 0.0) -> Counter[str]:
+        """Let time pass, and sweep once."""
+        self.clock.advance(after)
+        return sweep(self.broom)
 
     def submit(self, prompt: str = "Say hello.", key: str | None = None, **fields: Any) -> Job:
         submission = Submission(prompt=prompt, **fields)

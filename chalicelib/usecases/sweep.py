@@ -1,0 +1,153 @@
+"""Look at everything that is due, and bring right what nobody is working on any more: "nothing is lost, whatever dies".
+
+Runs every minute, and decides afresh on what it finds: nothing here trusts what an index or an earlier look said [15, 16]. Two sweeps at
+once do no harm, because every change is a swap of the head that was looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chalicelib.domain import transitions
+from chalicelib.domain.errors import ChunkConflict, HeadraceError
+from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.domain.transcript import join
+from chalicelib.domain.transitions import Outcome
+from chalicelib.domain.wakeup import WakeUp
+from chalicelib.ports import Chunks, Clock, Jobs, Lease, Leases, Queues, Results
+from chalicelib.usecases.advance import advance
+from chalicelib.usecases.engine import Log
+
+MARGIN_MS = 5_000  # a lease is dead only so long after its end: clocks differ
+AHEAD_MS = 65_000  # what comes due before the next sweep is sent now, with a delay, so that it begins in time
+LONGEST_DELAY = 900
+ROWS_EACH = 100  # of each partition of the index, for one run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broom:
+    """What the sweep needs from outside."""
+
+    clock: Clock
+    log: Log
+    jobs: Jobs
+    chunks: Chunks
+    results: Results
+    leases: Leases
+    queues: Queues
+
+
+def sweep(broom: Broom) -> Counter[str]:
+    """One run; the answer counts what was done. What fails is looked at again later, and never stops the others."""
+    done: Counter[str] = Counter()
+    for lease in broom.leases.expired(broom.clock.now() - MARGIN_MS):
+        done[_bury(broom, lease)] += 1
+    ids = broom.jobs.due(broom.clock.now() + AHEAD_MS, ROWS_EACH)
+    for start in range(0, len(ids), 100):
+        for job in broom.jobs.get_many(ids[start : start + 100]):
+            try:
+                done[_look(broom, job)] += 1
+            except HeadraceError as exc:
+                done["failed"] += 1
+                broom.log("a job could not be looked at", job_id=job.id, tenant=job.tenant, error=exc)
+    if done:
+        broom.log("swept", **done)
+    return done
+
+
+def _bury(broom: Broom, lease: Lease) -> str:
+    """Fence a dead worker's lease first, so that it can finish nothing more; then take its jobs back; then forget the lease [19]."""
+    if not broom.leases.fence(lease):
+        return "lease alive"
+    for job in broom.jobs.get_many(lease.jobs):
+        _take_over(broom, job, lease.id)
+    broom.leases.bury(lease)
+    return "lease buried"
+
+
+def _look(broom: Broom, job: Job) -> str:
+    """Decide afresh what a job that is due needs. The answer names what was done."""
+    now = broom.clock.now()
+    if job.status.is_terminal or job.due_at is None:
+        return "nothing"
+    if job.status is Status.PROCESSING:
+        return _look_at_worker(broom, job, now)
+    if now >= job.expires_at and job.tries == 0:
+        return _change(broom, job, lambda seen: _if_same(seen, job, transitions.expire(seen, now)), "expired")
+    if transitions.give_up(job, now) is not None:
+        return _change(broom, job, lambda seen: transitions.give_up(seen, now), "given up")
+    if job.due_at > now and job.status is not Status.RETRYING:
+        return "not yet"
+    if job.status.is_claimable:
+        return _resend(broom, job, now)
+    return _change(broom, job, lambda seen: transitions.look_later(seen, now), "looked at")
+
+
+def _look_at_worker(broom: Broom, job: Job, now: Ms) -> str:
+    if (job.due_at or 0) > now:
+        return "not yet"
+    lease_id = transitions.lease_of(job)
+    lease = broom.leases.get(lease_id)
+    if lease is not None and lease.expires_at + MARGIN_MS >= now:
+        return _change(broom, job, lambda seen: transitions.look_later(seen, now), "alive")
+    if lease is not None and not broom.leases.fence(lease):
+        return "alive"
+    return _take_over(broom, job, lease_id)
+
+
+def _resend(broom: Broom, job: Job, now: Ms) -> str:
+    """Send the wake-up again, with the generation it had [17]: sent too often it is dropped, sent too seldom the job would wait."""
+    delay = min(LONGEST_DELAY, max(0, -(-((job.until or 0) - now) // 1000)))
+    if delay == LONGEST_DELAY:
+        return "not yet"
+    broom.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
+    later = now + delay * 1000
+    return _change(
+        broom, job, lambda seen: transitions.look_later(seen, later) if seen.generation == job.generation else None, "sent again"
+    )
+
+
+def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
+    """Finish what a dead worker had as good as finished, or have the job run again."""
+    if job.status is not Status.PROCESSING or transitions.lease_of(job) != lease_id:
+        return "nothing"
+    kept = broom.results.get(job.id, job.attempt)
+    now = broom.clock.now()
+    if kept is not None and kept.status in (Status.COMPLETED, Status.INCOMPLETE):
+        outcome = Outcome(
+            status=Status(kept.status),
+            length=len(kept.text),
+            usage=kept.usage,
+            cost=kept.cost,
+            incomplete_reason=kept.finish_reason,
+            first_token_at=kept.first_token_at,
+        )
+        generation, owner = job.generation, job.owner or ""
+        return _change(broom, job, lambda seen: transitions.finish(seen, generation, owner, outcome, now), "finished")
+    length = len(_kept_text(broom, job))
+    taken = advance(
+        broom.jobs, job, lambda seen: transitions.take_back(seen, lease_id, length, now) if seen.attempt == job.attempt else None
+    )
+    if taken is None:
+        return "nothing"
+    if taken.status is Status.QUEUED:
+        broom.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
+    broom.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
+    return f"taken back: {taken.status.value}"
+
+
+def _change(broom: Broom, job: Job, change: Callable[[Job], Job | None], name: str) -> str:
+    return name if advance(broom.jobs, job, change) is not None else "nothing"
+
+
+def _if_same(seen: Job, job: Job, new: Job) -> Job | None:
+    return new if seen.version == job.version else None
+
+
+def _kept_text(broom: Broom, job: Job) -> str:
+    try:
+        return join(broom.chunks.read(job.id, job.attempt), 0)
+    except ChunkConflict:
+        return ""
