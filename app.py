@@ -6,6 +6,7 @@ from chalice import Chalice, Rate
 
 from chalicelib.domain.lanes import HIGH, LOW, NORMAL, URGENT, Lane, queue_name
 from chalicelib.routes import about, jobs, middleware, streams, websocket
+from chalicelib.routes.preflight import allow_preflights
 from chalicelib.routes.triggers import announce_changes, run_lane, sweep_all
 from chalicelib.settings import settings
 
@@ -14,6 +15,7 @@ app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(middleware.in_our_shape, "http")
 for blueprint in (about.blueprint, jobs.blueprint, streams.blueprint):
     app.register_blueprint(blueprint)
+allow_preflights(app)
 
 
 def lane_trigger(lane: Lane) -> Any:

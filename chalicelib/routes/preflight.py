@@ -1,0 +1,41 @@
+"""What browsers ask before they send a key or JSON to another origin. Where origins are allowed, every path answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from chalice import Response
+
+from chalicelib.routes.http import Answer, cors, respond
+from chalicelib.settings import settings
+
+REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID")
+LASTS = 7_200  # seconds that a browser need not ask again; Chromium's longest
+
+
+def allow_preflights(app: Any) -> None:
+    """Add `OPTIONS` to every path of `app`; without allowed origins, nothing: then no page may call the API.
+
+    Chalice's own CORS would have API Gateway answer, which knows one origin and cannot choose.
+    """
+    if not settings().allowed_origins:
+        return
+    for path, methods in list(app.routes.items()):
+        app.route(path, methods=["OPTIONS"], name=f"preflight {path}")(_view(app, tuple(methods)))
+
+
+def _view(app: Any, methods: tuple[str, ...]) -> Callable[..., Response]:
+    def preflight(**_path_values: str) -> Response:
+        request = app.current_request
+        allowed = cors(request.headers.get("origin"))
+        if allowed:
+            allowed |= {
+                "Access-Control-Allow-Methods": ", ".join(methods),
+                "Access-Control-Allow-Headers": ", ".join(REQUEST_HEADERS),
+                "Access-Control-Max-Age": str(LASTS),
+            }
+        return respond(Answer(status=204), (request.context or {}).get("requestId") or str(uuid4()), allowed)
+
+    return preflight

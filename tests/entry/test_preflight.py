@@ -1,0 +1,66 @@
+"""Pages of allowed origins may call the API; of others, or where none is allowed, they may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from chalice import Chalice
+
+from chalicelib.routes.preflight import allow_preflights
+from chalicelib.settings import settings
+from tests.kit.http import CONTEXT
+
+PAGE = "https://page.example"
+
+
+@pytest.fixture
+def origins(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    settings.cache_clear()
+    monkeypatch.setenv("HEADRACE_ALLOWED_ORIGINS", f"{PAGE}, https://other.example")
+    yield monkeypatch
+    settings.cache_clear()
+
+
+def an_app() -> Any:
+    app = Chalice("headrace")
+    app.route("/jobs", methods=["GET"])(lambda: None)
+    app.route("/jobs/{job_id}", methods=["GET", "DELETE"], name="one")(lambda job_id: {})
+    allow_preflights(app)
+    return app
+
+
+def asked(app: Any, origin: str) -> tuple[int, dict[str, str]]:
+    headers = {"origin": origin, "access-control-request-method": "DELETE"}
+    path = {"resourcePath": "/jobs/{job_id}", "httpMethod": "OPTIONS", "path": "/api/jobs/job_1", "requestId": "r1"}
+    event = {"requestContext": path, "headers": headers, "multiValueQueryStringParameters": None, "pathParameters": {"job_id": "job_1"}}
+    answer = app({**event, "stageVariables": None, "body": None, "isBase64Encoded": False}, CONTEXT)
+    return answer["statusCode"], answer["headers"]
+
+
+def test_a_page_of_an_allowed_origin_may_send_a_key(origins: pytest.MonkeyPatch) -> None:
+    """With the methods of the path, and its own origin back, so that several can be allowed."""
+    status, headers = asked(an_app(), PAGE)
+
+    assert status == 204
+    assert headers["Access-Control-Allow-Origin"] == PAGE
+    assert headers["Access-Control-Allow-Methods"] == "GET, DELETE"
+    assert "Authorization" in headers["Access-Control-Allow-Headers"]
+    assert headers["Vary"] == "Origin"
+
+
+def test_a_page_of_another_origin_may_not(origins: pytest.MonkeyPatch) -> None:
+    """The answer allows nothing, and the browser sends nothing."""
+    status, headers = asked(an_app(), "https://evil.example")
+
+    assert status == 204
+    assert [name for name in headers if name.startswith("Access-Control")] == []
+
+
+def test_without_allowed_origins_no_path_is_asked(origins: pytest.MonkeyPatch) -> None:
+    """The default outside the laptop: the API has no OPTIONS at all."""
+    origins.setenv("HEADRACE_ALLOWED_ORIGINS", "")
+    settings.cache_clear()
+
+    assert {method for methods in an_app().routes.values() for method in methods} == {"GET", "DELETE"}
