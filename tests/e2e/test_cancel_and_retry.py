@@ -1,0 +1,117 @@
+"""Stopping a job, and starting it again."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+
+from tests.e2e.cloud import Api, Model, Stack, until, words
+from tests.e2e.watchers import Socket, SocketWatcher
+
+LONG = 900  # words, at 20 ms each: longer than any test waits
+
+
+def test_a_cancelled_job_stops_its_stream_and_keeps_its_text(stack: Stack, api: Api, model: Model) -> None:
+    """OpenAI is hung up on long before its answer is over; the text so far is the result, and its usage is an estimate."""
+    model.say(words(LONG))
+    job_id = api.submit(config=model.config)
+    watcher = SocketWatcher(stack, job_id)
+    with ThreadPoolExecutor() as threads:
+        watching = threads.submit(watcher.watch)
+        until(lambda: watcher.assembly.position > 0 or watching.done(), "the first text")
+
+        asked = api.call("POST", f"/jobs/{job_id}/cancel")
+        watching.result()
+    result = api.wait_for_end(job_id)
+
+    assert asked.status_code == 202
+    (request,) = model.requests
+    assert request["completed"] is False
+    assert request["chunks_sent"] < LONG // 2
+    assert result["status"] == "cancelled"
+    assert 0 < result["length"] == len(result["output"])
+    assert words(LONG).startswith(result["output"])
+    assert result["usage"]["estimated"] is True
+    assert result["usage"]["output_tokens"] > 0
+    assert Decimal(result["cost"]) > 0
+    assert watcher.text == result["output"]
+    assert watcher.frames[-1]["event"] == "job_cancelled"
+    assert watcher.frames[-1]["length"] == result["length"]
+
+
+def test_a_job_is_cancelled_over_its_socket(stack: Stack, api: Api, model: Model) -> None:
+    """`{"action": "cancel"}` does what DELETE does."""
+    model.say(words(LONG))
+    job_id = api.submit(config=model.config)
+    api.wait_for_text(job_id)
+
+    with Socket(stack) as open_socket:
+        open_socket.send({"action": "cancel", "job_id": job_id})
+        result = api.wait_for_end(job_id)
+
+    assert result["status"] == "cancelled"
+    assert model.requests[0]["completed"] is False
+
+
+def test_a_queued_job_is_cancelled_at_once_and_never_asked_of_openai(api: Api, model: Model) -> None:
+    """The answer says so already: 200, cancelled. A worker that is woken for it afterwards drops it."""
+    for _ in range(10):  # a free worker may be faster than the second request
+        job_id = api.submit(config=model.config, priority="low")
+        answer = api.call("DELETE", f"/jobs/{job_id}")
+        if answer.status_code == 200:
+            break
+
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "cancelled"
+    record = api.get(f"/jobs/{job_id}")
+    assert (record["attempt"], record["started_at"], record["usage"]) == (0, None, None)
+    assert api.get(f"/jobs/{job_id}/result")["output"] == ""
+
+
+def test_cancelling_an_ended_job_changes_nothing(api: Api, model: Model) -> None:
+    """Whoever is too late is told how it ended."""
+    model.say("All there is.")
+    job_id = api.submit(config=model.config)
+    ended = api.wait_for_end(job_id)
+
+    answer = api.call("DELETE", f"/jobs/{job_id}")
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "completed")
+    assert api.get(f"/jobs/{job_id}/result") == ended
+
+
+def test_a_cancelled_job_is_retried_as_a_new_run(stack: Stack, api: Api, model: Model) -> None:
+    """The run and the attempt go up, watchers start over, and only the new text counts."""
+    model.say(words(LONG, "old"), times=1)
+    model.say("The new answer.", times=1)
+    job_id = api.submit(config=model.config)
+    watcher = SocketWatcher(stack, job_id)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(watcher.watch)
+        until(lambda: watcher.assembly.position > 0 or first.done(), "the first text")
+        api.call("DELETE", f"/jobs/{job_id}")
+        first.result()
+
+    answer = api.call("POST", f"/jobs/{job_id}/retry", {"run": 1})
+    again = api.call("POST", f"/jobs/{job_id}/retry", {"run": 1})
+    result = api.wait_for_end(job_id)
+    watcher.watch_again()
+
+    assert (answer.status_code, answer.json()["run"]) == (202, 2)
+    assert again.status_code == 202, "a repeated request names a run that has begun: nothing is refused, nothing starts twice"
+    assert (result["status"], result["attempt"], result["output"]) == ("completed", 2, "The new answer.")
+    assert watcher.text == "The new answer."
+    assert watcher.started_over
+    assert [attempt["attempt"] for attempt in api.get(f"/jobs/{job_id}/attempts")["data"]] in ([1, 2], [2, 1])
+    assert len(model.requests) == 2
+
+
+def test_a_completed_job_is_not_retried(api: Api, model: Model) -> None:
+    """409: there is nothing to make good."""
+    model.say("Done.")
+    job_id = api.submit(config=model.config)
+    api.wait_for_end(job_id)
+
+    answer = api.call("POST", f"/jobs/{job_id}/retry")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "job_not_retryable")

@@ -1,0 +1,126 @@
+"""The lanes' queues: what does not belong there does no harm, and nothing runs twice.
+
+The one place where AWS itself is touched: no public surface sends a message that nobody should send.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from chalicelib.domain.lanes import dead_letter_queue_name, queue_name
+from tests.e2e.cloud import Api, Model, Stack, until, words
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A lane's queue and its dead letters, on the emulator."""
+
+    sqs: Any
+    queue: str
+    dead: str
+
+    def send(self, body: str) -> None:
+        self.sqs.send_message(QueueUrl=self.queue, MessageBody=body, MessageGroupId="demo")
+
+    def wake(self, job_id: str, generation: int) -> None:
+        self.send(json.dumps({"job_id": job_id, "generation": generation}))
+
+    def is_empty(self) -> bool:
+        """Nothing waits in it and nothing is under way."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        answer = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)
+        return {answer["Attributes"][name] for name in names} == {"0"}
+
+    def dead_letter(self, body: str) -> dict[str, Any] | None:
+        """The dead letter with this body, which is then taken away."""
+        answer = self.sqs.receive_message(QueueUrl=self.dead, MaxNumberOfMessages=10, MessageAttributeNames=["All"], VisibilityTimeout=1)
+        for message in answer.get("Messages", []):
+            if message["Body"] == body:
+                self.sqs.delete_message(QueueUrl=self.dead, ReceiptHandle=message["ReceiptHandle"])
+                return dict(message)
+        return None
+
+
+@pytest.fixture
+def urgent(stack: Stack) -> Lane:
+    """A lane that no other test uses."""
+    sqs = stack.aws("sqs")
+    urls = [sqs.get_queue_url(QueueName=name("local", "urgent"))["QueueUrl"] for name in (queue_name, dead_letter_queue_name)]
+    return Lane(sqs, *urls)
+
+
+def test_garbage_is_set_aside_with_a_reason_and_its_neighbours_run(api: Api, model: Model, urgent: Lane) -> None:
+    """Each lands in the dead-letter queue once, and says why; the jobs around it complete."""
+    model.say("Undisturbed.")
+    mark = uuid4().hex
+    garbage = [f"{mark} is no JSON", json.dumps([mark]), json.dumps({"job_id": mark, "generation": "one"})]
+
+    jobs = []
+    for body in garbage:
+        urgent.send(body)
+        jobs.append(api.submit(config=model.config, priority="urgent"))
+    results = [api.wait_for_end(job_id) for job_id in jobs]
+    letters = [until(lambda body=body: urgent.dead_letter(body), f"the dead letter {body}") for body in garbage]
+
+    assert [result["output"] for result in results] == ["Undisturbed."] * len(garbage)
+    reasons = [letter["MessageAttributes"]["reason"]["StringValue"] for letter in letters]
+    assert "JSON" in reasons[0]
+    assert all("wake-up" in reason for reason in reasons[1:])
+    until(urgent.is_empty, "an empty lane")
+    assert [urgent.dead_letter(body) for body in garbage] == [None] * len(garbage)
+
+
+def test_doubled_late_and_foreign_wake_ups_do_nothing(api: Api, model: Model, urgent: Lane) -> None:
+    """While the job runs and after it has ended: OpenAI was asked exactly once for it."""
+    model.say(words(100))
+    job_id = api.submit(config=model.config, priority="urgent")
+    api.wait_for_text(job_id)
+    for generation in (1, 1, 0, 7):
+        urgent.wake(job_id, generation)
+    urgent.wake(f"job_{uuid4().hex}", 1)
+    ended = api.wait_for_end(job_id)
+    urgent.wake(job_id, 1)
+    until(urgent.is_empty, "an empty lane")
+
+    assert api.get(f"/jobs/{job_id}/result") == ended
+    assert (ended["status"], ended["attempt"], ended["output"]) == ("completed", 1, words(100))
+    assert len(model.requests) == 1
+
+
+def test_a_wake_up_of_an_earlier_run_does_nothing(api: Api, model: Model, urgent: Lane) -> None:
+    """A retry makes a new generation; a message of the old one comes too late."""
+    model.fail(400)
+    model.say("Second run.")
+    job_id = api.submit(config=model.config, priority="urgent")
+    assert api.wait_for_end(job_id)["status"] == "failed"
+
+    urgent.wake(job_id, 1)
+    until(urgent.is_empty, "an empty lane")
+    before = len(model.requests)
+    api.call("POST", f"/jobs/{job_id}/retry")
+    result = api.wait_for_end(job_id)
+    urgent.wake(job_id, 1)
+    until(urgent.is_empty, "an empty lane")
+
+    assert before == 1
+    assert (result["status"], result["attempt"], result["output"]) == ("completed", 2, "Second run.")
+    assert len(model.requests) == 2
+
+
+def test_ten_jobs_at_once_all_complete(api: Api, model: Model) -> None:
+    """In one lane, none lost, none doubled."""
+    model.say(words(50))
+
+    with ThreadPoolExecutor(10) as threads:
+        jobs = list(threads.map(lambda _: api.submit(config={**model.config, "priority": "high"}), range(10)))
+        results = list(threads.map(api.wait_for_end, jobs))
+
+    assert len(set(jobs)) == 10
+    assert [(result["status"], result["attempt"], result["output"]) for result in results] == [("completed", 1, words(50))] * 10
+    assert len(model.requests) == 10

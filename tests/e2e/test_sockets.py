@@ -1,0 +1,94 @@
+"""WebSocket: garbage is answered, tickets open one connection, and nobody unknown gets in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.e2e.cloud import Api, Model, Stack
+from tests.e2e.watchers import Socket
+
+GARBAGE = [
+    "{",
+    "hello",
+    "[]",
+    "null",
+    "5",
+    "{}",
+    '{"action": 5}',
+    '{"action": "dance"}',
+    '{"action": "subscribe"}',
+    '{"action": "subscribe", "job_id": 5}',
+    '{"action": "subscribe", "job_id": "job_0", "offset": -1}',
+    '{"action": "subscribe", "job_id": "job_0", "more": 1}',
+    '{"action": "subscribe", "job_id": "job_0"}',
+    '{"action": "cancel", "job_id": "\\ud800"}',
+    '{"action": ' + "[" * 200,
+]
+
+
+def test_garbage_is_answered_and_the_socket_stays_open(stack: Stack) -> None:
+    """An `error` frame for each message, then a pong on the same connection."""
+    with Socket(stack) as open_socket:
+        answers = [open_socket.ask(message) for message in GARBAGE]
+        pong = open_socket.ask({"action": "ping", "id": "still here"})
+
+    assert [answer["event"] for answer in answers] == ["error"] * len(answers)
+    assert {answer["code"] for answer in answers} == {"invalid_request", "job_not_found"}
+    assert pong == {"event": "pong", "reply_to": "still here"}
+
+
+def test_an_error_says_which_message_it_answers(stack: Stack) -> None:
+    """`id` comes back as `reply_to`, and wrong fields are named."""
+    with Socket(stack) as open_socket:
+        unknown = open_socket.ask({"action": "subscribe", "job_id": "job_0", "id": 7})
+        wrong = open_socket.ask({"action": "subscribe", "job_id": "job_0", "offset": "far", "id": 8})
+
+    assert unknown["reply_to"] == 7
+    assert [detail["path"] for detail in wrong["details"]] == ["offset"]
+
+
+def test_a_ticket_opens_one_socket(stack: Stack, api: Api, model: Model) -> None:
+    """The second connection is refused; the first reads its job, and may not cancel it."""
+    model.say("For the ticket.")
+    answer = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
+    api.wait_for_end(answer["job_id"])
+
+    with Socket(stack, ticket=answer["ticket"]) as open_socket:
+        connected = open_socket.ask({"action": "subscribe", "job_id": answer["job_id"], "id": "a"})
+        tokens, end = open_socket.receive(), open_socket.receive()
+        refused = open_socket.ask({"action": "cancel", "job_id": answer["job_id"]})
+        with pytest.raises(InvalidStatus) as second:
+            Socket(stack, ticket=answer["ticket"])
+
+    assert (connected["event"], connected["reply_to"]) == ("connected", "a")
+    assert (tokens["text"], end["event"]) == ("For the ticket.", "job_completed")
+    assert (refused["event"], refused["code"]) == ("error", "forbidden")
+    assert second.value.response.status_code in (401, 403)
+
+
+@pytest.mark.parametrize("role", [None, "viewer"])
+def test_who_may_not_watch_does_not_get_in(stack: Stack, role: str | None) -> None:
+    """No key, and a viewer's: the handshake is refused."""
+    with pytest.raises(InvalidStatus) as refused:
+        Socket(stack, role)
+
+    assert refused.value.response.status_code in (401, 403)
+
+
+def test_a_frame_is_at_most_32_kb(stack: Stack, api: Api, model: Model) -> None:
+    """However large a piece OpenAI sends, and whatever characters it has."""
+    text = "\x00\U0001f30d" * 20_000
+    model.say(text)
+    job_id = api.submit(config=model.config)
+    api.wait_for_end(job_id)
+
+    with Socket(stack) as open_socket:
+        frames = [open_socket.ask({"action": "subscribe", "job_id": job_id})]
+        while not frames[-1]["event"].startswith("job_"):
+            frames.append(open_socket.receive())
+
+    assert "".join(frame["text"] for frame in frames if frame["event"] == "tokens") == text
+    assert max(len(json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()) for frame in frames) <= 32_768

@@ -1,0 +1,199 @@
+"""Submitting: once is once, limits hold, and what was promised in the answer is what happens."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from chalicelib.job_types.security_analysis import JOB_TYPE
+from cli.reducer import MilestoneReached
+from tests.e2e.cloud import ROOT, Api, Model, Stack, words
+from tests.e2e.watchers import EventSource, SocketWatcher
+
+MB = 1_000_000
+AT_ONCE = 20
+
+
+def test_one_idempotency_key_makes_one_job(api: Api, model: Model) -> None:
+    """Twenty requests at once with one key: one job, and every answer names it."""
+    model.say("Once.")
+    key = uuid4().hex
+
+    def post(_number: int) -> httpx2.Response:
+        return api.call("POST", "/jobs", {"prompt": "Once.", "config": model.config}, headers={"Idempotency-Key": key})
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        answers = list(threads.map(post, range(AT_ONCE)))
+    other = api.call("POST", "/jobs", {"prompt": "Twice.", "config": model.config}, headers={"Idempotency-Key": key})
+
+    assert {answer.status_code for answer in answers} == {202}
+    (job_id,) = {answer.json()["job_id"] for answer in answers}
+    assert sum(answer.headers.get("Idempotent-Replayed") == "true" for answer in answers) == AT_ONCE - 1
+    assert [job["job_id"] for job in api.get("/jobs", model=model.name)["data"]] == [job_id]
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
+    assert api.wait_for_end(job_id)["output"] == "Once."
+    assert len(model.requests) == 1
+
+
+def test_one_dedupe_key_makes_one_job_at_a_time(api: Api, model: Model) -> None:
+    """Twenty submissions at once of the same work find one job; when it has ended, the key is free again."""
+    model.say("One at a time.")
+    model.think_first(2)
+    key = f"story:{uuid4().hex}"
+
+    def post(number: int) -> httpx2.Response:
+        return api.call("POST", "/jobs", {"prompt": f"Try {number}.", "config": model.config, "dedupe_key": key})
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        answers = list(threads.map(post, range(AT_ONCE)))
+    assert {answer.status_code for answer in answers} == {202}
+    (job_id,) = {answer.json()["job_id"] for answer in answers}
+    api.wait_for_end(job_id)
+    later = post(AT_ONCE)
+
+    assert sum(answer.json().get("deduplicated", False) for answer in answers) == AT_ONCE - 1
+    assert later.json()["job_id"] != job_id
+    api.wait_for_end(later.json()["job_id"])
+    assert len(model.requests) == 2
+
+
+def test_an_estimate_creates_nothing(api: Api, model: Model) -> None:
+    """What a submission would cost and take, and where it would wait."""
+    answer = api.call("POST", "/jobs/estimate", {"prompt": words(200), "config": {**model.config, "priority": "high"}})
+
+    assert answer.status_code == 200
+    estimate = answer.json()
+    assert estimate["queue"] == "general:high"
+    assert 0 < Decimal(estimate["estimated_cost"]) <= Decimal(estimate["max_cost"])
+    assert estimate["estimated_input_tokens"] > 0
+    assert estimate["estimated_duration_seconds"] > 0
+    assert api.get("/jobs", model=model.name)["data"] == []
+
+
+def test_a_submission_may_wait_for_its_result(api: Api, model: Model) -> None:
+    """`async: false`: the answer is the result, with its costs."""
+    model.say("Here it is.")
+
+    answer = api.call("POST", "/jobs", {"prompt": "Tell me.", "config": model.config, "async": False})
+
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["output"]) == ("completed", "Here it is.")
+    assert Decimal(answer.json()["cost"]) > 0
+
+
+def test_the_shipped_example_is_audited(stack: Stack, api: Api, model: Model) -> None:
+    """`security_analysis` of the vulnerable vault: its findings are parsed, its stages and milestones were seen on the way."""
+    reply = (ROOT / "examples" / "vulnerable_vault.reply.json").read_text(encoding="utf-8")
+    model.say(reply)
+    contract = (ROOT / "examples" / "vulnerable_vault.sol").read_text(encoding="utf-8")
+
+    job_id = api.submit(prompt=contract, job_type="security_analysis", config={**model.config, "priority": "high"})
+    watcher = SocketWatcher(stack, job_id)
+    watcher.watch()
+    result = api.wait_for_end(job_id)
+
+    assert (result["status"], result["output"], watcher.text) == ("completed", reply, reply)
+    assert result["parsed"] == json.loads(reply)
+    severities = [finding["severity"] for finding in result["parsed"]["findings"]]
+    reached = [outcome.frame["name"] for outcome in watcher.outcomes if isinstance(outcome, MilestoneReached)]
+    assert reached == [*(f"{severity} finding" for severity in severities), "overall risk"]
+    progress = api.get(f"/jobs/{job_id}/progress")
+    assert [stage["name"] for stage in progress["stages"]] == list(JOB_TYPE.stages)
+    assert {stage["status"] for stage in progress["stages"]} == {"completed"}
+    assert [milestone["name"] for milestone in progress["milestones"]] == reached
+    seen = {frame["stage"] for frame in watcher.events("progress")}
+    assert {"vulnerability_scan", "analysis_generation"} <= seen
+    history = api.get(f"/jobs/{job_id}/progress-history")["data"]
+    assert [event["name"] for event in history if event["kind"] == "milestone"] == reached
+    assert contract in str(model.requests[0]["body"]["input"]).replace("\\n", "\n")
+
+
+def test_a_large_prompt_comes_back_as_it_was(api: Api, model: Model) -> None:
+    """600 KB are more than a DynamoDB item holds: the content goes through S3, to OpenAI and back to whoever asks for it."""
+    model.say("Read.")
+    prompt = "Grüße \U0001f30d " + "x" * 600_000
+
+    job_id = api.submit(prompt=prompt, config=model.config)
+
+    assert api.wait_for_end(job_id)["output"] == "Read."
+    assert api.get(f"/jobs/{job_id}", include="prompt")["prompt"] == prompt
+    assert "prompt" not in api.get(f"/jobs/{job_id}")
+
+
+def test_a_large_result_is_kept(stack: Stack, api: Api, model: Model) -> None:
+    """A text that no item holds, 500 KB, is read again after its end: as the result, by a socket, by slices."""
+    text = " ".join(f"{number:*<5000}" for number in range(100))
+    model.say(text)
+
+    job_id = api.submit(prompt="Long.", config=model.config)
+    result = api.wait_for_end(job_id)
+    watcher, events = SocketWatcher(stack, job_id), EventSource(api, job_id)
+    watcher.watch()
+    events.watch()
+
+    assert (result["output"] == text, watcher.text == text, events.text == text) == (True, True, True)
+
+
+def test_a_prompt_of_one_megabyte_is_accepted(api: Api, model: Model) -> None:
+    """The limit itself is within it."""
+    model.say("Read.")
+
+    job_id = api.submit(prompt="y" * MB, config=model.config)
+
+    assert api.wait_for_end(job_id)["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"prompt": "y" * (MB + 1)}, "prompt"),
+        ({"prompt": "\u00fc" * (MB // 2 + 1)}, "prompt"),
+        ({"prompt": "hello", "metadata": {"note": "z" * 16_001}}, "metadata"),
+        ({"prompt": "hello", "tags": ["t"] * 11}, "tags"),
+        ({"prompt": "hello", "config": {"temperature": 3}}, "config.temperature"),
+        ({"prompt": "hello", "config": {"temperatur": 1}}, "config.temperatur"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "hello", "priority": "soon"}, "priority"),
+        ({"prompt": "hello", "priority": "low", "config": {"priority": "high"}}, "priority"),
+        ({}, "prompt"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_done_is_refused_by_name(api: Api, fields: dict[str, object], path: str) -> None:
+    """400, with the field that is wrong."""
+    answer = api.call("POST", "/jobs", fields)
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "invalid_request")
+    assert path in [detail["path"] for detail in error["details"]]
+
+
+def test_all_wrong_fields_are_named_at_once(api: Api) -> None:
+    """Nobody has to find them one by one."""
+    answer = api.call("POST", "/jobs", {"prompt": 1, "tags": "x", "config": {"max_tokens": "many"}, "whatever": True})
+
+    paths = {detail["path"] for detail in answer.json()["error"]["details"]}
+    assert {"prompt", "tags", "config.max_tokens", "whatever"} <= paths
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"[1]", b'"text"', b"\xff\xfe", b"null", b"[" * 50_000], ids=["cut", "list", "text", "bytes", "null", "deep"]
+)
+def test_a_body_that_is_no_object_is_refused(api: Api, body: bytes) -> None:
+    """400 in our shape, whatever was sent."""
+    answer = api.call("POST", "/jobs", content=body)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+def test_a_body_beyond_four_megabytes_is_refused(api: Api) -> None:
+    """413: that is what uploads will be for."""
+    answer = api.call("POST", "/jobs", {"prompt": "hello", "metadata": {"note": "z" * 4_100_000}})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")

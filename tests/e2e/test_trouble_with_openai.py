@@ -1,0 +1,99 @@
+"""What OpenAI does wrong, as a watcher and the ledger see it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from tests.e2e.cloud import Api, Model, Stack, words
+from tests.e2e.watchers import SocketWatcher
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [("truncate", "stream_cut"), ("disconnect", "provider_connection_lost"), ("malformed", "stream_malformed")]
+)
+def test_a_broken_stream_is_followed_by_a_second_attempt(stack: Stack, api: Api, model: Model, fault: str, code: str) -> None:
+    """The watcher has seen text of the first; a reset voids it, and it ends with the second alone."""
+    model.say(words(400, "first"), times=1)
+    model.say(words(30, "second"), times=1)
+    model.fault(fault, after_chunks=150)
+    job_id = api.submit(config=model.config)
+    watcher = SocketWatcher(stack, job_id)
+
+    watcher.watch()
+    result = api.wait_for_end(job_id)
+
+    assert (result["status"], result["attempt"]) == ("completed", 2)
+    assert result["output"] == words(30, "second") == watcher.text
+    assert watcher.appended[0].startswith("first0 ")
+    assert watcher.started_over
+    assert [frame["attempt"] for frame in watcher.events("reset")] == [2]
+    first, second = sorted(api.get(f"/jobs/{job_id}/attempts")["data"], key=lambda attempt: attempt["attempt"])
+    assert (first["error_code"], second["error_code"]) == (code, None)
+    assert first["usage"]["estimated"] is True
+    assert 0 < Decimal(first["cost"]) < Decimal(result["cost"])
+    assert Decimal(result["cost"]) == Decimal(first["cost"]) + Decimal(second["cost"])
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "code"),
+    [
+        (429, {"retry_after": 1}, "provider_rate_limited"),
+        (500, {}, "provider_unavailable"),
+    ],
+)
+def test_a_refusal_that_passes_is_tried_again(api: Api, model: Model, status: int, more: dict[str, int], code: str) -> None:
+    """Rate limits and server errors cost an attempt, and the next one answers."""
+    model.say("At last.")
+    model.fail(status, **more)
+
+    job_id = api.submit(config=model.config)
+    result = api.wait_for_end(job_id)
+
+    assert (result["status"], result["attempt"], result["output"]) == ("completed", 2, "At last.")
+    ledger = {attempt["attempt"]: attempt["error_code"] for attempt in api.get(f"/jobs/{job_id}/attempts")["data"]}
+    assert ledger == {1: code, 2: None}
+    refused, answered = model.requests
+    assert (refused["status"], answered["status"]) == (status, 200)
+    assert answered["started_at"] - refused["ended_at"] >= more.get("retry_after", 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "openai_code", "code"),
+    [
+        (429, "insufficient_quota", "provider_quota_exhausted"),
+        (400, "invalid_value", "request_invalid"),
+        (401, "x", "authentication_failed"),
+    ],
+)
+def test_a_refusal_that_stays_is_final(stack: Stack, api: Api, model: Model, status: int, openai_code: str, code: str) -> None:
+    """Without quota, with a request that is wrong, or with a wrong key, asking again would change nothing: one request, failed."""
+    model.fail(status, code=openai_code)
+    job_id = api.submit(config=model.config)
+    watcher = SocketWatcher(stack, job_id)
+
+    watcher.watch()
+    result = api.wait_for_end(job_id)
+
+    assert (result["status"], result["output"]) == ("failed", "")
+    assert (result["error"]["code"], result["error"]["retryable"]) == (code, False)
+    assert result["error"]["suggestion"]
+    assert len(model.requests) == 1
+    assert watcher.frames[-1]["event"] == "job_failed"
+    assert watcher.frames[-1]["error"]["code"] == code
+
+
+def test_a_job_fails_when_its_attempts_are_used_up(api: Api, model: Model) -> None:
+    """`max_attempts` counts the first, and a person's retry opens a new run that may succeed."""
+    model.fail(500)
+    model.fail(503)
+    model.say("The third time.")
+    job_id = api.submit(config={**model.config, "max_attempts": 2})
+
+    failed = api.wait_for_end(job_id)
+    api.call("POST", f"/jobs/{job_id}/retry")
+    result = api.wait_for_end(job_id)
+
+    assert (failed["status"], failed["attempt"], failed["error"]["code"]) == ("failed", 2, "provider_unavailable")
+    assert (result["status"], result["attempt"], result["output"]) == ("completed", 3, "The third time.")
