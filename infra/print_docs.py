@@ -16,7 +16,9 @@ from typing import Any
 
 from chalicelib.domain import errors
 from chalicelib.domain.errors import AttemptFailed, HeadraceError
+from chalicelib.domain.job import Job, Status
 from chalicelib.domain.retry import RetryPolicy
+from chalicelib.domain.transitions import CRASHES_ALONE, take_back
 from chalicelib.routes import about, jobs, streams
 from chalicelib.routes.errors import STATUS, status_of
 from chalicelib.routes.http import ROUTES
@@ -71,7 +73,7 @@ Chalice and API Gateway answer some requests before a handler sees them. They us
 The `error` of a job, in its record, its result and the last frame of its streams:
 `{{"code", "class", "retryable", "message", "suggestion", "attempt", "provider_status", "provider_request_id"}}`.
 
-{_table(("code", "class", "retried", "message", "what to do"), (_attempt_row(kind) for kind in _family(AttemptFailed)))}
+{_table(("code", "class", "retried", "message", "what to do"), [*(_attempt_row(kind) for kind in _family(AttemptFailed)), _lost_row()])}
 
 "Retried" means: as a new attempt, while attempts are left (`config.max_attempts`, the first included; default 3) and the next would begin
 before `config.retry_for` is over (default 24 h). The pause before it is random between 0 and {policy.base:g} s x 2^n, at most
@@ -151,6 +153,18 @@ def _family(root: type[HeadraceError]) -> list[Any]:
 
 def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
     return f"`{kind.code}`", kind.error_class, "yes" if kind.retryable else "no", _says(kind), kind.suggestion
+
+
+def _lost_row() -> tuple[str, ...]:
+    """The one error that no attempt raises: the sweep gives it to a job that goes on killing its workers."""
+    times = {"created_at": 0, "queued_at": 0, "expires_at": 1, "due_at": 1}
+    names = dict.fromkeys(("id", "tenant", "user", "key_id", "type", "lane", "model"), "")
+    dying = Job(**names, **times, status=Status.PROCESSING, owner="lease#1", alone=True, alone_crashes=CRASHES_ALONE)
+    lost = take_back(dying, "lease", 0, 1)
+    if lost is None or lost.error is None:
+        raise TypeError("a job that dies alone again and again must fail")
+    error = lost.error
+    return f"`{error.code}`", error.error_class, "yes" if error.retryable else "no", error.message, error.suggestion
 
 
 def _answers_of_others() -> Iterator[tuple[str, ...]]:
