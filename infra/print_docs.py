@@ -157,9 +157,9 @@ def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
 
 def _lost_row() -> tuple[str, ...]:
     """The one error that no attempt raises: the sweep gives it to a job that goes on killing its workers."""
-    times = {"created_at": 0, "queued_at": 0, "expires_at": 1, "due_at": 1}
-    names = dict.fromkeys(("id", "tenant", "user", "key_id", "type", "lane", "model"), "")
-    dying = Job(**names, **times, status=Status.PROCESSING, owner="lease#1", alone=True, alone_crashes=CRASHES_ALONE)
+    blank: dict[str, Any] = dict.fromkeys(("id", "tenant", "user", "key_id", "type", "lane", "model"), "")
+    blank |= {"created_at": 0, "queued_at": 0, "expires_at": 1, "due_at": 1}
+    dying = Job(**blank, status=Status.PROCESSING, owner="lease#1", alone=True, alone_crashes=CRASHES_ALONE)
     lost = take_back(dying, "lease", 0, 1)
     if lost is None or lost.error is None:
         raise TypeError("a job that dies alone again and again must fail")
