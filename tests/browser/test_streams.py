@@ -1,0 +1,105 @@
+"""A job watched by a page of another origin, in a real browser: the standard EventSource, and the JavaScript client on a WebSocket."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page
+
+from tests.e2e.cloud import Api, Model, Stack, words
+
+TEXT = "\U0001f468\u200d\U0001f469\u200d\U0001f467 e\u0301 \u2028 \u05e9\u05dc\u05d5\u05dd " + words(150)
+EVENTS = ["connected", "tokens", "progress", "milestone", "reset", "gap", "job_completed", "stream_error"]
+
+# Resolves some time after the end, so that a request that should not be made would be seen.
+WATCH_BY_EVENT_SOURCE = """
+([url, names]) => new Promise((resolve, reject) => {
+  const seen = { events: [], errors: [], text: "" };
+  const source = new EventSource(url);
+  for (const name of names) {
+    source.addEventListener(name, (event) => {
+      const data = JSON.parse(event.data);
+      seen.events.push([name, event.lastEventId]);
+      if (name === "tokens") seen.text += data.text;
+    });
+  }
+  source.onmessage = () => reject(new Error("an event without a name"));
+  source.onerror = () => {
+    seen.errors.push(source.readyState);
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => resolve(seen), 1500);
+  };
+})
+"""
+
+WATCH_BY_WEBSOCKET = """
+async ([url, jobId]) => {
+  const { Assembly } = await import("/reducer.mjs");
+  const assembly = new Assembly();
+  const kinds = [];
+  const socket = new WebSocket(url);
+  const follow = (outcomes) => {
+    for (const outcome of outcomes) {
+      kinds.push(outcome.kind);
+      if (outcome.kind === "ask") socket.send(JSON.stringify({
+        action: "subscribe", job_id: jobId, attempt: outcome.attempt, offset: outcome.offset }));
+    }
+  };
+  await new Promise((resolve, reject) => {
+    socket.onopen = () => follow(assembly.askAgain());
+    socket.onmessage = (message) => {
+      follow(assembly.receive(JSON.parse(message.data)));
+      if (assembly.over) resolve();
+    };
+    socket.onclose = () => reject(new Error("closed before the end"));
+  });
+  socket.onclose = null;
+  socket.close();
+  return { text: assembly.text, status: assembly.status, position: assembly.position, kinds };
+}
+"""
+
+
+def test_an_event_source_gets_the_whole_text_and_stops(stack: Stack, api: Api, model: Model, page: Page) -> None:
+    """Slice by slice over several requests, `job_completed` once, then CLOSED, and the browser asks no more."""
+    model.say(TEXT)
+    accepted = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
+    url = f"{stack.api_url}/jobs/{accepted['job_id']}/stream?ticket={accepted['ticket']}"
+    statuses: list[int] = []
+    page.on("response", lambda response: statuses.append(response.status) if "/stream?" in response.url else None)
+
+    seen = page.evaluate(WATCH_BY_EVENT_SOURCE, [url, EVENTS])
+    result = api.wait_for_end(accepted["job_id"])
+
+    names = [name for name, _ in seen["events"]]
+    assert seen["text"] == result["output"] == TEXT
+    assert names.count("job_completed") == 1
+    assert names[-1] == "job_completed"
+    assert seen["events"][-1][1] == f"1:{len(TEXT)}:end"
+    assert "stream_error" not in names
+    assert seen["errors"][-1] == 2  # CLOSED
+    assert set(seen["errors"][:-1]) == {0}  # CONNECTING, between two slices
+    assert statuses[-1] == 204
+    assert statuses.count(204) == 1
+    assert statuses.count(200) == len(statuses) - 1 > 2
+
+
+def test_an_event_source_with_a_wrong_ticket_is_closed(stack: Stack, api: Api, model: Model, page: Page) -> None:
+    """An error that is an error: it does not try for ever."""
+    model.say("Nothing for you.")
+    job_id = api.submit(config=model.config)
+
+    seen = page.evaluate(WATCH_BY_EVENT_SOURCE, [f"{stack.api_url}/jobs/{job_id}/stream?ticket=hrt_wrong", EVENTS])
+
+    assert (seen["events"], seen["errors"]) == ([], [2])
+
+
+def test_the_javascript_client_puts_the_text_together(stack: Stack, api: Api, model: Model, page: Page) -> None:
+    """On a browser's WebSocket, which can send no header, hence a ticket. Offsets count code points, not UTF-16 units."""
+    model.say(TEXT)
+    accepted = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
+
+    seen = page.evaluate(WATCH_BY_WEBSOCKET, [f"{stack.ws_url}?ticket={accepted['ticket']}", accepted["job_id"]])
+    result = api.wait_for_end(accepted["job_id"])
+
+    assert seen["text"] == result["output"] == TEXT
+    assert (seen["status"], seen["position"]) == ("completed", len(TEXT))
+    assert seen["kinds"].count("appended") > 2
+    assert seen["kinds"].count("finished") == 1
