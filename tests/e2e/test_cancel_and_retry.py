@@ -39,6 +39,20 @@ def test_a_cancelled_job_stops_its_stream_and_keeps_its_text(stack: Stack, api: 
     assert watcher.frames[-1]["length"] == result["length"]
 
 
+def test_a_job_is_cancelled_while_openai_thinks(api: Api, model: Model) -> None:
+    """Nobody waits for the first word: the job has ended before OpenAI would have begun."""
+    model.say("Too late.")
+    model.think_first(45)
+    job_id = api.submit(config=model.config)
+    until(lambda: api.get(f"/jobs/{job_id}/status")["status"] == "processing", "a worker")
+
+    answer = api.call("DELETE", f"/jobs/{job_id}")
+    result = api.wait_for_end(job_id)
+
+    assert answer.status_code == 202
+    assert (result["status"], result["output"], result["length"]) == ("cancelled", "", 0)
+
+
 def test_a_job_is_cancelled_over_its_socket(stack: Stack, api: Api, model: Model) -> None:
     """`{"action": "cancel"}` does what DELETE does."""
     model.say(words(LONG))
