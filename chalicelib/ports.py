@@ -92,8 +92,8 @@ class Jobs(Protocol):
     def get(self, job_id: str) -> Job | None:
         """The head, read consistently."""
 
-    def get_many(self, job_ids: Sequence[str]) -> list[Job]:
-        """The heads that exist, in the order asked for. One request for each hundred."""
+    def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
+        """The heads that exist, in the order asked for. One request for each hundred; a consistent read costs double."""
 
     def replace(self, seen: Job, new: Job) -> None:
         """Swap `new` in for `seen`, if the version is still the one seen. A swap that had been done already succeeds.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from asyncio import AbstractEventLoop
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cached_property
 from typing import Any, TypeVar
 
 from chalicelib import job_types
@@ -39,7 +39,8 @@ from chalicelib.usecases.sweep import Broom
 from chalicelib.usecases.watch_job import Gallery
 
 T = TypeVar("T")
-THREADS = 24  # for the calls of ten jobs, their logs and their sockets; each spends its time waiting
+STORE_THREADS, POST_THREADS = 16, 12  # for the calls of ten jobs and their sockets; each spends its time waiting
+LONGEST_CALL = 20.0  # seconds: three tries with their timeouts, see adapters/aws.py
 
 
 class Adapters:
@@ -157,19 +158,35 @@ class Adapters:
 
 
 class WorkerLoop:
-    """The one event loop of an environment, kept between invocations because the provider's connections belong to it, and its threads."""
+    """The one event loop of an environment, kept between invocations because the provider's connections belong to it, and its threads.
+
+    Posts to sockets, which may be slow and many, have threads of their own: a lease must be renewed whatever the audience does.
+    """
 
     def __init__(self) -> None:
-        import asyncio
-
-        self._loop: AbstractEventLoop = asyncio.new_event_loop()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
+        self._loop = asyncio.new_event_loop()
+        self._stores = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
+        self._posts = ThreadPoolExecutor(POST_THREADS, thread_name_prefix="post")
+        self._calls: set[Future[Any]] = set()
 
     async def offload(self, call: Callable[..., T], *args: Any) -> T:
-        return await self._loop.run_in_executor(self._threads, partial(call, *args))
+        return await self._call(self._stores, call, *args)
 
-    def run(self, work: Any) -> None:
-        self._loop.run_until_complete(work)
+    async def offload_posts(self, call: Callable[..., T], *args: Any) -> T:
+        return await self._call(self._posts, call, *args)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run an invocation's work, and wait for its calls: a thread that is frozen with its environment would thaw as a zombie."""
+        try:
+            self._loop.run_until_complete(work)
+        finally:
+            wait(list(self._calls), timeout=LONGEST_CALL)
+
+    async def _call(self, threads: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> T:
+        future = threads.submit(call, *args)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        return await asyncio.wrap_future(future)
 
 
 _made: dict[str, Any] = {}
@@ -201,6 +218,7 @@ def engine() -> Engine:
         _made["engine"] = Engine(
             clock=have.clock,
             offload=worker_loop().offload,
+            offload_posts=worker_loop().offload_posts,
             log=record,
             jobs=have.jobs,
             bodies=have.bodies,

@@ -32,7 +32,7 @@ def _api(stage: str) -> list[Statement]:
 
 def _websocket(stage: str) -> list[Statement]:
     return [
-        _table(stage, "jobs", (*READ, "PutItem")),
+        _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),

@@ -133,6 +133,18 @@ def delete(item: Item, condition: Condition | None = None) -> Raw | None:
     return _call(item, "DeleteItem", {**kwargs, "ReturnValues": "ALL_OLD"}).get("Attributes")
 
 
+def swap(seen: Item, new: Item, condition: Condition) -> None:
+    """One UpdateItem that makes `seen` into `new`, attribute by attribute: what this version of the code does not know stays as it is.
+
+    Raises:
+        ConditionFailed: with what is there.
+    """
+    before, after = seen.attribute_values, new.attribute_values
+    changed = [getattr(type(new), name).set(value) for name, value in after.items() if before.get(name) != value]
+    gone = [getattr(type(new), name).remove() for name in before if name not in after]
+    update(seen, changed + gone, condition)
+
+
 def find(model: type[I], *key: str) -> I | None:
     """The item with this key, read consistently."""
     try:
@@ -167,15 +179,17 @@ def get_together(
     keys: Iterable[tuple[str, ...]],
     attributes: Sequence[str] | None = None,
     pause: Callable[[float], None] = time.sleep,
+    *,
+    consistent: bool = False,
 ) -> list[I]:
-    """The items that exist, in no order: one BatchGetItem for each hundred keys, eventually consistent."""
+    """The items that exist, in no order: one BatchGetItem for each hundred keys."""
     table = model._get_connection()
     names: list[str] = table.get_meta_table().get_key_names()  # type: ignore[no-untyped-call]
     left: list[Any] = [dict(zip(names, key, strict=True)) for key in dict.fromkeys(keys)]
     found: list[I] = []
     tries = 0
     while left:
-        answer = table.batch_get_item(left[:BATCH_KEYS], attributes_to_get=attributes)
+        answer = table.batch_get_item(left[:BATCH_KEYS], consistent_read=consistent, attributes_to_get=attributes)
         found += [model.from_raw_data(raw) for raw in answer["Responses"].get(table.table_name, [])]
         skipped = answer.get("UnprocessedKeys", {}).get(table.table_name, {}).get("Keys", [])
         left = [*skipped, *left[BATCH_KEYS:]]

@@ -154,7 +154,7 @@ _FIELDS = {field.name: field.default for field in fields(Job)}
 
 
 def item_of(model: type[JobItem], job: Job) -> JobItem:
-    """The item that says this, all of it: a head is always written whole."""
+    """The item that says this, all of it."""
     values = {name: getattr(job, name) for name in _FIELDS}
     kept = {name: value for name, value in values.items() if not _goes_without_saying(name, value)}
     kept["status"] = job.status.value

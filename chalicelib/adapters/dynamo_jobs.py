@@ -66,13 +66,14 @@ class DynamoJobs:
         item = dynamo.find(self._heads, job_id)
         return job_of(item) if item else None
 
-    def get_many(self, job_ids: Sequence[str]) -> list[Job]:
-        found = {item.id: job_of(item) for item in dynamo.get_together(self._heads, ((job_id,) for job_id in job_ids))}
+    def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
+        items = dynamo.get_together(self._heads, ((job_id,) for job_id in job_ids), consistent=consistent)
+        found = {item.id: job_of(item) for item in items}
         return [found[job_id] for job_id in job_ids if job_id in found]
 
     def replace(self, seen: Job, new: Job) -> None:
         try:
-            dynamo.put(item_of(self._heads, new), self._heads.version == seen.version)
+            dynamo.swap(item_of(self._heads, seen), item_of(self._heads, new), self._heads.version == seen.version)
         except ConditionFailed as failed:
             current = job_of_raw(failed.item) if failed.item else None
             if current != new:

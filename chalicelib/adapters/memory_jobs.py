@@ -42,7 +42,7 @@ class MemoryJobs:
         with self._lock:
             return self.heads.get(job_id)
 
-    def get_many(self, job_ids: Sequence[str]) -> list[Job]:
+    def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
         with self._lock:
             return [self.heads[job_id] for job_id in job_ids if job_id in self.heads]
 

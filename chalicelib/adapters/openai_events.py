@@ -115,8 +115,13 @@ def _usage(counted: Any) -> Usage | None:
     if not isinstance(counted, Mapping):
         return None
     return Usage(
-        input=counted.get("input_tokens") or 0,
-        cached=_mapping(counted.get("input_tokens_details")).get("cached_tokens") or 0,
-        output=counted.get("output_tokens") or 0,
-        reasoning=_mapping(counted.get("output_tokens_details")).get("reasoning_tokens") or 0,
+        input=_count(counted.get("input_tokens")),
+        cached=_count(_mapping(counted.get("input_tokens_details")).get("cached_tokens")),
+        output=_count(counted.get("output_tokens")),
+        reasoning=_count(_mapping(counted.get("output_tokens_details")).get("reasoning_tokens")),
     )
+
+
+def _count(value: Any) -> int:
+    """A count, 0 where a provider that is only like OpenAI says something else."""
+    return value if isinstance(value, int) and value > 0 else 0

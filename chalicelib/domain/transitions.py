@@ -42,7 +42,7 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
         return job
     if job.generation != generation or not job.status.is_claimable:
         return None
-    if now >= job.expires_at and job.tries == 0:
+    if now >= job.expires_at and job.started_at is None:
         return expire(job, now)
     keeps = job.status is Status.QUEUED and job.due_at is not None and job.due_at > now
     return _next(
@@ -176,16 +176,20 @@ def take_back(job: Job, lease_id: str, length: int, now: Ms) -> Job | None:
     """
     if job.status is not Status.PROCESSING or lease_of(job) != lease_id:
         return None
+    disowned = job.generation + 1  # so that the dead worker, should it wake, takes no end for its own
     if job.cancel_requested:
-        return _end(job, now, Status.CANCELLED, length=length)
+        return _end(job, now, Status.CANCELLED, length=length, generation=disowned)
     alone_crashes = job.alone_crashes + job.alone
     if alone_crashes >= CRASHES_ALONE:
-        return _end(job, now, Status.FAILED, length=length, crashes=job.crashes + 1, alone_crashes=alone_crashes, error=_worker_lost(job))
+        error = _worker_lost(job)
+        return _end(
+            job, now, Status.FAILED, length=length, generation=disowned, crashes=job.crashes + 1, alone_crashes=alone_crashes, error=error
+        )
     return _next(
         job,
         now,
         status=Status.QUEUED,
-        generation=job.generation + 1,
+        generation=disowned,
         tries=max(0, job.tries - 1),
         crashes=job.crashes + 1,
         alone_crashes=alone_crashes,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.job import Job
 from chalicelib.domain.lanes import STREAM
 from chalicelib.ports import Queues
@@ -18,10 +17,11 @@ def announce_ends(gallery: Gallery, queues: Queues, log: Log, changes: Iterable[
     Both images are None where the record could not be read: its id is set aside, for people.
     """
     for job_id, before, after in changes:
-        try:
-            if after is None and before is None:
-                queues.set_aside(STREAM, job_id, "the change record could not be read")
-            elif after is not None and (before is None or before.status is not after.status):
+        if after is None and before is None:
+            queues.set_aside(STREAM, job_id, "the change record could not be read")
+        elif after is not None and (before is None or before.status is not after.status):
+            try:
                 announce(gallery, after)
-        except HeadraceError as exc:
-            log("a change was not announced", job_id=job_id, error=exc)
+            except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
+                log("a change was not announced", job_id=job_id, error=exc)
+                queues.set_aside(STREAM, job_id, f"not announced: {type(exc).__name__}")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from chalicelib.domain.errors import HeadraceError
+from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.job import Ms
 from chalicelib.domain.pacing import frame_pace
+from chalicelib.domain.watching import Watcher
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.follow import Follower
 
 DRAIN_SECONDS = 1.0  # how long the terminal write waits for sockets, so that whoever is told of the end has the text
 FAREWELL_SECONDS = 8.0  # how long a slow socket may take to get the rest; afterwards it asks by itself
+CHECK_KEYS_MS = 15_000  # a revocation holds within 60 s: 30 that a key is kept, and this
+UNCHECKED_MS = 60_000  # after so long without an answer about their keys nobody is told any more
 
 
 class Audience:
@@ -24,42 +28,35 @@ class Audience:
         self._bell = ""
         self._followers: dict[str, tuple[Follower, asyncio.Task[None]]] = {}
         self._left: list[asyncio.Task[None]] = []
+        self._checked_at: Ms = engine.clock.now()
+        self._closed = False
+        self._looking = asyncio.Lock()
 
     async def hear(self, bell: str) -> None:
-        """Look who is there, if the bell has another tone than the last time."""
+        """Look who is there if the bell has another tone than the last time, and from time to time whether they still may be."""
         if bell != self._bell:
             await self.refresh()
             self._bell = bell
+        elif self._engine.clock.now() - self._checked_at >= CHECK_KEYS_MS:
+            await self._turn_away()
 
     async def refresh(self) -> None:
-        """Follow for whoever came or subscribed anew; leave whoever went."""
-        now = self._engine.clock.now()
-        rows = await self._engine.offload(self._engine.watchers.of, self._attempt.job.id)
-        watchers = {watcher.connection_id: watcher for watcher in rows if watcher.expires_at > now}
-        for connection_id in list(self._followers):
-            follower, task = self._followers[connection_id]
-            watcher = watchers.get(connection_id)
-            if watcher is None or watcher.since != follower.watcher.since:
-                task.cancel()
-                self._left.append(task)
-                del self._followers[connection_id]
-        for connection_id, watcher in watchers.items():
-            if connection_id not in self._followers:
-                follower = Follower(self._engine, self._attempt, watcher, self._pace)
-                self._followers[connection_id] = follower, asyncio.create_task(follower.run())
-
-    async def turn_away(self) -> None:
-        """Stop following for those whose key is not valid any more, and close their sockets."""
-        engine = self._engine
-        for connection_id, (follower, task) in list(self._followers.items()):
-            if await engine.offload(engine.is_welcome, follower.watcher.key_hash):
-                continue
-            task.cancel()
-            self._left.append(task)
-            self._followers.pop(connection_id, None)
-            await engine.offload(engine.watchers.remove, follower.watcher.job_id, connection_id)
-            with suppress(HeadraceError):  # it may be gone already, which is as well
-                await engine.offload(engine.sockets.close, follower.watcher.endpoint, connection_id)
+        """Follow for whoever came or subscribed anew; leave whoever went or may no longer watch."""
+        async with self._looking:
+            now = self._engine.clock.now()
+            rows = await self._engine.offload(self._engine.watchers.of, self._attempt.job.id)
+            welcome = await self._welcome({watcher.key_hash for watcher in rows})
+            watchers = {row.connection_id: row for row in rows if row.expires_at > now and row.key_hash in welcome}
+            if self._closed:
+                return
+            self._checked_at = now
+            for connection_id, (follower, _) in list(self._followers.items()):
+                watcher = watchers.get(connection_id)
+                if watcher is None or watcher.since != follower.watcher.since:
+                    self._leave(connection_id)
+            for connection_id, watcher in watchers.items():
+                if connection_id not in self._followers:
+                    self._follow(watcher)
 
     async def drain(self) -> None:
         """Give every socket a moment to get the text that is complete now."""
@@ -69,12 +66,46 @@ class Audience:
 
     async def dismiss(self) -> None:
         """Let the followers tell the end, and end them: no task of an attempt outlives it [20]."""
+        self._closed = True
         tasks = [task for _, task in self._followers.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=FAREWELL_SECONDS if self._attempt.over else 0)
-            for task in late:
+        try:
+            if tasks and self._attempt.over:
+                await asyncio.wait(tasks, timeout=FAREWELL_SECONDS)
+        finally:
+            for task in tasks:
                 task.cancel()
-        results = await asyncio.gather(*tasks, *self._left, return_exceptions=True)
+            results = await asyncio.gather(*tasks, *self._left, return_exceptions=True)
         for problem in results:
             if isinstance(problem, Exception):
                 self._engine.log("a follower ended early", job_id=self._attempt.job.id, attempt=self._attempt.number, error=problem)
+
+    async def _turn_away(self) -> None:
+        """Leave those whose key is not valid any more, and close their sockets. In doubt for long, nobody is told any more."""
+        engine, now = self._engine, self._engine.clock.now()
+        followed = {connection_id: follower.watcher for connection_id, (follower, _) in self._followers.items()}
+        try:
+            welcome = await self._welcome({watcher.key_hash for watcher in followed.values()})
+        except Unavailable:
+            if now - self._checked_at < UNCHECKED_MS:
+                raise
+            welcome = set()
+        self._checked_at = now
+        for connection_id, watcher in followed.items():
+            if watcher.key_hash not in welcome:
+                self._leave(connection_id)
+                await engine.offload(engine.watchers.remove, watcher.job_id, connection_id)
+                with suppress(HeadraceError):  # it may be gone already, which is as well
+                    await engine.offload_posts(engine.sockets.close, watcher.endpoint, connection_id)
+
+    async def _welcome(self, key_hashes: set[str]) -> set[str]:
+        return {key_hash for key_hash in key_hashes if await self._engine.offload(self._engine.is_welcome, key_hash)}
+
+    def _follow(self, watcher: Watcher) -> None:
+        follower = Follower(self._engine, self._attempt, watcher, self._pace)
+        self._followers[watcher.connection_id] = follower, asyncio.create_task(follower.run())
+
+    def _leave(self, connection_id: str) -> None:
+        _, task = self._followers.pop(connection_id, (None, None))
+        if task is not None:
+            task.cancel()
+            self._left.append(task)

@@ -29,10 +29,14 @@ class Log(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """`is_welcome` says of a key's hash whether it is still valid. `new_id` gives ids that sort by time, `random` numbers in [0, 1)."""
+    """`offload_posts` is for sockets, which may be slow and many, so that they never keep the stores waiting.
+
+    `is_welcome` says of a key's hash whether it is still valid. `new_id` gives ids that sort by time, `random` numbers in [0, 1).
+    """
 
     clock: Clock
     offload: Offload
+    offload_posts: Offload
     log: Log
     jobs: Jobs
     bodies: Bodies

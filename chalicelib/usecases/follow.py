@@ -91,7 +91,7 @@ class Follower:
         """Post one frame. False: it may not have arrived, or the connection is gone."""
         engine, watcher = self._engine, self.watcher
         try:
-            await engine.offload(engine.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
+            await engine.offload_posts(engine.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
         except ConnectionGone:
             self.gone = True
             await engine.offload(engine.watchers.remove, watcher.job_id, watcher.connection_id)

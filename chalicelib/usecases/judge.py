@@ -8,6 +8,7 @@ from typing import Any
 from chalicelib.domain.errors import AttemptFailed, ContentRefused
 from chalicelib.domain.job import Job, JobError, Status
 from chalicelib.domain.result import Result
+from chalicelib.domain.text import whole
 from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, Outcome
 from chalicelib.ports import Ended
 from chalicelib.usecases.attempt import Attempt
@@ -74,7 +75,7 @@ def job_error(failure: AttemptFailed, job: Job) -> JobError:
         code=failure.code,
         error_class=failure.error_class,
         retryable=failure.retryable,
-        message=failure.message[:LONGEST_MESSAGE],
+        message=whole(failure.message)[:LONGEST_MESSAGE],
         suggestion=failure.suggestion,
         attempt=job.attempt,
         provider_status=failure.provider_status,

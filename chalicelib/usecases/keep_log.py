@@ -7,6 +7,7 @@ from chalicelib.domain.text import MAX_CHUNK_POINTS, pieces
 from chalicelib.domain.transcript import Chunk
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.patience import patiently
 from chalicelib.usecases.progress_of import progress_of
 
 KEEP_TEXT_DAYS = 7
@@ -51,6 +52,6 @@ async def _write(engine: Engine, attempt: Attempt, kept: int, events: list[dict[
             events=tuple(events),
             ttl=now // 1000 + KEEP_TEXT_DAYS * 86_400,
         )
-        await engine.offload(engine.chunks.append, chunk)
+        await patiently(engine, engine.chunks.append, chunk)
         kept, events = chunk.end, []
     return kept

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from chalicelib.domain.errors import BadMessage, HeadraceError, StaleVersion
 from chalicelib.domain.job import Job
@@ -15,13 +15,22 @@ from chalicelib.usecases.claim_job import claim_job
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.run_job import JobRun
 
-LEASE_MS, RENEW_SECONDS = 25_000, 8.0
+LEASE_MS, RENEW_SECONDS, RENEW_AGAIN_SECONDS = 25_000, 8.0, 1.0
 LOOK_SECONDS = 1.0  # how often the bells and cancel flags of the running jobs are read
-LOOKS_PER_KEY_CHECK = 15  # a revocation holds within 60 s: 30 that a key is kept, and this
+ACKNOWLEDGED_AT_ONCE = 10  # SQS's limit
 
 
 class BatchUnfinished(HeadraceError):
     """Some messages could not be dealt with; SQS will deliver those, and only those, again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """A message that may start a job, and the job's head as it was read."""
+
+    message: Received
+    wake_up: WakeUp
+    job: Job
 
 
 async def run_batch(engine: Engine, lane: str, messages: Sequence[Received], environment: str = "") -> None:
@@ -31,7 +40,7 @@ async def run_batch(engine: Engine, lane: str, messages: Sequence[Received], env
         BatchUnfinished: a store did not answer for some messages. All others have been acknowledged.
     """
     batch = _Batch(engine, lane)
-    woken = await batch.sort(messages)
+    woken = await batch.apart(await batch.sort(messages))
     if woken:
         await batch.run(woken, environment)
     if batch.unfinished:
@@ -46,11 +55,13 @@ class _Batch:
         self._open = 0  # messages that are neither done nor given up
         self._done: list[str] = []
         self._arrived = asyncio.Event()
-        self._looks = 0
         self.unfinished = 0
 
-    async def sort(self, messages: Sequence[Received]) -> list[tuple[Received, WakeUp, Job]]:
-        """The messages that may wake a job. Garbage is set aside; late and doubled wake-ups are dropped at the cost of one read."""
+    async def sort(self, messages: Sequence[Received]) -> list[Woken]:
+        """The messages that may wake a job. Garbage is set aside; late and doubled wake-ups are dropped at the cost of one read.
+
+        That read is consistent: what it does not show as claimable is acknowledged, and a wake-up arrives just after its record.
+        """
         engine, wake_ups = self._engine, []
         for message in messages:
             try:
@@ -60,25 +71,46 @@ class _Batch:
                 await engine.offload(engine.queues.set_aside, self._lane, message.body, exc.message)
                 self._done.append(message.receipt)
         ids = list({wake_up.job_id for _, wake_up in wake_ups})
-        jobs = {job.id: job for job in await engine.offload(engine.jobs.get_many, ids)} if ids else {}
+        jobs = {job.id: job for job in await engine.offload(self._heads, ids)} if ids else {}
         woken = []
         for message, wake_up in wake_ups:
             job = jobs.get(wake_up.job_id)
             if job is not None and job.generation == wake_up.generation and job.status.is_claimable:
-                woken.append((message, wake_up, job))
+                woken.append(Woken(message, wake_up, job))
             else:
                 self._done.append(message.receipt)
-        self._open = len(woken)
         return woken
 
-    async def run(self, woken: list[tuple[Received, WakeUp, Job]], environment: str) -> None:
-        """Everything under one lease: written before the first claim, renewed while anything runs, gone at the end."""
-        engine = self._engine
-        now = engine.clock.now()
-        names = tuple(job.id for _, _, job in woken)
-        lease = Lease(id=engine.new_id(), lane=self._lane, started_at=now, expires_at=now + LEASE_MS, jobs=names, environment=environment)
+    async def apart(self, woken: list[Woken]) -> list[Woken]:
+        """Keep a job whose worker died once away from others, which would die with it [18]: the rest of the batch is handed on."""
+        if len(woken) < 2 or not any(one.job.crashes for one in woken):
+            return woken
+        if woken[0].job.crashes:
+            kept, handed = woken[:1], woken[1:]
+        else:
+            kept, handed = [one for one in woken if not one.job.crashes], [one for one in woken if one.job.crashes]
+        for one in handed:
+            await self._engine.offload(self._engine.queues.send, self._lane, one.wake_up, one.job.tenant)
+            self._done.append(one.message.receipt)
+        return kept
+
+    async def run(self, woken: list[Woken], environment: str) -> None:
+        """Everything under one lease: written before the first claim, renewed while anything runs, gone at the end.
+
+        A lease under which something was left unfinished stays, to run out: so the sweep finds what it holds.
+        """
+        engine, now = self._engine, self._engine.clock.now()
+        self._open = len(woken)
+        lease = Lease(
+            id=engine.new_id(),
+            lane=self._lane,
+            started_at=now,
+            expires_at=now + LEASE_MS,
+            jobs=tuple(one.job.id for one in woken),
+            environment=environment,
+        )
         await engine.offload(engine.leases.open, lease)
-        jobs = [asyncio.create_task(self._one(message, wake_up, job, lease)) for message, wake_up, job in woken]
+        jobs = [asyncio.create_task(self._one(one, lease, alone=len(woken) == 1)) for one in woken]
         helpers = [asyncio.create_task(self._heartbeat(lease, jobs)), asyncio.create_task(self._look())]
         try:
             await asyncio.gather(*jobs, return_exceptions=True)
@@ -86,39 +118,46 @@ class _Batch:
             for task in (*jobs, *helpers):
                 task.cancel()
             await asyncio.gather(*jobs, *helpers, return_exceptions=True)
-            await engine.offload(engine.leases.close, lease)
+            if not self.unfinished:
+                await self._guarded("a lease was not closed", lambda: engine.offload(engine.leases.close, lease))
 
-    async def _one(self, message: Received, wake_up: WakeUp, job: Job, lease: Lease) -> None:
+    async def _one(self, woken: Woken, lease: Lease, *, alone: bool) -> None:
         """One message, whatever becomes of it. What goes wrong here is this job's alone."""
-        engine = self._engine
+        engine, job, run = self._engine, woken.job, None
         try:
-            attempt = await claim_job(engine, wake_up, job, f"{lease.id}#{engine.new_id()}")
+            attempt = await claim_job(engine, woken.wake_up, job, f"{lease.id}#{engine.new_id()}", alone=alone)
             if attempt is not None:
                 run = self._running[job.id] = JobRun(engine, attempt)
                 self._arrived.set()
                 await run.run()
-            self._done.append(message.receipt)
+            self._done.append(woken.message.receipt)
+        except asyncio.CancelledError:  # the lease was fenced: the message comes again, and finds out whether it still means anything
+            self.unfinished += 1
+            raise
         except Exception as exc:  # noqa: BLE001 - the one place where a job's failure must not become its neighbours'
             self.unfinished += 1
             engine.log("a job was left to the sweep", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
         finally:
-            self._running.pop(job.id, None)
+            if run is not None and self._running.get(job.id) is run:
+                del self._running[job.id]
             self._open -= 1
 
     async def _heartbeat(self, lease: Lease, jobs: list[asyncio.Task[None]]) -> None:
         """Renew the lease. If it was fenced, everything is dropped at once: it belongs to others now."""
-        engine = self._engine
+        engine, pause = self._engine, RENEW_SECONDS
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(pause)
             try:
                 await engine.offload(engine.leases.renew, replace(lease, expires_at=engine.clock.now() + LEASE_MS))
+                pause = RENEW_SECONDS
             except StaleVersion:
                 engine.log("the lease was fenced", lease=lease.id, lane=self._lane)
                 for job in jobs:
                     job.cancel()
                 return
-            except HeadraceError as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, an unrenewed lease costs every job of the batch
                 engine.log("a renewal failed", lease=lease.id, lane=self._lane, error=exc)
+                pause = RENEW_AGAIN_SECONDS
 
     async def _look(self) -> None:
         """Once a second, and when a job begins: look at the running jobs' controls, and acknowledge what has ended."""
@@ -127,31 +166,36 @@ class _Batch:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._arrived.wait()
             self._arrived.clear()
-            try:
-                await self._look_once()
-                if self._open:
-                    await self.acknowledge()
-            except HeadraceError as exc:
-                self._engine.log("a look failed", lane=self._lane, error=exc)
-
-    async def acknowledge(self) -> None:
-        """Delete the messages that are done. At the end of an invocation that succeeds SQS does it by itself."""
-        while self._done:
-            receipts = self._done[:10]
-            await self._engine.offload(self._engine.queues.acknowledge, self._lane, receipts)
-            self._done = self._done[len(receipts) :]
+            await self._guarded("a look failed", self._look_once)
+            if self._open and self._done:
+                await self._guarded("an acknowledgement failed", self.acknowledge)
 
     async def _look_once(self) -> None:
         running = dict(self._running)
-        self._looks += 1
-        if self._looks % LOOKS_PER_KEY_CHECK == 0:
-            for run in running.values():
-                await run.audience.turn_away()
         controls = await self._engine.offload(self._engine.watchers.controls, list(running)) if running else {}
+        heard = []
         for job_id, control in controls.items():
             run = running[job_id]
             run.attempt.watched_until = control.read_until
             if control.cancel == run.attempt.generation:
                 run.attempt.cancelled.set()
             if control.bell:
-                await run.audience.hear(control.bell)
+                heard.append(self._guarded("a bell was not heard", lambda run=run, bell=control.bell: run.audience.hear(bell)))  # type: ignore[misc]
+        await asyncio.gather(*heard)
+
+    async def acknowledge(self) -> None:
+        """Delete the messages that are done. At the end of an invocation that succeeds SQS does it by itself."""
+        while self._done:
+            receipts = self._done[:ACKNOWLEDGED_AT_ONCE]
+            await self._engine.offload(self._engine.queues.acknowledge, self._lane, receipts)
+            self._done = self._done[len(receipts) :]
+
+    async def _guarded(self, fact: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something that the jobs must not suffer from; it is done again soon."""
+        try:
+            await work()
+        except Exception as exc:  # noqa: BLE001 - said in the log, and the jobs go on
+            self._engine.log(fact, lane=self._lane, error=exc)
+
+    def _heads(self, ids: list[str]) -> list[Job]:
+        return self._engine.jobs.get_many(ids, consistent=True)

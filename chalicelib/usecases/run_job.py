@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from chalicelib.domain import frames, transitions
-from chalicelib.domain.errors import AttemptFailed, AttemptTimedOut, ChunkConflict, StreamCut
+from chalicelib.domain.errors import AttemptFailed, AttemptTimedOut, ChunkConflict, ProviderConnectionLost, StreamCut, Unavailable
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.pacing import log_pace
 from chalicelib.domain.retry import GiveUp, RetryPolicy
@@ -19,6 +19,7 @@ from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.judge import Verdict, judge
 from chalicelib.usecases.keep_log import keep_log
 from chalicelib.usecases.model_request import model_request
+from chalicelib.usecases.patience import all_of, patiently
 
 LONGEST_DELAY = 900  # seconds, of an SQS message
 
@@ -39,7 +40,7 @@ class JobRun:
         """
         log = asyncio.create_task(keep_log(self._engine, self.attempt, log_pace(self.attempt.body.config.streaming_mode)))
         try:
-            verdict = judge(self._engine, self.attempt, *await self._answer())
+            verdict = self._judged(*await self._answer())
             await self._keep(verdict, log)
             await self._end(verdict)
         except ChunkConflict:
@@ -61,15 +62,23 @@ class JobRun:
             stream.cancel()
             await asyncio.gather(stream, stop, return_exceptions=True)
         attempt.finish_text(self._engine.clock.now())
-        if stream.cancelled():
-            return None, None
+        if stream.cancelled():  # by our own wish, or by something below us that gave up
+            return None, None if attempt.cancelled.is_set() else ProviderConnectionLost()
         problem = stream.exception()
         if problem is None:
             return stream.result(), None
-        if not isinstance(problem, AttemptFailed):  # a fault of ours must not leave the job with nobody
-            self._engine.log("an attempt broke", job_id=attempt.job.id, attempt=attempt.number, error=problem)
-            problem = AttemptFailed("The attempt broke on our side.")
-        return None, problem
+        return None, problem if isinstance(problem, AttemptFailed) else self._broke(problem)
+
+    def _judged(self, ended: Ended | None, failure: AttemptFailed | None) -> Verdict:
+        try:
+            return judge(self._engine, self.attempt, ended, failure)
+        except Exception as exc:  # noqa: BLE001 - whatever a provider may answer, the job must not be left with nobody
+            return judge(self._engine, self.attempt, None, self._broke(exc))
+
+    def _broke(self, problem: BaseException) -> AttemptFailed:
+        """A fault of ours, as a failure of the attempt."""
+        self._engine.log("an attempt broke", job_id=self.attempt.job.id, attempt=self.attempt.number, error=problem)
+        return AttemptFailed("The attempt broke on our side.")
 
     async def _stream(self) -> Ended:
         """Read the provider's answer into the transcript."""
@@ -93,25 +102,32 @@ class JobRun:
 
     async def _keep(self, verdict: Verdict, log: asyncio.Task[None]) -> None:
         """Have all of the text and the result acknowledged before the head may say that it ended [8]; sockets get the text meanwhile."""
-        put = self._engine.offload(self._engine.results.put, verdict.result, self.attempt.job.tenant)
-        await asyncio.gather(log, put, self.audience.drain())
+        put = patiently(self._engine, self._engine.results.put, verdict.result, self.attempt.job.tenant)
+        await all_of(log, put, self.audience.drain())
 
     async def _end(self, verdict: Verdict) -> None:
-        """The write that says how it ended; then the wake-up of another attempt; then whoever watches [9]."""
+        """The write that says how it ended; then whoever watches, and the wake-up of another attempt [9]."""
         engine, attempt = self._engine, self.attempt
-        job = await engine.offload(advance, engine.jobs, attempt.job, self._change(verdict))
+        job = await patiently(engine, advance, engine.jobs, attempt.job, self._change(verdict))
         if job is None:
             engine.log("fenced", job_id=attempt.job.id, attempt=attempt.number)
             return
-        if job.status is Status.RETRYING:
-            seconds = max(0, (job.due_at or 0) - engine.clock.now()) / 1000
-            delay = min(LONGEST_DELAY, round(seconds + 0.5))
-            await engine.offload(engine.queues.send, job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
         if job.status in (Status.COMPLETED, Status.INCOMPLETE):
             attempt.tracker.end(engine.clock.now())
         attempt.conclude(job, frames.state(job, engine.clock.now()))
         self._note(job, verdict)
-        await self.audience.refresh()
+        try:
+            if job.status is Status.RETRYING:
+                await self._wake_later(job)
+            await self.audience.refresh()
+        except Unavailable as exc:  # the record says it: the sweep wakes the job, and the change stream tells the watchers
+            engine.log("an end was not announced in full", job_id=job.id, attempt=attempt.number, error=exc)
+
+    async def _wake_later(self, job: Job) -> None:
+        """Send the wake-up of the next attempt. Beyond what a message can be delayed by, the sweep sends it."""
+        delay = -(-max(0, (job.until or 0) - self._engine.clock.now()) // 1000)
+        if delay <= LONGEST_DELAY:
+            await self._engine.offload(self._engine.queues.send, job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
 
     def _change(self, verdict: Verdict) -> Callable[[Job], Job | None]:
         """The change to the head: the end, or another attempt later."""

@@ -61,7 +61,7 @@ def _bury(broom: Broom, lease: Lease) -> str:
     """Fence a dead worker's lease first, so that it can finish nothing more; then take its jobs back; then forget the lease [19]."""
     if not broom.leases.fence(lease):
         return "lease alive"
-    for job in broom.jobs.get_many(lease.jobs):
+    for job in broom.jobs.get_many(lease.jobs, consistent=True):
         _take_over(broom, job, lease.id)
     broom.leases.bury(lease)
     return "lease buried"
@@ -74,7 +74,7 @@ def _look(broom: Broom, job: Job) -> str:
         return "nothing"
     if job.status is Status.PROCESSING:
         return _look_at_worker(broom, job, now)
-    if now >= job.expires_at and job.tries == 0:
+    if now >= job.expires_at and job.started_at is None:
         return _change(broom, job, lambda seen: _if_same(seen, job, transitions.expire(seen, now)), "expired")
     if transitions.give_up(job, now) is not None:
         return _change(broom, job, lambda seen: transitions.give_up(seen, now), "given up")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from chalicelib.adapters import aws
+from chalicelib.adapters.dynamo_stores import DynamoStores
 from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, StaleVersion
 from chalicelib.domain.job import Job, Status
 from chalicelib.ports import Idempotency, Remembered
@@ -84,11 +86,23 @@ def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -
     stores.jobs.create(first)
     second = changed(first, owner="me", tags=("x",))
 
-    with answer_lost("PutItem"):
+    with answer_lost("UpdateItem"):
         stores.jobs.replace(first, second)
     stores.jobs.replace(first, second)
 
     assert stores.jobs.get(first.id) == second
+
+
+def test_a_swap_leaves_alone_what_this_version_does_not_know(dynamo_stores: DynamoStores) -> None:
+    """During a deployment an older worker changes heads that a newer one wrote."""
+    first = job()
+    dynamo_stores.jobs.create(first)
+    client, name, key = aws.client("dynamodb"), "headrace-dev-jobs", {"id": {"S": first.id}}
+    client.update_item(TableName=name, Key=key, UpdateExpression="SET of_tomorrow = :x", ExpressionAttributeValues={":x": {"S": "y"}})
+
+    dynamo_stores.jobs.replace(first, changed(first))
+
+    assert client.get_item(TableName=name, Key=key)["Item"]["of_tomorrow"] == {"S": "y"}
 
 
 def test_a_creation_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -> None:

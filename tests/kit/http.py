@@ -34,7 +34,7 @@ class InlineLoop:
 
     def __init__(self) -> None:
         self._loop = JumpingLoop()
-        self.offload = inline
+        self.offload = self.offload_posts = inline
 
     def run(self, work: Any) -> None:
         self._loop.run_until_complete(work)

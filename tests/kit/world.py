@@ -49,6 +49,7 @@ class World:
                 **ports,
                 "clock": self.clock,
                 "offload": inline,
+                "offload_posts": inline,
                 "log": self._log,
                 "provider": self.provider,
                 "job_type": job_types.get,

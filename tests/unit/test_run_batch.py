@@ -467,7 +467,8 @@ def test_a_fenced_worker_writes_nothing_more() -> None:
         raise StaleVersion(None)
 
     world.memory.leases.renew = fenced  # type: ignore[method-assign]
-    world.deliver()
+    with pytest.raises(BatchUnfinished):
+        world.deliver()
 
     assert world.job(job).status is Status.PROCESSING
     assert not world.frames("c1", "job_completed", "job_failed", "retrying")

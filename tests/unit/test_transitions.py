@@ -63,7 +63,7 @@ def test_claim_again_is_the_same_claim() -> None:
     [
         (job(expires_at=NOW), Status.EXPIRED),  # exactly then is too late
         (job(expires_at=NOW + 1), Status.PROCESSING),
-        (job(expires_at=NOW - 1, tries=1, attempt=1, status=Status.RETRYING), Status.PROCESSING),  # it had begun in time
+        (job(expires_at=NOW - 1, started_at=NOW - 9, attempt=1, status=Status.RETRYING), Status.PROCESSING),  # it had begun in time
     ],
 )
 def test_claim_in_time(before: Job, status: Status) -> None:

@@ -1,0 +1,243 @@
+"""The sweep: whatever died, the job ends, once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import Throttled
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.transitions import CRASHES_ALONE
+from chalicelib.ports import Received
+from chalicelib.usecases.cancel_job import cancel_job
+from chalicelib.usecases.run_batch import run_batch
+from tests.kit.faults import refusing
+from tests.kit.provider import Script
+from tests.kit.world import World
+
+SLOW = Script(deltas=[f"t{n} " for n in range(100)], every=0.1)
+
+
+def kill(world: World, seconds: float, messages: list[Received] | None = None) -> None:
+    """A worker takes what waits, and is killed so many seconds later: no `finally` of it has any effect outside."""
+    received = world.memory.queues.receive("normal") if messages is None else messages
+
+    async def work() -> None:
+        worker = asyncio.ensure_future(run_batch(world.engine, "normal", received))
+        await asyncio.sleep(seconds)
+        with refusing(world.memory.leases, "close", 10**6):
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    world.loop.run_until_complete(work())
+
+
+def test_the_job_of_a_dead_worker_runs_again() -> None:
+    """Its lease runs out, is fenced, and the job is queued anew as another generation and another attempt."""
+    world = World(SLOW, Script(deltas=["whole"]))
+    job = world.submit()
+    world.watch(job)
+    kill(world, 5)
+    assert world.job(job).status is Status.PROCESSING
+
+    assert not world.sweep(after=5)
+    assert world.sweep(after=30)["lease buried"] == 1
+    taken = world.job(job)
+    assert (taken.status, taken.generation, taken.crashes, taken.tries) == (Status.QUEUED, 2, 1, 0)
+    assert taken.length == len(world.log_text(job)) > 0
+    world.deliver()
+
+    ended = world.job(job)
+    assert (ended.status, ended.attempt) == (Status.COMPLETED, 2)
+    assert world.assembled().text == "whole"
+    assert not world.memory.leases.rows
+
+
+def test_a_living_worker_is_left_alone() -> None:
+    """However often the sweep runs, and whatever its index says."""
+    world = World(Script(deltas=["x"] * 600, every=0.2))
+    job = world.submit()
+
+    async def sweeps() -> None:
+        for _ in range(12):
+            await asyncio.sleep(10)
+            world.sweep()
+
+    async def work() -> None:
+        await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), sweeps())
+
+    world.loop.run_until_complete(work())
+
+    assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
+
+
+def test_a_job_that_was_as_good_as_finished_is_finished_without_asking_again() -> None:
+    """The result is there, the head does not say so: whoever takes over completes it, and OpenAI is not paid twice."""
+    world = World(Script(deltas=["all of it"]))
+    job = world.submit()
+    replaced = world.memory.jobs.replace
+
+    def die_before_the_end(seen: Job, new: Job) -> None:
+        if new.status.is_terminal:
+            raise KeyError("killed")
+        replaced(seen, new)
+
+    world.memory.jobs.replace = die_before_the_end  # type: ignore[method-assign]
+    with pytest.raises(Exception, match="come again"):
+        world.deliver()
+    world.memory.jobs.replace = replaced  # type: ignore[method-assign]
+
+    world.sweep(after=40)
+
+    ended = world.job(job)
+    assert (ended.status, ended.attempt, ended.length) == (Status.COMPLETED, 1, 9)
+    assert ended.usage is not None
+    assert len(world.provider.requests) == 1
+
+
+def test_a_lost_wake_up_is_sent_again_with_its_generation() -> None:
+    """At growing intervals, so that a deep queue is not filled with doubles: about log2 of the wait."""
+    world = World()
+    job = world.submit()
+    world.memory.queues.messages["normal"].clear()
+
+    for _ in range(64):
+        world.sweep(after=60)
+
+    sent = [wake_up for _, wake_up in world.memory.queues.sent]
+    assert {wake_up.generation for wake_up in sent} == {1}
+    assert 4 <= len(sent) <= 8
+    world.deliver()
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_job_that_nobody_started_in_time_expires() -> None:
+    """Also when no worker ever looks."""
+    world = World()
+    job = world.submit(expires_in=300.0)
+    world.memory.queues.messages["normal"].clear()
+
+    for _ in range(10):
+        world.sweep(after=60)
+
+    assert world.job(job).status is Status.EXPIRED
+    assert not world.memory.jobs.due(world.clock.now() + 10**9, 100)
+
+
+def test_a_cancel_whose_worker_died_is_carried_out() -> None:
+    """The flag is on the record; the sweep writes `cancelled`, with the text that is kept."""
+    world = World(SLOW)
+    job = world.submit()
+    kill(world, 5)
+    cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+
+    world.sweep(after=40)
+
+    ended = world.job(job)
+    assert ended.status is Status.CANCELLED
+    assert ended.length == len(world.log_text(job))
+
+
+def test_a_poison_job_fails_alone_and_takes_nobody_with_it() -> None:
+    """A worker that dies takes ten jobs along; afterwards each runs alone, and only the one that dies alone again and again fails [18]."""
+    world = World(SLOW)
+    jobs = [world.submit(str(number)) for number in range(10)]
+    poison = jobs[3]
+    kill(world, 3)
+    world.sweep(after=40)
+    assert {world.job(job).crashes for job in jobs} == {1}
+
+    world.provider.scripts[:] = [Script()]
+    for _ in range(60):
+        for message in world.memory.queues.receive("normal", 1):
+            if poison.id in message.body:
+                world.provider.scripts[:] = [SLOW]
+                kill(world, 3, [message])
+                world.provider.scripts[:] = [Script()]
+            else:
+                world.deliver(messages=[message])
+            world.memory.queues.acknowledge("normal", [message.receipt])
+        world.sweep(after=40)
+
+    ends = {job.id: world.job(job) for job in jobs}
+    assert ends.pop(poison.id).status is Status.FAILED
+    assert world.job(poison).alone_crashes == CRASHES_ALONE
+    assert world.job(poison).error.code == "worker_lost"  # type: ignore[union-attr]
+    assert {job.status for job in ends.values()} == {Status.COMPLETED}
+
+
+def test_a_job_that_crashed_is_kept_apart_from_its_batch() -> None:
+    """It runs alone, or waits until it can; the others are handed on, none is lost."""
+    world = World()
+    jobs = [world.submit(str(number)) for number in range(4)]
+    suspect = jobs[2]
+    world.memory.jobs.heads[suspect.id] = replace(world.job(suspect), crashes=1)
+    together: list[int] = []
+    stream = world.provider.stream
+
+    def note(request: Any) -> Any:
+        together.append(len([job for job in world.memory.jobs.heads.values() if job.status is Status.PROCESSING]))
+        return stream(request)
+
+    world.provider.stream = note  # type: ignore[method-assign]
+    world.deliver()
+    assert world.job(suspect).status is Status.QUEUED
+    world.deliver()
+
+    assert {job.status for job in world.memory.jobs.heads.values()} == {Status.COMPLETED}
+    assert together[-1] == 1
+
+
+def test_what_cannot_be_looked_at_does_not_stop_the_others() -> None:
+    """One record fails each time; all others are brought right."""
+    world = World()
+    jobs = [world.submit(str(number)) for number in range(5)]
+    world.memory.queues.messages["normal"].clear()
+    send = world.memory.queues.send
+
+    def broken(lane: str, wake_up: Any, tenant: str, delay: int = 0) -> None:
+        if wake_up.job_id == jobs[0].id:
+            raise Throttled
+        send(lane, wake_up, tenant, delay)
+
+    world.memory.queues.send = broken  # type: ignore[method-assign]
+    done = world.sweep(after=130)
+
+    assert (done["failed"], done["sent again"]) == (1, 4)
+
+
+def test_two_sweeps_at_once_do_what_one_does() -> None:
+    """Every change is a swap of what was looked at."""
+    world = World(SLOW, Script())
+    job = world.submit()
+    kill(world, 2)
+    world.clock.advance(40)
+
+    world.sweep()
+    world.sweep()
+
+    assert (world.job(job).generation, world.job(job).crashes) == (2, 1)
+
+
+def test_nothing_that_is_unfinished_is_without_a_time_to_be_looked_at() -> None:
+    """Rule 15, in every state that a job passes through."""
+    world = World(SLOW)
+    replaced = world.memory.jobs.replace
+    seen: list[Status] = []
+
+    def check(before: Job, after: Job) -> None:
+        seen.append(after.status)
+        assert (after.due_at is None) == after.status.is_terminal
+        replaced(before, after)
+
+    world.memory.jobs.replace = check  # type: ignore[method-assign]
+    world.submit()
+    kill(world, 2)
+    world.sweep(after=40)
+    world.provider.scripts[:] = [Script()]
+    world.deliver()
+
+    assert seen == [Status.PROCESSING, Status.QUEUED, Status.PROCESSING, Status.COMPLETED]
