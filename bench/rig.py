@@ -1,0 +1,133 @@
+"""The real engine on real adapters, with the loopback in place of AWS and OpenAI: what `throughput` and `batch` measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from chalicelib import job_types, wiring
+from chalicelib.adapters.openai_responses import OpenAIResponses
+from chalicelib.adapters.secrets import Credentials
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.submission import Submission
+from chalicelib.domain.wakeup import WakeUp
+from chalicelib.domain.watching import Watcher
+from chalicelib.ports import Received
+from chalicelib.settings import Settings
+from chalicelib.usecases.plan_job import plan_job
+from chalicelib.usecases.run_batch import run_batch
+from chalicelib.usecases.submit_job import new_job
+
+ROOT = Path.cwd()
+LANE, STAGE, MODEL = "normal", "bench", "gpt-4o-mini"
+CALLER = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key_hash="hash")
+
+
+class _Adapters(wiring.Adapters):
+    """The real ones, with a key that is not looked up."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__(Settings(stage=STAGE, log_level="ERROR"))
+        self.base_url = base_url
+
+    @cached_property
+    def provider(self) -> Any:
+        return OpenAIResponses(lambda: Credentials("key", self.base_url), offload=wiring.worker_loop().offload)
+
+
+class Rig:
+    """`model_url(tokens, pace)` is where a response of that length and pace comes from; `cloud_url` is everything of AWS."""
+
+    def __init__(self, source_port: int, cloud_port: int) -> None:
+        self.cloud_url = f"http://127.0.0.1:{cloud_port}"
+        self._source = f"http://127.0.0.1:{source_port}"
+        self._adapters = _Adapters("")
+        wiring.use(self._adapters)
+        self.loop = wiring.worker_loop()
+
+    def model_url(self, tokens: int, pace: float = 0) -> str:
+        return f"{self._source}/{tokens}/{pace:g}/v1"
+
+    def submit(self, watchers: int, job_type: str = "general") -> Job:
+        """A queued job with its watchers, as submit and subscribe leave it."""
+        have = self._adapters
+        submission = Submission(prompt="Tell me about water wheels.", job_type=job_type, priority=LANE)
+        plan = plan_job(job_types.get, have.prices, CALLER, submission, 0)
+        job = new_job(f"job_{have.new_id()}", CALLER, submission, plan, have.clock.now())
+        have.bodies.put(job.id, job.tenant, plan.body, have.clock.now() // 1000 + 86_400)
+        have.jobs.create(job)
+        for number in range(watchers):
+            have.watchers.add(self._watcher(job, number))
+        return job
+
+    def run(self, jobs: list[Job], tokens: int, pace: float = 0) -> float:
+        """Seconds from the wake-up to the last acknowledgement of one invocation that runs them all."""
+        self._adapters.base_url = self.model_url(tokens, pace)
+        engine = wiring.engine()
+        received = [Received(WakeUp(job.id, job.generation).to_json(), f"receipt-{job.id}") for job in jobs]
+        began = time.perf_counter()
+        self.loop.run(run_batch(engine, LANE, received, "bench"))
+        return time.perf_counter() - began
+
+    def check(self, job: Job, watchers: int, points: int) -> int:
+        """That the job completed with all its text and every watcher was told so. The answer is how many frames that took."""
+        ended = self._adapters.jobs.get(job.id)
+        assert ended is not None
+        assert (ended.status, ended.length) == (Status.COMPLETED, points), ended
+        kept = self._adapters.chunks.read(job.id, 1)
+        assert sum(len(chunk.text) for chunk in kept) == points, "the log is not whole"
+        seen = self.seen()
+        mine = [seen[f"{job.id}-{number}"] for number in range(watchers)]
+        assert all((one["last"]["event"], one["last"]["length"]) == ("job_completed", points) for one in mine), "a watcher was not told"
+        return sum(one["posts"] for one in mine)
+
+    def seen(self) -> dict[str, Any]:
+        """What each connection was sent."""
+        with urlopen(f"{self.cloud_url}/seen") as answer:
+            return dict(json.load(answer))
+
+    def _watcher(self, job: Job, number: int) -> Watcher:
+        have = self._adapters
+        return Watcher(
+            job_id=job.id,
+            connection_id=f"{job.id}-{number}",
+            endpoint=self.cloud_url,
+            key_hash="hash",
+            attempt=0,
+            offset=0,
+            since=have.new_id(),
+            expires_at=have.clock.now() + 7_200_000,
+        )
+
+
+@contextmanager
+def rig() -> Iterator[Rig]:
+    """Both stand-ins, each in a process of its own, and this process's environment pointed at them."""
+    with ExitStack() as stack:
+        source, cloud = (stack.enter_context(_served(module)) for module in ("bench.source", "bench.cloud"))
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            os.environ.pop(name, None)
+        os.environ.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench", AWS_DEFAULT_REGION="us-east-1")
+        os.environ["HEADRACE_LOG_LEVEL"] = "ERROR"  # standard output carries the finding
+        os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{cloud}"
+        yield Rig(source, cloud)
+
+
+@contextmanager
+def _served(module: str) -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield int(server.stdout.readline())
+        finally:
+            server.terminate()

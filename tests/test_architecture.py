@@ -1,0 +1,105 @@
+"""The shape of the house: what imports what, what importing does, and where the ways in are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HEAVY = (
+    "openai",
+    "pynamodb",
+    "boto3",
+    "botocore.session",
+    "botocore.client",
+    "jsonschema_rs",
+    "genai_prices",
+    "ulid",
+    "pydantic",
+    "httpx2",
+)
+TRIGGER = re.compile(
+    r"\.(on_sqs_message|on_sns_message|on_s3_event|on_dynamodb_record|on_kinesis_record|on_cw_event|on_ws_\w+|schedule|lambda_function)\("
+)
+
+# Stands in for the environment, and notes which module asked for what: the first frame that is not the standard library's own plumbing.
+RECORDER = """
+import collections, json, os, sys
+
+class Recorder(collections.UserDict):
+    asked = []
+
+    def __getitem__(self, name):
+        self.note(name)
+        return super().__getitem__(name)
+
+    def get(self, name, default=None):
+        self.note(name)
+        return self.data.get(name, default)
+
+    def __contains__(self, name):
+        self.note(name)
+        return name in self.data
+
+    def note(self, name):
+        frame = sys._getframe(2)
+        while frame.f_globals.get("__name__") in ("os", "_collections_abc", "collections", "__main__") and frame.f_back:
+            frame = frame.f_back
+        self.asked.append((frame.f_globals.get("__name__"), name))
+
+plain = dict(os.environ)
+os.environ = Recorder(plain)
+import app
+from chalicelib import wiring
+print(json.dumps({"asked": Recorder.asked, "made": list(wiring._made)}))
+"""
+
+
+def fresh(code: str) -> Any:
+    """What a process of its own prints, as JSON."""
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    return json.loads(said.stdout)
+
+
+def test_importing_the_app_imports_no_heavy_library() -> None:
+    """Half a second of a cold start is the SDK's: each function imports what it uses, when it uses it."""
+    loaded = fresh("import app, json, sys; print(json.dumps(sorted(sys.modules)))")
+
+    assert [name for name in HEAVY if name in loaded] == []
+
+
+def test_importing_the_app_makes_nothing_and_reads_the_environment_in_one_place() -> None:
+    """No adapter, no client; and of our own modules only `settings` looks at the environment."""
+    seen = fresh(RECORDER)
+
+    ours = {(module, name) for module, name in seen["asked"] if module == "app" or module.startswith("chalicelib")}
+    assert {module for module, _ in ours} == {"chalicelib.settings"}
+    assert all(name.startswith("HEADRACE_") for _, name in ours)
+    assert seen["made"] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "chalicelib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_triggers_live_in_app_py(path: Path) -> None:
+    """Chalice deploys one that a blueprint declares as a function of that module: `app.py`, its middleware and all, is never imported."""
+    assert TRIGGER.findall(path.read_text()) == []
+
+
+def test_the_ways_in_are_found_where_they_are() -> None:
+    """The pattern that looks for triggers does see them."""
+    assert len(TRIGGER.findall((ROOT / "app.py").read_text())) >= 4
+
+
+def test_each_layer_knows_only_the_ones_below_it() -> None:
+    """The contracts of import-linter, in `pyproject.toml`."""
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    said = subprocess.run([sys.executable, "-c", command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert said.returncode == 0, said.stdout + said.stderr

@@ -1,0 +1,105 @@
+"""The measurements that do not depend on the machine: units by DynamoDB's rules, and what a job costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench import cost
+from bench.findings import finding, verdicts
+from bench.units import index_units, item_bytes, read_units, write_units
+from infra.tables import Index, Table
+
+TABLE = Table("jobs", "id", indexes=(Index("by_state", "g_s", "g_sk"), Index("by_tenant", "g_t", "id", include=("type",))))
+QUEUED: dict[str, Any] = {"id": {"S": "1"}, "g_s": {"S": "queued"}, "g_sk": {"S": "1"}, "g_t": {"S": "t"}, "type": {"S": "general"}}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """One job's journey, measured once for all tests here."""
+    return cost.measure()
+
+
+@pytest.mark.parametrize(
+    ("item", "size"),
+    [
+        ({"id": {"S": "job"}}, 5),
+        ({"é": {"S": "é"}}, 4),  # UTF-8, names as well
+        ({"n": {"N": "1763800000000"}}, 5),  # two digits a byte, without zeros at the ends, and one
+        ({"n": {"N": "0"}}, 3),
+        ({"b": {"B": b"12345"}}, 6),
+        ({"f": {"BOOL": True}}, 2),
+        ({"s": {"SS": ["ab", "c"]}}, 4),
+        ({"m": {"M": {"a": {"S": "b"}}}}, 7),  # three for the map, one for each entry
+        ({"l": {"L": [{"S": "a"}]}}, 6),
+    ],
+)
+def test_an_item_weighs_its_names_and_its_values(item: dict[str, Any], size: int) -> None:
+    assert item_bytes(item) == size
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "units"),
+    [
+        (None, QUEUED, 3),  # the item and two entries
+        (QUEUED, {**QUEUED, "owner": {"S": "w"}}, 1),  # in no index
+        (QUEUED, {**QUEUED, "g_s": {"S": "failed"}}, 3),  # an entry is removed, another added
+        (QUEUED, {**QUEUED, "type": {"S": "other"}}, 2),  # an entry is rewritten
+        (QUEUED, {name: value for name, value in QUEUED.items() if name != "g_s"}, 2),  # an entry goes
+        (QUEUED, None, 3),
+        (None, {**QUEUED, "text": {"S": "x" * 1024}}, 4),  # two KB, and two entries
+        (None, None, 1),  # a deletion of what is not there
+    ],
+)
+def test_a_write_is_charged_for_the_item_and_each_entry_that_changes(old: Any, new: Any, units: int) -> None:
+    assert write_units(TABLE, old, new) == units
+
+
+def test_a_transaction_counts_the_item_double_and_its_entries_once() -> None:
+    assert write_units(TABLE, None, QUEUED, together=True) == 4
+    assert index_units(TABLE, None, QUEUED) == 2
+
+
+@pytest.mark.parametrize(
+    ("size", "consistent", "units"), [(0, True, 1), (4096, True, 1), (4097, True, 2), (4097, False, 1), (10, False, 0.5)]
+)
+def test_a_read_is_charged_by_four_kilobytes(size: int, consistent: bool, units: float) -> None:
+    assert read_units(size, consistent=consistent) == units
+
+
+def test_a_million_jobs_cost_what_was_promised(found: dict[str, Any]) -> None:
+    """$200 in all, of which DynamoDB has $30: frames and the worker's memory are the rest."""
+    assert [key for key, aim in found["aim"].items() if found["value"][key] > aim] == []
+    assert found["met"]
+
+
+def test_each_step_of_a_job_costs_what_it_should(found: dict[str, Any]) -> None:
+    """The claim of a queued job touches no index, a chunk of the log is one unit, and nobody pays by the token."""
+    units = {kind: row["write_units"] for kind, row in found["kinds"].items()}
+
+    assert units["claim"] == 1
+    assert units["finish"] == 3
+    assert units["log"] == found["kinds"]["log"]["requests"] <= 8
+    assert units["lease"] <= 4
+    assert found["requests"]["frames posted"] <= 100
+    assert sum(units.values()) <= 42
+
+
+def test_the_obvious_ways_cost_several_times_as_much(found: dict[str, Any]) -> None:
+    sums = {name: sum(bill.values()) for name, bill in found["bills"].items()}
+
+    assert sums["a post per token"] > 5 * sums["ours"]
+    assert sums["a log write per token"] > 3 * sums["ours"]
+
+
+def test_a_finding_says_what_was_aimed_at_and_what_came_out(found: dict[str, Any]) -> None:
+    assert {"name", "measures", "aim", "value", "met", "kinds", "bills", "requests", "assumptions"} <= set(found)
+    assert "dollars a million jobs" in cost.show(found)
+
+
+def test_an_aim_is_met_on_its_own_side() -> None:
+    assert finding("x", "", {"a": 1.0}, {"a": 1.0})["met"]
+    assert not finding("x", "", {"a": 1.0}, {"a": 1.1})["met"]
+    assert not finding("x", "", {"a": 1.0}, {"a": 0.9}, at_least=True)["met"]
+    assert "MISSED" in verdicts(finding("x", "", {"a": 1.0, "b": 1.0}, {"a": 2.0, "b": 0.5}))
