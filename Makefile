@@ -11,7 +11,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 STAGE ?= local
 TENANT ?= demo
 ROLE ?= user
-USER ?= $(ROLE)
+KEY_USER ?= $(ROLE)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test check format audit bench deploy destroy key openai-key python environments
@@ -54,8 +54,8 @@ deploy: $(VENV) ## deploy a stage to AWS: make deploy STAGE=dev
 destroy: $(VENV) ## remove a stage from AWS: make destroy STAGE=dev
 	$(PY) -m infra destroy --stage $(STAGE)
 
-key: $(VENV) ## make an API key: make key STAGE=dev TENANT=demo ROLE=user USER=ada
-	@$(PY) -m infra keys make --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(USER)
+key: $(VENV) ## make an API key: make key STAGE=dev TENANT=demo ROLE=user KEY_USER=ada
+	@$(PY) -m infra keys make --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(KEY_USER)
 
 openai-key: $(VENV) ## store the OpenAI key of a stage, from $$OPENAI_API_KEY or typed in: make openai-key STAGE=dev
 	@$(PY) -m infra openai-key --stage $(STAGE)
@@ -67,10 +67,11 @@ python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Headrace needs Python 3.11 or newer, and '$(PYTHON)' is not. Name another: make PYTHON=python3.12"; exit 1; }
 
-$(VENV): requirements.txt requirements-dev.txt | python
+$(VENV): requirements.txt requirements-dev.txt pyproject.toml | python
 	@echo "  making .venv ..."
 	@[ -e $@ ] || $(PYTHON) -m venv --clear .venv
 	@$(PY) $(PIP_INSTALL) --requirement requirements-dev.txt
+	@$(PY) $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(CLOUD_VENV): requirements-cloud.txt | python

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 NOT_DEPLOYED = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
 
 
@@ -45,10 +46,13 @@ class Settings:
         stage = env.get("HEADRACE_STAGE", cls.stage)
         if not _STAGE.match(stage):
             raise SettingsError(f"HEADRACE_STAGE must be lower-case letters, digits and dashes, not {stage!r}")
+        level = env.get("HEADRACE_LOG_LEVEL", cls.log_level)
+        if level not in LEVELS:
+            raise SettingsError(f"HEADRACE_LOG_LEVEL must be one of {', '.join(LEVELS)}, not {level!r}")
         origins = tuple(origin.strip() for origin in env.get("HEADRACE_ALLOWED_ORIGINS", "").split(",") if origin.strip())
         return cls(
             stage=stage,
-            log_level=env.get("HEADRACE_LOG_LEVEL", cls.log_level),
+            log_level=level,
             allowed_origins=origins,
             jobs_stream_arn=env.get("HEADRACE_JOBS_STREAM_ARN", cls.jobs_stream_arn),
             requests_per_minute=int(_number(env, "HEADRACE_REQUESTS_PER_MINUTE", cls.requests_per_minute)),

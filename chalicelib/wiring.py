@@ -250,6 +250,9 @@ def broom() -> Broom:
         results=have.results,
         leases=have.leases,
         queues=have.queues,
+        bodies=have.bodies,
+        prices=have.prices,
+        job_type=job_types.get,
     )
 
 

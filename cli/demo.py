@@ -123,7 +123,9 @@ def _go_on(stack: Stack, target: Target, job_id: str) -> None:
     console.print()
     for name, address in addresses:
         console.print(f"{name:<10} {address}", markup=False, soft_wrap=True)
-    console.print("\nEverything stays up; `make down` stops it. To go on (`python -m cli` is the same as `headrace`):", markup=False)
+    console.print(
+        "\nEverything stays up; `make down` stops it. To go on (`. .venv/bin/activate` puts `headrace` on the path):", markup=False
+    )
     for command in commands:
         console.print(f"  {command}", markup=False, soft_wrap=True)
 

@@ -69,7 +69,7 @@ def _release(stage: str) -> list[Statement]:
 def _sweep(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", READ + CHANGE),
-        _table(stage, "pages", READ),
+        _table(stage, "pages", READ + CHANGE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _send(stage),
         _content(stage),

@@ -160,7 +160,7 @@ def _lost_row() -> tuple[str, ...]:
     blank: dict[str, Any] = dict.fromkeys(("id", "tenant", "user", "key_id", "type", "lane", "model"), "")
     blank |= {"created_at": 0, "queued_at": 0, "expires_at": 1, "due_at": 1}
     dying = Job(**blank, status=Status.PROCESSING, owner="lease#1", alone=True, alone_crashes=CRASHES_ALONE)
-    lost = take_back(dying, "lease", 0, 1)
+    lost = take_back(dying, "lease", 0, None, 1)
     if lost is None or lost.error is None:
         raise TypeError("a job that dies alone again and again must fail")
     error = lost.error

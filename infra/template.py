@@ -21,6 +21,7 @@ def template(stage: str) -> dict[str, Any]:
         resources[_camel(table.name) + "Table"] = _table(table, stage)
     for lane in lanes.LANES.values():
         resources |= _lane_queues(lane, stage)
+    resources["StreamDeadQueue"] = _dead_queue(lanes.STREAM, stage)
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"Headrace, {stage}: tables, queues and content. Chalice deploys the functions and the APIs.",
@@ -44,15 +45,6 @@ def _table(table: Table, stage: str) -> Resource:
 
 def _lane_queues(lane: lanes.Lane, stage: str) -> dict[str, Resource]:
     name = _camel(lane.name)
-    dead = {
-        "Type": "AWS::SQS::Queue",
-        **_kept(False),
-        "Properties": {
-            "QueueName": lanes.dead_letter_queue_name(stage, lane.name),
-            "MessageRetentionPeriod": lanes.MESSAGE_RETENTION,
-            "SqsManagedSseEnabled": True,
-        },
-    }
     queue = {
         "Type": "AWS::SQS::Queue",
         **_kept(False),
@@ -67,7 +59,17 @@ def _lane_queues(lane: lanes.Lane, stage: str) -> dict[str, Resource]:
             },
         },
     }
-    return {f"{name}DeadQueue": dead, f"{name}Queue": queue}
+    return {f"{name}DeadQueue": _dead_queue(lane.name, stage), f"{name}Queue": queue}
+
+
+def _dead_queue(name: str, stage: str) -> Resource:
+    """Where people see what could not be dealt with: a lane's messages, or the change stream's records."""
+    properties = {
+        "QueueName": lanes.dead_letter_queue_name(stage, name),
+        "MessageRetentionPeriod": lanes.MESSAGE_RETENTION,
+        "SqsManagedSseEnabled": True,
+    }
+    return {"Type": "AWS::SQS::Queue", **_kept(False), "Properties": properties}
 
 
 def _content(stage: str) -> dict[str, Resource]:

@@ -169,22 +169,23 @@ def look_later(job: Job, now: Ms) -> Job | None:
     return _next(job, now, due_at=now + min(LONGEST_LOOK_MS, max(LOOK_AFTER_QUEUED_MS, now - job.queued_at)))
 
 
-def take_back(job: Job, lease_id: str, length: int, now: Ms) -> Job | None:
-    """Take a job from a worker whose lease is dead [6, 16, 18]. `length` is the end of what is kept of the attempt's text.
+def take_back(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) -> Job | None:
+    """Take a job from a worker whose lease is dead [6, 16, 18]. `length` is the end of what is kept of the attempt's text, `cost` what it
+    has cost at least.
 
     The dead attempt is not held against `max_attempts`: it was not the job's fault, until it dies alone again and again.
     """
     if job.status is not Status.PROCESSING or lease_of(job) != lease_id:
         return None
+    total = (job.cost or 0) + cost if cost is not None else job.cost
     disowned = job.generation + 1  # so that the dead worker, should it wake, takes no end for its own
     if job.cancel_requested:
-        return _end(job, now, Status.CANCELLED, length=length, generation=disowned)
+        return _end(job, now, Status.CANCELLED, length=length, cost=total, generation=disowned)
     alone_crashes = job.alone_crashes + job.alone
     if alone_crashes >= CRASHES_ALONE:
         error = _worker_lost(job)
-        return _end(
-            job, now, Status.FAILED, length=length, generation=disowned, crashes=job.crashes + 1, alone_crashes=alone_crashes, error=error
-        )
+        crashed = {"crashes": job.crashes + 1, "alone_crashes": alone_crashes}
+        return _end(job, now, Status.FAILED, length=length, cost=total, generation=disowned, error=error, **crashed)
     return _next(
         job,
         now,
@@ -196,6 +197,7 @@ def take_back(job: Job, lease_id: str, length: int, now: Ms) -> Job | None:
         queued_at=now,
         due_at=now + LOOK_AFTER_QUEUED_MS,
         length=length,
+        cost=total,
         reason="worker_lost",
     )
 

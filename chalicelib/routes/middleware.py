@@ -13,7 +13,7 @@ from chalicelib.routes.http import Answer, cors, respond
 
 CODES = {
     400: ("invalid_request", "The request could not be read."),
-    404: ("not_found", "There is no such route; GET /openapi.json lists them."),
+    404: ("not_found", "There is no such route; docs/api.md lists them."),
     405: ("method_not_allowed", "This route has no such method."),
     415: ("unsupported_media_type", "Send JSON with `Content-Type: application/json`."),
 }

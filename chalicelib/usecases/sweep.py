@@ -12,13 +12,18 @@ from dataclasses import dataclass
 
 from chalicelib.domain import transitions
 from chalicelib.domain.errors import ChunkConflict, HeadraceError
-from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
+from chalicelib.domain.job import Job, Ms, Nano, Status, Usage
+from chalicelib.domain.job_type import JobType
+from chalicelib.domain.result import Result
 from chalicelib.domain.transcript import join
 from chalicelib.domain.transitions import Outcome
 from chalicelib.domain.wakeup import WakeUp
-from chalicelib.ports import Chunks, Clock, Jobs, Lease, Leases, Queues, Results
+from chalicelib.ports import Bodies, Chunks, Clock, Jobs, Lease, Leases, Prices, Queues, Results
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.engine import Log
+from chalicelib.usecases.model_request import instructions
+from chalicelib.usecases.usage import cost_of
 
 MARGIN_MS = 5_000  # a lease is dead only so long after its end: clocks differ
 AHEAD_MS = 65_000  # what comes due before the next sweep is sent now, with a delay, so that it begins in time
@@ -33,10 +38,13 @@ class Broom:
     clock: Clock
     log: Log
     jobs: Jobs
+    bodies: Bodies
     chunks: Chunks
     results: Results
     leases: Leases
     queues: Queues
+    prices: Prices
+    job_type: Callable[[str], JobType]
 
 
 def sweep(broom: Broom) -> Counter[str]:
@@ -126,9 +134,11 @@ def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
         )
         generation, owner = job.generation, job.owner or ""
         return _change(broom, job, lambda seen: transitions.finish(seen, generation, owner, outcome, now), "finished")
-    length = len(_kept_text(broom, job))
+    text = _kept_text(broom, job)
+    cost = _note_loss(broom, job, text, now) if kept is None else kept.cost
+    length = len(text)
     taken = advance(
-        broom.jobs, job, lambda seen: transitions.take_back(seen, lease_id, length, now) if seen.attempt == job.attempt else None
+        broom.jobs, job, lambda seen: transitions.take_back(seen, lease_id, length, cost, now) if seen.attempt == job.attempt else None
     )
     if taken is None:
         return "nothing"
@@ -136,6 +146,31 @@ def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
         broom.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
     broom.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
     return f"taken back: {taken.status.value}"
+
+
+def _note_loss(broom: Broom, job: Job, text: str, now: Ms) -> Nano | None:
+    """The row of a killed attempt in the ledger: what it must have used at least, marked as an estimate. Answers its cost."""
+    body = broom.bodies.get(job.id)
+    if body is None:
+        return None
+    given = tokens(body.prompt) + tokens(instructions(body.config, broom.job_type(job.type))) + REQUEST_TOKENS
+    usage = Usage(input=given, output=tokens(text), estimated=True)
+    cost = cost_of(broom.prices, job.model, usage)
+    lost = Result(
+        job_id=job.id,
+        attempt=job.attempt,
+        text=text,
+        status=Status.FAILED.value,
+        finish_reason="worker_lost",
+        model=job.model,
+        usage=usage,
+        cost=cost,
+        finished_at=now,
+        error_code="worker_lost",
+        ttl=now // 1000 + transitions.KEEP_COMPLETED_DAYS * 86_400,
+    )
+    broom.results.put(lost, job.tenant)
+    return cost
 
 
 def _change(broom: Broom, job: Job, change: Callable[[Job], Job | None], name: str) -> str:

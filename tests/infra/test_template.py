@@ -49,8 +49,10 @@ def test_every_lane_has_a_queue_that_sets_dead_letters_aside(stage: str, lane: s
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_nothing_but_the_lanes_has_a_queue(stage: str) -> None:
-    assert len(queues(stage)) == 2 * len(LANES)
+def test_only_the_lanes_and_the_stream_have_queues(stage: str) -> None:
+    """Two for each lane, and one for change records that could not be read."""
+    assert len(queues(stage)) == 2 * len(LANES) + 1
+    assert lanes.dead_letter_queue_name(stage, lanes.STREAM) in queues(stage)
 
 
 @pytest.mark.parametrize("lane", LANES)

@@ -91,6 +91,9 @@ class World:
             results=memory.results,
             leases=memory.leases,
             queues=memory.queues,
+            bodies=memory.bodies,
+            prices=memory.prices,
+            job_type=job_types.get,
         )
 
     def sweep(self, after: float = 0.0) -> Counter[str]:

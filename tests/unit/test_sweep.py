@@ -48,6 +48,9 @@ def test_the_job_of_a_dead_worker_runs_again() -> None:
     taken = world.job(job)
     assert (taken.status, taken.generation, taken.crashes, taken.tries) == (Status.QUEUED, 2, 1, 0)
     assert taken.length == len(world.log_text(job)) > 0
+    [lost] = world.memory.results.attempts(job.id)
+    assert (lost.error_code, lost.usage.estimated if lost.usage else None) == ("worker_lost", True)
+    assert taken.cost == lost.cost is not None
     world.deliver()
 
     ended = world.job(job)
