@@ -65,9 +65,9 @@ def model(stack: Stack) -> Model:
     return stack.model()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
+    """Debian's Chromium, without a window. Playwright keeps an event loop running in this thread, so it ends with its module."""
     if not shutil.which(CHROMIUM):
         missing = f"Chromium is not at {CHROMIUM}: `apt-get install chromium`."
         if os.environ.get("CI") == "true":
