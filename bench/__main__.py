@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("throughput", "cost", "imports", "batch")
-ROOT = Path.cwd()
+ROOT = Path(__file__).parent.parent
 REPORT = ROOT / ".local" / "bench.json"
 
 

@@ -17,7 +17,7 @@ from statistics import median
 from bench.findings import Finding, finding, table, verdicts
 
 ROUNDS = 11
-ROOT = Path.cwd()
+ROOT = Path(__file__).parent.parent
 
 FRAMEWORKS = "import chalice, pynamodb.models; from aws_lambda_powertools import Logger; Logger(service='x')"
 SDK = "from openai import AsyncOpenAI; AsyncOpenAI(api_key='key').responses"

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 from chalicelib import job_types, wiring
 from chalicelib.adapters.openai_responses import OpenAIResponses
 from chalicelib.adapters.secrets import Credentials
-from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.identity import Caller, Key, Role
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.wakeup import WakeUp
@@ -28,7 +28,7 @@ from chalicelib.usecases.plan_job import plan_job
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.submit_job import new_job
 
-ROOT = Path.cwd()
+ROOT = Path(__file__).parent.parent
 LANE, STAGE, MODEL = "normal", "bench", "gpt-4o-mini"
 CALLER = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key_hash="hash")
 
@@ -54,6 +54,8 @@ class Rig:
         self._adapters = _Adapters("")
         wiring.use(self._adapters)
         self.loop = wiring.worker_loop()
+        key = Key(id=CALLER.key_id, hash=CALLER.key_hash, tenant=CALLER.tenant, user=CALLER.user, role=CALLER.role, created_at=0)
+        self._adapters.accounts.put_key(key)
 
     def model_url(self, tokens: int, pace: float = 0) -> str:
         return f"{self._source}/{tokens}/{pace:g}/v1"
@@ -102,7 +104,7 @@ class Rig:
             job_id=job.id,
             connection_id=f"{job.id}-{number}",
             endpoint=self.cloud_url,
-            key_hash="hash",
+            key_hash=CALLER.key_hash,
             attempt=0,
             offset=0,
             since=have.new_id(),

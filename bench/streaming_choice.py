@@ -1,8 +1,8 @@
 """What an event of OpenAI's stream costs, by the way it is read: `python -m bench.streaming_choice`.
 
-One process serves streams over loopback; each way reads them in a fresh process of its own. "paced" sends an event every 10 ms to each
-stream, about what a model does; "flat out" sends as fast as it can, so that one read brings many events. CPU is the reader's, user and
-system, without its imports. Only the ratios mean something elsewhere. The numbers it gave are in docs/decisions/0003.
+One process (`source.py`) serves streams over loopback; each way reads them in a fresh process of its own. "paced" sends an event every
+10 ms to each stream, about what a model does; "flat out" sends as fast as it can, so that one read brings many events. CPU is the reader's,
+user and system, without its imports. Only the ratios mean something elsewhere. The numbers it gave are in docs/decisions/0003.
 """
 
 from __future__ import annotations
@@ -20,48 +20,6 @@ from chalicelib.adapters.openai_responses import OpenAIResponses
 from chalicelib.adapters.secrets import Credentials
 from chalicelib.ports import Delta, ModelRequest
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-RESPONSE = {
-    "id": "resp_68f0a1b2c3d4e5f60718293a4b5c6d7e",
-    "object": "response",
-    "created_at": 1760000000,
-    "model": "gpt-4o-mini",
-    "output": [],
-    "parallel_tool_calls": True,
-    "tool_choice": "auto",
-    "tools": [],
-}
-
-
-def event(kind: str, number: int, **fields: object) -> bytes:
-    data = json.dumps({"type": kind, "sequence_number": number, **fields}, separators=(",", ":"))
-    text = f"event: {kind}\ndata: {data}\n\n".encode()
-    return b"%x\r\n%s\r\n" % (len(text), text)
-
-
-async def serve(events: int, pause: float) -> None:
-    place = {"item_id": "msg_68f0a1b2c3d4e5f60718293a", "output_index": 0, "content_index": 0}
-    deltas = [event("response.output_text.delta", n, **place, delta=" word", logprobs=[]) for n in range(events)]
-    usage = {"input_tokens": 9, "output_tokens": events, "total_tokens": 9 + events}
-    end = event("response.completed", events, response={**RESPONSE, "status": "completed", "usage": usage})
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        writer.write(HEAD + event("response.created", 0, response={**RESPONSE, "status": "in_progress"}))
-        for delta in deltas:
-            writer.write(delta)
-            await asyncio.sleep(pause)
-            await writer.drain()
-        writer.write(end + b"0\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
 
 def raw_asynchronous(url: str, streams: int) -> int:
     """(b) what Headrace does: raw bytes, its own decoder, one event loop."""
@@ -75,7 +33,8 @@ def raw_asynchronous(url: str, streams: int) -> int:
         return sum(await asyncio.gather(*(one() for _ in range(streams))))
 
     provider.client()
-    return _measured(lambda: asyncio.run(all_of_them()))
+    with asyncio.Runner() as runner:  # one loop, because connections belong to it
+        return _measured(lambda: runner.run(all_of_them()))
 
 
 def typed_asynchronous(url: str, streams: int) -> int:
@@ -91,7 +50,8 @@ def typed_asynchronous(url: str, streams: int) -> int:
     async def all_of_them() -> int:
         return sum(await asyncio.gather(*(one() for _ in range(streams))))
 
-    return _measured(lambda: asyncio.run(all_of_them()))
+    with asyncio.Runner() as runner:  # one loop, because connections belong to it
+        return _measured(lambda: runner.run(all_of_them()))
 
 
 def typed_threads(url: str, streams: int) -> int:
@@ -122,13 +82,11 @@ def _measured(work: Callable[[], int]) -> int:
     return seen
 
 
-def compare(streams: int, events: int, pause: float) -> None:
+def compare(streams: int, events: int, pace: float) -> None:
     command = [sys.executable, "-m", "bench.streaming_choice"]
-    with subprocess.Popen(
-        [*command, "--serve", "--events", str(events), "--pause", str(pause)], stdout=subprocess.PIPE, text=True
-    ) as server:
+    with subprocess.Popen([sys.executable, "-m", "bench.source"], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}/{events}/{pace:g}/v1"
         for way in WAYS:
             said = subprocess.run(
                 [*command, "--way", way, "--url", url, "--streams", str(streams)], capture_output=True, text=True, check=True
@@ -141,21 +99,18 @@ def compare(streams: int, events: int, pause: float) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--serve", action="store_true")
     options.add_argument("--way", choices=WAYS)
     options.add_argument("--url", default="")
     options.add_argument("--streams", type=int, default=10)
     options.add_argument("--events", type=int, default=500)
-    options.add_argument("--pause", type=float, default=0.01)
+    options.add_argument("--pace", type=float, default=100, help="events a second of each stream, where it is paced")
     given = options.parse_args()
-    if given.serve:
-        asyncio.run(serve(given.events, given.pause))
-    elif given.way:
+    if given.way:
         WAYS[given.way](given.url, given.streams)
     else:
-        for name, pause in (("paced, an event every 10 ms to each", given.pause), ("flat out", 0.0)):
+        for name, pace in ((f"paced, {given.pace:g} events a second to each", given.pace), ("flat out", 0.0)):
             print(f"{given.streams} streams of {given.events} events, {name}")
-            compare(given.streams, given.events, pause)
+            compare(given.streams, given.events, pace)
 
 
 if __name__ == "__main__":
