@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from chalicelib.domain.body import Body
+from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.frames import Frame
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.progress import Tracker
 from chalicelib.domain.text import Joiner
 from chalicelib.domain.transcript import Transcript
+from chalicelib.ports import Price
+from chalicelib.usecases.model_request import instructions
 
 
 class Signal:
@@ -58,11 +62,17 @@ class Attempt:
         self.over = False
         self.final: Frame | None = None
         self.watched_until: Ms = 0
+        self.price: Price | None = None  # found off the event loop: the first look at the price list takes a quarter of a second
         self.cpu_at_start = time.process_time()
         self.cancelled = asyncio.Event()
         self._joiner = Joiner()
         self._more = Signal()
         self._note(self.tracker.begin(now))
+
+    @cached_property
+    def input_tokens(self) -> int:
+        """About what the request has, until the provider says: worth some milliseconds, so it is counted once."""
+        return tokens(self.body.prompt) + tokens(instructions(self.body.config, self.kind)) + REQUEST_TOKENS
 
     @property
     def received(self) -> int:

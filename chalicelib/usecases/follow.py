@@ -80,7 +80,7 @@ class Follower:
         news = attempt.events[self._events :]
         told: list[dict[str, Any]] = [frames.milestone(attempt.job, _shape(event), now) for event in news if event["kind"] == "milestone"]
         if any(event["kind"] == "stage" for event in news):
-            told.append(frames.progress(attempt.job, progress_of(self._engine, attempt, now), now))
+            told.append(frames.progress(attempt.job, progress_of(attempt, now), now))
         for frame in told:
             if not await self._post(frame):
                 return False

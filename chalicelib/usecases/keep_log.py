@@ -48,7 +48,7 @@ async def _write(engine: Engine, attempt: Attempt, kept: int, events: list[dict[
             start=kept,
             text=text,
             at=now,
-            progress=progress_of(engine, attempt, now),
+            progress=progress_of(attempt, now),
             events=tuple(events),
             ttl=now // 1000 + KEEP_TEXT_DAYS * 86_400,
         )

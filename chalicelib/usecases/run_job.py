@@ -39,6 +39,7 @@ class JobRun:
             Unavailable: a store did not answer; the job stays as it is until the sweep finds it.
         """
         log = asyncio.create_task(keep_log(self._engine, self.attempt, log_pace(self.attempt.body.config.streaming_mode)))
+        ahead = asyncio.create_task(self._engine.offload(self._work_out_ahead))
         try:
             verdict = self._judged(*await self._answer())
             await self._keep(verdict, log)
@@ -47,8 +48,13 @@ class JobRun:
             self._engine.log("fenced while logging", job_id=self.attempt.job.id, attempt=self.attempt.number)
         finally:
             log.cancel()
-            await asyncio.gather(log, return_exceptions=True)
+            await asyncio.gather(log, ahead, return_exceptions=True)
             await self.audience.dismiss()
+
+    def _work_out_ahead(self) -> int:
+        """What takes a while and is needed only later, off the event loop."""
+        self.attempt.price = self._engine.prices.of(self.attempt.body.config.model)
+        return self.attempt.input_tokens
 
     async def _answer(self) -> tuple[Ended | None, AttemptFailed | None]:
         """Everything up to the last character: the provider's final event or what went wrong; neither, if a cancel was asked."""

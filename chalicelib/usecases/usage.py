@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.job import Nano, Usage
 from chalicelib.ports import Ended, Prices
 from chalicelib.usecases.attempt import Attempt
-from chalicelib.usecases.model_request import instructions
 
 
 def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
@@ -15,8 +13,7 @@ def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
         return ended.usage
     if attempt.first_token_at is None:
         return None
-    given = tokens(attempt.body.prompt) + tokens(instructions(attempt.body.config, attempt.kind))
-    return Usage(input=given + REQUEST_TOKENS, output=attempt.received, estimated=True)
+    return Usage(input=attempt.input_tokens, output=attempt.received, estimated=True)
 
 
 def cost_of(prices: Prices, model: str, usage: Usage | None) -> Nano | None:
