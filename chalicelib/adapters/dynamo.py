@@ -139,10 +139,14 @@ def swap(seen: Item, new: Item, condition: Condition) -> None:
     Raises:
         ConditionFailed: with what is there.
     """
-    before, after = seen.attribute_values, new.attribute_values
+    before, after = _present(seen), _present(new)
     changed = [getattr(type(new), name).set(value) for name, value in after.items() if before.get(name) != value]
     gone = [getattr(type(new), name).remove() for name in before if name not in after]
     update(seen, changed + gone, condition)
+
+
+def _present(item: Item) -> dict[str, Any]:
+    return {name: value for name, value in item.attribute_values.items() if value is not None}
 
 
 def find(model: type[I], *key: str) -> I | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from chalicelib.domain import transitions
-from chalicelib.domain.errors import ChunkConflict, HeadraceError
+from chalicelib.domain.errors import ChunkConflict
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.job import Job, Ms, Nano, Status, Usage
 from chalicelib.domain.job_type import JobType
@@ -51,18 +52,22 @@ def sweep(broom: Broom) -> Counter[str]:
     """One run; the answer counts what was done. What fails is looked at again later, and never stops the others."""
     done: Counter[str] = Counter()
     for lease in broom.leases.expired(broom.clock.now() - MARGIN_MS):
-        done[_bury(broom, lease)] += 1
+        done[_guarded(broom, partial(_bury, broom, lease), lease=lease.id)] += 1
     ids = broom.jobs.due(broom.clock.now() + AHEAD_MS, ROWS_EACH)
     for start in range(0, len(ids), 100):
         for job in broom.jobs.get_many(ids[start : start + 100]):
-            try:
-                done[_look(broom, job)] += 1
-            except HeadraceError as exc:
-                done["failed"] += 1
-                broom.log("a job could not be looked at", job_id=job.id, tenant=job.tenant, error=exc)
+            done[_guarded(broom, partial(_look, broom, job), job_id=job.id, tenant=job.tenant)] += 1
     if done:
-        broom.log("swept", **done)
+        broom.log("swept", **{name.replace(" ", "_").replace(":", ""): count for name, count in done.items()})
     return done
+
+
+def _guarded(broom: Broom, work: Callable[[], str], **about: str) -> str:
+    try:
+        return work()
+    except Exception as exc:  # noqa: BLE001 - what one record does to the sweep must not happen to all others
+        broom.log("something could not be swept", error=exc, **about)
+        return "failed"
 
 
 def _bury(broom: Broom, lease: Lease) -> str:

@@ -93,6 +93,18 @@ def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -
     assert stores.jobs.get(first.id) == second
 
 
+def test_a_swap_removes_what_is_no_longer_said(dynamo_stores: DynamoStores) -> None:
+    """An attribute that became None is gone, not a NULL: an index refuses a key that is one."""
+    first = job(status=Status.PROCESSING, started_at=NOW, reason="because")
+    dynamo_stores.jobs.create(first)
+
+    dynamo_stores.jobs.replace(first, changed(first, status=Status.COMPLETED, due_at=None, reason=None))
+
+    raw = aws.client("dynamodb").get_item(TableName="headrace-dev-jobs", Key={"id": {"S": first.id}})["Item"]
+    assert not {"due_at", "reason", "g_s", "g_sk", "g_d"} & set(raw)
+    assert not [name for name, value in raw.items() if "NULL" in value]
+
+
 def test_a_swap_leaves_alone_what_this_version_does_not_know(dynamo_stores: DynamoStores) -> None:
     """During a deployment an older worker changes heads that a newer one wrote."""
     first = job()
