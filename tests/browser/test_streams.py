@@ -14,6 +14,7 @@ WATCH_BY_EVENT_SOURCE = """
 ([url, names]) => new Promise((resolve, reject) => {
   const seen = { events: [], errors: [], text: "" };
   const source = new EventSource(url);
+  setTimeout(() => { source.close(); reject(new Error(`no end: ${JSON.stringify(seen.events.slice(-3))}`)); }, 60000);
   for (const name of names) {
     source.addEventListener(name, (event) => {
       const data = JSON.parse(event.data);
@@ -49,6 +50,7 @@ async ([url, jobId]) => {
       if (assembly.over) resolve();
     };
     socket.onclose = () => reject(new Error("closed before the end"));
+    setTimeout(() => reject(new Error(`no end: ${kinds.slice(-3)}`)), 60000);
   });
   socket.onclose = null;
   socket.close();

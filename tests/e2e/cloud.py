@@ -174,14 +174,27 @@ def running_stack() -> Iterator[Stack]:
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
-    was_running = stack_file.read() is not None
+    before = stack_file.read()
+    was_running = before is not None and all(process.alive() for process in stack_file.processes(before))
     _infra("up")
-    content = stack_file.read() or {}
-    known = {name: content[name] for name in Stack.__dataclass_fields__ if name in content}
-    with httpx2.Client(timeout=PATIENCE, trust_env=False) as http:
-        yield Stack(**known, http=http)
-    if not was_running:
-        _infra("down")
+    try:
+        content = stack_file.read() or {}
+        known = {name: content[name] for name in Stack.__dataclass_fields__ if name in content}
+        with httpx2.Client(timeout=PATIENCE, trust_env=False) as http:
+            stack = Stack(**known, http=http)
+            _says_something(stack)
+            yield stack
+    finally:
+        if not was_running:
+            _infra("down")
+
+
+def _says_something(stack: Stack) -> None:
+    """One job from end to end: where that fails, no other test waits in vain."""
+    api, model = stack.api(), stack.model()
+    model.say("Hello.")
+    result = api.wait_for_end(api.submit(config=model.config))
+    assert result["output"] == "Hello.", result
 
 
 def _infra(command: str) -> None:
