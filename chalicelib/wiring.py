@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import job_types
 from chalicelib.domain.job import Job
@@ -38,9 +36,9 @@ from chalicelib.usecases.submit_job import Intake
 from chalicelib.usecases.sweep import Broom
 from chalicelib.usecases.watch_job import Gallery
 
-T = TypeVar("T")
-STORE_THREADS, POST_THREADS = 16, 12  # for the calls of ten jobs and their sockets; each spends its time waiting
-LONGEST_CALL = 20.0  # seconds: three tries with their timeouts, see adapters/aws.py
+if TYPE_CHECKING:
+    from chalicelib.adapters.dynamo_stores import DynamoStores
+    from chalicelib.adapters.worker_loop import WorkerLoop
 
 
 class Adapters:
@@ -50,7 +48,7 @@ class Adapters:
         self.settings = config
 
     @cached_property
-    def _stores(self) -> Any:
+    def _stores(self) -> DynamoStores:
         from chalicelib.adapters.dynamo_stores import DynamoStores
 
         return DynamoStores(self.settings.stage)
@@ -63,47 +61,47 @@ class Adapters:
 
     @property
     def jobs(self) -> Jobs:
-        return self._stores.jobs  # type: ignore[no-any-return]
+        return self._stores.jobs
 
     @property
     def bodies(self) -> Bodies:
-        return self._stores.bodies  # type: ignore[no-any-return]
+        return self._stores.bodies
 
     @property
     def chunks(self) -> Chunks:
-        return self._stores.chunks  # type: ignore[no-any-return]
+        return self._stores.chunks
 
     @property
     def results(self) -> Results:
-        return self._stores.results  # type: ignore[no-any-return]
+        return self._stores.results
 
     @property
     def watchers(self) -> Watchers:
-        return self._stores.watchers  # type: ignore[no-any-return]
+        return self._stores.watchers
 
     @property
     def connections(self) -> Connections:
-        return self._stores.connections  # type: ignore[no-any-return]
+        return self._stores.connections
 
     @property
     def tickets(self) -> Tickets:
-        return self._stores.tickets  # type: ignore[no-any-return]
+        return self._stores.tickets
 
     @property
     def leases(self) -> Leases:
-        return self._stores.leases  # type: ignore[no-any-return]
+        return self._stores.leases
 
     @property
     def slots(self) -> Slots:
-        return self._stores.slots  # type: ignore[no-any-return]
+        return self._stores.slots
 
     @property
     def meters(self) -> Meters:
-        return self._stores.meters  # type: ignore[no-any-return]
+        return self._stores.meters
 
     @property
     def accounts(self) -> Accounts:
-        return self._stores.accounts  # type: ignore[no-any-return]
+        return self._stores.accounts
 
     @cached_property
     def queues(self) -> Queues:
@@ -157,38 +155,6 @@ class Adapters:
         return str(ULID())
 
 
-class WorkerLoop:
-    """The one event loop of an environment, kept between invocations because the provider's connections belong to it, and its threads.
-
-    Posts to sockets, which may be slow and many, have threads of their own: a lease must be renewed whatever the audience does.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._stores = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
-        self._posts = ThreadPoolExecutor(POST_THREADS, thread_name_prefix="post")
-        self._calls: set[Future[Any]] = set()
-
-    async def offload(self, call: Callable[..., T], *args: Any) -> T:
-        return await self._call(self._stores, call, *args)
-
-    async def offload_posts(self, call: Callable[..., T], *args: Any) -> T:
-        return await self._call(self._posts, call, *args)
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run an invocation's work, and wait for its calls: a thread that is frozen with its environment would thaw as a zombie."""
-        try:
-            self._loop.run_until_complete(work)
-        finally:
-            wait(list(self._calls), timeout=LONGEST_CALL)
-
-    async def _call(self, threads: ThreadPoolExecutor, call: Callable[..., T], *args: Any) -> T:
-        future = threads.submit(call, *args)
-        self._calls.add(future)
-        future.add_done_callback(self._calls.discard)
-        return await asyncio.wrap_future(future)
-
-
 _made: dict[str, Any] = {}
 
 
@@ -196,7 +162,7 @@ def adapters() -> Adapters:
     """The adapters of this environment."""
     if "adapters" not in _made:
         _made["adapters"] = Adapters(settings())
-    return _made["adapters"]  # type: ignore[no-any-return]
+    return cast(Adapters, _made["adapters"])
 
 
 def use(others: Any, loop: Any = None) -> None:
@@ -206,9 +172,12 @@ def use(others: Any, loop: Any = None) -> None:
 
 
 def worker_loop() -> WorkerLoop:
+    """The loop of this environment, kept between invocations."""
     if "loop" not in _made:
+        from chalicelib.adapters.worker_loop import WorkerLoop
+
         _made["loop"] = WorkerLoop()
-    return _made["loop"]  # type: ignore[no-any-return]
+    return cast("WorkerLoop", _made["loop"])
 
 
 def engine() -> Engine:
@@ -236,7 +205,7 @@ def engine() -> Engine:
             random=random.random,
             frames_per_second=settings().frames_per_second,
         )
-    return _made["engine"]  # type: ignore[no-any-return]
+    return cast(Engine, _made["engine"])
 
 
 def broom() -> Broom:
