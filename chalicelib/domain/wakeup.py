@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 from chalicelib.domain.errors import BadMessage
+from chalicelib.domain.ids import is_job_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,6 @@ class WakeUp:
         except (ValueError, RecursionError) as exc:  # lists within lists without end
             raise BadMessage("The message is not JSON.") from exc
         job_id, generation = (data.get("job_id"), data.get("generation")) if isinstance(data, dict) else (None, None)
-        if not isinstance(job_id, str) or not job_id or isinstance(generation, bool) or not isinstance(generation, int):
-            raise BadMessage('A wake-up is {"job_id": "...", "generation": 1}.')
+        if not isinstance(job_id, str) or not is_job_id(job_id) or isinstance(generation, bool) or not isinstance(generation, int):
+            raise BadMessage('A wake-up is {"job_id": "job_...", "generation": 1}.')
         return cls(job_id, generation)

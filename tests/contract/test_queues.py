@@ -21,7 +21,7 @@ from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Queues, Received
 
 STAGE = "test"
-WAKE = WakeUp("01JOB", 3)
+WAKE = WakeUp(f"job_{1:026}", 3)
 
 
 class Side(Protocol):

@@ -83,7 +83,7 @@ def test_doubled_late_and_foreign_wake_ups_do_nothing(api: Api, model: Model, ur
     api.wait_for_text(job_id)
     for generation in (1, 1, 0, 7):
         urgent.wake(job_id, generation)
-    urgent.wake(f"job_{uuid4().hex}", 1)
+    urgent.wake(f"job_{uuid4().int % 10**26:026}", 1)
     ended = api.wait_for_end(job_id)
     urgent.wake(job_id, 1)
     until(urgent.is_empty, "an empty lane")

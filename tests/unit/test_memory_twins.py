@@ -56,8 +56,9 @@ def test_a_wait_that_was_given_up_holds_nobody_up() -> None:
 def test_a_message_is_hidden_while_it_is_worked_on() -> None:
     """It comes back, with another receipt, unless it was acknowledged; a delayed one comes when its time has come."""
     memory = Memory()
-    memory.queues.send("high", WakeUp("job_1", 1), "acme")
-    memory.queues.send("high", WakeUp("job_2", 1), "acme", delay=900)
+    wake_up = WakeUp(f"job_{1:026}", 1)
+    memory.queues.send("high", wake_up, "acme")
+    memory.queues.send("high", WakeUp(f"job_{2:026}", 1), "acme", delay=900)
 
     (first,) = memory.queues.receive("high")
     assert memory.queues.receive("high") == []
@@ -65,7 +66,7 @@ def test_a_message_is_hidden_while_it_is_worked_on() -> None:
     again, delayed = memory.queues.receive("high")
     memory.queues.acknowledge("high", [again.receipt])
 
-    assert WakeUp.from_json(first.body) == WakeUp.from_json(again.body) == WakeUp("job_1", 1)
+    assert WakeUp.from_json(first.body) == WakeUp.from_json(again.body) == wake_up
     assert (first.id, first.receipt == again.receipt) == (again.id, False)
     assert [message.id for message in memory.queues.messages["high"]] == [delayed.id]
     assert memory.queues.depth("high") == 1

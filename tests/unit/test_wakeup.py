@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from chalicelib.domain.errors import BadMessage
 from chalicelib.domain.wakeup import WakeUp
 
+ID = "job_01JZZZZZZZZZZZZZZZZZZZZZZZ"
 
-@given(job_id=st.text(min_size=1), generation=st.integers(1, 10**9))
+
+@given(job_id=st.from_regex(r"job_[0-9A-HJKMNP-TV-Z]{26}", fullmatch=True), generation=st.integers(1, 10**9))
 def test_there_and_back(job_id: str, generation: int) -> None:
     """A message is read as what was sent."""
     wake_up = WakeUp(job_id, generation)
@@ -22,7 +24,7 @@ def test_there_and_back(job_id: str, generation: int) -> None:
 
 def test_later_fields_are_ignored() -> None:
     """A newer sender may say more; an older worker still understands."""
-    assert WakeUp.from_json('{"job_id": "j", "generation": 2, "more": [1]}') == WakeUp("j", 2)
+    assert WakeUp.from_json(f'{{"job_id": "{ID}", "generation": 2, "more": [1]}}') == WakeUp(ID, 2)
 
 
 @pytest.mark.parametrize(
@@ -34,13 +36,17 @@ def test_later_fields_are_ignored() -> None:
         "[]",
         "3",
         "{}",
-        '{"job_id": "j"}',
+        f'{{"job_id": "{ID}"}}',
         '{"job_id": "", "generation": 1}',
         '{"job_id": 3, "generation": 1}',
-        '{"job_id": "j", "generation": "1"}',
-        '{"job_id": "j", "generation": true}',
-        '{"job_id": "j", "generation": 1.5}',
-        '{"job_id": "j", "generation": ' + "9" * 5_000 + "}",
+        '{"job_id": "j", "generation": 1}',
+        f'{{"job_id": "{ID}0", "generation": 1}}',
+        f'{{"job_id": "{ID.lower()}", "generation": 1}}',
+        f'{{"job_id": "{ID}\\n", "generation": 1}}',
+        f'{{"job_id": "{ID}", "generation": "1"}}',
+        f'{{"job_id": "{ID}", "generation": true}}',
+        f'{{"job_id": "{ID}", "generation": 1.5}}',
+        f'{{"job_id": "{ID}", "generation": ' + "9" * 5_000 + "}",
         "[" * 200_000,  # deep enough to exhaust the reader
     ],
 )
