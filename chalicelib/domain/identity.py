@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from chalicelib.domain.errors import Forbidden, JobNotFound
@@ -61,6 +61,10 @@ class Caller:
     @classmethod
     def of_key(cls, key: Key) -> Caller:
         return cls(tenant=key.tenant, user=key.user, role=key.role, key_id=key.id, key_hash=key.hash, all_tenants=key.all_tenants)
+
+    def narrowed_as(self, other: Caller) -> Caller:
+        """This caller, limited as `other` is by a ticket: what a ticket or a socket may do now, whatever its key could once."""
+        return replace(self, jobs=other.jobs, read_only=other.read_only)
 
     def require(self, role: Role) -> None:
         """Refuse a caller below `role`.

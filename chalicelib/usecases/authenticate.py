@@ -59,18 +59,21 @@ def by_bearer(ring: KeyRing, authorization: str | None) -> Caller:
 
 
 def by_ticket(ring: KeyRing, tickets: Tickets, clock: Clock, secret: str, connection_id: str | None = None) -> Caller:
-    """The caller of a `?ticket=`. For a WebSocket, `connection_id`, it must be fresh and opens one connection.
+    """The caller of a `?ticket=`: whom its key speaks for now, limited to what the ticket names.
+
+    For a WebSocket, `connection_id`, it must be fresh and opens one connection.
 
     Raises:
         Unauthenticated: it is unknown, too old or used, or the key that it was made with is not valid any more.
     """
     hashed, now = secret_hash(secret), clock.now()
     ticket = tickets.get(hashed)
-    if ticket is None or now >= ticket.expires_at or ring.caller(ticket.caller.key_hash) is None:
+    present = ring.caller(ticket.caller.key_hash) if ticket is not None and now < ticket.expires_at else None
+    if ticket is None or present is None:
         raise Unauthenticated("This ticket is unknown or has expired. Ask for a new one: POST /stream-tickets.")
     if connection_id is not None and (now >= ticket.created_at + FRESH_MS or not tickets.use(hashed, connection_id)):
         raise Unauthenticated("A ticket opens one WebSocket, within 60 s. Ask for a new one: POST /stream-tickets.")
-    return ticket.caller
+    return present.narrowed_as(ticket.caller)
 
 
 def issue_ticket(tickets: Tickets, clock: Clock, caller: Caller, jobs: frozenset[str] | None, lasts_ms: Ms) -> tuple[str, Ticket]:

@@ -46,7 +46,7 @@ def close_connection(gallery: Gallery, connection_id: str) -> None:
 
 
 def connected(gallery: Gallery, connection_id: str) -> Connection:
-    """The connection, if whom it speaks for is still welcome.
+    """The connection, with the rights that its key has now.
 
     Raises:
         NotFound: it is not known here.
@@ -55,9 +55,10 @@ def connected(gallery: Gallery, connection_id: str) -> Connection:
     connection = gallery.connections.get(connection_id)
     if connection is None or gallery.clock.now() >= connection.expires_at:
         raise NotFound("This connection is not known here. Connect again.")
-    if gallery.caller_by_hash(connection.caller.key_hash) is None:
+    present = gallery.caller_by_hash(connection.caller.key_hash)
+    if present is None:
         raise Unauthenticated
-    return connection
+    return replace(connection, caller=present.narrowed_as(connection.caller))
 
 
 def subscribe(gallery: Gallery, connection: Connection, job_id: str, attempt: int, offset: int, reply_to: str | None) -> None:
@@ -124,7 +125,8 @@ def announce(gallery: Gallery, job: Job) -> int:
     now = gallery.clock.now()
     watchers = [watcher for watcher in gallery.watchers.of(job.id) if watcher.expires_at > now] if state else []
     for watcher in watchers:
-        if gallery.caller_by_hash(watcher.key_hash) is None:
+        caller = gallery.caller_by_hash(watcher.key_hash)
+        if caller is None or not caller.may_read_content(job):
             continue
         try:
             _post(gallery, watcher, state or {})
