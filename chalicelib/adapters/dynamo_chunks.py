@@ -13,8 +13,9 @@ from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, boun
 from chalicelib.adapters.packing import pack_json, unpack_json
 from chalicelib.domain.errors import ChunkConflict
 from chalicelib.domain.transcript import Chunk
+from chalicelib.domain.watching import LAST_OFFSET
 
-LAST_OFFSET = 9_999_999_999  # ten digits
+LAST_END = LAST_OFFSET + 1  # ten digits
 
 
 class ChunkItem(Item):
@@ -44,11 +45,11 @@ class DynamoChunks:
                 raise ChunkConflict from failed
 
     def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
-        beyond = self._items.sk.between(_key(attempt, offset + 1), _key(attempt, LAST_OFFSET))
+        beyond = self._items.sk.between(_key(attempt, min(offset, LAST_OFFSET) + 1), _key(attempt, LAST_END))
         return [_chunk_of(item) for item in self._items.query(job_id, beyond, consistent_read=True)]
 
     def last(self, job_id: str, attempt: int) -> Chunk | None:
-        any_end = self._items.sk.between(_key(attempt, 0), _key(attempt, LAST_OFFSET))
+        any_end = self._items.sk.between(_key(attempt, 0), _key(attempt, LAST_END))
         newest = self._items.query(job_id, any_end, consistent_read=True, scan_index_forward=False, limit=1)
         return next((_chunk_of(item) for item in newest), None)
 

@@ -17,7 +17,7 @@ from chalicelib.domain.result import Result
 
 PREFIX = "result#"
 PLAIN = ("status", "finish_reason", "model", "usage", "cost", "started_at", "first_token_at", "finished_at", "error_code", "ttl")
-WITHOUT_TEXT = ["id", "sk", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "ttl"]
+WITHOUT_TEXT = ["id", "sk", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "ttl"]
 
 
 class ResultItem(Item):

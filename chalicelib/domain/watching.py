@@ -8,6 +8,7 @@ from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import Ms
 
 SUBSCRIPTIONS_PER_CONNECTION = 50
+LAST_OFFSET = 9_999_999_998  # in code points: where chunks end has ten digits, and they end beyond an offset
 CONNECTION_LASTS_MS = 2 * 3600 * 1000  # AWS closes every WebSocket after two hours
 
 
