@@ -39,9 +39,10 @@ class Offload(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idempotency:
-    """A caller's Idempotency-Key: `scope` is tenant and route, `fingerprint` the hash of the request, kept until `expires_at`.
+    """A caller's Idempotency-Key: `scope` is tenant, user and route, `fingerprint` the hash of the request, kept until `expires_at`.
 
-    `position` in the queue is the one part of the first answer that cannot be worked out again.
+    `position` in the queue is the one part of the first answer to a submission that cannot be worked out again; 0 where an existing job
+    was answered. `generation` is the job's as a request to change it saw it: once it has grown, that change needs no repetition.
     """
 
     scope: str
@@ -49,15 +50,17 @@ class Idempotency:
     fingerprint: str
     expires_at: Ms
     position: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """What an Idempotency-Key stands for: the job that was made, and a fingerprint of the request that made it."""
+    """What an Idempotency-Key stands for: the job that was answered, and a fingerprint of the request."""
 
     job_id: str
     fingerprint: str
     position: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +105,18 @@ class Jobs(Protocol):
             StaleVersion: it moved on; `current` is what is there.
         """
 
+    def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
+        """Let an Idempotency-Key stand for a job that is there already. Repeating it succeeds.
+
+        Raises:
+            AlreadyRemembered: the key stands for something else, which has not expired.
+        """
+
     def remembered(self, scope: str, key: str, now: Ms) -> Remembered | None:
         """What an Idempotency-Key stands for, None if nothing or expired."""
 
-    def pointed(self, tenant: str, dedupe_key: str) -> str | None:
-        """The job that a dedupe key points at."""
+    def pointed(self, tenant: str, user: str, dedupe_key: str) -> str | None:
+        """The job that a user's dedupe key points at."""
 
     def due(self, until: Ms, limit: int) -> list[str]:
         """Jobs that somebody must look at before `until`, at most `limit` of each partition of the index: forty requests."""
@@ -149,6 +159,9 @@ class Results(Protocol):
 
     def attempts(self, job_id: str) -> list[Result]:
         """The results of all attempts, the oldest first, without their texts."""
+
+    def link(self, job_id: str, attempt: int, seconds: int = 300) -> str | None:
+        """An address from which the text can be read for some time; None where it is kept in the table."""
 
 
 class Watchers(Protocol):

@@ -24,6 +24,7 @@ class Settings:
     stage: names every resource, `headrace-<stage>-...`.
     jobs_stream_arn: only read while deploying; its ARN holds the time the stream was made, so no convention can name it.
     allowed_origins: browsers' origins that may call the API; empty: none.
+    lane_limit: messages that a lane may hold, of all tenants together, before submissions to it are refused.
     """
 
     stage: str = "local"
@@ -32,7 +33,7 @@ class Settings:
     jobs_stream_arn: str = NOT_DEPLOYED
     requests_per_minute: int = 600
     held_requests: int = 100
-    queued_jobs_per_tenant: int = 100_000
+    lane_limit: int = 100_000
     frames_per_second: float = 4.0
     stall_seconds: float = 60.0
 
@@ -57,7 +58,7 @@ class Settings:
             jobs_stream_arn=env.get("HEADRACE_JOBS_STREAM_ARN", cls.jobs_stream_arn),
             requests_per_minute=int(_number(env, "HEADRACE_REQUESTS_PER_MINUTE", cls.requests_per_minute)),
             held_requests=int(_number(env, "HEADRACE_HELD_REQUESTS", cls.held_requests)),
-            queued_jobs_per_tenant=int(_number(env, "HEADRACE_QUEUED_JOBS_PER_TENANT", cls.queued_jobs_per_tenant)),
+            lane_limit=int(_number(env, "HEADRACE_LANE_LIMIT", cls.lane_limit)),
             frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
             stall_seconds=_number(env, "HEADRACE_STALL_SECONDS", cls.stall_seconds),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 from pynamodb.attributes import UnicodeAttribute
@@ -28,6 +29,7 @@ class PointerItem(Item):
     job = UnicodeAttribute()
     fingerprint = UnicodeAttribute(null=True, attr_name="fp")
     position = IntAttribute(null=True, attr_name="pos")
+    generation = IntAttribute(null=True, attr_name="gen")
     expires_at = IntAttribute(null=True, attr_name="exp")
     ttl = IntAttribute()
 
@@ -49,7 +51,7 @@ class DynamoJobs:
         writes: list[tuple[Item, Condition | None]] = [(head, absent)]
         errors: list[type[AlreadyRemembered | AlreadyPointed]] = []
         if idempotency is not None:
-            writes.append(self._idempotency_row(job, idempotency))
+            writes.append(self._idempotency_row(idempotency, job.id, job.created_at))
             errors.append(AlreadyRemembered)
         if job.dedupe_key is not None:
             writes.append(self._dedupe_row(job, job.dedupe_key, replaces))
@@ -79,14 +81,23 @@ class DynamoJobs:
             if current != new:
                 raise StaleVersion(current) from failed
 
+    def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
+        row, free = self._idempotency_row(idempotency, job_id, now)
+        try:
+            dynamo.put(row, free)
+        except ConditionFailed as failed:
+            there = self._pointers.from_raw_data(failed.item) if failed.item else None
+            if there is None or (_stands_for(there), there.expires_at) != (_stands_for(row), row.expires_at):
+                raise AlreadyRemembered from failed
+
     def remembered(self, scope: str, key: str, now: Ms) -> Remembered | None:
         row = dynamo.find(self._pointers, _place("idem", scope, key), "idem")
         if row is None or row.expires_at is None or row.expires_at <= now:
             return None
-        return Remembered(job_id=row.job, fingerprint=row.fingerprint or "", position=row.position or 0)
+        return _stands_for(row)
 
-    def pointed(self, tenant: str, dedupe_key: str) -> str | None:
-        row = dynamo.find(self._pointers, _place("dedupe", tenant, dedupe_key), "dedupe")
+    def pointed(self, tenant: str, user: str, dedupe_key: str) -> str | None:
+        row = dynamo.find(self._pointers, _dedupe_place(tenant, user, dedupe_key), "dedupe")
         return row.job if row else None
 
     def due(self, until: Ms, limit: int) -> list[str]:
@@ -98,21 +109,22 @@ class DynamoJobs:
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         return self._pages.page(query)
 
-    def _idempotency_row(self, job: Job, asked: Idempotency) -> tuple[PointerItem, Condition]:
+    def _idempotency_row(self, asked: Idempotency, job_id: str, now: Ms) -> tuple[PointerItem, Condition]:
         """The key is free where there is no row, or one that is over: TTL takes up to two days to remove it."""
         row = self._pointers(
             _place("idem", asked.scope, asked.key),
             "idem",
-            job=job.id,
+            job=job_id,
             fingerprint=asked.fingerprint,
             position=asked.position or None,
+            generation=asked.generation or None,
             expires_at=asked.expires_at,
             ttl=asked.expires_at // 1000 + dynamo.ROW_LASTS,
         )
-        return row, self._pointers.pk.does_not_exist() | (self._pointers.expires_at <= job.created_at)
+        return row, self._pointers.pk.does_not_exist() | (self._pointers.expires_at <= now)
 
     def _dedupe_row(self, job: Job, dedupe_key: str, replaces: str | None) -> tuple[PointerItem, Condition]:
-        place = _place("dedupe", job.tenant, dedupe_key)
+        place = _dedupe_place(job.tenant, job.user, dedupe_key)
         row = self._pointers(place, "dedupe", job=job.id, ttl=job.created_at // 1000 + POINTER_LASTS)
         free = self._pointers.pk.does_not_exist()
         return row, free if replaces is None else free | (self._pointers.job == replaces)
@@ -123,6 +135,14 @@ def _put_once(head: JobItem, absent: Condition) -> None:
         dynamo.put(head, absent)
     except ConditionFailed:
         return  # ids are used once: this creation had been done, and its answer lost
+
+
+def _stands_for(row: PointerItem) -> Remembered:
+    return Remembered(job_id=row.job, fingerprint=row.fingerprint or "", position=row.position or 0, generation=row.generation or 0)
+
+
+def _dedupe_place(tenant: str, user: str, dedupe_key: str) -> str:
+    return _place("dedupe", tenant, json.dumps([user, dedupe_key]))
 
 
 def _place(kind: str, scope: str, key: str) -> str:

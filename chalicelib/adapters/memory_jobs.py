@@ -17,7 +17,7 @@ class MemoryJobs:
     def __init__(self) -> None:
         self.heads: dict[str, Job] = {}
         self._remembered: dict[tuple[str, str], tuple[Remembered, Ms]] = {}
-        self._pointers: dict[tuple[str, str], str] = {}
+        self._pointers: dict[tuple[str, str, str], str] = {}
         self._lock = threading.RLock()
 
     def create(self, job: Job, idempotency: Idempotency | None = None, replaces: str | None = None) -> None:
@@ -26,17 +26,13 @@ class MemoryJobs:
                 return
             if idempotency and self.remembered(idempotency.scope, idempotency.key, job.created_at):
                 raise AlreadyRemembered
-            if job.dedupe_key and self.pointed(job.tenant, job.dedupe_key) not in (None, replaces):
+            if job.dedupe_key and self.pointed(job.tenant, job.user, job.dedupe_key) not in (None, replaces):
                 raise AlreadyPointed
             self.heads[job.id] = job
             if idempotency:
-                row = (
-                    Remembered(job_id=job.id, fingerprint=idempotency.fingerprint, position=idempotency.position),
-                    idempotency.expires_at,
-                )
-                self._remembered[idempotency.scope, idempotency.key] = row
+                self._remembered[idempotency.scope, idempotency.key] = _row(idempotency, job.id)
             if job.dedupe_key:
-                self._pointers[job.tenant, job.dedupe_key] = job.id
+                self._pointers[job.tenant, job.user, job.dedupe_key] = job.id
 
     def get(self, job_id: str) -> Job | None:
         with self._lock:
@@ -55,14 +51,22 @@ class MemoryJobs:
                 raise StaleVersion(current)
             self.heads[seen.id] = new
 
+    def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
+        place, row = (idempotency.scope, idempotency.key), _row(idempotency, job_id)
+        with self._lock:
+            there = self._remembered.get(place)
+            if there is not None and now < there[1] and there != row:
+                raise AlreadyRemembered
+            self._remembered[place] = row
+
     def remembered(self, scope: str, key: str, now: Ms) -> Remembered | None:
         with self._lock:
             row = self._remembered.get((scope, key))
         return row[0] if row and now < row[1] else None
 
-    def pointed(self, tenant: str, dedupe_key: str) -> str | None:
+    def pointed(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         with self._lock:
-            return self._pointers.get((tenant, dedupe_key))
+            return self._pointers.get((tenant, user, dedupe_key))
 
     def due(self, until: Ms, limit: int) -> list[str]:
         with self._lock:
@@ -82,6 +86,11 @@ class MemoryJobs:
         """What retention does when a head's time is over."""
         with self._lock:
             self.heads.pop(job_id, None)
+
+
+def _row(asked: Idempotency, job_id: str) -> tuple[Remembered, Ms]:
+    row = Remembered(job_id=job_id, fingerprint=asked.fingerprint, position=asked.position, generation=asked.generation)
+    return row, asked.expires_at
 
 
 def _matches(job: Job, query: JobQuery) -> bool:

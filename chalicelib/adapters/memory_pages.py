@@ -61,7 +61,10 @@ class MemoryChunks:
 
 
 class MemoryResults:
+    """`links` is open to tests: the addresses of texts that the real store would keep as objects."""
+
     def __init__(self) -> None:
+        self.links: dict[tuple[str, int], str] = {}
         self._results: dict[tuple[str, int], Result] = {}
         self._lock = threading.Lock()
 
@@ -81,6 +84,9 @@ class MemoryResults:
         with self._lock:
             numbers = sorted(number for job, number in self._results if job == job_id)
             return [replace(self._results[job_id, number], text="", parsed=None) for number in numbers]
+
+    def link(self, job_id: str, attempt: int, seconds: int = 300) -> str | None:
+        return self.links.get((job_id, attempt))
 
 
 class MemoryWatchers:

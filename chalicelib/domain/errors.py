@@ -149,7 +149,7 @@ class RateLimited(HeadraceError):
 
 
 class QueueFull(HeadraceError):
-    """This tenant has as many unfinished jobs as its limit allows. Wait for some to end."""
+    """The lane holds as many messages as it may, of all tenants together. Try again later, or in another lane."""
 
     code = "queue_full"
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 
-from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job import Job, Ms, Status
 from chalicelib.domain.listing import LISTED_BY_END, place
@@ -48,6 +48,7 @@ def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: 
     """One page for `caller`: users see their own jobs, operators their tenant's.
 
     Raises:
+        Forbidden: another tenant's are asked for, with a key of one tenant.
         InvalidRequest: the cursor is not one of this query's.
     """
     query = _query(caller, filters)
@@ -74,7 +75,9 @@ def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: 
 
 def _query(caller: Caller, filters: Filters) -> JobQuery:
     user = caller.user if caller.role == Role.USER else filters.user
-    tenant = filters.tenant if filters.tenant and caller.all_tenants else caller.tenant
+    tenant = filters.tenant or caller.tenant
+    if tenant != caller.tenant and not caller.all_tenants:
+        raise Forbidden(f"This key lists the jobs of {caller.tenant} only.")
     indexed = filters.status not in (None, Status.COMPLETED) and user is None
     return JobQuery(tenant=tenant, user=user, state=filters.status if indexed else None, since=filters.since, until=filters.until)
 

@@ -2,29 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from chalicelib.domain import transitions
-from chalicelib.domain.errors import JobNotRetryable
-from chalicelib.domain.job import Job
+from chalicelib.domain.errors import AlreadyRemembered, JobNotRetryable
+from chalicelib.domain.job import Job, Status
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Bodies, Clock, Jobs, Queues
 from chalicelib.usecases.advance import advance
+from chalicelib.usecases.once import Once
 
 
-def retry_job(clock: Clock, jobs: Jobs, bodies: Bodies, queues: Queues, job: Job, run: int | None = None) -> Job:
-    """The head, queued again. `run` is the run that the caller saw: a repeated request, whose run has begun already, changes nothing.
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The head after a retry. `replayed`: the request had its effect before."""
+
+    job: Job
+    replayed: bool = False
+
+
+def retry_once(clock: Clock, jobs: Jobs, bodies: Bodies, queues: Queues, job: Job, run: int | None, once: Once) -> Retried:
+    """As `retry_job`, for a request with an Idempotency-Key: however often it comes, it starts the job again once.
+
+    Before anything is changed the key is given the generation that the request saw; a repetition finds it, and every start of a job makes
+    the generation grow.
+
+    Raises:
+        IdempotencyConflict: the key stands for another request.
+        JobNotRetryable: as in `retry_job`; the key is not used up then.
+    """
+    remembered = once.recall(jobs, clock.now())
+    replayed = remembered is not None
+    if remembered is None:
+        if not _has_begun(job, run) and transitions.start_again(job, clock.now(), 0, 0) is None:
+            raise _refusal(job)
+        try:
+            jobs.remember(once.row(clock.now(), generation=job.generation), job.id, clock.now())
+        except AlreadyRemembered:  # by the same request, at this moment
+            remembered = once.recall(jobs, clock.now())
+    seen = remembered.generation if remembered is not None else job.generation
+    return Retried(retry_job(clock, jobs, bodies, queues, job, run, seen), replayed)
+
+
+def retry_job(
+    clock: Clock, jobs: Jobs, bodies: Bodies, queues: Queues, job: Job, run: int | None = None, generation: int | None = None
+) -> Job:
+    """The head, queued again. `run` and `generation` are what the caller saw: when one of them has grown, nothing is changed any more.
+
+    What is found queued is woken again: whoever repeats a request may do so because its wake-up could not be sent.
 
     Raises:
         JobNotRetryable: it is completed, under way, or its content is no longer kept.
+        Unavailable: it may be queued, but its wake-up could not be sent; the sweep will, or a repetition.
     """
-    if run is not None and job.run > run:
-        return job
-    body = bodies.get(job.id)
-    if body is None:
-        raise JobNotRetryable("The content of this job is no longer kept. Submit it again.")
-    config = body.config
-    expires_in, retry_for = round(config.expires_in * 1000), round(config.retry_for * 1000)
-    again = advance(jobs, job, lambda seen: transitions.start_again(seen, clock.now(), expires_in, retry_for))
+
+    def start_again(seen: Job) -> Job | None:
+        if _has_begun(seen, run, generation):
+            return seen
+        body = bodies.get(job.id)
+        if body is None:
+            raise JobNotRetryable("The content of this job is no longer kept. Submit it again.")
+        config = body.config
+        return transitions.start_again(seen, clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
+
+    again = advance(jobs, job, start_again)
     if again is None:
-        raise JobNotRetryable(f"A {job.status.value} job cannot be retried.")
-    queues.send(again.lane, WakeUp(again.id, again.generation), again.tenant)
+        raise _refusal(job)
+    if again.status is Status.QUEUED:
+        queues.send(again.lane, WakeUp(again.id, again.generation), again.tenant)
     return again
+
+
+def _has_begun(job: Job, run: int | None, generation: int | None = None) -> bool:
+    """Whether the job has been started again since somebody saw it at `run` or `generation`, or is about to be."""
+    if run is not None and (job.run > run or job.status is Status.QUEUED):
+        return True
+    return generation is not None and job.generation > generation
+
+
+def _refusal(job: Job) -> JobNotRetryable:
+    return JobNotRetryable(f"A {job.status.value} job cannot be retried.")

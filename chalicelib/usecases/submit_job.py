@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
+from chalicelib.domain.body import Body
 from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, IdempotencyConflict, QueueFull, Throttled, Unavailable
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import Job, Ms, Status
@@ -17,14 +16,16 @@ from chalicelib.domain.units import DAY_MS
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Bodies, Clock, Idempotency, Jobs, Queues
 from chalicelib.usecases.engine import Log
+from chalicelib.usecases.once import Once
 from chalicelib.usecases.plan_job import Plan
 
+ROUTE = "POST /jobs"
 ROUNDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """What accepting a job needs from outside."""
+    """What accepting a job needs from outside. `queue_limit`: messages that a lane may hold, of all tenants."""
 
     clock: Clock
     log: Log
@@ -37,43 +38,81 @@ class Intake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """`position` and `wait_ms` as they were at the submission; a replay answers with the first ones."""
+    """`position` as it was at the submission, 0 where a job was found; a replay answers with the first one.
+
+    `body` is what the job was asked, None where that is no longer kept.
+    """
 
     job: Job
+    body: Body | None
     position: int
     replayed: bool = False
     deduplicated: bool = False
 
 
-def submit_job(intake: Intake, caller: Caller, submission: Submission, plan: Plan, *, key: str | None, request: Any) -> Accepted:
-    """Accept `plan`, or find the job that this request has made already.
+def find_replay(intake: Intake, caller: Caller, key: str, request: Any) -> Accepted | None:
+    """The first answer to this very request, if it was sent before with this key: asked before anything else, even its validity.
 
-    `key` is the caller's Idempotency-Key and `request` what it stands for.
+    Whoever repeats a request may have got no answer because its wake-up could not be sent; so it is sent again.
 
     Raises:
         IdempotencyConflict: the key stands for another request.
-        QueueFull: the lane holds as many jobs as it may.
+        JobNotFound: the caller may not read the job any more.
+    """
+    remembered = Once.of(caller, ROUTE, key, request).recall(intake.jobs, intake.clock.now())
+    if remembered is None:
+        return None
+    job = intake.jobs.get(remembered.job_id)
+    if job is None:  # deleted since: the key is free again only when its day is over
+        raise IdempotencyConflict("This Idempotency-Key stands for a job that has been deleted. Use a new key.")
+    caller.check_reads(job, job.id)
+    if job.status is Status.QUEUED and job.generation == 1:
+        _wake(intake, job)
+    position = remembered.position
+    return Accepted(job=job, body=intake.bodies.get(job.id), position=position, replayed=True, deduplicated=position == 0)
+
+
+def submit_job(intake: Intake, caller: Caller, submission: Submission, plan: Plan, *, key: str | None, request: Any) -> Accepted:
+    """Accept `plan`, or find the user's unfinished job with the same dedupe key.
+
+    `key` is the caller's Idempotency-Key and `request` what it stands for; `find_replay` has been asked before.
+
+    Raises:
+        IdempotencyConflict: the key stands for another request.
+        QueueFull: the lane holds as many messages as it may.
         Unavailable: nothing was accepted.
     """
-    scope, fingerprint = f"{caller.tenant}#POST /jobs", _fingerprint(request)
+    once = Once.of(caller, ROUTE, key, request) if key is not None else None
     for _ in range(ROUNDS):
-        found = _replayed(intake, scope, key, fingerprint) if key else None
-        if found is not None:
-            return found
-        pointed = intake.jobs.pointed(caller.tenant, submission.dedupe_key) if submission.dedupe_key else None
-        present = intake.jobs.get(pointed) if pointed else None
-        if present is not None and not present.status.is_terminal:
-            return Accepted(job=present, position=0, deduplicated=True)
-        position = intake.queues.depth(submission.priority) + 1
-        if position > intake.queue_limit:
-            raise QueueFull(
-                f"The {submission.priority} lane holds {position - 1} jobs, as many as it may. Try again later.", retry_after=30
-            )
         try:
-            return _accept(intake, caller, submission, plan, position, pointed, _row(intake, scope, key, fingerprint, position))
-        except (AlreadyRemembered, AlreadyPointed):
+            pointed = intake.jobs.pointed(caller.tenant, plan.user, submission.dedupe_key) if submission.dedupe_key else None
+            found = _unfinished(intake, caller, pointed)
+            if found is not None:
+                if once is not None:
+                    intake.jobs.remember(once.row(intake.clock.now()), found.id, intake.clock.now())
+                return Accepted(job=found, body=intake.bodies.get(found.id), position=0, deduplicated=True)
+            position = _place_in_line(intake, submission.priority)
+            row = once.row(intake.clock.now(), position=position) if once is not None else None
+            return _accept(intake, caller, submission, plan, position, pointed, row)
+        except AlreadyPointed:
             continue
+        except AlreadyRemembered:  # the same request is being answered elsewhere at this moment
+            replay = find_replay(intake, caller, key, request) if key is not None else None
+            if replay is not None:
+                return replay
     raise Throttled
+
+
+def _unfinished(intake: Intake, caller: Caller, pointed: str | None) -> Job | None:
+    job = intake.jobs.get(pointed) if pointed is not None else None
+    return caller.check_reads(job, job.id) if job is not None and not job.status.is_terminal else None
+
+
+def _place_in_line(intake: Intake, lane: str) -> int:
+    depth = intake.queues.depth(lane)
+    if depth >= intake.queue_limit:
+        raise QueueFull(f"The {lane} lane holds {depth} messages, as many as it may. Try again later, or in another lane.", retry_after=30)
+    return depth + 1
 
 
 def _accept(
@@ -83,11 +122,15 @@ def _accept(
     keep = (job.expires_at + KEEP_COMPLETED_DAYS * DAY_MS) // 1000
     intake.bodies.put(job.id, job.tenant, plan.body, keep)
     intake.jobs.create(job, row, pointed)
+    _wake(intake, job)
+    return Accepted(job=job, body=plan.body, position=position)
+
+
+def _wake(intake: Intake, job: Job) -> None:
     try:
         intake.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant)
     except Unavailable as exc:  # it is accepted all the same: the record is due and will be looked at
         intake.log("a wake-up was not sent", job_id=job.id, tenant=job.tenant, error=exc)
-    return Accepted(job=job, position=position)
 
 
 def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now: Ms) -> Job:
@@ -115,25 +158,3 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         tags=submission.tags,
         dedupe_key=submission.dedupe_key,
     )
-
-
-def _replayed(intake: Intake, scope: str, key: str, fingerprint: str) -> Accepted | None:
-    remembered = intake.jobs.remembered(scope, key, intake.clock.now())
-    if remembered is None:
-        return None
-    if remembered.fingerprint != fingerprint:
-        raise IdempotencyConflict
-    job = intake.jobs.get(remembered.job_id)
-    if job is None:  # deleted since: the key is free again only when its day is over
-        raise IdempotencyConflict("This Idempotency-Key stands for a job that has been deleted. Use a new key.")
-    return Accepted(job=job, position=remembered.position, replayed=True)
-
-
-def _row(intake: Intake, scope: str, key: str | None, fingerprint: str, position: int) -> Idempotency | None:
-    if key is None:
-        return None
-    return Idempotency(scope=scope, key=key, fingerprint=fingerprint, position=position, expires_at=intake.clock.now() + DAY_MS)
-
-
-def _fingerprint(request: Any) -> str:
-    return sha256(json.dumps(request, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

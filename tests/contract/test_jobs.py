@@ -175,6 +175,35 @@ def test_an_idempotency_key_counts_to_the_last_millisecond(stores: Any) -> None:
         stores.jobs.create(job(created_at=row.expires_at - 1), row)
 
 
+def test_a_key_can_stand_for_a_job_that_is_there_already(stores: Any, answer_lost: Lost) -> None:
+    """As for a job that the request made: its repetition succeeds, another request is refused and changes nothing."""
+    first, row = job(), idempotency(ODD + new_id(), position=0, generation=4)
+    stores.jobs.create(first)
+
+    with answer_lost("PutItem"):
+        stores.jobs.remember(row, first.id, NOW)
+    stores.jobs.remember(row, first.id, NOW)
+
+    for other, of in ((replace(row, generation=5), first.id), (row, job().id), (replace(row, fingerprint="f2"), first.id)):
+        with pytest.raises(AlreadyRemembered):
+            stores.jobs.remember(other, of, NOW)
+    with pytest.raises(AlreadyRemembered):
+        stores.jobs.create(job(), row)
+    assert stores.jobs.remembered(row.scope, row.key, NOW) == Remembered(job_id=first.id, fingerprint="f1", generation=4)
+    stores.jobs.remember(replace(row, generation=5), first.id, row.expires_at)
+
+
+def test_users_have_dedupe_keys_of_their_own(stores: Any) -> None:
+    """The same key of another user of the tenant points at another job."""
+    key = new_id()
+    anns, bobs = job(dedupe_key=key), job(dedupe_key=key, user="bob")
+
+    for each in (anns, bobs):
+        stores.jobs.create(each)
+
+    assert [stores.jobs.pointed("acme", user, key) for user in ("ann", "bob", "cid")] == [anns.id, bobs.id, None]
+
+
 def test_a_dedupe_pointer_is_taken_over_only_from_the_job_it_named(stores: Any) -> None:
     """Two who replace the same ended job at once: the second is refused, and finds the first's."""
     key = ODD + new_id()
@@ -187,9 +216,9 @@ def test_a_dedupe_pointer_is_taken_over_only_from_the_job_it_named(stores: Any) 
     with pytest.raises(AlreadyPointed):
         stores.jobs.create(third, replaces=ended.id)
 
-    assert stores.jobs.pointed("acme", key) == second.id
+    assert stores.jobs.pointed("acme", second.user, key) == second.id
     assert stores.jobs.get(third.id) is None
-    assert stores.jobs.pointed("other", key) is None
+    assert stores.jobs.pointed("other", second.user, key) is None
 
 
 def test_a_pointer_that_has_vanished_is_no_obstacle(stores: Any) -> None:
@@ -198,7 +227,7 @@ def test_a_pointer_that_has_vanished_is_no_obstacle(stores: Any) -> None:
 
     stores.jobs.create(only, replaces="job_forgotten")
 
-    assert stores.jobs.pointed("acme", only.dedupe_key or "") == only.id
+    assert stores.jobs.pointed("acme", only.user, only.dedupe_key or "") == only.id
 
 
 def test_a_taken_idempotency_key_is_named_before_a_taken_pointer(stores: Any) -> None:

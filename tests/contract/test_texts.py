@@ -104,3 +104,5 @@ def test_the_results_of_all_attempts(stores: Any) -> None:
     assert found == [result(job_id=job_id, attempt=attempt, text="", **FULL) for attempt in (1, 2, 10)]
     assert stores.results.get(job_id, 3) is None
     assert stores.results.attempts(new_id()) == []
+    assert stores.results.link(job_id, 1) is None
+    assert stores.results.link(new_id(), 1) is None

@@ -1,0 +1,50 @@
+"""Requests that carry an Idempotency-Key: each has its effect once, however often it is sent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from chalicelib.domain.errors import IdempotencyConflict
+from chalicelib.domain.identity import Caller
+from chalicelib.domain.job import Ms
+from chalicelib.domain.units import DAY_MS
+from chalicelib.ports import Idempotency, Jobs, Remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request by its key: `scope` is whose key it is, and for what; `fingerprint` tells the request from another with the same key."""
+
+    scope: str
+    key: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, caller: Caller, route: str, key: str, request: Any) -> Once:
+        scope = json.dumps([caller.tenant, caller.user, route])
+        return cls(scope, key, sha256(json.dumps(request, sort_keys=True).encode()).hexdigest())
+
+    def row(self, now: Ms, *, position: int = 0, generation: int = 0) -> Idempotency:
+        """What is to be remembered of it for a day."""
+        return Idempotency(
+            scope=self.scope,
+            key=self.key,
+            fingerprint=self.fingerprint,
+            position=position,
+            generation=generation,
+            expires_at=now + DAY_MS,
+        )
+
+    def recall(self, jobs: Jobs, now: Ms) -> Remembered | None:
+        """What was answered to it already.
+
+        Raises:
+            IdempotencyConflict: the key stands for another request.
+        """
+        remembered = jobs.remembered(self.scope, self.key, now)
+        if remembered is not None and remembered.fingerprint != self.fingerprint:
+            raise IdempotencyConflict
+        return remembered
