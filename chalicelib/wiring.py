@@ -235,7 +235,7 @@ def intake() -> Intake:
         bodies=have.bodies,
         queues=have.queues,
         new_id=have.new_id,
-        queue_limit=settings().queued_jobs_per_tenant,
+        queue_limit=settings().lane_limit,
     )
 
 
@@ -258,4 +258,4 @@ def gallery() -> Gallery:
 def holding() -> Holding:
     """What holding a request needs."""
     have = adapters()
-    return Holding(clock=have.clock, slots=have.slots, size=settings().held_requests)
+    return Holding(clock=have.clock, log=record, slots=have.slots, watchers=have.watchers, size=settings().held_requests)

@@ -19,7 +19,7 @@ from chalicelib.domain.errors import AttemptFailed, HeadraceError
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.retry import RetryPolicy
 from chalicelib.domain.transitions import CRASHES_ALONE, take_back
-from chalicelib.routes import about, jobs, streams
+from chalicelib.routes import about, jobs, jobs_read, streams
 from chalicelib.routes.errors import STATUS, status_of
 from chalicelib.routes.http import ROUTES
 from chalicelib.routes.middleware import CODES
@@ -29,7 +29,7 @@ from infra.gateway_responses import ANSWERS
 
 DOCS = ROOT / "docs"
 NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
-BLUEPRINTS = (about, jobs, streams)  # importing them registers their routes
+BLUEPRINTS = (about, jobs, jobs_read, streams)  # importing them registers their routes
 METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 
 # What `Settings` does not explain in its own docstring.
@@ -37,7 +37,6 @@ MEANINGS = {
     "log_level": "The least level that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
     "requests_per_minute": "How many requests a key may make in a minute of the clock. Event streams count, but are never refused.",
     "held_requests": "How many requests may be held at once (`?wait=`, `async: false`, event streams); beyond it they are answered now.",
-    "queued_jobs_per_tenant": "How many messages a lane may hold before submissions to it are refused. It counts the lane, not the tenant.",
     "frames_per_second": "Token frames a second to one WebSocket, after the first three seconds of ten.",
     "stall_seconds": "The longest silence in an answer of OpenAI's, except while a model reasons.",
 }

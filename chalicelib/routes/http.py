@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from chalice import Blueprint, Response
 
 from chalicelib import wiring
-from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge
+from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge, Unavailable
 from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.ids import checked_job_id
 from chalicelib.observability import record
-from chalicelib.routes import errors
+from chalicelib.routes import access, errors
 from chalicelib.settings import settings
 from chalicelib.usecases.authenticate import by_bearer, by_ticket
 
@@ -87,14 +87,46 @@ ROUTES: list[Route] = []
 Handler = Callable[..., Answer]  # (request, and the values of the path by name)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a route is served: see `endpoint`."""
+
+    handler: Handler
+    role: Role | None
+    tickets: bool
+    metered: bool
+    instead: Answer | None
+
+
+@dataclass(slots=True)
+class Visit:
+    """What is known of a request while it is served."""
+
+    id: str
+    caller: Caller | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
 def endpoint(
-    blueprint: Blueprint, method: str, path: str, role: Role | None, *, tickets: bool = False, metered: bool = True
+    blueprint: Blueprint,
+    method: str,
+    path: str,
+    role: Role | None,
+    *,
+    tickets: bool = False,
+    metered: bool = True,
+    instead: Answer | None = None,
 ) -> Callable[[Handler], Handler]:
-    """Register a handler. `role` is the least that may call it, None for a public route; `tickets`: `?ticket=` will do instead of a key."""
+    """Register a handler. `role` is the least that may call it, None for a public route; `tickets`: `?ticket=` will do instead of a key.
+
+    `instead` is answered where others answer that something is wrong on our side.
+    """
 
     def register(handler: Handler) -> Handler:
+        way = Way(handler=handler, role=role, tickets=tickets, metered=metered, instead=instead)
+
         def view(**path_values: str) -> Response:
-            return _serve(blueprint.current_request, handler, path_values, role, tickets=tickets, metered=metered)
+            return _serve(blueprint.current_request, way, path_values)
 
         name = f"{handler.__name__}_{method.lower()}"
         content_types = [JSON] if method in ("POST", "PATCH") else []
@@ -105,36 +137,50 @@ def endpoint(
     return register
 
 
-def _serve(raw: Any, handler: Handler, path_values: dict[str, str], role: Role | None, *, tickets: bool, metered: bool) -> Response:
-    request_id = (raw.context or {}).get("requestId") or str(uuid4())
-    headers: dict[str, str] = {}
+def _serve(raw: Any, way: Way, path_values: dict[str, str]) -> Response:
+    began, visit = access.now(), Visit(access.id_of(raw))
+    answer = _answer(raw, way, path_values, visit)
+    access.log_request(raw, visit.id, answer.status, began, visit.caller)
+    return respond(answer, visit.id, {**visit.headers, **cors(raw.headers.get("origin"))})
+
+
+def _answer(raw: Any, way: Way, path_values: dict[str, str], visit: Visit) -> Answer:
     try:
-        caller = _caller(raw, tickets=tickets) if role is not None else None
-        if caller is not None and role is not None:
-            caller.require(role)
-            within = _meter(caller, headers)
-            if metered and not within:
-                raise RateLimited(retry_after=WINDOW_SECONDS - wiring.adapters().clock.now() // 1000 % WINDOW_SECONDS)
-        body = raw.raw_body
-        request = Request(
-            id=request_id,
-            method=raw.method,
-            path=raw.path,
-            query={key: raw.query_params[key] for key in raw.query_params or {}},
-            headers=raw.headers,
-            raw=body.encode() if isinstance(body, str) else body or b"",
-            caller_or_none=caller,
-        )
-        answer = handler(request, **path_values)
+        if way.role is not None:
+            _admit(raw, way, way.role, visit)
+        if "job_id" in path_values:
+            checked_job_id(path_values["job_id"])
+        return way.handler(_request(raw, visit), **path_values)
     except HeadraceError as exc:
-        answer = refusal(exc, request_id)
-        if answer.status >= 500:
-            record("request failed", request_id=request_id, path=raw.path, error=exc)
+        answer = refusal(exc, visit.id)
+        if answer.status < 500:
+            return answer
+        record("request failed", request_id=visit.id, path=raw.path, error=exc)
     except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show
-        record("request failed", request_id=request_id, path=raw.path, error=exc)
-        body_shape = errors.shape("internal_error", f"Something went wrong on our side. Quote request {request_id}.", request_id)
+        record("request failed", request_id=visit.id, path=raw.path, error=exc)
+        body_shape = errors.shape("internal_error", f"Something went wrong on our side. Quote request {visit.id}.", visit.id)
         answer = Answer(status=500, body=body_shape)
-    return respond(answer, request_id, {**headers, **cors(raw.headers.get("origin"))})
+    return way.instead or answer
+
+
+def _admit(raw: Any, way: Way, role: Role, visit: Visit) -> None:
+    visit.caller = _caller(raw, tickets=way.tickets)
+    visit.caller.require(role)
+    if not _meter(visit.caller, visit.headers) and way.metered:
+        raise RateLimited(retry_after=WINDOW_SECONDS - access.now() // 1000 % WINDOW_SECONDS)
+
+
+def _request(raw: Any, visit: Visit) -> Request:
+    body = raw.raw_body
+    return Request(
+        id=visit.id,
+        method=raw.method,
+        path=raw.path,
+        query={key: raw.query_params[key] for key in raw.query_params or {}},
+        headers=raw.headers,
+        raw=body.encode() if isinstance(body, str) else body or b"",
+        caller_or_none=visit.caller,
+    )
 
 
 def refusal(error: HeadraceError, request_id: str) -> Answer:
@@ -189,7 +235,11 @@ def _meter(caller: Caller, headers: dict[str, str]) -> bool:
     """Count the request against its key's minute, and say in the headers what is left of it. False: nothing is."""
     adapters, limit = wiring.adapters(), settings().requests_per_minute
     now = adapters.clock.now() // 1000
-    used = adapters.meters.count(f"key#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
     headers["RateLimit-Policy"] = f'"key";q={limit};w={WINDOW_SECONDS}'
+    try:
+        used = adapters.meters.count(f"key#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
+    except Unavailable as exc:  # who cannot be counted is let in: the meter guards against haste, not against strangers
+        record("a request was not counted", key_id=caller.key_id, error=exc)
+        return True
     headers["RateLimit"] = f'"key";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
     return used <= limit

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 from chalice import Response
 
-from chalicelib.routes import errors
+from chalicelib.routes import access, errors
 from chalicelib.routes.http import Answer, cors, respond
 
 CODES = {
@@ -22,10 +21,13 @@ FALLBACK = ("internal_error", "Something went wrong on our side.")
 
 def in_our_shape(event: Any, get_response: Callable[[Any], Response]) -> Response:
     """Pass our own answers through; put Chalice's (`{"Code", "Message"}`) into the shape of every error."""
+    began = access.now()
     response = get_response(event)
     if not (isinstance(response.body, dict) and "Code" in response.body):
         return response
-    request_id = (getattr(event, "context", None) or {}).get("requestId") or str(uuid4())
+    request_id = access.id_of(event)
+    if event is not None:
+        access.log_request(event, request_id, response.status_code, began)
     code, message = CODES.get(response.status_code, FALLBACK)
     origin = event.headers.get("origin") if event is not None else None
     answer = Answer(status=response.status_code, body=errors.shape(code, message, request_id), headers=dict(response.headers))

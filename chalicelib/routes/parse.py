@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.errors import Detail, InvalidRequest
@@ -12,21 +11,14 @@ from chalicelib.domain.lanes import LANES
 from chalicelib.domain.schema import problems
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.units import parse_rfc3339
+from chalicelib.domain.watching import LAST_OFFSET
 from chalicelib.routes import schemas
 from chalicelib.routes.http import Request
 from chalicelib.usecases.list_jobs import Filters
 
 MAX_METADATA_BYTES = 16_000
 LONGEST_KEY = 255
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitRequest:
-    """A submission and what the answer is to be: `ticket` beside it, or held for the result (`wait`)."""
-
-    submission: Submission
-    ticket: bool
-    wait: bool
+LAST_ATTEMPT = 10**9
 
 
 def check(schema: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +33,7 @@ def check(schema: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def submit_request(data: dict[str, Any], now: Ms) -> SubmitRequest:
+def submission(data: dict[str, Any], now: Ms) -> Submission:
     """A `POST /jobs` or `/jobs/estimate`.
 
     Raises:
@@ -61,7 +53,7 @@ def submit_request(data: dict[str, Any], now: Ms) -> SubmitRequest:
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
     skipped = {"priority", *(path.removeprefix("config.") for path in schemas.NOT_YET)}
-    submission = Submission(
+    return Submission(
         prompt=data.get("prompt"),
         input=data.get("input"),
         job_type=kind,
@@ -74,7 +66,6 @@ def submit_request(data: dict[str, Any], now: Ms) -> SubmitRequest:
         dedupe_key=data.get("dedupe_key"),
         expires_in=expires_in,
     )
-    return SubmitRequest(submission=submission, ticket=bool(data.get("ticket")), wait=data.get("async") is False)
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -120,6 +111,22 @@ def number(request: Request, name: str, default: int, lowest: int, highest: int)
     if not text.isascii() or not text.isdigit() or len(text) > 12 or not lowest <= int(text) <= highest:
         raise InvalidRequest(details=(Detail(name, f"must be a whole number from {lowest} to {highest}"),))
     return int(text)
+
+
+def offset(request: Request) -> int:
+    """`?offset=`, in code points."""
+    return number(request, "offset", 0, 0, LAST_OFFSET)
+
+
+def attempt(request: Request, default: int) -> int:
+    """`?attempt=`."""
+    return number(request, "attempt", default, 0, LAST_ATTEMPT)
+
+
+def etags(request: Request) -> list[str] | None:
+    """The tags that If-None-Match names, None without it."""
+    seen = request.headers.get("if-none-match")
+    return None if seen is None else [tag.strip().removeprefix("W/") for tag in seen.split(",")]
 
 
 def _same(wrong: list[Detail], name: str, value: Any, other: str, other_value: Any) -> Any:

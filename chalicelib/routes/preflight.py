@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 from chalice import Response
 
+from chalicelib.routes import access
 from chalicelib.routes.http import Answer, cors, respond
 from chalicelib.settings import settings
 
@@ -29,6 +29,7 @@ def allow_preflights(app: Any) -> None:
 def _view(app: Any, methods: tuple[str, ...]) -> Callable[..., Response]:
     def preflight(**_path_values: str) -> Response:
         request = app.current_request
+        began, request_id = access.now(), access.id_of(request)
         allowed = cors(request.headers.get("origin"))
         if allowed:
             allowed |= {
@@ -36,6 +37,7 @@ def _view(app: Any, methods: tuple[str, ...]) -> Callable[..., Response]:
                 "Access-Control-Allow-Headers": ", ".join(REQUEST_HEADERS),
                 "Access-Control-Max-Age": str(LASTS),
             }
-        return respond(Answer(status=204), (request.context or {}).get("requestId") or str(uuid4()), allowed)
+        access.log_request(request, request_id, 204, began)
+        return respond(Answer(status=204), request_id, allowed)
 
     return preflight

@@ -113,7 +113,7 @@ NOT_YET: dict[str, tuple[Any, ...]] = {
 
 TICKET: Schema = _object(
     {
-        "jobs": _optional({"type": "array", "maxItems": 100, "items": {"type": "string", "maxLength": 64}}),
+        "jobs": _optional({"type": "array", "minItems": 1, "maxItems": 100, "items": {"type": "string", "maxLength": 64}}),
         "expires_in": _optional({"type": "number", "minimum": 1, "maximum": 3_600}),
     }
 )

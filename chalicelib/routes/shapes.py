@@ -33,13 +33,13 @@ def links(job_id: str, ws_url: str | None) -> Shape:
     }
 
 
-def accepted(answer: Accepted, body: Body, ws_url: str | None) -> Shape:
+def accepted(answer: Accepted, ws_url: str | None) -> Shape:
     """The answer to a submission."""
     job = answer.job
-    duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], answer.position - 1)
+    duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], max(0, answer.position - 1))
     shape: Shape = {
         "job_id": job.id,
-        "status": Status.QUEUED.value if answer.replayed else job.status.value,
+        "status": Status.QUEUED.value if answer.replayed and not answer.deduplicated else job.status.value,
         "queue": job.queue,
         "queue_position": answer.position or None,
         "estimated_completion_at": rfc3339(job.created_at + duration),
@@ -48,7 +48,7 @@ def accepted(answer: Accepted, body: Body, ws_url: str | None) -> Shape:
         "max_cost": dollars(job.max_cost),
         "currency": "USD",
         "links": links(job.id, ws_url),
-        "config": config(body, job),
+        "config": config(answer.body, job) if answer.body else None,
     }
     if answer.deduplicated:
         shape["deduplicated"] = True
@@ -169,12 +169,13 @@ def remaining_seconds(job: Job, kept: Shape, position: int | None, now: Ms) -> f
 
 
 def result(job: Job, kept: Result | None) -> Shape:
-    """The result of an ended job: its text, even where it failed."""
+    """The result of an ended job: its text, even where it failed. What a stalled worker wrote beyond the job's end is no part of it."""
+    length, text = job.length or 0, kept.text if kept else ""
     return {
         "job_id": job.id,
         "status": job.status.value,
-        "output": kept.text if kept else "",
-        "parsed": kept.parsed if kept else None,
+        "output": text[:length],
+        "parsed": kept.parsed if kept and len(text) <= length else None,
         "finish_reason": kept.finish_reason if kept else None,
         "model": kept.model if kept else job.model,
         "usage": usage_shape(job.usage),
@@ -185,7 +186,7 @@ def result(job: Job, kept: Result | None) -> Shape:
         "error": error_shape(job),
         "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
         "attempt": job.attempt,
-        "length": job.length or 0,
+        "length": length,
     }
 
 

@@ -7,21 +7,26 @@ from typing import Any
 
 from chalicelib import wiring
 from chalicelib.domain import frames
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Detail, Forbidden, HeadraceError, InvalidRequest, Unauthenticated
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Forbidden, HeadraceError, InvalidRequest, Unauthenticated
 from chalicelib.domain.identity import Role
+from chalicelib.domain.ids import checked_job_id
 from chalicelib.domain.schema import problems
-from chalicelib.domain.watching import Connection
+from chalicelib.domain.watching import LAST_OFFSET, Connection
 from chalicelib.observability import record
+from chalicelib.routes.parse import LAST_ATTEMPT
 from chalicelib.usecases.authenticate import by_bearer, by_ticket
 from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.watch_job import close_connection, connected, open_connection, subscribe, unsubscribe
 
 Event = dict[str, Any]
 
+MOST_DETAILS = 10  # so that an error, too, fits into a frame
+
 _JOB_ID = {"type": "string", "minLength": 1, "maxLength": 64}
-_COUNT = {"type": "integer", "minimum": 0, "maximum": 10**12}
+_ATTEMPT = {"type": "integer", "minimum": 0, "maximum": LAST_ATTEMPT}
+_OFFSET = {"type": "integer", "minimum": 0, "maximum": LAST_OFFSET}
 ACTIONS: dict[str, dict[str, Any]] = {
-    "subscribe": {"job_id": _JOB_ID, "attempt": _COUNT, "offset": _COUNT},
+    "subscribe": {"job_id": _JOB_ID, "attempt": _ATTEMPT, "offset": _OFFSET},
     "unsubscribe": {"job_id": _JOB_ID},
     "cancel": {"job_id": _JOB_ID},
     "ping": {},
@@ -106,6 +111,8 @@ def _parse(body: str | None) -> dict[str, Any]:
 
 def _act(connection: Connection, data: dict[str, Any]) -> None:
     gallery, action = wiring.gallery(), data["action"]
+    if "job_id" in data:
+        checked_job_id(data["job_id"])
     if action == "ping":
         frame: frames.Frame = {"event": "pong", "reply_to": data.get("id")}
         gallery.sockets.post(connection.endpoint, connection.id, frames.encode(frame))
@@ -127,7 +134,7 @@ def _cancel(connection: Connection, job_id: str) -> None:
 
 
 def _refusal(exc: HeadraceError, reply_to: Any) -> frames.Frame:
-    details = [{"path": detail.path, "message": detail.message} for detail in exc.details if isinstance(detail, Detail)]
+    details = [{"path": detail.path[:100], "message": detail.message[:200]} for detail in exc.details[:MOST_DETAILS]]
     return {**_error(exc.code, exc.message, reply_to), "details": details}
 
 

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from chalicelib.ports import Clock, Slots
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.job import Job, Ms
+from chalicelib.ports import Clock, Slots, Watchers
+from chalicelib.usecases.engine import Log
 
 T = TypeVar("T")
 SLOTS_NAME = "held"
+READS_FOR_MS = 10_000  # how long somebody who waits counts as a reader, so that the worker keeps the text more often
+NOTED_EVERY_MS = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +22,9 @@ class Holding:
     """`size` requests may be held at once: each keeps a function busy, and watchers must never starve submitters."""
 
     clock: Clock
+    log: Log
     slots: Slots
+    watchers: Watchers
     size: int
     every: float = 0.4  # seconds between two looks
 
@@ -29,7 +36,7 @@ def hold(holding: Holding, seconds: float, look: Callable[[], T | None]) -> T | 
         return answer
     clock = holding.clock
     until = clock.now() + round(seconds * 1000)
-    slot = holding.slots.take(SLOTS_NAME, holding.size, until + 5_000, clock.now())
+    slot = _slot(holding, until + 5_000)
     if slot is None:
         return None
     try:
@@ -37,5 +44,38 @@ def hold(holding: Holding, seconds: float, look: Callable[[], T | None]) -> T | 
             clock.sleep(min(holding.every, max(0.0, (until - clock.now()) / 1000)))
             answer = look()
     finally:
-        holding.slots.give_back(SLOTS_NAME, slot)
+        _give_back(holding, slot)
     return answer
+
+
+class ReadAlong:
+    """Asks the worker to keep a job's text every second while a held request waits for it; nobody waits in vain if that fails."""
+
+    def __init__(self, holding: Holding) -> None:
+        self._holding = holding
+        self._next: Ms = 0
+
+    def note(self, job: Job) -> None:
+        now = self._holding.clock.now()
+        if job.status.is_terminal or now < self._next:
+            return
+        self._next = now + NOTED_EVERY_MS
+        try:
+            self._holding.watchers.note_reader(job.id, now + READS_FOR_MS)
+        except Unavailable as exc:
+            self._holding.log("a reader was not noted", job_id=job.id, error=exc)
+
+
+def _slot(holding: Holding, until: Ms) -> int | None:
+    try:
+        return holding.slots.take(SLOTS_NAME, holding.size, until, holding.clock.now())
+    except Unavailable as exc:
+        holding.log("no slot could be taken", error=exc)
+        return None
+
+
+def _give_back(holding: Holding, slot: int) -> None:
+    try:
+        holding.slots.give_back(SLOTS_NAME, slot)
+    except Unavailable as exc:  # it comes back by itself
+        holding.log("a slot was not given back", error=exc)

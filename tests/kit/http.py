@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from chalicelib import wiring
 from chalicelib.adapters.change_stream import changes
 from chalicelib.adapters.memory import Memory, inline
+from chalicelib.domain.errors import Throttled
 from chalicelib.domain.identity import Key, Role
+from chalicelib.domain.job import Job
 from chalicelib.usecases.authenticate import KeyRing, secret_hash
 from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop
+
+T = TypeVar("T")
 
 CONTEXT = SimpleNamespace(log_stream_name="env-1", get_remaining_time_in_millis=lambda: 30_000)
 TOKENS = {
@@ -27,6 +33,19 @@ TOKENS = {
     "viewer": ("acme", "vera", Role.VIEWER),
     "stranger": ("other", "mallory", Role.ADMIN),
 }
+
+
+def unreachable(call: Callable[..., T], *numbers: int) -> Callable[..., T]:
+    """`call`, which cannot reach its store at these of its calls, counted from 1; at all without numbers."""
+    counted = itertools.count(1)
+
+    def attempt(*args: Any, **kwargs: Any) -> T:
+        number = next(counted)
+        if not numbers or number in numbers:
+            raise Throttled
+        return call(*args, **kwargs)
+
+    return attempt
 
 
 class InlineLoop:
@@ -116,6 +135,16 @@ class Api:
         reply = self.call("POST", "/jobs", {"prompt": "Say hello.", **fields}, token)
         assert reply.status == 202, reply.text
         return str(reply.json["job_id"])
+
+    def change_key(self, token: str, **changes: Any) -> None:
+        """Change a key as an administrator does, and wait until every environment has noticed."""
+        key = self.twins.accounts.key(secret_hash(f"hr_{token}"))
+        assert key is not None
+        self.twins.accounts.put_key(replace(key, **changes))
+        self.twins.clock.advance(31)
+
+    def head(self, job_id: str) -> Job:
+        return self.twins.jobs.heads[job_id]
 
     def _match(self, path: str) -> tuple[str, dict[str, str]]:
         best: tuple[str, dict[str, str]] | None = None

@@ -1,0 +1,168 @@
+"""`/jobs/{job_id}` and what is below it to be read: record, status, progress, text, result, attempts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chalice import Blueprint
+
+from chalicelib import wiring
+from chalicelib.domain.identity import Role
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.transcript import Chunk
+from chalicelib.routes import parse, shapes
+from chalicelib.routes.http import Answer, Request, endpoint
+from chalicelib.routes.result import result_answer
+from chalicelib.usecases.hold import ReadAlong, hold
+from chalicelib.usecases.read_text import read_text
+
+blueprint = Blueprint(__name__)
+
+LONGEST_WAIT = 20  # seconds
+RETRY_AFTER = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A job as a poll sees it: its head, and the last of its log where that is part of the answer."""
+
+    job: Job
+    last: Chunk | None = None
+
+    @property
+    def etag(self) -> str:
+        return f'"v{self.job.version}.{self.last.end}"' if self.last else f'"v{self.job.version}"'
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}", Role.VIEWER)
+def read(request: Request, job_id: str) -> Answer:
+    """A job's record; `?include=prompt` for its content."""
+    have = wiring.adapters()
+    view = _view(request, job_id, log=False)
+    if _is_known(request, view):
+        return _not_modified(view)
+    content = request.caller.may_read_content(view.job)
+    body = have.bodies.get(view.job.id) if content else None
+    prompt = "prompt" in request.query.get("include", "").split(",")
+    shape = shapes.record(view.job, body, have.endpoints.get("ws_url"), content=content, prompt=prompt)
+    return Answer(body=shape, headers={"ETag": view.etag})
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/status", Role.VIEWER)
+def status(request: Request, job_id: str) -> Answer:
+    """How a job stands, in short."""
+    view = _view(request, job_id)
+    if _is_known(request, view):
+        return _not_modified(view)
+    return Answer(body=_status_shape(view), headers={"ETag": view.etag})
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/progress", Role.VIEWER)
+def progress(request: Request, job_id: str) -> Answer:
+    """How far a job has come: stages, milestones, figures."""
+    view = _view(request, job_id)
+    if _is_known(request, view):
+        return _not_modified(view)
+    content = request.caller.may_read_content(view.job)
+    shape = shapes.progress(view.job, view.last, _position(view.job), wiring.adapters().clock.now(), content=content)
+    return Answer(body=shape, headers={"ETag": view.etag})
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/progress-history", Role.USER)
+def progress_history(request: Request, job_id: str) -> Answer:
+    """The stages and milestones of the last attempt, in order."""
+    job = _content(request, job_id)
+    chunks = wiring.adapters().chunks.read(job.id, job.attempt) if job.attempt else []
+    events = [event for chunk in chunks for event in chunk.events]
+    return Answer(body={"job_id": job.id, "attempt": job.attempt, "data": events, "next_cursor": None})
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/text", Role.USER)
+def text(request: Request, job_id: str) -> Answer:
+    """The transcript from an offset on, held for more with `?wait=`."""
+    have, holding = wiring.adapters(), wiring.holding()
+    offset, attempt, wait = parse.offset(request), parse.attempt(request, 0) or None, _wait(request)
+    job, reader = _content(request, job_id), ReadAlong(holding)
+
+    def look() -> dict[str, Any] | None:
+        now = have.jobs.get(job.id) or job
+        part = read_text(have.chunks, have.results, now, offset, attempt)
+        if not part.text and not part.done and wait and (attempt or now.attempt) == now.attempt:
+            reader.note(now)
+            return None
+        return {"attempt": part.attempt, "offset": offset, "text": part.text, "next_offset": part.next_offset, "done": part.done}
+
+    found = hold(holding, wait, look)
+    empty = {"attempt": attempt or job.attempt, "offset": offset, "text": "", "next_offset": offset, "done": False}
+    return Answer(body={"job_id": job.id, "status": (have.jobs.get(job.id) or job).status.value, **(found or empty)})
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/result", Role.USER)
+def result(request: Request, job_id: str) -> Answer:
+    """The result; 202 while there is none yet, 307 to its text where that is very large."""
+    job = _content(request, job_id)
+    if job.status.is_terminal:
+        return result_answer(job, wiring.adapters().results)
+    return Answer(status=202, body=_status_shape(View(job, _last(job))), headers={"Retry-After": RETRY_AFTER})
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/attempts", Role.USER)
+def attempts(request: Request, job_id: str) -> Answer:
+    """The ledger of a job's attempts."""
+    job = _content(request, job_id)
+    kept = wiring.adapters().results.attempts(job.id)
+    return Answer(body={"job_id": job.id, "data": [shapes.attempt(one) for one in kept], "next_cursor": None})
+
+
+def _content(request: Request, job_id: str) -> Job:
+    return request.caller.check_reads(wiring.adapters().jobs.get(job_id), job_id)
+
+
+def _view(request: Request, job_id: str, *, log: bool = True) -> View:
+    """The job as it is; with `?wait=` once it is no longer what If-None-Match names, or what it is now."""
+    jobs, holding = wiring.adapters().jobs, wiring.holding()
+    reader = ReadAlong(holding)
+
+    def see(job: Job) -> View:
+        return View(job, _last(job) if log else None)
+
+    first = see(request.caller.check_sees(jobs.get(job_id), job_id))
+    wait, known = _wait(request), parse.etags(request)
+    if not wait or first.job.status.is_terminal or (known is not None and first.etag not in known):
+        return first
+
+    def look() -> View | None:
+        view = see(jobs.get(job_id) or first.job)
+        if view.etag != first.etag:
+            return view
+        if log:
+            reader.note(view.job)
+        return None
+
+    return hold(holding, wait, look) or first
+
+
+def _wait(request: Request) -> int:
+    return parse.number(request, "wait", 0, 0, LONGEST_WAIT)
+
+
+def _last(job: Job) -> Chunk | None:
+    return wiring.adapters().chunks.last(job.id, job.attempt) if job.attempt else None
+
+
+def _position(job: Job) -> int | None:
+    """About where a queued job stands: behind what waits in its lane."""
+    return max(1, wiring.adapters().queues.depth(job.lane)) if job.status is Status.QUEUED else None
+
+
+def _status_shape(view: View) -> shapes.Shape:
+    return shapes.status(view.job, view.last, _position(view.job), wiring.adapters().clock.now())
+
+
+def _is_known(request: Request, view: View) -> bool:
+    return view.etag in (parse.etags(request) or ())
+
+
+def _not_modified(view: View) -> Answer:
+    return Answer(status=304, headers={"ETag": view.etag})

@@ -1,0 +1,67 @@
+"""One line of log for each request, and never a secret in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chalicelib.routes import access
+from tests.kit.http import Api
+
+Lines = list[dict[str, Any]]
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    written: Lines = []
+    monkeypatch.setattr(access, "record", lambda fact, **fields: written.append({"fact": fact, **fields}))
+    return written
+
+
+def test_a_request_is_one_line(api: Api, lines: Lines) -> None:
+    """Who asked for what, how it was answered and how long it took; the route, not the path with its ids."""
+    job_id = api.submit()
+    lines.clear()
+
+    api.call("GET", f"/jobs/{job_id}/stream?offset=7", token="user", last_event_id="0:5")
+
+    assert lines == [
+        {
+            "fact": "request",
+            "method": "GET",
+            "route": "/jobs/{job_id}/stream",
+            "status": 200,
+            "ms": 20_000,
+            "tenant": "acme",
+            "key_id": "key_user",
+            "request_id": "request-1",
+        }
+    ]
+
+
+def test_refusals_are_lines_too(api: Api, lines: Lines) -> None:
+    """With whom, where that is known; also what the framework refuses by itself."""
+    api.call("GET", "/me", token=None)
+    api.call("POST", "/jobs", {"prompt": "x"}, "viewer")
+    api.call("POST", "/jobs", raw="x", content_type="text/plain")
+    api.call("DELETE", "/me")
+    api.call("GET", "/health", token=None)
+
+    assert [(line["status"], line["tenant"]) for line in lines] == [(401, None), (403, "acme"), (415, None), (405, None), (200, None)]
+
+
+def test_no_query_and_no_secret_is_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """A ticket stands in the query; keys and idempotency keys in headers."""
+    job_id = api.submit()
+    ticket = api.call("POST", "/stream-tickets", {}).json["ticket"]
+    caplog.clear()
+
+    with caplog.at_level("DEBUG"):
+        api.call("GET", f"/jobs/{job_id}/stream?ticket={ticket}", token=None)
+        api.call("POST", "/jobs", {"prompt": "private"}, idempotency_key="secret-key")
+
+    logged = " ".join(str(vars(line)) for line in caplog.records)
+    assert [vars(line)["route"] for line in caplog.records] == ["/jobs/{job_id}/stream", "/jobs"]
+    for secret in (ticket, "ticket=", "hr_user", "secret-key", "private"):
+        assert secret not in logged

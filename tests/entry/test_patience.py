@@ -1,0 +1,171 @@
+"""Event streams that outlive what goes wrong: a 5xx or 429 would end an EventSource for good, a wrong 204 too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from unittest.mock import Mock
+
+import pytest
+
+from chalicelib.domain.errors import ProviderQuotaExhausted
+from chalicelib.domain.job import Status
+from tests.kit.events import Events
+from tests.kit.http import Api, Reply, unreachable
+from tests.kit.provider import Script
+from tests.kit.work import work
+
+HALF = Script(deltas=["abc"], error=ProviderQuotaExhausted())
+
+
+def slice_of(api: Api, job_id: str, last: str | None = None) -> Reply:
+    return api.call("GET", f"/jobs/{job_id}/stream", **({"last_event_id": last} if last else {}))
+
+
+def events(api: Api, job_id: str, last: str | None = None) -> list[dict[str, object]]:
+    reply = slice_of(api, job_id, last)
+    assert reply.status == 200
+    return Events(reply.text)
+
+
+@pytest.mark.parametrize(
+    ("store", "call"),
+    [
+        ("accounts", "key"),
+        ("meters", "count"),
+        ("jobs", "get"),
+        ("chunks", "read"),
+        ("results", "get"),
+        ("slots", "take"),
+        ("slots", "give_back"),
+        ("watchers", "note_reader"),
+    ],
+)
+@pytest.mark.parametrize("failing", [(), (1,), (2,)], ids=["always", "at first", "later"])
+def test_a_stream_goes_on_whatever_does_not_answer(
+    api: Api, store: str, call: str, failing: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 with what there is, or with a comment and the time after which to ask again."""
+    api.twins.provider.scripts[:] = [HALF]
+    job_id = api.submit()
+    work(api)
+    retried(api, job_id)
+    api.twins.chunks.rows.clear()  # so that the text comes from the result
+    port, asked = getattr(api.twins, store), Mock()
+    broken = unreachable(getattr(port, call), *failing)
+    monkeypatch.setattr(port, call, lambda *args: (asked(), broken(*args))[1])
+    api.twins.clock.advance(31)  # so that the key is looked up anew
+
+    for last in (None, "1:3"):
+        reply = slice_of(api, job_id, last)
+        assert reply.status == 200, reply.text
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        assert reply.text.startswith("retry: ")
+        assert reply.text.startswith("retry: 3000\n: ") or Events(reply.text)
+    assert asked.called
+
+
+def test_a_fault_of_ours_does_not_end_a_stream_either(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: the client asks again, in three seconds."""
+
+    def broken(*_args: object) -> None:
+        raise ZeroDivisionError
+
+    job_id = api.submit()
+    work(api)
+    monkeypatch.setattr(api.twins.chunks, "read", broken)
+
+    reply = slice_of(api, job_id, "1:5")
+    assert (reply.status, reply.text[:14]) == (200, "retry: 3000\n: ")
+    assert "ZeroDivision" not in reply.text
+    assert api.call("GET", f"/jobs/{job_id}/text").status == 500
+
+
+def test_refusals_stay_refusals(api: Api) -> None:
+    """Who may not read, or asks for what is not there, is told so: repeating would not help."""
+    job_id = api.submit()
+
+    assert api.call("GET", f"/jobs/{job_id}/stream", token=None).status == 401
+    assert api.call("GET", f"/jobs/{job_id}/stream", token="viewer").status == 403
+    assert api.call("GET", f"/jobs/{job_id}/stream", token="stranger").status == 404
+    assert api.call("GET", f"/jobs/{job_id}/stream", last_event_id="nonsense").status == 400
+
+
+def test_lost_text_is_told_once(api: Api) -> None:
+    """The id of `gap` lies behind what is lost, so that the next slice waits for what comes."""
+    api.twins.provider.scripts[:] = [HALF, Script()]
+    job_id = api.submit()
+    work(api)
+    api.twins.chunks.rows.clear()
+    api.twins.results.clear()
+    api.call("POST", f"/jobs/{job_id}/retry")
+    first = events(api, job_id)
+    assert [event["event"] for event in first] == ["connected", "gap"]
+
+    second = slice_of(api, job_id, str(first[-1]["id"]))
+    work(api)
+    third = events(api, job_id, str(first[-1]["id"]))
+
+    assert second.text.startswith("retry: 3000")
+    assert [event["event"] for event in third if event["event"] in ("gap", "reset", "job_completed")] == ["reset", "job_completed"]
+
+
+def ended_in_run_one(api: Api) -> tuple[str, str]:
+    """A failed job and the id of its stream's last event."""
+    api.twins.provider.scripts[:] = [HALF, Script()]
+    job_id = api.submit()
+    work(api)
+    last = str(events(api, job_id)[-1]["id"])
+    assert last == "1:3:end"
+    assert slice_of(api, job_id, last).status == 204
+    return job_id, last
+
+
+def retried(api: Api, job_id: str) -> None:
+    assert api.call("POST", f"/jobs/{job_id}/retry").status == 202
+
+
+def retried_and_run(api: Api, job_id: str) -> None:
+    retried(api, job_id)
+    work(api)
+
+
+def retried_and_cancelled(api: Api, job_id: str) -> None:
+    retried(api, job_id)
+    assert api.call("DELETE", f"/jobs/{job_id}").json["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("happens", "told", "last"),
+    [
+        (retried_and_run, ["reset", "job_completed"], "2:12:end:2"),
+        (retried_and_cancelled, ["job_cancelled"], "1:3:end:2"),
+        (retried, ["connected"], "1:3"),
+    ],
+)
+def test_the_end_of_a_run_is_not_the_end_of_the_next(api: Api, happens: Callable[[Api, str], None], told: list[str], last: str) -> None:
+    """A client that holds the end of one run learns of the other, even if that was cancelled before it began; then 204 again."""
+    job_id, end = ended_in_run_one(api)
+    happens(api, job_id)
+
+    after = events(api, job_id, end)
+
+    states = ("reset", "connected", "job_completed", "job_cancelled")
+    assert [event["event"] for event in after if event["event"] in states] == told
+    assert after[-1]["id"] == last
+    if api.head(job_id).status is Status.QUEUED:
+        assert not Events(slice_of(api, job_id, last).text)
+    else:
+        assert slice_of(api, job_id, last).status == 204
+
+
+@pytest.mark.parametrize("last", ["1:999999999998", "999999999:999999999999", "1:9999999999:v3", "1:999999999998:end"])
+def test_a_position_beyond_every_text_is_taken_for_its_end(api: Api, last: str) -> None:
+    """Ids of a client that invents them: the end is told, nothing fails."""
+    job_id = api.submit()
+    work(api)
+
+    reply = slice_of(api, job_id, last)
+
+    assert reply.status in (200, 204)
+    if reply.status == 200:
+        assert [event["event"] for event in Events(reply.text)][-1] == "job_completed"

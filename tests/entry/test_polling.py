@@ -1,0 +1,183 @@
+"""Polls that are held, ETags, and results of any size, through `app.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from chalicelib.domain import transitions
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.transcript import Chunk
+from tests.kit.http import Api, unreachable
+from tests.kit.provider import Script
+from tests.kit.work import work
+
+
+def claimed(api: Api) -> Job:
+    """A job that a worker is at, with three characters of text."""
+    head = api.head(api.submit())
+    running = transitions.claim(head, 1, "owner", api.twins.clock.now())
+    assert running is not None
+    api.twins.jobs.replace(head, running)
+    write(api, running, 0)
+    return running
+
+
+def write(api: Api, job: Job, start: int) -> None:
+    api.twins.chunks.append(Chunk(job_id=job.id, attempt=1, start=start, text="abc", at=1))
+
+
+def at_second(api: Api, second: float, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something happen while a request is held."""
+    clock, pending, sleep = api.twins.clock, [do], api.twins.clock.sleep
+    moment = clock.now() + second * 1000
+
+    def meanwhile(seconds: float) -> None:
+        sleep(seconds)
+        if pending and clock.now() >= moment:
+            pending.pop()()
+
+    monkeypatch.setattr(clock, "sleep", meanwhile)
+
+
+@pytest.mark.parametrize("suffix", ["/status", "/progress"])
+def test_new_text_is_a_change(api: Api, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ETag says how far the text is: a poll that lags behind is answered at once, one that does not as soon as there is more."""
+    job = claimed(api)
+    tag = api.call("GET", f"/jobs/{job.id}{suffix}").headers["etag"]
+    write(api, job, 3)
+    before = api.twins.clock.now()
+
+    behind = api.call("GET", f"/jobs/{job.id}{suffix}?wait=20", if_none_match=tag)
+    assert (behind.status, api.twins.clock.now()) == (200, before)
+    at_second(api, 7, lambda: write(api, job, 6), monkeypatch)
+    held = api.call("GET", f"/jobs/{job.id}{suffix}?wait=20", if_none_match=behind.headers["etag"])
+
+    assert held.status == 200
+    assert held.headers["etag"] == f'"v{job.version}.9"'
+    assert 7_000 <= api.twins.clock.now() - before < 8_000
+
+
+def test_the_record_changes_with_its_version_only(api: Api) -> None:
+    """Its ETag has no text in it, and one of `/progress` is none of its own."""
+    job = claimed(api)
+    tag = api.call("GET", f"/jobs/{job.id}").headers["etag"]
+    write(api, job, 3)
+
+    assert api.call("GET", f"/jobs/{job.id}", if_none_match=tag).status == 304
+    assert api.call("GET", f"/jobs/{job.id}", if_none_match=f'"v{job.version}.3"').status == 200
+
+
+@pytest.mark.parametrize("route", ["/status?wait=20", "/progress?wait=20", "/text?offset=3&wait=20", "/stream?offset=3"])
+def test_who_waits_is_noted_as_a_reader(api: Api, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the worker keeps the text every second; at most every five seconds, and never past the end of the wait by much."""
+    job = claimed(api)
+    noted: list[int] = []
+    monkeypatch.setattr(api.twins.watchers, "note_reader", lambda job_id, until: noted.append(until))
+    begun = api.twins.clock.now()
+
+    assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
+
+    assert 4 <= len(noted) <= 5
+    assert noted[0] == begun + 10_000
+    assert all(later - earlier >= 5_000 for earlier, later in pairwise(noted))
+
+
+@pytest.mark.parametrize("route", ["/status?wait=20", "/text?offset=3&wait=20"])
+def test_a_reader_who_cannot_be_noted_is_answered_all_the_same(api: Api, route: str) -> None:
+    """The note only makes the log finer, and a slot that cannot be taken or given back only shortens the wait."""
+    job = claimed(api)
+    api.twins.watchers.note_reader = unreachable(api.twins.watchers.note_reader)  # type: ignore[method-assign]
+    api.twins.slots.give_back = unreachable(api.twins.slots.give_back)  # type: ignore[method-assign]
+    assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
+
+    api.twins.slots.take = unreachable(api.twins.slots.take)  # type: ignore[method-assign]
+    assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
+
+
+def test_requests_are_answered_when_they_cannot_be_counted(api: Api) -> None:
+    """The meter guards against haste: when its table does not answer, nobody is turned away."""
+    api.twins.meters.count = unreachable(api.twins.meters.count)  # type: ignore[method-assign]
+
+    reply = api.call("GET", "/me")
+
+    assert reply.status == 200
+    assert reply.headers["ratelimit-policy"] == '"key";q=600;w=60'
+
+
+def test_a_result_ends_where_the_record_says(api: Api) -> None:
+    """A stalled worker wrote on after its job had been ended without it: that is no part of the text, and nothing was parsed from it."""
+    api.twins.provider.scripts[:] = [Script(deltas=['{"a"', ": 1}"])]
+    job_id = api.submit(config={"response_format": "json"})
+    work(api)
+    whole = api.call("GET", f"/jobs/{job_id}/result").json
+    head = api.head(job_id)
+    api.twins.jobs.heads[job_id] = replace(head, status=Status.CANCELLED, length=4, version=head.version + 1)
+
+    cut = api.call("GET", f"/jobs/{job_id}/result").json
+
+    assert (whole["output"], whole["parsed"]) == ('{"a": 1}', {"a": 1})
+    assert (cut["output"], cut["parsed"], cut["length"]) == ('{"a"', None, 4)
+
+
+@pytest.mark.parametrize("letter", ["x", "\x01", "é", "字", "🎉", '"'])
+def test_a_result_too_large_for_one_answer_is_elsewhere(api: Api, letter: str) -> None:
+    """307 to a signed link, or to the text in slices; no answer, as the runtime encodes it, exceeds what Lambda takes."""
+    api.twins.provider.scripts[:] = [Script(deltas=[letter * 100_000] * 60, every=0.001)]
+    job_id = api.submit()
+    work(api)
+
+    in_slices = api.call("GET", f"/jobs/{job_id}/result")
+    api.twins.results.links[job_id, 1] = "https://bucket.example/text?signature=s"
+    by_link = api.call("GET", f"/jobs/{job_id}/result")
+
+    assert (in_slices.status, in_slices.headers["location"]) == (307, "text")
+    assert (by_link.status, by_link.headers["location"]) == (307, "https://bucket.example/text?signature=s")
+    assert (by_link.json["status"], by_link.json["length"]) == ("completed", 6_000_000)
+    offset, done = 0, False
+    while not done:
+        part = api.call("GET", f"/jobs/{job_id}/text?offset={offset}").json
+        offset, done = part["next_offset"], part["done"]
+    assert offset == 6_000_000
+
+
+def test_what_is_just_small_enough_comes_with_the_answer(api: Api) -> None:
+    api.twins.provider.scripts[:] = [Script(deltas=["x" * 100_000] * 40, every=0.001)]
+    job_id = api.submit()
+    work(api)
+
+    reply = api.call("GET", f"/jobs/{job_id}/result")
+
+    assert (reply.status, len(reply.json["output"])) == (200, 4_000_000)
+
+
+def test_a_held_submission_whose_result_is_too_large_is_accepted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """202 as usual: a redirection of a POST would post again."""
+    api.twins.provider.scripts[:] = [Script(deltas=["x" * 100_000] * 60, every=0.001)]
+    at_second(api, 0, lambda: work(api), monkeypatch)
+
+    reply: Any = api.call("POST", "/jobs", {"prompt": "x", "async": False})
+
+    assert (reply.status, reply.json["status"]) == (202, "queued")
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 3000, "job_1", "job_" + "0" * 25 + "U", "job_" + "0" * 27, "%00", "job_" + "é" * 26])
+def test_what_is_no_id_is_not_looked_for(api: Api, name: str) -> None:
+    """404 like any job that is not there, without a read of the table."""
+    api.twins.jobs.get = unreachable(api.twins.jobs.get)  # type: ignore[method-assign]
+
+    for method, suffix in (("GET", ""), ("GET", "/status"), ("GET", "/text"), ("GET", "/stream"), ("DELETE", ""), ("POST", "/retry")):
+        reply = api.call(method, f"/jobs/{name}{suffix}")
+        assert (reply.status, reply.json["error"]["code"]) == (404, "job_not_found"), (method, suffix)
+
+
+@pytest.mark.parametrize("query", ["offset=9999999999", "attempt=1000000001", "offset=99999999999999"])
+def test_offsets_end_where_texts_do(api: Api, query: str) -> None:
+    job_id = api.submit()
+
+    assert api.call("GET", f"/jobs/{job_id}/text?{query}").status == 400
+    assert api.call("GET", f"/jobs/{job_id}/text?offset=9999999998").status == 200

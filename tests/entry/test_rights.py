@@ -1,0 +1,144 @@
+"""What a key, a ticket or an open socket may do follows the key as it is now."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib import wiring
+from chalicelib.domain.identity import Key, Role
+from chalicelib.usecases.authenticate import secret_hash
+from chalicelib.usecases.watch_job import announce
+from tests.kit.http import Api
+from tests.kit.sockets import Socket
+from tests.kit.work import work
+
+
+@pytest.fixture(autouse=True)
+def _region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+def key_of_all_tenants(api: Api) -> str:
+    key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
+    api.twins.accounts.put_key(key)
+    return "all"
+
+
+def test_a_ticket_has_the_rights_that_its_key_has_now(api: Api) -> None:
+    """Made by an operator who is a user by now, it shows that user's jobs only; of a viewer, none."""
+    alices = api.submit("user")
+    ticket = api.call("POST", "/stream-tickets", {}, "operator").json["ticket"]
+    url = f"/jobs/{alices}/stream?ticket={ticket}"
+    assert api.call("GET", url, token=None).status == 200
+
+    api.change_key("operator", role=Role.USER)
+    assert api.call("GET", url, token=None).status == 404
+    api.change_key("operator", role=Role.VIEWER)
+    assert api.call("GET", url, token=None).status == 403
+
+
+def test_a_ticket_gains_nothing_when_its_key_does(api: Api) -> None:
+    """It stays limited to what it names, and to reading."""
+    named, other = api.submit("user"), api.submit("user")
+    ticket = api.call("POST", "/stream-tickets", {"jobs": [named]}).json["ticket"]
+    api.change_key("user", role=Role.ADMIN)
+
+    assert api.call("GET", f"/jobs/{named}/stream?ticket={ticket}", token=None).status == 200
+    assert api.call("GET", f"/jobs/{other}/stream?ticket={ticket}", token=None).status == 404
+
+
+def test_an_open_socket_has_the_rights_that_its_key_has_now(api: Api) -> None:
+    """A lowered role holds for what is asked on it from then on, and for ends that are announced."""
+    socket = Socket(api)
+    assert socket.connect("operator") == 200
+    seen, later = api.submit("user"), api.submit("user")
+    assert socket.send({"action": "subscribe", "job_id": seen})[0]["event"] == "connected"
+    api.change_key("operator", role=Role.VIEWER)
+
+    [frame] = socket.send({"action": "subscribe", "job_id": later})
+    assert (frame["event"], frame["code"]) == ("error", "forbidden")
+    [frame] = socket.send({"action": "cancel", "job_id": seen})
+    assert frame["code"] == "forbidden"
+    api.call("DELETE", f"/jobs/{seen}")
+    assert announce(wiring.gallery(), api.head(seen)) == 0
+
+
+def test_a_socket_opened_by_a_ticket_stays_as_narrow(api: Api) -> None:
+    named, other = api.submit("user"), api.submit("user")
+    socket = Socket(api)
+    socket.connect(ticket=api.call("POST", "/stream-tickets", {"jobs": [named]}).json["ticket"])
+    api.change_key("user", role=Role.ADMIN)
+
+    assert socket.send({"action": "subscribe", "job_id": named})[0]["event"] == "connected"
+    assert socket.send({"action": "subscribe", "job_id": other})[0]["code"] == "job_not_found"
+    assert socket.send({"action": "cancel", "job_id": named})[0]["code"] == "forbidden"
+
+
+def test_a_ticket_for_nothing_is_not_one_for_everything(api: Api) -> None:
+    """An empty list is refused, and so is a ticket for all that a key of all tenants may read."""
+    token = key_of_all_tenants(api)
+    job_id = api.submit()
+
+    empty = api.call("POST", "/stream-tickets", {"jobs": []})
+    everything = api.call("POST", "/stream-tickets", {}, token)
+
+    assert (empty.status, everything.status) == (400, 400)
+    assert everything.json["error"]["details"][0]["path"] == "jobs"
+    assert api.call("POST", "/stream-tickets", {"jobs": [job_id]}, token).status == 201
+    assert api.call("POST", "/stream-tickets", {"jobs": None}).status == 201
+
+
+@pytest.mark.parametrize("name", ["job_1", "x" * 64, ""])
+def test_a_ticket_names_jobs(api: Api, name: str) -> None:
+    assert api.call("POST", "/stream-tickets", {"jobs": [name]}).status == 404
+
+
+def test_a_key_lists_its_own_tenant(api: Api) -> None:
+    """`tenant` is for keys of all tenants; another one's is refused rather than answered with one's own jobs."""
+    token = key_of_all_tenants(api)
+    job_id = api.submit()
+
+    own = api.call("GET", "/jobs?tenant=acme", token="operator")
+    refused = api.call("GET", "/jobs?tenant=other", token="operator")
+    across = api.call("GET", "/jobs?tenant=acme", token=token)
+
+    assert [row["job_id"] for row in own.json["data"]] == [job_id]
+    assert (refused.status, refused.json["error"]["code"]) == (403, "forbidden")
+    assert [row["job_id"] for row in across.json["data"]] == [job_id]
+    assert api.call("GET", "/jobs", token=token).json["data"] == []
+
+
+@pytest.mark.parametrize("message", [{"job_id": "job_" + "0" * 25}, {"job_id": "job_" + "I" * 26}])
+def test_a_socket_asks_for_jobs(api: Api, message: dict[str, str]) -> None:
+    socket = Socket(api)
+    socket.connect("user")
+
+    for action in ("subscribe", "unsubscribe", "cancel"):
+        [frame] = socket.send({"action": action, **message})
+        assert frame["code"] == "job_not_found"
+
+
+def test_an_error_fits_into_a_frame(api: Api) -> None:
+    """However much is wrong with a message, the answer keeps below 32 KB."""
+    socket = Socket(api)
+    socket.connect("user")
+    sizes: list[int] = []
+    post = api.twins.sockets.post
+    api.twins.sockets.post = lambda *call: (sizes.append(len(call[2])), post(*call))  # type: ignore[method-assign,return-value,func-returns-value]
+
+    [frame] = socket.send({"action": "ping", **{f"\x01{number:05}" * 14: 1 for number in range(1000)}})
+
+    assert frame["code"] == "invalid_request"
+    assert max(sizes) < 32_000
+
+
+def test_the_worker_tells_nobody_in_vain(api: Api) -> None:
+    """A socket whose key is as it was is told everything."""
+    socket = Socket(api)
+    socket.connect("operator")
+    job_id = api.submit("user")
+    socket.send({"action": "subscribe", "job_id": job_id})
+
+    work(api)
+
+    assert socket.assembled.text == "Hello, world"

@@ -1,0 +1,27 @@
+"""The ids of an event stream's events."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.watching import LAST_OFFSET
+from chalicelib.usecases.read_events import Position
+
+ATTEMPTS, OFFSETS, RUNS = st.integers(0, 10**9 - 1), st.integers(0, LAST_OFFSET), st.integers(1, 10**9 - 1)
+
+
+@given(
+    position=st.builds(Position, ATTEMPTS, OFFSETS)
+    | st.builds(Position, ATTEMPTS, OFFSETS, version=RUNS)
+    | st.builds(Position, ATTEMPTS, OFFSETS, ended=RUNS)
+)
+def test_there_and_back(position: Position) -> None:
+    """An id is read as what was said."""
+    assert Position.parse(str(position)) == position
+
+
+def test_how_ids_look() -> None:
+    """Promises to clients: what comes first never changes its meaning."""
+    assert [str(Position(2, 500)), str(Position(2, 500, 7))] == ["2:500", "2:500:v7"]
+    assert [str(Position(2, 500, ended=run)) for run in (1, 2)] == ["2:500:end", "2:500:end:2"]
