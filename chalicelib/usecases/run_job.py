@@ -107,9 +107,16 @@ class JobRun:
         return ended
 
     async def _keep(self, verdict: Verdict, log: asyncio.Task[None]) -> None:
-        """Have all of the text and the result acknowledged before the head may say that it ended [8]; sockets get the text meanwhile."""
-        put = patiently(self._engine, self._engine.results.put, verdict.result, self.attempt.job.tenant)
-        await all_of(log, put, self.audience.drain())
+        """Have all of the text, then the result acknowledged before the head may say that it ended [8]; sockets get the text meanwhile.
+
+        In this order, because the sweep ends by its result a job whose worker died here: its log is whole by then.
+        """
+
+        async def keep() -> None:
+            await log
+            await patiently(self._engine, self._engine.results.put, verdict.result, self.attempt.job.tenant)
+
+        await all_of(keep(), self.audience.drain())
 
     async def _end(self, verdict: Verdict) -> None:
         """The write that says how it ended; then whoever watches, and the wake-up of another attempt [9]."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from chalicelib.domain import transitions
-from chalicelib.domain.errors import ChunkConflict
+from chalicelib.domain.errors import ChunkConflict, JobTypeNotFound
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
-from chalicelib.domain.job import Job, Ms, Nano, Status, Usage
+from chalicelib.domain.job import Job, Ms, Status, Usage
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.result import Result
 from chalicelib.domain.transcript import join
@@ -124,10 +124,14 @@ def _resend(broom: Broom, job: Job, now: Ms) -> str:
 
 def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
     """Finish what a dead worker had as good as finished, or have the job run again."""
-    if job.status is not Status.PROCESSING or transitions.lease_of(job) != lease_id:
+    if transitions.lease_of(job) != lease_id:
         return "nothing"
     kept = broom.results.get(job.id, job.attempt)
     now = broom.clock.now()
+    if job.status is not Status.PROCESSING:
+        if kept is None:  # taken back by a run that died before it had noted the loss
+            _note(broom, job, _loss(broom, job, _kept_text(broom, job)[: job.length or 0], now))
+        return "nothing"
     if kept is not None and kept.status in (Status.COMPLETED, Status.INCOMPLETE):
         outcome = Outcome(
             status=Status(kept.status),
@@ -140,28 +144,33 @@ def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
         generation, owner = job.generation, job.owner or ""
         return _change(broom, job, lambda seen: transitions.finish(seen, generation, owner, outcome, now), "finished")
     text = _kept_text(broom, job)
-    cost = _note_loss(broom, job, text, now) if kept is None else kept.cost
-    length = len(text)
+    lost = kept or _loss(broom, job, text, now)
+    cost, length = lost.cost if lost else None, len(text)
     taken = advance(
         broom.jobs, job, lambda seen: transitions.take_back(seen, lease_id, length, cost, now) if seen.attempt == job.attempt else None
     )
     if taken is None:
         return "nothing"
+    if kept is None:
+        _note(broom, job, lost)
     if taken.status is Status.QUEUED:
         broom.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
     broom.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
     return f"taken back: {taken.status.value}"
 
 
-def _note_loss(broom: Broom, job: Job, text: str, now: Ms) -> Nano | None:
-    """The row of a killed attempt in the ledger: what it must have used at least, marked as an estimate. Answers its cost."""
+def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
+    """A killed attempt, for the ledger: what it must have used at least, marked as an estimate."""
     body = broom.bodies.get(job.id)
+    try:
+        kind = broom.job_type(job.type)
+    except JobTypeNotFound:  # taken away since: whoever claims the job next says so
+        return None
     if body is None:
         return None
-    given = tokens(body.prompt) + tokens(instructions(body.config, broom.job_type(job.type))) + REQUEST_TOKENS
+    given = tokens(body.prompt) + tokens(instructions(body.config, kind)) + REQUEST_TOKENS
     usage = Usage(input=given, output=tokens(text), estimated=True)
-    cost = cost_of(broom.prices, job.model, usage)
-    lost = Result(
+    return Result(
         job_id=job.id,
         attempt=job.attempt,
         text=text,
@@ -169,13 +178,17 @@ def _note_loss(broom: Broom, job: Job, text: str, now: Ms) -> Nano | None:
         finish_reason="worker_lost",
         model=job.model,
         usage=usage,
-        cost=cost,
+        cost=cost_of(broom.prices, job.model, usage),
         finished_at=now,
         error_code="worker_lost",
         ttl=now // 1000 + transitions.KEEP_COMPLETED_DAYS * 86_400,
     )
-    broom.results.put(lost, job.tenant)
-    return cost
+
+
+def _note(broom: Broom, job: Job, lost: Result | None) -> None:
+    """Only once the job is disowned: its worker may still wake, and finish it with the row that it wrote itself."""
+    if lost is not None and broom.results.get(lost.job_id, lost.attempt) is None:
+        broom.results.put(lost, job.tenant)
 
 
 def _change(broom: Broom, job: Job, change: Callable[[Job], Job | None], name: str) -> str:
