@@ -200,7 +200,7 @@ def engine() -> Engine:
             provider=have.provider,
             prices=have.prices,
             job_type=job_types.get,
-            is_welcome=lambda key_hash: have.key_ring.caller(key_hash) is not None,
+            is_welcome=have.key_ring.may_read,
             new_id=have.new_id,
             random=random.random,
             frames_per_second=settings().frames_per_second,

@@ -98,7 +98,8 @@ class Audience:
                     await engine.offload_posts(engine.sockets.close, watcher.endpoint, connection_id)
 
     async def _welcome(self, key_hashes: set[str]) -> set[str]:
-        return {key_hash for key_hash in key_hashes if await self._engine.offload(self._engine.is_welcome, key_hash)}
+        engine, job = self._engine, self._attempt.job
+        return {key_hash for key_hash in key_hashes if await engine.offload(engine.is_welcome, key_hash, job)}
 
     def _follow(self, watcher: Watcher) -> None:
         follower = Follower(self._engine, self._attempt, watcher, self._pace)

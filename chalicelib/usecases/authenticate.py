@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from chalicelib.domain.errors import Unauthenticated
 from chalicelib.domain.identity import Caller, Key
-from chalicelib.domain.job import Ms
+from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.watching import Ticket
 from chalicelib.ports import Accounts, Clock, Tickets
 
@@ -43,6 +43,11 @@ class KeyRing:
                 return None
             self._kept[key_hash] = (key, now + KEPT_MS)
         return Caller.of_key(key) if key.is_valid(now) else None
+
+    def may_read(self, key_hash: str, job: Job) -> bool:
+        """Whether the key, as it is now, may read the content of a job that it watches."""
+        caller = self.caller(key_hash)
+        return caller is not None and caller.may_read_content(job)
 
 
 def by_bearer(ring: KeyRing, authorization: str | None) -> Caller:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from chalicelib.domain.job import Job
 from chalicelib.domain.job_type import JobType
 from chalicelib.ports import (
     Bodies,
@@ -31,7 +32,7 @@ class Log(Protocol):
 class Engine:
     """`offload_posts` is for sockets, which may be slow and many, so that they never keep the stores waiting.
 
-    `is_welcome` says of a key's hash whether it is still valid. `new_id` gives ids that sort by time, `random` numbers in [0, 1).
+    `is_welcome` says whether the key of this hash may still read the job's content. `new_id` gives ids that sort by time, `random` numbers in [0, 1).
     """
 
     clock: Clock
@@ -49,7 +50,7 @@ class Engine:
     provider: Provider
     prices: Prices
     job_type: Callable[[str], JobType]
-    is_welcome: Callable[[str], bool]
+    is_welcome: Callable[[str, Job], bool]
     new_id: Callable[[], str]
     random: Callable[[], float]
     frames_per_second: float = 4.0

@@ -152,7 +152,7 @@ def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
         stores.chunks.last(given.id, 1)
         stores.watchers.controls([given.id, new_id()])
 
-    assert calls == {"PutItem": 2, "TransactWriteItems": 1, "BatchGetItem": 2, "Query": 2}
+    assert calls == {"PutItem": 1, "UpdateItem": 1, "TransactWriteItems": 1, "BatchGetItem": 2, "Query": 2}
 
 
 def test_late_updates_leave_no_ghost(dynamo_stores: DynamoStores) -> None:
@@ -236,8 +236,8 @@ def test_another_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CALLS: list[tuple[str, Callable[[DynamoStores], object]]] = [
     ("GetItem", lambda stores: stores.jobs.get("x")),
-    ("PutItem", lambda stores: stores.jobs.replace(job(), job())),
-    ("UpdateItem", lambda stores: stores.meters.count("x", 1, 1)),
+    ("PutItem", lambda stores: stores.jobs.create(job())),
+    ("UpdateItem", lambda stores: stores.jobs.replace(given := job(), replace(given, version=2))),
     ("DeleteItem", lambda stores: stores.connections.close("x")),
     ("Query", lambda stores: stores.chunks.read("x", 1)),
     ("BatchGetItem", lambda stores: stores.jobs.get_many(["x"])),

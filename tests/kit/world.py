@@ -53,7 +53,7 @@ class World:
                 "log": self._log,
                 "provider": self.provider,
                 "job_type": job_types.get,
-                "is_welcome": lambda _hash: True,
+                "is_welcome": lambda _hash, _job: True,
                 "new_id": self.new_id,
                 "random": lambda: 0.5,
                 **changes,

@@ -370,7 +370,7 @@ def test_a_socket_that_is_gone_costs_only_itself() -> None:
 def test_a_socket_whose_key_is_revoked_is_closed() -> None:
     """Within a minute it is told no more; the others do not notice."""
     revoked: list[str] = []
-    world = World(LONG, is_welcome=lambda key_hash: not revoked)
+    world = World(LONG, is_welcome=lambda _hash, _job: not revoked)
     job = world.submit()
     world.watch(job)
 

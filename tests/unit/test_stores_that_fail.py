@@ -180,7 +180,7 @@ def test_one_who_comes_during_the_farewell_outlives_nothing() -> None:
 
 def test_a_revoked_key_gets_nothing_of_a_short_job() -> None:
     """A standing subscription is looked at before its first frame."""
-    world = World(is_welcome=lambda _hash: False)
+    world = World(is_welcome=lambda _hash, _job: False)
     job = world.submit()
     world.watch(job)
 
@@ -193,7 +193,7 @@ def test_a_revoked_key_gets_nothing_of_a_short_job() -> None:
 def test_keys_that_cannot_be_looked_up_for_a_minute_are_turned_away() -> None:
     """In doubt nobody is told any more; the job itself does not notice."""
     asked: list[float] = []
-    world = World(Script(deltas=["x "] * 1000, every=0.1), is_welcome=lambda _hash: lookup())
+    world = World(Script(deltas=["x "] * 1000, every=0.1), is_welcome=lambda _hash, _job: lookup())
 
     def lookup() -> bool:
         asked.append(world.loop.moment)
