@@ -76,6 +76,11 @@ def state(job: Job, now: Ms) -> Frame | None:
     return None
 
 
+def closing(now: Ms) -> Frame:
+    """AWS will close this socket soon, as it does after two hours: connect again and subscribe from the offset."""
+    return {"event": "closing", "at": rfc3339(now)}
+
+
 def error(code: str, message: str, now: Ms, **more: Any) -> Frame:
     """This stream cannot go on, or this message could not be understood."""
     return {"event": "error", "code": code, "message": message, "at": rfc3339(now), **more}

@@ -10,6 +10,8 @@ from chalicelib.domain.job import Ms
 SUBSCRIPTIONS_PER_CONNECTION = 50
 LAST_OFFSET = 9_999_999_998  # in code points: where chunks end has ten digits, and they end beyond an offset
 CONNECTION_LASTS_MS = 2 * 3600 * 1000  # AWS closes every WebSocket after two hours
+GRACE_MS = 300_000  # how long rows of a connection outlive it
+CLOSING_MS = 300_000  # how long before its end a connection is told of it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,11 @@ class Watcher:
     offset: int
     since: str
     expires_at: Ms
+
+    @property
+    def closing_at(self) -> Ms:
+        """When the client is to be told that its socket will be closed."""
+        return self.expires_at - GRACE_MS - CLOSING_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

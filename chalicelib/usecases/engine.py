@@ -32,7 +32,8 @@ class Log(Protocol):
 class Engine:
     """`offload_posts` is for sockets, which may be slow and many, so that they never keep the stores waiting.
 
-    `is_welcome` says whether the key of this hash may still read the job's content. `new_id` gives ids that sort by time, `random` numbers in [0, 1).
+    `is_welcome` says whether the key of this hash may still read the job's content. `new_id` gives ids that sort by time, `random`
+    numbers in [0, 1).
     """
 
     clock: Clock

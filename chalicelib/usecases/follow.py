@@ -27,6 +27,7 @@ class Follower:
         self.watcher = watcher
         self.offset = watcher.offset if watcher.attempt == attempt.number else 0
         self.gone = False
+        self._warned = False
         self.told = False
         self._starts_over = attempt.number > 1 and watcher.attempt < attempt.number
         self._engine, self._attempt, self._pace = engine, attempt, pace
@@ -52,6 +53,7 @@ class Follower:
                 self.told = attempt.final is None or await self._post(attempt.final)
                 if self.told:
                     return
+            await self._warn()
             pause = self._pace.pause((clock.now() - began) / 1000)
             if not attempt.complete:
                 await attempt.pause(pause or 1.0)
@@ -59,6 +61,12 @@ class Follower:
     def _has_news(self) -> bool:
         text = self._pace.steady is not None or self._attempt.complete
         return self._attempt.over or (text and not self.drained) or len(self._attempt.events) > self._events
+
+    async def _warn(self) -> None:
+        """Tell the client once, in good time, that AWS will close its socket."""
+        now = self._engine.clock.now()
+        if not self._warned and now >= self.watcher.closing_at:
+            self._warned = await self._post(frames.closing(now))
 
     async def _send_text(self) -> bool:
         """Post what there is now beyond the acknowledged offset; what comes meanwhile is the next frame's. False: not all was posted."""

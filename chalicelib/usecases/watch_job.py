@@ -10,7 +10,7 @@ from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, InvalidRequ
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.text import MAX_FRAME_POINTS, pieces
-from chalicelib.domain.watching import CONNECTION_LASTS_MS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Watcher
+from chalicelib.domain.watching import CONNECTION_LASTS_MS, GRACE_MS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Watcher
 from chalicelib.ports import Chunks, Clock, Connections, Jobs, Results, Sockets, Watchers
 from chalicelib.usecases.read_text import read_text
 
@@ -34,7 +34,7 @@ def open_connection(gallery: Gallery, connection_id: str, endpoint: str, caller:
     """Remember a WebSocket and whom it speaks for."""
     now = gallery.clock.now()
     gallery.connections.open(
-        Connection(id=connection_id, endpoint=endpoint, caller=caller, connected_at=now, expires_at=now + CONNECTION_LASTS_MS + 300_000)
+        Connection(id=connection_id, endpoint=endpoint, caller=caller, connected_at=now, expires_at=now + CONNECTION_LASTS_MS + GRACE_MS)
     )
 
 

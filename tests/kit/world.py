@@ -114,7 +114,7 @@ class World:
     def wake(self, job: Job, generation: int | None = None) -> Received:
         return Received(WakeUp(job.id, generation or job.generation).to_json(), f"r{self.new_id()}")
 
-    def watch(self, job: Job, connection: str = "c1", attempt: int = 0, offset: int = 0) -> None:
+    def watch(self, job: Job, connection: str = "c1", attempt: int = 0, offset: int = 0, expires_in: float = 7_200.0) -> None:
         watcher = Watcher(
             job_id=job.id,
             connection_id=connection,
@@ -123,7 +123,7 @@ class World:
             attempt=attempt,
             offset=offset,
             since=self.new_id(),
-            expires_at=self.clock.now() + 7_200_000,
+            expires_at=self.clock.now() + round(expires_in * 1000),
         )
         self.memory.watchers.add(watcher)
 

@@ -103,6 +103,33 @@ def test_frames_are_few_and_chunks_fewer() -> None:
     assert world.assembled().done
 
 
+@pytest.mark.parametrize(("mode", "least", "most"), [("realtime", 60, 110), ("batched", 15, 25), ("none", 1, 2)])
+def test_a_streaming_mode_is_a_pace(mode: str, least: int, most: int) -> None:
+    """`realtime` about ten frames a second and then four, `batched` one, `none` only the whole text at the end; all end with the result."""
+    world = World(LONG)
+    job = world.submit(config={"streaming_mode": mode})
+    world.watch(job)
+
+    world.deliver()
+
+    assert least <= len(world.frames("c1", "tokens")) <= most
+    assert world.assembled().text == world.log_text(job)
+    assert world.assembled().done
+
+
+def test_a_socket_is_told_in_good_time_that_it_will_be_closed() -> None:
+    """AWS closes every socket after two hours: once, five minutes before, so that the client connects anew from its offset."""
+    world = World(LONG)
+    job = world.submit()
+    world.watch(job, "old", expires_in=605.0)
+    world.watch(job, "new")
+
+    world.deliver()
+
+    assert len(world.frames("old", "closing")) == 1
+    assert not world.frames("new", "closing")
+
+
 def test_a_late_wake_up_is_dropped() -> None:
     """A message of another generation, or of a job that has ended, changes nothing and is acknowledged."""
     world = World()
