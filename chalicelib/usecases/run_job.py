@@ -48,8 +48,10 @@ class JobRun:
             self._engine.log("fenced while logging", job_id=self.attempt.job.id, attempt=self.attempt.number)
         finally:
             log.cancel()
-            await asyncio.gather(log, ahead, return_exceptions=True)
-            await self.audience.dismiss()
+            try:
+                await asyncio.gather(log, ahead, return_exceptions=True)
+            finally:  # the lease may be found fenced at this very moment
+                await self.audience.dismiss()
 
     def _work_out_ahead(self) -> int:
         """What takes a while and is needed only later, off the event loop."""
