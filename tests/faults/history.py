@@ -1,0 +1,96 @@
+"""What happened in a run that the stores do not remember, and what is wrong with it the moment it happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from chalicelib.domain.job import Job, Status, Usage
+from chalicelib.domain.result import Result
+
+LEGAL: frozenset[tuple[Status, Status]] = frozenset(
+    {
+        (Status(before), Status(after))
+        for before, afters in {
+            "queued": ("processing", "cancelled", "expired", "queued"),
+            "processing": ("completed", "incomplete", "failed", "cancelled", "retrying", "queued", "processing"),
+            "retrying": ("processing", "cancelled", "failed", "queued", "retrying"),
+            "incomplete": ("queued",),
+            "failed": ("queued",),
+            "cancelled": ("queued",),
+            "expired": ("queued",),
+        }.items()
+        for after in afters
+    }
+)  # docs/states.md, and the looks that leave a job where it is
+
+
+@dataclass(eq=False)
+class Answered:
+    """One response of the provider: what it sent, and what it charged if its final event was read."""
+
+    job_id: str
+    attempt: int
+    number: int
+    sent: str = ""
+    charged: Usage | None = None
+    closed: bool = False
+
+
+@dataclass(eq=False)
+class History:
+    """Every head that was ever written, every request to the provider, every result. `problems` are rules that were broken."""
+
+    heads: dict[str, list[Job]] = field(default_factory=dict)
+    answers: list[Answered] = field(default_factory=list)
+    results: dict[tuple[str, int], list[Result]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def made(self, job: Job) -> None:
+        if job.id in self.heads:
+            self.problems.append(f"{job.id} was made twice")
+        self.heads.setdefault(job.id, []).append(job)
+
+    def wrote(self, before: Job, after: Job) -> None:
+        """A swap that took effect."""
+        self.heads[before.id].append(after)
+        name = f"{before.id[-3:]} {before.status}->{after.status}"
+        legal = (before.status, after.status) in LEGAL
+        self._expect(legal, f"{name} is no arrow of docs/states.md")
+        self._expect(after.version == before.version + 1, f"{name}: the version went from {before.version} to {after.version}")
+        self._expect(after.generation >= before.generation, f"{name}: the generation shrank")
+        self._expect(after.attempt >= before.attempt, f"{name}: the attempt shrank")
+        self._expect(after.attempt <= before.attempt + 1, f"{name}: an attempt number was left out")
+        self._expect((after.due_at is None) == after.status.is_terminal, f"{name}: due_at is {after.due_at}")
+        if before.status.is_terminal or (after.status in (Status.RETRYING, Status.QUEUED) and before.status is Status.PROCESSING):
+            self._expect(after.generation > before.generation, f"{name}: queued anew under the same generation")
+        if before.cancel_requested and before.run == after.run:
+            self._expect(after.status is not Status.COMPLETED, f"{name}: completed over a cancel flag")
+
+    def asked(self, job_id: str, attempt: int) -> Answered:
+        self._expect(self.answer_of(job_id, attempt) is None, f"{job_id[-3:]} asked the provider twice for attempt {attempt}")
+        answer = Answered(job_id, attempt, len(self.answers) + 1)
+        self.answers.append(answer)
+        return answer
+
+    def answer_of(self, job_id: str, attempt: int) -> Answered | None:
+        return next((one for one in self.answers if (one.job_id, one.attempt) == (job_id, attempt)), None)
+
+    def taken_back(self, job_id: str) -> set[int]:
+        """The attempts that the sweep took from a worker, dead or not."""
+        heads = self.heads[job_id]
+        swaps = [(before, after) for before, after in pairwise(heads) if before.status is Status.PROCESSING]
+        return {before.attempt for before, after in swaps if after.generation > before.generation and after.status is not Status.RETRYING}
+
+    def kept(self, result: Result) -> None:
+        self.results.setdefault((result.job_id, result.attempt), []).append(result)
+
+    def shown(self, job_id: str, attempt: int, text: str) -> None:
+        """What a watcher holds after a frame: always the beginning of one answer."""
+        answer = self.answer_of(job_id, attempt)
+        sent = answer.sent if answer else ""
+        self._expect(sent.startswith(text), f"a watcher of {job_id[-3:]} a{attempt} holds {text!r}, the provider sent {sent!r}")
+
+    def _expect(self, fine: bool, problem: str) -> None:
+        if not fine:
+            self.problems.append(problem)

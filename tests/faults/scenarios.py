@@ -1,0 +1,85 @@
+"""The stories that are told with every single fault: each is what people do, and what has to come of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
+from chalicelib.domain.job import Status
+from tests.faults.cloud import Cloud
+from tests.faults.steps import end
+from tests.faults.twins import Says
+
+Story = Callable[[Cloud], Coroutine[Any, Any, None]]
+
+
+async def plain(cloud: Cloud) -> None:
+    """Submitted, claimed, streamed, kept, shown, ended."""
+    await cloud.watch(await cloud.submit("plain", Says(pieces=4, every=2.2)))
+
+
+async def failing_first(cloud: Cloud) -> None:
+    """The first answer is cut, the second is whole."""
+    await cloud.watch(await cloud.submit("failing", Says(pieces=2, error=StreamCut()), Says(pieces=3)))
+
+
+async def cancelled(cloud: Cloud) -> None:
+    """Cancelled while it runs."""
+    job = await cloud.submit("cancelled", Says(pieces=12, every=0.5))
+    await cloud.watch(job)
+    await cloud.until(lambda: cloud.head(job).attempt > 0, 300)
+    await asyncio.sleep(2.3)
+    await cloud.cancel(job)
+
+
+async def retried(cloud: Cloud) -> None:
+    """Fails for good, and is started again by its owner."""
+    job = await cloud.submit("retried", Says(pieces=2, error=ProviderQuotaExhausted()), Says(pieces=3))
+    await cloud.watch(job)
+    await cloud.until(lambda: cloud.head(job).status.is_terminal)
+    if cloud.head(job).status is Status.FAILED:
+        await cloud.retry(job)
+
+
+async def dead_worker(cloud: Cloud) -> None:
+    """The first worker dies in mid-stream; the sweep has the job run again."""
+    job = await cloud.submit("dead", Says(pieces=8, every=0.6), Says(pieces=2))
+    await cloud.watch(job)
+    await cloud.until(lambda: len(cloud.real.chunks.rows) > 1, 300)
+    for worker in cloud.workers:
+        end(worker)
+
+
+async def two_jobs(cloud: Cloud) -> None:
+    """Two jobs in one batch, one of which is tried twice."""
+    jobs = [await cloud.submit("first", Says(pieces=3)), await cloud.submit("second", Says(pieces=1, error=StreamCut()), Says(pieces=2))]
+    for job in jobs:
+        await cloud.watch(job)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`ends` are the statuses that may come of it, whatever one thing goes wrong."""
+
+    story: Story
+    ends: tuple[Status, ...] = (Status.COMPLETED,)
+
+    @property
+    def name(self) -> str:
+        return self.story.__name__
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(plain),
+        Scenario(failing_first),
+        Scenario(cancelled, (Status.CANCELLED, Status.COMPLETED)),
+        Scenario(retried),
+        Scenario(dead_worker),
+        Scenario(two_jobs),
+    )
+}

@@ -1,0 +1,54 @@
+"""Whatever one thing goes wrong, at whichever call: the promise holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib.domain.job import Job
+from tests.faults.cloud import Cloud
+from tests.faults.report import report, told
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.steps import Fault, Kind
+
+WITHIN = 300_000  # ms: a lease, a sweep, and a look at what waits for its wake-up
+NOTICED = ("cancelled",)  # where a few milliseconds more decide how much text there is
+
+
+def _look(cloud: Cloud) -> list[tuple[object, ...]]:
+    """What came of the jobs and of the provider, times apart."""
+    heads = cloud.real.jobs.heads.values()
+    ends = [(job.status, job.generation, job.attempt, job.run, job.tries, job.crashes, job.length, job.cost, job.error) for job in heads]
+    return [*ends, tuple(answer.sent for answer in cloud.history.answers)]
+
+
+def _late(cloud: Cloud) -> list[str]:
+    return [f"{job.id} took too long" for job in cloud.real.jobs.heads.values() if _took(job) > WITHIN]
+
+
+def _took(job: Job) -> int:
+    return (job.finished_at or 0) - job.queued_at
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_nothing_goes_wrong_where_nothing_goes_wrong(name: str) -> None:
+    """Each story ends as it should, and quickly."""
+    cloud, problems = told(SCENARIOS[name])
+
+    assert not problems, report(name, "no fault", cloud, problems)
+    assert len(cloud.steps.trace) > 40
+
+
+@pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_call(name: str, kind: Kind) -> None:
+    """At each call of a port and each event of the provider in turn. What the SDK repeats is not noticed at all."""
+    scenario = SCENARIOS[name]
+    undisturbed = told(scenario)[0]
+    expected = _look(undisturbed)
+
+    for number in range(1, len(undisturbed.steps.trace) + 1):
+        cloud, problems = told(scenario, [Fault(number, kind)])
+        problems += _late(cloud)
+        if kind is Kind.REPEATED and name not in NOTICED and _look(cloud) != expected:
+            problems.append(f"it came to {_look(cloud)} and not to {expected}")
+        assert not problems, report(name, f"step {number}: {kind.value}", cloud, problems)

@@ -1,0 +1,45 @@
+"""A worker that stands still for longer than its lease, and wakes when others have its job: every place to stop, every moment to wake."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib.domain.job import Status
+from tests.faults.cloud import Cloud
+from tests.faults.report import problems_of, report
+from tests.faults.scenarios import Scenario
+from tests.faults.steps import Step
+from tests.faults.zombie import KNOWN, NEVER, STORIES, Zombie, frozen_story
+
+WRITES = ("jobs.replace", "results.put", "chunks.append", "leases.open")  # where it matters whether the effect is there
+
+
+def _run(name: str, zombie: Zombie) -> tuple[Cloud, list[str]]:
+    cloud = Cloud(director=zombie)
+    problems = problems_of(cloud, Scenario(frozen_story(name, zombie), (Status.COMPLETED, Status.CANCELLED)))
+    return cloud, [problem for problem in problems if KNOWN not in problem]
+
+
+def _own_steps(name: str) -> list[Step]:
+    """What the first worker does when nothing stops it."""
+    zombie = Zombie(NEVER, NEVER)
+    cloud, problems = _run(name, zombie)
+    assert not problems, report(name, "nobody stops", cloud, problems)
+    return [step for step in cloud.steps.trace if step.actor is zombie.actor]
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_zombie_at_every_call_and_its_successor_at_every_step(name: str) -> None:
+    """One end, one text for each attempt, and watchers that are told neither twice nor wrongly."""
+    runs = 0
+    for stops, step in enumerate(_own_steps(name), 1):
+        for after in (False, True) if step.name in WRITES else (False,):
+            last = Zombie(stops, NEVER, after=after)
+            _run(name, last)
+            for wakes in range(1, last.others + 1):
+                zombie = Zombie(stops, wakes, after=after, told=wakes % 4 == 0)
+                cloud, problems = _run(name, zombie)
+                runs += 1
+                what = f"stops {'after' if after else 'before'} its call {stops}, goes on at the others' call {wakes}"
+                assert not problems, report(name, what, cloud, problems)
+    assert runs > 100

@@ -1,0 +1,165 @@
+"""The ports of a `World`, each call of which is a step; and a provider whose every event is one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from chalicelib.domain.errors import ConnectionBusy, ProviderConnectionLost, ProviderUnavailable, Throttled
+from chalicelib.domain.job import Job, Status, Usage
+from chalicelib.ports import Delta, Ended, ModelRequest, ProviderEvent, Started
+from tests.faults.bridge import wait
+from tests.faults.history import History
+from tests.faults.steps import ACTOR, Steps
+
+
+class Port:
+    """A twin whose methods are steps when an actor calls them, and plain calls when a test does."""
+
+    refusal: type[Exception] = Throttled
+
+    def __init__(self, name: str, real: Any, steps: Steps) -> None:
+        self._name, self._real, self._steps = name, real, steps
+
+    def __getattr__(self, method: str) -> Any:
+        real = getattr(self._real, method)
+        return partial(self._call, method) if callable(real) else real
+
+    def _call(self, method: str, *args: Any, **named: Any) -> Any:
+        effect = partial(self._effect, method, *args, **named)
+        if ACTOR.get() is None:
+            return effect()
+        return wait(self._steps.take(f"{self._name}.{method}", args, effect, self.refusal))
+
+    def _effect(self, method: str, *args: Any, **named: Any) -> Any:
+        return getattr(self._real, method)(*args, **named)
+
+
+class JobsPort(Port):
+    """The heads; `changed` is told of each swap that took effect, as the table's change stream is."""
+
+    def __init__(self, real: Any, steps: Steps, history: History, changed: Callable[[Job | None, Job], None]) -> None:
+        super().__init__("jobs", real, steps)
+        self._history, self._changed = history, changed
+
+    def _effect(self, method: str, *args: Any, **named: Any) -> Any:
+        if method not in ("create", "replace"):
+            return super()._effect(method, *args, **named)
+        new: Job = args[-1] if method == "replace" else args[0]
+        before = self._real.heads.get(new.id)
+        answer = super()._effect(method, *args, **named)
+        actor = ACTOR.get()
+        if self._real.heads.get(new.id) is not before:
+            if before is None:
+                self._history.made(new)
+            else:
+                self._history.wrote(before, new)
+            self._changed(before, new)
+            if actor is not None and new.status is Status.PROCESSING and (before is None or before.status is not Status.PROCESSING):
+                actor.claims[new.id] = new.attempt
+        return answer
+
+
+class ResultsPort(Port):
+    def __init__(self, real: Any, steps: Steps, history: History) -> None:
+        super().__init__("results", real, steps)
+        self._history = history
+
+    def _effect(self, method: str, *args: Any, **named: Any) -> Any:
+        answer = super()._effect(method, *args, **named)
+        if method == "put":
+            self._history.kept(args[0])
+        return answer
+
+
+class QueuesPort(Port):
+    """The queues; `sent` rings when there is something new to receive."""
+
+    def __init__(self, real: Any, steps: Steps, sent: asyncio.Event) -> None:
+        super().__init__("queues", real, steps)
+        self._sent = sent
+
+    def _effect(self, method: str, *args: Any, **named: Any) -> Any:
+        answer = super()._effect(method, *args, **named)
+        if method == "send":
+            self._sent.set()
+        return answer
+
+
+class SocketsPort(Port):
+    """The sockets; `carry` is the network behind them."""
+
+    refusal = ConnectionBusy
+
+    def __init__(self, real: Any, steps: Steps, carry: Callable[[str, dict[str, Any]], None]) -> None:
+        super().__init__("sockets", real, steps)
+        self._carry = carry
+
+    def _effect(self, method: str, *args: Any, **named: Any) -> Any:
+        answer = super()._effect(method, *args, **named)
+        if method == "post":
+            self._carry(args[1], json.loads(args[2]))
+        return answer
+
+
+@dataclass(frozen=True)
+class Says:
+    """How the provider answers one request: so many pieces, then its final event or `error`. Every answer has a text of its own."""
+
+    pieces: int = 4
+    every: float = 0.4
+    error: Exception | None = None
+
+
+@dataclass(eq=False)
+class StepProvider:
+    """Answers a job's requests as its script says, the last entry again and again. Jobs are told apart by their prompts."""
+
+    steps: Steps
+    history: History
+    prompt_of: Callable[[str], str]
+    scripts: dict[str, list[Says]] = field(default_factory=dict)
+    open: int = 0
+
+    @asynccontextmanager
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
+        script = self.scripts.get(request.prompt, [Says()])
+        actor = ACTOR.get()
+        assert actor is not None
+        job_id = next(claimed for claimed in actor.claims if self.prompt_of(claimed) == request.prompt)
+        made = sum(answer.job_id == job_id for answer in self.history.answers)
+        says = script[min(made, len(script) - 1)]
+        create = partial(self.history.asked, job_id, actor.claims[job_id])
+        answer = await self.steps.take("provider.create", [request.prompt], create, ProviderUnavailable)
+        self.open += 1
+        events = self._events(says, answer)
+        try:
+            yield events
+        finally:
+            self.open -= 1
+            answer.closed = True
+            await events.aclose()
+
+    async def _events(self, says: Says, answer: Any) -> AsyncGenerator[ProviderEvent]:
+        yield Started(f"resp_{answer.number}", "gpt-4o-mini")
+        for piece in range(says.pieces):
+            await asyncio.sleep(says.every)
+            text = f"{answer.number}.{piece} "
+            yield await self.steps.take("provider.delta", [text], partial(self._send, answer, text), ProviderConnectionLost)
+        if says.error is not None:
+            raise says.error
+        usage = Usage(input=10, output=says.pieces + 7)
+        yield await self.steps.take("provider.ended", [], partial(self._charge, answer, usage), ProviderConnectionLost)
+
+    def _send(self, answer: Any, text: str) -> Delta:
+        answer.sent += text
+        return Delta(text)
+
+    def _charge(self, answer: Any, usage: Usage) -> Ended:
+        answer.charged = usage
+        return Ended(usage, "gpt-4o-mini")
