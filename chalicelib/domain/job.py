@@ -31,10 +31,8 @@ class Status(StrEnum):
     def is_terminal(self) -> bool:
         return self in TERMINAL
 
-    @property
-    def is_claimable(self) -> bool:
-        return self in (Status.QUEUED, Status.RETRYING)
 
+START_LATER = "run_at"  # the reason of a job that waits for its time
 
 TERMINAL = frozenset({Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.domain.job import Ms
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What a caller asked for: fields as in the API, aliases already resolved. `config` holds only what was said."""
+    """What a caller asked for: fields as in the API, aliases already resolved. `config` holds only what was said.
+
+    `expires_in` seconds after `run_at`, or after now, it must have started."""
 
     prompt: str | None = None
     input: Any = None
@@ -21,3 +25,4 @@ class Submission:
     user: str | None = None
     dedupe_key: str | None = None
     expires_in: float = 86_400.0
+    run_at: Ms | None = None

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.domain.job import Job, JobError, Ms, Nano, Status, Usage
+from chalicelib.domain.job import START_LATER, Job, JobError, Ms, Nano, Status, Usage
 
 LOOK_AFTER_QUEUED_MS = 120_000  # how long a wake-up may take before somebody looks for it
+LONGEST_DELAY_MS = 900_000  # of an SQS message: beyond it the sweep sends the wake-up
 LOOK_AGAIN_MS = 60_000  # and again, while a worker has the job
 LONGEST_LOOK_MS = 3_600_000
 CRASHES_ALONE = 3  # workers that may die with nothing else to do than this job
@@ -40,7 +41,7 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
     """
     if holds(job, generation, owner):
         return job
-    if job.generation != generation or not job.status.is_claimable:
+    if job.generation != generation or not is_claimable(job):
         return None
     if now >= job.expires_at and job.started_at is None:
         return expire(job, now)
@@ -60,6 +61,16 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
         alone=alone,
         due_at=job.due_at if keeps else now + LOOK_AGAIN_MS,
     )
+
+
+def is_claimable(job: Job) -> bool:
+    """Whether a wake-up may start it. Of those that wait, only for their time: a wake-up is sent so that it comes then."""
+    return job.status in (Status.QUEUED, Status.RETRYING) or (job.status is Status.WAITING and job.reason == START_LATER)
+
+
+def first_look(until: Ms, now: Ms) -> Ms:
+    """When somebody must look at a job that may go on at `until`: a while after its wake-up, or in time to send it."""
+    return until + LOOK_AFTER_QUEUED_MS if until - now <= LONGEST_DELAY_MS else until
 
 
 def holds(job: Job, generation: int, owner: str) -> bool:
@@ -103,7 +114,7 @@ def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms
         now,
         status=Status.RETRYING,
         generation=job.generation + 1,
-        due_at=due,
+        due_at=first_look(due, now),
         until=due,
         queued_at=now,
         length=outcome.length,
@@ -129,10 +140,13 @@ def expire(job: Job, now: Ms) -> Job:
 
 
 def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
-    """A person's retry: a `retrying` job now, or a new run of an ended one; never of a completed one [11]. Attempts go on counting [4]."""
-    if job.status is Status.RETRYING:
+    """A person's retry: a `retrying` or delayed job now, or a new run of an ended one, never of a completed one [11].
+
+    Attempts go on counting [4].
+    """
+    if not job.status.is_terminal and job.status is not Status.QUEUED and is_claimable(job):
         due = now + LOOK_AFTER_QUEUED_MS
-        return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=due, reason=None)
+        return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=due, reason=None, until=None)
     if not job.status.is_terminal or job.status is Status.COMPLETED:
         return None
     return _next(
@@ -166,7 +180,8 @@ def look_later(job: Job, now: Ms) -> Job | None:
         return None
     if job.status is Status.PROCESSING:
         return _next(job, now, due_at=now + LOOK_AGAIN_MS)
-    return _next(job, now, due_at=now + min(LONGEST_LOOK_MS, max(LOOK_AFTER_QUEUED_MS, now - job.queued_at)))
+    waited = now - max(job.queued_at, job.until or 0)
+    return _next(job, now, due_at=now + min(LONGEST_LOOK_MS, max(LOOK_AFTER_QUEUED_MS, waited)))
 
 
 def take_back(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) -> Job | None:

@@ -18,6 +18,7 @@ from chalicelib.usecases.list_jobs import Filters
 
 MAX_METADATA_BYTES = 16_000
 LONGEST_KEY = 255
+LONGEST_START_LATER = 2_592_000  # seconds: 30 days
 LAST_ATTEMPT = 10**9
 
 
@@ -49,7 +50,8 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
     metadata = data.get("metadata") or {}
     if len(json.dumps(metadata).encode()) > MAX_METADATA_BYTES:
         wrong.append(Detail("metadata", "is larger than 16 KB"))
-    expires_in = _expires_in(wrong, data, now)
+    run_at = _run_at(wrong, data, now)
+    expires_in = _expires_in(wrong, data, run_at or now)
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
     skipped = {"priority", *(path.removeprefix("config.") for path in schemas.NOT_YET)}
@@ -65,6 +67,7 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
         user=data.get("user"),
         dedupe_key=data.get("dedupe_key"),
         expires_in=expires_in,
+        run_at=run_at,
     )
 
 
@@ -147,6 +150,19 @@ def _not_yet(data: dict[str, Any]) -> list[Detail]:
     return wrong
 
 
+def _run_at(wrong: list[Detail], data: dict[str, Any], now: Ms) -> Ms | None:
+    """When the job may begin: at a time, or after a delay; a time that has passed is now."""
+    moment, delay = data.get("run_at"), data.get("delay")
+    if moment is not None and delay is not None:
+        wrong.append(Detail("run_at", "cannot be given together with delay"))
+    if moment is None:
+        return now + round(delay * 1000) if isinstance(delay, int | float) and 0 < delay <= LONGEST_START_LATER else None
+    at = _time(wrong, "run_at", moment)
+    if at is not None and at > now + LONGEST_START_LATER * 1000:
+        wrong.append(Detail("run_at", "must be within 30 days"))
+    return at if at is not None and at > now else None
+
+
 def _expires_in(wrong: list[Detail], data: dict[str, Any], now: Ms) -> float:
     said, moment = data.get("expires_in"), data.get("expires_at")
     if moment is None:
@@ -155,7 +171,7 @@ def _expires_in(wrong: list[Detail], data: dict[str, Any], now: Ms) -> float:
         wrong.append(Detail("expires_at", "cannot be given together with expires_in"))
     at = _time(wrong, "expires_at", moment)
     if at is not None and at <= now:
-        wrong.append(Detail("expires_at", "must be in the future"))
+        wrong.append(Detail("expires_at", "must be after the job may begin"))
     return ((at or now) - now) / 1000
 
 

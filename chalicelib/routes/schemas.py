@@ -91,8 +91,8 @@ SUBMIT: Schema = _object(
         "async": _optional({"type": "boolean"}),
         "depends_on": {},
         "on_parent_failure": {},
-        "run_at": {},
-        "delay": {},
+        "run_at": _optional({"type": "string"}),
+        "delay": _optional({"type": "number", "minimum": 0, "maximum": 2_592_000}),
         "webhook_url": {},
         "notify": {},
     }
@@ -102,8 +102,6 @@ SUBMIT: Schema = _object(
 NOT_YET: dict[str, tuple[Any, ...]] = {
     "depends_on": (None, []),
     "on_parent_failure": (None, "cancel"),
-    "run_at": (None,),
-    "delay": (None, 0),
     "webhook_url": (None,),
     "notify": (None, []),
     "config.durable": (None, False),

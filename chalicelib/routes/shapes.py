@@ -37,12 +37,14 @@ def accepted(answer: Accepted, ws_url: str | None) -> Shape:
     """The answer to a submission."""
     job = answer.job
     duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], max(0, answer.position - 1))
+    begins = job.expires_at - round(answer.body.config.expires_in * 1000) if answer.body else job.created_at
+    first = Status.WAITING if begins > job.created_at else Status.QUEUED
     shape: Shape = {
         "job_id": job.id,
-        "status": Status.QUEUED.value if answer.replayed and not answer.deduplicated else job.status.value,
+        "status": first.value if answer.replayed and not answer.deduplicated else job.status.value,
         "queue": job.queue,
-        "queue_position": answer.position or None,
-        "estimated_completion_at": rfc3339(job.created_at + duration),
+        "queue_position": answer.position or None if first is Status.QUEUED else None,
+        "estimated_completion_at": rfc3339(begins + duration),
         "estimated_duration_seconds": seconds(duration),
         "estimated_cost": dollars(job.estimated_cost),
         "max_cost": dollars(job.max_cost),
@@ -94,7 +96,7 @@ def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, pr
         "started_at": rfc3339(job.started_at),
         "first_token_at": rfc3339(job.first_token_at),
         "finished_at": rfc3339(job.finished_at),
-        "next_attempt_at": rfc3339(job.until) if job.status is Status.RETRYING else None,
+        "next_attempt_at": rfc3339(job.until),
         "expires_at": rfc3339(job.expires_at),
         "updated_at": rfc3339(job.updated_at),
         "version": job.version,
@@ -164,6 +166,8 @@ def remaining_seconds(job: Job, kept: Shape, position: int | None, now: Ms) -> f
         return float(kept["estimated_seconds_remaining"])
     if job.estimated_ms is None:
         return None
+    if job.until is not None:
+        return max(0, job.until - now + job.estimated_ms) / 1000
     left = job.estimated_ms - (now - job.started_at if job.status is Status.PROCESSING and job.started_at else 0)
     return max(0, left + (waiting_ms(LANES[job.lane], position - 1) if position else 0)) / 1000
 
@@ -195,12 +199,17 @@ def timings(job: Job, kept: Result | None) -> Shape:
     begun, first, ended = (kept.started_at, kept.first_token_at, kept.finished_at) if kept else (None, None, None)
     streaming = (ended - first) / 1000 if ended and first else None
     return {
-        "queued": seconds(job.started_at - job.created_at) if job.started_at else None,
+        "queued": seconds(job.started_at - _queued_first(job)) if job.started_at else None,
         "time_to_first_token": seconds(first - begun) if first and begun else None,
         "processing": seconds(ended - begun) if ended and begun else None,
         "total": seconds(job.finished_at - job.created_at) if job.finished_at else None,
         "tokens_per_second": round(job.usage.output / streaming, 1) if streaming and job.usage else None,
     }
+
+
+def _queued_first(job: Job) -> Ms:
+    """When the job could first have been started: its creation, or the time that it was to wait for."""
+    return job.queued_at if job.started_at and job.created_at < job.queued_at <= job.started_at else job.created_at
 
 
 def attempt(kept: Result) -> Shape:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from chalicelib.domain.errors import BadMessage, HeadraceError, StaleVersion
 from chalicelib.domain.job import Job
+from chalicelib.domain.transitions import is_claimable
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Lease, Received
 from chalicelib.usecases.claim_job import claim_job
@@ -75,7 +76,7 @@ class _Batch:
         woken = []
         for message, wake_up in wake_ups:
             job = jobs.get(wake_up.job_id)
-            if job is not None and job.generation == wake_up.generation and job.status.is_claimable:
+            if job is not None and job.generation == wake_up.generation and is_claimable(job):
                 woken.append(Woken(message, wake_up, job))
             else:
                 self._done.append(message.receipt)

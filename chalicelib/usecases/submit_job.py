@@ -9,9 +9,9 @@ from typing import Any
 from chalicelib.domain.body import Body
 from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, IdempotencyConflict, QueueFull, Throttled, Unavailable
 from chalicelib.domain.identity import Caller
-from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.domain.job import START_LATER, Job, Ms, Status
 from chalicelib.domain.submission import Submission
-from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, LOOK_AFTER_QUEUED_MS
+from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, LONGEST_DELAY_MS, first_look, is_claimable
 from chalicelib.domain.units import DAY_MS
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Bodies, Clock, Idempotency, Jobs, Queues
@@ -66,7 +66,7 @@ def find_replay(intake: Intake, caller: Caller, key: str, request: Any) -> Accep
     if job is None:  # deleted since: the key is free again only when its day is over
         raise IdempotencyConflict("This Idempotency-Key stands for a job that has been deleted. Use a new key.")
     caller.check_reads(job, job.id)
-    if job.status is Status.QUEUED and job.generation == 1:
+    if is_claimable(job) and job.generation == 1:
         _wake(intake, job)
     position = remembered.position
     return Accepted(job=job, body=intake.bodies.get(job.id), position=position, replayed=True, deduplicated=position == 0)
@@ -128,14 +128,18 @@ def _accept(
 
 def _wake(intake: Intake, job: Job) -> None:
     try:
-        intake.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant)
+        delay = -(-max(0, (job.until or 0) - intake.clock.now()) // 1000)
+        if delay * 1000 <= LONGEST_DELAY_MS:  # beyond it the sweep sends it in time
+            intake.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
     except Unavailable as exc:  # it is accepted all the same: the record is due and will be looked at
         intake.log("a wake-up was not sent", job_id=job.id, tenant=job.tenant, error=exc)
 
 
 def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now: Ms) -> Job:
-    """The head of a job as it is accepted."""
+    """The head of a job as it is accepted: queued, or waiting for its time."""
     config = plan.body.config
+    later = submission.run_at if submission.run_at and submission.run_at > now else None
+    begins = later or now
     return Job(
         id=job_id,
         tenant=caller.tenant,
@@ -144,13 +148,15 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         type=plan.kind.name,
         lane=submission.priority,
         model=config.model,
-        status=Status.QUEUED,
+        status=Status.WAITING if later else Status.QUEUED,
+        reason=START_LATER if later else None,
+        until=later,
         created_at=now,
-        queued_at=now,
+        queued_at=begins,
         updated_at=now,
-        expires_at=now + round(config.expires_in * 1000),
-        retry_until=now + round(config.retry_for * 1000),
-        due_at=now + LOOK_AFTER_QUEUED_MS,
+        expires_at=begins + round(config.expires_in * 1000),
+        retry_until=begins + round(config.retry_for * 1000),
+        due_at=first_look(begins, now),
         max_attempts=config.max_attempts,
         estimated_cost=plan.estimate.expected_cost,
         max_cost=plan.estimate.max_cost,

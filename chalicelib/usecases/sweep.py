@@ -91,9 +91,9 @@ def _look(broom: Broom, job: Job) -> str:
         return _change(broom, job, lambda seen: _if_same(seen, job, transitions.expire(seen, now)), "expired")
     if transitions.give_up(job, now) is not None:
         return _change(broom, job, lambda seen: transitions.give_up(seen, now), "given up")
-    if job.due_at > now and job.status is not Status.RETRYING:
+    if job.due_at > now and not (job.until and transitions.is_claimable(job)):
         return "not yet"
-    if job.status.is_claimable:
+    if transitions.is_claimable(job):
         return _resend(broom, job, now)
     return _change(broom, job, lambda seen: transitions.look_later(seen, now), "looked at")
 

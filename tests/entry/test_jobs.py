@@ -324,3 +324,37 @@ def test_the_types_say_what_they_take(api: Api) -> None:
     assert {"general", "security_analysis"} <= set(names)
     assert api.call("GET", "/job-types/security_analysis").json["response_schema"]["type"] == "object"
     assert api.call("GET", "/job-types/nope").status == 404
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"delay": 5, "run_at": "2099-01-01T00:00:00Z"}, "run_at"),
+        ({"delay": -1}, "delay"),
+        ({"delay": 2_592_001}, "delay"),
+        ({"run_at": "tomorrow"}, "run_at"),
+        ({"run_at": "2099-01-01T00:00:00Z"}, "run_at"),
+        ({"delay": 100, "expires_at": "2025-11-22T08:27:00Z"}, "expires_at"),
+    ],
+)
+def test_a_time_to_start_at_is_one(api: Api, fields: dict[str, Any], path: str) -> None:
+    """Within thirty days, said once, and before the job expires."""
+    reply = api.call("POST", "/jobs", {"prompt": "x", **fields})
+
+    assert reply.status == 400
+    assert path in details(reply)
+
+
+def test_a_job_may_start_later(api: Api) -> None:
+    """It waits with the reason and the time, and its time to expire begins then; a time that has passed is now."""
+    reply = api.call("POST", "/jobs", {"prompt": "x", "delay": 3_600, "expires_in": 60}, idempotency_key="later")
+    replay = api.call("POST", "/jobs", {"prompt": "x", "delay": 3_600, "expires_in": 60}, idempotency_key="later")
+    record = api.call("GET", f"/jobs/{reply.json['job_id']}").json
+
+    assert replay.json == reply.json
+    assert (reply.json["status"], reply.json["queue_position"]) == ("waiting", None)
+    assert (record["status"], record["reason"]) == ("waiting", "run_at")
+    assert record["next_attempt_at"] == "2025-11-22T09:26:40.000Z"
+    assert record["expires_at"] == "2025-11-22T09:27:40.000Z"
+    assert not api.twins.queues.messages["normal"]
+    assert api.call("POST", "/jobs", {"prompt": "x", "run_at": "2020-01-01T00:00:00Z"}).json["status"] == "queued"

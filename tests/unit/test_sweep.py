@@ -10,7 +10,7 @@ import pytest
 
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.job import Job, Status
-from chalicelib.domain.transitions import CRASHES_ALONE
+from chalicelib.domain.transitions import CRASHES_ALONE, start_again
 from chalicelib.ports import Received
 from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.run_batch import run_batch
@@ -244,3 +244,41 @@ def test_nothing_that_is_unfinished_is_without_a_time_to_be_looked_at() -> None:
     world.deliver()
 
     assert seen == [Status.PROCESSING, Status.QUEUED, Status.PROCESSING, Status.COMPLETED]
+
+
+@pytest.mark.parametrize("delay", [30.0, 899.0, 901.0, 86_400.0, 30 * 86_400.0])
+def test_a_job_starts_at_its_time(delay: float) -> None:
+    """Not before, and within seconds of it, though a message can be delayed by fifteen minutes only; and once."""
+    world = World()
+    job = world.submit(run_at=world.clock.now() + round(delay * 1000))
+    assert (world.job(job).status, world.job(job).reason) == (Status.WAITING, "run_at")
+
+    while world.job(job).started_at is None and world.loop.moment < delay + 300:
+        step = 1.0 if delay - world.loop.moment < 120 else 60.0
+        if world.loop.moment % 60 < step:
+            world.sweep()
+        world.deliver()
+        world.clock.advance(step)
+
+    ended = world.job(job)
+    assert ended.status is Status.COMPLETED
+    assert ended.started_at is not None
+    assert 0 <= ended.started_at - job.created_at - delay * 1000 <= 5_000
+    assert len(world.provider.requests) == 1
+    assert len(world.memory.queues.sent) == 1
+
+
+def test_a_delayed_job_can_be_cancelled_or_started_now() -> None:
+    """It is as any job that nobody works on; its late wake-up means nothing any more."""
+    world = World()
+    first, second = (world.submit(str(n), run_at=world.clock.now() + 60_000) for n in (1, 2))
+    cancel_job(world.clock, world.memory.jobs, world.memory.watchers, first)
+    again = start_again(world.job(second), world.clock.now(), 1, 1)
+    assert again is not None
+    world.memory.jobs.replace(world.job(second), again)
+    world.deliver(messages=[world.wake(again)])
+    world.clock.advance(61)
+    world.deliver()
+
+    assert [world.job(job).status for job in (first, second)] == [Status.CANCELLED, Status.COMPLETED]
+    assert len(world.provider.requests) == 1

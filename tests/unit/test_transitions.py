@@ -145,7 +145,7 @@ def test_retry_later() -> None:
     after = retry_later(_claimed(cost=100, response_id="resp_1"), 1, OWNER, BROKEN, NOW + 2_000, NOW)
 
     assert after is not None
-    assert (after.status, after.generation, after.due_at) == (Status.RETRYING, 2, NOW + 2_000)
+    assert (after.status, after.generation, after.due_at) == (Status.RETRYING, 2, NOW + 122_000)
     assert (after.length, after.error, after.reason, after.cost) == (7, ERROR, "stream_cut", 300)
     assert (after.attempt, after.tries, after.response_id) == (1, 1, None)
     assert retry_later(after, 1, OWNER, BROKEN, NOW + 9_000, NOW) is after
