@@ -15,10 +15,10 @@ NOTICED = ("cancelled",)  # where a few milliseconds more decide how much text t
 
 
 def _look(cloud: Cloud) -> list[tuple[object, ...]]:
-    """What came of the jobs and of the provider, times apart."""
+    """What came of the jobs and of the provider, times and the order in which jobs of one batch began apart."""
     heads = cloud.real.jobs.heads.values()
     ends = [(job.status, job.generation, job.attempt, job.run, job.tries, job.crashes, job.length, job.cost, job.error) for job in heads]
-    return [*ends, tuple(answer.sent for answer in cloud.history.answers)]
+    return [*ends, tuple(sorted(len(answer.sent.split()) for answer in cloud.history.answers))]
 
 
 def _late(cloud: Cloud) -> list[str]:

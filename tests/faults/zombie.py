@@ -12,8 +12,6 @@ from tests.faults.steps import Actor, Step
 from tests.faults.twins import Says
 
 NEVER = 10**6
-# Open: between the sweep's last look for the row and its put the woken worker may put its own, see test_found.py.
-KNOWN = "the ledger knew what was charged and has an estimate now"
 SETTLED = 15.0  # seconds that the others wait for the zombie to do all that it still can
 HEARTBEAT_LAGS = 40.0
 
