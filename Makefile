@@ -36,7 +36,7 @@ check: $(VENV) ## the gate: format, lint, types, layers, fast tests
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest -q -rs tests --ignore tests/e2e --ignore tests/browser
+	$(PY) -m pytest -q -rs tests --ignore tests/e2e --ignore tests/browser --ignore tests/faults --ignore tests/model
 
 format: $(VENV) ## format the code and mend what can be mended
 	$(PY) -m ruff format .

@@ -153,7 +153,11 @@ class Chunks(Protocol):
 class Results(Protocol):
     """The results of attempts. Large ones go to object storage behind this port."""
 
-    def put(self, result: Result, tenant: str) -> None: ...
+    def put(self, result: Result, tenant: str) -> None:
+        """The row of an attempt, by its own worker: writing it again writes the same."""
+
+    def put_if_absent(self, result: Result, tenant: str) -> None:
+        """The row of an attempt whose worker is dead, unless that worker has written, or writes, its own."""
 
     def get(self, job_id: str, attempt: int) -> Result | None: ...
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
 
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.blobs import Blobs, key_of
-from chalicelib.adapters.dynamo import IntAttribute, Item, bound
+from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, bound
 from chalicelib.adapters.dynamo_job_item import RecordAttribute
 from chalicelib.adapters.packing import INLINE_BYTES, pack, pack_json, unpack, unpack_json
 from chalicelib.domain.job import Usage
@@ -49,7 +50,16 @@ class DynamoResults:
         self._blobs = blobs
 
     def put(self, result: Result, tenant: str) -> None:
-        """Without a condition: an attempt has one writer, and writing its result again writes the same."""
+        """Without a condition: an attempt has one worker, and writing its result again writes the same."""
+        dynamo.put(self._item_of(result, tenant))
+
+    def put_if_absent(self, result: Result, tenant: str) -> None:
+        """Its objects, if it is large, are named apart from the worker's, so that neither replaces the other's."""
+        item = self._item_of(result, tenant, "-lost")
+        with suppress(ConditionFailed):
+            dynamo.put(item, self._items.id.does_not_exist())
+
+    def _item_of(self, result: Result, tenant: str, mark: str = "") -> ResultItem:
         text = pack(result.text)
         same = result.parsed is not None and _says(result.text, result.parsed)
         parsed = None if same or result.parsed is None else pack_json(result.parsed)
@@ -57,11 +67,11 @@ class DynamoResults:
         if len(text) + len(parsed or b"") <= INLINE_BYTES:
             item.text, item.parsed = text, parsed
         else:
-            item.s3 = key_of(tenant, result.job_id, f"result-{result.attempt}")
+            item.s3 = key_of(tenant, result.job_id, f"result-{result.attempt}{mark}")
             self._blobs.put(item.s3, text, "text/plain; charset=utf-8")
             if parsed is not None:
                 self._blobs.put(_parsed_key(item.s3), parsed, "application/json")
-        dynamo.put(item)
+        return item
 
     def get(self, job_id: str, attempt: int) -> Result | None:
         item = dynamo.find(self._items, job_id, _key(attempt))

@@ -68,6 +68,10 @@ class MemoryResults:
         self._results: dict[tuple[str, int], Result] = {}
         self._lock = threading.Lock()
 
+    def put_if_absent(self, result: Result, tenant: str) -> None:
+        with self._lock:
+            self._results.setdefault((result.job_id, result.attempt), deepcopy(result))
+
     def put(self, result: Result, tenant: str) -> None:
         with self._lock:
             self._results[result.job_id, result.attempt] = deepcopy(result)

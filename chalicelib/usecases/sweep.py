@@ -187,8 +187,8 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
 
 def _note(broom: Broom, job: Job, lost: Result | None) -> None:
     """Only once the job is disowned: its worker may still wake, and finish it with the row that it wrote itself."""
-    if lost is not None and broom.results.get(lost.job_id, lost.attempt) is None:
-        broom.results.put(lost, job.tenant)
+    if lost is not None:
+        broom.results.put_if_absent(lost, job.tenant)
 
 
 def _change(broom: Broom, job: Job, change: Callable[[Job], Job | None], name: str) -> str:

@@ -92,6 +92,20 @@ def test_a_result_comes_back_as_it_was_put(stores: Any, given: Result) -> None:
     assert repr(found.parsed) == repr(given.parsed)
 
 
+@pytest.mark.parametrize("text", ["short", "long " * 100_000])
+def test_an_estimate_never_takes_the_place_of_a_result(stores: Any, text: str) -> None:
+    """Whichever comes first, the row that the attempt's own worker wrote is the one that stays."""
+    first, second = result(text=text), result(text=text)
+    stores.results.put(first, "acme")
+    stores.results.put_if_absent(replace(first, text="estimate", finish_reason="worker_lost"), "acme")
+    stores.results.put_if_absent(replace(second, text="estimate", finish_reason="worker_lost"), "acme")
+    assert stores.results.get(second.job_id, second.attempt).text == "estimate"
+    stores.results.put(second, "acme")
+
+    assert stores.results.get(first.job_id, first.attempt) == first
+    assert stores.results.get(second.job_id, second.attempt) == second
+
+
 def test_the_results_of_all_attempts(stores: Any) -> None:
     """The oldest first, by number, without their texts; other jobs' are not among them."""
     job_id = new_id()

@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from chalicelib.domain import transitions
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.job import Status
@@ -55,16 +53,15 @@ def test_a_sweep_leaves_the_result_of_a_worker_that_wakes_and_finishes() -> None
         assert not _woken_before(name)
 
 
-@pytest.mark.xfail(strict=True, reason="a result can only be put without a condition, so the last look and the put are two steps")
 def test_what_was_charged_is_not_replaced_by_an_estimate() -> None:
-    """The worker's row comes between the sweep's last look and its put."""
-    assert not _woken_before("results.put")
+    """The worker's row comes just before the sweep's put."""
+    assert not _woken_before("results.put_if_absent")
 
 
 def test_a_sweep_that_dies_before_it_noted_the_loss_is_made_good() -> None:
     """The job is taken back already, and its next attempt may be under way: the row of the lost one comes all the same."""
     undisturbed, _ = told(SCENARIOS["dead_worker"])
-    [put] = [step.number for step in _calls(undisturbed, "sweep", "results.put")]
+    [put] = [step.number for step in _calls(undisturbed, "sweep", "results.put_if_absent")]
 
     for kind in (Kind.DIES_BEFORE, Kind.REFUSED):
         cloud, problems = told(SCENARIOS["dead_worker"], [Fault(put, kind)])

@@ -72,7 +72,7 @@ class ResultsPort(Port):
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
         answer = super()._effect(method, *args, **named)
-        if method == "put":
+        if method.startswith("put"):
             self._history.kept(args[0])
         return answer
 
