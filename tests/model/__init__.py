@@ -1,0 +1,1 @@
+"""The protocol as an executable specification, and the engine's domain held against it."""

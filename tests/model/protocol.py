@@ -1,0 +1,963 @@
+# ruff: noqa: B905, C408, E501, N803, N806, RUF005, RUF012, RUF021, T201 - a specification: R is the set of rules, as on paper
+"""Headrace's promise, as an executable specification.
+
+    python -m tests.model.protocol            every model with every rule (must be OK), then each rule taken away in turn (must break): < 60 s
+    python -m tests.model.protocol --quiet    the same, without the counterexamples
+    python -m tests.model.protocol --deep     larger fault budgets: millions of states, minutes, some GB
+    python -m tests.model.protocol core       only the models whose name starts with "core"
+
+Each model is a set of atomic steps (one step = one write that AWS makes atomic, one frame, one token). `explore` walks every interleaving of them,
+breadth first, so the first counterexample it meets is a shortest one. Some steps are *faults* (kill, stall, loss, delay). Two kinds of property:
+
+  check  must hold in every state that can be reached, whatever faults happened;
+  goals  from every state that can be reached, an end must be reachable by steps that are no fault: "when faults stop, it comes right by itself".
+
+A *rule* is a line of the protocol that can be switched off. A model passes when all its rules together admit no violation and each rule, taken away
+alone, does: the set is sufficient and none of it is decoration. Budgets bound the faults: an exhaustive search of small cases, not a proof; and a goal
+is something that stays possible, not something that a fair scheduler is shown to reach (`Resend` is the one livelock that is modelled).
+
+A worker may stop for any time between any two steps, and its lease may run out meanwhile: that is a zombie, a slow network, a frozen Lambda and a
+skewed clock in one. A conditional write whose reply is lost is "the write, then a kill": the worker never learns. A message may be delivered any
+number of times, at any time, or never.
+"""
+
+import multiprocessing
+import sys
+import time
+from typing import NamedTuple
+
+TERMINAL = ("completed", "failed", "cancelled")
+
+
+# ---------------------------------------------------------------------------------------------------------------- the engine
+class Report(NamedTuple):
+    states: int
+    steps: int
+    violation: str = ""
+    trace: tuple = ()
+    seconds: float = 0
+
+
+def explore(model, rules):
+    """Every reachable state of `model` under `rules`, and the shortest way to a violation if there is one."""
+    began, init = time.time(), model.init()
+    index, order, parent, back = {init: 0}, [init], [(-1, "")], [[]]
+    steps = at = 0
+
+    def report(wrong="", at=0):
+        return Report(len(order), steps, wrong, trace_to(parent, at), time.time() - began)
+
+    while at < len(order):
+        state = order[at]
+        if wrong := model.check(state, rules):
+            return report(wrong, at)
+        for label, nxt, fault in model.steps(state, rules):
+            steps += 1
+            to = index.get(nxt)
+            if to is None:
+                to = index[nxt] = len(order)
+                order.append(nxt)
+                parent.append((at, label))
+                back.append([])
+            if not fault:
+                back[to].append(at)
+        at += 1
+    for name, applies, target in model.goals():
+        at = first_stuck(order, back, applies, target)
+        if at is not None:
+            return report(f'STUCK: no way to "{name}", though no fault happens any more', at)
+    return report()
+
+
+def first_stuck(order, back, applies, target):
+    reaches = bytearray(len(order))
+    todo = [i for i, state in enumerate(order) if target(state)]
+    for i in todo:
+        reaches[i] = 1
+    while todo:
+        for i in back[todo.pop()]:
+            if not reaches[i]:
+                reaches[i] = 1
+                todo.append(i)
+    return next((i for i, state in enumerate(order) if not reaches[i] and applies(state)), None)
+
+
+def trace_to(parent, at):
+    labels = []
+    while at > 0:
+        at, label = parent[at]
+        labels.append(label)
+    return tuple(reversed(labels))
+
+
+# ------------------------------------------------------------------------------ the core: record, wake-up, lease, transcript, watcher
+N = 2  # tokens in every OpenAI response; token i of response r sits at position i of a text and is stored there as r
+
+# rule: (what it says, the smallest faults that show why)
+CORE_RULES = {
+    "fence": (
+        "every write of a worker to the record is conditional on status = processing AND generation = the one it claimed",
+        dict(stall=1),
+    ),
+    "attempt": ("the claim itself takes a new attempt number, unless it continues a stored OpenAI response", dict(stall=1)),
+    "record": ("a retry inside one claim takes its attempt number by a fenced write before it calls OpenAI again", dict(stall=1, error=1)),
+    "reuse": ("attempt numbers of a job are never used again, not after a manual retry either", dict(error=1, retry=1)),
+    "nonce": ("owner is a fresh nonce per claim call, not per process or message", {}),
+    "save": (
+        "durable: a fenced write puts the response id on the record before anything of that response is logged or pushed",
+        dict(durable=True, crash=1, stall=1),
+    ),
+    "append": (
+        "a chunk is put only where no chunk is, at an acknowledged end of the log; on conflict: stop if fenced, else re-read the end",
+        dict(durable=True, stall=1),
+    ),
+    "flush": ("a worker ends an attempt only after all of its text is in the log and acknowledged", {}),
+    "clip": ("the terminal write records (attempt, length), and readers never read past it", dict(stall=1, cancel=1)),
+    "commit": ("no frame tells a state before the write that makes it true is acknowledged", {}),
+    "newer": ("a watcher drops frames of an attempt or a generation lower than the one it is at", dict(stall=1)),
+    "length": (
+        "a watcher is done only when it holds exactly `length` of `attempt`: short of it, it asks; beyond it, it trims",
+        dict(error=1),
+    ),
+    "flag": ("cancel of a processing job sets a flag; its owner, or the sweep after the lease, writes cancelled", dict(cancel=1)),
+    "clear": ("a manual retry clears the cancel flag", dict(cancel=1, retry=1)),
+    "sweepcond": ("the sweep takes a job only if its lease is unchanged since it was read", dict(stall=1)),
+    "dlq": ("a dead letter is a hint: it never fails a job, at most it wakes it again", {}),
+}
+# What the design says or, where it is silent, what a careful developer would do anyway. The other rules it does not state or contradicts.
+AS_WRITTEN = frozenset(CORE_RULES) - {"fence", "attempt", "save", "append", "newer", "flag", "clip"}
+
+
+class Worker(NamedTuple):
+    pc: str = "idle"  # idle, claimed, created (a response exists, its id is not saved yet), stream, announce
+    gen: int = 0  # the generation it claimed: its fencing token
+    att: int = 0
+    resp: int = 0  # the OpenAI response it reads
+    got: int = 0  # tokens received, logged, pushed so far
+    logged: int = 0
+    pushed: int = 0
+    end: tuple = ()  # (status, length) to announce
+
+
+IDLE = Worker()
+
+
+class Job(NamedTuple):
+    """One job: its record, its wake-up, its workers, its transcript, one watcher, and the faults that are left to happen."""
+
+    status: str = "queued"  # waiting, held and retrying are `queued` with another timer: see the small models
+    gen: int = 1
+    att: int = 0
+    lease: bool = False  # live, or expired
+    cancel: bool = False
+    resp: int = 0  # durable: the stored response id
+    result: tuple = ()  # (attempt, length)
+    wake: bool = True  # a message of this generation is in the queue; older ones can never claim and are left out
+    saw: int = 0  # the sweep read this generation's lease as expired and is about to act (only without `sweepcond`)
+    workers: tuple = (IDLE, IDLE)
+    log: tuple = ()  # chunks (attempt, offset, text)
+    made: int = 0  # OpenAI responses created, each of them billed
+    view: tuple = (0, (), ())  # the watcher's attempt, text and done = (generation, status, trimmed)
+    late: tuple = ()  # one frame that the network holds back
+    left: tuple = ()  # faults left
+    # ghosts: no part of the system, only there to state properties
+    truth: tuple = ()  # the text at the moment of the terminal write
+    ended: tuple = ()  # every (generation, status) that was terminal
+    asked: bool = False  # the user asked to cancel this run
+    wrong: str = ""  # a step that must never be taken was taken
+
+
+FAULTS = ("crash", "stall", "error", "cancel", "retry", "late", "reply", "handover")
+
+
+def text_of(log, att, upto=None):
+    text = ()
+    for a, offset, piece in log:  # sorted by attempt and offset, as a query returns them
+        if a == att and offset <= len(text):
+            text += piece[len(text) - offset :]
+    return text[:upto]
+
+
+def receive(R, view, frame):
+    """What a watcher does with a frame (generation, attempt, offset, text, end). At a hole it does nothing: asking again is a step of its own."""
+    att, text, done = view
+    gen, a, offset, piece, end = frame
+    if "newer" in R and (a < att or done and a == att and (not end or gen <= done[0])):
+        return view
+    if a != att:
+        att, text, done = a, (), ()
+    if offset <= len(text):
+        text += piece[len(text) - offset :]
+    if end:
+        status, length = end
+        if "length" not in R:
+            done = (gen, status, False)
+        elif len(text) >= length:
+            text, done = text[:length], (gen, status, len(text) > length)
+    return att, text, done
+
+
+class Core:
+    def __init__(self, name, durable=False, **faults):
+        self.name, self.durable, self.faults, self.rules = name, durable, faults, tuple(CORE_RULES)
+
+    def init(self):
+        return Job(left=tuple(self.faults.get(f, 0) for f in FAULTS))
+
+    # ---- steps
+    def steps(self, s, R):
+        yield from self.queue(s, R)
+        for w in s.workers:
+            if w.pc != "idle":
+                yield from self.worker(s, R, w)
+        yield from self.sweep(s, R)
+        yield from self.users(s, R)
+        yield from self.watcher(s, R)
+
+    def queue(self, s, R):
+        idle = IDLE in s.workers
+        if s.status == "queued" and s.wake:
+            yield "the wake-up is lost", s._replace(wake=False), True
+            if idle:
+                att = self.claimed_attempt(s, R)
+                job = s._replace(status="processing", lease=True, att=att, workers=swap(s, IDLE, Worker("claimed", s.gen, att)))
+                yield f"a worker claims generation {s.gen}: attempt {att}", job, False
+        if "nonce" not in R and s.status == "processing" and s.wake and idle and any(w.gen == s.gen for w in s.workers):
+            job = s._replace(workers=swap(s, IDLE, Worker("claimed", s.gen, s.att)))
+            yield 'a duplicate in the same batch: its claim fails, but "the owner is me", so it goes on', job, False
+
+    def claimed_attempt(self, s, R):
+        if self.durable and s.resp:
+            return s.att
+        if "attempt" in R or s.att == 0 or text_of(s.log, s.att):
+            return s.att + 1
+        return s.att  # the design as written: "after visible tokens a retry begins a new attempt"
+
+    def worker(self, s, R, w):
+        me = f"worker g{w.gen}a{w.att}"
+        owns = s.status == "processing" and s.gen == w.gen
+        may = owns if "fence" in R else s.status not in TERMINAL
+
+        def to(new, **kw):
+            return s._replace(workers=swap(s, w, new), **kw)
+
+        if left(s, "crash"):
+            yield f"{me} is killed", to(IDLE, left=spend(s, "crash")), True
+        if w.pc == "announce":
+            yield from self.deliver(s, R, f"{me} pushes job_{w.end[0]}", w, IDLE, (w.gen, w.att, 0, (), w.end))
+        elif w.pc == "claimed":
+            yield from self.open_stream(s, R, me, w, owns, to)
+        elif w.pc == "created":
+            if may:
+                yield f"{me} saves response id {w.resp}", to(w._replace(pc="stream"), resp=w.resp), False
+            else:
+                yield f"{me} is fenced while saving response id {w.resp}: stops", to(IDLE), False
+        elif w.pc == "stream":
+            yield from self.stream(s, R, me, w, owns, to)
+            yield from self.finish(s, R, me, w, may, to)
+        if w.pc != "announce" and owns and not s.lease:
+            yield f"{me} renews its lease", s._replace(lease=True), False
+
+    def open_stream(self, s, R, me, w, owns, to):
+        if not (self.durable and s.resp):
+            r = s.made + 1
+            pc = "created" if self.durable and "save" in R else "stream"
+            yield f"{me} calls OpenAI: response {r}", to(w._replace(pc=pc, resp=r), made=r), False
+        elif not owns:
+            yield f"{me} is fenced: stops", to(IDLE), False
+        else:
+            n = len(text_of(s.log, w.att))
+            yield f"{me} re-attaches to response {s.resp} after token {n}", to(w._replace(pc="stream", resp=s.resp, got=n, logged=n)), False
+            if left(s, "error"):
+                yield f"{me} may not re-attach (too old, gone): a new attempt", self.again(s, R, w, to), True
+
+    def stream(self, s, R, me, w, owns, to):
+        """A zombie does all of this as well: nothing here but the chunk's key knows who owns the job."""
+        if w.got < N:
+            yield f"{me} gets token {w.got} of response {w.resp}", to(w._replace(got=w.got + 1)), False
+        if w.pushed < w.got:
+            frame = (w.gen, w.att, w.pushed, (w.resp,) * (w.got - w.pushed), ())
+            yield from self.deliver(s, R, f"{me} pushes {w.pushed}:{w.got} of response {w.resp}", w, w._replace(pushed=w.got), frame)
+        if w.logged < w.got:
+            there = [c for c in s.log if c[:2] == (w.att, w.logged)]
+            if not there or "append" not in R:
+                chunk = (w.att, w.logged, (w.resp,) * (w.got - w.logged))
+                kw = dict(log=tuple(sorted([c for c in s.log if c not in there] + [chunk])))
+                if self.durable and "save" not in R:
+                    kw["resp"] = w.resp  # the design as written: the id is stored "with each log write"
+                label = f"{me} logs {w.logged}:{w.got} of response {w.resp}"
+                yield label, to(w._replace(logged=w.got), **kw), False
+                if left(s, "reply"):
+                    yield f"{label}: the reply is lost", s._replace(left=spend(s, "reply"), **kw), True
+            elif owns:
+                end = len(text_of(s.log, w.att))
+                yield f"{me} meets another chunk, still owns: goes on at {end}", to(w._replace(logged=end, got=max(w.got, end))), False
+            else:
+                yield f"{me} meets another chunk and is fenced: stops", to(IDLE), False
+
+    def finish(self, s, R, me, w, may, to):
+        flushed = w.logged == w.got
+        if w.got == N and (flushed or "flush" not in R):
+            if may and not s.cancel:
+                yield f"{me} writes completed", end(to(told(w, "completed", N)), "completed", w.att, N), False
+            elif not may:
+                yield f"{me} is fenced: stops", to(IDLE), False
+            if "commit" not in R:
+                yield f"{me} pushes job_completed before the write", show(s, R, (w.gen, w.att, 0, (), ("completed", N))), False
+        if not (flushed and may):
+            return
+        if s.cancel:
+            yield f"{me} sees the cancel flag: writes cancelled", end(to(told(w, "cancelled", w.got)), "cancelled", w.att, w.got), False
+        elif left(s, "error"):
+            used = spend(s, "error")
+            yield f"{me} fails for good: writes failed", end(to(told(w, "failed", w.got), left=used), "failed", w.att, w.got), True
+            yield from requeue(to(IDLE, left=used, resp=0), f"{me} fails: requeues", True)
+            yield f"{me} fails: retries in place", self.again(s, R, w, to), True
+        if self.durable and left(s, "handover") and not s.cancel:
+            yield from requeue(to(IDLE, left=spend(s, "handover")), f"{me} hands over")
+
+    def again(self, s, R, w, to):
+        """A new attempt inside the same claim."""
+        att = (s.att if "record" in R else w.att) + 1
+        return to(Worker("claimed", w.gen, att), left=spend(s, "error"), resp=0, att=att if "record" in R else s.att)
+
+    def deliver(self, s, R, label, w, after, frame):
+        sent = s._replace(workers=swap(s, w, after))
+        yield label, show(sent, R, frame), False
+        yield f"{label}: lost", sent, True
+        if left(s, "late") and not s.late:
+            yield f"{label}: delayed", sent._replace(late=frame, left=spend(s, "late")), True
+
+    def sweep(self, s, R):
+        if s.status == "queued" and not s.wake:
+            yield "the sweep re-sends the wake-up", s._replace(wake=True), False
+        if "dlq" not in R and s.status in ("queued", "processing"):
+            yield "the dead-letter consumer marks the job failed", end(rob(s), "failed", s.att), False
+        if s.status != "processing":
+            return
+        if s.lease:
+            alive = any(w.gen == s.gen and w.pc not in ("idle", "announce") for w in s.workers)
+            if not alive:
+                yield "the lease of a dead owner expires", s._replace(lease=False), False
+            elif left(s, "stall"):
+                yield "the owner stalls and its lease expires", s._replace(lease=False, left=spend(s, "stall")), True
+        if "sweepcond" not in R and not s.lease and s.saw != s.gen:
+            yield "the sweep reads an expired lease", s._replace(saw=s.gen), False
+        if not s.lease if "sweepcond" in R else s.saw == s.gen:
+            taken = rob(s)._replace(saw=0)
+            if s.cancel:
+                yield "the sweep finds the lease expired and a cancel asked: cancelled", end(taken, "cancelled", s.att), False
+            else:
+                yield from requeue(taken, "the sweep requeues")
+
+    def users(self, s, R):
+        if left(s, "cancel") and s.status in ("queued", "processing"):
+            job = s._replace(left=spend(s, "cancel"), asked=True)
+            if s.status == "processing" and "flag" in R:
+                yield "the user cancels: flag", job._replace(cancel=True), True
+            else:
+                yield f"the user cancels a {s.status} job: cancelled at once", end(job, "cancelled", s.att), True
+        if left(s, "retry") and s.status in ("failed", "cancelled"):
+            job = s._replace(
+                left=spend(s, "retry"),
+                cancel=s.cancel and "clear" not in R,
+                asked=False,
+                resp=0,
+                result=(),
+                truth=(),
+                att=s.att if "reuse" in R else 0,
+            )
+            yield from requeue(job, "the user retries", True)
+
+    def watcher(self, s, R):
+        """Asking again (subscribe, SSE slice, poll) is answered from the record and the log, from the watcher's position."""
+        att, text, _ = s.view
+        offset = len(text) if att == s.att else 0
+        over = (s.status, s.result[1]) if s.status in TERMINAL else ()
+        answer = (s.gen, s.att, offset, text_of(s.log, s.att, over[1] if over and "clip" in R else None)[offset:], over)
+        after = show(s, R, answer)
+        if after.view != s.view:
+            yield f"the watcher asks from attempt {att}, offset {len(text)}", after, False
+            if left(s, "late") and not s.late:
+                yield "the watcher asks: the answer is delayed", s._replace(late=answer, left=spend(s, "late")), True
+        if s.late:
+            yield "the delayed frame arrives", show(s, R, s.late)._replace(late=()), False
+
+    # ---- properties
+    def check(self, s, R):
+        if s.wrong:
+            return s.wrong
+        if len({g for g, _ in s.ended}) < len(s.ended):
+            return "two terminal writes in one run"
+        return self.check_log(s) or self.check_result(s, R) or self.check_watcher(s)
+
+    def check_log(self, s):
+        ends = {}
+        for a, offset, piece in s.log:
+            if offset != ends.get(a, 0):
+                return "the log of an attempt has a hole or an overlap"
+            ends[a] = offset + len(piece)
+        if any(len(set(text_of(s.log, a))) > 1 for a in ends):
+            return "the log of one attempt mixes two OpenAI responses"
+        return ""
+
+    def check_result(self, s, R):
+        if not s.result:
+            return ""
+        att, length = s.result
+        text = text_of(s.log, att, length if "clip" in R else None)
+        if len(text) < length or s.status == "completed" and len(text) < N:
+            return "the log is shorter than the result"
+        if text != s.truth:
+            return "the result changed after the terminal write"
+        return f"the result is of attempt {att}, the record is at attempt {s.att}" if att != s.att else ""
+
+    def check_watcher(self, s):
+        att, text, done = s.view
+        if len(set(text)) > 1:
+            return "the watcher holds a mix of two OpenAI responses"
+        if not done:
+            return ""
+        if done[:2] not in s.ended:
+            return f"the watcher was told {done[1]}, which was never true"
+        if done[:2] == s.ended[-1] and s.result and (att, text) != (s.result[0], s.truth[: s.result[1]]):
+            return "the watcher is done and its text is not the result"
+        if done[2] and all(left(s, f) == self.faults.get(f, 0) for f in ("crash", "stall")):
+            return "a text that was shown is not kept, though no worker died or stalled"
+        return ""
+
+    def goals(self):
+        return (
+            ("ended, and the watcher knows", lambda s: True, lambda s: s.status in TERMINAL and s.view[2][:2] == (s.gen, s.status)),
+            ("completed", lambda s: s.status not in TERMINAL and not s.asked, lambda s: s.status == "completed"),
+        )
+
+
+def left(s, fault):
+    return s.left[FAULTS.index(fault)]
+
+
+def spend(s, fault):
+    return tuple(n - (f == fault) for f, n in zip(FAULTS, s.left))
+
+
+def swap(s, old, new):
+    """Workers are interchangeable: keep them sorted, so that mirror images are one state."""
+    workers = list(s.workers)
+    workers[workers.index(old)] = new
+    return tuple(sorted(workers))
+
+
+def told(w, status, length):
+    return Worker("announce", w.gen, w.att, end=(status, length))
+
+
+def show(s, R, frame):
+    view = receive(R, s.view, frame)
+    back = view != s.view and s.status in TERMINAL and s.view[2][:2] == (s.gen, s.status)
+    return s._replace(view=view, wrong="a watcher that had the end was thrown back" if back else s.wrong)
+
+
+def rob(s):
+    return s._replace(wrong="a job was taken from a worker with a live lease" if s.lease else s.wrong)
+
+
+def end(s, status, att, length=None):
+    """The terminal write. The sweep and the API do not know the text: they take what is in the log."""
+    length = len(text_of(s.log, att)) if length is None else length
+    return s._replace(
+        status=status, lease=False, result=(att, length), truth=text_of(s.log, att, length), ended=s.ended + ((s.gen, status),)
+    )
+
+
+def requeue(s, label, fault=False):
+    """The record first, the message second; the process may die between the two."""
+    job = s._replace(status="queued", gen=s.gen + 1, lease=False)
+    yield label, job._replace(wake=True), fault
+    yield f"{label} (dies before the send)", job._replace(wake=False), True
+
+
+# ------------------------------------------------------------------------------------------- small models around the core
+class Small:
+    """Class attributes give the model: `State()` is where it begins, `rules` are the ones to take away, `given` always hold."""
+
+    rules, given = {}, ()
+
+    def init(self):
+        return self.State()
+
+    def check(self, s, R):
+        return ""
+
+    def goals(self):
+        return ()
+
+
+class Subscribe(Small):
+    name = "subscribe: while the worker finishes; no fault, no time-out"
+    rules = {
+        "row-then-look": "the subscribe handler writes its row, then reads the record (consistently); if it is over, it answers itself",
+        "write-then-query": "the worker writes the terminal status, then queries the subscribers (consistently), then announces",
+    }
+    faults = ()
+
+    class State(NamedTuple):
+        over: bool = False
+        row: bool = False
+        cached: bool = False  # the worker's list of subscribers, as of its last refresh
+        handler: int = 0
+        looked: bool = False  # what the handler read
+        worker: str = "run"
+        record: bool = False  # a change record waits
+        told: bool = False
+        left: bool = True  # the one fault has not happened yet
+
+    def steps(self, s, R):
+        R = {*R, *self.given}
+        if s.worker == "run":
+            yield "the worker refreshes its subscribers", s._replace(cached=s.row), False
+            yield "the worker writes completed", s._replace(over=True, worker="over", record=True), False
+        if s.worker == "over":
+            knows = s.row if "write-then-query" in R else s.cached
+            yield from self.push(s._replace(worker="gone"), "the worker announces to the subscribers it knows", knows)
+            if s.left and "kill" in self.faults:
+                yield "the worker is killed", s._replace(worker="gone", left=False), True
+        if s.handler < 2:
+            act = ("row", "look")[s.handler] if "row-then-look" in R else ("look", "row")[s.handler]
+            nxt = s._replace(handler=s.handler + 1, row=s.row or act == "row", looked=s.over if act == "look" else s.looked)
+            yield f"the subscribe handler: {act}", nxt, False
+        if s.handler == 2:
+            yield from self.push(s._replace(handler=3), "the subscribe handler answers", s.looked)
+        if s.record and "projection" in R:
+            yield from self.push(s._replace(record=False), "the change-stream function announces", s.row)
+        if "ask-again" in R and s.handler == 3 and s.over:
+            yield "the watcher asks again", s._replace(told=True), False
+
+    def push(self, s, label, goes):
+        yield label, s._replace(told=s.told or goes), False
+        if goes and s.left and "loss" in self.faults:
+            yield label + ": lost", s._replace(left=False), True
+
+    def goals(self):
+        return (("the watcher knows", lambda s: True, lambda s: s.told),)
+
+
+class SubscribeKill(Subscribe):
+    name = "subscribe: the worker is killed after the terminal write"
+    rules = {"projection": "the change-stream function announces the end too"}
+    given, faults = ("row-then-look", "write-then-query"), ("kill",)
+
+
+class SubscribeLoss(Subscribe):
+    name = "subscribe: any one frame is lost"
+    rules = {"ask-again": "a watcher that hears nothing for a while asks again from its position"}
+    given, faults = ("row-then-look", "write-then-query", "projection"), ("kill", "loss")
+
+
+class Resume(Small):
+    name = "resume: a redactor holds one token back; the worker is killed and its successor re-attaches"
+    rules = {"whole-event": "with each chunk goes the sequence number of the last event whose text is wholly in the log, in the same item"}
+
+    class State(NamedTuple):
+        got: int = 0  # events received, of 3; what is emitted lags one behind until the stream ends
+        log: tuple = ()  # tokens
+        cursor: int = 0  # stored with the log: re-attach after this event
+        text: tuple = ()  # in memory
+        left: bool = True
+
+    def steps(self, s, R):
+        if s.got < 3:
+            got = s.got + 1
+            ready = got if got == 3 else got - 1
+            text = s.text + tuple(t for t in range(ready) if t not in s.text and t >= s.cursor)
+            yield f"event {s.got} arrives", s._replace(got=got, text=text), False
+        if len(s.text) > len(s.log):
+            cursor = s.got if "whole-event" not in R else s.text[-1] + 1
+            yield f"the log is written up to {len(s.text)}, with cursor {cursor}", s._replace(log=s.text, cursor=cursor), False
+        if s.left and s.got:
+            after = s._replace(got=s.cursor, text=s.log, left=False)
+            yield f"the worker is killed, its successor re-attaches after {s.cursor} events", after, True
+
+    def check(self, s, R):
+        return "a token is missing from the log" if s.log != tuple(range(len(s.log))) else ""
+
+    def goals(self):
+        return (("the whole text is in the log", lambda s: True, lambda s: s.log == (0, 1, 2)),)
+
+
+class Hold(Small):
+    name = "hold: a worker parks a job while the operator resumes"
+    rules = {"due": "every status that is not terminal carries a due time in the one sparse index; the sweep decides again on what is due"}
+
+    class State(NamedTuple):
+        paused: bool = True
+        status: str = "queued"
+        saw: bool = False
+        resume: int = 0
+
+    def steps(self, s, R):
+        if s.status == "queued":
+            if s.paused:
+                yield "the worker reads: paused", s._replace(saw=True), False
+            else:
+                yield "the worker claims", s._replace(status="processing"), False
+            if s.saw:
+                yield "the worker writes held", s._replace(status="held", saw=False), False
+        if s.resume == 0:
+            yield "the operator clears the pause", s._replace(paused=False, resume=1), False
+        if s.resume == 1:
+            yield "the operator releases what is held", s._replace(resume=2, status="queued" if s.status == "held" else s.status), False
+        if "due" in R and s.status == "held" and not s.paused:
+            yield "the sweep finds the hold due and the gate open", s._replace(status="queued"), False
+
+    def goals(self):
+        return (("the job runs", lambda s: True, lambda s: s.status == "processing"),)
+
+
+class Parents(Small):
+    name = "parents: two finish while the child is created; the change-stream function may be killed"
+    rules = {
+        "row-then-look": "the child and its edges are written before its parents are read",
+        "set": "what a child waits for is a set of ids that shrinks, not a number that counts down",
+    }
+    kill_creator = False
+
+    class State(NamedTuple):
+        done: tuple = (False, False)
+        record: tuple = ("", "")  # the change record of each parent: none, new, taken
+        creator: int = 0
+        read: tuple = (False, False)  # what the creator read
+        child: str = ""
+        unmet: object = None  # a frozenset of parents, or a number
+        left: bool = True
+
+    def steps(self, s, R):
+        R = {*R, *self.given}
+        for i in (0, 1):
+            if not s.done[i]:
+                yield f"parent {i} completes", s._replace(done=put(s.done, i, True), record=put(s.record, i, "new")), False
+            if s.record[i] == "new":
+                seen = s._replace(unmet=cross_off(s.unmet, {i})) if s.child else s
+                yield f"the change-stream function handles parent {i}", seen._replace(record=put(s.record, i, "taken")), False
+                if s.left:
+                    yield (
+                        f"the change-stream function handles parent {i} and is killed: the record comes again",
+                        seen._replace(left=False),
+                        True,
+                    )
+        if s.child == "waiting" and not s.unmet:
+            yield "release", s._replace(child="queued"), False
+        if s.creator < 2:
+            yield from self.create(s, R)
+        if "due" in R and s.child == "waiting" and all(s.done):
+            yield "the sweep reads the parents: release", s._replace(child="queued"), False
+
+    def create(self, s, R):
+        act = ("row", "look")[s.creator] if "row-then-look" in R else ("look", "row")[s.creator]
+        nxt = s._replace(creator=s.creator + 1)
+        if act == "row":
+            unmet = frozenset(i for i in (0, 1) if not s.read[i])
+            yield (
+                "the creator writes the child and its edges",
+                nxt._replace(child="waiting", unmet=unmet if "set" in R else len(unmet)),
+                False,
+            )
+        elif not s.child:
+            yield "the creator reads the parents", nxt._replace(read=s.done), False
+        else:
+            done = {i for i in (0, 1) if s.done[i]}
+            yield "the creator reads the parents and crosses off what is done", nxt._replace(unmet=cross_off(s.unmet, done)), False
+            if s.left and self.kill_creator:
+                yield "the creator is killed before it looks", s._replace(creator=2, left=False), True
+
+    def check(self, s, R):
+        return "the child is released before its parents are done" if s.child == "queued" and not all(s.done) else ""
+
+    def goals(self):
+        return (("the child is released", lambda s: True, lambda s: s.child == "queued"),)
+
+
+class ParentsKill(Parents):
+    name = "parents: the creator may be killed between writing and looking"
+    rules = {"due": "the sweep reads the parents of a child that waits"}
+    given, kill_creator = ("row-then-look", "set"), True
+
+
+def cross_off(unmet, ids):
+    return max(0, unmet - len(ids)) if isinstance(unmet, int) else unmet - ids
+
+
+class Counter(Small):
+    name = "counter: a change record is delivered twice"
+    rules = {"marker": 'a count and its marker "this job is counted up to this version" are written in one transaction'}
+
+    class State(NamedTuple):
+        record: str = "new"
+        marker: bool = False
+        count: int = 0
+        left: bool = True
+
+    def steps(self, s, R):
+        if s.record == "new":
+            counted = s if s.marker and "marker" in R else s._replace(count=s.count + 1, marker=True)
+            yield "the change-stream function counts", counted._replace(record="taken"), False
+            if s.left:
+                yield "the change-stream function counts and is killed: the record comes again", counted._replace(left=False), True
+
+    def check(self, s, R):
+        return "counted twice" if s.count > 1 else ""
+
+    def goals(self):
+        return (("counted", lambda s: True, lambda s: s.count == 1 and s.record == "taken"),)
+
+
+class Budget(Small):
+    name = "budget: reserve, run, settle, with a kill anywhere"
+    rules = {
+        "row": "a reservation is a row (job, attempt), made in one transaction with the budget, closed at most once",
+        "projection": "a row that is open when its attempt is over is settled by the change stream or the sweep, not by the worker alone",
+    }
+
+    class State(NamedTuple):
+        attempt: int = 0
+        pc: str = "idle"
+        rows: tuple = ()  # (attempt, open)
+        reserved: int = 0
+        settled: int = 0
+        over: bool = False
+        left: bool = True
+
+    def steps(self, s, R):
+        if s.pc == "idle" and not s.over:
+            a = s.attempt + 1
+            yield (
+                f"claim attempt {a} and reserve",
+                s._replace(pc="run", attempt=a, reserved=s.reserved + 1, rows=s.rows + ((a, True),)),
+                False,
+            )
+        if s.pc == "run":
+            yield "terminal write", s._replace(pc="over", over=True), False
+        if s.pc == "over":
+            yield "the worker settles", self.settle(s._replace(pc="gone"), s.attempt, R), False
+        if s.pc in ("run", "over") and s.left:
+            yield "the worker is killed", s._replace(pc="gone" if s.over else "idle", left=False), True
+        for a, open_ in s.rows:
+            if "projection" in R and open_ and (s.over or a < s.attempt):
+                yield f"the change stream settles attempt {a}", self.settle(s, a, R), False
+
+    def settle(self, s, attempt, R):
+        if "row" in R and (attempt, True) not in s.rows:
+            return s
+        rows = tuple((a, o and a != attempt) for a, o in s.rows)
+        return s._replace(rows=rows, reserved=s.reserved - 1, settled=s.settled + 1)
+
+    def check(self, s, R):
+        return "settled more often than reserved" if s.settled > s.attempt else ""
+
+    def goals(self):
+        return (("nothing reserved, all settled", lambda s: True, lambda s: s.over and s.reserved == 0 and s.settled == s.attempt),)
+
+
+class Submit(Small):
+    name = "submit: two requests with one idempotency key"
+    rules = {"one-transaction": 'the idempotency row and the job are put in one transaction, both "if absent"'}
+
+    class State(NamedTuple):
+        pc: tuple = (0, 0)
+        key: int = 0  # the job that the key points at
+        jobs: tuple = ()
+        said: tuple = (0, 0)  # the job that each caller was told
+        left: bool = True
+
+    def steps(self, s, R):
+        for i in (0, 1):
+            job, over = i + 1, put(s.pc, i, 9)
+            if s.pc[i] == 0 and s.key:
+                yield f"request {i}: the key is known, answers job {s.key}", s._replace(pc=over, said=put(s.said, i, s.key)), False
+            elif s.pc[i] == 0 and "one-transaction" in R:
+                yield f"request {i}: puts key and job", s._replace(pc=over, key=job, jobs=s.jobs + (job,), said=put(s.said, i, job)), False
+            elif s.pc[i] == 0:
+                yield f"request {i}: puts the key if absent", s._replace(pc=put(s.pc, i, 1), key=job), False
+            elif s.pc[i] == 1:
+                yield f"request {i}: puts job {job}", s._replace(pc=over, jobs=s.jobs + (job,), said=put(s.said, i, job)), False
+                if s.left:
+                    yield f"request {i} is killed before it puts job {job}", s._replace(pc=over, left=False), True
+
+    def check(self, s, R):
+        return "two jobs for one key" if len(s.jobs) > 1 else ""
+
+    def goals(self):
+        return (("whoever was answered has a job", lambda s: True, lambda s: s.jobs and all(j in s.jobs for j in s.said if j)),)
+
+
+class Resend(Small):
+    name = "resend: the sweep re-sends into a queue that is two sweeps long"
+    rules = {"same-generation": "a wake-up is sent again with the generation it had; only a move that must disown the old one bumps it"}
+
+    class State(NamedTuple):
+        gen: int = 1
+        pipe: tuple = (0, 1)  # generations (modulo 4) of the messages under way, the oldest first
+        claimed: bool = False
+
+    def steps(self, s, R):
+        if not s.claimed:
+            gen = s.gen if "same-generation" in R else (s.gen + 1) % 4
+            nxt = s._replace(gen=gen, pipe=s.pipe[1:] + (gen,), claimed=s.pipe[0] == s.gen)
+            yield f"a minute passes: generation {s.pipe[0]} arrives at a record of generation {s.gen}, the sweep sends {gen}", nxt, False
+
+    def goals(self):
+        return (("claimed", lambda s: True, lambda s: s.claimed),)
+
+
+class Frames(Small):
+    name = "frames: two workers tell states to one socket"
+    rules = {"version": "state frames carry the version of the record; a watcher keeps the highest, not the last to arrive"}
+
+    class State(NamedTuple):
+        version: int = 1  # 1 processing, 2 retrying, 3 completed
+        wire: tuple = ()  # frames under way, delivered in any order
+        shown: int = 0
+
+    def steps(self, s, R):
+        if s.version < 3:
+            yield (
+                f"the record goes to version {s.version + 1}, its frame is sent",
+                s._replace(version=s.version + 1, wire=s.wire + (s.version + 1,)),
+                False,
+            )
+        for f in s.wire:
+            shown = max(f, s.shown) if "version" in R else f
+            yield f"the frame of version {f} arrives", s._replace(wire=tuple(x for x in s.wire if x != f), shown=shown), False
+
+    def check(self, s, R):
+        return "the watcher shows an old state for good" if s.version == 3 and not s.wire and s.shown != 3 else ""
+
+
+class Slot(Small):
+    name = "slot: the holder of a concurrency slot or of the half-open probe dies"
+    rules = {"expires": "slots and probes are leases: rows with an expiry, never bare counters"}
+
+    class State(NamedTuple):
+        slot: bool = False
+        worker: str = "idle"
+        done: bool = False
+        left: bool = True
+
+    def steps(self, s, R):
+        if s.worker == "idle" and not s.slot and not s.done:
+            yield "a worker takes the slot", s._replace(slot=True, worker="run"), False
+        if s.worker == "run":
+            yield "it ends and gives the slot back", s._replace(slot=False, worker="idle", done=True), False
+            if s.left:
+                yield "it is killed", s._replace(worker="idle", left=False), True
+        if "expires" in R and s.slot and s.worker == "idle":
+            yield "the slot expires", s._replace(slot=False), False
+
+    def goals(self):
+        return (("a job gets the slot and ends", lambda s: True, lambda s: s.done),)
+
+
+def put(row, i, value):
+    return row[:i] + (value,) + row[i + 1 :]
+
+
+# ---------------------------------------------------------------------------------------------------------------- running it
+PLAIN = [
+    dict(crash=1, stall=1),
+    dict(stall=1, error=1),
+    dict(stall=1, late=1),
+    dict(stall=1, cancel=1, retry=1),
+    dict(crash=1, cancel=1),
+    dict(error=1, retry=1),
+    dict(stall=1, reply=1),
+]
+DURABLE = [
+    dict(crash=1, stall=1, handover=1),
+    dict(crash=1, stall=1, cancel=1),
+    dict(stall=1, error=1),
+    dict(stall=1, late=1),
+    dict(crash=1, stall=1, reply=1),
+]
+PLAIN_DEEP = [
+    dict(crash=1, stall=1, late=1),
+    dict(stall=2, crash=1),
+    dict(crash=1, stall=1, error=1),
+    dict(crash=1, stall=1, cancel=1, retry=1),
+    dict(stall=1, cancel=1, retry=1, late=1),
+    dict(stall=1, error=1, late=1),
+    dict(crash=1, stall=1, reply=1),
+]
+DURABLE_DEEP = [
+    dict(crash=1, stall=2, handover=1),
+    dict(crash=1, stall=1, late=1, reply=1),
+    dict(crash=1, stall=1, cancel=1, retry=1),
+    dict(crash=1, stall=1, error=1),
+    dict(stall=1, error=1, late=1, handover=1),
+]
+SMALL = (Resume, Subscribe, SubscribeKill, SubscribeLoss, Hold, Parents, ParentsKill, Counter, Budget, Submit, Resend, Frames, Slot)
+
+
+def core(durable=False, **faults):
+    named = ", ".join(f"{n} {f}" for f, n in faults.items()) or "no fault but duplicates and loss"
+    return Core(f"core, {'durable' if durable else 'plain'}: {named}", durable, **faults)
+
+
+def run(task):
+    model, rules = task
+    return explore(model, frozenset(rules))
+
+
+def show_trace(report, model, quiet):
+    print(f"      {report.violation}   [{model.name}; {len(report.trace)} steps]")
+    for n, label in enumerate(() if quiet else report.trace, 1):
+        print(f"        {n:2} {label}")
+
+
+def main(args):
+    quiet, deep = "--quiet" in args, "--deep" in args
+    wanted = tuple(a for a in args if not a.startswith("-")) or ("",)
+    chosen = (
+        [core(**f) for f in (PLAIN_DEEP if deep else PLAIN)]
+        + [core(True, **f) for f in (DURABLE_DEEP if deep else DURABLE)]
+        + [m() for m in SMALL]
+    )
+    chosen = [m for m in chosen if m.name.startswith(wanted)]
+    cored = any(m.name.startswith("core") for m in chosen)
+    written = [core(stall=1), core(stall=1, cancel=1), core(True, crash=1, stall=1)] if cored else []
+    without = [(rule, text, core(**faults)) for rule, (text, faults) in CORE_RULES.items()] if cored else []
+    without += [(rule, text, m) for m in chosen if isinstance(m, Small) for rule, text in m.rules.items()]
+
+    began, states, bad = time.time(), 0, 0
+    with multiprocessing.Pool(2 if deep else None) as pool:
+        full = pool.imap(run, [(m, m.rules) for m in chosen])
+        as_written = pool.imap(run, [(m, AS_WRITTEN) for m in written])
+        reduced = pool.imap(run, [(m, set(m.rules) - {rule}) for rule, _, m in without])
+
+        print("A. All rules: no interleaving may break the promise.")
+        for m, r in zip(chosen, full):
+            states, bad = states + r.states, bad + bool(r.violation)
+            print(
+                f"   {'VIOLATION' if r.violation else 'OK':9} {r.states:8} states {r.steps:9} steps {r.seconds:6.1f} s   {m.name}",
+                flush=True,
+            )
+            if r.violation:
+                show_trace(r, m, False)
+        if cored:
+            print(
+                "\nB. The design as written, on a charitable reading; it lacks: " + ", ".join(r for r in CORE_RULES if r not in AS_WRITTEN)
+            )
+        for m, r in zip(written, as_written):
+            show_trace(r, m, quiet)
+        print("\nC. Each rule taken away alone: the promise must break, or the rule is decoration.")
+        for (rule, text, m), r in zip(without, reduced):
+            bad += not r.violation
+            print(f"   without {rule}: {text}")
+            show_trace(r if r.violation else r._replace(violation="NOTHING BREAKS"), m, quiet)
+    print(
+        f"\n{states} states explored with all rules, {len(without)} rules taken away, {time.time() - began:.0f} s: {'OK' if not bad else f'{bad} NOT OK'}"
+    )
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

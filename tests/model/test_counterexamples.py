@@ -1,0 +1,190 @@
+"""What breaks the protocol when one of its rules is off, done to the engine's own transitions, which have them all.
+
+Each test takes the model's shortest counterexample without the rule, and does what it says: the last step is not possible, or harmless.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from chalicelib.adapters.memory_live import MemoryLeases
+from chalicelib.domain import transitions
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.job import Job, Status, Usage
+from chalicelib.domain.transcript import Chunk, join
+from chalicelib.domain.transitions import Outcome, cancel, claim, finish, holds, look_later, retry_later, start_again, take_back
+from chalicelib.ports import Lease
+from tests.model.protocol import CORE_RULES, Resend, core, explore
+from tests.unit.domain_jobs import ERROR, HOUR, NOW, job
+
+A, B = "lease-a#1", "lease-b#1"
+DONE = Outcome(status=Status.COMPLETED, length=2, usage=Usage(input=1, output=2), cost=10)
+FAILED = Outcome(status=Status.FAILED, length=1, cost=5, error=ERROR)
+
+
+@cache
+def without(rule: str) -> tuple[str, ...]:
+    """The shortest way to a violation when `rule` is off."""
+    report = explore(core(**CORE_RULES[rule][1]), frozenset(CORE_RULES) - {rule})  # type: ignore[arg-type]
+    assert report.violation
+    return report.trace
+
+
+def sure(new: Job | None) -> Job:
+    """A change that is allowed."""
+    assert new is not None
+    return new
+
+
+def claimed(seen: Job, owner: str = A) -> Job:
+    return sure(claim(seen, seen.generation, owner, NOW))
+
+
+def requeued(seen: Job, length: int = 0) -> Job:
+    """Its owner stalled, its lease ran out, and the sweep took it."""
+    return sure(take_back(seen, transitions.lease_of(seen), length, None, NOW))
+
+
+def test_fence() -> None:
+    """A stalled worker writes `completed` over its successor's attempt."""
+    assert without("fence")[-2:] == ("a worker claims generation 2: attempt 2", "worker g1a1 writes completed")
+
+    first = claimed(job())
+    second = claimed(requeued(first), B)
+
+    assert finish(second, first.generation, A, DONE, NOW) is None
+    assert retry_later(second, first.generation, A, FAILED, NOW + 1, NOW) is None
+
+
+def test_attempt() -> None:
+    """The successor's text has the number of the stalled worker's."""
+    assert "a worker claims generation 2: attempt 1" in without("attempt")
+
+    first = claimed(job())
+
+    assert claimed(requeued(first), B).attempt == first.attempt + 1
+
+
+def test_record() -> None:
+    """A worker tries again by itself, and the record never hears of the attempt. Here it gives the job back, and the next claim counts."""
+    assert any("retries in place" in step for step in without("record"))
+
+    first = claimed(job())
+    given_back = sure(retry_later(first, first.generation, A, FAILED, NOW + 1, NOW))
+
+    assert finish(given_back, first.generation, A, DONE, NOW) is None
+    assert claimed(given_back, A).attempt == first.attempt + 1
+
+
+def test_reuse() -> None:
+    """A manual retry begins at attempt 1 again."""
+    assert without("reuse")[3:5] == ("the user retries", "a worker claims generation 2: attempt 1")
+
+    failed = sure(finish(claimed(job()), 1, A, FAILED, NOW))
+    again = sure(start_again(failed, NOW, HOUR, HOUR))
+
+    assert (claimed(again).attempt, again.generation, again.run) == (2, 2, 2)
+
+
+def test_nonce() -> None:
+    """The same message twice in one batch: the second claim believes that it is the first."""
+    assert any("the owner is me" in step for step in without("nonce"))
+
+    first = claimed(job(), "lease-a#1")
+
+    assert claim(first, 1, "lease-a#2", NOW) is None
+    assert not holds(first, 1, "lease-a#2")
+    assert claim(first, 1, "lease-a#1", NOW) is first  # its own claim, whose answer was lost
+
+
+def test_clip() -> None:
+    """The log of an ended job grows, by a worker that had stalled: readers stop at what the end recorded."""
+    assert without("clip")[-2:] == ("the user cancels a queued job: cancelled at once", "worker g1a1 logs 0:1 of response 1")
+
+    ended = sure(cancel(requeued(claimed(job()), length=1), NOW))
+    log = [Chunk(job_id="job_01", attempt=1, start=at, text=text, at=NOW) for at, text in enumerate("ab")]
+
+    assert (ended.status, ended.length) == (Status.CANCELLED, 1)
+    assert join(log, 0, ended.length) == "a"
+
+
+def test_flag() -> None:
+    """A running job is cancelled at once: its worker can keep neither the text that was shown nor what it cost."""
+    assert "the user cancels a processing job: cancelled at once" in without("flag")
+
+    running = claimed(job())
+    asked = sure(cancel(running, NOW))
+
+    assert (asked.status, asked.cancel_requested) == (Status.PROCESSING, True)
+    by_owner = sure(finish(asked, 1, A, DONE, NOW))
+    assert (by_owner.status, by_owner.length, by_owner.cost) == (Status.CANCELLED, 2, 10)
+    assert requeued(asked, length=1).status is Status.CANCELLED
+    assert sure(retry_later(asked, 1, A, FAILED, NOW + 1, NOW)).status is Status.CANCELLED
+
+
+def test_clear() -> None:
+    """The next run inherits the wish to end the last one."""
+    assert any("retries" in step for step in without("clear"))
+
+    ended = sure(finish(sure(cancel(claimed(job()), NOW)), 1, A, DONE, NOW))
+    again = claimed(sure(start_again(ended, NOW, HOUR, HOUR)), B)
+
+    assert not again.cancel_requested
+    assert sure(finish(again, again.generation, B, DONE, NOW)).status is Status.COMPLETED
+
+
+def test_sweepcond() -> None:
+    """The sweep reads an expired lease, its owner renews it, the sweep takes the job from a living worker."""
+    assert any("reads an expired lease" in step for step in without("sweepcond"))
+
+    leases = MemoryLeases()
+    seen = Lease(id="lease-a", lane="normal", started_at=NOW, expires_at=NOW)
+    leases.open(seen)
+    leases.renew(replace(seen, expires_at=NOW + 25_000))
+    assert not leases.fence(seen)
+
+    running = claimed(job())
+    assert take_back(claimed(requeued(running), B), "lease-a", 0, None, NOW) is None
+    assert take_back(sure(finish(running, 1, A, DONE, NOW)), "lease-a", 0, None, NOW) is None
+
+
+def test_sweepcond_the_other_way_round() -> None:
+    """Once it is fenced, no renewal brings a lease to life again."""
+    leases = MemoryLeases()
+    seen = Lease(id="lease-a", lane="normal", started_at=NOW, expires_at=NOW)
+    leases.open(seen)
+    assert leases.fence(seen)
+
+    with pytest.raises(StaleVersion):
+        leases.renew(replace(seen, expires_at=NOW + 25_000))
+
+
+def test_dlq() -> None:
+    """A dead letter fails a job that is alive: here nothing does but its owner, three lone deaths, or the end of its time."""
+    assert any("dead-letter" in step for step in without("dlq"))
+
+    for alive in (job(), claimed(job())):
+        changes = (
+            transitions.give_up(alive, NOW + HOUR),
+            look_later(alive, NOW),
+            cancel(alive, NOW),
+            take_back(alive, "lease-b", 0, None, NOW),
+        )
+        assert all(change is None or change.status is not Status.FAILED for change in changes)
+    assert requeued(claimed(job())).status is Status.QUEUED
+
+
+def test_same_generation() -> None:
+    """A wake-up that is sent again under a new generation makes the ones under way stale, for ever if the queue is deep."""
+    report = explore(Resend(), frozenset())
+    assert report.violation.startswith("STUCK")
+
+    waiting = job()
+    for minute in range(1, 10):
+        waiting = sure(look_later(waiting, NOW + minute * 60_000))
+
+    assert waiting.generation == job().generation
+    assert claimed(waiting).status is Status.PROCESSING

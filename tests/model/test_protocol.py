@@ -1,0 +1,30 @@
+"""The rules of docs/protocol.md are sufficient, and none of them is decoration."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.model.protocol import SMALL, Small, explore
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_all_rules_hold_and_each_is_needed() -> None:
+    """Every interleaving of the small cases: nothing is violated with all rules, and something is without any one of them."""
+    said = subprocess.run([sys.executable, "-m", "tests.model.protocol", "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "32 rules taken away" in said.stdout
+    assert said.stdout.rstrip().endswith("OK")
+
+
+@pytest.mark.parametrize("model", SMALL, ids=lambda model: model.__name__)
+def test_a_small_model(model: type[Small]) -> None:
+    """The same in this process, where a debugger sees it."""
+    assert not explore(model(), frozenset(model.rules)).violation
+    for rule in model.rules:
+        assert explore(model(), frozenset(model.rules) - {rule}).violation, rule
