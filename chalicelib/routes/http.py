@@ -26,7 +26,7 @@ EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request as routes see it. `caller` is whoever sent it; public routes have none."""
+    """A request as routes see it. `caller` is whoever sent it; public routes have none. `over_rate`: it should come more slowly."""
 
     id: str
     method: str
@@ -35,6 +35,7 @@ class Request:
     headers: Any
     raw: bytes
     caller_or_none: Caller | None = None
+    over_rate: bool = False
 
     @property
     def caller(self) -> Caller:
@@ -94,7 +95,7 @@ class Way:
     handler: Handler
     role: Role | None
     tickets: bool
-    metered: bool
+    slows: bool
     instead: Answer | None
 
 
@@ -104,6 +105,7 @@ class Visit:
 
     id: str
     caller: Caller | None = None
+    over_rate: bool = False
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -114,16 +116,18 @@ def endpoint(
     role: Role | None,
     *,
     tickets: bool = False,
-    metered: bool = True,
+    slows: bool = False,
     instead: Answer | None = None,
 ) -> Callable[[Handler], Handler]:
     """Register a handler. `role` is the least that may call it, None for a public route; `tickets`: `?ticket=` will do instead of a key.
+
+    `slows`: too many requests are not refused but told to come more slowly, and are counted apart from the others.
 
     `instead` is answered where others answer that something is wrong on our side.
     """
 
     def register(handler: Handler) -> Handler:
-        way = Way(handler=handler, role=role, tickets=tickets, metered=metered, instead=instead)
+        way = Way(handler=handler, role=role, tickets=tickets, slows=slows, instead=instead)
 
         def view(**path_values: str) -> Response:
             return _serve(blueprint.current_request, way, path_values)
@@ -166,7 +170,8 @@ def _answer(raw: Any, way: Way, path_values: dict[str, str], visit: Visit) -> An
 def _admit(raw: Any, way: Way, role: Role, visit: Visit) -> None:
     visit.caller = _caller(raw, tickets=way.tickets)
     visit.caller.require(role)
-    if not _meter(visit.caller, visit.headers) and way.metered:
+    visit.over_rate = not _meter(visit.caller, visit.headers, "stream" if way.slows else "key")
+    if visit.over_rate and not way.slows:
         raise RateLimited(retry_after=WINDOW_SECONDS - access.now() // 1000 % WINDOW_SECONDS)
 
 
@@ -180,6 +185,7 @@ def _request(raw: Any, visit: Visit) -> Request:
         headers=raw.headers,
         raw=body.encode() if isinstance(body, str) else body or b"",
         caller_or_none=visit.caller,
+        over_rate=visit.over_rate,
     )
 
 
@@ -231,15 +237,15 @@ def _caller(raw: Any, *, tickets: bool) -> Caller:
     return by_bearer(adapters.key_ring, raw.headers.get("authorization"))
 
 
-def _meter(caller: Caller, headers: dict[str, str]) -> bool:
+def _meter(caller: Caller, headers: dict[str, str], meter: str) -> bool:
     """Count the request against its key's minute, and say in the headers what is left of it. False: nothing is."""
     adapters, limit = wiring.adapters(), settings().requests_per_minute
     now = adapters.clock.now() // 1000
-    headers["RateLimit-Policy"] = f'"key";q={limit};w={WINDOW_SECONDS}'
+    headers["RateLimit-Policy"] = f'"{meter}";q={limit};w={WINDOW_SECONDS}'
     try:
-        used = adapters.meters.count(f"key#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
+        used = adapters.meters.count(f"{meter}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
     except Unavailable as exc:  # who cannot be counted is let in: the meter guards against haste, not against strangers
         record("a request was not counted", key_id=caller.key_id, error=exc)
         return True
-    headers["RateLimit"] = f'"key";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
+    headers["RateLimit"] = f'"{meter}";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
     return used <= limit

@@ -25,7 +25,7 @@ NOTHING_YET = Answer(body=f"retry: {RETRY_QUIET}\n: nothing yet\n\n", headers=EV
 ASK_AGAIN = Answer(body=f"retry: {RETRY_QUIET}\n: something did not answer, ask again\n\n", headers=EVENT_STREAM)  # 5xx ends an EventSource
 
 
-@endpoint(blueprint, "GET", "/jobs/{job_id}/stream", Role.USER, tickets=True, metered=False, instead=ASK_AGAIN)
+@endpoint(blueprint, "GET", "/jobs/{job_id}/stream", Role.USER, tickets=True, slows=True, instead=ASK_AGAIN)
 def stream(request: Request, job_id: str) -> Answer:
     """A slice of the job's event stream: what there is after Last-Event-ID, or the next that comes within 20 s."""
     have = wiring.adapters()
@@ -46,7 +46,8 @@ def stream(request: Request, job_id: str) -> Answer:
     events = hold(holding, SLICE_SECONDS, look)
     if events is None:
         return NOTHING_YET
-    return Answer(body=f"retry: {RETRY_FLOWING}\n\n" + "".join(_event(at, frame) for at, frame in events), headers=EVENT_STREAM)
+    retry = RETRY_QUIET if request.over_rate else RETRY_FLOWING
+    return Answer(body=f"retry: {retry}\n\n" + "".join(_event(at, frame) for at, frame in events), headers=EVENT_STREAM)
 
 
 @endpoint(blueprint, "POST", "/stream-tickets", Role.USER)

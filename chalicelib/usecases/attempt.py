@@ -56,6 +56,7 @@ class Attempt:
         self.tracker = Tracker(kind, min(kind.typical_tokens, body.config.max_tokens))
         self.events: list[dict[str, Any]] = []
         self.refused = False
+        self.begun = False  # the provider has made a response: from here on it charges
         self.started_at = now
         self.first_token_at: Ms | None = None
         self.complete = False

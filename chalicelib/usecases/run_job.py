@@ -102,6 +102,8 @@ class JobRun:
                         attempt.append(event.text, clock.now())
                     elif isinstance(event, Ended):
                         ended = event
+                    else:
+                        attempt.begun = True
         except TimeoutError as exc:
             raise AttemptTimedOut(f"The attempt took longer than {limit:g} s.") from exc
         if ended is None:

@@ -82,12 +82,19 @@ def test_an_id_that_is_none_of_ours_is_refused(api: Api, said: str) -> None:
 
 
 def test_a_stream_is_never_refused_for_rate(api: Api) -> None:
-    """A 429 would end an EventSource for good."""
+    """A 429 would end an EventSource for good: its slices are counted apart, and told to come more slowly when they are too many."""
     job_id = api.submit()
+    first = api.call("GET", f"/jobs/{job_id}/stream")
     for _ in range(700):
-        api.twins.meters.count("key#key_user", api.twins.clock.now() // 60_000, 0)
+        api.twins.meters.count("stream#key_user", api.twins.clock.now() // 60_000, 0)
 
-    assert api.call("GET", f"/jobs/{job_id}/stream").status == 200
+    hasty = api.call("GET", f"/jobs/{job_id}/stream")
+
+    assert (first.status, hasty.status) == (200, 200)
+    assert first.headers["ratelimit-policy"] == '"stream";q=600;w=60'
+    assert first.text.startswith("retry: 250")
+    assert hasty.text.startswith("retry: 3000")
+    assert api.call("GET", "/me").headers["ratelimit"].startswith('"key";r=598;')
 
 
 def test_without_a_free_slot_a_request_is_answered_at_once(api: Api) -> None:

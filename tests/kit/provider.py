@@ -21,6 +21,7 @@ class Script:
     end: Ended | None = field(default_factory=lambda: Ended(Usage(input=10, output=3), "gpt-4o-mini"))
     error: Exception | None = None
     refusal: bool = False
+    refuses: bool = False  # the request itself, before a response is begun
 
 
 class ScriptedProvider:
@@ -47,6 +48,8 @@ class ScriptedProvider:
 
     async def _events(self, script: Script, index: int) -> AsyncGenerator[ProviderEvent]:
         await asyncio.sleep(script.first)
+        if script.refuses and script.error is not None:
+            raise script.error
         yield Started(f"resp_{index}", "gpt-4o-mini")
         for delta in script.deltas:
             await asyncio.sleep(script.every)

@@ -261,6 +261,21 @@ def test_usage_without_a_final_event_is_an_estimate() -> None:
     assert usage.input > 0
 
 
+def test_a_response_that_was_begun_is_charged_though_nothing_came() -> None:
+    """OpenAI has read the prompt by then: the ledger has an estimate of it. A request that was refused has used nothing."""
+    begun, refused = World(Script(deltas=[], error=StreamCut())), World(Script(deltas=[], error=ProviderUnavailable(), refuses=True))
+    jobs = [world.submit(config={"max_attempts": 1}) for world in (begun, refused)]
+
+    begun.deliver()
+    refused.deliver()
+
+    usage = begun.job(jobs[0]).usage
+    assert usage is not None
+    assert (usage.estimated, usage.output) == (True, 0)
+    assert usage.input > 0
+    assert refused.job(jobs[1]).usage is None
+
+
 def test_an_answer_that_was_cut_is_incomplete() -> None:
     """`max_output_tokens` reached: the text is kept, and the reason said."""
     world = World(Script(end=Ended(Usage(input=1, output=3), "gpt-4o-mini", "max_tokens")))
