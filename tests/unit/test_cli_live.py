@@ -29,7 +29,11 @@ def on_a_terminal(server: FakeServer, *arguments: str, interrupt_at: str | None 
     """Exit code and everything that was drawn, in a window of 80 columns."""
     env = {**os.environ, "HEADRACE_API_URL": server.api_url, "HEADRACE_KEY": KEY, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     master, slave = pty.openpty()
-    child = subprocess.Popen([sys.executable, "-m", "cli", *arguments], cwd=ROOT, env=env, stdin=slave, stdout=slave, stderr=slave)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would the child
+    try:
+        child = subprocess.Popen([sys.executable, "-m", "cli", *arguments], cwd=ROOT, env=env, stdin=slave, stdout=slave, stderr=slave)
+    finally:
+        signal.signal(signal.SIGINT, ours)
     os.close(slave)
     drawn = b""
     deadline = time.monotonic() + 20
