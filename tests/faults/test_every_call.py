@@ -11,6 +11,7 @@ from tests.faults.scenarios import SCENARIOS
 from tests.faults.steps import Fault, Kind
 
 WITHIN = 300_000  # ms: a lease, a sweep, and a look at what waits for its wake-up
+ANSWERS = (Kind.REPEATED, Kind.UNANSWERED, Kind.REFUSED)  # where nobody dies or stands still
 NOTICED = ("cancelled",)  # where a few milliseconds more decide how much text there is
 
 
@@ -49,6 +50,8 @@ def test_every_call(name: str, kind: Kind) -> None:
     for number in range(1, len(undisturbed.steps.trace) + 1):
         cloud, problems = told(scenario, [Fault(number, kind)])
         problems += _late(cloud)
+        if kind in ANSWERS and "retried" not in name:  # a retry may come before the worker hears of the end that it wrote
+            problems += [f"a worker that lives believes that it was fenced: {fact}" for fact, _ in cloud.world.facts if "fenced" in fact]
         if kind is Kind.REPEATED and name not in NOTICED and _look(cloud) != expected:
             problems.append(f"it came to {_look(cloud)} and not to {expected}")
         assert not problems, report(name, f"step {number}: {kind.value}", cloud, problems)
