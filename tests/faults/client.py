@@ -22,6 +22,7 @@ class Client:
         self.job_id = job_id
         self.assembly = Assembly()
         self.wants = 0
+        self.silence = SILENCE
         self.trimmed: list[tuple[str | None, int]] = []
         self._history, self._subscribe = history, subscribe
         self._heard = asyncio.Event()
@@ -32,7 +33,10 @@ class Client:
         return self.assembly.over and self.assembly.version >= self.wants
 
     def receive(self, frame: dict[str, Any]) -> None:
+        attempt, version = self.assembly.attempt, self.assembly.version
         outcomes = self.assembly.receive(frame)
+        if self.assembly.attempt < attempt or self.assembly.version < version:
+            self._history.problems.append(f"a watcher of {self.job_id[-3:]} was thrown back from a{attempt} by {frame}")
         self._ask = self._ask or any(isinstance(one, Ask) for one in outcomes)
         self.trimmed += [(self.assembly.status, one.length) for one in outcomes if isinstance(one, Trimmed)]
         self._history.shown(self.job_id, self.assembly.attempt, self.assembly.text)
@@ -46,7 +50,7 @@ class Client:
                 self._ask = False
                 await self._subscribe(self.assembly.attempt, self.assembly.position)
             try:
-                async with asyncio.timeout(SILENCE):
+                async with asyncio.timeout(self.silence):
                     await self._heard.wait()
             except TimeoutError:
                 self._ask = True

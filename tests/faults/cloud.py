@@ -15,7 +15,7 @@ from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.retry_job import retry_job
 from chalicelib.usecases.sweep import sweep
 from chalicelib.usecases.watch_job import connected, subscribe
-from tests.faults.client import Client
+from tests.faults.client import SILENCE, Client
 from tests.faults.processes import LANE, Processes
 from tests.faults.steps import Killed
 from tests.faults.twins import Says
@@ -66,23 +66,24 @@ class Cloud(Processes):
             self.clients[job_id].wants = job.version
         return job
 
-    async def watch(self, job_id: str) -> None:
-        """A client of its own for the job."""
+    async def watch(self, job_id: str, silence: float = SILENCE) -> None:
+        """A client of its own for the job, which asks again after so many seconds of silence."""
         connection = f"c{next(self._names)}"
         now = self.world.clock.now()
         self.real.connections.open(
             Connection(id=connection, endpoint="https://ws/api", caller=ALICE, connected_at=now, expires_at=now + 10**8)
         )
         client = Client(job_id, self.history, partial(self._subscribe, connection, job_id))
+        client.silence = silence
         self.clients[job_id] = client
         self._by_connection[connection] = client
         self.background(client.run())
 
     async def until(self, condition: Callable[[], bool], seconds: float = 3600.0) -> bool:
-        """Look ten times a second. False: it did not come true."""
+        """Look five times a second. False: it did not come true."""
         end = self.world.loop.moment + seconds
         while not condition() and self.world.loop.moment < end:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
         return condition()
 
     async def request(self, ask: Callable[[], Any]) -> Any:
@@ -113,15 +114,16 @@ class Cloud(Processes):
 
     def start(self) -> None:
         """Let messages be delivered, the sweep run, and the changes be followed."""
-        for helper in (self._poll(), self._sweep(), self._project()):
-            self.background(helper)
+        for helper in (self._poll, self._sweep, self._project):
+            if helper != self._project or self.follows_changes:
+                self.background(helper())
 
     async def rest(self) -> None:
         """Wait until nothing happens any more."""
         while self.at_work():
             if self.world.loop.moment > LONGEST:
                 raise Stuck(f"not at rest after {LONGEST / 3600:g} h: {self.at_work()}")
-            await asyncio.sleep(5.0)
+            await asyncio.sleep(10.0)
 
     # ---- what AWS does
 

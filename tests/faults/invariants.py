@@ -10,13 +10,9 @@ from chalicelib.domain.transcript import join
 from chalicelib.usecases.read_text import read_text
 from tests.faults.cloud import LANE, Cloud
 
-# Open: a result can only be put without a condition, so between the sweep's last look for a row of the ledger and its put the worker that
-# was taken for dead may have put its own. See test_found.py.
-KNOWN = "the ledger knew what was charged and has an estimate now"
 
-
-def broken(cloud: Cloud, *, known: bool = False) -> list[str]:
-    """The rules that a run at rest has broken; empty if the promise held. What is `known` is left out if not asked for.
+def broken(cloud: Cloud) -> list[str]:
+    """The rules that a run at rest has broken; empty if the promise held.
 
     The record's cost is the sum of its ledger unless a worker that was taken for dead woke and wrote its own row over the estimate.
     """
@@ -26,7 +22,7 @@ def broken(cloud: Cloud, *, known: bool = False) -> list[str]:
         name = f"{job.id[-3:]} ({job.status})"
         found += [f"{name}: {problem}" for problem in (*_ended_once(cloud, job), *_text(cloud, job), *_money(cloud, job))]
     found += _watched(cloud)
-    return [problem for problem in found if known or KNOWN not in problem]
+    return found
 
 
 def _at_rest(cloud: Cloud) -> Iterator[str]:
@@ -100,21 +96,21 @@ def _text(cloud: Cloud, job: Job) -> Iterator[str]:
 def _money(cloud: Cloud, job: Job) -> Iterator[str]:
     """A row for each attempt that was taken: exact where the final event was kept, marked where it is an estimate."""
     real = cloud.real
-    rows = {row.attempt: row for row in real.results.attempts(job.id)}
+    rows = {row.attempt: real.results.get(job.id, row.attempt) or row for row in real.results.attempts(job.id)}
     if set(rows) != set(range(1, job.attempt + 1)):
         yield f"{job.attempt} attempts were taken, the ledger has {sorted(rows)}"
     for attempt, row in rows.items():
         answer = cloud.history.answer_of(job.id, attempt)
         charged = answer.charged if answer else None
         puts = cloud.history.results[job.id, attempt]
-        if row.usage is None and answer is not None and answer.sent:
+        if row.usage is None and row.text:
             yield f"a{attempt}: the provider sent text, the ledger says nothing"
         if row.usage is not None and not row.usage.estimated and row.usage != charged:
             yield f"a{attempt}: the ledger says {row.usage}, the provider charged {charged}"
         exact = [put for put in puts if put.usage is not None and not put.usage.estimated]
         if exact and (row.usage is None or row.usage.estimated):
-            yield f"a{attempt}: {KNOWN}"
-        if row.usage is not None and row.usage.output == 0 and answer is not None and row.text:
+            yield f"a{attempt}: the ledger knew what was charged and has an estimate now"
+        if row.usage is not None and row.usage.output == 0 and row.text:
             yield f"a{attempt}: text was kept, the ledger has no tokens"
     if job.status is Status.COMPLETED and (job.usage is None or job.usage.estimated):
         yield f"completed with {job.usage}"

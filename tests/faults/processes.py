@@ -27,8 +27,10 @@ LANE = "normal"
 class Processes:
     """Everything outside in memory, and the processes that work on it. `real` are the twins without the steps: what is kept now.
 
-    `carry` decides what the network does to a frame; by default it arrives after 20 ms.
+    `carry` decides what the network does to a frame; by default it arrives after 20 ms. `follows_changes`: the change stream has a reader.
     """
+
+    follows_changes = True
 
     def __init__(self, faults: Sequence[Fault] = (), director: Director | None = None) -> None:
         self.world = World()
@@ -78,7 +80,7 @@ class Processes:
             "workers": [worker.name for worker in self.workers],
             "leases": list(real.leases.rows),
             "messages": [message.body for message in real.queues.messages[LANE]],
-            "changes": self._changes.qsize() + self._projecting,
+            "changes": self.follows_changes and self._changes.qsize() + self._projecting,
             "clients": [client.job_id[-3:] for client in self.clients.values() if not client.at_rest],
         }
         return ", ".join(f"{name} {what}" for name, what in busy.items() if what)

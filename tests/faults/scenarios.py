@@ -44,6 +44,18 @@ async def retried(cloud: Cloud) -> None:
         await cloud.retry(job)
 
 
+async def cancelled_and_retried(cloud: Cloud) -> None:
+    """Cancelled while it runs, and started again by its owner, who wants it after all."""
+    job = await cloud.submit("wanted", Says(pieces=12, every=0.5), Says(pieces=2))
+    await cloud.watch(job)
+    await cloud.until(lambda: cloud.head(job).attempt > 0, 300)
+    await asyncio.sleep(1.2)
+    await cloud.cancel(job)
+    await cloud.until(lambda: cloud.head(job).status.is_terminal)
+    if cloud.head(job).status is Status.CANCELLED:
+        await cloud.retry(job)
+
+
 async def dead_worker(cloud: Cloud) -> None:
     """The first worker dies in mid-stream; the sweep has the job run again."""
     job = await cloud.submit("dead", Says(pieces=8, every=0.6), Says(pieces=2))
@@ -79,6 +91,7 @@ SCENARIOS = {
         Scenario(failing_first),
         Scenario(cancelled, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(retried),
+        Scenario(cancelled_and_retried),
         Scenario(dead_worker),
         Scenario(two_jobs),
     )

@@ -12,7 +12,7 @@ from tests.faults.steps import Fault, Kind
 
 WITHIN = 300_000  # ms: a lease, a sweep, and a look at what waits for its wake-up
 ANSWERS = (Kind.REPEATED, Kind.UNANSWERED, Kind.REFUSED)  # where nobody dies or stands still
-NOTICED = ("cancelled",)  # where a few milliseconds more decide how much text there is
+NOTICED = ("cancelled", "cancelled_and_retried")  # where a few milliseconds more decide how much text there is
 
 
 def _look(cloud: Cloud) -> list[tuple[object, ...]]:
