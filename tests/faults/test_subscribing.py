@@ -36,7 +36,8 @@ class Subscriber:
             self.own += 1
             if self.own == self.at:
                 self.begins.set()
-                await self.enough.wait()
+                async with asyncio.timeout(60):
+                    await self.enough.wait()
         elif (self.begins.is_set() and step.name == "connections.get" and self.asking is None) or step.actor is self.asking:
             self.asking = step.actor
             if self.asked == self.calls:
@@ -58,7 +59,7 @@ class Subscriber:
 def _run(subscriber: Subscriber, *, follows_changes: bool) -> tuple[Cloud, list[str]]:
     async def story(cloud: Cloud) -> None:
         job = await cloud.submit("watched", Says(pieces=2))
-        await subscriber.begins.wait()
+        await cloud.until(subscriber.begins.is_set, 60)
         await cloud.watch(job, silence=inf)
 
     cloud = Cloud(director=subscriber)
