@@ -22,6 +22,10 @@ def _look(cloud: Cloud) -> list[tuple[object, ...]]:
     return [*ends, tuple(sorted(len(answer.sent.split()) for answer in cloud.history.answers))]
 
 
+def _crashes(cloud: Cloud) -> int:
+    return sum(job.crashes for job in cloud.real.jobs.heads.values())
+
+
 def _late(cloud: Cloud) -> list[str]:
     return [f"{job.id} took too long" for job in cloud.real.jobs.heads.values() if _took(job) > WITHIN]
 
@@ -52,6 +56,8 @@ def test_every_call(name: str, kind: Kind) -> None:
         problems += _late(cloud)
         if kind in ANSWERS and "retried" not in name:  # a retry may come before the worker hears of the end that it wrote
             problems += [f"a worker that lives believes that it was fenced: {fact}" for fact, _ in cloud.world.facts if "fenced" in fact]
+        if kind in ANSWERS and _crashes(cloud) != _crashes(undisturbed):
+            problems.append(f"a worker that lives was taken for dead: {_crashes(cloud)} crashes")
         if kind is Kind.REPEATED and name not in NOTICED and _look(cloud) != expected:
             problems.append(f"it came to {_look(cloud)} and not to {expected}")
         assert not problems, report(name, f"step {number}: {kind.value}", cloud, problems)
