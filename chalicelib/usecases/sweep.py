@@ -124,14 +124,10 @@ def _resend(broom: Broom, job: Job, now: Ms) -> str:
 
 def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
     """Finish what a dead worker had as good as finished, or have the job run again."""
-    if transitions.lease_of(job) != lease_id:
+    if job.status is not Status.PROCESSING or transitions.lease_of(job) != lease_id:
         return "nothing"
     kept = broom.results.get(job.id, job.attempt)
     now = broom.clock.now()
-    if job.status is not Status.PROCESSING:
-        if kept is None:  # taken back by a run that died before it had noted the loss
-            _note(broom, job, _loss(broom, job, _kept_text(broom, job)[: job.length or 0], now))
-        return "nothing"
     if kept is not None and kept.status in (Status.COMPLETED, Status.INCOMPLETE):
         outcome = Outcome(
             status=Status(kept.status),
@@ -143,16 +139,16 @@ def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
         )
         generation, owner = job.generation, job.owner or ""
         return _change(broom, job, lambda seen: transitions.finish(seen, generation, owner, outcome, now), "finished")
-    text = _kept_text(broom, job)
+    text = _kept_text(broom, job) if kept is None else kept.text
     lost = kept or _loss(broom, job, text, now)
+    if kept is None and lost is not None:  # before the job is given on: whoever dies in between, the ledger has its row
+        broom.results.put_if_absent(lost, job.tenant)
     cost, length = lost.cost if lost else None, len(text)
     taken = advance(
         broom.jobs, job, lambda seen: transitions.take_back(seen, lease_id, length, cost, now) if seen.attempt == job.attempt else None
     )
     if taken is None:
         return "nothing"
-    if kept is None:
-        _note(broom, job, lost)
     if taken.status is Status.QUEUED:
         broom.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
     broom.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
@@ -183,12 +179,6 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
         error_code="worker_lost",
         ttl=now // 1000 + transitions.KEEP_COMPLETED_DAYS * 86_400,
     )
-
-
-def _note(broom: Broom, job: Job, lost: Result | None) -> None:
-    """Only once the job is disowned: its worker may still wake, and finish it with the row that it wrote itself."""
-    if lost is not None:
-        broom.results.put_if_absent(lost, job.tenant)
 
 
 def _change(broom: Broom, job: Job, change: Callable[[Job], Job | None], name: str) -> str:

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from chalicelib.domain import transitions
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.job import Status
@@ -57,14 +59,19 @@ def test_what_was_charged_is_not_replaced_by_an_estimate() -> None:
     assert not _woken_before("results.put_if_absent")
 
 
-def test_a_sweep_that_dies_before_it_noted_the_loss_is_made_good() -> None:
-    """The job is taken back already, and its next attempt may be under way: the row of the lost one comes all the same."""
-    undisturbed, _ = told(SCENARIOS["dead_worker"])
-    [put] = [step.number for step in _calls(undisturbed, "sweep", "results.put_if_absent")]
+@pytest.mark.parametrize("name", ["dead_worker", "cancelled_and_retried"])
+def test_a_sweep_that_dies_at_any_of_its_calls_is_made_good(name: str) -> None:
+    """Its dead worker's job may be with its next owner at once, even by a person's retry: every attempt has its row all the same."""
+    dies = Fault(_calls(told(SCENARIOS[name])[0], "worker", "provider.delta")[1].number, Kind.DIES_AFTER)
+    undisturbed, problems = told(SCENARIOS[name], [dies])
+    assert not problems, report(name, dies, undisturbed, problems)
+    [fence] = _calls(undisturbed, "sweep", "leases.fence")
 
-    for kind in (Kind.DIES_BEFORE, Kind.REFUSED):
-        cloud, problems = told(SCENARIOS["dead_worker"], [Fault(put, kind)])
-        assert not problems, report("dead_worker", kind, cloud, problems)
+    for step in undisturbed.steps.trace[fence.number - 1 :]:
+        for kind in (Kind.DIES_BEFORE, Kind.DIES_AFTER, Kind.REFUSED):
+            if step.actor is fence.actor:
+                cloud, problems = told(SCENARIOS[name], [dies, Fault(step.number, kind)])
+                assert not problems, report(name, f"{dies}, the sweep {step.name}: {kind}", cloud, problems)
 
 
 def test_a_result_that_is_kept_has_its_whole_log() -> None:
