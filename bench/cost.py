@@ -27,7 +27,7 @@ STREAMS = 3.4  # jobs at a time in an environment of a busy lane
 OTHER_SECONDS = 0.1
 OTHER_MEMORY = {"api_handler": 512, "websocket_connect": 256, "websocket_message": 256, "websocket_disconnect": 256, "release": 256}  # MB
 PLATFORM_LINES = 350  # bytes
-FRAME_BYTES, SQS_BYTES = 32 * 1024, 64 * 1024
+FRAME_BYTES = 32 * 1024
 MONTH = 30 * 86_400
 AIM = {"dollars a million jobs, DynamoDB": 30.0, "dollars a million jobs, in all": 200.0}
 

@@ -45,7 +45,6 @@ class Meter:
     phase: str = ""
 
     def __post_init__(self) -> None:
-        self._before: dict[int, list[tuple[Table, Raw, Raw | None]]] = {}
         self._looking = False
 
     def attach(self, stage: str) -> None:

@@ -7,7 +7,7 @@ whether the effect happened is unknown: callers rely on conditions, not on answe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -378,6 +378,3 @@ class Provider(Protocol):
 
         The last event is `Ended`; if it was not seen, iteration raises `StreamCut`. Everything raised is an `AttemptFailed`.
         """
-
-
-Sleep = Callable[[float], Awaitable[None]]

@@ -135,7 +135,6 @@ class JobItem(Item):
     dedupe_key = UnicodeAttribute(null=True, attr_name="dedupe")
     batch_id = UnicodeAttribute(null=True, attr_name="batch")
     response_id = UnicodeAttribute(null=True, attr_name="resp")
-    trace = UnicodeAttribute(null=True)
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()

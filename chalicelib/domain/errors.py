@@ -6,10 +6,8 @@ HeadraceError
 ├── Forbidden                  403
 ├── NotFound                   404
 ├── IdempotencyConflict        409  the key was used with another body
-├── IdempotencyInProgress      409
 ├── JobNotRetryable            409
 ├── ResultExpired              410
-├── PreconditionFailed         412
 ├── TooLarge                   413
 ├── UnsupportedMediaType       415
 ├── RateLimited                429  with `retry_after`
@@ -106,12 +104,6 @@ class IdempotencyConflict(HeadraceError):
     code = "idempotency_conflict"
 
 
-class IdempotencyInProgress(HeadraceError):
-    """A request with this Idempotency-Key is still at work. Repeat it in a moment to get its answer."""
-
-    code = "idempotency_in_progress"
-
-
 class JobNotRetryable(HeadraceError):
     """Only a failed, cancelled, expired, incomplete or retrying job can be retried."""
 
@@ -122,12 +114,6 @@ class ResultExpired(HeadraceError):
     """The result of this job is no longer kept."""
 
     code = "result_expired"
-
-
-class PreconditionFailed(HeadraceError):
-    """The job has changed since the version that If-Match names. Read it again."""
-
-    code = "precondition_failed"
 
 
 class TooLarge(HeadraceError):

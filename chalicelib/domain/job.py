@@ -122,7 +122,6 @@ class Job:
     dedupe_key: str | None = None
     batch_id: str | None = None
     response_id: str | None = None
-    trace: str | None = None
     ttl: int | None = None  # seconds since 1970, as DynamoDB's TTL wants it; set at the terminal write
 
     @property

@@ -7,7 +7,6 @@ The numbers and their reasons:
 * `window` delays every first token by its length; only `low` may wait to fill a batch.
 * `max_concurrency` bounds the environments of a lane. Their sum (450) leaves room in a default account of 1,000 for the API and the
   projections. It is SQS's own limit, because reserved concurrency throttles and throttles burn receive counts.
-* `rate_share` is the part of the provider's rate that a lane may use; the rest is a reserve for the lanes above it.
 """
 
 from __future__ import annotations
@@ -23,13 +22,12 @@ class Lane:
     batch_size: int  # messages an invocation starts with, 1-10
     window: int  # seconds that SQS may wait to fill a batch
     max_concurrency: int  # environments at once, 2-1000
-    rate_share: float  # of the provider's requests and tokens a minute
 
 
-URGENT = Lane("urgent", batch_size=2, window=0, max_concurrency=120, rate_share=1.00)
-HIGH = Lane("high", batch_size=5, window=0, max_concurrency=150, rate_share=0.90)
-NORMAL = Lane("normal", batch_size=10, window=0, max_concurrency=120, rate_share=0.75)
-LOW = Lane("low", batch_size=10, window=5, max_concurrency=60, rate_share=0.50)
+URGENT = Lane("urgent", batch_size=2, window=0, max_concurrency=120)
+HIGH = Lane("high", batch_size=5, window=0, max_concurrency=150)
+NORMAL = Lane("normal", batch_size=10, window=0, max_concurrency=120)
+LOW = Lane("low", batch_size=10, window=5, max_concurrency=60)
 
 LANES: dict[str, Lane] = {lane.name: lane for lane in (URGENT, HIGH, NORMAL, LOW)}
 

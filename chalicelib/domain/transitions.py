@@ -13,8 +13,8 @@ from typing import Any
 from chalicelib.domain.job import START_LATER, Job, JobError, Ms, Nano, Status, Usage
 
 LOOK_AFTER_QUEUED_MS = 120_000  # how long a wake-up may take before somebody looks for it
-LONGEST_DELAY_MS = 900_000  # of an SQS message: beyond it the sweep sends the wake-up
-LOOK_AGAIN_MS = 60_000  # and again, while a worker has the job
+LOOK_AGAIN_MS = 60_000  # how often somebody looks at a job that a worker has
+LONGEST_DELAY = 900  # seconds, of an SQS message: beyond it the sweep sends the wake-up
 LONGEST_LOOK_MS = 3_600_000
 CRASHES_ALONE = 3  # workers that may die with nothing else to do than this job
 KEEP_COMPLETED_DAYS = 30
@@ -68,9 +68,15 @@ def is_claimable(job: Job) -> bool:
     return job.status in (Status.QUEUED, Status.RETRYING) or (job.status is Status.WAITING and job.reason == START_LATER)
 
 
+def wake_delay(job: Job, now: Ms) -> int | None:
+    """Seconds by which the job's wake-up is to be delayed; None: further than a message can be, so the sweep sends it when it is near."""
+    seconds = -(-max(0, (job.until or 0) - now) // 1000)
+    return seconds if seconds <= LONGEST_DELAY else None
+
+
 def first_look(until: Ms, now: Ms) -> Ms:
     """When somebody must look at a job that may go on at `until`: a while after its wake-up, or in time to send it."""
-    return until + LOOK_AFTER_QUEUED_MS if until - now <= LONGEST_DELAY_MS else until
+    return until + LOOK_AFTER_QUEUED_MS if until - now <= LONGEST_DELAY * 1000 else until
 
 
 def holds(job: Job, generation: int, owner: str) -> bool:

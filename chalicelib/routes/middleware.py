@@ -7,6 +7,7 @@ from typing import Any
 
 from chalice import Response
 
+from chalicelib.domain.errors import UnsupportedMediaType
 from chalicelib.routes import access, errors
 from chalicelib.routes.http import Answer, cors, respond
 
@@ -14,7 +15,7 @@ CODES = {
     400: ("invalid_request", "The request could not be read."),
     404: ("not_found", "There is no such route; docs/api.md lists them."),
     405: ("method_not_allowed", "This route has no such method."),
-    415: ("unsupported_media_type", "Send JSON with `Content-Type: application/json`."),
+    415: (UnsupportedMediaType.code, UnsupportedMediaType().message),
 }
 FALLBACK = ("internal_error", "Something went wrong on our side.")
 

@@ -16,7 +16,7 @@ from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.model_request import parsed_output
 from chalicelib.usecases.usage import cost_of, counted
 
-LONGEST_MESSAGE = 300  # it is part of the head, which is written whole at every change
+LONGEST_MESSAGE = 300  # it is part of the head, whose whole size every change is charged for
 
 
 @dataclass(frozen=True, slots=True)

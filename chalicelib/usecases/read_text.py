@@ -52,8 +52,11 @@ def read_text(chunks: Chunks, results: Results, job: Job, offset: int, attempt: 
         short = length is not None and offset + len(text) < length
     except ChunkConflict:  # its beginning has expired
         text, short = "", True
-    if short or not current:
+    if short:
         text = _from_result(results, job, number, offset, length)
+    elif not current:  # its end is known only by its result; without one the log has what there is
+        result = results.get(job.id, number)
+        text = result.text[offset:] if result is not None else text
     cut = text[:LARGEST_SLICE]
     return TextSlice(
         attempt=number,
@@ -68,7 +71,5 @@ def read_text(chunks: Chunks, results: Results, job: Job, offset: int, attempt: 
 def _from_result(results: Results, job: Job, attempt: int, offset: int, length: int | None) -> str:
     result = results.get(job.id, attempt)
     if result is None:
-        if length is None:
-            return ""
         raise ResultExpired
     return result.text[offset:length]

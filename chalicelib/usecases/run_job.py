@@ -21,8 +21,6 @@ from chalicelib.usecases.keep_log import keep_log
 from chalicelib.usecases.model_request import model_request
 from chalicelib.usecases.patience import all_of, patiently
 
-LONGEST_DELAY = 900  # seconds, of an SQS message
-
 
 class JobRun:
     """One attempt and its readers. `audience` is told by the batch when the job's bell rings."""
@@ -142,8 +140,8 @@ class JobRun:
 
     async def _wake_later(self, job: Job) -> None:
         """Send the wake-up of the next attempt. Beyond what a message can be delayed by, the sweep sends it."""
-        delay = -(-max(0, (job.until or 0) - self._engine.clock.now()) // 1000)
-        if delay <= LONGEST_DELAY:
+        delay = transitions.wake_delay(job, self._engine.clock.now())
+        if delay is not None:
             await self._engine.offload(self._engine.queues.send, job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
 
     def _change(self, verdict: Verdict) -> Callable[[Job], Job | None]:

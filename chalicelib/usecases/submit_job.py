@@ -11,7 +11,7 @@ from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, Idempote
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import START_LATER, Job, Ms, Status
 from chalicelib.domain.submission import Submission
-from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, LONGEST_DELAY_MS, first_look, is_claimable
+from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, first_look, is_claimable, wake_delay
 from chalicelib.domain.units import DAY_MS
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Bodies, Clock, Idempotency, Jobs, Queues
@@ -128,8 +128,8 @@ def _accept(
 
 def _wake(intake: Intake, job: Job) -> None:
     try:
-        delay = -(-max(0, (job.until or 0) - intake.clock.now()) // 1000)
-        if delay * 1000 <= LONGEST_DELAY_MS:  # beyond it the sweep sends it in time
+        delay = wake_delay(job, intake.clock.now())
+        if delay is not None:
             intake.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
     except Unavailable as exc:  # it is accepted all the same: the record is due and will be looked at
         intake.log("a wake-up was not sent", job_id=job.id, tenant=job.tenant, error=exc)

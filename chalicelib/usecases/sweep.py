@@ -28,7 +28,6 @@ from chalicelib.usecases.usage import cost_of
 
 MARGIN_MS = 5_000  # a lease is dead only so long after its end: clocks differ
 AHEAD_MS = 65_000  # what comes due before the next sweep is sent now, with a delay, so that it begins in time
-LONGEST_DELAY = 900
 ROWS_EACH = 100  # of each partition of the index, for one run
 
 
@@ -112,8 +111,8 @@ def _look_at_worker(broom: Broom, job: Job, now: Ms) -> str:
 
 def _resend(broom: Broom, job: Job, now: Ms) -> str:
     """Send the wake-up again, with the generation it had [17]: sent too often it is dropped, sent too seldom the job would wait."""
-    delay = min(LONGEST_DELAY, max(0, -(-((job.until or 0) - now) // 1000)))
-    if delay == LONGEST_DELAY:
+    delay = transitions.wake_delay(job, now)
+    if delay is None:
         return "not yet"
     broom.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
     later = now + delay * 1000

@@ -67,7 +67,6 @@ def full_job(**changes: Any) -> Job:
         "max_cost": 3_000_000,
         "estimated_ms": 20_000,
         "tags": ("nightly", "reports"),
-        "trace": "1-67406200-4bf92f3577b34da6a3ce929d",
         "ttl": NOW // 1000 + 7 * 86_400,
     }
     return job(**(values | changes))

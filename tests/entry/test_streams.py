@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
-from chalicelib import wiring
 from chalicelib.domain.errors import StreamCut
 from tests.kit.events import Events, read_whole_stream
 from tests.kit.http import Api
@@ -218,8 +214,17 @@ def test_what_the_log_has_lost_comes_from_the_result(api: Api) -> None:
     assert api.call("GET", f"/jobs/{job_id}/text?offset=7").json["text"] == "world"
 
 
-def test_the_adapters_are_the_twins(api: Api) -> None:
-    """What these tests run on."""
-    have: Any = wiring.adapters()
-    assert have is api.twins
-    assert json.loads(api.call("GET", "/health").text)["success"] is True
+def test_an_earlier_attempt_can_be_read(api: Api) -> None:
+    """From its result; where that is no longer kept, from what the log still has."""
+    api.twins.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
+    job_id = api.submit()
+    work(api)
+    api.twins.clock.advance(10)
+    work(api)
+
+    first = api.call("GET", f"/jobs/{job_id}/text?attempt=1").json
+    api.twins.results.clear()
+    again = api.call("GET", f"/jobs/{job_id}/text?attempt=1").json
+
+    assert (first["text"], first["done"]) == ("half", True)
+    assert (again["text"], again["done"]) == ("half", True)
