@@ -135,6 +135,7 @@ class JobItem(Item):
     dedupe_key = UnicodeAttribute(null=True, attr_name="dedupe")
     batch_id = UnicodeAttribute(null=True, attr_name="batch")
     response_id = UnicodeAttribute(null=True, attr_name="resp")
+    response_at = IntAttribute(null=True, attr_name="resp_at")
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()

@@ -18,6 +18,7 @@ class Config:
     streaming_mode: str = "realtime"
     max_attempts: int = 3
     timeout: float = 300.0
+    durable: bool = False
     retry_for: float = 86_400.0
     expires_in: float = 86_400.0
     openai: dict[str, Any] = field(default_factory=dict)

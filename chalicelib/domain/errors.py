@@ -208,6 +208,7 @@ class AttemptFailed(HeadraceError):
     code = "internal_error"
     error_class: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = True
+    held_against: ClassVar[bool] = True  # it counts against `max_attempts`
     suggestion: ClassVar[str] = "Retry the job; if it fails again, tell the operator the request id."
 
     def __init__(
@@ -312,6 +313,13 @@ class ContentGone(AttemptFailed):
 
     code, error_class, retryable = "content_gone", "internal", False
     suggestion = "Submit the job again."
+
+
+class WorkerEnding(AttemptFailed):
+    """The worker's time was over before the answer was."""
+
+    code, error_class, held_against = "worker_ending", "internal", False
+    suggestion = "Nothing to do: it is tried again at once. Answers that take minutes are safer with `config.durable`."
 
 
 class AttemptTimedOut(AttemptFailed):

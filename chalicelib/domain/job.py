@@ -78,6 +78,8 @@ class Job:
     that is known: what people are told.
     `crashes` counts the workers that died with the job; after one it runs alone, and only `alone_crashes` are held against it.
     `length` is the exact length, in code points, of the text of `attempt`; known once that attempt is over.
+    `response_id` is the provider's background response of a durable attempt, from `response_at` on: whoever has the job next goes on with
+    it, and the attempt is the same.
     """
 
     id: str
@@ -122,7 +124,13 @@ class Job:
     dedupe_key: str | None = None
     batch_id: str | None = None
     response_id: str | None = None
+    response_at: Ms | None = None
     ttl: int | None = None  # seconds since 1970, as DynamoDB's TTL wants it; set at the terminal write
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the attempt outlives its worker: its text may still grow, whoever works on the job just now."""
+        return self.response_id is not None and not self.status.is_terminal
 
     @property
     def queue(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from chalicelib.domain.job import Ms
 from chalicelib.domain.job_type import JobType, Marker
 from chalicelib.domain.markers import Scanner
-from chalicelib.domain.units import rfc3339, seconds
+from chalicelib.domain.units import parse_rfc3339, rfc3339, seconds
 
 Event = dict[str, Any]
 
@@ -72,6 +72,20 @@ class Tracker:
         begun = self._stages[: self._current + 1]
         return begun[-1].name if begun else None
 
+    def restore(self, snapshot: dict[str, Any], text: str) -> None:
+        """Go on from a snapshot of this attempt and the text that it had: nothing of that is told again. The rate is measured anew."""
+        known = {stage["name"]: stage for stage in snapshot.get("stages", ())}
+        for index, stage in enumerate(self._stages):
+            shape = known.get(stage.name, {})
+            if shape.get("started_at"):
+                stage.started_at, self._current = parse_rfc3339(shape["started_at"]), index
+                took = shape.get("duration_seconds")
+                stage.ended_at = None if took is None else stage.started_at + round(took * 1000)
+        self._milestones = [dict(milestone) for milestone in snapshot.get("milestones", ())]
+        self._received = snapshot.get("tokens_received", 0)
+        self._percentage = snapshot.get("progress_percentage", 0.0)
+        self._scanner.feed(text)
+
     def begin(self, now: Ms) -> list[Event]:
         """The claim: the first stage begins."""
         return self._advance(0, now)
@@ -125,7 +139,7 @@ class Tracker:
 
     def _count(self, tokens: int, now: Ms) -> None:
         if self._first_text_at is None:
-            self._first_text_at, self._opening = now, tokens
+            self._first_text_at, self._opening = now, self._received + tokens
         self._last_text_at = now
         self._received += tokens
         self._percentage = max(self._percentage, _percentage(self._received / self._expected))

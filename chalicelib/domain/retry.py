@@ -36,6 +36,11 @@ class GiveUp:
 Decision = RetryAt | GiveUp
 
 
+def counts_against(error: AttemptFailed, *, again: bool) -> bool:
+    """Whether a failed attempt counts against `max_attempts`. `again`: the attempt before failed alike."""
+    return error.held_against or again
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """`max_attempts` counts the first. `schedule`: seconds before the second, third ... attempt, its last entry repeated; empty: backoff.
@@ -49,13 +54,18 @@ class RetryPolicy:
     base: float = 2.0
     cap: float = 300.0
 
-    def decide(self, error: AttemptFailed, tries: int, now: Ms, retry_until: Ms, random: float) -> Decision:
-        """What follows after attempt number `tries` of this run failed. `random` is in [0, 1); `retry_until` 0 sets no bound."""
+    def decide(self, error: AttemptFailed, tries: int, now: Ms, retry_until: Ms, random: float, *, again: bool = False) -> Decision:
+        """What follows after attempt number `tries` of this run failed. `random` is in [0, 1); `retry_until` 0 sets no bound.
+
+        A failure that is not held against the job is followed by another attempt at once. `again`: the attempt before failed alike; then
+        it counts like any other, so that nothing goes on for ever.
+        """
         if not error.retryable:
             return GiveUp(Why.NOT_RETRYABLE)
-        if tries >= self.max_attempts:
+        counts = counts_against(error, again=again)
+        if counts and tries >= self.max_attempts:
             return GiveUp(Why.ATTEMPTS_USED_UP)
-        due = now + round(1000 * max(self._pause(tries, random), self._asked_for(error, random)))
+        due = now + round(1000 * max(self._pause(tries, random), self._asked_for(error, random))) if counts else now
         if retry_until and due > retry_until:
             return GiveUp(Why.TOO_LATE)
         return RetryAt(due)

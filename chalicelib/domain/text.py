@@ -31,6 +31,11 @@ class Joiner:
             text, self._held = text[:-1], text[-1]
         return whole(text)
 
+    @property
+    def holds(self) -> bool:
+        """Whether half a character is held back."""
+        return bool(self._held)
+
     def flush(self) -> str:
         """What was held back, at the end of the stream."""
         held, self._held = self._held, ""

@@ -17,6 +17,7 @@ LOOK_AGAIN_MS = 60_000  # how often somebody looks at a job that a worker has
 LONGEST_DELAY = 900  # seconds, of an SQS message: beyond it the sweep sends the wake-up
 LONGEST_LOOK_MS = 3_600_000
 CRASHES_ALONE = 3  # workers that may die with nothing else to do than this job
+HANDED_OVER = "handed_over"  # the reason of a job whose worker's time was over before its response was
 KEEP_COMPLETED_DAYS = 30
 KEEP_OTHER_DAYS = 7
 
@@ -35,7 +36,8 @@ class Outcome:
 
 
 def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False) -> Job | None:
-    """Take the job for one attempt [1, 3, 4]. Asking again with the same owner answers the job as it is: the write had been done.
+    """Take the job for one attempt [1, 3, 4], or to go on with one whose response outlived its worker [5]. Asking again with the same
+    owner answers the job as it is: the write had been done.
 
     A queued job keeps its `due_at`, so that the claim changes no index.
     """
@@ -46,13 +48,14 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
     if now >= job.expires_at and job.started_at is None:
         return expire(job, now)
     keeps = job.status is Status.QUEUED and job.due_at is not None and job.due_at > now
+    another = 0 if job.goes_on else 1
     return _next(
         job,
         now,
         status=Status.PROCESSING,
         owner=owner,
-        attempt=job.attempt + 1,
-        tries=job.tries + 1,
+        attempt=job.attempt + another,
+        tries=job.tries + another,
         started_at=job.started_at or now,
         first_token_at=None,
         length=None,
@@ -84,6 +87,35 @@ def holds(job: Job, generation: int, owner: str) -> bool:
     return job.status is Status.PROCESSING and job.generation == generation and job.owner == owner
 
 
+def note_response(job: Job, generation: int, owner: str, response_id: str, now: Ms) -> Job | None:
+    """Store the response of a durable attempt before anything of it is shown or kept [6]: from here on a successor goes on with it."""
+    if not holds(job, generation, owner):
+        return None
+    if job.response_id == response_id:
+        return job
+    return _next(job, now, response_id=response_id, response_at=now)
+
+
+def hand_over(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
+    """Give a durable attempt to the next worker as it is, once all that was read of it is kept [8]: this one's time is over.
+
+    A cancel that was asked stays asked: the next worker obeys it, because the response has to be stopped as well.
+    """
+    if job.goes_on and job.generation == generation + 1 and job.owner == owner:
+        return job  # our own write, whose answer was lost
+    if not holds(job, generation, owner) or not job.goes_on:
+        return None
+    return _next(
+        job,
+        now,
+        status=Status.QUEUED,
+        generation=job.generation + 1,
+        queued_at=now,
+        due_at=now + LOOK_AFTER_QUEUED_MS,
+        reason=HANDED_OVER,
+    )
+
+
 def finish(job: Job, generation: int, owner: str, outcome: Outcome, now: Ms) -> Job | None:
     """The terminal write of a worker [2, 8]. Whoever asked for a cancel before it gets `cancelled`, with the text that there is."""
     if job.status.is_terminal and job.generation == generation and job.owner == owner:
@@ -104,10 +136,13 @@ def finish(job: Job, generation: int, owner: str, outcome: Outcome, now: Ms) -> 
     )
 
 
-def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms, now: Ms) -> Job | None:
+def retry_later(
+    job: Job, generation: int, owner: str, outcome: Outcome, due: Ms, now: Ms, *, held_against: bool = True
+) -> Job | None:
     """Give the job back after a failed attempt, to be claimed again at `due` [8: never over a cancel flag].
 
     `length` keeps the end of the failed attempt's text, so that readers stop there whatever a stalled worker may still append.
+    `held_against`: the attempt counts against `max_attempts`.
     """
     if job.status is Status.RETRYING and job.generation == generation + 1 and job.owner == owner:
         return job
@@ -123,19 +158,24 @@ def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms
         due_at=first_look(due, now),
         until=due,
         queued_at=now,
+        tries=job.tries if held_against else max(0, job.tries - 1),
         length=outcome.length,
         error=outcome.error,
         cost=(job.cost or 0) + outcome.cost if outcome.cost is not None else job.cost,
         reason=outcome.error.code if outcome.error else None,
         response_id=None,
+        response_at=None,
     )
 
 
 def cancel(job: Job, now: Ms) -> Job | None:
-    """Cancel at once what nobody works on; ask the owner of what is being worked on [10]. None: it has ended."""
+    """Cancel at once what nobody works on; ask the owner of what is being worked on [10]. None: it has ended.
+
+    A response that goes on between two workers is stopped by the next one.
+    """
     if job.status.is_terminal:
         return None
-    if job.status is Status.PROCESSING:
+    if job.status is Status.PROCESSING or job.goes_on:
         return job if job.cancel_requested else _next(job, now, cancel_requested=True)
     return _end(job, now, Status.CANCELLED, length=job.length or 0, error=None)
 
@@ -165,6 +205,7 @@ def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
         crashes=0,
         cancel_requested=False,
         response_id=None,
+        response_at=None,
         queued_at=now,
         started_at=None,
         finished_at=None,
@@ -194,7 +235,8 @@ def take_back(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) 
     """Take a job from a worker whose lease is dead [6, 16, 18]. `length` is the end of what is kept of the attempt's text, `cost` what it
     has cost at least.
 
-    The dead attempt is not held against `max_attempts`: it was not the job's fault, until it dies alone again and again.
+    The dead attempt is not held against `max_attempts`: it was not the job's fault, until it dies alone again and again. A durable one is
+    not dead: its successor goes on with it.
     """
     if job.status is not Status.PROCESSING or lease_of(job) != lease_id:
         return None
@@ -207,19 +249,18 @@ def take_back(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) 
         error = _worker_lost(job)
         crashed = {"crashes": job.crashes + 1, "alone_crashes": alone_crashes}
         return _end(job, now, Status.FAILED, length=length, cost=total, generation=disowned, error=error, **crashed)
+    lost = {} if job.goes_on else {"tries": max(0, job.tries - 1), "length": length, "cost": total}
     return _next(
         job,
         now,
         status=Status.QUEUED,
         generation=disowned,
-        tries=max(0, job.tries - 1),
         crashes=job.crashes + 1,
         alone_crashes=alone_crashes,
         queued_at=now,
         due_at=now + LOOK_AFTER_QUEUED_MS,
-        length=length,
-        cost=total,
         reason="worker_lost",
+        **lost,
     )
 
 

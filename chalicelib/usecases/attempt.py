@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 from chalicelib.domain.body import Body
+from chalicelib.domain.errors import ResponseLost
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.frames import Frame
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.progress import Tracker
-from chalicelib.domain.text import Joiner
-from chalicelib.domain.transcript import Transcript
+from chalicelib.domain.text import Joiner, whole
+from chalicelib.domain.transcript import Chunk, Transcript, join
 from chalicelib.ports import Price
 from chalicelib.usecases.model_request import instructions
+
+
+Mark = tuple[int | None, int | None]  # the number of an event, and the offset at which its text ends; None before the first
 
 
 class Signal:
@@ -44,9 +49,13 @@ class Signal:
 
 
 class Attempt:
-    """`job` is the head as claimed, then as ended. `complete`: no more text comes. `over`: the record says how it ended."""
+    """`job` is the head as claimed, then as ended. `complete`: no more text comes here. `over`: the record says how it ended.
 
-    def __init__(self, job: Job, body: Body, kind: JobType, owner: str, now: Ms) -> None:
+    `kept` is the log of a durable attempt that a former worker began: this one goes on where it ends, at `begins_at`. `response_id` is
+    its response, `sequence` the last event of it that was read.
+    """
+
+    def __init__(self, job: Job, body: Body, kind: JobType, owner: str, now: Ms, kept: Sequence[Chunk] = ()) -> None:
         self.job = job
         self.body = body
         self.kind = kind
@@ -56,9 +65,12 @@ class Attempt:
         self.tracker = Tracker(kind, min(kind.typical_tokens, body.config.max_tokens))
         self.events: list[dict[str, Any]] = []
         self.refused = False
-        self.begun = False  # the provider has made a response: from here on it charges
-        self.started_at = now
+        self.response_id = job.response_id
+        self.begun = job.goes_on  # the provider has made a response: from here on it charges
+        self.started_at = job.response_at or now
         self.first_token_at: Ms | None = None
+        self.begins_at = 0
+        self.sequence: int | None = None
         self.complete = False
         self.over = False
         self.final: Frame | None = None
@@ -66,8 +78,15 @@ class Attempt:
         self.price: Price | None = None  # found off the event loop: the first look at the price list takes a quarter of a second
         self.cpu_at_start = time.process_time()
         self.cancelled = asyncio.Event()
+        if job.cancel_requested:
+            self.cancelled.set()
         self._joiner = Joiner()
         self._more = Signal()
+        self._repeated = ""  # text that is kept already, and comes again
+        self._marks: deque[Mark] = deque()
+        self._mark: Mark = (None, None)
+        if kept:
+            self._take_up(kept)
         self._note(self.tracker.begin(now))
 
     @cached_property
@@ -84,12 +103,40 @@ class Attempt:
     def number(self) -> int:
         return self.transcript.attempt
 
-    def append(self, delta: str, now: Ms) -> None:
-        """Take some more text from the provider."""
+    def append(self, delta: str, now: Ms, sequence: int | None = None) -> None:
+        """Take some more text from the provider, of its event number `sequence`.
+
+        Raises:
+            ResponseLost: a former worker was sent another text.
+        """
         if self.first_token_at is None:
             self.first_token_at = now
             self.enter(self.kind.streaming_stage, now)
-        self._add(self._joiner.feed(delta), now)
+        self._add(self._news(self._joiner.feed(delta)), now)
+        if self.body.config.durable:
+            self.sequence = sequence
+            if not self._joiner.holds:
+                self._marks.append((sequence, len(self.transcript) - len(self._repeated)))
+
+    def append_rest(self, text: str, now: Ms) -> None:
+        """Take the whole text of the response, of which what is here must be the beginning.
+
+        Raises:
+            ResponseLost: it is another text.
+        """
+        text, here = whole(text), self.transcript.text
+        if not text.startswith(here):
+            raise ResponseLost("OpenAI gave back another text than it had sent.")
+        self._joiner, self._repeated = Joiner(), ""
+        if self.first_token_at is None and text:
+            self.first_token_at = now
+        self._add(text[len(here) :], now)
+
+    def mark(self, end: int) -> Mark:
+        """The provider's last event whose text lies wholly before `end`, and where its text ends: from there a successor goes on [7]."""
+        while self._marks and (self._marks[0][1] or 0) <= end:
+            self._mark = self._marks.popleft()
+        return self._mark
 
     def enter(self, stage: str, now: Ms) -> None:
         """Begin a stage, if the type has it."""
@@ -98,6 +145,10 @@ class Attempt:
     def finish_text(self, now: Ms) -> None:
         """No more text comes: readers may send all there is, and end."""
         self._add(self._joiner.flush(), now)
+        self.leave()
+
+    def leave(self) -> None:
+        """No more text comes here: half a character that is held back is the successor's."""
         self.complete = True
         self._more.ring()
 
@@ -123,6 +174,24 @@ class Attempt:
                 await self.until(lambda: self.complete)
         except TimeoutError:
             return
+
+    def _take_up(self, kept: Sequence[Chunk]) -> None:
+        text, last = join(kept, 0), kept[-1]
+        self.transcript.append(text)
+        self.tracker.restore(last.progress, text)
+        self.begins_at = len(text)
+        self.sequence, self._mark = last.sequence, (last.sequence, last.sequence_offset)
+        self._repeated = text[last.sequence_offset or 0 :]
+        latency = (last.progress.get("performance_metrics") or {}).get("network_latency_ms")
+        self.first_token_at = self.started_at + (latency or 0)
+
+    def _news(self, text: str) -> str:
+        """What of `text` is not kept yet."""
+        known = self._repeated[: len(text)]
+        if not text.startswith(known):
+            raise ResponseLost("OpenAI repeated another text than it had sent.")
+        self._repeated = self._repeated[len(known) :]
+        return text[len(known) :]
 
     def _add(self, text: str, now: Ms) -> None:
         if text:

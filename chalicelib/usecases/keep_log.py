@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from chalicelib.domain import transitions
+from chalicelib.domain.errors import ChunkConflict
 from chalicelib.domain.pacing import LogPace
 from chalicelib.domain.text import MAX_CHUNK_POINTS, pieces
-from chalicelib.domain.transcript import Chunk
+from chalicelib.domain.transcript import Chunk, join
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.patience import patiently
@@ -22,8 +24,8 @@ async def keep_log(engine: Engine, attempt: Attempt, pace: LogPace) -> None:
         ChunkConflict: another worker writes this attempt's log, so this one has been fenced.
         Unavailable: the table could not be reached; what was acknowledged stays.
     """
-    kept = seen_events = 0
-    await attempt.until(lambda: len(attempt.transcript) > 0 or attempt.complete)
+    kept, seen_events = attempt.begins_at, 0
+    await attempt.until(lambda: len(attempt.transcript) > kept or attempt.complete)
     began = last = engine.clock.now()
     while True:
         if not attempt.complete:
@@ -42,6 +44,7 @@ async def _write(engine: Engine, attempt: Attempt, kept: int, events: list[dict[
     """Put all text beyond `kept`; the answer is the new acknowledged end."""
     now = engine.clock.now()
     for text in pieces(attempt.transcript.since(kept), MAX_CHUNK_POINTS):
+        sequence, sequence_offset = attempt.mark(kept + len(text))
         chunk = Chunk(
             job_id=attempt.job.id,
             attempt=attempt.number,
@@ -50,8 +53,28 @@ async def _write(engine: Engine, attempt: Attempt, kept: int, events: list[dict[
             at=now,
             progress=progress_of(attempt, now),
             events=tuple(events),
+            sequence=sequence,
+            sequence_offset=sequence_offset,
             ttl=now // 1000 + KEEP_TEXT_DAYS * 86_400,
         )
-        await patiently(engine, engine.chunks.append, chunk)
+        try:
+            await patiently(engine, engine.chunks.append, chunk)
+        except ChunkConflict:
+            return await _what_is_kept(engine, attempt, kept)
         kept, events = chunk.end, []
     return kept
+
+
+async def _what_is_kept(engine: Engine, attempt: Attempt, kept: int) -> int:
+    """The end of the log after another worker of this durable attempt, fenced since, wrote one more chunk of the same text [7].
+
+    Raises:
+        ChunkConflict: it is this worker that was fenced, or it is another text.
+    """
+    job = await patiently(engine, engine.jobs.get, attempt.job.id)
+    if job is None or not job.goes_on or not transitions.holds(job, attempt.generation, attempt.owner):
+        raise ChunkConflict
+    text = join(await patiently(engine, engine.chunks.read, job.id, attempt.number, kept), kept)
+    if not text or not attempt.transcript.since(kept).startswith(text):
+        raise ChunkConflict
+    return kept + len(text)

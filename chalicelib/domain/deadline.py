@@ -1,0 +1,35 @@
+"""When an invocation's time is over, and what may still be done before it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chalicelib.domain.job import Ms
+
+LEAVE_MS = 45_000  # for the last chunk, the record, the farewell to sockets, and a store that is slow meanwhile
+START_MS = 120_000  # what begins now should have a while to answer
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """An invocation that began at `began` is ended by Lambda at `at`, in the middle of whatever it does.
+
+    The margins are parts of a short invocation, so that one of any length has some time for its work.
+    """
+
+    began: Ms
+    at: Ms
+
+    @property
+    def starts_until(self) -> Ms:
+        """Nothing is begun any more from here on."""
+        return self.at - min(START_MS, self._length // 3)
+
+    @property
+    def streams_until(self) -> Ms:
+        """What is not done by now is handed on."""
+        return self.at - min(LEAVE_MS, self._length // 5)
+
+    @property
+    def _length(self) -> int:
+        return max(0, self.at - self.began)
