@@ -330,7 +330,10 @@ class Prices(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """What a provider is asked. `schema` asks for structured output: `{"name", "schema", "strict"}`; `json` for any JSON."""
+    """What a provider is asked. `schema` asks for structured output: `{"name", "schema", "strict"}`; `json` for any JSON.
+
+    `background`: the provider is to go on when nobody listens, and to keep the response for some minutes.
+    """
 
     model: str
     prompt: str
@@ -341,6 +344,7 @@ class ModelRequest:
     json: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
     timeout: float = 300.0
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +357,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Some more text. `refusal` when the model is refusing."""
+    """Some more text. `refusal` when the model is refusing; `sequence` is the number of its event, to resume after."""
 
     text: str
     sequence: int = 0
@@ -372,9 +376,39 @@ class Ended:
 ProviderEvent = Started | Delta | Ended
 
 
-class Provider(Protocol):
-    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
-        """Ask, and read the answer as it comes. Leaving the context closes the stream, which stops a plain response.
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A background response as it is now. `text` is all of it once `ended` is set; until then it may be less than was streamed."""
 
-        The last event is `Ended`; if it was not seen, iteration raises `StreamCut`. Everything raised is an `AttemptFailed`.
+    text: str
+    ended: Ended | None
+    refusal: bool = False
+
+
+class Provider(Protocol):
+    """Who answers. Everything raised is an `AttemptFailed`."""
+
+    def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
+        """Ask, and read the answer as it comes. Leaving the context closes the stream, which stops a plain response, not one in background.
+
+        The last event is `Ended`; if it was not seen, iteration raises `StreamCut`.
         """
+
+    def resume(self, response_id: str, after: int, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
+        """Go on reading a background response with the events whose sequence is greater than `after`; -1 for all.
+
+        `request` is the one it was made by. Leaving the context leaves the response running.
+
+        Raises:
+            ReattachRefused: it cannot be streamed any more; it may still be there to `fetch`.
+        """
+
+    async def fetch(self, response_id: str) -> Fetched:
+        """A background response as it is now. One that failed raises what it failed of.
+
+        Raises:
+            ResponseLost: it is no longer kept, or somebody else has cancelled it.
+        """
+
+    async def cancel(self, response_id: str) -> None:
+        """Stop a background response. One that has ended or is gone is fine, and so is a repetition."""

@@ -273,6 +273,20 @@ class StreamMalformed(AttemptFailed):
     suggestion = "Nothing to do: it is retried as a new attempt."
 
 
+class ReattachRefused(AttemptFailed):
+    """OpenAI streams this response no more."""
+
+    code, error_class = "reattach_refused", "stream"
+    suggestion = "Nothing to do: the answer is fetched instead."
+
+
+class ResponseLost(AttemptFailed):
+    """OpenAI no longer has the response that this attempt began, or it was cancelled there."""
+
+    code, error_class = "response_lost", "stream"
+    suggestion = "Nothing to do: it is retried as a new attempt."
+
+
 class OutputInvalid(AttemptFailed):
     """The answer does not fit the schema of its job type; the raw text is kept."""
 
