@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from chalicelib.domain.body import Body
+from chalicelib.domain.errors import AttemptFailed
 from chalicelib.domain.identity import Key
 from chalicelib.domain.job import Job, Ms, Nano, Usage
 from chalicelib.domain.result import Result
@@ -154,7 +155,7 @@ class Results(Protocol):
     """The results of attempts. Large ones go to object storage behind this port."""
 
     def put(self, result: Result, tenant: str) -> None:
-        """The row of an attempt, by its own worker: writing it again writes the same."""
+        """The row of an attempt, by its own worker: writing it again writes the same. The row of a later claim stays as it is."""
 
     def put_if_absent(self, result: Result, tenant: str) -> None:
         """The row of an attempt whose worker is dead, unless that worker has written, or writes, its own."""
@@ -378,11 +379,15 @@ ProviderEvent = Started | Delta | Ended
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A background response as it is now. `text` is all of it once `ended` is set; until then it may be less than was streamed."""
+    """A background response as it is now. `text` is all of it once `ended` is set; until then it may be less than was streamed.
+
+    `failure` is what the response itself failed of.
+    """
 
     text: str
     ended: Ended | None
     refusal: bool = False
+    failure: AttemptFailed | None = None
 
 
 class Provider(Protocol):
@@ -404,7 +409,7 @@ class Provider(Protocol):
         """
 
     async def fetch(self, response_id: str) -> Fetched:
-        """A background response as it is now. One that failed raises what it failed of.
+        """A background response as it is now.
 
         Raises:
             ResponseLost: it is no longer kept, or somebody else has cancelled it.

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import job_types
+from chalicelib.domain.errors import AttemptFailed
 from chalicelib.domain.job import Job
 from chalicelib.observability import record
 from chalicelib.ports import (
@@ -222,7 +223,16 @@ def broom() -> Broom:
         bodies=have.bodies,
         prices=have.prices,
         job_type=job_types.get,
+        abandon=_abandon,
     )
+
+
+def _abandon(response_id: str) -> None:
+    """Stop a background response. Who cannot reach the provider says so and goes on: the record matters more."""
+    try:
+        worker_loop().run(adapters().provider.cancel(response_id))
+    except AttemptFailed as exc:
+        record("a response may run on", response_id=response_id, error=exc)
 
 
 def intake() -> Intake:

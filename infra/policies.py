@@ -73,6 +73,7 @@ def _sweep(stage: str) -> list[Statement]:
         _table(stage, "live", READ + CHANGE + REMOVE),
         _send(stage),
         _content(stage),
+        _openai_credentials(stage),
     ]
 
 

@@ -17,8 +17,20 @@ from chalicelib.domain.job import Usage
 from chalicelib.domain.result import Result
 
 PREFIX = "result#"
-PLAIN = ("status", "finish_reason", "model", "usage", "cost", "started_at", "first_token_at", "finished_at", "error_code", "ttl")
-WITHOUT_TEXT = ["id", "sk", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "ttl"]
+PLAIN = (
+    "generation",
+    "status",
+    "finish_reason",
+    "model",
+    "usage",
+    "cost",
+    "started_at",
+    "first_token_at",
+    "finished_at",
+    "error_code",
+    "ttl",
+)
+WITHOUT_TEXT = ["id", "sk", "gen", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "ttl"]
 
 
 class ResultItem(Item):
@@ -30,6 +42,7 @@ class ResultItem(Item):
     parsed = BinaryAttribute(legacy_encoding=False, null=True)
     same = BooleanAttribute(null=True)
     s3 = UnicodeAttribute(null=True)
+    generation = IntAttribute(null=True, attr_name="gen")
     status = UnicodeAttribute(null=True)
     finish_reason = UnicodeAttribute(null=True, attr_name="finish")
     model = UnicodeAttribute(null=True)
@@ -50,8 +63,10 @@ class DynamoResults:
         self._blobs = blobs
 
     def put(self, result: Result, tenant: str) -> None:
-        """Without a condition: an attempt has one worker, and writing its result again writes the same."""
-        dynamo.put(self._item_of(result, tenant))
+        """A durable attempt may have had several workers. The row of a later one stays, and so do its objects: they have its generation."""
+        newer_stays = self._items.generation.does_not_exist() | (self._items.generation <= result.generation)
+        with suppress(ConditionFailed):
+            dynamo.put(self._item_of(result, tenant), newer_stays)
 
     def put_if_absent(self, result: Result, tenant: str) -> None:
         """Its objects, if it is large, are named apart from the worker's, so that neither replaces the other's."""
@@ -67,7 +82,7 @@ class DynamoResults:
         if len(text) + len(parsed or b"") <= INLINE_BYTES:
             item.text, item.parsed = text, parsed
         else:
-            item.s3 = key_of(tenant, result.job_id, f"result-{result.attempt}{mark}")
+            item.s3 = key_of(tenant, result.job_id, f"result-{result.attempt}-{result.generation}{mark}")
             self._blobs.put(item.s3, text, "text/plain; charset=utf-8")
             if parsed is not None:
                 self._blobs.put(_parsed_key(item.s3), parsed, "application/json")
@@ -99,7 +114,8 @@ class DynamoResults:
 
 def _without_text(item: ResultItem) -> Result:
     attempt = int(item.sk.removeprefix(PREFIX))
-    return Result(job_id=item.id, attempt=attempt, text="", **{name: getattr(item, name) for name in PLAIN})
+    plain = {name: getattr(item, name) for name in PLAIN}
+    return Result(job_id=item.id, attempt=attempt, text="", **{**plain, "generation": item.generation or 0})
 
 
 def _says(text: str, parsed: object) -> bool:

@@ -74,7 +74,9 @@ class MemoryResults:
 
     def put(self, result: Result, tenant: str) -> None:
         with self._lock:
-            self._results[result.job_id, result.attempt] = deepcopy(result)
+            there = self._results.get((result.job_id, result.attempt))
+            if there is None or there.generation <= result.generation:
+                self._results[result.job_id, result.attempt] = deepcopy(result)
 
     def get(self, job_id: str, attempt: int) -> Result | None:
         with self._lock:

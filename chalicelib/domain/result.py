@@ -13,12 +13,14 @@ class Result:
     """The outcome of one attempt, written before the head says that it ended: whoever takes over finds it and need not ask again.
 
     `status` is the one that the head was to get.
+    `generation` is that of the claim that wrote it: of two workers of one durable attempt the later one's row stays.
     `text` is what the model said, raw. `parsed` is that text read by its schema, None where there is no schema or it does not fit.
     """
 
     job_id: str
     attempt: int
     text: str
+    generation: int = 0
     parsed: Any = None
     status: str | None = None
     finish_reason: str | None = None

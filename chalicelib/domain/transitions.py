@@ -136,9 +136,7 @@ def finish(job: Job, generation: int, owner: str, outcome: Outcome, now: Ms) -> 
     )
 
 
-def retry_later(
-    job: Job, generation: int, owner: str, outcome: Outcome, due: Ms, now: Ms, *, held_against: bool = True
-) -> Job | None:
+def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms, now: Ms, *, held_against: bool = True) -> Job | None:
     """Give the job back after a failed attempt, to be claimed again at `due` [8: never over a cancel flag].
 
     `length` keeps the end of the failed attempt's text, so that readers stop there whatever a stalled worker may still append.

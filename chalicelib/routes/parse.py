@@ -52,6 +52,7 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
         wrong.append(Detail("metadata", "is larger than 16 KB"))
     run_at = _run_at(wrong, data, now)
     expires_in = _expires_in(wrong, data, run_at or now)
+    wrong += _durable_problems(config)
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
     skipped = {"priority", *(path.removeprefix("config.") for path in schemas.NOT_YET)}
@@ -147,6 +148,17 @@ def _not_yet(data: dict[str, Any]) -> list[Detail]:
             place = place.get(part) if isinstance(place, dict) else None
         if not any(type(place) is type(value) and place == value for value in neutral):
             wrong.append(Detail(path, "is not available in this version"))
+    return wrong
+
+
+def _durable_problems(config: dict[str, Any]) -> list[Detail]:
+    """What goes together only with, or not with, a response that outlives its worker."""
+    timeout, openai, wrong = config.get("timeout"), config.get("openai"), []
+    if config.get("durable") is True:
+        if isinstance(openai, dict) and openai.get("store") is False:
+            wrong.append(Detail("config.openai.store", "cannot be false for a durable job: OpenAI keeps its response while it is made"))
+    elif isinstance(timeout, int | float) and schemas.LONGEST_TIMEOUT < timeout <= schemas.LONGEST_DURABLE:
+        wrong.append(Detail("config.timeout", f"may be at most {schemas.LONGEST_TIMEOUT} without config.durable"))
     return wrong
 
 

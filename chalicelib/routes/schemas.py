@@ -19,6 +19,9 @@ def _object(properties: Schema, **more: Any) -> Schema:
     return {"type": "object", "properties": properties, "additionalProperties": False, **more}
 
 
+LONGEST_TIMEOUT = 840  # seconds, within one invocation of a worker
+LONGEST_DURABLE = 86_400
+
 PRIORITY: Schema = {"enum": list(LANES)}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
 
@@ -63,10 +66,10 @@ CONFIG: Schema = _object(
         "response_format": _optional(RESPONSE_FORMAT),
         "streaming_mode": _optional({"enum": list(MODES)}),
         "max_attempts": _optional({"type": "integer", "minimum": 1, "maximum": 10}),
-        "timeout": _optional({"type": "number", "minimum": 1, "maximum": 840}),
+        "timeout": _optional({"type": "number", "minimum": 1, "maximum": LONGEST_DURABLE}),
         "retry_for": _optional({"type": "number", "minimum": 0, "maximum": 604_800}),
         "openai": _optional(OPENAI),
-        "durable": {},
+        "durable": _optional({"type": "boolean"}),
         "cache": {},
         "fallback_models": {},
     }
@@ -104,7 +107,6 @@ NOT_YET: dict[str, tuple[Any, ...]] = {
     "on_parent_failure": (None, "cancel"),
     "webhook_url": (None,),
     "notify": (None, []),
-    "config.durable": (None, False),
     "config.cache": (None, False),
     "config.fallback_models": (None, []),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chalicelib import wiring
+from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.lanes import Lane
 from chalicelib.observability import record
 from chalicelib.ports import Received
@@ -17,8 +18,10 @@ def run_lane(lane: Lane, event: Any) -> None:
     """Run the jobs that a batch of an SQS queue wakes. An exception gives back the messages that were not acknowledged."""
     records = event.to_dict()["Records"]
     messages = [Received(body=one["body"], receipt=one["receiptHandle"], id=one.get("messageId", "")) for one in records]
-    environment = getattr(event.context, "log_stream_name", "") or ""
-    wiring.worker_loop().run(run_batch(wiring.engine(), lane.name, messages, environment))
+    context, now = event.context, wiring.adapters().clock.now()
+    deadline = Deadline(began=now, at=now + context.get_remaining_time_in_millis())
+    environment = getattr(context, "log_stream_name", "") or ""
+    wiring.worker_loop().run(run_batch(wiring.engine(), lane.name, messages, environment, deadline))
 
 
 def sweep_all() -> None:

@@ -25,7 +25,6 @@ from chalicelib.domain.transcript import Chunk, Transcript, join
 from chalicelib.ports import Price
 from chalicelib.usecases.model_request import instructions
 
-
 Mark = tuple[int | None, int | None]  # the number of an event, and the offset at which its text ends; None before the first
 
 

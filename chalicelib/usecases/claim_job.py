@@ -37,4 +37,5 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, *, al
             engine, advance, engine.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, clock.now())
         )
         return None
-    return Attempt(claimed, body, kind, owner, clock.now())
+    kept = await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt) if claimed.goes_on else ()
+    return Attempt(claimed, body, kind, owner, clock.now(), kept)

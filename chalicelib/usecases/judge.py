@@ -54,6 +54,7 @@ def judge(engine: Engine, attempt: Attempt, ended: Ended | None, failure: Attemp
         job_id=attempt.job.id,
         attempt=attempt.number,
         text=attempt.transcript.text,
+        generation=attempt.generation,
         parsed=parsed,
         status=outcome.status.value,
         finish_reason=_finish_reason(outcome),

@@ -74,7 +74,8 @@ async def _what_is_kept(engine: Engine, attempt: Attempt, kept: int) -> int:
     job = await patiently(engine, engine.jobs.get, attempt.job.id)
     if job is None or not job.goes_on or not transitions.holds(job, attempt.generation, attempt.owner):
         raise ChunkConflict
-    text = join(await patiently(engine, engine.chunks.read, job.id, attempt.number, kept), kept)
-    if not text or not attempt.transcript.since(kept).startswith(text):
+    text, ours = join(await patiently(engine, engine.chunks.read, job.id, attempt.number, kept), kept), attempt.transcript.since(kept)
+    same = min(len(text), len(ours))
+    if text[:same] != ours[:same]:
         raise ChunkConflict
-    return kept + len(text)
+    return kept + same

@@ -26,6 +26,7 @@ def model_request(body: Body, kind: JobType) -> ModelRequest:
         json=schema is None and config.response_format == "json",
         extra=config.openai,
         timeout=config.timeout,
+        background=config.durable,
     )
 
 

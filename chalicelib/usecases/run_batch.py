@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.errors import BadMessage, HeadraceError, StaleVersion
 from chalicelib.domain.job import Job
 from chalicelib.domain.transitions import is_claimable
@@ -34,13 +35,15 @@ class Woken:
     job: Job
 
 
-async def run_batch(engine: Engine, lane: str, messages: Sequence[Received], environment: str = "") -> None:
-    """Claim and run every message's job concurrently. Returns only when every task has ended [20].
+async def run_batch(
+    engine: Engine, lane: str, messages: Sequence[Received], environment: str = "", deadline: Deadline | None = None
+) -> None:
+    """Claim and run every message's job concurrently. Returns only when every task has ended [20], in good time before `deadline`.
 
     Raises:
         BatchUnfinished: a store did not answer for some messages. All others have been acknowledged.
     """
-    batch = _Batch(engine, lane)
+    batch = _Batch(engine, lane, deadline)
     woken = await batch.apart(await batch.sort(messages))
     if woken:
         await batch.run(woken, environment)
@@ -50,8 +53,8 @@ async def run_batch(engine: Engine, lane: str, messages: Sequence[Received], env
 
 
 class _Batch:
-    def __init__(self, engine: Engine, lane: str) -> None:
-        self._engine, self._lane = engine, lane
+    def __init__(self, engine: Engine, lane: str, deadline: Deadline | None) -> None:
+        self._engine, self._lane, self._deadline = engine, lane, deadline
         self._running: dict[str, JobRun] = {}
         self._open = 0  # messages that are neither done nor given up
         self._done: list[str] = []
@@ -91,9 +94,17 @@ class _Batch:
         else:
             kept, handed = [one for one in woken if not one.job.crashes], [one for one in woken if one.job.crashes]
         for one in handed:
-            await self._engine.offload(self._engine.queues.send, self._lane, one.wake_up, one.job.tenant)
+            await self._hand_on(one)
             self._done.append(one.message.receipt)
         return kept
+
+    async def _hand_on(self, woken: Woken) -> None:
+        """Wake another worker with the same wake-up: giving a message back would hide it for as long as a function may run."""
+        await self._engine.offload(self._engine.queues.send, self._lane, woken.wake_up, woken.job.tenant)
+
+    @property
+    def _is_late(self) -> bool:
+        return self._deadline is not None and self._engine.clock.now() >= self._deadline.starts_until
 
     async def run(self, woken: list[Woken], environment: str) -> None:
         """Everything under one lease: written before the first claim, renewed while anything runs, gone at the end.
@@ -126,9 +137,10 @@ class _Batch:
         """One message, whatever becomes of it. What goes wrong here is this job's alone."""
         engine, job, run = self._engine, woken.job, None
         try:
-            attempt = await claim_job(engine, woken.wake_up, job, f"{lease.id}#{engine.new_id()}", alone=alone)
-            if attempt is not None:
-                run = self._running[job.id] = JobRun(engine, attempt)
+            if self._is_late:
+                await self._hand_on(woken)
+            elif attempt := await claim_job(engine, woken.wake_up, job, f"{lease.id}#{engine.new_id()}", alone=alone):
+                run = self._running[job.id] = JobRun(engine, attempt, self._deadline)
                 self._arrived.set()
                 await run.run()
             self._done.append(woken.message.receipt)

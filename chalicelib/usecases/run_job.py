@@ -6,29 +6,31 @@ import asyncio
 from collections.abc import Callable
 
 from chalicelib.domain import frames, transitions
-from chalicelib.domain.errors import AttemptFailed, AttemptTimedOut, ChunkConflict, ProviderConnectionLost, StreamCut, Unavailable
+from chalicelib.domain.deadline import Deadline
+from chalicelib.domain.errors import AttemptFailed, AttemptTimedOut, ChunkConflict, ProviderConnectionLost, Unavailable, WorkerEnding
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.pacing import log_pace
-from chalicelib.domain.retry import GiveUp, RetryPolicy
+from chalicelib.domain.retry import GiveUp, RetryPolicy, counts_against
 from chalicelib.domain.wakeup import WakeUp
-from chalicelib.ports import Delta, Ended
+from chalicelib.ports import Ended
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.audience import Audience
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.judge import Verdict, judge
 from chalicelib.usecases.keep_log import keep_log
-from chalicelib.usecases.model_request import model_request
 from chalicelib.usecases.patience import all_of, patiently
+from chalicelib.usecases.read_answer import Fenced, abandon, read_answer
 
 
 class JobRun:
-    """One attempt and its readers. `audience` is told by the batch when the job's bell rings."""
+    """One attempt and its readers. `audience` is told by the batch when the job's bell rings; at `deadline` the worker's time is over."""
 
-    def __init__(self, engine: Engine, attempt: Attempt) -> None:
+    def __init__(self, engine: Engine, attempt: Attempt, deadline: Deadline | None = None) -> None:
         self.attempt = attempt
         self.audience = Audience(engine, attempt)
         self._engine = engine
+        self._deadline = deadline
 
     async def run(self) -> None:
         """Returns when every task of the attempt has ended. A worker that was fenced stops silently: its successor tells the rest.
@@ -39,11 +41,13 @@ class JobRun:
         log = asyncio.create_task(keep_log(self._engine, self.attempt, log_pace(self.attempt.body.config.streaming_mode)))
         ahead = asyncio.create_task(self._engine.offload(self._work_out_ahead))
         try:
-            verdict = self._judged(*await self._answer())
-            await self._keep(verdict, log)
-            await self._end(verdict)
-        except ChunkConflict:
-            self._engine.log("fenced while logging", job_id=self.attempt.job.id, attempt=self.attempt.number)
+            ended, failure = await self._answer()
+            if isinstance(failure, WorkerEnding) and self.attempt.job.goes_on:
+                await self._hand_over(log)
+            else:
+                await self._conclude(ended, failure, log)
+        except (ChunkConflict, Fenced) as exc:
+            self._engine.log("fenced while at work", job_id=self.attempt.job.id, attempt=self.attempt.number, by=type(exc).__name__)
         finally:
             log.cancel()
             try:
@@ -56,24 +60,46 @@ class JobRun:
         self.attempt.price = self._engine.prices.of(self.attempt.body.config.model)
         return self.attempt.input_tokens
 
+    async def _conclude(self, ended: Ended | None, failure: AttemptFailed | None, log: asyncio.Task[None]) -> None:
+        """Nothing more comes of this attempt."""
+        self.attempt.finish_text(self._engine.clock.now())
+        if ended is None:
+            await abandon(self._engine, self.attempt)
+        verdict = self._judged(ended, failure)
+        await self._keep(verdict, log)
+        await self._end(verdict)
+
     async def _answer(self) -> tuple[Ended | None, AttemptFailed | None]:
         """Everything up to the last character: the provider's final event or what went wrong; neither, if a cancel was asked."""
         attempt = self.attempt
+        if attempt.cancelled.is_set():
+            return None, None
         stream = asyncio.create_task(self._stream())
         stop = asyncio.create_task(attempt.cancelled.wait())
+        late = asyncio.create_task(self._time_is_over())
         try:
-            await asyncio.wait({stream, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stream, stop, late}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stop.cancel()
-            stream.cancel()
-            await asyncio.gather(stream, stop, return_exceptions=True)
-        attempt.finish_text(self._engine.clock.now())
+            for task in (stream, stop, late):
+                task.cancel()
+            await asyncio.gather(stream, stop, late, return_exceptions=True)
         if stream.cancelled():  # by our own wish, or by something below us that gave up
-            return None, None if attempt.cancelled.is_set() else ProviderConnectionLost()
+            if attempt.cancelled.is_set():
+                return None, None
+            return None, ProviderConnectionLost() if late.cancelled() else WorkerEnding()
         problem = stream.exception()
         if problem is None:
             return stream.result(), None
+        if isinstance(problem, Fenced):
+            raise problem
         return None, problem if isinstance(problem, AttemptFailed) else self._broke(problem)
+
+    async def _time_is_over(self) -> None:
+        """Return when what is not done has to be handed on."""
+        if self._deadline is None:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.sleep(max(0, self._deadline.streams_until - self._engine.clock.now()) / 1000)
 
     def _judged(self, ended: Ended | None, failure: AttemptFailed | None) -> Verdict:
         try:
@@ -87,26 +113,30 @@ class JobRun:
         return AttemptFailed("The attempt broke on our side.")
 
     async def _stream(self) -> Ended:
-        """Read the provider's answer into the transcript."""
-        attempt, clock = self.attempt, self._engine.clock
+        """Read the provider's answer within the attempt's time, which a durable one takes along from worker to worker."""
+        attempt = self.attempt
         limit = attempt.body.config.timeout
-        ended: Ended | None = None
+        spent = (self._engine.clock.now() - attempt.started_at) / 1000
         try:
-            async with asyncio.timeout(limit), self._engine.provider.stream(model_request(attempt.body, attempt.kind)) as events:
-                attempt.enter(attempt.kind.stages[1], clock.now())
-                async for event in events:
-                    if isinstance(event, Delta):
-                        attempt.refused = attempt.refused or event.refusal
-                        attempt.append(event.text, clock.now())
-                    elif isinstance(event, Ended):
-                        ended = event
-                    else:
-                        attempt.begun = True
+            async with asyncio.timeout(max(0.0, limit - spent)):
+                return await read_answer(self._engine, attempt)
         except TimeoutError as exc:
             raise AttemptTimedOut(f"The attempt took longer than {limit:g} s.") from exc
-        if ended is None:
-            raise StreamCut
-        return ended
+
+    async def _hand_over(self, log: asyncio.Task[None]) -> None:
+        """Let the next worker go on with the response, once all that was read of it is kept [8]. Watchers notice nothing."""
+        engine, attempt = self._engine, self.attempt
+        attempt.leave()
+        await all_of(log, self.audience.drain())
+        generation, owner = attempt.generation, attempt.owner
+        job = await patiently(
+            engine, advance, engine.jobs, attempt.job, lambda seen: transitions.hand_over(seen, generation, owner, engine.clock.now())
+        )
+        if job is None:
+            raise Fenced
+        attempt.conclude(job, None)
+        engine.log("attempt handed over", job_id=job.id, tenant=job.tenant, attempt=attempt.number, length=len(attempt.transcript))
+        await patiently(engine, engine.queues.send, job.lane, WakeUp(job.id, job.generation), job.tenant)
 
     async def _keep(self, verdict: Verdict, log: asyncio.Task[None]) -> None:
         """Have all of the text, then the result acknowledged before the head may say that it ended [8]; sockets get the text meanwhile.
@@ -149,10 +179,14 @@ class JobRun:
         engine, attempt, outcome = self._engine, self.attempt, verdict.outcome
         if verdict.failure is not None:
             policy = RetryPolicy(max_attempts=attempt.job.max_attempts, schedule=attempt.kind.retry_schedule)
-            decision = policy.decide(verdict.failure, attempt.job.tries, engine.clock.now(), attempt.job.retry_until, engine.random())
+            job, failure = attempt.job, verdict.failure
+            again = job.error is not None and (job.error.code, job.error.attempt) == (failure.code, job.attempt - 1)
+            decision = policy.decide(failure, job.tries, engine.clock.now(), job.retry_until, engine.random(), again=again)
             if not isinstance(decision, GiveUp):
-                due = decision.due_ms
-                return lambda job: transitions.retry_later(job, attempt.generation, attempt.owner, outcome, due, engine.clock.now())
+                due, held_against = decision.due_ms, counts_against(failure, again=again)
+                return lambda job: transitions.retry_later(
+                    job, attempt.generation, attempt.owner, outcome, due, engine.clock.now(), held_against=held_against
+                )
         return lambda job: transitions.finish(job, attempt.generation, attempt.owner, outcome, engine.clock.now())
 
     def _note(self, job: Job, verdict: Verdict) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from chalicelib.domain import transitions
 from chalicelib.domain.errors import ChunkConflict, JobTypeNotFound
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
-from chalicelib.domain.job import Job, Ms, Status, Usage
+from chalicelib.domain.job import Job, Ms, Nano, Status, Usage
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.result import Result
 from chalicelib.domain.transcript import join
@@ -33,7 +33,7 @@ ROWS_EACH = 100  # of each partition of the index, for one run
 
 @dataclass(frozen=True, kw_only=True)
 class Broom:
-    """What the sweep needs from outside."""
+    """What the sweep needs from outside. `abandon` stops a response at the provider, if it can be reached."""
 
     clock: Clock
     log: Log
@@ -45,6 +45,7 @@ class Broom:
     queues: Queues
     prices: Prices
     job_type: Callable[[str], JobType]
+    abandon: Callable[[str], None]
 
 
 def sweep(broom: Broom) -> Counter[str]:
@@ -138,11 +139,7 @@ def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
         )
         generation, owner = job.generation, job.owner or ""
         return _change(broom, job, lambda seen: transitions.finish(seen, generation, owner, outcome, now), "finished")
-    text = _kept_text(broom, job) if kept is None else kept.text
-    lost = kept or _loss(broom, job, text, now)
-    if kept is None and lost is not None:  # before the job is given on: whoever dies in between, the ledger has its row
-        broom.results.put_if_absent(lost, job.tenant)
-    cost, length = lost.cost if lost else None, len(text)
+    cost, length = (None, 0) if _goes_on(job, lease_id, now) else _write_off(broom, job, kept, now)
     taken = advance(
         broom.jobs, job, lambda seen: transitions.take_back(seen, lease_id, length, cost, now) if seen.attempt == job.attempt else None
     )
@@ -152,6 +149,23 @@ def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
         broom.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
     broom.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
     return f"taken back: {taken.status.value}"
+
+
+def _goes_on(job: Job, lease_id: str, now: Ms) -> bool:
+    """Whether another worker will go on with the very attempt."""
+    taken = transitions.take_back(job, lease_id, 0, None, now)
+    return taken is not None and taken.goes_on
+
+
+def _write_off(broom: Broom, job: Job, kept: Result | None, now: Ms) -> tuple[Nano | None, int]:
+    """What the dead worker's attempt has cost, and how long its text is. A response that is left to itself is stopped [6]."""
+    if job.response_id is not None:
+        broom.abandon(job.response_id)
+    text = _kept_text(broom, job) if kept is None else kept.text
+    lost = kept or _loss(broom, job, text, now)
+    if kept is None and lost is not None:  # before the job is given on: whoever dies in between, the ledger has its row
+        broom.results.put_if_absent(lost, job.tenant)
+    return lost.cost if lost else None, len(text)
 
 
 def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
@@ -169,6 +183,7 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
         job_id=job.id,
         attempt=job.attempt,
         text=text,
+        generation=job.generation,
         status=Status.FAILED.value,
         finish_reason="worker_lost",
         model=job.model,

@@ -94,7 +94,11 @@ class World:
             bodies=memory.bodies,
             prices=memory.prices,
             job_type=job_types.get,
+            abandon=self._abandon,
         )
+
+    def _abandon(self, response_id: str) -> None:
+        run(self.loop, self.provider.cancel(response_id))
 
     def sweep(self, after: float = 0.0) -> Counter[str]:
         """Let time pass, and sweep once."""

@@ -1,0 +1,165 @@
+"""Read a provider's answer into the transcript: as it streams, and, where the response outlives its worker, however it can still be had.
+
+A durable response goes on at the provider whether or not somebody listens. Its id is stored before anything of it is kept or shown [6]; a
+stream that breaks is taken up again behind the last event that was read, by this worker or by a successor; where that is refused, the
+answer is fetched when it has ended, and what is missing is added in one piece. So one attempt stays one text [5].
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+from chalicelib.domain import transitions
+from chalicelib.domain.errors import (
+    AttemptFailed,
+    ProviderConnectionLost,
+    ProviderRateLimited,
+    ProviderTimeout,
+    ProviderUnavailable,
+    ReattachRefused,
+    StreamCut,
+    StreamMalformed,
+)
+from chalicelib.ports import Delta, Ended, ModelRequest, ProviderEvent, Started
+from chalicelib.usecases.advance import advance
+from chalicelib.usecases.attempt import Attempt
+from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.model_request import model_request
+from chalicelib.usecases.patience import patiently
+
+PASSING = (ProviderConnectionLost, ProviderRateLimited, ProviderTimeout, ProviderUnavailable, StreamCut, StreamMalformed)
+RESUMES = 3  # in a row without a new event; then the answer is fetched
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds, doubling
+
+
+class Fenced(Exception):
+    """Somebody else has the job: whatever this worker has in hand is of no use any more."""
+
+
+async def read_answer(engine: Engine, attempt: Attempt) -> Ended:
+    """The provider's final event, once all text is in the transcript.
+
+    Raises:
+        AttemptFailed: there will be none.
+        Fenced: the response could not be stored, because somebody else has the job.
+    """
+    request = model_request(attempt.body, attempt.kind)
+    if request.background:
+        return await _Durable(engine, attempt, request).read()
+    async with engine.provider.stream(request) as events:
+        return await _follow(engine, attempt, events)
+
+
+async def abandon(engine: Engine, attempt: Attempt) -> None:
+    """Stop a response that nobody will read to its end: it would run on, and be charged [6]. Not if somebody else has the job by now."""
+    if attempt.response_id is None:
+        return
+    job = await patiently(engine, engine.jobs.get, attempt.job.id)
+    if job is not None and transitions.holds(job, attempt.generation, attempt.owner):
+        await _cancel(engine, attempt, attempt.response_id)
+
+
+async def _follow(engine: Engine, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> Ended:
+    """Read one stream to its final event."""
+    clock = engine.clock
+    attempt.enter(attempt.kind.stages[1], clock.now())
+    ended: Ended | None = None
+    async for event in events:
+        if isinstance(event, Delta):
+            attempt.refused = attempt.refused or event.refusal
+            attempt.append(event.text, clock.now(), event.sequence)
+        elif isinstance(event, Ended):
+            ended = event
+        else:
+            await _begun(engine, attempt, event)
+    if ended is None:
+        raise StreamCut
+    return ended
+
+
+async def _begun(engine: Engine, attempt: Attempt, event: Started) -> None:
+    """The provider has made a response. A durable one is stored, so that it can be found again, or else stopped."""
+    attempt.begun = True
+    if not attempt.body.config.durable or attempt.response_id is not None:
+        return
+    attempt.response_id = event.response_id
+    generation, owner, now = attempt.generation, attempt.owner, engine.clock.now()
+    try:
+        noted = await patiently(
+            engine,
+            advance,
+            engine.jobs,
+            attempt.job,
+            lambda seen: transitions.note_response(seen, generation, owner, event.response_id, now),
+        )
+    except BaseException:
+        await asyncio.shield(_cancel(engine, attempt, event.response_id))
+        raise
+    if noted is None:
+        await _cancel(engine, attempt, event.response_id)
+        raise Fenced
+    attempt.job = noted
+
+
+async def _cancel(engine: Engine, attempt: Attempt, response_id: str) -> None:
+    try:
+        await engine.provider.cancel(response_id)
+    except AttemptFailed as exc:
+        engine.log("a response may run on", job_id=attempt.job.id, attempt=attempt.number, response_id=response_id, error=exc)
+
+
+class _Durable:
+    """One worker's part in reading a durable response."""
+
+    def __init__(self, engine: Engine, attempt: Attempt, request: ModelRequest) -> None:
+        self._engine, self._attempt, self._request = engine, attempt, request
+        self._pause = FIRST_PAUSE
+
+    async def read(self) -> Ended:
+        """By streams as long as that goes on, then by fetching."""
+        broken, before = 0, self._attempt.sequence
+        while broken <= RESUMES:
+            try:
+                async with self._stream() as events:
+                    return await _follow(self._engine, self._attempt, events)
+            except ReattachRefused:
+                break
+            except PASSING as problem:
+                if self._attempt.response_id is None:  # nothing was begun that could be taken up again
+                    raise
+                went_on = self._attempt.sequence != before
+                broken, before = (0 if went_on else broken) + 1, self._attempt.sequence
+                await self._wait(problem, anew=went_on)
+        return await self._fetch()
+
+    def _stream(self) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
+        provider, attempt = self._engine.provider, self._attempt
+        if attempt.response_id is None:
+            return provider.stream(self._request)
+        return provider.resume(attempt.response_id, -1 if attempt.sequence is None else attempt.sequence, self._request)
+
+    async def _fetch(self) -> Ended:
+        """Wait until the response has ended, and take what is missing of it in one piece."""
+        attempt, self._pause = self._attempt, FIRST_PAUSE
+        assert attempt.response_id is not None
+        while True:
+            try:
+                fetched = await self._engine.provider.fetch(attempt.response_id)
+            except PASSING as problem:
+                await self._wait(problem)
+                continue
+            if fetched.failure is not None:
+                raise fetched.failure
+            if fetched.ended is not None:
+                attempt.refused = attempt.refused or fetched.refusal
+                attempt.append_rest(fetched.text, self._engine.clock.now())
+                return fetched.ended
+            await self._wait()
+
+    async def _wait(self, problem: AttemptFailed | None = None, *, anew: bool = False) -> None:
+        """Longer each time that nothing comes of it; as long as was asked for, if it was."""
+        pause = FIRST_PAUSE if anew else self._pause
+        self._pause = min(pause * 2, LONGEST_PAUSE)
+        await asyncio.sleep(max(pause, (problem.retry_after or 0) if problem else 0))
