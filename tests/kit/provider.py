@@ -22,9 +22,9 @@ class Script:
     """One answer: `deltas` at an interval, then `end`, or `error` in its place. `first` is the wait before the first.
 
     The rest is for answers in the background. `breaks`: the connection that listens first, second ... is lost (`lost`) after so many
-    deltas, but a 0 or an entry too few lets it go on. `replays`: the deltas are others for whoever resumes. With neither `end` nor `error` the response
-    runs for ever. OpenAI's own times: no stream of it can be resumed `streams_for` seconds after its beginning (0: never), and it is
-    forgotten `keeps_for` seconds after its end.
+    deltas; a 0, or an entry too few, lets it go on. `replays`: the deltas are others for whoever resumes. With neither `end` nor `error`
+    the response runs for ever. OpenAI's own times: no stream of it can be resumed `streams_for` seconds after its beginning (0: never),
+    and it is forgotten `keeps_for` seconds after its end.
     """
 
     deltas: Sequence[str] = ("Hello", ", ", "world")
