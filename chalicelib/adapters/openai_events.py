@@ -2,6 +2,8 @@
 
 Of some sixty kinds of event (the SDK's `types/responses/response_stream_event.py`) these say something to us; all others are skipped, so
 that a new kind breaks nothing. A stream is a success only if its final event was seen: a stream that is cut off ends like one that is done.
+
+A response in the background can also be asked for as it is: the object that the final event carries, read in the same way.
 """
 
 from __future__ import annotations
@@ -11,26 +13,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chalicelib.adapters.openai_errors import of_event
-from chalicelib.domain.errors import StreamMalformed
+from chalicelib.domain.errors import AttemptFailed, ResponseLost, StreamMalformed
 from chalicelib.domain.job import Usage
-from chalicelib.ports import Delta, Ended, ProviderEvent, Started
+from chalicelib.domain.text import whole
+from chalicelib.ports import Delta, Ended, Fetched, ProviderEvent, Started
 
 INCOMPLETE = {"max_output_tokens": "max_tokens"}
 FINAL = frozenset({"response.completed", "response.incomplete"})
+FAILED = frozenset({"response.failed", "response.cancelled"})
 PINGS = frozenset({"ping", "keepalive"})
 DONE = b"[DONE]"  # how Chat Completions end; some compatible providers send it here too
 
 
 class ResponseReader:
-    """Reads one response, event by event.
+    """Reads one response, event by event; text up to the event numbered `after` is known already, and is not said again.
 
-    `ended`: the final event was seen. `thinking`: the model reasons, which may take minutes without a word.
+    `ended`: the final event was seen. `thinking`: the model reasons, or has not begun: that may take minutes without a word.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, after: int = -1) -> None:
         self.ended = False
         self.thinking = False
-        self._spoken = False
+        self._after = after
+        self._spoken = after > 0  # event 0 is the beginning of the response: whoever knows more has heard of its text
 
     def read(self, data: bytes) -> list[ProviderEvent] | None:
         """What one event says to us, often nothing. None: it was not even a sign of progress, only of an open connection.
@@ -54,14 +59,16 @@ class ResponseReader:
     def _other(self, kind: Any, event: Mapping[str, Any]) -> list[ProviderEvent]:
         if kind == "error":
             raise of_event(_mapping(event.get("error")) or event)
-        if kind == "response.failed":
-            raise of_event(_mapping(_mapping(event.get("response")).get("error")))
+        response = _mapping(event.get("response"))
+        if kind in FAILED:
+            raise _failure(response)
         if kind in FINAL:
-            return list(self._end(_mapping(event.get("response"))))
+            return list(self._end(response, _sequence(event)))
         if kind == "response.created":
-            response = _mapping(event.get("response"))
             return [Started(str(response.get("id") or ""), str(response.get("model") or ""))]
-        if kind in ("response.output_item.added", "response.output_item.done"):
+        if kind in ("response.queued", "response.in_progress"):
+            self.thinking = kind == "response.queued"
+        elif kind in ("response.output_item.added", "response.output_item.done"):
             self.thinking = kind.endswith("added") and _mapping(event.get("item")).get("type") == "reasoning"
         elif event.get("error"):
             raise of_event(_mapping(event["error"]) or {"message": str(event["error"])})
@@ -73,18 +80,48 @@ class ResponseReader:
             raise StreamMalformed("OpenAI's stream had a piece of text that is no text.")
         self._spoken = self._spoken or bool(text)
         self.thinking = False
-        return [Delta(text, event.get("sequence_number") or 0, refusal)]
+        sequence = _sequence(event)
+        if 0 < sequence <= self._after:
+            return []
+        return [Delta(text, sequence, refusal)]
 
-    def _end(self, response: Mapping[str, Any]) -> Iterator[ProviderEvent]:
-        if response.get("status") == "failed":
-            raise of_event(_mapping(response.get("error")))
+    def _end(self, response: Mapping[str, Any], sequence: int) -> Iterator[ProviderEvent]:
+        ended = _outcome(response)
         if not self._spoken:  # some compatible providers send an answer whole
-            yield from _said(response)
+            yield from _said(response, sequence)
         self.ended = True
-        reason = _mapping(response.get("incomplete_details")).get("reason")
-        if reason is None and response.get("status") == "incomplete":
-            reason = "unknown"
-        yield Ended(_usage(response.get("usage")), response.get("model"), INCOMPLETE.get(reason, reason) if reason else None)
+        yield ended
+
+
+def fetched(data: bytes) -> Fetched:
+    """A response that was asked for as it is.
+
+    Raises:
+        StreamMalformed: it cannot be read.
+        AttemptFailed: it failed, or was cancelled.
+    """
+    response = _parsed(data)
+    status = response.get("status")
+    if status in ("failed", "cancelled"):
+        raise _failure(response)
+    said = list(_said(response))
+    text = whole("".join(one.text for one in said))
+    return Fetched(text, _outcome(response) if status in ("completed", "incomplete") else None, any(one.refusal for one in said))
+
+
+def _outcome(response: Mapping[str, Any]) -> Ended:
+    """How a response ended that says it has."""
+    if response.get("status") in ("failed", "cancelled"):
+        raise _failure(response)
+    reason = _mapping(response.get("incomplete_details")).get("reason")
+    if reason is None and response.get("status") == "incomplete":
+        reason = "unknown"
+    return Ended(_usage(response.get("usage")), response.get("model"), INCOMPLETE.get(reason, reason) if reason else None)
+
+
+def _failure(response: Mapping[str, Any]) -> AttemptFailed:
+    """What a response failed of. The stream of one that was cancelled ends as if it had failed, but with that status."""
+    return ResponseLost() if response.get("status") == "cancelled" else of_event(_mapping(response.get("error")))
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
@@ -101,14 +138,19 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _said(response: Mapping[str, Any]) -> Iterator[Delta]:
+def _sequence(event: Mapping[str, Any]) -> int:
+    """The number of an event; 0 where there is none."""
+    return event.get("sequence_number") or 0
+
+
+def _said(response: Mapping[str, Any], sequence: int = 0) -> Iterator[Delta]:
     for item in response.get("output") or ():
         for part in _mapping(item).get("content") or ():
             part = _mapping(part)
             refusal = part.get("type") == "refusal"
             text = part.get("refusal" if refusal else "text")
             if isinstance(text, str) and text and (refusal or part.get("type") == "output_text"):
-                yield Delta(text, refusal=refusal)
+                yield Delta(text, sequence, refusal)
 
 
 def _usage(counted: Any) -> Usage | None:

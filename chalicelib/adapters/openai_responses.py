@@ -9,24 +9,35 @@ The SDK's own retries are off: there is one retry loop, the engine's, and the SD
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from chalicelib.adapters import openai_background
 from chalicelib.adapters.event_stream import EventDecoder
 from chalicelib.adapters.openai_errors import of_exception
 from chalicelib.adapters.openai_events import ResponseReader
 from chalicelib.adapters.secrets import Credentials
-from chalicelib.domain.errors import AttemptFailed, AuthenticationFailed, ProviderUnavailable, StreamCut, Unavailable
+from chalicelib.domain.errors import (
+    AttemptFailed,
+    AuthenticationFailed,
+    ContentRefused,
+    ProviderUnavailable,
+    ReattachRefused,
+    RequestRefused,
+    StreamCut,
+    Unavailable,
+)
 from chalicelib.domain.text import whole
-from chalicelib.ports import ModelRequest, Offload, ProviderEvent
+from chalicelib.ports import Fetched, ModelRequest, Offload, ProviderEvent
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai._response import AsyncAPIResponse
 
-CONNECT_TIMEOUT = 5.0
+T = TypeVar("T")
+
 DRAIN_SECONDS = 0.1
 OURS = frozenset({"model", "input", "stream", "background"})  # what a request's `extra` may not change
 
@@ -58,10 +69,32 @@ class OpenAIResponses:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
         """Ask, and read the answer as it comes. Leaving closes the connection at once, by which OpenAI stops a plain response."""
         async with AsyncExitStack() as stack:
-            response = await self._ask(request, stack)
-            events = self._events(response, request)
+            response = await self._ask(lambda client: _open(_created(client, request), request, stack))
+            events = self._events(response, request, ResponseReader())
             stack.push_async_callback(events.aclose)
             yield events
+
+    @asynccontextmanager
+    async def resume(self, response_id: str, after: int, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
+        """Go on reading a background response. What OpenAI will not stream is refused as such: the request itself was accepted once."""
+        async with AsyncExitStack() as stack:
+            try:
+                response = await self._ask(
+                    lambda client: _open(openai_background.resumed(client, response_id, after, request.timeout), request, stack)
+                )
+            except (RequestRefused, ContentRefused) as exc:
+                raise ReattachRefused(provider_status=exc.provider_status, provider_request_id=exc.provider_request_id) from exc
+            events = self._events(response, request, ResponseReader(after))
+            stack.push_async_callback(events.aclose)
+            yield events
+
+    async def fetch(self, response_id: str) -> Fetched:
+        """A background response as it is now."""
+        return await self._ask(lambda client: openai_background.fetch(client, response_id))
+
+    async def cancel(self, response_id: str) -> None:
+        """Stop a background response, unless it has ended."""
+        await self._ask(lambda client: openai_background.cancel(client, response_id))
 
     def client(self) -> AsyncOpenAI:
         """The SDK's client, built when it is first asked for (the import takes half a second) and when the credentials have changed."""
@@ -71,10 +104,11 @@ class OpenAIResponses:
                 self._built = (credentials, _client(credentials))  # streams that run keep the one they began with
             return self._built[1]
 
-    async def _ask(self, request: ModelRequest, stack: AsyncExitStack) -> AsyncAPIResponse[Any]:
+    async def _ask(self, call: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+        """Call with the credentials that are known; if OpenAI refuses them, once more with newer ones."""
         client = await self._current()
         try:
-            return await self._open(client, request, stack)
+            return await call(client)
         except AuthenticationFailed:
             if self._forget is None:
                 raise
@@ -82,7 +116,7 @@ class OpenAIResponses:
             newer = await self._current()
             if newer is client:
                 raise
-            return await self._open(newer, request, stack)
+            return await call(newer)
 
     async def _current(self) -> AsyncOpenAI:
         try:
@@ -91,24 +125,10 @@ class OpenAIResponses:
             raise ProviderUnavailable("The OpenAI key could not be read just now.") from exc
         return current
 
-    async def _open(self, client: AsyncOpenAI, request: ModelRequest, stack: AsyncExitStack) -> AsyncAPIResponse[Any]:
-        import openai
-
-        asked = client.responses.with_streaming_response.create(
-            model=request.model,
-            input=whole(request.prompt),  # half a character cannot be sent
-            stream=True,
-            extra_body=body(request),
-            timeout=openai.Timeout(request.timeout, connect=CONNECT_TIMEOUT),
-        )
-        try:
-            async with asyncio.timeout(request.timeout):
-                return await stack.enter_async_context(asked)
-        except (openai.OpenAIError, TimeoutError) as exc:
-            raise of_exception(exc) from exc
-
-    async def _events(self, response: AsyncAPIResponse[Any], request: ModelRequest) -> AsyncGenerator[ProviderEvent]:
-        decoder, reader = EventDecoder(), ResponseReader()
+    async def _events(
+        self, response: AsyncAPIResponse[Any], request: ModelRequest, reader: ResponseReader
+    ) -> AsyncGenerator[ProviderEvent]:
+        decoder = EventDecoder()
         pieces = response.http_response.aiter_bytes()
         clock, silent = asyncio.get_running_loop().time, 0.0
         try:
@@ -132,7 +152,10 @@ class OpenAIResponses:
 
 
 def body(request: ModelRequest) -> dict[str, Any]:
-    """What is asked beyond model and prompt. OpenAI keeps nothing (`store`) unless `extra` says so, and sends no padding."""
+    """What is asked beyond model and prompt. OpenAI sends no padding, and keeps nothing (`store`) unless `extra` says so.
+
+    A response in the background has to be kept: nobody could come back to it.
+    """
     extra = {name: value for name, value in request.extra.items() if name not in OURS}
     options = {"include_obfuscation": False, **(extra.pop("stream_options", None) or {})}
     asked: dict[str, Any] = {"store": False, **extra, "stream_options": options}
@@ -142,11 +165,38 @@ def body(request: ModelRequest) -> dict[str, Any]:
         "temperature": request.temperature,
     }
     asked |= {name: value for name, value in plain.items() if value is not None}
+    if request.background:
+        asked |= {"background": True, "store": True}
     if request.schema is not None:
         asked["text"] = {**(extra.get("text") or {}), "format": {"type": "json_schema", **request.schema}}
     elif request.json:
         asked["text"] = {**(extra.get("text") or {}), "format": {"type": "json_object"}}
     return asked
+
+
+def _created(client: AsyncOpenAI, request: ModelRequest) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
+    import openai
+
+    return client.responses.with_streaming_response.create(
+        model=request.model,
+        input=whole(request.prompt),  # half a character cannot be sent
+        stream=True,
+        extra_body=body(request),
+        timeout=openai.Timeout(request.timeout, connect=openai_background.CONNECT_TIMEOUT),
+    )
+
+
+async def _open(
+    asked: AbstractAsyncContextManager[AsyncAPIResponse[Any]], request: ModelRequest, stack: AsyncExitStack
+) -> AsyncAPIResponse[Any]:
+    """The beginning of an answer, whose connection is closed with `stack`."""
+    import openai
+
+    try:
+        async with asyncio.timeout(request.timeout):
+            return await stack.enter_async_context(asked)
+    except (openai.OpenAIError, TimeoutError) as exc:
+        raise of_exception(exc) from exc
 
 
 def _client(credentials: Credentials) -> AsyncOpenAI:
