@@ -98,15 +98,12 @@ def fetched(data: bytes) -> Fetched:
 
     Raises:
         StreamMalformed: it cannot be read.
-        AttemptFailed: it failed, or was cancelled.
     """
     response = _parsed(data)
-    status = response.get("status")
-    if status in ("failed", "cancelled"):
-        raise _failure(response)
-    said = list(_said(response))
-    text = whole("".join(one.text for one in said))
-    return Fetched(text, _outcome(response) if status in ("completed", "incomplete") else None, any(one.refusal for one in said))
+    status, said = response.get("status"), list(_said(response))
+    ended = _outcome(response) if status in ("completed", "incomplete") else None
+    failure = _failure(response) if status in ("failed", "cancelled") else None
+    return Fetched(whole("".join(one.text for one in said)), ended, any(one.refusal for one in said), failure)
 
 
 def _outcome(response: Mapping[str, Any]) -> Ended:

@@ -104,7 +104,11 @@ class BackgroundResponse:
             raise ResponseLost(provider_status=None if self.cancelled else 404)
         if self.running:
             return Fetched("", None)
-        return Fetched(whole("".join(self.script.deltas)), self.outcome(), self.script.refusal)
+        text = whole("".join(self.script.deltas))
+        try:
+            return Fetched(text, self.outcome(), self.script.refusal)
+        except AttemptFailed as failure:
+            return Fetched(text, None, self.script.refusal, failure)
 
     async def _until(self, moment: float) -> None:
         await asyncio.sleep(max(0.0, moment - self._loop.time()))
