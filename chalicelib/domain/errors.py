@@ -283,7 +283,7 @@ class ReattachRefused(AttemptFailed):
 class ResponseLost(AttemptFailed):
     """OpenAI no longer has the response that this attempt began, or it was cancelled there."""
 
-    code, error_class = "response_lost", "stream"
+    code, error_class, held_against = "response_lost", "stream", False
     suggestion = "Nothing to do: it is retried as a new attempt."
 
 

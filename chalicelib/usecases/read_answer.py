@@ -94,12 +94,12 @@ async def _begun(engine: Engine, attempt: Attempt, event: Started) -> None:
             attempt.job,
             lambda seen: transitions.note_response(seen, generation, owner, event.response_id, now),
         )
-    except BaseException:
+        if noted is None:
+            raise Fenced
+    except BaseException:  # stored or not: nobody is to count on it
+        attempt.response_id = None
         await asyncio.shield(_cancel(engine, attempt, event.response_id))
         raise
-    if noted is None:
-        await _cancel(engine, attempt, event.response_id)
-        raise Fenced
     attempt.job = noted
 
 

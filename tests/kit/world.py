@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 from chalicelib import job_types
 from chalicelib.adapters.memory import Memory, inline
+from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job import Job
 from chalicelib.domain.submission import Submission
@@ -22,6 +24,7 @@ from chalicelib.usecases.submit_job import Intake, submit_job
 from chalicelib.usecases.sweep import Broom, sweep
 from chalicelib.usecases.watch_job import Gallery
 from cli.reducer import Ask, Assembly
+from tests.kit.faults import refusing
 from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop, LoopClock, run
 
@@ -110,10 +113,11 @@ class World:
         plan = plan_job(job_types.get, self.memory.prices, ALICE, submission, 0)
         return submit_job(self.intake, ALICE, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
-    def deliver(self, lane: str = "normal", messages: list[Received] | None = None) -> None:
-        """One invocation of a worker, on the given messages or on whatever its queue holds now."""
-        received = self.memory.queues.receive(lane) if messages is None else messages
-        run(self.loop, run_batch(self.engine, lane, received))
+    def deliver(self, lane: str = "normal", messages: list[Received] | None = None, seconds: float | None = None) -> None:
+        """One invocation of a worker, on the given messages or on whatever its queue holds now; it is over after so many seconds."""
+        received, now = self.memory.queues.receive(lane) if messages is None else messages, self.clock.now()
+        deadline = Deadline(began=now, at=now + round(seconds * 1000)) if seconds is not None else None
+        run(self.loop, run_batch(self.engine, lane, received, deadline=deadline))
 
     def wake(self, job: Job, generation: int | None = None) -> Received:
         return Received(WakeUp(job.id, generation or job.generation).to_json(), f"r{self.new_id()}")
@@ -157,3 +161,17 @@ class World:
 
     def _log(self, fact: str, **fields: Any) -> None:
         self.facts.append((fact, fields))
+
+
+def kill(world: World, seconds: float, messages: list[Received] | None = None) -> None:
+    """A worker takes what waits, and is killed so many seconds later: no `finally` of it has any effect outside."""
+    received = world.memory.queues.receive("normal") if messages is None else messages
+
+    async def work() -> None:
+        worker = asyncio.ensure_future(run_batch(world.engine, "normal", received))
+        await asyncio.sleep(seconds)
+        with refusing(world.memory.leases, "close", 10**6):
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    world.loop.run_until_complete(work())

@@ -11,28 +11,12 @@ import pytest
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.transitions import CRASHES_ALONE, start_again
-from chalicelib.ports import Received
 from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.run_batch import run_batch
-from tests.kit.faults import refusing
 from tests.kit.provider import Script
-from tests.kit.world import World
+from tests.kit.world import World, kill
 
 SLOW = Script(deltas=[f"t{n} " for n in range(100)], every=0.1)
-
-
-def kill(world: World, seconds: float, messages: list[Received] | None = None) -> None:
-    """A worker takes what waits, and is killed so many seconds later: no `finally` of it has any effect outside."""
-    received = world.memory.queues.receive("normal") if messages is None else messages
-
-    async def work() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", received))
-        await asyncio.sleep(seconds)
-        with refusing(world.memory.leases, "close", 10**6):
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
-
-    world.loop.run_until_complete(work())
 
 
 def test_the_job_of_a_dead_worker_runs_again() -> None:
