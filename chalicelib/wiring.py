@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import job_types
-from chalicelib.domain.errors import AttemptFailed
 from chalicelib.domain.job import Job
 from chalicelib.observability import record
 from chalicelib.ports import (
@@ -33,6 +32,7 @@ from chalicelib.settings import Settings, settings
 from chalicelib.usecases.authenticate import KeyRing
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.hold import Holding
+from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.submit_job import Intake
 from chalicelib.usecases.sweep import Broom
 from chalicelib.usecases.watch_job import Gallery
@@ -228,11 +228,8 @@ def broom() -> Broom:
 
 
 def _abandon(response_id: str) -> None:
-    """Stop a background response. Who cannot reach the provider says so and goes on: the record matters more."""
-    try:
-        worker_loop().run(adapters().provider.cancel(response_id))
-    except AttemptFailed as exc:
-        record("a response may run on", response_id=response_id, error=exc)
+    """Stop a background response, from code that is not asynchronous."""
+    worker_loop().run(stop_response(adapters().provider, record, response_id))
 
 
 def intake() -> Intake:

@@ -22,16 +22,17 @@ from chalicelib.domain.errors import (
     StreamCut,
     StreamMalformed,
 )
-from chalicelib.ports import Delta, Ended, ModelRequest, ProviderEvent, Started
+from chalicelib.ports import Delta, Ended, ModelRequest, Provider, ProviderEvent, Started
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
-from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.engine import Engine, Log
 from chalicelib.usecases.model_request import model_request
 from chalicelib.usecases.patience import patiently
 
 PASSING = (ProviderConnectionLost, ProviderRateLimited, ProviderTimeout, ProviderUnavailable, StreamCut, StreamMalformed)
 RESUMES = 3  # in a row without a new event; then the answer is fetched
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds, doubling
+STOP_PAUSES = (0.5, 1.0, 0.0)  # seconds after a response that could not be stopped
 
 
 class Fenced(Exception):
@@ -58,7 +59,23 @@ async def abandon(engine: Engine, attempt: Attempt) -> None:
         return
     job = await patiently(engine, engine.jobs.get, attempt.job.id)
     if job is not None and transitions.holds(job, attempt.generation, attempt.owner):
-        await _cancel(engine, attempt, attempt.response_id)
+        await stop_response(engine.provider, engine.log, attempt.response_id)
+
+
+async def stop_response(provider: Provider, log: Log, response_id: str) -> None:
+    """Stop a response at the provider, best of all before the record says that nobody wants it: whoever dies in between, another will.
+
+    A provider that cannot be reached must not keep a job from its end: then this says so, and the response is charged to its own end.
+    """
+    for pause in STOP_PAUSES:
+        try:
+            await provider.cancel(response_id)
+        except AttemptFailed as exc:
+            problem = exc
+            await asyncio.sleep(pause)
+        else:
+            return
+    log("a response may run on", response_id=response_id, error=problem)
 
 
 async def _follow(engine: Engine, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> Ended:
@@ -98,16 +115,9 @@ async def _begun(engine: Engine, attempt: Attempt, event: Started) -> None:
             raise Fenced
     except BaseException:  # stored or not: nobody is to count on it
         attempt.response_id = None
-        await asyncio.shield(_cancel(engine, attempt, event.response_id))
+        await asyncio.shield(stop_response(engine.provider, engine.log, event.response_id))
         raise
     attempt.job = noted
-
-
-async def _cancel(engine: Engine, attempt: Attempt, response_id: str) -> None:
-    try:
-        await engine.provider.cancel(response_id)
-    except AttemptFailed as exc:
-        engine.log("a response may run on", job_id=attempt.job.id, attempt=attempt.number, response_id=response_id, error=exc)
 
 
 class _Durable:

@@ -15,10 +15,10 @@ from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.retry_job import retry_job
 from chalicelib.usecases.sweep import sweep
 from chalicelib.usecases.watch_job import connected, subscribe
+from tests.faults.answers import Says
 from tests.faults.client import SILENCE, Client
 from tests.faults.processes import LANE, Processes
 from tests.faults.steps import Killed
-from tests.faults.twins import Says
 from tests.kit.world import ALICE
 
 __all__ = ["LANE", "Cloud", "Stuck"]

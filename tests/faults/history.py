@@ -80,7 +80,11 @@ class History:
         """The attempts that the sweep took from a worker, dead or not."""
         heads = self.heads[job_id]
         swaps = [(before, after) for before, after in pairwise(heads) if before.status is Status.PROCESSING]
-        return {before.attempt for before, after in swaps if after.generation > before.generation and after.status is not Status.RETRYING}
+        return {
+            before.attempt
+            for before, after in swaps
+            if after.generation > before.generation and after.status is not Status.RETRYING and not after.goes_on
+        }
 
     def kept(self, result: Result) -> None:
         self.results.setdefault((result.job_id, result.attempt), []).append(result)

@@ -37,6 +37,10 @@ def _at_rest(cloud: Cloud) -> Iterator[str]:
     ghosts |= set(real.watchers._watchers) | set(real.watchers._controls)
     if ghosts - there:
         yield f"something is kept of jobs that do not exist: {sorted(ghosts - there)}"
+    for response in cloud.provider.background.values():
+        stored = any(head.response_id == response.id for head in cloud.history.heads[response.answer.job_id])
+        if stored and not (response.read or response.cancelled):
+            yield f"{response.id} was left to itself: nobody read its end or stopped it"
     if LANE in real.queues.aside:
         yield f"messages were set aside: {real.queues.aside[LANE]}"
 

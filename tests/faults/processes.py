@@ -10,15 +10,18 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import Job
 from chalicelib.ports import Received
+from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
-from tests.faults.bridge import as_if_on_a_thread
+from tests.faults.answers import StepProvider
+from tests.faults.bridge import as_if_on_a_thread, wait
 from tests.faults.client import Client
 from tests.faults.history import History
-from tests.faults.steps import ACTOR, Actor, Director, Fault, Killed, Steps
-from tests.faults.twins import JobsPort, Port, QueuesPort, ResultsPort, SocketsPort, StepProvider
+from tests.faults.steps import ACTOR, Actor, Director, Fault, Killed, Steps, end
+from tests.faults.twins import JobsPort, Port, QueuesPort, ResultsPort, SocketsPort
 from tests.kit.world import ALICE, World
 
 LANE = "normal"
@@ -31,6 +34,7 @@ class Processes:
     """
 
     follows_changes = True
+    invocation: float | None = None  # seconds after which a worker's invocation is ended; None: long after everything
 
     def __init__(self, faults: Sequence[Fault] = (), director: Director | None = None) -> None:
         self.world = World()
@@ -60,6 +64,7 @@ class Processes:
         ports["sockets"] = SocketsPort(real.sockets, steps, self._carried)
         for name, port in {**ports, "connections": Port("connections", real.connections, steps)}.items():
             setattr(world.memory, name, port)
+        world._abandon = lambda response_id: wait(stop_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
         memory = world.memory
         keys = Port("keys", _Keys(), steps)
         world.engine = replace(
@@ -93,13 +98,25 @@ class Processes:
         """One invocation of a worker. What it does not acknowledge comes again when the messages are visible again."""
         actor = Actor(f"worker {next(self._names)}")
         self.workers.append(actor)
-        answer = await self._process(actor, partial(run_batch, self.world.engine, LANE, messages))
+        answer = await self._process(actor, partial(run_batch, self.world.engine, LANE, messages, deadline=self._deadline(actor)))
         while actor.threads:
             await asyncio.wait(set(actor.threads))
         await self._expect_nothing_left(actor)
         self.workers.remove(actor)
         if answer is None and not actor.dead:
             self.real.queues.acknowledge(LANE, [message.receipt for message in messages])
+
+    def _deadline(self, actor: Actor) -> Deadline | None:
+        """When the invocation's time is over, and the worker with it."""
+        if self.invocation is None:
+            return None
+        now = self.world.clock.now()
+        self.world.loop.call_later(self.invocation, self._time_out, actor)
+        return Deadline(began=now, at=now + round(self.invocation * 1000))
+
+    def _time_out(self, actor: Actor) -> None:
+        if actor in self.workers:
+            end(actor)
 
     async def _process(self, actor: Actor, work: Callable[[], Awaitable[Any]]) -> Any:
         """Run an actor's work as a task that can be killed."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.job import Status
+from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.steps import end
-from tests.faults.twins import Says
 
 Story = Callable[[Cloud], Coroutine[Any, Any, None]]
 
@@ -72,6 +72,36 @@ async def two_jobs(cloud: Cloud) -> None:
         await cloud.watch(job)
 
 
+async def durable(cloud: Cloud) -> None:
+    """Its response outlives its worker, whatever becomes of that."""
+    await cloud.watch(await cloud.submit("durable", Says(pieces=5, every=2.2), config={"durable": True}))
+
+
+async def handed_over(cloud: Cloud) -> None:
+    """Three invocations carry one answer."""
+    cloud.invocation = 10.0
+    await cloud.watch(await cloud.submit("handed over", Says(pieces=8, every=2.2), config={"durable": True}))
+
+
+async def not_resumed(cloud: Cloud) -> None:
+    """Its worker dies, and the provider streams it no more: the rest is fetched."""
+    job = await cloud.submit("not resumed", Says(pieces=5, every=2.2, streams_for=1.0), config={"durable": True})
+    await cloud.watch(job)
+    await cloud.until(lambda: len(cloud.real.chunks.rows) > 0, 300)
+    for worker in cloud.workers:
+        end(worker)
+
+
+async def durable_cancelled(cloud: Cloud) -> None:
+    """Cancelled while it runs, or while it is between two workers."""
+    cloud.invocation = 10.0
+    job = await cloud.submit("durable cancelled", Says(pieces=12, every=1.5), config={"durable": True})
+    await cloud.watch(job)
+    await cloud.until(lambda: cloud.head(job).attempt > 0, 300)
+    await asyncio.sleep(7.99)
+    await cloud.cancel(job)
+
+
 @dataclass(frozen=True)
 class Scenario:
     """`ends` are the statuses that may come of it, whatever one thing goes wrong."""
@@ -94,5 +124,9 @@ SCENARIOS = {
         Scenario(cancelled_and_retried),
         Scenario(dead_worker),
         Scenario(two_jobs),
+        Scenario(durable),
+        Scenario(handed_over),
+        Scenario(not_resumed),
+        Scenario(durable_cancelled, (Status.CANCELLED, Status.COMPLETED)),
     )
 }

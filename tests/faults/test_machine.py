@@ -13,10 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from chalicelib.domain.errors import JobNotRetryable, ProviderQuotaExhausted, ProviderUnavailable, StreamCut
 from chalicelib.usecases.sweep import sweep
+from tests.faults.answers import Says
 from tests.faults.cloud import LANE, Cloud
 from tests.faults.invariants import broken
 from tests.faults.steps import Actor, Kind, end, freeze
-from tests.faults.twins import Says
 from tests.kit.time import LoopClock
 
 MOST_JOBS = 6
@@ -26,6 +26,8 @@ SCRIPTS = {
     "cut, then whole": [Says(pieces=2, error=StreamCut()), Says(pieces=2)],
     "never answered": [Says(pieces=0, error=ProviderUnavailable())],
     "no quota, then whole": [Says(pieces=1, error=ProviderQuotaExhausted()), Says(pieces=1)],
+    "durable": [Says(pieces=4, every=4.0)],
+    "durable, soon forgotten": [Says(pieces=3, every=1.0, streams_for=2.0, keeps_for=20.0)],
 }
 
 
@@ -57,7 +59,8 @@ class Engine(RuleBasedStateMachine):
     @rule(script=st.sampled_from(sorted(SCRIPTS)), watched=st.booleans())
     def submit(self, script: str, watched: bool) -> None:
         self.made += 1
-        job_id = self._run(self.cloud.submit(f"{script} {self.made}", *SCRIPTS[script]))
+        config = {"durable": True} if script.startswith("durable") else {}
+        job_id = self._run(self.cloud.submit(f"{script} {self.made}", *SCRIPTS[script], config=config))
         self.jobs.append(job_id)
         if watched:
             self._run(self.cloud.watch(job_id))

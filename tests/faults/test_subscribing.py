@@ -8,11 +8,11 @@ from math import inf
 import pytest
 
 from chalicelib.domain.job import Status
+from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.report import problems_of, report
 from tests.faults.scenarios import Scenario
 from tests.faults.steps import Actor, Step, end
-from tests.faults.twins import Says
 
 CALLS = 8  # of a subscription: connection, key, record, subscription, row, record, frame; and one more: all before the worker goes on
 

@@ -11,7 +11,13 @@ from tests.faults.scenarios import Scenario
 from tests.faults.steps import Step
 from tests.faults.zombie import NEVER, STORIES, Zombie, frozen_story
 
-STRIDES = {"whole": 1, "cut": 2, "cancelled": 1}  # every other moment, beginning in turn, is enough for what differs little
+STRIDES = {
+    "whole": 1,
+    "cut": 2,
+    "cancelled": 1,
+    "durable": 1,
+    "durable, cancelled": 2,
+}  # every other moment, beginning in turn, is enough for what differs little
 WRITES = ("jobs.replace", "results.put", "chunks.append", "leases.open")  # where it matters whether the effect is there
 
 

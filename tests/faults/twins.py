@@ -1,18 +1,15 @@
-"""The ports of a `World`, each call of which is a step; and a provider whose every event is one."""
+"""The ports of a `World`, each call of which is a step."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from chalicelib.domain.errors import ConnectionBusy, ProviderConnectionLost, ProviderUnavailable, Throttled
-from chalicelib.domain.job import Job, Status, Usage
-from chalicelib.ports import Delta, Ended, ModelRequest, ProviderEvent, Started
+from chalicelib.domain.errors import ConnectionBusy, Throttled
+from chalicelib.domain.job import Job, Status
 from tests.faults.bridge import wait
 from tests.faults.history import History
 from tests.faults.steps import ACTOR, Steps
@@ -105,61 +102,3 @@ class SocketsPort(Port):
         if method == "post":
             self._carry(args[1], json.loads(args[2]))
         return answer
-
-
-@dataclass(frozen=True)
-class Says:
-    """How the provider answers one request: so many pieces, then its final event or `error`. Every answer has a text of its own."""
-
-    pieces: int = 4
-    every: float = 0.4
-    error: Exception | None = None
-
-
-@dataclass(eq=False)
-class StepProvider:
-    """Answers a job's requests as its script says, the last entry again and again. Jobs are told apart by their prompts."""
-
-    steps: Steps
-    history: History
-    prompt_of: Callable[[str], str]
-    scripts: dict[str, list[Says]] = field(default_factory=dict)
-    open: int = 0
-
-    @asynccontextmanager
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
-        script = self.scripts.get(request.prompt, [Says()])
-        actor = ACTOR.get()
-        assert actor is not None
-        job_id = next(claimed for claimed in actor.claims if self.prompt_of(claimed) == request.prompt)
-        made = sum(answer.job_id == job_id for answer in self.history.answers)
-        says = script[min(made, len(script) - 1)]
-        create = partial(self.history.asked, job_id, actor.claims[job_id])
-        answer = await self.steps.take("provider.create", [request.prompt], create, ProviderUnavailable)
-        self.open += 1
-        events = self._events(says, answer)
-        try:
-            yield events
-        finally:
-            self.open -= 1
-            answer.closed = True
-            await events.aclose()
-
-    async def _events(self, says: Says, answer: Any) -> AsyncGenerator[ProviderEvent]:
-        yield Started(f"resp_{answer.number}", "gpt-4o-mini")
-        for piece in range(says.pieces):
-            await asyncio.sleep(says.every)
-            text = f"{answer.number}.{piece} "
-            yield await self.steps.take("provider.delta", [text], partial(self._send, answer, text), ProviderConnectionLost)
-        if says.error is not None:
-            raise says.error
-        usage = Usage(input=10, output=says.pieces + 7)
-        yield await self.steps.take("provider.ended", [], partial(self._charge, answer, usage), ProviderConnectionLost)
-
-    def _send(self, answer: Any, text: str) -> Delta:
-        answer.sent += text
-        return Delta(text)
-
-    def _charge(self, answer: Any, usage: Usage) -> Ended:
-        answer.charged = usage
-        return Ended(usage, "gpt-4o-mini")

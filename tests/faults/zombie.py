@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from chalicelib.domain.errors import StreamCut
+from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.scenarios import Story
 from tests.faults.steps import Actor, Step
-from tests.faults.twins import Says
 
 NEVER = 10**6
 SETTLED = 15.0  # seconds that the others wait for the zombie to do all that it still can
@@ -72,6 +72,8 @@ STORIES: dict[str, Sequence[Says]] = {
     "whole": [Says(pieces=2), Says(pieces=2, every=0.3)],
     "cut": [Says(pieces=1, error=StreamCut()), Says(pieces=2, every=0.3)],
     "cancelled": [Says(pieces=2)],
+    "durable": [Says(pieces=3, every=0.5)],
+    "durable, cancelled": [Says(pieces=3, every=0.5)],
 }
 
 
@@ -79,9 +81,9 @@ def frozen_story(name: str, zombie: Zombie) -> Story:
     """A watched job; in `cancelled` a cancel is asked while its worker stands still. At the latest the zombie wakes when all is done."""
 
     async def story(cloud: Cloud) -> None:
-        job = await cloud.submit(name, *STORIES[name])
+        job = await cloud.submit(name, *STORIES[name], config={"durable": "durable" in name})
         await cloud.watch(job)
-        if name == "cancelled" and await cloud.until(lambda: zombie.asleep, 30):
+        if "cancelled" in name and await cloud.until(lambda: zombie.asleep, 30):
             await asyncio.sleep(1.0)
             await cloud.cancel(job)
         await cloud.until(lambda: cloud.head(job).status.is_terminal and all(worker is zombie.actor for worker in cloud.workers))

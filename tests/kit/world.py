@@ -19,6 +19,7 @@ from chalicelib.domain.watching import Watcher
 from chalicelib.ports import Received
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.plan_job import plan_job
+from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.submit_job import Intake, submit_job
 from chalicelib.usecases.sweep import Broom, sweep
@@ -101,7 +102,7 @@ class World:
         )
 
     def _abandon(self, response_id: str) -> None:
-        run(self.loop, self.provider.cancel(response_id))
+        run(self.loop, stop_response(self.provider, self._log, response_id))
 
     def sweep(self, after: float = 0.0) -> Counter[str]:
         """Let time pass, and sweep once."""
