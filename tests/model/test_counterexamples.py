@@ -6,18 +6,33 @@ Each test takes the model's shortest counterexample without the rule, and does w
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
+from chalicelib import job_types
 from chalicelib.adapters.memory_live import MemoryLeases
+from chalicelib.adapters.memory_pages import MemoryChunks
 from chalicelib.domain import transitions
-from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.body import Body, Config
+from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.job import Job, Status, Usage
 from chalicelib.domain.transcript import Chunk, join
-from chalicelib.domain.transitions import Outcome, cancel, claim, finish, holds, look_later, retry_later, start_again, take_back
+from chalicelib.domain.transitions import (
+    Outcome,
+    cancel,
+    claim,
+    finish,
+    holds,
+    look_later,
+    note_response,
+    retry_later,
+    start_again,
+    take_back,
+)
 from chalicelib.ports import Lease
-from tests.model.protocol import CORE_RULES, Resend, core, explore
+from chalicelib.usecases.attempt import Attempt
+from tests.model.protocol import CORE_RULES, Resend, Resume, core, explore
 from tests.unit.domain_jobs import ERROR, HOUR, NOW, job
 
 A, B = "lease-a#1", "lease-b#1"
@@ -188,3 +203,49 @@ def test_same_generation() -> None:
 
     assert waiting.generation == job().generation
     assert claimed(waiting).status is Status.PROCESSING
+
+
+def test_save() -> None:
+    """A response is known by what is logged of it only: one that a stalled worker logs becomes its successor's, under another number."""
+    trace = without("save")
+    assert "worker g1a1 logs 0:1 of response 1" in trace
+    assert "a worker claims generation 3: attempt 2" in trace
+
+    stalled = claimed(job())
+    second = claimed(requeued(stalled), B)
+
+    assert note_response(second, 1, A, "response-1", NOW) is None
+    third = claimed(requeued(sure(note_response(second, 2, B, "response-2", NOW))), "lease-c#1")
+    assert (third.attempt, third.response_id) == (2, "response-2")
+    assert claimed(requeued(second), "lease-c#1").attempt == 3  # nothing was stored, so nothing is gone on with
+
+
+def test_append() -> None:
+    """A stalled worker of the same response puts its shorter chunk over its successor's: the log is cut short, and the job completed."""
+    assert "worker g1a1 logs 0:1 of response 1" in without("append")
+
+    chunks = MemoryChunks()
+    log = partial(Chunk, job_id="job_01", attempt=1, at=NOW)
+    chunks.append(log(start=0, text="ab"))
+    chunks.append(log(start=0, text="a"))
+    chunks.append(log(start=2, text="c"))
+
+    assert join(chunks.read("job_01", 1), 0) == "abc"
+    with pytest.raises(ChunkConflict):
+        chunks.append(log(start=1, text="x"))
+
+
+def test_whole_event() -> None:
+    """The last event that was received is stored as the place to go on from, though not all of its text is in the log."""
+    report = explore(Resume(), frozenset())
+    assert report.violation == "a token is missing from the log"
+
+    running = sure(note_response(claimed(job()), 1, A, "response-1", NOW))
+    attempt = Attempt(running, Body(prompt="p", config=Config(model="m", max_tokens=100, durable=True)), job_types.get("general"), A, NOW)
+    for sequence, delta in ((4, "ab"), (5, "c\ud83d"), (6, "\ude00d")):
+        attempt.append(delta, NOW, sequence)
+
+    assert attempt.transcript.text == "abc😀d"
+    assert attempt.mark(1) == (None, None)
+    assert attempt.mark(2) == attempt.mark(4) == (4, 2)
+    assert attempt.mark(5) == (6, 5)
