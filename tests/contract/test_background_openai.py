@@ -22,7 +22,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from tests.contract.loopback import CREATED, Answer, Loopback, Pause, completed, delta
-from tests.kit.background_openai import BackgroundOpenAI, Scenario
+from tests.kit.background_openai import BackgroundOpenAI
+from tests.kit.live_response import Scenario
 
 ROOT = Path(__file__).parents[2]
 ASKED = {"model": "gpt-4o-mini", "input": "Say hello.", "background": True, "stream": True}

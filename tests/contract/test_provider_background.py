@@ -28,7 +28,8 @@ from chalicelib.domain.errors import (
 from chalicelib.domain.text import Joiner
 from chalicelib.ports import Delta, Ended, Fetched, ModelRequest, Provider, ProviderEvent, Started
 from tests.contract.loopback import delta, event
-from tests.kit.background_openai import BackgroundOpenAI, Scenario, Settings
+from tests.kit.background_openai import BackgroundOpenAI, Settings
+from tests.kit.live_response import Scenario
 from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop, run
 
@@ -500,7 +501,7 @@ def test_nobody_to_ask_is_a_lost_connection() -> None:
 
     for asked in (lambda: provider.fetch("resp_1"), lambda: provider.cancel("resp_1"), lambda: read(provider.resume("resp_1", 0, ASK))):
         with pytest.raises(ProviderConnectionLost):
-            asyncio.run(asked())  # type: ignore[arg-type]
+            asyncio.run(asked())
 
 
 def test_text_that_is_known_is_not_said_again_by_a_server_that_repeats_it() -> None:

@@ -196,5 +196,5 @@ class Part:
         yield "response.output_item.done", {"output_index": 0, "item": self.item("completed")}
 
     def _content(self, said: str) -> dict[str, Any]:
-        extra = {} if self._kind == "refusal" else {"annotations": [], "logprobs": []}
+        extra: dict[str, Any] = {} if self._kind == "refusal" else {"annotations": [], "logprobs": []}
         return {"type": self._kind, self._name: said, **extra}
