@@ -36,7 +36,7 @@ def resumed(client: AsyncOpenAI, response_id: str, after: int, timeout: float) -
     import openai
 
     return client.responses.with_streaming_response.retrieve(
-        response_id,
+        _known(response_id),
         stream=True,
         starting_after=after if after >= 0 else openai.omit,
         include_obfuscation=False,
@@ -50,7 +50,7 @@ async def fetch(client: AsyncOpenAI, response_id: str) -> Fetched:
 
     timeout = openai.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
     try:
-        answer = await _answered(client.responses.with_raw_response.retrieve(response_id, timeout=timeout))
+        answer = await _answered(client.responses.with_raw_response.retrieve(_known(response_id), timeout=timeout))
     except (RequestRefused, ContentRefused) as exc:
         raise ResponseLost(provider_status=exc.provider_status, provider_request_id=exc.provider_request_id) from exc
     return fetched(answer.http_response.content)
@@ -62,9 +62,16 @@ async def cancel(client: AsyncOpenAI, response_id: str) -> None:
 
     timeout = openai.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
     try:
-        await _answered(client.responses.with_raw_response.cancel(response_id, timeout=timeout))
+        await _answered(client.responses.with_raw_response.cancel(_known(response_id), timeout=timeout))
     except (RequestRefused, ContentRefused):
         return
+
+
+def _known(response_id: str) -> str:
+    """The id, if there is one: a server that is only like OpenAI may have named none."""
+    if not response_id:
+        raise RequestRefused
+    return response_id
 
 
 async def _answered(asked: Awaitable[LegacyAPIResponse[Response]]) -> LegacyAPIResponse[Response]:

@@ -1,0 +1,257 @@
+"""The stand-in for background responses is as OpenAI in what the SDK's own types say, and in how it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from tests.contract.loopback import CREATED, Answer, Loopback, Pause, completed, delta
+from tests.kit.background_openai import BackgroundOpenAI
+from tests.kit.live_response import Scenario
+
+ROOT = Path(__file__).parents[2]
+ASKED = {"model": "gpt-4o-mini", "input": "Say hello.", "background": True, "stream": True}
+
+
+def call(url: str, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
+    data = json.dumps(body).encode() if body is not None else None
+    with urllib.request.urlopen(
+        urllib.request.Request(url, data, {"content-type": "application/json"}, method=method), timeout=5
+    ) as answer:
+        said = answer.read().decode()
+    return json.loads(said) if answer.headers["content-type"] == "application/json" else said
+
+
+def refusal(url: str, method: str = "GET", body: dict[str, Any] | None = None) -> tuple[int, str]:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        call(url, method, body)
+    with refused.value as answer:
+        return answer.code, json.load(answer)["error"]["message"]
+
+
+def events_in(stream: str) -> list[dict[str, Any]]:
+    return [json.loads(line.removeprefix("data: ")) for line in stream.split("\n") if line.startswith("data: ")]
+
+
+def created(server: BackgroundOpenAI, **changes: Any) -> list[dict[str, Any]]:
+    """The events of a response that is read to its end."""
+    return events_in(call(f"{server.url}/responses", "POST", {**ASKED, **changes}))
+
+
+def id_of(events: list[dict[str, Any]]) -> str:
+    return str(events[0]["response"]["id"])
+
+
+@pytest.mark.parametrize(
+    ("scenario", "last"),
+    [
+        (Scenario(), "completed"),
+        (Scenario(refusal=True), "completed"),
+        (Scenario(queued=0.01), "completed"),
+        (Scenario(incomplete="max_output_tokens"), "incomplete"),
+        (Scenario(fails={"code": "server_error", "message": "Oh."}), "failed"),
+        (Scenario(deltas=[]), "completed"),
+    ],
+)
+def test_every_event_is_one_of_the_sdks_own(scenario: Scenario, last: str) -> None:
+    """None has a field too few, or of another type. They are numbered from 0 without a hole."""
+    event_type: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+
+    with BackgroundOpenAI(scenario) as server:
+        events = created(server)
+        kept = call(f"{server.url}/responses/{id_of(events)}")
+
+    for event in events:
+        read = event_type.validate_python(event, strict=True)
+        assert read.type == event["type"]
+        assert not read.model_extra, f"{event['type']} has fields that OpenAI does not know"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == f"response.{last}"
+    assert kept == events[-1]["response"]
+    assert not Response.model_validate(kept, strict=True).model_extra
+
+
+def test_the_sdk_reads_streams_and_goes_on_with_them() -> None:
+    with BackgroundOpenAI(Scenario()) as server, openai.OpenAI(api_key="key", base_url=server.url, max_retries=0) as client:
+        seen = list(client.responses.create(model="gpt-4o-mini", input="Hi", background=True, stream=True))
+        response_id = server.verdict()["responses"][0]["id"]
+        rest = list(client.responses.retrieve(response_id, stream=True, starting_after=4))
+
+        assert [type(event) for event in rest] == [type(event) for event in seen[5:]]
+        assert client.responses.retrieve(response_id).output_text == "Hello, world"
+
+
+def test_a_response_is_written_whether_or_not_anybody_listens() -> None:
+    with BackgroundOpenAI(Scenario(every=0.05)) as server:
+        made = call(f"{server.url}/responses", "POST", {**ASKED, "stream": False})
+
+        assert (made["status"], made["output"], made["usage"]) == ("in_progress", [], None)
+        time.sleep(0.4)
+        assert server.verdict()["running"] == []
+        assert call(f"{server.url}/responses/{made['id']}")["status"] == "completed"
+
+
+# ---- how it refuses
+
+
+def test_what_was_not_begun_as_a_stream_cannot_be_streamed() -> None:
+    with BackgroundOpenAI() as server:
+        made = call(f"{server.url}/responses", "POST", {**ASKED, "stream": False})
+
+        status, message = refusal(f"{server.url}/responses/{made['id']}?stream=true")
+
+        assert status == 400
+        assert "not created with stream=true" in message
+
+
+def test_a_stream_is_refused_once_it_is_old_and_everything_once_it_is_forgotten() -> None:
+    with BackgroundOpenAI(streams_for=0.0, keeps_for=0.3) as server:
+        url = f"{server.url}/responses/{id_of(created(server))}"
+
+        assert refusal(f"{url}?stream=true") == (400, "This response can no longer be streamed because it is more than 5 minutes old.")
+        assert call(url)["status"] == "completed"
+        time.sleep(0.4)
+        for method, path in (("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel")):
+            status, message = refusal(url + path, method)
+            assert (status, "not found" in message) == (404, True)
+
+
+def test_what_must_not_be_stored_cannot_be_in_the_background() -> None:
+    with BackgroundOpenAI() as server:
+        assert refusal(f"{server.url}/responses", "POST", {**ASKED, "store": False})[0] == 400
+
+
+def test_only_what_runs_can_be_cancelled_but_that_twice() -> None:
+    with BackgroundOpenAI(Scenario(every=0.01), Scenario(prompt="slow", every=5.0)) as server:
+        ended = id_of(created(server))
+        running = call(f"{server.url}/responses", "POST", {**ASKED, "input": "slow", "stream": False})["id"]
+
+        assert refusal(f"{server.url}/responses/{ended}/cancel", "POST") == (400, "Cannot cancel a completed response.")
+        first, second = (call(f"{server.url}/responses/{running}/cancel", "POST") for _ in range(2))
+
+        assert first == second
+        assert (first["status"], first["output"]) == ("cancelled", [])
+
+
+# ---- the verdict
+
+
+def test_the_verdict_names_what_nobody_read_to_its_end_or_cancelled() -> None:
+    with BackgroundOpenAI(Scenario(every=0.2), Scenario(prompt="fast", every=0.0)) as server:
+        created(server, input="fast")
+        left, cancelled = (call(f"{server.url}/responses", "POST", {**ASKED, "stream": False})["id"] for _ in range(2))
+        call(f"{server.url}/responses/{cancelled}/cancel", "POST")
+
+        early = server.verdict()
+        assert (early["ok"], early["unheeded"], early["running"]) == (False, [left], [left])
+        time.sleep(0.8)
+        assert (server.verdict()["unheeded"], server.verdict()["running"]) == ([left], [])
+        call(f"{server.url}/responses/{left}")
+        assert server.verdict()["ok"]
+        assert server.verdict()["counts"] == {"created": 3, "cancelled": 1, "retrieved": 1}
+
+
+def test_what_was_written_is_charged_and_no_more() -> None:
+    with BackgroundOpenAI(Scenario(["one "] * 100, every=0.05)) as server:
+        made = call(f"{server.url}/responses", "POST", {**ASKED, "stream": False})
+        time.sleep(0.3)
+        usage = call(f"{server.url}/responses/{made['id']}/cancel", "POST")["usage"]
+        time.sleep(0.2)
+
+        assert 1 <= usage["output_tokens"] <= 10
+        assert server.verdict()["charged"] == {name: usage[name] for name in ("input_tokens", "output_tokens")}
+
+
+# ---- in front of another server
+
+
+def test_everything_else_is_passed_on_as_it_comes() -> None:
+    """Unchanged in both directions, each piece when it is there."""
+
+    async def work() -> None:
+        async with Loopback(Answer([CREATED, delta("Hel", 4), Pause(0.5), delta("lo", 5), completed()])) as behind:
+            with BackgroundOpenAI(upstream=behind.url.removesuffix("/v1")) as server:
+                client = openai.AsyncOpenAI(api_key="sk-1", base_url=server.url, max_retries=0)
+                began = time.monotonic()
+                came: list[tuple[str, float]] = []
+                async for event in await client.responses.create(model="gpt-4o-mini", input="Hi", stream=True):
+                    came.append((event.type, time.monotonic() - began))  # noqa: PERF401
+                await client.close()
+
+                assert behind.asked == [{"model": "gpt-4o-mini", "input": "Hi", "stream": True}]
+                assert behind.headers[0]["authorization"] == "Bearer sk-1"
+                deltas = [at for kind, at in came if kind.endswith("delta")]
+                assert deltas[1] - deltas[0] > 0.3
+                assert server.verdict()["responses"] == []
+
+    asyncio.run(work())
+
+
+def test_hanging_up_is_passed_on() -> None:
+    async def work() -> None:
+        async with Loopback(Answer([CREATED, delta("Hel"), Pause(10), completed()])) as behind:
+            with BackgroundOpenAI(upstream=behind.url.removesuffix("/v1")) as server:
+                client = openai.AsyncOpenAI(api_key="sk-1", base_url=server.url, max_retries=0)
+                stream = await client.responses.create(model="gpt-4o-mini", input="Hi", stream=True)
+                await anext(stream)
+                await stream.close()
+                await asyncio.wait_for(behind.hung_up.wait(), 2)
+                await client.close()
+
+    asyncio.run(work())
+
+
+def test_an_upstream_that_is_not_there_is_said_so() -> None:
+    with BackgroundOpenAI(upstream="http://127.0.0.1:9") as server:
+        assert refusal(f"{server.url}/models")[0] == 502
+
+
+# ---- as a process
+
+
+@pytest.fixture
+def process() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tests.kit.background_openai", "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as running:
+        for _ in range(200):
+            try:
+                call(f"http://127.0.0.1:{port}/_standin/verdict")
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+        running.send_signal(signal.SIGTERM)
+
+
+def test_another_process_scripts_it_and_asks_for_the_verdict(process: str) -> None:
+    call(f"{process}/_standin/scenarios", "POST", {"prompt": "hello", "deltas": ["Good ", "day"], "every": 0.0, "times": 1})
+    call(f"{process}/_standin/settings", "POST", {"streams_for": 0})
+
+    texts = [events_in(call(f"{process}/v1/responses", "POST", ASKED))[-1]["response"]["output"][0]["content"][0]["text"] for _ in range(2)]
+    verdict = call(f"{process}/_standin/verdict")
+
+    assert texts == ["Good day", "Hello, world"]
+    assert (verdict["ok"], verdict["counts"]) == (True, {"created": 2})
+    assert refusal(f"{process}/v1/responses/{verdict['responses'][0]['id']}?stream=true")[0] == 400
+    assert len(call(f"{process}/_standin/requests")["requests"]) == 3
+    assert refusal(f"{process}/_standin/scenarios", "POST", {"colour": "blue"})[0] == 400
+    call(f"{process}/_standin/reset", "POST", {})
+    assert call(f"{process}/_standin/verdict")["responses"] == []

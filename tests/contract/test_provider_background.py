@@ -1,0 +1,542 @@
+"""Responses in the background: what the scripted provider of the tests and OpenAI's adapter, against a stand-in, both do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
+
+import pytest
+
+from chalicelib.adapters.openai_events import ResponseReader, fetched
+from chalicelib.adapters.openai_responses import OpenAIResponses
+from chalicelib.adapters.secrets import Credentials
+from chalicelib.domain.errors import (
+    AttemptFailed,
+    AuthenticationFailed,
+    ProviderConnectionLost,
+    ProviderTimeout,
+    ProviderUnavailable,
+    ReattachRefused,
+    RequestRefused,
+    ResponseLost,
+    StreamCut,
+    StreamMalformed,
+)
+from chalicelib.domain.text import Joiner
+from chalicelib.ports import Delta, Ended, Fetched, ModelRequest, Provider, ProviderEvent, Started
+from tests.contract.loopback import delta, event
+from tests.kit.background_openai import BackgroundOpenAI, Settings
+from tests.kit.live_response import Scenario
+from tests.kit.provider import Script, ScriptedProvider
+from tests.kit.time import JumpingLoop, run
+
+T = TypeVar("T")
+Play = Callable[[Provider], Awaitable[T]]
+
+ASK = ModelRequest(model="gpt-4o-mini", prompt="Say hello.", timeout=5.0, background=True)
+CODES = {ProviderUnavailable: "server_error", RequestRefused: "invalid_prompt"}
+
+
+def on_the_twin(script: Script, play: Play[T]) -> T:
+    async def work() -> T:
+        return await play(ScriptedProvider(script))
+
+    return run(JumpingLoop(), work())
+
+
+def on_openai(script: Script, play: Play[T]) -> T:
+    return against(scenario_of(script), play, streams_for=script.streams_for, keeps_for=script.keeps_for)
+
+
+def scenario_of(script: Script) -> Scenario:
+    """The same for the stand-in, which counts events where the twin counts deltas: the first connection has four more."""
+    return Scenario(
+        deltas=list(script.deltas),
+        every=script.every,
+        refusal=script.refusal,
+        fails={"code": CODES[type(script.error)], "message": "Said so."} if isinstance(script.error, AttemptFailed) else None,
+        incomplete="max_output_tokens" if script.end and script.end.incomplete_reason else None,
+        breaks=[broken and broken + (0 if number else 4) for number, broken in enumerate(script.breaks)],
+        replays=list(script.replays) if script.replays is not None else None,
+    )
+
+
+def against(scenario: Scenario, play: Play[T], *, stall_seconds: float = 2.0, **settings: Any) -> T:
+    with BackgroundOpenAI(scenario, **settings) as openai:
+        return asking(openai, play, stall_seconds=stall_seconds)
+
+
+def asking(openai: BackgroundOpenAI, play: Play[T], **settings: Any) -> T:
+    async def work() -> T:
+        provider = OpenAIResponses(lambda: Credentials("sk-test-0123456789", openai.url), **settings)
+        try:
+            return await play(provider)
+        finally:
+            await provider.client().close()
+
+    return asyncio.run(work())
+
+
+both = pytest.mark.parametrize("played", [on_the_twin, on_openai])
+
+
+async def read(events: AbstractAsyncContextManager[Any], most: int = 1_000) -> list[ProviderEvent]:
+    """What a stream says, left after `most` events."""
+    seen: list[ProviderEvent] = []
+    async with events as stream:
+        async for event in stream:
+            seen.append(event)
+            if len(seen) == most:
+                break
+    return seen
+
+
+async def read_until_it_breaks(events: AbstractAsyncContextManager[Any], kind: type[AttemptFailed]) -> list[ProviderEvent]:
+    """What a stream says before it raises exactly this."""
+    seen: list[ProviderEvent] = []
+    raised: AttemptFailed | None = None
+    try:
+        async with events as stream:
+            async for event in stream:
+                seen.append(event)  # noqa: PERF401 - what a comprehension has collected is lost when it raises
+    except AttemptFailed as exc:
+        raised = exc
+    assert type(raised) is kind, repr(raised)
+    return seen
+
+
+async def drain(stream: AsyncIterator[ProviderEvent]) -> None:
+    async for _ in stream:
+        continue
+
+
+async def begun(provider: Provider) -> str:
+    """A response that was begun and left."""
+    [started] = await read(provider.stream(ASK), most=1)
+    assert isinstance(started, Started)
+    return started.response_id
+
+
+async def over(provider: Provider) -> tuple[str, list[ProviderEvent]]:
+    """A response that was read to its end."""
+    seen = await read(provider.stream(ASK))
+    assert isinstance(seen[0], Started)
+    return seen[0].response_id, seen
+
+
+def text_of(seen: list[ProviderEvent]) -> str:
+    joiner = Joiner()
+    return "".join(joiner.feed(one.text) for one in seen if isinstance(one, Delta)) + joiner.flush()
+
+
+def last_of(seen: list[ProviderEvent]) -> int:
+    return max(one.sequence for one in seen if isinstance(one, Delta))
+
+
+def data_of(event: bytes) -> bytes:
+    return event.split(b"data: ")[1].strip()
+
+
+# ---- going on
+
+
+@both
+def test_a_response_in_the_background_has_an_id_and_numbers_its_text(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id, seen = await over(provider)
+
+        assert response_id.startswith("resp_")
+        assert [(one.text, one.sequence) for one in seen if isinstance(one, Delta)] == [("Hello", 4), (", ", 5), ("world", 6)]
+        assert isinstance(seen[-1], Ended)
+        assert seen[-1].usage is not None
+
+    played(Script(), play)
+
+
+@both
+def test_whoever_comes_back_gets_exactly_the_rest(played: Any) -> None:
+    """After every number there is; after the last of the text there is only the end, and the text is not said again."""
+
+    async def play(provider: Provider) -> None:
+        response_id, seen = await over(provider)
+
+        for after in (4, 5, 6):
+            rest = [one for one in seen if not isinstance(one, Started) and (not isinstance(one, Delta) or one.sequence > after)]
+            assert await read(provider.resume(response_id, after, ASK)) == rest
+
+    played(Script(), play)
+
+
+@both
+def test_whoever_has_seen_nothing_gets_everything(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id, seen = await over(provider)
+
+        assert await read(provider.resume(response_id, -1, ASK)) == seen
+        assert await read(provider.resume(response_id, 0, ASK)) == seen[1:]
+
+    played(Script(), play)
+
+
+@both
+def test_a_lost_connection_costs_no_text(played: Any) -> None:
+    """The response is still being written when its reader comes back, twice."""
+
+    async def play(provider: Provider) -> None:
+        first = await read_until_it_breaks(provider.stream(ASK), ProviderConnectionLost)
+        assert isinstance(first[0], Started)
+        second = await read_until_it_breaks(provider.resume(first[0].response_id, last_of(first), ASK), ProviderConnectionLost)
+        third = await read(provider.resume(first[0].response_id, last_of(second), ASK))
+
+        assert [text_of(part) for part in (first, second, third)] == ["one two ", "three ", "four five "]
+        assert isinstance(third[-1], Ended)
+        assert (await provider.fetch(first[0].response_id)).text == "one two three four five "
+
+    played(Script(["one ", "two ", "three ", "four ", "five "], every=0.03, breaks=[2, 1]), play)
+
+
+@both
+def test_characters_survive_wherever_a_stream_breaks(played: Any) -> None:
+    """An emoji whose halves come in two deltas, combining marks that come after their letter, and characters of four bytes."""
+    deltas = ["hi \ud83d", "\ude00 e", "\u0301 👩", "\u200d", "🚀 𝄞", "\u2028 end"]
+
+    async def play(provider: Provider) -> None:
+        first = await read_until_it_breaks(provider.stream(ASK), ProviderConnectionLost)
+        assert isinstance(first[0], Started)
+        rest = await read(provider.resume(first[0].response_id, last_of(first), ASK))
+
+        assert text_of(first + rest) == "hi 😀 e\u0301 👩\u200d🚀 𝄞\u2028 end"
+        assert (await provider.fetch(first[0].response_id)).text == text_of(first + rest)
+
+    for at in range(1, len(deltas)):
+        played(Script(deltas, every=0.005, breaks=[at]), play)
+
+
+@both
+def test_a_replay_may_say_something_else(played: Any) -> None:
+    """Nothing hides it from whoever compares."""
+
+    async def play(provider: Provider) -> str:
+        response_id, _ = await over(provider)
+        return text_of(await read(provider.resume(response_id, -1, ASK)))
+
+    assert played(Script(["one ", "two"], replays=["uno ", "due"]), play) == "uno due"
+
+
+@both
+def test_a_stream_that_is_too_old_is_refused_but_the_answer_is_there(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id, seen = await over(provider)
+
+        with pytest.raises(ReattachRefused) as refused:
+            await read(provider.resume(response_id, 4, ASK))
+
+        assert refused.value.provider_status == 400
+        assert (await provider.fetch(response_id)).text == text_of(seen)
+
+    played(Script(streams_for=0), play)
+
+
+# ---- asking
+
+
+@both
+def test_a_response_can_be_asked_for_while_it_is_written_and_afterwards(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id = await begun(provider)
+
+        before = await provider.fetch(response_id)
+        await asyncio.sleep(0.4)
+        after = await provider.fetch(response_id)
+
+        assert before.ended is None
+        assert after.ended is not None
+        assert (after.text, after.refusal, after.ended.incomplete_reason) == ("Hello, world", False, None)
+        assert after.ended.usage is not None
+
+    played(Script(every=0.05), play)
+
+
+@both
+def test_a_refusal_is_fetched_as_one(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id, seen = await over(provider)
+        fetched = await provider.fetch(response_id)
+
+        assert (fetched.text, fetched.refusal) == (text_of(seen), True) == ("I cannot.", True)
+
+    played(Script(["I ", "cannot."], refusal=True), play)
+
+
+@both
+def test_an_answer_that_was_cut_says_why_in_every_way_of_asking(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id, seen = await over(provider)
+        resumed = await read(provider.resume(response_id, last_of(seen), ASK))
+        fetched = await provider.fetch(response_id)
+
+        for ended in (seen[-1], resumed[-1], fetched.ended):
+            assert isinstance(ended, Ended)
+            assert ended.incomplete_reason == "max_tokens"
+        assert fetched.text == "Hello, world"
+
+    played(Script(end=Ended(None, incomplete_reason="max_tokens")), play)
+
+
+@both
+@pytest.mark.parametrize("error", [ProviderUnavailable(), RequestRefused()])
+def test_a_response_that_failed_fails_in_every_way_of_asking(played: Any, error: AttemptFailed) -> None:
+    async def play(provider: Provider) -> None:
+        seen = await read_until_it_breaks(provider.stream(ASK), type(error))
+        assert isinstance(seen[0], Started)
+        resumed = await read_until_it_breaks(provider.resume(seen[0].response_id, 4, ASK), type(error))
+        with pytest.raises(type(error)):
+            await provider.fetch(seen[0].response_id)
+
+        assert (text_of(seen), text_of(resumed)) == ("Hello, world", ", world")
+
+    played(Script(error=error), play)
+
+
+@both
+def test_what_is_no_longer_kept_is_lost(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id, _ = await over(provider)
+
+        await asyncio.sleep(0.05)
+        with pytest.raises(ResponseLost) as lost:
+            await provider.fetch(response_id)
+        with pytest.raises(ReattachRefused) as refused:
+            await read(provider.resume(response_id, 4, ASK))
+        await provider.cancel(response_id)
+
+        assert lost.value.retryable
+        assert (lost.value.provider_status, refused.value.provider_status) == (404, 404)
+
+    played(Script(keeps_for=0.01), play)
+
+
+@both
+@pytest.mark.parametrize("response_id", ["", "resp_of_somebody_else"])
+def test_a_response_that_nobody_made_is_as_one_that_is_lost(played: Any, response_id: str) -> None:
+    """A server that is only like OpenAI may name none."""
+
+    async def play(provider: Provider) -> None:
+        with pytest.raises(ResponseLost):
+            await provider.fetch(response_id)
+        with pytest.raises(ReattachRefused):
+            await read(provider.resume(response_id, -1, ASK))
+        await provider.cancel(response_id)
+
+    played(Script(), play)
+
+
+# ---- stopping
+
+
+@both
+def test_a_response_can_be_cancelled_again_and_again(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id = await begun(provider)
+
+        for _ in range(2):
+            await provider.cancel(response_id)
+
+        with pytest.raises(ResponseLost):
+            await provider.fetch(response_id)
+
+    played(Script(every=1.0), play)
+
+
+@both
+def test_cancelling_what_has_ended_changes_nothing(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id, seen = await over(provider)
+
+        await provider.cancel(response_id)
+
+        assert (await provider.fetch(response_id)).text == text_of(seen)
+
+    played(Script(), play)
+
+
+@both
+def test_whoever_listens_hears_that_it_was_cancelled(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        async with provider.stream(ASK) as stream:
+            started = await anext(stream)
+            assert isinstance(started, Started)
+            await provider.cancel(started.response_id)
+            with pytest.raises(ResponseLost):
+                await drain(stream)
+
+    played(Script(every=0.2), play)
+
+
+@both
+def test_leaving_its_stream_does_not_stop_a_response(played: Any) -> None:
+    async def play(provider: Provider) -> None:
+        response_id = await begun(provider)
+
+        assert text_of(await read(provider.resume(response_id, -1, ASK))) == "Hello, world"
+
+    played(Script(every=0.02), play)
+
+
+# ---- OpenAI's adapter alone
+
+
+def test_a_stream_that_ended_when_it_was_cancelled_was_cut() -> None:
+    async def play(provider: Provider) -> None:
+        async with provider.stream(ASK) as stream:
+            started = await anext(stream)
+            assert isinstance(started, Started)
+            await provider.cancel(started.response_id)
+            with pytest.raises(StreamCut):
+                await drain(stream)
+
+    against(Scenario(every=0.2, cancels_silently=True), play)
+
+
+def test_coming_back_after_the_final_event_finds_no_end() -> None:
+    """There is nothing to say any more: what was said has to be fetched."""
+
+    async def play(provider: Provider) -> None:
+        response_id, _ = await over(provider)
+        assert await read_until_it_breaks(provider.resume(response_id, 99, ASK), StreamCut) == []
+
+    against(Scenario(), play)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, ReattachRefused), (404, ReattachRefused), (409, ReattachRefused), (503, ProviderUnavailable)]
+)
+def test_only_a_refusal_is_told_as_one(status: int, kind: type[AttemptFailed]) -> None:
+    async def play(provider: Provider) -> None:
+        response_id = await begun(provider)
+        await read_until_it_breaks(provider.resume(response_id, 0, ASK), kind)
+
+    against(Scenario(refuses_resume=status), play)
+
+
+def test_silence_is_a_stall_in_a_stream_that_was_resumed_too() -> None:
+    async def play(provider: Provider) -> None:
+        first = await read_until_it_breaks(provider.stream(ASK), ProviderTimeout)
+        assert isinstance(first[0], Started)
+        second = await read_until_it_breaks(provider.resume(first[0].response_id, last_of(first), ASK), ProviderTimeout)
+        third = await read(provider.resume(first[0].response_id, last_of(second), ASK))
+
+        assert [text_of(part) for part in (first, second, third)] == ["Hello", ", ", "world"]
+
+    against(Scenario(stalls=[5, 1]), play, stall_seconds=0.2)
+
+
+def test_a_response_that_waits_for_its_turn_is_not_stalled() -> None:
+    async def play(provider: Provider) -> None:
+        response_id = await begun(provider)
+        assert text_of(await read(provider.resume(response_id, 0, ASK))) == "Hello, world"
+
+    against(Scenario(queued=0.5), play, stall_seconds=0.2)
+
+
+def test_what_is_asked_for_in_the_background_is_always_kept() -> None:
+    """Nothing of a plain request changes; OpenAI refuses one in the background that is not to be stored."""
+    with BackgroundOpenAI(Scenario()) as openai:
+        request = ModelRequest(model="gpt-4o-mini", prompt="Hi", background=True, extra={"store": False, "background": False})
+
+        response_id = asking(openai, lambda provider: read(provider.stream(request)))[0].response_id  # type: ignore[union-attr]
+        asking(openai, lambda provider: read(provider.resume(response_id, 5, request)))
+        asking(openai, lambda provider: read(provider.resume(response_id, -1, request)))
+
+        assert openai.requests[0]["body"] == {
+            "model": "gpt-4o-mini",
+            "input": "Hi",
+            "stream": True,
+            "background": True,
+            "store": True,
+            "stream_options": {"include_obfuscation": False},
+        }
+        assert openai.requests[1]["query"] == {"stream": "true", "starting_after": "5", "include_obfuscation": "false"}
+        assert openai.requests[2]["query"] == {"stream": "true", "include_obfuscation": "false"}
+
+
+VERBS: dict[str, Callable[[Provider, str], Awaitable[Any]]] = {
+    "reattached": lambda provider, response_id: read(provider.resume(response_id, 0, ASK)),
+    "retrieved": lambda provider, response_id: provider.fetch(response_id),
+    "cancelled": lambda provider, response_id: provider.cancel(response_id),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_key_that_was_replaced_works_at_once_for_all_that_can_be_asked(verb: str) -> None:
+    """One that was not is not tried twice."""
+    key = ["old"]
+
+    async def play(url: str, forget: Callable[[], None]) -> None:
+        provider = OpenAIResponses(lambda: Credentials(key[-1], url), forget=forget)
+        first = provider.client()
+        try:
+            await VERBS[verb](provider, response_id)
+        finally:
+            await provider.client().close()
+            await first.close()
+
+    with BackgroundOpenAI(Scenario(every=0.01)) as openai:
+        response_id = asking(openai, begun)
+        openai.settings = Settings(keys=("new",))
+
+        with pytest.raises(AuthenticationFailed):
+            asyncio.run(play(openai.url, lambda: None))
+        asyncio.run(play(openai.url, lambda: key.append("new")))
+
+        assert len(openai.requests) == 1 + 1 + 2
+        assert openai.counts[verb] == 1
+
+
+def test_nobody_to_ask_is_a_lost_connection() -> None:
+    provider = OpenAIResponses(lambda: Credentials("key", "http://127.0.0.1:9/v1"))
+
+    for asked in (lambda: provider.fetch("resp_1"), lambda: provider.cancel("resp_1"), lambda: read(provider.resume("resp_1", 0, ASK))):
+        with pytest.raises(ProviderConnectionLost):
+            asyncio.run(asked())
+
+
+def test_text_that_is_known_is_not_said_again_by_a_server_that_repeats_it() -> None:
+    """Compatible servers may not know `starting_after`."""
+    reader = ResponseReader(after=5)
+
+    said = [reader.read(data_of(delta(text, number))) for number, text in ((4, "one "), (5, "two "), (6, "three"))]
+
+    assert said == [[], [], [Delta("three", 6)]]
+
+
+def test_an_answer_that_came_only_with_the_end_has_its_number() -> None:
+    said = [{"type": "output_text", "text": "All at once"}]
+    last = event("response.completed", sequence_number=9, response={"status": "completed", "output": [{"content": said}]})
+
+    assert (ResponseReader().read(data_of(last)) or [])[0] == Delta("All at once", 9)
+
+
+def test_a_fetched_answer_is_all_of_its_parts_without_half_a_character() -> None:
+    parts = [
+        [{"type": "output_text", "text": "one \ud83d"}, {"type": "output_text", "text": "\ude00 two "}],
+        [{"type": "refusal", "refusal": "no\ud83d"}],
+    ]
+    response = {"status": "completed", "output": [{"type": "reasoning"}, *({"type": "message", "content": part} for part in parts)]}
+
+    assert fetched(json.dumps(response).encode()) == Fetched("one 😀 two no\ufffd", Ended(None), refusal=True)
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"[]", b"<html>", b"\xff"])
+def test_a_fetched_answer_that_cannot_be_read_is_malformed(nonsense: bytes) -> None:
+    with pytest.raises(StreamMalformed):
+        fetched(nonsense)
+
+
+@pytest.mark.parametrize("kind", ["response.failed", "response.cancelled", "response.completed"])
+def test_the_end_of_a_cancelled_response_is_known_by_its_status(kind: str) -> None:
+    with pytest.raises(ResponseLost):
+        ResponseReader().read(data_of(event(kind, response={"status": "cancelled", "error": None})))

@@ -1,0 +1,297 @@
+"""A stand-in for OpenAI's background responses, which no emulator has: they are written whether or not anybody listens.
+
+    with BackgroundOpenAI(Scenario(deltas=["Hel", "lo"])) as openai:
+        OpenAIResponses(lambda: Credentials("key", openai.url))
+        ...
+    assert openai.verdict()["ok"]
+
+As a process, in front of a server that answers everything else (`--upstream`):
+
+    python -m tests.kit.background_openai --port 9191 --upstream http://127.0.0.1:9190
+
+Tests in other processes use `POST /_standin/scenarios` (the fields of a `Scenario`; the last one that fits a request is played), `POST
+/_standin/settings` (those of `Settings`), `POST /_standin/reset`, `GET /_standin/verdict` and `GET /_standin/requests`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.kit.live_response import FINISHED, LiveResponse, Scenario
+from tests.kit.tiny_http import Connection, Refusal, Request, read_request
+
+
+@dataclass(frozen=True)
+class Settings:
+    """streams_for: seconds from its beginning in which the stream of a response can be come back to; keeps_for: from its end, until it
+    is forgotten. keys: the only keys that are not refused, all if there are none."""
+
+    streams_for: float = 300.0
+    keeps_for: float = 600.0
+    keys: tuple[str, ...] = ()
+
+
+class BackgroundOpenAI:
+    """The server, on a thread of its own. What tests read of it may be read from any thread."""
+
+    def __init__(self, *scenarios: Scenario, upstream: str | None = None, host: str = "127.0.0.1", port: int = 0, **settings: Any) -> None:
+        self._upstream = urlsplit(upstream) if upstream else None
+        self._host, self._port = host, port
+        self._connections: set[asyncio.Task[None]] = set()
+        self._ready = threading.Event()
+        self.settings = Settings(**settings)
+        self.scenarios = list(scenarios)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was asked. Responses that run are left alone, and are nobody's."""
+        self.responses: dict[str, LiveResponse] = {}
+        self.counts: Counter[str] = Counter()
+        self.requests: list[dict[str, Any]] = []
+
+    # ---- for tests
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._host}:{self._port}/v1"
+
+    def verdict(self) -> dict[str, Any]:
+        """What was done and what it cost. `ok`: of every response somebody has read the end, or has cancelled it."""
+        made = list(self.responses.values())
+        unheeded = [each.id for each in made if not each.read and each.status != "cancelled"]
+        return {
+            "ok": not unheeded,
+            "unheeded": unheeded,
+            "running": [each.id for each in made if each.status not in FINISHED],
+            "counts": dict(self.counts),
+            "charged": {name: sum(each.usage()[name] for each in made) for name in ("input_tokens", "output_tokens")},
+            "responses": [{"id": each.id, "status": each.status, "read": each.read, **each.usage()} for each in made],
+        }
+
+    def __enter__(self) -> BackgroundOpenAI:
+        self._thread = threading.Thread(target=asyncio.run, args=(self.serve(),), daemon=True)
+        self._thread.start()
+        if not self._ready.wait(10):
+            raise RuntimeError("the stand-in did not start")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    async def serve(self) -> None:
+        """Serve until it is stopped, or for ever."""
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._ids = itertools.count(1)
+        server = await asyncio.start_server(self._connected, self._host, self._port)
+        self._port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        try:
+            await self._stop.wait()
+        finally:
+            server.close()
+            for task in self._connections:
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
+
+    # ---- requests
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve_one(Connection(reader, writer)))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve_one(self, connection: Connection) -> None:
+        try:
+            while (request := await read_request(connection.reader)) is not None:
+                try:
+                    if not await self._answer(request, connection):
+                        return
+                except Refusal as refusal:
+                    await connection.answer(refusal.status, {"error": refusal.error})
+        except ConnectionError:
+            return
+        finally:
+            connection.writer.close()
+
+    async def _answer(self, request: Request, connection: Connection) -> bool:
+        """Answer one request. False: the connection is of no more use."""
+        path = request.path
+        if path.startswith("/_standin/"):
+            await connection.answer(200, self._admin(request))
+            return True
+        if not path.startswith("/v1/responses/") and not (path == "/v1/responses" and request.json.get("background") is True):
+            await self._pass_on(request, connection)
+            return False
+        return await self._respond(request, path, connection)
+
+    async def _respond(self, request: Request, path: str, connection: Connection) -> bool:
+        self.requests.append({"method": request.method, "path": path, "query": request.query, "body": request.json})
+        self._check_key(request)
+        if path == "/v1/responses":
+            return await self._create(request, connection)
+        response_id, _, verb = path.removeprefix("/v1/responses/").partition("/")
+        if (request.method, verb) == ("POST", "cancel"):
+            return await self._cancel(response_id, connection)
+        if (request.method, verb) == ("GET", ""):
+            return await self._retrieve(response_id, request, connection)
+        raise Refusal(404, f"Invalid URL ({request.method} {path})")
+
+    def _check_key(self, request: Request) -> None:
+        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.settings.keys and key not in self.settings.keys:
+            raise Refusal(401, "Incorrect API key provided.", "invalid_api_key")
+
+    async def _create(self, request: Request, connection: Connection) -> bool:
+        asked = request.json
+        if asked.get("store") is False:
+            raise Refusal(400, "Background mode requires 'store' to be true.", param="store")
+        scenario = next((each for each in reversed(self.scenarios) if each.fits(asked)), Scenario())
+        scenario.times -= 1
+        if scenario.refuses is not None:
+            raise Refusal(scenario.refuses, "The stand-in was told to refuse this.")
+        self.counts["created"] += 1
+        response = LiveResponse(f"resp_standin_{next(self._ids)}", asked, scenario)
+        self.responses[response.id] = response
+        if asked.get("stream"):
+            return await self._stream(response, -1, connection)
+        await connection.answer(200, response.snapshot())
+        return True
+
+    async def _retrieve(self, response_id: str, request: Request, connection: Connection) -> bool:
+        streamed = request.query.get("stream", "false").lower() == "true"
+        self.counts["reattached" if streamed else "retrieved"] += 1
+        response = self._kept(response_id)
+        if streamed:
+            self._check_streamable(response)
+            return await self._stream(response, int(request.query.get("starting_after", -1)), connection)
+        response.read = response.read or response.status in FINISHED
+        await connection.answer(200, response.snapshot())
+        return True
+
+    async def _cancel(self, response_id: str, connection: Connection) -> bool:
+        self.counts["cancelled"] += 1
+        response = self._kept(response_id)
+        await response.cancel()
+        if response.status != "cancelled":
+            raise Refusal(400, f"Cannot cancel a {response.status} response.", param="response_id")
+        await connection.answer(200, response.snapshot())
+        return True
+
+    def _kept(self, response_id: str) -> LiveResponse:
+        response = self.responses.get(response_id)
+        if response is None or (response.ended_at is not None and time.time() > response.ended_at + self.settings.keeps_for):
+            raise Refusal(404, f"Response with id '{response_id}' not found.")
+        return response
+
+    def _check_streamable(self, response: LiveResponse) -> None:
+        if response.scenario.refuses_resume is not None:
+            raise Refusal(response.scenario.refuses_resume, "The stand-in was told to refuse this.")
+        if not response.asked.get("stream"):
+            raise Refusal(400, "This response cannot be streamed because it was not created with stream=true.", param="stream")
+        if time.time() > response.created_at + self.settings.streams_for:
+            raise Refusal(400, "This response can no longer be streamed because it is more than 5 minutes old.")
+
+    # ---- streams
+
+    async def _stream(self, response: LiveResponse, after: int, connection: Connection) -> bool:
+        """Send the events after `after` until the end, or until the client hangs up: it sends nothing more, so all it can do is that."""
+        number, response.connections = response.connections, response.connections + 1
+        await connection.begin_events()
+        gone = asyncio.create_task(connection.reader.read(1))
+        sending = asyncio.create_task(self._send(response, after, number, connection))
+        try:
+            await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+            return sending.done() and sending.result() and not gone.done()
+        finally:
+            gone.cancel()
+            sending.cancel()
+            await asyncio.gather(gone, sending, return_exceptions=True)
+
+    async def _send(self, response: LiveResponse, after: int, number: int, connection: Connection) -> bool:
+        breaks, stalls = (dict(enumerate(each)).get(number, 0) for each in (response.scenario.breaks, response.scenario.stalls))
+        sent = 0
+        async for event in response.follow(after):
+            await connection.event(response.replayed(event) if number else event)
+            sent += 1
+            if sent == breaks:
+                connection.abort()
+                return False
+            if sent == stalls:
+                await asyncio.Event().wait()
+        response.read = True
+        await connection.end_events()
+        return True
+
+    # ---- everything else
+
+    def _admin(self, request: Request) -> Any:
+        try:
+            match request.method, request.path.removeprefix("/_standin/"):
+                case "POST", "scenarios":
+                    self.scenarios.append(Scenario(**request.json))
+                case "POST", "settings":
+                    self.settings = replace(self.settings, **request.json)
+                case "POST", "reset":
+                    self.scenarios.clear()
+                    self.reset()
+                case "GET", "verdict":
+                    return self.verdict()
+                case "GET", "requests":
+                    return {"requests": self.requests}
+                case _:
+                    raise Refusal(404, f"The stand-in has no {request.method} {request.path}.")
+        except TypeError as exc:
+            raise Refusal(400, str(exc)) from exc
+        return {}
+
+    async def _pass_on(self, request: Request, connection: Connection) -> None:
+        """Send a request to the upstream and its answer back, byte by byte as it comes; hanging up is passed on as well."""
+        if self._upstream is None:
+            raise Refusal(404, f"The stand-in knows only responses in the background, and has no upstream for {request.target}.")
+        port = self._upstream.port or (443 if self._upstream.scheme == "https" else 80)
+        try:
+            reader, writer = await asyncio.open_connection(self._upstream.hostname, port, ssl=self._upstream.scheme == "https" or None)
+        except OSError as exc:
+            raise Refusal(502, f"The stand-in's upstream does not answer: {exc}") from exc
+        kept = [line for line in request.head if not line.lower().startswith(("host:", "connection:"))]
+        writer.write("\r\n".join([*kept, f"Host: {self._upstream.netloc}", "Connection: close", "", ""]).encode("latin-1") + request.body)
+        copying = asyncio.create_task(_copy(reader, connection.writer))
+        gone = asyncio.create_task(connection.reader.read(1))
+        try:
+            await asyncio.wait({copying, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            copying.cancel()
+            gone.cancel()
+            await asyncio.gather(copying, gone, return_exceptions=True)
+            writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while piece := await reader.read(65_536):
+        writer.write(piece)
+        await writer.drain()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description="Stand in for OpenAI's background responses.")
+    options.add_argument("--host", default="127.0.0.1")
+    options.add_argument("--port", type=int, required=True)
+    options.add_argument("--upstream", help="who answers everything else, such as http://127.0.0.1:9190")
+    given = options.parse_args()
+    with suppress(KeyboardInterrupt):
+        asyncio.run(BackgroundOpenAI(upstream=given.upstream, host=given.host, port=given.port).serve())
+
+
+if __name__ == "__main__":
+    main()
