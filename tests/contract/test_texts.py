@@ -57,6 +57,7 @@ def result(**changes: Any) -> Result:
 
 FULL = {
     "status": "completed",
+    "generation": 3,
     "finish_reason": "stop",
     "model": "gpt-4o-mini-2024-07-18",
     "usage": Usage(input=5, cached=1, output=9, reasoning=2, estimated=True),
@@ -104,6 +105,19 @@ def test_an_estimate_never_takes_the_place_of_a_result(stores: Any, text: str) -
 
     assert stores.results.get(first.job_id, first.attempt) == first
     assert stores.results.get(second.job_id, second.attempt) == second
+
+
+@pytest.mark.parametrize("text", ["short", noise(1_000_000)], ids=["short", "1 MB"])
+def test_of_two_claims_of_an_attempt_the_later_ones_row_stays(stores: Any, text: str) -> None:
+    """A worker that was taken for dead may write its part at any time; its successor's may replace it, never the other way round."""
+    early, late = result(text=text[::-1], generation=2), result(text=text, generation=3)
+    late = replace(late, job_id=early.job_id)
+
+    stores.results.put(early, "acme")
+    stores.results.put(late, "acme")
+    stores.results.put(early, "acme")
+
+    assert stores.results.get(late.job_id, 1) == late
 
 
 def test_the_results_of_all_attempts(stores: Any) -> None:

@@ -54,6 +54,31 @@ def test_every_wrong_field_is_named_at_once(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        ({"durable": True, "timeout": 86_400}, None),
+        ({"durable": True, "openai": {"store": True}}, None),
+        ({"durable": None, "timeout": 840}, None),
+        ({"durable": True, "timeout": 86_401}, "config.timeout"),
+        ({"timeout": 841}, "config.timeout"),
+        ({"durable": False, "timeout": 841}, "config.timeout"),
+        ({"durable": "yes"}, "config.durable"),
+        ({"durable": 1}, "config.durable"),
+        ({"durable": True, "openai": {"store": False}}, "config.openai.store"),
+    ],
+)
+def test_durable_jobs_may_take_a_day(api: Api, config: dict[str, Any], wrong: str | None) -> None:
+    """Others end within one worker's time; what cannot go together is said."""
+    reply = api.call("POST", "/jobs", {"prompt": "x", "config": config})
+
+    assert reply.status == (202 if wrong is None else 400)
+    if wrong is None:
+        assert reply.json["config"]["durable"] is bool(config["durable"])
+    else:
+        assert set(details(reply)) == {wrong}
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         "{",

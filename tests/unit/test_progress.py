@@ -233,3 +233,21 @@ def test_a_delta_costs_the_same_at_the_end() -> None:
     long.feed("x" * 5_000_000, AT)
 
     assert took(long) < 5 * took(short) + 0.05
+
+
+def test_a_successor_goes_on_where_the_snapshot_was() -> None:
+    """Stages, milestones, tokens and percent are as they were; what is restored is not told again, and what follows is counted on."""
+    first = Tracker(TYPE, 100)
+    first.begin(AT)
+    first.feed("intro scan: high ri", AT + 1_000, tokens=30)
+
+    second = Tracker(TYPE, 100)
+    second.restore(first.snapshot(), "intro scan: high ri")
+
+    assert second.begin(AT + 9_000) == []
+    same = ("progress_percentage", "stage", "stages", "milestones", "tokens_received", "estimated_total_tokens")
+    assert {name: second.snapshot()[name] for name in same} == {name: first.snapshot()[name] for name in same}
+    assert _names(second.feed("sk", AT + 10_000)) == ["milestone high risk", "milestone any risk"]
+    second.feed(" and on", AT + 11_000)
+    assert second.tokens_received == 32
+    assert second.snapshot()["tokens_per_second"] == 1.0

@@ -94,3 +94,13 @@ def test_never_in_the_past_nor_beyond_the_caps(tries: int, random: float, after:
 
     assert isinstance(decision, RetryAt)
     assert NOW <= decision.due_ms <= NOW + 900_000
+
+
+@pytest.mark.parametrize("error", [errors.WorkerEnding(), errors.ResponseLost()])
+def test_what_is_not_held_against_a_job_is_tried_again_at_once(error: errors.AttemptFailed) -> None:
+    """Even on the last try, and whatever the schedule says; the second time in a row it counts, so that it comes to an end."""
+    policy = RetryPolicy(max_attempts=1, schedule=(60,))
+
+    assert policy.decide(error, 1, NOW, NOW + DAY, 0.5) == RetryAt(NOW)
+    assert policy.decide(error, 1, NOW, NOW + DAY, 0.5, again=True) == GiveUp(Why.ATTEMPTS_USED_UP)
+    assert policy.decide(error, 1, NOW, NOW - 1, 0.5) == GiveUp(Why.TOO_LATE)

@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.job import TERMINAL, Job, Status, Usage
-from chalicelib.domain.transitions import Outcome, cancel, claim, expire, finish, holds, retry_later, start_again
+from chalicelib.domain.transitions import (
+    CRASHES_ALONE,
+    Outcome,
+    cancel,
+    claim,
+    expire,
+    finish,
+    hand_over,
+    holds,
+    note_response,
+    retry_later,
+    start_again,
+    take_back,
+)
 from tests.unit.domain_jobs import ERROR, HOUR, NOW, job
 
 DAY_S = 86_400
@@ -251,3 +264,78 @@ def test_any_sequence(steps: list[tuple[Callable[[Job, int], Job | None], int]])
         if after.status.is_terminal:
             assert after.length is not None
         head = after
+
+
+DURABLE = _claimed(response_id="resp_1", response_at=NOW)
+
+
+def test_a_response_is_noted_once_and_by_the_owner() -> None:
+    """From then on the attempt outlives its worker. Noting it again changes nothing."""
+    noted = note_response(_claimed(), 1, OWNER, "resp_1", NOW)
+
+    assert noted is not None
+    assert (noted.response_id, noted.response_at, noted.goes_on, noted.version) == ("resp_1", NOW, True, 3)
+    assert note_response(noted, 1, OWNER, "resp_1", NOW + 1) is noted
+    assert note_response(_claimed(owner="lease-2#b"), 1, OWNER, "resp_1", NOW) is None
+
+
+def test_handing_over_keeps_the_attempt() -> None:
+    """The next claim goes on with it: no new number, no try, and the text may still grow."""
+    given = hand_over(DURABLE, 1, OWNER, NOW)
+    assert given is not None
+
+    assert (given.status, given.generation, given.reason, given.length) == (Status.QUEUED, 2, "handed_over", None)
+    assert hand_over(given, 1, OWNER, NOW) is given  # its answer was lost
+    taken = claim(given, 2, "lease-2#b", NOW)
+    assert taken is not None
+    assert (taken.attempt, taken.tries, taken.response_id) == (1, 1, "resp_1")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        _claimed(),  # without a response there is nothing to hand over
+        _claimed(owner="lease-2#b", response_id="resp_1"),
+        job(generation=2, response_id="resp_1", owner="lease-2#b"),
+        job(status=Status.COMPLETED, owner=OWNER, generation=2, response_id="resp_1"),
+    ],
+)
+def test_what_cannot_be_handed_over(before: Job) -> None:
+    """A plain attempt, somebody else's, one that has ended."""
+    assert hand_over(before, 1, OWNER, NOW) is None
+
+
+def test_a_dead_workers_response_is_passed_on() -> None:
+    """As it is: only the crash is counted. When it ends the job, the attempt is written off."""
+    taken = take_back(DURABLE, "lease-1", 5, 100, NOW)
+    assert taken is not None
+    assert (taken.status, taken.attempt, taken.tries, taken.crashes, taken.length, taken.cost) == (Status.QUEUED, 1, 1, 1, None, None)
+
+    poison = take_back(_claimed(response_id="resp_1", alone=True, alone_crashes=CRASHES_ALONE - 1), "lease-1", 5, 100, NOW)
+    assert poison is not None
+    assert (poison.status, poison.length, poison.cost) == (Status.FAILED, 5, 100)
+
+
+def test_a_cancel_between_two_workers_waits_for_the_next() -> None:
+    """Who stops the response; without one nobody would."""
+    between = job(generation=2, attempt=1, response_id="resp_1")
+
+    asked = cancel(between, NOW)
+
+    assert asked is not None
+    assert (asked.status, asked.cancel_requested) == (Status.QUEUED, True)
+    assert cancel(asked, NOW) is asked
+
+
+def test_another_attempt_knows_nothing_of_a_response() -> None:
+    """A retry leaves it behind; and an attempt that is not held against the job gives its try back."""
+    again = retry_later(DURABLE, 1, OWNER, BROKEN, NOW, NOW, held_against=False)
+    assert again is not None
+    assert (again.response_id, again.response_at, again.tries, again.goes_on) == (None, None, 0, False)
+
+    ended = finish(DURABLE, 1, OWNER, BROKEN, NOW)
+    assert ended is not None
+    assert not ended.goes_on
+    fresh = start_again(ended, NOW, HOUR, HOUR)
+    assert fresh is not None
+    assert (fresh.response_id, fresh.response_at) == (None, None)

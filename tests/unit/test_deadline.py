@@ -1,0 +1,33 @@
+"""When a worker leaves: in time, whatever the length of its invocation."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib.domain.deadline import Deadline
+
+NOW = 1_800_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "starts", "streams"),
+    [
+        (900, 780, 855),  # Lambda's longest: 45 s for what is left to do
+        (60, 40, 48),
+        (12, 8, 9.6),
+        (0, 0, 0),
+    ],
+)
+def test_margins(seconds: float, starts: float, streams: float) -> None:
+    """They are bounded, and parts of a short invocation."""
+    deadline = Deadline(began=NOW, at=NOW + seconds * 1000)
+
+    assert (deadline.starts_until - NOW, deadline.streams_until - NOW) == (starts * 1000, streams * 1000)
+
+
+def test_an_invocation_that_is_over() -> None:
+    """The clocks of Lambda and of the environment may differ: then nothing is begun, and nothing breaks."""
+    deadline = Deadline(began=NOW, at=NOW - 5)
+
+    assert deadline.starts_until <= NOW
+    assert deadline.streams_until <= NOW
