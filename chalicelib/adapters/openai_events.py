@@ -98,11 +98,14 @@ def fetched(data: bytes) -> Fetched:
 
     Raises:
         StreamMalformed: it cannot be read.
+        ResponseLost: it was cancelled.
     """
     response = _parsed(data)
     status, said = response.get("status"), list(_said(response))
+    if status == "cancelled":
+        raise _failure(response)
     ended = _outcome(response) if status in ("completed", "incomplete") else None
-    failure = _failure(response) if status in ("failed", "cancelled") else None
+    failure = _failure(response) if status == "failed" else None
     return Fetched(whole("".join(one.text for one in said)), ended, any(one.refusal for one in said), failure)
 
 

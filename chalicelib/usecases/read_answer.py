@@ -97,9 +97,12 @@ async def _follow(engine: Engine, attempt: Attempt, events: AsyncIterator[Provid
 
 
 async def _begun(engine: Engine, attempt: Attempt, event: Started) -> None:
-    """The provider has made a response. A durable one is stored, so that it can be found again, or else stopped."""
+    """The provider has made a response. A durable one is stored, so that it can be found again, or else stopped.
+
+    Where a provider that is only like OpenAI gives it no id it is like any other: it ends with its worker.
+    """
     attempt.begun = True
-    if not attempt.body.config.durable or attempt.response_id is not None:
+    if not attempt.body.config.durable or attempt.response_id is not None or not event.response_id:
         return
     attempt.response_id = event.response_id
     generation, owner, now = attempt.generation, attempt.owner, engine.clock.now()
