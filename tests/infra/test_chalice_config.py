@@ -89,10 +89,11 @@ def test_a_permission_names_its_actions_and_the_stage_it_is_for(stage: str, kind
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_workers_read_the_openai_key(stage: str) -> None:
+def test_only_workers_and_the_sweep_read_the_openai_key(stage: str) -> None:
+    """The sweep stops the response of a durable job that it ends."""
     readers = {kind for kind in KINDS if "secretsmanager:GetSecretValue" in json.dumps(policy(kind, stage))}
 
-    assert readers == {"worker"}
+    assert readers == {"worker", "sweep"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
