@@ -173,7 +173,7 @@ def test_large_texts_are_not_in_the_table(dynamo_stores: DynamoStores) -> None:
 
     for sk in ("body", "result#0002"):
         assert item_size(stored(dynamo_stores, "pages", id=job_id, sk=sk)) < 500
-    assert "/acme/" + job_id + "/result-2?X-Amz-Algorithm=AWS4" in dynamo_stores.results.link(job_id, 2)
+    assert "/acme/" + job_id + "/result-2-0?X-Amz-Algorithm=AWS4" in dynamo_stores.results.link(job_id, 2)
     head = aws.client("s3").head_object(
         Bucket=dynamo_stores.blobs.bucket, Key=stored(dynamo_stores, "pages", id=job_id, sk="result#0002")["s3"]["S"]
     )
