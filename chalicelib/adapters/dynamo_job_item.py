@@ -35,7 +35,10 @@ T = TypeVar("T")
 
 
 class RecordAttribute(Attribute[T]):
-    """A small dataclass (or, without one, a tuple of strings) as JSON, without what has its default value."""
+    """A small dataclass (or, without one, a tuple of strings) as JSON, without what has its default value.
+
+    Fields that this version does not know are left out: during a deployment two versions read each other's records.
+    """
 
     attr_type = STRING
 
@@ -51,7 +54,10 @@ class RecordAttribute(Attribute[T]):
 
     def deserialize(self, value: Any) -> T:
         stored: Any = json.loads(value)
-        return self.kind(stored) if isinstance(stored, list) else self.kind(**stored)  # type: ignore[call-arg]
+        if isinstance(stored, list):
+            return self.kind(stored)  # type: ignore[call-arg]
+        known = {field.name for field in fields(self.kind)}  # type: ignore[arg-type]
+        return self.kind(**{name: part for name, part in stored.items() if name in known})
 
 
 class ByTenant(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -39,4 +39,9 @@ class Body:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Body:
-        return cls(**{**data, "config": Config(**data["config"])})
+        """Fields that this version does not know are left out: during a deployment two versions read each other's jobs."""
+        return cls(**{**_known(cls, data), "config": Config(**_known(Config, data["config"]))})
+
+
+def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: data[field.name] for field in fields(kind) if field.name in data}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib import job_types
 from chalicelib.domain.errors import ProviderQuotaExhausted, ProviderUnavailable, StaleVersion, StreamCut, Unavailable
 from chalicelib.domain.job import Status, Usage
 from chalicelib.domain.text import MAX_FRAME_POINTS
@@ -552,3 +553,27 @@ def test_an_answer_lost_on_the_way_back_changes_nothing() -> None:
 
     assert world.job(job).status is Status.COMPLETED
     assert world.assembled().text == "Hello, world"
+
+
+def test_a_types_own_schedule_is_kept_to_the_second() -> None:
+    """A minute, five minutes, half an hour: the last by the sweep, because no message can be delayed for so long."""
+    world = World(Script(error=StreamCut()), Script(error=StreamCut()), Script(error=StreamCut()), Script(deltas=["at last"]))
+    patient = replace(job_types.get("general"), retry_schedule=(60.0, 300.0, 1800.0))
+    world.engine = replace(world.engine, job_type=lambda _name: patient)
+    job = world.submit(config={"max_attempts": 4})
+
+    pauses = []
+    for _ in range(3):
+        world.deliver()
+        waits = world.job(job)
+        assert waits.until is not None
+        pauses.append(round((waits.until - waits.updated_at) / 1000))
+        while world.clock.now() < waits.until:
+            world.deliver()
+            assert world.job(job).attempt == len(pauses)
+            world.sweep(after=30)
+    world.clock.advance(1)
+    world.deliver()
+
+    assert pauses == [60, 300, 1800]
+    assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 4)

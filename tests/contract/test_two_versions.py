@@ -1,0 +1,116 @@
+"""A new version is deployed while the old one is at work: each reads what the other has written, and neither breaks it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.adapters.packing import pack_json, unpack_json
+from chalicelib.domain.body import Body, Config
+from chalicelib.domain.job import JobError, Status, Usage
+from chalicelib.domain.result import Result
+from chalicelib.domain.transcript import Chunk
+from chalicelib.ports import Lease
+from tests.contract.given import NOW, job, new_id
+
+TOMORROW = {"of_tomorrow": {"S": "y"}}
+ERROR = JobError(code="timeout", error_class="timeout", retryable=True, message="m", suggestion="s", attempt=1)
+
+
+def _rewrite(table: str, key: dict[str, Any], change: Any) -> None:
+    """What another version would have written in this item's place."""
+    client, name = aws.client("dynamodb"), f"headrace-dev-{table}"
+    item = client.get_item(TableName=name, Key=key)["Item"]
+    change(item)
+    client.put_item(TableName=name, Item=item)
+
+
+def _page(job_id: str, sk: str) -> dict[str, Any]:
+    return {"id": {"S": job_id}, "sk": {"S": sk}}
+
+
+def test_a_newer_versions_head_is_read(dynamo_stores: DynamoStores) -> None:
+    """Attributes, and parts of its small records, that this version does not know."""
+    given = replace(job(), status=Status.RETRYING, error=ERROR, usage=Usage(input=1, output=2))
+    dynamo_stores.jobs.create(given)
+
+    def newer(item: dict[str, Any]) -> None:
+        item.update(TOMORROW)
+        for name in ("err", "usage"):
+            item[name] = {"S": json.dumps({**json.loads(item[name]["S"]), "of_tomorrow": [1]})}
+
+    _rewrite("jobs", {"id": {"S": given.id}}, newer)
+
+    assert dynamo_stores.jobs.get(given.id) == given
+
+
+def test_an_older_versions_head_is_read(dynamo_stores: DynamoStores) -> None:
+    """What it did not know of has its default."""
+    given = job()
+    dynamo_stores.jobs.create(given)
+    always = {
+        "id",
+        "t",
+        "user",
+        "key",
+        "type",
+        "lane",
+        "model",
+        "status",
+        "created",
+        "queued",
+        "exp",
+        "gen",
+        "run",
+        "v",
+        "max",
+        "g_t",
+        "g_u",
+    }
+
+    def older(item: dict[str, Any]) -> None:
+        for name in set(item) - always:
+            del item[name]
+
+    _rewrite("jobs", {"id": {"S": given.id}}, older)
+
+    found = dynamo_stores.jobs.get(given.id)
+    assert found is not None
+    assert (found.id, found.attempt, found.response_id, found.goes_on) == (given.id, 0, None, False)
+
+
+def test_a_body_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
+    """More fields than are known here, or fewer."""
+    job_id, given = new_id(), Body(prompt="p", config=Config(model="m", max_tokens=100))
+    dynamo_stores.bodies.put(job_id, "acme", given, NOW)
+
+    def other(item: dict[str, Any]) -> None:
+        data = unpack_json(item["data"]["B"])
+        del data["options"], data["config"]["timeout"]
+        data["of_tomorrow"] = data["config"]["of_tomorrow"] = {"a": 1}
+        item["data"] = {"B": pack_json(data)}
+
+    _rewrite("pages", _page(job_id, "body"), other)
+
+    assert dynamo_stores.bodies.get(job_id) == given
+
+
+def test_the_text_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
+    """Its chunks, its results, and its leases, whose jobs are taken back if it dies."""
+    job_id = new_id()
+    chunk = Chunk(job_id=job_id, attempt=1, start=0, text="text", at=NOW)
+    result = Result(job_id=job_id, attempt=1, text="text")
+    lease = Lease(id=new_id(), lane="low", started_at=NOW, expires_at=NOW, jobs=(job_id,))
+    dynamo_stores.chunks.append(chunk)
+    dynamo_stores.results.put(result, "acme")
+    dynamo_stores.leases.open(lease)
+
+    for sk in ("c#0001#0000000004", "result#0001"):
+        _rewrite("pages", _page(job_id, sk), lambda item: (item.update(TOMORROW), item.pop("gen", None)))
+
+    assert dynamo_stores.chunks.read(job_id, 1) == [chunk]
+    assert dynamo_stores.results.get(job_id, 1) == result
+    assert dynamo_stores.leases.get(lease.id) == lease
