@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from chalicelib.domain.body import Body
+from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.errors import AttemptFailed
 from chalicelib.domain.identity import Key
 from chalicelib.domain.job import Job, Ms, Nano, Usage
@@ -241,6 +242,9 @@ class Leases(Protocol):
     def get(self, lease_id: str) -> Lease | None:
         """The lease, read consistently; fenced ones too."""
 
+    def open_ones(self) -> list[Lease]:
+        """All that are there, fenced ones too, not read consistently: eight requests."""
+
     def expired(self, now: Ms) -> list[Lease]:
         """Those that were to be renewed before `now`, and those that are fenced but not buried: eight requests."""
 
@@ -249,6 +253,23 @@ class Leases(Protocol):
 
     def bury(self, lease: Lease) -> None:
         """Forget a fenced lease, once all that it held is with others."""
+
+
+class Circuits(Protocol):
+    """What is known of each model's circuit. A model of which nothing is known is not there."""
+
+    def all(self) -> list[Circuit]:
+        """All that are known, in one request, not read consistently."""
+
+    def get(self, model: str) -> Circuit | None:
+        """One, read consistently."""
+
+    def replace(self, seen: Circuit, new: Circuit) -> None:
+        """Swap `new` in for `seen`, if the version is still the one seen (0: nothing is there). One that had been done succeeds.
+
+        Raises:
+            StaleVersion: it moved on; `current` is what is there.
+        """
 
 
 class Slots(Protocol):
@@ -297,6 +318,9 @@ class Queues(Protocol):
 
     def depth(self, lane: str) -> int:
         """About how many messages wait. Remembered for some seconds."""
+
+    def dead(self, lane: str) -> int:
+        """About how many messages lie in the lane's dead-letter queue, or in that of the change stream. Remembered for some seconds."""
 
 
 class Sockets(Protocol):

@@ -14,6 +14,7 @@ from chalicelib.ports import (
     Accounts,
     Bodies,
     Chunks,
+    Circuits,
     Clock,
     Connections,
     Jobs,
@@ -91,6 +92,10 @@ class Adapters:
     @property
     def leases(self) -> Leases:
         return self._stores.leases
+
+    @property
+    def circuits(self) -> Circuits:
+        return self._stores.circuits
 
     @property
     def slots(self) -> Slots:
@@ -196,6 +201,7 @@ def engine() -> Engine:
             results=have.results,
             watchers=have.watchers,
             leases=have.leases,
+            circuits=have.circuits,
             queues=have.queues,
             sockets=have.sockets,
             provider=have.provider,

@@ -142,6 +142,8 @@ class JobItem(Item):
     batch_id = UnicodeAttribute(null=True, attr_name="batch")
     response_id = UnicodeAttribute(null=True, attr_name="resp")
     response_at = IntAttribute(null=True, attr_name="resp_at")
+    fallback_models = RecordAttribute(tuple, null=True, attr_name="fallback")
+    attempt_model = UnicodeAttribute(null=True, attr_name="a_model")
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()

@@ -65,6 +65,9 @@ class DynamoLeases:
         item = dynamo.find(self._items, _partition(lease_id), lease_id)
         return _lease_of(item) if item else None
 
+    def open_ones(self) -> list[Lease]:
+        return [_lease_of(item) for shard in range(SHARDS) for item in self._items.query(f"W#{shard}")]
+
     def expired(self, now: Ms) -> list[Lease]:
         late = (self._items.expires_at < now) | (self._items.state == DEAD)
         rows = (item for shard in range(SHARDS) for item in self._items.query(f"W#{shard}", filter_condition=late, consistent_read=True))

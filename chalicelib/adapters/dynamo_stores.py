@@ -8,6 +8,7 @@ from chalicelib.adapters.blobs import Blobs
 from chalicelib.adapters.dynamo_accounts import DynamoAccounts
 from chalicelib.adapters.dynamo_bodies import DynamoBodies
 from chalicelib.adapters.dynamo_chunks import DynamoChunks
+from chalicelib.adapters.dynamo_circuits import DynamoCircuits
 from chalicelib.adapters.dynamo_connections import DynamoConnections, DynamoTickets
 from chalicelib.adapters.dynamo_jobs import DynamoJobs
 from chalicelib.adapters.dynamo_leases import DynamoLeases
@@ -57,6 +58,10 @@ class DynamoStores:
     @cached_property
     def leases(self) -> DynamoLeases:
         return DynamoLeases(self.stage)
+
+    @cached_property
+    def circuits(self) -> DynamoCircuits:
+        return DynamoCircuits(self.stage)
 
     @cached_property
     def slots(self) -> DynamoSlots:

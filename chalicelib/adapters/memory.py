@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from chalicelib.adapters.memory_jobs import MemoryJobs
 from chalicelib.adapters.memory_live import (
     MemoryAccounts,
+    MemoryCircuits,
     MemoryConnections,
     MemoryLeases,
     MemoryMeters,
@@ -36,6 +37,7 @@ class Memory:
     connections: MemoryConnections = field(default_factory=MemoryConnections)
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
+    circuits: MemoryCircuits = field(default_factory=MemoryCircuits)
     slots: MemorySlots = field(default_factory=MemorySlots)
     meters: MemoryMeters = field(default_factory=MemoryMeters)
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)

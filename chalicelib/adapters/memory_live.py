@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.identity import Key
 from chalicelib.domain.job import Ms
@@ -98,6 +99,10 @@ class MemoryLeases:
         with self._lock:
             return self.rows.get(lease_id)
 
+    def open_ones(self) -> list[Lease]:
+        with self._lock:
+            return list(self.rows.values())
+
     def expired(self, now: Ms) -> list[Lease]:
         with self._lock:
             return [lease for lease in self.rows.values() if lease.expires_at < now or lease.id in self._fenced]
@@ -106,6 +111,29 @@ class MemoryLeases:
         with self._lock:
             if lease.id in self._fenced:
                 self.rows.pop(lease.id, None)
+
+
+class MemoryCircuits:
+    def __init__(self) -> None:
+        self._circuits: dict[str, Circuit] = {}
+        self._lock = threading.Lock()
+
+    def all(self) -> list[Circuit]:
+        with self._lock:
+            return sorted(self._circuits.values(), key=lambda circuit: circuit.model)
+
+    def get(self, model: str) -> Circuit | None:
+        with self._lock:
+            return self._circuits.get(model)
+
+    def replace(self, seen: Circuit, new: Circuit) -> None:
+        with self._lock:
+            current = self._circuits.get(seen.model)
+            if current == new:
+                return
+            if (current.version if current else 0) != seen.version:
+                raise StaleVersion(current)
+            self._circuits[seen.model] = new
 
 
 class MemorySlots:

@@ -61,6 +61,10 @@ class MemoryQueues:
         with self._lock:
             return len(self.messages[lane])
 
+    def dead(self, lane: str) -> int:
+        with self._lock:
+            return len(self.aside.get(lane, ()))
+
     def put_raw(self, lane: str, body: str) -> None:
         """Put any text in the queue, as somebody at a console would."""
         with self._lock:

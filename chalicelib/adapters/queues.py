@@ -73,15 +73,21 @@ class SqsQueues:
         )
 
     def depth(self, lane: str) -> int:
+        return self._depth(queue_name(self._stage, lane))
+
+    def dead(self, lane: str) -> int:
+        return self._depth(dead_letter_queue_name(self._stage, lane))
+
+    def _depth(self, queue: str) -> int:
         now = self._clock.now()
         with self._lock:
-            seen = self._depths.get(lane)
+            seen = self._depths.get(queue)
         if seen and now - seen[0] < KEEP_DEPTH_MS:
             return seen[1]
-        answer = self._call("get_queue_attributes", queue_name(self._stage, lane), AttributeNames=["ApproximateNumberOfMessages"])
+        answer = self._call("get_queue_attributes", queue, AttributeNames=["ApproximateNumberOfMessages"])
         depth = int(answer["Attributes"]["ApproximateNumberOfMessages"])
         with self._lock:
-            self._depths[lane] = (now, depth)
+            self._depths[queue] = (now, depth)
         return depth
 
     def _call(self, operation: str, queue: str, **arguments: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Config:
     retry_for: float = 86_400.0
     expires_in: float = 86_400.0
     openai: dict[str, Any] = field(default_factory=dict)
+    fallback_models: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

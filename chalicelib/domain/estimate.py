@@ -12,6 +12,7 @@ how byte-pair vocabularies of OpenAI's size cut text; good to about a fifth, and
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
@@ -45,9 +46,10 @@ class Priced(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """`expected_cost`: the prompt and a typical answer, once. `max_cost`: every allowed attempt is paid to its last token.
+    """`expected_cost`: the prompt and a typical answer, once. `max_cost`: every allowed attempt is paid to its last token, and made by
+    the dearest of the models that may make it.
 
-    Both are None where the price of the model is not known.
+    Both are None where a price that they need is not known.
     """
 
     input_tokens: int
@@ -78,8 +80,12 @@ def estimate(
     price: Priced | None,
     lane: Lane,
     depth: int,
+    others: Sequence[Priced | None] = (),
 ) -> Estimate:
-    """The estimate of a job that asks `prompt` with `instructions` (the type's, its system prompt, its schema), `depth` jobs waiting."""
+    """The estimate of a job that asks `prompt` with `instructions` (the type's, its system prompt, its schema), `depth` jobs waiting.
+
+    `others` are the prices of the models that may stand in for its own.
+    """
     given = tokens(prompt) + tokens(instructions) + REQUEST_TOKENS
     answer = min(typical_tokens, max_tokens)
     wait = waiting_ms(lane, depth)
@@ -87,7 +93,7 @@ def estimate(
         input_tokens=given,
         output_tokens=answer,
         expected_cost=price.cost(Usage(input=given, output=answer)) if price else None,
-        max_cost=price.cost(Usage(input=ceil(given * MARGIN), output=max_tokens)) * max_attempts if price else None,
+        max_cost=_dearest([price, *others], Usage(input=ceil(given * MARGIN), output=max_tokens), max_attempts),
         wait_ms=wait,
         duration_ms=wait + working_ms(answer),
     )
@@ -102,6 +108,11 @@ def waiting_ms(lane: Lane, depth: int, each_ms: Ms = 12_000) -> Ms:
     """How long `depth` jobs ahead take, `each_ms` of work each, when the lane is at its full width."""
     width = lane.max_concurrency * lane.batch_size
     return lane.window * 1000 + max(0, depth) * each_ms // width
+
+
+def _dearest(prices: Sequence[Priced | None], usage: Usage, attempts: int) -> Nano | None:
+    costs = [price.cost(usage) for price in prices if price is not None]
+    return max(costs) * attempts if len(costs) == len(prices) else None
 
 
 def _count(text: str) -> int:

@@ -20,7 +20,7 @@ class Status(StrEnum):
     QUEUED = "queued"  # a worker may claim it
     PROCESSING = "processing"  # a worker has claimed it
     RETRYING = "retrying"  # an attempt failed; the next may start at `due_at`
-    HELD = "held"  # paused, over budget or not configured; `reason` says which
+    HELD = "held"  # something does not let it through, such as an open circuit; `reason` says what, `until` when it looks again
     COMPLETED = "completed"  # final for ever
     INCOMPLETE = "incomplete"  # ended early with its text kept; `incomplete_reason` says why
     FAILED = "failed"  # no attempt is left, or none would help
@@ -77,6 +77,7 @@ class Job:
     `due_at` is when somebody must look at the job again: every head that is not terminal has one. `until` is when it may go on, as far as
     that is known: what people are told.
     `crashes` counts the workers that died with the job; after one it runs alone, and only `alone_crashes` are held against it.
+    `fallback_models` may stand in for `model` while its circuit is open; `attempt_model` is the one that does, None for the job's own.
     `length` is the exact length, in code points, of the text of `attempt`; known once that attempt is over.
     `response_id` is the provider's background response of a durable attempt, from `response_at` on: whoever has the job next goes on with
     it, and the attempt is the same.
@@ -125,6 +126,8 @@ class Job:
     batch_id: str | None = None
     response_id: str | None = None
     response_at: Ms | None = None
+    fallback_models: tuple[str, ...] = ()
+    attempt_model: str | None = None
     ttl: int | None = None  # seconds since 1970, as DynamoDB's TTL wants it; set at the terminal write
 
     @property
@@ -136,3 +139,8 @@ class Job:
     def queue(self) -> str:
         """The logical queue, `type:lane`."""
         return f"{self.type}:{self.lane}"
+
+    @property
+    def asked_model(self) -> str:
+        """The model that makes, or made, the attempt."""
+        return self.attempt_model or self.model

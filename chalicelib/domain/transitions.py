@@ -35,18 +35,18 @@ class Outcome:
     first_token_at: Ms | None = None
 
 
-def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False) -> Job | None:
+def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False, model: str | None = None) -> Job | None:
     """Take the job for one attempt [1, 3, 4], or to go on with one whose response outlived its worker [5]. Asking again with the same
     owner answers the job as it is: the write had been done.
 
-    A queued job keeps its `due_at`, so that the claim changes no index.
+    `model` makes the attempt, if it is not the job's own. A queued job keeps its `due_at`, so that the claim changes no index.
     """
     if holds(job, generation, owner):
         return job
     if job.generation != generation or not is_claimable(job):
         return None
-    if now >= job.expires_at and job.started_at is None:
-        return expire(job, now)
+    if (end := over(job, now)) is not None:
+        return end
     keeps = job.status is Status.QUEUED and job.due_at is not None and job.due_at > now
     another = 0 if job.goes_on else 1
     return _next(
@@ -62,13 +62,34 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
         reason=None,
         until=None,
         alone=alone,
+        attempt_model=model if model != job.model else None,
         due_at=job.due_at if keeps else now + LOOK_AGAIN_MS,
     )
 
 
 def is_claimable(job: Job) -> bool:
-    """Whether a wake-up may start it. Of those that wait, only for their time: a wake-up is sent so that it comes then."""
+    """Whether a wake-up may start it. Of those that wait or are held, only for a time: a wake-up is sent so that it comes then."""
+    if job.status is Status.HELD:
+        return job.until is not None
     return job.status in (Status.QUEUED, Status.RETRYING) or (job.status is Status.WAITING and job.reason == START_LATER)
+
+
+def hold(job: Job, generation: int, reason: str, until: Ms, now: Ms) -> Job | None:
+    """Give back a job that a gate does not let through, to be looked at again at `until`: no attempt is made, no try is used up.
+
+    It never waits beyond the time by which it must have begun, or the last one for another attempt: then it ends.
+    """
+    if job.status is Status.HELD and job.generation == generation + 1 and job.reason == reason:
+        return job  # our own write, whose answer was lost
+    if job.generation != generation or not is_claimable(job):
+        return None
+    if (end := over(job, now)) is not None:
+        return end
+    last = job.expires_at if job.started_at is None else job.retry_until or until
+    until = min(until, last)
+    return _next(
+        job, now, status=Status.HELD, generation=job.generation + 1, reason=reason, until=until, due_at=first_look(until, now)
+    )
 
 
 def wake_delay(job: Job, now: Ms) -> int | None:
@@ -166,6 +187,17 @@ def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms
     )
 
 
+def hold_back(job: Job, generation: int, owner: str, outcome: Outcome, reason: str, until: Ms, now: Ms) -> Job | None:
+    """Give back a job that was the probe of an open circuit, and met what had opened it before a response was begun.
+
+    The attempt is in the ledger, and counts for nothing: the job only lent itself. As `retry_later` otherwise.
+    """
+    if job.status is Status.HELD and job.generation == generation + 1 and job.owner == owner:
+        return job
+    given = retry_later(job, generation, owner, outcome, min(until, job.retry_until or until), now, held_against=False)
+    return replace(given, status=Status.HELD, reason=reason) if given is not None and given.status is Status.RETRYING else given
+
+
 def cancel(job: Job, now: Ms) -> Job | None:
     """Cancel at once what nobody works on; ask the owner of what is being worked on [10]. None: it has ended.
 
@@ -184,7 +216,7 @@ def expire(job: Job, now: Ms) -> Job:
 
 
 def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
-    """A person's retry: a `retrying` or delayed job now, or a new run of an ended one, never of a completed one [11].
+    """A person's retry: a `retrying`, held or delayed job now, or a new run of an ended one, never of a completed one [11].
 
     Attempts go on counting [4].
     """
@@ -264,9 +296,17 @@ def take_back(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) 
 
 def give_up(job: Job, now: Ms) -> Job | None:
     """End a job whose time for another attempt is over; the last failure says why it came to that."""
-    if job.status is not Status.RETRYING or not job.retry_until or now < job.retry_until:
+    begun = job.status is Status.RETRYING or (job.status is Status.HELD and job.started_at is not None)
+    if not begun or not job.retry_until or now < job.retry_until:
         return None
-    return _end(job, now, Status.FAILED, length=job.length or 0)
+    return _end(job, now, Status.FAILED, length=job.length or 0, error=job.error or _waited_too_long(job))
+
+
+def over(job: Job, now: Ms) -> Job | None:
+    """The end of a job that wakes too late to begin, or was held until it was too late to go on. None: it is in time."""
+    if now >= job.expires_at and job.started_at is None:
+        return expire(job, now)
+    return give_up(job, now) if job.status is Status.HELD else None
 
 
 def lease_of(job: Job) -> str:
@@ -281,6 +321,17 @@ def _worker_lost(job: Job) -> JobError:
         retryable=False,
         message=f"The worker died {CRASHES_ALONE} times while it ran this job alone.",
         suggestion="The job probably needs more memory than a worker has. Make it smaller, or tell the operator.",
+        attempt=job.attempt,
+    )
+
+
+def _waited_too_long(job: Job) -> JobError:
+    return JobError(
+        code="held_too_long",
+        error_class="held",
+        retryable=False,
+        message="The job was held until no time was left for another attempt (`config.retry_for`).",
+        suggestion="See `GET /circuits` for what holds jobs now; retry the job when it is over.",
         attempt=job.attempt,
     )
 

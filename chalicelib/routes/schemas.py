@@ -71,7 +71,7 @@ CONFIG: Schema = _object(
         "openai": _optional(OPENAI),
         "durable": _optional({"type": "boolean"}),
         "cache": {},
-        "fallback_models": {},
+        "fallback_models": _optional({"type": "array", "maxItems": 5, "items": NAME}),
     }
 )
 
@@ -108,7 +108,6 @@ NOT_YET: dict[str, tuple[Any, ...]] = {
     "webhook_url": (None,),
     "notify": (None, []),
     "config.cache": (None, False),
-    "config.fallback_models": (None, []),
 }
 
 TICKET: Schema = _object(

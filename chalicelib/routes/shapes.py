@@ -181,7 +181,7 @@ def result(job: Job, kept: Result | None) -> Shape:
         "output": text[:length],
         "parsed": kept.parsed if kept and len(text) <= length else None,
         "finish_reason": kept.finish_reason if kept else None,
-        "model": kept.model if kept else job.model,
+        "model": kept.model if kept else job.asked_model,
         "usage": usage_shape(job.usage),
         "cost": dollars(job.cost),
         "currency": "USD",

@@ -74,6 +74,8 @@ class Attempt:
         self.over = False
         self.final: Frame | None = None
         self.watched_until: Ms = 0
+        self.probe: str | None = None  # the mark under which it tries an open circuit out
+        self.held_until: Ms | None = None  # a probe in vain, which has cost nothing: its job waits so long
         self.price: Price | None = None  # found off the event loop: the first look at the price list takes a quarter of a second
         self.cpu_at_start = time.process_time()
         self.cancelled = asyncio.Event()

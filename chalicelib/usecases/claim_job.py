@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chalicelib.domain import transitions
+from chalicelib.domain.admission import RunNow
 from chalicelib.domain.errors import ContentGone, JobTypeNotFound, RequestRefused
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.transitions import Outcome
@@ -14,16 +17,18 @@ from chalicelib.usecases.judge import job_error
 from chalicelib.usecases.patience import patiently
 
 
-async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, *, alone: bool = False) -> Attempt | None:
-    """The attempt that this worker may now make. None: somebody else has the job, or it has ended; the wake-up is dropped without harm.
+async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: RunNow, *, alone: bool = False) -> Attempt | None:
+    """The attempt that this worker may now make, as the gates let it through. None: somebody else has the job, or it has ended; the wake-up is dropped without harm.
 
     Raises:
         Unavailable: whether the claim was made is unknown; the message has to come again, or the sweep finds the job.
     """
     clock, generation = engine.clock, wake_up.generation
-    claimed = await patiently(
-        engine, advance, engine.jobs, job, lambda seen: transitions.claim(seen, generation, owner, clock.now(), alone=alone)
-    )
+
+    def change(seen: Job) -> Job | None:
+        return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=run.model)
+
+    claimed = await patiently(engine, advance, engine.jobs, job, change)
     if claimed is None or not transitions.holds(claimed, generation, owner):
         return None
     try:
@@ -37,5 +42,9 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, *, al
             engine, advance, engine.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, clock.now())
         )
         return None
+    if claimed.attempt_model is not None:
+        body = replace(body, config=replace(body.config, model=claimed.attempt_model))
     kept = await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt) if claimed.goes_on else ()
-    return Attempt(claimed, body, kind, owner, clock.now(), kept)
+    attempt = Attempt(claimed, body, kind, owner, clock.now(), kept)
+    attempt.probe = run.probe
+    return attempt

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from chalicelib.domain.job import Job
+from chalicelib.domain.circuit import Circuit
+from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
 from chalicelib.ports import (
     Bodies,
     Chunks,
+    Circuits,
     Clock,
     Jobs,
     Leases,
@@ -26,6 +28,14 @@ from chalicelib.ports import (
 
 class Log(Protocol):
     def __call__(self, fact: str, **fields: Any) -> None: ...
+
+
+@dataclass
+class Board:
+    """The circuits as this environment last saw them, by model."""
+
+    circuits: dict[str, Circuit] = field(default_factory=dict)
+    read_at: Ms | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +56,7 @@ class Engine:
     results: Results
     watchers: Watchers
     leases: Leases
+    circuits: Circuits
     queues: Queues
     sockets: Sockets
     provider: Provider
@@ -55,3 +66,4 @@ class Engine:
     new_id: Callable[[], str]
     random: Callable[[], float]
     frames_per_second: float = 4.0
+    board: Board = field(default_factory=Board)

@@ -70,6 +70,7 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
             max_tokens=config.max_tokens,
             max_attempts=config.max_attempts,
             price=prices.of(config.model),
+            others=[prices.of(model) for model in config.fallback_models],
             lane=LANES[submission.priority],
             depth=depth,
         ),
@@ -82,7 +83,8 @@ def resolve_config(kind: JobType, submission: Submission) -> Config:
     said.setdefault("model", kind.default_model)
     said.setdefault("max_tokens", kind.max_tokens)
     said.setdefault("response_format", "json" if kind.response_schema else "text")
-    return Config(**said, expires_in=submission.expires_in)
+    others = [model for model in dict.fromkeys(said.pop("fallback_models", ())) if model != said["model"]]
+    return Config(**said, fallback_models=others, expires_in=submission.expires_in)
 
 
 def _content_problems(kind: JobType, submission: Submission) -> list[Detail]:

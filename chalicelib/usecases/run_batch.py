@@ -7,12 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from chalicelib.domain.admission import RunNow
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.errors import BadMessage, HeadraceError, StaleVersion
 from chalicelib.domain.job import Job
 from chalicelib.domain.transitions import is_claimable
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Lease, Received
+from chalicelib.usecases.admit import admit, hold
+from chalicelib.usecases.circuits import look
 from chalicelib.usecases.claim_job import claim_job
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.run_job import JobRun
@@ -35,6 +38,14 @@ class Woken:
     job: Job
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A message whose job the gates have let through."""
+
+    woken: Woken
+    run: RunNow
+
+
 async def run_batch(
     engine: Engine, lane: str, messages: Sequence[Received], environment: str = "", deadline: Deadline | None = None
 ) -> None:
@@ -44,9 +55,9 @@ async def run_batch(
         BatchUnfinished: a store did not answer for some messages. All others have been acknowledged.
     """
     batch = _Batch(engine, lane, deadline)
-    woken = await batch.apart(await batch.sort(messages))
-    if woken:
-        await batch.run(woken, environment)
+    admitted = await batch.admit(await batch.apart(await batch.sort(messages)))
+    if admitted:
+        await batch.run(admitted, environment)
     if batch.unfinished:
         await batch.acknowledge()
         raise BatchUnfinished(f"{batch.unfinished} of {len(messages)} messages will come again.")
@@ -64,6 +75,8 @@ class _Batch:
     async def sort(self, messages: Sequence[Received]) -> list[Woken]:
         """The messages that may wake a job. Garbage is set aside; late and doubled wake-ups are dropped at the cost of one read.
 
+        What the gates need is read at the same time, so that they cost no time.
+
         That read is consistent: what it does not show as claimable is acknowledged, and a wake-up arrives just after its record.
         """
         engine, wake_ups = self._engine, []
@@ -75,7 +88,7 @@ class _Batch:
                 await engine.offload(engine.queues.set_aside, self._lane, message.body, exc.message)
                 self._done.append(message.receipt)
         ids = list({wake_up.job_id for _, wake_up in wake_ups})
-        jobs = {job.id: job for job in await engine.offload(self._heads, ids)} if ids else {}
+        jobs = {job.id: job for job in await self._read(ids)} if ids else {}
         woken = []
         for message, wake_up in wake_ups:
             job = jobs.get(wake_up.job_id)
@@ -84,6 +97,13 @@ class _Batch:
             else:
                 self._done.append(message.receipt)
         return woken
+
+    async def _read(self, ids: list[str]) -> list[Job]:
+        circuits = asyncio.create_task(look(self._engine))
+        try:
+            return await self._engine.offload(self._heads, ids)
+        finally:
+            await circuits
 
     async def apart(self, woken: list[Woken]) -> list[Woken]:
         """Keep a job whose worker died once away from others, which would die with it [18]: the rest of the batch is handed on."""
@@ -106,23 +126,41 @@ class _Batch:
     def _is_late(self) -> bool:
         return self._deadline is not None and self._engine.clock.now() >= self._deadline.starts_until
 
-    async def run(self, woken: list[Woken], environment: str) -> None:
+    async def admit(self, woken: list[Woken]) -> list[Admitted]:
+        """Those that may run now. The others are given back at once, and wait for what they are told."""
+        admitted = await asyncio.gather(*(self._admit_one(one) for one in woken))
+        return [one for one in admitted if one is not None]
+
+    async def _admit_one(self, woken: Woken) -> Admitted | None:
+        engine = self._engine
+        try:
+            admission = await admit(engine, woken.job)
+            if isinstance(admission, RunNow):
+                return Admitted(woken, admission)
+            await hold(engine, woken.wake_up, woken.job, admission)
+            self._done.append(woken.message.receipt)
+        except Exception as exc:  # noqa: BLE001 - as in `_one`
+            self.unfinished += 1
+            engine.log("a job was not given back", job_id=woken.job.id, tenant=woken.job.tenant, lane=self._lane, error=exc)
+        return None
+
+    async def run(self, admitted: list[Admitted], environment: str) -> None:
         """Everything under one lease: written before the first claim, renewed while anything runs, gone at the end.
 
         A lease under which something was left unfinished stays, to run out: so the sweep finds what it holds.
         """
         engine, now = self._engine, self._engine.clock.now()
-        self._open = len(woken)
+        self._open = len(admitted)
         lease = Lease(
             id=engine.new_id(),
             lane=self._lane,
             started_at=now,
             expires_at=now + LEASE_MS,
-            jobs=tuple(one.job.id for one in woken),
+            jobs=tuple(one.woken.job.id for one in admitted),
             environment=environment,
         )
         await engine.offload(engine.leases.open, lease)
-        jobs = [asyncio.create_task(self._one(one, lease, alone=len(woken) == 1)) for one in woken]
+        jobs = [asyncio.create_task(self._one(one, lease, alone=len(admitted) == 1)) for one in admitted]
         helpers = [asyncio.create_task(self._heartbeat(lease, jobs)), asyncio.create_task(self._look())]
         try:
             await asyncio.gather(*jobs, return_exceptions=True)
@@ -133,13 +171,13 @@ class _Batch:
             if not self.unfinished:
                 await self._guarded("a lease was not closed", lambda: engine.offload(engine.leases.close, lease))
 
-    async def _one(self, woken: Woken, lease: Lease, *, alone: bool) -> None:
+    async def _one(self, admitted: Admitted, lease: Lease, *, alone: bool) -> None:
         """One message, whatever becomes of it. What goes wrong here is this job's alone."""
-        engine, job, run = self._engine, woken.job, None
+        engine, woken, job, run = self._engine, admitted.woken, admitted.woken.job, None
         try:
             if self._is_late:
                 await self._hand_on(woken)
-            elif attempt := await claim_job(engine, woken.wake_up, job, f"{lease.id}#{engine.new_id()}", alone=alone):
+            elif attempt := await claim_job(engine, woken.wake_up, job, f"{lease.id}#{engine.new_id()}", admitted.run, alone=alone):
                 run = self._running[job.id] = JobRun(engine, attempt, self._deadline)
                 self._arrived.set()
                 await run.run()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from chalicelib.domain import frames, transitions
+from chalicelib.domain.admission import CIRCUIT_OPEN
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.errors import AttemptFailed, AttemptTimedOut, ChunkConflict, ProviderConnectionLost, Unavailable, WorkerEnding
 from chalicelib.domain.job import Job, Status
@@ -16,6 +17,7 @@ from chalicelib.ports import Ended
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.audience import Audience
+from chalicelib.usecases.circuits import note_end, prove
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.judge import Verdict, judge
 from chalicelib.usecases.keep_log import keep_log
@@ -40,18 +42,20 @@ class JobRun:
         """
         log = asyncio.create_task(keep_log(self._engine, self.attempt, log_pace(self.attempt.body.config.streaming_mode)))
         ahead = asyncio.create_task(self._engine.offload(self._work_out_ahead))
+        proof = asyncio.create_task(prove(self._engine, self.attempt))
         try:
             ended, failure = await self._answer()
             if isinstance(failure, WorkerEnding) and self.attempt.job.goes_on:
                 await self._hand_over(log)
             else:
-                await self._conclude(ended, failure, log)
+                await self._conclude(ended, failure, log, proof)
         except (ChunkConflict, Fenced) as exc:
             self._engine.log("fenced while at work", job_id=self.attempt.job.id, attempt=self.attempt.number, by=type(exc).__name__)
         finally:
             log.cancel()
+            proof.cancel()
             try:
-                await asyncio.gather(log, ahead, return_exceptions=True)
+                await asyncio.gather(log, ahead, proof, return_exceptions=True)
             finally:  # the lease may be found fenced at this very moment
                 await self.audience.dismiss()
 
@@ -60,13 +64,17 @@ class JobRun:
         self.attempt.price = self._engine.prices.of(self.attempt.body.config.model)
         return self.attempt.input_tokens
 
-    async def _conclude(self, ended: Ended | None, failure: AttemptFailed | None, log: asyncio.Task[None]) -> None:
+    async def _conclude(
+        self, ended: Ended | None, failure: AttemptFailed | None, log: asyncio.Task[None], proof: asyncio.Task[None]
+    ) -> None:
         """Nothing more comes of this attempt."""
         self.attempt.finish_text(self._engine.clock.now())
         if ended is None:
             await abandon(self._engine, self.attempt)
         verdict = self._judged(ended, failure)
-        await self._keep(verdict, log)
+        await proof
+        said = note_end(self._engine, self.attempt, verdict.failure, answered=ended is not None)
+        await all_of(self._keep(verdict, log), said)
         await self._end(verdict)
 
     async def _answer(self) -> tuple[Ended | None, AttemptFailed | None]:
@@ -162,7 +170,7 @@ class JobRun:
         attempt.conclude(job, frames.state(job, engine.clock.now()))
         self._note(job, verdict)
         try:
-            if job.status is Status.RETRYING:
+            if job.status in (Status.RETRYING, Status.HELD):
                 await self._wake_later(job)
             await self.audience.refresh()
         except Unavailable as exc:  # the record says it: the sweep wakes the job, and the change stream tells the watchers
@@ -177,6 +185,9 @@ class JobRun:
     def _change(self, verdict: Verdict) -> Callable[[Job], Job | None]:
         """The change to the head: the end, or another attempt later."""
         engine, attempt, outcome = self._engine, self.attempt, verdict.outcome
+        if (until := attempt.held_until) is not None:
+            generation, owner, why = attempt.generation, attempt.owner, CIRCUIT_OPEN
+            return lambda job: transitions.hold_back(job, generation, owner, outcome, why, until, engine.clock.now())
         if verdict.failure is not None:
             policy = RetryPolicy(max_attempts=attempt.job.max_attempts, schedule=attempt.kind.retry_schedule)
             job, failure = attempt.job, verdict.failure

@@ -162,5 +162,6 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         max_cost=plan.estimate.max_cost,
         estimated_ms=plan.estimate.duration_ms - plan.estimate.wait_ms,
         tags=submission.tags,
+        fallback_models=tuple(config.fallback_models),
         dedupe_key=submission.dedupe_key,
     )

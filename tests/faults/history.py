@@ -12,9 +12,11 @@ LEGAL: frozenset[tuple[Status, Status]] = frozenset(
     {
         (Status(before), Status(after))
         for before, afters in {
-            "queued": ("processing", "cancelled", "expired", "queued"),
-            "processing": ("completed", "incomplete", "failed", "cancelled", "retrying", "queued", "processing"),
-            "retrying": ("processing", "cancelled", "failed", "queued", "retrying"),
+            "queued": ("processing", "cancelled", "expired", "queued", "held"),
+            "processing": ("completed", "incomplete", "failed", "cancelled", "retrying", "queued", "processing", "held"),
+            "retrying": ("processing", "cancelled", "failed", "queued", "retrying", "held"),
+            "waiting": ("processing", "cancelled", "expired", "queued", "waiting", "held"),
+            "held": ("processing", "cancelled", "failed", "expired", "queued", "held"),
             "incomplete": ("queued",),
             "failed": ("queued",),
             "cancelled": ("queued",),
@@ -62,7 +64,8 @@ class History:
         self._expect(after.attempt >= before.attempt, f"{name}: the attempt shrank")
         self._expect(after.attempt <= before.attempt + 1, f"{name}: an attempt number was left out")
         self._expect((after.due_at is None) == after.status.is_terminal, f"{name}: due_at is {after.due_at}")
-        if before.status.is_terminal or (after.status in (Status.RETRYING, Status.QUEUED) and before.status is Status.PROCESSING):
+        given_back = after.status in (Status.RETRYING, Status.QUEUED, Status.HELD) and before.status is Status.PROCESSING
+        if before.status.is_terminal or given_back:
             self._expect(after.generation > before.generation, f"{name}: queued anew under the same generation")
         if before.cancel_requested and before.run == after.run:
             self._expect(after.status is not Status.COMPLETED, f"{name}: completed over a cancel flag")
@@ -80,10 +83,11 @@ class History:
         """The attempts that the sweep took from a worker, dead or not."""
         heads = self.heads[job_id]
         swaps = [(before, after) for before, after in pairwise(heads) if before.status is Status.PROCESSING]
+        away = (Status.RETRYING, Status.HELD)
         return {
             before.attempt
             for before, after in swaps
-            if after.generation > before.generation and after.status is not Status.RETRYING and not after.goes_on
+            if after.generation > before.generation and after.status not in away and not after.goes_on
         }
 
     def kept(self, result: Result) -> None:

@@ -46,7 +46,7 @@ class World:
         memory = self.memory
         ports: dict[str, Any] = {
             name: getattr(memory, name)
-            for name in ("jobs", "bodies", "chunks", "results", "watchers", "leases", "queues", "sockets", "prices")
+            for name in ("jobs", "bodies", "chunks", "results", "watchers", "leases", "circuits", "queues", "sockets", "prices")
         }
         self.engine = Engine(
             **{

@@ -1,0 +1,28 @@
+"""What a job that has been woken is told at the gates, before it is claimed: run now, with this model, or wait, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chalicelib.domain.job import Ms
+
+CIRCUIT_OPEN = "circuit_open"  # why a job is held: the circuit of its model, and those of all that may stand in for it, are open
+
+
+@dataclass(frozen=True, slots=True)
+class RunNow:
+    """`model` makes the attempt. `probe` is the mark under which it tries an open circuit out, None for all others."""
+
+    model: str
+    probe: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Look again at `when`; `why` is the reason that the record shows."""
+
+    when: Ms
+    why: str
+
+
+Admission = RunNow | WaitUntil

@@ -1,0 +1,198 @@
+"""The circuit of a model: whether it is worth asking the provider for it, learnt from how attempts ended.
+
+Closed, jobs run. A run of failures, or at once an exhausted quota or a refused key, opens it: jobs wait. After its cool-down one attempt
+may probe; its first text closes the circuit, its failure opens it again for longer. All functions are pure: None of them decides by what
+another process may have seen, because each new circuit is swapped in for the very version that it was made from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from chalicelib.domain.job import Ms
+
+FAILURES_OPEN = 5  # in a row
+IN_A_ROW_MS = 60_000  # between two of them; after a longer pause counting begins anew
+COOL_DOWN_MS, LONGEST_COOL_DOWN_MS = 30_000, 300_000  # doubling with each trip
+QUIET_MS = 600_000  # closed for so long, its former trips count no more
+PROBE_MS = 60_000  # a probe of which nothing was heard is over then, and another attempt may be one
+LOOK_AGAIN_MS = 10_000  # how soon a job looks again while a probe is on: its first text may come any moment
+FORCED_LOOK_MS = 300_000  # how soon a job looks again at a circuit that only a person will close
+
+
+class State(StrEnum):
+    """What the circuit lets through."""
+
+    CLOSED = "closed"  # everything
+    OPEN = "open"  # nothing
+    HALF_OPEN = "half_open"  # one probe, which is on its way
+
+
+class Sign(StrEnum):
+    """What the end of an attempt says of the provider."""
+
+    ANSWERS = "answers"  # it answered in full, whatever the answer is worth
+    FAILS = "fails"  # several of these in a row open the circuit
+    REFUSES_ALL = "refuses_all"  # one of these is enough: every other request would meet it too
+    SILENT = "silent"  # nothing: our own doing, or this request's alone
+
+
+_SIGNS = {
+    "content_refused": Sign.ANSWERS,
+    "output_invalid": Sign.ANSWERS,
+    "provider_unavailable": Sign.FAILS,
+    "provider_timeout": Sign.FAILS,
+    "provider_connection_lost": Sign.FAILS,
+    "stream_cut": Sign.FAILS,
+    "stream_malformed": Sign.FAILS,
+    "provider_quota_exhausted": Sign.REFUSES_ALL,
+    "authentication_failed": Sign.REFUSES_ALL,
+}
+
+
+def sign_of(error_code: str | None) -> Sign:
+    """What an attempt's error says; None: it ended without one."""
+    return Sign.ANSWERS if error_code is None else _SIGNS.get(error_code, Sign.SILENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circuit:
+    """`until`: when an open one lets a probe through, or when a probe is over; None while a person keeps it open.
+
+    `mark` is the attempt that wrote it last, of a half-open one its probe: so that nobody takes another's write for their own.
+    `by` is the person who forced it, None for what came by itself. `version` 0 has never been written.
+    """
+
+    model: str
+    state: State = State.CLOSED
+    failures: int = 0
+    last_failure_at: Ms | None = None
+    opened_at: Ms | None = None
+    closed_at: Ms | None = None
+    until: Ms | None = None
+    reason: str | None = None
+    trips: int = 0
+    version: int = 0
+    mark: str = ""
+    by: str | None = None
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether it stays open until a person closes it."""
+        return self.state is State.OPEN and self.until is None
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether an answer has nothing to change here."""
+        return self.state is State.CLOSED and self.failures == 0
+
+
+class Entry(StrEnum):
+    """What an attempt that asks is told."""
+
+    FREE = "free"
+    PROBE = "probe"  # it may try to be the probe
+    SHUT = "shut"
+
+
+def admits(circuit: Circuit, now: Ms) -> Entry:
+    """Whether an attempt may begin."""
+    if circuit.state is State.CLOSED:
+        return Entry.FREE
+    return Entry.PROBE if circuit.until is not None and now >= circuit.until else Entry.SHUT
+
+
+def look_again_at(circuit: Circuit, now: Ms) -> Ms:
+    """When whoever found it shut should look again."""
+    if circuit.state is State.HALF_OPEN:
+        return min(circuit.until or now, now + LOOK_AGAIN_MS)
+    return now + FORCED_LOOK_MS if circuit.until is None else max(now, circuit.until)
+
+
+def probe(circuit: Circuit, mark: str, now: Ms) -> Circuit | None:
+    """Be the one probe. None: it is not time, or another one is it."""
+    if circuit.state is State.HALF_OPEN and circuit.mark == mark:
+        return circuit
+    if admits(circuit, now) is not Entry.PROBE:
+        return None
+    return _next(circuit, mark, state=State.HALF_OPEN, until=now + PROBE_MS)
+
+
+def failed(circuit: Circuit, error_code: str, began_at: Ms, mark: str, now: Ms) -> Circuit:
+    """An attempt that began at `began_at` ended with this error. The same circuit, if that says nothing new.
+
+    An open one learns nothing from attempts that were under way when it opened; a half-open one only from its probe; and one that was
+    closed meanwhile nothing from those that began before.
+    """
+    sign = sign_of(error_code)
+    if sign not in (Sign.FAILS, Sign.REFUSES_ALL) or circuit.state is State.OPEN:
+        return circuit
+    if circuit.state is State.HALF_OPEN:
+        return _open(circuit, error_code, mark, now, circuit.failures + 1) if circuit.mark == mark else circuit
+    if circuit.closed_at is not None and began_at < circuit.closed_at and circuit.mark != mark:
+        return circuit
+    recent = circuit.last_failure_at is not None and now - circuit.last_failure_at <= IN_A_ROW_MS
+    failures = circuit.failures + 1 if recent else 1
+    if sign is Sign.REFUSES_ALL or failures >= FAILURES_OPEN:
+        return _open(circuit, error_code, mark, now, failures)
+    return _next(circuit, mark, failures=failures, last_failure_at=now, reason=error_code)
+
+
+def answered(circuit: Circuit, began_at: Ms, mark: str, now: Ms) -> Circuit:
+    """An attempt has proved that the provider answers: whoever began after the circuit opened closes it; else a run of failures is over."""
+    if circuit.is_calm or circuit.is_forced:
+        return circuit
+    if circuit.state is State.CLOSED:
+        return _next(circuit, mark, failures=0, reason=None)
+    if circuit.mark != mark and began_at <= (circuit.opened_at or 0):
+        return circuit
+    return _close(circuit, mark, now)
+
+
+def unproved(circuit: Circuit, mark: str, now: Ms) -> Circuit:
+    """The probe ended without a word on the provider: another one may be it at once."""
+    if circuit.state is not State.HALF_OPEN or circuit.mark != mark:
+        return circuit
+    return _next(circuit, mark, state=State.OPEN, until=now)
+
+
+def force_open(circuit: Circuit, by: str, reason: str | None, mark: str, now: Ms) -> Circuit:
+    """A person opens it, and it stays open until a person closes it."""
+    return _next(circuit, mark, state=State.OPEN, opened_at=now, until=None, reason=reason or "forced", by=by)
+
+
+def force_close(circuit: Circuit, by: str, mark: str, now: Ms) -> Circuit:
+    """A person closes it; what happened before is forgotten."""
+    return replace(_close(circuit, mark, now), trips=0, by=by)
+
+
+def _open(circuit: Circuit, reason: str, mark: str, now: Ms, failures: int) -> Circuit:
+    quiet = circuit.state is State.CLOSED and (circuit.closed_at is None or now - circuit.closed_at >= QUIET_MS)
+    trips = 1 if quiet else circuit.trips + 1
+    return _next(
+        circuit,
+        mark,
+        state=State.OPEN,
+        failures=failures,
+        last_failure_at=now,
+        opened_at=now,
+        until=now + cool_down(trips),
+        reason=reason,
+        trips=trips,
+        by=None,
+    )
+
+
+def cool_down(trips: int) -> Ms:
+    """How long it stays open after so many trips."""
+    return int(min(LONGEST_COOL_DOWN_MS, COOL_DOWN_MS * 2 ** min(trips - 1, 10)))
+
+
+def _close(circuit: Circuit, mark: str, now: Ms) -> Circuit:
+    return _next(circuit, mark, state=State.CLOSED, failures=0, closed_at=now, opened_at=None, until=None, reason=None, by=None)
+
+
+def _next(circuit: Circuit, mark: str, **changes: Any) -> Circuit:
+    return replace(circuit, version=circuit.version + 1, mark=mark, **changes)
