@@ -36,6 +36,7 @@ from chalicelib.usecases.hold import Holding
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.submit_job import Intake
 from chalicelib.usecases.sweep import Broom
+from chalicelib.usecases.system_health import Stethoscope
 from chalicelib.usecases.watch_job import Gallery
 
 if TYPE_CHECKING:
@@ -236,6 +237,12 @@ def broom() -> Broom:
 def _abandon(response_id: str) -> None:
     """Stop a background response, from code that is not asynchronous."""
     worker_loop().run(stop_response(adapters().provider, record, response_id))
+
+
+def stethoscope() -> Stethoscope:
+    """What looking at the system needs."""
+    have = adapters()
+    return Stethoscope(clock=have.clock, log=record, circuits=have.circuits, queues=have.queues, leases=have.leases)
 
 
 def intake() -> Intake:

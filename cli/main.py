@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import about, jobs, show, submit
+from cli.commands import about, jobs, operations, show, submit
 from cli.ending import ending, forget_reader
 from cli.errors import Exit
 from cli.session import Session
@@ -55,7 +55,8 @@ app.command()(jobs.cancel)
 app.command()(jobs.retry)
 app.command()(submit.estimate)
 app.command()(about.types)
-app.command()(about.health)
+app.command()(operations.health)
+app.add_typer(operations.circuits, name="circuits")
 app.command()(about.whoami)
 app.command()(about.login)
 

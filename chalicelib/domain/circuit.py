@@ -88,6 +88,10 @@ class Circuit:
         """Whether an answer has nothing to change here."""
         return self.state is State.CLOSED and self.failures == 0
 
+    def is_probe(self, mark: str) -> bool:
+        """Whether the attempt of this mark is the probe."""
+        return self.state is State.HALF_OPEN and self.mark == mark
+
 
 class Entry(StrEnum):
     """What an attempt that asks is told."""
@@ -97,10 +101,12 @@ class Entry(StrEnum):
     SHUT = "shut"
 
 
-def admits(circuit: Circuit, now: Ms) -> Entry:
-    """Whether an attempt may begin."""
+def admits(circuit: Circuit, mark: str, now: Ms) -> Entry:
+    """Whether the attempt of this mark may begin."""
     if circuit.state is State.CLOSED:
         return Entry.FREE
+    if circuit.is_probe(mark):
+        return Entry.PROBE
     return Entry.PROBE if circuit.until is not None and now >= circuit.until else Entry.SHUT
 
 
@@ -113,9 +119,9 @@ def look_again_at(circuit: Circuit, now: Ms) -> Ms:
 
 def probe(circuit: Circuit, mark: str, now: Ms) -> Circuit | None:
     """Be the one probe. None: it is not time, or another one is it."""
-    if circuit.state is State.HALF_OPEN and circuit.mark == mark:
+    if circuit.is_probe(mark):
         return circuit
-    if admits(circuit, now) is not Entry.PROBE:
+    if admits(circuit, mark, now) is not Entry.PROBE:
         return None
     return _next(circuit, mark, state=State.HALF_OPEN, until=now + PROBE_MS)
 
@@ -130,7 +136,7 @@ def failed(circuit: Circuit, error_code: str, began_at: Ms, mark: str, now: Ms) 
     if sign not in (Sign.FAILS, Sign.REFUSES_ALL) or circuit.state is State.OPEN:
         return circuit
     if circuit.state is State.HALF_OPEN:
-        return _open(circuit, error_code, mark, now, circuit.failures + 1) if circuit.mark == mark else circuit
+        return _open(circuit, error_code, mark, now, circuit.failures + 1) if circuit.is_probe(mark) else circuit
     if circuit.closed_at is not None and began_at < circuit.closed_at and circuit.mark != mark:
         return circuit
     recent = circuit.last_failure_at is not None and now - circuit.last_failure_at <= IN_A_ROW_MS
@@ -153,9 +159,7 @@ def answered(circuit: Circuit, began_at: Ms, mark: str, now: Ms) -> Circuit:
 
 def unproved(circuit: Circuit, mark: str, now: Ms) -> Circuit:
     """The probe ended without a word on the provider: another one may be it at once."""
-    if circuit.state is not State.HALF_OPEN or circuit.mark != mark:
-        return circuit
-    return _next(circuit, mark, state=State.OPEN, until=now)
+    return _next(circuit, mark, state=State.OPEN, until=now) if circuit.is_probe(mark) else circuit
 
 
 def force_open(circuit: Circuit, by: str, reason: str | None, mark: str, now: Ms) -> Circuit:

@@ -87,9 +87,7 @@ def hold(job: Job, generation: int, reason: str, until: Ms, now: Ms) -> Job | No
         return end
     last = job.expires_at if job.started_at is None else job.retry_until or until
     until = min(until, last)
-    return _next(
-        job, now, status=Status.HELD, generation=job.generation + 1, reason=reason, until=until, due_at=first_look(until, now)
-    )
+    return _next(job, now, status=Status.HELD, generation=job.generation + 1, reason=reason, until=until, due_at=first_look(until, now))
 
 
 def wake_delay(job: Job, now: Ms) -> int | None:

@@ -117,4 +117,6 @@ TICKET: Schema = _object(
     }
 )
 
+CIRCUIT: Schema = _object({"reason": _optional({"type": "string", "minLength": 1, "maxLength": 200})})
+
 RETRY: Schema = _object({"run": _optional({"type": "integer", "minimum": 1})})

@@ -25,7 +25,7 @@ async def admit(engine: Engine, job: Job) -> Admission:
     return await _circuit_gate(engine, job)
 
 
-async def hold(engine: Engine, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
+async def give_back(engine: Engine, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
     """Write that it waits, then send the wake-up for its time [9]. The head as it is now, None if it is somebody else's by now.
 
     Raises:
@@ -56,7 +56,7 @@ async def _circuit_gate(engine: Engine, job: Job) -> Admission:
     shut = []
     for model in (job.model, *job.fallback_models):
         circuit = circuits.get(model) or Circuit(model=model)
-        entry = admits(circuit, now)
+        entry = admits(circuit, mark, now)
         if entry is Entry.PROBE:
             entry = await take_probe(engine, circuit, mark)
         if entry is not Entry.SHUT:

@@ -29,14 +29,14 @@ async def look(engine: Engine) -> dict[str, Circuit]:
     """The circuits by model, at most two seconds old; none, if they cannot be read."""
     board, now = engine.board, engine.clock.now()
     if board.read_at is None or not 0 <= now - board.read_at < KEPT_MS:
+        board.read_at = now  # whoever asks meanwhile makes do with what there is
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 circuits = await engine.offload(engine.circuits.all)
             board.circuits = {circuit.model: circuit for circuit in circuits}
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with the board, jobs run
             engine.log("the circuits could not be read", error=exc)
-            board.circuits = {}
-        board.read_at = engine.clock.now()
+            board.circuits, board.read_at = {}, engine.clock.now()
     return board.circuits
 
 
@@ -46,9 +46,9 @@ async def take_probe(engine: Engine, seen: Circuit, mark: str) -> Entry:
     there = await _change(engine, seen, lambda circuit: rules.probe(circuit, mark, now))
     if there is None:
         return Entry.FREE
-    if there.state is State.HALF_OPEN and there.mark == mark:
+    if there.is_probe(mark):
         return Entry.PROBE
-    return Entry.FREE if rules.admits(there, now) is Entry.FREE else Entry.SHUT
+    return Entry.FREE if rules.admits(there, mark, now) is Entry.FREE else Entry.SHUT
 
 
 async def prove(engine: Engine, attempt: Attempt) -> None:
@@ -63,7 +63,8 @@ async def prove(engine: Engine, attempt: Attempt) -> None:
 async def note_end(engine: Engine, attempt: Attempt, failure: AttemptFailed | None, *, answered: bool) -> None:
     """What the end of an attempt says of its model. `answered`: the provider's final event was read.
 
-    A probe that failed before a response was begun has cost nothing, so that its job is to be held back: `attempt.held_until`.
+    A probe that failed before a response was begun has cost nothing, so that its job is to be held back: `attempt.held_until`. If other
+    models may stand in, it asks for them at once.
     """
     code = failure.code if failure else None
     sign = sign_of(code) if code or answered else Sign.SILENT
@@ -71,7 +72,9 @@ async def note_end(engine: Engine, attempt: Attempt, failure: AttemptFailed | No
     if attempt.probe is None or attempt.begun or sign not in (Sign.FAILS, Sign.REFUSES_ALL):
         return
     now = engine.clock.now()
-    if circuit is None or circuit.state is not State.CLOSED:
+    if attempt.job.fallback_models:
+        attempt.held_until = now
+    elif circuit is None or circuit.state is not State.CLOSED:
         attempt.held_until = spread(engine, rules.look_again_at(circuit, now) if circuit else now + COOL_DOWN_MS)
 
 

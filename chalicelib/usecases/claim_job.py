@@ -18,7 +18,8 @@ from chalicelib.usecases.patience import patiently
 
 
 async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: RunNow, *, alone: bool = False) -> Attempt | None:
-    """The attempt that this worker may now make, as the gates let it through. None: somebody else has the job, or it has ended; the wake-up is dropped without harm.
+    """The attempt that this worker may now make, as the gates let it through. None: somebody else has the job, or it has ended; the
+    wake-up is dropped without harm.
 
     Raises:
         Unavailable: whether the claim was made is unknown; the message has to come again, or the sweep finds the job.

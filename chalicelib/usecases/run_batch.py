@@ -14,7 +14,7 @@ from chalicelib.domain.job import Job
 from chalicelib.domain.transitions import is_claimable
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Lease, Received
-from chalicelib.usecases.admit import admit, hold
+from chalicelib.usecases.admit import admit, give_back
 from chalicelib.usecases.circuits import look
 from chalicelib.usecases.claim_job import claim_job
 from chalicelib.usecases.engine import Engine
@@ -137,7 +137,7 @@ class _Batch:
             admission = await admit(engine, woken.job)
             if isinstance(admission, RunNow):
                 return Admitted(woken, admission)
-            await hold(engine, woken.wake_up, woken.job, admission)
+            await give_back(engine, woken.wake_up, woken.job, admission)
             self._done.append(woken.message.receipt)
         except Exception as exc:  # noqa: BLE001 - as in `_one`
             self.unfinished += 1

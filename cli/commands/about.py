@@ -10,7 +10,6 @@ import typer
 
 from cli import output
 from cli.api import Api
-from cli.errors import Exit
 from cli.session import Json, session
 from cli.target import Target, write_login
 
@@ -29,17 +28,6 @@ def types(ctx: typer.Context, as_json: Json = False) -> None:
             str(name), str(kind.get("default_model") or ""), output.clean(str(kind.get("description") or kind.get("title") or ""))
         )
     output.stdout().print(table)
-
-
-def health(ctx: typer.Context, as_json: Json = False) -> None:
-    """Whether the API answers and is well. Exits with 1 if it is not."""
-    answer = session(ctx).api.get("/health")
-    if as_json:
-        output.print_json(answer)
-    else:
-        output.print_fields([("api", session(ctx).target.api_url), *_plain(answer)])
-    if answer.get("status") not in ("ok", "healthy"):
-        raise typer.Exit(Exit.FAILED)
 
 
 def whoami(ctx: typer.Context, as_json: Json = False) -> None:

@@ -17,6 +17,10 @@ File = Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt
 Type = Annotated[str | None, typer.Option("--type", "-t", help="The job type; see `headrace types`.", show_default=False)]
 Priority = Annotated[str | None, typer.Option("--priority", "-p", help="urgent, high, normal or low.", show_default=False)]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="The OpenAI model.", show_default=False)]
+Fallback = Annotated[
+    list[str] | None,
+    typer.Option(help="A model that may stand in while the circuit of the first is open; may be repeated.", show_default=False),
+]
 MaxTokens = Annotated[int | None, typer.Option(help="The longest answer.", show_default=False)]
 Temperature = Annotated[float | None, typer.Option(help="0 to 2.", show_default=False)]
 SystemPrompt = Annotated[str | None, typer.Option(help="Instructions before the prompt.", show_default=False)]
@@ -38,6 +42,7 @@ def submit(
     job_type: Type = None,
     priority: Priority = None,
     model: Model = None,
+    fallback: Fallback = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     system_prompt: SystemPrompt = None,
@@ -62,6 +67,7 @@ def submit(
         raise Misused("--wait prints the result at its end, --watch while it is written: choose one.")
     config = {
         "model": model,
+        "fallback_models": fallback or None,
         "priority": priority,
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -96,6 +102,7 @@ def estimate(
     job_type: Type = None,
     priority: Priority = None,
     model: Model = None,
+    fallback: Fallback = None,
     max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +111,7 @@ def estimate(
     \b
     headrace estimate --type security_analysis --file Vault.sol
     """
-    config = {"model": model, "priority": priority, "max_tokens": max_tokens}
+    config = {"model": model, "fallback_models": fallback or None, "priority": priority, "max_tokens": max_tokens}
     answer = session(ctx).api.post("/jobs/estimate", request.body(request.read_prompt(prompt, file), config, job_type=job_type))
     if as_json:
         output.print_json(answer)

@@ -66,6 +66,21 @@ def test_a_closed_lease_is_gone(stores: Any) -> None:
     assert refused.value.current is None
 
 
+def test_open_leases_are_listed(stores: Any) -> None:
+    """Fenced ones too, until they are buried."""
+    one, fenced, closed = opened(stores), opened(stores), opened(stores)
+    stores.leases.fence(fenced)
+    stores.leases.close(closed)
+
+    there = {lease.id: lease for lease in stores.leases.open_ones()}
+
+    assert there[one.id] == one
+    assert fenced.id in there
+    assert closed.id not in there
+    stores.leases.bury(fenced)
+    assert fenced.id not in {lease.id for lease in stores.leases.open_ones()}
+
+
 def test_slots_are_bounded(stores: Any) -> None:
     """No more than there are at a time, each another."""
     name = new_id()

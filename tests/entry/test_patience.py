@@ -7,14 +7,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from chalicelib.domain.errors import ProviderQuotaExhausted
+from chalicelib.domain.errors import RequestRefused
 from chalicelib.domain.job import Status
 from tests.kit.events import Events
 from tests.kit.http import Api, Reply, unreachable
 from tests.kit.provider import Script
 from tests.kit.work import work
 
-HALF = Script(deltas=["abc"], error=ProviderQuotaExhausted())
+HALF = Script(deltas=["abc"], error=RequestRefused())
 
 
 def slice_of(api: Api, job_id: str, last: str | None = None) -> Reply:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
+from chalicelib.domain.errors import RequestRefused, StreamCut
 from chalicelib.domain.identity import Role
 from chalicelib.domain.job import Status
 from chalicelib.domain.units import rfc3339
@@ -15,7 +15,7 @@ from tests.kit.http import Api, Reply, unreachable
 from tests.kit.provider import Script
 from tests.kit.work import work
 
-FAILS = Script(error=ProviderQuotaExhausted())
+FAILS = Script(error=RequestRefused())
 
 
 def wake_ups(api: Api, lane: str = "normal") -> list[dict[str, Any]]:

@@ -57,7 +57,9 @@ class Processes:
         """Put the steps between the engine and its twins."""
         self.world.loop.set_task_factory(_task)
         world, real, steps = self.world, self.real, self.steps
-        ports: dict[str, Any] = {name: Port(name, getattr(real, name), steps) for name in ("bodies", "chunks", "watchers", "leases", "circuits")}
+        ports: dict[str, Any] = {
+            name: Port(name, getattr(real, name), steps) for name in ("bodies", "chunks", "watchers", "leases", "circuits")
+        }
         ports["jobs"] = JobsPort(real.jobs, steps, self.history, lambda before, new: self._changes.put_nowait((new.id, before, new)))
         ports["results"] = ResultsPort(real.results, steps, self.history)
         ports["queues"] = QueuesPort(real.queues, steps, self._sent)

@@ -43,6 +43,8 @@ class FakeServer:
         self.socket_refuses_header = False
         self.drop_socket_after: int | None = None
         self.lose_frames: set[int] = set()
+        self.system: Json = {"success": True, "status": "healthy", "parts": {"queues": {"status": "healthy"}}, "issues": []}
+        self.circuits: list[Json] = []
         self.started = time.monotonic()
         self._http: ThreadingHTTPServer | None = None
         self._sockets: SocketServer | None = None
@@ -122,6 +124,10 @@ class FakeServer:
                 return Answer(201, {"queued": 2, "pending": 2})
             case "GET /health":
                 return Answer(body={"success": True, "status": "ok"})
+            case "GET /health/system":
+                return Answer(body=self.system)
+            case "GET /circuits":
+                return Answer(body={"data": self.circuits, "next_cursor": None})
             case "GET /me":
                 return Answer(body={"success": True, "tenant": "acme", "user": "ann", "role": "user", "limits": {"queued": 100}})
             case "GET /job-types":

@@ -1,0 +1,121 @@
+"""How the system is, and the circuits of its models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from cli import output
+from cli.errors import Exit
+from cli.session import Json, session
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The OpenAI model.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(help="Why, for whoever looks.", show_default=False)]
+COLOURS = {
+    "healthy": "green",
+    "ok": "green",
+    "degraded": "yellow",
+    "unhealthy": "red",
+    "closed": "green",
+    "half_open": "yellow",
+    "open": "red",
+}
+
+circuits = typer.Typer(invoke_without_command=True, rich_markup_mode=None, no_args_is_help=False)
+
+
+def health(ctx: typer.Context, as_json: Json = False) -> None:
+    """Whether the API answers, and with a key how each part of the system is. Exits with 1 if somebody has to do something."""
+    api, target = session(ctx).api, session(ctx).target
+    answer = api.get("/health")
+    system = api.get("/health/system") if target.key else None
+    if as_json:
+        output.print_json(answer | ({"system": system} if system else {}))
+    else:
+        rows = [
+            ("api", target.api_url),
+            *((name, answer.get(name)) for name in ("stage", "time")),
+            ("answers", _coloured(answer.get("status"))),
+        ]
+        output.print_fields([*rows, *_parts(system)])
+        _print_findings(system or {})
+    if answer.get("status") != "ok" or (system or {}).get("status") == "unhealthy":
+        raise typer.Exit(Exit.FAILED)
+
+
+@circuits.callback()
+def listing(ctx: typer.Context, as_json: Json = False) -> None:
+    """The circuits of the models: an open one lets its jobs wait until OpenAI answers again.
+
+    \b
+    headrace circuits
+    headrace circuits open gpt-4o-mini --reason "moving to another account"
+    headrace circuits close gpt-4o-mini
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    page = session(ctx).api.get("/circuits")
+    if as_json:
+        output.print_json(page)
+    elif not page["data"]:
+        output.note("All circuits are closed, and nothing has failed lately.")
+    else:
+        _print_circuits(page["data"])
+
+
+@circuits.command("open")
+def open_circuit(ctx: typer.Context, model: Model, reason: Reason = None, as_json: Json = False) -> None:
+    """Let a model's jobs wait until its circuit is closed again. For administrators."""
+    _say(session(ctx).api.post(f"/circuits/{quote(model, safe='')}/open", {"reason": reason} if reason else {}), as_json)
+
+
+@circuits.command("close")
+def close_circuit(ctx: typer.Context, model: Model, as_json: Json = False) -> None:
+    """Let a model's jobs run again. For administrators."""
+    _say(session(ctx).api.post(f"/circuits/{quote(model, safe='')}/close", {}), as_json)
+
+
+def _say(circuit: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.print_json(circuit)
+    else:
+        _print_circuits([circuit])
+
+
+def _print_circuits(found: list[dict[str, Any]]) -> None:
+    table = output.table_of(["model", "circuit", "why", "failures", "trips", "until"])
+    for circuit in found:
+        until = "closed by hand" if circuit.get("forced") else circuit.get("until") or ""
+        table.add_row(
+            output.clean(str(circuit["model"])),
+            _coloured(circuit["state"]),
+            output.clean(str(circuit.get("reason") or "")),
+            str(circuit.get("failures") or ""),
+            str(circuit.get("trips") or ""),
+            until,
+        )
+    output.stdout().print(table)
+
+
+def _parts(system: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    if system is None:
+        return []
+    parts = [(name.replace("_", " "), _coloured(part.get("status"))) for name, part in (system.get("parts") or {}).items()]
+    return [("system", _coloured(system.get("status"))), *parts]
+
+
+def _print_findings(system: dict[str, Any]) -> None:
+    console = output.stdout()
+    for title in ("issues", "recommendations"):
+        if system.get(title):
+            console.print(f"\n{title}", style="dim")
+            for line in system[title]:
+                console.print(f"  {output.clean(str(line))}", markup=False, soft_wrap=True)
+
+
+def _coloured(word: Any) -> Any:
+    from rich.text import Text
+
+    return Text(str(word), style=COLOURS.get(str(word), ""))
