@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from chalicelib.domain.circuit import FAILURES_OPEN, Circuit, failed
 from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.job import Status
 from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.steps import end
 
+MODEL = "gpt-4o-mini"
 Story = Callable[[Cloud], Coroutine[Any, Any, None]]
 
 
@@ -102,6 +104,18 @@ async def durable_cancelled(cloud: Cloud) -> None:
     await cloud.cancel(job)
 
 
+async def circuit(cloud: Cloud) -> None:
+    """OpenAI has failed a few times already: the next failure opens the circuit, two jobs wait, one tries it out, both complete."""
+    failing, now = Circuit(model=MODEL), cloud.world.clock.now()
+    for number in range(FAILURES_OPEN - 1):
+        failing = failed(failing, "provider_unavailable", now, f"before {number}", now)
+    cloud.real.circuits.replace(Circuit(model=MODEL), replace(failing, version=1))
+    first = await cloud.submit("opening", Says(pieces=1, error=StreamCut()), Says(pieces=3))
+    await cloud.watch(first)
+    await cloud.until(lambda: cloud.head(first).attempt > 0 and cloud.head(first).status is not Status.PROCESSING, 300)
+    await cloud.watch(await cloud.submit("waiting", Says(pieces=2)))
+
+
 @dataclass(frozen=True)
 class Scenario:
     """`ends` are the statuses that may come of it, whatever one thing goes wrong."""
@@ -128,5 +142,6 @@ SCENARIOS = {
         Scenario(handed_over),
         Scenario(not_resumed),
         Scenario(durable_cancelled, (Status.CANCELLED, Status.COMPLETED)),
+        Scenario(circuit),
     )
 }

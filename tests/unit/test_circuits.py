@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -441,7 +442,7 @@ def test_watchers_are_told_when_it_looks_again() -> None:
     later(world, 36)
     heads.append(world.job(job))
 
-    changes = [(job.id, before, after) for before, after in zip(heads, heads[1:], strict=False)]
+    changes = [(job.id, before, after) for before, after in pairwise(heads)]
     announce_ends(world.gallery, world.memory.queues, world.engine.log, changes)
 
     first, second = world.frames("c1", "held")
