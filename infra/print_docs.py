@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from chalicelib.domain import errors
 from chalicelib.domain.errors import AttemptFailed, HeadraceError
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.retry import RetryPolicy
-from chalicelib.domain.transitions import CRASHES_ALONE, take_back
+from chalicelib.domain.transitions import CRASHES_ALONE, give_up, take_back
 from chalicelib.routes import about, jobs, jobs_read, operations, streams
 from chalicelib.routes.errors import STATUS, status_of
 from chalicelib.routes.http import ROUTES
@@ -30,6 +30,14 @@ from infra.gateway_responses import ANSWERS
 DOCS = ROOT / "docs"
 NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
 BLUEPRINTS = (about, jobs, jobs_read, operations, streams)  # importing them registers their routes
+_BLANK = Job(
+    **dict.fromkeys(("id", "tenant", "user", "key_id", "type", "lane", "model"), ""),
+    status=Status.QUEUED,
+    created_at=0,
+    queued_at=0,
+    expires_at=1,
+    due_at=1,
+)
 METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 
 # What `Settings` does not explain in its own docstring.
@@ -72,7 +80,7 @@ Chalice and API Gateway answer some requests before a handler sees them. They us
 The `error` of a job, in its record, its result and the last frame of its streams:
 `{{"code", "class", "retryable", "message", "suggestion", "attempt", "provider_status", "provider_request_id"}}`.
 
-{_table(("code", "class", "retried", "message", "what to do"), [*(_attempt_row(kind) for kind in _family(AttemptFailed)), _lost_row()])}
+{_table(("code", "class", "retried", "message", "what to do"), _reasons())}
 
 "Retried" means: as a new attempt, while attempts are left (`config.max_attempts`, the first included; default 3) and the next would begin
 before `config.retry_for` is over (default 24 h). The pause before it is random between 0 and {policy.base:g} s x 2^n, at most
@@ -154,15 +162,26 @@ def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
     return f"`{kind.code}`", kind.error_class, "yes" if kind.retryable else "no", _says(kind), kind.suggestion
 
 
+def _reasons() -> list[tuple[str, ...]]:
+    """What an attempt may raise, and what no attempt raises."""
+    return [*(_attempt_row(kind) for kind in _family(AttemptFailed)), _lost_row(), _held_row()]
+
+
 def _lost_row() -> tuple[str, ...]:
-    """The one error that no attempt raises: the sweep gives it to a job that goes on killing its workers."""
-    blank: dict[str, Any] = dict.fromkeys(("id", "tenant", "user", "key_id", "type", "lane", "model"), "")
-    blank |= {"created_at": 0, "queued_at": 0, "expires_at": 1, "due_at": 1}
-    dying = Job(**blank, status=Status.PROCESSING, owner="lease#1", alone=True, alone_crashes=CRASHES_ALONE)
-    lost = take_back(dying, "lease", 0, None, 1)
-    if lost is None or lost.error is None:
-        raise TypeError("a job that dies alone again and again must fail")
-    error = lost.error
+    """An error that no attempt raises: the sweep gives it to a job that goes on killing its workers."""
+    dying = replace(_BLANK, status=Status.PROCESSING, owner="lease#1", alone=True, alone_crashes=CRASHES_ALONE)
+    return _job_row(take_back(dying, "lease", 0, None, 1))
+
+
+def _held_row() -> tuple[str, ...]:
+    """The other one: of a job that was held until its time was over."""
+    return _job_row(give_up(replace(_BLANK, status=Status.HELD, started_at=1, retry_until=1), 1))
+
+
+def _job_row(failed: Job | None) -> tuple[str, ...]:
+    if failed is None or failed.error is None:
+        raise TypeError("such a job must fail")
+    error = failed.error
     return f"`{error.code}`", error.error_class, "yes" if error.retryable else "no", error.message, error.suggestion
 
 

@@ -105,7 +105,7 @@ class IdempotencyConflict(HeadraceError):
 
 
 class JobNotRetryable(HeadraceError):
-    """Only a failed, cancelled, expired, incomplete or retrying job can be retried."""
+    """Only a failed, cancelled, expired, incomplete, retrying or held job can be retried."""
 
     code = "job_not_retryable"
 

@@ -78,13 +78,13 @@ def queues_part(lanes: Mapping[str, LaneLoad]) -> Part:
     issues = [
         Issue(
             Level.DEGRADED,
-            f"{load.waiting} jobs wait in the {lane} lane.",
+            f"{_count(load.waiting, 'job')} waiting in the {lane} lane.",
             "Wait, or use another lane. If it does not shrink, look at the errors and throttles of the lane's worker function.",
         )
         for lane, load in lanes.items()
         if load.waiting > CROWDED
     ]
-    issues += [_dead_letters(f"the {lane} lane", load.dead) for lane, load in lanes.items() if load.dead]
+    issues += [_dead_letters(f"The {lane} lane", load.dead) for lane, load in lanes.items() if load.dead]
     return Part(facts={lane: {"waiting": load.waiting, "dead_letters": load.dead} for lane, load in lanes.items()}, issues=issues)
 
 
@@ -95,7 +95,7 @@ def workers_part(leases: Sequence[Alive], now: Ms) -> Part:
     facts = {"active": len(alive), "stale": len(stale), "jobs": sum(lease.jobs for lease in alive)}
     issue = Issue(
         Level.UNHEALTHY,
-        f"{len(stale)} workers died, and nobody has taken their jobs back.",
+        f"{_count(len(stale), 'worker')} died, and nobody has taken its jobs back.",
         "The sweep should have, within a minute: look whether its schedule is on, and at the errors of the function `sweep`.",
     )
     return Part(facts=facts, issues=[issue] if stale else [])
@@ -103,7 +103,7 @@ def workers_part(leases: Sequence[Alive], now: Ms) -> Part:
 
 def changes_part(dead: int) -> Part:
     """The change stream, by the records that could not be dealt with."""
-    return Part(facts={"dead_letters": dead}, issues=[_dead_letters("the change stream", dead)] if dead else [])
+    return Part(facts={"dead_letters": dead}, issues=[_dead_letters("The change stream", dead)] if dead else [])
 
 
 def unknown_part() -> Part:
@@ -133,6 +133,10 @@ _HELPS = {
 def _dead_letters(where: str, count: int) -> Issue:
     return Issue(
         Level.DEGRADED,
-        f"{count} messages were set aside by {where}.",
+        f"{where} has set {_count(count, 'message')} aside.",
         "Read them in its dead-letter queue: docs/operations.md says what they mean. No job fails by them.",
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

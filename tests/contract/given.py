@@ -66,6 +66,8 @@ def full_job(**changes: Any) -> Job:
         "estimated_cost": 1_000_000,
         "max_cost": 3_000_000,
         "estimated_ms": 20_000,
+        "fallback_models": ("gpt-4o", "gpt-4.1-mini"),
+        "attempt_model": "gpt-4o",
         "tags": ("nightly", "reports"),
         "ttl": NOW // 1000 + 7 * 86_400,
     }

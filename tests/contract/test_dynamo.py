@@ -14,10 +14,11 @@ from chalicelib.adapters import aws, dynamo
 from chalicelib.adapters.blobs import Blobs
 from chalicelib.adapters.dynamo_job_item import item_of, job_of_raw
 from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.errors import Throttled, Unavailable
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.result import Result
-from chalicelib.domain.transitions import Outcome, claim, finish, retry_later
+from chalicelib.domain.transitions import Outcome, claim, finish, hold, retry_later
 from chalicelib.ports import Idempotency
 from infra.naming import table_name
 from infra.tables import TABLES
@@ -131,12 +132,17 @@ def test_what_a_jobs_life_costs(dynamo_stores: DynamoStores) -> None:
     completed = finish(running, 1, "me#1", Outcome(status=Status.COMPLETED, length=5), NOW + 2) or queued
     waiting = retry_later(running, 1, "me#1", Outcome(status=Status.FAILED, length=0), NOW + 9_000, NOW + 2) or queued
     again = claim(waiting, 2, "me#2", NOW + 9_000) or queued
+    held = hold(queued, 1, "circuit_open", NOW + 9_000, NOW + 1) or queued
+    longer = hold(held, 2, "circuit_open", NOW + 19_000, NOW + 9_000) or queued
 
     assert units(None, queued, dynamo_stores) == 5
     assert units(queued, running, dynamo_stores) == 1
     assert units(running, completed, dynamo_stores) == 3
     assert units(running, waiting, dynamo_stores) == 5
     assert units(waiting, again, dynamo_stores) == 5
+    assert units(queued, held, dynamo_stores) == 5
+    assert units(held, longer, dynamo_stores) == 3
+    assert units(longer, claim(longer, 3, "me#2", NOW + 19_000) or queued, dynamo_stores) == 5
 
 
 def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
@@ -151,8 +157,11 @@ def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
         stores.chunks.read(given.id, 1)
         stores.chunks.last(given.id, 1)
         stores.watchers.controls([given.id, new_id()])
+        stores.circuits.all()
+        stores.circuits.get(given.id)
+        stores.circuits.replace(Circuit(model=given.id), Circuit(model=given.id, version=1))
 
-    assert calls == {"PutItem": 1, "UpdateItem": 1, "TransactWriteItems": 1, "BatchGetItem": 2, "Query": 2}
+    assert calls == {"PutItem": 2, "GetItem": 1, "UpdateItem": 1, "TransactWriteItems": 1, "BatchGetItem": 2, "Query": 3}
 
 
 def test_late_updates_leave_no_ghost(dynamo_stores: DynamoStores) -> None:

@@ -16,7 +16,7 @@ from chalicelib.adapters.memory_time import ManualClock
 from chalicelib.adapters.memory_wires import MemoryQueues
 from chalicelib.adapters.queues import SqsQueues, clean, group
 from chalicelib.domain.errors import Throttled, Unavailable
-from chalicelib.domain.lanes import LANES, dead_letter_queue_name, queue_name
+from chalicelib.domain.lanes import LANES, STREAM, dead_letter_queue_name, queue_name
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Queues, Received
 
@@ -54,7 +54,7 @@ class OnSqs:
     urls: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for lane in LANES:
+        for lane in (*LANES, STREAM):
             for name in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
                 self.urls[name] = aws.client("sqs").create_queue(QueueName=name)["QueueUrl"]
         self.queues = SqsQueues(STAGE, self.clock)
@@ -92,6 +92,15 @@ def side(request: pytest.FixtureRequest, clock: ManualClock) -> Side:
 
 
 # ---- on both
+
+
+def test_dead_letters_are_counted_by_lane(side: Side) -> None:
+    """What was set aside, and in the queue of the change stream what could not be read."""
+    side.queues.set_aside("urgent", "x", "not JSON")
+    side.queues.set_aside(STREAM, "job_1", "not read")
+
+    assert [side.queues.dead(lane) for lane in ("urgent", "low", STREAM)] == [1, 0, 1]
+    assert side.queues.depth("urgent") == 0
 
 
 def test_a_wake_up_arrives_as_it_was_sent_in_its_lane_only(side: Side) -> None:
