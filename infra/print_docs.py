@@ -31,7 +31,13 @@ DOCS = ROOT / "docs"
 NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
 BLUEPRINTS = (about, jobs, jobs_read, operations, streams)  # importing them registers their routes
 _BLANK = Job(
-    **dict.fromkeys(("id", "tenant", "user", "key_id", "type", "lane", "model"), ""),
+    id="",
+    tenant="",
+    user="",
+    key_id="",
+    type="",
+    lane="",
+    model="",
     status=Status.QUEUED,
     created_at=0,
     queued_at=0,
