@@ -20,7 +20,7 @@ async def admit(engine: Engine, job: Job) -> Admission:
     An attempt that goes on with a response that OpenAI has begun is not asked, because nothing new is requested; nor is a job whose time
     is over, because its claim ends it.
     """
-    if job.response_id is not None or transitions.over(job, engine.clock.now()) is not None:
+    if job.goes_on or transitions.over(job, engine.clock.now()) is not None:
         return RunNow(job.asked_model)
     return await _circuit_gate(engine, job)
 

@@ -79,8 +79,11 @@ def test_every_error_of_an_attempt_was_thought_of() -> None:
         "content_gone",
         "openai_not_configured",
         "provider_rate_limited",
+        "reattach_refused",
         "request_invalid",
+        "response_lost",
         "timeout",
+        "worker_ending",
     }
 
 
