@@ -58,8 +58,9 @@ class MemoryQueues:
             self.aside[lane].append((body, reason))
 
     def depth(self, lane: str) -> int:
+        now = self._clock.now()
         with self._lock:
-            return len(self.messages[lane])
+            return sum(message.visible_at <= now for message in self.messages[lane])
 
     def put_raw(self, lane: str, body: str) -> None:
         """Put any text in the queue, as somebody at a console would."""
@@ -106,6 +107,13 @@ class MemorySockets:
         with self._lock:
             self.closed.append(connection_id)
             self.gone.add(connection_id)
+
+    def is_open(self, endpoint: str, connection_id: str) -> bool:
+        with self._lock:
+            if self.busy[connection_id] > 0:
+                self.busy[connection_id] -= 1
+                raise ConnectionBusy
+            return connection_id not in self.gone
 
     def events(self, connection_id: str, names: Iterable[str] = ()) -> list[dict[str, Any]]:
         """The frames of one connection, of the events named, or all."""

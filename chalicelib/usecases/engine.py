@@ -12,6 +12,7 @@ from chalicelib.ports import (
     Bodies,
     Chunks,
     Clock,
+    Connections,
     Jobs,
     Leases,
     Offload,
@@ -45,6 +46,7 @@ class Engine:
     chunks: Chunks
     results: Results
     watchers: Watchers
+    connections: Connections
     leases: Leases
     queues: Queues
     sockets: Sockets

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from chalicelib.domain.backlog import watermark
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.errors import BadMessage, HeadraceError, StaleVersion
 from chalicelib.domain.job import Job
@@ -120,6 +121,7 @@ class _Batch:
             expires_at=now + LEASE_MS,
             jobs=tuple(one.job.id for one in woken),
             environment=environment,
+            watermark=watermark(one.job for one in woken),
         )
         await engine.offload(engine.leases.open, lease)
         jobs = [asyncio.create_task(self._one(one, lease, alone=len(woken) == 1)) for one in woken]
