@@ -135,8 +135,8 @@ def _look_at_due(broom: Broom, leases: Sequence[Lease], deadline: Ms) -> Counter
 
 def _due(broom: Broom, leases: Sequence[Lease], deadline: Ms) -> list[str]:
     """Ids of what is due: one of each lane and one of what waits for a time in turn, so that none has to wait for all of another."""
-    groups = [
-        _guarded(broom, partial(_due_of, broom, lane, leases), [], what=lane or "times")
+    groups: list[list[str]] = [
+        _guarded(broom, partial[list[str]](_due_of, broom, lane, leases), [], what=lane or "times")
         for lane in (None, *LANES)
         if broom.clock.now() < deadline
     ]
