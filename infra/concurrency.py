@@ -18,7 +18,7 @@ def too_narrow(stage: str, account: int) -> str | None:
         return None
     return (
         f"{stage} reserves {needed - LEFT_TO_OTHERS} concurrent executions of Lambda for the API, the change stream and the sweep, and AWS "
-        f"wants {LEFT_TO_OTHERS} left for the rest. This account has {account}. Ask for more (Service Quotas, Lambda, Concurrent executions)."
+        f"wants {LEFT_TO_OTHERS} left for the rest. This account has {account}. Ask for more in Service Quotas."
     )
 
 
