@@ -1,5 +1,5 @@
-"""Open WebSockets, `C#<0-7>` / `<connection>`, so that whoever looks for closed ones queries eight partitions; and the tickets with which
-browsers open them.
+"""Open WebSockets, `C#<0-7>` / `<hash>#<connection>`, so that whoever looks for closed ones queries eight partitions, from any place on; and
+the tickets with which browsers open them. The ids themselves begin alike when they are made at the same time, hence the hash.
 """
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import asdict, fields
-from string import ascii_letters, digits
 from typing import Any
+from zlib import crc32
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.expressions.condition import size
@@ -56,7 +56,7 @@ class DynamoConnections:
         dynamo.put(item)
 
     def get(self, connection_id: str) -> Connection | None:
-        item = dynamo.find(self._items, _partition(connection_part(connection_id)), connection_id)
+        item = dynamo.find(self._items, *connection_key(connection_id))
         return _connection_of(item) if item else None
 
     def subscribe(self, connection_id: str, job_id: str) -> bool:
@@ -81,7 +81,7 @@ class DynamoConnections:
 
     def some(self, part: int, limit: int) -> list[Connection]:
         """From a place by chance on, and round to it again."""
-        place, start = _partition(part % CONNECTION_PARTS), "".join(random.choices(ascii_letters + digits, k=2))
+        place, start = f"C#{part % CONNECTION_PARTS}", f"{random.getrandbits(32):08x}"
         found = list(self._items.query(place, self._items.sk >= start, limit=limit, page_size=limit))
         if len(found) < limit:
             left = limit - len(found)
@@ -89,7 +89,7 @@ class DynamoConnections:
         return [_connection_of(item) for item in found]
 
     def _item(self, connection_id: str) -> ConnectionItem:
-        return self._items(_partition(connection_part(connection_id)), connection_id)
+        return self._items(*connection_key(connection_id))
 
 
 class DynamoTickets:
@@ -125,8 +125,9 @@ class DynamoTickets:
         return self._items(f"tk#{ticket_hash}", "tk")
 
 
-def _partition(part: int) -> str:
-    return f"C#{part}"
+def connection_key(connection_id: str) -> tuple[str, str]:
+    """Partition and sort key of a connection's row."""
+    return f"C#{connection_part(connection_id)}", f"{crc32(connection_id.encode()):08x}#{connection_id}"
 
 
 def caller_json(caller: Caller) -> str:
@@ -145,7 +146,7 @@ def caller_of(text: str) -> Caller:
 
 def _connection_of(item: ConnectionItem) -> Connection:
     return Connection(
-        id=item.sk,
+        id=item.sk.partition("#")[2],
         endpoint=item.endpoint,
         caller=caller_of(item.caller),
         connected_at=item.connected_at,
