@@ -14,7 +14,7 @@ ROLE ?= user
 KEY_USER ?= $(ROLE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test check format audit bench deploy destroy key openai-key python environments
+.PHONY: help demo up watch down test check format audit bench deploy destroy key openai-key python environments
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: up ## start everything on this machine and watch it work
 
 up: environments ## start the laptop cloud, or bring the running one up to date
 	@$(PY) -m infra up
+
+watch: environments ## the same, and again whenever a source changes, until Ctrl-C
+	@$(PY) -m infra watch
 
 down: ## end the laptop cloud
 	@if [ -x $(PY) ]; then $(PY) -m infra down; else echo "Nothing was running."; fi

@@ -177,7 +177,7 @@ def _kind(phase: str, table: str, item: Raw) -> str:
         return "lease"
     if sort.startswith("c#"):
         return "log"
-    if owner.startswith(("conn#", "tk#")) or sort.startswith(("sub#", "ctl")):
+    if owner.startswith(("C#", "tk#")) or sort.startswith(("sub#", "ctl")):
         return "projection" if phase == "project" else "watcher"
     if phase == "work" and table == "jobs":
         return "finish" if "fin" in item else "claim"

@@ -120,8 +120,14 @@ class Jobs(Protocol):
     def pointed(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         """The job that a user's dedupe key points at."""
 
-    def due(self, until: Ms, limit: int) -> list[str]:
-        """Jobs that somebody must look at before `until`, at most `limit` of each partition of the index: forty requests."""
+    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+        """Jobs that somebody must look at until then, the longest overdue first, at most `limit` of each part of the index: eight requests.
+
+        Of a `lane` those that are queued or worked on; None: all that wait for a time, of all lanes.
+        """
+
+    def put_off(self, job_id: str, until: Ms) -> None:
+        """Have a job looked at no earlier than `until`, whatever else its record says: for one that cannot be read."""
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         """Ids of one page, and the id to go on `before`, None at the end. One request (one a hundred rows)."""
@@ -204,6 +210,12 @@ class Connections(Protocol):
     def close(self, connection_id: str) -> Connection | None:
         """Forget the connection; the answer says what it was subscribed to."""
 
+    def some(self, part: int, limit: int) -> list[Connection]:
+        """At most `limit` connections of one of the eight parts that all are in: one or two requests.
+
+        If there are more, others each time.
+        """
+
 
 class Tickets(Protocol):
     def put(self, ticket: Ticket) -> None: ...
@@ -216,7 +228,11 @@ class Tickets(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """One invocation of a worker: what it holds and until when it is alive. Also what operators see as a worker."""
+    """One invocation of a worker: what it holds and until when it is alive. Also what operators see as a worker.
+
+    `watermark`: since when the job that had waited longest was ready, of those that it was handed; what came into the lane later is
+    behind it. `fenced`: it was declared dead, and what it holds is being given to others.
+    """
 
     id: str
     lane: str
@@ -224,6 +240,8 @@ class Lease:
     started_at: Ms
     jobs: tuple[str, ...] = ()
     environment: str = ""
+    watermark: Ms = 0
+    fenced: bool = False
 
 
 class Leases(Protocol):
@@ -242,11 +260,8 @@ class Leases(Protocol):
     def get(self, lease_id: str) -> Lease | None:
         """The lease, read consistently; fenced ones too."""
 
-    def open_ones(self) -> list[Lease]:
-        """All that are there, fenced ones too, not read consistently: eight requests."""
-
-    def expired(self, now: Ms) -> list[Lease]:
-        """Those that were to be renewed before `now`, and those that are fenced but not buried: eight requests."""
+    def all(self) -> list[Lease]:
+        """Every lease that is open, or fenced and not buried yet, read consistently: eight requests."""
 
     def fence(self, seen: Lease) -> bool:
         """Declare it dead if it has not been renewed since it was read: its worker can renew no more. Repeating it is True again."""
@@ -317,7 +332,7 @@ class Queues(Protocol):
         """Put what is no wake-up where people see it: the lane's dead-letter queue."""
 
     def depth(self, lane: str) -> int:
-        """About how many messages wait. Remembered for some seconds."""
+        """About how many messages wait: neither those that are delayed nor those that a worker has. Remembered for some seconds."""
 
     def dead(self, lane: str) -> int:
         """About how many messages lie in the lane's dead-letter queue, or in that of the change stream. Remembered for some seconds."""
@@ -329,7 +344,15 @@ class Sockets(Protocol):
 
         Raises:
             ConnectionGone: forget it.
+            ConnectionRefused: it is not known to be closed, but no post to it would fare better.
             ConnectionBusy: slow down, and post from the last acknowledged offset again.
+        """
+
+    def is_open(self, endpoint: str, connection_id: str) -> bool:
+        """Whether the connection is still there.
+
+        Raises:
+            ConnectionRefused, ConnectionBusy: it cannot be told.
         """
 
     def close(self, endpoint: str, connection_id: str) -> None: ...

@@ -201,6 +201,7 @@ def engine() -> Engine:
             chunks=have.chunks,
             results=have.results,
             watchers=have.watchers,
+            connections=have.connections,
             leases=have.leases,
             circuits=have.circuits,
             queues=have.queues,
@@ -229,6 +230,9 @@ def broom() -> Broom:
         queues=have.queues,
         bodies=have.bodies,
         prices=have.prices,
+        watchers=have.watchers,
+        connections=have.connections,
+        sockets=have.sockets,
         job_type=job_types.get,
         abandon=_abandon,
     )

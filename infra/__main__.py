@@ -20,6 +20,7 @@ from infra.local.emulators import NotStarted
 from infra.local.reach import cloud_of
 from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
+from infra.local.watch import watch as watch_sources
 from infra.openai_key import put_openai_credentials
 
 app = typer.Typer(
@@ -34,6 +35,12 @@ def up() -> None:
     with stack_file.alone():
         stack = start_local()
     print(f"Headrace is up: {stack['api_url']}\n   keys and more: .local/stack.json")
+
+
+@app.command()
+def watch() -> None:
+    """Bring the laptop cloud up to date whenever a source changes."""
+    watch_sources()
 
 
 @app.command()

@@ -21,24 +21,29 @@ CHALICE_FOLDER = ROOT / ".chalice"
 
 @dataclass(frozen=True)
 class Function:
-    """One Lambda function: its name in app.py, its policy, seconds and MB."""
+    """One Lambda function: its name in app.py, its policy, seconds and MB.
+
+    `reserved`: executions at once that are kept for it, and are its most, in the stages that reserve any.
+    """
 
     name: str
     kind: str
     timeout: int
     memory: int
+    reserved: int | None = None
 
 
 WORKERS = tuple(Function(f"worker_{lane}", "worker", lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY) for lane in lanes.LANES)
 FUNCTIONS: tuple[Function, ...] = (
-    Function("api_handler", "api", 30, 512),
+    Function("api_handler", "api", 30, 512, reserved=300),
     Function("websocket_connect", "websocket", 30, 256),
     Function("websocket_message", "websocket", 30, 256),
     Function("websocket_disconnect", "websocket", 30, 256),
     *WORKERS,
-    Function("release", "release", 60, 256),
-    Function("sweep", "sweep", 55, 512),
+    Function("release", "release", 60, 256, reserved=20),
+    Function("sweep", "sweep", 55, 512, reserved=2),
 )
+RESERVES = ("prod",)  # a reservation is taken from the account for good, and a new account often has ten executions in all
 
 SETTINGS: dict[str, dict[str, str]] = {
     "local": {"HEADRACE_LOG_LEVEL": "INFO", "HEADRACE_ALLOWED_ORIGINS": "*"},
@@ -93,11 +98,14 @@ def _stage(stage: str) -> dict[str, Any]:
 
 
 def _function(function: Function, stage: str) -> dict[str, Any]:
-    return {
+    settings: dict[str, Any] = {
         "lambda_timeout": function.timeout,
         "lambda_memory_size": function.memory,
         "iam_policy_file": _policy_file(stage, function.kind),
     }
+    if function.reserved is not None and stage in RESERVES:
+        settings["reserved_concurrency"] = function.reserved
+    return settings
 
 
 def _policy_file(stage: str, kind: str) -> str:

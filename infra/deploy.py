@@ -11,8 +11,9 @@ from pathlib import Path
 
 from chalicelib.adapters.dynamo_accounts import DynamoAccounts
 from infra import chalice_config, layer
-from infra.chalice_config import CHALICE_FOLDER, LOG_DAYS, ROOT, SETTINGS
+from infra.chalice_config import CHALICE_FOLDER, LOG_DAYS, RESERVES, ROOT, SETTINGS
 from infra.cloud import Cloud
+from infra.concurrency import account_concurrency, too_narrow
 from infra.gateway_responses import set_gateway_responses
 from infra.naming import API_STAGE, stack_name
 from infra.openai_key import ensure_openai_secret
@@ -37,6 +38,8 @@ class Deployment:
 
 def deploy(cloud: Cloud) -> Deployment:
     """Tables and queues, then functions and APIs, then API Gateway's own answers."""
+    if cloud.stage in RESERVES and (narrow := too_narrow(cloud.stage, account_concurrency(cloud))):
+        raise DeploymentFailed(narrow)
     chalice_config.write()
     layer.build(cloud.stage)
     outputs = deploy_stack(cloud)

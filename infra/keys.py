@@ -23,6 +23,7 @@ from chalicelib.usecases.authenticate import new_secret, secret_hash
 from infra.local.reach import cloud_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")
+LONGEST_NAME = 128  # of a tenant and of a user, in characters: both are in keys of indexes, which DynamoDB bounds at 2 KB together
 Stage = Annotated[str, typer.Option(help="The stage, such as dev.")]
 Tenant = Annotated[str, typer.Option(help="The tenant that the key belongs to.")]
 
@@ -56,6 +57,9 @@ def make(
     """Make a key and print it: the only time that it can be seen."""
     if role.upper() not in Role.__members__:
         raise typer.BadParameter("must be viewer, user, operator or admin", param_hint="--role")
+    for option, name in (("--tenant", tenant), ("--user", user)):
+        if not 1 <= len(name) <= LONGEST_NAME:
+            raise typer.BadParameter(f"must have 1 to {LONGEST_NAME} characters", param_hint=option)
     if all_tenants and role != "admin":
         raise typer.BadParameter("only an admin may be of all tenants", param_hint="--all-tenants")
     cloud_of(stage).bind_this_process()

@@ -60,6 +60,7 @@ def _release(stage: str) -> list[Statement]:
         _stream(stage),
         _table(stage, "jobs", READ),
         _table(stage, "pages", READ + CHANGE + REMOVE),
+        _table(stage, "live", REMOVE),
         _table(stage, "accounts", READ),
         _send(stage),
         _connections(),
@@ -69,11 +70,13 @@ def _release(stage: str) -> list[Statement]:
 def _sweep(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", READ + CHANGE),
-        _table(stage, "pages", READ + CHANGE),
+        _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _send(stage),
+        _measure(stage),
         _content(stage),
         _openai_credentials(stage),
+        _connections(),
     ]
 
 

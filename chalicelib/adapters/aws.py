@@ -21,8 +21,9 @@ ATTEMPTS = 3
 CONNECTIONS = 50  # ten streams write, read and post at once; an idle connection costs nothing
 
 # Told apart from other failures because the answer to them is to slow down. TransactionConflict is not in botocore's own retries, and a
-# plain write meets it too (DynamoDB, "Transaction conflict handling").
-THROTTLES = frozenset(
+# plain write meets it too (DynamoDB, "Transaction conflict handling"); OverLimit and KmsThrottled are of SQS.
+CONFLICTS = frozenset({"TransactionConflict", "TransactionConflictException"})
+THROTTLES = CONFLICTS | frozenset(
     {
         "Throttling",
         "ThrottlingException",
@@ -38,11 +39,13 @@ THROTTLES = frozenset(
         "BandwidthLimitExceeded",
         "SlowDown",
         "OverLimit",
-        "TransactionConflict",
-        "TransactionConflictException",
+        "KmsThrottled",
+        "EC2ThrottledException",
         "TransactionInProgressException",
     }
 )
+
+PASSING = frozenset({"RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete"})  # though their status says that we are wrong
 
 _lock = threading.Lock()
 
@@ -99,7 +102,7 @@ def translated(exc: Exception) -> Unavailable | None:
     return None
 
 
-def error_code(exc: Exception) -> str:
+def error_code(exc: BaseException | None) -> str:
     """AWS's name of the error that an exception of botocore carries; empty if it carries none."""
     return str(getattr(exc, "response", {}).get("Error", {}).get("Code", ""))
 
@@ -112,7 +115,7 @@ def _of_answer(response: dict[str, Any]) -> Unavailable | None:
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if codes & THROTTLES or status == 429:
         return Throttled()
-    return Unavailable() if status >= 500 else None
+    return Unavailable() if status >= 500 or codes & PASSING else None
 
 
 @cache

@@ -29,7 +29,7 @@ from chalicelib.domain.errors import Throttled
 Raw = dict[str, Any]  # an item as DynamoDB's API writes it: {"id": {"S": "job_1"}}
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
-CONFLICT_TRIES = 5  # a transaction that met another one; together well below the timeout of a request
+CONFLICT_TRIES = 5  # of what met a transaction; together well below the timeout of a request
 CONFLICT_PAUSE = 0.02
 BATCH_KEYS = 100  # BatchGetItem's limit
 BATCH_TRIES = 5  # for keys that DynamoDB left out because it is busy
@@ -211,15 +211,24 @@ def _bound(model: Any, name: str) -> Any:
 
 
 def _call(item: Item, operation: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """One write; again, for a moment, if it met a transaction on the same item, which has kept it from having any effect."""
     from botocore.exceptions import ClientError
 
-    try:
-        answer: dict[str, Any] = item._get_connection().connection.dispatch(operation, kwargs)
-    except ClientError as exc:
-        if aws.error_code(exc) == CONDITION_FAILED:
-            raise ConditionFailed(exc.response.get("Item")) from exc
-        raise
-    return answer
+    connection = item._get_connection().connection
+    for attempt in range(1, CONFLICT_TRIES + 1):
+        try:
+            answer: dict[str, Any] = connection.dispatch(operation, kwargs)
+        except ClientError as exc:
+            if aws.error_code(exc) == CONDITION_FAILED:
+                raise ConditionFailed(exc.response.get("Item")) from exc
+            raise
+        except Throttled as exc:
+            if attempt == CONFLICT_TRIES or aws.error_code(exc.__cause__) not in aws.CONFLICTS:
+                raise
+            time.sleep(CONFLICT_PAUSE * 2**attempt)
+        else:
+            return answer
+    raise Throttled
 
 
 def _refusals(exc: TransactWriteError) -> list[Raw | None]:

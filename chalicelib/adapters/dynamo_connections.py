@@ -1,10 +1,15 @@
-"""Open WebSockets, and the tickets with which browsers open them."""
+"""Open WebSockets, `C#<0-7>` / `<hash>#<connection>`, and the tickets with which browsers open them.
+
+So whoever looks for closed ones queries eight partitions, from any place on. Ids of one moment begin alike, hence the hash.
+"""
 
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict, fields
 from typing import Any
+from zlib import crc32
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.expressions.condition import size
@@ -12,7 +17,7 @@ from pynamodb.expressions.condition import size
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.dynamo import ROW_LASTS, ConditionFailed, IntAttribute, Item, bound
 from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.watching import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket
+from chalicelib.domain.watching import CONNECTION_PARTS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_part
 
 
 class ConnectionItem(Item):
@@ -52,7 +57,7 @@ class DynamoConnections:
         dynamo.put(item)
 
     def get(self, connection_id: str) -> Connection | None:
-        item = dynamo.find(self._items, f"conn#{connection_id}", "conn")
+        item = dynamo.find(self._items, *connection_key(connection_id))
         return _connection_of(item) if item else None
 
     def subscribe(self, connection_id: str, job_id: str) -> bool:
@@ -75,8 +80,17 @@ class DynamoConnections:
         there = dynamo.delete(self._item(connection_id))
         return _connection_of(self._items.from_raw_data(there)) if there else None
 
+    def some(self, part: int, limit: int) -> list[Connection]:
+        """From a place by chance on, and round to it again."""
+        place, start = f"C#{part % CONNECTION_PARTS}", f"{random.getrandbits(32):08x}"
+        found = list(self._items.query(place, self._items.sk >= start, limit=limit, page_size=limit))
+        if len(found) < limit:
+            left = limit - len(found)
+            found += self._items.query(place, self._items.sk < start, limit=left, page_size=left)
+        return [_connection_of(item) for item in found]
+
     def _item(self, connection_id: str) -> ConnectionItem:
-        return self._items(f"conn#{connection_id}", "conn")
+        return self._items(*connection_key(connection_id))
 
 
 class DynamoTickets:
@@ -112,6 +126,11 @@ class DynamoTickets:
         return self._items(f"tk#{ticket_hash}", "tk")
 
 
+def connection_key(connection_id: str) -> tuple[str, str]:
+    """Partition and sort key of a connection's row."""
+    return f"C#{connection_part(connection_id)}", f"{crc32(connection_id.encode()):08x}#{connection_id}"
+
+
 def caller_json(caller: Caller) -> str:
     values = asdict(caller)
     values["jobs"] = sorted(caller.jobs) if caller.jobs is not None else None
@@ -128,7 +147,7 @@ def caller_of(text: str) -> Caller:
 
 def _connection_of(item: ConnectionItem) -> Connection:
     return Connection(
-        id=item.pk.removeprefix("conn#"),
+        id=item.sk.partition("#")[2],
         endpoint=item.endpoint,
         caller=caller_of(item.caller),
         connected_at=item.connected_at,

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 from dataclasses import MISSING, asdict, fields
 from typing import Any, TypeVar
-from zlib import crc32
 
 from pynamodb.attributes import Attribute, BooleanAttribute, UnicodeAttribute
 from pynamodb.constants import STRING
@@ -28,9 +27,8 @@ from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyPr
 
 from chalicelib.adapters.dynamo import IntAttribute, Item, Raw
 from chalicelib.domain.job import Job, JobError, Status, Usage
-from chalicelib.domain.listing import LISTED_BY_END, place
+from chalicelib.domain.listing import LISTED_BY_END, due_group, due_shard, place
 
-DUE_SHARDS = 8
 T = TypeVar("T")
 
 
@@ -188,9 +186,12 @@ def index_keys(job: Job) -> dict[str, str]:
         keys["g_s"] = state_key(job.tenant, job.status)
         keys["g_sk"] = place(job, by_end=job.status in LISTED_BY_END)
     if job.due_at is not None and not job.status.is_terminal:
-        shard = crc32(job.id.encode()) % DUE_SHARDS
-        keys["g_d"] = f"w#{job.lane}#{shard}" if job.status in (Status.QUEUED, Status.PROCESSING) else f"t#{shard}"
+        keys["g_d"] = due_key(due_group(job), due_shard(job.id))
     return keys
+
+
+def due_key(lane: str | None, shard: int) -> str:
+    return f"w#{lane}#{shard}" if lane else f"t#{shard}"
 
 
 def tenant_key(tenant: str) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pynamodb.attributes import UnicodeAttribute
 from pynamodb.expressions.condition import Condition
 
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, TransactionRefused, bound
-from chalicelib.adapters.dynamo_job_item import DUE_SHARDS, JobItem, item_of, job_of, job_of_raw
+from chalicelib.adapters.dynamo_job_item import JobItem, due_key, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamo_job_pages import JobPages
 from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, StaleVersion
 from chalicelib.domain.job import Job, Ms
-from chalicelib.domain.lanes import LANES
+from chalicelib.domain.listing import DUE_SHARDS
 from chalicelib.ports import Idempotency, JobQuery, Remembered
 
 POINTER_LASTS = 90 * 86_400  # seconds; the head that it names says whether it still counts, so this only cleans up
@@ -100,11 +101,18 @@ class DynamoJobs:
         row = dynamo.find(self._pointers, _dedupe_place(tenant, user, dedupe_key), "dedupe")
         return row.job if row else None
 
-    def due(self, until: Ms, limit: int) -> list[str]:
-        partitions = [f"t#{shard}" for shard in range(DUE_SHARDS)]
-        partitions += [f"w#{lane}#{shard}" for lane in LANES for shard in range(DUE_SHARDS)]
-        soon = self._heads.due_at <= until
-        return [item.id for partition in partitions for item in self._heads.due.query(partition, soon, limit=limit, page_size=limit)]
+    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+        index, soon = self._heads.due, self._heads.due_at <= until
+        parts = [due_key(lane, shard) for shard in range(DUE_SHARDS)]
+        found = [(item.due_at or 0, item.id) for part in parts for item in index.query(part, soon, limit=limit, page_size=limit)]
+        return [job_id for _, job_id in sorted(found)]
+
+    def put_off(self, job_id: str, until: Ms) -> None:
+        """The version counts it, so that nobody who read the head before takes it for unchanged."""
+        listed = self._heads.g_d.exists() & (self._heads.due_at < until)
+        actions = [self._heads.due_at.set(until), self._heads.version.add(1)]
+        with suppress(ConditionFailed):
+            dynamo.update(self._heads(job_id), actions, listed)
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         return self._pages.page(query)

@@ -11,7 +11,6 @@ from pynamodb.attributes import UnicodeAttribute
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.dynamo import ROW_LASTS, ConditionFailed, IntAttribute, Item, bound
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.job import Ms
 from chalicelib.ports import Lease
 
 SHARDS = 8
@@ -27,6 +26,7 @@ class LeaseItem(Item):
     started_at = IntAttribute(attr_name="start")
     jobs = UnicodeAttribute()  # JSON
     environment = UnicodeAttribute(attr_name="env")
+    watermark = IntAttribute(null=True, attr_name="wm")
     ttl = IntAttribute()
 
 
@@ -65,13 +65,8 @@ class DynamoLeases:
         item = dynamo.find(self._items, _partition(lease_id), lease_id)
         return _lease_of(item) if item else None
 
-    def open_ones(self) -> list[Lease]:
-        return [_lease_of(item) for shard in range(SHARDS) for item in self._items.query(f"W#{shard}")]
-
-    def expired(self, now: Ms) -> list[Lease]:
-        late = (self._items.expires_at < now) | (self._items.state == DEAD)
-        rows = (item for shard in range(SHARDS) for item in self._items.query(f"W#{shard}", filter_condition=late, consistent_read=True))
-        return [_lease_of(item) for item in rows]
+    def all(self) -> list[Lease]:
+        return [_lease_of(item) for shard in range(SHARDS) for item in self._items.query(f"W#{shard}", consistent_read=True)]
 
     def bury(self, lease: Lease) -> None:
         with suppress(ConditionFailed):
@@ -87,6 +82,7 @@ class DynamoLeases:
             started_at=lease.started_at,
             jobs=json.dumps(lease.jobs),
             environment=lease.environment,
+            watermark=lease.watermark or None,
             ttl=lease.expires_at // 1000 + ROW_LASTS,
         )
 
@@ -103,4 +99,6 @@ def _lease_of(item: LeaseItem) -> Lease:
         started_at=item.started_at,
         jobs=tuple(json.loads(item.jobs)),
         environment=item.environment,
+        watermark=item.watermark or 0,
+        fenced=item.state == DEAD,
     )

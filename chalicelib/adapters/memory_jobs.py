@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, StaleVersion
 from chalicelib.domain.job import Job, Ms
-from chalicelib.domain.listing import LISTED_BY_END, place
+from chalicelib.domain.listing import DUE_SHARDS, LISTED_BY_END, due_group, due_shard, place
 from chalicelib.ports import Idempotency, JobQuery, Remembered
 
 
@@ -68,10 +69,20 @@ class MemoryJobs:
         with self._lock:
             return self._pointers.get((tenant, user, dedupe_key))
 
-    def due(self, until: Ms, limit: int) -> list[str]:
+    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
         with self._lock:
-            due = [job for job in self.heads.values() if job.due_at is not None and job.due_at <= until]
-        return [job.id for job in sorted(due, key=lambda job: job.due_at or 0)][: limit * 40]
+            due = [(job.due_at, job.id) for job in self.heads.values() if job.due_at is not None and due_group(job) == lane]
+        parts: list[list[tuple[Ms, str]]] = [[] for _ in range(DUE_SHARDS)]
+        for at, job_id in sorted(due):
+            if at <= until and len(parts[due_shard(job_id)]) < limit:
+                parts[due_shard(job_id)].append((at, job_id))
+        return [job_id for _, job_id in sorted(row for part in parts for row in part)]
+
+    def put_off(self, job_id: str, until: Ms) -> None:
+        with self._lock:
+            job = self.heads.get(job_id)
+            if job is not None and job.due_at is not None and job.due_at < until:
+                self.heads[job_id] = replace(job, due_at=until, version=job.version + 1)
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         with self._lock:

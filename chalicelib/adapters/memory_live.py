@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.identity import Key
 from chalicelib.domain.job import Ms
-from chalicelib.domain.watching import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket
+from chalicelib.domain.watching import CONNECTION_PARTS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_part
 from chalicelib.ports import Lease
 
 
@@ -43,6 +44,11 @@ class MemoryConnections:
         with self._lock:
             return self._connections.pop(connection_id, None)
 
+    def some(self, part: int, limit: int) -> list[Connection]:
+        with self._lock:
+            found = [one for one in self._connections.values() if connection_part(one.id) == part % CONNECTION_PARTS]
+        return random.sample(found, min(limit, len(found)))
+
 
 class MemoryTickets:
     def __init__(self) -> None:
@@ -64,11 +70,10 @@ class MemoryTickets:
 
 
 class MemoryLeases:
-    """`rows` is open to tests: the leases that are open."""
+    """`rows` is open to tests: the leases that are open or not buried yet."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Lease] = {}
-        self._fenced: set[str] = set()
         self._lock = threading.Lock()
 
     def open(self, lease: Lease) -> None:
@@ -77,14 +82,16 @@ class MemoryLeases:
 
     def renew(self, lease: Lease) -> None:
         with self._lock:
-            if lease.id not in self.rows or lease.id in self._fenced:
-                raise StaleVersion(self.rows.get(lease.id))
+            there = self.rows.get(lease.id)
+            if there is None or there.fenced:
+                raise StaleVersion(there)
             self.rows[lease.id] = lease
 
     def close(self, lease: Lease) -> None:
         with self._lock:
-            if lease.id not in self._fenced:
-                self.rows.pop(lease.id, None)
+            there = self.rows.get(lease.id)
+            if there is not None and not there.fenced:
+                del self.rows[lease.id]
 
     def fence(self, seen: Lease) -> bool:
         """Declare the lease dead if it has not been renewed since it was read."""
@@ -92,25 +99,22 @@ class MemoryLeases:
             there = self.rows.get(seen.id)
             if there is None or there.expires_at != seen.expires_at:
                 return False
-            self._fenced.add(seen.id)
+            self.rows[seen.id] = replace(there, fenced=True)
             return True
 
     def get(self, lease_id: str) -> Lease | None:
         with self._lock:
             return self.rows.get(lease_id)
 
-    def open_ones(self) -> list[Lease]:
+    def all(self) -> list[Lease]:
         with self._lock:
             return list(self.rows.values())
 
-    def expired(self, now: Ms) -> list[Lease]:
-        with self._lock:
-            return [lease for lease in self.rows.values() if lease.expires_at < now or lease.id in self._fenced]
-
     def bury(self, lease: Lease) -> None:
         with self._lock:
-            if lease.id in self._fenced:
-                self.rows.pop(lease.id, None)
+            there = self.rows.get(lease.id)
+            if there is not None and there.fenced:
+                del self.rows[lease.id]
 
 
 class MemoryCircuits:

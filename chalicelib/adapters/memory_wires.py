@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.domain.job import Ms
 from chalicelib.domain.lanes import LANES, VISIBILITY_TIMEOUT
 from chalicelib.domain.wakeup import WakeUp
@@ -58,8 +58,9 @@ class MemoryQueues:
             self.aside[lane].append((body, reason))
 
     def depth(self, lane: str) -> int:
+        now = self._clock.now()
         with self._lock:
-            return len(self.messages[lane])
+            return sum(message.visible_at <= now for message in self.messages[lane])
 
     def dead(self, lane: str) -> int:
         with self._lock:
@@ -86,23 +87,22 @@ class MemoryQueues:
 
 
 class MemorySockets:
-    """`frames` holds what each connection was sent, decoded. `gone` and `busy` say which connections refuse."""
+    """`frames` holds what each connection was sent, decoded. `gone`, `refused` and `busy` say which connections take nothing."""
 
     def __init__(self) -> None:
         self.frames: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self.endpoints: dict[str, str] = {}
         self.closed: list[str] = []
         self.gone: set[str] = set()
+        self.refused: set[str] = set()
         self.busy: defaultdict[str, int] = defaultdict(int)  # how many more posts are refused
         self._lock = threading.Lock()
 
     def post(self, endpoint: str, connection_id: str, data: bytes) -> None:
         with self._lock:
+            self._answers(connection_id)
             if connection_id in self.gone:
                 raise ConnectionGone
-            if self.busy[connection_id] > 0:
-                self.busy[connection_id] -= 1
-                raise ConnectionBusy
             self.endpoints[connection_id] = endpoint
             self.frames[connection_id].append(json.loads(data))
 
@@ -110,6 +110,18 @@ class MemorySockets:
         with self._lock:
             self.closed.append(connection_id)
             self.gone.add(connection_id)
+
+    def is_open(self, endpoint: str, connection_id: str) -> bool:
+        with self._lock:
+            self._answers(connection_id)
+            return connection_id not in self.gone
+
+    def _answers(self, connection_id: str) -> None:
+        if connection_id in self.refused:
+            raise ConnectionRefused
+        if self.busy[connection_id] > 0:
+            self.busy[connection_id] -= 1
+            raise ConnectionBusy
 
     def events(self, connection_id: str, names: Iterable[str] = ()) -> list[dict[str, Any]]:
         """The frames of one connection, of the events named, or all."""

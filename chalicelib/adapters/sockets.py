@@ -5,7 +5,7 @@
 | 410 Gone | `ConnectionGone` |
 | 429, 5xx, nothing in time | `ConnectionBusy`: too many requests, or this client's buffer is full; one cannot tell which |
 | 413 | a bug: a frame must be cut below 128 KB (and below 32 KB, to count as one) |
-| 403 and other 4xx | `ConnectionGone`, with the reason: no later post would fare better, and a job must not fail for its audience |
+| 403 and other 4xx | `ConnectionRefused`, with the reason: no later post would fare better, and a job must not fail for its audience |
 
 Posts are not repeated here: after an answer that was lost the reader posts again from what was acknowledged, and overlap is harmless.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from chalicelib.adapters import aws
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 
 LARGEST_FRAME = 131_072  # bytes; botocore's model of PostToConnection
 
@@ -33,6 +33,15 @@ class ApiGatewaySockets:
         except ConnectionGone:
             return
 
+    def is_open(self, endpoint: str, connection_id: str) -> bool:
+        try:
+            self._call(endpoint, "get_connection", ConnectionId=connection_id)
+        except ConnectionRefused:
+            raise
+        except ConnectionGone:
+            return False
+        return True
+
     def _call(self, endpoint: str, operation: str, **arguments: Any) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -45,7 +54,7 @@ class ApiGatewaySockets:
             if status == 410:
                 raise ConnectionGone from exc
             if 400 <= status < 500 and status != 413:
-                raise ConnectionGone(f"API Gateway refuses that connection ({status} {aws.error_code(exc)}).") from exc
+                raise ConnectionRefused(f"API Gateway refuses that connection ({status} {aws.error_code(exc)}).") from exc
             raise
 
 

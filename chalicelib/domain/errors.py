@@ -187,6 +187,10 @@ class ConnectionGone(HeadraceError):
     code = "connection_gone"
 
 
+class ConnectionRefused(ConnectionGone):
+    """Frames for that WebSocket are refused, though it may be open: a permission is missing, or its id is wrong."""
+
+
 class ConnectionBusy(HeadraceError):
     """That WebSocket cannot take more just now."""
 

@@ -259,6 +259,13 @@ def look_later(job: Job, now: Ms) -> Job | None:
     return _next(job, now, due_at=now + min(LONGEST_LOOK_MS, max(LOOK_AFTER_QUEUED_MS, waited)))
 
 
+def put_off(job: Job, until: Ms, now: Ms) -> Job | None:
+    """Have the job looked at no earlier than `until`: a look at it failed."""
+    if job.status.is_terminal:
+        return None
+    return job if (job.due_at or 0) >= until else _next(job, now, due_at=until)
+
+
 def take_back(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) -> Job | None:
     """Take a job from a worker whose lease is dead [6, 16, 18]. `length` is the end of what is kept of the attempt's text, `cost` what it
     has cost at least.

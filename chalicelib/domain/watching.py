@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from zlib import crc32
 
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import Ms
@@ -11,6 +12,7 @@ SUBSCRIPTIONS_PER_CONNECTION = 50
 LAST_OFFSET = 9_999_999_998  # in code points: where chunks end has ten digits, and they end beyond an offset
 CONNECTION_LASTS_MS = 2 * 3600 * 1000  # AWS closes every WebSocket after two hours
 GRACE_MS = 300_000  # how long rows of a connection outlive it
+CONNECTION_PARTS = 8  # in which all connections are found without a scan
 CLOSING_MS = 300_000  # how long before its end a connection is told of it
 
 
@@ -24,6 +26,10 @@ class Connection:
     connected_at: Ms
     expires_at: Ms
     jobs: frozenset[str] = frozenset()
+
+
+def connection_part(connection_id: str) -> int:
+    return crc32(connection_id.encode()) % CONNECTION_PARTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

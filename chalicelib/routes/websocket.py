@@ -16,7 +16,7 @@ from chalicelib.observability import record
 from chalicelib.routes.parse import LAST_ATTEMPT
 from chalicelib.usecases.authenticate import by_bearer, by_ticket
 from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.watch_job import close_connection, connected, open_connection, subscribe, unsubscribe
+from chalicelib.usecases.watch_job import close_connection, connected, open_connection, say, subscribe, unsubscribe
 
 Event = dict[str, Any]
 
@@ -114,8 +114,7 @@ def _act(connection: Connection, data: dict[str, Any]) -> None:
     if "job_id" in data:
         checked_job_id(data["job_id"])
     if action == "ping":
-        frame: frames.Frame = {"event": "pong", "reply_to": data.get("id")}
-        gallery.sockets.post(connection.endpoint, connection.id, frames.encode(frame))
+        say(gallery, connection.endpoint, connection.id, {"event": "pong", "reply_to": data.get("id")})
     elif action == "subscribe":
         subscribe(gallery, connection, data["job_id"], data.get("attempt", 0), data.get("offset", 0), data.get("id"))
     elif action == "unsubscribe":
@@ -144,6 +143,6 @@ def _error(code: str, text: str, reply_to: Any) -> frames.Frame:
 
 def _say(endpoint: str, connection_id: str, frame: frames.Frame) -> None:
     try:
-        wiring.adapters().sockets.post(endpoint, connection_id, frames.encode(frame))
+        say(wiring.gallery(), endpoint, connection_id, frame)
     except HeadraceError as exc:
         record("a socket could not be answered", connection_id=connection_id, reason=exc.code)

@@ -7,7 +7,8 @@ from dataclasses import replace
 from chalicelib.domain import transitions
 from chalicelib.domain.admission import RunNow
 from chalicelib.domain.errors import ContentGone, JobTypeNotFound, RequestRefused
-from chalicelib.domain.job import Job, Status
+from chalicelib.domain.job import Job, JobError, Status
+from chalicelib.domain.result import Result
 from chalicelib.domain.transitions import Outcome
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
@@ -38,10 +39,7 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: 
             raise ContentGone
     except (JobTypeNotFound, ContentGone) as exc:
         failure = exc if isinstance(exc, ContentGone) else RequestRefused(exc.message)
-        failed = Outcome(status=Status.FAILED, length=0, error=job_error(failure, claimed))
-        await patiently(
-            engine, advance, engine.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, clock.now())
-        )
+        await _end_at_once(engine, claimed, job_error(failure, claimed))
         return None
     if claimed.attempt_model is not None:
         body = replace(body, config=replace(body.config, model=claimed.attempt_model))
@@ -49,3 +47,26 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: 
     attempt = Attempt(claimed, body, kind, owner, clock.now(), kept)
     attempt.probe = run.probe
     return attempt
+
+
+async def _end_at_once(engine: Engine, claimed: Job, error: JobError) -> None:
+    """End a job that cannot be tried. Its attempt was taken, so the ledger has its row: nothing was asked, nothing is owed."""
+    now = engine.clock.now()
+    row = Result(
+        job_id=claimed.id,
+        attempt=claimed.attempt,
+        text="",
+        generation=claimed.generation,
+        status=Status.FAILED.value,
+        finish_reason=Status.FAILED.value,
+        model=claimed.asked_model,
+        started_at=now,
+        finished_at=now,
+        error_code=error.code,
+        ttl=now // 1000 + transitions.KEEP_COMPLETED_DAYS * 86_400,
+    )
+    await patiently(engine, engine.results.put, row, claimed.tenant)
+    failed, generation, owner = Outcome(status=Status.FAILED, length=0, error=error), claimed.generation, claimed.owner or ""
+    await patiently(
+        engine, advance, engine.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, engine.clock.now())
+    )

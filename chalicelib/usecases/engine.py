@@ -14,6 +14,7 @@ from chalicelib.ports import (
     Chunks,
     Circuits,
     Clock,
+    Connections,
     Jobs,
     Leases,
     Offload,
@@ -55,6 +56,7 @@ class Engine:
     chunks: Chunks
     results: Results
     watchers: Watchers
+    connections: Connections
     leases: Leases
     circuits: Circuits
     queues: Queues

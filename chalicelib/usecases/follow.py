@@ -12,6 +12,7 @@ from chalicelib.domain.text import MAX_FRAME_POINTS, pieces
 from chalicelib.domain.watching import Watcher
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.forget_connection import leave_out
 from chalicelib.usecases.progress_of import progress_of
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 4.0  # seconds after a busy answer, doubling
@@ -100,9 +101,9 @@ class Follower:
         engine, watcher = self._engine, self.watcher
         try:
             await engine.offload_posts(engine.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
-        except ConnectionGone:
+        except ConnectionGone as gone:
             self.gone = True
-            await engine.offload(engine.watchers.remove, watcher.job_id, watcher.connection_id)
+            await engine.offload(leave_out, engine.connections, engine.watchers, gone, watcher.connection_id, watcher.job_id)
             return False
         except (ConnectionBusy, Unavailable):
             wait, self._wait = self._wait, min(self._wait * 2, LONGEST_WAIT)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from chalicelib.domain.admission import RunNow
+from chalicelib.domain.backlog import watermark
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.errors import BadMessage, HeadraceError, StaleVersion
 from chalicelib.domain.job import Job
@@ -158,6 +159,7 @@ class _Batch:
             expires_at=now + LEASE_MS,
             jobs=tuple(one.woken.job.id for one in admitted),
             environment=environment,
+            watermark=watermark(one.woken.job for one in admitted),
         )
         await engine.offload(engine.leases.open, lease)
         jobs = [asyncio.create_task(self._one(one, lease, alone=len(admitted) == 1)) for one in admitted]

@@ -1,34 +1,49 @@
 """Look at everything that is due, and bring right what nobody is working on any more: "nothing is lost, whatever dies".
 
 Runs every minute, and decides afresh on what it finds: nothing here trusts what an index or an earlier look said [15, 16]. Two sweeps at
-once do no harm, because every change is a swap of the head that was looked at.
+once do no harm, because every change is a swap of the head that was looked at. A run ends in good time; what it leaves is the next one's,
+the longest overdue first. What fails is put off, so that it stands in nobody's way.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
+from typing import TypeVar
 
 from chalicelib.domain import transitions
-from chalicelib.domain.errors import ChunkConflict, JobTypeNotFound
+from chalicelib.domain.backlog import look_until
+from chalicelib.domain.errors import ChunkConflict, JobTypeNotFound, Unavailable
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.job import Job, Ms, Nano, Status, Usage
 from chalicelib.domain.job_type import JobType
+from chalicelib.domain.lanes import LANES
 from chalicelib.domain.result import Result
 from chalicelib.domain.transcript import join
 from chalicelib.domain.transitions import Outcome
 from chalicelib.domain.wakeup import WakeUp
-from chalicelib.ports import Bodies, Chunks, Clock, Jobs, Lease, Leases, Prices, Queues, Results
+from chalicelib.ports import Bodies, Chunks, Clock, Connections, Jobs, Lease, Leases, Prices, Queues, Results, Sockets, Watchers
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.engine import Log
+from chalicelib.usecases.find_vanished import find_vanished
 from chalicelib.usecases.model_request import instructions
+from chalicelib.usecases.read_heads import read_heads
 from chalicelib.usecases.usage import cost_of
 
 MARGIN_MS = 5_000  # a lease is dead only so long after its end: clocks differ
 AHEAD_MS = 65_000  # what comes due before the next sweep is sent now, with a delay, so that it begins in time
-ROWS_EACH = 100  # of each partition of the index, for one run
+ROWS_EACH = 100  # of each part of the index, for one run
+HEADS_TOGETHER = 100
+BUDGET_MS = 40_000  # of the function's 55 s; a call that hangs takes up to ten
+BURY_MS = 20_000  # of them for the leases of dead workers, so that a thousand dead ones leave time for what else is due
+SOCKETS_MS = 45_000
+AGAIN_MS = 30_000  # a job whose look met a store that did not answer is looked at in the next run, behind the others
+WRONG_AGAIN_MS = 600_000  # one whose look fails for another reason: most likely it will again
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,40 +59,114 @@ class Broom:
     leases: Leases
     queues: Queues
     prices: Prices
+    watchers: Watchers
+    connections: Connections
+    sockets: Sockets
     job_type: Callable[[str], JobType]
     abandon: Callable[[str], None]
 
 
 def sweep(broom: Broom) -> Counter[str]:
     """One run; the answer counts what was done. What fails is looked at again later, and never stops the others."""
-    done: Counter[str] = Counter()
-    for lease in broom.leases.expired(broom.clock.now() - MARGIN_MS):
-        done[_guarded(broom, partial(_bury, broom, lease), lease=lease.id)] += 1
-    ids = broom.jobs.due(broom.clock.now() + AHEAD_MS, ROWS_EACH)
-    for start in range(0, len(ids), 100):
-        for job in broom.jobs.get_many(ids[start : start + 100]):
-            done[_guarded(broom, partial(_look, broom, job), job_id=job.id, tenant=job.tenant)] += 1
+    began, none = broom.clock.now(), Counter[str]()
+    leases: list[Lease] = _guarded(broom, broom.leases.all, [], what="leases")
+    done = _bury_dead(broom, leases, began + BURY_MS)
+    done += _look_at_due(broom, leases, began + BUDGET_MS)
+    vanished = partial(find_vanished, broom.clock, broom.connections, broom.sockets, broom.watchers, began + SOCKETS_MS)
+    done += _guarded(broom, vanished, none, what="connections")
     if done:
         broom.log("swept", **{name.replace(" ", "_").replace(":", ""): count for name, count in done.items()})
     return done
 
 
-def _guarded(broom: Broom, work: Callable[[], str], **about: str) -> str:
+def _guarded(broom: Broom, work: Callable[[], T], otherwise: T, **about: str) -> T:
     try:
         return work()
     except Exception as exc:  # noqa: BLE001 - what one record does to the sweep must not happen to all others
         broom.log("something could not be swept", error=exc, **about)
-        return "failed"
+        return otherwise
+
+
+def _bury_dead(broom: Broom, leases: Sequence[Lease], deadline: Ms) -> Counter[str]:
+    """The leases of dead workers: those that nobody has tried to bury first, the oldest first."""
+    done: Counter[str] = Counter()
+    now = broom.clock.now()
+    dead = [lease for lease in leases if not _lives(lease, now)]
+    for lease in sorted(dead, key=lambda lease: (lease.fenced, lease.expires_at)):
+        late = broom.clock.now() >= deadline
+        done["left" if late else _guarded(broom, partial(_bury, broom, lease), "failed", lease=lease.id)] += 1
+    return done
+
+
+def _lives(lease: Lease, now: Ms) -> bool:
+    return not lease.fenced and lease.expires_at >= now - MARGIN_MS
 
 
 def _bury(broom: Broom, lease: Lease) -> str:
-    """Fence a dead worker's lease first, so that it can finish nothing more; then take its jobs back; then forget the lease [19]."""
+    """Fence a dead worker's lease first, so that it can finish nothing more; then take its jobs back; then forget the lease [19].
+
+    A lease of which a job could not be taken back stays, for the next run.
+    """
     if not broom.leases.fence(lease):
         return "lease alive"
-    for job in broom.jobs.get_many(lease.jobs, consistent=True):
-        _take_over(broom, job, lease.id)
+    taken = [
+        _guarded(broom, partial(_take_over, broom, job, lease.id), "failed", job_id=job.id, tenant=job.tenant)
+        for job in _heads(broom, lease.jobs, consistent=True)
+    ]
+    if "failed" in taken:
+        return "lease kept"
     broom.leases.bury(lease)
     return "lease buried"
+
+
+def _look_at_due(broom: Broom, leases: Sequence[Lease], deadline: Ms) -> Counter[str]:
+    """What is due, of all lanes in turn."""
+    done: Counter[str] = Counter()
+    ids = _due(broom, leases, deadline)
+    for start in range(0, len(ids), HEADS_TOGETHER):
+        if broom.clock.now() >= deadline:
+            done["left"] += len(ids) - start
+            break
+        heads: list[Job] = _guarded(broom, partial(_heads, broom, ids[start : start + HEADS_TOGETHER]), [], what="heads")
+        for job in heads:
+            done["left" if broom.clock.now() >= deadline else _looked(broom, job)] += 1
+    return done
+
+
+def _due(broom: Broom, leases: Sequence[Lease], deadline: Ms) -> list[str]:
+    """Ids of what is due: one of each lane and one of what waits for a time in turn, so that none has to wait for all of another."""
+    groups: list[list[str]] = [
+        _guarded(broom, partial[list[str]](_due_of, broom, lane, leases), [], what=lane or "times")
+        for lane in (None, *LANES)
+        if broom.clock.now() < deadline
+    ]
+    return [job_id for turn in zip_longest(*groups) for job_id in turn if job_id is not None]
+
+
+def _due_of(broom: Broom, lane: str | None, leases: Sequence[Lease]) -> list[str]:
+    now = broom.clock.now()
+    until = now + AHEAD_MS
+    watermarks = [lease.watermark for lease in leases if lease.lane == lane and lease.watermark and _lives(lease, now)]
+    if lane is not None and watermarks:
+        until = look_until(until, watermarks, _guarded(broom, partial(broom.queues.depth, lane), 0, what=lane))
+    return broom.jobs.due(lane, until, ROWS_EACH)
+
+
+def _heads(broom: Broom, ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
+    return read_heads(broom.jobs, broom.log, ids, broom.clock.now() + WRONG_AGAIN_MS, consistent=consistent)
+
+
+def _looked(broom: Broom, job: Job) -> str:
+    """Look, and put the job off if that fails: it goes to the end of the line, and comes up again."""
+    try:
+        return _look(broom, job)
+    except Exception as exc:  # noqa: BLE001 - as above
+        broom.log("something could not be swept", error=exc, job_id=job.id, tenant=job.tenant)
+        now = broom.clock.now()
+        until = now + (AGAIN_MS if isinstance(exc, Unavailable) else WRONG_AGAIN_MS)
+        put_off = partial(advance, broom.jobs, job, lambda seen: transitions.put_off(seen, until, now))
+        _guarded(broom, put_off, None, job_id=job.id, tenant=job.tenant)
+        return "failed"
 
 
 def _look(broom: Broom, job: Job) -> str:
@@ -90,12 +179,20 @@ def _look(broom: Broom, job: Job) -> str:
     if now >= job.expires_at and job.started_at is None:
         return _change(broom, job, lambda seen: _if_same(seen, job, transitions.expire(seen, now)), "expired")
     if transitions.give_up(job, now) is not None:
-        return _change(broom, job, lambda seen: transitions.give_up(seen, now), "given up")
+        return _give_up(broom, job, now)
     if job.due_at > now and not (job.until and transitions.is_claimable(job)):
         return "not yet"
     if transitions.is_claimable(job):
         return _resend(broom, job, now)
     return _change(broom, job, lambda seen: transitions.look_later(seen, now), "looked at")
+
+
+def _give_up(broom: Broom, job: Job, now: Ms) -> str:
+    ended = advance(broom.jobs, job, lambda seen: transitions.give_up(seen, now))
+    if ended is None:
+        return "nothing"
+    _say_failed(broom, ended)
+    return "given up"
 
 
 def _look_at_worker(broom: Broom, job: Job, now: Ms) -> str:
@@ -148,6 +245,8 @@ def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
     if taken.status is Status.QUEUED:
         broom.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
     broom.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
+    if taken.status is Status.FAILED:
+        _say_failed(broom, taken)
     return f"taken back: {taken.status.value}"
 
 
@@ -166,6 +265,12 @@ def _write_off(broom: Broom, job: Job, kept: Result | None, now: Ms) -> tuple[Na
     if kept is None and lost is not None:  # before the job is given on: whoever dies in between, the ledger has its row
         broom.results.put_if_absent(lost, job.tenant)
     return lost.cost if lost else None, len(text)
+
+
+def _say_failed(broom: Broom, job: Job) -> None:
+    """The fact by which people are alerted."""
+    code = job.error.code if job.error else None
+    broom.log("job failed", job_id=job.id, tenant=job.tenant, type=job.type, model=job.model, code=code, crashes=job.crashes)
 
 
 def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:

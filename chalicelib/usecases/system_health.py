@@ -34,7 +34,7 @@ def system_health(scope: Stethoscope) -> dict[str, Part]:
 
 
 def _workers(scope: Stethoscope) -> Part:
-    leases = [Alive(lease.lane, len(lease.jobs), lease.expires_at) for lease in scope.leases.open_ones()]
+    leases = [Alive(lease.lane, len(lease.jobs), lease.expires_at) for lease in scope.leases.all()]
     return workers_part(leases, scope.clock.now())
 
 

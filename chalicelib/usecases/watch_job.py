@@ -6,12 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from chalicelib.domain import frames
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, InvalidRequest, NotFound, ResultExpired, Unauthenticated
+from chalicelib.domain.errors import (
+    ConnectionBusy,
+    ConnectionGone,
+    ConnectionRefused,
+    InvalidRequest,
+    NotFound,
+    ResultExpired,
+    Unauthenticated,
+)
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.text import MAX_FRAME_POINTS, pieces
 from chalicelib.domain.watching import CONNECTION_LASTS_MS, GRACE_MS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Watcher
 from chalicelib.ports import Chunks, Clock, Connections, Jobs, Results, Sockets, Watchers
+from chalicelib.usecases.forget_connection import forget_connection, leave_out
 from chalicelib.usecases.read_text import read_text
 
 
@@ -40,9 +49,7 @@ def open_connection(gallery: Gallery, connection_id: str, endpoint: str, caller:
 
 def close_connection(gallery: Gallery, connection_id: str) -> None:
     """Forget a WebSocket and its subscriptions."""
-    connection = gallery.connections.close(connection_id)
-    for job_id in connection.jobs if connection else ():
-        gallery.watchers.remove(job_id, connection_id)
+    forget_connection(gallery.connections, gallery.watchers, connection_id)
 
 
 def connected(gallery: Gallery, connection_id: str) -> Connection:
@@ -90,7 +97,7 @@ def subscribe(gallery: Gallery, connection: Connection, job_id: str, attempt: in
     start = offset if attempt == job.attempt else 0
     more = {"reply_to": reply_to} if reply_to is not None else {}
     answer = {**frames.connected(job, start, gallery.clock.now()), **more}
-    gallery.sockets.post(connection.endpoint, connection.id, frames.encode(answer))
+    _post(gallery, watcher, answer)
     if job.status is not Status.PROCESSING:
         tell(gallery, replace(watcher, attempt=job.attempt, offset=start), job)
 
@@ -131,12 +138,30 @@ def announce(gallery: Gallery, job: Job) -> int:
         try:
             _post(gallery, watcher, state or {})
             told += 1
-        except ConnectionGone:
-            gallery.watchers.remove(job.id, watcher.connection_id)
-        except ConnectionBusy:
-            continue  # it asks by itself when it hears nothing
+        except (ConnectionGone, ConnectionBusy):
+            continue  # forgotten, or it asks by itself when it hears nothing
     return told
 
 
+def say(gallery: Gallery, endpoint: str, connection_id: str, frame: frames.Frame) -> None:
+    """Answer a connection about no job.
+
+    Raises:
+        ConnectionGone: it is closed, and forgotten.
+        ConnectionBusy: it asks again by itself when it hears nothing.
+    """
+    try:
+        gallery.sockets.post(endpoint, connection_id, frames.encode(frame))
+    except ConnectionRefused:
+        raise
+    except ConnectionGone:
+        close_connection(gallery, connection_id)
+        raise
+
+
 def _post(gallery: Gallery, watcher: Watcher, frame: frames.Frame) -> None:
-    gallery.sockets.post(watcher.endpoint, watcher.connection_id, frames.encode(frame))
+    try:
+        gallery.sockets.post(watcher.endpoint, watcher.connection_id, frames.encode(frame))
+    except ConnectionGone as gone:
+        leave_out(gallery.connections, gallery.watchers, gone, watcher.connection_id, watcher.job_id)
+        raise

@@ -14,11 +14,12 @@ FILES = ("app.py", "requirements.txt")
 def fingerprint(root: Path = ROOT) -> str:
     """Changes with every file that a deployment depends on."""
     digest = hashlib.sha256()
-    for path in sorted(_sources(root)):
+    for path in sorted(sources(root)):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def _sources(root: Path) -> list[Path]:
+def sources(root: Path) -> list[Path]:
+    """The files that a deployment depends on."""
     nested = [path for folder in FOLDERS for path in (root / folder).rglob("*")]
     return [path for path in [*(root / name for name in FILES), *nested] if path.is_file() and path.suffix != ".pyc"]

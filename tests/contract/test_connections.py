@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.watching import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket
+from chalicelib.domain.watching import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_part
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
@@ -73,6 +73,38 @@ def test_the_last_subscription_leaves_an_empty_set(stores: Any) -> None:
 
     assert stores.connections.get(given.id) == given
     assert stores.connections.subscribe(given.id, "job_2")
+
+
+def test_all_connections_are_found_part_by_part(stores: Any) -> None:
+    """Without a scan: each in one part, whole, and gone from it when it is closed."""
+    given = {each.id: each for each in (opened(stores) for _ in range(30))}
+    closed = given.popitem()[0]
+    stores.connections.close(closed)
+    stores.connections.subscribe(next(iter(given)), "job_1")
+
+    found = [one for part in range(8) for one in stores.connections.some(part, 1_000)]
+
+    ours = {one.id: one for one in found if one.id in given or one.id == closed}
+    assert set(ours) == set(given)
+    assert len(found) == len({one.id for one in found})
+    assert {one_id: replace(one, jobs=frozenset()) for one_id, one in ours.items()} == given
+    assert {one.id for one in stores.connections.some(11, 1_000)} == {one.id for one in stores.connections.some(3, 1_000)}
+
+
+def test_of_a_part_that_is_full_others_are_given_each_time(stores: Any) -> None:
+    """Never more than were asked for; in the end all have been among them, however alike their ids are."""
+    ids = [new_id() for _ in range(60)]
+    part = connection_part(ids[0])
+    given = {opened(stores, id=one).id for one in ids if connection_part(one) == part}
+    seen: set[str] = set()
+    for _ in range(2_000):
+        some = stores.connections.some(part, 3)
+        assert len({one.id for one in some}) == len(some) <= 3
+        seen |= {one.id for one in some}
+        if given <= seen:
+            break
+
+    assert given <= seen
 
 
 def test_a_ticket_is_used_by_one_connection(stores: Any, answer_lost: Lost) -> None:

@@ -15,7 +15,7 @@ from chalicelib.adapters.blobs import Blobs
 from chalicelib.adapters.dynamo_job_item import item_of, job_of_raw
 from chalicelib.adapters.dynamo_stores import DynamoStores
 from chalicelib.domain.circuit import Circuit
-from chalicelib.domain.errors import Throttled, Unavailable
+from chalicelib.domain.errors import StaleVersion, Throttled, Unavailable
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.result import Result
 from chalicelib.domain.transitions import Outcome, claim, finish, hold, retry_later
@@ -282,6 +282,37 @@ def test_a_request_that_is_wrong_is_not_called_unavailable(
         call(dynamo_stores)
 
     assert not isinstance(raised.value, Unavailable)
+
+
+WRITES: list[tuple[str, Callable[[DynamoStores], object]]] = [
+    ("PutItem", lambda stores: stores.results.put(Result(job_id=new_id(), attempt=1, text=""), "acme")),
+    ("UpdateItem", lambda stores: stores.watchers.note_reader(new_id(), NOW)),
+    ("DeleteItem", lambda stores: stores.connections.close("x")),
+]
+
+
+@pytest.mark.parametrize(("operation", "call"), WRITES, ids=[name for name, _ in WRITES])
+def test_a_plain_write_that_meets_a_transaction_is_made_again(
+    dynamo_stores: DynamoStores, operation: str, call: Callable[[DynamoStores], object]
+) -> None:
+    """botocore does not repeat it; it had no effect, and the other is over in a moment."""
+    with answers(operation, "TransactionConflictException", 400, 2) as given:
+        call(dynamo_stores)
+    assert len(given) == 2
+
+    with answers(operation, "ThrottlingException", 400) as given, pytest.raises(Throttled):
+        call(dynamo_stores)
+    assert len(given) == 1  # which botocore has repeated already
+
+
+def test_a_swap_that_meets_a_transaction_keeps_its_condition(dynamo_stores: DynamoStores) -> None:
+    """What the other wrote is seen by the repetition."""
+    given = job()
+    dynamo_stores.jobs.create(given)
+    dynamo_stores.jobs.replace(given, replace(given, version=2))
+
+    with answers("UpdateItem", "TransactionConflictException", 400, 1), pytest.raises(StaleVersion):
+        dynamo_stores.jobs.replace(given, replace(given, version=2, cancel_requested=True))
 
 
 def test_two_transactions_that_meet(dynamo_stores: DynamoStores) -> None:

@@ -12,7 +12,7 @@ from chalicelib.ports import Lease
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
-LEASE = Lease(id="", lane="normal", expires_at=NOW + 25_000, started_at=NOW, jobs=("job_b", "job_a"), environment="env")
+LEASE = Lease(id="", lane="normal", expires_at=NOW + 25_000, started_at=NOW, jobs=("job_b", "job_a"), environment="env", watermark=NOW - 7)
 
 
 def opened(stores: Any) -> Lease:
@@ -41,7 +41,7 @@ def test_a_fenced_lease_is_not_renewed(stores: Any) -> None:
     with pytest.raises(StaleVersion) as refused:
         stores.leases.renew(replace(lease, expires_at=lease.expires_at + 8_000))
 
-    assert refused.value.current == lease
+    assert refused.value.current == replace(lease, fenced=True)
 
 
 def test_a_lease_that_was_renewed_is_not_fenced(stores: Any) -> None:
@@ -54,6 +54,22 @@ def test_a_lease_that_was_renewed_is_not_fenced(stores: Any) -> None:
     stores.leases.renew(renewed)
 
 
+def test_all_leases_are_found_in_whatever_state(stores: Any) -> None:
+    """Open ones, fenced ones until they are buried, with all that they say; closed and buried ones are not."""
+    alive, fenced, buried, closed = (opened(stores) for _ in range(4))
+    stores.leases.fence(fenced)
+    stores.leases.fence(buried)
+    stores.leases.bury(buried)
+    stores.leases.bury(alive)
+    stores.leases.close(closed)
+
+    found = {lease.id: lease for lease in stores.leases.all()}
+
+    assert (found[alive.id], found[fenced.id]) == (alive, replace(fenced, fenced=True))
+    assert stores.leases.get(fenced.id) == found[fenced.id]
+    assert not {buried.id, closed.id} & set(found)
+
+
 def test_a_closed_lease_is_gone(stores: Any) -> None:
     """Closing twice is closing once; renewing does not bring it back, nor does fencing."""
     lease = opened(stores)
@@ -64,21 +80,6 @@ def test_a_closed_lease_is_gone(stores: Any) -> None:
     with pytest.raises(StaleVersion) as refused:
         stores.leases.renew(lease)
     assert refused.value.current is None
-
-
-def test_open_leases_are_listed(stores: Any) -> None:
-    """Fenced ones too, until they are buried."""
-    one, fenced, closed = opened(stores), opened(stores), opened(stores)
-    stores.leases.fence(fenced)
-    stores.leases.close(closed)
-
-    there = {lease.id: lease for lease in stores.leases.open_ones()}
-
-    assert there[one.id] == one
-    assert fenced.id in there
-    assert closed.id not in there
-    stores.leases.bury(fenced)
-    assert fenced.id not in {lease.id for lease in stores.leases.open_ones()}
 
 
 def test_slots_are_bounded(stores: Any) -> None:

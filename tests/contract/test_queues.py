@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -215,7 +215,38 @@ def test_a_message_that_could_not_be_deleted_is_told(on_sqs: OnSqs) -> None:
             on_sqs.queues.acknowledge("normal", ["r"])
 
 
-@pytest.mark.parametrize(("code", "status", "kind"), [("ThrottlingException", 400, Throttled), ("InternalFailure", 500, Unavailable)])
+TROUBLE = [
+    ("ThrottlingException", 400, Throttled),
+    ("RequestThrottled", 403, Throttled),
+    ("OverLimit", 403, Throttled),
+    ("InternalFailure", 500, Unavailable),
+    ("ServiceUnavailable", 503, Unavailable),
+]
+CALLS: list[tuple[str, Callable[[SqsQueues], object]]] = [
+    ("send_message", lambda queues: queues.send("normal", WAKE, "acme")),
+    ("delete_message_batch", lambda queues: queues.acknowledge("normal", ["r"])),
+    ("send_message", lambda queues: queues.set_aside("normal", "body", "reason")),
+    ("get_queue_attributes", lambda queues: queues.depth("normal")),
+]
+
+
+@pytest.mark.parametrize(("operation", "call"), CALLS, ids=["send", "acknowledge", "set_aside", "depth"])
+@pytest.mark.parametrize(("code", "status", "kind"), TROUBLE)
+def test_every_call_says_what_kind_of_trouble_it_met(
+    on_sqs: OnSqs, operation: str, call: Callable[[SqsQueues], object], code: str, status: int, kind: type[Exception]
+) -> None:
+    """Also once the queue's address is known."""
+    with Stubber(aws.client("sqs")) as sqs:
+        sqs.add_response("get_queue_url", {"QueueUrl": "https://queue"})
+        sqs.add_client_error(operation, code, http_status_code=status)
+
+        with pytest.raises(kind) as raised:
+            call(on_sqs.queues)
+
+    assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize(("code", "status", "kind"), TROUBLE)
 def test_a_queue_that_does_not_answer_is_unavailable(on_sqs: OnSqs, code: str, status: int, kind: type[Exception]) -> None:
     with Stubber(aws.client("sqs")) as sqs:
         sqs.add_client_error("get_queue_url", code, http_status_code=status)

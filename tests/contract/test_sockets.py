@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ from botocore.exceptions import ClientError
 from chalicelib.adapters import aws
 from chalicelib.adapters.memory_wires import MemorySockets
 from chalicelib.adapters.sockets import ApiGatewaySockets
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.ports import Sockets
 
 FRAME = b'{"event": "token", "text": "\xc3\xa4"}'
@@ -25,6 +27,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self.status = 200
+        self.pause = 0.0
         self.asked: list[tuple[str, str, bytes]] = []
         gateway = self
 
@@ -34,6 +37,7 @@ class Gateway:
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 gateway.asked.append((self.command, self.path, body))
+                time.sleep(gateway.pause)
                 if not gateway.status:
                     self.close_connection = True
                     return
@@ -43,7 +47,7 @@ class Gateway:
                 self.end_headers()
                 self.wfile.write(b"{}")
 
-            do_POST = do_DELETE = answer  # noqa: N815 - the names that http.server looks for
+            do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that http.server looks for
 
             def log_message(self, *_: Any) -> None:
                 return
@@ -128,6 +132,22 @@ def test_closing_what_is_gone_already_does_no_harm(side: Side) -> None:
     side.sockets.close(side.endpoint, "c=1")
 
 
+def test_whether_a_connection_is_open_can_be_asked(side: Side) -> None:
+    assert side.sockets.is_open(side.endpoint, "c=1")
+
+    side.refuse(gone=True)
+
+    assert not side.sockets.is_open(side.endpoint, "c=1")
+
+
+def test_a_question_that_is_not_answered_says_nothing(side: Side) -> None:
+    """A connection is not taken for closed because API Gateway is busy."""
+    side.refuse(gone=False)
+
+    with pytest.raises(ConnectionBusy):
+        side.sockets.is_open(side.endpoint, "c=1")
+
+
 # ---- on API Gateway
 
 
@@ -158,7 +178,36 @@ def test_what_may_pass_is_busy_and_is_not_repeated_here(gateway: Gateway, status
 def test_what_no_later_post_would_mend_is_gone_with_the_reason(gateway: Gateway, status: int) -> None:
     gateway.status = status
 
-    with pytest.raises(ConnectionGone, match=str(status)):
+    with pytest.raises(ConnectionRefused, match=str(status)):
+        ApiGatewaySockets().post(gateway.endpoint, "c=1", FRAME)
+    with pytest.raises(ConnectionRefused, match=str(status)):
+        ApiGatewaySockets().is_open(gateway.endpoint, "c=1")
+
+
+def test_only_410_says_that_it_is_closed(gateway: Gateway) -> None:
+    """Whoever is refused for another reason may be there."""
+    gateway.status = 410
+
+    with pytest.raises(ConnectionGone) as gone:
+        ApiGatewaySockets().post(gateway.endpoint, "c=1", FRAME)
+    assert not isinstance(gone.value, ConnectionRefused)
+
+
+@pytest.mark.parametrize("status", [429, 500, 0])
+def test_a_question_is_asked_once(gateway: Gateway, status: int) -> None:
+    gateway.status = status
+
+    with pytest.raises(ConnectionBusy):
+        ApiGatewaySockets().is_open(gateway.endpoint, "c=1")
+    assert [verb for verb, _, _ in gateway.asked] == ["GET"]
+
+
+def test_an_answer_that_takes_too_long_is_busy(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader waits for seconds, not for botocore's minute."""
+    monkeypatch.setattr(gateway, "pause", 0.6)
+    monkeypatch.setattr(aws, "client", partial(aws.client, read_timeout=0.2))
+
+    with pytest.raises(ConnectionBusy):
         ApiGatewaySockets().post(gateway.endpoint, "c=1", FRAME)
 
 

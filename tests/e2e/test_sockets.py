@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from chalicelib.adapters.dynamo_connections import connection_key
+from chalicelib.domain.watching import CONNECTION_PARTS, connection_part
 from tests.e2e.cloud import Api, Model, Stack
 from tests.e2e.watchers import Socket
 
@@ -92,3 +95,44 @@ def test_a_frame_is_at_most_32_kb(stack: Stack, api: Api, model: Model) -> None:
 
     assert "".join(frame["text"] for frame in frames if frame["event"] == "tokens") == text
     assert max(len(json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()) for frame in frames) <= 32_768
+
+
+def test_a_connection_that_vanished_is_forgotten_and_an_open_one_is_not(stack: Stack) -> None:
+    """Without a `$disconnect`: a run of the sweep asks API Gateway about one part of all connections. Whichever it is, a ghost is in it,
+    and so is the open one.
+    """
+    with Socket(stack) as open_socket:
+        open_socket.ask({"action": "ping"})
+        [row] = _connections(stack)[-1:]
+        row["at"] = {"N": str(int(row["at"]["N"]) - 120_000)}
+        for part in range(CONNECTION_PARTS):
+            ghost = next(name for name in (f"ghost{number}" for number in range(1_000)) if connection_part(name) == part)
+            for name in (row["sk"]["S"], connection_key(ghost)[1]):
+                _put(stack, {**row, "pk": {"S": f"C#{part}"}, "sk": {"S": name}})
+
+        _sweep(stack)
+
+        left = [one["sk"]["S"] for one in _connections(stack)]
+        assert left.count(row["sk"]["S"]) == CONNECTION_PARTS
+        assert len([name for name in left if "ghost" in name]) < CONNECTION_PARTS
+        assert open_socket.ask({"action": "ping", "id": 1}) == {"event": "pong", "reply_to": 1}
+
+
+def _connections(stack: Stack) -> list[dict[str, Any]]:
+    """The rows of all connections, the youngest last."""
+    pages = stack.aws("dynamodb").get_paginator("scan").paginate(TableName="headrace-local-live")
+    rows = [item for page in pages for item in page["Items"] if item["pk"]["S"].startswith("C#")]
+    return sorted(rows, key=lambda row: int(row["at"]["N"]))
+
+
+def _put(stack: Stack, item: dict[str, Any]) -> None:
+    stack.aws("dynamodb").put_item(TableName="headrace-local-live", Item=item)
+
+
+def _sweep(stack: Stack) -> None:
+    """One run, as its schedule would begin it."""
+    event = {"version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "0", "time": "", "region": ""}
+    answer = stack.aws("lambda").invoke(
+        FunctionName="headrace-local-sweep", Payload=json.dumps({**event, "resources": [], "detail": {}}).encode()
+    )
+    assert "FunctionError" not in answer, answer["Payload"].read()

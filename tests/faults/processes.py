@@ -58,13 +58,13 @@ class Processes:
         self.world.loop.set_task_factory(_task)
         world, real, steps = self.world, self.real, self.steps
         ports: dict[str, Any] = {
-            name: Port(name, getattr(real, name), steps) for name in ("bodies", "chunks", "watchers", "leases", "circuits")
+            name: Port(name, getattr(real, name), steps) for name in ("bodies", "chunks", "watchers", "connections", "leases", "circuits")
         }
         ports["jobs"] = JobsPort(real.jobs, steps, self.history, lambda before, new: self._changes.put_nowait((new.id, before, new)))
         ports["results"] = ResultsPort(real.results, steps, self.history)
         ports["queues"] = QueuesPort(real.queues, steps, self._sent)
         ports["sockets"] = SocketsPort(real.sockets, steps, self._carried)
-        for name, port in {**ports, "connections": Port("connections", real.connections, steps)}.items():
+        for name, port in ports.items():
             setattr(world.memory, name, port)
         world._abandon = lambda response_id: wait(stop_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
         memory = world.memory
@@ -73,8 +73,8 @@ class Processes:
             world.engine, **ports, provider=self.provider, is_welcome=keys.is_welcome, offload=self._offload, offload_posts=self._offload
         )
         world.intake = replace(world.intake, jobs=memory.jobs, bodies=memory.bodies, queues=memory.queues)
-        kept = {name: ports[name] for name in ("jobs", "chunks", "results", "watchers", "sockets")}
-        world.gallery = replace(world.gallery, **kept, connections=memory.connections, caller_by_hash=keys.caller)
+        kept = {name: ports[name] for name in ("jobs", "chunks", "results", "watchers", "connections", "sockets")}
+        world.gallery = replace(world.gallery, **kept, caller_by_hash=keys.caller)
 
     def head(self, job_id: str) -> Job:
         return self.real.jobs.heads[job_id]

@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 
 from chalicelib.domain import lanes
 from infra import chalice_config
 from infra.chalice_config import ROOT
+from infra.cloud import Cloud
+from infra.concurrency import account_concurrency, too_narrow
 from infra.naming import STAGES
 from infra.policies import KINDS, policy
 
@@ -86,6 +91,35 @@ def test_a_permission_names_its_actions_and_the_stage_it_is_for(stage: str, kind
     assert all("*" not in action and action.split(":")[0] in SERVICES for action in statement["Action"])
     if statement["Sid"] != "WatchersSockets":  # an API's id is known only after its deployment
         assert all(f"headrace-{stage}" in resource or f"headrace/{stage}/" in resource for resource in statement["Resource"])
+
+
+def test_whoever_must_not_starve_has_executions_of_its_own_in_prod_only() -> None:
+    """Workers have none: reserving throttles, and a throttled message uses up its receives. Together all fit into a default account."""
+
+    def reserved(stage: str) -> dict[str, int]:
+        functions = stage_block(stage)["lambda_functions"]
+        return {name: each["reserved_concurrency"] for name, each in functions.items() if "reserved_concurrency" in each}
+
+    assert reserved("prod") == {"api_handler": 300, "release": 20, "sweep": 2}
+    assert reserved("dev") == reserved("local") == {}
+    assert sum(reserved("prod").values()) + sum(lane.max_concurrency for lane in lanes.LANES.values()) + 100 <= 1_000
+
+
+def test_an_account_that_is_too_narrow_is_told_before_the_deployment() -> None:
+    """A new one has ten; AWS wants a hundred left for everything else."""
+    assert too_narrow("prod", 422) is None
+    assert "This account has 10." in (too_narrow("prod", 10) or "")
+    assert too_narrow("dev", 10) is None
+
+
+def test_the_width_of_an_account_is_what_lambda_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = boto3.client("lambda", aws_access_key_id="x", aws_secret_access_key="x")
+    cloud = SimpleNamespace(client=lambda service: {"lambda": client}[service])
+    with Stubber(client) as stub:
+        stub.add_response("get_account_settings", {"AccountLimit": {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}})
+
+        assert account_concurrency(cast(Cloud, cloud)) == 10
 
 
 @pytest.mark.parametrize("stage", STAGES)

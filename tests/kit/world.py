@@ -46,7 +46,19 @@ class World:
         memory = self.memory
         ports: dict[str, Any] = {
             name: getattr(memory, name)
-            for name in ("jobs", "bodies", "chunks", "results", "watchers", "leases", "circuits", "queues", "sockets", "prices")
+            for name in (
+                "jobs",
+                "bodies",
+                "chunks",
+                "results",
+                "watchers",
+                "connections",
+                "leases",
+                "circuits",
+                "queues",
+                "sockets",
+                "prices",
+            )
         }
         self.engine = Engine(
             **{
@@ -97,6 +109,9 @@ class World:
             queues=memory.queues,
             bodies=memory.bodies,
             prices=memory.prices,
+            watchers=memory.watchers,
+            connections=memory.connections,
+            sockets=memory.sockets,
             job_type=job_types.get,
             abandon=self._abandon,
         )

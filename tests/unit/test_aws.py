@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from botocore import exceptions as botocore
+from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
 
-from chalicelib.adapters import aws
+from chalicelib.adapters import aws, dynamo
 from chalicelib.domain.errors import Throttled, Unavailable
+from chalicelib.usecases.run_batch import LEASE_MS
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +38,8 @@ def cancelled(*codes: str) -> botocore.ClientError:
         (answer("ProvisionedThroughputExceededException"), Throttled),
         (answer("TransactionConflictException"), Throttled),  # a plain write that met a transaction
         (answer("SlowDown", 503), Throttled),
+        (answer("OverLimit", 403), Throttled),  # SQS, of messages in flight
+        (answer("RequestTimeout", 400), Unavailable),  # S3, of an upload that stood still
         (answer("Anything", 429), Throttled),
         (cancelled("None", "TransactionConflict"), Throttled),
         (cancelled("ConditionalCheckFailed", "TransactionConflict"), None),  # the condition is the answer
@@ -83,7 +87,18 @@ def test_everybody_gets_the_same_client_from_any_thread() -> None:
     assert aws.client("sqs", endpoint_url="http://localhost:1") is not got[0]
 
 
+def test_whatever_botocore_repeats_is_known_here() -> None:
+    """Once its tries are used up it must not look like a fault of ours."""
+    codes = [*ThrottledRetryableChecker._THROTTLED_ERROR_CODES, *TransientRetryableChecker._TRANSIENT_ERROR_CODES]
+
+    assert [code for code in codes if aws.translated(answer(code)) is None] == []
+
+
 def test_no_call_outlives_a_lease() -> None:
+    """However it fails: so many tries, each in so many seconds, with botocore's pauses of at most one and two between them."""
     config = aws.client("dynamodb").meta.config
 
     assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1.0, 3.0, 3)
+    longest = aws.ATTEMPTS * (aws.CONNECT_TIMEOUT + aws.READ_TIMEOUT) + 1 + 2
+    assert longest * 1000 < LEASE_MS
+    assert sum(dynamo.CONFLICT_PAUSE * 2**attempt for attempt in range(1, dynamo.CONFLICT_TRIES)) < 1

@@ -246,6 +246,30 @@ def test_a_job_whose_content_or_type_is_gone_fails() -> None:
 
     errors = [world.job(job).error for job in (no_body, no_type)]
     assert [error.code if error else None for error in errors] == ["content_gone", "request_invalid"]
+    rows = [world.memory.results.attempts(job.id) for job in (no_body, no_type)]
+    assert [[(row.attempt, row.status, row.error_code, row.usage, row.cost) for row in each] for each in rows] == [
+        [(1, "failed", "content_gone", None, None)],
+        [(1, "failed", "request_invalid", None, None)],
+    ]
+
+
+def test_the_row_of_an_attempt_that_ends_at_once_comes_before_its_end() -> None:
+    """Whoever dies in between leaves a job that is taken back, not an attempt without a row."""
+    world = World()
+    job = world.submit()
+    world.memory.bodies.forget(job.id)
+    put = world.memory.results.put
+    states: list[Status] = []
+
+    def note(result: Any, tenant: str) -> None:
+        states.append(world.job(job).status)
+        put(result, tenant)
+
+    world.memory.results.put = note  # type: ignore[method-assign]
+    world.deliver()
+
+    assert states == [Status.PROCESSING]
+    assert world.job(job).status is Status.FAILED
 
 
 def test_usage_without_a_final_event_is_an_estimate() -> None:

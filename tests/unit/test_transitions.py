@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from chalicelib.domain.transitions import (
     hold_back,
     holds,
     note_response,
+    put_off,
     retry_later,
     start_again,
     take_back,
@@ -243,8 +245,19 @@ MOVES: list[Callable[[Job, int], Job | None]] = [
     lambda head, now: hold_back(head, head.generation, head.owner or "", BROKEN, "circuit_open", now + 30_000, now),
     cancel,
     lambda head, now: start_again(head, now, HOUR, HOUR),
+    lambda head, now: put_off(head, now + HOUR, now),
     lambda head, now: None if head.status.is_terminal or head.status is Status.PROCESSING else expire(head, now),
 ]
+
+
+def test_put_off_never_looks_earlier() -> None:
+    """A look that failed moves the next one away, whatever the state; what has ended is not looked at."""
+    queued = job()
+    later = put_off(queued, (queued.due_at or 0) + 5, 7)
+
+    assert later == replace(queued, due_at=(queued.due_at or 0) + 5, version=queued.version + 1, updated_at=7)
+    assert put_off(queued, (queued.due_at or 0) - 5, 7) is queued
+    assert put_off(expire(queued, 7), 10**15, 7) is None
 
 
 @given(steps=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(1, 2 * HOUR)), max_size=40))

@@ -1,0 +1,120 @@
+"""The index of what is due: found without a scan, in order, and nothing in it in the way of anything else."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.lanes import LANES
+from chalicelib.domain.listing import due_shard
+from infra.naming import table_name
+from tests.contract.given import NOW, job, new_id
+from tests.contract.test_dynamo import counted_calls
+
+FIRST = itertools.count(1)  # a stretch of time for each test: the stores are shared
+
+
+def at() -> int:
+    return NOW - 10**11 + next(FIRST) * 10**7
+
+
+def put(stores: Any, **changes: Any) -> Job:
+    made = job(**changes)
+    stores.jobs.create(made)
+    return made
+
+
+def test_what_is_due_is_found_by_lane_the_longest_overdue_first(stores: Any) -> None:
+    """Queued and running jobs with their lane, whatever waits for a time in a group of its own; what has ended in none."""
+    begin = at()
+    late, early = (put(stores, lane="high", due_at=begin + ms) for ms in (2, 1))
+    running = put(stores, lane="high", status=Status.PROCESSING, due_at=begin + 3)
+    other = put(stores, lane="low", due_at=begin)
+    waits = [put(stores, lane="high", status=each, due_at=begin + 4) for each in (Status.RETRYING, Status.WAITING, Status.HELD)]
+    put(stores, lane="high", due_at=begin + 1_001)
+    put(stores, lane="high", status=Status.FAILED, due_at=None)
+
+    def found(lane: str | None) -> list[str]:
+        ours = {early.id, late.id, running.id, other.id, *(one.id for one in waits)}
+        return [job_id for job_id in stores.jobs.due(lane, begin + 1_000, 100) if job_id in ours]
+
+    assert found("high") == [early.id, late.id, running.id]
+    assert found("low") == [other.id]
+    assert found(None) == sorted(one.id for one in waits)
+
+
+def test_no_part_gives_more_than_its_share(stores: Any) -> None:
+    """What one part of the index is full of hides nothing in the others; what is longest overdue comes first."""
+    begin = at()
+    made: dict[int, list[str]] = {shard: [] for shard in range(8)}
+    while min(map(len, made.values())) < 3:
+        each = job(lane="urgent", created_at=begin, due_at=begin + len(list(itertools.chain(*made.values()))))
+        made[due_shard(each.id)].append(each.id)
+        stores.jobs.create(each)
+
+    ids = [job_id for job_id in stores.jobs.due("urgent", begin + 10**6, 2) if job_id in itertools.chain(*made.values())]
+
+    assert set(ids) == {job_id for part in made.values() for job_id in part[:2]}
+
+
+def test_a_job_is_put_off_whatever_else_its_record_says(stores: Any) -> None:
+    """Never earlier than it was to be looked at, never one that has ended, and nothing is made where no job is. The version counts it."""
+    begin = at()
+    given = put(stores, due_at=begin)
+    ended = put(stores, status=Status.FAILED, due_at=None)
+
+    stores.jobs.put_off(given.id, begin + 500)
+    stores.jobs.put_off(given.id, begin + 400)
+    stores.jobs.put_off(ended.id, begin + 500)
+    nobody = new_id()
+    stores.jobs.put_off(nobody, begin)
+
+    assert stores.jobs.get(given.id) == replace(given, due_at=begin + 500, version=2)
+    assert stores.jobs.get(ended.id) == ended
+    assert stores.jobs.get(nobody) is None
+
+
+def test_a_job_that_is_put_off_twice_by_a_lost_answer_is_put_off_once(stores: Any, answer_lost: Any) -> None:
+    given = put(stores, due_at=at())
+
+    with answer_lost("UpdateItem"):
+        stores.jobs.put_off(given.id, (given.due_at or 0) + 5)
+
+    assert stores.jobs.get(given.id).version == 2
+
+
+def test_a_record_that_cannot_be_read_is_found_and_put_off(dynamo_stores: DynamoStores) -> None:
+    """As another version of the code might write it."""
+    begin = at()
+    given = put(dynamo_stores, status=Status.RETRYING, due_at=begin)
+    aws.client("dynamodb").update_item(
+        TableName=table_name("dev", "jobs"),
+        Key={"id": {"S": given.id}},
+        UpdateExpression="SET #s = :s",
+        ExpressionAttributeNames={"#s": "status"},
+        ExpressionAttributeValues={":s": {"S": "flying"}},
+    )
+    with pytest.raises(ValueError, match="flying"):
+        dynamo_stores.jobs.get_many([given.id])
+    assert given.id in dynamo_stores.jobs.due(None, begin, 1000)
+
+    dynamo_stores.jobs.put_off(given.id, begin + 5)
+
+    assert given.id not in dynamo_stores.jobs.due(None, begin, 1000)
+    assert given.id in dynamo_stores.jobs.due(None, begin + 5, 1000)
+
+
+def test_all_of_it_is_read_with_forty_queries(dynamo_stores: DynamoStores) -> None:
+    """However many jobs there are; the same sum as `docs/data-model.md` says."""
+    with counted_calls() as calls:
+        for lane in (None, *LANES):
+            dynamo_stores.jobs.due(lane, at(), 100)
+        dynamo_stores.leases.all()
+
+    assert calls == {"Query": 48}

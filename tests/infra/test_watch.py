@@ -1,0 +1,121 @@
+"""`make watch` notices what a deployment depends on, once things are quiet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.local import watch as watching
+from infra.local.watch import EVERY_SECONDS, QUIET_LOOKS, Changes, told
+
+
+class Script:
+    """Does at each pause what the test has planned for it."""
+
+    def __init__(self, *acts: Callable[[], object] | None) -> None:
+        self.acts = list(acts)
+        self.looks = 0
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds == EVERY_SECONDS
+        self.looks += 1
+        act = self.acts.pop(0) if self.acts else None
+        if act is not None:
+            act()
+        assert self.looks < 100, "nothing was noticed"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for name in ("app.py", "requirements.txt", "chalicelib/one.py", "chalicelib/deep/two.py", "infra/tables.py", "docs/page.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    return tmp_path
+
+
+def test_a_changed_an_added_and_a_removed_file_are_noticed(checkout: Path) -> None:
+    """Wherever they lie."""
+
+    def change() -> None:
+        (checkout / "app.py").write_text("after, and longer")
+        (checkout / "chalicelib" / "three.py").write_text("new")
+        (checkout / "infra" / "tables.py").unlink()
+
+    assert Changes(checkout, Script(change).sleep).wait() == [Path("app.py"), Path("chalicelib/three.py"), Path("infra/tables.py")]
+
+
+def test_a_change_that_keeps_the_size_is_noticed_by_its_time(checkout: Path) -> None:
+    one = checkout / "chalicelib" / "one.py"
+    at = one.stat().st_mtime_ns
+
+    assert Changes(checkout, Script(lambda: os.utime(one, ns=(at, at + 1_000_000))).sleep).wait() == [Path("chalicelib/one.py")]
+
+
+def test_what_no_deployment_depends_on_is_passed_over(checkout: Path) -> None:
+    """Pages, tests, and what Python leaves behind."""
+
+    def others() -> None:
+        (checkout / "docs" / "page.md").write_text("another page")
+        (checkout / "chalicelib" / "__pycache__").mkdir()
+        (checkout / "chalicelib" / "__pycache__" / "one.pyc").write_bytes(b"x")
+
+    script = Script(others, *[None] * 9, lambda: (checkout / "app.py").write_text("at last"))
+
+    assert Changes(checkout, script.sleep).wait() == [Path("app.py")]
+    assert script.looks > 10
+
+
+def test_many_changes_in_a_row_are_one(checkout: Path) -> None:
+    """A checkout of another branch is deployed once, when it is done."""
+    acts = [lambda number=number: (checkout / "chalicelib" / f"new{number}.py").write_text("x") for number in range(5)]
+    script = Script(*acts)  # type: ignore[arg-type]
+
+    assert len(Changes(checkout, script.sleep).wait()) == 5
+    assert script.looks == 5 + QUIET_LOOKS
+
+
+def test_what_changes_during_a_deployment_is_the_next_change(checkout: Path) -> None:
+    """It is not lost: the deployment may have read the file before."""
+    script = Script(lambda: (checkout / "app.py").write_text("once more"))
+    changes = Changes(checkout, script.sleep)
+    changes.wait()
+    (checkout / "chalicelib" / "one.py").write_text("while it was deployed")
+
+    assert changes.wait() == [Path("chalicelib/one.py")]
+
+
+def test_a_change_that_is_taken_back_is_none(checkout: Path) -> None:
+    """A file that an editor writes beside another and removes again."""
+    beside = checkout / "chalicelib" / "one.py~"
+    script = Script(lambda: beside.write_text("x"), beside.unlink, *[None] * 5, lambda: (checkout / "app.py").write_text("real"))
+
+    assert Changes(checkout, script.sleep).wait() == [Path("app.py")]
+
+
+def test_it_deploys_at_once_and_after_each_change_until_ctrl_c(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says so. The deployment itself is `make up`'s."""
+    deployed: list[Path] = []
+
+    def up(root: Path) -> None:
+        deployed.append(root)
+        if len(deployed) == 3:
+            raise KeyboardInterrupt
+        (checkout / "app.py").write_text("x" * len(deployed))
+
+    monkeypatch.setattr(watching, "_up", up)
+
+    watching.watch(checkout, lambda _: None)
+
+    said = capsys.readouterr().out
+    assert deployed == [checkout] * 3
+    assert said.count("Changed: app.py") == 2
+    assert "No longer watching" in said
+
+
+def test_a_long_list_of_files_is_cut() -> None:
+    assert told([Path(str(number)) for number in range(7)]) == "0, 1, 2, 3, 4 and 2 more"

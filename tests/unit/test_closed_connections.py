@@ -1,0 +1,230 @@
+"""Sockets that are closed: forgotten wholly wherever it is found out, and found out even if nobody posts to them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.watching import CONNECTION_PARTS, Connection, connection_part
+from chalicelib.usecases.find_vanished import ASKED_ABOUT, SETTLED_MS
+from chalicelib.usecases.watch_job import announce, close_connection, connected, open_connection, say, subscribe
+from tests.kit.provider import Script
+from tests.kit.world import ALICE, World
+
+ENDPOINT = "https://ws/api"
+
+
+def opened(world: World, connection_id: str = "c1", jobs: list[Job] | None = None) -> Connection:
+    """A socket that watches these jobs."""
+    open_connection(world.gallery, connection_id, ENDPOINT, ALICE)
+    for job in jobs or []:
+        subscribe(world.gallery, connected(world.gallery, connection_id), job.id, 0, 0, None)
+    return connected(world.gallery, connection_id)
+
+
+def watchers(world: World, *jobs: Job) -> list[list[str]]:
+    return [[watcher.connection_id for watcher in world.memory.watchers.of(job.id)] for job in jobs]
+
+
+def by_a_worker(world: World, job: Job) -> None:
+    world.deliver()
+
+
+def by_the_change_stream(world: World, job: Job) -> None:
+    announce(world.gallery, replace(job, status=Status.COMPLETED, length=0))
+
+
+def by_subscribing(world: World, job: Job) -> None:
+    with suppress(ConnectionGone):
+        subscribe(world.gallery, connected(world.gallery, "c1"), job.id, 0, 0, None)
+
+
+def by_telling_the_past(world: World, job: Job) -> None:
+    world.memory.jobs.heads[job.id] = replace(job, status=Status.CANCELLED, length=0, due_at=None)
+    by_subscribing(world, job)
+
+
+def by_an_answer(world: World, job: Job) -> None:
+    with suppress(ConnectionGone):
+        say(world.gallery, ENDPOINT, "c1", {"event": "pong"})
+
+
+def by_the_sweep(world: World, job: Job) -> None:
+    for _ in range(CONNECTION_PARTS + 1):
+        world.sweep(after=60)
+
+
+FOUND = [by_a_worker, by_the_change_stream, by_subscribing, by_telling_the_past, by_an_answer, by_the_sweep]
+
+
+@pytest.mark.parametrize("find", FOUND)
+def test_a_socket_that_is_closed_is_forgotten_wholly_and_nothing_else(find: Callable[[World, Job], None]) -> None:
+    """Its row and its subscriptions to all jobs; who else watches them stays, and so does who came back under another id."""
+    world = World()
+    first, second = world.submit("first"), world.submit("second")
+    world.memory.queues.messages["normal"].pop()  # the second is not begun
+    opened(world, "c1", [first, second])
+    other, again = opened(world, "other", [first]), opened(world, "again", [first, second])
+    world.memory.sockets.gone.add("c1")
+
+    find(world, first)
+
+    assert world.memory.connections.get("c1") is None
+    assert watchers(world, first, second) == [["again", "other"], ["again"]]
+    assert (world.memory.connections.get("other"), world.memory.connections.get("again")) == (other, again)
+
+
+def test_a_row_that_was_written_after_its_connection_was_forgotten_goes_with_the_next_post() -> None:
+    """A subscription that was under way when the socket closed."""
+    world = World(Script())
+    job = world.submit()
+    world.watch(job, "late")
+    world.memory.sockets.gone.add("late")
+
+    world.deliver()
+
+    assert watchers(world, job) == [[]]
+
+
+@pytest.mark.parametrize("find", [by_the_change_stream, by_a_worker])
+def test_a_socket_that_is_refused_for_another_reason_is_not_taken_for_closed(find: Callable[[World, Job], None]) -> None:
+    """A permission that is missing must not throw everybody out: only the subscription that cannot be served goes."""
+    world = World()
+    first, second = world.submit("first"), world.submit("second")
+    world.memory.queues.messages["normal"].pop()
+    opened(world, "c1", [first, second])
+    world.memory.sockets.refused.add("c1")
+
+    find(world, first)
+
+    assert world.memory.connections.get("c1") is not None
+    assert watchers(world, first, second) == [[], ["c1"]]
+
+
+@pytest.mark.parametrize("busy", [1, 2])
+def test_a_socket_that_is_busy_keeps_everything(busy: int) -> None:
+    """429, 5xx and time-outs slow one reader only."""
+    world = World()
+    job = world.submit()
+    opened(world, "c1", [job])
+    opened(world, "c2", [job])
+    world.memory.sockets.busy["c1"] = busy
+
+    world.deliver()
+
+    assert watchers(world, job) == [["c1", "c2"]]
+    assert [world.assembled(each).text for each in ("c1", "c2")] == ["Hello, world"] * 2
+
+
+def test_a_busy_socket_is_not_forgotten_by_an_answer() -> None:
+    world = World()
+    opened(world)
+    world.memory.sockets.busy["c1"] = 1
+
+    with pytest.raises(ConnectionBusy):
+        say(world.gallery, ENDPOINT, "c1", {"event": "pong"})
+
+    assert world.memory.connections.get("c1") is not None
+
+
+# ---- those to whom nobody posts
+
+
+def test_every_connection_is_asked_about_within_eight_minutes() -> None:
+    """Living ones stay; a run asks only about its part."""
+    world = World()
+    ids = [f"c{number}" for number in range(80)]
+    for each in ids:
+        opened(world, each)
+    gone = set(ids[::2])
+    world.memory.sockets.gone |= gone
+    world.clock.advance(SETTLED_MS / 1000)
+
+    found: Counter[str] = Counter()
+    for _ in range(CONNECTION_PARTS):
+        run = world.sweep(after=60)
+        assert run["connection vanished"] <= len(ids) / 2
+        found += run
+
+    assert found["connection vanished"] == len(gone)
+    assert {each for each in ids if world.memory.connections.get(each)} == set(ids) - gone
+
+
+def test_a_connection_that_is_being_opened_is_left_alone() -> None:
+    """API Gateway says that there is none until `$connect` was answered, and its row is written before."""
+    world = World()
+    world.clock.advance(_until_part_of(world, "c1"))
+    opened(world)
+    world.memory.sockets.gone.add("c1")
+
+    world.sweep()
+
+    assert world.memory.connections.get("c1") is not None
+
+
+def test_a_connection_whose_time_is_over_is_forgotten_without_asking() -> None:
+    """TTL may take two days to remove its row. Everybody who reads it compares the time meanwhile."""
+    world = World()
+    job = world.submit()
+    given = opened(world, "c1", [job])
+    world.memory.sockets.busy["c1"] = 100
+    world.clock.advance((given.expires_at - world.clock.now()) / 1000)
+    world.clock.advance(_until_part_of(world, "c1"))
+
+    assert world.sweep()["connection expired"] == 1
+
+    assert world.memory.connections.get("c1") is None
+    assert watchers(world, job) == [[]]
+    assert world.memory.sockets.busy["c1"] == 100
+
+
+def test_api_gateway_that_does_not_answer_ends_the_questions_of_a_run() -> None:
+    """It is everybody's: what is left is asked another time, and nobody is taken for closed."""
+    world = World()
+    ids = [each for each in (f"c{number}" for number in range(200)) if connection_part(each) == 0][:10]
+    for each in ids:
+        opened(world, each)
+        world.memory.sockets.busy[each] = 1
+    world.clock.advance(60)
+    world.clock.advance(_until_part_of(world, ids[0]))
+
+    assert world.sweep() == {"connections unasked": 3}
+
+    assert sum(world.memory.sockets.busy.values()) == len(ids) - 3
+    assert all(world.memory.connections.get(each) for each in ids)
+
+
+def test_a_run_asks_about_so_many() -> None:
+    """Whatever there is."""
+    world = World()
+    for each in (f"c{number}" for number in range(CONNECTION_PARTS * ASKED_ABOUT * 2)):
+        opened(world, each)
+        world.memory.sockets.gone.add(each)
+    world.clock.advance(60)
+
+    assert world.sweep(after=60)["connection vanished"] == ASKED_ABOUT
+
+
+def test_closing_twice_is_closing_once() -> None:
+    """`$disconnect` comes after all, or comes again."""
+    world = World()
+    job = world.submit()
+    opened(world, "c1", [job])
+
+    close_connection(world.gallery, "c1")
+    close_connection(world.gallery, "c1")
+
+    assert watchers(world, job) == [[]]
+
+
+def _until_part_of(world: World, connection_id: str) -> float:
+    """Seconds until the sweep looks at this connection's part."""
+    minute = world.clock.now() // 60_000
+    ahead = (connection_part(connection_id) - minute) % CONNECTION_PARTS or CONNECTION_PARTS
+    return ((minute + ahead) * 60_000 - world.clock.now()) / 1000
