@@ -106,7 +106,7 @@ def _money(cloud: Cloud, job: Job) -> Iterator[str]:
     for attempt, row in rows.items():
         answer = cloud.history.answer_of(job.id, attempt)
         charged = answer.charged if answer else None
-        puts = cloud.history.results[job.id, attempt]
+        puts = cloud.history.results.get((job.id, attempt), [])
         if row.usage is None and row.text:
             yield f"a{attempt}: the provider sent text, the ledger says nothing"
         if row.usage is not None and not row.usage.estimated and row.usage != charged:
