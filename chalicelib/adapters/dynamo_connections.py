@@ -1,6 +1,6 @@
 """Open WebSockets, `C#<0-7>` / `<hash>#<connection>`, and the tickets with which browsers open them.
 
-So whoever looks for closed ones queries eight partitions, from any place on. Ids that are made at the same time begin alike, hence the hash.
+Whoever looks for closed ones queries eight partitions, from any place on. Ids that are made at the same time begin alike, hence the hash.
 """
 
 from __future__ import annotations
