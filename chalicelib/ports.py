@@ -162,7 +162,9 @@ class Results(Protocol):
     """The results of attempts. Large ones go to object storage behind this port."""
 
     def put(self, result: Result, tenant: str) -> None:
-        """The row of an attempt, by its own worker: writing it again writes the same. The row of a later claim stays as it is."""
+        """The row of an attempt, by its own worker: writing it again writes the same. The row of a later claim stays as it is, unless
+        that is an estimate of `put_if_absent` and this one says what was charged.
+        """
 
     def put_if_absent(self, result: Result, tenant: str) -> None:
         """The row of an attempt whose worker is dead, unless that worker has written, or writes, its own."""

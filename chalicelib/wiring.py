@@ -31,11 +31,11 @@ from chalicelib.ports import (
 )
 from chalicelib.settings import Settings, settings
 from chalicelib.usecases.authenticate import KeyRing
+from chalicelib.usecases.broom import Broom
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.hold import Holding
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.submit_job import Intake
-from chalicelib.usecases.sweep import Broom
 from chalicelib.usecases.system_health import Stethoscope
 from chalicelib.usecases.watch_job import Gallery
 

@@ -14,7 +14,7 @@ from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, boun
 from chalicelib.adapters.dynamo_job_item import RecordAttribute
 from chalicelib.adapters.packing import INLINE_BYTES, pack, pack_json, unpack, unpack_json
 from chalicelib.domain.job import Usage
-from chalicelib.domain.result import Result
+from chalicelib.domain.result import WORKER_LOST, Result
 
 PREFIX = "result#"
 PLAIN = (
@@ -65,6 +65,8 @@ class DynamoResults:
     def put(self, result: Result, tenant: str) -> None:
         """A durable attempt may have had several workers. The row of a later one stays, and so do its objects: they have its generation."""
         newer_stays = self._items.generation.does_not_exist() | (self._items.generation <= result.generation)
+        if result.is_exact:
+            newer_stays |= self._items.finish_reason == WORKER_LOST
         with suppress(ConditionFailed):
             dynamo.put(self._item_of(result, tenant), newer_stays)
 

@@ -13,7 +13,7 @@ from ulid import ULID
 from chalicelib.domain.body import Body
 from chalicelib.domain.errors import ChunkConflict
 from chalicelib.domain.job import Ms
-from chalicelib.domain.result import Result
+from chalicelib.domain.result import WORKER_LOST, Result
 from chalicelib.domain.transcript import Chunk
 from chalicelib.domain.watching import Control, Watcher
 
@@ -75,7 +75,8 @@ class MemoryResults:
     def put(self, result: Result, tenant: str) -> None:
         with self._lock:
             there = self._results.get((result.job_id, result.attempt))
-            if there is None or there.generation <= result.generation:
+            estimated = there is not None and there.finish_reason == WORKER_LOST and result.is_exact
+            if there is None or there.generation <= result.generation or estimated:
                 self._results[result.job_id, result.attempt] = deepcopy(result)
 
     def get(self, job_id: str, attempt: int) -> Result | None:

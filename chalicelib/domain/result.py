@@ -7,6 +7,8 @@ from typing import Any
 
 from chalicelib.domain.job import Ms, Nano, Usage
 
+WORKER_LOST = "worker_lost"  # why the sweep wrote a row, as well as it could
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -32,3 +34,8 @@ class Result:
     finished_at: Ms | None = None
     error_code: str | None = None
     ttl: int | None = None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the provider's final event was seen, so that text and usage are all there is."""
+        return self.usage is not None and not self.usage.estimated

@@ -7,8 +7,10 @@ from dataclasses import replace
 from chalicelib.domain import transitions
 from chalicelib.domain.admission import RunNow
 from chalicelib.domain.errors import ContentGone, JobTypeNotFound, RequestRefused
-from chalicelib.domain.job import Job, JobError, Status
+from chalicelib.domain.estimate import tokens
+from chalicelib.domain.job import Job, JobError, Status, Usage
 from chalicelib.domain.result import Result
+from chalicelib.domain.transcript import join
 from chalicelib.domain.transitions import Outcome
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
@@ -16,6 +18,8 @@ from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.judge import job_error
 from chalicelib.usecases.patience import patiently
+from chalicelib.usecases.read_answer import stop_response
+from chalicelib.usecases.usage import cost_of
 
 
 async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: RunNow, *, alone: bool = False) -> Attempt | None:
@@ -50,23 +54,34 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: 
 
 
 async def _end_at_once(engine: Engine, claimed: Job, error: JobError) -> None:
-    """End a job that cannot be tried. Its attempt was taken, so the ledger has its row: nothing was asked, nothing is owed."""
-    now = engine.clock.now()
+    """End a job that cannot be tried. Its attempt was taken, so the ledger has its row: nothing was asked, nothing is owed.
+
+    Of an attempt that a former worker began the text is kept, and its response is stopped.
+    """
+    now, text, usage = engine.clock.now(), "", None
+    if claimed.goes_on and claimed.response_id is not None:
+        await stop_response(engine.provider, engine.log, claimed.response_id)
+        text = join(await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt), 0)
+        usage = Usage(output=tokens(text), estimated=True)
+    cost = cost_of(engine.prices, claimed.asked_model, usage)
     row = Result(
         job_id=claimed.id,
         attempt=claimed.attempt,
-        text="",
+        text=text,
         generation=claimed.generation,
         status=Status.FAILED.value,
         finish_reason=Status.FAILED.value,
         model=claimed.asked_model,
+        usage=usage,
+        cost=cost,
         started_at=now,
         finished_at=now,
         error_code=error.code,
         ttl=now // 1000 + transitions.KEEP_COMPLETED_DAYS * 86_400,
     )
     await patiently(engine, engine.results.put, row, claimed.tenant)
-    failed, generation, owner = Outcome(status=Status.FAILED, length=0, error=error), claimed.generation, claimed.owner or ""
+    failed = Outcome(status=Status.FAILED, length=len(text), usage=usage, cost=cost, error=error)
+    generation, owner = claimed.generation, claimed.owner or ""
     await patiently(
         engine, advance, engine.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, engine.clock.now())
     )

@@ -120,6 +120,20 @@ def test_of_two_claims_of_an_attempt_the_later_ones_row_stays(stores: Any, text:
     assert stores.results.get(late.job_id, 1) == late
 
 
+def test_what_was_charged_takes_the_place_of_an_estimate(stores: Any) -> None:
+    """Even one of a later claim: a worker that was taken for dead has read the final event, and says so when it wakes."""
+    lost = result(text="so", generation=5, finish_reason="worker_lost", usage=Usage(output=1, estimated=True))
+    guess = replace(lost, generation=4, text="", finish_reason="failed")
+    exact = replace(lost, generation=4, text="so much", finish_reason="stop", usage=Usage(output=2))
+    stores.results.put_if_absent(lost, "acme")
+
+    stores.results.put(guess, "acme")
+    assert stores.results.get(lost.job_id, 1) == lost
+    stores.results.put(exact, "acme")
+
+    assert stores.results.get(lost.job_id, 1) == exact
+
+
 def test_the_results_of_all_attempts(stores: Any) -> None:
     """The oldest first, by number, without their texts; other jobs' are not among them."""
     job_id = new_id()

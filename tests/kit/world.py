@@ -17,12 +17,13 @@ from chalicelib.domain.submission import Submission
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.domain.watching import Watcher
 from chalicelib.ports import Received
+from chalicelib.usecases.broom import Broom
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.plan_job import plan_job
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.submit_job import Intake, submit_job
-from chalicelib.usecases.sweep import Broom, sweep
+from chalicelib.usecases.sweep import sweep
 from chalicelib.usecases.watch_job import Gallery
 from cli.reducer import Ask, Assembly
 from tests.kit.faults import refusing

@@ -431,3 +431,22 @@ def test_a_store_that_does_not_answer_at_the_hand_over_loses_nothing() -> None:
     world.deliver()
 
     expect_one_text(world, job)
+
+
+def test_a_job_whose_content_is_gone_ends_with_what_was_said() -> None:
+    """Its response is stopped, its text is kept."""
+    world = World(slow())
+    job = submitted(world)
+    world.deliver(seconds=12)
+    kept = world.log_text(job)
+    world.memory.bodies.forget(job.id)
+
+    world.deliver()
+
+    ended = world.job(job)
+    assert (ended.status, ended.length) == (Status.FAILED, len(kept))
+    assert world.provider.cancels == ["resp_0"]
+    row = world.memory.results.get(job.id, 1)
+    assert row is not None
+    assert (row.text, row.usage and row.usage.estimated) == (kept, True)
+    assert world.assembled().text == kept

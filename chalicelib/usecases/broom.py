@@ -1,0 +1,43 @@
+"""What the sweep needs from outside, and what all its parts do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chalicelib.domain.job import Job
+from chalicelib.domain.job_type import JobType
+from chalicelib.ports import Bodies, Chunks, Clock, Connections, Jobs, Leases, Prices, Queues, Results, Sockets, Watchers
+from chalicelib.usecases.advance import advance
+from chalicelib.usecases.engine import Log
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broom:
+    """`abandon` stops a response at the provider, if it can be reached."""
+
+    clock: Clock
+    log: Log
+    jobs: Jobs
+    bodies: Bodies
+    chunks: Chunks
+    results: Results
+    leases: Leases
+    queues: Queues
+    prices: Prices
+    watchers: Watchers
+    connections: Connections
+    sockets: Sockets
+    job_type: Callable[[str], JobType]
+    abandon: Callable[[str], None]
+
+
+def change(broom: Broom, job: Job, step: Callable[[Job], Job | None], name: str) -> str:
+    """Take a step that the job still allows; the answer names what was done."""
+    return name if advance(broom.jobs, job, step) is not None else "nothing"
+
+
+def say_failed(broom: Broom, job: Job) -> None:
+    """The fact by which people are alerted."""
+    code = job.error.code if job.error else None
+    broom.log("job failed", job_id=job.id, tenant=job.tenant, type=job.type, model=job.model, code=code, crashes=job.crashes)
