@@ -13,12 +13,14 @@ from chalicelib.observability import record
 from chalicelib.ports import (
     Accounts,
     Bodies,
+    Bulks,
     Chunks,
     Clock,
     Connections,
     Jobs,
     Leases,
     Meters,
+    Pages,
     Prices,
     Provider,
     Queues,
@@ -30,6 +32,8 @@ from chalicelib.ports import (
 )
 from chalicelib.settings import Settings, settings
 from chalicelib.usecases.authenticate import KeyRing
+from chalicelib.usecases.bulk import Desk
+from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.hold import Holding
 from chalicelib.usecases.read_answer import stop_response
@@ -75,6 +79,14 @@ class Adapters:
     @property
     def results(self) -> Results:
         return self._stores.results
+
+    @property
+    def pages(self) -> Pages:
+        return self._stores.pages
+
+    @property
+    def bulks(self) -> Bulks:
+        return self._stores.bulks
 
     @property
     def watchers(self) -> Watchers:
@@ -230,6 +242,28 @@ def broom() -> Broom:
 def _abandon(response_id: str) -> None:
     """Stop a background response, from code that is not asynchronous."""
     worker_loop().run(stop_response(adapters().provider, record, response_id))
+
+
+def editor() -> Editor:
+    """What changing a job needs."""
+    have = adapters()
+    return Editor(clock=have.clock, log=record, jobs=have.jobs, bodies=have.bodies, queues=have.queues)
+
+
+def desk() -> Desk:
+    """What bulk actions need."""
+    have = adapters()
+    return Desk(
+        clock=have.clock,
+        log=record,
+        jobs=have.jobs,
+        bodies=have.bodies,
+        pages=have.pages,
+        queues=have.queues,
+        watchers=have.watchers,
+        bulks=have.bulks,
+        new_id=have.new_id,
+    )
 
 
 def intake() -> Intake:

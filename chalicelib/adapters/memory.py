@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from chalicelib.adapters.memory_jobs import MemoryJobs
 from chalicelib.adapters.memory_live import (
     MemoryAccounts,
+    MemoryBulks,
     MemoryConnections,
     MemoryLeases,
     MemoryMeters,
     MemorySlots,
     MemoryTickets,
 )
-from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryResults, MemoryWatchers
+from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryPages, MemoryResults, MemoryWatchers
 from chalicelib.adapters.memory_time import ManualClock, inline
 from chalicelib.adapters.memory_wires import MemoryPrices, MemoryQueues, MemorySockets
 
@@ -36,12 +37,15 @@ class Memory:
     connections: MemoryConnections = field(default_factory=MemoryConnections)
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
+    bulks: MemoryBulks = field(default_factory=MemoryBulks)
     slots: MemorySlots = field(default_factory=MemorySlots)
     meters: MemoryMeters = field(default_factory=MemoryMeters)
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
     sockets: MemorySockets = field(default_factory=MemorySockets)
     prices: MemoryPrices = field(default_factory=MemoryPrices)
     queues: MemoryQueues = field(init=False)
+    pages: MemoryPages = field(init=False)
 
     def __post_init__(self) -> None:
         self.queues = MemoryQueues(self.clock)
+        self.pages = MemoryPages(self.bodies, self.chunks, self.results, self.watchers)

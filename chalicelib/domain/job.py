@@ -136,3 +136,8 @@ class Job:
     def queue(self) -> str:
         """The logical queue, `type:lane`."""
         return f"{self.type}:{self.lane}"
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether somebody deleted it: it is kept no longer than to its end, so to everybody but who cleans up it is gone already."""
+        return self.status.is_terminal and self.ttl is not None and self.ttl <= (self.finished_at or 0) // 1000

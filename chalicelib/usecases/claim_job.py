@@ -10,6 +10,7 @@ from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.judge import job_error
 from chalicelib.usecases.patience import patiently
 
@@ -33,9 +34,11 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, *, al
     except (JobTypeNotFound, ContentGone) as exc:
         failure = exc if isinstance(exc, ContentGone) else RequestRefused(exc.message)
         failed = Outcome(status=Status.FAILED, length=0, error=job_error(failure, claimed))
-        await patiently(
+        ended = await patiently(
             engine, advance, engine.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, clock.now())
         )
+        if ended is not None:
+            note_failure(engine.log, ended)
         return None
     kept = await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt) if claimed.goes_on else ()
     return Attempt(claimed, body, kind, owner, clock.now(), kept)

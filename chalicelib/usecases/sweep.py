@@ -23,6 +23,7 @@ from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Bodies, Chunks, Clock, Jobs, Lease, Leases, Prices, Queues, Results
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.engine import Log
+from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.model_request import instructions
 from chalicelib.usecases.usage import cost_of
 
@@ -145,6 +146,7 @@ def _take_over(broom: Broom, job: Job, lease_id: str) -> str:
     )
     if taken is None:
         return "nothing"
+    note_failure(broom.log, taken)
     if taken.status is Status.QUEUED:
         broom.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
     broom.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
@@ -196,7 +198,10 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
 
 
 def _change(broom: Broom, job: Job, change: Callable[[Job], Job | None], name: str) -> str:
-    return name if advance(broom.jobs, job, change) is not None else "nothing"
+    changed = advance(broom.jobs, job, change)
+    if changed is not None:
+        note_failure(broom.log, changed)
+    return name if changed is not None else "nothing"
 
 
 def _if_same(seen: Job, job: Job, new: Job) -> Job | None:
