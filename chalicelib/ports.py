@@ -145,7 +145,11 @@ class Bodies(Protocol):
         """Keep it until then (seconds since 1970) at least; nothing where there is none."""
 
     def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
-        """Put `body` in its place, as the head of `version` says it; one that a later head says stays. Nothing where there is none."""
+        """Put `body` in its place, as the head of `version` says it; one that a later head says stays. Nothing where there is none.
+
+        Raises:
+            StaleVersion: another body was put for this version, by somebody whose change of the head looked the same.
+        """
 
 
 class Pages(Protocol):

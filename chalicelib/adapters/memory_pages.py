@@ -11,7 +11,7 @@ from dataclasses import replace
 from ulid import ULID
 
 from chalicelib.domain.body import Body
-from chalicelib.domain.errors import ChunkConflict
+from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.job import Ms
 from chalicelib.domain.result import Result
 from chalicelib.domain.transcript import Chunk
@@ -35,8 +35,11 @@ class MemoryBodies:
             self.kept_until[job_id] = max(until, self.kept_until[job_id])
 
     def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
-        if job_id in self._bodies and self._versions.get(job_id, 0) < version:
-            self._bodies[job_id], self._versions[job_id] = json.dumps(body.to_dict()), version
+        data, there = json.dumps(body.to_dict()), self._versions.get(job_id, 0)
+        if job_id in self._bodies and there < version:
+            self._bodies[job_id], self._versions[job_id] = data, version
+        elif there == version and data != self._bodies.get(job_id, data):
+            raise StaleVersion(None)
 
     def get(self, job_id: str) -> Body | None:
         stored = self._bodies.get(job_id)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.domain.edits import Edit, begins, edit, needs_wake_up
-from chalicelib.domain.errors import Detail, InvalidRequest, JobNotChangeable, JobNotFound, PreconditionFailed, Unavailable
+from chalicelib.domain.errors import Detail, InvalidRequest, JobNotChangeable, JobNotFound, PreconditionFailed, StaleVersion, Unavailable
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, wake_delay
 from chalicelib.domain.units import DAY_MS
@@ -39,7 +39,7 @@ def edit_job(
     who change it at once the later head's stays.
 
     Raises:
-        PreconditionFailed: it is at none of the versions.
+        PreconditionFailed: it is at none of the versions; or somebody else changed its metadata at the very same moment.
         InvalidRequest: it would expire before it may begin.
         JobNotChangeable: it has ended; or its start is to be moved, and it waits for no time.
         JobNotFound: it was deleted meanwhile.
@@ -84,8 +84,12 @@ def _why_not(job: Job) -> str:
 
 def _put_metadata(editor: Editor, job: Job, metadata: dict[str, Any]) -> None:
     body = editor.bodies.get(job.id)
-    if body is not None:
+    if body is None:
+        return
+    try:
         editor.bodies.change(job.id, job.tenant, replace(body, metadata=metadata), job.version)
+    except StaleVersion as stale:  # two heads of one millisecond that say the same: only their bodies tell who was first
+        raise PreconditionFailed from stale
 
 
 def _wake(editor: Editor, job: Job) -> None:
