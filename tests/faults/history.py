@@ -16,13 +16,13 @@ LEGAL: frozenset[tuple[Status, Status]] = frozenset(
             "processing": ("completed", "incomplete", "failed", "cancelled", "retrying", "queued", "processing"),
             "retrying": ("processing", "cancelled", "failed", "queued", "retrying"),
             "incomplete": ("queued",),
-            "failed": ("queued",),
+            "failed": ("queued", "failed"),
             "cancelled": ("queued",),
             "expired": ("queued",),
         }.items()
         for after in afters
     }
-)  # docs/states.md, and the looks that leave a job where it is
+)  # docs/states.md, and the looks that leave a job where it is; a deletion marks a failed one
 
 
 @dataclass(eq=False)
@@ -62,6 +62,8 @@ class History:
         self._expect(after.attempt >= before.attempt, f"{name}: the attempt shrank")
         self._expect(after.attempt <= before.attempt + 1, f"{name}: an attempt number was left out")
         self._expect((after.due_at is None) == after.status.is_terminal, f"{name}: due_at is {after.due_at}")
+        if after.is_forgotten:
+            return
         if before.status.is_terminal or (after.status in (Status.RETRYING, Status.QUEUED) and before.status is Status.PROCESSING):
             self._expect(after.generation > before.generation, f"{name}: queued anew under the same generation")
         if before.cancel_requested and before.run == after.run:
