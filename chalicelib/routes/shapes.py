@@ -230,7 +230,7 @@ def attempts(job: Job, kept: list[Result]) -> Shape:
 def is_wasted(job: Job, number: int) -> bool:
     """Whether the text of an attempt is not, and cannot become, the job's result: all but the last, and of what failed all."""
     keeps = (Status.PROCESSING, Status.COMPLETED, Status.INCOMPLETE, Status.CANCELLED)
-    return number != job.attempt or job.status not in keeps
+    return number != job.attempt or not (job.status in keeps or job.goes_on)
 
 
 def attempt(kept: Result, *, wasted: bool) -> Shape:
