@@ -15,10 +15,11 @@ from chalicelib.domain.job import Status
 from chalicelib.usecases.bulk import Begun, Wish, begin, go_on_with_unfinished
 from chalicelib.usecases.once import Once
 from chalicelib.usecases.sweep import sweep
+from tests.faults.answers import Says
 from tests.faults.cloud import LONGEST, SWEEP_EVERY, SWEEP_PHASE, Cloud, Stuck
 from tests.faults.invariants import broken
 from tests.faults.steps import Fault, Kind
-from tests.faults.twins import Port, Says
+from tests.faults.twins import Port
 
 OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", key_hash="hash")
 JOBS = 3
