@@ -113,13 +113,18 @@ def _measure(stage: str) -> Statement:
 
 
 def _receive(stage: str) -> Statement:
-    actions = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+    actions = ["sqs:ChangeMessageVisibility", *_delete_messages(stage), "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
     return _allow("TakeMessages", actions, f"arn:aws:sqs:*:*:headrace-{stage}-*")
+
+
+def _delete_messages(stage: str) -> list[str]:
+    """On AWS one permission is for one message and for ten; the emulator asks for another one for ten."""
+    return ["sqs:DeleteMessage", *(["sqs:DeleteMessageBatch"] if stage == "local" else [])]
 
 
 def _redrive(stage: str) -> Statement:
     """Of dead letters only: the API takes nothing from the lanes themselves."""
-    return _allow("RedriveDeadLetters", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*-dead")
+    return _allow("RedriveDeadLetters", [*_delete_messages(stage), "sqs:ReceiveMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*-dead")
 
 
 def _removal(stage: str) -> list[Statement]:
