@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from chalicelib.domain.body import Body
+from chalicelib.domain.bulk import Bulk
 from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.errors import AttemptFailed
 from chalicelib.domain.identity import Key
@@ -107,6 +108,13 @@ class Jobs(Protocol):
             StaleVersion: it moved on; `current` is what is there.
         """
 
+    def delete(self, seen: Job) -> None:
+        """Remove a head, if the version is still the one seen. Removing what is gone succeeds.
+
+        Raises:
+            StaleVersion: it moved on.
+        """
+
     def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
         """Let an Idempotency-Key stand for a job that is there already. Repeating it succeeds.
 
@@ -139,6 +147,21 @@ class Bodies(Protocol):
     def put(self, job_id: str, tenant: str, body: Body, ttl: int) -> None: ...
 
     def get(self, job_id: str) -> Body | None: ...
+
+    def keep(self, job_id: str, until: int) -> None:
+        """Keep it until then (seconds since 1970) at least; nothing where there is none."""
+
+    def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
+        """Put `body` in its place, as the head of `version` says it; one that a later head says stays. Nothing where there is none.
+
+        Raises:
+            StaleVersion: another body was put for this version, by somebody whose change of the head looked the same.
+        """
+
+
+class Pages(Protocol):
+    def forget(self, job_id: str, tenant: str) -> None:
+        """Remove all that is kept of a job beside its head: body, log, results, watchers, controls, objects. Repeating it succeeds."""
 
 
 class Chunks(Protocol):
@@ -289,6 +312,25 @@ class Circuits(Protocol):
         """
 
 
+class Bulks(Protocol):
+    """Bulk actions, each kept for a week after its last step."""
+
+    def create(self, bulk: Bulk) -> None:
+        """Put a new one; what is there already stays. First what names it as unfinished, so that it is never forgotten."""
+
+    def get(self, tenant: str, bulk_id: str) -> Bulk | None: ...
+
+    def replace(self, seen: Bulk, new: Bulk) -> None:
+        """Swap `new` in for `seen`, if the version is still the one seen. A swap that had been done already succeeds.
+
+        Raises:
+            StaleVersion: it moved on; `current` is what is there.
+        """
+
+    def unfinished(self, now: Ms, limit: int) -> list[Bulk]:
+        """Those that are unfinished and that nobody works on, the oldest first: one request, and one each."""
+
+
 class Slots(Protocol):
     """A bounded number of something, each taken for a time: a crash gives it back by itself."""
 
@@ -323,6 +365,15 @@ class Received:
     id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message of a dead-letter queue. `reason`: why it was set aside; None where it was only received too often."""
+
+    body: str
+    receipt: str
+    reason: str | None = None
+
+
 class Queues(Protocol):
     def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         """Send a wake-up; `delay` in seconds, 0-900."""
@@ -336,8 +387,14 @@ class Queues(Protocol):
     def depth(self, lane: str) -> int:
         """About how many messages wait: neither those that are delayed nor those that a worker has. Remembered for some seconds."""
 
-    def dead(self, lane: str) -> int:
+    def dead_letters(self, lane: str) -> int:
         """About how many messages lie in the lane's dead-letter queue, or in that of the change stream. Remembered for some seconds."""
+
+    def receive_dead(self, lane: str) -> list[DeadLetter]:
+        """Up to ten of its dead letters, hidden from the next call for a minute. It waits a second for them."""
+
+    def delete_dead(self, lane: str, receipts: Sequence[str]) -> None:
+        """Delete dead letters, at most ten."""
 
 
 class Sockets(Protocol):

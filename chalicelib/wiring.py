@@ -13,6 +13,7 @@ from chalicelib.observability import record
 from chalicelib.ports import (
     Accounts,
     Bodies,
+    Bulks,
     Chunks,
     Circuits,
     Clock,
@@ -20,6 +21,7 @@ from chalicelib.ports import (
     Jobs,
     Leases,
     Meters,
+    Pages,
     Prices,
     Provider,
     Queues,
@@ -32,6 +34,8 @@ from chalicelib.ports import (
 from chalicelib.settings import Settings, settings
 from chalicelib.usecases.authenticate import KeyRing
 from chalicelib.usecases.broom import Broom
+from chalicelib.usecases.bulk import Desk
+from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.hold import Holding
 from chalicelib.usecases.read_answer import stop_response
@@ -77,6 +81,14 @@ class Adapters:
     @property
     def results(self) -> Results:
         return self._stores.results
+
+    @property
+    def pages(self) -> Pages:
+        return self._stores.pages
+
+    @property
+    def bulks(self) -> Bulks:
+        return self._stores.bulks
 
     @property
     def watchers(self) -> Watchers:
@@ -247,6 +259,28 @@ def stethoscope() -> Stethoscope:
     """What looking at the system needs."""
     have = adapters()
     return Stethoscope(clock=have.clock, log=record, circuits=have.circuits, queues=have.queues, leases=have.leases)
+
+
+def editor() -> Editor:
+    """What changing a job needs."""
+    have = adapters()
+    return Editor(clock=have.clock, log=record, jobs=have.jobs, bodies=have.bodies, queues=have.queues)
+
+
+def desk() -> Desk:
+    """What bulk actions need."""
+    have = adapters()
+    return Desk(
+        clock=have.clock,
+        log=record,
+        jobs=have.jobs,
+        bodies=have.bodies,
+        pages=have.pages,
+        queues=have.queues,
+        watchers=have.watchers,
+        bulks=have.bulks,
+        new_id=have.new_id,
+    )
 
 
 def intake() -> Intake:

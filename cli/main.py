@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import about, jobs, operations, show, submit
+from cli.commands import about, failed, jobs, operations, show, submit
 from cli.ending import ending, forget_reader
 from cli.errors import Exit
 from cli.session import Session
@@ -53,6 +53,9 @@ app.command()(show.text)
 app.command("list")(jobs.list_jobs)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)
+app.command()(jobs.move)
+app.add_typer(failed.app, name="failed")
+app.command()(failed.bulk)
 app.command()(submit.estimate)
 app.command()(about.types)
 app.command()(operations.health)

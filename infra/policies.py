@@ -20,13 +20,15 @@ def policy(kind: str, stage: str) -> dict[str, Any]:
 
 def _api(stage: str) -> list[Statement]:
     return [
-        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),
         _send(stage),
         _measure(stage),
+        _redrive(stage),
         _content(stage),
+        *_removal(stage),
     ]
 
 
@@ -69,7 +71,7 @@ def _release(stage: str) -> list[Statement]:
 
 def _sweep(stage: str) -> list[Statement]:
     return [
-        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _send(stage),
@@ -77,6 +79,7 @@ def _sweep(stage: str) -> list[Statement]:
         _content(stage),
         _openai_credentials(stage),
         _connections(),
+        *_removal(stage),
     ]
 
 
@@ -115,6 +118,17 @@ def _measure(stage: str) -> Statement:
 def _receive(stage: str) -> Statement:
     actions = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
     return _allow("TakeMessages", actions, f"arn:aws:sqs:*:*:headrace-{stage}-*")
+
+
+def _redrive(stage: str) -> Statement:
+    """Of dead letters only: the API takes nothing from the lanes themselves."""
+    return _allow("RedriveDeadLetters", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*-dead")
+
+
+def _removal(stage: str) -> list[Statement]:
+    """To delete a job's objects they must be found: one may have been left without a row that names it."""
+    bucket = f"arn:aws:s3:::{bucket_name(stage, '*')}"
+    return [_allow("FindContent", ["s3:ListBucket"], bucket), _allow("RemoveContent", ["s3:DeleteObject"], f"{bucket}/*")]
 
 
 def _content(stage: str) -> Statement:

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from chalicelib.adapters import aws
+from chalicelib.domain.errors import Unavailable
 
 READ_TIMEOUT = 10.0  # megabytes take longer than rows
 
@@ -42,6 +43,19 @@ class Blobs:
                 return None
         return data
 
+    def delete_below(self, folder: str) -> None:
+        """Delete all that is kept below a folder. Deleting nothing succeeds."""
+        s3 = _s3()
+        with aws.in_our_words():
+            while keys := [{"Key": found["Key"]} for found in self._some(folder)]:
+                failed = s3.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors", [])
+                if failed:
+                    raise Unavailable(f"S3 did not delete {len(failed)} of {len(keys)} objects ({failed[0].get('Code')}). Try again.")
+
+    def _some(self, folder: str) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = _s3().list_objects_v2(Bucket=self.bucket, Prefix=folder).get("Contents", [])
+        return listed
+
     def presign(self, key: str, seconds: int = 300) -> str:
         """An address from which anybody who has it may read the text for some time."""
         url: str = _s3().generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds)
@@ -50,7 +64,12 @@ class Blobs:
 
 def key_of(tenant: str, job_id: str, name: str) -> str:
     """Two digits of a hash first, because S3 bounds requests by prefix."""
-    return f"p/{hashlib.sha256(job_id.encode()).hexdigest()[:2]}/{tenant}/{job_id}/{name}"
+    return f"{folder_of(tenant, job_id)}{name}"
+
+
+def folder_of(tenant: str, job_id: str) -> str:
+    """Where all objects of a job are. It ends with the job's whole id and a slash, so it holds no other job's."""
+    return f"p/{hashlib.sha256(job_id.encode()).hexdigest()[:2]}/{tenant}/{job_id}/"
 
 
 def _s3() -> Any:

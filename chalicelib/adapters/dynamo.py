@@ -32,6 +32,7 @@ CONDITION_FAILED = "ConditionalCheckFailedException"
 CONFLICT_TRIES = 5  # of what met a transaction; together well below the timeout of a request
 CONFLICT_PAUSE = 0.02
 BATCH_KEYS = 100  # BatchGetItem's limit
+BATCH_WRITES = 25  # BatchWriteItem's
 BATCH_TRIES = 5  # for keys that DynamoDB left out because it is busy
 ROW_LASTS = 86_400  # seconds that a row outlives its own end: TTL only cleans up, readers compare times
 
@@ -176,6 +177,28 @@ def put_together(writes: Sequence[tuple[Item, Condition | None]], pause: Callabl
             pause(CONFLICT_PAUSE * 2**attempt)
         else:
             return
+
+
+def delete_together(items: Sequence[Item], pause: Callable[[float], None] = time.sleep) -> None:
+    """One BatchWriteItem for each 25 items, without conditions. Deleting what is gone succeeds.
+
+    PynamoDB's own `batch_write` repeats what DynamoDB left out without a pause.
+
+    Raises:
+        Throttled: some were left out again and again.
+    """
+    table = items[0]._get_connection() if items else None
+    left: list[Any] = [item._get_keys() for item in items]  # type: ignore[no-untyped-call]
+    tries = 0
+    while table is not None and left:
+        answer = table.batch_write_item(delete_items=left[:BATCH_WRITES])
+        skipped = (answer or {}).get("UnprocessedItems", {}).get(table.table_name, [])
+        left = [*(one["DeleteRequest"]["Key"] for one in skipped), *left[BATCH_WRITES:]]
+        tries = tries + 1 if skipped else 0
+        if tries >= BATCH_TRIES:
+            raise Throttled
+        if skipped:
+            pause(CONFLICT_PAUSE * 2**tries)
 
 
 def get_together(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from contextlib import suppress
+
 from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.blobs import Blobs, key_of
-from chalicelib.adapters.dynamo import IntAttribute, Item, bound
+from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, bound
 from chalicelib.adapters.packing import INLINE_BYTES, pack_json, unpack_json
 from chalicelib.domain.body import Body
+from chalicelib.domain.errors import StaleVersion
 
 BODY = "body"
 
@@ -18,6 +22,7 @@ class BodyItem(Item):
     sk = UnicodeAttribute(range_key=True)
     data = BinaryAttribute(legacy_encoding=False, null=True)
     s3 = UnicodeAttribute(null=True)
+    version = IntAttribute(null=True, attr_name="v")  # of the head that changed it last
     ttl = IntAttribute()
 
 
@@ -37,6 +42,27 @@ class DynamoBodies:
         key = key_of(tenant, job_id, BODY)
         self._blobs.put(key, data, "application/json")
         dynamo.put(self._items(job_id, BODY, s3=key, ttl=ttl))
+
+    def keep(self, job_id: str, until: int) -> None:
+        with suppress(ConditionFailed):  # there is none, or it is kept longer
+            dynamo.update(self._items(job_id, BODY), [self._items.ttl.set(until)], self._items.ttl < until)
+
+    def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
+        """An object under a name of its own: the one before it is named until the item says otherwise."""
+        data, items = pack_json(body.to_dict()), self._items
+        key = key_of(tenant, job_id, f"{BODY}-{version}-{hashlib.sha256(data).hexdigest()[:8]}")
+        if len(data) <= INLINE_BYTES:
+            places = [items.data.set(data), items.s3.remove()]
+        else:
+            self._blobs.put(key, data, "application/json")
+            places = [items.s3.set(key), items.data.remove()]
+        older = items.version.does_not_exist() | (items.version < version)
+        try:
+            dynamo.update(items(job_id, BODY), [*places, items.version.set(version)], items.id.exists() & older)
+        except ConditionFailed as failed:  # there is none, a later head has said more, or it had been done
+            there = items.from_raw_data(failed.item) if failed.item else None
+            if there is not None and there.version == version and data != there.data and key != there.s3:
+                raise StaleVersion(None) from failed
 
     def get(self, job_id: str) -> Body | None:
         item = dynamo.find(self._items, job_id, BODY)

@@ -82,6 +82,13 @@ class DynamoJobs:
             if current != new:
                 raise StaleVersion(current) from failed
 
+    def delete(self, seen: Job) -> None:
+        try:
+            dynamo.delete(self._heads(seen.id), self._heads.version == seen.version)
+        except ConditionFailed as failed:
+            if failed.item:
+                raise StaleVersion(job_of_raw(failed.item)) from failed
+
     def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
         row, free = self._idempotency_row(idempotency, job_id, now)
         try:

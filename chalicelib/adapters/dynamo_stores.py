@@ -7,12 +7,14 @@ from functools import cached_property
 from chalicelib.adapters.blobs import Blobs
 from chalicelib.adapters.dynamo_accounts import DynamoAccounts
 from chalicelib.adapters.dynamo_bodies import DynamoBodies
+from chalicelib.adapters.dynamo_bulks import DynamoBulks
 from chalicelib.adapters.dynamo_chunks import DynamoChunks
 from chalicelib.adapters.dynamo_circuits import DynamoCircuits
 from chalicelib.adapters.dynamo_connections import DynamoConnections, DynamoTickets
 from chalicelib.adapters.dynamo_jobs import DynamoJobs
 from chalicelib.adapters.dynamo_leases import DynamoLeases
 from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
+from chalicelib.adapters.dynamo_pages import DynamoPages
 from chalicelib.adapters.dynamo_results import DynamoResults
 from chalicelib.adapters.dynamo_watchers import DynamoWatchers
 
@@ -42,6 +44,14 @@ class DynamoStores:
     @cached_property
     def results(self) -> DynamoResults:
         return DynamoResults(self.stage, self.blobs)
+
+    @cached_property
+    def pages(self) -> DynamoPages:
+        return DynamoPages(self.stage, self.blobs)
+
+    @cached_property
+    def bulks(self) -> DynamoBulks:
+        return DynamoBulks(self.stage)
 
     @cached_property
     def watchers(self) -> DynamoWatchers:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from chalicelib.adapters.memory_jobs import MemoryJobs
 from chalicelib.adapters.memory_live import (
     MemoryAccounts,
+    MemoryBulks,
     MemoryCircuits,
     MemoryConnections,
     MemoryLeases,
@@ -17,7 +18,7 @@ from chalicelib.adapters.memory_live import (
     MemorySlots,
     MemoryTickets,
 )
-from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryResults, MemoryWatchers
+from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryPages, MemoryResults, MemoryWatchers
 from chalicelib.adapters.memory_time import ManualClock, inline
 from chalicelib.adapters.memory_wires import MemoryPrices, MemoryQueues, MemorySockets
 
@@ -38,12 +39,15 @@ class Memory:
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
     circuits: MemoryCircuits = field(default_factory=MemoryCircuits)
+    bulks: MemoryBulks = field(default_factory=MemoryBulks)
     slots: MemorySlots = field(default_factory=MemorySlots)
     meters: MemoryMeters = field(default_factory=MemoryMeters)
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
     sockets: MemorySockets = field(default_factory=MemorySockets)
     prices: MemoryPrices = field(default_factory=MemoryPrices)
     queues: MemoryQueues = field(init=False)
+    pages: MemoryPages = field(init=False)
 
     def __post_init__(self) -> None:
         self.queues = MemoryQueues(self.clock)
+        self.pages = MemoryPages(self.bodies, self.chunks, self.results, self.watchers)

@@ -52,6 +52,15 @@ class MemoryJobs:
                 raise StaleVersion(current)
             self.heads[seen.id] = new
 
+    def delete(self, seen: Job) -> None:
+        with self._lock:
+            current = self.heads.get(seen.id)
+            if current is None:
+                return
+            if current.version != seen.version:
+                raise StaleVersion(current)
+            del self.heads[seen.id]
+
     def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
         place, row = (idempotency.scope, idempotency.key), _row(idempotency, job_id)
         with self._lock:

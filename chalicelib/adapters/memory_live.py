@@ -6,6 +6,7 @@ import random
 import threading
 from dataclasses import replace
 
+from chalicelib.domain.bulk import Bulk
 from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.identity import Key
@@ -138,6 +139,37 @@ class MemoryCircuits:
             if (current.version if current else 0) != seen.version:
                 raise StaleVersion(current)
             self._circuits[seen.model] = new
+
+
+class MemoryBulks:
+    """`rows` is open to tests."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Bulk] = {}
+        self._lock = threading.Lock()
+
+    def create(self, bulk: Bulk) -> None:
+        with self._lock:
+            self.rows.setdefault(bulk.id, bulk)
+
+    def get(self, tenant: str, bulk_id: str) -> Bulk | None:
+        with self._lock:
+            found = self.rows.get(bulk_id)
+        return found if found is not None and found.tenant == tenant else None
+
+    def replace(self, seen: Bulk, new: Bulk) -> None:
+        with self._lock:
+            current = self.rows.get(seen.id)
+            if current == new:
+                return
+            if current is None or current.version != seen.version:
+                raise StaleVersion(current)
+            self.rows[seen.id] = new
+
+    def unfinished(self, now: Ms, limit: int) -> list[Bulk]:
+        with self._lock:
+            left = [bulk for bulk in self.rows.values() if bulk.finished_at is None and bulk.worked_until <= now]
+        return sorted(left, key=lambda bulk: bulk.id)[:limit]
 
 
 class MemorySlots:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ulid import ULID
 
 from chalicelib.domain.body import Body
-from chalicelib.domain.errors import ChunkConflict
+from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.job import Ms
 from chalicelib.domain.result import WORKER_LOST, Result
 from chalicelib.domain.transcript import Chunk
@@ -19,13 +19,27 @@ from chalicelib.domain.watching import Control, Watcher
 
 
 class MemoryBodies:
-    """Bodies as JSON, because that is what the real store gives back."""
+    """Bodies as JSON, because that is what the real store gives back. `kept_until` is open to tests, in seconds."""
 
     def __init__(self) -> None:
+        self.kept_until: dict[str, int] = {}
         self._bodies: dict[str, str] = {}
+        self._versions: dict[str, int] = {}
 
     def put(self, job_id: str, tenant: str, body: Body, ttl: int) -> None:
         self._bodies[job_id] = json.dumps(body.to_dict())
+        self.kept_until[job_id] = ttl
+
+    def keep(self, job_id: str, until: int) -> None:
+        if job_id in self._bodies:
+            self.kept_until[job_id] = max(until, self.kept_until[job_id])
+
+    def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
+        data, there = json.dumps(body.to_dict()), self._versions.get(job_id, 0)
+        if job_id in self._bodies and there < version:
+            self._bodies[job_id], self._versions[job_id] = data, version
+        elif there == version and data != self._bodies.get(job_id, data):
+            raise StaleVersion(None)
 
     def get(self, job_id: str) -> Body | None:
         stored = self._bodies.get(job_id)
@@ -55,6 +69,11 @@ class MemoryChunks:
             found = [chunk for (job, number, end), chunk in self.rows.items() if (job, number) == (job_id, attempt) and end > offset]
         return deepcopy(sorted(found, key=lambda chunk: chunk.end))
 
+    def forget(self, job_id: str) -> None:
+        with self._lock:
+            for place in [place for place in self.rows if place[0] == job_id]:
+                del self.rows[place]
+
     def last(self, job_id: str, attempt: int) -> Chunk | None:
         chunks = self.read(job_id, attempt)
         return chunks[-1] if chunks else None
@@ -83,6 +102,11 @@ class MemoryResults:
         with self._lock:
             return deepcopy(self._results.get((job_id, attempt)))
 
+    def forget(self, job_id: str) -> None:
+        with self._lock:
+            for place in [place for place in self._results if place[0] == job_id]:
+                del self._results[place]
+
     def clear(self) -> None:
         """What retention does when their time is over."""
         self._results.clear()
@@ -94,6 +118,27 @@ class MemoryResults:
 
     def link(self, job_id: str, attempt: int, seconds: int = 300) -> str | None:
         return self.links.get((job_id, attempt))
+
+
+class MemoryPages:
+    """All that the other stores keep of a job."""
+
+    def __init__(self, bodies: MemoryBodies, chunks: MemoryChunks, results: MemoryResults, watchers: MemoryWatchers) -> None:
+        self._bodies, self._chunks, self._results, self._watchers = bodies, chunks, results, watchers
+
+    def forget(self, job_id: str, tenant: str) -> None:
+        self._bodies.forget(job_id)
+        self._chunks.forget(job_id)
+        self._results.forget(job_id)
+        self._watchers.forget(job_id)
+
+    def rows(self, job_id: str) -> list[str]:
+        """For tests: what is still kept of a job."""
+        attempts = [f"result {result.attempt}" for result in self._results.attempts(job_id)]
+        chunks = [f"chunk {attempt}:{end}" for job, attempt, end in self._chunks.rows if job == job_id]
+        watchers = [f"watcher {watcher.connection_id}" for watcher in self._watchers.of(job_id)]
+        controls = ["controls"] if self._watchers.controls([job_id]) else []
+        return [*(["body"] if self._bodies.get(job_id) else []), *chunks, *attempts, *watchers, *controls]
 
 
 class MemoryWatchers:
@@ -129,6 +174,11 @@ class MemoryWatchers:
     def controls(self, job_ids: Sequence[str]) -> dict[str, Control]:
         with self._lock:
             return {job_id: self._controls[job_id] for job_id in job_ids if job_id in self._controls}
+
+    def forget(self, job_id: str) -> None:
+        with self._lock:
+            self._watchers.pop(job_id, None)
+            self._controls.pop(job_id, None)
 
     def _ring(self, job_id: str) -> None:
         self._controls[job_id] = replace(self._control(job_id), bell=str(ULID()))

@@ -14,7 +14,7 @@ from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionR
 from chalicelib.domain.job import Ms
 from chalicelib.domain.lanes import LANES, VISIBILITY_TIMEOUT
 from chalicelib.domain.wakeup import WakeUp
-from chalicelib.ports import Clock, Price, Received
+from chalicelib.ports import Clock, DeadLetter, Price, Received
 
 
 @dataclass(slots=True)
@@ -30,11 +30,15 @@ class Message:
 
 
 class MemoryQueues:
-    """`messages` and `aside` are open to tests, by lane; `sent` is every wake-up ever sent, for tests that deliver them all again."""
+    """`messages`, `aside` and `dead` are open to tests, by lane; `sent` is every wake-up ever sent, for tests that deliver them all again.
+
+    `aside` is what was set aside, in order; `dead` all that is in the dead-letter queue now, with its reason.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.messages: dict[str, list[Message]] = {lane: [] for lane in LANES}
         self.aside: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.dead: defaultdict[str, list[tuple[Message, str | None]]] = defaultdict(list)
         self.sent: list[tuple[str, WakeUp]] = []
         self._clock = clock
         self._ids = itertools.count(1)
@@ -56,15 +60,38 @@ class MemoryQueues:
     def set_aside(self, lane: str, body: str, reason: str) -> None:
         with self._lock:
             self.aside[lane].append((body, reason))
+            self._bury(lane, body, reason)
 
     def depth(self, lane: str) -> int:
         now = self._clock.now()
         with self._lock:
             return sum(message.visible_at <= now for message in self.messages[lane])
 
-    def dead(self, lane: str) -> int:
+    def dead_letters(self, lane: str) -> int:
+        now = self._clock.now()
         with self._lock:
-            return len(self.aside.get(lane, ()))
+            return sum(message.visible_at <= now for message, _ in self.dead[lane])
+
+    def receive_dead(self, lane: str) -> list[DeadLetter]:
+        now = self._clock.now()
+        with self._lock:
+            due = [(message, reason) for message, reason in self.dead[lane] if message.visible_at <= now][:10]
+            for message, _ in due:
+                message.visible_at = now + 60_000
+                message.receives += 1
+                message.receipt = f"{message.id}-{message.receives}"
+            return [DeadLetter(message.body, message.receipt, reason) for message, reason in due]
+
+    def delete_dead(self, lane: str, receipts: Sequence[str]) -> None:
+        if len(receipts) > 10:
+            raise ValueError("SQS deletes at most ten messages at once")
+        with self._lock:
+            self.dead[lane] = [(message, reason) for message, reason in self.dead[lane] if message.receipt not in receipts]
+
+    def give_up(self, lane: str, body: str) -> None:
+        """What the queue does with a message that was received too often."""
+        with self._lock:
+            self._bury(lane, body, None)
 
     def put_raw(self, lane: str, body: str) -> None:
         """Put any text in the queue, as somebody at a console would."""
@@ -81,6 +108,9 @@ class MemoryQueues:
                 message.receives += 1
                 message.receipt = f"{message.id}-{message.receives}"
             return [Received(message.body, message.receipt, message.id) for message in due]
+
+    def _bury(self, lane: str, body: str, reason: str | None) -> None:
+        self.dead[lane].append((Message(f"d{next(self._ids)}", body, "", self._clock.now()), reason))
 
     def _put(self, lane: str, body: str, tenant: str, delay: int) -> None:
         self.messages[lane].append(Message(f"m{next(self._ids)}", body, tenant, self._clock.now() + delay * 1000))

@@ -17,11 +17,13 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.job import Ms
 from chalicelib.domain.lanes import dead_letter_queue_name, queue_name
 from chalicelib.domain.wakeup import WakeUp
-from chalicelib.ports import Clock
+from chalicelib.ports import Clock, DeadLetter
 
 LONGEST_DELAY = 900  # seconds
 LARGEST_BATCH = 10
 KEEP_DEPTH_MS = 3_000
+HIDDEN_SECONDS = 60  # a dead letter, while somebody decides about it
+LOOK_SECONDS = 1  # a receive that does not wait asks only some of SQS's servers, and misses messages
 LONGEST_ASIDE = 100_000  # characters: for people to read, and at most 400 KB of SQS's 1 MiB
 LONGEST_REASON = 500
 
@@ -54,12 +56,18 @@ class SqsQueues:
         )
 
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
+        self._delete(queue_name(self._stage, lane), receipts)
+
+    def delete_dead(self, lane: str, receipts: Sequence[str]) -> None:
+        self._delete(dead_letter_queue_name(self._stage, lane), receipts)
+
+    def _delete(self, queue: str, receipts: Sequence[str]) -> None:
         if len(receipts) > LARGEST_BATCH:
             raise ValueError(f"SQS deletes at most {LARGEST_BATCH} messages at once")
         if not receipts:
             return
         entries = [{"Id": str(at), "ReceiptHandle": receipt} for at, receipt in enumerate(receipts)]
-        answer = self._call("delete_message_batch", queue_name(self._stage, lane), Entries=entries)
+        answer = self._call("delete_message_batch", queue, Entries=entries)
         failed = [entry["Code"] for entry in answer.get("Failed", []) if not entry.get("SenderFault")]
         if failed:  # a receipt that SQS does not accept is no such failure: its message comes again, loses its claim and is dropped
             raise Unavailable(f"SQS did not delete {len(failed)} of {len(receipts)} messages ({failed[0]}). Nothing was lost; try again.")
@@ -75,7 +83,7 @@ class SqsQueues:
     def depth(self, lane: str) -> int:
         return self._depth(queue_name(self._stage, lane))
 
-    def dead(self, lane: str) -> int:
+    def dead_letters(self, lane: str) -> int:
         return self._depth(dead_letter_queue_name(self._stage, lane))
 
     def _depth(self, queue: str) -> int:
@@ -90,6 +98,17 @@ class SqsQueues:
             self._depths[queue] = (now, depth)
         return depth
 
+    def receive_dead(self, lane: str) -> list[DeadLetter]:
+        answer = self._call(
+            "receive_message",
+            dead_letter_queue_name(self._stage, lane),
+            MaxNumberOfMessages=LARGEST_BATCH,
+            VisibilityTimeout=HIDDEN_SECONDS,
+            WaitTimeSeconds=LOOK_SECONDS,
+            MessageAttributeNames=["reason"],
+        )
+        return [_dead_letter(message) for message in answer.get("Messages", [])]
+
     def _call(self, operation: str, queue: str, **arguments: Any) -> dict[str, Any]:
         sqs = aws.client("sqs")
         with aws.in_our_words():
@@ -98,6 +117,11 @@ class SqsQueues:
                 url = self._urls[queue] = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
             answer: dict[str, Any] = getattr(sqs, operation)(QueueUrl=url, **arguments)
             return answer
+
+
+def _dead_letter(message: dict[str, Any]) -> DeadLetter:
+    reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
+    return DeadLetter(message["Body"], message["ReceiptHandle"], reason)
 
 
 def group(tenant: str) -> str:

@@ -7,7 +7,10 @@ HeadraceError
 ├── NotFound                   404
 ├── IdempotencyConflict        409  the key was used with another body
 ├── JobNotRetryable            409
+├── JobNotDeletable            409
+├── JobNotChangeable           409
 ├── ResultExpired              410
+├── PreconditionFailed         412  with If-Match: the job moved on
 ├── TooLarge                   413
 ├── UnsupportedMediaType       415
 ├── RateLimited                429  with `retry_after`
@@ -98,6 +101,12 @@ class JobTypeNotFound(NotFound):
     code = "job_type_not_found"
 
 
+class BulkNotFound(NotFound):
+    """There is no such bulk action here."""
+
+    code = "bulk_not_found"
+
+
 class IdempotencyConflict(HeadraceError):
     """This Idempotency-Key was used for another request within the last 24 hours. Use a new key for a new request."""
 
@@ -108,6 +117,24 @@ class JobNotRetryable(HeadraceError):
     """Only a failed, cancelled, expired, incomplete, retrying or held job can be retried."""
 
     code = "job_not_retryable"
+
+
+class JobNotDeletable(HeadraceError):
+    """Only a job that has ended can be deleted; cancel it first."""
+
+    code = "job_not_deletable"
+
+
+class JobNotChangeable(HeadraceError):
+    """A job that has ended cannot be changed, and its start can be moved only while it waits for its time."""
+
+    code = "job_not_changeable"
+
+
+class PreconditionFailed(HeadraceError):
+    """The job has changed since you read it. Read it again, and repeat the change with its new ETag."""
+
+    code = "precondition_failed"
 
 
 class ResultExpired(HeadraceError):

@@ -76,7 +76,11 @@ class Caller:
             raise Forbidden(f"This needs the role {role.word}; this key is a {self.role.word}.")
 
     def may_see(self, job: Job) -> bool:
-        """Whether the job exists for this caller. Another tenant's does not; neither does another user's for a user."""
+        """Whether the job exists for this caller. One that was deleted does not, whatever is still kept of it."""
+        return not job.is_forgotten and self.reaches(job)
+
+    def reaches(self, job: Job) -> bool:
+        """Whether the job is, or was, one of this caller's. Another tenant's is not; neither is another user's for a user."""
         if self.tenant != job.tenant and not self.all_tenants:
             return False
         if self.jobs is not None and job.id not in self.jobs:

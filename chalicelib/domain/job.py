@@ -144,3 +144,8 @@ class Job:
     def asked_model(self) -> str:
         """The model that makes, or made, the attempt."""
         return self.attempt_model or self.model
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether somebody deleted it: it is kept no longer than to its end, so to everybody but who cleans up it is gone already."""
+        return self.status.is_terminal and self.ttl is not None and self.ttl <= (self.finished_at or 0) // 1000

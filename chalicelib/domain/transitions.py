@@ -221,7 +221,7 @@ def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
     if not job.status.is_terminal and job.status is not Status.QUEUED and is_claimable(job):
         due = now + LOOK_AFTER_QUEUED_MS
         return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=due, reason=None, until=None)
-    if not job.status.is_terminal or job.status is Status.COMPLETED:
+    if not job.status.is_terminal or job.status is Status.COMPLETED or job.is_forgotten:
         return None
     return _next(
         job,
@@ -247,6 +247,13 @@ def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
         alone_crashes=0,
         ttl=None,
     )
+
+
+def forget(job: Job, now: Ms) -> Job | None:
+    """Delete an ended job: its time is over with its end, so nothing starts it again while what is kept of it is removed."""
+    if not job.status.is_terminal:
+        return None
+    return job if job.is_forgotten else _next(job, now, ttl=(job.finished_at or now) // 1000)
 
 
 def look_later(job: Job, now: Ms) -> Job | None:

@@ -21,6 +21,7 @@ from chalicelib.usecases.authenticate import by_bearer, by_ticket
 MAX_BODY_BYTES = 4_000_000
 WINDOW_SECONDS = 60
 JSON = "application/json"
+REPLAYED = {"Idempotent-Replayed": "true"}
 EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", "Retry-After", "ETag", "Idempotent-Replayed")
 
 

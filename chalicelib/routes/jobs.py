@@ -1,4 +1,4 @@
-"""`/jobs`: submit, estimate, list, cancel, retry."""
+"""`/jobs`: submit, estimate, list, change, cancel, retry."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from chalicelib.domain.job import Job
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.units import dollars, rfc3339, seconds
 from chalicelib.routes import parse, schemas, shapes
-from chalicelib.routes.http import Answer, Request, endpoint
+from chalicelib.routes.http import REPLAYED, Answer, Request, endpoint
 from chalicelib.routes.result import result_answer
 from chalicelib.usecases.authenticate import issue_ticket
 from chalicelib.usecases.cancel_job import cancel_job
+from chalicelib.usecases.edit_job import edit_job
 from chalicelib.usecases.hold import hold
 from chalicelib.usecases.list_jobs import list_jobs
 from chalicelib.usecases.once import Once
@@ -28,7 +29,6 @@ blueprint = Blueprint(__name__)
 
 HOLD_FOR_RESULT = 25  # seconds
 TICKET_LASTS_MS = 900_000
-REPLAYED = {"Idempotent-Replayed": "true"}
 
 
 @endpoint(blueprint, "POST", "/jobs", Role.USER)
@@ -97,6 +97,17 @@ def listing(request: Request) -> Answer:
     ws_url = have.endpoints.get("ws_url")
     rows = [shapes.record(job, None, ws_url, content=request.caller.may_read_content(job)) for job in page.jobs]
     return Answer(body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until)})
+
+
+@endpoint(blueprint, "PATCH", "/jobs/{job_id}", Role.USER)
+def change(request: Request, job_id: str) -> Answer:
+    """Change a job that has not ended: its start, its expiry, its lane, its tags, its metadata."""
+    have = wiring.adapters()
+    wanted, metadata = parse.change(request.json(), have.clock.now())
+    job = _mine(request, job_id)
+    changed = edit_job(wiring.editor(), job, wanted, metadata, parse.versions(request))
+    shape = shapes.record(changed, have.bodies.get(job.id), have.endpoints.get("ws_url"), content=True)
+    return Answer(body=shape, headers={"ETag": shapes.etag(changed)})
 
 
 @endpoint(blueprint, "DELETE", "/jobs/{job_id}", Role.USER)

@@ -32,7 +32,7 @@ class View:
 
     @property
     def etag(self) -> str:
-        return f'"v{self.job.version}.{self.last.end}"' if self.last else f'"v{self.job.version}"'
+        return f'"v{self.job.version}.{self.last.end}"' if self.last else shapes.etag(self.job)
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}", Role.VIEWER)
@@ -109,10 +109,9 @@ def result(request: Request, job_id: str) -> Answer:
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/attempts", Role.USER)
 def attempts(request: Request, job_id: str) -> Answer:
-    """The ledger of a job's attempts."""
+    """The ledger of a job's attempts, and what of it was spent in vain."""
     job = _content(request, job_id)
-    kept = wiring.adapters().results.attempts(job.id)
-    return Answer(body={"job_id": job.id, "data": [shapes.attempt(one) for one in kept], "next_cursor": None})
+    return Answer(body=shapes.attempts(job, wiring.adapters().results.attempts(job.id)))
 
 
 def _content(request: Request, job_id: str) -> Job:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
+from chalicelib.domain.edits import Edit
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.job import Ms, Status
 from chalicelib.domain.lanes import LANES
@@ -47,9 +49,7 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
     priority = _same(wrong, "priority", data.get("priority"), "config.priority", config.get("priority")) or "normal"
     if data.get("input") is not None and data.get("prompt") is not None:
         wrong.append(Detail("input", "cannot be given together with prompt"))
-    metadata = data.get("metadata") or {}
-    if len(json.dumps(metadata).encode()) > MAX_METADATA_BYTES:
-        wrong.append(Detail("metadata", "is larger than 16 KB"))
+    metadata = _metadata(wrong, data) or {}
     run_at = _run_at(wrong, data, now)
     expires_in = _expires_in(wrong, data, run_at or now)
     wrong += _durable_problems(config)
@@ -64,12 +64,42 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
         options=data.get("options") or {},
         config={name: value for name, value in config.items() if name not in skipped},
         metadata=metadata,
-        tags=tuple(dict.fromkeys(data.get("tags") or ())),
+        tags=_tags(data) or (),
         user=data.get("user"),
         dedupe_key=data.get("dedupe_key"),
         expires_in=expires_in,
         run_at=run_at,
     )
+
+
+def change(data: dict[str, Any], now: Ms) -> tuple[Edit, dict[str, Any] | None]:
+    """A `PATCH /jobs/{id}`: what is to be changed on the head, and the metadata, None if they stay.
+
+    Raises:
+        InvalidRequest: with every field that cannot be used.
+    """
+    wrong = list(problems(schemas.CHANGE, data))
+    metadata = _metadata(wrong, data)
+    begin_said = data.get("run_at") is not None or data.get("delay") is not None
+    run_at = _run_at(wrong, data, now) or now if begin_said else None
+    expiry_said = data.get("expires_at") is not None or data.get("expires_in") is not None
+    begins = run_at or now
+    expires_at = begins + round(_expires_in(wrong, data, begins) * 1000) if expiry_said else None
+    if all(value is None for value in data.values()) and not wrong:
+        wrong.append(Detail("", f"names nothing to change; there are {', '.join(schemas.CHANGE['properties'])}"))
+    if wrong:
+        raise InvalidRequest(details=tuple(wrong))
+    priority: str | None = data.get("priority")
+    return Edit(run_at=run_at, expires_at=expires_at, lane=priority, tags=_tags(data), body=metadata is not None), metadata
+
+
+def versions(request: Request) -> frozenset[int] | None:
+    """The versions of the record that If-Match names, None for any."""
+    said = request.headers.get("if-match")
+    if said is None or said.strip() == "*":
+        return None
+    tags = [tag.strip().removeprefix("W/").strip('"') for tag in said.split(",")]
+    return frozenset(int(tag[1:]) for tag in tags if tag[:1] == "v" and tag[1:].isascii() and tag[1:].isdigit() and len(tag) < 12)
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -84,23 +114,23 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def filters(request: Request) -> Filters:
-    """The filters of `GET /jobs`.
+def filters(request: Request, names: Collection[str] = tuple(Filters.__dataclass_fields__), **fixed: str) -> Filters:
+    """The filters of `GET /jobs`, or those of them that a list has; `fixed` are said by the list itself.
 
     Raises:
         InvalidRequest: a parameter is not known, or its value is not one of its words.
     """
-    known = {*Filters.__dataclass_fields__, "limit", "cursor"}
+    known = {*names, "limit", "cursor"}
     wrong = [Detail(name, f"is not a parameter here; known are {', '.join(sorted(known))}") for name in request.query if name not in known]
     enums = {"status": [status.value for status in Status], "priority": list(LANES)}
     for name, allowed in enums.items():
         if name in request.query and request.query[name] not in allowed:
             wrong.append(Detail(name, f"must be one of {', '.join(allowed)}"))
-    times: dict[str, Any] = {name: _time(wrong, name, request.query[name]) for name in ("since", "until") if name in request.query}
+    times: dict[str, Any] = {name: time_of(wrong, name, request.query[name]) for name in ("since", "until") if name in request.query}
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
     words: dict[str, Any] = {name: value for name, value in request.query.items() if name in Filters.__dataclass_fields__}
-    return Filters(**(words | times))
+    return Filters(**(words | times | fixed))
 
 
 def number(request: Request, name: str, default: int, lowest: int, highest: int) -> int:
@@ -131,6 +161,27 @@ def etags(request: Request) -> list[str] | None:
     """The tags that If-None-Match names, None without it."""
     seen = request.headers.get("if-none-match")
     return None if seen is None else [tag.strip().removeprefix("W/") for tag in seen.split(",")]
+
+
+def time_of(wrong: list[Detail], name: str, text: Any) -> Ms | None:
+    """A time, None if it is none, which is wrong then."""
+    try:
+        return parse_rfc3339(text)
+    except (ValueError, TypeError, OverflowError):
+        wrong.append(Detail(name, "must be a time such as 2026-11-22T09:30:00Z"))
+        return None
+
+
+def _metadata(wrong: list[Detail], data: dict[str, Any]) -> dict[str, Any] | None:
+    metadata: dict[str, Any] | None = data.get("metadata")
+    if len(json.dumps(metadata).encode()) > MAX_METADATA_BYTES:
+        wrong.append(Detail("metadata", "is larger than 16 KB"))
+    return metadata
+
+
+def _tags(data: dict[str, Any]) -> tuple[str, ...] | None:
+    tags = data.get("tags")
+    return None if tags is None else tuple(dict.fromkeys(tags))
 
 
 def _same(wrong: list[Detail], name: str, value: Any, other: str, other_value: Any) -> Any:
@@ -169,7 +220,7 @@ def _run_at(wrong: list[Detail], data: dict[str, Any], now: Ms) -> Ms | None:
         wrong.append(Detail("run_at", "cannot be given together with delay"))
     if moment is None:
         return now + round(delay * 1000) if isinstance(delay, int | float) and 0 < delay <= LONGEST_START_LATER else None
-    at = _time(wrong, "run_at", moment)
+    at = time_of(wrong, "run_at", moment)
     if at is not None and at > now + LONGEST_START_LATER * 1000:
         wrong.append(Detail("run_at", "must be within 30 days"))
     return at if at is not None and at > now else None
@@ -181,15 +232,7 @@ def _expires_in(wrong: list[Detail], data: dict[str, Any], now: Ms) -> float:
         return float(said) if isinstance(said, int | float) else 86_400.0
     if said is not None:
         wrong.append(Detail("expires_at", "cannot be given together with expires_in"))
-    at = _time(wrong, "expires_at", moment)
+    at = time_of(wrong, "expires_at", moment)
     if at is not None and at <= now:
         wrong.append(Detail("expires_at", "must be after the job may begin"))
     return ((at or now) - now) / 1000
-
-
-def _time(wrong: list[Detail], name: str, text: Any) -> Ms | None:
-    try:
-        return parse_rfc3339(text)
-    except (ValueError, TypeError, OverflowError):
-        wrong.append(Detail(name, "must be a time such as 2026-11-22T09:30:00Z"))
-        return None

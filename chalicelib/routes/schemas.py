@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from chalicelib.domain.bulk import Action
+from chalicelib.domain.job import Status
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.pacing import MODES
 
@@ -75,6 +77,10 @@ CONFIG: Schema = _object(
     }
 )
 
+TAGS: Schema = {"type": "array", "maxItems": 10, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
+EXPIRES_IN: Schema = {"type": "number", "minimum": 1, "maximum": 2_592_000}
+DELAY: Schema = {"type": "number", "minimum": 0, "maximum": 2_592_000}
+
 SUBMIT: Schema = _object(
     {
         "prompt": _optional({"type": "string"}),
@@ -85,17 +91,17 @@ SUBMIT: Schema = _object(
         "options": _optional({"type": "object"}),
         "config": _optional(CONFIG),
         "metadata": _optional({"type": "object"}),
-        "tags": _optional({"type": "array", "maxItems": 10, "items": {"type": "string", "minLength": 1, "maxLength": 64}}),
+        "tags": _optional(TAGS),
         "user": _optional(NAME),
         "dedupe_key": _optional({"type": "string", "minLength": 1, "maxLength": 255}),
-        "expires_in": _optional({"type": "number", "minimum": 1, "maximum": 2_592_000}),
+        "expires_in": _optional(EXPIRES_IN),
         "expires_at": _optional({"type": "string"}),
         "ticket": _optional({"type": "boolean"}),
         "async": _optional({"type": "boolean"}),
         "depends_on": {},
         "on_parent_failure": {},
         "run_at": _optional({"type": "string"}),
-        "delay": _optional({"type": "number", "minimum": 0, "maximum": 2_592_000}),
+        "delay": _optional(DELAY),
         "webhook_url": {},
         "notify": {},
     }
@@ -118,5 +124,54 @@ TICKET: Schema = _object(
 )
 
 CIRCUIT: Schema = _object({"reason": _optional({"type": "string", "minLength": 1, "maxLength": 200})})
+
+CHANGE: Schema = _object(
+    {
+        "priority": _optional(PRIORITY),
+        "run_at": _optional({"type": "string"}),
+        "delay": _optional(DELAY),
+        "expires_at": _optional({"type": "string"}),
+        "expires_in": _optional(EXPIRES_IN),
+        "tags": _optional(TAGS),
+        "metadata": _optional({"type": "object"}),
+    }
+)
+
+WORD: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+FILTER: Schema = {
+    "status": {"enum": [status.value for status in Status]},
+    "type": WORD,
+    "priority": PRIORITY,
+    "batch": WORD,
+    "user": WORD,
+    "tag": WORD,
+    "dedupe_key": WORD,
+    "model": WORD,
+    "error_code": WORD,
+    "since": WORD,
+    "until": WORD,
+    "tenant": WORD,
+}
+FAILED_FILTERS = ("type", "error_code", "user", "model", "since", "until", "tenant")
+IDS: Schema = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
+NOT_YET_ACTIONS = ("pause", "resume")
+
+BULK: Schema = _object(
+    {
+        "action": {"enum": [*(action.value for action in Action), *NOT_YET_ACTIONS]},
+        "ids": IDS,
+        "filter": _object(FILTER),
+        "all": {"type": "boolean"},
+        "priority": PRIORITY,
+        "dry_run": {"type": "boolean"},
+    },
+    required=["action"],
+)
+
+FAILED: Schema = _object(
+    {"ids": IDS, "all": {"type": "boolean"}, "dry_run": {"type": "boolean"}, **{name: FILTER[name] for name in FAILED_FILTERS}}
+)
+
+REDRIVE: Schema = _object({"lane": _optional(PRIORITY)})
 
 RETRY: Schema = _object({"run": _optional({"type": "integer", "minimum": 1})})

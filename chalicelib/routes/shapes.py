@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chalicelib.domain.body import Body
+from chalicelib.domain.bulk import Bulk
 from chalicelib.domain.estimate import waiting_ms
 from chalicelib.domain.frames import error_shape, usage_shape
 from chalicelib.domain.job import Job, Ms, Status
@@ -212,10 +213,31 @@ def _queued_first(job: Job) -> Ms:
     return job.queued_at if job.started_at and job.created_at < job.queued_at <= job.started_at else job.created_at
 
 
-def attempt(kept: Result) -> Shape:
+def attempts(job: Job, kept: list[Result]) -> Shape:
+    """The ledger of attempts, with its sums; null where no cost is known."""
+    rows = [attempt(one, wasted=is_wasted(job, one.attempt)) for one in kept]
+    costs = [(one.cost, is_wasted(job, one.attempt)) for one in kept if one.cost is not None]
+    return {
+        "job_id": job.id,
+        "data": rows,
+        "next_cursor": None,
+        "total_cost": dollars(sum(cost for cost, _ in costs)) if costs else None,
+        "wasted_cost": dollars(sum(cost for cost, wasted in costs if wasted)) if costs else None,
+        "currency": "USD",
+    }
+
+
+def is_wasted(job: Job, number: int) -> bool:
+    """Whether the text of an attempt is not, and cannot become, the job's result: all but the last, and of what failed all."""
+    keeps = (Status.PROCESSING, Status.COMPLETED, Status.INCOMPLETE, Status.CANCELLED)
+    return number != job.attempt or not (job.status in keeps or job.goes_on)
+
+
+def attempt(kept: Result, *, wasted: bool) -> Shape:
     """A line of the ledger of attempts."""
     return {
         "attempt": kept.attempt,
+        "wasted": wasted,
         "finish_reason": kept.finish_reason,
         "error_code": kept.error_code,
         "model": kept.model,
@@ -225,6 +247,33 @@ def attempt(kept: Result) -> Shape:
         "started_at": rfc3339(kept.started_at),
         "first_token_at": rfc3339(kept.first_token_at),
         "finished_at": rfc3339(kept.finished_at),
+    }
+
+
+def etag(job: Job) -> str:
+    """The tag of a record: what If-None-Match and If-Match name."""
+    return f'"v{job.version}"'
+
+
+def bulk(asked: Bulk) -> Shape:
+    """A bulk action, and how far it has come."""
+    return {
+        "bulk_id": asked.id,
+        "action": asked.action.value,
+        "status": "running" if asked.finished_at is None else "completed",
+        "priority": asked.lane,
+        "filter": {name: rfc3339(value) if name in ("since", "until") else value for name, value in asked.filters.items()},
+        "ids": len(asked.ids) or None,
+        "matched": asked.matched,
+        "done": asked.done,
+        "skipped": asked.skipped,
+        "failed": asked.failed,
+        "not_found": asked.not_found,
+        "problems": [{"job_id": job_id, "code": code} for job_id, code in asked.problems],
+        "created_by": asked.created_by,
+        "created_at": rfc3339(asked.created_at),
+        "updated_at": rfc3339(asked.updated_at),
+        "finished_at": rfc3339(asked.finished_at),
     }
 
 

@@ -10,6 +10,7 @@ from chalicelib.domain.lanes import Lane
 from chalicelib.observability import record
 from chalicelib.ports import Received
 from chalicelib.projections.announce_ends import announce_ends
+from chalicelib.usecases.bulk import go_on_with_unfinished
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.sweep import sweep
 
@@ -25,8 +26,9 @@ def run_lane(lane: Lane, event: Any) -> None:
 
 
 def sweep_all() -> None:
-    """Bring right whatever nobody is working on any more."""
+    """Bring right whatever nobody is working on any more, and go on with what many jobs are to have done to them."""
     sweep(wiring.broom())
+    go_on_with_unfinished(wiring.desk())
 
 
 def announce_changes(event: Any) -> None:

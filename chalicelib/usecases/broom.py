@@ -10,6 +10,7 @@ from chalicelib.domain.job_type import JobType
 from chalicelib.ports import Bodies, Chunks, Clock, Connections, Jobs, Leases, Prices, Queues, Results, Sockets, Watchers
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.engine import Log
+from chalicelib.usecases.facts import note_failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +35,8 @@ class Broom:
 
 def change(broom: Broom, job: Job, step: Callable[[Job], Job | None], name: str) -> str:
     """Take a step that the job still allows; the answer names what was done."""
-    return name if advance(broom.jobs, job, step) is not None else "nothing"
-
-
-def say_failed(broom: Broom, job: Job) -> None:
-    """The fact by which people are alerted."""
-    code = job.error.code if job.error else None
-    broom.log("job failed", job_id=job.id, tenant=job.tenant, type=job.type, model=job.model, code=code, crashes=job.crashes)
+    changed = advance(broom.jobs, job, step)
+    if changed is None:
+        return "nothing"
+    note_failure(broom.log, changed)
+    return name

@@ -16,6 +16,7 @@ from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.judge import job_error
 from chalicelib.usecases.patience import patiently
 from chalicelib.usecases.read_answer import stop_response
@@ -82,6 +83,8 @@ async def _end_at_once(engine: Engine, claimed: Job, error: JobError) -> None:
     await patiently(engine, engine.results.put, row, claimed.tenant)
     failed = Outcome(status=Status.FAILED, length=len(text), usage=usage, cost=cost, error=error)
     generation, owner = claimed.generation, claimed.owner or ""
-    await patiently(
+    ended = await patiently(
         engine, advance, engine.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, engine.clock.now())
     )
+    if ended is not None:
+        note_failure(engine.log, ended)

@@ -61,7 +61,7 @@ def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: 
         ids, before = jobs.page(replace(query, before=before, limit=READ_AT_ONCE))
         for job in jobs.get_many(ids):
             evaluated, last = evaluated + 1, job
-            if caller.may_see(job) and _matches(job, filters):
+            if caller.may_see(job) and matches(job, filters):
                 found.append(job)
                 if len(found) == limit:
                     at_end = before is None and job.id == ids[-1]
@@ -82,7 +82,8 @@ def _query(caller: Caller, filters: Filters) -> JobQuery:
     return JobQuery(tenant=tenant, user=user, state=filters.status if indexed else None, since=filters.since, until=filters.until)
 
 
-def _matches(job: Job, filters: Filters) -> bool:
+def matches(job: Job, filters: Filters) -> bool:
+    """Whether a job is what the filters ask for; of bounds of time and of the tenant the query has taken care."""
     pairs = (
         (filters.status, job.status.value),
         (filters.type, job.type),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chalicelib.domain import transitions
-from chalicelib.domain.errors import AlreadyRemembered, JobNotRetryable
+from chalicelib.domain.errors import AlreadyRemembered, HeadraceError, JobNotFound, JobNotRetryable
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Bodies, Clock, Jobs, Queues
@@ -53,6 +53,7 @@ def retry_job(
 
     Raises:
         JobNotRetryable: it is completed, under way, or its content is no longer kept.
+        JobNotFound: it was deleted meanwhile.
         Unavailable: it may be queued, but its wake-up could not be sent; the sweep will, or a repetition.
     """
 
@@ -60,14 +61,17 @@ def retry_job(
         if _has_begun(seen, run, generation):
             return seen
         body = bodies.get(job.id)
-        if body is None:
+        if body is None and not seen.is_forgotten:
             raise JobNotRetryable("The content of this job is no longer kept. Submit it again.")
+        if body is None:
+            return None
         config = body.config
         return transitions.start_again(seen, clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
 
     again = advance(jobs, job, start_again)
     if again is None:
-        raise _refusal(job)
+        now = jobs.get(job.id)
+        raise JobNotFound(job.id) if now is None else _refusal(now)
     if again.status is Status.QUEUED:
         queues.send(again.lane, WakeUp(again.id, again.generation), again.tenant)
     return again
@@ -80,5 +84,7 @@ def _has_begun(job: Job, run: int | None, generation: int | None = None) -> bool
     return generation is not None and job.generation > generation
 
 
-def _refusal(job: Job) -> JobNotRetryable:
+def _refusal(job: Job) -> HeadraceError:
+    if job.is_forgotten:
+        return JobNotFound(job.id)
     return JobNotRetryable(f"A {job.status.value} job cannot be retried.")

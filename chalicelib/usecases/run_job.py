@@ -19,6 +19,7 @@ from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.audience import Audience
 from chalicelib.usecases.circuits import note_end, prove
 from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.judge import Verdict, judge
 from chalicelib.usecases.keep_log import keep_log
 from chalicelib.usecases.patience import all_of, patiently
@@ -210,3 +211,4 @@ class JobRun:
             length=verdict.outcome.length,
             reason=verdict.outcome.error.code if verdict.outcome.error else verdict.outcome.incomplete_reason,
         )
+        note_failure(self._engine.log, job)

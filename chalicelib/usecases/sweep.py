@@ -21,7 +21,7 @@ from chalicelib.domain.lanes import LANES
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Lease
 from chalicelib.usecases.advance import advance
-from chalicelib.usecases.broom import Broom, change, say_failed
+from chalicelib.usecases.broom import Broom, change
 from chalicelib.usecases.find_vanished import find_vanished
 from chalicelib.usecases.read_heads import read_heads
 from chalicelib.usecases.take_over import take_over
@@ -152,20 +152,12 @@ def _look(broom: Broom, job: Job) -> str:
     if now >= job.expires_at and job.started_at is None:
         return change(broom, job, lambda seen: _if_same(seen, job, transitions.expire(seen, now)), "expired")
     if transitions.give_up(job, now) is not None:
-        return _give_up(broom, job, now)
+        return change(broom, job, lambda seen: transitions.give_up(seen, now), "given up")
     if job.due_at > now and not (job.until and transitions.is_claimable(job)):
         return "not yet"
     if transitions.is_claimable(job):
         return _resend(broom, job, now)
     return change(broom, job, lambda seen: transitions.look_later(seen, now), "looked at")
-
-
-def _give_up(broom: Broom, job: Job, now: Ms) -> str:
-    ended = advance(broom.jobs, job, lambda seen: transitions.give_up(seen, now))
-    if ended is None:
-        return "nothing"
-    say_failed(broom, ended)
-    return "given up"
 
 
 def _look_at_worker(broom: Broom, job: Job, now: Ms) -> str:

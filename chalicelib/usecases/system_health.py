@@ -26,9 +26,9 @@ def system_health(scope: Stethoscope) -> dict[str, Part]:
     """Each part by its name: one read, nine questions to SQS that are remembered for some seconds, and eight reads."""
     looks: dict[str, Callable[[], Part]] = {
         "openai": lambda: openai_part(scope.circuits.all()),
-        "queues": lambda: queues_part({lane: LaneLoad(scope.queues.depth(lane), scope.queues.dead(lane)) for lane in LANES}),
+        "queues": lambda: queues_part({lane: LaneLoad(scope.queues.depth(lane), scope.queues.dead_letters(lane)) for lane in LANES}),
         "workers": lambda: _workers(scope),
-        "change_stream": lambda: changes_part(scope.queues.dead(STREAM)),
+        "change_stream": lambda: changes_part(scope.queues.dead_letters(STREAM)),
     }
     return {name: _guarded(scope, name, look) for name, look in looks.items()}
 

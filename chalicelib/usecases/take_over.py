@@ -11,7 +11,8 @@ from chalicelib.domain.transcript import join
 from chalicelib.domain.transitions import Outcome
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
-from chalicelib.usecases.broom import Broom, change, say_failed
+from chalicelib.usecases.broom import Broom, change
+from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.model_request import instructions
 from chalicelib.usecases.usage import cost_of
 
@@ -39,11 +40,10 @@ def take_over(broom: Broom, job: Job, lease_id: str) -> str:
     )
     if taken is None:
         return "nothing"
+    note_failure(broom.log, taken)
     if taken.status is Status.QUEUED:
         broom.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
     broom.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
-    if taken.status is Status.FAILED:
-        say_failed(broom, taken)
     return f"taken back: {taken.status.value}"
 
 

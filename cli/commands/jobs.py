@@ -55,6 +55,33 @@ def retry(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     _say(api.post(f"/jobs/{job}/retry", {"run": run} if run else None), as_json)
 
 
+def move(
+    ctx: typer.Context,
+    job: JobId,
+    run_at: Annotated[str | None, typer.Option(help="Begin at this time: 2026-11-22T09:30:00Z.", show_default=False)] = None,
+    delay: Annotated[float | None, typer.Option(min=0, help="Begin in so many seconds; 0 is now.", show_default=False)] = None,
+    expires_in: Annotated[float | None, typer.Option(min=1, help="It must have begun so many seconds later.", show_default=False)] = None,
+    priority: Annotated[str | None, typer.Option("--priority", "-p", help="To this lane.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Move a job that has not ended: to another time, another lane, or let it wait longer.
+
+    \b
+    headrace move job_01J... --delay 0
+    headrace move job_01J... --priority urgent
+    """
+    given = {"run_at": run_at, "delay": delay, "expires_in": expires_in, "priority": priority}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if not wanted:
+        raise Misused("Say where to: --run-at, --delay, --expires-in or --priority.")
+    answer = session(ctx).api.patch(f"/jobs/{job}", wanted)
+    if as_json:
+        output.print_json(answer)
+        return
+    shown = [("lane", answer.get("priority")), ("begins", answer.get("next_attempt_at")), ("expires", answer.get("expires_at"))]
+    output.print_fields([("job", answer.get("job_id")), ("status", output.status_text(str(answer.get("status")))), *shown])
+
+
 def _say(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.print_json(answer)

@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
+from moto.sqs.models import sqs_backends
 
 from chalicelib.adapters import aws
 from chalicelib.adapters.memory_time import ManualClock
@@ -33,6 +34,10 @@ class Side(Protocol):
 
     def aside(self, lane: str) -> list[tuple[str, str]]: ...
 
+    def die(self, lane: str, body: str) -> None: ...
+
+    def pass_a_minute(self) -> None: ...
+
 
 @dataclass
 class InMemory:
@@ -46,6 +51,12 @@ class InMemory:
 
     def aside(self, lane: str) -> list[tuple[str, str]]:
         return self.queues.aside[lane]
+
+    def die(self, lane: str, body: str) -> None:
+        self.queues.give_up(lane, body)
+
+    def pass_a_minute(self) -> None:
+        self.clock.advance(60)
 
 
 @dataclass
@@ -64,6 +75,16 @@ class OnSqs:
 
     def aside(self, lane: str) -> list[tuple[str, str]]:
         return [(one["Body"], one["MessageAttributes"]["reason"]["StringValue"]) for one in self.raw(dead_letter_queue_name(STAGE, lane))]
+
+    def die(self, lane: str, body: str) -> None:
+        aws.client("sqs").send_message(QueueUrl=self.urls[dead_letter_queue_name(STAGE, lane)], MessageBody=body)
+
+    def pass_a_minute(self) -> None:
+        """What was received is visible again at once: moto's clock is the machine's."""
+        queue = sqs_backends["123456789012"]["eu-central-1"].queues
+        for name in self.urls:
+            for message in queue[name]._messages:
+                message.change_visibility(0)
 
     def raw(self, name: str) -> list[dict[str, Any]]:
         wanted = {"MaxNumberOfMessages": 10, "AttributeNames": ["All"], "MessageAttributeNames": ["All"]}
@@ -99,7 +120,7 @@ def test_dead_letters_are_counted_by_lane(side: Side) -> None:
     side.queues.set_aside("urgent", "x", "not JSON")
     side.queues.set_aside(STREAM, "job_1", "not read")
 
-    assert [side.queues.dead(lane) for lane in ("urgent", "low", STREAM)] == [1, 0, 1]
+    assert [side.queues.dead_letters(lane) for lane in ("urgent", "low", STREAM)] == [1, 0, 1]
     assert side.queues.depth("urgent") == 0
 
 
@@ -260,3 +281,33 @@ def test_a_queue_that_does_not_answer_is_unavailable(on_sqs: OnSqs, code: str, s
 def test_a_queue_that_does_not_exist_is_a_fault_of_the_deployment_and_is_not_hidden(on_sqs: OnSqs) -> None:
     with pytest.raises(ClientError, match="does not exist"):
         SqsQueues("elsewhere", on_sqs.clock).send("normal", WAKE, "acme")
+
+
+# ---- dead letters, on both
+
+
+def test_dead_letters_are_given_out_with_why_they_were_set_aside_and_hidden_for_a_while(side: Side) -> None:
+    side.queues.set_aside("low", "garbage", "The message is not JSON.")
+    side.die("low", WAKE.to_json())
+    assert side.queues.dead_letters("low") == 2
+
+    letters = side.queues.receive_dead("low")
+
+    assert sorted((one.body, one.reason) for one in letters) == sorted([("garbage", "The message is not JSON."), (WAKE.to_json(), None)])
+    assert side.queues.receive_dead("low") == []
+    assert side.queues.dead_letters("high") == 0
+
+
+def test_only_the_dead_letters_that_are_deleted_go(side: Side) -> None:
+    side.queues.set_aside("low", "garbage", "bad")
+    side.die("low", WAKE.to_json())
+    side.queues.send("low", WAKE, "acme")
+    receipts = {one.body: one.receipt for one in side.queues.receive_dead("low")}
+
+    side.queues.delete_dead("low", [receipts[WAKE.to_json()]])
+    side.pass_a_minute()
+
+    assert [one.body for one in side.queues.receive_dead("low")] == ["garbage"]
+    assert len(side.receive("low")) == 1
+    with pytest.raises(ValueError, match="at most"):
+        side.queues.delete_dead("low", ["x"] * 11)

@@ -18,13 +18,13 @@ LEGAL: frozenset[tuple[Status, Status]] = frozenset(
             "waiting": ("processing", "cancelled", "expired", "queued", "waiting", "held"),
             "held": ("processing", "cancelled", "failed", "expired", "queued", "held"),
             "incomplete": ("queued",),
-            "failed": ("queued",),
+            "failed": ("queued", "failed"),
             "cancelled": ("queued",),
             "expired": ("queued",),
         }.items()
         for after in afters
     }
-)  # docs/states.md, and the looks that leave a job where it is
+)  # docs/states.md, and the looks that leave a job where it is; a deletion marks a failed one
 
 
 @dataclass(eq=False)
@@ -64,6 +64,8 @@ class History:
         self._expect(after.attempt >= before.attempt, f"{name}: the attempt shrank")
         self._expect(after.attempt <= before.attempt + 1, f"{name}: an attempt number was left out")
         self._expect((after.due_at is None) == after.status.is_terminal, f"{name}: due_at is {after.due_at}")
+        if after.is_forgotten:
+            return
         given_back = after.status in (Status.RETRYING, Status.QUEUED, Status.HELD) and before.status is Status.PROCESSING
         if before.status.is_terminal or given_back:
             self._expect(after.generation > before.generation, f"{name}: queued anew under the same generation")

@@ -33,7 +33,7 @@ def _at_rest(cloud: Cloud) -> Iterator[str]:
         yield "messages are left"
     if cloud.provider.open:
         yield f"{cloud.provider.open} streams of the provider are still open"
-    ghosts = {key[0] for key in real.chunks.rows} | {key[0] for key in cloud.history.results}
+    ghosts = {key[0] for key in real.chunks.rows} | {key[0] for key in real.results._results}
     ghosts |= set(real.watchers._watchers) | set(real.watchers._controls)
     if ghosts - there:
         yield f"something is kept of jobs that do not exist: {sorted(ghosts - there)}"

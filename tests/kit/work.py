@@ -18,3 +18,10 @@ def work(api: Api, lane: str = "normal") -> None:
 def invoke(api: Api, lane: str, records: list[dict[str, Any]]) -> None:
     """One invocation of a lane's worker with these records."""
     getattr(api.module, f"worker_{lane}")({"Records": records}, CONTEXT)
+
+
+def sweep(api: Api, after: float = 60.0) -> None:
+    """One run of the sweep, so many seconds later."""
+    api.twins.clock.advance(after)
+    names = ("version", "account", "region", "source", "id", "time", "detail-type")
+    api.module.sweep({**dict.fromkeys(names, ""), "detail": {}, "resources": []}, CONTEXT)

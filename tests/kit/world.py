@@ -18,6 +18,8 @@ from chalicelib.domain.wakeup import WakeUp
 from chalicelib.domain.watching import Watcher
 from chalicelib.ports import Received
 from chalicelib.usecases.broom import Broom
+from chalicelib.usecases.bulk import Desk
+from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.plan_job import plan_job
 from chalicelib.usecases.read_answer import stop_response
@@ -115,6 +117,26 @@ class World:
             sockets=memory.sockets,
             job_type=job_types.get,
             abandon=self._abandon,
+        )
+
+    @property
+    def editor(self) -> Editor:
+        memory = self.memory
+        return Editor(clock=self.clock, log=self._log, jobs=memory.jobs, bodies=memory.bodies, queues=memory.queues)
+
+    @property
+    def desk(self) -> Desk:
+        memory = self.memory
+        return Desk(
+            clock=self.clock,
+            log=self._log,
+            jobs=memory.jobs,
+            bodies=memory.bodies,
+            pages=memory.pages,
+            queues=memory.queues,
+            watchers=memory.watchers,
+            bulks=memory.bulks,
+            new_id=self.new_id,
         )
 
     def _abandon(self, response_id: str) -> None:

@@ -58,7 +58,7 @@ class FakeServer:
             def do_GET(self) -> None:
                 fake.handle(self)
 
-            do_POST = do_DELETE = do_GET  # noqa: N815  as above
+            do_POST = do_DELETE = do_PATCH = do_GET  # noqa: N815  as above
 
             def log_message(self, *_: Any) -> None:
                 """Tests are quiet."""

@@ -204,7 +204,7 @@ def test_a_new_run(status: Status) -> None:
         cancel_requested=True,
         error=ERROR,
         cost=700,
-        ttl=1,
+        ttl=NOW // 1000 + 60,
         finished_at=NOW - 1,
         reason="x",
         incomplete_reason="max_tokens",

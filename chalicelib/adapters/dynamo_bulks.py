@@ -1,0 +1,104 @@
+"""Bulk actions, in `live`: `bulk#<tenant>` / id, and while it is unfinished a row that says so, in the one partition `bulks-open`.
+
+The row that says so is put first and removed last, so nothing unfinished is without one; one whose bulk action was never made, or has
+ended, is removed by whoever finds it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from pynamodb.attributes import UnicodeAttribute
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.dynamo import ROW_LASTS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.domain.bulk import Action, Bulk, Hand, Held
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.job import Ms
+
+OPEN = "bulks-open"
+KEPT_DAYS = 7
+IN_THE_MAKING_MS = 600_000  # how long a row may be there before its bulk action
+
+
+class BulkItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    version = IntAttribute(attr_name="v")
+    data = UnicodeAttribute()  # JSON
+    ttl = IntAttribute()
+
+
+class OpenItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    tenant = UnicodeAttribute(attr_name="t")
+    made_at = IntAttribute(attr_name="at")
+    ttl = IntAttribute()
+
+
+class DynamoBulks:
+    """Units: 2 to create, 1 for each KB of a step (thirty for a thousand ids), 1 more for the last."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(BulkItem, stage, "live")
+        self._open = bound(OpenItem, stage, "live")
+
+    def create(self, bulk: Bulk) -> None:
+        dynamo.put(self._open(OPEN, bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=_ttl(bulk)))
+        try:
+            dynamo.put(self._item_of(bulk), self._items.pk.does_not_exist())
+        except ConditionFailed:
+            return  # it had been made, and the answer was lost
+
+    def get(self, tenant: str, bulk_id: str) -> Bulk | None:
+        item = dynamo.find(self._items, _partition(tenant), bulk_id)
+        return _bulk_of(item) if item else None
+
+    def replace(self, seen: Bulk, new: Bulk) -> None:
+        item = self._item_of(new)
+        try:
+            dynamo.put(item, self._items.version == seen.version)
+        except ConditionFailed as failed:
+            there = self._items.from_raw_data(failed.item) if failed.item else None
+            if there is None or there.data != item.data:
+                raise StaleVersion(_bulk_of(there) if there else None) from failed
+        if new.finished_at is not None:
+            dynamo.delete(self._open(OPEN, new.id))
+
+    def unfinished(self, now: Ms, limit: int) -> list[Bulk]:
+        found = []
+        for row in self._open.query(OPEN, consistent_read=True, limit=limit, page_size=limit):
+            bulk = self.get(row.tenant, row.sk)
+            if bulk is not None and bulk.finished_at is None:
+                found += [bulk] if bulk.worked_until <= now else []
+            elif bulk is not None or row.made_at + IN_THE_MAKING_MS < now:
+                dynamo.delete(row)
+        return found
+
+    def _item_of(self, bulk: Bulk) -> BulkItem:
+        return self._items(_partition(bulk.tenant), bulk.id, version=bulk.version, data=json.dumps(asdict(bulk)), ttl=_ttl(bulk))
+
+
+def _partition(tenant: str) -> str:
+    return f"bulk#{tenant}"
+
+
+def _ttl(bulk: Bulk) -> int:
+    return bulk.updated_at // 1000 + KEPT_DAYS * 86_400 + ROW_LASTS
+
+
+def _bulk_of(item: BulkItem) -> Bulk:
+    data: dict[str, Any] = json.loads(item.data)
+    hand = data["hand"]
+    return Bulk(
+        **{
+            **data,
+            "action": Action(data["action"]),
+            "ids": tuple(data["ids"]),
+            "problems": tuple((job_id, code) for job_id, code in data["problems"]),
+            "hand": Hand(**{**hand, "held": tuple(Held(**one) for one in hand["held"]), "missing": tuple(hand["missing"])}),
+        }
+    )

@@ -1,0 +1,82 @@
+"""What a person may still change on a job that has not ended: when it may begin, by when it must have begun, its lane, its tags.
+
+Pure functions from head to head, as in `transitions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from chalicelib.domain.job import START_LATER, Job, Ms, Status
+from chalicelib.domain.lanes import LANES
+from chalicelib.domain.transitions import LOOK_AFTER_QUEUED_MS, first_look, is_claimable
+
+LANE_ORDER = tuple(LANES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """What is to be changed; None leaves it as it is. `body`: the job's content changes with it, so the version must."""
+
+    run_at: Ms | None = None
+    expires_at: Ms | None = None
+    lane: str | None = None
+    tags: tuple[str, ...] | None = None
+    body: bool = False
+
+
+def edit(job: Job, wanted: Edit, now: Ms) -> Job | None:
+    """The head with the changes; the same one if it says all that already; None if it allows one of them no more.
+
+    A job whose start is moved must begin and be tried as long after its new time as after the old one, unless `expires_at` says more.
+    """
+    if job.status.is_terminal:
+        return None
+    new: Job | None = job
+    if wanted.run_at is not None:
+        new = _begin_at(job, wanted.run_at, now)
+    if new is None:
+        return None
+    if wanted.lane is not None and wanted.lane != new.lane:
+        new = _in_lane(new, wanted.lane, now)
+    if wanted.expires_at is not None:
+        new = replace(new, expires_at=wanted.expires_at)
+    if wanted.tags is not None:
+        new = replace(new, tags=wanted.tags)
+    return job if new == job and not wanted.body else replace(new, version=job.version + 1, updated_at=now)
+
+
+def begins(job: Job, wanted: Edit, now: Ms) -> Ms:
+    """When the job may begin, once it is changed: before that it cannot expire."""
+    waits = job.until if job.status is Status.WAITING else None
+    return max(now, wanted.run_at if wanted.run_at is not None else waits or 0)
+
+
+def needs_wake_up(before: Job, after: Job) -> bool:
+    """Whether a change is to be told to a queue: what waits begins at another time, or in another lane."""
+    moved = (before.lane, before.until, before.status) != (after.lane, after.until, after.status)
+    return moved and is_claimable(after)
+
+
+def _begin_at(job: Job, at: Ms, now: Ms) -> Job | None:
+    """Move the start of what waits for its time. Later disowns the wake-up that would come too early [17]; sooner needs only another."""
+    if job.status is Status.QUEUED and job.started_at is None and at <= now:
+        return job  # it has been started already
+    if job.status is not Status.WAITING or job.reason != START_LATER or job.until is None:
+        return None
+    if at == job.until:
+        return job
+    start, disowned = max(at, now), job.generation + (at > job.until)
+    shift = start - job.until
+    moved = replace(job, generation=disowned, queued_at=start, expires_at=job.expires_at + shift, retry_until=job.retry_until + shift)
+    if at <= now:
+        return replace(moved, status=Status.QUEUED, reason=None, until=None, due_at=now + LOOK_AFTER_QUEUED_MS)
+    return replace(moved, until=start, due_at=first_look(start, now))
+
+
+def _in_lane(job: Job, lane: str, now: Ms) -> Job:
+    """Move up: a wake-up more, in the better lane, and whichever comes first counts. Down: the one in the better lane is disowned [17]."""
+    if not is_claimable(job):
+        return replace(job, lane=lane)
+    down = LANE_ORDER.index(lane) > LANE_ORDER.index(job.lane)
+    return replace(job, lane=lane, generation=job.generation + down, due_at=first_look(max(now, job.until or 0), now))

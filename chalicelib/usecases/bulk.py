@@ -1,0 +1,285 @@
+"""Do one thing to many jobs: retry, cancel, delete, set_priority. Whoever asks does as much as fits; the sweep goes on with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chalicelib.domain import bulk as domain
+from chalicelib.domain.bulk import Action, Bulk, Hand, Held, Played
+from chalicelib.domain.edits import Edit
+from chalicelib.domain.errors import (
+    AlreadyRemembered,
+    BulkNotFound,
+    Forbidden,
+    HeadraceError,
+    JobNotFound,
+    StaleVersion,
+    Throttled,
+    Unavailable,
+)
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.ports import Bodies, Bulks, Clock, Jobs, Pages, Queues, Watchers
+from chalicelib.usecases.cancel_job import cancel_job
+from chalicelib.usecases.delete_job import delete_job
+from chalicelib.usecases.edit_job import Editor, edit_job
+from chalicelib.usecases.engine import Log
+from chalicelib.usecases.list_jobs import Filters, list_jobs
+from chalicelib.usecases.once import Once
+from chalicelib.usecases.retry_job import retry_job
+
+HAND = 25  # jobs between two notes of how far it has come
+COUNTED_AT_ONCE = 100
+AT_ONCE_MS, AT_ONCE = 10_000, 200  # what a request does itself
+SWEEP_MS, OPEN_AT_ONCE = 20_000, 50
+MOST_COUNTED = 10_000  # by a dry run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What bulk actions need from outside."""
+
+    clock: Clock
+    log: Log
+    jobs: Jobs
+    bodies: Bodies
+    pages: Pages
+    queues: Queues
+    watchers: Watchers
+    bulks: Bulks
+    new_id: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to be done to which jobs: those that `ids` names, or all that `filters` finds. `lane`: for set_priority."""
+
+    action: Action
+    ids: tuple[str, ...] = ()
+    filters: Mapping[str, Any] | None = None
+    lane: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A bulk action as far as it came. `replayed`: the request had been sent before."""
+
+    bulk: Bulk
+    replayed: bool = False
+
+
+def begin(desk: Desk, caller: Caller, wish: Wish, once: Once | None = None) -> Begun:
+    """Write the wish down, then work on it for as long as a request may. Sent again with the same key it is the same bulk action.
+
+    Raises:
+        Forbidden: the jobs are another tenant's.
+        IdempotencyConflict: the key stands for another request.
+        Unavailable: it was not written down.
+    """
+    made = _new(desk, caller, wish)
+    if once is not None:
+        remembered = _remembered(desk, once, made.id)
+        if remembered != made.id:
+            there = desk.bulks.get(made.tenant, remembered)
+            if there is not None:
+                return Begun(there, replayed=True)
+            made = replace(made, id=remembered)  # whoever sent it first died before it was written down
+    desk.bulks.create(made)
+    return Begun(work(desk, made, desk.clock.now() + AT_ONCE_MS, AT_ONCE))
+
+
+def find(desk: Desk, caller: Caller, bulk_id: str, tenant: str | None = None) -> Bulk:
+    """A bulk action of the caller's tenant.
+
+    Raises:
+        BulkNotFound: there is none.
+    """
+    found = desk.bulks.get(tenant if tenant and caller.all_tenants else caller.tenant, bulk_id)
+    if found is None:
+        raise BulkNotFound
+    return found
+
+
+def count(desk: Desk, caller: Caller, wish: Wish) -> tuple[int, bool]:
+    """How many jobs a wish would take up, to ten thousand or as many as can be counted in time; and whether there may be more.
+
+    Raises:
+        Forbidden: they are another tenant's.
+    """
+    counted, until = _new(desk, caller, wish), desk.clock.now() + AT_ONCE_MS
+    while counted.matched < MOST_COUNTED and desk.clock.now() < until:
+        counted = domain.go_on(counted, [], _take(desk, counted, COUNTED_AT_ONCE), desk.clock.now())
+        if counted.hand.last:
+            return counted.matched, False
+    return counted.matched, True
+
+
+def go_on_with_unfinished(desk: Desk) -> int:
+    """What the sweep does with bulk actions: the oldest first, for a bounded time. One that fails does not stop the others."""
+    until, unfinished = desk.clock.now() + SWEEP_MS, desk.bulks.unfinished(desk.clock.now(), OPEN_AT_ONCE)
+    for bulk in unfinished:
+        try:
+            if desk.clock.now() < until:
+                work(desk, bulk, until)
+        except Exception as exc:  # noqa: BLE001 - what one does to the sweep must not happen to all others
+            desk.log("a bulk action could not go on", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
+    return len(unfinished)
+
+
+def work(desk: Desk, bulk: Bulk, until: Ms, most: int | None = None) -> Bulk:
+    """Play hand after hand until it is finished, or `until` is over or `most` jobs were dealt with. It is left as it was last written."""
+    dealt_with = 0
+    try:
+        while bulk.finished_at is None and desk.clock.now() < until and (most is None or dealt_with < most):
+            played = _play(desk, bulk)
+            new = domain.go_on(bulk, played, _take(desk, bulk), desk.clock.now())
+            desk.bulks.replace(bulk, new)
+            bulk, dealt_with = new, dealt_with + len(played)
+    except StaleVersion as stale:  # somebody else is at it, too
+        return stale.current if isinstance(stale.current, Bulk) else bulk
+    except Unavailable as exc:
+        desk.log("a bulk action goes on later", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
+    if bulk.finished_at is not None:
+        counts = {"matched": bulk.matched, "done": bulk.done, "skipped": bulk.skipped, "failed": bulk.failed}
+        desk.log("a bulk action has finished", bulk_id=bulk.id, tenant=bulk.tenant, action=bulk.action.value, **counts)
+    return bulk
+
+
+def _new(desk: Desk, caller: Caller, wish: Wish) -> Bulk:
+    filters, now = dict(wish.filters or {}), desk.clock.now()
+    tenant = filters.pop("tenant", None) or caller.tenant
+    if tenant != caller.tenant and not caller.all_tenants:
+        raise Forbidden(f"This key is for the jobs of {caller.tenant} only.")
+    return Bulk(
+        id=f"bulk_{desk.new_id()}",
+        tenant=tenant,
+        created_by=caller.user,
+        action=wish.action,
+        created_at=now,
+        updated_at=now,
+        lane=wish.lane,
+        ids=tuple(dict.fromkeys(wish.ids)),
+        filters=filters,
+        all_tenants=caller.all_tenants,
+        worked_until=now + domain.WORKED_MS,
+    )
+
+
+def _remembered(desk: Desk, once: Once, bulk_id: str) -> str:
+    """The bulk action that the key stands for: this one, if it stood for nothing."""
+    remembered = once.recall(desk.jobs, desk.clock.now())
+    if remembered is None:
+        try:
+            desk.jobs.remember(once.row(desk.clock.now()), bulk_id, desk.clock.now())
+        except AlreadyRemembered:  # by the same request, at this moment
+            remembered = once.recall(desk.jobs, desk.clock.now())
+            if remembered is None:
+                raise Throttled from None
+    return remembered.job_id if remembered is not None else bulk_id
+
+
+# ---- taking up
+
+
+def _take(desk: Desk, bulk: Bulk, size: int = HAND) -> Hand:
+    """The next jobs. Lists are walked from their newest end on: a job that fails again meanwhile is listed behind us, not met twice."""
+    if bulk.hand.last:
+        return Hand(last=True)
+    return _named(desk, bulk, size) if bulk.ids else _found(desk, bulk, size)
+
+
+def _named(desk: Desk, bulk: Bulk, size: int) -> Hand:
+    end = bulk.hand.place + size
+    ids = bulk.ids[bulk.hand.place : end]
+    walker = _walker(bulk)
+    deletes = bulk.action is Action.DELETE  # which may find what another deletion has left
+    there = [job for job in desk.jobs.get_many(ids, consistent=True) if walker.reaches(job) and (deletes or not job.is_forgotten)]
+    missing = sorted(set(ids) - {job.id for job in there})
+    return Hand(held=_held(there), missing=tuple(missing), place=end, last=end >= len(bulk.ids))
+
+
+def _found(desk: Desk, bulk: Bulk, size: int) -> Hand:
+    status = bulk.statuses[bulk.hand.place]
+    page = list_jobs(desk.jobs, _walker(bulk), Filters(**{**bulk.filters, "status": status.value}), size, bulk.hand.cursor)
+    if page.next_cursor is not None:
+        return Hand(held=_held(page.jobs), place=bulk.hand.place, cursor=page.next_cursor)
+    place = bulk.hand.place + 1
+    return Hand(held=_held(page.jobs), place=place, last=place >= len(bulk.statuses))
+
+
+def _held(jobs: list[Job]) -> tuple[Held, ...]:
+    return tuple(Held(job.id, job.generation, job.run) for job in jobs)
+
+
+def _walker(bulk: Bulk) -> Caller:
+    """On whose behalf jobs are looked at: an operator's of the tenant, which whoever asked was."""
+    return Caller(tenant=bulk.tenant, user="", role=Role.OPERATOR, key_id="", key_hash="", all_tenants=bulk.all_tenants and bool(bulk.ids))
+
+
+# ---- doing
+
+
+def _play(desk: Desk, bulk: Bulk) -> list[Played]:
+    """Do it to each job of the hand. What had been done by whoever died with this hand is done."""
+    held = bulk.hand.held
+    heads = {job.id: job for job in desk.jobs.get_many([one.job_id for one in held], consistent=True)} if held else {}
+    return [_one(desk, bulk, one, heads.get(one.job_id)) for one in held]
+
+
+def _one(desk: Desk, bulk: Bulk, held: Held, job: Job | None) -> Played:
+    try:
+        _DEEDS[bulk.action](desk, bulk, held, job)
+    except Unavailable:
+        raise
+    except HeadraceError as exc:
+        return Played(held.job_id, "skipped", exc.code)
+    except Exception as exc:  # noqa: BLE001 - what one job does must not keep all others from their turn
+        desk.log("a bulk action failed for a job", bulk_id=bulk.id, job_id=held.job_id, tenant=bulk.tenant, error=exc)
+        return Played(held.job_id, "failed", "internal_error")
+    return Played(held.job_id, "done")
+
+
+def _retry(desk: Desk, _bulk: Bulk, held: Held, job: Job | None) -> None:
+    retry_job(desk.clock, desk.jobs, desk.bodies, desk.queues, _there(held, job), None, held.generation)
+
+
+def _cancel(desk: Desk, _bulk: Bulk, held: Held, job: Job | None) -> None:
+    there = _there(held, job)
+    if there.run > held.run:
+        return  # it was cancelled, and somebody has started it again since
+    if there.status.is_terminal and there.status is not Status.CANCELLED:
+        raise _Ended
+    if not there.status.is_terminal:
+        cancel_job(desk.clock, desk.jobs, desk.watchers, there)
+
+
+def _delete(desk: Desk, _bulk: Bulk, held: Held, job: Job | None) -> None:
+    if job is not None:
+        delete_job(desk.clock, desk.jobs, desk.pages, job, held.generation)
+
+
+def _set_priority(desk: Desk, bulk: Bulk, held: Held, job: Job | None) -> None:
+    editor = Editor(clock=desk.clock, log=desk.log, jobs=desk.jobs, bodies=desk.bodies, queues=desk.queues)
+    edit_job(editor, _there(held, job), Edit(lane=bulk.lane))
+
+
+def _there(held: Held, job: Job | None) -> Job:
+    if job is None or job.is_forgotten:
+        raise JobNotFound(held.job_id)
+    return job
+
+
+class _Ended(HeadraceError):
+    """It has ended already."""
+
+    code = "job_has_ended"
+
+
+_DEEDS: dict[Action, Callable[[Desk, Bulk, Held, Job | None], None]] = {
+    Action.RETRY: _retry,
+    Action.CANCEL: _cancel,
+    Action.DELETE: _delete,
+    Action.SET_PRIORITY: _set_priority,
+}

@@ -1,0 +1,246 @@
+"""What deleting and changing a job asks of the stores, on the twins and on moto."""
+
+from __future__ import annotations
+
+import random
+import string
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.adapters import aws, dynamo
+from chalicelib.adapters.dynamo_job_item import item_of
+from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.domain.body import Body, Config
+from chalicelib.domain.errors import StaleVersion, Throttled
+from chalicelib.domain.job import Status
+from chalicelib.domain.result import Result
+from chalicelib.domain.transcript import Chunk
+from chalicelib.domain.watching import Watcher
+from infra.naming import bucket_name
+from tests.contract.conftest import ACCOUNT, STAGE, Lost
+from tests.contract.given import NOW, full_job, job, new_id
+
+TTL = NOW // 1000 + 600
+BODY = Body(prompt="Say hello.", config=Config(model="gpt-4o-mini", max_tokens=100), metadata={"n": 0})
+
+
+def incompressible(characters: int) -> str:
+    return "".join(random.Random(7).choices(string.printable, k=characters))
+
+
+def written(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say hello.") -> None:
+    """Everything that is kept of a job beside its head: sixty chunks, two results, a body, a watcher, controls."""
+    stores.bodies.put(job_id, "acme", replace(BODY, prompt=prompt), TTL)
+    for start in range(60):
+        stores.chunks.append(Chunk(job_id=job_id, attempt=1, start=start, text="x", at=NOW, ttl=TTL))
+    for attempt in (1, 2):
+        stores.results.put(Result(job_id=job_id, attempt=attempt, text=text, parsed={"said": text}, ttl=TTL), "acme")
+    stores.watchers.add(
+        Watcher(
+            job_id=job_id,
+            connection_id="c1",
+            endpoint="https://ws",
+            key_hash="h",
+            attempt=1,
+            offset=0,
+            since="1",
+            expires_at=NOW + 60_000,
+        )
+    )
+
+
+def kept(stores: Any, job_id: str) -> list[object]:
+    found = [stores.bodies.get(job_id), stores.chunks.read(job_id, 1), stores.results.attempts(job_id), stores.watchers.of(job_id)]
+    return [one for one in [*found, stores.watchers.controls([job_id])] if one]
+
+
+def objects() -> list[str]:
+    listed = aws.client("s3").list_objects_v2(Bucket=bucket_name(STAGE, ACCOUNT)).get("Contents", [])
+    return [found["Key"] for found in listed]
+
+
+# ---- heads
+
+
+def test_a_head_is_removed_at_the_version_that_was_seen_and_only_there(stores: Any) -> None:
+    seen = full_job()
+    stores.jobs.create(seen)
+    later = replace(seen, version=seen.version + 1, cost=1)
+    stores.jobs.replace(seen, later)
+
+    with pytest.raises(StaleVersion) as refused:
+        stores.jobs.delete(seen)
+    assert refused.value.current == later
+    stores.jobs.delete(later)
+    stores.jobs.delete(later)
+
+    assert stores.jobs.get(seen.id) is None
+
+
+def test_a_removal_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -> None:
+    seen = full_job()
+    stores.jobs.create(seen)
+
+    with answer_lost("DeleteItem"):
+        stores.jobs.delete(seen)
+
+    assert stores.jobs.get(seen.id) is None
+
+
+def test_a_late_write_makes_no_ghost_of_a_removed_job(stores: Any) -> None:
+    """[25], T10: whoever still held the head may try what they like."""
+    seen = full_job(status=Status.PROCESSING, finished_at=None, ttl=None, due_at=NOW)
+    stores.jobs.create(seen)
+    stores.jobs.delete(seen)
+
+    for change in ({"status": Status.COMPLETED}, {"cancel_requested": True}, {"due_at": NOW + 1}):
+        with pytest.raises(StaleVersion) as refused:
+            stores.jobs.replace(seen, replace(seen, version=seen.version + 1, **change))
+        assert refused.value.current is None
+
+    assert stores.jobs.get(seen.id) is None
+    assert seen.id not in stores.jobs.due(None, NOW + 10, 100)
+
+
+# ---- pages
+
+
+def test_all_that_is_kept_of_a_job_is_removed_and_of_no_other(stores: Any) -> None:
+    gone, stays = new_id(), new_id()
+    for job_id in (gone, stays):
+        written(stores, job_id)
+
+    stores.pages.forget(gone, "acme")
+    stores.pages.forget(gone, "acme")
+
+    assert kept(stores, gone) == []
+    assert len(kept(stores, stays)) == 5
+
+
+def test_large_texts_go_with_it(stores: Any) -> None:
+    gone, stays, text = new_id(), new_id(), incompressible(60_000)
+    for job_id in (gone, stays):
+        written(stores, job_id, text=text, prompt=text)
+
+    stores.pages.forget(gone, "acme")
+
+    assert kept(stores, gone) == []
+    assert stores.results.get(stays, 2).text == text
+    assert stores.bodies.get(stays).prompt == text
+
+
+def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> None:
+    """A worker died between the object and its row."""
+    job_id = new_id()
+    written(dynamo_stores, job_id, text=incompressible(60_000))
+    for attempt in (1, 2):
+        dynamo.delete(dynamo_stores.results._items(job_id, f"result#{attempt:04}"))
+    assert any(job_id in key for key in objects())
+
+    dynamo_stores.pages.forget(job_id, "acme")
+
+    assert not any(job_id in key for key in objects())
+
+
+def test_rows_that_dynamodb_leaves_out_are_asked_for_again(dynamo_stores: DynamoStores) -> None:
+    heads = [item_of(dynamo_stores.jobs._heads, job()) for _ in range(30)]
+    for head in heads:
+        dynamo.put(head)
+    pauses: list[float] = []
+
+    def leave_out_two(parsed: Any, **_: Any) -> None:
+        if len(pauses) < 2:
+            [(table, _requests)] = sent[-1].items()
+            parsed["UnprocessedItems"] = {table: _requests[:2]}
+
+    sent: list[Any] = []
+    events = aws.client("dynamodb").meta.events
+    note = lambda params, **_: sent.append(params["RequestItems"])  # noqa: E731
+    events.register("provide-client-params.dynamodb.BatchWriteItem", note)
+    events.register("after-call.dynamodb.BatchWriteItem", leave_out_two)
+    try:
+        dynamo.delete_together(heads, pauses.append)
+    finally:
+        events.unregister("provide-client-params.dynamodb.BatchWriteItem", note)
+        events.unregister("after-call.dynamodb.BatchWriteItem", leave_out_two)
+
+    assert len(pauses) == 2
+    assert [dynamo_stores.jobs.get(head.id) for head in heads] == [None] * 30
+
+
+def test_rows_that_are_left_out_for_ever_are_said(dynamo_stores: DynamoStores) -> None:
+    head = item_of(dynamo_stores.jobs._heads, job())
+
+    def leave_out_all(parsed: Any, **_: Any) -> None:
+        key = {"DeleteRequest": {"Key": {"id": {"S": head.id}}}}
+        parsed["UnprocessedItems"] = {dynamo.table_name(STAGE, "jobs"): [key]}
+
+    events = aws.client("dynamodb").meta.events
+    events.register("after-call.dynamodb.BatchWriteItem", leave_out_all)
+    try:
+        with pytest.raises(Throttled):
+            dynamo.delete_together([head], lambda _: None)
+    finally:
+        events.unregister("after-call.dynamodb.BatchWriteItem", leave_out_all)
+
+
+# ---- bodies
+
+
+def test_a_changed_body_is_read_as_it_was_changed(stores: Any) -> None:
+    job_id = new_id()
+    stores.bodies.put(job_id, "acme", BODY, TTL)
+
+    stores.bodies.change(job_id, "acme", replace(BODY, metadata={"n": 2}), 2)
+    assert stores.bodies.get(job_id).metadata == {"n": 2}
+    stores.bodies.change(job_id, "acme", replace(BODY, metadata={"n": 1}), 1)
+
+    assert stores.bodies.get(job_id).metadata == {"n": 2}
+
+
+def test_a_change_whose_answer_was_lost_succeeds_and_a_rival_at_the_same_version_is_refused(stores: Any, answer_lost: Lost) -> None:
+    job_id = new_id()
+    stores.bodies.put(job_id, "acme", BODY, TTL)
+
+    with answer_lost("UpdateItem"):
+        stores.bodies.change(job_id, "acme", replace(BODY, metadata={"n": 2}), 2)
+    with pytest.raises(StaleVersion):
+        stores.bodies.change(job_id, "acme", replace(BODY, metadata={"n": 3}), 2)
+
+    assert stores.bodies.get(job_id).metadata == {"n": 2}
+
+
+def test_a_large_body_is_changed_too(stores: Any) -> None:
+    job_id, large = new_id(), replace(BODY, prompt=incompressible(60_000))
+    stores.bodies.put(job_id, "acme", large, TTL)
+
+    stores.bodies.change(job_id, "acme", replace(large, metadata={"n": 2}), 2)
+    with pytest.raises(StaleVersion):
+        stores.bodies.change(job_id, "acme", replace(large, metadata={"n": 3}), 2)
+
+    assert stores.bodies.get(job_id) == replace(large, metadata={"n": 2})
+
+
+def test_what_is_not_there_is_neither_changed_nor_kept(stores: Any) -> None:
+    """No ghost of a deleted body."""
+    job_id = new_id()
+
+    stores.bodies.change(job_id, "acme", BODY, 2)
+    stores.bodies.keep(job_id, TTL)
+
+    assert stores.bodies.get(job_id) is None
+
+
+def test_a_body_is_kept_longer_never_shorter(dynamo_stores: DynamoStores) -> None:
+    job_id = new_id()
+    dynamo_stores.bodies.put(job_id, "acme", BODY, TTL)
+
+    for until in (TTL + 50, TTL + 9):
+        dynamo_stores.bodies.keep(job_id, until)
+    dynamo_stores.bodies.change(job_id, "acme", BODY, 2)
+
+    item = dynamo.find(dynamo_stores.bodies._items, job_id, "body")
+    assert item is not None
+    assert item.ttl == TTL + 50

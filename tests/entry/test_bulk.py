@@ -1,0 +1,239 @@
+"""One wish for many jobs, over HTTPS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import HeadraceError
+from chalicelib.domain.identity import Key, Role
+from chalicelib.domain.job import Status
+from chalicelib.usecases import bulk as usecase
+from chalicelib.usecases.authenticate import secret_hash
+from tests.kit.http import Api, Reply, unreachable
+from tests.kit.work import sweep, work
+
+
+@pytest.fixture(autouse=True)
+def _region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+def bulk(api: Api, body: Any, token: str = "operator", **headers: str) -> Reply:
+    return api.call("POST", "/bulk", body, token, **headers)
+
+
+def look(api: Api, bulk_id: str, token: str = "operator") -> Any:
+    return api.call("GET", f"/bulk/{bulk_id}", token=token).json
+
+
+def statuses(api: Api, ids: list[str]) -> set[str]:
+    return {api.head(job_id).status.value for job_id in ids}
+
+
+def test_all_that_is_unfinished_is_cancelled(api: Api) -> None:
+    queued, waiting = [api.submit() for _ in range(3)], [api.submit(delay=600)]
+    completed = api.submit(priority="urgent")
+    work(api, "urgent")
+
+    answer = bulk(api, {"action": "cancel", "all": True}).json
+
+    assert (answer["status"], answer["done"], answer["created_by"]) == ("completed", 4, "olga")
+    assert statuses(api, queued + waiting) == {"cancelled"}
+    assert api.head(completed).status is Status.COMPLETED
+    assert look(api, answer["bulk_id"])["done"] == 4
+
+
+def test_what_is_filtered_is_moved_to_another_lane(api: Api) -> None:
+    tagged, other = [api.submit(tags=["night"]) for _ in range(2)], api.submit()
+
+    answer = bulk(api, {"action": "set_priority", "priority": "low", "filter": {"tag": "night"}}).json
+
+    assert (answer["done"], answer["priority"], answer["filter"]) == (2, "low", {"tag": "night"})
+    assert {api.head(job_id).lane for job_id in tagged} == {"low"}
+    assert api.head(other).lane == "normal"
+    work(api)
+    assert statuses(api, tagged) == {"queued"}  # the wake-ups in the better lane are disowned
+    work(api, "low")
+    assert statuses(api, tagged) == {"completed"}
+
+
+def test_ended_jobs_of_a_status_are_deleted_and_others_by_name(api: Api) -> None:
+    cancelled = [api.submit() for _ in range(2)]
+    for job_id in cancelled:
+        api.call("POST", f"/jobs/{job_id}/cancel")
+    running, done = api.submit(priority="low"), api.submit(priority="high")
+    work(api, "high")
+
+    assert bulk(api, {"action": "delete", "filter": {"status": "cancelled"}}).json["done"] == 2
+    named = bulk(api, {"action": "delete", "ids": [done, running]}).json
+
+    assert (named["done"], named["problems"]) == (1, [{"job_id": running, "code": "job_not_deletable"}])
+    assert list(api.twins.jobs.heads) == [running]
+
+
+def test_what_does_not_fit_into_a_request_goes_on_by_itself(api: Api) -> None:
+    ids = [api.submit() for _ in range(usecase.AT_ONCE + 60)]
+
+    reply = bulk(api, {"action": "cancel", "all": True})
+
+    assert (reply.status, reply.json["status"]) == (202, "running")
+    assert reply.json["done"] >= usecase.AT_ONCE
+    assert "queued" in statuses(api, ids)
+    sweep(api)
+    assert (look(api, reply.json["bulk_id"])["status"], statuses(api, ids)) == ("completed", {"cancelled"})
+    assert look(api, reply.json["bulk_id"])["done"] == len(ids)
+
+
+def test_a_store_that_does_not_answer_stops_it_only_for_a_while(api: Api) -> None:
+    ids = [api.submit() for _ in range(5)]
+    api.twins.jobs.replace = unreachable(api.twins.jobs.replace, 3)  # type: ignore[method-assign]
+
+    reply = bulk(api, {"action": "cancel", "all": True})
+    assert (reply.status, reply.json["done"]) == (202, 0)  # written down, and not yet counted
+    sweep(api)
+
+    ended = look(api, reply.json["bulk_id"])
+    assert (ended["status"], ended["done"], ended["matched"]) == ("completed", 5, 5)
+    assert statuses(api, ids) == {"cancelled"}
+
+
+def test_one_job_that_cannot_be_dealt_with_does_not_stop_the_others(api: Api) -> None:
+    ids = [api.submit() for _ in range(3)]
+    real = api.twins.jobs.replace
+
+    def break_at_one(seen: Any, new: Any) -> None:
+        if seen.id == ids[1]:
+            raise RuntimeError("a fault of ours")
+        real(seen, new)
+
+    api.twins.jobs.replace = break_at_one  # type: ignore[method-assign]
+
+    answer = bulk(api, {"action": "cancel", "ids": ids}).json
+
+    assert (answer["done"], answer["failed"], answer["problems"]) == (2, 1, [{"job_id": ids[1], "code": "internal_error"}])
+
+
+def test_one_bulk_action_that_cannot_go_on_does_not_stop_the_next(api: Api) -> None:
+    ids = [[api.submit()], [api.submit()]]
+    with_trouble = unreachable(api.twins.jobs.replace, 1, 2)
+    real, api.twins.jobs.replace = api.twins.jobs.replace, with_trouble  # type: ignore[method-assign]
+    for some in ids:
+        assert bulk(api, {"action": "cancel", "ids": some}).status == 202
+    api.twins.jobs.replace = real  # type: ignore[method-assign]
+    first = min(api.twins.bulks.rows)
+    swap = api.twins.bulks.replace
+
+    def broken(seen: Any, new: Any) -> None:
+        if seen.id == first:
+            raise HeadraceError("broken")
+        swap(seen, new)
+
+    api.twins.bulks.replace = broken  # type: ignore[method-assign]
+    sweep(api)
+
+    assert api.head(ids[1][0]).status is Status.CANCELLED
+    assert [row.finished_at is None for row in api.twins.bulks.rows.values()] == [True, False]
+
+
+def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
+    api.submit()
+    body = {"action": "cancel", "all": True}
+    first = bulk(api, body, idempotency_key="k")
+    later = api.submit()
+
+    again = bulk(api, body, idempotency_key="k")
+
+    assert (again.json["bulk_id"], again.headers["idempotent-replayed"]) == (first.json["bulk_id"], "true")
+    assert api.head(later).status is Status.QUEUED
+    assert bulk(api, {**body, "all": True, "filter": {"type": "general"}}, idempotency_key="k").status == 409
+
+
+def test_a_tenants_operator_reaches_no_other_tenants_jobs(api: Api) -> None:
+    ours, theirs = api.submit(), api.submit("stranger")
+
+    assert bulk(api, {"action": "cancel", "all": True}, "stranger").json["done"] == 1
+    assert bulk(api, {"action": "cancel", "ids": [ours]}, "stranger").json["not_found"] == 1
+    assert bulk(api, {"action": "cancel", "filter": {"tenant": "acme", "type": "general"}}, "stranger").status == 403
+
+    assert api.head(theirs).status is Status.CANCELLED
+    assert api.head(ours).status is Status.QUEUED
+    mine = bulk(api, {"action": "cancel", "all": True, "dry_run": True}, "stranger").json
+    assert mine["matched"] == 0
+
+
+def test_another_tenants_bulk_action_is_404_and_so_is_none(api: Api) -> None:
+    bulk_id = bulk(api, {"action": "cancel", "all": True}).json["bulk_id"]
+
+    for token, name in (("stranger", bulk_id), ("operator", "bulk_none")):
+        reply = api.call("GET", f"/bulk/{name}", token=token)
+        assert (reply.status, reply.json["error"]["code"]) == (404, "bulk_not_found")
+
+
+def test_a_key_of_all_tenants_names_one_or_names_jobs(api: Api) -> None:
+    key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
+    api.twins.accounts.put_key(key)
+    first, second = api.submit(), api.submit()
+
+    assert bulk(api, {"action": "cancel", "ids": [first]}, "all").json["done"] == 1
+    by_tenant = bulk(api, {"action": "cancel", "all": True, "filter": {"tenant": "acme"}}, "all").json
+
+    assert by_tenant["done"] == 1
+    assert statuses(api, [first, second]) == {"cancelled"}
+    assert api.call("GET", f"/bulk/{by_tenant['bulk_id']}?tenant=acme", token="all").status == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "paths"),
+    [
+        ({}, {"action", "all"}),
+        ({"action": "cancel"}, {"all"}),
+        ({"action": "cancel", "filter": {}}, {"all"}),
+        ({"action": "cancel", "filter": {"tenant": "acme"}}, {"all"}),
+        ({"action": "cancel", "ids": []}, {"ids", "all"}),
+        ({"action": "cancel", "ids": ["job_1"], "all": True}, {"ids"}),
+        ({"action": "cancel", "ids": ["job_1"], "filter": {"type": "general"}}, {"ids"}),
+        ({"action": "set_priority", "all": True}, {"priority"}),
+        ({"action": "retry", "all": True, "priority": "low"}, {"priority"}),
+        ({"action": "retry", "filter": {"status": "completed"}}, {"filter.status"}),
+        ({"action": "delete", "filter": {"status": "queued"}}, {"filter.status"}),
+        ({"action": "cancel", "filter": {"status": "failed"}}, {"filter.status"}),
+        ({"action": "cancel", "filter": {"since": "noon", "status": "lost", "x": 1}}, {"filter.since", "filter.status", "filter.x"}),
+        ({"action": "cancel", "filter": []}, {"filter", "all"}),
+        ({"action": "explode", "all": True}, {"action"}),
+        ({"action": "cancel", "all": True, "ids": "job_1"}, {"ids"}),
+    ],
+)
+def test_every_wrong_field_is_named_at_once(api: Api, body: Any, paths: set[str]) -> None:
+    job_id = api.submit()
+
+    reply = bulk(api, body)
+
+    assert reply.status == 400
+    assert {detail["path"] for detail in reply.json["error"]["details"]} == paths
+    assert api.head(job_id).status is Status.QUEUED
+    assert api.twins.bulks.rows == {}
+
+
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_what_is_not_there_yet_says_so(api: Api, action: str) -> None:
+    reply = bulk(api, {"action": action, "all": True})
+
+    assert reply.json["error"]["details"] == [{"path": "action", "message": f"{action} is not available in this version"}]
+
+
+def test_a_dry_run_of_named_jobs_counts_those_that_are_there(api: Api) -> None:
+    ids = [api.submit(), api.submit(), f"job_{99:026}"]
+
+    assert bulk(api, {"action": "cancel", "ids": ids, "dry_run": True}).json["matched"] == 2
+
+
+def test_a_dry_run_stops_counting_and_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usecase, "MOST_COUNTED", 150)
+    for _ in range(250):
+        api.submit()
+
+    answer = bulk(api, {"action": "cancel", "filter": {"status": "queued"}, "dry_run": True}).json
+
+    assert (answer["matched"], answer["more"]) == (200, True)

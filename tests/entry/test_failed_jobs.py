@@ -1,0 +1,450 @@
+"""Failed jobs over HTTPS: which and why, started again, deleted; and dead letters."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
+from chalicelib.domain.identity import Key, Role
+from chalicelib.domain.job import Job, JobError, Status
+from chalicelib.domain.wakeup import WakeUp
+from chalicelib.usecases.authenticate import secret_hash
+from tests.kit.http import Api, Reply, unreachable
+from tests.kit.provider import Script
+from tests.kit.work import sweep, work
+
+ERROR = JobError(code="stream_cut", error_class="stream", retryable=True, message="The stream was cut.", suggestion="Wait.", attempt=1)
+
+
+@pytest.fixture(autouse=True)
+def _region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+@pytest.fixture
+def failed(api: Api) -> str:
+    """A job whose only attempt failed for good, with text, a watcher and a wish to cancel kept of it."""
+    api.twins.provider.scripts[:] = [Script(deltas=("Half ", "a text"), error=ProviderQuotaExhausted())]
+    job_id = api.submit()
+    work(api)
+    api.twins.watchers.ask_cancel(job_id, 1, 10**10)
+    assert api.head(job_id).status is Status.FAILED
+    return job_id
+
+
+def many(api: Api, count: int, **changes: Any) -> list[str]:
+    """Failed jobs, the oldest first."""
+    ids = []
+    for number in range(count):
+        job_id = api.submit()
+        now = api.twins.clock.now()
+        ended: dict[str, Any] = {
+            "status": Status.FAILED,
+            "error": ERROR,
+            "due_at": None,
+            "finished_at": now + number,
+            "ttl": now // 1000 + 600,
+        }
+        api.twins.jobs.heads[job_id] = replace(api.head(job_id), **(ended | changes))
+        ids.append(job_id)
+    api.twins.queues.messages["normal"].clear()
+    return ids
+
+
+def retry(api: Api, body: Any, token: str = "operator", **headers: str) -> Reply:
+    return api.call("POST", "/failed-jobs/retry", body, token, **headers)
+
+
+def statuses(api: Api) -> list[str]:
+    return [job.status.value for job in api.twins.jobs.heads.values()]
+
+
+# ---- the list
+
+
+def test_each_failed_job_says_why(api: Api, failed: str) -> None:
+    api.submit()
+
+    page = api.call("GET", "/failed-jobs", token="operator").json
+
+    [row] = page["data"]
+    assert (row["job_id"], row["error"]["code"], row["error"]["class"]) == (failed, "provider_quota_exhausted", "quota")
+    assert row["error"]["message"]
+    assert row["error"]["suggestion"]
+    assert page["dead_letters"] == {"urgent": 0, "high": 0, "normal": 0, "low": 0}
+
+
+def test_the_list_is_narrowed_and_goes_on(api: Api) -> None:
+    ids = many(api, 3)
+    many(api, 1, error=replace(ERROR, code="timeout"))
+
+    first = api.call("GET", "/failed-jobs?error_code=stream_cut&limit=2", token="operator").json
+    rest = api.call("GET", f"/failed-jobs?error_code=stream_cut&limit=2&cursor={first['next_cursor']}", token="operator").json
+
+    assert [row["job_id"] for page in (first, rest) for row in page["data"]] == ids[::-1]
+    assert rest["dead_letters"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "path"), [("status=failed", "status"), ("priority=low", "priority"), ("since=noon", "since"), ("x=1", "x")]
+)
+def test_a_filter_that_the_list_does_not_have_is_named(api: Api, query: str, path: str) -> None:
+    reply = api.call("GET", f"/failed-jobs?{query}", token="operator")
+
+    assert (reply.status, reply.json["error"]["details"][0]["path"]) == (400, path)
+
+
+def test_dead_letters_that_cannot_be_counted_hide_no_job(api: Api, failed: str) -> None:
+    api.twins.queues.dead_letters = unreachable(api.twins.queues.dead_letters)  # type: ignore[method-assign]
+
+    page = api.call("GET", "/failed-jobs", token="operator").json
+
+    assert (len(page["data"]), page["dead_letters"]) == (1, None)
+
+
+def test_a_tenants_operator_sees_their_own_and_an_admin_of_all_whom_they_name(api: Api, failed: str) -> None:
+    key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
+    api.twins.accounts.put_key(key)
+
+    assert api.call("GET", "/failed-jobs", token="stranger").json["data"] == []
+    assert api.call("GET", "/failed-jobs?tenant=acme", token="stranger").status == 403
+    assert [row["job_id"] for row in api.call("GET", "/failed-jobs?tenant=acme", token="all").json["data"]] == [failed]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/failed-jobs", None),
+        ("POST", "/failed-jobs/retry", {"all": True}),
+        ("DELETE", "/failed-jobs?all=true", None),
+        ("DELETE", "/failed-jobs/{job}", None),
+        ("POST", "/failed-jobs/redrive", {}),
+        ("POST", "/bulk", {"action": "delete", "all": True}),
+        ("GET", "/bulk/bulk_1", None),
+    ],
+)
+def test_users_and_viewers_may_do_none_of_it(api: Api, failed: str, method: str, path: str, body: Any) -> None:
+    for token in ("user", "viewer"):
+        assert api.call(method, path.format(job=failed), body, token).status == 403
+    assert api.head(failed).status is Status.FAILED
+
+
+def test_an_operator_may_not_redrive(api: Api) -> None:
+    """The queues are of all tenants."""
+    assert api.call("POST", "/failed-jobs/redrive", {}, "operator").status == 403
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/failed-jobs"), ("GET", "/failed-jobs/retry"), ("PATCH", "/bulk")])
+def test_other_methods_are_405(api: Api, method: str, path: str) -> None:
+    assert api.call(method, path, {}, "admin").status == 405
+
+
+# ---- retry
+
+
+def test_all_failed_jobs_are_started_again(api: Api) -> None:
+    ids = many(api, 30)
+    running = api.submit()
+
+    reply = retry(api, {"all": True})
+
+    answer = reply.json
+    assert (reply.status, answer["status"], answer["matched"], answer["done"], answer["skipped"]) == (200, "completed", 30, 30, 0)
+    assert {api.head(job_id).run for job_id in ids} == {2}
+    assert api.head(running).run == 1
+    assert len(api.twins.queues.messages["normal"]) == 31
+
+
+def test_only_what_the_filters_find(api: Api) -> None:
+    cut, timed_out = many(api, 2), many(api, 2, error=replace(ERROR, code="timeout"))
+
+    assert retry(api, {"all": True, "error_code": "timeout"}).json["done"] == 2
+
+    assert [api.head(job_id).status for job_id in cut] == [Status.FAILED] * 2
+    assert [api.head(job_id).status for job_id in timed_out] == [Status.QUEUED] * 2
+
+
+def test_named_jobs_are_started_again_and_what_cannot_be_is_said(api: Api, failed: str) -> None:
+    """Another tenant's job is as unknown as one that never was."""
+    queued, others, never = api.submit(), api.submit("stranger"), f"job_{9:026}"
+
+    answer = retry(api, {"ids": [failed, queued, others, never, failed]}).json
+
+    assert (answer["matched"], answer["done"], answer["skipped"], answer["not_found"]) == (2, 1, 1, 2)
+    assert {(one["job_id"], one["code"]) for one in answer["problems"]} == {
+        (queued, "job_not_retryable"),
+        (others, "job_not_found"),
+        (never, "job_not_found"),
+    }
+    assert api.head(others).run == 1
+
+
+def test_jobs_that_fail_again_meanwhile_are_not_started_again_and_again(api: Api) -> None:
+    """The list is walked from its newest end: what fails again is listed behind us."""
+    ids = many(api, 60)
+    real = api.twins.queues.send
+
+    def fail_at_once(lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
+        real(lane, wake_up, tenant, delay)
+        head, now = api.head(wake_up.job_id), api.twins.clock.now() + 1_000
+        again = replace(head, status=Status.FAILED, due_at=None, finished_at=now, ttl=now // 1000 + 600, version=head.version + 1)
+        api.twins.jobs.heads[wake_up.job_id] = again
+
+    api.twins.queues.send = fail_at_once  # type: ignore[method-assign]
+
+    answer = retry(api, {"all": True}).json
+
+    assert (answer["status"], answer["done"]) == ("completed", 60)
+    assert {api.head(job_id).run for job_id in ids} == {2}
+
+
+def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
+    ids = many(api, 2)
+    first = retry(api, {"all": True}, idempotency_key="k1")
+    later = many(api, 1)
+
+    again = retry(api, {"all": True}, idempotency_key="k1")
+    other = retry(api, {"ids": ids}, idempotency_key="k1")
+
+    assert again.json["bulk_id"] == first.json["bulk_id"]
+    assert again.headers["idempotent-replayed"] == "true"
+    assert (other.status, other.json["error"]["code"]) == (409, "idempotency_conflict")
+    assert api.head(later[0]).status is Status.FAILED
+
+
+def test_a_repetition_makes_good_what_died_before_it_was_written_down(api: Api) -> None:
+    many(api, 2)
+    real = api.twins.bulks.create
+    api.twins.bulks.create = unreachable(real, 1)  # type: ignore[method-assign]
+
+    assert retry(api, {"all": True}, idempotency_key="k1").status == 503
+    again = retry(api, {"all": True}, idempotency_key="k1")
+
+    assert (again.status, again.json["done"]) == (200, 2)
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({}, "all"),
+        ({"all": False}, "all"),
+        ({"error_code": "timeout"}, "all"),
+        ({"ids": []}, "ids"),
+        ({"ids": ["job_1"], "all": True}, "ids"),
+        ({"ids": ["job_1"], "type": "general"}, "ids"),
+        ({"all": True, "since": "noon"}, "since"),
+        ({"all": True, "status": "cancelled"}, "status"),
+        ({"all": 1}, "all"),
+    ],
+)
+def test_what_is_not_said_clearly_is_not_done(api: Api, failed: str, body: Any, path: str) -> None:
+    reply = retry(api, body)
+
+    assert reply.status == 400
+    assert path in {detail["path"] for detail in reply.json["error"]["details"]}
+    assert api.head(failed).status is Status.FAILED
+
+
+def test_a_dry_run_counts_and_changes_nothing(api: Api) -> None:
+    many(api, 130)
+
+    answer = retry(api, {"all": True, "dry_run": True}).json
+
+    assert (answer["matched"], answer["more"], answer["dry_run"]) == (130, False, True)
+    assert statuses(api) == ["failed"] * 130
+    assert api.twins.bulks.rows == {}
+
+
+def test_another_tenants_jobs_are_not_ours_to_start(api: Api, failed: str) -> None:
+    assert retry(api, {"all": True, "tenant": "acme"}, "stranger").status == 403
+    assert retry(api, {"all": True, "tenant": "acme", "dry_run": True}, "stranger").status == 403
+    assert retry(api, {"all": True}, "stranger").json["matched"] == 0
+    assert api.head(failed).status is Status.FAILED
+
+
+# ---- delete
+
+
+def test_a_deleted_job_is_gone_with_all_that_was_kept_of_it(api: Api, failed: str) -> None:
+    assert len(api.twins.pages.rows(failed)) >= 3
+
+    reply = api.call("DELETE", f"/failed-jobs/{failed}", token="operator")
+
+    assert (reply.status, reply.json) == (200, {"success": True, "job_id": failed, "deleted": True})
+    assert api.twins.pages.rows(failed) == []
+    assert failed not in api.twins.jobs.heads
+    assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").status == 404
+    assert api.call("GET", f"/jobs/{failed}").status == 404
+
+
+@pytest.mark.parametrize("suffix", ["", "/status", "/progress", "/text", "/result", "/attempts", "/stream", "/progress-history"])
+def test_while_it_is_deleted_nobody_sees_it(api: Api, failed: str, suffix: str) -> None:
+    """Its head says so before anything is removed; whoever deletes it finds it all the same."""
+    api.twins.pages.forget = unreachable(api.twins.pages.forget, 1)  # type: ignore[method-assign]
+
+    reply = api.call("DELETE", f"/failed-jobs/{failed}", token="operator")
+    assert (reply.status, reply.json["deleted"]) == (202, False)
+
+    assert api.call("GET", f"/jobs/{failed}{suffix}").status == 404
+    assert api.call("POST", f"/jobs/{failed}/retry").status == 404
+    assert api.call("GET", "/failed-jobs", token="operator").json["data"] == []
+    assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["deleted"] is True
+    assert api.twins.pages.rows(failed) == []
+
+
+def test_a_deletion_that_was_not_finished_goes_on_by_itself(api: Api, failed: str) -> None:
+    api.twins.pages.forget = unreachable(api.twins.pages.forget, 1)  # type: ignore[method-assign]
+    bulk_id = api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["bulk_id"]
+
+    sweep(api)
+
+    assert (api.twins.jobs.heads, api.twins.pages.rows(failed)) == ({}, [])
+    assert api.call("GET", f"/bulk/{bulk_id}", token="operator").json["done"] == 1
+
+
+def test_another_tenants_job_and_one_that_did_not_fail_stay(api: Api, failed: str) -> None:
+    running = api.submit()
+
+    assert api.call("DELETE", f"/failed-jobs/{failed}", token="stranger").status == 404
+    assert api.call("DELETE", "/failed-jobs/nonsense", token="operator").status == 404
+    refused = api.call("DELETE", f"/failed-jobs/{running}", token="operator")
+
+    assert (refused.status, refused.json["error"]["code"]) == (409, "job_not_deletable")
+    assert {failed, running} <= set(api.twins.jobs.heads)
+
+
+def test_its_idempotency_key_does_not_bring_it_back(api: Api) -> None:
+    api.twins.provider.scripts[:] = [Script(error=ProviderQuotaExhausted())]
+    body = {"prompt": "x"}
+    job_id = api.call("POST", "/jobs", body, idempotency_key="k").json["job_id"]
+    work(api)
+    api.call("DELETE", f"/failed-jobs/{job_id}", token="operator")
+
+    reply = api.call("POST", "/jobs", body, idempotency_key="k")
+
+    assert (reply.status, reply.json["error"]["code"]) == (409, "idempotency_conflict")
+
+
+def test_its_dedupe_key_is_free_again(api: Api) -> None:
+    api.twins.provider.scripts[:] = [Script(error=ProviderQuotaExhausted()), Script()]
+    job_id = api.submit(dedupe_key="d")
+    work(api)
+    api.call("DELETE", f"/failed-jobs/{job_id}", token="operator")
+
+    assert api.submit(dedupe_key="d") != job_id
+
+
+def test_a_purge_deletes_all_failed_jobs_and_nothing_else(api: Api) -> None:
+    many(api, 30)
+    completed = api.submit()
+    work(api)
+
+    assert api.call("DELETE", "/failed-jobs?all=true&dry_run=true", token="operator").json["matched"] == 30
+    assert api.call("DELETE", "/failed-jobs?all=true", token="operator").json["done"] == 30
+
+    assert list(api.twins.jobs.heads) == [completed]
+
+
+@pytest.mark.parametrize("query", ["", "?all=false", "?type=general", "?all=yes", "?ids=job_1", "?all=true&status=completed"])
+def test_nobody_purges_by_accident(api: Api, failed: str, query: str) -> None:
+    assert api.call("DELETE", f"/failed-jobs{query}", token="operator").status == 400
+    assert failed in api.twins.jobs.heads
+
+
+# ---- redrive
+
+
+def dead(api: Api, job: Job | str, generation: int = 1, lane: str = "normal") -> None:
+    api.twins.queues.give_up(lane, WakeUp(job if isinstance(job, str) else job.id, generation).to_json())
+
+
+def wake_ups(api: Api, lane: str = "normal") -> list[dict[str, Any]]:
+    return [json.loads(message.body) for message in api.twins.queues.messages[lane]]
+
+
+def test_a_dead_letter_is_a_hint_and_the_record_decides(api: Api, failed: str) -> None:
+    """What may be claimed is woken with its present generation, whatever the letter says; what has ended is dropped; garbage stays."""
+    waiting = api.submit()
+    api.twins.queues.messages["normal"].clear()
+    api.twins.jobs.heads[waiting] = replace(api.head(waiting), generation=4)
+    for job_id in (waiting, failed, f"job_{7:026}"):
+        dead(api, job_id)
+    api.twins.queues.set_aside("normal", "garbage", "The message is not JSON.")
+
+    answer = api.call("POST", "/failed-jobs/redrive", {}, "admin").json
+
+    assert (answer["redriven"], answer["dropped"], answer["kept"], answer["more"]) == (1, 2, 1, False)
+    assert answer["lanes"]["normal"] == {"redriven": 1, "dropped": 2, "kept": 1}
+    assert answer["lanes"]["low"] == {"redriven": 0, "dropped": 0, "kept": 0}
+    assert wake_ups(api) == [{"job_id": waiting, "generation": 4}]
+    assert [message.body for message, _ in api.twins.queues.dead["normal"]] == ["garbage"]
+
+
+def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
+    job_id = api.submit(priority="high")
+    api.twins.queues.messages["high"].clear()
+    for _ in range(3):
+        dead(api, job_id, lane="low")
+
+    assert api.call("POST", "/failed-jobs/redrive", {"lane": "low"}, "admin").json["redriven"] == 3
+    assert len(wake_ups(api, "high")) == 1
+    work(api, "high")
+
+    assert (api.head(job_id).status, api.head(job_id).attempt) == (Status.COMPLETED, 1)
+
+
+def test_a_letter_whose_wake_up_cannot_be_sent_stays(api: Api) -> None:
+    job_id = api.submit()
+    dead(api, job_id)
+    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+
+    assert api.call("POST", "/failed-jobs/redrive", {}, "admin").status == 503
+    api.twins.clock.advance(61)
+
+    assert api.call("POST", "/failed-jobs/redrive", {}, "admin").json["redriven"] == 1
+
+
+def test_of_very_many_letters_a_part_is_dealt_with_and_it_says_so(api: Api) -> None:
+    for number in range(130):
+        dead(api, f"job_{number:026}")
+
+    first = api.call("POST", "/failed-jobs/redrive", {"lane": "normal"}, "admin").json
+    second = api.call("POST", "/failed-jobs/redrive", {"lane": "normal"}, "admin").json
+
+    assert (first["dropped"], first["more"], second["dropped"], second["more"]) == (100, True, 30, False)
+
+
+@pytest.mark.parametrize("body", [{"lane": "slow"}, {"lanes": []}])
+def test_there_is_no_such_lane(api: Api, body: Any) -> None:
+    assert api.call("POST", "/failed-jobs/redrive", body, "admin").status == 400
+
+
+# ---- what was spent in vain
+
+
+def test_the_ledger_says_what_was_spent_in_vain(api: Api) -> None:
+    api.twins.provider.scripts[:] = [Script(deltas=("lost",), error=StreamCut()), Script()]
+    job_id = api.submit()
+    work(api)
+    while_retrying = api.call("GET", f"/jobs/{job_id}/attempts").json
+    api.twins.clock.advance(60)
+    work(api)
+
+    ledger = api.call("GET", f"/jobs/{job_id}/attempts").json
+
+    assert [row["wasted"] for row in while_retrying["data"]] == [True]
+    assert [row["wasted"] for row in ledger["data"]] == [True, False]
+    costs = [float(row["cost"]) for row in ledger["data"]]
+    assert float(ledger["total_cost"]) == pytest.approx(sum(costs))
+    assert float(ledger["wasted_cost"]) == pytest.approx(costs[0])
+
+
+def test_of_a_failed_job_all_was_in_vain(api: Api, failed: str) -> None:
+    ledger = api.call("GET", f"/jobs/{failed}/attempts").json
+
+    assert [row["wasted"] for row in ledger["data"]] == [True]
+    assert ledger["wasted_cost"] == ledger["total_cost"]

@@ -1,0 +1,145 @@
+"""Many jobs are started again or deleted, and one thing goes wrong at whichever call: nothing is half done, and nothing is done twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.bulk import Action
+from chalicelib.domain.errors import ProviderQuotaExhausted
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.job import Status
+from chalicelib.usecases.bulk import Begun, Wish, begin, go_on_with_unfinished
+from chalicelib.usecases.once import Once
+from chalicelib.usecases.sweep import sweep
+from tests.faults.answers import Says
+from tests.faults.cloud import LONGEST, SWEEP_EVERY, SWEEP_PHASE, Cloud, Stuck
+from tests.faults.invariants import broken
+from tests.faults.steps import Fault, Kind
+from tests.faults.twins import Port
+
+OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", key_hash="hash")
+JOBS = 3
+
+
+class Office(Cloud):
+    """A cloud with an operator: what has failed is hers to deal with, and the sweep goes on with what she began."""
+
+    def _wire(self) -> None:
+        super()._wire()
+        self.world.memory.pages = Port("pages", self.real.pages, self.steps)  # type: ignore[assignment]
+        self.world.memory.bulks = Port("bulks", self.real.bulks, self.steps)  # type: ignore[assignment]
+
+    def at_work(self) -> str:
+        unfinished = [bulk.id for bulk in self.real.bulks.rows.values() if bulk.finished_at is None]
+        return ", ".join(filter(None, [super().at_work(), f"bulk actions {unfinished}" if unfinished else ""]))
+
+    async def failures(self) -> list[str]:
+        """Jobs whose first run failed for good, with text and a result kept of it."""
+        scripts = (Says(pieces=2, error=ProviderQuotaExhausted()), Says(pieces=2))
+        ids = [await self.submit(f"failing {number}", *scripts) for number in range(JOBS)]
+        await self.until(lambda: all(self.head(job_id).status is Status.FAILED for job_id in ids))
+        return ids
+
+    async def ask(self, wish: Wish, *, again: bool) -> None:
+        """Sent under one key, and `again` if there is no answer, as the command line does."""
+        once = Once.of(OLGA, "POST /bulk", "key", [wish.action.value])
+
+        def asked() -> Begun:
+            return begin(self.world.desk, OLGA, wish, once)
+
+        await (self.request(asked) if again else self.act("api", asked))
+
+    async def _sweep(self) -> None:
+        await asyncio.sleep(SWEEP_PHASE)
+        while True:
+            self.background(self.act("sweep", self._sweep_all))
+            await asyncio.sleep(SWEEP_EVERY)
+
+    def _sweep_all(self) -> None:
+        sweep(self.world.broom)
+        go_on_with_unfinished(self.world.desk)
+
+
+Story = Callable[[Office], Coroutine[Any, Any, None]]
+ALL_FAILED = {"status": Status.FAILED.value}
+
+
+async def retry_all(office: Office) -> None:
+    await office.failures()
+    await office.ask(Wish(action=Action.RETRY, filters=ALL_FAILED), again=True)
+
+
+async def retry_named(office: Office) -> None:
+    await office.ask(Wish(action=Action.RETRY, ids=tuple(await office.failures())), again=True)
+
+
+async def purge(office: Office) -> None:
+    await office.failures()
+    await office.ask(Wish(action=Action.DELETE, filters=ALL_FAILED), again=True)
+
+
+async def delete_named_once(office: Office) -> None:
+    """Whoever asked does not ask again, whatever they hear."""
+    await office.ask(Wish(action=Action.DELETE, ids=tuple(await office.failures())), again=False)
+
+
+def played(story: Story, faults: Sequence[Fault] = ()) -> tuple[Office, list[str]]:
+    office = Office(faults)
+    try:
+        office.run(story)  # type: ignore[arg-type]
+    except Stuck as stuck:
+        return office, [f"stuck within {LONGEST / 3600:g} h: {stuck}"]
+    wrong = _not_deleted(office) if story in (purge, delete_named_once) else _not_retried(office)
+    return office, [*broken(office), *wrong]
+
+
+def _not_retried(office: Office) -> list[str]:
+    """Each has had a second run, whole, and no third; and that is what the bulk action says."""
+    heads = office.real.jobs.heads.values()
+    wrong = [f"{job.id[-3:]} is {job.status}, run {job.run}" for job in heads if (job.status, job.run) != (Status.COMPLETED, 2)]
+    [bulk] = office.real.bulks.rows.values()
+    said = (bulk.matched, bulk.done, bulk.skipped, bulk.failed, bulk.not_found)
+    return [*wrong, *([f"it says {said}"] if said != (JOBS, JOBS, 0, 0, 0) else [])]
+
+
+def _not_deleted(office: Office) -> list[str]:
+    """All or nothing of each: its head and what is kept of it. Nothing only if the wish was written down nowhere."""
+    bulks, heads = list(office.real.bulks.rows.values()), office.real.jobs.heads
+    left = [f"{job_id[-3:]}: {rows}" for job_id in office.history.heads if (rows := office.real.pages.rows(job_id))]
+    if not bulks:
+        whole = len(heads) == JOBS and not any(job.is_forgotten for job in heads.values())
+        return [] if whole else [f"nobody wished it, and {len(heads)} are left"]
+    wrong = [f"{job_id[-3:]} is still there" for job_id in heads] + left
+    [bulk] = bulks
+    return [*wrong, *([f"it says {bulk.done} done of {bulk.matched}"] if (bulk.matched, bulk.done) != (JOBS, JOBS) else [])]
+
+
+STORIES: tuple[Story, ...] = (retry_all, retry_named, purge, delete_named_once)
+
+
+def _calls(office: Office) -> list[int]:
+    """The calls of whoever carries it out, and of all that follows."""
+    first = next(step for step in office.steps.trace if step.name.startswith("bulks.create"))
+    begun = next(step.number for step in office.steps.trace if step.actor is first.actor)
+    return list(range(begun, len(office.steps.trace) + 1))
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_nothing_goes_wrong_where_nothing_goes_wrong(story: Story) -> None:
+    office, problems = played(story)
+
+    assert not problems, problems
+    assert len(_calls(office)) > 10
+
+
+@pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+def test_every_call(story: Story, kind: Kind) -> None:
+    """Whoever carries it out dies, freezes beyond its time and wakes, loses an answer: it goes on, and what was done is not done again."""
+    for number in _calls(played(story)[0]):
+        office, problems = played(story, [Fault(number, kind)])
+        assert not problems, "\n".join([f"{story.__name__}, step {number}: {kind.value}", *problems, office.steps.printed()])

@@ -1,0 +1,185 @@
+"""Jobs whose start is moved, in virtual time: they begin when they are to, and not before."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib.domain.edits import Edit
+from chalicelib.domain.errors import InvalidRequest, JobNotChangeable, PreconditionFailed, StaleVersion
+from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.domain.transitions import expire
+from chalicelib.usecases.advance import advance
+from chalicelib.usecases.edit_job import edit_job
+from tests.kit.world import World
+
+SWEEP_EVERY = 60
+
+
+def live(world: World, job: Job, until: Ms) -> Ms | None:
+    """Deliver each message when it is visible and sweep every minute, until a time; when the job began."""
+    swept = world.clock.now()
+    while world.clock.now() < until and world.job(job).started_at is None:
+        if world.clock.now() - swept >= SWEEP_EVERY * 1000:
+            world.sweep()
+            swept = world.clock.now()
+        for lane in ("high", "normal", "low"):
+            world.deliver(lane)
+        world.clock.advance(1)
+    return world.job(job).started_at
+
+
+def later(world: World, seconds: float) -> Job:
+    return world.submit(run_at=world.clock.now() + round(seconds * 1000))
+
+
+@pytest.mark.parametrize("seconds", [3, 60, 899, 901, 4_000])
+def test_a_delayed_job_starts_within_five_seconds_of_its_time(seconds: int) -> None:
+    """Whether its wake-up is delayed by the queue, or sent by the sweep in time."""
+    world = World()
+    at = world.clock.now() + seconds * 1000
+
+    began = live(world, later(world, seconds), at + 120_000)
+
+    assert began is not None
+    assert at <= began <= at + 5_000
+
+
+@pytest.mark.parametrize("first", [30, 600, 5_000])
+@pytest.mark.parametrize("second", [20, 300, 880, 905, 3_000, 6_000])
+def test_a_moved_job_starts_at_its_new_time_and_not_before(first: int, second: int) -> None:
+    """The wake-up for the old time is on its way; moved away it is disowned, moved closer it comes too late to matter."""
+    world = World()
+    job = later(world, first)
+    at = world.clock.now() + second * 1000
+
+    edit_job(world.editor, job, Edit(run_at=at))
+    began = live(world, job, at + 120_000)
+
+    assert began is not None
+    assert at <= began <= at + 5_000
+    assert world.job(job).attempt == 1
+
+
+def test_a_job_that_is_moved_there_and_back_runs_once() -> None:
+    world = World()
+    job, now = later(world, 60), world.clock.now()
+
+    for seconds in (600, 30, 1_200, 90):
+        job = edit_job(world.editor, job, Edit(run_at=now + seconds * 1000))
+    began = live(world, job, now + 300_000)
+    world.clock.advance(1_500)
+    world.deliver()
+
+    assert began is not None
+    assert now + 90_000 <= began <= now + 95_000
+    assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
+
+
+def test_started_now_it_starts_now() -> None:
+    world = World()
+    job = later(world, 3_600)
+
+    edit_job(world.editor, job, Edit(run_at=world.clock.now()))
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_job_that_is_moved_down_a_lane_is_run_by_that_lane_only() -> None:
+    world = World()
+    job = world.submit()
+
+    edit_job(world.editor, job, Edit(lane="low"))
+    world.deliver("normal")
+    assert world.job(job).status is Status.QUEUED
+    world.deliver("low")
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_job_that_is_moved_up_runs_once_though_both_lanes_wake_it() -> None:
+    world = World()
+    job = world.submit()
+
+    edit_job(world.editor, job, Edit(lane="high"))
+    world.deliver("high")
+    world.deliver("normal")
+
+    assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
+
+
+def test_a_wake_up_that_cannot_be_sent_is_made_good_by_the_sweep() -> None:
+    world = World()
+    job = world.submit()
+    moved = edit_job(world.editor, job, Edit(lane="low"))
+    world.memory.queues.messages["low"].clear()
+
+    began = live(world, moved, world.clock.now() + 300_000)
+
+    assert began is not None
+
+
+# ---- expiry
+
+
+def test_a_later_expiry_wins_against_a_sweep_that_had_read_the_job_before() -> None:
+    """T9: the sweep read a job whose time was over, the user gave it more; the swap of the sweep is refused, and its decision with it."""
+    world = World()
+    job = world.submit(expires_in=10.0)
+    world.clock.advance(5)
+    read_by_the_sweep = world.job(job)
+
+    extended = edit_job(world.editor, job, Edit(expires_at=world.clock.now() + 3_600_000))
+    world.clock.advance(60)
+    too_late = expire(read_by_the_sweep, world.clock.now())
+    with pytest.raises(StaleVersion):
+        world.memory.jobs.replace(read_by_the_sweep, too_late)
+    world.sweep()
+
+    assert world.job(job) == extended
+    world.deliver()
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_what_has_expired_is_not_brought_back_by_a_later_expiry() -> None:
+    world = World()
+    job = world.submit(expires_in=1.0)
+    advance(world.memory.jobs, job, lambda seen: expire(seen, world.clock.now()))
+
+    with pytest.raises(JobNotChangeable, match="expired"):
+        edit_job(world.editor, job, Edit(expires_at=world.clock.now() + 3_600_000))
+
+
+def test_the_content_is_kept_as_long_as_the_later_expiry_needs_it() -> None:
+    world = World()
+    job = world.submit()
+    before = world.memory.bodies.kept_until[job.id]
+
+    edit_job(world.editor, job, Edit(expires_at=world.clock.now() + 20 * 86_400_000))
+
+    assert world.memory.bodies.kept_until[job.id] == before + 19 * 86_400
+
+
+@pytest.mark.parametrize("seconds", [0, 3_600, 3_600 + 31 * 86_400])
+def test_it_cannot_expire_before_it_may_begin_or_in_a_year(seconds: int) -> None:
+    world = World()
+    job = later(world, 3_600)
+
+    with pytest.raises(InvalidRequest):
+        edit_job(world.editor, job, Edit(expires_at=world.clock.now() + seconds * 1000))
+
+
+# ---- metadata
+
+
+def test_of_two_who_change_it_at_once_the_one_who_read_the_older_record_is_told_so() -> None:
+    world = World()
+    job = world.submit()
+
+    edit_job(world.editor, job, Edit(body=True), {"n": 1}, {job.version})
+    with pytest.raises(PreconditionFailed):
+        edit_job(world.editor, job, Edit(body=True), {"n": 2}, {job.version})
+
+    body = world.memory.bodies.get(job.id)
+    assert body is not None
+    assert body.metadata == {"n": 1}
