@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.kit.time import JumpingLoop
+from tests.summary import SUMMARY
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +35,13 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, Any, Any]:
     return _not_skipped((yield))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the tests have to tell: how many faults there were, and what became of them."""
+    for title, tell in SUMMARY.items():
+        lines = tell()
+        if lines:
+            terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.line(line)

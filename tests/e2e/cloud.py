@@ -57,7 +57,8 @@ class Api:
 
     def __init__(self, http: httpx2.Client, url: str, token: str | None) -> None:
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http, self._url = http, url
+        self.url = url
+        self._http = http
 
     def call(
         self,
@@ -71,7 +72,7 @@ class Api:
     ) -> httpx2.Response:
         sent = {**self.headers, "Content-Type": "application/json", **(headers or {})}
         payload: dict[str, Any] = {"content": content} if content is not None else {"json": body} if body is not None else {}
-        return self._http.request(method, self._url + path, params=query, headers=sent, **payload)
+        return self._http.request(method, self.url + path, params=query, headers=sent, **payload)
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON of an answer that has to be a success."""
@@ -133,6 +134,10 @@ class Model:
         """Refuse the next request."""
         self._script({"type": "fail", "status": status, "times": 1, **more})
 
+    def follow(self, script: list[dict[str, Any]]) -> None:
+        """Have all of llmock's behaviours of `script` come, each in its order; they name this model themselves."""
+        self.http.post(f"{self.openai_url}/_llmock/scenario", json={"behaviors": script}).raise_for_status()
+
     def think_first(self, seconds: float) -> None:
         """Let each answer begin so much later."""
         self._script({"type": "slow_first_token", "seconds": seconds, "times": None})
@@ -144,8 +149,7 @@ class Model:
         return [request for request in answer.json()["requests"] if request["model"] == self.name]
 
     def _script(self, behaviour: dict[str, Any]) -> None:
-        script = {"behaviors": [{**behaviour, "match": {"model": self.name}}]}
-        self.http.post(f"{self.openai_url}/_llmock/scenario", json=script).raise_for_status()
+        self.follow([{**behaviour, "match": {"model": self.name}}])
 
 
 def until(look: Callable[[], T | None], what: str) -> T:

@@ -31,11 +31,20 @@ class Lane:
     def wake(self, job_id: str, generation: int) -> None:
         self.send(json.dumps({"job_id": job_id, "generation": generation}))
 
+    def send_together(self, *bodies: str) -> None:
+        """All at once, so that one worker gets them."""
+        entries = [{"Id": str(number), "MessageBody": body, "MessageGroupId": "demo"} for number, body in enumerate(bodies)]
+        self.sqs.send_message_batch(QueueUrl=self.queue, Entries=entries)
+
     def is_empty(self) -> bool:
         """Nothing waits in it and nothing is under way."""
+        return self.counts() == (0, 0)
+
+    def counts(self) -> tuple[int, int]:
+        """How many messages wait, how many are under way."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        answer = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)
-        return {answer["Attributes"][name] for name in names} == {"0"}
+        answer = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)["Attributes"]
+        return int(answer[names[0]]), int(answer[names[1]])
 
     def dead_letter(self, body: str) -> dict[str, Any] | None:
         """The dead letter with this body, which is then taken away."""
@@ -111,6 +120,23 @@ def test_a_wake_up_of_an_earlier_run_does_nothing(api: Api, model: Model, urgent
     assert before == 1
     assert (result["status"], result["attempt"], result["output"]) == ("completed", 2, "Second run.")
     assert len(model.requests) == 2
+
+
+def test_a_message_is_acknowledged_while_its_neighbour_runs(api: Api, model: Model, urgent: Lane) -> None:
+    """What is done is not given out again when the worker dies: of two messages of a batch one is gone long before the other's end."""
+    model.say(words(900))
+    job_id = api.submit(config=model.config, priority="urgent", delay=3600)
+    garbage = f"{uuid4().hex} is no JSON"
+
+    urgent.send_together(garbage, json.dumps({"job_id": job_id, "generation": 1}))
+    api.wait_for_text(job_id)
+    until(lambda: urgent.counts() == (0, 1), "only the job's message")
+    running = api.get(f"/jobs/{job_id}/status")["status"]
+    api.call("DELETE", f"/jobs/{job_id}")
+
+    assert running == "processing"
+    until(lambda: urgent.dead_letter(garbage), "the dead letter")
+    until(urgent.is_empty, "an empty lane")
 
 
 def test_ten_jobs_at_once_all_complete(api: Api, model: Model) -> None:

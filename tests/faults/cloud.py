@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.faults.answers import Says
 from tests.faults.client import SILENCE, Client
 from tests.faults.processes import LANE, Processes
 from tests.faults.steps import Killed
+from tests.kit.time import SkewedClock
 from tests.kit.world import ALICE
 
 __all__ = ["LANE", "Cloud", "Stuck"]
@@ -33,7 +35,13 @@ class Stuck(AssertionError):
 
 
 class Cloud(Processes):
-    """`run(story)` runs what people do, and all that follows, until everything is at rest."""
+    """`run(story)` runs what people do, and all that follows, until everything is at rest.
+
+    `sweeps` begin together, by a clock that is `skew` seconds wrong.
+    """
+
+    sweeps = 1
+    skew = 0.0
 
     # ---- what people do
 
@@ -146,7 +154,8 @@ class Cloud(Processes):
     async def _sweep(self) -> None:
         await asyncio.sleep(SWEEP_PHASE)
         while True:
-            self.background(self.act("sweep", sweep, self.world.broom))
+            for _ in range(self.sweeps):
+                self.background(self.act("sweep", sweep, replace(self.world.broom, clock=SkewedClock(self.world.clock, self.skew))))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _project(self) -> None:

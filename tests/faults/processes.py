@@ -25,12 +25,14 @@ from tests.faults.twins import JobsPort, Port, QueuesPort, ResultsPort, SocketsP
 from tests.kit.world import ALICE, World
 
 LANE = "normal"
+Change = tuple[str, Job | None, Job]  # of the table's stream: the job, its head before and after
 
 
 class Processes:
     """Everything outside in memory, and the processes that work on it. `real` are the twins without the steps: what is kept now.
 
     `carry` decides what the network does to a frame; by default it arrives after 20 ms. `follows_changes`: the change stream has a reader.
+    `changes` is all that it ever said.
     """
 
     follows_changes = True
@@ -49,7 +51,8 @@ class Processes:
         self._alive: set[asyncio.Task[Any]] = set()
         self._sent = asyncio.Event()
         self._by_connection: dict[str, Client] = {}
-        self._changes: asyncio.Queue[tuple[str, Job | None, Job]] = asyncio.Queue()
+        self.changes: list[Change] = []
+        self._changes: asyncio.Queue[Change] = asyncio.Queue()
         self._projecting = False
         self._wire()
 
@@ -60,7 +63,7 @@ class Processes:
         ports: dict[str, Any] = {
             name: Port(name, getattr(real, name), steps) for name in ("bodies", "chunks", "watchers", "connections", "leases", "circuits")
         }
-        ports["jobs"] = JobsPort(real.jobs, steps, self.history, lambda before, new: self._changes.put_nowait((new.id, before, new)))
+        ports["jobs"] = JobsPort(real.jobs, steps, self.history, self._changed)
         ports["results"] = ResultsPort(real.results, steps, self.history)
         ports["queues"] = QueuesPort(real.queues, steps, self._sent)
         ports["sockets"] = SocketsPort(real.sockets, steps, self._carried)
@@ -169,6 +172,15 @@ class Processes:
 
     def deliver_frame(self, client: Client, frame: dict[str, Any], after: float = 0.02) -> None:
         self.world.loop.call_later(after, client.receive, frame)
+
+    def replay(self) -> None:
+        """Hand the whole change stream on once more, from its beginning, as a reader gets it whose place was lost."""
+        for change in self.changes:
+            self._changes.put_nowait(change)
+
+    def _changed(self, before: Job | None, new: Job) -> None:
+        self.changes.append((new.id, before, new))
+        self._changes.put_nowait(self.changes[-1])
 
     def _prompt_of(self, job_id: str) -> str:
         body = self.real.bodies.get(job_id)

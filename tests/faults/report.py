@@ -1,7 +1,9 @@
-"""How a run that went wrong is told, so that it can be played again."""
+"""How a run that went wrong is told, so that it can be played again; and how many there were, for whoever reads that all went right."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 
 from chalicelib.domain.job import Job, Status
@@ -10,6 +12,10 @@ from tests.faults.cloud import Cloud, Stuck
 from tests.faults.invariants import broken
 from tests.faults.scenarios import Scenario
 from tests.faults.steps import Director, Fault
+from tests.summary import SUMMARY
+
+RUNS, CALLS = Counter[str](), Counter[str]()  # by test
+KINDS = Counter[str]()  # of faults that struck
 
 
 def told(scenario: Scenario, faults: Sequence[Fault] = (), director: Director | None = None) -> tuple[Cloud, list[str]]:
@@ -24,6 +30,8 @@ def problems_of(cloud: Cloud, scenario: Scenario) -> list[str]:
         cloud.run(scenario.story)
     except Stuck as stuck:
         return [f"stuck: {stuck}"]
+    finally:
+        remember(cloud)
     wrong = [job for job in cloud.real.jobs.heads.values() if job.status not in scenario.ends and not _spent(job)]
     return broken(cloud) + [f"{job.id[-3:]} ended {job.status.value}" for job in wrong]
 
@@ -37,3 +45,23 @@ def report(name: str, what: object, cloud: Cloud, problems: Sequence[str]) -> st
     """The scenario, what was done to it, what was wrong, and every call."""
     lines = [f"{name}: {what}", *(f"  - {problem}" for problem in problems), cloud.steps.printed()]
     return "\n".join(lines)
+
+
+def remember(cloud: Cloud) -> None:
+    """Count a run under the test that asked for it."""
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition("::")[2].partition(" ")[0].partition("[")[0]
+    RUNS[test] += 1
+    CALLS[test] += len(cloud.steps.trace)
+    KINDS.update(kind.value for step, kind in cloud.steps.faults.items() if step <= len(cloud.steps.trace))
+
+
+def numbers() -> list[str]:
+    """What pytest's report says at its end."""
+    if not RUNS:
+        return []
+    total = f"{RUNS.total():,} runs of the whole engine, {CALLS.total():,} calls; every rule was checked after each"
+    runs = [f"  {test}: {count:,} runs, {CALLS[test]:,} calls" for test, count in RUNS.most_common()]
+    return [total, *runs, f"{KINDS.total():,} faults struck:", *(f"  {count:,} times {kind}" for kind, count in KINDS.most_common())]
+
+
+SUMMARY["faults in memory"] = numbers

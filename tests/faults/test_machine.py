@@ -16,8 +16,9 @@ from chalicelib.usecases.sweep import sweep
 from tests.faults.answers import Says
 from tests.faults.cloud import LANE, Cloud
 from tests.faults.invariants import broken
+from tests.faults.report import remember
 from tests.faults.steps import Actor, Kind, end, freeze
-from tests.kit.time import LoopClock
+from tests.kit.time import SkewedClock
 
 MOST_JOBS = 6
 SCRIPTS = {
@@ -29,19 +30,6 @@ SCRIPTS = {
     "durable": [Says(pieces=4, every=4.0)],
     "durable, soon forgotten": [Says(pieces=3, every=1.0, streams_for=2.0, keeps_for=20.0)],
 }
-
-
-class _Skewed:
-    """A clock that is wrong by some seconds."""
-
-    def __init__(self, clock: LoopClock, seconds: float) -> None:
-        self._clock, self._ms = clock, round(seconds * 1000)
-
-    def now(self) -> int:
-        return self._clock.now() + self._ms
-
-    def sleep(self, seconds: float) -> None:
-        self._clock.sleep(seconds)
 
 
 class Engine(RuleBasedStateMachine):
@@ -95,7 +83,7 @@ class Engine(RuleBasedStateMachine):
     @rule(skew=st.sampled_from([0, 0, 0, 600, -600]))
     def sweep(self, skew: int) -> None:
         """By a clock that may be wrong."""
-        broom = replace(self.cloud.world.broom, clock=_Skewed(self.cloud.world.clock, skew))
+        broom = replace(self.cloud.world.broom, clock=SkewedClock(self.cloud.world.clock, skew))
         self._start(self.cloud.act("sweep", sweep, broom))
 
     @rule(seconds=st.sampled_from([0.05, 0.3, 1.0, 4.0, 10.0, 31.0, 70.0]))
@@ -146,6 +134,7 @@ class Engine(RuleBasedStateMachine):
         try:
             self._run(peace())
             problems = broken(cloud)
+            remember(cloud)
             assert not problems, self._told(problems)
         finally:
             cloud.close()

@@ -1,7 +1,8 @@
-"""Every message that was ever sent comes once more, in any order, when everything is over: nothing happens."""
+"""Messages come twice, late or never, and the change stream is read again from its beginning: nothing happens twice, nothing is lost."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from random import Random
 from typing import Any
@@ -50,3 +51,72 @@ def test_all_messages_once_more(name: str, draw: int) -> None:
     problems += [f"{what} changed" for what in before if before[what] != after[what]]
     assert not problems, report(name, f"all messages once more, {fault}", cloud, problems)
     assert not cloud.real.queues.messages[LANE]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("draw", range(DRAWS))
+def test_the_whole_change_stream_once_more(name: str, draw: int) -> None:
+    """From its beginning, after everything, and with every message behind it: what is derived stays as it is, and nobody is thrown back."""
+    random = Random(f"stream/{name}/{draw}")
+    before: dict[str, Any] = {}
+
+    async def story(cloud: Cloud) -> None:
+        await SCENARIOS[name].story(cloud)
+        await cloud.rest()
+        before.update(_kept(cloud))
+        cloud.replay()
+        if random.random() < 0.5:
+            await cloud.rest()
+        for lane, wake_up in list(cloud.real.queues.sent):
+            cloud.real.queues.put_raw(lane, wake_up.to_json())
+
+    fault = Fault(random.randint(1, 60), random.choice(list(Kind)))
+    cloud = Cloud([fault] if draw else [])
+    problems = problems_of(cloud, Scenario(story, SCENARIOS[name].ends))
+    after = _kept(cloud)
+    problems += [f"{what} changed" for what in before if before[what] != after[what]]
+    assert not problems, report(name, f"the change stream once more, {fault}", cloud, problems)
+    assert len(cloud.changes) > 2
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("draw", range(DRAWS))
+def test_every_message_twice_from_the_first(name: str, draw: int) -> None:
+    """In one batch or in two, to workers that live and workers that die: each job is asked for once in each attempt."""
+    random = Random(f"twice/{name}/{draw}")
+
+    async def doubled(cloud: Cloud) -> None:
+        seen = 0
+        while True:
+            for lane, wake_up in cloud.real.queues.sent[seen:]:
+                cloud.real.queues.put_raw(lane, wake_up.to_json())
+            seen = len(cloud.real.queues.sent)
+            await asyncio.sleep(random.choice((0.005, 0.05, 0.5)))
+
+    async def story(cloud: Cloud) -> None:
+        cloud.background(doubled(cloud))
+        await SCENARIOS[name].story(cloud)
+
+    fault = Fault(random.randint(1, 60), random.choice(list(Kind)))
+    cloud = Cloud([fault] if draw else [])
+    problems = problems_of(cloud, Scenario(story, SCENARIOS[name].ends))
+    assert not problems, report(name, f"every message twice, {fault}", cloud, problems)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_queue_that_loses_every_message_for_ten_minutes(name: str) -> None:
+    """As if each were dead-lettered at once. No job fails by it: the sweep sends the wake-ups again, and all ends."""
+
+    async def lossy(cloud: Cloud) -> None:
+        while cloud.world.loop.moment < 600:
+            cloud.real.queues.messages[LANE].clear()
+            await asyncio.sleep(0.05)
+
+    async def story(cloud: Cloud) -> None:
+        cloud.background(lossy(cloud))
+        await SCENARIOS[name].story(cloud)
+
+    cloud = Cloud()
+    problems = problems_of(cloud, Scenario(story, SCENARIOS[name].ends))
+    assert not problems, report(name, "no message arrives for ten minutes", cloud, problems)
+    assert cloud.world.loop.moment > 300

@@ -70,6 +70,19 @@ class LoopClock:
         self._loop.moment += seconds
 
 
+class SkewedClock:
+    """A clock that is wrong by some seconds."""
+
+    def __init__(self, clock: LoopClock, seconds: float) -> None:
+        self._clock, self._ms = clock, round(seconds * 1000)
+
+    def now(self) -> int:
+        return self._clock.now() + self._ms
+
+    def sleep(self, seconds: float) -> None:
+        self._clock.sleep(seconds)
+
+
 def run(loop: JumpingLoop, work: Coroutine[Any, Any, T]) -> T:
     """Run to the end, and hold the engine to its word that nothing of it is left over."""
     result = loop.run_until_complete(work)

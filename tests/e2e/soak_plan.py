@@ -1,0 +1,135 @@
+"""What is going to happen in a soak, drawn from its seed before it begins: each job, what OpenAI does to it, who watches it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from tests.e2e.cloud import words
+
+SEED = os.environ.get("HEADRACE_SOAK_SEED", "2026")
+JOBS = int(os.environ.get("HEADRACE_SOAK_JOBS", "200"))
+SECONDS = float(os.environ.get("HEADRACE_SOAK_SECONDS", "60"))  # in which jobs come and things go wrong; then the last recoveries
+
+LANES = {"normal": 9, "high": 5, "low": 3, "urgent": 3}
+SCRIPTED = 6  # answers of one job that have texts of their own; one more text is for all later ones
+LEAST_WORDS, MOST_WORDS = 120, 320  # at 20 ms each: two to six seconds, on a machine that has time
+STALLS = 600.0  # seconds: for ever
+GIVES_UP = 9.0  # `config.timeout` of a job whose answer stalls: less than the worker's own patience of a minute, to keep the soak short
+
+Behaviour = dict[str, Any]
+
+
+def _break(kind: str) -> Any:
+    def behaviour(random: Random) -> list[Behaviour]:
+        return [{"type": "stream_fault", "kind": kind, "after_chunks": random.randint(20, 100), "stall_seconds": STALLS}]
+
+    return behaviour
+
+
+def _refuse(status: int, **more: Any) -> Any:
+    return lambda _random: [{"type": "fail", "status": status, **more}]
+
+
+def _rate_limit(random: Random) -> list[Behaviour]:
+    return [{"type": "fail", "status": 429, "retry_after": random.choice((1, 2, 3))}]
+
+
+def _rate_limit_then_cut(random: Random) -> list[Behaviour]:
+    return _rate_limit(random) + _break("disconnect")(random)
+
+
+# What OpenAI does to a job, and how often of a hundred. At most one failure of each without `Retry-After`: of two pauses with full jitter
+# the second may be the shorter, which llmock takes for no backoff.
+TROUBLES: dict[str, tuple[int, Any]] = {
+    "none": (56, lambda _random: []),
+    "disconnect": (7, _break("disconnect")),
+    "truncate": (7, _break("truncate")),
+    "malformed": (6, _break("malformed")),
+    "stall": (4, _break("stall")),
+    "429": (7, _rate_limit),
+    "500": (4, _refuse(500)),
+    "503": (4, _refuse(503)),
+    "429, then disconnect": (3, _rate_limit_then_cut),
+    "refused": (2, _refuse(400)),
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job. `texts` are what OpenAI says to it, each once and in this order; the last again and again."""
+
+    number: int
+    at: float
+    lane: str
+    trouble: str
+    behaviours: list[Behaviour]
+    texts: list[str]
+    delay: int = 0
+    cancel_after: float | None = None
+    retried: bool = False  # by hand, after its cancel
+    sockets: int = 0
+    event_sources: int = 0
+    repeated: bool = False  # the submission is sent twice, under one Idempotency-Key
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        config: dict[str, Any] = {"priority": self.lane}
+        if self.trouble == "stall":
+            config["timeout"] = GIVES_UP
+        return {"prompt": f"Soak job {self.number}.", "config": config, **({"delay": self.delay} if self.delay else {})}
+
+    def script(self, model: str) -> list[Behaviour]:
+        """What llmock is told."""
+        match = {"match": {"model": model}}
+        said = [{"type": "reply", "text": text, "times": 1, **match} for text in self.texts[:-1]]
+        last = {"type": "reply", "text": self.texts[-1], "times": None, **match}
+        return [{"times": 1, **behaviour, **match} for behaviour in self.behaviours] + [*said, last]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A soak. The moments are seconds after its beginning."""
+
+    jobs: list[Planned]
+    kills: list[float]
+    zombies: list[float]
+    timeouts: list[float]
+    troubles: Counter[str] = field(default_factory=Counter)
+
+
+def planned(seed: str = SEED, count: int = JOBS, seconds: float = SECONDS) -> Plan:
+    """The same for the same numbers."""
+    random = Random(f"soak/{seed}")
+    jobs = [_job(random, number, seconds * number / count) for number in range(count)]
+    kills = sorted(random.uniform(5, seconds) for _ in range(max(3, round(seconds / 6))))
+    return Plan(
+        jobs=jobs,
+        kills=kills,
+        zombies=sorted(random.uniform(5, seconds * 0.7) for _ in range(3)),
+        timeouts=sorted(random.uniform(4, seconds * 0.4) for _ in range(2)),
+        troubles=Counter(job.trouble for job in jobs if job.behaviours),
+    )
+
+
+def _job(random: Random, number: int, at: float) -> Planned:
+    trouble = random.choices(list(TROUBLES), [often for often, _ in TROUBLES.values()])[0]
+    cancelled = trouble == "none" and random.random() < 0.12
+    length = random.randint(LEAST_WORDS, MOST_WORDS)
+    return Planned(
+        number=number,
+        at=at,
+        lane=random.choices(list(LANES), list(LANES.values()))[0],
+        trouble=trouble,
+        behaviours=TROUBLES[trouble][1](random),
+        texts=[words(length, f"j{number}r{answer}w") for answer in range(1, SCRIPTED + 2)],
+        delay=random.randint(3, 15) if random.random() < 0.08 else 0,
+        cancel_after=random.uniform(0.5, 6.0) if cancelled else None,
+        retried=cancelled and random.random() < 0.5,
+        sockets=random.choices((0, 1, 2), (65, 28, 7))[0],
+        event_sources=random.choices((0, 1), (91, 9))[0],
+        repeated=random.random() < 0.1,
+    )

@@ -1,0 +1,55 @@
+"""Clocks that are wrong, and sweeps that begin together: they decide when something happens, never whether [16, 19]."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib.domain.job import Status
+from tests.faults.cloud import Cloud
+from tests.faults.report import problems_of, report
+from tests.faults.scenarios import SCENARIOS
+from tests.faults.steps import Fault, Kind
+
+WRONG_BY = (600.0, -600.0)
+DEATHS = (Kind.DIES_BEFORE, Kind.DIES_AFTER, Kind.FREEZES_BEFORE)
+STRIDE = 4  # every fourth call, beginning in turn
+
+
+@pytest.mark.parametrize("skew", WRONG_BY, ids=["fast", "slow"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_sweep_whose_clock_is_ten_minutes_wrong(name: str, skew: float) -> None:
+    """A fast one takes jobs from workers that live, a slow one finds the dead late. Nothing is lost or done twice by either."""
+    calls = len(_told(name, 0.0)[0].steps.trace)
+
+    for number in range(1 + calls % STRIDE, calls + 1, STRIDE):
+        kind = DEATHS[number // STRIDE % len(DEATHS)]
+        cloud, problems = _told(name, skew, fault=Fault(number, kind))
+        assert not problems, report(name, f"the sweep's clock is {skew:g} s wrong, step {number}: {kind.value}", cloud, problems)
+
+
+@pytest.mark.parametrize("name", ["dead_worker", "cancelled_and_retried", "not_resumed"])
+def test_three_sweeps_at_once(name: str) -> None:
+    """They find the same jobs at the same moment, and one of them may die: what they do is done once."""
+    calls = len(_told(name, 0.0, sweeps=3)[0].steps.trace)
+
+    for number in range(1, calls + 1):
+        cloud, problems = _told(name, 0.0, sweeps=3, fault=Fault(number, DEATHS[number % len(DEATHS)]))
+        assert not problems, report(name, f"three sweeps at once, step {number}", cloud, problems)
+
+
+def test_a_second_attempt_comes_by_its_own_wake_up() -> None:
+    """After a backoff of a second, and not when the sweep finds it, by whatever clock."""
+    for skew in (0.0, *WRONG_BY):
+        cloud, problems = _told("failing_first", skew)
+        assert not problems
+
+        [heads] = cloud.history.heads.values()
+        failed = next(head for head in heads if head.status is Status.RETRYING)
+        again = next(head for head in heads if head.attempt == 2)
+        assert 0 < again.updated_at - failed.updated_at < 5_000
+
+
+def _told(name: str, skew: float, *, sweeps: int = 1, fault: Fault | None = None) -> tuple[Cloud, list[str]]:
+    cloud = Cloud([fault] if fault else [])
+    cloud.skew, cloud.sweeps = skew, sweeps
+    return cloud, problems_of(cloud, SCENARIOS[name])
