@@ -88,6 +88,14 @@ class Workers:
         with suppress(psutil.NoSuchProcess):
             hit.process.resume()
 
+    def end_idle(self) -> None:
+        """End the processes that have no job: the next ones start anew."""
+        busy = {lease["env"]["S"] for lease in self._leases()}
+        for name, process in self._processes().items():
+            if name not in busy:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
     def let_all_go(self) -> None:
         for process in self._stopped:
             with suppress(psutil.NoSuchProcess):
@@ -214,11 +222,11 @@ class Lies:
 
 
 @contextmanager
-def functions_time_out(stack: Stack) -> Iterator[None]:
-    """One lane's worker function has a timeout that a soak can wait for."""
-    functions, name = stack.aws("lambda"), f"headrace-local-worker_{TIMED_OUT_LANE}"
+def function_times_out(stack: Stack, lane: str = TIMED_OUT_LANE, seconds: int = FUNCTION_TIMEOUT) -> Iterator[None]:
+    """One lane's worker function has a timeout that a test can wait for."""
+    functions, name = stack.aws("lambda"), f"headrace-local-worker_{lane}"
     before = functions.get_function_configuration(FunctionName=name)["Timeout"]
-    functions.update_function_configuration(FunctionName=name, Timeout=FUNCTION_TIMEOUT)
+    functions.update_function_configuration(FunctionName=name, Timeout=seconds)
     try:
         yield
     finally:

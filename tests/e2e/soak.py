@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import httpx2
 
-from tests.e2e.chaos import FUNCTION_TIMEOUT, TIMED_OUT_LANE, Lies, Workers, functions_time_out, timeouts_told
+from tests.e2e.chaos import FUNCTION_TIMEOUT, TIMED_OUT_LANE, Lies, Workers, function_times_out, timeouts_told
 from tests.e2e.cloud import ROOT, TERMINAL, Api, Model, Stack, until
 from tests.e2e.soak_plan import SEED, Plan, Planned, planned
 from tests.e2e.watchers import EventSource, SocketWatcher
@@ -119,7 +119,7 @@ class Soak:
         with ExitStack() as around:
             around.enter_context(self._http)
             around.enter_context(self._slices)
-            around.enter_context(functions_time_out(self.stack))
+            around.enter_context(function_times_out(self.stack))
             around.enter_context(self.lies.given_out_again_soon())
             around.callback(self.workers.let_all_go)
             self.lies.set_aside()
