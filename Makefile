@@ -32,7 +32,7 @@ down: ## end the laptop cloud
 	@if [ -x $(PY) ]; then $(PY) -m infra down; else echo "Nothing was running."; fi
 
 test: environments ## all tests; those that need the laptop cloud or a browser say so when they are skipped
-	$(PY) -m pytest -rs tests
+	$(PY) -m tests -rs
 
 check: $(VENV) ## the gate: format, lint, types, layers, fast tests
 	$(PY) -m ruff format --check .
