@@ -1,6 +1,6 @@
 """All tests, in two runs beside each other: those that compute, and those that mostly wait for the laptop cloud or a browser.
 
-    python -m tests [arguments for pytest]
+python -m tests [arguments for pytest]
 """
 
 from __future__ import annotations
