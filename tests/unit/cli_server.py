@@ -13,9 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server as SocketServer
 from websockets.sync.server import ServerConnection, serve
+
+from cli.main import main
 
 Json = dict[str, Any]
 
@@ -283,3 +286,11 @@ def error(status: int, code: str, message: str, *details: Json, **headers: str) 
 
 def sse(identity: str, frame: Json) -> str:
     return f"id: {identity}\nevent: {frame['event']}\ndata: {json.dumps(frame)}\n"
+
+
+def run(*arguments: str) -> int:
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    code = ended.value.code
+    return code if isinstance(code, int) else 0

@@ -5,35 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cli.main import main
-from tests.unit.cli_server import JOB, KEY, Answer, FakeServer, error
+from tests.unit.cli_server import JOB, KEY, Answer, FakeServer, error, run
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        monkeypatch.setenv("HEADRACE_API_URL", server.api_url)
-        monkeypatch.setenv("HEADRACE_KEY", KEY)
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        monkeypatch.delenv("HEADRACE_WS_URL", raising=False)
-        monkeypatch.delenv("COLUMNS", raising=False)
-        monkeypatch.setattr("time.sleep", lambda _: None)
-        yield server
-
-
-def run(*arguments: str) -> int:
-    """The exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    code = ended.value.code
-    return code if isinstance(code, int) else 0
 
 
 def test_submit_sends_what_was_typed_and_nothing_else(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.main import main
-from tests.unit.cli_server import JOB, KEY, Answer, FakeServer, error
+from tests.unit.cli_server import JOB, Answer, FakeServer, error, run
 
 BULK: dict[str, Any] = {
     "success": True,
@@ -24,24 +21,6 @@ BULK: dict[str, Any] = {
     "not_found": 0,
     "problems": [],
 }
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        monkeypatch.setenv("HEADRACE_API_URL", server.api_url)
-        monkeypatch.setenv("HEADRACE_KEY", KEY)
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        monkeypatch.delenv("COLUMNS", raising=False)
-        monkeypatch.setattr("time.sleep", lambda _: None)
-        yield server
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    code = ended.value.code
-    return code if isinstance(code, int) else 0
 
 
 def page(**changes: Any) -> Answer:

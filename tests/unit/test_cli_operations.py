@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.main import main
-from tests.unit.cli_server import KEY, Answer, FakeServer, error
+from tests.unit.cli_server import Answer, FakeServer, error, run
 
 OPEN = {
     "model": "ft:gpt-4o-mini:acme/x",
@@ -21,24 +18,6 @@ OPEN = {
     "trips": 2,
     "until": "2026-11-22T09:30:00.000Z",
 }
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        monkeypatch.setenv("HEADRACE_API_URL", server.api_url)
-        monkeypatch.setenv("HEADRACE_KEY", KEY)
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        monkeypatch.setattr("time.sleep", lambda _: None)
-        yield server
-
-
-def run(*arguments: str) -> int:
-    """The exit code of a command."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    code = ended.value.code
-    return code if isinstance(code, int) else 0
 
 
 def unwell(status: str) -> dict[str, Any]:
