@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -237,3 +238,14 @@ def timeouts_told() -> int:
     """How often the emulator has ended a worker at its function's timeout, by its own log."""
     log = stack_file.log_file("ministack").read_text(errors="replace")
     return log.count(f"Lambda headrace-local-worker_{TIMED_OUT_LANE} timed out after {FUNCTION_TIMEOUT}s")
+
+
+def taken_back(stack: Stack) -> dict[tuple[str, int], float]:
+    """When the sweep took which attempt from a worker, by its own log."""
+    found, logs = {}, stack.aws("logs").get_paginator("filter_log_events")
+    for page in logs.paginate(logGroupName="/aws/lambda/headrace-local-sweep"):
+        for event in page["events"]:
+            if '"a worker was lost"' in event["message"]:
+                line = json.loads(event["message"])
+                found[line["job_id"], line["attempt"]] = datetime.strptime(line["timestamp"], "%Y-%m-%d %H:%M:%S,%f%z").timestamp()
+    return found

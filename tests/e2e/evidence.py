@@ -21,18 +21,21 @@ def recoveries(soak: Soak) -> list[float]:
     """Seconds from a worker's death or freeze to the next attempt of each job that it was lost to, by the ledger's own times."""
     runs = {run.job_id: run for run in soak.runs}
     found = []
-    for hit in soak.workers.hits:
-        for job_id, attempt in hit.victims.items():
-            rows = {row["attempt"]: row for row in runs[job_id].attempts}
-            lost, successor = rows.get(attempt), rows.get(attempt + 1)
-            if lost and successor and successor["started_at"] and _lost_to(hit, lost["error_code"]):
-                found.append(datetime.fromisoformat(successor["started_at"]).timestamp() - hit.at)
+    for hit, job_id, attempt in _lost(soak):
+        started = [row["started_at"] for row in runs[job_id].attempts if row["attempt"] == attempt + 1]
+        found += [datetime.fromisoformat(at).timestamp() - hit.at for at in started if at]
     return sorted(found)
 
 
-def _lost_to(hit: Hit, error_code: str | None) -> bool:
-    """A zombie may write its own row when it wakes: it was lost all the same if somebody else went on."""
-    return error_code == "worker_lost" or hit.kind == "frozen"
+def seizures(soak: Soak) -> list[float]:
+    """Seconds from a worker's death or freeze to the moment at which the sweep gave its job on."""
+    return sorted(soak.taken_back[job_id, attempt] - hit.at for hit, job_id, attempt in _lost(soak))
+
+
+def _lost(soak: Soak) -> Iterator[tuple[Hit, str, int]]:
+    """The attempts that a worker which was hit did not get back to in time."""
+    for hit in soak.workers.hits:
+        yield from ((hit, *victim) for victim in hit.victims.items() if victim in soak.taken_back)
 
 
 def percentile(values: list[float], part: float) -> float:
@@ -170,11 +173,17 @@ def _what_came_of_it(soak: Soak) -> list[str]:
 
 
 def _how_long_it_took(soak: Soak) -> list[str]:
-    times = recoveries(soak)
+    return [
+        f"from a worker's death until the sweep gave its jobs on: {_spread(seizures(soak))} (aim: {AIM} s at the 95th percentile)",
+        f"and until their next attempt began, behind all that waited meanwhile: {_spread(recoveries(soak))}",
+    ]
+
+
+def _spread(times: list[float]) -> str:
     if not times:
-        return []
+        return "never"
     parts = f"median {percentile(times, 0.5):.0f} s, 95th percentile {percentile(times, 0.95):.0f} s, longest {times[-1]:.0f} s"
-    return [f"from a worker's death to the next attempt of its jobs: {len(times)} times, {parts} (aim: {AIM} s at the 95th percentile)"]
+    return f"{len(times)} times, {parts}"
 
 
 def _listed(counts: Counter[str]) -> str:

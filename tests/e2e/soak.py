@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import httpx2
 
-from tests.e2e.chaos import FUNCTION_TIMEOUT, TIMED_OUT_LANE, Lies, Workers, function_times_out, timeouts_told
+from tests.e2e.chaos import FUNCTION_TIMEOUT, TIMED_OUT_LANE, Lies, Workers, function_times_out, taken_back, timeouts_told
 from tests.e2e.cloud import ROOT, TERMINAL, Api, Model, Stack, until
 from tests.e2e.soak_plan import SEED, Plan, Planned, planned
 from tests.e2e.watchers import EventSource, SocketWatcher
@@ -92,6 +92,7 @@ class Soak:
         self.dead_letters: list[str] = []
         self.verdict: dict[str, Any] = {}
         self.requests: list[dict[str, Any]] = []
+        self.taken_back: dict[tuple[str, int], float] = {}
         self.broken: list[str] = []
         self.seconds = 0.0
         self.timeouts = 0
@@ -305,6 +306,7 @@ class Soak:
             run.attempts = sorted(self.api.get(f"/jobs/{run.job_id}/attempts")["data"], key=lambda attempt: attempt["attempt"])
         self.verdict = self._http.get(f"{self.stack.openai_url}/_llmock/verdict").json()
         self.requests = self._http.get(f"{self.stack.openai_url}/_llmock/requests").json()["requests"]
+        self.taken_back = taken_back(self.stack)
 
     @property
     def _goes_on(self) -> bool:

@@ -105,10 +105,10 @@ def planned(seed: str = SEED, count: int = JOBS, seconds: float = SECONDS) -> Pl
     """The same for the same numbers."""
     random = Random(f"soak/{seed}")
     jobs = [_job(random, number, seconds * number / count) for number in range(count)]
-    kills = sorted(random.uniform(5, seconds) for _ in range(max(3, round(seconds / 6))))
+    often = max(3, round(seconds / 6))
     return Plan(
         jobs=jobs,
-        kills=kills,
+        kills=[3 + (number + random.random()) * seconds / often for number in range(often)],  # spread, as the sweep comes once a minute
         zombies=sorted(random.uniform(5, seconds * 0.7) for _ in range(3)),
         timeouts=sorted(random.uniform(4, seconds * 0.4) for _ in range(2)),
         troubles=Counter(job.trouble for job in jobs if job.behaviours),
