@@ -102,13 +102,17 @@ def wrong_ends(soak: Soak) -> Iterator[str]:
 
 def findings(soak: Soak) -> list[str]:
     """What llmock holds against us, strictly: errors and warnings."""
-    lost = {run.model.name for run in soak.runs if run.lost_a_worker or any(run.job_id in hit.victims for hit in soak.workers.hits)}
-    models = {request["seq"]: request["model"] for request in soak.requests}
-    return [
-        f"{finding['code']}: {finding['title']}"
-        for finding in soak.verdict["findings"]
-        if finding["code"] not in EXPLAINED_BY_A_DEATH or not all(models.get(seq) in lost for seq in finding["requests"])
-    ]
+    by_model = {run.model.name: run for run in soak.runs}
+    runs = {request["seq"]: by_model[request["model"]] for request in soak.requests if request["model"] in by_model}
+    hit = {job_id for one in soak.workers.hits for job_id in one.victims}
+    found = []
+    for finding in soak.verdict["findings"]:
+        run = runs.get(finding["requests"][0])
+        explained = run is not None and finding["code"] in EXPLAINED_BY_A_DEATH and (run.lost_a_worker or run.job_id in hit)
+        if not explained:
+            ledger = [row["error_code"] for row in run.attempts] if run else []
+            found.append(f"{finding['code']}: {finding['title']} {run.name if run else ''} {ledger}")
+    return found
 
 
 def counted(soak: Soak) -> dict[str, int]:

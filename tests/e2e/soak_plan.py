@@ -18,7 +18,7 @@ LANES = {"normal": 9, "high": 5, "low": 3, "urgent": 3}
 SCRIPTED = 6  # answers of one job that have texts of their own; one more text is for all later ones
 LEAST_WORDS, MOST_WORDS = 120, 320  # at 20 ms each: two to six seconds, on a machine that has time
 STALLS = 600.0  # seconds: for ever
-GIVES_UP = 9.0  # `config.timeout` of a job whose answer stalls: less than the worker's own patience of a minute, to keep the soak short
+GIVES_UP = 20.0  # `config.timeout` of a job whose answer stalls: less than a worker's own patience of a minute, to keep the soak short
 
 Behaviour = dict[str, Any]
 
@@ -118,7 +118,7 @@ def planned(seed: str = SEED, count: int = JOBS, seconds: float = SECONDS) -> Pl
 def _job(random: Random, number: int, at: float) -> Planned:
     trouble = random.choices(list(TROUBLES), [often for often, _ in TROUBLES.values()])[0]
     cancelled = trouble == "none" and random.random() < 0.12
-    length = random.randint(LEAST_WORDS, MOST_WORDS)
+    length = LEAST_WORDS if trouble == "stall" else random.randint(LEAST_WORDS, MOST_WORDS)  # its second answer has to be in time
     return Planned(
         number=number,
         at=at,

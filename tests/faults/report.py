@@ -14,6 +14,7 @@ from tests.faults.scenarios import Scenario
 from tests.faults.steps import Director, Fault
 from tests.summary import SUMMARY
 
+SEED = os.environ.get("HEADRACE_FAULT_SEED", "2026")  # of what is drawn by lot
 RUNS, CALLS = Counter[str](), Counter[str]()  # by test
 KINDS = Counter[str]()  # of faults that struck
 
@@ -49,7 +50,7 @@ def report(name: str, what: object, cloud: Cloud, problems: Sequence[str]) -> st
 
 def remember(cloud: Cloud) -> None:
     """Count a run under the test that asked for it."""
-    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition("::")[2].partition(" ")[0].partition("[")[0]
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[2].partition(" ")[0].partition("[")[0].replace("::runTest", "")
     RUNS[test] += 1
     CALLS[test] += len(cloud.steps.trace)
     KINDS.update(kind.value for step, kind in cloud.steps.faults.items() if step <= len(cloud.steps.trace))
@@ -61,7 +62,8 @@ def numbers() -> list[str]:
         return []
     total = f"{RUNS.total():,} runs of the whole engine, {CALLS.total():,} calls; every rule was checked after each"
     runs = [f"  {test}: {count:,} runs, {CALLS[test]:,} calls" for test, count in RUNS.most_common()]
-    return [total, *runs, f"{KINDS.total():,} faults struck:", *(f"  {count:,} times {kind}" for kind, count in KINDS.most_common())]
+    seed = f"what is drawn by lot was drawn from seed {SEED} (HEADRACE_FAULT_SEED)"
+    return [total, seed, *runs, f"{KINDS.total():,} faults struck:", *(f"  {count:,} times {kind}" for kind, count in KINDS.most_common())]
 
 
 SUMMARY["faults in memory"] = numbers

@@ -7,11 +7,10 @@ from random import Random
 
 import pytest
 
-from tests.faults.report import report, told
+from tests.faults.report import SEED, report, told
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.steps import Fault, Kind
 
-SEED = os.environ.get("HEADRACE_FAULT_SEED", "2026")
 PAIRS = int(os.environ.get("HEADRACE_FAULT_PAIRS", "600"))
 GROUPS = 4
 LAST, APART = 110, 60  # steps
