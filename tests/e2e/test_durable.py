@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from infra.naming import openai_secret_name
-from tests.e2e.chaos import Workers, function_times_out
+from tests.e2e.chaos import Lies, Workers, function_times_out
 from tests.e2e.cloud import Api, Stack, until
 from tests.e2e.watchers import EventSource, SocketWatcher
 from tests.kit.background_openai import BackgroundOpenAI
@@ -73,14 +73,17 @@ def _expect_one_text(api: Api, job_id: str, watcher: SocketWatcher, events: Even
 
 def test_a_killed_worker_costs_no_token(stack: Stack, api: Api, openai: BackgroundOpenAI) -> None:
     """SIGKILL in mid-stream: the successor goes on in the same attempt, OpenAI was asked once, watchers hold it whole."""
-    job_id = _submitted(api, openai, "killed", 0.1)
-    workers = Workers(stack, api)
+    queues, workers = Lies(stack, Random(1)), Workers(stack, api)
+    with queues.given_out_again_soon():
+        job_id = _submitted(api, openai, "killed", 0.1)
+        until(lambda: api.get(f"/jobs/{job_id}")["status"] == "processing", "a worker")
     until(lambda: api.get(f"/jobs/{job_id}/text")["text"], "some text")
 
     assert until(lambda: workers.hit("killed", Random(1), LANE), "a worker to kill")
     watcher, events = _watched(stack, job_id)
 
     _expect_one_text(api, job_id, watcher, events)
+    until(lambda: not queues.left(), "the dead worker's message, given out again and dropped")
     [response] = [one for one in openai.responses.values() if one.asked["input"] == "killed"]
     assert (response.read, response.status) == (True, "completed")
 
