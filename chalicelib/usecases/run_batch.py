@@ -162,7 +162,8 @@ class _Batch:
             watermark=watermark(one.woken.job for one in admitted),
         )
         await engine.offload(engine.leases.open, lease)
-        jobs = [asyncio.create_task(self._one(one, lease, alone=len(admitted) == 1)) for one in admitted]
+        alone = len(set(lease.jobs)) == 1  # a wake-up that came twice is no company
+        jobs = [asyncio.create_task(self._one(one, lease, alone=alone)) for one in admitted]
         helpers = [asyncio.create_task(self._heartbeat(lease, jobs)), asyncio.create_task(self._look())]
         try:
             await asyncio.gather(*jobs, return_exceptions=True)

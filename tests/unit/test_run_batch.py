@@ -153,6 +153,7 @@ def test_the_same_message_twice_in_one_batch_runs_once() -> None:
 
     assert len(world.provider.requests) == 1
     assert world.job(job).status is Status.COMPLETED
+    assert world.job(job).alone  # its double was no company: had the worker died, it would have been this job's doing
 
 
 def test_garbage_is_set_aside_and_harms_nobody() -> None:
