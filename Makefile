@@ -14,7 +14,7 @@ ROLE ?= user
 KEY_USER ?= $(ROLE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up watch down test check format audit bench deploy destroy key openai-key python environments
+.PHONY: help demo up watch down test check check-source check-tests format audit bench deploy destroy key openai-key python environments
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,10 +35,15 @@ test: environments ## all tests; those that need the laptop cloud or a browser s
 	$(PY) -m tests -rs
 
 check: $(VENV) ## the gate: format, lint, types, layers, fast tests
+	@$(MAKE) --no-print-directory --output-sync=target --jobs 2 check-source check-tests
+
+check-source: $(VENV)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
+
+check-tests: $(VENV)
 	$(PY) -m pytest -q -rs tests --ignore tests/e2e --ignore tests/browser --ignore tests/faults --ignore tests/model
 
 format: $(VENV) ## format the code and mend what can be mended

@@ -1,4 +1,4 @@
-"""All tests, in two runs beside each other: those that compute, and those that mostly wait for the laptop cloud or a browser.
+"""All tests, in two runs beside each other: the faults and the model, which compute for minutes, and all others, which often wait.
 
 python -m tests [arguments for pytest]
 """
@@ -9,25 +9,25 @@ import subprocess
 import sys
 import tempfile
 
-WAITING = ("tests/e2e", "tests/browser")
-CACHE = "cache_dir=.pytest_cache/waiting"  # so that neither run forgets what failed in the other
+COMPUTING = ("tests/faults", "tests/model")
+CACHE = "cache_dir=.pytest_cache/computing"  # so that neither run forgets what failed in the other
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code of the run that failed, 0 if none did. The report of those that wait comes behind that of the others."""
+    """The exit code of the run that failed, 0 if none did. The report of the faults comes behind that of the others."""
     with tempfile.TemporaryFile("w+") as report:
-        waiting = subprocess.Popen(_pytest(*WAITING, "-o", CACHE, *arguments), stdout=report, stderr=subprocess.STDOUT)
+        computing = subprocess.Popen(_pytest(*COMPUTING, "-o", CACHE, *arguments), stdout=report, stderr=subprocess.STDOUT)
         try:
-            computed = subprocess.run(_pytest("tests", *(f"--ignore={path}" for path in WAITING), *arguments), check=False).returncode
-            sys.stdout.write("\n... and those that need the laptop cloud or a browser:\n\n")
+            others = subprocess.run(_pytest("tests", *(f"--ignore={path}" for path in COMPUTING), *arguments), check=False).returncode
+            sys.stdout.write("\n... and the faults and the model:\n\n")
             sys.stdout.flush()
-            waited = waiting.wait()
+            computed = computing.wait()
         except KeyboardInterrupt:  # which a terminal sends to all three: they end what they have started
-            computed = waited = waiting.wait()
+            others = computed = computing.wait()
         report.seek(0)
         sys.stdout.write(report.read())
         sys.stdout.flush()
-    return computed or waited
+    return others or computed
 
 
 def _pytest(*arguments: str) -> list[str]:
