@@ -66,8 +66,10 @@ class Workers:
                     self._stopped.append(process)
                 for job_id in running:
                     self._hits[job_id] = self._hits.get(job_id, 0) + 1
-                self.hits.append(Hit(kind, time.time(), name, process, running))
-                return self.hits[-1]
+                hit = Hit(kind, time.time(), name, process, running)
+                hit.victims |= self._owned(lease)  # while it stands still: it may have claimed more since it was looked at
+                self.hits.append(hit)
+                return hit
         return None
 
     def succeeded(self, hit: Hit) -> set[str]:
