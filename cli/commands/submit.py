@@ -30,6 +30,9 @@ Metadata = Annotated[
 ]
 Tag = Annotated[list[str] | None, typer.Option("--tag", help="A word to find it by; may be repeated.", show_default=False)]
 DedupeKey = Annotated[str | None, typer.Option(help="A job with this key that has not ended is answered instead.", show_default=False)]
+Durable = Annotated[bool, typer.Option("--durable", help="The answer outlives its worker: after a crash, and past 15 minutes.")]
+Timeout = Annotated[float | None, typer.Option(help="Seconds for one attempt.", show_default=False)]
+Delay = Annotated[float | None, typer.Option(help="Seconds after which it may begin.", show_default=False)]
 ExpiresIn = Annotated[float | None, typer.Option(help="Seconds within which it must have started.", show_default=False)]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result and print it.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Watch the text as it is written.")]
@@ -50,6 +53,9 @@ def submit(
     metadata: Metadata = None,
     tag: Tag = None,
     dedupe_key: DedupeKey = None,
+    durable: Durable = False,
+    timeout: Timeout = None,
+    delay: Delay = None,
     expires_in: ExpiresIn = None,
     wait: Wait = False,
     watch: Watch = False,
@@ -72,7 +78,8 @@ def submit(
         "max_tokens": max_tokens,
         "temperature": temperature,
         "system_prompt": system_prompt,
-        "expires_in": expires_in,
+        "durable": durable or None,
+        "timeout": timeout,
     }
     body = request.body(
         request.read_prompt(prompt, file),
@@ -82,6 +89,8 @@ def submit(
         metadata=request.pairs(metadata or [], "--metadata"),
         tags=tag or [],
         dedupe_key=dedupe_key,
+        delay=delay,
+        expires_in=expires_in,
     )
     current = session(ctx)
     accepted = current.api.post("/jobs", body)
