@@ -1,0 +1,103 @@
+"""The real adapters on moto, through `app.py`, in one process: from a POST to the last token; a failure, and its removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import pytest
+from moto import mock_aws
+
+from chalicelib import wiring
+from chalicelib.adapters import aws
+from chalicelib.domain.errors import RequestRefused
+from chalicelib.domain.identity import Key
+from chalicelib.domain.lanes import LANES, dead_letter_queue_name, queue_name
+from chalicelib.settings import Settings
+from chalicelib.usecases.authenticate import secret_hash
+from infra.naming import bucket_name
+from infra.tables import TABLES, create_table_arguments
+from tests.kit.http import CONTEXT, TOKENS, Api, InlineLoop
+from tests.kit.provider import Script, ScriptedProvider
+
+STAGE, ACCOUNT = "dev", "123456789012"  # moto's account
+SCRIPTS = (Script(deltas=["all ", "of ", "it"], every=0.01, first=0.01), Script(deltas=["no"], every=0.01, error=RequestRefused("No.")))
+
+
+class OnMoto(wiring.Adapters):
+    """Every adapter but the provider, which says what it is told to."""
+
+    @cached_property
+    def provider(self) -> Any:
+        return ScriptedProvider(*SCRIPTS)
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """The API of a stage whose tables, queues, bucket and keys are there."""
+    made = Api()
+    for name, value in (("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing"), ("AWS_DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        aws.forget_clients()
+        for table in TABLES:
+            aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
+        aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
+        for lane in LANES:
+            for queue in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
+                aws.client("sqs").create_queue(QueueName=queue)
+        adapters = OnMoto(Settings(stage=STAGE))
+        for name, (tenant, user, role) in TOKENS.items():
+            adapters.accounts.put_key(
+                Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1)
+            )
+        wiring.use(adapters, InlineLoop())
+        yield made
+    wiring.use(None)
+    aws.forget_clients()
+
+
+def deliver(api: Api, lane: str = "normal") -> None:
+    """What SQS holds for a lane, to its worker; what that leaves is deleted, as SQS does."""
+    sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
+    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+    records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
+    getattr(api.module, f"worker_{lane}")({"Records": records}, CONTEXT)
+
+
+def test_from_a_post_to_the_last_token(api: Api) -> None:
+    """Then the sweep finds nothing to do."""
+    job_id = api.submit()
+
+    deliver(api)
+    names = ("version", "account", "region", "source", "id", "time", "detail-type")
+    api.module.sweep({**dict.fromkeys(names, ""), "detail": {}, "resources": []}, CONTEXT)
+
+    result = api.call("GET", f"/jobs/{job_id}/result").json
+    assert (result["status"], result["output"]) == ("completed", "all of it")
+    slice_ = api.call("GET", f"/jobs/{job_id}/stream").text
+    assert "event: tokens" in slice_
+    assert "event: job_completed" in slice_
+    assert [row["attempt"] for row in api.call("GET", f"/jobs/{job_id}/attempts").json["data"]] == [1]
+
+
+def test_a_failed_job_is_listed_and_removed(api: Api) -> None:
+    """With its reason; afterwards nothing is kept of it, and nobody finds it."""
+    api.submit()
+    deliver(api)
+    job_id = api.submit()
+    deliver(api)
+
+    [failed] = api.call("GET", "/failed-jobs", token="operator").json["data"]
+    assert (failed["job_id"], failed["error"]["code"]) == (job_id, "request_invalid")
+    removed = api.call("DELETE", f"/failed-jobs/{job_id}", token="operator")
+
+    assert removed.json["deleted"] is True
+    assert api.call("GET", f"/jobs/{job_id}").status == 404
+    rows = aws.client("dynamodb").query(
+        TableName=f"headrace-{STAGE}-pages", KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job_id}}
+    )
+    assert rows["Items"] == []
