@@ -169,8 +169,9 @@ def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
 
 
 def _reasons() -> list[tuple[str, ...]]:
-    """What an attempt may raise, and what no attempt raises."""
-    return [*(_attempt_row(kind) for kind in _family(AttemptFailed)), _lost_row(), _held_row()]
+    """What an attempt may fail of, and what no attempt raises. A refused resumption is met within the attempt, which fetches instead."""
+    kinds = [kind for kind in _family(AttemptFailed) if kind is not errors.ReattachRefused]
+    return [*(_attempt_row(kind) for kind in kinds), _lost_row(), _held_row()]
 
 
 def _lost_row() -> tuple[str, ...]:

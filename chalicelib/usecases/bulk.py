@@ -116,9 +116,13 @@ def count(desk: Desk, caller: Caller, wish: Wish) -> tuple[int, bool]:
     return counted.matched, True
 
 
-def go_on_with_unfinished(desk: Desk) -> int:
-    """What the sweep does with bulk actions: the oldest first, for a bounded time. One that fails does not stop the others."""
-    until, unfinished = desk.clock.now() + SWEEP_MS, desk.bulks.unfinished(desk.clock.now(), OPEN_AT_ONCE)
+def go_on_with_unfinished(desk: Desk, deadline: Ms | None = None) -> int:
+    """What the sweep does with bulk actions: the oldest first, for a bounded time, and not beyond `deadline`. One that fails does not
+    stop the others.
+    """
+    now = desk.clock.now()
+    until = now + SWEEP_MS if deadline is None else min(now + SWEEP_MS, deadline)
+    unfinished = desk.bulks.unfinished(now, OPEN_AT_ONCE)
     for bulk in unfinished:
         try:
             if desk.clock.now() < until:

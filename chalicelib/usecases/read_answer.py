@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 
 from chalicelib.domain import transitions
 from chalicelib.domain.errors import (
     AttemptFailed,
+    HeadraceError,
     ProviderConnectionLost,
     ProviderRateLimited,
     ProviderTimeout,
@@ -33,9 +34,10 @@ PASSING = (ProviderConnectionLost, ProviderRateLimited, ProviderTimeout, Provide
 RESUMES = 3  # in a row without a new event; then the answer is fetched
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds, doubling
 STOP_PAUSES = (0.5, 1.0, 0.0)  # seconds after a response that could not be stopped
+STOP_SECONDS = 10.0  # all in all: a cold start of the SDK takes some of them
 
 
-class Fenced(Exception):
+class Fenced(HeadraceError):
     """Somebody else has the job: whatever this worker has in hand is of no use any more."""
 
 
@@ -65,16 +67,20 @@ async def abandon(engine: Engine, attempt: Attempt) -> None:
 async def stop_response(provider: Provider, log: Log, response_id: str) -> None:
     """Stop a response at the provider, best of all before the record says that nobody wants it: whoever dies in between, another will.
 
-    A provider that cannot be reached must not keep a job from its end: then this says so, and the response is charged to its own end.
+    A provider that cannot be reached, or hangs, must keep neither a job from its end nor the sweep from all others: then this says so, and
+    the response is charged to its own end.
     """
-    for pause in STOP_PAUSES:
-        try:
-            await provider.cancel(response_id)
-        except AttemptFailed as exc:
-            problem = exc
-            await asyncio.sleep(pause)
-        else:
-            return
+    problem: Exception = TimeoutError()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STOP_SECONDS):
+            for pause in STOP_PAUSES:
+                try:
+                    await provider.cancel(response_id)
+                except AttemptFailed as exc:
+                    problem = exc
+                    await asyncio.sleep(pause)
+                else:
+                    return
     log("a response may run on", response_id=response_id, error=problem)
 
 

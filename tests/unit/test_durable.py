@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -311,11 +312,11 @@ def test_a_cancel_between_two_workers_is_obeyed_by_the_next() -> None:
 
 
 def test_the_sweep_stops_the_response_of_a_job_that_it_ends() -> None:
-    """Cancelled, and then its worker died: nobody else would."""
+    """Cancelled when its worker was dead already: nobody else would."""
     world = World(slow())
     job = submitted(world)
-    world.loop.call_later(6.0, lambda: cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job)))
-    kill(world, 6.1)
+    kill(world, 6)
+    cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
 
     world.sweep(after=40)
 
@@ -450,3 +451,22 @@ def test_a_job_whose_content_is_gone_ends_with_what_was_said() -> None:
     assert row is not None
     assert (row.text, row.usage and row.usage.estimated) == (kept, True)
     assert world.assembled().text == kept
+
+
+def test_a_provider_that_hangs_keeps_neither_a_job_nor_the_sweep_from_the_end() -> None:
+    """It is asked for ten seconds to stop the response; then the job ends all the same, and the log says what may run on."""
+    world = World(slow())
+    job = submitted(world)
+    kill(world, 6)
+    cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+
+    async def hang(_response_id: str) -> None:
+        await asyncio.sleep(3600)
+
+    world.provider.cancel = hang  # type: ignore[method-assign]
+    before = world.clock.now()
+    world.sweep(after=40)
+
+    assert world.job(job).status is Status.CANCELLED
+    assert world.clock.now() - before <= 51_000
+    assert ("a response may run on", "resp_0") in [(fact, about.get("response_id")) for fact, about in world.facts]
