@@ -54,6 +54,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table("pages", "id", "sk", recovery=("prod",)),
     Table("live", "pk", "sk"),
+    Table("ledger", "pk", "sk", recovery=("local", "dev", "prod")),
     Table("accounts", "pk", "sk", ttl=False, recovery=("local", "dev", "prod"), protected=("dev", "prod")),
 )
 

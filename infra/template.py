@@ -20,7 +20,9 @@ def template(stage: str) -> dict[str, Any]:
     for table in TABLES:
         resources[_camel(table.name) + "Table"] = _table(table, stage)
     for lane in lanes.LANES.values():
-        resources |= _lane_queues(lane, stage)
+        resources |= _queues(lane.name, stage, lanes.VISIBILITY_TIMEOUT)
+    for errands in lanes.ERRANDS:
+        resources |= _queues(errands, stage, lanes.ERRAND_TIMEOUT + 60)
     resources["StreamDeadQueue"] = _dead_queue(lanes.STREAM, stage)
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -43,14 +45,15 @@ def _table(table: Table, stage: str) -> Resource:
     return {"Type": "AWS::DynamoDB::Table", **_kept(stage in table.protected), "Properties": properties}
 
 
-def _lane_queues(lane: lanes.Lane, stage: str) -> dict[str, Resource]:
-    name = _camel(lane.name)
+def _queues(queue_of: str, stage: str, visibility: int) -> dict[str, Resource]:
+    """A queue, and the one for what it could not get rid of."""
+    name = _camel(queue_of)
     queue = {
         "Type": "AWS::SQS::Queue",
         **_kept(False),
         "Properties": {
-            "QueueName": lanes.queue_name(stage, lane.name),
-            "VisibilityTimeout": lanes.VISIBILITY_TIMEOUT,
+            "QueueName": lanes.queue_name(stage, queue_of),
+            "VisibilityTimeout": visibility,
             "MessageRetentionPeriod": lanes.MESSAGE_RETENTION,
             "SqsManagedSseEnabled": True,
             "RedrivePolicy": {
@@ -59,7 +62,7 @@ def _lane_queues(lane: lanes.Lane, stage: str) -> dict[str, Resource]:
             },
         },
     }
-    return {f"{name}DeadQueue": _dead_queue(lane.name, stage), f"{name}Queue": queue}
+    return {f"{name}DeadQueue": _dead_queue(queue_of, stage), f"{name}Queue": queue}
 
 
 def _dead_queue(name: str, stage: str) -> Resource:

@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """How the answer is made, with every default resolved. `timeout`, `retry_for` and `expires_in` are seconds."""
+    """How the answer is made, with every default resolved. `timeout`, `retry_for` and `expires_in` are seconds.
+
+    `cache`: for how many seconds the answer may serve equal requests of the tenant, and may itself be another's; None: not at all.
+    """
 
     model: str
     max_tokens: int
@@ -23,17 +26,29 @@ class Config:
     expires_in: float = 86_400.0
     openai: dict[str, Any] = field(default_factory=dict)
     fallback_models: list[str] = field(default_factory=list)
+    cache: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """The content of a submission. `prompt` is the rendered text; `input` is what a type with an input schema was given."""
+    """The content of a submission. `prompt` is the rendered text; `input` is what a type with an input schema was given.
+
+    `depends_on` are the parents, by the name that the template has for each. `template` is what the prompt is made of once they have
+    ended, None where there are none: `{"content": a prompt or an input, "values": what a batch's row has}`.
+    `role` is that of whoever submitted it: work that reads or changes other jobs may do no more than they may.
+    """
 
     prompt: str
     config: Config
     input: Any = None
     options: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    depends_on: dict[str, str] = field(default_factory=dict)
+    on_parent_failure: str = "cancel"
+    template: dict[str, Any] | None = None
+    webhook_url: str | None = None
+    notify: list[str] = field(default_factory=list)
+    role: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

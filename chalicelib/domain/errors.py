@@ -137,6 +137,12 @@ class PreconditionFailed(HeadraceError):
     code = "precondition_failed"
 
 
+class TemplateProblem(HeadraceError):
+    """The template asks for something that is not there."""
+
+    code = "invalid_template"
+
+
 class ResultExpired(HeadraceError):
     """The result of this job is no longer kept."""
 

@@ -25,6 +25,14 @@ class Marker:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of one kind of work, over all tenants: so many at once, and so many begun in any minute; None for no limit."""
+
+    concurrency: int | None = None
+    per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobType:
     """One kind of work.
 
@@ -35,6 +43,10 @@ class JobType:
     `render` makes the prompt of an `input` that fits `input_schema`, with the `options`; None: the prompt is used as it is given.
     `typical_tokens` is the usual length of an answer, for estimates and the percentage.
     `retry_schedule`: seconds before the second, third ... attempt; empty: exponential backoff.
+    `fallback` makes a plainer answer of input and options on the spot, without a provider; it fits `response_schema`. It answers where no
+    key of OpenAI is configured. `preliminary`: it is in the answer to the submission as well.
+    `dedupe_key` names what an input is about, so that it is not worked on twice at once, where the caller has given no key.
+    `least_role`: who may submit it. `limits`: how much of it goes on at once, and begins in a minute.
     """
 
     name: str
@@ -52,3 +64,8 @@ class JobType:
     response_schema: Schema | None = None
     retry_schedule: tuple[float, ...] = ()
     render: Callable[[Any, dict[str, Any]], str] | None = None
+    fallback: Callable[[Any, dict[str, Any]], Any] | None = None
+    preliminary: bool = False
+    dedupe_key: Callable[[Any], str | None] | None = None
+    least_role: str = "user"
+    limits: Limits | None = None

@@ -49,9 +49,9 @@ def test_every_lane_has_a_queue_that_sets_dead_letters_aside(stage: str, lane: s
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_the_lanes_and_the_stream_have_queues(stage: str) -> None:
-    """Two for each lane, and one for change records that could not be read."""
-    assert len(queues(stage)) == 2 * len(LANES) + 1
+def test_only_the_lanes_the_errands_and_the_stream_have_queues(stage: str) -> None:
+    """Two for each lane and each kind of errand, and one for change records that could not be read."""
+    assert len(queues(stage)) == 2 * (len(LANES) + len(lanes.ERRANDS)) + 1
     assert lanes.dead_letter_queue_name(stage, lanes.STREAM) in queues(stage)
 
 
@@ -72,7 +72,7 @@ def test_only_the_jobs_table_has_a_stream() -> None:
     [
         ("local", set()),  # `make down` throws everything away
         ("dev", {"headrace-dev-accounts"}),  # keys that people were given
-        ("prod", {"headrace-prod-jobs", "headrace-prod-pages", "headrace-prod-live", "headrace-prod-accounts"}),
+        ("prod", {f"headrace-prod-{name}" for name in ("jobs", "pages", "live", "ledger", "accounts")}),
     ],
 )
 def test_protected_tables_survive_the_stack(stage: str, protected: set[str]) -> None:

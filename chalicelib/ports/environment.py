@@ -1,0 +1,24 @@
+"""What is around every use case: time, and the way off an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from chalicelib.domain.job import Ms
+
+T = TypeVar("T")
+
+
+class Clock(Protocol):
+    def now(self) -> Ms:
+        """Milliseconds since 1970."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, in code that is not asynchronous: only requests that are held do."""
+
+
+class Offload(Protocol):
+    """How a worker calls a synchronous store without stopping its other streams. Every outside call of a worker goes through it."""
+
+    async def __call__(self, call: Callable[..., T], *args: Any) -> T: ...

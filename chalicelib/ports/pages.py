@@ -1,0 +1,69 @@
+"""What is kept of a job beside its head."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chalicelib.domain.body import Body
+from chalicelib.domain.result import Result
+from chalicelib.domain.transcript import Chunk
+
+
+class Bodies(Protocol):
+    """What jobs are asked to do. Large ones go to object storage behind this port."""
+
+    def put(self, job_id: str, tenant: str, body: Body, ttl: int) -> None: ...
+
+    def get(self, job_id: str) -> Body | None: ...
+
+    def keep(self, job_id: str, until: int) -> None:
+        """Keep it until then (seconds since 1970) at least; nothing where there is none."""
+
+    def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
+        """Put `body` in its place, as the head of `version` says it; one that a later head says stays. Nothing where there is none.
+
+        Raises:
+            StaleVersion: another body was put for this version, by somebody whose change of the head looked the same.
+        """
+
+
+class Pages(Protocol):
+    def forget(self, job_id: str, tenant: str) -> None:
+        """Remove all that is kept of a job beside its head: body, log, results, watchers, controls, objects. Repeating it succeeds."""
+
+
+class Chunks(Protocol):
+    """The log: the text of each attempt as it is kept."""
+
+    def append(self, chunk: Chunk) -> None:
+        """Put a chunk where none ends. Repeating a put whose answer was lost succeeds.
+
+        Raises:
+            ChunkConflict: another chunk ends there.
+        """
+
+    def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
+        """All chunks that end beyond `offset`, in order, read consistently."""
+
+    def last(self, job_id: str, attempt: int) -> Chunk | None:
+        """The chunk with the greatest end."""
+
+
+class Results(Protocol):
+    """The results of attempts. Large ones go to object storage behind this port."""
+
+    def put(self, result: Result, tenant: str) -> None:
+        """The row of an attempt, by its own worker: writing it again writes the same. The row of a later claim stays as it is, unless
+        that is an estimate of `put_if_absent` and this one says what was charged.
+        """
+
+    def put_if_absent(self, result: Result, tenant: str) -> None:
+        """The row of an attempt whose worker is dead, unless that worker has written, or writes, its own."""
+
+    def get(self, job_id: str, attempt: int) -> Result | None: ...
+
+    def attempts(self, job_id: str) -> list[Result]:
+        """The results of all attempts, the oldest first, without their texts."""
+
+    def link(self, job_id: str, attempt: int, seconds: int = 300) -> str | None:
+        """An address from which the text can be read for some time; None where it is kept in the table."""
