@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttribute
 
@@ -28,9 +29,10 @@ PLAIN = (
     "first_token_at",
     "finished_at",
     "error_code",
+    "fallback",
     "ttl",
 )
-WITHOUT_TEXT = ["id", "sk", "gen", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "ttl"]
+WITHOUT_TEXT = ["id", "sk", "gen", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "fallback", "ttl"]
 
 
 class ResultItem(Item):
@@ -52,6 +54,7 @@ class ResultItem(Item):
     first_token_at = IntAttribute(null=True, attr_name="first")
     finished_at = IntAttribute(null=True, attr_name="fin")
     error_code = UnicodeAttribute(null=True, attr_name="err")
+    fallback = BooleanAttribute(null=True)
     ttl = IntAttribute(null=True)
 
 
@@ -80,7 +83,7 @@ class DynamoResults:
         text = pack(result.text)
         same = result.parsed is not None and _says(result.text, result.parsed)
         parsed = None if same or result.parsed is None else pack_json(result.parsed)
-        item = self._items(result.job_id, _key(result.attempt), same=same or None, **{name: getattr(result, name) for name in PLAIN})
+        item = self._items(result.job_id, _key(result.attempt), same=same or None, **_plain(result))
         if len(text) + len(parsed or b"") <= INLINE_BYTES:
             item.text, item.parsed = text, parsed
         else:
@@ -117,7 +120,13 @@ class DynamoResults:
 def _without_text(item: ResultItem) -> Result:
     attempt = int(item.sk.removeprefix(PREFIX))
     plain = {name: getattr(item, name) for name in PLAIN}
-    return Result(job_id=item.id, attempt=attempt, text="", **{**plain, "generation": item.generation or 0})
+    always = {"generation": item.generation or 0, "fallback": bool(item.fallback)}
+    return Result(job_id=item.id, attempt=attempt, text="", **{**plain, **always})
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    """What is stored as it is; a flag only where it is set."""
+    return {name: getattr(result, name) for name in PLAIN} | {"fallback": result.fallback or None}
 
 
 def _says(text: str, parsed: object) -> bool:

@@ -23,6 +23,7 @@ from chalicelib.domain.errors import (
     AttemptFailed,
     AuthenticationFailed,
     ContentRefused,
+    NotConfigured,
     ProviderUnavailable,
     ReattachRefused,
     RequestRefused,
@@ -87,6 +88,16 @@ class OpenAIResponses:
             events = self._events(response, request, ResponseReader(after))
             stack.push_async_callback(events.aclose)
             yield events
+
+    async def has_key(self) -> bool:
+        """Whether a key is stored. One that is known costs nothing; where there is none the secret is read each time."""
+        try:
+            await self._offload(self._credentials)
+        except NotConfigured:
+            return False
+        except Exception:  # noqa: BLE001 - whatever keeps it from being read, the request itself says so
+            return True
+        return True
 
     async def fetch(self, response_id: str) -> Fetched:
         """A background response as it is now."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from chalicelib.domain.job import Ms
 
 CIRCUIT_OPEN = "circuit_open"  # why a job is held: the circuit of its model, and those of all that may stand in for it, are open
+OPENAI_NOT_CONFIGURED = "openai_not_configured"  # no key of OpenAI is stored, and nothing else can answer it
 
 
 @dataclass(frozen=True, slots=True)

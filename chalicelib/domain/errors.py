@@ -356,7 +356,7 @@ class NotConfigured(AttemptFailed):
     """No OpenAI key is configured for this stage."""
 
     code, error_class, retryable = "openai_not_configured", "configuration", False
-    suggestion = "Tell the operator to store a key: `make openai-key STAGE=...`."
+    suggestion = "Tell the operator to store a key: `make openai-key STAGE=...`. The job waits as `held`, and goes on by itself then."
 
 
 class ContentGone(AttemptFailed):

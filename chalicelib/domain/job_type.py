@@ -39,7 +39,8 @@ class JobType:
     `stages` are in order. By convention of the engine: the first begins with the claim, the second when the provider has answered, the one
     named by `streaming_stage` with the first text, `validation` when the text has ended, `finalization` before the terminal write; those
     that a type does not name are skipped.
-    `response_schema` is sent as a structured output and the answer is validated against it and kept as `parsed`.
+    `response_schema` is sent as a structured output and the answer is validated against it and kept as `parsed`. Where the options decide
+    what is answered, `schema_of` makes the schema of them, always the same object of the same choice, and `response_schema` has all of it.
     `render` makes the prompt of an `input` that fits `input_schema`, with the `options`; None: the prompt is used as it is given.
     `typical_tokens` is the usual length of an answer, for estimates and the percentage.
     `retry_schedule`: seconds before the second, third ... attempt; empty: exponential backoff.
@@ -62,6 +63,7 @@ class JobType:
     options_schema: Schema = field(default_factory=lambda: {"type": "object", "properties": {}, "additionalProperties": False})
     input_schema: Schema | None = None
     response_schema: Schema | None = None
+    schema_of: Callable[[dict[str, Any]], Schema] | None = None
     retry_schedule: tuple[float, ...] = ()
     render: Callable[[Any, dict[str, Any]], str] | None = None
     fallback: Callable[[Any, dict[str, Any]], Any] | None = None
@@ -69,3 +71,7 @@ class JobType:
     dedupe_key: Callable[[Any], str | None] | None = None
     least_role: str = "user"
     limits: Limits | None = None
+
+    def schema_for(self, options: dict[str, Any]) -> Schema | None:
+        """What an answer to these options has to fit; None: plain text."""
+        return self.schema_of(options) if self.schema_of else self.response_schema

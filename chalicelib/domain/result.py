@@ -17,6 +17,7 @@ class Result:
     `status` is the one that the head was to get.
     `generation` is that of the claim that wrote it: of two workers of one durable attempt the later one's row stays.
     `text` is what the model said, raw. `parsed` is that text read by its schema, None where there is no schema or it does not fit.
+    `fallback`: no model said it, but the type's own plain way of answering, because there is no key.
     """
 
     job_id: str
@@ -33,6 +34,7 @@ class Result:
     first_token_at: Ms | None = None
     finished_at: Ms | None = None
     error_code: str | None = None
+    fallback: bool = False
     ttl: int | None = None
 
     @property

@@ -186,9 +186,10 @@ def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms
 
 
 def hold_back(job: Job, generation: int, owner: str, outcome: Outcome, reason: str, until: Ms, now: Ms) -> Job | None:
-    """Give back a job that was the probe of an open circuit, and met what had opened it before a response was begun.
+    """Give back a job whose attempt met, before a response was begun, what is no fault of its own: it was the probe of an open circuit in
+    vain, or found no key of OpenAI.
 
-    The attempt is in the ledger, and counts for nothing: the job only lent itself. As `retry_later` otherwise.
+    The attempt is in the ledger, and counts for nothing. As `retry_later` otherwise.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.owner == owner:
         return job

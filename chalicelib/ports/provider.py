@@ -108,6 +108,9 @@ class Provider(Protocol):
             ReattachRefused: it cannot be streamed any more; it may still be there to `fetch`.
         """
 
+    async def has_key(self) -> bool:
+        """Whether it could be asked at all. Never raises: where that cannot be told it could, and the request says what is wrong."""
+
     async def fetch(self, response_id: str) -> Fetched:
         """A background response as it is now.
 

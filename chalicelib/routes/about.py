@@ -61,6 +61,8 @@ def _type(kind: JobType) -> dict[str, Any]:
         "max_tokens": kind.max_tokens,
         "stages": list(kind.stages),
         "retry_schedule_seconds": list(kind.retry_schedule),
+        "works_without_key": kind.fallback is not None,
+        "preliminary": kind.preliminary,
         "options_schema": kind.options_schema,
         "input_schema": kind.input_schema,
         "response_schema": kind.response_schema,

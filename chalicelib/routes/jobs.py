@@ -23,7 +23,7 @@ from chalicelib.usecases.list_jobs import list_jobs
 from chalicelib.usecases.once import Once
 from chalicelib.usecases.plan_job import Plan, plan_job
 from chalicelib.usecases.retry_job import retry_job, retry_once
-from chalicelib.usecases.submit_job import Accepted, find_replay, submit_job
+from chalicelib.usecases.submit_job import Accepted, find_replay, preliminary, submit_job
 
 blueprint = Blueprint(__name__)
 
@@ -43,7 +43,7 @@ def submit(request: Request) -> Answer:
             answer = result_answer(ended, have.results)
             if answer.status == 200:
                 return Answer(body=answer.body, headers=headers)
-    body = shapes.accepted(accepted, have.endpoints.get("ws_url"))
+    body = shapes.accepted(accepted, have.endpoints.get("ws_url"), preliminary(job_types.get, accepted))
     if data.get("ticket"):
         body["ticket"], _ = issue_ticket(have.tickets, have.clock, request.caller, frozenset({accepted.job.id}), TICKET_LASTS_MS)
     return Answer(status=202, body=body, headers=headers)

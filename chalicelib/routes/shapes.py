@@ -34,8 +34,8 @@ def links(job_id: str, ws_url: str | None) -> Shape:
     }
 
 
-def accepted(answer: Accepted, ws_url: str | None) -> Shape:
-    """The answer to a submission."""
+def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> Shape:
+    """The answer to a submission; `preliminary` is what its type can say at once."""
     job = answer.job
     duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], max(0, answer.position - 1))
     begins = job.expires_at - round(answer.body.config.expires_in * 1000) if answer.body else job.created_at
@@ -55,6 +55,8 @@ def accepted(answer: Accepted, ws_url: str | None) -> Shape:
     }
     if answer.deduplicated:
         shape["deduplicated"] = True
+    if preliminary is not None:
+        shape["preliminary"] = preliminary
     return shape
 
 
@@ -188,6 +190,7 @@ def result(job: Job, kept: Result | None) -> Shape:
         "currency": "USD",
         "timings": timings(job, kept),
         "cache": None,
+        "fallback": bool(kept and kept.fallback),
         "error": error_shape(job),
         "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
         "attempt": job.attempt,

@@ -11,6 +11,7 @@ from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.circuits import look, spread, take_probe
 from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.keys import key_gate
 from chalicelib.usecases.patience import patiently
 
 
@@ -22,7 +23,7 @@ async def admit(engine: Engine, job: Job) -> Admission:
     """
     if job.goes_on or transitions.over(job, engine.clock.now()) is not None:
         return RunNow(job.asked_model)
-    return await _circuit_gate(engine, job)
+    return await key_gate(engine, job) or await _circuit_gate(engine, job)
 
 
 async def give_back(engine: Engine, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+from chalicelib.domain.admission import CIRCUIT_OPEN
 from chalicelib.domain.body import Body
 from chalicelib.domain.errors import ResponseLost
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
@@ -75,7 +76,9 @@ class Attempt:
         self.final: Frame | None = None
         self.watched_until: Ms = 0
         self.probe: str | None = None  # the mark under which it tries an open circuit out
-        self.held_until: Ms | None = None  # a probe in vain, which has cost nothing: its job waits so long
+        self.held_until: Ms | None = None  # it could not be made, and has cost nothing: its job waits so long
+        self.held_why = CIRCUIT_OPEN
+        self.local = False  # the type's own fallback answers, and no provider
         self.price: Price | None = None  # found off the event loop: the first look at the price list takes a quarter of a second
         self.cpu_at_start = time.process_time()
         self.cancelled = asyncio.Event()

@@ -33,10 +33,13 @@ class Log(Protocol):
 
 @dataclass
 class Board:
-    """The circuits as this environment last saw them, by model."""
+    """The circuits as this environment last saw them, by model; and whether there is a key of OpenAI, when it was last looked for."""
 
     circuits: dict[str, Circuit] = field(default_factory=dict)
     read_at: Ms | None = None
+    has_key: bool = True
+    key_read_at: Ms | None = None
+    key_missed_at: Ms | None = None  # when operators were last told that there is none
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from chalicelib.domain.admission import OPENAI_NOT_CONFIGURED
 from chalicelib.domain.job import Job, Status
-from chalicelib.usecases.engine import Log
+from chalicelib.usecases.engine import Engine, Log
+
+AGAIN_MS = 300_000
 
 
 def note_failure(log: Log, job: Job) -> None:
@@ -20,3 +23,11 @@ def note_failure(log: Log, job: Job) -> None:
             attempt=job.attempt,
             crashes=job.crashes,
         )
+
+
+def note_no_key(engine: Engine) -> None:
+    """Say that no key of OpenAI is stored: once in five minutes for each environment, however many jobs meet it."""
+    board, now = engine.board, engine.clock.now()
+    if board.key_missed_at is None or now - board.key_missed_at >= AGAIN_MS:
+        board.key_missed_at = now
+        engine.log("openai is not configured", code=OPENAI_NOT_CONFIGURED)

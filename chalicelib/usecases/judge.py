@@ -45,7 +45,7 @@ def judge(engine: Engine, attempt: Attempt, ended: Ended | None, failure: Attemp
         status=_status(ended, failure),
         length=len(attempt.transcript),
         usage=usage,
-        cost=cost_of(engine.prices, model, usage),
+        cost=0 if attempt.local else cost_of(engine.prices, model, usage),
         error=job_error(failure, attempt.job) if failure else None,
         incomplete_reason=ended.incomplete_reason if ended else None,
         first_token_at=attempt.first_token_at,
@@ -65,6 +65,7 @@ def judge(engine: Engine, attempt: Attempt, ended: Ended | None, failure: Attemp
         first_token_at=attempt.first_token_at,
         finished_at=now,
         error_code=outcome.error.code if outcome.error else None,
+        fallback=attempt.local,
         ttl=now // 1000 + KEEP_COMPLETED_DAYS * 86_400,
     )
     return Verdict(outcome, result, failure)

@@ -11,11 +11,16 @@ from chalicelib.domain.job_type import JobType
 from chalicelib.domain.schema import problems
 from chalicelib.ports import ModelRequest
 
+FINE_TUNED = "ft:"  # models that take no bounds in a schema: the answer is checked against them all the same
+BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems", "maxItems"})
+
 
 def model_request(body: Body, kind: JobType) -> ModelRequest:
     """The request of one attempt."""
     config = body.config
     schema = _schema(body, kind)
+    if schema is not None and config.model.startswith(FINE_TUNED):
+        schema = {**schema, "schema": without_bounds(schema["schema"])}
     return ModelRequest(
         model=config.model,
         prompt=body.prompt,
@@ -62,6 +67,22 @@ def _schema(body: Body, kind: JobType) -> dict[str, Any] | None:
     if isinstance(asked, dict):
         inner = asked.get("json_schema", asked)
         return {"name": inner.get("name", "answer"), "schema": inner["schema"], "strict": inner.get("strict", True)}
-    if kind.response_schema is not None and asked != "text":
-        return {"name": kind.name, "schema": kind.response_schema, "strict": True}
-    return None
+    own = kind.schema_for(body.options) if asked != "text" else None
+    return {"name": kind.name, "schema": own, "strict": True} if own is not None else None
+
+
+def without_bounds(schema: Any) -> Any:
+    """The schema without the bounds of numbers and lists. What stands under `properties` is a name, whatever it is called."""
+    if isinstance(schema, list):
+        return [without_bounds(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: part for name, part in schema.items() if name not in BOUNDS}
+    return {
+        name: {field: without_bounds(rule) for field, rule in part.items()}
+        if name in ("properties", "$defs") and isinstance(part, dict)
+        else part
+        if name in ("enum", "const")
+        else without_bounds(part)
+        for name, part in plain.items()
+    }

@@ -24,12 +24,13 @@ MAX_PROMPT_BYTES = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A submission with every default filled in."""
+    """A submission with every default filled in. `dedupe_key`: the caller's own, else what the type makes of the input."""
 
     kind: JobType
     user: str
     body: Body
     estimate: Estimate
+    dedupe_key: str | None = None
 
 
 def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller, submission: Submission, depth: int) -> Plan:
@@ -63,9 +64,10 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
         kind=kind,
         user=submission.user or caller.user,
         body=body,
+        dedupe_key=submission.dedupe_key or (kind.dedupe_key(submission.input) if kind.dedupe_key else None),
         estimate=estimate(
             prompt=body.prompt,
-            instructions=instructions(config, kind) + json.dumps(kind.response_schema or ""),
+            instructions=instructions(config, kind) + json.dumps(kind.schema_for(body.options) or ""),
             typical_tokens=kind.typical_tokens,
             max_tokens=config.max_tokens,
             max_attempts=config.max_attempts,
@@ -92,6 +94,8 @@ def _content_problems(kind: JobType, submission: Submission) -> list[Detail]:
         if kind.input_schema is None:
             return [Detail("input", f"{kind.name} takes a prompt, not an input")]
         return list(problems(kind.input_schema, submission.input, "input"))
+    if kind.input_schema is not None:
+        return [Detail("input", f"is required: {kind.name} takes an input, see `GET /job-types/{kind.name}`")]
     if submission.prompt is None or not submission.prompt.strip():
         return [Detail("prompt", "is required and must not be empty")]
     return []

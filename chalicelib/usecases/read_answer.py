@@ -15,6 +15,7 @@ from chalicelib.domain import transitions
 from chalicelib.domain.errors import (
     AttemptFailed,
     HeadraceError,
+    NotConfigured,
     ProviderConnectionLost,
     ProviderRateLimited,
     ProviderTimeout,
@@ -27,6 +28,7 @@ from chalicelib.ports import Delta, Ended, ModelRequest, Provider, ProviderEvent
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine, Log
+from chalicelib.usecases.keys import answer_locally
 from chalicelib.usecases.model_request import model_request
 from chalicelib.usecases.patience import patiently
 
@@ -49,10 +51,16 @@ async def read_answer(engine: Engine, attempt: Attempt) -> Ended:
         Fenced: the response could not be stored, because somebody else has the job.
     """
     request = model_request(attempt.body, attempt.kind)
-    if request.background:
-        return await _Durable(engine, attempt, request).read()
-    async with engine.provider.stream(request) as events:
-        return await _follow(engine, attempt, events)
+    try:
+        if request.background:
+            return await _Durable(engine, attempt, request).read()
+        async with engine.provider.stream(request) as events:
+            return await _follow(engine, attempt, events)
+    except NotConfigured:
+        ended = answer_locally(engine, attempt)
+        if ended is None:
+            raise
+        return ended
 
 
 async def abandon(engine: Engine, attempt: Attempt) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 
 from chalicelib.domain import frames, transitions
-from chalicelib.domain.admission import CIRCUIT_OPEN
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.errors import AttemptFailed, AttemptTimedOut, ChunkConflict, ProviderConnectionLost, Unavailable, WorkerEnding
 from chalicelib.domain.job import Job, Status
@@ -22,6 +21,7 @@ from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.judge import Verdict, judge
 from chalicelib.usecases.keep_log import keep_log
+from chalicelib.usecases.keys import note_unmade
 from chalicelib.usecases.patience import all_of, patiently
 from chalicelib.usecases.read_answer import Fenced, abandon, read_answer
 
@@ -74,8 +74,9 @@ class JobRun:
             await abandon(self._engine, self.attempt)
         verdict = self._judged(ended, failure)
         await proof
-        said = note_end(self._engine, self.attempt, verdict.failure, answered=ended is not None)
+        said = note_end(self._engine, self.attempt, verdict.failure, answered=ended is not None and not self.attempt.local)
         await all_of(self._keep(verdict, log), said)
+        note_unmade(self._engine, self.attempt, verdict.failure)
         await self._end(verdict)
 
     async def _answer(self) -> tuple[Ended | None, AttemptFailed | None]:
@@ -187,7 +188,7 @@ class JobRun:
         """The change to the head: the end, or another attempt later."""
         engine, attempt, outcome = self._engine, self.attempt, verdict.outcome
         if (until := attempt.held_until) is not None:
-            generation, owner, why = attempt.generation, attempt.owner, CIRCUIT_OPEN
+            generation, owner, why = attempt.generation, attempt.owner, attempt.held_why
             return lambda job: transitions.hold_back(job, generation, owner, outcome, why, until, engine.clock.now())
         if verdict.failure is not None:
             policy = RetryPolicy(max_attempts=attempt.job.max_attempts, schedule=attempt.kind.retry_schedule)

@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.body import Body
-from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, IdempotencyConflict, QueueFull, Throttled, Unavailable
+from chalicelib.domain.errors import (
+    AlreadyPointed,
+    AlreadyRemembered,
+    IdempotencyConflict,
+    JobTypeNotFound,
+    QueueFull,
+    Throttled,
+    Unavailable,
+)
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import START_LATER, Job, Ms, Status
+from chalicelib.domain.job_type import JobType
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, first_look, is_claimable, wake_delay
 from chalicelib.domain.units import DAY_MS
@@ -85,7 +94,7 @@ def submit_job(intake: Intake, caller: Caller, submission: Submission, plan: Pla
     once = Once.of(caller, ROUTE, key, request) if key is not None else None
     for _ in range(ROUNDS):
         try:
-            pointed = intake.jobs.pointed(caller.tenant, plan.user, submission.dedupe_key) if submission.dedupe_key else None
+            pointed = intake.jobs.pointed(caller.tenant, plan.user, plan.dedupe_key) if plan.dedupe_key else None
             found = _unfinished(intake, caller, pointed)
             if found is not None:
                 if once is not None:
@@ -101,6 +110,17 @@ def submit_job(intake: Intake, caller: Caller, submission: Submission, plan: Pla
             if replay is not None:
                 return replay
     raise Throttled
+
+
+def preliminary(job_type: Callable[[str], JobType], accepted: Accepted) -> Any:
+    """What the type can say of the job at once, without a model; None if it says nothing, or what it was asked is not there."""
+    try:
+        kind = job_type(accepted.job.type)
+    except JobTypeNotFound:  # a repeated request may be for a type of a former version
+        return None
+    if not kind.preliminary or kind.fallback is None or accepted.body is None or accepted.body.input is None:
+        return None
+    return kind.fallback(accepted.body.input, accepted.body.options)
 
 
 def _unfinished(intake: Intake, caller: Caller, pointed: str | None) -> Job | None:
@@ -163,5 +183,5 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         estimated_ms=plan.estimate.duration_ms - plan.estimate.wait_ms,
         tags=submission.tags,
         fallback_models=tuple(config.fallback_models),
-        dedupe_key=submission.dedupe_key,
+        dedupe_key=plan.dedupe_key,
     )

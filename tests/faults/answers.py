@@ -146,6 +146,9 @@ class StepProvider:
         async with self._listening(self._from(response, after)) as events:
             yield events
 
+    async def has_key(self) -> bool:
+        return True
+
     async def fetch(self, response_id: str) -> Fetched:
         answer: Fetched = await self.steps.take(
             "provider.fetch", [response_id], self.background[response_id].fetched, ProviderConnectionLost

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
-from chalicelib.domain.errors import AttemptFailed, ProviderConnectionLost, ReattachRefused, ResponseLost
+from chalicelib.domain.errors import AttemptFailed, NotConfigured, ProviderConnectionLost, ReattachRefused, ResponseLost
 from chalicelib.domain.job import Usage
 from chalicelib.domain.text import whole
 from chalicelib.ports import Delta, Ended, Fetched, ModelRequest, ProviderEvent, Started
@@ -133,6 +133,7 @@ class ScriptedProvider:
         self.responses: dict[str, BackgroundResponse] = {}
         self.sent: list[str] = []  # the text of each response, as far as it was read by whoever asked for it
         self.open = 0
+        self.keyed = True  # without a key every request is refused before it is sent
 
     @property
     def running(self) -> list[str]:
@@ -146,6 +147,8 @@ class ScriptedProvider:
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
+        if not self.keyed:
+            raise NotConfigured
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
         self.requests.append(request)
         self.sent.append("")
@@ -163,6 +166,9 @@ class ScriptedProvider:
         replayed = response.script.deltas if response.script.replays is None else response.script.replays
         async with self._listening(response.events(after, replayed)) as events:
             yield events
+
+    async def has_key(self) -> bool:
+        return self.keyed
 
     async def fetch(self, response_id: str) -> Fetched:
         self.fetches.append(response_id)

@@ -1,0 +1,117 @@
+"""News stories weighed: what is claimed and what holds, hype and ethics as scores, and an explanation for a five-year-old.
+
+Without a key of OpenAI a story is scored by `_story_words`: that answer fits the same schema, and says in `source` that no model has read
+the story. It is also what a submission is answered with at once.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from hashlib import sha256
+from typing import Any
+
+from chalicelib.domain.job_type import JobType, Schema
+from chalicelib.domain.text import whole
+from chalicelib.job_types import _story_words
+from chalicelib.job_types._fence import data_rule, fenced
+from chalicelib.job_types._schema import LANGUAGE, TEXT, TEXTS, closed, listed, number, one_of, options
+from chalicelib.job_types._seen import begins, each, scored
+
+SUPPORT = ("supported", "plausible", "exaggerated", "unsupported")
+
+_GIVEN = data_rule(
+    "The story, as JSON with title, content, sector and impact_tags,",
+    "Count it among the `hype_signals`.",
+)
+
+INSTRUCTIONS = f"""\
+You are a science and technology editor who puts news stories into proportion for readers without expert knowledge. You take neither the \
+side of those who announce nor that of those who doubt: you say what the story shows.
+
+# Method
+1. `claims`: at most eight statements that the story wants to be believed, most important first. For each, `why` names what in the story \
+carries it or is missing (numbers, who measured, how many, compared with what, who paid), then `support`: supported (the story gives the \
+evidence), plausible (likely, but not shown here), exaggerated (something is there, and more is said), unsupported (nothing is there).
+2. `reality_check`: three to five sentences. What is new, what it does not show, what would have to happen before readers notice it, and \
+by when that is realistic. No prediction without a reason.
+3. `hype_signals`: words and omissions that make it sound greater than it is, quoted. Then `hype_score` from 0 (sober, all claims \
+carried) over 5 (promises beyond the evidence) to 10 (nothing but promises).
+4. `ethics_signals`: who could be harmed or left out, what is taken without consent, what is kept quiet, and also what is done to prevent \
+that. Then `ethics_score` from 0 (harm is likely and ignored) over 5 (open questions, or none that the story lets one judge) to 10 (risks \
+are named and met). Judge what the story is about, in its sector and with its impact tags, not how it is written.
+5. `eli5_summary`: at most 80 words for a five-year-old: short sentences, one comparison with something a child knows, nothing wrong.
+6. `why_it_matters`: one or two sentences for an adult in a hurry.
+7. `source`: always `model`.
+
+Do not add facts that the story does not have, except common knowledge that puts it into proportion, marked as such ("in general, ..."). \
+If the story is too thin to be judged, say so in `reality_check` and score 5.
+
+# What you are given
+{_GIVEN}
+"""
+
+RESPONSE_SCHEMA = closed(
+    claims=listed(claim=TEXT, why=TEXT, support=one_of(*SUPPORT)),
+    reality_check=TEXT,
+    hype_signals=TEXTS,
+    hype_score=number(0, 10),
+    ethics_signals=TEXTS,
+    ethics_score=number(0, 10),
+    eli5_summary=TEXT,
+    why_it_matters=TEXT,
+    source=one_of("model", _story_words.SOURCE),
+)
+
+_LABEL: Schema = {"type": "string", "minLength": 1, "maxLength": 100}
+INPUT_SCHEMA: Schema = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string", "description": "The headline.", "minLength": 1, "maxLength": 500},
+        "content": {"type": "string", "description": "The story itself.", "minLength": 1, "maxLength": 100_000},
+        "sector": {**_LABEL, "description": "The field it belongs to: `health`."},
+        "impact_tags": {"type": "array", "description": "Whom or what it touches: `jobs`, `privacy`.", "items": _LABEL, "maxItems": 20},
+    },
+    "required": ["title", "content"],
+    "additionalProperties": False,
+}
+
+
+def render(given: Any, asked: dict[str, Any]) -> str:
+    """The prompt: the story as data."""
+    language = f"Write in {asked['language']}; quote the story as it is. " if "language" in asked else ""
+    return f"Weigh the story below. {language}\n\n" + fenced(_story_words.as_json(given), "STORY")
+
+
+def dedupe_key(given: Any) -> str:
+    """One name for a story however it is spaced, composed and capitalised."""
+    normal = [" ".join(unicodedata.normalize("NFKC", whole(given[part])).casefold().split()) for part in ("title", "content")]
+    return f"story:{sha256(json.dumps(normal).encode()).hexdigest()[:32]}"
+
+
+JOB_TYPE = JobType(
+    name="story_enhancement",
+    title="Story enhancement",
+    description="Weighs a news story: its claims, a reality check, scores for hype and ethics, and an explanation for a five-year-old.",
+    instructions=INSTRUCTIONS,
+    max_tokens=3_072,
+    typical_tokens=700,
+    stages=("setup", "reading", "claims", "reality_check", "scoring", "explanation", "validation", "finalization"),
+    streaming_stage="reading",
+    markers=(
+        begins("claims", "claims"),
+        each("support", SUPPORT[2:], "{word} claim", "A claim was found {word}."),
+        begins("reality_check", "reality_check"),
+        begins("hype_signals", "scoring"),
+        scored("hype_score", "hype score", "Hype: {score} of 10."),
+        scored("ethics_score", "ethics score", "Ethics: {score} of 10."),
+        begins("eli5_summary", "explanation"),
+    ),
+    options_schema=options(language=LANGUAGE),
+    input_schema=INPUT_SCHEMA,
+    response_schema=RESPONSE_SCHEMA,
+    render=render,
+    fallback=_story_words.scored_locally,
+    preliminary=True,
+    dedupe_key=dedupe_key,
+)
