@@ -20,6 +20,7 @@ from chalicelib.domain.errors import (
     AttemptFailed,
     AuthenticationFailed,
     ContentRefused,
+    NotConfigured,
     ProviderConnectionLost,
     ProviderQuotaExhausted,
     ProviderRateLimited,
@@ -527,3 +528,17 @@ def test_importing_the_adapter_does_not_import_the_sdk() -> None:
     script = "import sys, chalicelib.adapters.openai_responses; print({'openai', 'httpx2', 'botocore'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("problem", "has_key"), [(None, True), (NotConfigured(), False), (Unavailable(), True), (PermissionError("secretsmanager"), True)]
+)
+def test_whether_there_is_a_key(problem: Exception | None, has_key: bool) -> None:
+    """Only where the secret says so there is none: what cannot be read may be there, and the request says what is wrong."""
+
+    def credentials() -> Credentials:
+        if problem is not None:
+            raise problem
+        return Credentials("sk-test-0123456789")
+
+    assert asyncio.run(OpenAIResponses(credentials).has_key()) is has_key

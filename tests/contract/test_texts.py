@@ -70,6 +70,7 @@ FULL = {
 }
 RESULTS = {
     "bare": result(text=""),
+    "said by no model": result(text='{"a": 1}', parsed={"a": 1}, model="local", fallback=True, usage=Usage(), cost=0),
     "odd": result(text=ODD, **FULL),
     "parsed as it says": result(text='{"b": 1, "a": [1.0, true]}', parsed={"b": 1, "a": [1.0, True]}),
     "parsed to something else": result(text='{"n": 1}', parsed={"n": 1.0, "more": ODD}),

@@ -1,0 +1,230 @@
+"""No key of OpenAI: what waits for one, what is answered without, and how everything goes on once there is one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib import job_types
+from chalicelib.domain.circuit import Circuit, State, force_open
+from chalicelib.domain.errors import AttemptFailed, NotConfigured, ProviderUnavailable
+from chalicelib.domain.job import Job, Status, Usage
+from chalicelib.domain.schema import problems
+from chalicelib.job_types._story_words import scored_locally
+from chalicelib.usecases.keys import KEPT_MS
+from tests.kit.provider import Script
+from tests.kit.world import World
+
+STORY = {"title": "A miracle battery!", "content": "It charges instantly. Nobody measured it.", "impact_tags": ["climate"]}
+SCHEMA = job_types.get("story_enhancement").response_schema
+WHOLE = Script(deltas=["whole"])
+
+
+def keyless(*scripts: Script) -> World:
+    world = World(*scripts)
+    world.provider.keyed = False
+    return world
+
+
+def story(world: World, **fields: Any) -> Job:
+    return world.submit(prompt=None, job_type="story_enhancement", input=STORY, **fields)  # type: ignore[arg-type]
+
+
+def rest(world: World, job: Job, seconds: float) -> None:
+    """Messages come as they are due, and the sweep runs every minute."""
+    end = world.clock.now() + seconds * 1000
+    while world.clock.now() < end and not world.job(job).status.is_terminal:
+        world.clock.advance(20)
+        world.deliver()
+        if world.clock.now() // 1000 % 60 < 20:
+            world.sweep()
+
+
+def told(world: World) -> int:
+    return [fact for fact, _ in world.facts].count("openai is not configured")
+
+
+def test_a_job_waits_for_a_key_and_uses_nothing_up() -> None:
+    """It says why and until when; no attempt is made, however often it looks, and it runs once there is a key."""
+    world = keyless(WHOLE)
+    job = world.submit()
+
+    rest(world, job, 3_600)
+    waiting = world.job(job)
+    world.provider.keyed = True
+    rest(world, job, 400)
+
+    assert (waiting.status, waiting.reason) == (Status.HELD, "openai_not_configured")
+    assert waiting.until is not None
+    assert (waiting.attempt, waiting.tries, waiting.error) == (0, 0, None)
+    assert waiting.generation > 5
+    done = world.job(job)
+    assert (done.status, done.attempt, world.log_text(done)) == (Status.COMPLETED, 1, "whole")
+
+
+def test_a_person_may_have_it_look_now() -> None:
+    """After storing the key nobody has to wait for the next look."""
+    world = keyless(WHOLE)
+    job = world.submit()
+    world.deliver()
+    world.provider.keyed = True
+    world.clock.advance(KEPT_MS / 1000)
+
+    assert world.job(job).until is not None
+    world.deliver(messages=[world.wake(world.job(job))])
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_operators_are_told_once_in_a_while() -> None:
+    """A fact that an alert can be made of, and not one for each job and look."""
+    world = keyless()
+    for _ in range(20):
+        world.submit()
+
+    world.deliver()
+    world.deliver()
+    first = told(world)
+    world.clock.advance(400)
+    world.deliver()
+
+    assert first == 1
+    assert told(world) == 2
+
+
+def test_it_waits_no_longer_than_it_may() -> None:
+    world = keyless()
+    job = world.submit(expires_in=900.0)
+
+    rest(world, job, 3_600)
+
+    ended = world.job(job)
+    assert (ended.status, ended.attempt) == (Status.EXPIRED, 0)
+    assert (ended.finished_at or 0) - ended.created_at < 1_000_000
+
+
+def test_a_key_that_is_taken_away_under_an_attempt() -> None:
+    """Nothing had begun, so nothing counts: the job is given back, and its ledger says why."""
+    world = World(Script(error=NotConfigured(), refuses=True), WHOLE)
+    job = world.submit(config={"max_attempts": 1})
+
+    world.deliver()
+    held = world.job(job)
+    rest(world, job, 400)
+
+    assert (held.status, held.reason, held.tries, held.attempt) == (Status.HELD, "openai_not_configured", 0, 1)
+    assert held.error is not None
+    assert held.error.code == "openai_not_configured"
+    assert world.job(job).status is Status.COMPLETED
+    assert told(world) == 1
+
+
+def test_a_type_with_a_fallback_is_answered_without_a_key() -> None:
+    """Its text goes the way of any text; nothing is charged, and the result says that no model said it."""
+    world = keyless()
+    job = story(world)
+    world.watch(job)
+
+    world.deliver()
+
+    done = world.job(job)
+    kept = world.memory.results.get(job.id, 1)
+    assert kept is not None
+    assert (done.status, done.cost, done.usage, done.attempt) == (Status.COMPLETED, 0, Usage(), 1)
+    assert (kept.model, kept.fallback, kept.cost, kept.usage) == ("local", True, 0, Usage())
+    assert world.log_text(done) == kept.text == world.assembled().text
+    assert json.loads(kept.text) == kept.parsed
+    assert SCHEMA is not None
+    assert problems(SCHEMA, kept.parsed) == ()
+    assert kept.parsed["source"] == "local_fallback"
+    assert told(world) == 1
+    assert world.provider.requests == []
+
+
+def test_a_durable_one_is_answered_too() -> None:
+    world = keyless()
+    job = story(world, config={"durable": True})
+
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+    assert json.loads(world.log_text(job))["source"] == "local_fallback"
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_a_fallback_never_stands_in_for_an_openai_that_fails(refuses: bool) -> None:
+    """With a key its failure is a failure, and is tried again."""
+    world = World(Script(deltas=["half"], error=ProviderUnavailable(), refuses=refuses))
+    job = story(world, config={"max_attempts": 2})
+
+    world.deliver()
+    again = world.job(job)
+    rest(world, job, 60)
+
+    assert again.status is Status.RETRYING
+    assert world.job(job).status is Status.FAILED
+    assert not any(one.fallback for one in world.memory.results.attempts(job.id))
+    assert told(world) == 0
+
+
+def test_a_form_of_the_callers_own_is_no_matter_for_a_fallback() -> None:
+    """It could not keep to that form, so the job waits like any other."""
+    world = keyless()
+    own = {"type": "json_schema", "name": "mine", "schema": {"type": "object"}}
+    job = story(world, config={"response_format": own})
+
+    world.deliver()
+
+    held = world.job(job)
+    assert (held.status, held.reason, held.tries) == (Status.HELD, "openai_not_configured", 0)
+
+
+def test_a_local_answer_says_nothing_of_a_model() -> None:
+    """A circuit that is tried out is closed by OpenAI's answer, not by ours."""
+    world = keyless()
+    before = Circuit(model="gpt-4o-mini")
+    due = replace(force_open(before, "olga", None, "m", world.clock.now()), until=world.clock.now(), by=None)
+    world.memory.circuits.replace(before, due)
+    job = story(world)
+
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+    after = world.memory.circuits.get("gpt-4o-mini")
+    assert after is not None
+    assert after.state is State.OPEN
+
+
+def test_an_answer_that_does_not_fit_its_schema_is_tried_again() -> None:
+    """The raw text of each is kept; nothing is parsed."""
+    bad = json.dumps({**scored_locally(STORY, {}), "hype_score": 11})
+    world = World(Script(deltas=[bad]))
+    job = story(world, config={"max_attempts": 2})
+
+    world.deliver()
+    first = world.job(job)
+    rest(world, job, 60)
+
+    assert (first.status, first.reason) == (Status.RETRYING, "output_invalid")
+    ended = world.job(job)
+    assert (ended.status, ended.attempt) == (Status.FAILED, 2)
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.retryable) == ("output_invalid", True)
+    assert "hype_score must be a number between 0 and 10, not 11" in ended.error.message
+    for attempt in (1, 2):
+        kept = world.memory.results.get(job.id, attempt)
+        assert kept is not None
+        assert (kept.text, kept.parsed, kept.fallback) == (bad, None, False)
+
+
+@pytest.mark.parametrize("error", [AttemptFailed, ProviderUnavailable])
+def test_only_a_missing_key_is_a_missing_key(error: type[AttemptFailed]) -> None:
+    world = World(Script(error=error(), refuses=True))
+    job = world.submit(config={"max_attempts": 1})
+
+    world.deliver()
+
+    assert world.job(job).status is Status.FAILED
