@@ -23,6 +23,18 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
     return sys.stdin.read()
 
 
+def content(prompt: str | None, file: Path | None, given: Path | None) -> dict[str, Any]:
+    """What a job works on: `prompt`, or an `input` from a file of JSON; `-` is stdin."""
+    if given is None:
+        return {"prompt": read_prompt(prompt, file)}
+    if prompt is not None or file is not None:
+        raise Misused("Give a prompt or --input, not both.")
+    try:
+        return {"input": json.loads(sys.stdin.read() if str(given) == "-" else _read(given))}
+    except ValueError as problem:
+        raise Misused(f"{given} is not JSON: {problem}") from problem
+
+
 def pairs(given: list[str], option: str) -> dict[str, Any]:
     """`name=value` as a dict; a value that is JSON is taken as JSON, so `n=3` is a number and `n="3"` is text."""
     found = {}
@@ -34,11 +46,11 @@ def pairs(given: list[str], option: str) -> dict[str, Any]:
     return found
 
 
-def body(prompt: str, config: dict[str, Any], **more: Any) -> dict[str, Any]:
+def body(content: dict[str, Any], config: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Only what was given: defaults are the API's."""
     given = {name: value for name, value in config.items() if value is not None}
     rest = {name: value for name, value in more.items() if value not in (None, [], {})}
-    return {"prompt": prompt, **rest} | ({"config": given} if given else {})
+    return {**content, **rest} | ({"config": given} if given else {})
 
 
 def _value(text: str) -> Any:

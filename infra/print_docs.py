@@ -1,4 +1,4 @@
-"""The pages of `docs/` that the code can say itself: errors, settings, routes.
+"""The pages of `docs/` that the code can say itself: errors, settings, routes, job types.
 
 python -m infra.print_docs           write them
 python -m infra.print_docs --check   exit with 1 and name the pages that say something else than the code
@@ -26,6 +26,7 @@ from chalicelib.routes.middleware import CODES
 from chalicelib.settings import Settings
 from infra.chalice_config import ROOT, SETTINGS
 from infra.gateway_responses import ANSWERS
+from infra.print_job_types import page as page_on_job_types
 
 DOCS = ROOT / "docs"
 NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
@@ -58,7 +59,12 @@ MEANINGS = {
 
 def pages() -> dict[Path, str]:
     """Every printed page and what it must hold."""
-    return {DOCS / "errors.md": errors_page(), DOCS / "settings.md": settings_page(), DOCS / "routes.md": routes_page()}
+    return {
+        DOCS / "errors.md": errors_page(),
+        DOCS / "settings.md": settings_page(),
+        DOCS / "routes.md": routes_page(),
+        DOCS / "job-types.md": job_types_page(),
+    }
 
 
 def errors_page() -> str:
@@ -92,6 +98,9 @@ The `error` of a job, in its record, its result and the last frame of its stream
 before `config.retry_for` is over (default 24 h). The pause before it is random between 0 and {policy.base:g} s x 2^n, at most
 {policy.cap:g} s, or what the job type's own schedule says, and never shorter than OpenAI's `Retry-After`. A failed attempt keeps its text
 and its cost in `GET /jobs/{{id}}/attempts`.
+
+"It waits": no attempt is used up. The job is `held` with the code as its reason, looks again every few minutes, and goes on by itself. A
+type that can answer without OpenAI does so instead, and its result says `"fallback": true`.
 
 ## What one part of the engine tells another
 
@@ -136,6 +145,10 @@ Each with the least role that may call it. Shapes and rules are in [api.md](api.
 """
 
 
+def job_types_page() -> str:
+    return page_on_job_types(NOTE, _table)
+
+
 def stale() -> list[Path]:
     """The pages that do not say what the code says."""
     return [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
@@ -165,7 +178,8 @@ def _family(root: type[HeadraceError]) -> list[Any]:
 
 
 def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
-    return f"`{kind.code}`", kind.error_class, "yes" if kind.retryable else "no", _says(kind), kind.suggestion
+    retried = "it waits" if kind is errors.NotConfigured else "yes" if kind.retryable else "no"
+    return f"`{kind.code}`", kind.error_class, retried, _says(kind), kind.suggestion
 
 
 def _reasons() -> list[tuple[str, ...]]:

@@ -34,8 +34,8 @@ def one_of(*words: str) -> Schema:
     return {"type": "string", "enum": list(words)}
 
 
-def number(least: float, most: float) -> Schema:
-    return {"type": "number", "minimum": least, "maximum": most}
+def number(least: float, most: float, means: str = "") -> Schema:
+    return {"type": "number", "minimum": least, "maximum": most} | ({"description": means} if means else {})
 
 
 def or_null(schema: Schema) -> Schema:

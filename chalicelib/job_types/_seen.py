@@ -30,12 +30,12 @@ def reached(field: str, milestone: str, description: str) -> Marker:
 
 
 def each(field: str, words: tuple[str, ...], milestone: str, description: str) -> Marker:
-    """Every time that a field has one of these words, as `{word}`."""
+    """Every time that a field has one of these words, by its own name."""
     return Marker(pattern=_worded(field, words), milestone=milestone, description=description)
 
 
 def once(field: str, words: tuple[str, ...], milestone: str, description: str) -> Marker:
-    """The first time that a field has one of these words, as `{word}`."""
+    """The first time that a field has one of these words, by its own name."""
     return Marker(pattern=_worded(field, words), milestone=milestone, description=description, once=True)
 
 
@@ -46,4 +46,4 @@ def scored(field: str, milestone: str, description: str) -> Marker:
 
 
 def _worded(field: str, words: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile(rf'"{field}"{GAP}:{GAP}"(?P<word>{"|".join(words)})"')
+    return re.compile(rf'"{field}"{GAP}:{GAP}"(?P<{field}>{"|".join(words)})"')

@@ -92,7 +92,7 @@ _BLOCKS: dict[str, Schema] = {
         evidence=SCORE,
         responsiveness=SCORE,
         civility=SCORE,
-        quality_score=SCORE,
+        quality_score=number(0, 10, "5 is ordinary for a conversation of this purpose."),
     ),
 }
 

@@ -71,7 +71,7 @@ RESPONSE_SCHEMA = closed(
         code=or_null(TEXT),
     ),
     strengths=TEXTS,
-    quality_score=number(0, 10),
+    quality_score=number(0, 10, "0: must be rewritten; 5: works, with real problems; 10: nothing to change."),
     verdict=one_of(*VERDICTS),
     summary=TEXT,
 )
@@ -114,10 +114,10 @@ JOB_TYPE = JobType(
     streaming_stage="reading",
     markers=(
         begins("issues", "review"),
-        each("severity", SEVERITIES, "{word} issue", "An issue of severity {word} was reported."),
+        each("severity", SEVERITIES, "{severity} issue", "An issue of severity {severity} was reported."),
         begins("quality_score", "assessment"),
         scored("quality_score", "quality score", "The quality was judged: {score} of 10."),
-        once("verdict", VERDICTS, "verdict", "The verdict: {word}."),
+        once("verdict", VERDICTS, "verdict", "The verdict: {verdict}."),
     ),
     options_schema=OPTIONS_SCHEMA,
     response_schema=RESPONSE_SCHEMA,

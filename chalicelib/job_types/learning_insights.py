@@ -96,7 +96,7 @@ JOB_TYPE = JobType(
     streaming_stage="reading",
     markers=(
         begins("concepts", "assessment"),
-        each("mastery", MASTERY[:3], "{word} concept", "The mastery of a concept was judged: {word}."),
+        each("mastery", MASTERY[:3], "{mastery} concept", "The mastery of a concept was judged: {mastery}."),
         begins("insights", "insights"),
         begins("next_steps", "next_steps"),
         reached("questions", "next steps", "The next steps are there."),

@@ -110,11 +110,11 @@ JOB_TYPE = JobType(
     stages=("setup", "safety", "reading", "emotions", "insights", "questions", "validation", "finalization"),
     streaming_stage="safety",
     markers=(
-        once("level", LEVELS[1:], "crisis signal", "The text shows signs of a crisis: {word}. The answer has advice to seek help."),
+        once("level", LEVELS[1:], "crisis signal", "The text shows signs of a crisis: {level}. The answer has advice to seek help."),
         begins("acknowledgement", "reading"),
         reached("emotions", "themes", "The themes were found."),
         begins("emotions", "emotions"),
-        each("emotion", EMOTIONS, "{word}", "The text shows {word}."),
+        each("emotion", EMOTIONS, "{emotion}", "The text shows {emotion}."),
         begins("insights", "insights"),
         begins("follow_up_questions", "questions"),
     ),

@@ -52,8 +52,8 @@ RESPONSE_SCHEMA = closed(
     emotions=listed(emotion=one_of(*EMOTIONS), intensity=number(0, 1)),
     cues=TEXTS,
     overall_sentiment=one_of(*SENTIMENTS),
-    overall_score=number(-1, 1),
-    confidence=number(0, 1),
+    overall_score=number(-1, 1, "-1: wholly negative; 1: wholly positive."),
+    confidence=number(0, 1, "How sure it is that another careful reader would choose the same word."),
     summary=TEXT,
 )
 
@@ -90,9 +90,9 @@ JOB_TYPE = JobType(
     markers=(
         begins("segments", "segments"),
         begins("aspects", "aspects"),
-        each("emotion", EMOTIONS, "{word}", "The text shows {word}."),
+        each("emotion", EMOTIONS, "{emotion}", "The text shows {emotion}."),
         begins("cues", "assessment"),
-        once("overall_sentiment", SENTIMENTS, "overall sentiment", "The whole was judged: {word}."),
+        once("overall_sentiment", SENTIMENTS, "overall sentiment", "The whole was judged: {overall_sentiment}."),
         scored("overall_score", "overall score", "The whole was scored: {score}."),
     ),
     options_schema=OPTIONS_SCHEMA,

@@ -136,7 +136,7 @@ JOB_TYPE = JobType(
     markers=(
         *(block_begins(name, name) for name in ANALYSES),
         reached("participants", "participants", "The speakers are being listed."),
-        once("overall_sentiment", SENTIMENTS, "overall sentiment", "The whole was judged: {word}."),
+        once("overall_sentiment", SENTIMENTS, "overall sentiment", "The whole was judged: {overall_sentiment}."),
         scored("quality_score", "quality score", "The quality was judged: {score} of 10."),
         begins("conclusion", "summary"),
     ),

@@ -126,6 +126,7 @@ def _note_figures(answer: dict[str, Any]) -> None:
     parts = [
         answer["status"],
         answer.get("model"),
+        "answered without OpenAI, which has no key" if answer.get("fallback") else None,
         f"{usage['output_tokens']} tokens" if usage.get("output_tokens") else None,
         output.money(answer.get("cost")),
         output.duration(timings.get("total")),

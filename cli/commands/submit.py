@@ -14,6 +14,9 @@ from cli.session import Json, Session, follow, session, wait_for_end
 
 Prompt = Annotated[str | None, typer.Argument(help="What to do; `-` or nothing: read it from stdin.", show_default=False)]
 File = Annotated[Path | None, typer.Option("--file", "-f", help="Read the prompt from this file.", show_default=False)]
+Input = Annotated[
+    Path | None, typer.Option("--input", "-i", help="Read the input of a type that takes one from this file of JSON.", show_default=False)
+]
 Type = Annotated[str | None, typer.Option("--type", "-t", help="The job type; see `headrace types`.", show_default=False)]
 Priority = Annotated[str | None, typer.Option("--priority", "-p", help="urgent, high, normal or low.", show_default=False)]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="The OpenAI model.", show_default=False)]
@@ -42,6 +45,7 @@ def submit(
     ctx: typer.Context,
     prompt: Prompt = None,
     file: File = None,
+    given: Input = None,
     job_type: Type = None,
     priority: Priority = None,
     model: Model = None,
@@ -66,6 +70,7 @@ def submit(
     \b
     headrace submit "Say hello in five languages" --watch
     headrace submit --type security_analysis --priority high --file Vault.sol --watch
+    headrace submit --type transcript_analysis --input debate.json -o 'analyses=["topics", "quality"]' --wait
     git diff | headrace submit --system-prompt "Review this change" --wait > review.md
     headrace submit "..." --json | jq -r .job_id
     """
@@ -82,7 +87,7 @@ def submit(
         "timeout": timeout,
     }
     body = request.body(
-        request.read_prompt(prompt, file),
+        request.content(prompt, file, given),
         config,
         job_type=job_type,
         options=request.pairs(option or [], "--option"),
@@ -108,11 +113,13 @@ def estimate(
     ctx: typer.Context,
     prompt: Prompt = None,
     file: File = None,
+    given: Input = None,
     job_type: Type = None,
     priority: Priority = None,
     model: Model = None,
     fallback: Fallback = None,
     max_tokens: MaxTokens = None,
+    option: TypeOption = None,
     as_json: Json = False,
 ) -> None:
     """What a job would cost and how long it would take; nothing is created.
@@ -121,7 +128,9 @@ def estimate(
     headrace estimate --type security_analysis --file Vault.sol
     """
     config = {"model": model, "fallback_models": fallback or None, "priority": priority, "max_tokens": max_tokens}
-    answer = session(ctx).api.post("/jobs/estimate", request.body(request.read_prompt(prompt, file), config, job_type=job_type))
+    options = request.pairs(option or [], "--option")
+    body = request.body(request.content(prompt, file, given), config, job_type=job_type, options=options)
+    answer = session(ctx).api.post("/jobs/estimate", body)
     if as_json:
         output.print_json(answer)
     else:
@@ -156,6 +165,7 @@ def _print_accepted(accepted: dict[str, Any]) -> None:
             ("expected", output.duration(accepted.get("estimated_duration_seconds"))),
             ("cost", _cost(accepted)),
             ("deduplicated", "yes, this job was there already" if accepted.get("deduplicated") else None),
+            ("preliminary", "a first answer is there; --json shows it" if accepted.get("preliminary") else None),
         ]
     )
     output.note(f"\nheadrace watch {job_id}")

@@ -62,6 +62,46 @@ def test_submit_reads_a_file(server: FakeServer, tmp_path: Path) -> None:
     assert server.sent("POST /jobs")[0][3] == {"prompt": "from a file \U0001f600"}
 
 
+def test_submit_takes_an_input_for_types_that_have_one(server: FakeServer, tmp_path: Path) -> None:
+    """A file of JSON instead of a prompt, with options as JSON; an estimate takes the same."""
+    file = tmp_path / "debate.json"
+    file.write_text('{"turns": [{"speaker": "Ada", "text": "Sì"}]}', encoding="utf-8")
+    given = ["--type", "transcript_analysis", "--input", str(file), "-o", 'analyses=["topics"]', "-o", "detailed=true"]
+
+    codes = run("submit", *given), run("estimate", *given)
+
+    bodies = [server.sent(f"POST {path}")[0][3] for path in ("/jobs", "/jobs/estimate")]
+    assert codes == (0, 0)
+    assert bodies[0] == bodies[1]
+    assert bodies[0]["input"] == {"turns": [{"speaker": "Ada", "text": "Sì"}]}
+    assert bodies[0]["options"] == {"analyses": ["topics"], "detailed": True}
+    assert "prompt" not in bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "said"), [("{", [], "is not JSON"), ("{}", ["a prompt"], "not both"), (None, [], "cannot be read")]
+)
+def test_an_input_that_cannot_be_sent(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, more: list[str], said: str
+) -> None:
+    """Nothing is submitted, and the fault is named."""
+    file = tmp_path / "input.json"
+    if content is not None:
+        file.write_text(content)
+
+    assert run("submit", *more, "--input", str(file)) != 0
+    assert said in capsys.readouterr().err
+    assert server.sent("POST /jobs") == []
+
+
+def test_a_result_that_no_model_gave_says_so(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    result = {"job_id": JOB, "status": "completed", "output": "{}", "parsed": {}, "model": "local", "fallback": True}
+    server.plan(f"GET /jobs/{JOB}/result", Answer(body={"success": True, **result}))
+
+    assert run("result", JOB) == 0
+    assert "answered without OpenAI" in capsys.readouterr().err
+
+
 def test_submit_wait_prints_the_result_alone(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     code = run("submit", "Hi", "--wait")
 

@@ -44,6 +44,6 @@ def test_a_page_that_says_something_else_is_named(tmp_path: pytest.TempPathFacto
 
     before, written, after = print_docs.stale(), print_docs.write(), print_docs.stale()
 
-    assert [path.name for path in before] == ["errors.md", "settings.md", "routes.md"]
+    assert [path.name for path in before] == ["errors.md", "settings.md", "routes.md", "job-types.md"]
     assert written == before
     assert after == []

@@ -1,0 +1,113 @@
+"""A story scored by its words: the same every time, in bounds for whatever is sent, and honest about what it is."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib import job_types
+from chalicelib.domain.schema import problems
+from chalicelib.domain.text import whole
+from chalicelib.job_types._story_words import CARE, HARM, MEASURING, PROMISING, scored_locally
+from chalicelib.job_types.story_enhancement import INPUT_SCHEMA, RESPONSE_SCHEMA, dedupe_key
+
+FALLBACKS = [kind for kind in job_types.all_types() if kind.fallback]
+TEXTS = st.one_of(
+    st.text(st.characters(codec=None), min_size=1, max_size=400),
+    st.lists(st.sampled_from(sorted(PROMISING | MEASURING | HARM | CARE)), min_size=1, max_size=60).map(" ".join),
+    st.sampled_from(["!" * 5_000, "A" * 50_000, "ẞﬃİ\u0301" * 99, "\ud800", "\x00", "你好。" * 999, "👩‍👩‍👧 " * 99, " \n\t "]),
+)
+STORIES = st.fixed_dictionaries(
+    {"title": TEXTS.map(lambda text: text[:500]), "content": TEXTS},
+    optional={"sector": TEXTS.map(lambda text: text[:100]), "impact_tags": st.lists(TEXTS.map(lambda text: text[:100]), max_size=20)},
+)
+
+
+@given(story=STORIES)
+def test_any_story_gets_an_answer_that_fits(story: dict[str, Any]) -> None:
+    """And that can be sent: no half character is in it."""
+    answer = scored_locally(story, {})
+
+    assert problems(RESPONSE_SCHEMA, answer) == ()
+    assert answer["source"] == "local_fallback"
+    assert json.dumps(answer, ensure_ascii=False) == whole(json.dumps(answer, ensure_ascii=False))
+    assert scored_locally(story, {}) == answer
+
+
+def test_the_largest_story_takes_no_time() -> None:
+    story = {"title": "x" * 500, "content": "miracle! " * 11_000}
+    assert problems(INPUT_SCHEMA, story) == ()
+
+    began = time.perf_counter()
+    answer = scored_locally(story, {})
+
+    assert time.perf_counter() - began < 1.0
+    assert answer["hype_score"] == 10
+
+
+def test_promises_raise_the_hype_and_measurements_lower_it() -> None:
+    def hype(content: str) -> float:
+        return float(scored_locally({"title": "A battery", "content": content}, {})["hype_score"])
+
+    plain = hype("A company has built a battery and sells it.")
+    loud = hype("A REVOLUTIONARY breakthrough! This miracle battery will transform everything forever!!!")
+    sober = hype("In a study of 40 samples, measured data suggests a median gain of 3 percent; limitations may apply.")
+
+    assert sober < plain < loud
+
+
+def test_harm_and_care_move_the_ethics_apart() -> None:
+    def ethics(content: str, *tags: str) -> float:
+        return float(scored_locally({"title": "A camera", "content": content, "impact_tags": list(tags)}, {})["ethics_score"])
+
+    plain = ethics("A city buys cameras.")
+
+    assert ethics("A city buys cameras for surveillance.") < plain
+    assert ethics("A city buys cameras.", "surveillance") < plain
+    assert ethics("A city buys cameras, with consent and independent oversight.") > plain == 5
+
+
+def test_it_says_that_no_model_has_read_the_story() -> None:
+    """What it did not do is not there: no claims, no explanation in simpler words."""
+    story = {"title": "A miracle!", "content": "It cures everything. Always. More text follows."}
+
+    answer = scored_locally(story, {})
+
+    assert answer["claims"] == []
+    assert answer["reality_check"].startswith("No model has read this story.")
+    assert answer["eli5_summary"] == "In its own words, not simplified: It cures everything. Always."
+    assert "“miracle”" in answer["hype_signals"]
+
+
+@pytest.mark.parametrize("kind", FALLBACKS, ids=lambda kind: kind.name)
+def test_a_fallback_has_a_schema_and_an_input(kind: Any) -> None:
+    """Only of an input it can be made again from what is stored."""
+    assert kind.input_schema is not None
+    assert kind.response_schema is not None
+
+
+@pytest.mark.parametrize(
+    ("story", "same"),
+    [
+        ({"title": "ﬁrst  STORY\n", "content": "Caf\u00e9 body"}, True),
+        ({"title": "first story", "content": "cafe\u0301 BODY", "sector": "other", "impact_tags": ["x"]}, True),
+        ({"title": "first story café", "content": "body"}, False),
+        ({"title": "first story", "content": "café body."}, False),
+    ],
+)
+def test_a_story_has_one_name(story: dict[str, Any], same: bool) -> None:
+    """By title and content, however they are written; where one ends and the other begins counts."""
+    name = dedupe_key({"title": "First story", "content": "café body"})
+
+    assert (dedupe_key(story) == name) is same
+    assert len(name) < 64
+
+
+@given(story=STORIES)
+def test_every_story_has_a_name(story: dict[str, Any]) -> None:
+    assert dedupe_key(story).startswith("story:")
