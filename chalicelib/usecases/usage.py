@@ -8,7 +8,12 @@ from chalicelib.usecases.attempt import Attempt
 
 
 def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
-    """The usage of the final event. Without one: nothing if no response was begun, else an estimate that is marked as such."""
+    """The usage of the final event. Without one: nothing if no response was begun, else an estimate that is marked as such.
+
+    A local answer uses nothing.
+    """
+    if attempt.local:
+        return Usage()
     if ended is not None and ended.usage is not None:
         return ended.usage
     if not attempt.begun and attempt.first_token_at is None:

@@ -137,6 +137,7 @@ def test_a_type_with_a_fallback_is_answered_without_a_key() -> None:
     assert (kept.model, kept.fallback, kept.cost, kept.usage) == ("local", True, 0, Usage())
     assert world.log_text(done) == kept.text == world.assembled().text
     assert json.loads(kept.text) == kept.parsed
+    assert float(world.memory.chunks.read(job.id, 1)[-1].progress["cost_so_far"] or 0) == 0
     assert SCHEMA is not None
     assert problems(SCHEMA, kept.parsed) == ()
     assert kept.parsed["source"] == "local_fallback"
