@@ -33,12 +33,13 @@ HARM = _words(
     "scraped exploit exploited addiction addictive misinformation fraud unsafe deaths injured pollution secretly"
 )
 CARE = _words(
-    "consent consented audit audited transparent transparency accessible accessibility inclusive safeguards oversight privacy encrypted "
-    "opt-in voluntary independent regulator regulators accountable accountability open-source nonprofit ethics review fair fairness"
+    "consent consented audit audited transparent transparency accessible accessibility inclusive safeguards oversight encrypted "
+    "opt-in voluntary regulator regulators accountable accountability open-source nonprofit ethics fair fairness"
 )
 WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 CUT = 280
+MOST = 3  # words alone move the ethics no further from the middle: they may be there to deny what they name
 
 
 def as_json(given: Any) -> str:
@@ -57,7 +58,7 @@ def scored_locally(given: Any, _options: dict[str, Any]) -> dict[str, Any]:
     marks, shouted = text.count("!"), sum(len(word) > 3 and word.isupper() for word in WORD.findall(text))
     per_hundred = 100 / max(100, len(spoken))
     hype = 3 + (len(promising) * 1.5 + min(marks, 6) * 0.5 + min(shouted, 6) * 0.5 - len(measuring)) * per_hundred
-    ethics = 5 + 1.5 * len(set(care)) - 1.5 * len(set(harm))
+    ethics = 5 + max(-MOST, min(MOST, len(set(care)) - len(set(harm))))
     return {
         "claims": [],
         "reality_check": (

@@ -79,8 +79,8 @@ INPUT_SCHEMA: Schema = {
 
 def render(given: Any, asked: dict[str, Any]) -> str:
     """The prompt: the story as data."""
-    language = f"Write in {asked['language']}; quote the story as it is. " if "language" in asked else ""
-    return f"Weigh the story below. {language}\n\n" + fenced(_story_words.as_json(given), "STORY")
+    language = f" Write in {asked['language']}; quote the story as it is." if "language" in asked else ""
+    return f"Weigh the story below.{language}\n\n" + fenced(_story_words.as_json(given), "STORY")
 
 
 def dedupe_key(given: Any) -> str:

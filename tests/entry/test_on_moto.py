@@ -101,3 +101,20 @@ def test_a_failed_job_is_listed_and_removed(api: Api) -> None:
         TableName=f"headrace-{STAGE}-pages", KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job_id}}
     )
     assert rows["Items"] == []
+
+
+def test_before_a_key_is_stored(api: Api) -> None:
+    """No secret, and the real provider: a story is scored by plain rules, another job waits and has made no attempt."""
+    wiring.use(wiring.Adapters(Settings(stage=STAGE)), InlineLoop())
+    story = {"title": "A miracle battery!", "content": "It charges instantly."}
+    scored = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story}).json["job_id"]
+    waiting = api.submit()
+
+    deliver(api)
+
+    result = api.call("GET", f"/jobs/{scored}/result").json
+    assert (result["status"], result["model"], result["fallback"], float(result["cost"])) == ("completed", "local", True, 0)
+    assert result["parsed"]["source"] == "local_fallback"
+    record = api.call("GET", f"/jobs/{waiting}").json
+    assert (record["status"], record["reason"], record["attempt"]) == ("held", "openai_not_configured", 0)
+    assert api.call("GET", f"/jobs/{waiting}/attempts").json["data"] == []

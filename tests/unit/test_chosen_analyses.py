@@ -1,0 +1,73 @@
+"""A schema made of the options, from the request to the parsed result; and bounds, for models that take none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from chalicelib import job_types
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.submission import Submission
+from chalicelib.usecases.plan_job import plan_job
+from infra.examples import EXAMPLES
+from tests.kit.provider import Script
+from tests.kit.world import ALICE, World
+
+WHOLE: dict[str, Any] = json.loads(EXAMPLES["transcript_analysis"].answer())
+TOPICS = {name: WHOLE[name] for name in ("participants", "topics", "conclusion")}
+DEBATE = EXAMPLES["transcript_analysis"].submission("transcript_analysis").input
+
+
+def analysed(answer: Any, **fields: Any) -> tuple[World, Job]:
+    text = json.dumps(answer)
+    world = World(Script(deltas=[text[:40], text[40:]]))
+    config = {"max_attempts": 1, **fields.pop("config", {})}
+    job = world.submit(prompt=None, job_type="transcript_analysis", input=DEBATE, config=config, **fields)  # type: ignore[arg-type]
+    world.deliver()
+    return world, world.job(job)
+
+
+def test_only_what_was_chosen_is_asked_for_and_taken() -> None:
+    world, job = analysed(TOPICS, options={"analyses": ["topics"]})
+
+    [request] = world.provider.requests
+    assert request.schema is not None
+    assert list(request.schema["schema"]["properties"]) == ["participants", "topics", "conclusion"]
+    assert "Analyse the transcript below: topics." in request.prompt
+    kept = world.memory.results.get(job.id, 1)
+    assert job.status is Status.COMPLETED
+    assert kept is not None
+    assert kept.parsed == TOPICS
+
+
+@pytest.mark.parametrize(
+    ("answer", "options"), [(WHOLE, {"analyses": ["topics"]}), (TOPICS, {"analyses": ["topics", "quality"]}), (TOPICS, {})]
+)
+def test_more_or_less_than_was_chosen_does_not_fit(answer: Any, options: dict[str, Any]) -> None:
+    _, job = analysed(answer, options=options)
+
+    assert job.error is not None
+    assert job.error.code == "output_invalid"
+
+
+def test_less_is_cheaper() -> None:
+    """Its schema is part of what is sent, so an estimate knows what was chosen."""
+
+    def tokens(options: dict[str, Any]) -> int:
+        submission = Submission(job_type="transcript_analysis", input=DEBATE, options=options)
+        return plan_job(job_types.get, World().memory.prices, ALICE, submission, 0).estimate.input_tokens
+
+    assert tokens({"analyses": ["sentiment"]}) < tokens({}) - 200
+
+
+def test_a_fine_tuned_model_is_sent_no_bounds() -> None:
+    """It would refuse them; what it answers is held to them all the same."""
+    beyond = {**WHOLE, "quality": {**WHOLE["quality"], "quality_score": 11}}
+    world, job = analysed(beyond, config={"model": "ft:gpt-4o-mini:acme::abc"})
+
+    schema = json.dumps(world.provider.requests[0].schema)
+    assert '"minimum"' not in schema
+    assert job.error is not None
+    assert "quality.quality_score must be a number between 0 and 10, not 11" in job.error.message
