@@ -14,6 +14,7 @@ from chalicelib.ports import (
     Accounts,
     Bodies,
     Bulks,
+    Cache,
     Chunks,
     Circuits,
     Clock,
@@ -109,6 +110,10 @@ class Adapters:
     @property
     def circuits(self) -> Circuits:
         return self._stores.circuits
+
+    @property
+    def cache(self) -> Cache:
+        return self._stores.cache
 
     @property
     def slots(self) -> Slots:
@@ -216,6 +221,7 @@ def engine() -> Engine:
             connections=have.connections,
             leases=have.leases,
             circuits=have.circuits,
+            cache=have.cache,
             queues=have.queues,
             sockets=have.sockets,
             provider=have.provider,

@@ -13,6 +13,7 @@ from chalicelib.adapters.blobs import Blobs, key_of
 from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, bound
 from chalicelib.adapters.dynamo_job_item import RecordAttribute
 from chalicelib.adapters.packing import INLINE_BYTES, pack, pack_json, unpack, unpack_json
+from chalicelib.domain.cached import LookedUp
 from chalicelib.domain.job import Usage
 from chalicelib.domain.result import WORKER_LOST, Result
 
@@ -28,9 +29,10 @@ PLAIN = (
     "first_token_at",
     "finished_at",
     "error_code",
+    "looked_up",
     "ttl",
 )
-WITHOUT_TEXT = ["id", "sk", "gen", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "ttl"]
+WITHOUT_TEXT = ["id", "sk", "gen", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "cache", "ttl"]
 
 
 class ResultItem(Item):
@@ -52,6 +54,7 @@ class ResultItem(Item):
     first_token_at = IntAttribute(null=True, attr_name="first")
     finished_at = IntAttribute(null=True, attr_name="fin")
     error_code = UnicodeAttribute(null=True, attr_name="err")
+    looked_up = RecordAttribute(LookedUp, null=True, attr_name="cache")
     ttl = IntAttribute(null=True)
 
 

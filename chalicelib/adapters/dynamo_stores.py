@@ -8,6 +8,7 @@ from chalicelib.adapters.blobs import Blobs
 from chalicelib.adapters.dynamo_accounts import DynamoAccounts
 from chalicelib.adapters.dynamo_bodies import DynamoBodies
 from chalicelib.adapters.dynamo_bulks import DynamoBulks
+from chalicelib.adapters.dynamo_cache import DynamoCache
 from chalicelib.adapters.dynamo_chunks import DynamoChunks
 from chalicelib.adapters.dynamo_circuits import DynamoCircuits
 from chalicelib.adapters.dynamo_connections import DynamoConnections, DynamoTickets
@@ -72,6 +73,10 @@ class DynamoStores:
     @cached_property
     def circuits(self) -> DynamoCircuits:
         return DynamoCircuits(self.stage)
+
+    @cached_property
+    def cache(self) -> DynamoCache:
+        return DynamoCache(self.stage)
 
     @cached_property
     def slots(self) -> DynamoSlots:

@@ -11,6 +11,7 @@ from chalicelib.adapters.memory_jobs import MemoryJobs
 from chalicelib.adapters.memory_live import (
     MemoryAccounts,
     MemoryBulks,
+    MemoryCache,
     MemoryCircuits,
     MemoryConnections,
     MemoryLeases,
@@ -39,6 +40,7 @@ class Memory:
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
     circuits: MemoryCircuits = field(default_factory=MemoryCircuits)
+    cache: MemoryCache = field(default_factory=MemoryCache)
     bulks: MemoryBulks = field(default_factory=MemoryBulks)
     slots: MemorySlots = field(default_factory=MemorySlots)
     meters: MemoryMeters = field(default_factory=MemoryMeters)

@@ -59,7 +59,8 @@ def accepted(answer: Accepted, ws_url: str | None) -> Shape:
 
 
 def config(body: Body, job: Job) -> Shape:
-    return {**asdict(body.config), "priority": job.lane}
+    seconds_kept = body.config.cache
+    return {**asdict(body.config), "cache": False if seconds_kept is None else {"ttl": seconds_kept}, "priority": job.lane}
 
 
 def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, prompt: bool = False) -> Shape:
@@ -187,12 +188,20 @@ def result(job: Job, kept: Result | None) -> Shape:
         "cost": dollars(job.cost),
         "currency": "USD",
         "timings": timings(job, kept),
-        "cache": None,
+        "cache": looked_up(kept),
         "error": error_shape(job),
         "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
         "attempt": job.attempt,
         "length": length,
     }
+
+
+def looked_up(kept: Result | None) -> Shape | None:
+    """What the cache said; null where it was not asked."""
+    said = kept.looked_up if kept else None
+    if said is None:
+        return None
+    return {"hit": True, "job_id": said.job_id, "cached_at": rfc3339(said.at)} if said.hit else {"hit": False}
 
 
 def timings(job: Job, kept: Result | None) -> Shape:
@@ -204,7 +213,7 @@ def timings(job: Job, kept: Result | None) -> Shape:
         "time_to_first_token": seconds(first - begun) if first and begun else None,
         "processing": seconds(ended - begun) if ended and begun else None,
         "total": seconds(job.finished_at - job.created_at) if job.finished_at else None,
-        "tokens_per_second": round(job.usage.output / streaming, 1) if streaming and job.usage else None,
+        "tokens_per_second": round(job.usage.output / streaming, 1) if streaming and job.usage and job.usage.output else None,
     }
 
 
@@ -244,6 +253,7 @@ def attempt(kept: Result, *, wasted: bool) -> Shape:
         "usage": usage_shape(kept.usage),
         "cost": dollars(kept.cost),
         "currency": "USD",
+        "cache": looked_up(kept),
         "started_at": rfc3339(kept.started_at),
         "first_token_at": rfc3339(kept.first_token_at),
         "finished_at": rfc3339(kept.finished_at),

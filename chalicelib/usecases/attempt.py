@@ -14,17 +14,20 @@ from functools import cached_property
 from typing import Any
 
 from chalicelib.domain.body import Body
+from chalicelib.domain.cached import Cached, LookedUp
 from chalicelib.domain.errors import ResponseLost
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.frames import Frame
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.progress import Tracker
-from chalicelib.domain.text import Joiner, whole
+from chalicelib.domain.result import Result
+from chalicelib.domain.text import Joiner, pieces, whole
 from chalicelib.domain.transcript import Chunk, Transcript, join
 from chalicelib.ports import Price
 from chalicelib.usecases.model_request import instructions
 
+CACHED_PIECES = 100  # in which a cached answer is read, so that its milestones come where they were
 Mark = tuple[int | None, int | None]  # the number of an event, and the offset at which its text ends; None before the first
 
 
@@ -76,6 +79,8 @@ class Attempt:
         self.watched_until: Ms = 0
         self.probe: str | None = None  # the mark under which it tries an open circuit out
         self.held_until: Ms | None = None  # a probe in vain, which has cost nothing: its job waits so long
+        self.looked_up: LookedUp | None = None  # what the cache said, if it was asked
+        self.looked_up_by = ""  # the key of the request there
         self.price: Price | None = None  # found off the event loop: the first look at the price list takes a quarter of a second
         self.cpu_at_start = time.process_time()
         self.cancelled = asyncio.Event()
@@ -132,6 +137,23 @@ class Attempt:
         if self.first_token_at is None and text:
             self.first_token_at = now
         self._add(text[len(here) :], now)
+
+    def take_cached(self, cached: Cached, answer: Result, now: Ms) -> None:
+        """Take the whole of another job's answer. It counts the tokens that it had, and costs nothing."""
+        self.looked_up = LookedUp(job_id=cached.job_id, at=cached.at)
+        self.enter(self.kind.stages[1], now)
+        self.first_token_at = now
+        size = max(1, -(-len(answer.text) // CACHED_PIECES))
+        left, parts = answer.usage.output if answer.usage else 0, -(-len(answer.text) // size)
+        for number, piece in enumerate(pieces(answer.text, size)):
+            tokens_of_it = left // (parts - number)
+            left -= tokens_of_it
+            self._add(piece, now, tokens_of_it)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the answer is another job's: the provider was not asked, and says nothing by it."""
+        return self.looked_up is not None and self.looked_up.hit
 
     def mark(self, end: int) -> Mark:
         """The provider's last event whose text lies wholly before `end`, and where its text ends: from there a successor goes on [7]."""
@@ -194,10 +216,10 @@ class Attempt:
         self._repeated = self._repeated[len(known) :]
         return text[len(known) :]
 
-    def _add(self, text: str, now: Ms) -> None:
+    def _add(self, text: str, now: Ms, tokens_of_it: int = 1) -> None:
         if text:
             self.transcript.append(text)
-            self._note(self.tracker.feed(text, now))
+            self._note(self.tracker.feed(text, now, tokens_of_it))
             self._more.ring()
 
     def _note(self, events: list[dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
 from chalicelib.ports import (
     Bodies,
+    Cache,
     Chunks,
     Circuits,
     Clock,
@@ -59,6 +60,7 @@ class Engine:
     connections: Connections
     leases: Leases
     circuits: Circuits
+    cache: Cache
     queues: Queues
     sockets: Sockets
     provider: Provider

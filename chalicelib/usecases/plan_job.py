@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.body import Body, Config
+from chalicelib.domain.cached import seconds_of
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.estimate import Estimate, estimate
 from chalicelib.domain.identity import Caller, Role
@@ -83,6 +84,7 @@ def resolve_config(kind: JobType, submission: Submission) -> Config:
     said.setdefault("model", kind.default_model)
     said.setdefault("max_tokens", kind.max_tokens)
     said.setdefault("response_format", "json" if kind.response_schema else "text")
+    said["cache"] = seconds_of(said.get("cache"))
     others = [model for model in dict.fromkeys(said.pop("fallback_models", ())) if model != said["model"]]
     return Config(**said, fallback_models=others, expires_in=submission.expires_in)
 

@@ -26,6 +26,7 @@ from chalicelib.domain.errors import (
 from chalicelib.ports import Delta, Ended, ModelRequest, Provider, ProviderEvent, Started
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
+from chalicelib.usecases.cached_answer import cached_answer
 from chalicelib.usecases.engine import Engine, Log
 from chalicelib.usecases.model_request import model_request
 from chalicelib.usecases.patience import patiently
@@ -49,6 +50,8 @@ async def read_answer(engine: Engine, attempt: Attempt) -> Ended:
         Fenced: the response could not be stored, because somebody else has the job.
     """
     request = model_request(attempt.body, attempt.kind)
+    if (ended := await cached_answer(engine, attempt, request)) is not None:
+        return ended
     if request.background:
         return await _Durable(engine, attempt, request).read()
     async with engine.provider.stream(request) as events:

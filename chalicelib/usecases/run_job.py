@@ -17,6 +17,7 @@ from chalicelib.ports import Ended
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.audience import Audience
+from chalicelib.usecases.cached_answer import remember
 from chalicelib.usecases.circuits import note_end, prove
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.facts import note_failure
@@ -74,7 +75,7 @@ class JobRun:
             await abandon(self._engine, self.attempt)
         verdict = self._judged(ended, failure)
         await proof
-        said = note_end(self._engine, self.attempt, verdict.failure, answered=ended is not None)
+        said = note_end(self._engine, self.attempt, verdict.failure, answered=ended is not None and not self.attempt.is_cached)
         await all_of(self._keep(verdict, log), said)
         await self._end(verdict)
 
@@ -176,6 +177,8 @@ class JobRun:
             await self.audience.refresh()
         except Unavailable as exc:  # the record says it: the sweep wakes the job, and the change stream tells the watchers
             engine.log("an end was not announced in full", job_id=job.id, attempt=attempt.number, error=exc)
+        if job.status is Status.COMPLETED:
+            await remember(engine, attempt, verdict.result)
 
     async def _wake_later(self, job: Job) -> None:
         """Send the wake-up of the next attempt. Beyond what a message can be delayed by, the sweep sends it."""

@@ -11,6 +11,8 @@ def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
     """The usage of the final event. Without one: nothing if no response was begun, else an estimate that is marked as such."""
     if ended is not None and ended.usage is not None:
         return ended.usage
+    if attempt.is_cached:
+        return Usage()
     if not attempt.begun and attempt.first_token_at is None:
         return None
     return Usage(input=attempt.input_tokens, output=attempt.received, estimated=True)

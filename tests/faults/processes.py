@@ -61,7 +61,8 @@ class Processes:
         self.world.loop.set_task_factory(_task)
         world, real, steps = self.world, self.real, self.steps
         ports: dict[str, Any] = {
-            name: Port(name, getattr(real, name), steps) for name in ("bodies", "chunks", "watchers", "connections", "leases", "circuits")
+            name: Port(name, getattr(real, name), steps)
+            for name in ("bodies", "chunks", "watchers", "connections", "leases", "circuits", "cache")
         }
         ports["jobs"] = JobsPort(real.jobs, steps, self.history, self._changed)
         ports["results"] = ResultsPort(real.results, steps, self.history)

@@ -104,6 +104,11 @@ async def durable_cancelled(cloud: Cloud) -> None:
     await cloud.cancel(job)
 
 
+async def cached(cloud: Cloud) -> None:
+    """It asks the cache before each attempt, and leaves its answer there."""
+    await cloud.watch(await cloud.submit("cached", Says(pieces=2, error=StreamCut()), Says(pieces=3), config={"cache": True}))
+
+
 async def circuit(cloud: Cloud) -> None:
     """OpenAI has failed a few times already: the next failure opens the circuit, two jobs wait, one tries it out, both complete."""
     failing, now = Circuit(model=MODEL), cloud.world.clock.now()
@@ -143,5 +148,6 @@ SCENARIOS = {
         Scenario(not_resumed),
         Scenario(durable_cancelled, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(circuit),
+        Scenario(cached),
     )
 }

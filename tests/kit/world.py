@@ -58,6 +58,7 @@ class World:
                 "connections",
                 "leases",
                 "circuits",
+                "cache",
                 "queues",
                 "sockets",
                 "prices",

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
     """All options at once, by the schema that the API checks."""
-    given = "--model m --fallback n --max-tokens 99 --temperature 0.5 --system-prompt s --timeout 900 --durable --expires-in 60 --delay 5"
+    given = "--model m --fallback n --max-tokens 99 --temperature 0.5 --system-prompt s --timeout 900 --durable --cache-ttl 60 --expires-in 60 --delay 5"
     code = run(
         "submit", "Hi", *given.split(), "--type", "general", "--priority", "low", "--tag", "a", "--metadata", "n=1", "--dedupe-key", "d"
     )
@@ -27,6 +27,13 @@ def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
     assert code == 0
     assert problems(schemas.SUBMIT, body) == ()
     assert (body["expires_in"], body["delay"], body["config"]["durable"], body["config"]["timeout"]) == (60, 5, True, 900)
+    assert body["config"]["cache"] == {"ttl": 60}
+
+
+def test_the_cache_is_asked_for_with_its_default_time(server: FakeServer) -> None:
+    assert run("submit", "Hi", "--cache") == 0
+
+    assert server.sent("POST /jobs")[0][3]["config"]["cache"] is True
 
 
 def test_submit_sends_what_was_typed_and_nothing_else(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
