@@ -17,6 +17,7 @@ from chalicelib.adapters.dynamo_leases import DynamoLeases
 from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
 from chalicelib.adapters.dynamo_pages import DynamoPages
 from chalicelib.adapters.dynamo_results import DynamoResults
+from chalicelib.adapters.dynamo_speeds import DynamoSpeeds
 from chalicelib.adapters.dynamo_watchers import DynamoWatchers
 
 
@@ -77,6 +78,10 @@ class DynamoStores:
     @cached_property
     def cache(self) -> DynamoCache:
         return DynamoCache(self.stage)
+
+    @cached_property
+    def speeds(self) -> DynamoSpeeds:
+        return DynamoSpeeds(self.stage)
 
     @cached_property
     def slots(self) -> DynamoSlots:

@@ -15,6 +15,7 @@ from chalicelib.ports.pages import Bodies, Chunks, Pages, Results
 from chalicelib.ports.provider import Delta, Ended, Fetched, ModelRequest, Price, Prices, Provider, ProviderEvent, Started
 from chalicelib.ports.queues import DeadLetter, Queues, Received
 from chalicelib.ports.sockets import Sockets
+from chalicelib.ports.speeds import Speeds
 
 __all__ = [
     "Accounts",
@@ -48,6 +49,7 @@ __all__ = [
     "Results",
     "Slots",
     "Sockets",
+    "Speeds",
     "Started",
     "Tickets",
     "Watchers",

@@ -22,6 +22,7 @@ from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.progress import Tracker
 from chalicelib.domain.result import Result
+from chalicelib.domain.speed import UNMEASURED
 from chalicelib.domain.text import Joiner, pieces, whole
 from chalicelib.domain.transcript import Chunk, Transcript, join
 from chalicelib.ports import Price
@@ -65,6 +66,7 @@ class Attempt:
         self.generation = job.generation
         self.transcript = Transcript(job.attempt)
         self.tracker = Tracker(kind, min(kind.typical_tokens, body.config.max_tokens))
+        self.tracker.learn(UNMEASURED, body.config.max_tokens)
         self.events: list[dict[str, Any]] = []
         self.refused = False
         self.response_id = job.response_id
@@ -82,7 +84,8 @@ class Attempt:
         self.looked_up: LookedUp | None = None  # what the cache said, if it was asked
         self.looked_up_by = ""  # the key of the request there
         self.price: Price | None = None  # found off the event loop: the first look at the price list takes a quarter of a second
-        self.cpu_at_start = time.process_time()
+        self.calls = 0  # requests to the provider for this attempt, by whichever worker
+        self.taken_up_at, self.cpu_at_start = now, time.process_time()
         self.cancelled = asyncio.Event()
         if job.cancel_requested:
             self.cancelled.set()
@@ -205,7 +208,8 @@ class Attempt:
         self.begins_at = len(text)
         self.sequence, self._mark = last.sequence, (last.sequence, last.sequence_offset)
         self._repeated = text[last.sequence_offset or 0 :]
-        latency = (last.progress.get("performance_metrics") or {}).get("network_latency_ms")
+        measured = last.progress.get("performance_metrics") or {}
+        latency, self.calls = measured.get("network_latency_ms"), measured.get("api_call_count") or 0
         self.first_token_at = self.started_at + (latency or 0)
 
     def _news(self, text: str) -> str:

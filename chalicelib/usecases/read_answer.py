@@ -54,6 +54,7 @@ async def read_answer(engine: Engine, attempt: Attempt) -> Ended:
         return ended
     if request.background:
         return await _Durable(engine, attempt, request).read()
+    attempt.calls += 1
     async with engine.provider.stream(request) as events:
         return await _follow(engine, attempt, events)
 
@@ -158,6 +159,7 @@ class _Durable:
 
     def _stream(self) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
         provider, attempt = self._engine.provider, self._attempt
+        attempt.calls += 1
         if attempt.response_id is None:
             return provider.stream(self._request)
         return provider.resume(attempt.response_id, -1 if attempt.sequence is None else attempt.sequence, self._request)
@@ -167,6 +169,7 @@ class _Durable:
         attempt, self._pause = self._attempt, FIRST_PAUSE
         assert attempt.response_id is not None
         while True:
+            attempt.calls += 1
             try:
                 fetched = await self._engine.provider.fetch(attempt.response_id)
             except PASSING as problem:

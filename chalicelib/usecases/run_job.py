@@ -63,7 +63,9 @@ class JobRun:
 
     def _work_out_ahead(self) -> int:
         """What takes a while and is needed only later, off the event loop."""
-        self.attempt.price = self._engine.prices.of(self.attempt.body.config.model)
+        attempt, config = self.attempt, self.attempt.body.config
+        attempt.tracker.learn(self._engine.speed_of(attempt.kind.name, config.model), config.max_tokens)
+        attempt.price = self._engine.prices.of(config.model)
         return self.attempt.input_tokens
 
     async def _conclude(

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
     """All options at once, by the schema that the API checks."""
-    given = "--model m --fallback n --max-tokens 99 --temperature 0.5 --system-prompt s --timeout 900 --durable --cache-ttl 60 --expires-in 60 --delay 5"
+    given = "--model m --fallback n --max-tokens 99 --temperature 0.5 --system-prompt s --timeout 900 --durable --expires-in 60 --delay 5"
+    given += " --cache-ttl 60"
     code = run(
         "submit", "Hi", *given.split(), "--type", "general", "--priority", "low", "--tag", "a", "--metadata", "n=1", "--dedupe-key", "d"
     )
