@@ -10,7 +10,7 @@ from chalicelib.adapters.dynamo import Item, Raw, bound
 from chalicelib.domain.job import Ms
 from chalicelib.domain.speed import Speed, places, speed
 
-NO_COUNTS = ("ttl", "version")
+NO_COUNTS = ("ttl", "v")  # when it goes, and how often it was changed
 
 
 class CounterItem(Item):

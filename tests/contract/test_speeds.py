@@ -52,6 +52,6 @@ def test_only_numbers_that_were_counted_are_read(stores: Any) -> None:
     model = new_id()
     for _ in range(FEWEST):
         count(stores, tally(Mark(job_id="j"), completed(model=model))[0])
-    count(stores, [Add(place=place("general", model, NOW), amounts={"version": 7}, ttl=1)])
+    count(stores, [Add(place=place("general", model, NOW), amounts={"v": 7}, ttl=1)])
 
     assert stores.speeds.of("general", model, NOW).n == FEWEST
