@@ -12,6 +12,7 @@ from chalicelib.domain.job import Job, Status
 from chalicelib.domain.watching import LAST_OFFSET
 from chalicelib.routes import schemas, shapes
 from chalicelib.usecases.list_jobs import Filters
+from chalicelib.usecases.submit_job import Accepted
 
 Schema = dict[str, Any]
 
@@ -77,7 +78,7 @@ REQUESTS: dict[str, Schema] = {
     "Circuit": schemas.CIRCUIT,
 }
 ANSWERS: dict[str, dict[str, str | None]] = {
-    "POST /jobs": {"202": None, "200": "Result"},
+    "POST /jobs": {"202": "Accepted", "200": "Result"},
     "GET /jobs/{job_id}": {"200": "Record", "304": None},
     "PATCH /jobs/{job_id}": {"200": "Record"},
     "DELETE /jobs/{job_id}": {"200": "Status", "202": "Status"},
@@ -122,6 +123,7 @@ _BODY = Body(prompt="", config=Config(model="", max_tokens=16))
 def answers() -> dict[str, Schema]:
     """What the routes that show a job answer, by name: every field of what they do answer, of an empty job."""
     return {
+        "Accepted": _fields_of(shapes.accepted(Accepted(job=_JOB, body=_BODY, position=1), None)),
         "Record": _fields_of(shapes.record(_JOB, _BODY, None, content=True)),
         "Status": _fields_of(shapes.status(_JOB, None, None, 0)),
         "Progress": _fields_of(shapes.progress(_JOB, None, None, 0, content=True)),

@@ -366,6 +366,24 @@ def test_a_cancel_that_was_asked_for_wins() -> None:
     assert world.job(job).status is Status.CANCELLED
 
 
+def test_a_worker_that_dies_with_a_found_answer_has_cost_nothing() -> None:
+    """Its log is there, its result is not: what the sweep writes off is no estimate of a request that was never made."""
+    world = World(FIRST)
+    done(world)
+    job = world.submit(config={"cache": True})
+    with refusing(world.memory.results, "put", 99):
+        kill(world, 5)
+    assert world.log_text(job) == "Hello, world"
+
+    world.sweep(after=90)
+    world.deliver()
+
+    lost, found = world.memory.results.attempts(job.id)
+    assert (lost.finish_reason, lost.cost, lost.usage) == ("worker_lost", 0, Usage(estimated=True))
+    assert (found.status, world.job(job).cost) == (Status.COMPLETED, 0)
+    assert len(world.provider.requests) == 1
+
+
 def test_a_cache_that_is_throttled_while_it_looks_up_costs_no_attempt() -> None:
     world = World(FIRST)
     done(world)

@@ -278,3 +278,21 @@ def test_help_is_quick() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_what_remains_is_shown_with_its_range(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {"job_id": JOB, "status": "processing", "estimated_seconds_remaining": 12.4, "estimated_seconds_remaining_range": [4.0, 95.0]}
+    server.plan(f"GET /jobs/{JOB}/status", Answer(body=state))
+
+    assert run("status", JOB) == 0
+
+    assert "12 s, between 4.0 s and 1 m 35 s" in capsys.readouterr().out
+
+
+def test_a_result_says_whose_answer_it_is(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = {"hit": True, "job_id": "job_other", "cached_at": "2026-11-22T09:30:00.125Z"}
+    server.plan(f"GET /jobs/{JOB}/result", Answer(body={"job_id": JOB, "status": "completed", "output": "Hi", "cache": cache}))
+
+    run("result", JOB)
+
+    assert "the answer of job_other" in capsys.readouterr().err

@@ -16,6 +16,8 @@ from chalicelib.domain.speed import BIN_ERROR, FEWEST, SPEED, UNMEASURED, Spread
 from chalicelib.domain.tally import Mark
 from chalicelib.usecases.known_speeds import KnownSpeeds
 from tests.contract.given import NOW, job
+from tests.kit.provider import Script
+from tests.kit.world import World
 
 WEEK = 7 * 86_400_000
 
@@ -200,6 +202,21 @@ def test_a_store_that_does_not_answer_costs_only_a_guess() -> None:
 
     assert [speeds.of("general", "gpt-4o-mini").n for _ in range(3)] == [FEWEST] * 3
     assert facts == ["the speeds could not be read"]
+
+
+def test_a_worker_expects_what_was_measured() -> None:
+    """From the first chunk on, and of its own type and model."""
+    world = World(Script(deltas=["word "] * 200, every=0.02))
+    for _ in range(FEWEST):
+        world.memory.speeds.add(tally(Mark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
+    measured, other = world.submit(), world.submit(config={"model": "gpt-4o"})
+
+    world.deliver()
+
+    first, unmeasured = (world.memory.chunks.read(one.id, 1)[0].progress for one in (measured, other))
+    assert first["estimated_total_tokens"] == pytest.approx(400, rel=BIN_ERROR)
+    assert unmeasured["estimated_total_tokens"] == 600
+    assert first["progress_percentage"] > unmeasured["progress_percentage"]
 
 
 def test_a_job_that_was_retried_and_completed_counts_by_its_last_attempt() -> None:
