@@ -14,6 +14,7 @@ from chalicelib.ports import (
     Accounts,
     Bodies,
     Bulks,
+    Cache,
     Chunks,
     Circuits,
     Clock,
@@ -28,6 +29,7 @@ from chalicelib.ports import (
     Results,
     Slots,
     Sockets,
+    Speeds,
     Tickets,
     Watchers,
 )
@@ -38,6 +40,7 @@ from chalicelib.usecases.bulk import Desk
 from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.hold import Holding
+from chalicelib.usecases.known_speeds import KnownSpeeds
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.submit_job import Intake
 from chalicelib.usecases.system_health import Stethoscope
@@ -109,6 +112,14 @@ class Adapters:
     @property
     def circuits(self) -> Circuits:
         return self._stores.circuits
+
+    @property
+    def cache(self) -> Cache:
+        return self._stores.cache
+
+    @property
+    def speeds(self) -> Speeds:
+        return self._stores.speeds
 
     @property
     def slots(self) -> Slots:
@@ -216,17 +227,26 @@ def engine() -> Engine:
             connections=have.connections,
             leases=have.leases,
             circuits=have.circuits,
+            cache=have.cache,
             queues=have.queues,
             sockets=have.sockets,
             provider=have.provider,
             prices=have.prices,
             job_type=job_types.get,
+            speed_of=known_speeds().of,
             is_welcome=have.key_ring.may_read,
             new_id=have.new_id,
             random=random.random,
             frames_per_second=settings().frames_per_second,
         )
     return cast(Engine, _made["engine"])
+
+
+def known_speeds() -> KnownSpeeds:
+    """The measured speeds, as this environment knows them."""
+    if "speeds" not in _made:
+        _made["speeds"] = KnownSpeeds(adapters().speeds, adapters().clock, record)
+    return cast(KnownSpeeds, _made["speeds"])
 
 
 def broom() -> Broom:

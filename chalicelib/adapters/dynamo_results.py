@@ -14,6 +14,7 @@ from chalicelib.adapters.blobs import Blobs, key_of
 from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, bound
 from chalicelib.adapters.dynamo_job_item import RecordAttribute
 from chalicelib.adapters.packing import INLINE_BYTES, pack, pack_json, unpack, unpack_json
+from chalicelib.domain.cached import LookedUp
 from chalicelib.domain.job import Usage
 from chalicelib.domain.result import WORKER_LOST, Result
 
@@ -30,9 +31,10 @@ PLAIN = (
     "finished_at",
     "error_code",
     "fallback",
+    "looked_up",
     "ttl",
 )
-WITHOUT_TEXT = ["id", "sk", "gen", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "fallback", "ttl"]
+WITHOUT_TEXT = ["id", "sk", "gen", "status", "finish", "model", "usage", "cost", "start", "first", "fin", "err", "fallback", "cache", "ttl"]
 
 
 class ResultItem(Item):
@@ -55,6 +57,7 @@ class ResultItem(Item):
     finished_at = IntAttribute(null=True, attr_name="fin")
     error_code = UnicodeAttribute(null=True, attr_name="err")
     fallback = BooleanAttribute(null=True)
+    looked_up = RecordAttribute(LookedUp, null=True, attr_name="cache")
     ttl = IntAttribute(null=True)
 
 

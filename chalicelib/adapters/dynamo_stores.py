@@ -8,6 +8,7 @@ from chalicelib.adapters.blobs import Blobs
 from chalicelib.adapters.dynamo_accounts import DynamoAccounts
 from chalicelib.adapters.dynamo_bodies import DynamoBodies
 from chalicelib.adapters.dynamo_bulks import DynamoBulks
+from chalicelib.adapters.dynamo_cache import DynamoCache
 from chalicelib.adapters.dynamo_chunks import DynamoChunks
 from chalicelib.adapters.dynamo_circuits import DynamoCircuits
 from chalicelib.adapters.dynamo_connections import DynamoConnections, DynamoTickets
@@ -16,6 +17,7 @@ from chalicelib.adapters.dynamo_leases import DynamoLeases
 from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
 from chalicelib.adapters.dynamo_pages import DynamoPages
 from chalicelib.adapters.dynamo_results import DynamoResults
+from chalicelib.adapters.dynamo_speeds import DynamoSpeeds
 from chalicelib.adapters.dynamo_watchers import DynamoWatchers
 
 
@@ -72,6 +74,14 @@ class DynamoStores:
     @cached_property
     def circuits(self) -> DynamoCircuits:
         return DynamoCircuits(self.stage)
+
+    @cached_property
+    def cache(self) -> DynamoCache:
+        return DynamoCache(self.stage)
+
+    @cached_property
+    def speeds(self) -> DynamoSpeeds:
+        return DynamoSpeeds(self.stage)
 
     @cached_property
     def slots(self) -> DynamoSlots:

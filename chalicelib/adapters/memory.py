@@ -11,6 +11,7 @@ from chalicelib.adapters.memory_jobs import MemoryJobs
 from chalicelib.adapters.memory_live import (
     MemoryAccounts,
     MemoryBulks,
+    MemoryCache,
     MemoryCircuits,
     MemoryConnections,
     MemoryLeases,
@@ -19,6 +20,7 @@ from chalicelib.adapters.memory_live import (
     MemoryTickets,
 )
 from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryPages, MemoryResults, MemoryWatchers
+from chalicelib.adapters.memory_speeds import MemorySpeeds
 from chalicelib.adapters.memory_time import ManualClock, inline
 from chalicelib.adapters.memory_wires import MemoryPrices, MemoryQueues, MemorySockets
 
@@ -39,6 +41,8 @@ class Memory:
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
     leases: MemoryLeases = field(default_factory=MemoryLeases)
     circuits: MemoryCircuits = field(default_factory=MemoryCircuits)
+    cache: MemoryCache = field(default_factory=MemoryCache)
+    speeds: MemorySpeeds = field(default_factory=MemorySpeeds)
     bulks: MemoryBulks = field(default_factory=MemoryBulks)
     slots: MemorySlots = field(default_factory=MemorySlots)
     meters: MemoryMeters = field(default_factory=MemoryMeters)

@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 
 from chalicelib.domain.bulk import Bulk
+from chalicelib.domain.cached import Cached
 from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.identity import Key
@@ -139,6 +140,19 @@ class MemoryCircuits:
             if (current.version if current else 0) != seen.version:
                 raise StaleVersion(current)
             self._circuits[seen.model] = new
+
+
+class MemoryCache:
+    """`rows` is open to tests: references by tenant and key."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Cached] = {}
+
+    def get(self, tenant: str, key: str) -> Cached | None:
+        return self.rows.get((tenant, key))
+
+    def put(self, tenant: str, key: str, cached: Cached) -> None:
+        self.rows[tenant, key] = cached
 
 
 class MemoryBulks:

@@ -74,20 +74,22 @@ def estimate(
     *,
     prompt: str,
     instructions: str,
-    typical_tokens: int,
+    answer_tokens: int,
     max_tokens: int,
     max_attempts: int,
     price: Priced | None,
     lane: Lane,
     depth: int,
     others: Sequence[Priced | None] = (),
+    first_token_ms: Ms = FIRST_TOKEN_MS,
+    tokens_per_second: float = TOKENS_PER_SECOND,
 ) -> Estimate:
     """The estimate of a job that asks `prompt` with `instructions` (the type's, its system prompt, its schema), `depth` jobs waiting.
 
-    `others` are the prices of the models that may stand in for its own.
+    `others` are the prices of the models that may stand in for its own. An answer usually has `answer_tokens`.
     """
     given = tokens(prompt) + tokens(instructions) + REQUEST_TOKENS
-    answer = min(typical_tokens, max_tokens)
+    answer = min(answer_tokens, max_tokens)
     wait = waiting_ms(lane, depth)
     return Estimate(
         input_tokens=given,
@@ -95,13 +97,13 @@ def estimate(
         expected_cost=price.cost(Usage(input=given, output=answer)) if price else None,
         max_cost=_dearest([price, *others], Usage(input=ceil(given * MARGIN), output=max_tokens), max_attempts),
         wait_ms=wait,
-        duration_ms=wait + working_ms(answer),
+        duration_ms=wait + working_ms(answer, tokens_per_second, first_token_ms),
     )
 
 
-def working_ms(output_tokens: int, tokens_per_second: float = TOKENS_PER_SECOND) -> Ms:
+def working_ms(output_tokens: int, tokens_per_second: float = TOKENS_PER_SECOND, first_token_ms: Ms = FIRST_TOKEN_MS) -> Ms:
     """How long an attempt takes that answers with so many tokens."""
-    return FIRST_TOKEN_MS + OVERHEAD_MS + round(output_tokens * 1000 / tokens_per_second)
+    return first_token_ms + OVERHEAD_MS + round(output_tokens * 1000 / tokens_per_second)
 
 
 def waiting_ms(lane: Lane, depth: int, each_ms: Ms = 12_000) -> Ms:

@@ -2,6 +2,8 @@
 
 The percentage is linear in the tokens up to 90 at the expected length, approaches 95 beyond it, and is 100 only at the end: the expected
 length is a guess, and a bar that waits at 100 looks broken. It never goes back within an attempt.
+
+How long it will take is told from the first moment on: by what was measured of other jobs, and more and more by what this stream does.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from typing import Any
 from chalicelib.domain.job import Ms
 from chalicelib.domain.job_type import JobType, Marker
 from chalicelib.domain.markers import Scanner
+from chalicelib.domain.speed import UNMEASURED, Speed, Spread
 from chalicelib.domain.units import parse_rfc3339, rfc3339, seconds
 
 Event = dict[str, Any]
 
 MAX_MILESTONES = 50  # every snapshot carries them all
 LINEAR_TO, LIMIT = 90.0, 95.0
+OTHERS_WEIGH = 1.0  # seconds of this stream's own text that what was measured of others counts for
 
 
 @dataclass(slots=True)
@@ -39,14 +43,18 @@ class _Stage:
 
 
 class Tracker:
-    """The stages, milestones and figures of one attempt of `job_type`, whose answer is expected to have `expected_tokens`.
+    """The stages, milestones and figures of one attempt of `job_type`, whose answer is expected to have `expected_tokens` until more is
+    learnt.
 
     Every method answers the events that it caused, `{"kind": "stage" | "milestone", ...}`: what the log keeps and watchers are told.
     """
 
     def __init__(self, job_type: JobType, expected_tokens: int) -> None:
         self._type = job_type
-        self._expected = max(1, expected_tokens)
+        self._answer = Spread(expected_tokens, expected_tokens, expected_tokens)
+        self._speed = UNMEASURED
+        self._began_at: Ms | None = None
+        self._seen_at: Ms | None = None
         self._stages = [_Stage(name) for name in job_type.stages]
         self._current = -1
         self._scanner = Scanner(job_type.markers)
@@ -72,6 +80,10 @@ class Tracker:
         begun = self._stages[: self._current + 1]
         return begun[-1].name if begun else None
 
+    def learn(self, speed: Speed, max_tokens: int) -> None:
+        """Expect what was measured of other jobs. It may come at any time: the percentage goes on from where it is."""
+        self._speed, self._answer = speed, speed.answer(self._type.typical_tokens, max_tokens)
+
     def restore(self, snapshot: dict[str, Any], text: str) -> None:
         """Go on from a snapshot of this attempt and the text that it had: nothing of that is told again. The rate is measured anew."""
         known = {stage["name"]: stage for stage in snapshot.get("stages", ())}
@@ -88,6 +100,7 @@ class Tracker:
 
     def begin(self, now: Ms) -> list[Event]:
         """The claim: the first stage begins."""
+        self._began_at = now if self._began_at is None else self._began_at
         return self._advance(0, now)
 
     def enter(self, stage: str, now: Ms) -> list[Event]:
@@ -112,6 +125,7 @@ class Tracker:
     def snapshot(self) -> dict[str, Any]:
         """The part of the Progress shape that is known here, as the log keeps it with each chunk and `/progress` shows it."""
         rate = self._rate()
+        remaining, between = self._remaining()
         return {
             "progress_percentage": self._percentage,
             "stage": self.stage,
@@ -120,12 +134,14 @@ class Tracker:
             "tokens_received": self._received,
             "estimated_total_tokens": self._total(),
             "tokens_per_second": None if rate is None else round(rate, 1),
-            "estimated_seconds_remaining": self._remaining(rate),
+            "estimated_seconds_remaining": remaining,
+            "estimated_seconds_remaining_range": between,
         }
 
     def _advance(self, target: int, now: Ms) -> list[Event]:
         """Complete the stages before `target` and begin it. One that is skipped took no time."""
         events = []
+        self._seen_at = now
         while self._current < target:
             if self._current >= 0:
                 before = self._stages[self._current]
@@ -140,7 +156,7 @@ class Tracker:
     def _count(self, tokens: int, now: Ms) -> None:
         if self._first_text_at is None:
             self._first_text_at, self._opening = now, self._received + tokens
-        self._last_text_at = now
+        self._last_text_at = self._seen_at = now
         self._received += tokens
         self._percentage = max(self._percentage, _percentage(self._received / self._expected))
 
@@ -157,6 +173,10 @@ class Tracker:
             events.append({"kind": "milestone", **milestone})
         return events
 
+    @property
+    def _expected(self) -> int:
+        return max(1, round(self._answer.middle))
+
     def _rate(self) -> float | None:
         """Tokens a second since the first text; None until two pieces came at different times."""
         if self._first_text_at is None or self._last_text_at is None or self._last_text_at <= self._first_text_at:
@@ -169,10 +189,24 @@ class Tracker:
             return self._received
         return self._expected if self._received < self._expected else math.ceil(self._received * 1.05)
 
-    def _remaining(self, rate: float | None) -> float | None:
+    def _remaining(self) -> tuple[float, list[float]]:
+        """Seconds to the end, and between which two figures they are in four of five cases."""
         if self._percentage >= 100:
-            return 0.0
-        return round((self._total() - self._received) / rate, 1) if rate else None
+            return 0.0, [0.0, 0.0]
+        total, first, rate = self._total(), self._speed.first_token_ms, self._speed.tokens_per_second
+        expected = self._left(total, first.middle, rate.middle)
+        quick = self._left(self._answer.low, first.low, rate.high)
+        slow = self._left(max(total, self._answer.high), first.high, rate.low)
+        return round(expected, 1), [round(min(quick, expected), 1), round(max(slow, expected), 1)]
+
+    def _left(self, total: float, first_ms: float, rate: float) -> float:
+        """Seconds until there are `total` tokens: the first after `first_ms` and the others at `rate`, as far as that is not known."""
+        writing = max(0.0, total - self._received)
+        if self._first_text_at is None or self._last_text_at is None:
+            waited = (self._seen_at or 0) - (self._began_at or 0)
+            return (max(0.0, first_ms - waited) if not self._received else 0.0) / 1000 + writing / rate
+        elapsed = (self._last_text_at - self._first_text_at) / 1000
+        return writing * (elapsed + OTHERS_WEIGH) / (self._received - self._opening + rate * OTHERS_WEIGH)
 
 
 def _stage_event(stage: _Stage, now: Ms) -> Event:

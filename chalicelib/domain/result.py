@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from chalicelib.domain.cached import LookedUp
 from chalicelib.domain.job import Ms, Nano, Usage
 
 WORKER_LOST = "worker_lost"  # why the sweep wrote a row, as well as it could
@@ -16,6 +17,7 @@ class Result:
 
     `status` is the one that the head was to get.
     `generation` is that of the claim that wrote it: of two workers of one durable attempt the later one's row stays.
+    `looked_up` is what the cache said, None where it was not asked: of a hit the text is another job's.
     `text` is what the model said, raw. `parsed` is that text read by its schema, None where there is no schema or it does not fit.
     `fallback`: no model said it, but the type's own plain way of answering, because there is no key.
     """
@@ -35,6 +37,7 @@ class Result:
     finished_at: Ms | None = None
     error_code: str | None = None
     fallback: bool = False
+    looked_up: LookedUp | None = None
     ttl: int | None = None
 
     @property

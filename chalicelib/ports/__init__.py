@@ -10,16 +10,18 @@ from __future__ import annotations
 from chalicelib.ports.accounts import Accounts
 from chalicelib.ports.environment import Clock, Offload
 from chalicelib.ports.jobs import Idempotency, JobQuery, Jobs, Remembered
-from chalicelib.ports.live import Bulks, Circuits, Connections, Lease, Leases, Meters, Slots, Tickets, Watchers
+from chalicelib.ports.live import Bulks, Cache, Circuits, Connections, Lease, Leases, Meters, Slots, Tickets, Watchers
 from chalicelib.ports.pages import Bodies, Chunks, Pages, Results
 from chalicelib.ports.provider import Delta, Ended, Fetched, ModelRequest, Price, Prices, Provider, ProviderEvent, Started
 from chalicelib.ports.queues import DeadLetter, Queues, Received
 from chalicelib.ports.sockets import Sockets
+from chalicelib.ports.speeds import Speeds
 
 __all__ = [
     "Accounts",
     "Bodies",
     "Bulks",
+    "Cache",
     "Chunks",
     "Circuits",
     "Clock",
@@ -47,6 +49,7 @@ __all__ = [
     "Results",
     "Slots",
     "Sockets",
+    "Speeds",
     "Started",
     "Tickets",
     "Watchers",

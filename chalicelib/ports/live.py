@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chalicelib.domain.bulk import Bulk
+from chalicelib.domain.cached import Cached
 from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.job import Ms
 from chalicelib.domain.watching import Connection, Control, Ticket, Watcher
@@ -121,6 +122,16 @@ class Circuits(Protocol):
         Raises:
             StaleVersion: it moved on; `current` is what is there.
         """
+
+
+class Cache(Protocol):
+    """Whose answer may serve again, by the key of its request. A row may be there beyond its end: readers compare times."""
+
+    def get(self, tenant: str, key: str) -> Cached | None:
+        """Not read consistently: a miss more does no harm."""
+
+    def put(self, tenant: str, key: str, cached: Cached) -> None:
+        """The latest stays."""
 
 
 class Bulks(Protocol):

@@ -61,7 +61,7 @@ def _accepted(request: Request, data: dict[str, Any]) -> Accepted:
 
 def _plan(caller: Caller, submission: Submission) -> Plan:
     have = wiring.adapters()
-    return plan_job(job_types.get, have.prices, caller, submission, have.queues.depth(submission.priority))
+    return plan_job(job_types.get, have.prices, caller, submission, have.queues.depth(submission.priority), wiring.known_speeds().of)
 
 
 @endpoint(blueprint, "POST", "/jobs/estimate", Role.USER)

@@ -8,8 +8,10 @@ from typing import Any
 from chalice import Blueprint
 
 from chalicelib import wiring
+from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.identity import Role
 from chalicelib.domain.job import Job, Status
+from chalicelib.domain.speed import UNMEASURED, Speed
 from chalicelib.domain.transcript import Chunk
 from chalicelib.routes import parse, shapes
 from chalicelib.routes.http import Answer, Request, endpoint
@@ -65,17 +67,20 @@ def progress(request: Request, job_id: str) -> Answer:
     if _is_known(request, view):
         return _not_modified(view)
     content = request.caller.may_read_content(view.job)
-    shape = shapes.progress(view.job, view.last, _position(view.job), wiring.adapters().clock.now(), content=content)
+    shape = shapes.progress(view.job, view.last, _position(view.job), wiring.adapters().clock.now(), content=content, speed=_speed(view))
     return Answer(body=shape, headers={"ETag": view.etag})
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/progress-history", Role.USER)
 def progress_history(request: Request, job_id: str) -> Answer:
-    """The stages and milestones of the last attempt, in order."""
+    """What happened to a job, and in one of its attempts, in order: `?attempt=` for an earlier one."""
     job = _content(request, job_id)
-    chunks = wiring.adapters().chunks.read(job.id, job.attempt) if job.attempt else []
-    events = [event for chunk in chunks for event in chunk.events]
-    return Answer(body={"job_id": job.id, "attempt": job.attempt, "data": events, "next_cursor": None})
+    attempt = parse.attempt(request, 0) or job.attempt
+    if attempt > job.attempt:
+        raise InvalidRequest(details=(Detail("attempt", f"there were {job.attempt} so far"),))
+    chunks = wiring.adapters().chunks.read(job.id, attempt) if attempt else []
+    events = shapes.history(job, attempt, [event for chunk in chunks for event in chunk.events])
+    return Answer(body={"job_id": job.id, "attempt": attempt, "data": events, "next_cursor": None})
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/text", Role.USER)
@@ -156,7 +161,15 @@ def _position(job: Job) -> int | None:
 
 
 def _status_shape(view: View) -> shapes.Shape:
-    return shapes.status(view.job, view.last, _position(view.job), wiring.adapters().clock.now())
+    return shapes.status(view.job, view.last, _position(view.job), wiring.adapters().clock.now(), _speed(view))
+
+
+def _speed(view: View) -> Speed:
+    """What was measured of jobs like it: asked for only where there is no text yet that says how fast it goes."""
+    job = view.job
+    if job.status.is_terminal or (view.last is not None and job.status is Status.PROCESSING):
+        return UNMEASURED
+    return wiring.known_speeds().of(job.type, job.asked_model)
 
 
 def _is_known(request: Request, view: View) -> bool:

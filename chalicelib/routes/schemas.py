@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chalicelib.domain.bulk import Action
+from chalicelib.domain.cached import LONGEST_SECONDS
 from chalicelib.domain.job import Status
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.pacing import MODES
@@ -58,6 +59,10 @@ OPENAI: Schema = _object(
     }
 )
 
+CACHE: Schema = {
+    "anyOf": [{"type": "boolean"}, _object({"ttl": {"type": "number", "minimum": 1, "maximum": LONGEST_SECONDS}}, required=["ttl"])]
+}
+
 CONFIG: Schema = _object(
     {
         "model": _optional(NAME),
@@ -72,7 +77,7 @@ CONFIG: Schema = _object(
         "retry_for": _optional({"type": "number", "minimum": 0, "maximum": 604_800}),
         "openai": _optional(OPENAI),
         "durable": _optional({"type": "boolean"}),
-        "cache": {},
+        "cache": _optional(CACHE),
         "fallback_models": _optional({"type": "array", "maxItems": 5, "items": NAME}),
     }
 )
@@ -113,7 +118,6 @@ NOT_YET: dict[str, tuple[Any, ...]] = {
     "on_parent_failure": (None, "cancel"),
     "webhook_url": (None,),
     "notify": (None, []),
-    "config.cache": (None, False),
 }
 
 TICKET: Schema = _object(

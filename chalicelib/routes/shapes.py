@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +13,7 @@ from chalicelib.domain.frames import error_shape, usage_shape
 from chalicelib.domain.job import Job, Ms, Status
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.result import Result
+from chalicelib.domain.speed import UNMEASURED, Speed
 from chalicelib.domain.transcript import Chunk
 from chalicelib.domain.units import dollars, parse_rfc3339, rfc3339, seconds
 from chalicelib.usecases.submit_job import Accepted
@@ -61,7 +63,8 @@ def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> S
 
 
 def config(body: Body, job: Job) -> Shape:
-    return {**asdict(body.config), "priority": job.lane}
+    seconds_kept = body.config.cache
+    return {**asdict(body.config), "cache": False if seconds_kept is None else {"ttl": seconds_kept}, "priority": job.lane}
 
 
 def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, prompt: bool = False) -> Shape:
@@ -118,7 +121,8 @@ def percentage(job: Job) -> float | None:
     return 100 if job.status is Status.COMPLETED else None
 
 
-def status(job: Job, last: Chunk | None, position: int | None, now: Ms) -> Shape:
+def status(job: Job, last: Chunk | None, position: int | None, now: Ms, speed: Speed = UNMEASURED) -> Shape:
+    """How a job stands; `speed` is what was measured of its type and model."""
     kept = last.progress if last else {}
     remaining = remaining_seconds(job, kept, position, now)
     return {
@@ -132,11 +136,12 @@ def status(job: Job, last: Chunk | None, position: int | None, now: Ms) -> Shape
         "queue_position": position,
         "estimated_completion_at": rfc3339(now + round(remaining * 1000)) if remaining is not None else None,
         "estimated_seconds_remaining": remaining,
+        "estimated_seconds_remaining_range": remaining_range(job, kept, position, now, speed),
         "version": job.version,
     }
 
 
-def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, content: bool) -> Shape:
+def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, content: bool, speed: Speed = UNMEASURED) -> Shape:
     """Status, and what the engine knew when it last wrote: null where nothing has come yet."""
     kept = last.progress if last else {}
     stages = kept.get("stages", [])
@@ -144,7 +149,7 @@ def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, con
     if not content:
         milestones = [{**milestone, "description": None} for milestone in milestones]
     return {
-        **status(job, last, position, now),
+        **status(job, last, position, now, speed),
         "stages": [_closed(stage, job) for stage in stages] if job.status is Status.COMPLETED else stages,
         "milestones": milestones,
         **{
@@ -152,6 +157,19 @@ def progress(job: Job, last: Chunk | None, position: int | None, now: Ms, *, con
             for name in ("tokens_received", "estimated_total_tokens", "tokens_per_second", "cost_so_far", "performance_metrics")
         },
     }
+
+
+def history(job: Job, attempt: int, events: list[Shape]) -> list[Shape]:
+    """The stages and milestones of an attempt among what its job's record says of its life, by time."""
+    times = [
+        ("created", job.created_at),
+        ("queued", None if job.status is Status.WAITING else _queued_first(job)),
+        ("started", job.started_at),
+        ("first_token", job.first_token_at if attempt == job.attempt else None),
+        (job.status.value, job.finished_at),
+    ]
+    life = [{"kind": "job", "name": name, "at": rfc3339(at)} for name, at in times if at is not None]
+    return sorted([*life, *events], key=lambda event: str(event.get("at") or event["achieved_at"]))
 
 
 def _closed(stage: Shape, job: Job) -> Shape:
@@ -167,11 +185,26 @@ def remaining_seconds(job: Job, kept: Shape, position: int | None, now: Ms) -> f
         return 0.0
     if kept.get("estimated_seconds_remaining") is not None and job.status is Status.PROCESSING:
         return float(kept["estimated_seconds_remaining"])
+    return None if job.estimated_ms is None else _seconds_left(job, job.estimated_ms, position, now)
+
+
+def remaining_range(job: Job, kept: Shape, position: int | None, now: Ms, speed: Speed) -> list[float] | None:
+    """Between which two figures the remaining seconds are in four of five cases."""
+    if job.status.is_terminal:
+        return [0.0, 0.0]
+    if kept.get("estimated_seconds_remaining_range") is not None and job.status is Status.PROCESSING:
+        return list(kept["estimated_seconds_remaining_range"])
     if job.estimated_ms is None:
         return None
+    quick, slow = (_seconds_left(job, round(job.estimated_ms * factor), position, now) for factor in speed.factors())
+    return [math.floor(quick * 10) / 10, math.ceil(slow * 10) / 10]
+
+
+def _seconds_left(job: Job, takes: Ms, position: int | None, now: Ms) -> float:
+    """Of a job of which there is no text yet, if all of its work takes so long."""
     if job.until is not None:
-        return max(0, job.until - now + job.estimated_ms) / 1000
-    left = job.estimated_ms - (now - job.started_at if job.status is Status.PROCESSING and job.started_at else 0)
+        return max(0, job.until - now + takes) / 1000
+    left = takes - (now - job.started_at if job.status is Status.PROCESSING and job.started_at else 0)
     return max(0, left + (waiting_ms(LANES[job.lane], position - 1) if position else 0)) / 1000
 
 
@@ -189,13 +222,21 @@ def result(job: Job, kept: Result | None) -> Shape:
         "cost": dollars(job.cost),
         "currency": "USD",
         "timings": timings(job, kept),
-        "cache": None,
+        "cache": looked_up(kept),
         "fallback": bool(kept and kept.fallback),
         "error": error_shape(job),
         "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
         "attempt": job.attempt,
         "length": length,
     }
+
+
+def looked_up(kept: Result | None) -> Shape | None:
+    """What the cache said; null where it was not asked."""
+    said = kept.looked_up if kept else None
+    if said is None:
+        return None
+    return {"hit": True, "job_id": said.job_id, "cached_at": rfc3339(said.at)} if said.hit else {"hit": False}
 
 
 def timings(job: Job, kept: Result | None) -> Shape:
@@ -207,7 +248,7 @@ def timings(job: Job, kept: Result | None) -> Shape:
         "time_to_first_token": seconds(first - begun) if first and begun else None,
         "processing": seconds(ended - begun) if ended and begun else None,
         "total": seconds(job.finished_at - job.created_at) if job.finished_at else None,
-        "tokens_per_second": round(job.usage.output / streaming, 1) if streaming and job.usage else None,
+        "tokens_per_second": round(job.usage.output / streaming, 1) if streaming and job.usage and job.usage.output else None,
     }
 
 
@@ -247,6 +288,7 @@ def attempt(kept: Result, *, wasted: bool) -> Shape:
         "usage": usage_shape(kept.usage),
         "cost": dollars(kept.cost),
         "currency": "USD",
+        "cache": looked_up(kept),
         "started_at": rfc3339(kept.started_at),
         "first_token_at": rfc3339(kept.first_token_at),
         "finished_at": rfc3339(kept.finished_at),

@@ -15,17 +15,21 @@ from typing import Any
 
 from chalicelib.domain.admission import CIRCUIT_OPEN
 from chalicelib.domain.body import Body
+from chalicelib.domain.cached import Cached, LookedUp
 from chalicelib.domain.errors import ResponseLost
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.frames import Frame
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.progress import Tracker
-from chalicelib.domain.text import Joiner, whole
+from chalicelib.domain.result import Result
+from chalicelib.domain.speed import UNMEASURED
+from chalicelib.domain.text import Joiner, pieces, whole
 from chalicelib.domain.transcript import Chunk, Transcript, join
 from chalicelib.ports import Price
 from chalicelib.usecases.model_request import instructions
 
+CACHED_PIECES = 100  # in which a cached answer is read, so that its milestones come where they were
 Mark = tuple[int | None, int | None]  # the number of an event, and the offset at which its text ends; None before the first
 
 
@@ -63,6 +67,7 @@ class Attempt:
         self.generation = job.generation
         self.transcript = Transcript(job.attempt)
         self.tracker = Tracker(kind, min(kind.typical_tokens, body.config.max_tokens))
+        self.tracker.learn(UNMEASURED, body.config.max_tokens)
         self.events: list[dict[str, Any]] = []
         self.refused = False
         self.response_id = job.response_id
@@ -79,8 +84,11 @@ class Attempt:
         self.held_until: Ms | None = None  # it could not be made, and has cost nothing: its job waits so long
         self.held_why = CIRCUIT_OPEN
         self.local = False  # the type's own fallback answers, and no provider
+        self.looked_up: LookedUp | None = None  # what the cache said, if it was asked
+        self.looked_up_by = ""  # the key of the request there
         self.price: Price | None = None  # found off the event loop: the first look at the price list takes a quarter of a second
-        self.cpu_at_start = time.process_time()
+        self.calls = 0  # requests to the provider for this attempt, by whichever worker
+        self.taken_up_at, self.cpu_at_start = now, time.process_time()
         self.cancelled = asyncio.Event()
         if job.cancel_requested:
             self.cancelled.set()
@@ -136,6 +144,28 @@ class Attempt:
             self.first_token_at = now
         self._add(text[len(here) :], now)
 
+    def take_cached(self, cached: Cached, answer: Result, now: Ms) -> None:
+        """Take the whole of another job's answer. It counts the tokens that it had, and costs nothing."""
+        self.looked_up = LookedUp(job_id=cached.job_id, at=cached.at)
+        self.enter(self.kind.stages[1], now)
+        self.first_token_at = now
+        size = max(1, -(-len(answer.text) // CACHED_PIECES))
+        left, parts = answer.usage.output if answer.usage else 0, -(-len(answer.text) // size)
+        for number, piece in enumerate(pieces(answer.text, size)):
+            tokens_of_it = left // (parts - number)
+            left -= tokens_of_it
+            self._add(piece, now, tokens_of_it)
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the answer is another job's: the provider was not asked, and says nothing by it."""
+        return self.looked_up is not None and self.looked_up.hit
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no provider is asked: the answer is another job's, or the type's own."""
+        return self.local or self.is_cached
+
     def mark(self, end: int) -> Mark:
         """The provider's last event whose text lies wholly before `end`, and where its text ends: from there a successor goes on [7]."""
         while self._marks and (self._marks[0][1] or 0) <= end:
@@ -186,7 +216,8 @@ class Attempt:
         self.begins_at = len(text)
         self.sequence, self._mark = last.sequence, (last.sequence, last.sequence_offset)
         self._repeated = text[last.sequence_offset or 0 :]
-        latency = (last.progress.get("performance_metrics") or {}).get("network_latency_ms")
+        measured = last.progress.get("performance_metrics") or {}
+        latency, self.calls = measured.get("network_latency_ms"), measured.get("api_call_count") or 0
         self.first_token_at = self.started_at + (latency or 0)
 
     def _news(self, text: str) -> str:
@@ -197,10 +228,10 @@ class Attempt:
         self._repeated = self._repeated[len(known) :]
         return text[len(known) :]
 
-    def _add(self, text: str, now: Ms) -> None:
+    def _add(self, text: str, now: Ms, tokens_of_it: int = 1) -> None:
         if text:
             self.transcript.append(text)
-            self._note(self.tracker.feed(text, now))
+            self._note(self.tracker.feed(text, now, tokens_of_it))
             self._more.ring()
 
     def _note(self, events: list[dict[str, Any]]) -> None:

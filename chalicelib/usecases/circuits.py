@@ -56,7 +56,7 @@ async def prove(engine: Engine, attempt: Attempt) -> None:
     if attempt.probe is None:
         return
     await attempt.until(lambda: attempt.first_token_at is not None or attempt.complete)
-    if attempt.first_token_at is not None and not attempt.local:
+    if attempt.first_token_at is not None and not attempt.is_free:
         await _note(engine, attempt, Sign.ANSWERS, None)
 
 

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
+from chalicelib.domain.speed import Speed
 from chalicelib.ports import (
     Bodies,
+    Cache,
     Chunks,
     Circuits,
     Clock,
@@ -47,7 +49,7 @@ class Engine:
     """`offload_posts` is for sockets, which may be slow and many, so that they never keep the stores waiting.
 
     `is_welcome` says whether the key of this hash may still read the job's content. `new_id` gives ids that sort by time, `random`
-    numbers in [0, 1).
+    numbers in [0, 1). `speed_of` a job type and a model is what was measured of them.
     """
 
     clock: Clock
@@ -62,11 +64,13 @@ class Engine:
     connections: Connections
     leases: Leases
     circuits: Circuits
+    cache: Cache
     queues: Queues
     sockets: Sockets
     provider: Provider
     prices: Prices
     job_type: Callable[[str], JobType]
+    speed_of: Callable[[str, str], Speed]
     is_welcome: Callable[[str, Job], bool]
     new_id: Callable[[], str]
     random: Callable[[], float]

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.body import Body, Config
+from chalicelib.domain.cached import seconds_of
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.estimate import Estimate, estimate
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.schema import problems, schema_problems
+from chalicelib.domain.speed import UNMEASURED, Speed
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.text import whole
 from chalicelib.ports import Prices
@@ -33,8 +35,15 @@ class Plan:
     dedupe_key: str | None = None
 
 
-def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller, submission: Submission, depth: int) -> Plan:
-    """Resolve a submission, with `depth` jobs waiting in its lane.
+def plan_job(
+    job_type: Callable[[str], JobType],
+    prices: Prices,
+    caller: Caller,
+    submission: Submission,
+    depth: int,
+    speed_of: Callable[[str, str], Speed] = lambda _type, _model: UNMEASURED,
+) -> Plan:
+    """Resolve a submission, with `depth` jobs waiting in its lane. `speed_of` a job type and a model is what was measured of them.
 
     Raises:
         InvalidRequest: with every field that cannot be used.
@@ -60,6 +69,7 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
     if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
         raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))
     config = body.config
+    speed = speed_of(kind.name, config.model)
     return Plan(
         kind=kind,
         user=submission.user or caller.user,
@@ -68,7 +78,9 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
         estimate=estimate(
             prompt=body.prompt,
             instructions=instructions(config, kind) + json.dumps(kind.schema_for(body.options) or ""),
-            typical_tokens=kind.typical_tokens,
+            answer_tokens=round(speed.answer(kind.typical_tokens, config.max_tokens).middle),
+            first_token_ms=round(speed.first_token_ms.middle),
+            tokens_per_second=speed.tokens_per_second.middle,
             max_tokens=config.max_tokens,
             max_attempts=config.max_attempts,
             price=prices.of(config.model),
@@ -85,6 +97,7 @@ def resolve_config(kind: JobType, submission: Submission) -> Config:
     said.setdefault("model", kind.default_model)
     said.setdefault("max_tokens", kind.max_tokens)
     said.setdefault("response_format", "json" if kind.response_schema else "text")
+    said["cache"] = seconds_of(said.get("cache"))
     others = [model for model in dict.fromkeys(said.pop("fallback_models", ())) if model != said["model"]]
     return Config(**said, fallback_models=others, expires_in=submission.expires_in)
 

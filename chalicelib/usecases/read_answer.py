@@ -27,6 +27,7 @@ from chalicelib.domain.errors import (
 from chalicelib.ports import Delta, Ended, ModelRequest, Provider, ProviderEvent, Started
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
+from chalicelib.usecases.cached_answer import cached_answer
 from chalicelib.usecases.engine import Engine, Log
 from chalicelib.usecases.keys import answer_locally
 from chalicelib.usecases.model_request import model_request
@@ -51,9 +52,12 @@ async def read_answer(engine: Engine, attempt: Attempt) -> Ended:
         Fenced: the response could not be stored, because somebody else has the job.
     """
     request = model_request(attempt.body, attempt.kind)
+    if (ended := await cached_answer(engine, attempt, request)) is not None:
+        return ended
     try:
         if request.background:
             return await _Durable(engine, attempt, request).read()
+        attempt.calls += 1
         async with engine.provider.stream(request) as events:
             return await _follow(engine, attempt, events)
     except NotConfigured:
@@ -163,6 +167,7 @@ class _Durable:
 
     def _stream(self) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
         provider, attempt = self._engine.provider, self._attempt
+        attempt.calls += 1
         if attempt.response_id is None:
             return provider.stream(self._request)
         return provider.resume(attempt.response_id, -1 if attempt.sequence is None else attempt.sequence, self._request)
@@ -172,6 +177,7 @@ class _Durable:
         attempt, self._pause = self._attempt, FIRST_PAUSE
         assert attempt.response_id is not None
         while True:
+            attempt.calls += 1
             try:
                 fetched = await self._engine.provider.fetch(attempt.response_id)
             except PASSING as problem:

@@ -16,6 +16,7 @@ from chalicelib.ports import Ended
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.audience import Audience
+from chalicelib.usecases.cached_answer import remember
 from chalicelib.usecases.circuits import note_end, prove
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.facts import note_failure
@@ -62,7 +63,9 @@ class JobRun:
 
     def _work_out_ahead(self) -> int:
         """What takes a while and is needed only later, off the event loop."""
-        self.attempt.price = self._engine.prices.of(self.attempt.body.config.model)
+        attempt, config = self.attempt, self.attempt.body.config
+        attempt.tracker.learn(self._engine.speed_of(attempt.kind.name, config.model), config.max_tokens)
+        attempt.price = self._engine.prices.of(config.model)
         return self.attempt.input_tokens
 
     async def _conclude(
@@ -74,7 +77,7 @@ class JobRun:
             await abandon(self._engine, self.attempt)
         verdict = self._judged(ended, failure)
         await proof
-        said = note_end(self._engine, self.attempt, verdict.failure, answered=ended is not None and not self.attempt.local)
+        said = note_end(self._engine, self.attempt, verdict.failure, answered=ended is not None and not self.attempt.is_free)
         await all_of(self._keep(verdict, log), said)
         note_unmade(self._engine, self.attempt, verdict.failure)
         await self._end(verdict)
@@ -177,6 +180,8 @@ class JobRun:
             await self.audience.refresh()
         except Unavailable as exc:  # the record says it: the sweep wakes the job, and the change stream tells the watchers
             engine.log("an end was not announced in full", job_id=job.id, attempt=attempt.number, error=exc)
+        if job.status is Status.COMPLETED:
+            await remember(engine, attempt, verdict.result)
 
     async def _wake_later(self, job: Job) -> None:
         """Send the wake-up of the next attempt. Beyond what a message can be delayed by, the sweep sends it."""

@@ -7,7 +7,7 @@ from chalicelib.domain.errors import ChunkConflict, JobTypeNotFound
 from chalicelib.domain.estimate import REQUEST_TOKENS, tokens
 from chalicelib.domain.job import Job, Ms, Nano, Status, Usage
 from chalicelib.domain.result import WORKER_LOST, Result
-from chalicelib.domain.transcript import join
+from chalicelib.domain.transcript import Chunk, join
 from chalicelib.domain.transitions import Outcome
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
@@ -57,15 +57,16 @@ def _write_off(broom: Broom, job: Job, kept: Result | None, now: Ms) -> tuple[Na
     """What the dead worker's attempt has cost, and how long its text is. A response that is left to itself is stopped [6]."""
     if job.response_id is not None:
         broom.abandon(job.response_id)
-    text = _kept_text(broom, job) if kept is None else kept.text
-    lost = kept or _loss(broom, job, text, now)
+    chunks = broom.chunks.read(job.id, job.attempt) if kept is None else []
+    text = _text_of(chunks) if kept is None else kept.text
+    lost = kept or _loss(broom, job, text, now, asked=_asked(chunks))
     if kept is None and lost is not None:  # before the job is given on: whoever dies in between, the ledger has its row
         broom.results.put_if_absent(lost, job.tenant)
     return lost.cost if lost else None, len(text)
 
 
-def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
-    """A killed attempt, for the ledger: what it must have used at least, marked as an estimate."""
+def _loss(broom: Broom, job: Job, text: str, now: Ms, *, asked: bool) -> Result | None:
+    """A killed attempt, for the ledger: what it must have used at least, marked as an estimate. `asked`: the provider was."""
     body = broom.bodies.get(job.id)
     try:
         kind = broom.job_type(job.type)
@@ -74,7 +75,7 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
     if body is None:
         return None
     given = tokens(body.prompt) + tokens(instructions(body.config, kind)) + REQUEST_TOKENS
-    usage = Usage(input=given, output=tokens(text), estimated=True)
+    usage = Usage(input=given, output=tokens(text), estimated=True) if asked else Usage(estimated=True)
     return Result(
         job_id=job.id,
         attempt=job.attempt,
@@ -84,15 +85,21 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
         finish_reason=WORKER_LOST,
         model=job.asked_model,
         usage=usage,
-        cost=cost_of(broom.prices, job.asked_model, usage),
+        cost=cost_of(broom.prices, job.asked_model, usage) if asked else 0,
         finished_at=now,
         error_code=WORKER_LOST,
         ttl=now // 1000 + transitions.KEEP_COMPLETED_DAYS * 86_400,
     )
 
 
-def _kept_text(broom: Broom, job: Job) -> str:
+def _text_of(chunks: list[Chunk]) -> str:
     try:
-        return join(broom.chunks.read(job.id, job.attempt), 0)
+        return join(chunks, 0)
     except ChunkConflict:
         return ""
+
+
+def _asked(chunks: list[Chunk]) -> bool:
+    """Whether the attempt's text came from the provider, as far as the log can tell: a cached answer took no request."""
+    measured = (chunks[-1].progress.get("performance_metrics") or {}) if chunks else {}
+    return measured.get("api_call_count") != 0

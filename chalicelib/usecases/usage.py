@@ -10,9 +10,9 @@ from chalicelib.usecases.attempt import Attempt
 def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
     """The usage of the final event. Without one: nothing if no response was begun, else an estimate that is marked as such.
 
-    A local answer uses nothing.
+    What no provider was asked for uses nothing.
     """
-    if attempt.local:
+    if attempt.is_free:
         return Usage()
     if ended is not None and ended.usage is not None:
         return ended.usage

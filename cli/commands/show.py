@@ -129,6 +129,7 @@ def _note_figures(answer: dict[str, Any]) -> None:
         "answered without OpenAI, which has no key" if answer.get("fallback") else None,
         f"{usage['output_tokens']} tokens" if usage.get("output_tokens") else None,
         output.money(answer.get("cost")),
+        f"the answer of {answer['cache']['job_id']}" if (answer.get("cache") or {}).get("hit") else None,
         output.duration(timings.get("total")),
     ]
     output.note(" | ".join(str(part) for part in parts if part))
@@ -147,7 +148,7 @@ def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:
         ("stage", state.get("stage")),
         ("progress", _percent(state.get("progress_percentage"))),
         ("position", state.get("queue_position")),
-        ("remaining", output.duration(state.get("estimated_seconds_remaining") or None)),
+        ("remaining", _remaining(state)),
     ]
 
 
@@ -158,6 +159,15 @@ def _print_steps(name: str, rows: list[tuple[str, Any, Any]]) -> None:
     for row in rows:
         table.add_row(*(output.clean(str(cell)) if cell is not None else "" for cell in row))
     output.stdout().print(table)
+
+
+def _remaining(state: dict[str, Any]) -> str | None:
+    """The expected time, and between which two it is probably."""
+    expected = output.duration(state.get("estimated_seconds_remaining") or None)
+    low, high = state.get("estimated_seconds_remaining_range") or (None, None)
+    if not expected or high is None or low == high:
+        return expected
+    return f"{expected}, between {output.duration(low)} and {output.duration(high)}"
 
 
 def _percent(value: Any) -> str | None:

@@ -34,6 +34,8 @@ Metadata = Annotated[
 Tag = Annotated[list[str] | None, typer.Option("--tag", help="A word to find it by; may be repeated.", show_default=False)]
 DedupeKey = Annotated[str | None, typer.Option(help="A job with this key that has not ended is answered instead.", show_default=False)]
 Durable = Annotated[bool, typer.Option("--durable", help="The answer outlives its worker: after a crash, and past 15 minutes.")]
+Cache = Annotated[bool, typer.Option("--cache", help="An equal request of your tenant may share its answer, for a day.")]
+CacheTtl = Annotated[float | None, typer.Option(help="The same, for so many seconds.", show_default=False)]
 Timeout = Annotated[float | None, typer.Option(help="Seconds for one attempt.", show_default=False)]
 Delay = Annotated[float | None, typer.Option(help="Seconds after which it may begin.", show_default=False)]
 ExpiresIn = Annotated[float | None, typer.Option(help="Seconds within which it must have started.", show_default=False)]
@@ -58,6 +60,8 @@ def submit(
     tag: Tag = None,
     dedupe_key: DedupeKey = None,
     durable: Durable = False,
+    cache: Cache = False,
+    cache_ttl: CacheTtl = None,
     timeout: Timeout = None,
     delay: Delay = None,
     expires_in: ExpiresIn = None,
@@ -84,6 +88,7 @@ def submit(
         "temperature": temperature,
         "system_prompt": system_prompt,
         "durable": durable or None,
+        "cache": {"ttl": cache_ttl} if cache_ttl is not None else cache or None,
         "timeout": timeout,
     }
     body = request.body(

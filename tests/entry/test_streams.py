@@ -173,7 +173,15 @@ def test_progress_has_stages_and_figures(api: Api) -> None:
     ]
     assert after["tokens_received"] == 3
     assert after["performance_metrics"]["api_call_count"] == 1
-    assert {event["kind"] for event in history["data"]} == {"stage"}
+    assert [event["name"] for event in history["data"] if event["kind"] == "job"] == [
+        "created",
+        "queued",
+        "started",
+        "first_token",
+        "completed",
+    ]
+    assert {event["kind"] for event in history["data"]} == {"job", "stage"}
+    assert [event["at"] for event in history["data"]] == sorted(event["at"] for event in history["data"])
 
 
 def test_a_submission_can_be_held_for_its_result(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,10 @@ class Cloud(Processes):
         """The job, once it was accepted; asked for again, under one key, until there is an answer."""
         self.provider.scripts[prompt] = list(script or [Says()])
 
+        key = fields.pop("key", prompt)
+
         def ask() -> Job:
-            return self.world.submit(prompt, key=prompt, **fields)
+            return self.world.submit(prompt, key=key, **fields)
 
         return str((await self.request(ask)).id)
 

@@ -47,6 +47,7 @@ class History:
     answers: list[Answered] = field(default_factory=list)
     results: dict[tuple[str, int], list[Result]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    found: dict[tuple[str, int], Answered] = field(default_factory=dict)
 
     def made(self, job: Job) -> None:
         if job.id in self.heads:
@@ -73,13 +74,21 @@ class History:
             self._expect(after.status is not Status.COMPLETED, f"{name}: completed over a cancel flag")
 
     def asked(self, job_id: str, attempt: int) -> Answered:
-        self._expect(self.answer_of(job_id, attempt) is None, f"{job_id[-3:]} asked the provider twice for attempt {attempt}")
+        self._expect(
+            all((one.job_id, one.attempt) != (job_id, attempt) for one in self.answers),
+            f"{job_id[-3:]} asked the provider twice for attempt {attempt}",
+        )
         answer = Answered(job_id, attempt, len(self.answers) + 1)
         self.answers.append(answer)
         return answer
 
     def answer_of(self, job_id: str, attempt: int) -> Answered | None:
-        return next((one for one in self.answers if (one.job_id, one.attempt) == (job_id, attempt)), None)
+        given = next((one for one in self.answers if (one.job_id, one.attempt) == (job_id, attempt)), None)
+        return given or self.found.get((job_id, attempt))
+
+    def hit(self, job_id: str, attempt: int, source: Answered) -> None:
+        """An attempt was told whose answer it may have: it costs nothing. It may ask the provider all the same."""
+        self.found[job_id, attempt] = Answered(job_id, attempt, source.number, source.sent, Usage())
 
     def taken_back(self, job_id: str) -> set[int]:
         """The attempts that the sweep took from a worker, dead or not."""

@@ -114,7 +114,8 @@ def _money(cloud: Cloud, job: Job) -> Iterator[str]:
         exact = [put for put in puts if put.usage is not None and not put.usage.estimated]
         if exact and (row.usage is None or row.usage.estimated):
             yield f"a{attempt}: the ledger knew what was charged and has an estimate now"
-        if row.usage is not None and row.usage.output == 0 and row.text:
+        free = (job.id, attempt) in cloud.history.found
+        if row.usage is not None and row.usage.output == 0 and row.text and not free:
             yield f"a{attempt}: text was kept, the ledger has no tokens"
     if job.status is Status.COMPLETED and (job.usage is None or job.usage.estimated):
         yield f"completed with {job.usage}"

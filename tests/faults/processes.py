@@ -21,7 +21,7 @@ from tests.faults.bridge import as_if_on_a_thread, wait
 from tests.faults.client import Client
 from tests.faults.history import History
 from tests.faults.steps import ACTOR, Actor, Director, Fault, Killed, Steps, end
-from tests.faults.twins import JobsPort, Port, QueuesPort, ResultsPort, SocketsPort
+from tests.faults.twins import CachePort, JobsPort, Port, QueuesPort, ResultsPort, SocketsPort
 from tests.kit.world import ALICE, World
 
 LANE = "normal"
@@ -63,6 +63,7 @@ class Processes:
         ports: dict[str, Any] = {
             name: Port(name, getattr(real, name), steps) for name in ("bodies", "chunks", "watchers", "connections", "leases", "circuits")
         }
+        ports["cache"] = CachePort(real.cache, steps, self.history)
         ports["jobs"] = JobsPort(real.jobs, steps, self.history, self._changed)
         ports["results"] = ResultsPort(real.results, steps, self.history)
         ports["queues"] = QueuesPort(real.queues, steps, self._sent)

@@ -104,6 +104,18 @@ async def durable_cancelled(cloud: Cloud) -> None:
     await cloud.cancel(job)
 
 
+async def cached(cloud: Cloud) -> None:
+    """It asks the cache before each attempt, and leaves its answer there."""
+    await cloud.watch(await cloud.submit("cached", Says(pieces=2, error=StreamCut()), Says(pieces=3), config={"cache": True}))
+
+
+async def found(cloud: Cloud) -> None:
+    """Two equal requests, one after the other: the second is given the first one's answer, if that could be kept."""
+    first = await cloud.submit("equal", Says(pieces=2), config={"cache": True})
+    await cloud.until(lambda: cloud.head(first).status.is_terminal and not cloud.workers, 600)
+    await cloud.watch(await cloud.submit("equal", Says(pieces=3), key="equal again", config={"cache": True}))
+
+
 async def circuit(cloud: Cloud) -> None:
     """OpenAI has failed a few times already: the next failure opens the circuit, two jobs wait, one tries it out, both complete."""
     failing, now = Circuit(model=MODEL), cloud.world.clock.now()
@@ -143,5 +155,7 @@ SCENARIOS = {
         Scenario(not_resumed),
         Scenario(durable_cancelled, (Status.CANCELLED, Status.COMPLETED)),
         Scenario(circuit),
+        Scenario(cached),
+        Scenario(found),
     )
 }

@@ -74,6 +74,22 @@ class ResultsPort(Port):
         return answer
 
 
+class CachePort(Port):
+    """Whose answer serves again; the history is told who was told."""
+
+    def __init__(self, real: Any, steps: Steps, history: History) -> None:
+        super().__init__("cache", real, steps)
+        self._history = history
+
+    def _effect(self, method: str, *args: Any, **named: Any) -> Any:
+        answer, actor = super()._effect(method, *args, **named), ACTOR.get()
+        source = self._history.answer_of(answer.job_id, answer.attempt) if answer is not None else None
+        if actor is not None and source is not None:
+            job_id = list(actor.claims)[-1]  # the only one that it has
+            self._history.hit(job_id, actor.claims[job_id], source)
+        return answer
+
+
 class QueuesPort(Port):
     """The queues; `sent` rings when there is something new to receive."""
 

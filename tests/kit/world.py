@@ -21,6 +21,7 @@ from chalicelib.usecases.broom import Broom
 from chalicelib.usecases.bulk import Desk
 from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.known_speeds import KnownSpeeds
 from chalicelib.usecases.plan_job import plan_job
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
@@ -58,11 +59,13 @@ class World:
                 "connections",
                 "leases",
                 "circuits",
+                "cache",
                 "queues",
                 "sockets",
                 "prices",
             )
         }
+        self.speeds = KnownSpeeds(memory.speeds, self.clock, self._log)
         self.engine = Engine(
             **{
                 **ports,
@@ -72,6 +75,7 @@ class World:
                 "log": self._log,
                 "provider": self.provider,
                 "job_type": job_types.get,
+                "speed_of": self.speeds.of,
                 "is_welcome": lambda _hash, _job: True,
                 "new_id": self.new_id,
                 "random": lambda: 0.5,
@@ -149,7 +153,7 @@ class World:
 
     def submit(self, prompt: str = "Say hello.", key: str | None = None, **fields: Any) -> Job:
         submission = Submission(prompt=prompt, **fields)
-        plan = plan_job(job_types.get, self.memory.prices, ALICE, submission, 0)
+        plan = plan_job(job_types.get, self.memory.prices, ALICE, submission, 0, self.speeds.of)
         return submit_job(self.intake, ALICE, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
     def deliver(self, lane: str = "normal", messages: list[Received] | None = None, seconds: float | None = None) -> None:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
     """All options at once, by the schema that the API checks."""
     given = "--model m --fallback n --max-tokens 99 --temperature 0.5 --system-prompt s --timeout 900 --durable --expires-in 60 --delay 5"
+    given += " --cache-ttl 60"
     code = run(
         "submit", "Hi", *given.split(), "--type", "general", "--priority", "low", "--tag", "a", "--metadata", "n=1", "--dedupe-key", "d"
     )
@@ -27,6 +28,13 @@ def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
     assert code == 0
     assert problems(schemas.SUBMIT, body) == ()
     assert (body["expires_in"], body["delay"], body["config"]["durable"], body["config"]["timeout"]) == (60, 5, True, 900)
+    assert body["config"]["cache"] == {"ttl": 60}
+
+
+def test_the_cache_is_asked_for_with_its_default_time(server: FakeServer) -> None:
+    assert run("submit", "Hi", "--cache") == 0
+
+    assert server.sent("POST /jobs")[0][3]["config"]["cache"] is True
 
 
 def test_submit_sends_what_was_typed_and_nothing_else(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,3 +318,21 @@ def test_help_is_quick() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_what_remains_is_shown_with_its_range(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {"job_id": JOB, "status": "processing", "estimated_seconds_remaining": 12.4, "estimated_seconds_remaining_range": [4.0, 95.0]}
+    server.plan(f"GET /jobs/{JOB}/status", Answer(body=state))
+
+    assert run("status", JOB) == 0
+
+    assert "12 s, between 4.0 s and 1 m 35 s" in capsys.readouterr().out
+
+
+def test_a_result_says_whose_answer_it_is(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    cache = {"hit": True, "job_id": "job_other", "cached_at": "2026-11-22T09:30:00.125Z"}
+    server.plan(f"GET /jobs/{JOB}/result", Answer(body={"job_id": JOB, "status": "completed", "output": "Hi", "cache": cache}))
+
+    run("result", JOB)
+
+    assert "the answer of job_other" in capsys.readouterr().err

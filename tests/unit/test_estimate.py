@@ -67,7 +67,7 @@ def _estimate(*, price: Price | None = PRICE, max_tokens: int = 1_000, depth: in
     shape = estimate(
         prompt="word " * 90,
         instructions="",
-        typical_tokens=600,
+        answer_tokens=600,
         max_tokens=max_tokens,
         max_attempts=max_attempts,
         price=price,

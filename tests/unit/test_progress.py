@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from chalicelib.domain.job_type import JobType, Marker
 from chalicelib.domain.progress import MAX_MILESTONES, Tracker
+from chalicelib.domain.speed import UNMEASURED, Speed, Spread
 
 AT = 1_800_000_000_000
 TYPE = JobType(
@@ -91,12 +92,13 @@ def test_snapshot() -> None:
         "tokens_received": 50,
         "estimated_total_tokens": 100,
         "tokens_per_second": 20.0,  # the first piece's came before the measurement began
-        "estimated_seconds_remaining": 2.5,
+        "estimated_seconds_remaining": 1.5,  # what was measured of others still counts for one second in three
+        "estimated_seconds_remaining_range": [0.9, 2.1],
     }
 
 
 def test_before_anything_happened() -> None:
-    """A fresh tracker claims nothing."""
+    """A fresh tracker claims nothing of what has happened; how long it takes is told from others."""
     snapshot = Tracker(TYPE, 100).snapshot()
 
     assert (snapshot["progress_percentage"], snapshot["stage"], snapshot["tokens_per_second"]) == (0.0, None, None)
@@ -206,7 +208,8 @@ def test_never_back_and_never_done_early(pieces: list[tuple[int, int]], expected
         assert shown <= snapshot["progress_percentage"] <= 95
         shown = snapshot["progress_percentage"]
         assert snapshot["estimated_total_tokens"] >= snapshot["tokens_received"]
-        assert (snapshot["estimated_seconds_remaining"] or 0) >= 0
+        low, high = snapshot["estimated_seconds_remaining_range"]
+        assert 0 <= low <= snapshot["estimated_seconds_remaining"] <= high
         json.dumps(snapshot, allow_nan=False)
 
 
@@ -251,3 +254,76 @@ def test_a_successor_goes_on_where_the_snapshot_was() -> None:
     second.feed(" and on", AT + 11_000)
     assert second.tokens_received == 32
     assert second.snapshot()["tokens_per_second"] == 1.0
+
+
+FAST = Speed(n=9, tokens_per_second=Spread(150, 200, 250), output_tokens=Spread(300, 400, 900), first_token_ms=Spread(300, 400, 900))
+
+
+def test_before_the_first_token_history_says_how_long_it_takes() -> None:
+    """The first token, then the usual length at the usual rate; what was waited for already is taken off."""
+    tracker = Tracker(TYPE, 600)
+    tracker.learn(FAST, 4_096)
+    tracker.begin(AT)
+
+    at_once = tracker.snapshot()
+    tracker.enter("setup", AT)
+    tracker.enter("reading", AT + 100)
+
+    assert (at_once["estimated_total_tokens"], at_once["estimated_seconds_remaining"]) == (400, 2.4)
+    assert at_once["estimated_seconds_remaining_range"] == [1.5, 6.9]
+    assert tracker.snapshot()["estimated_seconds_remaining"] == 2.3
+
+
+def test_an_answer_is_expected_to_be_no_longer_than_allowed() -> None:
+    tracker = Tracker(TYPE, 600)
+    tracker.learn(FAST, 100)
+
+    assert tracker.snapshot()["estimated_total_tokens"] == 100
+
+
+def test_the_longer_it_streams_the_more_its_own_rate_counts() -> None:
+    """This one writes 10 tokens a second where others write 200."""
+    tracker, errors = Tracker(TYPE, 600), []
+    tracker.learn(FAST, 4_096)
+    for second in range(31):
+        tracker.feed("x", AT + second * 1_000, tokens=10)
+        snapshot = tracker.snapshot()
+        left = (400 - snapshot["tokens_received"]) / 10
+        errors.append(abs(left - snapshot["estimated_seconds_remaining"]) / left)
+
+    assert errors == sorted(errors, reverse=True)
+    assert errors[1] > 0.8
+    assert errors[-1] < 0.45
+
+
+STEP = st.one_of(
+    st.tuples(st.just("feed"), st.integers(1, 300)),
+    st.tuples(st.just("learn"), st.sampled_from([UNMEASURED, FAST, Speed(n=9, output_tokens=Spread(1, 2, 3))])),
+    st.tuples(st.just("enter"), st.sampled_from(TYPE.stages)),
+    st.tuples(st.just("restore"), st.none()),
+)
+
+
+@given(steps=st.lists(STEP, max_size=40), most=st.integers(16, 2_000))
+def test_never_back_whatever_is_learnt_or_taken_over(steps: list[tuple[str, Any]], most: int) -> None:
+    """Speeds that come late, and a successor that goes on from the snapshot, move the bar forward or leave it."""
+    tracker, text, now, shown = Tracker(TYPE, 600), "", AT, 0.0
+    tracker.begin(now)
+    for step, given_ in steps:
+        now += 100
+        if step == "feed":
+            text += "x"
+            tracker.feed("x", now, tokens=given_)
+        elif step == "learn":
+            tracker.learn(given_, most)
+        elif step == "enter":
+            tracker.enter(given_, now)
+        else:
+            kept, tracker = tracker.snapshot(), Tracker(TYPE, 600)
+            tracker.restore(kept, text)
+            tracker.begin(now)
+        snapshot = tracker.snapshot()
+        low, high = snapshot["estimated_seconds_remaining_range"]
+        assert shown <= snapshot["progress_percentage"] <= 95
+        assert 0 <= low <= snapshot["estimated_seconds_remaining"] <= high
+        shown = snapshot["progress_percentage"]

@@ -1,0 +1,52 @@
+"""Whose answer may serve again: one small item of the table `live` for each request that was answered."""
+
+from __future__ import annotations
+
+from pynamodb.attributes import UnicodeAttribute
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.dynamo import ROW_LASTS, IntAttribute, Item, bound
+from chalicelib.domain.cached import Cached
+
+SORT = "ref"
+
+
+class CacheItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    job_id = UnicodeAttribute(attr_name="job")
+    attempt = IntAttribute()
+    at = IntAttribute()
+    expires_at = IntAttribute(attr_name="exp")
+    ttl = IntAttribute()
+
+
+class DynamoCache:
+    """Units: half a read, 1 to write."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(CacheItem, stage, "live")
+
+    def get(self, tenant: str, key: str) -> Cached | None:
+        try:
+            item = self._items.get(_place(tenant, key), SORT)
+        except self._items.DoesNotExist:
+            return None
+        return Cached(job_id=item.job_id, attempt=item.attempt, at=item.at, expires_at=item.expires_at)
+
+    def put(self, tenant: str, key: str, cached: Cached) -> None:
+        dynamo.put(
+            self._items(
+                _place(tenant, key),
+                SORT,
+                job_id=cached.job_id,
+                attempt=cached.attempt,
+                at=cached.at,
+                expires_at=cached.expires_at,
+                ttl=cached.expires_at // 1000 + ROW_LASTS,
+            )
+        )
+
+
+def _place(tenant: str, key: str) -> str:
+    return f"cache#{tenant}#{key}"

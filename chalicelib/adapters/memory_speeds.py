@@ -1,0 +1,26 @@
+"""The measured speeds in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from chalicelib.domain.job import Ms
+from chalicelib.domain.speed import Speed, places, speed
+from chalicelib.domain.tally import Add
+
+
+class MemorySpeeds:
+    """`rows` is open to tests: the counters by their two keys. It may be those of another twin, which counts."""
+
+    def __init__(self, rows: dict[tuple[str, str], dict[str, int]] | None = None) -> None:
+        self.rows = {} if rows is None else rows
+
+    def add(self, adds: Iterable[Add]) -> None:
+        """What the projection does."""
+        for one in adds:
+            counter = self.rows.setdefault(one.place, {})
+            for name, amount in one.amounts.items():
+                counter[name] = counter.get(name, 0) + amount
+
+    def of(self, job_type: str, model: str, now: Ms) -> Speed:
+        return speed(self.rows[place] for place in places(job_type, model, now) if place in self.rows)

@@ -1,0 +1,57 @@
+"""The measured speeds, from counters that a projection adds to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.domain.speed import FEWEST, UNMEASURED, place, tally
+from chalicelib.domain.tally import Add, Mark
+from tests.contract.conftest import STAGE
+from tests.contract.given import NOW, new_id
+from tests.unit.test_speed import WEEK, completed
+
+
+def count(stores: Any, adds: list[Add]) -> None:
+    """What the projection does: each number of a counter is an attribute, and is added to."""
+    if not isinstance(stores, DynamoStores):
+        stores.speeds.add(adds)
+        return
+    for add in adds:
+        names = {f"#n{index}": name for index, name in enumerate(add.amounts)}
+        values = {f":v{index}": {"N": str(amount)} for index, amount in enumerate(add.amounts.values())}
+        pairs = ", ".join(f"#n{index} :v{index}" for index in range(len(add.amounts)))
+        aws.client("dynamodb").update_item(
+            TableName=f"headrace-{STAGE}-ledger",
+            Key={"pk": {"S": add.place[0]}, "sk": {"S": add.place[1]}},
+            UpdateExpression=f"ADD {pairs} SET #ttl = :ttl",
+            ExpressionAttributeNames={**names, "#ttl": "ttl"},
+            ExpressionAttributeValues={**values, ":ttl": {"N": str(add.ttl)}},
+        )
+
+
+def test_what_was_counted_is_read(stores: Any) -> None:
+    """Of this week and the last together, and of nothing else."""
+    model = new_id()
+    assert stores.speeds.of("general", model, NOW) == UNMEASURED
+
+    for at, output in ((NOW, 100), (NOW - WEEK, 900), (NOW - 2 * WEEK, 5)):
+        for _ in range(FEWEST):
+            count(stores, tally(Mark(job_id="j"), completed(at=at, output=output, model=model))[0])
+    found = stores.speeds.of("general", model, NOW)
+
+    assert found.n == 2 * FEWEST
+    assert 90 < found.output_tokens.low < 110
+    assert 810 < found.output_tokens.high < 990
+    assert stores.speeds.of("other", model, NOW) == UNMEASURED
+
+
+def test_only_numbers_that_were_counted_are_read(stores: Any) -> None:
+    """A counter may have an end and a version beside them."""
+    model = new_id()
+    for _ in range(FEWEST):
+        count(stores, tally(Mark(job_id="j"), completed(model=model))[0])
+    count(stores, [Add(place=place("general", model, NOW), amounts={"v": 7}, ttl=1)])
+
+    assert stores.speeds.of("general", model, NOW).n == FEWEST

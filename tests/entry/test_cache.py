@@ -1,0 +1,80 @@
+"""`config.cache`: equal requests of a tenant may share an answer, if each asks for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.kit.http import Api
+from tests.kit.work import work
+
+
+def answered(api: Api, token: str = "user", cache: Any = True, **config: Any) -> dict[str, Any]:
+    job_id = api.submit(token, config={"cache": cache, **config})
+    work(api)
+    reply = api.call("GET", f"/jobs/{job_id}/result", token=token)
+    assert reply.status == 200, reply.text
+    return dict(reply.json)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"), [(True, {"ttl": 86400.0}), ({"ttl": 60}, {"ttl": 60.0}), (False, False), (None, False)], ids=str
+)
+def test_what_was_asked_for_is_shown_with_its_default(api: Api, asked: Any, shown: Any) -> None:
+    reply = api.call("POST", "/jobs", {"prompt": "Say hello.", "config": {"cache": asked}})
+
+    assert reply.json["config"]["cache"] == shown
+    assert api.call("GET", reply.json["links"]["self"]).json["config"]["cache"] == shown
+
+
+@pytest.mark.parametrize("asked", [1, "yes", {}, {"ttl": 0}, {"ttl": 2_592_001}, {"ttl": 60, "for": "ever"}], ids=str)
+def test_what_it_cannot_be_is_refused(api: Api, asked: Any) -> None:
+    reply = api.call("POST", "/jobs", {"prompt": "Say hello.", "config": {"cache": asked}})
+
+    assert reply.status == 400
+    assert reply.json["error"]["details"][0]["path"].startswith("config.cache")
+
+
+def test_a_hit_says_whose_answer_it_is_and_costs_nothing(api: Api) -> None:
+    """Another user of the same tenant may be given it."""
+    first = answered(api)
+
+    second = answered(api, "colleague")
+
+    assert (first["cache"], second["output"]) == ({"hit": False}, first["output"])
+    assert second["cache"]["hit"] is True
+    assert second["cache"]["job_id"] == first["job_id"]
+    assert second["cache"]["cached_at"].endswith("Z")
+    assert (second["usage"]["total_tokens"], second["cost"], second["model"]) == (0, "0.000000", first["model"])
+    assert second["timings"]["tokens_per_second"] is None
+
+
+def test_the_ledger_has_a_row_for_a_hit(api: Api) -> None:
+    answered(api)
+    hit = answered(api)
+
+    ledger = api.call("GET", f"/jobs/{hit['job_id']}/attempts").json
+
+    [row] = ledger["data"]
+    assert (row["cost"], row["model"], row["cache"]["hit"], row["wasted"]) == ("0.000000", hit["model"], True, False)
+    assert ledger["total_cost"] == "0.000000"
+
+
+def test_another_tenant_has_a_cache_of_its_own(api: Api) -> None:
+    answered(api)
+
+    assert answered(api, "stranger")["cache"] == {"hit": False}
+
+
+def test_who_does_not_ask_is_told_nothing(api: Api) -> None:
+    answered(api)
+
+    assert answered(api, cache=False)["cache"] is None
+
+
+def test_a_deleted_jobs_answer_serves_nobody(api: Api) -> None:
+    first = answered(api)
+    api.call("POST", "/bulk", {"action": "delete", "ids": [first["job_id"]]}, "operator")
+
+    assert answered(api)["cache"] == {"hit": False}
