@@ -82,7 +82,7 @@ def ministack(port: int) -> Emulator:
 
 
 def llmock(port: int) -> Emulator:
-    """OpenAI, at about fifty tokens a second, so that streaming can be seen. It says what it was asked, so that answers can be told apart."""
+    """OpenAI, at about fifty tokens a second, so that streaming can be seen. It repeats what it was asked: answers can be told apart."""
     command = [str(PYTHON), "-c", "from llmock.cli import app; app()", "serve", "--host", HOST, "--port", str(port)]
     pace = ["--stream-chunk-delay-ms", "20", "--response-style", "echo", "--log-level", "warning"]
     return Emulator("llmock", port, command + pace, {}, "/health")
