@@ -13,6 +13,7 @@ from chalicelib.domain.job import Job, Ms, Status
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.result import Result
 from chalicelib.domain.transcript import Chunk
+from chalicelib.domain.transitions import waits_for_parents
 from chalicelib.domain.units import dollars, parse_rfc3339, rfc3339, seconds
 from chalicelib.usecases.submit_job import Accepted
 
@@ -39,13 +40,14 @@ def accepted(answer: Accepted, ws_url: str | None) -> Shape:
     job = answer.job
     duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], max(0, answer.position - 1))
     begins = job.expires_at - round(answer.body.config.expires_in * 1000) if answer.body else job.created_at
-    first = Status.WAITING if begins > job.created_at else Status.QUEUED
+    waits = answer.body is not None and bool(answer.body.depends_on)
+    first = Status.WAITING if waits or begins > job.created_at else Status.QUEUED
     shape: Shape = {
         "job_id": job.id,
         "status": first.value if answer.replayed and not answer.deduplicated else job.status.value,
         "queue": job.queue,
         "queue_position": answer.position or None if first is Status.QUEUED else None,
-        "estimated_completion_at": rfc3339(begins + duration),
+        "estimated_completion_at": None if waits else rfc3339(begins + duration),
         "estimated_duration_seconds": seconds(duration),
         "estimated_cost": dollars(job.estimated_cost),
         "max_cost": dollars(job.max_cost),
@@ -82,7 +84,7 @@ def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, pr
         "metadata": shown.metadata if shown else None,
         "tags": list(job.tags),
         "dedupe_key": job.dedupe_key if content else None,
-        "depends_on": [],
+        "depends_on": list(shown.depends_on.values()) if shown else None,
         "batch_id": job.batch_id,
         "progress_percentage": percentage(job),
         "error": error_shape(job) if content else _code_only(job),
@@ -165,7 +167,7 @@ def remaining_seconds(job: Job, kept: Shape, position: int | None, now: Ms) -> f
         return 0.0
     if kept.get("estimated_seconds_remaining") is not None and job.status is Status.PROCESSING:
         return float(kept["estimated_seconds_remaining"])
-    if job.estimated_ms is None:
+    if job.estimated_ms is None or waits_for_parents(job):
         return None
     if job.until is not None:
         return max(0, job.until - now + job.estimated_ms) / 1000

@@ -69,13 +69,14 @@ class Processes:
         ports["sockets"] = SocketsPort(real.sockets, steps, self._carried)
         for name, port in ports.items():
             setattr(world.memory, name, port)
+        world.memory.dependencies = Port("dependencies", real.dependencies, steps)  # type: ignore[assignment]
         world._abandon = lambda response_id: wait(stop_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
         memory = world.memory
         keys = Port("keys", _Keys(), steps)
         world.engine = replace(
             world.engine, **ports, provider=self.provider, is_welcome=keys.is_welcome, offload=self._offload, offload_posts=self._offload
         )
-        world.intake = replace(world.intake, jobs=memory.jobs, bodies=memory.bodies, queues=memory.queues)
+        world.intake = replace(world.intake, jobs=memory.jobs, bodies=memory.bodies, dependencies=memory.dependencies, queues=memory.queues)
         kept = {name: ports[name] for name in ("jobs", "chunks", "results", "watchers", "connections", "sockets")}
         world.gallery = replace(world.gallery, **kept, caller_by_hash=keys.caller)
 
