@@ -121,7 +121,7 @@ async def child_of_two(cloud: Cloud) -> None:
     first = await cloud.submit("a parent", Says(pieces=1, every=0.1))
     second = await cloud.submit("another parent", Says(pieces=3))
     prompt = "{{parents.first.output}} {{parents.second.output}}"
-    await cloud.watch(await cloud.submit(prompt, Says(pieces=2), depends_on={"first": first, "second": second}))
+    await cloud.watch(await cloud.submit(prompt, depends_on={"first": first, "second": second}))
 
 
 async def orphaned(cloud: Cloud) -> None:
