@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 from chalicelib.domain.errors import ChunkConflict, ResultExpired
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.transcript import join
-from chalicelib.domain.transitions import waits_for_parents
 from chalicelib.usecases.read_text import read_text
 from tests.faults.cloud import LANE, Cloud
 
@@ -132,18 +130,16 @@ def _families(cloud: Cloud) -> Iterator[str]:
     for child, family in cloud.real.dependencies.families.items():
         if child not in cloud.real.jobs.heads:
             continue  # whoever made it died before its head was there
-        heads, name = cloud.history.heads[child], child[-3:]
-        released = [after for before, after in pairwise(heads) if waits_for_parents(before) and not after.status.is_terminal]
-        released = [after for after in released if not waits_for_parents(after)]
+        name, released = child[-3:], cloud.history.let_go.get(child, [])
         parents = [cloud.head(parent) for parent in family.parents.values()]
         failed = [parent for parent in parents if parent.status is not Status.COMPLETED]
         if len(released) > 1:
             yield f"{name} was let go {len(released)} times"
-        if released and any((parent.finished_at or 10**15) > released[0].updated_at for parent in parents):
+        if released and not released[0] >= set(family.parents.values()):
             yield f"{name} was let go before its parents had ended"
         if released and failed and not family.run_anyway:
             yield f"{name} was let go though {failed[0].id[-3:]} is {failed[0].status}"
-        error = heads[-1].error
+        error = cloud.head(child).error
         if error is not None and error.code == "dependency_failed" and (not failed or family.run_anyway):
             yield f"{name} was cancelled for no reason"
 
