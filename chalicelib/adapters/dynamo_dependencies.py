@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 
 from pynamodb.attributes import BooleanAttribute, UnicodeAttribute, UnicodeSetAttribute
+from pynamodb.expressions.update import Action
 
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.dynamo import ConditionFailed, IntAttribute, Item, bound
@@ -51,7 +52,7 @@ class DynamoDependencies:
 
     def cross_off(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
         items = self._items
-        actions = [items.open.delete(set(parents))] if parents else []
+        actions: list[Action] = [items.open.delete(set(parents))] if parents else []
         if linked_until is not None:
             actions += [items.linked_until.set(linked_until), items.ttl.set(linked_until)]
         if not actions:
