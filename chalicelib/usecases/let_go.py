@@ -24,7 +24,7 @@ from chalicelib.usecases.advance import advance
 from chalicelib.usecases.engine import Log
 
 
-class Gate(Protocol):
+class Doorway(Protocol):
     """What letting jobs go needs from outside; whoever does it has more."""
 
     @property
@@ -41,7 +41,7 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Doorkeeper:
-    """A gate, and nothing else."""
+    """A doorway, and nothing else."""
 
     clock: Clock
     log: Log
@@ -50,12 +50,12 @@ class Doorkeeper:
     queues: Queues
 
 
-def note_parents(gate: Gate, child: Job, body: Body) -> None:
+def note_parents(door: Doorway, child: Job, body: Body) -> None:
     """Before the head of `child` is made: whom it waits for."""
-    gate.dependencies.put(child.id, body.depends_on, run_anyway=body.on_parent_failure == RUN_ANYWAY, ttl=_kept_until(child))
+    door.dependencies.put(child.id, body.depends_on, run_anyway=body.on_parent_failure == RUN_ANYWAY, ttl=_kept_until(child))
 
 
-def look_at_parents(gate: Gate, child: Job) -> Job:
+def look_at_parents(door: Doorway, child: Job) -> Job:
     """The head of a job that waits for its parents, after a look at what has become of them: as its creator does once the head is made, and
     the sweep from time to time.
 
@@ -64,26 +64,26 @@ def look_at_parents(gate: Gate, child: Job) -> Job:
     """
     if not transitions.waits_for_parents(child):
         return child
-    family = gate.dependencies.of(child.id)
+    family = door.dependencies.of(child.id)
     if family is None:
-        gate.log("nothing is kept of a job's parents", job_id=child.id, tenant=child.tenant)
+        door.log("nothing is kept of a job's parents", job_id=child.id, tenant=child.tenant)
         return child
     until = _kept_until(child)
     linked = family.linked_until >= until
     if not linked:
-        gate.dependencies.link(child.id, family.parents, run_anyway=family.run_anyway, ttl=until)
-    parents = _heads(gate, family)
+        door.dependencies.link(child.id, family.parents, run_anyway=family.run_anyway, ttl=until)
+    parents = _heads(door, family)
     failed = None if family.run_anyway else first_failed(family.parents.values(), parents)
     if failed is not None:
-        return _cancel(gate, child, failed, parents.get(failed))
+        return _cancel(door, child, failed, parents.get(failed))
     left: int | None = len(family.open)
     ended = [parent for parent in family.open if has_ended(parents.get(parent))]
     if ended or not linked:
-        left = gate.dependencies.cross_off(child.id, ended, linked_until=None if linked else until)
-    return _release(gate, child) if left == 0 else child
+        left = door.dependencies.cross_off(child.id, ended, linked_until=None if linked else until)
+    return _release(door, child) if left == 0 else child
 
 
-def let_go(gate: Gate, parent: Job, edge: Edge, child: Job) -> Job:
+def let_go(door: Doorway, parent: Job, edge: Edge, child: Job) -> Job:
     """The head of a child of `parent`, which has ended.
 
     Raises:
@@ -92,32 +92,32 @@ def let_go(gate: Gate, parent: Job, edge: Edge, child: Job) -> Job:
     if not transitions.waits_for_parents(child):
         return child
     if has_failed(parent) and not edge.run_anyway:
-        return _cancel(gate, child, parent.id, parent)
-    return _release(gate, child) if gate.dependencies.cross_off(child.id, [parent.id]) == 0 else child
+        return _cancel(door, child, parent.id, parent)
+    return _release(door, child) if door.dependencies.cross_off(child.id, [parent.id]) == 0 else child
 
 
-def _heads(gate: Gate, family: Family) -> Mapping[str, Job]:
+def _heads(door: Doorway, family: Family) -> Mapping[str, Job]:
     """The parents that are there, read consistently: what ended before its edge was put is seen."""
-    return {job.id: job for job in gate.jobs.get_many(list(family.parents.values()), consistent=True) if not job.is_forgotten}
+    return {job.id: job for job in door.jobs.get_many(list(family.parents.values()), consistent=True) if not job.is_forgotten}
 
 
-def _cancel(gate: Gate, child: Job, parent: str, head: Job | None) -> Job:
+def _cancel(door: Doorway, child: Job, parent: str, head: Job | None) -> Job:
     status = status_of(head)
-    cancelled = advance(gate.jobs, child, lambda seen: transitions.dependency_failed(seen, parent, status, gate.clock.now()))
-    return cancelled or gate.jobs.get(child.id) or child
+    cancelled = advance(door.jobs, child, lambda seen: transitions.dependency_failed(seen, parent, status, door.clock.now()))
+    return cancelled or door.jobs.get(child.id) or child
 
 
-def _release(gate: Gate, child: Job) -> Job:
+def _release(door: Doorway, child: Job) -> Job:
     """The wake-up follows the write's answer [9]; one that is lost is the sweep's."""
-    released = advance(gate.jobs, child, lambda seen: transitions.release(seen, gate.clock.now()))
+    released = advance(door.jobs, child, lambda seen: transitions.release(seen, door.clock.now()))
     if released is None:
-        return gate.jobs.get(child.id) or child
+        return door.jobs.get(child.id) or child
     try:
-        delay = transitions.wake_delay(released, gate.clock.now())
+        delay = transitions.wake_delay(released, door.clock.now())
         if delay is not None:
-            gate.queues.send(released.lane, WakeUp(released.id, released.generation), released.tenant, delay)
+            door.queues.send(released.lane, WakeUp(released.id, released.generation), released.tenant, delay)
     except Unavailable as exc:
-        gate.log("a wake-up was not sent", job_id=released.id, tenant=released.tenant, error=exc)
+        door.log("a wake-up was not sent", job_id=released.id, tenant=released.tenant, error=exc)
     return released
 
 
