@@ -19,6 +19,7 @@ from chalicelib.ports import (
     Circuits,
     Clock,
     Connections,
+    Dependencies,
     Jobs,
     Leases,
     Meters,
@@ -41,6 +42,7 @@ from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.hold import Holding
 from chalicelib.usecases.known_speeds import KnownSpeeds
+from chalicelib.usecases.let_go import Doorkeeper
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.submit_job import Intake
 from chalicelib.usecases.system_health import Stethoscope
@@ -88,6 +90,10 @@ class Adapters:
     @property
     def pages(self) -> Pages:
         return self._stores.pages
+
+    @property
+    def dependencies(self) -> Dependencies:
+        return self._stores.dependencies
 
     @property
     def bulks(self) -> Bulks:
@@ -261,6 +267,7 @@ def broom() -> Broom:
         leases=have.leases,
         queues=have.queues,
         bodies=have.bodies,
+        dependencies=have.dependencies,
         prices=have.prices,
         watchers=have.watchers,
         connections=have.connections,
@@ -311,10 +318,17 @@ def intake() -> Intake:
         log=record,
         jobs=have.jobs,
         bodies=have.bodies,
+        dependencies=have.dependencies,
         queues=have.queues,
         new_id=have.new_id,
         queue_limit=settings().lane_limit,
     )
+
+
+def doorkeeper() -> Doorkeeper:
+    """What letting children go needs."""
+    have = adapters()
+    return Doorkeeper(clock=have.clock, log=record, jobs=have.jobs, dependencies=have.dependencies, queues=have.queues)
 
 
 def gallery() -> Gallery:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import about, failed, jobs, operations, show, submit
+from cli.commands import about, failed, graph, jobs, operations, show, submit
 from cli.ending import ending, forget_reader
 from cli.errors import Exit
 from cli.session import Session
@@ -51,6 +51,7 @@ app.command()(show.progress)
 app.command()(show.result)
 app.command()(show.text)
 app.command("list")(jobs.list_jobs)
+app.command()(graph.graph)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)
 app.command()(jobs.move)

@@ -46,6 +46,19 @@ def pairs(given: list[str], option: str) -> dict[str, Any]:
     return found
 
 
+def parents(given: list[str]) -> list[str] | dict[str, str]:
+    """Jobs to run after: a list of ids; with names, if any of them has one."""
+    if not any("=" in one for one in given):
+        return given
+    named: dict[str, str] = {}
+    for one in given:
+        name, equals, job = one.partition("=")
+        if (name if equals else one) in named:
+            raise Misused(f"--depends-on {one}: there is another {name}.")
+        named[name if equals else one] = job if equals else one
+    return named
+
+
 def body(content: dict[str, Any], config: dict[str, Any], **more: Any) -> dict[str, Any]:
     """Only what was given: defaults are the API's."""
     given = {name: value for name, value in config.items() if value is not None}

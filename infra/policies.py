@@ -62,7 +62,7 @@ def _worker(stage: str) -> list[Statement]:
 def _release(stage: str) -> list[Statement]:
     return [
         _stream(stage),
-        _table(stage, "jobs", READ),
+        _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", REMOVE),
         _table(stage, "accounts", READ),

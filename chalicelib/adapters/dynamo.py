@@ -179,6 +179,26 @@ def put_together(writes: Sequence[tuple[Item, Condition | None]], pause: Callabl
             return
 
 
+def put_all(items: Sequence[Item], pause: Callable[[float], None] = time.sleep) -> None:
+    """One BatchWriteItem of puts for each 25 items, without conditions.
+
+    Raises:
+        Throttled: some were left out again and again.
+    """
+    table = items[0]._get_connection() if items else None
+    left: list[Any] = [item.serialize() for item in items]
+    tries = 0
+    while table is not None and left:
+        answer = table.batch_write_item(put_items=left[:BATCH_WRITES])
+        skipped = (answer or {}).get("UnprocessedItems", {}).get(table.table_name, [])
+        left = [*(one["PutRequest"]["Item"] for one in skipped), *left[BATCH_WRITES:]]
+        tries = tries + 1 if skipped else 0
+        if tries >= BATCH_TRIES:
+            raise Throttled
+        if skipped:
+            pause(CONFLICT_PAUSE * 2**tries)
+
+
 def delete_together(items: Sequence[Item], pause: Callable[[float], None] = time.sleep) -> None:
     """One BatchWriteItem for each 25 items, without conditions. Deleting what is gone succeeds.
 

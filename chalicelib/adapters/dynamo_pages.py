@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 from pynamodb.attributes import UnicodeAttribute
 
 from chalicelib.adapters import dynamo
 from chalicelib.adapters.blobs import Blobs, folder_of
 from chalicelib.adapters.dynamo import Item, bound
+from chalicelib.adapters.dynamo_dependencies import PREFIX
 
 
 class PageItem(Item):
-    """Any row of a page."""
+    """Any row of a page; `names`: of the job's parents, each of which has an edge to it."""
 
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
+    names = UnicodeAttribute(null=True)
 
 
 class DynamoPages:
@@ -25,6 +29,8 @@ class DynamoPages:
 
     def forget(self, job_id: str, tenant: str) -> None:
         """Rows before objects: a row never names what is not there. Objects are listed, because one may have been left without a row."""
-        rows = self._items.query(job_id, consistent_read=True, attributes_to_get=["id", "sk"])
-        dynamo.delete_together(list(rows))
+        rows = list(self._items.query(job_id, consistent_read=True, attributes_to_get=["id", "sk", "names"]))
+        parents = [parent for row in rows for parent in json.loads(row.names or "{}").values()]
+        dynamo.delete_together([self._items(parent, PREFIX + job_id) for parent in parents])  # before the row that names them
+        dynamo.delete_together(rows)
         self._blobs.delete_below(folder_of(tenant, job_id))

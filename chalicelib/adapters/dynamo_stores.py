@@ -12,6 +12,7 @@ from chalicelib.adapters.dynamo_cache import DynamoCache
 from chalicelib.adapters.dynamo_chunks import DynamoChunks
 from chalicelib.adapters.dynamo_circuits import DynamoCircuits
 from chalicelib.adapters.dynamo_connections import DynamoConnections, DynamoTickets
+from chalicelib.adapters.dynamo_dependencies import DynamoDependencies
 from chalicelib.adapters.dynamo_jobs import DynamoJobs
 from chalicelib.adapters.dynamo_leases import DynamoLeases
 from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
@@ -50,6 +51,10 @@ class DynamoStores:
     @cached_property
     def pages(self) -> DynamoPages:
         return DynamoPages(self.stage, self.blobs)
+
+    @cached_property
+    def dependencies(self) -> DynamoDependencies:
+        return DynamoDependencies(self.stage)
 
     @cached_property
     def bulks(self) -> DynamoBulks:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from chalicelib.adapters.memory_dependencies import MemoryDependencies
 from chalicelib.adapters.memory_jobs import MemoryJobs
 from chalicelib.adapters.memory_live import (
     MemoryAccounts,
@@ -36,6 +37,7 @@ class Memory:
     bodies: MemoryBodies = field(default_factory=MemoryBodies)
     chunks: MemoryChunks = field(default_factory=MemoryChunks)
     results: MemoryResults = field(default_factory=MemoryResults)
+    dependencies: MemoryDependencies = field(default_factory=MemoryDependencies)
     watchers: MemoryWatchers = field(default_factory=MemoryWatchers)
     connections: MemoryConnections = field(default_factory=MemoryConnections)
     tickets: MemoryTickets = field(default_factory=MemoryTickets)
@@ -54,4 +56,4 @@ class Memory:
 
     def __post_init__(self) -> None:
         self.queues = MemoryQueues(self.clock)
-        self.pages = MemoryPages(self.bodies, self.chunks, self.results, self.watchers)
+        self.pages = MemoryPages(self.bodies, self.chunks, self.results, self.watchers, self.dependencies)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ulid import ULID
 
+from chalicelib.adapters.memory_dependencies import MemoryDependencies
 from chalicelib.domain.body import Body
 from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.job import Ms
@@ -123,14 +124,23 @@ class MemoryResults:
 class MemoryPages:
     """All that the other stores keep of a job."""
 
-    def __init__(self, bodies: MemoryBodies, chunks: MemoryChunks, results: MemoryResults, watchers: MemoryWatchers) -> None:
+    def __init__(
+        self,
+        bodies: MemoryBodies,
+        chunks: MemoryChunks,
+        results: MemoryResults,
+        watchers: MemoryWatchers,
+        dependencies: MemoryDependencies,
+    ) -> None:
         self._bodies, self._chunks, self._results, self._watchers = bodies, chunks, results, watchers
+        self._dependencies = dependencies
 
     def forget(self, job_id: str, tenant: str) -> None:
         self._bodies.forget(job_id)
         self._chunks.forget(job_id)
         self._results.forget(job_id)
         self._watchers.forget(job_id)
+        self._dependencies.forget(job_id)
 
     def rows(self, job_id: str) -> list[str]:
         """For tests: what is still kept of a job."""
@@ -138,7 +148,9 @@ class MemoryPages:
         chunks = [f"chunk {attempt}:{end}" for job, attempt, end in self._chunks.rows if job == job_id]
         watchers = [f"watcher {watcher.connection_id}" for watcher in self._watchers.of(job_id)]
         controls = ["controls"] if self._watchers.controls([job_id]) else []
-        return [*(["body"] if self._bodies.get(job_id) else []), *chunks, *attempts, *watchers, *controls]
+        family = [f"edge {place}" for place in self._dependencies.edges if job_id in place]
+        family += ["wait"] if self._dependencies.of(job_id) else []
+        return [*family, *(["body"] if self._bodies.get(job_id) else []), *chunks, *attempts, *watchers, *controls]
 
 
 class MemoryWatchers:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chalicelib.domain.job import START_LATER, Job, Ms, Status
 from chalicelib.domain.lanes import LANES
-from chalicelib.domain.transitions import LOOK_AFTER_QUEUED_MS, first_look, is_claimable
+from chalicelib.domain.transitions import LOOK_AFTER_QUEUED_MS, first_look, is_claimable, waits_for_parents
 
 LANE_ORDER = tuple(LANES)
 
@@ -62,6 +62,8 @@ def _begin_at(job: Job, at: Ms, now: Ms) -> Job | None:
     """Move the start of what waits for its time. Later disowns the wake-up that would come too early [17]; sooner needs only another."""
     if job.status is Status.QUEUED and job.started_at is None and at <= now:
         return job  # it has been started already
+    if waits_for_parents(job):
+        return _begin_after_parents(job, at, now)
     if job.status is not Status.WAITING or job.reason != START_LATER or job.until is None:
         return None
     if at == job.until:
@@ -72,6 +74,16 @@ def _begin_at(job: Job, at: Ms, now: Ms) -> Job | None:
     if at <= now:
         return replace(moved, status=Status.QUEUED, reason=None, until=None, due_at=now + LOOK_AFTER_QUEUED_MS)
     return replace(moved, until=start, due_at=first_look(start, now))
+
+
+def _begin_after_parents(job: Job, at: Ms, now: Ms) -> Job:
+    """Move the start of what waits for its parents as well: it waits on, and no wake-up of it is under way."""
+    until = at if at > now else None
+    if until == job.until:
+        return job
+    start = until or now
+    shift = start - job.queued_at
+    return replace(job, until=until, queued_at=start, expires_at=job.expires_at + shift, retry_until=job.retry_until + shift)
 
 
 def _in_lane(job: Job, lane: str, now: Ms) -> Job:

@@ -9,6 +9,7 @@ HeadraceError
 ├── JobNotRetryable            409
 ├── JobNotDeletable            409
 ├── JobNotChangeable           409
+├── DependencyCycle            409  jobs that depend on each other
 ├── ResultExpired              410
 ├── PreconditionFailed         412  with If-Match: the job moved on
 ├── TooLarge                   413
@@ -31,9 +32,12 @@ The docstring of a class is its default message: it says what happened and what 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
 from typing import Any, ClassVar
+
+LONGEST_CYCLE_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,17 @@ class TemplateProblem(HeadraceError):
     """The template asks for something that is not there."""
 
     code = "invalid_template"
+
+
+class DependencyCycle(HeadraceError):
+    """Some of these depend on each other in a circle, so that none of them could ever begin."""
+
+    code = "dependency_cycle"
+
+    def __init__(self, cycle: Sequence[str] = ()) -> None:
+        shown = [*cycle[:LONGEST_CYCLE_SHOWN], "..."] if len(cycle) > LONGEST_CYCLE_SHOWN + 1 else cycle
+        super().__init__(f"These depend on each other in a circle: {' -> '.join(one[:80] for one in shown)}." if cycle else "")
+        self.cycle = tuple(cycle)
 
 
 class ResultExpired(HeadraceError):
@@ -364,6 +379,13 @@ class ContentGone(AttemptFailed):
 
     code, error_class, retryable = "content_gone", "internal", False
     suggestion = "Submit the job again."
+
+
+class DependencyFailed(AttemptFailed):
+    """A job that this one depends on did not complete."""
+
+    code, error_class, retryable = "dependency_failed", "dependency", False
+    suggestion = "Look at the job that the message names; when it is completed, retry this one. `on_parent_failure` says what to do else."
 
 
 class WorkerEnding(AttemptFailed):

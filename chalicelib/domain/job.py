@@ -33,6 +33,7 @@ class Status(StrEnum):
 
 
 START_LATER = "run_at"  # the reason of a job that waits for its time
+DEPENDENCIES = "dependencies"  # the reason of a job that waits for its parents; `until` is the time that it waits for as well, if any
 
 TERMINAL = frozenset({Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 

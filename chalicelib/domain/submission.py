@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chalicelib.domain.job import Ms
+from chalicelib.domain.parents import CANCEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """What a caller asked for: fields as in the API, aliases already resolved. `config` holds only what was said.
+    `depends_on` are its parents, by the names that its template has for them.
 
     `expires_in` seconds after `run_at`, or after now, it must have started."""
 
@@ -26,3 +28,5 @@ class Submission:
     dedupe_key: str | None = None
     expires_in: float = 86_400.0
     run_at: Ms | None = None
+    depends_on: dict[str, str] = field(default_factory=dict)
+    on_parent_failure: str = CANCEL

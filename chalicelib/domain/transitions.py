@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.domain.job import START_LATER, Job, JobError, Ms, Nano, Status, Usage
+from chalicelib.domain.errors import DependencyFailed
+from chalicelib.domain.job import DEPENDENCIES, START_LATER, Job, JobError, Ms, Nano, Status, Usage
 
 LOOK_AFTER_QUEUED_MS = 120_000  # how long a wake-up may take before somebody looks for it
 LOOK_AGAIN_MS = 60_000  # how often somebody looks at a job that a worker has
@@ -197,6 +198,53 @@ def hold_back(job: Job, generation: int, owner: str, outcome: Outcome, reason: s
     return replace(given, status=Status.HELD, reason=reason) if given is not None and given.status is Status.RETRYING else given
 
 
+def release(job: Job, now: Ms) -> Job | None:
+    """Let a job go on whose parents have ended [22]: to the queue, or to wait for its time. Only from where it waits for them, so that of
+    all who find them ended one releases it.
+
+    How long it may be tried counts from here. By when it must have begun stays as it was said.
+    """
+    if not waits_for_parents(job):
+        return None
+    begins = max(now, job.until or 0)
+    later = begins if begins > now else None
+    return _next(
+        job,
+        now,
+        status=Status.WAITING if later else Status.QUEUED,
+        reason=START_LATER if later else None,
+        until=later,
+        generation=job.generation + 1,
+        queued_at=begins,
+        retry_until=begins + job.retry_until - job.queued_at,
+        due_at=first_look(begins, now),
+    )
+
+
+def dependency_failed(job: Job, parent: str, status: str, now: Ms) -> Job | None:
+    """Cancel a job one of whose parents ended without being completed, once and for all [22]."""
+    if not waits_for_parents(job):
+        return None
+    error = JobError(
+        code=DependencyFailed.code,
+        error_class=DependencyFailed.error_class,
+        retryable=DependencyFailed.retryable,
+        message=parent_failed(parent, status),
+        suggestion=DependencyFailed.suggestion,
+        attempt=job.attempt,
+    )
+    return _end(job, now, Status.CANCELLED, length=job.length or 0, error=error)
+
+
+def waits_for_parents(job: Job) -> bool:
+    return job.status is Status.WAITING and job.reason == DEPENDENCIES
+
+
+def parent_failed(parent: str, status: str) -> str:
+    """Why a child does not run."""
+    return f"It depends on {parent}, which is {status}."
+
+
 def cancel(job: Job, now: Ms) -> Job | None:
     """Cancel at once what nobody works on; ask the owner of what is being worked on [10]. None: it has ended.
 
@@ -263,7 +311,7 @@ def look_later(job: Job, now: Ms) -> Job | None:
         return None
     if job.status is Status.PROCESSING:
         return _next(job, now, due_at=now + LOOK_AGAIN_MS)
-    waited = now - max(job.queued_at, job.until or 0)
+    waited = now - (job.created_at if waits_for_parents(job) else max(job.queued_at, job.until or 0))
     return _next(job, now, due_at=now + min(LONGEST_LOOK_MS, max(LOOK_AFTER_QUEUED_MS, waited)))
 
 

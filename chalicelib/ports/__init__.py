@@ -8,6 +8,7 @@ whether the effect happened is unknown: callers rely on conditions, not on answe
 from __future__ import annotations
 
 from chalicelib.ports.accounts import Accounts
+from chalicelib.ports.dependencies import Dependencies
 from chalicelib.ports.environment import Clock, Offload
 from chalicelib.ports.jobs import Idempotency, JobQuery, Jobs, Remembered
 from chalicelib.ports.live import Bulks, Cache, Circuits, Connections, Lease, Leases, Meters, Slots, Tickets, Watchers
@@ -28,6 +29,7 @@ __all__ = [
     "Connections",
     "DeadLetter",
     "Delta",
+    "Dependencies",
     "Ended",
     "Fetched",
     "Idempotency",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
-from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.job import Job, Ms, Status
 from chalicelib.domain.lanes import STREAM
 from chalicelib.ports import Clock, Queues
+from chalicelib.projections.patience import patiently
 from chalicelib.usecases.engine import Log
 from chalicelib.usecases.watch_job import Gallery, announce
 
-PAUSES = (0.2, 0.5, 1.0)  # seconds between tries while a store does not answer
 PATIENCE_MS = 20_000  # of one batch together, a third of the function's time; afterwards each record has one try
 
 Change = tuple[str, Job | None, Job | None]
@@ -48,7 +48,7 @@ def _told(gallery: Gallery, log: Log, change: Change, until: Ms) -> str | None:
     if before is not None and before.status is after.status and not _waits_anew(before, after):
         return None
     try:
-        _patiently(gallery.clock, partial(announce, gallery, after), until)
+        patiently(gallery.clock, partial(announce, gallery, after), until)
     except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
         log("a change was not announced", job_id=job_id, error=exc)
         return f"not announced: {type(exc).__name__}"
@@ -61,22 +61,8 @@ def _waits_anew(before: Job, after: Job) -> bool:
 
 def _set_aside(clock: Clock, queues: Queues, log: Log, job_id: str, reason: str, until: Ms) -> bool:
     try:
-        _patiently(clock, partial(queues.set_aside, STREAM, job_id, reason), until)
+        patiently(clock, partial(queues.set_aside, STREAM, job_id, reason), until)
     except Exception as exc:  # noqa: BLE001 - the others come first; then it is raised
         log("a record could not be set aside", job_id=job_id, error=exc)
         return False
     return True
-
-
-def _patiently(clock: Clock, call: Callable[[], object], until: Ms) -> None:
-    """Call again where a store did not answer: one throttle must not cost the watchers of a job its end."""
-    for pause in PAUSES:
-        try:
-            call()
-        except Unavailable:
-            if clock.now() + round(pause * 1000) > until:
-                raise
-            clock.sleep(pause)
-        else:
-            return
-    call()

@@ -19,6 +19,7 @@ from chalicelib.usecases.authenticate import issue_ticket
 from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.edit_job import edit_job
 from chalicelib.usecases.hold import hold
+from chalicelib.usecases.known_parents import check_parents
 from chalicelib.usecases.list_jobs import list_jobs
 from chalicelib.usecases.once import Once
 from chalicelib.usecases.plan_job import Plan, plan_job
@@ -61,6 +62,7 @@ def _accepted(request: Request, data: dict[str, Any]) -> Accepted:
 
 def _plan(caller: Caller, submission: Submission) -> Plan:
     have = wiring.adapters()
+    check_parents(have.jobs, caller, submission.depends_on)
     return plan_job(job_types.get, have.prices, caller, submission, have.queues.depth(submission.priority), wiring.known_speeds().of)
 
 

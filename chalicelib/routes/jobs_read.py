@@ -13,10 +13,11 @@ from chalicelib.domain.identity import Role
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.speed import UNMEASURED, Speed
 from chalicelib.domain.transcript import Chunk
-from chalicelib.routes import parse, shapes
+from chalicelib.routes import parse, shapes, shapes_graph
 from chalicelib.routes.http import Answer, Request, endpoint
 from chalicelib.routes.result import result_answer
 from chalicelib.usecases.hold import ReadAlong, hold
+from chalicelib.usecases.read_graph import read_graph
 from chalicelib.usecases.read_text import read_text
 
 blueprint = Blueprint(__name__)
@@ -117,6 +118,15 @@ def attempts(request: Request, job_id: str) -> Answer:
     """The ledger of a job's attempts, and what of it was spent in vain."""
     job = _content(request, job_id)
     return Answer(body=shapes.attempts(job, wiring.adapters().results.attempts(job.id)))
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/graph", Role.VIEWER)
+def graph(request: Request, job_id: str) -> Answer:
+    """What a job depends on and what depends on it, with how each stands."""
+    have = wiring.adapters()
+    job = request.caller.check_sees(have.jobs.get(job_id), job_id)
+    found = read_graph(have.jobs, have.dependencies, request.caller, job)
+    return Answer(body=shapes_graph.graph(job, found, content=request.caller.may_read_content(job)))
 
 
 def _content(request: Request, job_id: str) -> Job:

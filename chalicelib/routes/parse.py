@@ -10,18 +10,22 @@ from chalicelib.domain.edits import Edit
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.job import Ms, Status
 from chalicelib.domain.lanes import LANES
+from chalicelib.domain.parents import CANCEL
 from chalicelib.domain.schema import problems
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.units import parse_rfc3339
 from chalicelib.domain.watching import LAST_OFFSET
 from chalicelib.routes import schemas
 from chalicelib.routes.http import Request
+from chalicelib.routes.parse_parents import parents_of
 from chalicelib.usecases.list_jobs import Filters
 
 MAX_METADATA_BYTES = 16_000
 LONGEST_KEY = 255
 LONGEST_START_LATER = 2_592_000  # seconds: 30 days
 LAST_ATTEMPT = 10**9
+A_DAY = 86_400.0  # seconds
+LONGEST_WAIT = 30 * A_DAY  # for parents, unless said otherwise: they may have to wait themselves
 
 
 def check(schema: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +55,8 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
         wrong.append(Detail("input", "cannot be given together with prompt"))
     metadata = _metadata(wrong, data) or {}
     run_at = _run_at(wrong, data, now)
-    expires_in = _expires_in(wrong, data, run_at or now)
+    parents = parents_of(wrong, data.get("depends_on"))
+    expires_in = _expires_in(wrong, data, run_at or now, LONGEST_WAIT if parents else A_DAY)
     wrong += _durable_problems(config)
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
@@ -69,6 +74,8 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
         dedupe_key=data.get("dedupe_key"),
         expires_in=expires_in,
         run_at=run_at,
+        depends_on=parents,
+        on_parent_failure=data.get("on_parent_failure") or CANCEL,
     )
 
 
@@ -226,10 +233,10 @@ def _run_at(wrong: list[Detail], data: dict[str, Any], now: Ms) -> Ms | None:
     return at if at is not None and at > now else None
 
 
-def _expires_in(wrong: list[Detail], data: dict[str, Any], now: Ms) -> float:
+def _expires_in(wrong: list[Detail], data: dict[str, Any], now: Ms, default: float = A_DAY) -> float:
     said, moment = data.get("expires_in"), data.get("expires_at")
     if moment is None:
-        return float(said) if isinstance(said, int | float) else 86_400.0
+        return float(said) if isinstance(said, int | float) else default
     if said is not None:
         wrong.append(Detail("expires_at", "cannot be given together with expires_in"))
     at = time_of(wrong, "expires_at", moment)

@@ -9,6 +9,7 @@ from chalicelib.domain.cached import LONGEST_SECONDS
 from chalicelib.domain.job import Status
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.pacing import MODES
+from chalicelib.domain.parents import POLICIES
 
 Schema = dict[str, Any]
 
@@ -103,8 +104,8 @@ SUBMIT: Schema = _object(
         "expires_at": _optional({"type": "string"}),
         "ticket": _optional({"type": "boolean"}),
         "async": _optional({"type": "boolean"}),
-        "depends_on": {},
-        "on_parent_failure": {},
+        "depends_on": {"type": ["array", "object", "null"], "items": {"type": "string"}, "additionalProperties": {"type": "string"}},
+        "on_parent_failure": _optional({"enum": list(POLICIES)}),
         "run_at": _optional({"type": "string"}),
         "delay": _optional(DELAY),
         "webhook_url": {},
@@ -114,8 +115,6 @@ SUBMIT: Schema = _object(
 
 # Part of the surface, not served yet: only their neutral values are taken, so that nothing is promised that does not happen.
 NOT_YET: dict[str, tuple[Any, ...]] = {
-    "depends_on": (None, []),
-    "on_parent_failure": (None, "cancel"),
     "webhook_url": (None,),
     "notify": (None, []),
 }

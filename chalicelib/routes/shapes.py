@@ -15,6 +15,7 @@ from chalicelib.domain.lanes import LANES
 from chalicelib.domain.result import Result
 from chalicelib.domain.speed import UNMEASURED, Speed
 from chalicelib.domain.transcript import Chunk
+from chalicelib.domain.transitions import waits_for_parents
 from chalicelib.domain.units import dollars, parse_rfc3339, rfc3339, seconds
 from chalicelib.usecases.submit_job import Accepted
 
@@ -41,13 +42,14 @@ def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> S
     job = answer.job
     duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], max(0, answer.position - 1))
     begins = job.expires_at - round(answer.body.config.expires_in * 1000) if answer.body else job.created_at
-    first = Status.WAITING if begins > job.created_at else Status.QUEUED
+    waits = answer.body is not None and bool(answer.body.depends_on)
+    first = Status.WAITING if waits or begins > job.created_at else Status.QUEUED
     shape: Shape = {
         "job_id": job.id,
         "status": first.value if answer.replayed and not answer.deduplicated else job.status.value,
         "queue": job.queue,
         "queue_position": answer.position or None if first is Status.QUEUED else None,
-        "estimated_completion_at": rfc3339(begins + duration),
+        "estimated_completion_at": None if waits else rfc3339(begins + duration),
         "estimated_duration_seconds": seconds(duration),
         "estimated_cost": dollars(job.estimated_cost),
         "max_cost": dollars(job.max_cost),
@@ -87,7 +89,7 @@ def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, pr
         "metadata": shown.metadata if shown else None,
         "tags": list(job.tags),
         "dedupe_key": job.dedupe_key if content else None,
-        "depends_on": [],
+        "depends_on": list(shown.depends_on.values()) if shown else None,
         "batch_id": job.batch_id,
         "progress_percentage": percentage(job),
         "error": error_shape(job) if content else _code_only(job),
@@ -185,7 +187,7 @@ def remaining_seconds(job: Job, kept: Shape, position: int | None, now: Ms) -> f
         return 0.0
     if kept.get("estimated_seconds_remaining") is not None and job.status is Status.PROCESSING:
         return float(kept["estimated_seconds_remaining"])
-    return None if job.estimated_ms is None else _seconds_left(job, job.estimated_ms, position, now)
+    return None if job.estimated_ms is None or waits_for_parents(job) else _seconds_left(job, job.estimated_ms, position, now)
 
 
 def remaining_range(job: Job, kept: Shape, position: int | None, now: Ms, speed: Speed) -> list[float] | None:
@@ -194,7 +196,7 @@ def remaining_range(job: Job, kept: Shape, position: int | None, now: Ms, speed:
         return [0.0, 0.0]
     if kept.get("estimated_seconds_remaining_range") is not None and job.status is Status.PROCESSING:
         return list(kept["estimated_seconds_remaining_range"])
-    if job.estimated_ms is None:
+    if job.estimated_ms is None or waits_for_parents(job):
         return None
     quick, slow = (_seconds_left(job, round(job.estimated_ms * factor), position, now) for factor in speed.factors())
     return [math.floor(quick * 10) / 10, math.ceil(slow * 10) / 10]

@@ -10,6 +10,7 @@ from chalicelib.domain.lanes import Lane
 from chalicelib.observability import record
 from chalicelib.ports import Received
 from chalicelib.projections.announce_ends import announce_ends
+from chalicelib.projections.let_go import let_children_go
 from chalicelib.usecases.bulk import go_on_with_unfinished
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.sweep import sweep
@@ -35,6 +36,10 @@ def sweep_all() -> None:
 
 
 def announce_changes(event: Any) -> None:
-    """Tell watchers what the change stream of the jobs table says."""
+    """Tell watchers what the change stream of the jobs table says, and let go what waited for it. Neither stops the other."""
     have = wiring.adapters()
-    announce_ends(wiring.gallery(), have.queues, record, have.changes(event.to_dict()["Records"]))
+    changes = list(have.changes(event.to_dict()["Records"]))
+    try:
+        announce_ends(wiring.gallery(), have.queues, record, changes)
+    finally:
+        let_children_go(wiring.doorkeeper(), changes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chalicelib.domain.job import Job
 from chalicelib.domain.job_type import JobType
-from chalicelib.ports import Bodies, Chunks, Clock, Connections, Jobs, Leases, Prices, Queues, Results, Sockets, Watchers
+from chalicelib.ports import Bodies, Chunks, Clock, Connections, Dependencies, Jobs, Leases, Prices, Queues, Results, Sockets, Watchers
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.engine import Log
 from chalicelib.usecases.facts import note_failure
@@ -21,6 +21,7 @@ class Broom:
     log: Log
     jobs: Jobs
     bodies: Bodies
+    dependencies: Dependencies
     chunks: Chunks
     results: Results
     leases: Leases

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from chalicelib.domain import transitions
 from chalicelib.domain.admission import RunNow
-from chalicelib.domain.errors import ContentGone, JobTypeNotFound, RequestRefused
+from chalicelib.domain.errors import AttemptFailed, ContentGone, JobTypeNotFound, RequestRefused
 from chalicelib.domain.estimate import tokens
 from chalicelib.domain.job import Job, JobError, Status, Usage
 from chalicelib.domain.result import Result
@@ -19,6 +19,7 @@ from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.judge import job_error
 from chalicelib.usecases.patience import patiently
+from chalicelib.usecases.prompt import with_parents, with_parents_if_there
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.usage import cost_of
 
@@ -42,8 +43,11 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: 
         kind, body = engine.job_type(claimed.type), await patiently(engine, engine.bodies.get, claimed.id)
         if body is None:
             raise ContentGone
-    except (JobTypeNotFound, ContentGone) as exc:
-        failure = exc if isinstance(exc, ContentGone) else RequestRefused(exc.message)
+        if body.depends_on:
+            fill = with_parents_if_there if claimed.goes_on else with_parents
+            body = await patiently(engine, fill, engine.jobs, engine.results, body, kind)
+    except (JobTypeNotFound, AttemptFailed) as exc:
+        failure = exc if isinstance(exc, AttemptFailed) else RequestRefused(exc.message)
         await _end_at_once(engine, claimed, job_error(failure, claimed))
         return None
     if claimed.attempt_model is not None:

@@ -14,14 +14,13 @@ from chalicelib.domain.estimate import Estimate, estimate
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.lanes import LANES
+from chalicelib.domain.parents import problems_within
 from chalicelib.domain.schema import problems, schema_problems
 from chalicelib.domain.speed import UNMEASURED, Speed
 from chalicelib.domain.submission import Submission
-from chalicelib.domain.text import whole
 from chalicelib.ports import Prices
 from chalicelib.usecases.model_request import instructions
-
-MAX_PROMPT_BYTES = 1_000_000
+from chalicelib.usecases.prompt import MAX_PROMPT_BYTES, rendered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +52,7 @@ def plan_job(
     wrong = [
         *problems(kind.options_schema, submission.options, "options"),
         *_content_problems(kind, submission),
+        *_template_problems(submission),
         *_format_problems(submission.config.get("response_format")),
     ]
     if submission.user not in (None, caller.user) and caller.role < Role.OPERATOR:
@@ -60,11 +60,14 @@ def plan_job(
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
     body = Body(
-        prompt=_prompt(kind, submission),
+        prompt=rendered(kind, _content(submission), submission.options),
         config=resolve_config(kind, submission),
         input=submission.input,
         options=submission.options,
         metadata=submission.metadata,
+        depends_on=submission.depends_on,
+        on_parent_failure=submission.on_parent_failure,
+        template={"content": _content(submission), "values": {}} if submission.depends_on else None,
     )
     if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
         raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))
@@ -122,7 +125,13 @@ def _format_problems(asked: Any) -> tuple[Detail, ...]:
     return schema_problems(inner["schema"], "config.response_format.schema")
 
 
-def _prompt(kind: JobType, submission: Submission) -> str:
-    content = submission.prompt if submission.input is None else submission.input
-    text = kind.render(content, submission.options) if kind.render else str(content)
-    return whole(text)
+def _template_problems(submission: Submission) -> list[Detail]:
+    """Braces mean something only where there are parents to be named."""
+    if not submission.depends_on:
+        return []
+    path = "prompt" if submission.input is None else "input"
+    return [Detail(path, wrong) for wrong in problems_within(_content(submission), submission.depends_on)]
+
+
+def _content(submission: Submission) -> Any:
+    return submission.prompt if submission.input is None else submission.input

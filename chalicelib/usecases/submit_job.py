@@ -17,14 +17,15 @@ from chalicelib.domain.errors import (
     Unavailable,
 )
 from chalicelib.domain.identity import Caller
-from chalicelib.domain.job import START_LATER, Job, Ms, Status
+from chalicelib.domain.job import DEPENDENCIES, START_LATER, Job, Ms, Status
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.submission import Submission
-from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, first_look, is_claimable, wake_delay
+from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS, LOOK_AFTER_QUEUED_MS, first_look, is_claimable, waits_for_parents, wake_delay
 from chalicelib.domain.units import DAY_MS
 from chalicelib.domain.wakeup import WakeUp
-from chalicelib.ports import Bodies, Clock, Idempotency, Jobs, Queues
+from chalicelib.ports import Bodies, Clock, Dependencies, Idempotency, Jobs, Queues
 from chalicelib.usecases.engine import Log
+from chalicelib.usecases.let_go import look_at_parents, note_parents
 from chalicelib.usecases.once import Once
 from chalicelib.usecases.plan_job import Plan
 
@@ -40,6 +41,7 @@ class Intake:
     log: Log
     jobs: Jobs
     bodies: Bodies
+    dependencies: Dependencies
     queues: Queues
     new_id: Callable[[], str]
     queue_limit: int
@@ -77,6 +79,7 @@ def find_replay(intake: Intake, caller: Caller, key: str, request: Any) -> Accep
     caller.check_reads(job, job.id)
     if is_claimable(job) and job.generation == 1:
         _wake(intake, job)
+    job = _after_parents(intake, job)
     position = remembered.position
     return Accepted(job=job, body=intake.bodies.get(job.id), position=position, replayed=True, deduplicated=position == 0)
 
@@ -141,9 +144,24 @@ def _accept(
     job = new_job(f"job_{intake.new_id()}", caller, submission, plan, intake.clock.now())
     keep = (job.expires_at + KEEP_COMPLETED_DAYS * DAY_MS) // 1000
     intake.bodies.put(job.id, job.tenant, plan.body, keep)
+    if plan.body.depends_on:
+        note_parents(intake, job, plan.body)
     intake.jobs.create(job, row, pointed)
-    _wake(intake, job)
+    if is_claimable(job):
+        _wake(intake, job)
+    job = _after_parents(intake, job)
     return Accepted(job=job, body=plan.body, position=position)
+
+
+def _after_parents(intake: Intake, job: Job) -> Job:
+    """The head after its parents were told and looked at, if it waits for any: some may have ended already."""
+    if not waits_for_parents(job):
+        return job
+    try:
+        return look_at_parents(intake, job)
+    except Unavailable as exc:  # it is accepted all the same, and will be looked at
+        intake.log("a job's parents were not looked at", job_id=job.id, tenant=job.tenant, error=exc)
+        return job
 
 
 def _wake(intake: Intake, job: Job) -> None:
@@ -156,10 +174,11 @@ def _wake(intake: Intake, job: Job) -> None:
 
 
 def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now: Ms) -> Job:
-    """The head of a job as it is accepted: queued, or waiting for its time."""
+    """The head of a job as it is accepted: queued, or waiting for its parents or its time."""
     config = plan.body.config
     later = submission.run_at if submission.run_at and submission.run_at > now else None
     begins = later or now
+    reason = DEPENDENCIES if plan.body.depends_on else START_LATER if later else None
     return Job(
         id=job_id,
         tenant=caller.tenant,
@@ -168,15 +187,15 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         type=plan.kind.name,
         lane=submission.priority,
         model=config.model,
-        status=Status.WAITING if later else Status.QUEUED,
-        reason=START_LATER if later else None,
+        status=Status.WAITING if reason else Status.QUEUED,
+        reason=reason,
         until=later,
         created_at=now,
         queued_at=begins,
         updated_at=now,
         expires_at=begins + round(config.expires_in * 1000),
         retry_until=begins + round(config.retry_for * 1000),
-        due_at=first_look(begins, now),
+        due_at=now + LOOK_AFTER_QUEUED_MS if reason == DEPENDENCIES else first_look(begins, now),
         max_attempts=config.max_attempts,
         estimated_cost=plan.estimate.expected_cost,
         max_cost=plan.estimate.max_cost,

@@ -23,6 +23,7 @@ from chalicelib.ports import Lease
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.broom import Broom, change
 from chalicelib.usecases.find_vanished import find_vanished
+from chalicelib.usecases.let_go import look_at_parents
 from chalicelib.usecases.read_heads import read_heads
 from chalicelib.usecases.take_over import take_over
 
@@ -155,6 +156,8 @@ def _look(broom: Broom, job: Job) -> str:
         return change(broom, job, lambda seen: transitions.give_up(seen, now), "given up")
     if job.due_at > now and not (job.until and transitions.is_claimable(job)):
         return "not yet"
+    if transitions.waits_for_parents(job):
+        return _look_at_child(broom, job, now)
     if transitions.is_claimable(job):
         return _resend(broom, job, now)
     return change(broom, job, lambda seen: transitions.look_later(seen, now), "looked at")
@@ -170,6 +173,14 @@ def _look_at_worker(broom: Broom, job: Job, now: Ms) -> str:
     if lease is not None and not broom.leases.fence(lease):
         return "alive"
     return take_over(broom, job, lease_id)
+
+
+def _look_at_child(broom: Broom, job: Job, now: Ms) -> str:
+    """Whoever was to tell it of its parents' ends may have died, or they were too many for one go."""
+    looked = look_at_parents(broom, job)
+    if not transitions.waits_for_parents(looked):
+        return "let go"
+    return change(broom, looked, lambda seen: transitions.look_later(seen, now), "looked at")
 
 
 def _resend(broom: Broom, job: Job, now: Ms) -> str:

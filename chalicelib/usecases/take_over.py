@@ -14,6 +14,7 @@ from chalicelib.usecases.advance import advance
 from chalicelib.usecases.broom import Broom, change
 from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.model_request import instructions
+from chalicelib.usecases.prompt import with_parents_if_there
 from chalicelib.usecases.usage import cost_of
 
 
@@ -74,6 +75,8 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms, *, asked: bool) -> Result 
         return None
     if body is None:
         return None
+    if body.depends_on:
+        body = with_parents_if_there(broom.jobs, broom.results, body, kind)
     given = tokens(body.prompt) + tokens(instructions(body.config, kind)) + REQUEST_TOKENS
     usage = Usage(input=given, output=tokens(text), estimated=True) if asked else Usage(estimated=True)
     return Result(

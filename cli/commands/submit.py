@@ -39,6 +39,12 @@ CacheTtl = Annotated[float | None, typer.Option(help="The same, for so many seco
 Timeout = Annotated[float | None, typer.Option(help="Seconds for one attempt.", show_default=False)]
 Delay = Annotated[float | None, typer.Option(help="Seconds after which it may begin.", show_default=False)]
 ExpiresIn = Annotated[float | None, typer.Option(help="Seconds within which it must have started.", show_default=False)]
+DependsOn = Annotated[
+    list[str] | None, typer.Option(help="A job to run after: job_... or name=job_...; may be repeated.", metavar="JOB", show_default=False)
+]
+OnParentFailure = Annotated[
+    str | None, typer.Option(help="If one of those does not complete: cancel or run_anyway.", metavar="WHAT", show_default=False)
+]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result and print it.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Watch the text as it is written.")]
 
@@ -65,6 +71,8 @@ def submit(
     timeout: Timeout = None,
     delay: Delay = None,
     expires_in: ExpiresIn = None,
+    depends_on: DependsOn = None,
+    on_parent_failure: OnParentFailure = None,
     wait: Wait = False,
     watch: Watch = False,
     as_json: Json = False,
@@ -77,6 +85,7 @@ def submit(
     headrace submit --type transcript_analysis --input debate.json -o 'analyses=["topics", "quality"]' --wait
     git diff | headrace submit --system-prompt "Review this change" --wait > review.md
     headrace submit "..." --json | jq -r .job_id
+    headrace submit "Sum it up: {{parents.draft.output}}" --depends-on draft=job_01J...
     """
     if wait and watch:
         raise Misused("--wait prints the result at its end, --watch while it is written: choose one.")
@@ -101,6 +110,8 @@ def submit(
         dedupe_key=dedupe_key,
         delay=delay,
         expires_in=expires_in,
+        depends_on=request.parents(depends_on or []),
+        on_parent_failure=on_parent_failure,
     )
     current = session(ctx)
     accepted = current.api.post("/jobs", body)

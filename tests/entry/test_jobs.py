@@ -48,9 +48,9 @@ def test_every_wrong_field_is_named_at_once(api: Api) -> None:
     assert reply.json["success"] is False
     assert reply.json["error"]["code"] == "invalid_request"
     wrong = details(reply)
-    assert {"promt", "config.temperature", "config.max_tokens", "tags.0", "priority", "depends_on"} <= set(wrong)
+    assert {"promt", "config.temperature", "config.max_tokens", "tags.0", "priority", "depends_on.0"} <= set(wrong)
     assert "prompt" in wrong["promt"]
-    assert "not available" in wrong["depends_on"]
+    assert "the id of a job" in wrong["depends_on.0"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from chalicelib.settings import Settings
 from chalicelib.usecases.authenticate import secret_hash
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
+from tests.entry.test_triggers import change
 from tests.kit.http import CONTEXT, TOKENS, Api, InlineLoop
 from tests.kit.provider import Script, ScriptedProvider
 
@@ -82,6 +83,27 @@ def test_from_a_post_to_the_last_token(api: Api) -> None:
     assert "event: tokens" in slice_
     assert "event: job_completed" in slice_
     assert [row["attempt"] for row in api.call("GET", f"/jobs/{job_id}/attempts").json["data"]] == [1]
+
+
+def test_a_child_is_let_go_and_asks_for_what_its_parent_said(api: Api) -> None:
+    """From rows that DynamoDB keeps, and a change as its stream tells it."""
+    have = wiring.adapters()
+    parent = api.submit()
+    child = api.submit(prompt="Go on from: {{parents.first.output}}.", depends_on={"first": parent})
+    deliver(api)
+    assert api.call("GET", f"/jobs/{child}/status").json["status"] == "waiting"
+
+    ended = have.jobs.get(parent)
+    assert ended is not None
+    api.module.release({"Records": [change(None, ended), change(None, ended)]}, CONTEXT)
+    assert api.call("GET", f"/jobs/{child}/status").json["status"] == "queued"
+    deliver(api)
+
+    assert isinstance(have.provider, ScriptedProvider)
+    assert have.provider.requests[1].prompt == "Go on from: all of it."
+    graph = api.call("GET", f"/jobs/{child}/graph").json
+    assert [node["status"] for node in graph["nodes"]] == ["completed", "failed"]
+    assert graph["edges"] == [{"from": parent, "to": child, "alias": "first"}]
 
 
 def test_a_failed_job_is_listed_and_removed(api: Api) -> None:

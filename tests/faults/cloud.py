@@ -12,6 +12,7 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.job import Job
 from chalicelib.domain.watching import Connection
 from chalicelib.projections.announce_ends import announce_ends
+from chalicelib.projections.let_go import let_children_go
 from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.retry_job import retry_job
 from chalicelib.usecases.sweep import sweep
@@ -167,6 +168,8 @@ class Cloud(Processes):
             self._projecting = True
             gallery, queues, log = self.world.gallery, self.world.memory.queues, self.world._log
             while isinstance(await self.act("stream", announce_ends, gallery, queues, log, [change]), BaseException):
+                await asyncio.sleep(1.0)
+            while isinstance(await self.act("stream", let_children_go, self.world.doorkeeper, [change]), BaseException):
                 await asyncio.sleep(1.0)
             self._projecting = False
 

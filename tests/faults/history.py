@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from chalicelib.domain.job import Job, Status, Usage
 from chalicelib.domain.result import Result
+from chalicelib.domain.transitions import waits_for_parents
 
 LEGAL: frozenset[tuple[Status, Status]] = frozenset(
     {
@@ -41,13 +42,18 @@ class Answered:
 
 @dataclass(eq=False)
 class History:
-    """Every head that was ever written, every request to the provider, every result. `problems` are rules that were broken."""
+    """Every head that was ever written, every request to the provider, every result. `problems` are rules that were broken.
+
+    `let_go`: what had ended each time that a job was let go which waited for its parents.
+    """
 
     heads: dict[str, list[Job]] = field(default_factory=dict)
     answers: list[Answered] = field(default_factory=list)
     results: dict[tuple[str, int], list[Result]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     found: dict[tuple[str, int], Answered] = field(default_factory=dict)
+    ends: set[str] = field(default_factory=set)  # what has ended so far, by no clock
+    let_go: dict[str, list[frozenset[str]]] = field(default_factory=dict)
 
     def made(self, job: Job) -> None:
         if job.id in self.heads:
@@ -57,6 +63,10 @@ class History:
     def wrote(self, before: Job, after: Job) -> None:
         """A swap that took effect."""
         self.heads[before.id].append(after)
+        if after.status.is_terminal:
+            self.ends.add(after.id)
+        if waits_for_parents(before) and not after.status.is_terminal and not waits_for_parents(after):
+            self.let_go.setdefault(after.id, []).append(frozenset(self.ends))
         name = f"{before.id[-3:]} {before.status}->{after.status}"
         legal = (before.status, after.status) in LEGAL
         self._expect(legal, f"{name} is no arrow of docs/states.md")

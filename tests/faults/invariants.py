@@ -21,6 +21,7 @@ def broken(cloud: Cloud) -> list[str]:
     for job in cloud.real.jobs.heads.values():
         name = f"{job.id[-3:]} ({job.status})"
         found += [f"{name}: {problem}" for problem in (*_ended_once(cloud, job), *_text(cloud, job), *_money(cloud, job))]
+    found += _families(cloud)
     found += _watched(cloud)
     return found
 
@@ -123,6 +124,25 @@ def _money(cloud: Cloud, job: Job) -> Iterator[str]:
     total = sum(row.cost or 0 for row in rows.values())
     if not late and (job.cost or 0) != total:
         yield f"the record says {job.cost}, its ledger {total}"
+
+
+def _families(cloud: Cloud) -> Iterator[str]:
+    """Each child was let go once, when all that it waited for had ended; or it was cancelled because one had not completed."""
+    for child, family in cloud.real.dependencies.families.items():
+        if child not in cloud.real.jobs.heads:
+            continue  # whoever made it died before its head was there
+        name, released = child[-3:], cloud.history.let_go.get(child, [])
+        parents = [cloud.head(parent) for parent in family.parents.values()]
+        failed = [parent for parent in parents if parent.status is not Status.COMPLETED]
+        if len(released) > 1:
+            yield f"{name} was let go {len(released)} times"
+        if released and not released[0] >= set(family.parents.values()):
+            yield f"{name} was let go before its parents had ended"
+        if released and failed and not family.run_anyway:
+            yield f"{name} was let go though {failed[0].id[-3:]} is {failed[0].status}"
+        error = cloud.head(child).error
+        if error is not None and error.code == "dependency_failed" and (not failed or family.run_anyway):
+            yield f"{name} was cancelled for no reason"
 
 
 def _watched(cloud: Cloud) -> Iterator[str]:

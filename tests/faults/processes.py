@@ -10,10 +10,12 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from chalicelib import job_types
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import Job
 from chalicelib.ports import Received
+from chalicelib.usecases.prompt import with_parents_if_there
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
 from tests.faults.answers import StepProvider
@@ -70,13 +72,14 @@ class Processes:
         ports["sockets"] = SocketsPort(real.sockets, steps, self._carried)
         for name, port in ports.items():
             setattr(world.memory, name, port)
+        world.memory.dependencies = Port("dependencies", real.dependencies, steps)  # type: ignore[assignment]
         world._abandon = lambda response_id: wait(stop_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
         memory = world.memory
         keys = Port("keys", _Keys(), steps)
         world.engine = replace(
             world.engine, **ports, provider=self.provider, is_welcome=keys.is_welcome, offload=self._offload, offload_posts=self._offload
         )
-        world.intake = replace(world.intake, jobs=memory.jobs, bodies=memory.bodies, queues=memory.queues)
+        world.intake = replace(world.intake, jobs=memory.jobs, bodies=memory.bodies, dependencies=memory.dependencies, queues=memory.queues)
         kept = {name: ports[name] for name in ("jobs", "chunks", "results", "watchers", "connections", "sockets")}
         world.gallery = replace(world.gallery, **kept, caller_by_hash=keys.caller)
 
@@ -184,7 +187,10 @@ class Processes:
         self._changes.put_nowait(self.changes[-1])
 
     def _prompt_of(self, job_id: str) -> str:
+        """What a worker asks for a job: with what its parents said, if it has any."""
         body = self.real.bodies.get(job_id)
+        if body is not None and body.depends_on:
+            body = with_parents_if_there(self.real.jobs, self.real.results, body, job_types.get(self.head(job_id).type))
         return body.prompt if body else ""
 
     def _carried(self, connection: str, frame: dict[str, Any]) -> None:

@@ -128,6 +128,25 @@ async def circuit(cloud: Cloud) -> None:
     await cloud.watch(await cloud.submit("waiting", Says(pieces=2)))
 
 
+async def child_of_two(cloud: Cloud) -> None:
+    """Runs after two others, of which one has as good as ended when it comes, and says what they said."""
+    first = await cloud.submit("a parent", Says(pieces=1, every=0.1))
+    second = await cloud.submit("another parent", Says(pieces=3))
+    prompt = "{{parents.first.output}} {{parents.second.output}}"
+    await cloud.watch(await cloud.submit(prompt, depends_on={"first": first, "second": second}))
+
+
+async def orphaned(cloud: Cloud) -> None:
+    """Its parent is cancelled while a child and a grandchild wait; a second child does not mind."""
+    parent = await cloud.submit("cancelled parent", Says(pieces=12, every=0.5))
+    child = await cloud.submit("child", Says(pieces=1), depends_on={"parent": parent})
+    await cloud.watch(await cloud.submit("grandchild", Says(pieces=1), depends_on={"child": child}))
+    await cloud.watch(await cloud.submit("anyway", Says(pieces=1), depends_on={"parent": parent}, on_parent_failure="run_anyway"))
+    await cloud.until(lambda: cloud.head(parent).attempt > 0, 300)
+    await asyncio.sleep(1.2)
+    await cloud.cancel(parent)
+
+
 @dataclass(frozen=True)
 class Scenario:
     """`ends` are the statuses that may come of it, whatever one thing goes wrong."""
@@ -157,5 +176,7 @@ SCENARIOS = {
         Scenario(circuit),
         Scenario(cached),
         Scenario(found),
+        Scenario(child_of_two),
+        Scenario(orphaned, (Status.CANCELLED, Status.COMPLETED)),
     )
 }

@@ -22,6 +22,7 @@ from chalicelib.usecases.bulk import Desk
 from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.known_speeds import KnownSpeeds
+from chalicelib.usecases.let_go import Doorkeeper
 from chalicelib.usecases.plan_job import plan_job
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
@@ -87,6 +88,7 @@ class World:
             log=self._log,
             jobs=memory.jobs,
             bodies=memory.bodies,
+            dependencies=memory.dependencies,
             queues=memory.queues,
             new_id=self.new_id,
             queue_limit=1000,
@@ -115,6 +117,7 @@ class World:
             leases=memory.leases,
             queues=memory.queues,
             bodies=memory.bodies,
+            dependencies=memory.dependencies,
             prices=memory.prices,
             watchers=memory.watchers,
             connections=memory.connections,
@@ -122,6 +125,11 @@ class World:
             job_type=job_types.get,
             abandon=self._abandon,
         )
+
+    @property
+    def doorkeeper(self) -> Doorkeeper:
+        memory = self.memory
+        return Doorkeeper(clock=self.clock, log=self._log, jobs=memory.jobs, dependencies=memory.dependencies, queues=memory.queues)
 
     @property
     def editor(self) -> Editor:

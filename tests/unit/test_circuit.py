@@ -77,6 +77,7 @@ def test_every_error_of_an_attempt_was_thought_of() -> None:
 
     assert {code for code in codes if sign_of(code) is Sign.SILENT} == {
         "content_gone",
+        "dependency_failed",
         "openai_not_configured",
         "provider_rate_limited",
         "reattach_refused",

@@ -1,0 +1,102 @@
+"""An order in which everything comes after what it depends on, or the circle that allows none."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.errors import DependencyCycle
+from chalicelib.domain.graph import in_order
+
+Parents = dict[str, list[str]]
+
+
+@st.composite
+def dags(draw: st.DrawFn) -> Parents:
+    """Any graph without a circle: nodes in one hidden order, each with parents from before it, told in another."""
+    names = [f"n{number}" for number in range(draw(st.integers(0, 12)))]
+    parents = {name: draw(st.lists(st.sampled_from(names[:at]), max_size=4)) if at else [] for at, name in enumerate(names)}
+    return {name: parents[name] for name in draw(st.permutations(names))}
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Parents:
+    """Any graph at all."""
+    names = [f"n{number}" for number in range(draw(st.integers(1, 10)))]
+    return {name: draw(st.lists(st.sampled_from(names), max_size=3)) for name in names}
+
+
+@given(dags())
+def test_everything_comes_once_and_after_its_parents(parents: Parents) -> None:
+    order = in_order(parents)
+
+    assert sorted(order) == sorted(parents)
+    place = {name: at for at, name in enumerate(order)}
+    assert all(place[parent] < place[child] for child, its in parents.items() for parent in its)
+
+
+@given(graphs())
+def test_a_circle_that_is_named_is_one(parents: Parents) -> None:
+    """Each in it is a parent of the one before, and it ends where it began; and where none is named there is none."""
+    cycle, order = told(parents)
+
+    if cycle:
+        assert cycle[0] == cycle[-1]
+        assert len(set(cycle)) == len(cycle) - 1
+        assert all(parent in parents[child] for child, parent in pairwise(cycle))
+    else:
+        assert all(order.index(parent) < order.index(child) for child, its in parents.items() for parent in its)
+
+
+def told(parents: Parents) -> tuple[tuple[str, ...], list[str]]:
+    """The circle, or the order."""
+    try:
+        return (), in_order(parents)
+    except DependencyCycle as found:
+        return found.cycle, []
+
+
+@given(st.lists(st.text(), unique=True))
+def test_what_depends_on_nothing_stays_as_it_came(names: list[str]) -> None:
+    assert in_order({name: [] for name in names}) == names
+
+
+def test_what_came_first_stays_first_where_its_parents_allow_it() -> None:
+    assert in_order({"a": ["c"], "b": [], "c": [], "d": ["b"]}) == ["c", "a", "b", "d"]
+
+
+def test_parents_that_are_somewhere_else_are_no_concern() -> None:
+    assert in_order({"a": ["job_1"], "b": ["a", "a"]}) == ["a", "b"]
+
+
+def test_one_that_depends_on_itself_is_a_circle() -> None:
+    with pytest.raises(DependencyCycle, match="a -> a"):
+        in_order({"a": ["a"]})
+
+
+def test_a_long_circle_is_named_by_its_beginning() -> None:
+    names = [f"n{number}" for number in range(100)]
+
+    with pytest.raises(DependencyCycle) as raised:
+        in_order({name: [names[(at + 1) % 100]] for at, name in enumerate(names)})
+
+    assert len(raised.value.cycle) == 101
+    assert len(raised.value.message) < 200
+
+
+@pytest.mark.parametrize("forward", [True, False])
+def test_a_chain_of_ten_thousand_takes_no_recursion_and_no_time(forward: bool) -> None:
+    """Whichever end is named first; and a wide one with as many edges as there may be."""
+    chain = {f"n{at}": [f"n{at - 1}"] if at else [] for at in range(10_000)}
+    wide = {"root": [], **{f"n{at}": ["root", *(f"n{at - back}" for back in range(1, min(at, 99) + 1))] for at in range(10_000)}}
+    began = time.perf_counter()
+
+    for parents in (chain, wide):
+        told = dict(parents.items() if forward else reversed(parents.items()))
+        assert len(in_order(told)) == len(parents)
+
+    assert time.perf_counter() - began < 5
