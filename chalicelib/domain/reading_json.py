@@ -35,7 +35,7 @@ ITEM: Schema = {
             "maxItems": MOST_PARENTS,
             "items": {"type": ["string", "integer"], "minLength": 1, "maxLength": LONGEST_ID},
         },
-        "on_parent_failure": {"enum": ["cancel", "continue", None]},
+        "on_parent_failure": {"enum": ["cancel", "run_anyway", None]},
     },
     "additionalProperties": False,
 }
