@@ -29,6 +29,7 @@ from chalicelib.ports import (
     Slots,
     Sockets,
     Tickets,
+    Uploads,
     Watchers,
 )
 from chalicelib.settings import Settings, settings
@@ -85,6 +86,10 @@ class Adapters:
     @property
     def pages(self) -> Pages:
         return self._stores.pages
+
+    @property
+    def uploads(self) -> Uploads:
+        return self._stores.uploads
 
     @property
     def bulks(self) -> Bulks:

@@ -17,6 +17,7 @@ from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
 from chalicelib.adapters.dynamo_pages import DynamoPages
 from chalicelib.adapters.dynamo_results import DynamoResults
 from chalicelib.adapters.dynamo_watchers import DynamoWatchers
+from chalicelib.adapters.uploads import S3Uploads
 
 
 class DynamoStores:
@@ -48,6 +49,10 @@ class DynamoStores:
     @cached_property
     def pages(self) -> DynamoPages:
         return DynamoPages(self.stage, self.blobs)
+
+    @cached_property
+    def uploads(self) -> S3Uploads:
+        return S3Uploads(self.blobs)
 
     @cached_property
     def bulks(self) -> DynamoBulks:

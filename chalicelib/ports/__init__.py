@@ -15,6 +15,7 @@ from chalicelib.ports.pages import Bodies, Chunks, Pages, Results
 from chalicelib.ports.provider import Delta, Ended, Fetched, ModelRequest, Price, Prices, Provider, ProviderEvent, Started
 from chalicelib.ports.queues import DeadLetter, Queues, Received
 from chalicelib.ports.sockets import Sockets
+from chalicelib.ports.uploads import Opened, Uploads
 
 __all__ = [
     "Accounts",
@@ -36,6 +37,7 @@ __all__ = [
     "Meters",
     "ModelRequest",
     "Offload",
+    "Opened",
     "Pages",
     "Price",
     "Prices",
@@ -49,5 +51,6 @@ __all__ = [
     "Sockets",
     "Started",
     "Tickets",
+    "Uploads",
     "Watchers",
 ]
