@@ -31,7 +31,15 @@ class Transport(Protocol):
     """The part of `httpx2.Client` that is used; tests bring their own."""
 
     def request(
-        self, method: str, url: str, *, params: dict[str, Any], json: Any, headers: dict[str, str], **more: Any
+        self,
+        method: str,
+        url: str,
+        *,
+        params: dict[str, Any],
+        json: Any,
+        headers: dict[str, str],
+        content: bytes | None = ...,
+        follow_redirects: bool = ...,
     ) -> httpx2.Response: ...
 
     def close(self) -> None: ...
