@@ -8,6 +8,7 @@ import itertools
 import json
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from chalicelib.domain.reading import CONTENT_TYPES, Reading, read
 from chalicelib.domain.row import Row
 from chalicelib.domain.terms import MAX_ROWS
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CSV, TEXT, JSON, LINES = "text/csv", "text/plain", "application/json", "application/x-ndjson"
 
 
@@ -393,6 +395,15 @@ def test_a_batch_has_a_row(content_type: str, data: str) -> None:
 def test_a_batch_has_at_most_ten_thousand() -> None:
     assert len(rows(TEXT, "x\n" * MAX_ROWS)) == MAX_ROWS
     assert refused(TEXT, "x\n" * (MAX_ROWS + 1)) == {"line 10001": "is one too many: a batch has at most 10,000 rows"}
+
+
+def test_the_examples_are_batches() -> None:
+    prompts = rows(CSV, (EXAMPLES / "prompts.csv").read_bytes(), prompt_template="In {{language}}: {{input}}")
+    workflow = rows(JSON, (EXAMPLES / "workflow.json").read_bytes())
+
+    assert [(row.id, row.priority) for row in prompts] == [("greeting", "high"), ("haiku", None), ("headrace", "low")]
+    assert prompts[1].prompt == "In English: Write a haiku about a river.\nThree lines, please."
+    assert [row.depends_on for row in workflow] == [(), ("changes",), ("notes",), ("notes",)]
 
 
 def test_rows_come_while_the_rest_is_on_its_way() -> None:
