@@ -99,11 +99,11 @@ class Check:
 
     def _bounded(self, found: Found, row: Row) -> Row | None:
         at = f"{found.place}.{found.content}".rstrip(".")
-        if row.input is None and (row.prompt is None or not row.prompt.strip()):
-            self._flaws.add(at, "is empty" if row.prompt is not None else "is missing: what is to be done with this row?")
+        text = row.prompt if row.input is None else json.dumps(row.input)
+        if text is None or not text.strip():
+            self._flaws.add(at, "is missing: what is to be done with this row?" if text is None else "is empty")
             return None
-        size = len((row.prompt if row.input is None else json.dumps(row.input)).encode())  # type: ignore[union-attr]  # one of them is there
-        if size > MAX_PROMPT_BYTES:
+        if (size := len(text.encode())) > MAX_PROMPT_BYTES:
             self._flaws.add(at, f"is longer than 1 MB ({size:,} bytes)")
             return None
         return row
