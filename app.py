@@ -5,7 +5,7 @@ from typing import Any
 from chalice import Chalice, Rate
 
 from chalicelib.domain.lanes import HIGH, LOW, NORMAL, URGENT, Lane, queue_name
-from chalicelib.routes import about, bulk, failed, jobs, jobs_read, middleware, openapi, operations, streams, websocket
+from chalicelib.routes import about, bulk, failed, jobs, jobs_read, middleware, openapi, operations, streams, uploads, websocket
 from chalicelib.routes.preflight import allow_preflights
 from chalicelib.routes.triggers import announce_changes, run_lane, sweep_all
 from chalicelib.settings import settings
@@ -13,7 +13,7 @@ from chalicelib.settings import settings
 app = Chalice(app_name="headrace", configure_logs=False)  # one line a fact: `observability` writes them
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(middleware.in_our_shape, "http")
-for module in (about, jobs, jobs_read, bulk, failed, streams, operations, openapi):
+for module in (about, jobs, jobs_read, bulk, failed, streams, operations, openapi, uploads):
     app.register_blueprint(module.blueprint)
 allow_preflights(app)
 

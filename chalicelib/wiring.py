@@ -32,6 +32,7 @@ from chalicelib.ports import (
     Sockets,
     Speeds,
     Tickets,
+    Uploads,
     Watchers,
 )
 from chalicelib.settings import Settings, settings
@@ -94,6 +95,10 @@ class Adapters:
     @property
     def dependencies(self) -> Dependencies:
         return self._stores.dependencies
+
+    @property
+    def uploads(self) -> Uploads:
+        return self._stores.uploads
 
     @property
     def bulks(self) -> Bulks:

@@ -30,7 +30,17 @@ Json = dict[str, Any]
 class Transport(Protocol):
     """The part of `httpx2.Client` that is used; tests bring their own."""
 
-    def request(self, method: str, url: str, *, params: dict[str, Any], json: Any, headers: dict[str, str]) -> httpx2.Response: ...
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: dict[str, Any],
+        json: Any,
+        headers: dict[str, str],
+        content: bytes | None = ...,
+        follow_redirects: bool = ...,
+    ) -> httpx2.Response: ...
 
     def close(self) -> None: ...
 
@@ -60,24 +70,39 @@ class Api:
     def delete(self, path: str) -> Json:
         return self.ask("DELETE", path)
 
-    def ask(self, method: str, path: str, *, query: Json | None = None, body: Json | None = None) -> Json:
-        """The JSON of a successful answer. Raises Refused for the API's errors and Unreachable where it cannot be reached."""
+    def ask(
+        self, method: str, path: str, *, query: Json | None = None, body: Json | None = None, content: bytes | None = None, kind: str = ""
+    ) -> Json:
+        """The JSON of a successful answer. Raises Refused for the API's errors and Unreachable where it cannot be reached.
+
+        `content` is sent as it is, of the Content-Type `kind`, where the body is not JSON.
+        """
         headers = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
-        response = self.send(method, path, query=query, body=body, headers=headers)
+        headers |= {"Content-Type": kind} if kind else {}
+        response = self.send(method, path, query=query, body=body, headers=headers, content=content)
         return _json(response) if response.content else {}
 
     def send(
-        self, method: str, path: str, *, query: Json | None = None, body: Json | None = None, headers: Json | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Json | None = None,
+        body: Json | None = None,
+        headers: Json | None = None,
+        content: bytes | None = None,
+        follow: bool = True,
     ) -> httpx2.Response:
-        """The response of a successful request, repeated where that helps."""
+        """The response of a successful request, repeated where that helps. Without `follow`, a 307 is an answer like others."""
         import httpx2
 
         url = self.target.api_url + path
+        more: dict[str, Any] = ({"content": content} if content is not None else {}) | ({} if follow else {"follow_redirects": False})
         params = {name: value for name, value in (query or {}).items() if value is not None}
         all_headers = {**self.headers(), **(headers or {})}
         for tries_left in reversed(range(TRIES)):
             try:
-                response = self._transport.request(method, url, params=params, json=body, headers=all_headers)
+                response = self._transport.request(method, url, params=params, json=body, headers=all_headers, **more)
             except httpx2.TransportError as problem:
                 if not tries_left:
                     raise _unreachable(self.target, problem) from problem
@@ -123,7 +148,7 @@ def _pause(failures: int, retry_after: str | None) -> float:
 
 
 def _successful(response: httpx2.Response) -> httpx2.Response:
-    if response.is_success or response.status_code == 304:
+    if response.is_success or response.status_code in (304, 307):
         return response
     try:
         content = response.json()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import about, failed, graph, jobs, operations, show, submit
+from cli.commands import about, batch, failed, graph, jobs, operations, show, submit
 from cli.ending import ending, forget_reader
 from cli.errors import Exit
 from cli.session import Session
@@ -55,6 +55,7 @@ app.command()(graph.graph)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)
 app.command()(jobs.move)
+app.add_typer(batch.app, name="batch")
 app.add_typer(failed.app, name="failed")
 app.command()(failed.bulk)
 app.command()(submit.estimate)

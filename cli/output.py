@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "completed": "green",
+    "completed_with_failures": "yellow",
     "processing": "cyan",
     "queued": "blue",
     "retrying": "yellow",

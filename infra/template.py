@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain import lanes
+from chalicelib.domain import lanes, upload
+from infra.chalice_config import SETTINGS
 from infra.naming import bucket_name
 from infra.tables import TABLES, TTL_ATTRIBUTE, Table, create_table_arguments
 
 Resource = dict[str, Any]
 
 CONTENT_DAYS = 400  # a net for what retention missed; retention itself is the product's business
-UNFINISHED_UPLOAD_DAYS = 2
+UNFINISHED_UPLOAD_DAYS = 2  # of S3's own uploads in parts
 
 
 def template(stage: str) -> dict[str, Any]:
@@ -96,7 +97,8 @@ def _bucket(stage: str) -> Resource:
                 "RestrictPublicBuckets": True,
             },
             "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-            "LifecycleConfiguration": {"Rules": [_expiry()]},
+            "LifecycleConfiguration": {"Rules": [_expiry(), _uploads_expiry()]},
+            **_cors(stage),
         },
     }
 
@@ -108,6 +110,18 @@ def _expiry() -> dict[str, Any]:
         "ExpirationInDays": CONTENT_DAYS,
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_UPLOAD_DAYS},
     }
+
+
+def _uploads_expiry() -> dict[str, Any]:
+    """What callers put there is read once, when the batch is made of it."""
+    return {"Id": "uploads", "Status": "Enabled", "Prefix": upload.FOLDER, "ExpirationInDays": upload.DAYS}
+
+
+def _cors(stage: str) -> dict[str, Any]:
+    """Pages that may call the API may follow its signed links too."""
+    origins = [origin.strip() for origin in SETTINGS[stage]["HEADRACE_ALLOWED_ORIGINS"].split(",") if origin.strip()]
+    rule = {"AllowedOrigins": origins, "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["Content-Type"], "MaxAge": 3600}
+    return {"CorsConfiguration": {"CorsRules": [rule]}} if origins else {}
 
 
 def _tls_only() -> Resource:

@@ -136,5 +136,6 @@ def _client(service: str, region: str | None, endpoint_url: str | None, read_tim
         max_pool_connections=CONNECTIONS,
         tcp_keepalive=True,
         signature_version=signature,
+        s3={"addressing_style": "virtual"} if signature else None,  # links name the region's own host: a new bucket has no other yet
     )
     return _session().create_client(service, region_name=region, endpoint_url=endpoint_url, config=config)

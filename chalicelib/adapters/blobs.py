@@ -43,6 +43,15 @@ class Blobs:
                 return None
         return data
 
+    def open(self, key: str) -> Any:
+        """S3's answer, its `Body` not read yet; None if nothing is kept there (any more)."""
+        s3 = _s3()
+        with aws.in_our_words():
+            try:
+                return s3.get_object(Bucket=self.bucket, Key=key)
+            except s3.exceptions.NoSuchKey:
+                return None
+
     def delete_below(self, folder: str) -> None:
         """Delete all that is kept below a folder. Deleting nothing succeeds."""
         s3 = _s3()
@@ -59,6 +68,11 @@ class Blobs:
     def presign(self, key: str, seconds: int = 300) -> str:
         """An address from which anybody who has it may read the text for some time."""
         url: str = _s3().generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds)
+        return url
+
+    def presign_put(self, asked: dict[str, Any], seconds: int) -> str:
+        """An address to which anybody who has it may write one object for some time: `asked` is its key, and the headers it must have."""
+        url: str = _s3().generate_presigned_url("put_object", Params={"Bucket": self.bucket, **asked}, ExpiresIn=seconds)
         return url
 
 

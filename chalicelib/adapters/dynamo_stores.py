@@ -20,6 +20,7 @@ from chalicelib.adapters.dynamo_pages import DynamoPages
 from chalicelib.adapters.dynamo_results import DynamoResults
 from chalicelib.adapters.dynamo_speeds import DynamoSpeeds
 from chalicelib.adapters.dynamo_watchers import DynamoWatchers
+from chalicelib.adapters.uploads import S3Uploads
 
 
 class DynamoStores:
@@ -55,6 +56,10 @@ class DynamoStores:
     @cached_property
     def dependencies(self) -> DynamoDependencies:
         return DynamoDependencies(self.stage)
+
+    @cached_property
+    def uploads(self) -> S3Uploads:
+        return S3Uploads(self.blobs)
 
     @cached_property
     def bulks(self) -> DynamoBulks:

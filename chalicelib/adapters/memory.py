@@ -23,6 +23,7 @@ from chalicelib.adapters.memory_live import (
 from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryPages, MemoryResults, MemoryWatchers
 from chalicelib.adapters.memory_speeds import MemorySpeeds
 from chalicelib.adapters.memory_time import ManualClock, inline
+from chalicelib.adapters.memory_uploads import MemoryUploads
 from chalicelib.adapters.memory_wires import MemoryPrices, MemoryQueues, MemorySockets
 
 __all__ = ["ManualClock", "Memory", "inline"]
@@ -51,6 +52,7 @@ class Memory:
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
     sockets: MemorySockets = field(default_factory=MemorySockets)
     prices: MemoryPrices = field(default_factory=MemoryPrices)
+    uploads: MemoryUploads = field(default_factory=MemoryUploads)
     queues: MemoryQueues = field(init=False)
     pages: MemoryPages = field(init=False)
 

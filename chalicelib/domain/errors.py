@@ -111,6 +111,16 @@ class BulkNotFound(NotFound):
     code = "bulk_not_found"
 
 
+class UploadNotFound(NotFound):
+    """There is no such upload here."""
+
+    code = "upload_not_found"
+
+    def __init__(self, upload_id: str = "") -> None:
+        message = "Nothing was put there, it is another user's, or it was removed: uploads are kept for two days."
+        super().__init__(f"No upload {upload_id[:80]} here. {message}")
+
+
 class IdempotencyConflict(HeadraceError):
     """This Idempotency-Key was used for another request within the last 24 hours. Use a new key for a new request."""
 

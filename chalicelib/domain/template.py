@@ -37,6 +37,11 @@ def fill(text: str, values: Mapping[str, Any]) -> str:
     return _PLACE.sub(lambda match: "{{" if match.group() == LITERAL else _shown(_find(match.group(1), values)), text)
 
 
+def replaced(text: str, places: Sequence[str], by: str) -> str:
+    """`text` with the places of these names replaced by another template, whose own places stay to be filled."""
+    return _PLACE.sub(lambda match: by if match.group(1) in places else match.group(), text)
+
+
 def fill_within(value: Any, values: Mapping[str, Any]) -> Any:
     """The same JSON value with every text in it filled; the names of fields stay as they are.
 

@@ -17,6 +17,7 @@ from chalicelib.ports.provider import Delta, Ended, Fetched, ModelRequest, Price
 from chalicelib.ports.queues import DeadLetter, Queues, Received
 from chalicelib.ports.sockets import Sockets
 from chalicelib.ports.speeds import Speeds
+from chalicelib.ports.uploads import Opened, Uploads
 
 __all__ = [
     "Accounts",
@@ -40,6 +41,7 @@ __all__ = [
     "Meters",
     "ModelRequest",
     "Offload",
+    "Opened",
     "Pages",
     "Price",
     "Prices",
@@ -54,5 +56,6 @@ __all__ = [
     "Speeds",
     "Started",
     "Tickets",
+    "Uploads",
     "Watchers",
 ]

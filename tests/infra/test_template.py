@@ -115,6 +115,24 @@ def test_the_bucket_is_private_encrypted_and_forgets() -> None:
     assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
 
 
+def test_uploads_are_forgotten_after_two_days() -> None:
+    bucket = next(iter(resources("prod", "AWS::S3::Bucket").values()))
+
+    [rule] = [rule for rule in bucket["LifecycleConfiguration"]["Rules"] if rule.get("Prefix") == "u/"]
+
+    assert (rule["ExpirationInDays"], rule["Status"]) == (2, "Enabled")
+
+
+@pytest.mark.parametrize(("stage", "origins"), [("local", ["*"]), ("prod", None)])
+def test_pages_of_the_allowed_origins_may_use_signed_links(stage: str, origins: list[str] | None) -> None:
+    bucket = next(iter(resources(stage, "AWS::S3::Bucket").values()))
+
+    rules = bucket.get("CorsConfiguration", {}).get("CorsRules", [])
+
+    assert ([rule["AllowedOrigins"] for rule in rules] or [None]) == [origins]
+    assert all(rule["AllowedMethods"] == ["GET", "PUT"] for rule in rules)
+
+
 def test_the_same_tables_can_be_made_by_boto3() -> None:
     """Contract tests make their tables this way."""
     with mock_aws():

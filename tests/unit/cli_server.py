@@ -42,6 +42,7 @@ class FakeServer:
         self.text, self.pace, self.parsed, self.status = text, pace, parsed, status
         self.requests: list[tuple[str, str, Json, Any]] = []
         self.planned: dict[str, list[Answer]] = {}
+        self.queries: list[Json] = []
         self.subscriptions: list[Json] = []
         self.socket_refuses_header = False
         self.drop_socket_after: int | None = None
@@ -61,7 +62,7 @@ class FakeServer:
             def do_GET(self) -> None:
                 fake.handle(self)
 
-            do_POST = do_DELETE = do_PATCH = do_GET  # noqa: N815  as above
+            do_POST = do_DELETE = do_PATCH = do_PUT = do_GET  # noqa: N815  as above
 
             def log_message(self, *_: Any) -> None:
                 """Tests are quiet."""
@@ -103,7 +104,10 @@ class FakeServer:
         url = urlsplit(request.path)
         path = url.path.removeprefix("/api")
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
-        self.requests.append((request.command, path, dict(request.headers), json.loads(body) if body else None))
+        is_json = request.headers.get("Content-Type", "application/json") == "application/json"
+        sent = (json.loads(body) if is_json else body) if body else None
+        self.requests.append((request.command, path, dict(request.headers), sent))
+        self.queries.append({name: values[0] for name, values in parse_qs(url.query).items()})
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         answer = self.answer(f"{request.command} {path}", query, dict(request.headers))
         text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body) if answer.body is not None else ""

@@ -27,7 +27,7 @@ class FakeTransport:
         self.answers = list(answers)
         self.asked: list[tuple[str, Json, Json]] = []
 
-    def request(self, method: str, url: str, *, params: Json, json: Any, headers: dict[str, str]) -> httpx2.Response:
+    def request(self, method: str, url: str, *, params: Json, json: Any, headers: dict[str, str], **_: Any) -> httpx2.Response:
         self.asked.append((f"{method} {url.removeprefix('http://api')}", params, headers))
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):

@@ -1,0 +1,111 @@
+"""Files that callers put into object storage by a signed link: in memory, and in S3 (moto)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import requests
+from botocore.exceptions import ReadTimeoutError
+from ulid import ULID
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.adapters.memory import Memory
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.upload import Upload, key_of
+
+DATA = "prompt\r\nSay hé\r\n".encode()
+
+
+def an_upload() -> Upload:
+    return Upload(id=f"upload_{ULID()}", tenant="acme", user="ann@example.com", content_type="text/csv", size=len(DATA))
+
+
+def put(stores: Any, url: str, data: bytes, content_type: str = "text/csv") -> None:
+    if isinstance(stores, Memory):
+        stores.uploads.put(url, data, content_type)
+    else:
+        requests.put(url, data=data, headers={"Content-Type": content_type}, timeout=5).raise_for_status()
+
+
+def test_what_was_put_is_read_in_pieces(stores: Any) -> None:
+    upload = an_upload()
+
+    put(stores, stores.uploads.sign(upload, 900), DATA)
+    opened = stores.uploads.open(upload.id, "acme", "ann@example.com")
+
+    assert (opened.content_type, opened.size) == ("text/csv", len(DATA))
+    assert b"".join(opened.pieces) == DATA
+
+
+def test_nothing_is_there_before_it_was_put(stores: Any) -> None:
+    upload = an_upload()
+
+    stores.uploads.sign(upload, 900)
+
+    assert stores.uploads.open(upload.id, "acme", "ann@example.com") is None
+
+
+@pytest.mark.parametrize(("tenant", "user"), [("other", "ann@example.com"), ("acme", "bob")])
+def test_nobody_else_finds_it(stores: Any, tenant: str, user: str) -> None:
+    upload = an_upload()
+    put(stores, stores.uploads.sign(upload, 900), DATA)
+
+    assert stores.uploads.open(upload.id, tenant, user) is None
+
+
+def test_a_size_may_be_left_open(stores: Any) -> None:
+    upload = replace(an_upload(), size=None)
+
+    put(stores, stores.uploads.sign(upload, 900), DATA * 3)
+
+    assert stores.uploads.open(upload.id, "acme", "ann@example.com").size == 3 * len(DATA)
+
+
+class TestS3:
+    def test_the_link_is_for_one_file_of_this_type_and_size_and_for_a_time(self, dynamo_stores: DynamoStores) -> None:
+        upload = an_upload()
+
+        url = urlsplit(dynamo_stores.uploads.sign(upload, 900))
+        query = parse_qs(url.query)
+
+        assert url.path == f"/{key_of(upload.id, 'acme', 'ann@example.com')}"
+        assert query["X-Amz-SignedHeaders"] == ["content-length;content-type;host"]
+        assert query["X-Amz-Expires"] == ["900"]
+        assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+
+    def test_it_names_the_host_of_its_region(self, dynamo_stores: DynamoStores) -> None:
+        """A bucket that was made an hour ago is found at no other, and a redirect would break the signature."""
+        s3 = aws.client("s3", region="eu-central-1", signature="s3v4")
+
+        url = s3.generate_presigned_url("put_object", Params={"Bucket": "headrace-dev-content-1", "Key": "u/1"})
+
+        assert urlsplit(url).hostname == "headrace-dev-content-1.s3.eu-central-1.amazonaws.com"
+
+    def test_on_an_emulator_it_is_a_path_below_its_address(self, dynamo_stores: DynamoStores) -> None:
+        s3 = aws.client("s3", endpoint_url="http://127.0.0.1:4566", signature="s3v4")
+
+        url = s3.generate_presigned_url("put_object", Params={"Bucket": "b", "Key": "u/1"})
+
+        assert url.startswith("http://127.0.0.1:4566/b/u/1?")
+
+    def test_a_file_that_breaks_off_is_no_shorter_file(self, dynamo_stores: DynamoStores) -> None:
+        class Breaking:
+            closed = False
+
+            def iter_chunks(self, _: int) -> Any:
+                yield b"prompt\n"
+                raise ReadTimeoutError(endpoint_url="https://s3")
+
+            def close(self) -> None:
+                self.closed = True
+
+        from chalicelib.adapters.uploads import _pieces
+
+        body = Breaking()
+        with pytest.raises(Unavailable):
+            list(_pieces(body))
+        assert body.closed

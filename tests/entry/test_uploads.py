@@ -1,0 +1,130 @@
+"""`POST /uploads`, and what can be opened of what was put there."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib.domain.errors import InvalidRequest, TooLarge, UploadNotFound
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.units import rfc3339
+from chalicelib.domain.upload import MAX_BYTES
+from chalicelib.routes.http import Request
+from chalicelib.routes.uploads import sent
+from chalicelib.usecases.upload import open_upload
+from tests.kit.http import Api
+
+
+def caller(user: str = "alice", tenant: str = "acme") -> Caller:
+    return Caller(tenant=tenant, user=user, role=Role.USER, key_id="key", key_hash="hash")
+
+
+def test_a_link_is_answered_with_all_that_is_needed_to_use_it(api: Api) -> None:
+    answer = api.call("POST", "/uploads", {"content_type": "application/x-ndjson", "size": 12})
+
+    assert answer.status == 201
+    assert answer.json["upload_id"].startswith("upload_")
+    assert answer.json["url"]
+    assert answer.json["method"] == "PUT"
+    assert answer.json["headers"] == {"Content-Type": "application/x-ndjson"}
+    assert answer.json["max_bytes"] == MAX_BYTES
+    assert answer.json["expires_at"] == rfc3339(api.twins.clock.now() + 15 * 60_000)
+
+
+def test_what_was_put_there_is_opened_by_its_owner_and_by_nobody_else(api: Api) -> None:
+    begun = api.call("POST", "/uploads").json
+    api.twins.uploads.put(begun["url"], b"prompt\nhello\n", "text/csv")
+
+    opened = open_upload(api.twins.uploads, caller(), begun["upload_id"])
+
+    assert b"".join(opened.pieces) == b"prompt\nhello\n"
+    for other in (caller("bob"), caller(tenant="other")):
+        with pytest.raises(UploadNotFound, match="kept for two days"):
+            open_upload(api.twins.uploads, other, begun["upload_id"])
+
+
+@pytest.mark.parametrize("upload_id", ["upload_nonsense", "", "../p/00/acme", f"upload_{'0' * 26}"])
+def test_what_is_no_upload_is_not_found(api: Api, upload_id: str) -> None:
+    with pytest.raises(UploadNotFound) as caught:
+        open_upload(api.twins.uploads, caller(), upload_id)
+    assert caught.value.code == "upload_not_found"
+
+
+def test_more_than_fifty_megabytes_are_refused_before_and_after(api: Api) -> None:
+    refused = api.call("POST", "/uploads", {"size": MAX_BYTES + 1})
+    begun = api.call("POST", "/uploads", {}).json
+    api.twins.uploads.put(begun["url"], bytes(MAX_BYTES + 1), "text/csv")
+
+    assert (refused.status, refused.json["error"]["code"]) == (413, "too_large")
+    with pytest.raises(TooLarge, match="50 MB"):
+        open_upload(api.twins.uploads, caller(), begun["upload_id"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"content_type": "application/pdf"}, 415),
+        ({"content_type": "text/csv; charset=latin-1"}, 400),
+        ({"size": 0}, 400),
+        ({"sise": 1}, 400),
+    ],
+)
+def test_what_could_not_be_read_is_refused_before_it_is_sent(api: Api, body: object, status: int) -> None:
+    assert api.call("POST", "/uploads", body).status == status
+
+
+def test_viewers_submit_nothing_and_so_upload_nothing(api: Api) -> None:
+    assert api.call("POST", "/uploads", {}, "viewer").status == 403
+
+
+def asked(raw: str | bytes = b"", content_type: str = "application/json", **query: str) -> Request:
+    data = raw.encode() if isinstance(raw, str) else raw
+    sender = caller()
+    return Request(
+        id="r", method="POST", path="/batches", query=query, headers={"content-type": content_type}, raw=data, caller_or_none=sender
+    )
+
+
+def put(api: Api, data: bytes) -> str:
+    begun = api.call("POST", "/uploads").json
+    api.twins.uploads.put(begun["url"], data, "text/csv")
+    return str(begun["upload_id"])
+
+
+def test_a_batch_is_read_from_the_body(api: Api) -> None:
+    content_type, pieces, said = sent(asked('prompt\n"upload_id"\n', "text/csv", name="n", batch_size="3"))
+
+    assert (content_type, b"".join(pieces), said) == ("text/csv", b'prompt\n"upload_id"\n', {"name": "n", "batch_size": 3})
+
+
+@pytest.mark.parametrize("raw", ['[{"content": "upload_id"}]', "{upload_id", '{"items": ["the upload_id"], "name": "n"}'])
+def test_a_json_body_that_only_speaks_of_one_is_read_as_it_is(api: Api, raw: str) -> None:
+    assert b"".join(sent(asked(raw))[1]) == raw.encode()
+
+
+def test_or_from_an_upload_with_the_terms_of_body_and_query(api: Api) -> None:
+    upload_id = put(api, b"prompt\nhello\n")
+
+    for request in (
+        asked(f'{{"upload_id": "{upload_id}", "name": "n"}}', batch_size="3"),
+        asked('{"name": "n"}', upload_id=upload_id, batch_size="3"),
+        asked(upload_id=upload_id, name="n", batch_size="3"),
+        asked(b"", "text/csv", upload_id=upload_id, name="n", batch_size="3"),
+    ):
+        content_type, pieces, said = sent(request)
+
+        assert (content_type, b"".join(pieces), said) == ("text/csv", b"prompt\nhello\n", {"name": "n", "batch_size": 3})
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type"), [('{"items": ["a"], "upload_id": "u"}', "application/json"), ("prompt\nhello", "text/csv")]
+)
+def test_rows_and_an_upload_are_one_too_many(api: Api, raw: str, content_type: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        sent(asked(raw, content_type, upload_id="u"))
+    assert [detail.path for detail in caught.value.details] == ["upload_id"]
+
+
+@pytest.mark.parametrize(("body", "error"), [('{"upload_id": 3}', InvalidRequest), ('{"upload_id": "upload_x"}', UploadNotFound)])
+def test_what_names_no_upload_is_refused(api: Api, body: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        sent(asked(body))
