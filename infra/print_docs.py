@@ -19,7 +19,7 @@ from chalicelib.domain.errors import AttemptFailed, HeadraceError
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.retry import RetryPolicy
 from chalicelib.domain.transitions import CRASHES_ALONE, give_up, take_back
-from chalicelib.routes import about, bulk, failed, jobs, jobs_read, operations, streams
+from chalicelib.routes import about, bulk, failed, jobs, jobs_read, operations, streams, webhooks
 from chalicelib.routes.errors import STATUS, status_of
 from chalicelib.routes.http import ROUTES
 from chalicelib.routes.middleware import CODES
@@ -29,7 +29,7 @@ from infra.gateway_responses import ANSWERS
 
 DOCS = ROOT / "docs"
 NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
-BLUEPRINTS = (about, bulk, failed, jobs, jobs_read, operations, streams)  # importing them registers their routes
+BLUEPRINTS = (about, bulk, failed, jobs, jobs_read, operations, streams, webhooks)  # importing them registers their routes
 _BLANK = Job(
     id="",
     tenant="",

@@ -11,6 +11,7 @@ from chalicelib.adapters.dynamo_bulks import DynamoBulks
 from chalicelib.adapters.dynamo_chunks import DynamoChunks
 from chalicelib.adapters.dynamo_circuits import DynamoCircuits
 from chalicelib.adapters.dynamo_connections import DynamoConnections, DynamoTickets
+from chalicelib.adapters.dynamo_deliveries import DynamoDeliveries
 from chalicelib.adapters.dynamo_jobs import DynamoJobs
 from chalicelib.adapters.dynamo_leases import DynamoLeases
 from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
@@ -52,6 +53,10 @@ class DynamoStores:
     @cached_property
     def bulks(self) -> DynamoBulks:
         return DynamoBulks(self.stage)
+
+    @cached_property
+    def deliveries(self) -> DynamoDeliveries:
+        return DynamoDeliveries(self.stage)
 
     @cached_property
     def watchers(self) -> DynamoWatchers:

@@ -26,3 +26,5 @@ class Submission:
     dedupe_key: str | None = None
     expires_in: float = 86_400.0
     run_at: Ms | None = None
+    webhook_url: str | None = None
+    notify: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from chalicelib.ports.accounts import Accounts
 from chalicelib.ports.environment import Clock, Offload
 from chalicelib.ports.jobs import Idempotency, JobQuery, Jobs, Remembered
 from chalicelib.ports.live import Bulks, Circuits, Connections, Lease, Leases, Meters, Slots, Tickets, Watchers
+from chalicelib.ports.outside import Correspondence, Deliveries, Mail, Posted, Poster
 from chalicelib.ports.pages import Bodies, Chunks, Pages, Results
 from chalicelib.ports.provider import Delta, Ended, Fetched, ModelRequest, Price, Prices, Provider, ProviderEvent, Started
 from chalicelib.ports.queues import DeadLetter, Queues, Received
@@ -24,7 +25,9 @@ __all__ = [
     "Circuits",
     "Clock",
     "Connections",
+    "Correspondence",
     "DeadLetter",
+    "Deliveries",
     "Delta",
     "Ended",
     "Fetched",
@@ -33,10 +36,13 @@ __all__ = [
     "Jobs",
     "Lease",
     "Leases",
+    "Mail",
     "Meters",
     "ModelRequest",
     "Offload",
     "Pages",
+    "Posted",
+    "Poster",
     "Price",
     "Prices",
     "Provider",

@@ -16,6 +16,7 @@ STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (errors.JobNotRetryable, 409),
     (errors.JobNotDeletable, 409),
     (errors.JobNotChangeable, 409),
+    (errors.DeliveryBusy, 409),
     (errors.ResultExpired, 410),
     (errors.PreconditionFailed, 412),
     (errors.TooLarge, 413),

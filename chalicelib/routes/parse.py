@@ -69,6 +69,8 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
         dedupe_key=data.get("dedupe_key"),
         expires_in=expires_in,
         run_at=run_at,
+        webhook_url=data.get("webhook_url"),
+        notify=tuple(dict.fromkeys(data.get("notify") or ())),
     )
 
 

@@ -55,6 +55,8 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
         input=submission.input,
         options=submission.options,
         metadata=submission.metadata,
+        webhook_url=submission.webhook_url,
+        notify=list(submission.notify),
     )
     if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
         raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))
