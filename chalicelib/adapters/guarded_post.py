@@ -122,9 +122,7 @@ class GuardedPost:
                 return self._connect(address, endpoint.port, CONNECT_SECONDS)
         raise NotSent("no connection could be made")
 
-    def _exchange(
-        self, endpoint: Endpoint, sock: socket.socket, body: bytes, headers: Mapping[str, str], late: threading.Event
-    ) -> Posted:
+    def _exchange(self, endpoint: Endpoint, sock: socket.socket, body: bytes, headers: Mapping[str, str], late: threading.Event) -> Posted:
         sock.settimeout(self._seconds)
         if isinstance(sock, ssl.SSLSocket):
             sock.do_handshake()
@@ -135,11 +133,11 @@ class GuardedPost:
         for name, value in sent.items():
             connection.putheader(name, value)
         connection.endheaders(body)
-        response = connection.getresponse()
-        if late.is_set():  # headers that were cut short are headers to the library
-            raise TimeoutError
-        with suppress(OSError, http.client.HTTPException):  # the status is known; what follows is read out of politeness
-            response.read(MOST_READ)
+        with connection.getresponse() as response:
+            if late.is_set():  # headers that were cut short are headers to the library
+                raise TimeoutError
+            with suppress(OSError, http.client.HTTPException):  # the status is known; what follows is read out of politeness
+                response.read(MOST_READ)
         return Posted(response.status, _retry_after(response.getheader("Retry-After")))
 
 

@@ -62,8 +62,11 @@ def receiver(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iter
             except OSError:  # who posted has gone
                 self.close_connection = True
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Tests look at what was received."""
+
+        def log_error(self, *_: object) -> None:
+            """As above."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
