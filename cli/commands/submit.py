@@ -34,6 +34,11 @@ Durable = Annotated[bool, typer.Option("--durable", help="The answer outlives it
 Timeout = Annotated[float | None, typer.Option(help="Seconds for one attempt.", show_default=False)]
 Delay = Annotated[float | None, typer.Option(help="Seconds after which it may begin.", show_default=False)]
 ExpiresIn = Annotated[float | None, typer.Option(help="Seconds within which it must have started.", show_default=False)]
+WebhookUrl = Annotated[str | None, typer.Option(help="Post a signed message here when it has ended.", show_default=False)]
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(help="Tell email:ADDRESS or slack:NAME, one that your tenant allows; may be repeated.", show_default=False),
+]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result and print it.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Watch the text as it is written.")]
 
@@ -57,6 +62,8 @@ def submit(
     timeout: Timeout = None,
     delay: Delay = None,
     expires_in: ExpiresIn = None,
+    webhook_url: WebhookUrl = None,
+    notify: Notify = None,
     wait: Wait = False,
     watch: Watch = False,
     as_json: Json = False,
@@ -91,6 +98,8 @@ def submit(
         dedupe_key=dedupe_key,
         delay=delay,
         expires_in=expires_in,
+        webhook_url=webhook_url,
+        notify=notify or [],
     )
     current = session(ctx)
     accepted = current.api.post("/jobs", body)
