@@ -28,7 +28,7 @@ class Message:
     def payload(self) -> str:
         """As a webhook carries it."""
         body = {"id": self.id, "type": self.type, "created_at": rfc3339(self.created_at), "data": self.data}
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(body, separators=(",", ":"))
 
 
 def message_id(*about: str | int) -> str:

@@ -71,6 +71,7 @@ def estimate(request: Request) -> Answer:
     """What a submission would cost and take; nothing is created."""
     have = wiring.adapters()
     asked = parse.submission(request.json(), have.clock.now())
+    check_recipients(wiring.post_office(), request.caller.tenant, asked.webhook_url, asked.notify)
     planned = _plan(request.caller, asked)
     expected = planned.estimate
     return Answer(

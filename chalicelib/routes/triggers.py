@@ -23,6 +23,7 @@ from chalicelib.usecases.sweep import sweep
 
 SWEEP_ALL_MS = 48_000  # of the function's 55 s, all parts together
 SEND_MS = 5_000  # of them for deliveries that were forgotten
+HANG_MS = 15_000  # what a store that hangs may take beyond that: with less left they are the next sweep's
 
 
 def run_lane(lane: Lane, event: Any) -> None:
@@ -39,7 +40,7 @@ def sweep_all() -> None:
     """Bring right whatever nobody is working on any more; in the time that is left, go on with what many jobs are to have done to them."""
     ends = wiring.adapters().clock.now() + SWEEP_ALL_MS
     sweep(wiring.broom())
-    _send_forgotten(min(wiring.adapters().clock.now() + SEND_MS, ends))
+    _send_forgotten(ends)
     go_on_with_unfinished(wiring.desk(), ends)
 
 
@@ -71,9 +72,12 @@ def _failure(projection: Callable[[], None]) -> NotSetAside | None:
     return None
 
 
-def _send_forgotten(until: Ms) -> None:
+def _send_forgotten(ends: Ms) -> None:
+    now = wiring.adapters().clock.now()
+    if now + HANG_MS > ends:
+        return
     try:
-        done = send_forgotten(wiring.post_office(), until)
+        done = send_forgotten(wiring.post_office(), now + SEND_MS)
     except Unavailable as exc:  # the next sweep looks again; bulk actions do not wait for it
         record("deliveries could not be swept", error=exc)
     else:

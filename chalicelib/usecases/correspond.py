@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from chalicelib.domain.delivery import Delivery, begin_again
 from chalicelib.domain.endpoint import endpoint_of
-from chalicelib.domain.errors import DeliveryBusy, DeliveryNotFound, Detail, InvalidRequest, StaleVersion
+from chalicelib.domain.errors import DeliveryBusy, DeliveryNotFound, Detail, InvalidRequest, NotSent, StaleVersion
 from chalicelib.domain.recipients import AddressBook, Channel, Recipient, Seal, recipient_of
 from chalicelib.usecases.post_office import PostOffice, wake
 
@@ -39,19 +39,25 @@ def check_recipients(office: PostOffice, tenant: str, webhook_url: str | None, n
     Raises:
         InvalidRequest: with every address that cannot be used, and what is allowed.
     """
-    wrong = []
-    if webhook_url is not None:
-        try:
-            endpoint_of(webhook_url, office.allowed)
-        except ValueError as exc:
-            wrong.append(Detail("webhook_url", str(exc)))
-    book = office.correspondence.addresses(tenant) if notify else AddressBook()
-    for at, text in enumerate(notify):
-        problem = _problem(office, book, text)
-        if problem is not None:
-            wrong.append(Detail(f"notify.{at}", problem))
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
+    wrong = _url_problems(office, webhook_url) if webhook_url is not None else []
+    told = _problems(office, office.correspondence.addresses(tenant), notify) if notify else []
+    if told:  # an admin may have added somebody within the last minute
+        told = _problems(office, office.correspondence.addresses(tenant, fresh=True), notify)
+    if wrong or told:
+        raise InvalidRequest(details=(*wrong, *told))
+
+
+def book_for(office: PostOffice, tenant: str, recipient: Recipient) -> AddressBook:
+    """The tenant's address book, read anew if it did not name the recipient a minute ago.
+
+    Raises:
+        NotSent: it does not: nobody is written to who was taken out of it.
+    """
+    for fresh in (False, True):
+        book = office.correspondence.addresses(tenant, fresh=fresh)
+        if book.allows(recipient):
+            return book
+    raise NotSent("the tenant does not allow this address any more", final=True)
 
 
 def recipients_of(webhook_url: str | None, notify: Sequence[str]) -> list[Recipient]:
@@ -79,6 +85,19 @@ def deliver_again(office: PostOffice, owner: str, delivery_id: str) -> Delivery:
         raise DeliveryBusy from stale
     wake(office, again)
     return again
+
+
+def _url_problems(office: PostOffice, url: str) -> list[Detail]:
+    try:
+        endpoint_of(url, office.allowed)
+    except ValueError as exc:
+        return [Detail("webhook_url", str(exc))]
+    return []
+
+
+def _problems(office: PostOffice, book: AddressBook, notify: Sequence[str]) -> list[Detail]:
+    found = ((at, _problem(office, book, text)) for at, text in enumerate(notify))
+    return [Detail(f"notify.{at}", problem) for at, problem in found if problem is not None]
 
 
 def _problem(office: PostOffice, book: AddressBook, text: str) -> str | None:

@@ -13,7 +13,7 @@ from chalicelib.domain.job import Ms
 from chalicelib.domain.lanes import DELIVERIES
 from chalicelib.domain.recipients import Channel
 from chalicelib.ports import Posted
-from chalicelib.usecases.correspond import seal_of
+from chalicelib.usecases.correspond import book_for, seal_of
 from chalicelib.usecases.post_office import PostOffice, read_errand, wake
 
 ROUNDS = 3
@@ -135,16 +135,13 @@ def post_signed(office: PostOffice, tenant: str, url: str, message_id: str, payl
 
 def _post_to_slack(office: PostOffice, delivery: Delivery) -> Posted:
     """The address book decides at the moment of sending: what was taken out of it is written to no more."""
-    url = office.correspondence.addresses(delivery.tenant).slack.get(delivery.address)
-    if url is None:
-        raise NotSent("the tenant does not allow this address any more", final=True)
+    url = book_for(office, delivery.tenant, delivery.recipient).slack[delivery.address]
     text = f"*{_escaped(delivery.subject)}*\n{_escaped(delivery.text)}"
     return office.poster.post(url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"})
 
 
 def _send_mail(office: PostOffice, delivery: Delivery) -> None:
-    if not office.correspondence.addresses(delivery.tenant).allows(delivery.recipient):
-        raise NotSent("the tenant does not allow this address any more", final=True)
+    book_for(office, delivery.tenant, delivery.recipient)
     office.mail.send(delivery.address, delivery.subject, delivery.text)
 
 

@@ -13,6 +13,7 @@ from chalicelib.domain.errors import BadMessage, Unavailable
 from chalicelib.domain.job import Ms
 from chalicelib.domain.lanes import DELIVERIES
 from chalicelib.domain.recipients import Channel, Recipient
+from chalicelib.domain.text import whole
 from chalicelib.domain.units import DAY_MS
 from chalicelib.domain.word import Message, one_line
 from chalicelib.ports import Clock, Correspondence, Deliveries, Mail, Poster, Queues
@@ -57,14 +58,9 @@ def write_to(office: PostOffice, tenant: str, owner: str, recipients: Iterable[R
 
 def send_message(office: PostOffice, tenant: str, owner: str, recipient: Recipient, subject: str, text: str, message_id: str) -> Delivery:
     """Write to one recipient in somebody's own words. The same `message_id` is the same message: it is put down once."""
-    message = Message(
-        id=message_id,
-        type="notification",
-        created_at=office.clock.now(),
-        subject=one_line(subject),
-        text=text[:LONGEST_TEXT],
-        data={"job_id": owner, "subject": one_line(subject), "text": text[:LONGEST_TEXT]},
-    )
+    title, words = one_line(whole(subject)), whole(text)[:LONGEST_TEXT]
+    data = {"job_id": owner, "subject": title, "text": words}
+    message = Message(id=message_id, type="notification", created_at=office.clock.now(), subject=title, text=words, data=data)
     (delivery,) = write_to(office, tenant, owner, [recipient], message)
     return delivery
 

@@ -397,6 +397,17 @@ def test_an_address_that_was_taken_out_is_written_to_no_more() -> None:
     assert {one.state for one in world.memory.deliveries.rows.values()} == {State.FAILED}
 
 
+def test_an_address_that_was_added_a_moment_ago_is_written_to() -> None:
+    """Whoever delivers has read the address book before that, and keeps it for a minute."""
+    world = World()
+    world.memory.correspondence.put_addresses("acme", BOOK)
+    told(world, webhook_url=None, notify=("slack:alerts",))
+    real = world.memory.correspondence.addresses
+    world.memory.correspondence.addresses = lambda tenant, *, fresh=False: real(tenant) if fresh else AddressBook()  # type: ignore[method-assign]
+
+    assert deliver(world) == ["delivered"]
+
+
 def test_without_a_sender_no_mail_goes_out_and_the_log_says_why() -> None:
     world = World()
     world.memory.correspondence.put_addresses("acme", BOOK)
@@ -429,13 +440,13 @@ def test_somebody_may_be_written_to_in_ones_own_words_once() -> None:
     recipients = [Recipient(Channel.EMAIL, "ops@acme.com"), Recipient(Channel.SLACK, "alerts"), Recipient(Channel.WEBHOOK, HOOK)]
 
     for recipient in [*recipients, *recipients]:
-        send_message(world.office, "acme", "job_1", recipient, "All\r\nBcc: done\x07", "a < b & c", "msg_1")
+        send_message(world.office, "acme", "job_1", recipient, "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
     deliver(world)
     live(world, 0.5)
 
-    assert world.memory.mail.sent == [("ops@acme.com", "All Bcc: done", "a < b & c")]
+    assert world.memory.mail.sent == [("ops@acme.com", "All Bcc: done", "a < b & c \ufffd")]
     slack, hook = world.memory.poster.letters
-    assert payload(slack) == {"text": "*All Bcc: done*\na &lt; b &amp; c"}
+    assert payload(slack) == {"text": "*All Bcc: done*\na &lt; b &amp; c \ufffd"}
     assert payload(hook)["type"] == "notification"
     assert payload(hook)["id"] == hook.headers["webhook-id"] == "msg_1"
 
