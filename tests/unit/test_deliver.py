@@ -173,6 +173,20 @@ def test_a_receiver_may_say_when_to_come_again_within_bounds() -> None:
     assert fourth - third < 400_000
 
 
+def test_a_receiver_that_puts_us_off_each_time_does_not_stretch_the_day() -> None:
+    """An hour each: what would come after the day does not come."""
+    world = World()
+    world.memory.poster.answer = lambda _letter: Posted(429, 10**9)
+    told(world)
+
+    live(world, 30, step=20)
+
+    delivery = only(world)
+    assert delivery.state is State.FAILED
+    assert len(delivery.tries) < len(SCHEDULE) + 1
+    assert delivery.tries[-1].at - delivery.created_at <= 24 * HOUR
+
+
 def test_who_is_gone_is_left_alone() -> None:
     world = World()
     world.memory.poster.answer = answering(410, then=204)
@@ -494,6 +508,16 @@ def test_a_delivery_that_cannot_be_swept_does_not_stop_the_others() -> None:
     with refusing(world.memory.deliveries, "replace"):
         assert sweep(world) == 1
     assert deliver(world) == ["delivered", "delivered"]
+
+
+def test_a_sweep_leaves_alone_what_is_being_tried() -> None:
+    """Otherwise it would move the delivery on, and what came of the attempt could not be written."""
+    world = World()
+    told(world)
+    world.clock.advance(70)
+    world.memory.poster.answer = lambda _letter: (sweep(world), Posted(204))[1]
+
+    assert deliver(world) == ["delivered"]
 
 
 def test_a_sweep_ends_in_good_time() -> None:
