@@ -4,16 +4,16 @@ from typing import Any
 
 from chalice import Chalice, Rate
 
-from chalicelib.domain.lanes import HIGH, LOW, NORMAL, URGENT, Lane, queue_name
-from chalicelib.routes import about, bulk, failed, jobs, jobs_read, middleware, openapi, operations, streams, uploads, websocket
+from chalicelib.domain.lanes import DELIVERERS, DELIVERIES, HIGH, LOW, NORMAL, URGENT, Lane, queue_name
+from chalicelib.routes import about, bulk, failed, jobs, jobs_read, middleware, openapi, operations, streams, uploads, webhooks, websocket
 from chalicelib.routes.preflight import allow_preflights
-from chalicelib.routes.triggers import announce_changes, run_lane, sweep_all
+from chalicelib.routes.triggers import announce_changes, deliver_all, run_lane, sweep_all
 from chalicelib.settings import settings
 
 app = Chalice(app_name="headrace", configure_logs=False)  # one line a fact: `observability` writes them
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(middleware.in_our_shape, "http")
-for module in (about, jobs, jobs_read, bulk, failed, streams, operations, openapi, uploads):
+for module in (about, jobs, jobs_read, bulk, failed, streams, operations, openapi, uploads, webhooks):
     app.register_blueprint(module.blueprint)
 allow_preflights(app)
 
@@ -47,6 +47,11 @@ def worker_normal(event: Any) -> None:
 @lane_trigger(LOW)
 def worker_low(event: Any) -> None:
     run_lane(LOW, event)
+
+
+@app.on_sqs_message(queue=queue_name(settings().stage, DELIVERIES), batch_size=10, maximum_concurrency=DELIVERERS, name="deliver")
+def deliver(event: Any) -> None:
+    deliver_all(event)
 
 
 @app.on_dynamodb_record(stream_arn=settings().jobs_stream_arn, starting_position="TRIM_HORIZON", name="release")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from ipaddress import ip_network
 
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -25,6 +26,8 @@ class Settings:
     jobs_stream_arn: only read while deploying; its ARN holds the time the stream was made, so no convention can name it.
     allowed_origins: browsers' origins that may call the API; empty: none.
     lane_limit: messages that a lane may hold, of all tenants together, before submissions to it are refused.
+    webhook_networks: networks (`10.1.0.0/16`, separated by commas) that webhooks may reach besides public addresses, and without TLS.
+    mail_from: the sender of e-mail, verified in SES; empty: this stage sends none.
     """
 
     stage: str = "local"
@@ -36,6 +39,8 @@ class Settings:
     lane_limit: int = 100_000
     frames_per_second: float = 4.0
     stall_seconds: float = 60.0
+    webhook_networks: tuple[str, ...] = ()
+    mail_from: str | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -61,7 +66,17 @@ class Settings:
             lane_limit=int(_number(env, "HEADRACE_LANE_LIMIT", cls.lane_limit)),
             frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
             stall_seconds=_number(env, "HEADRACE_STALL_SECONDS", cls.stall_seconds),
+            webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
+            mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
         )
+
+
+def _networks(said: str) -> tuple[str, ...]:
+    texts = tuple(text.strip() for text in said.split(",") if text.strip())
+    try:
+        return tuple(str(ip_network(text)) for text in texts)
+    except ValueError as exc:
+        raise SettingsError(f"HEADRACE_WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16: {exc}") from exc
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import job_types
-from chalicelib.domain.job import Job
+from chalicelib.domain.addresses import networks
+from chalicelib.domain.job import Job, Ms
 from chalicelib.observability import record
 from chalicelib.ports import (
     Accounts,
@@ -19,11 +20,15 @@ from chalicelib.ports import (
     Circuits,
     Clock,
     Connections,
+    Correspondence,
+    Deliveries,
     Dependencies,
     Jobs,
     Leases,
+    Mail,
     Meters,
     Pages,
+    Poster,
     Prices,
     Provider,
     Queues,
@@ -39,11 +44,13 @@ from chalicelib.settings import Settings, settings
 from chalicelib.usecases.authenticate import KeyRing
 from chalicelib.usecases.broom import Broom
 from chalicelib.usecases.bulk import Desk
+from chalicelib.usecases.correspond import new_signing_secret
 from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.hold import Holding
 from chalicelib.usecases.known_speeds import KnownSpeeds
 from chalicelib.usecases.let_go import Doorkeeper
+from chalicelib.usecases.post_office import PostOffice
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.submit_job import Intake
 from chalicelib.usecases.system_health import Stethoscope
@@ -141,6 +148,10 @@ class Adapters:
         return self._stores.meters
 
     @property
+    def deliveries(self) -> Deliveries:
+        return self._stores.deliveries
+
+    @property
     def accounts(self) -> Accounts:
         return self._stores.accounts
 
@@ -155,6 +166,31 @@ class Adapters:
         from chalicelib.adapters.sockets import ApiGatewaySockets
 
         return ApiGatewaySockets()
+
+    @cached_property
+    def correspondence(self) -> Correspondence:
+        from chalicelib.adapters.correspondence import SecretsManagerCorrespondence
+
+        return SecretsManagerCorrespondence(self.settings.stage, self.clock)
+
+    @cached_property
+    def poster(self) -> Poster:
+        from chalicelib.adapters.guarded_post import GuardedPost
+
+        return GuardedPost(networks(self.settings.webhook_networks))
+
+    @staticmethod
+    def sign(secrets: Sequence[str], message_id: str, now: Ms, payload: str) -> dict[str, str]:
+        """The headers that carry a webhook's signatures."""
+        from chalicelib.adapters.signing import signed_headers
+
+        return signed_headers(secrets, message_id, now, payload)
+
+    @cached_property
+    def mail(self) -> Mail:
+        from chalicelib.adapters.mail import SesMail
+
+        return SesMail(self.settings.mail_from)
 
     @cached_property
     def prices(self) -> Prices:
@@ -334,6 +370,24 @@ def doorkeeper() -> Doorkeeper:
     """What letting children go needs."""
     have = adapters()
     return Doorkeeper(clock=have.clock, log=record, jobs=have.jobs, dependencies=have.dependencies, queues=have.queues)
+
+
+def post_office() -> PostOffice:
+    """What writing to somebody outside needs."""
+    have = adapters()
+    return PostOffice(
+        clock=have.clock,
+        log=record,
+        deliveries=have.deliveries,
+        correspondence=have.correspondence,
+        queues=have.queues,
+        poster=have.poster,
+        mail=have.mail,
+        sign=have.sign,
+        new_secret=new_signing_secret,
+        random=random.random,
+        allowed=networks(settings().webhook_networks),
+    )
 
 
 def gallery() -> Gallery:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.commands import about, batch, failed, graph, jobs, operations, show, submit
+from cli.commands import about, batch, failed, graph, jobs, operations, show, submit, webhooks
 from cli.ending import ending, forget_reader
 from cli.errors import Exit
 from cli.session import Session
@@ -58,6 +58,7 @@ app.command()(jobs.move)
 app.add_typer(batch.app, name="batch")
 app.add_typer(failed.app, name="failed")
 app.command()(failed.bulk)
+app.command()(webhooks.deliveries)
 app.command()(submit.estimate)
 app.command()(about.types)
 app.command()(operations.health)

@@ -40,7 +40,8 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("websocket_message", "websocket", 30, 256),
     Function("websocket_disconnect", "websocket", 30, 256),
     *WORKERS,
-    Function("release", "release", 60, 256, reserved=20),
+    Function("release", "release", 90, 256, reserved=20),
+    Function("deliver", "deliver", lanes.ERRAND_TIMEOUT, 256),
     Function("sweep", "sweep", 55, 512, reserved=2),
 )
 RESERVES = ("prod",)  # a reservation is taken from the account for good, and a new account often has ten executions in all

@@ -22,3 +22,8 @@ def bucket_name(stage: str, account: str) -> str:
 
 def openai_secret_name(stage: str) -> str:
     return f"headrace/{stage}/openai"
+
+
+def tenant_secrets(stage: str) -> str:
+    """How the names of all secrets of tenants begin."""
+    return f"headrace/{stage}/tenants/"

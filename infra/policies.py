@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.naming import API_STAGE, bucket_name, openai_secret_name, table_name
+from infra.naming import API_STAGE, bucket_name, openai_secret_name, table_name, tenant_secrets
 
 Statement = dict[str, Any]
 
@@ -25,6 +25,8 @@ def _api(stage: str) -> list[Statement]:
         _table(stage, "live", READ + CHANGE + REMOVE),
         _table(stage, "ledger", READ),
         _table(stage, "accounts", READ),
+        _table(stage, "ledger", READ + CHANGE + REMOVE),
+        *_correspondence(stage, write=True),
         _send(stage),
         _measure(stage),
         _redrive(stage),
@@ -65,14 +67,27 @@ def _release(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", REMOVE),
+        _table(stage, "ledger", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),
         _send(stage),
         _connections(),
     ]
 
 
+def _deliver(stage: str) -> list[Statement]:
+    """It writes to people and to other systems, so it reads nothing of what jobs say."""
+    return [
+        _table(stage, "ledger", READ + CHANGE + REMOVE),
+        _receive(stage),
+        _send(stage),
+        *_correspondence(stage, write=False),
+        _mail(),
+    ]
+
+
 def _sweep(stage: str) -> list[Statement]:
     return [
+        _table(stage, "ledger", READ + CHANGE + REMOVE),
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
@@ -85,7 +100,14 @@ def _sweep(stage: str) -> list[Statement]:
     ]
 
 
-_STATEMENTS = {"api": _api, "websocket": _websocket, "worker": _worker, "release": _release, "sweep": _sweep}
+_STATEMENTS = {
+    "api": _api,
+    "websocket": _websocket,
+    "worker": _worker,
+    "release": _release,
+    "deliver": _deliver,
+    "sweep": _sweep,
+}
 KINDS = tuple(_STATEMENTS)
 
 
@@ -138,8 +160,19 @@ def _content(stage: str) -> Statement:
 
 
 def _openai_credentials(stage: str) -> Statement:
-    secret = openai_secret_name(stage).removesuffix("openai")
+    secret = openai_secret_name(stage)
     return _allow("OpenAiCredentials", ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:*:*:secret:{secret}*")
+
+
+def _correspondence(stage: str, *, write: bool) -> list[Statement]:
+    """What tenants sign with, made at the first need by whoever needs it; and whom they may write to."""
+    secrets = f"arn:aws:secretsmanager:*:*:secret:{tenant_secrets(stage)}*"
+    actions = ["secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"]
+    return [_allow("Correspondence", [*actions, "secretsmanager:PutSecretValue"] if write else actions, secrets)]
+
+
+def _mail() -> Statement:
+    return _allow("Mail", ["ses:SendEmail"], "arn:aws:ses:*:*:identity/*")  # the sender is a setting, and checked by SES itself
 
 
 def _connections() -> Statement:

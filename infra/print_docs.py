@@ -19,7 +19,7 @@ from chalicelib.domain.errors import AttemptFailed, HeadraceError
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.retry import RetryPolicy
 from chalicelib.domain.transitions import CRASHES_ALONE, give_up, take_back
-from chalicelib.routes import about, bulk, failed, jobs, jobs_read, openapi, operations, streams, uploads
+from chalicelib.routes import about, bulk, failed, jobs, jobs_read, openapi, operations, streams, uploads, webhooks
 from chalicelib.routes.errors import STATUS, status_of
 from chalicelib.routes.http import ROUTES
 from chalicelib.routes.middleware import CODES
@@ -30,7 +30,18 @@ from infra.print_job_types import page as page_on_job_types
 
 DOCS = ROOT / "docs"
 NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
-BLUEPRINTS = (about, bulk, failed, jobs, jobs_read, openapi, operations, streams, uploads)  # importing them registers their routes
+BLUEPRINTS = (
+    about,
+    bulk,
+    failed,
+    jobs,
+    jobs_read,
+    openapi,
+    operations,
+    streams,
+    uploads,
+    webhooks,
+)  # importing them registers their routes
 _BLANK = Job(
     id="",
     tenant="",

@@ -142,6 +142,7 @@ class JobItem(Item):
     response_at = IntAttribute(null=True, attr_name="resp_at")
     fallback_models = RecordAttribute(tuple, null=True, attr_name="fallback")
     attempt_model = UnicodeAttribute(null=True, attr_name="a_model")
+    notifies = BooleanAttribute(null=True, attr_name="tell")
     ttl = IntAttribute(null=True)
 
     g_t = UnicodeAttribute()

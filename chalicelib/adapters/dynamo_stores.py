@@ -12,6 +12,7 @@ from chalicelib.adapters.dynamo_cache import DynamoCache
 from chalicelib.adapters.dynamo_chunks import DynamoChunks
 from chalicelib.adapters.dynamo_circuits import DynamoCircuits
 from chalicelib.adapters.dynamo_connections import DynamoConnections, DynamoTickets
+from chalicelib.adapters.dynamo_deliveries import DynamoDeliveries
 from chalicelib.adapters.dynamo_dependencies import DynamoDependencies
 from chalicelib.adapters.dynamo_jobs import DynamoJobs
 from chalicelib.adapters.dynamo_leases import DynamoLeases
@@ -64,6 +65,10 @@ class DynamoStores:
     @cached_property
     def bulks(self) -> DynamoBulks:
         return DynamoBulks(self.stage)
+
+    @cached_property
+    def deliveries(self) -> DynamoDeliveries:
+        return DynamoDeliveries(self.stage)
 
     @cached_property
     def watchers(self) -> DynamoWatchers:

@@ -20,6 +20,7 @@ from chalicelib.adapters.memory_live import (
     MemorySlots,
     MemoryTickets,
 )
+from chalicelib.adapters.memory_outside import MemoryCorrespondence, MemoryDeliveries, MemoryMail, MemoryPoster
 from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryPages, MemoryResults, MemoryWatchers
 from chalicelib.adapters.memory_speeds import MemorySpeeds
 from chalicelib.adapters.memory_time import ManualClock, inline
@@ -53,6 +54,10 @@ class Memory:
     sockets: MemorySockets = field(default_factory=MemorySockets)
     prices: MemoryPrices = field(default_factory=MemoryPrices)
     uploads: MemoryUploads = field(default_factory=MemoryUploads)
+    deliveries: MemoryDeliveries = field(default_factory=MemoryDeliveries)
+    correspondence: MemoryCorrespondence = field(default_factory=MemoryCorrespondence)
+    poster: MemoryPoster = field(default_factory=MemoryPoster)
+    mail: MemoryMail = field(default_factory=MemoryMail)
     queues: MemoryQueues = field(init=False)
     pages: MemoryPages = field(init=False)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.domain.job import Ms
-from chalicelib.domain.lanes import LANES, VISIBILITY_TIMEOUT
+from chalicelib.domain.lanes import ERRANDS, LANES, VISIBILITY_TIMEOUT
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Clock, DeadLetter, Price, Received
 
@@ -36,7 +36,7 @@ class MemoryQueues:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.messages: dict[str, list[Message]] = {lane: [] for lane in LANES}
+        self.messages: dict[str, list[Message]] = {lane: [] for lane in (*LANES, *ERRANDS)}
         self.aside: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         self.dead: defaultdict[str, list[tuple[Message, str | None]]] = defaultdict(list)
         self.sent: list[tuple[str, WakeUp]] = []
@@ -50,6 +50,12 @@ class MemoryQueues:
         with self._lock:
             self.sent.append((lane, wake_up))
             self._put(lane, wake_up.to_json(), tenant, delay)
+
+    def send_errand(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
+        if not 0 <= delay <= 900:
+            raise ValueError(f"SQS delays a message by 0 to 900 seconds, not by {delay}")
+        with self._lock:
+            self._put(errands, body, tenant, delay)
 
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
         if len(receipts) > 10:

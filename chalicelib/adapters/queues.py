@@ -45,12 +45,15 @@ class SqsQueues:
         self._lock = Lock()
 
     def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
+        self.send_errand(lane, wake_up.to_json(), tenant, delay)
+
+    def send_errand(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= LONGEST_DELAY:
             raise ValueError(f"SQS delays a message by 0 to {LONGEST_DELAY} seconds, not by {delay}")
         self._call(
             "send_message",
-            queue_name(self._stage, lane),
-            MessageBody=wake_up.to_json(),
+            queue_name(self._stage, errands),
+            MessageBody=body,
             MessageGroupId=group(tenant),
             DelaySeconds=delay,
         )

@@ -10,6 +10,7 @@ HeadraceError
 ├── JobNotDeletable            409
 ├── JobNotChangeable           409
 ├── DependencyCycle            409  jobs that depend on each other
+├── DeliveryBusy               409
 ├── ResultExpired              410
 ├── PreconditionFailed         412  with If-Match: the job moved on
 ├── TooLarge                   413
@@ -24,6 +25,7 @@ HeadraceError
 ├── ConnectionGone                  a WebSocket that is no longer there
 ├── ConnectionBusy                  a WebSocket that cannot take more just now
 ├── BadMessage                      a queue message that is no wake-up call
+├── NotSent                         a message to somebody outside did not get there
 └── AttemptFailed                   an attempt ended without a result; see the table at the end
 
 The docstring of a class is its default message: it says what happened and what to do. Which HTTP status it has is said once, in
@@ -145,6 +147,18 @@ class JobNotChangeable(HeadraceError):
     code = "job_not_changeable"
 
 
+class DeliveryNotFound(NotFound):
+    """There is no such delivery here."""
+
+    code = "delivery_not_found"
+
+
+class DeliveryBusy(HeadraceError):
+    """This delivery is being tried at this moment. Look at it again in a minute."""
+
+    code = "delivery_busy"
+
+
 class PreconditionFailed(HeadraceError):
     """The job has changed since you read it. Read it again, and repeat the change with its new ETag."""
 
@@ -259,6 +273,16 @@ class BadMessage(HeadraceError):
     """A queue message that is no wake-up call."""
 
     code = "bad_message"
+
+
+class NotSent(HeadraceError):
+    """The message did not get there. `final`: sending it again would be in vain, or must not be done."""
+
+    code = "not_sent"
+
+    def __init__(self, message: str = "", *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
 
 
 # ---- how an attempt ends without a result. The adapter of a provider translates into these, once, `from exc`.

@@ -79,6 +79,7 @@ class Job:
     that is known: what people are told.
     `crashes` counts the workers that died with the job; after one it runs alone, and only `alone_crashes` are held against it.
     `fallback_models` may stand in for `model` while its circuit is open; `attempt_model` is the one that does, None for the job's own.
+    `notifies`: its body names somebody who is sent word of its end.
     `length` is the exact length, in code points, of the text of `attempt`; known once that attempt is over.
     `response_id` is the provider's background response of a durable attempt, from `response_at` on: whoever has the job next goes on with
     it, and the attempt is the same.
@@ -129,6 +130,7 @@ class Job:
     response_at: Ms | None = None
     fallback_models: tuple[str, ...] = ()
     attempt_model: str | None = None
+    notifies: bool = False
     ttl: int | None = None  # seconds since 1970, as DynamoDB's TTL wants it; set at the terminal write
 
     @property

@@ -45,6 +45,7 @@ def queue_name(stage: str, lane: str) -> str:
 
 TASKS = "tasks"  # not a lane: what is to be done to many jobs, a piece a message: rows of a batch released, children of a parent let go
 DELIVERIES = "deliveries"  # not a lane: messages to people and to other systems
+DELIVERERS = 10  # environments at once, each with up to ten deliveries
 ERRANDS = (TASKS, DELIVERIES)
 ERRAND_TIMEOUT = 120  # seconds of the functions behind them
 STREAM = "stream"  # not a lane: its dead-letter queue keeps the change records that could not be read

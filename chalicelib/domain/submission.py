@@ -30,3 +30,5 @@ class Submission:
     run_at: Ms | None = None
     depends_on: dict[str, str] = field(default_factory=dict)
     on_parent_failure: str = CANCEL
+    webhook_url: str | None = None
+    notify: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from chalicelib.ports.dependencies import Dependencies
 from chalicelib.ports.environment import Clock, Offload
 from chalicelib.ports.jobs import Idempotency, JobQuery, Jobs, Remembered
 from chalicelib.ports.live import Bulks, Cache, Circuits, Connections, Lease, Leases, Meters, Slots, Tickets, Watchers
+from chalicelib.ports.outside import Correspondence, Deliveries, Mail, Posted, Poster
 from chalicelib.ports.pages import Bodies, Chunks, Pages, Results
 from chalicelib.ports.provider import Delta, Ended, Fetched, ModelRequest, Price, Prices, Provider, ProviderEvent, Started
 from chalicelib.ports.queues import DeadLetter, Queues, Received
@@ -28,7 +29,9 @@ __all__ = [
     "Circuits",
     "Clock",
     "Connections",
+    "Correspondence",
     "DeadLetter",
+    "Deliveries",
     "Delta",
     "Dependencies",
     "Ended",
@@ -38,11 +41,14 @@ __all__ = [
     "Jobs",
     "Lease",
     "Leases",
+    "Mail",
     "Meters",
     "ModelRequest",
     "Offload",
     "Opened",
     "Pages",
+    "Posted",
+    "Poster",
     "Price",
     "Prices",
     "Provider",

@@ -31,6 +31,9 @@ class Queues(Protocol):
     def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         """Send a wake-up; `delay` in seconds, 0-900."""
 
+    def send_errand(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
+        """Send what is no wake-up to a queue that is no lane; `delay` as above."""
+
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
         """Delete messages, at most ten."""
 

@@ -12,11 +12,11 @@ from functools import partial
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.parents import Edge
 from chalicelib.domain.transitions import waits_for_parents
-from chalicelib.projections.patience import patiently
+from chalicelib.projections.each_change import patiently
 from chalicelib.usecases.let_go import Doorway, let_go
 from chalicelib.usecases.read_heads import read_heads
 
-PATIENCE_MS = 15_000  # of one batch together, a quarter of the function's time
+PATIENCE_MS = 15_000  # of one batch together; the function has time for that of all its projections
 PAGE = 100
 WRONG_AGAIN_MS = 600_000  # a record that cannot be read hides no other
 

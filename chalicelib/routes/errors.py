@@ -17,6 +17,7 @@ STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (errors.JobNotDeletable, 409),
     (errors.JobNotChangeable, 409),
     (errors.DependencyCycle, 409),
+    (errors.DeliveryBusy, 409),
     (errors.ResultExpired, 410),
     (errors.PreconditionFailed, 412),
     (errors.TooLarge, 413),

@@ -17,6 +17,7 @@ from chalicelib.routes.http import REPLAYED, Answer, Request, endpoint
 from chalicelib.routes.result import result_answer
 from chalicelib.usecases.authenticate import issue_ticket
 from chalicelib.usecases.cancel_job import cancel_job
+from chalicelib.usecases.correspond import check_recipients
 from chalicelib.usecases.edit_job import edit_job
 from chalicelib.usecases.hold import hold
 from chalicelib.usecases.known_parents import check_parents
@@ -57,6 +58,7 @@ def _accepted(request: Request, data: dict[str, Any]) -> Accepted:
     if found is not None:
         return found
     asked = parse.submission(data, intake.clock.now())
+    check_recipients(wiring.post_office(), request.caller.tenant, asked.webhook_url, asked.notify)
     return submit_job(intake, request.caller, asked, _plan(request.caller, asked), key=key, request=data)
 
 
@@ -71,6 +73,7 @@ def estimate(request: Request) -> Answer:
     """What a submission would cost and take; nothing is created."""
     have = wiring.adapters()
     asked = parse.submission(request.json(), have.clock.now())
+    check_recipients(wiring.post_office(), request.caller.tenant, asked.webhook_url, asked.notify)
     planned = _plan(request.caller, asked)
     expected = planned.estimate
     return Answer(

@@ -46,7 +46,7 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
     Raises:
         InvalidRequest: with every field that cannot be used.
     """
-    wrong = [*problems(schemas.SUBMIT, data), *_not_yet(data)]
+    wrong = list(problems(schemas.SUBMIT, data))
     config = data.get("config") if isinstance(data.get("config"), dict) else {}
     assert isinstance(config, dict)
     kind = _same(wrong, "type", data.get("type"), "job_type", data.get("job_type")) or "general"
@@ -60,14 +60,13 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
     wrong += _durable_problems(config)
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
-    skipped = {"priority", *(path.removeprefix("config.") for path in schemas.NOT_YET)}
     return Submission(
         prompt=data.get("prompt"),
         input=data.get("input"),
         job_type=kind,
         priority=priority,
         options=data.get("options") or {},
-        config={name: value for name, value in config.items() if name not in skipped},
+        config={name: value for name, value in config.items() if name != "priority"},
         metadata=metadata,
         tags=_tags(data) or (),
         user=data.get("user"),
@@ -76,6 +75,8 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
         run_at=run_at,
         depends_on=parents,
         on_parent_failure=data.get("on_parent_failure") or CANCEL,
+        webhook_url=data.get("webhook_url"),
+        notify=tuple(dict.fromkeys(data.get("notify") or ())),
     )
 
 
@@ -196,17 +197,6 @@ def _same(wrong: list[Detail], name: str, value: Any, other: str, other_value: A
     if value is not None and other_value is not None and value != other_value:
         wrong.append(Detail(name, f"says {value!r} but {other} says {other_value!r}; they are the same thing"))
     return value if value is not None else other_value
-
-
-def _not_yet(data: dict[str, Any]) -> list[Detail]:
-    wrong = []
-    for path, neutral in schemas.NOT_YET.items():
-        place: Any = data
-        for part in path.split("."):
-            place = place.get(part) if isinstance(place, dict) else None
-        if not any(type(place) is type(value) and place == value for value in neutral):
-            wrong.append(Detail(path, "is not available in this version"))
-    return wrong
 
 
 def _durable_problems(config: dict[str, Any]) -> list[Detail]:

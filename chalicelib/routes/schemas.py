@@ -6,10 +6,12 @@ from typing import Any
 
 from chalicelib.domain.bulk import Action
 from chalicelib.domain.cached import LONGEST_SECONDS
+from chalicelib.domain.endpoint import LONGEST_URL
 from chalicelib.domain.job import Status
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.pacing import MODES
 from chalicelib.domain.parents import POLICIES
+from chalicelib.domain.recipients import MOST_ADDRESSES, MOST_RECIPIENTS
 
 Schema = dict[str, Any]
 
@@ -87,6 +89,8 @@ TAGS: Schema = {"type": "array", "maxItems": 10, "items": {"type": "string", "mi
 EXPIRES_IN: Schema = {"type": "number", "minimum": 1, "maximum": 2_592_000}
 DELAY: Schema = {"type": "number", "minimum": 0, "maximum": 2_592_000}
 
+NOTIFY: Schema = {"type": "array", "maxItems": MOST_RECIPIENTS, "items": {"type": "string", "minLength": 1, "maxLength": 320}}
+
 SUBMIT: Schema = _object(
     {
         "prompt": _optional({"type": "string"}),
@@ -108,16 +112,10 @@ SUBMIT: Schema = _object(
         "on_parent_failure": _optional({"enum": list(POLICIES)}),
         "run_at": _optional({"type": "string"}),
         "delay": _optional(DELAY),
-        "webhook_url": {},
-        "notify": {},
+        "webhook_url": _optional({"type": "string", "minLength": 1, "maxLength": LONGEST_URL}),
+        "notify": _optional(NOTIFY),
     }
 )
-
-# Part of the surface, not served yet: only their neutral values are taken, so that nothing is promised that does not happen.
-NOT_YET: dict[str, tuple[Any, ...]] = {
-    "webhook_url": (None,),
-    "notify": (None, []),
-}
 
 TICKET: Schema = _object(
     {
@@ -178,3 +176,14 @@ FAILED: Schema = _object(
 REDRIVE: Schema = _object({"lane": _optional(PRIORITY)})
 
 RETRY: Schema = _object({"run": _optional({"type": "integer", "minimum": 1})})
+
+ADDRESSES: Schema = _object(
+    {
+        "emails": {"type": "array", "maxItems": MOST_ADDRESSES, "items": {"type": "string", "minLength": 3, "maxLength": 254}},
+        "slack": {"type": "object", "maxProperties": MOST_ADDRESSES, "additionalProperties": {"type": ["string", "null"]}},
+    }
+)
+
+WEBHOOK_TEST: Schema = _object({"url": {"type": "string", "minLength": 1, "maxLength": LONGEST_URL}}, required=["url"])
+
+NOTHING: Schema = _object({})

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from chalicelib import wiring
 from chalicelib.domain.deadline import Deadline
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.job import Ms
 from chalicelib.domain.lanes import Lane
 from chalicelib.observability import record
 from chalicelib.ports import Received
 from chalicelib.projections.announce_ends import announce_ends
+from chalicelib.projections.each_change import NotSetAside
 from chalicelib.projections.let_go import let_children_go
+from chalicelib.projections.send_word import send_word
 from chalicelib.usecases.bulk import go_on_with_unfinished
+from chalicelib.usecases.deliver import deliver_message, send_forgotten
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.sweep import sweep
 
-SWEEP_ALL_MS = 48_000  # of the function's 55 s, both parts together
+SWEEP_ALL_MS = 48_000  # of the function's 55 s, all parts together
+SEND_MS = 5_000  # of them for deliveries that were forgotten
+HANG_MS = 15_000  # what a store that hangs may take beyond that: with less left they are the next sweep's
 
 
 def run_lane(lane: Lane, event: Any) -> None:
@@ -32,14 +41,47 @@ def sweep_all() -> None:
     """Bring right whatever nobody is working on any more; in the time that is left, go on with what many jobs are to have done to them."""
     ends = wiring.adapters().clock.now() + SWEEP_ALL_MS
     sweep(wiring.broom())
+    _send_forgotten(ends)
     go_on_with_unfinished(wiring.desk(), ends)
 
 
+def deliver_all(event: Any) -> None:
+    """Try the deliveries that a batch of messages names, all at once: each is bounded in time, and none waits for a slow one."""
+    bodies, office = [one["body"] for one in event.to_dict()["Records"]], wiring.post_office()
+    with ThreadPoolExecutor(max_workers=len(bodies)) as threads:
+        list(threads.map(lambda body: deliver_message(office, body), bodies))
+
+
 def announce_changes(event: Any) -> None:
-    """Tell watchers what the change stream of the jobs table says, and let go what waited for it. Neither stops the other."""
+    """What follows from the change stream of the jobs table. One projection that fails does not stop the others."""
     have = wiring.adapters()
     changes = list(have.changes(event.to_dict()["Records"]))
+    projections: tuple[Callable[[], None], ...] = (
+        lambda: announce_ends(wiring.gallery(), have.queues, record, changes),
+        lambda: let_children_go(wiring.doorkeeper(), changes),
+        lambda: send_word(wiring.post_office(), have.bodies, have.endpoints.get("api_url"), changes),
+    )
+    failed = [exc for exc in map(_failure, projections) if exc is not None]
+    if failed:
+        raise failed[0]
+
+
+def _failure(projection: Callable[[], None]) -> NotSetAside | None:
     try:
-        announce_ends(wiring.gallery(), have.queues, record, changes)
-    finally:
-        let_children_go(wiring.doorkeeper(), changes)
+        projection()
+    except NotSetAside as exc:
+        return exc
+    return None
+
+
+def _send_forgotten(ends: Ms) -> None:
+    now = wiring.adapters().clock.now()
+    if now + HANG_MS > ends:
+        return
+    try:
+        done = send_forgotten(wiring.post_office(), now + SEND_MS)
+    except Unavailable as exc:  # the next sweep looks again; bulk actions do not wait for it
+        record("deliveries could not be swept", error=exc)
+    else:
+        if done:
+            record("deliveries were swept", **done)

@@ -68,6 +68,8 @@ def plan_job(
         depends_on=submission.depends_on,
         on_parent_failure=submission.on_parent_failure,
         template={"content": _content(submission), "values": {}} if submission.depends_on else None,
+        webhook_url=submission.webhook_url,
+        notify=list(submission.notify),
     )
     if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
         raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))

@@ -203,4 +203,5 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         tags=submission.tags,
         fallback_models=tuple(config.fallback_models),
         dedupe_key=plan.dedupe_key,
+        notifies=bool(plan.body.webhook_url or plan.body.notify),
     )

@@ -45,6 +45,11 @@ DependsOn = Annotated[
 OnParentFailure = Annotated[
     str | None, typer.Option(help="If one of those does not complete: cancel or run_anyway.", metavar="WHAT", show_default=False)
 ]
+WebhookUrl = Annotated[str | None, typer.Option(help="Post a signed message here when it has ended.", show_default=False)]
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(help="Tell email:ADDRESS or slack:NAME, one that your tenant allows; may be repeated.", show_default=False),
+]
 Wait = Annotated[bool, typer.Option("--wait", "-w", help="Wait for the result and print it.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Watch the text as it is written.")]
 
@@ -73,6 +78,8 @@ def submit(
     expires_in: ExpiresIn = None,
     depends_on: DependsOn = None,
     on_parent_failure: OnParentFailure = None,
+    webhook_url: WebhookUrl = None,
+    notify: Notify = None,
     wait: Wait = False,
     watch: Watch = False,
     as_json: Json = False,
@@ -112,6 +119,8 @@ def submit(
         expires_in=expires_in,
         depends_on=request.parents(depends_on or []),
         on_parent_failure=on_parent_failure,
+        webhook_url=webhook_url,
+        notify=notify or [],
     )
     current = session(ctx)
     accepted = current.api.post("/jobs", body)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from infra.concurrency import account_concurrency, too_narrow
 from infra.naming import STAGES
 from infra.policies import KINDS, policy
 
-SERVICES = {"dynamodb", "execute-api", "logs", "s3", "secretsmanager", "sqs"}
+SERVICES = {"dynamodb", "execute-api", "logs", "s3", "secretsmanager", "ses", "sqs"}
 
 
 def stage_block(stage: str) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def test_the_configured_functions_are_those_of_the_app() -> None:
 @pytest.mark.parametrize(("stage", "kind", "statement"), statements())
 def test_a_permission_names_its_actions_and_the_stage_it_is_for(stage: str, kind: str, statement: dict[str, Any]) -> None:
     assert all("*" not in action and action.split(":")[0] in SERVICES for action in statement["Action"])
-    if statement["Sid"] != "WatchersSockets":  # an API's id is known only after its deployment
+    if statement["Sid"] not in ("WatchersSockets", "Mail"):  # an API's id is known only after its deployment, a sender is a setting
         assert all(f"headrace-{stage}" in resource or f"headrace/{stage}/" in resource for resource in statement["Resource"])
 
 
@@ -125,9 +126,28 @@ def test_the_width_of_an_account_is_what_lambda_says(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("stage", STAGES)
 def test_only_workers_and_the_sweep_read_the_openai_key(stage: str) -> None:
     """The sweep stops the response of a durable job that it ends."""
-    readers = {kind for kind in KINDS if "secretsmanager:GetSecretValue" in json.dumps(policy(kind, stage))}
+    assert readers_of(stage, f"headrace/{stage}/openai") == {"worker", "sweep"}
 
-    assert readers == {"worker", "sweep"}
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_who_writes_outside_or_answers_admins_reads_what_tenants_sign_with(stage: str) -> None:
+    """Whoever writes outside reads nothing that jobs say."""
+    readable = json.dumps(policy("deliver", stage))
+
+    assert readers_of(stage, f"headrace/{stage}/tenants/acme/webhooks") == {"api", "deliver"}
+    assert "-pages" not in readable
+    assert "-jobs" not in readable
+    assert "s3:" not in readable
+
+
+def readers_of(stage: str, secret: str) -> set[str]:
+    return {
+        kind
+        for kind in KINDS
+        for statement in policy(kind, stage)["Statement"]
+        if "secretsmanager:GetSecretValue" in statement["Action"]
+        and any(fnmatch(f"arn:aws:secretsmanager:eu:1:secret:{secret}-a1b2c3", resource) for resource in statement["Resource"])
+    }
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from chalicelib import wiring
 from chalicelib.adapters.change_stream import changes
 from chalicelib.adapters.memory import Memory, inline
+from chalicelib.adapters.signing import signed_headers
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.identity import Key, Role
 from chalicelib.domain.job import Job
@@ -79,6 +80,7 @@ class Twins(Memory):
         self.key_ring = KeyRing(self.accounts, self.clock)
         self.endpoints = {"ws_url": "wss://ws.example/api"}
         self.changes = changes
+        self.sign = signed_headers
         self._ids = iter(range(1, 10**9))
         for name, (tenant, user, role) in TOKENS.items():
             self.accounts.put_key(

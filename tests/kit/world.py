@@ -10,6 +10,7 @@ from typing import Any
 
 from chalicelib import job_types
 from chalicelib.adapters.memory import Memory, inline
+from chalicelib.adapters.signing import signed_headers
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job import Job
@@ -19,11 +20,13 @@ from chalicelib.domain.watching import Watcher
 from chalicelib.ports import Received
 from chalicelib.usecases.broom import Broom
 from chalicelib.usecases.bulk import Desk
+from chalicelib.usecases.correspond import new_signing_secret
 from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.known_speeds import KnownSpeeds
 from chalicelib.usecases.let_go import Doorkeeper
 from chalicelib.usecases.plan_job import plan_job
+from chalicelib.usecases.post_office import PostOffice
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.submit_job import Intake, submit_job
@@ -149,6 +152,22 @@ class World:
             watchers=memory.watchers,
             bulks=memory.bulks,
             new_id=self.new_id,
+        )
+
+    @property
+    def office(self) -> PostOffice:
+        memory = self.memory
+        return PostOffice(
+            clock=self.clock,
+            log=self._log,
+            deliveries=memory.deliveries,
+            correspondence=memory.correspondence,
+            queues=memory.queues,
+            poster=memory.poster,
+            mail=memory.mail,
+            sign=signed_headers,
+            new_secret=new_signing_secret,
+            random=lambda: 0.5,
         )
 
     def _abandon(self, response_id: str) -> None:

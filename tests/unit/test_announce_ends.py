@@ -8,7 +8,8 @@ import pytest
 
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.job import Job, Status
-from chalicelib.projections.announce_ends import PATIENCE_MS, Change, NotSetAside, announce_ends
+from chalicelib.projections.announce_ends import announce_ends
+from chalicelib.projections.each_change import PATIENCE_MS, Change, NotSetAside
 from tests.kit.faults import refusing
 from tests.kit.world import World
 

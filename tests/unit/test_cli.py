@@ -20,6 +20,7 @@ def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
     """All options at once, by the schema that the API checks."""
     given = "--model m --fallback n --max-tokens 99 --temperature 0.5 --system-prompt s --timeout 900 --durable --expires-in 60 --delay 5"
     given += " --cache-ttl 60"
+    given += " --webhook-url https://hooks.example.com/ --notify slack:alerts --notify email:ops@acme.com"
     code = run(
         "submit", "Hi", *given.split(), "--type", "general", "--priority", "low", "--tag", "a", "--metadata", "n=1", "--dedupe-key", "d"
     )
@@ -27,6 +28,7 @@ def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
     body = server.sent("POST /jobs")[0][3]
     assert code == 0
     assert problems(schemas.SUBMIT, body) == ()
+    assert (body["webhook_url"], body["notify"]) == ("https://hooks.example.com/", ["slack:alerts", "email:ops@acme.com"])
     assert (body["expires_in"], body["delay"], body["config"]["durable"], body["config"]["timeout"]) == (60, 5, True, 900)
     assert body["config"]["cache"] == {"ttl": 60}
 

@@ -1,0 +1,84 @@
+"""Where a webhook goes: an address that somebody gave us, read strictly. Whether it may be reached is asked again at each connection."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from chalicelib.domain.addresses import Network, literal, may_reach
+
+LONGEST_URL = 2_048
+FIRST_FREE_PORT = 1_024
+_PRINTABLE = re.compile(r"[!-~]+")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """`target` is path and query, as the request names them."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says."""
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return name if self.port == _DEFAULT_PORTS[self.scheme] else f"{name}:{self.port}"
+
+
+def endpoint_of(url: str, allowed: Sequence[Network] = ()) -> Endpoint:
+    """Read an address. `allowed` are the networks that may be reached besides public ones, and without TLS.
+
+    Raises:
+        ValueError: it cannot be used; the message says why, as the rest of a sentence about it.
+    """
+    if len(url) > LONGEST_URL:
+        raise ValueError(f"must have at most {LONGEST_URL} characters")
+    if not _PRINTABLE.fullmatch(url) or "\\" in url:
+        raise ValueError("must be a URL in ASCII; write other letters as %XX, and a name as xn--...")
+    parts, port = _split(url)
+    _check_parts(url, parts, bool(allowed))
+    host = (parts.hostname or "").lower()
+    _check_host(host, allowed)
+    port = port or _DEFAULT_PORTS[parts.scheme]
+    if port != _DEFAULT_PORTS[parts.scheme] and port < FIRST_FREE_PORT:
+        raise ValueError(f"may name port {_DEFAULT_PORTS[parts.scheme]}, or one from {FIRST_FREE_PORT} on")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Endpoint(scheme=parts.scheme, host=host, port=port, target=target)
+
+
+def _split(url: str) -> tuple[SplitResult, int | None]:
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError as exc:
+        raise ValueError("is no URL") from exc
+
+
+def _check_parts(url: str, parts: SplitResult, plain: bool) -> None:
+    if parts.scheme not in ("https", "http") or (parts.scheme == "http" and not plain):
+        raise ValueError("must begin with https://")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user name or password")
+    if "#" in url:
+        raise ValueError("must not have a fragment")
+
+
+def _check_host(host: str, allowed: Sequence[Network]) -> None:
+    address = literal(host)
+    if address is not None:
+        if not may_reach(address, allowed):
+            raise ValueError("must be a public address")
+        return
+    labels = host.split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels) or _NUMBER.fullmatch(labels[-1]):
+        raise ValueError("must name a host")
+    if len(labels) == 1 and not allowed:
+        raise ValueError("must name a public host")

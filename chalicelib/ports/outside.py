@@ -1,0 +1,86 @@
+"""Whom we write to: webhooks, e-mail, Slack; and what is known of each message on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from chalicelib.domain.delivery import Delivery
+from chalicelib.domain.job import Ms
+from chalicelib.domain.recipients import AddressBook, Seal
+
+
+class Deliveries(Protocol):
+    """Messages on their way, each kept for thirty days after its last step."""
+
+    def create(self, delivery: Delivery) -> Delivery:
+        """Put a new one; what is there already stays. The answer is what is there. First what names it as open, so that it is never
+        forgotten.
+        """
+
+    def get(self, owner: str, delivery_id: str) -> Delivery | None: ...
+
+    def of(self, owner: str) -> list[Delivery]:
+        """Those of a job or batch, the newest first, at most a hundred."""
+
+    def replace(self, seen: Delivery, new: Delivery) -> None:
+        """Swap `new` in for `seen`, if the version is still the one seen. A swap that had been done already succeeds.
+
+        Raises:
+            StaleVersion: it moved on; `current` is what is there.
+        """
+
+    def due(self, until: Ms, limit: int) -> list[Delivery]:
+        """Open ones whose `look_at` is not after `until`, the longest overdue of each of the four parts first, at most `limit` of each:
+        eight requests.
+        """
+
+
+class Correspondence(Protocol):
+    """What a tenant signs with, and whom it may write to. Kept for a minute after it was read, unless `fresh`."""
+
+    def seal(self, tenant: str, *, fresh: bool = False) -> Seal | None: ...
+
+    def make_seal(self, tenant: str, seal: Seal) -> Seal:
+        """Put the first one; the answer is what is there, which somebody else may have put."""
+
+    def put_seal(self, tenant: str, seal: Seal) -> None:
+        """In the place of the one that is there."""
+
+    def addresses(self, tenant: str, *, fresh: bool = False) -> AddressBook:
+        """Empty where nobody has written one."""
+
+    def put_addresses(self, tenant: str, book: AddressBook) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What a receiver answered. `retry_after` in seconds, if it said so."""
+
+    status: int
+    retry_after: float | None = None
+
+
+class Poster(Protocol):
+    """HTTP to addresses that others gave us: only to public ones, and to exactly the one that was checked."""
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Posted:
+        """Any answer, redirects included, which are not followed.
+
+        Raises:
+            NotSent: there was no answer, or none may be asked for.
+        """
+
+
+class Mail(Protocol):
+    @property
+    def is_configured(self) -> bool:
+        """Whether this stage has a sender address."""
+
+    def send(self, to: str, subject: str, text: str) -> None:
+        """Hand a mail over.
+
+        Raises:
+            NotSent: it was not taken.
+        """

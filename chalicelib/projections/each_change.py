@@ -1,0 +1,74 @@
+"""How every projection goes through a batch of changes: patient with stores, and one bad record never stops the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.job import Job, Ms
+from chalicelib.domain.lanes import STREAM
+from chalicelib.ports import Clock, Queues
+from chalicelib.usecases.engine import Log
+
+PAUSES = (0.2, 0.5, 1.0)  # seconds between tries while a store does not answer
+PATIENCE_MS = 20_000  # of one batch together, and of one projection of three; afterwards each record has one try
+
+Change = tuple[str, Job | None, Job | None]
+
+
+class NotSetAside(HeadraceError):
+    """What could not be announced could not be set aside either; the stream gives the records again."""
+
+
+def each_change(
+    clock: Clock,
+    queues: Queues,
+    log: Log,
+    changes: Iterable[Change],
+    do: Callable[[Job | None, Job], None],
+    undone: str,
+    unreadable: str | None = None,
+) -> None:
+    """Do it for each change `(job id, before, after)`. One for which it fails is set aside by its id, for people, as `undone`; so is one
+    that could not be read (both images are None), where a reason for that is given: one projection of a batch does.
+
+    Raises:
+        NotSetAside: a record can neither be dealt with nor set aside. All others were dealt with, and doing it again does no harm.
+    """
+    until, lost = clock.now() + PATIENCE_MS, 0
+    for job_id, before, after in changes:
+        if after is None:
+            if before is None and unreadable is not None:
+                lost += not _set_aside(clock, queues, log, job_id, unreadable, until)
+            continue
+        try:
+            patiently(clock, partial(do, before, after), until)
+        except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
+            log(f"a change was {undone}", job_id=job_id, error=exc)
+            lost += not _set_aside(clock, queues, log, job_id, f"{undone}: {type(exc).__name__}", until)
+    if lost:
+        raise NotSetAside(f"{lost} records will come again.")
+
+
+def patiently(clock: Clock, call: Callable[[], object], until: Ms) -> None:
+    """Call again where a store did not answer: one throttle must not cost somebody what they wait for."""
+    for pause in PAUSES:
+        try:
+            call()
+        except Unavailable:
+            if clock.now() + round(pause * 1000) > until:
+                raise
+            clock.sleep(pause)
+        else:
+            return
+    call()
+
+
+def _set_aside(clock: Clock, queues: Queues, log: Log, job_id: str, reason: str, until: Ms) -> bool:
+    try:
+        patiently(clock, partial(queues.set_aside, STREAM, job_id, reason), until)
+    except Exception as exc:  # noqa: BLE001 - the others come first; then it is raised
+        log("a record could not be set aside", job_id=job_id, error=exc)
+        return False
+    return True

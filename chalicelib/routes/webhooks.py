@@ -1,0 +1,171 @@
+"""`/webhooks`: what a tenant's messages are signed with, and whom they may go to; and what became of those of a job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalice import Blueprint
+
+from chalicelib import wiring
+from chalicelib.domain.delivery import Delivery, Try
+from chalicelib.domain.endpoint import endpoint_of
+from chalicelib.domain.errors import DeliveryNotFound, Detail, Forbidden, InvalidRequest, NotSent
+from chalicelib.domain.identity import Role
+from chalicelib.domain.job import Job
+from chalicelib.domain.recipients import AddressBook, Seal, is_email, is_name
+from chalicelib.domain.units import rfc3339, seconds
+from chalicelib.domain.word import Message, message_id
+from chalicelib.observability import record
+from chalicelib.routes import parse, schemas
+from chalicelib.routes.http import Answer, Request, endpoint
+from chalicelib.usecases.correspond import deliver_again, rotate, seal_of
+from chalicelib.usecases.deliver import post_signed
+
+blueprint = Blueprint(__name__)
+
+SHOWN = 4  # letters at the end of a URL that is a secret
+
+
+@endpoint(blueprint, "GET", "/webhooks", Role.ADMIN)
+def look(request: Request) -> Answer:
+    """The signing secret of the tenant, made at the first look, and the addresses that `notify` may name."""
+    office, tenant = wiring.post_office(), _tenant(request)
+    seal = seal_of(office, tenant, fresh=True)
+    return Answer(body=_shape(seal, office.correspondence.addresses(tenant, fresh=True)))
+
+
+@endpoint(blueprint, "POST", "/webhooks/rotate", Role.ADMIN)
+def new_secret(request: Request) -> Answer:
+    """A new signing secret; messages carry a signature of the one before, too, for 24 hours."""
+    office, tenant = wiring.post_office(), _tenant(request)
+    parse.check(schemas.NOTHING, request.json())
+    seal = rotate(office, tenant)
+    record("a signing secret was rotated", tenant=tenant, key_id=request.caller.key_id)
+    return Answer(body=_shape(seal, office.correspondence.addresses(tenant, fresh=True)))
+
+
+@endpoint(blueprint, "PUT", "/webhooks/addresses", Role.ADMIN)
+def put_addresses(request: Request) -> Answer:
+    """Whom `notify` may name from now on; `null` keeps a Slack URL that is there."""
+    office, tenant = wiring.post_office(), _tenant(request)
+    data = parse.check(schemas.ADDRESSES, request.json())
+    book = _book(data, office.correspondence.addresses(tenant, fresh=True))
+    office.correspondence.put_addresses(tenant, book)
+    record("allowed addresses were changed", tenant=tenant, key_id=request.caller.key_id, emails=len(book.emails), slack=len(book.slack))
+    return Answer(body=_shape(seal_of(office, tenant), book))
+
+
+@endpoint(blueprint, "POST", "/webhooks/test", Role.ADMIN)
+def test(request: Request) -> Answer:
+    """Send a signed test event to a URL, once and now, and say what happened."""
+    have, office, tenant = wiring.adapters(), wiring.post_office(), _tenant(request)
+    url = parse.check(schemas.WEBHOOK_TEST, request.json())["url"]
+    try:
+        endpoint_of(url, office.allowed)
+    except ValueError as exc:
+        raise InvalidRequest(details=(Detail("url", str(exc)),)) from exc
+    began = have.clock.now()
+    message = Message(id=message_id("test", have.new_id()), type="webhook.test", created_at=began, subject="", text="")
+    status, error = None, None
+    try:
+        status = post_signed(office, tenant, url, message.id, message.payload()).status
+    except NotSent as exc:
+        error = exc.message
+    delivered = status is not None and 200 <= status < 300
+    duration = seconds(have.clock.now() - began)
+    return Answer(
+        body={"delivered": delivered, "message_id": message.id, "status_code": status, "error": error, "duration_seconds": duration}
+    )
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/deliveries", Role.USER)
+def deliveries(request: Request, job_id: str) -> Answer:
+    """Who was sent word of the job's end: each attempt, and what came of it."""
+    job = _job(request, job_id)
+    return Answer(body={"job_id": job.id, "data": [delivery(one) for one in wiring.adapters().deliveries.of(job.id)], "next_cursor": None})
+
+
+@endpoint(blueprint, "POST", "/jobs/{job_id}/deliveries/{delivery_id}/retry", Role.OPERATOR)
+def retry(request: Request, job_id: str, delivery_id: str) -> Answer:
+    """Deliver it again from the start, for another 24 hours, however it ended."""
+    job = _job(request, job_id)
+    if not delivery_id.startswith("dlv_") or len(delivery_id) > 100:
+        raise DeliveryNotFound
+    return Answer(status=202, body=delivery(deliver_again(wiring.post_office(), job.id, delivery_id)))
+
+
+def delivery(sent: Delivery) -> dict[str, Any]:
+    """A delivery as answers show it."""
+    return {
+        "delivery_id": sent.id,
+        "channel": sent.channel.value,
+        "address": sent.address,
+        "event": sent.event,
+        "message_id": sent.message_id,
+        "status": sent.state.value,
+        "attempts": [_attempt(one) for one in sent.tries],
+        "next_attempt_at": rfc3339(sent.due_at) if sent.is_open else None,
+        "created_at": rfc3339(sent.created_at),
+        "finished_at": rfc3339(sent.ended_at),
+    }
+
+
+def _attempt(one: Try) -> dict[str, Any]:
+    return {"at": rfc3339(one.at), "duration_seconds": seconds(one.ms), "status_code": one.status, "error": one.error}
+
+
+def _job(request: Request, job_id: str) -> Job:
+    if request.caller.read_only:
+        raise Forbidden("A ticket only reads a job's stream.")
+    return request.caller.check_reads(wiring.adapters().jobs.get(job_id), job_id)
+
+
+def _tenant(request: Request) -> str:
+    if request.caller.read_only:
+        raise Forbidden("A ticket only reads.")
+    return request.caller.tenant
+
+
+def _shape(seal: Seal, book: AddressBook) -> dict[str, Any]:
+    office = wiring.post_office()
+    return {
+        "secret": seal.current,
+        "rotated_at": rfc3339(seal.rotated_at or None),
+        "previous_valid_until": rfc3339(seal.previous_until(office.clock.now())),
+        "addresses": {"emails": list(book.emails), "slack": {name: _masked(url) for name, url in sorted(book.slack.items())}},
+        "email_configured": office.mail.is_configured,
+    }
+
+
+def _masked(url: str) -> str:
+    """Enough to tell one from another: whoever has such a URL may write to its channel."""
+    return f"{'/'.join(url.split('/')[:3])}/...{url[-SHOWN:]}"
+
+
+def _book(data: dict[str, Any], there: AddressBook) -> AddressBook:
+    """The new address book. What is not said stays as it is; a Slack URL may stay unsaid, since nobody is shown it.
+
+    Raises:
+        InvalidRequest: with every address that is none.
+    """
+    emails, slack = data.get("emails", list(there.emails)), data.get("slack")
+    wrong = [Detail(f"emails.{at}", "is no e-mail address") for at, text in enumerate(emails) if not is_email(text)]
+    urls = dict(there.slack)
+    if slack is not None:
+        urls = {name: url if url is not None else there.slack.get(name, "") for name, url in slack.items()}
+        wrong += [Detail(f"slack.{name}", problem) for name, url in urls.items() if (problem := _slack_problem(name, url))]
+    if wrong:
+        raise InvalidRequest(details=tuple(wrong))
+    return AddressBook(emails=tuple(dict.fromkeys(text.lower() for text in emails)), slack=urls)
+
+
+def _slack_problem(name: str, url: str) -> str | None:
+    if not is_name(name):
+        return "must be a name of lower-case letters, digits, dashes and underscores, at most 64"
+    if not url:
+        return "has no URL that could stay"
+    try:
+        endpoint_of(url, wiring.post_office().allowed)
+    except ValueError as exc:
+        return str(exc)
+    return None

@@ -1,0 +1,101 @@
+"""What tenants sign with and whom they may write to: on the twin and on Secrets Manager (moto)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.correspondence import ADDRESSES, SEAL, SecretsManagerCorrespondence, secret_name
+from chalicelib.adapters.memory_outside import MemoryCorrespondence
+from chalicelib.adapters.memory_time import ManualClock
+from chalicelib.domain.recipients import AddressBook, Seal
+
+ONE, TWO = Seal(current="whsec_b25l"), Seal(current="whsec_dHdv", previous="whsec_b25l", rotated_at=5)
+
+
+@pytest.fixture(params=["memory", "aws"])
+def correspondence(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    if request.param == "memory":
+        yield MemoryCorrespondence()
+        return
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        aws.forget_clients()
+        yield SecretsManagerCorrespondence("dev", ManualClock())
+    aws.forget_clients()
+
+
+def test_the_first_seal_stays(correspondence: Any) -> None:
+    """Two who need one at the same moment have the same one."""
+    assert correspondence.seal("acme") is None
+
+    assert correspondence.make_seal("acme", ONE) == ONE
+    assert correspondence.make_seal("acme", TWO) == ONE
+    assert correspondence.seal("acme", fresh=True) == ONE
+    assert correspondence.seal("other") is None
+
+
+def test_a_seal_is_put_in_the_place_of_another(correspondence: Any) -> None:
+    correspondence.make_seal("acme", ONE)
+
+    correspondence.put_seal("acme", TWO)
+
+    assert correspondence.seal("acme") == TWO
+    assert correspondence.seal("acme", fresh=True) == TWO
+
+
+def test_an_address_book_is_read_as_it_was_written(correspondence: Any) -> None:
+    """And changing it leaves the seal alone."""
+    book = AddressBook(emails=("ops@acme.com",), slack={"alerts": "https://hooks.slack.com/services/T/B/x"})
+    assert correspondence.addresses("acme") == AddressBook()
+    correspondence.make_seal("acme", ONE)
+
+    correspondence.put_addresses("acme", book)
+    assert correspondence.addresses("acme", fresh=True) == book
+    correspondence.put_addresses("acme", AddressBook())
+
+    assert correspondence.addresses("acme") == AddressBook()
+    assert correspondence.seal("acme", fresh=True) == ONE
+
+
+@pytest.mark.parametrize("tenant", ["a/b", "zweigstelle münchen", "x" * 128, "日" * 128, "+2F", "acme-abc123", "\ud800"])
+def test_any_name_of_a_tenant_will_do(correspondence: Any, tenant: str) -> None:
+    correspondence.put_seal(tenant, ONE)
+
+    assert correspondence.seal(tenant, fresh=True) == ONE
+
+
+def test_another_environment_hears_of_a_change_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        aws.forget_clients()
+        clock = ManualClock()
+        here, there = SecretsManagerCorrespondence("dev", clock), SecretsManagerCorrespondence("dev", clock)
+        here.make_seal("acme", ONE)
+        assert there.seal("acme") == ONE
+
+        here.put_seal("acme", TWO)
+
+        clock.advance(59)
+        assert there.seal("acme") == ONE
+        assert there.seal("acme", fresh=True) == TWO
+        clock.advance(60)
+        assert there.seal("acme") == TWO
+    aws.forget_clients()
+
+
+@given(st.text(min_size=1, max_size=128), st.text(min_size=1, max_size=128))
+def test_each_tenant_has_a_name_of_its_own(one: str, other: str) -> None:
+    names = [secret_name("dev", tenant, what) for tenant in {one, other} for what in (SEAL, ADDRESSES)]
+
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"headrace/dev/tenants/[A-Za-z0-9_.@=+-]+/[a-z]+", name) and len(name) <= 512 for name in names)

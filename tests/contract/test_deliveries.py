@@ -1,0 +1,178 @@
+"""What deliveries ask of their store, on the twin and on moto."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.dynamo_deliveries import IN_THE_MAKING_MS, PARTS
+from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.domain.delivery import Delivery, State, Try, delivery_id
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.recipients import Channel, Recipient
+from tests.contract.conftest import Lost
+from tests.contract.given import NOW, new_id
+
+DAY = 86_400_000
+
+
+def delivery(**changes: Any) -> Delivery:
+    owner = changes.pop("owner", new_id())
+    address = changes.pop("address", "https://hooks.example.com/x")
+    values: dict[str, Any] = {
+        "id": delivery_id(f"msg_{owner}", Recipient(Channel.WEBHOOK, address)),
+        "owner": owner,
+        "tenant": "acme",
+        "channel": Channel.WEBHOOK,
+        "address": address,
+        "event": "job.completed",
+        "message_id": f"msg_{owner}",
+        "subject": "Headrace: done",
+        "text": '{"id":"msg_ü"}',
+        "created_at": NOW,
+        "due_at": NOW,
+        "until": NOW + DAY,
+        "look_at": NOW + 60_000,
+        "tries": (Try(at=NOW, ms=5, status=500, error="the receiver answered 500"), Try(at=NOW, ms=5)),
+    }
+    return Delivery(**(values | changes))
+
+
+def due(stores: Any, until: int) -> set[str]:
+    return {one.id for one in stores.deliveries.due(until, 100)}
+
+
+def test_it_is_read_as_it_was_written(stores: Any) -> None:
+    made = delivery()
+
+    assert stores.deliveries.create(made) == made
+    assert stores.deliveries.get(made.owner, made.id) == made
+    assert stores.deliveries.get("job_other", made.id) is None
+    assert stores.deliveries.get(made.owner, "dlv_other") is None
+
+
+def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
+    """What is there already is answered, whatever has become of it."""
+    made = delivery()
+    with answer_lost("PutItem"):
+        stores.deliveries.create(made)
+    moved = replace(made, version=2, state=State.DELIVERED, ended_at=NOW)
+    stores.deliveries.replace(made, moved)
+
+    assert stores.deliveries.create(replace(made, look_at=NOW + 1)) == moved
+    assert stores.deliveries.get(made.owner, made.id) == moved
+    assert made.id not in due(stores, NOW + 10**9)
+
+
+def test_those_of_a_job_are_listed_the_newest_first(stores: Any) -> None:
+    owner = new_id()
+    older, newer = delivery(owner=owner), delivery(owner=owner, address="https://hooks.example.com/y", created_at=NOW + 1)
+    for one in (older, newer, delivery()):
+        stores.deliveries.create(one)
+
+    assert stores.deliveries.of(owner) == [newer, older]
+
+
+def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
+    made = delivery()
+    stores.deliveries.create(made)
+    mine, others = replace(made, version=2, tried=1), replace(made, version=2, tried=2)
+
+    with answer_lost("PutItem"):
+        stores.deliveries.replace(made, mine)
+    with pytest.raises(StaleVersion) as refused:
+        stores.deliveries.replace(made, others)
+
+    assert refused.value.current == mine
+
+
+def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
+    made = delivery()
+
+    with pytest.raises(StaleVersion):
+        stores.deliveries.replace(made, replace(made, version=2))
+
+    assert stores.deliveries.get(made.owner, made.id) is None
+
+
+def test_it_is_looked_at_when_its_time_has_come_and_not_before(stores: Any) -> None:
+    made = delivery(look_at=NOW + 60_000)
+    stores.deliveries.create(made)
+    assert made.id not in due(stores, NOW + 59_999)
+    assert made.id in due(stores, NOW + 60_000)
+
+    later = replace(made, version=2, look_at=NOW + 90_000)
+    stores.deliveries.replace(made, later)
+
+    assert made.id not in due(stores, NOW + 89_999)
+    assert [one for one in stores.deliveries.due(NOW + 90_000, 100) if one.id == made.id] == [later]
+
+
+def test_what_has_ended_is_looked_at_no_more_until_it_is_begun_again(stores: Any) -> None:
+    made = delivery()
+    ended = replace(made, version=2, state=State.FAILED, ended_at=NOW)
+    stores.deliveries.create(made)
+    stores.deliveries.replace(made, ended)
+    assert made.id not in due(stores, NOW + 10**9)
+
+    stores.deliveries.replace(ended, replace(ended, version=3, state=State.PENDING, ended_at=None))
+
+    assert made.id in due(stores, NOW + 60_000)
+
+
+def test_a_refused_step_leaves_it_where_it_is_looked_for(stores: Any) -> None:
+    """The loser had put a row for a time that never came to be."""
+    made = delivery()
+    stores.deliveries.create(made)
+    stores.deliveries.replace(made, replace(made, version=2, tried=1))
+
+    with pytest.raises(StaleVersion):
+        stores.deliveries.replace(made, replace(made, version=2, look_at=NOW + 30_000))
+
+    assert made.id not in due(stores, NOW + 30_000)
+    assert made.id in due(stores, NOW + 60_000)
+
+
+def open_rows(stores: DynamoStores, made: Delivery) -> list[str]:
+    opened = stores.deliveries._open
+    return [row.sk for part in range(PARTS) for row in opened.query(f"wh-open#{part}", consistent_read=True) if made.id in row.sk]
+
+
+def test_rows_that_name_nothing_open_are_removed(dynamo_stores: DynamoStores) -> None:
+    """Whoever made it died between the two writes; whoever ended it, before the last."""
+    deliveries, never_made, ended = dynamo_stores.deliveries, delivery(), delivery(state=State.DELIVERED)
+    for one in (never_made, ended):
+        dynamo.put(deliveries._row(one))
+    dynamo.put(deliveries._item_of(ended))
+
+    deliveries.due(NOW + 60_000 + IN_THE_MAKING_MS, 1_000)
+    assert open_rows(dynamo_stores, never_made)  # it may still be in the making
+    assert not open_rows(dynamo_stores, ended)
+    deliveries.due(NOW + 60_000 + IN_THE_MAKING_MS + 1, 1_000)
+    assert not open_rows(dynamo_stores, never_made)
+
+
+def test_a_killed_step_leaves_a_delivery_that_is_found(dynamo_stores: DynamoStores) -> None:
+    """After each of its three writes there is a row for the time that the delivery says."""
+    deliveries, made = dynamo_stores.deliveries, delivery()
+    deliveries.create(made)
+    later = replace(made, version=2, look_at=NOW + 90_000)
+
+    dynamo.put(deliveries._row(later))
+    assert made.id in due(dynamo_stores, NOW + 60_000)
+    dynamo.put(deliveries._item_of(later))
+    assert made.id not in due(dynamo_stores, NOW + 60_000)
+    assert made.id in due(dynamo_stores, NOW + 90_000)
+
+
+def test_one_that_moves_on_leaves_one_row(dynamo_stores: DynamoStores) -> None:
+    deliveries, made = dynamo_stores.deliveries, delivery()
+    deliveries.create(made)
+    later = replace(made, version=2, look_at=NOW + 90_000)
+    deliveries.replace(made, later)
+    deliveries.replace(later, replace(later, version=3, tried=1))
+
+    assert len(open_rows(dynamo_stores, made)) == 1

@@ -1,0 +1,63 @@
+"""Mail through SES (moto), and what its refusals mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ses.models import ses_backends
+
+from chalicelib.adapters import aws
+from chalicelib.adapters.mail import SesMail
+from chalicelib.domain.errors import NotSent
+
+SENDER = "headrace@example.com"
+
+
+@pytest.fixture(autouse=True)
+def _moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        aws.forget_clients()
+        yield
+    aws.forget_clients()
+
+
+def test_a_mail_is_handed_over() -> None:
+    aws.client("ses").verify_email_identity(EmailAddress=SENDER)
+
+    SesMail(SENDER).send("ops@acme.com", "Headrace: fertig ✓", "Job is completed.")
+
+    (sent,) = ses_backends[DEFAULT_ACCOUNT_ID]["eu-central-1"].sent_messages
+    assert (sent.source, sent.destinations["ToAddresses"]) == (SENDER, ["ops@acme.com"])
+    assert (sent.subject, sent.body) == ("Headrace: fertig ✓", "Job is completed.")
+
+
+def test_a_sender_that_nobody_has_verified_is_refused_for_good() -> None:
+    with pytest.raises(NotSent, match="MessageRejected") as refused:
+        SesMail(SENDER).send("ops@acme.com", "s", "t")
+
+    assert refused.value.final
+
+
+def test_without_a_sender_there_is_no_mail() -> None:
+    assert not SesMail(None).is_configured
+    with pytest.raises(NotSent, match="not configured") as refused:
+        SesMail(None).send("ops@acme.com", "s", "t")
+
+    assert refused.value.final
+
+
+@pytest.mark.parametrize(("code", "status"), [("Throttling", 400), ("ServiceUnavailable", 503), ("SomethingNew", 400)])
+def test_what_may_pass_is_tried_again(code: str, status: int) -> None:
+    client = aws.client("ses", attempts=1)
+    with Stubber(client) as stub:
+        stub.add_client_error("send_email", code, http_status_code=status)
+        with pytest.raises(NotSent) as refused:
+            SesMail(SENDER).send("ops@acme.com", "s", "t")
+
+    assert not refused.value.final

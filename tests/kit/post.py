@@ -1,0 +1,62 @@
+"""Deliveries as SQS and the sweep bring them up, on the twins, in virtual time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from chalicelib.adapters.memory_outside import Letter
+from chalicelib.domain.delivery import Delivery
+from chalicelib.domain.job import Job, Status
+from chalicelib.projections.send_word import send_word
+from chalicelib.usecases.deliver import deliver_message, send_forgotten
+from tests.kit.world import World
+
+HOOK = "https://hooks.example.com/headrace"
+Change = tuple[str, Job | None, Job | None]
+
+
+def ended(world: World, status: Status = Status.COMPLETED, **fields: object) -> Change:
+    """The change in which a job that names a webhook ends."""
+    job = world.submit(**{"webhook_url": HOOK, **fields})  # type: ignore[arg-type]
+    before = replace(job, status=Status.PROCESSING, attempt=1)
+    after = replace(before, status=status, version=3, due_at=None, finished_at=world.clock.now(), cost=1_500_000)
+    return job.id, before, after
+
+
+def tell(world: World, *changes: Change) -> None:
+    send_word(world.office, world.memory.bodies, "https://api.example.com/api", changes)
+
+
+def deliver(world: World) -> list[str]:
+    """One invocation on whatever the queue holds now."""
+    received = world.memory.queues.receive("deliveries")
+    done = [deliver_message(world.office, message.body) for message in received]
+    world.memory.queues.acknowledge("deliveries", [message.receipt for message in received])
+    return done
+
+
+def sweep(world: World) -> int:
+    return send_forgotten(world.office, world.clock.now() + 10_000)["sent"]
+
+
+def live(world: World, hours: float, step: float = 5.0) -> None:
+    """Let time pass, with a sweep each minute and whoever delivers always there."""
+    seconds = 0.0
+    while seconds < hours * 3_600:
+        deliver(world)
+        if seconds % 60 < step:
+            sweep(world)
+        world.clock.advance(step)
+        seconds += step
+    deliver(world)
+
+
+def only(world: World) -> Delivery:
+    (delivery,) = world.memory.deliveries.rows.values()
+    return delivery
+
+
+def payload(letter: Letter) -> dict[str, object]:
+    body: dict[str, object] = json.loads(letter.body)
+    return body

@@ -1,0 +1,163 @@
+"""Which addresses may be written to: whatever form a private one takes, it is recognised."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.addresses import is_public, may_reach, networks
+from chalicelib.domain.endpoint import endpoint_of
+
+NOT_PUBLIC = [
+    "0.0.0.0",
+    "10.0.0.1",
+    "100.64.0.1",
+    "127.0.0.1",
+    "127.255.255.254",
+    "169.254.169.254",
+    "169.254.170.2",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.192",
+    "192.168.1.1",
+    "198.18.0.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::7f00:1",
+    "::ffff:127.0.0.1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::1",
+    "100::1",
+    "2001:0:1::1",
+    "2001:db8::1",
+    "2002:7f00:1::",
+    "3fff::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "fe80::1%eth0",
+    "ff02::1",
+]
+PUBLIC = ["1.1.1.1", "8.8.8.8", "100.63.255.255", "172.32.0.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+PRIVATE_4 = ["10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3"]
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_what_is_not_public_is_not_reached(address: str) -> None:
+    assert not may_reach(ip_address(address))
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_what_is_public_is_reached(address: str) -> None:
+    assert may_reach(ip_address(address))
+
+
+@given(st.sampled_from(PRIVATE_4), st.integers(0, 2**32 - 1))
+def test_a_private_address_is_recognised_in_every_form(network: str, number: int) -> None:
+    """Plain, mapped into IPv6, behind NAT64, 6to4 and Teredo."""
+    inner = ip_network(network)
+    address = IPv4Address(int(inner.network_address) | number & int(inner.hostmask))
+    forms: list[IPv4Address | IPv6Address] = [
+        address,
+        IPv6Address(0xFFFF << 32 | int(address)),
+        IPv6Address(int(address)),
+        IPv6Address(int(IPv6Address("64:ff9b::")) | int(address)),
+        IPv6Address(int(IPv6Address("2002::")) | int(address) << 80),
+        IPv6Address(int(IPv6Address("2001::")) | (int(address) ^ 0xFFFFFFFF)),
+    ]
+
+    assert not any(is_public(form) for form in forms)
+
+
+@given(st.ip_addresses())
+def test_nothing_is_public_that_python_calls_private(address: IPv4Address | IPv6Address) -> None:
+    inside = address.ipv4_mapped if isinstance(address, IPv6Address) and address.ipv4_mapped else address
+    local = inside.is_private or inside.is_loopback or inside.is_link_local or inside.is_multicast or inside.is_reserved
+    if local and inside not in ip_network("64:ff9b::/96"):
+        assert not is_public(address)
+
+
+def test_a_network_that_is_allowed_is_reached_and_nothing_beside_it() -> None:
+    allowed = networks(["127.0.0.0/8", "fd12::/16"])
+
+    assert may_reach(ip_address("127.0.0.1"), allowed)
+    assert may_reach(ip_address("::ffff:127.0.0.1"), allowed)
+    assert may_reach(ip_address("fd12::1"), allowed)
+    assert not may_reach(ip_address("10.0.0.1"), allowed)
+    assert not may_reach(ip_address("::1"), allowed)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://hooks.example.com/", "https"),
+        ("ftp://hooks.example.com/", "https"),
+        ("//hooks.example.com/", "https"),
+        ("hooks.example.com", "https"),
+        ("https://", "name a host"),
+        ("https://user:pw@hooks.example.com/", "user name"),
+        ("https://hooks.example.com@127.0.0.1/", "user name"),
+        ("https://hooks.example.com/#", "fragment"),
+        ("https://hooks.example.com/#x", "fragment"),
+        ("https://127.0.0.1/", "public address"),
+        ("https://[::1]/", "public address"),
+        ("https://[::ffff:10.0.0.1]/", "public address"),
+        ("https://169.254.169.254/latest/meta-data", "public address"),
+        ("https://2130706433/", "name a host"),
+        ("https://0x7f.1/", "name a host"),
+        ("https://127.1/", "name a host"),
+        ("https://0x7f000001/", "name a host"),
+        ("https://localhost/", "public host"),
+        ("https://hooks..example.com/", "name a host"),
+        ("https://hooks.example.com./", "name a host"),
+        ("https://-hooks.example.com/", "name a host"),
+        ("https://hooks.example.com:25/", "port"),
+        ("https://hooks.example.com:99999/", "no URL"),
+        ("https://hooks.example.com:x/", "no URL"),
+        ("https://[::1/", "no URL"),
+        ("https://hooks.example.com\\@127.0.0.1/", "ASCII"),
+        ("https://hooks.example.com/ x", "ASCII"),
+        ("https://hooks.example.com/\r\nX: y", "ASCII"),
+        ("https://höoks.example.com/", "ASCII"),
+        ("https://hooks.example.com/" + "x" * 2_048, "2048"),
+    ],
+)
+def test_an_address_that_cannot_be_meant_well_is_refused(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        endpoint_of(url)
+
+
+def test_an_address_is_read() -> None:
+    endpoint = endpoint_of("https://Hooks.Example.com:8443/a/b?c=d")
+
+    assert (endpoint.host, endpoint.port, endpoint.target) == ("hooks.example.com", 8443, "/a/b?c=d")
+    assert endpoint.authority == "hooks.example.com:8443"
+    assert endpoint_of("https://hooks.example.com").target == "/"
+    assert endpoint_of("https://hooks.example.com").authority == "hooks.example.com"
+    assert endpoint_of("https://[2606:4700:4700::1111]/").authority == "[2606:4700:4700::1111]"
+
+
+def test_without_tls_only_where_a_network_is_allowed() -> None:
+    allowed = networks(["127.0.0.0/8"])
+
+    assert endpoint_of("http://127.0.0.1:9000/x", allowed).port == 9000
+    with pytest.raises(ValueError, match="public address"):
+        endpoint_of("http://10.0.0.1/x", allowed)
+
+
+@given(st.text(max_size=60))
+def test_whatever_is_written_is_read_or_refused(text: str) -> None:
+    """Never another error."""
+    for url in (text, f"https://{text}", f"https://{text}/x"):
+        try:
+            endpoint = endpoint_of(url)
+        except ValueError:
+            continue
+        assert endpoint.scheme == "https"

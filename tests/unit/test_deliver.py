@@ -1,0 +1,540 @@
+"""Word of an end: once to each recipient, tried for a day, never lost whoever dies, and never the same message under two ids."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.adapters.memory_outside import Letter
+from chalicelib.domain.delivery import SCHEDULE, State
+from chalicelib.domain.errors import DeliveryBusy, DeliveryNotFound, NotSent, Throttled
+from chalicelib.domain.job import JobError, Status
+from chalicelib.domain.recipients import AddressBook, Channel, Recipient
+from chalicelib.ports import Posted
+from chalicelib.projections.each_change import NotSetAside
+from chalicelib.usecases.correspond import deliver_again, rotate, seal_of
+from chalicelib.usecases.deliver import send_forgotten
+from chalicelib.usecases.post_office import send_message
+from tests.kit.faults import refusing
+from tests.kit.post import HOOK, deliver, ended, live, only, payload, sweep, tell
+from tests.kit.world import World
+
+HOUR = 3_600_000
+SLACK = "https://hooks.slack.com/services/T0/B0/secret"
+BOOK = AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK})
+
+
+def answering(*statuses: int, then: int = 204) -> Callable[[Letter], Posted]:
+    answers = itertools.chain(statuses, itertools.repeat(then))
+    return lambda _letter: Posted(next(answers))
+
+
+def told(world: World, **fields: Any) -> None:
+    tell(world, ended(world, **fields))
+
+
+def test_a_webhook_is_told_of_the_end_and_of_no_text() -> None:
+    """Ids, status, figures and links: what was asked and what was answered is to be fetched with a key."""
+    world = World()
+    change = ended(world, prompt="A secret question.", tags=("nightly",))
+
+    tell(world, change)
+    assert deliver(world) == ["delivered"]
+
+    (letter,) = world.memory.poster.letters
+    said = payload(letter)
+    assert letter.url == HOOK
+    assert said["type"] == "job.completed"
+    assert said["id"] == letter.headers["webhook-id"]
+    assert said["data"]["job_id"] == change[0]  # type: ignore[index]
+    assert said["data"]["cost"] == "0.001500"  # type: ignore[index]
+    assert said["data"]["links"]["result"] == f"https://api.example.com/api/jobs/{change[0]}/result"  # type: ignore[index]
+    assert b"secret question" not in letter.body
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED, Status.EXPIRED])
+def test_every_end_is_told(status: Status) -> None:
+    world = World()
+
+    told(world, status=status)
+    deliver(world)
+
+    assert payload(world.memory.poster.letters[0])["type"] == f"job.{status.value}"
+
+
+def test_the_message_of_an_error_is_not_sent() -> None:
+    """Its code says what happened; a message could quote what a provider said."""
+    world = World()
+    job_id, before, after = ended(world, Status.FAILED)
+    assert after is not None
+    error = JobError(code="timeout", error_class="timeout", retryable=True, message="private", suggestion="private", attempt=1)
+
+    tell(world, (job_id, before, replace(after, error=error)))
+    deliver(world)
+
+    (letter,) = world.memory.poster.letters
+    assert payload(letter)["data"]["error"] == {"code": "timeout", "class": "timeout", "retryable": True}  # type: ignore[index]
+    assert b"private" not in letter.body
+
+
+def test_nothing_is_said_of_what_is_no_end() -> None:
+    """A claim, a change after the end, a job that names nobody."""
+    world = World()
+    job_id, before, after = ended(world)
+    assert before is not None
+    assert after is not None
+    silent = world.submit("tell nobody")
+
+    tell(world, (job_id, None, before), (job_id, after, replace(after, version=4, ttl=1)))
+    tell(world, (silent.id, silent, replace(silent, status=Status.COMPLETED)))
+
+    assert world.memory.deliveries.rows == {}
+    assert not silent.notifies
+
+
+def test_a_stream_that_repeats_itself_sends_nothing_new() -> None:
+    """Right away, after the delivery, and days later."""
+    world = World()
+    change = ended(world)
+
+    tell(world, change, change)
+    live(world, 0.1)
+    tell(world, change)
+    world.clock.advance(2 * 86_400)
+    tell(world, change)
+    live(world, 1)
+
+    assert len(world.memory.poster.letters) == 1
+
+
+def test_another_run_is_another_message() -> None:
+    world = World()
+    job_id, before, after = ended(world, Status.FAILED)
+    assert before is not None
+    assert after is not None
+
+    tell(world, (job_id, before, after))
+    tell(world, (job_id, replace(before, run=2), replace(after, run=2)))
+    live(world, 0.1)
+
+    ids = {letter.headers["webhook-id"] for letter in world.memory.poster.letters}
+    assert len(ids) == len(world.memory.poster.letters) == 2
+
+
+def test_a_receiver_that_never_answers_well_is_tried_for_a_day_and_no_longer() -> None:
+    world = World()
+    world.memory.poster.answer = answering(then=500)
+    told(world)
+
+    live(world, 25, step=20)
+
+    delivery = only(world)
+    began = delivery.created_at
+    assert delivery.state is State.FAILED
+    assert len(delivery.tries) == len(SCHEDULE) + 1 == 9
+    assert delivery.tries[0].at - began < 30_000
+    assert 18 * HOUR < delivery.tries[-1].at - began < 24 * HOUR
+    assert {one.error for one in delivery.tries} == {"the receiver answered 500"}
+    pauses = [after.at - before.at for before, after in itertools.pairwise(delivery.tries)]
+    assert pauses == sorted(pauses)
+
+
+def test_a_receiver_that_comes_back_hears_of_it() -> None:
+    """With the same id and the same body, signed anew."""
+    world = World()
+    world.memory.poster.answer = answering(503, 500, 302, 404)
+    told(world)
+
+    live(world, 3)
+
+    letters = world.memory.poster.letters
+    assert only(world).state is State.DELIVERED
+    assert [one.status for one in only(world).tries] == [503, 500, 302, 404, 204]
+    assert only(world).tries[2].error == "redirects are not followed"
+    assert len({(letter.headers["webhook-id"], letter.body) for letter in letters}) == 1
+    assert len({letter.headers["webhook-timestamp"] for letter in letters}) == len(letters)
+
+
+def test_a_receiver_may_say_when_to_come_again_within_bounds() -> None:
+    world = World()
+    answers = iter([Posted(429, 100.0), Posted(503, 10**9), Posted(500, 10**9), Posted(204)])
+    world.memory.poster.answer = lambda _letter: next(answers)
+    told(world)
+
+    live(world, 2)
+
+    first, second, third, fourth = (one.at for one in only(world).tries)
+    assert 100_000 <= second - first < 110_000
+    assert 3_600_000 <= third - second < 3_670_000
+    assert fourth - third < 400_000
+
+
+def test_a_receiver_that_puts_us_off_each_time_does_not_stretch_the_day() -> None:
+    """An hour each: what would come after the day does not come."""
+    world = World()
+    world.memory.poster.answer = lambda _letter: Posted(429, 10**9)
+    told(world)
+
+    live(world, 30, step=20)
+
+    delivery = only(world)
+    assert delivery.state is State.FAILED
+    assert len(delivery.tries) < len(SCHEDULE) + 1
+    assert delivery.tries[-1].at - delivery.created_at <= 24 * HOUR
+
+
+def test_who_is_gone_is_left_alone() -> None:
+    world = World()
+    world.memory.poster.answer = answering(410, then=204)
+    told(world)
+
+    live(world, 1)
+
+    assert only(world).state is State.FAILED
+    assert len(world.memory.poster.letters) == 1
+
+
+def test_an_address_that_must_not_be_reached_is_not_tried_again() -> None:
+    world = World()
+    tell(world, ended(world))
+    world.memory.deliveries.rows = {place: replace(one, address="https://10.0.0.1/") for place, one in world.memory.deliveries.rows.items()}
+
+    live(world, 1)
+
+    assert only(world).state is State.FAILED
+    assert [one.error for one in only(world).tries] == ["the address must be a public address"]
+    assert world.memory.poster.letters == []
+
+
+def test_a_fault_of_ours_is_tried_again() -> None:
+    world = World()
+    told(world)
+
+    with refusing(world.memory.correspondence, "seal", error=RuntimeError):
+        deliver(world)
+    live(world, 0.1)
+
+    assert [one.error for one in only(world).tries] == ["something went wrong on our side", None]
+
+
+def test_who_dies_at_any_point_loses_no_message() -> None:
+    """Between any two calls of a store, a queue or the receiver: each is told at least once, under one id."""
+    places = [
+        ("deliveries", "create"),
+        ("queues", "send_errand"),
+        ("deliveries", "get"),
+        ("deliveries", "replace"),
+        ("poster", "post"),
+    ]
+    for (port, method), number, after in itertools.product(places, (1, 2, 3), (False, True)):
+        world, change = World(), None
+        world.memory.poster.answer = answering(500)
+        change = ended(world)
+        real, count = getattr(getattr(world.memory, port), method), itertools.count(1)
+
+        def die(*args: Any, real: Any = real, count: Any = count, number: int = number, after: bool = after, **named: Any) -> Any:
+            if next(count) != number:
+                return real(*args, **named)
+            if after:
+                real(*args, **named)
+            raise SystemExit  # no `except Exception` sees it: whatever would come next does not happen
+
+        setattr(getattr(world.memory, port), method, die)
+        for _ in range(400):
+            try:
+                if not world.memory.deliveries.rows:
+                    tell(world, change)  # the stream gives a batch again whose function died
+                deliver(world)
+                sweep(world)
+            except SystemExit:
+                world.clock.advance(60)
+            world.clock.advance(15)
+
+        assert only(world).state is State.DELIVERED, (port, method, number, after)
+        assert len({letter.headers["webhook-id"] for letter in world.memory.poster.letters}) == 1
+
+
+def test_two_who_have_the_same_message_send_it_once() -> None:
+    world = World()
+    told(world)
+    (message,) = world.memory.queues.receive("deliveries")
+    world.memory.poster.answer = lambda _letter: (_again(world, message.body), Posted(204))[1]
+
+    world.memory.queues.put_raw("deliveries", message.body)
+    deliver(world)
+
+    assert len(world.memory.poster.letters) == 1
+    assert only(world).state is State.DELIVERED
+
+
+def _again(world: World, body: str) -> None:
+    world.memory.queues.put_raw("deliveries", body)
+    assert deliver(world) == ["not now"]
+
+
+def test_what_was_taken_over_is_not_written_by_who_was_slow() -> None:
+    """Whoever slept through its time finds that another has told it."""
+    world = World()
+    told(world)
+
+    def sleepy(_letter: Letter) -> Posted:
+        if len(world.memory.poster.letters) == 1:
+            world.clock.advance(200)
+            sweep(world)
+            assert deliver(world) == ["delivered"]
+        return Posted(500)
+
+    world.memory.poster.answer = lambda letter: Posted(204) if len(world.memory.poster.letters) > 1 else sleepy(letter)
+    deliver(world)
+
+    assert only(world).state is State.DELIVERED
+
+
+@pytest.mark.parametrize("body", ["", "{}", "garbage", '{"owner": "x"}', '{"owner": 1, "delivery": 2}', "[" * 50_000, '["a"]'])
+def test_garbage_in_the_queue_is_set_aside(body: str) -> None:
+    world = World()
+    world.memory.queues.put_raw("deliveries", body)
+
+    assert deliver(world) == ["set aside"]
+    assert [kept for kept, _ in world.memory.queues.aside["deliveries"]] == [body]
+
+
+def test_a_message_about_nothing_is_dropped() -> None:
+    world = World()
+    world.memory.queues.put_raw("deliveries", '{"owner": "job_1", "delivery": "dlv_1"}')
+
+    assert deliver(world) == ["not now"]
+
+
+def test_a_change_that_cannot_be_told_is_set_aside_and_stops_no_other() -> None:
+    world = World()
+    lost, other = ended(world), ended(world)
+    get = world.memory.bodies.get
+
+    def get_others(job_id: str) -> Any:
+        if job_id == lost[0]:
+            raise Throttled
+        return get(job_id)
+
+    world.memory.bodies.get = get_others  # type: ignore[method-assign]
+    tell(world, lost, other)
+
+    assert [body for body, _ in world.memory.queues.aside["stream"]] == [lost[0]]
+    assert only(world).owner == other[0]
+
+
+def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
+    world = World()
+    change = ended(world)
+
+    with (
+        refusing(world.memory.bodies, "get", 10**6),
+        refusing(world.memory.queues, "set_aside", 10**6),
+        pytest.raises(NotSetAside),
+    ):
+        tell(world, change)
+    tell(world, change)
+
+    assert only(world).owner == change[0]
+
+
+def test_a_deleted_job_tells_nobody() -> None:
+    world = World()
+    change = ended(world)
+    world.memory.bodies.forget(change[0])
+
+    tell(world, change)
+
+    assert world.memory.deliveries.rows == {}
+    assert world.memory.queues.aside["stream"] == []
+
+
+def test_a_secret_is_made_at_the_first_need_and_stays() -> None:
+    world = World()
+
+    assert seal_of(world.office, "acme") == seal_of(world.office, "acme")
+    assert seal_of(world.office, "acme").current.startswith("whsec_")
+    assert seal_of(world.office, "other") != seal_of(world.office, "acme")
+    assert seal_of(world.office, "acme").current not in repr(seal_of(world.office, "acme"))
+
+
+def test_while_a_secret_is_rotated_messages_are_signed_with_both() -> None:
+    """For a day; then with the new one alone."""
+    world = World()
+    first = seal_of(world.office, "acme").current
+
+    second = rotate(world.office, "acme").current
+    told(world)
+    deliver(world)
+    world.clock.advance(86_400)
+    told(world)
+    deliver(world)
+
+    both, one = (letter.headers["webhook-signature"].split(" ") for letter in world.memory.poster.letters)
+    assert first != second
+    assert (len(both), len(one)) == (2, 1)
+
+
+def test_people_are_told_where_the_tenant_allows_it() -> None:
+    """Status, figures and a link; no prompt, no answer."""
+    world = World()
+    world.memory.correspondence.put_addresses("acme", BOOK)
+    told(world, webhook_url=None, notify=("email:ops@acme.com", "slack:alerts"), prompt="A secret question.", status=Status.FAILED)
+
+    assert sorted(deliver(world)) == ["delivered", "delivered"]
+
+    ((to, subject, text),) = world.memory.mail.sent
+    (letter,) = world.memory.poster.letters
+    assert (to, subject) == ("ops@acme.com", "Headrace: job failed (general)")
+    assert "0.001500 USD" in text
+    assert "/result" in text
+    assert letter.url == SLACK
+    assert "job failed" in str(payload(letter)["text"])
+    assert "webhook-signature" not in letter.headers
+    assert "secret question" not in text + str(letter.body)
+
+
+def test_an_address_that_was_taken_out_is_written_to_no_more() -> None:
+    world = World()
+    world.memory.correspondence.put_addresses("acme", BOOK)
+    told(world, webhook_url=None, notify=("email:ops@acme.com", "slack:alerts"))
+
+    world.memory.correspondence.put_addresses("acme", AddressBook())
+    live(world, 1)
+
+    assert world.memory.mail.sent == []
+    assert world.memory.poster.letters == []
+    assert {one.state for one in world.memory.deliveries.rows.values()} == {State.FAILED}
+
+
+def test_an_address_that_was_added_a_moment_ago_is_written_to() -> None:
+    """Whoever delivers has read the address book before that, and keeps it for a minute."""
+    world = World()
+    world.memory.correspondence.put_addresses("acme", BOOK)
+    told(world, webhook_url=None, notify=("slack:alerts",))
+    real = world.memory.correspondence.addresses
+    world.memory.correspondence.addresses = lambda tenant, *, fresh=False: real(tenant) if fresh else AddressBook()  # type: ignore[method-assign]
+
+    assert deliver(world) == ["delivered"]
+
+
+def test_without_a_sender_no_mail_goes_out_and_the_log_says_why() -> None:
+    world = World()
+    world.memory.correspondence.put_addresses("acme", BOOK)
+    told(world, webhook_url=None, notify=("email:ops@acme.com",))
+    world.memory.mail.sender = None
+
+    live(world, 1)
+
+    assert [one.error for one in only(world).tries] == ["e-mail is not configured for this stage"]
+
+
+def test_one_recipient_that_fails_does_not_stop_another() -> None:
+    world = World()
+    world.memory.correspondence.put_addresses("acme", BOOK)
+
+    def refuse(_letter: Letter) -> Posted:
+        raise NotSent("no connection could be made")
+
+    world.memory.poster.answer = refuse
+    told(world, notify=("email:ops@acme.com",))
+    deliver(world)
+
+    assert len(world.memory.mail.sent) == 1
+
+
+def test_somebody_may_be_written_to_in_ones_own_words_once() -> None:
+    """The same id is the same message; what would break a subject is taken out of it."""
+    world = World()
+    world.memory.correspondence.put_addresses("acme", BOOK)
+    recipients = [Recipient(Channel.EMAIL, "ops@acme.com"), Recipient(Channel.SLACK, "alerts"), Recipient(Channel.WEBHOOK, HOOK)]
+
+    for recipient in [*recipients, *recipients]:
+        send_message(world.office, "acme", "job_1", recipient, "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
+    deliver(world)
+    live(world, 0.5)
+
+    assert world.memory.mail.sent == [("ops@acme.com", "All Bcc: done", "a < b & c \ufffd")]
+    slack, hook = world.memory.poster.letters
+    assert payload(slack) == {"text": "*All Bcc: done*\na &lt; b &amp; c \ufffd"}
+    assert payload(hook)["type"] == "notification"
+    assert payload(hook)["id"] == hook.headers["webhook-id"] == "msg_1"
+
+
+def test_an_operator_may_have_it_delivered_again() -> None:
+    """However it ended, for another day."""
+    world = World()
+    world.memory.poster.answer = answering(410)
+    told(world)
+    live(world, 0.1)
+    failed = only(world)
+
+    deliver_again(world.office, failed.owner, failed.id)
+    assert deliver(world) == ["delivered"]
+    deliver_again(world.office, failed.owner, failed.id)
+    live(world, 0.1)
+
+    assert [one.status for one in only(world).tries] == [410, 204, 204]
+    assert len({letter.headers["webhook-id"] for letter in world.memory.poster.letters}) == 1
+    with pytest.raises(DeliveryNotFound):
+        deliver_again(world.office, failed.owner, "dlv_none")
+
+
+def test_what_is_being_tried_is_not_begun_again() -> None:
+    world = World()
+    told(world)
+
+    def impatient(_letter: Letter) -> Posted:
+        with pytest.raises(DeliveryBusy):
+            deliver_again(world.office, only(world).owner, only(world).id)
+        return Posted(204)
+
+    world.memory.poster.answer = impatient
+    assert deliver(world) == ["delivered"]
+
+
+def test_a_delivery_that_cannot_be_swept_does_not_stop_the_others() -> None:
+    world = World()
+    told(world)
+    told(world)
+    for lane in world.memory.queues.messages:
+        world.memory.queues.messages[lane] = []  # both messages are lost
+    world.clock.advance(300)
+
+    with refusing(world.memory.deliveries, "replace"):
+        assert sweep(world) == 1
+    assert deliver(world) == ["delivered", "delivered"]
+
+
+def test_a_sweep_leaves_alone_what_is_being_tried() -> None:
+    """Otherwise it would move the delivery on, and what came of the attempt could not be written."""
+    world = World()
+    told(world)
+    world.clock.advance(70)
+    world.memory.poster.answer = lambda _letter: (sweep(world), Posted(204))[1]
+
+    assert deliver(world) == ["delivered"]
+
+
+def test_a_sweep_ends_in_good_time() -> None:
+    world = World()
+    told(world)
+    world.clock.advance(300)
+
+    assert send_forgotten(world.office, world.clock.now()) == {"left": 1}
+
+
+def test_what_is_due_in_hours_is_sent_for_by_the_sweep_about_then() -> None:
+    """Beyond a queue's fifteen minutes: neither early nor more than a minute late."""
+    world = World()
+    world.memory.poster.answer = answering(*([500] * 4))
+    told(world)
+
+    live(world, 3)
+
+    *_, fourth, fifth = (one.at for one in only(world).tries)
+    assert 0 <= (fifth - fourth) - round(SCHEDULE[3] * 0.9 * 1000) < 65_000
