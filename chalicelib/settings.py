@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
+_TYPE_LIMIT = re.compile(r"[a-z][a-z0-9_]*=(-|[0-9]{1,4})/(-|[0-9]{1,4})\Z")
+MOST_LIMIT = 1000  # the moments of a minute are kept in one item
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 NOT_DEPLOYED = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
 
@@ -25,6 +27,8 @@ class Settings:
     jobs_stream_arn: only read while deploying; its ARN holds the time the stream was made, so no convention can name it.
     allowed_origins: browsers' origins that may call the API; empty: none.
     lane_limit: messages that a lane may hold, of all tenants together, before submissions to it are refused.
+    type_limits: how many jobs of a type may be at work at once, and begin in any minute, in the place of the type's own:
+        `export=2/5,notification=10/100`; `-` for no limit; at most 1000.
     """
 
     stage: str = "local"
@@ -36,6 +40,7 @@ class Settings:
     lane_limit: int = 100_000
     frames_per_second: float = 4.0
     stall_seconds: float = 60.0
+    type_limits: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -61,7 +66,17 @@ class Settings:
             lane_limit=int(_number(env, "HEADRACE_LANE_LIMIT", cls.lane_limit)),
             frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
             stall_seconds=_number(env, "HEADRACE_STALL_SECONDS", cls.stall_seconds),
+            type_limits=_type_limits(env.get("HEADRACE_TYPE_LIMITS", "")),
         )
+
+
+def _type_limits(text: str) -> tuple[str, ...]:
+    said = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in said:
+        match = _TYPE_LIMIT.match(part)
+        if match is None or any(number != "-" and not 1 <= int(number) <= MOST_LIMIT for number in match.groups()):
+            raise SettingsError(f"HEADRACE_TYPE_LIMITS must be like export=2/5, each - or 1 to {MOST_LIMIT}, not {part!r}")
+    return said
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

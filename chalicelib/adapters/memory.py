@@ -21,6 +21,7 @@ from chalicelib.adapters.memory_live import (
 from chalicelib.adapters.memory_pages import MemoryBodies, MemoryChunks, MemoryPages, MemoryResults, MemoryWatchers
 from chalicelib.adapters.memory_time import ManualClock, inline
 from chalicelib.adapters.memory_wires import MemoryPrices, MemoryQueues, MemorySockets
+from chalicelib.adapters.memory_work import MemoryFiles, MemoryTurnstiles
 
 __all__ = ["ManualClock", "Memory", "inline"]
 
@@ -41,6 +42,8 @@ class Memory:
     circuits: MemoryCircuits = field(default_factory=MemoryCircuits)
     bulks: MemoryBulks = field(default_factory=MemoryBulks)
     slots: MemorySlots = field(default_factory=MemorySlots)
+    turnstiles: MemoryTurnstiles = field(default_factory=MemoryTurnstiles)
+    files: MemoryFiles = field(default_factory=MemoryFiles)
     meters: MemoryMeters = field(default_factory=MemoryMeters)
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
     sockets: MemorySockets = field(default_factory=MemorySockets)
@@ -50,4 +53,4 @@ class Memory:
 
     def __post_init__(self) -> None:
         self.queues = MemoryQueues(self.clock)
-        self.pages = MemoryPages(self.bodies, self.chunks, self.results, self.watchers)
+        self.pages = MemoryPages(self.bodies, self.chunks, self.results, self.watchers, self.files)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from ulid import ULID
 
+from chalicelib.adapters.memory_work import MemoryFiles
 from chalicelib.domain.body import Body
 from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.job import Ms
@@ -64,6 +65,10 @@ class MemoryChunks:
         if there != chunk:
             raise ChunkConflict
 
+    def note(self, chunk: Chunk) -> None:
+        with self._lock:
+            self.rows[chunk.job_id, chunk.attempt, chunk.end] = deepcopy(chunk)
+
     def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
         with self._lock:
             found = [chunk for (job, number, end), chunk in self.rows.items() if (job, number) == (job_id, attempt) and end > offset]
@@ -75,7 +80,7 @@ class MemoryChunks:
                 del self.rows[place]
 
     def last(self, job_id: str, attempt: int) -> Chunk | None:
-        chunks = self.read(job_id, attempt)
+        chunks = self.read(job_id, attempt, -1)
         return chunks[-1] if chunks else None
 
 
@@ -123,14 +128,17 @@ class MemoryResults:
 class MemoryPages:
     """All that the other stores keep of a job."""
 
-    def __init__(self, bodies: MemoryBodies, chunks: MemoryChunks, results: MemoryResults, watchers: MemoryWatchers) -> None:
-        self._bodies, self._chunks, self._results, self._watchers = bodies, chunks, results, watchers
+    def __init__(
+        self, bodies: MemoryBodies, chunks: MemoryChunks, results: MemoryResults, watchers: MemoryWatchers, files: MemoryFiles
+    ) -> None:
+        self._bodies, self._chunks, self._results, self._watchers, self._files = bodies, chunks, results, watchers, files
 
     def forget(self, job_id: str, tenant: str) -> None:
         self._bodies.forget(job_id)
         self._chunks.forget(job_id)
         self._results.forget(job_id)
         self._watchers.forget(job_id)
+        self._files.forget(job_id)
 
     def rows(self, job_id: str) -> list[str]:
         """For tests: what is still kept of a job."""

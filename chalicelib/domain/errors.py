@@ -373,6 +373,13 @@ class WorkerEnding(AttemptFailed):
     suggestion = "Nothing to do: it is tried again at once. Answers that take minutes are safer with `config.durable`."
 
 
+class StoreSilent(AttemptFailed):
+    """Something that the work needs did not answer."""
+
+    code, error_class = "store_unavailable", "server_error"
+    suggestion = "Nothing to do: it is done again from its beginning."
+
+
 class AttemptTimedOut(AttemptFailed):
     """The attempt took longer than `config.timeout`."""
 

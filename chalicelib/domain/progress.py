@@ -1,7 +1,8 @@
 """How far an attempt has come, told from the text as it streams. One tracker an attempt; it takes the time as an argument.
 
 The percentage is linear in the tokens up to 90 at the expected length, approaches 95 beyond it, and is 100 only at the end: the expected
-length is a guess, and a bar that waits at 100 looks broken. It never goes back within an attempt.
+length is a guess, and a bar that waits at 100 looks broken. Work that is no text says itself which part of it is done. It never goes back
+within an attempt.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Event = dict[str, Any]
 
 MAX_MILESTONES = 50  # every snapshot carries them all
 LINEAR_TO, LIMIT = 90.0, 95.0
+LAST_PART = 99.0  # all that was to be done is done, and not yet kept
 
 
 @dataclass(slots=True)
@@ -56,6 +58,8 @@ class Tracker:
         self._first_text_at: Ms | None = None
         self._last_text_at: Ms | None = None
         self._percentage = 0.0
+        self._begun_at: Ms | None = None
+        self._reported: tuple[float, Ms] | None = None  # which part of the work was done, and when that was said
 
     @property
     def tokens_received(self) -> int:
@@ -88,6 +92,7 @@ class Tracker:
 
     def begin(self, now: Ms) -> list[Event]:
         """The claim: the first stage begins."""
+        self._begun_at = now
         return self._advance(0, now)
 
     def enter(self, stage: str, now: Ms) -> list[Event]:
@@ -103,6 +108,24 @@ class Tracker:
         for marker, groups in self._scanner.feed(text):
             events += self._see(marker, groups, now)
         return events
+
+    def report(self, done: float, total: float, now: Ms) -> list[Event]:
+        """`done` of `total` parts of work that is no text. Told when another whole percent is reached, never back, and 100 only at the end."""
+        part = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
+        if self._reported is None or part >= self._reported[0]:
+            self._reported = part, now
+        before, self._percentage = self._percentage, max(self._percentage, math.floor(LAST_PART * part * 10) / 10)
+        if int(self._percentage) <= int(before):
+            return []
+        return [{"kind": "progress", "progress_percentage": self._percentage, "at": rfc3339(now)}]
+
+    def reach(self, name: str, description: str, now: Ms) -> list[Event]:
+        """A milestone that no text tells."""
+        if len(self._milestones) >= MAX_MILESTONES:
+            return []
+        milestone = {"name": name, "description": description, "achieved_at": rfc3339(now), "progress_at_milestone": self._percentage}
+        self._milestones.append(milestone)
+        return [{"kind": "milestone", **milestone}]
 
     def end(self, now: Ms) -> list[Event]:
         """The answer is whole and kept: every stage is completed."""
@@ -146,15 +169,8 @@ class Tracker:
 
     def _see(self, marker: Marker, groups: dict[str, str], now: Ms) -> list[Event]:
         events = self.enter(marker.stage, now) if marker.stage else []
-        if marker.milestone and len(self._milestones) < MAX_MILESTONES:
-            milestone = {
-                "name": marker.milestone.format_map(groups),
-                "description": marker.description.format_map(groups),
-                "achieved_at": rfc3339(now),
-                "progress_at_milestone": self._percentage,
-            }
-            self._milestones.append(milestone)
-            events.append({"kind": "milestone", **milestone})
+        if marker.milestone:
+            events += self.reach(marker.milestone.format_map(groups), marker.description.format_map(groups), now)
         return events
 
     def _rate(self) -> float | None:
@@ -163,8 +179,10 @@ class Tracker:
             return None
         return (self._received - self._opening) * 1000 / (self._last_text_at - self._first_text_at)
 
-    def _total(self) -> int:
-        """The expected length; once it is passed, a little more than there is, until the end tells."""
+    def _total(self) -> int | None:
+        """The expected length; once it is passed, a little more than there is, until the end tells. Work has none."""
+        if self._type.work is not None:
+            return None
         if self._percentage >= 100:
             return self._received
         return self._expected if self._received < self._expected else math.ceil(self._received * 1.05)
@@ -172,7 +190,16 @@ class Tracker:
     def _remaining(self, rate: float | None) -> float | None:
         if self._percentage >= 100:
             return 0.0
-        return round((self._total() - self._received) / rate, 1) if rate else None
+        if self._reported is not None:
+            return self._remaining_work(*self._reported)
+        total = self._total()
+        return round((total - self._received) / rate, 1) if rate and total is not None else None
+
+    def _remaining_work(self, part: float, said_at: Ms) -> float | None:
+        """By how fast the part that is done was done."""
+        if not part or self._begun_at is None or said_at <= self._begun_at:
+            return None
+        return round((said_at - self._begun_at) / 1000 * (1 - part) / part, 1)
 
 
 def _stage_event(stage: _Stage, now: Ms) -> Event:

@@ -15,6 +15,7 @@ from chalicelib.ports.pages import Bodies, Chunks, Pages, Results
 from chalicelib.ports.provider import Delta, Ended, Fetched, ModelRequest, Price, Prices, Provider, ProviderEvent, Started
 from chalicelib.ports.queues import DeadLetter, Queues, Received
 from chalicelib.ports.sockets import Sockets
+from chalicelib.ports.work import Files, Turnstiles, Upload
 
 __all__ = [
     "Accounts",
@@ -28,6 +29,7 @@ __all__ = [
     "Delta",
     "Ended",
     "Fetched",
+    "Files",
     "Idempotency",
     "JobQuery",
     "Jobs",
@@ -49,5 +51,7 @@ __all__ = [
     "Sockets",
     "Started",
     "Tickets",
+    "Turnstiles",
+    "Upload",
     "Watchers",
 ]

@@ -74,7 +74,7 @@ def estimate(request: Request) -> Answer:
     return Answer(
         body={
             "job_type": planned.kind.name,
-            "model": planned.body.config.model,
+            "model": shapes.model(planned.body.config.model),
             "queue": f"{planned.kind.name}:{asked.priority}",
             "queue_position": have.queues.depth(asked.priority) + 1,
             "estimated_input_tokens": expected.input_tokens,

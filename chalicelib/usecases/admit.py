@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from chalicelib.domain import transitions
 from chalicelib.domain.admission import CIRCUIT_OPEN, Admission, RunNow, WaitUntil
 from chalicelib.domain.circuit import Circuit, Entry, admits, look_again_at
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import JobTypeNotFound, Unavailable
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.circuits import look, spread, take_probe
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.patience import patiently
+from chalicelib.usecases.turns import give_turn_back, take_turn
 
 
 async def admit(engine: Engine, job: Job) -> Admission:
@@ -22,7 +25,18 @@ async def admit(engine: Engine, job: Job) -> Admission:
     """
     if job.goes_on or transitions.over(job, engine.clock.now()) is not None:
         return RunNow(job.asked_model)
-    return await _circuit_gate(engine, job)
+    try:
+        kind = engine.job_type(job.type)
+    except JobTypeNotFound:  # the claim ends it
+        return RunNow(job.asked_model)
+    turn = await take_turn(engine, kind, job)
+    if isinstance(turn, WaitUntil) or kind.work is not None:
+        return turn
+    admission = await _circuit_gate(engine, job)
+    if isinstance(admission, RunNow):
+        return replace(admission, turn=turn.turn)
+    await give_turn_back(engine, kind.name, turn.turn, ran=False)
+    return admission
 
 
 async def give_back(engine: Engine, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:

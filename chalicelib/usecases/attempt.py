@@ -75,6 +75,7 @@ class Attempt:
         self.final: Frame | None = None
         self.watched_until: Ms = 0
         self.probe: str | None = None  # the mark under which it tries an open circuit out
+        self.turn: str | None = None  # the mark of its slot among those of its type
         self.held_until: Ms | None = None  # a probe in vain, which has cost nothing: its job waits so long
         self.price: Price | None = None  # found off the event loop: the first look at the price list takes a quarter of a second
         self.cpu_at_start = time.process_time()
@@ -118,6 +119,19 @@ class Attempt:
             self.sequence = sequence
             if not self._joiner.holds:
                 self._marks.append((sequence, len(self.transcript) - len(self._repeated)))
+
+    def put_output(self, text: str) -> None:
+        """Take all the text of work that is no answer of a provider: no tokens, and no first one."""
+        self.transcript.append(text)
+        self._more.ring()
+
+    def report(self, done: float, total: float, now: Ms) -> None:
+        """So much of the work is done."""
+        self._note(self.tracker.report(done, total, now))
+
+    def reach(self, name: str, description: str, now: Ms) -> None:
+        """A milestone."""
+        self._note(self.tracker.reach(name, description, now))
 
     def append_rest(self, text: str, now: Ms) -> None:
         """Take the whole text of the response, of which what is here must be the beginning.

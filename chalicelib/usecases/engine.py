@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.job import Job, Ms
@@ -23,12 +22,13 @@ from chalicelib.ports import (
     Queues,
     Results,
     Sockets,
+    Turnstiles,
     Watchers,
 )
+from chalicelib.usecases.log import Log
+from chalicelib.usecases.tools import Tools
 
-
-class Log(Protocol):
-    def __call__(self, fact: str, **fields: Any) -> None: ...
+__all__ = ["Board", "Engine", "Log"]
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Engine:
     """`offload_posts` is for sockets, which may be slow and many, so that they never keep the stores waiting.
 
     `is_welcome` says whether the key of this hash may still read the job's content. `new_id` gives ids that sort by time, `random`
-    numbers in [0, 1).
+    numbers in [0, 1). `tools` are for work that is no OpenAI call.
     """
 
     clock: Clock
@@ -59,10 +59,12 @@ class Engine:
     connections: Connections
     leases: Leases
     circuits: Circuits
+    turnstiles: Turnstiles
     queues: Queues
     sockets: Sockets
     provider: Provider
     prices: Prices
+    tools: Tools
     job_type: Callable[[str], JobType]
     is_welcome: Callable[[str, Job], bool]
     new_id: Callable[[], str]

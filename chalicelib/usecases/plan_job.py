@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.domain.body import Body, Config
-from chalicelib.domain.errors import Detail, InvalidRequest
-from chalicelib.domain.estimate import Estimate, estimate
+from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
+from chalicelib.domain.estimate import Estimate, estimate, estimate_of_work
 from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.job_type import JobType
+from chalicelib.domain.job_type import NO_MODEL, JobType
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.schema import problems, schema_problems
 from chalicelib.domain.submission import Submission
@@ -20,6 +20,7 @@ from chalicelib.ports import Prices
 from chalicelib.usecases.model_request import instructions
 
 MAX_PROMPT_BYTES = 1_000_000
+OF_MODELS = ("model", "max_tokens", "temperature", "system_prompt", "response_format", "durable", "fallback_models", "openai", "cache")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +37,17 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
     """Resolve a submission, with `depth` jobs waiting in its lane.
 
     Raises:
+        Forbidden: the type needs a greater role.
         InvalidRequest: with every field that cannot be used.
         JobTypeNotFound: there is no such type.
     """
     kind = job_type(submission.job_type)
+    _check_role(kind, caller)
     wrong = [
         *problems(kind.options_schema, submission.options, "options"),
         *_content_problems(kind, submission),
         *_format_problems(submission.config.get("response_format")),
+        *_work_problems(kind, submission),
     ]
     if submission.user not in (None, caller.user) and caller.role < Role.OPERATOR:
         wrong.append(Detail("user", "only an operator may submit on behalf of somebody else"))
@@ -55,6 +59,7 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
         input=submission.input,
         options=submission.options,
         metadata=submission.metadata,
+        role=_role(kind, caller, submission),
     )
     if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
         raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))
@@ -63,7 +68,9 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
         kind=kind,
         user=submission.user or caller.user,
         body=body,
-        estimate=estimate(
+        estimate=estimate_of_work(LANES[submission.priority], depth)
+        if kind.work is not None
+        else estimate(
             prompt=body.prompt,
             instructions=instructions(config, kind) + json.dumps(kind.response_schema or ""),
             typical_tokens=kind.typical_tokens,
@@ -80,6 +87,8 @@ def plan_job(job_type: Callable[[str], JobType], prices: Prices, caller: Caller,
 def resolve_config(kind: JobType, submission: Submission) -> Config:
     """Every default filled in: the type's, else the system's."""
     said: dict[str, Any] = {name: value for name, value in submission.config.items() if value is not None and name != "priority"}
+    if kind.work is not None:
+        said |= {"model": NO_MODEL, "max_tokens": 0, "response_format": "json"}
     said.setdefault("model", kind.default_model)
     said.setdefault("max_tokens", kind.max_tokens)
     said.setdefault("response_format", "json" if kind.response_schema else "text")
@@ -87,11 +96,33 @@ def resolve_config(kind: JobType, submission: Submission) -> Config:
     return Config(**said, fallback_models=others, expires_in=submission.expires_in)
 
 
+def _check_role(kind: JobType, caller: Caller) -> None:
+    if caller.role < Role.named(kind.least_role):
+        raise Forbidden(f"Jobs of the type {kind.name} need the role {kind.least_role}; this key is a {caller.role.word}.")
+
+
+def _role(kind: JobType, caller: Caller, submission: Submission) -> str | None:
+    """With whose rights work reads and changes other jobs: the caller's own, or a user's where it is on behalf of somebody else."""
+    if kind.work is None:
+        return None
+    return caller.role.word if submission.user in (None, caller.user) else Role.USER.word
+
+
+def _work_problems(kind: JobType, submission: Submission) -> list[Detail]:
+    """What means something for answers of a model only."""
+    if kind.work is None:
+        return []
+    said = [name for name in OF_MODELS if submission.config.get(name)]
+    return [Detail(f"config.{name}", f"means nothing for {kind.name}, which asks no model") for name in said]
+
+
 def _content_problems(kind: JobType, submission: Submission) -> list[Detail]:
     if submission.input is not None:
         if kind.input_schema is None:
             return [Detail("input", f"{kind.name} takes a prompt, not an input")]
         return list(problems(kind.input_schema, submission.input, "input"))
+    if kind.work is not None:
+        return [Detail("input", f"is required: {kind.name} takes an input and no prompt")]
     if submission.prompt is None or not submission.prompt.strip():
         return [Detail("prompt", "is required and must not be empty")]
     return []
@@ -106,6 +137,8 @@ def _format_problems(asked: Any) -> tuple[Detail, ...]:
 
 
 def _prompt(kind: JobType, submission: Submission) -> str:
+    if kind.work is not None:
+        return ""
     content = submission.prompt if submission.input is None else submission.input
     text = kind.render(content, submission.options) if kind.render else str(content)
     return whole(text)

@@ -28,6 +28,6 @@ def progress_of(attempt: Attempt, now: Ms) -> dict[str, Any]:
             "memory_usage_mb": round(spent.ru_maxrss / 1024, 1),
             "cpu_usage_percent": round(100 * min(1.0, (spent.ru_utime + spent.ru_stime - attempt.cpu_at_start) / elapsed), 1),
             "network_latency_ms": None if first is None else round(first * 1000),
-            "api_call_count": attempt.number,
+            "api_call_count": attempt.number if attempt.kind.work is None else 0,
         },
     }

@@ -74,7 +74,7 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms) -> Result | None:
     if body is None:
         return None
     given = tokens(body.prompt) + tokens(instructions(body.config, kind)) + REQUEST_TOKENS
-    usage = Usage(input=given, output=tokens(text), estimated=True)
+    usage = Usage(input=given, output=tokens(text), estimated=True) if kind.work is None else Usage()
     return Result(
         job_id=job.id,
         attempt=job.attempt,

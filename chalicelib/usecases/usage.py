@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chalicelib.domain.job import Nano, Usage
+from chalicelib.domain.job_type import NO_MODEL
 from chalicelib.ports import Ended, Prices
 from chalicelib.usecases.attempt import Attempt
 
@@ -11,12 +12,16 @@ def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
     """The usage of the final event. Without one: nothing if no response was begun, else an estimate that is marked as such."""
     if ended is not None and ended.usage is not None:
         return ended.usage
+    if attempt.kind.work is not None:
+        return Usage()
     if not attempt.begun and attempt.first_token_at is None:
         return None
     return Usage(input=attempt.input_tokens, output=attempt.received, estimated=True)
 
 
 def cost_of(prices: Prices, model: str, usage: Usage | None) -> Nano | None:
-    """None: nothing was used, or the price of the model is not known."""
+    """None: nothing was used, or the price of the model is not known. Work that asks no model costs nothing."""
+    if usage is not None and model == NO_MODEL:
+        return 0
     price = prices.of(model) if usage else None
     return price.cost(usage) if price and usage else None

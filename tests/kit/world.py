@@ -26,6 +26,7 @@ from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.submit_job import Intake, submit_job
 from chalicelib.usecases.sweep import sweep
+from chalicelib.usecases.tools import Tools
 from chalicelib.usecases.watch_job import Gallery
 from cli.reducer import Ask, Assembly
 from tests.kit.faults import refusing
@@ -58,6 +59,7 @@ class World:
                 "connections",
                 "leases",
                 "circuits",
+                "turnstiles",
                 "queues",
                 "sockets",
                 "prices",
@@ -71,6 +73,7 @@ class World:
                 "offload_posts": inline,
                 "log": self._log,
                 "provider": self.provider,
+                "tools": self._tools(),
                 "job_type": job_types.get,
                 "is_welcome": lambda _hash, _job: True,
                 "new_id": self.new_id,
@@ -97,6 +100,22 @@ class World:
             sockets=memory.sockets,
             new_id=self.new_id,
             caller_by_hash=lambda _hash: ALICE,
+        )
+
+    def _tools(self) -> Tools:
+        memory = self.memory
+        return Tools(
+            clock=self.clock,
+            log=self._log,
+            jobs=memory.jobs,
+            bodies=memory.bodies,
+            results=memory.results,
+            pages=memory.pages,
+            queues=memory.queues,
+            watchers=memory.watchers,
+            files=memory.files,
+            new_id=self.new_id,
+            job_type=job_types.get,
         )
 
     @property
@@ -147,10 +166,10 @@ class World:
         self.clock.advance(after)
         return sweep(self.broom)
 
-    def submit(self, prompt: str = "Say hello.", key: str | None = None, **fields: Any) -> Job:
+    def submit(self, prompt: str | None = "Say hello.", key: str | None = None, caller: Caller = ALICE, **fields: Any) -> Job:
         submission = Submission(prompt=prompt, **fields)
-        plan = plan_job(job_types.get, self.memory.prices, ALICE, submission, 0)
-        return submit_job(self.intake, ALICE, submission, plan, key=key, request=[prompt, sorted(fields)]).job
+        plan = plan_job(self.engine.job_type, self.memory.prices, caller, submission, 0)
+        return submit_job(self.intake, caller, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
     def deliver(self, lane: str = "normal", messages: list[Received] | None = None, seconds: float | None = None) -> None:
         """One invocation of a worker, on the given messages or on whatever its queue holds now; it is over after so many seconds."""
