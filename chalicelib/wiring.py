@@ -300,7 +300,7 @@ def broom() -> Broom:
         watchers=have.watchers,
         connections=have.connections,
         sockets=have.sockets,
-        job_type=job_types.get,
+        job_type=job_type,
         abandon=_abandon,
     )
 

@@ -9,6 +9,7 @@ from chalicelib.domain.job import Ms
 CIRCUIT_OPEN = "circuit_open"  # why a job is held: the circuit of its model, and those of all that may stand in for it, are open
 TYPE_RATE = "type_rate"  # as many of its kind as may have begun in this minute
 TYPE_CONCURRENCY = "type_concurrency"  # as many of its kind as may are at work
+TYPE_UNKNOWN = "type_limits_unknown"  # whether it may begin could not be found out
 
 
 @dataclass(frozen=True, slots=True)

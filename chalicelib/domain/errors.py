@@ -149,6 +149,12 @@ class ResultExpired(HeadraceError):
     code = "result_expired"
 
 
+class NothingToDownload(NotFound):
+    """This job makes nothing that could be downloaded; its result is at `/result`."""
+
+    code = "nothing_to_download"
+
+
 class TooLarge(HeadraceError):
     """The request is too large."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 
 from chalicelib.domain import transitions
@@ -17,8 +19,9 @@ from chalicelib.usecases.patience import patiently
 from chalicelib.usecases.turns import give_turn_back, take_turn
 
 
-async def admit(engine: Engine, job: Job) -> Admission:
-    """Whether the job may run now, and with which model.
+async def admit(engine: Engine, job: Job, one_by_one: asyncio.Lock) -> Admission:
+    """Whether the job may run now, and with which model. Jobs of one batch ask for the limits of their type `one_by_one`: all at once they
+    would only be in each other's way.
 
     An attempt that goes on with a response that OpenAI has begun is not asked, because nothing new is requested; nor is a job whose time
     is over, because its claim ends it.
@@ -29,7 +32,8 @@ async def admit(engine: Engine, job: Job) -> Admission:
         kind = engine.job_type(job.type)
     except JobTypeNotFound:  # the claim ends it
         return RunNow(job.asked_model)
-    turn = await take_turn(engine, kind, job)
+    async with one_by_one if kind.limits is not None else nullcontext():
+        turn = await take_turn(engine, kind, job)
     if isinstance(turn, WaitUntil) or kind.work is not None:
         return turn
     admission = await _circuit_gate(engine, job)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
+from chalicelib.domain.turnstile import Turnstile
 from chalicelib.ports import (
     Bodies,
     Chunks,
@@ -33,10 +34,11 @@ __all__ = ["Board", "Engine", "Log"]
 
 @dataclass
 class Board:
-    """The circuits as this environment last saw them, by model."""
+    """The circuits by model, and the turnstiles by type, as this environment last saw them."""
 
     circuits: dict[str, Circuit] = field(default_factory=dict)
     read_at: Ms | None = None
+    turnstiles: dict[str, Turnstile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from chalicelib.domain import turnstile as rules
-from chalicelib.domain.admission import TYPE_CONCURRENCY, TYPE_RATE, RunNow, WaitUntil
+from chalicelib.domain.admission import TYPE_CONCURRENCY, TYPE_RATE, TYPE_UNKNOWN, RunNow, WaitUntil
 from chalicelib.domain.errors import StaleVersion, Throttled, Unavailable
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.job_type import JobType, Limits
@@ -19,8 +19,8 @@ from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.circuits import spread
 from chalicelib.usecases.engine import Engine
 
-ROUNDS = 12  # each lost round means that somebody else has moved the turnstile on
-LONGEST_PAUSE = 0.2  # seconds between two rounds, by chance, so that those who come together do not stay together
+ROUNDS = 40  # each lost round means that somebody else has moved the turnstile on
+LONGEST_PAUSE = 0.1  # seconds between two rounds, by chance, so that those who come together do not stay together
 PATIENCE_SECONDS = 5.0
 RENEW_SECONDS = 10.0  # a third of a slot's time
 IN_DOUBT_MS = 5_000
@@ -34,7 +34,7 @@ def limits_of(kind: JobType) -> Limits | None:
 
 
 async def take_turn(engine: Engine, kind: JobType, job: Job) -> RunNow | WaitUntil:
-    """Come in, or wait for the time that it is told; without a call where the type has no limits, else with one read and one write.
+    """Come in, or wait for the time that it is told; without a call where the type has no limits, else with one write.
 
     Whoever comes at its time has its place, and only needs a slot. The mark is that of a wake-up, not of a worker: of two workers with the
     same one neither may keep the other out.
@@ -57,7 +57,7 @@ async def take_turn(engine: Engine, kind: JobType, job: Job) -> RunNow | WaitUnt
             turn = await _swap(engine, kind.name, ask, lambda turn: turn.turnstile)
     except (Unavailable, TimeoutError) as exc:
         engine.log("a limit could not be asked", job_id=job.id, tenant=job.tenant, type=kind.name, error=exc)
-        return WaitUntil(spread(engine, now + IN_DOUBT_MS), TYPE_CONCURRENCY)
+        return WaitUntil(spread(engine, now + IN_DOUBT_MS), TYPE_UNKNOWN)
     if turn.until is not None:
         return WaitUntil(turn.until, TYPE_RATE if turn.by_rate else TYPE_CONCURRENCY)
     return RunNow(job.asked_model, turn=mark if limits.concurrency is not None else None)
@@ -88,8 +88,9 @@ async def give_turn_back(engine: Engine, job_type: str, mark: str | None, *, ran
 
 
 async def _swap(engine: Engine, job_type: str, decide: Callable[[Turnstile], T], then: Callable[[T], Turnstile]) -> T:
-    """Decide on the turnstile as it is, and have it so; afresh where it moved on. What was decided."""
-    seen = await engine.offload(engine.turnstiles.get, job_type) or Turnstile(type=job_type)
+    """Decide on the turnstile as it was seen last, and have it so; afresh where it has moved on. What was decided."""
+    board = engine.board.turnstiles
+    seen = board.get(job_type) or await _read(engine, job_type)
     for _ in range(ROUNDS):
         decided = decide(seen)
         new = then(decided)
@@ -98,13 +99,18 @@ async def _swap(engine: Engine, job_type: str, decide: Callable[[Turnstile], T],
         try:
             await engine.offload(engine.turnstiles.replace, seen, new, engine.clock.now())
         except StaleVersion as stale:
-            seen = stale.current or Turnstile(type=job_type)
+            seen = board[job_type] = stale.current or Turnstile(type=job_type)
             await asyncio.sleep(engine.random() * LONGEST_PAUSE)
         except Unavailable:  # perhaps it had its effect: what is there tells
-            seen = await engine.offload(engine.turnstiles.get, job_type) or Turnstile(type=job_type)
+            seen = await _read(engine, job_type)
         else:
+            board[job_type] = new
             return decided
     raise Throttled
+
+
+async def _read(engine: Engine, job_type: str) -> Turnstile:
+    return await engine.offload(engine.turnstiles.get, job_type) or Turnstile(type=job_type)
 
 
 def _itself(turnstile: Turnstile) -> Turnstile:

@@ -134,7 +134,7 @@ class World:
             watchers=memory.watchers,
             connections=memory.connections,
             sockets=memory.sockets,
-            job_type=job_types.get,
+            job_type=self.engine.job_type,
             abandon=self._abandon,
         )
 
