@@ -27,8 +27,7 @@ class Settings:
     jobs_stream_arn: only read while deploying; its ARN holds the time the stream was made, so no convention can name it.
     allowed_origins: browsers' origins that may call the API; empty: none.
     lane_limit: messages that a lane may hold, of all tenants together, before submissions to it are refused.
-    type_limits: how many jobs of a type may be at work at once, and begin in any minute, in the place of the type's own:
-        `export=2/5,notification=10/100`; `-` for no limit; at most 1000.
+    type_limits: jobs of a type at work at once, and begun in a minute, in the place of its own: `export=2/5,general=-/600`; at most 1000.
     """
 
     stage: str = "local"

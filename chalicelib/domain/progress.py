@@ -110,7 +110,7 @@ class Tracker:
         return events
 
     def report(self, done: float, total: float, now: Ms) -> list[Event]:
-        """`done` of `total` parts of work that is no text. Told when another whole percent is reached, never back, and 100 only at the end."""
+        """`done` of `total` parts of work that is no text. Told at each whole percent, never back, and 100 only at the end."""
         part = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
         if self._reported is None or part >= self._reported[0]:
             self._reported = part, now

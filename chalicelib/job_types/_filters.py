@@ -19,7 +19,7 @@ FILTER: Schema = {
     "properties": {
         "status": {"enum": [status.value for status in Status]},
         "priority": {"enum": list(LANES)},
-        **{name: _WORD for name in ("type", "batch", "user", "tag", "dedupe_key", "model", "error_code", *_TIMES)},
+        **dict.fromkeys(("type", "batch", "user", "tag", "dedupe_key", "model", "error_code", *_TIMES), _WORD),
     },
     "additionalProperties": False,
 }
@@ -31,7 +31,8 @@ def filters_of(said: dict[str, Any]) -> Filters:
     Raises:
         InvalidRequest: a time is none.
     """
-    return Filters(**{name: _time(name, value) if name in _TIMES else value for name, value in said.items()})
+    words: dict[str, Any] = {name: _time(name, value) if name in _TIMES else value for name, value in said.items()}
+    return Filters(**words)
 
 
 def _time(name: str, text: str) -> Ms:

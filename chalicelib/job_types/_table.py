@@ -24,10 +24,10 @@ class Table(Protocol):
     def end(self) -> str: ...
 
 
-def table(format: str, columns: Sequence[str]) -> Table:
-    if format == "csv":
+def table(form: str, columns: Sequence[str]) -> Table:
+    if form == "csv":
         return _Csv(columns)
-    return _Json() if format == "json" else _Lines()
+    return _Json() if form == "json" else _Lines()
 
 
 class _Csv:

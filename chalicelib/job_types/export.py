@@ -1,7 +1,7 @@
 """Results of many jobs as one object to download: CSV, JSON, or a JSON object a line.
 
-The heads are listed first; texts are read a few at a time and sent on in parts, so that a worker's memory never holds them all. The object is the job's own: a repeated
-attempt writes it again under the same name, and deleting the job deletes it.
+The heads are listed first; texts are read a few at a time and sent on in parts, so that a worker's memory never holds them all. The
+object is the job's own: a repeated attempt writes it again under the same name, and deleting the job deletes it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,20 @@ PAGE, TOGETHER = 100, 8
 LINK_SECONDS = 3_600
 
 COLUMNS = (
-    *("job_id", "status", "job_type", "user", "priority", "model", "batch_id", "tags", "attempt", "created_at", "started_at", "finished_at"),
+    *(
+        "job_id",
+        "status",
+        "job_type",
+        "user",
+        "priority",
+        "model",
+        "batch_id",
+        "tags",
+        "attempt",
+        "created_at",
+        "started_at",
+        "finished_at",
+    ),
     *("cost", "input_tokens", "output_tokens", "error_code", "error_message"),
 )
 OF_RESULTS, OF_BODIES = ("output", "parsed"), ("prompt", "input", "options", "metadata")
@@ -77,14 +90,14 @@ OUTPUT: Schema = {
 
 async def export(task: Task) -> dict[str, Any]:
     """Write the object, and say where it is. `more`: there were more jobs than an export holds; the newest are in it."""
-    format = task.body.options.get("format", "csv")
-    name, job, files = f"export.{format}", task.job, task.tools.files
+    form = task.body.options.get("format", "csv")
+    name, job, files = f"export.{form}", task.job, task.tools.files
     task.enter("listing")
     jobs, not_found, more = await _named(task) if "ids" in task.body.input else await _found(task)
     task.enter("writing")
-    upload = await task.call(files.begin, job.tenant, job.id, name, FORMATS[format])
+    upload = await task.call(files.begin, job.tenant, job.id, name, FORMATS[form])
     try:
-        size = await _write(task, upload, jobs, format)
+        size = await _write(task, upload, jobs, form)
     except BaseException:
         await _abandon(task, upload)
         raise
@@ -95,7 +108,7 @@ async def export(task: Task) -> dict[str, Any]:
         "not_found": not_found,
         "more": more,
         "bytes": size,
-        "format": format,
+        "format": form,
         "object": name,
         "link": link,
         "link_expires_at": rfc3339(task.tools.clock.now() + LINK_SECONDS * 1000),
@@ -124,10 +137,10 @@ async def _found(task: Task) -> tuple[list[Job], int, bool]:
     return jobs[:MOST_ROWS], 0, len(jobs) > MOST_ROWS
 
 
-async def _write(task: Task, upload: Upload, jobs: list[Job], format: str) -> int:
+async def _write(task: Task, upload: Upload, jobs: list[Job], form: str) -> int:
     """All rows, a few at a time; the answer is the size of the object."""
     include = tuple(task.body.options.get("include", ("output",)))
-    shape = table(format, (*COLUMNS, *include))
+    shape = table(form, (*COLUMNS, *include))
     await task.call(upload.add, shape.begin().encode())
     for start in range(0, len(jobs), TOGETHER):
         rows = await task.call_each(partial(_row, task.tools, include), jobs[start : start + TOGETHER])

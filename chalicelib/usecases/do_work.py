@@ -1,7 +1,7 @@
 """Do work that is no OpenAI call: under the same claim, lease, cancel, time and retries, with a text that is the JSON of what it returns.
 
-Work must be idempotent. It is done again from its beginning when its worker died, its time was over, or a store did not answer; so it writes
-what may be written twice, such as an object under one name, and deletes what may be gone already.
+Work must be idempotent. It is done again from its beginning when its worker died, its time was over, or a store did not answer; so it
+writes what may be written twice, such as an object under one name, and deletes what may be gone already.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Task:
         return Caller(tenant=job.tenant, user=job.user, role=role, key_id=job.key_id, key_hash="")
 
     async def call(self, call: Callable[..., T], *args: Any) -> T:
-        """Make a call of a port or a use case, off the event loop. A cancel takes effect when it has returned: no thread outlives the work."""
+        """Make a call of a port or a use case, off the event loop. A cancel waits until it has returned: no thread outlives the work."""
         made = asyncio.ensure_future(self._engine.offload(call, *args))
         try:
             return await asyncio.shield(made)

@@ -64,7 +64,7 @@ async def take_turn(engine: Engine, kind: JobType, job: Job) -> RunNow | WaitUnt
 
 
 async def keep_turn(engine: Engine, attempt: Attempt) -> None:
-    """Renew the slot for as long as the attempt runs. What fails is tried again: a slot that is lost for a while costs nothing but order."""
+    """Renew the slot for as long as the attempt runs. What fails is tried again; a slot that is lost for a while costs only order."""
     if attempt.turn is None:
         return
     mark = attempt.turn

@@ -73,13 +73,13 @@ def content(world: World, job: Job, name: str) -> str:
 def test_an_export_as_csv() -> None:
     """A line for each job, in the order in which they were named; what is not one's own is not there."""
     world = World()
-    jobs = [ended(world, "first"), ended(world, "fine, \"really\"\nyes", tags=("a", "b"))]
+    jobs = [ended(world, "first"), ended(world, 'fine, "really"\nyes', tags=("a", "b"))]
     others = [ended(world, user="bob"), ended(world, tenant="other")]
 
     job, output = exported(world, {"ids": [one.id for one in (*reversed(jobs), *others)]}, include=["output", "prompt"])
 
     rows = list(csv.DictReader(io.StringIO(content(world, job, "export.csv"), newline="")))
-    assert [row["output"] for row in rows] == ["fine, \"really\"\nyes", "first"]
+    assert [row["output"] for row in rows] == ['fine, "really"\nyes', "first"]
     assert [row["job_id"] for row in rows] == [one.id for one in reversed(jobs)]
     assert (rows[0]["tags"], rows[1]["tags"], rows[0]["cost"], rows[0]["input_tokens"]) == ('["a", "b"]', "[]", "0.0000015", "3")
     assert rows[1]["prompt"] == "prompt of first"
@@ -88,29 +88,29 @@ def test_an_export_as_csv() -> None:
     assert f"/acme/{job.id}/export.csv" in output["link"]
 
 
-@pytest.mark.parametrize(("format", "read"), [("json", json.loads), ("jsonl", lambda text: [json.loads(line) for line in text.splitlines()])])
-def test_an_export_as_json(format: str, read: Any) -> None:
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("jsonl", lambda text: [json.loads(line) for line in text.splitlines()])])
+def test_an_export_as_json(form: str, read: Any) -> None:
     """The same rows, with what was parsed as it is."""
     world = World()
     jobs = [ended(world), ended(world, "plain")]
 
-    job, output = exported(world, {"filter": {"type": "general"}}, format=format, include=["output", "parsed"])
+    job, output = exported(world, {"filter": {"type": "general"}}, format=form, include=["output", "parsed"])
 
-    rows = read(content(world, job, f"export.{format}"))
+    rows = read(content(world, job, f"export.{form}"))
     assert [(row["job_id"], row["output"], row["parsed"]) for row in rows] == [(jobs[1].id, "plain", None), (jobs[0].id, "fine", {"a": 1})]
-    assert output["format"] == format
+    assert output["format"] == form
 
 
-@pytest.mark.parametrize("format", ["csv", "json", "jsonl"])
-def test_an_export_of_nothing(format: str) -> None:
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
+def test_an_export_of_nothing(form: str) -> None:
     """Is an object that says so."""
     world = World()
 
-    job, output = exported(world, {"filter": {"tag": "none"}}, format=format)
+    job, output = exported(world, {"filter": {"tag": "none"}}, format=form)
 
-    text = content(world, job, f"export.{format}")
+    text = content(world, job, f"export.{form}")
     assert output["rows"] == 0
-    assert text.startswith("job_id,") if format == "csv" else text.split() in ([], ["[", "]"])
+    assert text.startswith("job_id,") if form == "csv" else text.split() in ([], ["[", "]"])
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])

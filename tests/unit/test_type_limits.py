@@ -13,8 +13,10 @@ from chalicelib.domain.errors import Throttled
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.job_type import JobType, Limits
 from chalicelib.domain.turnstile import SLOT_MS
+from chalicelib.settings import Settings, SettingsError
 from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.do_work import Task
+from chalicelib.usecases.run_batch import run_batch
 from tests.kit.chores import chore, doing, knowing, rest
 from tests.kit.faults import refusing
 from tests.kit.provider import Script
@@ -150,8 +152,6 @@ def test_a_slot_is_renewed_while_the_job_runs() -> None:
             seen.append(slots(world))
 
     async def story() -> None:
-        from chalicelib.usecases.run_batch import run_batch
-
         await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), look())
 
     world.loop.run_until_complete(story())
@@ -288,3 +288,17 @@ def test_limits_are_each_types_own() -> None:
     world.deliver()
 
     assert world.job(other).status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("said", ["export", "export=2", "export=0/5", "export=2/5;x=1/1", "export=2/1001", "Export=1/1", "export=-1/5"])
+def test_limits_that_mean_nothing_stop_the_function(said: str) -> None:
+    """With a message that names the setting and what of it is wrong."""
+    with pytest.raises(SettingsError, match="HEADRACE_TYPE_LIMITS"):
+        Settings.from_env({"HEADRACE_TYPE_LIMITS": said})
+
+
+def test_limits_of_a_stage() -> None:
+    assert Settings.from_env({"HEADRACE_TYPE_LIMITS": " export=2/5, notification=-/100 ,"}).type_limits == (
+        "export=2/5",
+        "notification=-/100",
+    )

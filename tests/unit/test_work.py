@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ def test_retries_keep_the_types_schedule() -> None:
     world = doing(fail, retry_schedule=(5.0, 40.0))
     rest(world, [submitted(world)])
 
-    assert [round((later - sooner) / 1000) for sooner, later in zip(times, times[1:], strict=False)] == [5, 40]
+    assert [round((later - sooner) / 1000) for sooner, later in pairwise(times)] == [5, 40]
 
 
 def test_a_cancel_stops_it_between_two_calls() -> None:
