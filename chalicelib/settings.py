@@ -10,6 +10,8 @@ from functools import cache
 from ipaddress import ip_network
 
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
+_TYPE_LIMIT = re.compile(r"[a-z][a-z0-9_]*=(-|[0-9]{1,4})/(-|[0-9]{1,4})\Z")
+MOST_LIMIT = 1000  # the moments of a minute are kept in one item
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 NOT_DEPLOYED = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
 
@@ -28,6 +30,7 @@ class Settings:
     lane_limit: messages that a lane may hold, of all tenants together, before submissions to it are refused.
     webhook_networks: networks (`10.1.0.0/16`, separated by commas) that webhooks may reach besides public addresses, and without TLS.
     mail_from: the sender of e-mail, verified in SES; empty: this stage sends none.
+    type_limits: jobs of a type at work at once, and begun in a minute, in the place of its own: `export=2/5,general=-/600`; at most 1000.
     """
 
     stage: str = "local"
@@ -41,6 +44,7 @@ class Settings:
     stall_seconds: float = 60.0
     webhook_networks: tuple[str, ...] = ()
     mail_from: str | None = None
+    type_limits: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -68,6 +72,7 @@ class Settings:
             stall_seconds=_number(env, "HEADRACE_STALL_SECONDS", cls.stall_seconds),
             webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
             mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
+            type_limits=_type_limits(env.get("HEADRACE_TYPE_LIMITS", "")),
         )
 
 
@@ -77,6 +82,15 @@ def _networks(said: str) -> tuple[str, ...]:
         return tuple(str(ip_network(text)) for text in texts)
     except ValueError as exc:
         raise SettingsError(f"HEADRACE_WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16: {exc}") from exc
+
+
+def _type_limits(text: str) -> tuple[str, ...]:
+    said = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in said:
+        match = _TYPE_LIMIT.match(part)
+        if match is None or any(number != "-" and not 1 <= int(number) <= MOST_LIMIT for number in match.groups()):
+            raise SettingsError(f"HEADRACE_TYPE_LIMITS must be like export=2/5, each - or 1 to {MOST_LIMIT}, not {part!r}")
+    return said
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

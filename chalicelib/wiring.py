@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import job_types
 from chalicelib.domain.addresses import networks
 from chalicelib.domain.job import Job, Ms
+from chalicelib.domain.job_type import JobType, Limits
 from chalicelib.observability import record
 from chalicelib.ports import (
     Accounts,
@@ -23,6 +25,7 @@ from chalicelib.ports import (
     Correspondence,
     Deliveries,
     Dependencies,
+    Files,
     Jobs,
     Leases,
     Mail,
@@ -37,6 +40,7 @@ from chalicelib.ports import (
     Sockets,
     Speeds,
     Tickets,
+    Turnstiles,
     Uploads,
     Watchers,
 )
@@ -54,6 +58,7 @@ from chalicelib.usecases.post_office import PostOffice
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.submit_job import Intake
 from chalicelib.usecases.system_health import Stethoscope
+from chalicelib.usecases.tools import Tools
 from chalicelib.usecases.watch_job import Gallery
 
 if TYPE_CHECKING:
@@ -142,6 +147,14 @@ class Adapters:
     @property
     def slots(self) -> Slots:
         return self._stores.slots
+
+    @property
+    def turnstiles(self) -> Turnstiles:
+        return self._stores.turnstiles
+
+    @property
+    def files(self) -> Files:
+        return self._stores.files
 
     @property
     def meters(self) -> Meters:
@@ -257,6 +270,46 @@ def worker_loop() -> WorkerLoop:
     return cast("WorkerLoop", _made["loop"])
 
 
+def job_type(name: str) -> JobType:
+    """The type of that name, with the limits that this stage has for it.
+
+    Raises:
+        JobTypeNotFound: there is none.
+    """
+    return _as_limited(job_types.get(name))
+
+
+def all_types() -> tuple[JobType, ...]:
+    """Every type, likewise."""
+    return tuple(_as_limited(kind) for kind in job_types.all_types())
+
+
+def _as_limited(kind: JobType) -> JobType:
+    said = dict(limit.split("=") for limit in settings().type_limits).get(kind.name)
+    if said is None:
+        return kind
+    concurrency, per_minute = (None if number == "-" else int(number) for number in said.split("/"))
+    return replace(kind, limits=Limits(concurrency=concurrency, per_minute=per_minute))
+
+
+def tools() -> Tools:
+    """What work that is no OpenAI call may reach for."""
+    have = adapters()
+    return Tools(
+        clock=have.clock,
+        log=record,
+        jobs=have.jobs,
+        bodies=have.bodies,
+        results=have.results,
+        pages=have.pages,
+        queues=have.queues,
+        watchers=have.watchers,
+        files=have.files,
+        new_id=have.new_id,
+        job_type=job_type,
+    )
+
+
 def engine() -> Engine:
     """What a worker reaches for."""
     if "engine" not in _made:
@@ -275,11 +328,13 @@ def engine() -> Engine:
             leases=have.leases,
             circuits=have.circuits,
             cache=have.cache,
+            turnstiles=have.turnstiles,
             queues=have.queues,
             sockets=have.sockets,
             provider=have.provider,
             prices=have.prices,
-            job_type=job_types.get,
+            tools=tools(),
+            job_type=job_type,
             speed_of=known_speeds().of,
             is_welcome=have.key_ring.may_read,
             new_id=have.new_id,
@@ -313,7 +368,7 @@ def broom() -> Broom:
         watchers=have.watchers,
         connections=have.connections,
         sockets=have.sockets,
-        job_type=job_types.get,
+        job_type=job_type,
         abandon=_abandon,
     )
 

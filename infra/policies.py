@@ -48,7 +48,7 @@ def _websocket(stage: str) -> list[Statement]:
 
 def _worker(stage: str) -> list[Statement]:
     return [
-        _table(stage, "jobs", READ + CHANGE),
+        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _table(stage, "ledger", READ),
@@ -56,8 +56,10 @@ def _worker(stage: str) -> list[Statement]:
         _receive(stage),
         _send(stage),
         _content(stage),
+        _abort(stage),
         _openai_credentials(stage),
         _connections(),
+        *_removal(stage),
     ]
 
 
@@ -157,6 +159,11 @@ def _removal(stage: str) -> list[Statement]:
 
 def _content(stage: str) -> Statement:
     return _allow("Content", ["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
+
+
+def _abort(stage: str) -> Statement:
+    """Of an upload in parts that comes to nothing."""
+    return _allow("LeaveUploads", ["s3:AbortMultipartUpload"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
 
 
 def _openai_credentials(stage: str) -> Statement:

@@ -31,48 +31,48 @@ class Blobs:
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Keep gzipped `data`. Writing the same key again is harmless: what is kept under one never differs."""
         with aws.in_our_words():
-            _s3().put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, ContentEncoding="gzip")
+            s3().put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, ContentEncoding="gzip")
 
     def get(self, key: str) -> bytes | None:
         """The gzipped data; None if nothing is kept there (any more)."""
-        s3 = _s3()
+        client = s3()
         with aws.in_our_words():
             try:
-                data: bytes = s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-            except s3.exceptions.NoSuchKey:
+                data: bytes = client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            except client.exceptions.NoSuchKey:
                 return None
         return data
 
     def open(self, key: str) -> Any:
         """S3's answer, its `Body` not read yet; None if nothing is kept there (any more)."""
-        s3 = _s3()
+        client = s3()
         with aws.in_our_words():
             try:
-                return s3.get_object(Bucket=self.bucket, Key=key)
-            except s3.exceptions.NoSuchKey:
+                return client.get_object(Bucket=self.bucket, Key=key)
+            except client.exceptions.NoSuchKey:
                 return None
 
     def delete_below(self, folder: str) -> None:
         """Delete all that is kept below a folder. Deleting nothing succeeds."""
-        s3 = _s3()
+        client = s3()
         with aws.in_our_words():
             while keys := [{"Key": found["Key"]} for found in self._some(folder)]:
-                failed = s3.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors", [])
+                failed = client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors", [])
                 if failed:
                     raise Unavailable(f"S3 did not delete {len(failed)} of {len(keys)} objects ({failed[0].get('Code')}). Try again.")
 
     def _some(self, folder: str) -> list[dict[str, Any]]:
-        listed: list[dict[str, Any]] = _s3().list_objects_v2(Bucket=self.bucket, Prefix=folder).get("Contents", [])
+        listed: list[dict[str, Any]] = s3().list_objects_v2(Bucket=self.bucket, Prefix=folder).get("Contents", [])
         return listed
 
     def presign(self, key: str, seconds: int = 300) -> str:
         """An address from which anybody who has it may read the text for some time."""
-        url: str = _s3().generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds)
+        url: str = s3().generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds)
         return url
 
     def presign_put(self, asked: dict[str, Any], seconds: int) -> str:
         """An address to which anybody who has it may write one object for some time: `asked` is its key, and the headers it must have."""
-        url: str = _s3().generate_presigned_url("put_object", Params={"Bucket": self.bucket, **asked}, ExpiresIn=seconds)
+        url: str = s3().generate_presigned_url("put_object", Params={"Bucket": self.bucket, **asked}, ExpiresIn=seconds)
         return url
 
 
@@ -86,5 +86,6 @@ def folder_of(tenant: str, job_id: str) -> str:
     return f"p/{hashlib.sha256(job_id.encode()).hexdigest()[:2]}/{tenant}/{job_id}/"
 
 
-def _s3() -> Any:
+def s3() -> Any:
+    """The client of S3, patient enough for megabytes, whose links newer regions take."""
     return aws.client("s3", read_timeout=READ_TIMEOUT, signature="s3v4")

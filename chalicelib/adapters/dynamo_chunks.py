@@ -44,6 +44,9 @@ class DynamoChunks:
             if there != _chunk_of(item):
                 raise ChunkConflict from failed
 
+    def note(self, chunk: Chunk) -> None:
+        dynamo.put(self._item_of(chunk))
+
     def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
         beyond = self._items.sk.between(_key(attempt, min(offset, LAST_OFFSET) + 1), _key(attempt, LAST_END))
         return [_chunk_of(item) for item in self._items.query(job_id, beyond, consistent_read=True)]

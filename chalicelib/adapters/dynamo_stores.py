@@ -20,7 +20,9 @@ from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
 from chalicelib.adapters.dynamo_pages import DynamoPages
 from chalicelib.adapters.dynamo_results import DynamoResults
 from chalicelib.adapters.dynamo_speeds import DynamoSpeeds
+from chalicelib.adapters.dynamo_turnstiles import DynamoTurnstiles
 from chalicelib.adapters.dynamo_watchers import DynamoWatchers
+from chalicelib.adapters.files import S3Files
 from chalicelib.adapters.uploads import S3Uploads
 
 
@@ -101,6 +103,14 @@ class DynamoStores:
     @cached_property
     def slots(self) -> DynamoSlots:
         return DynamoSlots(self.stage)
+
+    @cached_property
+    def turnstiles(self) -> DynamoTurnstiles:
+        return DynamoTurnstiles(self.stage)
+
+    @cached_property
+    def files(self) -> S3Files:
+        return S3Files(self.blobs)
 
     @cached_property
     def meters(self) -> DynamoMeters:

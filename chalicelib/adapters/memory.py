@@ -26,6 +26,7 @@ from chalicelib.adapters.memory_speeds import MemorySpeeds
 from chalicelib.adapters.memory_time import ManualClock, inline
 from chalicelib.adapters.memory_uploads import MemoryUploads
 from chalicelib.adapters.memory_wires import MemoryPrices, MemoryQueues, MemorySockets
+from chalicelib.adapters.memory_work import MemoryFiles, MemoryTurnstiles
 
 __all__ = ["ManualClock", "Memory", "inline"]
 
@@ -49,6 +50,8 @@ class Memory:
     speeds: MemorySpeeds = field(default_factory=MemorySpeeds)
     bulks: MemoryBulks = field(default_factory=MemoryBulks)
     slots: MemorySlots = field(default_factory=MemorySlots)
+    turnstiles: MemoryTurnstiles = field(default_factory=MemoryTurnstiles)
+    files: MemoryFiles = field(default_factory=MemoryFiles)
     meters: MemoryMeters = field(default_factory=MemoryMeters)
     accounts: MemoryAccounts = field(default_factory=MemoryAccounts)
     sockets: MemorySockets = field(default_factory=MemorySockets)
@@ -63,4 +66,4 @@ class Memory:
 
     def __post_init__(self) -> None:
         self.queues = MemoryQueues(self.clock)
-        self.pages = MemoryPages(self.bodies, self.chunks, self.results, self.watchers, self.dependencies)
+        self.pages = MemoryPages(self.bodies, self.chunks, self.results, self.watchers, self.dependencies, self.files)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ulid import ULID
 
 from chalicelib.adapters.memory_dependencies import MemoryDependencies
+from chalicelib.adapters.memory_work import MemoryFiles
 from chalicelib.domain.body import Body
 from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.job import Ms
@@ -65,6 +66,10 @@ class MemoryChunks:
         if there != chunk:
             raise ChunkConflict
 
+    def note(self, chunk: Chunk) -> None:
+        with self._lock:
+            self.rows[chunk.job_id, chunk.attempt, chunk.end] = deepcopy(chunk)
+
     def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
         with self._lock:
             found = [chunk for (job, number, end), chunk in self.rows.items() if (job, number) == (job_id, attempt) and end > offset]
@@ -76,7 +81,7 @@ class MemoryChunks:
                 del self.rows[place]
 
     def last(self, job_id: str, attempt: int) -> Chunk | None:
-        chunks = self.read(job_id, attempt)
+        chunks = self.read(job_id, attempt, -1)
         return chunks[-1] if chunks else None
 
 
@@ -131,9 +136,10 @@ class MemoryPages:
         results: MemoryResults,
         watchers: MemoryWatchers,
         dependencies: MemoryDependencies,
+        files: MemoryFiles,
     ) -> None:
         self._bodies, self._chunks, self._results, self._watchers = bodies, chunks, results, watchers
-        self._dependencies = dependencies
+        self._dependencies, self._files = dependencies, files
 
     def forget(self, job_id: str, tenant: str) -> None:
         self._bodies.forget(job_id)
@@ -141,6 +147,7 @@ class MemoryPages:
         self._results.forget(job_id)
         self._watchers.forget(job_id)
         self._dependencies.forget(job_id)
+        self._files.forget(job_id)
 
     def rows(self, job_id: str) -> list[str]:
         """For tests: what is still kept of a job."""

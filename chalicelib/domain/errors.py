@@ -188,6 +188,12 @@ class ResultExpired(HeadraceError):
     code = "result_expired"
 
 
+class NothingToDownload(NotFound):
+    """This job makes nothing that could be downloaded; its result is at `/result`."""
+
+    code = "nothing_to_download"
+
+
 class TooLarge(HeadraceError):
     """The request is too large."""
 
@@ -427,6 +433,13 @@ class WorkerEnding(AttemptFailed):
 
     code, error_class, held_against = "worker_ending", "internal", False
     suggestion = "Nothing to do: it is tried again at once. Answers that take minutes are safer with `config.durable`."
+
+
+class StoreSilent(AttemptFailed):
+    """Something that the work needs did not answer."""
+
+    code, error_class = "store_unavailable", "server_error"
+    suggestion = "Nothing to do: it is done again from its beginning."
 
 
 class AttemptTimedOut(AttemptFailed):

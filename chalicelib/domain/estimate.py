@@ -25,6 +25,7 @@ SAMPLES = 40
 
 TOKENS_PER_SECOND = 60  # of one stream, a cautious figure for small models
 FIRST_TOKEN_MS = 1_000
+WORK_MS = 5_000  # of work that is no answer of a model
 OVERHEAD_MS = 300  # claim, validation and the terminal write
 MARGIN = 1.25  # on the prompt's tokens in the worst case, because they are estimated
 REQUEST_TOKENS = 10  # what the provider adds around the messages
@@ -99,6 +100,12 @@ def estimate(
         wait_ms=wait,
         duration_ms=wait + working_ms(answer, tokens_per_second, first_token_ms),
     )
+
+
+def estimate_of_work(lane: Lane, depth: int) -> Estimate:
+    """Of work that asks no model: nothing to pay, and a guess of the time."""
+    wait = waiting_ms(lane, depth)
+    return Estimate(input_tokens=0, output_tokens=0, expected_cost=0, max_cost=0, wait_ms=wait, duration_ms=wait + WORK_MS)
 
 
 def working_ms(output_tokens: int, tokens_per_second: float = TOKENS_PER_SECOND, first_token_ms: Ms = FIRST_TOKEN_MS) -> Ms:

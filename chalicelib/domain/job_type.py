@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 Schema = dict[str, Any]
+Work = Callable[[Any], Awaitable[Any]]  # of a `usecases.do_work.Task`; the answer is JSON
+
+NO_MODEL = "none"  # what the record says where nothing is asked of a provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,10 @@ class Limits:
     concurrency: int | None = None
     per_minute: int | None = None
 
+    @property
+    def are_none(self) -> bool:
+        return self.concurrency is None and self.per_minute is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobType:
@@ -47,6 +54,8 @@ class JobType:
     `fallback` makes a plainer answer of input and options on the spot, without a provider; it fits `response_schema`. It answers where no
     key of OpenAI is configured. `preliminary`: it is in the answer to the submission as well.
     `dedupe_key` names what an input is about, so that it is not worked on twice at once, where the caller has given no key.
+    `work` is done by the worker itself instead of asking a provider; what it returns is the parsed output. It must be idempotent: after
+    a crash, or a store that did not answer, it is done again from its beginning.
     `least_role`: who may submit it. `limits`: how much of it goes on at once, and begins in a minute.
     """
 
@@ -69,6 +78,7 @@ class JobType:
     fallback: Callable[[Any, dict[str, Any]], Any] | None = None
     preliminary: bool = False
     dedupe_key: Callable[[Any], str | None] | None = None
+    work: Work | None = None
     least_role: str = "user"
     limits: Limits | None = None
 

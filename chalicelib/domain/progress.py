@@ -1,7 +1,8 @@
 """How far an attempt has come, told from the text as it streams. One tracker an attempt; it takes the time as an argument.
 
 The percentage is linear in the tokens up to 90 at the expected length, approaches 95 beyond it, and is 100 only at the end: the expected
-length is a guess, and a bar that waits at 100 looks broken. It never goes back within an attempt.
+length is a guess, and a bar that waits at 100 looks broken. Work that is no text says itself which part of it is done. It never goes back
+within an attempt.
 
 How long it will take is told from the first moment on: by what was measured of other jobs, and more and more by what this stream does.
 """
@@ -23,6 +24,7 @@ Event = dict[str, Any]
 MAX_MILESTONES = 50  # every snapshot carries them all
 LINEAR_TO, LIMIT = 90.0, 95.0
 OTHERS_WEIGH = 1.0  # seconds of this stream's own text that what was measured of others counts for
+LAST_PART = 99.0  # all that was to be done is done, and not yet kept
 
 
 @dataclass(slots=True)
@@ -64,6 +66,7 @@ class Tracker:
         self._first_text_at: Ms | None = None
         self._last_text_at: Ms | None = None
         self._percentage = 0.0
+        self._reported: tuple[float, Ms] | None = None  # which part of the work was done, and when that was said
 
     @property
     def tokens_received(self) -> int:
@@ -117,6 +120,24 @@ class Tracker:
             events += self._see(marker, groups, now)
         return events
 
+    def report(self, done: float, total: float, now: Ms) -> list[Event]:
+        """`done` of `total` parts of work that is no text. Told at each whole percent, never back, and 100 only at the end."""
+        part = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
+        if self._reported is None or part >= self._reported[0]:
+            self._reported = part, now
+        before, self._percentage = self._percentage, max(self._percentage, math.floor(LAST_PART * part * 10) / 10)
+        if int(self._percentage) <= int(before):
+            return []
+        return [{"kind": "progress", "progress_percentage": self._percentage, "at": rfc3339(now)}]
+
+    def reach(self, name: str, description: str, now: Ms) -> list[Event]:
+        """A milestone that no text tells."""
+        if len(self._milestones) >= MAX_MILESTONES:
+            return []
+        milestone = {"name": name, "description": description, "achieved_at": rfc3339(now), "progress_at_milestone": self._percentage}
+        self._milestones.append(milestone)
+        return [{"kind": "milestone", **milestone}]
+
     def end(self, now: Ms) -> list[Event]:
         """The answer is whole and kept: every stage is completed."""
         self._percentage = 100.0
@@ -162,15 +183,8 @@ class Tracker:
 
     def _see(self, marker: Marker, groups: dict[str, str], now: Ms) -> list[Event]:
         events = self.enter(marker.stage, now) if marker.stage else []
-        if marker.milestone and len(self._milestones) < MAX_MILESTONES:
-            milestone = {
-                "name": marker.milestone.format_map(groups),
-                "description": marker.description.format_map(groups),
-                "achieved_at": rfc3339(now),
-                "progress_at_milestone": self._percentage,
-            }
-            self._milestones.append(milestone)
-            events.append({"kind": "milestone", **milestone})
+        if marker.milestone:
+            events += self.reach(marker.milestone.format_map(groups), marker.description.format_map(groups), now)
         return events
 
     @property
@@ -183,17 +197,21 @@ class Tracker:
             return None
         return (self._received - self._opening) * 1000 / (self._last_text_at - self._first_text_at)
 
-    def _total(self) -> int:
-        """The expected length; once it is passed, a little more than there is, until the end tells."""
+    def _total(self) -> int | None:
+        """The expected length; once it is passed, a little more than there is, until the end tells. Work has none."""
+        if self._type.work is not None:
+            return None
         if self._percentage >= 100:
             return self._received
         return self._expected if self._received < self._expected else math.ceil(self._received * 1.05)
 
-    def _remaining(self) -> tuple[float, list[float]]:
+    def _remaining(self) -> tuple[float | None, list[float] | None]:
         """Seconds to the end, and between which two figures they are in four of five cases."""
         if self._percentage >= 100:
             return 0.0, [0.0, 0.0]
         total, first, rate = self._total(), self._speed.first_token_ms, self._speed.tokens_per_second
+        if total is None:
+            return self._remaining_work(*self._reported) if self._reported else (None, None)
         expected = self._left(total, first.middle, rate.middle)
         quick = self._left(self._answer.low, first.low, rate.high)
         slow = self._left(max(total, self._answer.high), first.high, rate.low)
@@ -207,6 +225,13 @@ class Tracker:
             return (max(0.0, first_ms - waited) if not self._received else 0.0) / 1000 + writing / rate
         elapsed = (self._last_text_at - self._first_text_at) / 1000
         return writing * (elapsed + OTHERS_WEIGH) / (self._received - self._opening + rate * OTHERS_WEIGH)
+
+    def _remaining_work(self, part: float, said_at: Ms) -> tuple[float | None, list[float] | None]:
+        """By how fast the part that is done was done; half as fast or twice as fast is no surprise."""
+        if not part or self._began_at is None or said_at <= self._began_at:
+            return None, None
+        left = (said_at - self._began_at) / 1000 * (1 - part) / part
+        return round(left, 1), [round(left / 2, 1), round(left * 2, 1)]
 
 
 def _stage_event(stage: _Stage, now: Ms) -> Event:

@@ -127,6 +127,10 @@ def _details(errors: Iterable[ValidationError], schema: Schema, at: str) -> Iter
         elif kind in ("anyOf", "oneOf") and hasattr(about, "context"):
             meant = _meant(about.context, error.instance_path)
             yield from _details(meant, schema, at) if meant else [_misfit(path, rule, error.instance)]
+        elif kind in ("minProperties", "maxProperties") and rule:
+            one = rule.get("minProperties") == rule.get("maxProperties") == 1
+            bound = "exactly one" if one else f"at {'least' if kind == 'minProperties' else 'most'} {rule[kind]}"
+            yield Detail(path, f"must have {bound} of {', '.join(rule.get('properties', {})) or 'its fields'}")
         elif kind in OF_THE_VALUE and rule:
             yield _misfit(path, rule, error.instance)
         else:

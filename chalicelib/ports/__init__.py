@@ -19,6 +19,7 @@ from chalicelib.ports.queues import DeadLetter, Queues, Received
 from chalicelib.ports.sockets import Sockets
 from chalicelib.ports.speeds import Speeds
 from chalicelib.ports.uploads import Opened, Uploads
+from chalicelib.ports.work import Files, Turnstiles, Upload
 
 __all__ = [
     "Accounts",
@@ -36,6 +37,7 @@ __all__ = [
     "Dependencies",
     "Ended",
     "Fetched",
+    "Files",
     "Idempotency",
     "JobQuery",
     "Jobs",
@@ -62,6 +64,8 @@ __all__ = [
     "Speeds",
     "Started",
     "Tickets",
+    "Turnstiles",
+    "Upload",
     "Uploads",
     "Watchers",
 ]

@@ -42,6 +42,12 @@ class Chunks(Protocol):
             ChunkConflict: another chunk ends there.
         """
 
+    def note(self, chunk: Chunk) -> None:
+        """Keep a chunk without text in the place of the one before: how far an attempt is whose text comes at its end.
+
+        Only `last` shows it.
+        """
+
     def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
         """All chunks that end beyond `offset`, in order, read consistently."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from chalice import Blueprint
 
-from chalicelib import job_types, wiring
+from chalicelib import wiring
 from chalicelib.domain.identity import Role
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.units import rfc3339
@@ -43,13 +43,18 @@ def me(request: Request) -> Answer:
 @endpoint(blueprint, "GET", "/job-types", Role.VIEWER)
 def types(_request: Request) -> Answer:
     """The kinds of work that this deployment knows."""
-    return Answer(body={"data": [_type(kind) for kind in job_types.all_types()], "next_cursor": None})
+    return Answer(body={"data": [_type(kind) for kind in wiring.all_types()], "next_cursor": None})
 
 
 @endpoint(blueprint, "GET", "/job-types/{name}", Role.VIEWER)
 def one_type(_request: Request, name: str) -> Answer:
-    """One kind of work."""
-    return Answer(body=_type(job_types.get(name)))
+    """One kind of work, and how many of its jobs are at work where that is limited."""
+    kind, have = wiring.job_type(name), wiring.adapters()
+    in_use = None
+    if kind.limits is not None and kind.limits.concurrency is not None:
+        there = have.turnstiles.get(kind.name)
+        in_use = there.taken(have.clock.now()) if there is not None else 0
+    return Answer(body={**_type(kind), "in_use": in_use})
 
 
 def _type(kind: JobType) -> dict[str, Any]:
@@ -57,8 +62,13 @@ def _type(kind: JobType) -> dict[str, Any]:
         "job_type": kind.name,
         "title": kind.title,
         "description": kind.description,
-        "default_model": kind.default_model,
-        "max_tokens": kind.max_tokens,
+        "default_model": None if kind.work is not None else kind.default_model,
+        "max_tokens": None if kind.work is not None else kind.max_tokens,
+        "least_role": kind.least_role,
+        "limits": {
+            "concurrency": kind.limits.concurrency if kind.limits else None,
+            "per_minute": kind.limits.per_minute if kind.limits else None,
+        },
         "stages": list(kind.stages),
         "retry_schedule_seconds": list(kind.retry_schedule),
         "works_without_key": kind.fallback is not None,

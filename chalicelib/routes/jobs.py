@@ -45,7 +45,7 @@ def submit(request: Request) -> Answer:
             answer = result_answer(ended, have.results)
             if answer.status == 200:
                 return Answer(body=answer.body, headers=headers)
-    body = shapes.accepted(accepted, have.endpoints.get("ws_url"), preliminary(job_types.get, accepted))
+    body = shapes.accepted(accepted, have.endpoints.get("ws_url"), preliminary(wiring.job_type, accepted))
     if data.get("ticket"):
         body["ticket"], _ = issue_ticket(have.tickets, have.clock, request.caller, frozenset({accepted.job.id}), TICKET_LASTS_MS)
     return Answer(status=202, body=body, headers=headers)
@@ -79,7 +79,7 @@ def estimate(request: Request) -> Answer:
     return Answer(
         body={
             "job_type": planned.kind.name,
-            "model": planned.body.config.model,
+            "model": shapes.model(planned.body.config.model),
             "queue": f"{planned.kind.name}:{asked.priority}",
             "queue_position": have.queues.depth(asked.priority) + 1,
             "estimated_input_tokens": expected.input_tokens,

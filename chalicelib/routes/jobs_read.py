@@ -16,6 +16,7 @@ from chalicelib.domain.transcript import Chunk
 from chalicelib.routes import parse, shapes, shapes_graph
 from chalicelib.routes.http import Answer, Request, endpoint
 from chalicelib.routes.result import result_answer
+from chalicelib.usecases.find_object import find_object
 from chalicelib.usecases.hold import ReadAlong, hold
 from chalicelib.usecases.read_graph import read_graph
 from chalicelib.usecases.read_text import read_text
@@ -35,7 +36,9 @@ class View:
 
     @property
     def etag(self) -> str:
-        return f'"v{self.job.version}.{self.last.end}"' if self.last else shapes.etag(self.job)
+        if self.last is None:
+            return shapes.etag(self.job)
+        return f'"v{self.job.version}.{self.last.end or f"0.{self.last.at}"}"'  # one without text is kept in the place of the one before
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}", Role.VIEWER)
@@ -111,6 +114,16 @@ def result(request: Request, job_id: str) -> Answer:
     if job.status.is_terminal:
         return result_answer(job, wiring.adapters().results)
     return Answer(status=202, body=_status_shape(View(job, _last(job))), headers={"Retry-After": RETRY_AFTER})
+
+
+@endpoint(blueprint, "GET", "/jobs/{job_id}/download", Role.USER)
+def download(request: Request, job_id: str) -> Answer:
+    """307 to the object that the job made, by a link that is good for five minutes; 202 while it is not made yet."""
+    job, have = _content(request, job_id), wiring.adapters()
+    found = find_object(wiring.job_type, have.results, have.files, job)
+    if found is None:
+        return Answer(status=202, body=_status_shape(View(job, _last(job))), headers={"Retry-After": RETRY_AFTER})
+    return Answer(status=307, body={"job_id": job.id, "object": found.name, "location": found.link}, headers={"Location": found.link})
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/attempts", Role.USER)

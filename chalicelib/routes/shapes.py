@@ -11,6 +11,7 @@ from chalicelib.domain.bulk import Bulk
 from chalicelib.domain.estimate import waiting_ms
 from chalicelib.domain.frames import error_shape, usage_shape
 from chalicelib.domain.job import Job, Ms, Status
+from chalicelib.domain.job_type import NO_MODEL
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.result import Result
 from chalicelib.domain.speed import UNMEASURED, Speed
@@ -66,7 +67,13 @@ def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> S
 
 def config(body: Body, job: Job) -> Shape:
     seconds_kept = body.config.cache
-    return {**asdict(body.config), "cache": False if seconds_kept is None else {"ttl": seconds_kept}, "priority": job.lane}
+    cache = False if seconds_kept is None else {"ttl": seconds_kept}
+    return {**asdict(body.config), "model": model(body.config.model), "cache": cache, "priority": job.lane}
+
+
+def model(name: str | None) -> str | None:
+    """Null where no model is asked."""
+    return None if name == NO_MODEL else name
 
 
 def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, prompt: bool = False) -> Shape:
@@ -219,7 +226,7 @@ def result(job: Job, kept: Result | None) -> Shape:
         "output": text[:length],
         "parsed": kept.parsed if kept and len(text) <= length else None,
         "finish_reason": kept.finish_reason if kept else None,
-        "model": kept.model if kept else job.asked_model,
+        "model": model(kept.model if kept else job.asked_model),
         "usage": usage_shape(job.usage),
         "cost": dollars(job.cost),
         "currency": "USD",
@@ -286,7 +293,7 @@ def attempt(kept: Result, *, wasted: bool) -> Shape:
         "wasted": wasted,
         "finish_reason": kept.finish_reason,
         "error_code": kept.error_code,
-        "model": kept.model,
+        "model": model(kept.model),
         "usage": usage_shape(kept.usage),
         "cost": dollars(kept.cost),
         "currency": "USD",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
+from dataclasses import replace
+
 from chalicelib.domain import transitions
 from chalicelib.domain.admission import CIRCUIT_OPEN, Admission, RunNow, WaitUntil
 from chalicelib.domain.circuit import Circuit, Entry, admits, look_again_at
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import JobTypeNotFound, Unavailable
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.usecases.advance import advance
@@ -13,17 +17,33 @@ from chalicelib.usecases.circuits import look, spread, take_probe
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.keys import key_gate
 from chalicelib.usecases.patience import patiently
+from chalicelib.usecases.turns import give_turn_back, take_turn
 
 
-async def admit(engine: Engine, job: Job) -> Admission:
-    """Whether the job may run now, and with which model.
+async def admit(engine: Engine, job: Job, one_by_one: asyncio.Lock) -> Admission:
+    """Whether the job may run now, and with which model. Jobs of one batch ask for the limits of their type `one_by_one`: all at once they
+    would only be in each other's way.
 
     An attempt that goes on with a response that OpenAI has begun is not asked, because nothing new is requested; nor is a job whose time
     is over, because its claim ends it.
     """
     if job.goes_on or transitions.over(job, engine.clock.now()) is not None:
         return RunNow(job.asked_model)
-    return await key_gate(engine, job) or await _circuit_gate(engine, job)
+    if (wait := await key_gate(engine, job)) is not None:
+        return wait
+    try:
+        kind = engine.job_type(job.type)
+    except JobTypeNotFound:  # the claim ends it
+        return RunNow(job.asked_model)
+    async with one_by_one if kind.limits is not None else nullcontext():
+        turn = await take_turn(engine, kind, job)
+    if isinstance(turn, WaitUntil) or kind.work is not None:
+        return turn
+    admission = await _circuit_gate(engine, job)
+    if isinstance(admission, RunNow):
+        return replace(admission, turn=turn.turn)
+    await give_turn_back(engine, kind.name, turn.turn, ran=False)
+    return admission
 
 
 async def give_back(engine: Engine, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:

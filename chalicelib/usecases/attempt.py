@@ -81,6 +81,7 @@ class Attempt:
         self.final: Frame | None = None
         self.watched_until: Ms = 0
         self.probe: str | None = None  # the mark under which it tries an open circuit out
+        self.turn: str | None = None  # the mark of its slot among those of its type
         self.held_until: Ms | None = None  # it could not be made, and has cost nothing: its job waits so long
         self.held_why = CIRCUIT_OPEN
         self.local = False  # the type's own fallback answers, and no provider
@@ -130,6 +131,19 @@ class Attempt:
             if not self._joiner.holds:
                 self._marks.append((sequence, len(self.transcript) - len(self._repeated)))
 
+    def put_output(self, text: str) -> None:
+        """Take all the text of work that is no answer of a provider: no tokens, and no first one."""
+        self.transcript.append(text)
+        self._more.ring()
+
+    def report(self, done: float, total: float, now: Ms) -> None:
+        """So much of the work is done."""
+        self._note(self.tracker.report(done, total, now))
+
+    def reach(self, name: str, description: str, now: Ms) -> None:
+        """A milestone."""
+        self._note(self.tracker.reach(name, description, now))
+
     def append_rest(self, text: str, now: Ms) -> None:
         """Take the whole text of the response, of which what is here must be the beginning.
 
@@ -163,8 +177,8 @@ class Attempt:
 
     @property
     def is_free(self) -> bool:
-        """Whether no provider is asked: the answer is another job's, or the type's own."""
-        return self.local or self.is_cached
+        """Whether no provider is asked: the answer is another job's, or the type's own, or its work is none."""
+        return self.local or self.is_cached or self.kind.work is not None
 
     def mark(self, end: int) -> Mark:
         """The provider's last event whose text lies wholly before `end`, and where its text ends: from there a successor goes on [7]."""

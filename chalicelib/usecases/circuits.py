@@ -66,6 +66,8 @@ async def note_end(engine: Engine, attempt: Attempt, failure: AttemptFailed | No
     A probe that failed before a response was begun has cost nothing, so that its job is to be held back: `attempt.held_until`. If other
     models may stand in, it asks for them at once.
     """
+    if attempt.kind.work is not None:  # no model was asked
+        return
     code = failure.code if failure else None
     sign = sign_of(code) if code or answered else Sign.SILENT
     circuit = await _note(engine, attempt, sign, code)

@@ -21,6 +21,7 @@ from chalicelib.usecases.judge import job_error
 from chalicelib.usecases.patience import patiently
 from chalicelib.usecases.prompt import with_parents, with_parents_if_there
 from chalicelib.usecases.read_answer import stop_response
+from chalicelib.usecases.turns import give_turn_back
 from chalicelib.usecases.usage import cost_of
 
 
@@ -38,6 +39,7 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: 
 
     claimed = await patiently(engine, advance, engine.jobs, job, change)
     if claimed is None or not transitions.holds(claimed, generation, owner):
+        await _leave_if_nobody_runs(engine, job, run)
         return None
     try:
         kind, body = engine.job_type(claimed.type), await patiently(engine, engine.bodies.get, claimed.id)
@@ -49,13 +51,23 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: 
     except (JobTypeNotFound, AttemptFailed) as exc:
         failure = exc if isinstance(exc, AttemptFailed) else RequestRefused(exc.message)
         await _end_at_once(engine, claimed, job_error(failure, claimed))
+        await give_turn_back(engine, claimed.type, run.turn, ran=False)
         return None
     if claimed.attempt_model is not None:
         body = replace(body, config=replace(body.config, model=claimed.attempt_model))
     kept = await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt) if claimed.goes_on else ()
     attempt = Attempt(claimed, body, kind, owner, clock.now(), kept)
-    attempt.probe = run.probe
+    attempt.probe, attempt.turn = run.probe, run.turn
     return attempt
+
+
+async def _leave_if_nobody_runs(engine: Engine, job: Job, run: RunNow) -> None:
+    """Give the slot of a wake-up back that starts nothing. Another worker with the same one may have claimed the job, and needs it."""
+    if run.turn is None:
+        return
+    there = await engine.offload(engine.jobs.get, job.id)
+    if there is None or there.status is not Status.PROCESSING or there.generation != job.generation:
+        await give_turn_back(engine, job.type, run.turn, ran=False)
 
 
 async def _end_at_once(engine: Engine, claimed: Job, error: JobError) -> None:
@@ -67,7 +79,7 @@ async def _end_at_once(engine: Engine, claimed: Job, error: JobError) -> None:
     if claimed.goes_on and claimed.response_id is not None:
         await stop_response(engine.provider, engine.log, claimed.response_id)
         text = join(await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt), 0)
-        usage = Usage(output=tokens(text), estimated=True)
+        usage = Usage(output=tokens(text), estimated=True)  # only answers of a provider go on
     cost = cost_of(engine.prices, claimed.asked_model, usage)
     row = Result(
         job_id=claimed.id,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from chalicelib.domain.circuit import Circuit
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.speed import Speed
+from chalicelib.domain.turnstile import Turnstile
 from chalicelib.ports import (
     Bodies,
     Cache,
@@ -25,20 +25,22 @@ from chalicelib.ports import (
     Queues,
     Results,
     Sockets,
+    Turnstiles,
     Watchers,
 )
+from chalicelib.usecases.log import Log
+from chalicelib.usecases.tools import Tools
 
-
-class Log(Protocol):
-    def __call__(self, fact: str, **fields: Any) -> None: ...
+__all__ = ["Board", "Engine", "Log"]
 
 
 @dataclass
 class Board:
-    """The circuits as this environment last saw them, by model; and whether there is a key of OpenAI, when it was last looked for."""
+    """The circuits by model, and the turnstiles by type, as this environment last saw them; and whether there is a key of OpenAI."""
 
     circuits: dict[str, Circuit] = field(default_factory=dict)
     read_at: Ms | None = None
+    turnstiles: dict[str, Turnstile] = field(default_factory=dict)
     has_key: bool = True
     key_read_at: Ms | None = None
     key_missed_at: Ms | None = None  # when operators were last told that there is none
@@ -49,7 +51,7 @@ class Engine:
     """`offload_posts` is for sockets, which may be slow and many, so that they never keep the stores waiting.
 
     `is_welcome` says whether the key of this hash may still read the job's content. `new_id` gives ids that sort by time, `random`
-    numbers in [0, 1). `speed_of` a job type and a model is what was measured of them.
+    numbers in [0, 1). `speed_of` a job type and a model is what was measured of them. `tools` are for work that is no OpenAI call.
     """
 
     clock: Clock
@@ -65,10 +67,12 @@ class Engine:
     leases: Leases
     circuits: Circuits
     cache: Cache
+    turnstiles: Turnstiles
     queues: Queues
     sockets: Sockets
     provider: Provider
     prices: Prices
+    tools: Tools
     job_type: Callable[[str], JobType]
     speed_of: Callable[[str, str], Speed]
     is_welcome: Callable[[str, Job], bool]

@@ -84,11 +84,11 @@ class Follower:
         return True
 
     async def _send_events(self) -> bool:
-        """Tell each milestone, and the progress once for all stages that have begun."""
+        """Tell each milestone, and the progress once for all that has begun or gone on."""
         attempt, now = self._attempt, self._engine.clock.now()
         news = attempt.events[self._events :]
         told: list[dict[str, Any]] = [frames.milestone(attempt.job, _shape(event), now) for event in news if event["kind"] == "milestone"]
-        if any(event["kind"] == "stage" for event in news):
+        if any(event["kind"] in ("stage", "progress") for event in news):
             told.append(frames.progress(attempt.job, progress_of(attempt, now), now))
         for frame in told:
             if not await self._post(frame):

@@ -34,7 +34,7 @@ async def keep_log(engine: Engine, attempt: Attempt, pace: LogPace) -> None:
         pending = len(attempt.transcript) - kept
         watched = attempt.watched_until > now
         if pending and (attempt.complete or pace.is_due((now - began) / 1000, (now - last) / 1000, pending, watched=watched)):
-            events, seen_events = attempt.events[seen_events:], len(attempt.events)
+            events, seen_events = [event for event in attempt.events[seen_events:] if event["kind"] != "progress"], len(attempt.events)
             kept, last = await _write(engine, attempt, kept, events), now
         elif attempt.complete:
             return

@@ -9,10 +9,10 @@ from typing import Any
 
 from chalicelib.domain.body import Body, Config
 from chalicelib.domain.cached import seconds_of
-from chalicelib.domain.errors import Detail, InvalidRequest
-from chalicelib.domain.estimate import Estimate, estimate
+from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
+from chalicelib.domain.estimate import Estimate, estimate, estimate_of_work
 from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.job_type import JobType
+from chalicelib.domain.job_type import NO_MODEL, JobType
 from chalicelib.domain.lanes import LANES
 from chalicelib.domain.parents import problems_within
 from chalicelib.domain.schema import problems, schema_problems
@@ -21,6 +21,8 @@ from chalicelib.domain.submission import Submission
 from chalicelib.ports import Prices
 from chalicelib.usecases.model_request import instructions
 from chalicelib.usecases.prompt import MAX_PROMPT_BYTES, rendered
+
+OF_MODELS = ("model", "max_tokens", "temperature", "system_prompt", "response_format", "durable", "fallback_models", "openai", "cache")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +47,18 @@ def plan_job(
     """Resolve a submission, with `depth` jobs waiting in its lane. `speed_of` a job type and a model is what was measured of them.
 
     Raises:
+        Forbidden: the type needs a greater role.
         InvalidRequest: with every field that cannot be used.
         JobTypeNotFound: there is no such type.
     """
     kind = job_type(submission.job_type)
+    _check_role(kind, caller)
     wrong = [
         *problems(kind.options_schema, submission.options, "options"),
         *_content_problems(kind, submission),
         *_template_problems(submission),
         *_format_problems(submission.config.get("response_format")),
+        *_work_problems(kind, submission),
     ]
     if submission.user not in (None, caller.user) and caller.role < Role.OPERATOR:
         wrong.append(Detail("user", "only an operator may submit on behalf of somebody else"))
@@ -70,6 +75,7 @@ def plan_job(
         template={"content": _content(submission), "values": {}} if submission.depends_on else None,
         webhook_url=submission.webhook_url,
         notify=list(submission.notify),
+        role=_role(kind, caller, submission),
     )
     if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
         raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))
@@ -80,7 +86,9 @@ def plan_job(
         user=submission.user or caller.user,
         body=body,
         dedupe_key=submission.dedupe_key or (kind.dedupe_key(submission.input) if kind.dedupe_key else None),
-        estimate=estimate(
+        estimate=estimate_of_work(LANES[submission.priority], depth)
+        if kind.work is not None
+        else estimate(
             prompt=body.prompt,
             instructions=instructions(config, kind) + json.dumps(kind.schema_for(body.options) or ""),
             answer_tokens=round(speed.answer(kind.typical_tokens, config.max_tokens).middle),
@@ -99,12 +107,34 @@ def plan_job(
 def resolve_config(kind: JobType, submission: Submission) -> Config:
     """Every default filled in: the type's, else the system's."""
     said: dict[str, Any] = {name: value for name, value in submission.config.items() if value is not None and name != "priority"}
+    if kind.work is not None:
+        said |= {"model": NO_MODEL, "max_tokens": 0, "response_format": "json"}
     said.setdefault("model", kind.default_model)
     said.setdefault("max_tokens", kind.max_tokens)
     said.setdefault("response_format", "json" if kind.response_schema else "text")
     said["cache"] = seconds_of(said.get("cache"))
     others = [model for model in dict.fromkeys(said.pop("fallback_models", ())) if model != said["model"]]
     return Config(**said, fallback_models=others, expires_in=submission.expires_in)
+
+
+def _check_role(kind: JobType, caller: Caller) -> None:
+    if caller.role < Role.named(kind.least_role):
+        raise Forbidden(f"Jobs of the type {kind.name} need the role {kind.least_role}; this key is a {caller.role.word}.")
+
+
+def _role(kind: JobType, caller: Caller, submission: Submission) -> str | None:
+    """With whose rights work reads and changes other jobs: the caller's own, or a user's where it is on behalf of somebody else."""
+    if kind.work is None:
+        return None
+    return caller.role.word if submission.user in (None, caller.user) else Role.USER.word
+
+
+def _work_problems(kind: JobType, submission: Submission) -> list[Detail]:
+    """What means something for answers of a model only."""
+    if kind.work is None:
+        return []
+    said = [name for name in OF_MODELS if submission.config.get(name)]
+    return [Detail(f"config.{name}", f"means nothing for {kind.name}, which asks no model") for name in said]
 
 
 def _content_problems(kind: JobType, submission: Submission) -> list[Detail]:

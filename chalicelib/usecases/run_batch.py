@@ -71,6 +71,7 @@ class _Batch:
         self._open = 0  # messages that are neither done nor given up
         self._done: list[str] = []
         self._arrived = asyncio.Event()
+        self._one_by_one = asyncio.Lock()
         self.unfinished = 0
 
     async def sort(self, messages: Sequence[Received]) -> list[Woken]:
@@ -135,7 +136,7 @@ class _Batch:
     async def _admit_one(self, woken: Woken) -> Admitted | None:
         engine = self._engine
         try:
-            admission = await admit(engine, woken.job)
+            admission = await admit(engine, woken.job, self._one_by_one)
             if isinstance(admission, RunNow):
                 return Admitted(woken, admission)
             await give_back(engine, woken.wake_up, woken.job, admission)

@@ -18,6 +18,7 @@ from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.audience import Audience
 from chalicelib.usecases.cached_answer import remember
 from chalicelib.usecases.circuits import note_end, prove
+from chalicelib.usecases.do_work import do_work
 from chalicelib.usecases.engine import Engine
 from chalicelib.usecases.facts import note_failure
 from chalicelib.usecases.judge import Verdict, judge
@@ -25,6 +26,7 @@ from chalicelib.usecases.keep_log import keep_log
 from chalicelib.usecases.keys import note_unmade
 from chalicelib.usecases.patience import all_of, patiently
 from chalicelib.usecases.read_answer import Fenced, abandon, read_answer
+from chalicelib.usecases.turns import give_turn_back, keep_turn
 
 
 class JobRun:
@@ -45,6 +47,7 @@ class JobRun:
         log = asyncio.create_task(keep_log(self._engine, self.attempt, log_pace(self.attempt.body.config.streaming_mode)))
         ahead = asyncio.create_task(self._engine.offload(self._work_out_ahead))
         proof = asyncio.create_task(prove(self._engine, self.attempt))
+        turn = asyncio.create_task(keep_turn(self._engine, self.attempt))
         try:
             ended, failure = await self._answer()
             if isinstance(failure, WorkerEnding) and self.attempt.job.goes_on:
@@ -56,14 +59,18 @@ class JobRun:
         finally:
             log.cancel()
             proof.cancel()
+            turn.cancel()
             try:
-                await asyncio.gather(log, ahead, proof, return_exceptions=True)
+                await asyncio.gather(log, ahead, proof, turn, return_exceptions=True)
+                await give_turn_back(self._engine, self.attempt.kind.name, self.attempt.turn)
             finally:  # the lease may be found fenced at this very moment
                 await self.audience.dismiss()
 
     def _work_out_ahead(self) -> int:
         """What takes a while and is needed only later, off the event loop."""
         attempt, config = self.attempt, self.attempt.body.config
+        if attempt.kind.work is not None:
+            return 0
         attempt.tracker.learn(self._engine.speed_of(attempt.kind.name, config.model), config.max_tokens)
         attempt.price = self._engine.prices.of(config.model)
         return self.attempt.input_tokens
@@ -126,13 +133,13 @@ class JobRun:
         return AttemptFailed("The attempt broke on our side.")
 
     async def _stream(self) -> Ended:
-        """Read the provider's answer within the attempt's time, which a durable one takes along from worker to worker."""
+        """Read the provider's answer, or do the work, within the attempt's time, which a durable one takes along from worker to worker."""
         attempt = self.attempt
         limit = attempt.body.config.timeout
         spent = (self._engine.clock.now() - attempt.started_at) / 1000
         try:
             async with asyncio.timeout(max(0.0, limit - spent)):
-                return await read_answer(self._engine, attempt)
+                return await (read_answer if attempt.kind.work is None else do_work)(self._engine, attempt)
         except TimeoutError as exc:
             raise AttemptTimedOut(f"The attempt took longer than {limit:g} s.") from exc
 

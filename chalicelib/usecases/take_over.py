@@ -78,7 +78,10 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms, *, asked: bool) -> Result 
     if body.depends_on:
         body = with_parents_if_there(broom.jobs, broom.results, body, kind)
     given = tokens(body.prompt) + tokens(instructions(body.config, kind)) + REQUEST_TOKENS
-    usage = Usage(input=given, output=tokens(text), estimated=True) if asked else Usage(estimated=True)
+    if kind.work is not None:
+        usage = Usage()
+    else:
+        usage = Usage(input=given, output=tokens(text), estimated=True) if asked else Usage(estimated=True)
     return Result(
         job_id=job.id,
         attempt=job.attempt,

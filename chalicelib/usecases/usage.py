@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from chalicelib.domain.job import Nano, Usage
+from chalicelib.domain.job_type import NO_MODEL
 from chalicelib.ports import Ended, Prices
 from chalicelib.usecases.attempt import Attempt
 
@@ -22,6 +23,8 @@ def counted(attempt: Attempt, ended: Ended | None) -> Usage | None:
 
 
 def cost_of(prices: Prices, model: str, usage: Usage | None) -> Nano | None:
-    """None: nothing was used, or the price of the model is not known."""
+    """None: nothing was used, or the price of the model is not known. Work that asks no model costs nothing."""
+    if usage is not None and model == NO_MODEL:
+        return 0
     price = prices.of(model) if usage else None
     return price.cost(usage) if price and usage else None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli import output
-from cli.errors import Misused
+from cli.errors import Exit, Misused
 from cli.session import JobId, Json, session
 
+NOT_MADE_YET = 202
 STATUSES = ("waiting", "queued", "processing", "retrying", "held", "completed", "incomplete", "failed", "cancelled", "expired")
 
 
@@ -53,6 +57,35 @@ def retry(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     api = session(ctx).api
     run = api.get(f"/jobs/{job}/status").get("run")  # named, so that a request which is repeated on the way starts one run, not two
     _say(api.post(f"/jobs/{job}/retry", {"run": run} if run else None), as_json)
+
+
+def download(
+    ctx: typer.Context,
+    job: JobId,
+    to: Annotated[str | None, typer.Option("--output", "-o", help="The file; `-` for stdout. Else named as the job names it.")] = None,
+) -> None:
+    """Save the object that an export made.
+
+    \b
+    headrace submit --type export --input '{"filter": {"status": "completed"}}' --wait
+    headrace download job_01J... -o results.csv
+    """
+    answer = session(ctx).api.send("GET", f"/jobs/{job}/download")
+    if answer.status_code == NOT_MADE_YET:
+        output.note(f"The job is {answer.json().get('status')}: nothing is made yet. `headrace watch {job}` shows how far it is.")
+        raise typer.Exit(Exit.ENDED_EARLY)
+    if to == "-":
+        sys.stdout.buffer.write(answer.content)
+        return
+    path = Path(to or _name_of(answer.headers.get("Content-Disposition", ""), job))
+    path.write_bytes(answer.content)
+    output.note(f"{path}: {len(answer.content)} bytes")
+
+
+def _name_of(disposition: str, job: str) -> str:
+    """The name that the object is to be saved under, without any folder."""
+    named = re.search(r'filename="([^"]+)"', disposition)
+    return Path(named.group(1)).name if named else job
 
 
 def move(

@@ -131,3 +131,21 @@ def put_all(stores: Any, chunks: list[Chunk]) -> None:
     requests = [{"PutRequest": {"Item": stores.chunks._item_of(each).serialize()}} for each in chunks]
     for first in range(0, len(requests), 25):
         client.batch_write_item(RequestItems={table_name(stores.stage, "pages"): requests[first : first + 25]})
+
+
+def test_a_note_of_progress_is_seen_last_and_is_no_text(stores: Any) -> None:
+    """In the place of the one before, until there is text; whoever reads the text never meets it."""
+    job_id = new_id()
+    for percentage in (10.0, 20.0):
+        stores.chunks.note(Chunk(job_id=job_id, attempt=1, start=0, text="", at=NOW, progress={"progress_percentage": percentage}, ttl=9))
+
+    noted = stores.chunks.last(job_id, 1)
+    assert noted is not None
+    assert (noted.progress, noted.end) == ({"progress_percentage": 20.0}, 0)
+    assert stores.chunks.read(job_id, 1) == []
+
+    text = Chunk(job_id=job_id, attempt=1, start=0, text='{"a": 1}', at=NOW)
+    stores.chunks.append(text)
+    assert stores.chunks.last(job_id, 1) == text
+    assert stores.chunks.read(job_id, 1) == [text]
+    assert stores.chunks.last(job_id, 2) is None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
 import pytest
+import requests
 from moto import mock_aws
 
 from chalicelib import wiring
@@ -140,3 +142,34 @@ def test_before_a_key_is_stored(api: Api) -> None:
     record = api.call("GET", f"/jobs/{waiting}").json
     assert (record["status"], record["reason"], record["attempt"]) == ("held", "openai_not_configured", 0)
     assert api.call("GET", f"/jobs/{waiting}/attempts").json["data"] == []
+
+
+def test_an_export_is_made_and_downloaded_and_removed(api: Api) -> None:
+    """By the link that the API answers; its slot is free again, and its object goes with it."""
+    api.submit()
+    deliver(api)
+    asked = {"type": "export", "input": {"filter": {"status": "completed"}}, "options": {"format": "jsonl"}}
+    job_id = api.call("POST", "/jobs", asked).json["job_id"]
+    in_use = []
+    for _ in range(2):
+        in_use.append(api.call("GET", "/job-types/export").json["in_use"])
+        deliver(api)
+
+    found = api.call("GET", f"/jobs/{job_id}/download")
+    saved = requests.get(found.headers["location"], timeout=10)
+
+    assert (found.status, saved.status_code, in_use) == (307, 200, [0, 0])
+    assert [json.loads(line)["output"] for line in saved.text.splitlines()] == ["all of it"]
+    assert api.call("POST", "/bulk", {"action": "delete", "ids": [job_id]}, "operator").json["done"] == 1
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=bucket_name(STAGE, ACCOUNT))
+
+
+def test_a_clean_up_deletes_what_is_old(api: Api) -> None:
+    """On the real tables, by an operator's job."""
+    old = api.submit()
+    deliver(api)
+    job_id = api.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0}}, "operator").json["job_id"]
+    deliver(api)
+
+    assert api.call("GET", f"/jobs/{job_id}/result", token="operator").json["parsed"]["by_status"] == {"completed": 1}
+    assert api.call("GET", f"/jobs/{old}").status == 404

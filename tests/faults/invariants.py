@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chalicelib.domain.errors import ChunkConflict, ResultExpired
-from chalicelib.domain.job import Job, Status
+from chalicelib.domain.job import Job, Status, Usage
+from chalicelib.domain.job_type import NO_MODEL
 from chalicelib.domain.transcript import join
+from chalicelib.domain.turnstile import SLOT_MS
 from chalicelib.usecases.read_text import read_text
 from tests.faults.cloud import LANE, Cloud
 
@@ -42,6 +44,10 @@ def _at_rest(cloud: Cloud) -> Iterator[str]:
         stored = any(head.response_id == response.id for head in cloud.history.heads[response.answer.job_id])
         if stored and not (response.read or response.cancelled):
             yield f"{response.id} was left to itself: nobody read its end or stopped it"
+    for turnstile in real.turnstiles.rows.values():
+        now = cloud.world.clock.now()
+        if turnstile.taken(now + SLOT_MS) or (not cloud.steps.faults and turnstile.taken(now)):
+            yield f"slots of {turnstile.type} are taken: {turnstile.slots}"
     if LANE in real.queues.aside:
         yield f"messages were set aside: {real.queues.aside[LANE]}"
 
@@ -106,7 +112,7 @@ def _money(cloud: Cloud, job: Job) -> Iterator[str]:
         yield f"{job.attempt} attempts were taken, the ledger has {sorted(rows)}"
     for attempt, row in rows.items():
         answer = cloud.history.answer_of(job.id, attempt)
-        charged = answer.charged if answer else None
+        charged = Usage() if row.model == NO_MODEL else answer.charged if answer else None
         puts = cloud.history.results.get((job.id, attempt), [])
         if row.usage is None and row.text:
             yield f"a{attempt}: the provider sent text, the ledger says nothing"
@@ -115,7 +121,7 @@ def _money(cloud: Cloud, job: Job) -> Iterator[str]:
         exact = [put for put in puts if put.usage is not None and not put.usage.estimated]
         if exact and (row.usage is None or row.usage.estimated):
             yield f"a{attempt}: the ledger knew what was charged and has an estimate now"
-        free = (job.id, attempt) in cloud.history.found
+        free = (job.id, attempt) in cloud.history.found or row.model == NO_MODEL
         if row.usage is not None and row.usage.output == 0 and row.text and not free:
             yield f"a{attempt}: text was kept, the ledger has no tokens"
     if job.status is Status.COMPLETED and (job.usage is None or job.usage.estimated):

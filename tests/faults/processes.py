@@ -63,7 +63,8 @@ class Processes:
         self.world.loop.set_task_factory(_task)
         world, real, steps = self.world, self.real, self.steps
         ports: dict[str, Any] = {
-            name: Port(name, getattr(real, name), steps) for name in ("bodies", "chunks", "watchers", "connections", "leases", "circuits")
+            name: Port(name, getattr(real, name), steps)
+            for name in ("bodies", "chunks", "watchers", "connections", "leases", "circuits", "turnstiles")
         }
         ports["cache"] = CachePort(real.cache, steps, self.history)
         ports["jobs"] = JobsPort(real.jobs, steps, self.history, self._changed)
@@ -76,8 +77,15 @@ class Processes:
         world._abandon = lambda response_id: wait(stop_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
         memory = world.memory
         keys = Port("keys", _Keys(), steps)
+        stepped = {name: ports[name] for name in ("jobs", "bodies", "results", "queues", "watchers")}
         world.engine = replace(
-            world.engine, **ports, provider=self.provider, is_welcome=keys.is_welcome, offload=self._offload, offload_posts=self._offload
+            world.engine,
+            **ports,
+            tools=replace(world.engine.tools, **stepped, files=Port("files", real.files, steps)),
+            provider=self.provider,
+            is_welcome=keys.is_welcome,
+            offload=self._offload,
+            offload_posts=self._offload,
         )
         world.intake = replace(world.intake, jobs=memory.jobs, bodies=memory.bodies, dependencies=memory.dependencies, queues=memory.queues)
         kept = {name: ports[name] for name in ("jobs", "chunks", "results", "watchers", "connections", "sockets")}

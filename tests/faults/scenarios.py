@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
 from chalicelib.domain.circuit import FAILURES_OPEN, Circuit, failed
 from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
-from chalicelib.domain.job import Status
+from chalicelib.domain.job import Status, Usage
+from chalicelib.domain.job_type import Limits
+from chalicelib.usecases.do_work import Task
 from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
-from tests.faults.steps import end
+from tests.faults.steps import FREEZES, end
+from tests.kit.chores import chore, knowing
 
 MODEL = "gpt-4o-mini"
 Story = Callable[[Cloud], Coroutine[Any, Any, None]]
@@ -147,6 +151,34 @@ async def orphaned(cloud: Cloud) -> None:
     await cloud.cancel(parent)
 
 
+async def limited(cloud: Cloud) -> None:
+    """Two pieces of work that is no OpenAI call, of which one may be done at a time: the other is told when to come."""
+
+    at_work: set[str] = set()
+    frozen = any(kind in FREEZES for kind in cloud.steps.faults.values())  # who stands still for minutes finds others at work
+
+    async def work(task: Task) -> Any:
+        mark = f"{task.job.id}#{task.job.generation}"
+        at_work.add(mark)
+        try:
+            for step in range(3):
+                if len(at_work) > 1 and not frozen:
+                    cloud.history.problems.append(f"more than one at once: {sorted(at_work)}")
+                await task.call(task.tools.files.size, task.job.tenant, task.job.id, "object")
+                task.report(step + 1, 3)
+                await asyncio.sleep(1.1)
+        finally:
+            at_work.discard(mark)
+        answer = cloud.history.asked(task.job.id, task.job.attempt)
+        answer.sent, answer.charged = json.dumps({"answer": answer.number}), Usage()
+        return {"answer": answer.number}
+
+    kind = chore(work, limits=Limits(concurrency=1, per_minute=4))
+    cloud.world.engine = replace(cloud.world.engine, job_type=knowing(kind))
+    for name in ("first", "second"):
+        await cloud.watch(await cloud.submit(name, job_type=kind.name, input=name))
+
+
 @dataclass(frozen=True)
 class Scenario:
     """`ends` are the statuses that may come of it, whatever one thing goes wrong."""
@@ -178,5 +210,6 @@ SCENARIOS = {
         Scenario(found),
         Scenario(child_of_two),
         Scenario(orphaned, (Status.CANCELLED, Status.COMPLETED)),
+        Scenario(limited),
     )
 }

@@ -31,6 +31,7 @@ from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.submit_job import Intake, submit_job
 from chalicelib.usecases.sweep import sweep
+from chalicelib.usecases.tools import Tools
 from chalicelib.usecases.watch_job import Gallery
 from cli.reducer import Ask, Assembly
 from tests.kit.faults import refusing
@@ -64,6 +65,7 @@ class World:
                 "leases",
                 "circuits",
                 "cache",
+                "turnstiles",
                 "queues",
                 "sockets",
                 "prices",
@@ -78,6 +80,7 @@ class World:
                 "offload_posts": inline,
                 "log": self._log,
                 "provider": self.provider,
+                "tools": self._tools(),
                 "job_type": job_types.get,
                 "speed_of": self.speeds.of,
                 "is_welcome": lambda _hash, _job: True,
@@ -108,6 +111,22 @@ class World:
             caller_by_hash=lambda _hash: ALICE,
         )
 
+    def _tools(self) -> Tools:
+        memory = self.memory
+        return Tools(
+            clock=self.clock,
+            log=self._log,
+            jobs=memory.jobs,
+            bodies=memory.bodies,
+            results=memory.results,
+            pages=memory.pages,
+            queues=memory.queues,
+            watchers=memory.watchers,
+            files=memory.files,
+            new_id=self.new_id,
+            job_type=job_types.get,
+        )
+
     @property
     def broom(self) -> Broom:
         memory = self.memory
@@ -125,7 +144,7 @@ class World:
             watchers=memory.watchers,
             connections=memory.connections,
             sockets=memory.sockets,
-            job_type=job_types.get,
+            job_type=self.engine.job_type,
             abandon=self._abandon,
         )
 
@@ -178,10 +197,10 @@ class World:
         self.clock.advance(after)
         return sweep(self.broom)
 
-    def submit(self, prompt: str = "Say hello.", key: str | None = None, **fields: Any) -> Job:
+    def submit(self, prompt: str | None = "Say hello.", key: str | None = None, caller: Caller = ALICE, **fields: Any) -> Job:
         submission = Submission(prompt=prompt, **fields)
-        plan = plan_job(job_types.get, self.memory.prices, ALICE, submission, 0, self.speeds.of)
-        return submit_job(self.intake, ALICE, submission, plan, key=key, request=[prompt, sorted(fields)]).job
+        plan = plan_job(self.engine.job_type, self.memory.prices, caller, submission, 0, self.speeds.of)
+        return submit_job(self.intake, caller, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
     def deliver(self, lane: str = "normal", messages: list[Received] | None = None, seconds: float | None = None) -> None:
         """One invocation of a worker, on the given messages or on whatever its queue holds now; it is over after so many seconds."""

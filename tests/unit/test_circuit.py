@@ -83,6 +83,7 @@ def test_every_error_of_an_attempt_was_thought_of() -> None:
         "reattach_refused",
         "request_invalid",
         "response_lost",
+        "store_unavailable",
         "timeout",
         "worker_ending",
     }

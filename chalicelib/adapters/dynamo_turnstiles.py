@@ -1,0 +1,74 @@
+"""The limits of kinds of work: one item each in the table `live`."""
+
+from __future__ import annotations
+
+import json
+
+from pynamodb.attributes import UnicodeAttribute
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.dynamo import ROW_LASTS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.job import Ms
+from chalicelib.domain.turnstile import Slot, Turnstile
+
+PARTITION = "turns"  # not the circuits': those are read far more often
+
+
+class TurnstileItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    version = IntAttribute(attr_name="v")
+    begun = UnicodeAttribute()  # JSON lists: nothing here is asked for by itself
+    places = UnicodeAttribute()
+    slots = UnicodeAttribute()
+    line_at = IntAttribute(attr_name="line")
+    typical_ms = IntAttribute(attr_name="typical")
+    ttl = IntAttribute()
+
+
+class DynamoTurnstiles:
+    """Units: 1 to read, 1 to write for each KB: about 2, and one more for each 70 that may begin in a minute."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(TurnstileItem, stage, "live")
+
+    def get(self, job_type: str) -> Turnstile | None:
+        item = dynamo.find(self._items, PARTITION, job_type)
+        return _turnstile_of(item) if item else None
+
+    def replace(self, seen: Turnstile, new: Turnstile, now: Ms) -> None:
+        """A whole put: nobody else writes here, and no index is there to be changed."""
+        unchanged = self._items.version == seen.version if seen.version else self._items.pk.does_not_exist()
+        try:
+            dynamo.put(self._item_of(new, now), unchanged)
+        except ConditionFailed as failed:
+            current = _turnstile_of(self._items.from_raw_data(failed.item)) if failed.item else None
+            if current != new:
+                raise StaleVersion(current) from failed
+
+    def _item_of(self, new: Turnstile, now: Ms) -> TurnstileItem:
+        """Kept until the last of those who were told a time has come, and a day."""
+        return self._items(
+            PARTITION,
+            new.type,
+            version=new.version,
+            begun=json.dumps(new.begun, separators=(",", ":")),
+            places=json.dumps(new.places, separators=(",", ":")),
+            slots=json.dumps([(slot.mark, slot.since, slot.until) for slot in new.slots], separators=(",", ":")),
+            line_at=new.line_at,
+            typical_ms=new.typical_ms,
+            ttl=max(now, new.line_at, *new.begun[-1:]) // 1000 + ROW_LASTS,
+        )
+
+
+def _turnstile_of(item: TurnstileItem) -> Turnstile:
+    return Turnstile(
+        type=item.sk,
+        version=item.version,
+        begun=tuple(json.loads(item.begun)),
+        places=tuple((mark, at) for mark, at in json.loads(item.places)),
+        slots=tuple(Slot(*slot) for slot in json.loads(item.slots)),
+        line_at=item.line_at,
+        typical_ms=item.typical_ms,
+    )

@@ -1,0 +1,143 @@
+"""The limits of one kind of work: so many at once, so many begun in any minute. Pure rules on one value, swapped on its version.
+
+Whoever may not begin yet is told its time, and that place is its own: a hundred that come together are told a hundred times, and each waits
+once. A place is a moment, not a job: `begun` keeps as many moments as may be in a minute, and the next one is a minute after the first of
+them. A slot is taken for a time and renewed while the job runs, so that a crash gives it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from chalicelib.domain.job import Ms
+from chalicelib.domain.job_type import Limits
+
+MINUTE_MS = 60_000
+SLOT_MS = 30_000  # about as long as a lease and its margin: with the worker the slot is dead
+PLACE_KEPT_MS = 60_000  # whoever comes later than that asks anew
+EARLY_MS = 1_000  # clocks differ
+REMEMBERED = 16  # of those who were told a time last: a wake-up that comes twice takes no second place
+FIRST_TYPICAL_MS = 10_000
+SOONEST_MS, LONGEST_MS = 1_000, 600_000  # between two looks for a slot
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One of those at work, by job and generation: of two workers with the same wake-up neither takes what the other one needs."""
+
+    mark: str
+    since: Ms
+    until: Ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turnstile:
+    """`begun`: the moments at which the last ones began or may begin, in order. `places`: when whoever asked last may.
+
+    `line_at`: when the last of those who wait may find a slot, guessed by how long slots are held (`typical_ms`).
+    """
+
+    type: str
+    version: int = 0
+    begun: tuple[Ms, ...] = ()
+    places: tuple[tuple[str, Ms], ...] = ()
+    slots: tuple[Slot, ...] = field(default=())
+    line_at: Ms = 0
+    typical_ms: Ms = FIRST_TYPICAL_MS
+
+    def taken(self, now: Ms) -> int:
+        """Slots that are taken now."""
+        return len(self._alive(now))
+
+    def has(self, mark: str, now: Ms) -> bool:
+        return any(slot.mark == mark for slot in self._alive(now))
+
+    def _alive(self, now: Ms) -> tuple[Slot, ...]:
+        return tuple(slot for slot in self.slots if slot.until > now)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What somebody is told: come in (`until` is None), or come back then, because of the rate or for want of a slot."""
+
+    turnstile: Turnstile
+    until: Ms | None = None
+    by_rate: bool = False
+
+
+def ask(seen: Turnstile, limits: Limits, mark: str, now: Ms, *, has_place: bool = False, latest: Ms | None = None) -> Turn:
+    """Let `mark` in, or tell it its time. `has_place`: its time, which it was told before, has come. After `latest` no place is of use.
+
+    Asking again with the same mark answers the same.
+    """
+    told = dict(seen.places).get(mark)
+    if seen.has(mark, now):
+        return Turn(seen)
+    has_place = has_place or (told is not None and now - PLACE_KEPT_MS <= told <= now)
+    at = now if has_place else _by_rate(seen, limits, now)
+    full = limits.concurrency is not None and seen.taken(now) >= limits.concurrency
+    if told is not None and told > now:
+        return Turn(seen, told, by_rate=not full)
+    if at <= now and not full:
+        return Turn(_enter(seen, limits, mark, now, counted=not has_place))
+    return _wait(seen, limits, mark, now, latest, full=full)
+
+
+def renew(seen: Turnstile, mark: str, now: Ms) -> Turnstile:
+    """Keep a slot for longer; one that was taken for given back is taken again, because its job is at work."""
+    since = next((slot.since for slot in seen.slots if slot.mark == mark), now)
+    return _next(seen, slots=(*_others(seen, mark, now), Slot(mark, since, now + SLOT_MS)))
+
+
+def leave(seen: Turnstile, mark: str, now: Ms, *, ran: bool = True) -> Turnstile:
+    """Give a slot back. `ran`: how long it was held says how long others will be."""
+    mine = next((slot for slot in seen.slots if slot.mark == mark), None)
+    if mine is None:
+        return seen
+    typical = seen.typical_ms + (max(100, now - mine.since) - seen.typical_ms) // 4 if ran else seen.typical_ms
+    return _next(seen, slots=_others(seen, mark, now), typical_ms=typical)
+
+
+def _by_rate(seen: Turnstile, limits: Limits, now: Ms) -> Ms:
+    """The first moment with which no minute has too many."""
+    most = limits.per_minute
+    return max(now, seen.begun[-most] + MINUTE_MS) if most is not None and len(seen.begun) >= most else now
+
+
+def _enter(seen: Turnstile, limits: Limits, mark: str, now: Ms, *, counted: bool) -> Turnstile:
+    slots = _others(seen, mark, now)
+    if limits.concurrency is not None:
+        slots = (*slots, Slot(mark, now, now + SLOT_MS))
+    begun = _counted(seen, limits, now) if counted else seen.begun
+    return _next(seen, slots=slots, begun=begun, places=_remembered(seen, mark, now))
+
+
+def _wait(seen: Turnstile, limits: Limits, mark: str, now: Ms, latest: Ms | None, *, full: bool) -> Turn:
+    """Behind those who wait already: one after the other, as slots are likely to be free."""
+    rate, line = _by_rate(seen, limits, now), seen.line_at
+    at = rate
+    if limits.concurrency is not None:
+        each = min(LONGEST_MS, max(SOONEST_MS, seen.typical_ms // limits.concurrency))
+        at = max(at, now + each if full else now, seen.line_at)
+        line = at + each
+    if latest is not None and at >= latest:
+        return Turn(seen, at, by_rate=rate > now)
+    new = _next(seen, begun=_counted(seen, limits, at), places=_remembered(seen, mark, at), line_at=line)
+    return Turn(new, at, by_rate=rate > now)
+
+
+def _counted(seen: Turnstile, limits: Limits, at: Ms) -> tuple[Ms, ...]:
+    return tuple(sorted((*seen.begun, at)))[-limits.per_minute :] if limits.per_minute is not None else ()
+
+
+def _remembered(seen: Turnstile, mark: str, at: Ms) -> tuple[tuple[str, Ms], ...]:
+    return (*(place for place in seen.places if place[0] != mark), (mark, at))[-REMEMBERED:]
+
+
+def _others(seen: Turnstile, mark: str, now: Ms) -> tuple[Slot, ...]:
+    """The slots of others whose time is not over."""
+    return tuple(slot for slot in seen.slots if slot.mark != mark and slot.until > now)
+
+
+def _next(seen: Turnstile, **changes: object) -> Turnstile:
+    return replace(seen, version=seen.version + 1, **changes)  # type: ignore[arg-type]

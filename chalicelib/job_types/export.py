@@ -1,0 +1,216 @@
+"""Results of many jobs as one object to download: CSV, JSON, or a JSON object a line.
+
+The heads are listed first; texts are read a few at a time and sent on in parts, so that a worker's memory never holds them all. The
+object is the job's own: a repeated attempt writes it again under the same name, and deleting the job deletes it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from chalicelib.domain.body import Body
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.frames import error_shape
+from chalicelib.domain.job import Job
+from chalicelib.domain.job_type import NO_MODEL, JobType, Limits, Schema
+from chalicelib.domain.result import Result
+from chalicelib.domain.text import whole
+from chalicelib.domain.units import dollars, rfc3339
+from chalicelib.job_types._filters import FILTER, filters_of
+from chalicelib.job_types._table import FORMATS, Row, table
+from chalicelib.ports import Upload
+from chalicelib.usecases.list_jobs import Filters, list_jobs
+
+if TYPE_CHECKING:
+    from chalicelib.usecases.do_work import Task
+    from chalicelib.usecases.tools import Tools
+
+MOST_ROWS = 10_000
+PAGE, TOGETHER = 100, 8
+LINK_SECONDS = 3_600
+
+COLUMNS = (
+    *(
+        "job_id",
+        "status",
+        "job_type",
+        "user",
+        "priority",
+        "model",
+        "batch_id",
+        "tags",
+        "attempt",
+        "created_at",
+        "started_at",
+        "finished_at",
+    ),
+    *("cost", "input_tokens", "output_tokens", "error_code", "error_message"),
+)
+OF_RESULTS, OF_BODIES = ("output", "parsed"), ("prompt", "input", "options", "metadata")
+
+INPUT: Schema = {
+    "type": "object",
+    "properties": {
+        "ids": {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "string", "minLength": 1, "maxLength": 64}},
+        "filter": FILTER,
+        "batch_id": {"type": "string", "minLength": 1, "maxLength": 64},
+    },
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+}
+
+OPTIONS: Schema = {
+    "type": "object",
+    "properties": {
+        "format": {"enum": list(FORMATS)},
+        "include": {"type": "array", "uniqueItems": True, "items": {"enum": [*OF_RESULTS, *OF_BODIES]}},
+    },
+    "additionalProperties": False,
+}
+
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+OUTPUT: Schema = {
+    "type": "object",
+    "properties": {
+        "rows": _COUNT,
+        "not_found": _COUNT,
+        "more": {"type": "boolean"},
+        "bytes": _COUNT,
+        "format": {"enum": list(FORMATS)},
+        "object": {"type": "string"},
+        "link": {"type": "string"},
+        "link_expires_at": {"type": "string"},
+    },
+    "required": ["rows", "not_found", "more", "bytes", "format", "object", "link", "link_expires_at"],
+    "additionalProperties": False,
+}
+
+
+async def export(task: Task) -> dict[str, Any]:
+    """Write the object, and say where it is. `more`: there were more jobs than an export holds; the newest are in it."""
+    form = task.body.options.get("format", "csv")
+    name, job, files = f"export.{form}", task.job, task.tools.files
+    task.enter("listing")
+    jobs, not_found, more = await _named(task) if "ids" in task.body.input else await _found(task)
+    task.enter("writing")
+    upload = await task.call(files.begin, job.tenant, job.id, name, FORMATS[form])
+    try:
+        size = await _write(task, upload, jobs, form)
+    except BaseException:
+        await _abandon(task, upload)
+        raise
+    link = await task.call(files.link, job.tenant, job.id, name, LINK_SECONDS)
+    task.milestone("object written", f"{len(jobs)} rows, {size} bytes")
+    return {
+        "rows": len(jobs),
+        "not_found": not_found,
+        "more": more,
+        "bytes": size,
+        "format": form,
+        "object": name,
+        "link": link,
+        "link_expires_at": rfc3339(task.tools.clock.now() + LINK_SECONDS * 1000),
+    }
+
+
+async def _named(task: Task) -> tuple[list[Job], int, bool]:
+    """The named jobs whose content the caller may read, in the order in which they were named, and how many are not there for them."""
+    ids, jobs = list(dict.fromkeys(task.body.input["ids"])), list[Job]()
+    for start in range(0, len(ids), PAGE):
+        heads = await task.call(task.tools.jobs.get_many, ids[start : start + PAGE])
+        jobs += [job for job in heads if task.caller.may_read_content(job)]
+    return jobs, len(ids) - len(jobs), False
+
+
+async def _found(task: Task) -> tuple[list[Job], int, bool]:
+    """What the filters find, newest first, without this job itself; and whether there is more."""
+    said, jobs, cursor = task.body.input, list[Job](), None
+    wanted = Filters(batch=said["batch_id"]) if "batch_id" in said else filters_of(said["filter"])
+    while len(jobs) <= MOST_ROWS:
+        page = await task.call(list_jobs, task.tools.jobs, task.caller, wanted, PAGE, cursor)
+        jobs += [job for job in page.jobs if job.id != task.job.id]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return jobs[:MOST_ROWS], 0, len(jobs) > MOST_ROWS
+
+
+async def _write(task: Task, upload: Upload, jobs: list[Job], form: str) -> int:
+    """All rows, a few at a time; the answer is the size of the object."""
+    include = tuple(task.body.options.get("include", ("output",)))
+    shape = table(form, (*COLUMNS, *include))
+    await task.call(upload.add, shape.begin().encode())
+    for start in range(0, len(jobs), TOGETHER):
+        rows = await task.call_each(partial(_row, task.tools, include), jobs[start : start + TOGETHER])
+        await task.call(upload.add, "".join(shape.row(row) for row in rows).encode())
+        task.report(start + len(rows), len(jobs))
+    await task.call(upload.add, shape.end().encode())
+    return await task.call(upload.close)
+
+
+async def _abandon(task: Task, upload: Upload) -> None:
+    try:
+        await task.call(upload.abandon)
+    except Unavailable as exc:  # what is left of it goes by itself
+        task.tools.log("an upload was left", job_id=task.job.id, tenant=task.job.tenant, error=exc)
+
+
+def _row(tools: Tools, include: tuple[str, ...], job: Job) -> Row:
+    """A job as a row, with what it was asked and what it answered where that is wanted."""
+    kept = tools.results.get(job.id, job.attempt) if job.attempt and set(include) & set(OF_RESULTS) else None
+    body = tools.bodies.get(job.id) if set(include) & set(OF_BODIES) else None
+    content = {**_answered(job, kept), **_asked(body)}
+    return {**_figures(job), **{name: content.get(name) for name in include}}
+
+
+def _figures(job: Job) -> Row:
+    error = error_shape(job) or {}
+    return {
+        "job_id": job.id,
+        "status": job.status.value,
+        "job_type": job.type,
+        "user": job.user,
+        "priority": job.lane,
+        "model": None if job.asked_model == NO_MODEL else job.asked_model,
+        "batch_id": job.batch_id,
+        "tags": list(job.tags),
+        "attempt": job.attempt,
+        "created_at": rfc3339(job.created_at),
+        "started_at": rfc3339(job.started_at),
+        "finished_at": rfc3339(job.finished_at),
+        "cost": dollars(job.cost),
+        "input_tokens": job.usage.input if job.usage else None,
+        "output_tokens": job.usage.output if job.usage else None,
+        "error_code": error.get("code"),
+        "error_message": error.get("message"),
+    }
+
+
+def _answered(job: Job, kept: Result | None) -> Row:
+    """The result of an ended job; what a stalled worker wrote beyond its end is no part of it."""
+    if kept is None or not job.status.is_terminal:
+        return {}
+    length = job.length or 0
+    return {"output": whole(kept.text[:length]), "parsed": kept.parsed if len(kept.text) <= length else None}
+
+
+def _asked(body: Body | None) -> Row:
+    return {name: getattr(body, name) for name in OF_BODIES} if body is not None else {}
+
+
+JOB_TYPE = JobType(
+    name="export",
+    title="Export",
+    description="Jobs and their results as one CSV, JSON or JSON Lines object, with a link to download it.",
+    instructions="",
+    stages=("setup", "listing", "writing", "finalization"),
+    streaming_stage="finalization",
+    input_schema=INPUT,
+    options_schema=OPTIONS,
+    response_schema=OUTPUT,
+    retry_schedule=(2.0, 10.0, 60.0),
+    limits=Limits(concurrency=2, per_minute=5),
+    work=export,
+)

@@ -1,0 +1,182 @@
+"""Work that is no OpenAI call, through `app.py`: submitted, refused, worked off, downloaded; the limits of types as people see them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+
+from chalicelib import wiring
+from chalicelib.domain.job_type import JobType
+from tests.kit.http import Api
+from tests.kit.provider import Script
+from tests.kit.work import work
+
+
+def submit(api: Api, token: str = "user", **fields: Any) -> Any:
+    return api.call("POST", "/jobs", fields, token)
+
+
+def exported(api: Api, token: str = "user", **options: Any) -> str:
+    """An export of all that the caller may read, worked off."""
+    reply = submit(api, token, type="export", input={"filter": {"type": "general"}}, options=options)
+    assert reply.status == 202, reply.text
+    work(api)
+    return str(reply.json["job_id"])
+
+
+def test_an_export_from_its_submission_to_its_download(api: Api) -> None:
+    """It costs nothing, needs no model, and its link is signed anew each time."""
+    api.submit()
+    work(api)
+    reply = submit(api, type="export", input={"filter": {"status": "completed"}})
+    job_id = reply.json["job_id"]
+    waiting = api.call("GET", f"/jobs/{job_id}/download")
+    work(api)
+
+    record = api.call("GET", f"/jobs/{job_id}").json
+    result = api.call("GET", f"/jobs/{job_id}/result").json
+    found = api.call("GET", f"/jobs/{job_id}/download")
+
+    assert (reply.json["estimated_cost"], reply.json["max_cost"], reply.json["config"]["model"]) == ("0.000000", "0.000000", None)
+    assert (waiting.status, waiting.headers["retry-after"]) == (202, "2")
+    assert (record["status"], record["cost"], record["usage"]["total_tokens"]) == ("completed", "0.000000", 0)
+    assert (result["model"], result["parsed"]["rows"], result["timings"]["time_to_first_token"]) == (None, 1, None)
+    assert found.status == 307
+    assert found.headers["location"] == found.json["location"]
+    assert f"{job_id}/export.csv" in found.json["location"]
+    rows = list(csv.DictReader(io.StringIO(api.twins.files.kept["acme", job_id, "export.csv"].decode())))
+    assert [row["output"] for row in rows] == ["Hello"]
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api(Script(deltas=["Hel", "lo"]))
+
+
+@pytest.mark.parametrize(("token", "status"), [("user", 307), ("operator", 307), ("colleague", 404), ("stranger", 404), ("viewer", 403)])
+def test_only_who_may_read_a_job_downloads_its_object(api: Api, token: str, status: int) -> None:
+    """As its result."""
+    job_id = exported(api)
+
+    assert api.call("GET", f"/jobs/{job_id}/download", token=token).status == status
+
+
+def test_a_job_that_makes_no_object_has_none(api: Api) -> None:
+    """Whatever its answer says: a model's JSON is not believed."""
+    said = Api(Script(deltas=['{"object": "export.csv"}']))
+    job_id = said.submit(config={"response_format": "json"})
+    work(said)
+
+    reply = said.call("GET", f"/jobs/{job_id}/download")
+
+    assert said.head(job_id).status == "completed"
+    assert (reply.status, reply.json["error"]["code"]) == (404, "nothing_to_download")
+
+
+def test_an_object_that_is_gone_is_gone(api: Api) -> None:
+    """410, as a result that is no longer kept."""
+    job_id = exported(api)
+    api.twins.files.kept.clear()
+
+    assert api.call("GET", f"/jobs/{job_id}/download").status == 410
+
+
+def test_deleting_an_export_deletes_its_object(api: Api) -> None:
+    """With all else that is kept of it."""
+    job_id = exported(api)
+    other = exported(api, "operator")
+
+    reply = api.call("POST", "/bulk", {"action": "delete", "ids": [job_id]}, "operator")
+
+    assert reply.json["done"] == 1, reply.text
+    assert [place[1] for place in api.twins.files.kept] == [other]
+
+
+def test_what_cannot_be_exported_is_refused_by_name(api: Api) -> None:
+    """Input, options and what means something for models only, all at once."""
+    reply = submit(
+        api, type="export", input={"ids": ["a"], "batch_id": "b"}, options={"format": "xls"}, config={"model": "gpt-4o", "temperature": 1}
+    )
+
+    details = {detail["path"]: detail["message"] for detail in reply.json["error"]["details"]}
+    assert reply.status == 400
+    assert set(details) == {"input", "options.format", "config.model", "config.temperature"}
+    assert details["input"] == "must have exactly one of ids, filter, batch_id"
+    assert details["config.model"] == "means nothing for export, which asks no model"
+
+
+def test_a_prompt_is_no_input(api: Api) -> None:
+    reply = submit(api, type="export", prompt="Export everything.")
+
+    assert (reply.status, reply.json["error"]["details"][0]["path"]) == (400, "input")
+
+
+def test_a_clean_up_needs_an_operator(api: Api) -> None:
+    """A user is told which role it takes, also for an estimate; an operator's runs."""
+    refused = submit(api, type="data_cleanup", input={"days": 1})
+    estimated = api.call("POST", "/jobs/estimate", {"type": "data_cleanup", "input": {}})
+    allowed = submit(api, "operator", type="data_cleanup", input={"dry_run": True})
+    work(api)
+
+    assert (refused.status, refused.json["error"]["code"], estimated.status) == (403, "forbidden", 403)
+    assert "need the role operator" in refused.json["error"]["message"]
+    assert allowed.status == 202
+    assert api.call("GET", f"/jobs/{allowed.json['job_id']}/result", token="operator").json["parsed"]["dry_run"] is True
+
+
+def test_progress_can_be_polled_before_there_is_text(api: Api) -> None:
+    """The tag of the progress changes with each note of it."""
+    job_id = exported(api)
+
+    progress = api.call("GET", f"/jobs/{job_id}/progress").json
+
+    assert (progress["progress_percentage"], progress["estimated_total_tokens"]) == (100, None)
+    assert [stage["name"] for stage in progress["stages"]] == ["setup", "listing", "writing", "finalization"]
+    assert progress["milestones"][0]["name"] == "object written"
+
+
+def test_a_type_says_its_limits_and_how_many_are_at_work(api: Api) -> None:
+    """None for types that have none."""
+    export = api.call("GET", "/job-types/export").json
+    general = api.call("GET", "/job-types/general").json
+    listed = {kind["job_type"]: kind for kind in api.call("GET", "/job-types").json["data"]}
+
+    assert (export["limits"], export["in_use"]) == ({"concurrency": 2, "per_minute": 5}, 0)
+    assert (export["default_model"], export["least_role"]) == (None, "user")
+    assert (general["limits"], general["in_use"]) == ({"concurrency": None, "per_minute": None}, None)
+    assert listed["data_cleanup"]["limits"] == {"concurrency": 1, "per_minute": 10}
+
+
+def test_who_waits_for_a_limit_is_told(api: Api) -> None:
+    """Its reason and its time, on the record and in its status."""
+    jobs = [submit(api, type="export", input={"filter": {}}).json["job_id"] for _ in range(6)]
+    for _ in range(6):
+        work(api)
+
+    records = [api.call("GET", f"/jobs/{job_id}").json for job_id in jobs]
+
+    held = [record for record in records if record["status"] == "held"]
+    assert held
+    assert {record["reason"] for record in held} <= {"type_rate", "type_concurrency"}
+    assert all(record["next_attempt_at"] for record in held)
+    assert api.call("GET", "/jobs?status=held").json["data"][0]["reason"] in ("type_rate", "type_concurrency")
+
+
+@pytest.mark.parametrize(("said", "limits"), [("export=-/3", (None, 3)), ("export=7/-", (7, None)), ("other=1/1", (2, 5))])
+def test_a_stage_may_have_limits_of_its_own(api: Api, monkeypatch: pytest.MonkeyPatch, said: str, limits: tuple[Any, Any]) -> None:
+    """`HEADRACE_TYPE_LIMITS`, in the place of the type's."""
+    from chalicelib.settings import settings
+
+    monkeypatch.setenv("HEADRACE_TYPE_LIMITS", said)
+    settings.cache_clear()
+    try:
+        kind: JobType = wiring.job_type("export")
+    finally:
+        monkeypatch.undo()
+        settings.cache_clear()
+
+    assert kind.limits is not None
+    assert (kind.limits.concurrency, kind.limits.per_minute) == limits
