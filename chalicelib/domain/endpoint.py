@@ -11,9 +11,10 @@ from chalicelib.domain.addresses import Network, literal, may_reach
 
 LONGEST_URL = 2_048
 FIRST_FREE_PORT = 1_024
-_PRINTABLE = re.compile(r"[!-~]+")
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+# Compiled at their first use: most environments never have one.
+_PRINTABLE = r"[!-~]+"
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_NUMBER = r"[0-9]+|0x[0-9a-f]*"
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -41,7 +42,7 @@ def endpoint_of(url: str, allowed: Sequence[Network] = ()) -> Endpoint:
     """
     if len(url) > LONGEST_URL:
         raise ValueError(f"must have at most {LONGEST_URL} characters")
-    if not _PRINTABLE.fullmatch(url) or "\\" in url:
+    if not re.fullmatch(_PRINTABLE, url) or "\\" in url:
         raise ValueError("must be a URL in ASCII; write other letters as %XX, and a name as xn--...")
     parts, port = _split(url)
     _check_parts(url, parts, bool(allowed))
@@ -78,7 +79,7 @@ def _check_host(host: str, allowed: Sequence[Network]) -> None:
             raise ValueError("must be a public address")
         return
     labels = host.split(".")
-    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels) or _NUMBER.fullmatch(labels[-1]):
+    if len(host) > 253 or not all(re.fullmatch(_LABEL, label) for label in labels) or re.fullmatch(_NUMBER, labels[-1]):
         raise ValueError("must name a host")
     if len(labels) == 1 and not allowed:
         raise ValueError("must name a public host")

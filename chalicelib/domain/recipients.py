@@ -12,8 +12,9 @@ from chalicelib.domain.units import DAY_MS
 
 MOST_RECIPIENTS = 10
 MOST_ADDRESSES = 50
-_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+# Compiled at their first use: most environments never have one.
+_EMAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
+_NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 
 
 class Channel(StrEnum):
@@ -45,11 +46,11 @@ def recipient_of(text: str) -> Recipient:
 
 
 def is_email(text: str) -> bool:
-    return len(text) <= 254 and _EMAIL.fullmatch(text) is not None and ".." not in text
+    return len(text) <= 254 and re.fullmatch(_EMAIL, text) is not None and ".." not in text
 
 
 def is_name(text: str) -> bool:
-    return _NAME.fullmatch(text) is not None
+    return re.fullmatch(_NAME, text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
