@@ -66,6 +66,9 @@ BODIES: dict[str, str] = {
     "POST /stream-tickets": "StreamTicket",
     "POST /circuits/{model}/open": "Circuit",
     "POST /circuits/{model}/close": "Circuit",
+    "POST /webhooks/rotate": "Nothing",
+    "PUT /webhooks/addresses": "WebhookAddresses",
+    "POST /webhooks/test": "WebhookTest",
 }
 REQUESTS: dict[str, Schema] = {
     "SubmissionOfAnyType": schemas.SUBMIT,
@@ -76,6 +79,9 @@ REQUESTS: dict[str, Schema] = {
     "Redrive": schemas.REDRIVE,
     "StreamTicket": schemas.TICKET,
     "Circuit": schemas.CIRCUIT,
+    "Nothing": schemas.NOTHING,
+    "WebhookAddresses": schemas.ADDRESSES,
+    "WebhookTest": schemas.WEBHOOK_TEST,
 }
 ANSWERS: dict[str, dict[str, str | None]] = {
     "POST /jobs": {"202": "Accepted", "200": "Result"},
@@ -88,6 +94,7 @@ ANSWERS: dict[str, dict[str, str | None]] = {
     "GET /jobs/{job_id}/progress": {"200": "Progress", "304": None},
     "GET /jobs/{job_id}/result": {"200": "Result", "202": "Status", "307": None},
     "GET /jobs/{job_id}/stream": {"200": "text/event-stream", "204": None},
+    "POST /jobs/{job_id}/deliveries/{delivery_id}/retry": {"202": None},
     "POST /stream-tickets": {"201": None},
     "POST /bulk": {"200": None, "202": None},
     "POST /failed-jobs/retry": {"200": None, "202": None},
