@@ -73,7 +73,7 @@ def _paths(schema: Schema, at: str = "") -> Iterator[tuple[str, str]]:
     """Every field that holds no other, by its path."""
     for name, rule in schema["properties"].items():
         path, inner = (f"{at}{name}[]", rule["items"]) if rule.get("type") == "array" else (f"{at}{name}", rule)
-        if inner.get("type") == "object":
+        if inner.get("type") == "object" and "properties" in inner:
             yield from _paths(inner, f"{path}.")
         else:
             means = inner.get("description", "")

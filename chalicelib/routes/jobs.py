@@ -6,7 +6,7 @@ from typing import Any
 
 from chalice import Blueprint
 
-from chalicelib import job_types, wiring
+from chalicelib import wiring
 from chalicelib.domain.errors import Forbidden
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job import Job
@@ -65,7 +65,7 @@ def _accepted(request: Request, data: dict[str, Any]) -> Accepted:
 def _plan(caller: Caller, submission: Submission) -> Plan:
     have = wiring.adapters()
     check_parents(have.jobs, caller, submission.depends_on)
-    return plan_job(job_types.get, have.prices, caller, submission, have.queues.depth(submission.priority), wiring.known_speeds().of)
+    return plan_job(wiring.job_type, have.prices, caller, submission, have.queues.depth(submission.priority), wiring.known_speeds().of)
 
 
 @endpoint(blueprint, "POST", "/jobs/estimate", Role.USER)
