@@ -123,6 +123,11 @@ class Model:
     def config(self) -> dict[str, Any]:
         return {"model": self.name}
 
+    @property
+    def echo(self) -> dict[str, Any]:
+        """A config in which nothing stands before the prompt, whose beginning llmock then repeats."""
+        return {**self.config, "system_prompt": "Say:"}
+
     def say(self, text: str, times: int | None = None) -> None:
         self._script({"type": "reply", "text": text, "times": times})
 

@@ -1,0 +1,76 @@
+"""Jobs that depend on each other, on the laptop cloud."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.e2e.cloud import Api, Model, until
+
+
+def diamond(api: Api, model: Model, policy: str) -> dict[str, str]:
+    """One above, two in the middle of which the left one fails, one below both."""
+    broken = Model(model.http, model.openai_url)
+    broken.fail(400)
+    top = api.submit(prompt="TOP", config=model.echo)
+    left = api.submit(prompt="Left of {{parents.top.output}}", config=broken.config, depends_on={"top": top})
+    right = api.submit(prompt="RIGHT", config=model.echo, depends_on=[top])
+    bottom = api.submit(
+        prompt="{{parents.right.output}} / {{parents.left.status}}",
+        config=model.echo,
+        depends_on={"left": left, "right": right},
+        on_parent_failure=policy,
+    )
+    return {"top": top, "left": left, "right": right, "bottom": bottom}
+
+
+def test_a_diamond_with_a_failing_parent_ends_below_as_it_was_told(api: Api, model: Model) -> None:
+    jobs = diamond(api, model, "cancel")
+
+    result = api.wait_for_end(jobs["bottom"])
+
+    assert (result["status"], result["error"]["code"]) == ("cancelled", "dependency_failed"), result
+    assert api.wait_for_end(jobs["right"])["status"] == "completed"
+    graph = api.get(f"/jobs/{jobs['top']}/graph")
+    assert {node["job_id"]: node["status"] for node in graph["nodes"]} == {
+        jobs["top"]: "completed",
+        jobs["left"]: "failed",
+        jobs["right"]: "completed",
+        jobs["bottom"]: "cancelled",
+    }
+
+
+def test_a_diamond_may_go_on_without_what_failed(api: Api, model: Model) -> None:
+    jobs = diamond(api, model, "run_anyway")
+
+    result = api.wait_for_end(jobs["bottom"])
+
+    assert result["status"] == "completed", result
+    assert "RIGHT" in result["output"]
+    assert "failed" in result["output"]
+
+
+def test_a_child_is_let_go_when_its_parent_has_ended_already(api: Api, model: Model) -> None:
+    parent = api.submit(prompt="first", config=model.echo)
+    api.wait_for_end(parent)
+
+    child = api.submit(prompt="{{parents.p.output}}", config=model.echo, depends_on={"p": parent})
+
+    assert "Say: first" in api.wait_for_end(child)["output"]
+
+
+def test_what_is_not_there_cannot_be_waited_for(api: Api) -> None:
+    answer = api.call("POST", "/jobs", {"prompt": "x", "depends_on": [f"job_{7:026}"]})
+
+    assert answer.status_code == 400, answer.text
+    assert "depends_on" in answer.text
+
+
+def test_a_child_waits_and_says_for_what(api: Api, model: Model) -> None:
+    model.think_first(3)
+    parent = api.submit(prompt="slow", config=model.echo)
+    child = api.submit(prompt="x", config=model.echo, depends_on=[parent])
+
+    record: Any = api.get(f"/jobs/{child}")
+
+    assert (record["status"], record["reason"], record["depends_on"]) == ("waiting", "dependencies", [parent]) or record["status"] != "waiting"
+    assert until(lambda: api.get(f"/jobs/{child}")["status"] == "completed", "the child's end")
