@@ -85,7 +85,7 @@ def plan_job(
         kind=kind,
         user=submission.user or caller.user,
         body=body,
-        dedupe_key=submission.dedupe_key or (kind.dedupe_key(submission.input) if kind.dedupe_key else None),
+        dedupe_key=submission.dedupe_key or _own_dedupe_key(kind, submission),
         estimate=estimate_of_work(LANES[submission.priority], depth)
         if kind.work is not None
         else estimate(
@@ -163,6 +163,11 @@ def _template_problems(submission: Submission) -> list[Detail]:
         return []
     path = "prompt" if submission.input is None else "input"
     return [Detail(path, wrong) for wrong in problems_within(_content(submission), submission.depends_on)]
+
+
+def _own_dedupe_key(kind: JobType, submission: Submission) -> str | None:
+    """What the type takes an input for; of a template nobody knows that yet."""
+    return kind.dedupe_key(submission.input) if kind.dedupe_key and not submission.depends_on else None
 
 
 def _content(submission: Submission) -> Any:

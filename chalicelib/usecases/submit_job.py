@@ -116,14 +116,15 @@ def submit_job(intake: Intake, caller: Caller, submission: Submission, plan: Pla
 
 
 def preliminary(job_type: Callable[[str], JobType], accepted: Accepted) -> Any:
-    """What the type can say of the job at once, without a model; None if it says nothing, or what it was asked is not there."""
+    """What the type can say of the job at once, without a model; None if it says nothing, or what it was asked is not there, or not yet."""
     try:
         kind = job_type(accepted.job.type)
     except JobTypeNotFound:  # a repeated request may be for a type of a former version
         return None
-    if not kind.preliminary or kind.fallback is None or accepted.body is None or accepted.body.input is None:
+    body = accepted.body
+    if not kind.preliminary or kind.fallback is None or body is None or body.input is None or body.depends_on:
         return None
-    return kind.fallback(accepted.body.input, accepted.body.options)
+    return kind.fallback(body.input, body.options)
 
 
 def _unfinished(intake: Intake, caller: Caller, pointed: str | None) -> Job | None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from chalicelib.adapters import aws, dynamo
 from chalicelib.adapters.dynamo_stores import DynamoStores
 from chalicelib.domain.body import Body, Config
+from chalicelib.domain.errors import Throttled
 from chalicelib.domain.parents import Edge
-from tests.contract.conftest import Lost
+from tests.contract.conftest import STAGE, Lost
 from tests.contract.given import NOW, new_id
 
 TTL = NOW // 1000 + 600
@@ -124,6 +128,39 @@ def test_a_page_goes_with_its_edges_on_both_sides(stores: Any) -> None:
 
     assert stores.dependencies.children(b) == []
     assert stores.dependencies.of(child) is None
+
+
+def test_edges_that_dynamodb_leaves_out_are_put_again(dynamo_stores: DynamoStores) -> None:
+    """It may take fewer rows than it was given; those that it left are put after a pause, and if it goes on so that is said."""
+    child, parents = new_id(), {f"p{number}": new_id() for number in range(30)}
+    items = [dynamo_stores.dependencies._items(parent, f"child#{child}", ttl=TTL) for parent in parents.values()]
+    table = dynamo.table_name(STAGE, "pages")
+    left_out: list[Any] = []
+    pauses: list[float] = []
+
+    def take_fewer(params: Any, **_: Any) -> Any:
+        asked = params["RequestItems"][table]
+        left_out[:] = asked[-2:] if len(pauses) < most else []
+        return {**params, "RequestItems": {table: asked[: len(asked) - len(left_out)] or asked[:1]}}
+
+    def say_which(parsed: Any, **_: Any) -> None:
+        parsed["UnprocessedItems"] = {table: list(left_out)} if left_out else {}
+
+    events = aws.client("dynamodb").meta.events
+    events.register("provide-client-params.dynamodb.BatchWriteItem", take_fewer)
+    events.register("after-call.dynamodb.BatchWriteItem", say_which)
+    try:
+        most = 2
+        dynamo.put_all(items, pauses.append)
+        assert len(pauses) == 2
+        most = 10**6
+        with pytest.raises(Throttled):
+            dynamo.put_all(items, pauses.append)
+    finally:
+        events.unregister("provide-client-params.dynamodb.BatchWriteItem", take_fewer)
+        events.unregister("after-call.dynamodb.BatchWriteItem", say_which)
+
+    assert all(dynamo_stores.dependencies.children(parent) == [Edge(child, False)] for parent in parents.values())
 
 
 def test_every_row_has_an_end(dynamo_stores: DynamoStores) -> None:

@@ -77,6 +77,20 @@ def test_a_job_with_parents_has_thirty_days(api: Api) -> None:
     assert api.call("GET", f"/jobs/{first}").json["expires_at"] == rfc3339(now + 86_400_000)
 
 
+def test_of_a_story_that_is_still_to_be_written_nothing_is_said_or_taken_for_granted(api: Api) -> None:
+    """The same template is not the same story, and no words of it are there to be counted."""
+    parents = [api.submit(), api.submit()]
+    story = {"title": "{{parents.draft.output}}", "content": "{{parents.draft.output}}"}
+
+    replies = [
+        api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story, "depends_on": {"draft": parent}}) for parent in parents
+    ]
+
+    assert [reply.status for reply in replies] == [202, 202], replies[0].text
+    assert replies[0].json["job_id"] != replies[1].json["job_id"]
+    assert all(reply.json.get("preliminary") is None for reply in replies)
+
+
 def test_a_parent_that_has_failed_already_cancels_it_at_once(api: Api) -> None:
     first = api.submit()
     api.call("DELETE", f"/jobs/{first}")
