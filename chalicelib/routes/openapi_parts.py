@@ -11,6 +11,7 @@ from chalicelib.domain.body import Body, Config
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.watching import LAST_OFFSET
 from chalicelib.routes import schemas, shapes
+from chalicelib.routes.uploads import UPLOAD
 from chalicelib.usecases.list_jobs import Filters
 from chalicelib.usecases.submit_job import Accepted
 
@@ -64,6 +65,7 @@ BODIES: dict[str, str] = {
     "POST /failed-jobs/retry": "FailedJobs",
     "POST /failed-jobs/redrive": "Redrive",
     "POST /stream-tickets": "StreamTicket",
+    "POST /uploads": "Upload",
     "POST /circuits/{model}/open": "Circuit",
     "POST /circuits/{model}/close": "Circuit",
     "POST /webhooks/rotate": "Nothing",
@@ -78,6 +80,7 @@ REQUESTS: dict[str, Schema] = {
     "FailedJobs": schemas.FAILED,
     "Redrive": schemas.REDRIVE,
     "StreamTicket": schemas.TICKET,
+    "Upload": UPLOAD,
     "Circuit": schemas.CIRCUIT,
     "Nothing": schemas.NOTHING,
     "WebhookAddresses": schemas.ADDRESSES,
@@ -96,6 +99,7 @@ ANSWERS: dict[str, dict[str, str | None]] = {
     "GET /jobs/{job_id}/stream": {"200": "text/event-stream", "204": None},
     "POST /jobs/{job_id}/deliveries/{delivery_id}/retry": {"202": None},
     "POST /stream-tickets": {"201": None},
+    "POST /uploads": {"201": None},
     "POST /bulk": {"200": None, "202": None},
     "POST /failed-jobs/retry": {"200": None, "202": None},
     "DELETE /failed-jobs": {"200": None, "202": None},
