@@ -94,7 +94,7 @@ class Check:
         return self._bounded(found, replace(row, prompt=content if text else None, input=None if text else content, values=values))
 
     def _open_content(self, row: Row) -> tuple[Any, Mapping[str, Any]]:
-        """What it asks, with the places that are still open, and the values for them. A text is a template of its own within the batch's."""
+        """What it asks, with the places that are still open, and the values for them. A text is a template too, within the batch's."""
         if self._template is not None and row.prompt is None:
             return self._template, row.values
         values = {name: value for name, value in row.values.items() if name not in OF_THE_PROMPT}
