@@ -78,7 +78,8 @@ class Reading:
     """The rows of a batch, in the order of the input, as many of them as are asked for: nothing is read ahead.
 
     Once something is wrong with it, no more rows come, what else is wrong is looked for, and the iteration ends with InvalidRequest: who
-    has done something with the rows so far has to undo it. `count` says how many have come; `terms` are known from the beginning.
+    has done something with the rows so far has to undo it. Where all is right but for rows that wait for each other, it ends with
+    DependencyCycle. `count` says how many have come; `terms` are known from the beginning.
     """
 
     def __init__(self, terms: Terms, rows: Rows) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from chalicelib.domain.errors import TemplateProblem
+from chalicelib.domain.errors import Detail, TemplateProblem
+from chalicelib.domain.graph import in_order
 from chalicelib.domain.ids import is_job_id
+from chalicelib.domain.parents import ROOT, problems_within
 from chalicelib.domain.reading_flaws import OF_THE_PROMPT, Flaws, Found
 from chalicelib.domain.row import Row
 from chalicelib.domain.schema_words import shortened
@@ -18,7 +19,6 @@ from chalicelib.domain.template import fill, names_within, replaced
 MAX_PROMPT_BYTES = 1_000_000
 MAX_METADATA_BYTES = 16_000
 LONGEST_ID = 128
-PARENTS = "parents"
 
 
 class Check:
@@ -40,18 +40,17 @@ class Check:
         return replace(row, number=number)
 
     def parents(self) -> None:
-        """What can be said only at the end: whether all parents are there, and none waits for itself."""
+        """What can be said only at the end: whether all parents are there, and no row waits for itself.
+
+        Raises:
+            DependencyCycle: some do, and nothing else is wrong.
+        """
         for place, (_, parents) in self._waiting.items():
             for parent in parents:
                 if parent not in self._ids and not is_job_id(parent):
                     self._flaws.add(f"{place}.depends_on", f"{shortened(parent)} is neither the id of a row of this batch nor a job")
-        graph = {row_id: parents for row_id, parents in self._waiting.values() if row_id is not None}
-        try:
-            TopologicalSorter(graph).prepare()
-        except CycleError as wrong:
-            around = [shortened(name, 40) for name in wrong.args[1][:10]]
-            place = self._ids[wrong.args[1][0]]
-            self._flaws.add(f"{place}.depends_on", f"waits for itself: {' <- '.join(around)}")
+        if not self._flaws:
+            in_order({row_id: parents for row_id, parents in self._waiting.values() if row_id is not None})
 
     def _check_id(self, found: Found) -> None:
         name, place = found.row.id, found.place
@@ -84,18 +83,24 @@ class Check:
         """A row that waits for others keeps its places, for what they will have answered, and the values for the rest of them."""
         row, place = found.row, found.place
         self._waiting[place] = row.id, row.depends_on
-        content: Any = row.input if row.prompt is None else row.prompt
-        values = row.values
-        if self._template is not None and row.input is None:
-            content = replaced(self._template, OF_THE_PROMPT, row.prompt or "")
-        elif self._template is not None:
-            content = self._template
-        if row.input is None:
-            values = {name: value for name, value in values.items() if name not in OF_THE_PROMPT}
-        for name in _missing(names_within(content), values, row.depends_on):
-            self._flaws.add(place, f"asks for {{{{{name[:80]}}}}}; there is {_known(values, row.depends_on)}")
+        content, values = self._open_content(row)
+        for name in names_within(content):
+            if name.partition(".")[0] == ROOT:
+                self._flaws.extend([Detail(place, wrong) for wrong in problems_within(f"{{{{{name}}}}}", row.depends_on)])
+            elif not _is_there(name, values):
+                known = ", ".join(f"{{{{{value}}}}}" for value in [*values, ROOT][:20])
+                self._flaws.add(place, f"asks for {{{{{name[:80]}}}}}; there is {known}")
         text = isinstance(content, str)
         return self._bounded(found, replace(row, prompt=content if text else None, input=None if text else content, values=values))
+
+    def _open_content(self, row: Row) -> tuple[Any, Mapping[str, Any]]:
+        """What it asks, with the places that are still open, and the values for them. A text is a template too, within the batch's."""
+        if self._template is not None and row.prompt is None:
+            return self._template, row.values
+        values = {name: value for name, value in row.values.items() if name not in OF_THE_PROMPT}
+        if row.prompt is None:
+            return row.input, values
+        return row.prompt if self._template is None else replaced(self._template, OF_THE_PROMPT, row.prompt), values
 
     def _bounded(self, found: Found, row: Row) -> Row | None:
         at = f"{found.place}.{found.content}".rstrip(".")
@@ -109,22 +114,9 @@ class Check:
         return row
 
 
-def _missing(asked: Iterable[str], values: Mapping[str, Any], parents: tuple[str, ...]) -> list[str]:
-    """What a template asks for that will never be there."""
-    return [name for name in asked if not (_is_parent(name, parents) or _is_there(name, values))]
-
-
-def _is_parent(name: str, parents: tuple[str, ...]) -> bool:
-    return name == PARENTS or any(name == f"{PARENTS}.{parent}" or name.startswith(f"{PARENTS}.{parent}.") for parent in parents)
-
-
 def _is_there(name: str, values: Mapping[str, Any]) -> bool:
     try:
         fill(f"{{{{{name}}}}}", values)
     except TemplateProblem:
         return False
     return True
-
-
-def _known(values: Mapping[str, Any], parents: tuple[str, ...]) -> str:
-    return ", ".join(f"{{{{{name}}}}}" for name in [*values, *(f"{PARENTS}.{parent}" for parent in parents)][:20])

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from chalicelib.domain.errors import InvalidRequest, TooLarge
 from chalicelib.domain.lanes import LANES
+from chalicelib.domain.parents import MOST_PARENTS, POLICIES
 from chalicelib.domain.reading_flaws import OF_THE_PROMPT, Flaws, Found, Unreadable
 from chalicelib.domain.reading_lines import lines
 from chalicelib.domain.row import Row
@@ -17,7 +18,6 @@ from chalicelib.domain.terms import PROPERTIES
 
 MAX_JSON_BYTES = 16_000_000
 LONGEST_ID = 128
-MOST_PARENTS = 100
 CONTENTS = ("content", "prompt", "input")  # what a row asks, under any one of these names
 
 _TEXT: Schema = {"type": ["string", "null"]}
@@ -35,7 +35,7 @@ ITEM: Schema = {
             "maxItems": MOST_PARENTS,
             "items": {"type": ["string", "integer"], "minLength": 1, "maxLength": LONGEST_ID},
         },
-        "on_parent_failure": {"enum": ["cancel", "run_anyway", None]},
+        "on_parent_failure": {"enum": [*POLICIES, None]},
     },
     "additionalProperties": False,
 }

@@ -81,14 +81,14 @@ def from_query(query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def together(said: Mapping[str, Any], also: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said in two places, the query and the body.
+    """What was said in two places: the query, the body, or a JSON file that was uploaded.
 
     Raises:
         InvalidRequest: two different values of one field.
     """
     differing = [name for name in said if said[name] is not None and also.get(name) not in (None, said[name])]
     if differing:
-        message = "says one thing in the query and another in the body"
+        message = "is said twice, with two different values: in the query, the body or the file"
         raise InvalidRequest(details=tuple(Detail(name, message) for name in differing))
     return {**also, **{name: value for name, value in said.items() if value is not None}}
 

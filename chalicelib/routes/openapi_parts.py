@@ -11,7 +11,6 @@ from chalicelib.domain.body import Body, Config
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.watching import LAST_OFFSET
 from chalicelib.routes import schemas, shapes
-from chalicelib.routes.uploads import UPLOAD
 from chalicelib.usecases.list_jobs import Filters
 from chalicelib.usecases.submit_job import Accepted
 
@@ -80,7 +79,7 @@ REQUESTS: dict[str, Schema] = {
     "FailedJobs": schemas.FAILED,
     "Redrive": schemas.REDRIVE,
     "StreamTicket": schemas.TICKET,
-    "Upload": UPLOAD,
+    "Upload": schemas.UPLOAD,
     "Circuit": schemas.CIRCUIT,
     "Nothing": schemas.NOTHING,
     "WebhookAddresses": schemas.ADDRESSES,

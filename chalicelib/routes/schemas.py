@@ -124,6 +124,13 @@ TICKET: Schema = _object(
     }
 )
 
+UPLOAD: Schema = _object(
+    {
+        "content_type": _optional({"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[ -~]*$"}),
+        "size": _optional({"type": "integer", "minimum": 1}),
+    }
+)
+
 CIRCUIT: Schema = _object({"reason": _optional({"type": "string", "minLength": 1, "maxLength": 200})})
 
 CHANGE: Schema = _object(

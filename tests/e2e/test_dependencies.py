@@ -72,5 +72,7 @@ def test_a_child_waits_and_says_for_what(api: Api, model: Model) -> None:
 
     record: Any = api.get(f"/jobs/{child}")
 
-    assert (record["status"], record["reason"], record["depends_on"]) == ("waiting", "dependencies", [parent]) or record["status"] != "waiting"
+    assert (record["status"], record["reason"], record["depends_on"]) == ("waiting", "dependencies", [parent]) or record[
+        "status"
+    ] != "waiting"
     assert until(lambda: api.get(f"/jobs/{child}")["status"] == "completed", "the child's end")
