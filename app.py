@@ -4,16 +4,30 @@ from typing import Any
 
 from chalice import Chalice, Rate
 
-from chalicelib.domain.lanes import DELIVERERS, DELIVERIES, HIGH, LOW, NORMAL, URGENT, Lane, queue_name
-from chalicelib.routes import about, bulk, failed, jobs, jobs_read, middleware, openapi, operations, streams, uploads, webhooks, websocket
+from chalicelib.domain.lanes import DELIVERERS, DELIVERIES, HIGH, LOW, NORMAL, TASKS, URGENT, Lane, queue_name
+from chalicelib.routes import (
+    about,
+    batches,
+    bulk,
+    failed,
+    jobs,
+    jobs_read,
+    middleware,
+    openapi,
+    operations,
+    streams,
+    uploads,
+    webhooks,
+    websocket,
+)
 from chalicelib.routes.preflight import allow_preflights
-from chalicelib.routes.triggers import announce_changes, deliver_all, run_lane, sweep_all
+from chalicelib.routes.triggers import announce_changes, count_all, deliver_all, run_lane, run_tasks, sweep_all
 from chalicelib.settings import settings
 
 app = Chalice(app_name="headrace", configure_logs=False)  # one line a fact: `observability` writes them
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(middleware.in_our_shape, "http")
-for module in (about, jobs, jobs_read, bulk, failed, streams, operations, openapi, uploads, webhooks):
+for module in (about, jobs, jobs_read, batches, bulk, failed, streams, operations, openapi, uploads, webhooks):
     app.register_blueprint(module.blueprint)
 allow_preflights(app)
 
@@ -57,6 +71,22 @@ def deliver(event: Any) -> None:
 @app.on_dynamodb_record(stream_arn=settings().jobs_stream_arn, starting_position="TRIM_HORIZON", name="release")
 def release(event: Any) -> None:
     announce_changes(event)
+
+
+@app.on_dynamodb_record(
+    stream_arn=settings().jobs_stream_arn,
+    starting_position="TRIM_HORIZON",
+    batch_size=500,
+    maximum_batching_window_in_seconds=2,
+    name="count",
+)
+def count(event: Any) -> None:
+    count_all(event)
+
+
+@app.on_sqs_message(queue=queue_name(settings().stage, TASKS), batch_size=1, maximum_concurrency=5, name="tasks")
+def tasks(event: Any) -> None:
+    run_tasks(event)
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep")

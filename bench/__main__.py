@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-NAMES = ("throughput", "cost", "imports", "batch")
+NAMES = ("throughput", "cost", "rows", "imports", "batch")
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / ".local" / "bench.json"
 

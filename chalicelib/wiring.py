@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import job_types
 from chalicelib.domain.addresses import networks
+from chalicelib.domain.ids import batch_id
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType, Limits
 from chalicelib.observability import record
 from chalicelib.ports import (
     Accounts,
+    Batches,
+    BatchRows,
     Bodies,
     Bulks,
     Cache,
@@ -28,6 +31,7 @@ from chalicelib.ports import (
     Files,
     Jobs,
     Leases,
+    Ledger,
     Mail,
     Meters,
     Pages,
@@ -40,6 +44,7 @@ from chalicelib.ports import (
     Sockets,
     Speeds,
     Tickets,
+    Together,
     Turnstiles,
     Uploads,
     Watchers,
@@ -48,6 +53,7 @@ from chalicelib.settings import Settings, settings
 from chalicelib.usecases.authenticate import KeyRing
 from chalicelib.usecases.broom import Broom
 from chalicelib.usecases.bulk import Desk
+from chalicelib.usecases.clerk import Clerk
 from chalicelib.usecases.correspond import new_signing_secret
 from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
@@ -115,6 +121,18 @@ class Adapters:
     @property
     def bulks(self) -> Bulks:
         return self._stores.bulks
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._stores.ledger
+
+    @property
+    def batches(self) -> Batches:
+        return self._stores.batches
+
+    @property
+    def batch_rows(self) -> BatchRows:
+        return self._stores.batch_rows
 
     @property
     def watchers(self) -> Watchers:
@@ -237,12 +255,28 @@ class Adapters:
         """The addresses of the stage; they change only with a deployment, which makes new environments."""
         return self.accounts.endpoints()
 
+    @property
+    def together(self) -> Together:
+        from chalicelib.adapters.threads import together
+
+        return together
+
     @staticmethod
     def new_id() -> str:
         """A ULID: sorts by time, cannot be guessed."""
         from ulid import ULID
 
         return str(ULID())
+
+    @staticmethod
+    def new_batch_id() -> str:
+        """A batch's. Of random bits of its own: two ULIDs of one millisecond are neighbours, and the ids of a batch's rows are its."""
+        from secrets import token_bytes
+        from time import time_ns
+
+        from ulid import ULID
+
+        return batch_id(str(ULID.from_bytes((time_ns() // 1_000_000).to_bytes(6, "big") + token_bytes(10))))
 
 
 _made: dict[str, Any] = {}
@@ -403,6 +437,37 @@ def desk() -> Desk:
         watchers=have.watchers,
         bulks=have.bulks,
         new_id=have.new_id,
+        rows_of=rows_of,
+    )
+
+
+def rows_of(tenant: str, batch_id: str) -> int | None:
+    """How many rows a batch has, None if there is none."""
+    found = adapters().batches.get(tenant, batch_id)
+    return found.total if found is not None else None
+
+
+def clerk() -> Clerk:
+    """What batches need."""
+    have = adapters()
+    return Clerk(
+        clock=have.clock,
+        log=record,
+        jobs=have.jobs,
+        bodies=have.bodies,
+        dependencies=have.dependencies,
+        queues=have.queues,
+        watchers=have.watchers,
+        prices=have.prices,
+        job_type=job_types.get,
+        batches=have.batches,
+        rows=have.batch_rows,
+        ledger=have.ledger,
+        desk=desk(),
+        new_id=have.new_id,
+        new_batch_id=have.new_batch_id,
+        together=have.together,
+        queue_limit=settings().lane_limit,
     )
 
 

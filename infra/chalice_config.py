@@ -41,6 +41,8 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("websocket_disconnect", "websocket", 30, 256),
     *WORKERS,
     Function("release", "release", 90, 256, reserved=20),
+    Function("count", "count", 60, 256, reserved=20),
+    Function("tasks", "tasks", lanes.ERRAND_TIMEOUT, 512),
     Function("deliver", "deliver", lanes.ERRAND_TIMEOUT, 256),
     Function("sweep", "sweep", 55, 512, reserved=2),
 )

@@ -23,7 +23,7 @@ def _api(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
-        _table(stage, "ledger", READ),
+        _table(stage, "ledger", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "accounts", READ),
         _table(stage, "ledger", READ + CHANGE + REMOVE),
         *_correspondence(stage, write=True),
@@ -76,6 +76,23 @@ def _release(stage: str) -> list[Statement]:
     ]
 
 
+def _count(stage: str) -> list[Statement]:
+    return [_stream(stage), _table(stage, "ledger", READ + CHANGE), _send(stage)]
+
+
+def _tasks(stage: str) -> list[Statement]:
+    return [
+        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
+        _table(stage, "pages", READ + CHANGE + REMOVE),
+        _table(stage, "live", READ + CHANGE + REMOVE),
+        _table(stage, "ledger", (*READ, *CHANGE, "DeleteItem")),
+        _receive(stage),
+        _send(stage),
+        _content(stage),
+        *_removal(stage),
+    ]
+
+
 def _deliver(stage: str) -> list[Statement]:
     """It writes to people and to other systems, so it reads nothing of what jobs say."""
     return [
@@ -93,6 +110,7 @@ def _sweep(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
+        _table(stage, "ledger", (*READ, "DeleteItem")),
         _send(stage),
         _measure(stage),
         _content(stage),
@@ -108,6 +126,8 @@ _STATEMENTS = {
     "worker": _worker,
     "release": _release,
     "deliver": _deliver,
+    "count": _count,
+    "tasks": _tasks,
     "sweep": _sweep,
 }
 KINDS = tuple(_STATEMENTS)

@@ -12,6 +12,7 @@ from infra.tables import TABLES, TTL_ATTRIBUTE, Table, create_table_arguments
 Resource = dict[str, Any]
 
 CONTENT_DAYS = 400  # a net for what retention missed; retention itself is the product's business
+BATCH_DAYS = 70  # rows and exports of batches: longer than their records are kept
 UNFINISHED_UPLOAD_DAYS = 2  # of S3's own uploads in parts
 
 
@@ -97,7 +98,7 @@ def _bucket(stage: str) -> Resource:
                 "RestrictPublicBuckets": True,
             },
             "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-            "LifecycleConfiguration": {"Rules": [_expiry(), _uploads_expiry()]},
+            "LifecycleConfiguration": {"Rules": [_expiry(), _uploads_expiry(), _batches()]},
             **_cors(stage),
         },
     }
@@ -122,6 +123,10 @@ def _cors(stage: str) -> dict[str, Any]:
     origins = [origin.strip() for origin in SETTINGS[stage]["HEADRACE_ALLOWED_ORIGINS"].split(",") if origin.strip()]
     rule = {"AllowedOrigins": origins, "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["Content-Type"], "MaxAge": 3600}
     return {"CorsConfiguration": {"CorsRules": [rule]}} if origins else {}
+
+
+def _batches() -> dict[str, Any]:
+    return {"Id": "batches", "Status": "Enabled", "Prefix": "batches/", "ExpirationInDays": BATCH_DAYS}
 
 
 def _tls_only() -> Resource:

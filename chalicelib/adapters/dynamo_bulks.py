@@ -16,7 +16,7 @@ from chalicelib.adapters import dynamo
 from chalicelib.adapters.dynamo import ROW_LASTS, ConditionFailed, IntAttribute, Item, bound
 from chalicelib.domain.bulk import Action, Bulk, Hand, Held
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.job import Ms
+from chalicelib.domain.job import Ms, Status
 
 OPEN = "bulks-open"
 KEPT_DAYS = 7
@@ -98,6 +98,7 @@ def _bulk_of(item: BulkItem) -> Bulk:
             **data,
             "action": Action(data["action"]),
             "ids": tuple(data["ids"]),
+            "states": tuple(Status(state) for state in data.get("states", ())),
             "problems": tuple((job_id, code) for job_id, code in data["problems"]),
             "hand": Hand(**{**hand, "held": tuple(Held(**one) for one in hand["held"]), "missing": tuple(hand["missing"])}),
         }

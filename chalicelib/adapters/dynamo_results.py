@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -98,8 +99,13 @@ class DynamoResults:
 
     def get(self, job_id: str, attempt: int) -> Result | None:
         item = dynamo.find(self._items, job_id, _key(attempt))
-        if item is None:
-            return None
+        return self._result_of(item) if item is not None else None
+
+    def get_many(self, attempts: Sequence[tuple[str, int]]) -> list[Result]:
+        items = dynamo.get_together(self._items, [(job_id, _key(attempt)) for job_id, attempt in attempts])
+        return [found for item in items if (found := self._result_of(item)) is not None]
+
+    def _result_of(self, item: ResultItem) -> Result | None:
         packed = item.text if item.s3 is None else self._blobs.get(item.s3)
         if packed is None:
             return None

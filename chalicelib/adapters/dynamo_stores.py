@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from chalicelib.adapters.batch_rows import S3BatchRows
 from chalicelib.adapters.blobs import Blobs
 from chalicelib.adapters.dynamo_accounts import DynamoAccounts
+from chalicelib.adapters.dynamo_batches import DynamoBatches
 from chalicelib.adapters.dynamo_bodies import DynamoBodies
 from chalicelib.adapters.dynamo_bulks import DynamoBulks
 from chalicelib.adapters.dynamo_cache import DynamoCache
@@ -16,6 +18,7 @@ from chalicelib.adapters.dynamo_deliveries import DynamoDeliveries
 from chalicelib.adapters.dynamo_dependencies import DynamoDependencies
 from chalicelib.adapters.dynamo_jobs import DynamoJobs
 from chalicelib.adapters.dynamo_leases import DynamoLeases
+from chalicelib.adapters.dynamo_ledger import DynamoLedger
 from chalicelib.adapters.dynamo_limits import DynamoMeters, DynamoSlots
 from chalicelib.adapters.dynamo_pages import DynamoPages
 from chalicelib.adapters.dynamo_results import DynamoResults
@@ -71,6 +74,18 @@ class DynamoStores:
     @cached_property
     def deliveries(self) -> DynamoDeliveries:
         return DynamoDeliveries(self.stage)
+
+    @cached_property
+    def ledger(self) -> DynamoLedger:
+        return DynamoLedger(self.stage)
+
+    @cached_property
+    def batches(self) -> DynamoBatches:
+        return DynamoBatches(self.stage)
+
+    @cached_property
+    def batch_rows(self) -> S3BatchRows:
+        return S3BatchRows(self.blobs)
 
     @cached_property
     def watchers(self) -> DynamoWatchers:

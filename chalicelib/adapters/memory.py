@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from chalicelib.adapters.memory_dependencies import MemoryDependencies
 from chalicelib.adapters.memory_jobs import MemoryJobs
+from chalicelib.adapters.memory_ledger import MemoryBatches, MemoryBatchRows, MemoryLedger
 from chalicelib.adapters.memory_live import (
     MemoryAccounts,
     MemoryBulks,
@@ -49,6 +50,9 @@ class Memory:
     cache: MemoryCache = field(default_factory=MemoryCache)
     speeds: MemorySpeeds = field(default_factory=MemorySpeeds)
     bulks: MemoryBulks = field(default_factory=MemoryBulks)
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    batches: MemoryBatches = field(default_factory=MemoryBatches)
+    batch_rows: MemoryBatchRows = field(default_factory=MemoryBatchRows)
     slots: MemorySlots = field(default_factory=MemorySlots)
     turnstiles: MemoryTurnstiles = field(default_factory=MemoryTurnstiles)
     files: MemoryFiles = field(default_factory=MemoryFiles)

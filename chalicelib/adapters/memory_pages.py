@@ -108,6 +108,9 @@ class MemoryResults:
         with self._lock:
             return deepcopy(self._results.get((job_id, attempt)))
 
+    def get_many(self, attempts: Sequence[tuple[str, int]]) -> list[Result]:
+        return [found for job_id, attempt in attempts if (found := self.get(job_id, attempt)) is not None]
+
     def forget(self, job_id: str) -> None:
         with self._lock:
             for place in [place for place in self._results if place[0] == job_id]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.domain.job import Ms
-from chalicelib.domain.lanes import ERRANDS, LANES, VISIBILITY_TIMEOUT
+from chalicelib.domain.lanes import ERRAND_TIMEOUT, ERRANDS, LANES, VISIBILITY_TIMEOUT
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Clock, DeadLetter, Price, Received
 
@@ -50,6 +50,10 @@ class MemoryQueues:
         with self._lock:
             self.sent.append((lane, wake_up))
             self._put(lane, wake_up.to_json(), tenant, delay)
+
+    def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
+        for wake_up in wake_ups:
+            self.send(lane, wake_up, tenant)
 
     def send_errand(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= 900:
@@ -110,7 +114,7 @@ class MemoryQueues:
         with self._lock:
             due = [message for message in self.messages[lane] if message.visible_at <= now][:limit]
             for message in due:
-                message.visible_at = now + VISIBILITY_TIMEOUT * 1000
+                message.visible_at = now + (VISIBILITY_TIMEOUT if lane in LANES else ERRAND_TIMEOUT + 60) * 1000
                 message.receives += 1
                 message.receipt = f"{message.id}-{message.receives}"
             return [Received(message.body, message.receipt, message.id) for message in due]

@@ -58,6 +58,15 @@ class SqsQueues:
             DelaySeconds=delay,
         )
 
+    def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
+        queue = queue_name(self._stage, lane)
+        for start in range(0, len(wake_ups), LARGEST_BATCH):
+            some = wake_ups[start : start + LARGEST_BATCH]
+            entries = [{"Id": str(at), "MessageBody": one.to_json(), "MessageGroupId": group(tenant)} for at, one in enumerate(some)]
+            failed = [entry["Code"] for entry in self._call("send_message_batch", queue, Entries=entries).get("Failed", [])]
+            if failed:
+                raise Unavailable(f"SQS did not take {len(failed)} of {len(some)} messages ({failed[0]}).")
+
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
         self._delete(queue_name(self._stage, lane), receipts)
 

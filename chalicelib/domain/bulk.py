@@ -63,9 +63,9 @@ class Hand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bulk:
-    """`ids` names jobs, or `filters` finds them. `hand` is what is to be played next; while it is open, `worked_until` says that somebody
-    is at it. `matched` counts the jobs that were taken up; each ends as `done`, `skipped` (not in a state for it) or `failed`.
-    `not_found` counts the ids that name no job.
+    """`ids` names jobs, or `filters` finds them, or they are those of the first `rows` rows of a batch that are in one of `states`.
+    `hand` is what is to be played next; while it is open, `worked_until` says that somebody is at it. `matched` counts the jobs that were
+    taken up; each ends as `done`, `skipped` (not in a state for it) or `failed`. `not_found` counts the ids that name no job.
     """
 
     id: str
@@ -78,6 +78,9 @@ class Bulk:
     ids: tuple[str, ...] = ()
     filters: Mapping[str, Any] = field(default_factory=dict)
     all_tenants: bool = False
+    batch_id: str | None = None
+    rows: int = 0
+    states: tuple[Status, ...] = ()
     version: int = 1
     hand: Hand = field(default_factory=Hand)
     worked_until: Ms = 0

@@ -7,6 +7,7 @@ HeadraceError
 ├── NotFound                   404
 ├── IdempotencyConflict        409  the key was used with another body
 ├── JobNotRetryable            409
+├── BatchNotRetryable          409
 ├── JobNotDeletable            409
 ├── JobNotChangeable           409
 ├── DependencyCycle            409  jobs that depend on each other
@@ -121,6 +122,18 @@ class UploadNotFound(NotFound):
     def __init__(self, upload_id: str = "") -> None:
         message = "Nothing was put there, it is another user's, or it was removed: uploads are kept for two days."
         super().__init__(f"No upload {upload_id[:80]} here. {message}")
+
+
+class BatchNotFound(NotFound):
+    """There is no such batch here."""
+
+    code = "batch_not_found"
+
+
+class BatchNotRetryable(HeadraceError):
+    """A cancelled batch is taken up again only with `cancelled: true`, and none before all that was to be cancelled of it is."""
+
+    code = "batch_not_retryable"
 
 
 class IdempotencyConflict(HeadraceError):

@@ -1,10 +1,14 @@
-"""What the id of a job looks like: `job_` and a ULID. Whatever does not, names no job, and is not looked for."""
+"""What the id of a job looks like: `job_` and a ULID. Whatever does not, names no job, and is not looked for.
+
+A batch's is `batch_` and a ULID whose last 20 bits are zero; in the id of a job they are its row. So the rows of a batch need no index:
+their ids are computed, are the same whoever computes them, and sort as the rows do.
+"""
 
 from __future__ import annotations
 
 import re
 
-from chalicelib.domain.errors import JobNotFound
+from chalicelib.domain.errors import BatchNotFound, JobNotFound
 
 _JOB_ID = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}", re.ASCII)  # Crockford's letters: no I, L, O, U
 
@@ -22,3 +26,41 @@ def checked_job_id(text: str) -> str:
     if not is_job_id(text):
         raise JobNotFound(text)
     return text
+
+
+MOST_ROWS = 1 << 20  # that 20 bits can tell apart
+_LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_DIGITS = 4  # of five bits each
+_BATCH_ID = re.compile(r"batch_[0-9A-HJKMNP-TV-Z]{22}0000", re.ASCII)
+
+
+def batch_id(ulid: str) -> str:
+    """The id of a new batch, of a ULID that is used for nothing else."""
+    return f"batch_{ulid[:-_DIGITS]}{'0' * _DIGITS}"
+
+
+def checked_batch_id(text: str) -> str:
+    """`text`, if it may name a batch.
+
+    Raises:
+        BatchNotFound: it cannot.
+    """
+    if _BATCH_ID.fullmatch(text) is None:
+        raise BatchNotFound
+    return text
+
+
+def row_id(batch: str, row: int) -> str:
+    """The job of a row of a batch."""
+    if not 0 <= row < MOST_ROWS:
+        raise ValueError(f"a batch has rows 0 to {MOST_ROWS - 1}, not {row}")
+    letters = "".join(_LETTERS[row >> 5 * place & 31] for place in reversed(range(_DIGITS)))
+    return f"job_{batch.removeprefix('batch_')[:-_DIGITS]}{letters}"
+
+
+def row_of(job_id: str) -> int:
+    """Which row of its batch a job is."""
+    row = 0
+    for letter in job_id[-_DIGITS:]:
+        row = row << 5 | _LETTERS.index(letter)
+    return row

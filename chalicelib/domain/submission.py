@@ -12,7 +12,7 @@ from chalicelib.domain.parents import CANCEL
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """What a caller asked for: fields as in the API, aliases already resolved. `config` holds only what was said.
-    `depends_on` are its parents, by the names that its template has for them.
+    `depends_on` are its parents, by the names that its template has for them; `values` is what else the template may ask for.
 
     `expires_in` seconds after `run_at`, or after now, it must have started."""
 
@@ -32,3 +32,4 @@ class Submission:
     on_parent_failure: str = CANCEL
     webhook_url: str | None = None
     notify: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from chalicelib.ports.accounts import Accounts
 from chalicelib.ports.dependencies import Dependencies
-from chalicelib.ports.environment import Clock, Offload
+from chalicelib.ports.environment import Clock, Offload, Together
 from chalicelib.ports.jobs import Idempotency, JobQuery, Jobs, Remembered
+from chalicelib.ports.ledger import Batches, BatchRows, Ledger, Marked
 from chalicelib.ports.live import Bulks, Cache, Circuits, Connections, Lease, Leases, Meters, Slots, Tickets, Watchers
 from chalicelib.ports.outside import Correspondence, Deliveries, Mail, Posted, Poster
 from chalicelib.ports.pages import Bodies, Chunks, Pages, Results
@@ -23,6 +24,8 @@ from chalicelib.ports.work import Files, Turnstiles, Upload
 
 __all__ = [
     "Accounts",
+    "BatchRows",
+    "Batches",
     "Bodies",
     "Bulks",
     "Cache",
@@ -43,7 +46,9 @@ __all__ = [
     "Jobs",
     "Lease",
     "Leases",
+    "Ledger",
     "Mail",
+    "Marked",
     "Meters",
     "ModelRequest",
     "Offload",
@@ -64,6 +69,7 @@ __all__ = [
     "Speeds",
     "Started",
     "Tickets",
+    "Together",
     "Turnstiles",
     "Upload",
     "Uploads",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 from chalicelib.domain.job import Ms
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 
 class Clock(Protocol):
@@ -22,3 +23,14 @@ class Offload(Protocol):
     """How a worker calls a synchronous store without stopping its other streams. Every outside call of a worker goes through it."""
 
     async def __call__(self, call: Callable[..., T], *args: Any) -> T: ...
+
+
+class Together(Protocol):
+    """How code that is not asynchronous makes many calls of a store at once."""
+
+    def __call__(self, call: Callable[[A], T], each: Iterable[A]) -> list[T]:
+        """What each call answered, in order, once all have ended.
+
+        Raises:
+            whatever the first that failed raised.
+        """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from chalicelib.domain.body import Body
@@ -67,6 +68,9 @@ class Results(Protocol):
         """The row of an attempt whose worker is dead, unless that worker has written, or writes, its own."""
 
     def get(self, job_id: str, attempt: int) -> Result | None: ...
+
+    def get_many(self, attempts: Sequence[tuple[str, int]]) -> list[Result]:
+        """Those that there are, in no order: one request for each hundred, and one for each large text."""
 
     def attempts(self, job_id: str) -> list[Result]:
         """The results of all attempts, the oldest first, without their texts."""

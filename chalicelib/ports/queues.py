@@ -31,6 +31,13 @@ class Queues(Protocol):
     def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         """Send a wake-up; `delay` in seconds, 0-900."""
 
+    def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
+        """Send wake-ups, one request for each ten.
+
+        Raises:
+            Unavailable: some may not have been sent.
+        """
+
     def send_errand(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
         """Send what is no wake-up to a queue that is no lane; `delay` as above."""
 

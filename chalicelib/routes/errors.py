@@ -14,6 +14,7 @@ STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (errors.NotFound, 404),
     (errors.IdempotencyConflict, 409),
     (errors.JobNotRetryable, 409),
+    (errors.BatchNotRetryable, 409),
     (errors.JobNotDeletable, 409),
     (errors.JobNotChangeable, 409),
     (errors.DependencyCycle, 409),

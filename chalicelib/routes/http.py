@@ -119,12 +119,13 @@ def endpoint(
     tickets: bool = False,
     slows: bool = False,
     instead: Answer | None = None,
+    accepts: tuple[str, ...] = (JSON,),
 ) -> Callable[[Handler], Handler]:
     """Register a handler. `role` is the least that may call it, None for a public route; `tickets`: `?ticket=` will do instead of a key.
 
     `slows`: too many requests are not refused but told to come more slowly, and are counted apart from the others.
 
-    `instead` is answered where others answer that something is wrong on our side.
+    `accepts`: what a body may be. `instead` is answered where others answer that something is wrong on our side.
     """
 
     def register(handler: Handler) -> Handler:
@@ -134,7 +135,7 @@ def endpoint(
             return _serve(blueprint.current_request, way, path_values)
 
         name = f"{handler.__name__}_{method.lower()}"
-        content_types = [JSON] if method in ("POST", "PATCH") else []
+        content_types = list(accepts) if method in ("POST", "PATCH") else []
         blueprint.route(path, methods=[method], name=name, content_types=content_types or [JSON])(view)
         ROUTES.append(Route(path=path, method=method, role=role, summary=(handler.__doc__ or "").strip().split("\n")[0]))
         return handler

@@ -98,7 +98,7 @@ def listing(request: Request) -> Answer:
     """List jobs, newest first."""
     have = wiring.adapters()
     limit = parse.number(request, "limit", 20, 1, 100)
-    page = list_jobs(have.jobs, request.caller, parse.filters(request), limit, request.query.get("cursor"))
+    page = list_jobs(have.jobs, request.caller, parse.filters(request), limit, request.query.get("cursor"), wiring.rows_of)
     ws_url = have.endpoints.get("ws_url")
     rows = [shapes.record(job, None, ws_url, content=request.caller.may_read_content(job)) for job in page.jobs]
     return Answer(body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until)})

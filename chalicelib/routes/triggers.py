@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,19 +11,23 @@ from chalicelib import wiring
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.job import Ms
-from chalicelib.domain.lanes import Lane
+from chalicelib.domain.lanes import TASKS, Lane
 from chalicelib.observability import record
 from chalicelib.ports import Received
 from chalicelib.projections.announce_ends import announce_ends
+from chalicelib.projections.count_changes import count_changes
 from chalicelib.projections.each_change import NotSetAside
 from chalicelib.projections.let_go import let_children_go
 from chalicelib.projections.send_word import send_word
 from chalicelib.usecases.bulk import go_on_with_unfinished
+from chalicelib.usecases.clerk import FEED
 from chalicelib.usecases.deliver import deliver_message, send_forgotten
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.sweep import sweep
+from chalicelib.usecases.tend_batch import tend, wake_left
 
 SWEEP_ALL_MS = 48_000  # of the function's 55 s, all parts together
+TASK_MARGIN_MS = 30_000  # of a task's function, for what it has begun when its time is over
 SEND_MS = 5_000  # of them for deliveries that were forgotten
 HANG_MS = 15_000  # what a store that hangs may take beyond that: with less left they are the next sweep's
 
@@ -41,6 +46,7 @@ def sweep_all() -> None:
     """Bring right whatever nobody is working on any more; in the time that is left, go on with what many jobs are to have done to them."""
     ends = wiring.adapters().clock.now() + SWEEP_ALL_MS
     sweep(wiring.broom())
+    wake_left(wiring.clerk())
     _send_forgotten(ends)
     go_on_with_unfinished(wiring.desk(), ends)
 
@@ -50,6 +56,34 @@ def deliver_all(event: Any) -> None:
     bodies, office = [one["body"] for one in event.to_dict()["Records"]], wiring.post_office()
     with ThreadPoolExecutor(max_workers=len(bodies)) as threads:
         list(threads.map(lambda body: deliver_message(office, body), bodies))
+
+
+def run_tasks(event: Any) -> None:
+    """Do what the messages of the queue `tasks` ask for. An exception gives the messages back; doing it twice does no harm."""
+    have, remaining = wiring.adapters(), event.context.get_remaining_time_in_millis()
+    until = have.clock.now() + max(remaining // 2, remaining - TASK_MARGIN_MS)
+    for one in event.to_dict()["Records"]:
+        asked = _asked(one["body"])
+        if asked is None:
+            have.queues.set_aside(TASKS, one["body"], "it names no task")
+        else:
+            _TASKS[asked["task"]](asked, until)
+
+
+def _asked(body: str) -> dict[str, Any] | None:
+    """A message of ours; None for anything else."""
+    try:
+        asked: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return asked if isinstance(asked, dict) and asked.get("task") in _TASKS else None
+
+
+def _feed(asked: dict[str, Any], until: Ms) -> None:
+    tend(wiring.clerk(), str(asked.get("tenant")), str(asked.get("batch_id")), until)
+
+
+_TASKS: dict[str, Callable[[dict[str, Any], Ms], None]] = {FEED: _feed}
 
 
 def announce_changes(event: Any) -> None:
@@ -85,3 +119,8 @@ def _send_forgotten(ends: Ms) -> None:
     else:
         if done:
             record("deliveries were swept", **done)
+
+
+def count_all(event: Any) -> None:
+    """Count what the change stream of the jobs table says."""
+    count_changes(wiring.clerk(), wiring.adapters().changes(event.to_dict()["Records"]))

@@ -10,28 +10,28 @@ from chalicelib.domain import bulk as domain
 from chalicelib.domain.bulk import Action, Bulk, Hand, Held, Played
 from chalicelib.domain.edits import Edit
 from chalicelib.domain.errors import (
-    AlreadyRemembered,
     BulkNotFound,
     Forbidden,
     HeadraceError,
     JobNotFound,
     StaleVersion,
-    Throttled,
     Unavailable,
 )
 from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.ids import row_id
 from chalicelib.domain.job import Job, Ms, Status
 from chalicelib.ports import Bodies, Bulks, Clock, Jobs, Pages, Queues, Watchers
 from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.delete_job import delete_job
 from chalicelib.usecases.edit_job import Editor, edit_job
 from chalicelib.usecases.engine import Log
-from chalicelib.usecases.list_jobs import Filters, list_jobs
+from chalicelib.usecases.list_jobs import Filters, RowsOf, list_jobs
 from chalicelib.usecases.once import Once
 from chalicelib.usecases.retry_job import retry_job
 
 HAND = 25  # jobs between two notes of how far it has come
 COUNTED_AT_ONCE = 100
+ROWS_AT_ONCE = 100  # of a batch, looked at for one hand
 AT_ONCE_MS, AT_ONCE = 10_000, 200  # what a request does itself
 SWEEP_MS, OPEN_AT_ONCE = 20_000, 50
 MOST_COUNTED = 10_000  # by a dry run
@@ -50,6 +50,7 @@ class Desk:
     watchers: Watchers
     bulks: Bulks
     new_id: Callable[[], str]
+    rows_of: RowsOf | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def begin(desk: Desk, caller: Caller, wish: Wish, once: Once | None = None) -> B
     """
     made = _new(desk, caller, wish)
     if once is not None:
-        remembered = _remembered(desk, once, made.id)
+        remembered = once.settle(desk.jobs, desk.clock.now(), made.id)
         if remembered != made.id:
             there = desk.bulks.get(made.tenant, remembered)
             if there is not None:
@@ -171,19 +172,6 @@ def _new(desk: Desk, caller: Caller, wish: Wish) -> Bulk:
     )
 
 
-def _remembered(desk: Desk, once: Once, bulk_id: str) -> str:
-    """The bulk action that the key stands for: this one, if it stood for nothing."""
-    remembered = once.recall(desk.jobs, desk.clock.now())
-    if remembered is None:
-        try:
-            desk.jobs.remember(once.row(desk.clock.now()), bulk_id, desk.clock.now())
-        except AlreadyRemembered:  # by the same request, at this moment
-            remembered = once.recall(desk.jobs, desk.clock.now())
-            if remembered is None:
-                raise Throttled from None
-    return remembered.job_id if remembered is not None else bulk_id
-
-
 # ---- taking up
 
 
@@ -191,7 +179,17 @@ def _take(desk: Desk, bulk: Bulk, size: int = HAND) -> Hand:
     """The next jobs. Lists are walked from their newest end on: a job that fails again meanwhile is listed behind us, not met twice."""
     if bulk.hand.last:
         return Hand(last=True)
+    if bulk.batch_id is not None:
+        return _rows(desk, bulk, bulk.batch_id)
     return _named(desk, bulk, size) if bulk.ids else _found(desk, bulk, size)
+
+
+def _rows(desk: Desk, bulk: Bulk, batch_id: str) -> Hand:
+    """Of the next rows of a batch those that have jobs, in a state for it."""
+    end = min(bulk.hand.place + ROWS_AT_ONCE, bulk.rows)
+    ids = [row_id(batch_id, row) for row in range(bulk.hand.place, end)]
+    there = [job for job in desk.jobs.get_many(ids, consistent=True) if job.status in bulk.states and not job.is_forgotten]
+    return Hand(held=_held([job for job in there if job.tenant == bulk.tenant]), place=end, last=end >= bulk.rows)
 
 
 def _named(desk: Desk, bulk: Bulk, size: int) -> Hand:
@@ -206,7 +204,8 @@ def _named(desk: Desk, bulk: Bulk, size: int) -> Hand:
 
 def _found(desk: Desk, bulk: Bulk, size: int) -> Hand:
     status = bulk.statuses[bulk.hand.place]
-    page = list_jobs(desk.jobs, _walker(bulk), Filters(**{**bulk.filters, "status": status.value}), size, bulk.hand.cursor)
+    filters = Filters(**{**bulk.filters, "status": status.value})
+    page = list_jobs(desk.jobs, _walker(bulk), filters, size, bulk.hand.cursor, desk.rows_of)
     if page.next_cursor is not None:
         return Hand(held=_held(page.jobs), place=bulk.hand.place, cursor=page.next_cursor)
     place = bulk.hand.place + 1
@@ -249,14 +248,16 @@ def _retry(desk: Desk, _bulk: Bulk, held: Held, job: Job | None) -> None:
     retry_job(desk.clock, desk.jobs, desk.bodies, desk.queues, _there(held, job), None, held.generation)
 
 
-def _cancel(desk: Desk, _bulk: Bulk, held: Held, job: Job | None) -> None:
+def _cancel(desk: Desk, bulk: Bulk, held: Held, job: Job | None) -> None:
     there = _there(held, job)
     if there.run > held.run:
         return  # it was cancelled, and somebody has started it again since
     if there.status.is_terminal and there.status is not Status.CANCELLED:
         raise _Ended
     if not there.status.is_terminal:
-        cancel_job(desk.clock, desk.jobs, desk.watchers, there)
+        cancelled = cancel_job(desk.clock, desk.jobs, desk.watchers, there, bulk.states or None)
+        if not (cancelled.status.is_terminal or cancelled.cancel_requested):
+            raise _Started
 
 
 def _delete(desk: Desk, _bulk: Bulk, held: Held, job: Job | None) -> None:
@@ -279,6 +280,12 @@ class _Ended(HeadraceError):
     """It has ended already."""
 
     code = "job_has_ended"
+
+
+class _Started(HeadraceError):
+    """It has begun meanwhile, and only those that have not are meant."""
+
+    code = "job_has_started"
 
 
 _DEEDS: dict[Action, Callable[[Desk, Bulk, Held, Job | None], None]] = {

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from chalicelib.domain import transitions
-from chalicelib.domain.job import Job
+from chalicelib.domain.job import Job, Status
 from chalicelib.ports import Clock, Jobs, Watchers
 from chalicelib.usecases.advance import advance
 
 
-def cancel_job(clock: Clock, jobs: Jobs, watchers: Watchers, job: Job) -> Job:
-    """The head afterwards: terminal, or with `cancel_requested`. Asking twice does no harm; an ended job stays as it is."""
-    cancelled = advance(jobs, job, lambda seen: transitions.cancel(seen, clock.now()))
+def cancel_job(clock: Clock, jobs: Jobs, watchers: Watchers, job: Job, only: Collection[Status] | None = None) -> Job:
+    """The head afterwards: terminal, or with `cancel_requested`. Asking twice does no harm; an ended job stays as it is, and so does one
+    that is in none of the states `only`, if they are said.
+    """
+    cancelled = advance(jobs, job, lambda seen: transitions.cancel(seen, clock.now()) if only is None or seen.status in only else None)
     if cancelled is None:
         return jobs.get(job.id) or job
     if not cancelled.status.is_terminal:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 
 from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
 from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.ids import is_job_id, row_id, row_of
 from chalicelib.domain.job import Job, Ms, Status
 from chalicelib.domain.listing import LISTED_BY_END, place
 from chalicelib.ports import JobQuery, Jobs
 
 MOST_EVALUATED = 2_000  # rows looked at for one page, whatever matches
 READ_AT_ONCE = 100
+
+RowsOf = Callable[[str, str], int | None]  # how many rows a batch of a tenant has, None if there is none
+Pages = Callable[[JobQuery], tuple[list[str], str | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +49,9 @@ class Page:
     scanned_until: Ms | None
 
 
-def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: str | None) -> Page:
-    """One page for `caller`: users see their own jobs, operators their tenant's.
+def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: str | None, rows_of: RowsOf | None = None) -> Page:
+    """One page for `caller`: users see their own jobs, operators their tenant's. The ids of a batch are computed, if `rows_of` can say how
+    many there are.
 
     Raises:
         Forbidden: another tenant's are asked for, with a key of one tenant.
@@ -54,14 +60,18 @@ def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: 
     query = _query(caller, filters)
     seal = sha256(json.dumps([asdict(filters), caller.tenant, caller.user], sort_keys=True).encode()).hexdigest()[:12]
     query = replace(query, before=_open(cursor, seal))
+    pages: Pages = jobs.page
+    if filters.batch is not None and rows_of is not None:
+        query = replace(query, state=None)
+        pages = _rows(filters.batch, rows_of(query.tenant, filters.batch) or 0)
     by_end = query.user is None and query.state in LISTED_BY_END
     found: list[Job] = []
     evaluated, last, before = 0, None, query.before
     while evaluated < MOST_EVALUATED:
-        ids, before = jobs.page(replace(query, before=before, limit=READ_AT_ONCE))
+        ids, before = pages(replace(query, before=before, limit=READ_AT_ONCE))
         for job in jobs.get_many(ids):
             evaluated, last = evaluated + 1, job
-            if caller.may_see(job) and matches(job, filters):
+            if caller.may_see(job) and matches(job, filters) and _is_of(job, query):
                 found.append(job)
                 if len(found) == limit:
                     at_end = before is None and job.id == ids[-1]
@@ -80,6 +90,24 @@ def _query(caller: Caller, filters: Filters) -> JobQuery:
         raise Forbidden(f"This key lists the jobs of {caller.tenant} only.")
     indexed = filters.status not in (None, Status.COMPLETED) and user is None
     return JobQuery(tenant=tenant, user=user, state=filters.status if indexed else None, since=filters.since, until=filters.until)
+
+
+def _rows(batch: str, total: int) -> Pages:
+    """Pages of the rows of a batch, the last first."""
+
+    def page(query: JobQuery) -> tuple[list[str], str | None]:
+        end = min(total, row_of(query.before)) if query.before and is_job_id(query.before) else total
+        start = max(0, end - query.limit)
+        ids = [row_id(batch, row) for row in reversed(range(start, end))]
+        return ids, ids[-1] if start else None
+
+    return page
+
+
+def _is_of(job: Job, query: JobQuery) -> bool:
+    """What an index takes care of, and computed ids do not."""
+    begun = query.since is None or job.created_at >= query.since
+    return job.tenant == query.tenant and begun and (query.until is None or job.created_at < query.until)
 
 
 def matches(job: Job, filters: Filters) -> bool:

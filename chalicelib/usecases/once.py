@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from chalicelib.domain.errors import IdempotencyConflict
+from chalicelib.domain.errors import AlreadyRemembered, IdempotencyConflict, Throttled
 from chalicelib.domain.identity import Caller
 from chalicelib.domain.job import Ms
 from chalicelib.domain.units import DAY_MS
@@ -48,3 +48,20 @@ class Once:
         if remembered is not None and remembered.fingerprint != self.fingerprint:
             raise IdempotencyConflict
         return remembered
+
+    def settle(self, jobs: Jobs, now: Ms, made: str) -> str:
+        """What the request stands for: `made`, if it stood for nothing yet. It is remembered before anything is made, so that a repetition
+        goes on with what whoever sent it first may have begun.
+
+        Raises:
+            IdempotencyConflict: the key stands for another request.
+        """
+        remembered = self.recall(jobs, now)
+        if remembered is None:
+            try:
+                jobs.remember(self.row(now), made, now)
+            except AlreadyRemembered:  # by the same request, at this moment
+                remembered = self.recall(jobs, now)
+                if remembered is None:
+                    raise Throttled from None
+        return remembered.job_id if remembered is not None else made

@@ -18,6 +18,7 @@ from chalicelib.domain.parents import problems_within
 from chalicelib.domain.schema import problems, schema_problems
 from chalicelib.domain.speed import UNMEASURED, Speed
 from chalicelib.domain.submission import Submission
+from chalicelib.domain.template import names_within
 from chalicelib.ports import Prices
 from chalicelib.usecases.model_request import instructions
 from chalicelib.usecases.prompt import MAX_PROMPT_BYTES, rendered
@@ -72,7 +73,7 @@ def plan_job(
         metadata=submission.metadata,
         depends_on=submission.depends_on,
         on_parent_failure=submission.on_parent_failure,
-        template={"content": _content(submission), "values": {}} if submission.depends_on else None,
+        template={"content": _content(submission), "values": submission.values} if submission.depends_on else None,
         webhook_url=submission.webhook_url,
         notify=list(submission.notify),
         role=_role(kind, caller, submission),
@@ -162,7 +163,9 @@ def _template_problems(submission: Submission) -> list[Detail]:
     if not submission.depends_on:
         return []
     path = "prompt" if submission.input is None else "input"
-    return [Detail(path, wrong) for wrong in problems_within(_content(submission), submission.depends_on)]
+    content = _content(submission)
+    others = [name for name in names_within(content) if name.partition(".")[0] in submission.values or name in submission.values]
+    return [Detail(path, wrong) for wrong in problems_within(content, submission.depends_on, others)]
 
 
 def _own_dedupe_key(kind: JobType, submission: Submission) -> str | None:

@@ -17,7 +17,7 @@ from chalicelib.adapters.memory_time import ManualClock
 from chalicelib.adapters.memory_wires import MemoryQueues
 from chalicelib.adapters.queues import SqsQueues, clean, group
 from chalicelib.domain.errors import Throttled, Unavailable
-from chalicelib.domain.lanes import LANES, STREAM, dead_letter_queue_name, queue_name
+from chalicelib.domain.lanes import LANES, STREAM, TASKS, dead_letter_queue_name, queue_name
 from chalicelib.domain.wakeup import WakeUp
 from chalicelib.ports import Queues, Received
 
@@ -65,7 +65,7 @@ class OnSqs:
     urls: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for lane in (*LANES, STREAM):
+        for lane in (*LANES, STREAM, TASKS):
             for name in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
                 self.urls[name] = aws.client("sqs").create_queue(QueueName=name)["QueueUrl"]
         self.queues = SqsQueues(STAGE, self.clock)
@@ -129,6 +129,24 @@ def test_a_wake_up_arrives_as_it_was_sent_in_its_lane_only(side: Side) -> None:
 
     assert [WakeUp.from_json(one.body) for one in side.receive("high")] == [WAKE]
     assert side.receive("low") == []
+
+
+def test_many_wake_ups_arrive_as_one_does(side: Side) -> None:
+    sent = [WakeUp(f"job_{number:026}", 1) for number in range(23)]
+
+    side.queues.send_many("low", sent, "acme")
+
+    arrived = [WakeUp.from_json(one.body) for _ in range(3) for one in side.receive("low")]
+    assert sorted(arrived, key=lambda wake_up: wake_up.job_id) == sent
+    side.queues.send_many("low", [], "acme")
+
+
+def test_an_errand_arrives_as_it_was_sent(side: Side) -> None:
+    side.queues.send_errand(TASKS, '{"task": "feed"}', "acme")
+
+    assert [one.body for one in side.receive(TASKS)] == ['{"task": "feed"}']
+    with pytest.raises(ValueError, match="seconds"):
+        side.queues.send_errand(TASKS, "x", "acme", 901)
 
 
 def test_what_is_acknowledged_does_not_count_any_more(side: Side, clock: ManualClock) -> None:

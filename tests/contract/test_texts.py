@@ -149,3 +149,16 @@ def test_the_results_of_all_attempts(stores: Any) -> None:
     assert stores.results.attempts(new_id()) == []
     assert stores.results.link(job_id, 1) is None
     assert stores.results.link(new_id(), 1) is None
+
+
+def test_many_results_come_back_together(stores: Any) -> None:
+    """Small and large ones; those that are not there are left out."""
+    small, large, none = new_id(), new_id(), new_id()
+    texts = {small: "small", large: "".join(map(str, range(40_000)))}
+    for job_id, text in texts.items():
+        stores.results.put(Result(job_id=job_id, attempt=2, text=text), "acme")
+
+    found = stores.results.get_many([(small, 2), (none, 1), (large, 2), (small, 1)])
+
+    assert {result.job_id: result.text for result in found} == texts
+    assert stores.results.get_many([]) == []

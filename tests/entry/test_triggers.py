@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from chalicelib.adapters.dynamo_job_item import JobItem, item_of
-from chalicelib.domain.job import Job, Status
+from chalicelib.domain.job import Status
 from chalicelib.domain.transitions import Outcome, claim, finish
+from tests.kit.changes import change
 from tests.kit.http import CONTEXT, Api
 from tests.kit.sockets import Socket
 from tests.kit.work import invoke, work
-
-
-def change(before: Job | None, after: Job) -> dict[str, Any]:
-    """A record of the stream, as DynamoDB makes it."""
-
-    def image(job: Job) -> Any:
-        return item_of(JobItem, job).to_dynamodb_dict()
-
-    return {
-        "eventID": "1",
-        "eventName": "MODIFY" if before else "INSERT",
-        "eventSource": "aws:dynamodb",
-        "eventSourceARN": "arn:aws:dynamodb:us-east-1:0:table/headrace-local-jobs/stream/x",
-        "awsRegion": "us-east-1",
-        "dynamodb": {
-            "ApproximateCreationDateTime": 1_700_000_000,
-            "Keys": {"id": {"S": after.id}},
-            "NewImage": image(after),
-            **({"OldImage": image(before)} if before else {}),
-            "SequenceNumber": "1",
-            "SizeBytes": 100,
-            "StreamViewType": "NEW_AND_OLD_IMAGES",
-        },
-    }
 
 
 @pytest.mark.parametrize("lane", ["urgent", "high", "normal", "low"])

@@ -16,8 +16,10 @@ from chalicelib import wiring
 from chalicelib.adapters.change_stream import changes
 from chalicelib.adapters.memory import Memory, inline
 from chalicelib.adapters.signing import signed_headers
+from chalicelib.adapters.threads import one_by_one
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.identity import Key, Role
+from chalicelib.domain.ids import batch_id
 from chalicelib.domain.job import Job
 from chalicelib.usecases.authenticate import KeyRing, secret_hash
 from tests.kit.provider import Script, ScriptedProvider
@@ -81,6 +83,7 @@ class Twins(Memory):
         self.endpoints = {"ws_url": "wss://ws.example/api"}
         self.changes = changes
         self.sign = signed_headers
+        self.together = one_by_one
         self._ids = iter(range(1, 10**9))
         for name, (tenant, user, role) in TOKENS.items():
             self.accounts.put_key(
@@ -88,7 +91,11 @@ class Twins(Memory):
             )
 
     def new_id(self) -> str:
-        return f"{next(self._ids):026d}"
+        """Its end is zeros, as the rows of a batch need it."""
+        return f"{next(self._ids):021d}00000"
+
+    def new_batch_id(self) -> str:
+        return batch_id(self.new_id())
 
 
 class Api:

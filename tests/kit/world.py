@@ -11,8 +11,10 @@ from typing import Any
 from chalicelib import job_types
 from chalicelib.adapters.memory import Memory, inline
 from chalicelib.adapters.signing import signed_headers
+from chalicelib.adapters.threads import one_by_one
 from chalicelib.domain.deadline import Deadline
 from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.ids import batch_id
 from chalicelib.domain.job import Job
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.wakeup import WakeUp
@@ -20,6 +22,7 @@ from chalicelib.domain.watching import Watcher
 from chalicelib.ports import Received
 from chalicelib.usecases.broom import Broom
 from chalicelib.usecases.bulk import Desk
+from chalicelib.usecases.clerk import Clerk
 from chalicelib.usecases.correspond import new_signing_secret
 from chalicelib.usecases.edit_job import Editor
 from chalicelib.usecases.engine import Engine
@@ -50,7 +53,8 @@ class World:
         self.memory = Memory(clock=self.clock)  # type: ignore[arg-type]
         self.provider = ScriptedProvider(*scripts)
         self.facts: list[tuple[str, dict[str, Any]]] = []
-        numbers = itertools.count(1)
+        numbers, batches = itertools.count(1), itertools.count(1)
+        self.new_batch_id: Callable[[], str] = lambda: batch_id(f"{next(batches):022d}0000")
         self.new_id: Callable[[], str] = lambda: f"{next(numbers):026d}"
         memory = self.memory
         ports: dict[str, Any] = {
@@ -187,6 +191,29 @@ class World:
             sign=signed_headers,
             new_secret=new_signing_secret,
             random=lambda: 0.5,
+        )
+
+    @property
+    def clerk(self) -> Clerk:
+        memory = self.memory
+        return Clerk(
+            clock=self.clock,
+            log=self._log,
+            jobs=memory.jobs,
+            bodies=memory.bodies,
+            dependencies=memory.dependencies,
+            queues=memory.queues,
+            watchers=memory.watchers,
+            prices=memory.prices,
+            job_type=job_types.get,
+            batches=memory.batches,
+            rows=memory.batch_rows,
+            ledger=memory.ledger,
+            desk=self.desk,
+            new_id=self.new_id,
+            new_batch_id=self.new_batch_id,
+            together=one_by_one,
+            queue_limit=1000,
         )
 
     def _abandon(self, response_id: str) -> None:

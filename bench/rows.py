@@ -1,0 +1,288 @@
+"""What a row of a batch costs on AWS, from the batch's POST to its last count: `python -m bench rows`.
+
+The real use cases on the real adapters, moto in place of AWS; each request is counted on the wire, and priced in units by DynamoDB's
+documented rules. What a worker does with a job is the same as for any other, and measured by `cost`; here a job only ends. Once more with
+ten times as many jobs stored beforehand: nothing may cost more for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import units
+from bench.findings import Finding, finding, table, verdicts
+from bench.units import Raw
+from chalicelib import wiring
+from chalicelib.adapters import aws
+from chalicelib.adapters.threads import one_by_one
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.ids import row_id
+from chalicelib.domain.job import Job, Status
+from chalicelib.domain.lanes import TASKS, dead_letter_queue_name, queue_name
+from chalicelib.domain.row import Row
+from chalicelib.domain.submission import Submission
+from chalicelib.domain.terms import Terms
+from chalicelib.domain.transitions import Outcome, claim, finish
+from chalicelib.projections.count_changes import count_changes
+from chalicelib.settings import Settings
+from chalicelib.usecases import steer_batch
+from chalicelib.usecases.accept_batch import accept, prepare
+from chalicelib.usecases.list_jobs import Filters, list_jobs
+from chalicelib.usecases.read_rows import rows_from
+from chalicelib.usecases.tend_batch import tend
+from infra.naming import bucket_name
+from infra.tables import TABLES, create_table_arguments
+
+STAGE, ACCOUNT = "bench", "123456789012"  # moto's account
+CALLER = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key_hash="hash")
+ROWS = 200
+PROMPT = "Tell me in two sentences about water wheels, as number {} of many."
+AIM = 2.2  # requests a row, until all are released
+COUNTED_TOGETHER = 50  # records of an invocation of `count`, at a pace of twenty-five rows a second
+
+
+@dataclass
+class Tally:
+    """What was asked of AWS in each step: requests by name, and units."""
+
+    step: str = ""
+    requests: dict[str, Counter[str]] = field(default_factory=dict)
+    write_units: Counter[str] = field(default_factory=Counter)
+    read_units: Counter[str] = field(default_factory=Counter)
+    looking: bool = False
+
+    def attach(self) -> None:
+        for service in ("dynamodb", "sqs", "s3"):
+            events = aws.client(service).meta.events
+            events.register(f"before-parameter-build.{service}", self._asked)
+            events.register(f"after-call.{service}", self._answered)
+        aws.client("s3", read_timeout=10.0, signature="s3v4").meta.events.register("after-call.s3", self._answered)
+
+    @contextmanager
+    def during(self, step: str) -> Iterator[None]:
+        before, self.step = self.step, step
+        self.requests.setdefault(step, Counter())
+        try:
+            yield
+        finally:
+            self.step = before
+
+    def _asked(self, params: Any, model: Any, context: dict[str, Any], **_: Any) -> None:
+        if self.step and not self.looking:
+            context["before"] = [(name, key, self._look(name, key)) for name, key in _written(model.name, params)]
+            context["asked"] = params
+
+    def _answered(self, parsed: Any, model: Any, context: dict[str, Any], **_: Any) -> None:
+        if not self.step or self.looking:
+            return
+        self.requests[self.step][model.name] += 1
+        for name, key, old in context.get("before", []):
+            units_ = units.write_units(_TABLES[name], old, self._look(name, key), together=model.name == "TransactWriteItems")
+            self.write_units[self.step] += units_
+        asked = context.get("asked", {})
+        self.read_units[self.step] += _read_units(model.name, asked, parsed)  # type: ignore[assignment]
+
+    def _look(self, name: str, key: Raw) -> Raw | None:
+        before, self.looking = self.looking, True
+        try:
+            found: Raw | None = aws.client("dynamodb").get_item(TableName=name, Key=key, ConsistentRead=True).get("Item")
+        finally:
+            self.looking = before
+        return found
+
+
+_TABLES = {f"headrace-{STAGE}-{one.name}": one for one in TABLES}
+
+
+def _written(operation: str, params: Any) -> Iterator[tuple[str, Raw]]:
+    """The items that a request writes, by table and key."""
+    if operation in ("PutItem", "UpdateItem", "DeleteItem"):
+        yield _target(params)
+    for one in params.get("TransactItems", []) if operation == "TransactWriteItems" else []:
+        (inner,) = one.values()
+        yield _target(inner)
+
+
+def _target(params: Any) -> tuple[str, Raw]:
+    name = params["TableName"]
+    item = params.get("Key") or params["Item"]
+    return name, {part: item[part] for part in (_TABLES[name].hash_key, _TABLES[name].range_key) if part}
+
+
+def _read_units(operation: str, asked: Any, parsed: Any) -> float:
+    if operation == "GetItem":
+        return units.read_units(units.item_bytes(parsed.get("Item", {})), consistent=asked.get("ConsistentRead", False))
+    if operation == "Query":
+        return units.read_units(sum(map(units.item_bytes, parsed["Items"])), consistent=asked.get("ConsistentRead", False))
+    if operation != "BatchGetItem":
+        return 0.0
+    total = 0.0
+    for name, wanted in asked["RequestItems"].items():
+        found, consistent = parsed["Responses"].get(name, []), wanted.get("ConsistentRead", False)
+        total += sum(units.read_units(units.item_bytes(item), consistent=consistent) for item in found)
+        total += (len(wanted["Keys"]) - len(found)) * (1.0 if consistent else 0.5)
+    return total
+
+
+def measure() -> Finding:
+    """One batch, twice: with nothing else stored, and with ten times as many jobs."""
+    alone, among = _lived(0), _lived(10 * ROWS)
+    released = {name: _sum(found, "accepted", "released") / ROWS for name, found in (("alone", alone), ("among others", among))}
+    dearer = sum(alone.requests[step] != among.requests[step] or not _close(alone, among, step) for step in alone.requests)
+    return finding(
+        "rows",
+        "what a row of a batch asks of AWS",
+        {"requests a row until all are released": AIM, "steps that cost more among ten times as many jobs": 0},
+        {"requests a row until all are released": released["alone"], "steps that cost more among ten times as many jobs": dearer},
+        rows=ROWS,
+        steps={step: _line(alone, step) for step in alone.requests},
+        released=released,
+    )
+
+
+def _lived(others: int) -> Tally:
+    from moto import mock_aws
+
+    os.environ.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench", AWS_DEFAULT_REGION="us-east-1")
+    os.environ["HEADRACE_LOG_LEVEL"] = "ERROR"  # standard output carries the finding
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        os.environ.pop(name, None)
+    with mock_aws():
+        aws.forget_clients()
+        _make_stage()
+        wiring.use(_Adapters(Settings(stage=STAGE)))
+        tally = Tally()
+        tally.attach()
+        _store(others)
+        _live(tally)
+    wiring.use(None)
+    aws.forget_clients()
+    return tally
+
+
+class _Adapters(wiring.Adapters):
+    """The real ones, one call after the other: moto's stores are no faster for threads."""
+
+    @property
+    def together(self) -> Any:
+        return one_by_one
+
+
+def _make_stage() -> None:
+    for one in TABLES:
+        aws.client("dynamodb").create_table(**create_table_arguments(one, STAGE))
+    aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
+    for queue in ("low", TASKS):
+        aws.client("sqs").create_queue(QueueName=queue_name(STAGE, queue))
+        aws.client("sqs").create_queue(QueueName=dead_letter_queue_name(STAGE, queue))
+
+
+def _store(others: int) -> None:
+    """Jobs of the same tenant that have nothing to do with the batch."""
+    jobs, now = wiring.adapters().jobs, wiring.adapters().clock.now()
+    for _ in range(others):
+        jobs.create(_job(f"job_{wiring.adapters().new_id()}", now))
+
+
+def _job(job_id: str, now: int) -> Job:
+    return Job(
+        id=job_id,
+        tenant="acme",
+        user="alice",
+        key_id="key_1",
+        type="general",
+        lane="low",
+        model="gpt-4o-mini",
+        status=Status.COMPLETED,
+        created_at=now,
+        queued_at=now,
+        expires_at=now + 1,
+        due_at=None,
+        finished_at=now,
+    )
+
+
+def _live(tally: Tally) -> None:
+    """Accept, release, run, count, end; then look at it in every way there is."""
+    clerk, now = wiring.clerk(), wiring.adapters().clock.now
+    rows = [Row(number=number, prompt=PROMPT.format(number)) for number in range(ROWS)]
+    with tally.during("accepted"):
+        batch = accept(clerk, CALLER, prepare(clerk, CALLER, Terms(), Submission(priority="low"), rows), None).batch
+    with tally.during("released"):
+        tend(clerk, batch.tenant, batch.id, now() + 600_000)
+    ids = [row_id(batch.id, number) for number in range(ROWS)]
+    queued = clerk.jobs.get_many(ids)
+    running = [_moved(clerk.jobs.replace, job, claim(job, 1, "lease#1", now())) for job in queued]
+    outcome = Outcome(status=Status.COMPLETED, length=400, cost=90_000)
+    ended = [_moved(clerk.jobs.replace, job, finish(job, 1, "lease#1", outcome, now())) for job in running]
+    for step, images in (("counted as queued", queued), ("counted as processing", running), ("counted as ended", ended)):
+        with tally.during(step):
+            for start in range(0, ROWS, COUNTED_TOGETHER):
+                count_changes(clerk, [(job.id, None, job) for job in images[start : start + COUNTED_TOGETHER]])
+    with tally.during("ended"):
+        tend(clerk, batch.tenant, batch.id, now() + 600_000)
+    found = steer_batch.find(clerk, CALLER, batch.id)
+    assert found.finished_at is not None, found
+    assert found.status == "completed", found
+    _look(tally, clerk, batch.id)
+
+
+def _look(tally: Tally, clerk: Any, batch_id: str) -> None:
+    with tally.during("one look at it"):
+        steer_batch.see(clerk, steer_batch.find(clerk, CALLER, batch_id))
+    with tally.during("a page of its rows"):
+        rows_from(clerk, steer_batch.find(clerk, CALLER, batch_id), 0, 100)
+    with tally.during("a page of its jobs"):
+        list_jobs(clerk.jobs, CALLER, Filters(batch=batch_id), 100, None, wiring.rows_of)
+    with tally.during("a list of batches"):
+        steer_batch.listed(clerk, CALLER, None, None, 20)
+
+
+def _moved(swap: Callable[[Job, Job], None], seen: Job, new: Job | None) -> Job:
+    assert new is not None
+    swap(seen, new)
+    return new
+
+
+def _sum(tally: Tally, *steps: str) -> int:
+    return sum(tally.requests[step].total() for step in steps)
+
+
+def _close(one: Tally, other: Tally, step: str) -> bool:
+    """The same units, give or take what ids and times of other lengths come to."""
+    pairs = ((one.read_units[step], other.read_units[step]), (one.write_units[step], other.write_units[step]))
+    return all(abs(a - b) <= 0.02 * max(a, b) + 0.5 for a, b in pairs)
+
+
+def _line(tally: Tally, step: str) -> dict[str, Any]:
+    return {
+        "requests": tally.requests[step].total(),
+        "by name": dict(tally.requests[step]),
+        "write_units": tally.write_units[step],
+        "read_units": tally.read_units[step],
+    }
+
+
+LOOKS = ("one look at it", "a page of its rows", "a page of its jobs", "a list of batches")
+
+
+def show(found: Finding) -> str:
+    """The table of a finding: for each row while it is made, for each look where it is read."""
+    lines: list[tuple[str, ...]] = []
+    sums = [0.0, 0.0, 0.0]
+    for step, line in found["steps"].items():
+        by = 1 if step in LOOKS else found["rows"]
+        figures = [line["requests"] / by, line["write_units"] / by, line["read_units"] / by]
+        sums = sums if step in LOOKS else [a + b for a, b in zip(sums, figures, strict=True)]
+        lines.append((step, *(f"{figure:.2f}" for figure in figures), ", ".join(f"{n} {name}" for name, n in line["by name"].items())))
+    lines.insert(len(lines) - len(LOOKS), ("a row, all in all", *(f"{figure:.2f}" for figure in sums), ""))
+    return (
+        table(lines, (f"a batch of {found['rows']} rows", "requests", "write units", "read units", "requests in all"))
+        + "\n"
+        + verdicts(found)
+    )

@@ -1,0 +1,273 @@
+"""A batch: many rows under one name, released a hand at a time, and where that has come to.
+
+The record holds what decides what happens next, and nothing that grows with the rows: those are in object storage, their jobs are the
+truth about themselves, and how many are where is counted from the change stream. Every change here is a pure function from the record as
+it is to the record as it should be; None means "not now". A store swaps it in if the version is still the one that was looked at.
+
+Rows are released in hands. A hand is written down before it is played, and is played again by whoever finds it open: the ids of its jobs
+are computed, so nothing is made twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from chalicelib.domain.batch_counts import Counts
+from chalicelib.domain.bulk import Action
+from chalicelib.domain.job import Ms, Status
+from chalicelib.domain.lanes import ERRAND_TIMEOUT
+
+PART = 250  # rows of an object
+HAND = 125  # rows between two notes of how far it has come: half a part
+WORKED_MS = 30_000  # whoever plays a hand is left alone for so long
+GROUP = 100  # rows released at a time where only `delay` was said
+LOOK_AGAIN_MS = 15 * 60_000  # after so long the rows themselves are looked at: the change stream may have lost something
+LONGEST_LOOK_MS = 6 * 3_600_000
+TOLERANCE = "failure_tolerance"  # the reason of a batch that failed by it
+ROWS_GONE = "rows_gone"  # of one whose rows are no longer kept
+
+RETRIED = (Status.FAILED, Status.EXPIRED, Status.INCOMPLETE)
+UNFINISHED = (Status.WAITING, Status.QUEUED, Status.RETRYING, Status.HELD, Status.PROCESSING)
+NOT_STARTED = UNFINISHED[:-1]
+
+
+class BatchStatus(StrEnum):
+    QUEUED = "queued"  # only shown: nothing of it has begun
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    COMPLETED_WITH_FAILURES = "completed_with_failures"
+    FAILED = "failed"  # more rows failed than it tolerates
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A bulk action over the rows of a batch, which is not at rest before it is done. `states`: the jobs that it is for."""
+
+    bulk_id: str
+    action: Action
+    states: tuple[Status, ...]
+    not_before: Ms = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """`user`, `key_id` and `role` are those of whoever submitted it, and its jobs are theirs.
+
+    Rows before `released` have jobs; those before `hand` may have, while somebody plays, until `worked_until` at least. `next_at`: no
+    further row is released before.
+    `run` grows each time that rows are started again after, or while, others ended. `began_at` is when this run began, `began_with` how
+    many rows had ended by then: its speed is measured from there.
+    `finished_at`: all that there is to do has been done. `told`: and whoever is to be told of it has been.
+    `ordered`: rows are released in the order of the input.
+    """
+
+    id: str
+    tenant: str
+    user: str
+    key_id: str
+    role: str
+    total: int
+    created_at: Ms
+    updated_at: Ms
+    name: str | None = None
+    type: str = "general"
+    model: str = ""
+    lane: str = "low"
+    batch_size: int | None = None
+    delay: float = 0.0
+    parallel_limit: int | None = None
+    failure_tolerance: float | None = None
+    ordered: bool = True
+    version: int = 1
+    status: BatchStatus = BatchStatus.PROCESSING
+    reason: str | None = None
+    released: int = 0
+    hand: int = 0
+    worked_until: Ms = 0
+    next_at: Ms = 0
+    run: int = 1
+    began_at: Ms | None = None
+    began_with: int = 0
+    errands: tuple[Errand, ...] = ()
+    look_at: Ms = 0
+    cancelled_at: Ms | None = None
+    finished_at: Ms | None = None
+    told: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether rows may still be released, or were and are waited for."""
+        return self.status is BatchStatus.PROCESSING
+
+    @property
+    def in_play(self) -> bool:
+        return self.hand > self.released
+
+
+# ---- release
+
+
+def take_hand(batch: Batch, running: int, now: Ms) -> Batch | None:
+    """The next rows to be released, while `running` of those before have not ended. None: not now, or there are none."""
+    if not batch.goes_on or batch.in_play or batch.released >= batch.total or now < batch.next_at:
+        return None
+    size = min(HAND, batch.total - batch.released, PART - batch.released % PART)
+    if batch.batch_size is not None:
+        size = min(size, batch.batch_size - batch.released % batch.batch_size)
+    if batch.parallel_limit is not None:
+        size = min(size, batch.parallel_limit - running)
+    if size <= 0:
+        return None
+    return _next(batch, now, hand=batch.released + size, worked_until=now + WORKED_MS, began_at=batch.began_at or now)
+
+
+def take_over(batch: Batch, now: Ms) -> Batch | None:
+    """Take up a hand whose player has not been heard of for too long."""
+    if not batch.goes_on or not batch.in_play or now < batch.worked_until:
+        return None
+    return _next(batch, now, worked_until=now + WORKED_MS)
+
+
+def played(batch: Batch, now: Ms) -> Batch:
+    """All rows of the hand have their jobs."""
+    group_ends = batch.batch_size is not None and batch.hand % batch.batch_size == 0 and batch.hand < batch.total
+    next_at = now + round(batch.delay * 1000) if group_ends and batch.delay else batch.next_at
+    return _next(batch, now, released=batch.hand, next_at=next_at, worked_until=max(now, next_at))
+
+
+def running(batch: Batch, counts: Counts) -> int:
+    """How many of the released rows have not ended. Counts are a little late, so it is never less."""
+    return batch.released - counts.ended
+
+
+def counts_matter(batch: Batch) -> bool:
+    """Whether what comes next depends on how the released rows have fared."""
+    bounded = batch.parallel_limit is not None or batch.failure_tolerance is not None
+    return bounded or not batch.goes_on or batch.released >= batch.total
+
+
+# ---- ends
+
+
+def exceeds(batch: Batch, counts: Counts) -> bool:
+    """Whether more of its rows have failed than it tolerates."""
+    judged = batch.goes_on and not batch.errands  # not while failed rows are being started again
+    return judged and batch.failure_tolerance is not None and counts.failed > batch.failure_tolerance * batch.total
+
+
+def is_done(batch: Batch, counts: Counts) -> bool:
+    """Whether nothing of it is going on, and nothing will."""
+    if batch.errands or batch.finished_at is not None:
+        return False
+    if batch.goes_on:
+        return batch.released >= batch.total and counts.ended >= batch.total
+    return counts.known <= counts.ended and batch.released <= counts.ended
+
+
+def finish(batch: Batch, counts: Counts, now: Ms) -> Batch:
+    """It is over; what was cancelled, or failed by its tolerance, stays that."""
+    status = batch.status
+    if batch.goes_on:
+        status = BatchStatus.COMPLETED if counts.completed >= batch.total else BatchStatus.COMPLETED_WITH_FAILURES
+    return _next(batch, now, status=status, finished_at=now, told=False)
+
+
+def tell(batch: Batch, now: Ms) -> Batch:
+    """Whoever is to hear of the end has heard of it."""
+    return _next(batch, now, told=True)
+
+
+def reopen(batch: Batch, counts: Counts, now: Ms) -> Batch | None:
+    """Rows of a finished batch were started again by hand: it goes on until they end. One that was cancelled, or failed, stays that."""
+    ended = batch.status in (BatchStatus.COMPLETED, BatchStatus.COMPLETED_WITH_FAILURES)
+    if batch.finished_at is None or not ended or counts.ended >= batch.total:
+        return None
+    return _again(batch, counts, now)
+
+
+def cancel(batch: Batch, bulk_ids: tuple[str, str], now: Ms) -> Batch | None:
+    """No more rows, and an end to those that have not ended. None: it is over."""
+    if batch.finished_at is not None or batch.status is BatchStatus.CANCELLED:
+        return None
+    errands = _clearing(batch, bulk_ids, UNFINISHED, now)
+    changes = {"reason": None, "cancelled_at": now, "errands": errands, "worked_until": _left_alone(batch, now)}
+    return _next(batch, now, status=BatchStatus.CANCELLED, **changes)
+
+
+def fail(batch: Batch, bulk_ids: tuple[str, str], now: Ms, reason: str = TOLERANCE) -> Batch:
+    """Too many rows have failed: what has not started is cancelled, what runs ends by itself."""
+    errands = _clearing(batch, bulk_ids, NOT_STARTED, now)
+    return _next(batch, now, status=BatchStatus.FAILED, reason=reason, errands=errands, worked_until=_left_alone(batch, now))
+
+
+def retry(batch: Batch, bulk_id: str, counts: Counts, now: Ms, *, cancelled: bool) -> Batch | None:
+    """Start its failed rows again, and go on releasing where it stood. None: it was cancelled, and is to stay so; or what has to be
+    cancelled of it is not yet.
+    """
+    if (batch.status is BatchStatus.CANCELLED and not cancelled) or any(errand.action is Action.CANCEL for errand in batch.errands):
+        return None
+    states = (*RETRIED, Status.CANCELLED) if cancelled else RETRIED
+    errand = Errand(bulk_id=bulk_id, action=Action.RETRY, states=states)
+    return replace(_again(batch, counts, now), errands=(*batch.errands, errand))
+
+
+def without(batch: Batch, errand: Errand, now: Ms) -> Batch:
+    """An errand is done."""
+    return _next(batch, now, errands=tuple(one for one in batch.errands if one != errand))
+
+
+def look_later(batch: Batch, now: Ms) -> Batch:
+    """The rows themselves were looked at: not so soon again, and ever less often."""
+    return _next(batch, now, look_at=now + min(LONGEST_LOOK_MS, max(LOOK_AGAIN_MS, now - (batch.began_at or batch.created_at))))
+
+
+def put_off(batch: Batch, until: Ms, now: Ms) -> Batch:
+    """Nobody goes on with it by themselves before: a step failed."""
+    return _next(batch, now, worked_until=until)
+
+
+def needs_care(batch: Batch, counts: Counts, now: Ms) -> bool:
+    """Whether what was just counted lets something happen to the batch."""
+    if batch.finished_at is not None:
+        return reopen(batch, counts, now) is not None
+    if exceeds(batch, counts) or is_done(batch, counts):
+        return True
+    return batch.parallel_limit is not None and take_hand(batch, running(batch, counts), now) is not None
+
+
+def _clearing(batch: Batch, bulk_ids: tuple[str, str], states: tuple[Status, ...], now: Ms) -> tuple[Errand, ...]:
+    """Cancel what there is; and if a hand is in play, once more when whoever plays it cannot make jobs any more."""
+    first = Errand(bulk_id=bulk_ids[0], action=Action.CANCEL, states=states)
+    if not batch.in_play:
+        return (first,)
+    settled = max(now, batch.worked_until) + ERRAND_TIMEOUT * 1000
+    return first, Errand(bulk_id=bulk_ids[1], action=Action.CANCEL, states=states, not_before=settled)
+
+
+def _again(batch: Batch, counts: Counts, now: Ms) -> Batch:
+    return _next(
+        batch,
+        now,
+        status=BatchStatus.PROCESSING,
+        reason=None,
+        run=batch.run + 1,
+        began_at=now,
+        began_with=counts.completed + counts.cancelled,
+        cancelled_at=None,
+        finished_at=None,
+        told=False,
+        look_at=now + LOOK_AGAIN_MS,
+        worked_until=_left_alone(batch, now),
+    )
+
+
+def _left_alone(batch: Batch, now: Ms) -> Ms:
+    """A hand that is in play stays its player's; a pause between two groups is over when something else is to be done."""
+    return batch.worked_until if batch.in_play else now
+
+
+def _next(batch: Batch, now: Ms, **changes: Any) -> Batch:
+    return replace(batch, version=batch.version + 1, updated_at=now, **changes)

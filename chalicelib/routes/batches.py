@@ -1,0 +1,145 @@
+"""`/batches`: many rows under one name."""
+
+from __future__ import annotations
+
+from chalice import Blueprint
+
+from chalicelib import wiring
+from chalicelib.domain.batch import Batch
+from chalicelib.domain.errors import Forbidden
+from chalicelib.domain.exporting import FORMATS, rendered
+from chalicelib.domain.identity import Role
+from chalicelib.domain.reading import CONTENT_TYPES
+from chalicelib.routes import parse, parse_batch
+from chalicelib.routes import shapes_batches as shapes
+from chalicelib.routes.http import REPLAYED, Answer, Request, endpoint
+from chalicelib.usecases import steer_batch
+from chalicelib.usecases.accept_batch import accept, find_replay, prepare
+from chalicelib.usecases.clerk import Clerk
+from chalicelib.usecases.estimate_batch import look_ahead
+from chalicelib.usecases.hold import hold
+from chalicelib.usecases.once import Once
+from chalicelib.usecases.read_rows import PAGE, Seat, pages, results_of, rows_from
+from chalicelib.usecases.steer_batch import Seen
+
+blueprint = Blueprint(__name__)
+
+LONGEST_WAIT = 20  # seconds
+ANSWERED_ROWS = 500  # of an export; more are kept as an object, and answered by a link
+ANSWERED_CHARACTERS = 1_500_000
+
+
+@endpoint(blueprint, "POST", "/batches", Role.USER, accepts=tuple(CONTENT_TYPES))
+def submit(request: Request) -> Answer:
+    """Submit a batch: JSON, CSV or plain text; `dry_run` only says what it would cost."""
+    clerk, caller, once = wiring.clerk(), request.caller, parse_batch.once(request)
+    found = find_replay(clerk, caller, once) if once is not None else None
+    if found is not None:
+        return _accepted(clerk, found, replayed=True)
+    reading, now = parse_batch.reading(request), clerk.clock.now()
+    prepared = prepare(clerk, caller, reading.terms, parse_batch.base(reading.terms, now), reading)
+    if reading.terms.dry_run:
+        return Answer(body=shapes.outlook(look_ahead(clerk, caller, prepared), now))
+    return _accepted(clerk, accept(clerk, caller, prepared, once).batch, replayed=False)
+
+
+@endpoint(blueprint, "GET", "/batches", Role.VIEWER)
+def listing(request: Request) -> Answer:
+    """List batches, newest first."""
+    clerk, limit = wiring.clerk(), parse.number(request, "limit", 20, 1, 100)
+    cursor, tenant = request.query.get("cursor") or None, request.query.get("tenant")
+    found, following = steer_batch.listed(clerk, request.caller, tenant, cursor, limit)
+    return Answer(body={"data": [shapes.in_list(seen, clerk.clock.now()) for seen in found], "next_cursor": following})
+
+
+@endpoint(blueprint, "GET", "/batches/{batch_id}", Role.VIEWER)
+def read(request: Request, batch_id: str) -> Answer:
+    """A batch and how far it has come; `?detailed=true` for its rows."""
+    clerk = wiring.clerk()
+    seen = _seen(request, clerk, batch_id)
+    if seen.etag in (parse.etags(request) or ()):
+        return Answer(status=304, headers={"ETag": seen.etag})
+    body = shapes.batch(seen, clerk.clock.now())
+    if request.query.get("detailed") == "true":
+        limit = parse.number(request, "limit", PAGE, 1, PAGE)
+        start = parse.number(request, "cursor", 0, 0, seen.batch.total)
+        seats = rows_from(clerk, seen.batch, start, limit)
+        content = request.caller.role >= Role.USER
+        following = start + len(seats)
+        body["data"] = [shapes.row(seat, content=content) for seat in seats]
+        body["next_cursor"] = str(following) if following < seen.batch.total else None
+    return Answer(body=body, headers={"ETag": seen.etag})
+
+
+@endpoint(blueprint, "GET", "/batches/{batch_id}/export", Role.USER)
+def export(request: Request, batch_id: str) -> Answer:
+    """All rows with their answers so far, as JSON or CSV; 307 to an object where that is large."""
+    clerk, kind = wiring.clerk(), parse_batch.word(request, "format", parse_batch.FORMATS, "json")
+    seen = _seen(request, clerk, batch_id)
+    lines = [line for seats in pages(clerk, seen.batch) for line in _lines(seats)]
+    head = {"success": True, **shapes.in_list(seen, clerk.clock.now())}
+    text = "".join(rendered(lines, "csv" if kind == "csv" else "json", head=head))
+    if seen.batch.total <= ANSWERED_ROWS and len(text) <= ANSWERED_CHARACTERS:
+        return Answer(body=text, headers={"Content-Type": FORMATS[kind]})
+    name = f"export-{seen.batch.version}-{seen.counts.version}.{kind}"
+    location = clerk.rows.put_export(seen.batch.tenant, seen.batch.id, name, text, FORMATS[kind])
+    return Answer(status=307, body={"batch_id": seen.batch.id, "location": location}, headers={"Location": location})
+
+
+@endpoint(blueprint, "POST", "/batches/{batch_id}/retry-failed", Role.USER)
+def retry_failed(request: Request, batch_id: str) -> Answer:
+    """Start again the rows that have failed, expired or ended early; with `cancelled: true` the cancelled ones as well."""
+    clerk, cancelled, key = wiring.clerk(), parse_batch.retry(request), parse.idempotency_key(request)
+    batch = _mine(request, clerk, batch_id)
+    once = Once.of(request.caller, "POST /batches/{batch_id}/retry-failed", key, [batch.id, cancelled]) if key is not None else None
+    changed, replayed = steer_batch.retry_failed(clerk, batch, once, cancelled=cancelled)
+    return _accepted(clerk, changed, replayed=replayed)
+
+
+@endpoint(blueprint, "DELETE", "/batches/{batch_id}", Role.USER)
+def cancel(request: Request, batch_id: str) -> Answer:
+    """Cancel a batch: 202 while its rows stop, 200 if it is over."""
+    clerk = wiring.clerk()
+    changed = steer_batch.cancel(clerk, _mine(request, clerk, batch_id))
+    return _answer(clerk, changed, 202 if changed.finished_at is None else 200)
+
+
+@endpoint(blueprint, "POST", "/batches/{batch_id}/recount", Role.OPERATOR)
+def recount(request: Request, batch_id: str) -> Answer:
+    """Count a batch's rows anew, one by one."""
+    clerk = wiring.clerk()
+    return _answer(clerk, steer_batch.count_anew(clerk, _mine(request, clerk, batch_id)), 200)
+
+
+def _accepted(clerk: Clerk, batch: Batch, *, replayed: bool) -> Answer:
+    answer = _answer(clerk, batch, 202)
+    return Answer(status=202, body=answer.body, headers=REPLAYED if replayed else {})
+
+
+def _answer(clerk: Clerk, batch: Batch, status: int) -> Answer:
+    return Answer(status=status, body=shapes.batch(steer_batch.see(clerk, batch), clerk.clock.now()))
+
+
+def _mine(request: Request, clerk: Clerk, batch_id: str) -> Batch:
+    """A batch that the caller may act on; a ticket may not."""
+    if request.caller.read_only:
+        raise Forbidden("A ticket only reads.")
+    return steer_batch.find(clerk, request.caller, batch_id, request.query.get("tenant"))
+
+
+def _seen(request: Request, clerk: Clerk, batch_id: str) -> Seen:
+    """The batch as it is; with `?wait=` once it is no longer what If-None-Match names, or what it is now."""
+    tenant = request.query.get("tenant")
+
+    def look() -> Seen:
+        return steer_batch.see(clerk, steer_batch.find(clerk, request.caller, batch_id, tenant))
+
+    first, wait, known = look(), parse.number(request, "wait", 0, 0, LONGEST_WAIT), parse.etags(request)
+    if not wait or first.batch.finished_at is not None or (known is not None and first.etag not in known):
+        return first
+    return hold(wiring.holding(), wait, lambda: seen if (seen := look()).etag != first.etag else None) or first
+
+
+def _lines(seats: list[Seat]) -> list[shapes.Shape]:
+    kept = results_of(wiring.adapters().results, seats)
+    return [shapes.exported(seat, kept.get(seat.job_id)) for seat in seats]

@@ -1,0 +1,76 @@
+"""The rows of a batch in the order of the input, with what has become of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from chalicelib.domain.batch import PART, Batch
+from chalicelib.domain.ids import row_id
+from chalicelib.domain.job import Job
+from chalicelib.domain.result import Result
+from chalicelib.domain.row import Row
+from chalicelib.ports import Results
+from chalicelib.usecases.clerk import Clerk
+
+WAITING, CANCELLED, DELETED = "waiting", "cancelled", "deleted"
+PAGE = 100
+
+Parts = dict[int, list[Row]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A row, and its job where it has one. `row` is None where the rows are no longer kept."""
+
+    number: int
+    job_id: str
+    row: Row | None
+    job: Job | None
+    status: str
+
+
+def rows_from(clerk: Clerk, batch: Batch, start: int, limit: int, parts: Parts | None = None) -> list[Seat]:
+    """At most `limit` rows: a read for each, and an object for each 250 (all of them, where they are released in another order).
+
+    `parts` are those that were read already.
+    """
+    numbers = range(start, min(batch.total, start + limit))
+    ids = [row_id(batch.id, number) for number in numbers]
+    heads = {job.id: job for job in clerk.jobs.get_many(ids) if not job.is_forgotten and job.tenant == batch.tenant}
+    rows = _rows(clerk, batch, numbers, {} if parts is None else parts)
+    return [_seat(batch, number, job_id, rows.get(number), heads.get(job_id)) for number, job_id in zip(numbers, ids, strict=True)]
+
+
+def pages(clerk: Clerk, batch: Batch) -> Iterator[list[Seat]]:
+    """All rows, a hundred at a time, each part read once."""
+    parts: Parts = {}
+    for start in range(0, batch.total, PAGE):
+        yield rows_from(clerk, batch, start, PAGE, parts)
+
+
+def results_of(results: Results, seats: Sequence[Seat]) -> dict[str, Result]:
+    """The result of each that has ended with one."""
+    ended = [seat.job for seat in seats if seat.job is not None and seat.job.status.is_terminal and seat.job.attempt]
+    return {result.job_id: result for result in results.get_many([(job.id, job.attempt) for job in ended])} if ended else {}
+
+
+def _rows(clerk: Clerk, batch: Batch, numbers: range, parts: Parts) -> dict[int, Row]:
+    if not numbers:
+        return {}
+    wanted = range(numbers[0] // PART, numbers[-1] // PART + 1) if batch.ordered else range(-(-batch.total // PART))
+    for part in wanted:
+        if part not in parts:
+            parts[part] = clerk.rows.get_part(batch.tenant, batch.id, part) or []
+    return {row.number: row for part in wanted for row in parts[part] if row.number in numbers}
+
+
+def _seat(batch: Batch, number: int, job_id: str, row: Row | None, job: Job | None) -> Seat:
+    return Seat(number, job_id, row, job, job.status.value if job is not None else _without_job(batch, number))
+
+
+def _without_job(batch: Batch, number: int) -> str:
+    """A row without a job: not released yet, or never, or its job is no longer kept."""
+    if batch.released >= batch.total or (batch.ordered and number < batch.released):
+        return DELETED
+    return WAITING if batch.goes_on else CANCELLED

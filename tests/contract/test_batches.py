@@ -1,0 +1,185 @@
+"""What batches ask of their stores, on the twins and on moto."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ulid import ULID
+
+from chalicelib.adapters import dynamo
+from chalicelib.adapters.dynamo_batches import IN_THE_MAKING_MS, OPEN
+from chalicelib.adapters.dynamo_stores import DynamoStores
+from chalicelib.domain.batch import NOT_STARTED, Batch, BatchStatus, Errand
+from chalicelib.domain.bulk import Action
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.ids import batch_id
+from chalicelib.domain.row import Row
+from chalicelib.wiring import Adapters
+from tests.contract.conftest import Lost
+from tests.contract.given import NOW
+
+
+def batch(**changes: Any) -> Batch:
+    values: dict[str, Any] = {
+        "id": Adapters.new_batch_id(),
+        "tenant": "acme",
+        "user": "ann",
+        "key_id": "key_1",
+        "role": "user",
+        "total": 30,
+        "created_at": NOW,
+        "updated_at": NOW,
+        "name": "night",
+        "delay": 2.5,
+        "failure_tolerance": 0.0,
+        "errands": (Errand(bulk_id="bulk_1", action=Action.CANCEL, states=NOT_STARTED, not_before=NOW + 5),),
+        "worked_until": NOW + 5,
+    }
+    return Batch(**(values | changes))
+
+
+def left(stores: Any, now: int) -> set[str]:
+    return {one.id for one in stores.batches.left(now, 100)}
+
+
+def test_it_is_read_as_it_was_written(stores: Any) -> None:
+    made = batch(status=BatchStatus.FAILED, reason="failure_tolerance")
+    stores.batches.create(made)
+
+    assert stores.batches.get("acme", made.id) == made
+    assert stores.batches.get("other", made.id) is None
+    assert stores.batches.get("acme", "batch_none") is None
+
+
+def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
+    made = batch()
+    with answer_lost("PutItem"):
+        stores.batches.create(made)
+    moved = replace(made, version=2, released=3)
+    stores.batches.replace(made, moved)
+
+    stores.batches.create(made)
+
+    assert stores.batches.get("acme", made.id) == moved
+
+
+def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
+    made = batch()
+    stores.batches.create(made)
+    mine, others = replace(made, version=2, hand=1), replace(made, version=2, hand=2)
+
+    with answer_lost("PutItem"):
+        stores.batches.replace(made, mine)
+    with pytest.raises(StaleVersion) as refused:
+        stores.batches.replace(made, others)
+
+    assert refused.value.current == mine
+
+
+def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
+    made = batch()
+
+    with pytest.raises(StaleVersion):
+        stores.batches.replace(made, replace(made, version=2))
+
+    assert stores.batches.get("acme", made.id) is None
+
+
+def test_it_is_left_for_others_once_nobody_works_on_it(stores: Any) -> None:
+    made = batch()
+    stores.batches.create(made)
+
+    assert made.id not in left(stores, NOW)
+    assert made.id in left(stores, NOW + 5)
+
+
+def test_a_closed_one_is_left_for_nobody_until_it_is_run_again(stores: Any) -> None:
+    made = batch()
+    stores.batches.create(made)
+    stores.batches.close(made)
+    assert made.id not in left(stores, NOW + 5)
+
+    again = replace(made, version=2, run=2)
+    stores.batches.replace(made, again)
+    stores.batches.close(made)  # whoever ended the run before is late
+
+    assert made.id in left(stores, NOW + 5)
+    stores.batches.close(again)
+    stores.batches.close(again)
+    assert made.id not in left(stores, NOW + 5)
+
+
+def test_a_tenants_are_listed_newest_first(stores: Any) -> None:
+    ids = [batch_id(str(ULID.from_timestamp(NOW / 1000 + at))) for at in range(3)]
+    for one in ids:
+        stores.batches.create(batch(id=one, tenant="lister"))
+
+    first, following = stores.batches.page("lister", None, 2)
+    rest, end = stores.batches.page("lister", following, 2)
+
+    assert [one.id for one in first + rest] == ids[::-1]
+    assert end is None
+
+
+def test_all_that_is_open_is_come_to_though_it_is_more_than_one_look_takes(dynamo_stores: DynamoStores) -> None:
+    made = [batch(worked_until=0) for _ in range(5)]
+    for one in made:
+        dynamo_stores.batches.create(one)
+
+    seen = {one.id for minute in range(100) for one in dynamo_stores.batches.left(NOW + minute * 60_000, 2)}
+
+    assert {one.id for one in made} <= seen
+
+
+def test_a_row_that_names_no_batch_is_removed(dynamo_stores: DynamoStores) -> None:
+    """Whoever made it died between the two writes."""
+    batches, never_made = dynamo_stores.batches, batch()
+    dynamo.put(batches._open(OPEN, never_made.id, tenant="acme", made_at=NOW, run=1, ttl=NOW // 1000))
+
+    def rows() -> set[str]:
+        return {row.sk for row in batches._open.query(OPEN, consistent_read=True)}
+
+    batches.left(NOW + IN_THE_MAKING_MS, 1_000)
+    assert never_made.id in rows()  # it may still be in the making
+    batches.left(NOW + IN_THE_MAKING_MS + 1, 1_000)
+    assert never_made.id not in rows()
+
+
+def test_rows_are_read_as_they_were_kept(stores: Any) -> None:
+    made = batch()
+    rows = [
+        Row(number=1, id="a", prompt="Zwei\u2028Zeilen\nund mehr", metadata={"x": [1, {"y": None}]}),
+        Row(number=0, input={"text": "é"}, priority="high", depends_on=("a",)),
+    ]
+    stores.batch_rows.put_part("acme", made.id, 0, rows)
+    stores.batch_rows.put_terms("acme", made.id, {"config": {"model": "gpt-4o"}, "options": {}})
+
+    assert stores.batch_rows.get_part("acme", made.id, 0) == rows
+    assert stores.batch_rows.get_part("acme", made.id, 1) is None
+    assert stores.batch_rows.get_part("other", made.id, 0) is None
+    assert stores.batch_rows.get_terms("acme", made.id) == {"config": {"model": "gpt-4o"}, "options": {}}
+    assert stores.batch_rows.get_terms("acme", batch().id) is None
+
+
+def test_an_export_is_kept_and_can_be_read_by_its_address(stores: Any) -> None:
+    made = batch()
+
+    assert made.id in stores.batch_rows.put_export("acme", made.id, "export-1.csv", "a,b\r\n", "text/csv")
+
+
+def test_one_that_cannot_be_read_hides_no_other(dynamo_stores: DynamoStores) -> None:
+    broken, whole = batch(worked_until=0), batch(worked_until=0)
+    for one in (broken, whole):
+        dynamo_stores.batches.create(one)
+    item = dynamo.find(dynamo_stores.batches._items, "B#acme", broken.id)
+    assert item is not None
+    item.data = "{"
+    dynamo.put(item)
+
+    seen = {one.id for minute in range(10) for one in dynamo_stores.batches.left(NOW + minute * 60_000, 100)}
+
+    assert whole.id in seen
+    assert broken.id not in seen
+    dynamo.delete(item)

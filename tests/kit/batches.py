@@ -1,0 +1,58 @@
+"""Batches through `app.py`: what their functions do, at the word of a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.kit.changes import change
+from tests.kit.http import CONTEXT, Api, Reply
+from tests.kit.work import work
+
+ROUNDS = 200
+
+
+def submit(api: Api, items: list[Any] | int, token: str = "user", **terms: Any) -> str:
+    """A batch of these items, or of so many."""
+    rows = [f"Say {number}." for number in range(items)] if isinstance(items, int) else items
+    reply = api.call("POST", "/batches", {"items": rows, **terms}, token)
+    assert reply.status == 202, reply.text
+    return str(reply.json["batch_id"])
+
+
+def look(api: Api, batch_id: str, token: str = "user", query: str = "") -> Any:
+    reply = api.call("GET", f"/batches/{batch_id}{query}", token=token)
+    assert reply.status == 200, reply.text
+    return reply.json
+
+
+def tasks(api: Api) -> int:
+    """Deliver what waits in the queue `tasks` now."""
+    received = api.twins.queues.receive("tasks", 100)
+    for message in received:
+        api.module.tasks({"Records": [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id}]}, CONTEXT)
+        api.twins.queues.acknowledge("tasks", [message.receipt])
+    return len(received)
+
+
+def count(api: Api) -> None:
+    """The change stream, as it would bring the newest image of each job."""
+    records = [change(None, job) for job in api.twins.jobs.heads.values()]
+    api.module.count({"Records": records}, CONTEXT)
+
+
+def settle(api: Api, *lanes: str) -> None:
+    """Release, run and count until nothing more happens by itself."""
+    for _ in range(ROUNDS):
+        done = tasks(api)
+        for lane in lanes or ("low",):
+            while api.twins.queues.depth(lane):
+                work(api, lane)
+                done += 1
+        count(api)
+        if not done and not api.twins.queues.depth("tasks"):
+            return
+    raise AssertionError("it does not come to rest")
+
+
+def export(api: Api, batch_id: str, kind: str = "json", token: str = "user") -> Reply:
+    return api.call("GET", f"/batches/{batch_id}/export?format={kind}", token=token)

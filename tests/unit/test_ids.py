@@ -1,0 +1,56 @@
+"""The ids of batches and of their rows."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ulid import ULID
+
+from chalicelib.domain.errors import BatchNotFound
+from chalicelib.domain.ids import MOST_ROWS, batch_id, checked_batch_id, is_job_id, row_id, row_of
+from chalicelib.wiring import Adapters
+
+BATCHES = st.binary(min_size=16, max_size=16).map(lambda raw: batch_id(str(ULID.from_bytes(raw))))
+ROWS = st.integers(min_value=0, max_value=MOST_ROWS - 1)
+
+
+@given(BATCHES, ROWS)
+def test_a_rows_id_is_a_jobs_and_says_which_row_it_is(batch: str, row: int) -> None:
+    made = row_id(batch, row)
+
+    assert is_job_id(made)
+    assert row_of(made) == row
+    ULID.from_str(made.removeprefix("job_"))
+
+
+@given(BATCHES, ROWS, ROWS)
+def test_the_ids_of_rows_sort_as_the_rows_do(batch: str, one: int, other: int) -> None:
+    assert (row_id(batch, one) < row_id(batch, other)) == (one < other)
+
+
+@given(BATCHES, BATCHES, ROWS, ROWS)
+def test_no_two_batches_share_a_row(batch: str, other: str, one: int, two: int) -> None:
+    assert (row_id(batch, one) == row_id(other, two)) == (batch == other and one == two)
+
+
+def test_batches_made_in_one_millisecond_are_not_neighbours() -> None:
+    """ULIDs of one millisecond count on from each other, so that cut off they would be one."""
+    ids = {Adapters.new_batch_id() for _ in range(10_000)}
+
+    assert len(ids) == 10_000
+    assert all(checked_batch_id(one) == one for one in ids)
+
+
+@pytest.mark.parametrize("row", [-1, MOST_ROWS])
+def test_there_are_no_other_rows(row: int) -> None:
+    with pytest.raises(ValueError, match="rows"):
+        row_id(Adapters.new_batch_id(), row)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "batch_1", "batch_0123456789ABCDEFGHJKMN0001", "job_0123456789ABCDEFGHJKMN0000", "batch_" + "U" * 22 + "0000"]
+)
+def test_what_cannot_name_a_batch_is_not_looked_for(text: str) -> None:
+    with pytest.raises(BatchNotFound):
+        checked_batch_id(text)
