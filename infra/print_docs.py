@@ -19,7 +19,7 @@ from chalicelib.domain.errors import AttemptFailed, HeadraceError
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.retry import RetryPolicy
 from chalicelib.domain.transitions import CRASHES_ALONE, give_up, take_back
-from chalicelib.routes import about, bulk, failed, jobs, jobs_read, openapi, operations, streams, uploads, webhooks
+from chalicelib.routes import about, batches, bulk, failed, jobs, jobs_read, openapi, operations, streams, uploads, webhooks
 from chalicelib.routes.errors import STATUS, status_of
 from chalicelib.routes.http import ROUTES
 from chalicelib.routes.middleware import CODES
@@ -32,6 +32,7 @@ DOCS = ROOT / "docs"
 NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
 BLUEPRINTS = (
     about,
+    batches,
     bulk,
     failed,
     jobs,
