@@ -1,0 +1,164 @@
+"""Every type of job on the laptop cloud, by the example that ships with it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+
+from infra.cloud import Cloud
+from infra.examples import EXAMPLES
+from infra.local.workers import restart_workers
+from infra.naming import openai_secret_name
+from tests.e2e.cloud import Api, Model, Stack, until
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An example that was submitted, and the model that answers it."""
+
+    job_id: str
+    model: Model
+
+
+@pytest.fixture(scope="module")
+def shown(stack: Stack, api: Api) -> dict[str, Shown]:
+    """All examples at once: a model writes at its own pace, so each takes its time."""
+    return {kind: show(stack.model(), api, kind) for kind in EXAMPLES}
+
+
+def show(model: Model, api: Api, kind: str) -> Shown:
+    example = EXAMPLES[kind]
+    if example.reply:
+        model.say(example.answer())
+    asked = example.submission(kind)
+    content = {"input": asked.input} if example.is_input else {"prompt": asked.prompt}
+    return Shown(api.submit(job_type=kind, options=example.options, config=model.config, **{"prompt": None, **content}), model)
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_its_example_is_answered_parsed_and_followed(api: Api, shown: dict[str, Shown], kind: str) -> None:
+    """The reply that ships with it streams; milestones are seen in it, and what fits the schema is kept parsed."""
+    example, job_id = EXAMPLES[kind], shown[kind].job_id
+
+    result = api.wait_for_end(job_id)
+
+    assert (result["status"], result["error"]) == ("completed", None), result
+    progress = api.get(f"/jobs/{job_id}/progress")
+    assert progress["progress_percentage"] == 100
+    assert {stage["status"] for stage in progress["stages"]} == {"completed"}
+    history = api.get(f"/jobs/{job_id}/progress-history")["data"]
+    assert next(event["name"] for event in history if event["kind"] == "job") == "created"
+    if example.reply:
+        assert result["parsed"] == json.loads(example.answer())
+        assert progress["milestones"], progress
+        assert {milestone["name"] for milestone in progress["milestones"]} == {e["name"] for e in history if e["kind"] == "milestone"}
+    [request] = shown[kind].model.requests
+    assert request["stream"] is True
+
+
+def test_an_answer_that_does_not_fit_is_tried_again_and_its_text_kept(api: Api, model: Model) -> None:
+    """Twice something else than the schema wants: the second time is final, and whoever asks sees what was said."""
+    model.say('{"findings": "none that I would know of"}')
+
+    job_id = api.submit(job_type="security_analysis", prompt="contract A {}", config={**model.config, "max_attempts": 2})
+    result = api.wait_for_end(job_id)
+
+    assert (result["status"], result["error"]["code"], result["error"]["retryable"]) == ("failed", "output_invalid", True), result
+    assert (result["output"], result["parsed"]) == ('{"findings": "none that I would know of"}', None)
+    assert [row["error_code"] for row in api.get(f"/jobs/{job_id}/attempts")["data"]] == ["output_invalid"] * 2
+
+
+def test_a_story_has_a_preliminary_answer_and_is_one_job(api: Api, model: Model) -> None:
+    model.think_first(2)
+    model.say(EXAMPLES["story_enhancement"].answer())
+    story = EXAMPLES["story_enhancement"].submission("story_enhancement").input
+
+    first = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story, "config": model.config}).json()
+    again = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story, "config": model.config}).json()
+
+    assert first["preliminary"]["source"] == "local_fallback", first
+    assert (again["job_id"], again["deduplicated"]) == (first["job_id"], True)
+    assert api.wait_for_end(first["job_id"])["parsed"]["source"] == "model"
+
+
+def test_options_are_checked_and_described(api: Api) -> None:
+    answer = api.call("POST", "/jobs", {"job_type": "code_review", "prompt": "x = 1", "options": {"min_severity": "terrible", "nope": 1}})
+    document = api.get("/openapi.json")
+
+    assert answer.status_code == 400
+    assert {detail["path"] for detail in answer.json()["error"]["details"]} == {"options.min_severity", "options.nope"}
+    assert "min_severity" in json.dumps(document)
+    assert "code_review" in json.dumps(document)
+
+
+@contextmanager
+def without_a_key(stack: Stack) -> Iterator[None]:
+    """The stage with no key of OpenAI stored, as before anybody has given it one."""
+    secrets, name = stack.aws("secretsmanager"), openai_secret_name("local")
+    kept = secrets.get_secret_value(SecretId=name)["SecretString"]
+    said = {**json.loads(kept), "api_key": ""}
+    cloud = Cloud("local", stack.aws_endpoint)
+    secrets.put_secret_value(SecretId=name, SecretString=json.dumps(said))
+    restart_workers(cloud)
+    try:
+        yield
+    finally:
+        secrets.put_secret_value(SecretId=name, SecretString=kept)
+        restart_workers(cloud)
+
+
+def test_without_a_key_a_story_is_scored_here_and_others_wait_for_one(stack: Stack, api: Api, model: Model) -> None:
+    model.say("There is a key now.")
+    story: Any = {"title": "The miracle", "content": "It is a revolutionary, guaranteed miracle!"}
+    with without_a_key(stack):
+        scored = api.wait_for_end(api.submit(prompt=None, job_type="story_enhancement", input=story, config=model.config))
+        waiting = api.submit(config=model.config)
+        until(lambda: api.get(f"/jobs/{waiting}")["status"] == "held", "a job that waits for a key")
+        record = api.get(f"/jobs/{waiting}")
+
+    assert (scored["status"], scored["fallback"], float(scored["cost"])) == ("completed", True, 0), scored
+    assert scored["parsed"]["source"] == "local_fallback"
+    assert (record["reason"], record["attempt"]) == ("openai_not_configured", 0)
+    api.call("POST", f"/jobs/{waiting}/retry")
+    assert api.wait_for_end(waiting)["output"] == "There is a key now."
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_an_export_is_made_shown_and_downloaded(api: Api, model: Model, kind: str) -> None:
+    model.say("=1+1")
+    tag = f"export-{model.name[-12:]}-{kind}"
+    ids = [api.submit(config=model.config, tags=[tag]) for _ in range(3)]
+    for job_id in ids:
+        api.wait_for_end(job_id)
+
+    job_id = api.submit(prompt=None, job_type="export", input={"filter": {"tag": tag}}, options={"format": kind}, priority="high")
+    result = api.wait_for_end(job_id)
+
+    assert (result["status"], result["parsed"]["rows"], float(result["cost"])) == ("completed", 3, 0), result
+    answer = api.call("GET", f"/jobs/{job_id}/download")
+    assert answer.status_code == 307
+    text = httpx2.get(answer.headers["Location"], trust_env=False).text
+    assert text == httpx2.get(result["parsed"]["link"], trust_env=False).text
+    if kind == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert {row["output"] for row in rows} == {"'=1+1"}, "a spreadsheet would calculate what a model wrote"
+    assert all(one in text for one in ids)
+
+
+def test_a_clean_up_is_for_operators_and_says_what_it_would_do(stack: Stack, api: Api) -> None:
+    refused = api.call("POST", "/jobs", {"job_type": "data_cleanup", "input": {"days": 300, "dry_run": True}})
+    operator = stack.api("operator")
+
+    job_id = operator.submit(prompt=None, job_type="data_cleanup", input={"days": 300, "failed_days": 300, "dry_run": True})
+
+    assert refused.status_code == 403, refused.text
+    result = operator.wait_for_end(job_id)
+    assert (result["status"], result["parsed"]["deleted"], result["parsed"]["dry_run"]) == ("completed", 0, True), result
