@@ -6,8 +6,8 @@ prices stand in `prices.py`. OpenAI's own bill is not in it, nor what a stage co
 Assumed, because nothing here can measure it:
 
 * A busy lane: `STREAMS` jobs share an environment of the worker at a time. That is what full batches of ten come to, because the slowest
-  of ten lasts 2.8 times the mean (simulated with lognormal durations). They share its lease as well. A quiet lane, one job to an
-  environment, is shown beside it.
+  of ten lasts 2.8 times the mean (simulated with lognormal durations). They share its lease as well, and as many are counted together. A
+  quiet lane, one job to an environment, is shown beside it.
 * Every other function takes `OTHER_SECONDS`, cold starts included, and each record of the change stream an invocation of its own.
 * Lambda's own lines of log (START, END, REPORT) are 350 bytes an invocation.
 """
@@ -25,7 +25,14 @@ from chalicelib.domain.lanes import WORKER_MEMORY
 
 STREAMS = 3.4  # jobs at a time in an environment of a busy lane
 OTHER_SECONDS = 0.1
-OTHER_MEMORY = {"api_handler": 512, "websocket_connect": 256, "websocket_message": 256, "websocket_disconnect": 256, "release": 256}  # MB
+OTHER_MEMORY = {
+    "api_handler": 512,
+    "websocket_connect": 256,
+    "websocket_message": 256,
+    "websocket_disconnect": 256,
+    "release": 256,
+    "count": 512,
+}  # MB
 PLATFORM_LINES = 350  # bytes
 FRAME_BYTES = 32 * 1024
 MONTH = 30 * 86_400
@@ -67,7 +74,7 @@ def measure() -> Finding:
 def bill(journey: Journey, streams: float, frames: list[int] | None = None) -> Bill:
     """Dollars for a million such jobs, with `streams` of them to an environment."""
     meter, frames = journey.meter, journey.frames if frames is None else frames
-    shared = meter.rows["lease"].write_units * (1 - 1 / streams)
+    shared = (meter.rows["lease"].write_units + meter.rows["counters"].write_units) * (1 - 1 / streams)
     writes = sum(row.write_units for row in meter.rows.values()) - shared
     worker = journey.worker_seconds / streams * WORKER_MEMORY / 1024
     others = sum(count * OTHER_SECONDS * OTHER_MEMORY[name] / 1024 for name, count in journey.invocations.items() if name in OTHER_MEMORY)

@@ -146,6 +146,8 @@ class _Client:
         with self._journey.meter.during("project"):
             for number, change in enumerate(list(self._journey.meter.heads)):
                 self._invoke("release", {"Records": [_record(number, change)]})
+            together = [_record(number, change) for number, change in enumerate(self._journey.meter.heads)]
+            self._invoke("count", {"Records": together})  # it waits for some seconds' worth of records
 
     def _call(self, method: str, path: str, body: Any = None, **headers: str) -> dict[str, Any]:
         reply = self._api.call(method, path, body, **headers)
@@ -177,6 +179,8 @@ def _kind(phase: str, table: str, item: Raw) -> str:
         return "lease"
     if sort.startswith("c#"):
         return "log"
+    if owner.startswith(("m#", "speed#")):
+        return "mark of what is counted" if owner.startswith("m#") else "counters"
     if owner.startswith(("C#", "tk#")) or sort.startswith(("sub#", "ctl")):
         return "projection" if phase == "project" else "watcher"
     if phase == "work" and table == "jobs":

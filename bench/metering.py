@@ -81,8 +81,8 @@ class Meter:
         if model.name in ("PutItem", "UpdateItem", "DeleteItem"):
             context["before"] = [self._target(params["TableName"], params.get("Key") or params["Item"])]
         elif model.name == "TransactWriteItems":
-            inner = [one["Put"] for one in params["TransactItems"]]
-            context["before"] = [self._target(one["TableName"], one["Item"]) for one in inner]
+            inner = [write for one in params["TransactItems"] for write in one.values()]
+            context["before"] = [self._target(one["TableName"], one.get("Key") or one["Item"]) for one in inner]
 
     def _target(self, name: str, item: Raw) -> tuple[Table, Raw, Raw | None]:
         table = self._tables[name]
