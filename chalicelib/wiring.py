@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from chalicelib import job_types
 from chalicelib.domain.addresses import networks
+from chalicelib.domain.batch import Batch
+from chalicelib.domain.batch_counts import Counts
 from chalicelib.domain.ids import batch_id
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.job_type import JobType, Limits
@@ -64,6 +66,7 @@ from chalicelib.usecases.post_office import PostOffice
 from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.submit_job import Intake
 from chalicelib.usecases.system_health import Stethoscope
+from chalicelib.usecases.tell_batch import tell_batch
 from chalicelib.usecases.tools import Tools
 from chalicelib.usecases.watch_job import Gallery
 
@@ -339,6 +342,10 @@ def tools() -> Tools:
         queues=have.queues,
         watchers=have.watchers,
         files=have.files,
+        uploads=have.uploads,
+        cache=have.cache,
+        clerk=clerk,
+        office=post_office,
         new_id=have.new_id,
         job_type=job_type,
     )
@@ -468,7 +475,13 @@ def clerk() -> Clerk:
         new_batch_id=have.new_batch_id,
         together=have.together,
         queue_limit=settings().lane_limit,
+        tell=tell,
     )
+
+
+def tell(batch: Batch, counts: Counts) -> None:
+    """Send word of the end of a batch."""
+    tell_batch(post_office(), adapters().endpoints.get("api_url"), batch, counts)
 
 
 def intake() -> Intake:

@@ -51,7 +51,7 @@ def _worker(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
-        _table(stage, "ledger", READ),
+        _table(stage, "ledger", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries, made by work that is no OpenAI call
         _table(stage, "accounts", READ),
         _receive(stage),
         _send(stage),
@@ -86,6 +86,7 @@ def _tasks(stage: str) -> list[Statement]:
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _table(stage, "ledger", (*READ, *CHANGE, "DeleteItem")),
+        _table(stage, "accounts", ("GetItem",)),  # the address of the API, for links in messages
         _receive(stage),
         _send(stage),
         _content(stage),

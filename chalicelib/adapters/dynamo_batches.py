@@ -115,6 +115,7 @@ def _batch_of(item: BatchItem) -> Batch:
     if "status" in data:
         data["status"] = BatchStatus(data["status"])
     data["errands"] = tuple(_errand_of(one) for one in data.get("errands", ()))
+    data["tells"] = tuple(data.get("tells", ()))
     return Batch(**data)
 
 

@@ -61,7 +61,7 @@ class Batch:
     `run` grows each time that rows are started again after, or while, others ended. `began_at` is when this run began, `began_with` how
     many rows had ended by then: its speed is measured from there.
     `finished_at`: all that there is to do has been done. `told`: and whoever is to be told of it has been.
-    `ordered`: rows are released in the order of the input.
+    `ordered`: rows are released in the order of the input. `tells` hear of its end: as `notify` writes them, or `webhook:<URL>`.
     """
 
     id: str
@@ -96,6 +96,7 @@ class Batch:
     cancelled_at: Ms | None = None
     finished_at: Ms | None = None
     told: bool = False
+    tells: tuple[str, ...] = ()
 
     @property
     def goes_on(self) -> bool:
@@ -236,6 +237,20 @@ def needs_care(batch: Batch, counts: Counts, now: Ms) -> bool:
     if exceeds(batch, counts) or is_done(batch, counts):
         return True
     return batch.parallel_limit is not None and take_hand(batch, running(batch, counts), now) is not None
+
+
+def counted(batch: Batch, counts: Counts) -> dict[str, int]:
+    """Each row once. Rows that have no job yet wait; those that will never have one are cancelled."""
+    without = max(0, batch.total - counts.known)
+    return {
+        "total": batch.total,
+        "waiting": counts.waiting + (without if batch.goes_on else 0),
+        "queued": counts.queued,
+        "processing": counts.processing,
+        "completed": counts.completed,
+        "failed": counts.failed,
+        "cancelled": counts.cancelled + (0 if batch.goes_on else without),
+    }
 
 
 def _clearing(batch: Batch, bulk_ids: tuple[str, str], states: tuple[Status, ...], now: Ms) -> tuple[Errand, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,8 @@ class JobType:
     `dedupe_key` names what an input is about, so that it is not worked on twice at once, where the caller has given no key.
     `work` is done by the worker itself instead of asking a provider; what it returns is the parsed output. It must be idempotent: after
     a crash, or a store that did not answer, it is done again from its beginning.
+    `recipients`: whom an input names to be written to, each by its place in the input. Whoever submits it has to be allowed to write to
+    them, by the rules of `notify`.
     `least_role`: who may submit it. `limits`: how much of it goes on at once, and begins in a minute.
     """
 
@@ -79,6 +81,7 @@ class JobType:
     preliminary: bool = False
     dedupe_key: Callable[[Any], str | None] | None = None
     work: Work | None = None
+    recipients: Callable[[Any], Sequence[tuple[str, str]]] | None = None
     least_role: str = "user"
     limits: Limits | None = None
 

@@ -30,6 +30,11 @@ class Recipient:
     channel: Channel
     address: str
 
+    @property
+    def name(self) -> str:
+        """As `anyone_of` reads it."""
+        return f"{self.channel.value}:{self.address}"
+
 
 def recipient_of(text: str) -> Recipient:
     """Read `email:ops@acme.com` or `slack:alerts`.
@@ -43,6 +48,21 @@ def recipient_of(text: str) -> Recipient:
     if channel == Channel.SLACK and is_name(address):
         return Recipient(Channel.SLACK, address)
     raise ValueError("must be email:<address> or slack:<name>")
+
+
+def anyone_of(text: str) -> Recipient:
+    """The same, or `webhook:https://...`.
+
+    Raises:
+        ValueError: it is none of them; whether the URL may be reached is asked elsewhere.
+    """
+    channel, _, address = text.partition(":")
+    if channel == Channel.WEBHOOK and address:
+        return Recipient(Channel.WEBHOOK, address)
+    try:
+        return recipient_of(text)
+    except ValueError:
+        raise ValueError("must be email:<address>, slack:<name> or webhook:<URL>") from None
 
 
 def is_email(text: str) -> bool:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chalicelib.domain.endpoint import LONGEST_URL
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.lanes import LANES, LOW
+from chalicelib.domain.recipients import MOST_RECIPIENTS
 from chalicelib.domain.schema import Schema, problems
 from chalicelib.domain.template import names
 
@@ -34,17 +36,23 @@ PROPERTIES: dict[str, Schema] = {
     "parallel_limit": _SOME,
     "failure_tolerance": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
     "dry_run": {"type": ["boolean", "null"]},
+    "webhook_url": {"type": ["string", "null"], "minLength": 1, "maxLength": LONGEST_URL},
+    "notify": {"type": ["array", "null"], "maxItems": MOST_RECIPIENTS, "items": {"type": "string", "minLength": 1, "maxLength": 320}},
     "delimiter": {"enum": [*DELIMITERS, *DELIMITERS.values(), None]},
 }
 TERMS: Schema = {"type": "object", "properties": PROPERTIES, "additionalProperties": False}
-OF_JSON = ("config", "options", "batch_size", "delay", "parallel_limit", "failure_tolerance", "dry_run")  # not text, in the query
+PLAIN = (
+    *("name", "options", "prompt_template", "batch_size", "delay", "parallel_limit", "failure_tolerance", "dry_run", "delimiter"),
+    *("webhook_url", "notify"),
+)
+OF_JSON = ("config", "options", "batch_size", "delay", "parallel_limit", "failure_tolerance", "dry_run", "notify")  # not text, in the query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """`config` holds only what was said, the model too, without the priority. `batch_size` rows are released at a time, `delay` seconds
     apart; None: all at once. `parallel_limit`: so many of its jobs at once; None: no bound. `failure_tolerance`: the share of rows that
-    may fail before the rest is cancelled; None: all may.
+    may fail before the rest is cancelled; None: all may. `webhook_url` and `notify` are told of its end.
     """
 
     name: str | None = None
@@ -58,6 +66,8 @@ class Terms:
     parallel_limit: int | None = None
     failure_tolerance: float | None = None
     dry_run: bool = False
+    webhook_url: str | None = None
+    notify: tuple[str, ...] = ()
     delimiter: str | None = None
 
 
@@ -74,7 +84,7 @@ def from_query(query: Mapping[str, str]) -> dict[str, Any]:
             try:
                 said[name] = json.loads(query[name])
             except (ValueError, RecursionError):
-                wrong.append(Detail(name, "must be JSON, as true, 20 or {...}"))
+                wrong.append(Detail(name, 'must be JSON, as true, 20, ["..."] or {...}'))
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
     return said
@@ -112,8 +122,9 @@ def terms_of(said: Mapping[str, Any]) -> Terms:
     template = said.get("prompt_template")
     if template is not None and not names(template):
         raise InvalidRequest(details=(Detail("prompt_template", "has no place such as {{input}}: every prompt would be the same"),))
-    plain = ("name", "options", "prompt_template", "batch_size", "delay", "parallel_limit", "failure_tolerance", "dry_run", "delimiter")
-    given = {name: said[name] for name in plain if said.get(name) is not None}
+    given = {name: said[name] for name in PLAIN if said.get(name) is not None}
+    if "notify" in given:
+        given["notify"] = tuple(dict.fromkeys(given["notify"]))
     if kind is not None:
         given["type"] = kind
     if priority is not None:

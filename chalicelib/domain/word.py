@@ -1,4 +1,4 @@
-"""What is said outside about a job: that it has ended, and how. Never what it was asked or what it answered."""
+"""What is said outside about a job or a batch: that it has ended, and how. Never what it was asked or what it answered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from chalicelib.domain.batch import Batch, counted
+from chalicelib.domain.batch_counts import Counts
 from chalicelib.domain.frames import usage_shape
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.units import dollars, rfc3339
@@ -68,9 +70,49 @@ def message_of_job(job: Job, api_url: str | None) -> Message:
     )
 
 
+def message_of_batch(batch: Batch, counts: Counts, api_url: str | None) -> Message:
+    """Of a batch that has come to its end, however it ended: that is its status. Batch, run and status name the event."""
+    base = f"{api_url or ''}/batches/{batch.id}"
+    data = {
+        "batch_id": batch.id,
+        "name": batch.name,
+        "status": batch.status.value,
+        "reason": batch.reason,
+        "run": batch.run,
+        "job_type": batch.type,
+        "user": batch.user,
+        "counts": counted(batch, counts),
+        "cost": dollars(counts.cost),
+        "currency": "USD",
+        "created_at": rfc3339(batch.created_at),
+        "finished_at": rfc3339(batch.finished_at),
+        "links": {"self": base, "rows": f"{base}?detailed=true", "export": f"{base}/export", "retry_failed": f"{base}/retry-failed"},
+    }
+    called = one_line(batch.name) if batch.name else batch.id
+    return Message(
+        id=message_id(batch.id, batch.run, batch.status.value),
+        type="batch.completed",
+        created_at=batch.finished_at or batch.updated_at,
+        subject=one_line(f"Headrace: batch {called} {batch.status.value}"),
+        text=_told_of_batch(batch, counts, base),
+        data=data,
+    )
+
+
 def one_line(text: str) -> str:
     """Fit for a subject: one line, of bounded length, without what would control a terminal or a header."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:LONGEST_SUBJECT]
+
+
+def _told_of_batch(batch: Batch, counts: Counts, base: str) -> str:
+    rows = counted(batch, counts)
+    lines = [
+        f"Batch {batch.id} ({batch.type}) is {batch.status.value}{f': {batch.reason}' if batch.reason else ''}.",
+        f"{rows['completed']} of {rows['total']} rows completed, {rows['failed']} failed, {rows['cancelled']} cancelled.",
+        f"Run {batch.run}. Cost: {dollars(counts.cost)} USD.",
+        f"{base}/export",
+    ]
+    return "\n".join(lines)
 
 
 def _told(job: Job, base: str) -> str:

@@ -8,14 +8,17 @@ from chalicelib import wiring
 from chalicelib.domain.batch import Batch
 from chalicelib.domain.errors import Forbidden
 from chalicelib.domain.exporting import FORMATS, rendered
-from chalicelib.domain.identity import Role
+from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.domain.reading import CONTENT_TYPES
 from chalicelib.routes import parse, parse_batch
 from chalicelib.routes import shapes_batches as shapes
 from chalicelib.routes.http import REPLAYED, Answer, Request, endpoint
+from chalicelib.routes.shapes_deliveries import delivery
 from chalicelib.usecases import steer_batch
-from chalicelib.usecases.accept_batch import accept, find_replay, prepare
+from chalicelib.usecases.accept_batch import Prepared, accept, base_of_terms, find_replay, prepare
 from chalicelib.usecases.clerk import Clerk
+from chalicelib.usecases.correspond import check_named, check_recipients, deliver_again
 from chalicelib.usecases.estimate_batch import look_ahead
 from chalicelib.usecases.hold import hold
 from chalicelib.usecases.once import Once
@@ -37,7 +40,9 @@ def submit(request: Request) -> Answer:
     if found is not None:
         return _accepted(clerk, found, replayed=True)
     reading, now = parse_batch.reading(request), clerk.clock.now()
-    prepared = prepare(clerk, caller, reading.terms, parse_batch.base(reading.terms, now), reading)
+    check_recipients(wiring.post_office(), caller.tenant, reading.terms.webhook_url, reading.terms.notify)
+    prepared = prepare(clerk, caller, reading.terms, base_of_terms(reading.terms), reading)
+    _check_inputs(caller, prepared)
     if reading.terms.dry_run:
         return Answer(body=shapes.outlook(look_ahead(clerk, caller, prepared), now))
     return _accepted(clerk, accept(clerk, caller, prepared, once).batch, replayed=False)
@@ -86,6 +91,21 @@ def export(request: Request, batch_id: str) -> Answer:
     return Answer(status=307, body={"batch_id": seen.batch.id, "location": location}, headers={"Location": location})
 
 
+@endpoint(blueprint, "GET", "/batches/{batch_id}/deliveries", Role.USER)
+def deliveries(request: Request, batch_id: str) -> Answer:
+    """Who was sent word of the batch's end: each attempt, and what came of it."""
+    batch = _mine(request, wiring.clerk(), batch_id)
+    found = wiring.adapters().deliveries.of(batch.id)
+    return Answer(body={"batch_id": batch.id, "data": [delivery(one) for one in found], "next_cursor": None})
+
+
+@endpoint(blueprint, "POST", "/batches/{batch_id}/deliveries/{delivery_id}/retry", Role.OPERATOR)
+def retry_delivery(request: Request, batch_id: str, delivery_id: str) -> Answer:
+    """Deliver it again from the start, for another 24 hours, however it ended."""
+    batch = _mine(request, wiring.clerk(), batch_id)
+    return Answer(status=202, body=delivery(deliver_again(wiring.post_office(), batch.id, checked_delivery_id(delivery_id))))
+
+
 @endpoint(blueprint, "POST", "/batches/{batch_id}/retry-failed", Role.USER)
 def retry_failed(request: Request, batch_id: str) -> Answer:
     """Start again the rows that have failed, expired or ended early; with `cancelled: true` the cancelled ones as well."""
@@ -109,6 +129,14 @@ def recount(request: Request, batch_id: str) -> Answer:
     """Count a batch's rows anew, one by one."""
     clerk = wiring.clerk()
     return _answer(clerk, steer_batch.count_anew(clerk, _mine(request, clerk, batch_id)), 200)
+
+
+def _check_inputs(caller: Caller, prepared: Prepared) -> None:
+    """Of a type whose inputs name people, whether they may all be written to."""
+    named = wiring.job_type(prepared.terms.type).recipients
+    if named is not None:
+        found = [(f"items.{row.number}.{place}", text) for row in prepared.rows for place, text in named(row.input)]
+        check_named(wiring.post_office(), caller.tenant, found)
 
 
 def _accepted(clerk: Clerk, batch: Batch, *, replayed: bool) -> Answer:

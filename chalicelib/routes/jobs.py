@@ -17,7 +17,7 @@ from chalicelib.routes.http import REPLAYED, Answer, Request, endpoint
 from chalicelib.routes.result import result_answer
 from chalicelib.usecases.authenticate import issue_ticket
 from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.correspond import check_recipients
+from chalicelib.usecases.correspond import check_named, check_recipients
 from chalicelib.usecases.edit_job import edit_job
 from chalicelib.usecases.hold import hold
 from chalicelib.usecases.known_parents import check_parents
@@ -58,14 +58,19 @@ def _accepted(request: Request, data: dict[str, Any]) -> Accepted:
     if found is not None:
         return found
     asked = parse.submission(data, intake.clock.now())
-    check_recipients(wiring.post_office(), request.caller.tenant, asked.webhook_url, asked.notify)
     return submit_job(intake, request.caller, asked, _plan(request.caller, asked), key=key, request=data)
 
 
 def _plan(caller: Caller, submission: Submission) -> Plan:
-    have = wiring.adapters()
+    """What it means, if all that it names may be named."""
+    have, office = wiring.adapters(), wiring.post_office()
+    check_recipients(office, caller.tenant, submission.webhook_url, submission.notify)
     check_parents(have.jobs, caller, submission.depends_on)
-    return plan_job(wiring.job_type, have.prices, caller, submission, have.queues.depth(submission.priority), wiring.known_speeds().of)
+    depth = have.queues.depth(submission.priority)
+    plan = plan_job(wiring.job_type, have.prices, caller, submission, depth, wiring.known_speeds().of)
+    if plan.kind.recipients is not None:
+        check_named(office, caller.tenant, plan.kind.recipients(submission.input))
+    return plan
 
 
 @endpoint(blueprint, "POST", "/jobs/estimate", Role.USER)
@@ -73,7 +78,6 @@ def estimate(request: Request) -> Answer:
     """What a submission would cost and take; nothing is created."""
     have = wiring.adapters()
     asked = parse.submission(request.json(), have.clock.now())
-    check_recipients(wiring.post_office(), request.caller.tenant, asked.webhook_url, asked.notify)
     planned = _plan(request.caller, asked)
     expected = planned.estimate
     return Answer(

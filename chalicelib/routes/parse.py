@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from chalicelib.domain.config_schema import durable_problems
 from chalicelib.domain.edits import Edit
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.job import Ms, Status
@@ -57,7 +58,7 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
     run_at = _run_at(wrong, data, now)
     parents = parents_of(wrong, data.get("depends_on"))
     expires_in = _expires_in(wrong, data, run_at or now, LONGEST_WAIT if parents else A_DAY)
-    wrong += _durable_problems(config)
+    wrong += durable_problems(config)
     if wrong:
         raise InvalidRequest(details=tuple(wrong))
     return Submission(
@@ -197,17 +198,6 @@ def _same(wrong: list[Detail], name: str, value: Any, other: str, other_value: A
     if value is not None and other_value is not None and value != other_value:
         wrong.append(Detail(name, f"says {value!r} but {other} says {other_value!r}; they are the same thing"))
     return value if value is not None else other_value
-
-
-def _durable_problems(config: dict[str, Any]) -> list[Detail]:
-    """What goes together only with, or not with, a response that outlives its worker."""
-    timeout, openai, wrong = config.get("timeout"), config.get("openai"), []
-    if config.get("durable") is True:
-        if isinstance(openai, dict) and openai.get("store") is False:
-            wrong.append(Detail("config.openai.store", "cannot be false for a durable job: OpenAI keeps its response while it is made"))
-    elif isinstance(timeout, int | float) and schemas.LONGEST_TIMEOUT < timeout <= schemas.LONGEST_DURABLE:
-        wrong.append(Detail("config.timeout", f"may be at most {schemas.LONGEST_TIMEOUT} without config.durable"))
-    return wrong
 
 
 def _run_at(wrong: list[Detail], data: dict[str, Any], now: Ms) -> Ms | None:

@@ -6,10 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from chalicelib.domain.errors import Detail, InvalidRequest, TooLarge
-from chalicelib.domain.job import Ms
 from chalicelib.domain.reading import Reading, read
-from chalicelib.domain.submission import Submission
-from chalicelib.domain.terms import Terms
 from chalicelib.routes import parse
 from chalicelib.routes.http import JSON, MAX_BODY_BYTES, Request
 from chalicelib.routes.uploads import sent
@@ -29,16 +26,6 @@ def reading(request: Request) -> Reading:
     if len(request.raw) > MAX_BODY_BYTES:
         raise TooLarge("A request may have 4 MB. Send larger batches by upload: POST /uploads.")
     return read(*sent(request))
-
-
-def base(terms: Terms, now: Ms) -> Submission:
-    """What all rows have in common, as if one of them was submitted as a job.
-
-    Raises:
-        InvalidRequest: with every field of `config` or `options` that cannot be used.
-    """
-    said = {"prompt": "-", "type": terms.type, "priority": terms.priority, "config": dict(terms.config), "options": dict(terms.options)}
-    return parse.submission(said, now)
 
 
 def once(request: Request) -> Once | None:

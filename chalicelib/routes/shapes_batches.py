@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
-from chalicelib.domain.batch import Batch, BatchStatus
+from chalicelib.domain.batch import Batch, BatchStatus, counted
 from chalicelib.domain.batch_counts import Counts
 from chalicelib.domain.frames import error_shape, usage_shape
 from chalicelib.domain.job import Ms
@@ -68,6 +68,7 @@ def links(batch_id: str) -> Shape:
         "export": f"{base}/export",
         "retry_failed": f"{base}/retry-failed",
         "jobs": f"/jobs?batch={batch_id}",
+        "deliveries": f"{base}/deliveries",
     }
 
 
@@ -76,20 +77,6 @@ def status(one: Batch, counts: Counts) -> str:
     if one.goes_on and not counts.processing and not counts.ended:
         return BatchStatus.QUEUED.value
     return one.status.value
-
-
-def counted(one: Batch, counts: Counts) -> Shape:
-    """Each row once. Rows that have no job yet wait; those that will never have one are cancelled."""
-    without = max(0, one.total - counts.known)
-    return {
-        "total": one.total,
-        "waiting": counts.waiting + (without if one.goes_on else 0),
-        "queued": counts.queued,
-        "processing": counts.processing,
-        "completed": counts.completed,
-        "failed": counts.failed,
-        "cancelled": counts.cancelled + (0 if one.goes_on else without),
-    }
 
 
 def completion(one: Batch, counts: Counts, now: Ms) -> Ms | None:

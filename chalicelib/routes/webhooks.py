@@ -7,10 +7,10 @@ from typing import Any
 from chalice import Blueprint
 
 from chalicelib import wiring
-from chalicelib.domain.delivery import Delivery, Try
 from chalicelib.domain.endpoint import endpoint_of
-from chalicelib.domain.errors import DeliveryNotFound, Detail, Forbidden, InvalidRequest, NotSent
+from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest, NotSent
 from chalicelib.domain.identity import Role
+from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.domain.job import Job
 from chalicelib.domain.recipients import AddressBook, Seal, is_email, is_name
 from chalicelib.domain.units import rfc3339, seconds
@@ -18,6 +18,7 @@ from chalicelib.domain.word import Message, message_id
 from chalicelib.observability import record
 from chalicelib.routes import parse, schemas
 from chalicelib.routes.http import Answer, Request, endpoint
+from chalicelib.routes.shapes_deliveries import delivery
 from chalicelib.usecases.correspond import deliver_again, rotate, seal_of
 from chalicelib.usecases.deliver import post_signed
 
@@ -89,29 +90,7 @@ def deliveries(request: Request, job_id: str) -> Answer:
 def retry(request: Request, job_id: str, delivery_id: str) -> Answer:
     """Deliver it again from the start, for another 24 hours, however it ended."""
     job = _job(request, job_id)
-    if not delivery_id.startswith("dlv_") or len(delivery_id) > 100:
-        raise DeliveryNotFound
-    return Answer(status=202, body=delivery(deliver_again(wiring.post_office(), job.id, delivery_id)))
-
-
-def delivery(sent: Delivery) -> dict[str, Any]:
-    """A delivery as answers show it."""
-    return {
-        "delivery_id": sent.id,
-        "channel": sent.channel.value,
-        "address": sent.address,
-        "event": sent.event,
-        "message_id": sent.message_id,
-        "status": sent.state.value,
-        "attempts": [_attempt(one) for one in sent.tries],
-        "next_attempt_at": rfc3339(sent.due_at) if sent.is_open else None,
-        "created_at": rfc3339(sent.created_at),
-        "finished_at": rfc3339(sent.ended_at),
-    }
-
-
-def _attempt(one: Try) -> dict[str, Any]:
-    return {"at": rfc3339(one.at), "duration_seconds": seconds(one.ms), "status_code": one.status, "error": one.error}
+    return Answer(status=202, body=delivery(deliver_again(wiring.post_office(), job.id, checked_delivery_id(delivery_id))))
 
 
 def _job(request: Request, job_id: str) -> Job:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from chalicelib.domain.batch import GROUP, PART, Batch
+from chalicelib.domain.config_schema import config_problems
 from chalicelib.domain.errors import Detail, InvalidRequest, Unavailable
 from chalicelib.domain.graph import in_order
 from chalicelib.domain.identity import Caller
@@ -21,6 +22,7 @@ from chalicelib.domain.schema import MAX_DETAILS, problems
 from chalicelib.domain.submission import Submission
 from chalicelib.domain.terms import Terms
 from chalicelib.usecases.clerk import Clerk, send_on
+from chalicelib.usecases.correspond import recipients_of
 from chalicelib.usecases.known_parents import check_parents
 from chalicelib.usecases.once import Once
 from chalicelib.usecases.plan_job import plan_job
@@ -44,6 +46,18 @@ class Begun:
 
     batch: Batch
     replayed: bool = False
+
+
+def base_of_terms(terms: Terms) -> Submission:
+    """What all rows have in common, as if one of them was submitted as a job.
+
+    Raises:
+        InvalidRequest: with every field of `config` that cannot be used.
+    """
+    config = dict(terms.config)
+    if wrong := config_problems(config):
+        raise InvalidRequest(details=tuple(wrong))
+    return Submission(prompt="-", job_type=terms.type, priority=terms.priority, options=dict(terms.options), config=config)
 
 
 def prepare(clerk: Clerk, caller: Caller, terms: Terms, base: Submission, rows: Iterable[Row]) -> Prepared:
@@ -94,14 +108,14 @@ def find_replay(clerk: Clerk, caller: Caller, once: Once) -> Batch | None:
     return clerk.batches.get(caller.tenant, remembered.job_id) if remembered is not None else None
 
 
-def accept(clerk: Clerk, caller: Caller, prepared: Prepared, once: Once | None) -> Begun:
-    """Keep it, and have its rows released.
+def accept(clerk: Clerk, caller: Caller, prepared: Prepared, once: Once | None, batch_id: str | None = None) -> Begun:
+    """Keep it, and have its rows released. `batch_id`: the one that it is to have.
 
     Raises:
         IdempotencyConflict: the key stands for another request.
         Unavailable: it was not accepted, or nobody can tell: send it again with the same key.
     """
-    made = _new(clerk, caller, prepared)
+    made = _new(clerk, caller, prepared, batch_id or clerk.new_batch_id())
     if once is not None:
         made = replace(made, id=once.settle(clerk.jobs, clerk.clock.now(), made.id))
     clerk.together(partial(_put_part, clerk, made, prepared.rows), range(0, len(prepared.rows), PART))
@@ -119,11 +133,11 @@ def _put_part(clerk: Clerk, batch: Batch, rows: Sequence[Row], start: int) -> No
     clerk.rows.put_part(batch.tenant, batch.id, start // PART, rows[start : start + PART])
 
 
-def _new(clerk: Clerk, caller: Caller, prepared: Prepared) -> Batch:
+def _new(clerk: Clerk, caller: Caller, prepared: Prepared, batch_id: str) -> Batch:
     terms, now = prepared.terms, clerk.clock.now()
     size = terms.batch_size if terms.batch_size is not None or not terms.delay else GROUP
     return Batch(
-        id=clerk.new_batch_id(),
+        id=batch_id,
         tenant=caller.tenant,
         user=caller.user,
         key_id=caller.key_id,
@@ -140,6 +154,7 @@ def _new(clerk: Clerk, caller: Caller, prepared: Prepared) -> Batch:
         parallel_limit=terms.parallel_limit,
         failure_tolerance=terms.failure_tolerance,
         ordered=prepared.ordered,
+        tells=tuple(recipient.name for recipient in recipients_of(terms.webhook_url, terms.notify)),
     )
 
 

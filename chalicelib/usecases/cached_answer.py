@@ -11,9 +11,9 @@ import json
 from dataclasses import fields
 
 from chalicelib.domain.cached import Cached, LookedUp
-from chalicelib.domain.job import Job, Status, Usage
+from chalicelib.domain.job import Job, Ms, Status, Usage
 from chalicelib.domain.result import Result
-from chalicelib.ports import Ended, ModelRequest
+from chalicelib.ports import Cache, Ended, Jobs, ModelRequest
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
 
@@ -48,6 +48,19 @@ async def cached_answer(engine: Engine, attempt: Attempt, request: ModelRequest)
     return Ended(Usage(), result.model)
 
 
+def is_cached(jobs: Jobs, cache: Cache, tenant: str, key: str, seconds: float, now: Ms) -> bool:
+    """Whether an equal request would very likely be answered from here; two reads at most.
+
+    Raises:
+        Unavailable: nobody can tell.
+    """
+    cached = cache.get(tenant, key)
+    if cached is None or not cached.serves(seconds, now):
+        return False
+    source = jobs.get(cached.job_id)
+    return source is not None and _stands(source, tenant, cached, now // 1000)
+
+
 async def remember(engine: Engine, attempt: Attempt, result: Result) -> None:
     """Let the answer of a job that has completed, which everybody may read by now, serve the next who ask the same.
 
@@ -72,7 +85,7 @@ async def _find(engine: Engine, attempt: Attempt, request: ModelRequest) -> tupl
     if cached is None or not cached.serves(seconds, now):
         return None
     source = await engine.offload(engine.jobs.get, cached.job_id)
-    if source is None or not _stands(source, job, cached, now // 1000):
+    if source is None or not _stands(source, job.tenant, cached, now // 1000):
         return None
     result = await engine.offload(engine.results.get, cached.job_id, cached.attempt)
     if result is None or len(result.text) != source.length or not _is_worth_keeping(result):
@@ -80,9 +93,9 @@ async def _find(engine: Engine, attempt: Attempt, request: ModelRequest) -> tupl
     return cached, result
 
 
-def _stands(source: Job, asking: Job, cached: Cached, now: int) -> bool:
+def _stands(source: Job, tenant: str, cached: Cached, now: int) -> bool:
     """Whether the job still says that this attempt was its answer. A deleted one is gone from the first moment."""
-    there = source.tenant == asking.tenant and source.attempt == cached.attempt and not source.is_forgotten
+    there = source.tenant == tenant and source.attempt == cached.attempt and not source.is_forgotten
     return there and source.status is Status.COMPLETED and (source.ttl is None or now < source.ttl)
 
 

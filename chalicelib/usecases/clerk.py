@@ -20,7 +20,10 @@ LONGEST_DELAY = 900  # seconds, of a message
 
 @dataclass(frozen=True, kw_only=True)
 class Clerk:
-    """`desk` carries out bulk actions over the rows. `queue_limit`: messages that a lane may hold; nothing is released into a full one."""
+    """`desk` carries out bulk actions over the rows. `queue_limit`: messages that a lane may hold; nothing is released into a full one.
+
+    `tell` whoever is to hear of the end of a batch; done again, it tells nobody anew.
+    """
 
     clock: Clock
     log: Log
@@ -39,6 +42,7 @@ class Clerk:
     new_batch_id: Callable[[], str]
     together: Together
     queue_limit: int
+    tell: Callable[[Batch, Counts], None]
 
     def counts(self, batch_id: str) -> Counts:
         """What is counted of a batch so far."""

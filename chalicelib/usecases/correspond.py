@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from chalicelib.domain.delivery import Delivery, begin_again
 from chalicelib.domain.endpoint import endpoint_of
 from chalicelib.domain.errors import DeliveryBusy, DeliveryNotFound, Detail, InvalidRequest, NotSent, StaleVersion
-from chalicelib.domain.recipients import AddressBook, Channel, Recipient, Seal, recipient_of
+from chalicelib.domain.recipients import AddressBook, Channel, Recipient, Seal, anyone_of, recipient_of
+from chalicelib.domain.schema import MAX_DETAILS
 from chalicelib.usecases.post_office import PostOffice, wake
 
 SECRET_BYTES = 32
+
+Reader = Callable[[str], Recipient]
 
 
 def new_signing_secret() -> str:
@@ -40,11 +43,22 @@ def check_recipients(office: PostOffice, tenant: str, webhook_url: str | None, n
         InvalidRequest: with every address that cannot be used, and what is allowed.
     """
     wrong = _url_problems(office, webhook_url) if webhook_url is not None else []
-    told = _problems(office, office.correspondence.addresses(tenant), notify) if notify else []
-    if told:  # an admin may have added somebody within the last minute
-        told = _problems(office, office.correspondence.addresses(tenant, fresh=True), notify)
+    told = _told_problems(office, tenant, [(f"notify.{at}", text) for at, text in enumerate(notify)], recipient_of)
     if wrong or told:
         raise InvalidRequest(details=(*wrong, *told))
+
+
+def check_named(office: PostOffice, tenant: str, named: Sequence[tuple[str, str]]) -> None:
+    """Refuse what names somebody, each by a place in it, who may not be written to. Of webhooks alone it asks no store.
+
+    Raises:
+        InvalidRequest: with the addresses that cannot be used, up to a hundred, and what is allowed.
+    """
+    urls = [(place, text.partition(":")[2]) for place, text in named if _is_webhook(text)]
+    wrong = [Detail(place, detail.message) for place, url in urls for detail in _url_problems(office, url)]
+    wrong += _told_problems(office, tenant, [(place, text) for place, text in named if not _is_webhook(text)], anyone_of)
+    if wrong:
+        raise InvalidRequest(details=tuple(wrong[:MAX_DETAILS]))
 
 
 def book_for(office: PostOffice, tenant: str, recipient: Recipient) -> AddressBook:
@@ -95,14 +109,25 @@ def _url_problems(office: PostOffice, url: str) -> list[Detail]:
     return []
 
 
-def _problems(office: PostOffice, book: AddressBook, notify: Sequence[str]) -> list[Detail]:
-    found = ((at, _problem(office, book, text)) for at, text in enumerate(notify))
-    return [Detail(f"notify.{at}", problem) for at, problem in found if problem is not None]
+def _is_webhook(text: str) -> bool:
+    return text.startswith(f"{Channel.WEBHOOK.value}:")
 
 
-def _problem(office: PostOffice, book: AddressBook, text: str) -> str | None:
+def _told_problems(office: PostOffice, tenant: str, named: Sequence[tuple[str, str]], read: Reader) -> list[Detail]:
+    """Of those who are in the address book or not. If somebody is not, it is read anew: an admin may have added them a minute ago."""
+    wrong: list[Detail] = []
+    for fresh in (False, True):
+        book = office.correspondence.addresses(tenant, fresh=fresh) if named else AddressBook()
+        found = ((place, _problem(office, book, text, read)) for place, text in named)
+        wrong = [Detail(place, problem) for place, problem in found if problem is not None]
+        if not wrong:
+            break
+    return wrong
+
+
+def _problem(office: PostOffice, book: AddressBook, text: str, read: Reader) -> str | None:
     try:
-        recipient = recipient_of(text)
+        recipient = read(text)
     except ValueError as exc:
         return str(exc)
     if recipient.channel is Channel.EMAIL and not office.mail.is_configured:

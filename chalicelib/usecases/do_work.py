@@ -22,6 +22,7 @@ from chalicelib.domain.transcript import Chunk
 from chalicelib.ports import Ended
 from chalicelib.usecases.attempt import Attempt
 from chalicelib.usecases.engine import Engine
+from chalicelib.usecases.judge import LONGEST_MESSAGE
 from chalicelib.usecases.keep_log import KEEP_TEXT_DAYS
 from chalicelib.usecases.progress_of import progress_of
 from chalicelib.usecases.tools import Tools
@@ -115,8 +116,14 @@ async def do_work(engine: Engine, attempt: Attempt) -> Ended:
 
 
 def _told(problem: HeadraceError) -> str:
-    """The message, and what of the input is wrong."""
-    return " ".join([problem.message, *(f"{detail.path} {detail.message}." for detail in problem.details)])
+    """The message, and the first places of what is wrong: as many as are kept whole of a message."""
+    places, told = [f"{detail.path} {detail.message}.".strip() for detail in problem.details], problem.message
+    for number, place in enumerate(places):
+        more = f" And {len(places) - number} more."
+        if number and len(told) + 1 + len(place) + len(more) > LONGEST_MESSAGE:
+            return told + more
+        told = f"{told} {place}"
+    return told
 
 
 async def _note_progress(engine: Engine, attempt: Attempt) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from chalicelib.domain import delivery as domain
 from chalicelib.domain.addresses import Network
@@ -56,13 +57,17 @@ def write_to(office: PostOffice, tenant: str, owner: str, recipients: Iterable[R
     return made
 
 
-def send_message(office: PostOffice, tenant: str, owner: str, recipient: Recipient, subject: str, text: str, message_id: str) -> Delivery:
-    """Write to one recipient in somebody's own words. The same `message_id` is the same message: it is put down once."""
+def send_message(
+    office: PostOffice, tenant: str, owner: str, recipients: Iterable[Recipient], subject: str, text: str, message_id: str, more: Any = None
+) -> list[Delivery]:
+    """Write to people and programs in somebody's own words. The same `message_id` is the same message: it is put down once for each.
+
+    `more` is for programs.
+    """
     title, words = one_line(whole(subject)), whole(text)[:LONGEST_TEXT]
-    data = {"job_id": owner, "subject": title, "text": words}
+    data = {"job_id": owner, "subject": title, "text": words} | ({"data": more} if more is not None else {})
     message = Message(id=message_id, type="notification", created_at=office.clock.now(), subject=title, text=words, data=data)
-    (delivery,) = write_to(office, tenant, owner, [recipient], message)
-    return delivery
+    return write_to(office, tenant, owner, recipients, message)
 
 
 def wake(office: PostOffice, delivery: Delivery) -> None:

@@ -14,7 +14,7 @@ from chalicelib.domain.ids import checked_batch_id, row_id
 from chalicelib.usecases.clerk import Clerk, send_on
 from chalicelib.usecases.once import Once
 from chalicelib.usecases.recount import rebuild
-from chalicelib.usecases.tend_batch import tend
+from chalicelib.usecases.tend_batch import batch_ended, tend
 
 AT_ONCE_MS = 5_000  # what a request does itself
 COUNTERS = 50  # of a batch, read together: its counts, and its failures by 250 rows
@@ -90,7 +90,14 @@ def retry_failed(clerk: Clerk, batch: Batch, once: Once | None, *, cancelled: bo
     if bulk_id != made and (there := _has_begun(clerk, batch, bulk_id)) is not None:
         return there, True
     counts = clerk.counts(batch.id)
-    changed = _changed(clerk, batch, lambda seen: domain.retry(seen, bulk_id, counts, clerk.clock.now(), cancelled=cancelled))
+
+    def change(seen: Batch) -> Batch | None:
+        again = domain.retry(seen, bulk_id, counts, clerk.clock.now(), cancelled=cancelled)
+        if again is not None and seen.finished_at is not None and not seen.told:  # the run that has ended would never be told of
+            batch_ended(clerk, seen, counts)
+        return again
+
+    changed = _changed(clerk, batch, change)
     if changed is None:
         raise BatchNotRetryable
     return _go_on(clerk, changed), False

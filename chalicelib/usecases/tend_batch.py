@@ -78,7 +78,11 @@ def _put_off(clerk: Clerk, tenant: str, batch_id: str) -> None:
 
 
 def batch_ended(clerk: Clerk, batch: Batch, counts: Counts) -> None:
-    """Whoever is to hear of the end of a batch hears of it here, at least once for each run."""
+    """Whoever is to hear of the end of a batch hears of it here. Doing it again tells nobody anew.
+
+    Raises:
+        Unavailable: some may not have been told; repeat it.
+    """
     clerk.log(
         "a batch has ended",
         batch_id=batch.id,
@@ -89,6 +93,8 @@ def batch_ended(clerk: Clerk, batch: Batch, counts: Counts) -> None:
         failed=counts.failed,
         cancelled=counts.cancelled,
     )
+    if batch.tells:
+        clerk.tell(batch, counts)
 
 
 def _step(shift: Shift, batch: Batch) -> Batch | None:

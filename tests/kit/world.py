@@ -34,6 +34,7 @@ from chalicelib.usecases.read_answer import stop_response
 from chalicelib.usecases.run_batch import run_batch
 from chalicelib.usecases.submit_job import Intake, submit_job
 from chalicelib.usecases.sweep import sweep
+from chalicelib.usecases.tell_batch import tell_batch
 from chalicelib.usecases.tools import Tools
 from chalicelib.usecases.watch_job import Gallery
 from cli.reducer import Ask, Assembly
@@ -41,6 +42,7 @@ from tests.kit.faults import refusing
 from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop, LoopClock, run
 
+API_URL = "https://api.example/api"
 ALICE = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key_hash="hash")
 
 
@@ -127,6 +129,10 @@ class World:
             queues=memory.queues,
             watchers=memory.watchers,
             files=memory.files,
+            uploads=memory.uploads,
+            cache=memory.cache,
+            clerk=lambda: self.clerk,
+            office=lambda: self.office,
             new_id=self.new_id,
             job_type=job_types.get,
         )
@@ -214,6 +220,7 @@ class World:
             new_batch_id=self.new_batch_id,
             together=one_by_one,
             queue_limit=1000,
+            tell=lambda batch, counts: tell_batch(self.office, API_URL, batch, counts),
         )
 
     def _abandon(self, response_id: str) -> None:

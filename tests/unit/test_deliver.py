@@ -454,7 +454,7 @@ def test_somebody_may_be_written_to_in_ones_own_words_once() -> None:
     recipients = [Recipient(Channel.EMAIL, "ops@acme.com"), Recipient(Channel.SLACK, "alerts"), Recipient(Channel.WEBHOOK, HOOK)]
 
     for recipient in [*recipients, *recipients]:
-        send_message(world.office, "acme", "job_1", recipient, "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
+        send_message(world.office, "acme", "job_1", [recipient], "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
     deliver(world)
     live(world, 0.5)
 

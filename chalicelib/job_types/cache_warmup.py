@@ -1,0 +1,147 @@
+"""Ask beforehand what will be asked: a batch of those requests that the tenant's cache cannot answer yet, with the cache on.
+
+The id of the batch is made of the job's, so whatever is done again makes the same batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from chalicelib.domain.cached import seconds_of
+from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.ids import batch_id_of_job
+from chalicelib.domain.job_type import JobType, Limits, Schema
+from chalicelib.domain.reading_json import ITEM
+from chalicelib.job_types._batch_terms import TERMS, made_before, recipients
+
+if TYPE_CHECKING:
+    from chalicelib.domain.row import Row
+    from chalicelib.usecases.accept_batch import Prepared
+    from chalicelib.usecases.do_work import Task
+
+MOST_PROMPTS = 1_000
+TOGETHER = 8
+_OF_OTHERS = ("depends_on", "on_parent_failure")  # what such a row asks is not known yet
+
+_ALONE: Schema = {**ITEM, "properties": {name: rule for name, rule in ITEM["properties"].items() if name not in _OF_OTHERS}}
+INPUT: Schema = {
+    "type": "object",
+    "properties": {
+        "prompts": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_PROMPTS,
+            "items": _ALONE,
+            "description": "What will be asked: texts, or objects as in `items` of `POST /batches`; none may wait for another.",
+        },
+        **TERMS,
+    },
+    "required": ["prompts"],
+    "additionalProperties": False,
+}
+
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+OUTPUT: Schema = {
+    "type": "object",
+    "properties": {
+        "batch_id": {"type": ["string", "null"], "description": "Null where nothing was left to be asked."},
+        "cached_already": {**_COUNT, "description": "Requests that the cache answers."},
+        "submitted": {**_COUNT, "description": "Rows of the batch. Equal requests are one row."},
+    },
+    "required": ["batch_id", "cached_already", "submitted"],
+    "additionalProperties": False,
+}
+
+
+async def warm_up(task: Task) -> dict[str, Any]:
+    """Find out which requests have no answer, and have them asked."""
+    from chalicelib.usecases.accept_batch import accept  # nobody else in a worker needs it
+
+    clerk, caller = task.tools.clerk(), task.caller
+    task.enter("checking")
+    prepared = await task.call(_prepared, task)
+    rows: dict[str, Row] = {}
+    for start in range(0, len(prepared.rows), TOGETHER):
+        some = list(prepared.rows[start : start + TOGETHER])
+        for row, key in zip(some, await task.call_each(partial(_key, task, prepared), some), strict=True):
+            rows.setdefault(key, row)
+    made = await made_before(task)
+    if made is not None:
+        return _shape(made.id, len(rows), made.total)
+    task.enter("looking")
+    missing = await _missing(task, prepared, rows)
+    if not missing:
+        return _shape(None, len(rows), 0)
+    task.enter("accepting")
+    renumbered = [replace(row, number=number) for number, row in enumerate(missing)]
+    begun = await task.call(accept, clerk, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
+    return _shape(begun.batch.id, len(rows), len(missing))
+
+
+def _prepared(task: Task) -> Prepared:
+    from chalicelib.domain.reading import Reading
+    from chalicelib.domain.reading_json import json_rows
+    from chalicelib.domain.terms import terms_of
+    from chalicelib.usecases.accept_batch import base_of_terms, prepare
+
+    said = dict(task.body.input)
+    items = said.pop("prompts")
+    terms = terms_of(said)
+    cache = terms.config.get("cache", True)
+    if cache in (None, False):
+        raise InvalidRequest(details=(Detail("input.config.cache", "is off: there would be nothing to warm up"),))
+    terms = replace(terms, config={**terms.config, "cache": cache})
+    reading = Reading(terms, lambda _, flaws: json_rows(items, flaws))
+    return prepare(task.tools.clerk(), task.caller, terms, base_of_terms(terms), reading)
+
+
+def _key(task: Task, prepared: Prepared, row: Row) -> str:
+    """By what the cache knows the request of a row: it is planned as it will be."""
+    from chalicelib.usecases.cached_answer import key_of
+    from chalicelib.usecases.model_request import model_request
+    from chalicelib.usecases.plan_job import plan_job
+    from chalicelib.usecases.release_rows import submission_of
+
+    clerk = task.tools.clerk()
+    plan = plan_job(clerk.job_type, clerk.prices, task.caller, submission_of(prepared.base, row, {}), 0)
+    return key_of(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
+
+
+async def _missing(task: Task, prepared: Prepared, rows: dict[str, Row]) -> list[Row]:
+    """The rows that no answer serves, in their order."""
+    from chalicelib.usecases.cached_answer import is_cached
+
+    tools, seconds, keys = task.tools, seconds_of(prepared.base.config["cache"]) or 0.0, list(rows)
+
+    def is_there(key: str) -> bool:
+        return is_cached(tools.jobs, tools.cache, task.job.tenant, key, seconds, tools.clock.now())
+
+    missing: list[Row] = []
+    for start in range(0, len(keys), TOGETHER):
+        some = keys[start : start + TOGETHER]
+        there = await task.call_each(is_there, some)
+        missing += [rows[key] for key, cached in zip(some, there, strict=True) if not cached]
+        task.report(start + len(some), len(keys))
+    return missing
+
+
+def _shape(batch_id: str | None, asked: int, submitted: int) -> dict[str, Any]:
+    return {"batch_id": batch_id, "cached_already": asked - submitted, "submitted": submitted}
+
+
+JOB_TYPE = JobType(
+    name="cache_warmup",
+    title="Cache warm-up",
+    description="Asks beforehand what the cache cannot answer yet: a batch of those requests, with `config.cache` on.",
+    instructions="",
+    stages=("setup", "checking", "looking", "accepting", "finalization"),
+    streaming_stage="finalization",
+    input_schema=INPUT,
+    response_schema=OUTPUT,
+    retry_schedule=(5.0, 30.0, 120.0),
+    recipients=recipients,
+    limits=Limits(concurrency=1, per_minute=10),
+    work=warm_up,
+)

@@ -1,0 +1,120 @@
+"""A file that was uploaded becomes a batch, read in the background: for files that take longer to be read than a request may.
+
+The id of the batch is made of the job's, so whatever is done again makes the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.ids import batch_id_of_job
+from chalicelib.domain.job_type import JobType, Limits, Schema
+from chalicelib.job_types._batch_terms import TERMS, made_before, recipients
+
+if TYPE_CHECKING:
+    from chalicelib.domain.batch import Batch
+    from chalicelib.domain.reading import Reading
+    from chalicelib.domain.row import Row
+    from chalicelib.ports import Opened
+    from chalicelib.usecases.do_work import Task
+
+ROWS_AT_ONCE = 250  # between two looks at how far it is, and whether it is cancelled
+OF_THE_INPUT = ("dry_run", "webhook_url", "notify")  # what a JSON file may not say itself
+
+INPUT: Schema = {
+    "type": "object",
+    "properties": {
+        "upload_id": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 64,
+            "description": "A file of the submitter's own, from `POST /uploads`.",
+        },
+        **TERMS,
+        "delimiter": {"enum": ["comma", "semicolon", "tab", ",", ";", "\t"], "description": "Of CSV. Default: seen from the header."},
+    },
+    "required": ["upload_id"],
+    "additionalProperties": False,
+}
+OUTPUT: Schema = {
+    "type": "object",
+    "properties": {"batch_id": {"type": "string"}, "rows": {"type": "integer", "minimum": 1}},
+    "required": ["batch_id", "rows"],
+    "additionalProperties": False,
+}
+
+
+async def import_file(task: Task) -> dict[str, Any]:
+    """Read the file, look at every row, and accept the batch with the rights of whoever submitted the job."""
+    from chalicelib.usecases.accept_batch import accept, base_of_terms, prepare  # nobody else in a worker needs them
+    from chalicelib.usecases.upload import open_upload
+
+    made = await made_before(task)
+    if made is not None:
+        return _shape(made)
+    said, clerk, caller = dict(task.body.input), task.tools.clerk(), task.caller
+    task.enter("reading")
+    opened = await task.call(open_upload, task.tools.uploads, caller, said.pop("upload_id"))
+    reading, rows = await _rows(task, opened, said)
+    task.enter("checking")
+    prepared = await task.call(prepare, clerk, caller, reading.terms, base_of_terms(reading.terms), rows)
+    task.enter("accepting")
+    begun = await task.call(accept, clerk, caller, prepared, None, batch_id_of_job(task.job.id))
+    task.milestone("batch accepted", f"{len(rows)} rows")
+    return _shape(begun.batch)
+
+
+async def _rows(task: Task, opened: Opened, said: dict[str, Any]) -> tuple[Reading, list[Row]]:
+    """All rows, some at a time; how far it is, is told by the bytes that were read."""
+    from chalicelib.domain.reading import read
+
+    read_so_far = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal read_so_far
+        for piece in opened.pieces:
+            read_so_far += len(piece)
+            yield piece
+
+    reading = await task.call(read, opened.content_type, counted(), said)
+    _check_own_terms(reading, said)
+    coming = iter(reading)
+    rows: list[Row] = []
+
+    def some() -> list[Row]:
+        return list(islice(coming, ROWS_AT_ONCE))
+
+    while read_now := await task.call(some):
+        rows += read_now
+        task.report(read_so_far, max(opened.size, 1))
+    return reading, rows
+
+
+def _check_own_terms(reading: Reading, said: dict[str, Any]) -> None:
+    """A JSON file brings terms of its own. Whom it wants to be told has not been checked, and nobody is there to read a dry run."""
+    own = [name for name in OF_THE_INPUT if getattr(reading.terms, name) and name not in said]
+    if own:
+        raise InvalidRequest(details=tuple(Detail(name, "cannot be said in the file, only in the input of the job") for name in own))
+
+
+def _shape(batch: Batch) -> dict[str, Any]:
+    return {"batch_id": batch.id, "rows": batch.total}
+
+
+JOB_TYPE = JobType(
+    name="csv_import",
+    title="CSV import",
+    description="Makes a batch of a file that was uploaded (CSV, text, JSON, JSON Lines), read in the background.",
+    instructions="",
+    stages=("setup", "reading", "checking", "accepting", "finalization"),
+    streaming_stage="finalization",
+    input_schema=INPUT,
+    response_schema=OUTPUT,
+    retry_schedule=(5.0, 30.0, 120.0),
+    recipients=recipients,
+    limits=Limits(concurrency=5, per_minute=20),
+    work=import_file,
+)
