@@ -48,7 +48,7 @@ def rows_of(paths: Sequence[Path], glob: str | None) -> Rows:
 
 def send(api: Api, rows: Rows, terms: Json) -> Json:
     """Submit them: small ones in the request, large ones by a signed link before it."""
-    query = {name: json.dumps(value) if isinstance(value, dict | bool) else value for name, value in terms.items()}
+    query = {name: json.dumps(value) if isinstance(value, dict | list | bool) else value for name, value in terms.items()}
     if len(rows.data) > LARGEST_BODY or (not rows.items and sum(len(str(value)) for value in query.values()) > LONGEST_QUERY):
         begun = api.post("/uploads", {"content_type": rows.kind, "size": len(rows.data)})
         upload(begun["url"], begun["headers"], rows.data)

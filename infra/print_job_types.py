@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from chalicelib import job_types
-from chalicelib.domain.job_type import JobType, Schema
+from chalicelib.domain.job_type import JobType, Limits, Schema
 from chalicelib.domain.schema_words import expected
 from infra.examples import EXAMPLES
 
@@ -44,6 +44,10 @@ def _section(kind: JobType, table: Table) -> str:
 
 
 def _facts(kind: JobType) -> Iterator[tuple[str, str]]:
+    if kind.least_role != "user":
+        yield "Who may submit it", f"keys with the role `{kind.least_role}` or a greater one"
+    if kind.limits and not kind.limits.are_none:
+        yield "Limits, of all tenants together", _limits(kind.limits)
     yield "Stages", " → ".join(f"`{stage}`" for stage in kind.stages)
     milestones = dict.fromkeys(marker.milestone for marker in kind.markers if marker.milestone)
     if milestones:
@@ -58,6 +62,14 @@ def _facts(kind: JobType) -> Iterator[tuple[str, str]]:
         yield "In the 202 answer", "`preliminary`: the answer of those rules"
     if kind.dedupe_key:
         yield "The same input again", "while its job has not ended, the same user is answered with that job, unless a `dedupe_key` is given"
+
+
+def _limits(limits: Limits) -> str:
+    said = (
+        f"{limits.concurrency} at once" if limits.concurrency else "",
+        f"{limits.per_minute} begun in any minute" if limits.per_minute else "",
+    )
+    return ", ".join(limit for limit in said if limit)
 
 
 def _fields(schema: Schema, required: Sequence[str], at: str = "") -> Iterator[tuple[str, str, str]]:
@@ -86,6 +98,8 @@ def _takes(rule: Schema) -> str:
         return " or ".join(dict.fromkeys(_takes(one) for one in rule["anyOf"]))
     if "enum" in rule:
         return ", ".join(f"`{word}`" for word in rule["enum"])
+    if isinstance(rule.get("type"), list):
+        return " or ".join(_takes({**rule, "type": kind}) for kind in rule["type"])
     items = rule.get("items", {})
     if items.get("enum") or items.get("type") == "string":
         return f"{expected({name: value for name, value in rule.items() if name != 'items'})} of: {_takes(items)}"

@@ -34,7 +34,7 @@ INPUT: Schema = {
             "description": "A file of the submitter's own, from `POST /uploads`.",
         },
         **TERMS,
-        "delimiter": {"enum": ["comma", "semicolon", "tab", ",", ";", "\t"], "description": "Of CSV. Default: seen from the header."},
+        "delimiter": {"enum": ["comma", "semicolon", "tab"], "description": "Of CSV. Default: seen from the header."},
     },
     "required": ["upload_id"],
     "additionalProperties": False,

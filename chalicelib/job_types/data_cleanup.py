@@ -29,7 +29,11 @@ WELL_ENDED = (Status.COMPLETED, Status.INCOMPLETE)
 _DAYS: Schema = {"type": "number", "minimum": 0, "maximum": 365}
 INPUT: Schema = {
     "type": "object",
-    "properties": {"days": _DAYS, "failed_days": _DAYS, "dry_run": {"type": "boolean"}},
+    "properties": {
+        "days": {**_DAYS, "description": "What completed, or is incomplete, goes so long after its end. Default: 30."},
+        "failed_days": {**_DAYS, "description": "What ended otherwise. Default: 7."},
+        "dry_run": {"type": "boolean", "description": "Only count. Default: false."},
+    },
     "additionalProperties": False,
 }
 
@@ -39,10 +43,10 @@ OUTPUT: Schema = {
     "properties": {
         "dry_run": {"type": "boolean"},
         "looked_at": _COUNT,
-        "matched": _COUNT,
+        "matched": {**_COUNT, "description": "How many ended so long ago."},
         "deleted": _COUNT,
-        "by_status": {"type": "object", "additionalProperties": _COUNT},
-        "more": {"type": "boolean"},
+        "by_status": {"type": "object", "additionalProperties": _COUNT, "description": "What matched, by how it ended."},
+        "more": {"type": "boolean", "description": "There may be more: submit another."},
     },
     "required": ["dry_run", "looked_at", "matched", "deleted", "by_status", "more"],
     "additionalProperties": False,

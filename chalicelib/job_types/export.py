@@ -52,9 +52,15 @@ OF_RESULTS, OF_BODIES = ("output", "parsed"), ("prompt", "input", "options", "me
 INPUT: Schema = {
     "type": "object",
     "properties": {
-        "ids": {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "string", "minLength": 1, "maxLength": 64}},
-        "filter": FILTER,
-        "batch_id": {"type": "string", "minLength": 1, "maxLength": 64},
+        "ids": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1000,
+            "items": {"type": "string", "minLength": 1, "maxLength": 64},
+            "description": "These jobs, in this order. Exactly one of `ids`, `filter` and `batch_id` is given.",
+        },
+        "filter": {**FILTER, "description": "The newest 10,000 that it finds, by the filters of `GET /jobs`: `{}` finds all."},
+        "batch_id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "The jobs of a batch."},
     },
     "additionalProperties": False,
     "minProperties": 1,
@@ -64,8 +70,13 @@ INPUT: Schema = {
 OPTIONS: Schema = {
     "type": "object",
     "properties": {
-        "format": {"enum": list(FORMATS)},
-        "include": {"type": "array", "uniqueItems": True, "items": {"enum": [*OF_RESULTS, *OF_BODIES]}},
+        "format": {"enum": list(FORMATS), "description": "What to write: CSV is the default."},
+        "include": {
+            "type": "array",
+            "uniqueItems": True,
+            "items": {"enum": [*OF_RESULTS, *OF_BODIES]},
+            "description": "Columns besides the figures. Default: `output`.",
+        },
     },
     "additionalProperties": False,
 }
@@ -75,12 +86,12 @@ OUTPUT: Schema = {
     "type": "object",
     "properties": {
         "rows": _COUNT,
-        "not_found": _COUNT,
-        "more": {"type": "boolean"},
+        "not_found": {**_COUNT, "description": "How many of `ids` are not there for the submitter."},
+        "more": {"type": "boolean", "description": "There were more than an export holds."},
         "bytes": _COUNT,
         "format": {"enum": list(FORMATS)},
-        "object": {"type": "string"},
-        "link": {"type": "string"},
+        "object": {"type": "string", "description": "Its name. `GET /jobs/{id}/download` leads to it."},
+        "link": {"type": "string", "description": "Good for an hour at most."},
         "link_expires_at": {"type": "string"},
     },
     "required": ["rows", "not_found", "more", "bytes", "format", "object", "link", "link_expires_at"],

@@ -116,11 +116,12 @@ async def do_work(engine: Engine, attempt: Attempt) -> Ended:
 
 
 def _told(problem: HeadraceError) -> str:
-    """The message, and the first places of what is wrong: as many as are kept whole of a message."""
-    places, told = [f"{detail.path} {detail.message}.".strip() for detail in problem.details], problem.message
-    for number, place in enumerate(places):
+    """The first places of what is wrong, as many as are kept whole of a message; the message where no place is named."""
+    places = [f"{detail.path} {detail.message}.".strip() for detail in problem.details]
+    told = places[0] if places else problem.message
+    for number, place in enumerate(places[1:], start=1):
         more = f" And {len(places) - number} more."
-        if number and len(told) + 1 + len(place) + len(more) > LONGEST_MESSAGE:
+        if len(told) + 1 + len(place) + len(more) > LONGEST_MESSAGE:
             return told + more
         told = f"{told} {place}"
     return told

@@ -12,7 +12,7 @@ import typer
 from cli import output, request
 from cli.batch_files import rows_of, send
 from cli.batch_screen import exit_for_batch, follow_batch, print_batch, print_dry_run, print_rows
-from cli.commands.submit import Model, Priority, Type, TypeOption
+from cli.commands.submit import Model, Notify, Priority, Type, TypeOption, WebhookUrl
 from cli.errors import Misused
 from cli.links import download
 from cli.session import Json, Session, session
@@ -42,6 +42,8 @@ def submit(
     failure_tolerance: Annotated[
         float | None, typer.Option(help="The share of rows, 0 to 1, that may fail before the rest is cancelled.", show_default=False)
     ] = None,
+    webhook_url: WebhookUrl = None,
+    notify: Notify = None,
     delimiter: Annotated[str | None, typer.Option(help="Of CSV: comma, semicolon or tab.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would be and cost.")] = False,
     monitor: Annotated[bool, typer.Option("--monitor", help="Watch it to its end.")] = False,
@@ -71,6 +73,8 @@ def submit(
         "delay": delay,
         "parallel_limit": parallel_limit,
         "failure_tolerance": failure_tolerance,
+        "webhook_url": webhook_url,
+        "notify": notify or None,
         "delimiter": delimiter,
         "dry_run": dry_run or None,
     }

@@ -45,7 +45,7 @@ def left(stores: Any, now: int) -> set[str]:
 
 
 def test_it_is_read_as_it_was_written(stores: Any) -> None:
-    made = batch(status=BatchStatus.FAILED, reason="failure_tolerance")
+    made = batch(status=BatchStatus.FAILED, reason="failure_tolerance", tells=("email:ops@acme.com", "webhook:https://a.example/"))
     stores.batches.create(made)
 
     assert stores.batches.get("acme", made.id) == made
