@@ -16,7 +16,7 @@ from chalicelib import job_types
 from chalicelib.domain.job_type import JobType
 from chalicelib.routes.errors import STATUS
 from chalicelib.routes.http import JSON, ROUTES, Answer, Request, Route, endpoint
-from chalicelib.routes.openapi_parts import ANSWERS, BODIES, HEADERS, PARAMETERS, QUERY, REQUESTS, SAID, answers
+from chalicelib.routes.openapi_parts import ANSWERS, BODIES, HEADERS, OTHER_BODIES, PARAMETERS, QUERY, REQUESTS, SAID, answers
 
 blueprint = Blueprint(__name__)
 
@@ -73,7 +73,7 @@ def _operation(route: Route) -> Schema:
     elif "ticket" in PARAMETERS.get(name, ()):
         operation["security"] = [{"key": []}, {"ticket": []}]
     if route.method in WITH_BODY:
-        operation["requestBody"] = _body(BODIES.get(name))
+        operation["requestBody"] = _body(BODIES.get(name), OTHER_BODIES.get(name, {}))
     return operation
 
 
@@ -88,9 +88,9 @@ def _parameter(name: str) -> Schema:
     return {"name": name, "in": "query" if name in QUERY else "header", **described, "schema": schema}
 
 
-def _body(name: str | None) -> Schema:
-    schema = _ref(name) if name else {"type": "object"}
-    return {"required": name == "Submission", "content": {JSON: {"schema": schema}}}
+def _body(name: str | None, others: dict[str, Schema]) -> Schema:
+    schemas = {JSON: _ref(name) if name else {"type": "object"}, **others}
+    return {"required": name == "Submission", "content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
 
 
 def _answers(name: str) -> Schema:

@@ -10,7 +10,7 @@ from typing import Any
 from chalicelib.domain.body import Body, Config
 from chalicelib.domain.job import Job, Status
 from chalicelib.domain.watching import LAST_OFFSET
-from chalicelib.routes import schemas, shapes
+from chalicelib.routes import openapi_batches, schemas, shapes
 from chalicelib.usecases.list_jobs import Filters
 from chalicelib.usecases.submit_job import Accepted
 
@@ -20,6 +20,7 @@ _PAGE = ("limit", "cursor")
 _FILTERS = tuple(Filters.__dataclass_fields__)
 
 QUERY: dict[str, Schema] = {
+    **openapi_batches.QUERY,
     **{name: schema for name, schema in schemas.FILTER.items() if name in _FILTERS},
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     "cursor": {"type": "string", "description": "`next_cursor` of the page before."},
@@ -39,6 +40,7 @@ HEADERS: dict[str, Schema] = {
     "Last-Event-ID": {"type": "string", "description": "Where the reader is, as `attempt:offset`."},
 }
 PARAMETERS: dict[str, tuple[str, ...]] = {
+    **openapi_batches.PARAMETERS,
     "POST /jobs": ("Idempotency-Key",),
     "GET /jobs": (*_FILTERS, *_PAGE),
     "GET /jobs/{job_id}": ("include", "wait", "If-None-Match"),
@@ -56,6 +58,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "DELETE /failed-jobs": (*schemas.FAILED_FILTERS, "all", "dry_run"),
 }
 BODIES: dict[str, str] = {
+    **openapi_batches.BODIES,
     "POST /jobs": "Submission",
     "POST /jobs/estimate": "Submission",
     "PATCH /jobs/{job_id}": "Change",
@@ -71,7 +74,9 @@ BODIES: dict[str, str] = {
     "PUT /webhooks/addresses": "WebhookAddresses",
     "POST /webhooks/test": "WebhookTest",
 }
+OTHER_BODIES = openapi_batches.OTHER_BODIES  # what may be sent instead of JSON
 REQUESTS: dict[str, Schema] = {
+    **openapi_batches.REQUESTS,
     "SubmissionOfAnyType": schemas.SUBMIT,
     "Change": schemas.CHANGE,
     "Retry": schemas.RETRY,
@@ -86,6 +91,7 @@ REQUESTS: dict[str, Schema] = {
     "WebhookTest": schemas.WEBHOOK_TEST,
 }
 ANSWERS: dict[str, dict[str, str | None]] = {
+    **openapi_batches.ANSWERS,
     "POST /jobs": {"202": "Accepted", "200": "Result"},
     "GET /jobs/{job_id}": {"200": "Record", "304": None},
     "PATCH /jobs/{job_id}": {"200": "Record"},
@@ -98,7 +104,6 @@ ANSWERS: dict[str, dict[str, str | None]] = {
     "GET /jobs/{job_id}/stream": {"200": "text/event-stream", "204": None},
     "POST /jobs/{job_id}/deliveries/{delivery_id}/retry": {"202": None},
     "POST /stream-tickets": {"201": None},
-    "POST /uploads": {"201": None},
     "POST /bulk": {"200": None, "202": None},
     "POST /failed-jobs/retry": {"200": None, "202": None},
     "DELETE /failed-jobs": {"200": None, "202": None},
@@ -132,7 +137,9 @@ _BODY = Body(prompt="", config=Config(model="", max_tokens=16))
 
 def answers() -> dict[str, Schema]:
     """What the routes that show a job answer, by name: every field of what they do answer, of an empty job."""
+    others = {name: _object_of(properties) for name, properties in openapi_batches.answers().items()}
     return {
+        **others,
         "Accepted": _fields_of(shapes.accepted(Accepted(job=_JOB, body=_BODY, position=1), None)),
         "Record": _fields_of(shapes.record(_JOB, _BODY, None, content=True)),
         "Status": _fields_of(shapes.status(_JOB, None, None, 0)),
@@ -142,4 +149,8 @@ def answers() -> dict[str, Schema]:
 
 
 def _fields_of(shape: shapes.Shape) -> Schema:
-    return {"type": "object", "required": ["success", *shape], "properties": {"success": {"const": True}, **{name: {} for name in shape}}}
+    return _object_of({name: {} for name in shape})
+
+
+def _object_of(properties: Schema) -> Schema:
+    return {"type": "object", "required": ["success", *properties], "properties": {"success": {"const": True}, **properties}}

@@ -152,6 +152,54 @@ def test_answers_are_as_it_says(api: Api, described: Any) -> None:
         assert set(body) == set(described["components"]["schemas"][name]["properties"])
 
 
+BATCHES = [
+    {
+        "items": [{"id": "a", "content": "x"}, {"id": "b", "content": "x", "depends_on": ["a"]}],
+        "type": "general",
+        "config": {"max_tokens": 20},
+        "notify": [],
+    },
+    {"items": [{"content": "x", "priority": "high"}], "batch_size": 1, "delay": 0.5, "dry_run": True},
+    ["plain", "list"],
+]
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_batches_that_it_allows_are_accepted_and_answered_as_it_says(api: Api, described: Any, batch: Any) -> None:
+    reply = api.call("POST", "/batches", batch)
+
+    assert accepts(described, "BatchSubmission", batch)
+    assert accepts(described, "Batch" if reply.status == 202 else "DryRun", reply.json), reply.text
+    page = api.call("GET", "/batches").json
+    assert accepts(described, "Batches", page)
+    for found in page["data"]:
+        path = f"/batches/{found['batch_id']}"
+        for route, name in ((path, "Batch"), (f"{path}/export", "BatchExport"), (f"{path}/deliveries", "Deliveries")):
+            body = api.call("GET", route).json
+            assert accepts(described, name, body), body
+        assert accepts(described, "Batch", api.call("DELETE", path).json)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [{"items": []}, {"items": ["a"], "upload_id": "upload_1"}, {"name": "nothing"}, {"items": ["a"], "config": {"temperature": 3}}],
+    ids=str,
+)
+def test_batches_that_it_does_not_allow_are_refused(api: Api, described: Any, batch: Any) -> None:
+    assert not accepts(described, "BatchSubmission", batch)
+    assert api.call("POST", "/batches", batch).status == 400
+
+
+def test_every_way_of_sending_a_batch_is_in_it(api: Api, described: Any) -> None:
+    """Files as they are, with the terms in the query."""
+    operation = described["paths"]["/batches"]["post"]
+    link = api.call("POST", "/uploads", {})
+
+    assert {"application/json", "text/csv", "text/plain", "application/x-ndjson"} <= set(operation["requestBody"]["content"])
+    assert {"prompt_template", "webhook_url", "notify", "upload_id", "Idempotency-Key"} <= {one["name"] for one in operation["parameters"]}
+    assert accepts(described, "UploadLink", link.json)
+
+
 def test_errors_are_as_it_says(api: Api, described: Any) -> None:
     for reply in (api.call("GET", "/jobs", token=None), api.call("POST", "/jobs", {}), api.call("GET", "/jobs/job_1")):
         assert accepts(described, "Error", reply.json)
