@@ -1,4 +1,4 @@
-"""An example for each type that asks a model: a file of `examples/`, and the command that submits it."""
+"""An example for each type that can run by itself: a file of `examples/`, and the command that submits it."""
 
 from __future__ import annotations
 
@@ -58,4 +58,12 @@ EXAMPLES = {
     "sentiment_analysis": Example(file="hotel_reviews.txt", reply="hotel_reviews.reply.json", options={"aspects": ["staff", "breakfast"]}),
     "story_enhancement": Example(file="story.json", reply="story.reply.json"),
     "transcript_analysis": Example(file="debate.json", reply="debate.reply.json"),
+}
+
+# Of work that asks no model, where an example can run by itself: an import needs a file that was uploaded before.
+EXAMPLES_OF_WORK = {
+    "cache_warmup": Example(file="warm_up.json"),
+    "data_cleanup": Example(file="clean_up.json"),
+    "export": Example(file="export.json"),
+    "notification": Example(file="notification.json"),
 }

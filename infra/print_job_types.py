@@ -8,7 +8,7 @@ from typing import Any
 from chalicelib import job_types
 from chalicelib.domain.job_type import JobType, Limits, Schema
 from chalicelib.domain.schema_words import expected
-from infra.examples import EXAMPLES
+from infra.examples import EXAMPLES, EXAMPLES_OF_WORK
 
 Table = Any  # how the printer draws one
 
@@ -38,8 +38,9 @@ def _section(kind: JobType, table: Table) -> str:
     if kind.response_schema:
         chosen = " Only what the options choose is there." if kind.schema_of else ""
         parts += [f"Response, in the order in which it is written.{chosen}", table(("field", "holds"), _paths(kind.response_schema))]
-    if kind.name in EXAMPLES:
-        parts.append(f"```sh\n{EXAMPLES[kind.name].command(kind.name)}\n```")
+    example = EXAMPLES.get(kind.name) or EXAMPLES_OF_WORK.get(kind.name)
+    if example:
+        parts.append(f"```sh\n{example.command(kind.name)}\n```")
     return "\n\n".join(parts)
 
 

@@ -13,12 +13,18 @@ from chalicelib.domain.cached import seconds_of
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.ids import batch_id_of_job
 from chalicelib.domain.job_type import JobType, Limits, Schema
-from chalicelib.domain.reading_json import ITEM
+from chalicelib.domain.reading import Reading
+from chalicelib.domain.reading_json import ITEM, json_rows
+from chalicelib.domain.row import Row
+from chalicelib.domain.terms import terms_of
 from chalicelib.job_types._batch_terms import TERMS, made_before, recipients
+from chalicelib.usecases.accept_batch import Prepared, accept, base_of_terms, prepare
+from chalicelib.usecases.cached_answer import is_cached, key_of
+from chalicelib.usecases.model_request import model_request
+from chalicelib.usecases.plan_job import plan_job
+from chalicelib.usecases.release_rows import submission_of
 
 if TYPE_CHECKING:
-    from chalicelib.domain.row import Row
-    from chalicelib.usecases.accept_batch import Prepared
     from chalicelib.usecases.do_work import Task
 
 MOST_PROMPTS = 1_000
@@ -57,8 +63,6 @@ OUTPUT: Schema = {
 
 async def warm_up(task: Task) -> dict[str, Any]:
     """Find out which requests have no answer, and have them asked."""
-    from chalicelib.usecases.accept_batch import accept  # nobody else in a worker needs it
-
     clerk, caller = task.tools.clerk(), task.caller
     task.enter("checking")
     prepared = await task.call(_prepared, task)
@@ -81,11 +85,6 @@ async def warm_up(task: Task) -> dict[str, Any]:
 
 
 def _prepared(task: Task) -> Prepared:
-    from chalicelib.domain.reading import Reading
-    from chalicelib.domain.reading_json import json_rows
-    from chalicelib.domain.terms import terms_of
-    from chalicelib.usecases.accept_batch import base_of_terms, prepare
-
     said = dict(task.body.input)
     items = said.pop("prompts")
     terms = terms_of(said)
@@ -99,11 +98,6 @@ def _prepared(task: Task) -> Prepared:
 
 def _key(task: Task, prepared: Prepared, row: Row) -> str:
     """By what the cache knows the request of a row: it is planned as it will be."""
-    from chalicelib.usecases.cached_answer import key_of
-    from chalicelib.usecases.model_request import model_request
-    from chalicelib.usecases.plan_job import plan_job
-    from chalicelib.usecases.release_rows import submission_of
-
     clerk = task.tools.clerk()
     plan = plan_job(clerk.job_type, clerk.prices, task.caller, submission_of(prepared.base, row, {}), 0)
     return key_of(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
@@ -111,8 +105,6 @@ def _key(task: Task, prepared: Prepared, row: Row) -> str:
 
 async def _missing(task: Task, prepared: Prepared, rows: dict[str, Row]) -> list[Row]:
     """The rows that no answer serves, in their order."""
-    from chalicelib.usecases.cached_answer import is_cached
-
     tools, seconds, keys = task.tools, seconds_of(prepared.base.config["cache"]) or 0.0, list(rows)
 
     def is_there(key: str) -> bool:

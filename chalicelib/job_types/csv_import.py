@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.ids import batch_id_of_job
 from chalicelib.domain.job_type import JobType, Limits, Schema
+from chalicelib.domain.reading import Reading, read
+from chalicelib.domain.row import Row
 from chalicelib.job_types._batch_terms import TERMS, made_before, recipients
+from chalicelib.ports import Opened
+from chalicelib.usecases.accept_batch import accept, base_of_terms, prepare
+from chalicelib.usecases.upload import open_upload
 
 if TYPE_CHECKING:
     from chalicelib.domain.batch import Batch
-    from chalicelib.domain.reading import Reading
-    from chalicelib.domain.row import Row
-    from chalicelib.ports import Opened
     from chalicelib.usecases.do_work import Task
 
 ROWS_AT_ONCE = 250  # between two looks at how far it is, and whether it is cancelled
@@ -49,9 +51,6 @@ OUTPUT: Schema = {
 
 async def import_file(task: Task) -> dict[str, Any]:
     """Read the file, look at every row, and accept the batch with the rights of whoever submitted the job."""
-    from chalicelib.usecases.accept_batch import accept, base_of_terms, prepare  # nobody else in a worker needs them
-    from chalicelib.usecases.upload import open_upload
-
     made = await made_before(task)
     if made is not None:
         return _shape(made)
@@ -69,8 +68,6 @@ async def import_file(task: Task) -> dict[str, Any]:
 
 async def _rows(task: Task, opened: Opened, said: dict[str, Any]) -> tuple[Reading, list[Row]]:
     """All rows, some at a time; how far it is, is told by the bytes that were read."""
-    from chalicelib.domain.reading import read
-
     read_so_far = 0
 
     def counted() -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Who was sent word of a job's end, and what came of it."""
+"""Who was sent word of the end of a job or a batch, and what came of it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ def deliveries(
     retry: Annotated[str | None, typer.Option(help="Deliver this one again: dlv_... (operators).", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """The webhooks, mails and Slack messages of a job: each attempt, and when the next is.
+    """The webhooks, mails and Slack messages of a job or a batch: each attempt, and when the next is.
 
     \b
     headrace deliveries job_01J...
+    headrace deliveries batch_01J...
     headrace --as operator deliveries job_01J... --retry dlv_4f...
     """
-    api = session(ctx).api
-    answer = api.post(f"/jobs/{job}/deliveries/{retry}/retry") if retry is not None else api.get(f"/jobs/{job}/deliveries")
+    api, place = session(ctx).api, f"/{'batches' if job.startswith('batch_') else 'jobs'}/{job}/deliveries"
+    answer = api.post(f"{place}/{retry}/retry") if retry is not None else api.get(place)
     found = [answer] if retry is not None else answer["data"]
     if as_json:
         output.print_json(answer)
     elif not found:
-        output.note("Nobody was, or is, to be told of this job.")
+        output.note("Nobody was told of it so far.")
     else:
         _print(found)
 

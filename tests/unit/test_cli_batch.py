@@ -74,6 +74,7 @@ class TestSubmit:
             ),
             *("--delay", "2", "--parallel-limit", "3", "--failure-tolerance", "0.5", "--option", "n=3", "--config", "max_tokens=50"),
             *("--template", "{{input}}!", "--delimiter", "comma"),
+            *("--webhook-url", "https://a.example/", "--notify", "slack:alerts", "--notify", "email:ops@acme.com"),
         )
 
         [(_, _, headers, sent)] = server.sent("POST /batches")
@@ -93,6 +94,8 @@ class TestSubmit:
             "delay": "2.0",
             "parallel_limit": "3",
             "failure_tolerance": "0.5",
+            "webhook_url": "https://a.example/",
+            "notify": '["slack:alerts", "email:ops@acme.com"]',
             "delimiter": "comma",
         }
 

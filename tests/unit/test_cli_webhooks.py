@@ -44,3 +44,11 @@ def test_one_is_delivered_again(server: FakeServer, capsys: pytest.CaptureFixtur
 
     assert run("deliveries", JOB, "--retry", "dlv_1", "--json") == 0
     assert json.loads(capsys.readouterr().out)["delivery_id"] == "dlv_1"
+
+
+def test_those_of_a_batch_are_where_the_batch_is(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.plan("GET /batches/batch_1/deliveries", Answer(body={"batch_id": "batch_1", "data": [{**ONE, "event": "batch.completed"}]}))
+    server.plan("POST /batches/batch_1/deliveries/dlv_1/retry", Answer(202, ONE))
+
+    assert run("deliveries", "batch_1") == run("deliveries", "batch_1", "--retry", "dlv_1") == 0
+    assert "batch.completed" in capsys.readouterr().out

@@ -151,6 +151,12 @@ class TestEveryType:
         assert problems(job_type.options_schema, {"no_such_option": 1}) != ()
         assert schema_problems(job_type.input_schema or {}) == ()
 
+    def test_what_is_asked_for_is_explained(self, job_type: JobType) -> None:
+        """Each option, and each field of an input: the page on job types is printed from them."""
+        asked = {**job_type.options_schema.get("properties", {}), **(job_type.input_schema or {}).get("properties", {})}
+
+        assert [name for name, rule in asked.items() if not rule.get("description")] == []
+
     def test_the_response_schema_is_strict(self, job_type: JobType) -> None:
         """The provider's strict mode takes only objects whose every property is required, and no others."""
         if job_type.work is not None:

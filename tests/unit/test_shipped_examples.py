@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chalicelib import job_types
 from chalicelib.adapters.memory import Memory
+from chalicelib.domain.identity import Role
+from chalicelib.domain.job import Status
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.schema import problems
 from chalicelib.domain.text import whole
 from chalicelib.usecases.model_request import model_request, parsed_output
 from chalicelib.usecases.plan_job import Plan, plan_job
-from infra.examples import EXAMPLES, FOLDER
+from infra.examples import EXAMPLES, EXAMPLES_OF_WORK, FOLDER
 from infra.print_docs import job_types_page
-from tests.kit.world import ALICE
+from tests.kit.world import ALICE, World
 from tests.unit.cli_server import FakeServer, run
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +92,26 @@ class TestEveryType:
 
         assert f"| `{example.file}` | `{kind.name}` |" in listed
         assert example.command(kind.name) in listed
+
+
+@pytest.mark.parametrize("name", EXAMPLES_OF_WORK)
+def test_work_runs_as_it_is(name: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command submits it, its page and the list of examples name it, and a worker does it."""
+    example, world = EXAMPLES_OF_WORK[name], World()
+    monkeypatch.chdir(ROOT)
+    command = example.command(name)
+    caller = replace(ALICE, role=Role.named(job_types.get(name).least_role))
+    job = world.submit(None, job_type=name, input=example.submission(name).input, caller=caller)
+
+    world.deliver()
+
+    assert run(*shlex.split(command)[1:-1]) == 0
+    assert server.sent("POST /jobs")[0][3]["input"] == example.submission(name).input
+    listed = (ROOT / FOLDER / "README.md").read_text()
+    assert command in listed
+    assert f"| `{example.file}` | `{name}` |" in listed
+    assert command in job_types_page()
+    assert world.job(job).status is Status.COMPLETED
 
 
 def _texts(value: object) -> list[str]:
