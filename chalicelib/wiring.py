@@ -489,7 +489,14 @@ def intake() -> Intake:
 def doorkeeper() -> Doorkeeper:
     """What letting children go needs."""
     have = adapters()
-    return Doorkeeper(clock=have.clock, log=record, jobs=have.jobs, dependencies=have.dependencies, queues=have.queues)
+    return Doorkeeper(
+        clock=have.clock,
+        log=record,
+        jobs=have.jobs,
+        dependencies=have.dependencies,
+        queues=have.queues,
+        together=have.together,
+    )
 
 
 def post_office() -> PostOffice:

@@ -155,7 +155,14 @@ class World:
     @property
     def doorkeeper(self) -> Doorkeeper:
         memory = self.memory
-        return Doorkeeper(clock=self.clock, log=self._log, jobs=memory.jobs, dependencies=memory.dependencies, queues=memory.queues)
+        return Doorkeeper(
+            clock=self.clock,
+            log=self._log,
+            jobs=memory.jobs,
+            dependencies=memory.dependencies,
+            queues=memory.queues,
+            together=one_by_one,
+        )
 
     @property
     def editor(self) -> Editor:
