@@ -226,7 +226,7 @@ def _live(tally: Tally) -> None:
                 count_changes(clerk, [(job.id, None, job) for job in images[start : start + COUNTED_TOGETHER]])
     with tally.during("ended"):
         tend(clerk, batch.tenant, batch.id, now() + 600_000)
-    found = steer_batch.find(clerk, CALLER, batch.id)
+    found = steer_batch.find(clerk.batches, CALLER, batch.id)
     assert found.finished_at is not None, found
     assert found.status == "completed", found
     _look(tally, clerk, batch.id)

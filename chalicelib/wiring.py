@@ -468,6 +468,7 @@ def clerk() -> Clerk:
         new_batch_id=have.new_batch_id,
         together=have.together,
         queue_limit=settings().lane_limit,
+        gallery=gallery(),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from chalicelib.domain.batch_counts import Counts
 from chalicelib.domain.bulk import Action
+from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job import Ms, Status
 from chalicelib.domain.lanes import ERRAND_TIMEOUT
 
@@ -101,6 +102,12 @@ class Batch:
     def goes_on(self) -> bool:
         """Whether rows may still be released, or were and are waited for."""
         return self.status is BatchStatus.PROCESSING
+
+    def is_seen_by(self, caller: Caller) -> bool:
+        """A user sees its own, others those of their tenant; a ticket that names jobs shows no batch."""
+        if caller.jobs is not None or (self.tenant != caller.tenant and not caller.all_tenants):
+            return False
+        return caller.role != Role.USER or self.user == caller.user
 
     @property
     def in_play(self) -> bool:

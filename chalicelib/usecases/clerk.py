@@ -13,6 +13,7 @@ from chalicelib.domain.lanes import TASKS
 from chalicelib.ports import Batches, BatchRows, Bodies, Clock, Dependencies, Jobs, Ledger, Prices, Queues, Together, Watchers
 from chalicelib.usecases.bulk import Desk
 from chalicelib.usecases.engine import Log
+from chalicelib.usecases.watch_job import Gallery
 
 FEED = "feed"  # the task of going on with a batch
 LONGEST_DELAY = 900  # seconds, of a message
@@ -20,7 +21,10 @@ LONGEST_DELAY = 900  # seconds, of a message
 
 @dataclass(frozen=True, kw_only=True)
 class Clerk:
-    """`desk` carries out bulk actions over the rows. `queue_limit`: messages that a lane may hold; nothing is released into a full one."""
+    """`desk` carries out bulk actions over the rows. `queue_limit`: messages that a lane may hold; nothing is released into a full one.
+
+    `gallery` is where those are who watch.
+    """
 
     clock: Clock
     log: Log
@@ -39,6 +43,7 @@ class Clerk:
     new_batch_id: Callable[[], str]
     together: Together
     queue_limit: int
+    gallery: Gallery
 
     def counts(self, batch_id: str) -> Counts:
         """What is counted of a batch so far."""

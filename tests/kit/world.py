@@ -221,6 +221,7 @@ class World:
             new_batch_id=self.new_batch_id,
             together=one_by_one,
             queue_limit=1000,
+            gallery=self.gallery,
         )
 
     def _abandon(self, response_id: str) -> None:
