@@ -234,9 +234,9 @@ def _live(tally: Tally) -> None:
 
 def _look(tally: Tally, clerk: Any, batch_id: str) -> None:
     with tally.during("one look at it"):
-        steer_batch.see(clerk, steer_batch.find(clerk, CALLER, batch_id))
+        steer_batch.see(clerk, steer_batch.find(clerk.batches, CALLER, batch_id))
     with tally.during("a page of its rows"):
-        rows_from(clerk, steer_batch.find(clerk, CALLER, batch_id), 0, 100)
+        rows_from(clerk, steer_batch.find(clerk.batches, CALLER, batch_id), 0, 100)
     with tally.during("a page of its jobs"):
         list_jobs(clerk.jobs, CALLER, Filters(batch=batch_id), 100, None, wiring.rows_of)
     with tally.during("a list of batches"):
