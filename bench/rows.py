@@ -226,7 +226,7 @@ def _live(tally: Tally) -> None:
                 count_changes(clerk, [(job.id, None, job) for job in images[start : start + COUNTED_TOGETHER]])
     with tally.during("ended"):
         tend(clerk, batch.tenant, batch.id, now() + 600_000)
-    found = steer_batch.find(clerk, CALLER, batch.id)
+    found = steer_batch.find(clerk.batches, CALLER, batch.id)
     assert found.finished_at is not None, found
     assert found.status == "completed", found
     _look(tally, clerk, batch.id)
@@ -234,9 +234,9 @@ def _live(tally: Tally) -> None:
 
 def _look(tally: Tally, clerk: Any, batch_id: str) -> None:
     with tally.during("one look at it"):
-        steer_batch.see(clerk, steer_batch.find(clerk, CALLER, batch_id))
+        steer_batch.see(clerk, steer_batch.find(clerk.batches, CALLER, batch_id))
     with tally.during("a page of its rows"):
-        rows_from(clerk, steer_batch.find(clerk, CALLER, batch_id), 0, 100)
+        rows_from(clerk, steer_batch.find(clerk.batches, CALLER, batch_id), 0, 100)
     with tally.during("a page of its jobs"):
         list_jobs(clerk.jobs, CALLER, Filters(batch=batch_id), 100, None, wiring.rows_of)
     with tally.during("a list of batches"):

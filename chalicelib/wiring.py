@@ -476,6 +476,7 @@ def clerk() -> Clerk:
         together=have.together,
         queue_limit=settings().lane_limit,
         tell=tell,
+        gallery=gallery(),
     )
 
 
@@ -502,7 +503,14 @@ def intake() -> Intake:
 def doorkeeper() -> Doorkeeper:
     """What letting children go needs."""
     have = adapters()
-    return Doorkeeper(clock=have.clock, log=record, jobs=have.jobs, dependencies=have.dependencies, queues=have.queues)
+    return Doorkeeper(
+        clock=have.clock,
+        log=record,
+        jobs=have.jobs,
+        dependencies=have.dependencies,
+        queues=have.queues,
+        together=have.together,
+    )
 
 
 def post_office() -> PostOffice:

@@ -40,6 +40,7 @@ def _websocket(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
+        _table(stage, "ledger", READ),
         _table(stage, "accounts", READ),
         _content(stage),
         _connections(),
@@ -77,7 +78,16 @@ def _release(stage: str) -> list[Statement]:
 
 
 def _count(stage: str) -> list[Statement]:
-    return [_stream(stage), _table(stage, "ledger", READ + CHANGE), _send(stage)]
+    """What it does to other tables is to forget a watcher whose socket is closed."""
+    return [
+        _stream(stage),
+        _table(stage, "ledger", READ + CHANGE),
+        _table(stage, "pages", ("Query", "UpdateItem", "DeleteItem")),
+        _table(stage, "live", ("DeleteItem",)),
+        _table(stage, "accounts", ("GetItem",)),
+        _send(stage),
+        _connections(),
+    ]
 
 
 def _tasks(stage: str) -> list[Statement]:
@@ -86,10 +96,11 @@ def _tasks(stage: str) -> list[Statement]:
         _table(stage, "pages", READ + CHANGE + REMOVE),
         _table(stage, "live", READ + CHANGE + REMOVE),
         _table(stage, "ledger", (*READ, *CHANGE, "DeleteItem")),
-        _table(stage, "accounts", ("GetItem",)),  # the address of the API, for links in messages
+        _table(stage, "accounts", ("GetItem",)),  # the address of the API, for links in messages; keys of those who watch
         _receive(stage),
         _send(stage),
         _content(stage),
+        _connections(),
         *_removal(stage),
     ]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from chalicelib.domain.batch_counts import Counts
 from chalicelib.domain.bulk import Action
+from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job import Ms, Status
 from chalicelib.domain.lanes import ERRAND_TIMEOUT
 
@@ -102,6 +103,12 @@ class Batch:
     def goes_on(self) -> bool:
         """Whether rows may still be released, or were and are waited for."""
         return self.status is BatchStatus.PROCESSING
+
+    def is_seen_by(self, caller: Caller) -> bool:
+        """A user sees its own, others those of their tenant; a ticket that names jobs shows no batch."""
+        if caller.jobs is not None or (self.tenant != caller.tenant and not caller.all_tenants):
+            return False
+        return caller.role != Role.USER or self.user == caller.user
 
     @property
     def in_play(self) -> bool:
@@ -237,20 +244,6 @@ def needs_care(batch: Batch, counts: Counts, now: Ms) -> bool:
     if exceeds(batch, counts) or is_done(batch, counts):
         return True
     return batch.parallel_limit is not None and take_hand(batch, running(batch, counts), now) is not None
-
-
-def counted(batch: Batch, counts: Counts) -> dict[str, int]:
-    """Each row once. Rows that have no job yet wait; those that will never have one are cancelled."""
-    without = max(0, batch.total - counts.known)
-    return {
-        "total": batch.total,
-        "waiting": counts.waiting + (without if batch.goes_on else 0),
-        "queued": counts.queued,
-        "processing": counts.processing,
-        "completed": counts.completed,
-        "failed": counts.failed,
-        "cancelled": counts.cancelled + (0 if batch.goes_on else without),
-    }
 
 
 def _clearing(batch: Batch, bulk_ids: tuple[str, str], states: tuple[Status, ...], now: Ms) -> tuple[Errand, ...]:

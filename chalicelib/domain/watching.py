@@ -1,4 +1,4 @@
-"""Who watches what: connections, their subscriptions to jobs, and the bell that tells a worker to look."""
+"""Who watches what: connections, their subscriptions to jobs and batches, and the bell that tells a worker to look."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def connection_part(connection_id: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watcher:
-    """One connection's subscription to one job, from `offset` of `attempt` on. `since` changes when it subscribes anew."""
+    """One connection's subscription to one job, from `offset` of `attempt` on. `since` changes when it subscribes anew.
+
+    To a batch likewise: then `job_id` is the batch's, and attempt and offset say nothing.
+    """
 
     job_id: str
     connection_id: str

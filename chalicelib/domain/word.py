@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from chalicelib.domain.batch import Batch, counted
+from chalicelib.domain.batch import Batch
 from chalicelib.domain.batch_counts import Counts
+from chalicelib.domain.batch_standing import counted
 from chalicelib.domain.frames import usage_shape
 from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.units import dollars, rfc3339

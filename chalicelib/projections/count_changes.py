@@ -1,18 +1,21 @@
-"""Count what the change stream says, and have those batches gone on with to which it matters."""
+"""Count what the change stream says, have those batches gone on with to which it matters, and tell those who watch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from chalicelib.domain.batch import needs_care
+from chalicelib.domain.batch import Batch, needs_care
+from chalicelib.domain.batch_counts import Counts
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.job import Job
 from chalicelib.domain.lanes import STREAM
 from chalicelib.ports import Clock
 from chalicelib.usecases.clerk import Clerk, send_on
 from chalicelib.usecases.count_jobs import count_jobs
+from chalicelib.usecases.tell_of_batch import PATIENCE_MS, tell_of_batch
 
 Change = tuple[str, Job | None, Job | None]
 T = TypeVar("T")
@@ -28,15 +31,22 @@ def count_changes(clerk: Clerk, changes: Iterable[Change]) -> None:
         Unavailable: the ledger did not answer; the stream gives the records again, and none is counted twice.
     """
     newest: dict[str, Job] = {}
+    ends: set[str] = set()
     for job_id, before, after in changes:
         if after is None and before is None:
             _set_aside(clerk, job_id, "the change record could not be read")
         elif after is not None and (job_id not in newest or newest[job_id].version < after.version):
             newest[job_id] = after
+        if after is not None and after.status.is_terminal and (before is None or not before.status.is_terminal):
+            ends.add(job_id)
     jobs = list(newest.values())
     for start in range(0, len(jobs), AT_ONCE):
         _count(clerk, jobs[start : start + AT_ONCE])
-    _go_on(clerk, {(job.tenant, job.batch_id) for job in jobs if job.batch_id is not None})
+    touched: defaultdict[tuple[str, str], list[Job]] = defaultdict(list)
+    for job in jobs:
+        if job.batch_id is not None:
+            touched[job.tenant, job.batch_id] += [job] if job.id in ends and job.status.is_terminal else []
+    _tell(clerk, _go_on(clerk, sorted(touched)), touched)
 
 
 def _count(clerk: Clerk, jobs: Sequence[Job]) -> None:
@@ -57,14 +67,28 @@ def _count(clerk: Clerk, jobs: Sequence[Job]) -> None:
         _set_aside(clerk, job_id, "not counted: others counted it at every try")
 
 
-def _go_on(clerk: Clerk, touched: set[tuple[str, str]]) -> None:
-    for tenant, batch_id in sorted(touched):
+def _go_on(clerk: Clerk, touched: Iterable[tuple[str, str]]) -> list[tuple[Batch, Counts]]:
+    """Have somebody go on with those batches that it matters to. The answer is how they all stand."""
+    seen = []
+    for tenant, batch_id in touched:
         try:
             batch = clerk.batches.get(tenant, batch_id)
-            if batch is not None and needs_care(batch, clerk.counts(batch_id), clerk.clock.now()):
+            if batch is None:
+                continue
+            counts = clerk.counts(batch_id)
+            seen.append((batch, counts))
+            if needs_care(batch, counts, clerk.clock.now()):
                 send_on(clerk.queues, batch)
         except Unavailable as exc:  # what is counted is counted; the sweep goes on with the batch
             clerk.log("a batch was not gone on with", batch_id=batch_id, tenant=tenant, error=exc)
+    return seen
+
+
+def _tell(clerk: Clerk, seen: Iterable[tuple[Batch, Counts]], ended: Mapping[tuple[str, str], Sequence[Job]]) -> None:
+    """Afterwards: no row waits for a socket."""
+    until = clerk.clock.now() + PATIENCE_MS
+    for batch, counts in seen:
+        tell_of_batch(clerk, batch, counts, until, ended[batch.tenant, batch.id])
 
 
 def _set_aside(clerk: Clerk, job_id: str, reason: str) -> None:

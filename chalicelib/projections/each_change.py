@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TypeVar
 
 from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.job import Job, Ms
@@ -15,6 +16,7 @@ PAUSES = (0.2, 0.5, 1.0)  # seconds between tries while a store does not answer
 PATIENCE_MS = 20_000  # of one batch together, and of one projection of three; afterwards each record has one try
 
 Change = tuple[str, Job | None, Job | None]
+T = TypeVar("T")
 
 
 class NotSetAside(HeadraceError):
@@ -51,18 +53,16 @@ def each_change(
         raise NotSetAside(f"{lost} records will come again.")
 
 
-def patiently(clock: Clock, call: Callable[[], object], until: Ms) -> None:
+def patiently(clock: Clock, call: Callable[[], T], until: Ms) -> T:
     """Call again where a store did not answer: one throttle must not cost somebody what they wait for."""
     for pause in PAUSES:
         try:
-            call()
+            return call()
         except Unavailable:
             if clock.now() + round(pause * 1000) > until:
                 raise
             clock.sleep(pause)
-        else:
-            return
-    call()
+    return call()
 
 
 def _set_aside(clock: Clock, queues: Queues, log: Log, job_id: str, reason: str, until: Ms) -> bool:

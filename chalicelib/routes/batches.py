@@ -152,7 +152,7 @@ def _mine(request: Request, clerk: Clerk, batch_id: str) -> Batch:
     """A batch that the caller may act on; a ticket may not."""
     if request.caller.read_only:
         raise Forbidden("A ticket only reads.")
-    return steer_batch.find(clerk, request.caller, batch_id, request.query.get("tenant"))
+    return steer_batch.find(clerk.batches, request.caller, batch_id, request.query.get("tenant"))
 
 
 def _seen(request: Request, clerk: Clerk, batch_id: str) -> Seen:
@@ -160,7 +160,7 @@ def _seen(request: Request, clerk: Clerk, batch_id: str) -> Seen:
     tenant = request.query.get("tenant")
 
     def look() -> Seen:
-        return steer_batch.see(clerk, steer_batch.find(clerk, request.caller, batch_id, tenant))
+        return steer_batch.see(clerk, steer_batch.find(clerk.batches, request.caller, batch_id, tenant))
 
     first, wait, known = look(), parse.number(request, "wait", 0, 0, LONGEST_WAIT), parse.etags(request)
     if not wait or first.batch.finished_at is not None or (known is not None and first.etag not in known):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import ceil
 from typing import Any
 
-from chalicelib.domain.batch import Batch, BatchStatus, counted
-from chalicelib.domain.batch_counts import Counts
+from chalicelib.domain.batch_standing import completion, counted, percentage, status
 from chalicelib.domain.frames import error_shape, usage_shape
 from chalicelib.domain.job import Ms
 from chalicelib.domain.result import Result
@@ -36,7 +34,7 @@ def batch(seen: Seen, now: Ms) -> Shape:
         "model": one.model,
         "priority": one.lane,
         "counts": counted(one, counts),
-        "progress_percentage": round(100 * _ended(one, counts) / one.total, 1),
+        "progress_percentage": percentage(one, counts),
         "estimated_completion_at": rfc3339(completion(one, counts, now)),
         "cost": dollars(counts.cost),
         "currency": "USD",
@@ -70,30 +68,6 @@ def links(batch_id: str) -> Shape:
         "jobs": f"/jobs?batch={batch_id}",
         "deliveries": f"{base}/deliveries",
     }
-
-
-def status(one: Batch, counts: Counts) -> str:
-    """`queued` until the first of its rows has begun."""
-    if one.goes_on and not counts.processing and not counts.ended:
-        return BatchStatus.QUEUED.value
-    return one.status.value
-
-
-def completion(one: Batch, counts: Counts, now: Ms) -> Ms | None:
-    """When it will probably be done, by how fast its rows have ended in this run, and not before its last group is released; None while
-    nothing is known of that.
-    """
-    if not one.goes_on or one.began_at is None:
-        return None
-    left = one.total - counts.ended
-    done = counts.ended - one.began_with
-    if done <= 0:
-        return None
-    by_speed = now + round(left * (now - one.began_at) / done)
-    size = one.batch_size or one.total
-    groups = ceil((one.total - one.released) / size)
-    released = max(now, one.next_at) + round((groups - 1) * one.delay * 1000) if groups else now
-    return max(by_speed, released)
 
 
 def row(seat: Seat, *, content: bool) -> Shape:
@@ -170,7 +144,3 @@ def _planned(one: Row, plan: Plan) -> Shape:
         "priority": one.priority,
         "estimated_cost": dollars(plan.estimate.expected_cost),
     }
-
-
-def _ended(one: Batch, counts: Counts) -> int:
-    return counts.ended if one.goes_on else counts.ended + max(0, one.total - counts.known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from chalicelib import wiring
@@ -17,7 +18,7 @@ from chalicelib.ports import Received
 from chalicelib.projections.announce_ends import announce_ends
 from chalicelib.projections.count_changes import count_changes
 from chalicelib.projections.each_change import NotSetAside
-from chalicelib.projections.let_go import let_children_go
+from chalicelib.projections.let_go import LET_GO, Rest, go_on, let_children_go
 from chalicelib.projections.send_word import send_word
 from chalicelib.usecases.bulk import go_on_with_unfinished
 from chalicelib.usecases.clerk import FEED
@@ -63,27 +64,36 @@ def run_tasks(event: Any) -> None:
     have, remaining = wiring.adapters(), event.context.get_remaining_time_in_millis()
     until = have.clock.now() + max(remaining // 2, remaining - TASK_MARGIN_MS)
     for one in event.to_dict()["Records"]:
-        asked = _asked(one["body"])
-        if asked is None:
+        work = _asked(one["body"])
+        if work is None:
             have.queues.set_aside(TASKS, one["body"], "it names no task")
         else:
-            _TASKS[asked["task"]](asked, until)
+            work(until)
 
 
-def _asked(body: str) -> dict[str, Any] | None:
-    """A message of ours; None for anything else."""
+def _asked(body: str) -> Callable[[Ms], object] | None:
+    """What a message of ours asks for; None for anything else."""
     try:
         asked: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return asked if isinstance(asked, dict) and asked.get("task") in _TASKS else None
+    task = asked.get("task") if isinstance(asked, dict) else None
+    return _TASKS[task](asked) if isinstance(task, str) and task in _TASKS else None
 
 
-def _feed(asked: dict[str, Any], until: Ms) -> None:
-    tend(wiring.clerk(), str(asked.get("tenant")), str(asked.get("batch_id")), until)
+def _feed(asked: dict[str, Any]) -> Callable[[Ms], object] | None:
+    tenant, batch_id = asked.get("tenant"), asked.get("batch_id")
+    if not isinstance(tenant, str) or not isinstance(batch_id, str):
+        return None
+    return partial(tend, wiring.clerk(), tenant, batch_id)
 
 
-_TASKS: dict[str, Callable[[dict[str, Any], Ms], None]] = {FEED: _feed}
+def _let_go(asked: dict[str, Any]) -> Callable[[Ms], object] | None:
+    rest = Rest.asked_for(asked)
+    return partial(go_on, wiring.doorkeeper(), rest) if rest is not None else None
+
+
+_TASKS: dict[str, Callable[[dict[str, Any]], Callable[[Ms], object] | None]] = {FEED: _feed, LET_GO: _let_go}
 
 
 def announce_changes(event: Any) -> None:

@@ -9,14 +9,15 @@ from chalicelib import wiring
 from chalicelib.domain import frames
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Forbidden, HeadraceError, InvalidRequest, Unauthenticated
 from chalicelib.domain.identity import Role
-from chalicelib.domain.ids import checked_job_id
+from chalicelib.domain.ids import checked_batch_id, checked_job_id
 from chalicelib.domain.schema import problems
 from chalicelib.domain.watching import LAST_OFFSET, Connection
 from chalicelib.observability import record
 from chalicelib.routes.parse import LAST_ATTEMPT
 from chalicelib.usecases.authenticate import by_bearer, by_ticket
 from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.watch_job import close_connection, connected, open_connection, say, subscribe, unsubscribe
+from chalicelib.usecases.watch_batch import subscribe_to_batch
+from chalicelib.usecases.watch_job import Gallery, close_connection, connected, open_connection, say, subscribe, unsubscribe
 
 Event = dict[str, Any]
 
@@ -25,12 +26,14 @@ MOST_DETAILS = 10  # so that an error, too, fits into a frame
 _JOB_ID = {"type": "string", "minLength": 1, "maxLength": 64}
 _ATTEMPT = {"type": "integer", "minimum": 0, "maximum": LAST_ATTEMPT}
 _OFFSET = {"type": "integer", "minimum": 0, "maximum": LAST_OFFSET}
+_BATCH = {"batch_id": _JOB_ID, "tenant": {"type": "string", "minLength": 1, "maxLength": 64}}
 ACTIONS: dict[str, dict[str, Any]] = {
     "subscribe": {"job_id": _JOB_ID, "attempt": _ATTEMPT, "offset": _OFFSET},
     "unsubscribe": {"job_id": _JOB_ID},
     "cancel": {"job_id": _JOB_ID},
     "ping": {},
 }
+BATCH_ACTIONS: dict[str, dict[str, Any]] = {"subscribe": _BATCH, "unsubscribe": _BATCH}  # of messages that name a batch
 
 
 def connect(event: Event) -> dict[str, int]:
@@ -99,11 +102,9 @@ def _parse(body: str | None) -> dict[str, Any]:
     action = data.get("action") if isinstance(data, dict) else None
     if not isinstance(action, str) or action not in ACTIONS:
         raise InvalidRequest(f"`action` must be one of {', '.join(ACTIONS)}.")
-    fields = ACTIONS[action]
+    fields = BATCH_ACTIONS.get(action, ACTIONS[action]) if "batch_id" in data else ACTIONS[action]
     properties = {"action": {}, "id": {"type": ["string", "integer"], "maxLength": 128}, **fields}
-    wrong = problems(
-        {"type": "object", "properties": properties, "additionalProperties": False, "required": ["job_id"] if fields else []}, data
-    )
+    wrong = problems({"type": "object", "properties": properties, "additionalProperties": False, "required": list(fields)[:1]}, data)
     if wrong:
         raise InvalidRequest(details=wrong)
     return dict(data)
@@ -111,6 +112,9 @@ def _parse(body: str | None) -> dict[str, Any]:
 
 def _act(connection: Connection, data: dict[str, Any]) -> None:
     gallery, action = wiring.gallery(), data["action"]
+    if "batch_id" in data:
+        _watch_batch(gallery, connection, data)
+        return
     if "job_id" in data:
         checked_job_id(data["job_id"])
     if action == "ping":
@@ -121,6 +125,14 @@ def _act(connection: Connection, data: dict[str, Any]) -> None:
         unsubscribe(gallery, connection, data["job_id"])
     else:
         _cancel(connection, data["job_id"])
+
+
+def _watch_batch(gallery: Gallery, connection: Connection, data: dict[str, Any]) -> None:
+    batch_id, have = checked_batch_id(data["batch_id"]), wiring.adapters()
+    if data["action"] == "subscribe":
+        subscribe_to_batch(gallery, have.batches, have.ledger, connection, batch_id, data.get("tenant"), data.get("id"))
+    else:
+        unsubscribe(gallery, connection, batch_id)
 
 
 def _cancel(connection: Connection, job_id: str) -> None:

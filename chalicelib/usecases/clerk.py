@@ -13,6 +13,7 @@ from chalicelib.domain.lanes import TASKS
 from chalicelib.ports import Batches, BatchRows, Bodies, Clock, Dependencies, Jobs, Ledger, Prices, Queues, Together, Watchers
 from chalicelib.usecases.bulk import Desk
 from chalicelib.usecases.engine import Log
+from chalicelib.usecases.watch_job import Gallery
 
 FEED = "feed"  # the task of going on with a batch
 LONGEST_DELAY = 900  # seconds, of a message
@@ -23,6 +24,7 @@ class Clerk:
     """`desk` carries out bulk actions over the rows. `queue_limit`: messages that a lane may hold; nothing is released into a full one.
 
     `tell` whoever is to hear of the end of a batch; done again, it tells nobody anew.
+    `gallery` is where those are who watch.
     """
 
     clock: Clock
@@ -43,6 +45,7 @@ class Clerk:
     together: Together
     queue_limit: int
     tell: Callable[[Batch, Counts], None]
+    gallery: Gallery
 
     def counts(self, batch_id: str) -> Counts:
         """What is counted of a batch so far."""

@@ -19,7 +19,7 @@ from chalicelib.domain.parents import RUN_ANYWAY, Edge, Family, first_failed, ha
 from chalicelib.domain.transitions import KEEP_COMPLETED_DAYS
 from chalicelib.domain.units import DAY_MS
 from chalicelib.domain.wakeup import WakeUp
-from chalicelib.ports import Clock, Dependencies, Jobs, Queues
+from chalicelib.ports import Clock, Dependencies, Jobs, Queues, Together
 from chalicelib.usecases.advance import advance
 from chalicelib.usecases.engine import Log
 
@@ -41,13 +41,14 @@ class Doorway(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Doorkeeper:
-    """A doorway, and nothing else."""
+    """A doorway through which many may go at once."""
 
     clock: Clock
     log: Log
     jobs: Jobs
     dependencies: Dependencies
     queues: Queues
+    together: Together
 
 
 def note_parents(door: Doorway, child: Job, body: Body) -> None:

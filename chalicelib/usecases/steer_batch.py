@@ -11,6 +11,7 @@ from chalicelib.domain.batch_counts import COUNTS, Counts, failed_rows, partitio
 from chalicelib.domain.errors import BatchNotFound, BatchNotRetryable, Forbidden, StaleVersion, Throttled, Unavailable
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.ids import checked_batch_id, row_id
+from chalicelib.ports import Batches
 from chalicelib.usecases.clerk import Clerk, send_on
 from chalicelib.usecases.once import Once
 from chalicelib.usecases.recount import rebuild
@@ -34,15 +35,15 @@ class Seen:
         return f'"v{self.batch.version}.{self.counts.version}"'
 
 
-def find(clerk: Clerk, caller: Caller, batch_id: str, tenant: str | None = None) -> Batch:
+def find(batches: Batches, caller: Caller, batch_id: str, tenant: str | None = None) -> Batch:
     """A batch that the caller may see: a user its own, others those of their tenant.
 
     Raises:
         BatchNotFound: there is none.
     """
     checked_batch_id(batch_id)
-    found = clerk.batches.get(tenant if tenant and caller.all_tenants else caller.tenant, batch_id)
-    if found is None or caller.jobs is not None or (caller.role == Role.USER and found.user != caller.user):
+    found = batches.get(tenant if tenant and caller.all_tenants else caller.tenant, batch_id)
+    if found is None or not found.is_seen_by(caller):
         raise BatchNotFound
     return found
 
@@ -137,7 +138,7 @@ def _go_on(clerk: Clerk, batch: Batch) -> Batch:
     """Do what fits into a request; the rest goes on by itself, whatever happens to this."""
     try:
         send_on(clerk.queues, batch)
-        return tend(clerk, batch.tenant, batch.id, clerk.clock.now() + AT_ONCE_MS) or batch
+        return tend(clerk, batch.tenant, batch.id, clerk.clock.now() + AT_ONCE_MS, tells=False) or batch
     except Unavailable as exc:
         clerk.log("a batch goes on later", batch_id=batch.id, tenant=batch.tenant, error=exc)
         return batch

@@ -20,6 +20,7 @@ from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.clerk import Clerk, send_on
 from chalicelib.usecases.recount import recount
 from chalicelib.usecases.release_rows import Common, RowsGone, release, rows_in_hand
+from chalicelib.usecases.tell_of_batch import PATIENCE_MS, tell_of_batch
 
 FULL_LANE_SECONDS = 30  # until a full lane is looked at again
 WRONG_AGAIN_MS = 600_000  # until one is tried again that failed for a reason that nobody foresaw: most likely it will again
@@ -28,17 +29,22 @@ LEFT_AT_ONCE = 100  # open batches that a sweep wakes
 
 @dataclass
 class Shift:
-    """One time of going on. `until`: what is begun must be done by then. `common`: what the rows have in common, once it was read."""
+    """One time of going on. `until`: what is begun must be done by then. `tells`: whether watchers may be told of an end from here.
+    `common`: what the rows have in common, once it was read.
+    """
 
     clerk: Clerk
     until: Ms
+    tells: bool = True
     common: Common | None = field(default=None)
 
 
-def tend(clerk: Clerk, tenant: str, batch_id: str, until: Ms) -> Batch | None:
-    """The batch as it is afterwards, None if there is none. What did not fit before `until` is asked for again."""
+def tend(clerk: Clerk, tenant: str, batch_id: str, until: Ms, *, tells: bool = True) -> Batch | None:
+    """The batch as it is afterwards, None if there is none. What did not fit before `until` is asked for again; so is the word of its end
+    by a request, which reaches no sockets.
+    """
     batch = clerk.batches.get(tenant, batch_id)
-    shift = Shift(clerk, until)
+    shift = Shift(clerk, until, tells)
     try:
         while batch is not None:
             if clerk.clock.now() >= until:
@@ -95,13 +101,14 @@ def batch_ended(clerk: Clerk, batch: Batch, counts: Counts) -> None:
     )
     if batch.tells:
         clerk.tell(batch, counts)
+    tell_of_batch(clerk, batch, counts, clerk.clock.now() + PATIENCE_MS)
 
 
 def _step(shift: Shift, batch: Batch) -> Batch | None:
     """Do what comes next. None: there is nothing to do now."""
     clerk = shift.clerk
     if batch.finished_at is not None:
-        return _at_the_end(clerk, batch)
+        return _at_the_end(shift, batch)
     errand = next((one for one in batch.errands if one.not_before <= clerk.clock.now()), None)
     if errand is not None:
         return _run_errand(shift, batch, errand)
@@ -229,7 +236,11 @@ def _look(clerk: Clerk, batch: Batch) -> Batch | None:
     return _swapped(clerk, batch, domain.look_later(batch, now))
 
 
-def _at_the_end(clerk: Clerk, batch: Batch) -> Batch | None:
+def _at_the_end(shift: Shift, batch: Batch) -> Batch | None:
+    clerk = shift.clerk
+    if not batch.told and not shift.tells:
+        send_on(clerk.queues, batch)
+        return None
     if not batch.told:
         batch_ended(clerk, batch, clerk.counts(batch.id))
         batch = _swapped(clerk, batch, domain.tell(batch, clerk.clock.now()))

@@ -80,29 +80,40 @@ def subscribe(gallery: Gallery, connection: Connection, job_id: str, attempt: in
     """
     caller = connection.caller
     caller.check_reads(gallery.jobs.get(job_id), job_id)
-    if not gallery.connections.subscribe(connection.id, job_id):
+    watcher = enrol(gallery, connection, job_id, attempt, offset)
+    job = caller.check_reads(gallery.jobs.get(job_id), job_id)
+    start = offset if attempt == job.attempt else 0
+    more = {"reply_to": reply_to} if reply_to is not None else {}
+    answer = {**frames.connected(job, start, gallery.clock.now()), **more}
+    post(gallery, watcher, answer)
+    if job.status is not Status.PROCESSING:
+        tell(gallery, replace(watcher, attempt=job.attempt, offset=start), job)
+
+
+def enrol(gallery: Gallery, connection: Connection, watched: str, attempt: int = 0, offset: int = 0) -> Watcher:
+    """Put the row by which the connection is found: it watches a job, or a batch by the same rows.
+
+    Raises:
+        InvalidRequest: the connection has as many subscriptions as it may.
+    """
+    if not gallery.connections.subscribe(connection.id, watched):
         raise InvalidRequest(f"A connection may have {SUBSCRIPTIONS_PER_CONNECTION} subscriptions. Unsubscribe or open another one.")
     watcher = Watcher(
-        job_id=job_id,
+        job_id=watched,
         connection_id=connection.id,
         endpoint=connection.endpoint,
-        key_hash=caller.key_hash,
+        key_hash=connection.caller.key_hash,
         attempt=attempt,
         offset=offset,
         since=gallery.new_id(),
         expires_at=connection.expires_at,
     )
     gallery.watchers.add(watcher)
-    job = caller.check_reads(gallery.jobs.get(job_id), job_id)
-    start = offset if attempt == job.attempt else 0
-    more = {"reply_to": reply_to} if reply_to is not None else {}
-    answer = {**frames.connected(job, start, gallery.clock.now()), **more}
-    _post(gallery, watcher, answer)
-    if job.status is not Status.PROCESSING:
-        tell(gallery, replace(watcher, attempt=job.attempt, offset=start), job)
+    return watcher
 
 
 def unsubscribe(gallery: Gallery, connection: Connection, job_id: str) -> None:
+    """From a job, or a batch."""
     gallery.watchers.remove(job_id, connection.id)
     gallery.connections.unsubscribe(connection.id, job_id)
 
@@ -114,15 +125,15 @@ def tell(gallery: Gallery, watcher: Watcher, job: Job) -> None:
         try:
             part = read_text(gallery.chunks, gallery.results, job, offset)
         except ResultExpired:
-            _post(gallery, watcher, frames.gap(job, offset, None, gallery.clock.now()))
+            post(gallery, watcher, frames.gap(job, offset, None, gallery.clock.now()))
             break
         for text in pieces(part.text, MAX_FRAME_POINTS):
-            _post(gallery, watcher, frames.tokens(job.id, job.attempt, job.version, offset, text, gallery.clock.now(), 0, None))
+            post(gallery, watcher, frames.tokens(job.id, job.attempt, job.version, offset, text, gallery.clock.now(), 0, None))
             offset += len(text)
         done = part.done or not part.text
     state = frames.state(job, gallery.clock.now())
     if state is not None:
-        _post(gallery, watcher, state)
+        post(gallery, watcher, state)
 
 
 def announce(gallery: Gallery, job: Job) -> int:
@@ -136,7 +147,7 @@ def announce(gallery: Gallery, job: Job) -> int:
         if caller is None or not caller.may_read_content(job):
             continue
         try:
-            _post(gallery, watcher, state or {})
+            post(gallery, watcher, state or {})
             told += 1
         except (ConnectionGone, ConnectionBusy):
             continue  # forgotten, or it asks by itself when it hears nothing
@@ -159,7 +170,13 @@ def say(gallery: Gallery, endpoint: str, connection_id: str, frame: frames.Frame
         raise
 
 
-def _post(gallery: Gallery, watcher: Watcher, frame: frames.Frame) -> None:
+def post(gallery: Gallery, watcher: Watcher, frame: frames.Frame) -> None:
+    """Tell a watcher something.
+
+    Raises:
+        ConnectionGone: it is closed, and forgotten.
+        ConnectionBusy: it cannot take it now.
+    """
     try:
         gallery.sockets.post(watcher.endpoint, watcher.connection_id, frames.encode(frame))
     except ConnectionGone as gone:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from chalicelib.domain.job import Status
 from chalicelib.domain.transitions import Outcome, claim, finish
+from chalicelib.projections.let_go import PAGE
+from tests.kit.batches import tasks
 from tests.kit.changes import change
 from tests.kit.http import CONTEXT, Api
 from tests.kit.sockets import Socket
@@ -60,3 +64,37 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None
     api.module.release({"Records": [broken, removed, change(None, job)]}, CONTEXT)
 
     assert [body for body, _ in api.twins.queues.aside["stream"]] == ["job_broken"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "garbage",
+        "[" * 50_000,
+        "[]",
+        "{}",
+        '{"task": "sing"}',
+        '{"task": ["feed"]}',
+        '{"task": "feed"}',
+        '{"task": "feed", "tenant": "acme", "batch_id": 7}',
+        '{"task": "let_go"}',
+        '{"task": "let_go", "tenant": "acme", "job_id": "x", "after": null}',
+    ],
+)
+def test_what_is_no_task_is_set_aside(api: Api, body: str) -> None:
+    api.module.tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
+
+    assert api.twins.queues.aside["tasks"] == [(body, "it names no task")]
+
+
+def test_a_large_family_is_let_go_by_the_stream_and_by_tasks(api: Api) -> None:
+    """A page by the one, the rest by the other."""
+    parent = api.twins.jobs.heads[api.submit()]
+    children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE + 20)]
+    work(api, "normal")
+
+    api.module.release({"Records": [change(parent, api.head(parent.id))]}, CONTEXT)
+    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE, Status.WAITING: 20}
+    tasks(api)
+
+    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE + 20}

@@ -124,7 +124,7 @@ class Hall(Cloud):
     async def cancel_batch(self, batch_id: str) -> None:
         def ask() -> None:
             clerk = self.world.clerk
-            steer_batch.cancel(clerk, steer_batch.find(clerk, ALICE, batch_id))
+            steer_batch.cancel(clerk, steer_batch.find(clerk.batches, ALICE, batch_id))
 
         await self.request(ask)
 
@@ -133,7 +133,7 @@ class Hall(Cloud):
 
         def ask() -> None:
             clerk = self.world.clerk
-            steer_batch.retry_failed(clerk, steer_batch.find(clerk, ALICE, batch_id), once, cancelled=cancelled)
+            steer_batch.retry_failed(clerk, steer_batch.find(clerk.batches, ALICE, batch_id), once, cancelled=cancelled)
 
         await self.request(ask)
 

@@ -161,7 +161,14 @@ class World:
     @property
     def doorkeeper(self) -> Doorkeeper:
         memory = self.memory
-        return Doorkeeper(clock=self.clock, log=self._log, jobs=memory.jobs, dependencies=memory.dependencies, queues=memory.queues)
+        return Doorkeeper(
+            clock=self.clock,
+            log=self._log,
+            jobs=memory.jobs,
+            dependencies=memory.dependencies,
+            queues=memory.queues,
+            together=one_by_one,
+        )
 
     @property
     def editor(self) -> Editor:
@@ -221,6 +228,7 @@ class World:
             together=one_by_one,
             queue_limit=1000,
             tell=lambda batch, counts: tell_batch(self.office, API_URL, batch, counts),
+            gallery=self.gallery,
         )
 
     def _abandon(self, response_id: str) -> None:

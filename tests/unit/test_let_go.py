@@ -14,7 +14,7 @@ from chalicelib.domain.errors import Throttled
 from chalicelib.domain.job import DEPENDENCIES, START_LATER, Job, Status
 from chalicelib.domain.parents import RUN_ANYWAY
 from chalicelib.domain.wakeup import WakeUp
-from chalicelib.projections.let_go import PATIENCE_MS, let_children_go
+from chalicelib.projections.let_go import let_children_go
 from chalicelib.usecases.cancel_job import cancel_job
 from chalicelib.usecases.delete_job import delete_job
 from chalicelib.usecases.edit_job import edit_job
@@ -422,30 +422,6 @@ def test_a_hundred_parents() -> None:
     stream(world, *parents)
 
     assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
-
-
-def test_what_does_not_fit_into_the_time_is_the_sweeps() -> None:
-    """A parent of very many: the batch of the stream ends in good time, with a word in the log."""
-    world = World()
-    parent = world.submit()
-    children = [child_of(world, parent) for _ in range(250)]
-    ended(world, parent)
-    cross_off = world.memory.dependencies.cross_off
-
-    def slowly(*args: Any, **named: Any) -> Any:
-        world.clock.advance(0.1)
-        return cross_off(*args, **named)
-
-    world.memory.dependencies.cross_off = slowly  # type: ignore[method-assign]
-    began = world.clock.now()
-    stream(world, parent)
-
-    assert world.clock.now() - began <= PATIENCE_MS + 100
-    assert sum(world.job(child).status is Status.QUEUED for child in children) == 150
-    assert "children were left to the sweep" in [fact for fact, _ in world.facts]
-    world.memory.dependencies.cross_off = cross_off  # type: ignore[method-assign]
-    world.sweep(after=130)
-    assert all(world.job(child).status is Status.QUEUED for child in children)
 
 
 def test_one_child_that_cannot_be_let_go_stops_no_other() -> None:
