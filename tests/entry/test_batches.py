@@ -464,6 +464,20 @@ def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyP
     assert batches.look(api, batch_id)["status"] == "completed"
 
 
+def test_a_lane_that_stays_full_gathers_no_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep wakes a batch each minute, and whoever finds the lane full comes again: there must not be one more each time."""
+    monkeypatch.setattr(wiring, "settings", lambda: Settings(lane_limit=60))
+    batches.submit(api, 150)
+    batches.tasks(api)
+
+    for _ in range(30):
+        sweep(api, 31)
+        sweep(api, 31)
+        batches.tasks(api)
+
+    assert len(api.twins.queues.messages["tasks"]) <= 2
+
+
 def test_a_bulk_action_finds_the_jobs_of_a_batch(api: Api) -> None:
     batch_id = batches.submit(api, 5)
     other = api.submit()
