@@ -17,6 +17,7 @@ from chalicelib.domain.errors import RequestRefused
 from chalicelib.domain.ids import row_id
 from chalicelib.domain.units import dollars
 from chalicelib.settings import Settings
+from tests.contract.given import new_id
 from tests.kit import batches
 from tests.kit.changes import change
 from tests.kit.http import CONTEXT, Api
@@ -517,3 +518,18 @@ def test_a_row_may_depend_on_a_job_that_its_user_can_read(api: Api) -> None:
     refused = api.call("POST", "/batches", {"items": [{"content": "After", "depends_on": [others]}]})
 
     assert refused.status == 400
+
+
+def test_rows_depend_on_so_many_other_jobs_and_no_more(api: Api) -> None:
+    """Each is read before the batch is accepted, and each that is not there is named in the answer: both are bounded."""
+
+    def after(rows: int) -> list[dict[str, Any]]:
+        return [{"content": "After.", "depends_on": [new_id() for _ in range(100)]} for _ in range(rows)]
+
+    unknown = api.call("POST", "/batches", {"items": after(3)})
+    many = api.call("POST", "/batches", {"items": after(11)})
+
+    assert (unknown.status, len(unknown.json["error"]["details"])) == (400, 100)
+    assert many.status == 400
+    assert [detail["path"] for detail in many.json["error"]["details"]] == ["items"]
+    assert "1,000" in many.json["error"]["details"][0]["message"]
