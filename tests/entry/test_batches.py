@@ -442,6 +442,18 @@ def test_a_large_export_is_kept_and_linked(api: Api) -> None:
     assert len(kept.splitlines()) == 502
 
 
+def test_an_export_that_is_more_than_fits_says_what_to_do_instead(api: Api) -> None:
+    for script in range(3):
+        api.twins.provider.scripts[script] = Script(deltas=["x" * 9_000_000])
+    batch_id = batches.submit(api, 3)
+    batches.settle(api)
+
+    reply = batches.export(api, batch_id)
+
+    assert (reply.status, reply.json["error"]["code"]) == (413, "too_large")
+    assert "type export" in reply.json["error"]["message"]
+
+
 def test_a_message_that_names_no_task_is_set_aside(api: Api) -> None:
     for body in ("garbage", "[]", '{"task": "dance"}'):
         api.twins.queues.put_raw("tasks", body)
