@@ -545,3 +545,15 @@ def test_rows_depend_on_so_many_other_jobs_and_no_more(api: Api) -> None:
     assert many.status == 400
     assert [detail["path"] for detail in many.json["error"]["details"]] == ["items"]
     assert "1,000" in many.json["error"]["details"][0]["message"]
+
+
+def test_rows_that_their_type_takes_for_one_thing_are_jobs_all_the_same(api: Api) -> None:
+    """A story that is submitted is answered with the job that it has already; but a row of a batch has its own, or it would never end."""
+    story = {"input": {"title": "A title", "content": "Once upon a time."}}
+    first = batches.submit(api, [story, story], type="story_enhancement")
+    batches.tasks(api)
+    again = batches.submit(api, [story], type="story_enhancement")
+    batches.tasks(api)
+
+    assert [len([job for job in api.twins.jobs.heads.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
+    assert all(row.released == row.total for row in api.twins.batches.rows.values())
