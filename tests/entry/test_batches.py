@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib import wiring
+from chalicelib import job_types, wiring
 from chalicelib.domain.batch import HAND
 from chalicelib.domain.batch_counts import place
 from chalicelib.domain.errors import RequestRefused
@@ -402,6 +402,43 @@ def test_a_row_that_can_no_longer_be_submitted_is_a_failure_and_stops_no_other(a
     assert (seen["counts"]["completed"], seen["counts"]["failed"], seen["status"]) == (1, 1, "completed_with_failures")
     [_, refused] = batches.export(api, batch_id).json["items"]
     assert (refused["status"], refused["error_code"]) == ("failed", "invalid_request")
+
+
+def test_a_row_that_was_never_fit_to_be_asked_is_not_asked_by_a_retry(api: Api) -> None:
+    """What was kept of it is no request: no length of an answer, no parents, no options."""
+    batch_id = batches.submit(api, [{"content": "one"}, {"content": "two"}])
+    rows = api.twins.batch_rows.get_part("acme", batch_id, 0)
+    assert rows is not None
+    api.twins.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=None, input={"no": "prompt"})])
+    batches.settle(api)
+    asked = len(api.twins.provider.requests)
+
+    again = api.call("POST", f"/batches/{batch_id}/retry-failed", {})
+    batches.settle(api)
+
+    assert again.status == 202
+    assert len(api.twins.provider.requests) == asked
+    assert batches.look(api, batch_id)["status"] == "completed_with_failures"
+    assert api.call("POST", f"/jobs/{row_id(batch_id, 1)}/retry", {}).status == 409
+    assert api.call("GET", f"/jobs/{row_id(batch_id, 1)}?include=prompt").json["error"]["code"] == "invalid_request"
+
+
+def test_a_row_of_which_nothing_can_be_made_stops_no_other(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by a fault of ours: its job has failed, and is told so; or the batch would be tried for ever."""
+    batch_id = batches.submit(api, 3)
+
+    def stumble(content: Any, _options: Any) -> str:
+        if content == "Say 1.":
+            raise KeyError("a fault of ours")
+        return str(content)
+
+    monkeypatch.setitem(job_types._discovered(), "general", replace(job_types.get("general"), render=stumble))
+    batches.settle(api)
+
+    seen = batches.look(api, batch_id)
+    assert (seen["status"], seen["counts"]["completed"], seen["counts"]["failed"]) == ("completed_with_failures", 2, 1)
+    [_, broken, _] = batches.export(api, batch_id).json["items"]
+    assert broken["error_code"] == "internal_error"
 
 
 def test_rows_that_are_gone_end_a_batch_and_are_told(api: Api) -> None:
