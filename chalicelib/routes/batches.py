@@ -156,6 +156,6 @@ def _lines(clerk: Clerk, batch: Batch) -> Iterator[shapes.Shape]:
             length += len(line["output"] or "")
             if length > MOST_CHARACTERS:
                 raise TooLarge(
-                    f"The answers come to more than {MOST_CHARACTERS // 1_000_000} MB. Submit a job of the type export: it takes `batch_id`."
+                    f"The answers come to more than {MOST_CHARACTERS // 1_000_000} MB. A job of the type export takes `batch_id`."
                 )
             yield line

@@ -70,7 +70,7 @@ def _as_it_was(raw: bytes) -> bytes:
     """The body, unless bytes of it were lost. API Gateway hands on text: where it finds no UTF-8 it puts U+FFFD, and nothing else tells."""
     at = raw.find(LOST)
     if at >= 0:
-        wrong = "is not UTF-8, or has U+FFFD, which stands for that. Save it as UTF-8 and send it again; where U+FFFD is meant, as an upload."
+        wrong = "is not UTF-8, or has U+FFFD, which stands for that. Save it as UTF-8 and send it again; if it is meant, as an upload."
         raise InvalidRequest("The batch cannot be read.", details=(Detail(f"line {raw.count(NEWLINE, 0, at) + 1}", wrong),))
     return raw
 

@@ -126,7 +126,7 @@ def _look_at_parents(clerk: Clerk, job: Job) -> None:
 
 
 def _planned(batch: Batch, caller: Caller, submission: Submission, plan: Plan, job_id: str, now: int) -> tuple[Body, Job]:
-    """Its id is computed, so nothing is made twice; a key besides, as a type may make of an input, would only stand in the way of others."""
+    """Its id is computed, so nothing is made twice; a key besides, as a type may make of an input, would stand in the way of others."""
     return plan.body, replace(new_job(job_id, caller, submission, plan, now), batch_id=batch.id, dedupe_key=None)
 
 
