@@ -15,6 +15,7 @@ from chalicelib.domain.reading import CONTENT_TYPES
 from chalicelib.routes import parse, parse_batch
 from chalicelib.routes import shapes_batches as shapes
 from chalicelib.routes.http import REPLAYED, Answer, Request, endpoint
+from chalicelib.routes.result import fits
 from chalicelib.usecases import steer_batch
 from chalicelib.usecases.accept_batch import accept, find_replay, prepare
 from chalicelib.usecases.clerk import Clerk
@@ -28,7 +29,6 @@ blueprint = Blueprint(__name__)
 
 LONGEST_WAIT = 20  # seconds
 ANSWERED_ROWS = 500  # of an export; more are kept as an object, and answered by a link
-ANSWERED_CHARACTERS = 1_500_000
 MOST_CHARACTERS = 24_000_000  # of all answers, that this function has memory for; the job type `export` writes its object part by part
 
 
@@ -81,7 +81,7 @@ def export(request: Request, batch_id: str) -> Answer:
     seen = _seen(request, clerk, batch_id)
     head = {"success": True, **shapes.in_list(seen, clerk.clock.now())}
     text = "".join(rendered(_lines(clerk, seen.batch), "csv" if kind == "csv" else "json", head=head))
-    if seen.batch.total <= ANSWERED_ROWS and len(text) <= ANSWERED_CHARACTERS:
+    if seen.batch.total <= ANSWERED_ROWS and fits(text):
         return Answer(body=text, headers={"Content-Type": FORMATS[kind]})
     name = f"export-{seen.batch.version}-{seen.counts.version}.{kind}"
     location = clerk.rows.put_export(seen.batch.tenant, seen.batch.id, name, text, FORMATS[kind])

@@ -479,6 +479,18 @@ def test_a_large_export_is_kept_and_linked(api: Api) -> None:
     assert len(kept.splitlines()) == 502
 
 
+def test_an_export_is_an_answer_only_if_it_fits_into_one_as_it_is_encoded(api: Api) -> None:
+    """A Chinese character is one in Python and six bytes in what a function hands over, of which 6 MB are the most."""
+    for script in range(50):
+        api.twins.provider.scripts[script] = Script(deltas=["答" * 20_000])
+    batch_id = batches.submit(api, 50)
+    batches.settle(api)
+
+    reply = batches.export(api, batch_id)
+
+    assert (reply.status, reply.headers["location"]) == (307, reply.json["location"])
+
+
 def test_an_export_that_is_more_than_fits_says_what_to_do_instead(api: Api) -> None:
     for script in range(3):
         api.twins.provider.scripts[script] = Script(deltas=["x" * 9_000_000])
