@@ -14,6 +14,7 @@ from cli.links import upload
 
 LARGEST_BODY = 3_900_000  # bytes; the API takes 4 MB
 LONGEST_QUERY = 4_000  # characters; API Gateway takes ten thousand bytes of address and headers
+LOST = "\ufffd".encode()  # of a request, API Gateway makes this of what is no UTF-8: where it is meant, it goes by a link
 LINES = "application/x-ndjson"
 OF_ROWS = {
     ".csv": "text/csv",
@@ -47,9 +48,10 @@ def rows_of(paths: Sequence[Path], glob: str | None) -> Rows:
 
 
 def send(api: Api, rows: Rows, terms: Json) -> Json:
-    """Submit them: small ones in the request, large ones by a signed link before it."""
+    """Submit them: small ones in the request, others by a signed link before it."""
     query = {name: json.dumps(value) if isinstance(value, dict | list | bool) else value for name, value in terms.items()}
-    if len(rows.data) > LARGEST_BODY or (not rows.items and sum(len(str(value)) for value in query.values()) > LONGEST_QUERY):
+    long = not rows.items and sum(len(str(value)) for value in query.values()) > LONGEST_QUERY
+    if len(rows.data) > LARGEST_BODY or long or LOST in rows.data:
         begun = api.post("/uploads", {"content_type": rows.kind, "size": len(rows.data)})
         upload(begun["url"], begun["headers"], rows.data)
         return api.post("/batches", {"upload_id": begun["upload_id"], **terms})

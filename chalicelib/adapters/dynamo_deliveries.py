@@ -89,10 +89,13 @@ class DynamoDeliveries:
         rows = list(self._open.query(_open_partition(part), self._open.sk < _time(until + 1), limit=limit, page_size=limit))
         places = {row.sk: row.sk.split("#", 2) for row in rows}
         keys = [(_partition(owner), delivery_id) for _, owner, delivery_id in places.values()]
-        found = {(item.pk, item.sk): _delivery_of(item) for item in dynamo.get_together(self._items, keys, consistent=True)}
+        found = {(item.pk, item.sk): item for item in dynamo.get_together(self._items, keys, consistent=True)}
         for row in rows:
             at, owner, delivery_id = places[row.sk]
-            delivery = found.get((_partition(owner), delivery_id))
+            item = found.get((_partition(owner), delivery_id))
+            delivery = _if_readable(item) if item is not None else None
+            if item is not None and delivery is None:
+                continue
             if delivery is not None and delivery.is_open and delivery.look_at == int(at):
                 yield delivery
             elif int(at) + IN_THE_MAKING_MS < until or (delivery is not None and not delivery.is_open):
@@ -121,6 +124,14 @@ def _time(at: Ms) -> str:
 
 def _ttl(delivery: Delivery) -> int:
     return (delivery.ended_at or delivery.until) // 1000 + KEPT_DAYS * 86_400 + ROW_LASTS
+
+
+def _if_readable(item: DeliveryItem) -> Delivery | None:
+    """One that a person or another version has written must not hide all others."""
+    try:
+        return _delivery_of(item)
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _delivery_of(item: DeliveryItem) -> Delivery:

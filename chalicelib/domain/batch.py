@@ -233,7 +233,7 @@ def look_later(batch: Batch, now: Ms) -> Batch:
 
 
 def put_off(batch: Batch, until: Ms, now: Ms) -> Batch:
-    """Nobody goes on with it by themselves before: a step failed."""
+    """Nobody goes on with it by themselves before: a step failed, or there is no room."""
     return _next(batch, now, worked_until=until)
 
 

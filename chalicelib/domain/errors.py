@@ -179,7 +179,7 @@ class PreconditionFailed(HeadraceError):
 
 
 class TemplateProblem(HeadraceError):
-    """The template asks for something that is not there."""
+    """The template asks for something that is not there, or for far too much."""
 
     code = "invalid_template"
 

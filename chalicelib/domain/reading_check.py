@@ -11,12 +11,13 @@ from chalicelib.domain.errors import Detail, TemplateProblem
 from chalicelib.domain.graph import in_order
 from chalicelib.domain.ids import is_job_id
 from chalicelib.domain.parents import ROOT, problems_within
-from chalicelib.domain.reading_flaws import OF_THE_PROMPT, Flaws, Found
+from chalicelib.domain.reading_flaws import OF_THE_PROMPT, Flaws, Found, Unreadable
 from chalicelib.domain.row import Row
 from chalicelib.domain.schema_words import shortened
 from chalicelib.domain.template import fill, names_within, replaced
 
 MAX_PROMPT_BYTES = 1_000_000
+MAX_BATCH_BYTES = 64_000_000  # of all prompts, filled in: more than an upload has, so that only templates come to it
 MAX_METADATA_BYTES = 16_000
 LONGEST_ID = 128
 
@@ -25,7 +26,7 @@ class Check:
     """One reading's memory: which ids were seen, and which rows wait for which."""
 
     def __init__(self, template: str | None, flaws: Flaws) -> None:
-        self._template, self._flaws = template, flaws
+        self._template, self._flaws, self._bytes = template, flaws, 0
         self._ids: dict[str, str] = {}  # each id, and where it was seen
         self._waiting: dict[str, tuple[str | None, tuple[str, ...]]] = {}  # by place: the id of a row and its parents
 
@@ -83,7 +84,11 @@ class Check:
         """A row that waits for others keeps its places, for what they will have answered, and the values for the rest of them."""
         row, place = found.row, found.place
         self._waiting[place] = row.id, row.depends_on
-        content, values = self._open_content(row)
+        try:
+            content, values = self._open_content(row)
+        except TemplateProblem as wrong:
+            self._flaws.add(place, str(wrong))
+            return None
         for name in names_within(content):
             if name.partition(".")[0] == ROOT:
                 self._flaws.extend([Detail(place, wrong) for wrong in problems_within(f"{{{{{name}}}}}", row.depends_on)])
@@ -111,6 +116,11 @@ class Check:
         if (size := len(text.encode())) > MAX_PROMPT_BYTES:
             self._flaws.add(at, f"is longer than 1 MB ({size:,} bytes)")
             return None
+        self._bytes += size
+        if self._bytes > MAX_BATCH_BYTES:
+            raise Unreadable(
+                found.place, "is where the prompts come to more than 64 MB, all together: send fewer rows, or a shorter template"
+            )
         return row
 
 

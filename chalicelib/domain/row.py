@@ -26,8 +26,9 @@ class Row:
     on_parent_failure: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Without what was not said."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, {}, ()) or name == "number"}
+        """Without what was not said. An empty input was: some types want nothing else."""
+        said = {name: value for name, value in asdict(self).items() if value not in (None, {}, ()) or name == "number"}
+        return said if self.input is None else {**said, "input": self.input}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Row:

@@ -13,14 +13,15 @@ from typing import Any
 
 from chalicelib.domain.errors import TemplateProblem
 
-_PLACE = re.compile(r"\{\{\{\{|\{\{\s{0,16}([^{}]{0,300}?)\s{0,16}\}\}")
+_PLACE = re.compile(r"\{\{\{\{|\{\{([^{}]{0,332})\}\}")  # one way to match it, or none: text from outside costs no more than its length
 LITERAL = "{{{{"
 LONGEST_SHOWN = 80
+LONGEST_FILLED = 4_000_000  # characters, of all that is filled together: a value may be long, and its name stand there ten thousand times
 
 
 def names(text: str) -> tuple[str, ...]:
     """What a template asks for, each once, in the order of the text: `input`, `parents.job_1.output`."""
-    return tuple(dict.fromkeys(match.group(1) for match in _PLACE.finditer(text) if match.group(1) is not None))
+    return tuple(dict.fromkeys(_name(match) for match in _PLACE.finditer(text) if match.group() != LITERAL))
 
 
 def names_within(value: Any) -> tuple[str, ...]:
@@ -32,14 +33,19 @@ def fill(text: str, values: Mapping[str, Any]) -> str:
     """`text` with every place filled from `values`; what is not text is put in as JSON.
 
     Raises:
-        TemplateProblem: it asks for what is not there; the message names it and what there is.
+        TemplateProblem: it asks for what is not there, and the message names it and what there is; or it becomes far too long.
     """
-    return _PLACE.sub(lambda match: "{{" if match.group() == LITERAL else _shown(_find(match.group(1), values)), text)
+    return _Filling(values).text(text)
 
 
 def replaced(text: str, places: Sequence[str], by: str) -> str:
-    """`text` with the places of these names replaced by another template, whose own places stay to be filled."""
-    return _PLACE.sub(lambda match: by if match.group(1) in places else match.group(), text)
+    """`text` with the places of these names replaced by another template, whose own places stay to be filled.
+
+    Raises:
+        TemplateProblem: it becomes far too long.
+    """
+    room = _Room()
+    return _PLACE.sub(lambda match: room.take(by) if _name(match) in places else match.group(), text)
 
 
 def fill_within(value: Any, values: Mapping[str, Any]) -> Any:
@@ -48,13 +54,47 @@ def fill_within(value: Any, values: Mapping[str, Any]) -> Any:
     Raises:
         TemplateProblem: as above.
     """
-    if isinstance(value, str):
-        return fill(value, values)
-    if isinstance(value, dict):
-        return {name: fill_within(part, values) for name, part in value.items()}
-    if isinstance(value, list):
-        return [fill_within(part, values) for part in value]
-    return value
+    return _Filling(values).within(value)
+
+
+class _Room:
+    """How much may still be put in."""
+
+    def __init__(self) -> None:
+        self._left = LONGEST_FILLED
+
+    def take(self, text: str) -> str:
+        self._left -= len(text)
+        if self._left < 0:
+            raise TemplateProblem(f"The template comes to more than {LONGEST_FILLED:,} characters.")
+        return text
+
+
+class _Filling:
+    """One value's texts being filled."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values, self._room = values, _Room()
+
+    def text(self, text: str) -> str:
+        return _PLACE.sub(self._of, text)
+
+    def within(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {name: self.within(part) for name, part in value.items()}
+        if isinstance(value, list):
+            return [self.within(part) for part in value]
+        return value
+
+    def _of(self, match: re.Match[str]) -> str:
+        return self._room.take("{{" if match.group() == LITERAL else _shown(_find(_name(match), self._values)))
+
+
+def _name(match: re.Match[str]) -> str:
+    """What stands in a place, without the spaces around it."""
+    return (match.group(1) or "").strip()
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -8,8 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from chalicelib.domain.exporting import guarded
+
 FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "jsonl": "application/x-ndjson"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of a formula
 
 Row = dict[str, Any]
 
@@ -79,5 +80,4 @@ def _cell(value: Any) -> str:
     """A value as a cell. Text that a spreadsheet would calculate gets an apostrophe: it may come from anybody, and opens elsewhere."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f"'{text}" if text.startswith(_FORMULA) and not isinstance(value, int | float) else text
+    return guarded(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from chalice import Blueprint
 
 from chalicelib import wiring
 from chalicelib.domain.batch import Batch
-from chalicelib.domain.errors import Forbidden
+from chalicelib.domain.errors import Forbidden, TooLarge
 from chalicelib.domain.exporting import FORMATS, rendered
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.ids import checked_delivery_id
@@ -14,6 +16,7 @@ from chalicelib.domain.reading import CONTENT_TYPES
 from chalicelib.routes import parse, parse_batch
 from chalicelib.routes import shapes_batches as shapes
 from chalicelib.routes.http import REPLAYED, Answer, Request, endpoint
+from chalicelib.routes.result import fits
 from chalicelib.routes.shapes_deliveries import delivery
 from chalicelib.usecases import steer_batch
 from chalicelib.usecases.accept_batch import Prepared, accept, base_of_terms, find_replay, prepare
@@ -22,14 +25,14 @@ from chalicelib.usecases.correspond import check_named, check_recipients, delive
 from chalicelib.usecases.estimate_batch import look_ahead
 from chalicelib.usecases.hold import hold
 from chalicelib.usecases.once import Once
-from chalicelib.usecases.read_rows import PAGE, Seat, pages, results_of, rows_from
+from chalicelib.usecases.read_rows import PAGE, pages, results_of, rows_from
 from chalicelib.usecases.steer_batch import Seen
 
 blueprint = Blueprint(__name__)
 
 LONGEST_WAIT = 20  # seconds
 ANSWERED_ROWS = 500  # of an export; more are kept as an object, and answered by a link
-ANSWERED_CHARACTERS = 1_500_000
+MOST_CHARACTERS = 24_000_000  # of all answers, that this function has memory for; the job type `export` writes its object part by part
 
 
 @endpoint(blueprint, "POST", "/batches", Role.USER, accepts=tuple(CONTENT_TYPES))
@@ -78,13 +81,12 @@ def read(request: Request, batch_id: str) -> Answer:
 
 @endpoint(blueprint, "GET", "/batches/{batch_id}/export", Role.USER)
 def export(request: Request, batch_id: str) -> Answer:
-    """All rows with their answers so far, as JSON or CSV; 307 to an object where that is large."""
+    """All rows with their answers so far, as JSON or CSV; 307 to an object where that is large, 413 where it is too much for that."""
     clerk, kind = wiring.clerk(), parse_batch.word(request, "format", parse_batch.FORMATS, "json")
     seen = _seen(request, clerk, batch_id)
-    lines = [line for seats in pages(clerk, seen.batch) for line in _lines(seats)]
     head = {"success": True, **shapes.in_list(seen, clerk.clock.now())}
-    text = "".join(rendered(lines, "csv" if kind == "csv" else "json", head=head))
-    if seen.batch.total <= ANSWERED_ROWS and len(text) <= ANSWERED_CHARACTERS:
+    text = "".join(rendered(_lines(clerk, seen.batch), "csv" if kind == "csv" else "json", head=head))
+    if seen.batch.total <= ANSWERED_ROWS and fits(text):
         return Answer(body=text, headers={"Content-Type": FORMATS[kind]})
     name = f"export-{seen.batch.version}-{seen.counts.version}.{kind}"
     location = clerk.rows.put_export(seen.batch.tenant, seen.batch.id, name, text, FORMATS[kind])
@@ -168,6 +170,20 @@ def _seen(request: Request, clerk: Clerk, batch_id: str) -> Seen:
     return hold(wiring.holding(), wait, lambda: seen if (seen := look()).etag != first.etag else None) or first
 
 
-def _lines(seats: list[Seat]) -> list[shapes.Shape]:
-    kept = results_of(wiring.adapters().results, seats)
-    return [shapes.exported(seat, kept.get(seat.job_id)) for seat in seats]
+def _lines(clerk: Clerk, batch: Batch) -> Iterator[shapes.Shape]:
+    """All rows as an export has them, a page at a time.
+
+    Raises:
+        TooLarge: their answers are too much to be held.
+    """
+    length = 0
+    for seats in pages(clerk, batch):
+        kept = results_of(wiring.adapters().results, seats)
+        for seat in seats:
+            line = shapes.exported(seat, kept.get(seat.job_id))
+            length += len(line["output"] or "")
+            if length > MOST_CHARACTERS:
+                raise TooLarge(
+                    f"The answers come to more than {MOST_CHARACTERS // 1_000_000} MB. A job of the type export takes `batch_id`."
+                )
+            yield line

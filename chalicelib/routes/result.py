@@ -32,5 +32,10 @@ def result_answer(job: Job, results: Results) -> Answer:
     return Answer(status=307, body=body, headers={"Location": location})
 
 
+def fits(text: str) -> bool:
+    """Whether a body is small enough for an answer, as a function's runtime may encode it."""
+    return len(text) <= SURELY_SMALL or len(json.dumps(text)) <= LARGEST_ANSWER
+
+
 def _fits(shape: shapes.Shape) -> bool:
-    return len(shape["output"]) <= SURELY_SMALL or len(json.dumps(json.dumps(shape, ensure_ascii=False))) <= LARGEST_ANSWER
+    return len(shape["output"]) <= SURELY_SMALL or fits(json.dumps(shape, ensure_ascii=False))

@@ -21,6 +21,7 @@ from chalicelib.usecases.upload import begin_upload, open_upload
 blueprint = Blueprint(__name__)
 
 DEFAULT_TYPE = "text/csv"
+NEWLINE, LOST = b"\n", "\ufffd".encode()
 
 
 @endpoint(blueprint, "POST", "/uploads", Role.USER)
@@ -48,13 +49,13 @@ def sent(request: Request) -> tuple[str, Iterable[bytes], dict[str, Any]]:
     That is the body of the request, or the upload that the query or a JSON body names as `upload_id`.
 
     Raises:
-        InvalidRequest: it names an upload and brings rows as well.
+        InvalidRequest: it names an upload and brings rows as well; or some of them were lost on the way.
         UploadNotFound, TooLarge: see `open_upload`.
     """
     content_type, said = str(request.headers.get("content-type") or JSON), from_query(request.query)
     body = _object_of(request, said) if content_type.lower().startswith(JSON) else None
     if "upload_id" not in {**said, **(body or {})}:
-        return content_type, [request.raw], said
+        return content_type, [_as_it_was(request.raw)], said
     if "items" in (body or {}) or (body is None and request.raw):
         raise InvalidRequest(details=(Detail("upload_id", "stands for the rows: send no others in the body"),))
     said = together(said, body or {})
@@ -63,6 +64,15 @@ def sent(request: Request) -> tuple[str, Iterable[bytes], dict[str, Any]]:
         raise InvalidRequest(details=(Detail("upload_id", "must be text, as POST /uploads answered it"),))
     opened = open_upload(wiring.adapters().uploads, request.caller, upload_id)
     return opened.content_type, opened.pieces, said
+
+
+def _as_it_was(raw: bytes) -> bytes:
+    """The body, unless bytes of it were lost. API Gateway hands on text: where it finds no UTF-8 it puts U+FFFD, and nothing else tells."""
+    at = raw.find(LOST)
+    if at >= 0:
+        wrong = "is not UTF-8, or has U+FFFD, which stands for that. Save it as UTF-8 and send it again; if it is meant, as an upload."
+        raise InvalidRequest("The batch cannot be read.", details=(Detail(f"line {raw.count(NEWLINE, 0, at) + 1}", wrong),))
+    return raw
 
 
 def _object_of(request: Request, said: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -28,6 +28,8 @@ from chalicelib.usecases.once import Once
 from chalicelib.usecases.plan_job import plan_job
 from chalicelib.usecases.release_rows import submission_of
 
+MOST_OTHERS = 1_000  # jobs beside its rows that they depend on: each is read before it is accepted
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -89,6 +91,9 @@ def _check_others(clerk: Clerk, caller: Caller, rows: Sequence[Row]) -> None:
     """Of the parents that are not rows, whether they are there for the caller."""
     ids = {row.id for row in rows}
     others = dict.fromkeys(parent for row in rows for parent in row.depends_on if parent not in ids)
+    if len(others) > MOST_OTHERS:
+        wrong = f"depend on {len(others):,} jobs that are no rows of this batch; {MOST_OTHERS:,} are the most"
+        raise InvalidRequest(details=(Detail("items", wrong),))
     check_parents(clerk.jobs, caller, {parent: parent for parent in others})
 
 

@@ -14,7 +14,7 @@ from chalicelib.ports import Clock, Ledger, Marked
 
 MOST_TOGETHER = 90  # marks and counters of one transaction; DynamoDB takes a hundred
 MARKS_LAST = 3 * 86_400  # seconds: longer than a change stream can be replayed
-ROUNDS = 3
+PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before each try: others who count rows of the same batch have to pass first
 
 Tally = Callable[[Mark, Job], tuple[list[Add], Any]]
 
@@ -44,7 +44,9 @@ def count_jobs(ledger: Ledger, clock: Clock, jobs: Iterable[Job], *, consistent:
         if job.id not in newest or newest[job.id].version < job.version:
             newest[job.id] = job
     left = [job for job in newest.values() if is_counted(job)]
-    for attempt in range(ROUNDS):
+    for attempt, pause in enumerate(PAUSES):
+        if left and pause:
+            clock.sleep(pause)
         left = _tried(ledger, clock, left, MOST_TOGETHER >> attempt, consistent=consistent or attempt > 0)
     return [job.id for job in left]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest, JobNotFound
 from chalicelib.domain.identity import Caller
+from chalicelib.domain.schema import MAX_DETAILS
 from chalicelib.ports import Jobs
 
 
@@ -13,7 +14,7 @@ def check_parents(jobs: Jobs, caller: Caller, parents: Mapping[str, str]) -> Non
     """A job may depend only on what its submitter may read, because it will say so to the model.
 
     Raises:
-        InvalidRequest: with every parent that is not there; somebody else's looks the same.
+        InvalidRequest: with every parent that is not there, up to a hundred; somebody else's looks the same.
     """
     if not parents:
         return
@@ -26,4 +27,4 @@ def check_parents(jobs: Jobs, caller: Caller, parents: Mapping[str, str]) -> Non
             where = f" ({name})" if name != parent else ""
             wrong.append(Detail("depends_on", f"names {parent}{where}, and there is no such job here"))
     if wrong:
-        raise InvalidRequest(details=tuple(wrong))
+        raise InvalidRequest(details=tuple(wrong[:MAX_DETAILS]))

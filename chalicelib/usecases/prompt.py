@@ -88,7 +88,10 @@ def _filled(body: Body, kind: JobType, content: Any, values: Mapping[str, Any]) 
             fill(f"{{{{{name}}}}}", values)
         except TemplateProblem as missing:
             raise RequestRefused(f"The template asks for {{{{{name[:80]}}}}}, which is not there: {_why(name, values)}.") from missing
-    filled = fill_within(content, values)
+    try:
+        filled = fill_within(content, values)
+    except TemplateProblem as long:  # nothing is missing
+        raise RequestRefused("With what its parents said, the prompt is longer than 1 MB.") from long
     try:
         wrong = problems(kind.input_schema, filled, "input") if body.input is not None and kind.input_schema else ()
         prompt = rendered(kind, filled, body.options) if not wrong else ""

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from chalicelib.domain.batch import PART, Batch
-from chalicelib.domain.body import Body, Config
-from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.body import Body
+from chalicelib.domain.errors import AttemptFailed, HeadraceError, Unavailable
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.ids import row_id
 from chalicelib.domain.job import Job, JobError, Status
@@ -96,17 +96,20 @@ def release(clerk: Clerk, batch: Batch, common: Common, rows: Sequence[Row], *, 
 
 
 def _make(clerk: Clerk, batch: Batch, common: Common, caller: Caller, row: Row) -> Job:
-    """The body, whom it waits for, then the head, as with every job."""
+    """The body, whom it waits for, then the head, as with every job. One that is refused has no body: what could be kept is no request,
+    and must not be sent as one by a retry.
+    """
     job_id, now = row_id(batch.id, row.number), clerk.clock.now()
     submission = submission_of(common.base, row, common.named)
     try:
         plan = plan_job(clerk.job_type, clerk.prices, caller, submission, 0)
     except Unavailable:
         raise
-    except HeadraceError as exc:
-        body, job = _refused(batch, submission, job_id, exc, now)
-    else:
-        body, job = _planned(batch, caller, submission, plan, job_id, now)
+    except Exception as exc:  # noqa: BLE001 - whatever is wrong with one row, the others go on, and the batch has an end
+        job = _refused(batch, submission, job_id, exc if isinstance(exc, HeadraceError) else _broke(clerk, batch, job_id, exc), now)
+        clerk.jobs.create(job)
+        return job
+    body, job = _planned(batch, caller, submission, plan, job_id, now)
     clerk.bodies.put(job.id, job.tenant, body, (job.expires_at + KEEP_COMPLETED_DAYS * DAY_MS) // 1000)
     if waits_for_parents(job):
         note_parents(clerk, job, body)
@@ -123,20 +126,27 @@ def _look_at_parents(clerk: Clerk, job: Job) -> None:
 
 
 def _planned(batch: Batch, caller: Caller, submission: Submission, plan: Plan, job_id: str, now: int) -> tuple[Body, Job]:
-    return plan.body, replace(new_job(job_id, caller, submission, plan, now), batch_id=batch.id)
+    """Its id is computed, so nothing is made twice; a key besides, as a type may make of an input, would stand in the way of others."""
+    return plan.body, replace(new_job(job_id, caller, submission, plan, now), batch_id=batch.id, dedupe_key=None)
 
 
-def _refused(batch: Batch, submission: Submission, job_id: str, exc: HeadraceError, now: int) -> tuple[Body, Job]:
+def _broke(clerk: Clerk, batch: Batch, job_id: str, problem: Exception) -> AttemptFailed:
+    """A fault of ours, as that of a job."""
+    clerk.log("no job could be made of a row", job_id=job_id, batch_id=batch.id, tenant=batch.tenant, error=problem)
+    return AttemptFailed("No job could be made of this row.")
+
+
+def _refused(batch: Batch, submission: Submission, job_id: str, exc: HeadraceError, now: int) -> Job:
     """A row that was fit to be submitted when the batch was, and is no longer: its job has failed, and is counted and shown as such."""
     error = JobError(
         code=exc.code,
-        error_class="invalid_request",
+        error_class=exc.error_class if isinstance(exc, AttemptFailed) else "invalid_request",
         retryable=False,
         message="; ".join(f"{one.path} {one.message}" for one in exc.details)[:300] or exc.message,
         suggestion="Correct the row and submit it again.",
         attempt=0,
     )
-    job = Job(
+    return Job(
         id=job_id,
         tenant=batch.tenant,
         user=batch.user,
@@ -156,8 +166,6 @@ def _refused(batch: Batch, submission: Submission, job_id: str, exc: HeadraceErr
         batch_id=batch.id,
         ttl=now // 1000 + KEEP_OTHER_DAYS * 86_400,
     )
-    config = Config(model=batch.model, max_tokens=1)
-    return Body(prompt=submission.prompt or "", config=config, input=submission.input, metadata=submission.metadata), job
 
 
 def _wake(clerk: Clerk, batch: Batch, jobs: Sequence[Job]) -> None:

@@ -23,6 +23,7 @@ from chalicelib.usecases.release_rows import Common, RowsGone, release, rows_in_
 from chalicelib.usecases.tell_of_batch import PATIENCE_MS, tell_of_batch
 
 FULL_LANE_SECONDS = 30  # until a full lane is looked at again
+EARLY_MS = 2_000  # whose message for that comes a little early, by another clock, is not turned away
 WRONG_AGAIN_MS = 600_000  # until one is tried again that failed for a reason that nobody foresaw: most likely it will again
 LEFT_AT_ONCE = 100  # open batches that a sweep wakes
 
@@ -133,11 +134,13 @@ def _swapped(clerk: Clerk, seen: Batch, new: Batch) -> Batch:
 
 
 def _feed(shift: Shift, batch: Batch, taken: Batch) -> Batch | None:
-    clerk = shift.clerk
-    if clerk.queues.depth(batch.lane) >= clerk.queue_limit:
-        send_on(clerk.queues, batch, FULL_LANE_SECONDS)
-        return None
-    return _play(shift, _swapped(clerk, batch, taken), again=False)
+    clerk, now = shift.clerk, shift.clerk.clock.now()
+    if clerk.queues.depth(batch.lane) < clerk.queue_limit:
+        return _play(shift, _swapped(clerk, batch, taken), again=False)
+    if batch.worked_until <= now:  # one comes again, not everybody who finds it full: else there were more of them each minute
+        put_off = domain.put_off(batch, now + FULL_LANE_SECONDS * 1000 - EARLY_MS, now)
+        send_on(clerk.queues, _swapped(clerk, batch, put_off), FULL_LANE_SECONDS)
+    return None
 
 
 def _play(shift: Shift, batch: Batch, *, again: bool) -> Batch | None:

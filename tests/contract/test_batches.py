@@ -152,6 +152,7 @@ def test_rows_are_read_as_they_were_kept(stores: Any) -> None:
     rows = [
         Row(number=1, id="a", prompt="Zwei\u2028Zeilen\nund mehr", metadata={"x": [1, {"y": None}]}),
         Row(number=0, input={"text": "é"}, priority="high", depends_on=("a",)),
+        Row(number=2, input={}),  # as a clean-up by its defaults is
     ]
     stores.batch_rows.put_part("acme", made.id, 0, rows)
     stores.batch_rows.put_terms("acme", made.id, {"config": {"model": "gpt-4o"}, "options": {}})

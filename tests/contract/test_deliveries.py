@@ -176,3 +176,17 @@ def test_one_that_moves_on_leaves_one_row(dynamo_stores: DynamoStores) -> None:
     deliveries.replace(later, replace(later, version=3, tried=1))
 
     assert len(open_rows(dynamo_stores, made)) == 1
+
+
+def test_one_that_cannot_be_read_hides_no_other_and_stays(dynamo_stores: DynamoStores) -> None:
+    """During a deployment a newer version may have written words that this one does not know."""
+    stores = dynamo_stores
+    strange, plain = delivery(), delivery()
+    for made in (strange, plain):
+        stores.deliveries.create(made)
+    item = stores.deliveries._item_of(strange)
+    item.data = item.data.replace('"pending"', '"postponed"')
+    dynamo.put(item)
+
+    assert plain.id in due(stores, NOW + 10 * IN_THE_MAKING_MS)
+    assert len(open_rows(stores, strange)) == 1

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from chalicelib import wiring
+from chalicelib import job_types, wiring
 from chalicelib.domain.batch import HAND
 from chalicelib.domain.batch_counts import place
 from chalicelib.domain.errors import RequestRefused
 from chalicelib.domain.ids import row_id
 from chalicelib.domain.units import dollars
 from chalicelib.settings import Settings
+from tests.contract.given import new_id
 from tests.kit import batches
 from tests.kit.changes import change
 from tests.kit.http import CONTEXT, Api
@@ -403,6 +404,43 @@ def test_a_row_that_can_no_longer_be_submitted_is_a_failure_and_stops_no_other(a
     assert (refused["status"], refused["error_code"]) == ("failed", "invalid_request")
 
 
+def test_a_row_that_was_never_fit_to_be_asked_is_not_asked_by_a_retry(api: Api) -> None:
+    """What was kept of it is no request: no length of an answer, no parents, no options."""
+    batch_id = batches.submit(api, [{"content": "one"}, {"content": "two"}])
+    rows = api.twins.batch_rows.get_part("acme", batch_id, 0)
+    assert rows is not None
+    api.twins.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=None, input={"no": "prompt"})])
+    batches.settle(api)
+    asked = len(api.twins.provider.requests)
+
+    again = api.call("POST", f"/batches/{batch_id}/retry-failed", {})
+    batches.settle(api)
+
+    assert again.status == 202
+    assert len(api.twins.provider.requests) == asked
+    assert batches.look(api, batch_id)["status"] == "completed_with_failures"
+    assert api.call("POST", f"/jobs/{row_id(batch_id, 1)}/retry", {}).status == 409
+    assert api.call("GET", f"/jobs/{row_id(batch_id, 1)}?include=prompt").json["error"]["code"] == "invalid_request"
+
+
+def test_a_row_of_which_nothing_can_be_made_stops_no_other(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by a fault of ours: its job has failed, and is told so; or the batch would be tried for ever."""
+    batch_id = batches.submit(api, 3)
+
+    def stumble(content: Any, _options: Any) -> str:
+        if content == "Say 1.":
+            raise KeyError("a fault of ours")
+        return str(content)
+
+    monkeypatch.setitem(job_types._discovered(), "general", replace(job_types.get("general"), render=stumble))
+    batches.settle(api)
+
+    seen = batches.look(api, batch_id)
+    assert (seen["status"], seen["counts"]["completed"], seen["counts"]["failed"]) == ("completed_with_failures", 2, 1)
+    [_, broken, _] = batches.export(api, batch_id).json["items"]
+    assert broken["error_code"] == "internal_error"
+
+
 def test_rows_that_are_gone_end_a_batch_and_are_told(api: Api) -> None:
     batch_id = batches.submit(api, 2)
     api.twins.batch_rows._kept.clear()
@@ -441,6 +479,30 @@ def test_a_large_export_is_kept_and_linked(api: Api) -> None:
     assert len(kept.splitlines()) == 502
 
 
+def test_an_export_is_an_answer_only_if_it_fits_into_one_as_it_is_encoded(api: Api) -> None:
+    """A Chinese character is one in Python and six bytes in what a function hands over, of which 6 MB are the most."""
+    for script in range(50):
+        api.twins.provider.scripts[script] = Script(deltas=["答" * 20_000])
+    batch_id = batches.submit(api, 50)
+    batches.settle(api)
+
+    reply = batches.export(api, batch_id)
+
+    assert (reply.status, reply.headers["location"]) == (307, reply.json["location"])
+
+
+def test_an_export_that_is_more_than_fits_says_what_to_do_instead(api: Api) -> None:
+    for script in range(3):
+        api.twins.provider.scripts[script] = Script(deltas=["x" * 9_000_000])
+    batch_id = batches.submit(api, 3)
+    batches.settle(api)
+
+    reply = batches.export(api, batch_id)
+
+    assert (reply.status, reply.json["error"]["code"]) == (413, "too_large")
+    assert "type export" in reply.json["error"]["message"]
+
+
 def test_a_message_that_names_no_task_is_set_aside(api: Api) -> None:
     for body in ("garbage", "[]", '{"task": "dance"}'):
         api.twins.queues.put_raw("tasks", body)
@@ -462,6 +524,20 @@ def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyP
         batches.settle(api)
 
     assert batches.look(api, batch_id)["status"] == "completed"
+
+
+def test_a_lane_that_stays_full_gathers_no_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep wakes a batch each minute, and whoever finds the lane full comes again: there must not be one more each time."""
+    monkeypatch.setattr(wiring, "settings", lambda: Settings(lane_limit=60))
+    batches.submit(api, 150)
+    batches.tasks(api)
+
+    for _ in range(30):
+        sweep(api, 31)
+        sweep(api, 31)
+        batches.tasks(api)
+
+    assert len(api.twins.queues.messages["tasks"]) <= 2
 
 
 def test_a_bulk_action_finds_the_jobs_of_a_batch(api: Api) -> None:
@@ -503,3 +579,30 @@ def test_a_row_may_depend_on_a_job_that_its_user_can_read(api: Api) -> None:
     refused = api.call("POST", "/batches", {"items": [{"content": "After", "depends_on": [others]}]})
 
     assert refused.status == 400
+
+
+def test_rows_depend_on_so_many_other_jobs_and_no_more(api: Api) -> None:
+    """Each is read before the batch is accepted, and each that is not there is named in the answer: both are bounded."""
+
+    def after(rows: int) -> list[dict[str, Any]]:
+        return [{"content": "After.", "depends_on": [new_id() for _ in range(100)]} for _ in range(rows)]
+
+    unknown = api.call("POST", "/batches", {"items": after(3)})
+    many = api.call("POST", "/batches", {"items": after(11)})
+
+    assert (unknown.status, len(unknown.json["error"]["details"])) == (400, 100)
+    assert many.status == 400
+    assert [detail["path"] for detail in many.json["error"]["details"]] == ["items"]
+    assert "1,000" in many.json["error"]["details"][0]["message"]
+
+
+def test_rows_that_their_type_takes_for_one_thing_are_jobs_all_the_same(api: Api) -> None:
+    """A story that is submitted is answered with the job that it has already; but a row of a batch has its own, or it would never end."""
+    story = {"input": {"title": "A title", "content": "Once upon a time."}}
+    first = batches.submit(api, [story, story], type="story_enhancement")
+    batches.tasks(api)
+    again = batches.submit(api, [story], type="story_enhancement")
+    batches.tasks(api)
+
+    assert [len([job for job in api.twins.jobs.heads.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
+    assert all(row.released == row.total for row in api.twins.batches.rows.values())

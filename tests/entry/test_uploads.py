@@ -128,3 +128,17 @@ def test_rows_and_an_upload_are_one_too_many(api: Api, raw: str, content_type: s
 def test_what_names_no_upload_is_refused(api: Api, body: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         sent(asked(body))
+
+
+def test_bytes_that_were_lost_on_the_way_are_no_prompt(api: Api) -> None:
+    """API Gateway hands on text, and has put U+FFFD wherever it found no UTF-8: nobody could read what was there."""
+    mangled = api.call("POST", "/batches", raw="prompt\nfine\nGr\ufffd\ufffde\n", content_type="text/csv")
+    begun = api.call("POST", "/uploads", {"content_type": "text/plain"}).json
+    api.twins.uploads.put(begun["url"], "what does \ufffd mean?".encode(), "text/plain")
+    meant = api.call("POST", "/batches", {"upload_id": begun["upload_id"]})
+
+    assert mangled.status == 400
+    [wrong] = mangled.json["error"]["details"]
+    assert wrong["path"] == "line 3"
+    assert "UTF-8" in wrong["message"]
+    assert meant.status == 202

@@ -126,6 +126,20 @@ class TestSubmit:
         assert run("batch", "submit", str(prompts), str(contracts / "vault.sol")) == 0
         assert [item["id"] for item in server.sent("POST /batches")[0][3]["items"]] == ["prompts.csv", "vault.sol"]
 
+    def test_what_a_request_cannot_carry_as_it_is_goes_by_a_link(self, server: FakeServer, tmp_path: Path) -> None:
+        """U+FFFD, which the API refuses in a request because it stands there for bytes that were lost."""
+        file = tmp_path / "questions.txt"
+        file.write_text("What does \ufffd mean?")
+        link = {"upload_id": "upload_1", "url": f"{server.api_url}/storage", "headers": {"Content-Type": "text/plain"}}
+        server.plan("POST /uploads", Answer(201, link))
+        server.plan("PUT /storage", Answer(200))
+        server.plan("POST /batches", Answer(202, batch("queued")))
+
+        assert run("batch", "submit", str(file)) == 0
+
+        assert server.sent("PUT /storage")[0][3] == file.read_bytes()
+        assert server.sent("POST /batches")[0][3] == {"upload_id": "upload_1"}
+
     @pytest.mark.parametrize("of", ["csv", "folder"])
     def test_what_is_too_large_for_a_request_goes_by_a_signed_link_without_the_key(
         self, server: FakeServer, prompts: Path, contracts: Path, monkeypatch: pytest.MonkeyPatch, of: str

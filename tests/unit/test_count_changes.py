@@ -19,6 +19,13 @@ from tests.kit.world import World
 BATCH = "batch_" + "0" * 21 + "10000"
 
 
+class Conflict(StaleVersion):
+    """Somebody else has counted meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+
 def rows(number: int, **changes: Any) -> list[Job]:
     return [job(id=row_id(BATCH, row), batch_id=BATCH, status=Status.COMPLETED, finished_at=1, **changes) for row in range(number)]
 
@@ -77,16 +84,26 @@ def test_a_throttle_is_waited_out() -> None:
 def test_who_meets_others_looks_again_and_sets_aside_in_the_end() -> None:
     world = World()
 
-    def conflict() -> StaleVersion:
-        return StaleVersion(None)
-
-    with refusing(world.memory.ledger, "count", 1, error=conflict):  # type: ignore[arg-type]
+    with refusing(world.memory.ledger, "count", 1, error=Conflict):
         count_changes(world.clerk, changes(rows(3)))
     assert completed(world) == 3
-    with refusing(world.memory.ledger, "count", 10**6, error=conflict):  # type: ignore[arg-type]
+    with refusing(world.memory.ledger, "count", 10**6, error=Conflict):
         count_changes(world.clerk, changes(rows(1, version=5)))
 
-    assert [body for body, _ in world.memory.queues.aside["stream"]] == [row_id(BATCH, 0)]
+    assert world.memory.queues.aside["stream"] == [(row_id(BATCH, 0), "not counted: others counted it at every try")]
+
+
+def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
+    """The rows of a large batch come by several shards at once, all to the same counter: a conflict is no reason to give up at once."""
+    world = World()
+    before = world.clock.now()
+
+    with refusing(world.memory.ledger, "count", 4, error=Conflict):
+        count_changes(world.clerk, changes(rows(1)))
+
+    assert completed(world) == 1
+    assert not world.memory.queues.aside["stream"]
+    assert world.clock.now() > before
 
 
 def test_a_hundred_batches_at_once_fit_into_transactions() -> None:

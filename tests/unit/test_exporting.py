@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.exporting import FORMATS, cell, columns_of, rendered
+from chalicelib.domain.exporting import FORMATS, cell, columns_of, guarded, rendered
+from chalicelib.job_types._table import table
 
 ROWS: list[dict[str, Any]] = [
     {"number": 0, "id": "a", "output": 'Say "hi",\nthen bye', "parsed": {"score": 1}, "cost": "0.001200", "metadata": {"file": "a.sol"}},
@@ -90,3 +91,11 @@ def test_json_is_read_back_as_it_was(rows: list[dict[str, Any]]) -> None:
 
 def test_every_format_has_its_content_type() -> None:
     assert FORMATS.keys() == {"csv", "json", "jsonl"}
+
+
+@pytest.mark.parametrize("text", ["=1+1", "\n=1+1", "＝1+1", "-0.5", "plain", "+cmd|' /C calc'!A0"])
+def test_the_export_of_jobs_guards_as_that_of_batches_does(text: str) -> None:
+    """What opens in the same spreadsheet must be as safe there, whoever wrote it."""
+    [line] = list(csv.reader(io.StringIO(table("csv", ["output"]).row({"output": text}), newline="")))
+
+    assert line == [guarded(text)]

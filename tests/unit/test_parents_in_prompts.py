@@ -131,6 +131,7 @@ def test_too_long_in_the_end_is_refused() -> None:
 
     assert len(filled(memory, asks("{{parents.a.output}}" * 2, a=a)).encode()) == MAX_PROMPT_BYTES
     assert "longer than 1 MB" in refusal(memory, asks("{{parents.a.output}}" * 2 + ".", a=a))
+    assert "longer than 1 MB" in refusal(memory, asks("{{parents.a.output}}" * 20_000, a=a))  # 5 GB, of which none is made
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.COMPLETED])

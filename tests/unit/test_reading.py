@@ -448,3 +448,13 @@ def test_other_formats_are_told_which_are_read() -> None:
     assert "Content-Type" in refused("text/csv; charset=ISO-8859-1", b"")
     assert rows("Text/CSV; charset=UTF-8", "prompt\nx\n")
     assert CONTENT_TYPES["application/jsonl"] == LINES
+
+
+def test_a_template_does_not_make_more_of_the_rows_than_fits() -> None:
+    """A few bytes for each row, a long template around each of them: what they come to is bounded, as the upload is."""
+    template = "Of this, " * 11_000 + "{{input}}"
+
+    wrong = refused(TEXT, "x\n" * 10_000, prompt_template=template)
+
+    assert list(wrong) == ["line 647"]
+    assert "64 MB" in wrong["line 647"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.errors import TemplateProblem
-from chalicelib.domain.template import LITERAL, fill, fill_within, names, names_within
+from chalicelib.domain.template import LITERAL, fill, fill_within, names, names_within, replaced
 
 NAMES = st.text(string.ascii_letters + string.digits + "_- ", min_size=1, max_size=12).map(str.strip).filter(bool)
 
@@ -75,3 +77,30 @@ def test_a_json_value_is_filled_in_all_its_texts_and_asks_for_what_they_ask() ->
 
     assert fill_within(given, {"who": "Ada"}) == {"turns": [{"speaker": "Ada", "n": 1}], "{{key}}": None}
     assert names_within(given) == ("who",)
+
+
+def test_text_that_is_nearly_all_places_takes_no_time() -> None:
+    """A megabyte of braces that never close, and spaces where names would be: each is looked at once."""
+    text = ("{{" + " " * 330) * 3_000
+
+    began = time.process_time()
+    found = names(text)
+
+    assert found == ()
+    assert time.process_time() - began < 0.5
+
+
+def test_a_long_value_in_very_many_places_is_refused_before_it_is_made() -> None:
+    """A worker must not run out of memory for what one job asks for: all the others that it runs would end with it."""
+    value = "long " * 20_000
+
+    for make in (
+        lambda: fill("{{it}}" * 40_000, {"it": value}),
+        lambda: fill_within(["{{it}}"] * 40_000, {"it": value}),
+        lambda: replaced("{{it}}" * 40_000, ("it",), value),
+    ):
+        tracemalloc.start()
+        with pytest.raises(TemplateProblem, match="4,000,000"):
+            make()
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        tracemalloc.stop()
