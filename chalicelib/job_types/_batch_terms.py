@@ -44,9 +44,12 @@ TERMS: dict[str, Schema] = {
 
 
 def recipients(given: Any) -> list[tuple[str, str]]:
-    """Whom the terms name, each by its place."""
-    url = [("input.webhook_url", f"webhook:{given['webhook_url']}")] if "webhook_url" in given else []
-    return [*url, *((f"input.notify.{at}", text) for at, text in enumerate(given.get("notify", ())))]
+    """Whom the terms name, each by its place. What is no address at all is left to the schema."""
+    said = given if isinstance(given, dict) else {}
+    url, others = said.get("webhook_url"), said.get("notify")
+    found = [("input.webhook_url", f"webhook:{url}")] if isinstance(url, str) else []
+    listed = enumerate(others) if isinstance(others, list) else ()
+    return found + [(f"input.notify.{at}", text) for at, text in listed if isinstance(text, str)]
 
 
 async def made_before(task: Task) -> Batch | None:

@@ -81,7 +81,7 @@ async def warm_up(task: Task) -> dict[str, Any]:
     task.enter("accepting")
     renumbered = [replace(row, number=number) for number, row in enumerate(missing)]
     begun = await task.call(accept, clerk, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
-    return _shape(begun.batch.id, len(rows), len(missing))
+    return _shape(begun.batch.id, len(rows), begun.batch.total)
 
 
 def _prepared(task: Task) -> Prepared:

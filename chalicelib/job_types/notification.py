@@ -56,9 +56,11 @@ OUTPUT: Schema = {
 
 
 def named(given: Any) -> list[tuple[str, str]]:
-    """Whom it is for, each by its place."""
-    to = given["to"]
-    return [("input.to", to)] if isinstance(to, str) else [(f"input.to.{at}", text) for at, text in enumerate(to)]
+    """Whom it is for, each by its place. What is no address at all is left to the schema."""
+    to = given.get("to") if isinstance(given, dict) else None
+    if isinstance(to, str):
+        return [("input.to", to)]
+    return [(f"input.to.{at}", text) for at, text in enumerate(to) if isinstance(text, str)] if isinstance(to, list) else []
 
 
 async def notify(task: Task) -> dict[str, Any]:

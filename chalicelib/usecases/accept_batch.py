@@ -114,12 +114,15 @@ def find_replay(clerk: Clerk, caller: Caller, once: Once) -> Batch | None:
 
 
 def accept(clerk: Clerk, caller: Caller, prepared: Prepared, once: Once | None, batch_id: str | None = None) -> Begun:
-    """Keep it, and have its rows released. `batch_id`: the one that it is to have.
+    """Keep it, and have its rows released. `batch_id`: the one that it is to have; if there is one of it, that stays as it is.
 
     Raises:
         IdempotencyConflict: the key stands for another request.
         Unavailable: it was not accepted, or nobody can tell: send it again with the same key.
     """
+    there = clerk.batches.get(caller.tenant, batch_id) if batch_id is not None else None
+    if there is not None:
+        return Begun(there, replayed=True)
     made = _new(clerk, caller, prepared, batch_id or clerk.new_batch_id())
     if once is not None:
         made = replace(made, id=once.settle(clerk.jobs, clerk.clock.now(), made.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,6 +126,35 @@ def test_in_a_batch_of_notifications_every_row_is_looked_at(api: Api) -> None:
 
     assert set(wrong) == {"items.1.input.to.1"}
     assert batches.look(api, batch_id)["status"] == "completed"
+
+
+@pytest.mark.parametrize("kind", ["notification", "csv_import", "cache_warmup"])
+@pytest.mark.parametrize(
+    "given", [{}, {"to": 3, "notify": "x", "webhook_url": 7}, {"to": [None], "notify": [1]}, ["slack:alerts"], 3], ids=str
+)
+def test_rows_that_wait_are_not_known_yet_and_do_no_harm(api: Api, kind: str, given: Any) -> None:
+    """An input that may still be filled in is held to its schema when it is: until then it may be anything."""
+    rows = [{"input": VALID[kind]}, {"id": "a", "input": given, "depends_on": [api.submit()]}]
+
+    reply = api.call("POST", "/batches", {"items": rows, "type": kind})
+
+    assert reply.status == 202, reply.text
+
+
+def test_an_import_of_notifications_writes_to_nobody_who_is_not_allowed(api: Api) -> None:
+    """A worker knows no address book: whoever delivers does."""
+    begun = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json
+    row = json.dumps({"input": {"to": ["email:me@evil.example", "slack:alerts"], **MESSAGE}})
+    api.twins.uploads.put(begun["url"], row.encode(), "application/x-ndjson")
+    job_id = submit(api, "csv_import", {"upload_id": begun["upload_id"], "type": "notification"}).json["job_id"]
+    work(api)
+    batches.settle(api)
+    deliver(api)
+
+    (row_id,) = (job.id for job in api.twins.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
+    log = {one["channel"]: one for one in api.call("GET", f"/jobs/{row_id}/deliveries").json["data"]}
+    assert (log["email"]["status"], log["slack"]["status"], api.twins.mail.sent) == ("failed", "delivered", [])
+    assert "does not allow" in log["email"]["attempts"][0]["error"]
 
 
 # ---- csv_import

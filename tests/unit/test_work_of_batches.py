@@ -314,6 +314,33 @@ def test_what_cannot_be_warmed_up_is_said(terms: dict[str, Any], part: str) -> N
     assert batches_of(world) == []
 
 
+def test_whoever_comes_too_late_leaves_the_batch_as_it_is() -> None:
+    """A worker that was taken for dead goes on with what it had seen of the cache: the rows of the batch are those of its successor."""
+    world = World(*(Script() for _ in range(9)))
+    looked, done = world.memory.cache.get, list[str]()
+    job = warms(world, ["Say 1.", "Say 2."])
+
+    def stalled(tenant: str, key: str) -> Any:
+        """While the first looks into the cache, the second does all of it."""
+        if not done:
+            done.append(key)
+            world.memory.batches.create(_made_by_another(world, job))
+        return looked(tenant, key)
+
+    world.memory.cache.get = stalled  # type: ignore[method-assign]
+    world.deliver()
+
+    (batch,) = batches_of(world)
+    assert (batch.total, world.clerk.rows.get_part("acme", batch.id, 0)) == (1, None)
+    assert parsed(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 1}
+
+
+def _made_by_another(world: World, job: Job) -> Batch:
+    now = world.clock.now()
+    who = {"tenant": "acme", "user": "alice", "key_id": "key_1", "role": "user"}
+    return Batch(id=batch_id_of_job(job.id), total=1, created_at=now, updated_at=now, **who)
+
+
 # ---- ids
 
 
