@@ -15,7 +15,8 @@ from chalicelib import wiring
 from chalicelib.adapters import aws
 from chalicelib.domain.errors import RequestRefused
 from chalicelib.domain.identity import Key
-from chalicelib.domain.lanes import LANES, dead_letter_queue_name, queue_name
+from chalicelib.domain.ids import row_id
+from chalicelib.domain.lanes import DELIVERIES, LANES, TASKS, dead_letter_queue_name, queue_name
 from chalicelib.settings import Settings
 from chalicelib.usecases.authenticate import secret_hash
 from infra.naming import bucket_name
@@ -49,7 +50,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         for table in TABLES:
             aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
         aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
-        for lane in LANES:
+        for lane in (*LANES, TASKS, DELIVERIES):
             for queue in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
                 aws.client("sqs").create_queue(QueueName=queue)
         adapters = OnMoto(Settings(stage=STAGE))
@@ -173,3 +174,45 @@ def test_a_clean_up_deletes_what_is_old(api: Api) -> None:
 
     assert api.call("GET", f"/jobs/{job_id}/result", token="operator").json["parsed"]["by_status"] == {"completed": 1}
     assert api.call("GET", f"/jobs/{old}").status == 404
+
+
+def test_a_file_is_imported_and_the_end_of_its_batch_is_told(api: Api) -> None:
+    """From the signed link to the row in the log of deliveries: on the real tables, with the terms that a batch keeps."""
+    begun = api.call("POST", "/uploads", {"content_type": "text/csv"}).json
+    assert requests.put(begun["url"], data=b"prompt\nhello\n", headers=begun["headers"], timeout=10).status_code == 200
+    asked = {"type": "csv_import", "input": {"upload_id": begun["upload_id"], "webhook_url": "https://hooks.example.com/x"}}
+    job_id = api.call("POST", "/jobs", asked).json["job_id"]
+
+    deliver(api)
+    made = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]
+    _tasks(api)
+    deliver(api, "low")
+    row = wiring.adapters().jobs.get(row_id(made["batch_id"], 0))
+    assert row is not None
+    api.module.count({"Records": [change(None, row)]}, CONTEXT)
+    _tasks(api)
+
+    assert (made["rows"], api.call("GET", f"/batches/{made['batch_id']}").json["status"]) == (1, "completed")
+    (kept,) = api.call("GET", f"/batches/{made['batch_id']}/deliveries").json["data"]
+    assert (kept["event"], kept["address"], kept["status"]) == ("batch.completed", "https://hooks.example.com/x", "pending")
+
+
+def test_a_notification_is_written_down_once(api: Api) -> None:
+    """On the real table."""
+    given = {"to": "webhook:https://hooks.example.com/x", "subject": "Done", "message": "It is over."}
+    job_id = api.call("POST", "/jobs", {"type": "notification", "input": given}).json["job_id"]
+
+    deliver(api)
+
+    (said,) = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]["deliveries"]
+    (kept,) = api.call("GET", f"/jobs/{job_id}/deliveries").json["data"]
+    assert (kept["delivery_id"], kept["event"], said["recipient"]) == (said["delivery_id"], "notification", given["to"])
+
+
+def _tasks(api: Api) -> None:
+    """What the queue `tasks` holds, each to its function."""
+    sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, TASKS))["QueueUrl"]
+    for one in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
+        api.module.tasks(
+            {"Records": [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]}]}, CONTEXT
+        )

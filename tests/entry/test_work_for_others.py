@@ -128,7 +128,14 @@ def test_in_a_batch_of_notifications_every_row_is_looked_at(api: Api) -> None:
     assert batches.look(api, batch_id)["status"] == "completed"
 
 
-@pytest.mark.parametrize("kind", ["notification", "csv_import", "cache_warmup"])
+VALID: dict[str, Any] = {
+    "notification": {"to": "slack:alerts", **MESSAGE},
+    "csv_import": {"upload_id": "upload_1"},
+    "cache_warmup": {"prompts": ["x"]},
+}
+
+
+@pytest.mark.parametrize("kind", VALID)
 @pytest.mark.parametrize(
     "given", [{}, {"to": 3, "notify": "x", "webhook_url": 7}, {"to": [None], "notify": [1]}, ["slack:alerts"], 3], ids=str
 )
