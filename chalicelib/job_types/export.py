@@ -1,7 +1,8 @@
 """Results of many jobs as one object to download: CSV, JSON, or a JSON object a line.
 
-The heads are listed first; texts are read together, as many as a hundred in one request but never too much of them, and sent on in parts,
-so that a worker's memory never holds them all. The object is the job's own: a repeated attempt writes it again under the same name, and deleting the job deletes it.
+The heads are listed first. Texts are read together, as many as a hundred in one request but never too much of them, and sent on in parts,
+so that a worker's memory never holds them all. The object is the job's own: a repeated attempt writes it again under the same name, and
+deleting the job deletes it.
 """
 
 from __future__ import annotations
