@@ -33,7 +33,7 @@ from chalicelib.settings import Settings
 from chalicelib.usecases import steer_batch
 from chalicelib.usecases.accept_batch import accept, prepare
 from chalicelib.usecases.list_jobs import Filters, list_jobs
-from chalicelib.usecases.read_rows import rows_from
+from chalicelib.usecases.read_rows import pages, results_of, rows_from
 from chalicelib.usecases.tend_batch import tend
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
@@ -237,6 +237,9 @@ def _look(tally: Tally, clerk: Any, batch_id: str) -> None:
         steer_batch.see(clerk, steer_batch.find(clerk.batches, CALLER, batch_id))
     with tally.during("a page of its rows"):
         rows_from(clerk, steer_batch.find(clerk.batches, CALLER, batch_id), 0, 100)
+    with tally.during("an export"):
+        for seats in pages(clerk, steer_batch.find(clerk.batches, CALLER, batch_id)):
+            results_of(wiring.adapters().results, seats)
     with tally.during("a page of its jobs"):
         list_jobs(clerk.jobs, CALLER, Filters(batch=batch_id), 100, None, wiring.rows_of)
     with tally.during("a list of batches"):
@@ -274,7 +277,7 @@ def _line(tally: Tally, step: str) -> dict[str, Any]:
     }
 
 
-LOOKS = ("one look at it", "a page of its rows", "a page of its jobs", "a list of batches")
+LOOKS = ("one look at it", "a page of its rows", "an export", "a page of its jobs", "a list of batches")
 
 
 def show(found: Finding) -> str:

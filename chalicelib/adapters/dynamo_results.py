@@ -102,7 +102,8 @@ class DynamoResults:
         return self._result_of(item) if item is not None else None
 
     def get_many(self, attempts: Sequence[tuple[str, int]]) -> list[Result]:
-        items = dynamo.get_together(self._items, [(job_id, _key(attempt)) for job_id, attempt in attempts])
+        keys = [(job_id, _key(attempt)) for job_id, attempt in attempts]
+        items = dynamo.get_together(self._items, keys, consistent=True)  # else one of a job that just ended might not be there
         return [found for item in items if (found := self._result_of(item)) is not None]
 
     def _result_of(self, item: ResultItem) -> Result | None:

@@ -1,12 +1,13 @@
 """Results of many jobs as one object to download: CSV, JSON, or a JSON object a line.
 
-The heads are listed first; texts are read a few at a time and sent on in parts, so that a worker's memory never holds them all. The
-object is the job's own: a repeated attempt writes it again under the same name, and deleting the job deletes it.
+The heads are listed first. Texts are read together, as many as a hundred in one request but never too much of them, and sent on in parts,
+so that a worker's memory never holds them all. The object is the job's own: a repeated attempt writes it again under the same name, and
+deleting the job deletes it.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.body import Body
@@ -24,10 +25,10 @@ from chalicelib.usecases.list_jobs import Filters, list_jobs
 
 if TYPE_CHECKING:
     from chalicelib.usecases.do_work import Task
-    from chalicelib.usecases.tools import Tools
 
 MOST_ROWS = 10_000
 PAGE, TOGETHER = 100, 8
+MOST_POINTS = 500_000  # code points of the results that are read together; a longer one is read alone
 LINK_SECONDS = 3_600
 
 COLUMNS = (
@@ -153,10 +154,14 @@ async def _write(task: Task, upload: Upload, jobs: list[Job], form: str) -> int:
     include = tuple(task.body.options.get("include", ("output",)))
     shape = table(form, (*COLUMNS, *include))
     await task.call(upload.add, shape.begin().encode())
-    for start in range(0, len(jobs), TOGETHER):
-        rows = await task.call_each(partial(_row, task.tools, include), jobs[start : start + TOGETHER])
+    written = 0
+    for some in _groups(jobs, TOGETHER if set(include) & set(OF_BODIES) else PAGE):
+        kept = await _results(task, include, some)
+        bodies = await _bodies(task, include, some)
+        rows = [_row(include, job, kept.get(job.id), bodies.get(job.id)) for job in some]
         await task.call(upload.add, "".join(shape.row(row) for row in rows).encode())
-        task.report(start + len(rows), len(jobs))
+        written += len(some)
+        task.report(written, len(jobs))
     await task.call(upload.add, shape.end().encode())
     return await task.call(upload.close)
 
@@ -168,10 +173,37 @@ async def _abandon(task: Task, upload: Upload) -> None:
         task.tools.log("an upload was left", job_id=task.job.id, tenant=task.job.tenant, error=exc)
 
 
-def _row(tools: Tools, include: tuple[str, ...], job: Job) -> Row:
+def _groups(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:
+    """The jobs in their order, as many together as `most` and as their results' lengths allow. Prompts can be long, and no head says so."""
+    some: list[Job] = []
+    points = 0
+    for job in jobs:
+        if some and (len(some) == most or points + (job.length or 0) > MOST_POINTS):
+            yield some
+            some, points = [], 0
+        some.append(job)
+        points += job.length or 0
+    if some:
+        yield some
+
+
+async def _results(task: Task, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, Result]:
+    """The results of those that have ended, if they are wanted: one request."""
+    ended = [(job.id, job.attempt) for job in jobs if job.attempt and job.status.is_terminal]
+    if not ended or not set(include) & set(OF_RESULTS):
+        return {}
+    return {result.job_id: result for result in await task.call(task.tools.results.get_many, ended)}
+
+
+async def _bodies(task: Task, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, Body | None]:
+    if not set(include) & set(OF_BODIES):
+        return {}
+    ids = [job.id for job in jobs]
+    return dict(zip(ids, await task.call_each(task.tools.bodies.get, ids), strict=True))
+
+
+def _row(include: tuple[str, ...], job: Job, kept: Result | None, body: Body | None) -> Row:
     """A job as a row, with what it was asked and what it answered where that is wanted."""
-    kept = tools.results.get(job.id, job.attempt) if job.attempt and set(include) & set(OF_RESULTS) else None
-    body = tools.bodies.get(job.id) if set(include) & set(OF_BODIES) else None
     content = {**_answered(job, kept), **_asked(body)}
     return {**_figures(job), **{name: content.get(name) for name in include}}
 
@@ -201,7 +233,7 @@ def _figures(job: Job) -> Row:
 
 def _answered(job: Job, kept: Result | None) -> Row:
     """The result of an ended job; what a stalled worker wrote beyond its end is no part of it."""
-    if kept is None or not job.status.is_terminal:
+    if kept is None:
         return {}
     length = job.length or 0
     return {"output": whole(kept.text[:length]), "parsed": kept.parsed if len(kept.text) <= length else None}

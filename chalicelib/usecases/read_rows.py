@@ -43,10 +43,13 @@ def rows_from(clerk: Clerk, batch: Batch, start: int, limit: int, parts: Parts |
 
 
 def pages(clerk: Clerk, batch: Batch) -> Iterator[list[Seat]]:
-    """All rows, a hundred at a time, each part read once."""
+    """All rows, a hundred at a time, each part read once, and not held for longer than it is needed."""
     parts: Parts = {}
     for start in range(0, batch.total, PAGE):
         yield rows_from(clerk, batch, start, PAGE, parts)
+        if batch.ordered:
+            for done in [part for part in parts if (part + 1) * PART <= start + PAGE]:
+                del parts[done]
 
 
 def results_of(results: Results, seats: Sequence[Seat]) -> dict[str, Result]:

@@ -190,7 +190,7 @@ def test_a_worker_that_dies_in_the_middle_leaves_nothing_half() -> None:
     """The next one writes the object anew, whole, under its name."""
     world = World()
     jobs = [ended(world, f"text {number}") for number in range(40)]
-    job = world.submit(None, input={"ids": [one.id for one in jobs]}, job_type="export")
+    job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
     real = world.memory.results.get
     gate: list[float] = [0.0]
 
@@ -211,7 +211,45 @@ def test_a_worker_that_dies_in_the_middle_leaves_nothing_half() -> None:
     assert real(job.id, 1) is not None
 
 
-@pytest.mark.parametrize(("port", "method"), [("jobs", "get_many"), ("results", "get"), ("files", "begin"), ("files", "link")])
+@pytest.mark.parametrize(
+    ("lengths", "requests"),
+    [
+        ([10] * 250, [100, 100, 50]),
+        ([200_000] * 5, [2, 2, 1]),
+        ([600_000, 10, 600_000], [1, 1, 1]),
+        ([0] * 3, [3]),
+    ],
+)
+def test_results_are_read_together_but_never_too_much_of_them(lengths: list[int], requests: list[int]) -> None:
+    """By hundreds; fewer where their heads say that they are long."""
+    world = World()
+    jobs = [ended(world, "x", length=length) for length in lengths]
+    asked, real = [], world.memory.results.get_many
+
+    def get_many(attempts: Any) -> Any:
+        asked.append(len(attempts))
+        return real(attempts)
+
+    world.memory.results.get_many = get_many  # type: ignore[method-assign]
+    exported(world, {"ids": [one.id for one in jobs]})
+
+    assert asked == requests
+
+
+def test_results_that_are_not_wanted_are_not_read() -> None:
+    """Nor those of jobs that have not ended."""
+    world = World()
+    done, running = ended(world), ended(world, status=Status.PROCESSING, finished_at=None, length=None)
+
+    with refusing(world.memory.results, "get_many", 0) as asked:
+        exported(world, {"ids": [done.id]}, include=["prompt"])
+        job, _ = exported(world, {"ids": [running.id]})
+
+    assert asked == [0]
+    assert "fine" not in content(world, job, "export.csv")
+
+
+@pytest.mark.parametrize(("port", "method"), [("jobs", "get_many"), ("results", "get_many"), ("files", "begin"), ("files", "link")])
 def test_a_store_that_does_not_answer_costs_an_attempt(port: str, method: str) -> None:
     """And no more: the next one writes it all."""
     world = World()
@@ -237,7 +275,7 @@ def test_an_export_is_cancelled_in_the_middle() -> None:
     """Within two seconds, and no object is left."""
     world = World()
     jobs = [ended(world, f"text {number}") for number in range(200)]
-    job = world.submit(None, input={"ids": [one.id for one in jobs]}, job_type="export")
+    job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
 
     async def slow(call: Any, *args: Any) -> Any:
         await asyncio.sleep(0.05)
