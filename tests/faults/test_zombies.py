@@ -6,6 +6,7 @@ import pytest
 
 from chalicelib.domain.job import Status
 from tests.faults.cloud import Cloud
+from tests.faults.reach import stride
 from tests.faults.report import problems_of, report
 from tests.faults.scenarios import Scenario
 from tests.faults.steps import Step
@@ -38,12 +39,12 @@ def _own_steps(name: str) -> list[Step]:
 @pytest.mark.parametrize("name", STORIES)
 def test_a_zombie_at_every_call_and_its_successor_at_every_step(name: str) -> None:
     """One end, one text for each attempt, and watchers that are told neither twice nor wrongly."""
-    runs = 0
+    runs, far = 0, stride(STRIDES[name])
     for stops, step in enumerate(_own_steps(name), 1):
         for after in (False, True) if step.name in WRITES else (False,):
             last = Zombie(stops, NEVER, after=after)
             _run(name, last)
-            for wakes in range(1 + stops % STRIDES[name], last.others + 1, STRIDES[name]):
+            for wakes in range(1 + stops % far, last.others + 1, far):
                 zombie = Zombie(stops, wakes, after=after, told=wakes % 4 == 0)
                 cloud, problems = _run(name, zombie)
                 runs += 1
