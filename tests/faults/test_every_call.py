@@ -13,7 +13,7 @@ from tests.faults.steps import Fault, Kind
 
 WITHIN = 300_000  # ms: a lease, a sweep, and a look at what waits for its wake-up
 ANSWERS = (Kind.REPEATED, Kind.UNANSWERED, Kind.REFUSED)  # where nobody dies or stands still
-EVERY = dict.fromkeys(("cached", "found", "child_of_two", "orphaned", "limited"), 3)  # most of their calls are those of the others
+DEATHS = (Kind.DIES_BEFORE, Kind.DIES_AFTER)  # at every single call; of the others every third is tried, each kind beginning elsewhere
 NOTICED = ("cancelled", "cancelled_and_retried")  # where a few milliseconds more decide how much text there is
 
 
@@ -53,7 +53,7 @@ def test_every_call(name: str, kind: Kind) -> None:
     undisturbed = told(scenario)[0]
     expected = _look(undisturbed)
 
-    for number in some(range(1, len(undisturbed.steps.trace) + 1), kind, EVERY.get(name, 1)):
+    for number in some(range(1, len(undisturbed.steps.trace) + 1), kind, 1 if kind in DEATHS else 3):
         cloud, problems = told(scenario, [Fault(number, kind)])
         problems += _late(cloud)
         if kind in ANSWERS and "retried" not in name:  # a retry may come before the worker hears of the end that it wrote
