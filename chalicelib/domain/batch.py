@@ -26,6 +26,7 @@ WORKED_MS = 30_000  # whoever plays a hand is left alone for so long
 GROUP = 100  # rows released at a time where only `delay` was said
 LOOK_AGAIN_MS = 15 * 60_000  # after so long the rows themselves are looked at: the change stream may have lost something
 LONGEST_LOOK_MS = 6 * 3_600_000
+MOST_ERRANDS = 10  # that wait at once: the record holds them
 TOLERANCE = "failure_tolerance"  # the reason of a batch that failed by it
 ROWS_GONE = "rows_gone"  # of one whose rows are no longer kept
 
@@ -212,10 +213,13 @@ def fail(batch: Batch, bulk_ids: tuple[str, str], now: Ms, reason: str = TOLERAN
 
 
 def retry(batch: Batch, bulk_id: str, counts: Counts, now: Ms, *, cancelled: bool) -> Batch | None:
-    """Start its failed rows again, and go on releasing where it stood. None: it was cancelled, and is to stay so; or what has to be
-    cancelled of it is not yet.
+    """Start its failed rows again, and go on releasing where it stood. None: it was cancelled, and is to stay so; what has to be cancelled
+    of it is not yet; it has ended, and there is nothing to start again; or as many wishes wait as may.
     """
     if (batch.status is BatchStatus.CANCELLED and not cancelled) or any(errand.action is Action.CANCEL for errand in batch.errands):
+        return None
+    left = counts.failed or (cancelled and counts.cancelled) or batch.released < batch.total
+    if (batch.finished_at is not None and not left) or len(batch.errands) >= MOST_ERRANDS:
         return None
     states = (*RETRIED, Status.CANCELLED) if cancelled else RETRIED
     errand = Errand(bulk_id=bulk_id, action=Action.RETRY, states=states)

@@ -131,7 +131,9 @@ class BatchNotFound(NotFound):
 
 
 class BatchNotRetryable(HeadraceError):
-    """A cancelled batch is taken up again only with `cancelled: true`, and none before all that was to be cancelled of it is."""
+    """Nothing of this batch has failed; or it was cancelled, and is taken up again only with `cancelled: true`, once all of it is; or ten
+    retries of it wait already.
+    """
 
     code = "batch_not_retryable"
 

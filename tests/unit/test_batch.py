@@ -111,3 +111,23 @@ def test_what_is_counted_is_what_is_new() -> None:
         assert (counts.known, counts.completed, counts.failed, counts.queued, counts.processing) == (1, 1, 0, 0, 0)
         assert (counts.cost, counts.input, counts.output) == (100, 3, 9)
         assert failed_rows({sk: numbers for (_, sk), numbers in counters.items()}) == []
+
+
+def test_what_has_ended_without_a_failure_is_not_retried() -> None:
+    """Its rows were counted one by one at the end, so that is known; while rows run, a failure may not have been counted yet."""
+    ended = batch(released=10, finished_at=NOW, status=BatchStatus.COMPLETED)
+
+    assert rules.retry(ended, "bulk_1", Counts(known=10, completed=10), NOW, cancelled=False) is None
+    assert rules.retry(ended, "bulk_1", Counts(known=10, completed=9, failed=1), NOW, cancelled=False) is not None
+    assert rules.retry(batch(released=10), "bulk_1", Counts(known=10, completed=4), NOW, cancelled=False) is not None
+
+
+def test_only_so_many_retries_wait_at_once() -> None:
+    """The record holds them, and has its bounds."""
+    here: Batch | None = batch(released=10)
+    for number in range(rules.MOST_ERRANDS):
+        assert here is not None
+        here = rules.retry(here, f"bulk_{number}", Counts(known=10, failed=1), NOW, cancelled=False)
+
+    assert here is not None
+    assert rules.retry(here, "bulk_x", Counts(known=10, failed=1), NOW, cancelled=False) is None
