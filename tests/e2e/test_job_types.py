@@ -120,7 +120,7 @@ def test_without_a_key_a_story_is_scored_here_and_others_wait_for_one(stack: Sta
     story: Any = {"title": "The miracle", "content": "It is a revolutionary, guaranteed miracle!"}
     with without_a_key(stack):
         scored = api.wait_for_end(api.submit(prompt=None, job_type="story_enhancement", input=story, config=model.config))
-        waiting = api.submit(config=model.config)
+        waiting = api.submit(config=model.config, expires_in=90)  # nor is its wake-up delayed beyond that: it would lie in its lane
         until(lambda: api.get(f"/jobs/{waiting}")["status"] == "held", "a job that waits for a key")
         record = api.get(f"/jobs/{waiting}")
 
