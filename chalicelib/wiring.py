@@ -466,7 +466,7 @@ def clerk() -> Clerk:
         queues=have.queues,
         watchers=have.watchers,
         prices=have.prices,
-        job_type=job_types.get,
+        job_type=job_type,
         batches=have.batches,
         rows=have.batch_rows,
         ledger=have.ledger,
@@ -475,6 +475,7 @@ def clerk() -> Clerk:
         new_batch_id=have.new_batch_id,
         together=have.together,
         queue_limit=settings().lane_limit,
+        speed_of=known_speeds().of,
         tell=tell,
         gallery=gallery(),
     )

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
 
 from chalicelib.domain.batch import Batch, needs_care
 from chalicelib.domain.batch_counts import Counts
 from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.job import Job
+from chalicelib.domain.job import Job, Ms
 from chalicelib.domain.lanes import STREAM
-from chalicelib.ports import Clock
+from chalicelib.projections.each_change import PATIENCE_MS as COUNTING_MS
+from chalicelib.projections.each_change import Change, patiently
 from chalicelib.usecases.clerk import Clerk, send_on
 from chalicelib.usecases.count_jobs import count_jobs
 from chalicelib.usecases.tell_of_batch import PATIENCE_MS, tell_of_batch
 
-Change = tuple[str, Job | None, Job | None]
-T = TypeVar("T")
-
 AT_ONCE = 100  # jobs whose marks are read together
-PAUSES = (0.2, 0.5, 1.0)  # seconds between tries while a store does not answer
 
 
 def count_changes(clerk: Clerk, changes: Iterable[Change]) -> None:
@@ -30,18 +26,19 @@ def count_changes(clerk: Clerk, changes: Iterable[Change]) -> None:
     Raises:
         Unavailable: the ledger did not answer; the stream gives the records again, and none is counted twice.
     """
+    until = clerk.clock.now() + COUNTING_MS
     newest: dict[str, Job] = {}
     ends: set[str] = set()
     for job_id, before, after in changes:
         if after is None and before is None:
-            _set_aside(clerk, job_id, "the change record could not be read")
+            _set_aside(clerk, job_id, "the change record could not be read", until)
         elif after is not None and (job_id not in newest or newest[job_id].version < after.version):
             newest[job_id] = after
         if after is not None and after.status.is_terminal and (before is None or not before.status.is_terminal):
             ends.add(job_id)
     jobs = list(newest.values())
     for start in range(0, len(jobs), AT_ONCE):
-        _count(clerk, jobs[start : start + AT_ONCE])
+        _count(clerk, jobs[start : start + AT_ONCE], until)
     touched: defaultdict[tuple[str, str], list[Job]] = defaultdict(list)
     for job in jobs:
         if job.batch_id is not None:
@@ -49,22 +46,22 @@ def count_changes(clerk: Clerk, changes: Iterable[Change]) -> None:
     _tell(clerk, _go_on(clerk, sorted(touched)), touched)
 
 
-def _count(clerk: Clerk, jobs: Sequence[Job]) -> None:
+def _count(clerk: Clerk, jobs: Sequence[Job], until: Ms) -> None:
     """Together; or each alone, to find the one that cannot be."""
     try:
-        left = _patiently(clerk.clock, partial(count_jobs, clerk.ledger, clerk.clock, jobs))
+        left = patiently(clerk.clock, partial(count_jobs, clerk.ledger, clerk.clock, jobs), until)
     except Unavailable:
         raise
     except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
         if len(jobs) == 1:
             clerk.log("a change was not counted", job_id=jobs[0].id, error=exc)
-            _set_aside(clerk, jobs[0].id, f"not counted: {type(exc).__name__}")
+            _set_aside(clerk, jobs[0].id, f"not counted: {type(exc).__name__}", until)
             return
         for job in jobs:
-            _count(clerk, [job])
+            _count(clerk, [job], until)
         return
     for job_id in left:
-        _set_aside(clerk, job_id, "not counted: others counted it at every try")
+        _set_aside(clerk, job_id, "not counted: others counted it at every try", until)
 
 
 def _go_on(clerk: Clerk, touched: Iterable[tuple[str, str]]) -> list[tuple[Batch, Counts]]:
@@ -91,19 +88,5 @@ def _tell(clerk: Clerk, seen: Iterable[tuple[Batch, Counts]], ended: Mapping[tup
         tell_of_batch(clerk, batch, counts, until, ended[batch.tenant, batch.id])
 
 
-def _set_aside(clerk: Clerk, job_id: str, reason: str) -> None:
-    _patiently(clerk.clock, partial(clerk.queues.set_aside, STREAM, job_id, reason))
-
-
-def _patiently(clock: Clock, call: Callable[[], T]) -> T:
-    """Call again where a store did not answer.
-
-    Raises:
-        Unavailable: it still does not.
-    """
-    for pause in PAUSES:
-        try:
-            return call()
-        except Unavailable:
-            clock.sleep(pause)
-    return call()
+def _set_aside(clerk: Clerk, job_id: str, reason: str, until: Ms) -> None:
+    patiently(clerk.clock, partial(clerk.queues.set_aside, STREAM, job_id, reason), until)

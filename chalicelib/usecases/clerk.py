@@ -10,6 +10,7 @@ from chalicelib.domain.batch import Batch
 from chalicelib.domain.batch_counts import Counts, place
 from chalicelib.domain.job_type import JobType
 from chalicelib.domain.lanes import TASKS
+from chalicelib.domain.speed import Speed
 from chalicelib.ports import Batches, BatchRows, Bodies, Clock, Dependencies, Jobs, Ledger, Prices, Queues, Together, Watchers
 from chalicelib.usecases.bulk import Desk
 from chalicelib.usecases.engine import Log
@@ -24,7 +25,7 @@ class Clerk:
     """`desk` carries out bulk actions over the rows. `queue_limit`: messages that a lane may hold; nothing is released into a full one.
 
     `tell` whoever is to hear of the end of a batch; done again, it tells nobody anew.
-    `gallery` is where those are who watch.
+    `gallery` is where those are who watch. `speed_of` a job type and a model is what was measured of them.
     """
 
     clock: Clock
@@ -44,6 +45,7 @@ class Clerk:
     new_batch_id: Callable[[], str]
     together: Together
     queue_limit: int
+    speed_of: Callable[[str, str], Speed]
     tell: Callable[[Batch, Counts], None]
     gallery: Gallery
 

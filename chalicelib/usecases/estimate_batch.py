@@ -59,7 +59,7 @@ def look_ahead(clerk: Clerk, caller: Caller, prepared: Prepared) -> Outlook:
 
 
 def _plan(clerk: Clerk, caller: Caller, prepared: Prepared, row: Row) -> Plan:
-    return plan_job(clerk.job_type, clerk.prices, caller, submission_of(prepared.base, row, {}), 0)
+    return plan_job(clerk.job_type, clerk.prices, caller, submission_of(prepared.base, row, {}), 0, clerk.speed_of)
 
 
 def _scaled(costs: Iterable[Nano | None], scale: float) -> Nano | None:

@@ -13,7 +13,7 @@ from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
 from chalicelib.domain.estimate import Estimate, estimate, estimate_of_work
 from chalicelib.domain.identity import Caller, Role
 from chalicelib.domain.job_type import NO_MODEL, JobType
-from chalicelib.domain.lanes import LANES
+from chalicelib.domain.lanes import LANES, Lane
 from chalicelib.domain.parents import problems_within
 from chalicelib.domain.schema import problems, schema_problems
 from chalicelib.domain.speed import UNMEASURED, Speed
@@ -80,28 +80,31 @@ def plan_job(
     )
     if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
         raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))
-    config = body.config
-    speed = speed_of(kind.name, config.model)
     return Plan(
         kind=kind,
         user=submission.user or caller.user,
         body=body,
         dedupe_key=submission.dedupe_key or _own_dedupe_key(kind, submission),
-        estimate=estimate_of_work(LANES[submission.priority], depth)
-        if kind.work is not None
-        else estimate(
-            prompt=body.prompt,
-            instructions=instructions(config, kind) + json.dumps(kind.schema_for(body.options) or ""),
-            answer_tokens=round(speed.answer(kind.typical_tokens, config.max_tokens).middle),
-            first_token_ms=round(speed.first_token_ms.middle),
-            tokens_per_second=speed.tokens_per_second.middle,
-            max_tokens=config.max_tokens,
-            max_attempts=config.max_attempts,
-            price=prices.of(config.model),
-            others=[prices.of(model) for model in config.fallback_models],
-            lane=LANES[submission.priority],
-            depth=depth,
-        ),
+        estimate=_estimate(kind, body, prices, speed_of(kind.name, body.config.model), LANES[submission.priority], depth),
+    )
+
+
+def _estimate(kind: JobType, body: Body, prices: Prices, speed: Speed, lane: Lane, depth: int) -> Estimate:
+    if kind.work is not None:
+        return estimate_of_work(lane, depth)
+    config = body.config
+    return estimate(
+        prompt=body.prompt,
+        instructions=instructions(config, kind) + json.dumps(kind.schema_for(body.options) or ""),
+        answer_tokens=round(speed.answer(kind.typical_tokens, config.max_tokens).middle),
+        first_token_ms=round(speed.first_token_ms.middle),
+        tokens_per_second=speed.tokens_per_second.middle,
+        max_tokens=config.max_tokens,
+        max_attempts=config.max_attempts,
+        price=prices.of(config.model),
+        others=[prices.of(model) for model in config.fallback_models],
+        lane=lane,
+        depth=depth,
     )
 
 

@@ -102,7 +102,7 @@ def _make(clerk: Clerk, batch: Batch, common: Common, caller: Caller, row: Row) 
     job_id, now = row_id(batch.id, row.number), clerk.clock.now()
     submission = submission_of(common.base, row, common.named)
     try:
-        plan = plan_job(clerk.job_type, clerk.prices, caller, submission, 0)
+        plan = plan_job(clerk.job_type, clerk.prices, caller, submission, 0, clerk.speed_of)
     except Unavailable:
         raise
     except Exception as exc:  # noqa: BLE001 - whatever is wrong with one row, the others go on, and the batch has an end

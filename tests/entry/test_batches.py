@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -305,10 +304,8 @@ def test_a_large_dry_run_is_estimated_from_a_part(api: Api) -> None:
 
 
 def test_ten_thousand_rows_are_accepted_in_one_request(api: Api) -> None:
-    began = time.process_time()
     batch_id = batches.submit(api, 10_000)
 
-    assert time.process_time() - began < 10
     assert api.twins.batches.rows[batch_id].total == 10_000
     assert api.call("POST", "/batches", {"items": ["x"] * 10_001}).status == 400
 

@@ -38,6 +38,19 @@ def test_estimates_are_guesses_until_something_was_measured(api: Api) -> None:
     assert seconds(api) == pytest.approx(2.7, rel=0.1)
 
 
+def test_rows_of_a_batch_are_expected_to_be_like_other_jobs(api: Api) -> None:
+    """In a dry run, and on the jobs that the rows become: an answer costs what answers have cost."""
+    asked = {"items": ["Say hello."], "dry_run": True}
+    guess = api.call("POST", "/batches", asked).json
+    api.twins.clock.advance(61)
+    measured(api)
+
+    again = api.call("POST", "/batches", asked).json
+
+    assert float(again["estimated_cost"]) < float(guess["estimated_cost"])
+    assert again["estimated_cost"] == api.call("POST", "/jobs/estimate", {"prompt": "Say hello."}).json["estimated_cost"]
+
+
 def test_they_are_of_the_type_and_the_model(api: Api) -> None:
     measured(api)
 

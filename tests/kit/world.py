@@ -227,6 +227,7 @@ class World:
             new_batch_id=self.new_batch_id,
             together=one_by_one,
             queue_limit=1000,
+            speed_of=self.speeds.of,
             tell=lambda batch, counts: tell_batch(self.office, API_URL, batch, counts),
             gallery=self.gallery,
         )
