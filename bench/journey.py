@@ -225,10 +225,10 @@ def _stage() -> Iterator[tuple[_Adapters, JumpingLoop, Journey]]:
     for lane in LANES:
         aws.client("sqs").create_queue(QueueName=queue_name(STAGE, lane))
     now = adapters.clock.now()
-    adapters.accounts.put_key(
+    adapters.api_keys.put_key(
         Key(id="key_01K", hash=secret_hash("hr_user"), tenant="acme", user="alice", role=Role.USER, created_at=now, name="a laptop")
     )
-    adapters._stores.accounts.put_endpoints("wss://abc123.execute-api.us-east-1.amazonaws.com/api", "https://abc123.example/api")
+    adapters._stores.api_keys.put_endpoints("wss://abc123.execute-api.us-east-1.amazonaws.com/api", "https://abc123.example/api")
     journey.meter.attach(STAGE)
     wiring.use(adapters, loop)
     with _lines(journey):

@@ -55,7 +55,7 @@ class Rig:
         wiring.use(self._adapters)
         self.loop = wiring.worker_loop()
         key = Key(id=CALLER.key_id, hash=CALLER.key_hash, tenant=CALLER.tenant, user=CALLER.user, role=CALLER.role, created_at=0)
-        self._adapters.accounts.put_key(key)
+        self._adapters.api_keys.put_key(key)
 
     def model_url(self, tokens: int, pace: float = 0) -> str:
         return f"{self._source}/{tokens}/{pace:g}/v1"
@@ -66,10 +66,10 @@ class Rig:
         submission = Submission(prompt="Tell me about water wheels.", job_type=job_type, priority=LANE)
         plan = plan_job(job_types.get, have.prices, CALLER, submission, 0)
         job = new_job(f"job_{have.new_id()}", CALLER, submission, plan, have.clock.now())
-        have.bodies.put(job.id, job.tenant, plan.body, have.clock.now() // 1000 + 86_400)
+        have.job_specs.put(job.id, job.tenant, plan.body, have.clock.now() // 1000 + 86_400)
         have.jobs.create(job)
         for number in range(watchers):
-            have.watchers.add(self._watcher(job, number))
+            have.subscriptions.add(self._watcher(job, number))
         return job
 
     def run(self, jobs: list[Job], tokens: int, pace: float = 0) -> float:
@@ -107,7 +107,7 @@ class Rig:
             key_hash=CALLER.key_hash,
             attempt=0,
             offset=0,
-            since=have.new_id(),
+            subscription_id=have.new_id(),
             expires_at=have.clock.now() + 7_200_000,
         )
 

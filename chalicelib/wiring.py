@@ -98,8 +98,8 @@ class Adapters:
         return self._stores.jobs
 
     @property
-    def bodies(self) -> Bodies:
-        return self._stores.bodies
+    def job_specs(self) -> Bodies:
+        return self._stores.job_specs
 
     @property
     def chunks(self) -> Chunks:
@@ -110,8 +110,8 @@ class Adapters:
         return self._stores.results
 
     @property
-    def pages(self) -> Pages:
-        return self._stores.pages
+    def job_data(self) -> Pages:
+        return self._stores.job_data
 
     @property
     def dependencies(self) -> Dependencies:
@@ -122,12 +122,12 @@ class Adapters:
         return self._stores.uploads
 
     @property
-    def bulks(self) -> Bulks:
-        return self._stores.bulks
+    def bulk_operations(self) -> Bulks:
+        return self._stores.bulk_operations
 
     @property
-    def ledger(self) -> Ledger:
-        return self._stores.ledger
+    def counters(self) -> Ledger:
+        return self._stores.counters
 
     @property
     def batches(self) -> Batches:
@@ -138,8 +138,8 @@ class Adapters:
         return self._stores.batch_rows
 
     @property
-    def watchers(self) -> Watchers:
-        return self._stores.watchers
+    def subscriptions(self) -> Watchers:
+        return self._stores.subscriptions
 
     @property
     def connections(self) -> Connections:
@@ -154,40 +154,40 @@ class Adapters:
         return self._stores.leases
 
     @property
-    def circuits(self) -> Circuits:
-        return self._stores.circuits
+    def circuit_breakers(self) -> Circuits:
+        return self._stores.circuit_breakers
 
     @property
     def cache(self) -> Cache:
         return self._stores.cache
 
     @property
-    def speeds(self) -> Speeds:
-        return self._stores.speeds
+    def throughput(self) -> Speeds:
+        return self._stores.throughput
 
     @property
-    def slots(self) -> Slots:
-        return self._stores.slots
+    def semaphores(self) -> Slots:
+        return self._stores.semaphores
 
     @property
-    def turnstiles(self) -> Turnstiles:
-        return self._stores.turnstiles
+    def type_limiters(self) -> Turnstiles:
+        return self._stores.type_limiters
 
     @property
-    def files(self) -> Files:
-        return self._stores.files
+    def job_files(self) -> Files:
+        return self._stores.job_files
 
     @property
-    def meters(self) -> Meters:
-        return self._stores.meters
+    def request_counters(self) -> Meters:
+        return self._stores.request_counters
 
     @property
     def deliveries(self) -> Deliveries:
         return self._stores.deliveries
 
     @property
-    def accounts(self) -> Accounts:
-        return self._stores.accounts
+    def api_keys(self) -> Accounts:
+        return self._stores.api_keys
 
     @cached_property
     def queues(self) -> Queues:
@@ -202,13 +202,13 @@ class Adapters:
         return ApiGatewaySockets()
 
     @cached_property
-    def correspondence(self) -> Correspondence:
+    def notification_settings(self) -> Correspondence:
         from chalicelib.adapters.correspondence import SecretsManagerCorrespondence
 
         return SecretsManagerCorrespondence(self.settings.stage, self.clock)
 
     @cached_property
-    def poster(self) -> Poster:
+    def webhook_client(self) -> Poster:
         from chalicelib.adapters.guarded_post import GuardedPost
 
         return GuardedPost(networks(self.settings.webhook_networks))
@@ -221,7 +221,7 @@ class Adapters:
         return signed_headers(secrets, message_id, now, payload)
 
     @cached_property
-    def mail(self) -> Mail:
+    def email(self) -> Mail:
         from chalicelib.adapters.mail import SesMail
 
         return SesMail(self.settings.mail_from)
@@ -250,16 +250,16 @@ class Adapters:
         return changes(records)
 
     @cached_property
-    def key_ring(self) -> KeyRing:
-        return KeyRing(self.accounts, self.clock)
+    def api_key_cache(self) -> KeyRing:
+        return KeyRing(self.api_keys, self.clock)
 
     @cached_property
     def endpoints(self) -> dict[str, str]:
         """The addresses of the stage; they change only with a deployment, which makes new environments."""
-        return self.accounts.endpoints()
+        return self.api_keys.endpoints()
 
     @property
-    def together(self) -> Together:
+    def parallel_map(self) -> Together:
         from chalicelib.adapters.threads import together
 
         return together
@@ -336,16 +336,16 @@ def tools() -> Tools:
         clock=have.clock,
         log=record,
         jobs=have.jobs,
-        bodies=have.bodies,
+        job_specs=have.job_specs,
         results=have.results,
-        pages=have.pages,
+        job_data=have.job_data,
         queues=have.queues,
-        watchers=have.watchers,
-        files=have.files,
+        subscriptions=have.subscriptions,
+        job_files=have.job_files,
         uploads=have.uploads,
         cache=have.cache,
-        clerk=clerk,
-        office=post_office,
+        batch_context=clerk,
+        notification_context=post_office,
         new_id=have.new_id,
         job_type=job_type,
     )
@@ -358,26 +358,26 @@ def engine() -> Engine:
         _made["engine"] = Engine(
             clock=have.clock,
             offload=worker_loop().offload,
-            offload_posts=worker_loop().offload_posts,
+            offload_sends=worker_loop().offload_sends,
             log=record,
             jobs=have.jobs,
-            bodies=have.bodies,
+            job_specs=have.job_specs,
             chunks=have.chunks,
             results=have.results,
-            watchers=have.watchers,
+            subscriptions=have.subscriptions,
             connections=have.connections,
             leases=have.leases,
-            circuits=have.circuits,
+            circuit_breakers=have.circuit_breakers,
             cache=have.cache,
-            turnstiles=have.turnstiles,
+            type_limiters=have.type_limiters,
             queues=have.queues,
             sockets=have.sockets,
             provider=have.provider,
             prices=have.prices,
-            tools=tools(),
+            task_context=tools(),
             job_type=job_type,
-            speed_of=known_speeds().of,
-            is_welcome=have.key_ring.may_read,
+            throughput_of=known_speeds().get,
+            may_stream=have.api_key_cache.may_read_job,
             new_id=have.new_id,
             random=random.random,
             frames_per_second=settings().frames_per_second,
@@ -388,7 +388,7 @@ def engine() -> Engine:
 def known_speeds() -> KnownSpeeds:
     """The measured speeds, as this environment knows them."""
     if "speeds" not in _made:
-        _made["speeds"] = KnownSpeeds(adapters().speeds, adapters().clock, record)
+        _made["speeds"] = KnownSpeeds(adapters().throughput, adapters().clock, record)
     return cast(KnownSpeeds, _made["speeds"])
 
 
@@ -403,14 +403,14 @@ def broom() -> Broom:
         results=have.results,
         leases=have.leases,
         queues=have.queues,
-        bodies=have.bodies,
+        job_specs=have.job_specs,
         dependencies=have.dependencies,
         prices=have.prices,
-        watchers=have.watchers,
+        subscriptions=have.subscriptions,
         connections=have.connections,
         sockets=have.sockets,
         job_type=job_type,
-        abandon=_abandon,
+        cancel_response=_abandon,
     )
 
 
@@ -422,13 +422,13 @@ def _abandon(response_id: str) -> None:
 def stethoscope() -> Stethoscope:
     """What looking at the system needs."""
     have = adapters()
-    return Stethoscope(clock=have.clock, log=record, circuits=have.circuits, queues=have.queues, leases=have.leases)
+    return Stethoscope(clock=have.clock, log=record, circuit_breakers=have.circuit_breakers, queues=have.queues, leases=have.leases)
 
 
 def editor() -> Editor:
     """What changing a job needs."""
     have = adapters()
-    return Editor(clock=have.clock, log=record, jobs=have.jobs, bodies=have.bodies, queues=have.queues)
+    return Editor(clock=have.clock, log=record, jobs=have.jobs, job_specs=have.job_specs, queues=have.queues)
 
 
 def desk() -> Desk:
@@ -438,13 +438,13 @@ def desk() -> Desk:
         clock=have.clock,
         log=record,
         jobs=have.jobs,
-        bodies=have.bodies,
-        pages=have.pages,
+        job_specs=have.job_specs,
+        job_data=have.job_data,
         queues=have.queues,
-        watchers=have.watchers,
-        bulks=have.bulks,
+        subscriptions=have.subscriptions,
+        bulk_operations=have.bulk_operations,
         new_id=have.new_id,
-        rows_of=rows_of,
+        row_count=rows_of,
     )
 
 
@@ -461,23 +461,23 @@ def clerk() -> Clerk:
         clock=have.clock,
         log=record,
         jobs=have.jobs,
-        bodies=have.bodies,
+        job_specs=have.job_specs,
         dependencies=have.dependencies,
         queues=have.queues,
-        watchers=have.watchers,
+        subscriptions=have.subscriptions,
         prices=have.prices,
         job_type=job_type,
         batches=have.batches,
-        rows=have.batch_rows,
-        ledger=have.ledger,
-        desk=desk(),
+        batch_rows=have.batch_rows,
+        counters=have.counters,
+        bulk=desk(),
         new_id=have.new_id,
         new_batch_id=have.new_batch_id,
-        together=have.together,
+        parallel_map=have.parallel_map,
         queue_limit=settings().lane_limit,
-        speed_of=known_speeds().of,
-        tell=tell,
-        gallery=gallery(),
+        throughput_of=known_speeds().get,
+        notify_completed=tell,
+        streaming=gallery(),
     )
 
 
@@ -493,7 +493,7 @@ def intake() -> Intake:
         clock=have.clock,
         log=record,
         jobs=have.jobs,
-        bodies=have.bodies,
+        job_specs=have.job_specs,
         dependencies=have.dependencies,
         queues=have.queues,
         new_id=have.new_id,
@@ -510,7 +510,7 @@ def doorkeeper() -> Doorkeeper:
         jobs=have.jobs,
         dependencies=have.dependencies,
         queues=have.queues,
-        together=have.together,
+        parallel_map=have.parallel_map,
     )
 
 
@@ -521,14 +521,14 @@ def post_office() -> PostOffice:
         clock=have.clock,
         log=record,
         deliveries=have.deliveries,
-        correspondence=have.correspondence,
+        notification_settings=have.notification_settings,
         queues=have.queues,
-        poster=have.poster,
-        mail=have.mail,
+        webhook_client=have.webhook_client,
+        email=have.email,
         sign=have.sign,
         new_secret=new_signing_secret,
         random=random.random,
-        allowed=networks(settings().webhook_networks),
+        allowed_networks=networks(settings().webhook_networks),
     )
 
 
@@ -540,15 +540,15 @@ def gallery() -> Gallery:
         jobs=have.jobs,
         chunks=have.chunks,
         results=have.results,
-        watchers=have.watchers,
+        subscriptions=have.subscriptions,
         connections=have.connections,
         sockets=have.sockets,
         new_id=have.new_id,
-        caller_by_hash=have.key_ring.caller,
+        caller_by_key_hash=have.api_key_cache.caller,
     )
 
 
 def holding() -> Holding:
     """What holding a request needs."""
     have = adapters()
-    return Holding(clock=have.clock, log=record, slots=have.slots, watchers=have.watchers, size=settings().held_requests)
+    return Holding(clock=have.clock, log=record, semaphores=have.semaphores, subscriptions=have.subscriptions, max_long_polls=settings().held_requests)

@@ -71,7 +71,7 @@ def listing(stage: Stage, tenant: Tenant) -> None:
     """List a tenant's keys, without their secrets."""
     for key in _accounts(stage).keys(tenant):
         ends = f"revoked {rfc3339(key.revoked_at)}" if key.revoked_at else f"expires {rfc3339(key.expires_at) or 'never'}"
-        print(f"{key.id}  {key.role.word:8}  {key.user:20}  {ends}")
+        print(f"{key.id}  {key.role.label:8}  {key.user:20}  {ends}")
 
 
 @app.command()

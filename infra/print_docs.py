@@ -146,7 +146,7 @@ read are in [operations.md](operations.md).
 
 def routes_page() -> str:
     routes = sorted(ROUTES, key=lambda route: (route.path, METHODS.index(route.method)))  # whatever was imported first
-    rows = ((f"`{route.method} {route.path}`", route.role.word if route.role else "public", route.summary) for route in routes)
+    rows = ((f"`{route.method} {route.path}`", route.role.label if route.role else "public", route.summary) for route in routes)
     return f"""# Routes
 
 {NOTE}
@@ -202,7 +202,7 @@ def _reasons() -> list[tuple[str, ...]]:
 
 def _lost_row() -> tuple[str, ...]:
     """An error that no attempt raises: the sweep gives it to a job that goes on killing its workers."""
-    dying = replace(_BLANK, status=Status.PROCESSING, owner="lease#1", alone=True, alone_crashes=CRASHES_ALONE)
+    dying = replace(_BLANK, status=Status.PROCESSING, owner="lease#1", run_alone=True, isolated_crashes=CRASHES_ALONE)
     return _job_row(take_back(dying, "lease", 0, None, 1))
 
 

@@ -45,9 +45,9 @@ def _section(kind: JobType, table: Table) -> str:
 
 
 def _facts(kind: JobType) -> Iterator[tuple[str, str]]:
-    if kind.least_role != "user":
-        yield "Who may submit it", f"keys with the role `{kind.least_role}` or a greater one"
-    if kind.limits and not kind.limits.are_none:
+    if kind.min_role != "user":
+        yield "Who may submit it", f"keys with the role `{kind.min_role}` or a greater one"
+    if kind.limits and not kind.limits.is_unlimited:
         yield "Limits, of all tenants together", _limits(kind.limits)
     yield "Stages", " → ".join(f"`{stage}`" for stage in kind.stages)
     milestones = dict.fromkeys(marker.milestone for marker in kind.markers if marker.milestone)

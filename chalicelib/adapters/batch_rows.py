@@ -29,10 +29,10 @@ class S3BatchRows:
         data = self._blobs.get(_key(tenant, batch_id, f"part-{part:04}"))
         return [Row.from_dict(json.loads(line)) for line in unpack(data).split("\n")] if data is not None else None
 
-    def put_terms(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
+    def put_options(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
         self._blobs.put(_key(tenant, batch_id, "terms"), pack_json(dict(terms)), JSON)
 
-    def get_terms(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
+    def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
         data = self._blobs.get(_key(tenant, batch_id, "terms"))
         return dict(unpack_json(data)) if data is not None else None
 

@@ -42,11 +42,11 @@ class SecretsManagerCorrespondence:
         self._kept: dict[str, tuple[Ms, Content | None]] = {}
         self._lock = Lock()
 
-    def seal(self, tenant: str, *, fresh: bool = False) -> Seal | None:
+    def signing_secrets(self, tenant: str, *, fresh: bool = False) -> Seal | None:
         content = self._read(secret_name(self._stage, tenant, SEAL), fresh=fresh)
         return _seal(content) if content is not None else None
 
-    def make_seal(self, tenant: str, seal: Seal) -> Seal:
+    def create_signing_secrets(self, tenant: str, seal: Seal) -> Seal:
         name = secret_name(self._stage, tenant, SEAL)
         if self._create(name, _content(seal)):
             return seal
@@ -55,14 +55,14 @@ class SecretsManagerCorrespondence:
             raise RuntimeError(f"{name} is being deleted; restore it, or wait")
         return _seal(there)
 
-    def put_seal(self, tenant: str, seal: Seal) -> None:
+    def put_signing_secrets(self, tenant: str, seal: Seal) -> None:
         self._put(secret_name(self._stage, tenant, SEAL), _content(seal))
 
-    def addresses(self, tenant: str, *, fresh: bool = False) -> AddressBook:
+    def allowlist(self, tenant: str, *, fresh: bool = False) -> AddressBook:
         content = self._read(secret_name(self._stage, tenant, ADDRESSES), fresh=fresh) or {}
         return AddressBook(emails=tuple(content.get("emails", ())), slack=dict(content.get("slack", {})))
 
-    def put_addresses(self, tenant: str, book: AddressBook) -> None:
+    def put_allowlist(self, tenant: str, book: AddressBook) -> None:
         self._put(secret_name(self._stage, tenant, ADDRESSES), {"emails": list(book.emails), "slack": dict(book.slack)})
 
     def _read(self, name: str, *, fresh: bool) -> Content | None:

@@ -49,7 +49,7 @@ class DynamoAccounts:
     def put_key(self, key: Key) -> None:
         """Both rows at once, so that a listing never misses a key that works."""
         values: dict[str, Any] = {name: getattr(key, name) for name in PLAIN}
-        values |= {"role": key.role.word, "all_tenants": key.all_tenants}
+        values |= {"role": key.role.label, "all_tenants": key.all_tenants}
         by_hash = self._keys(f"key#{key.hash}", "key", **values)
         by_tenant = self._keys(f"tenant#{key.tenant}", f"key#{key.id}", **values)
         dynamo.put_together([(by_hash, None), (by_tenant, None)])

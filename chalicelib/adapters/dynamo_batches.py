@@ -70,7 +70,7 @@ class DynamoBatches:
             if there is None or there.data != item.data:
                 raise StaleVersion(_batch_of(there) if there else None) from failed
 
-    def close(self, batch: Batch) -> None:
+    def mark_closed(self, batch: Batch) -> None:
         with suppress(ConditionFailed):  # another run has begun, or it is gone
             dynamo.delete(self._open(OPEN, batch.id), self._open.run == batch.run)
 
@@ -80,7 +80,7 @@ class DynamoBatches:
         found = [_batch_of(item) for item in rows]
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
-    def left(self, now: Ms, limit: int) -> list[Batch]:
+    def stalled(self, now: Ms, limit: int) -> list[Batch]:
         rows = list(self._open.query(OPEN, consistent_read=True, limit=MOST_OPEN, page_size=MOST_OPEN))
         start = now // 60_000 * limit % len(rows) if len(rows) > limit else 0
         taken = (rows + rows)[start : start + min(limit, len(rows))]
@@ -89,7 +89,7 @@ class DynamoBatches:
             if row.sk not in items and row.made_at + IN_THE_MAKING_MS < now:
                 dynamo.delete(row)
         found = [_if_readable(items[row.sk]) for row in taken if row.sk in items]
-        return [batch for batch in found if batch is not None and batch.worked_until <= now]
+        return [batch for batch in found if batch is not None and batch.locked_until <= now]
 
     def _name_open(self, batch: Batch) -> None:
         row = self._open(OPEN, batch.id, tenant=batch.tenant, made_at=batch.updated_at, run=batch.run, ttl=_ttl(batch))
@@ -114,8 +114,8 @@ def _batch_of(item: BatchItem) -> Batch:
     data = {name: value for name, value in json.loads(item.data).items() if name in _DEFAULTS}
     if "status" in data:
         data["status"] = BatchStatus(data["status"])
-    data["errands"] = tuple(_errand_of(one) for one in data.get("errands", ()))
-    data["tells"] = tuple(data.get("tells", ()))
+    data["actions"] = tuple(_errand_of(one) for one in data.get("actions", ()))
+    data["notify_targets"] = tuple(data.get("notify_targets", ()))
     return Batch(**data)
 
 

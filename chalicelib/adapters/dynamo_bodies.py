@@ -43,11 +43,11 @@ class DynamoBodies:
         self._blobs.put(key, data, "application/json")
         dynamo.put(self._items(job_id, BODY, s3=key, ttl=ttl))
 
-    def keep(self, job_id: str, until: int) -> None:
+    def extend_ttl(self, job_id: str, until: int) -> None:
         with suppress(ConditionFailed):  # there is none, or it is kept longer
             dynamo.update(self._items(job_id, BODY), [self._items.ttl.set(until)], self._items.ttl < until)
 
-    def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
+    def replace(self, job_id: str, tenant: str, body: Body, version: int) -> None:
         """An object under a name of its own: the one before it is named until the item says otherwise."""
         data, items = pack_json(body.to_dict()), self._items
         key = key_of(tenant, job_id, f"{BODY}-{version}-{hashlib.sha256(data).hexdigest()[:8]}")

@@ -73,7 +73,7 @@ class DynamoBulks:
         for row in self._open.query(OPEN, consistent_read=True, limit=limit, page_size=limit):
             bulk = self.get(row.tenant, row.sk)
             if bulk is not None and bulk.finished_at is None:
-                found += [bulk] if bulk.worked_until <= now else []
+                found += [bulk] if bulk.locked_until <= now else []
             elif bulk is not None or row.made_at + IN_THE_MAKING_MS < now:
                 dynamo.delete(row)
         return found
@@ -92,7 +92,7 @@ def _ttl(bulk: Bulk) -> int:
 
 def _bulk_of(item: BulkItem) -> Bulk:
     data: dict[str, Any] = json.loads(item.data)
-    hand = data["hand"]
+    page = data["page"]
     return Bulk(
         **{
             **data,
@@ -100,6 +100,6 @@ def _bulk_of(item: BulkItem) -> Bulk:
             "ids": tuple(data["ids"]),
             "states": tuple(Status(state) for state in data.get("states", ())),
             "problems": tuple((job_id, code) for job_id, code in data["problems"]),
-            "hand": Hand(**{**hand, "held": tuple(Held(**one) for one in hand["held"]), "missing": tuple(hand["missing"])}),
+            "page": Hand(**{**page, "jobs": tuple(Held(**one) for one in page["jobs"]), "missing": tuple(page["missing"])}),
         }
     )

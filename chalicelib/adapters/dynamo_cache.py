@@ -16,7 +16,7 @@ class CacheItem(Item):
     sk = UnicodeAttribute(range_key=True)
     job_id = UnicodeAttribute(attr_name="job")
     attempt = IntAttribute()
-    at = IntAttribute()
+    stored_at = IntAttribute()
     expires_at = IntAttribute(attr_name="exp")
     ttl = IntAttribute()
 
@@ -32,7 +32,7 @@ class DynamoCache:
             item = self._items.get(_place(tenant, key), SORT)
         except self._items.DoesNotExist:
             return None
-        return Cached(job_id=item.job_id, attempt=item.attempt, at=item.at, expires_at=item.expires_at)
+        return Cached(job_id=item.job_id, attempt=item.attempt, stored_at=item.stored_at, expires_at=item.expires_at)
 
     def put(self, tenant: str, key: str, cached: Cached) -> None:
         dynamo.put(
@@ -41,7 +41,7 @@ class DynamoCache:
                 SORT,
                 job_id=cached.job_id,
                 attempt=cached.attempt,
-                at=cached.at,
+                stored_at=cached.stored_at,
                 expires_at=cached.expires_at,
                 ttl=cached.expires_at // 1000 + ROW_LASTS,
             )

@@ -44,7 +44,7 @@ class DynamoChunks:
             if there != _chunk_of(item):
                 raise ChunkConflict from failed
 
-    def note(self, chunk: Chunk) -> None:
+    def put_progress(self, chunk: Chunk) -> None:
         dynamo.put(self._item_of(chunk))
 
     def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:

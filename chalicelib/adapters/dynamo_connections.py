@@ -80,7 +80,7 @@ class DynamoConnections:
         there = dynamo.delete(self._item(connection_id))
         return _connection_of(self._items.from_raw_data(there)) if there else None
 
-    def some(self, part: int, limit: int) -> list[Connection]:
+    def sample(self, part: int, limit: int) -> list[Connection]:
         """From a place by chance on, and round to it again."""
         place, start = f"C#{part % CONNECTION_PARTS}", f"{random.getrandbits(32):08x}"
         found = list(self._items.query(place, self._items.sk >= start, limit=limit, page_size=limit))

@@ -56,7 +56,7 @@ class DynamoDeliveries:
             dynamo.put(self._item_of(delivery), self._items.pk.does_not_exist())
         except ConditionFailed as failed:
             there = _delivery_of(self._items.from_raw_data(failed.item)) if failed.item else delivery
-            if not there.is_open or there.look_at != delivery.look_at:
+            if not there.is_open or there.recheck_at != delivery.recheck_at:
                 dynamo.delete(row)
             return there
         return delivery
@@ -65,12 +65,12 @@ class DynamoDeliveries:
         item = dynamo.find(self._items, _partition(owner), delivery_id)
         return _delivery_of(item) if item else None
 
-    def of(self, owner: str) -> list[Delivery]:
+    def for_owner(self, owner: str) -> list[Delivery]:
         rows = self._items.query(_partition(owner), consistent_read=True, limit=MOST_LISTED)
         return sorted((_delivery_of(row) for row in rows), key=lambda one: (-one.created_at, one.id))
 
     def replace(self, seen: Delivery, new: Delivery) -> None:
-        item, moves = self._item_of(new), new.is_open and (new.look_at != seen.look_at or not seen.is_open)
+        item, moves = self._item_of(new), new.is_open and (new.recheck_at != seen.recheck_at or not seen.is_open)
         if moves:
             dynamo.put(self._row(new))
         try:
@@ -96,13 +96,13 @@ class DynamoDeliveries:
             delivery = _if_readable(item) if item is not None else None
             if item is not None and delivery is None:
                 continue
-            if delivery is not None and delivery.is_open and delivery.look_at == int(at):
+            if delivery is not None and delivery.is_open and delivery.recheck_at == int(at):
                 yield delivery
             elif int(at) + IN_THE_MAKING_MS < until or (delivery is not None and not delivery.is_open):
                 dynamo.delete(row)
 
     def _row(self, delivery: Delivery) -> OpenItem:
-        place = f"{_time(delivery.look_at)}#{delivery.owner}#{delivery.id}"
+        place = f"{_time(delivery.recheck_at)}#{delivery.owner}#{delivery.id}"
         return self._open(_open_partition(crc32(delivery.id.encode()) % PARTS), place, ttl=_ttl(delivery))
 
     def _item_of(self, delivery: Delivery) -> DeliveryItem:
@@ -123,7 +123,7 @@ def _time(at: Ms) -> str:
 
 
 def _ttl(delivery: Delivery) -> int:
-    return (delivery.ended_at or delivery.until) // 1000 + KEPT_DAYS * 86_400 + ROW_LASTS
+    return (delivery.ended_at or delivery.expires_at) // 1000 + KEPT_DAYS * 86_400 + ROW_LASTS
 
 
 def _if_readable(item: DeliveryItem) -> Delivery | None:
@@ -143,6 +143,6 @@ def _delivery_of(item: DeliveryItem) -> Delivery:
             **known,
             "channel": Channel(data["channel"]),
             "state": State(data["state"]),
-            "tries": tuple(Try(**one) for one in data.get("tries", ())),
+            "attempts": tuple(Try(**one) for one in data.get("attempts", ())),
         }
     )

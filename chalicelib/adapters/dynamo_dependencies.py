@@ -35,7 +35,7 @@ class FamilyItem(Item):
 
 class DynamoDependencies:
     """Units, with n parents of some 30 bytes each: put 2, link n + 1, and 1 for each KB beyond
-    the first of either row of the child; cross_off 1 for each KB
+    the first of either row of the child; mark_parents_ended 1 for each KB
     of what is left; a page of a hundred edges is 1.5 to read.
     """
 
@@ -50,13 +50,13 @@ class DynamoDependencies:
         edges = [self._items(parent, PREFIX + child, anyway=run_anyway or None, ttl=ttl) for parent in parents.values()]
         dynamo.put_all([*edges, self._names(child, parents, run_anyway=run_anyway, ttl=ttl)])
 
-    def cross_off(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
+    def mark_parents_ended(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
         items = self._items
         actions: list[Action] = [items.open.delete(set(parents))] if parents else []
         if linked_until is not None:
             actions += [items.linked_until.set(linked_until), items.ttl.set(linked_until)]
         if not actions:
-            known = self.of(child)
+            known = self.get(child)
             return len(known.open) if known is not None else None
         try:
             after = dynamo.update(items(child, WAIT), actions, items.id.exists(), "ALL_NEW")
@@ -64,7 +64,7 @@ class DynamoDependencies:
             return None
         return len(items.from_raw_data(after).open or ())
 
-    def of(self, child: str) -> Family | None:
+    def get(self, child: str) -> Family | None:
         rows = {row.sk: row for row in dynamo.get_together(self._items, [(child, PARENTS), (child, WAIT)], consistent=True)}
         names, wait = rows.get(PARENTS), rows.get(WAIT)
         if names is None or wait is None:

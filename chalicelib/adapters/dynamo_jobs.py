@@ -89,7 +89,7 @@ class DynamoJobs:
             if failed.item:
                 raise StaleVersion(job_of_raw(failed.item)) from failed
 
-    def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
+    def save_idempotency(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
         row, free = self._idempotency_row(idempotency, job_id, now)
         try:
             dynamo.put(row, free)
@@ -98,13 +98,13 @@ class DynamoJobs:
             if there is None or (_stands_for(there), there.expires_at) != (_stands_for(row), row.expires_at):
                 raise AlreadyRemembered from failed
 
-    def remembered(self, scope: str, key: str, now: Ms) -> Remembered | None:
+    def get_idempotency(self, scope: str, key: str, now: Ms) -> Remembered | None:
         row = dynamo.find(self._pointers, _place("idem", scope, key), "idem")
         if row is None or row.expires_at is None or row.expires_at <= now:
             return None
         return _stands_for(row)
 
-    def pointed(self, tenant: str, user: str, dedupe_key: str) -> str | None:
+    def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         row = dynamo.find(self._pointers, _dedupe_place(tenant, user, dedupe_key), "dedupe")
         return row.job if row else None
 
@@ -114,7 +114,7 @@ class DynamoJobs:
         found = [(item.due_at or 0, item.id) for part in parts for item in index.query(part, soon, limit=limit, page_size=limit)]
         return [job_id for _, job_id in sorted(found)]
 
-    def put_off(self, job_id: str, until: Ms) -> None:
+    def postpone(self, job_id: str, until: Ms) -> None:
         """The version counts it, so that nobody who read the head before takes it for unchanged."""
         listed = self._heads.g_d.exists() & (self._heads.due_at < until)
         actions = [self._heads.due_at.set(until), self._heads.version.add(1)]

@@ -68,7 +68,7 @@ class DynamoLeases:
     def all(self) -> list[Lease]:
         return [_lease_of(item) for shard in range(SHARDS) for item in self._items.query(f"W#{shard}", consistent_read=True)]
 
-    def bury(self, lease: Lease) -> None:
+    def delete_fenced(self, lease: Lease) -> None:
         with suppress(ConditionFailed):
             dynamo.delete(self._item_of(lease), self._items.state == DEAD)
 

@@ -34,7 +34,7 @@ class DynamoLedger:
         found = [_mark(item) for item in self._items(keys, consistent=consistent)]
         return {mark.job_id: mark for mark in found}
 
-    def count(self, marked: Sequence[Marked], adds: Sequence[Add]) -> None:
+    def increment(self, marked: Sequence[Marked], adds: Sequence[Add]) -> None:
         writes = [{"Put": self._put_of(one)} for one in marked] + [{"Update": self._add_of(add)} for add in adds]
         from botocore.exceptions import ClientError
 
@@ -46,11 +46,11 @@ class DynamoLedger:
                 raise
             raise StaleVersion(None) from exc
 
-    def numbers(self, places: Sequence[Place]) -> dict[Place, dict[str, int]]:
+    def get(self, places: Sequence[Place]) -> dict[Place, dict[str, int]]:
         items = self._items(list(dict.fromkeys(places)), consistent=True)
         return {(item["pk"]["S"], item["sk"]["S"]): _numbers(item) for item in items}
 
-    def below(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
+    def query(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
         with aws.in_our_words():
             answer = aws.client("dynamodb").query(
                 TableName=self._table,
@@ -62,7 +62,7 @@ class DynamoLedger:
             )
         return {item["sk"]["S"]: _numbers(item) for item in answer["Items"]}
 
-    def correct(self, place: Place, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
+    def overwrite(self, place: Place, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
         from botocore.exceptions import ClientError
 
         said = {name: {"N": str(amount)} for name, amount in numbers.items()}
@@ -106,7 +106,7 @@ class DynamoLedger:
         keeps = " SET #ttl = :ttl" if add.ttl is not None else ""
         return {
             "TableName": self._table,
-            "Key": _key(add.place),
+            "Key": _key(add.key),
             "UpdateExpression": f"ADD {added}{keeps}",
             "ExpressionAttributeNames": {**names, "#v": "v"} | ({"#ttl": "ttl"} if keeps else {}),
             "ExpressionAttributeValues": {**values, ":one": {"N": "1"}} | ({":ttl": {"N": str(add.ttl)}} if keeps else {}),

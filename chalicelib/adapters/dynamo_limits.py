@@ -36,7 +36,7 @@ class DynamoSlots:
         self._items = bound(SlotItem, stage, "live")
         self._taken: dict[tuple[str, int], str] = {}
 
-    def take(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
+    def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
         """Up to three slots by chance: with many taken there may be a free one that is not seen, and the caller has to wait anyway."""
         mark = str(ULID())
         for slot in random.sample(range(size), min(TRIES, size)):
@@ -45,7 +45,7 @@ class DynamoSlots:
                 return slot
         return None
 
-    def give_back(self, name: str, slot: int) -> None:
+    def release(self, name: str, slot: int) -> None:
         """Only what this process took, and only while nobody else has it: otherwise it is given back by its time."""
         mark = self._taken.pop((name, slot), None)
         if mark is None:
@@ -70,7 +70,7 @@ class DynamoMeters:
     def __init__(self, stage: str) -> None:
         self._items = bound(MeterItem, stage, "live")
 
-    def count(self, name: str, window: int, ttl: int) -> int:
+    def increment(self, name: str, window: int, ttl: int) -> int:
         actions = [self._items.count_.add(1), self._items.ttl.set(ttl)]
         updated = dynamo.update(self._items(f"rl#{name}", str(window)), actions, returns="UPDATED_NEW")
         return int(updated["n"]["N"])

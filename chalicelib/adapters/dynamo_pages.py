@@ -27,7 +27,7 @@ class DynamoPages:
         self._items = bound(PageItem, stage, "pages")
         self._blobs = blobs
 
-    def forget(self, job_id: str, tenant: str) -> None:
+    def delete_all(self, job_id: str, tenant: str) -> None:
         """Rows before objects: a row never names what is not there. Objects are listed, because one may have been left without a row."""
         rows = list(self._items.query(job_id, consistent_read=True, attributes_to_get=["id", "sk", "names"]))
         parents = [parent for row in rows for parent in json.loads(row.names or "{}").values()]

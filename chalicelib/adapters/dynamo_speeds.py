@@ -24,7 +24,7 @@ class DynamoSpeeds:
     def __init__(self, stage: str) -> None:
         self._items = bound(CounterItem, stage, "ledger")
 
-    def of(self, job_type: str, model: str, now: Ms) -> Speed:
+    def get(self, job_type: str, model: str, now: Ms) -> Speed:
         """A key that DynamoDB leaves out because it is busy is a week less: what is said rests on the other."""
         table = self._items._get_connection()
         keys: list[Any] = [{"pk": pk, "sk": sk} for pk, sk in places(job_type, model, now)]

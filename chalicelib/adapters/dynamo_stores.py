@@ -44,7 +44,7 @@ class DynamoStores:
         return DynamoJobs(self.stage)
 
     @cached_property
-    def bodies(self) -> DynamoBodies:
+    def job_specs(self) -> DynamoBodies:
         return DynamoBodies(self.stage, self.blobs)
 
     @cached_property
@@ -56,7 +56,7 @@ class DynamoStores:
         return DynamoResults(self.stage, self.blobs)
 
     @cached_property
-    def pages(self) -> DynamoPages:
+    def job_data(self) -> DynamoPages:
         return DynamoPages(self.stage, self.blobs)
 
     @cached_property
@@ -68,7 +68,7 @@ class DynamoStores:
         return S3Uploads(self.blobs)
 
     @cached_property
-    def bulks(self) -> DynamoBulks:
+    def bulk_operations(self) -> DynamoBulks:
         return DynamoBulks(self.stage)
 
     @cached_property
@@ -76,7 +76,7 @@ class DynamoStores:
         return DynamoDeliveries(self.stage)
 
     @cached_property
-    def ledger(self) -> DynamoLedger:
+    def counters(self) -> DynamoLedger:
         return DynamoLedger(self.stage)
 
     @cached_property
@@ -88,7 +88,7 @@ class DynamoStores:
         return S3BatchRows(self.blobs)
 
     @cached_property
-    def watchers(self) -> DynamoWatchers:
+    def subscriptions(self) -> DynamoWatchers:
         return DynamoWatchers(self.stage)
 
     @cached_property
@@ -104,7 +104,7 @@ class DynamoStores:
         return DynamoLeases(self.stage)
 
     @cached_property
-    def circuits(self) -> DynamoCircuits:
+    def circuit_breakers(self) -> DynamoCircuits:
         return DynamoCircuits(self.stage)
 
     @cached_property
@@ -112,25 +112,25 @@ class DynamoStores:
         return DynamoCache(self.stage)
 
     @cached_property
-    def speeds(self) -> DynamoSpeeds:
+    def throughput(self) -> DynamoSpeeds:
         return DynamoSpeeds(self.stage)
 
     @cached_property
-    def slots(self) -> DynamoSlots:
+    def semaphores(self) -> DynamoSlots:
         return DynamoSlots(self.stage)
 
     @cached_property
-    def turnstiles(self) -> DynamoTurnstiles:
+    def type_limiters(self) -> DynamoTurnstiles:
         return DynamoTurnstiles(self.stage)
 
     @cached_property
-    def files(self) -> S3Files:
+    def job_files(self) -> S3Files:
         return S3Files(self.blobs)
 
     @cached_property
-    def meters(self) -> DynamoMeters:
+    def request_counters(self) -> DynamoMeters:
         return DynamoMeters(self.stage)
 
     @cached_property
-    def accounts(self) -> DynamoAccounts:
+    def api_keys(self) -> DynamoAccounts:
         return DynamoAccounts(self.stage)

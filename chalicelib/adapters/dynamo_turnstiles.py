@@ -19,11 +19,11 @@ class TurnstileItem(Item):
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     version = IntAttribute(attr_name="v")
-    begun = UnicodeAttribute()  # JSON lists: nothing here is asked for by itself
-    places = UnicodeAttribute()
+    recent_starts = UnicodeAttribute()  # JSON lists: nothing here is asked for by itself
+    reservations = UnicodeAttribute()
     slots = UnicodeAttribute()
-    line_at = IntAttribute(attr_name="line")
-    typical_ms = IntAttribute(attr_name="typical")
+    next_slot_at = IntAttribute()
+    average_hold_ms = IntAttribute()
     ttl = IntAttribute()
 
 
@@ -53,12 +53,12 @@ class DynamoTurnstiles:
             PARTITION,
             new.type,
             version=new.version,
-            begun=json.dumps(new.begun, separators=(",", ":")),
-            places=json.dumps(new.places, separators=(",", ":")),
+            recent_starts=json.dumps(new.recent_starts, separators=(",", ":")),
+            reservations=json.dumps(new.reservations, separators=(",", ":")),
             slots=json.dumps([(slot.mark, slot.since, slot.until) for slot in new.slots], separators=(",", ":")),
-            line_at=new.line_at,
-            typical_ms=new.typical_ms,
-            ttl=max(now, new.line_at, *new.begun[-1:]) // 1000 + ROW_LASTS,
+            next_slot_at=new.next_slot_at,
+            average_hold_ms=new.average_hold_ms,
+            ttl=max(now, new.next_slot_at, *new.recent_starts[-1:]) // 1000 + ROW_LASTS,
         )
 
 
@@ -66,9 +66,9 @@ def _turnstile_of(item: TurnstileItem) -> Turnstile:
     return Turnstile(
         type=item.sk,
         version=item.version,
-        begun=tuple(json.loads(item.begun)),
-        places=tuple((mark, at) for mark, at in json.loads(item.places)),
+        recent_starts=tuple(json.loads(item.recent_starts)),
+        reservations=tuple((mark, at) for mark, at in json.loads(item.reservations)),
         slots=tuple(Slot(*slot) for slot in json.loads(item.slots)),
-        line_at=item.line_at,
-        typical_ms=item.typical_ms,
+        next_slot_at=item.next_slot_at,
+        average_hold_ms=item.average_hold_ms,
     )

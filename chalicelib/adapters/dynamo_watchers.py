@@ -29,7 +29,7 @@ class WatcherItem(Item):
     key_hash = UnicodeAttribute(attr_name="key")
     attempt = IntAttribute()
     offset = IntAttribute(attr_name="o")
-    since = UnicodeAttribute()
+    subscription_id = UnicodeAttribute()
     expires_at = IntAttribute(attr_name="exp")
     ttl = IntAttribute()
 
@@ -37,7 +37,7 @@ class WatcherItem(Item):
 class ControlItem(Item):
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
-    bell = UnicodeAttribute(null=True)
+    subscribers_version = UnicodeAttribute(null=True)
     cancel = IntAttribute(null=True)
     read_until = IntAttribute(null=True, attr_name="r")
     ttl = IntAttribute()
@@ -58,7 +58,7 @@ class DynamoWatchers:
             key_hash=watcher.key_hash,
             attempt=watcher.attempt,
             offset=watcher.offset,
-            since=watcher.since,
+            subscription_id=watcher.subscription_id,
             expires_at=watcher.expires_at,
             ttl=watcher.expires_at // 1000 + ROW_LASTS,
         )
@@ -71,19 +71,19 @@ class DynamoWatchers:
         with suppress(ConditionFailed):
             dynamo.update(self._controls(job_id, CONTROL), [_ring(self._controls)], self._controls.id.exists())
 
-    def of(self, job_id: str) -> list[Watcher]:
+    def for_job(self, job_id: str) -> list[Watcher]:
         rows = self._watchers.query(job_id, self._watchers.sk.startswith(PREFIX), consistent_read=True)
         return [_watcher_of(item) for item in rows]
 
-    def ask_cancel(self, job_id: str, generation: int, ttl: int) -> None:
+    def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
         self._set(job_id, ttl, self._controls.cancel.set(generation))
 
-    def note_reader(self, job_id: str, until: Ms) -> None:
+    def announce_reader(self, job_id: str, until: Ms) -> None:
         self._set(job_id, (until + CONNECTION_LASTS_MS) // 1000 + ROW_LASTS, self._controls.read_until.set(until))
 
     def controls(self, job_ids: Sequence[str]) -> dict[str, Control]:
         rows = dynamo.get_together(self._controls, ((job_id, CONTROL) for job_id in job_ids))
-        return {row.id: Control(bell=row.bell or "", cancel=row.cancel or 0, read_until=row.read_until or 0) for row in rows}
+        return {row.id: Control(subscribers_version=row.subscribers_version or "", cancel=row.cancel or 0, read_until=row.read_until or 0) for row in rows}
 
     def _set(self, job_id: str, ttl: int, action: Action) -> None:
         """Each sets the row's end anew, always beyond what the others need: a worker looks at it for a quarter of an hour at most."""
@@ -91,7 +91,7 @@ class DynamoWatchers:
 
 
 def _ring(controls: type[ControlItem]) -> Action:
-    return controls.bell.set(str(ULID()))
+    return controls.subscribers_version.set(str(ULID()))
 
 
 def _watcher_of(item: WatcherItem) -> Watcher:
@@ -102,6 +102,6 @@ def _watcher_of(item: WatcherItem) -> Watcher:
         key_hash=item.key_hash,
         attempt=item.attempt,
         offset=item.offset,
-        since=item.since,
+        subscription_id=item.subscription_id,
         expires_at=item.expires_at,
     )

@@ -17,7 +17,7 @@ class S3Files:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    def begin(self, tenant: str, job_id: str, name: str, content_type: str) -> S3Upload:
+    def create(self, tenant: str, job_id: str, name: str, content_type: str) -> S3Upload:
         return S3Upload(self._blobs.bucket, key_of(tenant, job_id, name), content_type)
 
     def size(self, tenant: str, job_id: str, name: str) -> int | None:
@@ -45,7 +45,7 @@ class S3Upload:
         self._upload_id: str | None = None
         self._parts: list[dict[str, Any]] = []
 
-    def add(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self._waiting += data
         while len(self._waiting) >= PART_BYTES:
             self._send_part(PART_BYTES)
@@ -64,7 +64,7 @@ class S3Upload:
             raise Unavailable("S3 did not put the parts of an object together. Try again.")
         return size
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         if self._upload_id is None:
             return
         upload_id, self._upload_id = self._upload_id, None

@@ -25,7 +25,7 @@ class MemoryDependencies:
         with self._lock:
             self.edges.update({(parent, child): Edge(child, run_anyway) for parent in parents.values()})
 
-    def cross_off(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
+    def mark_parents_ended(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
         with self._lock:
             known = self.families.get(child)
             if known is None:
@@ -34,7 +34,7 @@ class MemoryDependencies:
             self.families[child] = replace(known, open=known.open - set(parents), linked_until=until)
             return len(self.families[child].open)
 
-    def of(self, child: str) -> Family | None:
+    def get(self, child: str) -> Family | None:
         with self._lock:
             return self.families.get(child)
 

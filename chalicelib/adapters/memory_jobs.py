@@ -25,9 +25,9 @@ class MemoryJobs:
         with self._lock:
             if job.id in self.heads:
                 return
-            if idempotency and self.remembered(idempotency.scope, idempotency.key, job.created_at):
+            if idempotency and self.get_idempotency(idempotency.scope, idempotency.key, job.created_at):
                 raise AlreadyRemembered
-            if job.dedupe_key and self.pointed(job.tenant, job.user, job.dedupe_key) not in (None, replaces):
+            if job.dedupe_key and self.get_by_dedupe_key(job.tenant, job.user, job.dedupe_key) not in (None, replaces):
                 raise AlreadyPointed
             self.heads[job.id] = job
             if idempotency:
@@ -61,7 +61,7 @@ class MemoryJobs:
                 raise StaleVersion(current)
             del self.heads[seen.id]
 
-    def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
+    def save_idempotency(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
         place, row = (idempotency.scope, idempotency.key), _row(idempotency, job_id)
         with self._lock:
             there = self._remembered.get(place)
@@ -69,12 +69,12 @@ class MemoryJobs:
                 raise AlreadyRemembered
             self._remembered[place] = row
 
-    def remembered(self, scope: str, key: str, now: Ms) -> Remembered | None:
+    def get_idempotency(self, scope: str, key: str, now: Ms) -> Remembered | None:
         with self._lock:
             row = self._remembered.get((scope, key))
         return row[0] if row and now < row[1] else None
 
-    def pointed(self, tenant: str, user: str, dedupe_key: str) -> str | None:
+    def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         with self._lock:
             return self._pointers.get((tenant, user, dedupe_key))
 
@@ -87,7 +87,7 @@ class MemoryJobs:
                 parts[due_shard(job_id)].append((at, job_id))
         return [job_id for _, job_id in sorted(row for part in parts for row in part)]
 
-    def put_off(self, job_id: str, until: Ms) -> None:
+    def postpone(self, job_id: str, until: Ms) -> None:
         with self._lock:
             job = self.heads.get(job_id)
             if job is not None and job.due_at is not None and job.due_at < until:

@@ -30,7 +30,7 @@ class MemoryLedger:
         with self._lock:
             return {job_id: self.rows[job_id] for job_id in job_ids if job_id in self.rows}
 
-    def count(self, marked: Sequence[Marked], adds: Sequence[Add]) -> None:
+    def increment(self, marked: Sequence[Marked], adds: Sequence[Add]) -> None:
         if len(marked) + len(adds) > MOST_TOGETHER:
             raise ValueError(f"DynamoDB writes at most {MOST_TOGETHER} items together")
         with self._lock:
@@ -41,20 +41,20 @@ class MemoryLedger:
             for one in marked:
                 self.rows[one.new.job_id] = one.new
             for add in adds:
-                numbers = self.counters.setdefault(add.place, {})
+                numbers = self.counters.setdefault(add.key, {})
                 for name, amount in (*add.amounts.items(), (VERSION, 1)):
                     numbers[name] = numbers.get(name, 0) + amount
 
-    def numbers(self, places: Sequence[Place]) -> dict[Place, dict[str, int]]:
+    def get(self, places: Sequence[Place]) -> dict[Place, dict[str, int]]:
         with self._lock:
             return {place: dict(self.counters[place]) for place in places if place in self.counters}
 
-    def below(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
+    def query(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
         with self._lock:
             found = sorted(place for place in self.counters if place[0] == pk)[:limit]
             return {place[1]: dict(self.counters[place]) for place in found}
 
-    def correct(self, place: Place, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
+    def overwrite(self, place: Place, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
         with self._lock:
             if self.counters.get(place, {}).get(VERSION, 0) != version:
                 return False
@@ -91,7 +91,7 @@ class MemoryBatches:
                 raise StaleVersion(current)
             self.rows[seen.id] = new
 
-    def close(self, batch: Batch) -> None:
+    def mark_closed(self, batch: Batch) -> None:
         with self._lock:
             if self.open.get(batch.id) == batch.run:
                 del self.open[batch.id]
@@ -102,12 +102,12 @@ class MemoryBatches:
         found = sorted(mine, key=lambda batch: batch.id, reverse=True)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
-    def left(self, now: Ms, limit: int) -> list[Batch]:
+    def stalled(self, now: Ms, limit: int) -> list[Batch]:
         with self._lock:
             names = sorted(name for name in self.open if name in self.rows)
             start = now // 60_000 * limit % len(names) if len(names) > limit else 0
             taken = (names + names)[start : start + min(limit, len(names))]
-            return [self.rows[name] for name in taken if self.rows[name].worked_until <= now]
+            return [self.rows[name] for name in taken if self.rows[name].locked_until <= now]
 
 
 class MemoryBatchRows:
@@ -124,10 +124,10 @@ class MemoryBatchRows:
         kept = self._kept.get((tenant, batch_id, f"part-{part}"))
         return [Row.from_dict(row) for row in json.loads(kept)] if kept is not None else None
 
-    def put_terms(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
+    def put_options(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
         self._kept[tenant, batch_id, "terms"] = json.dumps(dict(terms))
 
-    def get_terms(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
+    def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
         kept = self._kept.get((tenant, batch_id, "terms"))
         return dict(json.loads(kept)) if kept is not None else None
 

@@ -46,7 +46,7 @@ class MemoryConnections:
         with self._lock:
             return self._connections.pop(connection_id, None)
 
-    def some(self, part: int, limit: int) -> list[Connection]:
+    def sample(self, part: int, limit: int) -> list[Connection]:
         with self._lock:
             found = [one for one in self._connections.values() if connection_part(one.id) == part % CONNECTION_PARTS]
         return random.sample(found, min(limit, len(found)))
@@ -112,7 +112,7 @@ class MemoryLeases:
         with self._lock:
             return list(self.rows.values())
 
-    def bury(self, lease: Lease) -> None:
+    def delete_fenced(self, lease: Lease) -> None:
         with self._lock:
             there = self.rows.get(lease.id)
             if there is not None and there.fenced:
@@ -182,7 +182,7 @@ class MemoryBulks:
 
     def unfinished(self, now: Ms, limit: int) -> list[Bulk]:
         with self._lock:
-            left = [bulk for bulk in self.rows.values() if bulk.finished_at is None and bulk.worked_until <= now]
+            left = [bulk for bulk in self.rows.values() if bulk.finished_at is None and bulk.locked_until <= now]
         return sorted(left, key=lambda bulk: bulk.id)[:limit]
 
 
@@ -191,7 +191,7 @@ class MemorySlots:
         self._taken: dict[tuple[str, int], Ms] = {}
         self._lock = threading.Lock()
 
-    def take(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
+    def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
         with self._lock:
             for slot in range(size):
                 if self._taken.get((name, slot), 0) <= now:
@@ -199,7 +199,7 @@ class MemorySlots:
                     return slot
         return None
 
-    def give_back(self, name: str, slot: int) -> None:
+    def release(self, name: str, slot: int) -> None:
         with self._lock:
             self._taken.pop((name, slot), None)
 
@@ -209,7 +209,7 @@ class MemoryMeters:
         self._counts: dict[tuple[str, int], int] = {}
         self._lock = threading.Lock()
 
-    def count(self, name: str, window: int, ttl: int) -> int:
+    def increment(self, name: str, window: int, ttl: int) -> int:
         with self._lock:
             self._counts[name, window] = self._counts.get((name, window), 0) + 1
             return self._counts[name, window]

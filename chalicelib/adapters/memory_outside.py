@@ -30,7 +30,7 @@ class MemoryDeliveries:
         with self._lock:
             return self.rows.get((owner, delivery_id))
 
-    def of(self, owner: str) -> list[Delivery]:
+    def for_owner(self, owner: str) -> list[Delivery]:
         with self._lock:
             found = [delivery for delivery in self.rows.values() if delivery.owner == owner]
         return sorted(found, key=lambda one: (-one.created_at, one.id))[:100]
@@ -46,8 +46,8 @@ class MemoryDeliveries:
 
     def due(self, until: Ms, limit: int) -> list[Delivery]:
         with self._lock:
-            found = [delivery for delivery in self.rows.values() if delivery.is_open and delivery.look_at <= until]
-        return sorted(found, key=lambda one: one.look_at)[:limit]
+            found = [delivery for delivery in self.rows.values() if delivery.is_open and delivery.recheck_at <= until]
+        return sorted(found, key=lambda one: one.recheck_at)[:limit]
 
 
 class MemoryCorrespondence:
@@ -56,23 +56,23 @@ class MemoryCorrespondence:
         self._books: dict[str, AddressBook] = {}
         self._lock = threading.Lock()
 
-    def seal(self, tenant: str, *, fresh: bool = False) -> Seal | None:
+    def signing_secrets(self, tenant: str, *, fresh: bool = False) -> Seal | None:
         with self._lock:
             return self._seals.get(tenant)
 
-    def make_seal(self, tenant: str, seal: Seal) -> Seal:
+    def create_signing_secrets(self, tenant: str, seal: Seal) -> Seal:
         with self._lock:
             return self._seals.setdefault(tenant, seal)
 
-    def put_seal(self, tenant: str, seal: Seal) -> None:
+    def put_signing_secrets(self, tenant: str, seal: Seal) -> None:
         with self._lock:
             self._seals[tenant] = seal
 
-    def addresses(self, tenant: str, *, fresh: bool = False) -> AddressBook:
+    def allowlist(self, tenant: str, *, fresh: bool = False) -> AddressBook:
         with self._lock:
             return self._books.get(tenant, AddressBook())
 
-    def put_addresses(self, tenant: str, book: AddressBook) -> None:
+    def put_allowlist(self, tenant: str, book: AddressBook) -> None:
         with self._lock:
             self._books[tenant] = book
 

@@ -32,11 +32,11 @@ class MemoryBodies:
         self._bodies[job_id] = json.dumps(body.to_dict())
         self.kept_until[job_id] = ttl
 
-    def keep(self, job_id: str, until: int) -> None:
+    def extend_ttl(self, job_id: str, until: int) -> None:
         if job_id in self._bodies:
             self.kept_until[job_id] = max(until, self.kept_until[job_id])
 
-    def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
+    def replace(self, job_id: str, tenant: str, body: Body, version: int) -> None:
         data, there = json.dumps(body.to_dict()), self._versions.get(job_id, 0)
         if job_id in self._bodies and there < version:
             self._bodies[job_id], self._versions[job_id] = data, version
@@ -66,7 +66,7 @@ class MemoryChunks:
         if there != chunk:
             raise ChunkConflict
 
-    def note(self, chunk: Chunk) -> None:
+    def put_progress(self, chunk: Chunk) -> None:
         with self._lock:
             self.rows[chunk.job_id, chunk.attempt, chunk.end] = deepcopy(chunk)
 
@@ -144,7 +144,7 @@ class MemoryPages:
         self._bodies, self._chunks, self._results, self._watchers = bodies, chunks, results, watchers
         self._dependencies, self._files = dependencies, files
 
-    def forget(self, job_id: str, tenant: str) -> None:
+    def delete_all(self, job_id: str, tenant: str) -> None:
         self._bodies.forget(job_id)
         self._chunks.forget(job_id)
         self._results.forget(job_id)
@@ -156,10 +156,10 @@ class MemoryPages:
         """For tests: what is still kept of a job."""
         attempts = [f"result {result.attempt}" for result in self._results.attempts(job_id)]
         chunks = [f"chunk {attempt}:{end}" for job, attempt, end in self._chunks.rows if job == job_id]
-        watchers = [f"watcher {watcher.connection_id}" for watcher in self._watchers.of(job_id)]
+        watchers = [f"watcher {watcher.connection_id}" for watcher in self._watchers.for_job(job_id)]
         controls = ["controls"] if self._watchers.controls([job_id]) else []
         family = [f"edge {place}" for place in self._dependencies.edges if job_id in place]
-        family += ["wait"] if self._dependencies.of(job_id) else []
+        family += ["wait"] if self._dependencies.get(job_id) else []
         return [*family, *(["body"] if self._bodies.get(job_id) else []), *chunks, *attempts, *watchers, *controls]
 
 
@@ -180,16 +180,16 @@ class MemoryWatchers:
             if job_id in self._controls:
                 self._ring(job_id)
 
-    def of(self, job_id: str) -> list[Watcher]:
+    def for_job(self, job_id: str) -> list[Watcher]:
         with self._lock:
             watchers = self._watchers.get(job_id, {})
             return [watchers[connection] for connection in sorted(watchers)]
 
-    def ask_cancel(self, job_id: str, generation: int, ttl: int) -> None:
+    def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
         with self._lock:
             self._controls[job_id] = replace(self._control(job_id), cancel=generation)
 
-    def note_reader(self, job_id: str, until: Ms) -> None:
+    def announce_reader(self, job_id: str, until: Ms) -> None:
         with self._lock:
             self._controls[job_id] = replace(self._control(job_id), read_until=until)
 
@@ -203,7 +203,7 @@ class MemoryWatchers:
             self._controls.pop(job_id, None)
 
     def _ring(self, job_id: str) -> None:
-        self._controls[job_id] = replace(self._control(job_id), bell=str(ULID()))
+        self._controls[job_id] = replace(self._control(job_id), subscribers_version=str(ULID()))
 
     def _control(self, job_id: str) -> Control:
         return self._controls.get(job_id, Control())

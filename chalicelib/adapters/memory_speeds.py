@@ -18,9 +18,9 @@ class MemorySpeeds:
     def add(self, adds: Iterable[Add]) -> None:
         """What the projection does."""
         for one in adds:
-            counter = self.rows.setdefault(one.place, {})
+            counter = self.rows.setdefault(one.key, {})
             for name, amount in one.amounts.items():
                 counter[name] = counter.get(name, 0) + amount
 
-    def of(self, job_type: str, model: str, now: Ms) -> Speed:
+    def get(self, job_type: str, model: str, now: Ms) -> Speed:
         return speed(self.rows[place] for place in places(job_type, model, now) if place in self.rows)

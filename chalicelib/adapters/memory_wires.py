@@ -55,7 +55,7 @@ class MemoryQueues:
         for wake_up in wake_ups:
             self.send(lane, wake_up, tenant)
 
-    def send_errand(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
+    def send_task(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= 900:
             raise ValueError(f"SQS delays a message by 0 to 900 seconds, not by {delay}")
         with self._lock:
@@ -67,7 +67,7 @@ class MemoryQueues:
         with self._lock:
             self.messages[lane] = [message for message in self.messages[lane] if message.receipt not in receipts]
 
-    def set_aside(self, lane: str, body: str, reason: str) -> None:
+    def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
         with self._lock:
             self.aside[lane].append((body, reason))
             self._bury(lane, body, reason)

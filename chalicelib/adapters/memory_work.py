@@ -14,14 +14,14 @@ class MemoryUpload:
         self._files, self._place = files, place
         self._data = bytearray()
 
-    def add(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self._data += data
 
     def close(self) -> int:
         self._files.kept[self._place] = bytes(self._data)
         return len(self._data)
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         self._data.clear()
 
 
@@ -31,7 +31,7 @@ class MemoryFiles:
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str, str], bytes] = {}
 
-    def begin(self, tenant: str, job_id: str, name: str, content_type: str) -> MemoryUpload:
+    def create(self, tenant: str, job_id: str, name: str, content_type: str) -> MemoryUpload:
         return MemoryUpload(self, (tenant, job_id, name))
 
     def size(self, tenant: str, job_id: str, name: str) -> int | None:

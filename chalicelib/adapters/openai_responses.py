@@ -89,7 +89,7 @@ class OpenAIResponses:
             stack.push_async_callback(events.aclose)
             yield events
 
-    async def has_key(self) -> bool:
+    async def is_configured(self) -> bool:
         """Whether a key is stored. One that is known costs nothing; where there is none the secret is read each time."""
         try:
             await self._offload(self._credentials)

@@ -45,9 +45,9 @@ class SqsQueues:
         self._lock = Lock()
 
     def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
-        self.send_errand(lane, wake_up.to_json(), tenant, delay)
+        self.send_task(lane, wake_up.to_json(), tenant, delay)
 
-    def send_errand(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
+    def send_task(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= LONGEST_DELAY:
             raise ValueError(f"SQS delays a message by 0 to {LONGEST_DELAY} seconds, not by {delay}")
         self._call(
@@ -84,7 +84,7 @@ class SqsQueues:
         if failed:  # a receipt that SQS does not accept is no such failure: its message comes again, loses its claim and is dropped
             raise Unavailable(f"SQS did not delete {len(failed)} of {len(receipts)} messages ({failed[0]}). Nothing was lost; try again.")
 
-    def set_aside(self, lane: str, body: str, reason: str) -> None:
+    def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
         self._call(
             "send_message",
             dead_letter_queue_name(self._stage, lane),

@@ -27,7 +27,7 @@ class WorkerLoop:
     async def offload(self, call: Callable[..., T], *args: Any) -> T:
         return await self._call(self._stores, call, *args)
 
-    async def offload_posts(self, call: Callable[..., T], *args: Any) -> T:
+    async def offload_sends(self, call: Callable[..., T], *args: Any) -> T:
         return await self._call(self._posts, call, *args)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:

@@ -21,7 +21,7 @@ class RunNow:
 
     model: str
     probe: str | None = None
-    turn: str | None = None
+    permit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class WaitUntil:
     """Look again at `when`; `why` is the reason that the record shows."""
 
     when: Ms
-    why: str
+    reason: str
 
 
 Admission = RunNow | WaitUntil

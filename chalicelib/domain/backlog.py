@@ -10,7 +10,7 @@ from chalicelib.domain.transitions import LOOK_AFTER_QUEUED_MS
 
 def watermark(jobs: Iterable[Job]) -> Ms:
     """Since when the one of these that has waited longest has been ready: what a worker says of the batch that it was handed."""
-    return min(max(job.queued_at, job.until or 0) for job in jobs)
+    return min(max(job.queued_at, job.resume_at or 0) for job in jobs)
 
 
 def look_until(until: Ms, watermarks: Iterable[Ms], depth: int) -> Ms:

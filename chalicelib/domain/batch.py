@@ -87,33 +87,33 @@ class Batch:
     status: BatchStatus = BatchStatus.PROCESSING
     reason: str | None = None
     released: int = 0
-    hand: int = 0
-    worked_until: Ms = 0
+    wave_end: int = 0
+    locked_until: Ms = 0
     next_at: Ms = 0
     run: int = 1
-    began_at: Ms | None = None
-    began_with: int = 0
-    errands: tuple[Errand, ...] = ()
-    look_at: Ms = 0
+    run_started_at: Ms | None = None
+    run_started_with: int = 0
+    actions: tuple[Errand, ...] = ()
+    recheck_at: Ms = 0
     cancelled_at: Ms | None = None
     finished_at: Ms | None = None
-    told: bool = False
-    tells: tuple[str, ...] = ()
+    notified: bool = False
+    notify_targets: tuple[str, ...] = ()
 
     @property
-    def goes_on(self) -> bool:
+    def is_active(self) -> bool:
         """Whether rows may still be released, or were and are waited for."""
         return self.status is BatchStatus.PROCESSING
 
-    def is_seen_by(self, caller: Caller) -> bool:
+    def is_visible_to(self, caller: Caller) -> bool:
         """A user sees its own, others those of their tenant; a ticket that names jobs shows no batch."""
         if caller.jobs is not None or (self.tenant != caller.tenant and not caller.all_tenants):
             return False
         return caller.role != Role.USER or self.user == caller.user
 
     @property
-    def in_play(self) -> bool:
-        return self.hand > self.released
+    def is_releasing(self) -> bool:
+        return self.wave_end > self.released
 
 
 # ---- release
@@ -121,7 +121,7 @@ class Batch:
 
 def take_hand(batch: Batch, running: int, now: Ms) -> Batch | None:
     """The next rows to be released, while `running` of those before have not ended. None: not now, or there are none."""
-    if not batch.goes_on or batch.in_play or batch.released >= batch.total or now < batch.next_at:
+    if not batch.is_active or batch.is_releasing or batch.released >= batch.total or now < batch.next_at:
         return None
     size = min(HAND, batch.total - batch.released, PART - batch.released % PART)
     if batch.batch_size is not None:
@@ -130,21 +130,21 @@ def take_hand(batch: Batch, running: int, now: Ms) -> Batch | None:
         size = min(size, batch.parallel_limit - running)
     if size <= 0:
         return None
-    return _next(batch, now, hand=batch.released + size, worked_until=now + WORKED_MS, began_at=batch.began_at or now)
+    return _next(batch, now, wave_end=batch.released + size, locked_until=now + WORKED_MS, run_started_at=batch.run_started_at or now)
 
 
 def take_over(batch: Batch, now: Ms) -> Batch | None:
     """Take up a hand whose player has not been heard of for too long."""
-    if not batch.goes_on or not batch.in_play or now < batch.worked_until:
+    if not batch.is_active or not batch.is_releasing or now < batch.locked_until:
         return None
-    return _next(batch, now, worked_until=now + WORKED_MS)
+    return _next(batch, now, locked_until=now + WORKED_MS)
 
 
 def played(batch: Batch, now: Ms) -> Batch:
     """All rows of the hand have their jobs."""
-    group_ends = batch.batch_size is not None and batch.hand % batch.batch_size == 0 and batch.hand < batch.total
+    group_ends = batch.batch_size is not None and batch.wave_end % batch.batch_size == 0 and batch.wave_end < batch.total
     next_at = now + round(batch.delay * 1000) if group_ends and batch.delay else batch.next_at
-    return _next(batch, now, released=batch.hand, next_at=next_at, worked_until=max(now, next_at))
+    return _next(batch, now, released=batch.wave_end, next_at=next_at, locked_until=max(now, next_at))
 
 
 def running(batch: Batch, counts: Counts) -> int:
@@ -155,7 +155,7 @@ def running(batch: Batch, counts: Counts) -> int:
 def counts_matter(batch: Batch) -> bool:
     """Whether what comes next depends on how the released rows have fared."""
     bounded = batch.parallel_limit is not None or batch.failure_tolerance is not None
-    return bounded or not batch.goes_on or batch.released >= batch.total
+    return bounded or not batch.is_active or batch.released >= batch.total
 
 
 # ---- ends
@@ -163,15 +163,15 @@ def counts_matter(batch: Batch) -> bool:
 
 def exceeds(batch: Batch, counts: Counts) -> bool:
     """Whether more of its rows have failed than it tolerates."""
-    judged = batch.goes_on and not batch.errands  # not while failed rows are being started again
+    judged = batch.is_active and not batch.actions  # not while failed rows are being started again
     return judged and batch.failure_tolerance is not None and counts.failed > batch.failure_tolerance * batch.total
 
 
 def is_done(batch: Batch, counts: Counts) -> bool:
     """Whether nothing of it is going on, and nothing will."""
-    if batch.errands or batch.finished_at is not None:
+    if batch.actions or batch.finished_at is not None:
         return False
-    if batch.goes_on:
+    if batch.is_active:
         return batch.released >= batch.total and counts.ended >= batch.total
     return counts.known <= counts.ended and batch.released <= counts.ended
 
@@ -179,14 +179,14 @@ def is_done(batch: Batch, counts: Counts) -> bool:
 def finish(batch: Batch, counts: Counts, now: Ms) -> Batch:
     """It is over; what was cancelled, or failed by its tolerance, stays that."""
     status = batch.status
-    if batch.goes_on:
+    if batch.is_active:
         status = BatchStatus.COMPLETED if counts.completed >= batch.total else BatchStatus.COMPLETED_WITH_FAILURES
-    return _next(batch, now, status=status, finished_at=now, told=False)
+    return _next(batch, now, status=status, finished_at=now, notified=False)
 
 
 def tell(batch: Batch, now: Ms) -> Batch:
     """Whoever is to hear of the end has heard of it."""
-    return _next(batch, now, told=True)
+    return _next(batch, now, notified=True)
 
 
 def reopen(batch: Batch, counts: Counts, now: Ms) -> Batch | None:
@@ -202,43 +202,43 @@ def cancel(batch: Batch, bulk_ids: tuple[str, str], now: Ms) -> Batch | None:
     if batch.finished_at is not None or batch.status is BatchStatus.CANCELLED:
         return None
     errands = _clearing(batch, bulk_ids, UNFINISHED, now)
-    changes = {"reason": None, "cancelled_at": now, "errands": errands, "worked_until": _left_alone(batch, now)}
+    changes = {"reason": None, "cancelled_at": now, "actions": errands, "locked_until": _left_alone(batch, now)}
     return _next(batch, now, status=BatchStatus.CANCELLED, **changes)
 
 
 def fail(batch: Batch, bulk_ids: tuple[str, str], now: Ms, reason: str = TOLERANCE) -> Batch:
     """Too many rows have failed: what has not started is cancelled, what runs ends by itself."""
     errands = _clearing(batch, bulk_ids, NOT_STARTED, now)
-    return _next(batch, now, status=BatchStatus.FAILED, reason=reason, errands=errands, worked_until=_left_alone(batch, now))
+    return _next(batch, now, status=BatchStatus.FAILED, reason=reason, actions=errands, locked_until=_left_alone(batch, now))
 
 
 def retry(batch: Batch, bulk_id: str, counts: Counts, now: Ms, *, cancelled: bool) -> Batch | None:
     """Start its failed rows again, and go on releasing where it stood. None: it was cancelled, and is to stay so; what has to be cancelled
     of it is not yet; it has ended, and there is nothing to start again; or as many wishes wait as may.
     """
-    if (batch.status is BatchStatus.CANCELLED and not cancelled) or any(errand.action is Action.CANCEL for errand in batch.errands):
+    if (batch.status is BatchStatus.CANCELLED and not cancelled) or any(errand.action is Action.CANCEL for errand in batch.actions):
         return None
     left = counts.failed or (cancelled and counts.cancelled) or batch.released < batch.total
-    if (batch.finished_at is not None and not left) or len(batch.errands) >= MOST_ERRANDS:
+    if (batch.finished_at is not None and not left) or len(batch.actions) >= MOST_ERRANDS:
         return None
     states = (*RETRIED, Status.CANCELLED) if cancelled else RETRIED
     errand = Errand(bulk_id=bulk_id, action=Action.RETRY, states=states)
-    return replace(_again(batch, counts, now), errands=(*batch.errands, errand))
+    return replace(_again(batch, counts, now), actions=(*batch.actions, errand))
 
 
 def without(batch: Batch, errand: Errand, now: Ms) -> Batch:
     """An errand is done."""
-    return _next(batch, now, errands=tuple(one for one in batch.errands if one != errand))
+    return _next(batch, now, actions=tuple(one for one in batch.actions if one != errand))
 
 
 def look_later(batch: Batch, now: Ms) -> Batch:
     """The rows themselves were looked at: not so soon again, and ever less often."""
-    return _next(batch, now, look_at=now + min(LONGEST_LOOK_MS, max(LOOK_AGAIN_MS, now - (batch.began_at or batch.created_at))))
+    return _next(batch, now, recheck_at=now + min(LONGEST_LOOK_MS, max(LOOK_AGAIN_MS, now - (batch.run_started_at or batch.created_at))))
 
 
 def put_off(batch: Batch, until: Ms, now: Ms) -> Batch:
     """Nobody goes on with it by themselves before: a step failed, or there is no room."""
-    return _next(batch, now, worked_until=until)
+    return _next(batch, now, locked_until=until)
 
 
 def needs_care(batch: Batch, counts: Counts, now: Ms) -> bool:
@@ -253,9 +253,9 @@ def needs_care(batch: Batch, counts: Counts, now: Ms) -> bool:
 def _clearing(batch: Batch, bulk_ids: tuple[str, str], states: tuple[Status, ...], now: Ms) -> tuple[Errand, ...]:
     """Cancel what there is; and if a hand is in play, once more when whoever plays it cannot make jobs any more."""
     first = Errand(bulk_id=bulk_ids[0], action=Action.CANCEL, states=states)
-    if not batch.in_play:
+    if not batch.is_releasing:
         return (first,)
-    settled = max(now, batch.worked_until) + ERRAND_TIMEOUT * 1000
+    settled = max(now, batch.locked_until) + ERRAND_TIMEOUT * 1000
     return first, Errand(bulk_id=bulk_ids[1], action=Action.CANCEL, states=states, not_before=settled)
 
 
@@ -266,19 +266,19 @@ def _again(batch: Batch, counts: Counts, now: Ms) -> Batch:
         status=BatchStatus.PROCESSING,
         reason=None,
         run=batch.run + 1,
-        began_at=now,
-        began_with=counts.completed + counts.cancelled,
+        run_started_at=now,
+        run_started_with=counts.completed + counts.cancelled,
         cancelled_at=None,
         finished_at=None,
-        told=False,
-        look_at=now + LOOK_AGAIN_MS,
-        worked_until=_left_alone(batch, now),
+        notified=False,
+        recheck_at=now + LOOK_AGAIN_MS,
+        locked_until=_left_alone(batch, now),
     )
 
 
 def _left_alone(batch: Batch, now: Ms) -> Ms:
     """A hand that is in play stays its player's; a pause between two groups is over when something else is to be done."""
-    return batch.worked_until if batch.in_play else now
+    return batch.locked_until if batch.is_releasing else now
 
 
 def _next(batch: Batch, now: Ms, **changes: Any) -> Batch:

@@ -78,7 +78,7 @@ def tally(mark: Mark, job: Job) -> tuple[list[Add], Any]:
     if now["as"] != before.get("as"):
         amounts |= {now["as"]: 1} | ({before["as"]: -1} if before else {})
     ttl = job.updated_at // 1000 + KEPT_SECONDS
-    return [Add(place=place(job.batch_id), amounts=amounts, ttl=ttl), *_failure(job, before, now, ttl)], now
+    return [Add(key=place(job.batch_id), amounts=amounts, ttl=ttl), *_failure(job, before, now, ttl)], now
 
 
 def failed_rows(counters: Mapping[str, Mapping[str, int]]) -> list[int]:
@@ -105,4 +105,4 @@ def _failure(job: Job, before: Mapping[str, Any], now: Mapping[str, Any], ttl: i
     if not change or job.batch_id is None:
         return []
     row = row_of(job.id)
-    return [Add(place=(partition(job.batch_id), f"failed#{row // FAILURES_EACH:04}"), amounts={f"r{row}": change}, ttl=ttl)]
+    return [Add(key=(partition(job.batch_id), f"failed#{row // FAILURES_EACH:04}"), amounts={f"r{row}": change}, ttl=ttl)]

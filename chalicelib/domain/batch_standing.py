@@ -11,7 +11,7 @@ from chalicelib.domain.job import Ms
 
 def status(one: Batch, counts: Counts) -> str:
     """`queued` until the first of its rows has begun."""
-    if one.goes_on and not counts.processing and not counts.ended:
+    if one.is_active and not counts.processing and not counts.ended:
         return BatchStatus.QUEUED.value
     return one.status.value
 
@@ -21,17 +21,17 @@ def counted(one: Batch, counts: Counts) -> dict[str, int]:
     without = max(0, one.total - counts.known)
     return {
         "total": one.total,
-        "waiting": counts.waiting + (without if one.goes_on else 0),
+        "waiting": counts.waiting + (without if one.is_active else 0),
         "queued": counts.queued,
         "processing": counts.processing,
         "completed": counts.completed,
         "failed": counts.failed,
-        "cancelled": counts.cancelled + (0 if one.goes_on else without),
+        "cancelled": counts.cancelled + (0 if one.is_active else without),
     }
 
 
 def percentage(one: Batch, counts: Counts) -> float:
-    ended = counts.ended if one.goes_on else counts.ended + max(0, one.total - counts.known)
+    ended = counts.ended if one.is_active else counts.ended + max(0, one.total - counts.known)
     return round(100 * ended / one.total, 1)
 
 
@@ -39,13 +39,13 @@ def completion(one: Batch, counts: Counts, now: Ms) -> Ms | None:
     """When it will probably be done, by how fast its rows have ended in this run, and not before its last group is released; None while
     nothing is known of that.
     """
-    if not one.goes_on or one.began_at is None:
+    if not one.is_active or one.run_started_at is None:
         return None
     left = one.total - counts.ended
-    done = counts.ended - one.began_with
+    done = counts.ended - one.run_started_with
     if done <= 0:
         return None
-    by_speed = now + round(left * (now - one.began_at) / done)
+    by_speed = now + round(left * (now - one.run_started_at) / done)
     size = one.batch_size or one.total
     groups = ceil((one.total - one.released) / size)
     released = max(now, one.next_at) + round((groups - 1) * one.delay * 1000) if groups else now

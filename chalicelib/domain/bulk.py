@@ -54,9 +54,9 @@ class Held:
 class Hand:
     """The next few jobs. `missing`: ids that name no job here. `place` and `cursor` are where to go on; `last`: nowhere."""
 
-    held: tuple[Held, ...] = ()
+    jobs: tuple[Held, ...] = ()
     missing: tuple[str, ...] = ()
-    place: int = 0
+    position: int = 0
     cursor: str | None = None
     last: bool = False
 
@@ -82,8 +82,8 @@ class Bulk:
     rows: int = 0
     states: tuple[Status, ...] = ()
     version: int = 1
-    hand: Hand = field(default_factory=Hand)
-    worked_until: Ms = 0
+    page: Hand = field(default_factory=Hand)
+    locked_until: Ms = 0
     finished_at: Ms | None = None
     matched: int = 0
     done: int = 0
@@ -112,15 +112,15 @@ def go_on(bulk: Bulk, played: Sequence[Played], hand: Hand, now: Ms) -> Bulk:
     """The bulk action after its hand was played, with the next one taken up; after the last, finished."""
     counts = {name: getattr(bulk, name) + sum(one.outcome == name for one in played) for name in ("done", "skipped", "failed")}
     left = [(one.job_id, one.code) for one in played if one.code] + [(job_id, "job_not_found") for job_id in hand.missing]
-    over = hand.last and not hand.held
+    over = hand.last and not hand.jobs
     return replace(
         bulk,
         version=bulk.version + 1,
         updated_at=now,
-        worked_until=now + WORKED_MS,
+        locked_until=now + WORKED_MS,
         finished_at=now if over else None,
-        hand=replace(hand, missing=()),
-        matched=bulk.matched + len(hand.held),
+        page=replace(hand, missing=()),
+        matched=bulk.matched + len(hand.jobs),
         not_found=bulk.not_found + len(hand.missing),
         problems=(*bulk.problems, *left)[:MOST_PROBLEMS],
         **counts,

@@ -27,12 +27,12 @@ class Cached:
 
     job_id: str
     attempt: int
-    at: Ms
+    stored_at: Ms
     expires_at: Ms
 
-    def serves(self, seconds: float, now: Ms) -> bool:
+    def is_fresh(self, seconds: float, now: Ms) -> bool:
         """Whether somebody may have it who takes nothing older than so many seconds. One of the future (clocks differ) is new."""
-        return now < self.expires_at and now - self.at < seconds * 1000
+        return now < self.expires_at and now - self.stored_at < seconds * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,28 +33,28 @@ class State(StrEnum):
 class Sign(StrEnum):
     """What the end of an attempt says of the provider."""
 
-    ANSWERS = "answers"  # it answered in full, whatever the answer is worth
-    FAILS = "fails"  # several of these in a row open the circuit
-    REFUSES_ALL = "refuses_all"  # one of these is enough: every other request would meet it too
-    SILENT = "silent"  # nothing: our own doing, or this request's alone
+    SUCCESS = "answers"  # it answered in full, whatever the answer is worth
+    FAILURE = "fails"  # several of these in a row open the circuit
+    ACCOUNT_BLOCKED = "refuses_all"  # one of these is enough: every other request would meet it too
+    INCONCLUSIVE = "silent"  # nothing: our own doing, or this request's alone
 
 
 _SIGNS = {
-    "content_refused": Sign.ANSWERS,
-    "output_invalid": Sign.ANSWERS,
-    "provider_unavailable": Sign.FAILS,
-    "provider_timeout": Sign.FAILS,
-    "provider_connection_lost": Sign.FAILS,
-    "stream_cut": Sign.FAILS,
-    "stream_malformed": Sign.FAILS,
-    "provider_quota_exhausted": Sign.REFUSES_ALL,
-    "authentication_failed": Sign.REFUSES_ALL,
+    "content_refused": Sign.SUCCESS,
+    "output_invalid": Sign.SUCCESS,
+    "provider_unavailable": Sign.FAILURE,
+    "provider_timeout": Sign.FAILURE,
+    "provider_connection_lost": Sign.FAILURE,
+    "stream_cut": Sign.FAILURE,
+    "stream_malformed": Sign.FAILURE,
+    "provider_quota_exhausted": Sign.ACCOUNT_BLOCKED,
+    "authentication_failed": Sign.ACCOUNT_BLOCKED,
 }
 
 
 def sign_of(error_code: str | None) -> Sign:
     """What an attempt's error says; None: it ended without one."""
-    return Sign.ANSWERS if error_code is None else _SIGNS.get(error_code, Sign.SILENT)
+    return Sign.SUCCESS if error_code is None else _SIGNS.get(error_code, Sign.INCONCLUSIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class Circuit:
         return self.state is State.OPEN and self.until is None
 
     @property
-    def is_calm(self) -> bool:
+    def is_healthy(self) -> bool:
         """Whether an answer has nothing to change here."""
         return self.state is State.CLOSED and self.failures == 0
 
@@ -96,18 +96,18 @@ class Circuit:
 class Entry(StrEnum):
     """What an attempt that asks is told."""
 
-    FREE = "free"
+    ALLOWED = "free"
     PROBE = "probe"  # it may try to be the probe
-    SHUT = "shut"
+    DENIED = "shut"
 
 
 def admits(circuit: Circuit, mark: str, now: Ms) -> Entry:
     """Whether the attempt of this mark may begin."""
     if circuit.state is State.CLOSED:
-        return Entry.FREE
+        return Entry.ALLOWED
     if circuit.is_probe(mark):
         return Entry.PROBE
-    return Entry.PROBE if circuit.until is not None and now >= circuit.until else Entry.SHUT
+    return Entry.PROBE if circuit.until is not None and now >= circuit.until else Entry.DENIED
 
 
 def look_again_at(circuit: Circuit, now: Ms) -> Ms:
@@ -133,7 +133,7 @@ def failed(circuit: Circuit, error_code: str, began_at: Ms, mark: str, now: Ms) 
     closed meanwhile nothing from those that began before.
     """
     sign = sign_of(error_code)
-    if sign not in (Sign.FAILS, Sign.REFUSES_ALL) or circuit.state is State.OPEN:
+    if sign not in (Sign.FAILURE, Sign.ACCOUNT_BLOCKED) or circuit.state is State.OPEN:
         return circuit
     if circuit.state is State.HALF_OPEN:
         return _open(circuit, error_code, mark, now, circuit.failures + 1) if circuit.is_probe(mark) else circuit
@@ -141,14 +141,14 @@ def failed(circuit: Circuit, error_code: str, began_at: Ms, mark: str, now: Ms) 
         return circuit
     recent = circuit.last_failure_at is not None and now - circuit.last_failure_at <= IN_A_ROW_MS
     failures = circuit.failures + 1 if recent else 1
-    if sign is Sign.REFUSES_ALL or failures >= FAILURES_OPEN:
+    if sign is Sign.ACCOUNT_BLOCKED or failures >= FAILURES_OPEN:
         return _open(circuit, error_code, mark, now, failures)
     return _next(circuit, mark, failures=failures, last_failure_at=now, reason=error_code)
 
 
 def answered(circuit: Circuit, began_at: Ms, mark: str, now: Ms) -> Circuit:
     """An attempt has proved that the provider answers: whoever began after the circuit opened closes it; else a run of failures is over."""
-    if circuit.is_calm or circuit.is_forced:
+    if circuit.is_healthy or circuit.is_forced:
         return circuit
     if circuit.state is State.CLOSED:
         return _next(circuit, mark, failures=0, reason=None)

@@ -17,19 +17,19 @@ class Deadline:
     The margins are parts of a short invocation, so that one of any length has some time for its work.
     """
 
-    began: Ms
-    at: Ms
+    started_at: Ms
+    ends_at: Ms
 
     @property
-    def starts_until(self) -> Ms:
+    def last_start_at(self) -> Ms:
         """Nothing is begun any more from here on."""
-        return self.at - min(START_MS, self._length // 3)
+        return self.ends_at - min(START_MS, self._length // 3)
 
     @property
-    def streams_until(self) -> Ms:
+    def handover_at(self) -> Ms:
         """What is not done by now is handed on."""
-        return self.at - min(LEAVE_MS, self._length // 5)
+        return self.ends_at - min(LEAVE_MS, self._length // 5)
 
     @property
     def _length(self) -> int:
-        return max(0, self.at - self.began)
+        return max(0, self.ends_at - self.started_at)

@@ -68,17 +68,17 @@ class Delivery:
     event: str
     message_id: str
     subject: str
-    text: str
+    payload: str
     created_at: Ms
     due_at: Ms
-    until: Ms
-    look_at: Ms
+    expires_at: Ms
+    recheck_at: Ms
     state: State = State.PENDING
     version: int = 1
-    tried: int = 0
-    worked_until: Ms = 0
+    attempt_count: int = 0
+    locked_until: Ms = 0
     ended_at: Ms | None = None
-    tries: tuple[Try, ...] = ()
+    attempts: tuple[Try, ...] = ()
 
     @property
     def recipient(self) -> Recipient:
@@ -96,52 +96,52 @@ def delivery_id(message_id: str, recipient: Recipient) -> str:
 
 def claim(delivery: Delivery, now: Ms) -> Delivery | None:
     """Taken up by whoever writes this; None: it has ended, is not due yet, or somebody is at it."""
-    if not delivery.is_open or delivery.worked_until > now or delivery.due_at > now + EARLY_MS:
+    if not delivery.is_open or delivery.locked_until > now or delivery.due_at > now + EARLY_MS:
         return None
-    return replace(delivery, version=delivery.version + 1, tried=delivery.tried + 1, worked_until=now + WORKED_MS)
+    return replace(delivery, version=delivery.version + 1, attempt_count=delivery.attempt_count + 1, locked_until=now + WORKED_MS)
 
 
 def settle(delivery: Delivery, outcome: Outcome, now: Ms, random: float) -> Delivery:
     """The delivery after an attempt. `random` is in [0, 1)."""
     tried = Try(at=now - outcome.ms, ms=outcome.ms, status=outcome.status, error=outcome.error)
-    after = replace(delivery, version=delivery.version + 1, worked_until=0, tries=(*delivery.tries, tried)[-MOST_TRIES_KEPT:])
+    after = replace(delivery, version=delivery.version + 1, locked_until=0, attempts=(*delivery.attempts, tried)[-MOST_TRIES_KEPT:])
     if outcome.error is None:
         return replace(after, state=State.DELIVERED, ended_at=now)
     due = None if outcome.final else _next(delivery, outcome, now, random)
     if due is None:
         return replace(after, state=State.FAILED, ended_at=now)
-    return replace(after, due_at=due, look_at=due if due - now > LONGEST_DELAY_MS else due + FORGOTTEN_MS)
+    return replace(after, due_at=due, recheck_at=due if due - now > LONGEST_DELAY_MS else due + FORGOTTEN_MS)
 
 
 def _next(delivery: Delivery, outcome: Outcome, now: Ms, random: float) -> Ms | None:
-    if delivery.tried > len(SCHEDULE):
+    if delivery.attempt_count > len(SCHEDULE):
         return None
-    pause = SCHEDULE[delivery.tried - 1] * (1 - EARLIER * random)
+    pause = SCHEDULE[delivery.attempt_count - 1] * (1 - EARLIER * random)
     if outcome.retry_after is not None and outcome.retry_after > 0:
         pause = max(pause, min(outcome.retry_after, LONGEST_RETRY_AFTER))
     due = now + round(pause * 1000)
-    return due if due <= delivery.until else None
+    return due if due <= delivery.expires_at else None
 
 
 def look_later(delivery: Delivery, now: Ms) -> Delivery:
     """It was sent a message: the sweep leaves it alone for a while."""
-    return replace(delivery, version=delivery.version + 1, look_at=max(now, delivery.due_at) + LOOK_AGAIN_MS)
+    return replace(delivery, version=delivery.version + 1, recheck_at=max(now, delivery.due_at) + LOOK_AGAIN_MS)
 
 
 def begin_again(delivery: Delivery, now: Ms) -> Delivery | None:
     """From the start, for another day, because a person wants it; None: somebody is at it this moment."""
-    if delivery.worked_until > now:
+    if delivery.locked_until > now:
         return None
     return replace(
         delivery,
         version=delivery.version + 1,
         state=State.PENDING,
-        tried=0,
-        worked_until=0,
+        attempt_count=0,
+        locked_until=0,
         ended_at=None,
         due_at=now,
-        until=now + DAY_MS,
-        look_at=now + FORGOTTEN_MS,
+        expires_at=now + DAY_MS,
+        recheck_at=now + FORGOTTEN_MS,
     )
 
 

@@ -48,13 +48,13 @@ def edit(job: Job, wanted: Edit, now: Ms) -> Job | None:
 
 def begins(job: Job, wanted: Edit, now: Ms) -> Ms:
     """When the job may begin, once it is changed: before that it cannot expire."""
-    waits = job.until if job.status is Status.WAITING else None
+    waits = job.resume_at if job.status is Status.WAITING else None
     return max(now, wanted.run_at if wanted.run_at is not None else waits or 0)
 
 
 def needs_wake_up(before: Job, after: Job) -> bool:
     """Whether a change is to be told to a queue: what waits begins at another time, or in another lane."""
-    moved = (before.lane, before.until, before.status) != (after.lane, after.until, after.status)
+    moved = (before.lane, before.resume_at, before.status) != (after.lane, after.resume_at, after.status)
     return moved and is_claimable(after)
 
 
@@ -64,26 +64,26 @@ def _begin_at(job: Job, at: Ms, now: Ms) -> Job | None:
         return job  # it has been started already
     if waits_for_parents(job):
         return _begin_after_parents(job, at, now)
-    if job.status is not Status.WAITING or job.reason != START_LATER or job.until is None:
+    if job.status is not Status.WAITING or job.reason != START_LATER or job.resume_at is None:
         return None
-    if at == job.until:
+    if at == job.resume_at:
         return job
-    start, disowned = max(at, now), job.generation + (at > job.until)
-    shift = start - job.until
+    start, disowned = max(at, now), job.generation + (at > job.resume_at)
+    shift = start - job.resume_at
     moved = replace(job, generation=disowned, queued_at=start, expires_at=job.expires_at + shift, retry_until=job.retry_until + shift)
     if at <= now:
-        return replace(moved, status=Status.QUEUED, reason=None, until=None, due_at=now + LOOK_AFTER_QUEUED_MS)
-    return replace(moved, until=start, due_at=first_look(start, now))
+        return replace(moved, status=Status.QUEUED, reason=None, resume_at=None, due_at=now + LOOK_AFTER_QUEUED_MS)
+    return replace(moved, resume_at=start, due_at=first_look(start, now))
 
 
 def _begin_after_parents(job: Job, at: Ms, now: Ms) -> Job:
     """Move the start of what waits for its parents as well: it waits on, and no wake-up of it is under way."""
     until = at if at > now else None
-    if until == job.until:
+    if until == job.resume_at:
         return job
     start = until or now
     shift = start - job.queued_at
-    return replace(job, until=until, queued_at=start, expires_at=job.expires_at + shift, retry_until=job.retry_until + shift)
+    return replace(job, resume_at=until, queued_at=start, expires_at=job.expires_at + shift, retry_until=job.retry_until + shift)
 
 
 def _in_lane(job: Job, lane: str, now: Ms) -> Job:
@@ -91,4 +91,4 @@ def _in_lane(job: Job, lane: str, now: Ms) -> Job:
     if not is_claimable(job):
         return replace(job, lane=lane)
     down = LANE_ORDER.index(lane) > LANE_ORDER.index(job.lane)
-    return replace(job, lane=lane, generation=job.generation + down, due_at=first_look(max(now, job.until or 0), now))
+    return replace(job, lane=lane, generation=job.generation + down, due_at=first_look(max(now, job.resume_at or 0), now))

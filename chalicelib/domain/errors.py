@@ -315,7 +315,7 @@ class AttemptFailed(HeadraceError):
     code = "internal_error"
     error_class: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = True
-    held_against: ClassVar[bool] = True  # it counts against `max_attempts`
+    counts_as_attempt: ClassVar[bool] = True  # it counts against `max_attempts`
     suggestion: ClassVar[str] = "Retry the job; if it fails again, tell the operator the request id."
 
     def __init__(
@@ -390,7 +390,7 @@ class ReattachRefused(AttemptFailed):
 class ResponseLost(AttemptFailed):
     """OpenAI no longer has the response that this attempt began, or it was cancelled there."""
 
-    code, error_class, held_against = "response_lost", "stream", False
+    code, error_class, counts_as_attempt = "response_lost", "stream", False
     suggestion = "Nothing to do: it is retried as a new attempt."
 
 
@@ -446,7 +446,7 @@ class DependencyFailed(AttemptFailed):
 class WorkerEnding(AttemptFailed):
     """The worker's time was over before the answer was."""
 
-    code, error_class, held_against = "worker_ending", "internal", False
+    code, error_class, counts_as_attempt = "worker_ending", "internal", False
     suggestion = "Nothing to do: it is tried again at once. Answers that take minutes are safer with `config.durable`."
 
 

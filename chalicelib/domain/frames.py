@@ -72,7 +72,7 @@ def state(job: Job, now: Ms) -> Frame | None:
             "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
         }
     if job.status in (Status.RETRYING, Status.HELD):
-        return {**_about(job, job.status.value, now), "reason": job.reason, "until": rfc3339(job.until), "length": job.length or 0}
+        return {**_about(job, job.status.value, now), "reason": job.reason, "until": rfc3339(job.resume_at), "length": job.length or 0}
     return None
 
 

@@ -22,7 +22,7 @@ class Level(IntEnum):
     UNHEALTHY = 2  # somebody has to do something
 
     @property
-    def word(self) -> str:
+    def label(self) -> str:
         return self.name.lower()
 
 

@@ -22,7 +22,7 @@ class Role(IntEnum):
         return cls[name.upper()]
 
     @property
-    def word(self) -> str:
+    def label(self) -> str:
         return self.name.lower()
 
 
@@ -62,7 +62,7 @@ class Caller:
     def of_key(cls, key: Key) -> Caller:
         return cls(tenant=key.tenant, user=key.user, role=key.role, key_id=key.id, key_hash=key.hash, all_tenants=key.all_tenants)
 
-    def narrowed_as(self, other: Caller) -> Caller:
+    def restricted_to(self, other: Caller) -> Caller:
         """This caller, limited as `other` is by a ticket: what a ticket or a socket may do now, whatever its key could once."""
         return replace(self, jobs=other.jobs, read_only=other.read_only)
 
@@ -73,13 +73,13 @@ class Caller:
             Forbidden: the message names both roles.
         """
         if self.role < role:
-            raise Forbidden(f"This needs the role {role.word}; this key is a {self.role.word}.")
+            raise Forbidden(f"This needs the role {role.label}; this key is a {self.role.label}.")
 
     def may_see(self, job: Job) -> bool:
         """Whether the job exists for this caller. One that was deleted does not, whatever is still kept of it."""
-        return not job.is_forgotten and self.reaches(job)
+        return not job.is_deleted and self.owns(job)
 
-    def reaches(self, job: Job) -> bool:
+    def owns(self, job: Job) -> bool:
         """Whether the job is, or was, one of this caller's. Another tenant's is not; neither is another user's for a user."""
         if self.tenant != job.tenant and not self.all_tenants:
             return False
@@ -91,7 +91,7 @@ class Caller:
         """Whether prompts and results may be shown: never to viewers."""
         return self.role >= Role.USER and self.may_see(job)
 
-    def check_sees(self, job: Job | None, job_id: str) -> Job:
+    def require_visible(self, job: Job | None, job_id: str) -> Job:
         """The job, if it is there for this caller.
 
         Raises:
@@ -101,14 +101,14 @@ class Caller:
             raise JobNotFound(job_id)
         return job
 
-    def check_reads(self, job: Job | None, job_id: str) -> Job:
+    def require_readable(self, job: Job | None, job_id: str) -> Job:
         """The job, if this caller may read its content.
 
         Raises:
             JobNotFound: as above.
             Forbidden: a viewer of the job's own tenant asked for content.
         """
-        seen = self.check_sees(job, job_id)
+        seen = self.require_visible(job, job_id)
         if not self.may_read_content(seen):
             raise Forbidden("A viewer sees statuses and counts, not prompts and results.")
         return seen

@@ -77,7 +77,7 @@ class Job:
     `owner` is the nonce of the claim that holds the job, `<lease>#<random>`; it stays on the record after the end.
     `due_at` is when somebody must look at the job again: every head that is not terminal has one. `until` is when it may go on, as far as
     that is known: what people are told.
-    `crashes` counts the workers that died with the job; after one it runs alone, and only `alone_crashes` are held against it.
+    `crashes` counts the workers that died with the job; after one it runs alone, and only `isolated_crashes` are held against it.
     `fallback_models` may stand in for `model` while its circuit is open; `attempt_model` is the one that does, None for the job's own.
     `notifies`: its body names somebody who is sent word of its end.
     `length` is the exact length, in code points, of the text of `attempt`; known once that attempt is over.
@@ -110,11 +110,11 @@ class Job:
     retry_until: Ms = 0
     owner: str | None = None
     crashes: int = 0
-    alone: bool = False
-    alone_crashes: int = 0
+    run_alone: bool = False
+    isolated_crashes: int = 0
     cancel_requested: bool = False
     reason: str | None = None
-    until: Ms | None = None
+    resume_at: Ms | None = None
     error: JobError | None = None
     incomplete_reason: str | None = None
     length: int | None = None
@@ -134,7 +134,7 @@ class Job:
     ttl: int | None = None  # seconds since 1970, as DynamoDB's TTL wants it; set at the terminal write
 
     @property
-    def goes_on(self) -> bool:
+    def is_resumable(self) -> bool:
         """Whether the attempt outlives its worker: its text may still grow, whoever works on the job just now."""
         return self.response_id is not None and not self.status.is_terminal
 
@@ -149,6 +149,6 @@ class Job:
         return self.attempt_model or self.model
 
     @property
-    def is_forgotten(self) -> bool:
+    def is_deleted(self) -> bool:
         """Whether somebody deleted it: it is kept no longer than to its end, so to everybody but who cleans up it is gone already."""
         return self.status.is_terminal and self.ttl is not None and self.ttl <= (self.finished_at or 0) // 1000

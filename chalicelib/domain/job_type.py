@@ -35,7 +35,7 @@ class Limits:
     per_minute: int | None = None
 
     @property
-    def are_none(self) -> bool:
+    def is_unlimited(self) -> bool:
         return self.concurrency is None and self.per_minute is None
 
 
@@ -80,9 +80,9 @@ class JobType:
     fallback: Callable[[Any, dict[str, Any]], Any] | None = None
     preliminary: bool = False
     dedupe_key: Callable[[Any], str | None] | None = None
-    work: Work | None = None
-    recipients: Callable[[Any], Sequence[tuple[str, str]]] | None = None
-    least_role: str = "user"
+    handler: Work | None = None
+    recipients_of: Callable[[Any], Sequence[tuple[str, str]]] | None = None
+    min_role: str = "user"
     limits: Limits | None = None
 
     def schema_for(self, options: dict[str, Any]) -> Schema | None:

@@ -83,9 +83,9 @@ class Tracker:
         begun = self._stages[: self._current + 1]
         return begun[-1].name if begun else None
 
-    def learn(self, speed: Speed, max_tokens: int) -> None:
+    def calibrate(self, speed: Speed, max_tokens: int) -> None:
         """Expect what was measured of other jobs. It may come at any time: the percentage goes on from where it is."""
-        self._speed, self._answer = speed, speed.answer(self._type.typical_tokens, max_tokens)
+        self._speed, self._answer = speed, speed.expected_output(self._type.typical_tokens, max_tokens)
 
     def restore(self, snapshot: dict[str, Any], text: str) -> None:
         """Go on from a snapshot of this attempt and the text that it had: nothing of that is told again. The rate is measured anew."""
@@ -106,7 +106,7 @@ class Tracker:
         self._began_at = now if self._began_at is None else self._began_at
         return self._advance(0, now)
 
-    def enter(self, stage: str, now: Ms) -> list[Event]:
+    def start_stage(self, stage: str, now: Ms) -> list[Event]:
         """Begin `stage`, which ends the ones before it. Nothing happens if the type has no such stage or is already beyond its start."""
         return self._advance(next((index for index, one in enumerate(self._stages) if one.name == stage), -1), now)
 
@@ -114,13 +114,13 @@ class Tracker:
         """More text of the answer, which stands for `tokens` tokens (a delta of the provider is one)."""
         if not text:
             return []
-        events = self.enter(self._type.streaming_stage, now) if self._first_text_at is None else []
+        events = self.start_stage(self._type.streaming_stage, now) if self._first_text_at is None else []
         self._count(tokens, now)
         for marker, groups in self._scanner.feed(text):
             events += self._see(marker, groups, now)
         return events
 
-    def report(self, done: float, total: float, now: Ms) -> list[Event]:
+    def report_progress(self, done: float, total: float, now: Ms) -> list[Event]:
         """`done` of `total` parts of work that is no text. Told at each whole percent, never back, and 100 only at the end."""
         part = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
         if self._reported is None or part >= self._reported[0]:
@@ -130,7 +130,7 @@ class Tracker:
             return []
         return [{"kind": "progress", "progress_percentage": self._percentage, "at": rfc3339(now)}]
 
-    def reach(self, name: str, description: str, now: Ms) -> list[Event]:
+    def add_milestone(self, name: str, description: str, now: Ms) -> list[Event]:
         """A milestone that no text tells."""
         if len(self._milestones) >= MAX_MILESTONES:
             return []
@@ -182,14 +182,14 @@ class Tracker:
         self._percentage = max(self._percentage, _percentage(self._received / self._expected))
 
     def _see(self, marker: Marker, groups: dict[str, str], now: Ms) -> list[Event]:
-        events = self.enter(marker.stage, now) if marker.stage else []
+        events = self.start_stage(marker.stage, now) if marker.stage else []
         if marker.milestone:
-            events += self.reach(marker.milestone.format_map(groups), marker.description.format_map(groups), now)
+            events += self.add_milestone(marker.milestone.format_map(groups), marker.description.format_map(groups), now)
         return events
 
     @property
     def _expected(self) -> int:
-        return max(1, round(self._answer.middle))
+        return max(1, round(self._answer.p50))
 
     def _rate(self) -> float | None:
         """Tokens a second since the first text; None until two pieces came at different times."""
@@ -199,7 +199,7 @@ class Tracker:
 
     def _total(self) -> int | None:
         """The expected length; once it is passed, a little more than there is, until the end tells. Work has none."""
-        if self._type.work is not None:
+        if self._type.handler is not None:
             return None
         if self._percentage >= 100:
             return self._received
@@ -212,9 +212,9 @@ class Tracker:
         total, first, rate = self._total(), self._speed.first_token_ms, self._speed.tokens_per_second
         if total is None:
             return self._remaining_work(*self._reported) if self._reported else (None, None)
-        expected = self._left(total, first.middle, rate.middle)
-        quick = self._left(self._answer.low, first.low, rate.high)
-        slow = self._left(max(total, self._answer.high), first.high, rate.low)
+        expected = self._left(total, first.p50, rate.p50)
+        quick = self._left(self._answer.p10, first.p10, rate.p90)
+        slow = self._left(max(total, self._answer.p90), first.p90, rate.p10)
         return round(expected, 1), [round(min(quick, expected), 1), round(max(slow, expected), 1)]
 
     def _left(self, total: float, first_ms: float, rate: float) -> float:

@@ -100,12 +100,12 @@ class Reading:
         try:
             for number, found in enumerate(self._rows(self.terms, flaws)):
                 if number >= MAX_ROWS:
-                    raise Unreadable(found.place, f"is one too many: a batch has at most {MAX_ROWS:,} rows")
-                row = check.finished(found, number)
+                    raise Unreadable(found.location, f"is one too many: a batch has at most {MAX_ROWS:,} rows")
+                row = check.validate(found, number)
                 if row is not None and not flaws:
                     self.count += 1
                     yield row
-            check.parents()
+            check.check_dependencies()
         except Unreadable as wrong:
             flaws.extend([wrong.detail])
 

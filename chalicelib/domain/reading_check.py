@@ -30,7 +30,7 @@ class Check:
         self._ids: dict[str, str] = {}  # each id, and where it was seen
         self._waiting: dict[str, tuple[str | None, tuple[str, ...]]] = {}  # by place: the id of a row and its parents
 
-    def finished(self, found: Found, number: int) -> Row | None:
+    def validate(self, found: Found, number: int) -> Row | None:
         """The row with its number and its prompt; None where something is wrong with it, which is noted."""
         before = len(self._flaws.details)
         self._check_id(found)
@@ -40,7 +40,7 @@ class Check:
             return None
         return replace(row, number=number)
 
-    def parents(self) -> None:
+    def check_dependencies(self) -> None:
         """What can be said only at the end: whether all parents are there, and no row waits for itself.
 
         Raises:
@@ -54,7 +54,7 @@ class Check:
             in_order({row_id: parents for row_id, parents in self._waiting.values() if row_id is not None})
 
     def _check_id(self, found: Found) -> None:
-        name, place = found.row.id, found.place
+        name, place = found.row.id, found.location
         if name is None:
             return
         if len(name) > LONGEST_ID:
@@ -67,7 +67,7 @@ class Check:
     def _check_metadata(self, found: Found) -> None:
         size = len(json.dumps(found.row.metadata).encode())
         if size > MAX_METADATA_BYTES:
-            self._flaws.add(f"{found.place}.metadata", f"is larger than 16 KB ({size:,} bytes): it is all but id, prompt and priority")
+            self._flaws.add(f"{found.location}.metadata", f"is larger than 16 KB ({size:,} bytes): it is all but id, prompt and priority")
 
     def _filled(self, found: Found) -> Row | None:
         row = found.row
@@ -76,13 +76,13 @@ class Check:
         try:
             prompt = fill(self._template, row.values)
         except TemplateProblem as wrong:
-            self._flaws.add(found.place, str(wrong))
+            self._flaws.add(found.location, str(wrong))
             return None
         return self._bounded(found, replace(row, prompt=prompt, input=None, values={}))
 
     def _dependent(self, found: Found) -> Row | None:
         """A row that waits for others keeps its places, for what they will have answered, and the values for the rest of them."""
-        row, place = found.row, found.place
+        row, place = found.row, found.location
         self._waiting[place] = row.id, row.depends_on
         try:
             content, values = self._open_content(row)
@@ -108,7 +108,7 @@ class Check:
         return row.prompt if self._template is None else replaced(self._template, OF_THE_PROMPT, row.prompt), values
 
     def _bounded(self, found: Found, row: Row) -> Row | None:
-        at = f"{found.place}.{found.content}".rstrip(".")
+        at = f"{found.location}.{found.content}".rstrip(".")
         text = row.prompt if row.input is None else json.dumps(row.input)
         if text is None or not text.strip():
             self._flaws.add(at, "is missing: what is to be done with this row?" if text is None else "is empty")
@@ -119,7 +119,7 @@ class Check:
         self._bytes += size
         if self._bytes > MAX_BATCH_BYTES:
             raise Unreadable(
-                found.place, "is where the prompts come to more than 64 MB, all together: send fewer rows, or a shorter template"
+                found.location, "is where the prompts come to more than 64 MB, all together: send fewer rows, or a shorter template"
             )
         return row
 

@@ -17,7 +17,7 @@ class Found(NamedTuple):
     `content` is the name under which it has its prompt.
     """
 
-    place: str
+    location: str
     row: Row
     content: str = "prompt"
 

@@ -107,7 +107,7 @@ class Seal:
         until = self.rotated_at + DAY_MS
         return until if self.previous is not None and now < until else None
 
-    def valid(self, now: Ms) -> tuple[str, ...]:
+    def active(self, now: Ms) -> tuple[str, ...]:
         """The newest first."""
         old = self.previous if self.previous_until(now) is not None else None
         return (self.current, old) if old is not None else (self.current,)

@@ -30,7 +30,7 @@ class RetryAt:
 class GiveUp:
     """The failure is final."""
 
-    why: Why
+    reason: Why
 
 
 Decision = RetryAt | GiveUp
@@ -38,7 +38,7 @@ Decision = RetryAt | GiveUp
 
 def counts_against(error: AttemptFailed, *, again: bool) -> bool:
     """Whether a failed attempt counts against `max_attempts`. `again`: the attempt before failed alike."""
-    return error.held_against or again
+    return error.counts_as_attempt or again
 
 
 @dataclass(frozen=True, slots=True)

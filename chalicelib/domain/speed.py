@@ -33,12 +33,12 @@ RATE, LENGTH, FIRST = "r", "o", "f"  # the bins of tokens a second, of tokens, o
 class Spread:
     """Of ten cases nine are above `low`, five below `middle`, nine below `high`."""
 
-    low: float
-    middle: float
-    high: float
+    p10: float
+    p50: float
+    p90: float
 
     def capped(self, most: float) -> Spread:
-        return Spread(min(self.low, most), min(self.middle, most), min(self.high, most))
+        return Spread(min(self.p10, most), min(self.p50, most), min(self.p90, most))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +50,20 @@ class Speed:
     output_tokens: Spread | None = None
     first_token_ms: Spread = Spread(FIRST_TOKEN_MS / 2, FIRST_TOKEN_MS, FIRST_TOKEN_MS * 3)
 
-    def answer(self, typical_tokens: int, max_tokens: int) -> Spread:
+    def expected_output(self, typical_tokens: int, max_tokens: int) -> Spread:
         """How many tokens an answer will probably have that may have so many."""
         measured = self.output_tokens or Spread(typical_tokens / 2, typical_tokens, typical_tokens * 2)
         return measured.capped(max_tokens)
 
-    def factors(self) -> tuple[float, float]:
+    def duration_range(self) -> tuple[float, float]:
         """By how much an attempt may be quicker, and slower, than the expected one: of the time that it takes."""
-        answer = self.answer(USUAL_TOKENS, HIGHEST_TOKENS)
+        answer = self.expected_output(USUAL_TOKENS, HIGHEST_TOKENS)
         quick, middle, slow = (
             first + 1000 * tokens / rate
             for first, tokens, rate in (
-                (self.first_token_ms.low, answer.low, self.tokens_per_second.high),
-                (self.first_token_ms.middle, answer.middle, self.tokens_per_second.middle),
-                (self.first_token_ms.high, answer.high, self.tokens_per_second.low),
+                (self.first_token_ms.p10, answer.p10, self.tokens_per_second.p90),
+                (self.first_token_ms.p50, answer.p50, self.tokens_per_second.p50),
+                (self.first_token_ms.p90, answer.p90, self.tokens_per_second.p10),
             )
         )
         return quick / middle, slow / middle
@@ -82,7 +82,7 @@ def tally(mark: Mark, job: Job) -> tuple[list[Add], Any]:
     if seen is not None or amounts is None:
         return [], seen
     ttl = (job.finished_at or 0) // 1000 + KEPT_FOR
-    return [Add(place=place(job.type, job.asked_model, job.finished_at or 0), amounts=amounts, ttl=ttl)], job.generation
+    return [Add(key=place(job.type, job.asked_model, job.finished_at or 0), amounts=amounts, ttl=ttl)], job.generation
 
 
 def place(job_type: str, model: str, at: Ms) -> tuple[str, str]:

@@ -24,7 +24,7 @@ class Mark:
 class Add:
     """So much more (or less) of each number of the counter at `place`, its two keys. `ttl`: seconds since 1970, None for ever."""
 
-    place: tuple[str, str]
+    key: tuple[str, str]
     amounts: Mapping[str, int]
     ttl: int | None = None
 
@@ -33,8 +33,8 @@ def together(adds: list[Add]) -> list[Add]:
     """One change for each counter, without those that come to nothing."""
     sums: dict[tuple[str, str], tuple[dict[str, int], int | None]] = {}
     for add in adds:
-        amounts, _ = sums.setdefault(add.place, ({}, add.ttl))
+        amounts, _ = sums.setdefault(add.key, ({}, add.ttl))
         for name, amount in add.amounts.items():
             amounts[name] = amounts.get(name, 0) + amount
-    kept = [Add(place=place, amounts={name: n for name, n in amounts.items() if n}, ttl=ttl) for place, (amounts, ttl) in sums.items()]
+    kept = [Add(key=place, amounts={name: n for name, n in amounts.items() if n}, ttl=ttl) for place, (amounts, ttl) in sums.items()]
     return [add for add in kept if add.amounts]

@@ -30,7 +30,7 @@ class Transcript:
             self._ends.append(len(self) + len(text))
             self._parts.append(text)
 
-    def since(self, offset: int) -> str:
+    def read_from(self, offset: int) -> str:
         """The text from `offset` (code points) to the end; empty when there is none. What lies before the beginning is the beginning."""
         offset = max(0, offset)
         if offset >= len(self):

@@ -49,7 +49,7 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
     if (end := over(job, now)) is not None:
         return end
     keeps = job.status is Status.QUEUED and job.due_at is not None and job.due_at > now
-    another = 0 if job.goes_on else 1
+    another = 0 if job.is_resumable else 1
     return _next(
         job,
         now,
@@ -61,8 +61,8 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
         first_token_at=None,
         length=None,
         reason=None,
-        until=None,
-        alone=alone,
+        resume_at=None,
+        run_alone=alone,
         attempt_model=model if model != job.model else None,
         due_at=job.due_at if keeps else now + LOOK_AGAIN_MS,
     )
@@ -71,7 +71,7 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
 def is_claimable(job: Job) -> bool:
     """Whether a wake-up may start it. Of those that wait or are held, only for a time: a wake-up is sent so that it comes then."""
     if job.status is Status.HELD:
-        return job.until is not None
+        return job.resume_at is not None
     return job.status in (Status.QUEUED, Status.RETRYING) or (job.status is Status.WAITING and job.reason == START_LATER)
 
 
@@ -88,12 +88,12 @@ def hold(job: Job, generation: int, reason: str, until: Ms, now: Ms) -> Job | No
         return end
     last = job.expires_at if job.started_at is None else job.retry_until or until
     until = min(until, last)
-    return _next(job, now, status=Status.HELD, generation=job.generation + 1, reason=reason, until=until, due_at=first_look(until, now))
+    return _next(job, now, status=Status.HELD, generation=job.generation + 1, reason=reason, resume_at=until, due_at=first_look(until, now))
 
 
 def wake_delay(job: Job, now: Ms) -> int | None:
     """Seconds by which the job's wake-up is to be delayed; None: further than a message can be, so the sweep sends it when it is near."""
-    seconds = -(-max(0, (job.until or 0) - now) // 1000)
+    seconds = -(-max(0, (job.resume_at or 0) - now) // 1000)
     return seconds if seconds <= LONGEST_DELAY else None
 
 
@@ -121,9 +121,9 @@ def hand_over(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
 
     A cancel that was asked stays asked: the next worker obeys it, because the response has to be stopped as well.
     """
-    if job.goes_on and job.generation == generation + 1 and job.owner == owner:
+    if job.is_resumable and job.generation == generation + 1 and job.owner == owner:
         return job  # our own write, whose answer was lost
-    if not holds(job, generation, owner) or not job.goes_on:
+    if not holds(job, generation, owner) or not job.is_resumable:
         return None
     return _next(
         job,
@@ -156,11 +156,11 @@ def finish(job: Job, generation: int, owner: str, outcome: Outcome, now: Ms) -> 
     )
 
 
-def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms, now: Ms, *, held_against: bool = True) -> Job | None:
+def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms, now: Ms, *, counts_as_attempt: bool = True) -> Job | None:
     """Give the job back after a failed attempt, to be claimed again at `due` [8: never over a cancel flag].
 
     `length` keeps the end of the failed attempt's text, so that readers stop there whatever a stalled worker may still append.
-    `held_against`: the attempt counts against `max_attempts`.
+    `counts_as_attempt`: the attempt counts against `max_attempts`.
     """
     if job.status is Status.RETRYING and job.generation == generation + 1 and job.owner == owner:
         return job
@@ -174,9 +174,9 @@ def retry_later(job: Job, generation: int, owner: str, outcome: Outcome, due: Ms
         status=Status.RETRYING,
         generation=job.generation + 1,
         due_at=first_look(due, now),
-        until=due,
+        resume_at=due,
         queued_at=now,
-        tries=job.tries if held_against else max(0, job.tries - 1),
+        tries=job.tries if counts_as_attempt else max(0, job.tries - 1),
         length=outcome.length,
         error=outcome.error,
         cost=(job.cost or 0) + outcome.cost if outcome.cost is not None else job.cost,
@@ -194,7 +194,7 @@ def hold_back(job: Job, generation: int, owner: str, outcome: Outcome, reason: s
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.owner == owner:
         return job
-    given = retry_later(job, generation, owner, outcome, min(until, job.retry_until or until), now, held_against=False)
+    given = retry_later(job, generation, owner, outcome, min(until, job.retry_until or until), now, counts_as_attempt=False)
     return replace(given, status=Status.HELD, reason=reason) if given is not None and given.status is Status.RETRYING else given
 
 
@@ -206,14 +206,14 @@ def release(job: Job, now: Ms) -> Job | None:
     """
     if not waits_for_parents(job):
         return None
-    begins = max(now, job.until or 0)
+    begins = max(now, job.resume_at or 0)
     later = begins if begins > now else None
     return _next(
         job,
         now,
         status=Status.WAITING if later else Status.QUEUED,
         reason=START_LATER if later else None,
-        until=later,
+        resume_at=later,
         generation=job.generation + 1,
         queued_at=begins,
         retry_until=begins + job.retry_until - job.queued_at,
@@ -252,7 +252,7 @@ def cancel(job: Job, now: Ms) -> Job | None:
     """
     if job.status.is_terminal:
         return None
-    if job.status is Status.PROCESSING or job.goes_on:
+    if job.status is Status.PROCESSING or job.is_resumable:
         return job if job.cancel_requested else _next(job, now, cancel_requested=True)
     return _end(job, now, Status.CANCELLED, length=job.length or 0, error=None)
 
@@ -269,8 +269,8 @@ def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
     """
     if not job.status.is_terminal and job.status is not Status.QUEUED and is_claimable(job):
         due = now + LOOK_AFTER_QUEUED_MS
-        return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=due, reason=None, until=None)
-    if not job.status.is_terminal or job.status is Status.COMPLETED or job.is_forgotten:
+        return _next(job, now, status=Status.QUEUED, generation=job.generation + 1, queued_at=now, due_at=due, reason=None, resume_at=None)
+    if not job.status.is_terminal or job.status is Status.COMPLETED or job.is_deleted:
         return None
     return _next(
         job,
@@ -292,8 +292,8 @@ def start_again(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
         error=None,
         incomplete_reason=None,
         reason=None,
-        until=None,
-        alone_crashes=0,
+        resume_at=None,
+        isolated_crashes=0,
         ttl=None,
     )
 
@@ -302,7 +302,7 @@ def forget(job: Job, now: Ms) -> Job | None:
     """Delete an ended job: its time is over with its end, so nothing starts it again while what is kept of it is removed."""
     if not job.status.is_terminal:
         return None
-    return job if job.is_forgotten else _next(job, now, ttl=(job.finished_at or now) // 1000)
+    return job if job.is_deleted else _next(job, now, ttl=(job.finished_at or now) // 1000)
 
 
 def look_later(job: Job, now: Ms) -> Job | None:
@@ -311,7 +311,7 @@ def look_later(job: Job, now: Ms) -> Job | None:
         return None
     if job.status is Status.PROCESSING:
         return _next(job, now, due_at=now + LOOK_AGAIN_MS)
-    waited = now - (job.created_at if waits_for_parents(job) else max(job.queued_at, job.until or 0))
+    waited = now - (job.created_at if waits_for_parents(job) else max(job.queued_at, job.resume_at or 0))
     return _next(job, now, due_at=now + min(LONGEST_LOOK_MS, max(LOOK_AFTER_QUEUED_MS, waited)))
 
 
@@ -335,19 +335,19 @@ def take_back(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) 
     disowned = job.generation + 1  # so that the dead worker, should it wake, takes no end for its own
     if job.cancel_requested:
         return _end(job, now, Status.CANCELLED, length=length, cost=total, generation=disowned)
-    alone_crashes = job.alone_crashes + job.alone
-    if alone_crashes >= CRASHES_ALONE:
+    isolated_crashes = job.isolated_crashes + job.run_alone
+    if isolated_crashes >= CRASHES_ALONE:
         error = _worker_lost(job)
-        crashed = {"crashes": job.crashes + 1, "alone_crashes": alone_crashes}
+        crashed = {"crashes": job.crashes + 1, "isolated_crashes": isolated_crashes}
         return _end(job, now, Status.FAILED, length=length, cost=total, generation=disowned, error=error, **crashed)
-    lost = {} if job.goes_on else {"tries": max(0, job.tries - 1), "length": length, "cost": total}
+    lost = {} if job.is_resumable else {"tries": max(0, job.tries - 1), "length": length, "cost": total}
     return _next(
         job,
         now,
         status=Status.QUEUED,
         generation=disowned,
         crashes=job.crashes + 1,
-        alone_crashes=alone_crashes,
+        isolated_crashes=isolated_crashes,
         queued_at=now,
         due_at=now + LOOK_AFTER_QUEUED_MS,
         reason="worker_lost",
@@ -403,4 +403,4 @@ def _next(job: Job, now: Ms, **changes: Any) -> Job:
 
 def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
     days = KEEP_COMPLETED_DAYS if status in (Status.COMPLETED, Status.INCOMPLETE) else KEEP_OTHER_DAYS
-    return _next(job, now, status=status, finished_at=now, due_at=None, until=None, reason=None, ttl=now // 1000 + days * 86_400, **changes)
+    return _next(job, now, status=status, finished_at=now, due_at=None, resume_at=None, reason=None, ttl=now // 1000 + days * 86_400, **changes)

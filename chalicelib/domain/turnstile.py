@@ -39,17 +39,17 @@ class Turnstile:
 
     type: str
     version: int = 0
-    begun: tuple[Ms, ...] = ()
-    places: tuple[tuple[str, Ms], ...] = ()
+    recent_starts: tuple[Ms, ...] = ()
+    reservations: tuple[tuple[str, Ms], ...] = ()
     slots: tuple[Slot, ...] = field(default=())
-    line_at: Ms = 0
-    typical_ms: Ms = FIRST_TYPICAL_MS
+    next_slot_at: Ms = 0
+    average_hold_ms: Ms = FIRST_TYPICAL_MS
 
-    def taken(self, now: Ms) -> int:
+    def slots_in_use(self, now: Ms) -> int:
         """Slots that are taken now."""
         return len(self._alive(now))
 
-    def has(self, mark: str, now: Ms) -> bool:
+    def holds_slot(self, mark: str, now: Ms) -> bool:
         return any(slot.mark == mark for slot in self._alive(now))
 
     def _alive(self, now: Ms) -> tuple[Slot, ...]:
@@ -60,7 +60,7 @@ class Turnstile:
 class Turn:
     """What somebody is told: come in (`until` is None), or come back then, because of the rate or for want of a slot."""
 
-    turnstile: Turnstile
+    limiter: Turnstile
     until: Ms | None = None
     by_rate: bool = False
 
@@ -70,12 +70,12 @@ def ask(seen: Turnstile, limits: Limits, mark: str, now: Ms, *, has_place: bool 
 
     Asking again with the same mark answers the same.
     """
-    told = dict(seen.places).get(mark)
-    if seen.has(mark, now):
+    told = dict(seen.reservations).get(mark)
+    if seen.holds_slot(mark, now):
         return Turn(seen)
     has_place = has_place or (told is not None and now - PLACE_KEPT_MS <= told <= now)
     at = now if has_place else _by_rate(seen, limits, now)
-    full = limits.concurrency is not None and seen.taken(now) >= limits.concurrency
+    full = limits.concurrency is not None and seen.slots_in_use(now) >= limits.concurrency
     if told is not None and told > now:
         return Turn(seen, told, by_rate=not full)
     if at <= now and not full:
@@ -94,44 +94,44 @@ def leave(seen: Turnstile, mark: str, now: Ms, *, ran: bool = True) -> Turnstile
     mine = next((slot for slot in seen.slots if slot.mark == mark), None)
     if mine is None:
         return seen
-    typical = seen.typical_ms + (max(100, now - mine.since) - seen.typical_ms) // 4 if ran else seen.typical_ms
-    return _next(seen, slots=_others(seen, mark, now), typical_ms=typical)
+    typical = seen.average_hold_ms + (max(100, now - mine.since) - seen.average_hold_ms) // 4 if ran else seen.average_hold_ms
+    return _next(seen, slots=_others(seen, mark, now), average_hold_ms=typical)
 
 
 def _by_rate(seen: Turnstile, limits: Limits, now: Ms) -> Ms:
     """The first moment with which no minute has too many."""
     most = limits.per_minute
-    return max(now, seen.begun[-most] + MINUTE_MS) if most is not None and len(seen.begun) >= most else now
+    return max(now, seen.recent_starts[-most] + MINUTE_MS) if most is not None and len(seen.recent_starts) >= most else now
 
 
 def _enter(seen: Turnstile, limits: Limits, mark: str, now: Ms, *, counted: bool) -> Turnstile:
     slots = _others(seen, mark, now)
     if limits.concurrency is not None:
         slots = (*slots, Slot(mark, now, now + SLOT_MS))
-    begun = _counted(seen, limits, now) if counted else seen.begun
-    return _next(seen, slots=slots, begun=begun, places=_remembered(seen, mark, now))
+    begun = _counted(seen, limits, now) if counted else seen.recent_starts
+    return _next(seen, slots=slots, recent_starts=begun, reservations=_remembered(seen, mark, now))
 
 
 def _wait(seen: Turnstile, limits: Limits, mark: str, now: Ms, latest: Ms | None, *, full: bool) -> Turn:
     """Behind those who wait already: one after the other, as slots are likely to be free."""
-    rate, line = _by_rate(seen, limits, now), seen.line_at
+    rate, line = _by_rate(seen, limits, now), seen.next_slot_at
     at = rate
     if limits.concurrency is not None:
-        each = min(LONGEST_MS, max(SOONEST_MS, seen.typical_ms // limits.concurrency))
-        at = max(at, now + each if full else now, seen.line_at)
+        each = min(LONGEST_MS, max(SOONEST_MS, seen.average_hold_ms // limits.concurrency))
+        at = max(at, now + each if full else now, seen.next_slot_at)
         line = at + each
     if latest is not None and at >= latest:
         return Turn(seen, at, by_rate=rate > now)
-    new = _next(seen, begun=_counted(seen, limits, at), places=_remembered(seen, mark, at), line_at=line)
+    new = _next(seen, recent_starts=_counted(seen, limits, at), reservations=_remembered(seen, mark, at), next_slot_at=line)
     return Turn(new, at, by_rate=rate > now)
 
 
 def _counted(seen: Turnstile, limits: Limits, at: Ms) -> tuple[Ms, ...]:
-    return tuple(sorted((*seen.begun, at)))[-limits.per_minute :] if limits.per_minute is not None else ()
+    return tuple(sorted((*seen.recent_starts, at)))[-limits.per_minute :] if limits.per_minute is not None else ()
 
 
 def _remembered(seen: Turnstile, mark: str, at: Ms) -> tuple[tuple[str, Ms], ...]:
-    return (*(place for place in seen.places if place[0] != mark), (mark, at))[-REMEMBERED:]
+    return (*(place for place in seen.reservations if place[0] != mark), (mark, at))[-REMEMBERED:]
 
 
 def _others(seen: Turnstile, mark: str, now: Ms) -> tuple[Slot, ...]:

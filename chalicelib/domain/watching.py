@@ -45,7 +45,7 @@ class Watcher:
     key_hash: str
     attempt: int
     offset: int
-    since: str
+    subscription_id: str
     expires_at: Ms
 
     @property
@@ -62,7 +62,7 @@ class Control:
     `read_until` says until when somebody reads the table (SSE, polling), so that chunks are written more often.
     """
 
-    bell: str = ""
+    subscribers_version: str = ""
     cancel: int = 0
     read_until: Ms = 0
 

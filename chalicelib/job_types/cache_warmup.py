@@ -63,24 +63,24 @@ OUTPUT: Schema = {
 
 async def warm_up(task: Task) -> dict[str, Any]:
     """Find out which requests have no answer, and have them asked."""
-    clerk, caller = task.tools.clerk(), task.caller
-    task.enter("checking")
-    prepared = await task.call(_prepared, task)
+    clerk, caller = task.context.batch_context(), task.caller
+    task.start_stage("checking")
+    prepared = await task.run_sync(_prepared, task)
     rows: dict[str, Row] = {}
     for start in range(0, len(prepared.rows), TOGETHER):
         some = list(prepared.rows[start : start + TOGETHER])
-        for row, key in zip(some, await task.call_each(partial(_key, task, prepared), some), strict=True):
+        for row, key in zip(some, await task.run_sync_each(partial(_key, task, prepared), some), strict=True):
             rows.setdefault(key, row)
     made = await made_before(task)
     if made is not None:
         return _shape(made.id, len(rows), made.total)
-    task.enter("looking")
+    task.start_stage("looking")
     missing = await _missing(task, prepared, rows)
     if not missing:
         return _shape(None, len(rows), 0)
-    task.enter("accepting")
+    task.start_stage("accepting")
     renumbered = [replace(row, number=number) for number, row in enumerate(missing)]
-    begun = await task.call(accept, clerk, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
+    begun = await task.run_sync(accept, clerk, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
     return _shape(begun.batch.id, len(rows), begun.batch.total)
 
 
@@ -93,19 +93,19 @@ def _prepared(task: Task) -> Prepared:
         raise InvalidRequest(details=(Detail("input.config.cache", "is off: there would be nothing to warm up"),))
     terms = replace(terms, config={**terms.config, "cache": cache})
     reading = Reading(terms, lambda _, flaws: json_rows(items, flaws))
-    return prepare(task.tools.clerk(), task.caller, terms, base_of_terms(terms), reading)
+    return prepare(task.context.batch_context(), task.caller, terms, base_of_terms(terms), reading)
 
 
 def _key(task: Task, prepared: Prepared, row: Row) -> str:
     """By what the cache knows the request of a row: it is planned as it will be."""
-    clerk = task.tools.clerk()
+    clerk = task.context.batch_context()
     plan = plan_job(clerk.job_type, clerk.prices, task.caller, submission_of(prepared.base, row, {}), 0)
     return key_of(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
 
 
 async def _missing(task: Task, prepared: Prepared, rows: dict[str, Row]) -> list[Row]:
     """The rows that no answer serves, in their order."""
-    tools, seconds, keys = task.tools, seconds_of(prepared.base.config["cache"]) or 0.0, list(rows)
+    tools, seconds, keys = task.context, seconds_of(prepared.base.config["cache"]) or 0.0, list(rows)
 
     def is_there(key: str) -> bool:
         return is_cached(tools.jobs, tools.cache, task.job.tenant, key, seconds, tools.clock.now())
@@ -113,9 +113,9 @@ async def _missing(task: Task, prepared: Prepared, rows: dict[str, Row]) -> list
     missing: list[Row] = []
     for start in range(0, len(keys), TOGETHER):
         some = keys[start : start + TOGETHER]
-        there = await task.call_each(is_there, some)
+        there = await task.run_sync_each(is_there, some)
         missing += [rows[key] for key, cached in zip(some, there, strict=True) if not cached]
-        task.report(start + len(some), len(keys))
+        task.report_progress(start + len(some), len(keys))
     return missing
 
 
@@ -133,7 +133,7 @@ JOB_TYPE = JobType(
     input_schema=INPUT,
     response_schema=OUTPUT,
     retry_schedule=(5.0, 30.0, 120.0),
-    recipients=recipients,
+    recipients_of=recipients,
     limits=Limits(concurrency=1, per_minute=10),
-    work=warm_up,
+    handler=warm_up,
 )

@@ -54,15 +54,15 @@ async def import_file(task: Task) -> dict[str, Any]:
     made = await made_before(task)
     if made is not None:
         return _shape(made)
-    said, clerk, caller = dict(task.body.input), task.tools.clerk(), task.caller
-    task.enter("reading")
-    opened = await task.call(open_upload, task.tools.uploads, caller, said.pop("upload_id"))
+    said, clerk, caller = dict(task.body.input), task.context.batch_context(), task.caller
+    task.start_stage("reading")
+    opened = await task.run_sync(open_upload, task.context.uploads, caller, said.pop("upload_id"))
     reading, rows = await _rows(task, opened, said)
-    task.enter("checking")
-    prepared = await task.call(prepare, clerk, caller, reading.terms, base_of_terms(reading.terms), rows)
-    task.enter("accepting")
-    begun = await task.call(accept, clerk, caller, prepared, None, batch_id_of_job(task.job.id))
-    task.milestone("batch accepted", f"{len(rows)} rows")
+    task.start_stage("checking")
+    prepared = await task.run_sync(prepare, clerk, caller, reading.terms, base_of_terms(reading.terms), rows)
+    task.start_stage("accepting")
+    begun = await task.run_sync(accept, clerk, caller, prepared, None, batch_id_of_job(task.job.id))
+    task.record_milestone("batch accepted", f"{len(rows)} rows")
     return _shape(begun.batch)
 
 
@@ -76,7 +76,7 @@ async def _rows(task: Task, opened: Opened, said: dict[str, Any]) -> tuple[Readi
             read_so_far += len(piece)
             yield piece
 
-    reading = await task.call(read, opened.content_type, counted(), said)
+    reading = await task.run_sync(read, opened.content_type, counted(), said)
     _check_own_terms(reading, said)
     coming = iter(reading)
     rows: list[Row] = []
@@ -84,9 +84,9 @@ async def _rows(task: Task, opened: Opened, said: dict[str, Any]) -> tuple[Readi
     def some() -> list[Row]:
         return list(islice(coming, ROWS_AT_ONCE))
 
-    while read_now := await task.call(some):
+    while read_now := await task.run_sync(some):
         rows += read_now
-        task.report(read_so_far, max(opened.size, 1))
+        task.report_progress(read_so_far, max(opened.size, 1))
     return reading, rows
 
 
@@ -111,7 +111,7 @@ JOB_TYPE = JobType(
     input_schema=INPUT,
     response_schema=OUTPUT,
     retry_schedule=(5.0, 30.0, 120.0),
-    recipients=recipients,
+    recipients_of=recipients,
     limits=Limits(concurrency=5, per_minute=20),
-    work=import_file,
+    handler=import_file,
 )

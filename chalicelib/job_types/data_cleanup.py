@@ -56,16 +56,16 @@ OUTPUT: Schema = {
 async def clean_up(task: Task) -> dict[str, Any]:
     """Delete, or count. `more`: there was more to delete than one job does; submit another."""
     task.caller.require(Role.OPERATOR)
-    dry, now, tools = bool(task.body.input.get("dry_run")), task.tools.clock.now(), task.tools
+    dry, now, tools = bool(task.body.input.get("dry_run")), task.context.clock.now(), task.context
     looked, deleted, counts = 0, 0, dict[str, int]()
-    task.enter("deletion")
+    task.start_stage("deletion")
     async for jobs in _pages(task, now):
         old = [job for job in jobs if _is_old(task, job, now)][: MOST_DELETED - sum(counts.values())]
         looked += len(jobs)
-        deleted += sum(await task.call_each(partial(_delete, tools), old, together=4)) if not dry else 0
+        deleted += sum(await task.run_sync_each(partial(_delete, tools), old, together=4)) if not dry else 0
         for job in old:
             counts[job.status.value] = counts.get(job.status.value, 0) + 1
-        task.report(sum(counts.values()), MOST_DELETED)
+        task.report_progress(sum(counts.values()), MOST_DELETED)
         if sum(counts.values()) >= MOST_DELETED:
             break
     matched = sum(counts.values())
@@ -83,7 +83,7 @@ async def _pages(task: Task, now: Ms) -> AsyncIterator[list[Job]]:
     """The tenant's jobs that are old enough to have ended so long ago, newest first."""
     wanted, cursor = Filters(until=now - min(_kept_ms(task))), None
     while True:
-        page = await task.call(list_jobs, task.tools.jobs, task.caller, wanted, PAGE, cursor)
+        page = await task.run_sync(list_jobs, task.context.jobs, task.caller, wanted, PAGE, cursor)
         yield page.jobs
         cursor = page.next_cursor
         if cursor is None:
@@ -106,7 +106,7 @@ def _kept_ms(task: Task) -> tuple[Ms, Ms]:
 def _delete(tools: Tools, job: Job) -> int:
     """1 if it is gone; one that somebody started again meanwhile stays."""
     try:
-        delete_job(tools.clock, tools.jobs, tools.pages, job, job.generation)
+        delete_job(tools.clock, tools.jobs, tools.job_data, job, job.generation)
     except JobNotDeletable:
         return 0
     return 1
@@ -122,7 +122,7 @@ JOB_TYPE = JobType(
     input_schema=INPUT,
     response_schema=OUTPUT,
     retry_schedule=(5.0, 30.0, 120.0),
-    least_role="operator",
+    min_role="operator",
     limits=Limits(concurrency=1, per_minute=10),
-    work=clean_up,
+    handler=clean_up,
 )

@@ -103,18 +103,18 @@ OUTPUT: Schema = {
 async def export(task: Task) -> dict[str, Any]:
     """Write the object, and say where it is. `more`: there were more jobs than an export holds; the newest are in it."""
     form = task.body.options.get("format", "csv")
-    name, job, files = f"export.{form}", task.job, task.tools.files
-    task.enter("listing")
+    name, job, files = f"export.{form}", task.job, task.context.job_files
+    task.start_stage("listing")
     jobs, not_found, more = await _named(task) if "ids" in task.body.input else await _found(task)
-    task.enter("writing")
-    upload = await task.call(files.begin, job.tenant, job.id, name, FORMATS[form])
+    task.start_stage("writing")
+    upload = await task.run_sync(files.create, job.tenant, job.id, name, FORMATS[form])
     try:
         size = await _write(task, upload, jobs, form)
     except BaseException:
         await _abandon(task, upload)
         raise
-    link = await task.call(files.link, job.tenant, job.id, name, LINK_SECONDS)
-    task.milestone("object written", f"{len(jobs)} rows, {size} bytes")
+    link = await task.run_sync(files.link, job.tenant, job.id, name, LINK_SECONDS)
+    task.record_milestone("object written", f"{len(jobs)} rows, {size} bytes")
     return {
         "rows": len(jobs),
         "not_found": not_found,
@@ -123,7 +123,7 @@ async def export(task: Task) -> dict[str, Any]:
         "format": form,
         "object": name,
         "link": link,
-        "link_expires_at": rfc3339(task.tools.clock.now() + LINK_SECONDS * 1000),
+        "link_expires_at": rfc3339(task.context.clock.now() + LINK_SECONDS * 1000),
     }
 
 
@@ -131,7 +131,7 @@ async def _named(task: Task) -> tuple[list[Job], int, bool]:
     """The named jobs whose content the caller may read, in the order in which they were named, and how many are not there for them."""
     ids, jobs = list(dict.fromkeys(task.body.input["ids"])), list[Job]()
     for start in range(0, len(ids), PAGE):
-        heads = await task.call(task.tools.jobs.get_many, ids[start : start + PAGE])
+        heads = await task.run_sync(task.context.jobs.get_many, ids[start : start + PAGE])
         jobs += [job for job in heads if task.caller.may_read_content(job)]
     return jobs, len(ids) - len(jobs), False
 
@@ -141,7 +141,7 @@ async def _found(task: Task) -> tuple[list[Job], int, bool]:
     said, jobs, cursor = task.body.input, list[Job](), None
     wanted = Filters(batch=said["batch_id"]) if "batch_id" in said else filters_of(said["filter"])
     while len(jobs) <= MOST_ROWS:
-        page = await task.call(list_jobs, task.tools.jobs, task.caller, wanted, PAGE, cursor)
+        page = await task.run_sync(list_jobs, task.context.jobs, task.caller, wanted, PAGE, cursor)
         jobs += [job for job in page.jobs if job.id != task.job.id]
         cursor = page.next_cursor
         if cursor is None:
@@ -153,24 +153,24 @@ async def _write(task: Task, upload: Upload, jobs: list[Job], form: str) -> int:
     """All rows, a few at a time; the answer is the size of the object."""
     include = tuple(task.body.options.get("include", ("output",)))
     shape = table(form, (*COLUMNS, *include))
-    await task.call(upload.add, shape.begin().encode())
+    await task.run_sync(upload.write, shape.begin().encode())
     written = 0
     for some in _groups(jobs, TOGETHER if set(include) & set(OF_BODIES) else PAGE):
         kept = await _results(task, include, some)
         bodies = await _bodies(task, include, some)
         rows = [_row(include, job, kept.get(job.id), bodies.get(job.id)) for job in some]
-        await task.call(upload.add, "".join(shape.row(row) for row in rows).encode())
+        await task.run_sync(upload.write, "".join(shape.row(row) for row in rows).encode())
         written += len(some)
-        task.report(written, len(jobs))
-    await task.call(upload.add, shape.end().encode())
-    return await task.call(upload.close)
+        task.report_progress(written, len(jobs))
+    await task.run_sync(upload.write, shape.end().encode())
+    return await task.run_sync(upload.close)
 
 
 async def _abandon(task: Task, upload: Upload) -> None:
     try:
-        await task.call(upload.abandon)
+        await task.run_sync(upload.abort)
     except Unavailable as exc:  # what is left of it goes by itself
-        task.tools.log("an upload was left", job_id=task.job.id, tenant=task.job.tenant, error=exc)
+        task.context.log("an upload was left", job_id=task.job.id, tenant=task.job.tenant, error=exc)
 
 
 def _groups(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:
@@ -192,14 +192,14 @@ async def _results(task: Task, include: tuple[str, ...], jobs: Sequence[Job]) ->
     ended = [(job.id, job.attempt) for job in jobs if job.attempt and job.status.is_terminal]
     if not ended or not set(include) & set(OF_RESULTS):
         return {}
-    return {result.job_id: result for result in await task.call(task.tools.results.get_many, ended)}
+    return {result.job_id: result for result in await task.run_sync(task.context.results.get_many, ended)}
 
 
 async def _bodies(task: Task, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, Body | None]:
     if not set(include) & set(OF_BODIES):
         return {}
     ids = [job.id for job in jobs]
-    return dict(zip(ids, await task.call_each(task.tools.bodies.get, ids), strict=True))
+    return dict(zip(ids, await task.run_sync_each(task.context.job_specs.get, ids), strict=True))
 
 
 def _row(include: tuple[str, ...], job: Job, kept: Result | None, body: Body | None) -> Row:
@@ -255,5 +255,5 @@ JOB_TYPE = JobType(
     response_schema=OUTPUT,
     retry_schedule=(2.0, 10.0, 60.0),
     limits=Limits(concurrency=2, per_minute=5),
-    work=export,
+    handler=export,
 )

@@ -65,12 +65,12 @@ def named(given: Any) -> list[tuple[str, str]]:
 
 async def notify(task: Task) -> dict[str, Any]:
     """Write the messages down, and have them delivered."""
-    given, job, office = task.body.input, task.job, task.tools.office()
+    given, job, office = task.body.input, task.job, task.context.notification_context()
     recipients = [_read(place, text) for place, text in named(given)]
-    task.enter("sending")
+    task.start_stage("sending")
     about = (given["subject"], given["message"], message_id(job.id, "notification"), given.get("data"))
-    made = await task.call(send_message, office, job.tenant, job.id, recipients, *about)
-    task.report(len(made), len(made))
+    made = await task.run_sync(send_message, office, job.tenant, job.id, recipients, *about)
+    task.report_progress(len(made), len(made))
     return {"deliveries": [_shape(delivery) for delivery in made]}
 
 
@@ -95,7 +95,7 @@ JOB_TYPE = JobType(
     input_schema=INPUT,
     response_schema=OUTPUT,
     retry_schedule=(2.0, 10.0, 60.0),
-    recipients=named,
+    recipients_of=named,
     limits=Limits(concurrency=10, per_minute=100),
-    work=notify,
+    handler=notify,
 )

@@ -17,13 +17,13 @@ class Dependencies(Protocol):
     def link(self, child: str, parents: Mapping[str, str], *, run_anyway: bool, ttl: int) -> None:
         """Tell each parent of its child, and keep the names as long; 25 rows in a request. Repeating it succeeds."""
 
-    def cross_off(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
+    def mark_parents_ended(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
         """How many the child still waits for once these are crossed off; None: nothing is kept of it. Repeating it changes nothing.
 
         `linked_until`: all parents have been told, and know it until then.
         """
 
-    def of(self, child: str) -> Family | None:
+    def get(self, child: str) -> Family | None:
         """What is kept of a child; None: nothing."""
 
     def parents_of(self, children: Sequence[str]) -> dict[str, dict[str, str]]:

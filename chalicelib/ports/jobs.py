@@ -84,17 +84,17 @@ class Jobs(Protocol):
             StaleVersion: it moved on.
         """
 
-    def remember(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
+    def save_idempotency(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
         """Let an Idempotency-Key stand for a job that is there already. Repeating it succeeds.
 
         Raises:
             AlreadyRemembered: the key stands for something else, which has not expired.
         """
 
-    def remembered(self, scope: str, key: str, now: Ms) -> Remembered | None:
+    def get_idempotency(self, scope: str, key: str, now: Ms) -> Remembered | None:
         """What an Idempotency-Key stands for, None if nothing or expired."""
 
-    def pointed(self, tenant: str, user: str, dedupe_key: str) -> str | None:
+    def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         """The job that a user's dedupe key points at."""
 
     def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
@@ -103,7 +103,7 @@ class Jobs(Protocol):
         Of a `lane` those that are queued or worked on; None: all that wait for a time, of all lanes.
         """
 
-    def put_off(self, job_id: str, until: Ms) -> None:
+    def postpone(self, job_id: str, until: Ms) -> None:
         """Have a job looked at no earlier than `until`, whatever else its record says: for one that cannot be read."""
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:

@@ -30,7 +30,7 @@ class Ledger(Protocol):
     def marks(self, job_ids: Sequence[str], *, consistent: bool = False) -> dict[str, Mark]:
         """The marks that exist, a request for each hundred."""
 
-    def count(self, marked: Sequence[Marked], adds: Sequence[Add]) -> None:
+    def increment(self, marked: Sequence[Marked], adds: Sequence[Add]) -> None:
         """Swap the marks in and add to the counters, all or nothing: one transaction, so at most a hundred of both. Each counter that is
         added to says by its version that it was.
 
@@ -38,13 +38,13 @@ class Ledger(Protocol):
             StaleVersion: a mark is no longer the one that was seen. So it is for a repetition of what had been done.
         """
 
-    def numbers(self, places: Sequence[Place]) -> dict[Place, dict[str, int]]:
+    def get(self, places: Sequence[Place]) -> dict[Place, dict[str, int]]:
         """The counters that exist, read consistently."""
 
-    def below(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
+    def query(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
         """The first counters of a partition, by their second key, read consistently: one request."""
 
-    def correct(self, place: Place, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
+    def overwrite(self, place: Place, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
         """Let a counter say just this, if its version is still the one that was seen. False: it is not."""
 
 
@@ -65,13 +65,13 @@ class Batches(Protocol):
             StaleVersion: it moved on; `current` is what is there.
         """
 
-    def close(self, batch: Batch) -> None:
+    def mark_closed(self, batch: Batch) -> None:
         """It is at rest: name it as open no longer, unless another run of it has begun."""
 
     def page(self, tenant: str, before: str | None, limit: int) -> tuple[list[Batch], str | None]:
         """A tenant's batches, the newest first, and the id to go on `before`, None at the end: one request."""
 
-    def left(self, now: Ms, limit: int) -> list[Batch]:
+    def stalled(self, now: Ms, limit: int) -> list[Batch]:
         """Open ones that nobody works on, others each minute if there are more: two requests."""
 
 
@@ -83,9 +83,9 @@ class BatchRows(Protocol):
 
     def get_part(self, tenant: str, batch_id: str, part: int) -> list[Row] | None: ...
 
-    def put_terms(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None: ...
+    def put_options(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None: ...
 
-    def get_terms(self, tenant: str, batch_id: str) -> dict[str, Any] | None: ...
+    def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None: ...
 
     def put_export(self, tenant: str, batch_id: str, name: str, text: str, content_type: str) -> str:
         """Keep an export for some time, and answer an address from which it can be read for a few minutes."""

@@ -21,13 +21,13 @@ class Watchers(Protocol):
 
     def remove(self, job_id: str, connection_id: str) -> None: ...
 
-    def of(self, job_id: str) -> list[Watcher]:
+    def for_job(self, job_id: str) -> list[Watcher]:
         """Everybody who watches, read consistently."""
 
-    def ask_cancel(self, job_id: str, generation: int, ttl: int) -> None:
+    def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
         """Tell the worker of this generation, which looks here once a second, to stop."""
 
-    def note_reader(self, job_id: str, until: Ms) -> None:
+    def announce_reader(self, job_id: str, until: Ms) -> None:
         """Tell the worker that somebody reads the log."""
 
     def controls(self, job_ids: Sequence[str]) -> dict[str, Control]:
@@ -47,7 +47,7 @@ class Connections(Protocol):
     def close(self, connection_id: str) -> Connection | None:
         """Forget the connection; the answer says what it was subscribed to."""
 
-    def some(self, part: int, limit: int) -> list[Connection]:
+    def sample(self, part: int, limit: int) -> list[Connection]:
         """At most `limit` connections of one of the eight parts that all are in: one or two requests.
 
         If there are more, others each time.
@@ -103,7 +103,7 @@ class Leases(Protocol):
     def fence(self, seen: Lease) -> bool:
         """Declare it dead if it has not been renewed since it was read: its worker can renew no more. Repeating it is True again."""
 
-    def bury(self, lease: Lease) -> None:
+    def delete_fenced(self, lease: Lease) -> None:
         """Forget a fenced lease, once all that it held is with others."""
 
 
@@ -156,12 +156,12 @@ class Bulks(Protocol):
 class Slots(Protocol):
     """A bounded number of something, each taken for a time: a crash gives it back by itself."""
 
-    def take(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
+    def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
         """A free slot of `size`, None if there seems to be none."""
 
-    def give_back(self, name: str, slot: int) -> None: ...
+    def release(self, name: str, slot: int) -> None: ...
 
 
 class Meters(Protocol):
-    def count(self, name: str, window: int, ttl: int) -> int:
+    def increment(self, name: str, window: int, ttl: int) -> int:
         """Count one more in the window that is named, and say how many there are now."""

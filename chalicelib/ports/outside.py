@@ -21,7 +21,7 @@ class Deliveries(Protocol):
 
     def get(self, owner: str, delivery_id: str) -> Delivery | None: ...
 
-    def of(self, owner: str) -> list[Delivery]:
+    def for_owner(self, owner: str) -> list[Delivery]:
         """Those of a job or batch, the newest first, at most a hundred."""
 
     def replace(self, seen: Delivery, new: Delivery) -> None:
@@ -40,18 +40,18 @@ class Deliveries(Protocol):
 class Correspondence(Protocol):
     """What a tenant signs with, and whom it may write to. Kept for a minute after it was read, unless `fresh`."""
 
-    def seal(self, tenant: str, *, fresh: bool = False) -> Seal | None: ...
+    def signing_secrets(self, tenant: str, *, fresh: bool = False) -> Seal | None: ...
 
-    def make_seal(self, tenant: str, seal: Seal) -> Seal:
+    def create_signing_secrets(self, tenant: str, seal: Seal) -> Seal:
         """Put the first one; the answer is what is there, which somebody else may have put."""
 
-    def put_seal(self, tenant: str, seal: Seal) -> None:
+    def put_signing_secrets(self, tenant: str, seal: Seal) -> None:
         """In the place of the one that is there."""
 
-    def addresses(self, tenant: str, *, fresh: bool = False) -> AddressBook:
+    def allowlist(self, tenant: str, *, fresh: bool = False) -> AddressBook:
         """Empty where nobody has written one."""
 
-    def put_addresses(self, tenant: str, book: AddressBook) -> None: ...
+    def put_allowlist(self, tenant: str, book: AddressBook) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

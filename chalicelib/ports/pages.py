@@ -17,10 +17,10 @@ class Bodies(Protocol):
 
     def get(self, job_id: str) -> Body | None: ...
 
-    def keep(self, job_id: str, until: int) -> None:
+    def extend_ttl(self, job_id: str, until: int) -> None:
         """Keep it until then (seconds since 1970) at least; nothing where there is none."""
 
-    def change(self, job_id: str, tenant: str, body: Body, version: int) -> None:
+    def replace(self, job_id: str, tenant: str, body: Body, version: int) -> None:
         """Put `body` in its place, as the head of `version` says it; one that a later head says stays. Nothing where there is none.
 
         Raises:
@@ -29,7 +29,7 @@ class Bodies(Protocol):
 
 
 class Pages(Protocol):
-    def forget(self, job_id: str, tenant: str) -> None:
+    def delete_all(self, job_id: str, tenant: str) -> None:
         """Remove all that is kept of a job beside its head: body, log, results, watchers, controls, objects. Repeating it succeeds."""
 
 
@@ -43,7 +43,7 @@ class Chunks(Protocol):
             ChunkConflict: another chunk ends there.
         """
 
-    def note(self, chunk: Chunk) -> None:
+    def put_progress(self, chunk: Chunk) -> None:
         """Keep a chunk without text in the place of the one before: how far an attempt is whose text comes at its end.
 
         Only `last` shows it.

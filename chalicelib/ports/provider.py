@@ -108,7 +108,7 @@ class Provider(Protocol):
             ReattachRefused: it cannot be streamed any more; it may still be there to `fetch`.
         """
 
-    async def has_key(self) -> bool:
+    async def is_configured(self) -> bool:
         """Whether it could be asked at all. Never raises: where that cannot be told it could, and the request says what is wrong."""
 
     async def fetch(self, response_id: str) -> Fetched:

@@ -38,13 +38,13 @@ class Queues(Protocol):
             Unavailable: some may not have been sent.
         """
 
-    def send_errand(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
+    def send_task(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
         """Send what is no wake-up to a queue that is no lane; `delay` as above."""
 
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
         """Delete messages, at most ten."""
 
-    def set_aside(self, lane: str, body: str, reason: str) -> None:
+    def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
         """Put what is no wake-up where people see it: the lane's dead-letter queue."""
 
     def depth(self, lane: str) -> int:

@@ -11,5 +11,5 @@ from chalicelib.domain.speed import Speed
 class Speeds(Protocol):
     """What the counters of completed jobs say. Where nothing was counted yet: `UNMEASURED`."""
 
-    def of(self, job_type: str, model: str, now: Ms) -> Speed:
+    def get(self, job_type: str, model: str, now: Ms) -> Speed:
         """By the jobs of this week and the last: one request, not read consistently."""

@@ -11,20 +11,20 @@ from chalicelib.domain.turnstile import Turnstile
 class Upload(Protocol):
     """An object in the making. Nobody sees anything of it before `close`; an older one of its name stays until then."""
 
-    def add(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Put some more behind what there is; it is sent on in pieces of a few MB, so that no memory holds it all."""
 
     def close(self) -> int:
         """Let it be there, and say how many bytes it has."""
 
-    def abandon(self) -> None:
+    def abort(self) -> None:
         """Leave nothing of it."""
 
 
 class Files(Protocol):
     """Objects that jobs make, in each job's own folder: whoever removes the job removes them."""
 
-    def begin(self, tenant: str, job_id: str, name: str, content_type: str) -> Upload: ...
+    def create(self, tenant: str, job_id: str, name: str, content_type: str) -> Upload: ...
 
     def size(self, tenant: str, job_id: str, name: str) -> int | None:
         """How many bytes it has; None if it is not there (any more)."""

@@ -28,4 +28,4 @@ def _tell(gallery: Gallery, before: Job | None, after: Job) -> None:
 
 
 def _waits_anew(before: Job, after: Job) -> bool:
-    return after.status is Status.HELD and (before.until, before.reason) != (after.until, after.reason)
+    return after.status is Status.HELD and (before.resume_at, before.reason) != (after.resume_at, after.reason)

@@ -49,7 +49,7 @@ def count_changes(clerk: Clerk, changes: Iterable[Change]) -> None:
 def _count(clerk: Clerk, jobs: Sequence[Job], until: Ms) -> None:
     """Together; or each alone, to find the one that cannot be."""
     try:
-        left = patiently(clerk.clock, partial(count_jobs, clerk.ledger, clerk.clock, jobs), until)
+        left = patiently(clerk.clock, partial(count_jobs, clerk.counters, clerk.clock, jobs), until)
     except Unavailable:
         raise
     except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
@@ -89,4 +89,4 @@ def _tell(clerk: Clerk, seen: Iterable[tuple[Batch, Counts]], ended: Mapping[tup
 
 
 def _set_aside(clerk: Clerk, job_id: str, reason: str, until: Ms) -> None:
-    patiently(clerk.clock, partial(clerk.queues.set_aside, STREAM, job_id, reason), until)
+    patiently(clerk.clock, partial(clerk.queues.send_to_dead_letter, STREAM, job_id, reason), until)

@@ -67,7 +67,7 @@ def patiently(clock: Clock, call: Callable[[], T], until: Ms) -> T:
 
 def _set_aside(clock: Clock, queues: Queues, log: Log, job_id: str, reason: str, until: Ms) -> bool:
     try:
-        patiently(clock, partial(queues.set_aside, STREAM, job_id, reason), until)
+        patiently(clock, partial(queues.send_to_dead_letter, STREAM, job_id, reason), until)
     except Exception as exc:  # noqa: BLE001 - the others come first; then it is raised
         log("a record could not be set aside", job_id=job_id, error=exc)
         return False

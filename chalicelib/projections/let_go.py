@@ -44,7 +44,7 @@ class Rest:
         return json.dumps({"task": LET_GO, "tenant": self.tenant, "job_id": self.job_id, "after": self.after})
 
     @classmethod
-    def asked_for(cls, asked: Mapping[str, Any]) -> Rest | None:
+    def from_message(cls, asked: Mapping[str, Any]) -> Rest | None:
         """What a message asks for; None if it does not name them."""
         tenant, job_id, after = (asked.get(name) for name in ("tenant", "job_id", "after"))
         if not isinstance(tenant, str) or not isinstance(job_id, str) or not isinstance(after, str | None):
@@ -76,7 +76,7 @@ def go_on(door: Doorkeeper, rest: Rest, until: Ms) -> None:
     while left is not None:
         left = _page(door, left, until)
         if left is not None and door.clock.now() >= until:
-            door.queues.send_errand(TASKS, left.to_json(), left.tenant)
+            door.queues.send_task(TASKS, left.to_json(), left.tenant)
             return
 
 
@@ -94,13 +94,13 @@ def _page(door: Doorkeeper, rest: Rest, until: Ms) -> Rest | None:
     """
     edges = patiently(door.clock, partial(door.dependencies.children, rest.job_id, rest.after, PAGE), until)
     parent = patiently(door.clock, partial(door.jobs.get, rest.job_id), until) if edges else None
-    if parent is None or not parent.status.is_terminal or parent.is_forgotten:
+    if parent is None or not parent.status.is_terminal or parent.is_deleted:
         return None
     waiting = _waiting(door, edges, until)
     for start in range(0, len(waiting), AT_ONCE):
         if start and door.clock.now() >= until:
             return replace(rest, after=waiting[start - 1][1].id)
-        door.together(partial(_let_one_go, door, parent, until), waiting[start : start + AT_ONCE])
+        door.parallel_map(partial(_let_one_go, door, parent, until), waiting[start : start + AT_ONCE])
     return replace(rest, after=edges[-1].child) if len(edges) == PAGE else None
 
 
@@ -122,6 +122,6 @@ def _let_one_go(door: Doorkeeper, parent: Job, until: Ms, one: tuple[Edge, Job])
 
 def _pass_on(door: Doorkeeper, left: Rest) -> None:
     try:
-        door.queues.send_errand(TASKS, left.to_json(), left.tenant)
+        door.queues.send_task(TASKS, left.to_json(), left.tenant)
     except Unavailable as exc:
         door.log("children were left to the sweep", job_id=left.job_id, tenant=left.tenant, error=exc)

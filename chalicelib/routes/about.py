@@ -26,12 +26,12 @@ def health(_request: Request) -> Answer:
 def me(request: Request) -> Answer:
     """Whom this key speaks for."""
     caller, have = request.caller, wiring.adapters()
-    key = have.accounts.key(caller.key_hash)
+    key = have.api_keys.key(caller.key_hash)
     return Answer(
         body={
             "tenant": caller.tenant,
             "user": caller.user,
-            "role": caller.role.word,
+            "role": caller.role.label,
             "key_id": caller.key_id,
             "expires_at": rfc3339(key.expires_at) if key else None,
             "limits": {"requests_per_minute": settings().requests_per_minute},
@@ -52,8 +52,8 @@ def one_type(_request: Request, name: str) -> Answer:
     kind, have = wiring.job_type(name), wiring.adapters()
     in_use = None
     if kind.limits is not None and kind.limits.concurrency is not None:
-        there = have.turnstiles.get(kind.name)
-        in_use = there.taken(have.clock.now()) if there is not None else 0
+        there = have.type_limiters.get(kind.name)
+        in_use = there.slots_in_use(have.clock.now()) if there is not None else 0
     return Answer(body={**_type(kind), "in_use": in_use})
 
 
@@ -62,9 +62,9 @@ def _type(kind: JobType) -> dict[str, Any]:
         "job_type": kind.name,
         "title": kind.title,
         "description": kind.description,
-        "default_model": None if kind.work is not None else kind.default_model,
-        "max_tokens": None if kind.work is not None else kind.max_tokens,
-        "least_role": kind.least_role,
+        "default_model": None if kind.handler is not None else kind.default_model,
+        "max_tokens": None if kind.handler is not None else kind.max_tokens,
+        "least_role": kind.min_role,
         "limits": {
             "concurrency": kind.limits.concurrency if kind.limits else None,
             "per_minute": kind.limits.per_minute if kind.limits else None,

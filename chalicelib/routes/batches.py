@@ -89,7 +89,7 @@ def export(request: Request, batch_id: str) -> Answer:
     if seen.batch.total <= ANSWERED_ROWS and fits(text):
         return Answer(body=text, headers={"Content-Type": FORMATS[kind]})
     name = f"export-{seen.batch.version}-{seen.counts.version}.{kind}"
-    location = clerk.rows.put_export(seen.batch.tenant, seen.batch.id, name, text, FORMATS[kind])
+    location = clerk.batch_rows.put_export(seen.batch.tenant, seen.batch.id, name, text, FORMATS[kind])
     return Answer(status=307, body={"batch_id": seen.batch.id, "location": location}, headers={"Location": location})
 
 
@@ -97,7 +97,7 @@ def export(request: Request, batch_id: str) -> Answer:
 def deliveries(request: Request, batch_id: str) -> Answer:
     """Who was sent word of the batch's end: each attempt, and what came of it."""
     batch = _mine(request, wiring.clerk(), batch_id)
-    found = wiring.adapters().deliveries.of(batch.id)
+    found = wiring.adapters().deliveries.for_owner(batch.id)
     return Answer(body={"batch_id": batch.id, "data": [delivery(one) for one in found], "next_cursor": None})
 
 
@@ -135,7 +135,7 @@ def recount(request: Request, batch_id: str) -> Answer:
 
 def _check_inputs(caller: Caller, prepared: Prepared) -> None:
     """Of a type whose inputs name people, whether they may all be written to."""
-    named = wiring.job_type(prepared.terms.type).recipients
+    named = wiring.job_type(prepared.options.type).recipients_of
     if named is not None:
         found = [(f"items.{row.number}.{place}", text) for row in prepared.rows for place, text in named(row.input)]
         check_named(wiring.post_office(), caller.tenant, found)

@@ -55,7 +55,7 @@ def purge(request: Request) -> Answer:
 def delete(request: Request, job_id: str) -> Answer:
     """Delete a failed job and all that is kept of it; 202 if that goes on by itself."""
     job = wiring.adapters().jobs.get(job_id)
-    if job is None or not request.caller.reaches(job):
+    if job is None or not request.caller.owns(job):
         raise JobNotFound(job_id)
     if job.status is not Status.FAILED:
         raise JobNotDeletable(f"This job is {job.status.value}; only failed jobs are deleted here.")

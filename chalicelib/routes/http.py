@@ -96,8 +96,8 @@ class Way:
     handler: Handler
     role: Role | None
     tickets: bool
-    slows: bool
-    instead: Answer | None
+    rate_limited: bool
+    fallback: Answer | None
 
 
 @dataclass(slots=True)
@@ -129,7 +129,7 @@ def endpoint(
     """
 
     def register(handler: Handler) -> Handler:
-        way = Way(handler=handler, role=role, tickets=tickets, slows=slows, instead=instead)
+        way = Way(handler=handler, role=role, tickets=tickets, rate_limited=slows, fallback=instead)
 
         def view(**path_values: str) -> Response:
             return _serve(blueprint.current_request, way, path_values)
@@ -166,14 +166,14 @@ def _answer(raw: Any, way: Way, path_values: dict[str, str], visit: Visit) -> An
         record("request failed", request_id=visit.id, path=raw.path, error=exc)
         body_shape = errors.shape("internal_error", f"Something went wrong on our side. Quote request {visit.id}.", visit.id)
         answer = Answer(status=500, body=body_shape)
-    return way.instead or answer
+    return way.fallback or answer
 
 
 def _admit(raw: Any, way: Way, role: Role, visit: Visit) -> None:
     visit.caller = _caller(raw, tickets=way.tickets)
     visit.caller.require(role)
-    visit.over_rate = not _meter(visit.caller, visit.headers, "stream" if way.slows else "key")
-    if visit.over_rate and not way.slows:
+    visit.over_rate = not _meter(visit.caller, visit.headers, "stream" if way.rate_limited else "key")
+    if visit.over_rate and not way.rate_limited:
         raise RateLimited(retry_after=WINDOW_SECONDS - access.now() // 1000 % WINDOW_SECONDS)
 
 
@@ -235,8 +235,8 @@ def _caller(raw: Any, *, tickets: bool) -> Caller:
     adapters = wiring.adapters()
     ticket = (raw.query_params or {}).get("ticket")
     if tickets and ticket:
-        return by_ticket(adapters.key_ring, adapters.tickets, adapters.clock, ticket)
-    return by_bearer(adapters.key_ring, raw.headers.get("authorization"))
+        return by_ticket(adapters.api_key_cache, adapters.tickets, adapters.clock, ticket)
+    return by_bearer(adapters.api_key_cache, raw.headers.get("authorization"))
 
 
 def _meter(caller: Caller, headers: dict[str, str], meter: str) -> bool:
@@ -245,7 +245,7 @@ def _meter(caller: Caller, headers: dict[str, str], meter: str) -> bool:
     now = adapters.clock.now() // 1000
     headers["RateLimit-Policy"] = f'"{meter}";q={limit};w={WINDOW_SECONDS}'
     try:
-        used = adapters.meters.count(f"{meter}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
+        used = adapters.request_counters.increment(f"{meter}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
     except Unavailable as exc:  # who cannot be counted is let in: the meter guards against haste, not against strangers
         record("a request was not counted", key_id=caller.key_id, error=exc)
         return True

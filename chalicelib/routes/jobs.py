@@ -67,9 +67,9 @@ def _plan(caller: Caller, submission: Submission) -> Plan:
     check_recipients(office, caller.tenant, submission.webhook_url, submission.notify)
     check_parents(have.jobs, caller, submission.depends_on)
     depth = have.queues.depth(submission.priority)
-    plan = plan_job(wiring.job_type, have.prices, caller, submission, depth, wiring.known_speeds().of)
-    if plan.kind.recipients is not None:
-        check_named(office, caller.tenant, plan.kind.recipients(submission.input))
+    plan = plan_job(wiring.job_type, have.prices, caller, submission, depth, wiring.known_speeds().get)
+    if plan.kind.recipients_of is not None:
+        check_named(office, caller.tenant, plan.kind.recipients_of(submission.input))
     return plan
 
 
@@ -115,7 +115,7 @@ def change(request: Request, job_id: str) -> Answer:
     wanted, metadata = parse.change(request.json(), have.clock.now())
     job = _mine(request, job_id)
     changed = edit_job(wiring.editor(), job, wanted, metadata, parse.versions(request))
-    shape = shapes.record(changed, have.bodies.get(job.id), have.endpoints.get("ws_url"), content=True)
+    shape = shapes.record(changed, have.job_specs.get(job.id), have.endpoints.get("ws_url"), content=True)
     return Answer(body=shape, headers={"ETag": shapes.etag(changed)})
 
 
@@ -127,7 +127,7 @@ def cancel(request: Request, job_id: str) -> Answer:
     job = _mine(request, job_id)
     if job.status.is_terminal:
         return Answer(body=_status_shape(job))
-    cancelled = cancel_job(have.clock, have.jobs, have.watchers, job)
+    cancelled = cancel_job(have.clock, have.jobs, have.subscriptions, job)
     return Answer(status=200 if cancelled.status.is_terminal else 202, body=_status_shape(cancelled))
 
 
@@ -140,10 +140,10 @@ def retry(request: Request, job_id: str) -> Answer:
     have, data = wiring.adapters(), parse.check(schemas.RETRY, request.json())
     job, key = _mine(request, job_id), parse.idempotency_key(request)
     if key is None:
-        again = retry_job(have.clock, have.jobs, have.bodies, have.queues, job, data.get("run"))
+        again = retry_job(have.clock, have.jobs, have.job_specs, have.queues, job, data.get("run"))
         return Answer(status=202, body=_status_shape(again))
     once = Once.of(request.caller, "POST /jobs/{job_id}/retry", key, [job.id, data])
-    retried = retry_once(have.clock, have.jobs, have.bodies, have.queues, job, data.get("run"), once)
+    retried = retry_once(have.clock, have.jobs, have.job_specs, have.queues, job, data.get("run"), once)
     return Answer(status=202, body=_status_shape(retried.job), headers=REPLAYED if retried.replayed else {})
 
 
@@ -151,7 +151,7 @@ def _mine(request: Request, job_id: str) -> Job:
     """A job that the caller may act on; a ticket may not."""
     if request.caller.read_only:
         raise Forbidden("A ticket only reads.")
-    return request.caller.check_reads(wiring.adapters().jobs.get(job_id), job_id)
+    return request.caller.require_readable(wiring.adapters().jobs.get(job_id), job_id)
 
 
 def _status_shape(job: Job) -> dict[str, Any]:

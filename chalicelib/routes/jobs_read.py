@@ -49,7 +49,7 @@ def read(request: Request, job_id: str) -> Answer:
     if _is_known(request, view):
         return _not_modified(view)
     content = request.caller.may_read_content(view.job)
-    body = have.bodies.get(view.job.id) if content else None
+    body = have.job_specs.get(view.job.id) if content else None
     prompt = "prompt" in request.query.get("include", "").split(",")
     shape = shapes.record(view.job, body, have.endpoints.get("ws_url"), content=content, prompt=prompt)
     return Answer(body=shape, headers={"ETag": view.etag})
@@ -98,7 +98,7 @@ def text(request: Request, job_id: str) -> Answer:
         now = have.jobs.get(job.id) or job
         part = read_text(have.chunks, have.results, now, offset, attempt)
         if not part.text and not part.done and wait and (attempt or now.attempt) == now.attempt:
-            reader.note(now)
+            reader.announce(now)
             return None
         return {"attempt": part.attempt, "offset": offset, "text": part.text, "next_offset": part.next_offset, "done": part.done}
 
@@ -120,7 +120,7 @@ def result(request: Request, job_id: str) -> Answer:
 def download(request: Request, job_id: str) -> Answer:
     """307 to the object that the job made, by a link that is good for five minutes; 202 while it is not made yet."""
     job, have = _content(request, job_id), wiring.adapters()
-    found = find_object(wiring.job_type, have.results, have.files, job)
+    found = find_object(wiring.job_type, have.results, have.job_files, job)
     if found is None:
         return Answer(status=202, body=_status_shape(View(job, _last(job))), headers={"Retry-After": RETRY_AFTER})
     return Answer(status=307, body={"job_id": job.id, "object": found.name, "location": found.link}, headers={"Location": found.link})
@@ -137,13 +137,13 @@ def attempts(request: Request, job_id: str) -> Answer:
 def graph(request: Request, job_id: str) -> Answer:
     """What a job depends on and what depends on it, with how each stands."""
     have = wiring.adapters()
-    job = request.caller.check_sees(have.jobs.get(job_id), job_id)
+    job = request.caller.require_visible(have.jobs.get(job_id), job_id)
     found = read_graph(have.jobs, have.dependencies, request.caller, job)
     return Answer(body=shapes_graph.graph(job, found, content=request.caller.may_read_content(job)))
 
 
 def _content(request: Request, job_id: str) -> Job:
-    return request.caller.check_reads(wiring.adapters().jobs.get(job_id), job_id)
+    return request.caller.require_readable(wiring.adapters().jobs.get(job_id), job_id)
 
 
 def _view(request: Request, job_id: str, *, log: bool = True) -> View:
@@ -154,7 +154,7 @@ def _view(request: Request, job_id: str, *, log: bool = True) -> View:
     def see(job: Job) -> View:
         return View(job, _last(job) if log else None)
 
-    first = see(request.caller.check_sees(jobs.get(job_id), job_id))
+    first = see(request.caller.require_visible(jobs.get(job_id), job_id))
     wait, known = _wait(request), parse.etags(request)
     if not wait or first.job.status.is_terminal or (known is not None and first.etag not in known):
         return first
@@ -164,7 +164,7 @@ def _view(request: Request, job_id: str, *, log: bool = True) -> View:
         if view.etag != first.etag:
             return view
         if log:
-            reader.note(view.job)
+            reader.announce(view.job)
         return None
 
     return hold(holding, wait, look) or first
@@ -192,7 +192,7 @@ def _speed(view: View) -> Speed:
     job = view.job
     if job.status.is_terminal or (view.last is not None and job.status is Status.PROCESSING):
         return UNMEASURED
-    return wiring.known_speeds().of(job.type, job.asked_model)
+    return wiring.known_speeds().get(job.type, job.asked_model)
 
 
 def _is_known(request: Request, view: View) -> bool:

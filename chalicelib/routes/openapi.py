@@ -64,7 +64,7 @@ def _operation(route: Route) -> Schema:
         "operationId": "_".join([route.method.lower(), *re.findall(r"\w+", route.path)]),
         "summary": route.summary,
         "tags": [route.path.split("/")[1]],
-        "x-least-role": route.role.word if route.role else "public",
+        "x-least-role": route.role.label if route.role else "public",
         "parameters": [*_path_parameters(route.path), *(_parameter(parameter) for parameter in PARAMETERS.get(name, ()))],
         "responses": {**_answers(name), "default": {"$ref": "#/components/responses/Error"}},
     }
@@ -123,7 +123,7 @@ def _of_type(kind: JobType) -> dict[str, Schema]:
     special: Schema = {
         "title": kind.title,
         "description": kind.description,
-        "x-least-role": kind.least_role,
+        "x-least-role": kind.min_role,
         "properties": {
             **{name: {"enum": [kind.name, None]} for name in names},
             "options": {"anyOf": [_ref(f"Options.{kind.name}"), NULL]},

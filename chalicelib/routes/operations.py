@@ -31,13 +31,13 @@ def health(_request: Request) -> Answer:
     worst = max((part.level for part in parts.values()), default=Level.HEALTHY)
     now = wiring.adapters().clock.now()
     shapes = {name: _part(part) for name, part in parts.items()}
-    return Answer(body={"status": worst.word, "parts": shapes, **_findings(parts), "generated_at": rfc3339(now)})
+    return Answer(body={"status": worst.label, "parts": shapes, **_findings(parts), "generated_at": rfc3339(now)})
 
 
 @endpoint(blueprint, "GET", "/circuits", Role.VIEWER)
 def circuits(request: Request) -> Answer:
     """The circuit of each model of which something is known; every other one is closed."""
-    known = sorted(wiring.adapters().circuits.all(), key=lambda circuit: circuit.model)
+    known = sorted(wiring.adapters().circuit_breakers.all(), key=lambda circuit: circuit.model)
     return Answer(body={"data": [_circuit(circuit, request) for circuit in known], "next_cursor": None})
 
 
@@ -46,7 +46,7 @@ def force_open(request: Request, model: str) -> Answer:
     """Let a model's jobs wait until its circuit is closed by hand."""
     have, name = wiring.adapters(), _model(request, model)
     reason = parse.check(schemas.CIRCUIT, request.json()).get("reason")
-    circuit = open_circuit(have.circuits, record, name, request.caller.user, reason, have.new_id(), have.clock.now())
+    circuit = open_circuit(have.circuit_breakers, record, name, request.caller.user, reason, have.new_id(), have.clock.now())
     return Answer(body=_circuit(circuit, request))
 
 
@@ -55,7 +55,7 @@ def force_close(request: Request, model: str) -> Answer:
     """Let a model's jobs run again."""
     have, name = wiring.adapters(), _model(request, model)
     parse.check(schemas.CIRCUIT, request.json())
-    circuit = close_circuit(have.circuits, record, name, request.caller.user, have.new_id(), have.clock.now())
+    circuit = close_circuit(have.circuit_breakers, record, name, request.caller.user, have.new_id(), have.clock.now())
     return Answer(body=_circuit(circuit, request))
 
 
@@ -87,7 +87,7 @@ def _circuit(circuit: Circuit, request: Request) -> dict[str, Any]:
 
 
 def _part(part: Part) -> dict[str, Any]:
-    return {"status": part.level.word, **part.facts, **_findings({"": part})}
+    return {"status": part.level.label, **part.facts, **_findings({"": part})}
 
 
 def _findings(parts: dict[str, Part]) -> dict[str, list[str]]:

@@ -111,7 +111,7 @@ def record(job: Job, body: Body | None, ws_url: str | None, *, content: bool, pr
         "started_at": rfc3339(job.started_at),
         "first_token_at": rfc3339(job.first_token_at),
         "finished_at": rfc3339(job.finished_at),
-        "next_attempt_at": rfc3339(job.until),
+        "next_attempt_at": rfc3339(job.resume_at),
         "expires_at": rfc3339(job.expires_at),
         "updated_at": rfc3339(job.updated_at),
         "version": job.version,
@@ -205,14 +205,14 @@ def remaining_range(job: Job, kept: Shape, position: int | None, now: Ms, speed:
         return list(kept["estimated_seconds_remaining_range"])
     if job.estimated_ms is None or waits_for_parents(job):
         return None
-    quick, slow = (_seconds_left(job, round(job.estimated_ms * factor), position, now) for factor in speed.factors())
+    quick, slow = (_seconds_left(job, round(job.estimated_ms * factor), position, now) for factor in speed.duration_range())
     return [math.floor(quick * 10) / 10, math.ceil(slow * 10) / 10]
 
 
 def _seconds_left(job: Job, takes: Ms, position: int | None, now: Ms) -> float:
     """Of a job of which there is no text yet, if all of its work takes so long."""
-    if job.until is not None:
-        return max(0, job.until - now + takes) / 1000
+    if job.resume_at is not None:
+        return max(0, job.resume_at - now + takes) / 1000
     left = takes - (now - job.started_at if job.status is Status.PROCESSING and job.started_at else 0)
     return max(0, left + (waiting_ms(LANES[job.lane], position - 1) if position else 0)) / 1000
 
@@ -283,7 +283,7 @@ def attempts(job: Job, kept: list[Result]) -> Shape:
 def is_wasted(job: Job, number: int) -> bool:
     """Whether the text of an attempt is not, and cannot become, the job's result: all but the last, and of what failed all."""
     keeps = (Status.PROCESSING, Status.COMPLETED, Status.INCOMPLETE, Status.CANCELLED)
-    return number != job.attempt or not (job.status in keeps or job.goes_on)
+    return number != job.attempt or not (job.status in keeps or job.is_resumable)
 
 
 def attempt(kept: Result, *, wasted: bool) -> Shape:

@@ -17,7 +17,7 @@ def delivery(sent: Delivery) -> dict[str, Any]:
         "event": sent.event,
         "message_id": sent.message_id,
         "status": sent.state.value,
-        "attempts": [_attempt(one) for one in sent.tries],
+        "attempts": [_attempt(one) for one in sent.attempts],
         "next_attempt_at": rfc3339(sent.due_at) if sent.is_open else None,
         "created_at": rfc3339(sent.created_at),
         "finished_at": rfc3339(sent.ended_at),

@@ -29,7 +29,7 @@ ASK_AGAIN = Answer(body=f"retry: {RETRY_QUIET}\n: something did not answer, ask 
 def stream(request: Request, job_id: str) -> Answer:
     """A slice of the job's event stream: what there is after Last-Event-ID, or the next that comes within 20 s."""
     have = wiring.adapters()
-    job = request.caller.check_reads(have.jobs.get(job_id), job_id)
+    job = request.caller.require_readable(have.jobs.get(job_id), job_id)
     position = _position(request)
     if position is not None and position.has_all(job):
         return Answer(status=204)
@@ -40,7 +40,7 @@ def stream(request: Request, job_id: str) -> Answer:
         current = have.jobs.get(job.id) or job
         events = events_since(have.chunks, have.results, current, position, have.clock.now())
         if not events:
-            reader.note(current)
+            reader.announce(current)
         return events or None
 
     events = hold(holding, SLICE_SECONDS, look)
@@ -60,7 +60,7 @@ def ticket(request: Request) -> Answer:
     if named is None and request.caller.all_tenants:
         raise InvalidRequest(details=(Detail("jobs", "must be named: this key is of all tenants"),))
     for job_id in named or ():
-        request.caller.check_reads(have.jobs.get(checked_job_id(job_id)), job_id)
+        request.caller.require_readable(have.jobs.get(checked_job_id(job_id)), job_id)
     lasts = round((data.get("expires_in") or 900) * 1000)
     secret, made = issue_ticket(have.tickets, have.clock, request.caller, frozenset(named) if named else None, lasts)
     return Answer(status=201, body={"ticket": secret, "expires_at": rfc3339(made.expires_at), "jobs": named})

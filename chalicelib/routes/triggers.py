@@ -38,7 +38,7 @@ def run_lane(lane: Lane, event: Any) -> None:
     records = event.to_dict()["Records"]
     messages = [Received(body=one["body"], receipt=one["receiptHandle"], id=one.get("messageId", "")) for one in records]
     context, now = event.context, wiring.adapters().clock.now()
-    deadline = Deadline(began=now, at=now + context.get_remaining_time_in_millis())
+    deadline = Deadline(started_at=now, ends_at=now + context.get_remaining_time_in_millis())
     environment = getattr(context, "log_stream_name", "") or ""
     wiring.worker_loop().run(run_batch(wiring.engine(), lane.name, messages, environment, deadline))
 
@@ -66,7 +66,7 @@ def run_tasks(event: Any) -> None:
     for one in event.to_dict()["Records"]:
         work = _asked(one["body"])
         if work is None:
-            have.queues.set_aside(TASKS, one["body"], "it names no task")
+            have.queues.send_to_dead_letter(TASKS, one["body"], "it names no task")
         else:
             work(until)
 
@@ -89,7 +89,7 @@ def _feed(asked: dict[str, Any]) -> Callable[[Ms], object] | None:
 
 
 def _let_go(asked: dict[str, Any]) -> Callable[[Ms], object] | None:
-    rest = Rest.asked_for(asked)
+    rest = Rest.from_message(asked)
     return partial(go_on, wiring.doorkeeper(), rest) if rest is not None else None
 
 
@@ -103,7 +103,7 @@ def announce_changes(event: Any) -> None:
     projections: tuple[Callable[[], None], ...] = (
         lambda: announce_ends(wiring.gallery(), have.queues, record, changes),
         lambda: let_children_go(wiring.doorkeeper(), changes),
-        lambda: send_word(wiring.post_office(), have.bodies, have.endpoints.get("api_url"), changes),
+        lambda: send_word(wiring.post_office(), have.job_specs, have.endpoints.get("api_url"), changes),
     )
     failed = [exc for exc in map(_failure, projections) if exc is not None]
     if failed:

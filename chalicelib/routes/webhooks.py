@@ -32,7 +32,7 @@ def look(request: Request) -> Answer:
     """The signing secret of the tenant, made at the first look, and the addresses that `notify` may name."""
     office, tenant = wiring.post_office(), _tenant(request)
     seal = seal_of(office, tenant, fresh=True)
-    return Answer(body=_shape(seal, office.correspondence.addresses(tenant, fresh=True)))
+    return Answer(body=_shape(seal, office.notification_settings.allowlist(tenant, fresh=True)))
 
 
 @endpoint(blueprint, "POST", "/webhooks/rotate", Role.ADMIN)
@@ -42,7 +42,7 @@ def new_secret(request: Request) -> Answer:
     parse.check(schemas.NOTHING, request.json())
     seal = rotate(office, tenant)
     record("a signing secret was rotated", tenant=tenant, key_id=request.caller.key_id)
-    return Answer(body=_shape(seal, office.correspondence.addresses(tenant, fresh=True)))
+    return Answer(body=_shape(seal, office.notification_settings.allowlist(tenant, fresh=True)))
 
 
 @endpoint(blueprint, "PUT", "/webhooks/addresses", Role.ADMIN)
@@ -50,8 +50,8 @@ def put_addresses(request: Request) -> Answer:
     """Whom `notify` may name from now on; `null` keeps a Slack URL that is there."""
     office, tenant = wiring.post_office(), _tenant(request)
     data = parse.check(schemas.ADDRESSES, request.json())
-    book = _book(data, office.correspondence.addresses(tenant, fresh=True))
-    office.correspondence.put_addresses(tenant, book)
+    book = _book(data, office.notification_settings.allowlist(tenant, fresh=True))
+    office.notification_settings.put_allowlist(tenant, book)
     record("allowed addresses were changed", tenant=tenant, key_id=request.caller.key_id, emails=len(book.emails), slack=len(book.slack))
     return Answer(body=_shape(seal_of(office, tenant), book))
 
@@ -62,7 +62,7 @@ def test(request: Request) -> Answer:
     have, office, tenant = wiring.adapters(), wiring.post_office(), _tenant(request)
     url = parse.check(schemas.WEBHOOK_TEST, request.json())["url"]
     try:
-        endpoint_of(url, office.allowed)
+        endpoint_of(url, office.allowed_networks)
     except ValueError as exc:
         raise InvalidRequest(details=(Detail("url", str(exc)),)) from exc
     began = have.clock.now()
@@ -83,7 +83,7 @@ def test(request: Request) -> Answer:
 def deliveries(request: Request, job_id: str) -> Answer:
     """Who was sent word of the job's end: each attempt, and what came of it."""
     job = _job(request, job_id)
-    return Answer(body={"job_id": job.id, "data": [delivery(one) for one in wiring.adapters().deliveries.of(job.id)], "next_cursor": None})
+    return Answer(body={"job_id": job.id, "data": [delivery(one) for one in wiring.adapters().deliveries.for_owner(job.id)], "next_cursor": None})
 
 
 @endpoint(blueprint, "POST", "/jobs/{job_id}/deliveries/{delivery_id}/retry", Role.OPERATOR)
@@ -96,7 +96,7 @@ def retry(request: Request, job_id: str, delivery_id: str) -> Answer:
 def _job(request: Request, job_id: str) -> Job:
     if request.caller.read_only:
         raise Forbidden("A ticket only reads a job's stream.")
-    return request.caller.check_reads(wiring.adapters().jobs.get(job_id), job_id)
+    return request.caller.require_readable(wiring.adapters().jobs.get(job_id), job_id)
 
 
 def _tenant(request: Request) -> str:
@@ -112,7 +112,7 @@ def _shape(seal: Seal, book: AddressBook) -> dict[str, Any]:
         "rotated_at": rfc3339(seal.rotated_at or None),
         "previous_valid_until": rfc3339(seal.previous_until(office.clock.now())),
         "addresses": {"emails": list(book.emails), "slack": {name: _masked(url) for name, url in sorted(book.slack.items())}},
-        "email_configured": office.mail.is_configured,
+        "email_configured": office.email.is_configured,
     }
 
 
@@ -144,7 +144,7 @@ def _slack_problem(name: str, url: str) -> str | None:
     if not url:
         return "has no URL that could stay"
     try:
-        endpoint_of(url, wiring.post_office().allowed)
+        endpoint_of(url, wiring.post_office().allowed_networks)
     except ValueError as exc:
         return str(exc)
     return None

@@ -43,9 +43,9 @@ def connect(event: Event) -> dict[str, int]:
     ticket = (event.get("queryStringParameters") or {}).get("ticket")
     try:
         if ticket:
-            caller = by_ticket(have.key_ring, have.tickets, have.clock, ticket, context["connectionId"])
+            caller = by_ticket(have.api_key_cache, have.tickets, have.clock, ticket, context["connectionId"])
         else:
-            caller = by_bearer(have.key_ring, headers.get("authorization"))
+            caller = by_bearer(have.api_key_cache, headers.get("authorization"))
         caller.require(Role.USER)
         open_connection(wiring.gallery(), context["connectionId"], endpoint_of(context), caller)
     except Unauthenticated:
@@ -130,7 +130,7 @@ def _act(connection: Connection, data: dict[str, Any]) -> None:
 def _watch_batch(gallery: Gallery, connection: Connection, data: dict[str, Any]) -> None:
     batch_id, have = checked_batch_id(data["batch_id"]), wiring.adapters()
     if data["action"] == "subscribe":
-        subscribe_to_batch(gallery, have.batches, have.ledger, connection, batch_id, data.get("tenant"), data.get("id"))
+        subscribe_to_batch(gallery, have.batches, have.counters, connection, batch_id, data.get("tenant"), data.get("id"))
     else:
         unsubscribe(gallery, connection, batch_id)
 
@@ -139,9 +139,9 @@ def _cancel(connection: Connection, job_id: str) -> None:
     if connection.caller.read_only:
         raise Forbidden("A ticket only reads; cancel over HTTPS with a key.")
     have = wiring.adapters()
-    job = connection.caller.check_reads(have.jobs.get(job_id), job_id)
+    job = connection.caller.require_readable(have.jobs.get(job_id), job_id)
     if not job.status.is_terminal:
-        cancel_job(have.clock, have.jobs, have.watchers, job)
+        cancel_job(have.clock, have.jobs, have.subscriptions, job)
 
 
 def _refusal(exc: HeadraceError, reply_to: Any) -> frames.Frame:

@@ -35,7 +35,7 @@ MOST_OTHERS = 1_000  # jobs beside its rows that they depend on: each is read be
 class Prepared:
     """A batch that may be accepted: its rows in the order in which they are to be released. `ordered`: which is that of the input."""
 
-    terms: Terms
+    options: Terms
     base: Submission
     model: str
     rows: Sequence[Row]
@@ -109,7 +109,7 @@ def find_replay(clerk: Clerk, caller: Caller, once: Once) -> Batch | None:
     Raises:
         IdempotencyConflict: the key stands for another request.
     """
-    remembered = once.recall(clerk.jobs, clerk.clock.now())
+    remembered = once.lookup(clerk.jobs, clerk.clock.now())
     return clerk.batches.get(caller.tenant, remembered.job_id) if remembered is not None else None
 
 
@@ -125,10 +125,10 @@ def accept(clerk: Clerk, caller: Caller, prepared: Prepared, once: Once | None, 
         return Begun(there, replayed=True)
     made = _new(clerk, caller, prepared, batch_id or clerk.new_batch_id())
     if once is not None:
-        made = replace(made, id=once.settle(clerk.jobs, clerk.clock.now(), made.id))
-    clerk.together(partial(_put_part, clerk, made, prepared.rows), range(0, len(prepared.rows), PART))
+        made = replace(made, id=once.claim(clerk.jobs, clerk.clock.now(), made.id))
+    clerk.parallel_map(partial(_put_part, clerk, made, prepared.rows), range(0, len(prepared.rows), PART))
     terms = {"options": dict(prepared.base.options), "config": dict(prepared.base.config), "rows": _named(prepared.rows)}
-    clerk.rows.put_terms(made.tenant, made.id, terms)
+    clerk.batch_rows.put_options(made.tenant, made.id, terms)
     clerk.batches.create(made)
     try:
         send_on(clerk.queues, made)
@@ -138,18 +138,18 @@ def accept(clerk: Clerk, caller: Caller, prepared: Prepared, once: Once | None, 
 
 
 def _put_part(clerk: Clerk, batch: Batch, rows: Sequence[Row], start: int) -> None:
-    clerk.rows.put_part(batch.tenant, batch.id, start // PART, rows[start : start + PART])
+    clerk.batch_rows.put_part(batch.tenant, batch.id, start // PART, rows[start : start + PART])
 
 
 def _new(clerk: Clerk, caller: Caller, prepared: Prepared, batch_id: str) -> Batch:
-    terms, now = prepared.terms, clerk.clock.now()
+    terms, now = prepared.options, clerk.clock.now()
     size = terms.batch_size if terms.batch_size is not None or not terms.delay else GROUP
     return Batch(
         id=batch_id,
         tenant=caller.tenant,
         user=caller.user,
         key_id=caller.key_id,
-        role=caller.role.word,
+        role=caller.role.label,
         total=len(prepared.rows),
         created_at=now,
         updated_at=now,
@@ -162,7 +162,7 @@ def _new(clerk: Clerk, caller: Caller, prepared: Prepared, batch_id: str) -> Bat
         parallel_limit=terms.parallel_limit,
         failure_tolerance=terms.failure_tolerance,
         ordered=prepared.ordered,
-        tells=tuple(recipient.name for recipient in recipients_of(terms.webhook_url, terms.notify)),
+        notify_targets=tuple(recipient.name for recipient in recipients_of(terms.webhook_url, terms.notify)),
     )
 
 

@@ -27,7 +27,7 @@ async def admit(engine: Engine, job: Job, one_by_one: asyncio.Lock) -> Admission
     An attempt that goes on with a response that OpenAI has begun is not asked, because nothing new is requested; nor is a job whose time
     is over, because its claim ends it.
     """
-    if job.goes_on or transitions.over(job, engine.clock.now()) is not None:
+    if job.is_resumable or transitions.over(job, engine.clock.now()) is not None:
         return RunNow(job.asked_model)
     if (wait := await key_gate(engine, job)) is not None:
         return wait
@@ -37,12 +37,12 @@ async def admit(engine: Engine, job: Job, one_by_one: asyncio.Lock) -> Admission
         return RunNow(job.asked_model)
     async with one_by_one if kind.limits is not None else nullcontext():
         turn = await take_turn(engine, kind, job)
-    if isinstance(turn, WaitUntil) or kind.work is not None:
+    if isinstance(turn, WaitUntil) or kind.handler is not None:
         return turn
     admission = await _circuit_gate(engine, job)
     if isinstance(admission, RunNow):
-        return replace(admission, turn=turn.turn)
-    await give_turn_back(engine, kind.name, turn.turn, ran=False)
+        return replace(admission, permit=turn.permit)
+    await give_turn_back(engine, kind.name, turn.permit, ran=False)
     return admission
 
 
@@ -55,7 +55,7 @@ async def give_back(engine: Engine, wake_up: WakeUp, job: Job, wait: WaitUntil) 
     clock = engine.clock
 
     def change(seen: Job) -> Job | None:
-        return transitions.hold(seen, wake_up.generation, wait.why, wait.when, clock.now())
+        return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now())
 
     held = await patiently(engine, advance, engine.jobs, job, change)
     delay = transitions.wake_delay(held, clock.now()) if held is not None and held.status is Status.HELD else None
@@ -80,7 +80,7 @@ async def _circuit_gate(engine: Engine, job: Job) -> Admission:
         entry = admits(circuit, mark, now)
         if entry is Entry.PROBE:
             entry = await take_probe(engine, circuit, mark)
-        if entry is not Entry.SHUT:
+        if entry is not Entry.DENIED:
             return RunNow(model, probe=mark if entry is Entry.PROBE else None)
-        shut.append(engine.board.circuits.get(model, circuit))
+        shut.append(engine.local_state.circuits.get(model, circuit))
     return WaitUntil(spread(engine, min(look_again_at(circuit, now) for circuit in shut)), CIRCUIT_OPEN)

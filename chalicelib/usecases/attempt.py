@@ -39,7 +39,7 @@ class Signal:
     def __init__(self) -> None:
         self._waiters: list[asyncio.Future[None]] = []
 
-    def ring(self) -> None:
+    def notify_all(self) -> None:
         if self._waiters:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
@@ -67,11 +67,11 @@ class Attempt:
         self.generation = job.generation
         self.transcript = Transcript(job.attempt)
         self.tracker = Tracker(kind, min(kind.typical_tokens, body.config.max_tokens))
-        self.tracker.learn(UNMEASURED, body.config.max_tokens)
+        self.tracker.calibrate(UNMEASURED, body.config.max_tokens)
         self.events: list[dict[str, Any]] = []
         self.refused = False
         self.response_id = job.response_id
-        self.begun = job.goes_on  # the provider has made a response: from here on it charges
+        self.begun = job.is_resumable  # the provider has made a response: from here on it charges
         self.started_at = job.response_at or now
         self.first_token_at: Ms | None = None
         self.begins_at = 0
@@ -124,7 +124,7 @@ class Attempt:
         """
         if self.first_token_at is None:
             self.first_token_at = now
-            self.enter(self.kind.streaming_stage, now)
+            self.start_stage(self.kind.streaming_stage, now)
         self._add(self._news(self._joiner.feed(delta)), now)
         if self.body.config.durable:
             self.sequence = sequence
@@ -134,15 +134,15 @@ class Attempt:
     def put_output(self, text: str) -> None:
         """Take all the text of work that is no answer of a provider: no tokens, and no first one."""
         self.transcript.append(text)
-        self._more.ring()
+        self._more.notify_all()
 
-    def report(self, done: float, total: float, now: Ms) -> None:
+    def report_progress(self, done: float, total: float, now: Ms) -> None:
         """So much of the work is done."""
-        self._note(self.tracker.report(done, total, now))
+        self._note(self.tracker.report_progress(done, total, now))
 
-    def reach(self, name: str, description: str, now: Ms) -> None:
+    def record_milestone(self, name: str, description: str, now: Ms) -> None:
         """A milestone."""
-        self._note(self.tracker.reach(name, description, now))
+        self._note(self.tracker.add_milestone(name, description, now))
 
     def append_rest(self, text: str, now: Ms) -> None:
         """Take the whole text of the response, of which what is here must be the beginning.
@@ -158,10 +158,10 @@ class Attempt:
             self.first_token_at = now
         self._add(text[len(here) :], now)
 
-    def take_cached(self, cached: Cached, answer: Result, now: Ms) -> None:
+    def use_cached_response(self, cached: Cached, answer: Result, now: Ms) -> None:
         """Take the whole of another job's answer. It counts the tokens that it had, and costs nothing."""
-        self.looked_up = LookedUp(job_id=cached.job_id, at=cached.at)
-        self.enter(self.kind.stages[1], now)
+        self.looked_up = LookedUp(job_id=cached.job_id, at=cached.stored_at)
+        self.start_stage(self.kind.stages[1], now)
         self.first_token_at = now
         size = max(1, -(-len(answer.text) // CACHED_PIECES))
         left, parts = answer.usage.output if answer.usage else 0, -(-len(answer.text) // size)
@@ -178,39 +178,39 @@ class Attempt:
     @property
     def is_free(self) -> bool:
         """Whether no provider is asked: the answer is another job's, or the type's own, or its work is none."""
-        return self.local or self.is_cached or self.kind.work is not None
+        return self.local or self.is_cached or self.kind.handler is not None
 
-    def mark(self, end: int) -> Mark:
+    def resume_cursor(self, end: int) -> Mark:
         """The provider's last event whose text lies wholly before `end`, and where its text ends: from there a successor goes on [7]."""
         while self._marks and (self._marks[0][1] or 0) <= end:
             self._mark = self._marks.popleft()
         return self._mark
 
-    def enter(self, stage: str, now: Ms) -> None:
+    def start_stage(self, stage: str, now: Ms) -> None:
         """Begin a stage, if the type has it."""
-        self._note(self.tracker.enter(stage, now))
+        self._note(self.tracker.start_stage(stage, now))
 
     def finish_text(self, now: Ms) -> None:
         """No more text comes: readers may send all there is, and end."""
         self._add(self._joiner.flush(), now)
-        self.leave()
+        self.detach()
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """No more text comes here: half a character that is held back is the successor's."""
         self.complete = True
-        self._more.ring()
+        self._more.notify_all()
 
-    def conclude(self, job: Job, final: Frame | None) -> None:
+    def finish(self, job: Job, final: Frame | None) -> None:
         """The record says how the attempt ended; `final` is what watchers are told."""
         self.job, self.final, self.over = job, final, True
-        self._more.ring()
+        self._more.notify_all()
 
-    def note_progress(self) -> None:
+    def notify_readers(self) -> None:
         """A reader has caught up: whoever waits for the readers looks again. While text still comes nobody does."""
         if self.complete:
-            self._more.ring()
+            self._more.notify_all()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it is looked at again whenever something was added."""
         while not condition():
             await self._more.wait()
@@ -219,7 +219,7 @@ class Attempt:
         """Wait so long, or until the text is complete."""
         try:
             async with asyncio.timeout(seconds):
-                await self.until(lambda: self.complete)
+                await self.wait_until(lambda: self.complete)
         except TimeoutError:
             return
 
@@ -246,9 +246,9 @@ class Attempt:
         if text:
             self.transcript.append(text)
             self._note(self.tracker.feed(text, now, tokens_of_it))
-            self._more.ring()
+            self._more.notify_all()
 
     def _note(self, events: list[dict[str, Any]]) -> None:
         if events:
             self.events.extend(events)
-            self._more.ring()
+            self._more.notify_all()

@@ -32,19 +32,19 @@ class Audience:
         self._closed = False
         self._looking = asyncio.Lock()
 
-    async def hear(self, bell: str) -> None:
+    async def on_control(self, bell: str) -> None:
         """Look who is there if the bell has another tone than the last time, and from time to time whether they still may be."""
         if bell != self._bell:
-            await self.refresh()
+            await self.sync_followers()
             self._bell = bell
         elif self._engine.clock.now() - self._checked_at >= CHECK_KEYS_MS:
             await self._turn_away()
 
-    async def refresh(self) -> None:
+    async def sync_followers(self) -> None:
         """Follow for whoever came or subscribed anew; leave whoever went or may no longer watch."""
         async with self._looking:
             now = self._engine.clock.now()
-            rows = await self._engine.offload(self._engine.watchers.of, self._attempt.job.id)
+            rows = await self._engine.offload(self._engine.subscriptions.for_job, self._attempt.job.id)
             welcome = await self._welcome({watcher.key_hash for watcher in rows})
             watchers = {row.connection_id: row for row in rows if row.expires_at > now and row.key_hash in welcome}
             if self._closed:
@@ -52,7 +52,7 @@ class Audience:
             self._checked_at = now
             for connection_id, (follower, _) in list(self._followers.items()):
                 watcher = watchers.get(connection_id)
-                if watcher is None or watcher.since != follower.watcher.since:
+                if watcher is None or watcher.subscription_id != follower.watcher.subscription_id:
                     self._leave(connection_id)
             for connection_id, watcher in watchers.items():
                 if connection_id not in self._followers:
@@ -62,9 +62,9 @@ class Audience:
         """Give every socket a moment to get the text that is complete now."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self._attempt.until(lambda: all(follower.drained for follower, _ in self._followers.values()))
+                await self._attempt.wait_until(lambda: all(follower.drained for follower, _ in self._followers.values()))
 
-    async def dismiss(self) -> None:
+    async def close(self) -> None:
         """Let the followers tell the end, and end them: no task of an attempt outlives it [20]."""
         self._closed = True
         tasks = [task for _, task in self._followers.values()]
@@ -93,13 +93,13 @@ class Audience:
         for connection_id, watcher in followed.items():
             if watcher.key_hash not in welcome:
                 self._leave(connection_id)
-                await engine.offload(engine.watchers.remove, watcher.job_id, connection_id)
+                await engine.offload(engine.subscriptions.remove, watcher.job_id, connection_id)
                 with suppress(HeadraceError):  # it may be gone already, which is as well
-                    await engine.offload_posts(engine.sockets.close, watcher.endpoint, connection_id)
+                    await engine.offload_sends(engine.sockets.close, watcher.endpoint, connection_id)
 
     async def _welcome(self, key_hashes: set[str]) -> set[str]:
         engine, job = self._engine, self._attempt.job
-        return {key_hash for key_hash in key_hashes if await engine.offload(engine.is_welcome, key_hash, job)}
+        return {key_hash for key_hash in key_hashes if await engine.offload(engine.may_stream, key_hash, job)}
 
     def _follow(self, watcher: Watcher) -> None:
         follower = Follower(self._engine, self._attempt, watcher, self._pace)

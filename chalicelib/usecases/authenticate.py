@@ -44,7 +44,7 @@ class KeyRing:
             self._kept[key_hash] = (key, now + KEPT_MS)
         return Caller.of_key(key) if key.is_valid(now) else None
 
-    def may_read(self, key_hash: str, job: Job) -> bool:
+    def may_read_job(self, key_hash: str, job: Job) -> bool:
         """Whether the key, as it is now, may read the content of a job that it watches."""
         caller = self.caller(key_hash)
         return caller is not None and caller.may_read_content(job)
@@ -78,7 +78,7 @@ def by_ticket(ring: KeyRing, tickets: Tickets, clock: Clock, secret: str, connec
         raise Unauthenticated("This ticket is unknown or has expired. Ask for a new one: POST /stream-tickets.")
     if connection_id is not None and (now >= ticket.created_at + FRESH_MS or not tickets.use(hashed, connection_id)):
         raise Unauthenticated("A ticket opens one WebSocket, within 60 s. Ask for a new one: POST /stream-tickets.")
-    return present.narrowed_as(ticket.caller)
+    return present.restricted_to(ticket.caller)
 
 
 def issue_ticket(tickets: Tickets, clock: Clock, caller: Caller, jobs: frozenset[str] | None, lasts_ms: Ms) -> tuple[str, Ticket]:

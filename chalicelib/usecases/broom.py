@@ -20,18 +20,18 @@ class Broom:
     clock: Clock
     log: Log
     jobs: Jobs
-    bodies: Bodies
+    job_specs: Bodies
     dependencies: Dependencies
     chunks: Chunks
     results: Results
     leases: Leases
     queues: Queues
     prices: Prices
-    watchers: Watchers
+    subscriptions: Watchers
     connections: Connections
     sockets: Sockets
     job_type: Callable[[str], JobType]
-    abandon: Callable[[str], None]
+    cancel_response: Callable[[str], None]
 
 
 def change(broom: Broom, job: Job, step: Callable[[Job], Job | None], name: str) -> str:

@@ -44,13 +44,13 @@ class Desk:
     clock: Clock
     log: Log
     jobs: Jobs
-    bodies: Bodies
-    pages: Pages
+    job_specs: Bodies
+    job_data: Pages
     queues: Queues
-    watchers: Watchers
-    bulks: Bulks
+    subscriptions: Watchers
+    bulk_operations: Bulks
     new_id: Callable[[], str]
-    rows_of: RowsOf | None = None
+    row_count: RowsOf | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +81,13 @@ def begin(desk: Desk, caller: Caller, wish: Wish, once: Once | None = None) -> B
     """
     made = _new(desk, caller, wish)
     if once is not None:
-        remembered = once.settle(desk.jobs, desk.clock.now(), made.id)
+        remembered = once.claim(desk.jobs, desk.clock.now(), made.id)
         if remembered != made.id:
-            there = desk.bulks.get(made.tenant, remembered)
+            there = desk.bulk_operations.get(made.tenant, remembered)
             if there is not None:
                 return Begun(there, replayed=True)
             made = replace(made, id=remembered)  # whoever sent it first died before it was written down
-    desk.bulks.create(made)
+    desk.bulk_operations.create(made)
     return Begun(work(desk, made, desk.clock.now() + AT_ONCE_MS, AT_ONCE))
 
 
@@ -97,7 +97,7 @@ def find(desk: Desk, caller: Caller, bulk_id: str, tenant: str | None = None) ->
     Raises:
         BulkNotFound: there is none.
     """
-    found = desk.bulks.get(tenant if tenant and caller.all_tenants else caller.tenant, bulk_id)
+    found = desk.bulk_operations.get(tenant if tenant and caller.all_tenants else caller.tenant, bulk_id)
     if found is None:
         raise BulkNotFound
     return found
@@ -112,7 +112,7 @@ def count(desk: Desk, caller: Caller, wish: Wish) -> tuple[int, bool]:
     counted, until = _new(desk, caller, wish), desk.clock.now() + AT_ONCE_MS
     while counted.matched < MOST_COUNTED and desk.clock.now() < until:
         counted = domain.go_on(counted, [], _take(desk, counted, COUNTED_AT_ONCE), desk.clock.now())
-        if counted.hand.last:
+        if counted.page.last:
             return counted.matched, False
     return counted.matched, True
 
@@ -123,7 +123,7 @@ def go_on_with_unfinished(desk: Desk, deadline: Ms | None = None) -> int:
     """
     now = desk.clock.now()
     until = now + SWEEP_MS if deadline is None else min(now + SWEEP_MS, deadline)
-    unfinished = desk.bulks.unfinished(now, OPEN_AT_ONCE)
+    unfinished = desk.bulk_operations.unfinished(now, OPEN_AT_ONCE)
     for bulk in unfinished:
         try:
             if desk.clock.now() < until:
@@ -140,7 +140,7 @@ def work(desk: Desk, bulk: Bulk, until: Ms, most: int | None = None) -> Bulk:
         while bulk.finished_at is None and desk.clock.now() < until and (most is None or dealt_with < most):
             played = _play(desk, bulk)
             new = domain.go_on(bulk, played, _take(desk, bulk), desk.clock.now())
-            desk.bulks.replace(bulk, new)
+            desk.bulk_operations.replace(bulk, new)
             bulk, dealt_with = new, dealt_with + len(played)
     except StaleVersion as stale:  # somebody else is at it, too
         return stale.current if isinstance(stale.current, Bulk) else bulk
@@ -168,7 +168,7 @@ def _new(desk: Desk, caller: Caller, wish: Wish) -> Bulk:
         ids=tuple(dict.fromkeys(wish.ids)),
         filters=filters,
         all_tenants=caller.all_tenants,
-        worked_until=now + domain.WORKED_MS,
+        locked_until=now + domain.WORKED_MS,
     )
 
 
@@ -177,7 +177,7 @@ def _new(desk: Desk, caller: Caller, wish: Wish) -> Bulk:
 
 def _take(desk: Desk, bulk: Bulk, size: int = HAND) -> Hand:
     """The next jobs. Lists are walked from their newest end on: a job that fails again meanwhile is listed behind us, not met twice."""
-    if bulk.hand.last:
+    if bulk.page.last:
         return Hand(last=True)
     if bulk.batch_id is not None:
         return _rows(desk, bulk, bulk.batch_id)
@@ -186,30 +186,30 @@ def _take(desk: Desk, bulk: Bulk, size: int = HAND) -> Hand:
 
 def _rows(desk: Desk, bulk: Bulk, batch_id: str) -> Hand:
     """Of the next rows of a batch those that have jobs, in a state for it."""
-    end = min(bulk.hand.place + ROWS_AT_ONCE, bulk.rows)
-    ids = [row_id(batch_id, row) for row in range(bulk.hand.place, end)]
-    there = [job for job in desk.jobs.get_many(ids, consistent=True) if job.status in bulk.states and not job.is_forgotten]
-    return Hand(held=_held([job for job in there if job.tenant == bulk.tenant]), place=end, last=end >= bulk.rows)
+    end = min(bulk.page.position + ROWS_AT_ONCE, bulk.rows)
+    ids = [row_id(batch_id, row) for row in range(bulk.page.position, end)]
+    there = [job for job in desk.jobs.get_many(ids, consistent=True) if job.status in bulk.states and not job.is_deleted]
+    return Hand(jobs=_held([job for job in there if job.tenant == bulk.tenant]), position=end, last=end >= bulk.rows)
 
 
 def _named(desk: Desk, bulk: Bulk, size: int) -> Hand:
-    end = bulk.hand.place + size
-    ids = bulk.ids[bulk.hand.place : end]
+    end = bulk.page.position + size
+    ids = bulk.ids[bulk.page.position : end]
     walker = _walker(bulk)
     deletes = bulk.action is Action.DELETE  # which may find what another deletion has left
-    there = [job for job in desk.jobs.get_many(ids, consistent=True) if walker.reaches(job) and (deletes or not job.is_forgotten)]
+    there = [job for job in desk.jobs.get_many(ids, consistent=True) if walker.owns(job) and (deletes or not job.is_deleted)]
     missing = sorted(set(ids) - {job.id for job in there})
-    return Hand(held=_held(there), missing=tuple(missing), place=end, last=end >= len(bulk.ids))
+    return Hand(jobs=_held(there), missing=tuple(missing), position=end, last=end >= len(bulk.ids))
 
 
 def _found(desk: Desk, bulk: Bulk, size: int) -> Hand:
-    status = bulk.statuses[bulk.hand.place]
+    status = bulk.statuses[bulk.page.position]
     filters = Filters(**{**bulk.filters, "status": status.value})
-    page = list_jobs(desk.jobs, _walker(bulk), filters, size, bulk.hand.cursor, desk.rows_of)
+    page = list_jobs(desk.jobs, _walker(bulk), filters, size, bulk.page.cursor, desk.row_count)
     if page.next_cursor is not None:
-        return Hand(held=_held(page.jobs), place=bulk.hand.place, cursor=page.next_cursor)
-    place = bulk.hand.place + 1
-    return Hand(held=_held(page.jobs), place=place, last=place >= len(bulk.statuses))
+        return Hand(jobs=_held(page.jobs), position=bulk.page.position, cursor=page.next_cursor)
+    place = bulk.page.position + 1
+    return Hand(jobs=_held(page.jobs), position=place, last=place >= len(bulk.statuses))
 
 
 def _held(jobs: list[Job]) -> tuple[Held, ...]:
@@ -226,7 +226,7 @@ def _walker(bulk: Bulk) -> Caller:
 
 def _play(desk: Desk, bulk: Bulk) -> list[Played]:
     """Do it to each job of the hand. What had been done by whoever died with this hand is done."""
-    held = bulk.hand.held
+    held = bulk.page.jobs
     heads = {job.id: job for job in desk.jobs.get_many([one.job_id for one in held], consistent=True)} if held else {}
     return [_one(desk, bulk, one, heads.get(one.job_id)) for one in held]
 
@@ -245,7 +245,7 @@ def _one(desk: Desk, bulk: Bulk, held: Held, job: Job | None) -> Played:
 
 
 def _retry(desk: Desk, _bulk: Bulk, held: Held, job: Job | None) -> None:
-    retry_job(desk.clock, desk.jobs, desk.bodies, desk.queues, _there(held, job), None, held.generation)
+    retry_job(desk.clock, desk.jobs, desk.job_specs, desk.queues, _there(held, job), None, held.generation)
 
 
 def _cancel(desk: Desk, bulk: Bulk, held: Held, job: Job | None) -> None:
@@ -255,23 +255,23 @@ def _cancel(desk: Desk, bulk: Bulk, held: Held, job: Job | None) -> None:
     if there.status.is_terminal and there.status is not Status.CANCELLED:
         raise _Ended
     if not there.status.is_terminal:
-        cancelled = cancel_job(desk.clock, desk.jobs, desk.watchers, there, bulk.states or None)
+        cancelled = cancel_job(desk.clock, desk.jobs, desk.subscriptions, there, bulk.states or None)
         if not (cancelled.status.is_terminal or cancelled.cancel_requested):
             raise _Started
 
 
 def _delete(desk: Desk, _bulk: Bulk, held: Held, job: Job | None) -> None:
     if job is not None:
-        delete_job(desk.clock, desk.jobs, desk.pages, job, held.generation)
+        delete_job(desk.clock, desk.jobs, desk.job_data, job, held.generation)
 
 
 def _set_priority(desk: Desk, bulk: Bulk, held: Held, job: Job | None) -> None:
-    editor = Editor(clock=desk.clock, log=desk.log, jobs=desk.jobs, bodies=desk.bodies, queues=desk.queues)
+    editor = Editor(clock=desk.clock, log=desk.log, jobs=desk.jobs, job_specs=desk.job_specs, queues=desk.queues)
     edit_job(editor, _there(held, job), Edit(lane=bulk.lane))
 
 
 def _there(held: Held, job: Job | None) -> Job:
-    if job is None or job.is_forgotten:
+    if job is None or job.is_deleted:
         raise JobNotFound(held.job_id)
     return job
 

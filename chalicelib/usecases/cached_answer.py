@@ -44,7 +44,7 @@ async def cached_answer(engine: Engine, attempt: Attempt, request: ModelRequest)
     if found is None:
         return None
     cached, result = found
-    attempt.take_cached(cached, result, engine.clock.now())
+    attempt.use_cached_response(cached, result, engine.clock.now())
     return Ended(Usage(), result.model)
 
 
@@ -55,7 +55,7 @@ def is_cached(jobs: Jobs, cache: Cache, tenant: str, key: str, seconds: float, n
         Unavailable: nobody can tell.
     """
     cached = cache.get(tenant, key)
-    if cached is None or not cached.serves(seconds, now):
+    if cached is None or not cached.is_fresh(seconds, now):
         return False
     source = jobs.get(cached.job_id)
     return source is not None and _stands(source, tenant, cached, now // 1000)
@@ -70,7 +70,7 @@ async def remember(engine: Engine, attempt: Attempt, result: Result) -> None:
     if seconds is None or attempt.looked_up is None or attempt.looked_up.hit or not _is_worth_keeping(result):
         return
     now = engine.clock.now()
-    cached = Cached(job_id=result.job_id, attempt=result.attempt, at=now, expires_at=now + round(seconds * 1000))
+    cached = Cached(job_id=result.job_id, attempt=result.attempt, stored_at=now, expires_at=now + round(seconds * 1000))
     try:
         await engine.offload(engine.cache.put, attempt.job.tenant, attempt.looked_up_by, cached)
     except Exception as exc:  # noqa: BLE001 - the job has ended, and is none the worse for it
@@ -82,7 +82,7 @@ async def _find(engine: Engine, attempt: Attempt, request: ModelRequest) -> tupl
     job, seconds, now = attempt.job, attempt.body.config.cache or 0, engine.clock.now()
     attempt.looked_up_by = key_of(job.tenant, job.type, request)
     cached = await engine.offload(engine.cache.get, job.tenant, attempt.looked_up_by)
-    if cached is None or not cached.serves(seconds, now):
+    if cached is None or not cached.is_fresh(seconds, now):
         return None
     source = await engine.offload(engine.jobs.get, cached.job_id)
     if source is None or not _stands(source, job.tenant, cached, now // 1000):
@@ -95,7 +95,7 @@ async def _find(engine: Engine, attempt: Attempt, request: ModelRequest) -> tupl
 
 def _stands(source: Job, tenant: str, cached: Cached, now: int) -> bool:
     """Whether the job still says that this attempt was its answer. A deleted one is gone from the first moment."""
-    there = source.tenant == tenant and source.attempt == cached.attempt and not source.is_forgotten
+    there = source.tenant == tenant and source.attempt == cached.attempt and not source.is_deleted
     return there and source.status is Status.COMPLETED and (source.ttl is None or now < source.ttl)
 
 

@@ -18,5 +18,5 @@ def cancel_job(clock: Clock, jobs: Jobs, watchers: Watchers, job: Job, only: Col
     if cancelled is None:
         return jobs.get(job.id) or job
     if not cancelled.status.is_terminal:
-        watchers.ask_cancel(job.id, cancelled.generation, clock.now() // 1000 + 86_400)
+        watchers.request_cancel(job.id, cancelled.generation, clock.now() // 1000 + 86_400)
     return cancelled

@@ -27,12 +27,12 @@ Change = Callable[[Circuit], Circuit | None]
 
 async def look(engine: Engine) -> dict[str, Circuit]:
     """The circuits by model, at most two seconds old; none, if they cannot be read."""
-    board, now = engine.board, engine.clock.now()
+    board, now = engine.local_state, engine.clock.now()
     if board.read_at is None or not 0 <= now - board.read_at < KEPT_MS:
         board.read_at = now  # whoever asks meanwhile makes do with what there is
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                circuits = await engine.offload(engine.circuits.all)
+                circuits = await engine.offload(engine.circuit_breakers.all)
             board.circuits = {circuit.model: circuit for circuit in circuits}
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with the board, jobs run
             engine.log("the circuits could not be read", error=exc)
@@ -45,19 +45,19 @@ async def take_probe(engine: Engine, seen: Circuit, mark: str) -> Entry:
     now = engine.clock.now()
     there = await _change(engine, seen, lambda circuit: rules.probe(circuit, mark, now))
     if there is None:
-        return Entry.FREE
+        return Entry.ALLOWED
     if there.is_probe(mark):
         return Entry.PROBE
-    return Entry.FREE if rules.admits(there, mark, now) is Entry.FREE else Entry.SHUT
+    return Entry.ALLOWED if rules.admits(there, mark, now) is Entry.ALLOWED else Entry.DENIED
 
 
 async def prove(engine: Engine, attempt: Attempt) -> None:
     """Close the circuit with the first text of its probe, while that goes on."""
     if attempt.probe is None:
         return
-    await attempt.until(lambda: attempt.first_token_at is not None or attempt.complete)
+    await attempt.wait_until(lambda: attempt.first_token_at is not None or attempt.complete)
     if attempt.first_token_at is not None and not attempt.is_free:
-        await _note(engine, attempt, Sign.ANSWERS, None)
+        await _note(engine, attempt, Sign.SUCCESS, None)
 
 
 async def note_end(engine: Engine, attempt: Attempt, failure: AttemptFailed | None, *, answered: bool) -> None:
@@ -66,12 +66,12 @@ async def note_end(engine: Engine, attempt: Attempt, failure: AttemptFailed | No
     A probe that failed before a response was begun has cost nothing, so that its job is to be held back: `attempt.held_until`. If other
     models may stand in, it asks for them at once.
     """
-    if attempt.kind.work is not None:  # no model was asked
+    if attempt.kind.handler is not None:  # no model was asked
         return
     code = failure.code if failure else None
-    sign = sign_of(code) if code or answered else Sign.SILENT
+    sign = sign_of(code) if code or answered else Sign.INCONCLUSIVE
     circuit = await _note(engine, attempt, sign, code)
-    if attempt.probe is None or attempt.begun or sign not in (Sign.FAILS, Sign.REFUSES_ALL):
+    if attempt.probe is None or attempt.begun or sign not in (Sign.FAILURE, Sign.ACCOUNT_BLOCKED):
         return
     now = engine.clock.now()
     if attempt.job.fallback_models:
@@ -99,11 +99,11 @@ async def _note(engine: Engine, attempt: Attempt, sign: Sign, code: str | None) 
 
     def change(circuit: Circuit) -> Circuit:
         now = engine.clock.now()
-        if sign is Sign.ANSWERS:
+        if sign is Sign.SUCCESS:
             return rules.answered(circuit, began, mark, now)
-        return rules.failed(circuit, code or "", began, mark, now) if sign is not Sign.SILENT else rules.unproved(circuit, mark, now)
+        return rules.failed(circuit, code or "", began, mark, now) if sign is not Sign.INCONCLUSIVE else rules.unproved(circuit, mark, now)
 
-    if sign is Sign.SILENT and attempt.probe is None:
+    if sign is Sign.INCONCLUSIVE and attempt.probe is None:
         return None
     return await _change(engine, await _seen(engine, attempt.body.config.model), change)
 
@@ -126,17 +126,17 @@ async def _swap(engine: Engine, seen: Circuit, change: Change) -> Circuit:
     new = change(seen)
     for _ in range(ROUNDS):
         if new is None or new is seen:
-            engine.board.circuits[seen.model] = seen
+            engine.local_state.circuits[seen.model] = seen
             return seen
         try:
-            await engine.offload(engine.circuits.replace, seen, new)
+            await engine.offload(engine.circuit_breakers.replace, seen, new)
         except StaleVersion as stale:
             seen = stale.current or Circuit(model=seen.model)
             new = change(seen)
         except Unavailable:  # perhaps it had its effect: the same swap again finds out
             continue
         else:
-            engine.board.circuits[new.model] = new
+            engine.local_state.circuits[new.model] = new
             tell(engine.log, seen, new)
             return new
     raise Throttled

@@ -42,32 +42,32 @@ async def claim_job(engine: Engine, wake_up: WakeUp, job: Job, owner: str, run: 
         await _leave_if_nobody_runs(engine, job, run)
         return None
     try:
-        kind, body = engine.job_type(claimed.type), await patiently(engine, engine.bodies.get, claimed.id)
+        kind, body = engine.job_type(claimed.type), await patiently(engine, engine.job_specs.get, claimed.id)
         if body is None:
             raise ContentGone
         if body.depends_on:
-            fill = with_parents_if_there if claimed.goes_on else with_parents
+            fill = with_parents_if_there if claimed.is_resumable else with_parents
             body = await patiently(engine, fill, engine.jobs, engine.results, body, kind)
     except (JobTypeNotFound, AttemptFailed) as exc:
         failure = exc if isinstance(exc, AttemptFailed) else RequestRefused(exc.message)
         await _end_at_once(engine, claimed, job_error(failure, claimed))
-        await give_turn_back(engine, claimed.type, run.turn, ran=False)
+        await give_turn_back(engine, claimed.type, run.permit, ran=False)
         return None
     if claimed.attempt_model is not None:
         body = replace(body, config=replace(body.config, model=claimed.attempt_model))
-    kept = await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt) if claimed.goes_on else ()
+    kept = await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt) if claimed.is_resumable else ()
     attempt = Attempt(claimed, body, kind, owner, clock.now(), kept)
-    attempt.probe, attempt.turn = run.probe, run.turn
+    attempt.probe, attempt.turn = run.probe, run.permit
     return attempt
 
 
 async def _leave_if_nobody_runs(engine: Engine, job: Job, run: RunNow) -> None:
     """Give the slot of a wake-up back that starts nothing. Another worker with the same one may have claimed the job, and needs it."""
-    if run.turn is None:
+    if run.permit is None:
         return
     there = await engine.offload(engine.jobs.get, job.id)
     if there is None or there.status is not Status.PROCESSING or there.generation != job.generation:
-        await give_turn_back(engine, job.type, run.turn, ran=False)
+        await give_turn_back(engine, job.type, run.permit, ran=False)
 
 
 async def _end_at_once(engine: Engine, claimed: Job, error: JobError) -> None:
@@ -76,7 +76,7 @@ async def _end_at_once(engine: Engine, claimed: Job, error: JobError) -> None:
     Of an attempt that a former worker began the text is kept, and its response is stopped.
     """
     now, text, usage = engine.clock.now(), "", None
-    if claimed.goes_on and claimed.response_id is not None:
+    if claimed.is_resumable and claimed.response_id is not None:
         await stop_response(engine.provider, engine.log, claimed.response_id)
         text = join(await patiently(engine, engine.chunks.read, claimed.id, claimed.attempt), 0)
         usage = Usage(output=tokens(text), estimated=True)  # only answers of a provider go on

@@ -31,28 +31,28 @@ class Clerk:
     clock: Clock
     log: Log
     jobs: Jobs
-    bodies: Bodies
+    job_specs: Bodies
     dependencies: Dependencies
     queues: Queues
-    watchers: Watchers
+    subscriptions: Watchers
     prices: Prices
     job_type: Callable[[str], JobType]
     batches: Batches
-    rows: BatchRows
-    ledger: Ledger
-    desk: Desk
+    batch_rows: BatchRows
+    counters: Ledger
+    bulk: Desk
     new_id: Callable[[], str]
     new_batch_id: Callable[[], str]
-    together: Together
+    parallel_map: Together
     queue_limit: int
-    speed_of: Callable[[str, str], Speed]
-    tell: Callable[[Batch, Counts], None]
-    gallery: Gallery
+    throughput_of: Callable[[str, str], Speed]
+    notify_completed: Callable[[Batch, Counts], None]
+    streaming: Gallery
 
     def counts(self, batch_id: str) -> Counts:
         """What is counted of a batch so far."""
         where = place(batch_id)
-        return Counts.of(self.ledger.numbers([where]).get(where, {}))
+        return Counts.of(self.counters.get([where]).get(where, {}))
 
 
 def send_on(queues: Queues, batch: Batch, delay: int = 0) -> None:
@@ -62,4 +62,4 @@ def send_on(queues: Queues, batch: Batch, delay: int = 0) -> None:
         Unavailable: it may not have been sent.
     """
     body = json.dumps({"task": FEED, "tenant": batch.tenant, "batch_id": batch.id})
-    queues.send_errand(TASKS, body, batch.tenant, min(LONGEST_DELAY, max(0, delay)))
+    queues.send_task(TASKS, body, batch.tenant, min(LONGEST_DELAY, max(0, delay)))

@@ -25,14 +25,14 @@ def new_signing_secret() -> str:
 
 def seal_of(office: PostOffice, tenant: str, *, fresh: bool = False) -> Seal:
     """The tenant's secrets, made at the first need."""
-    there = office.correspondence.seal(tenant, fresh=fresh)
-    return there or office.correspondence.make_seal(tenant, Seal(current=office.new_secret()))
+    there = office.notification_settings.signing_secrets(tenant, fresh=fresh)
+    return there or office.notification_settings.create_signing_secrets(tenant, Seal(current=office.new_secret()))
 
 
 def rotate(office: PostOffice, tenant: str) -> Seal:
     """A new secret; the one before stays good for a day, so nobody has to change at a stroke."""
     rotated = seal_of(office, tenant, fresh=True).rotated(office.new_secret(), office.clock.now())
-    office.correspondence.put_seal(tenant, rotated)
+    office.notification_settings.put_signing_secrets(tenant, rotated)
     return rotated
 
 
@@ -68,7 +68,7 @@ def book_for(office: PostOffice, tenant: str, recipient: Recipient) -> AddressBo
         NotSent: it does not: nobody is written to who was taken out of it.
     """
     for fresh in (False, True):
-        book = office.correspondence.addresses(tenant, fresh=fresh)
+        book = office.notification_settings.allowlist(tenant, fresh=fresh)
         if book.allows(recipient):
             return book
     raise NotSent("the tenant does not allow this address any more", final=True)
@@ -103,7 +103,7 @@ def deliver_again(office: PostOffice, owner: str, delivery_id: str) -> Delivery:
 
 def _url_problems(office: PostOffice, url: str) -> list[Detail]:
     try:
-        endpoint_of(url, office.allowed)
+        endpoint_of(url, office.allowed_networks)
     except ValueError as exc:
         return [Detail("webhook_url", str(exc))]
     return []
@@ -117,7 +117,7 @@ def _told_problems(office: PostOffice, tenant: str, named: Sequence[tuple[str, s
     """Of those who are in the address book or not. If somebody is not, it is read anew: an admin may have added them a minute ago."""
     wrong: list[Detail] = []
     for fresh in (False, True):
-        book = office.correspondence.addresses(tenant, fresh=fresh) if named else AddressBook()
+        book = office.notification_settings.allowlist(tenant, fresh=fresh) if named else AddressBook()
         found = ((place, _problem(office, book, text, read)) for place, text in named)
         wrong = [Detail(place, problem) for place, problem in found if problem is not None]
         if not wrong:
@@ -130,7 +130,7 @@ def _problem(office: PostOffice, book: AddressBook, text: str, read: Reader) -> 
         recipient = read(text)
     except ValueError as exc:
         return str(exc)
-    if recipient.channel is Channel.EMAIL and not office.mail.is_configured:
+    if recipient.channel is Channel.EMAIL and not office.email.is_configured:
         return "e-mail is not configured for this stage"
     if not book.allows(recipient):
         return f"is not allowed; allowed are {', '.join(book.names) or 'no addresses yet: an admin adds them with PUT /webhooks/addresses'}"

@@ -66,7 +66,7 @@ def _tried(ledger: Ledger, clock: Clock, jobs: Sequence[Job], most: int, *, cons
     failed: list[Job] = []
     for some in _transactions(entries, most):
         try:
-            ledger.count([entry.marked for entry in some], together([add for entry in some for add in entry.adds]))
+            ledger.increment([entry.marked for entry in some], together([add for entry in some for add in entry.adds]))
         except StaleVersion:
             failed += [by_id[entry.marked.new.job_id] for entry in some]
     return failed
@@ -95,10 +95,10 @@ def _transactions(entries: Sequence[Entry], most: int) -> Iterable[list[Entry]]:
     some: list[Entry] = []
     places: set[tuple[str, str]] = set()
     for entry in entries:
-        more = places | {add.place for add in entry.adds}
+        more = places | {add.key for add in entry.adds}
         if some and len(some) + 1 + len(more) > most:
             yield some
-            some, more = [], {add.place for add in entry.adds}
+            some, more = [], {add.key for add in entry.adds}
         some.append(entry)
         places = more
     if some:

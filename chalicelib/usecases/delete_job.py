@@ -31,5 +31,5 @@ def delete_job(clock: Clock, jobs: Jobs, pages: Pages, job: Job, generation: int
         if jobs.get(job.id) is None:
             return  # somebody else has done it meanwhile
         raise JobNotDeletable
-    pages.forget(job.id, job.tenant)
+    pages.delete_all(job.id, job.tenant)
     jobs.delete(forgotten)

@@ -28,7 +28,7 @@ def deliver_message(office: PostOffice, body: str) -> str:
         owner, delivery_id = read_errand(body)
     except BadMessage as exc:
         office.log("a message is no delivery", error=exc)
-        office.queues.set_aside(DELIVERIES, body, exc.message)
+        office.queues.send_to_dead_letter(DELIVERIES, body, exc.message)
         return "set aside"
     try:
         return deliver(office, owner, delivery_id)
@@ -66,7 +66,7 @@ def send_forgotten(office: PostOffice, until: Ms) -> Counter[str]:
         now = office.clock.now()
         if now >= until:
             done["left"] += 1
-        elif delivery.worked_until <= now:
+        elif delivery.locked_until <= now:
             try:
                 wake(office, delivery)
                 office.deliveries.replace(delivery, domain.look_later(delivery, now))
@@ -119,7 +119,7 @@ def _judged(posted: Posted | None, took: Ms) -> Outcome:
 
 
 def _post_webhook(office: PostOffice, delivery: Delivery) -> Posted:
-    return post_signed(office, delivery.tenant, delivery.address, delivery.message_id, delivery.text)
+    return post_signed(office, delivery.tenant, delivery.address, delivery.message_id, delivery.payload)
 
 
 def post_signed(office: PostOffice, tenant: str, url: str, message_id: str, payload: str) -> Posted:
@@ -129,20 +129,20 @@ def post_signed(office: PostOffice, tenant: str, url: str, message_id: str, payl
         NotSent: there was no answer, or none may be asked for.
     """
     now = office.clock.now()
-    signed = office.sign(seal_of(office, tenant).valid(now), message_id, now, payload)
-    return office.poster.post(url, payload.encode(), {"Content-Type": "application/json", **signed})
+    signed = office.sign(seal_of(office, tenant).active(now), message_id, now, payload)
+    return office.webhook_client.post(url, payload.encode(), {"Content-Type": "application/json", **signed})
 
 
 def _post_to_slack(office: PostOffice, delivery: Delivery) -> Posted:
     """The address book decides at the moment of sending: what was taken out of it is written to no more."""
     url = book_for(office, delivery.tenant, delivery.recipient).slack[delivery.address]
-    text = f"*{_escaped(delivery.subject)}*\n{_escaped(delivery.text)}"
-    return office.poster.post(url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"})
+    text = f"*{_escaped(delivery.subject)}*\n{_escaped(delivery.payload)}"
+    return office.webhook_client.post(url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"})
 
 
 def _send_mail(office: PostOffice, delivery: Delivery) -> None:
     book_for(office, delivery.tenant, delivery.recipient)
-    office.mail.send(delivery.address, delivery.subject, delivery.text)
+    office.email.send(delivery.address, delivery.subject, delivery.payload)
 
 
 def _escaped(text: str) -> str:
@@ -165,7 +165,7 @@ def _note(office: PostOffice, delivery: Delivery, outcome: Outcome) -> None:
         tenant=delivery.tenant,
         channel=delivery.channel.value,
         state=delivery.state.value,
-        tried=delivery.tried,
+        tried=delivery.attempt_count,
         status=outcome.status,
         ms=outcome.ms,
         reason=outcome.error,

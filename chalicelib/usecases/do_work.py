@@ -47,16 +47,16 @@ class Task:
         return self._attempt.body
 
     @property
-    def tools(self) -> Tools:
-        return self._engine.tools
+    def context(self) -> Tools:
+        return self._engine.task_context
 
     @property
     def caller(self) -> Caller:
         """Whoever submitted the job, with no more rights than they had then."""
-        job, role = self.job, Role.named(self.body.role or Role.USER.word)
+        job, role = self.job, Role.named(self.body.role or Role.USER.label)
         return Caller(tenant=job.tenant, user=job.user, role=role, key_id=job.key_id, key_hash="")
 
-    async def call(self, call: Callable[..., T], *args: Any) -> T:
+    async def run_sync(self, call: Callable[..., T], *args: Any) -> T:
         """Make a call of a port or a use case, off the event loop. A cancel waits until it has returned: no thread outlives the work."""
         made = asyncio.ensure_future(self._engine.offload(call, *args))
         try:
@@ -67,28 +67,28 @@ class Task:
                 made.exception()  # nobody asks for it any more
             raise
 
-    async def call_each(self, call: Callable[..., T], items: list[Any], together: int = 8) -> list[T]:
+    async def run_sync_each(self, call: Callable[..., T], items: list[Any], together: int = 8) -> list[T]:
         """Make the call for each item, so many at a time. The first that fails is raised when those beside it have returned."""
         answers: list[T] = []
         for start in range(0, len(items), together):
-            made = await asyncio.gather(*(self.call(call, item) for item in items[start : start + together]), return_exceptions=True)
+            made = await asyncio.gather(*(self.run_sync(call, item) for item in items[start : start + together]), return_exceptions=True)
             for answer in made:
                 if isinstance(answer, BaseException):
                     raise answer
                 answers.append(answer)
         return answers
 
-    def enter(self, stage: str) -> None:
+    def start_stage(self, stage: str) -> None:
         """Begin a stage of the type."""
-        self._attempt.enter(stage, self._engine.clock.now())
+        self._attempt.start_stage(stage, self._engine.clock.now())
 
-    def report(self, done: float, total: float) -> None:
+    def report_progress(self, done: float, total: float) -> None:
         """Say how far it is: the percentage and the time that is left are made of it."""
-        self._attempt.report(done, total, self._engine.clock.now())
+        self._attempt.report_progress(done, total, self._engine.clock.now())
 
-    def milestone(self, name: str, description: str) -> None:
+    def record_milestone(self, name: str, description: str) -> None:
         """Say that something was reached."""
-        self._attempt.reach(name, description, self._engine.clock.now())
+        self._attempt.record_milestone(name, description, self._engine.clock.now())
 
 
 async def do_work(engine: Engine, attempt: Attempt) -> Ended:
@@ -97,7 +97,7 @@ async def do_work(engine: Engine, attempt: Attempt) -> Ended:
     Raises:
         AttemptFailed: there will be none; `RequestRefused` where doing it again would not help.
     """
-    work = attempt.kind.work
+    work = attempt.kind.handler
     assert work is not None
     noting = asyncio.create_task(_note_progress(engine, attempt))
     try:
@@ -138,6 +138,6 @@ async def _note_progress(engine: Engine, attempt: Attempt) -> None:
         now, known = engine.clock.now(), shown
         chunk = Chunk(job_id=attempt.job.id, attempt=attempt.number, start=0, text="", at=now, progress=progress_of(attempt, now))
         try:
-            await engine.offload(engine.chunks.note, replace(chunk, ttl=now // 1000 + KEEP_TEXT_DAYS * 86_400))
+            await engine.offload(engine.chunks.put_progress, replace(chunk, ttl=now // 1000 + KEEP_TEXT_DAYS * 86_400))
         except Unavailable as exc:  # the next one is as good
             engine.log("a progress was not kept", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)

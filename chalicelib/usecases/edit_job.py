@@ -26,7 +26,7 @@ class Editor:
     clock: Clock
     log: Log
     jobs: Jobs
-    bodies: Bodies
+    job_specs: Bodies
     queues: Queues
 
 
@@ -51,7 +51,7 @@ def edit_job(
         _check_expiry(seen, wanted, editor.clock.now())
         new = edit(seen, wanted, editor.clock.now())
         if new is not None and new.expires_at > seen.expires_at:
-            editor.bodies.keep(seen.id, (new.expires_at + KEEP_COMPLETED_DAYS * DAY_MS) // 1000)
+            editor.job_specs.extend_ttl(seen.id, (new.expires_at + KEEP_COMPLETED_DAYS * DAY_MS) // 1000)
         return new
 
     before = job
@@ -83,11 +83,11 @@ def _why_not(job: Job) -> str:
 
 
 def _put_metadata(editor: Editor, job: Job, metadata: dict[str, Any]) -> None:
-    body = editor.bodies.get(job.id)
+    body = editor.job_specs.get(job.id)
     if body is None:
         return
     try:
-        editor.bodies.change(job.id, job.tenant, replace(body, metadata=metadata), job.version)
+        editor.job_specs.replace(job.id, job.tenant, replace(body, metadata=metadata), job.version)
     except StaleVersion as stale:  # two heads of one millisecond that say the same: only their bodies tell who was first
         raise PreconditionFailed from stale
 

@@ -40,15 +40,15 @@ class Board:
 
     circuits: dict[str, Circuit] = field(default_factory=dict)
     read_at: Ms | None = None
-    turnstiles: dict[str, Turnstile] = field(default_factory=dict)
-    has_key: bool = True
+    type_limiters: dict[str, Turnstile] = field(default_factory=dict)
+    api_key_present: bool = True
     key_read_at: Ms | None = None
-    key_missed_at: Ms | None = None  # when operators were last told that there is none
+    api_key_reported_missing_at: Ms | None = None  # when operators were last told that there is none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """`offload_posts` is for sockets, which may be slow and many, so that they never keep the stores waiting.
+    """`offload_sends` is for sockets, which may be slow and many, so that they never keep the stores waiting.
 
     `is_welcome` says whether the key of this hash may still read the job's content. `new_id` gives ids that sort by time, `random`
     numbers in [0, 1). `speed_of` a job type and a model is what was measured of them. `tools` are for work that is no OpenAI call.
@@ -56,27 +56,27 @@ class Engine:
 
     clock: Clock
     offload: Offload
-    offload_posts: Offload
+    offload_sends: Offload
     log: Log
     jobs: Jobs
-    bodies: Bodies
+    job_specs: Bodies
     chunks: Chunks
     results: Results
-    watchers: Watchers
+    subscriptions: Watchers
     connections: Connections
     leases: Leases
-    circuits: Circuits
+    circuit_breakers: Circuits
     cache: Cache
-    turnstiles: Turnstiles
+    type_limiters: Turnstiles
     queues: Queues
     sockets: Sockets
     provider: Provider
     prices: Prices
-    tools: Tools
+    task_context: Tools
     job_type: Callable[[str], JobType]
-    speed_of: Callable[[str, str], Speed]
-    is_welcome: Callable[[str, Job], bool]
+    throughput_of: Callable[[str, str], Speed]
+    may_stream: Callable[[str, Job], bool]
     new_id: Callable[[], str]
     random: Callable[[], float]
     frames_per_second: float = 4.0
-    board: Board = field(default_factory=Board)
+    local_state: Board = field(default_factory=Board)

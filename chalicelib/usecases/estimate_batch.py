@@ -59,7 +59,7 @@ def look_ahead(clerk: Clerk, caller: Caller, prepared: Prepared) -> Outlook:
 
 
 def _plan(clerk: Clerk, caller: Caller, prepared: Prepared, row: Row) -> Plan:
-    return plan_job(clerk.job_type, clerk.prices, caller, submission_of(prepared.base, row, {}), 0, clerk.speed_of)
+    return plan_job(clerk.job_type, clerk.prices, caller, submission_of(prepared.base, row, {}), 0, clerk.throughput_of)
 
 
 def _scaled(costs: Iterable[Nano | None], scale: float) -> Nano | None:
@@ -69,7 +69,7 @@ def _scaled(costs: Iterable[Nano | None], scale: float) -> Nano | None:
 
 def _duration(prepared: Prepared, each: Ms) -> Ms:
     """The last group is released when all others were, and what runs at once is bounded by the terms, or else by the lane."""
-    terms, lane, count = prepared.terms, LANES[prepared.base.priority], len(prepared.rows)
+    terms, lane, count = prepared.options, LANES[prepared.base.priority], len(prepared.rows)
     width = min(terms.parallel_limit or count, lane.max_concurrency * lane.batch_size)
     groups = ceil(count / (terms.batch_size or GROUP)) if terms.delay else 1
     released = round((groups - 1) * terms.delay * 1000)

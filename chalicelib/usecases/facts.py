@@ -27,7 +27,7 @@ def note_failure(log: Log, job: Job) -> None:
 
 def note_no_key(engine: Engine) -> None:
     """Say that no key of OpenAI is stored: once in five minutes for each environment, however many jobs meet it."""
-    board, now = engine.board, engine.clock.now()
-    if board.key_missed_at is None or now - board.key_missed_at >= AGAIN_MS:
-        board.key_missed_at = now
+    board, now = engine.local_state, engine.clock.now()
+    if board.api_key_reported_missing_at is None or now - board.api_key_reported_missing_at >= AGAIN_MS:
+        board.api_key_reported_missing_at = now
         engine.log("openai is not configured", code=OPENAI_NOT_CONFIGURED)

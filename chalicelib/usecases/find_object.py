@@ -45,6 +45,6 @@ def find_object(job_type: Callable[[str], JobType], results: Results, files: Fil
 
 def _is_work(job_type: Callable[[str], JobType], job: Job) -> bool:
     try:
-        return job_type(job.type).work is not None
+        return job_type(job.type).handler is not None
     except JobTypeNotFound:  # taken away since
         return False

@@ -28,7 +28,7 @@ def find_vanished(clock: Clock, connections: Connections, sockets: Sockets, watc
         Unavailable: a store did not answer; what is left is found another time.
     """
     found: Counter[str] = Counter()
-    for connection in connections.some(clock.now() // EVERY_MS, ASKED_ABOUT):
+    for connection in connections.sample(clock.now() // EVERY_MS, ASKED_ABOUT):
         now = clock.now()
         if now >= deadline or found["connections unasked"] >= BUSY_ENOUGH:
             break

@@ -47,7 +47,7 @@ class Follower:
         if self._starts_over:
             await self._post(frames.reset(attempt.job, "a new attempt began", clock.now()))
         while not self.gone:
-            await attempt.until(self._has_news)
+            await attempt.wait_until(self._has_news)
             if began is None:
                 began = clock.now()
             if await self._send_text() and await self._send_events() and attempt.over and self.drained:
@@ -74,13 +74,13 @@ class Follower:
         attempt = self._attempt
         if self._pace.steady is None and not attempt.complete:
             return True
-        for text in pieces(attempt.transcript.since(self.offset), MAX_FRAME_POINTS):
+        for text in pieces(attempt.transcript.read_from(self.offset), MAX_FRAME_POINTS):
             job, now = attempt.job, self._engine.clock.now()
             frame = frames.tokens(job.id, attempt.number, job.version, self.offset, text, now, attempt.received, attempt.tracker.percentage)
             if not await self._post(frame):
                 return False
             self.offset += len(text)
-        attempt.note_progress()
+        attempt.notify_readers()
         return True
 
     async def _send_events(self) -> bool:
@@ -100,10 +100,10 @@ class Follower:
         """Post one frame. False: it may not have arrived, or the connection is gone."""
         engine, watcher = self._engine, self.watcher
         try:
-            await engine.offload_posts(engine.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
+            await engine.offload_sends(engine.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
         except ConnectionGone as gone:
             self.gone = True
-            await engine.offload(leave_out, engine.connections, engine.watchers, gone, watcher.connection_id, watcher.job_id)
+            await engine.offload(leave_out, engine.connections, engine.subscriptions, gone, watcher.connection_id, watcher.job_id)
             return False
         except (ConnectionBusy, Unavailable):
             wait, self._wait = self._wait, min(self._wait * 2, LONGEST_WAIT)

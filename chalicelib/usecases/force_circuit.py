@@ -35,7 +35,7 @@ def close_circuit(circuits: Circuits, log: Log, model: str, by: str, mark: str, 
     Raises:
         Unavailable: it may or may not be closed.
     """
-    return _force(circuits, log, model, lambda seen: seen if seen.is_calm else rules.force_close(seen, by, mark, now))
+    return _force(circuits, log, model, lambda seen: seen if seen.is_healthy else rules.force_close(seen, by, mark, now))
 
 
 def _force(circuits: Circuits, log: Log, model: str, change: Callable[[Circuit], Circuit]) -> Circuit:

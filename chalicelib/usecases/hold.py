@@ -23,10 +23,10 @@ class Holding:
 
     clock: Clock
     log: Log
-    slots: Slots
-    watchers: Watchers
-    size: int
-    every: float = 0.4  # seconds between two looks
+    semaphores: Slots
+    subscriptions: Watchers
+    max_long_polls: int
+    poll_interval: float = 0.4  # seconds between two looks
 
 
 def hold(holding: Holding, seconds: float, look: Callable[[], T | None]) -> T | None:
@@ -41,7 +41,7 @@ def hold(holding: Holding, seconds: float, look: Callable[[], T | None]) -> T | 
         return None
     try:
         while answer is None and clock.now() < until:
-            clock.sleep(min(holding.every, max(0.0, (until - clock.now()) / 1000)))
+            clock.sleep(min(holding.poll_interval, max(0.0, (until - clock.now()) / 1000)))
             answer = look()
     finally:
         _give_back(holding, slot)
@@ -55,20 +55,20 @@ class ReadAlong:
         self._holding = holding
         self._next: Ms = 0
 
-    def note(self, job: Job) -> None:
+    def announce(self, job: Job) -> None:
         now = self._holding.clock.now()
         if job.status.is_terminal or now < self._next:
             return
         self._next = now + NOTED_EVERY_MS
         try:
-            self._holding.watchers.note_reader(job.id, now + READS_FOR_MS)
+            self._holding.subscriptions.announce_reader(job.id, now + READS_FOR_MS)
         except Unavailable as exc:
             self._holding.log("a reader was not noted", job_id=job.id, error=exc)
 
 
 def _slot(holding: Holding, until: Ms) -> int | None:
     try:
-        return holding.slots.take(SLOTS_NAME, holding.size, until, holding.clock.now())
+        return holding.semaphores.acquire(SLOTS_NAME, holding.max_long_polls, until, holding.clock.now())
     except Unavailable as exc:
         holding.log("no slot could be taken", error=exc)
         return None
@@ -76,6 +76,6 @@ def _slot(holding: Holding, until: Ms) -> int | None:
 
 def _give_back(holding: Holding, slot: int) -> None:
     try:
-        holding.slots.give_back(SLOTS_NAME, slot)
+        holding.semaphores.release(SLOTS_NAME, slot)
     except Unavailable as exc:  # it comes back by itself
         holding.log("a slot was not given back", error=exc)

@@ -33,12 +33,12 @@ def judge(engine: Engine, attempt: Attempt, ended: Ended | None, failure: Attemp
     now = engine.clock.now()
     parsed: Any = None
     if ended is not None:
-        attempt.enter("validation", now)
+        attempt.start_stage("validation", now)
         try:
             parsed = _validated(attempt, ended)
         except AttemptFailed as problem:
             failure = problem
-    attempt.enter("finalization", now)
+    attempt.start_stage("finalization", now)
     usage = counted(attempt, ended)
     model = (ended.model if ended else None) or attempt.body.config.model
     outcome = Outcome(

@@ -25,7 +25,7 @@ async def keep_log(engine: Engine, attempt: Attempt, pace: LogPace) -> None:
         Unavailable: the table could not be reached; what was acknowledged stays.
     """
     kept, seen_events = attempt.begins_at, 0
-    await attempt.until(lambda: len(attempt.transcript) > kept or attempt.complete)
+    await attempt.wait_until(lambda: len(attempt.transcript) > kept or attempt.complete)
     began = last = engine.clock.now()
     while True:
         if not attempt.complete:
@@ -43,8 +43,8 @@ async def keep_log(engine: Engine, attempt: Attempt, pace: LogPace) -> None:
 async def _write(engine: Engine, attempt: Attempt, kept: int, events: list[dict[str, object]]) -> int:
     """Put all text beyond `kept`; the answer is the new acknowledged end."""
     now = engine.clock.now()
-    for text in pieces(attempt.transcript.since(kept), MAX_CHUNK_POINTS):
-        sequence, sequence_offset = attempt.mark(kept + len(text))
+    for text in pieces(attempt.transcript.read_from(kept), MAX_CHUNK_POINTS):
+        sequence, sequence_offset = attempt.resume_cursor(kept + len(text))
         chunk = Chunk(
             job_id=attempt.job.id,
             attempt=attempt.number,
@@ -72,9 +72,9 @@ async def _what_is_kept(engine: Engine, attempt: Attempt, kept: int) -> int:
         ChunkConflict: it is this worker that was fenced, or it is another text.
     """
     job = await patiently(engine, engine.jobs.get, attempt.job.id)
-    if job is None or not job.goes_on or not transitions.holds(job, attempt.generation, attempt.owner):
+    if job is None or not job.is_resumable or not transitions.holds(job, attempt.generation, attempt.owner):
         raise ChunkConflict
-    text, ours = join(await patiently(engine, engine.chunks.read, job.id, attempt.number, kept), kept), attempt.transcript.since(kept)
+    text, ours = join(await patiently(engine, engine.chunks.read, job.id, attempt.number, kept), kept), attempt.transcript.read_from(kept)
     same = min(len(text), len(ours))
     if text[:same] != ours[:same]:
         raise ChunkConflict

@@ -40,7 +40,7 @@ async def key_gate(engine: Engine, job: Job) -> WaitUntil | None:
 def note_unmade(engine: Engine, attempt: Attempt, failure: AttemptFailed | None) -> None:
     """An attempt that met no key before anything was begun counts for nothing: its job is to be held back."""
     if isinstance(failure, NotConfigured) and not attempt.begun:
-        engine.board.has_key, engine.board.key_read_at = False, engine.clock.now()
+        engine.local_state.api_key_present, engine.local_state.key_read_at = False, engine.clock.now()
         note_no_key(engine)
         attempt.held_until, attempt.held_why = _next_look(engine), OPENAI_NOT_CONFIGURED
 
@@ -53,17 +53,17 @@ def answer_locally(engine: Engine, attempt: Attempt) -> Ended | None:
     note_no_key(engine)
     answer = json.dumps(kind.fallback(body.input, body.options), ensure_ascii=False)
     attempt.local = True
-    attempt.enter(kind.stages[1], now)
+    attempt.start_stage(kind.stages[1], now)
     attempt.append(answer, now)
     return Ended(Usage(), LOCAL)
 
 
 async def _has_key(engine: Engine) -> bool:
-    board, now = engine.board, engine.clock.now()
+    board, now = engine.local_state, engine.clock.now()
     if board.key_read_at is None or not 0 <= now - board.key_read_at < KEPT_MS:
-        has_key = await engine.provider.has_key()
-        board.has_key, board.key_read_at = has_key, engine.clock.now()
-    return board.has_key
+        has_key = await engine.provider.is_configured()
+        board.api_key_present, board.key_read_at = has_key, engine.clock.now()
+    return board.api_key_present
 
 
 def _next_look(engine: Engine) -> Ms:

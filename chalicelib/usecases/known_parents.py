@@ -22,7 +22,7 @@ def check_parents(jobs: Jobs, caller: Caller, parents: Mapping[str, str]) -> Non
     wrong = []
     for name, parent in parents.items():
         try:
-            caller.check_reads(heads.get(parent), parent)
+            caller.require_readable(heads.get(parent), parent)
         except (JobNotFound, Forbidden):
             where = f" ({name})" if name != parent else ""
             wrong.append(Detail("depends_on", f"names {parent}{where}, and there is no such job here"))

@@ -18,13 +18,13 @@ class KnownSpeeds:
         self._speeds, self._clock, self._log = speeds, clock, log
         self._known: dict[tuple[str, str], tuple[Speed, Ms]] = {}
 
-    def of(self, job_type: str, model: str) -> Speed:
+    def get(self, job_type: str, model: str) -> Speed:
         now = self._clock.now()
         known, read_at = self._known.get((job_type, model), (UNMEASURED, None))
         if read_at is not None and 0 <= now - read_at < KEPT_MS:
             return known
         try:
-            known = self._speeds.of(job_type, model, now)
+            known = self._speeds.get(job_type, model, now)
         except Exception as exc:  # noqa: BLE001 - what only an estimate is made of must not keep a job from anything
             self._log("the speeds could not be read", job_type=job_type, model=model, error=exc)
         if len(self._known) >= MOST_KEPT:

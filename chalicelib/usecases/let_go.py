@@ -48,7 +48,7 @@ class Doorkeeper:
     jobs: Jobs
     dependencies: Dependencies
     queues: Queues
-    together: Together
+    parallel_map: Together
 
 
 def note_parents(door: Doorway, child: Job, body: Body) -> None:
@@ -65,7 +65,7 @@ def look_at_parents(door: Doorway, child: Job) -> Job:
     """
     if not transitions.waits_for_parents(child):
         return child
-    family = door.dependencies.of(child.id)
+    family = door.dependencies.get(child.id)
     if family is None:
         door.log("nothing is kept of a job's parents", job_id=child.id, tenant=child.tenant)
         return child
@@ -80,7 +80,7 @@ def look_at_parents(door: Doorway, child: Job) -> Job:
     left: int | None = len(family.open)
     ended = [parent for parent in family.open if has_ended(parents.get(parent))]
     if ended or not linked:
-        left = door.dependencies.cross_off(child.id, ended, linked_until=None if linked else until)
+        left = door.dependencies.mark_parents_ended(child.id, ended, linked_until=None if linked else until)
     return _release(door, child) if left == 0 else child
 
 
@@ -94,12 +94,12 @@ def let_go(door: Doorway, parent: Job, edge: Edge, child: Job) -> Job:
         return child
     if has_failed(parent) and not edge.run_anyway:
         return _cancel(door, child, parent.id, parent)
-    return _release(door, child) if door.dependencies.cross_off(child.id, [parent.id]) == 0 else child
+    return _release(door, child) if door.dependencies.mark_parents_ended(child.id, [parent.id]) == 0 else child
 
 
 def _heads(door: Doorway, family: Family) -> Mapping[str, Job]:
     """The parents that are there, read consistently: what ended before its edge was put is seen."""
-    return {job.id: job for job in door.jobs.get_many(list(family.parents.values()), consistent=True) if not job.is_forgotten}
+    return {job.id: job for job in door.jobs.get_many(list(family.parents.values()), consistent=True) if not job.is_deleted}
 
 
 def _cancel(door: Doorway, child: Job, parent: str, head: Job | None) -> Job:

@@ -27,7 +27,7 @@ class Once:
         scope = json.dumps([caller.tenant, caller.user, route])
         return cls(scope, key, sha256(json.dumps(request, sort_keys=True).encode()).hexdigest())
 
-    def row(self, now: Ms, *, position: int = 0, generation: int = 0) -> Idempotency:
+    def to_record(self, now: Ms, *, position: int = 0, generation: int = 0) -> Idempotency:
         """What is to be remembered of it for a day."""
         return Idempotency(
             scope=self.scope,
@@ -38,30 +38,30 @@ class Once:
             expires_at=now + DAY_MS,
         )
 
-    def recall(self, jobs: Jobs, now: Ms) -> Remembered | None:
+    def lookup(self, jobs: Jobs, now: Ms) -> Remembered | None:
         """What was answered to it already.
 
         Raises:
             IdempotencyConflict: the key stands for another request.
         """
-        remembered = jobs.remembered(self.scope, self.key, now)
+        remembered = jobs.get_idempotency(self.scope, self.key, now)
         if remembered is not None and remembered.fingerprint != self.fingerprint:
             raise IdempotencyConflict
         return remembered
 
-    def settle(self, jobs: Jobs, now: Ms, made: str) -> str:
+    def claim(self, jobs: Jobs, now: Ms, made: str) -> str:
         """What the request stands for: `made`, if it stood for nothing yet. It is remembered before anything is made, so that a repetition
         goes on with what whoever sent it first may have begun.
 
         Raises:
             IdempotencyConflict: the key stands for another request.
         """
-        remembered = self.recall(jobs, now)
+        remembered = self.lookup(jobs, now)
         if remembered is None:
             try:
-                jobs.remember(self.row(now), made, now)
+                jobs.save_idempotency(self.to_record(now), made, now)
             except AlreadyRemembered:  # by the same request, at this moment
-                remembered = self.recall(jobs, now)
+                remembered = self.lookup(jobs, now)
                 if remembered is None:
                     raise Throttled from None
         return remembered.job_id if remembered is not None else made

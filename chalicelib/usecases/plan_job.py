@@ -90,15 +90,15 @@ def plan_job(
 
 
 def _estimate(kind: JobType, body: Body, prices: Prices, speed: Speed, lane: Lane, depth: int) -> Estimate:
-    if kind.work is not None:
+    if kind.handler is not None:
         return estimate_of_work(lane, depth)
     config = body.config
     return estimate(
         prompt=body.prompt,
         instructions=instructions(config, kind) + json.dumps(kind.schema_for(body.options) or ""),
-        answer_tokens=round(speed.answer(kind.typical_tokens, config.max_tokens).middle),
-        first_token_ms=round(speed.first_token_ms.middle),
-        tokens_per_second=speed.tokens_per_second.middle,
+        answer_tokens=round(speed.expected_output(kind.typical_tokens, config.max_tokens).p50),
+        first_token_ms=round(speed.first_token_ms.p50),
+        tokens_per_second=speed.tokens_per_second.p50,
         max_tokens=config.max_tokens,
         max_attempts=config.max_attempts,
         price=prices.of(config.model),
@@ -111,7 +111,7 @@ def _estimate(kind: JobType, body: Body, prices: Prices, speed: Speed, lane: Lan
 def resolve_config(kind: JobType, submission: Submission) -> Config:
     """Every default filled in: the type's, else the system's."""
     said: dict[str, Any] = {name: value for name, value in submission.config.items() if value is not None and name != "priority"}
-    if kind.work is not None:
+    if kind.handler is not None:
         said |= {"model": NO_MODEL, "max_tokens": 0, "response_format": "json"}
     said.setdefault("model", kind.default_model)
     said.setdefault("max_tokens", kind.max_tokens)
@@ -122,20 +122,20 @@ def resolve_config(kind: JobType, submission: Submission) -> Config:
 
 
 def _check_role(kind: JobType, caller: Caller) -> None:
-    if caller.role < Role.named(kind.least_role):
-        raise Forbidden(f"Jobs of the type {kind.name} need the role {kind.least_role}; this key is a {caller.role.word}.")
+    if caller.role < Role.named(kind.min_role):
+        raise Forbidden(f"Jobs of the type {kind.name} need the role {kind.min_role}; this key is a {caller.role.label}.")
 
 
 def _role(kind: JobType, caller: Caller, submission: Submission) -> str | None:
     """With whose rights work reads and changes other jobs: the caller's own, or a user's where it is on behalf of somebody else."""
-    if kind.work is None:
+    if kind.handler is None:
         return None
-    return caller.role.word if submission.user in (None, caller.user) else Role.USER.word
+    return caller.role.label if submission.user in (None, caller.user) else Role.USER.label
 
 
 def _work_problems(kind: JobType, submission: Submission) -> list[Detail]:
     """What means something for answers of a model only."""
-    if kind.work is None:
+    if kind.handler is None:
         return []
     said = [name for name in OF_MODELS if submission.config.get(name)]
     return [Detail(f"config.{name}", f"means nothing for {kind.name}, which asks no model") for name in said]

@@ -32,14 +32,14 @@ class PostOffice:
     clock: Clock
     log: Log
     deliveries: Deliveries
-    correspondence: Correspondence
+    notification_settings: Correspondence
     queues: Queues
-    poster: Poster
-    mail: Mail
+    webhook_client: Poster
+    email: Mail
     sign: Callable[[Sequence[str], str, Ms, str], dict[str, str]]
     new_secret: Callable[[], str]
     random: Callable[[], float]
-    allowed: Sequence[Network] = ()
+    allowed_networks: Sequence[Network] = ()
 
 
 def write_to(office: PostOffice, tenant: str, owner: str, recipients: Iterable[Recipient], message: Message) -> list[Delivery]:
@@ -52,7 +52,7 @@ def write_to(office: PostOffice, tenant: str, owner: str, recipients: Iterable[R
     """
     made = [office.deliveries.create(_new(office, tenant, owner, recipient, message)) for recipient in dict.fromkeys(recipients)]
     for delivery in made:
-        if delivery.is_open and not delivery.tried:
+        if delivery.is_open and not delivery.attempt_count:
             wake(office, delivery)
     return made
 
@@ -76,7 +76,7 @@ def wake(office: PostOffice, delivery: Delivery) -> None:
     if delay is None:
         return
     try:
-        office.queues.send_errand(DELIVERIES, errand(delivery), delivery.tenant, delay)
+        office.queues.send_task(DELIVERIES, errand(delivery), delivery.tenant, delay)
     except Unavailable as exc:  # it is put down, so the sweep finds it
         office.log("a delivery was not sent for", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
 
@@ -112,9 +112,9 @@ def _new(office: PostOffice, tenant: str, owner: str, recipient: Recipient, mess
         event=message.type,
         message_id=message.id,
         subject=message.subject,
-        text=message.payload() if recipient.channel is Channel.WEBHOOK else message.text,
+        payload=message.payload() if recipient.channel is Channel.WEBHOOK else message.text,
         created_at=now,
         due_at=now,
-        until=now + DAY_MS,
-        look_at=now + domain.FORGOTTEN_MS,
+        expires_at=now + DAY_MS,
+        recheck_at=now + domain.FORGOTTEN_MS,
     )

@@ -34,7 +34,7 @@ def with_parents(jobs: Jobs, results: Results, body: Body, kind: JobType) -> Bod
         RequestRefused: the template asks for what there is not, or it is too much.
         Unavailable: a store did not answer.
     """
-    heads = {job.id: job for job in jobs.get_many(list(body.depends_on.values()), consistent=True) if not job.is_forgotten}
+    heads = {job.id: job for job in jobs.get_many(list(body.depends_on.values()), consistent=True) if not job.is_deleted}
     if body.on_parent_failure != RUN_ANYWAY:
         _expect_completed(body.depends_on.values(), heads)
     if body.template is None:

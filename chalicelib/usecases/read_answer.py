@@ -99,7 +99,7 @@ async def stop_response(provider: Provider, log: Log, response_id: str) -> None:
 async def _follow(engine: Engine, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> Ended:
     """Read one stream to its final event."""
     clock = engine.clock
-    attempt.enter(attempt.kind.stages[1], clock.now())
+    attempt.start_stage(attempt.kind.stages[1], clock.now())
     ended: Ended | None = None
     async for event in events:
         if isinstance(event, Delta):

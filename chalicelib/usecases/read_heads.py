@@ -25,5 +25,5 @@ def read_heads(jobs: Jobs, log: Log, ids: Sequence[str], again: Ms, *, consisten
         if len(ids) > 1:
             return [job for job_id in ids for job in read_heads(jobs, log, [job_id], again, consistent=consistent)]
         log("a record could not be read", job_id=ids[0], error=exc)
-        jobs.put_off(ids[0], again)
+        jobs.postpone(ids[0], again)
         return []

@@ -37,7 +37,7 @@ def rows_from(clerk: Clerk, batch: Batch, start: int, limit: int, parts: Parts |
     """
     numbers = range(start, min(batch.total, start + limit))
     ids = [row_id(batch.id, number) for number in numbers]
-    heads = {job.id: job for job in clerk.jobs.get_many(ids) if not job.is_forgotten and job.tenant == batch.tenant}
+    heads = {job.id: job for job in clerk.jobs.get_many(ids) if not job.is_deleted and job.tenant == batch.tenant}
     rows = _rows(clerk, batch, numbers, {} if parts is None else parts)
     return [_seat(batch, number, job_id, rows.get(number), heads.get(job_id)) for number, job_id in zip(numbers, ids, strict=True)]
 
@@ -64,7 +64,7 @@ def _rows(clerk: Clerk, batch: Batch, numbers: range, parts: Parts) -> dict[int,
     wanted = range(numbers[0] // PART, numbers[-1] // PART + 1) if batch.ordered else range(-(-batch.total // PART))
     for part in wanted:
         if part not in parts:
-            parts[part] = clerk.rows.get_part(batch.tenant, batch.id, part) or []
+            parts[part] = clerk.batch_rows.get_part(batch.tenant, batch.id, part) or []
     return {row.number: row for part in wanted for row in parts[part] if row.number in numbers}
 
 
@@ -76,4 +76,4 @@ def _without_job(batch: Batch, number: int) -> str:
     """A row without a job: not released yet, or never, or its job is no longer kept."""
     if batch.released >= batch.total or (batch.ordered and number < batch.released):
         return DELETED
-    return WAITING if batch.goes_on else CANCELLED
+    return WAITING if batch.is_active else CANCELLED

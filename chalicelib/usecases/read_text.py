@@ -44,7 +44,7 @@ def read_text(chunks: Chunks, results: Results, job: Job, offset: int, attempt: 
     current = number == job.attempt
     if number < 1 or number > job.attempt:
         return TextSlice(attempt=number, offset=offset, text="", done=number > 0 or job.status.is_terminal)
-    over = not current or not (job.status is Status.PROCESSING or job.goes_on)
+    over = not current or not (job.status is Status.PROCESSING or job.is_resumable)
     length = job.length if current and over else None
     kept = chunks.read(job.id, number, offset)
     try:

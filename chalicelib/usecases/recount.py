@@ -26,7 +26,7 @@ def recount(clerk: Clerk, batch: Batch) -> None:
     for ids in _hundreds(batch):
         heads = clerk.jobs.get_many(ids, consistent=True)
         if heads:
-            count_jobs(clerk.ledger, clerk.clock, heads, consistent=True)
+            count_jobs(clerk.counters, clerk.clock, heads, consistent=True)
 
 
 def rebuild(clerk: Clerk, batch: Batch) -> None:
@@ -38,10 +38,10 @@ def rebuild(clerk: Clerk, batch: Batch) -> None:
     recount(clerk, batch)
     where = place(batch.id)
     for _ in range(ROUNDS):
-        said = clerk.ledger.numbers([where]).get(where, {})
-        marks = [mark for ids in _hundreds(batch) for mark in clerk.ledger.marks(ids, consistent=True).values()]
+        said = clerk.counters.get([where]).get(where, {})
+        marks = [mark for ids in _hundreds(batch) for mark in clerk.counters.marks(ids, consistent=True).values()]
         ttl = clerk.clock.now() // 1000 + KEPT_SECONDS
-        if clerk.ledger.correct(where, said.get(VERSION, 0), summed(_counted(marks)), ttl):
+        if clerk.counters.overwrite(where, said.get(VERSION, 0), summed(_counted(marks)), ttl):
             return
     raise Throttled
 
@@ -52,6 +52,6 @@ def _counted(marks: Iterable[Mark]) -> Iterable[Any]:
 
 def _hundreds(batch: Batch) -> Iterable[list[str]]:
     """All rows that may have jobs: of those in another order than the input's, any."""
-    rows = max(batch.released, batch.hand) if batch.ordered else batch.total
+    rows = max(batch.released, batch.wave_end) if batch.ordered else batch.total
     for start in range(0, rows, AT_ONCE):
         yield [row_id(batch.id, row) for row in range(start, min(rows, start + AT_ONCE))]

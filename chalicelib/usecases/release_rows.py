@@ -73,10 +73,10 @@ def rows_in_hand(clerk: Clerk, batch: Batch) -> list[Row]:
     Raises:
         RowsGone: they are no longer there.
     """
-    part = clerk.rows.get_part(batch.tenant, batch.id, batch.released // PART)
+    part = clerk.batch_rows.get_part(batch.tenant, batch.id, batch.released // PART)
     if part is None:
         raise RowsGone
-    return part[batch.released % PART : batch.released % PART + batch.hand - batch.released]
+    return part[batch.released % PART : batch.released % PART + batch.wave_end - batch.released]
 
 
 def release(clerk: Clerk, batch: Batch, common: Common, rows: Sequence[Row], *, again: bool) -> list[Job]:
@@ -88,7 +88,7 @@ def release(clerk: Clerk, batch: Batch, common: Common, rows: Sequence[Row], *, 
     ids = [row_id(batch.id, row.number) for row in rows]
     there = {job.id: job for job in clerk.jobs.get_many(ids, consistent=True)} if again else {}
     new = [row for row, job_id in zip(rows, ids, strict=True) if job_id not in there]
-    jobs = [*there.values(), *clerk.together(partial(_make, clerk, batch, common, submitter(batch)), new)]
+    jobs = [*there.values(), *clerk.parallel_map(partial(_make, clerk, batch, common, submitter(batch)), new)]
     _wake(clerk, batch, jobs)
     for job in jobs:
         _look_at_parents(clerk, job)
@@ -102,7 +102,7 @@ def _make(clerk: Clerk, batch: Batch, common: Common, caller: Caller, row: Row) 
     job_id, now = row_id(batch.id, row.number), clerk.clock.now()
     submission = submission_of(common.base, row, common.named)
     try:
-        plan = plan_job(clerk.job_type, clerk.prices, caller, submission, 0, clerk.speed_of)
+        plan = plan_job(clerk.job_type, clerk.prices, caller, submission, 0, clerk.throughput_of)
     except Unavailable:
         raise
     except Exception as exc:  # noqa: BLE001 - whatever is wrong with one row, the others go on, and the batch has an end
@@ -110,7 +110,7 @@ def _make(clerk: Clerk, batch: Batch, common: Common, caller: Caller, row: Row) 
         clerk.jobs.create(job)
         return job
     body, job = _planned(batch, caller, submission, plan, job_id, now)
-    clerk.bodies.put(job.id, job.tenant, body, (job.expires_at + KEEP_COMPLETED_DAYS * DAY_MS) // 1000)
+    clerk.job_specs.put(job.id, job.tenant, body, (job.expires_at + KEEP_COMPLETED_DAYS * DAY_MS) // 1000)
     if waits_for_parents(job):
         note_parents(clerk, job, body)
     clerk.jobs.create(job)

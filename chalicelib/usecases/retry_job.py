@@ -31,15 +31,15 @@ def retry_once(clock: Clock, jobs: Jobs, bodies: Bodies, queues: Queues, job: Jo
         IdempotencyConflict: the key stands for another request.
         JobNotRetryable: as in `retry_job`; the key is not used up then.
     """
-    remembered = once.recall(jobs, clock.now())
+    remembered = once.lookup(jobs, clock.now())
     replayed = remembered is not None
     if remembered is None:
         if not _has_begun(job, run) and transitions.start_again(job, clock.now(), 0, 0) is None:
             raise _refusal(job)
         try:
-            jobs.remember(once.row(clock.now(), generation=job.generation), job.id, clock.now())
+            jobs.save_idempotency(once.to_record(clock.now(), generation=job.generation), job.id, clock.now())
         except AlreadyRemembered:  # by the same request, at this moment
-            remembered = once.recall(jobs, clock.now())
+            remembered = once.lookup(jobs, clock.now())
     seen = remembered.generation if remembered is not None else job.generation
     return Retried(retry_job(clock, jobs, bodies, queues, job, run, seen), replayed)
 
@@ -61,7 +61,7 @@ def retry_job(
         if _has_begun(seen, run, generation):
             return seen
         body = bodies.get(job.id)
-        if body is None and not seen.is_forgotten:
+        if body is None and not seen.is_deleted:
             raise JobNotRetryable("The content of this job is no longer kept. Submit it again.")
         if body is None:
             return None
@@ -85,6 +85,6 @@ def _has_begun(job: Job, run: int | None, generation: int | None = None) -> bool
 
 
 def _refusal(job: Job) -> HeadraceError:
-    if job.is_forgotten:
+    if job.is_deleted:
         return JobNotFound(job.id)
     return JobNotRetryable(f"A {job.status.value} job cannot be retried.")

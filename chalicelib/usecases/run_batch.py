@@ -87,7 +87,7 @@ class _Batch:
                 wake_ups.append((message, WakeUp.from_json(message.body)))
             except BadMessage as exc:
                 engine.log("a message is no wake-up", lane=self._lane, reason=exc.message)
-                await engine.offload(engine.queues.set_aside, self._lane, message.body, exc.message)
+                await engine.offload(engine.queues.send_to_dead_letter, self._lane, message.body, exc.message)
                 self._done.append(message.receipt)
         ids = list({wake_up.job_id for _, wake_up in wake_ups})
         jobs = {job.id: job for job in await self._read(ids)} if ids else {}
@@ -126,7 +126,7 @@ class _Batch:
 
     @property
     def _is_late(self) -> bool:
-        return self._deadline is not None and self._engine.clock.now() >= self._deadline.starts_until
+        return self._deadline is not None and self._engine.clock.now() >= self._deadline.last_start_at
 
     async def admit(self, woken: list[Woken]) -> list[Admitted]:
         """Those that may run now. The others are given back at once, and wait for what they are told."""
@@ -227,15 +227,15 @@ class _Batch:
 
     async def _look_once(self) -> None:
         running = dict(self._running)
-        controls = await self._engine.offload(self._engine.watchers.controls, list(running)) if running else {}
+        controls = await self._engine.offload(self._engine.subscriptions.controls, list(running)) if running else {}
         heard = []
         for job_id, control in controls.items():
             run = running[job_id]
             run.attempt.watched_until = control.read_until
             if control.cancel == run.attempt.generation:
                 run.attempt.cancelled.set()
-            if control.bell:
-                heard.append(self._guarded("a bell was not heard", lambda run=run, bell=control.bell: run.audience.hear(bell)))  # type: ignore[misc]
+            if control.subscribers_version:
+                heard.append(self._guarded("a bell was not heard", lambda run=run, bell=control.subscribers_version: run.audience.on_control(bell)))  # type: ignore[misc]
         await asyncio.gather(*heard)
 
     async def acknowledge(self) -> None:

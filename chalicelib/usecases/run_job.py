@@ -50,7 +50,7 @@ class JobRun:
         turn = asyncio.create_task(keep_turn(self._engine, self.attempt))
         try:
             ended, failure = await self._answer()
-            if isinstance(failure, WorkerEnding) and self.attempt.job.goes_on:
+            if isinstance(failure, WorkerEnding) and self.attempt.job.is_resumable:
                 await self._hand_over(log)
             else:
                 await self._conclude(ended, failure, log, proof)
@@ -64,14 +64,14 @@ class JobRun:
                 await asyncio.gather(log, ahead, proof, turn, return_exceptions=True)
                 await give_turn_back(self._engine, self.attempt.kind.name, self.attempt.turn)
             finally:  # the lease may be found fenced at this very moment
-                await self.audience.dismiss()
+                await self.audience.close()
 
     def _work_out_ahead(self) -> int:
         """What takes a while and is needed only later, off the event loop."""
         attempt, config = self.attempt, self.attempt.body.config
-        if attempt.kind.work is not None:
+        if attempt.kind.handler is not None:
             return 0
-        attempt.tracker.learn(self._engine.speed_of(attempt.kind.name, config.model), config.max_tokens)
+        attempt.tracker.calibrate(self._engine.throughput_of(attempt.kind.name, config.model), config.max_tokens)
         attempt.price = self._engine.prices.of(config.model)
         return self.attempt.input_tokens
 
@@ -119,7 +119,7 @@ class JobRun:
         if self._deadline is None:
             await asyncio.Event().wait()
         else:
-            await asyncio.sleep(max(0, self._deadline.streams_until - self._engine.clock.now()) / 1000)
+            await asyncio.sleep(max(0, self._deadline.handover_at - self._engine.clock.now()) / 1000)
 
     def _judged(self, ended: Ended | None, failure: AttemptFailed | None) -> Verdict:
         try:
@@ -139,14 +139,14 @@ class JobRun:
         spent = (self._engine.clock.now() - attempt.started_at) / 1000
         try:
             async with asyncio.timeout(max(0.0, limit - spent)):
-                return await (read_answer if attempt.kind.work is None else do_work)(self._engine, attempt)
+                return await (read_answer if attempt.kind.handler is None else do_work)(self._engine, attempt)
         except TimeoutError as exc:
             raise AttemptTimedOut(f"The attempt took longer than {limit:g} s.") from exc
 
     async def _hand_over(self, log: asyncio.Task[None]) -> None:
         """Let the next worker go on with the response, once all that was read of it is kept [8]. Watchers notice nothing."""
         engine, attempt = self._engine, self.attempt
-        attempt.leave()
+        attempt.detach()
         await all_of(log, self.audience.drain())
         generation, owner = attempt.generation, attempt.owner
         job = await patiently(
@@ -154,7 +154,7 @@ class JobRun:
         )
         if job is None:
             raise Fenced
-        attempt.conclude(job, None)
+        attempt.finish(job, None)
         engine.log("attempt handed over", job_id=job.id, tenant=job.tenant, attempt=attempt.number, length=len(attempt.transcript))
         await patiently(engine, engine.queues.send, job.lane, WakeUp(job.id, job.generation), job.tenant)
 
@@ -179,12 +179,12 @@ class JobRun:
             return
         if job.status in (Status.COMPLETED, Status.INCOMPLETE):
             attempt.tracker.end(engine.clock.now())
-        attempt.conclude(job, frames.state(job, engine.clock.now()))
+        attempt.finish(job, frames.state(job, engine.clock.now()))
         self._note(job, verdict)
         try:
             if job.status in (Status.RETRYING, Status.HELD):
                 await self._wake_later(job)
-            await self.audience.refresh()
+            await self.audience.sync_followers()
         except Unavailable as exc:  # the record says it: the sweep wakes the job, and the change stream tells the watchers
             engine.log("an end was not announced in full", job_id=job.id, attempt=attempt.number, error=exc)
         if job.status is Status.COMPLETED:
@@ -208,9 +208,9 @@ class JobRun:
             again = job.error is not None and (job.error.code, job.error.attempt) == (failure.code, job.attempt - 1)
             decision = policy.decide(failure, job.tries, engine.clock.now(), job.retry_until, engine.random(), again=again)
             if not isinstance(decision, GiveUp):
-                due, held_against = decision.due_ms, counts_against(failure, again=again)
+                due, counts_as_attempt = decision.due_ms, counts_against(failure, again=again)
                 return lambda job: transitions.retry_later(
-                    job, attempt.generation, attempt.owner, outcome, due, engine.clock.now(), held_against=held_against
+                    job, attempt.generation, attempt.owner, outcome, due, engine.clock.now(), counts_as_attempt=counts_as_attempt
                 )
         return lambda job: transitions.finish(job, attempt.generation, attempt.owner, outcome, engine.clock.now())
 

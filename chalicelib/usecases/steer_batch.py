@@ -43,14 +43,14 @@ def find(batches: Batches, caller: Caller, batch_id: str, tenant: str | None = N
     """
     checked_batch_id(batch_id)
     found = batches.get(tenant if tenant and caller.all_tenants else caller.tenant, batch_id)
-    if found is None or not found.is_seen_by(caller):
+    if found is None or not found.is_visible_to(caller):
         raise BatchNotFound
     return found
 
 
 def see(clerk: Clerk, batch: Batch) -> Seen:
     """Two requests, whatever has become of it."""
-    counters = clerk.ledger.below(partition(batch.id), COUNTERS)
+    counters = clerk.counters.query(partition(batch.id), COUNTERS)
     failed = tuple(row_id(batch.id, row) for row in failed_rows(counters))
     return Seen(batch, Counts.of(counters.get(COUNTS, {})), failed)
 
@@ -66,7 +66,7 @@ def listed(clerk: Clerk, caller: Caller, tenant: str | None, before: str | None,
         raise Forbidden(f"This key lists the batches of {caller.tenant} only.")
     found, following = clerk.batches.page(of, before, limit)
     mine = [batch for batch in found if caller.role != Role.USER or batch.user == caller.user]
-    numbers = clerk.ledger.numbers([(partition(batch.id), COUNTS) for batch in mine]) if mine else {}
+    numbers = clerk.counters.get([(partition(batch.id), COUNTS) for batch in mine]) if mine else {}
     return [Seen(batch, Counts.of(numbers.get((partition(batch.id), COUNTS), {}))) for batch in mine], following
 
 
@@ -87,14 +87,14 @@ def retry_failed(clerk: Clerk, batch: Batch, once: Once | None, *, cancelled: bo
         IdempotencyConflict: the key stands for another request.
     """
     made = f"bulk_{clerk.new_id()}"
-    bulk_id = once.settle(clerk.jobs, clerk.clock.now(), made) if once is not None else made
+    bulk_id = once.claim(clerk.jobs, clerk.clock.now(), made) if once is not None else made
     if bulk_id != made and (there := _has_begun(clerk, batch, bulk_id)) is not None:
         return there, True
     counts = clerk.counts(batch.id)
 
     def change(seen: Batch) -> Batch | None:
         again = domain.retry(seen, bulk_id, counts, clerk.clock.now(), cancelled=cancelled)
-        if again is not None and seen.finished_at is not None and not seen.told:  # the run that has ended would never be told of
+        if again is not None and seen.finished_at is not None and not seen.notified:  # the run that has ended would never be told of
             batch_ended(clerk, seen, counts)
         return again
 
@@ -113,7 +113,7 @@ def count_anew(clerk: Clerk, batch: Batch) -> Batch:
 def _has_begun(clerk: Clerk, batch: Batch, bulk_id: str) -> Batch | None:
     """The batch, if this very wish was written on it before."""
     now = clerk.batches.get(batch.tenant, batch.id) or batch
-    known = any(errand.bulk_id == bulk_id for errand in now.errands) or clerk.desk.bulks.get(batch.tenant, bulk_id) is not None
+    known = any(errand.bulk_id == bulk_id for errand in now.actions) or clerk.bulk.bulk_operations.get(batch.tenant, bulk_id) is not None
     return now if known else None
 
 

@@ -40,7 +40,7 @@ class Intake:
     clock: Clock
     log: Log
     jobs: Jobs
-    bodies: Bodies
+    job_specs: Bodies
     dependencies: Dependencies
     queues: Queues
     new_id: Callable[[], str]
@@ -70,18 +70,18 @@ def find_replay(intake: Intake, caller: Caller, key: str, request: Any) -> Accep
         IdempotencyConflict: the key stands for another request.
         JobNotFound: the caller may not read the job any more.
     """
-    remembered = Once.of(caller, ROUTE, key, request).recall(intake.jobs, intake.clock.now())
+    remembered = Once.of(caller, ROUTE, key, request).lookup(intake.jobs, intake.clock.now())
     if remembered is None:
         return None
     job = intake.jobs.get(remembered.job_id)
     if job is None:  # deleted since: the key is free again only when its day is over
         raise IdempotencyConflict("This Idempotency-Key stands for a job that has been deleted. Use a new key.")
-    caller.check_reads(job, job.id)
+    caller.require_readable(job, job.id)
     if is_claimable(job) and job.generation == 1:
         _wake(intake, job)
     job = _after_parents(intake, job)
     position = remembered.position
-    return Accepted(job=job, body=intake.bodies.get(job.id), position=position, replayed=True, deduplicated=position == 0)
+    return Accepted(job=job, body=intake.job_specs.get(job.id), position=position, replayed=True, deduplicated=position == 0)
 
 
 def submit_job(intake: Intake, caller: Caller, submission: Submission, plan: Plan, *, key: str | None, request: Any) -> Accepted:
@@ -97,14 +97,14 @@ def submit_job(intake: Intake, caller: Caller, submission: Submission, plan: Pla
     once = Once.of(caller, ROUTE, key, request) if key is not None else None
     for _ in range(ROUNDS):
         try:
-            pointed = intake.jobs.pointed(caller.tenant, plan.user, plan.dedupe_key) if plan.dedupe_key else None
+            pointed = intake.jobs.get_by_dedupe_key(caller.tenant, plan.user, plan.dedupe_key) if plan.dedupe_key else None
             found = _unfinished(intake, caller, pointed)
             if found is not None:
                 if once is not None:
-                    intake.jobs.remember(once.row(intake.clock.now()), found.id, intake.clock.now())
-                return Accepted(job=found, body=intake.bodies.get(found.id), position=0, deduplicated=True)
+                    intake.jobs.save_idempotency(once.to_record(intake.clock.now()), found.id, intake.clock.now())
+                return Accepted(job=found, body=intake.job_specs.get(found.id), position=0, deduplicated=True)
             position = _place_in_line(intake, submission.priority)
-            row = once.row(intake.clock.now(), position=position) if once is not None else None
+            row = once.to_record(intake.clock.now(), position=position) if once is not None else None
             return _accept(intake, caller, submission, plan, position, pointed, row)
         except AlreadyPointed:
             continue
@@ -129,7 +129,7 @@ def preliminary(job_type: Callable[[str], JobType], accepted: Accepted) -> Any:
 
 def _unfinished(intake: Intake, caller: Caller, pointed: str | None) -> Job | None:
     job = intake.jobs.get(pointed) if pointed is not None else None
-    return caller.check_reads(job, job.id) if job is not None and not job.status.is_terminal else None
+    return caller.require_readable(job, job.id) if job is not None and not job.status.is_terminal else None
 
 
 def _place_in_line(intake: Intake, lane: str) -> int:
@@ -144,7 +144,7 @@ def _accept(
 ) -> Accepted:
     job = new_job(f"job_{intake.new_id()}", caller, submission, plan, intake.clock.now())
     keep = (job.expires_at + KEEP_COMPLETED_DAYS * DAY_MS) // 1000
-    intake.bodies.put(job.id, job.tenant, plan.body, keep)
+    intake.job_specs.put(job.id, job.tenant, plan.body, keep)
     if plan.body.depends_on:
         note_parents(intake, job, plan.body)
     intake.jobs.create(job, row, pointed)
@@ -190,7 +190,7 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         model=config.model,
         status=Status.WAITING if reason else Status.QUEUED,
         reason=reason,
-        until=later,
+        resume_at=later,
         created_at=now,
         queued_at=begins,
         updated_at=now,

@@ -46,7 +46,7 @@ def sweep(broom: Broom) -> Counter[str]:
     leases: list[Lease] = _guarded(broom, broom.leases.all, [], what="leases")
     done = _bury_dead(broom, leases, began + BURY_MS)
     done += _look_at_due(broom, leases, began + BUDGET_MS)
-    vanished = partial(find_vanished, broom.clock, broom.connections, broom.sockets, broom.watchers, began + SOCKETS_MS)
+    vanished = partial(find_vanished, broom.clock, broom.connections, broom.sockets, broom.subscriptions, began + SOCKETS_MS)
     done += _guarded(broom, vanished, none, what="connections")
     if done:
         broom.log("swept", **{name.replace(" ", "_").replace(":", ""): count for name, count in done.items()})
@@ -89,7 +89,7 @@ def _bury(broom: Broom, lease: Lease) -> str:
     ]
     if "failed" in taken:
         return "lease kept"
-    broom.leases.bury(lease)
+    broom.leases.delete_fenced(lease)
     return "lease buried"
 
 
@@ -154,7 +154,7 @@ def _look(broom: Broom, job: Job) -> str:
         return change(broom, job, lambda seen: _if_same(seen, job, transitions.expire(seen, now)), "expired")
     if transitions.give_up(job, now) is not None:
         return change(broom, job, lambda seen: transitions.give_up(seen, now), "given up")
-    if job.due_at > now and not (job.until and transitions.is_claimable(job)):
+    if job.due_at > now and not (job.resume_at and transitions.is_claimable(job)):
         return "not yet"
     if transitions.waits_for_parents(job):
         return _look_at_child(broom, job, now)

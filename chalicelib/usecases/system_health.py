@@ -17,7 +17,7 @@ class Stethoscope:
 
     clock: Clock
     log: Log
-    circuits: Circuits
+    circuit_breakers: Circuits
     queues: Queues
     leases: Leases
 
@@ -25,7 +25,7 @@ class Stethoscope:
 def system_health(scope: Stethoscope) -> dict[str, Part]:
     """Each part by its name: one read, nine questions to SQS that are remembered for some seconds, and eight reads."""
     looks: dict[str, Callable[[], Part]] = {
-        "openai": lambda: openai_part(scope.circuits.all()),
+        "openai": lambda: openai_part(scope.circuit_breakers.all()),
         "queues": lambda: queues_part({lane: LaneLoad(scope.queues.depth(lane), scope.queues.dead_letters(lane)) for lane in LANES}),
         "workers": lambda: _workers(scope),
         "change_stream": lambda: changes_part(scope.queues.dead_letters(STREAM)),

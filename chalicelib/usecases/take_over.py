@@ -51,13 +51,13 @@ def take_over(broom: Broom, job: Job, lease_id: str) -> str:
 def _goes_on(job: Job, lease_id: str, now: Ms) -> bool:
     """Whether another worker will go on with the very attempt."""
     taken = transitions.take_back(job, lease_id, 0, None, now)
-    return taken is not None and taken.goes_on
+    return taken is not None and taken.is_resumable
 
 
 def _write_off(broom: Broom, job: Job, kept: Result | None, now: Ms) -> tuple[Nano | None, int]:
     """What the dead worker's attempt has cost, and how long its text is. A response that is left to itself is stopped [6]."""
     if job.response_id is not None:
-        broom.abandon(job.response_id)
+        broom.cancel_response(job.response_id)
     chunks = broom.chunks.read(job.id, job.attempt) if kept is None else []
     text = _text_of(chunks) if kept is None else kept.text
     lost = kept or _loss(broom, job, text, now, asked=_asked(chunks))
@@ -68,7 +68,7 @@ def _write_off(broom: Broom, job: Job, kept: Result | None, now: Ms) -> tuple[Na
 
 def _loss(broom: Broom, job: Job, text: str, now: Ms, *, asked: bool) -> Result | None:
     """A killed attempt, for the ledger: what it must have used at least, marked as an estimate. `asked`: the provider was."""
-    body = broom.bodies.get(job.id)
+    body = broom.job_specs.get(job.id)
     try:
         kind = broom.job_type(job.type)
     except JobTypeNotFound:  # taken away since: whoever claims the job next says so
@@ -78,7 +78,7 @@ def _loss(broom: Broom, job: Job, text: str, now: Ms, *, asked: bool) -> Result 
     if body.depends_on:
         body = with_parents_if_there(broom.jobs, broom.results, body, kind)
     given = tokens(body.prompt) + tokens(instructions(body.config, kind)) + REQUEST_TOKENS
-    if kind.work is not None:
+    if kind.handler is not None:
         usage = Usage()
     else:
         usage = Usage(input=given, output=tokens(text), estimated=True) if asked else Usage(estimated=True)

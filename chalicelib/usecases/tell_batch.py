@@ -15,4 +15,4 @@ def tell_batch(office: PostOffice, api_url: str | None, batch: Batch, counts: Co
     Raises:
         Unavailable: some may not have been written to; repeat it.
     """
-    write_to(office, batch.tenant, batch.id, map(anyone_of, batch.tells), message_of_batch(batch, counts, api_url))
+    write_to(office, batch.tenant, batch.id, map(anyone_of, batch.notify_targets), message_of_batch(batch, counts, api_url))

@@ -30,10 +30,10 @@ def tell_of_batch(clerk: Clerk, batch: Batch, counts: Counts, until: Ms, ended: 
         clerk.log("watchers of a batch were not told", batch_id=batch.id, tenant=batch.tenant)
         return
     try:
-        watchers = [watcher for watcher in clerk.gallery.watchers.of(batch.id) if watcher.expires_at > now]
+        watchers = [watcher for watcher in clerk.streaming.subscriptions.for_job(batch.id) if watcher.expires_at > now]
         if watchers:
             frames = _frames(batch, counts, ended, now)
-            clerk.together(partial(_tell, clerk, batch, frames, until), watchers)
+            clerk.parallel_map(partial(_tell, clerk, batch, frames, until), watchers)
     except Exception as exc:  # noqa: BLE001 - what is counted is counted, and an end is an end, whoever hears of it
         clerk.log("watchers of a batch were not told", batch_id=batch.id, tenant=batch.tenant, error=exc)
 
@@ -47,13 +47,13 @@ def _frames(batch: Batch, counts: Counts, ended: Sequence[Job], now: Ms) -> list
 def _tell(clerk: Clerk, batch: Batch, frames: Sequence[Frame], until: Ms, watcher: Watcher) -> None:
     """One of them, if its key may still see the batch."""
     try:
-        caller = clerk.gallery.caller_by_hash(watcher.key_hash)
-        if caller is None or not batch.is_seen_by(caller):
+        caller = clerk.streaming.caller_by_key_hash(watcher.key_hash)
+        if caller is None or not batch.is_visible_to(caller):
             return
         for frame in frames:
             if clerk.clock.now() >= until:
                 return
-            post(clerk.gallery, watcher, frame)
+            post(clerk.streaming, watcher, frame)
     except (ConnectionGone, ConnectionBusy):
         return  # forgotten, or it asks by itself when it hears nothing
     except Exception as exc:  # noqa: BLE001 - one socket must not stop the others

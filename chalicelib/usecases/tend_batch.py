@@ -36,8 +36,8 @@ class Shift:
 
     clerk: Clerk
     until: Ms
-    tells: bool = True
-    common: Common | None = field(default=None)
+    notifies: bool = True
+    defaults: Common | None = field(default=None)
 
 
 def tend(clerk: Clerk, tenant: str, batch_id: str, until: Ms, *, tells: bool = True) -> Batch | None:
@@ -68,7 +68,7 @@ def tend(clerk: Clerk, tenant: str, batch_id: str, until: Ms, *, tells: bool = T
 def wake_left(clerk: Clerk) -> int:
     """What the sweep does with batches: have somebody go on with those that are not at rest, and that nobody works on."""
     try:
-        left = clerk.batches.left(clerk.clock.now(), LEFT_AT_ONCE)
+        left = clerk.batches.stalled(clerk.clock.now(), LEFT_AT_ONCE)
         for batch in left:
             send_on(clerk.queues, batch)
     except Unavailable as exc:  # the next sweep does it
@@ -100,8 +100,8 @@ def batch_ended(clerk: Clerk, batch: Batch, counts: Counts) -> None:
         failed=counts.failed,
         cancelled=counts.cancelled,
     )
-    if batch.tells:
-        clerk.tell(batch, counts)
+    if batch.notify_targets:
+        clerk.notify_completed(batch, counts)
     tell_of_batch(clerk, batch, counts, clerk.clock.now() + PATIENCE_MS)
 
 
@@ -110,10 +110,10 @@ def _step(shift: Shift, batch: Batch) -> Batch | None:
     clerk = shift.clerk
     if batch.finished_at is not None:
         return _at_the_end(shift, batch)
-    errand = next((one for one in batch.errands if one.not_before <= clerk.clock.now()), None)
+    errand = next((one for one in batch.actions if one.not_before <= clerk.clock.now()), None)
     if errand is not None:
         return _run_errand(shift, batch, errand)
-    if batch.in_play and batch.goes_on:
+    if batch.is_releasing and batch.is_active:
         mine = domain.take_over(batch, clerk.clock.now())
         return _play(shift, _swapped(clerk, batch, mine), again=True) if mine is not None else None
     counts = clerk.counts(batch.id) if domain.counts_matter(batch) else Counts()
@@ -137,7 +137,7 @@ def _feed(shift: Shift, batch: Batch, taken: Batch) -> Batch | None:
     clerk, now = shift.clerk, shift.clerk.clock.now()
     if clerk.queues.depth(batch.lane) < clerk.queue_limit:
         return _play(shift, _swapped(clerk, batch, taken), again=False)
-    if batch.worked_until <= now:  # one comes again, not everybody who finds it full: else there were more of them each minute
+    if batch.locked_until <= now:  # one comes again, not everybody who finds it full: else there were more of them each minute
         put_off = domain.put_off(batch, now + FULL_LANE_SECONDS * 1000 - EARLY_MS, now)
         send_on(clerk.queues, _swapped(clerk, batch, put_off), FULL_LANE_SECONDS)
     return None
@@ -165,20 +165,20 @@ def _play(shift: Shift, batch: Batch, *, again: bool) -> Batch | None:
 
 def _take_back(clerk: Clerk, now: Batch | None, jobs: list[Job]) -> None:
     """The batch was cancelled, or has failed, while the hand was played: so are its jobs."""
-    if now is None or now.goes_on:
+    if now is None or now.is_active:
         return
     only = domain.UNFINISHED if now.status is BatchStatus.CANCELLED else domain.NOT_STARTED
     for job in jobs:
-        cancel_job(clerk.clock, clerk.jobs, clerk.watchers, job, only)
+        cancel_job(clerk.clock, clerk.jobs, clerk.subscriptions, job, only)
 
 
 def _common(shift: Shift, batch: Batch) -> Common:
-    if shift.common is None:
-        terms = shift.clerk.rows.get_terms(batch.tenant, batch.id)
+    if shift.defaults is None:
+        terms = shift.clerk.batch_rows.get_options(batch.tenant, batch.id)
         if terms is None:
             raise RowsGone
-        shift.common = Common.of(batch, terms)
-    return shift.common
+        shift.defaults = Common.of(batch, terms)
+    return shift.defaults
 
 
 # ---- errands
@@ -186,11 +186,11 @@ def _common(shift: Shift, batch: Batch) -> Common:
 
 def _run_errand(shift: Shift, batch: Batch, errand: Errand) -> Batch | None:
     """Carry out a bulk action over its rows, as far as there is time."""
-    clerk, desk = shift.clerk, shift.clerk.desk
-    there = desk.bulks.get(batch.tenant, errand.bulk_id)
+    clerk, desk = shift.clerk, shift.clerk.bulk
+    there = desk.bulk_operations.get(batch.tenant, errand.bulk_id)
     if there is None:
         there = _bulk_of(clerk, batch, errand)
-        desk.bulks.create(there)
+        desk.bulk_operations.create(there)
     done = bulk_actions.work(desk, there, shift.until)
     if done.finished_at is None:
         if clerk.clock.now() < shift.until:
@@ -212,7 +212,7 @@ def _bulk_of(clerk: Clerk, batch: Batch, errand: Errand) -> Bulk:
         batch_id=batch.id,
         rows=batch.total,
         states=errand.states,
-        worked_until=now + domain.WORKED_MS,
+        locked_until=now + domain.WORKED_MS,
     )
 
 
@@ -233,7 +233,7 @@ def _judge(clerk: Clerk, batch: Batch) -> Batch | None:
 def _look(clerk: Clerk, batch: Batch) -> Batch | None:
     """Nothing to do now, unless it has been so for long: then the change stream may have lost something."""
     now = clerk.clock.now()
-    if now < (batch.look_at or batch.created_at + domain.LOOK_AGAIN_MS):
+    if now < (batch.recheck_at or batch.created_at + domain.LOOK_AGAIN_MS):
         return None
     recount(clerk, batch)
     return _swapped(clerk, batch, domain.look_later(batch, now))
@@ -241,18 +241,18 @@ def _look(clerk: Clerk, batch: Batch) -> Batch | None:
 
 def _at_the_end(shift: Shift, batch: Batch) -> Batch | None:
     clerk = shift.clerk
-    if not batch.told and not shift.tells:
+    if not batch.notified and not shift.notifies:
         send_on(clerk.queues, batch)
         return None
-    if not batch.told:
+    if not batch.notified:
         batch_ended(clerk, batch, clerk.counts(batch.id))
         batch = _swapped(clerk, batch, domain.tell(batch, clerk.clock.now()))
     again = domain.reopen(batch, clerk.counts(batch.id), clerk.clock.now())
     if again is not None:
         return _swapped(clerk, batch, again)
-    clerk.batches.close(batch)
+    clerk.batches.mark_closed(batch)
     return None
 
 
 def _two_ids(clerk: Clerk) -> tuple[str, str]:
-    return f"bulk_{clerk.desk.new_id()}", f"bulk_{clerk.desk.new_id()}"
+    return f"bulk_{clerk.bulk.new_id()}", f"bulk_{clerk.bulk.new_id()}"

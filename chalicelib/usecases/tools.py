@@ -25,15 +25,15 @@ class Tools:
     clock: Clock
     log: Log
     jobs: Jobs
-    bodies: Bodies
+    job_specs: Bodies
     results: Results
-    pages: Pages
+    job_data: Pages
     queues: Queues
-    watchers: Watchers
-    files: Files
+    subscriptions: Watchers
+    job_files: Files
     uploads: Uploads
     cache: Cache
-    clerk: Callable[[], Clerk]
-    office: Callable[[], PostOffice]
+    batch_context: Callable[[], Clerk]
+    notification_context: Callable[[], PostOffice]
     new_id: Callable[[], str]
     job_type: Callable[[str], JobType]

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 def limits_of(kind: JobType) -> Limits | None:
     """None: there are none, and nobody has to ask."""
-    return None if kind.limits is None or kind.limits.are_none else kind.limits
+    return None if kind.limits is None or kind.limits.is_unlimited else kind.limits
 
 
 async def take_turn(engine: Engine, kind: JobType, job: Job) -> RunNow | WaitUntil:
@@ -43,7 +43,7 @@ async def take_turn(engine: Engine, kind: JobType, job: Job) -> RunNow | WaitUnt
     if limits is None:
         return RunNow(job.asked_model)
     now, mark = engine.clock.now(), f"{job.id}#{job.generation}"
-    told = job.until if job.status is Status.HELD and job.reason in (TYPE_RATE, TYPE_CONCURRENCY) else None
+    told = job.resume_at if job.status is Status.HELD and job.reason in (TYPE_RATE, TYPE_CONCURRENCY) else None
     if told is not None and told > now + rules.EARLY_MS:
         return WaitUntil(told, job.reason or TYPE_RATE)  # its wake-up came too early: its place is not used up
     in_time = told is not None and told >= now - rules.PLACE_KEPT_MS
@@ -54,13 +54,13 @@ async def take_turn(engine: Engine, kind: JobType, job: Job) -> RunNow | WaitUnt
 
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            turn = await _swap(engine, kind.name, ask, lambda turn: turn.turnstile)
+            turn = await _swap(engine, kind.name, ask, lambda turn: turn.limiter)
     except (Unavailable, TimeoutError) as exc:
         engine.log("a limit could not be asked", job_id=job.id, tenant=job.tenant, type=kind.name, error=exc)
         return WaitUntil(spread(engine, now + IN_DOUBT_MS), TYPE_UNKNOWN)
     if turn.until is not None:
         return WaitUntil(turn.until, TYPE_RATE if turn.by_rate else TYPE_CONCURRENCY)
-    return RunNow(job.asked_model, turn=mark if limits.concurrency is not None else None)
+    return RunNow(job.asked_model, permit=mark if limits.concurrency is not None else None)
 
 
 async def keep_turn(engine: Engine, attempt: Attempt) -> None:
@@ -89,7 +89,7 @@ async def give_turn_back(engine: Engine, job_type: str, mark: str | None, *, ran
 
 async def _swap(engine: Engine, job_type: str, decide: Callable[[Turnstile], T], then: Callable[[T], Turnstile]) -> T:
     """Decide on the turnstile as it was seen last, and have it so; afresh where it has moved on. What was decided."""
-    board = engine.board.turnstiles
+    board = engine.local_state.type_limiters
     seen = board.get(job_type) or await _read(engine, job_type)
     for _ in range(ROUNDS):
         decided = decide(seen)
@@ -97,7 +97,7 @@ async def _swap(engine: Engine, job_type: str, decide: Callable[[Turnstile], T],
         if new is seen:
             return decided
         try:
-            await engine.offload(engine.turnstiles.replace, seen, new, engine.clock.now())
+            await engine.offload(engine.type_limiters.replace, seen, new, engine.clock.now())
         except StaleVersion as stale:
             seen = board[job_type] = stale.current or Turnstile(type=job_type)
             await asyncio.sleep(engine.random() * LONGEST_PAUSE)
@@ -110,7 +110,7 @@ async def _swap(engine: Engine, job_type: str, decide: Callable[[Turnstile], T],
 
 
 async def _read(engine: Engine, job_type: str) -> Turnstile:
-    return await engine.offload(engine.turnstiles.get, job_type) or Turnstile(type=job_type)
+    return await engine.offload(engine.type_limiters.get, job_type) or Turnstile(type=job_type)
 
 
 def _itself(turnstile: Turnstile) -> Turnstile:

@@ -25,7 +25,7 @@ def subscribe_to_batch(
     watcher = enrol(gallery, connection, batch_id)
     batch = find(batches, connection.caller, batch_id, tenant)
     where, now = place(batch_id), gallery.clock.now()
-    counts = Counts.of(ledger.numbers([where]).get(where, {}))
+    counts = Counts.of(ledger.get([where]).get(where, {}))
     more = {"reply_to": reply_to} if reply_to is not None else {}
     post(gallery, watcher, {**batch_frames.connected(batch, counts, now), **more})
     if batch.finished_at is not None:

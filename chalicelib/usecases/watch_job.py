@@ -32,11 +32,11 @@ class Gallery:
     jobs: Jobs
     chunks: Chunks
     results: Results
-    watchers: Watchers
+    subscriptions: Watchers
     connections: Connections
     sockets: Sockets
     new_id: Callable[[], str]
-    caller_by_hash: Callable[[str], Caller | None]
+    caller_by_key_hash: Callable[[str], Caller | None]
 
 
 def open_connection(gallery: Gallery, connection_id: str, endpoint: str, caller: Caller) -> None:
@@ -49,7 +49,7 @@ def open_connection(gallery: Gallery, connection_id: str, endpoint: str, caller:
 
 def close_connection(gallery: Gallery, connection_id: str) -> None:
     """Forget a WebSocket and its subscriptions."""
-    forget_connection(gallery.connections, gallery.watchers, connection_id)
+    forget_connection(gallery.connections, gallery.subscriptions, connection_id)
 
 
 def connected(gallery: Gallery, connection_id: str) -> Connection:
@@ -62,10 +62,10 @@ def connected(gallery: Gallery, connection_id: str) -> Connection:
     connection = gallery.connections.get(connection_id)
     if connection is None or gallery.clock.now() >= connection.expires_at:
         raise NotFound("This connection is not known here. Connect again.")
-    present = gallery.caller_by_hash(connection.caller.key_hash)
+    present = gallery.caller_by_key_hash(connection.caller.key_hash)
     if present is None:
         raise Unauthenticated
-    return replace(connection, caller=present.narrowed_as(connection.caller))
+    return replace(connection, caller=present.restricted_to(connection.caller))
 
 
 def subscribe(gallery: Gallery, connection: Connection, job_id: str, attempt: int, offset: int, reply_to: str | None) -> None:
@@ -79,9 +79,9 @@ def subscribe(gallery: Gallery, connection: Connection, job_id: str, attempt: in
         InvalidRequest: the connection has as many subscriptions as it may.
     """
     caller = connection.caller
-    caller.check_reads(gallery.jobs.get(job_id), job_id)
+    caller.require_readable(gallery.jobs.get(job_id), job_id)
     watcher = enrol(gallery, connection, job_id, attempt, offset)
-    job = caller.check_reads(gallery.jobs.get(job_id), job_id)
+    job = caller.require_readable(gallery.jobs.get(job_id), job_id)
     start = offset if attempt == job.attempt else 0
     more = {"reply_to": reply_to} if reply_to is not None else {}
     answer = {**frames.connected(job, start, gallery.clock.now()), **more}
@@ -105,16 +105,16 @@ def enrol(gallery: Gallery, connection: Connection, watched: str, attempt: int =
         key_hash=connection.caller.key_hash,
         attempt=attempt,
         offset=offset,
-        since=gallery.new_id(),
+        subscription_id=gallery.new_id(),
         expires_at=connection.expires_at,
     )
-    gallery.watchers.add(watcher)
+    gallery.subscriptions.add(watcher)
     return watcher
 
 
 def unsubscribe(gallery: Gallery, connection: Connection, job_id: str) -> None:
     """From a job, or a batch."""
-    gallery.watchers.remove(job_id, connection.id)
+    gallery.subscriptions.remove(job_id, connection.id)
     gallery.connections.unsubscribe(connection.id, job_id)
 
 
@@ -141,9 +141,9 @@ def announce(gallery: Gallery, job: Job) -> int:
     state = frames.state(job, gallery.clock.now())
     told = 0
     now = gallery.clock.now()
-    watchers = [watcher for watcher in gallery.watchers.of(job.id) if watcher.expires_at > now] if state else []
+    watchers = [watcher for watcher in gallery.subscriptions.for_job(job.id) if watcher.expires_at > now] if state else []
     for watcher in watchers:
-        caller = gallery.caller_by_hash(watcher.key_hash)
+        caller = gallery.caller_by_key_hash(watcher.key_hash)
         if caller is None or not caller.may_read_content(job):
             continue
         try:
@@ -180,5 +180,5 @@ def post(gallery: Gallery, watcher: Watcher, frame: frames.Frame) -> None:
     try:
         gallery.sockets.post(watcher.endpoint, watcher.connection_id, frames.encode(frame))
     except ConnectionGone as gone:
-        leave_out(gallery.connections, gallery.watchers, gone, watcher.connection_id, watcher.job_id)
+        leave_out(gallery.connections, gallery.subscriptions, gone, watcher.connection_id, watcher.job_id)
         raise

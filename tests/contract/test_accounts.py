@@ -18,13 +18,13 @@ def test_a_key_is_found_by_its_hash(stores: Any) -> None:
     """As it was put, and as it is after it was revoked."""
     bare, full = key(), key(role=Role.ADMIN, expires_at=NOW, revoked_at=NOW, all_tenants=True, name="Ännäs 👍 key")
     for each in (bare, full):
-        stores.accounts.put_key(each)
+        stores.api_keys.put_key(each)
 
-    assert [stores.accounts.key(each.hash) for each in (bare, full)] == [bare, full]
-    assert stores.accounts.key("nobody") is None
+    assert [stores.api_keys.key(each.hash) for each in (bare, full)] == [bare, full]
+    assert stores.api_keys.key("nobody") is None
     revoked = replace(bare, revoked_at=NOW)
-    stores.accounts.put_key(revoked)
-    assert stores.accounts.key(bare.hash) == revoked
+    stores.api_keys.put_key(revoked)
+    assert stores.api_keys.key(bare.hash) == revoked
 
 
 def test_the_keys_of_a_tenant(stores: Any) -> None:
@@ -32,20 +32,20 @@ def test_the_keys_of_a_tenant(stores: Any) -> None:
     tenant = new_id()
     keys = [key(tenant=tenant, id=f"key_{number}") for number in (1, 2)]
     for each in (*reversed(keys), key(), replace(keys[0], name="renamed")):
-        stores.accounts.put_key(each)
+        stores.api_keys.put_key(each)
 
-    assert stores.accounts.keys(tenant) == [replace(keys[0], name="renamed"), keys[1]]
-    assert stores.accounts.keys(new_id()) == []
+    assert stores.api_keys.keys(tenant) == [replace(keys[0], name="renamed"), keys[1]]
+    assert stores.api_keys.keys(new_id()) == []
 
 
 def test_the_addresses_of_a_stage(stores: Any) -> None:
     """None before the first deployment, then what it wrote."""
-    assert stores.accounts.endpoints() == {}
+    assert stores.api_keys.endpoints() == {}
     addresses = {"ws_url": "wss://w.test/api", "api_url": "https://a.test/api"}
 
     if isinstance(stores, Memory):
-        stores.accounts.addresses = addresses
+        stores.api_keys.addresses = addresses
     else:
-        stores.accounts.put_endpoints(**addresses)
+        stores.api_keys.put_endpoints(**addresses)
 
-    assert stores.accounts.endpoints() == addresses
+    assert stores.api_keys.endpoints() == addresses

@@ -34,18 +34,18 @@ def batch(**changes: Any) -> Batch:
         "name": "night",
         "delay": 2.5,
         "failure_tolerance": 0.0,
-        "errands": (Errand(bulk_id="bulk_1", action=Action.CANCEL, states=NOT_STARTED, not_before=NOW + 5),),
-        "worked_until": NOW + 5,
+        "actions": (Errand(bulk_id="bulk_1", action=Action.CANCEL, states=NOT_STARTED, not_before=NOW + 5),),
+        "locked_until": NOW + 5,
     }
     return Batch(**(values | changes))
 
 
 def left(stores: Any, now: int) -> set[str]:
-    return {one.id for one in stores.batches.left(now, 100)}
+    return {one.id for one in stores.batches.stalled(now, 100)}
 
 
 def test_it_is_read_as_it_was_written(stores: Any) -> None:
-    made = batch(status=BatchStatus.FAILED, reason="failure_tolerance", tells=("email:ops@acme.com", "webhook:https://a.example/"))
+    made = batch(status=BatchStatus.FAILED, reason="failure_tolerance", notify_targets=("email:ops@acme.com", "webhook:https://a.example/"))
     stores.batches.create(made)
 
     assert stores.batches.get("acme", made.id) == made
@@ -68,7 +68,7 @@ def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
 def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
     made = batch()
     stores.batches.create(made)
-    mine, others = replace(made, version=2, hand=1), replace(made, version=2, hand=2)
+    mine, others = replace(made, version=2, wave_end=1), replace(made, version=2, wave_end=2)
 
     with answer_lost("PutItem"):
         stores.batches.replace(made, mine)
@@ -98,16 +98,16 @@ def test_it_is_left_for_others_once_nobody_works_on_it(stores: Any) -> None:
 def test_a_closed_one_is_left_for_nobody_until_it_is_run_again(stores: Any) -> None:
     made = batch()
     stores.batches.create(made)
-    stores.batches.close(made)
+    stores.batches.mark_closed(made)
     assert made.id not in left(stores, NOW + 5)
 
     again = replace(made, version=2, run=2)
     stores.batches.replace(made, again)
-    stores.batches.close(made)  # whoever ended the run before is late
+    stores.batches.mark_closed(made)  # whoever ended the run before is late
 
     assert made.id in left(stores, NOW + 5)
-    stores.batches.close(again)
-    stores.batches.close(again)
+    stores.batches.mark_closed(again)
+    stores.batches.mark_closed(again)
     assert made.id not in left(stores, NOW + 5)
 
 
@@ -124,11 +124,11 @@ def test_a_tenants_are_listed_newest_first(stores: Any) -> None:
 
 
 def test_all_that_is_open_is_come_to_though_it_is_more_than_one_look_takes(dynamo_stores: DynamoStores) -> None:
-    made = [batch(worked_until=0) for _ in range(5)]
+    made = [batch(locked_until=0) for _ in range(5)]
     for one in made:
         dynamo_stores.batches.create(one)
 
-    seen = {one.id for minute in range(100) for one in dynamo_stores.batches.left(NOW + minute * 60_000, 2)}
+    seen = {one.id for minute in range(100) for one in dynamo_stores.batches.stalled(NOW + minute * 60_000, 2)}
 
     assert {one.id for one in made} <= seen
 
@@ -141,9 +141,9 @@ def test_a_row_that_names_no_batch_is_removed(dynamo_stores: DynamoStores) -> No
     def rows() -> set[str]:
         return {row.sk for row in batches._open.query(OPEN, consistent_read=True)}
 
-    batches.left(NOW + IN_THE_MAKING_MS, 1_000)
+    batches.stalled(NOW + IN_THE_MAKING_MS, 1_000)
     assert never_made.id in rows()  # it may still be in the making
-    batches.left(NOW + IN_THE_MAKING_MS + 1, 1_000)
+    batches.stalled(NOW + IN_THE_MAKING_MS + 1, 1_000)
     assert never_made.id not in rows()
 
 
@@ -155,13 +155,13 @@ def test_rows_are_read_as_they_were_kept(stores: Any) -> None:
         Row(number=2, input={}),  # as a clean-up by its defaults is
     ]
     stores.batch_rows.put_part("acme", made.id, 0, rows)
-    stores.batch_rows.put_terms("acme", made.id, {"config": {"model": "gpt-4o"}, "options": {}})
+    stores.batch_rows.put_options("acme", made.id, {"config": {"model": "gpt-4o"}, "options": {}})
 
     assert stores.batch_rows.get_part("acme", made.id, 0) == rows
     assert stores.batch_rows.get_part("acme", made.id, 1) is None
     assert stores.batch_rows.get_part("other", made.id, 0) is None
-    assert stores.batch_rows.get_terms("acme", made.id) == {"config": {"model": "gpt-4o"}, "options": {}}
-    assert stores.batch_rows.get_terms("acme", batch().id) is None
+    assert stores.batch_rows.get_options("acme", made.id) == {"config": {"model": "gpt-4o"}, "options": {}}
+    assert stores.batch_rows.get_options("acme", batch().id) is None
 
 
 def test_an_export_is_kept_and_can_be_read_by_its_address(stores: Any) -> None:
@@ -171,7 +171,7 @@ def test_an_export_is_kept_and_can_be_read_by_its_address(stores: Any) -> None:
 
 
 def test_one_that_cannot_be_read_hides_no_other(dynamo_stores: DynamoStores) -> None:
-    broken, whole = batch(worked_until=0), batch(worked_until=0)
+    broken, whole = batch(locked_until=0), batch(locked_until=0)
     for one in (broken, whole):
         dynamo_stores.batches.create(one)
     item = dynamo.find(dynamo_stores.batches._items, "B#acme", broken.id)
@@ -179,7 +179,7 @@ def test_one_that_cannot_be_read_hides_no_other(dynamo_stores: DynamoStores) -> 
     item.data = "{"
     dynamo.put(item)
 
-    seen = {one.id for minute in range(10) for one in dynamo_stores.batches.left(NOW + minute * 60_000, 100)}
+    seen = {one.id for minute in range(10) for one in dynamo_stores.batches.stalled(NOW + minute * 60_000, 100)}
 
     assert whole.id in seen
     assert broken.id not in seen

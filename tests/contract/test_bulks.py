@@ -28,8 +28,8 @@ def bulk(**changes: Any) -> Bulk:
         "lane": "high",
         "ids": (new_id(), new_id()),
         "filters": {"status": "queued", "since": NOW - 5},
-        "hand": Hand(held=(Held(new_id(), 2, 1),), place=25, cursor="c", last=True),
-        "worked_until": NOW + 5,
+        "page": Hand(jobs=(Held(new_id(), 2, 1),), position=25, cursor="c", last=True),
+        "locked_until": NOW + 5,
         "matched": 3,
         "problems": ((new_id(), "job_not_found"),),
     }
@@ -37,39 +37,39 @@ def bulk(**changes: Any) -> Bulk:
 
 
 def unfinished(stores: Any, now: int) -> list[str]:
-    return [one.id for one in stores.bulks.unfinished(now, 100)]
+    return [one.id for one in stores.bulk_operations.unfinished(now, 100)]
 
 
 def test_it_is_read_as_it_was_written(stores: Any) -> None:
     made = bulk()
-    stores.bulks.create(made)
+    stores.bulk_operations.create(made)
 
-    assert stores.bulks.get("acme", made.id) == made
-    assert stores.bulks.get("other", made.id) is None
-    assert stores.bulks.get("acme", "bulk_none") is None
+    assert stores.bulk_operations.get("acme", made.id) == made
+    assert stores.bulk_operations.get("other", made.id) is None
+    assert stores.bulk_operations.get("acme", "bulk_none") is None
 
 
 def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
     made = bulk()
     with answer_lost("PutItem"):
-        stores.bulks.create(made)
+        stores.bulk_operations.create(made)
     moved = replace(made, version=2, done=1)
-    stores.bulks.replace(made, moved)
+    stores.bulk_operations.replace(made, moved)
 
-    stores.bulks.create(made)
+    stores.bulk_operations.create(made)
 
-    assert stores.bulks.get("acme", made.id) == moved
+    assert stores.bulk_operations.get("acme", made.id) == moved
 
 
 def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
     made = bulk()
-    stores.bulks.create(made)
+    stores.bulk_operations.create(made)
     mine, others = replace(made, version=2, done=1), replace(made, version=2, done=2)
 
     with answer_lost("PutItem"):
-        stores.bulks.replace(made, mine)
+        stores.bulk_operations.replace(made, mine)
     with pytest.raises(StaleVersion) as refused:
-        stores.bulks.replace(made, others)
+        stores.bulk_operations.replace(made, others)
 
     assert refused.value.current == mine
 
@@ -78,15 +78,15 @@ def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
     made = bulk()
 
     with pytest.raises(StaleVersion):
-        stores.bulks.replace(made, replace(made, version=2))
+        stores.bulk_operations.replace(made, replace(made, version=2))
 
-    assert stores.bulks.get("acme", made.id) is None
+    assert stores.bulk_operations.get("acme", made.id) is None
 
 
 def test_the_unfinished_are_found_when_nobody_works_on_them(stores: Any) -> None:
-    made, other = bulk(), bulk(id=f"bulk_{ULID.from_timestamp(4_000_000_000.0)}", tenant="other", worked_until=NOW + 60_000)
+    made, other = bulk(), bulk(id=f"bulk_{ULID.from_timestamp(4_000_000_000.0)}", tenant="other", locked_until=NOW + 60_000)
     for one in (made, other):
-        stores.bulks.create(one)
+        stores.bulk_operations.create(one)
 
     assert made.id not in unfinished(stores, NOW)
     assert made.id in unfinished(stores, NOW + 5)
@@ -96,17 +96,17 @@ def test_the_unfinished_are_found_when_nobody_works_on_them(stores: Any) -> None
 
 def test_the_finished_are_not_looked_for_any_more(stores: Any) -> None:
     made = bulk()
-    stores.bulks.create(made)
+    stores.bulk_operations.create(made)
 
-    stores.bulks.replace(made, replace(made, version=2, finished_at=NOW))
+    stores.bulk_operations.replace(made, replace(made, version=2, finished_at=NOW))
 
     assert made.id not in unfinished(stores, NOW + 10**9)
-    assert stores.bulks.get("acme", made.id).finished_at == NOW
+    assert stores.bulk_operations.get("acme", made.id).finished_at == NOW
 
 
 def test_rows_that_name_nothing_unfinished_are_removed(dynamo_stores: DynamoStores) -> None:
     """Whoever made it died between the two writes; whoever ended it, before the last."""
-    bulks, never_made, ended = dynamo_stores.bulks, bulk(), bulk(finished_at=NOW)
+    bulks, never_made, ended = dynamo_stores.bulk_operations, bulk(), bulk(finished_at=NOW)
     for one in (never_made, ended):
         dynamo.put(bulks._open(OPEN, one.id, tenant=one.tenant, made_at=NOW, ttl=NOW // 1000))
     dynamo.put(bulks._item_of(ended))

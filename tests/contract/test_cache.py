@@ -13,7 +13,7 @@ KEY = "5f" * 32
 
 
 def reference() -> Cached:
-    return Cached(job_id=new_id(), attempt=2, at=NOW, expires_at=NOW + 60_000)
+    return Cached(job_id=new_id(), attempt=2, stored_at=NOW, expires_at=NOW + 60_000)
 
 
 def test_what_was_put_is_there(stores: Any) -> None:
@@ -38,7 +38,7 @@ def test_tenants_and_requests_are_kept_apart(stores: Any) -> None:
 def test_the_latest_answer_stays(stores: Any, answer_lost: Lost) -> None:
     """Also where the put's own answer was lost, so that it was repeated."""
     tenant, first = new_id(), reference()
-    second = replace(first, job_id=new_id(), attempt=1, at=NOW + 5)
+    second = replace(first, job_id=new_id(), attempt=1, stored_at=NOW + 5)
     stores.cache.put(tenant, KEY, first)
 
     with answer_lost("PutItem"):

@@ -137,7 +137,7 @@ def test_a_note_of_progress_is_seen_last_and_is_no_text(stores: Any) -> None:
     """In the place of the one before, until there is text; whoever reads the text never meets it."""
     job_id = new_id()
     for percentage in (10.0, 20.0):
-        stores.chunks.note(Chunk(job_id=job_id, attempt=1, start=0, text="", at=NOW, progress={"progress_percentage": percentage}, ttl=9))
+        stores.chunks.put_progress(Chunk(job_id=job_id, attempt=1, start=0, text="", at=NOW, progress={"progress_percentage": percentage}, ttl=9))
 
     noted = stores.chunks.last(job_id, 1)
     assert noted is not None

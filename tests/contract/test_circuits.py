@@ -14,7 +14,7 @@ from tests.contract.given import NOW, new_id
 
 def opened(stores: Any, model: str) -> Circuit:
     circuit = failed(Circuit(model=model), "provider_quota_exhausted", NOW - 5, "mark", NOW)
-    stores.circuits.replace(Circuit(model=model), circuit)
+    stores.circuit_breakers.replace(Circuit(model=model), circuit)
     return circuit
 
 
@@ -22,21 +22,21 @@ def opened(stores: Any, model: str) -> Circuit:
 def test_what_was_written_is_read(stores: Any, name: str) -> None:
     """Whatever the model is called; and nothing of a model that was never heard of."""
     model = name + new_id()
-    assert stores.circuits.get(model) is None
+    assert stores.circuit_breakers.get(model) is None
 
     circuit = opened(stores, model)
 
-    assert stores.circuits.get(model) == circuit
-    assert [one for one in stores.circuits.all() if one.model == model] == [circuit]
+    assert stores.circuit_breakers.get(model) == circuit
+    assert [one for one in stores.circuit_breakers.all() if one.model == model] == [circuit]
 
 
 def test_all_of_them_at_once(stores: Any) -> None:
     """One that a person keeps open too, which has no end."""
     forced = force_open(Circuit(model=new_id()), "ann", "moving", "m", NOW)
-    stores.circuits.replace(Circuit(model=forced.model), forced)
+    stores.circuit_breakers.replace(Circuit(model=forced.model), forced)
     other = opened(stores, new_id())
 
-    assert {circuit.model: circuit for circuit in stores.circuits.all()}.items() >= {forced.model: forced, other.model: other}.items()
+    assert {circuit.model: circuit for circuit in stores.circuit_breakers.all()}.items() >= {forced.model: forced, other.model: other}.items()
 
 
 def test_of_two_probes_one_is_it(stores: Any) -> None:
@@ -45,13 +45,13 @@ def test_of_two_probes_one_is_it(stores: Any) -> None:
     one, two = (probe(seen, mark, NOW + 30_000) for mark in ("one", "two"))
     assert one is not None
     assert two is not None
-    stores.circuits.replace(seen, one)
+    stores.circuit_breakers.replace(seen, one)
 
     with pytest.raises(StaleVersion) as refused:
-        stores.circuits.replace(seen, two)
+        stores.circuit_breakers.replace(seen, two)
 
     assert refused.value.current == one
-    assert stores.circuits.get(seen.model).state is State.HALF_OPEN
+    assert stores.circuit_breakers.get(seen.model).state is State.HALF_OPEN
 
 
 def test_of_two_first_failures_one_is_first(stores: Any) -> None:
@@ -59,7 +59,7 @@ def test_of_two_first_failures_one_is_first(stores: Any) -> None:
     opened(stores, model)
 
     with pytest.raises(StaleVersion) as refused:
-        stores.circuits.replace(Circuit(model=model), failed(Circuit(model=model), "stream_cut", NOW, "late", NOW))
+        stores.circuit_breakers.replace(Circuit(model=model), failed(Circuit(model=model), "stream_cut", NOW, "late", NOW))
 
     assert refused.value.current.mark == "mark"
 
@@ -69,10 +69,10 @@ def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -
     probing = probe(seen, "p", NOW + 30_000)
 
     with answer_lost("PutItem"):
-        stores.circuits.replace(seen, probing)
-    stores.circuits.replace(seen, probing)
+        stores.circuit_breakers.replace(seen, probing)
+    stores.circuit_breakers.replace(seen, probing)
 
-    assert stores.circuits.get(seen.model) == probing
+    assert stores.circuit_breakers.get(seen.model) == probing
 
 
 def test_a_swap_makes_no_circuit_out_of_one_that_is_gone(stores: Any) -> None:
@@ -80,6 +80,6 @@ def test_a_swap_makes_no_circuit_out_of_one_that_is_gone(stores: Any) -> None:
     gone = failed(Circuit(model=new_id(), version=7), "stream_cut", NOW, "m", NOW)
 
     with pytest.raises(StaleVersion) as refused:
-        stores.circuits.replace(Circuit(model=gone.model, version=7), gone)
+        stores.circuit_breakers.replace(Circuit(model=gone.model, version=7), gone)
 
     assert refused.value.current is None

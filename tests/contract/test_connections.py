@@ -82,13 +82,13 @@ def test_all_connections_are_found_part_by_part(stores: Any) -> None:
     stores.connections.close(closed)
     stores.connections.subscribe(next(iter(given)), "job_1")
 
-    found = [one for part in range(8) for one in stores.connections.some(part, 1_000)]
+    found = [one for part in range(8) for one in stores.connections.sample(part, 1_000)]
 
     ours = {one.id: one for one in found if one.id in given or one.id == closed}
     assert set(ours) == set(given)
     assert len(found) == len({one.id for one in found})
     assert {one_id: replace(one, jobs=frozenset()) for one_id, one in ours.items()} == given
-    assert {one.id for one in stores.connections.some(11, 1_000)} == {one.id for one in stores.connections.some(3, 1_000)}
+    assert {one.id for one in stores.connections.sample(11, 1_000)} == {one.id for one in stores.connections.sample(3, 1_000)}
 
 
 def test_of_a_part_that_is_full_others_are_given_each_time(stores: Any) -> None:
@@ -98,7 +98,7 @@ def test_of_a_part_that_is_full_others_are_given_each_time(stores: Any) -> None:
     given = {opened(stores, id=one).id for one in ids if connection_part(one) == part}
     seen: set[str] = set()
     for _ in range(2_000):
-        some = stores.connections.some(part, 3)
+        some = stores.connections.sample(part, 3)
         assert len({one.id for one in some}) == len(some) <= 3
         seen |= {one.id for one in some}
         if given <= seen:

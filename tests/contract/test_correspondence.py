@@ -35,42 +35,42 @@ def correspondence(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 def test_the_first_seal_stays(correspondence: Any) -> None:
     """Two who need one at the same moment have the same one."""
-    assert correspondence.seal("acme") is None
+    assert correspondence.signing_secrets("acme") is None
 
-    assert correspondence.make_seal("acme", ONE) == ONE
-    assert correspondence.make_seal("acme", TWO) == ONE
-    assert correspondence.seal("acme", fresh=True) == ONE
-    assert correspondence.seal("other") is None
+    assert correspondence.create_signing_secrets("acme", ONE) == ONE
+    assert correspondence.create_signing_secrets("acme", TWO) == ONE
+    assert correspondence.signing_secrets("acme", fresh=True) == ONE
+    assert correspondence.signing_secrets("other") is None
 
 
 def test_a_seal_is_put_in_the_place_of_another(correspondence: Any) -> None:
-    correspondence.make_seal("acme", ONE)
+    correspondence.create_signing_secrets("acme", ONE)
 
-    correspondence.put_seal("acme", TWO)
+    correspondence.put_signing_secrets("acme", TWO)
 
-    assert correspondence.seal("acme") == TWO
-    assert correspondence.seal("acme", fresh=True) == TWO
+    assert correspondence.signing_secrets("acme") == TWO
+    assert correspondence.signing_secrets("acme", fresh=True) == TWO
 
 
 def test_an_address_book_is_read_as_it_was_written(correspondence: Any) -> None:
     """And changing it leaves the seal alone."""
     book = AddressBook(emails=("ops@acme.com",), slack={"alerts": "https://hooks.slack.com/services/T/B/x"})
-    assert correspondence.addresses("acme") == AddressBook()
-    correspondence.make_seal("acme", ONE)
+    assert correspondence.allowlist("acme") == AddressBook()
+    correspondence.create_signing_secrets("acme", ONE)
 
-    correspondence.put_addresses("acme", book)
-    assert correspondence.addresses("acme", fresh=True) == book
-    correspondence.put_addresses("acme", AddressBook())
+    correspondence.put_allowlist("acme", book)
+    assert correspondence.allowlist("acme", fresh=True) == book
+    correspondence.put_allowlist("acme", AddressBook())
 
-    assert correspondence.addresses("acme") == AddressBook()
-    assert correspondence.seal("acme", fresh=True) == ONE
+    assert correspondence.allowlist("acme") == AddressBook()
+    assert correspondence.signing_secrets("acme", fresh=True) == ONE
 
 
 @pytest.mark.parametrize("tenant", ["a/b", "zweigstelle münchen", "x" * 128, "日" * 128, "+2F", "acme-abc123", "\ud800"])
 def test_any_name_of_a_tenant_will_do(correspondence: Any, tenant: str) -> None:
-    correspondence.put_seal(tenant, ONE)
+    correspondence.put_signing_secrets(tenant, ONE)
 
-    assert correspondence.seal(tenant, fresh=True) == ONE
+    assert correspondence.signing_secrets(tenant, fresh=True) == ONE
 
 
 def test_another_environment_hears_of_a_change_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,16 +80,16 @@ def test_another_environment_hears_of_a_change_within_a_minute(monkeypatch: pyte
         aws.forget_clients()
         clock = ManualClock()
         here, there = SecretsManagerCorrespondence("dev", clock), SecretsManagerCorrespondence("dev", clock)
-        here.make_seal("acme", ONE)
-        assert there.seal("acme") == ONE
+        here.create_signing_secrets("acme", ONE)
+        assert there.signing_secrets("acme") == ONE
 
-        here.put_seal("acme", TWO)
+        here.put_signing_secrets("acme", TWO)
 
         clock.advance(59)
-        assert there.seal("acme") == ONE
-        assert there.seal("acme", fresh=True) == TWO
+        assert there.signing_secrets("acme") == ONE
+        assert there.signing_secrets("acme", fresh=True) == TWO
         clock.advance(60)
-        assert there.seal("acme") == TWO
+        assert there.signing_secrets("acme") == TWO
     aws.forget_clients()
 
 

@@ -31,12 +31,12 @@ def delivery(**changes: Any) -> Delivery:
         "event": "job.completed",
         "message_id": f"msg_{owner}",
         "subject": "Headrace: done",
-        "text": '{"id":"msg_ü"}',
+        "payload": '{"id":"msg_ü"}',
         "created_at": NOW,
         "due_at": NOW,
-        "until": NOW + DAY,
-        "look_at": NOW + 60_000,
-        "tries": (Try(at=NOW, ms=5, status=500, error="the receiver answered 500"), Try(at=NOW, ms=5)),
+        "expires_at": NOW + DAY,
+        "recheck_at": NOW + 60_000,
+        "attempts": (Try(at=NOW, ms=5, status=500, error="the receiver answered 500"), Try(at=NOW, ms=5)),
     }
     return Delivery(**(values | changes))
 
@@ -62,7 +62,7 @@ def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
     moved = replace(made, version=2, state=State.DELIVERED, ended_at=NOW)
     stores.deliveries.replace(made, moved)
 
-    assert stores.deliveries.create(replace(made, look_at=NOW + 1)) == moved
+    assert stores.deliveries.create(replace(made, recheck_at=NOW + 1)) == moved
     assert stores.deliveries.get(made.owner, made.id) == moved
     assert made.id not in due(stores, NOW + 10**9)
 
@@ -73,13 +73,13 @@ def test_those_of_a_job_are_listed_the_newest_first(stores: Any) -> None:
     for one in (older, newer, delivery()):
         stores.deliveries.create(one)
 
-    assert stores.deliveries.of(owner) == [newer, older]
+    assert stores.deliveries.for_owner(owner) == [newer, older]
 
 
 def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
     made = delivery()
     stores.deliveries.create(made)
-    mine, others = replace(made, version=2, tried=1), replace(made, version=2, tried=2)
+    mine, others = replace(made, version=2, attempt_count=1), replace(made, version=2, attempt_count=2)
 
     with answer_lost("PutItem"):
         stores.deliveries.replace(made, mine)
@@ -99,12 +99,12 @@ def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
 
 
 def test_it_is_looked_at_when_its_time_has_come_and_not_before(stores: Any) -> None:
-    made = delivery(look_at=NOW + 60_000)
+    made = delivery(recheck_at=NOW + 60_000)
     stores.deliveries.create(made)
     assert made.id not in due(stores, NOW + 59_999)
     assert made.id in due(stores, NOW + 60_000)
 
-    later = replace(made, version=2, look_at=NOW + 90_000)
+    later = replace(made, version=2, recheck_at=NOW + 90_000)
     stores.deliveries.replace(made, later)
 
     assert made.id not in due(stores, NOW + 89_999)
@@ -127,10 +127,10 @@ def test_a_refused_step_leaves_it_where_it_is_looked_for(stores: Any) -> None:
     """The loser had put a row for a time that never came to be."""
     made = delivery()
     stores.deliveries.create(made)
-    stores.deliveries.replace(made, replace(made, version=2, tried=1))
+    stores.deliveries.replace(made, replace(made, version=2, attempt_count=1))
 
     with pytest.raises(StaleVersion):
-        stores.deliveries.replace(made, replace(made, version=2, look_at=NOW + 30_000))
+        stores.deliveries.replace(made, replace(made, version=2, recheck_at=NOW + 30_000))
 
     assert made.id not in due(stores, NOW + 30_000)
     assert made.id in due(stores, NOW + 60_000)
@@ -159,7 +159,7 @@ def test_a_killed_step_leaves_a_delivery_that_is_found(dynamo_stores: DynamoStor
     """After each of its three writes there is a row for the time that the delivery says."""
     deliveries, made = dynamo_stores.deliveries, delivery()
     deliveries.create(made)
-    later = replace(made, version=2, look_at=NOW + 90_000)
+    later = replace(made, version=2, recheck_at=NOW + 90_000)
 
     dynamo.put(deliveries._row(later))
     assert made.id in due(dynamo_stores, NOW + 60_000)
@@ -171,9 +171,9 @@ def test_a_killed_step_leaves_a_delivery_that_is_found(dynamo_stores: DynamoStor
 def test_one_that_moves_on_leaves_one_row(dynamo_stores: DynamoStores) -> None:
     deliveries, made = dynamo_stores.deliveries, delivery()
     deliveries.create(made)
-    later = replace(made, version=2, look_at=NOW + 90_000)
+    later = replace(made, version=2, recheck_at=NOW + 90_000)
     deliveries.replace(made, later)
-    deliveries.replace(later, replace(later, version=3, tried=1))
+    deliveries.replace(later, replace(later, version=3, attempt_count=1))
 
     assert len(open_rows(dynamo_stores, made)) == 1
 

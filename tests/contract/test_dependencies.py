@@ -30,7 +30,7 @@ def test_a_child_knows_its_parents_before_they_know_it(stores: Any) -> None:
 
     stores.dependencies.put(child, parents, run_anyway=True, ttl=TTL)
 
-    known = stores.dependencies.of(child)
+    known = stores.dependencies.get(child)
     assert (known.parents, known.open, known.run_anyway, known.linked_until) == (parents, frozenset(parents.values()), True, 0)
     assert [stores.dependencies.children(parent) for parent in parents.values()] == [[], []]
 
@@ -45,40 +45,40 @@ def test_parents_are_told_with_what_is_to_happen_if_they_fail(stores: Any) -> No
 def test_crossing_off_twice_is_crossing_off_once(stores: Any, answer_lost: Lost) -> None:
     """What counting down would get wrong: one replayed end must not stand for two."""
     child, parents = born(stores, "a", "b")
-    cross_off = stores.dependencies.cross_off
+    mark_parents_ended = stores.dependencies.mark_parents_ended
 
     with answer_lost("UpdateItem"):
-        assert cross_off(child, [parents["a"]]) == 1
-    assert cross_off(child, [parents["a"]]) == 1
-    assert stores.dependencies.of(child).open == {parents["b"]}
-    assert cross_off(child, [parents["b"]]) == 0
-    assert cross_off(child, [parents["b"]]) == 0
-    assert stores.dependencies.of(child).open == frozenset()
+        assert mark_parents_ended(child, [parents["a"]]) == 1
+    assert mark_parents_ended(child, [parents["a"]]) == 1
+    assert stores.dependencies.get(child).open == {parents["b"]}
+    assert mark_parents_ended(child, [parents["b"]]) == 0
+    assert mark_parents_ended(child, [parents["b"]]) == 0
+    assert stores.dependencies.get(child).open == frozenset()
 
 
 def test_several_are_crossed_off_at_once_with_the_word_that_all_were_told(stores: Any) -> None:
     child, parents = born(stores, "a", "b", "c")
 
-    left = stores.dependencies.cross_off(child, [parents["a"], parents["c"], new_id()], linked_until=TTL + 9)
+    left = stores.dependencies.mark_parents_ended(child, [parents["a"], parents["c"], new_id()], linked_until=TTL + 9)
 
-    known = stores.dependencies.of(child)
+    known = stores.dependencies.get(child)
     assert (left, known.open, known.linked_until) == (1, {parents["b"]}, TTL + 9)
 
 
 def test_nobody_need_have_ended_to_say_that_all_were_told(stores: Any) -> None:
     child, _ = born(stores, "a", "b")
 
-    assert stores.dependencies.cross_off(child, [], linked_until=TTL) == 2
-    assert stores.dependencies.cross_off(child, []) == 2
+    assert stores.dependencies.mark_parents_ended(child, [], linked_until=TTL) == 2
+    assert stores.dependencies.mark_parents_ended(child, []) == 2
 
 
 def test_a_child_of_which_nothing_is_kept_stays_so(stores: Any) -> None:
     """A late end leaves no ghost."""
     nobody = new_id()
 
-    assert stores.dependencies.cross_off(nobody, [new_id()]) is None
-    assert stores.dependencies.cross_off(nobody, []) is None
-    assert stores.dependencies.of(nobody) is None
+    assert stores.dependencies.mark_parents_ended(nobody, [new_id()]) is None
+    assert stores.dependencies.mark_parents_ended(nobody, []) is None
+    assert stores.dependencies.get(nobody) is None
 
 
 def test_children_come_by_id_a_page_at_a_time(stores: Any) -> None:
@@ -99,10 +99,10 @@ def test_a_hundred_parents(stores: Any) -> None:
     """As many as a job may have: told in five requests, kept in rows that are far from any limit."""
     child, parents = born(stores, *(f"{'a' * 60}{number:03}" for number in range(100)))
 
-    assert stores.dependencies.of(child).parents == parents
-    assert len(stores.dependencies.of(child).open) == 100
+    assert stores.dependencies.get(child).parents == parents
+    assert len(stores.dependencies.get(child).open) == 100
     assert all(stores.dependencies.children(parent) == [Edge(child, False)] for parent in parents.values())
-    assert stores.dependencies.cross_off(child, list(parents.values())[:99]) == 1
+    assert stores.dependencies.mark_parents_ended(child, list(parents.values())[:99]) == 1
 
 
 def test_the_parents_of_many(stores: Any) -> None:
@@ -115,19 +115,19 @@ def test_a_page_goes_with_its_edges_on_both_sides(stores: Any) -> None:
     """A child that is deleted is no longer told of anything; a parent that is deleted tells nobody."""
     child, parents = born(stores, "a", "b")
     a, b = parents.values()
-    stores.bodies.put(child, "acme", Body(prompt="x", config=Config(model="m", max_tokens=1)), TTL)
+    stores.job_specs.put(child, "acme", Body(prompt="x", config=Config(model="m", max_tokens=1)), TTL)
 
-    stores.pages.forget(a, "acme")
+    stores.job_data.delete_all(a, "acme")
 
     assert stores.dependencies.children(a) == []
     assert stores.dependencies.children(b) == [Edge(child, False)]
-    assert stores.dependencies.of(child).open == {a, b}
+    assert stores.dependencies.get(child).open == {a, b}
 
-    stores.pages.forget(child, "acme")
-    stores.pages.forget(child, "acme")
+    stores.job_data.delete_all(child, "acme")
+    stores.job_data.delete_all(child, "acme")
 
     assert stores.dependencies.children(b) == []
-    assert stores.dependencies.of(child) is None
+    assert stores.dependencies.get(child) is None
 
 
 def test_edges_that_dynamodb_leaves_out_are_put_again(dynamo_stores: DynamoStores) -> None:
@@ -169,7 +169,7 @@ def test_every_row_has_an_end(dynamo_stores: DynamoStores) -> None:
     items = dynamo_stores.dependencies._items
 
     dynamo_stores.dependencies.link(child, parents, run_anyway=False, ttl=TTL + 60)
-    dynamo_stores.dependencies.cross_off(child, [], linked_until=TTL + 60)
+    dynamo_stores.dependencies.mark_parents_ended(child, [], linked_until=TTL + 60)
 
     rows = [*items.query(child), *items.query(parents["a"])]
     assert {row.sk: row.ttl for row in rows} == {"parents": TTL + 60, "wait": TTL + 60, f"child#{child}": TTL + 60}

@@ -69,11 +69,11 @@ def test_a_job_is_put_off_whatever_else_its_record_says(stores: Any) -> None:
     given = put(stores, due_at=begin)
     ended = put(stores, status=Status.FAILED, due_at=None)
 
-    stores.jobs.put_off(given.id, begin + 500)
-    stores.jobs.put_off(given.id, begin + 400)
-    stores.jobs.put_off(ended.id, begin + 500)
+    stores.jobs.postpone(given.id, begin + 500)
+    stores.jobs.postpone(given.id, begin + 400)
+    stores.jobs.postpone(ended.id, begin + 500)
     nobody = new_id()
-    stores.jobs.put_off(nobody, begin)
+    stores.jobs.postpone(nobody, begin)
 
     assert stores.jobs.get(given.id) == replace(given, due_at=begin + 500, version=2)
     assert stores.jobs.get(ended.id) == ended
@@ -84,7 +84,7 @@ def test_a_job_that_is_put_off_twice_by_a_lost_answer_is_put_off_once(stores: An
     given = put(stores, due_at=at())
 
     with answer_lost("UpdateItem"):
-        stores.jobs.put_off(given.id, (given.due_at or 0) + 5)
+        stores.jobs.postpone(given.id, (given.due_at or 0) + 5)
 
     assert stores.jobs.get(given.id).version == 2
 
@@ -104,7 +104,7 @@ def test_a_record_that_cannot_be_read_is_found_and_put_off(dynamo_stores: Dynamo
         dynamo_stores.jobs.get_many([given.id])
     assert given.id in dynamo_stores.jobs.due(None, begin, 1000)
 
-    dynamo_stores.jobs.put_off(given.id, begin + 5)
+    dynamo_stores.jobs.postpone(given.id, begin + 5)
 
     assert given.id not in dynamo_stores.jobs.due(None, begin, 1000)
     assert given.id in dynamo_stores.jobs.due(None, begin + 5, 1000)

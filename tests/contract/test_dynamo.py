@@ -156,10 +156,10 @@ def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
         stores.jobs.get_many([given.id] * 3)
         stores.chunks.read(given.id, 1)
         stores.chunks.last(given.id, 1)
-        stores.watchers.controls([given.id, new_id()])
-        stores.circuits.all()
-        stores.circuits.get(given.id)
-        stores.circuits.replace(Circuit(model=given.id), Circuit(model=given.id, version=1))
+        stores.subscriptions.controls([given.id, new_id()])
+        stores.circuit_breakers.all()
+        stores.circuit_breakers.get(given.id)
+        stores.circuit_breakers.replace(Circuit(model=given.id), Circuit(model=given.id, version=1))
 
     assert calls == {"PutItem": 2, "GetItem": 1, "UpdateItem": 1, "TransactWriteItems": 1, "BatchGetItem": 2, "Query": 3}
 
@@ -167,8 +167,8 @@ def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
 def test_late_updates_leave_no_ghost(dynamo_stores: DynamoStores) -> None:
     """Whatever an update may make has an end."""
     job_id = new_id()
-    dynamo_stores.watchers.note_reader(job_id, NOW)
-    dynamo_stores.meters.count(job_id, 1, NOW // 1000)
+    dynamo_stores.subscriptions.announce_reader(job_id, NOW)
+    dynamo_stores.request_counters.increment(job_id, 1, NOW // 1000)
 
     assert "ttl" in stored(dynamo_stores, "pages", id=job_id, sk="ctl")
     assert "ttl" in stored(dynamo_stores, "live", pk=f"rl#{job_id}", sk="1")
@@ -177,7 +177,7 @@ def test_late_updates_leave_no_ghost(dynamo_stores: DynamoStores) -> None:
 def test_large_texts_are_not_in_the_table(dynamo_stores: DynamoStores) -> None:
     """Above 16 KB compressed the item holds the name of an object, which a link opens as plain text."""
     job_id, text = new_id(), noise(3_000_000)
-    dynamo_stores.bodies.put(job_id, "acme", body(text), NOW)
+    dynamo_stores.job_specs.put(job_id, "acme", body(text), NOW)
     dynamo_stores.results.put(Result(job_id=job_id, attempt=2, text=text, parsed={"a": text}), "acme")
 
     for sk in ("body", "result#0002"):
@@ -192,7 +192,7 @@ def test_large_texts_are_not_in_the_table(dynamo_stores: DynamoStores) -> None:
 def test_the_largest_text_beside_its_item(dynamo_stores: DynamoStores) -> None:
     """Just at the limit it stays in the item, far below the 400 KB of one."""
     job_id = new_id()
-    dynamo_stores.bodies.put(job_id, "acme", body(noise(15_500)), NOW)
+    dynamo_stores.job_specs.put(job_id, "acme", body(noise(15_500)), NOW)
 
     assert 14_000 < item_size(stored(dynamo_stores, "pages", id=job_id, sk="body")) < 17_000
 
@@ -211,12 +211,12 @@ def test_a_text_that_is_no_longer_kept(dynamo_stores: DynamoStores) -> None:
 def test_a_slot_that_others_took_meanwhile_is_not_given_back(dynamo_stores: DynamoStores) -> None:
     """Its time was over, so it belongs to somebody else."""
     name, other = new_id(), DynamoStores("dev")
-    dynamo_stores.slots.take(name, 1, NOW + 1000, NOW)
-    other.slots.take(name, 1, NOW + 9000, NOW + 1000)
+    dynamo_stores.semaphores.acquire(name, 1, NOW + 1000, NOW)
+    other.semaphores.acquire(name, 1, NOW + 9000, NOW + 1000)
 
-    dynamo_stores.slots.give_back(name, 0)
+    dynamo_stores.semaphores.release(name, 0)
 
-    assert dynamo_stores.slots.take(name, 1, NOW + 9000, NOW + 1001) is None
+    assert dynamo_stores.semaphores.acquire(name, 1, NOW + 9000, NOW + 1001) is None
 
 
 def test_all_stores_share_one_client(dynamo_stores: DynamoStores) -> None:
@@ -286,7 +286,7 @@ def test_a_request_that_is_wrong_is_not_called_unavailable(
 
 WRITES: list[tuple[str, Callable[[DynamoStores], object]]] = [
     ("PutItem", lambda stores: stores.results.put(Result(job_id=new_id(), attempt=1, text=""), "acme")),
-    ("UpdateItem", lambda stores: stores.watchers.note_reader(new_id(), NOW)),
+    ("UpdateItem", lambda stores: stores.subscriptions.announce_reader(new_id(), NOW)),
     ("DeleteItem", lambda stores: stores.connections.close("x")),
 ]
 

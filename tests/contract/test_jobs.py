@@ -150,8 +150,8 @@ def test_an_idempotency_key_stands_for_one_job(stores: Any) -> None:
         stores.jobs.create(second, row)
 
     assert stores.jobs.get(second.id) is None
-    assert stores.jobs.remembered(row.scope, row.key, NOW) == Remembered(job_id=first.id, fingerprint="f1", position=7)
-    assert stores.jobs.remembered("other#POST /jobs", row.key, NOW) is None
+    assert stores.jobs.get_idempotency(row.scope, row.key, NOW) == Remembered(job_id=first.id, fingerprint="f1", position=7)
+    assert stores.jobs.get_idempotency("other#POST /jobs", row.key, NOW) is None
 
 
 def test_an_idempotency_key_can_be_used_again_when_it_has_expired(stores: Any) -> None:
@@ -160,10 +160,10 @@ def test_an_idempotency_key_can_be_used_again_when_it_has_expired(stores: Any) -
     stores.jobs.create(job(), row)
     later = job(created_at=row.expires_at)
 
-    assert stores.jobs.remembered(row.scope, row.key, row.expires_at - 1) is not None
-    assert stores.jobs.remembered(row.scope, row.key, row.expires_at) is None
+    assert stores.jobs.get_idempotency(row.scope, row.key, row.expires_at - 1) is not None
+    assert stores.jobs.get_idempotency(row.scope, row.key, row.expires_at) is None
     stores.jobs.create(later, idempotency(row.key, expires_at=row.expires_at + DAY))
-    assert stores.jobs.remembered(row.scope, row.key, row.expires_at).job_id == later.id
+    assert stores.jobs.get_idempotency(row.scope, row.key, row.expires_at).job_id == later.id
 
 
 def test_an_idempotency_key_counts_to_the_last_millisecond(stores: Any) -> None:
@@ -181,16 +181,16 @@ def test_a_key_can_stand_for_a_job_that_is_there_already(stores: Any, answer_los
     stores.jobs.create(first)
 
     with answer_lost("PutItem"):
-        stores.jobs.remember(row, first.id, NOW)
-    stores.jobs.remember(row, first.id, NOW)
+        stores.jobs.save_idempotency(row, first.id, NOW)
+    stores.jobs.save_idempotency(row, first.id, NOW)
 
     for other, of in ((replace(row, generation=5), first.id), (row, job().id), (replace(row, fingerprint="f2"), first.id)):
         with pytest.raises(AlreadyRemembered):
-            stores.jobs.remember(other, of, NOW)
+            stores.jobs.save_idempotency(other, of, NOW)
     with pytest.raises(AlreadyRemembered):
         stores.jobs.create(job(), row)
-    assert stores.jobs.remembered(row.scope, row.key, NOW) == Remembered(job_id=first.id, fingerprint="f1", generation=4)
-    stores.jobs.remember(replace(row, generation=5), first.id, row.expires_at)
+    assert stores.jobs.get_idempotency(row.scope, row.key, NOW) == Remembered(job_id=first.id, fingerprint="f1", generation=4)
+    stores.jobs.save_idempotency(replace(row, generation=5), first.id, row.expires_at)
 
 
 def test_users_have_dedupe_keys_of_their_own(stores: Any) -> None:
@@ -201,7 +201,7 @@ def test_users_have_dedupe_keys_of_their_own(stores: Any) -> None:
     for each in (anns, bobs):
         stores.jobs.create(each)
 
-    assert [stores.jobs.pointed("acme", user, key) for user in ("ann", "bob", "cid")] == [anns.id, bobs.id, None]
+    assert [stores.jobs.get_by_dedupe_key("acme", user, key) for user in ("ann", "bob", "cid")] == [anns.id, bobs.id, None]
 
 
 def test_a_dedupe_pointer_is_taken_over_only_from_the_job_it_named(stores: Any) -> None:
@@ -216,9 +216,9 @@ def test_a_dedupe_pointer_is_taken_over_only_from_the_job_it_named(stores: Any) 
     with pytest.raises(AlreadyPointed):
         stores.jobs.create(third, replaces=ended.id)
 
-    assert stores.jobs.pointed("acme", second.user, key) == second.id
+    assert stores.jobs.get_by_dedupe_key("acme", second.user, key) == second.id
     assert stores.jobs.get(third.id) is None
-    assert stores.jobs.pointed("other", second.user, key) is None
+    assert stores.jobs.get_by_dedupe_key("other", second.user, key) is None
 
 
 def test_a_pointer_that_has_vanished_is_no_obstacle(stores: Any) -> None:
@@ -227,7 +227,7 @@ def test_a_pointer_that_has_vanished_is_no_obstacle(stores: Any) -> None:
 
     stores.jobs.create(only, replaces="job_forgotten")
 
-    assert stores.jobs.pointed("acme", only.user, only.dedupe_key or "") == only.id
+    assert stores.jobs.get_by_dedupe_key("acme", only.user, only.dedupe_key or "") == only.id
 
 
 def test_a_taken_idempotency_key_is_named_before_a_taken_pointer(stores: Any) -> None:

@@ -69,9 +69,9 @@ def test_the_largest_body(stores: Any, kind: str) -> None:
     )
     job_id = new_id()
 
-    stores.bodies.put(job_id, NAME, given, TTL)
+    stores.job_specs.put(job_id, NAME, given, TTL)
 
-    assert stores.bodies.get(job_id) == given
+    assert stores.job_specs.get(job_id) == given
 
 
 def test_the_largest_head(stores: Any) -> None:
@@ -94,7 +94,7 @@ def test_the_largest_head(stores: Any) -> None:
     stores.jobs.replace(given, replace(given, version=10, status=Status.CANCELLED))
 
     assert stores.jobs.get(given.id) == replace(given, version=10, status=Status.CANCELLED)
-    assert stores.jobs.pointed(NAME, NAME, WIDE * LONGEST_KEY) == given.id
+    assert stores.jobs.get_by_dedupe_key(NAME, NAME, WIDE * LONGEST_KEY) == given.id
 
 
 @pytest.mark.parametrize("kind", TEXTS)
@@ -175,12 +175,12 @@ def test_a_crowd_watches_one_job(stores: Any) -> None:
             key_hash="f" * 64,
             attempt=1,
             offset=0,
-            since=new_id(),
+            subscription_id=new_id(),
             expires_at=NOW + 9,
         )
-        stores.watchers.add(watcher)
+        stores.subscriptions.add(watcher)
 
-    assert len({watcher.connection_id for watcher in stores.watchers.of(job_id)}) == 400
+    assert len({watcher.connection_id for watcher in stores.subscriptions.for_job(job_id)}) == 400
 
 
 def test_the_largest_connection_and_ticket(stores: Any) -> None:

@@ -22,7 +22,7 @@ def marked(job_id: str, version: int, seen: int = 0, **counted: Any) -> Marked:
 
 
 def add(place: tuple[str, str], **amounts: int) -> Add:
-    return Add(place=place, amounts=amounts, ttl=TTL)
+    return Add(key=place, amounts=amounts, ttl=TTL)
 
 
 @pytest.fixture
@@ -33,74 +33,74 @@ def place() -> tuple[str, str]:
 def test_mark_and_counters_are_written_together(stores: Any, place: tuple[str, str]) -> None:
     job_id = new_id()
 
-    stores.ledger.count([marked(job_id, 3, what={"as": "queued"})], [add(place, queued=1, cost=5)])
+    stores.counters.increment([marked(job_id, 3, what={"as": "queued"})], [add(place, queued=1, cost=5)])
 
-    assert stores.ledger.marks([job_id, new_id()]) == {job_id: Mark(job_id=job_id, version=3, counted={"what": {"as": "queued"}})}
-    assert stores.ledger.numbers([place, ("C#none", "counts")]) == {place: {"queued": 1, "cost": 5, VERSION: 1}}
+    assert stores.counters.marks([job_id, new_id()]) == {job_id: Mark(job_id=job_id, version=3, counted={"what": {"as": "queued"}})}
+    assert stores.counters.get([place, ("C#none", "counts")]) == {place: {"queued": 1, "cost": 5, VERSION: 1}}
 
 
 def test_one_mark_that_moved_keeps_all_from_being_written(stores: Any, place: tuple[str, str]) -> None:
     counted, other = new_id(), new_id()
-    stores.ledger.count([marked(counted, 3)], [add(place, n=1)])
+    stores.counters.increment([marked(counted, 3)], [add(place, n=1)])
 
     with pytest.raises(StaleVersion):
-        stores.ledger.count([marked(other, 1), marked(counted, 4, seen=2)], [add(place, n=10)])
+        stores.counters.increment([marked(other, 1), marked(counted, 4, seen=2)], [add(place, n=10)])
     with pytest.raises(StaleVersion):
-        stores.ledger.count([marked(counted, 3)], [add(place, n=10)])
+        stores.counters.increment([marked(counted, 3)], [add(place, n=10)])
 
-    assert stores.ledger.marks([other]) == {}
-    assert stores.ledger.numbers([place])[place]["n"] == 1
+    assert stores.counters.marks([other]) == {}
+    assert stores.counters.get([place])[place]["n"] == 1
 
 
 def test_what_was_counted_is_counted_on_from_there(stores: Any, place: tuple[str, str]) -> None:
     job_id = new_id()
-    stores.ledger.count([marked(job_id, 3)], [add(place, queued=1)])
+    stores.counters.increment([marked(job_id, 3)], [add(place, queued=1)])
 
-    stores.ledger.count([marked(job_id, 7, seen=3)], [add(place, queued=-1, completed=1)])
+    stores.counters.increment([marked(job_id, 7, seen=3)], [add(place, queued=-1, completed=1)])
 
-    assert stores.ledger.numbers([place])[place] == {"queued": 0, "completed": 1, VERSION: 2}
-    assert stores.ledger.marks([job_id], consistent=True)[job_id].version == 7
+    assert stores.counters.get([place])[place] == {"queued": 0, "completed": 1, VERSION: 2}
+    assert stores.counters.marks([job_id], consistent=True)[job_id].version == 7
 
 
 def test_a_lost_answer_counts_nothing_twice(stores: Any, place: tuple[str, str], answer_lost: Lost) -> None:
     """DynamoDB knows the repetition by its token. The emulator does not: then the mark refuses it, and whoever counts looks again."""
     job_id = new_id()
     with answer_lost("TransactWriteItems"), suppress(StaleVersion):
-        stores.ledger.count([marked(job_id, 1)], [add(place, n=1)])
+        stores.counters.increment([marked(job_id, 1)], [add(place, n=1)])
 
-    assert stores.ledger.numbers([place])[place]["n"] == 1
-    assert stores.ledger.marks([job_id])[job_id].version == 1
+    assert stores.counters.get([place])[place]["n"] == 1
+    assert stores.counters.marks([job_id])[job_id].version == 1
 
 
 def test_the_counters_of_a_partition_come_in_order(stores: Any, place: tuple[str, str]) -> None:
     pk = place[0]
-    stores.ledger.count([], [add((pk, "failed#0001"), r260=1), add((pk, "counts"), n=1), add((pk, "failed#0000"), r3=1)])
+    stores.counters.increment([], [add((pk, "failed#0001"), r260=1), add((pk, "counts"), n=1), add((pk, "failed#0000"), r3=1)])
 
-    assert list(stores.ledger.below(pk, 10)) == ["counts", "failed#0000", "failed#0001"]
-    assert list(stores.ledger.below(pk, 2)) == ["counts", "failed#0000"]
-    assert stores.ledger.below("C#none", 2) == {}
+    assert list(stores.counters.query(pk, 10)) == ["counts", "failed#0000", "failed#0001"]
+    assert list(stores.counters.query(pk, 2)) == ["counts", "failed#0000"]
+    assert stores.counters.query("C#none", 2) == {}
 
 
 def test_a_counter_is_corrected_only_as_it_was_seen(stores: Any, place: tuple[str, str]) -> None:
-    stores.ledger.count([], [add(place, n=1, gone=4)])
-    seen = stores.ledger.numbers([place])[place][VERSION]
-    stores.ledger.count([], [add(place, n=1)])
+    stores.counters.increment([], [add(place, n=1, gone=4)])
+    seen = stores.counters.get([place])[place][VERSION]
+    stores.counters.increment([], [add(place, n=1)])
 
-    assert not stores.ledger.correct(place, seen, {"n": 7}, TTL)
-    assert stores.ledger.correct(place, seen + 1, {"n": 7}, TTL)
-    assert stores.ledger.numbers([place])[place] == {"n": 7, VERSION: seen + 2}
-    stores.ledger.count([], [add(place, n=1)])
-    assert stores.ledger.numbers([place])[place]["n"] == 8
+    assert not stores.counters.overwrite(place, seen, {"n": 7}, TTL)
+    assert stores.counters.overwrite(place, seen + 1, {"n": 7}, TTL)
+    assert stores.counters.get([place])[place] == {"n": 7, VERSION: seen + 2}
+    stores.counters.increment([], [add(place, n=1)])
+    assert stores.counters.get([place])[place]["n"] == 8
 
 
 def test_one_that_is_not_there_can_be_put_right_too(stores: Any, place: tuple[str, str]) -> None:
-    assert stores.ledger.correct(place, 0, {"n": 2}, TTL)
-    assert not stores.ledger.correct(place, 0, {"n": 3}, TTL)
+    assert stores.counters.overwrite(place, 0, {"n": 2}, TTL)
+    assert not stores.counters.overwrite(place, 0, {"n": 3}, TTL)
 
 
 def test_a_hundred_marks_and_counters_are_one_transaction(stores: Any, place: tuple[str, str]) -> None:
     ids = [new_id() for _ in range(99)]
 
-    stores.ledger.count([marked(job_id, 1) for job_id in ids], [add(place, n=99)])
+    stores.counters.increment([marked(job_id, 1) for job_id in ids], [add(place, n=99)])
 
-    assert len(stores.ledger.marks(ids)) == 99
+    assert len(stores.counters.marks(ids)) == 99

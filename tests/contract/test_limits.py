@@ -59,8 +59,8 @@ def test_all_leases_are_found_in_whatever_state(stores: Any) -> None:
     alive, fenced, buried, closed = (opened(stores) for _ in range(4))
     stores.leases.fence(fenced)
     stores.leases.fence(buried)
-    stores.leases.bury(buried)
-    stores.leases.bury(alive)
+    stores.leases.delete_fenced(buried)
+    stores.leases.delete_fenced(alive)
     stores.leases.close(closed)
 
     found = {lease.id: lease for lease in stores.leases.all()}
@@ -85,38 +85,38 @@ def test_a_closed_lease_is_gone(stores: Any) -> None:
 def test_slots_are_bounded(stores: Any) -> None:
     """No more than there are at a time, each another."""
     name = new_id()
-    taken = [stores.slots.take(name, 3, NOW + 1000, NOW) for _ in range(3)]
+    taken = [stores.semaphores.acquire(name, 3, NOW + 1000, NOW) for _ in range(3)]
 
     assert sorted(taken) == [0, 1, 2]
-    assert stores.slots.take(name, 3, NOW + 1000, NOW) is None
-    assert stores.slots.take(new_id(), 1, NOW + 1000, NOW) == 0
+    assert stores.semaphores.acquire(name, 3, NOW + 1000, NOW) is None
+    assert stores.semaphores.acquire(new_id(), 1, NOW + 1000, NOW) == 0
 
 
 def test_a_slot_is_free_again_when_it_is_given_back_or_its_time_is_over(stores: Any) -> None:
     """Its time is over at `until`, not when TTL removes the row."""
     name = new_id()
-    stores.slots.take(name, 1, NOW + 1000, NOW)
-    assert stores.slots.take(name, 1, NOW + 2000, NOW + 999) is None
+    stores.semaphores.acquire(name, 1, NOW + 1000, NOW)
+    assert stores.semaphores.acquire(name, 1, NOW + 2000, NOW + 999) is None
 
-    assert stores.slots.take(name, 1, NOW + 2000, NOW + 1000) == 0
-    stores.slots.give_back(name, 0)
-    assert stores.slots.take(name, 1, NOW + 3000, NOW + 1001) == 0
-    stores.slots.give_back(name, 0)
-    stores.slots.give_back(name, 0)
+    assert stores.semaphores.acquire(name, 1, NOW + 2000, NOW + 1000) == 0
+    stores.semaphores.release(name, 0)
+    assert stores.semaphores.acquire(name, 1, NOW + 3000, NOW + 1001) == 0
+    stores.semaphores.release(name, 0)
+    stores.semaphores.release(name, 0)
 
 
 def test_a_slot_whose_answer_was_lost_is_taken_once(stores: Any, answer_lost: Lost) -> None:
     """The SDK's repetition meets its own row and knows it."""
     name = new_id()
     with answer_lost("PutItem"):
-        assert stores.slots.take(name, 1, NOW + 1000, NOW) == 0
+        assert stores.semaphores.acquire(name, 1, NOW + 1000, NOW) == 0
 
-    assert stores.slots.take(name, 1, NOW + 1000, NOW) is None
+    assert stores.semaphores.acquire(name, 1, NOW + 1000, NOW) is None
 
 
 def test_meters_count_by_name_and_window(stores: Any) -> None:
     """Each window begins anew."""
     name = new_id()
 
-    assert [stores.meters.count(name, window, NOW) for window in (1, 1, 2, 1)] == [1, 2, 1, 3]
-    assert stores.meters.count(new_id(), 1, NOW) == 1
+    assert [stores.request_counters.increment(name, window, NOW) for window in (1, 1, 2, 1)] == [1, 2, 1, 3]
+    assert stores.request_counters.increment(new_id(), 1, NOW) == 1

@@ -541,4 +541,4 @@ def test_whether_there_is_a_key(problem: Exception | None, has_key: bool) -> Non
             raise problem
         return Credentials("sk-test-0123456789")
 
-    assert asyncio.run(OpenAIResponses(credentials).has_key()) is has_key
+    assert asyncio.run(OpenAIResponses(credentials).is_configured()) is has_key

@@ -117,8 +117,8 @@ def side(request: pytest.FixtureRequest, clock: ManualClock) -> Side:
 
 def test_dead_letters_are_counted_by_lane(side: Side) -> None:
     """What was set aside, and in the queue of the change stream what could not be read."""
-    side.queues.set_aside("urgent", "x", "not JSON")
-    side.queues.set_aside(STREAM, "job_1", "not read")
+    side.queues.send_to_dead_letter("urgent", "x", "not JSON")
+    side.queues.send_to_dead_letter(STREAM, "job_1", "not read")
 
     assert [side.queues.dead_letters(lane) for lane in ("urgent", "low", STREAM)] == [1, 0, 1]
     assert side.queues.depth("urgent") == 0
@@ -142,11 +142,11 @@ def test_many_wake_ups_arrive_as_one_does(side: Side) -> None:
 
 
 def test_an_errand_arrives_as_it_was_sent(side: Side) -> None:
-    side.queues.send_errand(TASKS, '{"task": "feed"}', "acme")
+    side.queues.send_task(TASKS, '{"task": "feed"}', "acme")
 
     assert [one.body for one in side.receive(TASKS)] == ['{"task": "feed"}']
     with pytest.raises(ValueError, match="seconds"):
-        side.queues.send_errand(TASKS, "x", "acme", 901)
+        side.queues.send_task(TASKS, "x", "acme", 901)
 
 
 def test_what_is_acknowledged_does_not_count_any_more(side: Side, clock: ManualClock) -> None:
@@ -183,7 +183,7 @@ def test_a_delayed_wake_up_is_not_there_yet(side: Side) -> None:
 
 
 def test_what_is_no_wake_up_is_found_aside_with_its_reason(side: Side) -> None:
-    side.queues.set_aside("urgent", "not JSON", "The message is not JSON.")
+    side.queues.send_to_dead_letter("urgent", "not JSON", "The message is not JSON.")
 
     assert side.aside("urgent") == [("not JSON", "The message is not JSON.")]
     assert side.receive("urgent") == []
@@ -231,13 +231,13 @@ def test_depth_is_asked_for_once_in_three_seconds(on_sqs: OnSqs, clock: ManualCl
     ("body", "kept"), [("a\x00b\ufffe", "a\ufffdb\ufffd"), ("", "(empty)"), ("\ud800", "\ufffd"), ("\t\r\n 👋", "\t\r\n 👋")]
 )
 def test_what_is_set_aside_holds_only_what_sqs_takes(on_sqs: OnSqs, body: str, kept: str) -> None:
-    on_sqs.queues.set_aside("low", body, "bad\x01")
+    on_sqs.queues.send_to_dead_letter("low", body, "bad\x01")
 
     assert on_sqs.aside("low") == [(kept, "bad\ufffd")]
 
 
 def test_what_is_set_aside_is_cut_to_what_one_reads(on_sqs: OnSqs) -> None:
-    on_sqs.queues.set_aside("low", "👋" * 400_000, "r" * 3_000)
+    on_sqs.queues.send_to_dead_letter("low", "👋" * 400_000, "r" * 3_000)
 
     [(body, reason)] = on_sqs.aside("low")
     assert (len(body), len(reason)) == (100_000, 500)
@@ -264,7 +264,7 @@ TROUBLE = [
 CALLS: list[tuple[str, Callable[[SqsQueues], object]]] = [
     ("send_message", lambda queues: queues.send("normal", WAKE, "acme")),
     ("delete_message_batch", lambda queues: queues.acknowledge("normal", ["r"])),
-    ("send_message", lambda queues: queues.set_aside("normal", "body", "reason")),
+    ("send_message", lambda queues: queues.send_to_dead_letter("normal", "body", "reason")),
     ("get_queue_attributes", lambda queues: queues.depth("normal")),
 ]
 
@@ -305,7 +305,7 @@ def test_a_queue_that_does_not_exist_is_a_fault_of_the_deployment_and_is_not_hid
 
 
 def test_dead_letters_are_given_out_with_why_they_were_set_aside_and_hidden_for_a_while(side: Side) -> None:
-    side.queues.set_aside("low", "garbage", "The message is not JSON.")
+    side.queues.send_to_dead_letter("low", "garbage", "The message is not JSON.")
     side.die("low", WAKE.to_json())
     assert side.queues.dead_letters("low") == 2
 
@@ -317,7 +317,7 @@ def test_dead_letters_are_given_out_with_why_they_were_set_aside_and_hidden_for_
 
 
 def test_only_the_dead_letters_that_are_deleted_go(side: Side) -> None:
-    side.queues.set_aside("low", "garbage", "bad")
+    side.queues.send_to_dead_letter("low", "garbage", "bad")
     side.die("low", WAKE.to_json())
     side.queues.send("low", WAKE, "acme")
     receipts = {one.body: one.receipt for one in side.queues.receive_dead("low")}

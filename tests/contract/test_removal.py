@@ -32,12 +32,12 @@ def incompressible(characters: int) -> str:
 
 def written(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say hello.") -> None:
     """Everything that is kept of a job beside its head: sixty chunks, two results, a body, a watcher, controls."""
-    stores.bodies.put(job_id, "acme", replace(BODY, prompt=prompt), TTL)
+    stores.job_specs.put(job_id, "acme", replace(BODY, prompt=prompt), TTL)
     for start in range(60):
         stores.chunks.append(Chunk(job_id=job_id, attempt=1, start=start, text="x", at=NOW, ttl=TTL))
     for attempt in (1, 2):
         stores.results.put(Result(job_id=job_id, attempt=attempt, text=text, parsed={"said": text}, ttl=TTL), "acme")
-    stores.watchers.add(
+    stores.subscriptions.add(
         Watcher(
             job_id=job_id,
             connection_id="c1",
@@ -45,15 +45,15 @@ def written(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say h
             key_hash="h",
             attempt=1,
             offset=0,
-            since="1",
+            subscription_id="1",
             expires_at=NOW + 60_000,
         )
     )
 
 
 def kept(stores: Any, job_id: str) -> list[object]:
-    found = [stores.bodies.get(job_id), stores.chunks.read(job_id, 1), stores.results.attempts(job_id), stores.watchers.of(job_id)]
-    return [one for one in [*found, stores.watchers.controls([job_id])] if one]
+    found = [stores.job_specs.get(job_id), stores.chunks.read(job_id, 1), stores.results.attempts(job_id), stores.subscriptions.for_job(job_id)]
+    return [one for one in [*found, stores.subscriptions.controls([job_id])] if one]
 
 
 def objects() -> list[str]:
@@ -112,8 +112,8 @@ def test_all_that_is_kept_of_a_job_is_removed_and_of_no_other(stores: Any) -> No
     for job_id in (gone, stays):
         written(stores, job_id)
 
-    stores.pages.forget(gone, "acme")
-    stores.pages.forget(gone, "acme")
+    stores.job_data.delete_all(gone, "acme")
+    stores.job_data.delete_all(gone, "acme")
 
     assert kept(stores, gone) == []
     assert len(kept(stores, stays)) == 5
@@ -124,11 +124,11 @@ def test_large_texts_go_with_it(stores: Any) -> None:
     for job_id in (gone, stays):
         written(stores, job_id, text=text, prompt=text)
 
-    stores.pages.forget(gone, "acme")
+    stores.job_data.delete_all(gone, "acme")
 
     assert kept(stores, gone) == []
     assert stores.results.get(stays, 2).text == text
-    assert stores.bodies.get(stays).prompt == text
+    assert stores.job_specs.get(stays).prompt == text
 
 
 def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> None:
@@ -139,7 +139,7 @@ def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> No
         dynamo.delete(dynamo_stores.results._items(job_id, f"result#{attempt:04}"))
     assert any(job_id in key for key in objects())
 
-    dynamo_stores.pages.forget(job_id, "acme")
+    dynamo_stores.job_data.delete_all(job_id, "acme")
 
     assert not any(job_id in key for key in objects())
 
@@ -191,56 +191,56 @@ def test_rows_that_are_left_out_for_ever_are_said(dynamo_stores: DynamoStores) -
 
 def test_a_changed_body_is_read_as_it_was_changed(stores: Any) -> None:
     job_id = new_id()
-    stores.bodies.put(job_id, "acme", BODY, TTL)
+    stores.job_specs.put(job_id, "acme", BODY, TTL)
 
-    stores.bodies.change(job_id, "acme", replace(BODY, metadata={"n": 2}), 2)
-    assert stores.bodies.get(job_id).metadata == {"n": 2}
-    stores.bodies.change(job_id, "acme", replace(BODY, metadata={"n": 1}), 1)
+    stores.job_specs.replace(job_id, "acme", replace(BODY, metadata={"n": 2}), 2)
+    assert stores.job_specs.get(job_id).metadata == {"n": 2}
+    stores.job_specs.replace(job_id, "acme", replace(BODY, metadata={"n": 1}), 1)
 
-    assert stores.bodies.get(job_id).metadata == {"n": 2}
+    assert stores.job_specs.get(job_id).metadata == {"n": 2}
 
 
 def test_a_change_whose_answer_was_lost_succeeds_and_a_rival_at_the_same_version_is_refused(stores: Any, answer_lost: Lost) -> None:
     job_id = new_id()
-    stores.bodies.put(job_id, "acme", BODY, TTL)
+    stores.job_specs.put(job_id, "acme", BODY, TTL)
 
     with answer_lost("UpdateItem"):
-        stores.bodies.change(job_id, "acme", replace(BODY, metadata={"n": 2}), 2)
+        stores.job_specs.replace(job_id, "acme", replace(BODY, metadata={"n": 2}), 2)
     with pytest.raises(StaleVersion):
-        stores.bodies.change(job_id, "acme", replace(BODY, metadata={"n": 3}), 2)
+        stores.job_specs.replace(job_id, "acme", replace(BODY, metadata={"n": 3}), 2)
 
-    assert stores.bodies.get(job_id).metadata == {"n": 2}
+    assert stores.job_specs.get(job_id).metadata == {"n": 2}
 
 
 def test_a_large_body_is_changed_too(stores: Any) -> None:
     job_id, large = new_id(), replace(BODY, prompt=incompressible(60_000))
-    stores.bodies.put(job_id, "acme", large, TTL)
+    stores.job_specs.put(job_id, "acme", large, TTL)
 
-    stores.bodies.change(job_id, "acme", replace(large, metadata={"n": 2}), 2)
+    stores.job_specs.replace(job_id, "acme", replace(large, metadata={"n": 2}), 2)
     with pytest.raises(StaleVersion):
-        stores.bodies.change(job_id, "acme", replace(large, metadata={"n": 3}), 2)
+        stores.job_specs.replace(job_id, "acme", replace(large, metadata={"n": 3}), 2)
 
-    assert stores.bodies.get(job_id) == replace(large, metadata={"n": 2})
+    assert stores.job_specs.get(job_id) == replace(large, metadata={"n": 2})
 
 
 def test_what_is_not_there_is_neither_changed_nor_kept(stores: Any) -> None:
     """No ghost of a deleted body."""
     job_id = new_id()
 
-    stores.bodies.change(job_id, "acme", BODY, 2)
-    stores.bodies.keep(job_id, TTL)
+    stores.job_specs.replace(job_id, "acme", BODY, 2)
+    stores.job_specs.extend_ttl(job_id, TTL)
 
-    assert stores.bodies.get(job_id) is None
+    assert stores.job_specs.get(job_id) is None
 
 
 def test_a_body_is_kept_longer_never_shorter(dynamo_stores: DynamoStores) -> None:
     job_id = new_id()
-    dynamo_stores.bodies.put(job_id, "acme", BODY, TTL)
+    dynamo_stores.job_specs.put(job_id, "acme", BODY, TTL)
 
     for until in (TTL + 50, TTL + 9):
-        dynamo_stores.bodies.keep(job_id, until)
-    dynamo_stores.bodies.change(job_id, "acme", BODY, 2)
+        dynamo_stores.job_specs.extend_ttl(job_id, until)
+    dynamo_stores.job_specs.replace(job_id, "acme", BODY, 2)
 
-    item = dynamo.find(dynamo_stores.bodies._items, job_id, "body")
+    item = dynamo.find(dynamo_stores.job_specs._items, job_id, "body")
     assert item is not None
     assert item.ttl == TTL + 50

@@ -16,7 +16,7 @@ from tests.unit.test_speed import WEEK, completed
 def count(stores: Any, adds: list[Add]) -> None:
     """What the projection does: each number of a counter is an attribute, and is added to."""
     if not isinstance(stores, DynamoStores):
-        stores.speeds.add(adds)
+        stores.throughput.add(adds)
         return
     for add in adds:
         names = {f"#n{index}": name for index, name in enumerate(add.amounts)}
@@ -24,7 +24,7 @@ def count(stores: Any, adds: list[Add]) -> None:
         pairs = ", ".join(f"#n{index} :v{index}" for index in range(len(add.amounts)))
         aws.client("dynamodb").update_item(
             TableName=f"headrace-{STAGE}-ledger",
-            Key={"pk": {"S": add.place[0]}, "sk": {"S": add.place[1]}},
+            Key={"pk": {"S": add.key[0]}, "sk": {"S": add.key[1]}},
             UpdateExpression=f"ADD {pairs} SET #ttl = :ttl",
             ExpressionAttributeNames={**names, "#ttl": "ttl"},
             ExpressionAttributeValues={**values, ":ttl": {"N": str(add.ttl)}},
@@ -34,17 +34,17 @@ def count(stores: Any, adds: list[Add]) -> None:
 def test_what_was_counted_is_read(stores: Any) -> None:
     """Of this week and the last together, and of nothing else."""
     model = new_id()
-    assert stores.speeds.of("general", model, NOW) == UNMEASURED
+    assert stores.throughput.get("general", model, NOW) == UNMEASURED
 
     for at, output in ((NOW, 100), (NOW - WEEK, 900), (NOW - 2 * WEEK, 5)):
         for _ in range(FEWEST):
             count(stores, tally(Mark(job_id="j"), completed(at=at, output=output, model=model))[0])
-    found = stores.speeds.of("general", model, NOW)
+    found = stores.throughput.get("general", model, NOW)
 
     assert found.n == 2 * FEWEST
-    assert 90 < found.output_tokens.low < 110
-    assert 810 < found.output_tokens.high < 990
-    assert stores.speeds.of("other", model, NOW) == UNMEASURED
+    assert 90 < found.output_tokens.p10 < 110
+    assert 810 < found.output_tokens.p90 < 990
+    assert stores.throughput.get("other", model, NOW) == UNMEASURED
 
 
 def test_only_numbers_that_were_counted_are_read(stores: Any) -> None:
@@ -52,6 +52,6 @@ def test_only_numbers_that_were_counted_are_read(stores: Any) -> None:
     model = new_id()
     for _ in range(FEWEST):
         count(stores, tally(Mark(job_id="j"), completed(model=model))[0])
-    count(stores, [Add(place=place("general", model, NOW), amounts={"v": 7}, ttl=1)])
+    count(stores, [Add(key=place("general", model, NOW), amounts={"v": 7}, ttl=1)])
 
-    assert stores.speeds.of("general", model, NOW).n == FEWEST
+    assert stores.throughput.get("general", model, NOW).n == FEWEST

@@ -39,16 +39,16 @@ BODIES = [
 def test_a_body_comes_back_as_it_was_put(stores: Any, given: Body) -> None:
     """Small or large, it makes no difference to who reads it."""
     job_id = new_id()
-    stores.bodies.put(job_id, "acme", given, TTL)
+    stores.job_specs.put(job_id, "acme", given, TTL)
 
-    stores.bodies.put(job_id, "acme", given, TTL)
+    stores.job_specs.put(job_id, "acme", given, TTL)
 
-    assert stores.bodies.get(job_id) == given
+    assert stores.job_specs.get(job_id) == given
 
 
 def test_no_body(stores: Any) -> None:
     """A job that retention has forgotten has none."""
-    assert stores.bodies.get(new_id()) is None
+    assert stores.job_specs.get(new_id()) is None
 
 
 def result(**changes: Any) -> Result:

@@ -16,7 +16,7 @@ LIMITS = Limits(concurrency=2, per_minute=3)
 
 
 def swapped(stores: Any, seen: Turnstile, new: Turnstile) -> Turnstile:
-    stores.turnstiles.replace(seen, new, NOW)
+    stores.type_limiters.replace(seen, new, NOW)
     return new
 
 
@@ -24,33 +24,33 @@ def test_what_was_put_is_there(stores: Any) -> None:
     """With all that it says: moments, places, slots; each type by itself."""
     blank = seen = Turnstile(type=new_id())
     for number in range(4):
-        seen = swapped(stores, seen, ask(seen, LIMITS, f"job{number}#1", NOW + number).turnstile)
+        seen = swapped(stores, seen, ask(seen, LIMITS, f"job{number}#1", NOW + number).limiter)
     seen = swapped(stores, seen, leave(seen, "job0#1", NOW + 50))
 
-    assert stores.turnstiles.get(seen.type) == seen
-    assert (len(seen.begun), len(seen.slots), seen.version) == (3, 1, 5)
-    assert stores.turnstiles.get(new_id()) is None
+    assert stores.type_limiters.get(seen.type) == seen
+    assert (len(seen.recent_starts), len(seen.slots), seen.version) == (3, 1, 5)
+    assert stores.type_limiters.get(new_id()) is None
     assert blank.version == 0
 
 
 def test_a_swap_on_what_has_moved_on_is_refused(stores: Any) -> None:
     """It is told what is there; a first one as well."""
     blank = Turnstile(type=new_id())
-    there = swapped(stores, blank, ask(blank, LIMITS, "job1#1", NOW).turnstile)
+    there = swapped(stores, blank, ask(blank, LIMITS, "job1#1", NOW).limiter)
 
-    for seen in (blank, ask(there, LIMITS, "job2#1", NOW).turnstile):
+    for seen in (blank, ask(there, LIMITS, "job2#1", NOW).limiter):
         with pytest.raises(StaleVersion) as refused:
-            stores.turnstiles.replace(seen, ask(seen, LIMITS, "job3#1", NOW).turnstile, NOW)
+            stores.type_limiters.replace(seen, ask(seen, LIMITS, "job3#1", NOW).limiter, NOW)
         assert refused.value.current == there
 
 
 def test_a_swap_whose_answer_was_lost_is_done_once(stores: Any, answer_lost: Lost) -> None:
     """Whoever repeats it meets what they wrote."""
     blank = Turnstile(type=new_id())
-    new = ask(blank, LIMITS, "job1#1", NOW).turnstile
+    new = ask(blank, LIMITS, "job1#1", NOW).limiter
 
     with answer_lost("PutItem"):
-        stores.turnstiles.replace(blank, new, NOW)
-    stores.turnstiles.replace(blank, new, NOW)
+        stores.type_limiters.replace(blank, new, NOW)
+    stores.type_limiters.replace(blank, new, NOW)
 
-    assert stores.turnstiles.get(blank.type) == new
+    assert stores.type_limiters.get(blank.type) == new

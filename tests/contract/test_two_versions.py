@@ -79,13 +79,13 @@ def test_an_older_versions_head_is_read(dynamo_stores: DynamoStores) -> None:
 
     found = dynamo_stores.jobs.get(given.id)
     assert found is not None
-    assert (found.id, found.attempt, found.response_id, found.goes_on) == (given.id, 0, None, False)
+    assert (found.id, found.attempt, found.response_id, found.is_resumable) == (given.id, 0, None, False)
 
 
 def test_a_body_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
     """More fields than are known here, or fewer."""
     job_id, given = new_id(), Body(prompt="p", config=Config(model="m", max_tokens=100))
-    dynamo_stores.bodies.put(job_id, "acme", given, NOW)
+    dynamo_stores.job_specs.put(job_id, "acme", given, NOW)
 
     def other(item: dict[str, Any]) -> None:
         data = unpack_json(item["data"]["B"])
@@ -95,7 +95,7 @@ def test_a_body_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
 
     _rewrite("pages", _page(job_id, "body"), other)
 
-    assert dynamo_stores.bodies.get(job_id) == given
+    assert dynamo_stores.job_specs.get(job_id) == given
 
 
 def test_the_text_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:

@@ -32,7 +32,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
     made.twins.endpoints["api_url"] = "https://api.example/api"
-    made.twins.correspondence.put_addresses("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    made.twins.notification_settings.put_allowlist("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     yield made
     wiring.use(None)
 
@@ -40,7 +40,7 @@ def api() -> Iterator[Api]:
 def events(api: Api) -> list[Any]:
     """What the receiver of webhooks has got."""
     deliver(api)
-    return [json.loads(letter.body) for letter in api.twins.poster.letters if letter.url == HOOK]
+    return [json.loads(letter.body) for letter in api.twins.webhook_client.letters if letter.url == HOOK]
 
 
 def log(api: Api, batch_id: str) -> Any:
@@ -69,7 +69,7 @@ def test_whom_a_batch_names_hears_of_its_end(api: Api) -> None:
     assert (data["cost"], data["currency"], data["user"]) == (batches.look(api, batch_id)["cost"], "USD", "alice")
     assert data["links"]["export"] == f"https://api.example/api/batches/{batch_id}/export"
     assert "all of it" not in json.dumps(event)
-    ((to, subject, text),) = api.twins.mail.sent
+    ((to, subject, text),) = api.twins.email.sent
     assert (to, subject) == ("ops@acme.com", "Headrace: batch three completed")
     assert "3 of 3 rows completed" in text
     kept = log(api, batch_id)
@@ -133,7 +133,7 @@ def the_end_is_not_told(api: Api, *, after: bool) -> str:
     replace = api.twins.batches.replace
 
     def dying(seen: Batch, new: Batch) -> None:
-        if new.told:
+        if new.notified:
             raise Throttled
         replace(seen, new)
 
@@ -146,7 +146,7 @@ def the_end_is_not_told(api: Api, *, after: bool) -> str:
             batches.settle(api)
     kept = api.twins.batches.get("acme", batch_id)
     assert kept is not None
-    assert (kept.finished_at is None, kept.told, batch_id in api.twins.batches.open) == (False, False, True)
+    assert (kept.finished_at is None, kept.notified, batch_id in api.twins.batches.open) == (False, False, True)
     return batch_id
 
 

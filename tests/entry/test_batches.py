@@ -279,7 +279,7 @@ def test_csv_and_text_are_batches_too(api: Api) -> None:
 
     assert (csv.status, text.status) == (202, 202), csv.text + text.text
     lanes = [api.head(row_id(csv.json["batch_id"], number)).lane for number in range(2)]
-    body = api.twins.bodies.get(row_id(text.json["batch_id"], 1))
+    body = api.twins.job_specs.get(row_id(text.json["batch_id"], 1))
     assert (lanes, body.prompt if body else None) == (["high", "urgent"], "Analyze: two")
     assert [row["id"] for row in batches.look(api, csv.json["batch_id"], query="?detailed=true")["data"]] == ["a", "b"]
     assert api.call("POST", "/batches", raw="<x/>", content_type="text/xml").status == 415
@@ -362,7 +362,7 @@ def test_wrong_counters_are_brought_right_by_a_recount(api: Api) -> None:
     batch_id = batches.submit(api, 4)
     batches.settle(api)
     right = batches.look(api, batch_id)
-    api.twins.ledger.counters[place(batch_id)]["completed"] -= 2
+    api.twins.counters.counters[place(batch_id)]["completed"] -= 2
 
     assert batches.look(api, batch_id)["counts"]["completed"] == 2
     recounted = api.call("POST", f"/batches/{batch_id}/recount", {}, "operator")

@@ -122,19 +122,19 @@ def test_one_bulk_action_that_cannot_go_on_does_not_stop_the_next(api: Api) -> N
     for some in ids:
         assert bulk(api, {"action": "cancel", "ids": some}).status == 202
     api.twins.jobs.replace = real  # type: ignore[method-assign]
-    first = min(api.twins.bulks.rows)
-    swap = api.twins.bulks.replace
+    first = min(api.twins.bulk_operations.rows)
+    swap = api.twins.bulk_operations.replace
 
     def broken(seen: Any, new: Any) -> None:
         if seen.id == first:
             raise HeadraceError("broken")
         swap(seen, new)
 
-    api.twins.bulks.replace = broken  # type: ignore[method-assign]
+    api.twins.bulk_operations.replace = broken  # type: ignore[method-assign]
     sweep(api)
 
     assert api.head(ids[1][0]).status is Status.CANCELLED
-    assert [row.finished_at is None for row in api.twins.bulks.rows.values()] == [True, False]
+    assert [row.finished_at is None for row in api.twins.bulk_operations.rows.values()] == [True, False]
 
 
 def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
@@ -173,7 +173,7 @@ def test_another_tenants_bulk_action_is_404_and_so_is_none(api: Api) -> None:
 
 def test_a_key_of_all_tenants_names_one_or_names_jobs(api: Api) -> None:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.accounts.put_key(key)
+    api.twins.api_keys.put_key(key)
     first, second = api.submit(), api.submit()
 
     assert bulk(api, {"action": "cancel", "ids": [first]}, "all").json["done"] == 1
@@ -213,7 +213,7 @@ def test_every_wrong_field_is_named_at_once(api: Api, body: Any, paths: set[str]
     assert reply.status == 400
     assert {detail["path"] for detail in reply.json["error"]["details"]} == paths
     assert api.head(job_id).status is Status.QUEUED
-    assert api.twins.bulks.rows == {}
+    assert api.twins.bulk_operations.rows == {}
 
 
 @pytest.mark.parametrize("action", ["pause", "resume"])

@@ -232,8 +232,8 @@ def test_one_that_cannot_be_announced_is_let_go_all_the_same(api: Api) -> None:
     def broken(*_: Any) -> None:
         raise ValueError
 
-    api.twins.watchers.of = broken  # type: ignore[assignment, method-assign]
-    api.twins.queues.set_aside = broken  # type: ignore[assignment, method-assign]
+    api.twins.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
+    api.twins.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
     with pytest.raises(Exception, match="come again"):
         told(api, first)
 

@@ -22,7 +22,7 @@ FAST = {"output": 400, "streaming": 2_000, "first": 400}  # a job of 2.4 s, of w
 
 def measured(api: Api, **changes: Any) -> None:
     for _ in range(6):
-        api.twins.speeds.add(tally(Mark(job_id="j"), completed(at=api.twins.clock.now(), **(FAST | changes)))[0])
+        api.twins.throughput.add(tally(Mark(job_id="j"), completed(at=api.twins.clock.now(), **(FAST | changes)))[0])
 
 
 def seconds(api: Api, **fields: Any) -> float:
@@ -70,7 +70,7 @@ def test_a_store_that_does_not_answer_leaves_the_guess(api: Api, monkeypatch: py
     def refuse(*_: Any) -> None:
         raise Throttled
 
-    monkeypatch.setattr(api.twins.speeds, "of", refuse)
+    monkeypatch.setattr(api.twins.throughput, "get", refuse)
 
     assert seconds(api) == pytest.approx(11.3)
 

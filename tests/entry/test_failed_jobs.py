@@ -31,7 +31,7 @@ def failed(api: Api) -> str:
     api.twins.provider.scripts[:] = [Script(deltas=("Half ", "a text"), error=ProviderQuotaExhausted())]
     job_id = api.submit()
     work(api)
-    api.twins.watchers.ask_cancel(job_id, 1, 10**10)
+    api.twins.subscriptions.request_cancel(job_id, 1, 10**10)
     assert api.head(job_id).status is Status.FAILED
     return job_id
 
@@ -108,7 +108,7 @@ def test_dead_letters_that_cannot_be_counted_hide_no_job(api: Api, failed: str) 
 
 def test_a_tenants_operator_sees_their_own_and_an_admin_of_all_whom_they_name(api: Api, failed: str) -> None:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.accounts.put_key(key)
+    api.twins.api_keys.put_key(key)
 
     assert api.call("GET", "/failed-jobs", token="stranger").json["data"] == []
     assert api.call("GET", "/failed-jobs?tenant=acme", token="stranger").status == 403
@@ -218,8 +218,8 @@ def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
 
 def test_a_repetition_makes_good_what_died_before_it_was_written_down(api: Api) -> None:
     many(api, 2)
-    real = api.twins.bulks.create
-    api.twins.bulks.create = unreachable(real, 1)  # type: ignore[method-assign]
+    real = api.twins.bulk_operations.create
+    api.twins.bulk_operations.create = unreachable(real, 1)  # type: ignore[method-assign]
 
     assert retry(api, {"all": True}, idempotency_key="k1").status == 503
     again = retry(api, {"all": True}, idempotency_key="k1")
@@ -256,7 +256,7 @@ def test_a_dry_run_counts_and_changes_nothing(api: Api) -> None:
 
     assert (answer["matched"], answer["more"], answer["dry_run"]) == (130, False, True)
     assert statuses(api) == ["failed"] * 130
-    assert api.twins.bulks.rows == {}
+    assert api.twins.bulk_operations.rows == {}
 
 
 def test_another_tenants_jobs_are_not_ours_to_start(api: Api, failed: str) -> None:
@@ -270,12 +270,12 @@ def test_another_tenants_jobs_are_not_ours_to_start(api: Api, failed: str) -> No
 
 
 def test_a_deleted_job_is_gone_with_all_that_was_kept_of_it(api: Api, failed: str) -> None:
-    assert len(api.twins.pages.rows(failed)) >= 3
+    assert len(api.twins.job_data.rows(failed)) >= 3
 
     reply = api.call("DELETE", f"/failed-jobs/{failed}", token="operator")
 
     assert (reply.status, reply.json) == (200, {"success": True, "job_id": failed, "deleted": True})
-    assert api.twins.pages.rows(failed) == []
+    assert api.twins.job_data.rows(failed) == []
     assert failed not in api.twins.jobs.heads
     assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").status == 404
     assert api.call("GET", f"/jobs/{failed}").status == 404
@@ -284,7 +284,7 @@ def test_a_deleted_job_is_gone_with_all_that_was_kept_of_it(api: Api, failed: st
 @pytest.mark.parametrize("suffix", ["", "/status", "/progress", "/text", "/result", "/attempts", "/stream", "/progress-history"])
 def test_while_it_is_deleted_nobody_sees_it(api: Api, failed: str, suffix: str) -> None:
     """Its head says so before anything is removed; whoever deletes it finds it all the same."""
-    api.twins.pages.forget = unreachable(api.twins.pages.forget, 1)  # type: ignore[method-assign]
+    api.twins.job_data.delete_all = unreachable(api.twins.job_data.delete_all, 1)  # type: ignore[method-assign]
 
     reply = api.call("DELETE", f"/failed-jobs/{failed}", token="operator")
     assert (reply.status, reply.json["deleted"]) == (202, False)
@@ -293,16 +293,16 @@ def test_while_it_is_deleted_nobody_sees_it(api: Api, failed: str, suffix: str) 
     assert api.call("POST", f"/jobs/{failed}/retry").status == 404
     assert api.call("GET", "/failed-jobs", token="operator").json["data"] == []
     assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["deleted"] is True
-    assert api.twins.pages.rows(failed) == []
+    assert api.twins.job_data.rows(failed) == []
 
 
 def test_a_deletion_that_was_not_finished_goes_on_by_itself(api: Api, failed: str) -> None:
-    api.twins.pages.forget = unreachable(api.twins.pages.forget, 1)  # type: ignore[method-assign]
+    api.twins.job_data.delete_all = unreachable(api.twins.job_data.delete_all, 1)  # type: ignore[method-assign]
     bulk_id = api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["bulk_id"]
 
     sweep(api)
 
-    assert (api.twins.jobs.heads, api.twins.pages.rows(failed)) == ({}, [])
+    assert (api.twins.jobs.heads, api.twins.job_data.rows(failed)) == ({}, [])
     assert api.call("GET", f"/bulk/{bulk_id}", token="operator").json["done"] == 1
 
 
@@ -373,7 +373,7 @@ def test_a_dead_letter_is_a_hint_and_the_record_decides(api: Api, failed: str) -
     api.twins.jobs.heads[waiting] = replace(api.head(waiting), generation=4)
     for job_id in (waiting, failed, f"job_{7:026}"):
         dead(api, job_id)
-    api.twins.queues.set_aside("normal", "garbage", "The message is not JSON.")
+    api.twins.queues.send_to_dead_letter("normal", "garbage", "The message is not JSON.")
 
     answer = api.call("POST", "/failed-jobs/redrive", {}, "admin").json
 

@@ -307,7 +307,7 @@ def test_filters_narrow_a_list(api: Api) -> None:
 def test_requests_beyond_the_limit_are_told_to_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """429 with Retry-After and what is left, in the next window again."""
     for _ in range(600):
-        api.twins.meters.count("key#key_user", api.twins.clock.now() // 60_000, 0)
+        api.twins.request_counters.increment("key#key_user", api.twins.clock.now() // 60_000, 0)
 
     refused = api.call("GET", "/me")
 
@@ -322,8 +322,8 @@ def test_a_revoked_key_is_refused_within_a_minute(api: Api) -> None:
     from dataclasses import replace
 
     assert api.call("GET", "/me").status == 200
-    key = next(key for key in api.twins.accounts.keys("acme") if key.id == "key_user")
-    api.twins.accounts.put_key(replace(key, revoked_at=api.twins.clock.now()))
+    key = next(key for key in api.twins.api_keys.keys("acme") if key.id == "key_user")
+    api.twins.api_keys.put_key(replace(key, revoked_at=api.twins.clock.now()))
     api.twins.clock.advance(31)
 
     assert api.call("GET", "/me").status == 401

@@ -55,7 +55,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
                 aws.client("sqs").create_queue(QueueName=queue)
         adapters = OnMoto(Settings(stage=STAGE))
         for name, (tenant, user, role) in TOKENS.items():
-            adapters.accounts.put_key(
+            adapters.api_keys.put_key(
                 Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1)
             )
         wiring.use(adapters, InlineLoop())

@@ -76,7 +76,7 @@ def test_every_route_of_the_application_is_in_it(api: Api, described: Any) -> No
 def test_every_route_names_its_least_role(described: Any) -> None:
     for route in ROUTES:
         operation = described["paths"][route.path][route.method.lower()]
-        assert operation["x-least-role"] == (route.role.word if route.role else "public")
+        assert operation["x-least-role"] == (route.role.label if route.role else "public")
         assert ("security" in operation and operation["security"] == []) == (route.role is None)
         assert operation["summary"] == route.summary
 

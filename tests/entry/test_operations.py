@@ -36,7 +36,7 @@ SHAPE = {
 def trip(api: Api, model: str = MODEL, code: str = "provider_quota_exhausted") -> Circuit:
     now = api.twins.clock.now()
     circuit = failed(Circuit(model=model), code, now, "mark", now)
-    api.twins.circuits.replace(Circuit(model=model), circuit)
+    api.twins.circuit_breakers.replace(Circuit(model=model), circuit)
     return circuit
 
 
@@ -169,8 +169,8 @@ def test_one_that_is_kept_open_tells_how_to_close_it(api: Api) -> None:
 
 
 def test_dead_letters_and_crowds_are_seen(api: Api) -> None:
-    api.twins.queues.set_aside("low", "x", "no wake-up")
-    api.twins.queues.set_aside(STREAM, "job_1", "not announced")
+    api.twins.queues.send_to_dead_letter("low", "x", "no wake-up")
+    api.twins.queues.send_to_dead_letter(STREAM, "job_1", "not announced")
     for number in range(101):
         api.twins.queues.put_raw("high", str(number))
 
@@ -217,7 +217,7 @@ def test_a_part_that_does_not_answer_is_a_finding(api: Api, error: type[Exceptio
     def breaks() -> list[Circuit]:
         raise error("secret detail")
 
-    monkeypatch.setattr(api.twins.circuits, "all", breaks)
+    monkeypatch.setattr(api.twins.circuit_breakers, "all", breaks)
 
     seen = health(api)
 
@@ -226,16 +226,16 @@ def test_a_part_that_does_not_answer_is_a_finding(api: Api, error: type[Exceptio
 
 
 def test_a_store_that_does_not_answer_is_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.twins.circuits, "get", unreachable(api.twins.circuits.get))
+    monkeypatch.setattr(api.twins.circuit_breakers, "get", unreachable(api.twins.circuit_breakers.get))
 
     assert api.call("POST", f"/circuits/{MODEL}/open", {}, "admin").status == 503
 
 
 def test_two_people_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes second decides on what the first has left."""
-    stale = api.twins.circuits.get(MODEL)
+    stale = api.twins.circuit_breakers.get(MODEL)
     trip(api)
-    monkeypatch.setattr(api.twins.circuits, "get", lambda _model: stale)
+    monkeypatch.setattr(api.twins.circuit_breakers, "get", lambda _model: stale)
 
     assert api.call("POST", f"/circuits/{MODEL}/open", {}, "admin").json["forced"] is True
 

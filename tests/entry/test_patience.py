@@ -30,14 +30,14 @@ def events(api: Api, job_id: str, last: str | None = None) -> list[dict[str, obj
 @pytest.mark.parametrize(
     ("store", "call"),
     [
-        ("accounts", "key"),
-        ("meters", "count"),
+        ("api_keys", "key"),
+        ("request_counters", "increment"),
         ("jobs", "get"),
         ("chunks", "read"),
         ("results", "get"),
-        ("slots", "take"),
-        ("slots", "give_back"),
-        ("watchers", "note_reader"),
+        ("semaphores", "acquire"),
+        ("semaphores", "release"),
+        ("subscriptions", "announce_reader"),
     ],
 )
 @pytest.mark.parametrize("failing", [(), (1,), (2,)], ids=["always", "at first", "later"])

@@ -77,7 +77,7 @@ def test_who_waits_is_noted_as_a_reader(api: Api, route: str, monkeypatch: pytes
     """So that the worker keeps the text every second; at most every five seconds, and never past the end of the wait by much."""
     job = claimed(api)
     noted: list[int] = []
-    monkeypatch.setattr(api.twins.watchers, "note_reader", lambda job_id, until: noted.append(until))
+    monkeypatch.setattr(api.twins.subscriptions, "announce_reader", lambda job_id, until: noted.append(until))
     begun = api.twins.clock.now()
 
     assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
@@ -91,17 +91,17 @@ def test_who_waits_is_noted_as_a_reader(api: Api, route: str, monkeypatch: pytes
 def test_a_reader_who_cannot_be_noted_is_answered_all_the_same(api: Api, route: str) -> None:
     """The note only makes the log finer, and a slot that cannot be taken or given back only shortens the wait."""
     job = claimed(api)
-    api.twins.watchers.note_reader = unreachable(api.twins.watchers.note_reader)  # type: ignore[method-assign]
-    api.twins.slots.give_back = unreachable(api.twins.slots.give_back)  # type: ignore[method-assign]
+    api.twins.subscriptions.announce_reader = unreachable(api.twins.subscriptions.announce_reader)  # type: ignore[method-assign]
+    api.twins.semaphores.release = unreachable(api.twins.semaphores.release)  # type: ignore[method-assign]
     assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
 
-    api.twins.slots.take = unreachable(api.twins.slots.take)  # type: ignore[method-assign]
+    api.twins.semaphores.acquire = unreachable(api.twins.semaphores.acquire)  # type: ignore[method-assign]
     assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
 
 
 def test_requests_are_answered_when_they_cannot_be_counted(api: Api) -> None:
     """The meter guards against haste: when its table does not answer, nobody is turned away."""
-    api.twins.meters.count = unreachable(api.twins.meters.count)  # type: ignore[method-assign]
+    api.twins.request_counters.increment = unreachable(api.twins.request_counters.increment)  # type: ignore[method-assign]
 
     reply = api.call("GET", "/me")
 

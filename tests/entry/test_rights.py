@@ -20,7 +20,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def key_of_all_tenants(api: Api) -> str:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.accounts.put_key(key)
+    api.twins.api_keys.put_key(key)
     return "all"
 
 

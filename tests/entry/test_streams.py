@@ -82,7 +82,7 @@ def test_a_stream_is_never_refused_for_rate(api: Api) -> None:
     job_id = api.submit()
     first = api.call("GET", f"/jobs/{job_id}/stream")
     for _ in range(700):
-        api.twins.meters.count("stream#key_user", api.twins.clock.now() // 60_000, 0)
+        api.twins.request_counters.increment("stream#key_user", api.twins.clock.now() // 60_000, 0)
 
     hasty = api.call("GET", f"/jobs/{job_id}/stream")
 
@@ -98,7 +98,7 @@ def test_without_a_free_slot_a_request_is_answered_at_once(api: Api) -> None:
     job_id = api.submit()
     now = api.twins.clock.now()
     for _ in range(100):
-        api.twins.slots.take("held", 100, now + 60_000, now)
+        api.twins.semaphores.acquire("held", 100, now + 60_000, now)
 
     reply = api.call("GET", f"/jobs/{job_id}/stream", last_event_id="0:5")
 

@@ -135,7 +135,7 @@ def test_what_is_not_there_for_a_caller_cannot_be_watched(api: Api) -> None:
     for socket in sockets:
         [frame] = socket.send({"action": "subscribe", "batch_id": batch_id, "id": "q"})
         assert (frame["event"], frame["code"], frame["reply_to"]) == ("error", "batch_not_found", "q")
-    assert api.twins.watchers.of(batch_id) == []
+    assert api.twins.subscriptions.for_job(batch_id) == []
 
 
 def test_operators_watch_their_tenants_and_tickets_what_their_key_may_read(api: Api) -> None:
@@ -193,7 +193,7 @@ def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api) -> None:
         socket.send({"action": "subscribe", "batch_id": batch_id})
     first.send({"action": "unsubscribe", "batch_id": batch_id})
     second.disconnect()
-    assert api.twins.watchers.of(batch_id) == []
+    assert api.twins.subscriptions.for_job(batch_id) == []
 
     batches.settle(api)
 
@@ -212,13 +212,13 @@ def test_a_socket_that_is_gone_is_forgotten_and_one_that_is_busy_told_later(api:
     batches.settle(api)
 
     assert batches.look(api, batch_id)["status"] == "completed"
-    assert {one.connection_id for one in api.twins.watchers.of(batch_id)} == {"busy", "well"}
+    assert {one.connection_id for one in api.twins.subscriptions.for_job(batch_id)} == {"busy", "well"}
     assert api.twins.connections.get("gone") is None
     for socket in (busy, well):
         assert named(socket, "batch_completed")
 
 
-@pytest.mark.parametrize(("port", "method"), [("watchers", "of"), ("accounts", "key"), ("sockets", "post")])
+@pytest.mark.parametrize(("port", "method"), [("subscriptions", "for_job"), ("api_keys", "key"), ("sockets", "post")])
 @pytest.mark.parametrize("error", [None, RuntimeError])
 def test_whatever_fails_about_watchers_the_rows_are_counted(api: Api, port: str, method: str, error: type[Exception] | None) -> None:
     batch_id, socket = batches.submit(api, 2), watcher(api)
@@ -231,7 +231,7 @@ def test_whatever_fails_about_watchers_the_rows_are_counted(api: Api, port: str,
     with refusing(getattr(api.twins, port), method, 10**6, **more):
         batches.settle(api)
 
-    assert api.twins.ledger.counters[place(batch_id)]["completed"] == 2
+    assert api.twins.counters.counters[place(batch_id)]["completed"] == 2
     assert batches.look(api, batch_id)["finished_at"] is not None
     assert socket.send({"action": "subscribe", "batch_id": batch_id})[-1]["event"] == "batch_completed"
 

@@ -60,7 +60,7 @@ def there(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A receiver on this machine, which this stage allows."""
     monkeypatch.setenv("HEADRACE_WEBHOOK_NETWORKS", "127.0.0.0/8")
     settings.cache_clear()
-    api.twins.poster = GuardedPost(networks(settings().webhook_networks))  # type: ignore[assignment]
+    api.twins.webhook_client = GuardedPost(networks(settings().webhook_networks))  # type: ignore[assignment]
     api.twins.clock.advance(time.time() - api.twins.clock.now() / 1000)
     with receiver() as made:
         yield made
@@ -155,7 +155,7 @@ def test_by_default_this_machine_is_not_written_to(api: Api) -> None:
 
 def test_a_name_that_leads_inside_is_refused_when_it_is_sent(api: Api) -> None:
     """And the log of the job's deliveries says so."""
-    api.twins.poster = GuardedPost(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
+    api.twins.webhook_client = GuardedPost(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
     job_id = api.submit(webhook_url="https://inside.example.com/hook")
     run(api, job_id)
 
@@ -186,7 +186,7 @@ def test_what_one_tenant_allows_another_may_not_name(api: Api) -> None:
 
 def test_mail_that_is_not_configured_is_refused(api: Api) -> None:
     allow(api)
-    api.twins.mail.sender = None
+    api.twins.email.sender = None
 
     wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:ops@acme.com"]}))
 
@@ -200,8 +200,8 @@ def test_people_are_written_to(api: Api) -> None:
     run(api, job_id)
     deliver(api)
 
-    assert [to for to, _, _ in api.twins.mail.sent] == ["ops@acme.com"]
-    assert [letter.url for letter in api.twins.poster.letters] == [SLACK]
+    assert [to for to, _, _ in api.twins.email.sent] == ["ops@acme.com"]
+    assert [letter.url for letter in api.twins.webhook_client.letters] == [SLACK]
     shown = str(deliveries(api, job_id))
     assert "slack" in shown
     assert SLACK not in shown
@@ -243,9 +243,9 @@ def test_watchers_are_told_though_webhooks_fail_and_the_other_way_round(api: Api
     def unreachable(*_: Any) -> Any:
         raise RuntimeError
 
-    of, api.twins.watchers.of = api.twins.watchers.of, unreachable  # type: ignore[method-assign]
+    of, api.twins.subscriptions.for_job = api.twins.subscriptions.for_job, unreachable  # type: ignore[method-assign]
     api.module.release({"Records": [change(before, after)]}, CONTEXT)
-    api.twins.watchers.of = of  # type: ignore[method-assign]
+    api.twins.subscriptions.for_job = of  # type: ignore[method-assign]
 
     assert [body for body, _ in api.twins.queues.aside["stream"]] == [job_id]
     assert deliveries(api, job_id)[0]["event"] == "job.cancelled"
@@ -275,7 +275,7 @@ def test_a_slack_address_is_never_shown_whole_and_may_stay_unsaid(api: Api) -> N
 
     assert shown == {"emails": ["ops@acme.com"], "slack": {"alerts": "https://hooks.slack.com/...efgh"}}
     assert gone == {"slack.other": "has no URL that could stay"}
-    assert api.twins.correspondence.addresses("acme").slack == {"alerts": SLACK}
+    assert api.twins.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_an_address_book_with_something_wrong_changes_nothing(api: Api, book: An
     allow(api)
 
     assert refused(api.call("PUT", "/webhooks/addresses", book, "admin"))
-    assert api.twins.correspondence.addresses("acme").names == ["email:ops@acme.com", "slack:alerts"]
+    assert api.twins.notification_settings.allowlist("acme").names == ["email:ops@acme.com", "slack:alerts"]
 
 
 def test_an_admin_may_try_an_address(api: Api, there: Receiver) -> None:

@@ -129,9 +129,9 @@ def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api, socket: Socket
     for job_id in (first, second):
         socket.send({"action": "subscribe", "job_id": job_id})
     socket.send({"action": "unsubscribe", "job_id": first})
-    assert not api.twins.watchers.of(first)
+    assert not api.twins.subscriptions.for_job(first)
     socket.disconnect()
-    assert not api.twins.watchers.of(second)
+    assert not api.twins.subscriptions.for_job(second)
     before = len(socket.frames)
 
     work(api)
@@ -150,8 +150,8 @@ def test_a_connection_has_fifty_subscriptions(api: Api, socket: Socket) -> None:
 def test_a_revoked_key_stops_working_on_an_open_socket(api: Api, socket: Socket) -> None:
     """Within a minute, like everywhere."""
     job_id = api.submit()
-    key = next(key for key in api.twins.accounts.keys("acme") if key.id == "key_user")
-    api.twins.accounts.put_key(replace(key, revoked_at=api.twins.clock.now()))
+    key = next(key for key in api.twins.api_keys.keys("acme") if key.id == "key_user")
+    api.twins.api_keys.put_key(replace(key, revoked_at=api.twins.clock.now()))
     api.twins.clock.advance(31)
 
     [frame] = socket.send({"action": "subscribe", "job_id": job_id})

@@ -30,7 +30,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
-    made.twins.correspondence.put_addresses("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    made.twins.notification_settings.put_allowlist("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     yield made
     wiring.use(None)
 
@@ -68,7 +68,7 @@ def test_a_notification_from_its_submission_to_its_receiver(api: Api) -> None:
     assert {one["delivery_id"] for one in said} == {one["delivery_id"] for one in after}
     assert ({one["status"] for one in before}, {one["status"] for one in after}) == ({"pending"}, {"delivered"})
     assert {one["event"] for one in after} == {"notification"}
-    assert api.twins.mail.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
+    assert api.twins.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
 
 
 def test_who_may_not_be_written_to_is_refused_when_it_is_submitted(api: Api) -> None:
@@ -111,7 +111,7 @@ def test_a_job_may_tell_what_another_has_answered(api: Api) -> None:
     deliver(api)
 
     assert parsed(api, job_id)["deliveries"][0]["recipient"] == "slack:alerts"
-    assert "It says: all of it" in str(api.twins.poster.letters[0].body)
+    assert "It says: all of it" in str(api.twins.webhook_client.letters[0].body)
     wrong = refused(submit(api, "notification", {**given, "to": "email:{{parents.a.output}}"}, depends_on={"a": parent}))
     assert "input.to" in wrong
 
@@ -160,7 +160,7 @@ def test_an_import_of_notifications_writes_to_nobody_who_is_not_allowed(api: Api
 
     (row_id,) = (job.id for job in api.twins.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
     log = {one["channel"]: one for one in api.call("GET", f"/jobs/{row_id}/deliveries").json["data"]}
-    assert (log["email"]["status"], log["slack"]["status"], api.twins.mail.sent) == ("failed", "delivered", [])
+    assert (log["email"]["status"], log["slack"]["status"], api.twins.email.sent) == ("failed", "delivered", [])
     assert "does not allow" in log["email"]["attempts"][0]["error"]
 
 

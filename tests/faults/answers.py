@@ -146,7 +146,7 @@ class StepProvider:
         async with self._listening(self._from(response, after)) as events:
             yield events
 
-    async def has_key(self) -> bool:
+    async def is_configured(self) -> bool:
         return True
 
     async def fetch(self, response_id: str) -> Fetched:

@@ -60,7 +60,7 @@ class Cloud(Processes):
     async def cancel(self, job_id: str) -> Job:
         def ask() -> Job:
             memory = self.world.memory
-            return cancel_job(self.world.clock, memory.jobs, memory.watchers, memory.jobs.get(job_id))  # type: ignore[arg-type]
+            return cancel_job(self.world.clock, memory.jobs, memory.subscriptions, memory.jobs.get(job_id))  # type: ignore[arg-type]
 
         return await self.request(ask)
 
@@ -70,7 +70,7 @@ class Cloud(Processes):
         def ask() -> Job:
             job = memory.jobs.get(job_id)
             assert job is not None
-            return retry_job(self.world.clock, memory.jobs, memory.bodies, memory.queues, job, run=run)
+            return retry_job(self.world.clock, memory.jobs, memory.job_specs, memory.queues, job, run=run)
 
         job = await self.request(ask)
         if job_id in self.clients:

@@ -75,7 +75,7 @@ class History:
         self._expect(after.attempt >= before.attempt, f"{name}: the attempt shrank")
         self._expect(after.attempt <= before.attempt + 1, f"{name}: an attempt number was left out")
         self._expect((after.due_at is None) == after.status.is_terminal, f"{name}: due_at is {after.due_at}")
-        if after.is_forgotten:
+        if after.is_deleted:
             return
         given_back = after.status in (Status.RETRYING, Status.QUEUED, Status.HELD) and before.status is Status.PROCESSING
         if before.status.is_terminal or given_back:
@@ -108,7 +108,7 @@ class History:
         return {
             before.attempt
             for before, after in swaps
-            if after.generation > before.generation and after.status not in away and not after.goes_on
+            if after.generation > before.generation and after.status not in away and not after.is_resumable
         }
 
     def kept(self, result: Result) -> None:

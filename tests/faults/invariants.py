@@ -37,16 +37,16 @@ def _at_rest(cloud: Cloud) -> Iterator[str]:
     if cloud.provider.open:
         yield f"{cloud.provider.open} streams of the provider are still open"
     ghosts = {key[0] for key in real.chunks.rows} | {key[0] for key in real.results._results}
-    ghosts |= set(real.watchers._watchers) | set(real.watchers._controls)
+    ghosts |= set(real.subscriptions._watchers) | set(real.subscriptions._controls)
     if ghosts - there:
         yield f"something is kept of jobs that do not exist: {sorted(ghosts - there)}"
     for response in cloud.provider.background.values():
         stored = any(head.response_id == response.id for head in cloud.history.heads[response.answer.job_id])
         if stored and not (response.read or response.cancelled):
             yield f"{response.id} was left to itself: nobody read its end or stopped it"
-    for turnstile in real.turnstiles.rows.values():
+    for turnstile in real.type_limiters.rows.values():
         now = cloud.world.clock.now()
-        if turnstile.taken(now + SLOT_MS) or (not cloud.steps.faults and turnstile.taken(now)):
+        if turnstile.slots_in_use(now + SLOT_MS) or (not cloud.steps.faults and turnstile.slots_in_use(now)):
             yield f"slots of {turnstile.type} are taken: {turnstile.slots}"
     if LANE in real.queues.aside:
         yield f"messages were set aside: {real.queues.aside[LANE]}"

@@ -64,7 +64,7 @@ class Processes:
         world, real, steps = self.world, self.real, self.steps
         ports: dict[str, Any] = {
             name: Port(name, getattr(real, name), steps)
-            for name in ("bodies", "chunks", "watchers", "connections", "leases", "circuits", "turnstiles")
+            for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "type_limiters")
         }
         ports["cache"] = CachePort(real.cache, steps, self.history)
         ports["jobs"] = JobsPort(real.jobs, steps, self.history, self._changed)
@@ -77,19 +77,19 @@ class Processes:
         world._abandon = lambda response_id: wait(stop_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
         memory = world.memory
         keys = Port("keys", _Keys(), steps)
-        stepped = {name: ports[name] for name in ("jobs", "bodies", "results", "queues", "watchers")}
+        stepped = {name: ports[name] for name in ("jobs", "job_specs", "results", "queues", "subscriptions")}
         world.engine = replace(
             world.engine,
             **ports,
-            tools=replace(world.engine.tools, **stepped, files=Port("files", real.files, steps)),
+            task_context=replace(world.engine.task_context, **stepped, job_files=Port("job_files", real.job_files, steps)),
             provider=self.provider,
-            is_welcome=keys.is_welcome,
+            may_stream=keys.may_stream,
             offload=self._offload,
-            offload_posts=self._offload,
+            offload_sends=self._offload,
         )
-        world.intake = replace(world.intake, jobs=memory.jobs, bodies=memory.bodies, dependencies=memory.dependencies, queues=memory.queues)
-        kept = {name: ports[name] for name in ("jobs", "chunks", "results", "watchers", "connections", "sockets")}
-        world.gallery = replace(world.gallery, **kept, caller_by_hash=keys.caller)
+        world.intake = replace(world.intake, jobs=memory.jobs, job_specs=memory.job_specs, dependencies=memory.dependencies, queues=memory.queues)
+        kept = {name: ports[name] for name in ("jobs", "chunks", "results", "subscriptions", "connections", "sockets")}
+        world.gallery = replace(world.gallery, **kept, caller_by_key_hash=keys.caller)
 
     def head(self, job_id: str) -> Job:
         return self.real.jobs.heads[job_id]
@@ -129,7 +129,7 @@ class Processes:
             return None
         now = self.world.clock.now()
         self.world.loop.call_later(self.invocation, self._time_out, actor)
-        return Deadline(began=now, at=now + round(self.invocation * 1000))
+        return Deadline(started_at=now, ends_at=now + round(self.invocation * 1000))
 
     def _time_out(self, actor: Actor) -> None:
         if actor in self.workers:
@@ -196,7 +196,7 @@ class Processes:
 
     def _prompt_of(self, job_id: str) -> str:
         """What a worker asks for a job: with what its parents said, if it has any."""
-        body = self.real.bodies.get(job_id)
+        body = self.real.job_specs.get(job_id)
         if body is not None and body.depends_on:
             body = with_parents_if_there(self.real.jobs, self.real.results, body, job_types.get(self.head(job_id).type))
         return body.prompt if body else ""
@@ -230,7 +230,7 @@ def _ended(actor: Actor, thread: asyncio.Task[Any]) -> None:
 class _Keys:
     """Everybody's key is valid."""
 
-    def is_welcome(self, key_hash: str, _job: Job) -> bool:
+    def may_stream(self, key_hash: str, _job: Job) -> bool:
         return True
 
     def caller(self, key_hash: str) -> Caller:

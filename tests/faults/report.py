@@ -39,7 +39,7 @@ def problems_of(cloud: Cloud, scenario: Scenario) -> list[str]:
 
 def _spent(job: Job) -> bool:
     """Whether it may fail: as many of its workers died, or of its attempts failed, as may."""
-    return job.status is Status.FAILED and (job.alone_crashes >= CRASHES_ALONE or job.tries >= job.max_attempts)
+    return job.status is Status.FAILED and (job.isolated_crashes >= CRASHES_ALONE or job.tries >= job.max_attempts)
 
 
 def report(name: str, what: object, cloud: Cloud, problems: Sequence[str]) -> str:

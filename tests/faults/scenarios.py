@@ -125,7 +125,7 @@ async def circuit(cloud: Cloud) -> None:
     failing, now = Circuit(model=MODEL), cloud.world.clock.now()
     for number in range(FAILURES_OPEN - 1):
         failing = failed(failing, "provider_unavailable", now, f"before {number}", now)
-    cloud.real.circuits.replace(Circuit(model=MODEL), replace(failing, version=1))
+    cloud.real.circuit_breakers.replace(Circuit(model=MODEL), replace(failing, version=1))
     first = await cloud.submit("opening", Says(pieces=1, error=StreamCut()), Says(pieces=3))
     await cloud.watch(first)
     await cloud.until(lambda: cloud.head(first).attempt > 0 and cloud.head(first).status is not Status.PROCESSING, 300)
@@ -164,8 +164,8 @@ async def limited(cloud: Cloud) -> None:
             for step in range(3):
                 if len(at_work) > 1 and not frozen:
                     cloud.history.problems.append(f"more than one at once: {sorted(at_work)}")
-                await task.call(task.tools.files.size, task.job.tenant, task.job.id, "object")
-                task.report(step + 1, 3)
+                await task.run_sync(task.context.job_files.size, task.job.tenant, task.job.id, "object")
+                task.report_progress(step + 1, 3)
                 await asyncio.sleep(1.1)
         finally:
             at_work.discard(mark)

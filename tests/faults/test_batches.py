@@ -45,7 +45,7 @@ class Hall(Cloud):
 
     def _wire(self) -> None:
         super()._wire()
-        for name in ("batches", "batch_rows", "ledger", "bulks"):
+        for name in ("batches", "batch_rows", "counters", "bulk_operations"):
             setattr(self.world.memory, name, Port(name, getattr(self.real, name), self.steps))
         self._counted: asyncio.Queue[Change] = asyncio.Queue()
         self._counting = False
@@ -63,7 +63,7 @@ class Hall(Cloud):
     def at_work(self) -> str:
         busy = {
             "batches": sorted(self.real.batches.open),
-            "bulk actions": [bulk.id for bulk in self.real.bulks.rows.values() if bulk.finished_at is None],
+            "bulk actions": [bulk.id for bulk in self.real.bulk_operations.rows.values() if bulk.finished_at is None],
             "tasks": len(self.real.queues.messages[TASKS]) + self._tending,
             "counting": self._counted.qsize() + self._counting,
         }
@@ -211,7 +211,7 @@ def _wrong(hall: Hall, story: Story) -> list[str]:
     found = [f"{len(heads)} of {len(hall.real.jobs.heads)} jobs are rows"] if len(heads) != len(hall.real.jobs.heads) else []
     found += [] if EXPECTED[story](ends) else [f"the rows ended as {dict(ends)}"]
     found += [] if batch.status in STATUSES[story] else [f"the batch is {batch.status}"]
-    found += [] if batch.finished_at is not None and batch.told else ["the batch is not over"]
+    found += [] if batch.finished_at is not None and batch.notified else ["the batch is not over"]
     found += [f"{job.id[-3:]} has had {job.run} runs" for job in heads.values() if job.run > (2 if story is retried else 1)]
     found += _miscounted(hall, batch, heads)
     hall_aside = hall.real.queues.aside["stream"]
@@ -220,7 +220,7 @@ def _wrong(hall: Hall, story: Story) -> list[str]:
 
 def _miscounted(hall: Hall, batch: Batch, heads: dict[int, Any]) -> list[str]:
     """Counters are what the heads say, to the last nano-dollar."""
-    counts = Counts.of(hall.real.ledger.counters.get(place(batch.id), {}))
+    counts = Counts.of(hall.real.counters.counters.get(place(batch.id), {}))
     status = Counter(job.status for job in heads.values())
     true = {
         "known": len(heads),
@@ -238,7 +238,7 @@ def _miscounted(hall: Hall, batch: Batch, heads: dict[int, Any]) -> list[str]:
     failed = {number for number, job in heads.items() if job.status is Status.FAILED}
     listed = {
         int(name[1:])
-        for (pk, sk), numbers in hall.real.ledger.counters.items()
+        for (pk, sk), numbers in hall.real.counters.counters.items()
         if pk == partition(batch.id) and sk != "counts"
         for name, n in numbers.items()
         if name.startswith("r") and n

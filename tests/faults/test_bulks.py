@@ -31,11 +31,11 @@ class Office(Cloud):
 
     def _wire(self) -> None:
         super()._wire()
-        self.world.memory.pages = Port("pages", self.real.pages, self.steps)  # type: ignore[assignment]
-        self.world.memory.bulks = Port("bulks", self.real.bulks, self.steps)  # type: ignore[assignment]
+        self.world.memory.job_data = Port("job_data", self.real.job_data, self.steps)  # type: ignore[assignment]
+        self.world.memory.bulk_operations = Port("bulk_operations", self.real.bulk_operations, self.steps)  # type: ignore[assignment]
 
     def at_work(self) -> str:
-        unfinished = [bulk.id for bulk in self.real.bulks.rows.values() if bulk.finished_at is None]
+        unfinished = [bulk.id for bulk in self.real.bulk_operations.rows.values() if bulk.finished_at is None]
         return ", ".join(filter(None, [super().at_work(), f"bulk actions {unfinished}" if unfinished else ""]))
 
     async def failures(self) -> list[str]:
@@ -102,17 +102,17 @@ def _not_retried(office: Office) -> list[str]:
     """Each has had a second run, whole, and no third; and that is what the bulk action says."""
     heads = office.real.jobs.heads.values()
     wrong = [f"{job.id[-3:]} is {job.status}, run {job.run}" for job in heads if (job.status, job.run) != (Status.COMPLETED, 2)]
-    [bulk] = office.real.bulks.rows.values()
+    [bulk] = office.real.bulk_operations.rows.values()
     said = (bulk.matched, bulk.done, bulk.skipped, bulk.failed, bulk.not_found)
     return [*wrong, *([f"it says {said}"] if said != (JOBS, JOBS, 0, 0, 0) else [])]
 
 
 def _not_deleted(office: Office) -> list[str]:
     """All or nothing of each: its head and what is kept of it. Nothing only if the wish was written down nowhere."""
-    bulks, heads = list(office.real.bulks.rows.values()), office.real.jobs.heads
-    left = [f"{job_id[-3:]}: {rows}" for job_id in office.history.heads if (rows := office.real.pages.rows(job_id))]
+    bulks, heads = list(office.real.bulk_operations.rows.values()), office.real.jobs.heads
+    left = [f"{job_id[-3:]}: {rows}" for job_id in office.history.heads if (rows := office.real.job_data.rows(job_id))]
     if not bulks:
-        whole = len(heads) == JOBS and not any(job.is_forgotten for job in heads.values())
+        whole = len(heads) == JOBS and not any(job.is_deleted for job in heads.values())
         return [] if whole else [f"nobody wished it, and {len(heads)} are left"]
     wrong = [f"{job_id[-3:]} is still there" for job_id in heads] + left
     [bulk] = bulks

@@ -16,7 +16,7 @@ from tests.kit.world import World
 def chore(work: Work, *, name: str = "chore", limits: Limits | None = None, **more: Any) -> JobType:
     """A type that takes any input."""
     about = {"title": "Chore", "description": "Something to do.", "instructions": "", "input_schema": {}}
-    return JobType(name=name, **{"stages": ("setup", "doing", "finalization"), **about, **more}, work=work, limits=limits)
+    return JobType(name=name, **{"stages": ("setup", "doing", "finalization"), **about, **more}, handler=work, limits=limits)
 
 
 def knowing(*kinds: JobType) -> Callable[[str], JobType]:

@@ -56,7 +56,7 @@ class InlineLoop:
 
     def __init__(self) -> None:
         self._loop = JumpingLoop()
-        self.offload = self.offload_posts = inline
+        self.offload = self.offload_sends = inline
 
     def run(self, work: Any) -> None:
         self._loop.run_until_complete(work)
@@ -79,14 +79,14 @@ class Twins(Memory):
     def __init__(self, *scripts: Script) -> None:
         super().__init__()
         self.provider = ScriptedProvider(*scripts)
-        self.key_ring = KeyRing(self.accounts, self.clock)
+        self.api_key_cache = KeyRing(self.api_keys, self.clock)
         self.endpoints = {"ws_url": "wss://ws.example/api"}
         self.changes = changes
         self.sign = signed_headers
-        self.together = one_by_one
+        self.parallel_map = one_by_one
         self._ids = iter(range(1, 10**9))
         for name, (tenant, user, role) in TOKENS.items():
-            self.accounts.put_key(
+            self.api_keys.put_key(
                 Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=self.clock.now())
             )
 
@@ -147,9 +147,9 @@ class Api:
 
     def change_key(self, token: str, **changes: Any) -> None:
         """Change a key as an administrator does, and wait until every environment has noticed."""
-        key = self.twins.accounts.key(secret_hash(f"hr_{token}"))
+        key = self.twins.api_keys.key(secret_hash(f"hr_{token}"))
         assert key is not None
-        self.twins.accounts.put_key(replace(key, **changes))
+        self.twins.api_keys.put_key(replace(key, **changes))
         self.twins.clock.advance(31)
 
     def head(self, job_id: str) -> Job:

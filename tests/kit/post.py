@@ -25,7 +25,7 @@ def ended(world: World, status: Status = Status.COMPLETED, **fields: object) -> 
 
 
 def tell(world: World, *changes: Change) -> None:
-    send_word(world.office, world.memory.bodies, "https://api.example.com/api", changes)
+    send_word(world.office, world.memory.job_specs, "https://api.example.com/api", changes)
 
 
 def deliver(world: World) -> list[str]:

@@ -167,7 +167,7 @@ class ScriptedProvider:
         async with self._listening(response.events(after, replayed)) as events:
             yield events
 
-    async def has_key(self) -> bool:
+    async def is_configured(self) -> bool:
         return self.keyed
 
     async def fetch(self, response_id: str) -> Fetched:

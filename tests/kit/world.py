@@ -63,33 +63,33 @@ class World:
             name: getattr(memory, name)
             for name in (
                 "jobs",
-                "bodies",
+                "job_specs",
                 "chunks",
                 "results",
-                "watchers",
+                "subscriptions",
                 "connections",
                 "leases",
-                "circuits",
+                "circuit_breakers",
                 "cache",
-                "turnstiles",
+                "type_limiters",
                 "queues",
                 "sockets",
                 "prices",
             )
         }
-        self.speeds = KnownSpeeds(memory.speeds, self.clock, self._log)
+        self.speeds = KnownSpeeds(memory.throughput, self.clock, self._log)
         self.engine = Engine(
             **{
                 **ports,
                 "clock": self.clock,
                 "offload": inline,
-                "offload_posts": inline,
+                "offload_sends": inline,
                 "log": self._log,
                 "provider": self.provider,
-                "tools": self._tools(),
+                "task_context": self._tools(),
                 "job_type": job_types.get,
-                "speed_of": self.speeds.of,
-                "is_welcome": lambda _hash, _job: True,
+                "throughput_of": self.speeds.get,
+                "may_stream": lambda _hash, _job: True,
                 "new_id": self.new_id,
                 "random": lambda: 0.5,
                 **changes,
@@ -99,7 +99,7 @@ class World:
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
-            bodies=memory.bodies,
+            job_specs=memory.job_specs,
             dependencies=memory.dependencies,
             queues=memory.queues,
             new_id=self.new_id,
@@ -110,11 +110,11 @@ class World:
             jobs=memory.jobs,
             chunks=memory.chunks,
             results=memory.results,
-            watchers=memory.watchers,
+            subscriptions=memory.subscriptions,
             connections=memory.connections,
             sockets=memory.sockets,
             new_id=self.new_id,
-            caller_by_hash=lambda _hash: ALICE,
+            caller_by_key_hash=lambda _hash: ALICE,
         )
 
     def _tools(self) -> Tools:
@@ -123,16 +123,16 @@ class World:
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
-            bodies=memory.bodies,
+            job_specs=memory.job_specs,
             results=memory.results,
-            pages=memory.pages,
+            job_data=memory.job_data,
             queues=memory.queues,
-            watchers=memory.watchers,
-            files=memory.files,
+            subscriptions=memory.subscriptions,
+            job_files=memory.job_files,
             uploads=memory.uploads,
             cache=memory.cache,
-            clerk=lambda: self.clerk,
-            office=lambda: self.office,
+            batch_context=lambda: self.clerk,
+            notification_context=lambda: self.office,
             new_id=self.new_id,
             job_type=job_types.get,
         )
@@ -148,14 +148,14 @@ class World:
             results=memory.results,
             leases=memory.leases,
             queues=memory.queues,
-            bodies=memory.bodies,
+            job_specs=memory.job_specs,
             dependencies=memory.dependencies,
             prices=memory.prices,
-            watchers=memory.watchers,
+            subscriptions=memory.subscriptions,
             connections=memory.connections,
             sockets=memory.sockets,
             job_type=self.engine.job_type,
-            abandon=self._abandon,
+            cancel_response=self._abandon,
         )
 
     @property
@@ -167,13 +167,13 @@ class World:
             jobs=memory.jobs,
             dependencies=memory.dependencies,
             queues=memory.queues,
-            together=one_by_one,
+            parallel_map=one_by_one,
         )
 
     @property
     def editor(self) -> Editor:
         memory = self.memory
-        return Editor(clock=self.clock, log=self._log, jobs=memory.jobs, bodies=memory.bodies, queues=memory.queues)
+        return Editor(clock=self.clock, log=self._log, jobs=memory.jobs, job_specs=memory.job_specs, queues=memory.queues)
 
     @property
     def desk(self) -> Desk:
@@ -182,11 +182,11 @@ class World:
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
-            bodies=memory.bodies,
-            pages=memory.pages,
+            job_specs=memory.job_specs,
+            job_data=memory.job_data,
             queues=memory.queues,
-            watchers=memory.watchers,
-            bulks=memory.bulks,
+            subscriptions=memory.subscriptions,
+            bulk_operations=memory.bulk_operations,
             new_id=self.new_id,
         )
 
@@ -197,10 +197,10 @@ class World:
             clock=self.clock,
             log=self._log,
             deliveries=memory.deliveries,
-            correspondence=memory.correspondence,
+            notification_settings=memory.notification_settings,
             queues=memory.queues,
-            poster=memory.poster,
-            mail=memory.mail,
+            webhook_client=memory.webhook_client,
+            email=memory.email,
             sign=signed_headers,
             new_secret=new_signing_secret,
             random=lambda: 0.5,
@@ -213,23 +213,23 @@ class World:
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
-            bodies=memory.bodies,
+            job_specs=memory.job_specs,
             dependencies=memory.dependencies,
             queues=memory.queues,
-            watchers=memory.watchers,
+            subscriptions=memory.subscriptions,
             prices=memory.prices,
             job_type=job_types.get,
             batches=memory.batches,
-            rows=memory.batch_rows,
-            ledger=memory.ledger,
-            desk=self.desk,
+            batch_rows=memory.batch_rows,
+            counters=memory.counters,
+            bulk=self.desk,
             new_id=self.new_id,
             new_batch_id=self.new_batch_id,
-            together=one_by_one,
+            parallel_map=one_by_one,
             queue_limit=1000,
-            speed_of=self.speeds.of,
-            tell=lambda batch, counts: tell_batch(self.office, API_URL, batch, counts),
-            gallery=self.gallery,
+            throughput_of=self.speeds.get,
+            notify_completed=lambda batch, counts: tell_batch(self.office, API_URL, batch, counts),
+            streaming=self.gallery,
         )
 
     def _abandon(self, response_id: str) -> None:
@@ -242,13 +242,13 @@ class World:
 
     def submit(self, prompt: str | None = "Say hello.", key: str | None = None, caller: Caller = ALICE, **fields: Any) -> Job:
         submission = Submission(prompt=prompt, **fields)
-        plan = plan_job(self.engine.job_type, self.memory.prices, caller, submission, 0, self.speeds.of)
+        plan = plan_job(self.engine.job_type, self.memory.prices, caller, submission, 0, self.speeds.get)
         return submit_job(self.intake, caller, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
     def deliver(self, lane: str = "normal", messages: list[Received] | None = None, seconds: float | None = None) -> None:
         """One invocation of a worker, on the given messages or on whatever its queue holds now; it is over after so many seconds."""
         received, now = self.memory.queues.receive(lane) if messages is None else messages, self.clock.now()
-        deadline = Deadline(began=now, at=now + round(seconds * 1000)) if seconds is not None else None
+        deadline = Deadline(started_at=now, ends_at=now + round(seconds * 1000)) if seconds is not None else None
         run(self.loop, run_batch(self.engine, lane, received, deadline=deadline))
 
     def wake(self, job: Job, generation: int | None = None) -> Received:
@@ -262,10 +262,10 @@ class World:
             key_hash="hash",
             attempt=attempt,
             offset=offset,
-            since=self.new_id(),
+            subscription_id=self.new_id(),
             expires_at=self.clock.now() + round(expires_in * 1000),
         )
-        self.memory.watchers.add(watcher)
+        self.memory.subscriptions.add(watcher)
 
     def job(self, job: Job) -> Job:
         found = self.memory.jobs.get(job.id)

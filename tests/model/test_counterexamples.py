@@ -246,6 +246,6 @@ def test_whole_event() -> None:
         attempt.append(delta, NOW, sequence)
 
     assert attempt.transcript.text == "abc😀d"
-    assert attempt.mark(1) == (None, None)
-    assert attempt.mark(2) == attempt.mark(4) == (4, 2)
-    assert attempt.mark(5) == (6, 5)
+    assert attempt.resume_cursor(1) == (None, None)
+    assert attempt.resume_cursor(2) == attempt.resume_cursor(4) == (4, 2)
+    assert attempt.resume_cursor(5) == (6, 5)

@@ -11,7 +11,7 @@ from tests.contract.given import NOW, job
 
 def test_a_batch_is_as_old_as_the_job_that_has_waited_longest() -> None:
     """A delayed one waits only from its time on."""
-    delayed = replace(job(queued_at=NOW - 900_000), until=NOW + 5)
+    delayed = replace(job(queued_at=NOW - 900_000), resume_at=NOW + 5)
 
     assert watermark([job(queued_at=NOW + 9), delayed, job(queued_at=NOW + 7)]) == NOW + 5
 

@@ -28,7 +28,7 @@ def batch(**changes: Any) -> Batch:
 def test_hands_follow_each_other_and_stay_within_a_part_and_a_group(total: int, size: int | None) -> None:
     here, hands = batch(total=total, batch_size=size), []
     while (taken := rules.take_hand(here, 0, NOW)) is not None:
-        hands.append((here.released, taken.hand))
+        hands.append((here.released, taken.wave_end))
         here = rules.played(taken, NOW)
 
     assert [start for start, _ in hands] == [0, *(end for _, end in hands[:-1])]
@@ -74,12 +74,12 @@ def test_a_cancel_looks_a_second_time_at_a_hand_that_is_in_play() -> None:
 
     assert once is not None
     assert twice is not None
-    assert [errand.bulk_id for errand in once.errands] == ["bulk_1"]
-    assert [errand.not_before for errand in twice.errands] == [0, NOW + rules.WORKED_MS + 120_000]
+    assert [errand.bulk_id for errand in once.actions] == ["bulk_1"]
+    assert [errand.not_before for errand in twice.actions] == [0, NOW + rules.WORKED_MS + 120_000]
 
 
 def test_what_is_over_is_not_cancelled() -> None:
-    over = rules.finish(batch(released=10, hand=10), Counts(completed=10), NOW)
+    over = rules.finish(batch(released=10, wave_end=10), Counts(completed=10), NOW)
 
     assert over.status is BatchStatus.COMPLETED
     assert rules.cancel(over, ("bulk_1", "bulk_2"), NOW) is None
@@ -103,7 +103,7 @@ def test_what_is_counted_is_what_is_new() -> None:
         for at in seen:
             adds, said = tally(mark, images[at])
             for add in adds:
-                numbers = counters.setdefault(add.place, {})
+                numbers = counters.setdefault(add.key, {})
                 for name, n in add.amounts.items():
                     numbers[name] = numbers.get(name, 0) + n
             mark = Mark(job_id=mark.job_id, version=images[at].version, counted={"batch": said})

@@ -187,7 +187,7 @@ def test_a_hit_is_not_kept_anew() -> None:
 
 
 def test_a_clock_that_is_behind_finds_what_is_there() -> None:
-    assert Cached(job_id="j", attempt=1, at=5_000, expires_at=65_000).serves(20, 4_000)
+    assert Cached(job_id="j", attempt=1, stored_at=5_000, expires_at=65_000).is_fresh(20, 4_000)
 
 
 @pytest.mark.parametrize(
@@ -325,12 +325,12 @@ def test_a_cached_answer_proves_nothing_of_the_provider() -> None:
     world = World(FIRST)
     done(world)
     opened = failed(Circuit(model=MODEL), "provider_quota_exhausted", world.clock.now(), "m", world.clock.now())
-    world.memory.circuits.replace(Circuit(model=MODEL), opened)
+    world.memory.circuit_breakers.replace(Circuit(model=MODEL), opened)
     world.clock.advance(60)
 
     job = done(world)
 
-    circuit = world.memory.circuits.get(MODEL)
+    circuit = world.memory.circuit_breakers.get(MODEL)
     assert is_hit(world, job)
     assert circuit is not None
     assert circuit.state is not State.CLOSED
@@ -357,7 +357,7 @@ def test_a_cancel_that_was_asked_for_wins() -> None:
     real = world.memory.cache.get
 
     def cancel_first(tenant: str, key: str) -> Cached | None:
-        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         return real(tenant, key)
 
     world.memory.cache.get = cancel_first  # type: ignore[method-assign]

@@ -50,21 +50,21 @@ def after(*failures: tuple[str, int]) -> Circuit:
 @pytest.mark.parametrize(
     ("code", "sign"),
     [
-        (None, Sign.ANSWERS),
-        ("content_refused", Sign.ANSWERS),  # an answer, if no welcome one
-        ("output_invalid", Sign.ANSWERS),
-        ("provider_unavailable", Sign.FAILS),
-        ("provider_timeout", Sign.FAILS),
-        ("provider_connection_lost", Sign.FAILS),
-        ("stream_cut", Sign.FAILS),
-        ("stream_malformed", Sign.FAILS),
-        ("provider_quota_exhausted", Sign.REFUSES_ALL),
-        ("authentication_failed", Sign.REFUSES_ALL),
-        ("provider_rate_limited", Sign.SILENT),
-        ("request_invalid", Sign.SILENT),
-        ("timeout", Sign.SILENT),  # `config.timeout`: the caller's wish
-        ("openai_not_configured", Sign.SILENT),
-        ("internal_error", Sign.SILENT),
+        (None, Sign.SUCCESS),
+        ("content_refused", Sign.SUCCESS),  # an answer, if no welcome one
+        ("output_invalid", Sign.SUCCESS),
+        ("provider_unavailable", Sign.FAILURE),
+        ("provider_timeout", Sign.FAILURE),
+        ("provider_connection_lost", Sign.FAILURE),
+        ("stream_cut", Sign.FAILURE),
+        ("stream_malformed", Sign.FAILURE),
+        ("provider_quota_exhausted", Sign.ACCOUNT_BLOCKED),
+        ("authentication_failed", Sign.ACCOUNT_BLOCKED),
+        ("provider_rate_limited", Sign.INCONCLUSIVE),
+        ("request_invalid", Sign.INCONCLUSIVE),
+        ("timeout", Sign.INCONCLUSIVE),  # `config.timeout`: the caller's wish
+        ("openai_not_configured", Sign.INCONCLUSIVE),
+        ("internal_error", Sign.INCONCLUSIVE),
     ],
 )
 def test_what_an_error_says_of_the_provider(code: str | None, sign: Sign) -> None:
@@ -75,7 +75,7 @@ def test_every_error_of_an_attempt_was_thought_of() -> None:
     """A new one is silent until somebody decides."""
     codes = {kind.code for kind in AttemptFailed.__subclasses__()}
 
-    assert {code for code in codes if sign_of(code) is Sign.SILENT} == {
+    assert {code for code in codes if sign_of(code) is Sign.INCONCLUSIVE} == {
         "content_gone",
         "dependency_failed",
         "openai_not_configured",
@@ -116,7 +116,7 @@ def test_an_answer_ends_a_run_of_failures() -> None:
 
     calm = answered(failing, NOW - 1, "x", NOW + 1)
 
-    assert (failing.failures, calm.failures, calm.is_calm) == (4, 0, True)
+    assert (failing.failures, calm.failures, calm.is_healthy) == (4, 0, True)
     assert answered(calm, NOW, "x", NOW + 2) is calm
     assert answered(CALM, NOW, "x", NOW) is CALM
 
@@ -124,13 +124,13 @@ def test_an_answer_ends_a_run_of_failures() -> None:
 @pytest.mark.parametrize(
     ("circuit", "at", "entry"),
     [
-        (CALM, NOW, Entry.FREE),
-        (after(*[("stream_cut", NOW)] * 4), NOW, Entry.FREE),
-        (OPEN, DUE - 1, Entry.SHUT),
+        (CALM, NOW, Entry.ALLOWED),
+        (after(*[("stream_cut", NOW)] * 4), NOW, Entry.ALLOWED),
+        (OPEN, DUE - 1, Entry.DENIED),
         (OPEN, DUE, Entry.PROBE),
-        (PROBED, DUE + PROBE_MS - 1, Entry.SHUT),
+        (PROBED, DUE + PROBE_MS - 1, Entry.DENIED),
         (PROBED, DUE + PROBE_MS, Entry.PROBE),  # its holder is dead: the probe is over by itself [15]
-        (force_open(CALM, "ann", None, "x", NOW), NOW + 10**9, Entry.SHUT),
+        (force_open(CALM, "ann", None, "x", NOW), NOW + 10**9, Entry.DENIED),
     ],
 )
 def test_what_it_lets_through(circuit: Circuit, at: int, entry: Entry) -> None:
@@ -216,7 +216,7 @@ def test_forced_open_stays_open() -> None:
     assert failed(forced, "stream_cut", NOW + 9, "y", NOW + 99) is forced
     assert probe(forced, "y", NOW + 10**9) is None
     closed = force_close(forced, "ann", "z", NOW + 100)
-    assert (closed.state, closed.trips, closed.by, closed.is_calm) == (State.CLOSED, 0, "ann", True)
+    assert (closed.state, closed.trips, closed.by, closed.is_healthy) == (State.CLOSED, 0, "ann", True)
 
 
 @pytest.mark.parametrize(

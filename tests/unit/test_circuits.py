@@ -38,7 +38,7 @@ def refusal(error: AttemptFailed) -> Script:
 
 
 def circuit(world: World, model: str = MODEL) -> Circuit:
-    return world.memory.circuits.get(model) or Circuit(model=model)
+    return world.memory.circuit_breakers.get(model) or Circuit(model=model)
 
 
 def later(world: World, seconds: float) -> None:
@@ -83,8 +83,8 @@ def test_five_failures_open_it_and_jobs_wait() -> None:
     for job in waiting:
         held = world.job(job)
         assert (held.status, held.reason, held.attempt, held.tries) == (Status.HELD, "circuit_open", 0, 0)
-        assert held.until is not None
-        assert 0 <= held.until - (circuit(world).until or 0) <= 10_000
+        assert held.resume_at is not None
+        assert 0 <= held.resume_at - (circuit(world).until or 0) <= 10_000
     assert len(world.provider.requests) == 5
     assert not world.memory.leases.rows
     [opened] = facts(world, "circuit opened")
@@ -106,7 +106,7 @@ def test_it_closes_by_itself_and_everything_completes() -> None:
 
     assert {(world.job(job).status, world.job(job).attempt) for job in waiting} == {(Status.COMPLETED, 1)}
     assert [fact["reason"] for fact in facts(world, "circuit closed")] == ["provider_unavailable"]
-    assert circuit(world).is_calm
+    assert circuit(world).is_healthy
 
 
 def test_the_first_text_of_the_probe_closes_it() -> None:
@@ -187,14 +187,14 @@ def test_answers_between_failures_keep_it_closed() -> None:
         world.clock.advance(2)
 
     assert len(world.provider.requests) == 16
-    assert circuit(world).is_calm
+    assert circuit(world).is_healthy
     assert not facts(world, "circuit opened")
 
 
 def test_success_writes_nothing() -> None:
     """One read where an invocation begins, one where a long attempt ends, no write: that is all that a healthy model costs."""
     world = World(Script(deltas=["a"] * 20, every=0.5))
-    with refusing(world.memory.circuits, "replace", 0) as writes, refusing(world.memory.circuits, "all", 0) as reads:
+    with refusing(world.memory.circuit_breakers, "replace", 0) as writes, refusing(world.memory.circuit_breakers, "all", 0) as reads:
         world.submit()
         world.submit()
         world.deliver()
@@ -228,7 +228,7 @@ def test_the_holder_of_the_probe_dies() -> None:
     async def work() -> None:
         worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(2)
-        with refusing(world.memory.leases, "close", 10**6), refusing(world.memory.circuits, "replace", 10**6):
+        with refusing(world.memory.leases, "close", 10**6), refusing(world.memory.circuit_breakers, "replace", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
@@ -238,7 +238,7 @@ def test_the_holder_of_the_probe_dies() -> None:
     rest(world, first, second, seconds=200)
 
     assert [world.job(job).status for job in (first, second)] == [Status.COMPLETED] * 2
-    assert circuit(world).is_calm
+    assert circuit(world).is_healthy
 
 
 def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
@@ -263,7 +263,7 @@ def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
 def test_a_store_of_circuits_that_is_down_hurts_nobody(method: str, error: type[Exception]) -> None:
     """What cannot be read is let through, what cannot be written is let be; both are said in the log."""
     world = World(refusal(ProviderUnavailable()), refusal(ProviderQuotaExhausted()), WHOLE)
-    with refusing(world.memory.circuits, method, 10**6, error):
+    with refusing(world.memory.circuit_breakers, method, 10**6, error):
         first, second = world.submit(config={"max_attempts": 2}), None
         rest(world, first)
         second = world.submit()
@@ -281,7 +281,7 @@ def test_nobody_waits_for_a_probe_that_nobody_can_take() -> None:
     world.deliver()
     world.clock.advance(36)
 
-    with refusing(world.memory.circuits, "replace", 10**6):
+    with refusing(world.memory.circuit_breakers, "replace", 10**6):
         world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
@@ -291,7 +291,7 @@ def test_a_store_of_circuits_that_hangs_delays_little() -> None:
     """The end of an attempt waits two seconds for it, and no longer."""
 
     async def hangs(call: Any, *args: Any) -> Any:
-        if getattr(call, "__self__", None) is world.memory.circuits:
+        if getattr(call, "__self__", None) is world.memory.circuit_breakers:
             await asyncio.sleep(600)
         return call(*args)
 
@@ -350,7 +350,7 @@ def test_all_of_its_models_are_shut() -> None:
 
     held = world.job(job)
     assert world.job(other).status is Status.FAILED
-    assert (held.status, held.until) == (Status.HELD, (circuit(world).until or 0) + 5_000)
+    assert (held.status, held.resume_at) == (Status.HELD, (circuit(world).until or 0) + 5_000)
 
 
 def test_a_dead_stand_in_costs_what_it_costs() -> None:
@@ -379,7 +379,7 @@ def test_a_dead_stand_in_costs_what_it_costs() -> None:
 def test_an_attempt_that_goes_on_is_not_asked() -> None:
     """OpenAI has begun its response: nothing new is requested, so no circuit is in its way."""
     world = World(WHOLE)
-    world.memory.circuits.replace(Circuit(model=MODEL), force_open(Circuit(model=MODEL), "ann", None, "m", world.clock.now()))
+    world.memory.circuit_breakers.replace(Circuit(model=MODEL), force_open(Circuit(model=MODEL), "ann", None, "m", world.clock.now()))
     job = world.submit()
     begun = world.job(job)
     world.memory.jobs.heads[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
@@ -392,7 +392,7 @@ def test_an_attempt_that_goes_on_is_not_asked() -> None:
 def test_kept_open_by_hand_jobs_wait_until_they_expire() -> None:
     """They look again every five minutes, and end when their time is over: in the way that the API promised."""
     world = World(WHOLE)
-    world.memory.circuits.replace(Circuit(model=MODEL), force_open(Circuit(model=MODEL), "ann", "moving", "m", world.clock.now()))
+    world.memory.circuit_breakers.replace(Circuit(model=MODEL), force_open(Circuit(model=MODEL), "ann", "moving", "m", world.clock.now()))
     job = world.submit(expires_in=1_000)
 
     rest(world, job, seconds=1_200)
@@ -438,7 +438,7 @@ def test_watchers_are_told_when_it_looks_again() -> None:
     heads = [world.job(job)]
     world.deliver()
     heads.append(world.job(job))
-    world.memory.circuits.replace(circuit(world), force_open(circuit(world), "ann", "moving", "m", world.clock.now()))
+    world.memory.circuit_breakers.replace(circuit(world), force_open(circuit(world), "ann", "moving", "m", world.clock.now()))
     later(world, 36)
     heads.append(world.job(job))
 

@@ -29,7 +29,7 @@ def opened(world: World, connection_id: str = "c1", jobs: list[Job] | None = Non
 
 
 def watchers(world: World, *jobs: Job) -> list[list[str]]:
-    return [[watcher.connection_id for watcher in world.memory.watchers.of(job.id)] for job in jobs]
+    return [[watcher.connection_id for watcher in world.memory.subscriptions.for_job(job.id)] for job in jobs]
 
 
 def by_a_worker(world: World, job: Job) -> None:

@@ -31,7 +31,7 @@ def rows(number: int, **changes: Any) -> list[Job]:
 
 
 def completed(world: World) -> int:
-    return world.memory.ledger.counters.get(place(BATCH), {}).get("completed", 0)
+    return world.memory.counters.counters.get(place(BATCH), {}).get("completed", 0)
 
 
 def changes(jobs: list[Job]) -> list[tuple[str, Job | None, Job | None]]:
@@ -65,7 +65,7 @@ def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch
 def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
     world = World()
 
-    with refusing(world.memory.ledger, "count", 10**6), pytest.raises(Throttled):
+    with refusing(world.memory.counters, "increment", 10**6), pytest.raises(Throttled):
         count_changes(world.clerk, changes(rows(3)))
     count_changes(world.clerk, changes(rows(3)))
 
@@ -75,7 +75,7 @@ def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
 def test_a_throttle_is_waited_out() -> None:
     world = World()
 
-    with refusing(world.memory.ledger, "count", 2, after=True):
+    with refusing(world.memory.counters, "increment", 2, after=True):
         count_changes(world.clerk, changes(rows(3)))
 
     assert completed(world) == 3
@@ -84,10 +84,10 @@ def test_a_throttle_is_waited_out() -> None:
 def test_who_meets_others_looks_again_and_sets_aside_in_the_end() -> None:
     world = World()
 
-    with refusing(world.memory.ledger, "count", 1, error=Conflict):
+    with refusing(world.memory.counters, "increment", 1, error=Conflict):
         count_changes(world.clerk, changes(rows(3)))
     assert completed(world) == 3
-    with refusing(world.memory.ledger, "count", 10**6, error=Conflict):
+    with refusing(world.memory.counters, "increment", 10**6, error=Conflict):
         count_changes(world.clerk, changes(rows(1, version=5)))
 
     assert world.memory.queues.aside["stream"] == [(row_id(BATCH, 0), "not counted: others counted it at every try")]
@@ -98,7 +98,7 @@ def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
     world = World()
     before = world.clock.now()
 
-    with refusing(world.memory.ledger, "count", 4, error=Conflict):
+    with refusing(world.memory.counters, "increment", 4, error=Conflict):
         count_changes(world.clerk, changes(rows(1)))
 
     assert completed(world) == 1
@@ -115,7 +115,7 @@ def test_a_hundred_batches_at_once_fit_into_transactions() -> None:
 
     count_changes(world.clerk, changes(jobs))
 
-    assert sum(numbers.get("failed", 0) for numbers in world.memory.ledger.counters.values()) == 100
+    assert sum(numbers.get("failed", 0) for numbers in world.memory.counters.counters.values()) == 100
 
 
 def test_an_older_image_changes_nothing() -> None:
@@ -132,4 +132,4 @@ def test_jobs_of_no_batch_are_not_counted_before_their_end() -> None:
 
     count_changes(world.clerk, changes([job(), job(status=Status.PROCESSING)]))
 
-    assert world.memory.ledger.rows == {}
+    assert world.memory.counters.rows == {}

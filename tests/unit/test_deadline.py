@@ -20,14 +20,14 @@ NOW = 1_800_000_000_000
 )
 def test_margins(seconds: float, starts: float, streams: float) -> None:
     """They are bounded, and parts of a short invocation."""
-    deadline = Deadline(began=NOW, at=NOW + seconds * 1000)
+    deadline = Deadline(started_at=NOW, ends_at=NOW + seconds * 1000)
 
-    assert (deadline.starts_until - NOW, deadline.streams_until - NOW) == (starts * 1000, streams * 1000)
+    assert (deadline.last_start_at - NOW, deadline.handover_at - NOW) == (starts * 1000, streams * 1000)
 
 
 def test_an_invocation_that_is_over() -> None:
     """The clocks of Lambda and of the environment may differ: then nothing is begun, and nothing breaks."""
-    deadline = Deadline(began=NOW, at=NOW - 5)
+    deadline = Deadline(started_at=NOW, ends_at=NOW - 5)
 
-    assert deadline.starts_until <= NOW
-    assert deadline.streams_until <= NOW
+    assert deadline.last_start_at <= NOW
+    assert deadline.handover_at <= NOW

@@ -45,7 +45,7 @@ def test_a_webhook_is_told_of_the_end_and_of_no_text() -> None:
     tell(world, change)
     assert deliver(world) == ["delivered"]
 
-    (letter,) = world.memory.poster.letters
+    (letter,) = world.memory.webhook_client.letters
     said = payload(letter)
     assert letter.url == HOOK
     assert said["type"] == "job.completed"
@@ -63,7 +63,7 @@ def test_every_end_is_told(status: Status) -> None:
     told(world, status=status)
     deliver(world)
 
-    assert payload(world.memory.poster.letters[0])["type"] == f"job.{status.value}"
+    assert payload(world.memory.webhook_client.letters[0])["type"] == f"job.{status.value}"
 
 
 def test_the_message_of_an_error_is_not_sent() -> None:
@@ -76,7 +76,7 @@ def test_the_message_of_an_error_is_not_sent() -> None:
     tell(world, (job_id, before, replace(after, error=error)))
     deliver(world)
 
-    (letter,) = world.memory.poster.letters
+    (letter,) = world.memory.webhook_client.letters
     assert payload(letter)["data"]["error"] == {"code": "timeout", "class": "timeout", "retryable": True}  # type: ignore[index]
     assert b"private" not in letter.body
 
@@ -108,7 +108,7 @@ def test_a_stream_that_repeats_itself_sends_nothing_new() -> None:
     tell(world, change)
     live(world, 1)
 
-    assert len(world.memory.poster.letters) == 1
+    assert len(world.memory.webhook_client.letters) == 1
 
 
 def test_another_run_is_another_message() -> None:
@@ -121,13 +121,13 @@ def test_another_run_is_another_message() -> None:
     tell(world, (job_id, replace(before, run=2), replace(after, run=2)))
     live(world, 0.1)
 
-    ids = {letter.headers["webhook-id"] for letter in world.memory.poster.letters}
-    assert len(ids) == len(world.memory.poster.letters) == 2
+    ids = {letter.headers["webhook-id"] for letter in world.memory.webhook_client.letters}
+    assert len(ids) == len(world.memory.webhook_client.letters) == 2
 
 
 def test_a_receiver_that_never_answers_well_is_tried_for_a_day_and_no_longer() -> None:
     world = World()
-    world.memory.poster.answer = answering(then=500)
+    world.memory.webhook_client.answer = answering(then=500)
     told(world)
 
     live(world, 25, step=20)
@@ -135,26 +135,26 @@ def test_a_receiver_that_never_answers_well_is_tried_for_a_day_and_no_longer() -
     delivery = only(world)
     began = delivery.created_at
     assert delivery.state is State.FAILED
-    assert len(delivery.tries) == len(SCHEDULE) + 1 == 9
-    assert delivery.tries[0].at - began < 30_000
-    assert 18 * HOUR < delivery.tries[-1].at - began < 24 * HOUR
-    assert {one.error for one in delivery.tries} == {"the receiver answered 500"}
-    pauses = [after.at - before.at for before, after in itertools.pairwise(delivery.tries)]
+    assert len(delivery.attempts) == len(SCHEDULE) + 1 == 9
+    assert delivery.attempts[0].at - began < 30_000
+    assert 18 * HOUR < delivery.attempts[-1].at - began < 24 * HOUR
+    assert {one.error for one in delivery.attempts} == {"the receiver answered 500"}
+    pauses = [after.at - before.at for before, after in itertools.pairwise(delivery.attempts)]
     assert pauses == sorted(pauses)
 
 
 def test_a_receiver_that_comes_back_hears_of_it() -> None:
     """With the same id and the same body, signed anew."""
     world = World()
-    world.memory.poster.answer = answering(503, 500, 302, 404)
+    world.memory.webhook_client.answer = answering(503, 500, 302, 404)
     told(world)
 
     live(world, 3)
 
-    letters = world.memory.poster.letters
+    letters = world.memory.webhook_client.letters
     assert only(world).state is State.DELIVERED
-    assert [one.status for one in only(world).tries] == [503, 500, 302, 404, 204]
-    assert only(world).tries[2].error == "redirects are not followed"
+    assert [one.status for one in only(world).attempts] == [503, 500, 302, 404, 204]
+    assert only(world).attempts[2].error == "redirects are not followed"
     assert len({(letter.headers["webhook-id"], letter.body) for letter in letters}) == 1
     assert len({letter.headers["webhook-timestamp"] for letter in letters}) == len(letters)
 
@@ -162,12 +162,12 @@ def test_a_receiver_that_comes_back_hears_of_it() -> None:
 def test_a_receiver_may_say_when_to_come_again_within_bounds() -> None:
     world = World()
     answers = iter([Posted(429, 100.0), Posted(503, 10**9), Posted(500, 10**9), Posted(204)])
-    world.memory.poster.answer = lambda _letter: next(answers)
+    world.memory.webhook_client.answer = lambda _letter: next(answers)
     told(world)
 
     live(world, 2)
 
-    first, second, third, fourth = (one.at for one in only(world).tries)
+    first, second, third, fourth = (one.at for one in only(world).attempts)
     assert 100_000 <= second - first < 110_000
     assert 3_600_000 <= third - second < 3_670_000
     assert fourth - third < 400_000
@@ -176,26 +176,26 @@ def test_a_receiver_may_say_when_to_come_again_within_bounds() -> None:
 def test_a_receiver_that_puts_us_off_each_time_does_not_stretch_the_day() -> None:
     """An hour each: what would come after the day does not come."""
     world = World()
-    world.memory.poster.answer = lambda _letter: Posted(429, 10**9)
+    world.memory.webhook_client.answer = lambda _letter: Posted(429, 10**9)
     told(world)
 
     live(world, 30, step=20)
 
     delivery = only(world)
     assert delivery.state is State.FAILED
-    assert len(delivery.tries) < len(SCHEDULE) + 1
-    assert delivery.tries[-1].at - delivery.created_at <= 24 * HOUR
+    assert len(delivery.attempts) < len(SCHEDULE) + 1
+    assert delivery.attempts[-1].at - delivery.created_at <= 24 * HOUR
 
 
 def test_who_is_gone_is_left_alone() -> None:
     world = World()
-    world.memory.poster.answer = answering(410, then=204)
+    world.memory.webhook_client.answer = answering(410, then=204)
     told(world)
 
     live(world, 1)
 
     assert only(world).state is State.FAILED
-    assert len(world.memory.poster.letters) == 1
+    assert len(world.memory.webhook_client.letters) == 1
 
 
 def test_an_address_that_must_not_be_reached_is_not_tried_again() -> None:
@@ -206,33 +206,33 @@ def test_an_address_that_must_not_be_reached_is_not_tried_again() -> None:
     live(world, 1)
 
     assert only(world).state is State.FAILED
-    assert [one.error for one in only(world).tries] == ["the address must be a public address"]
-    assert world.memory.poster.letters == []
+    assert [one.error for one in only(world).attempts] == ["the address must be a public address"]
+    assert world.memory.webhook_client.letters == []
 
 
 def test_a_fault_of_ours_is_tried_again() -> None:
     world = World()
     told(world)
 
-    with refusing(world.memory.correspondence, "seal", error=RuntimeError):
+    with refusing(world.memory.notification_settings, "signing_secrets", error=RuntimeError):
         deliver(world)
     live(world, 0.1)
 
-    assert [one.error for one in only(world).tries] == ["something went wrong on our side", None]
+    assert [one.error for one in only(world).attempts] == ["something went wrong on our side", None]
 
 
 def test_who_dies_at_any_point_loses_no_message() -> None:
     """Between any two calls of a store, a queue or the receiver: each is told at least once, under one id."""
     places = [
         ("deliveries", "create"),
-        ("queues", "send_errand"),
+        ("queues", "send_task"),
         ("deliveries", "get"),
         ("deliveries", "replace"),
-        ("poster", "post"),
+        ("webhook_client", "post"),
     ]
     for (port, method), number, after in itertools.product(places, (1, 2, 3), (False, True)):
         world, change = World(), None
-        world.memory.poster.answer = answering(500)
+        world.memory.webhook_client.answer = answering(500)
         change = ended(world)
         real, count = getattr(getattr(world.memory, port), method), itertools.count(1)
 
@@ -255,19 +255,19 @@ def test_who_dies_at_any_point_loses_no_message() -> None:
             world.clock.advance(15)
 
         assert only(world).state is State.DELIVERED, (port, method, number, after)
-        assert len({letter.headers["webhook-id"] for letter in world.memory.poster.letters}) == 1
+        assert len({letter.headers["webhook-id"] for letter in world.memory.webhook_client.letters}) == 1
 
 
 def test_two_who_have_the_same_message_send_it_once() -> None:
     world = World()
     told(world)
     (message,) = world.memory.queues.receive("deliveries")
-    world.memory.poster.answer = lambda _letter: (_again(world, message.body), Posted(204))[1]
+    world.memory.webhook_client.answer = lambda _letter: (_again(world, message.body), Posted(204))[1]
 
     world.memory.queues.put_raw("deliveries", message.body)
     deliver(world)
 
-    assert len(world.memory.poster.letters) == 1
+    assert len(world.memory.webhook_client.letters) == 1
     assert only(world).state is State.DELIVERED
 
 
@@ -282,13 +282,13 @@ def test_what_was_taken_over_is_not_written_by_who_was_slow() -> None:
     told(world)
 
     def sleepy(_letter: Letter) -> Posted:
-        if len(world.memory.poster.letters) == 1:
+        if len(world.memory.webhook_client.letters) == 1:
             world.clock.advance(200)
             sweep(world)
             assert deliver(world) == ["delivered"]
         return Posted(500)
 
-    world.memory.poster.answer = lambda letter: Posted(204) if len(world.memory.poster.letters) > 1 else sleepy(letter)
+    world.memory.webhook_client.answer = lambda letter: Posted(204) if len(world.memory.webhook_client.letters) > 1 else sleepy(letter)
     deliver(world)
 
     assert only(world).state is State.DELIVERED
@@ -313,14 +313,14 @@ def test_a_message_about_nothing_is_dropped() -> None:
 def test_a_change_that_cannot_be_told_is_set_aside_and_stops_no_other() -> None:
     world = World()
     lost, other = ended(world), ended(world)
-    get = world.memory.bodies.get
+    get = world.memory.job_specs.get
 
     def get_others(job_id: str) -> Any:
         if job_id == lost[0]:
             raise Throttled
         return get(job_id)
 
-    world.memory.bodies.get = get_others  # type: ignore[method-assign]
+    world.memory.job_specs.get = get_others  # type: ignore[method-assign]
     tell(world, lost, other)
 
     assert [body for body, _ in world.memory.queues.aside["stream"]] == [lost[0]]
@@ -332,8 +332,8 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
     change = ended(world)
 
     with (
-        refusing(world.memory.bodies, "get", 10**6),
-        refusing(world.memory.queues, "set_aside", 10**6),
+        refusing(world.memory.job_specs, "get", 10**6),
+        refusing(world.memory.queues, "send_to_dead_letter", 10**6),
         pytest.raises(NotSetAside),
     ):
         tell(world, change)
@@ -345,7 +345,7 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
 def test_a_deleted_job_tells_nobody() -> None:
     world = World()
     change = ended(world)
-    world.memory.bodies.forget(change[0])
+    world.memory.job_specs.forget(change[0])
 
     tell(world, change)
 
@@ -374,7 +374,7 @@ def test_while_a_secret_is_rotated_messages_are_signed_with_both() -> None:
     told(world)
     deliver(world)
 
-    both, one = (letter.headers["webhook-signature"].split(" ") for letter in world.memory.poster.letters)
+    both, one = (letter.headers["webhook-signature"].split(" ") for letter in world.memory.webhook_client.letters)
     assert first != second
     assert (len(both), len(one)) == (2, 1)
 
@@ -382,13 +382,13 @@ def test_while_a_secret_is_rotated_messages_are_signed_with_both() -> None:
 def test_people_are_told_where_the_tenant_allows_it() -> None:
     """Status, figures and a link; no prompt, no answer."""
     world = World()
-    world.memory.correspondence.put_addresses("acme", BOOK)
+    world.memory.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("email:ops@acme.com", "slack:alerts"), prompt="A secret question.", status=Status.FAILED)
 
     assert sorted(deliver(world)) == ["delivered", "delivered"]
 
-    ((to, subject, text),) = world.memory.mail.sent
-    (letter,) = world.memory.poster.letters
+    ((to, subject, text),) = world.memory.email.sent
+    (letter,) = world.memory.webhook_client.letters
     assert (to, subject) == ("ops@acme.com", "Headrace: job failed (general)")
     assert "0.001500 USD" in text
     assert "/result" in text
@@ -400,57 +400,57 @@ def test_people_are_told_where_the_tenant_allows_it() -> None:
 
 def test_an_address_that_was_taken_out_is_written_to_no_more() -> None:
     world = World()
-    world.memory.correspondence.put_addresses("acme", BOOK)
+    world.memory.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("email:ops@acme.com", "slack:alerts"))
 
-    world.memory.correspondence.put_addresses("acme", AddressBook())
+    world.memory.notification_settings.put_allowlist("acme", AddressBook())
     live(world, 1)
 
-    assert world.memory.mail.sent == []
-    assert world.memory.poster.letters == []
+    assert world.memory.email.sent == []
+    assert world.memory.webhook_client.letters == []
     assert {one.state for one in world.memory.deliveries.rows.values()} == {State.FAILED}
 
 
 def test_an_address_that_was_added_a_moment_ago_is_written_to() -> None:
     """Whoever delivers has read the address book before that, and keeps it for a minute."""
     world = World()
-    world.memory.correspondence.put_addresses("acme", BOOK)
+    world.memory.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("slack:alerts",))
-    real = world.memory.correspondence.addresses
-    world.memory.correspondence.addresses = lambda tenant, *, fresh=False: real(tenant) if fresh else AddressBook()  # type: ignore[method-assign]
+    real = world.memory.notification_settings.allowlist
+    world.memory.notification_settings.allowlist = lambda tenant, *, fresh=False: real(tenant) if fresh else AddressBook()  # type: ignore[method-assign]
 
     assert deliver(world) == ["delivered"]
 
 
 def test_without_a_sender_no_mail_goes_out_and_the_log_says_why() -> None:
     world = World()
-    world.memory.correspondence.put_addresses("acme", BOOK)
+    world.memory.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("email:ops@acme.com",))
-    world.memory.mail.sender = None
+    world.memory.email.sender = None
 
     live(world, 1)
 
-    assert [one.error for one in only(world).tries] == ["e-mail is not configured for this stage"]
+    assert [one.error for one in only(world).attempts] == ["e-mail is not configured for this stage"]
 
 
 def test_one_recipient_that_fails_does_not_stop_another() -> None:
     world = World()
-    world.memory.correspondence.put_addresses("acme", BOOK)
+    world.memory.notification_settings.put_allowlist("acme", BOOK)
 
     def refuse(_letter: Letter) -> Posted:
         raise NotSent("no connection could be made")
 
-    world.memory.poster.answer = refuse
+    world.memory.webhook_client.answer = refuse
     told(world, notify=("email:ops@acme.com",))
     deliver(world)
 
-    assert len(world.memory.mail.sent) == 1
+    assert len(world.memory.email.sent) == 1
 
 
 def test_somebody_may_be_written_to_in_ones_own_words_once() -> None:
     """The same id is the same message; what would break a subject is taken out of it."""
     world = World()
-    world.memory.correspondence.put_addresses("acme", BOOK)
+    world.memory.notification_settings.put_allowlist("acme", BOOK)
     recipients = [Recipient(Channel.EMAIL, "ops@acme.com"), Recipient(Channel.SLACK, "alerts"), Recipient(Channel.WEBHOOK, HOOK)]
 
     for recipient in [*recipients, *recipients]:
@@ -458,8 +458,8 @@ def test_somebody_may_be_written_to_in_ones_own_words_once() -> None:
     deliver(world)
     live(world, 0.5)
 
-    assert world.memory.mail.sent == [("ops@acme.com", "All Bcc: done", "a < b & c \ufffd")]
-    slack, hook = world.memory.poster.letters
+    assert world.memory.email.sent == [("ops@acme.com", "All Bcc: done", "a < b & c \ufffd")]
+    slack, hook = world.memory.webhook_client.letters
     assert payload(slack) == {"text": "*All Bcc: done*\na &lt; b &amp; c \ufffd"}
     assert payload(hook)["type"] == "notification"
     assert payload(hook)["id"] == hook.headers["webhook-id"] == "msg_1"
@@ -468,7 +468,7 @@ def test_somebody_may_be_written_to_in_ones_own_words_once() -> None:
 def test_an_operator_may_have_it_delivered_again() -> None:
     """However it ended, for another day."""
     world = World()
-    world.memory.poster.answer = answering(410)
+    world.memory.webhook_client.answer = answering(410)
     told(world)
     live(world, 0.1)
     failed = only(world)
@@ -478,8 +478,8 @@ def test_an_operator_may_have_it_delivered_again() -> None:
     deliver_again(world.office, failed.owner, failed.id)
     live(world, 0.1)
 
-    assert [one.status for one in only(world).tries] == [410, 204, 204]
-    assert len({letter.headers["webhook-id"] for letter in world.memory.poster.letters}) == 1
+    assert [one.status for one in only(world).attempts] == [410, 204, 204]
+    assert len({letter.headers["webhook-id"] for letter in world.memory.webhook_client.letters}) == 1
     with pytest.raises(DeliveryNotFound):
         deliver_again(world.office, failed.owner, "dlv_none")
 
@@ -493,7 +493,7 @@ def test_what_is_being_tried_is_not_begun_again() -> None:
             deliver_again(world.office, only(world).owner, only(world).id)
         return Posted(204)
 
-    world.memory.poster.answer = impatient
+    world.memory.webhook_client.answer = impatient
     assert deliver(world) == ["delivered"]
 
 
@@ -515,7 +515,7 @@ def test_a_sweep_leaves_alone_what_is_being_tried() -> None:
     world = World()
     told(world)
     world.clock.advance(70)
-    world.memory.poster.answer = lambda _letter: (sweep(world), Posted(204))[1]
+    world.memory.webhook_client.answer = lambda _letter: (sweep(world), Posted(204))[1]
 
     assert deliver(world) == ["delivered"]
 
@@ -531,10 +531,10 @@ def test_a_sweep_ends_in_good_time() -> None:
 def test_what_is_due_in_hours_is_sent_for_by_the_sweep_about_then() -> None:
     """Beyond a queue's fifteen minutes: neither early nor more than a minute late."""
     world = World()
-    world.memory.poster.answer = answering(*([500] * 4))
+    world.memory.webhook_client.answer = answering(*([500] * 4))
     told(world)
 
     live(world, 3)
 
-    *_, fourth, fifth = (one.at for one in only(world).tries)
+    *_, fourth, fifth = (one.at for one in only(world).attempts)
     assert 0 <= (fifth - fourth) - round(SCHEDULE[3] * 0.9 * 1000) < 65_000

@@ -15,7 +15,7 @@ AT = NOW + HOUR
 
 
 def waiting(**changes: Any) -> Job:
-    values = {"status": Status.WAITING, "reason": START_LATER, "until": AT, "queued_at": AT, "expires_at": AT + HOUR, "due_at": AT}
+    values = {"status": Status.WAITING, "reason": START_LATER, "resume_at": AT, "queued_at": AT, "expires_at": AT + HOUR, "due_at": AT}
     return job(**{**values, "retry_until": AT + 2 * HOUR, **changes})
 
 
@@ -29,8 +29,8 @@ def test_sooner_keeps_the_generation_and_later_disowns_the_wake_up_that_is_on_it
     """[17]: the old wake-up comes too late to matter when the job is moved closer, and too early when it is moved away."""
     sooner, later = edited(waiting(), run_at=AT - 60_000), edited(waiting(), run_at=AT + 60_000)
 
-    assert (sooner.until, sooner.generation) == (AT - 60_000, 1)
-    assert (later.until, later.generation) == (AT + 60_000, 2)
+    assert (sooner.resume_at, sooner.generation) == (AT - 60_000, 1)
+    assert (later.resume_at, later.generation) == (AT + 60_000, 2)
     assert claim(later, 1, "lease#1", AT) is None
     assert all(needs_wake_up(waiting(), after) for after in (sooner, later))
 
@@ -45,7 +45,7 @@ def test_a_moved_job_may_expire_and_be_tried_as_long_after_its_new_start_as_afte
 def test_moved_to_now_it_is_queued() -> None:
     after = edited(waiting(), run_at=NOW - 1)
 
-    assert (after.status, after.until, after.reason, after.queued_at, after.expires_at) == (Status.QUEUED, None, None, NOW, NOW + HOUR)
+    assert (after.status, after.resume_at, after.reason, after.queued_at, after.expires_at) == (Status.QUEUED, None, None, NOW, NOW + HOUR)
     assert edit(after, Edit(run_at=NOW), NOW) is after  # asked again
 
 
@@ -96,12 +96,12 @@ def test_what_has_ended_is_not_changed(status: Status) -> None:
 def test_a_deleted_job_is_never_started_again(status: Status) -> None:
     """Deleting is a change of the record like any other; asking again changes nothing."""
     ended = job(status=status, finished_at=NOW - 5, ttl=NOW // 1000 + 600, due_at=None)
-    assert not ended.is_forgotten
+    assert not ended.is_deleted
 
     deleted = forget(ended, NOW)
 
     assert deleted is not None
-    assert (deleted.is_forgotten, deleted.version) == (True, 2)
+    assert (deleted.is_deleted, deleted.version) == (True, 2)
     assert forget(deleted, NOW + 9) is deleted
     assert start_again(deleted, NOW, HOUR, HOUR) is None
 

@@ -52,7 +52,7 @@ def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str 
     job = Job(**{**about, **changes})
     world.memory.jobs.create(job)
     world.memory.results.put(Result(job_id=job.id, attempt=1, text=text, parsed={"a": 1} if text == "fine" else None), tenant)
-    world.memory.bodies.put(job.id, tenant, Body(prompt=f"prompt of {text}", config=Config(model="m", max_tokens=9)), 0)
+    world.memory.job_specs.put(job.id, tenant, Body(prompt=f"prompt of {text}", config=Config(model="m", max_tokens=9)), 0)
     return job
 
 
@@ -67,7 +67,7 @@ def exported(world: World, given: dict[str, Any], caller: Caller = ALICE, **opti
 
 
 def content(world: World, job: Job, name: str) -> str:
-    return world.memory.files.kept["acme", job.id, name].decode()
+    return world.memory.job_files.kept["acme", job.id, name].decode()
 
 
 def test_an_export_as_csv() -> None:
@@ -202,7 +202,7 @@ def test_a_worker_that_dies_in_the_middle_leaves_nothing_half() -> None:
     gate[0] = 0.1
     kill(world, 2.0)
     gate[0] = 0.0
-    before = dict(world.memory.files.kept)
+    before = dict(world.memory.job_files.kept)
     rest(world, [job])
 
     assert before == {}
@@ -249,7 +249,7 @@ def test_results_that_are_not_wanted_are_not_read() -> None:
     assert "fine" not in content(world, job, "export.csv")
 
 
-@pytest.mark.parametrize(("port", "method"), [("jobs", "get_many"), ("results", "get_many"), ("files", "begin"), ("files", "link")])
+@pytest.mark.parametrize(("port", "method"), [("jobs", "get_many"), ("results", "get_many"), ("job_files", "create"), ("job_files", "link")])
 def test_a_store_that_does_not_answer_costs_an_attempt(port: str, method: str) -> None:
     """And no more: the next one writes it all."""
     world = World()
@@ -286,14 +286,14 @@ def test_an_export_is_cancelled_in_the_middle() -> None:
     async def story() -> None:
         worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(2)
-        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked < 3_000
 
     world.loop.run_until_complete(story())
 
-    assert (world.job(job).status, world.memory.files.kept) == (Status.CANCELLED, {})
+    assert (world.job(job).status, world.memory.job_files.kept) == (Status.CANCELLED, {})
 
 
 # ---- clean-ups
@@ -325,7 +325,7 @@ def test_what_ended_long_ago_is_deleted() -> None:
     assert output["by_status"] == {"completed": 1, "failed": 1}
     assert [world.memory.jobs.get(job.id) for job in gone] == [None, None]
     assert all(world.memory.jobs.get(job.id) is not None for job in kept)
-    assert world.memory.pages.rows(gone[0].id) == []
+    assert world.memory.job_data.rows(gone[0].id) == []
 
 
 def test_a_dry_run_counts() -> None:

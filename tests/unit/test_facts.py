@@ -53,7 +53,7 @@ def test_what_is_completed_or_tried_again_is_none(script: Script) -> None:
 def test_a_job_whose_content_is_gone() -> None:
     world = World()
     job = world.submit()
-    world.memory.bodies.forget(job.id)
+    world.memory.job_specs.forget(job.id)
 
     world.deliver()
 
@@ -79,7 +79,7 @@ def test_a_job_that_the_sweep_gives_up() -> None:
 def test_a_job_that_kills_its_workers() -> None:
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
-    world.memory.jobs.heads[job.id] = replace(job, crashes=3, alone_crashes=CRASHES_ALONE - 1)
+    world.memory.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=CRASHES_ALONE - 1)
 
     async def die() -> None:
         worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))

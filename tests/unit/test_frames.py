@@ -109,7 +109,7 @@ def test_an_incomplete_job() -> None:
 @pytest.mark.parametrize("status", [Status.RETRYING, Status.HELD])
 def test_waiting_is_told_with_its_reason(status: Status) -> None:
     """A watcher learns why nothing comes, and until when."""
-    frame = frames.state(job(status=status, reason="stream_cut", until=NOW + 2_000, length=7), NOW)
+    frame = frames.state(job(status=status, reason="stream_cut", resume_at=NOW + 2_000, length=7), NOW)
 
     assert frame is not None
     assert (frame["event"], frame["reason"], frame["until"], frame["length"]) == (status.value, "stream_cut", "2027-01-15T08:00:02.000Z", 7)

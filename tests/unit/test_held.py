@@ -22,9 +22,9 @@ REFUSED = Outcome(status=Status.FAILED, length=0, error=ERROR)
     "before",
     [
         job(attempt=2, tries=1, length=7, started_at=NOW - 9),
-        job(status=Status.RETRYING, attempt=1, tries=1, error=ERROR, until=NOW, started_at=NOW - 9),
-        job(status=Status.WAITING, reason="run_at", until=NOW),
-        job(status=Status.HELD, reason=WHY, until=NOW),
+        job(status=Status.RETRYING, attempt=1, tries=1, error=ERROR, resume_at=NOW, started_at=NOW - 9),
+        job(status=Status.WAITING, reason="run_at", resume_at=NOW),
+        job(status=Status.HELD, reason=WHY, resume_at=NOW),
     ],
 )
 def test_it_waits_and_loses_nothing(before: Job) -> None:
@@ -32,7 +32,7 @@ def test_it_waits_and_loses_nothing(before: Job) -> None:
     after = hold(before, 1, WHY, SOON, NOW)
 
     assert after is not None
-    assert (after.status, after.reason, after.until, after.generation) == (Status.HELD, WHY, SOON, 2)
+    assert (after.status, after.reason, after.resume_at, after.generation) == (Status.HELD, WHY, SOON, 2)
     assert (after.attempt, after.tries, after.length, after.error) == (before.attempt, before.tries, before.length, before.error)
     assert wake_delay(after, NOW) == 30
     assert after.due_at == SOON + 120_000
@@ -57,10 +57,10 @@ def test_it_goes_on() -> None:
     stopped = cancel(HELD, NOW + 5)
 
     assert claimed is not None
-    assert (claimed.status, claimed.attempt, claimed.tries, claimed.reason, claimed.until) == (Status.PROCESSING, 1, 1, None, None)
+    assert (claimed.status, claimed.attempt, claimed.tries, claimed.reason, claimed.resume_at) == (Status.PROCESSING, 1, 1, None, None)
     assert (claimed.attempt_model, claimed.asked_model, claimed.model) == ("other", "other", "gpt-4o-mini")
     assert now is not None
-    assert (now.status, now.generation, now.run, now.reason, now.until) == (Status.QUEUED, 3, 1, None, None)
+    assert (now.status, now.generation, now.run, now.reason, now.resume_at) == (Status.QUEUED, 3, 1, None, None)
     assert stopped is not None
     assert stopped.status is Status.CANCELLED
 
@@ -92,15 +92,15 @@ def test_it_never_waits_beyond_its_time(before: Job, last: int) -> None:
     held = hold(before, 1, WHY, NOW + 10 * HOUR, NOW)
 
     assert held is not None
-    assert held.until == last
+    assert held.resume_at == last
 
 
 @pytest.mark.parametrize(
     ("held", "status", "code"),
     [
-        (job(status=Status.HELD, until=NOW, expires_at=NOW), Status.EXPIRED, None),
-        (job(status=Status.HELD, until=NOW, started_at=1, retry_until=NOW, error=ERROR), Status.FAILED, ERROR.code),
-        (job(status=Status.HELD, until=NOW, started_at=1, retry_until=NOW), Status.FAILED, "held_too_long"),
+        (job(status=Status.HELD, resume_at=NOW, expires_at=NOW), Status.EXPIRED, None),
+        (job(status=Status.HELD, resume_at=NOW, started_at=1, retry_until=NOW, error=ERROR), Status.FAILED, ERROR.code),
+        (job(status=Status.HELD, resume_at=NOW, started_at=1, retry_until=NOW), Status.FAILED, "held_too_long"),
     ],
 )
 def test_it_ends_when_its_time_is_over(held: Job, status: Status, code: str | None) -> None:
@@ -120,7 +120,7 @@ def test_a_probe_in_vain_costs_its_job_nothing() -> None:
     after = hold_back(before, 1, OWNER, REFUSED, WHY, SOON, NOW)
 
     assert after is not None
-    assert (after.status, after.reason, after.until, after.error) == (Status.HELD, WHY, SOON, ERROR)
+    assert (after.status, after.reason, after.resume_at, after.error) == (Status.HELD, WHY, SOON, ERROR)
     assert (after.attempt, after.tries, after.generation, after.version) == (2, 1, 2, before.version + 1)
     assert hold_back(after, 1, OWNER, REFUSED, WHY, SOON + 9, NOW + 5) is after
     assert hold_back(before, 1, "lease-2#b", REFUSED, WHY, SOON, NOW) is None

@@ -58,22 +58,22 @@ def test_what_is_not_seen_does_not_exist() -> None:
     caller = _caller("operator")
 
     with pytest.raises(JobNotFound) as theirs:
-        caller.check_reads(ELSEWHERE, "job_01")
+        caller.require_readable(ELSEWHERE, "job_01")
     with pytest.raises(JobNotFound) as none:
-        caller.check_reads(None, "job_01")
+        caller.require_readable(None, "job_01")
     assert theirs.value.message == none.value.message
 
 
 def test_checks_answer_the_job() -> None:
     """Whoever may, gets the job."""
-    assert _caller("user").check_reads(HERS, HERS.id) is HERS
-    assert _caller("viewer").check_sees(HIS, HIS.id) is HIS
+    assert _caller("user").require_readable(HERS, HERS.id) is HERS
+    assert _caller("viewer").require_visible(HIS, HIS.id) is HIS
 
 
 def test_a_viewer_is_told_why() -> None:
     """A viewer knows the job, so it is not hidden but refused."""
     with pytest.raises(Forbidden, match="viewer"):
-        _caller("viewer").check_reads(HIS, HIS.id)
+        _caller("viewer").require_readable(HIS, HIS.id)
 
 
 @pytest.mark.parametrize("role", ["viewer", "user", "operator", "admin"])
@@ -116,4 +116,4 @@ def test_the_caller_of_a_key() -> None:
 @pytest.mark.parametrize("role", list(Role))
 def test_roles_have_words(role: Role) -> None:
     """A role's word is its name in the API."""
-    assert Role.named(role.word) is role
+    assert Role.named(role.label) is role

@@ -190,7 +190,7 @@ def test_stages_come_in_order(name: str, size: int) -> None:
     for start in range(0, len(text), size):
         events += tracker.feed(text[start : start + size], 2 + start)
     for stage in ("validation", "finalization"):
-        events += tracker.enter(stage, 10**6)
+        events += tracker.start_stage(stage, 10**6)
     events += tracker.end(10**6)
 
     begun = [event["name"] for event in events if event["kind"] == "stage" and event["status"] == "processing"]

@@ -119,7 +119,7 @@ class TestEveryType:
         assert re.fullmatch(r"[a-z][a-z0-9_]{2,40}", job_type.name)
         assert job_type.title
         assert job_type.description.endswith(".")
-        assert len(job_type.instructions) > 200 or job_type.work is not None
+        assert len(job_type.instructions) > 200 or job_type.handler is not None
 
     def test_numbers_make_sense(self, job_type: JobType) -> None:
         """A typical answer fits into the longest allowed, and waits are not negative."""
@@ -159,7 +159,7 @@ class TestEveryType:
 
     def test_the_response_schema_is_strict(self, job_type: JobType) -> None:
         """The provider's strict mode takes only objects whose every property is required, and no others."""
-        if job_type.work is not None:
+        if job_type.handler is not None:
             return  # it is sent to nobody
         for part in _objects(job_type.response_schema or {}):
             assert part["additionalProperties"] is False

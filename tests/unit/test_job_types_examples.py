@@ -71,7 +71,7 @@ def test_its_progress() -> None:
     for start in range(0, len(TEXT), 4):
         events += tracker.feed(TEXT[start : start + 4], AT + start)
     for stage in ("validation", "finalization"):
-        events += tracker.enter(stage, AT + len(TEXT))
+        events += tracker.start_stage(stage, AT + len(TEXT))
     events += tracker.end(AT + len(TEXT))
 
     begun = [event["name"] for event in events if event["kind"] == "stage" and event["status"] == "processing"]

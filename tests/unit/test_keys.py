@@ -58,7 +58,7 @@ def test_a_job_waits_for_a_key_and_uses_nothing_up() -> None:
     rest(world, job, 400)
 
     assert (waiting.status, waiting.reason) == (Status.HELD, "openai_not_configured")
-    assert waiting.until is not None
+    assert waiting.resume_at is not None
     assert (waiting.attempt, waiting.tries, waiting.error) == (0, 0, None)
     assert waiting.generation > 5
     done = world.job(job)
@@ -73,7 +73,7 @@ def test_a_person_may_have_it_look_now() -> None:
     world.provider.keyed = True
     world.clock.advance(KEPT_MS / 1000)
 
-    assert world.job(job).until is not None
+    assert world.job(job).resume_at is not None
     world.deliver(messages=[world.wake(world.job(job))])
 
     assert world.job(job).status is Status.COMPLETED
@@ -188,13 +188,13 @@ def test_a_local_answer_says_nothing_of_a_model() -> None:
     world = keyless()
     before = Circuit(model="gpt-4o-mini")
     due = replace(force_open(before, "olga", None, "m", world.clock.now()), until=world.clock.now(), by=None)
-    world.memory.circuits.replace(before, due)
+    world.memory.circuit_breakers.replace(before, due)
     job = story(world)
 
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
-    after = world.memory.circuits.get("gpt-4o-mini")
+    after = world.memory.circuit_breakers.get("gpt-4o-mini")
     assert after is not None
     assert after.state is State.OPEN
 

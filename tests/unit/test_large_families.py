@@ -39,7 +39,7 @@ def tasks(world: World) -> list[Rest]:
     done = []
     while received := world.memory.queues.receive(TASKS):
         for message in received:
-            rest = Rest.asked_for(json.loads(message.body))
+            rest = Rest.from_message(json.loads(message.body))
             assert rest is not None
             done.append(rest)
             go_on(world.doorkeeper, rest, world.clock.now() + TASK_MS)
@@ -49,13 +49,13 @@ def tasks(world: World) -> list[Rest]:
 
 def slow(world: World, seconds: float) -> None:
     """Each child takes so long."""
-    cross_off = world.memory.dependencies.cross_off
+    mark_parents_ended = world.memory.dependencies.mark_parents_ended
 
     def slowly(*args: Any, **named: Any) -> Any:
         world.clock.advance(seconds)
-        return cross_off(*args, **named)
+        return mark_parents_ended(*args, **named)
 
-    world.memory.dependencies.cross_off = slowly  # type: ignore[method-assign]
+    world.memory.dependencies.mark_parents_ended = slowly  # type: ignore[method-assign]
 
 
 def stand(world: World, children: list[Job]) -> Counter[tuple[Status, int]]:
@@ -84,14 +84,14 @@ def test_thousands_go_within_minutes() -> None:
     assert woken(world) == {child.id: 1 for child in children}
 
 
-@pytest.mark.parametrize("port", ["dependencies.children", "jobs.get_many", "dependencies.cross_off", "jobs.replace", "queues.send"])
+@pytest.mark.parametrize("port", ["dependencies.children", "jobs.get_many", "dependencies.mark_parents_ended", "jobs.replace", "queues.send"])
 @pytest.mark.parametrize("after", [False, True])
 def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> None:
     """Its message comes again and finds those waiting that did not go. No child goes twice; the one at which it died may be the sweep's."""
     world, parent, children = family(MANY)
     stream(world, parent)
     [message] = world.memory.queues.receive(TASKS)
-    rest = Rest.asked_for(json.loads(message.body))
+    rest = Rest.from_message(json.loads(message.body))
     assert rest is not None
     name, method = port.split(".")
     calls, at, real = 0, 7 if method in ("children", "get_many") else 1_234, getattr(getattr(world.memory, name), method)
@@ -124,7 +124,7 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
 
 def test_a_message_that_is_lost_is_the_sweeps() -> None:
     world, parent, children = family(PAGE + 50)
-    with refusing(world.memory.queues, "send_errand"):
+    with refusing(world.memory.queues, "send_task"):
         stream(world, parent)
 
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE, (Status.WAITING, 1): 50}
@@ -150,7 +150,7 @@ def test_a_message_that_comes_twice_changes_nothing() -> None:
     world, parent, children = family(PAGE * 3)
     stream(world, parent)
     [message] = world.memory.queues.receive(TASKS)
-    rest = Rest.asked_for(json.loads(message.body))
+    rest = Rest.from_message(json.loads(message.body))
     assert rest is not None
 
     for _ in range(2):
@@ -189,9 +189,9 @@ def test_however_little_time_there_is_some_go() -> None:
     slow(world, 1.0)
 
     rests = 0
-    world.memory.queues.send_errand(TASKS, Rest(parent.tenant, parent.id).to_json(), parent.tenant)
+    world.memory.queues.send_task(TASKS, Rest(parent.tenant, parent.id).to_json(), parent.tenant)
     while received := world.memory.queues.receive(TASKS):
-        rest = Rest.asked_for(json.loads(received[0].body))
+        rest = Rest.from_message(json.loads(received[0].body))
         assert rest is not None
         go_on(world.doorkeeper, rest, world.clock.now())
         world.memory.queues.acknowledge(TASKS, [received[0].receipt])
@@ -211,7 +211,7 @@ def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
 
     let_children_go(world.doorkeeper, [(job.id, None, job) for job in (parent, second, alone)])
 
-    waiting = [Rest.asked_for(json.loads(message.body)) for message in world.memory.queues.messages[TASKS]]
+    waiting = [Rest.from_message(json.loads(message.body)) for message in world.memory.queues.messages[TASKS]]
     assert waiting == [Rest(parent.tenant, parent.id, children[19].id), Rest(second.tenant, second.id)]
 
 
@@ -228,4 +228,4 @@ def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
     ],
 )
 def test_what_names_no_jobs_asks_for_nothing(asked: dict[str, Any]) -> None:
-    assert Rest.asked_for(asked) is None
+    assert Rest.from_message(asked) is None

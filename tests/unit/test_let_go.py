@@ -199,7 +199,7 @@ def test_an_old_failure_that_is_told_again_cancels_nobody_once_its_job_runs_agai
 
 def intake_with(world: World, before: Callable[[str], None], after: Callable[[str], None] = lambda _: None) -> None:
     """Have a say at each call of whoever submits."""
-    names = ("bodies", "jobs", "dependencies", "queues")
+    names = ("job_specs", "jobs", "dependencies", "queues")
     world.intake = replace(world.intake, **{name: Hooked(name, getattr(world.memory, name), before, after) for name in names})
 
 
@@ -288,7 +288,7 @@ def test_its_creator_may_die_at_any_call(number: int, when: str) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("port", ["dependencies.link", "jobs.get_many", "dependencies.cross_off", "dependencies.of", "queues.send"])
+@pytest.mark.parametrize("port", ["dependencies.link", "jobs.get_many", "dependencies.mark_parents_ended", "dependencies.get", "queues.send"])
 def test_a_store_that_does_not_answer_costs_its_creator_nothing(port: str, after: bool) -> None:
     """It is accepted, and the sweep goes on from wherever that was left."""
     world = World()
@@ -308,7 +308,7 @@ def test_a_submission_that_is_repeated_goes_on_with_its_parents() -> None:
     world = World()
     parent = world.submit()
     ended(world, parent)
-    with refusing(world.memory.dependencies, "of"):
+    with refusing(world.memory.dependencies, "get"):
         child = world.submit("again", key="k", depends_on={"a": parent.id})
     assert child.status is Status.WAITING
 
@@ -341,7 +341,7 @@ def test_a_parent_that_was_deleted_is_one_that_failed() -> None:
         parent = world.submit()
         child = child_of(world, parent, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
         ended(world, parent)
-        delete_job(world.clock, world.memory.jobs, world.memory.pages, world.job(parent))
+        delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(parent))
 
         world.sweep(after=130)
 
@@ -387,7 +387,7 @@ def test_one_whose_parents_cannot_be_looked_at_stands_in_nobodys_way() -> None:
     for parent in parents:
         ended(world, parent)
 
-    with refusing(world.memory.dependencies, "of"):
+    with refusing(world.memory.dependencies, "get"):
         world.sweep(after=130)
     assert sorted(world.job(child).status for child in children) == [Status.QUEUED, Status.WAITING]
     world.sweep(after=130)
@@ -432,7 +432,7 @@ def test_one_child_that_cannot_be_let_go_stops_no_other() -> None:
     for parent in (a, b):
         ended(world, parent)
 
-    with refusing(world.memory.dependencies, "cross_off", 1, ValueError):
+    with refusing(world.memory.dependencies, "mark_parents_ended", 1, ValueError):
         stream(world, a)
     with refusing(world.memory.dependencies, "children", 1, Throttled):
         stream(world, b)
@@ -491,7 +491,7 @@ def test_cancelled_while_it_waits_it_stays_cancelled() -> None:
     parent = world.submit()
     child = child_of(world, parent)
 
-    cancelled = cancel_job(world.clock, world.memory.jobs, world.memory.watchers, child)
+    cancelled = cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, child)
     ended(world, parent)
     stream(world, parent)
 
@@ -508,11 +508,11 @@ def test_a_parent_that_is_retried_and_completes_does_not_bring_its_child_back() 
     stream(world, parent)
     memory = world.memory
 
-    retry_job(world.clock, memory.jobs, memory.bodies, memory.queues, world.job(parent))
+    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(parent))
     ended(world, parent)
     stream(world, parent)
     assert world.job(child).status is Status.CANCELLED
-    retry_job(world.clock, memory.jobs, memory.bodies, memory.queues, world.job(child))
+    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
     world.deliver()
 
     assert world.job(child).status is Status.COMPLETED
@@ -522,11 +522,11 @@ def test_nothing_is_left_of_a_child_that_was_deleted() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent)
-    cancel_job(world.clock, world.memory.jobs, world.memory.watchers, child)
+    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, child)
 
-    delete_job(world.clock, world.memory.jobs, world.memory.pages, world.job(child))
+    delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(child))
     ended(world, parent)
     stream(world, parent)
 
-    assert world.memory.pages.rows(child.id) == []
+    assert world.memory.job_data.rows(child.id) == []
     assert world.memory.dependencies.children(parent.id) == []

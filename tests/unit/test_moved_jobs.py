@@ -153,11 +153,11 @@ def test_what_has_expired_is_not_brought_back_by_a_later_expiry() -> None:
 def test_the_content_is_kept_as_long_as_the_later_expiry_needs_it() -> None:
     world = World()
     job = world.submit()
-    before = world.memory.bodies.kept_until[job.id]
+    before = world.memory.job_specs.kept_until[job.id]
 
     edit_job(world.editor, job, Edit(expires_at=world.clock.now() + 20 * 86_400_000))
 
-    assert world.memory.bodies.kept_until[job.id] == before + 19 * 86_400
+    assert world.memory.job_specs.kept_until[job.id] == before + 19 * 86_400
 
 
 @pytest.mark.parametrize("seconds", [0, 3_600, 3_600 + 31 * 86_400])
@@ -180,6 +180,6 @@ def test_of_two_who_change_it_at_once_the_one_who_read_the_older_record_is_told_
     with pytest.raises(PreconditionFailed):
         edit_job(world.editor, job, Edit(body=True), {"n": 2}, {job.version})
 
-    body = world.memory.bodies.get(job.id)
+    body = world.memory.job_specs.get(job.id)
     assert body is not None
     assert body.metadata == {"n": 1}

@@ -26,7 +26,7 @@ ALL = ["email:Ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
 def known(**changes: Any) -> World:
     """A world whose tenant has an address book."""
     world = World(**changes)
-    world.memory.correspondence.put_addresses("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    world.memory.notification_settings.put_allowlist("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     return world
 
 
@@ -45,13 +45,13 @@ def test_it_ends_when_the_messages_are_written_down() -> None:
     said = parsed(world, job)["deliveries"]
     assert [one["recipient"] for one in said] == ["email:ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
     assert {one["status"] for one in said} == {"pending"}
-    assert (world.memory.mail.sent, world.memory.poster.letters) == ([], [])
+    assert (world.memory.email.sent, world.memory.webhook_client.letters) == ([], [])
     deliver(world)
-    assert world.memory.mail.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
-    kept = world.memory.deliveries.of(job.id)
+    assert world.memory.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
+    kept = world.memory.deliveries.for_owner(job.id)
     assert {one.id for one in kept} == {one["delivery_id"] for one in said}
     assert {one.state for one in kept} == {State.DELIVERED}
-    event = payload(world.memory.poster.letters[-1])
+    event = payload(world.memory.webhook_client.letters[-1])
     assert event["type"] == "notification"
     assert event["data"] == {"job_id": job.id, "subject": "All done", "text": "The nightly run is over.", "data": {"rows": 3}}
 
@@ -76,7 +76,7 @@ def test_wherever_a_worker_dies_each_is_written_to_once(seconds: float) -> None:
     live(world, 0.2)
 
     assert len(parsed(world, job)["deliveries"]) == 3
-    assert (len(world.memory.mail.sent), len(world.memory.poster.letters)) == (1, 2)
+    assert (len(world.memory.email.sent), len(world.memory.webhook_client.letters)) == (1, 2)
 
 
 def dying(world: World, number: int) -> None:
@@ -103,7 +103,7 @@ def test_a_store_that_does_not_answer_half_way_writes_to_nobody_twice(number: in
     live(world, 0.2)
 
     assert world.job(job).attempt == 2
-    assert (len(world.memory.mail.sent), len(world.memory.poster.letters)) == (1, 2)
+    assert (len(world.memory.email.sent), len(world.memory.webhook_client.letters)) == (1, 2)
 
 
 def test_a_run_by_hand_writes_only_to_whom_nobody_has_written() -> None:
@@ -115,12 +115,12 @@ def test_a_run_by_hand_writes_only_to_whom_nobody_has_written() -> None:
     assert world.job(job).status is Status.FAILED
 
     memory = world.memory
-    retry_job(world.clock, memory.jobs, memory.bodies, memory.queues, world.job(job))
+    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(job))
     rest(world, [job])
     live(world, 0.2)
 
     assert (world.job(job).run, len(parsed(world, job)["deliveries"])) == (2, 3)
-    assert (len(memory.mail.sent), len(memory.poster.letters)) == (1, 2)
+    assert (len(memory.email.sent), len(memory.webhook_client.letters)) == (1, 2)
 
 
 def test_whoever_was_taken_out_of_the_address_book_gets_nothing() -> None:
@@ -128,12 +128,12 @@ def test_whoever_was_taken_out_of_the_address_book_gets_nothing() -> None:
     world = known()
     notifies(world, "slack:alerts")
     world.deliver()
-    world.memory.correspondence.put_addresses("acme", AddressBook())
+    world.memory.notification_settings.put_allowlist("acme", AddressBook())
 
     deliver(world)
 
     (kept,) = world.memory.deliveries.rows.values()
-    assert (kept.state, world.memory.poster.letters) == (State.FAILED, [])
+    assert (kept.state, world.memory.webhook_client.letters) == (State.FAILED, [])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_who_may_not_be_written_to_is_refused(text: str, part: str) -> None:
 def test_of_webhooks_alone_no_address_book_is_read() -> None:
     world = known()
 
-    with refusing(world.memory.correspondence, "addresses", 9) as asked:
+    with refusing(world.memory.notification_settings, "allowlist", 9) as asked:
         check_named(world.office, "acme", [("input.to", f"webhook:{HOOK}")])
 
     assert asked == [0]

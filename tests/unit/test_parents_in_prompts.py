@@ -216,7 +216,7 @@ def test_retried_before_its_parents_are_completed_it_fails_without_a_call() -> N
     memory.jobs.heads[first.id] = replace(world.job(first), status=Status.FAILED, due_at=None, version=2, finished_at=world.clock.now())
     let_children_go(world.doorkeeper, [(first.id, None, world.job(first))])
 
-    retry_job(world.clock, memory.jobs, memory.bodies, memory.queues, world.job(child))
+    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
     world.deliver()
 
     failed = world.job(child)
@@ -251,7 +251,7 @@ def test_a_durable_answer_goes_on_when_its_parent_is_gone() -> None:
     child = world.submit("{{parents.a.output}}", depends_on={"a": first.id}, config={"durable": True})
     finished(world, first)
     kill(world, 6.0)
-    delete_job(world.clock, world.memory.jobs, world.memory.pages, world.job(first))
+    delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(first))
 
     world.sweep(after=60)
     world.deliver()

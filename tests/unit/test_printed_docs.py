@@ -36,7 +36,7 @@ def test_every_route_is_listed_with_its_role() -> None:
     page = print_docs.routes_page()
 
     for route in ROUTES:
-        assert f"| `{route.method} {route.path}` | {route.role.word if route.role else 'public'} |" in page
+        assert f"| `{route.method} {route.path}` | {route.role.label if route.role else 'public'} |" in page
 
 
 def test_a_page_that_says_something_else_is_named(tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

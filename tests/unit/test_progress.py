@@ -57,8 +57,8 @@ def test_a_life() -> None:
         "milestone high risk",
         "milestone any risk",
     ]
-    assert _names(tracker.enter("validation", AT + 800)) == ["stage scan completed", "stage validation processing"]
-    assert _names(tracker.enter("finalization", AT + 900)) == ["stage validation completed", "stage finalization processing"]
+    assert _names(tracker.start_stage("validation", AT + 800)) == ["stage scan completed", "stage validation processing"]
+    assert _names(tracker.start_stage("finalization", AT + 900)) == ["stage validation completed", "stage finalization processing"]
     assert _names(tracker.end(AT + 1_000)) == ["stage finalization completed"]
     assert _names(tracker.end(AT + 2_000)) == []
 
@@ -119,10 +119,10 @@ def test_stages_only_go_forward() -> None:
     """A marker that comes again, and a stage that the type does not name, change nothing."""
     tracker = Tracker(TYPE, 10)
     tracker.begin(AT)
-    tracker.enter("validation", AT)
+    tracker.start_stage("validation", AT)
 
-    assert tracker.enter("scan", AT) == []
-    assert tracker.enter("nonsense", AT) == []
+    assert tracker.start_stage("scan", AT) == []
+    assert tracker.start_stage("nonsense", AT) == []
     assert tracker.begin(AT) == []
     assert _names(tracker.feed("scan:", AT)) == []
     assert tracker.stage == "validation"
@@ -132,7 +132,7 @@ def test_a_skipped_stage_took_no_time() -> None:
     """Whoever jumps ahead completes what lies between."""
     tracker = Tracker(TYPE, 10)
     tracker.begin(AT)
-    tracker.enter("validation", AT + 1_000)
+    tracker.start_stage("validation", AT + 1_000)
 
     assert [(stage["status"], stage["duration_seconds"]) for stage in tracker.snapshot()["stages"][:3]] == [
         ("completed", 1.0),
@@ -262,12 +262,12 @@ FAST = Speed(n=9, tokens_per_second=Spread(150, 200, 250), output_tokens=Spread(
 def test_before_the_first_token_history_says_how_long_it_takes() -> None:
     """The first token, then the usual length at the usual rate; what was waited for already is taken off."""
     tracker = Tracker(TYPE, 600)
-    tracker.learn(FAST, 4_096)
+    tracker.calibrate(FAST, 4_096)
     tracker.begin(AT)
 
     at_once = tracker.snapshot()
-    tracker.enter("setup", AT)
-    tracker.enter("reading", AT + 100)
+    tracker.start_stage("setup", AT)
+    tracker.start_stage("reading", AT + 100)
 
     assert (at_once["estimated_total_tokens"], at_once["estimated_seconds_remaining"]) == (400, 2.4)
     assert at_once["estimated_seconds_remaining_range"] == [1.5, 6.9]
@@ -276,7 +276,7 @@ def test_before_the_first_token_history_says_how_long_it_takes() -> None:
 
 def test_an_answer_is_expected_to_be_no_longer_than_allowed() -> None:
     tracker = Tracker(TYPE, 600)
-    tracker.learn(FAST, 100)
+    tracker.calibrate(FAST, 100)
 
     assert tracker.snapshot()["estimated_total_tokens"] == 100
 
@@ -284,7 +284,7 @@ def test_an_answer_is_expected_to_be_no_longer_than_allowed() -> None:
 def test_the_longer_it_streams_the_more_its_own_rate_counts() -> None:
     """This one writes 10 tokens a second where others write 200."""
     tracker, errors = Tracker(TYPE, 600), []
-    tracker.learn(FAST, 4_096)
+    tracker.calibrate(FAST, 4_096)
     for second in range(31):
         tracker.feed("x", AT + second * 1_000, tokens=10)
         snapshot = tracker.snapshot()
@@ -315,9 +315,9 @@ def test_never_back_whatever_is_learnt_or_taken_over(steps: list[tuple[str, Any]
             text += "x"
             tracker.feed("x", now, tokens=given_)
         elif step == "learn":
-            tracker.learn(given_, most)
+            tracker.calibrate(given_, most)
         elif step == "enter":
-            tracker.enter(given_, now)
+            tracker.start_stage(given_, now)
         else:
             kept, tracker = tracker.snapshot(), Tracker(TYPE, 600)
             tracker.restore(kept, text)

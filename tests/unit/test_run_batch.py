@@ -25,7 +25,7 @@ LONG = Script(deltas=[f"token{n} " for n in range(400)], every=0.05)
 def cancel_after(world: World, seconds: float, job: Any) -> Any:
     async def work() -> None:
         await asyncio.sleep(seconds)
-        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
 
     return work()
 
@@ -153,7 +153,7 @@ def test_the_same_message_twice_in_one_batch_runs_once() -> None:
 
     assert len(world.provider.requests) == 1
     assert world.job(job).status is Status.COMPLETED
-    assert world.job(job).alone  # its double was no company: had the worker died, it would have been this job's doing
+    assert world.job(job).run_alone  # its double was no company: had the worker died, it would have been this job's doing
 
 
 def test_garbage_is_set_aside_and_harms_nobody() -> None:
@@ -240,7 +240,7 @@ def test_a_job_whose_content_or_type_is_gone_fails() -> None:
     """It could never run: it says so instead of being claimed again and again."""
     world = World()
     no_body, no_type = world.submit("a"), world.submit("b")
-    world.memory.bodies.forget(no_body.id)
+    world.memory.job_specs.forget(no_body.id)
     world.memory.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
 
     world.deliver()
@@ -258,7 +258,7 @@ def test_the_row_of_an_attempt_that_ends_at_once_comes_before_its_end() -> None:
     """Whoever dies in between leaves a job that is taken back, not an attempt without a row."""
     world = World()
     job = world.submit()
-    world.memory.bodies.forget(job.id)
+    world.memory.job_specs.forget(job.id)
     put = world.memory.results.put
     states: list[Status] = []
 
@@ -382,7 +382,7 @@ def test_a_cancel_that_comes_while_the_job_ends_wins() -> None:
     put = results.put
 
     def cancel_then_put(*args: Any) -> None:
-        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         put(*args)
 
     results.put = cancel_then_put  # type: ignore[method-assign]
@@ -432,13 +432,13 @@ def test_a_socket_that_is_gone_costs_only_itself() -> None:
     world.deliver()
 
     assert world.assembled("there").text == world.log_text(job)
-    assert [watcher.connection_id for watcher in world.memory.watchers.of(job.id)] == ["there"]
+    assert [watcher.connection_id for watcher in world.memory.subscriptions.for_job(job.id)] == ["there"]
 
 
 def test_a_socket_whose_key_is_revoked_is_closed() -> None:
     """Within a minute it is told no more; the others do not notice."""
     revoked: list[str] = []
-    world = World(LONG, is_welcome=lambda _hash, _job: not revoked)
+    world = World(LONG, may_stream=lambda _hash, _job: not revoked)
     job = world.submit()
     world.watch(job)
 
@@ -449,7 +449,7 @@ def test_a_socket_whose_key_is_revoked_is_closed() -> None:
     together(world, revoke())
 
     assert world.memory.sockets.closed == ["c1"]
-    assert not world.memory.watchers.of(job.id)
+    assert not world.memory.subscriptions.for_job(job.id)
     assert not world.frames("c1", "job_completed")
     assert world.job(job).status is Status.COMPLETED
 
@@ -591,9 +591,9 @@ def test_a_types_own_schedule_is_kept_to_the_second() -> None:
     for _ in range(3):
         world.deliver()
         waits = world.job(job)
-        assert waits.until is not None
-        pauses.append(round((waits.until - waits.updated_at) / 1000))
-        while world.clock.now() < waits.until:
+        assert waits.resume_at is not None
+        pauses.append(round((waits.resume_at - waits.updated_at) / 1000))
+        while world.clock.now() < waits.resume_at:
             world.deliver()
             assert world.job(job).attempt == len(pauses)
             world.sweep(after=30)

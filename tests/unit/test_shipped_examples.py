@@ -100,7 +100,7 @@ def test_work_runs_as_it_is(name: str, server: FakeServer, monkeypatch: pytest.M
     example, world = EXAMPLES_OF_WORK[name], World()
     monkeypatch.chdir(ROOT)
     command = example.command(name)
-    caller = replace(ALICE, role=Role.named(job_types.get(name).least_role))
+    caller = replace(ALICE, role=Role.named(job_types.get(name).min_role))
     job = world.submit(None, job_type=name, input=example.submission(name).input, caller=caller)
 
     world.deliver()

@@ -48,7 +48,7 @@ def counted(*jobs: Job) -> dict[str, int]:
 def test_a_completed_job_counts_in_its_week() -> None:
     [add], said = tally(Mark(job_id="j"), completed(output=300, streaming=3_000, first=400, generation=2))
 
-    assert add.place == ("speed#general#gpt-4o-mini", "w2025-47")
+    assert add.key == ("speed#general#gpt-4o-mini", "w2025-47")
     assert said == 2
     assert {name: add.amounts[name] for name in ("n", "tokens", "streaming_ms", "first", "first_ms")} == {
         "n": 1,
@@ -64,7 +64,7 @@ def test_a_completed_job_counts_in_its_week() -> None:
 def test_it_counts_for_the_model_that_answered() -> None:
     [add], _ = tally(Mark(job_id="j"), completed(attempt_model="gpt-4o"))
 
-    assert add.place[0] == "speed#general#gpt-4o"
+    assert add.key[0] == "speed#general#gpt-4o"
 
 
 def test_it_counts_once() -> None:
@@ -128,7 +128,7 @@ def test_percentiles_are_right_to_within_a_bin(samples: list[int]) -> None:
     measured = speed([counted(*(completed(output=output) for output in samples))]).output_tokens
     assert measured is not None
 
-    for part, told in ((0.1, measured.low), (0.5, measured.middle), (0.9, measured.high)):
+    for part, told in ((0.1, measured.p10), (0.5, measured.p50), (0.9, measured.p90)):
         exact = sorted(samples)[math.ceil(part * len(samples)) - 1]
         assert exact / (1 + BIN_ERROR) <= told * 1.000001
         assert told <= exact * (1 + BIN_ERROR) * 1.000001
@@ -145,8 +145,8 @@ def test_what_is_beyond_all_bins_is_in_the_last_one(value: float) -> None:
 
 
 def test_no_answer_is_longer_than_allowed() -> None:
-    assert UNMEASURED.answer(600, 100) == Spread(100, 100, 100)
-    assert UNMEASURED.answer(600, 4_096) == Spread(300, 600, 1_200)
+    assert UNMEASURED.expected_output(600, 100) == Spread(100, 100, 100)
+    assert UNMEASURED.expected_output(600, 4_096) == Spread(300, 600, 1_200)
 
 
 def test_the_year_of_a_week_is_that_of_its_thursday() -> None:
@@ -159,7 +159,7 @@ def test_the_year_of_a_week_is_that_of_its_thursday() -> None:
 
 
 def known(memory: Memory, facts: list[str]) -> KnownSpeeds:
-    return KnownSpeeds(memory.speeds, memory.clock, lambda fact, **_: facts.append(fact))
+    return KnownSpeeds(memory.throughput, memory.clock, lambda fact, **_: facts.append(fact))
 
 
 def test_this_week_and_the_last_count_and_no_older_one() -> None:
@@ -167,40 +167,40 @@ def test_this_week_and_the_last_count_and_no_older_one() -> None:
     now = memory.clock.now()
     for at, output in ((now, 100), (now - WEEK, 100), (now - 2 * WEEK, 9_999)):
         for _ in range(FEWEST):
-            memory.speeds.add(tally(Mark(job_id="j"), completed(at=at, output=output))[0])
+            memory.throughput.add(tally(Mark(job_id="j"), completed(at=at, output=output))[0])
 
-    found = known(memory, []).of("general", "gpt-4o-mini")
+    found = known(memory, []).get("general", "gpt-4o-mini")
 
     assert found.n == 2 * FEWEST
     assert found.output_tokens is not None
-    assert found.output_tokens.high < 200
+    assert found.output_tokens.p90 < 200
 
 
 def test_a_speed_is_read_once_a_minute() -> None:
     memory = Memory()
     speeds = known(memory, [])
-    assert speeds.of("general", "gpt-4o-mini") == UNMEASURED
+    assert speeds.get("general", "gpt-4o-mini") == UNMEASURED
     for _ in range(FEWEST):
-        memory.speeds.add(tally(Mark(job_id="j"), completed(at=memory.clock.now()))[0])
+        memory.throughput.add(tally(Mark(job_id="j"), completed(at=memory.clock.now()))[0])
 
-    before = speeds.of("general", "gpt-4o-mini")
+    before = speeds.get("general", "gpt-4o-mini")
     memory.clock.advance(61)
 
-    assert (before.n, speeds.of("general", "gpt-4o-mini").n) == (0, FEWEST)
-    assert speeds.of("general", "gpt-4o") == UNMEASURED
+    assert (before.n, speeds.get("general", "gpt-4o-mini").n) == (0, FEWEST)
+    assert speeds.get("general", "gpt-4o") == UNMEASURED
 
 
 def test_a_store_that_does_not_answer_costs_only_a_guess() -> None:
     """What was known before goes on being used, and it is asked again after a minute, not before each job."""
     memory, facts = Memory(), list[str]()
     for _ in range(FEWEST):
-        memory.speeds.add(tally(Mark(job_id="j"), completed(at=memory.clock.now()))[0])
+        memory.throughput.add(tally(Mark(job_id="j"), completed(at=memory.clock.now()))[0])
     speeds = known(memory, facts)
-    speeds.of("general", "gpt-4o-mini")
+    speeds.get("general", "gpt-4o-mini")
     memory.clock.advance(61)
-    memory.speeds.rows = None  # type: ignore[assignment]
+    memory.throughput.rows = None  # type: ignore[assignment]
 
-    assert [speeds.of("general", "gpt-4o-mini").n for _ in range(3)] == [FEWEST] * 3
+    assert [speeds.get("general", "gpt-4o-mini").n for _ in range(3)] == [FEWEST] * 3
     assert facts == ["the speeds could not be read"]
 
 
@@ -208,7 +208,7 @@ def test_a_worker_expects_what_was_measured() -> None:
     """From the first chunk on, and of its own type and model."""
     world = World(Script(deltas=["word "] * 200, every=0.02))
     for _ in range(FEWEST):
-        world.memory.speeds.add(tally(Mark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
+        world.memory.throughput.add(tally(Mark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
     measured, other = world.submit(), world.submit(config={"model": "gpt-4o"})
 
     world.deliver()

@@ -23,7 +23,7 @@ SLOW = Script(deltas=[f"t{n} " for n in range(200)], every=0.05)
 @pytest.mark.parametrize("after", [False, True], ids=["no effect", "effect, answer lost"])
 @pytest.mark.parametrize(
     ("port", "method"),
-    [("chunks", "append"), ("results", "put"), ("jobs", "replace"), ("bodies", "get"), ("leases", "renew"), ("watchers", "controls")],
+    [("chunks", "append"), ("results", "put"), ("jobs", "replace"), ("job_specs", "get"), ("leases", "renew"), ("subscriptions", "controls")],
 )
 def test_one_refusal_is_not_noticed(port: str, method: str, after: bool) -> None:
     """Each store refuses three times in the middle of a job: the job completes as its first attempt, asked for once."""
@@ -105,12 +105,12 @@ def test_a_look_that_breaks_is_looked_again() -> None:
 
     async def cancel() -> None:
         await asyncio.sleep(3)
-        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
 
     async def work() -> None:
         await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), cancel())
 
-    with refusing(world.memory.watchers, "controls", 2, ZeroDivisionError):
+    with refusing(world.memory.subscriptions, "controls", 2, ZeroDivisionError):
         run(world.loop, work())
 
     assert world.job(job).status is Status.CANCELLED
@@ -141,14 +141,14 @@ def test_a_message_whose_claim_was_cut_off_comes_again() -> None:
     """Fenced while the claim is under way: the message is not acknowledged, because its job may still be queued."""
     world = World(SLOW, SLOW)
     first, second = world.submit("a"), world.submit("b")
-    get = world.memory.bodies.get
+    get = world.memory.job_specs.get
 
     def fence(job_id: str) -> Any:
         for lease in list(world.memory.leases.rows.values()):
             world.memory.leases.fence(lease)
         return get(job_id)
 
-    world.memory.bodies.get = fence  # type: ignore[method-assign]
+    world.memory.job_specs.get = fence  # type: ignore[method-assign]
     with pytest.raises(BatchUnfinished):
         world.deliver()
 
@@ -180,7 +180,7 @@ def test_one_who_comes_during_the_farewell_outlives_nothing() -> None:
 
 def test_a_revoked_key_gets_nothing_of_a_short_job() -> None:
     """A standing subscription is looked at before its first frame."""
-    world = World(is_welcome=lambda _hash, _job: False)
+    world = World(may_stream=lambda _hash, _job: False)
     job = world.submit()
     world.watch(job)
 
@@ -193,7 +193,7 @@ def test_a_revoked_key_gets_nothing_of_a_short_job() -> None:
 def test_keys_that_cannot_be_looked_up_for_a_minute_are_turned_away() -> None:
     """In doubt nobody is told any more; the job itself does not notice."""
     asked: list[float] = []
-    world = World(Script(deltas=["x "] * 1000, every=0.1), is_welcome=lambda _hash, _job: lookup())
+    world = World(Script(deltas=["x "] * 1000, every=0.1), may_stream=lambda _hash, _job: lookup())
 
     def lookup() -> bool:
         asked.append(world.loop.moment)

@@ -120,7 +120,7 @@ def test_a_cancel_whose_worker_died_is_carried_out() -> None:
     world = World(SLOW)
     job = world.submit()
     kill(world, 5)
-    cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
 
     world.sweep(after=40)
 
@@ -152,7 +152,7 @@ def test_a_poison_job_fails_alone_and_takes_nobody_with_it() -> None:
 
     ends = {job.id: world.job(job) for job in jobs}
     assert ends.pop(poison.id).status is Status.FAILED
-    assert world.job(poison).alone_crashes == CRASHES_ALONE
+    assert world.job(poison).isolated_crashes == CRASHES_ALONE
     assert world.job(poison).error.code == "worker_lost"  # type: ignore[union-attr]
     assert {job.status for job in ends.values()} == {Status.COMPLETED}
 
@@ -258,7 +258,7 @@ def test_a_delayed_job_can_be_cancelled_or_started_now() -> None:
     """It is as any job that nobody works on; its late wake-up means nothing any more."""
     world = World()
     first, second = (world.submit(str(n), run_at=world.clock.now() + 60_000) for n in (1, 2))
-    cancel_job(world.clock, world.memory.jobs, world.memory.watchers, first)
+    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, first)
     again = start_again(world.job(second), world.clock.now(), 1, 1)
     assert again is not None
     world.memory.jobs.replace(world.job(second), again)

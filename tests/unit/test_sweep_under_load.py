@@ -82,7 +82,7 @@ def test_no_lane_waits_for_another() -> None:
     """When time is short every lane and every retry gets its share of a run."""
     world = World()
     waiting = [put(world, number) for number in range(200)]
-    retry = put(world, 900, status=Status.RETRYING, generation=2, until=world.clock.now() + 1, due_at=world.clock.now() + 120_001)
+    retry = put(world, 900, status=Status.RETRYING, generation=2, resume_at=world.clock.now() + 1, due_at=world.clock.now() + 120_001)
     others = [put(world, 901 + at, lane=lane) for at, lane in enumerate(LANES) if lane != "normal"]
     forget_sent(world)
     slow(world, world.memory.queues, "send", SECOND)
@@ -181,7 +181,7 @@ def test_what_met_a_store_that_did_not_answer_is_looked_at_in_the_next_run() -> 
 def test_a_part_of_the_index_that_does_not_answer_hides_no_other() -> None:
     """Nor do the leases, nor the connections."""
     world = World()
-    retry = put(world, 1, status=Status.RETRYING, until=world.clock.now(), due_at=world.clock.now())
+    retry = put(world, 1, status=Status.RETRYING, resume_at=world.clock.now(), due_at=world.clock.now())
     forget_sent(world)
     memory = world.memory
     due = memory.jobs.due
@@ -192,7 +192,7 @@ def test_a_part_of_the_index_that_does_not_answer_hides_no_other() -> None:
         return due(lane, until, limit)
 
     memory.jobs.due = only_times  # type: ignore[method-assign]
-    with refusing(memory.leases, "all", 9), refusing(memory.connections, "some", 9):
+    with refusing(memory.leases, "all", 9), refusing(memory.connections, "sample", 9):
         done = world.sweep(after=5)
 
     assert done["sent again"] == 1
@@ -302,7 +302,7 @@ def test_a_job_that_the_sweep_fails_is_said_to_have_failed() -> None:
     job = world.submit()
     error = JobError(code="provider_overloaded", error_class="server", retryable=True, message="m", suggestion="s", attempt=1)
     late = put(world, 2, status=Status.RETRYING, error=error, retry_until=world.clock.now(), due_at=world.clock.now())
-    world.memory.jobs.heads[job.id] = replace(world.job(job), alone_crashes=2, crashes=2)
+    world.memory.jobs.heads[job.id] = replace(world.job(job), isolated_crashes=2, crashes=2)
     received = [world.wake(job)]
 
     async def die() -> None:

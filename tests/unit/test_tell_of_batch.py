@@ -24,7 +24,7 @@ ROWS = 30
 
 def watched(world: World, connections: int, **changes: Any) -> list[tuple[str, Job | None, Job | None]]:
     """A batch with so many watchers, and the changes with which its rows end."""
-    here = batch(user=ALICE.user, total=ROWS, released=ROWS, hand=ROWS, created_at=world.clock.now(), **changes)
+    here = batch(user=ALICE.user, total=ROWS, released=ROWS, wave_end=ROWS, created_at=world.clock.now(), **changes)
     world.memory.batches.create(here)
     ended = [job(id=row_id(here.id, row), batch_id=here.id, status=Status.COMPLETED, finished_at=1) for row in range(ROWS)]
     for number in range(connections):
@@ -33,7 +33,7 @@ def watched(world: World, connections: int, **changes: Any) -> list[tuple[str, J
 
 
 def completed(world: World, batch_id: str) -> int:
-    return world.memory.ledger.counters.get(place(batch_id), {}).get("completed", 0)
+    return world.memory.counters.counters.get(place(batch_id), {}).get("completed", 0)
 
 
 def test_sockets_that_hang_hold_nothing_up() -> None:
@@ -69,7 +69,7 @@ def test_a_batch_that_nobody_watches_costs_one_query() -> None:
     world = World()
     changes = watched(world, 0)
 
-    with refusing(world.memory.watchers, "of", 0) as asked, refusing(world.memory.sockets, "post", 0) as posted:
+    with refusing(world.memory.subscriptions, "for_job", 0) as asked, refusing(world.memory.sockets, "post", 0) as posted:
         count_changes(world.clerk, changes)
 
     assert (asked, posted) == ([1], [0])

@@ -31,9 +31,9 @@ def test_since(parts: list[str], offset: int) -> None:
     text, transcript = "".join(parts), _transcript(parts)
 
     assert len(transcript) == len(text)
-    assert transcript.since(offset) == text[max(0, offset) :]
+    assert transcript.read_from(offset) == text[max(0, offset) :]
     assert transcript.text == text
-    assert transcript.since(offset) == text[max(0, offset) :]
+    assert transcript.read_from(offset) == text[max(0, offset) :]
 
 
 @given(parts=WORDS.filter(any), data=st.data())
@@ -43,14 +43,14 @@ def test_a_reader_gets_every_character_once(parts: list[str], data: st.DataObjec
     for part in parts:
         transcript.append(part)
         if data.draw(st.booleans()):
-            taken += transcript.since(len(taken))
+            taken += transcript.read_from(len(taken))
 
-    assert taken + transcript.since(len(taken)) == "".join(parts)
+    assert taken + transcript.read_from(len(taken)) == "".join(parts)
 
 
 def test_reading_in_between_changes_nothing() -> None:
     """The whole text may be read at any time."""
-    assert _transcript(["ab", "cd", "ef"], read_at=1).since(3) == "def"
+    assert _transcript(["ab", "cd", "ef"], read_at=1).read_from(3) == "def"
     assert _transcript([]).text == ""
 
 

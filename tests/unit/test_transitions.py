@@ -291,7 +291,7 @@ def test_a_response_is_noted_once_and_by_the_owner() -> None:
     noted = note_response(_claimed(), 1, OWNER, "resp_1", NOW)
 
     assert noted is not None
-    assert (noted.response_id, noted.response_at, noted.goes_on, noted.version) == ("resp_1", NOW, True, 3)
+    assert (noted.response_id, noted.response_at, noted.is_resumable, noted.version) == ("resp_1", NOW, True, 3)
     assert note_response(noted, 1, OWNER, "resp_1", NOW + 1) is noted
     assert note_response(_claimed(owner="lease-2#b"), 1, OWNER, "resp_1", NOW) is None
 
@@ -328,7 +328,7 @@ def test_a_dead_workers_response_is_passed_on() -> None:
     assert taken is not None
     assert (taken.status, taken.attempt, taken.tries, taken.crashes, taken.length, taken.cost) == (Status.QUEUED, 1, 1, 1, None, None)
 
-    poison = take_back(_claimed(response_id="resp_1", alone=True, alone_crashes=CRASHES_ALONE - 1), "lease-1", 5, 100, NOW)
+    poison = take_back(_claimed(response_id="resp_1", run_alone=True, isolated_crashes=CRASHES_ALONE - 1), "lease-1", 5, 100, NOW)
     assert poison is not None
     assert (poison.status, poison.length, poison.cost) == (Status.FAILED, 5, 100)
 
@@ -346,13 +346,13 @@ def test_a_cancel_between_two_workers_waits_for_the_next() -> None:
 
 def test_another_attempt_knows_nothing_of_a_response() -> None:
     """A retry leaves it behind; and an attempt that is not held against the job gives its try back."""
-    again = retry_later(DURABLE, 1, OWNER, BROKEN, NOW, NOW, held_against=False)
+    again = retry_later(DURABLE, 1, OWNER, BROKEN, NOW, NOW, counts_as_attempt=False)
     assert again is not None
-    assert (again.response_id, again.response_at, again.tries, again.goes_on) == (None, None, 0, False)
+    assert (again.response_id, again.response_at, again.tries, again.is_resumable) == (None, None, 0, False)
 
     ended = finish(DURABLE, 1, OWNER, BROKEN, NOW)
     assert ended is not None
-    assert not ended.goes_on
+    assert not ended.is_resumable
     fresh = start_again(ended, NOW, HOUR, HOUR)
     assert fresh is not None
     assert (fresh.response_id, fresh.response_at) == (None, None)

@@ -19,7 +19,7 @@ def asked(count: int, limits: Limits, now: int = NOW, seen: Turnstile = EMPTY) -
     times = []
     for number in range(count):
         turn = ask(seen, limits, f"job{number}#1", now)
-        seen = turn.turnstile
+        seen = turn.limiter
         times.append(((turn.until or now) - now) // 1000)
     return seen, times
 
@@ -35,11 +35,11 @@ def test_a_place_is_ones_own() -> None:
     later = NOW + MINUTE_MS
 
     known = ask(seen, RATE, "job3#2", later, has_place=True)
-    new = ask(known.turnstile, RATE, "job9#1", later)
+    new = ask(known.limiter, RATE, "job9#1", later)
 
-    assert (known.until, known.turnstile.begun) == (None, seen.begun)
+    assert (known.until, known.limiter.recent_starts) == (None, seen.recent_starts)
     assert new.until is None
-    assert ask(ask(new.turnstile, RATE, "job10#1", later).turnstile, RATE, "job11#1", later).until == later + MINUTE_MS
+    assert ask(ask(new.limiter, RATE, "job10#1", later).limiter, RATE, "job11#1", later).until == later + MINUTE_MS
 
 
 def test_asking_twice_takes_one_place() -> None:
@@ -48,10 +48,10 @@ def test_asking_twice_takes_one_place() -> None:
 
     again = ask(seen, RATE, "job3#1", NOW + 5)
 
-    assert (again.until, again.turnstile) == (NOW + MINUTE_MS, seen)
+    assert (again.until, again.limiter) == (NOW + MINUTE_MS, seen)
     entered = ask(seen, RATE, "job0#1", NOW + 5)
     assert entered.until is None
-    assert entered.turnstile.begun == seen.begun
+    assert entered.limiter.recent_starts == seen.recent_starts
 
 
 def test_slots_are_bounded_and_come_back() -> None:
@@ -73,18 +73,18 @@ def test_two_workers_with_one_wake_up_have_one_slot() -> None:
     again = ask(seen, SLOTS, "job0#1", NOW)
 
     assert again.until is None
-    assert again.turnstile.taken(NOW) == 1
+    assert again.limiter.slots_in_use(NOW) == 1
 
 
 def test_who_waits_for_a_slot_is_told_a_time_by_how_long_others_took() -> None:
     """One behind the other, so that each finds one when it comes; how long slots are held is learnt from those who leave."""
-    slow = Turnstile(type="chore", typical_ms=60_000)
+    slow = Turnstile(type="chore", average_hold_ms=60_000)
 
     seen, times = asked(6, SLOTS, seen=slow)
 
     assert times == [0, 0, 30, 60, 90, 120]
-    assert leave(seen, "job0#1", NOW + 20_000).typical_ms == 50_000
-    assert leave(seen, "job0#1", NOW + 20_000, ran=False).typical_ms == 60_000
+    assert leave(seen, "job0#1", NOW + 20_000).average_hold_ms == 50_000
+    assert leave(seen, "job0#1", NOW + 20_000, ran=False).average_hold_ms == 60_000
 
 
 def test_a_place_that_comes_too_late_is_not_taken() -> None:
@@ -94,7 +94,7 @@ def test_a_place_that_comes_too_late_is_not_taken() -> None:
     late = ask(seen, RATE, "job3#1", NOW, latest=NOW + 1000)
 
     assert late.until == NOW + MINUTE_MS
-    assert late.turnstile is seen
+    assert late.limiter is seen
 
 
 def test_leaving_what_one_does_not_have_changes_nothing() -> None:
@@ -105,7 +105,7 @@ def test_what_is_kept_is_bounded() -> None:
     """However many come."""
     seen, _ = asked(500, Limits(concurrency=2, per_minute=10))
 
-    assert (len(seen.begun), len(seen.places), len(seen.slots)) == (10, REMEMBERED, 2)
+    assert (len(seen.recent_starts), len(seen.reservations), len(seen.slots)) == (10, REMEMBERED, 2)
 
 
 @given(
@@ -122,10 +122,10 @@ def test_no_minute_has_too_many_whoever_comes_when(pauses: list[int], per_minute
     def come(number: int, at: int, *, has_place: bool) -> None:
         nonlocal seen
         turn = ask(seen, limits, f"job{number}#{len(began)}.{at}", at, has_place=has_place)
-        seen = turn.turnstile
+        seen = turn.limiter
         if turn.until is None:
             began.append(at)
-            assert concurrency is None or seen.taken(at) <= concurrency
+            assert concurrency is None or seen.slots_in_use(at) <= concurrency
         else:
             assert turn.until > at
             waiting.append((turn.until, number))

@@ -32,7 +32,7 @@ class Clerk:
         self._seconds = seconds
 
     async def __call__(self, task: Task) -> Any:
-        self.began.append(task.tools.clock.now())
+        self.began.append(task.context.clock.now())
         self.at_work += 1
         self.most = max(self.most, self.at_work)
         try:
@@ -56,8 +56,8 @@ def holds(world: World, jobs: list[Job]) -> int:
 
 
 def slots(world: World) -> int:
-    there = world.memory.turnstiles.get("chore")
-    return there.taken(world.clock.now()) if there else 0
+    there = world.memory.type_limiters.get("chore")
+    return there.slots_in_use(world.clock.now()) if there else 0
 
 
 def test_a_hundred_exports_take_twenty_minutes_and_wait_once_each() -> None:
@@ -99,7 +99,7 @@ def test_who_waits_says_why_and_until_when() -> None:
 
     assert world.job(first).status is Status.COMPLETED
     assert (held.status, held.reason, held.attempt, held.tries) == (Status.HELD, "type_rate", 0, 0)
-    assert (held.until or 0) - world.job(first).created_at == 60_000
+    assert (held.resume_at or 0) - world.job(first).created_at == 60_000
 
 
 def test_who_finds_no_slot_says_so() -> None:
@@ -124,7 +124,7 @@ def test_what_comes_late_asks_anew_and_what_comes_early_waits_on() -> None:
     world.memory.queues.messages["normal"].clear()
     world.deliver(messages=[world.wake(early), world.wake(third)])
 
-    assert (early.status, early.until) == (Status.HELD, second.until)
+    assert (early.status, early.resume_at) == (Status.HELD, second.resume_at)
     assert sorted(world.job(job).status for job in jobs[1:]) == [Status.COMPLETED, Status.HELD]
 
 
@@ -135,10 +135,10 @@ def test_a_wake_up_that_comes_twice_takes_one_place() -> None:
     (job,) = submitted(world, 1)
     world.deliver(messages=[world.wake(job), world.wake(job)])
 
-    there = world.memory.turnstiles.get("chore")
+    there = world.memory.type_limiters.get("chore")
 
     assert there is not None
-    assert (world.job(job).attempt, len(there.begun), len(clerk.began), slots(world)) == (1, 1, 1, 0)
+    assert (world.job(job).attempt, len(there.recent_starts), len(clerk.began), slots(world)) == (1, 1, 1, 0)
 
 
 def test_a_slot_is_renewed_while_the_job_runs() -> None:
@@ -167,7 +167,7 @@ def test_a_dead_worker_gives_its_slot_back_by_its_time() -> None:
     world = doing(clerk, limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
     kill(world, 2.0)
-    with_dead = world.memory.turnstiles.get("chore")
+    with_dead = world.memory.type_limiters.get("chore")
     assert with_dead is not None
     world.clock.advance(SLOT_MS / 1000)
 
@@ -184,7 +184,7 @@ def test_a_job_that_was_cancelled_meanwhile_leaves_its_slot() -> None:
 
     def cancelled_meanwhile(lease: Any) -> None:
         real(lease)
-        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
 
     world.memory.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
     world.deliver()
@@ -212,7 +212,7 @@ def test_in_doubt_it_waits_a_little(method: str) -> None:
     """A limit protects something; the job goes on as soon as the limit can be asked."""
     world = doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
-    with refusing(world.memory.turnstiles, method, 10**6):
+    with refusing(world.memory.type_limiters, method, 10**6):
         world.deliver()
     held = world.job(job)
 
@@ -226,13 +226,13 @@ def test_a_write_whose_answer_was_lost_is_found() -> None:
     """One place, one slot, as if nothing had been."""
     world = doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
-    with refusing(world.memory.turnstiles, "replace", 1, Throttled, after=True):
+    with refusing(world.memory.type_limiters, "replace", 1, Throttled, after=True):
         world.deliver()
 
-    there = world.memory.turnstiles.get("chore")
+    there = world.memory.type_limiters.get("chore")
 
     assert there is not None
-    assert (world.job(job).status, len(there.begun), slots(world)) == (Status.COMPLETED, 1, 0)
+    assert (world.job(job).status, len(there.recent_starts), slots(world)) == (Status.COMPLETED, 1, 0)
 
 
 def test_types_without_limits_ask_nothing() -> None:
@@ -240,7 +240,7 @@ def test_types_without_limits_ask_nothing() -> None:
     calls: Counter[str] = Counter()
 
     def counted(world: World) -> World:
-        real = world.memory.turnstiles
+        real = world.memory.type_limiters
         for name in ("get", "replace"):
             method = getattr(real, name)
             setattr(real, name, lambda *args, name=name, method=method: (calls.update([name]), method(*args))[1])
@@ -269,14 +269,14 @@ def test_a_type_that_asks_a_model_may_have_limits_too() -> None:
     """Beside its circuit: while that is open, no slot is kept from others."""
     world = World(Script(deltas=["whole"]), job_type=knowing(_audit(Limits(concurrency=1))))
     open_one = force_open(Circuit(model="gpt-4o-mini"), "ops", None, "mark", world.clock.now())
-    world.memory.circuits.replace(Circuit(model="gpt-4o-mini"), open_one)
+    world.memory.circuit_breakers.replace(Circuit(model="gpt-4o-mini"), open_one)
     job = world.submit("Say hello.")
     world.deliver()
-    held, there = world.job(job), world.memory.turnstiles.get("general")
+    held, there = world.job(job), world.memory.type_limiters.get("general")
 
     assert (held.status, held.reason) == (Status.HELD, "circuit_open")
     assert there is not None
-    assert there.taken(world.clock.now()) == 0
+    assert there.slots_in_use(world.clock.now()) == 0
 
 
 def test_limits_are_each_types_own() -> None:

@@ -34,18 +34,18 @@ def test_released_it_is_queued_anew_and_may_be_tried_as_long_as_was_said_from_no
     after = release(child, NOW + 30 * HOUR)
 
     assert after is not None
-    assert (after.status, after.reason, after.until, after.generation) == (Status.QUEUED, None, None, 2)
+    assert (after.status, after.reason, after.resume_at, after.generation) == (Status.QUEUED, None, None, 2)
     assert (after.queued_at, after.retry_until, after.expires_at) == (NOW + 30 * HOUR, NOW + 31 * HOUR, child.expires_at)
     assert after.due_at == NOW + 30 * HOUR + 120_000
 
 
 def test_released_before_its_time_it_waits_for_that() -> None:
-    child = waiting(until=NOW + HOUR, queued_at=NOW + HOUR, retry_until=NOW + 2 * HOUR)
+    child = waiting(resume_at=NOW + HOUR, queued_at=NOW + HOUR, retry_until=NOW + 2 * HOUR)
 
     after = release(child, NOW)
 
     assert after is not None
-    assert (after.status, after.reason, after.until) == (Status.WAITING, START_LATER, NOW + HOUR)
+    assert (after.status, after.reason, after.resume_at) == (Status.WAITING, START_LATER, NOW + HOUR)
     assert (after.queued_at, after.retry_until, after.due_at) == (NOW + HOUR, NOW + 2 * HOUR, NOW + HOUR)
     assert claim(after, 2, "lease#1", NOW + HOUR) is not None
 
@@ -53,7 +53,7 @@ def test_released_before_its_time_it_waits_for_that() -> None:
 @pytest.mark.parametrize("status", list(Status))
 def test_only_from_where_it_waits(status: Status) -> None:
     """So of all who find its parents ended one lets it go; and nothing brings back what has ended."""
-    for other in (job(status=status), job(status=status, reason=START_LATER, until=NOW + 1)):
+    for other in (job(status=status), job(status=status, reason=START_LATER, resume_at=NOW + 1)):
         assert release(other, NOW) is None
         assert dependency_failed(other, "job_02", "failed", NOW) is None
 
@@ -77,7 +77,7 @@ def test_a_failed_parent_ends_it_by_name() -> None:
 
 
 def test_no_wake_up_starts_it_and_no_gate_holds_it() -> None:
-    for child in (waiting(), waiting(until=NOW - 1)):
+    for child in (waiting(), waiting(resume_at=NOW - 1)):
         assert claim(child, 1, "lease#1", NOW) is None
         assert hold(child, 1, "circuit_open", NOW + 1, NOW) is None
         assert start_again(child, NOW, HOUR, HOUR) is None
@@ -95,7 +95,7 @@ def test_it_is_looked_at_ever_more_seldom_at_most_hourly() -> None:
     """However far its own time is away."""
     for until in (None, NOW + 90 * HOUR):
         looks, at = [], NOW
-        child = waiting(until=until, queued_at=until or NOW - 5_000)
+        child = waiting(resume_at=until, queued_at=until or NOW - 5_000)
         for _ in range(12):
             seen = look_later(child, at)
             assert seen is not None
@@ -113,14 +113,14 @@ def test_its_time_can_be_moved_while_it_waits_for_its_parents() -> None:
     later = edit(waiting(retry_until=NOW + HOUR - 5_000), Edit(run_at=NOW + HOUR), NOW)
 
     assert later is not None
-    assert (later.status, later.reason, later.until, later.generation) == (Status.WAITING, DEPENDENCIES, NOW + HOUR, 1)
+    assert (later.status, later.reason, later.resume_at, later.generation) == (Status.WAITING, DEPENDENCIES, NOW + HOUR, 1)
     assert (later.queued_at, later.retry_until) == (NOW + HOUR, NOW + 2 * HOUR)
     assert not needs_wake_up(waiting(), later)
 
     now = edit(later, Edit(run_at=NOW), NOW)
 
     assert now is not None
-    assert (now.status, now.until, now.queued_at, now.retry_until) == (Status.WAITING, None, NOW, NOW + HOUR)
+    assert (now.status, now.resume_at, now.queued_at, now.retry_until) == (Status.WAITING, None, NOW, NOW + HOUR)
     assert edit(now, Edit(run_at=NOW), NOW) is now
 
 

@@ -68,7 +68,7 @@ def test_neither_prices_nor_circuits_are_asked() -> None:
         world.deliver()
 
     assert (world.job(job).status, asked) == (Status.COMPLETED, [0])
-    assert world.memory.circuits.all() == []
+    assert world.memory.circuit_breakers.all() == []
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_retries_keep_the_types_schedule() -> None:
     times: list[int] = []
 
     async def fail(task: Task) -> Any:
-        times.append(task.tools.clock.now())
+        times.append(task.context.clock.now())
         raise Unavailable
 
     world = doing(fail, retry_schedule=(5.0, 40.0))
@@ -125,7 +125,7 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
     async def work(task: Task) -> Any:
         while True:
             calls.append("begun")
-            await task.call(step)
+            await task.run_sync(step)
 
     world = World(job_type=knowing(chore(work)), offload=slow_offload)
     job = submitted(world)
@@ -133,7 +133,7 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
     async def story() -> None:
         worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(3.1)
-        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked <= 2_000
@@ -200,12 +200,12 @@ def test_a_killed_worker_loses_nothing() -> None:
 
 
 async def _in_steps(task: Task) -> Any:
-    task.enter("doing")
+    task.start_stage("doing")
     for number in range(10):
         await asyncio.sleep(3)
-        task.report(number + 1, 10)
-    task.report(2, 10)
-    task.milestone("half of it twice", "all that there was")
+        task.report_progress(number + 1, 10)
+    task.report_progress(2, 10)
+    task.record_milestone("half of it twice", "all that there was")
     await asyncio.sleep(3)
     return "done"
 
@@ -256,7 +256,7 @@ def test_a_progress_that_cannot_be_kept_costs_nothing() -> None:
     world = doing(_in_steps)
     job = submitted(world)
 
-    with refusing(world.memory.chunks, "note", 10**6):
+    with refusing(world.memory.chunks, "put_progress", 10**6):
         world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
@@ -266,7 +266,7 @@ def test_an_expected_total_of_nothing_is_no_progress() -> None:
     """Nothing of nothing is not all."""
 
     async def work(task: Task) -> Any:
-        task.report(0, 0)
+        task.report_progress(0, 0)
         return "done"
 
     world = doing(work)
@@ -303,7 +303,7 @@ def test_it_takes_an_input_and_no_prompt() -> None:
 
 def test_a_type_may_need_a_greater_role() -> None:
     """Whoever has it may submit; the others are told which it is."""
-    world = World(job_type=knowing(chore(answer, least_role="operator")))
+    world = World(job_type=knowing(chore(answer, min_role="operator")))
 
     with pytest.raises(Forbidden, match="need the role operator; this key is a user"):
         submitted(world)
@@ -316,7 +316,7 @@ def test_it_has_the_rights_of_whoever_submitted_it(user: str | None, role: str) 
     """On behalf of somebody else it has a user's, because that one reads what comes of it."""
 
     async def work(task: Task) -> Any:
-        return [task.caller.user, task.caller.role.word]
+        return [task.caller.user, task.caller.role.label]
 
     world = doing(work)
     job = submitted(world, caller=OLGA, user=user)

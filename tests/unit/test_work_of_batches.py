@@ -89,7 +89,7 @@ def test_a_file_becomes_a_batch() -> None:
     assert (batch.id, batch.total, batch.name, batch.batch_size) == (batch_id_of_job(job.id), 600, "greetings", 100)
     assert (batch.user, batch.key_id, batch.role, batch.lane) == ("alice", "key_1", "user", "low")
     tend(world.clerk, "acme", batch.id, world.clock.now() + 60_000)
-    body = world.memory.bodies.get(row_id(batch.id, 599))
+    body = world.memory.job_specs.get(row_id(batch.id, 599))
     assert body is not None
     assert (body.prompt, body.config.max_tokens) == ("In Italian: Say 599.", 50)
     assert world.job(job).usage is not None
@@ -108,12 +108,12 @@ def test_wherever_a_worker_dies_there_is_one_batch(seconds: float) -> None:
 
     (batch,) = batches_of(world)
     assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
-    rows = [row.number for part in range(3) for row in world.clerk.rows.get_part("acme", batch.id, part) or []]
+    rows = [row.number for part in range(3) for row in world.clerk.batch_rows.get_part("acme", batch.id, part) or []]
     assert rows == list(range(600))
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("port", "method"), [("batches", "create"), ("batch_rows", "put_part"), ("batch_rows", "put_terms")])
+@pytest.mark.parametrize(("port", "method"), [("batches", "create"), ("batch_rows", "put_part"), ("batch_rows", "put_options")])
 def test_a_store_that_does_not_answer_makes_no_second_batch(port: str, method: str, after: bool) -> None:
     """The attempt is made again, and finds what there is."""
     world = World()
@@ -217,7 +217,7 @@ def test_a_cancel_stops_the_reading() -> None:
     async def go_on() -> None:
         worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(4.0)
-        cancel_job(world.clock, world.memory.jobs, world.memory.watchers, world.job(job))
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         await worker
 
     world.loop.run_until_complete(go_on())
@@ -331,7 +331,7 @@ def test_whoever_comes_too_late_leaves_the_batch_as_it_is() -> None:
     world.deliver()
 
     (batch,) = batches_of(world)
-    assert (batch.total, world.clerk.rows.get_part("acme", batch.id, 0)) == (1, None)
+    assert (batch.total, world.clerk.batch_rows.get_part("acme", batch.id, 0)) == (1, None)
     assert parsed(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 1}
 
 
