@@ -4,32 +4,28 @@ from typing import Any
 
 from chalice import Chalice, Rate
 
-from chalicelib.domain.lanes import DELIVERERS, DELIVERIES, HIGH, LOW, NORMAL, TASKS, URGENT, Lane, queue_name
-from chalicelib.routes import (
-    about,
-    batches,
-    bulk,
-    failed,
-    jobs,
-    jobs_read,
-    middleware,
-    openapi,
-    operations,
-    streams,
-    uploads,
-    webhooks,
-    websocket,
+from chalicelib.domain.queues.lanes import DELIVERIES, DELIVERY_CONCURRENCY, HIGH, LOW, NORMAL, TASKS, URGENT, Lane, queue_name
+from chalicelib.entrypoints import websocket
+from chalicelib.entrypoints.http import middleware
+from chalicelib.entrypoints.http.cors import add_cors_preflight
+from chalicelib.entrypoints.http.openapi import document as openapi_document
+from chalicelib.entrypoints.http.routes import about, batches, bulk, failed_jobs, job_reads, jobs, operations, streams, uploads, webhooks
+from chalicelib.entrypoints.triggers import (
+    handle_count_changes,
+    handle_delivery_messages,
+    handle_job_changes,
+    handle_lane_messages,
+    handle_schedule,
+    handle_task_messages,
 )
-from chalicelib.routes.preflight import allow_preflights
-from chalicelib.routes.triggers import announce_changes, count_all, deliver_all, run_lane, run_tasks, sweep_all
 from chalicelib.settings import settings
 
 app = Chalice(app_name="headrace", configure_logs=False)  # one line a fact: `observability` writes them
 app.experimental_feature_flags.update(["WEBSOCKETS"])
-app.register_middleware(middleware.in_our_shape, "http")
-for module in (about, jobs, jobs_read, batches, bulk, failed, streams, operations, openapi, uploads, webhooks):
+app.register_middleware(middleware.wrap_chalice_errors, "http")
+for module in (about, jobs, job_reads, batches, bulk, failed_jobs, streams, operations, openapi_document, uploads, webhooks):
     app.register_blueprint(module.blueprint)
-allow_preflights(app)
+add_cors_preflight(app)
 
 
 def lane_trigger(lane: Lane) -> Any:
@@ -45,32 +41,32 @@ def lane_trigger(lane: Lane) -> Any:
 
 @lane_trigger(URGENT)
 def worker_urgent(event: Any) -> None:
-    run_lane(URGENT, event)
+    handle_lane_messages(URGENT, event)
 
 
 @lane_trigger(HIGH)
 def worker_high(event: Any) -> None:
-    run_lane(HIGH, event)
+    handle_lane_messages(HIGH, event)
 
 
 @lane_trigger(NORMAL)
 def worker_normal(event: Any) -> None:
-    run_lane(NORMAL, event)
+    handle_lane_messages(NORMAL, event)
 
 
 @lane_trigger(LOW)
 def worker_low(event: Any) -> None:
-    run_lane(LOW, event)
+    handle_lane_messages(LOW, event)
 
 
-@app.on_sqs_message(queue=queue_name(settings().stage, DELIVERIES), batch_size=10, maximum_concurrency=DELIVERERS, name="deliver")
+@app.on_sqs_message(queue=queue_name(settings().stage, DELIVERIES), batch_size=10, maximum_concurrency=DELIVERY_CONCURRENCY, name="deliver")
 def deliver(event: Any) -> None:
-    deliver_all(event)
+    handle_delivery_messages(event)
 
 
 @app.on_dynamodb_record(stream_arn=settings().jobs_stream_arn, starting_position="TRIM_HORIZON", name="release")
 def release(event: Any) -> None:
-    announce_changes(event)
+    handle_job_changes(event)
 
 
 @app.on_dynamodb_record(
@@ -81,17 +77,17 @@ def release(event: Any) -> None:
     name="count",
 )
 def count(event: Any) -> None:
-    count_all(event)
+    handle_count_changes(event)
 
 
 @app.on_sqs_message(queue=queue_name(settings().stage, TASKS), batch_size=1, maximum_concurrency=5, name="tasks")
 def tasks(event: Any) -> None:
-    run_tasks(event)
+    handle_task_messages(event)
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep")
 def sweep(_event: Any) -> None:
-    sweep_all()
+    handle_schedule()
 
 
 @app.on_ws_connect()

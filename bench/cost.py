@@ -21,7 +21,7 @@ from bench import prices, units
 from bench.findings import Finding, finding, table, verdicts
 from bench.journey import SECONDS, TOKENS, Journey, travel
 from bench.metering import Meter
-from chalicelib.domain.lanes import WORKER_MEMORY
+from chalicelib.domain.queues.lanes import WORKER_MEMORY
 
 STREAMS = 3.4  # jobs at a time in an environment of a busy lane
 OTHER_SECONDS = 0.1

@@ -21,12 +21,13 @@ ROOT = Path(__file__).parent.parent
 
 FRAMEWORKS = "import chalice, pynamodb.models; from aws_lambda_powertools import Logger; Logger(service='x')"
 SDK = "from openai import AsyncOpenAI; AsyncOpenAI(api_key='key').responses"
-STORES = "import chalicelib.adapters.dynamo_stores, chalicelib.adapters.queues, chalicelib.adapters.prices"
+STORES = "import chalicelib.adapters.stores, chalicelib.adapters.aws.sqs, chalicelib.adapters.openai.prices"
 WORKER = (
-    "import chalicelib.adapters.openai_responses, chalicelib.adapters.secrets, chalicelib.adapters.sockets, chalicelib.usecases.run_batch"
+    "import chalicelib.adapters.openai.provider, chalicelib.adapters.aws.openai_credentials,"
+    " chalicelib.adapters.aws.websocket_api, chalicelib.services.worker.process_messages"
 )
 API = "import app; from chalicelib.observability import logger; logger()"
-PRICES = "chalicelib.adapters.prices.GenaiPrices().of('gpt-4o-mini')"
+PRICES = "chalicelib.adapters.openai.prices.GenaiPrices().of('gpt-4o-mini')"
 
 WAYS = {
     "chalice, Logger, pynamodb": FRAMEWORKS,

@@ -22,17 +22,17 @@ from moto import mock_aws
 from bench.metering import Change, Meter
 from bench.prose import prose, tokens
 from bench.units import Raw
-from chalicelib import wiring
-from chalicelib.adapters import aws
-from chalicelib.adapters.memory_wires import MemorySockets
-from chalicelib.domain.frames import encode
-from chalicelib.domain.identity import Key, Role
-from chalicelib.domain.job import Usage
-from chalicelib.domain.lanes import LANES, queue_name
+from chalicelib import bootstrap
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.memory.queues import MemorySockets
+from chalicelib.domain.auth.identity import Key, Role
+from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.queues.lanes import LANES, queue_name
+from chalicelib.domain.streaming.frames import encode
 from chalicelib.observability import logger
-from chalicelib.ports import Ended
+from chalicelib.ports import ResponseEnded
+from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.settings import Settings
-from chalicelib.usecases.authenticate import secret_hash
 from infra.tables import TABLES, create_table_arguments
 from tests.kit.http import Api, InlineLoop
 from tests.kit.provider import Script, ScriptedProvider
@@ -65,7 +65,7 @@ class Journey:
     ended_at: int = 0
 
 
-class _Adapters(wiring.Adapters):
+class _Adapters(bootstrap.Container):
     """The real ones; the provider is a script, frames go to memory, time is the loop's."""
 
     def __init__(self, clock: LoopClock) -> None:
@@ -192,7 +192,7 @@ def _kind(phase: str, table: str, item: Raw) -> str:
 
 def _model() -> ScriptedProvider:
     every = (SECONDS - FIRST_TOKEN) / TOKENS
-    end = Ended(Usage(input=PROMPT_POINTS // 4, output=TOKENS), "gpt-4o-mini")
+    end = ResponseEnded(Usage(input=PROMPT_POINTS // 4, output=TOKENS), "gpt-4o-mini")
     return ScriptedProvider(Script(deltas=tokens(TOKENS), every=every, first=FIRST_TOKEN, end=end))
 
 
@@ -208,9 +208,9 @@ def _aws() -> Iterator[None]:
     """moto in this process, with credentials of nobody, and the clients built anew before and after."""
     environment = {name: value for name, value in os.environ.items() if name not in AWAY}
     with mock.patch.dict(os.environ, {**environment, **CREDENTIALS}, clear=True), mock_aws():
-        aws.forget_clients()
+        aws.reset_clients()
         yield
-    aws.forget_clients()
+    aws.reset_clients()
 
 
 @contextmanager
@@ -230,10 +230,10 @@ def _stage() -> Iterator[tuple[_Adapters, JumpingLoop, Journey]]:
     )
     adapters._stores.api_keys.put_endpoints("wss://abc123.execute-api.us-east-1.amazonaws.com/api", "https://abc123.example/api")
     journey.meter.attach(STAGE)
-    wiring.use(adapters, loop)
+    bootstrap.override(adapters, loop)
     with _lines(journey):
         yield adapters, time, journey
-    wiring.use(None)
+    bootstrap.override(None)
     time.close()
     JumpingLoop.made.remove(time)
 

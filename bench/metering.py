@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import units
 from bench.units import Raw
-from chalicelib.adapters import aws
+from chalicelib.adapters.aws import client as aws
 from infra.tables import TABLES, Table
 
 Change = tuple[Raw | None, Raw | None]

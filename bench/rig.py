@@ -14,26 +14,26 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from chalicelib import job_types, wiring
-from chalicelib.adapters.openai_responses import OpenAIResponses
-from chalicelib.adapters.secrets import Credentials
-from chalicelib.domain.identity import Caller, Key, Role
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.submission import Submission
-from chalicelib.domain.wakeup import WakeUp
-from chalicelib.domain.watching import Watcher
-from chalicelib.ports import Received
+from chalicelib import bootstrap, job_types
+from chalicelib.adapters.aws.openai_credentials import Credentials
+from chalicelib.adapters.openai.provider import OpenAIResponses
+from chalicelib.domain.auth.identity import Caller, Key, Role
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.submission import Submission
+from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.streaming.subscriptions import Subscription
+from chalicelib.ports import QueueMessage
+from chalicelib.services.jobs.plan_job import plan_job
+from chalicelib.services.jobs.submit_job import new_job
+from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.settings import Settings
-from chalicelib.usecases.plan_job import plan_job
-from chalicelib.usecases.run_batch import run_batch
-from chalicelib.usecases.submit_job import new_job
 
 ROOT = Path(__file__).parent.parent
 LANE, STAGE, MODEL = "normal", "bench", "gpt-4o-mini"
 CALLER = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key_hash="hash")
 
 
-class _Adapters(wiring.Adapters):
+class _Adapters(bootstrap.Container):
     """The real ones, with a key that is not looked up."""
 
     def __init__(self, base_url: str) -> None:
@@ -42,7 +42,7 @@ class _Adapters(wiring.Adapters):
 
     @cached_property
     def provider(self) -> Any:
-        return OpenAIResponses(lambda: Credentials("key", self.base_url), offload=wiring.worker_loop().offload)
+        return OpenAIResponses(lambda: Credentials("key", self.base_url), offload=bootstrap.worker_loop().offload)
 
 
 class Rig:
@@ -52,8 +52,8 @@ class Rig:
         self.cloud_url = f"http://127.0.0.1:{cloud_port}"
         self._source = f"http://127.0.0.1:{source_port}"
         self._adapters = _Adapters("")
-        wiring.use(self._adapters)
-        self.loop = wiring.worker_loop()
+        bootstrap.override(self._adapters)
+        self.loop = bootstrap.worker_loop()
         key = Key(id=CALLER.key_id, hash=CALLER.key_hash, tenant=CALLER.tenant, user=CALLER.user, role=CALLER.role, created_at=0)
         self._adapters.api_keys.put_key(key)
 
@@ -75,10 +75,10 @@ class Rig:
     def run(self, jobs: list[Job], tokens: int, pace: float = 0) -> float:
         """Seconds from the wake-up to the last acknowledgement of one invocation that runs them all."""
         self._adapters.base_url = self.model_url(tokens, pace)
-        engine = wiring.engine()
-        received = [Received(WakeUp(job.id, job.generation).to_json(), f"receipt-{job.id}") for job in jobs]
+        engine = bootstrap.worker_context()
+        received = [QueueMessage(WakeUp(job.id, job.generation).to_json(), f"receipt-{job.id}") for job in jobs]
         began = time.perf_counter()
-        self.loop.run(run_batch(engine, LANE, received, "bench"))
+        self.loop.run(process_messages(engine, LANE, received, "bench"))
         return time.perf_counter() - began
 
     def check(self, job: Job, watchers: int, points: int) -> int:
@@ -98,9 +98,9 @@ class Rig:
         with urlopen(f"{self.cloud_url}/seen") as answer:
             return dict(json.load(answer))
 
-    def _watcher(self, job: Job, number: int) -> Watcher:
+    def _watcher(self, job: Job, number: int) -> Subscription:
         have = self._adapters
-        return Watcher(
+        return Subscription(
             job_id=job.id,
             connection_id=f"{job.id}-{number}",
             endpoint=self.cloud_url,

@@ -17,24 +17,24 @@ from typing import Any
 from bench import units
 from bench.findings import Finding, finding, table, verdicts
 from bench.units import Raw
-from chalicelib import wiring
-from chalicelib.adapters import aws
-from chalicelib.adapters.threads import one_by_one
-from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.ids import row_id
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.lanes import TASKS, dead_letter_queue_name, queue_name
-from chalicelib.domain.row import Row
-from chalicelib.domain.submission import Submission
-from chalicelib.domain.terms import Terms
-from chalicelib.domain.transitions import Outcome, claim, finish
-from chalicelib.projections.count_changes import count_changes
+from chalicelib import bootstrap
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.runtime.threads import serial_map
+from chalicelib.consumers.count_jobs import count_job_changes
+from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.batches.options import BatchOptions
+from chalicelib.domain.batches.row import Row
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.submission import Submission
+from chalicelib.domain.jobs.transitions import AttemptOutcome, claim, finish
+from chalicelib.domain.queues.lanes import TASKS, dead_letter_queue_name, queue_name
+from chalicelib.services.batches import manage_batch
+from chalicelib.services.batches.advance_batch import advance_batch
+from chalicelib.services.batches.read_rows import iter_pages, read_rows, results_of
+from chalicelib.services.batches.submit_batch import prepare_batch, submit_batch
+from chalicelib.services.jobs.list_jobs import Filters, list_jobs
 from chalicelib.settings import Settings
-from chalicelib.usecases import steer_batch
-from chalicelib.usecases.accept_batch import accept, prepare
-from chalicelib.usecases.list_jobs import Filters, list_jobs
-from chalicelib.usecases.read_rows import pages, results_of, rows_from
-from chalicelib.usecases.tend_batch import tend
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
 
@@ -153,24 +153,24 @@ def _lived(others: int) -> Tally:
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         os.environ.pop(name, None)
     with mock_aws():
-        aws.forget_clients()
+        aws.reset_clients()
         _make_stage()
-        wiring.use(_Adapters(Settings(stage=STAGE)))
+        bootstrap.override(_Adapters(Settings(stage=STAGE)))
         tally = Tally()
         tally.attach()
         _store(others)
         _live(tally)
-    wiring.use(None)
-    aws.forget_clients()
+    bootstrap.override(None)
+    aws.reset_clients()
     return tally
 
 
-class _Adapters(wiring.Adapters):
+class _Adapters(bootstrap.Container):
     """The real ones, one call after the other: moto's stores are no faster for threads."""
 
     @property
     def together(self) -> Any:
-        return one_by_one
+        return serial_map
 
 
 def _make_stage() -> None:
@@ -184,9 +184,9 @@ def _make_stage() -> None:
 
 def _store(others: int) -> None:
     """Jobs of the same tenant that have nothing to do with the batch."""
-    jobs, now = wiring.adapters().jobs, wiring.adapters().clock.now()
+    jobs, now = bootstrap.container().jobs, bootstrap.container().clock.now()
     for _ in range(others):
-        jobs.create(_job(f"job_{wiring.adapters().new_id()}", now))
+        jobs.create(_job(f"job_{bootstrap.container().new_id()}", now))
 
 
 def _job(job_id: str, now: int) -> Job:
@@ -209,24 +209,24 @@ def _job(job_id: str, now: int) -> Job:
 
 def _live(tally: Tally) -> None:
     """Accept, release, run, count, end; then look at it in every way there is."""
-    clerk, now = wiring.clerk(), wiring.adapters().clock.now
+    clerk, now = bootstrap.batch_context(), bootstrap.container().clock.now
     rows = [Row(number=number, prompt=PROMPT.format(number)) for number in range(ROWS)]
     with tally.during("accepted"):
-        batch = accept(clerk, CALLER, prepare(clerk, CALLER, Terms(), Submission(priority="low"), rows), None).batch
+        batch = submit_batch(clerk, CALLER, prepare_batch(clerk, CALLER, BatchOptions(), Submission(priority="low"), rows), None).batch
     with tally.during("released"):
-        tend(clerk, batch.tenant, batch.id, now() + 600_000)
-    ids = [row_id(batch.id, number) for number in range(ROWS)]
+        advance_batch(clerk, batch.tenant, batch.id, now() + 600_000)
+    ids = [job_id_of_row(batch.id, number) for number in range(ROWS)]
     queued = clerk.jobs.get_many(ids)
     running = [_moved(clerk.jobs.replace, job, claim(job, 1, "lease#1", now())) for job in queued]
-    outcome = Outcome(status=Status.COMPLETED, length=400, cost=90_000)
+    outcome = AttemptOutcome(status=Status.COMPLETED, length=400, cost=90_000)
     ended = [_moved(clerk.jobs.replace, job, finish(job, 1, "lease#1", outcome, now())) for job in running]
     for step, images in (("counted as queued", queued), ("counted as processing", running), ("counted as ended", ended)):
         with tally.during(step):
             for start in range(0, ROWS, COUNTED_TOGETHER):
-                count_changes(clerk, [(job.id, None, job) for job in images[start : start + COUNTED_TOGETHER]])
+                count_job_changes(clerk, [(job.id, None, job) for job in images[start : start + COUNTED_TOGETHER]])
     with tally.during("ended"):
-        tend(clerk, batch.tenant, batch.id, now() + 600_000)
-    found = steer_batch.find(clerk.batches, CALLER, batch.id)
+        advance_batch(clerk, batch.tenant, batch.id, now() + 600_000)
+    found = manage_batch.get_batch(clerk.batches, CALLER, batch.id)
     assert found.finished_at is not None, found
     assert found.status == "completed", found
     _look(tally, clerk, batch.id)
@@ -234,16 +234,16 @@ def _live(tally: Tally) -> None:
 
 def _look(tally: Tally, clerk: Any, batch_id: str) -> None:
     with tally.during("one look at it"):
-        steer_batch.see(clerk, steer_batch.find(clerk.batches, CALLER, batch_id))
+        manage_batch.view_batch(clerk, manage_batch.get_batch(clerk.batches, CALLER, batch_id))
     with tally.during("a page of its rows"):
-        rows_from(clerk, steer_batch.find(clerk.batches, CALLER, batch_id), 0, 100)
+        read_rows(clerk, manage_batch.get_batch(clerk.batches, CALLER, batch_id), 0, 100)
     with tally.during("an export"):
-        for seats in pages(clerk, steer_batch.find(clerk.batches, CALLER, batch_id)):
-            results_of(wiring.adapters().results, seats)
+        for seats in iter_pages(clerk, manage_batch.get_batch(clerk.batches, CALLER, batch_id)):
+            results_of(bootstrap.container().results, seats)
     with tally.during("a page of its jobs"):
-        list_jobs(clerk.jobs, CALLER, Filters(batch=batch_id), 100, None, wiring.rows_of)
+        list_jobs(clerk.jobs, CALLER, Filters(batch=batch_id), 100, None, bootstrap.row_count)
     with tally.during("a list of batches"):
-        steer_batch.listed(clerk, CALLER, None, None, 20)
+        manage_batch.list_batches(clerk, CALLER, None, None, 20)
 
 
 def _moved(swap: Callable[[Job, Job], None], seen: Job, new: Job | None) -> Job:

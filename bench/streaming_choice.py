@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from chalicelib.adapters.openai_responses import OpenAIResponses
-from chalicelib.adapters.secrets import Credentials
-from chalicelib.ports import Delta, ModelRequest
+from chalicelib.adapters.aws.openai_credentials import Credentials
+from chalicelib.adapters.openai.provider import OpenAIResponses
+from chalicelib.ports import ModelRequest, TextDelta
 
 
 def raw_asynchronous(url: str, streams: int) -> int:
@@ -27,7 +27,7 @@ def raw_asynchronous(url: str, streams: int) -> int:
 
     async def one() -> int:
         async with provider.stream(ModelRequest(model="gpt-4o-mini", prompt="hello")) as events:
-            return sum([isinstance(seen, Delta) async for seen in events])
+            return sum([isinstance(seen, TextDelta) async for seen in events])
 
     async def all_of_them() -> int:
         return sum(await asyncio.gather(*(one() for _ in range(streams))))

@@ -18,10 +18,10 @@ from statistics import median
 from bench.findings import Finding, finding, table, verdicts
 from bench.prose import POINTS_PER_TOKEN
 from bench.rig import MODEL, Rig, rig
-from chalicelib import wiring
-from chalicelib.domain.frames import encode
-from chalicelib.domain.frames import tokens as token_frame
-from chalicelib.ports import Delta, ModelRequest
+from chalicelib import bootstrap
+from chalicelib.domain.streaming.frames import encode
+from chalicelib.domain.streaming.frames import tokens as token_frame
+from chalicelib.ports import ModelRequest, TextDelta
 
 TOKENS, RELAYED, ROUNDS = 20_000, 1_000, 5
 WATCHERS = (0, 1, 10)
@@ -84,7 +84,7 @@ def _bare(built: Rig, count: int = TOKENS, each: Callable[[str], None] | None = 
 
 def _relay(built: Rig) -> Callable[[], tuple[float, float]]:
     """By our own adapter of sockets, which is botocore's client: what everybody has."""
-    sockets = wiring.adapters().sockets
+    sockets = bootstrap.container().sockets
 
     def post(delta: str) -> None:
         sockets.post(built.cloud_url, "relayed", encode(token_frame("job_1", 1, 2, 0, delta, 0, 1, 1.0)))
@@ -94,9 +94,9 @@ def _relay(built: Rig) -> Callable[[], tuple[float, float]]:
 
 def _reader(built: Rig) -> Callable[[], tuple[float, float]]:
     async def read() -> None:
-        vars(wiring.adapters())["base_url"] = built.model_url(TOKENS)
-        async with wiring.adapters().provider.stream(ModelRequest(model=MODEL, prompt="hello")) as events:
-            said = [event.text async for event in events if isinstance(event, Delta)]
+        vars(bootstrap.container())["base_url"] = built.model_url(TOKENS)
+        async with bootstrap.container().provider.stream(ModelRequest(model=MODEL, prompt="hello")) as events:
+            said = [event.text async for event in events if isinstance(event, TextDelta)]
         assert len("".join(said)) == TOKENS * POINTS_PER_TOKEN
 
     return lambda: (TOKENS / _seconds(lambda: built.loop.run(read())), 0)

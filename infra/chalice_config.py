@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chalicelib.domain import lanes
+from chalicelib.domain.queues import lanes
 from infra.naming import API_STAGE, STAGES
 from infra.policies import KINDS, policy
 
@@ -42,8 +42,8 @@ FUNCTIONS: tuple[Function, ...] = (
     *WORKERS,
     Function("release", "release", 90, 256, reserved=20),
     Function("count", "count", 60, 256, reserved=20),
-    Function("tasks", "tasks", lanes.ERRAND_TIMEOUT, 512),
-    Function("deliver", "deliver", lanes.ERRAND_TIMEOUT, 256),
+    Function("tasks", "tasks", lanes.TASK_TIMEOUT, 512),
+    Function("deliver", "deliver", lanes.TASK_TIMEOUT, 256),
     Function("sweep", "sweep", 55, 512, reserved=2),
 )
 RESERVES = ("prod",)  # a reservation is taken from the account for good, and a new account often has ten executions in all

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from chalicelib.adapters.dynamo_accounts import DynamoAccounts
+from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from infra import chalice_config, layer
 from infra.chalice_config import CHALICE_FOLDER, LOG_DAYS, RESERVES, ROOT, SETTINGS
 from infra.cloud import Cloud
@@ -91,7 +91,7 @@ def deployed(cloud: Cloud) -> Deployment:
 def tell_addresses(cloud: Cloud, deployment: Deployment) -> None:
     """Let the API know where it and its WebSockets are, for the links in its answers."""
     cloud.bind_this_process()
-    DynamoAccounts(cloud.stage).put_endpoints(ws_url=deployment.websocket_url, api_url=deployment.rest_url)
+    DynamoApiKeys(cloud.stage).put_endpoints(ws_url=deployment.websocket_url, api_url=deployment.rest_url)
 
 
 def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:

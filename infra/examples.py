@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
-from chalicelib.domain.submission import Submission
+from chalicelib.domain.jobs.submission import Submission
 from infra.chalice_config import ROOT
 
 FOLDER = "examples"

@@ -15,11 +15,11 @@ from typing import Annotated
 import typer
 from ulid import ULID
 
-from chalicelib.adapters.clock import SystemClock
-from chalicelib.adapters.dynamo_accounts import DynamoAccounts
-from chalicelib.domain.identity import Key, Role
+from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
+from chalicelib.adapters.runtime.clock import SystemClock
+from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.units import DAY_MS, rfc3339
-from chalicelib.usecases.authenticate import new_secret, secret_hash
+from chalicelib.services.auth.authenticate import new_secret, secret_hash
 from infra.local.reach import cloud_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")
@@ -41,7 +41,7 @@ def make_key(stage: str, tenant: str, role: str, user: str, days: int | None = N
         expires_at=now + days * DAY_MS if days else None,
         all_tenants=all_tenants,
     )
-    DynamoAccounts(stage).put_key(key)
+    DynamoApiKeys(stage).put_key(key)
     return secret
 
 
@@ -85,6 +85,6 @@ def revoke(stage: Stage, tenant: Tenant, key_id: Annotated[str, typer.Option("--
     print(f"{key_id} is revoked.")
 
 
-def _accounts(stage: str) -> DynamoAccounts:
+def _accounts(stage: str) -> DynamoApiKeys:
     cloud_of(stage).bind_this_process()
-    return DynamoAccounts(stage)
+    return DynamoApiKeys(stage)

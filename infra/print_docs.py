@@ -16,13 +16,14 @@ from typing import Any
 
 from chalicelib.domain import errors
 from chalicelib.domain.errors import AttemptFailed, HeadraceError
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.retry import RetryPolicy
-from chalicelib.domain.transitions import CRASHES_ALONE, give_up, take_back
-from chalicelib.routes import about, batches, bulk, failed, jobs, jobs_read, openapi, operations, streams, uploads, webhooks
-from chalicelib.routes.errors import STATUS, status_of
-from chalicelib.routes.http import ROUTES
-from chalicelib.routes.middleware import CODES
+from chalicelib.domain.execution.retry_policy import RetryPolicy
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES, give_up, reclaim
+from chalicelib.entrypoints.http.errors import STATUS, status_of
+from chalicelib.entrypoints.http.middleware import CODES
+from chalicelib.entrypoints.http.openapi import document as openapi_document
+from chalicelib.entrypoints.http.routes import about, batches, bulk, failed_jobs, job_reads, jobs, operations, streams, uploads, webhooks
+from chalicelib.entrypoints.http.server import ROUTES
 from chalicelib.settings import Settings
 from infra.chalice_config import ROOT, SETTINGS
 from infra.gateway_responses import ANSWERS
@@ -34,10 +35,10 @@ BLUEPRINTS = (
     about,
     batches,
     bulk,
-    failed,
+    failed_jobs,
     jobs,
-    jobs_read,
-    openapi,
+    job_reads,
+    openapi_document,
     operations,
     streams,
     uploads,
@@ -202,8 +203,8 @@ def _reasons() -> list[tuple[str, ...]]:
 
 def _lost_row() -> tuple[str, ...]:
     """An error that no attempt raises: the sweep gives it to a job that goes on killing its workers."""
-    dying = replace(_BLANK, status=Status.PROCESSING, owner="lease#1", run_alone=True, isolated_crashes=CRASHES_ALONE)
-    return _job_row(take_back(dying, "lease", 0, None, 1))
+    dying = replace(_BLANK, status=Status.PROCESSING, owner="lease#1", run_alone=True, isolated_crashes=MAX_ISOLATED_CRASHES)
+    return _job_row(reclaim(dying, "lease", 0, None, 1))
 
 
 def _held_row() -> tuple[str, ...]:

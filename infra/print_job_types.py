@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from chalicelib import job_types
-from chalicelib.domain.job_type import JobType, Limits, Schema
-from chalicelib.domain.schema_words import expected
+from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
+from chalicelib.domain.validation.schema_messages import describe_expected
 from infra.examples import EXAMPLES, EXAMPLES_OF_WORK
 
 Table = Any  # how the printer draws one
@@ -103,7 +103,7 @@ def _takes(rule: Schema) -> str:
         return " or ".join(_takes({**rule, "type": kind}) for kind in rule["type"])
     items = rule.get("items", {})
     if items.get("enum") or items.get("type") == "string":
-        return f"{expected({name: value for name, value in rule.items() if name != 'items'})} of: {_takes(items)}"
+        return f"{describe_expected({name: value for name, value in rule.items() if name != 'items'})} of: {_takes(items)}"
     if rule.get("type") == "null":
         return "null"
-    return expected({name: value for name, value in rule.items() if name != "pattern"})
+    return describe_expected({name: value for name, value in rule.items() if name != "pattern"})

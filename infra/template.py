@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain import lanes, upload
+from chalicelib.domain.files import upload
+from chalicelib.domain.queues import lanes
 from infra.chalice_config import SETTINGS
 from infra.naming import bucket_name
 from infra.tables import TABLES, TTL_ATTRIBUTE, Table, create_table_arguments
@@ -23,8 +24,8 @@ def template(stage: str) -> dict[str, Any]:
         resources[_camel(table.name) + "Table"] = _table(table, stage)
     for lane in lanes.LANES.values():
         resources |= _queues(lane.name, stage, lanes.VISIBILITY_TIMEOUT)
-    for errands in lanes.ERRANDS:
-        resources |= _queues(errands, stage, lanes.ERRAND_TIMEOUT + 60)
+    for errands in lanes.TASK_QUEUES:
+        resources |= _queues(errands, stage, lanes.TASK_TIMEOUT + 60)
     resources["StreamDeadQueue"] = _dead_queue(lanes.STREAM, stage)
     return {
         "AWSTemplateFormatVersion": "2010-09-09",

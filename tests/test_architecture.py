@@ -57,8 +57,8 @@ class Recorder(collections.UserDict):
 plain = dict(os.environ)
 os.environ = Recorder(plain)
 import app
-from chalicelib import wiring
-print(json.dumps({"asked": Recorder.asked, "made": list(wiring._made)}))
+from chalicelib import bootstrap
+print(json.dumps({"asked": Recorder.asked, "made": list(bootstrap._made)}))
 """
 
 

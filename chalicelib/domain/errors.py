@@ -30,7 +30,7 @@ HeadraceError
 └── AttemptFailed                   an attempt ended without a result; see the table at the end
 
 The docstring of a class is its default message: it says what happened and what to do. Which HTTP status it has is said once, in
-`routes/errors.py`.
+`entrypoints/http/errors.py`.
 """
 
 from __future__ import annotations
@@ -256,13 +256,13 @@ class StaleVersion(HeadraceError):
         self.current = current
 
 
-class AlreadyRemembered(HeadraceError):
+class IdempotencyKeyTaken(HeadraceError):
     """This Idempotency-Key stands for another creation."""
 
     code = "idempotency_conflict"
 
 
-class AlreadyPointed(HeadraceError):
+class DedupeConflict(HeadraceError):
     """This dedupe key points at another job by now."""
 
     code = "conflict"
@@ -290,13 +290,13 @@ class ConnectionBusy(HeadraceError):
     code = "connection_busy"
 
 
-class BadMessage(HeadraceError):
+class InvalidMessage(HeadraceError):
     """A queue message that is no wake-up call."""
 
     code = "bad_message"
 
 
-class NotSent(HeadraceError):
+class DeliveryError(HeadraceError):
     """The message did not get there. `final`: sending it again would be in vain, or must not be done."""
 
     code = "not_sent"
@@ -429,7 +429,7 @@ class NotConfigured(AttemptFailed):
     suggestion = "Tell the operator to store a key: `make openai-key STAGE=...`. The job waits as `held`, and goes on by itself then."
 
 
-class ContentGone(AttemptFailed):
+class ContentExpired(AttemptFailed):
     """What this job was asked to do is no longer kept."""
 
     code, error_class, retryable = "content_gone", "internal", False
@@ -443,14 +443,14 @@ class DependencyFailed(AttemptFailed):
     suggestion = "Look at the job that the message names; when it is completed, retry this one. `on_parent_failure` says what to do else."
 
 
-class WorkerEnding(AttemptFailed):
+class WorkerShutdown(AttemptFailed):
     """The worker's time was over before the answer was."""
 
     code, error_class, counts_as_attempt = "worker_ending", "internal", False
     suggestion = "Nothing to do: it is tried again at once. Answers that take minutes are safer with `config.durable`."
 
 
-class StoreSilent(AttemptFailed):
+class StoreUnavailable(AttemptFailed):
     """Something that the work needs did not answer."""
 
     code, error_class = "store_unavailable", "server_error"

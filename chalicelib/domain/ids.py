@@ -29,7 +29,7 @@ def checked_job_id(text: str) -> str:
     return text
 
 
-MOST_ROWS = 1 << 20  # that 20 bits can tell apart
+MAX_ROWS = 1 << 20  # that 20 bits can tell apart
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _DIGITS = 4  # of five bits each
 _OF_TIME, _DRAWN = 10, 12
@@ -73,15 +73,15 @@ def checked_delivery_id(text: str) -> str:
     return text
 
 
-def row_id(batch: str, row: int) -> str:
+def job_id_of_row(batch: str, row: int) -> str:
     """The job of a row of a batch."""
-    if not 0 <= row < MOST_ROWS:
-        raise ValueError(f"a batch has rows 0 to {MOST_ROWS - 1}, not {row}")
+    if not 0 <= row < MAX_ROWS:
+        raise ValueError(f"a batch has rows 0 to {MAX_ROWS - 1}, not {row}")
     letters = "".join(_LETTERS[row >> 5 * place & 31] for place in reversed(range(_DIGITS)))
     return f"job_{batch.removeprefix('batch_')[:-_DIGITS]}{letters}"
 
 
-def row_of(job_id: str) -> int:
+def row_of_job_id(job_id: str) -> int:
     """Which row of its batch a job is."""
     row = 0
     for letter in job_id[-_DIGITS:]:

@@ -16,7 +16,9 @@ from chalicelib.domain.errors import TemplateProblem
 _PLACE = re.compile(r"\{\{\{\{|\{\{([^{}]{0,332})\}\}")  # one way to match it, or none: text from outside costs no more than its length
 LITERAL = "{{{{"
 LONGEST_SHOWN = 80
-LONGEST_FILLED = 4_000_000  # characters, of all that is filled together: a value may be long, and its name stand there ten thousand times
+MAX_FILLED_LENGTH = (
+    4_000_000  # characters, of all that is filled together: a value may be long, and its name stand there ten thousand times
+)
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -35,16 +37,16 @@ def fill(text: str, values: Mapping[str, Any]) -> str:
     Raises:
         TemplateProblem: it asks for what is not there, and the message names it and what there is; or it becomes far too long.
     """
-    return _Filling(values).text(text)
+    return _Filler(values).text(text)
 
 
-def replaced(text: str, places: Sequence[str], by: str) -> str:
+def rename_placeholders(text: str, places: Sequence[str], by: str) -> str:
     """`text` with the places of these names replaced by another template, whose own places stay to be filled.
 
     Raises:
         TemplateProblem: it becomes far too long.
     """
-    room = _Room()
+    room = _SizeBudget()
     return _PLACE.sub(lambda match: room.take(by) if _name(match) in places else match.group(), text)
 
 
@@ -54,27 +56,27 @@ def fill_within(value: Any, values: Mapping[str, Any]) -> Any:
     Raises:
         TemplateProblem: as above.
     """
-    return _Filling(values).within(value)
+    return _Filler(values).within(value)
 
 
-class _Room:
+class _SizeBudget:
     """How much may still be put in."""
 
     def __init__(self) -> None:
-        self._left = LONGEST_FILLED
+        self._left = MAX_FILLED_LENGTH
 
     def take(self, text: str) -> str:
         self._left -= len(text)
         if self._left < 0:
-            raise TemplateProblem(f"The template comes to more than {LONGEST_FILLED:,} characters.")
+            raise TemplateProblem(f"The template comes to more than {MAX_FILLED_LENGTH:,} characters.")
         return text
 
 
-class _Filling:
+class _Filler:
     """One value's texts being filled."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values, self._room = values, _Room()
+        self._values, self._room = values, _SizeBudget()
 
     def text(self, text: str) -> str:
         return _PLACE.sub(self._of, text)

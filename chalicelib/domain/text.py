@@ -14,7 +14,7 @@ MAX_CHUNK_POINTS = 60_000
 REPLACEMENT = "\ufffd"
 
 
-class Joiner:
+class SurrogateJoiner:
     """Puts characters together again that were cut in two: JSON may carry an emoji's surrogates in two deltas.
 
     What comes out can always be encoded. A surrogate that never finds its other half becomes U+FFFD.
@@ -29,7 +29,7 @@ class Joiner:
         self._held = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
             text, self._held = text[:-1], text[-1]
-        return whole(text)
+        return repair_surrogates(text)
 
     @property
     def holds(self) -> bool:
@@ -39,17 +39,17 @@ class Joiner:
     def flush(self) -> str:
         """What was held back, at the end of the stream."""
         held, self._held = self._held, ""
-        return whole(held)
+        return repair_surrogates(held)
 
 
-def whole(text: str) -> str:
+def repair_surrogates(text: str) -> str:
     """The same text with surrogate pairs joined and lone surrogates replaced."""
     if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def pieces(text: str, size: int) -> Iterator[str]:
+def split_text(text: str, size: int) -> Iterator[str]:
     """`text` in order, in pieces of at most `size` code points. Nothing for an empty text."""
     for start in range(0, len(text), size):
         yield text[start : start + size]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from chalicelib.domain.job import Ms, Nano
+Ms = int
+Nano = int
 
 DAY_MS = 86_400_000
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from chalicelib.domain.errors import JobTypeNotFound
-from chalicelib.domain.job_type import JobType
+from chalicelib.domain.jobs.job_type import JobType
 
 
 def get(name: str) -> JobType:

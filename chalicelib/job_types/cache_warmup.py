@@ -9,26 +9,26 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.domain.cached import seconds_of
+from chalicelib.domain.batches.options import parse_options
+from chalicelib.domain.batches.parsing.json_rows import ITEM, json_rows
+from chalicelib.domain.batches.parsing.reader import BatchReader
+from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.execution.response_cache import parse_ttl
 from chalicelib.domain.ids import batch_id_of_job
-from chalicelib.domain.job_type import JobType, Limits, Schema
-from chalicelib.domain.reading import Reading
-from chalicelib.domain.reading_json import ITEM, json_rows
-from chalicelib.domain.row import Row
-from chalicelib.domain.terms import terms_of
-from chalicelib.job_types._batch_terms import TERMS, made_before, recipients
-from chalicelib.usecases.accept_batch import Prepared, accept, base_of_terms, prepare
-from chalicelib.usecases.cached_answer import is_cached, key_of
-from chalicelib.usecases.model_request import model_request
-from chalicelib.usecases.plan_job import plan_job
-from chalicelib.usecases.release_rows import submission_of
+from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
+from chalicelib.job_types._shared.batch_options import OPTIONS, made_before, recipients
+from chalicelib.services.batches.release_rows import submission_of
+from chalicelib.services.batches.submit_batch import PreparedBatch, base_submission, prepare_batch, submit_batch
+from chalicelib.services.jobs.plan_job import plan_job
+from chalicelib.services.prompts.model_request import model_request
+from chalicelib.services.worker.response_cache import cache_key, is_cached
 
 if TYPE_CHECKING:
-    from chalicelib.usecases.do_work import Task
+    from chalicelib.services.worker.run_task import TaskRun
 
-MOST_PROMPTS = 1_000
-TOGETHER = 8
+MAX_PROMPTS = 1_000
+CONCURRENCY = 8
 _OF_OTHERS = ("depends_on", "on_parent_failure")  # what such a row asks is not known yet
 
 _ALONE: Schema = {**ITEM, "properties": {name: rule for name, rule in ITEM["properties"].items() if name not in _OF_OTHERS}}
@@ -38,11 +38,11 @@ INPUT: Schema = {
         "prompts": {
             "type": "array",
             "minItems": 1,
-            "maxItems": MOST_PROMPTS,
+            "maxItems": MAX_PROMPTS,
             "items": _ALONE,
             "description": "What will be asked: texts, or objects as in `items` of `POST /batches`; none may wait for another.",
         },
-        **TERMS,
+        **OPTIONS,
     },
     "required": ["prompts"],
     "additionalProperties": False,
@@ -61,14 +61,14 @@ OUTPUT: Schema = {
 }
 
 
-async def warm_up(task: Task) -> dict[str, Any]:
+async def warm_up(task: TaskRun) -> dict[str, Any]:
     """Find out which requests have no answer, and have them asked."""
     clerk, caller = task.context.batch_context(), task.caller
     task.start_stage("checking")
     prepared = await task.run_sync(_prepared, task)
     rows: dict[str, Row] = {}
-    for start in range(0, len(prepared.rows), TOGETHER):
-        some = list(prepared.rows[start : start + TOGETHER])
+    for start in range(0, len(prepared.rows), CONCURRENCY):
+        some = list(prepared.rows[start : start + CONCURRENCY])
         for row, key in zip(some, await task.run_sync_each(partial(_key, task, prepared), some), strict=True):
             rows.setdefault(key, row)
     made = await made_before(task)
@@ -80,39 +80,39 @@ async def warm_up(task: Task) -> dict[str, Any]:
         return _shape(None, len(rows), 0)
     task.start_stage("accepting")
     renumbered = [replace(row, number=number) for number, row in enumerate(missing)]
-    begun = await task.run_sync(accept, clerk, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
+    begun = await task.run_sync(submit_batch, clerk, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
     return _shape(begun.batch.id, len(rows), begun.batch.total)
 
 
-def _prepared(task: Task) -> Prepared:
+def _prepared(task: TaskRun) -> PreparedBatch:
     said = dict(task.body.input)
     items = said.pop("prompts")
-    terms = terms_of(said)
+    terms = parse_options(said)
     cache = terms.config.get("cache", True)
     if cache in (None, False):
         raise InvalidRequest(details=(Detail("input.config.cache", "is off: there would be nothing to warm up"),))
     terms = replace(terms, config={**terms.config, "cache": cache})
-    reading = Reading(terms, lambda _, flaws: json_rows(items, flaws))
-    return prepare(task.context.batch_context(), task.caller, terms, base_of_terms(terms), reading)
+    reading = BatchReader(terms, lambda _, flaws: json_rows(items, flaws))
+    return prepare_batch(task.context.batch_context(), task.caller, terms, base_submission(terms), reading)
 
 
-def _key(task: Task, prepared: Prepared, row: Row) -> str:
+def _key(task: TaskRun, prepared: PreparedBatch, row: Row) -> str:
     """By what the cache knows the request of a row: it is planned as it will be."""
     clerk = task.context.batch_context()
     plan = plan_job(clerk.job_type, clerk.prices, task.caller, submission_of(prepared.base, row, {}), 0)
-    return key_of(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
+    return cache_key(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
 
 
-async def _missing(task: Task, prepared: Prepared, rows: dict[str, Row]) -> list[Row]:
+async def _missing(task: TaskRun, prepared: PreparedBatch, rows: dict[str, Row]) -> list[Row]:
     """The rows that no answer serves, in their order."""
-    tools, seconds, keys = task.context, seconds_of(prepared.base.config["cache"]) or 0.0, list(rows)
+    tools, seconds, keys = task.context, parse_ttl(prepared.base.config["cache"]) or 0.0, list(rows)
 
     def is_there(key: str) -> bool:
         return is_cached(tools.jobs, tools.cache, task.job.tenant, key, seconds, tools.clock.now())
 
     missing: list[Row] = []
-    for start in range(0, len(keys), TOGETHER):
-        some = keys[start : start + TOGETHER]
+    for start in range(0, len(keys), CONCURRENCY):
+        some = keys[start : start + CONCURRENCY]
         there = await task.run_sync_each(is_there, some)
         missing += [rows[key] for key, cached in zip(some, there, strict=True) if not cached]
         task.report_progress(start + len(some), len(keys))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain.job_type import JobType
-from chalicelib.job_types._fence import data_rule, fenced
-from chalicelib.job_types._schema import LANGUAGE, TEXT, TEXTS, closed, listed, number, one_of, options, or_null, phrase, some_of
-from chalicelib.job_types._seen import begins, each, once, scored
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.job_types._shared.delimiters import data_rule, delimited
+from chalicelib.job_types._shared.json_markers import milestone_each, milestone_once, milestone_score, stage_at_field
+from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, TEXTS, closed, listed, number, one_of, options, or_null, phrase, some_of
 
 SEVERITIES = ("critical", "major", "minor", "suggestion")
 VERDICTS = ("approve", "approve_with_comments", "request_changes")
@@ -98,8 +98,8 @@ def render(given: Any, asked: dict[str, Any]) -> str:
     if language := asked.get("language"):
         lines.append(f"Write in {language}; keep names from the code as they are.")
     if code_language := asked.get("code_language"):
-        lines.append(f"The language of the code:\n{fenced(code_language, 'LANGUAGE')}")
-    return "\n".join(lines) + "\n\n" + fenced(given, "CODE")
+        lines.append(f"The language of the code:\n{delimited(code_language, 'LANGUAGE')}")
+    return "\n".join(lines) + "\n\n" + delimited(given, "CODE")
 
 
 JOB_TYPE = JobType(
@@ -113,11 +113,11 @@ JOB_TYPE = JobType(
     stages=("setup", "reading", "review", "assessment", "validation", "finalization"),
     streaming_stage="reading",
     markers=(
-        begins("issues", "review"),
-        each("severity", SEVERITIES, "{severity} issue", "An issue of severity {severity} was reported."),
-        begins("quality_score", "assessment"),
-        scored("quality_score", "quality score", "The quality was judged: {score} of 10."),
-        once("verdict", VERDICTS, "verdict", "The verdict: {verdict}."),
+        stage_at_field("issues", "review"),
+        milestone_each("severity", SEVERITIES, "{severity} issue", "An issue of severity {severity} was reported."),
+        stage_at_field("quality_score", "assessment"),
+        milestone_score("quality_score", "quality score", "The quality was judged: {score} of 10."),
+        milestone_once("verdict", VERDICTS, "verdict", "The verdict: {verdict}."),
     ),
     options_schema=OPTIONS_SCHEMA,
     response_schema=RESPONSE_SCHEMA,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain.job_type import JobType
-from chalicelib.job_types._fence import fenced
-from chalicelib.job_types._schema import LANGUAGE, TEXT, TEXTS, closed, one_of, options, phrase, phrases
-from chalicelib.job_types._seen import begins, reached
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.job_types._shared.delimiters import delimited
+from chalicelib.job_types._shared.json_markers import milestone_at_field, stage_at_field
+from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, TEXTS, closed, one_of, options, phrase, phrases
 
 FORMATS = {
     "article": "an article: a first paragraph that says what it is about and why it matters, then sections with headings",
@@ -76,10 +76,10 @@ def render(given: Any, asked: dict[str, Any]) -> str:
     if language := asked.get("language"):
         lines.append(f"Language: {language}.")
     if audience := asked.get("audience"):
-        lines.append(fenced(audience, "AUDIENCE"))
+        lines.append(delimited(audience, "AUDIENCE"))
     if keywords := asked.get("keywords"):
-        lines.append(fenced("\n".join(dict.fromkeys(keywords)), "KEYWORDS"))
-    return "\n".join(lines) + "\n\n" + fenced(given, "BRIEF")
+        lines.append(delimited("\n".join(dict.fromkeys(keywords)), "KEYWORDS"))
+    return "\n".join(lines) + "\n\n" + delimited(given, "BRIEF")
 
 
 JOB_TYPE = JobType(
@@ -92,12 +92,12 @@ JOB_TYPE = JobType(
     stages=("setup", "planning", "outline", "writing", "editing", "validation", "finalization"),
     streaming_stage="planning",
     markers=(
-        begins("outline", "outline"),
-        begins("title", "writing"),
-        begins("description", "editing"),
-        reached("title", "outline", "The outline is there."),
-        reached("content", "title", "The title is there, and the text begins."),
-        reached("description", "content", "The text is written."),
+        stage_at_field("outline", "outline"),
+        stage_at_field("title", "writing"),
+        stage_at_field("description", "editing"),
+        milestone_at_field("title", "outline", "The outline is there."),
+        milestone_at_field("content", "title", "The title is there, and the text begins."),
+        milestone_at_field("description", "content", "The text is written."),
     ),
     options_schema=OPTIONS_SCHEMA,
     response_schema=RESPONSE_SCHEMA,

@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from chalicelib.domain.batches.parsing.reader import BatchReader, read_batch
+from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.ids import batch_id_of_job
-from chalicelib.domain.job_type import JobType, Limits, Schema
-from chalicelib.domain.reading import Reading, read
-from chalicelib.domain.row import Row
-from chalicelib.job_types._batch_terms import TERMS, made_before, recipients
-from chalicelib.ports import Opened
-from chalicelib.usecases.accept_batch import accept, base_of_terms, prepare
-from chalicelib.usecases.upload import open_upload
+from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
+from chalicelib.job_types._shared.batch_options import OPTIONS, made_before, recipients
+from chalicelib.ports import UploadedFile
+from chalicelib.services.batches.submit_batch import base_submission, prepare_batch, submit_batch
+from chalicelib.services.files.uploads import open_upload
 
 if TYPE_CHECKING:
-    from chalicelib.domain.batch import Batch
-    from chalicelib.usecases.do_work import Task
+    from chalicelib.domain.batches.batch import Batch
+    from chalicelib.services.worker.run_task import TaskRun
 
 ROWS_AT_ONCE = 250  # between two looks at how far it is, and whether it is cancelled
 OF_THE_INPUT = ("dry_run", "webhook_url", "notify")  # what a JSON file may not say itself
@@ -35,7 +35,7 @@ INPUT: Schema = {
             "maxLength": 64,
             "description": "A file of the submitter's own, from `POST /uploads`.",
         },
-        **TERMS,
+        **OPTIONS,
         "delimiter": {"enum": ["comma", "semicolon", "tab"], "description": "Of CSV. Default: seen from the header."},
     },
     "required": ["upload_id"],
@@ -49,7 +49,7 @@ OUTPUT: Schema = {
 }
 
 
-async def import_file(task: Task) -> dict[str, Any]:
+async def import_file(task: TaskRun) -> dict[str, Any]:
     """Read the file, look at every row, and accept the batch with the rights of whoever submitted the job."""
     made = await made_before(task)
     if made is not None:
@@ -59,14 +59,14 @@ async def import_file(task: Task) -> dict[str, Any]:
     opened = await task.run_sync(open_upload, task.context.uploads, caller, said.pop("upload_id"))
     reading, rows = await _rows(task, opened, said)
     task.start_stage("checking")
-    prepared = await task.run_sync(prepare, clerk, caller, reading.terms, base_of_terms(reading.terms), rows)
+    prepared = await task.run_sync(prepare_batch, clerk, caller, reading.terms, base_submission(reading.terms), rows)
     task.start_stage("accepting")
-    begun = await task.run_sync(accept, clerk, caller, prepared, None, batch_id_of_job(task.job.id))
+    begun = await task.run_sync(submit_batch, clerk, caller, prepared, None, batch_id_of_job(task.job.id))
     task.record_milestone("batch accepted", f"{len(rows)} rows")
     return _shape(begun.batch)
 
 
-async def _rows(task: Task, opened: Opened, said: dict[str, Any]) -> tuple[Reading, list[Row]]:
+async def _rows(task: TaskRun, opened: UploadedFile, said: dict[str, Any]) -> tuple[BatchReader, list[Row]]:
     """All rows, some at a time; how far it is, is told by the bytes that were read."""
     read_so_far = 0
 
@@ -76,7 +76,7 @@ async def _rows(task: Task, opened: Opened, said: dict[str, Any]) -> tuple[Readi
             read_so_far += len(piece)
             yield piece
 
-    reading = await task.run_sync(read, opened.content_type, counted(), said)
+    reading = await task.run_sync(read_batch, opened.content_type, counted(), said)
     _check_own_terms(reading, said)
     coming = iter(reading)
     rows: list[Row] = []
@@ -90,7 +90,7 @@ async def _rows(task: Task, opened: Opened, said: dict[str, Any]) -> tuple[Readi
     return reading, rows
 
 
-def _check_own_terms(reading: Reading, said: dict[str, Any]) -> None:
+def _check_own_terms(reading: BatchReader, said: dict[str, Any]) -> None:
     """A JSON file brings terms of its own. Whom it wants to be told has not been checked, and nobody is there to read a dry run."""
     own = [name for name in OF_THE_INPUT if getattr(reading.terms, name) and name not in said]
     if own:

@@ -9,22 +9,22 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import JobNotDeletable
-from chalicelib.domain.identity import Role
-from chalicelib.domain.job import Job, Ms, Status
-from chalicelib.domain.job_type import JobType, Limits, Schema
-from chalicelib.domain.units import DAY_MS
-from chalicelib.usecases.delete_job import delete_job
-from chalicelib.usecases.list_jobs import Filters, list_jobs
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
+from chalicelib.domain.units import DAY_MS, Ms
+from chalicelib.services.jobs.delete_job import delete_job
+from chalicelib.services.jobs.list_jobs import Filters, list_jobs
 
 if TYPE_CHECKING:
-    from chalicelib.usecases.do_work import Task
-    from chalicelib.usecases.tools import Tools
+    from chalicelib.services.worker.run_task import TaskRun
+    from chalicelib.services.worker.task_context import TaskContext
 
-MOST_DELETED = 2_000  # by one job: some minutes of work
+MAX_DELETED = 2_000  # by one job: some minutes of work
 PAGE = 100
-KEPT_DAYS, KEPT_DAYS_OF_OTHERS = 30, 7  # what retention has anyway
-WELL_ENDED = (Status.COMPLETED, Status.INCOMPLETE)
+DEFAULT_RETENTION_DAYS, KEPT_DAYS_OF_OTHERS = 30, 7  # what retention has anyway
+SUCCESSFUL = (Status.COMPLETED, Status.INCOMPLETE)
 
 _DAYS: Schema = {"type": "number", "minimum": 0, "maximum": 365}
 INPUT: Schema = {
@@ -53,20 +53,20 @@ OUTPUT: Schema = {
 }
 
 
-async def clean_up(task: Task) -> dict[str, Any]:
+async def clean_up(task: TaskRun) -> dict[str, Any]:
     """Delete, or count. `more`: there was more to delete than one job does; submit another."""
     task.caller.require(Role.OPERATOR)
     dry, now, tools = bool(task.body.input.get("dry_run")), task.context.clock.now(), task.context
     looked, deleted, counts = 0, 0, dict[str, int]()
     task.start_stage("deletion")
     async for jobs in _pages(task, now):
-        old = [job for job in jobs if _is_old(task, job, now)][: MOST_DELETED - sum(counts.values())]
+        old = [job for job in jobs if _is_old(task, job, now)][: MAX_DELETED - sum(counts.values())]
         looked += len(jobs)
         deleted += sum(await task.run_sync_each(partial(_delete, tools), old, together=4)) if not dry else 0
         for job in old:
             counts[job.status.value] = counts.get(job.status.value, 0) + 1
-        task.report_progress(sum(counts.values()), MOST_DELETED)
-        if sum(counts.values()) >= MOST_DELETED:
+        task.report_progress(sum(counts.values()), MAX_DELETED)
+        if sum(counts.values()) >= MAX_DELETED:
             break
     matched = sum(counts.values())
     return {
@@ -75,11 +75,11 @@ async def clean_up(task: Task) -> dict[str, Any]:
         "matched": matched,
         "deleted": deleted,
         "by_status": counts,
-        "more": matched >= MOST_DELETED,
+        "more": matched >= MAX_DELETED,
     }
 
 
-async def _pages(task: Task, now: Ms) -> AsyncIterator[list[Job]]:
+async def _pages(task: TaskRun, now: Ms) -> AsyncIterator[list[Job]]:
     """The tenant's jobs that are old enough to have ended so long ago, newest first."""
     wanted, cursor = Filters(until=now - min(_kept_ms(task))), None
     while True:
@@ -90,23 +90,23 @@ async def _pages(task: Task, now: Ms) -> AsyncIterator[list[Job]]:
             return
 
 
-def _is_old(task: Task, job: Job, now: Ms) -> bool:
+def _is_old(task: TaskRun, job: Job, now: Ms) -> bool:
     well, others = _kept_ms(task)
     if not job.status.is_terminal or job.id == task.job.id or job.finished_at is None:
         return False
-    return job.finished_at <= now - (well if job.status in WELL_ENDED else others)
+    return job.finished_at <= now - (well if job.status in SUCCESSFUL else others)
 
 
-def _kept_ms(task: Task) -> tuple[Ms, Ms]:
+def _kept_ms(task: TaskRun) -> tuple[Ms, Ms]:
     """How long what ended well is kept, and what did not."""
     said = task.body.input
-    return round(said.get("days", KEPT_DAYS) * DAY_MS), round(said.get("failed_days", KEPT_DAYS_OF_OTHERS) * DAY_MS)
+    return round(said.get("days", DEFAULT_RETENTION_DAYS) * DAY_MS), round(said.get("failed_days", KEPT_DAYS_OF_OTHERS) * DAY_MS)
 
 
-def _delete(tools: Tools, job: Job) -> int:
+def _delete(ctx: TaskContext, job: Job) -> int:
     """1 if it is gone; one that somebody started again meanwhile stays."""
     try:
-        delete_job(tools.clock, tools.jobs, tools.job_data, job, job.generation)
+        delete_job(ctx.clock, ctx.jobs, ctx.job_data, job, job.generation)
     except JobNotDeletable:
         return 0
     return 1

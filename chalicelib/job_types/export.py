@@ -10,25 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.domain.body import Body
 from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.frames import error_shape
-from chalicelib.domain.job import Job
-from chalicelib.domain.job_type import NO_MODEL, JobType, Limits, Schema
-from chalicelib.domain.result import Result
-from chalicelib.domain.text import whole
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.job_type import NO_MODEL, JobType, Limits, Schema
+from chalicelib.domain.jobs.spec import JobSpec
+from chalicelib.domain.streaming.frames import error_shape
+from chalicelib.domain.text import repair_surrogates
 from chalicelib.domain.units import dollars, rfc3339
-from chalicelib.job_types._filters import FILTER, filters_of
-from chalicelib.job_types._table import FORMATS, Row, table
-from chalicelib.ports import Upload
-from chalicelib.usecases.list_jobs import Filters, list_jobs
+from chalicelib.job_types._shared.job_filters import FILTER, filters_of
+from chalicelib.job_types._shared.table_writer import FORMATS, Row, table
+from chalicelib.ports import FileWriter
+from chalicelib.services.jobs.list_jobs import Filters, list_jobs
 
 if TYPE_CHECKING:
-    from chalicelib.usecases.do_work import Task
+    from chalicelib.services.worker.run_task import TaskRun
 
-MOST_ROWS = 10_000
-PAGE, TOGETHER = 100, 8
-MOST_POINTS = 500_000  # code points of the results that are read together; a longer one is read alone
+MAX_ROWS = 10_000
+PAGE, CONCURRENCY = 100, 8
+MAX_CODE_POINTS = 500_000  # code points of the results that are read together; a longer one is read alone
 LINK_SECONDS = 3_600
 
 COLUMNS = (
@@ -100,7 +100,7 @@ OUTPUT: Schema = {
 }
 
 
-async def export(task: Task) -> dict[str, Any]:
+async def export(task: TaskRun) -> dict[str, Any]:
     """Write the object, and say where it is. `more`: there were more jobs than an export holds; the newest are in it."""
     form = task.body.options.get("format", "csv")
     name, job, files = f"export.{form}", task.job, task.context.job_files
@@ -127,7 +127,7 @@ async def export(task: Task) -> dict[str, Any]:
     }
 
 
-async def _named(task: Task) -> tuple[list[Job], int, bool]:
+async def _named(task: TaskRun) -> tuple[list[Job], int, bool]:
     """The named jobs whose content the caller may read, in the order in which they were named, and how many are not there for them."""
     ids, jobs = list(dict.fromkeys(task.body.input["ids"])), list[Job]()
     for start in range(0, len(ids), PAGE):
@@ -136,26 +136,26 @@ async def _named(task: Task) -> tuple[list[Job], int, bool]:
     return jobs, len(ids) - len(jobs), False
 
 
-async def _found(task: Task) -> tuple[list[Job], int, bool]:
+async def _found(task: TaskRun) -> tuple[list[Job], int, bool]:
     """What the filters find, newest first, without this job itself; and whether there is more."""
     said, jobs, cursor = task.body.input, list[Job](), None
     wanted = Filters(batch=said["batch_id"]) if "batch_id" in said else filters_of(said["filter"])
-    while len(jobs) <= MOST_ROWS:
+    while len(jobs) <= MAX_ROWS:
         page = await task.run_sync(list_jobs, task.context.jobs, task.caller, wanted, PAGE, cursor)
         jobs += [job for job in page.jobs if job.id != task.job.id]
         cursor = page.next_cursor
         if cursor is None:
             break
-    return jobs[:MOST_ROWS], 0, len(jobs) > MOST_ROWS
+    return jobs[:MAX_ROWS], 0, len(jobs) > MAX_ROWS
 
 
-async def _write(task: Task, upload: Upload, jobs: list[Job], form: str) -> int:
+async def _write(task: TaskRun, upload: FileWriter, jobs: list[Job], form: str) -> int:
     """All rows, a few at a time; the answer is the size of the object."""
     include = tuple(task.body.options.get("include", ("output",)))
     shape = table(form, (*COLUMNS, *include))
     await task.run_sync(upload.write, shape.begin().encode())
     written = 0
-    for some in _groups(jobs, TOGETHER if set(include) & set(OF_BODIES) else PAGE):
+    for some in _groups(jobs, CONCURRENCY if set(include) & set(OF_BODIES) else PAGE):
         kept = await _results(task, include, some)
         bodies = await _bodies(task, include, some)
         rows = [_row(include, job, kept.get(job.id), bodies.get(job.id)) for job in some]
@@ -166,7 +166,7 @@ async def _write(task: Task, upload: Upload, jobs: list[Job], form: str) -> int:
     return await task.run_sync(upload.close)
 
 
-async def _abandon(task: Task, upload: Upload) -> None:
+async def _abandon(task: TaskRun, upload: FileWriter) -> None:
     try:
         await task.run_sync(upload.abort)
     except Unavailable as exc:  # what is left of it goes by itself
@@ -178,7 +178,7 @@ def _groups(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:
     some: list[Job] = []
     points = 0
     for job in jobs:
-        if some and (len(some) == most or points + (job.length or 0) > MOST_POINTS):
+        if some and (len(some) == most or points + (job.length or 0) > MAX_CODE_POINTS):
             yield some
             some, points = [], 0
         some.append(job)
@@ -187,7 +187,7 @@ def _groups(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:
         yield some
 
 
-async def _results(task: Task, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, Result]:
+async def _results(task: TaskRun, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, Result]:
     """The results of those that have ended, if they are wanted: one request."""
     ended = [(job.id, job.attempt) for job in jobs if job.attempt and job.status.is_terminal]
     if not ended or not set(include) & set(OF_RESULTS):
@@ -195,14 +195,14 @@ async def _results(task: Task, include: tuple[str, ...], jobs: Sequence[Job]) ->
     return {result.job_id: result for result in await task.run_sync(task.context.results.get_many, ended)}
 
 
-async def _bodies(task: Task, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, Body | None]:
+async def _bodies(task: TaskRun, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, JobSpec | None]:
     if not set(include) & set(OF_BODIES):
         return {}
     ids = [job.id for job in jobs]
     return dict(zip(ids, await task.run_sync_each(task.context.job_specs.get, ids), strict=True))
 
 
-def _row(include: tuple[str, ...], job: Job, kept: Result | None, body: Body | None) -> Row:
+def _row(include: tuple[str, ...], job: Job, kept: Result | None, body: JobSpec | None) -> Row:
     """A job as a row, with what it was asked and what it answered where that is wanted."""
     content = {**_answered(job, kept), **_asked(body)}
     return {**_figures(job), **{name: content.get(name) for name in include}}
@@ -236,10 +236,10 @@ def _answered(job: Job, kept: Result | None) -> Row:
     if kept is None:
         return {}
     length = job.length or 0
-    return {"output": whole(kept.text[:length]), "parsed": kept.parsed if len(kept.text) <= length else None}
+    return {"output": repair_surrogates(kept.text[:length]), "parsed": kept.parsed if len(kept.text) <= length else None}
 
 
-def _asked(body: Body | None) -> Row:
+def _asked(body: JobSpec | None) -> Row:
     return {name: getattr(body, name) for name in OF_BODIES} if body is not None else {}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chalicelib.domain.job_type import JobType
+from chalicelib.domain.jobs.job_type import JobType
 
 INSTRUCTIONS = """\
 You complete one task in the background: nobody can answer a question while you work, and your text is read afterwards, often by a program.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain.job_type import JobType
-from chalicelib.job_types._fence import data_rule, fenced
-from chalicelib.job_types._schema import LANGUAGE, TEXT, TEXTS, closed, listed, one_of, options, phrase
-from chalicelib.job_types._seen import begins, each, reached
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.job_types._shared.delimiters import data_rule, delimited
+from chalicelib.job_types._shared.json_markers import milestone_at_field, milestone_each, stage_at_field
+from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, TEXTS, closed, listed, one_of, options, phrase
 
 MASTERY = ("strong", "developing", "weak", "not_shown")
 LEVELS = ("beginner", "intermediate", "advanced")
@@ -81,8 +81,8 @@ def render(given: Any, asked: dict[str, Any]) -> str:
     if language := asked.get("language"):
         lines.append(f"Write in {language}; quote the text as it is.")
     if goal := asked.get("goal"):
-        lines.append("The learner's goal:\n" + fenced(goal, "GOAL"))
-    return "\n".join(lines) + "\n\n" + fenced(given, "MATERIAL")
+        lines.append("The learner's goal:\n" + delimited(goal, "GOAL"))
+    return "\n".join(lines) + "\n\n" + delimited(given, "MATERIAL")
 
 
 JOB_TYPE = JobType(
@@ -95,12 +95,12 @@ JOB_TYPE = JobType(
     stages=("setup", "reading", "assessment", "insights", "next_steps", "questions", "validation", "finalization"),
     streaming_stage="reading",
     markers=(
-        begins("concepts", "assessment"),
-        each("mastery", MASTERY[:3], "{mastery} concept", "The mastery of a concept was judged: {mastery}."),
-        begins("insights", "insights"),
-        begins("next_steps", "next_steps"),
-        reached("questions", "next steps", "The next steps are there."),
-        begins("questions", "questions"),
+        stage_at_field("concepts", "assessment"),
+        milestone_each("mastery", MASTERY[:3], "{mastery} concept", "The mastery of a concept was judged: {mastery}."),
+        stage_at_field("insights", "insights"),
+        stage_at_field("next_steps", "next_steps"),
+        milestone_at_field("questions", "next steps", "The next steps are there."),
+        stage_at_field("questions", "questions"),
     ),
     options_schema=OPTIONS_SCHEMA,
     response_schema=RESPONSE_SCHEMA,

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.errors import Detail, InvalidRequest
-from chalicelib.domain.job_type import JobType, Limits, Schema
-from chalicelib.domain.recipients import MOST_RECIPIENTS, Recipient, anyone_of
-from chalicelib.domain.word import LONGEST_SUBJECT, message_id
-from chalicelib.usecases.post_office import LONGEST_TEXT, send_message
+from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
+from chalicelib.domain.notifications.message import MAX_SUBJECT_LENGTH, message_id
+from chalicelib.domain.notifications.recipients import MAX_RECIPIENTS, Recipient, parse_any_recipient
+from chalicelib.services.notifications.outbox import MAX_TEXT_LENGTH, enqueue_message
 
 if TYPE_CHECKING:
-    from chalicelib.domain.delivery import Delivery
-    from chalicelib.usecases.do_work import Task
+    from chalicelib.domain.notifications.delivery import Delivery
+    from chalicelib.services.worker.run_task import TaskRun
 
 _ADDRESS: Schema = {"type": "string", "minLength": 1, "maxLength": 2_100}
 INPUT: Schema = {
@@ -24,10 +24,10 @@ INPUT: Schema = {
     "properties": {
         "to": {
             "description": "`email:<address>` and `slack:<name>`, as the tenant's admins allow them, or `webhook:<URL>`; one, or a list.",
-            "anyOf": [_ADDRESS, {"type": "array", "minItems": 1, "maxItems": MOST_RECIPIENTS, "items": _ADDRESS}],
+            "anyOf": [_ADDRESS, {"type": "array", "minItems": 1, "maxItems": MAX_RECIPIENTS, "items": _ADDRESS}],
         },
-        "subject": {"type": "string", "minLength": 1, "maxLength": LONGEST_SUBJECT, "description": "One line."},
-        "message": {"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT, "description": "The text."},
+        "subject": {"type": "string", "minLength": 1, "maxLength": MAX_SUBJECT_LENGTH, "description": "One line."},
+        "message": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_LENGTH, "description": "The text."},
         "data": {"type": "object", "maxProperties": 100, "description": "For programs: webhooks carry it as `data.data`."},
     },
     "required": ["to", "subject", "message"],
@@ -63,20 +63,20 @@ def named(given: Any) -> list[tuple[str, str]]:
     return [(f"input.to.{at}", text) for at, text in enumerate(to) if isinstance(text, str)] if isinstance(to, list) else []
 
 
-async def notify(task: Task) -> dict[str, Any]:
+async def notify(task: TaskRun) -> dict[str, Any]:
     """Write the messages down, and have them delivered."""
     given, job, office = task.body.input, task.job, task.context.notification_context()
     recipients = [_read(place, text) for place, text in named(given)]
     task.start_stage("sending")
     about = (given["subject"], given["message"], message_id(job.id, "notification"), given.get("data"))
-    made = await task.run_sync(send_message, office, job.tenant, job.id, recipients, *about)
+    made = await task.run_sync(enqueue_message, office, job.tenant, job.id, recipients, *about)
     task.report_progress(len(made), len(made))
     return {"deliveries": [_shape(delivery) for delivery in made]}
 
 
 def _read(place: str, text: str) -> Recipient:
     try:
-        return anyone_of(text)
+        return parse_any_recipient(text)
     except ValueError as exc:
         raise InvalidRequest(details=(Detail(place, str(exc)),)) from exc
 

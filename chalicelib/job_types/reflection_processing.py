@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain.job_type import JobType
-from chalicelib.job_types._fence import data_rule, fenced
-from chalicelib.job_types._schema import LANGUAGE, TEXT, TEXTS, closed, listed, one_of, options, or_null
-from chalicelib.job_types._seen import begins, each, once, reached
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.job_types._shared.delimiters import data_rule, delimited
+from chalicelib.job_types._shared.json_markers import milestone_at_field, milestone_each, milestone_once, stage_at_field
+from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, TEXTS, closed, listed, one_of, options, or_null
 
 LEVELS = ("none", "concern", "urgent")
 INTENSITIES = ("low", "medium", "high")
@@ -97,7 +97,7 @@ def render(given: Any, asked: dict[str, Any]) -> str:
         lines.append(f"Questions to go on with: {asked['follow_up_questions']}.")
     if language := asked.get("language"):
         lines.append(f"Write in {language}; quote the text as it is.")
-    return "\n".join(lines) + "\n\n" + fenced(given, "REFLECTION")
+    return "\n".join(lines) + "\n\n" + delimited(given, "REFLECTION")
 
 
 JOB_TYPE = JobType(
@@ -110,13 +110,15 @@ JOB_TYPE = JobType(
     stages=("setup", "safety", "reading", "emotions", "insights", "questions", "validation", "finalization"),
     streaming_stage="safety",
     markers=(
-        once("level", LEVELS[1:], "crisis signal", "The text shows signs of a crisis: {level}. The answer has advice to seek help."),
-        begins("acknowledgement", "reading"),
-        reached("emotions", "themes", "The themes were found."),
-        begins("emotions", "emotions"),
-        each("emotion", EMOTIONS, "{emotion}", "The text shows {emotion}."),
-        begins("insights", "insights"),
-        begins("follow_up_questions", "questions"),
+        milestone_once(
+            "level", LEVELS[1:], "crisis signal", "The text shows signs of a crisis: {level}. The answer has advice to seek help."
+        ),
+        stage_at_field("acknowledgement", "reading"),
+        milestone_at_field("emotions", "themes", "The themes were found."),
+        stage_at_field("emotions", "emotions"),
+        milestone_each("emotion", EMOTIONS, "{emotion}", "The text shows {emotion}."),
+        stage_at_field("insights", "insights"),
+        stage_at_field("follow_up_questions", "questions"),
     ),
     options_schema=OPTIONS_SCHEMA,
     response_schema=RESPONSE_SCHEMA,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from chalicelib.domain.job_type import JobType, Marker, Schema
-from chalicelib.job_types._fence import fenced
+from chalicelib.domain.jobs.job_type import JobType, Marker, Schema
+from chalicelib.job_types._shared.delimiters import delimited
 
 SEVERITIES = ("critical", "high", "medium", "low", "informational")
 RISKS = ("critical", "high", "medium", "low", "none")
@@ -140,7 +140,7 @@ def render(given: Any, options: dict[str, Any]) -> str:
         asked.append(f"Leave out findings whose severity is below {least}.")
     if language := options.get("language"):
         asked.append(f"Write titles, descriptions, recommendations and the summary in {language}; keep names from the code as they are.")
-    return "\n".join(asked) + "\n\n" + fenced(given, "CODE")
+    return "\n".join(asked) + "\n\n" + delimited(given, "CODE")
 
 
 JOB_TYPE = JobType(

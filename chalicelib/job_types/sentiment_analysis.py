@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain.job_type import JobType
-from chalicelib.job_types._fence import data_rule, fenced
-from chalicelib.job_types._schema import LANGUAGE, TEXT, TEXTS, closed, listed, number, one_of, options, phrases
-from chalicelib.job_types._seen import begins, each, once, scored
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.job_types._shared.delimiters import data_rule, delimited
+from chalicelib.job_types._shared.json_markers import milestone_each, milestone_once, milestone_score, stage_at_field
+from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, TEXTS, closed, listed, number, one_of, options, phrases
 
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
 EMOTIONS = ("joy", "trust", "gratitude", "anticipation", "surprise", "sadness", "fear", "anger", "disgust", "frustration", "disappointment")
@@ -74,8 +74,8 @@ def render(given: Any, asked: dict[str, Any]) -> str:
         lines.append(f"Write aspects, cues and the summary in {language}; quote the text as it is.")
     if aspects := asked.get("aspects"):
         lines.append("Look for these aspects in any case, and leave out those that the text says nothing on:")
-        lines.append(fenced("\n".join(dict.fromkeys(aspects)), "ASPECTS"))
-    return "\n".join(lines) + "\n\n" + fenced(given, "TEXT")
+        lines.append(delimited("\n".join(dict.fromkeys(aspects)), "ASPECTS"))
+    return "\n".join(lines) + "\n\n" + delimited(given, "TEXT")
 
 
 JOB_TYPE = JobType(
@@ -88,12 +88,12 @@ JOB_TYPE = JobType(
     stages=("setup", "reading", "segments", "aspects", "assessment", "validation", "finalization"),
     streaming_stage="reading",
     markers=(
-        begins("segments", "segments"),
-        begins("aspects", "aspects"),
-        each("emotion", EMOTIONS, "{emotion}", "The text shows {emotion}."),
-        begins("cues", "assessment"),
-        once("overall_sentiment", SENTIMENTS, "overall sentiment", "The whole was judged: {overall_sentiment}."),
-        scored("overall_score", "overall score", "The whole was scored: {score}."),
+        stage_at_field("segments", "segments"),
+        stage_at_field("aspects", "aspects"),
+        milestone_each("emotion", EMOTIONS, "{emotion}", "The text shows {emotion}."),
+        stage_at_field("cues", "assessment"),
+        milestone_once("overall_sentiment", SENTIMENTS, "overall sentiment", "The whole was judged: {overall_sentiment}."),
+        milestone_score("overall_score", "overall score", "The whole was scored: {score}."),
     ),
     options_schema=OPTIONS_SCHEMA,
     response_schema=RESPONSE_SCHEMA,

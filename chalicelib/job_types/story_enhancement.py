@@ -11,12 +11,12 @@ import unicodedata
 from hashlib import sha256
 from typing import Any
 
-from chalicelib.domain.job_type import JobType, Schema
-from chalicelib.domain.text import whole
-from chalicelib.job_types import _story_words
-from chalicelib.job_types._fence import data_rule, fenced
-from chalicelib.job_types._schema import LANGUAGE, TEXT, TEXTS, closed, listed, number, one_of, options
-from chalicelib.job_types._seen import begins, each, scored
+from chalicelib.domain.jobs.job_type import JobType, Schema
+from chalicelib.domain.text import repair_surrogates
+from chalicelib.job_types._shared import story_scoring
+from chalicelib.job_types._shared.delimiters import data_rule, delimited
+from chalicelib.job_types._shared.json_markers import milestone_each, milestone_score, stage_at_field
+from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, TEXTS, closed, listed, number, one_of, options
 
 SUPPORT = ("supported", "plausible", "exaggerated", "unsupported")
 
@@ -60,7 +60,7 @@ RESPONSE_SCHEMA = closed(
     ethics_score=number(0, 10, "0: harm is likely and ignored; 10: risks are named and met."),
     eli5_summary=TEXT,
     why_it_matters=TEXT,
-    source=one_of("model", _story_words.SOURCE),
+    source=one_of("model", story_scoring.SOURCE),
 )
 
 _LABEL: Schema = {"type": "string", "minLength": 1, "maxLength": 100}
@@ -80,12 +80,12 @@ INPUT_SCHEMA: Schema = {
 def render(given: Any, asked: dict[str, Any]) -> str:
     """The prompt: the story as data."""
     language = f" Write in {asked['language']}; quote the story as it is." if "language" in asked else ""
-    return f"Weigh the story below.{language}\n\n" + fenced(_story_words.as_json(given), "STORY")
+    return f"Weigh the story below.{language}\n\n" + delimited(story_scoring.as_json(given), "STORY")
 
 
 def dedupe_key(given: Any) -> str:
     """One name for a story however it is spaced, composed and capitalised."""
-    normal = [" ".join(unicodedata.normalize("NFKC", whole(given[part])).casefold().split()) for part in ("title", "content")]
+    normal = [" ".join(unicodedata.normalize("NFKC", repair_surrogates(given[part])).casefold().split()) for part in ("title", "content")]
     return f"story:{sha256(json.dumps(normal).encode()).hexdigest()[:32]}"
 
 
@@ -99,19 +99,19 @@ JOB_TYPE = JobType(
     stages=("setup", "reading", "claims", "reality_check", "scoring", "explanation", "validation", "finalization"),
     streaming_stage="reading",
     markers=(
-        begins("claims", "claims"),
-        each("support", SUPPORT[2:], "{support} claim", "A claim was found {support}."),
-        begins("reality_check", "reality_check"),
-        begins("hype_signals", "scoring"),
-        scored("hype_score", "hype score", "Hype: {score} of 10."),
-        scored("ethics_score", "ethics score", "Ethics: {score} of 10."),
-        begins("eli5_summary", "explanation"),
+        stage_at_field("claims", "claims"),
+        milestone_each("support", SUPPORT[2:], "{support} claim", "A claim was found {support}."),
+        stage_at_field("reality_check", "reality_check"),
+        stage_at_field("hype_signals", "scoring"),
+        milestone_score("hype_score", "hype score", "Hype: {score} of 10."),
+        milestone_score("ethics_score", "ethics score", "Ethics: {score} of 10."),
+        stage_at_field("eli5_summary", "explanation"),
     ),
     options_schema=options(language=LANGUAGE),
     input_schema=INPUT_SCHEMA,
     response_schema=RESPONSE_SCHEMA,
     render=render,
-    fallback=_story_words.scored_locally,
+    fallback=story_scoring.score_story,
     preliminary=True,
     dedupe_key=dedupe_key,
 )

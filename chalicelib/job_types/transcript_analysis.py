@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from chalicelib.domain.job_type import JobType, Schema
-from chalicelib.job_types._fence import data_rule, fenced
-from chalicelib.job_types._schema import LANGUAGE, TEXT, closed, options, some_of
-from chalicelib.job_types._seen import begins, block_begins, once, reached, scored
-from chalicelib.job_types._transcript_parts import ANALYSES, METHOD, SENTIMENTS, block
+from chalicelib.domain.jobs.job_type import JobType, Schema
+from chalicelib.job_types._shared.delimiters import data_rule, delimited
+from chalicelib.job_types._shared.json_markers import milestone_at_field, milestone_once, milestone_score, stage_at_field, stage_at_object
+from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, closed, options, some_of
+from chalicelib.job_types._shared.transcript_analyses import ANALYSES, METHOD, SENTIMENTS, block
 
 _GIVEN = data_rule(
     "The transcript, one turn a line as JSON,",
@@ -112,7 +112,7 @@ def render(given: Any, asked: dict[str, Any]) -> str:
     )
     if language := asked.get("language"):
         lines.append(f"Write in {language}; quote what was said as it is.")
-    return "\n".join(lines) + "\n\n" + fenced("\n".join(_lines(given)), "TRANSCRIPT")
+    return "\n".join(lines) + "\n\n" + delimited("\n".join(_lines(given)), "TRANSCRIPT")
 
 
 def _lines(given: dict[str, Any]) -> Iterable[str]:
@@ -134,11 +134,11 @@ JOB_TYPE = JobType(
     stages=("setup", "reading", *ANALYSES, "summary", "validation", "finalization"),
     streaming_stage="reading",
     markers=(
-        *(block_begins(name, name) for name in ANALYSES),
-        reached("participants", "participants", "The speakers are being listed."),
-        once("overall_sentiment", SENTIMENTS, "overall sentiment", "The whole was judged: {overall_sentiment}."),
-        scored("quality_score", "quality score", "The quality was judged: {score} of 10."),
-        begins("conclusion", "summary"),
+        *(stage_at_object(name, name) for name in ANALYSES),
+        milestone_at_field("participants", "participants", "The speakers are being listed."),
+        milestone_once("overall_sentiment", SENTIMENTS, "overall sentiment", "The whole was judged: {overall_sentiment}."),
+        milestone_score("quality_score", "quality score", "The quality was judged: {score} of 10."),
+        stage_at_field("conclusion", "summary"),
     ),
     options_schema=OPTIONS_SCHEMA,
     input_schema=INPUT_SCHEMA,

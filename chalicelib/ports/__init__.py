@@ -7,71 +7,92 @@ whether the effect happened is unknown: callers rely on conditions, not on answe
 
 from __future__ import annotations
 
-from chalicelib.ports.accounts import Accounts
+from chalicelib.ports.auth import ApiKeys
+from chalicelib.ports.counters import Batches, BatchRows, Counters, MarkUpdate
 from chalicelib.ports.dependencies import Dependencies
-from chalicelib.ports.environment import Clock, Offload, Together
-from chalicelib.ports.jobs import Idempotency, JobQuery, Jobs, Remembered
-from chalicelib.ports.ledger import Batches, BatchRows, Ledger, Marked
-from chalicelib.ports.live import Bulks, Cache, Circuits, Connections, Lease, Leases, Meters, Slots, Tickets, Watchers
-from chalicelib.ports.outside import Correspondence, Deliveries, Mail, Posted, Poster
-from chalicelib.ports.pages import Bodies, Chunks, Pages, Results
-from chalicelib.ports.provider import Delta, Ended, Fetched, ModelRequest, Price, Prices, Provider, ProviderEvent, Started
-from chalicelib.ports.queues import DeadLetter, Queues, Received
-from chalicelib.ports.sockets import Sockets
-from chalicelib.ports.speeds import Speeds
-from chalicelib.ports.uploads import Opened, Uploads
-from chalicelib.ports.work import Files, Turnstiles, Upload
+from chalicelib.ports.files import FileWriter, JobFiles, TypeLimiters
+from chalicelib.ports.job_data import Chunks, JobData, JobSpecs, Results
+from chalicelib.ports.jobs import IdempotencyRecord, IdempotentResult, JobQuery, Jobs
+from chalicelib.ports.metrics import ThroughputStats
+from chalicelib.ports.notifications import Deliveries, EmailSender, NotificationSettings, WebhookClient, WebhookResponse
+from chalicelib.ports.provider import (
+    FetchedResponse,
+    ModelRequest,
+    Price,
+    Prices,
+    Provider,
+    ProviderEvent,
+    ResponseEnded,
+    ResponseStarted,
+    TextDelta,
+)
+from chalicelib.ports.queues import DeadLetter, QueueMessage, Queues
+from chalicelib.ports.runtime import Clock, Offload, ParallelMap
+from chalicelib.ports.streaming import (
+    BulkOperations,
+    CircuitBreakers,
+    Connections,
+    Lease,
+    Leases,
+    RequestCounters,
+    ResponseCache,
+    Semaphores,
+    Subscriptions,
+    Tickets,
+)
+from chalicelib.ports.uploads import UploadedFile, Uploads
+from chalicelib.ports.websocket import Sockets
 
 __all__ = [
-    "Accounts",
+    "ApiKeys",
     "BatchRows",
     "Batches",
-    "Bodies",
-    "Bulks",
-    "Cache",
+    "BulkOperations",
     "Chunks",
-    "Circuits",
+    "CircuitBreakers",
     "Clock",
     "Connections",
-    "Correspondence",
+    "Counters",
     "DeadLetter",
     "Deliveries",
-    "Delta",
     "Dependencies",
-    "Ended",
-    "Fetched",
-    "Files",
-    "Idempotency",
+    "EmailSender",
+    "FetchedResponse",
+    "FileWriter",
+    "IdempotencyRecord",
+    "IdempotentResult",
+    "JobData",
+    "JobFiles",
     "JobQuery",
+    "JobSpecs",
     "Jobs",
     "Lease",
     "Leases",
-    "Ledger",
-    "Mail",
-    "Marked",
-    "Meters",
+    "MarkUpdate",
     "ModelRequest",
+    "NotificationSettings",
     "Offload",
-    "Opened",
-    "Pages",
-    "Posted",
-    "Poster",
+    "ParallelMap",
     "Price",
     "Prices",
     "Provider",
     "ProviderEvent",
+    "QueueMessage",
     "Queues",
-    "Received",
-    "Remembered",
+    "RequestCounters",
+    "ResponseCache",
+    "ResponseEnded",
+    "ResponseStarted",
     "Results",
-    "Slots",
+    "Semaphores",
     "Sockets",
-    "Speeds",
-    "Started",
+    "Subscriptions",
+    "TextDelta",
+    "ThroughputStats",
     "Tickets",
-    "Together",
-    "Turnstiles",
-    "Upload",
+    "TypeLimiters",
+    "UploadedFile",
     "Uploads",
-    "Watchers",
+    "WebhookClient",
+    "WebhookResponse",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from chalicelib.domain.parents import Edge, Family
+from chalicelib.domain.jobs.dependencies import DependencyEdge, DependencyRecord
 
 
 class Dependencies(Protocol):
@@ -23,11 +23,11 @@ class Dependencies(Protocol):
         `linked_until`: all parents have been told, and know it until then.
         """
 
-    def get(self, child: str) -> Family | None:
+    def get(self, child: str) -> DependencyRecord | None:
         """What is kept of a child; None: nothing."""
 
     def parents_of(self, children: Sequence[str]) -> dict[str, dict[str, str]]:
         """The parents of those that have any, by the names that each has for them. One request for each hundred."""
 
-    def children(self, parent: str, after: str | None = None, limit: int = 100) -> list[Edge]:
+    def children(self, parent: str, after: str | None = None, limit: int = 100) -> list[DependencyEdge]:
         """The jobs that are to be told of the end of this one, by id, from beyond `after` on."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chalicelib.domain.job import Job, Ms
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.units import Ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Idempotency:
+class IdempotencyRecord:
     """A caller's Idempotency-Key: `scope` is tenant, user and route, `fingerprint` the hash of the request, kept until `expires_at`.
 
     `position` in the queue is the one part of the first answer to a submission that cannot be worked out again; 0 where an existing job
@@ -26,7 +27,7 @@ class Idempotency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
+class IdempotentResult:
     """What an Idempotency-Key stands for: the job that was answered, and a fingerprint of the request."""
 
     job_id: str
@@ -54,7 +55,7 @@ class JobQuery:
 class Jobs(Protocol):
     """The heads of jobs: the truth."""
 
-    def create(self, job: Job, idempotency: Idempotency | None = None, replaces: str | None = None) -> None:
+    def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
         """Put a new job, with its idempotency row and its dedupe pointer (`job.dedupe_key`) in one transaction.
 
         `replaces` is the ended job that the dedupe pointer names so far. Repeating a creation whose answer was lost succeeds.
@@ -84,14 +85,14 @@ class Jobs(Protocol):
             StaleVersion: it moved on.
         """
 
-    def save_idempotency(self, idempotency: Idempotency, job_id: str, now: Ms) -> None:
+    def save_idempotency(self, idempotency: IdempotencyRecord, job_id: str, now: Ms) -> None:
         """Let an Idempotency-Key stand for a job that is there already. Repeating it succeeds.
 
         Raises:
             AlreadyRemembered: the key stands for something else, which has not expired.
         """
 
-    def get_idempotency(self, scope: str, key: str, now: Ms) -> Remembered | None:
+    def get_idempotency(self, scope: str, key: str, now: Ms) -> IdempotentResult | None:
         """What an Idempotency-Key stands for, None if nothing or expired."""
 
     def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:

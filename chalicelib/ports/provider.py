@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from chalicelib.domain.errors import AttemptFailed
-from chalicelib.domain.job import Nano, Usage
+from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.units import Nano
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class ModelRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class ResponseStarted:
     """The provider has made a response."""
 
     response_id: str
@@ -57,7 +58,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class TextDelta:
     """Some more text. `refusal` when the model is refusing; `sequence` is the number of its event, to resume after."""
 
     text: str
@@ -66,7 +67,7 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ResponseEnded:
     """The provider's final event. `incomplete_reason` is `max_tokens` or `content_filter` when the answer was cut."""
 
     usage: Usage | None
@@ -74,18 +75,18 @@ class Ended:
     incomplete_reason: str | None = None
 
 
-ProviderEvent = Started | Delta | Ended
+ProviderEvent = ResponseStarted | TextDelta | ResponseEnded
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedResponse:
     """A background response as it is now. `text` is all of it once `ended` is set; until then it may be less than was streamed.
 
     `failure` is what the response itself failed of.
     """
 
     text: str
-    ended: Ended | None
+    ended: ResponseEnded | None
     refusal: bool = False
     failure: AttemptFailed | None = None
 
@@ -111,7 +112,7 @@ class Provider(Protocol):
     async def is_configured(self) -> bool:
         """Whether it could be asked at all. Never raises: where that cannot be told it could, and the request says what is wrong."""
 
-    async def fetch(self, response_id: str) -> Fetched:
+    async def fetch(self, response_id: str) -> FetchedResponse:
         """A background response as it is now.
 
         Raises:

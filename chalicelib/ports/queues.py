@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chalicelib.domain.wakeup import WakeUp
+from chalicelib.domain.queues.wakeup import WakeUp
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class QueueMessage:
     """A message as a worker gets it."""
 
     body: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from chalicelib.domain import lanes
+from chalicelib.domain.queues import lanes
 from infra.cloud import Cloud
 
 # Environments of a lane at once. Each is a process of some 80 MB with up to ten streams; the lanes' own widths are for a region.

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.adapters.memory import Memory
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.memory.all import InMemoryAdapters
+from chalicelib.adapters.stores import DynamoStores
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
 
@@ -30,18 +30,18 @@ def dynamo_stores() -> Iterator[DynamoStores]:
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
         for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
             environment.delenv(name, raising=False)
-        aws.forget_clients()
+        aws.reset_clients()
         for table in TABLES:
             aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
         aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
         yield DynamoStores(STAGE)
-    aws.forget_clients()
+    aws.reset_clients()
 
 
 @pytest.fixture(params=["memory", "dynamo"])
 def stores(request: pytest.FixtureRequest) -> Any:
     """Whatever has the stores as attributes: `stores.jobs`, `stores.chunks` ..."""
-    return Memory() if request.param == "memory" else request.getfixturevalue("dynamo_stores")
+    return InMemoryAdapters() if request.param == "memory" else request.getfixturevalue("dynamo_stores")
 
 
 @pytest.fixture

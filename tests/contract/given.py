@@ -6,7 +6,7 @@ from typing import Any
 
 from ulid import ULID
 
-from chalicelib.domain.job import Job, JobError, Status, Usage
+from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
 
 NOW = 1_763_800_000_000
 DAY = 86_400_000

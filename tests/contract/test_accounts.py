@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.adapters.memory import Memory
-from chalicelib.domain.identity import Key, Role
+from chalicelib.adapters.memory.all import InMemoryAdapters
+from chalicelib.domain.auth.identity import Key, Role
 from tests.contract.given import NOW, new_id
 
 
@@ -43,7 +43,7 @@ def test_the_addresses_of_a_stage(stores: Any) -> None:
     assert stores.api_keys.endpoints() == {}
     addresses = {"ws_url": "wss://w.test/api", "api_url": "https://a.test/api"}
 
-    if isinstance(stores, Memory):
+    if isinstance(stores, InMemoryAdapters):
         stores.api_keys.addresses = addresses
     else:
         stores.api_keys.put_endpoints(**addresses)

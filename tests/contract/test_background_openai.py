@@ -21,8 +21,8 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from chalicelib.adapters.openai_responses import OpenAIResponses
-from chalicelib.adapters.secrets import Credentials
+from chalicelib.adapters.aws.openai_credentials import Credentials
+from chalicelib.adapters.openai.provider import OpenAIResponses
 from chalicelib.ports import ModelRequest
 from tests.contract.loopback import CREATED, Answer, Loopback, Pause, completed, delta
 from tests.kit.background_openai import BackgroundOpenAI

@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 from ulid import ULID
 
-from chalicelib.adapters import dynamo
-from chalicelib.adapters.dynamo_batches import IN_THE_MAKING_MS, OPEN
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.batch import NOT_STARTED, Batch, BatchStatus, Errand
-from chalicelib.domain.bulk import Action
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.batches import OPEN, ORPHAN_GRACE_MS
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.bootstrap import Container
+from chalicelib.domain.batches.batch import NOT_STARTED, Batch, BatchAction, BatchStatus
+from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.ids import batch_id
-from chalicelib.domain.row import Row
-from chalicelib.wiring import Adapters
+from chalicelib.domain.jobs.bulk_operation import BulkAction
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW
 
 
 def batch(**changes: Any) -> Batch:
     values: dict[str, Any] = {
-        "id": Adapters.new_batch_id(),
+        "id": Container.new_batch_id(),
         "tenant": "acme",
         "user": "ann",
         "key_id": "key_1",
@@ -34,7 +34,7 @@ def batch(**changes: Any) -> Batch:
         "name": "night",
         "delay": 2.5,
         "failure_tolerance": 0.0,
-        "actions": (Errand(bulk_id="bulk_1", action=Action.CANCEL, states=NOT_STARTED, not_before=NOW + 5),),
+        "actions": (BatchAction(bulk_id="bulk_1", action=BulkAction.CANCEL, states=NOT_STARTED, not_before=NOW + 5),),
         "locked_until": NOW + 5,
     }
     return Batch(**(values | changes))
@@ -136,14 +136,14 @@ def test_all_that_is_open_is_come_to_though_it_is_more_than_one_look_takes(dynam
 def test_a_row_that_names_no_batch_is_removed(dynamo_stores: DynamoStores) -> None:
     """Whoever made it died between the two writes."""
     batches, never_made = dynamo_stores.batches, batch()
-    dynamo.put(batches._open(OPEN, never_made.id, tenant="acme", made_at=NOW, run=1, ttl=NOW // 1000))
+    dynamodb.put(batches._open(OPEN, never_made.id, tenant="acme", made_at=NOW, run=1, ttl=NOW // 1000))
 
     def rows() -> set[str]:
         return {row.sk for row in batches._open.query(OPEN, consistent_read=True)}
 
-    batches.stalled(NOW + IN_THE_MAKING_MS, 1_000)
+    batches.stalled(NOW + ORPHAN_GRACE_MS, 1_000)
     assert never_made.id in rows()  # it may still be in the making
-    batches.stalled(NOW + IN_THE_MAKING_MS + 1, 1_000)
+    batches.stalled(NOW + ORPHAN_GRACE_MS + 1, 1_000)
     assert never_made.id not in rows()
 
 
@@ -174,13 +174,13 @@ def test_one_that_cannot_be_read_hides_no_other(dynamo_stores: DynamoStores) -> 
     broken, whole = batch(locked_until=0), batch(locked_until=0)
     for one in (broken, whole):
         dynamo_stores.batches.create(one)
-    item = dynamo.find(dynamo_stores.batches._items, "B#acme", broken.id)
+    item = dynamodb.get(dynamo_stores.batches._items, "B#acme", broken.id)
     assert item is not None
     item.data = "{"
-    dynamo.put(item)
+    dynamodb.put(item)
 
     seen = {one.id for minute in range(10) for one in dynamo_stores.batches.stalled(NOW + minute * 60_000, 100)}
 
     assert whole.id in seen
     assert broken.id not in seen
-    dynamo.delete(item)
+    dynamodb.delete(item)

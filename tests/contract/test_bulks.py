@@ -8,32 +8,32 @@ from typing import Any
 import pytest
 from ulid import ULID
 
-from chalicelib.adapters import dynamo
-from chalicelib.adapters.dynamo_bulks import IN_THE_MAKING_MS, OPEN
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.bulk import Action, Bulk, Hand, Held
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.bulk_operations import OPEN, ORPHAN_GRACE_MS
+from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, BulkPage, JobRef
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
 
-def bulk(**changes: Any) -> Bulk:
+def bulk(**changes: Any) -> BulkOperation:
     values: dict[str, Any] = {
         "id": f"bulk_{ULID()}",
         "tenant": "acme",
         "created_by": "olga",
-        "action": Action.SET_PRIORITY,
+        "action": BulkAction.SET_PRIORITY,
         "created_at": NOW,
         "updated_at": NOW,
         "lane": "high",
         "ids": (new_id(), new_id()),
         "filters": {"status": "queued", "since": NOW - 5},
-        "page": Hand(jobs=(Held(new_id(), 2, 1),), position=25, cursor="c", last=True),
+        "page": BulkPage(jobs=(JobRef(new_id(), 2, 1),), position=25, cursor="c", last=True),
         "locked_until": NOW + 5,
         "matched": 3,
         "problems": ((new_id(), "job_not_found"),),
     }
-    return Bulk(**(values | changes))
+    return BulkOperation(**(values | changes))
 
 
 def unfinished(stores: Any, now: int) -> list[str]:
@@ -108,14 +108,14 @@ def test_rows_that_name_nothing_unfinished_are_removed(dynamo_stores: DynamoStor
     """Whoever made it died between the two writes; whoever ended it, before the last."""
     bulks, never_made, ended = dynamo_stores.bulk_operations, bulk(), bulk(finished_at=NOW)
     for one in (never_made, ended):
-        dynamo.put(bulks._open(OPEN, one.id, tenant=one.tenant, made_at=NOW, ttl=NOW // 1000))
-    dynamo.put(bulks._item_of(ended))
+        dynamodb.put(bulks._open(OPEN, one.id, tenant=one.tenant, made_at=NOW, ttl=NOW // 1000))
+    dynamodb.put(bulks._item_of(ended))
 
     def rows() -> set[str]:
         return {row.sk for row in bulks._open.query(OPEN, consistent_read=True)}
 
-    bulks.unfinished(NOW + IN_THE_MAKING_MS, 100)
+    bulks.unfinished(NOW + ORPHAN_GRACE_MS, 100)
     assert never_made.id in rows()  # it may still be in the making
     assert ended.id not in rows()
-    bulks.unfinished(NOW + IN_THE_MAKING_MS + 1, 100)
+    bulks.unfinished(NOW + ORPHAN_GRACE_MS + 1, 100)
     assert never_made.id not in rows()

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.domain.cached import Cached
+from chalicelib.domain.execution.response_cache import CachedResponse
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
 KEY = "5f" * 32
 
 
-def reference() -> Cached:
-    return Cached(job_id=new_id(), attempt=2, stored_at=NOW, expires_at=NOW + 60_000)
+def reference() -> CachedResponse:
+    return CachedResponse(job_id=new_id(), attempt=2, stored_at=NOW, expires_at=NOW + 60_000)
 
 
 def test_what_was_put_is_there(stores: Any) -> None:

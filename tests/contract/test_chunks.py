@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.memory import Memory
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.memory.all import InMemoryAdapters
 from chalicelib.domain.errors import ChunkConflict
-from chalicelib.domain.transcript import Chunk, join
+from chalicelib.domain.execution.transcript import Chunk, join_chunks
 from infra.naming import table_name
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
@@ -54,7 +54,7 @@ def test_reading_from_any_offset(stores: Any) -> None:
     for offset in range(9):
         found = stores.chunks.read(job_id, 1, offset)
         assert found == [each for each in chunks if each.end > offset]
-        assert join(found, offset) == "abcdefgh"[offset:]
+        assert join_chunks(found, offset) == "abcdefgh"[offset:]
 
 
 def test_attempts_are_apart(stores: Any) -> None:
@@ -117,13 +117,13 @@ def test_long_logs_are_read_whole(stores: Any) -> None:
     found = stores.chunks.read(job_id, 1, 20)
 
     assert len(found) == count
-    assert join(found, 20) == (text * count)[20:]
+    assert join_chunks(found, 20) == (text * count)[20:]
     assert stores.chunks.last(job_id, 1) == found[-1]
 
 
 def put_all(stores: Any, chunks: list[Chunk]) -> None:
     """As `append` puts them, but many at a time: one by one takes moto a quarter of a minute."""
-    if isinstance(stores, Memory):
+    if isinstance(stores, InMemoryAdapters):
         for each in chunks:
             stores.chunks.append(each)
         return
@@ -137,7 +137,9 @@ def test_a_note_of_progress_is_seen_last_and_is_no_text(stores: Any) -> None:
     """In the place of the one before, until there is text; whoever reads the text never meets it."""
     job_id = new_id()
     for percentage in (10.0, 20.0):
-        stores.chunks.put_progress(Chunk(job_id=job_id, attempt=1, start=0, text="", at=NOW, progress={"progress_percentage": percentage}, ttl=9))
+        stores.chunks.put_progress(
+            Chunk(job_id=job_id, attempt=1, start=0, text="", at=NOW, progress={"progress_percentage": percentage}, ttl=9)
+        )
 
     noted = stores.chunks.last(job_id, 1)
     assert noted is not None

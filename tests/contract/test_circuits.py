@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.circuit import Circuit, State, failed, force_open, probe
 from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open, record_failure, start_probe
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
 
-def opened(stores: Any, model: str) -> Circuit:
-    circuit = failed(Circuit(model=model), "provider_quota_exhausted", NOW - 5, "mark", NOW)
-    stores.circuit_breakers.replace(Circuit(model=model), circuit)
+def opened(stores: Any, model: str) -> CircuitBreaker:
+    circuit = record_failure(CircuitBreaker(model=model), "provider_quota_exhausted", NOW - 5, "mark", NOW)
+    stores.circuit_breakers.replace(CircuitBreaker(model=model), circuit)
     return circuit
 
 
@@ -32,17 +32,20 @@ def test_what_was_written_is_read(stores: Any, name: str) -> None:
 
 def test_all_of_them_at_once(stores: Any) -> None:
     """One that a person keeps open too, which has no end."""
-    forced = force_open(Circuit(model=new_id()), "ann", "moving", "m", NOW)
-    stores.circuit_breakers.replace(Circuit(model=forced.model), forced)
+    forced = force_open(CircuitBreaker(model=new_id()), "ann", "moving", "m", NOW)
+    stores.circuit_breakers.replace(CircuitBreaker(model=forced.model), forced)
     other = opened(stores, new_id())
 
-    assert {circuit.model: circuit for circuit in stores.circuit_breakers.all()}.items() >= {forced.model: forced, other.model: other}.items()
+    assert {circuit.model: circuit for circuit in stores.circuit_breakers.all()}.items() >= {
+        forced.model: forced,
+        other.model: other,
+    }.items()
 
 
 def test_of_two_probes_one_is_it(stores: Any) -> None:
     """Both saw the circuit open; the swap decides, and tells the other one."""
     seen = opened(stores, new_id())
-    one, two = (probe(seen, mark, NOW + 30_000) for mark in ("one", "two"))
+    one, two = (start_probe(seen, mark, NOW + 30_000) for mark in ("one", "two"))
     assert one is not None
     assert two is not None
     stores.circuit_breakers.replace(seen, one)
@@ -51,7 +54,7 @@ def test_of_two_probes_one_is_it(stores: Any) -> None:
         stores.circuit_breakers.replace(seen, two)
 
     assert refused.value.current == one
-    assert stores.circuit_breakers.get(seen.model).state is State.HALF_OPEN
+    assert stores.circuit_breakers.get(seen.model).state is CircuitState.HALF_OPEN
 
 
 def test_of_two_first_failures_one_is_first(stores: Any) -> None:
@@ -59,14 +62,16 @@ def test_of_two_first_failures_one_is_first(stores: Any) -> None:
     opened(stores, model)
 
     with pytest.raises(StaleVersion) as refused:
-        stores.circuit_breakers.replace(Circuit(model=model), failed(Circuit(model=model), "stream_cut", NOW, "late", NOW))
+        stores.circuit_breakers.replace(
+            CircuitBreaker(model=model), record_failure(CircuitBreaker(model=model), "stream_cut", NOW, "late", NOW)
+        )
 
     assert refused.value.current.mark == "mark"
 
 
 def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -> None:
     seen = opened(stores, new_id())
-    probing = probe(seen, "p", NOW + 30_000)
+    probing = start_probe(seen, "p", NOW + 30_000)
 
     with answer_lost("PutItem"):
         stores.circuit_breakers.replace(seen, probing)
@@ -77,9 +82,9 @@ def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -
 
 def test_a_swap_makes_no_circuit_out_of_one_that_is_gone(stores: Any) -> None:
     """Its time was over: whoever still knows it decides afresh on nothing."""
-    gone = failed(Circuit(model=new_id(), version=7), "stream_cut", NOW, "m", NOW)
+    gone = record_failure(CircuitBreaker(model=new_id(), version=7), "stream_cut", NOW, "m", NOW)
 
     with pytest.raises(StaleVersion) as refused:
-        stores.circuit_breakers.replace(Circuit(model=gone.model, version=7), gone)
+        stores.circuit_breakers.replace(CircuitBreaker(model=gone.model, version=7), gone)
 
     assert refused.value.current is None

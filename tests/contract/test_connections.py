@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.watching import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_part
+from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.streaming.subscriptions import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
@@ -94,8 +94,8 @@ def test_all_connections_are_found_part_by_part(stores: Any) -> None:
 def test_of_a_part_that_is_full_others_are_given_each_time(stores: Any) -> None:
     """Never more than were asked for; in the end all have been among them, however alike their ids are."""
     ids = [new_id() for _ in range(60)]
-    part = connection_part(ids[0])
-    given = {opened(stores, id=one).id for one in ids if connection_part(one) == part}
+    part = connection_shard(ids[0])
+    given = {opened(stores, id=one).id for one in ids if connection_shard(one) == part}
     seen: set[str] = set()
     for _ in range(2_000):
         some = stores.connections.sample(part, 3)

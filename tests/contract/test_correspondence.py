@@ -11,26 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.correspondence import ADDRESSES, SEAL, SecretsManagerCorrespondence, secret_name
-from chalicelib.adapters.memory_outside import MemoryCorrespondence
-from chalicelib.adapters.memory_time import ManualClock
-from chalicelib.domain.recipients import AddressBook, Seal
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.notification_settings import ADDRESSES, SECRETS, SecretsManagerNotificationSettings, secret_name
+from chalicelib.adapters.memory.clock import ManualClock
+from chalicelib.adapters.memory.notifications import MemoryNotificationSettings
+from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
 
-ONE, TWO = Seal(current="whsec_b25l"), Seal(current="whsec_dHdv", previous="whsec_b25l", rotated_at=5)
+ONE, TWO = SigningSecrets(current="whsec_b25l"), SigningSecrets(current="whsec_dHdv", previous="whsec_b25l", rotated_at=5)
 
 
 @pytest.fixture(params=["memory", "aws"])
 def correspondence(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     if request.param == "memory":
-        yield MemoryCorrespondence()
+        yield MemoryNotificationSettings()
         return
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        aws.forget_clients()
-        yield SecretsManagerCorrespondence("dev", ManualClock())
-    aws.forget_clients()
+        aws.reset_clients()
+        yield SecretsManagerNotificationSettings("dev", ManualClock())
+    aws.reset_clients()
 
 
 def test_the_first_seal_stays(correspondence: Any) -> None:
@@ -54,15 +54,15 @@ def test_a_seal_is_put_in_the_place_of_another(correspondence: Any) -> None:
 
 def test_an_address_book_is_read_as_it_was_written(correspondence: Any) -> None:
     """And changing it leaves the seal alone."""
-    book = AddressBook(emails=("ops@acme.com",), slack={"alerts": "https://hooks.slack.com/services/T/B/x"})
-    assert correspondence.allowlist("acme") == AddressBook()
+    book = RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": "https://hooks.slack.com/services/T/B/x"})
+    assert correspondence.allowlist("acme") == RecipientAllowlist()
     correspondence.create_signing_secrets("acme", ONE)
 
     correspondence.put_allowlist("acme", book)
     assert correspondence.allowlist("acme", fresh=True) == book
-    correspondence.put_allowlist("acme", AddressBook())
+    correspondence.put_allowlist("acme", RecipientAllowlist())
 
-    assert correspondence.allowlist("acme") == AddressBook()
+    assert correspondence.allowlist("acme") == RecipientAllowlist()
     assert correspondence.signing_secrets("acme", fresh=True) == ONE
 
 
@@ -77,9 +77,9 @@ def test_another_environment_hears_of_a_change_within_a_minute(monkeypatch: pyte
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        aws.forget_clients()
+        aws.reset_clients()
         clock = ManualClock()
-        here, there = SecretsManagerCorrespondence("dev", clock), SecretsManagerCorrespondence("dev", clock)
+        here, there = SecretsManagerNotificationSettings("dev", clock), SecretsManagerNotificationSettings("dev", clock)
         here.create_signing_secrets("acme", ONE)
         assert there.signing_secrets("acme") == ONE
 
@@ -90,12 +90,12 @@ def test_another_environment_hears_of_a_change_within_a_minute(monkeypatch: pyte
         assert there.signing_secrets("acme", fresh=True) == TWO
         clock.advance(60)
         assert there.signing_secrets("acme") == TWO
-    aws.forget_clients()
+    aws.reset_clients()
 
 
 @given(st.text(min_size=1, max_size=128), st.text(min_size=1, max_size=128))
 def test_each_tenant_has_a_name_of_its_own(one: str, other: str) -> None:
-    names = [secret_name("dev", tenant, what) for tenant in {one, other} for what in (SEAL, ADDRESSES)]
+    names = [secret_name("dev", tenant, what) for tenant in {one, other} for what in (SECRETS, ADDRESSES)]
 
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"headrace/dev/tenants/[A-Za-z0-9_.@=+-]+/[a-z]+", name) and len(name) <= 512 for name in names)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import dynamo
-from chalicelib.adapters.dynamo_deliveries import IN_THE_MAKING_MS, PARTS
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.delivery import Delivery, State, Try, delivery_id
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.deliveries import ORPHAN_GRACE_MS, SHARDS
+from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.recipients import Channel, Recipient
+from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt, DeliveryState, delivery_id
+from chalicelib.domain.notifications.recipients import Channel, Recipient
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
@@ -36,7 +36,7 @@ def delivery(**changes: Any) -> Delivery:
         "due_at": NOW,
         "expires_at": NOW + DAY,
         "recheck_at": NOW + 60_000,
-        "attempts": (Try(at=NOW, ms=5, status=500, error="the receiver answered 500"), Try(at=NOW, ms=5)),
+        "attempts": (DeliveryAttempt(at=NOW, ms=5, status=500, error="the receiver answered 500"), DeliveryAttempt(at=NOW, ms=5)),
     }
     return Delivery(**(values | changes))
 
@@ -59,7 +59,7 @@ def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
     made = delivery()
     with answer_lost("PutItem"):
         stores.deliveries.create(made)
-    moved = replace(made, version=2, state=State.DELIVERED, ended_at=NOW)
+    moved = replace(made, version=2, state=DeliveryState.DELIVERED, ended_at=NOW)
     stores.deliveries.replace(made, moved)
 
     assert stores.deliveries.create(replace(made, recheck_at=NOW + 1)) == moved
@@ -113,12 +113,12 @@ def test_it_is_looked_at_when_its_time_has_come_and_not_before(stores: Any) -> N
 
 def test_what_has_ended_is_looked_at_no_more_until_it_is_begun_again(stores: Any) -> None:
     made = delivery()
-    ended = replace(made, version=2, state=State.FAILED, ended_at=NOW)
+    ended = replace(made, version=2, state=DeliveryState.FAILED, ended_at=NOW)
     stores.deliveries.create(made)
     stores.deliveries.replace(made, ended)
     assert made.id not in due(stores, NOW + 10**9)
 
-    stores.deliveries.replace(ended, replace(ended, version=3, state=State.PENDING, ended_at=None))
+    stores.deliveries.replace(ended, replace(ended, version=3, state=DeliveryState.PENDING, ended_at=None))
 
     assert made.id in due(stores, NOW + 60_000)
 
@@ -138,20 +138,20 @@ def test_a_refused_step_leaves_it_where_it_is_looked_for(stores: Any) -> None:
 
 def open_rows(stores: DynamoStores, made: Delivery) -> list[str]:
     opened = stores.deliveries._open
-    return [row.sk for part in range(PARTS) for row in opened.query(f"wh-open#{part}", consistent_read=True) if made.id in row.sk]
+    return [row.sk for part in range(SHARDS) for row in opened.query(f"wh-open#{part}", consistent_read=True) if made.id in row.sk]
 
 
 def test_rows_that_name_nothing_open_are_removed(dynamo_stores: DynamoStores) -> None:
     """Whoever made it died between the two writes; whoever ended it, before the last."""
-    deliveries, never_made, ended = dynamo_stores.deliveries, delivery(), delivery(state=State.DELIVERED)
+    deliveries, never_made, ended = dynamo_stores.deliveries, delivery(), delivery(state=DeliveryState.DELIVERED)
     for one in (never_made, ended):
-        dynamo.put(deliveries._row(one))
-    dynamo.put(deliveries._item_of(ended))
+        dynamodb.put(deliveries._row(one))
+    dynamodb.put(deliveries._item_of(ended))
 
-    deliveries.due(NOW + 60_000 + IN_THE_MAKING_MS, 1_000)
+    deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS, 1_000)
     assert open_rows(dynamo_stores, never_made)  # it may still be in the making
     assert not open_rows(dynamo_stores, ended)
-    deliveries.due(NOW + 60_000 + IN_THE_MAKING_MS + 1, 1_000)
+    deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS + 1, 1_000)
     assert not open_rows(dynamo_stores, never_made)
 
 
@@ -161,9 +161,9 @@ def test_a_killed_step_leaves_a_delivery_that_is_found(dynamo_stores: DynamoStor
     deliveries.create(made)
     later = replace(made, version=2, recheck_at=NOW + 90_000)
 
-    dynamo.put(deliveries._row(later))
+    dynamodb.put(deliveries._row(later))
     assert made.id in due(dynamo_stores, NOW + 60_000)
-    dynamo.put(deliveries._item_of(later))
+    dynamodb.put(deliveries._item_of(later))
     assert made.id not in due(dynamo_stores, NOW + 60_000)
     assert made.id in due(dynamo_stores, NOW + 90_000)
 
@@ -186,7 +186,7 @@ def test_one_that_cannot_be_read_hides_no_other_and_stays(dynamo_stores: DynamoS
         stores.deliveries.create(made)
     item = stores.deliveries._item_of(strange)
     item.data = item.data.replace('"pending"', '"postponed"')
-    dynamo.put(item)
+    dynamodb.put(item)
 
-    assert plain.id in due(stores, NOW + 10 * IN_THE_MAKING_MS)
+    assert plain.id in due(stores, NOW + 10 * ORPHAN_GRACE_MS)
     assert len(open_rows(stores, strange)) == 1

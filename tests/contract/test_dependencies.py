@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import aws, dynamo
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.body import Body, Config
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.parents import Edge
+from chalicelib.domain.jobs.dependencies import DependencyEdge
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
 from tests.contract.conftest import STAGE, Lost
 from tests.contract.given import NOW, new_id
 
@@ -39,7 +40,7 @@ def test_parents_are_told_with_what_is_to_happen_if_they_fail(stores: Any) -> No
     child, parents = born(stores, "a", "b", run_anyway=True)
     stores.dependencies.link(child, parents, run_anyway=True, ttl=TTL)  # again
 
-    assert [stores.dependencies.children(parent) for parent in parents.values()] == [[Edge(child, True)]] * 2
+    assert [stores.dependencies.children(parent) for parent in parents.values()] == [[DependencyEdge(child, True)]] * 2
 
 
 def test_crossing_off_twice_is_crossing_off_once(stores: Any, answer_lost: Lost) -> None:
@@ -101,7 +102,7 @@ def test_a_hundred_parents(stores: Any) -> None:
 
     assert stores.dependencies.get(child).parents == parents
     assert len(stores.dependencies.get(child).open) == 100
-    assert all(stores.dependencies.children(parent) == [Edge(child, False)] for parent in parents.values())
+    assert all(stores.dependencies.children(parent) == [DependencyEdge(child, False)] for parent in parents.values())
     assert stores.dependencies.mark_parents_ended(child, list(parents.values())[:99]) == 1
 
 
@@ -115,12 +116,12 @@ def test_a_page_goes_with_its_edges_on_both_sides(stores: Any) -> None:
     """A child that is deleted is no longer told of anything; a parent that is deleted tells nobody."""
     child, parents = born(stores, "a", "b")
     a, b = parents.values()
-    stores.job_specs.put(child, "acme", Body(prompt="x", config=Config(model="m", max_tokens=1)), TTL)
+    stores.job_specs.put(child, "acme", JobSpec(prompt="x", config=JobConfig(model="m", max_tokens=1)), TTL)
 
     stores.job_data.delete_all(a, "acme")
 
     assert stores.dependencies.children(a) == []
-    assert stores.dependencies.children(b) == [Edge(child, False)]
+    assert stores.dependencies.children(b) == [DependencyEdge(child, False)]
     assert stores.dependencies.get(child).open == {a, b}
 
     stores.job_data.delete_all(child, "acme")
@@ -134,7 +135,7 @@ def test_edges_that_dynamodb_leaves_out_are_put_again(dynamo_stores: DynamoStore
     """It may take fewer rows than it was given; those that it left are put after a pause, and if it goes on so that is said."""
     child, parents = new_id(), {f"p{number}": new_id() for number in range(30)}
     items = [dynamo_stores.dependencies._items(parent, f"child#{child}", ttl=TTL) for parent in parents.values()]
-    table = dynamo.table_name(STAGE, "pages")
+    table = dynamodb.table_name(STAGE, "pages")
     left_out: list[Any] = []
     pauses: list[float] = []
 
@@ -151,16 +152,16 @@ def test_edges_that_dynamodb_leaves_out_are_put_again(dynamo_stores: DynamoStore
     events.register("after-call.dynamodb.BatchWriteItem", say_which)
     try:
         most = 2
-        dynamo.put_all(items, pauses.append)
+        dynamodb.batch_put(items, pauses.append)
         assert len(pauses) == 2
         most = 10**6
         with pytest.raises(Throttled):
-            dynamo.put_all(items, pauses.append)
+            dynamodb.batch_put(items, pauses.append)
     finally:
         events.unregister("provide-client-params.dynamodb.BatchWriteItem", take_fewer)
         events.unregister("after-call.dynamodb.BatchWriteItem", say_which)
 
-    assert all(dynamo_stores.dependencies.children(parent) == [Edge(child, False)] for parent in parents.values())
+    assert all(dynamo_stores.dependencies.children(parent) == [DependencyEdge(child, False)] for parent in parents.values())
 
 
 def test_every_row_has_an_end(dynamo_stores: DynamoStores) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.lanes import LANES
-from chalicelib.domain.listing import due_shard
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.jobs.index_keys import due_shard
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.queues.lanes import LANES
 from infra.naming import table_name
 from tests.contract.given import NOW, job, new_id
 from tests.contract.test_dynamo import counted_calls

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import aws, dynamo
-from chalicelib.adapters.blobs import Blobs
-from chalicelib.adapters.dynamo_job_item import item_of, job_of_raw
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.circuit import Circuit
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.job_item import item_of, job_of_raw
+from chalicelib.adapters.s3.blobs import Blobs
+from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion, Throttled, Unavailable
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.result import Result
-from chalicelib.domain.transitions import Outcome, claim, finish, hold, retry_later
-from chalicelib.ports import Idempotency
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import AttemptOutcome, claim, finish, hold, retry_later
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.ports import IdempotencyRecord
 from infra.naming import table_name
 from infra.tables import TABLES
 from tests.contract.given import DAY, NOW, full_job, job, new_id
@@ -129,8 +130,8 @@ def test_what_a_jobs_life_costs(dynamo_stores: DynamoStores) -> None:
     """A claim touches no index: 1 unit. Creating adds four entries, completing removes two."""
     queued = job()
     running = claim(queued, 1, "me#1", NOW + 1) or queued
-    completed = finish(running, 1, "me#1", Outcome(status=Status.COMPLETED, length=5), NOW + 2) or queued
-    waiting = retry_later(running, 1, "me#1", Outcome(status=Status.FAILED, length=0), NOW + 9_000, NOW + 2) or queued
+    completed = finish(running, 1, "me#1", AttemptOutcome(status=Status.COMPLETED, length=5), NOW + 2) or queued
+    waiting = retry_later(running, 1, "me#1", AttemptOutcome(status=Status.FAILED, length=0), NOW + 9_000, NOW + 2) or queued
     again = claim(waiting, 2, "me#2", NOW + 9_000) or queued
     held = hold(queued, 1, "circuit_open", NOW + 9_000, NOW + 1) or queued
     longer = hold(held, 2, "circuit_open", NOW + 19_000, NOW + 9_000) or queued
@@ -148,7 +149,7 @@ def test_what_a_jobs_life_costs(dynamo_stores: DynamoStores) -> None:
 def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
     """One request a call, as the ports say."""
     stores, given = dynamo_stores, job(dedupe_key=new_id())
-    row = Idempotency(scope="s", key=new_id(), fingerprint="f", expires_at=NOW + DAY)
+    row = IdempotencyRecord(scope="s", key=new_id(), fingerprint="f", expires_at=NOW + DAY)
     with counted_calls() as calls:
         stores.jobs.create(job())
         stores.jobs.create(given, row)
@@ -159,7 +160,7 @@ def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
         stores.subscriptions.controls([given.id, new_id()])
         stores.circuit_breakers.all()
         stores.circuit_breakers.get(given.id)
-        stores.circuit_breakers.replace(Circuit(model=given.id), Circuit(model=given.id, version=1))
+        stores.circuit_breakers.replace(CircuitBreaker(model=given.id), CircuitBreaker(model=given.id, version=1))
 
     assert calls == {"PutItem": 2, "GetItem": 1, "UpdateItem": 1, "TransactWriteItems": 1, "BatchGetItem": 2, "Query": 3}
 
@@ -234,13 +235,13 @@ def test_another_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"), ("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "x")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    aws.forget_clients()
+    aws.reset_clients()
     try:
         connection = DynamoStores("local").chunks._items._get_connection().connection
         assert connection.client.meta.endpoint_url == "http://127.0.0.1:4566"
         assert Blobs("local", "000000000000").presign("a").startswith("http://127.0.0.1:4566/headrace-local-content-000000000000/a?")
     finally:
-        aws.forget_clients()
+        aws.reset_clients()
 
 
 CALLS: list[tuple[str, Callable[[DynamoStores], object]]] = [
@@ -322,7 +323,7 @@ def test_two_transactions_that_meet(dynamo_stores: DynamoStores) -> None:
     reasons = [{"Code": "TransactionConflict"}]
 
     with answers("TransactWriteItems", "TransactionCanceledException", 400, 2, CancellationReasons=reasons):
-        dynamo.put_together([(head, type(head).id.does_not_exist())], pauses.append)
+        dynamodb.transact_put([(head, type(head).id.does_not_exist())], pauses.append)
 
     assert dynamo_stores.jobs.get(given.id) == given
     assert len(pauses) == 2
@@ -335,9 +336,9 @@ def test_transactions_that_go_on_meeting(dynamo_stores: DynamoStores) -> None:
     reasons = [{"Code": "TransactionConflict"}]
 
     with answers("TransactWriteItems", "TransactionCanceledException", 400, CancellationReasons=reasons) as given, pytest.raises(Throttled):
-        dynamo.put_together([(head, None)], pauses.append)
+        dynamodb.transact_put([(head, None)], pauses.append)
 
-    assert len(given) == dynamo.CONFLICT_TRIES
+    assert len(given) == dynamodb.CONFLICT_TRIES
     assert sum(pauses) < 1
 
 
@@ -349,10 +350,10 @@ def test_keys_that_a_busy_table_left_out(dynamo_stores: DynamoStores) -> None:
     busy = {"Responses": {}, "UnprocessedKeys": {table: {"Keys": [{"id": {"S": given.id}}]}}}
 
     with _busy(busy, times=2):
-        assert [item.id for item in dynamo.get_together(heads, [(given.id,)], pause=pauses.append)] == [given.id]
+        assert [item.id for item in dynamodb.batch_get(heads, [(given.id,)], pause=pauses.append)] == [given.id]
     with _busy(busy, times=99), pytest.raises(Throttled):
-        dynamo.get_together(heads, [(given.id,)], pause=pauses.append)
-    assert len(pauses) == 2 + dynamo.BATCH_TRIES - 1
+        dynamodb.batch_get(heads, [(given.id,)], pause=pauses.append)
+    assert len(pauses) == 2 + dynamodb.BATCH_TRIES - 1
 
 
 def test_a_head_from_a_change_stream(dynamo_stores: DynamoStores) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import requests
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.adapters.files import PART_BYTES
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.s3.files import PART_BYTES
+from chalicelib.adapters.stores import DynamoStores
 from tests.contract.given import new_id
 
 TYPE = "text/csv; charset=utf-8"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.job import Job, Status
+from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.ports import JobQuery
 from tests.contract.given import NOW, job, new_id
 

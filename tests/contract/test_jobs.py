@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.errors import AlreadyPointed, AlreadyRemembered, StaleVersion
-from chalicelib.domain.job import Job, Status
-from chalicelib.ports import Idempotency, Remembered
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.ports import IdempotencyRecord, IdempotentResult
 from tests.contract.conftest import Lost
 from tests.contract.given import DAY, NOW, full_job, job, new_id
 
 ODD = "\x00 emoji 👩‍👩‍👧 \u202eright to left עברית \U0010ffff combining é"
 
 
-def idempotency(key: str, **changes: Any) -> Idempotency:
-    return Idempotency(**({"scope": "acme#POST /jobs", "key": key, "fingerprint": "f1", "expires_at": NOW + DAY, "position": 7} | changes))
+def idempotency(key: str, **changes: Any) -> IdempotencyRecord:
+    return IdempotencyRecord(
+        **({"scope": "acme#POST /jobs", "key": key, "fingerprint": "f1", "expires_at": NOW + DAY, "position": 7} | changes)
+    )
 
 
 def changed(seen: Job, **changes: Any) -> Job:
@@ -146,11 +148,11 @@ def test_an_idempotency_key_stands_for_one_job(stores: Any) -> None:
     first, second, row = job(), job(), idempotency(ODD + new_id())
     stores.jobs.create(first, row)
 
-    with pytest.raises(AlreadyRemembered):
+    with pytest.raises(IdempotencyKeyTaken):
         stores.jobs.create(second, row)
 
     assert stores.jobs.get(second.id) is None
-    assert stores.jobs.get_idempotency(row.scope, row.key, NOW) == Remembered(job_id=first.id, fingerprint="f1", position=7)
+    assert stores.jobs.get_idempotency(row.scope, row.key, NOW) == IdempotentResult(job_id=first.id, fingerprint="f1", position=7)
     assert stores.jobs.get_idempotency("other#POST /jobs", row.key, NOW) is None
 
 
@@ -171,7 +173,7 @@ def test_an_idempotency_key_counts_to_the_last_millisecond(stores: Any) -> None:
     row = idempotency(new_id())
     stores.jobs.create(job(), row)
 
-    with pytest.raises(AlreadyRemembered):
+    with pytest.raises(IdempotencyKeyTaken):
         stores.jobs.create(job(created_at=row.expires_at - 1), row)
 
 
@@ -185,11 +187,11 @@ def test_a_key_can_stand_for_a_job_that_is_there_already(stores: Any, answer_los
     stores.jobs.save_idempotency(row, first.id, NOW)
 
     for other, of in ((replace(row, generation=5), first.id), (row, job().id), (replace(row, fingerprint="f2"), first.id)):
-        with pytest.raises(AlreadyRemembered):
+        with pytest.raises(IdempotencyKeyTaken):
             stores.jobs.save_idempotency(other, of, NOW)
-    with pytest.raises(AlreadyRemembered):
+    with pytest.raises(IdempotencyKeyTaken):
         stores.jobs.create(job(), row)
-    assert stores.jobs.get_idempotency(row.scope, row.key, NOW) == Remembered(job_id=first.id, fingerprint="f1", generation=4)
+    assert stores.jobs.get_idempotency(row.scope, row.key, NOW) == IdempotentResult(job_id=first.id, fingerprint="f1", generation=4)
     stores.jobs.save_idempotency(replace(row, generation=5), first.id, row.expires_at)
 
 
@@ -209,11 +211,11 @@ def test_a_dedupe_pointer_is_taken_over_only_from_the_job_it_named(stores: Any) 
     key = ODD + new_id()
     ended, second, third = job(dedupe_key=key), job(dedupe_key=key), job(dedupe_key=key)
     stores.jobs.create(ended)
-    with pytest.raises(AlreadyPointed):
+    with pytest.raises(DedupeConflict):
         stores.jobs.create(second)
     stores.jobs.create(second, replaces=ended.id)
 
-    with pytest.raises(AlreadyPointed):
+    with pytest.raises(DedupeConflict):
         stores.jobs.create(third, replaces=ended.id)
 
     assert stores.jobs.get_by_dedupe_key("acme", second.user, key) == second.id
@@ -235,7 +237,7 @@ def test_a_taken_idempotency_key_is_named_before_a_taken_pointer(stores: Any) ->
     key, row = new_id(), idempotency(new_id())
     stores.jobs.create(job(dedupe_key=key), row)
 
-    with pytest.raises(AlreadyRemembered):
+    with pytest.raises(IdempotencyKeyTaken):
         stores.jobs.create(job(dedupe_key=key), row)
 
 

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.body import Body, Config
-from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.job import JobError, Status, Usage
-from chalicelib.domain.progress import MAX_MILESTONES
-from chalicelib.domain.result import Result
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.execution.progress import MAX_MILESTONES
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.execution.transcript import Chunk, join_chunks
+from chalicelib.domain.jobs.job import JobError, Status, Usage
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.domain.streaming.subscriptions import SUBSCRIPTIONS_PER_CONNECTION, Connection, Subscription, Ticket
 from chalicelib.domain.text import MAX_CHUNK_POINTS
-from chalicelib.domain.transcript import Chunk, join
-from chalicelib.domain.watching import SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, Watcher
-from chalicelib.ports import Idempotency, Lease
-from chalicelib.routes.parse import LONGEST_KEY, MAX_METADATA_BYTES
-from chalicelib.usecases.judge import LONGEST_MESSAGE
-from chalicelib.usecases.plan_job import MAX_PROMPT_BYTES
+from chalicelib.entrypoints.http.requests.jobs import MAX_KEY_LENGTH, MAX_METADATA_BYTES
+from chalicelib.ports import IdempotencyRecord, Lease
+from chalicelib.services.jobs.plan_job import MAX_PROMPT_BYTES
+from chalicelib.services.worker.evaluate_attempt import MAX_MESSAGE_LENGTH
 from infra.keys import LONGEST_NAME
 from infra.naming import table_name
 from tests.contract.given import NOW, full_job, new_id
@@ -61,9 +61,9 @@ def test_the_largest_body(stores: Any, kind: str) -> None:
     text = TEXTS[kind]
     prompt = text(MAX_PROMPT_BYTES // 4)
     metadata = {"m": text(MAX_METADATA_BYTES // 12)}
-    given = Body(
+    given = JobSpec(
         prompt=prompt,
-        config=Config(model="m" * 128, max_tokens=100_000, system_prompt=text(100_000)),
+        config=JobConfig(model="m" * 128, max_tokens=100_000, system_prompt=text(100_000)),
         metadata=metadata,
         input={"rows": prompt},
     )
@@ -80,21 +80,21 @@ def test_the_largest_head(stores: Any) -> None:
         code="c" * 64,
         error_class="c" * 64,
         retryable=False,
-        message=WIDE * LONGEST_MESSAGE,
+        message=WIDE * MAX_MESSAGE_LENGTH,
         suggestion=WIDE * 300,
         attempt=9_999,
         provider_request_id="r" * 10_000,
     )
     names = {"tenant": NAME, "user": NAME, "model": WIDE * 128, "batch_id": new_id(), "response_id": "r" * 100}
     tags = tuple(f"{at}{WIDE * 63}" for at in range(10))
-    given = full_job(error=error, tags=tags, dedupe_key=WIDE * LONGEST_KEY, **names)
-    asked = Idempotency(scope=f"{NAME}#{NAME}#POST /jobs", key=WIDE * LONGEST_KEY, fingerprint="f" * 64, expires_at=NOW + 9)
+    given = full_job(error=error, tags=tags, dedupe_key=WIDE * MAX_KEY_LENGTH, **names)
+    asked = IdempotencyRecord(scope=f"{NAME}#{NAME}#POST /jobs", key=WIDE * MAX_KEY_LENGTH, fingerprint="f" * 64, expires_at=NOW + 9)
 
     stores.jobs.create(given, asked)
     stores.jobs.replace(given, replace(given, version=10, status=Status.CANCELLED))
 
     assert stores.jobs.get(given.id) == replace(given, version=10, status=Status.CANCELLED)
-    assert stores.jobs.get_by_dedupe_key(NAME, NAME, WIDE * LONGEST_KEY) == given.id
+    assert stores.jobs.get_by_dedupe_key(NAME, NAME, WIDE * MAX_KEY_LENGTH) == given.id
 
 
 @pytest.mark.parametrize("kind", TEXTS)
@@ -143,8 +143,8 @@ def test_the_largest_chunks_make_a_log_of_several_pages(stores: Any, kind: str) 
         chunk = Chunk(job_id=job_id, attempt=1, start=begin, text=text, at=NOW, progress=progress, events=events, ttl=TTL)
         stores.chunks.append(chunk)
 
-    assert join(stores.chunks.read(job_id, 1), 0) == text * count
-    assert join(stores.chunks.read(job_id, 1, 100_001), 100_001) == (text * count)[100_001:]
+    assert join_chunks(stores.chunks.read(job_id, 1), 0) == text * count
+    assert join_chunks(stores.chunks.read(job_id, 1, 100_001), 100_001) == (text * count)[100_001:]
     last = stores.chunks.last(job_id, 1)
     assert (last.end, last.text) == (count * MAX_CHUNK_POINTS, text)
 
@@ -168,7 +168,7 @@ def test_a_crowd_watches_one_job(stores: Any) -> None:
     """Four hundred rows with long endpoints are more than a page."""
     job_id = new_id()
     for number in range(400):
-        watcher = Watcher(
+        watcher = Subscription(
             job_id=job_id,
             connection_id=f"c{number:03}" + "x" * 128,
             endpoint="https://" + "e" * 3_000,

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.tally import Add, Mark
-from chalicelib.ports import Marked
-from chalicelib.ports.ledger import VERSION
+from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
+from chalicelib.ports import MarkUpdate
+from chalicelib.ports.counters import VERSION
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
 TTL = NOW // 1000 + 86_400
 
 
-def marked(job_id: str, version: int, seen: int = 0, **counted: Any) -> Marked:
-    return Marked(Mark(job_id=job_id, version=seen), Mark(job_id=job_id, version=version, counted=counted), TTL)
+def marked(job_id: str, version: int, seen: int = 0, **counted: Any) -> MarkUpdate:
+    return MarkUpdate(CountMark(job_id=job_id, version=seen), CountMark(job_id=job_id, version=version, counted=counted), TTL)
 
 
-def add(place: tuple[str, str], **amounts: int) -> Add:
-    return Add(key=place, amounts=amounts, ttl=TTL)
+def add(place: tuple[str, str], **amounts: int) -> CounterIncrement:
+    return CounterIncrement(key=place, amounts=amounts, ttl=TTL)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_mark_and_counters_are_written_together(stores: Any, place: tuple[str, s
 
     stores.counters.increment([marked(job_id, 3, what={"as": "queued"})], [add(place, queued=1, cost=5)])
 
-    assert stores.counters.marks([job_id, new_id()]) == {job_id: Mark(job_id=job_id, version=3, counted={"what": {"as": "queued"}})}
+    assert stores.counters.marks([job_id, new_id()]) == {job_id: CountMark(job_id=job_id, version=3, counted={"what": {"as": "queued"}})}
     assert stores.counters.get([place, ("C#none", "counts")]) == {place: {"queued": 1, "cost": 5, VERSION: 1}}
 
 

@@ -10,9 +10,9 @@ from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ses.models import ses_backends
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.mail import SesMail
-from chalicelib.domain.errors import NotSent
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.ses import SesEmailSender
+from chalicelib.domain.errors import DeliveryError
 
 SENDER = "headrace@example.com"
 
@@ -22,15 +22,15 @@ def _moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        aws.forget_clients()
+        aws.reset_clients()
         yield
-    aws.forget_clients()
+    aws.reset_clients()
 
 
 def test_a_mail_is_handed_over() -> None:
     aws.client("ses").verify_email_identity(EmailAddress=SENDER)
 
-    SesMail(SENDER).send("ops@acme.com", "Headrace: fertig ✓", "Job is completed.")
+    SesEmailSender(SENDER).send("ops@acme.com", "Headrace: fertig ✓", "Job is completed.")
 
     (sent,) = ses_backends[DEFAULT_ACCOUNT_ID]["eu-central-1"].sent_messages
     assert (sent.source, sent.destinations["ToAddresses"]) == (SENDER, ["ops@acme.com"])
@@ -38,16 +38,16 @@ def test_a_mail_is_handed_over() -> None:
 
 
 def test_a_sender_that_nobody_has_verified_is_refused_for_good() -> None:
-    with pytest.raises(NotSent, match="MessageRejected") as refused:
-        SesMail(SENDER).send("ops@acme.com", "s", "t")
+    with pytest.raises(DeliveryError, match="MessageRejected") as refused:
+        SesEmailSender(SENDER).send("ops@acme.com", "s", "t")
 
     assert refused.value.final
 
 
 def test_without_a_sender_there_is_no_mail() -> None:
-    assert not SesMail(None).is_configured
-    with pytest.raises(NotSent, match="not configured") as refused:
-        SesMail(None).send("ops@acme.com", "s", "t")
+    assert not SesEmailSender(None).is_configured
+    with pytest.raises(DeliveryError, match="not configured") as refused:
+        SesEmailSender(None).send("ops@acme.com", "s", "t")
 
     assert refused.value.final
 
@@ -57,7 +57,7 @@ def test_what_may_pass_is_tried_again(code: str, status: int) -> None:
     client = aws.client("ses", attempts=1)
     with Stubber(client) as stub:
         stub.add_client_error("send_email", code, http_status_code=status)
-        with pytest.raises(NotSent) as refused:
-            SesMail(SENDER).send("ops@acme.com", "s", "t")
+        with pytest.raises(DeliveryError) as refused:
+            SesEmailSender(SENDER).send("ops@acme.com", "s", "t")
 
     assert not refused.value.final

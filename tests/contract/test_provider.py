@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from chalicelib.adapters.openai_responses import OpenAIResponses
-from chalicelib.adapters.secrets import Credentials
+from chalicelib.adapters.aws.openai_credentials import Credentials
+from chalicelib.adapters.openai.provider import OpenAIResponses
 from chalicelib.domain.errors import (
     AttemptFailed,
     AuthenticationFailed,
@@ -31,9 +31,9 @@ from chalicelib.domain.errors import (
     StreamMalformed,
     Unavailable,
 )
-from chalicelib.domain.job import Usage
-from chalicelib.domain.text import Joiner
-from chalicelib.ports import Delta, Ended, ModelRequest, ProviderEvent, Started
+from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.text import SurrogateJoiner
+from chalicelib.ports import ModelRequest, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
 from tests.contract.loopback import CREATED, USAGE, Abort, Answer, Loopback, Pause, completed, delta, event, refused
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ def seen_of(*steps: Any, whole: bool = True, **settings: Any) -> list[ProviderEv
 
 
 def text_of(seen: list[ProviderEvent]) -> str:
-    return "".join(one.text for one in seen if isinstance(one, Delta))
+    return "".join(one.text for one in seen if isinstance(one, TextDelta))
 
 
 def error_of(answer: Answer, kind: type[T], **settings: Any) -> T:
@@ -94,17 +94,17 @@ def test_a_stream_is_its_start_its_text_and_its_end() -> None:
     )
 
     assert seen == [
-        Started("resp_1", "gpt-4o-mini-2024-07-18"),
-        Delta("Hello", 4),
-        Delta(", world", 5),
-        Ended(Usage(input=12, cached=4, output=7, reasoning=2), "gpt-4o-mini-2024-07-18"),
+        ResponseStarted("resp_1", "gpt-4o-mini-2024-07-18"),
+        TextDelta("Hello", 4),
+        TextDelta(", world", 5),
+        ResponseEnded(Usage(input=12, cached=4, output=7, reasoning=2), "gpt-4o-mini-2024-07-18"),
     ]
 
 
 def test_a_refusal_is_text_that_says_so() -> None:
     seen = seen_of(CREATED, event("response.refusal.delta", delta="I cannot", sequence_number=3), completed())
 
-    assert seen[1] == Delta("I cannot", 3, refusal=True)
+    assert seen[1] == TextDelta("I cannot", 3, refusal=True)
 
 
 @pytest.mark.parametrize(("said", "reason"), [("max_output_tokens", "max_tokens"), ("content_filter", "content_filter"), (None, "unknown")])
@@ -113,7 +113,7 @@ def test_an_incomplete_answer_says_why(said: str | None, reason: str) -> None:
 
     for kind in ("response.incomplete", "response.completed"):  # compatible servers say it in either
         seen = seen_of(CREATED, delta("Hel"), event(kind, response=response))
-        assert isinstance(seen[-1], Ended)
+        assert isinstance(seen[-1], ResponseEnded)
         assert seen[-1].incomplete_reason == reason
 
 
@@ -122,8 +122,8 @@ def test_text_that_comes_only_with_the_end_is_not_lost() -> None:
 
     seen = seen_of(CREATED, completed(output=output))
 
-    assert seen[1] == Delta("All at once")
-    assert isinstance(seen[2], Ended)
+    assert seen[1] == TextDelta("All at once")
+    assert isinstance(seen[2], ResponseEnded)
 
 
 def test_text_that_was_streamed_is_not_repeated_from_the_end() -> None:
@@ -141,7 +141,7 @@ def test_done_and_comments_and_pings_are_tolerated() -> None:
 
 
 def test_a_final_event_without_usage_ends_the_stream_all_the_same() -> None:
-    assert seen_of(CREATED, delta("Hi"), completed(usage=None))[-1] == Ended(None, "gpt-4o-mini-2024-07-18")
+    assert seen_of(CREATED, delta("Hi"), completed(usage=None))[-1] == ResponseEnded(None, "gpt-4o-mini-2024-07-18")
 
 
 # ---- text as bytes
@@ -171,8 +171,8 @@ def test_halves_of_a_character_in_two_deltas_are_passed_on_and_can_be_joined() -
 
     seen = seen_of(CREATED, *(half + b"\n\n" for half in halves), completed())
 
-    joiner = Joiner()
-    assert "".join(joiner.feed(one.text) for one in seen if isinstance(one, Delta)) + joiner.flush() == "hi 😀"
+    joiner = SurrogateJoiner()
+    assert "".join(joiner.feed(one.text) for one in seen if isinstance(one, TextDelta)) + joiner.flush() == "hi 😀"
 
 
 def test_large_deltas_come_through_whole() -> None:
@@ -455,7 +455,7 @@ def test_leaving_early_hangs_up_at_once() -> None:
     async def play(server: Loopback, provider: OpenAIResponses) -> float:
         async with provider.stream(ASK) as events:
             async for seen in events:
-                if isinstance(seen, Delta):
+                if isinstance(seen, TextDelta):
                     break
         began = time.monotonic()
         await asyncio.wait_for(server.hung_up.wait(), 2)
@@ -525,7 +525,7 @@ def test_a_key_that_cannot_be_read_just_now_is_worth_another_attempt() -> None:
 
 
 def test_importing_the_adapter_does_not_import_the_sdk() -> None:
-    script = "import sys, chalicelib.adapters.openai_responses; print({'openai', 'httpx2', 'botocore'} & set(sys.modules))"
+    script = "import sys, chalicelib.adapters.openai.provider; print({'openai', 'httpx2', 'botocore'} & set(sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 

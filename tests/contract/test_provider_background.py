@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from chalicelib.adapters.openai_events import ResponseReader, fetched
-from chalicelib.adapters.openai_responses import OpenAIResponses
-from chalicelib.adapters.secrets import Credentials
+from chalicelib.adapters.aws.openai_credentials import Credentials
+from chalicelib.adapters.openai.events import ResponseReader, fetched
+from chalicelib.adapters.openai.provider import OpenAIResponses
 from chalicelib.domain.errors import (
     AttemptFailed,
     AuthenticationFailed,
@@ -25,8 +25,8 @@ from chalicelib.domain.errors import (
     StreamCut,
     StreamMalformed,
 )
-from chalicelib.domain.text import Joiner
-from chalicelib.ports import Delta, Ended, Fetched, ModelRequest, Provider, ProviderEvent, Started
+from chalicelib.domain.text import SurrogateJoiner
+from chalicelib.ports import FetchedResponse, ModelRequest, Provider, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
 from tests.contract.loopback import delta, event
 from tests.kit.background_openai import BackgroundOpenAI, Settings
 from tests.kit.live_response import Scenario
@@ -116,24 +116,24 @@ async def drain(stream: AsyncIterator[ProviderEvent]) -> None:
 async def begun(provider: Provider) -> str:
     """A response that was begun and left."""
     [started] = await read(provider.stream(ASK), most=1)
-    assert isinstance(started, Started)
+    assert isinstance(started, ResponseStarted)
     return started.response_id
 
 
 async def over(provider: Provider) -> tuple[str, list[ProviderEvent]]:
     """A response that was read to its end."""
     seen = await read(provider.stream(ASK))
-    assert isinstance(seen[0], Started)
+    assert isinstance(seen[0], ResponseStarted)
     return seen[0].response_id, seen
 
 
 def text_of(seen: list[ProviderEvent]) -> str:
-    joiner = Joiner()
-    return "".join(joiner.feed(one.text) for one in seen if isinstance(one, Delta)) + joiner.flush()
+    joiner = SurrogateJoiner()
+    return "".join(joiner.feed(one.text) for one in seen if isinstance(one, TextDelta)) + joiner.flush()
 
 
 def last_of(seen: list[ProviderEvent]) -> int:
-    return max(one.sequence for one in seen if isinstance(one, Delta))
+    return max(one.sequence for one in seen if isinstance(one, TextDelta))
 
 
 def data_of(event: bytes) -> bytes:
@@ -149,8 +149,8 @@ def test_a_response_in_the_background_has_an_id_and_numbers_its_text(played: Any
         response_id, seen = await over(provider)
 
         assert response_id.startswith("resp_")
-        assert [(one.text, one.sequence) for one in seen if isinstance(one, Delta)] == [("Hello", 4), (", ", 5), ("world", 6)]
-        assert isinstance(seen[-1], Ended)
+        assert [(one.text, one.sequence) for one in seen if isinstance(one, TextDelta)] == [("Hello", 4), (", ", 5), ("world", 6)]
+        assert isinstance(seen[-1], ResponseEnded)
         assert seen[-1].usage is not None
 
     played(Script(), play)
@@ -164,7 +164,9 @@ def test_whoever_comes_back_gets_exactly_the_rest(played: Any) -> None:
         response_id, seen = await over(provider)
 
         for after in (4, 5, 6):
-            rest = [one for one in seen if not isinstance(one, Started) and (not isinstance(one, Delta) or one.sequence > after)]
+            rest = [
+                one for one in seen if not isinstance(one, ResponseStarted) and (not isinstance(one, TextDelta) or one.sequence > after)
+            ]
             assert await read(provider.resume(response_id, after, ASK)) == rest
 
     played(Script(), play)
@@ -187,12 +189,12 @@ def test_a_lost_connection_costs_no_text(played: Any) -> None:
 
     async def play(provider: Provider) -> None:
         first = await read_until_it_breaks(provider.stream(ASK), ProviderConnectionLost)
-        assert isinstance(first[0], Started)
+        assert isinstance(first[0], ResponseStarted)
         second = await read_until_it_breaks(provider.resume(first[0].response_id, last_of(first), ASK), ProviderConnectionLost)
         third = await read(provider.resume(first[0].response_id, last_of(second), ASK))
 
         assert [text_of(part) for part in (first, second, third)] == ["one two ", "three ", "four five "]
-        assert isinstance(third[-1], Ended)
+        assert isinstance(third[-1], ResponseEnded)
         assert (await provider.fetch(first[0].response_id)).text == "one two three four five "
 
     played(Script(["one ", "two ", "three ", "four ", "five "], every=0.03, breaks=[2, 1]), play)
@@ -205,7 +207,7 @@ def test_characters_survive_wherever_a_stream_breaks(played: Any) -> None:
 
     async def play(provider: Provider) -> None:
         first = await read_until_it_breaks(provider.stream(ASK), ProviderConnectionLost)
-        assert isinstance(first[0], Started)
+        assert isinstance(first[0], ResponseStarted)
         rest = await read(provider.resume(first[0].response_id, last_of(first), ASK))
 
         assert text_of(first + rest) == "hi 😀 e\u0301 👩\u200d🚀 𝄞\u2028 end"
@@ -279,11 +281,11 @@ def test_an_answer_that_was_cut_says_why_in_every_way_of_asking(played: Any) -> 
         fetched = await provider.fetch(response_id)
 
         for ended in (seen[-1], resumed[-1], fetched.ended):
-            assert isinstance(ended, Ended)
+            assert isinstance(ended, ResponseEnded)
             assert ended.incomplete_reason == "max_tokens"
         assert fetched.text == "Hello, world"
 
-    played(Script(end=Ended(None, incomplete_reason="max_tokens")), play)
+    played(Script(end=ResponseEnded(None, incomplete_reason="max_tokens")), play)
 
 
 @both
@@ -291,7 +293,7 @@ def test_an_answer_that_was_cut_says_why_in_every_way_of_asking(played: Any) -> 
 def test_a_response_that_failed_fails_in_every_way_of_asking(played: Any, error: AttemptFailed) -> None:
     async def play(provider: Provider) -> None:
         seen = await read_until_it_breaks(provider.stream(ASK), type(error))
-        assert isinstance(seen[0], Started)
+        assert isinstance(seen[0], ResponseStarted)
         resumed = await read_until_it_breaks(provider.resume(seen[0].response_id, 4, ASK), type(error))
         fetched = await provider.fetch(seen[0].response_id)
 
@@ -368,7 +370,7 @@ def test_whoever_listens_hears_that_it_was_cancelled(played: Any) -> None:
     async def play(provider: Provider) -> None:
         async with provider.stream(ASK) as stream:
             started = await anext(stream)
-            assert isinstance(started, Started)
+            assert isinstance(started, ResponseStarted)
             await provider.cancel(started.response_id)
             with pytest.raises(ResponseLost):
                 await drain(stream)
@@ -393,7 +395,7 @@ def test_a_stream_that_ended_when_it_was_cancelled_was_cut() -> None:
     async def play(provider: Provider) -> None:
         async with provider.stream(ASK) as stream:
             started = await anext(stream)
-            assert isinstance(started, Started)
+            assert isinstance(started, ResponseStarted)
             await provider.cancel(started.response_id)
             with pytest.raises(StreamCut):
                 await drain(stream)
@@ -425,7 +427,7 @@ def test_only_a_refusal_is_told_as_one(status: int, kind: type[AttemptFailed]) -
 def test_silence_is_a_stall_in_a_stream_that_was_resumed_too() -> None:
     async def play(provider: Provider) -> None:
         first = await read_until_it_breaks(provider.stream(ASK), ProviderTimeout)
-        assert isinstance(first[0], Started)
+        assert isinstance(first[0], ResponseStarted)
         second = await read_until_it_breaks(provider.resume(first[0].response_id, last_of(first), ASK), ProviderTimeout)
         third = await read(provider.resume(first[0].response_id, last_of(second), ASK))
 
@@ -510,14 +512,14 @@ def test_text_that_is_known_is_not_said_again_by_a_server_that_repeats_it() -> N
 
     said = [reader.read(data_of(delta(text, number))) for number, text in ((4, "one "), (5, "two "), (6, "three"))]
 
-    assert said == [[], [], [Delta("three", 6)]]
+    assert said == [[], [], [TextDelta("three", 6)]]
 
 
 def test_an_answer_that_came_only_with_the_end_has_its_number() -> None:
     said = [{"type": "output_text", "text": "All at once"}]
     last = event("response.completed", sequence_number=9, response={"status": "completed", "output": [{"content": said}]})
 
-    assert (ResponseReader().read(data_of(last)) or [])[0] == Delta("All at once", 9)
+    assert (ResponseReader().read(data_of(last)) or [])[0] == TextDelta("All at once", 9)
 
 
 def test_a_fetched_answer_is_all_of_its_parts_without_half_a_character() -> None:
@@ -527,7 +529,7 @@ def test_a_fetched_answer_is_all_of_its_parts_without_half_a_character() -> None
     ]
     response = {"status": "completed", "output": [{"type": "reasoning"}, *({"type": "message", "content": part} for part in parts)]}
 
-    assert fetched(json.dumps(response).encode()) == Fetched("one 😀 two no\ufffd", Ended(None), refusal=True)
+    assert fetched(json.dumps(response).encode()) == FetchedResponse("one 😀 two no\ufffd", ResponseEnded(None), refusal=True)
 
 
 @pytest.mark.parametrize("nonsense", [b"", b"[]", b"<html>", b"\xff"])

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.openai_responses import OpenAIResponses
-from chalicelib.adapters.secrets import Credentials
+from chalicelib.adapters.aws.openai_credentials import Credentials
+from chalicelib.adapters.openai.provider import OpenAIResponses
 from chalicelib.domain.errors import (
     AttemptFailed,
     ProviderConnectionLost,
@@ -25,7 +25,7 @@ from chalicelib.domain.errors import (
     StreamCut,
     StreamMalformed,
 )
-from chalicelib.ports import Delta, Ended, ModelRequest, ProviderEvent
+from chalicelib.ports import ModelRequest, ProviderEvent, ResponseEnded, TextDelta
 
 ROOT = Path(__file__).parents[2]
 LLMOCK = next((str(found) for found in [ROOT / ".venv-cloud/bin/llmock"] if found.exists()), shutil.which("llmock"))
@@ -96,8 +96,8 @@ def test_an_answer_comes_through_whole(llmock: Llmock) -> None:
 
     seen = read(llmock)
 
-    assert "".join(one.text for one in seen if isinstance(one, Delta)) == "Grüße an alle 👋"
-    assert isinstance(seen[-1], Ended)
+    assert "".join(one.text for one in seen if isinstance(one, TextDelta)) == "Grüße an alle 👋"
+    assert isinstance(seen[-1], ResponseEnded)
     assert seen[-1].usage is not None
 
 

@@ -12,14 +12,14 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from moto.sqs.models import sqs_backends
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.memory_time import ManualClock
-from chalicelib.adapters.memory_wires import MemoryQueues
-from chalicelib.adapters.queues import SqsQueues, clean, group
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.sqs import SqsQueues, message_group, strip_forbidden
+from chalicelib.adapters.memory.clock import ManualClock
+from chalicelib.adapters.memory.queues import MemoryQueues
 from chalicelib.domain.errors import Throttled, Unavailable
-from chalicelib.domain.lanes import LANES, STREAM, TASKS, dead_letter_queue_name, queue_name
-from chalicelib.domain.wakeup import WakeUp
-from chalicelib.ports import Queues, Received
+from chalicelib.domain.queues.lanes import LANES, STREAM, TASKS, dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.ports import QueueMessage, Queues
 
 STAGE = "test"
 WAKE = WakeUp(f"job_{1:026}", 3)
@@ -30,7 +30,7 @@ class Side(Protocol):
 
     queues: Queues
 
-    def receive(self, lane: str) -> list[Received]: ...
+    def receive(self, lane: str) -> list[QueueMessage]: ...
 
     def aside(self, lane: str) -> list[tuple[str, str]]: ...
 
@@ -46,7 +46,7 @@ class InMemory:
     def __post_init__(self) -> None:
         self.queues = MemoryQueues(self.clock)
 
-    def receive(self, lane: str) -> list[Received]:
+    def receive(self, lane: str) -> list[QueueMessage]:
         return self.queues.receive(lane)
 
     def aside(self, lane: str) -> list[tuple[str, str]]:
@@ -70,8 +70,8 @@ class OnSqs:
                 self.urls[name] = aws.client("sqs").create_queue(QueueName=name)["QueueUrl"]
         self.queues = SqsQueues(STAGE, self.clock)
 
-    def receive(self, lane: str) -> list[Received]:
-        return [Received(one["Body"], one["ReceiptHandle"], one["MessageId"]) for one in self.raw(queue_name(STAGE, lane))]
+    def receive(self, lane: str) -> list[QueueMessage]:
+        return [QueueMessage(one["Body"], one["ReceiptHandle"], one["MessageId"]) for one in self.raw(queue_name(STAGE, lane))]
 
     def aside(self, lane: str) -> list[tuple[str, str]]:
         return [(one["Body"], one["MessageAttributes"]["reason"]["StringValue"]) for one in self.raw(dead_letter_queue_name(STAGE, lane))]
@@ -102,9 +102,9 @@ def on_sqs(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnSq
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        aws.forget_clients()
+        aws.reset_clients()
         yield OnSqs(clock)
-    aws.forget_clients()
+    aws.reset_clients()
 
 
 @pytest.fixture(params=["memory", "sqs"])
@@ -210,9 +210,9 @@ def test_each_message_carries_its_tenant_as_its_group(on_sqs: OnSqs) -> None:
 
 @pytest.mark.parametrize("tenant", ["müller", "", "a b", "x" * 200, "line\nbreak"])
 def test_a_tenant_that_sqs_would_refuse_still_has_a_group_of_its_own(tenant: str) -> None:
-    assert len(group(tenant)) == 64
-    assert group(tenant).isalnum()
-    assert group(tenant) != group(tenant + "2")
+    assert len(message_group(tenant)) == 64
+    assert message_group(tenant).isalnum()
+    assert message_group(tenant) != message_group(tenant + "2")
 
 
 def test_depth_is_asked_for_once_in_three_seconds(on_sqs: OnSqs, clock: ManualClock) -> None:
@@ -241,7 +241,7 @@ def test_what_is_set_aside_is_cut_to_what_one_reads(on_sqs: OnSqs) -> None:
 
     [(body, reason)] = on_sqs.aside("low")
     assert (len(body), len(reason)) == (100_000, 500)
-    assert clean(body) == body
+    assert strip_forbidden(body) == body
 
 
 def test_a_message_that_could_not_be_deleted_is_told(on_sqs: OnSqs) -> None:

@@ -9,21 +9,22 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters import aws, dynamo
-from chalicelib.adapters.dynamo_job_item import item_of
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.body import Body, Config
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.job_item import item_of
+from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion, Throttled
-from chalicelib.domain.job import Status
-from chalicelib.domain.result import Result
-from chalicelib.domain.transcript import Chunk
-from chalicelib.domain.watching import Watcher
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.execution.transcript import Chunk
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.domain.streaming.subscriptions import Subscription
 from infra.naming import bucket_name
 from tests.contract.conftest import ACCOUNT, STAGE, Lost
 from tests.contract.given import NOW, full_job, job, new_id
 
 TTL = NOW // 1000 + 600
-BODY = Body(prompt="Say hello.", config=Config(model="gpt-4o-mini", max_tokens=100), metadata={"n": 0})
+BODY = JobSpec(prompt="Say hello.", config=JobConfig(model="gpt-4o-mini", max_tokens=100), metadata={"n": 0})
 
 
 def incompressible(characters: int) -> str:
@@ -38,7 +39,7 @@ def written(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say h
     for attempt in (1, 2):
         stores.results.put(Result(job_id=job_id, attempt=attempt, text=text, parsed={"said": text}, ttl=TTL), "acme")
     stores.subscriptions.add(
-        Watcher(
+        Subscription(
             job_id=job_id,
             connection_id="c1",
             endpoint="https://ws",
@@ -52,7 +53,12 @@ def written(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say h
 
 
 def kept(stores: Any, job_id: str) -> list[object]:
-    found = [stores.job_specs.get(job_id), stores.chunks.read(job_id, 1), stores.results.attempts(job_id), stores.subscriptions.for_job(job_id)]
+    found = [
+        stores.job_specs.get(job_id),
+        stores.chunks.read(job_id, 1),
+        stores.results.attempts(job_id),
+        stores.subscriptions.for_job(job_id),
+    ]
     return [one for one in [*found, stores.subscriptions.controls([job_id])] if one]
 
 
@@ -136,7 +142,7 @@ def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> No
     job_id = new_id()
     written(dynamo_stores, job_id, text=incompressible(60_000))
     for attempt in (1, 2):
-        dynamo.delete(dynamo_stores.results._items(job_id, f"result#{attempt:04}"))
+        dynamodb.delete(dynamo_stores.results._items(job_id, f"result#{attempt:04}"))
     assert any(job_id in key for key in objects())
 
     dynamo_stores.job_data.delete_all(job_id, "acme")
@@ -147,7 +153,7 @@ def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> No
 def test_rows_that_dynamodb_leaves_out_are_asked_for_again(dynamo_stores: DynamoStores) -> None:
     heads = [item_of(dynamo_stores.jobs._heads, job()) for _ in range(30)]
     for head in heads:
-        dynamo.put(head)
+        dynamodb.put(head)
     pauses: list[float] = []
 
     def leave_out_two(parsed: Any, **_: Any) -> None:
@@ -161,7 +167,7 @@ def test_rows_that_dynamodb_leaves_out_are_asked_for_again(dynamo_stores: Dynamo
     events.register("provide-client-params.dynamodb.BatchWriteItem", note)
     events.register("after-call.dynamodb.BatchWriteItem", leave_out_two)
     try:
-        dynamo.delete_together(heads, pauses.append)
+        dynamodb.batch_delete(heads, pauses.append)
     finally:
         events.unregister("provide-client-params.dynamodb.BatchWriteItem", note)
         events.unregister("after-call.dynamodb.BatchWriteItem", leave_out_two)
@@ -175,13 +181,13 @@ def test_rows_that_are_left_out_for_ever_are_said(dynamo_stores: DynamoStores) -
 
     def leave_out_all(parsed: Any, **_: Any) -> None:
         key = {"DeleteRequest": {"Key": {"id": {"S": head.id}}}}
-        parsed["UnprocessedItems"] = {dynamo.table_name(STAGE, "jobs"): [key]}
+        parsed["UnprocessedItems"] = {dynamodb.table_name(STAGE, "jobs"): [key]}
 
     events = aws.client("dynamodb").meta.events
     events.register("after-call.dynamodb.BatchWriteItem", leave_out_all)
     try:
         with pytest.raises(Throttled):
-            dynamo.delete_together([head], lambda _: None)
+            dynamodb.batch_delete([head], lambda _: None)
     finally:
         events.unregister("after-call.dynamodb.BatchWriteItem", leave_out_all)
 
@@ -241,6 +247,6 @@ def test_a_body_is_kept_longer_never_shorter(dynamo_stores: DynamoStores) -> Non
         dynamo_stores.job_specs.extend_ttl(job_id, until)
     dynamo_stores.job_specs.replace(job_id, "acme", BODY, 2)
 
-    item = dynamo.find(dynamo_stores.job_specs._items, job_id, "body")
+    item = dynamodb.get(dynamo_stores.job_specs._items, job_id, "body")
     assert item is not None
     assert item.ttl == TTL + 50

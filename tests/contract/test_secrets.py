@@ -9,9 +9,9 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.memory_time import ManualClock
-from chalicelib.adapters.secrets import Credentials, SecretsManagerCredentials, parse, secret_name
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.openai_credentials import Credentials, SecretsManagerCredentials, parse, secret_name
+from chalicelib.adapters.memory.clock import ManualClock
 from chalicelib.domain.errors import NotConfigured, Unavailable
 
 
@@ -20,9 +20,9 @@ def _moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        aws.forget_clients()
+        aws.reset_clients()
         yield
-    aws.forget_clients()
+    aws.reset_clients()
 
 
 def store(secret: str) -> None:

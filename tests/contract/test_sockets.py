@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import pytest
 from botocore.exceptions import ClientError
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.memory_wires import MemorySockets
-from chalicelib.adapters.sockets import ApiGatewaySockets
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.websocket_api import ApiGatewaySockets
+from chalicelib.adapters.memory.queues import MemorySockets
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.ports import Sockets
 
@@ -94,11 +94,11 @@ class OnGateway:
 def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
     for name, value in {"AWS_DEFAULT_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}.items():
         monkeypatch.setenv(name, value)
-    aws.forget_clients()
+    aws.reset_clients()
     gateway = Gateway()
     yield gateway
     aws.client("apigatewaymanagementapi", endpoint_url=gateway.endpoint, attempts=1).close()
-    aws.forget_clients()
+    aws.reset_clients()
     gateway.stop()
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.domain.speed import FEWEST, UNMEASURED, place, tally
-from chalicelib.domain.tally import Add, Mark
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
+from chalicelib.domain.metrics.throughput import MIN_SAMPLES, UNMEASURED, count_job, counter_key
 from tests.contract.conftest import STAGE
 from tests.contract.given import NOW, new_id
 from tests.unit.test_speed import WEEK, completed
 
 
-def count(stores: Any, adds: list[Add]) -> None:
+def count(stores: Any, adds: list[CounterIncrement]) -> None:
     """What the projection does: each number of a counter is an attribute, and is added to."""
     if not isinstance(stores, DynamoStores):
         stores.throughput.add(adds)
@@ -37,11 +37,11 @@ def test_what_was_counted_is_read(stores: Any) -> None:
     assert stores.throughput.get("general", model, NOW) == UNMEASURED
 
     for at, output in ((NOW, 100), (NOW - WEEK, 900), (NOW - 2 * WEEK, 5)):
-        for _ in range(FEWEST):
-            count(stores, tally(Mark(job_id="j"), completed(at=at, output=output, model=model))[0])
+        for _ in range(MIN_SAMPLES):
+            count(stores, count_job(CountMark(job_id="j"), completed(at=at, output=output, model=model))[0])
     found = stores.throughput.get("general", model, NOW)
 
-    assert found.n == 2 * FEWEST
+    assert found.n == 2 * MIN_SAMPLES
     assert 90 < found.output_tokens.p10 < 110
     assert 810 < found.output_tokens.p90 < 990
     assert stores.throughput.get("other", model, NOW) == UNMEASURED
@@ -50,8 +50,8 @@ def test_what_was_counted_is_read(stores: Any) -> None:
 def test_only_numbers_that_were_counted_are_read(stores: Any) -> None:
     """A counter may have an end and a version beside them."""
     model = new_id()
-    for _ in range(FEWEST):
-        count(stores, tally(Mark(job_id="j"), completed(model=model))[0])
-    count(stores, [Add(key=place("general", model, NOW), amounts={"v": 7}, ttl=1)])
+    for _ in range(MIN_SAMPLES):
+        count(stores, count_job(CountMark(job_id="j"), completed(model=model))[0])
+    count(stores, [CounterIncrement(key=counter_key("general", model, NOW), amounts={"v": 7}, ttl=1)])
 
-    assert stores.throughput.get("general", model, NOW).n == FEWEST
+    assert stores.throughput.get("general", model, NOW).n == MIN_SAMPLES

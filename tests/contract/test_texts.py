@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.body import Body, Config
-from chalicelib.domain.job import Usage
-from chalicelib.domain.result import Result
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
 from tests.contract.given import NOW, new_id
 
 ODD = "\x00 👩‍👩‍👧 \u202eעברית \U0010ffff \u2028"
@@ -23,8 +23,8 @@ def noise(size: int) -> str:
     return "".join(random.Random(7).choices(string.printable + "äöü€👍", k=size))
 
 
-def body(prompt: str, **changes: Any) -> Body:
-    return Body(prompt=prompt, config=Config(model="gpt-4o-mini", max_tokens=100), **changes)
+def body(prompt: str, **changes: Any) -> JobSpec:
+    return JobSpec(prompt=prompt, config=JobConfig(model="gpt-4o-mini", max_tokens=100), **changes)
 
 
 BODIES = [
@@ -36,7 +36,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize("given", BODIES, ids=["empty", "odd", "1 MB that compresses", "1 MB that does not"])
-def test_a_body_comes_back_as_it_was_put(stores: Any, given: Body) -> None:
+def test_a_body_comes_back_as_it_was_put(stores: Any, given: JobSpec) -> None:
     """Small or large, it makes no difference to who reads it."""
     job_id = new_id()
     stores.job_specs.put(job_id, "acme", given, TTL)

@@ -7,25 +7,25 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.job_type import Limits
-from chalicelib.domain.turnstile import Turnstile, ask, leave
+from chalicelib.domain.jobs.job_type import Limits
+from chalicelib.domain.limits.type_limiter import TypeLimiter, acquire, release
 from tests.contract.conftest import Lost
 from tests.contract.given import NOW, new_id
 
 LIMITS = Limits(concurrency=2, per_minute=3)
 
 
-def swapped(stores: Any, seen: Turnstile, new: Turnstile) -> Turnstile:
+def swapped(stores: Any, seen: TypeLimiter, new: TypeLimiter) -> TypeLimiter:
     stores.type_limiters.replace(seen, new, NOW)
     return new
 
 
 def test_what_was_put_is_there(stores: Any) -> None:
     """With all that it says: moments, places, slots; each type by itself."""
-    blank = seen = Turnstile(type=new_id())
+    blank = seen = TypeLimiter(type=new_id())
     for number in range(4):
-        seen = swapped(stores, seen, ask(seen, LIMITS, f"job{number}#1", NOW + number).limiter)
-    seen = swapped(stores, seen, leave(seen, "job0#1", NOW + 50))
+        seen = swapped(stores, seen, acquire(seen, LIMITS, f"job{number}#1", NOW + number).limiter)
+    seen = swapped(stores, seen, release(seen, "job0#1", NOW + 50))
 
     assert stores.type_limiters.get(seen.type) == seen
     assert (len(seen.recent_starts), len(seen.slots), seen.version) == (3, 1, 5)
@@ -35,19 +35,19 @@ def test_what_was_put_is_there(stores: Any) -> None:
 
 def test_a_swap_on_what_has_moved_on_is_refused(stores: Any) -> None:
     """It is told what is there; a first one as well."""
-    blank = Turnstile(type=new_id())
-    there = swapped(stores, blank, ask(blank, LIMITS, "job1#1", NOW).limiter)
+    blank = TypeLimiter(type=new_id())
+    there = swapped(stores, blank, acquire(blank, LIMITS, "job1#1", NOW).limiter)
 
-    for seen in (blank, ask(there, LIMITS, "job2#1", NOW).limiter):
+    for seen in (blank, acquire(there, LIMITS, "job2#1", NOW).limiter):
         with pytest.raises(StaleVersion) as refused:
-            stores.type_limiters.replace(seen, ask(seen, LIMITS, "job3#1", NOW).limiter, NOW)
+            stores.type_limiters.replace(seen, acquire(seen, LIMITS, "job3#1", NOW).limiter, NOW)
         assert refused.value.current == there
 
 
 def test_a_swap_whose_answer_was_lost_is_done_once(stores: Any, answer_lost: Lost) -> None:
     """Whoever repeats it meets what they wrote."""
-    blank = Turnstile(type=new_id())
-    new = ask(blank, LIMITS, "job1#1", NOW).limiter
+    blank = TypeLimiter(type=new_id())
+    new = acquire(blank, LIMITS, "job1#1", NOW).limiter
 
     with answer_lost("PutItem"):
         stores.type_limiters.replace(blank, new, NOW)

@@ -6,13 +6,13 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.adapters.packing import pack_json, unpack_json
-from chalicelib.domain.body import Body, Config
-from chalicelib.domain.job import JobError, Status, Usage
-from chalicelib.domain.result import Result
-from chalicelib.domain.transcript import Chunk
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.compression import pack_json, unpack_json
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.execution.transcript import Chunk
+from chalicelib.domain.jobs.job import JobError, Status, Usage
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
 from chalicelib.ports import Lease
 from tests.contract.given import NOW, job, new_id
 
@@ -84,7 +84,7 @@ def test_an_older_versions_head_is_read(dynamo_stores: DynamoStores) -> None:
 
 def test_a_body_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
     """More fields than are known here, or fewer."""
-    job_id, given = new_id(), Body(prompt="p", config=Config(model="m", max_tokens=100))
+    job_id, given = new_id(), JobSpec(prompt="p", config=JobConfig(model="m", max_tokens=100))
     dynamo_stores.job_specs.put(job_id, "acme", given, NOW)
 
     def other(item: dict[str, Any]) -> None:

@@ -11,11 +11,11 @@ import requests
 from botocore.exceptions import ReadTimeoutError
 from ulid import ULID
 
-from chalicelib.adapters import aws
-from chalicelib.adapters.dynamo_stores import DynamoStores
-from chalicelib.adapters.memory import Memory
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.memory.all import InMemoryAdapters
+from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.upload import Upload, key_of
+from chalicelib.domain.files.upload import Upload, object_key
 
 DATA = "prompt\r\nSay hé\r\n".encode()
 
@@ -25,7 +25,7 @@ def an_upload() -> Upload:
 
 
 def put(stores: Any, url: str, data: bytes, content_type: str = "text/csv") -> None:
-    if isinstance(stores, Memory):
+    if isinstance(stores, InMemoryAdapters):
         stores.uploads.put(url, data, content_type)
     else:
         requests.put(url, data=data, headers={"Content-Type": content_type}, timeout=5).raise_for_status()
@@ -72,7 +72,7 @@ class TestS3:
         url = urlsplit(dynamo_stores.uploads.sign(upload, 900))
         query = parse_qs(url.query)
 
-        assert url.path == f"/{key_of(upload.id, 'acme', 'ann@example.com')}"
+        assert url.path == f"/{object_key(upload.id, 'acme', 'ann@example.com')}"
         assert query["X-Amz-SignedHeaders"] == ["content-length;content-type;host"]
         assert query["X-Amz-Expires"] == ["900"]
         assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
@@ -103,7 +103,7 @@ class TestS3:
             def close(self) -> None:
                 self.closed = True
 
-        from chalicelib.adapters.uploads import _pieces
+        from chalicelib.adapters.s3.uploads import _pieces
 
         body = Breaking()
         with pytest.raises(Unavailable):

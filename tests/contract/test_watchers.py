@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.domain.watching import Control, Watcher
+from chalicelib.domain.streaming.subscriptions import JobControl, Subscription
 from tests.contract.given import NOW, new_id
 
 HOUR = 3_600_000
 
 
-def watcher(job_id: str, connection_id: str = "a") -> Watcher:
-    return Watcher(
+def watcher(job_id: str, connection_id: str = "a") -> Subscription:
+    return Subscription(
         job_id=job_id,
         connection_id=connection_id,
         endpoint="https://example.test/api",
@@ -24,8 +24,8 @@ def watcher(job_id: str, connection_id: str = "a") -> Watcher:
     )
 
 
-def control(stores: Any, job_id: str) -> Control:
-    found: Control = stores.subscriptions.controls([job_id]).get(job_id, Control())
+def control(stores: Any, job_id: str) -> JobControl:
+    found: JobControl = stores.subscriptions.controls([job_id]).get(job_id, JobControl())
     return found
 
 
@@ -88,5 +88,5 @@ def test_the_controls_of_many_jobs(stores: Any) -> None:
 
     found = stores.subscriptions.controls([*jobs, jobs[0]])
 
-    assert found == {job_id: Control(read_until=NOW) for job_id in jobs[::2]}
+    assert found == {job_id: JobControl(read_until=NOW) for job_id in jobs[::2]}
     assert stores.subscriptions.controls([]) == {}

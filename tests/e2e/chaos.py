@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import psutil
 
-from chalicelib.domain.lanes import LANES, dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.lanes import LANES, dead_letter_queue_name, queue_name
 from infra.local import stack_file
 from tests.e2e.cloud import Api, Stack
 

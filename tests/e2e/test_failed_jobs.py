@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chalicelib.domain.lanes import dead_letter_queue_name
+from chalicelib.domain.queues.lanes import dead_letter_queue_name
 from tests.e2e.cloud import Api, Model, Stack, until, words
 
 

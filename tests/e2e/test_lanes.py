@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from chalicelib.domain.lanes import dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.lanes import dead_letter_queue_name, queue_name
 from tests.e2e.cloud import Api, Model, Stack, until, words
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from chalicelib.adapters.dynamo_connections import connection_key
-from chalicelib.domain.watching import CONNECTION_PARTS, connection_part
+from chalicelib.adapters.dynamodb.connections import connection_key
+from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, connection_shard
 from tests.e2e.cloud import Api, Model, Stack
 from tests.e2e.watchers import Socket
 
@@ -105,16 +105,16 @@ def test_a_connection_that_vanished_is_forgotten_and_an_open_one_is_not(stack: S
         open_socket.ask({"action": "ping"})
         [row] = _connections(stack)[-1:]
         row["at"] = {"N": str(int(row["at"]["N"]) - 120_000)}
-        for part in range(CONNECTION_PARTS):
-            ghost = next(name for name in (f"ghost{number}" for number in range(1_000)) if connection_part(name) == part)
+        for part in range(CONNECTION_SHARDS):
+            ghost = next(name for name in (f"ghost{number}" for number in range(1_000)) if connection_shard(name) == part)
             for name in (row["sk"]["S"], connection_key(ghost)[1]):
                 _put(stack, {**row, "pk": {"S": f"C#{part}"}, "sk": {"S": name}})
 
         _sweep(stack)
 
         left = [one["sk"]["S"] for one in _connections(stack)]
-        assert left.count(row["sk"]["S"]) == CONNECTION_PARTS
-        assert len([name for name in left if "ghost" in name]) < CONNECTION_PARTS
+        assert left.count(row["sk"]["S"]) == CONNECTION_SHARDS
+        assert len([name for name in left if "ghost" in name]) < CONNECTION_SHARDS
         assert open_socket.ask({"action": "ping", "id": 1}) == {"event": "pong", "reply_to": 1}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chalicelib import wiring
+from chalicelib import bootstrap
 from tests.kit.http import Api
 
 
@@ -13,4 +13,4 @@ def api() -> Iterator[Api]:
     """`app.py` with everything outside in memory."""
     made = Api()
     yield made
-    wiring.use(None)
+    bootstrap.override(None)

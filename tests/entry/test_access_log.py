@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.routes import access
+from chalicelib.entrypoints.http import access_log
 from tests.kit.http import Api
 
 Lines = list[dict[str, Any]]
@@ -15,7 +15,7 @@ Lines = list[dict[str, Any]]
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     written: Lines = []
-    monkeypatch.setattr(access, "record", lambda fact, **fields: written.append({"fact": fact, **fields}))
+    monkeypatch.setattr(access_log, "record", lambda fact, **fields: written.append({"fact": fact, **fields}))
     return written
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import wiring
-from chalicelib.domain.batch import Batch
+from chalicelib import bootstrap
+from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.errors import RequestRefused, Throttled
-from chalicelib.domain.recipients import AddressBook
+from chalicelib.domain.notifications.recipients import RecipientAllowlist
 from tests.entry.test_webhooks import deliver, refused
 from tests.kit import batches
 from tests.kit.faults import refusing
@@ -32,9 +32,9 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
     made.twins.endpoints["api_url"] = "https://api.example/api"
-    made.twins.notification_settings.put_allowlist("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    made.twins.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     yield made
-    wiring.use(None)
+    bootstrap.override(None)
 
 
 def events(api: Api) -> list[Any]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib import job_types, wiring
-from chalicelib.domain.batch import HAND
-from chalicelib.domain.batch_counts import place
+from chalicelib import bootstrap, job_types
+from chalicelib.domain.batches.batch import WAVE_SIZE
+from chalicelib.domain.batches.counters import counter_key
 from chalicelib.domain.errors import RequestRefused
-from chalicelib.domain.ids import row_id
+from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.units import dollars
 from chalicelib.settings import Settings
 from tests.contract.given import new_id
@@ -33,7 +33,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(2_000)))
     yield made
-    wiring.use(None)
+    bootstrap.override(None)
 
 
 def test_from_a_list_of_prompts_to_all_their_answers(api: Api) -> None:
@@ -48,21 +48,21 @@ def test_from_a_list_of_prompts_to_all_their_answers(api: Api) -> None:
     assert seen["finished_at"] is not None
     rows = batches.export(api, batch_id).json["items"]
     assert [(row["row"], row["output"]) for row in rows] == [(0, "all of it"), (1, "all of it"), (2, "all of it")]
-    assert [row["job_id"] for row in rows] == [row_id(batch_id, number) for number in range(3)]
+    assert [row["job_id"] for row in rows] == [job_id_of_row(batch_id, number) for number in range(3)]
     assert batch_id not in api.twins.batches.open
 
 
 def test_a_row_that_is_not_released_has_no_job(api: Api) -> None:
     batch_id = batches.submit(api, 2)
 
-    assert api.call("GET", f"/jobs/{row_id(batch_id, 1)}").status == 404
+    assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}").status == 404
     rows = batches.look(api, batch_id, query="?detailed=true")["data"]
     assert [(row["row"], row["status"], row["job_id"]) for row in rows] == [
-        (0, "waiting", row_id(batch_id, 0)),
-        (1, "waiting", row_id(batch_id, 1)),
+        (0, "waiting", job_id_of_row(batch_id, 0)),
+        (1, "waiting", job_id_of_row(batch_id, 1)),
     ]
     batches.tasks(api)
-    assert api.call("GET", f"/jobs/{row_id(batch_id, 1)}").json["batch_id"] == batch_id
+    assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}").json["batch_id"] == batch_id
 
 
 def test_a_failure_is_counted_shown_and_started_again(api: Api) -> None:
@@ -94,7 +94,7 @@ def test_a_repeated_retry_starts_nothing_a_second_time(api: Api) -> None:
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {}, idempotency_key="k")
 
     assert (first.status, again.status, again.headers["idempotent-replayed"]) == (202, 202, "true")
-    assert api.head(row_id(batch_id, 0)).run == 2
+    assert api.head(job_id_of_row(batch_id, 0)).run == 2
     assert batches.look(api, batch_id)["status"] == "completed_with_failures"
     assert api.call("POST", f"/batches/{batch_id}/retry-failed", {"cancelled": True}, idempotency_key="k").status == 409
 
@@ -278,8 +278,8 @@ def test_csv_and_text_are_batches_too(api: Api) -> None:
     batches.tasks(api)
 
     assert (csv.status, text.status) == (202, 202), csv.text + text.text
-    lanes = [api.head(row_id(csv.json["batch_id"], number)).lane for number in range(2)]
-    body = api.twins.job_specs.get(row_id(text.json["batch_id"], 1))
+    lanes = [api.head(job_id_of_row(csv.json["batch_id"], number)).lane for number in range(2)]
+    body = api.twins.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
     assert (lanes, body.prompt if body else None) == (["high", "urgent"], "Analyze: two")
     assert [row["id"] for row in batches.look(api, csv.json["batch_id"], query="?detailed=true")["data"]] == ["a", "b"]
     assert api.call("POST", "/batches", raw="<x/>", content_type="text/xml").status == 415
@@ -362,7 +362,7 @@ def test_wrong_counters_are_brought_right_by_a_recount(api: Api) -> None:
     batch_id = batches.submit(api, 4)
     batches.settle(api)
     right = batches.look(api, batch_id)
-    api.twins.counters.counters[place(batch_id)]["completed"] -= 2
+    api.twins.counters.counters[counter_key(batch_id)]["completed"] -= 2
 
     assert batches.look(api, batch_id)["counts"]["completed"] == 2
     recounted = api.call("POST", f"/batches/{batch_id}/recount", {}, "operator")
@@ -416,8 +416,8 @@ def test_a_row_that_was_never_fit_to_be_asked_is_not_asked_by_a_retry(api: Api) 
     assert again.status == 202
     assert len(api.twins.provider.requests) == asked
     assert batches.look(api, batch_id)["status"] == "completed_with_failures"
-    assert api.call("POST", f"/jobs/{row_id(batch_id, 1)}/retry", {}).status == 409
-    assert api.call("GET", f"/jobs/{row_id(batch_id, 1)}?include=prompt").json["error"]["code"] == "invalid_request"
+    assert api.call("POST", f"/jobs/{job_id_of_row(batch_id, 1)}/retry", {}).status == 409
+    assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}?include=prompt").json["error"]["code"] == "invalid_request"
 
 
 def test_a_row_of_which_nothing_can_be_made_stops_no_other(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,9 +458,9 @@ def test_the_jobs_of_a_batch_are_listed_by_their_ids(api: Api) -> None:
     rest = api.call("GET", f"/jobs?batch={batch_id}&limit=100&cursor={first['next_cursor']}").json
 
     ids = [job["job_id"] for job in first["data"] + rest["data"]]
-    assert ids == [row_id(batch_id, number) for number in reversed(range(130))]
+    assert ids == [job_id_of_row(batch_id, number) for number in reversed(range(130))]
     assert rest["next_cursor"] is None
-    assert api.call("GET", f"/jobs?batch={other}&status=completed").json["data"][0]["job_id"] == row_id(other, 1)
+    assert api.call("GET", f"/jobs?batch={other}&status=completed").json["data"][0]["job_id"] == job_id_of_row(other, 1)
     assert api.call("GET", f"/jobs?batch={batch_id}", token="colleague").json["data"] == []
     assert api.call("GET", "/jobs?batch=nonsense").json["data"] == []
 
@@ -510,10 +510,10 @@ def test_a_message_that_names_no_task_is_set_aside(api: Api) -> None:
 
 
 def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "settings", lambda: Settings(lane_limit=60))
+    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(lane_limit=60))
     batch_id = batches.submit(api, 150)
     batches.tasks(api)
-    assert len(api.twins.jobs.heads) == HAND
+    assert len(api.twins.jobs.heads) == WAVE_SIZE
 
     work(api, "low")
     for _ in range(20):
@@ -525,7 +525,7 @@ def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyP
 
 def test_a_lane_that_stays_full_gathers_no_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep wakes a batch each minute, and whoever finds the lane full comes again: there must not be one more each time."""
-    monkeypatch.setattr(wiring, "settings", lambda: Settings(lane_limit=60))
+    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(lane_limit=60))
     batches.submit(api, 150)
     batches.tasks(api)
 
@@ -556,7 +556,7 @@ def test_a_row_runs_after_those_it_depends_on_and_with_what_they_said(api: Api) 
     ]
     batch_id = batches.submit(api, items)
     batches.tasks(api)
-    assert api.head(row_id(batch_id, 0)).status.value == "waiting"
+    assert api.head(job_id_of_row(batch_id, 0)).status.value == "waiting"
 
     for _ in range(3):
         batches.settle(api)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.errors import HeadraceError
-from chalicelib.domain.identity import Key, Role
-from chalicelib.domain.job import Status
-from chalicelib.usecases import bulk as usecase
-from chalicelib.usecases.authenticate import secret_hash
+from chalicelib.domain.jobs.job import Status
+from chalicelib.services.auth.authenticate import secret_hash
+from chalicelib.services.jobs import bulk_operations
 from tests.kit.http import Api, Reply, unreachable
 from tests.kit.work import sweep, work
 
@@ -74,12 +74,12 @@ def test_ended_jobs_of_a_status_are_deleted_and_others_by_name(api: Api) -> None
 
 
 def test_what_does_not_fit_into_a_request_goes_on_by_itself(api: Api) -> None:
-    ids = [api.submit() for _ in range(usecase.AT_ONCE + 60)]
+    ids = [api.submit() for _ in range(bulk_operations.INLINE_MAX_JOBS + 60)]
 
     reply = bulk(api, {"action": "cancel", "all": True})
 
     assert (reply.status, reply.json["status"]) == (202, "running")
-    assert reply.json["done"] >= usecase.AT_ONCE
+    assert reply.json["done"] >= bulk_operations.INLINE_MAX_JOBS
     assert "queued" in statuses(api, ids)
     sweep(api)
     assert (look(api, reply.json["bulk_id"])["status"], statuses(api, ids)) == ("completed", {"cancelled"})
@@ -230,7 +230,7 @@ def test_a_dry_run_of_named_jobs_counts_those_that_are_there(api: Api) -> None:
 
 
 def test_a_dry_run_stops_counting_and_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usecase, "MOST_COUNTED", 150)
+    monkeypatch.setattr(bulk_operations, "MAX_COUNTED", 150)
     for _ in range(250):
         api.submit()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.job import Status
+from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import rfc3339
 from tests.kit.http import Api, Reply, unreachable
 from tests.kit.work import sweep, work

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.job import Status
+from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import rfc3339
 from tests.entry.test_triggers import change
 from tests.kit.http import CONTEXT, Api, Reply

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib import wiring
+from chalicelib import bootstrap
 from chalicelib.domain.errors import StreamCut, Throttled
-from chalicelib.domain.job import Job
-from chalicelib.domain.speed import tally
-from chalicelib.domain.tally import Mark
-from chalicelib.domain.transitions import claim
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.transitions import claim
+from chalicelib.domain.metrics.counters import CountMark
+from chalicelib.domain.metrics.throughput import count_job
 from tests.kit.http import Api
 from tests.kit.provider import Script
 from tests.kit.work import work
@@ -22,7 +22,7 @@ FAST = {"output": 400, "streaming": 2_000, "first": 400}  # a job of 2.4 s, of w
 
 def measured(api: Api, **changes: Any) -> None:
     for _ in range(6):
-        api.twins.throughput.add(tally(Mark(job_id="j"), completed(at=api.twins.clock.now(), **(FAST | changes)))[0])
+        api.twins.throughput.add(count_job(CountMark(job_id="j"), completed(at=api.twins.clock.now(), **(FAST | changes)))[0])
 
 
 def seconds(api: Api, **fields: Any) -> float:
@@ -137,7 +137,7 @@ def test_the_history_of_an_earlier_attempt_is_kept() -> None:
         first, last = (api.call("GET", f"/jobs/{job_id}/progress-history{query}").json for query in ("?attempt=1", ""))
         beyond = api.call("GET", f"/jobs/{job_id}/progress-history?attempt=3")
     finally:
-        wiring.use(None)
+        bootstrap.override(None)
 
     assert (first["attempt"], last["attempt"], beyond.status) == (1, 2, 400)
     stages = [[event["at"] for event in history["data"] if event["kind"] == "stage"] for history in (first, last)]

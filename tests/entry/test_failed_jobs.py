@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
-from chalicelib.domain.identity import Key, Role
-from chalicelib.domain.job import Job, JobError, Status
-from chalicelib.domain.wakeup import WakeUp
-from chalicelib.usecases.authenticate import secret_hash
+from chalicelib.domain.jobs.job import Job, JobError, Status
+from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.services.auth.authenticate import secret_hash
 from tests.kit.http import Api, Reply, unreachable
 from tests.kit.provider import Script
 from tests.kit.work import sweep, work

@@ -11,14 +11,14 @@ import pytest
 import requests
 from moto import mock_aws
 
-from chalicelib import wiring
-from chalicelib.adapters import aws
+from chalicelib import bootstrap
+from chalicelib.adapters.aws import client as aws
+from chalicelib.domain.auth.identity import Key
 from chalicelib.domain.errors import RequestRefused
-from chalicelib.domain.identity import Key
-from chalicelib.domain.ids import row_id
-from chalicelib.domain.lanes import DELIVERIES, LANES, TASKS, dead_letter_queue_name, queue_name
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.domain.queues.lanes import DELIVERIES, LANES, TASKS, dead_letter_queue_name, queue_name
+from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.settings import Settings
-from chalicelib.usecases.authenticate import secret_hash
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
 from tests.entry.test_triggers import change
@@ -29,7 +29,7 @@ STAGE, ACCOUNT = "dev", "123456789012"  # moto's account
 SCRIPTS = (Script(deltas=["all ", "of ", "it"], every=0.01, first=0.01), Script(deltas=["no"], every=0.01, error=RequestRefused("No.")))
 
 
-class OnMoto(wiring.Adapters):
+class OnMoto(bootstrap.Container):
     """Every adapter but the provider, which says what it is told to."""
 
     @cached_property
@@ -46,7 +46,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with mock_aws():
-        aws.forget_clients()
+        aws.reset_clients()
         for table in TABLES:
             aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
         aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
@@ -58,10 +58,10 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
             adapters.api_keys.put_key(
                 Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1)
             )
-        wiring.use(adapters, InlineLoop())
+        bootstrap.override(adapters, InlineLoop())
         yield made
-    wiring.use(None)
-    aws.forget_clients()
+    bootstrap.override(None)
+    aws.reset_clients()
 
 
 def deliver(api: Api, lane: str = "normal") -> None:
@@ -90,7 +90,7 @@ def test_from_a_post_to_the_last_token(api: Api) -> None:
 
 def test_a_child_is_let_go_and_asks_for_what_its_parent_said(api: Api) -> None:
     """From rows that DynamoDB keeps, and a change as its stream tells it."""
-    have = wiring.adapters()
+    have = bootstrap.container()
     parent = api.submit()
     child = api.submit(prompt="Go on from: {{parents.first.output}}.", depends_on={"first": parent})
     deliver(api)
@@ -130,7 +130,7 @@ def test_a_failed_job_is_listed_and_removed(api: Api) -> None:
 
 def test_before_a_key_is_stored(api: Api) -> None:
     """No secret, and the real provider: a story is scored by plain rules, another job waits and has made no attempt."""
-    wiring.use(wiring.Adapters(Settings(stage=STAGE)), InlineLoop())
+    bootstrap.override(bootstrap.Container(Settings(stage=STAGE)), InlineLoop())
     story = {"title": "A miracle battery!", "content": "It charges instantly."}
     scored = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story}).json["job_id"]
     waiting = api.submit()
@@ -187,7 +187,7 @@ def test_a_file_is_imported_and_the_end_of_its_batch_is_told(api: Api) -> None:
     made = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]
     _tasks(api)
     deliver(api, "low")
-    row = wiring.adapters().jobs.get(row_id(made["batch_id"], 0))
+    row = bootstrap.container().jobs.get(job_id_of_row(made["batch_id"], 0))
     assert row is not None
     api.module.count({"Records": [change(None, row)]}, CONTEXT)
     _tasks(api)

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from jsonschema_rs import validator_for
 
-from chalicelib import job_types, wiring
-from chalicelib.domain.schema import schema_problems
-from chalicelib.routes.http import ROUTES
-from chalicelib.routes.openapi import VERSION, document, placed
-from chalicelib.routes.openapi_parts import ANSWERS, BODIES, PARAMETERS, REQUESTS
+from chalicelib import bootstrap, job_types
+from chalicelib.domain.validation.schema import schema_problems
+from chalicelib.entrypoints.http.openapi.document import VERSION, document, placed
+from chalicelib.entrypoints.http.openapi.jobs import ANSWERS, BODIES, PARAMETERS, REQUESTS
+from chalicelib.entrypoints.http.server import ROUTES
 from tests.kit.http import Api
 from tests.kit.work import work
 
@@ -61,7 +61,7 @@ def test_every_reference_leads_somewhere(described: Any) -> None:
 def test_it_asks_nothing_of_anything(api: Api) -> None:
     """Public, and the same for everybody: no key is looked at and no store is read."""
     nothing = SimpleNamespace(clock=api.twins.clock)
-    wiring.use(nothing)
+    bootstrap.override(nothing)
 
     assert api.call("GET", "/openapi.json", token=None).status == 200
 

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
-from chalicelib.domain.circuit import Circuit, failed
 from chalicelib.domain.errors import ProviderQuotaExhausted, Throttled
-from chalicelib.domain.job import Status, Usage
-from chalicelib.domain.lanes import STREAM
-from chalicelib.ports import Ended, Lease
+from chalicelib.domain.jobs.job import Status, Usage
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, record_failure
+from chalicelib.domain.queues.lanes import STREAM
+from chalicelib.ports import Lease, ResponseEnded
 from tests.kit.http import Api, unreachable
 from tests.kit.provider import Script
 from tests.kit.work import work
@@ -33,10 +33,10 @@ SHAPE = {
 }
 
 
-def trip(api: Api, model: str = MODEL, code: str = "provider_quota_exhausted") -> Circuit:
+def trip(api: Api, model: str = MODEL, code: str = "provider_quota_exhausted") -> CircuitBreaker:
     now = api.twins.clock.now()
-    circuit = failed(Circuit(model=model), code, now, "mark", now)
-    api.twins.circuit_breakers.replace(Circuit(model=model), circuit)
+    circuit = record_failure(CircuitBreaker(model=model), code, now, "mark", now)
+    api.twins.circuit_breakers.replace(CircuitBreaker(model=model), circuit)
     return circuit
 
 
@@ -214,7 +214,7 @@ def test_workers_that_nobody_buries_are_the_worst(api: Api) -> None:
 def test_a_part_that_does_not_answer_is_a_finding(api: Api, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are told all the same, and nothing of what went wrong inside shows."""
 
-    def breaks() -> list[Circuit]:
+    def breaks() -> list[CircuitBreaker]:
         raise error("secret detail")
 
     monkeypatch.setattr(api.twins.circuit_breakers, "all", breaks)
@@ -278,7 +278,7 @@ def test_none_is_none(api: Api, value: Any) -> None:
 
 def test_the_ledger_and_the_result_say_which_model_it_was(api: Api) -> None:
     """The first job meets the empty account, the second one's other model stands in."""
-    answer = Ended(Usage(input=10, output=3), "big-2026")
+    answer = ResponseEnded(Usage(input=10, output=3), "big-2026")
     api.twins.provider.scripts = [Script(error=ProviderQuotaExhausted(), refuses=True), Script(end=answer)]
     api.submit()
     work(api)

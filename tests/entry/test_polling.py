@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain import transitions
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.transcript import Chunk
+from chalicelib.domain.execution.transcript import Chunk
+from chalicelib.domain.jobs import transitions
+from chalicelib.domain.jobs.job import Job, Status
 from tests.kit.http import Api, unreachable
 from tests.kit.provider import Script
 from tests.kit.work import work

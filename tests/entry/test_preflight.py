@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from chalice import Chalice
 
-from chalicelib.routes.preflight import allow_preflights
+from chalicelib.entrypoints.http.cors import add_cors_preflight
 from chalicelib.settings import settings
 from tests.kit.http import CONTEXT
 
@@ -27,7 +27,7 @@ def an_app() -> Any:
     app = Chalice("headrace")
     app.route("/jobs", methods=["GET"])(lambda: None)
     app.route("/jobs/{job_id}", methods=["GET", "DELETE"], name="one")(lambda job_id: {})
-    allow_preflights(app)
+    add_cors_preflight(app)
     return app
 
 

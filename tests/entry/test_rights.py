@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib import wiring
-from chalicelib.domain.identity import Key, Role
-from chalicelib.usecases.authenticate import secret_hash
-from chalicelib.usecases.watch_job import announce
+from chalicelib import bootstrap
+from chalicelib.domain.auth.identity import Key, Role
+from chalicelib.services.auth.authenticate import secret_hash
+from chalicelib.services.streaming.subscriptions import broadcast_state
 from tests.kit.http import Api
 from tests.kit.sockets import Socket
 from tests.kit.work import work
@@ -60,7 +60,7 @@ def test_an_open_socket_has_the_rights_that_its_key_has_now(api: Api) -> None:
     [frame] = socket.send({"action": "cancel", "job_id": seen})
     assert frame["code"] == "forbidden"
     api.call("DELETE", f"/jobs/{seen}")
-    assert announce(wiring.gallery(), api.head(seen)) == 0
+    assert broadcast_state(bootstrap.streaming_context(), api.head(seen)) == 0
 
 
 def test_a_socket_opened_by_a_ticket_stays_as_narrow(api: Api) -> None:

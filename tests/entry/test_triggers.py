@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from chalicelib.domain.job import Status
-from chalicelib.domain.transitions import Outcome, claim, finish
-from chalicelib.projections.let_go import PAGE
+from chalicelib.consumers.release_dependents import PAGE_SIZE
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.jobs.transitions import AttemptOutcome, claim, finish
 from tests.kit.batches import tasks
 from tests.kit.changes import change
 from tests.kit.http import CONTEXT, Api
@@ -44,7 +44,7 @@ def test_the_stream_tells_an_end_that_the_worker_could_not(api: Api, monkeypatch
     socket.send({"action": "subscribe", "job_id": job.id})
     running = claim(job, 1, "owner", api.twins.clock.now())
     assert running is not None
-    ended = finish(running, 1, "owner", Outcome(status=Status.COMPLETED, length=0), api.twins.clock.now())
+    ended = finish(running, 1, "owner", AttemptOutcome(status=Status.COMPLETED, length=0), api.twins.clock.now())
     assert ended is not None
 
     api.module.release({"Records": [change(None, job), change(job, running), change(running, ended)]}, CONTEXT)
@@ -90,11 +90,11 @@ def test_what_is_no_task_is_set_aside(api: Api, body: str) -> None:
 def test_a_large_family_is_let_go_by_the_stream_and_by_tasks(api: Api) -> None:
     """A page by the one, the rest by the other."""
     parent = api.twins.jobs.heads[api.submit()]
-    children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE + 20)]
+    children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE_SIZE + 20)]
     work(api, "normal")
 
     api.module.release({"Records": [change(parent, api.head(parent.id))]}, CONTEXT)
-    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE, Status.WAITING: 20}
+    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE, Status.WAITING: 20}
     tasks(api)
 
-    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE + 20}
+    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE + 20}

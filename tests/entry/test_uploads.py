@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import InvalidRequest, TooLarge, UploadNotFound
-from chalicelib.domain.identity import Caller, Role
+from chalicelib.domain.files.upload import MAX_BYTES
 from chalicelib.domain.units import rfc3339
-from chalicelib.domain.upload import MAX_BYTES
-from chalicelib.routes.http import Request
-from chalicelib.routes.uploads import sent
-from chalicelib.usecases.upload import open_upload
+from chalicelib.entrypoints.http.requests.batch_source import batch_source
+from chalicelib.entrypoints.http.server import ApiRequest
+from chalicelib.services.files.uploads import open_upload
 from tests.kit.http import Api
 
 
@@ -76,10 +76,10 @@ def test_viewers_submit_nothing_and_so_upload_nothing(api: Api) -> None:
     assert api.call("POST", "/uploads", {}, "viewer").status == 403
 
 
-def asked(raw: str | bytes = b"", content_type: str = "application/json", **query: str) -> Request:
+def asked(raw: str | bytes = b"", content_type: str = "application/json", **query: str) -> ApiRequest:
     data = raw.encode() if isinstance(raw, str) else raw
     sender = caller()
-    return Request(
+    return ApiRequest(
         id="r", method="POST", path="/batches", query=query, headers={"content-type": content_type}, raw=data, caller_or_none=sender
     )
 
@@ -91,14 +91,14 @@ def put(api: Api, data: bytes) -> str:
 
 
 def test_a_batch_is_read_from_the_body(api: Api) -> None:
-    content_type, pieces, said = sent(asked('prompt\n"upload_id"\n', "text/csv", name="n", batch_size="3"))
+    content_type, pieces, said = batch_source(asked('prompt\n"upload_id"\n', "text/csv", name="n", batch_size="3"))
 
     assert (content_type, b"".join(pieces), said) == ("text/csv", b'prompt\n"upload_id"\n', {"name": "n", "batch_size": 3})
 
 
 @pytest.mark.parametrize("raw", ['[{"content": "upload_id"}]', "{upload_id", '{"items": ["the upload_id"], "name": "n"}'])
 def test_a_json_body_that_only_speaks_of_one_is_read_as_it_is(api: Api, raw: str) -> None:
-    assert b"".join(sent(asked(raw))[1]) == raw.encode()
+    assert b"".join(batch_source(asked(raw))[1]) == raw.encode()
 
 
 def test_or_from_an_upload_with_the_terms_of_body_and_query(api: Api) -> None:
@@ -110,7 +110,7 @@ def test_or_from_an_upload_with_the_terms_of_body_and_query(api: Api) -> None:
         asked(upload_id=upload_id, name="n", batch_size="3"),
         asked(b"", "text/csv", upload_id=upload_id, name="n", batch_size="3"),
     ):
-        content_type, pieces, said = sent(request)
+        content_type, pieces, said = batch_source(request)
 
         assert (content_type, b"".join(pieces), said) == ("text/csv", b"prompt\nhello\n", {"name": "n", "batch_size": 3})
 
@@ -120,14 +120,14 @@ def test_or_from_an_upload_with_the_terms_of_body_and_query(api: Api) -> None:
 )
 def test_rows_and_an_upload_are_one_too_many(api: Api, raw: str, content_type: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        sent(asked(raw, content_type, upload_id="u"))
+        batch_source(asked(raw, content_type, upload_id="u"))
     assert [detail.path for detail in caught.value.details] == ["upload_id"]
 
 
 @pytest.mark.parametrize(("body", "error"), [('{"upload_id": 3}', InvalidRequest), ('{"upload_id": "upload_x"}', UploadNotFound)])
 def test_what_names_no_upload_is_refused(api: Api, body: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        sent(asked(body))
+        batch_source(asked(body))
 
 
 def test_bytes_that_were_lost_on_the_way_are_no_prompt(api: Api) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib import wiring
-from chalicelib.domain.batch_counts import place
+from chalicelib import bootstrap
+from chalicelib.domain.auth.identity import Role
+from chalicelib.domain.batches.counters import counter_key
 from chalicelib.domain.errors import RequestRefused
-from chalicelib.domain.identity import Role
-from chalicelib.domain.ids import row_id
-from chalicelib.usecases.tell_of_batch import MOST_ITEMS
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.services.batches.broadcast_progress import MAX_ROW_FRAMES
 from cli.reducer import Assembly
 from tests.kit import batches
 from tests.kit.changes import change
@@ -35,7 +35,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
     yield made
-    wiring.use(None)
+    bootstrap.override(None)
 
 
 def watcher(api: Api, token: str = "user", name: str = "c1") -> Socket:
@@ -61,7 +61,9 @@ def test_a_batch_is_watched_from_its_first_row_to_its_end(api: Api) -> None:
         name: seen[name] for name in ("status", "counts", "cost", "progress_percentage", "usage", "run", "finished_at")
     }
     items = named(socket, "batch_item")
-    assert {(one["row"], one["job_id"], one["status"]) for one in items} == {(n, row_id(batch_id, n), "completed") for n in range(20)}
+    assert {(one["row"], one["job_id"], one["status"]) for one in items} == {
+        (n, job_id_of_row(batch_id, n), "completed") for n in range(20)
+    }
     versions = [frame["version"] for frame in socket.frames if frame["event"] != "batch_item"]
     assert versions == sorted(versions)
     assert all(set(one) >= {"event", "batch_id", "version", "at"} for one in socket.frames)
@@ -107,7 +109,7 @@ def test_a_batch_that_is_cancelled_says_so(api: Api) -> None:
 
 
 def test_more_rows_than_are_told_at_once_are_counted(api: Api) -> None:
-    batch_id, socket = batches.submit(api, MOST_ITEMS + 10), watcher(api)
+    batch_id, socket = batches.submit(api, MAX_ROW_FRAMES + 10), watcher(api)
     batches.tasks(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     while api.twins.queues.depth("low"):
@@ -117,8 +119,8 @@ def test_more_rows_than_are_told_at_once_are_counted(api: Api) -> None:
 
     [progress] = named(socket, "batch_progress")
     assert progress["items_left_out"] == 10
-    assert progress["counts"]["completed"] == MOST_ITEMS + 10
-    assert [one["row"] for one in named(socket, "batch_item")] == list(range(MOST_ITEMS))
+    assert progress["counts"]["completed"] == MAX_ROW_FRAMES + 10
+    assert [one["row"] for one in named(socket, "batch_item")] == list(range(MAX_ROW_FRAMES))
 
 
 # ---- who may
@@ -231,7 +233,7 @@ def test_whatever_fails_about_watchers_the_rows_are_counted(api: Api, port: str,
     with refusing(getattr(api.twins, port), method, 10**6, **more):
         batches.settle(api)
 
-    assert api.twins.counters.counters[place(batch_id)]["completed"] == 2
+    assert api.twins.counters.counters[counter_key(batch_id)]["completed"] == 2
     assert batches.look(api, batch_id)["finished_at"] is not None
     assert socket.send({"action": "subscribe", "batch_id": batch_id})[-1]["event"] == "batch_completed"
 
@@ -254,7 +256,7 @@ def test_only_rows_that_ended_now_are_told(api: Api) -> None:
     batch_id, socket = batches.submit(api, 1), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
-    job, items = api.head(row_id(batch_id, 0)), len(named(socket, "batch_item"))
+    job, items = api.head(job_id_of_row(batch_id, 0)), len(named(socket, "batch_item"))
 
     api.module.count({"Records": [change(job, replace(job, tags=("late",), version=job.version + 1))]}, CONTEXT)
 
@@ -292,7 +294,7 @@ def test_a_client_that_follows_a_job_is_not_misled(api: Api) -> None:
     """A row's own text is put together from frames of both kinds on one connection."""
     batch_id, socket = batches.submit(api, 1), watcher(api)
     batches.tasks(api)
-    job_id = row_id(batch_id, 0)
+    job_id = job_id_of_row(batch_id, 0)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     socket.send({"action": "subscribe", "job_id": job_id})
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from chalicelib.adapters.guarded_post import GuardedPost
-from chalicelib.adapters.signing import signed_headers
-from chalicelib.domain.addresses import networks
-from chalicelib.domain.job import Status
+from chalicelib.adapters.webhooks.http_client import GuardedHttpClient
+from chalicelib.adapters.webhooks.signing import signed_headers
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.notifications.network_policy import networks
 from chalicelib.settings import Settings, SettingsError, settings
 from tests.entry.test_triggers import change
 from tests.kit.http import CONTEXT, Api, Reply
@@ -60,7 +60,7 @@ def there(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A receiver on this machine, which this stage allows."""
     monkeypatch.setenv("HEADRACE_WEBHOOK_NETWORKS", "127.0.0.0/8")
     settings.cache_clear()
-    api.twins.webhook_client = GuardedPost(networks(settings().webhook_networks))  # type: ignore[assignment]
+    api.twins.webhook_client = GuardedHttpClient(networks(settings().webhook_networks))  # type: ignore[assignment]
     api.twins.clock.advance(time.time() - api.twins.clock.now() / 1000)
     with receiver() as made:
         yield made
@@ -155,7 +155,7 @@ def test_by_default_this_machine_is_not_written_to(api: Api) -> None:
 
 def test_a_name_that_leads_inside_is_refused_when_it_is_sent(api: Api) -> None:
     """And the log of the job's deliveries says so."""
-    api.twins.webhook_client = GuardedPost(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
+    api.twins.webhook_client = GuardedHttpClient(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
     job_id = api.submit(webhook_url="https://inside.example.com/hook")
     run(api, job_id)
 

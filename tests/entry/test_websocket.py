@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.job import Status
+from chalicelib.domain.jobs.job import Status
 from tests.kit.http import Api
 from tests.kit.provider import Script
 from tests.kit.sockets import Socket

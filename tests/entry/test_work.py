@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib import wiring
-from chalicelib.domain.job_type import JobType
+from chalicelib import bootstrap
+from chalicelib.domain.jobs.job_type import JobType
 from tests.kit.http import Api
 from tests.kit.provider import Script
 from tests.kit.work import work
@@ -173,7 +173,7 @@ def test_a_stage_may_have_limits_of_its_own(api: Api, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HEADRACE_TYPE_LIMITS", said)
     settings.cache_clear()
     try:
-        kind: JobType = wiring.job_type("export")
+        kind: JobType = bootstrap.job_type("export")
     finally:
         monkeypatch.undo()
         settings.cache_clear()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib import wiring
-from chalicelib.domain.recipients import AddressBook
+from chalicelib import bootstrap
+from chalicelib.domain.notifications.recipients import RecipientAllowlist
 from tests.entry.test_dependencies import told
 from tests.entry.test_webhooks import deliver, refused
 from tests.kit import batches
@@ -30,9 +30,9 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
-    made.twins.notification_settings.put_allowlist("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    made.twins.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     yield made
-    wiring.use(None)
+    bootstrap.override(None)
 
 
 def submit(api: Api, kind: str, given: Any, token: str = "user", **more: Any) -> Any:

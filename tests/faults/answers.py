@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from chalicelib.domain.errors import ProviderConnectionLost, ProviderUnavailable, ReattachRefused, ResponseLost
-from chalicelib.domain.job import Usage
-from chalicelib.ports import Delta, Ended, Fetched, ModelRequest, ProviderEvent, Started
+from chalicelib.domain.jobs.job import Usage
+from chalicelib.ports import FetchedResponse, ModelRequest, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
 from tests.faults.history import Answered, History
 from tests.faults.steps import ACTOR, Steps
 
@@ -72,25 +72,25 @@ class Background:
             await self.grown.wait()
         return self.pieces[index] if index < len(self.pieces) else None
 
-    def outcome(self) -> Ended:
+    def outcome(self) -> ResponseEnded:
         if self.cancelled:
             raise ResponseLost
         self.read = True
         if self.says.error is not None:
             raise self.says.error
-        return Ended(self.says.usage(), MODEL)
+        return ResponseEnded(self.says.usage(), MODEL)
 
-    def fetched(self) -> Fetched:
+    def fetched(self) -> FetchedResponse:
         now = asyncio.get_running_loop().time()
         if self.cancelled or (self.ended_at is not None and now > self.ended_at + self.says.keeps_for):
             self.read = True
             raise ResponseLost
         if self.ended_at is None:
-            return Fetched("", None)
+            return FetchedResponse("", None)
         try:
-            return Fetched(self.answer.sent, self.outcome())
+            return FetchedResponse(self.answer.sent, self.outcome())
         except Exception as failure:  # noqa: BLE001 - told in the answer, as OpenAI does
-            return Fetched(self.answer.sent, None, failure=failure)  # type: ignore[arg-type]
+            return FetchedResponse(self.answer.sent, None, failure=failure)  # type: ignore[arg-type]
 
     def stop(self) -> None:
         self.read = True  # whoever stops it cares for it
@@ -149,8 +149,8 @@ class StepProvider:
     async def is_configured(self) -> bool:
         return True
 
-    async def fetch(self, response_id: str) -> Fetched:
-        answer: Fetched = await self.steps.take(
+    async def fetch(self, response_id: str) -> FetchedResponse:
+        answer: FetchedResponse = await self.steps.take(
             "provider.fetch", [response_id], self.background[response_id].fetched, ProviderConnectionLost
         )
         return answer
@@ -180,7 +180,7 @@ class StepProvider:
             await events.aclose()
 
     async def _plain(self, says: Says, answer: Answered) -> AsyncGenerator[ProviderEvent]:
-        yield Started(f"resp_{answer.number}", MODEL)
+        yield ResponseStarted(f"resp_{answer.number}", MODEL)
         for piece in range(says.pieces):
             await asyncio.sleep(says.every)
             text = f"{answer.number}.{piece} "
@@ -192,22 +192,22 @@ class StepProvider:
     async def _from(self, response: Background, after: int) -> AsyncGenerator[ProviderEvent]:
         """The events of a background response after one of them; each is numbered as its piece is."""
         if after < 0:
-            yield Started(response.id, MODEL)
+            yield ResponseStarted(response.id, MODEL)
         index = after + 1
         while (text := await response.piece(index)) is not None:
-            delta = Delta(text, index)
+            delta = TextDelta(text, index)
             yield await self.steps.take("provider.delta", [text], partial(_same, delta), ProviderConnectionLost)
             index += 1
         yield await self.steps.take("provider.ended", [], response.outcome, ProviderConnectionLost)
 
-    def _send(self, answer: Answered, text: str) -> Delta:
+    def _send(self, answer: Answered, text: str) -> TextDelta:
         answer.sent += text
-        return Delta(text)
+        return TextDelta(text)
 
-    def _charge(self, answer: Answered, usage: Usage) -> Ended:
+    def _charge(self, answer: Answered, usage: Usage) -> ResponseEnded:
         answer.charged = usage
-        return Ended(usage, MODEL)
+        return ResponseEnded(usage, MODEL)
 
 
-def _same(delta: Delta) -> Delta:
+def _same(delta: TextDelta) -> TextDelta:
     return delta

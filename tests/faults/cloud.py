@@ -8,15 +8,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
+from chalicelib.consumers.release_dependents import release_dependents
 from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.job import Job
-from chalicelib.domain.watching import Connection
-from chalicelib.projections.announce_ends import announce_ends
-from chalicelib.projections.let_go import let_children_go
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.retry_job import retry_job
-from chalicelib.usecases.sweep import sweep
-from chalicelib.usecases.watch_job import connected, subscribe
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.streaming.subscriptions import Connection
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.maintenance.sweeper import sweep
+from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.answers import Says
 from tests.faults.client import SILENCE, Client
 from tests.faults.processes import LANE, Processes
@@ -167,15 +167,15 @@ class Cloud(Processes):
             change = await self._changes.get()
             self._projecting = True
             gallery, queues, log = self.world.gallery, self.world.memory.queues, self.world._log
-            while isinstance(await self.act("stream", announce_ends, gallery, queues, log, [change]), BaseException):
+            while isinstance(await self.act("stream", broadcast_job_ends, gallery, queues, log, [change]), BaseException):
                 await asyncio.sleep(1.0)
-            while isinstance(await self.act("stream", let_children_go, self.world.doorkeeper, [change]), BaseException):
+            while isinstance(await self.act("stream", release_dependents, self.world.doorkeeper, [change]), BaseException):
                 await asyncio.sleep(1.0)
             self._projecting = False
 
     async def _subscribe(self, connection: str, job_id: str, attempt: int, offset: int) -> None:
         def ask() -> None:
             gallery = self.world.gallery
-            subscribe(gallery, connected(gallery, connection), job_id, attempt, offset, None)
+            subscribe(gallery, get_connection(gallery, connection), job_id, attempt, offset, None)
 
         await self.act("api", ask)

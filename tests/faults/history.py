@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from chalicelib.domain.job import Job, Status, Usage
-from chalicelib.domain.result import Result
-from chalicelib.domain.transitions import waits_for_parents
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.jobs.transitions import waits_for_parents
 
 LEGAL: frozenset[tuple[Status, Status]] = frozenset(
     {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from chalicelib.domain.errors import ChunkConflict, ResultExpired
-from chalicelib.domain.job import Job, Status, Usage
-from chalicelib.domain.job_type import NO_MODEL
-from chalicelib.domain.transcript import join
-from chalicelib.domain.turnstile import SLOT_MS
-from chalicelib.usecases.read_text import read_text
+from chalicelib.domain.execution.transcript import join_chunks
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.domain.limits.type_limiter import SLOT_TTL_MS
+from chalicelib.services.streaming.read_text import read_text
 from tests.faults.cloud import LANE, Cloud
 
 
@@ -46,7 +46,7 @@ def _at_rest(cloud: Cloud) -> Iterator[str]:
             yield f"{response.id} was left to itself: nobody read its end or stopped it"
     for turnstile in real.type_limiters.rows.values():
         now = cloud.world.clock.now()
-        if turnstile.slots_in_use(now + SLOT_MS) or (not cloud.steps.faults and turnstile.slots_in_use(now)):
+        if turnstile.slots_in_use(now + SLOT_TTL_MS) or (not cloud.steps.faults and turnstile.slots_in_use(now)):
             yield f"slots of {turnstile.type} are taken: {turnstile.slots}"
     if LANE in real.queues.aside:
         yield f"messages were set aside: {real.queues.aside[LANE]}"
@@ -77,7 +77,7 @@ def _text(cloud: Cloud, job: Job) -> Iterator[str]:
         answer = cloud.history.answer_of(job.id, attempt)
         sent = answer.sent if answer else ""
         try:
-            texts[attempt] = join(real.chunks.read(job.id, attempt), 0)
+            texts[attempt] = join_chunks(real.chunks.read(job.id, attempt), 0)
         except ChunkConflict as hole:
             yield f"a{attempt}: {hole}"
             continue
@@ -156,7 +156,7 @@ def _watched(cloud: Cloud) -> Iterator[str]:
     for client in cloud.clients.values():
         job, held = cloud.head(client.job_id), client.assembly
         length = job.length or 0
-        text = join(cloud.real.chunks.read(job.id, job.attempt), 0, length) if job.attempt else ""
+        text = join_chunks(cloud.real.chunks.read(job.id, job.attempt), 0, length) if job.attempt else ""
         if (held.status, held.attempt, held.text) != (job.status.value, job.attempt, text):
             yield f"a watcher holds {held.status} a{held.attempt} {held.text!r}, the record {job.status} a{job.attempt} {text!r}"
         if any(status == Status.COMPLETED for status, _ in client.trimmed):

@@ -11,13 +11,13 @@ from itertools import count
 from typing import Any
 
 from chalicelib import job_types
-from chalicelib.domain.deadline import Deadline
-from chalicelib.domain.identity import Caller
-from chalicelib.domain.job import Job
-from chalicelib.ports import Received
-from chalicelib.usecases.prompt import with_parents_if_there
-from chalicelib.usecases.read_answer import stop_response
-from chalicelib.usecases.run_batch import run_batch
+from chalicelib.domain.auth.identity import Caller
+from chalicelib.domain.execution.deadline import Deadline
+from chalicelib.domain.jobs.job import Job
+from chalicelib.ports import QueueMessage
+from chalicelib.services.prompts.render import fill_parent_results_if_available
+from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.services.worker.stream_response import cancel_response
 from tests.faults.answers import StepProvider
 from tests.faults.bridge import as_if_on_a_thread, wait
 from tests.faults.client import Client
@@ -74,7 +74,7 @@ class Processes:
         for name, port in ports.items():
             setattr(world.memory, name, port)
         world.memory.dependencies = Port("dependencies", real.dependencies, steps)  # type: ignore[assignment]
-        world._abandon = lambda response_id: wait(stop_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
+        world._abandon = lambda response_id: wait(cancel_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
         memory = world.memory
         keys = Port("keys", _Keys(), steps)
         stepped = {name: ports[name] for name in ("jobs", "job_specs", "results", "queues", "subscriptions")}
@@ -87,7 +87,9 @@ class Processes:
             offload=self._offload,
             offload_sends=self._offload,
         )
-        world.intake = replace(world.intake, jobs=memory.jobs, job_specs=memory.job_specs, dependencies=memory.dependencies, queues=memory.queues)
+        world.intake = replace(
+            world.intake, jobs=memory.jobs, job_specs=memory.job_specs, dependencies=memory.dependencies, queues=memory.queues
+        )
         kept = {name: ports[name] for name in ("jobs", "chunks", "results", "subscriptions", "connections", "sockets")}
         world.gallery = replace(world.gallery, **kept, caller_by_key_hash=keys.caller)
 
@@ -111,11 +113,11 @@ class Processes:
         """One process that makes a synchronous call, to its end. The answer is what it returned or raised, `Killed` among it."""
         return await self._process(Actor(f"{role} {next(self._names)}"), partial(as_if_on_a_thread, call, *args))
 
-    async def work(self, messages: Sequence[Received]) -> None:
+    async def work(self, messages: Sequence[QueueMessage]) -> None:
         """One invocation of a worker. What it does not acknowledge comes again when the messages are visible again."""
         actor = Actor(f"worker {next(self._names)}")
         self.workers.append(actor)
-        answer = await self._process(actor, partial(run_batch, self.world.engine, LANE, messages, deadline=self._deadline(actor)))
+        answer = await self._process(actor, partial(process_messages, self.world.engine, LANE, messages, deadline=self._deadline(actor)))
         while actor.threads:
             await asyncio.wait(set(actor.threads))
         await self._expect_nothing_left(actor)
@@ -198,7 +200,7 @@ class Processes:
         """What a worker asks for a job: with what its parents said, if it has any."""
         body = self.real.job_specs.get(job_id)
         if body is not None and body.depends_on:
-            body = with_parents_if_there(self.real.jobs, self.real.results, body, job_types.get(self.head(job_id).type))
+            body = fill_parent_results_if_available(self.real.jobs, self.real.results, body, job_types.get(self.head(job_id).type))
         return body.prompt if body else ""
 
     def _carried(self, connection: str, frame: dict[str, Any]) -> None:

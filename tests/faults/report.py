@@ -6,8 +6,8 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.transitions import CRASHES_ALONE
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES
 from tests.faults.cloud import Cloud, Stuck
 from tests.faults.invariants import broken
 from tests.faults.scenarios import Scenario
@@ -39,7 +39,7 @@ def problems_of(cloud: Cloud, scenario: Scenario) -> list[str]:
 
 def _spent(job: Job) -> bool:
     """Whether it may fail: as many of its workers died, or of its attempts failed, as may."""
-    return job.status is Status.FAILED and (job.isolated_crashes >= CRASHES_ALONE or job.tries >= job.max_attempts)
+    return job.status is Status.FAILED and (job.isolated_crashes >= MAX_ISOLATED_CRASHES or job.tries >= job.max_attempts)
 
 
 def report(name: str, what: object, cloud: Cloud, problems: Sequence[str]) -> str:

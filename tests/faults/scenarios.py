@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.domain.circuit import FAILURES_OPEN, Circuit, failed
 from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
-from chalicelib.domain.job import Status, Usage
-from chalicelib.domain.job_type import Limits
-from chalicelib.usecases.do_work import Task
+from chalicelib.domain.jobs.job import Status, Usage
+from chalicelib.domain.jobs.job_type import Limits
+from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, record_failure
+from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.steps import FREEZES, end
@@ -122,10 +122,10 @@ async def found(cloud: Cloud) -> None:
 
 async def circuit(cloud: Cloud) -> None:
     """OpenAI has failed a few times already: the next failure opens the circuit, two jobs wait, one tries it out, both complete."""
-    failing, now = Circuit(model=MODEL), cloud.world.clock.now()
-    for number in range(FAILURES_OPEN - 1):
-        failing = failed(failing, "provider_unavailable", now, f"before {number}", now)
-    cloud.real.circuit_breakers.replace(Circuit(model=MODEL), replace(failing, version=1))
+    failing, now = CircuitBreaker(model=MODEL), cloud.world.clock.now()
+    for number in range(FAILURE_THRESHOLD - 1):
+        failing = record_failure(failing, "provider_unavailable", now, f"before {number}", now)
+    cloud.real.circuit_breakers.replace(CircuitBreaker(model=MODEL), replace(failing, version=1))
     first = await cloud.submit("opening", Says(pieces=1, error=StreamCut()), Says(pieces=3))
     await cloud.watch(first)
     await cloud.until(lambda: cloud.head(first).attempt > 0 and cloud.head(first).status is not Status.PROCESSING, 300)
@@ -157,7 +157,7 @@ async def limited(cloud: Cloud) -> None:
     at_work: set[str] = set()
     frozen = any(kind in FREEZES for kind in cloud.steps.faults.values())  # who stands still for minutes finds others at work
 
-    async def work(task: Task) -> Any:
+    async def work(task: TaskRun) -> Any:
         mark = f"{task.job.id}#{task.job.generation}"
         at_work.add(mark)
         try:

@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.batch import Batch, BatchStatus
-from chalicelib.domain.batch_counts import Counts, partition, place
+from chalicelib.consumers.count_jobs import count_job_changes
+from chalicelib.domain.batches.batch import Batch, BatchStatus
+from chalicelib.domain.batches.counters import BatchCounts, counter_key, counter_partition
+from chalicelib.domain.batches.options import BatchOptions
+from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import BatchNotRetryable, RequestRefused
-from chalicelib.domain.ids import row_id
-from chalicelib.domain.job import Status
-from chalicelib.domain.lanes import TASKS
-from chalicelib.domain.row import Row
-from chalicelib.domain.submission import Submission
-from chalicelib.domain.terms import Terms
-from chalicelib.projections.count_changes import count_changes
-from chalicelib.usecases import steer_batch
-from chalicelib.usecases.accept_batch import accept, prepare
-from chalicelib.usecases.bulk import go_on_with_unfinished
-from chalicelib.usecases.once import Once
-from chalicelib.usecases.sweep import sweep
-from chalicelib.usecases.tend_batch import tend, wake_left
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.jobs.submission import Submission
+from chalicelib.domain.queues.lanes import TASKS
+from chalicelib.services.batches import manage_batch
+from chalicelib.services.batches.advance_batch import advance_batch, wake_stalled_batches
+from chalicelib.services.batches.submit_batch import prepare_batch, submit_batch
+from chalicelib.services.idempotency import IdempotentRequest
+from chalicelib.services.jobs.bulk_operations import resume_unfinished
+from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.answers import Says
 from tests.faults.cloud import LANE, LONGEST, SWEEP_EVERY, SWEEP_PHASE, Cloud, Stuck
 from tests.faults.invariants import broken
@@ -77,7 +77,7 @@ class Hall(Cloud):
             await asyncio.sleep(0.5)
             while not self._counted.empty():
                 changes.append(self._counted.get_nowait())
-            while isinstance(await self.act("count", count_changes, self.world.clerk, changes), BaseException):
+            while isinstance(await self.act("count", count_job_changes, self.world.clerk, changes), BaseException):
                 await asyncio.sleep(1.0)
             self._counting = False
 
@@ -91,7 +91,7 @@ class Hall(Cloud):
         """A message is deleted only if its function came to its end."""
         asked, self._tending = json.loads(body), self._tending + 1
         until = self.world.clock.now() + TASK_MS
-        answer = await self.act("tasks", tend, self.world.clerk, asked["tenant"], asked["batch_id"], until)
+        answer = await self.act("tasks", advance_batch, self.world.clerk, asked["tenant"], asked["batch_id"], until)
         self._tending -= 1
         if not isinstance(answer, BaseException):
             self.real.queues.acknowledge(TASKS, [receipt])
@@ -104,8 +104,8 @@ class Hall(Cloud):
 
     def _sweep_all(self) -> None:
         sweep(self.world.broom)
-        wake_left(self.world.clerk)
-        go_on_with_unfinished(self.world.desk)
+        wake_stalled_batches(self.world.clerk)
+        resume_unfinished(self.world.desk)
 
     # ---- what people do
 
@@ -113,28 +113,28 @@ class Hall(Cloud):
         """A batch of rows, each with its script; sent under one key until there is an answer."""
         rows = [Row(number=number, prompt=f"row {number}") for number in range(len(scripts))]
         self.provider.scripts |= {f"row {number}": list(script) for number, script in enumerate(scripts)}
-        once = Once.of(ALICE, "POST /batches", "key", "rows")
+        once = IdempotentRequest.of(ALICE, "POST /batches", "key", "rows")
 
         def ask() -> str:
             clerk = self.world.clerk
-            prepared = prepare(clerk, ALICE, Terms(**terms), Submission(priority=LANE), rows)
-            return accept(clerk, ALICE, prepared, once).batch.id
+            prepared = prepare_batch(clerk, ALICE, BatchOptions(**terms), Submission(priority=LANE), rows)
+            return submit_batch(clerk, ALICE, prepared, once).batch.id
 
         return str(await self.request(ask))
 
     async def cancel_batch(self, batch_id: str) -> None:
         def ask() -> None:
             clerk = self.world.clerk
-            steer_batch.cancel(clerk, steer_batch.find(clerk.batches, ALICE, batch_id))
+            manage_batch.cancel_batch(clerk, manage_batch.get_batch(clerk.batches, ALICE, batch_id))
 
         await self.request(ask)
 
     async def retry_batch(self, batch_id: str, *, cancelled: bool = False) -> None:
-        once = Once.of(ALICE, "retry-failed", "key", batch_id)
+        once = IdempotentRequest.of(ALICE, "retry-failed", "key", batch_id)
 
         def ask() -> None:
             clerk = self.world.clerk
-            steer_batch.retry_failed(clerk, steer_batch.find(clerk.batches, ALICE, batch_id), once, cancelled=cancelled)
+            manage_batch.retry_failed(clerk, manage_batch.get_batch(clerk.batches, ALICE, batch_id), once, cancelled=cancelled)
 
         await self.request(ask)
 
@@ -142,7 +142,7 @@ class Hall(Cloud):
         return self.real.batches.rows[batch_id]
 
     def heads(self, batch_id: str) -> dict[int, Any]:
-        found = {number: self.real.jobs.heads.get(row_id(batch_id, number)) for number in range(self.batch(batch_id).total)}
+        found = {number: self.real.jobs.heads.get(job_id_of_row(batch_id, number)) for number in range(self.batch(batch_id).total)}
         return {number: job for number, job in found.items() if job is not None}
 
 
@@ -220,7 +220,7 @@ def _wrong(hall: Hall, story: Story) -> list[str]:
 
 def _miscounted(hall: Hall, batch: Batch, heads: dict[int, Any]) -> list[str]:
     """Counters are what the heads say, to the last nano-dollar."""
-    counts = Counts.of(hall.real.counters.counters.get(place(batch.id), {}))
+    counts = BatchCounts.of(hall.real.counters.counters.get(counter_key(batch.id), {}))
     status = Counter(job.status for job in heads.values())
     true = {
         "known": len(heads),
@@ -239,7 +239,7 @@ def _miscounted(hall: Hall, batch: Batch, heads: dict[int, Any]) -> list[str]:
     listed = {
         int(name[1:])
         for (pk, sk), numbers in hall.real.counters.counters.items()
-        if pk == partition(batch.id) and sk != "counts"
+        if pk == counter_partition(batch.id) and sk != "counts"
         for name, n in numbers.items()
         if name.startswith("r") and n
     }

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.bulk import Action
+from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import ProviderQuotaExhausted
-from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.job import Status
-from chalicelib.usecases.bulk import Begun, Wish, begin, go_on_with_unfinished
-from chalicelib.usecases.once import Once
-from chalicelib.usecases.sweep import sweep
+from chalicelib.domain.jobs.bulk_operation import BulkAction
+from chalicelib.domain.jobs.job import Status
+from chalicelib.services.idempotency import IdempotentRequest
+from chalicelib.services.jobs.bulk_operations import BulkRequest, StartedBulk, resume_unfinished, start_bulk
+from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.answers import Says
 from tests.faults.cloud import LONGEST, SWEEP_EVERY, SWEEP_PHASE, Cloud, Stuck
 from tests.faults.invariants import broken
@@ -45,12 +45,12 @@ class Office(Cloud):
         await self.until(lambda: all(self.head(job_id).status is Status.FAILED for job_id in ids))
         return ids
 
-    async def ask(self, wish: Wish, *, again: bool) -> None:
+    async def ask(self, wish: BulkRequest, *, again: bool) -> None:
         """Sent under one key, and `again` if there is no answer, as the command line does."""
-        once = Once.of(OLGA, "POST /bulk", "key", [wish.action.value])
+        once = IdempotentRequest.of(OLGA, "POST /bulk", "key", [wish.action.value])
 
-        def asked() -> Begun:
-            return begin(self.world.desk, OLGA, wish, once)
+        def asked() -> StartedBulk:
+            return start_bulk(self.world.desk, OLGA, wish, once)
 
         await (self.request(asked) if again else self.act("api", asked))
 
@@ -62,7 +62,7 @@ class Office(Cloud):
 
     def _sweep_all(self) -> None:
         sweep(self.world.broom)
-        go_on_with_unfinished(self.world.desk)
+        resume_unfinished(self.world.desk)
 
 
 Story = Callable[[Office], Coroutine[Any, Any, None]]
@@ -71,21 +71,21 @@ ALL_FAILED = {"status": Status.FAILED.value}
 
 async def retry_all(office: Office) -> None:
     await office.failures()
-    await office.ask(Wish(action=Action.RETRY, filters=ALL_FAILED), again=True)
+    await office.ask(BulkRequest(action=BulkAction.RETRY, filters=ALL_FAILED), again=True)
 
 
 async def retry_named(office: Office) -> None:
-    await office.ask(Wish(action=Action.RETRY, ids=tuple(await office.failures())), again=True)
+    await office.ask(BulkRequest(action=BulkAction.RETRY, ids=tuple(await office.failures())), again=True)
 
 
 async def purge(office: Office) -> None:
     await office.failures()
-    await office.ask(Wish(action=Action.DELETE, filters=ALL_FAILED), again=True)
+    await office.ask(BulkRequest(action=BulkAction.DELETE, filters=ALL_FAILED), again=True)
 
 
 async def delete_named_once(office: Office) -> None:
     """Whoever asked does not ask again, whatever they hear."""
-    await office.ask(Wish(action=Action.DELETE, ids=tuple(await office.failures())), again=False)
+    await office.ask(BulkRequest(action=BulkAction.DELETE, ids=tuple(await office.failures())), again=False)
 
 
 def played(story: Story, faults: Sequence[Fault] = ()) -> tuple[Office, list[str]]:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from chalicelib.domain.job import Status
+from chalicelib.domain.jobs.job import Status
 from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.report import problems_of, report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.domain.job import Job
+from chalicelib.domain.jobs.job import Job
 from tests.faults.cloud import Cloud
 from tests.faults.reach import some
 from tests.faults.report import report, told

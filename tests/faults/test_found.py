@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain import transitions
 from chalicelib.domain.errors import JobTypeNotFound
-from chalicelib.domain.job import Status
-from chalicelib.domain.job_type import JobType
-from chalicelib.usecases.run_batch import run_batch
-from chalicelib.usecases.sweep import sweep
+from chalicelib.domain.jobs import transitions
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.services.maintenance.sweeper import sweep
+from chalicelib.services.worker.process_messages import process_messages
 from tests.faults.cloud import Cloud
 from tests.faults.report import problems_of, report, told
 from tests.faults.scenarios import SCENARIOS, Scenario
@@ -101,12 +101,14 @@ def test_no_follower_outlives_a_worker_that_learns_late_that_it_is_fenced() -> N
         [lease] = world.memory.leases.rows.values()
         world.memory.leases.fence(lease)
         seen = world.job(job)
-        taken = transitions.take_back(seen, lease.id, 0, None, world.clock.now())
+        taken = transitions.reclaim(seen, lease.id, 0, None, world.clock.now())
         assert taken is not None
         world.memory.jobs.replace(seen, taken)
 
     async def work() -> None:
-        await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), take_back(), return_exceptions=True)
+        await asyncio.gather(
+            process_messages(world.engine, "normal", world.memory.queues.receive("normal")), take_back(), return_exceptions=True
+        )
 
     run(world.loop, work())  # which asserts that no task is left
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chalicelib.domain.errors import JobNotRetryable, ProviderQuotaExhausted, ProviderUnavailable, StreamCut
-from chalicelib.usecases.sweep import sweep
+from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.answers import Says
 from tests.faults.cloud import LANE, Cloud
 from tests.faults.invariants import broken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.domain.job import Status
+from chalicelib.domain.jobs.job import Status
 from tests.faults.cloud import Cloud
 from tests.faults.reach import stride
 from tests.faults.report import problems_of, report

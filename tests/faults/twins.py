@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from chalicelib.domain.errors import ConnectionBusy, Throttled
-from chalicelib.domain.job import Job, Status
+from chalicelib.domain.jobs.job import Job, Status
 from tests.faults.bridge import wait
 from tests.faults.history import History
 from tests.faults.steps import ACTOR, Steps

@@ -14,7 +14,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from chalicelib.domain import lanes
+from chalicelib.domain.queues import lanes
 from infra import chalice_config
 from infra.chalice_config import ROOT
 from infra.cloud import Cloud

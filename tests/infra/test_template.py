@@ -10,7 +10,7 @@ import pytest
 from cfnlint.api import lint
 from moto import mock_aws
 
-from chalicelib.domain import lanes
+from chalicelib.domain.queues import lanes
 from infra.naming import STAGES
 from infra.tables import TABLES, create_table_arguments
 from infra.template import template
@@ -51,7 +51,7 @@ def test_every_lane_has_a_queue_that_sets_dead_letters_aside(stage: str, lane: s
 @pytest.mark.parametrize("stage", STAGES)
 def test_only_the_lanes_the_errands_and_the_stream_have_queues(stage: str) -> None:
     """Two for each lane and each kind of errand, and one for change records that could not be read."""
-    assert len(queues(stage)) == 2 * (len(LANES) + len(lanes.ERRANDS)) + 1
+    assert len(queues(stage)) == 2 * (len(LANES) + len(lanes.TASK_QUEUES)) + 1
     assert lanes.dead_letter_queue_name(stage, lanes.STREAM) in queues(stage)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.adapters.dynamo_job_item import JobItem, item_of
-from chalicelib.domain.job import Job
+from chalicelib.adapters.dynamodb.job_item import JobItem, item_of
+from chalicelib.domain.jobs.job import Job
 
 
 def change(before: Job | None, after: Job) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chalicelib import job_types
-from chalicelib.domain.job import Job
-from chalicelib.domain.job_type import JobType, Limits, Work
-from chalicelib.usecases.run_batch import run_batch
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.job_type import JobType, Limits, TaskHandler
+from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.world import World
 
 
-def chore(work: Work, *, name: str = "chore", limits: Limits | None = None, **more: Any) -> JobType:
+def chore(work: TaskHandler, *, name: str = "chore", limits: Limits | None = None, **more: Any) -> JobType:
     """A type that takes any input."""
     about = {"title": "Chore", "description": "Something to do.", "instructions": "", "input_schema": {}}
     return JobType(name=name, **{"stages": ("setup", "doing", "finalization"), **about, **more}, handler=work, limits=limits)
@@ -25,7 +25,7 @@ def knowing(*kinds: JobType) -> Callable[[str], JobType]:
     return lambda name: known.get(name) or job_types.get(name)
 
 
-def doing(work: Work, *, limits: Limits | None = None, **more: Any) -> World:
+def doing(work: TaskHandler, *, limits: Limits | None = None, **more: Any) -> World:
     """A world that knows the type `chore`."""
     return World(job_type=knowing(chore(work, limits=limits, **more)))
 
@@ -38,7 +38,7 @@ def rest(world: World, jobs: Sequence[Job], seconds: float = 7_200, lane: str = 
         while not all(world.job(job).status.is_terminal for job in jobs):
             assert world.clock.now() < end, [(world.job(job).status, world.job(job).reason) for job in jobs]
             while messages := world.memory.queues.receive(lane):
-                workers.add(asyncio.ensure_future(run_batch(world.engine, lane, messages)))
+                workers.add(asyncio.ensure_future(process_messages(world.engine, lane, messages)))
             if world.clock.now() // 60_000 != swept:
                 swept = world.clock.now() // 60_000
                 world.sweep()

@@ -12,16 +12,16 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from chalicelib import wiring
-from chalicelib.adapters.change_stream import changes
-from chalicelib.adapters.memory import Memory, inline
-from chalicelib.adapters.signing import signed_headers
-from chalicelib.adapters.threads import one_by_one
+from chalicelib import bootstrap
+from chalicelib.adapters.dynamodb.change_stream import changes
+from chalicelib.adapters.memory.all import InMemoryAdapters, run_inline
+from chalicelib.adapters.runtime.threads import serial_map
+from chalicelib.adapters.webhooks.signing import signed_headers
+from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.identity import Key, Role
 from chalicelib.domain.ids import batch_id
-from chalicelib.domain.job import Job
-from chalicelib.usecases.authenticate import KeyRing, secret_hash
+from chalicelib.domain.jobs.job import Job
+from chalicelib.services.auth.authenticate import ApiKeyCache, secret_hash
 from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop
 
@@ -56,7 +56,7 @@ class InlineLoop:
 
     def __init__(self) -> None:
         self._loop = JumpingLoop()
-        self.offload = self.offload_sends = inline
+        self.offload = self.offload_sends = run_inline
 
     def run(self, work: Any) -> None:
         self._loop.run_until_complete(work)
@@ -73,17 +73,17 @@ class Reply:
         return json.loads(self.text)
 
 
-class Twins(Memory):
+class Twins(InMemoryAdapters):
     """The adapters as routes and triggers ask for them, all in memory."""
 
     def __init__(self, *scripts: Script) -> None:
         super().__init__()
         self.provider = ScriptedProvider(*scripts)
-        self.api_key_cache = KeyRing(self.api_keys, self.clock)
+        self.api_key_cache = ApiKeyCache(self.api_keys, self.clock)
         self.endpoints = {"ws_url": "wss://ws.example/api"}
         self.changes = changes
         self.sign = signed_headers
-        self.parallel_map = one_by_one
+        self.parallel_map = serial_map
         self._ids = iter(range(1, 10**9))
         for name, (tenant, user, role) in TOKENS.items():
             self.api_keys.put_key(
@@ -103,7 +103,7 @@ class Api:
 
     def __init__(self, *scripts: Script) -> None:
         self.twins = Twins(*scripts)
-        wiring.use(self.twins, InlineLoop())
+        bootstrap.override(self.twins, InlineLoop())
         self.app: Any = importlib.import_module("app").app
         self.module: Any = importlib.import_module("app")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from chalicelib.adapters.memory_outside import Letter
-from chalicelib.domain.delivery import Delivery
-from chalicelib.domain.job import Job, Status
-from chalicelib.projections.send_word import send_word
-from chalicelib.usecases.deliver import deliver_message, send_forgotten
+from chalicelib.adapters.memory.notifications import ReceivedRequest
+from chalicelib.consumers.notify_job_end import notify_job_ends
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.notifications.delivery import Delivery
+from chalicelib.services.notifications.dispatcher import handle_delivery_message, requeue_stalled
 from tests.kit.world import World
 
 HOOK = "https://hooks.example.com/headrace"
@@ -25,19 +25,19 @@ def ended(world: World, status: Status = Status.COMPLETED, **fields: object) -> 
 
 
 def tell(world: World, *changes: Change) -> None:
-    send_word(world.office, world.memory.job_specs, "https://api.example.com/api", changes)
+    notify_job_ends(world.office, world.memory.job_specs, "https://api.example.com/api", changes)
 
 
 def deliver(world: World) -> list[str]:
     """One invocation on whatever the queue holds now."""
     received = world.memory.queues.receive("deliveries")
-    done = [deliver_message(world.office, message.body) for message in received]
+    done = [handle_delivery_message(world.office, message.body) for message in received]
     world.memory.queues.acknowledge("deliveries", [message.receipt for message in received])
     return done
 
 
 def sweep(world: World) -> int:
-    return send_forgotten(world.office, world.clock.now() + 10_000)["sent"]
+    return requeue_stalled(world.office, world.clock.now() + 10_000)["sent"]
 
 
 def live(world: World, hours: float, step: float = 5.0) -> None:
@@ -57,6 +57,6 @@ def only(world: World) -> Delivery:
     return delivery
 
 
-def payload(letter: Letter) -> dict[str, object]:
+def payload(letter: ReceivedRequest) -> dict[str, object]:
     body: dict[str, object] = json.loads(letter.body)
     return body

@@ -9,9 +9,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from chalicelib.domain.errors import AttemptFailed, NotConfigured, ProviderConnectionLost, ReattachRefused, ResponseLost
-from chalicelib.domain.job import Usage
-from chalicelib.domain.text import whole
-from chalicelib.ports import Delta, Ended, Fetched, ModelRequest, ProviderEvent, Started
+from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.text import repair_surrogates
+from chalicelib.ports import FetchedResponse, ModelRequest, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
 
 MODEL = "gpt-4o-mini"
 FIRST_DELTA = 4  # the events before it: created, in progress, and the beginnings of the item and of its part
@@ -30,7 +30,7 @@ class Script:
     deltas: Sequence[str] = ("Hello", ", ", "world")
     every: float = 0.02
     first: float = 0.3
-    end: Ended | None = field(default_factory=lambda: Ended(Usage(input=10, output=3), MODEL))
+    end: ResponseEnded | None = field(default_factory=lambda: ResponseEnded(Usage(input=10, output=3), MODEL))
     error: Exception | None = None
     refusal: bool = False
     refuses: bool = False  # the request itself, before a response is begun
@@ -79,11 +79,11 @@ class BackgroundResponse:
         breaks = self.script.breaks[self.listened] if self.listened < len(self.script.breaks) else 0
         self.listened += 1
         if after < 0:
-            yield Started(self.id, MODEL)
+            yield ResponseStarted(self.id, MODEL)
         begin = max(0, after - FIRST_DELTA + 1)
         for index, delta in enumerate(deltas[begin:], begin):
             await self._until(self._began + (index + 1) * self.script.every)
-            yield Delta(delta, FIRST_DELTA + index, self.script.refusal)
+            yield TextDelta(delta, FIRST_DELTA + index, self.script.refusal)
             if index - begin + 1 == breaks:
                 raise self.script.lost
         await self._until(self._ends_at)
@@ -91,7 +91,7 @@ class BackgroundResponse:
             await asyncio.get_running_loop().create_future()
         yield self.outcome()
 
-    def outcome(self) -> Ended:
+    def outcome(self) -> ResponseEnded:
         """How it ended, told to somebody."""
         self.read = True
         if self.script.error is not None:
@@ -99,16 +99,16 @@ class BackgroundResponse:
         assert self.script.end is not None, "a response without an end has no outcome"
         return self.script.end
 
-    def fetched(self) -> Fetched:
+    def fetched(self) -> FetchedResponse:
         if self.cancelled or not self.kept:
             raise ResponseLost(provider_status=None if self.cancelled else 404)
         if self.running:
-            return Fetched("", None)
-        text = whole("".join(self.script.deltas))
+            return FetchedResponse("", None)
+        text = repair_surrogates("".join(self.script.deltas))
         try:
-            return Fetched(text, self.outcome(), self.script.refusal)
+            return FetchedResponse(text, self.outcome(), self.script.refusal)
         except AttemptFailed as failure:
-            return Fetched(text, None, self.script.refusal, failure)
+            return FetchedResponse(text, None, self.script.refusal, failure)
 
     async def _until(self, moment: float) -> None:
         await asyncio.sleep(max(0.0, moment - self._loop.time()))
@@ -170,7 +170,7 @@ class ScriptedProvider:
     async def is_configured(self) -> bool:
         return self.keyed
 
-    async def fetch(self, response_id: str) -> Fetched:
+    async def fetch(self, response_id: str) -> FetchedResponse:
         self.fetches.append(response_id)
         self._give_trouble("fetch")
         if response_id not in self.responses:
@@ -203,7 +203,7 @@ class ScriptedProvider:
             raise script.error
         async with aclosing(self._in_background(script, index) if background else self._plain(script, index)) as events:
             async for event in events:
-                if isinstance(event, Delta):
+                if isinstance(event, TextDelta):
                     self.sent[index] += event.text
                 yield event
 
@@ -213,10 +213,10 @@ class ScriptedProvider:
         return response.events(-1, script.deltas)
 
     async def _plain(self, script: Script, index: int) -> AsyncGenerator[ProviderEvent]:
-        yield Started(f"resp_{index}", MODEL)
+        yield ResponseStarted(f"resp_{index}", MODEL)
         for delta in script.deltas:
             await asyncio.sleep(script.every)
-            yield Delta(delta, refusal=script.refusal)
+            yield TextDelta(delta, refusal=script.refusal)
         if script.error is not None:
             raise script.error
         if script.end is not None:

@@ -10,7 +10,7 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any, ClassVar, TypeVar
 
-from chalicelib.adapters.memory_time import START
+from chalicelib.adapters.memory.clock import START
 
 T = TypeVar("T")
 

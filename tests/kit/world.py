@@ -9,34 +9,34 @@ from collections.abc import Callable
 from typing import Any
 
 from chalicelib import job_types
-from chalicelib.adapters.memory import Memory, inline
-from chalicelib.adapters.signing import signed_headers
-from chalicelib.adapters.threads import one_by_one
-from chalicelib.domain.deadline import Deadline
-from chalicelib.domain.identity import Caller, Role
+from chalicelib.adapters.memory.all import InMemoryAdapters, run_inline
+from chalicelib.adapters.runtime.threads import serial_map
+from chalicelib.adapters.webhooks.signing import signed_headers
+from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.ids import batch_id
-from chalicelib.domain.job import Job
-from chalicelib.domain.submission import Submission
-from chalicelib.domain.wakeup import WakeUp
-from chalicelib.domain.watching import Watcher
-from chalicelib.ports import Received
-from chalicelib.usecases.broom import Broom
-from chalicelib.usecases.bulk import Desk
-from chalicelib.usecases.clerk import Clerk
-from chalicelib.usecases.correspond import new_signing_secret
-from chalicelib.usecases.edit_job import Editor
-from chalicelib.usecases.engine import Engine
-from chalicelib.usecases.known_speeds import KnownSpeeds
-from chalicelib.usecases.let_go import Doorkeeper
-from chalicelib.usecases.plan_job import plan_job
-from chalicelib.usecases.post_office import PostOffice
-from chalicelib.usecases.read_answer import stop_response
-from chalicelib.usecases.run_batch import run_batch
-from chalicelib.usecases.submit_job import Intake, submit_job
-from chalicelib.usecases.sweep import sweep
-from chalicelib.usecases.tell_batch import tell_batch
-from chalicelib.usecases.tools import Tools
-from chalicelib.usecases.watch_job import Gallery
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.submission import Submission
+from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.streaming.subscriptions import Subscription
+from chalicelib.ports import QueueMessage
+from chalicelib.services.batches.context import BatchContext
+from chalicelib.services.batches.notify_completion import notify_batch_completed
+from chalicelib.services.dependencies.release_dependents import DependencyContext
+from chalicelib.services.jobs.bulk_operations import BulkContext
+from chalicelib.services.jobs.edit_job import EditContext
+from chalicelib.services.jobs.plan_job import plan_job
+from chalicelib.services.jobs.submit_job import SubmitContext, submit_job
+from chalicelib.services.maintenance.context import SweepContext
+from chalicelib.services.maintenance.sweeper import sweep
+from chalicelib.services.metrics.throughput_cache import ThroughputCache
+from chalicelib.services.notifications.outbox import NotificationContext
+from chalicelib.services.notifications.settings import new_signing_secret
+from chalicelib.services.streaming.subscriptions import StreamingContext
+from chalicelib.services.worker.context import WorkerContext
+from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.services.worker.stream_response import cancel_response
+from chalicelib.services.worker.task_context import TaskContext
 from cli.reducer import Ask, Assembly
 from tests.kit.faults import refusing
 from tests.kit.provider import Script, ScriptedProvider
@@ -52,7 +52,7 @@ class World:
     def __init__(self, *scripts: Script, **changes: Any) -> None:
         self.loop = JumpingLoop()
         self.clock = LoopClock(self.loop)
-        self.memory = Memory(clock=self.clock)  # type: ignore[arg-type]
+        self.memory = InMemoryAdapters(clock=self.clock)  # type: ignore[arg-type]
         self.provider = ScriptedProvider(*scripts)
         self.facts: list[tuple[str, dict[str, Any]]] = []
         numbers, batches = itertools.count(1), itertools.count(1)
@@ -77,13 +77,13 @@ class World:
                 "prices",
             )
         }
-        self.speeds = KnownSpeeds(memory.throughput, self.clock, self._log)
-        self.engine = Engine(
+        self.speeds = ThroughputCache(memory.throughput, self.clock, self._log)
+        self.engine = WorkerContext(
             **{
                 **ports,
                 "clock": self.clock,
-                "offload": inline,
-                "offload_sends": inline,
+                "offload": run_inline,
+                "offload_sends": run_inline,
                 "log": self._log,
                 "provider": self.provider,
                 "task_context": self._tools(),
@@ -95,7 +95,7 @@ class World:
                 **changes,
             }
         )
-        self.intake = Intake(
+        self.intake = SubmitContext(
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
@@ -105,7 +105,7 @@ class World:
             new_id=self.new_id,
             queue_limit=1000,
         )
-        self.gallery = Gallery(
+        self.gallery = StreamingContext(
             clock=self.clock,
             jobs=memory.jobs,
             chunks=memory.chunks,
@@ -117,9 +117,9 @@ class World:
             caller_by_key_hash=lambda _hash: ALICE,
         )
 
-    def _tools(self) -> Tools:
+    def _tools(self) -> TaskContext:
         memory = self.memory
-        return Tools(
+        return TaskContext(
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
@@ -138,9 +138,9 @@ class World:
         )
 
     @property
-    def broom(self) -> Broom:
+    def broom(self) -> SweepContext:
         memory = self.memory
-        return Broom(
+        return SweepContext(
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
@@ -159,26 +159,26 @@ class World:
         )
 
     @property
-    def doorkeeper(self) -> Doorkeeper:
+    def doorkeeper(self) -> DependencyContext:
         memory = self.memory
-        return Doorkeeper(
+        return DependencyContext(
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
             dependencies=memory.dependencies,
             queues=memory.queues,
-            parallel_map=one_by_one,
+            parallel_map=serial_map,
         )
 
     @property
-    def editor(self) -> Editor:
+    def editor(self) -> EditContext:
         memory = self.memory
-        return Editor(clock=self.clock, log=self._log, jobs=memory.jobs, job_specs=memory.job_specs, queues=memory.queues)
+        return EditContext(clock=self.clock, log=self._log, jobs=memory.jobs, job_specs=memory.job_specs, queues=memory.queues)
 
     @property
-    def desk(self) -> Desk:
+    def desk(self) -> BulkContext:
         memory = self.memory
-        return Desk(
+        return BulkContext(
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
@@ -191,9 +191,9 @@ class World:
         )
 
     @property
-    def office(self) -> PostOffice:
+    def office(self) -> NotificationContext:
         memory = self.memory
-        return PostOffice(
+        return NotificationContext(
             clock=self.clock,
             log=self._log,
             deliveries=memory.deliveries,
@@ -207,9 +207,9 @@ class World:
         )
 
     @property
-    def clerk(self) -> Clerk:
+    def clerk(self) -> BatchContext:
         memory = self.memory
-        return Clerk(
+        return BatchContext(
             clock=self.clock,
             log=self._log,
             jobs=memory.jobs,
@@ -225,15 +225,15 @@ class World:
             bulk=self.desk,
             new_id=self.new_id,
             new_batch_id=self.new_batch_id,
-            parallel_map=one_by_one,
+            parallel_map=serial_map,
             queue_limit=1000,
             throughput_of=self.speeds.get,
-            notify_completed=lambda batch, counts: tell_batch(self.office, API_URL, batch, counts),
+            notify_completed=lambda batch, counts: notify_batch_completed(self.office, API_URL, batch, counts),
             streaming=self.gallery,
         )
 
     def _abandon(self, response_id: str) -> None:
-        run(self.loop, stop_response(self.provider, self._log, response_id))
+        run(self.loop, cancel_response(self.provider, self._log, response_id))
 
     def sweep(self, after: float = 0.0) -> Counter[str]:
         """Let time pass, and sweep once."""
@@ -245,17 +245,17 @@ class World:
         plan = plan_job(self.engine.job_type, self.memory.prices, caller, submission, 0, self.speeds.get)
         return submit_job(self.intake, caller, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
-    def deliver(self, lane: str = "normal", messages: list[Received] | None = None, seconds: float | None = None) -> None:
+    def deliver(self, lane: str = "normal", messages: list[QueueMessage] | None = None, seconds: float | None = None) -> None:
         """One invocation of a worker, on the given messages or on whatever its queue holds now; it is over after so many seconds."""
         received, now = self.memory.queues.receive(lane) if messages is None else messages, self.clock.now()
         deadline = Deadline(started_at=now, ends_at=now + round(seconds * 1000)) if seconds is not None else None
-        run(self.loop, run_batch(self.engine, lane, received, deadline=deadline))
+        run(self.loop, process_messages(self.engine, lane, received, deadline=deadline))
 
-    def wake(self, job: Job, generation: int | None = None) -> Received:
-        return Received(WakeUp(job.id, generation or job.generation).to_json(), f"r{self.new_id()}")
+    def wake(self, job: Job, generation: int | None = None) -> QueueMessage:
+        return QueueMessage(WakeUp(job.id, generation or job.generation).to_json(), f"r{self.new_id()}")
 
     def watch(self, job: Job, connection: str = "c1", attempt: int = 0, offset: int = 0, expires_in: float = 7_200.0) -> None:
-        watcher = Watcher(
+        watcher = Subscription(
             job_id=job.id,
             connection_id=connection,
             endpoint="https://ws/api",
@@ -295,12 +295,12 @@ class World:
         self.facts.append((fact, fields))
 
 
-def kill(world: World, seconds: float, messages: list[Received] | None = None) -> None:
+def kill(world: World, seconds: float, messages: list[QueueMessage] | None = None) -> None:
     """A worker takes what waits, and is killed so many seconds later: no `finally` of it has any effect outside."""
     received = world.memory.queues.receive("normal") if messages is None else messages
 
     async def work() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
         await asyncio.sleep(seconds)
         with refusing(world.memory.leases, "close", 10**6):
             worker.cancel()

@@ -11,33 +11,33 @@ from functools import cache, partial
 import pytest
 
 from chalicelib import job_types
-from chalicelib.adapters.memory_live import MemoryLeases
-from chalicelib.adapters.memory_pages import MemoryChunks
-from chalicelib.domain import transitions
-from chalicelib.domain.body import Body, Config
+from chalicelib.adapters.memory.job_data import MemoryChunks
+from chalicelib.adapters.memory.streaming import MemoryLeases
 from chalicelib.domain.errors import ChunkConflict, StaleVersion
-from chalicelib.domain.job import Job, Status, Usage
-from chalicelib.domain.transcript import Chunk, join
-from chalicelib.domain.transitions import (
-    Outcome,
+from chalicelib.domain.execution.transcript import Chunk, join_chunks
+from chalicelib.domain.jobs import transitions
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.domain.jobs.transitions import (
+    AttemptOutcome,
     cancel,
     claim,
     finish,
-    holds,
-    look_later,
-    note_response,
+    owns,
+    postpone_check,
+    reclaim,
+    restart,
     retry_later,
-    start_again,
-    take_back,
+    store_response_id,
 )
 from chalicelib.ports import Lease
-from chalicelib.usecases.attempt import Attempt
+from chalicelib.services.worker.attempt import Attempt
 from tests.model.protocol import CORE_RULES, Resend, Resume, core, explore
 from tests.unit.domain_jobs import ERROR, HOUR, NOW, job
 
 A, B = "lease-a#1", "lease-b#1"
-DONE = Outcome(status=Status.COMPLETED, length=2, usage=Usage(input=1, output=2), cost=10)
-FAILED = Outcome(status=Status.FAILED, length=1, cost=5, error=ERROR)
+DONE = AttemptOutcome(status=Status.COMPLETED, length=2, usage=Usage(input=1, output=2), cost=10)
+FAILED = AttemptOutcome(status=Status.FAILED, length=1, cost=5, error=ERROR)
 
 
 @cache
@@ -60,7 +60,7 @@ def claimed(seen: Job, owner: str = A) -> Job:
 
 def requeued(seen: Job, length: int = 0) -> Job:
     """Its owner stalled, its lease ran out, and the sweep took it."""
-    return sure(take_back(seen, transitions.lease_of(seen), length, None, NOW))
+    return sure(reclaim(seen, transitions.lease_of(seen), length, None, NOW))
 
 
 def test_fence() -> None:
@@ -99,7 +99,7 @@ def test_reuse() -> None:
     assert without("reuse")[3:5] == ("the user retries", "a worker claims generation 2: attempt 1")
 
     failed = sure(finish(claimed(job()), 1, A, FAILED, NOW))
-    again = sure(start_again(failed, NOW, HOUR, HOUR))
+    again = sure(restart(failed, NOW, HOUR, HOUR))
 
     assert (claimed(again).attempt, again.generation, again.run) == (2, 2, 2)
 
@@ -111,7 +111,7 @@ def test_nonce() -> None:
     first = claimed(job(), "lease-a#1")
 
     assert claim(first, 1, "lease-a#2", NOW) is None
-    assert not holds(first, 1, "lease-a#2")
+    assert not owns(first, 1, "lease-a#2")
     assert claim(first, 1, "lease-a#1", NOW) is first  # its own claim, whose answer was lost
 
 
@@ -123,7 +123,7 @@ def test_clip() -> None:
     log = [Chunk(job_id="job_01", attempt=1, start=at, text=text, at=NOW) for at, text in enumerate("ab")]
 
     assert (ended.status, ended.length) == (Status.CANCELLED, 1)
-    assert join(log, 0, ended.length) == "a"
+    assert join_chunks(log, 0, ended.length) == "a"
 
 
 def test_flag() -> None:
@@ -145,7 +145,7 @@ def test_clear() -> None:
     assert any("retries" in step for step in without("clear"))
 
     ended = sure(finish(sure(cancel(claimed(job()), NOW)), 1, A, DONE, NOW))
-    again = claimed(sure(start_again(ended, NOW, HOUR, HOUR)), B)
+    again = claimed(sure(restart(ended, NOW, HOUR, HOUR)), B)
 
     assert not again.cancel_requested
     assert sure(finish(again, again.generation, B, DONE, NOW)).status is Status.COMPLETED
@@ -162,8 +162,8 @@ def test_sweepcond() -> None:
     assert not leases.fence(seen)
 
     running = claimed(job())
-    assert take_back(claimed(requeued(running), B), "lease-a", 0, None, NOW) is None
-    assert take_back(sure(finish(running, 1, A, DONE, NOW)), "lease-a", 0, None, NOW) is None
+    assert reclaim(claimed(requeued(running), B), "lease-a", 0, None, NOW) is None
+    assert reclaim(sure(finish(running, 1, A, DONE, NOW)), "lease-a", 0, None, NOW) is None
 
 
 def test_sweepcond_the_other_way_round() -> None:
@@ -184,9 +184,9 @@ def test_dlq() -> None:
     for alive in (job(), claimed(job())):
         changes = (
             transitions.give_up(alive, NOW + HOUR),
-            look_later(alive, NOW),
+            postpone_check(alive, NOW),
             cancel(alive, NOW),
-            take_back(alive, "lease-b", 0, None, NOW),
+            reclaim(alive, "lease-b", 0, None, NOW),
         )
         assert all(change is None or change.status is not Status.FAILED for change in changes)
     assert requeued(claimed(job())).status is Status.QUEUED
@@ -199,7 +199,7 @@ def test_same_generation() -> None:
 
     waiting = job()
     for minute in range(1, 10):
-        waiting = sure(look_later(waiting, NOW + minute * 60_000))
+        waiting = sure(postpone_check(waiting, NOW + minute * 60_000))
 
     assert waiting.generation == job().generation
     assert claimed(waiting).status is Status.PROCESSING
@@ -214,8 +214,8 @@ def test_save() -> None:
     stalled = claimed(job())
     second = claimed(requeued(stalled), B)
 
-    assert note_response(second, 1, A, "response-1", NOW) is None
-    third = claimed(requeued(sure(note_response(second, 2, B, "response-2", NOW))), "lease-c#1")
+    assert store_response_id(second, 1, A, "response-1", NOW) is None
+    third = claimed(requeued(sure(store_response_id(second, 2, B, "response-2", NOW))), "lease-c#1")
     assert (third.attempt, third.response_id) == (2, "response-2")
     assert claimed(requeued(second), "lease-c#1").attempt == 3  # nothing was stored, so nothing is gone on with
 
@@ -230,7 +230,7 @@ def test_append() -> None:
     chunks.append(log(start=0, text="a"))
     chunks.append(log(start=2, text="c"))
 
-    assert join(chunks.read("job_01", 1), 0) == "abc"
+    assert join_chunks(chunks.read("job_01", 1), 0) == "abc"
     with pytest.raises(ChunkConflict):
         chunks.append(log(start=1, text="x"))
 
@@ -240,8 +240,10 @@ def test_whole_event() -> None:
     report = explore(Resume(), frozenset())
     assert report.violation == "a token is missing from the log"
 
-    running = sure(note_response(claimed(job()), 1, A, "response-1", NOW))
-    attempt = Attempt(running, Body(prompt="p", config=Config(model="m", max_tokens=100, durable=True)), job_types.get("general"), A, NOW)
+    running = sure(store_response_id(claimed(job()), 1, A, "response-1", NOW))
+    attempt = Attempt(
+        running, JobSpec(prompt="p", config=JobConfig(model="m", max_tokens=100, durable=True)), job_types.get("general"), A, NOW
+    )
     for sequence, delta in ((4, "ab"), (5, "c\ud83d"), (6, "\ude00d")):
         attempt.append(delta, NOW, sequence)
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.addresses import is_public, may_reach, networks
-from chalicelib.domain.endpoint import endpoint_of
+from chalicelib.domain.notifications.network_policy import is_allowed, is_public, networks
+from chalicelib.domain.notifications.webhook_url import parse_webhook_url
 
 NOT_PUBLIC = [
     "0.0.0.0",
@@ -51,12 +51,12 @@ PRIVATE_4 = ["10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "17
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
 def test_what_is_not_public_is_not_reached(address: str) -> None:
-    assert not may_reach(ip_address(address))
+    assert not is_allowed(ip_address(address))
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_what_is_public_is_reached(address: str) -> None:
-    assert may_reach(ip_address(address))
+    assert is_allowed(ip_address(address))
 
 
 @given(st.sampled_from(PRIVATE_4), st.integers(0, 2**32 - 1))
@@ -87,11 +87,11 @@ def test_nothing_is_public_that_python_calls_private(address: IPv4Address | IPv6
 def test_a_network_that_is_allowed_is_reached_and_nothing_beside_it() -> None:
     allowed = networks(["127.0.0.0/8", "fd12::/16"])
 
-    assert may_reach(ip_address("127.0.0.1"), allowed)
-    assert may_reach(ip_address("::ffff:127.0.0.1"), allowed)
-    assert may_reach(ip_address("fd12::1"), allowed)
-    assert not may_reach(ip_address("10.0.0.1"), allowed)
-    assert not may_reach(ip_address("::1"), allowed)
+    assert is_allowed(ip_address("127.0.0.1"), allowed)
+    assert is_allowed(ip_address("::ffff:127.0.0.1"), allowed)
+    assert is_allowed(ip_address("fd12::1"), allowed)
+    assert not is_allowed(ip_address("10.0.0.1"), allowed)
+    assert not is_allowed(ip_address("::1"), allowed)
 
 
 @pytest.mark.parametrize(
@@ -131,25 +131,25 @@ def test_a_network_that_is_allowed_is_reached_and_nothing_beside_it() -> None:
 )
 def test_an_address_that_cannot_be_meant_well_is_refused(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        endpoint_of(url)
+        parse_webhook_url(url)
 
 
 def test_an_address_is_read() -> None:
-    endpoint = endpoint_of("https://Hooks.Example.com:8443/a/b?c=d")
+    endpoint = parse_webhook_url("https://Hooks.Example.com:8443/a/b?c=d")
 
     assert (endpoint.host, endpoint.port, endpoint.target) == ("hooks.example.com", 8443, "/a/b?c=d")
     assert endpoint.authority == "hooks.example.com:8443"
-    assert endpoint_of("https://hooks.example.com").target == "/"
-    assert endpoint_of("https://hooks.example.com").authority == "hooks.example.com"
-    assert endpoint_of("https://[2606:4700:4700::1111]/").authority == "[2606:4700:4700::1111]"
+    assert parse_webhook_url("https://hooks.example.com").target == "/"
+    assert parse_webhook_url("https://hooks.example.com").authority == "hooks.example.com"
+    assert parse_webhook_url("https://[2606:4700:4700::1111]/").authority == "[2606:4700:4700::1111]"
 
 
 def test_without_tls_only_where_a_network_is_allowed() -> None:
     allowed = networks(["127.0.0.0/8"])
 
-    assert endpoint_of("http://127.0.0.1:9000/x", allowed).port == 9000
+    assert parse_webhook_url("http://127.0.0.1:9000/x", allowed).port == 9000
     with pytest.raises(ValueError, match="public address"):
-        endpoint_of("http://10.0.0.1/x", allowed)
+        parse_webhook_url("http://10.0.0.1/x", allowed)
 
 
 @given(st.text(max_size=60))
@@ -157,7 +157,7 @@ def test_whatever_is_written_is_read_or_refused(text: str) -> None:
     """Never another error."""
     for url in (text, f"https://{text}", f"https://{text}/x"):
         try:
-            endpoint = endpoint_of(url)
+            endpoint = parse_webhook_url(url)
         except ValueError:
             continue
         assert endpoint.scheme == "https"

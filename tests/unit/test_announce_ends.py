@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
+from chalicelib.consumers.change_loop import TIME_BUDGET_MS, Change, DeadLetterFailed
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.job import Job, Status
-from chalicelib.projections.announce_ends import announce_ends
-from chalicelib.projections.each_change import PATIENCE_MS, Change, NotSetAside
+from chalicelib.domain.jobs.job import Job, Status
 from tests.kit.faults import refusing
 from tests.kit.world import World
 
@@ -24,7 +24,7 @@ def ended(world: World, prompt: str = "Say hello.", watcher: str = "c1") -> Chan
 
 
 def tell(world: World, *changes: Change) -> None:
-    announce_ends(world.gallery, world.memory.queues, world._log, changes)
+    broadcast_job_ends(world.gallery, world.memory.queues, world._log, changes)
 
 
 def aside(world: World) -> list[str]:
@@ -70,7 +70,7 @@ def test_patience_has_an_end_for_all_records_together() -> None:
     with refusing(world.memory.subscriptions, "for_job", 10**6):
         tell(world, *changes)
 
-    assert world.loop.moment * 1000 <= PATIENCE_MS
+    assert world.loop.moment * 1000 <= TIME_BUDGET_MS
     assert len(aside(world)) == 100
 
 
@@ -91,7 +91,7 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
     world = World()
     told, broken = ended(world), (ended(world, "broken")[0], None, None)
 
-    with refusing(world.memory.queues, "send_to_dead_letter", 4), pytest.raises(NotSetAside, match="1 records"):
+    with refusing(world.memory.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
         tell(world, broken, told)
     assert [frame["event"] for frame in world.frames()] == ["job_completed"]
     assert aside(world) == []

@@ -10,17 +10,18 @@ import pytest
 from botocore import exceptions as botocore
 from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
 
-from chalicelib.adapters import aws, dynamo
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.domain.errors import Throttled, Unavailable
-from chalicelib.usecases.run_batch import LEASE_MS
+from chalicelib.services.worker.process_messages import LEASE_MS
 
 
 @pytest.fixture(autouse=True)
 def _region(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    aws.forget_clients()
+    aws.reset_clients()
     yield
-    aws.forget_clients()
+    aws.reset_clients()
 
 
 def answer(code: str, status: int = 400, **more: Any) -> botocore.ClientError:
@@ -57,7 +58,7 @@ def cancelled(*codes: str) -> botocore.ClientError:
     ],
 )
 def test_what_passes_is_told_apart_from_what_is_wrong(exc: Exception, kind: type[Exception] | None) -> None:
-    known = aws.translated(exc)
+    known = aws.translate_error(exc)
 
     assert (type(known) if known else None) is kind
 
@@ -65,11 +66,11 @@ def test_what_passes_is_told_apart_from_what_is_wrong(exc: Exception, kind: type
 def test_what_is_translated_keeps_its_cause_and_the_rest_stays_as_it_is() -> None:
     throttle, denied = answer("ThrottlingException"), answer("AccessDeniedException")
 
-    with pytest.raises(Throttled) as raised, aws.in_our_words():
+    with pytest.raises(Throttled) as raised, aws.translate_errors():
         raise throttle
     assert raised.value.__cause__ is throttle
 
-    with pytest.raises(botocore.ClientError) as other, aws.in_our_words():
+    with pytest.raises(botocore.ClientError) as other, aws.translate_errors():
         raise denied
     assert other.value is denied
 
@@ -91,7 +92,7 @@ def test_whatever_botocore_repeats_is_known_here() -> None:
     """Once its tries are used up it must not look like a fault of ours."""
     codes = [*ThrottledRetryableChecker._THROTTLED_ERROR_CODES, *TransientRetryableChecker._TRANSIENT_ERROR_CODES]
 
-    assert [code for code in codes if aws.translated(answer(code)) is None] == []
+    assert [code for code in codes if aws.translate_error(answer(code)) is None] == []
 
 
 def test_no_call_outlives_a_lease() -> None:
@@ -101,4 +102,4 @@ def test_no_call_outlives_a_lease() -> None:
     assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1.0, 3.0, 3)
     longest = aws.ATTEMPTS * (aws.CONNECT_TIMEOUT + aws.READ_TIMEOUT) + 1 + 2
     assert longest * 1000 < LEASE_MS
-    assert sum(dynamo.CONFLICT_PAUSE * 2**attempt for attempt in range(1, dynamo.CONFLICT_TRIES)) < 1
+    assert sum(dynamodb.CONFLICT_BACKOFF * 2**attempt for attempt in range(1, dynamodb.CONFLICT_TRIES)) < 1

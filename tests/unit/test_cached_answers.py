@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.cached import Cached
-from chalicelib.domain.circuit import Circuit, State, failed
 from chalicelib.domain.errors import ProviderUnavailable, Throttled
-from chalicelib.domain.job import Job, Status, Usage
-from chalicelib.domain.result import Result
-from chalicelib.ports import Ended, ModelRequest
-from chalicelib.usecases.cached_answer import HOW_IT_IS_ASKED, key_of
-from chalicelib.usecases.cancel_job import cancel_job
+from chalicelib.domain.execution.response_cache import CachedResponse
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, record_failure
+from chalicelib.ports import ModelRequest, ResponseEnded
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.response_cache import TRANSPORT_FIELDS, cache_key
 from tests.kit.faults import refusing
 from tests.kit.provider import MODEL, Script
 from tests.kit.world import World, kill
@@ -63,15 +63,15 @@ def is_hit(world: World, job: Job) -> bool:
 def test_every_field_of_a_request_counts_but_how_it_is_asked(field: str) -> None:
     request = ModelRequest(model=MODEL, prompt="Say hello.")
 
-    same = key_of("acme", "general", request) == key_of("acme", "general", replace(request, **{field: OTHER[field]}))
+    same = cache_key("acme", "general", request) == cache_key("acme", "general", replace(request, **{field: OTHER[field]}))
 
-    assert same is (field in HOW_IT_IS_ASKED)
+    assert same is (field in TRANSPORT_FIELDS)
 
 
 def test_tenants_and_types_share_nothing() -> None:
     request = ModelRequest(model=MODEL, prompt="Say hello.")
 
-    keys = {key_of(tenant, kind, request) for tenant in ("acme", "other") for kind in ("general", "security_analysis")}
+    keys = {cache_key(tenant, kind, request) for tenant in ("acme", "other") for kind in ("general", "security_analysis")}
 
     assert len(keys) == 4
 
@@ -79,7 +79,7 @@ def test_tenants_and_types_share_nothing() -> None:
 def test_the_order_of_a_dict_does_not_count() -> None:
     one, other = (ModelRequest(model=MODEL, prompt="", extra=extra) for extra in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
 
-    assert key_of("acme", "general", one) == key_of("acme", "general", other)
+    assert cache_key("acme", "general", one) == cache_key("acme", "general", other)
 
 
 # ---- hits
@@ -125,7 +125,7 @@ def test_who_does_not_ask_for_the_cache_costs_no_call() -> None:
 def test_stages_and_milestones_are_read_from_the_text() -> None:
     """And the percentage and the count of tokens are those of an answer of that length."""
     text = "".join(f"word{number} " for number in range(300))
-    world = World(Script(deltas=text.split(" "), every=0.01, end=Ended(Usage(input=9, output=300), MODEL)))
+    world = World(Script(deltas=text.split(" "), every=0.01, end=ResponseEnded(Usage(input=9, output=300), MODEL)))
     done(world)
 
     job = done(world)
@@ -187,15 +187,15 @@ def test_a_hit_is_not_kept_anew() -> None:
 
 
 def test_a_clock_that_is_behind_finds_what_is_there() -> None:
-    assert Cached(job_id="j", attempt=1, stored_at=5_000, expires_at=65_000).is_fresh(20, 4_000)
+    assert CachedResponse(job_id="j", attempt=1, stored_at=5_000, expires_at=65_000).is_fresh(20, 4_000)
 
 
 @pytest.mark.parametrize(
     "script",
     [
-        Script(end=Ended(Usage(input=10, output=3), MODEL, "max_tokens")),
-        Script(end=Ended(None, MODEL)),
-        Script(end=Ended(Usage(input=10), MODEL)),
+        Script(end=ResponseEnded(Usage(input=10, output=3), MODEL, "max_tokens")),
+        Script(end=ResponseEnded(None, MODEL)),
+        Script(end=ResponseEnded(Usage(input=10), MODEL)),
     ],
     ids=["cut", "not counted", "nothing charged"],
 )
@@ -324,8 +324,8 @@ def test_a_cached_answer_proves_nothing_of_the_provider() -> None:
     """A job that is let through to try an open circuit out, and finds its answer here, leaves the circuit open."""
     world = World(FIRST)
     done(world)
-    opened = failed(Circuit(model=MODEL), "provider_quota_exhausted", world.clock.now(), "m", world.clock.now())
-    world.memory.circuit_breakers.replace(Circuit(model=MODEL), opened)
+    opened = record_failure(CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), "m", world.clock.now())
+    world.memory.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
     world.clock.advance(60)
 
     job = done(world)
@@ -333,7 +333,7 @@ def test_a_cached_answer_proves_nothing_of_the_provider() -> None:
     circuit = world.memory.circuit_breakers.get(MODEL)
     assert is_hit(world, job)
     assert circuit is not None
-    assert circuit.state is not State.CLOSED
+    assert circuit.state is not CircuitState.CLOSED
 
 
 def test_a_retry_finds_what_another_job_was_answered_meanwhile() -> None:
@@ -356,7 +356,7 @@ def test_a_cancel_that_was_asked_for_wins() -> None:
     job = world.submit(config={"cache": True})
     real = world.memory.cache.get
 
-    def cancel_first(tenant: str, key: str) -> Cached | None:
+    def cancel_first(tenant: str, key: str) -> CachedResponse | None:
         cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         return real(tenant, key)
 
@@ -388,7 +388,7 @@ def test_a_cache_that_is_throttled_while_it_looks_up_costs_no_attempt() -> None:
     world = World(FIRST)
     done(world)
 
-    def throttled(_tenant: str, _key: str) -> Cached | None:
+    def throttled(_tenant: str, _key: str) -> CachedResponse | None:
         raise Throttled
 
     world.memory.cache.get = throttled  # type: ignore[method-assign]

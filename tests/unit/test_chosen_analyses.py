@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from chalicelib import job_types
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.submission import Submission
-from chalicelib.usecases.plan_job import plan_job
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.submission import Submission
+from chalicelib.services.jobs.plan_job import plan_job
 from infra.examples import EXAMPLES
 from tests.kit.provider import Script
 from tests.kit.world import ALICE, World

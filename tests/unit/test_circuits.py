@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.circuit import Circuit, State, force_open
+from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
 from chalicelib.domain.errors import (
     AttemptFailed,
     AuthenticationFailed,
@@ -20,10 +20,10 @@ from chalicelib.domain.errors import (
     Throttled,
     Unavailable,
 )
-from chalicelib.domain.job import Job, Status
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open
 from chalicelib.ports import Price
-from chalicelib.projections.announce_ends import announce_ends
-from chalicelib.usecases.run_batch import run_batch
+from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.faults import refusing
 from tests.kit.provider import Script
 from tests.kit.world import World
@@ -37,8 +37,8 @@ def refusal(error: AttemptFailed) -> Script:
     return Script(error=error, refuses=True)
 
 
-def circuit(world: World, model: str = MODEL) -> Circuit:
-    return world.memory.circuit_breakers.get(model) or Circuit(model=model)
+def circuit(world: World, model: str = MODEL) -> CircuitBreaker:
+    return world.memory.circuit_breakers.get(model) or CircuitBreaker(model=model)
 
 
 def later(world: World, seconds: float) -> None:
@@ -75,7 +75,7 @@ def test_five_failures_open_it_and_jobs_wait() -> None:
     world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
     failed = failing(world, 5)
     assert [world.job(job).status for job in failed] == [Status.FAILED] * 5
-    assert (circuit(world).state, circuit(world).reason) == (State.OPEN, "provider_unavailable")
+    assert (circuit(world).state, circuit(world).reason) == (CircuitState.OPEN, "provider_unavailable")
 
     waiting = [world.submit() for _ in range(3)]
     world.deliver()
@@ -101,7 +101,7 @@ def test_it_closes_by_itself_and_everything_completes() -> None:
     later(world, 36)
     assert len(world.provider.requests) == 6
     assert Counter(world.job(job).status for job in waiting) == {Status.COMPLETED: 1, Status.HELD: 5}
-    assert circuit(world).state is State.CLOSED
+    assert circuit(world).state is CircuitState.CLOSED
     rest(world, *waiting)
 
     assert {(world.job(job).status, world.job(job).attempt) for job in waiting} == {(Status.COMPLETED, 1)}
@@ -117,16 +117,16 @@ def test_the_first_text_of_the_probe_closes_it() -> None:
     world.deliver()
     world.clock.advance(36)
 
-    async def work() -> State:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
+    async def work() -> CircuitState:
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(1)
-        assert circuit(world).state is State.HALF_OPEN
+        assert circuit(world).state is CircuitState.HALF_OPEN
         await asyncio.sleep(41)
         seen = circuit(world).state
         await worker
         return seen
 
-    assert world.loop.run_until_complete(work()) is State.CLOSED
+    assert world.loop.run_until_complete(work()) is CircuitState.CLOSED
     assert world.job(probing).status is Status.COMPLETED
 
 
@@ -210,7 +210,7 @@ def test_a_probe_that_says_nothing_makes_room_for_the_next() -> None:
     world.deliver()
     later(world, 36)
     assert world.job(first).status is Status.RETRYING
-    assert (circuit(world).state, circuit(world).trips) == (State.OPEN, 1)
+    assert (circuit(world).state, circuit(world).trips) == (CircuitState.OPEN, 1)
 
     rest(world, first, second, seconds=60)
 
@@ -226,14 +226,14 @@ def test_the_holder_of_the_probe_dies() -> None:
     world.clock.advance(36)
 
     async def work() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(2)
         with refusing(world.memory.leases, "close", 10**6), refusing(world.memory.circuit_breakers, "replace", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
     world.loop.run_until_complete(work())
-    assert circuit(world).state is State.HALF_OPEN
+    assert circuit(world).state is CircuitState.HALF_OPEN
 
     rest(world, first, second, seconds=200)
 
@@ -251,7 +251,7 @@ def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
     held = world.job(job)
 
     async def both() -> None:
-        await asyncio.gather(*(run_batch(world.engine, "normal", [world.wake(held)]) for _ in range(2)))
+        await asyncio.gather(*(process_messages(world.engine, "normal", [world.wake(held)]) for _ in range(2)))
 
     world.loop.run_until_complete(both())
 
@@ -321,7 +321,7 @@ def test_another_model_stands_in() -> None:
     assert (row.model, row.usage is not None) == ("big", True)
     assert row.usage is not None
     assert row.cost == Price(input=1_000, cached=500, output=8_000).cost(row.usage)
-    assert (circuit(world).state, circuit(world, "big").failures) == (State.OPEN, 1)
+    assert (circuit(world).state, circuit(world, "big").failures) == (CircuitState.OPEN, 1)
 
 
 def test_its_own_model_is_tried_out_first_and_then_makes_the_attempts() -> None:
@@ -361,7 +361,7 @@ def test_a_dead_stand_in_costs_what_it_costs() -> None:
     job = world.submit(config={"fallback_models": ["big"]})
 
     async def work() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(5)
         with refusing(world.memory.leases, "close", 10**6):
             worker.cancel()
@@ -379,7 +379,9 @@ def test_a_dead_stand_in_costs_what_it_costs() -> None:
 def test_an_attempt_that_goes_on_is_not_asked() -> None:
     """OpenAI has begun its response: nothing new is requested, so no circuit is in its way."""
     world = World(WHOLE)
-    world.memory.circuit_breakers.replace(Circuit(model=MODEL), force_open(Circuit(model=MODEL), "ann", None, "m", world.clock.now()))
+    world.memory.circuit_breakers.replace(
+        CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", None, "m", world.clock.now())
+    )
     job = world.submit()
     begun = world.job(job)
     world.memory.jobs.heads[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
@@ -392,7 +394,9 @@ def test_an_attempt_that_goes_on_is_not_asked() -> None:
 def test_kept_open_by_hand_jobs_wait_until_they_expire() -> None:
     """They look again every five minutes, and end when their time is over: in the way that the API promised."""
     world = World(WHOLE)
-    world.memory.circuit_breakers.replace(Circuit(model=MODEL), force_open(Circuit(model=MODEL), "ann", "moving", "m", world.clock.now()))
+    world.memory.circuit_breakers.replace(
+        CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", "moving", "m", world.clock.now())
+    )
     job = world.submit(expires_in=1_000)
 
     rest(world, job, seconds=1_200)
@@ -443,7 +447,7 @@ def test_watchers_are_told_when_it_looks_again() -> None:
     heads.append(world.job(job))
 
     changes = [(job.id, before, after) for before, after in pairwise(heads)]
-    announce_ends(world.gallery, world.memory.queues, world.engine.log, changes)
+    broadcast_job_ends(world.gallery, world.memory.queues, world.engine.log, changes)
 
     first, second = world.frames("c1", "held")
     assert (first["reason"], first["version"]) == ("circuit_open", heads[1].version)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.domain.schema import problems
-from chalicelib.routes import schemas
+from chalicelib.domain.validation.schema import problems
+from chalicelib.entrypoints.http.requests import schemas
 from tests.unit.cli_server import JOB, KEY, Answer, FakeServer, error, run
 
 ROOT = Path(__file__).parents[2]

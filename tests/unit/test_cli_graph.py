@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.schema import problems
-from chalicelib.routes import schemas
+from chalicelib.domain.validation.schema import problems
+from chalicelib.entrypoints.http.requests import schemas
 from tests.unit.cli_server import JOB, Answer, FakeServer, run
 
 PATH = f"GET /jobs/{JOB}/graph"

@@ -10,10 +10,17 @@ from dataclasses import replace
 import pytest
 
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.watching import CONNECTION_PARTS, Connection, connection_part
-from chalicelib.usecases.find_vanished import ASKED_ABOUT, SETTLED_MS
-from chalicelib.usecases.watch_job import announce, close_connection, connected, open_connection, say, subscribe
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, Connection, connection_shard
+from chalicelib.services.streaming.prune_connections import MAX_PROBED, MIN_AGE_MS
+from chalicelib.services.streaming.subscriptions import (
+    broadcast_state,
+    close_connection,
+    get_connection,
+    open_connection,
+    send_reply,
+    subscribe,
+)
 from tests.kit.provider import Script
 from tests.kit.world import ALICE, World
 
@@ -24,8 +31,8 @@ def opened(world: World, connection_id: str = "c1", jobs: list[Job] | None = Non
     """A socket that watches these jobs."""
     open_connection(world.gallery, connection_id, ENDPOINT, ALICE)
     for job in jobs or []:
-        subscribe(world.gallery, connected(world.gallery, connection_id), job.id, 0, 0, None)
-    return connected(world.gallery, connection_id)
+        subscribe(world.gallery, get_connection(world.gallery, connection_id), job.id, 0, 0, None)
+    return get_connection(world.gallery, connection_id)
 
 
 def watchers(world: World, *jobs: Job) -> list[list[str]]:
@@ -37,12 +44,12 @@ def by_a_worker(world: World, job: Job) -> None:
 
 
 def by_the_change_stream(world: World, job: Job) -> None:
-    announce(world.gallery, replace(job, status=Status.COMPLETED, length=0))
+    broadcast_state(world.gallery, replace(job, status=Status.COMPLETED, length=0))
 
 
 def by_subscribing(world: World, job: Job) -> None:
     with suppress(ConnectionGone):
-        subscribe(world.gallery, connected(world.gallery, "c1"), job.id, 0, 0, None)
+        subscribe(world.gallery, get_connection(world.gallery, "c1"), job.id, 0, 0, None)
 
 
 def by_telling_the_past(world: World, job: Job) -> None:
@@ -52,11 +59,11 @@ def by_telling_the_past(world: World, job: Job) -> None:
 
 def by_an_answer(world: World, job: Job) -> None:
     with suppress(ConnectionGone):
-        say(world.gallery, ENDPOINT, "c1", {"event": "pong"})
+        send_reply(world.gallery, ENDPOINT, "c1", {"event": "pong"})
 
 
 def by_the_sweep(world: World, job: Job) -> None:
-    for _ in range(CONNECTION_PARTS + 1):
+    for _ in range(CONNECTION_SHARDS + 1):
         world.sweep(after=60)
 
 
@@ -128,7 +135,7 @@ def test_a_busy_socket_is_not_forgotten_by_an_answer() -> None:
     world.memory.sockets.busy["c1"] = 1
 
     with pytest.raises(ConnectionBusy):
-        say(world.gallery, ENDPOINT, "c1", {"event": "pong"})
+        send_reply(world.gallery, ENDPOINT, "c1", {"event": "pong"})
 
     assert world.memory.connections.get("c1") is not None
 
@@ -144,10 +151,10 @@ def test_every_connection_is_asked_about_within_eight_minutes() -> None:
         opened(world, each)
     gone = set(ids[::2])
     world.memory.sockets.gone |= gone
-    world.clock.advance(SETTLED_MS / 1000)
+    world.clock.advance(MIN_AGE_MS / 1000)
 
     found: Counter[str] = Counter()
-    for _ in range(CONNECTION_PARTS):
+    for _ in range(CONNECTION_SHARDS):
         run = world.sweep(after=60)
         assert run["connection vanished"] <= len(ids) / 2
         found += run
@@ -187,7 +194,7 @@ def test_a_connection_whose_time_is_over_is_forgotten_without_asking() -> None:
 def test_api_gateway_that_does_not_answer_ends_the_questions_of_a_run() -> None:
     """It is everybody's: what is left is asked another time, and nobody is taken for closed."""
     world = World()
-    ids = [each for each in (f"c{number}" for number in range(200)) if connection_part(each) == 0][:10]
+    ids = [each for each in (f"c{number}" for number in range(200)) if connection_shard(each) == 0][:10]
     for each in ids:
         opened(world, each)
         world.memory.sockets.busy[each] = 1
@@ -203,12 +210,12 @@ def test_api_gateway_that_does_not_answer_ends_the_questions_of_a_run() -> None:
 def test_a_run_asks_about_so_many() -> None:
     """Whatever there is."""
     world = World()
-    for each in (f"c{number}" for number in range(CONNECTION_PARTS * ASKED_ABOUT * 2)):
+    for each in (f"c{number}" for number in range(CONNECTION_SHARDS * MAX_PROBED * 2)):
         opened(world, each)
         world.memory.sockets.gone.add(each)
     world.clock.advance(60)
 
-    assert world.sweep(after=60)["connection vanished"] == ASKED_ABOUT
+    assert world.sweep(after=60)["connection vanished"] == MAX_PROBED
 
 
 def test_closing_twice_is_closing_once() -> None:
@@ -226,5 +233,5 @@ def test_closing_twice_is_closing_once() -> None:
 def _until_part_of(world: World, connection_id: str) -> float:
     """Seconds until the sweep looks at this connection's part."""
     minute = world.clock.now() // 60_000
-    ahead = (connection_part(connection_id) - minute) % CONNECTION_PARTS or CONNECTION_PARTS
+    ahead = (connection_shard(connection_id) - minute) % CONNECTION_SHARDS or CONNECTION_SHARDS
     return ((minute + ahead) * 60_000 - world.clock.now()) / 1000

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.batch_counts import place
+from chalicelib.consumers.count_jobs import count_job_changes
+from chalicelib.domain.batches.counters import counter_key
 from chalicelib.domain.errors import StaleVersion, Throttled
-from chalicelib.domain.ids import row_id
-from chalicelib.domain.job import Job, Status
-from chalicelib.projections.count_changes import count_changes
-from chalicelib.usecases import count_jobs as counting
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.services.metrics import count_jobs as counting
 from tests.contract.given import job
 from tests.kit.faults import refusing
 from tests.kit.world import World
@@ -27,11 +27,11 @@ class Conflict(StaleVersion):
 
 
 def rows(number: int, **changes: Any) -> list[Job]:
-    return [job(id=row_id(BATCH, row), batch_id=BATCH, status=Status.COMPLETED, finished_at=1, **changes) for row in range(number)]
+    return [job(id=job_id_of_row(BATCH, row), batch_id=BATCH, status=Status.COMPLETED, finished_at=1, **changes) for row in range(number)]
 
 
 def completed(world: World) -> int:
-    return world.memory.counters.counters.get(place(BATCH), {}).get("completed", 0)
+    return world.memory.counters.counters.get(counter_key(BATCH), {}).get("completed", 0)
 
 
 def changes(jobs: list[Job]) -> list[tuple[str, Job | None, Job | None]]:
@@ -41,22 +41,22 @@ def changes(jobs: list[Job]) -> list[tuple[str, Job | None, Job | None]]:
 def test_what_cannot_be_read_is_set_aside_and_the_others_are_counted() -> None:
     world = World()
 
-    count_changes(world.clerk, [("job_broken", None, None), *changes(rows(3))])
+    count_job_changes(world.clerk, [("job_broken", None, None), *changes(rows(3))])
 
     assert completed(world) == 3
     assert [body for body, _ in world.memory.queues.aside["stream"]] == ["job_broken"]
 
 
 def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    world, bad = World(), row_id(BATCH, 1)
+    world, bad = World(), job_id_of_row(BATCH, 1)
 
     def broken(_mark: Any, seen: Job) -> Any:
         if seen.id == bad:
             raise RuntimeError("a fault of ours")
         return [], None
 
-    monkeypatch.setitem(counting.COUNTS, "broken", broken)
-    count_changes(world.clerk, changes(rows(3)))
+    monkeypatch.setitem(counting.COUNTERS, "broken", broken)
+    count_job_changes(world.clerk, changes(rows(3)))
 
     assert completed(world) == 2
     assert [body for body, _ in world.memory.queues.aside["stream"]] == [bad]
@@ -66,8 +66,8 @@ def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
     world = World()
 
     with refusing(world.memory.counters, "increment", 10**6), pytest.raises(Throttled):
-        count_changes(world.clerk, changes(rows(3)))
-    count_changes(world.clerk, changes(rows(3)))
+        count_job_changes(world.clerk, changes(rows(3)))
+    count_job_changes(world.clerk, changes(rows(3)))
 
     assert completed(world) == 3
 
@@ -76,7 +76,7 @@ def test_a_throttle_is_waited_out() -> None:
     world = World()
 
     with refusing(world.memory.counters, "increment", 2, after=True):
-        count_changes(world.clerk, changes(rows(3)))
+        count_job_changes(world.clerk, changes(rows(3)))
 
     assert completed(world) == 3
 
@@ -85,12 +85,12 @@ def test_who_meets_others_looks_again_and_sets_aside_in_the_end() -> None:
     world = World()
 
     with refusing(world.memory.counters, "increment", 1, error=Conflict):
-        count_changes(world.clerk, changes(rows(3)))
+        count_job_changes(world.clerk, changes(rows(3)))
     assert completed(world) == 3
     with refusing(world.memory.counters, "increment", 10**6, error=Conflict):
-        count_changes(world.clerk, changes(rows(1, version=5)))
+        count_job_changes(world.clerk, changes(rows(1, version=5)))
 
-    assert world.memory.queues.aside["stream"] == [(row_id(BATCH, 0), "not counted: others counted it at every try")]
+    assert world.memory.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
 
 
 def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
@@ -99,7 +99,7 @@ def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
     before = world.clock.now()
 
     with refusing(world.memory.counters, "increment", 4, error=Conflict):
-        count_changes(world.clerk, changes(rows(1)))
+        count_job_changes(world.clerk, changes(rows(1)))
 
     assert completed(world) == 1
     assert not world.memory.queues.aside["stream"]
@@ -109,20 +109,22 @@ def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
 def test_a_hundred_batches_at_once_fit_into_transactions() -> None:
     world = World()
     jobs = [
-        job(id=row_id(f"batch_{number:021d}00000", 0), batch_id=f"batch_{number:021d}00000", status=Status.FAILED, finished_at=1)
+        job(id=job_id_of_row(f"batch_{number:021d}00000", 0), batch_id=f"batch_{number:021d}00000", status=Status.FAILED, finished_at=1)
         for number in range(1, 101)
     ]
 
-    count_changes(world.clerk, changes(jobs))
+    count_job_changes(world.clerk, changes(jobs))
 
     assert sum(numbers.get("failed", 0) for numbers in world.memory.counters.counters.values()) == 100
 
 
 def test_an_older_image_changes_nothing() -> None:
     world = World()
-    count_changes(world.clerk, changes(rows(1, version=9)))
+    count_job_changes(world.clerk, changes(rows(1, version=9)))
 
-    count_changes(world.clerk, [(row_id(BATCH, 0), None, job(id=row_id(BATCH, 0), batch_id=BATCH, status=Status.QUEUED, version=2))])
+    count_job_changes(
+        world.clerk, [(job_id_of_row(BATCH, 0), None, job(id=job_id_of_row(BATCH, 0), batch_id=BATCH, status=Status.QUEUED, version=2))]
+    )
 
     assert completed(world) == 1
 
@@ -130,6 +132,6 @@ def test_an_older_image_changes_nothing() -> None:
 def test_jobs_of_no_batch_are_not_counted_before_their_end() -> None:
     world = World()
 
-    count_changes(world.clerk, changes([job(), job(status=Status.PROCESSING)]))
+    count_job_changes(world.clerk, changes([job(), job(status=Status.PROCESSING)]))
 
     assert world.memory.counters.rows == {}

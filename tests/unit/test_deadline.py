@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.domain.deadline import Deadline
+from chalicelib.domain.execution.deadline import Deadline
 
 NOW = 1_800_000_000_000
 

@@ -9,28 +9,28 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.memory_outside import Letter
-from chalicelib.domain.delivery import SCHEDULE, State
-from chalicelib.domain.errors import DeliveryBusy, DeliveryNotFound, NotSent, Throttled
-from chalicelib.domain.job import JobError, Status
-from chalicelib.domain.recipients import AddressBook, Channel, Recipient
-from chalicelib.ports import Posted
-from chalicelib.projections.each_change import NotSetAside
-from chalicelib.usecases.correspond import deliver_again, rotate, seal_of
-from chalicelib.usecases.deliver import send_forgotten
-from chalicelib.usecases.post_office import send_message
+from chalicelib.adapters.memory.notifications import ReceivedRequest
+from chalicelib.consumers.change_loop import DeadLetterFailed
+from chalicelib.domain.errors import DeliveryBusy, DeliveryError, DeliveryNotFound, Throttled
+from chalicelib.domain.jobs.job import JobError, Status
+from chalicelib.domain.notifications.delivery import RETRY_SCHEDULE, DeliveryState
+from chalicelib.domain.notifications.recipients import Channel, Recipient, RecipientAllowlist
+from chalicelib.ports import WebhookResponse
+from chalicelib.services.notifications.dispatcher import requeue_stalled
+from chalicelib.services.notifications.outbox import enqueue_message
+from chalicelib.services.notifications.settings import get_signing_secrets, redeliver, rotate_signing_secret
 from tests.kit.faults import refusing
 from tests.kit.post import HOOK, deliver, ended, live, only, payload, sweep, tell
 from tests.kit.world import World
 
 HOUR = 3_600_000
 SLACK = "https://hooks.slack.com/services/T0/B0/secret"
-BOOK = AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK})
+BOOK = RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK})
 
 
-def answering(*statuses: int, then: int = 204) -> Callable[[Letter], Posted]:
+def answering(*statuses: int, then: int = 204) -> Callable[[ReceivedRequest], WebhookResponse]:
     answers = itertools.chain(statuses, itertools.repeat(then))
-    return lambda _letter: Posted(next(answers))
+    return lambda _letter: WebhookResponse(next(answers))
 
 
 def told(world: World, **fields: Any) -> None:
@@ -134,8 +134,8 @@ def test_a_receiver_that_never_answers_well_is_tried_for_a_day_and_no_longer() -
 
     delivery = only(world)
     began = delivery.created_at
-    assert delivery.state is State.FAILED
-    assert len(delivery.attempts) == len(SCHEDULE) + 1 == 9
+    assert delivery.state is DeliveryState.FAILED
+    assert len(delivery.attempts) == len(RETRY_SCHEDULE) + 1 == 9
     assert delivery.attempts[0].at - began < 30_000
     assert 18 * HOUR < delivery.attempts[-1].at - began < 24 * HOUR
     assert {one.error for one in delivery.attempts} == {"the receiver answered 500"}
@@ -152,7 +152,7 @@ def test_a_receiver_that_comes_back_hears_of_it() -> None:
     live(world, 3)
 
     letters = world.memory.webhook_client.letters
-    assert only(world).state is State.DELIVERED
+    assert only(world).state is DeliveryState.DELIVERED
     assert [one.status for one in only(world).attempts] == [503, 500, 302, 404, 204]
     assert only(world).attempts[2].error == "redirects are not followed"
     assert len({(letter.headers["webhook-id"], letter.body) for letter in letters}) == 1
@@ -161,7 +161,7 @@ def test_a_receiver_that_comes_back_hears_of_it() -> None:
 
 def test_a_receiver_may_say_when_to_come_again_within_bounds() -> None:
     world = World()
-    answers = iter([Posted(429, 100.0), Posted(503, 10**9), Posted(500, 10**9), Posted(204)])
+    answers = iter([WebhookResponse(429, 100.0), WebhookResponse(503, 10**9), WebhookResponse(500, 10**9), WebhookResponse(204)])
     world.memory.webhook_client.answer = lambda _letter: next(answers)
     told(world)
 
@@ -176,14 +176,14 @@ def test_a_receiver_may_say_when_to_come_again_within_bounds() -> None:
 def test_a_receiver_that_puts_us_off_each_time_does_not_stretch_the_day() -> None:
     """An hour each: what would come after the day does not come."""
     world = World()
-    world.memory.webhook_client.answer = lambda _letter: Posted(429, 10**9)
+    world.memory.webhook_client.answer = lambda _letter: WebhookResponse(429, 10**9)
     told(world)
 
     live(world, 30, step=20)
 
     delivery = only(world)
-    assert delivery.state is State.FAILED
-    assert len(delivery.attempts) < len(SCHEDULE) + 1
+    assert delivery.state is DeliveryState.FAILED
+    assert len(delivery.attempts) < len(RETRY_SCHEDULE) + 1
     assert delivery.attempts[-1].at - delivery.created_at <= 24 * HOUR
 
 
@@ -194,7 +194,7 @@ def test_who_is_gone_is_left_alone() -> None:
 
     live(world, 1)
 
-    assert only(world).state is State.FAILED
+    assert only(world).state is DeliveryState.FAILED
     assert len(world.memory.webhook_client.letters) == 1
 
 
@@ -205,7 +205,7 @@ def test_an_address_that_must_not_be_reached_is_not_tried_again() -> None:
 
     live(world, 1)
 
-    assert only(world).state is State.FAILED
+    assert only(world).state is DeliveryState.FAILED
     assert [one.error for one in only(world).attempts] == ["the address must be a public address"]
     assert world.memory.webhook_client.letters == []
 
@@ -254,7 +254,7 @@ def test_who_dies_at_any_point_loses_no_message() -> None:
                 world.clock.advance(60)
             world.clock.advance(15)
 
-        assert only(world).state is State.DELIVERED, (port, method, number, after)
+        assert only(world).state is DeliveryState.DELIVERED, (port, method, number, after)
         assert len({letter.headers["webhook-id"] for letter in world.memory.webhook_client.letters}) == 1
 
 
@@ -262,13 +262,13 @@ def test_two_who_have_the_same_message_send_it_once() -> None:
     world = World()
     told(world)
     (message,) = world.memory.queues.receive("deliveries")
-    world.memory.webhook_client.answer = lambda _letter: (_again(world, message.body), Posted(204))[1]
+    world.memory.webhook_client.answer = lambda _letter: (_again(world, message.body), WebhookResponse(204))[1]
 
     world.memory.queues.put_raw("deliveries", message.body)
     deliver(world)
 
     assert len(world.memory.webhook_client.letters) == 1
-    assert only(world).state is State.DELIVERED
+    assert only(world).state is DeliveryState.DELIVERED
 
 
 def _again(world: World, body: str) -> None:
@@ -281,17 +281,19 @@ def test_what_was_taken_over_is_not_written_by_who_was_slow() -> None:
     world = World()
     told(world)
 
-    def sleepy(_letter: Letter) -> Posted:
+    def sleepy(_letter: ReceivedRequest) -> WebhookResponse:
         if len(world.memory.webhook_client.letters) == 1:
             world.clock.advance(200)
             sweep(world)
             assert deliver(world) == ["delivered"]
-        return Posted(500)
+        return WebhookResponse(500)
 
-    world.memory.webhook_client.answer = lambda letter: Posted(204) if len(world.memory.webhook_client.letters) > 1 else sleepy(letter)
+    world.memory.webhook_client.answer = lambda letter: (
+        WebhookResponse(204) if len(world.memory.webhook_client.letters) > 1 else sleepy(letter)
+    )
     deliver(world)
 
-    assert only(world).state is State.DELIVERED
+    assert only(world).state is DeliveryState.DELIVERED
 
 
 @pytest.mark.parametrize("body", ["", "{}", "garbage", '{"owner": "x"}', '{"owner": 1, "delivery": 2}', "[" * 50_000, '["a"]'])
@@ -334,7 +336,7 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
     with (
         refusing(world.memory.job_specs, "get", 10**6),
         refusing(world.memory.queues, "send_to_dead_letter", 10**6),
-        pytest.raises(NotSetAside),
+        pytest.raises(DeadLetterFailed),
     ):
         tell(world, change)
     tell(world, change)
@@ -356,18 +358,18 @@ def test_a_deleted_job_tells_nobody() -> None:
 def test_a_secret_is_made_at_the_first_need_and_stays() -> None:
     world = World()
 
-    assert seal_of(world.office, "acme") == seal_of(world.office, "acme")
-    assert seal_of(world.office, "acme").current.startswith("whsec_")
-    assert seal_of(world.office, "other") != seal_of(world.office, "acme")
-    assert seal_of(world.office, "acme").current not in repr(seal_of(world.office, "acme"))
+    assert get_signing_secrets(world.office, "acme") == get_signing_secrets(world.office, "acme")
+    assert get_signing_secrets(world.office, "acme").current.startswith("whsec_")
+    assert get_signing_secrets(world.office, "other") != get_signing_secrets(world.office, "acme")
+    assert get_signing_secrets(world.office, "acme").current not in repr(get_signing_secrets(world.office, "acme"))
 
 
 def test_while_a_secret_is_rotated_messages_are_signed_with_both() -> None:
     """For a day; then with the new one alone."""
     world = World()
-    first = seal_of(world.office, "acme").current
+    first = get_signing_secrets(world.office, "acme").current
 
-    second = rotate(world.office, "acme").current
+    second = rotate_signing_secret(world.office, "acme").current
     told(world)
     deliver(world)
     world.clock.advance(86_400)
@@ -403,12 +405,12 @@ def test_an_address_that_was_taken_out_is_written_to_no_more() -> None:
     world.memory.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("email:ops@acme.com", "slack:alerts"))
 
-    world.memory.notification_settings.put_allowlist("acme", AddressBook())
+    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist())
     live(world, 1)
 
     assert world.memory.email.sent == []
     assert world.memory.webhook_client.letters == []
-    assert {one.state for one in world.memory.deliveries.rows.values()} == {State.FAILED}
+    assert {one.state for one in world.memory.deliveries.rows.values()} == {DeliveryState.FAILED}
 
 
 def test_an_address_that_was_added_a_moment_ago_is_written_to() -> None:
@@ -417,7 +419,7 @@ def test_an_address_that_was_added_a_moment_ago_is_written_to() -> None:
     world.memory.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("slack:alerts",))
     real = world.memory.notification_settings.allowlist
-    world.memory.notification_settings.allowlist = lambda tenant, *, fresh=False: real(tenant) if fresh else AddressBook()  # type: ignore[method-assign]
+    world.memory.notification_settings.allowlist = lambda tenant, *, fresh=False: real(tenant) if fresh else RecipientAllowlist()  # type: ignore[method-assign]
 
     assert deliver(world) == ["delivered"]
 
@@ -437,8 +439,8 @@ def test_one_recipient_that_fails_does_not_stop_another() -> None:
     world = World()
     world.memory.notification_settings.put_allowlist("acme", BOOK)
 
-    def refuse(_letter: Letter) -> Posted:
-        raise NotSent("no connection could be made")
+    def refuse(_letter: ReceivedRequest) -> WebhookResponse:
+        raise DeliveryError("no connection could be made")
 
     world.memory.webhook_client.answer = refuse
     told(world, notify=("email:ops@acme.com",))
@@ -454,7 +456,7 @@ def test_somebody_may_be_written_to_in_ones_own_words_once() -> None:
     recipients = [Recipient(Channel.EMAIL, "ops@acme.com"), Recipient(Channel.SLACK, "alerts"), Recipient(Channel.WEBHOOK, HOOK)]
 
     for recipient in [*recipients, *recipients]:
-        send_message(world.office, "acme", "job_1", [recipient], "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
+        enqueue_message(world.office, "acme", "job_1", [recipient], "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
     deliver(world)
     live(world, 0.5)
 
@@ -473,25 +475,25 @@ def test_an_operator_may_have_it_delivered_again() -> None:
     live(world, 0.1)
     failed = only(world)
 
-    deliver_again(world.office, failed.owner, failed.id)
+    redeliver(world.office, failed.owner, failed.id)
     assert deliver(world) == ["delivered"]
-    deliver_again(world.office, failed.owner, failed.id)
+    redeliver(world.office, failed.owner, failed.id)
     live(world, 0.1)
 
     assert [one.status for one in only(world).attempts] == [410, 204, 204]
     assert len({letter.headers["webhook-id"] for letter in world.memory.webhook_client.letters}) == 1
     with pytest.raises(DeliveryNotFound):
-        deliver_again(world.office, failed.owner, "dlv_none")
+        redeliver(world.office, failed.owner, "dlv_none")
 
 
 def test_what_is_being_tried_is_not_begun_again() -> None:
     world = World()
     told(world)
 
-    def impatient(_letter: Letter) -> Posted:
+    def impatient(_letter: ReceivedRequest) -> WebhookResponse:
         with pytest.raises(DeliveryBusy):
-            deliver_again(world.office, only(world).owner, only(world).id)
-        return Posted(204)
+            redeliver(world.office, only(world).owner, only(world).id)
+        return WebhookResponse(204)
 
     world.memory.webhook_client.answer = impatient
     assert deliver(world) == ["delivered"]
@@ -515,7 +517,7 @@ def test_a_sweep_leaves_alone_what_is_being_tried() -> None:
     world = World()
     told(world)
     world.clock.advance(70)
-    world.memory.webhook_client.answer = lambda _letter: (sweep(world), Posted(204))[1]
+    world.memory.webhook_client.answer = lambda _letter: (sweep(world), WebhookResponse(204))[1]
 
     assert deliver(world) == ["delivered"]
 
@@ -525,7 +527,7 @@ def test_a_sweep_ends_in_good_time() -> None:
     told(world)
     world.clock.advance(300)
 
-    assert send_forgotten(world.office, world.clock.now()) == {"left": 1}
+    assert requeue_stalled(world.office, world.clock.now()) == {"left": 1}
 
 
 def test_what_is_due_in_hours_is_sent_for_by_the_sweep_about_then() -> None:
@@ -537,4 +539,4 @@ def test_what_is_due_in_hours_is_sent_for_by_the_sweep_about_then() -> None:
     live(world, 3)
 
     *_, fourth, fifth = (one.at for one in only(world).attempts)
-    assert 0 <= (fifth - fourth) - round(SCHEDULE[3] * 0.9 * 1000) < 65_000
+    assert 0 <= (fifth - fourth) - round(RETRY_SCHEDULE[3] * 0.9 * 1000) < 65_000

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import ProviderConnectionLost, ProviderUnavailable, StreamCut
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.transitions import CRASHES_ALONE
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.read_text import read_text
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.streaming.read_text import read_text
 from tests.kit.faults import refusing
 from tests.kit.provider import Script
 from tests.kit.world import World, kill
@@ -328,7 +328,7 @@ def test_a_poisonous_response_is_stopped_when_the_job_fails() -> None:
     """After its allowance of crashes alone."""
     world = World(Script(deltas=WORDS, every=60.0))
     job = submitted(world, timeout=86_400.0)
-    for _ in range(CRASHES_ALONE):
+    for _ in range(MAX_ISOLATED_CRASHES):
         kill(world, 3)
         world.sweep(after=40)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.edits import Edit, edit, needs_wake_up
-from chalicelib.domain.job import START_LATER, TERMINAL, Job, Status
-from chalicelib.domain.transitions import claim, forget, start_again
+from chalicelib.domain.jobs.edits import JobEdit, apply_edit, needs_wake_up
+from chalicelib.domain.jobs.job import START_LATER, TERMINAL, Job, Status
+from chalicelib.domain.jobs.transitions import claim, mark_deleted, restart
 from tests.unit.domain_jobs import HOUR, NOW, job
 
 AT = NOW + HOUR
@@ -20,7 +20,7 @@ def waiting(**changes: Any) -> Job:
 
 
 def edited(before: Job, **wanted: Any) -> Job:
-    after = edit(before, Edit(**wanted), NOW)
+    after = apply_edit(before, JobEdit(**wanted), NOW)
     assert after is not None
     return after
 
@@ -46,7 +46,7 @@ def test_moved_to_now_it_is_queued() -> None:
     after = edited(waiting(), run_at=NOW - 1)
 
     assert (after.status, after.resume_at, after.reason, after.queued_at, after.expires_at) == (Status.QUEUED, None, None, NOW, NOW + HOUR)
-    assert edit(after, Edit(run_at=NOW), NOW) is after  # asked again
+    assert apply_edit(after, JobEdit(run_at=NOW), NOW) is after  # asked again
 
 
 def test_far_ahead_it_is_due_when_its_wake_up_can_be_sent() -> None:
@@ -56,8 +56,8 @@ def test_far_ahead_it_is_due_when_its_wake_up_can_be_sent() -> None:
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.PROCESSING, Status.RETRYING, Status.HELD])
 def test_only_what_waits_for_its_time_has_a_start_to_be_moved(status: Status) -> None:
-    assert edit(job(status=status), Edit(run_at=AT), NOW) is None
-    assert edit(waiting(reason="parents"), Edit(run_at=AT), NOW) is None
+    assert apply_edit(job(status=status), JobEdit(run_at=AT), NOW) is None
+    assert apply_edit(waiting(reason="parents"), JobEdit(run_at=AT), NOW) is None
 
 
 @pytest.mark.parametrize(("lane", "generation"), [("urgent", 1), ("high", 1), ("low", 2)])
@@ -80,7 +80,7 @@ def test_what_a_worker_has_changes_its_lane_for_its_next_attempt_only() -> None:
 def test_a_change_that_is_there_already_is_none() -> None:
     before = job(tags=("a",))
 
-    assert edit(before, Edit(tags=("a",), lane="normal", expires_at=before.expires_at), NOW) is before
+    assert apply_edit(before, JobEdit(tags=("a",), lane="normal", expires_at=before.expires_at), NOW) is before
 
 
 def test_new_metadata_is_a_change_of_the_record_too() -> None:
@@ -89,7 +89,7 @@ def test_new_metadata_is_a_change_of_the_record_too() -> None:
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
 def test_what_has_ended_is_not_changed(status: Status) -> None:
-    assert edit(job(status=status, finished_at=NOW), Edit(tags=("a",)), NOW) is None
+    assert apply_edit(job(status=status, finished_at=NOW), JobEdit(tags=("a",)), NOW) is None
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
@@ -98,14 +98,14 @@ def test_a_deleted_job_is_never_started_again(status: Status) -> None:
     ended = job(status=status, finished_at=NOW - 5, ttl=NOW // 1000 + 600, due_at=None)
     assert not ended.is_deleted
 
-    deleted = forget(ended, NOW)
+    deleted = mark_deleted(ended, NOW)
 
     assert deleted is not None
     assert (deleted.is_deleted, deleted.version) == (True, 2)
-    assert forget(deleted, NOW + 9) is deleted
-    assert start_again(deleted, NOW, HOUR, HOUR) is None
+    assert mark_deleted(deleted, NOW + 9) is deleted
+    assert restart(deleted, NOW, HOUR, HOUR) is None
 
 
 @pytest.mark.parametrize("status", sorted(frozenset(Status) - TERMINAL))
 def test_what_has_not_ended_is_not_deleted(status: Status) -> None:
-    assert forget(job(status=status), NOW) is None
+    assert mark_deleted(job(status=status), NOW) is None

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.estimate import estimate, tokens, waiting_ms, working_ms
-from chalicelib.domain.lanes import HIGH, LOW, URGENT
+from chalicelib.domain.metrics.estimate import estimate, estimate_tokens, waiting_ms, working_ms
+from chalicelib.domain.queues.lanes import HIGH, LOW, URGENT
 from chalicelib.ports import Price
 
 PRICE = Price(input=150, cached=75, output=600)
@@ -34,23 +34,23 @@ PRICE = Price(input=150, cached=75, output=600)
 )
 def test_tokens(text: str, low: int, high: int) -> None:
     """Prose, code, numbers and the scripts of the world come out about right."""
-    assert low <= tokens(text) <= high
+    assert low <= estimate_tokens(text) <= high
 
 
 def test_code_is_dearer_than_prose() -> None:
     """Of the same length, code has more tokens."""
     prose, code = "some words of plain English prose ", "if(a[i]!=b[j]){x+=f(y)->z;}//!!--"
 
-    assert tokens(code * 50) > 1.5 * tokens(prose * 50)
+    assert estimate_tokens(code * 50) > 1.5 * estimate_tokens(prose * 50)
 
 
 def test_long_texts_are_sampled() -> None:
     """A megabyte is estimated as quickly as forty kilobytes, and nearly as well."""
     page = "The owner calls withdraw(amount); it reverts. 第三条 says so.\n"
-    whole = tokens(page) * (1_000_000 // len(page))
+    whole = estimate_tokens(page) * (1_000_000 // len(page))
     start = time.process_time()
 
-    guess = tokens(page * (1_000_000 // len(page)))
+    guess = estimate_tokens(page * (1_000_000 // len(page)))
 
     assert guess == pytest.approx(whole, rel=0.05)
     assert time.process_time() - start < 0.5
@@ -59,8 +59,8 @@ def test_long_texts_are_sampled() -> None:
 @given(text=st.text(st.characters(codec=None)), more=st.text())
 def test_tokens_of_anything(text: str, more: str) -> None:
     """Every text has a number: none below nothing, and never more than two a code point."""
-    assert 0 <= tokens(text) <= 2 * len(text)
-    assert tokens(text + "\n" + more) <= tokens(text) + tokens(more) + 1
+    assert 0 <= estimate_tokens(text) <= 2 * len(text)
+    assert estimate_tokens(text + "\n" + more) <= estimate_tokens(text) + estimate_tokens(more) + 1
 
 
 def _estimate(*, price: Price | None = PRICE, max_tokens: int = 1_000, depth: int = 0, max_attempts: int = 3) -> tuple[int | None, ...]:

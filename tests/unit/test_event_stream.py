@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.adapters.event_stream import EventDecoder
+from chalicelib.adapters.openai.sse_decoder import EventDecoder
 from chalicelib.domain.errors import StreamMalformed
 
 ENDS = ("\n", "\r", "\r\n")

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.body import Body, Config
+from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Forbidden, InvalidRequest
-from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.job import Job, Status, Usage
-from chalicelib.domain.result import Result
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.run_batch import run_batch
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.chores import rest
 from tests.kit.faults import refusing
 from tests.kit.world import ALICE, World, kill
@@ -52,7 +52,7 @@ def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str 
     job = Job(**{**about, **changes})
     world.memory.jobs.create(job)
     world.memory.results.put(Result(job_id=job.id, attempt=1, text=text, parsed={"a": 1} if text == "fine" else None), tenant)
-    world.memory.job_specs.put(job.id, tenant, Body(prompt=f"prompt of {text}", config=Config(model="m", max_tokens=9)), 0)
+    world.memory.job_specs.put(job.id, tenant, JobSpec(prompt=f"prompt of {text}", config=JobConfig(model="m", max_tokens=9)), 0)
     return job
 
 
@@ -249,7 +249,9 @@ def test_results_that_are_not_wanted_are_not_read() -> None:
     assert "fine" not in content(world, job, "export.csv")
 
 
-@pytest.mark.parametrize(("port", "method"), [("jobs", "get_many"), ("results", "get_many"), ("job_files", "create"), ("job_files", "link")])
+@pytest.mark.parametrize(
+    ("port", "method"), [("jobs", "get_many"), ("results", "get_many"), ("job_files", "create"), ("job_files", "link")]
+)
 def test_a_store_that_does_not_answer_costs_an_attempt(port: str, method: str) -> None:
     """And no more: the next one writes it all."""
     world = World()
@@ -258,7 +260,7 @@ def test_a_store_that_does_not_answer_costs_an_attempt(port: str, method: str) -
     received = world.memory.queues.receive("normal")
 
     async def story() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
         while world.job(job).status is not Status.PROCESSING:
             await asyncio.sleep(0)
         with refusing(getattr(world.memory, port), method, 1):
@@ -284,7 +286,7 @@ def test_an_export_is_cancelled_in_the_middle() -> None:
     world.engine = replace(world.engine, offload=slow)
 
     async def story() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(2)
         cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         asked = world.clock.now()

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.exporting import FORMATS, cell, columns_of, guarded, rendered
-from chalicelib.job_types._table import table
+from chalicelib.domain.files.export_formats import FORMATS, cell, columns_of, escape_formula, rendered
+from chalicelib.job_types._shared.table_writer import table
 
 ROWS: list[dict[str, Any]] = [
     {"number": 0, "id": "a", "output": 'Say "hi",\nthen bye', "parsed": {"score": 1}, "cost": "0.001200", "metadata": {"file": "a.sol"}},
@@ -98,4 +98,4 @@ def test_the_export_of_jobs_guards_as_that_of_batches_does(text: str) -> None:
     """What opens in the same spreadsheet must be as safe there, whoever wrote it."""
     [line] = list(csv.reader(io.StringIO(table("csv", ["output"]).row({"output": text}), newline="")))
 
-    assert line == [guarded(text)]
+    assert line == [escape_formula(text)]

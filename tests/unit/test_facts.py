@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.transitions import CRASHES_ALONE
-from chalicelib.usecases.run_batch import run_batch
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES
+from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.faults import refusing
 from tests.kit.provider import Script
 from tests.kit.world import World
@@ -79,10 +79,10 @@ def test_a_job_that_the_sweep_gives_up() -> None:
 def test_a_job_that_kills_its_workers() -> None:
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
-    world.memory.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=CRASHES_ALONE - 1)
+    world.memory.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
 
     async def die() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(3)
         with refusing(world.memory.leases, "close", 10**6):
             worker.cancel()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain import frames
-from chalicelib.domain.job import TERMINAL, Status, Usage
-from chalicelib.domain.text import MAX_FRAME_POINTS, whole
+from chalicelib.domain.jobs.job import TERMINAL, Status, Usage
+from chalicelib.domain.streaming import frames
+from chalicelib.domain.text import MAX_FRAME_POINTS, repair_surrogates
 from tests.unit.domain_jobs import ERROR, NOW, job
 
 AT = "2027-01-15T08:00:00.000Z"
@@ -124,7 +124,7 @@ def test_states_that_no_frame_tells(status: Status) -> None:
 @given(text=st.text(st.characters(codec=None), max_size=300))
 def test_encode(text: str) -> None:
     """A frame is UTF-8 JSON on one line, readable as what was put in."""
-    frame = frames.tokens("job_01", 1, 2, 0, whole(text), NOW, 1, None)
+    frame = frames.tokens("job_01", 1, 2, 0, repair_surrogates(text), NOW, 1, None)
 
     data = frames.encode(frame)
 

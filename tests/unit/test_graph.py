@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.errors import DependencyCycle
-from chalicelib.domain.graph import in_order
+from chalicelib.domain.jobs.topological_order import topological_order
 
 Parents = dict[str, list[str]]
 
@@ -31,7 +31,7 @@ def graphs(draw: st.DrawFn) -> Parents:
 
 @given(dags())
 def test_everything_comes_once_and_after_its_parents(parents: Parents) -> None:
-    order = in_order(parents)
+    order = topological_order(parents)
 
     assert sorted(order) == sorted(parents)
     place = {name: at for at, name in enumerate(order)}
@@ -54,34 +54,34 @@ def test_a_circle_that_is_named_is_one(parents: Parents) -> None:
 def told(parents: Parents) -> tuple[tuple[str, ...], list[str]]:
     """The circle, or the order."""
     try:
-        return (), in_order(parents)
+        return (), topological_order(parents)
     except DependencyCycle as found:
         return found.cycle, []
 
 
 @given(st.lists(st.text(), unique=True))
 def test_what_depends_on_nothing_stays_as_it_came(names: list[str]) -> None:
-    assert in_order({name: [] for name in names}) == names
+    assert topological_order({name: [] for name in names}) == names
 
 
 def test_what_came_first_stays_first_where_its_parents_allow_it() -> None:
-    assert in_order({"a": ["c"], "b": [], "c": [], "d": ["b"]}) == ["c", "a", "b", "d"]
+    assert topological_order({"a": ["c"], "b": [], "c": [], "d": ["b"]}) == ["c", "a", "b", "d"]
 
 
 def test_parents_that_are_somewhere_else_are_no_concern() -> None:
-    assert in_order({"a": ["job_1"], "b": ["a", "a"]}) == ["a", "b"]
+    assert topological_order({"a": ["job_1"], "b": ["a", "a"]}) == ["a", "b"]
 
 
 def test_one_that_depends_on_itself_is_a_circle() -> None:
     with pytest.raises(DependencyCycle, match="a -> a"):
-        in_order({"a": ["a"]})
+        topological_order({"a": ["a"]})
 
 
 def test_a_long_circle_is_named_by_its_beginning() -> None:
     names = [f"n{number}" for number in range(100)]
 
     with pytest.raises(DependencyCycle) as raised:
-        in_order({name: [names[(at + 1) % 100]] for at, name in enumerate(names)})
+        topological_order({name: [names[(at + 1) % 100]] for at, name in enumerate(names)})
 
     assert len(raised.value.cycle) == 101
     assert len(raised.value.message) < 200
@@ -95,4 +95,4 @@ def test_a_chain_of_ten_thousand_takes_no_recursion(forward: bool) -> None:
 
     for parents in (chain, wide):
         told = dict(parents.items() if forward else reversed(parents.items()))
-        assert len(in_order(told)) == len(parents)
+        assert len(topological_order(told)) == len(parents)

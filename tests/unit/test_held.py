@@ -6,8 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from chalicelib.domain.job import TERMINAL, Job, Status
-from chalicelib.domain.transitions import Outcome, cancel, claim, give_up, hold, hold_back, is_claimable, over, start_again, wake_delay
+from chalicelib.domain.jobs.job import TERMINAL, Job, Status
+from chalicelib.domain.jobs.transitions import (
+    AttemptOutcome,
+    cancel,
+    claim,
+    expire_if_late,
+    give_up,
+    hold,
+    hold_after_attempt,
+    is_claimable,
+    message_delay,
+    restart,
+)
 from tests.unit.domain_jobs import ERROR, HOUR, NOW, job
 
 SOON = NOW + 30_000
@@ -15,7 +26,7 @@ WHY = "circuit_open"
 OWNER = "lease-1#a"
 HELD = hold(job(), 1, WHY, SOON, NOW)
 assert HELD is not None
-REFUSED = Outcome(status=Status.FAILED, length=0, error=ERROR)
+REFUSED = AttemptOutcome(status=Status.FAILED, length=0, error=ERROR)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +45,7 @@ def test_it_waits_and_loses_nothing(before: Job) -> None:
     assert after is not None
     assert (after.status, after.reason, after.resume_at, after.generation) == (Status.HELD, WHY, SOON, 2)
     assert (after.attempt, after.tries, after.length, after.error) == (before.attempt, before.tries, before.length, before.error)
-    assert wake_delay(after, NOW) == 30
+    assert message_delay(after, NOW) == 30
     assert after.due_at == SOON + 120_000
     assert is_claimable(after)
 
@@ -53,7 +64,7 @@ def test_it_goes_on() -> None:
     """By its wake-up, by a person, or not at all."""
     assert HELD is not None
     claimed = claim(HELD, 2, OWNER, SOON, model="other")
-    now = start_again(HELD, NOW + 5, HOUR, HOUR)
+    now = restart(HELD, NOW + 5, HOUR, HOUR)
     stopped = cancel(HELD, NOW + 5)
 
     assert claimed is not None
@@ -105,31 +116,31 @@ def test_it_never_waits_beyond_its_time(before: Job, last: int) -> None:
 )
 def test_it_ends_when_its_time_is_over(held: Job, status: Status, code: str | None) -> None:
     """Whoever looks first: a worker at the gate, at the claim, or the sweep."""
-    for end in (over(held, NOW), claim(held, 1, OWNER, NOW), hold(held, 1, "something else", SOON, NOW)):
+    for end in (expire_if_late(held, NOW), claim(held, 1, OWNER, NOW), hold(held, 1, "something else", SOON, NOW)):
         assert end is not None
         assert (end.status, end.error.code if end.error else None) == (status, code)
-    assert over(replace(held, retry_until=NOW + 1, expires_at=NOW + 1), NOW) is None
+    assert expire_if_late(replace(held, retry_until=NOW + 1, expires_at=NOW + 1), NOW) is None
     if status is Status.FAILED:
-        assert give_up(held, NOW) == over(held, NOW)
+        assert give_up(held, NOW) == expire_if_late(held, NOW)
 
 
 def test_a_probe_in_vain_costs_its_job_nothing() -> None:
     """It is held with what it met; the attempt is taken, the try is not."""
     before = job(status=Status.PROCESSING, owner=OWNER, attempt=2, tries=2, started_at=NOW - 9)
 
-    after = hold_back(before, 1, OWNER, REFUSED, WHY, SOON, NOW)
+    after = hold_after_attempt(before, 1, OWNER, REFUSED, WHY, SOON, NOW)
 
     assert after is not None
     assert (after.status, after.reason, after.resume_at, after.error) == (Status.HELD, WHY, SOON, ERROR)
     assert (after.attempt, after.tries, after.generation, after.version) == (2, 1, 2, before.version + 1)
-    assert hold_back(after, 1, OWNER, REFUSED, WHY, SOON + 9, NOW + 5) is after
-    assert hold_back(before, 1, "lease-2#b", REFUSED, WHY, SOON, NOW) is None
+    assert hold_after_attempt(after, 1, OWNER, REFUSED, WHY, SOON + 9, NOW + 5) is after
+    assert hold_after_attempt(before, 1, "lease-2#b", REFUSED, WHY, SOON, NOW) is None
 
 
 def test_a_cancel_wins_over_holding_back() -> None:
     before = job(status=Status.PROCESSING, owner=OWNER, attempt=1, tries=1, cancel_requested=True)
 
-    after = hold_back(before, 1, OWNER, REFUSED, WHY, SOON, NOW)
+    after = hold_after_attempt(before, 1, OWNER, REFUSED, WHY, SOON, NOW)
 
     assert after is not None
     assert after.status is Status.CANCELLED

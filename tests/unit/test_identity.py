@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.auth.identity import Caller, Key, Role
 from chalicelib.domain.errors import Forbidden, JobNotFound
-from chalicelib.domain.identity import Caller, Key, Role
-from chalicelib.domain.job import Job
+from chalicelib.domain.jobs.job import Job
 from tests.unit.domain_jobs import NOW, job
 
 HERS = job(user="ann")

@@ -7,45 +7,45 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ulid import ULID
 
+from chalicelib.bootstrap import Container
 from chalicelib.domain.errors import BatchNotFound
-from chalicelib.domain.ids import MOST_ROWS, batch_id, checked_batch_id, is_job_id, row_id, row_of
-from chalicelib.wiring import Adapters
+from chalicelib.domain.ids import MAX_ROWS, batch_id, checked_batch_id, is_job_id, job_id_of_row, row_of_job_id
 
 BATCHES = st.binary(min_size=16, max_size=16).map(lambda raw: batch_id(str(ULID.from_bytes(raw))))
-ROWS = st.integers(min_value=0, max_value=MOST_ROWS - 1)
+ROWS = st.integers(min_value=0, max_value=MAX_ROWS - 1)
 
 
 @given(BATCHES, ROWS)
 def test_a_rows_id_is_a_jobs_and_says_which_row_it_is(batch: str, row: int) -> None:
-    made = row_id(batch, row)
+    made = job_id_of_row(batch, row)
 
     assert is_job_id(made)
-    assert row_of(made) == row
+    assert row_of_job_id(made) == row
     ULID.from_str(made.removeprefix("job_"))
 
 
 @given(BATCHES, ROWS, ROWS)
 def test_the_ids_of_rows_sort_as_the_rows_do(batch: str, one: int, other: int) -> None:
-    assert (row_id(batch, one) < row_id(batch, other)) == (one < other)
+    assert (job_id_of_row(batch, one) < job_id_of_row(batch, other)) == (one < other)
 
 
 @given(BATCHES, BATCHES, ROWS, ROWS)
 def test_no_two_batches_share_a_row(batch: str, other: str, one: int, two: int) -> None:
-    assert (row_id(batch, one) == row_id(other, two)) == (batch == other and one == two)
+    assert (job_id_of_row(batch, one) == job_id_of_row(other, two)) == (batch == other and one == two)
 
 
 def test_batches_made_in_one_millisecond_are_not_neighbours() -> None:
     """ULIDs of one millisecond count on from each other, so that cut off they would be one."""
-    ids = {Adapters.new_batch_id() for _ in range(10_000)}
+    ids = {Container.new_batch_id() for _ in range(10_000)}
 
     assert len(ids) == 10_000
     assert all(checked_batch_id(one) == one for one in ids)
 
 
-@pytest.mark.parametrize("row", [-1, MOST_ROWS])
+@pytest.mark.parametrize("row", [-1, MAX_ROWS])
 def test_there_are_no_other_rows(row: int) -> None:
     with pytest.raises(ValueError, match="rows"):
-        row_id(Adapters.new_batch_id(), row)
+        job_id_of_row(Container.new_batch_id(), row)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib import job_types
-from chalicelib.domain.job_type import JobType
-from chalicelib.domain.progress import Tracker
-from chalicelib.domain.schema import problems, schema_problems
-from chalicelib.domain.text import whole
-from chalicelib.job_types._transcript_parts import ANALYSES
-from chalicelib.usecases.model_request import without_bounds
+from chalicelib.domain.execution.progress import ProgressTracker
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.validation.schema import problems, schema_problems
+from chalicelib.job_types._shared.transcript_analyses import ANALYSES
+from chalicelib.services.prompts.model_request import strip_bounds
 from infra.examples import EXAMPLES
 
 ASKING = [kind for kind in job_types.all_types() if kind.instructions]
@@ -125,18 +125,18 @@ def test_a_transcripts_schema_has_what_was_chosen(chosen: list[str]) -> None:
 @pytest.mark.parametrize("kind", STRUCTURED, ids=named)
 def test_without_bounds_a_schema_is_the_same_otherwise(kind: JobType) -> None:
     """For models that take none: what fits with bounds fits without, and no field is lost."""
-    plain = without_bounds(kind.response_schema)
+    plain = strip_bounds(kind.response_schema)
 
     assert not re.search(r'"(minimum|maximum|minItems|maxItems)":', json.dumps(plain))
     assert schema_problems(plain) == ()
     assert problems(plain, json.loads(EXAMPLES[kind.name].answer())) == ()
-    assert without_bounds(plain) == plain
+    assert strip_bounds(plain) == plain
 
 
 def test_a_field_called_like_a_bound_stays() -> None:
     schema = {"type": "object", "properties": {"minimum": {"type": "number", "minimum": 1}}, "required": ["minimum"]}
 
-    assert without_bounds(schema) == {**schema, "properties": {"minimum": {"type": "number"}}}
+    assert strip_bounds(schema) == {**schema, "properties": {"minimum": {"type": "number"}}}
 
 
 @pytest.mark.parametrize("kind", STRUCTURED, ids=named)
@@ -171,7 +171,7 @@ def test_any_text_stays_between_the_fences(kind: JobType, text: str) -> None:
 
 def outside(prompt: str) -> str:
     """The prompt without what is fenced in; each fence has to be closed by its own mark."""
-    prompt, seen = whole(prompt), []
+    prompt, seen = repair_surrogates(prompt), []
     while opened := re.search(r"^<<<([A-Z]+) ([0-9a-f]{16})>>>\n", prompt, re.MULTILINE):
         closing = f"\n<<<END {opened[1]} {opened[2]}>>>"
         end = prompt.index(closing, opened.end() - 1)
@@ -185,7 +185,7 @@ def outside(prompt: str) -> str:
 def test_stages_come_in_order(name: str, size: int) -> None:
     """However a sample answer is cut: every stage once, in the type's order, and the same milestones."""
     kind, text = job_types.get(name), EXAMPLES[name].answer()
-    tracker = Tracker(kind, kind.typical_tokens)
+    tracker = ProgressTracker(kind, kind.typical_tokens)
     events = tracker.begin(1)
     for start in range(0, len(text), size):
         events += tracker.feed(text[start : start + size], 2 + start)
@@ -201,7 +201,7 @@ def test_stages_come_in_order(name: str, size: int) -> None:
 
 def test_a_crisis_is_seen_as_soon_as_it_is_judged() -> None:
     """Nothing else of the answer has to be there yet."""
-    tracker = Tracker(job_types.get("reflection_processing"), 600)
+    tracker = ProgressTracker(job_types.get("reflection_processing"), 600)
     tracker.begin(1)
 
     events = tracker.feed('{"safety": {"signals": ["I cannot go on"], "level": "urgent", "advice": "', 2)

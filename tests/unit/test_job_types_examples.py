@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from chalicelib import job_types
-from chalicelib.domain.estimate import tokens
-from chalicelib.domain.progress import Tracker
-from chalicelib.domain.schema import problems
+from chalicelib.domain.execution.progress import ProgressTracker
+from chalicelib.domain.metrics.estimate import estimate_tokens
+from chalicelib.domain.validation.schema import problems
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONTRACT = (EXAMPLES / "vulnerable_vault.sol").read_text().splitlines()
@@ -66,7 +66,7 @@ def test_worst_first() -> None:
 
 def test_its_progress() -> None:
     """Streamed, it walks through the stages and is seen to find what it finds."""
-    tracker = Tracker(TYPE, TYPE.typical_tokens)
+    tracker = ProgressTracker(TYPE, TYPE.typical_tokens)
     events = tracker.begin(AT)
     for start in range(0, len(TEXT), 4):
         events += tracker.feed(TEXT[start : start + 4], AT + start)
@@ -82,4 +82,4 @@ def test_its_progress() -> None:
 
 def test_its_length_is_typical() -> None:
     """The type's typical length is about that of a real audit, so that the percentage is believable."""
-    assert tokens(TEXT) == pytest.approx(TYPE.typical_tokens, rel=0.35)
+    assert estimate_tokens(TEXT) == pytest.approx(TYPE.typical_tokens, rel=0.35)

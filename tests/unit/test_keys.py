@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from chalicelib import job_types
-from chalicelib.domain.circuit import Circuit, State, force_open
 from chalicelib.domain.errors import AttemptFailed, NotConfigured, ProviderUnavailable
-from chalicelib.domain.job import Job, Status, Usage
-from chalicelib.domain.schema import problems
-from chalicelib.job_types._story_words import scored_locally
-from chalicelib.usecases.keys import KEPT_MS
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open
+from chalicelib.domain.validation.schema import problems
+from chalicelib.job_types._shared.story_scoring import score_story
+from chalicelib.services.worker.admission.api_key_gate import CACHE_TTL_MS
 from tests.kit.provider import Script
 from tests.kit.world import World
 
@@ -71,7 +71,7 @@ def test_a_person_may_have_it_look_now() -> None:
     job = world.submit()
     world.deliver()
     world.provider.keyed = True
-    world.clock.advance(KEPT_MS / 1000)
+    world.clock.advance(CACHE_TTL_MS / 1000)
 
     assert world.job(job).resume_at is not None
     world.deliver(messages=[world.wake(world.job(job))])
@@ -186,7 +186,7 @@ def test_a_form_of_the_callers_own_is_no_matter_for_a_fallback() -> None:
 def test_a_local_answer_says_nothing_of_a_model() -> None:
     """A circuit that is tried out is closed by OpenAI's answer, not by ours."""
     world = keyless()
-    before = Circuit(model="gpt-4o-mini")
+    before = CircuitBreaker(model="gpt-4o-mini")
     due = replace(force_open(before, "olga", None, "m", world.clock.now()), until=world.clock.now(), by=None)
     world.memory.circuit_breakers.replace(before, due)
     job = story(world)
@@ -196,12 +196,12 @@ def test_a_local_answer_says_nothing_of_a_model() -> None:
     assert world.job(job).status is Status.COMPLETED
     after = world.memory.circuit_breakers.get("gpt-4o-mini")
     assert after is not None
-    assert after.state is State.OPEN
+    assert after.state is CircuitState.OPEN
 
 
 def test_an_answer_that_does_not_fit_its_schema_is_tried_again() -> None:
     """The raw text of each is kept; nothing is parsed."""
-    bad = json.dumps({**scored_locally(STORY, {}), "hype_score": 11})
+    bad = json.dumps({**score_story(STORY, {}), "hype_score": 11})
     world = World(Script(deltas=[bad]))
     job = story(world, config={"max_attempts": 2})
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain import transitions
+from chalicelib.consumers.release_dependents import PAGE_SIZE, TIME_BUDGET_MS, RemainingDependents, release_dependents, release_remaining
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.job import DEPENDENCIES, Job, Status
-from chalicelib.domain.lanes import TASKS
-from chalicelib.domain.wakeup import WakeUp
-from chalicelib.projections.let_go import PAGE, PATIENCE_MS, Rest, go_on, let_children_go
+from chalicelib.domain.jobs import transitions
+from chalicelib.domain.jobs.job import DEPENDENCIES, Job, Status
+from chalicelib.domain.queues.lanes import TASKS
+from chalicelib.domain.queues.wakeup import WakeUp
 from tests.kit.faults import refusing
 from tests.kit.world import World
 from tests.unit.test_let_go import Killed, child_of, ended
@@ -31,18 +31,18 @@ def family(size: int, status: Status = Status.COMPLETED) -> tuple[World, Job, li
 
 
 def stream(world: World, parent: Job) -> None:
-    let_children_go(world.doorkeeper, [(parent.id, None, parent)])
+    release_dependents(world.doorkeeper, [(parent.id, None, parent)])
 
 
-def tasks(world: World) -> list[Rest]:
+def tasks(world: World) -> list[RemainingDependents]:
     """Deliver what waits in the queue `tasks`, each message to a function of its own, until none is left. The answer names them."""
     done = []
     while received := world.memory.queues.receive(TASKS):
         for message in received:
-            rest = Rest.from_message(json.loads(message.body))
+            rest = RemainingDependents.from_message(json.loads(message.body))
             assert rest is not None
             done.append(rest)
-            go_on(world.doorkeeper, rest, world.clock.now() + TASK_MS)
+            release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
             world.memory.queues.acknowledge(TASKS, [message.receipt])
     return done
 
@@ -77,21 +77,23 @@ def test_thousands_go_within_minutes() -> None:
     told = world.clock.now()
     passed_on = tasks(world)
 
-    assert told - began <= PATIENCE_MS
+    assert told - began <= TIME_BUDGET_MS
     assert world.clock.now() - began < 180_000
     assert len(passed_on) == 2
     assert stand(world, children) == {(Status.QUEUED, 2): MANY}
     assert woken(world) == {child.id: 1 for child in children}
 
 
-@pytest.mark.parametrize("port", ["dependencies.children", "jobs.get_many", "dependencies.mark_parents_ended", "jobs.replace", "queues.send"])
+@pytest.mark.parametrize(
+    "port", ["dependencies.children", "jobs.get_many", "dependencies.mark_parents_ended", "jobs.replace", "queues.send"]
+)
 @pytest.mark.parametrize("after", [False, True])
 def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> None:
     """Its message comes again and finds those waiting that did not go. No child goes twice; the one at which it died may be the sweep's."""
     world, parent, children = family(MANY)
     stream(world, parent)
     [message] = world.memory.queues.receive(TASKS)
-    rest = Rest.from_message(json.loads(message.body))
+    rest = RemainingDependents.from_message(json.loads(message.body))
     assert rest is not None
     name, method = port.split(".")
     calls, at, real = 0, 7 if method in ("children", "get_many") else 1_234, getattr(getattr(world.memory, name), method)
@@ -107,11 +109,11 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
 
     setattr(getattr(world.memory, name), method, dies)
     with pytest.raises(Killed):
-        go_on(world.doorkeeper, rest, world.clock.now() + TASK_MS)
+        release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
     setattr(getattr(world.memory, name), method, real)
     assert 0 < stand(world, children)[Status.QUEUED, 2] < MANY
 
-    go_on(world.doorkeeper, rest, world.clock.now() + TASK_MS)
+    release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
 
     went = woken(world)
     assert max(went.values()) == 1
@@ -123,19 +125,19 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
 
 
 def test_a_message_that_is_lost_is_the_sweeps() -> None:
-    world, parent, children = family(PAGE + 50)
+    world, parent, children = family(PAGE_SIZE + 50)
     with refusing(world.memory.queues, "send_task"):
         stream(world, parent)
 
-    assert stand(world, children) == {(Status.QUEUED, 2): PAGE, (Status.WAITING, 1): 50}
+    assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE, (Status.WAITING, 1): 50}
     assert "children were left to the sweep" in [fact for fact, _ in world.facts]
     world.sweep(after=130)
 
-    assert stand(world, children) == {(Status.QUEUED, 2): PAGE + 50}
+    assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE + 50}
 
 
 def test_a_store_that_does_not_answer_gets_the_message_again() -> None:
-    world, parent, children = family(PAGE + 50)
+    world, parent, children = family(PAGE_SIZE + 50)
     stream(world, parent)
     with refusing(world.memory.dependencies, "children", 10**6), pytest.raises(Throttled):
         tasks(world)
@@ -143,43 +145,43 @@ def test_a_store_that_does_not_answer_gets_the_message_again() -> None:
     world.clock.advance(3_600)
     tasks(world)
 
-    assert stand(world, children) == {(Status.QUEUED, 2): PAGE + 50}
+    assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE + 50}
 
 
 def test_a_message_that_comes_twice_changes_nothing() -> None:
-    world, parent, children = family(PAGE * 3)
+    world, parent, children = family(PAGE_SIZE * 3)
     stream(world, parent)
     [message] = world.memory.queues.receive(TASKS)
-    rest = Rest.from_message(json.loads(message.body))
+    rest = RemainingDependents.from_message(json.loads(message.body))
     assert rest is not None
 
     for _ in range(2):
-        go_on(world.doorkeeper, rest, world.clock.now() + TASK_MS)
+        release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
 
     assert woken(world) == {child.id: 1 for child in children}
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
 def test_children_of_a_failure_are_cancelled_likewise(status: Status) -> None:
-    world, parent, children = family(PAGE * 2 + 1, status)
+    world, parent, children = family(PAGE_SIZE * 2 + 1, status)
 
     stream(world, parent)
     tasks(world)
 
-    assert stand(world, children) == {(Status.CANCELLED, 1): PAGE * 2 + 1}
+    assert stand(world, children) == {(Status.CANCELLED, 1): PAGE_SIZE * 2 + 1}
 
 
 def test_nobody_goes_once_the_parent_runs_again() -> None:
     """What counts is the record at each page: meanwhile somebody has retried it."""
-    world, parent, children = family(PAGE + 50, Status.FAILED)
+    world, parent, children = family(PAGE_SIZE + 50, Status.FAILED)
     stream(world, parent)
-    again = transitions.start_again(parent, world.clock.now(), 10**8, 10**8)
+    again = transitions.restart(parent, world.clock.now(), 10**8, 10**8)
     assert again is not None
     world.memory.jobs.heads[parent.id] = again
 
     tasks(world)
 
-    assert stand(world, children) == {(Status.CANCELLED, 1): PAGE, (Status.WAITING, 1): 50}
+    assert stand(world, children) == {(Status.CANCELLED, 1): PAGE_SIZE, (Status.WAITING, 1): 50}
     assert {world.job(child).reason for child in children if world.job(child).status is Status.WAITING} == {DEPENDENCIES}
 
 
@@ -189,11 +191,11 @@ def test_however_little_time_there_is_some_go() -> None:
     slow(world, 1.0)
 
     rests = 0
-    world.memory.queues.send_task(TASKS, Rest(parent.tenant, parent.id).to_json(), parent.tenant)
+    world.memory.queues.send_task(TASKS, RemainingDependents(parent.tenant, parent.id).to_json(), parent.tenant)
     while received := world.memory.queues.receive(TASKS):
-        rest = Rest.from_message(json.loads(received[0].body))
+        rest = RemainingDependents.from_message(json.loads(received[0].body))
         assert rest is not None
-        go_on(world.doorkeeper, rest, world.clock.now())
+        release_remaining(world.doorkeeper, rest, world.clock.now())
         world.memory.queues.acknowledge(TASKS, [received[0].receipt])
         rests += 1
 
@@ -209,10 +211,10 @@ def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
     child = world.submit("x", depends_on={"a": parent.id, "b": world.submit().id})
     world.memory.dependencies.link(child.id, {"a": second.id}, run_anyway=False, ttl=10**9)
 
-    let_children_go(world.doorkeeper, [(job.id, None, job) for job in (parent, second, alone)])
+    release_dependents(world.doorkeeper, [(job.id, None, job) for job in (parent, second, alone)])
 
-    waiting = [Rest.from_message(json.loads(message.body)) for message in world.memory.queues.messages[TASKS]]
-    assert waiting == [Rest(parent.tenant, parent.id, children[19].id), Rest(second.tenant, second.id)]
+    waiting = [RemainingDependents.from_message(json.loads(message.body)) for message in world.memory.queues.messages[TASKS]]
+    assert waiting == [RemainingDependents(parent.tenant, parent.id, children[19].id), RemainingDependents(second.tenant, second.id)]
 
 
 @pytest.mark.parametrize(
@@ -228,4 +230,4 @@ def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
     ],
 )
 def test_what_names_no_jobs_asks_for_nothing(asked: dict[str, Any]) -> None:
-    assert Rest.from_message(asked) is None
+    assert RemainingDependents.from_message(asked) is None

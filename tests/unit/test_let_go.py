@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain import transitions
-from chalicelib.domain.edits import Edit
+from chalicelib.consumers.release_dependents import release_dependents
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.job import DEPENDENCIES, START_LATER, Job, Status
-from chalicelib.domain.parents import RUN_ANYWAY
-from chalicelib.domain.wakeup import WakeUp
-from chalicelib.projections.let_go import let_children_go
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.delete_job import delete_job
-from chalicelib.usecases.edit_job import edit_job
-from chalicelib.usecases.retry_job import retry_job
+from chalicelib.domain.jobs import transitions
+from chalicelib.domain.jobs.dependencies import RUN_ANYWAY
+from chalicelib.domain.jobs.edits import JobEdit
+from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, Status
+from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.jobs.delete_job import delete_job
+from chalicelib.services.jobs.edit_job import edit_job
+from chalicelib.services.jobs.retry_job import retry_job
 from tests.kit.faults import refusing
 from tests.kit.hooks import Hooked
 from tests.kit.provider import Script
@@ -46,7 +46,7 @@ def ended(world: World, job: Job, status: Status = Status.COMPLETED) -> Job:
 
 def stream(world: World, *jobs: Job) -> None:
     """The change stream says that these have ended."""
-    let_children_go(world.doorkeeper, [(job.id, None, world.job(job)) for job in jobs])
+    release_dependents(world.doorkeeper, [(job.id, None, world.job(job)) for job in jobs])
 
 
 def wake_ups(world: World, job: Job) -> list[int]:
@@ -184,12 +184,12 @@ def test_an_old_failure_that_is_told_again_cancels_nobody_once_its_job_runs_agai
     world = World()
     parent = world.submit()
     failed = ended(world, parent, Status.FAILED)
-    again = transitions.start_again(failed, world.clock.now(), 10**8, 10**8)
+    again = transitions.restart(failed, world.clock.now(), 10**8, 10**8)
     assert again is not None
     world.memory.jobs.heads[parent.id] = again
     child = child_of(world, parent)
 
-    let_children_go(world.doorkeeper, [(parent.id, None, failed)])
+    release_dependents(world.doorkeeper, [(parent.id, None, failed)])
 
     assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
     ended(world, parent)
@@ -288,7 +288,9 @@ def test_its_creator_may_die_at_any_call(number: int, when: str) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("port", ["dependencies.link", "jobs.get_many", "dependencies.mark_parents_ended", "dependencies.get", "queues.send"])
+@pytest.mark.parametrize(
+    "port", ["dependencies.link", "jobs.get_many", "dependencies.mark_parents_ended", "dependencies.get", "queues.send"]
+)
 def test_a_store_that_does_not_answer_costs_its_creator_nothing(port: str, after: bool) -> None:
     """It is accepted, and the sweep goes on from wherever that was left."""
     world = World()
@@ -401,7 +403,7 @@ def test_rows_live_as_long_as_the_job_that_was_given_more_time() -> None:
     child = child_of(world, world.submit(), expires_in=HOUR)
     before = world.memory.dependencies.families[child.id].linked_until
 
-    edit_job(world.editor, world.job(child), Edit(expires_at=world.clock.now() + 20 * 86_400_000))
+    edit_job(world.editor, world.job(child), JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
     world.sweep(after=130)
 
     assert world.memory.dependencies.families[child.id].linked_until == before + 20 * 86_400 - 3_600
@@ -450,7 +452,7 @@ def test_a_record_that_nobody_waits_for_costs_one_query() -> None:
     change = (parent.id, parent, ended(world, parent))
 
     with refusing(world.memory.dependencies, "children", 0) as asked, refusing(world.memory.jobs, "get", 0) as read:
-        let_children_go(world.doorkeeper, [change])
+        release_dependents(world.doorkeeper, [change])
 
     assert (asked, read) == ([1], [0])
 
@@ -460,10 +462,10 @@ def test_changes_that_are_no_ends_ask_for_nothing() -> None:
     world = World()
     queued = world.submit()
     done = ended(world, queued)
-    forgotten = transitions.forget(done, world.clock.now())
+    forgotten = transitions.mark_deleted(done, world.clock.now())
 
     with refusing(world.memory.dependencies, "children", 10**6) as asked:
-        let_children_go(world.doorkeeper, [("x", None, None), (queued.id, None, queued), (done.id, done, forgotten)])
+        release_dependents(world.doorkeeper, [("x", None, None), (queued.id, None, queued), (done.id, done, forgotten)])
 
     assert asked == [0]
 

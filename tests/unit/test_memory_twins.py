@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from chalicelib.adapters.memory import ManualClock, Memory, inline
+from chalicelib.adapters.memory.all import InMemoryAdapters, ManualClock, run_inline
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone
-from chalicelib.domain.lanes import VISIBILITY_TIMEOUT
-from chalicelib.domain.wakeup import WakeUp
+from chalicelib.domain.queues.lanes import VISIBILITY_TIMEOUT
+from chalicelib.domain.queues.wakeup import WakeUp
 
 
 def test_time_moves_only_when_told() -> None:
@@ -48,14 +48,14 @@ def test_a_wait_that_was_given_up_holds_nobody_up() -> None:
         await asyncio.sleep(0)
         given_up.cancel()
         await clock.pause(9)
-        return await inline(clock.now)
+        return await run_inline(clock.now)
 
     assert asyncio.run(clock.run(work())) == 9_000
 
 
 def test_a_message_is_hidden_while_it_is_worked_on() -> None:
     """It comes back, with another receipt, unless it was acknowledged; a delayed one comes when its time has come."""
-    memory = Memory()
+    memory = InMemoryAdapters()
     wake_up = WakeUp(f"job_{1:026}", 1)
     memory.queues.send("high", wake_up, "acme")
     memory.queues.send("high", WakeUp(f"job_{2:026}", 1), "acme", delay=900)
@@ -77,12 +77,12 @@ def test_a_message_is_hidden_while_it_is_worked_on() -> None:
 def test_sqs_delays_no_longer_than_a_quarter_of_an_hour(delay: int) -> None:
     """The twin refuses what SQS would refuse."""
     with pytest.raises(ValueError, match="900"):
-        Memory().queues.send("low", WakeUp("job_1", 1), "acme", delay=delay)
+        InMemoryAdapters().queues.send("low", WakeUp("job_1", 1), "acme", delay=delay)
 
 
 def test_sockets_refuse_when_told_to() -> None:
     """Busy for so many posts, gone for good."""
-    sockets = Memory().sockets
+    sockets = InMemoryAdapters().sockets
     sockets.busy["a"] = 1
     with pytest.raises(ConnectionBusy):
         sockets.post("e", "a", b'{"event": "tokens"}')

@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DEFINED = {name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"^ *def (test_\w+)\(", path.read_text(), re.M)}
 NAMED = re.compile(r"`(?:[\w/]+\.py::)?(test_\w+)`")
-PATHS = re.compile(r"`((?:tests|chalicelib|usecases|adapters|domain|projections|cli|clients|infra)/[\w/]+\.(?:py|mjs|json))")
+PATHS = re.compile(
+    r"`((?:tests|chalicelib|services|adapters|domain|consumers|ports|entrypoints|cli|clients|infra)/[\w/]+\.(?:py|mjs|json))"
+)
 
 
 @pytest.mark.parametrize("page", ["reliability.md", "protocol.md"])

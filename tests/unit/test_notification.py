@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.delivery import Delivery, State
 from chalicelib.domain.errors import InvalidRequest, Throttled
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.recipients import AddressBook
-from chalicelib.usecases.correspond import check_named
-from chalicelib.usecases.retry_job import retry_job
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.notifications.delivery import Delivery, DeliveryState
+from chalicelib.domain.notifications.recipients import RecipientAllowlist
+from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.notifications.settings import check_addresses
 from tests.kit.chores import rest
 from tests.kit.faults import refusing
 from tests.kit.post import HOOK, deliver, live, payload
@@ -26,7 +26,7 @@ ALL = ["email:Ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
 def known(**changes: Any) -> World:
     """A world whose tenant has an address book."""
     world = World(**changes)
-    world.memory.notification_settings.put_allowlist("acme", AddressBook(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     return world
 
 
@@ -50,7 +50,7 @@ def test_it_ends_when_the_messages_are_written_down() -> None:
     assert world.memory.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
     kept = world.memory.deliveries.for_owner(job.id)
     assert {one.id for one in kept} == {one["delivery_id"] for one in said}
-    assert {one.state for one in kept} == {State.DELIVERED}
+    assert {one.state for one in kept} == {DeliveryState.DELIVERED}
     event = payload(world.memory.webhook_client.letters[-1])
     assert event["type"] == "notification"
     assert event["data"] == {"job_id": job.id, "subject": "All done", "text": "The nightly run is over.", "data": {"rows": 3}}
@@ -128,12 +128,12 @@ def test_whoever_was_taken_out_of_the_address_book_gets_nothing() -> None:
     world = known()
     notifies(world, "slack:alerts")
     world.deliver()
-    world.memory.notification_settings.put_allowlist("acme", AddressBook())
+    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist())
 
     deliver(world)
 
     (kept,) = world.memory.deliveries.rows.values()
-    assert (kept.state, world.memory.webhook_client.letters) == (State.FAILED, [])
+    assert (kept.state, world.memory.webhook_client.letters) == (DeliveryState.FAILED, [])
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_who_may_not_be_written_to_is_refused(text: str, part: str) -> None:
     world = known()
 
     with pytest.raises(InvalidRequest) as caught:
-        check_named(world.office, "acme", [("input.to.0", "slack:alerts"), ("input.to.1", text)])
+        check_addresses(world.office, "acme", [("input.to.0", "slack:alerts"), ("input.to.1", text)])
 
     (detail,) = caught.value.details
     assert detail.path == "input.to.1"
@@ -164,6 +164,6 @@ def test_of_webhooks_alone_no_address_book_is_read() -> None:
     world = known()
 
     with refusing(world.memory.notification_settings, "allowlist", 9) as asked:
-        check_named(world.office, "acme", [("input.to", f"webhook:{HOOK}")])
+        check_addresses(world.office, "acme", [("input.to", f"webhook:{HOOK}")])
 
     assert asked == [0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.pacing import MODES, frame_pace, log_pace
+from chalicelib.domain.streaming.pacing import MODES, frame_pace, log_pace
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from chalicelib.adapters.memory import Memory
-from chalicelib.domain.body import Body, Config
+from chalicelib.adapters.memory.all import InMemoryAdapters
+from chalicelib.consumers.release_dependents import release_dependents
 from chalicelib.domain.errors import AttemptFailed, DependencyFailed, RequestRefused
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.job_type import JobType
-from chalicelib.domain.parents import RUN_ANYWAY
-from chalicelib.domain.result import Result
-from chalicelib.projections.let_go import let_children_go
-from chalicelib.usecases.delete_job import delete_job
-from chalicelib.usecases.prompt import MAX_PROMPT_BYTES, with_parents, with_parents_if_there
-from chalicelib.usecases.retry_job import retry_job
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.dependencies import RUN_ANYWAY
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.services.jobs.delete_job import delete_job
+from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.prompts.render import MAX_PROMPT_BYTES, fill_parent_results, fill_parent_results_if_available
 from tests.kit.provider import Script
 from tests.kit.world import World, kill
 from tests.unit.domain_jobs import job
@@ -25,7 +25,9 @@ from tests.unit.domain_jobs import job
 PLAIN = JobType(name="plain", title="", description="", instructions="")
 
 
-def parent(memory: Memory, name: str, text: str = "", parsed: Any = None, status: Status = Status.COMPLETED, **changes: Any) -> str:
+def parent(
+    memory: InMemoryAdapters, name: str, text: str = "", parsed: Any = None, status: Status = Status.COMPLETED, **changes: Any
+) -> str:
     """A job that has ended with this answer."""
     head = job(**{"id": f"job_{name}", "status": status, "attempt": 2, "length": len(text), "due_at": None, **changes})
     memory.jobs.heads[head.id] = head
@@ -33,30 +35,30 @@ def parent(memory: Memory, name: str, text: str = "", parsed: Any = None, status
     return head.id
 
 
-def asks(content: Any, anyway: bool = False, options: dict[str, Any] | None = None, **parents: str) -> Body:
-    return Body(
+def asks(content: Any, anyway: bool = False, options: dict[str, Any] | None = None, **parents: str) -> JobSpec:
+    return JobSpec(
         prompt=str(content),
         input=None if isinstance(content, str) else content,
         options=options or {},
-        config=Config(model="m", max_tokens=1),
+        config=JobConfig(model="m", max_tokens=1),
         depends_on=parents,
         on_parent_failure=RUN_ANYWAY if anyway else "cancel",
         template={"content": content, "values": {}},
     )
 
 
-def filled(memory: Memory, body: Body, kind: JobType = PLAIN) -> str:
-    return with_parents(memory.jobs, memory.results, body, kind).prompt
+def filled(memory: InMemoryAdapters, body: JobSpec, kind: JobType = PLAIN) -> str:
+    return fill_parent_results(memory.jobs, memory.results, body, kind).prompt
 
 
-def refusal(memory: Memory, body: Body, kind: JobType = PLAIN) -> str:
+def refusal(memory: InMemoryAdapters, body: JobSpec, kind: JobType = PLAIN) -> str:
     with pytest.raises(RequestRefused) as raised:
-        with_parents(memory.jobs, memory.results, body, kind)
+        fill_parent_results(memory.jobs, memory.results, body, kind)
     return raised.value.message
 
 
 def test_everything_that_a_template_may_name() -> None:
-    memory = Memory()
+    memory = InMemoryAdapters()
     a = parent(memory, "a", '{"risk": "high", "n": [1, {"x": 2.5}]}', {"risk": "high", "n": [1, {"x": 2.5}]})
 
     prompt = filled(
@@ -71,7 +73,7 @@ def test_everything_that_a_template_may_name() -> None:
 
 def test_what_a_parent_said_is_no_template() -> None:
     """A model's answer can name nothing, whatever it says; and four braces are two."""
-    memory = Memory()
+    memory = InMemoryAdapters()
     a, b = parent(memory, "a", "{{parents.b.output}} {{{{x"), parent(memory, "b", "secret")
 
     assert filled(memory, asks("{{parents.a.output}} | {{{{y}}}}", a=a, b=b)) == "{{parents.b.output}} {{{{x | {{y}}}}"
@@ -79,7 +81,7 @@ def test_what_a_parent_said_is_no_template() -> None:
 
 def test_only_the_text_that_the_record_counts() -> None:
     """What a stalled worker wrote beyond the end is no part of the answer, and makes no parsed one."""
-    memory = Memory()
+    memory = InMemoryAdapters()
     a = parent(memory, "a", "12345", parsed=12345, length=3)
 
     assert filled(memory, asks("{{parents.a.output}}", a=a)) == "123"
@@ -87,19 +89,19 @@ def test_only_the_text_that_the_record_counts() -> None:
 
 
 def test_an_input_is_filled_and_rendered() -> None:
-    memory = Memory()
+    memory = InMemoryAdapters()
     a = parent(memory, "a", "code")
     kind = replace(
         PLAIN, input_schema={"type": "object", "properties": {"code": {"type": "string"}}}, render=lambda i, o: f"{o['how']}: {i['code']}"
     )
 
-    body = with_parents(memory.jobs, memory.results, asks({"code": "<{{parents.a.output}}>"}, options={"how": "look"}, a=a), kind)
+    body = fill_parent_results(memory.jobs, memory.results, asks({"code": "<{{parents.a.output}}>"}, options={"how": "look"}, a=a), kind)
 
     assert (body.prompt, body.input) == ("look: <code>", {"code": "<code>"})
 
 
 def test_an_input_that_no_longer_fits_is_refused() -> None:
-    memory = Memory()
+    memory = InMemoryAdapters()
     a = parent(memory, "a", "far too long")
     kind = replace(PLAIN, input_schema={"type": "object", "properties": {"code": {"type": "string", "maxLength": 30}}})
 
@@ -108,7 +110,7 @@ def test_an_input_that_no_longer_fits_is_refused() -> None:
 
 def test_a_type_that_stumbles_over_it_refuses() -> None:
     """The worker lives on."""
-    memory = Memory()
+    memory = InMemoryAdapters()
     a = parent(memory, "a", "x")
     kind = replace(PLAIN, render=lambda content, options: options["missing"])
 
@@ -116,7 +118,7 @@ def test_a_type_that_stumbles_over_it_refuses() -> None:
 
 
 def test_a_path_that_is_not_there_is_named() -> None:
-    memory = Memory()
+    memory = InMemoryAdapters()
     a, b = parent(memory, "a", '{"risk": "low"}', {"risk": "low"}), parent(memory, "b", "prose")
 
     assert refusal(memory, asks("{{parents.a.parsed.risks.0}}", a=a)) == (
@@ -126,7 +128,7 @@ def test_a_path_that_is_not_there_is_named() -> None:
 
 
 def test_too_long_in_the_end_is_refused() -> None:
-    memory = Memory()
+    memory = InMemoryAdapters()
     a = parent(memory, "a", "é" * (MAX_PROMPT_BYTES // 4))
 
     assert len(filled(memory, asks("{{parents.a.output}}" * 2, a=a)).encode()) == MAX_PROMPT_BYTES
@@ -137,7 +139,7 @@ def test_too_long_in_the_end_is_refused() -> None:
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.COMPLETED])
 def test_a_parent_that_is_not_completed_is_an_obstacle_unless_it_is_to_run_anyway(status: Status) -> None:
     """As for one that was started again by hand; anyway, there is what text there is."""
-    memory = Memory()
+    memory = InMemoryAdapters()
     a = parent(memory, "a", "half an ans", status=status)
 
     with pytest.raises(DependencyFailed, match=f"It depends on job_a, which is {status.value}"):
@@ -146,7 +148,7 @@ def test_a_parent_that_is_not_completed_is_an_obstacle_unless_it_is_to_run_anywa
 
 
 def test_a_parent_that_is_gone_said_nothing() -> None:
-    memory = Memory()
+    memory = InMemoryAdapters()
     gone = parent(memory, "a", "x", ttl=0, finished_at=5)
 
     for name in (gone, "job_never"):
@@ -158,7 +160,7 @@ def test_a_parent_that_is_gone_said_nothing() -> None:
 
 def test_answers_that_nobody_names_are_not_read() -> None:
     """A hundred parents may have said a lot."""
-    memory = Memory()
+    memory = InMemoryAdapters()
     parents = {f"p{number}": parent(memory, str(number), "x") for number in range(100)}
     reads: list[str] = []
     get = memory.results.get
@@ -169,10 +171,10 @@ def test_answers_that_nobody_names_are_not_read() -> None:
 
 
 def test_an_attempt_that_goes_on_does_so_without_its_parents() -> None:
-    memory = Memory()
+    memory = InMemoryAdapters()
     body = asks("{{parents.a.output}}", a="job_gone")
 
-    assert with_parents_if_there(memory.jobs, memory.results, body, PLAIN) == body
+    assert fill_parent_results_if_available(memory.jobs, memory.results, body, PLAIN) == body
 
 
 # ---- in a worker's hands
@@ -180,7 +182,7 @@ def test_an_attempt_that_goes_on_does_so_without_its_parents() -> None:
 
 def finished(world: World, *jobs: Job) -> None:
     world.deliver()
-    let_children_go(world.doorkeeper, [(one.id, None, world.job(one)) for one in jobs])
+    release_dependents(world.doorkeeper, [(one.id, None, world.job(one)) for one in jobs])
 
 
 def test_without_parents_braces_mean_nothing() -> None:
@@ -214,7 +216,7 @@ def test_retried_before_its_parents_are_completed_it_fails_without_a_call() -> N
     child = world.submit("{{parents.a.output}}", depends_on={"a": first.id})
     memory = world.memory
     memory.jobs.heads[first.id] = replace(world.job(first), status=Status.FAILED, due_at=None, version=2, finished_at=world.clock.now())
-    let_children_go(world.doorkeeper, [(first.id, None, world.job(first))])
+    release_dependents(world.doorkeeper, [(first.id, None, world.job(first))])
 
     retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
     world.deliver()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.watching import LAST_OFFSET
-from chalicelib.usecases.read_events import Position
+from chalicelib.domain.streaming.subscriptions import LAST_OFFSET
+from chalicelib.services.streaming.read_events import Position
 
 ATTEMPTS, OFFSETS, RUNS = st.integers(0, 10**9 - 1), st.integers(0, LAST_OFFSET), st.integers(1, 10**9 - 1)
 

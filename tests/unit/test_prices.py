@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.adapters.prices import GenaiPrices
-from chalicelib.domain.job import Usage
+from chalicelib.adapters.openai.prices import GenaiPrices
+from chalicelib.domain.jobs.job import Usage
 from chalicelib.ports import Price
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from chalicelib.domain.errors import AttemptFailed, ReattachRefused
-from chalicelib.routes.http import ROUTES
+from chalicelib.entrypoints.http.server import ROUTES
 from chalicelib.settings import Settings
 from infra import print_docs
 

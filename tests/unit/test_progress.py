@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.job_type import JobType, Marker
-from chalicelib.domain.progress import MAX_MILESTONES, Tracker
-from chalicelib.domain.speed import UNMEASURED, Speed, Spread
+from chalicelib.domain.execution.progress import MAX_MILESTONES, ProgressTracker
+from chalicelib.domain.jobs.job_type import JobType, Marker
+from chalicelib.domain.metrics.throughput import UNMEASURED, Percentiles, Throughput
 
 AT = 1_800_000_000_000
 TYPE = JobType(
@@ -39,13 +39,13 @@ def _names(events: list[dict[str, Any]]) -> list[str]:
 
 
 def _fed(parts: list[str]) -> list[str]:
-    tracker = Tracker(TYPE, 100)
+    tracker = ProgressTracker(TYPE, 100)
     return _names([event for part in parts for event in tracker.feed(part, AT)])
 
 
 def test_a_life() -> None:
     """Stages begin with the claim, the first text, a marker and the engine's own calls; the end completes the last."""
-    tracker = Tracker(TYPE, 100)
+    tracker = ProgressTracker(TYPE, 100)
 
     assert _names(tracker.begin(AT)) == ["stage setup processing"]
     assert _names(tracker.feed("", AT)) == []
@@ -65,7 +65,7 @@ def test_a_life() -> None:
 
 def test_snapshot() -> None:
     """The snapshot has the names of the Progress shape, and times as people read them."""
-    tracker = Tracker(TYPE, 100)
+    tracker = ProgressTracker(TYPE, 100)
     tracker.begin(AT)
     tracker.feed("scan: ", AT + 500, tokens=10)
     tracker.feed("low risk", AT + 2_500, tokens=40)
@@ -99,7 +99,7 @@ def test_snapshot() -> None:
 
 def test_before_anything_happened() -> None:
     """A fresh tracker claims nothing of what has happened; how long it takes is told from others."""
-    snapshot = Tracker(TYPE, 100).snapshot()
+    snapshot = ProgressTracker(TYPE, 100).snapshot()
 
     assert (snapshot["progress_percentage"], snapshot["stage"], snapshot["tokens_per_second"]) == (0.0, None, None)
     assert {stage["status"] for stage in snapshot["stages"]} == {"pending"}
@@ -107,7 +107,7 @@ def test_before_anything_happened() -> None:
 
 def test_a_snapshot_stays_as_it_was() -> None:
     """What the log kept does not change with what comes later."""
-    tracker = Tracker(TYPE, 10)
+    tracker = ProgressTracker(TYPE, 10)
     before = tracker.snapshot()
     copy = json.loads(json.dumps(before))
     tracker.feed("scan: high risk", AT)
@@ -117,7 +117,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
 
 def test_stages_only_go_forward() -> None:
     """A marker that comes again, and a stage that the type does not name, change nothing."""
-    tracker = Tracker(TYPE, 10)
+    tracker = ProgressTracker(TYPE, 10)
     tracker.begin(AT)
     tracker.start_stage("validation", AT)
 
@@ -130,7 +130,7 @@ def test_stages_only_go_forward() -> None:
 
 def test_a_skipped_stage_took_no_time() -> None:
     """Whoever jumps ahead completes what lies between."""
-    tracker = Tracker(TYPE, 10)
+    tracker = ProgressTracker(TYPE, 10)
     tracker.begin(AT)
     tracker.start_stage("validation", AT + 1_000)
 
@@ -174,7 +174,7 @@ def test_each_match_once() -> None:
 )
 def test_percentage(received: int, percentage: float) -> None:
     """Linear to 90 at the expected length, then towards 95."""
-    tracker = Tracker(TYPE, 100)
+    tracker = ProgressTracker(TYPE, 100)
     if received:
         tracker.feed("x", AT, tokens=received)
 
@@ -183,7 +183,7 @@ def test_percentage(received: int, percentage: float) -> None:
 
 def test_the_end_is_exact() -> None:
     """Only the end is 100, and then nothing is estimated any more."""
-    tracker = Tracker(TYPE, 100)
+    tracker = ProgressTracker(TYPE, 100)
     tracker.begin(AT)
     tracker.feed("x", AT, tokens=30)
     tracker.feed("y", AT + 1_000, tokens=31)
@@ -200,7 +200,7 @@ def test_the_end_is_exact() -> None:
 @given(pieces=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3_000)), min_size=1, max_size=60), expected=st.integers(-1, 400))
 def test_never_back_and_never_done_early(pieces: list[tuple[int, int]], expected: int) -> None:
     """However wrong the estimate is, the bar goes forward, ends short of 100, and no figure is negative or infinite."""
-    tracker, now, shown = Tracker(TYPE, expected), AT, 0.0
+    tracker, now, shown = ProgressTracker(TYPE, expected), AT, 0.0
     for tokens, later in pieces:
         now += later
         tracker.feed("x", now, tokens=tokens)
@@ -215,7 +215,7 @@ def test_never_back_and_never_done_early(pieces: list[tuple[int, int]], expected
 
 def test_milestones_are_bounded() -> None:
     """An answer that repeats itself cannot blow up what every chunk carries."""
-    tracker = Tracker(TYPE, 10)
+    tracker = ProgressTracker(TYPE, 10)
     events = tracker.feed("aa" * 10_000, AT)
 
     assert len(tracker.snapshot()["milestones"]) == MAX_MILESTONES
@@ -225,13 +225,13 @@ def test_milestones_are_bounded() -> None:
 def test_a_delta_costs_the_same_at_the_end() -> None:
     """The cost of a delta does not grow with the text before it."""
 
-    def took(tracker: Tracker) -> float:
+    def took(tracker: ProgressTracker) -> float:
         start = time.process_time()
         for _ in range(2_000):
             tracker.feed("word", AT)
         return time.process_time() - start
 
-    short, long = Tracker(TYPE, 10), Tracker(TYPE, 10)
+    short, long = ProgressTracker(TYPE, 10), ProgressTracker(TYPE, 10)
     took(long)
     long.feed("x" * 5_000_000, AT)
 
@@ -240,11 +240,11 @@ def test_a_delta_costs_the_same_at_the_end() -> None:
 
 def test_a_successor_goes_on_where_the_snapshot_was() -> None:
     """Stages, milestones, tokens and percent are as they were; what is restored is not told again, and what follows is counted on."""
-    first = Tracker(TYPE, 100)
+    first = ProgressTracker(TYPE, 100)
     first.begin(AT)
     first.feed("intro scan: high ri", AT + 1_000, tokens=30)
 
-    second = Tracker(TYPE, 100)
+    second = ProgressTracker(TYPE, 100)
     second.restore(first.snapshot(), "intro scan: high ri")
 
     assert second.begin(AT + 9_000) == []
@@ -256,12 +256,14 @@ def test_a_successor_goes_on_where_the_snapshot_was() -> None:
     assert second.snapshot()["tokens_per_second"] == 1.0
 
 
-FAST = Speed(n=9, tokens_per_second=Spread(150, 200, 250), output_tokens=Spread(300, 400, 900), first_token_ms=Spread(300, 400, 900))
+FAST = Throughput(
+    n=9, tokens_per_second=Percentiles(150, 200, 250), output_tokens=Percentiles(300, 400, 900), first_token_ms=Percentiles(300, 400, 900)
+)
 
 
 def test_before_the_first_token_history_says_how_long_it_takes() -> None:
     """The first token, then the usual length at the usual rate; what was waited for already is taken off."""
-    tracker = Tracker(TYPE, 600)
+    tracker = ProgressTracker(TYPE, 600)
     tracker.calibrate(FAST, 4_096)
     tracker.begin(AT)
 
@@ -275,7 +277,7 @@ def test_before_the_first_token_history_says_how_long_it_takes() -> None:
 
 
 def test_an_answer_is_expected_to_be_no_longer_than_allowed() -> None:
-    tracker = Tracker(TYPE, 600)
+    tracker = ProgressTracker(TYPE, 600)
     tracker.calibrate(FAST, 100)
 
     assert tracker.snapshot()["estimated_total_tokens"] == 100
@@ -283,7 +285,7 @@ def test_an_answer_is_expected_to_be_no_longer_than_allowed() -> None:
 
 def test_the_longer_it_streams_the_more_its_own_rate_counts() -> None:
     """This one writes 10 tokens a second where others write 200."""
-    tracker, errors = Tracker(TYPE, 600), []
+    tracker, errors = ProgressTracker(TYPE, 600), []
     tracker.calibrate(FAST, 4_096)
     for second in range(31):
         tracker.feed("x", AT + second * 1_000, tokens=10)
@@ -298,7 +300,7 @@ def test_the_longer_it_streams_the_more_its_own_rate_counts() -> None:
 
 STEP = st.one_of(
     st.tuples(st.just("feed"), st.integers(1, 300)),
-    st.tuples(st.just("learn"), st.sampled_from([UNMEASURED, FAST, Speed(n=9, output_tokens=Spread(1, 2, 3))])),
+    st.tuples(st.just("learn"), st.sampled_from([UNMEASURED, FAST, Throughput(n=9, output_tokens=Percentiles(1, 2, 3))])),
     st.tuples(st.just("enter"), st.sampled_from(TYPE.stages)),
     st.tuples(st.just("restore"), st.none()),
 )
@@ -307,7 +309,7 @@ STEP = st.one_of(
 @given(steps=st.lists(STEP, max_size=40), most=st.integers(16, 2_000))
 def test_never_back_whatever_is_learnt_or_taken_over(steps: list[tuple[str, Any]], most: int) -> None:
     """Speeds that come late, and a successor that goes on from the snapshot, move the bar forward or leave it."""
-    tracker, text, now, shown = Tracker(TYPE, 600), "", AT, 0.0
+    tracker, text, now, shown = ProgressTracker(TYPE, 600), "", AT, 0.0
     tracker.begin(now)
     for step, given_ in steps:
         now += 100
@@ -319,7 +321,7 @@ def test_never_back_whatever_is_learnt_or_taken_over(steps: list[tuple[str, Any]
         elif step == "enter":
             tracker.start_stage(given_, now)
         else:
-            kept, tracker = tracker.snapshot(), Tracker(TYPE, 600)
+            kept, tracker = tracker.snapshot(), ProgressTracker(TYPE, 600)
             tracker.restore(kept, text)
             tracker.begin(now)
         snapshot = tracker.snapshot()

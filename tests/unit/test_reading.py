@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chalicelib.domain.batches.options import MAX_ROWS
+from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES, BatchReader, read_batch
+from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import DependencyCycle, InvalidRequest, TooLarge, UnsupportedMediaType
-from chalicelib.domain.reading import CONTENT_TYPES, Reading, read
-from chalicelib.domain.row import Row
-from chalicelib.domain.terms import MAX_ROWS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CSV, TEXT, JSON, LINES = "text/csv", "text/plain", "application/json", "application/x-ndjson"
 
 
 def rows(content_type: str, data: bytes | str, **said: Any) -> list[Row]:
-    return list(read(content_type, [data.encode() if isinstance(data, str) else data], said))
+    return list(read_batch(content_type, [data.encode() if isinstance(data, str) else data], said))
 
 
 def refused(content_type: str, data: bytes | str, **said: Any) -> dict[str, str]:
@@ -177,10 +177,10 @@ def test_what_csv_writer_writes_is_read_back_equal_however_it_is_cut(
 ) -> None:
     header, written, data = table
 
-    read_back = [[row.prompt, *row.metadata.values()] for row in read(CSV, cut(data, sizes), {})]
+    read_back = [[row.prompt, *row.metadata.values()] for row in read_batch(CSV, cut(data, sizes), {})]
 
     assert read_back == written
-    assert [list(row.metadata) for row in read(CSV, [data], {})] == [header[1:]] * len(written)
+    assert [list(row.metadata) for row in read_batch(CSV, [data], {})] == [header[1:]] * len(written)
 
 
 @given(tables(), SIZES, st.data())
@@ -195,7 +195,7 @@ def test_a_wrong_row_is_named_by_the_line_that_an_editor_shows(
     made.write("one field\r\n")
 
     with pytest.raises(InvalidRequest) as caught:
-        list(read(CSV, cut(made.getvalue().encode(), sizes), {}))
+        list(read_batch(CSV, cut(made.getvalue().encode(), sizes), {}))
 
     assert [detail.path for detail in caught.value.details] == [f"line {line}"]
 
@@ -211,7 +211,7 @@ def test_any_bytes_are_rows_or_are_refused(content_type: str, data: bytes, sizes
 
     def outcome(pieces: Any) -> Any:
         try:
-            return list(read(content_type, pieces, {}))
+            return list(read_batch(content_type, pieces, {}))
         except InvalidRequest as wrong:
             return wrong.details
         except DependencyCycle as wrong:
@@ -226,7 +226,7 @@ def test_fifty_megabytes_are_never_held(content_type: str) -> None:
     piece = {CSV: f'"{row}",a\r\n', TEXT: f"{row}\n", LINES: json.dumps({"content": row}) + "\n"}[content_type].encode()
     head = b"prompt,b\r\n" if content_type == CSV else b""
     pieces = itertools.chain([head], (piece * 10 for _ in range(MAX_ROWS // 10)))
-    reading = read(content_type, pieces, {})
+    reading = read_batch(content_type, pieces, {})
 
     tracemalloc.start()
     size = sum(len(one.prompt or "") for one in reading)
@@ -271,7 +271,7 @@ class TestJson:
         assert "one of urgent" in refused(JSON, '[{"content": "a", "metadata": {"priority": "P1"}}]')["items.0.metadata.priority"]
 
     def test_terms_come_with_it_and_may_be_said_beside_it(self) -> None:
-        reading = read(JSON, [b'{"items": ["a"], "type": "general", "config": {"model": "m", "priority": "high"}}'], {"name": "n"})
+        reading = read_batch(JSON, [b'{"items": ["a"], "type": "general", "config": {"model": "m", "priority": "high"}}'], {"name": "n"})
 
         assert (reading.terms.name, reading.terms.priority, reading.terms.config) == ("n", "high", {"model": "m"})
 
@@ -309,7 +309,7 @@ class TestJson:
 
     def test_more_than_is_read_whole_is_told_which_formats_may_be_longer(self) -> None:
         with pytest.raises(TooLarge, match="CSV, text, or JSON lines"):
-            read(JSON, (b" " * 1_000_000 for _ in range(17)), {})
+            read_batch(JSON, (b" " * 1_000_000 for _ in range(17)), {})
 
 
 class TestTemplates:
@@ -425,20 +425,20 @@ def test_rows_come_while_the_rest_is_on_its_way() -> None:
         yield b"first\nsec"
         raise AssertionError("nobody asked for more")
 
-    reading: Reading = read(TEXT, arriving(), {})
+    reading: BatchReader = read_batch(TEXT, arriving(), {})
 
     assert next(iter(reading)).prompt == "first"
 
 
 def test_once_something_is_wrong_no_more_rows_come() -> None:
-    reading, seen = read(CSV, [b"prompt\na\nb,c\nd\n"], {}), []
+    reading, seen = read_batch(CSV, [b"prompt\na\nb,c\nd\n"], {}), []
 
     with pytest.raises(InvalidRequest):
         seen.extend(iter_prompts(reading))
     assert reading.count == 1
 
 
-def iter_prompts(reading: Reading) -> Iterator[str | None]:
+def iter_prompts(reading: BatchReader) -> Iterator[str | None]:
     return (row.prompt for row in reading)
 
 

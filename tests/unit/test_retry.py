@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain import errors
-from chalicelib.domain.retry import GiveUp, RetryAt, RetryPolicy, Why
+from chalicelib.domain.execution.retry_policy import GiveUp, GiveUpReason, RetryAt, RetryPolicy
 
 NOW = 1_000_000_000_000
 DAY = 86_400_000
@@ -67,16 +67,16 @@ def test_retry_after(policy: RetryPolicy, retry_after: int | None, tries: int, s
 @pytest.mark.parametrize(
     ("error", "tries", "until", "why"),
     [
-        (errors.ContentRefused(), 1, NOW + DAY, Why.NOT_RETRYABLE),
-        (errors.ProviderQuotaExhausted(retry_after=1), 1, NOW + DAY, Why.NOT_RETRYABLE),  # whatever it asks for
-        (errors.NotConfigured(), 20, NOW, Why.NOT_RETRYABLE),  # the reason that would stay is the one that is told
-        (errors.StreamCut(), 20, NOW + DAY, Why.ATTEMPTS_USED_UP),
-        (errors.StreamCut(), 21, NOW + DAY, Why.ATTEMPTS_USED_UP),
-        (errors.StreamCut(), 1, NOW + 999, Why.TOO_LATE),  # it would be due one millisecond later
-        (errors.StreamCut(), 1, NOW - 1, Why.TOO_LATE),
+        (errors.ContentRefused(), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),
+        (errors.ProviderQuotaExhausted(retry_after=1), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),  # whatever it asks for
+        (errors.NotConfigured(), 20, NOW, GiveUpReason.NOT_RETRYABLE),  # the reason that would stay is the one that is told
+        (errors.StreamCut(), 20, NOW + DAY, GiveUpReason.ATTEMPTS_USED_UP),
+        (errors.StreamCut(), 21, NOW + DAY, GiveUpReason.ATTEMPTS_USED_UP),
+        (errors.StreamCut(), 1, NOW + 999, GiveUpReason.TOO_LATE),  # it would be due one millisecond later
+        (errors.StreamCut(), 1, NOW - 1, GiveUpReason.TOO_LATE),
     ],
 )
-def test_gives_up(error: errors.AttemptFailed, tries: int, until: int, why: Why) -> None:
+def test_gives_up(error: errors.AttemptFailed, tries: int, until: int, why: GiveUpReason) -> None:
     """No other attempt where none would help, none is left, or it would begin too late."""
     assert BACKOFF.decide(error, tries, NOW, until, 0.5) == GiveUp(why)
 
@@ -96,11 +96,11 @@ def test_never_in_the_past_nor_beyond_the_caps(tries: int, random: float, after:
     assert NOW <= decision.due_ms <= NOW + 900_000
 
 
-@pytest.mark.parametrize("error", [errors.WorkerEnding(), errors.ResponseLost()])
+@pytest.mark.parametrize("error", [errors.WorkerShutdown(), errors.ResponseLost()])
 def test_what_is_not_held_against_a_job_is_tried_again_at_once(error: errors.AttemptFailed) -> None:
     """Even on the last try, and whatever the schedule says; the second time in a row it counts, so that it comes to an end."""
     policy = RetryPolicy(max_attempts=1, schedule=(60,))
 
     assert policy.decide(error, 1, NOW, NOW + DAY, 0.5) == RetryAt(NOW)
-    assert policy.decide(error, 1, NOW, NOW + DAY, 0.5, again=True) == GiveUp(Why.ATTEMPTS_USED_UP)
-    assert policy.decide(error, 1, NOW, NOW - 1, 0.5) == GiveUp(Why.TOO_LATE)
+    assert policy.decide(error, 1, NOW, NOW + DAY, 0.5, again=True) == GiveUp(GiveUpReason.ATTEMPTS_USED_UP)
+    assert policy.decide(error, 1, NOW, NOW - 1, 0.5) == GiveUp(GiveUpReason.TOO_LATE)

@@ -10,11 +10,11 @@ import pytest
 
 from chalicelib import job_types
 from chalicelib.domain.errors import ProviderQuotaExhausted, ProviderUnavailable, StaleVersion, StreamCut, Unavailable
-from chalicelib.domain.job import Status, Usage
+from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.text import MAX_FRAME_POINTS
-from chalicelib.ports import Ended, Received
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.run_batch import BatchUnfinished, run_batch
+from chalicelib.ports import QueueMessage, ResponseEnded
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
 from tests.kit.provider import Script
 from tests.kit.time import run
 from tests.kit.world import World
@@ -35,7 +35,7 @@ def together(world: World, *others: Any, lane: str = "normal") -> None:
     received = world.memory.queues.receive(lane)
 
     async def work() -> None:
-        await asyncio.gather(run_batch(world.engine, lane, received), *others)
+        await asyncio.gather(process_messages(world.engine, lane, received), *others)
 
     run(world.loop, work())
 
@@ -138,7 +138,7 @@ def test_a_late_wake_up_is_dropped() -> None:
     world.deliver()
     ended = world.job(job)
 
-    world.deliver(messages=[world.wake(job), world.wake(job, 7), Received('{"job_id": "job_unknown", "generation": 1}', "r")])
+    world.deliver(messages=[world.wake(job), world.wake(job, 7), QueueMessage('{"job_id": "job_unknown", "generation": 1}', "r")])
 
     assert world.job(job) == ended
     assert len(world.provider.requests) == 1
@@ -161,7 +161,7 @@ def test_garbage_is_set_aside_and_harms_nobody() -> None:
     world = World()
     job = world.submit()
     garbage = [
-        Received(body, f"g{n}") for n, body in enumerate(["", "not json", "[]", '{"job_id": 5}', '{"job_id": "x", "generation": true}'])
+        QueueMessage(body, f"g{n}") for n, body in enumerate(["", "not json", "[]", '{"job_id": 5}', '{"job_id": "x", "generation": true}'])
     ]
 
     world.deliver(messages=[*garbage, world.wake(job)])
@@ -304,7 +304,7 @@ def test_a_response_that_was_begun_is_charged_though_nothing_came() -> None:
 
 def test_an_answer_that_was_cut_is_incomplete() -> None:
     """`max_output_tokens` reached: the text is kept, and the reason said."""
-    world = World(Script(end=Ended(Usage(input=1, output=3), "gpt-4o-mini", "max_tokens")))
+    world = World(Script(end=ResponseEnded(Usage(input=1, output=3), "gpt-4o-mini", "max_tokens")))
     job = world.submit()
     world.watch(job)
 
@@ -513,7 +513,7 @@ def test_a_store_that_does_not_answer_leaves_the_message() -> None:
         replace(seen, new)
 
     world.memory.jobs.replace = broken  # type: ignore[method-assign]
-    with pytest.raises(BatchUnfinished):
+    with pytest.raises(PartialBatchFailure):
         world.deliver()
     assert world.job(jobs[1]).status is Status.COMPLETED
     assert len(world.memory.queues.messages["normal"]) == 1
@@ -535,7 +535,7 @@ def test_a_fenced_worker_writes_nothing_more() -> None:
         raise StaleVersion(None)
 
     world.memory.leases.renew = fenced  # type: ignore[method-assign]
-    with pytest.raises(BatchUnfinished):
+    with pytest.raises(PartialBatchFailure):
         world.deliver()
 
     assert world.job(job).status is Status.PROCESSING

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain import schema as schemas
-from chalicelib.domain.schema import MAX_DETAILS, problems, schema_problems
+from chalicelib.domain.validation import schema as schemas
+from chalicelib.domain.validation.schema import MAX_DETAILS, problems, schema_problems
 
 CONFIG: dict[str, Any] = {
     "type": "object",
@@ -179,6 +179,6 @@ def test_compiled_once_and_bounded() -> None:
 
 def test_importing_loads_no_library() -> None:
     """Only the first check pays for the library."""
-    code = "import sys, chalicelib.domain.schema; sys.exit('jsonschema_rs' in sys.modules)"
+    code = "import sys, chalicelib.domain.validation.schema; sys.exit('jsonschema_rs' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

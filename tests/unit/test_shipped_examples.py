@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from chalicelib import job_types
-from chalicelib.adapters.memory import Memory
-from chalicelib.domain.identity import Role
-from chalicelib.domain.job import Status
-from chalicelib.domain.job_type import JobType
-from chalicelib.domain.schema import problems
-from chalicelib.domain.text import whole
-from chalicelib.usecases.model_request import model_request, parsed_output
-from chalicelib.usecases.plan_job import Plan, plan_job
+from chalicelib.adapters.memory.all import InMemoryAdapters
+from chalicelib.domain.auth.identity import Role
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.validation.schema import problems
+from chalicelib.services.jobs.plan_job import Plan, plan_job
+from chalicelib.services.prompts.model_request import model_request, parsed_output
 from infra.examples import EXAMPLES, EXAMPLES_OF_WORK, FOLDER
 from infra.print_docs import job_types_page
 from tests.kit.world import ALICE, World
@@ -29,7 +29,7 @@ ASKING = [kind for kind in job_types.all_types() if kind.instructions]
 
 
 def planned(kind: JobType) -> Plan:
-    return plan_job(job_types.get, Memory().prices, ALICE, EXAMPLES[kind.name].submission(kind.name), 0)
+    return plan_job(job_types.get, InMemoryAdapters().prices, ALICE, EXAMPLES[kind.name].submission(kind.name), 0)
 
 
 @pytest.mark.parametrize("kind", ASKING, ids=lambda kind: kind.name)
@@ -56,7 +56,7 @@ class TestEveryType:
         inside = fences[-1][2]
         parts = [inside] if example.is_input else [text]
         if example.is_input:
-            assert all(whole(json.dumps(said, ensure_ascii=False)) in inside for said in _texts(json.loads(text)))
+            assert all(repair_surrogates(json.dumps(said, ensure_ascii=False)) in inside for said in _texts(json.loads(text)))
         else:
             assert inside == text
         assert prompt.count(parts[0]) == 1

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import ProviderUnavailable, Throttled
-from chalicelib.domain.job import Status, Usage
-from chalicelib.ports import Ended
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.run_batch import BatchUnfinished, run_batch
+from chalicelib.domain.jobs.job import Status, Usage
+from chalicelib.ports import ResponseEnded
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
 from tests.kit.faults import refusing
 from tests.kit.provider import Script
 from tests.kit.time import run
@@ -23,7 +23,14 @@ SLOW = Script(deltas=[f"t{n} " for n in range(200)], every=0.05)
 @pytest.mark.parametrize("after", [False, True], ids=["no effect", "effect, answer lost"])
 @pytest.mark.parametrize(
     ("port", "method"),
-    [("chunks", "append"), ("results", "put"), ("jobs", "replace"), ("job_specs", "get"), ("leases", "renew"), ("subscriptions", "controls")],
+    [
+        ("chunks", "append"),
+        ("results", "put"),
+        ("jobs", "replace"),
+        ("job_specs", "get"),
+        ("leases", "renew"),
+        ("subscriptions", "controls"),
+    ],
 )
 def test_one_refusal_is_not_noticed(port: str, method: str, after: bool) -> None:
     """Each store refuses three times in the middle of a job: the job completes as its first attempt, asked for once."""
@@ -59,7 +66,7 @@ def test_a_wake_up_that_cannot_be_sent_is_sent_by_the_sweep() -> None:
 
 def test_a_provider_that_counts_in_words_does_not_strand_the_job() -> None:
     """Whatever breaks while an answer is judged is a failed attempt."""
-    world = World(Script(end=Ended(Usage(input="ten", output=3), "gpt-4o-mini")), Script())  # type: ignore[arg-type]
+    world = World(Script(end=ResponseEnded(Usage(input="ten", output=3), "gpt-4o-mini")), Script())  # type: ignore[arg-type]
     job = world.submit()
 
     world.deliver()
@@ -108,7 +115,7 @@ def test_a_look_that_breaks_is_looked_again() -> None:
         cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
 
     async def work() -> None:
-        await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), cancel())
+        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), cancel())
 
     with refusing(world.memory.subscriptions, "controls", 2, ZeroDivisionError):
         run(world.loop, work())
@@ -128,7 +135,7 @@ def test_a_renewal_that_breaks_is_renewed_again() -> None:
             swept.append(world.sweep())
 
     async def work() -> None:
-        await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), sweeps())
+        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), sweeps())
 
     with refusing(world.memory.leases, "renew", 3, ZeroDivisionError):
         run(world.loop, work())
@@ -149,7 +156,7 @@ def test_a_message_whose_claim_was_cut_off_comes_again() -> None:
         return get(job_id)
 
     world.memory.job_specs.get = fence  # type: ignore[method-assign]
-    with pytest.raises(BatchUnfinished):
+    with pytest.raises(PartialBatchFailure):
         world.deliver()
 
     assert len(world.memory.queues.messages["normal"]) == 2
@@ -171,7 +178,7 @@ def test_one_who_comes_during_the_farewell_outlives_nothing() -> None:
         world.watch(job, "late")
 
     async def work() -> None:
-        await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), come())
+        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), come())
 
     run(world.loop, work())  # which asserts that no task is left
 

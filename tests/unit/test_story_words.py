@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import job_types
-from chalicelib.domain.schema import problems
-from chalicelib.domain.text import whole
-from chalicelib.job_types._story_words import CARE, HARM, MEASURING, PROMISING, scored_locally
+from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.validation.schema import problems
+from chalicelib.job_types._shared.story_scoring import CARE, HARM, MEASURING, PROMISING, score_story
 from chalicelib.job_types.story_enhancement import INPUT_SCHEMA, RESPONSE_SCHEMA, dedupe_key
 
 FALLBACKS = [kind for kind in job_types.all_types() if kind.fallback]
@@ -31,12 +31,12 @@ STORIES = st.fixed_dictionaries(
 @given(story=STORIES)
 def test_any_story_gets_an_answer_that_fits(story: dict[str, Any]) -> None:
     """And that can be sent: no half character is in it."""
-    answer = scored_locally(story, {})
+    answer = score_story(story, {})
 
     assert problems(RESPONSE_SCHEMA, answer) == ()
     assert answer["source"] == "local_fallback"
-    assert json.dumps(answer, ensure_ascii=False) == whole(json.dumps(answer, ensure_ascii=False))
-    assert scored_locally(story, {}) == answer
+    assert json.dumps(answer, ensure_ascii=False) == repair_surrogates(json.dumps(answer, ensure_ascii=False))
+    assert score_story(story, {}) == answer
 
 
 def test_the_largest_story_takes_no_time() -> None:
@@ -44,7 +44,7 @@ def test_the_largest_story_takes_no_time() -> None:
     assert problems(INPUT_SCHEMA, story) == ()
 
     began = time.perf_counter()
-    answer = scored_locally(story, {})
+    answer = score_story(story, {})
 
     assert time.perf_counter() - began < 1.0
     assert answer["hype_score"] == 10
@@ -52,7 +52,7 @@ def test_the_largest_story_takes_no_time() -> None:
 
 def test_promises_raise_the_hype_and_measurements_lower_it() -> None:
     def hype(content: str) -> float:
-        return float(scored_locally({"title": "A battery", "content": content}, {})["hype_score"])
+        return float(score_story({"title": "A battery", "content": content}, {})["hype_score"])
 
     plain = hype("A company has built a battery and sells it.")
     loud = hype("A REVOLUTIONARY breakthrough! This miracle battery will transform everything forever!!!")
@@ -63,7 +63,7 @@ def test_promises_raise_the_hype_and_measurements_lower_it() -> None:
 
 def test_harm_and_care_move_the_ethics_apart() -> None:
     def ethics(content: str, *tags: str) -> float:
-        return float(scored_locally({"title": "A camera", "content": content, "impact_tags": list(tags)}, {})["ethics_score"])
+        return float(score_story({"title": "A camera", "content": content, "impact_tags": list(tags)}, {})["ethics_score"])
 
     plain = ethics("A city buys cameras.")
 
@@ -76,7 +76,7 @@ def test_it_says_that_no_model_has_read_the_story() -> None:
     """What it did not do is not there: no claims, no explanation in simpler words."""
     story = {"title": "A miracle!", "content": "It cures everything. Always. More text follows."}
 
-    answer = scored_locally(story, {})
+    answer = score_story(story, {})
 
     assert answer["claims"] == []
     assert answer["reality_check"].startswith("No model has read this story.")

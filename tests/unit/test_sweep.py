@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.transitions import CRASHES_ALONE, start_again
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.run_batch import run_batch
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES, restart
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.provider import Script
 from tests.kit.world import World, kill
 
@@ -54,7 +54,7 @@ def test_a_living_worker_is_left_alone() -> None:
             world.sweep()
 
     async def work() -> None:
-        await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), sweeps())
+        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), sweeps())
 
     world.loop.run_until_complete(work())
 
@@ -152,7 +152,7 @@ def test_a_poison_job_fails_alone_and_takes_nobody_with_it() -> None:
 
     ends = {job.id: world.job(job) for job in jobs}
     assert ends.pop(poison.id).status is Status.FAILED
-    assert world.job(poison).isolated_crashes == CRASHES_ALONE
+    assert world.job(poison).isolated_crashes == MAX_ISOLATED_CRASHES
     assert world.job(poison).error.code == "worker_lost"  # type: ignore[union-attr]
     assert {job.status for job in ends.values()} == {Status.COMPLETED}
 
@@ -259,7 +259,7 @@ def test_a_delayed_job_can_be_cancelled_or_started_now() -> None:
     world = World()
     first, second = (world.submit(str(n), run_at=world.clock.now() + 60_000) for n in (1, 2))
     cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, first)
-    again = start_again(world.job(second), world.clock.now(), 1, 1)
+    again = restart(world.job(second), world.clock.now(), 1, 1)
     assert again is not None
     world.memory.jobs.replace(world.job(second), again)
     world.deliver(messages=[world.wake(again)])

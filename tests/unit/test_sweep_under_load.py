@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import Unavailable
-from chalicelib.domain.job import Job, JobError, Status
-from chalicelib.domain.lanes import LANES
-from chalicelib.domain.listing import due_shard
+from chalicelib.domain.jobs.index_keys import due_shard
+from chalicelib.domain.jobs.job import Job, JobError, Status
+from chalicelib.domain.queues.lanes import LANES
 from chalicelib.ports import Lease
-from chalicelib.usecases.run_batch import run_batch
-from chalicelib.usecases.sweep import BUDGET_MS, ROWS_EACH
+from chalicelib.services.maintenance.sweeper import BUDGET_MS, MAX_PER_PARTITION
+from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.faults import refusing
 from tests.kit.provider import Script
 from tests.kit.world import World
@@ -124,7 +124,7 @@ def broken_for(world: World, poison: Sequence[str]) -> Callable[..., None]:
     return broken
 
 
-@pytest.mark.parametrize("count", [200, 9 * ROWS_EACH])
+@pytest.mark.parametrize("count", [200, 9 * MAX_PER_PARTITION])
 def test_unsweepable_records_at_the_head_starve_nobody(count: int) -> None:
     """However many there are, even more than all parts of the index give together: what lies behind them gets its turn."""
     world = World()
@@ -137,7 +137,7 @@ def test_unsweepable_records_at_the_head_starve_nobody(count: int) -> None:
     runs: list[Counter[str]] = [world.sweep(after=130 if not run else 60) for run in range(2)]
 
     assert sent(world) == {job.id for job in healthy}
-    given = sum(min(ROWS_EACH, filled) for filled in Counter(map(due_shard, poison)).values())
+    given = sum(min(MAX_PER_PARTITION, filled) for filled in Counter(map(due_shard, poison)).values())
     assert (runs[0]["failed"], runs[1]["failed"]) == (given, count - given)
 
 
@@ -208,7 +208,7 @@ def test_a_lease_of_which_one_job_cannot_be_taken_back_is_tried_again() -> None:
     received = world.memory.queues.receive("normal")
 
     async def die() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
         await asyncio.sleep(3)
         with refusing(world.memory.leases, "close", 99):
             worker.cancel()
@@ -233,7 +233,7 @@ def deep(world: World, jobs: int, workers: int) -> None:
     async def one(number: int) -> None:
         await asyncio.sleep(number * 3)  # so that there is always one at work
         while received := world.memory.queues.receive("normal", 1):
-            await run_batch(world.engine, "normal", received)
+            await process_messages(world.engine, "normal", received)
             world.memory.queues.acknowledge("normal", [message.receipt for message in received])
 
     async def sweeps() -> None:
@@ -306,7 +306,7 @@ def test_a_job_that_the_sweep_fails_is_said_to_have_failed() -> None:
     received = [world.wake(job)]
 
     async def die() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
         await asyncio.sleep(3)
         with refusing(world.memory.leases, "close", 99):
             worker.cancel()

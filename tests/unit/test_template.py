@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.errors import TemplateProblem
-from chalicelib.domain.template import LITERAL, fill, fill_within, names, names_within, replaced
+from chalicelib.domain.template import LITERAL, fill, fill_within, names, names_within, rename_placeholders
 
 NAMES = st.text(string.ascii_letters + string.digits + "_- ", min_size=1, max_size=12).map(str.strip).filter(bool)
 
@@ -97,7 +97,7 @@ def test_a_long_value_in_very_many_places_is_refused_before_it_is_made() -> None
     for make in (
         lambda: fill("{{it}}" * 40_000, {"it": value}),
         lambda: fill_within(["{{it}}"] * 40_000, {"it": value}),
-        lambda: replaced("{{it}}" * 40_000, ("it",), value),
+        lambda: rename_placeholders("{{it}}" * 40_000, ("it",), value),
     ):
         tracemalloc.start()
         with pytest.raises(TemplateProblem, match="4,000,000"):

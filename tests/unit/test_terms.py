@@ -6,31 +6,34 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.batches.options import BatchOptions, merge_options, options_from_query, parse_options
 from chalicelib.domain.errors import InvalidRequest
-from chalicelib.domain.terms import Terms, from_query, terms_of, together
 
 
 def refused(said: dict[str, Any]) -> list[str]:
     with pytest.raises(InvalidRequest) as caught:
-        terms_of(said)
+        parse_options(said)
     return [detail.path for detail in caught.value.details]
 
 
 def test_nothing_needs_to_be_said() -> None:
-    terms = terms_of({})
+    terms = parse_options({})
 
-    assert terms == Terms()
+    assert terms == BatchOptions()
     assert (terms.type, terms.priority, terms.parallel_limit, terms.failure_tolerance) == ("general", "low", None, None)
 
 
 def test_null_is_not_said() -> None:
-    assert terms_of(dict.fromkeys(("name", "config", "batch_size", "priority", "dry_run", "delimiter", "prompt_template"))) == Terms()
+    assert (
+        parse_options(dict.fromkeys(("name", "config", "batch_size", "priority", "dry_run", "delimiter", "prompt_template")))
+        == BatchOptions()
+    )
 
 
 def test_short_names_go_where_they_belong() -> None:
     said = {"type": "general", "model": "m", "config": {"max_tokens": 50, "priority": "high"}, "delimiter": "semicolon"}
 
-    assert terms_of(said) == Terms(type="general", config={"max_tokens": 50, "model": "m"}, priority="high", delimiter=";")
+    assert parse_options(said) == BatchOptions(type="general", config={"max_tokens": 50, "model": "m"}, priority="high", delimiter=";")
 
 
 @pytest.mark.parametrize(
@@ -56,16 +59,16 @@ def test_what_cannot_be_used_is_named(said: dict[str, Any], wrong: list[str]) ->
 def test_in_the_query_what_is_no_text_is_json() -> None:
     query = {"name": "7", "batch_size": "7", "dry_run": "true", "config": '{"max_tokens": 50}', "prompt_template": "{{input}}"}
 
-    assert from_query(query) == {**query, "batch_size": 7, "dry_run": True, "config": {"max_tokens": 50}}
+    assert options_from_query(query) == {**query, "batch_size": 7, "dry_run": True, "config": {"max_tokens": 50}}
 
 
 def test_what_is_no_json_there_is_named() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        from_query({"batch_size": "many", "dry_run": "yes", "config": "{"})
+        options_from_query({"batch_size": "many", "dry_run": "yes", "config": "{"})
     assert [detail.path for detail in caught.value.details] == ["config", "batch_size", "dry_run"]
 
 
 def test_two_places_may_say_the_same_but_not_two_things() -> None:
-    assert together({"name": "a", "delay": None}, {"name": "a", "delay": 3, "model": "m"}) == {"name": "a", "delay": 3, "model": "m"}
+    assert merge_options({"name": "a", "delay": None}, {"name": "a", "delay": 3, "model": "m"}) == {"name": "a", "delay": 3, "model": "m"}
     with pytest.raises(InvalidRequest):
-        together({"name": "a"}, {"name": "b"})
+        merge_options({"name": "a"}, {"name": "b"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.text import MAX_CHUNK_POINTS, MAX_FRAME_POINTS, REPLACEMENT, Joiner, pieces, whole
+from chalicelib.domain.text import MAX_CHUNK_POINTS, MAX_FRAME_POINTS, REPLACEMENT, SurrogateJoiner, repair_surrogates, split_text
 
 HALVES = st.text(st.sampled_from("aé€\ud83d\ude00\udbff\udc00"), max_size=12)
 
@@ -29,30 +29,30 @@ HALVES = st.text(st.sampled_from("aé€\ud83d\ude00\udbff\udc00"), max_size=12)
 )
 def test_whole(text: str, result: str) -> None:
     """Pairs are joined, halves without a partner replaced, each by one character."""
-    assert whole(text) == result
+    assert repair_surrogates(text) == result
 
 
 @given(text=st.text())
 def test_whole_text_stays(text: str) -> None:
     """What can be sent is left as it is."""
-    assert whole(text) == text
+    assert repair_surrogates(text) == text
 
 
 @given(text=HALVES, data=st.data())
 def test_the_same_whatever_the_cuts(text: str, data: st.DataObject) -> None:
     """Deltas may cut a character in two; what comes out is the text, and can always be encoded."""
     places = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8))), len(text)]
-    joiner = Joiner()
+    joiner = SurrogateJoiner()
 
     out = [joiner.feed(text[a:b]) for a, b in pairwise(places)] + [joiner.flush()]
 
-    assert "".join(out) == whole(text)
+    assert "".join(out) == repair_surrogates(text)
     assert all(part.encode() is not None for part in out)
 
 
 def test_only_half_a_character_is_held_back() -> None:
     """Nobody waits for more than the other half of one character."""
-    joiner = Joiner()
+    joiner = SurrogateJoiner()
 
     assert joiner.feed("abc\ud83d") == "abc"
     assert joiner.feed("") == ""
@@ -63,7 +63,7 @@ def test_only_half_a_character_is_held_back() -> None:
 @given(text=st.text(max_size=50), size=st.integers(1, 60))
 def test_pieces(text: str, size: int) -> None:
     """Pieces are the text in order, none too long, none empty."""
-    parts = list(pieces(text, size))
+    parts = list(split_text(text, size))
 
     assert "".join(parts) == text
     assert all(0 < len(part) <= size for part in parts)

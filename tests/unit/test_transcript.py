@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.errors import ChunkConflict
-from chalicelib.domain.transcript import Chunk, Transcript, join
+from chalicelib.domain.execution.transcript import Chunk, Transcript, join_chunks
 
 WORDS = st.lists(st.text("aé😀\n", max_size=6), max_size=20)
 
@@ -76,14 +76,14 @@ CHUNKS = [_chunk(0, "Hello"), _chunk(5, ", "), _chunk(7, "world")]
 )
 def test_join(chunks: list[Chunk], offset: int, length: int | None, text: str) -> None:
     """Chunks make the text again, from any offset, overlaps skipped, not beyond the end."""
-    assert join(chunks, offset, length) == text
+    assert join_chunks(chunks, offset, length) == text
 
 
 @pytest.mark.parametrize("chunks", [[CHUNKS[0], CHUNKS[2]], [CHUNKS[1]]])
 def test_a_hole_is_never_papered_over(chunks: list[Chunk]) -> None:
     """A stretch that is missing is an error, not a shorter text."""
     with pytest.raises(ChunkConflict):
-        join(chunks, 0)
+        join_chunks(chunks, 0)
 
 
 @given(text=st.text("ab😀", max_size=40), data=st.data())
@@ -97,5 +97,5 @@ def test_any_cuts_and_overlaps_join(text: str, data: st.DataObject) -> None:
         reached = end
     offset = data.draw(st.integers(0, len(text)))
 
-    assert join(chunks, offset) == text[offset:]
+    assert join_chunks(chunks, offset) == text[offset:]
     assert all(chunk.end == chunk.start + len(chunk.text) for chunk in chunks)

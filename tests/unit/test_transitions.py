@@ -9,23 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.job import TERMINAL, Job, Status, Usage
-from chalicelib.domain.transitions import (
-    CRASHES_ALONE,
-    Outcome,
+from chalicelib.domain.jobs.job import TERMINAL, Job, Status, Usage
+from chalicelib.domain.jobs.transitions import (
+    MAX_ISOLATED_CRASHES,
+    AttemptOutcome,
     cancel,
     claim,
     expire,
     finish,
     hand_over,
     hold,
-    hold_back,
-    holds,
-    note_response,
-    put_off,
+    hold_after_attempt,
+    owns,
+    postpone,
+    reclaim,
+    restart,
     retry_later,
-    start_again,
-    take_back,
+    store_response_id,
 )
 from tests.unit.domain_jobs import ERROR, HOUR, NOW, job
 
@@ -33,8 +33,8 @@ DAY_S = 86_400
 OWNER = "lease-1#a"
 CLAIMED = claim(job(), 1, OWNER, NOW)
 assert CLAIMED is not None
-DONE = Outcome(status=Status.COMPLETED, length=12, usage=Usage(input=3, output=4), cost=500, first_token_at=NOW + 900)
-BROKEN = Outcome(status=Status.FAILED, length=7, cost=200, error=ERROR)
+DONE = AttemptOutcome(status=Status.COMPLETED, length=12, usage=Usage(input=3, output=4), cost=500, first_token_at=NOW + 900)
+BROKEN = AttemptOutcome(status=Status.FAILED, length=7, cost=200, error=ERROR)
 
 
 def _claimed(**changes: object) -> Job:
@@ -107,7 +107,7 @@ def test_finish() -> None:
 )
 def test_how_long_it_is_kept(status: Status, days: int) -> None:
     """Answers are kept for a month, the rest for a week."""
-    after = finish(_claimed(), 1, OWNER, Outcome(status=status, length=0), NOW)
+    after = finish(_claimed(), 1, OWNER, AttemptOutcome(status=status, length=0), NOW)
 
     assert after is not None
     assert after.ttl == NOW // 1000 + days * DAY_S
@@ -124,7 +124,7 @@ def test_how_long_it_is_kept(status: Status, days: int) -> None:
 )
 def test_a_fenced_worker_finishes_nothing(before: Job, owner: str) -> None:
     """What no longer belongs to a claim cannot be ended or given back by it."""
-    assert not holds(before, 1, owner)
+    assert not owns(before, 1, owner)
     assert finish(before, 1, owner, DONE, NOW) is None
     assert retry_later(before, 1, owner, BROKEN, NOW + 2_000, NOW) is None
 
@@ -137,8 +137,8 @@ def test_finish_again_is_the_same_end() -> None:
     assert finish(after, 1, OWNER, DONE, NOW + 5) is after
 
 
-@pytest.mark.parametrize("outcome", [DONE, BROKEN, Outcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens")])
-def test_a_cancel_that_came_first_wins(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [DONE, BROKEN, AttemptOutcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens")])
+def test_a_cancel_that_came_first_wins(outcome: AttemptOutcome) -> None:
     """Whoever asked for a cancel gets one, with the text and the costs that there are."""
     asked = cancel(_claimed(), NOW)
     assert asked is not None
@@ -151,7 +151,7 @@ def test_a_cancel_that_came_first_wins(outcome: Outcome) -> None:
 
 def test_why_it_is_incomplete_is_told_only_then() -> None:
     """`incomplete_reason` belongs to `incomplete`."""
-    cut = finish(_claimed(), 1, OWNER, Outcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens"), NOW)
+    cut = finish(_claimed(), 1, OWNER, AttemptOutcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens"), NOW)
 
     assert cut is not None
     assert cut.incomplete_reason == "max_tokens"
@@ -210,7 +210,7 @@ def test_a_new_run(status: Status) -> None:
         incomplete_reason="max_tokens",
     )
 
-    after = start_again(before, NOW, HOUR, 2 * HOUR)
+    after = restart(before, NOW, HOUR, 2 * HOUR)
 
     assert after is not None
     assert (after.status, after.run, after.generation) == (Status.QUEUED, 2, 2)
@@ -222,7 +222,7 @@ def test_a_new_run(status: Status) -> None:
 
 def test_retry_now() -> None:
     """A job that waits for its next attempt may start at once, in the same run; why it waited no longer holds."""
-    after = start_again(job(status=Status.RETRYING, tries=1, attempt=1, due_at=NOW + HOUR, reason="stream_cut"), NOW, HOUR, HOUR)
+    after = restart(job(status=Status.RETRYING, tries=1, attempt=1, due_at=NOW + HOUR, reason="stream_cut"), NOW, HOUR, HOUR)
 
     assert after is not None
     assert (after.status, after.run, after.tries, after.generation) == (Status.QUEUED, 1, 1, 2)
@@ -234,7 +234,7 @@ def test_retry_now() -> None:
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.QUEUED, Status.PROCESSING, Status.HELD, Status.WAITING])
 def test_no_new_run(status: Status) -> None:
     """What is completed, or has not ended, is not started again."""
-    assert start_again(job(status=status), NOW, HOUR, HOUR) is None
+    assert restart(job(status=status), NOW, HOUR, HOUR) is None
 
 
 MOVES: list[Callable[[Job, int], Job | None]] = [
@@ -242,10 +242,10 @@ MOVES: list[Callable[[Job, int], Job | None]] = [
     lambda head, now: finish(head, head.generation, head.owner or "", DONE, now),
     lambda head, now: retry_later(head, head.generation, head.owner or "", BROKEN, now + 2_000, now),
     lambda head, now: hold(head, head.generation, "circuit_open", now + 30_000, now),
-    lambda head, now: hold_back(head, head.generation, head.owner or "", BROKEN, "circuit_open", now + 30_000, now),
+    lambda head, now: hold_after_attempt(head, head.generation, head.owner or "", BROKEN, "circuit_open", now + 30_000, now),
     cancel,
-    lambda head, now: start_again(head, now, HOUR, HOUR),
-    lambda head, now: put_off(head, now + HOUR, now),
+    lambda head, now: restart(head, now, HOUR, HOUR),
+    lambda head, now: postpone(head, now + HOUR, now),
     lambda head, now: None if head.status.is_terminal or head.status is Status.PROCESSING else expire(head, now),
 ]
 
@@ -253,11 +253,11 @@ MOVES: list[Callable[[Job, int], Job | None]] = [
 def test_put_off_never_looks_earlier() -> None:
     """A look that failed moves the next one away, whatever the state; what has ended is not looked at."""
     queued = job()
-    later = put_off(queued, (queued.due_at or 0) + 5, 7)
+    later = postpone(queued, (queued.due_at or 0) + 5, 7)
 
     assert later == replace(queued, due_at=(queued.due_at or 0) + 5, version=queued.version + 1, updated_at=7)
-    assert put_off(queued, (queued.due_at or 0) - 5, 7) is queued
-    assert put_off(expire(queued, 7), 10**15, 7) is None
+    assert postpone(queued, (queued.due_at or 0) - 5, 7) is queued
+    assert postpone(expire(queued, 7), 10**15, 7) is None
 
 
 @given(steps=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(1, 2 * HOUR)), max_size=40))
@@ -288,12 +288,12 @@ DURABLE = _claimed(response_id="resp_1", response_at=NOW)
 
 def test_a_response_is_noted_once_and_by_the_owner() -> None:
     """From then on the attempt outlives its worker. Noting it again changes nothing."""
-    noted = note_response(_claimed(), 1, OWNER, "resp_1", NOW)
+    noted = store_response_id(_claimed(), 1, OWNER, "resp_1", NOW)
 
     assert noted is not None
     assert (noted.response_id, noted.response_at, noted.is_resumable, noted.version) == ("resp_1", NOW, True, 3)
-    assert note_response(noted, 1, OWNER, "resp_1", NOW + 1) is noted
-    assert note_response(_claimed(owner="lease-2#b"), 1, OWNER, "resp_1", NOW) is None
+    assert store_response_id(noted, 1, OWNER, "resp_1", NOW + 1) is noted
+    assert store_response_id(_claimed(owner="lease-2#b"), 1, OWNER, "resp_1", NOW) is None
 
 
 def test_handing_over_keeps_the_attempt() -> None:
@@ -324,11 +324,11 @@ def test_what_cannot_be_handed_over(before: Job) -> None:
 
 def test_a_dead_workers_response_is_passed_on() -> None:
     """As it is: only the crash is counted. When it ends the job, the attempt is written off."""
-    taken = take_back(DURABLE, "lease-1", 5, 100, NOW)
+    taken = reclaim(DURABLE, "lease-1", 5, 100, NOW)
     assert taken is not None
     assert (taken.status, taken.attempt, taken.tries, taken.crashes, taken.length, taken.cost) == (Status.QUEUED, 1, 1, 1, None, None)
 
-    poison = take_back(_claimed(response_id="resp_1", run_alone=True, isolated_crashes=CRASHES_ALONE - 1), "lease-1", 5, 100, NOW)
+    poison = reclaim(_claimed(response_id="resp_1", run_alone=True, isolated_crashes=MAX_ISOLATED_CRASHES - 1), "lease-1", 5, 100, NOW)
     assert poison is not None
     assert (poison.status, poison.length, poison.cost) == (Status.FAILED, 5, 100)
 
@@ -353,6 +353,6 @@ def test_another_attempt_knows_nothing_of_a_response() -> None:
     ended = finish(DURABLE, 1, OWNER, BROKEN, NOW)
     assert ended is not None
     assert not ended.is_resumable
-    fresh = start_again(ended, NOW, HOUR, HOUR)
+    fresh = restart(ended, NOW, HOUR, HOUR)
     assert fresh is not None
     assert (fresh.response_id, fresh.response_at) == (None, None)

@@ -5,20 +5,29 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.job_type import Limits
-from chalicelib.domain.turnstile import FIRST_TYPICAL_MS, MINUTE_MS, REMEMBERED, SLOT_MS, Turnstile, ask, leave, renew
+from chalicelib.domain.jobs.job_type import Limits
+from chalicelib.domain.limits.type_limiter import (
+    INITIAL_HOLD_MS,
+    MAX_RESERVATIONS,
+    MINUTE_MS,
+    SLOT_TTL_MS,
+    TypeLimiter,
+    acquire,
+    release,
+    renew,
+)
 
 NOW = 1_800_000_000_000
 RATE = Limits(per_minute=3)
 SLOTS = Limits(concurrency=2)
-EMPTY = Turnstile(type="chore")
+EMPTY = TypeLimiter(type="chore")
 
 
-def asked(count: int, limits: Limits, now: int = NOW, seen: Turnstile = EMPTY) -> tuple[Turnstile, list[int]]:
+def asked(count: int, limits: Limits, now: int = NOW, seen: TypeLimiter = EMPTY) -> tuple[TypeLimiter, list[int]]:
     """So many come together: what they leave, and when each may begin, in seconds from now."""
     times = []
     for number in range(count):
-        turn = ask(seen, limits, f"job{number}#1", now)
+        turn = acquire(seen, limits, f"job{number}#1", now)
         seen = turn.limiter
         times.append(((turn.until or now) - now) // 1000)
     return seen, times
@@ -34,22 +43,22 @@ def test_a_place_is_ones_own() -> None:
     seen, _ = asked(4, RATE)
     later = NOW + MINUTE_MS
 
-    known = ask(seen, RATE, "job3#2", later, has_place=True)
-    new = ask(known.limiter, RATE, "job9#1", later)
+    known = acquire(seen, RATE, "job3#2", later, has_place=True)
+    new = acquire(known.limiter, RATE, "job9#1", later)
 
     assert (known.until, known.limiter.recent_starts) == (None, seen.recent_starts)
     assert new.until is None
-    assert ask(ask(new.limiter, RATE, "job10#1", later).limiter, RATE, "job11#1", later).until == later + MINUTE_MS
+    assert acquire(acquire(new.limiter, RATE, "job10#1", later).limiter, RATE, "job11#1", later).until == later + MINUTE_MS
 
 
 def test_asking_twice_takes_one_place() -> None:
     """A wake-up that comes twice, or a write whose answer was lost, is told the same."""
     seen, _ = asked(4, RATE)
 
-    again = ask(seen, RATE, "job3#1", NOW + 5)
+    again = acquire(seen, RATE, "job3#1", NOW + 5)
 
     assert (again.until, again.limiter) == (NOW + MINUTE_MS, seen)
-    entered = ask(seen, RATE, "job0#1", NOW + 5)
+    entered = acquire(seen, RATE, "job0#1", NOW + 5)
     assert entered.until is None
     assert entered.limiter.recent_starts == seen.recent_starts
 
@@ -58,19 +67,19 @@ def test_slots_are_bounded_and_come_back() -> None:
     """By being given back, or by their time; renewed they last."""
     seen, times = asked(3, SLOTS)
 
-    assert times == [0, 0, FIRST_TYPICAL_MS // 2000]
-    assert ask(leave(seen, "job0#1", NOW + 100), SLOTS, "job3#1", NOW + 100).until is None
-    over = NOW + SLOT_MS
-    assert ask(seen, SLOTS, "job3#1", over).until is None
+    assert times == [0, 0, INITIAL_HOLD_MS // 2000]
+    assert acquire(release(seen, "job0#1", NOW + 100), SLOTS, "job3#1", NOW + 100).until is None
+    over = NOW + SLOT_TTL_MS
+    assert acquire(seen, SLOTS, "job3#1", over).until is None
     renewed = renew(renew(seen, "job0#1", over - 1), "job1#1", over - 1)
-    assert ask(renewed, SLOTS, "job3#1", over).until is not None
+    assert acquire(renewed, SLOTS, "job3#1", over).until is not None
 
 
 def test_two_workers_with_one_wake_up_have_one_slot() -> None:
     """Neither keeps the other out, and together they are one."""
     seen, _ = asked(1, SLOTS)
 
-    again = ask(seen, SLOTS, "job0#1", NOW)
+    again = acquire(seen, SLOTS, "job0#1", NOW)
 
     assert again.until is None
     assert again.limiter.slots_in_use(NOW) == 1
@@ -78,34 +87,34 @@ def test_two_workers_with_one_wake_up_have_one_slot() -> None:
 
 def test_who_waits_for_a_slot_is_told_a_time_by_how_long_others_took() -> None:
     """One behind the other, so that each finds one when it comes; how long slots are held is learnt from those who leave."""
-    slow = Turnstile(type="chore", average_hold_ms=60_000)
+    slow = TypeLimiter(type="chore", average_hold_ms=60_000)
 
     seen, times = asked(6, SLOTS, seen=slow)
 
     assert times == [0, 0, 30, 60, 90, 120]
-    assert leave(seen, "job0#1", NOW + 20_000).average_hold_ms == 50_000
-    assert leave(seen, "job0#1", NOW + 20_000, ran=False).average_hold_ms == 60_000
+    assert release(seen, "job0#1", NOW + 20_000).average_hold_ms == 50_000
+    assert release(seen, "job0#1", NOW + 20_000, ran=False).average_hold_ms == 60_000
 
 
 def test_a_place_that_comes_too_late_is_not_taken() -> None:
     """The job will have ended by then; those behind it come sooner."""
     seen, _ = asked(3, RATE)
 
-    late = ask(seen, RATE, "job3#1", NOW, latest=NOW + 1000)
+    late = acquire(seen, RATE, "job3#1", NOW, latest=NOW + 1000)
 
     assert late.until == NOW + MINUTE_MS
     assert late.limiter is seen
 
 
 def test_leaving_what_one_does_not_have_changes_nothing() -> None:
-    assert leave(EMPTY, "job0#1", NOW) is EMPTY
+    assert release(EMPTY, "job0#1", NOW) is EMPTY
 
 
 def test_what_is_kept_is_bounded() -> None:
     """However many come."""
     seen, _ = asked(500, Limits(concurrency=2, per_minute=10))
 
-    assert (len(seen.recent_starts), len(seen.reservations), len(seen.slots)) == (10, REMEMBERED, 2)
+    assert (len(seen.recent_starts), len(seen.reservations), len(seen.slots)) == (10, MAX_RESERVATIONS, 2)
 
 
 @given(
@@ -121,7 +130,7 @@ def test_no_minute_has_too_many_whoever_comes_when(pauses: list[int], per_minute
 
     def come(number: int, at: int, *, has_place: bool) -> None:
         nonlocal seen
-        turn = ask(seen, limits, f"job{number}#{len(began)}.{at}", at, has_place=has_place)
+        turn = acquire(seen, limits, f"job{number}#{len(began)}.{at}", at, has_place=has_place)
         seen = turn.limiter
         if turn.until is None:
             began.append(at)

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.circuit import Circuit, force_open
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.job_type import JobType, Limits
-from chalicelib.domain.turnstile import SLOT_MS
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job_type import JobType, Limits
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, force_open
+from chalicelib.domain.limits.type_limiter import SLOT_TTL_MS
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.services.worker.run_task import TaskRun
 from chalicelib.settings import Settings, SettingsError
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.do_work import Task
-from chalicelib.usecases.run_batch import run_batch
 from tests.kit.chores import chore, doing, knowing, rest
 from tests.kit.faults import refusing
 from tests.kit.provider import Script
@@ -31,7 +31,7 @@ class Clerk:
         self.at_work = self.most = 0
         self._seconds = seconds
 
-    async def __call__(self, task: Task) -> Any:
+    async def __call__(self, task: TaskRun) -> Any:
         self.began.append(task.context.clock.now())
         self.at_work += 1
         self.most = max(self.most, self.at_work)
@@ -152,7 +152,7 @@ def test_a_slot_is_renewed_while_the_job_runs() -> None:
             seen.append(slots(world))
 
     async def story() -> None:
-        await asyncio.gather(run_batch(world.engine, "normal", world.memory.queues.receive("normal")), look())
+        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), look())
 
     world.loop.run_until_complete(story())
 
@@ -169,7 +169,7 @@ def test_a_dead_worker_gives_its_slot_back_by_its_time() -> None:
     kill(world, 2.0)
     with_dead = world.memory.type_limiters.get("chore")
     assert with_dead is not None
-    world.clock.advance(SLOT_MS / 1000)
+    world.clock.advance(SLOT_TTL_MS / 1000)
 
     assert slots(world) == 0
     rest(world, [job])
@@ -268,8 +268,8 @@ def _audit(limits: Limits) -> JobType:
 def test_a_type_that_asks_a_model_may_have_limits_too() -> None:
     """Beside its circuit: while that is open, no slot is kept from others."""
     world = World(Script(deltas=["whole"]), job_type=knowing(_audit(Limits(concurrency=1))))
-    open_one = force_open(Circuit(model="gpt-4o-mini"), "ops", None, "mark", world.clock.now())
-    world.memory.circuit_breakers.replace(Circuit(model="gpt-4o-mini"), open_one)
+    open_one = force_open(CircuitBreaker(model="gpt-4o-mini"), "ops", None, "mark", world.clock.now())
+    world.memory.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), open_one)
     job = world.submit("Say hello.")
     world.deliver()
     held, there = world.job(job), world.memory.type_limiters.get("general")

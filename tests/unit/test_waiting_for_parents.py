@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.edits import Edit, edit, needs_wake_up
-from chalicelib.domain.job import DEPENDENCIES, START_LATER, Job, Status
-from chalicelib.domain.parents import first_failed, has_ended, has_failed, is_alias, problems_within
-from chalicelib.domain.transitions import (
-    LONGEST_LOOK_MS,
+from chalicelib.domain.jobs.dependencies import first_failed, has_ended, has_failed, is_alias, template_problems
+from chalicelib.domain.jobs.edits import JobEdit, apply_edit, needs_wake_up
+from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, Status
+from chalicelib.domain.jobs.transitions import (
+    MAX_RECHECK_MS,
     cancel,
     claim,
     dependency_failed,
     expire,
     hold,
-    look_later,
+    postpone_check,
     release,
-    start_again,
+    restart,
 )
 from tests.unit.domain_jobs import HOUR, NOW, job
 
@@ -80,7 +80,7 @@ def test_no_wake_up_starts_it_and_no_gate_holds_it() -> None:
     for child in (waiting(), waiting(resume_at=NOW - 1)):
         assert claim(child, 1, "lease#1", NOW) is None
         assert hold(child, 1, "circuit_open", NOW + 1, NOW) is None
-        assert start_again(child, NOW, HOUR, HOUR) is None
+        assert restart(child, NOW, HOUR, HOUR) is None
 
 
 def test_it_is_cancelled_at_once_and_expires_like_any() -> None:
@@ -97,7 +97,7 @@ def test_it_is_looked_at_ever_more_seldom_at_most_hourly() -> None:
         looks, at = [], NOW
         child = waiting(resume_at=until, queued_at=until or NOW - 5_000)
         for _ in range(12):
-            seen = look_later(child, at)
+            seen = postpone_check(child, at)
             assert seen is not None
             assert seen.due_at is not None
             looks.append(seen.due_at - at)
@@ -105,27 +105,27 @@ def test_it_is_looked_at_ever_more_seldom_at_most_hourly() -> None:
 
         assert looks[0] == 120_000
         assert looks == sorted(looks)
-        assert looks[-1] == LONGEST_LOOK_MS
+        assert looks[-1] == MAX_RECHECK_MS
 
 
 def test_its_time_can_be_moved_while_it_waits_for_its_parents() -> None:
     """And taken away; no wake-up is under way, and none is sent."""
-    later = edit(waiting(retry_until=NOW + HOUR - 5_000), Edit(run_at=NOW + HOUR), NOW)
+    later = apply_edit(waiting(retry_until=NOW + HOUR - 5_000), JobEdit(run_at=NOW + HOUR), NOW)
 
     assert later is not None
     assert (later.status, later.reason, later.resume_at, later.generation) == (Status.WAITING, DEPENDENCIES, NOW + HOUR, 1)
     assert (later.queued_at, later.retry_until) == (NOW + HOUR, NOW + 2 * HOUR)
     assert not needs_wake_up(waiting(), later)
 
-    now = edit(later, Edit(run_at=NOW), NOW)
+    now = apply_edit(later, JobEdit(run_at=NOW), NOW)
 
     assert now is not None
     assert (now.status, now.resume_at, now.queued_at, now.retry_until) == (Status.WAITING, None, NOW, NOW + HOUR)
-    assert edit(now, Edit(run_at=NOW), NOW) is now
+    assert apply_edit(now, JobEdit(run_at=NOW), NOW) is now
 
 
 def test_its_lane_can_be_changed() -> None:
-    after = edit(waiting(), Edit(lane="urgent"), NOW)
+    after = apply_edit(waiting(), JobEdit(lane="urgent"), NOW)
 
     assert after is not None
     assert (after.lane, after.generation, needs_wake_up(waiting(), after)) == ("urgent", 1, False)
@@ -152,7 +152,7 @@ def test_names_of_parents() -> None:
 
 @pytest.mark.parametrize("place", ["output", "parsed", "parsed.items.0.name", "status", "job_id"])
 def test_what_a_template_may_ask_of_a_parent(place: str) -> None:
-    assert problems_within(f"x {{{{ parents.first.{place} }}}} y", ["first"]) == []
+    assert template_problems(f"x {{{{ parents.first.{place} }}}} y", ["first"]) == []
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,6 @@ def test_what_a_template_may_ask_of_a_parent(place: str) -> None:
     ["parents", "parents.first", "parents.other.output", "parents.first.outptu", "parents.first.output.0", "first.output", "input", ""],
 )
 def test_what_it_may_not(name: str) -> None:
-    [wrong] = problems_within({"deep": [f"{{{{{name}}}}}"]}, ["first"])
+    [wrong] = template_problems({"deep": [f"{{{{{name}}}}}"]}, ["first"])
 
     assert wrong.startswith(f"asks for {{{{{name}}}}}; there is {{{{parents.first.output}}}}")

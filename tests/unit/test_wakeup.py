@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.errors import BadMessage
-from chalicelib.domain.wakeup import WakeUp
+from chalicelib.domain.errors import InvalidMessage
+from chalicelib.domain.queues.wakeup import WakeUp
 
 ID = "job_01JZZZZZZZZZZZZZZZZZZZZZZZ"
 
@@ -52,7 +52,7 @@ def test_later_fields_are_ignored() -> None:
 )
 def test_what_is_no_wake_up(body: str) -> None:
     """A message that is not ours is named as such, whatever it is, so that it is set aside and stops nobody else."""
-    with pytest.raises(BadMessage):
+    with pytest.raises(InvalidMessage):
         WakeUp.from_json(body)
 
 
@@ -63,5 +63,5 @@ def test_what_is_no_wake_up(body: str) -> None:
 )
 def test_any_json(value: object) -> None:
     """Nothing but BadMessage comes out of a message that is none of ours."""
-    with pytest.raises(BadMessage):
+    with pytest.raises(InvalidMessage):
         WakeUp.from_json(json.dumps(value))

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest, Throttled, Unavailable
-from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.job import Job, Status, Usage
-from chalicelib.domain.job_type import NO_MODEL
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.do_work import Task
-from chalicelib.usecases.run_batch import run_batch
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.services.worker.run_task import TaskRun
 from tests.kit.chores import chore, doing, knowing, rest
 from tests.kit.faults import refusing
 from tests.kit.world import World, kill
@@ -23,7 +23,7 @@ from tests.kit.world import World, kill
 OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", key_hash="hash2")
 
 
-async def answer(task: Task) -> Any:
+async def answer(task: TaskRun) -> Any:
     return {"got": task.body.input, "for": task.caller.user}
 
 
@@ -82,7 +82,7 @@ def test_neither_prices_nor_circuits_are_asked() -> None:
 def test_what_goes_wrong(problem: Exception, code: str, attempts: int) -> None:
     """A store that does not answer is tried again, a wrong input is not; what nobody thought of says nothing of itself."""
 
-    async def fail(_task: Task) -> Any:
+    async def fail(_task: TaskRun) -> Any:
         raise problem
 
     world = doing(fail)
@@ -101,7 +101,7 @@ def test_retries_keep_the_types_schedule() -> None:
     """So many seconds before the second attempt, so many before the third."""
     times: list[int] = []
 
-    async def fail(task: Task) -> Any:
+    async def fail(task: TaskRun) -> Any:
         times.append(task.context.clock.now())
         raise Unavailable
 
@@ -122,7 +122,7 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
     def step() -> None:
         calls.append("ended")
 
-    async def work(task: Task) -> Any:
+    async def work(task: TaskRun) -> Any:
         while True:
             calls.append("begun")
             await task.run_sync(step)
@@ -131,7 +131,7 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
     job = submitted(world)
 
     async def story() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(3.1)
         cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         asked = world.clock.now()
@@ -147,7 +147,7 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
 def test_it_has_the_time_of_an_attempt() -> None:
     """`config.timeout`, as for an answer."""
 
-    async def work(_task: Task) -> Any:
+    async def work(_task: TaskRun) -> Any:
         await asyncio.sleep(1_000)
 
     world = doing(work)
@@ -164,7 +164,7 @@ def test_near_the_end_of_an_invocation_it_is_given_on() -> None:
     """It begins anew with another worker, and no try is used up."""
     took = [100.0, 1.0]
 
-    async def work(_task: Task) -> Any:
+    async def work(_task: TaskRun) -> Any:
         await asyncio.sleep(took.pop(0))
         return "done"
 
@@ -183,7 +183,7 @@ def test_a_killed_worker_loses_nothing() -> None:
     """Another one does it again; the ledger has the first attempt, which cost nothing."""
     begun: list[str] = []
 
-    async def work(task: Task) -> Any:
+    async def work(task: TaskRun) -> Any:
         begun.append(task.job.owner or "")
         await asyncio.sleep(5)
         return len(begun)
@@ -199,7 +199,7 @@ def test_a_killed_worker_loses_nothing() -> None:
     assert [(row.error_code, row.cost, row.usage) for row in rows if row] == [("worker_lost", 0, Usage()), (None, 0, Usage())]
 
 
-async def _in_steps(task: Task) -> Any:
+async def _in_steps(task: TaskRun) -> Any:
     task.start_stage("doing")
     for number in range(10):
         await asyncio.sleep(3)
@@ -233,7 +233,7 @@ def test_whoever_polls_sees_how_far_it_is() -> None:
     seen: list[dict[str, Any]] = []
 
     async def story() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(17)
         last = world.memory.chunks.last(job.id, 1)
         assert last is not None
@@ -265,7 +265,7 @@ def test_a_progress_that_cannot_be_kept_costs_nothing() -> None:
 def test_an_expected_total_of_nothing_is_no_progress() -> None:
     """Nothing of nothing is not all."""
 
-    async def work(task: Task) -> Any:
+    async def work(task: TaskRun) -> Any:
         task.report_progress(0, 0)
         return "done"
 
@@ -315,7 +315,7 @@ def test_a_type_may_need_a_greater_role() -> None:
 def test_it_has_the_rights_of_whoever_submitted_it(user: str | None, role: str) -> None:
     """On behalf of somebody else it has a user's, because that one reads what comes of it."""
 
-    async def work(task: Task) -> Any:
+    async def work(task: TaskRun) -> Any:
         return [task.caller.user, task.caller.role.label]
 
     world = doing(work)

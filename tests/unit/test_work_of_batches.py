@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.batch import Batch
-from chalicelib.domain.identity import Caller, Role
-from chalicelib.domain.ids import batch_id_of_job, checked_batch_id, row_id
-from chalicelib.domain.job import Job, Status
-from chalicelib.domain.upload import Upload
-from chalicelib.usecases.cancel_job import cancel_job
-from chalicelib.usecases.run_batch import run_batch
-from chalicelib.usecases.tend_batch import tend
+from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.batches.batch import Batch
+from chalicelib.domain.files.upload import Upload
+from chalicelib.domain.ids import batch_id_of_job, checked_batch_id, job_id_of_row
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.services.batches.advance_batch import advance_batch
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.chores import rest
 from tests.kit.faults import refusing
 from tests.kit.provider import Script
@@ -71,7 +71,7 @@ def batches_of(world: World, tenant: str = "acme") -> list[Batch]:
 
 def run_all(world: World, batch_id: str) -> None:
     """Release the rows of a batch, and run them."""
-    tend(world.clerk, "acme", batch_id, world.clock.now() + 60_000)
+    advance_batch(world.clerk, "acme", batch_id, world.clock.now() + 60_000)
     while world.memory.queues.depth("low"):
         world.deliver("low")
 
@@ -88,8 +88,8 @@ def test_a_file_becomes_a_batch() -> None:
     assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
     assert (batch.id, batch.total, batch.name, batch.batch_size) == (batch_id_of_job(job.id), 600, "greetings", 100)
     assert (batch.user, batch.key_id, batch.role, batch.lane) == ("alice", "key_1", "user", "low")
-    tend(world.clerk, "acme", batch.id, world.clock.now() + 60_000)
-    body = world.memory.job_specs.get(row_id(batch.id, 599))
+    advance_batch(world.clerk, "acme", batch.id, world.clock.now() + 60_000)
+    body = world.memory.job_specs.get(job_id_of_row(batch.id, 599))
     assert body is not None
     assert (body.prompt, body.config.max_tokens) == ("In Italian: Say 599.", 50)
     assert world.job(job).usage is not None
@@ -215,7 +215,7 @@ def test_a_cancel_stops_the_reading() -> None:
     job = imports(world)
 
     async def go_on() -> None:
-        worker = asyncio.ensure_future(run_batch(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
         await asyncio.sleep(4.0)
         cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
         await worker
@@ -346,10 +346,10 @@ def _made_by_another(world: World, job: Job) -> Batch:
 
 def test_the_batch_of_a_job_is_the_same_each_time_and_nobody_elses() -> None:
     """No row of it is the job, though the job may be a row itself, or the neighbour of one."""
-    jobs = [row_id(f"batch_01M80EHY9G6SEBMSDB5MBC{'0' * 4}", number) for number in range(500)]
+    jobs = [job_id_of_row(f"batch_01M80EHY9G6SEBMSDB5MBC{'0' * 4}", number) for number in range(500)]
     made = [batch_id_of_job(job) for job in jobs]
 
     assert made == [batch_id_of_job(job) for job in jobs]
     assert len({checked_batch_id(batch) for batch in made}) == len(jobs)
     assert {batch.removeprefix("batch_")[:10] for batch in made} == {jobs[0].removeprefix("job_")[:10]}
-    assert not {row_id(batch, number) for batch in made for number in range(500)} & set(jobs)
+    assert not {job_id_of_row(batch, number) for batch in made for number in range(500)} & set(jobs)

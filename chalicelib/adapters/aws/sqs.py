@@ -1,0 +1,148 @@
+"""The lanes' queues, on SQS.
+
+Each message carries its tenant as `MessageGroupId`, which on a standard queue makes it a fair one: no order is promised, and a tenant with
+a flood of messages does not make the others wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+from chalicelib.adapters.aws import client as aws
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.queues.lanes import dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.units import Ms
+from chalicelib.ports import Clock, DeadLetter
+
+LONGEST_DELAY = 900  # seconds
+LARGEST_BATCH = 10
+DEPTH_CACHE_MS = 3_000
+VISIBILITY_SECONDS = 60  # a dead letter, while somebody decides about it
+WAIT_SECONDS = 1  # a receive that does not wait asks only some of SQS's servers, and misses messages
+MAX_DEAD_LETTER_LENGTH = 100_000  # characters: for people to read, and at most 400 KB of SQS's 1 MiB
+LONGEST_REASON = 500
+
+# SQS, SendMessage: "can be up to 128 characters, alphanumeric and punctuation".
+_GROUP = re.compile(r"[!-~]{1,128}")
+# SQS, SendMessage: the characters that a message may not hold. A message with one is refused as a whole.
+# Compiled at its first use, which is rare: that takes 4 ms.
+_FORBIDDEN = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+
+
+class SqsQueues:
+    """`headrace-<stage>-<lane>` and their dead-letter queues. Knows each address from its first use on."""
+
+    def __init__(self, stage: str, clock: Clock) -> None:
+        self._stage = stage
+        self._clock = clock
+        self._urls: dict[str, str] = {}
+        self._depths: dict[str, tuple[Ms, int]] = {}
+        self._lock = Lock()
+
+    def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
+        self.send_task(lane, wake_up.to_json(), tenant, delay)
+
+    def send_task(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
+        if not 0 <= delay <= LONGEST_DELAY:
+            raise ValueError(f"SQS delays a message by 0 to {LONGEST_DELAY} seconds, not by {delay}")
+        self._call(
+            "send_message",
+            queue_name(self._stage, errands),
+            MessageBody=body,
+            MessageGroupId=message_group(tenant),
+            DelaySeconds=delay,
+        )
+
+    def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
+        queue = queue_name(self._stage, lane)
+        for start in range(0, len(wake_ups), LARGEST_BATCH):
+            some = wake_ups[start : start + LARGEST_BATCH]
+            entries = [
+                {"Id": str(at), "MessageBody": one.to_json(), "MessageGroupId": message_group(tenant)} for at, one in enumerate(some)
+            ]
+            failed = [entry["Code"] for entry in self._call("send_message_batch", queue, Entries=entries).get("Failed", [])]
+            if failed:
+                raise Unavailable(f"SQS did not take {len(failed)} of {len(some)} messages ({failed[0]}).")
+
+    def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
+        self._delete(queue_name(self._stage, lane), receipts)
+
+    def delete_dead(self, lane: str, receipts: Sequence[str]) -> None:
+        self._delete(dead_letter_queue_name(self._stage, lane), receipts)
+
+    def _delete(self, queue: str, receipts: Sequence[str]) -> None:
+        if len(receipts) > LARGEST_BATCH:
+            raise ValueError(f"SQS deletes at most {LARGEST_BATCH} messages at once")
+        if not receipts:
+            return
+        entries = [{"Id": str(at), "ReceiptHandle": receipt} for at, receipt in enumerate(receipts)]
+        answer = self._call("delete_message_batch", queue, Entries=entries)
+        failed = [entry["Code"] for entry in answer.get("Failed", []) if not entry.get("SenderFault")]
+        if failed:  # a receipt that SQS does not accept is no such failure: its message comes again, loses its claim and is dropped
+            raise Unavailable(f"SQS did not delete {len(failed)} of {len(receipts)} messages ({failed[0]}). Nothing was lost; try again.")
+
+    def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
+        self._call(
+            "send_message",
+            dead_letter_queue_name(self._stage, lane),
+            MessageBody=strip_forbidden(body)[:MAX_DEAD_LETTER_LENGTH] or "(empty)",
+            MessageAttributes={"reason": {"DataType": "String", "StringValue": strip_forbidden(reason)[:LONGEST_REASON] or "unknown"}},
+        )
+
+    def depth(self, lane: str) -> int:
+        return self._depth(queue_name(self._stage, lane))
+
+    def dead_letters(self, lane: str) -> int:
+        return self._depth(dead_letter_queue_name(self._stage, lane))
+
+    def _depth(self, queue: str) -> int:
+        now = self._clock.now()
+        with self._lock:
+            seen = self._depths.get(queue)
+        if seen and now - seen[0] < DEPTH_CACHE_MS:
+            return seen[1]
+        answer = self._call("get_queue_attributes", queue, AttributeNames=["ApproximateNumberOfMessages"])
+        depth = int(answer["Attributes"]["ApproximateNumberOfMessages"])
+        with self._lock:
+            self._depths[queue] = (now, depth)
+        return depth
+
+    def receive_dead(self, lane: str) -> list[DeadLetter]:
+        answer = self._call(
+            "receive_message",
+            dead_letter_queue_name(self._stage, lane),
+            MaxNumberOfMessages=LARGEST_BATCH,
+            VisibilityTimeout=VISIBILITY_SECONDS,
+            WaitTimeSeconds=WAIT_SECONDS,
+            MessageAttributeNames=["reason"],
+        )
+        return [_dead_letter(message) for message in answer.get("Messages", [])]
+
+    def _call(self, operation: str, queue: str, **arguments: Any) -> dict[str, Any]:
+        sqs = aws.client("sqs")
+        with aws.translate_errors():
+            url = self._urls.get(queue)
+            if url is None:
+                url = self._urls[queue] = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+            answer: dict[str, Any] = getattr(sqs, operation)(QueueUrl=url, **arguments)
+            return answer
+
+
+def _dead_letter(message: dict[str, Any]) -> DeadLetter:
+    reason = message.get("MessageAttributes", {}).get("reason", {}).get("StringValue")
+    return DeadLetter(message["Body"], message["ReceiptHandle"], reason)
+
+
+def message_group(tenant: str) -> str:
+    """The message group of a tenant: its name, or a hash of it where SQS would refuse the name."""
+    return tenant if _GROUP.fullmatch(tenant) else hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def strip_forbidden(text: str) -> str:
+    """The same text without the characters that SQS refuses."""
+    return re.sub(_FORBIDDEN, "\ufffd", text)

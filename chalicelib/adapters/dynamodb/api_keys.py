@@ -1,0 +1,73 @@
+"""Who may use the stage: API keys by the hash of their secret, and again under their tenant; and the stage's own addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pynamodb.attributes import BooleanAttribute, UnicodeAttribute
+
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.client import IntAttribute, Item, bound
+from chalicelib.domain.auth.identity import Key, Role
+
+PLAIN = ("id", "hash", "tenant", "user", "created_at", "expires_at", "revoked_at", "name")
+
+
+class KeyItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    id = UnicodeAttribute()
+    hash = UnicodeAttribute()
+    tenant = UnicodeAttribute()
+    user = UnicodeAttribute()
+    role = UnicodeAttribute()
+    created_at = IntAttribute()
+    expires_at = IntAttribute(null=True)
+    revoked_at = IntAttribute(null=True)
+    all_tenants = BooleanAttribute(default=False)
+    name = UnicodeAttribute(null=True)
+
+
+class EndpointsItem(Item):
+    """Written by the deployment, `stage` / `endpoints`."""
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    ws_url = UnicodeAttribute(null=True)
+    api_url = UnicodeAttribute(null=True)
+
+
+class DynamoApiKeys:
+    def __init__(self, stage: str) -> None:
+        self._keys = bound(KeyItem, stage, "accounts")
+        self._endpoints = bound(EndpointsItem, stage, "accounts")
+
+    def key(self, key_hash: str) -> Key | None:
+        item = dynamodb.get(self._keys, f"key#{key_hash}", "key")
+        return _key_of(item) if item else None
+
+    def put_key(self, key: Key) -> None:
+        """Both rows at once, so that a listing never misses a key that works."""
+        values: dict[str, Any] = {name: getattr(key, name) for name in PLAIN}
+        values |= {"role": key.role.label, "all_tenants": key.all_tenants}
+        by_hash = self._keys(f"key#{key.hash}", "key", **values)
+        by_tenant = self._keys(f"tenant#{key.tenant}", f"key#{key.id}", **values)
+        dynamodb.transact_put([(by_hash, None), (by_tenant, None)])
+
+    def keys(self, tenant: str) -> list[Key]:
+        rows = self._keys.query(f"tenant#{tenant}", self._keys.sk.startswith("key#"), consistent_read=True)
+        return [_key_of(item) for item in rows]
+
+    def endpoints(self) -> dict[str, str]:
+        item = dynamodb.get(self._endpoints, "stage", "endpoints")
+        addresses = {"ws_url": item.ws_url, "api_url": item.api_url} if item else {}
+        return {name: url for name, url in addresses.items() if url}
+
+    def put_endpoints(self, ws_url: str, api_url: str) -> None:
+        """What a deployment says at its end."""
+        dynamodb.put(self._endpoints("stage", "endpoints", ws_url=ws_url, api_url=api_url))
+
+
+def _key_of(item: KeyItem) -> Key:
+    values: dict[str, Any] = {name: getattr(item, name) for name in PLAIN}
+    return Key(**{**values, "name": item.name or "", "role": Role.named(item.role), "all_tenants": bool(item.all_tenants)})

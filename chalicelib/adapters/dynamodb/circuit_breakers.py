@@ -1,0 +1,70 @@
+"""The circuits of all models: one partition of the table `live`, so that one Query reads them all."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from pynamodb.attributes import UnicodeAttribute
+
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
+
+PARTITION, PREFIX = "board", "circuit#"
+RETENTION_SECONDS = 2 * 86_400  # seconds after the last change: what was not heard of for so long says nothing any more
+
+
+class CircuitBreakerItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    state = UnicodeAttribute(attr_name="st")
+    failures = IntAttribute(null=True, attr_name="n")
+    last_failure_at = IntAttribute(null=True, attr_name="failed")
+    opened_at = IntAttribute(null=True, attr_name="opened")
+    closed_at = IntAttribute(null=True, attr_name="closed")
+    until = IntAttribute(null=True)
+    reason = UnicodeAttribute(null=True)
+    trips = IntAttribute(null=True)
+    version = IntAttribute(attr_name="v")
+    mark = UnicodeAttribute(null=True)
+    by = UnicodeAttribute(null=True)
+    ttl = IntAttribute(null=True)
+
+
+class DynamoCircuitBreakers:
+    """Units: half a read for all of them (up to 4 KB, some thirty circuits), 1 to write."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(CircuitBreakerItem, stage, "live")
+
+    def all(self) -> list[CircuitBreaker]:
+        return [_circuit_of(item) for item in self._items.query(PARTITION, self._items.sk.startswith(PREFIX))]
+
+    def get(self, model: str) -> CircuitBreaker | None:
+        item = dynamodb.get(self._items, PARTITION, PREFIX + model)
+        return _circuit_of(item) if item else None
+
+    def replace(self, seen: CircuitBreaker, new: CircuitBreaker) -> None:
+        """A whole put: nobody else writes here, and no index is there to be changed."""
+        unchanged = self._items.version == seen.version if seen.version else self._items.pk.does_not_exist()
+        try:
+            dynamodb.put(self._item_of(new), unchanged)
+        except ConditionFailed as failed:
+            current = _circuit_of(self._items.from_raw_data(failed.item)) if failed.item else None
+            if current != new:
+                raise StaleVersion(current) from failed
+
+    def _item_of(self, circuit: CircuitBreaker) -> CircuitBreakerItem:
+        """Without what goes without saying. One that a person keeps open stays."""
+        kept: dict[str, Any] = {field.name: getattr(circuit, field.name) or None for field in fields(circuit) if field.name != "model"}
+        times = [moment for moment in (circuit.last_failure_at, circuit.opened_at, circuit.closed_at, circuit.until) if moment]
+        ttl = None if circuit.is_forced or not times else max(times) // 1000 + RETENTION_SECONDS
+        return self._items(PARTITION, PREFIX + circuit.model, **{**kept, "state": circuit.state.value, "ttl": ttl})
+
+
+def _circuit_of(item: CircuitBreakerItem) -> CircuitBreaker:
+    stored = {field.name: getattr(item, field.name) for field in fields(CircuitBreaker) if field.name not in ("model", "state")}
+    given = {name: value for name, value in stored.items() if value is not None}
+    return CircuitBreaker(model=item.sk.removeprefix(PREFIX), state=CircuitState(item.state), **given)

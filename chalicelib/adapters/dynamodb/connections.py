@@ -1,0 +1,156 @@
+"""Open WebSockets, `C#<0-7>` / `<hash>#<connection>`, and the tickets with which browsers open them.
+
+So whoever looks for closed ones queries eight partitions, from any place on. Ids of one moment begin alike, hence the hash.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, fields
+from typing import Any
+from zlib import crc32
+
+from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
+from pynamodb.expressions.condition import size
+
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard
+
+
+class ConnectionItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    endpoint = UnicodeAttribute()
+    caller = UnicodeAttribute()  # JSON
+    connected_at = IntAttribute(attr_name="at")
+    expires_at = IntAttribute(attr_name="exp")
+    jobs = UnicodeSetAttribute(null=True)
+    ttl = IntAttribute()
+
+
+class TicketItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    caller = UnicodeAttribute()  # JSON
+    created_at = IntAttribute(attr_name="at")
+    expires_at = IntAttribute(attr_name="exp")
+    used_by = UnicodeAttribute(null=True)
+    ttl = IntAttribute()
+
+
+class DynamoConnections:
+    """Units: 1 for each call, 1 more for each KB of subscriptions."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(ConnectionItem, stage, "live")
+
+    def open(self, connection: Connection) -> None:
+        item = self._item(connection.id)
+        item.endpoint = connection.endpoint
+        item.caller = caller_json(connection.caller)
+        item.connected_at, item.expires_at = connection.connected_at, connection.expires_at
+        item.jobs = set(connection.jobs) or None
+        item.ttl = connection.expires_at // 1000 + TTL_GRACE_SECONDS
+        dynamodb.put(item)
+
+    def get(self, connection_id: str) -> Connection | None:
+        item = dynamodb.get(self._items, *connection_key(connection_id))
+        return _connection_of(item) if item else None
+
+    def subscribe(self, connection_id: str, job_id: str) -> bool:
+        jobs = self._items.jobs
+        has_room = size(jobs) < SUBSCRIPTIONS_PER_CONNECTION  # type: ignore[no-untyped-call]
+        may = self._items.pk.exists() & (jobs.does_not_exist() | has_room | jobs.contains(job_id))
+        try:
+            dynamodb.update(self._item(connection_id), [jobs.add({job_id})], may)
+        except ConditionFailed:
+            return False
+        return True
+
+    def unsubscribe(self, connection_id: str, job_id: str) -> None:
+        try:
+            dynamodb.update(self._item(connection_id), [self._items.jobs.delete({job_id})], self._items.pk.exists())
+        except ConditionFailed:
+            return  # the connection is closed: nothing to take away
+
+    def close(self, connection_id: str) -> Connection | None:
+        there = dynamodb.delete(self._item(connection_id))
+        return _connection_of(self._items.from_raw_data(there)) if there else None
+
+    def sample(self, part: int, limit: int) -> list[Connection]:
+        """From a place by chance on, and round to it again."""
+        place, start = f"C#{part % CONNECTION_SHARDS}", f"{random.getrandbits(32):08x}"
+        found = list(self._items.query(place, self._items.sk >= start, limit=limit, page_size=limit))
+        if len(found) < limit:
+            left = limit - len(found)
+            found += self._items.query(place, self._items.sk < start, limit=left, page_size=left)
+        return [_connection_of(item) for item in found]
+
+    def _item(self, connection_id: str) -> ConnectionItem:
+        return self._items(*connection_key(connection_id))
+
+
+class DynamoTickets:
+    """Units: 1 for each call."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(TicketItem, stage, "live")
+
+    def put(self, ticket: Ticket) -> None:
+        item = self._item(ticket.hash)
+        item.caller = caller_json(ticket.caller)
+        item.created_at, item.expires_at = ticket.created_at, ticket.expires_at
+        item.ttl = ticket.expires_at // 1000 + TTL_GRACE_SECONDS
+        dynamodb.put(item)
+
+    def get(self, ticket_hash: str) -> Ticket | None:
+        item = dynamodb.get(self._items, f"tk#{ticket_hash}", "tk")
+        if item is None:
+            return None
+        return Ticket(hash=ticket_hash, caller=caller_of(item.caller), created_at=item.created_at, expires_at=item.expires_at)
+
+    def use(self, ticket_hash: str, connection_id: str) -> bool:
+        """The same connection may ask twice: the first answer may have been lost."""
+        used_by = self._items.used_by
+        free = used_by.does_not_exist() | (used_by == connection_id)
+        try:
+            dynamodb.update(self._item(ticket_hash), [used_by.set(connection_id)], self._items.pk.exists() & free)
+        except ConditionFailed:
+            return False
+        return True
+
+    def _item(self, ticket_hash: str) -> TicketItem:
+        return self._items(f"tk#{ticket_hash}", "tk")
+
+
+def connection_key(connection_id: str) -> tuple[str, str]:
+    """Partition and sort key of a connection's row."""
+    return f"C#{connection_shard(connection_id)}", f"{crc32(connection_id.encode()):08x}#{connection_id}"
+
+
+def caller_json(caller: Caller) -> str:
+    values = asdict(caller)
+    values["jobs"] = sorted(caller.jobs) if caller.jobs is not None else None
+    return json.dumps(values, separators=(",", ":"))
+
+
+def caller_of(text: str) -> Caller:
+    """Fields that this version does not know are left out: during a deployment two versions read each other's rows."""
+    known = {field.name for field in fields(Caller)}
+    values: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
+    jobs = values.get("jobs")
+    return Caller(**{**values, "role": Role(values["role"]), "jobs": None if jobs is None else frozenset(jobs)})
+
+
+def _connection_of(item: ConnectionItem) -> Connection:
+    return Connection(
+        id=item.sk.partition("#")[2],
+        endpoint=item.endpoint,
+        caller=caller_of(item.caller),
+        connected_at=item.connected_at,
+        expires_at=item.expires_at,
+        jobs=frozenset(item.jobs or ()),
+    )

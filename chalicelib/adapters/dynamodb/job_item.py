@@ -1,0 +1,213 @@
+"""The head of a job as an item of the table `jobs`, and the keys under which its indexes find it.
+
+Budget: 900 bytes for a typical job, so that every state change is one write unit. Hence short names, and nothing stored that is None or
+an empty default. The indexes are chosen by what a change costs (one unit for each entry that is added, removed or rewritten):
+
+| index | partition | order | holds | written |
+|---|---|---|---|---|
+| `by_tenant` | `<tenant>#0` | id | all | once: nothing in it ever changes |
+| `by_user` | `<tenant>#<user>` | id | all | once |
+| `by_state` | `<tenant>#<class>` | id, or `<finished_at>#<id>` | all but completed | `active`: queued and processing are one |
+| `due` | `w#<lane>#<n>` (queued, processing), `t#<n>` (others) | `due_at` | not terminal | queued and processing are one |
+
+So a claim of a queued job changes no index: it is one unit, all in all. The claim of a `retrying` job moves it from `t` to `w` and to
+`active`, which is four more, and rare. The `w` are apart because a deep queue must not hide the retries behind it. `n` spreads a partition
+that every job passes through.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, fields
+from typing import Any, TypeVar
+
+from pynamodb.attributes import Attribute, BooleanAttribute, UnicodeAttribute
+from pynamodb.constants import STRING
+from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyProjection
+
+from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw
+from chalicelib.domain.jobs.index_keys import LISTED_BY_END, due_partition, due_shard, sort_key
+from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
+
+T = TypeVar("T")
+
+
+class RecordAttribute(Attribute[T]):
+    """A small dataclass (or, without one, a tuple of strings) as JSON, without what has its default value.
+
+    Fields that this version does not know are left out: during a deployment two versions read each other's records.
+    """
+
+    attr_type = STRING
+
+    def __init__(self, kind: type[T], **options: Any) -> None:
+        super().__init__(**options)
+        self.kind = kind
+
+    def serialize(self, value: Any) -> str:
+        if not isinstance(value, tuple):
+            defaults = {field.name: field.default for field in fields(value)}
+            value = {name: part for name, part in asdict(value).items() if part != defaults[name]}
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    def deserialize(self, value: Any) -> T:
+        stored: Any = json.loads(value)
+        if isinstance(stored, list):
+            return self.kind(stored)  # type: ignore[call-arg]
+        known = {field.name for field in fields(self.kind)}  # type: ignore[arg-type]
+        return self.kind(**{name: part for name, part in stored.items() if name in known})
+
+
+class ByTenant(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
+    class Meta:
+        index_name = "by_tenant"
+        projection = IncludeProjection(["type", "user", "batch"])
+
+    g_t = UnicodeAttribute(hash_key=True)
+    id = UnicodeAttribute(range_key=True)
+
+
+class ByUser(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
+    class Meta:
+        index_name = "by_user"
+        projection = KeysOnlyProjection()
+
+    g_u = UnicodeAttribute(hash_key=True)
+    id = UnicodeAttribute(range_key=True)
+
+
+class ByState(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
+    class Meta:
+        index_name = "by_state"
+        projection = KeysOnlyProjection()
+
+    g_s = UnicodeAttribute(hash_key=True)
+    g_sk = UnicodeAttribute(range_key=True)
+
+
+class Due(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
+    class Meta:
+        index_name = "due"
+        projection = KeysOnlyProjection()
+
+    g_d = UnicodeAttribute(hash_key=True)
+    due_at = IntAttribute(range_key=True)
+
+
+class JobItem(Item):
+    """The attributes are named as the fields of `Job`; what they are called in the table stands beside them."""
+
+    id = UnicodeAttribute(hash_key=True)
+    tenant = UnicodeAttribute(attr_name="t")
+    user = UnicodeAttribute()
+    key_id = UnicodeAttribute(attr_name="key")
+    type = UnicodeAttribute()
+    lane = UnicodeAttribute()
+    model = UnicodeAttribute()
+    status = UnicodeAttribute()
+    created_at = IntAttribute(attr_name="created")
+    queued_at = IntAttribute(attr_name="queued")
+    expires_at = IntAttribute(attr_name="exp")
+    due_at = IntAttribute(null=True)
+    generation = IntAttribute(attr_name="gen")
+    attempt = IntAttribute(null=True)
+    run = IntAttribute()
+    tries = IntAttribute(null=True)
+    version = IntAttribute(attr_name="v")
+    max_attempts = IntAttribute(attr_name="max")
+    started_at = IntAttribute(null=True, attr_name="start")
+    first_token_at = IntAttribute(null=True, attr_name="first")
+    finished_at = IntAttribute(null=True, attr_name="fin")
+    updated_at = IntAttribute(null=True, attr_name="upd")
+    retry_until = IntAttribute(null=True, attr_name="until")
+    owner = UnicodeAttribute(null=True)
+    crashes = IntAttribute(null=True)
+    run_alone = BooleanAttribute(null=True, attr_name="alone")
+    isolated_crashes = IntAttribute(null=True, attr_name="i_crashes")
+    resume_at = IntAttribute(null=True, attr_name="resume")
+    cancel_requested = BooleanAttribute(null=True, attr_name="cancel")
+    reason = UnicodeAttribute(null=True)
+    error = RecordAttribute(JobError, null=True, attr_name="err")
+    incomplete_reason = UnicodeAttribute(null=True, attr_name="inc")
+    length = IntAttribute(null=True, attr_name="len")
+    usage = RecordAttribute(Usage, null=True)
+    cost = IntAttribute(null=True)
+    estimated_cost = IntAttribute(null=True, attr_name="e_cost")
+    max_cost = IntAttribute(null=True, attr_name="m_cost")
+    estimated_ms = IntAttribute(null=True, attr_name="e_ms")
+    tags = RecordAttribute(tuple, null=True)
+    dedupe_key = UnicodeAttribute(null=True, attr_name="dedupe")
+    batch_id = UnicodeAttribute(null=True, attr_name="batch")
+    response_id = UnicodeAttribute(null=True, attr_name="resp")
+    response_at = IntAttribute(null=True, attr_name="resp_at")
+    fallback_models = RecordAttribute(tuple, null=True, attr_name="fallback")
+    attempt_model = UnicodeAttribute(null=True, attr_name="a_model")
+    notifies = BooleanAttribute(null=True, attr_name="notify")
+    ttl = IntAttribute(null=True)
+
+    g_t = UnicodeAttribute()
+    g_u = UnicodeAttribute()
+    g_s = UnicodeAttribute(null=True)
+    g_sk = UnicodeAttribute(null=True)
+    g_d = UnicodeAttribute(null=True)
+
+    by_tenant = ByTenant()
+    by_user = ByUser()
+    by_state = ByState()
+    due = Due()
+
+
+_FIELDS = {field.name: field.default for field in fields(Job)}
+
+
+def item_of(model: type[JobItem], job: Job) -> JobItem:
+    """The item that says this, all of it."""
+    values = {name: getattr(job, name) for name in _FIELDS}
+    kept = {name: value for name, value in values.items() if not _is_default(name, value)}
+    kept["status"] = job.status.value
+    kept |= index_keys(job)
+    return model(**kept)
+
+
+def job_of(item: JobItem) -> Job:
+    stored = {name: getattr(item, name) for name in _FIELDS}
+    given = {name: value for name, value in stored.items() if value is not None or _FIELDS[name] is MISSING}
+    return Job(**{**given, "status": Status(item.status)})
+
+
+def job_of_raw(raw: Raw) -> Job:
+    """A head from an item as DynamoDB's API writes it: of a failed condition, or of a change stream's images."""
+    return job_of(JobItem.from_raw_data(raw))
+
+
+def index_keys(job: Job) -> dict[str, str]:
+    """The keys of the indexes; an index lists only the jobs that have its keys."""
+    keys = {"g_t": tenant_key(job.tenant), "g_u": user_key(job.tenant, job.user)}
+    if job.status is not Status.COMPLETED:
+        keys["g_s"] = state_key(job.tenant, job.status)
+        keys["g_sk"] = sort_key(job, by_end=job.status in LISTED_BY_END)
+    if job.due_at is not None and not job.status.is_terminal:
+        keys["g_d"] = due_key(due_partition(job), due_shard(job.id))
+    return keys
+
+
+def due_key(lane: str | None, shard: int) -> str:
+    return f"w#{lane}#{shard}" if lane else f"t#{shard}"
+
+
+def tenant_key(tenant: str) -> str:
+    """The `0` leaves room for more partitions for a tenant that outgrows one."""
+    return f"{tenant}#0"
+
+
+def user_key(tenant: str, user: str) -> str:
+    return f"{tenant}#{user}"
+
+
+def state_key(tenant: str, status: Status) -> str:
+    return f"{tenant}#{'active' if status in (Status.QUEUED, Status.PROCESSING) else status.value}"
+
+
+def _is_default(name: str, value: Any) -> bool:
+    default = _FIELDS[name]
+    return default is not MISSING and not default and value == default

@@ -1,0 +1,104 @@
+"""Leases of the workers' invocations: `W#<0-7>` / `<lease>`, so that who looks for dead ones queries eight partitions."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from zlib import crc32
+
+from pynamodb.attributes import UnicodeAttribute
+
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.ports import Lease
+
+SHARDS = 8
+ALIVE, DEAD = "alive", "dead"
+
+
+class LeaseItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    state = UnicodeAttribute(attr_name="st")
+    lane = UnicodeAttribute()
+    expires_at = IntAttribute(attr_name="exp")
+    started_at = IntAttribute(attr_name="start")
+    jobs = UnicodeAttribute()  # JSON
+    environment = UnicodeAttribute(attr_name="env")
+    watermark = IntAttribute(null=True, attr_name="wm")
+    ttl = IntAttribute()
+
+
+class DynamoLeases:
+    """Units: 1 for each call."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(LeaseItem, stage, "live")
+
+    def open(self, lease: Lease) -> None:
+        dynamodb.put(self._item_of(lease))
+
+    def renew(self, lease: Lease) -> None:
+        try:
+            dynamodb.put(self._item_of(lease), self._items.state == ALIVE)
+        except ConditionFailed as failed:
+            raise StaleVersion(_lease_of(self._items.from_raw_data(failed.item)) if failed.item else None) from failed
+
+    def close(self, lease: Lease) -> None:
+        """A lease that was fenced stays: whoever fenced it is going through its jobs."""
+        try:
+            dynamodb.delete(self._item_of(lease), self._items.state == ALIVE)
+        except ConditionFailed:
+            return
+
+    def fence(self, seen: Lease) -> bool:
+        """Declare the lease dead if it has not been renewed since it was read. Repeating it is True again."""
+        unchanged = self._items.expires_at == seen.expires_at
+        try:
+            dynamodb.update(self._item_of(seen), [self._items.state.set(DEAD)], unchanged)
+        except ConditionFailed:
+            return False
+        return True
+
+    def get(self, lease_id: str) -> Lease | None:
+        item = dynamodb.get(self._items, _partition(lease_id), lease_id)
+        return _lease_of(item) if item else None
+
+    def all(self) -> list[Lease]:
+        return [_lease_of(item) for shard in range(SHARDS) for item in self._items.query(f"W#{shard}", consistent_read=True)]
+
+    def delete_fenced(self, lease: Lease) -> None:
+        with suppress(ConditionFailed):
+            dynamodb.delete(self._item_of(lease), self._items.state == DEAD)
+
+    def _item_of(self, lease: Lease) -> LeaseItem:
+        return self._items(
+            _partition(lease.id),
+            lease.id,
+            state=ALIVE,
+            lane=lease.lane,
+            expires_at=lease.expires_at,
+            started_at=lease.started_at,
+            jobs=json.dumps(lease.jobs),
+            environment=lease.environment,
+            watermark=lease.watermark or None,
+            ttl=lease.expires_at // 1000 + TTL_GRACE_SECONDS,
+        )
+
+
+def _partition(lease_id: str) -> str:
+    return f"W#{crc32(lease_id.encode()) % SHARDS}"
+
+
+def _lease_of(item: LeaseItem) -> Lease:
+    return Lease(
+        id=item.sk,
+        lane=item.lane,
+        expires_at=item.expires_at,
+        started_at=item.started_at,
+        jobs=tuple(json.loads(item.jobs)),
+        environment=item.environment,
+        watermark=item.watermark or 0,
+        fenced=item.state == DEAD,
+    )

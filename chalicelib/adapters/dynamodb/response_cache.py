@@ -1,0 +1,52 @@
+"""Whose answer may serve again: one small item of the table `live` for each request that was answered."""
+
+from __future__ import annotations
+
+from pynamodb.attributes import UnicodeAttribute
+
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, IntAttribute, Item, bound
+from chalicelib.domain.execution.response_cache import CachedResponse
+
+SORT = "ref"
+
+
+class CacheItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    job_id = UnicodeAttribute(attr_name="job")
+    attempt = IntAttribute()
+    stored_at = IntAttribute()
+    expires_at = IntAttribute(attr_name="exp")
+    ttl = IntAttribute()
+
+
+class DynamoResponseCache:
+    """Units: half a read, 1 to write."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(CacheItem, stage, "live")
+
+    def get(self, tenant: str, key: str) -> CachedResponse | None:
+        try:
+            item = self._items.get(_place(tenant, key), SORT)
+        except self._items.DoesNotExist:
+            return None
+        return CachedResponse(job_id=item.job_id, attempt=item.attempt, stored_at=item.stored_at, expires_at=item.expires_at)
+
+    def put(self, tenant: str, key: str, cached: CachedResponse) -> None:
+        dynamodb.put(
+            self._items(
+                _place(tenant, key),
+                SORT,
+                job_id=cached.job_id,
+                attempt=cached.attempt,
+                stored_at=cached.stored_at,
+                expires_at=cached.expires_at,
+                ttl=cached.expires_at // 1000 + TTL_GRACE_SECONDS,
+            )
+        )
+
+
+def _place(tenant: str, key: str) -> str:
+    return f"cache#{tenant}#{key}"

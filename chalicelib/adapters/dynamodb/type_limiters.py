@@ -1,0 +1,74 @@
+"""The limits of kinds of work: one item each in the table `live`."""
+
+from __future__ import annotations
+
+import json
+
+from pynamodb.attributes import UnicodeAttribute
+
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.limits.type_limiter import Slot, TypeLimiter
+from chalicelib.domain.units import Ms
+
+PARTITION = "turns"  # not the circuits': those are read far more often
+
+
+class TypeLimiterItem(Item):
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    version = IntAttribute(attr_name="v")
+    recent_starts = UnicodeAttribute()  # JSON lists: nothing here is asked for by itself
+    reservations = UnicodeAttribute()
+    slots = UnicodeAttribute()
+    next_slot_at = IntAttribute()
+    average_hold_ms = IntAttribute()
+    ttl = IntAttribute()
+
+
+class DynamoTypeLimiters:
+    """Units: 1 to read, 1 to write for each KB: about 2, and one more for each 70 that may begin in a minute."""
+
+    def __init__(self, stage: str) -> None:
+        self._items = bound(TypeLimiterItem, stage, "live")
+
+    def get(self, job_type: str) -> TypeLimiter | None:
+        item = dynamodb.get(self._items, PARTITION, job_type)
+        return _turnstile_of(item) if item else None
+
+    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
+        """A whole put: nobody else writes here, and no index is there to be changed."""
+        unchanged = self._items.version == seen.version if seen.version else self._items.pk.does_not_exist()
+        try:
+            dynamodb.put(self._item_of(new, now), unchanged)
+        except ConditionFailed as failed:
+            current = _turnstile_of(self._items.from_raw_data(failed.item)) if failed.item else None
+            if current != new:
+                raise StaleVersion(current) from failed
+
+    def _item_of(self, new: TypeLimiter, now: Ms) -> TypeLimiterItem:
+        """Kept until the last of those who were told a time has come, and a day."""
+        return self._items(
+            PARTITION,
+            new.type,
+            version=new.version,
+            recent_starts=json.dumps(new.recent_starts, separators=(",", ":")),
+            reservations=json.dumps(new.reservations, separators=(",", ":")),
+            slots=json.dumps([(slot.mark, slot.since, slot.until) for slot in new.slots], separators=(",", ":")),
+            next_slot_at=new.next_slot_at,
+            average_hold_ms=new.average_hold_ms,
+            ttl=max(now, new.next_slot_at, *new.recent_starts[-1:]) // 1000 + TTL_GRACE_SECONDS,
+        )
+
+
+def _turnstile_of(item: TypeLimiterItem) -> TypeLimiter:
+    return TypeLimiter(
+        type=item.sk,
+        version=item.version,
+        recent_starts=tuple(json.loads(item.recent_starts)),
+        reservations=tuple((mark, at) for mark, at in json.loads(item.reservations)),
+        slots=tuple(Slot(*slot) for slot in json.loads(item.slots)),
+        next_slot_at=item.next_slot_at,
+        average_hold_ms=item.average_hold_ms,
+    )

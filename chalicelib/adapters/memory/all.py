@@ -1,0 +1,78 @@
+"""An in-memory twin of every port but the provider, for tests and for trying things out.
+
+Each behaves as its real adapter does, conditions and refusals included; the contract tests run on both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from chalicelib.adapters.memory.clock import ManualClock, run_inline
+from chalicelib.adapters.memory.counters import MemoryBatches, MemoryBatchRows, MemoryCounters
+from chalicelib.adapters.memory.dependencies import MemoryDependencies
+from chalicelib.adapters.memory.files import MemoryJobFiles, MemoryTypeLimiters
+from chalicelib.adapters.memory.job_data import MemoryChunks, MemoryJobData, MemoryJobSpecs, MemoryResults, MemorySubscriptions
+from chalicelib.adapters.memory.jobs import MemoryJobs
+from chalicelib.adapters.memory.notifications import (
+    MemoryDeliveries,
+    MemoryEmailSender,
+    MemoryNotificationSettings,
+    MemoryWebhookClient,
+)
+from chalicelib.adapters.memory.queues import MemoryPrices, MemoryQueues, MemorySockets
+from chalicelib.adapters.memory.streaming import (
+    MemoryApiKeys,
+    MemoryBulkOperations,
+    MemoryCircuitBreakers,
+    MemoryConnections,
+    MemoryLeases,
+    MemoryRequestCounters,
+    MemoryResponseCache,
+    MemorySemaphores,
+    MemoryTickets,
+)
+from chalicelib.adapters.memory.throughput import MemoryThroughputStats
+from chalicelib.adapters.memory.uploads import MemoryUploads
+
+__all__ = ["InMemoryAdapters", "ManualClock", "run_inline"]
+
+
+@dataclass
+class InMemoryAdapters:
+    """Everything outside the process at once. A test takes what it needs: `memory.jobs`, `memory.queues`, `memory.clock` ..."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    jobs: MemoryJobs = field(default_factory=MemoryJobs)
+    job_specs: MemoryJobSpecs = field(default_factory=MemoryJobSpecs)
+    chunks: MemoryChunks = field(default_factory=MemoryChunks)
+    results: MemoryResults = field(default_factory=MemoryResults)
+    dependencies: MemoryDependencies = field(default_factory=MemoryDependencies)
+    subscriptions: MemorySubscriptions = field(default_factory=MemorySubscriptions)
+    connections: MemoryConnections = field(default_factory=MemoryConnections)
+    tickets: MemoryTickets = field(default_factory=MemoryTickets)
+    leases: MemoryLeases = field(default_factory=MemoryLeases)
+    circuit_breakers: MemoryCircuitBreakers = field(default_factory=MemoryCircuitBreakers)
+    cache: MemoryResponseCache = field(default_factory=MemoryResponseCache)
+    throughput: MemoryThroughputStats = field(default_factory=MemoryThroughputStats)
+    bulk_operations: MemoryBulkOperations = field(default_factory=MemoryBulkOperations)
+    counters: MemoryCounters = field(default_factory=MemoryCounters)
+    batches: MemoryBatches = field(default_factory=MemoryBatches)
+    batch_rows: MemoryBatchRows = field(default_factory=MemoryBatchRows)
+    semaphores: MemorySemaphores = field(default_factory=MemorySemaphores)
+    type_limiters: MemoryTypeLimiters = field(default_factory=MemoryTypeLimiters)
+    job_files: MemoryJobFiles = field(default_factory=MemoryJobFiles)
+    request_counters: MemoryRequestCounters = field(default_factory=MemoryRequestCounters)
+    api_keys: MemoryApiKeys = field(default_factory=MemoryApiKeys)
+    sockets: MemorySockets = field(default_factory=MemorySockets)
+    prices: MemoryPrices = field(default_factory=MemoryPrices)
+    uploads: MemoryUploads = field(default_factory=MemoryUploads)
+    deliveries: MemoryDeliveries = field(default_factory=MemoryDeliveries)
+    notification_settings: MemoryNotificationSettings = field(default_factory=MemoryNotificationSettings)
+    webhook_client: MemoryWebhookClient = field(default_factory=MemoryWebhookClient)
+    email: MemoryEmailSender = field(default_factory=MemoryEmailSender)
+    queues: MemoryQueues = field(init=False)
+    job_data: MemoryJobData = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queues = MemoryQueues(self.clock)
+        self.job_data = MemoryJobData(self.job_specs, self.chunks, self.results, self.subscriptions, self.dependencies, self.job_files)

@@ -1,0 +1,56 @@
+"""Who waits for whom, in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from chalicelib.domain.jobs.dependencies import DependencyEdge, DependencyRecord
+
+
+class MemoryDependencies:
+    """`families` and `edges` are open to tests: what is kept of children, and by parent and child who is to be told."""
+
+    def __init__(self) -> None:
+        self.families: dict[str, DependencyRecord] = {}
+        self.edges: dict[tuple[str, str], DependencyEdge] = {}
+        self._lock = threading.Lock()
+
+    def put(self, child: str, parents: Mapping[str, str], *, run_anyway: bool, ttl: int) -> None:
+        with self._lock:
+            self.families[child] = DependencyRecord(parents=dict(parents), open=frozenset(parents.values()), run_anyway=run_anyway)
+
+    def link(self, child: str, parents: Mapping[str, str], *, run_anyway: bool, ttl: int) -> None:
+        with self._lock:
+            self.edges.update({(parent, child): DependencyEdge(child, run_anyway) for parent in parents.values()})
+
+    def mark_parents_ended(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
+        with self._lock:
+            known = self.families.get(child)
+            if known is None:
+                return None
+            until = known.linked_until if linked_until is None else linked_until
+            self.families[child] = replace(known, open=known.open - set(parents), linked_until=until)
+            return len(self.families[child].open)
+
+    def get(self, child: str) -> DependencyRecord | None:
+        with self._lock:
+            return self.families.get(child)
+
+    def parents_of(self, children: Sequence[str]) -> dict[str, dict[str, str]]:
+        with self._lock:
+            return {child: dict(self.families[child].parents) for child in children if child in self.families}
+
+    def children(self, parent: str, after: str | None = None, limit: int = 100) -> list[DependencyEdge]:
+        with self._lock:
+            found = sorted(child for known, child in self.edges if known == parent and (after is None or child > after))
+            return [self.edges[parent, child] for child in found[:limit]]
+
+    def forget(self, job_id: str) -> None:
+        """All of it: as a child, and as a parent."""
+        with self._lock:
+            known = self.families.pop(job_id, None)
+            told = set(known.parents.values()) if known else set()
+            for place in [place for place in self.edges if place[0] == job_id or (place[1] == job_id and place[0] in told)]:
+                del self.edges[place]

@@ -1,0 +1,128 @@
+"""The heads of jobs in memory, with the conditions of the real store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
+from chalicelib.domain.jobs.index_keys import DUE_SHARDS, LISTED_BY_END, due_partition, due_shard, sort_key
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.units import Ms
+from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
+
+
+class MemoryJobs:
+    """`heads` is open to tests: what is stored now."""
+
+    def __init__(self) -> None:
+        self.heads: dict[str, Job] = {}
+        self._remembered: dict[tuple[str, str], tuple[IdempotentResult, Ms]] = {}
+        self._pointers: dict[tuple[str, str, str], str] = {}
+        self._lock = threading.RLock()
+
+    def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
+        with self._lock:
+            if job.id in self.heads:
+                return
+            if idempotency and self.get_idempotency(idempotency.scope, idempotency.key, job.created_at):
+                raise IdempotencyKeyTaken
+            if job.dedupe_key and self.get_by_dedupe_key(job.tenant, job.user, job.dedupe_key) not in (None, replaces):
+                raise DedupeConflict
+            self.heads[job.id] = job
+            if idempotency:
+                self._remembered[idempotency.scope, idempotency.key] = _row(idempotency, job.id)
+            if job.dedupe_key:
+                self._pointers[job.tenant, job.user, job.dedupe_key] = job.id
+
+    def get(self, job_id: str) -> Job | None:
+        with self._lock:
+            return self.heads.get(job_id)
+
+    def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
+        with self._lock:
+            return [self.heads[job_id] for job_id in job_ids if job_id in self.heads]
+
+    def replace(self, seen: Job, new: Job) -> None:
+        with self._lock:
+            current = self.heads.get(seen.id)
+            if current == new:
+                return
+            if current is None or current.version != seen.version:
+                raise StaleVersion(current)
+            self.heads[seen.id] = new
+
+    def delete(self, seen: Job) -> None:
+        with self._lock:
+            current = self.heads.get(seen.id)
+            if current is None:
+                return
+            if current.version != seen.version:
+                raise StaleVersion(current)
+            del self.heads[seen.id]
+
+    def save_idempotency(self, idempotency: IdempotencyRecord, job_id: str, now: Ms) -> None:
+        place, row = (idempotency.scope, idempotency.key), _row(idempotency, job_id)
+        with self._lock:
+            there = self._remembered.get(place)
+            if there is not None and now < there[1] and there != row:
+                raise IdempotencyKeyTaken
+            self._remembered[place] = row
+
+    def get_idempotency(self, scope: str, key: str, now: Ms) -> IdempotentResult | None:
+        with self._lock:
+            row = self._remembered.get((scope, key))
+        return row[0] if row and now < row[1] else None
+
+    def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
+        with self._lock:
+            return self._pointers.get((tenant, user, dedupe_key))
+
+    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+        with self._lock:
+            due = [(job.due_at, job.id) for job in self.heads.values() if job.due_at is not None and due_partition(job) == lane]
+        parts: list[list[tuple[Ms, str]]] = [[] for _ in range(DUE_SHARDS)]
+        for at, job_id in sorted(due):
+            if at <= until and len(parts[due_shard(job_id)]) < limit:
+                parts[due_shard(job_id)].append((at, job_id))
+        return [job_id for _, job_id in sorted(row for part in parts for row in part)]
+
+    def postpone(self, job_id: str, until: Ms) -> None:
+        with self._lock:
+            job = self.heads.get(job_id)
+            if job is not None and job.due_at is not None and job.due_at < until:
+                self.heads[job_id] = replace(job, due_at=until, version=job.version + 1)
+
+    def page(self, query: JobQuery) -> tuple[list[str], str | None]:
+        with self._lock:
+            matching = [job for job in self.heads.values() if _matches(job, query)]
+        places = sorted(((_place(job, query), job.id) for job in matching), reverse=True)
+        if query.before:
+            places = [row for row in places if row[0] < query.before]
+        page = places[: query.limit]
+        return [job_id for _, job_id in page], page[-1][0] if len(places) > len(page) else None
+
+    def forget(self, job_id: str) -> None:
+        """What retention does when a head's time is over."""
+        with self._lock:
+            self.heads.pop(job_id, None)
+
+
+def _row(asked: IdempotencyRecord, job_id: str) -> tuple[IdempotentResult, Ms]:
+    row = IdempotentResult(job_id=job_id, fingerprint=asked.fingerprint, position=asked.position, generation=asked.generation)
+    return row, asked.expires_at
+
+
+def _matches(job: Job, query: JobQuery) -> bool:
+    return (
+        job.tenant == query.tenant
+        and (query.user is None or job.user == query.user)
+        and (query.state is None or job.status == query.state)
+        and (query.since is None or job.created_at >= query.since)
+        and (query.until is None or job.created_at < query.until)
+    )
+
+
+def _place(job: Job, query: JobQuery) -> str:
+    return sort_key(job, by_end=query.user is None and query.state in LISTED_BY_END)

@@ -1,0 +1,47 @@
+"""The rows of batches in object storage: `batches/<hash>/<tenant>/<batch>/...`, which the bucket's lifecycle removes by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chalicelib.adapters.compression import pack, pack_json, unpack, unpack_json
+from chalicelib.adapters.s3.blobs import Blobs
+from chalicelib.domain.batches.row import Row
+
+JSON_LINES, JSON = "application/x-ndjson", "application/json"
+LINK_SECONDS = 300
+
+
+class S3BatchRows:
+    """A put for each 250 rows."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    def put_part(self, tenant: str, batch_id: str, part: int, rows: Sequence[Row]) -> None:
+        lines = "\n".join(json.dumps(row.to_dict(), ensure_ascii=False, separators=(",", ":")) for row in rows)
+        self._blobs.put(_key(tenant, batch_id, f"part-{part:04}"), pack(lines), JSON_LINES)
+
+    def get_part(self, tenant: str, batch_id: str, part: int) -> list[Row] | None:
+        data = self._blobs.get(_key(tenant, batch_id, f"part-{part:04}"))
+        return [Row.from_dict(json.loads(line)) for line in unpack(data).split("\n")] if data is not None else None
+
+    def put_options(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
+        self._blobs.put(_key(tenant, batch_id, "terms"), pack_json(dict(terms)), JSON)
+
+    def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
+        data = self._blobs.get(_key(tenant, batch_id, "terms"))
+        return dict(unpack_json(data)) if data is not None else None
+
+    def put_export(self, tenant: str, batch_id: str, name: str, text: str, content_type: str) -> str:
+        key = _key(tenant, batch_id, name)
+        self._blobs.put(key, pack(text), content_type)
+        return self._blobs.presign(key, LINK_SECONDS)
+
+
+def _key(tenant: str, batch_id: str, name: str) -> str:
+    """Two digits of a hash, because S3 bounds requests by prefix."""
+    return f"batches/{hashlib.sha256(batch_id.encode()).hexdigest()[:2]}/{tenant}/{batch_id}/{name}"

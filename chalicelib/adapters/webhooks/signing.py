@@ -1,0 +1,20 @@
+"""Signatures as Standard Webhooks defines them, by its own library: what receivers verify with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from standardwebhooks import Webhook
+
+from chalicelib.domain.units import Ms
+
+
+def signed_headers(secrets: Iterable[str], message_id: str, now: Ms, payload: str) -> dict[str, str]:
+    """The headers of a message: one signature for each secret, the newest first."""
+    at = datetime.fromtimestamp(now // 1000, UTC)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(now // 1000),
+        "webhook-signature": " ".join(Webhook(secret).sign(message_id, at, payload) for secret in secrets),
+    }

@@ -1,0 +1,85 @@
+"""What is said outside about a job or a batch: that it has ended, and how. Never what it was asked or what it answered."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.streaming.frames import usage_shape
+from chalicelib.domain.units import Ms, dollars, rfc3339
+
+MAX_SUBJECT_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationMessage:
+    """For programs `{id, type, created_at, data}`; for people a subject and a text. One id is one message, however often it comes."""
+
+    id: str
+    type: str
+    created_at: Ms
+    subject: str
+    text: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def payload(self) -> str:
+        """As a webhook carries it."""
+        body = {"id": self.id, "type": self.type, "created_at": rfc3339(self.created_at), "data": self.data}
+        return json.dumps(body, separators=(",", ":"))
+
+
+def message_id(*about: str | int) -> str:
+    """The same for the same event, whoever makes it and however often."""
+    return f"msg_{sha256(json.dumps(about).encode()).hexdigest()[:32]}"
+
+
+def job_ended_message(job: Job, api_url: str | None) -> NotificationMessage:
+    """Of an ended job. Each run ends once, so job, run and status name the event."""
+    base = f"{api_url or ''}/jobs/{job.id}"
+    data = {
+        "job_id": job.id,
+        "job_type": job.type,
+        "status": job.status.value,
+        "run": job.run,
+        "attempt": job.attempt,
+        "batch_id": job.batch_id,
+        "user": job.user,
+        "tags": list(job.tags),
+        "model": job.asked_model,
+        "error": {"code": job.error.code, "class": job.error.error_class, "retryable": job.error.retryable} if job.error else None,
+        "incomplete_details": {"reason": job.incomplete_reason} if job.incomplete_reason else None,
+        "usage": usage_shape(job.usage),
+        "cost": dollars(job.cost),
+        "currency": "USD",
+        "created_at": rfc3339(job.created_at),
+        "finished_at": rfc3339(job.finished_at),
+        "links": {"self": base, "result": f"{base}/result"},
+    }
+    return NotificationMessage(
+        id=message_id(job.id, job.run, job.status.value),
+        type=f"job.{job.status.value}",
+        created_at=job.finished_at or job.updated_at,
+        subject=f"Headrace: job {job.status.value} ({job.type})",
+        text=_job_text(job, base),
+        data=data,
+    )
+
+
+def single_line(text: str) -> str:
+    """Fit for a subject: one line, of bounded length, without what would control a terminal or a header."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:MAX_SUBJECT_LENGTH]
+
+
+def _job_text(job: Job, base: str) -> str:
+    error = job.error.code if job.error else job.incomplete_reason
+    lines = [
+        f"Job {job.id} ({job.type}) is {job.status.value}{f': {error}' if error else ''}.",
+        f"Run {job.run}, attempt {job.attempt}, model {job.asked_model}.",
+        f"Cost: {dollars(job.cost)} USD." if job.cost is not None else None,
+        f"Batch: {job.batch_id}." if job.batch_id else None,
+        f"{base}/result",
+    ]
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,99 @@
+"""What `config` may say, of a job or of all rows of a batch: as JSON Schema, and what of it goes together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.domain.errors import Detail
+from chalicelib.domain.execution.response_cache import MAX_SECONDS
+from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.streaming.pacing import MODES
+from chalicelib.domain.validation.schema import problems
+
+Schema = dict[str, Any]
+
+
+def optional(schema: Schema) -> Schema:
+    """The schema, or null for "not said"."""
+    return {"anyOf": [schema, {"type": "null"}]} if "enum" not in schema else {"enum": [*schema["enum"], None]}
+
+
+def closed(properties: Schema, **more: Any) -> Schema:
+    return {"type": "object", "properties": properties, "additionalProperties": False, **more}
+
+
+MAX_TIMEOUT = 840  # seconds, within one invocation of a worker
+MAX_DURABLE_TIMEOUT = 86_400
+
+PRIORITY: Schema = {"enum": list(LANES)}
+NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
+
+RESPONSE_FORMAT: Schema = {
+    "anyOf": [
+        {"enum": ["text", "json"]},
+        closed(
+            {
+                "type": {"const": "json_schema"},
+                "name": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"},
+                "schema": {"type": "object"},
+                "strict": {"type": "boolean"},
+                "json_schema": {"type": "object", "required": ["schema"], "properties": {"schema": {"type": "object"}}},
+            },
+            required=["type"],
+            anyOf=[{"required": ["schema"]}, {"required": ["json_schema"]}],
+        ),
+    ]
+}
+
+# Parameters of the Responses API that may be passed on as they are.
+OPENAI: Schema = closed(
+    {
+        "top_p": {"type": "number", "minimum": 0, "maximum": 1},
+        "reasoning": {"type": "object"},
+        "service_tier": {"enum": ["auto", "default", "flex", "priority"]},
+        "store": {"type": "boolean"},
+        "safety_identifier": {"type": "string", "maxLength": 64},
+        "prompt_cache_key": {"type": "string", "maxLength": 64},
+        "truncation": {"enum": ["auto", "disabled"]},
+        "metadata": {"type": "object", "maxProperties": 16},
+    }
+)
+
+CACHE: Schema = {
+    "anyOf": [{"type": "boolean"}, closed({"ttl": {"type": "number", "minimum": 1, "maximum": MAX_SECONDS}}, required=["ttl"])]
+}
+
+CONFIG: Schema = closed(
+    {
+        "model": optional(NAME),
+        "priority": optional(PRIORITY),
+        "max_tokens": optional({"type": "integer", "minimum": 16, "maximum": 128_000}),
+        "temperature": optional({"type": "number", "minimum": 0, "maximum": 2}),
+        "system_prompt": optional({"type": "string", "maxLength": 100_000}),
+        "response_format": optional(RESPONSE_FORMAT),
+        "streaming_mode": optional({"enum": list(MODES)}),
+        "max_attempts": optional({"type": "integer", "minimum": 1, "maximum": 10}),
+        "timeout": optional({"type": "number", "minimum": 1, "maximum": MAX_DURABLE_TIMEOUT}),
+        "retry_for": optional({"type": "number", "minimum": 0, "maximum": 604_800}),
+        "openai": optional(OPENAI),
+        "durable": optional({"type": "boolean"}),
+        "cache": optional(CACHE),
+        "fallback_models": optional({"type": "array", "maxItems": 5, "items": NAME}),
+    }
+)
+
+
+def config_problems(config: dict[str, Any]) -> list[Detail]:
+    """What is wrong with a `config`."""
+    return [*problems(CONFIG, config, "config"), *durable_problems(config)]
+
+
+def durable_problems(config: dict[str, Any]) -> list[Detail]:
+    """What goes together only with, or not with, a response that outlives its worker."""
+    timeout, openai, wrong = config.get("timeout"), config.get("openai"), []
+    if config.get("durable") is True:
+        if isinstance(openai, dict) and openai.get("store") is False:
+            wrong.append(Detail("config.openai.store", "cannot be false for a durable job: OpenAI keeps its response while it is made"))
+    elif isinstance(timeout, int | float) and MAX_TIMEOUT < timeout <= MAX_DURABLE_TIMEOUT:
+        wrong.append(Detail("config.timeout", f"may be at most {MAX_TIMEOUT} without config.durable"))
+    return wrong

@@ -1,0 +1,158 @@
+"""What the table of routes does not say: which parameters a route takes, what its body looks like, and how it may answer.
+
+A route that is not named here is in the document all the same, with its path and its role, and with any object as its body.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.domain.streaming.subscriptions import LAST_OFFSET
+from chalicelib.entrypoints.http.openapi import batches as openapi_batches
+from chalicelib.entrypoints.http.requests import schemas
+from chalicelib.entrypoints.http.responses import jobs as job_responses
+from chalicelib.services.jobs.list_jobs import Filters
+from chalicelib.services.jobs.submit_job import Accepted
+
+Schema = dict[str, Any]
+
+_PAGE = ("limit", "cursor")
+_FILTERS = tuple(Filters.__dataclass_fields__)
+
+QUERY: dict[str, Schema] = {
+    **openapi_batches.QUERY,
+    **{name: schema for name, schema in schemas.FILTER.items() if name in _FILTERS},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    "cursor": {"type": "string", "description": "`next_cursor` of the page before."},
+    "wait": {"type": "integer", "minimum": 0, "maximum": 20, "default": 0, "description": "Seconds to hold the request for something new."},
+    "include": {"type": "string", "description": "`prompt`: what the job was asked as well."},
+    "attempt": {"type": "integer", "minimum": 0, "description": "The last one, unless it is named."},
+    "offset": {"type": "integer", "minimum": 0, "maximum": LAST_OFFSET, "default": 0, "description": "In Unicode code points."},
+    "ticket": {"type": "string", "description": "Instead of a key, for browsers."},
+    "last_event_id": {"type": "string", "description": "Like the header, for a first request."},
+    "all": {"type": "boolean"},
+    "dry_run": {"type": "boolean"},
+}
+HEADERS: dict[str, Schema] = {
+    "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
+    "If-None-Match": {"type": "string", "description": "An `ETag`: 304 while nothing has changed."},
+    "If-Match": {"type": "string", "description": "An `ETag`: 412 if something has changed."},
+    "Last-Event-ID": {"type": "string", "description": "Where the reader is, as `attempt:offset`."},
+}
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    **openapi_batches.PARAMETERS,
+    "POST /jobs": ("Idempotency-Key",),
+    "GET /jobs": (*_FILTERS, *_PAGE),
+    "GET /jobs/{job_id}": ("include", "wait", "If-None-Match"),
+    "PATCH /jobs/{job_id}": ("If-Match",),
+    "GET /jobs/{job_id}/status": ("wait", "If-None-Match"),
+    "GET /jobs/{job_id}/progress": ("wait", "If-None-Match"),
+    "GET /jobs/{job_id}/progress-history": ("attempt",),
+    "GET /jobs/{job_id}/text": ("attempt", "offset", "wait"),
+    "GET /jobs/{job_id}/stream": ("attempt", "offset", "last_event_id", "Last-Event-ID", "ticket"),
+    "POST /jobs/{job_id}/retry": ("Idempotency-Key",),
+    "POST /bulk": ("Idempotency-Key",),
+    "GET /bulk/{bulk_id}": ("tenant",),
+    "GET /failed-jobs": (*schemas.FAILED_FILTERS, *_PAGE),
+    "POST /failed-jobs/retry": ("Idempotency-Key",),
+    "DELETE /failed-jobs": (*schemas.FAILED_FILTERS, "all", "dry_run"),
+}
+BODIES: dict[str, str] = {
+    **openapi_batches.BODIES,
+    "POST /jobs": "Submission",
+    "POST /jobs/estimate": "Submission",
+    "PATCH /jobs/{job_id}": "Change",
+    "POST /jobs/{job_id}/retry": "Retry",
+    "POST /bulk": "Bulk",
+    "POST /failed-jobs/retry": "FailedJobs",
+    "POST /failed-jobs/redrive": "Redrive",
+    "POST /stream-tickets": "StreamTicket",
+    "POST /uploads": "Upload",
+    "POST /circuits/{model}/open": "Circuit",
+    "POST /circuits/{model}/close": "Circuit",
+    "POST /webhooks/rotate": "Nothing",
+    "PUT /webhooks/addresses": "WebhookAddresses",
+    "POST /webhooks/test": "WebhookTest",
+}
+OTHER_BODIES = openapi_batches.OTHER_BODIES  # what may be sent instead of JSON
+REQUESTS: dict[str, Schema] = {
+    **openapi_batches.REQUESTS,
+    "SubmissionOfAnyType": schemas.SUBMIT,
+    "Change": schemas.CHANGE,
+    "Retry": schemas.RETRY,
+    "Bulk": schemas.BULK,
+    "FailedJobs": schemas.FAILED,
+    "Redrive": schemas.REDRIVE,
+    "StreamTicket": schemas.TICKET,
+    "Upload": schemas.UPLOAD,
+    "Circuit": schemas.CIRCUIT,
+    "Nothing": schemas.NOTHING,
+    "WebhookAddresses": schemas.ADDRESSES,
+    "WebhookTest": schemas.WEBHOOK_TEST,
+}
+ANSWERS: dict[str, dict[str, str | None]] = {
+    **openapi_batches.ANSWERS,
+    "POST /jobs": {"202": "Accepted", "200": "Result"},
+    "GET /jobs/{job_id}": {"200": "Record", "304": None},
+    "PATCH /jobs/{job_id}": {"200": "Record"},
+    "DELETE /jobs/{job_id}": {"200": "Status", "202": "Status"},
+    "POST /jobs/{job_id}/cancel": {"200": "Status", "202": "Status"},
+    "POST /jobs/{job_id}/retry": {"202": "Status"},
+    "GET /jobs/{job_id}/status": {"200": "Status", "304": None},
+    "GET /jobs/{job_id}/progress": {"200": "Progress", "304": None},
+    "GET /jobs/{job_id}/result": {"200": "Result", "202": "Status", "307": None},
+    "GET /jobs/{job_id}/stream": {"200": "text/event-stream", "204": None},
+    "POST /jobs/{job_id}/deliveries/{delivery_id}/retry": {"202": None},
+    "POST /stream-tickets": {"201": None},
+    "POST /bulk": {"200": None, "202": None},
+    "POST /failed-jobs/retry": {"200": None, "202": None},
+    "DELETE /failed-jobs": {"200": None, "202": None},
+    "DELETE /failed-jobs/{job_id}": {"200": None, "202": None},
+}
+SAID = {
+    "200": "Done, or read.",
+    "201": "Made.",
+    "202": "Accepted, or not finished yet.",
+    "204": "Nothing to say: the stream has ended.",
+    "304": "Nothing has changed.",
+    "307": "Too large for an answer: read it at `Location`.",
+}
+
+_JOB = Job(
+    id="",
+    tenant="",
+    user="",
+    key_id="",
+    type="",
+    lane="normal",
+    model="",
+    status=Status.QUEUED,
+    created_at=0,
+    queued_at=0,
+    expires_at=0,
+    due_at=0,
+)
+_BODY = JobSpec(prompt="", config=JobConfig(model="", max_tokens=16))
+
+
+def answers() -> dict[str, Schema]:
+    """What the routes that show a job answer, by name: every field of what they do answer, of an empty job."""
+    others = {name: _object_of(properties) for name, properties in openapi_batches.answers().items()}
+    return {
+        **others,
+        "Accepted": _fields_of(job_responses.accepted(Accepted(job=_JOB, body=_BODY, position=1), None)),
+        "Record": _fields_of(job_responses.record(_JOB, _BODY, None, content=True)),
+        "Status": _fields_of(job_responses.status(_JOB, None, None, 0)),
+        "Progress": _fields_of(job_responses.progress(_JOB, None, None, 0, content=True)),
+        "Result": _fields_of(job_responses.result(_JOB, None)),
+    }
+
+
+def _fields_of(shape: job_responses.Shape) -> Schema:
+    return _object_of({name: {} for name in shape})
+
+
+def _object_of(properties: Schema) -> Schema:
+    return {"type": "object", "required": ["success", *properties], "properties": {"success": {"const": True}, **properties}}

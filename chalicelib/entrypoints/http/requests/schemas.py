@@ -1,0 +1,120 @@
+"""The requests as JSON Schema: what is validated, and what the API's document says."""
+
+from __future__ import annotations
+
+from chalicelib.domain.jobs.bulk_operation import BulkAction
+from chalicelib.domain.jobs.dependencies import POLICIES
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPIENTS
+from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
+from chalicelib.domain.validation.config_schema import CONFIG, NAME, PRIORITY, Schema, closed, optional
+
+TAGS: Schema = {"type": "array", "maxItems": 10, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
+EXPIRES_IN: Schema = {"type": "number", "minimum": 1, "maximum": 2_592_000}
+DELAY: Schema = {"type": "number", "minimum": 0, "maximum": 2_592_000}
+
+NOTIFY: Schema = {"type": "array", "maxItems": MAX_RECIPIENTS, "items": {"type": "string", "minLength": 1, "maxLength": 320}}
+
+SUBMIT: Schema = closed(
+    {
+        "prompt": optional({"type": "string"}),
+        "input": {},
+        "job_type": optional(NAME),
+        "type": optional(NAME),
+        "priority": optional(PRIORITY),
+        "options": optional({"type": "object"}),
+        "config": optional(CONFIG),
+        "metadata": optional({"type": "object"}),
+        "tags": optional(TAGS),
+        "user": optional(NAME),
+        "dedupe_key": optional({"type": "string", "minLength": 1, "maxLength": 255}),
+        "expires_in": optional(EXPIRES_IN),
+        "expires_at": optional({"type": "string"}),
+        "ticket": optional({"type": "boolean"}),
+        "async": optional({"type": "boolean"}),
+        "depends_on": {"type": ["array", "object", "null"], "items": {"type": "string"}, "additionalProperties": {"type": "string"}},
+        "on_parent_failure": optional({"enum": list(POLICIES)}),
+        "run_at": optional({"type": "string"}),
+        "delay": optional(DELAY),
+        "webhook_url": optional({"type": "string", "minLength": 1, "maxLength": MAX_URL_LENGTH}),
+        "notify": optional(NOTIFY),
+    }
+)
+
+TICKET: Schema = closed(
+    {
+        "jobs": optional({"type": "array", "minItems": 1, "maxItems": 100, "items": {"type": "string", "maxLength": 64}}),
+        "expires_in": optional({"type": "number", "minimum": 1, "maximum": 3_600}),
+    }
+)
+
+UPLOAD: Schema = closed(
+    {
+        "content_type": optional({"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[ -~]*$"}),
+        "size": optional({"type": "integer", "minimum": 1}),
+    }
+)
+
+CIRCUIT: Schema = closed({"reason": optional({"type": "string", "minLength": 1, "maxLength": 200})})
+
+CHANGE: Schema = closed(
+    {
+        "priority": optional(PRIORITY),
+        "run_at": optional({"type": "string"}),
+        "delay": optional(DELAY),
+        "expires_at": optional({"type": "string"}),
+        "expires_in": optional(EXPIRES_IN),
+        "tags": optional(TAGS),
+        "metadata": optional({"type": "object"}),
+    }
+)
+
+WORD: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+FILTER: Schema = {
+    "status": {"enum": [status.value for status in Status]},
+    "type": WORD,
+    "priority": PRIORITY,
+    "batch": WORD,
+    "user": WORD,
+    "tag": WORD,
+    "dedupe_key": WORD,
+    "model": WORD,
+    "error_code": WORD,
+    "since": WORD,
+    "until": WORD,
+    "tenant": WORD,
+}
+FAILED_FILTERS = ("type", "error_code", "user", "model", "since", "until", "tenant")
+IDS: Schema = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "string", "minLength": 1, "maxLength": 64}}
+NOT_YET_ACTIONS = ("pause", "resume")
+
+BULK: Schema = closed(
+    {
+        "action": {"enum": [*(action.value for action in BulkAction), *NOT_YET_ACTIONS]},
+        "ids": IDS,
+        "filter": closed(FILTER),
+        "all": {"type": "boolean"},
+        "priority": PRIORITY,
+        "dry_run": {"type": "boolean"},
+    },
+    required=["action"],
+)
+
+FAILED: Schema = closed(
+    {"ids": IDS, "all": {"type": "boolean"}, "dry_run": {"type": "boolean"}, **{name: FILTER[name] for name in FAILED_FILTERS}}
+)
+
+REDRIVE: Schema = closed({"lane": optional(PRIORITY)})
+
+RETRY: Schema = closed({"run": optional({"type": "integer", "minimum": 1})})
+
+ADDRESSES: Schema = closed(
+    {
+        "emails": {"type": "array", "maxItems": MAX_ADDRESSES, "items": {"type": "string", "minLength": 3, "maxLength": 254}},
+        "slack": {"type": "object", "maxProperties": MAX_ADDRESSES, "additionalProperties": {"type": ["string", "null"]}},
+    }
+)
+
+WEBHOOK_TEST: Schema = closed({"url": {"type": "string", "minLength": 1, "maxLength": MAX_URL_LENGTH}}, required=["url"])
+
+NOTHING: Schema = closed({})

@@ -1,0 +1,79 @@
+"""What is here and who is asking: health, the caller, the job types, the models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalice import Blueprint
+
+from chalicelib import bootstrap
+from chalicelib.domain.auth.identity import Role
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.units import rfc3339
+from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
+from chalicelib.settings import settings
+
+blueprint = Blueprint(__name__)
+
+
+@endpoint(blueprint, "GET", "/health", None)
+def health(_request: ApiRequest) -> ApiResponse:
+    """Whether the API answers: public, and no call to anything."""
+    return ApiResponse(body={"status": "ok", "stage": settings().stage, "time": rfc3339(bootstrap.container().clock.now())})
+
+
+@endpoint(blueprint, "GET", "/me", Role.VIEWER)
+def me(request: ApiRequest) -> ApiResponse:
+    """Whom this key speaks for."""
+    caller, have = request.caller, bootstrap.container()
+    key = have.api_keys.key(caller.key_hash)
+    return ApiResponse(
+        body={
+            "tenant": caller.tenant,
+            "user": caller.user,
+            "role": caller.role.label,
+            "key_id": caller.key_id,
+            "expires_at": rfc3339(key.expires_at) if key else None,
+            "limits": {"requests_per_minute": settings().requests_per_minute},
+            "websocket": have.endpoints.get("ws_url"),
+        }
+    )
+
+
+@endpoint(blueprint, "GET", "/job-types", Role.VIEWER)
+def types(_request: ApiRequest) -> ApiResponse:
+    """The kinds of work that this deployment knows."""
+    return ApiResponse(body={"data": [_type(kind) for kind in bootstrap.all_types()], "next_cursor": None})
+
+
+@endpoint(blueprint, "GET", "/job-types/{name}", Role.VIEWER)
+def one_type(_request: ApiRequest, name: str) -> ApiResponse:
+    """One kind of work, and how many of its jobs are at work where that is limited."""
+    kind, have = bootstrap.job_type(name), bootstrap.container()
+    in_use = None
+    if kind.limits is not None and kind.limits.concurrency is not None:
+        there = have.type_limiters.get(kind.name)
+        in_use = there.slots_in_use(have.clock.now()) if there is not None else 0
+    return ApiResponse(body={**_type(kind), "in_use": in_use})
+
+
+def _type(kind: JobType) -> dict[str, Any]:
+    return {
+        "job_type": kind.name,
+        "title": kind.title,
+        "description": kind.description,
+        "default_model": None if kind.handler is not None else kind.default_model,
+        "max_tokens": None if kind.handler is not None else kind.max_tokens,
+        "least_role": kind.min_role,
+        "limits": {
+            "concurrency": kind.limits.concurrency if kind.limits else None,
+            "per_minute": kind.limits.per_minute if kind.limits else None,
+        },
+        "stages": list(kind.stages),
+        "retry_schedule_seconds": list(kind.retry_schedule),
+        "works_without_key": kind.fallback is not None,
+        "preliminary": kind.preliminary,
+        "options_schema": kind.options_schema,
+        "input_schema": kind.input_schema,
+        "response_schema": kind.response_schema,
+    }

@@ -1,0 +1,98 @@
+"""How the system is, and the circuits of its models."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+from chalice import Blueprint
+
+from chalicelib import bootstrap
+from chalicelib.domain.auth.identity import Role
+from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.operations.health import Level, Part
+from chalicelib.domain.units import rfc3339
+from chalicelib.entrypoints.http.requests import jobs as job_requests
+from chalicelib.entrypoints.http.requests import schemas
+from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
+from chalicelib.observability import record
+from chalicelib.services.operations.force_circuit import close_circuit, open_circuit
+from chalicelib.services.operations.health_check import check_health
+
+blueprint = Blueprint(__name__)
+
+LONGEST_NAME = 128
+
+
+@endpoint(blueprint, "GET", "/health/system", Role.VIEWER)
+def health(_request: ApiRequest) -> ApiResponse:
+    """How each part of the system is, what is wrong, and what helps."""
+    parts = check_health(bootstrap.health_context())
+    worst = max((part.level for part in parts.values()), default=Level.HEALTHY)
+    now = bootstrap.container().clock.now()
+    shapes = {name: _part(part) for name, part in parts.items()}
+    return ApiResponse(body={"status": worst.label, "parts": shapes, **_findings(parts), "generated_at": rfc3339(now)})
+
+
+@endpoint(blueprint, "GET", "/circuits", Role.VIEWER)
+def circuits(request: ApiRequest) -> ApiResponse:
+    """The circuit of each model of which something is known; every other one is closed."""
+    known = sorted(bootstrap.container().circuit_breakers.all(), key=lambda circuit: circuit.model)
+    return ApiResponse(body={"data": [_circuit(circuit, request) for circuit in known], "next_cursor": None})
+
+
+@endpoint(blueprint, "POST", "/circuits/{model}/open", Role.ADMIN)
+def force_open(request: ApiRequest, model: str) -> ApiResponse:
+    """Let a model's jobs wait until its circuit is closed by hand."""
+    have, name = bootstrap.container(), _model(request, model)
+    reason = job_requests.check(schemas.CIRCUIT, request.json()).get("reason")
+    circuit = open_circuit(have.circuit_breakers, record, name, request.caller.user, reason, have.new_id(), have.clock.now())
+    return ApiResponse(body=_circuit(circuit, request))
+
+
+@endpoint(blueprint, "POST", "/circuits/{model}/close", Role.ADMIN)
+def force_close(request: ApiRequest, model: str) -> ApiResponse:
+    """Let a model's jobs run again."""
+    have, name = bootstrap.container(), _model(request, model)
+    job_requests.check(schemas.CIRCUIT, request.json())
+    circuit = close_circuit(have.circuit_breakers, record, name, request.caller.user, have.new_id(), have.clock.now())
+    return ApiResponse(body=_circuit(circuit, request))
+
+
+def _model(request: ApiRequest, model: str) -> str:
+    """The name in the path: API Gateway hands it over as it was sent, so a slash is `%2F`."""
+    if request.caller.read_only:
+        raise Forbidden("A ticket only reads.")
+    name = unquote(model)
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable() or name != name.strip():
+        raise InvalidRequest(details=(Detail("model", f"must be the name of a model, at most {LONGEST_NAME} characters"),))
+    return name
+
+
+def _circuit(circuit: CircuitBreaker, request: ApiRequest) -> dict[str, Any]:
+    """`until`: when one attempt may try an open circuit out, or when that trial is over. Who forced it is for administrators."""
+    return {
+        "model": circuit.model,
+        "state": circuit.state.value,
+        "reason": circuit.reason,
+        "forced": circuit.is_forced,
+        "forced_by": circuit.by if request.caller.role >= Role.ADMIN else None,
+        "failures": circuit.failures,
+        "trips": circuit.trips,
+        "last_failure_at": rfc3339(circuit.last_failure_at),
+        "opened_at": rfc3339(circuit.opened_at),
+        "closed_at": rfc3339(circuit.closed_at),
+        "until": rfc3339(circuit.until),
+    }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    return {"status": part.level.label, **part.facts, **_findings({"": part})}
+
+
+def _findings(parts: dict[str, Part]) -> dict[str, list[str]]:
+    """What is wrong and what helps, the worst first."""
+    issues = sorted((issue for part in parts.values() for issue in part.issues), key=lambda issue: -issue.level)
+    helps = dict.fromkeys(issue.recommendation for issue in issues)
+    return {"issues": [issue.message for issue in issues], "recommendations": list(helps)}

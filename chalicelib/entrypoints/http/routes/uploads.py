@@ -1,0 +1,37 @@
+"""`/uploads`: a place for what is too large for a request, and what a request means that names it."""
+
+from __future__ import annotations
+
+from chalice import Blueprint
+
+from chalicelib import bootstrap
+from chalicelib.domain.auth.identity import Role
+from chalicelib.domain.files.upload import MAX_BYTES
+from chalicelib.domain.units import rfc3339
+from chalicelib.entrypoints.http.requests import jobs as job_requests
+from chalicelib.entrypoints.http.requests import schemas
+from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
+from chalicelib.services.files.uploads import create_upload
+
+blueprint = Blueprint(__name__)
+
+DEFAULT_TYPE = "text/csv"
+
+
+@endpoint(blueprint, "POST", "/uploads", Role.USER)
+def create(request: ApiRequest) -> ApiResponse:
+    """A signed link to which a file of up to 50 MB can be PUT, for `upload_id` in `POST /batches`."""
+    data, have = job_requests.check(schemas.UPLOAD, request.json()), bootstrap.container()
+    content_type, new_id = data.get("content_type") or DEFAULT_TYPE, f"upload_{have.new_id()}"
+    begun = create_upload(have.uploads, request.caller, new_id, have.clock.now(), content_type, data.get("size"))
+    return ApiResponse(
+        status=201,
+        body={
+            "upload_id": begun.upload.id,
+            "url": begun.url,
+            "method": "PUT",
+            "headers": {"Content-Type": content_type},
+            "expires_at": rfc3339(begun.expires_at),
+            "max_bytes": MAX_BYTES,
+        },
+    )

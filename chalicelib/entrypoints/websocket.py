@@ -1,0 +1,168 @@
+"""WebSocket in, frames out. Whatever is sent here is answered with a frame; only an unknown caller is turned away."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from chalicelib import bootstrap
+from chalicelib.domain.auth.identity import Role
+from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Forbidden, HeadraceError, InvalidRequest, Unauthenticated
+from chalicelib.domain.ids import checked_batch_id, checked_job_id
+from chalicelib.domain.streaming import frames
+from chalicelib.domain.streaming.subscriptions import LAST_OFFSET, Connection
+from chalicelib.domain.validation.schema import problems
+from chalicelib.entrypoints.http.requests.jobs import LAST_ATTEMPT
+from chalicelib.observability import record
+from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
+from chalicelib.services.batches.subscribe import subscribe_to_batch
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.streaming.subscriptions import (
+    StreamingContext,
+    close_connection,
+    get_connection,
+    open_connection,
+    send_reply,
+    subscribe,
+    unsubscribe,
+)
+
+Event = dict[str, Any]
+
+MOST_DETAILS = 10  # so that an error, too, fits into a frame
+
+_JOB_ID = {"type": "string", "minLength": 1, "maxLength": 64}
+_ATTEMPT = {"type": "integer", "minimum": 0, "maximum": LAST_ATTEMPT}
+_OFFSET = {"type": "integer", "minimum": 0, "maximum": LAST_OFFSET}
+_BATCH = {"batch_id": _JOB_ID, "tenant": {"type": "string", "minLength": 1, "maxLength": 64}}
+ACTIONS: dict[str, dict[str, Any]] = {
+    "subscribe": {"job_id": _JOB_ID, "attempt": _ATTEMPT, "offset": _OFFSET},
+    "unsubscribe": {"job_id": _JOB_ID},
+    "cancel": {"job_id": _JOB_ID},
+    "ping": {},
+}
+BATCH_ACTIONS: dict[str, dict[str, Any]] = {"subscribe": _BATCH, "unsubscribe": _BATCH}  # of messages that name a batch
+
+
+def connect(event: Event) -> dict[str, int]:
+    """`$connect`: the status by which API Gateway opens the socket or refuses it."""
+    context, have = event["requestContext"], bootstrap.container()
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    ticket = (event.get("queryStringParameters") or {}).get("ticket")
+    try:
+        if ticket:
+            caller = authenticate_ticket(have.api_key_cache, have.tickets, have.clock, ticket, context["connectionId"])
+        else:
+            caller = authenticate_bearer(have.api_key_cache, headers.get("authorization"))
+        caller.require(Role.USER)
+        open_connection(bootstrap.streaming_context(), context["connectionId"], endpoint_of(context), caller)
+    except Unauthenticated:
+        return {"statusCode": 401}
+    except Forbidden:
+        return {"statusCode": 403}
+    except HeadraceError as exc:
+        record("a connection was not opened", error=exc)
+        return {"statusCode": 503}
+    return {"statusCode": 200}
+
+
+def message(event: Event) -> dict[str, int]:
+    """`$default`: one message of a client."""
+    context = event["requestContext"]
+    connection_id, endpoint = context["connectionId"], endpoint_of(context)
+    reply_to: Any = None
+    try:
+        data = _parse(event.get("body"))
+        reply_to = data.get("id")
+        _act(get_connection(bootstrap.streaming_context(), connection_id), data)
+    except (ConnectionGone, ConnectionBusy) as exc:  # it asks again by itself when it hears nothing
+        record("a socket could not be answered", connection_id=connection_id, reason=exc.code)
+    except HeadraceError as exc:
+        _say(endpoint, connection_id, _refusal(exc, reply_to))
+    except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show, and the socket stays open
+        record("a message failed", connection_id=connection_id, error=exc)
+        _say(endpoint, connection_id, _error("internal_error", "Something went wrong on our side.", reply_to))
+    return {"statusCode": 200}
+
+
+def disconnect(event: Event) -> dict[str, int]:
+    """`$disconnect`, which is not guaranteed to come: every row of a connection also expires."""
+    close_connection(bootstrap.streaming_context(), event["requestContext"]["connectionId"])
+    return {"statusCode": 200}
+
+
+def endpoint_of(context: dict[str, Any]) -> str:
+    """Where frames for this connection are posted: `https://{domain}/{stage}`, or as the domain says if it names a scheme."""
+    domain: str = context["domainName"]
+    return f"{domain if '://' in domain else f'https://{domain}'}/{context['stage']}"
+
+
+def _parse(body: str | None) -> dict[str, Any]:
+    """A message.
+
+    Raises:
+        InvalidRequest: it is none; the details say why.
+    """
+    try:
+        data = json.loads(body or "")
+    except (ValueError, RecursionError) as exc:
+        raise InvalidRequest("The message is not JSON.") from exc
+    action = data.get("action") if isinstance(data, dict) else None
+    if not isinstance(action, str) or action not in ACTIONS:
+        raise InvalidRequest(f"`action` must be one of {', '.join(ACTIONS)}.")
+    fields = BATCH_ACTIONS.get(action, ACTIONS[action]) if "batch_id" in data else ACTIONS[action]
+    properties = {"action": {}, "id": {"type": ["string", "integer"], "maxLength": 128}, **fields}
+    wrong = problems({"type": "object", "properties": properties, "additionalProperties": False, "required": list(fields)[:1]}, data)
+    if wrong:
+        raise InvalidRequest(details=wrong)
+    return dict(data)
+
+
+def _act(connection: Connection, data: dict[str, Any]) -> None:
+    gallery, action = bootstrap.streaming_context(), data["action"]
+    if "batch_id" in data:
+        _watch_batch(gallery, connection, data)
+        return
+    if "job_id" in data:
+        checked_job_id(data["job_id"])
+    if action == "ping":
+        send_reply(gallery, connection.endpoint, connection.id, {"event": "pong", "reply_to": data.get("id")})
+    elif action == "subscribe":
+        subscribe(gallery, connection, data["job_id"], data.get("attempt", 0), data.get("offset", 0), data.get("id"))
+    elif action == "unsubscribe":
+        unsubscribe(gallery, connection, data["job_id"])
+    else:
+        _cancel(connection, data["job_id"])
+
+
+def _watch_batch(ctx: StreamingContext, connection: Connection, data: dict[str, Any]) -> None:
+    batch_id, have = checked_batch_id(data["batch_id"]), bootstrap.container()
+    if data["action"] == "subscribe":
+        subscribe_to_batch(ctx, have.batches, have.counters, connection, batch_id, data.get("tenant"), data.get("id"))
+    else:
+        unsubscribe(ctx, connection, batch_id)
+
+
+def _cancel(connection: Connection, job_id: str) -> None:
+    if connection.caller.read_only:
+        raise Forbidden("A ticket only reads; cancel over HTTPS with a key.")
+    have = bootstrap.container()
+    job = connection.caller.require_readable(have.jobs.get(job_id), job_id)
+    if not job.status.is_terminal:
+        cancel_job(have.clock, have.jobs, have.subscriptions, job)
+
+
+def _refusal(exc: HeadraceError, reply_to: Any) -> frames.Frame:
+    details = [{"path": detail.path[:100], "message": detail.message[:200]} for detail in exc.details[:MOST_DETAILS]]
+    return {**_error(exc.code, exc.message, reply_to), "details": details}
+
+
+def _error(code: str, text: str, reply_to: Any) -> frames.Frame:
+    return frames.error(code, text, bootstrap.container().clock.now(), reply_to=reply_to)
+
+
+def _say(endpoint: str, connection_id: str, frame: frames.Frame) -> None:
+    try:
+        send_reply(bootstrap.streaming_context(), endpoint, connection_id, frame)
+    except HeadraceError as exc:
+        record("a socket could not be answered", connection_id=connection_id, reason=exc.code)

@@ -1,0 +1,42 @@
+"""Which jobs a piece of work is about, as an input says it: the same filters as those of `GET /jobs`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.jobs.job_type import Schema
+from chalicelib.domain.queues.lanes import LANES
+from chalicelib.domain.units import Ms, parse_rfc3339
+from chalicelib.services.jobs.list_jobs import Filters
+
+_WORD: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+_TIMES = ("since", "until")
+
+FILTER: Schema = {
+    "type": "object",
+    "properties": {
+        "status": {"enum": [status.value for status in Status]},
+        "priority": {"enum": list(LANES)},
+        **dict.fromkeys(("type", "batch", "user", "tag", "dedupe_key", "model", "error_code", *_TIMES), _WORD),
+    },
+    "additionalProperties": False,
+}
+
+
+def filters_of(said: dict[str, Any]) -> Filters:
+    """The filters.
+
+    Raises:
+        InvalidRequest: a time is none.
+    """
+    words: dict[str, Any] = {name: _time(name, value) if name in _TIMES else value for name, value in said.items()}
+    return Filters(**words)
+
+
+def _time(name: str, text: str) -> Ms:
+    try:
+        return parse_rfc3339(text)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidRequest(details=(Detail(f"input.filter.{name}", "must be a time such as 2026-11-22T09:30:00Z"),)) from exc

@@ -1,0 +1,54 @@
+"""Files that come by a signed link: make one, and open what came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chalicelib.domain.auth.identity import Caller
+from chalicelib.domain.batches.parsing.reader import content_format
+from chalicelib.domain.errors import TooLarge, UploadNotFound
+from chalicelib.domain.files.upload import LINK_SECONDS, MAX_BYTES, Upload, is_upload_id
+from chalicelib.domain.units import Ms
+from chalicelib.ports import UploadedFile, Uploads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedUpload:
+    """A file may be put at `url` until `expires_at`, as `upload` says."""
+
+    upload: Upload
+    url: str
+    expires_at: Ms
+
+
+def create_upload(uploads: Uploads, caller: Caller, upload_id: str, now: Ms, content_type: str, size: int | None) -> SignedUpload:
+    """A place for a file of the caller's, and the link to it.
+
+    Raises:
+        TooLarge: it has more than 50 MB.
+        UnsupportedMediaType, InvalidRequest: nothing is read from such a file.
+    """
+    if size is not None and size > MAX_BYTES:
+        raise _too_large(size)
+    content_format(content_type)
+    upload = Upload(id=upload_id, tenant=caller.tenant, user=caller.user, content_type=content_type, size=size)
+    return SignedUpload(upload=upload, url=uploads.sign(upload, LINK_SECONDS), expires_at=now + LINK_SECONDS * 1000)
+
+
+def open_upload(uploads: Uploads, caller: Caller, upload_id: str) -> UploadedFile:
+    """The file that the caller has put there.
+
+    Raises:
+        UploadNotFound: there is none of theirs, or it is not kept any more.
+        TooLarge: it has more than 50 MB.
+    """
+    opened = uploads.open(upload_id, caller.tenant, caller.user) if is_upload_id(upload_id) else None
+    if opened is None:
+        raise UploadNotFound(upload_id)
+    if opened.size > MAX_BYTES:
+        raise _too_large(opened.size)
+    return opened
+
+
+def _too_large(size: int) -> TooLarge:
+    return TooLarge(f"An upload may have {MAX_BYTES // 1_000_000} MB; this one has {size:,} bytes.")

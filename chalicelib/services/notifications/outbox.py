@@ -1,0 +1,128 @@
+"""Write to somebody outside: put the message down for each recipient, then have it delivered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.errors import InvalidMessage, Unavailable
+from chalicelib.domain.notifications import delivery as delivery_rules
+from chalicelib.domain.notifications.delivery import Delivery, delivery_id
+from chalicelib.domain.notifications.message import NotificationMessage, single_line
+from chalicelib.domain.notifications.network_policy import Network
+from chalicelib.domain.notifications.recipients import Channel, Recipient
+from chalicelib.domain.queues.lanes import DELIVERIES
+from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.units import DAY_MS, Ms
+from chalicelib.ports import Clock, Deliveries, EmailSender, NotificationSettings, Queues, WebhookClient
+from chalicelib.services.log import Log
+
+MAX_TEXT_LENGTH = 10_000  # characters of what a person is written
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotificationContext:
+    """What writing outside needs. `new_secret` makes a signing secret, `random` numbers in [0, 1). `sign` gives the headers that carry the
+    signatures of a payload. `allowed`: networks that may be reached besides public ones.
+    """
+
+    clock: Clock
+    log: Log
+    deliveries: Deliveries
+    notification_settings: NotificationSettings
+    queues: Queues
+    webhook_client: WebhookClient
+    email: EmailSender
+    sign: Callable[[Sequence[str], str, Ms, str], dict[str, str]]
+    new_secret: Callable[[], str]
+    random: Callable[[], float]
+    allowed_networks: Sequence[Network] = ()
+
+
+def enqueue_deliveries(
+    ctx: NotificationContext, tenant: str, owner: str, recipients: Iterable[Recipient], message: NotificationMessage
+) -> list[Delivery]:
+    """Put down a delivery for each recipient and wake whoever delivers. Doing it again makes nothing new [9].
+
+    `owner` is the job or batch that it is about; the one whose deliveries name it.
+
+    Raises:
+        Unavailable: some may be put down and others not; repeat it.
+    """
+    made = [ctx.deliveries.create(_new(ctx, tenant, owner, recipient, message)) for recipient in dict.fromkeys(recipients)]
+    for delivery in made:
+        if delivery.is_open and not delivery.attempt_count:
+            schedule_delivery(ctx, delivery)
+    return made
+
+
+def enqueue_message(
+    ctx: NotificationContext,
+    tenant: str,
+    owner: str,
+    recipients: Iterable[Recipient],
+    subject: str,
+    text: str,
+    message_id: str,
+    more: Any = None,
+) -> list[Delivery]:
+    """Write to people and programs in somebody's own words. The same `message_id` is the same message: it is put down once for each.
+
+    `more` is for programs.
+    """
+    title, words = single_line(repair_surrogates(subject)), repair_surrogates(text)[:MAX_TEXT_LENGTH]
+    data = {"job_id": owner, "subject": title, "text": words} | ({"data": more} if more is not None else {})
+    message = NotificationMessage(id=message_id, type="notification", created_at=ctx.clock.now(), subject=title, text=words, data=data)
+    return enqueue_deliveries(ctx, tenant, owner, recipients, message)
+
+
+def schedule_delivery(ctx: NotificationContext, delivery: Delivery) -> None:
+    """Have it delivered when it is due; what is due later than a message can be delayed, the sweep sends."""
+    delay = delivery_rules.message_delay(delivery, ctx.clock.now())
+    if delay is None:
+        return
+    try:
+        ctx.queues.send_task(DELIVERIES, encode_delivery_message(delivery), delivery.tenant, delay)
+    except Unavailable as exc:  # it is put down, so the sweep finds it
+        ctx.log("a delivery was not sent for", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
+
+
+def encode_delivery_message(delivery: Delivery) -> str:
+    return json.dumps({"owner": delivery.owner, "delivery": delivery.id})
+
+
+def decode_delivery_message(body: str) -> tuple[str, str]:
+    """Owner and id of the delivery that a message is about.
+
+    Raises:
+        BadMessage: it is about none.
+    """
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidMessage("The message is not JSON.") from exc
+    owner, name = (data.get("owner"), data.get("delivery")) if isinstance(data, dict) else (None, None)
+    if not (isinstance(owner, str) and isinstance(name, str) and 0 < len(owner) < 200 and 0 < len(name) < 200):
+        raise InvalidMessage('A delivery is {"owner": "job_...", "delivery": "dlv_..."}.')
+    return owner, name
+
+
+def _new(ctx: NotificationContext, tenant: str, owner: str, recipient: Recipient, message: NotificationMessage) -> Delivery:
+    now: Ms = ctx.clock.now()
+    return Delivery(
+        id=delivery_id(message.id, recipient),
+        owner=owner,
+        tenant=tenant,
+        channel=recipient.channel,
+        address=recipient.address,
+        event=message.type,
+        message_id=message.id,
+        subject=message.subject,
+        payload=message.payload() if recipient.channel is Channel.WEBHOOK else message.text,
+        created_at=now,
+        due_at=now,
+        expires_at=now + DAY_MS,
+        recheck_at=now + delivery_rules.STALLED_MS,
+    )

@@ -1,0 +1,117 @@
+"""The limits of a kind of work as its jobs meet them: asked before the claim, kept while a job runs, given back at its end.
+
+Only types that have limits come here; all others pay nothing. In doubt a job waits for some seconds: a limit is there to protect something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from chalicelib.domain.errors import StaleVersion, Throttled, Unavailable
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job_type import JobType, Limits
+from chalicelib.domain.limits import type_limiter as limiter_rules
+from chalicelib.domain.limits.admission import TYPE_CONCURRENCY, TYPE_LIMITS_UNKNOWN, TYPE_RATE, RunNow, WaitUntil
+from chalicelib.domain.limits.type_limiter import PermitDecision, TypeLimiter
+from chalicelib.services.worker.admission.circuit_gate import add_jitter
+from chalicelib.services.worker.attempt import Attempt
+from chalicelib.services.worker.context import WorkerContext
+
+MAX_ATTEMPTS = 40  # each lost round means that somebody else has moved the turnstile on
+MAX_BACKOFF_SECONDS = 0.1  # seconds between two rounds, by chance, so that those who come together do not stay together
+STORE_TIMEOUT_SECONDS = 5.0
+RENEW_SECONDS = 10.0  # a third of a slot's time
+FALLBACK_DELAY_MS = 5_000
+
+T = TypeVar("T")
+
+
+def limits_of(kind: JobType) -> Limits | None:
+    """None: there are none, and nobody has to ask."""
+    return None if kind.limits is None or kind.limits.is_unlimited else kind.limits
+
+
+async def acquire_permit(ctx: WorkerContext, kind: JobType, job: Job) -> RunNow | WaitUntil:
+    """Come in, or wait for the time that it is told; without a call where the type has no limits, else with one write.
+
+    Whoever comes at its time has its place, and only needs a slot. The mark is that of a wake-up, not of a worker: of two workers with the
+    same one neither may keep the other out.
+    """
+    limits = limits_of(kind)
+    if limits is None:
+        return RunNow(job.asked_model)
+    now, mark = ctx.clock.now(), f"{job.id}#{job.generation}"
+    told = job.resume_at if job.status is Status.HELD and job.reason in (TYPE_RATE, TYPE_CONCURRENCY) else None
+    if told is not None and told > now + limiter_rules.CLOCK_TOLERANCE_MS:
+        return WaitUntil(told, job.reason or TYPE_RATE)  # its wake-up came too early: its place is not used up
+    in_time = told is not None and told >= now - limiter_rules.RESERVATION_TTL_MS
+    latest = job.expires_at if job.started_at is None else job.retry_until or None
+
+    def ask(seen: TypeLimiter) -> PermitDecision:
+        return limiter_rules.acquire(seen, limits, mark, ctx.clock.now(), has_place=in_time, latest=latest)
+
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
+            turn = await _swap(ctx, kind.name, ask, lambda turn: turn.limiter)
+    except (Unavailable, TimeoutError) as exc:
+        ctx.log("a limit could not be asked", job_id=job.id, tenant=job.tenant, type=kind.name, error=exc)
+        return WaitUntil(add_jitter(ctx, now + FALLBACK_DELAY_MS), TYPE_LIMITS_UNKNOWN)
+    if turn.until is not None:
+        return WaitUntil(turn.until, TYPE_RATE if turn.by_rate else TYPE_CONCURRENCY)
+    return RunNow(job.asked_model, permit=mark if limits.concurrency is not None else None)
+
+
+async def renew_permit(ctx: WorkerContext, attempt: Attempt) -> None:
+    """Renew the slot for as long as the attempt runs. What fails is tried again; a slot that is lost for a while costs only order."""
+    if attempt.turn is None:
+        return
+    mark = attempt.turn
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        try:
+            await _swap(ctx, attempt.kind.name, lambda seen: limiter_rules.renew(seen, mark, ctx.clock.now()), _itself)
+        except Unavailable as exc:
+            ctx.log("a slot was not renewed", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)
+
+
+async def release_permit(ctx: WorkerContext, job_type: str, mark: str | None, *, ran: bool = True) -> None:
+    """Let another one in. If that fails the slot comes back by its time."""
+    if mark is None:
+        return
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
+            await _swap(ctx, job_type, lambda seen: limiter_rules.release(seen, mark, ctx.clock.now(), ran=ran), _itself)
+    except (Unavailable, TimeoutError) as exc:
+        ctx.log("a slot was not given back", type=job_type, mark=mark, error=exc)
+
+
+async def _swap(ctx: WorkerContext, job_type: str, decide: Callable[[TypeLimiter], T], then: Callable[[T], TypeLimiter]) -> T:
+    """Decide on the turnstile as it was seen last, and have it so; afresh where it has moved on. What was decided."""
+    board = ctx.local_state.type_limiters
+    seen = board.get(job_type) or await _read(ctx, job_type)
+    for _ in range(MAX_ATTEMPTS):
+        decided = decide(seen)
+        new = then(decided)
+        if new is seen:
+            return decided
+        try:
+            await ctx.offload(ctx.type_limiters.replace, seen, new, ctx.clock.now())
+        except StaleVersion as stale:
+            seen = board[job_type] = stale.current or TypeLimiter(type=job_type)
+            await asyncio.sleep(ctx.random() * MAX_BACKOFF_SECONDS)
+        except Unavailable:  # perhaps it had its effect: what is there tells
+            seen = await _read(ctx, job_type)
+        else:
+            board[job_type] = new
+            return decided
+    raise Throttled
+
+
+async def _read(ctx: WorkerContext, job_type: str) -> TypeLimiter:
+    return await ctx.offload(ctx.type_limiters.get, job_type) or TypeLimiter(type=job_type)
+
+
+def _itself(turnstile: TypeLimiter) -> TypeLimiter:
+    return turnstile

@@ -1,0 +1,107 @@
+"""What came of an attempt, once its text is complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.domain.errors import AttemptFailed, ContentRefused
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Job, JobError, Status
+from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS, AttemptOutcome
+from chalicelib.domain.text import repair_surrogates
+from chalicelib.ports import ResponseEnded
+from chalicelib.services.prompts.model_request import parsed_output
+from chalicelib.services.worker.attempt import Attempt
+from chalicelib.services.worker.context import WorkerContext
+from chalicelib.services.worker.usage import cost_of, measure_usage
+
+MAX_MESSAGE_LENGTH = 300  # it is part of the head, whose whole size every change is charged for
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the head is to say, what is kept beside it, and why it failed if it did."""
+
+    outcome: AttemptOutcome
+    result: Result
+    failure: AttemptFailed | None
+
+
+def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnded | None, failure: AttemptFailed | None) -> Evaluation:
+    """Judge an attempt: `ended` is the provider's final event, `failure` what went wrong; neither, if it was cancelled."""
+    now = ctx.clock.now()
+    parsed: Any = None
+    if ended is not None:
+        attempt.start_stage("validation", now)
+        try:
+            parsed = _validated(attempt, ended)
+        except AttemptFailed as problem:
+            failure = problem
+    attempt.start_stage("finalization", now)
+    usage = measure_usage(attempt, ended)
+    model = (ended.model if ended else None) or attempt.body.config.model
+    outcome = AttemptOutcome(
+        status=_status(ended, failure),
+        length=len(attempt.transcript),
+        usage=usage,
+        cost=0 if attempt.is_free else cost_of(ctx.prices, model, usage),
+        error=job_error(failure, attempt.job) if failure else None,
+        incomplete_reason=ended.incomplete_reason if ended else None,
+        first_token_at=attempt.first_token_at,
+    )
+    result = Result(
+        job_id=attempt.job.id,
+        attempt=attempt.number,
+        text=attempt.transcript.text,
+        generation=attempt.generation,
+        parsed=parsed,
+        status=outcome.status.value,
+        finish_reason=_finish_reason(outcome),
+        model=model,
+        usage=usage,
+        cost=outcome.cost,
+        looked_up=attempt.looked_up,
+        started_at=attempt.started_at,
+        first_token_at=attempt.first_token_at,
+        finished_at=now,
+        error_code=outcome.error.code if outcome.error else None,
+        fallback=attempt.local,
+        ttl=now // 1000 + COMPLETED_RETENTION_DAYS * 86_400,
+    )
+    return Evaluation(outcome, result, failure)
+
+
+def job_error(failure: AttemptFailed, job: Job) -> JobError:
+    """A failure as the record keeps it."""
+    return JobError(
+        code=failure.code,
+        error_class=failure.error_class,
+        retryable=failure.retryable,
+        message=repair_surrogates(failure.message)[:MAX_MESSAGE_LENGTH],
+        suggestion=failure.suggestion,
+        attempt=job.attempt,
+        provider_status=failure.provider_status,
+        provider_request_id=failure.provider_request_id,
+    )
+
+
+def _validated(attempt: Attempt, ended: ResponseEnded) -> Any:
+    """The parsed output; None for an answer that was cut, because half a document fits no schema."""
+    if attempt.refused:
+        raise ContentRefused
+    return None if ended.incomplete_reason else parsed_output(attempt.transcript.text, attempt.body, attempt.kind)
+
+
+def _status(ended: ResponseEnded | None, failure: AttemptFailed | None) -> Status:
+    if failure is not None:
+        return Status.FAILED
+    if ended is None:
+        return Status.CANCELLED
+    return Status.INCOMPLETE if ended.incomplete_reason else Status.COMPLETED
+
+
+def _finish_reason(outcome: AttemptOutcome) -> str:
+    if outcome.status is Status.COMPLETED:
+        return "stop"
+    return outcome.incomplete_reason or outcome.status.value
