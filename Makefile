@@ -44,7 +44,7 @@ check-source: $(VENV)
 	.venv/bin/lint-imports
 
 check-tests: $(VENV)
-	$(PY) -m pytest -q -rs tests/test_architecture.py tests/unit tests/entry tests/infra
+	$(PY) -m pytest -q -rs tests/test_architecture.py tests/unit tests/entrypoints tests/infra
 
 format: $(VENV) ## format the code and mend what can be mended
 	$(PY) -m ruff format .

@@ -2,7 +2,7 @@
 
 `Assembly` is the whole of it: it is told frames, one by one, and answers with what happened. It has no clock and no connection;
 whoever holds it sends what an `Ask` says and calls `ask_again` when a timer runs out. `clients/js/reducer.mjs` is its twin, and
-`tests/unit/reducer_cases.json` holds both to the same rules:
+`tests/unit/cli/reducer_cases.json` holds both to the same rules:
 
 - `tokens` of the same attempt from `offset` <= position add what lies beyond the position; from beyond it there is a hole: ask, once;
 - a frame of a lower attempt is dropped, one of a higher attempt starts over, whatever kind of frame it is;

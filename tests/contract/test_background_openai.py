@@ -13,7 +13,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -27,8 +26,8 @@ from chalicelib.ports import ModelRequest
 from tests.contract.loopback import CREATED, Answer, Loopback, Pause, completed, delta
 from tests.kit.background_openai import BackgroundOpenAI
 from tests.kit.live_response import Scenario
+from tests.kit.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 ASKED = {"model": "gpt-4o-mini", "input": "Say hello.", "background": True, "stream": True}
 
 

@@ -15,7 +15,7 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.queues.lanes import LANES
 from infra.naming import table_name
 from tests.contract.given import NOW, job, new_id
-from tests.contract.test_dynamo import counted_calls
+from tests.contract.test_dynamodb_client import counted_calls
 
 FIRST = itertools.count(1)  # a stretch of time for each test: the stores are shared
 

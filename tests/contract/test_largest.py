@@ -26,7 +26,7 @@ from chalicelib.services.worker.evaluate_attempt import MAX_MESSAGE_LENGTH
 from infra.keys import LONGEST_NAME
 from infra.naming import table_name
 from tests.contract.given import NOW, full_job, new_id
-from tests.contract.test_dynamo import counted_calls, item_size
+from tests.contract.test_dynamodb_client import counted_calls, item_size
 
 LARGEST_ITEM = 400 * 1024
 WIDE = "\U0001f600"  # four bytes

@@ -10,7 +10,6 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,8 +25,8 @@ from chalicelib.domain.errors import (
     StreamMalformed,
 )
 from chalicelib.ports import ModelRequest, ProviderEvent, ResponseEnded, TextDelta
+from tests.kit.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LLMOCK = next((str(found) for found in [ROOT / ".venv-cloud/bin/llmock"] if found.exists()), shutil.which("llmock"))
 ASK = ModelRequest(model="gpt-4o-mini", prompt="Say hello.", timeout=10.0)
 

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -18,8 +17,8 @@ import httpx2
 import pytest
 
 from infra.local import stack_file
+from tests.kit.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TERMINAL = ("completed", "incomplete", "failed", "cancelled", "expired")
 PATIENCE = 60.0  # seconds after which a test gives up waiting; none asserts how long something took
 

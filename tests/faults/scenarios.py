@@ -16,7 +16,7 @@ from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.steps import FREEZES, end
-from tests.kit.chores import chore, knowing
+from tests.kit.task_types import chore, knowing
 
 MODEL = "gpt-4o-mini"
 Story = Callable[[Cloud], Coroutine[Any, Any, None]]

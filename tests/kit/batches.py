@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.kit.changes import change
+from tests.kit.change_records import change
 from tests.kit.http import CONTEXT, Api, Reply
 from tests.kit.work import work
 

@@ -38,7 +38,7 @@ from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.services.worker.stream_response import cancel_response
 from chalicelib.services.worker.task_context import TaskContext
 from cli.reducer import Ask, Assembly
-from tests.kit.faults import refusing
+from tests.kit.failing_store import refusing
 from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop, LoopClock, run
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.kit.paths import ROOT
 from tests.model.protocol import SMALL, Small, explore
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_all_rules_hold_and_each_is_needed() -> None:

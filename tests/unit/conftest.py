@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli_server import KEY, FakeServer
+from tests.unit.cli.server import KEY, FakeServer
 
 
 @pytest.fixture

@@ -1,0 +1,57 @@
+"""The measured speeds, from counters that a projection adds to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
+from chalicelib.domain.metrics.throughput import MIN_SAMPLES, UNMEASURED, count_job, counter_key
+from tests.contract.conftest import STAGE
+from tests.contract.given import NOW, new_id
+from tests.unit.domain.metrics.test_throughput import WEEK, completed
+
+
+def count(stores: Any, adds: list[CounterIncrement]) -> None:
+    """What the projection does: each number of a counter is an attribute, and is added to."""
+    if not isinstance(stores, DynamoStores):
+        stores.throughput.add(adds)
+        return
+    for add in adds:
+        names = {f"#n{index}": name for index, name in enumerate(add.amounts)}
+        values = {f":v{index}": {"N": str(amount)} for index, amount in enumerate(add.amounts.values())}
+        pairs = ", ".join(f"#n{index} :v{index}" for index in range(len(add.amounts)))
+        aws.client("dynamodb").update_item(
+            TableName=f"headrace-{STAGE}-ledger",
+            Key={"pk": {"S": add.key[0]}, "sk": {"S": add.key[1]}},
+            UpdateExpression=f"ADD {pairs} SET #ttl = :ttl",
+            ExpressionAttributeNames={**names, "#ttl": "ttl"},
+            ExpressionAttributeValues={**values, ":ttl": {"N": str(add.ttl)}},
+        )
+
+
+def test_what_was_counted_is_read(stores: Any) -> None:
+    """Of this week and the last together, and of nothing else."""
+    model = new_id()
+    assert stores.throughput.get("general", model, NOW) == UNMEASURED
+
+    for at, output in ((NOW, 100), (NOW - WEEK, 900), (NOW - 2 * WEEK, 5)):
+        for _ in range(MIN_SAMPLES):
+            count(stores, count_job(CountMark(job_id="j"), completed(at=at, output=output, model=model))[0])
+    found = stores.throughput.get("general", model, NOW)
+
+    assert found.n == 2 * MIN_SAMPLES
+    assert 90 < found.output_tokens.p10 < 110
+    assert 810 < found.output_tokens.p90 < 990
+    assert stores.throughput.get("other", model, NOW) == UNMEASURED
+
+
+def test_only_numbers_that_were_counted_are_read(stores: Any) -> None:
+    """A counter may have an end and a version beside them."""
+    model = new_id()
+    for _ in range(MIN_SAMPLES):
+        count(stores, count_job(CountMark(job_id="j"), completed(model=model))[0])
+    count(stores, [CounterIncrement(key=counter_key("general", model, NOW), amounts={"v": 7}, ttl=1)])
+
+    assert stores.throughput.get("general", model, NOW).n == MIN_SAMPLES

@@ -1,0 +1,232 @@
+"""Word of a batch's end, through `app.py`: to whom its submission names, once for each run, whoever dies before it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib import bootstrap
+from chalicelib.domain.batches.batch import Batch
+from chalicelib.domain.errors import RequestRefused, Throttled
+from chalicelib.domain.notifications.recipients import RecipientAllowlist
+from tests.entrypoints.test_webhooks import deliver, refused
+from tests.kit import batches
+from tests.kit.deliveries import HOOK
+from tests.kit.failing_store import refusing
+from tests.kit.http import Api
+from tests.kit.provider import Script
+from tests.kit.work import sweep
+
+SLACK = "https://hooks.slack.com/services/T0/B0/abcdefgh"
+
+
+@pytest.fixture(autouse=True)
+def _region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
+    made.twins.endpoints["api_url"] = "https://api.example/api"
+    made.twins.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    yield made
+    bootstrap.override(None)
+
+
+def events(api: Api) -> list[Any]:
+    """What the receiver of webhooks has got."""
+    deliver(api)
+    return [json.loads(letter.body) for letter in api.twins.webhook_client.letters if letter.url == HOOK]
+
+
+def log(api: Api, batch_id: str) -> Any:
+    reply = api.call("GET", f"/batches/{batch_id}/deliveries")
+    assert reply.status == 200, reply.text
+    return reply.json["data"]
+
+
+def failing(api: Api, *numbers: int) -> None:
+    for number in numbers:
+        api.twins.provider.scripts[number] = Script(deltas=["no"], error=RequestRefused("No."))
+
+
+def test_whom_a_batch_names_hears_of_its_end(api: Api) -> None:
+    """Counts, cost and links; nothing of what was asked or answered. Its rows send nothing."""
+    batch_id = batches.submit(api, 3, name="three", webhook_url=HOOK, notify=["email:Ops@acme.com", "slack:alerts"])
+    assert log(api, batch_id) == []
+
+    batches.settle(api)
+
+    (event,) = events(api)
+    data = event["data"]
+    assert event["type"] == "batch.completed"
+    assert (data["batch_id"], data["name"], data["status"], data["run"], data["job_type"]) == (batch_id, "three", "completed", 1, "general")
+    assert data["counts"] == batches.look(api, batch_id)["counts"]
+    assert (data["cost"], data["currency"], data["user"]) == (batches.look(api, batch_id)["cost"], "USD", "alice")
+    assert data["links"]["export"] == f"https://api.example/api/batches/{batch_id}/export"
+    assert "all of it" not in json.dumps(event)
+    ((to, subject, text),) = api.twins.email.sent
+    assert (to, subject) == ("ops@acme.com", "Headrace: batch three completed")
+    assert "3 of 3 rows completed" in text
+    kept = log(api, batch_id)
+    assert sorted((one["channel"], one["status"], one["event"]) for one in kept) == [
+        ("email", "delivered", "batch.completed"),
+        ("slack", "delivered", "batch.completed"),
+        ("webhook", "delivered", "batch.completed"),
+    ]
+    assert {one["message_id"] for one in kept} == {event["id"]}
+    assert len(api.twins.deliveries.rows) == 3
+
+
+def _some_fail(api: Api) -> str:
+    failing(api, 1)
+    return batches.submit(api, 3, webhook_url=HOOK)
+
+
+def _too_many_fail(api: Api) -> str:
+    failing(api, *range(4))
+    return batches.submit(api, 4, webhook_url=HOOK, failure_tolerance=0.25)
+
+
+def _cancelled(api: Api) -> str:
+    batch_id = batches.submit(api, 3, webhook_url=HOOK)
+    assert api.call("DELETE", f"/batches/{batch_id}").status in (200, 202)
+    return batch_id
+
+
+@pytest.mark.parametrize(
+    ("make", "status"), [(_some_fail, "completed_with_failures"), (_too_many_fail, "failed"), (_cancelled, "cancelled")]
+)
+def test_every_kind_of_end_is_told(api: Api, make: Callable[[Api], str], status: str) -> None:
+    """Under one type: `data.status` says which."""
+    batch_id = make(api)
+
+    batches.settle(api)
+    batches.settle(api)
+
+    (event,) = events(api)
+    assert (event["type"], event["data"]["status"], event["data"]["batch_id"]) == ("batch.completed", status, batch_id)
+    assert batches.look(api, batch_id)["status"] == status
+
+
+def test_each_run_is_told_of(api: Api) -> None:
+    """Under an id of its own."""
+    failing(api, 1)
+    batch_id = batches.submit(api, 3, webhook_url=HOOK)
+    batches.settle(api)
+    api.call("POST", f"/batches/{batch_id}/retry-failed", {})
+
+    batches.settle(api)
+
+    first, second = events(api)
+    assert [(one["data"]["run"], one["data"]["status"]) for one in (first, second)] == [(1, "completed_with_failures"), (2, "completed")]
+    assert first["id"] != second["id"]
+
+
+def the_end_is_not_told(api: Api, *, after: bool) -> str:
+    """A batch whose end is written; whoever was to tell of it died, before or `after` writing the deliveries."""
+    batch_id = batches.submit(api, 2, webhook_url=HOOK)
+    replace = api.twins.batches.replace
+
+    def dying(seen: Batch, new: Batch) -> None:
+        if new.notified:
+            raise Throttled
+        replace(seen, new)
+
+    if after:
+        api.twins.batches.replace = dying  # type: ignore[method-assign]
+        batches.settle(api)
+        api.twins.batches.replace = replace  # type: ignore[method-assign]
+    else:
+        with refusing(api.twins.deliveries, "create", 10**6):
+            batches.settle(api)
+    kept = api.twins.batches.get("acme", batch_id)
+    assert kept is not None
+    assert (kept.finished_at is None, kept.notified, batch_id in api.twins.batches.open) == (False, False, True)
+    return batch_id
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before it is written down", "after"])
+def test_an_end_that_was_not_told_is_told_later(api: Api, after: bool) -> None:
+    """By whom the sweep wakes; once, under the same id."""
+    batch_id = the_end_is_not_told(api, after=after)
+    before = {event["id"] for event in events(api)}
+    assert len(before) == int(after)
+
+    sweep(api)
+    batches.settle(api)
+    sweep(api, 600)
+    batches.settle(api)
+
+    assert len(events(api)) == len(log(api, batch_id)) == 1
+    assert {event["id"] for event in events(api)} >= before
+    assert batch_id not in api.twins.batches.open
+
+
+def test_a_batch_that_is_started_again_before_its_end_was_told_tells_of_both(api: Api) -> None:
+    """The run that has ended is not forgotten."""
+    failing(api, 0)
+    batch_id = the_end_is_not_told(api, after=False)
+
+    assert api.call("POST", f"/batches/{batch_id}/retry-failed", {}).status == 202
+    batches.settle(api)
+
+    assert [(one["data"]["run"], one["data"]["status"]) for one in events(api)] == [(1, "completed_with_failures"), (2, "completed")]
+
+
+def test_a_batch_that_names_nobody_tells_nobody(api: Api) -> None:
+    batch_id = batches.submit(api, 2)
+
+    with refusing(api.twins.deliveries, "create", 1) as asked:
+        batches.settle(api)
+
+    assert (asked, log(api, batch_id)) == ([0], [])
+
+
+def test_who_may_not_be_written_to_is_refused(api: Api) -> None:
+    """As with jobs; all at once, for a dry run too, and nothing is accepted."""
+    said = {"webhook_url": "http://127.0.0.1/", "notify": ["slack:alerts", "email:me@evil.example"]}
+
+    for more in ({}, {"dry_run": True}):
+        wrong = refused(api.call("POST", "/batches", {"items": ["x"], **said, **more}))
+        assert wrong["webhook_url"] == "must begin with https://"
+        assert "allowed are email:ops@acme.com, slack:alerts" in wrong["notify.1"]
+        assert set(wrong) == {"webhook_url", "notify.1"}
+    assert api.twins.batches.rows == {}
+
+
+def test_beside_a_file_they_are_said_in_the_query(api: Api) -> None:
+    """`notify` is JSON there."""
+    reply = api.call("POST", f'/batches?webhook_url={HOOK}&notify=["slack:alerts"]', raw="prompt\nhello\n", content_type="text/csv")
+    batches.settle(api)
+
+    assert reply.status == 202, reply.text
+    assert len(events(api)) == 1
+    assert sorted(one["channel"] for one in log(api, reply.json["batch_id"])) == ["slack", "webhook"]
+    wrong = refused(api.call("POST", "/batches?notify=slack:alerts", raw="prompt\nhello\n", content_type="text/csv"))
+    assert "must be JSON" in wrong["notify"]
+
+
+@pytest.mark.parametrize(("token", "status"), [("user", 200), ("operator", 200), ("colleague", 404), ("stranger", 404), ("viewer", 403)])
+def test_the_log_is_for_who_may_see_the_batch(api: Api, token: str, status: int) -> None:
+    batch_id = batches.submit(api, 1, webhook_url=HOOK)
+
+    assert api.call("GET", f"/batches/{batch_id}/deliveries", token=token).status == status
+
+
+def test_an_operator_has_it_delivered_again(api: Api) -> None:
+    batch_id = batches.submit(api, 1, webhook_url=HOOK)
+    batches.settle(api)
+    events(api)
+    (kept,) = log(api, batch_id)
+    path = f"/batches/{batch_id}/deliveries/{kept['delivery_id']}/retry"
+
+    assert api.call("POST", path, {}).status == 403
+    assert api.call("POST", path, {}, "operator").json["status"] == "pending"
+    assert api.call("POST", f"/batches/{batch_id}/deliveries/dlv_none/retry", {}, "operator").status == 404
+
+    assert [event["id"] for event in events(api)] == [kept["message_id"]] * 2

@@ -1,0 +1,151 @@
+"""How long it will take, by what was measured of other jobs: at submission, while it waits, before the first token, and as it streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chalicelib import bootstrap
+from chalicelib.domain.errors import StreamCut, Throttled
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.transitions import claim
+from chalicelib.domain.metrics.counters import CountMark
+from chalicelib.domain.metrics.throughput import count_job
+from tests.kit.http import Api
+from tests.kit.provider import Script
+from tests.kit.work import work
+from tests.unit.domain.metrics.test_throughput import completed
+
+FAST = {"output": 400, "streaming": 2_000, "first": 400}  # a job of 2.4 s, of which the usual guess is 11.3 s
+
+
+def measured(api: Api, **changes: Any) -> None:
+    for _ in range(6):
+        api.twins.throughput.add(count_job(CountMark(job_id="j"), completed(at=api.twins.clock.now(), **(FAST | changes)))[0])
+
+
+def seconds(api: Api, **fields: Any) -> float:
+    return float(api.call("POST", "/jobs/estimate", {"prompt": "Say hello.", **fields}).json["estimated_duration_seconds"])
+
+
+def test_estimates_are_guesses_until_something_was_measured(api: Api) -> None:
+    guess = seconds(api)
+    api.twins.clock.advance(61)
+    measured(api)
+
+    assert guess == pytest.approx(11.3)
+    assert seconds(api) == pytest.approx(2.7, rel=0.1)
+
+
+def test_rows_of_a_batch_are_expected_to_be_like_other_jobs(api: Api) -> None:
+    """In a dry run, and on the jobs that the rows become: an answer costs what answers have cost."""
+    asked = {"items": ["Say hello."], "dry_run": True}
+    guess = api.call("POST", "/batches", asked).json
+    api.twins.clock.advance(61)
+    measured(api)
+
+    again = api.call("POST", "/batches", asked).json
+
+    assert float(again["estimated_cost"]) < float(guess["estimated_cost"])
+    assert again["estimated_cost"] == api.call("POST", "/jobs/estimate", {"prompt": "Say hello."}).json["estimated_cost"]
+
+
+def test_they_are_of_the_type_and_the_model(api: Api) -> None:
+    measured(api)
+
+    assert seconds(api, config={"model": "gpt-4o"}) == pytest.approx(11.3)
+    assert seconds(api, job_type="security_analysis", prompt="contract C {}") > 11
+
+
+def test_an_answer_that_may_be_only_short_is_expected_to_be(api: Api) -> None:
+    measured(api)
+
+    reply = api.call("POST", "/jobs/estimate", {"prompt": "Say hello.", "config": {"max_tokens": 40}}).json
+
+    assert reply["estimated_output_tokens"] == 40
+
+
+def test_a_store_that_does_not_answer_leaves_the_guess(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise Throttled
+
+    monkeypatch.setattr(api.twins.throughput, "get", refuse)
+
+    assert seconds(api) == pytest.approx(11.3)
+
+
+def test_a_job_that_waits_says_how_long_and_between_which_figures(api: Api) -> None:
+    """As its submission did, from the first moment on."""
+    measured(api)
+    job_id = api.submit()
+
+    for part in ("status", "progress"):
+        shown = api.call("GET", f"/jobs/{job_id}/{part}").json
+        low, high = shown["estimated_seconds_remaining_range"]
+        assert shown["estimated_seconds_remaining"] == pytest.approx(2.7, rel=0.1)
+        assert low <= shown["estimated_seconds_remaining"] <= high
+        assert shown["estimated_completion_at"] is not None
+
+
+def test_what_is_measured_alike_leaves_a_narrow_range(api: Api) -> None:
+    def width(job_id: str) -> float:
+        low, high = api.call("GET", f"/jobs/{job_id}/status").json["estimated_seconds_remaining_range"]
+        return float(high - low)
+
+    guessed = width(api.submit())
+    api.twins.clock.advance(61)
+    measured(api)
+
+    assert width(api.submit()) < guessed / 10
+
+
+def test_before_the_first_token_the_time_that_passed_is_taken_off(api: Api) -> None:
+    """Claimed a second ago, nothing written yet."""
+    measured(api)
+    job_id = api.submit()
+    job = api.head(job_id)
+    started: Job = _claimed(api, job)
+    api.twins.jobs.heads[job_id] = started
+    api.twins.clock.advance(1)
+
+    shown = api.call("GET", f"/jobs/{job_id}/progress").json
+
+    assert (shown["status"], shown["tokens_received"]) == ("processing", None)
+    assert shown["estimated_seconds_remaining"] == pytest.approx(1.7, rel=0.15)
+    assert shown["estimated_seconds_remaining_range"] == [1.6, 1.7]
+
+
+def test_at_the_end_nothing_remains(api: Api) -> None:
+    job_id = api.submit()
+    work(api)
+
+    shown = api.call("GET", f"/jobs/{job_id}/status").json
+
+    assert (shown["estimated_seconds_remaining"], shown["estimated_seconds_remaining_range"]) == (0.0, [0.0, 0.0])
+
+
+def test_the_history_of_an_earlier_attempt_is_kept() -> None:
+    """Each attempt has its own stages; the life of the job is around both."""
+
+    api = Api(Script(error=StreamCut()), Script())
+    try:
+        job_id = api.submit()
+        work(api)
+        api.twins.clock.advance(60)
+        work(api)
+        first, last = (api.call("GET", f"/jobs/{job_id}/progress-history{query}").json for query in ("?attempt=1", ""))
+        beyond = api.call("GET", f"/jobs/{job_id}/progress-history?attempt=3")
+    finally:
+        bootstrap.override(None)
+
+    assert (first["attempt"], last["attempt"], beyond.status) == (1, 2, 400)
+    stages = [[event["at"] for event in history["data"] if event["kind"] == "stage"] for history in (first, last)]
+    assert max(stages[0]) < min(stages[1])
+    assert [event["name"] for event in first["data"] if event["kind"] == "job"] == ["created", "queued", "started", "completed"]
+
+
+def _claimed(api: Api, job: Job) -> Job:
+    taken = claim(job, job.generation, "lease#1", api.twins.clock.now())
+    assert taken is not None
+    return taken

@@ -1,0 +1,261 @@
+"""Notifications, imports and warm-ups through `app.py`: refused where they may not be, worked off, and seen by whom they concern."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chalicelib import bootstrap
+from chalicelib.domain.notifications.recipients import RecipientAllowlist
+from tests.entrypoints.test_dependencies import told
+from tests.entrypoints.test_webhooks import deliver, refused
+from tests.kit import batches
+from tests.kit.deliveries import HOOK
+from tests.kit.http import Api
+from tests.kit.provider import Script
+from tests.kit.work import work
+
+SLACK = "https://hooks.slack.com/services/T0/B0/abcdefgh"
+MESSAGE = {"subject": "All done", "message": "The nightly run is over."}
+
+
+@pytest.fixture(autouse=True)
+def _region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
+    made.twins.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    yield made
+    bootstrap.override(None)
+
+
+def submit(api: Api, kind: str, given: Any, token: str = "user", **more: Any) -> Any:
+    return api.call("POST", "/jobs", {"type": kind, "input": given, **more}, token)
+
+
+def parsed(api: Api, job_id: str) -> Any:
+    reply = api.call("GET", f"/jobs/{job_id}/result")
+    assert reply.status == 200, reply.text
+    assert reply.json["status"] == "completed", reply.text
+    return reply.json["parsed"]
+
+
+def uploaded(api: Api, data: bytes, token: str = "user") -> str:
+    begun = api.call("POST", "/uploads", {"content_type": "text/csv"}, token).json
+    api.twins.uploads.put(begun["url"], data, "text/csv")
+    return str(begun["upload_id"])
+
+
+# ---- notification
+
+
+def test_a_notification_from_its_submission_to_its_receiver(api: Api) -> None:
+    """The job is over before anybody was written to; the log of its deliveries goes on."""
+    job_id = submit(api, "notification", {"to": ["email:ops@acme.com", f"webhook:{HOOK}"], **MESSAGE}).json["job_id"]
+    work(api)
+    said = parsed(api, job_id)["deliveries"]
+    before = api.call("GET", f"/jobs/{job_id}/deliveries").json["data"]
+
+    deliver(api)
+
+    after = api.call("GET", f"/jobs/{job_id}/deliveries").json["data"]
+    assert {one["delivery_id"] for one in said} == {one["delivery_id"] for one in after}
+    assert ({one["status"] for one in before}, {one["status"] for one in after}) == ({"pending"}, {"delivered"})
+    assert {one["event"] for one in after} == {"notification"}
+    assert api.twins.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
+
+
+def test_who_may_not_be_written_to_is_refused_when_it_is_submitted(api: Api) -> None:
+    """By its place in the input, beside what else is wrong with whom; also in an estimate."""
+    given = {"to": ["slack:alerts", "email:me@evil.example", "webhook:https://127.0.0.1/", "fax:1"], **MESSAGE}
+
+    for path in ("/jobs", "/jobs/estimate"):
+        wrong = refused(api.call("POST", path, {"type": "notification", "input": given}))
+        assert set(wrong) == {"input.to.1", "input.to.2", "input.to.3"}
+        assert "allowed are email:ops@acme.com, slack:alerts" in wrong["input.to.1"]
+        assert wrong["input.to.2"] == "must be a public address"
+        assert wrong["input.to.3"] == "must be email:<address>, slack:<name> or webhook:<URL>"
+    assert refused(submit(api, "notification", {"to": "slack:alerts", **MESSAGE}, "stranger"))["input.to"].startswith("is not allowed")
+    assert api.twins.jobs.heads == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"to": "slack:alerts", "subject": "x"}, "input.message"),
+        ({"to": [], **MESSAGE}, "input.to"),
+        ({"to": ["slack:alerts"] * 11, **MESSAGE}, "input.to"),
+        ({"to": "slack:alerts", **MESSAGE, "subject": ""}, "input.subject"),
+        ({"to": "slack:alerts", **MESSAGE, "cc": "x"}, "input.cc"),
+    ],
+    ids=["no message", "nobody", "too many", "no subject", "unknown"],
+)
+def test_what_is_no_notification_is_refused(api: Api, given: Any, path: str) -> None:
+    assert path in {place[: len(path)] for place in refused(submit(api, "notification", given))}
+
+
+def test_a_job_may_tell_what_another_has_answered(api: Api) -> None:
+    """As any other that depends on others; whom it tells cannot be answered by a model."""
+    parent = api.submit()
+    given = {"to": "slack:alerts", "subject": "Done", "message": "It says: {{parents.a.output}}"}
+    job_id = submit(api, "notification", given, depends_on={"a": parent}).json["job_id"]
+    work(api)
+    told(api, parent)
+    work(api)
+    deliver(api)
+
+    assert parsed(api, job_id)["deliveries"][0]["recipient"] == "slack:alerts"
+    assert "It says: all of it" in str(api.twins.webhook_client.letters[0].body)
+    wrong = refused(submit(api, "notification", {**given, "to": "email:{{parents.a.output}}"}, depends_on={"a": parent}))
+    assert "input.to" in wrong
+
+
+def test_in_a_batch_of_notifications_every_row_is_looked_at(api: Api) -> None:
+    """The address book is as strict with ten thousand as with one."""
+    rows = [{"input": {"to": to, **MESSAGE}} for to in ("slack:alerts", ["slack:alerts", "email:me@evil.example"])]
+
+    wrong = refused(api.call("POST", "/batches", {"items": rows, "type": "notification"}))
+    batch_id = batches.submit(api, rows[:1], type="notification")
+    batches.settle(api)
+
+    assert set(wrong) == {"items.1.input.to.1"}
+    assert batches.look(api, batch_id)["status"] == "completed"
+
+
+VALID: dict[str, Any] = {
+    "notification": {"to": "slack:alerts", **MESSAGE},
+    "csv_import": {"upload_id": "upload_1"},
+    "cache_warmup": {"prompts": ["x"]},
+}
+
+
+@pytest.mark.parametrize("kind", VALID)
+@pytest.mark.parametrize(
+    "given", [{}, {"to": 3, "notify": "x", "webhook_url": 7}, {"to": [None], "notify": [1]}, ["slack:alerts"], 3], ids=str
+)
+def test_rows_that_wait_are_not_known_yet_and_do_no_harm(api: Api, kind: str, given: Any) -> None:
+    """An input that may still be filled in is held to its schema when it is: until then it may be anything."""
+    rows = [{"input": VALID[kind]}, {"id": "a", "input": given, "depends_on": [api.submit()]}]
+
+    reply = api.call("POST", "/batches", {"items": rows, "type": kind})
+
+    assert reply.status == 202, reply.text
+
+
+def test_an_import_of_notifications_writes_to_nobody_who_is_not_allowed(api: Api) -> None:
+    """A worker knows no address book: whoever delivers does."""
+    begun = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json
+    row = json.dumps({"input": {"to": ["email:me@evil.example", "slack:alerts"], **MESSAGE}})
+    api.twins.uploads.put(begun["url"], row.encode(), "application/x-ndjson")
+    job_id = submit(api, "csv_import", {"upload_id": begun["upload_id"], "type": "notification"}).json["job_id"]
+    work(api)
+    batches.settle(api)
+    deliver(api)
+
+    (row_id,) = (job.id for job in api.twins.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
+    log = {one["channel"]: one for one in api.call("GET", f"/jobs/{row_id}/deliveries").json["data"]}
+    assert (log["email"]["status"], log["slack"]["status"], api.twins.email.sent) == ("failed", "delivered", [])
+    assert "does not allow" in log["email"]["attempts"][0]["error"]
+
+
+# ---- csv_import
+
+
+def test_a_file_is_imported_and_its_rows_are_answered(api: Api) -> None:
+    """Its batch is like any other, and says when it has ended."""
+    upload_id = uploaded(api, b"prompt,who\nhello,Ada\ngoodbye,Bob\n")
+    given = {"upload_id": upload_id, "name": "greetings", "prompt_template": "{{input}}, {{who}}", "webhook_url": HOOK}
+    job_id = submit(api, "csv_import", given).json["job_id"]
+    work(api)
+
+    said = parsed(api, job_id)
+    batches.settle(api)
+
+    assert said["rows"] == 2
+    batch = batches.look(api, said["batch_id"])
+    assert (batch["name"], batch["user"], batch["status"]) == ("greetings", "alice", "completed")
+    assert [request.prompt for request in api.twins.provider.requests] == ["hello, Ada", "goodbye, Bob"]
+    (kept,) = api.call("GET", f"/batches/{said['batch_id']}/deliveries").json["data"]
+    assert kept["event"] == "batch.completed"
+    stages = api.call("GET", f"/jobs/{job_id}/progress").json["stages"]
+    assert [stage["name"] for stage in stages] == ["setup", "reading", "checking", "accepting", "finalization"]
+
+
+@pytest.mark.parametrize("token", ["colleague", "operator", "stranger"])
+def test_a_file_of_somebody_else_cannot_be_imported(api: Api, token: str) -> None:
+    upload_id = uploaded(api, b"prompt\nhello\n")
+    job_id = submit(api, "csv_import", {"upload_id": upload_id}, token).json["job_id"]
+
+    work(api)
+
+    record = api.call("GET", f"/jobs/{job_id}", token=token).json
+    assert (record["status"], record["error"]["code"]) == ("failed", "request_invalid")
+    assert api.twins.batches.rows == {}
+
+
+def test_terms_that_cannot_be_used_are_refused_when_it_is_submitted(api: Api) -> None:
+    """As those of a batch, by their places in the input."""
+    wrong = refused(
+        submit(
+            api, "csv_import", {"upload_id": "upload_1", "batch_size": 0, "config": {"temperature": 7}, "dry_run": True, "priority": "soon"}
+        )
+    )
+    told = refused(submit(api, "csv_import", {"upload_id": "upload_1", "webhook_url": "http://a.example/", "notify": ["slack:other"]}))
+
+    assert {path.split(".")[1] for path in wrong} == {"batch_size", "config", "dry_run", "priority"}
+    assert set(told) == {"input.webhook_url", "input.notify.0"}
+
+
+# ---- cache_warmup
+
+
+def test_a_cache_is_warmed_up(api: Api) -> None:
+    """What was asked before is not asked again, and whoever asks then is answered at no cost."""
+    job_id = submit(api, "cache_warmup", {"prompts": ["Say 1.", "Say 2."]}).json["job_id"]
+    work(api)
+    said = parsed(api, job_id)
+    batches.settle(api)
+    asked = len(api.twins.provider.requests)
+    again = submit(api, "cache_warmup", {"prompts": ["Say 1.", "Say 2."]}).json["job_id"]
+    hit = api.call("POST", "/jobs", {"prompt": "Say 1.", "config": {"cache": True}}).json["job_id"]
+
+    work(api)
+
+    assert (said["submitted"], asked) == (2, 2)
+    assert parsed(api, again) == {"batch_id": None, "cached_already": 2, "submitted": 0}
+    assert api.call("GET", f"/jobs/{hit}").json["cost"] == "0.000000"
+    assert len(api.twins.provider.requests) == asked
+
+
+def test_a_warm_up_has_its_bounds(api: Api) -> None:
+    wrong = refused(submit(api, "cache_warmup", {"prompts": [{"content": "x", "depends_on": ["a"]}], "items": []}))
+    many = refused(submit(api, "cache_warmup", {"prompts": ["x"] * 1_001}))
+
+    assert set(wrong) == {"input.prompts.0.depends_on", "input.items"}
+    assert set(many) == {"input.prompts"}
+
+
+@pytest.mark.parametrize(("kind", "limits"), [("notification", (10, 100)), ("csv_import", (5, 20)), ("cache_warmup", (1, 10))])
+def test_their_limits_are_shown(api: Api, kind: str, limits: tuple[int, int]) -> None:
+    shown = api.call("GET", f"/job-types/{kind}").json
+
+    assert (shown["limits"]["concurrency"], shown["limits"]["per_minute"], shown["least_role"]) == (*limits, "user")
+
+
+def test_more_than_one_warm_up_at_once_waits(api: Api) -> None:
+    """Held by its limit, with its reason."""
+    jobs = [submit(api, "cache_warmup", {"prompts": ["x"]}).json["job_id"] for _ in range(12)]
+    for _ in range(12):
+        work(api)
+
+    states = [(api.head(job_id).status.value, api.head(job_id).reason) for job_id in jobs]
+
+    assert ("completed", None) in states
+    assert {reason for status, reason in states if status == "held"} <= {"type_rate", "type_concurrency"}
+    assert [status for status, _ in states].count("held") >= 2

@@ -1,0 +1,218 @@
+"""The real adapters on moto, through `app.py`, in one process: from a POST to the last token; a failure, and its removal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import pytest
+import requests
+from moto import mock_aws
+
+from chalicelib import bootstrap
+from chalicelib.adapters.aws import client as aws
+from chalicelib.domain.auth.identity import Key
+from chalicelib.domain.errors import RequestRefused
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.domain.queues.lanes import DELIVERIES, LANES, TASKS, dead_letter_queue_name, queue_name
+from chalicelib.services.auth.authenticate import secret_hash
+from chalicelib.settings import Settings
+from infra.naming import bucket_name
+from infra.tables import TABLES, create_table_arguments
+from tests.entrypoints.test_triggers import change
+from tests.kit.http import CONTEXT, TOKENS, Api, InlineLoop
+from tests.kit.provider import Script, ScriptedProvider
+
+STAGE, ACCOUNT = "dev", "123456789012"  # moto's account
+SCRIPTS = (Script(deltas=["all ", "of ", "it"], every=0.01, first=0.01), Script(deltas=["no"], every=0.01, error=RequestRefused("No.")))
+
+
+class OnMoto(bootstrap.Container):
+    """Every adapter but the provider, which says what it is told to."""
+
+    @cached_property
+    def provider(self) -> Any:
+        return ScriptedProvider(*SCRIPTS)
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """The API of a stage whose tables, queues, bucket and keys are there."""
+    made = Api()
+    for name, value in (("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing"), ("AWS_DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        aws.reset_clients()
+        for table in TABLES:
+            aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
+        aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
+        for lane in (*LANES, TASKS, DELIVERIES):
+            for queue in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
+                aws.client("sqs").create_queue(QueueName=queue)
+        adapters = OnMoto(Settings(stage=STAGE))
+        for name, (tenant, user, role) in TOKENS.items():
+            adapters.api_keys.put_key(
+                Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1)
+            )
+        bootstrap.override(adapters, InlineLoop())
+        yield made
+    bootstrap.override(None)
+    aws.reset_clients()
+
+
+def deliver(api: Api, lane: str = "normal") -> None:
+    """What SQS holds for a lane, to its worker; what that leaves is deleted, as SQS does."""
+    sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
+    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
+    records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
+    getattr(api.module, f"worker_{lane}")({"Records": records}, CONTEXT)
+
+
+def test_from_a_post_to_the_last_token(api: Api) -> None:
+    """Then the sweep finds nothing to do."""
+    job_id = api.submit()
+
+    deliver(api)
+    names = ("version", "account", "region", "source", "id", "time", "detail-type")
+    api.module.sweep({**dict.fromkeys(names, ""), "detail": {}, "resources": []}, CONTEXT)
+
+    result = api.call("GET", f"/jobs/{job_id}/result").json
+    assert (result["status"], result["output"]) == ("completed", "all of it")
+    slice_ = api.call("GET", f"/jobs/{job_id}/stream").text
+    assert "event: tokens" in slice_
+    assert "event: job_completed" in slice_
+    assert [row["attempt"] for row in api.call("GET", f"/jobs/{job_id}/attempts").json["data"]] == [1]
+
+
+def test_a_child_is_let_go_and_asks_for_what_its_parent_said(api: Api) -> None:
+    """From rows that DynamoDB keeps, and a change as its stream tells it."""
+    have = bootstrap.container()
+    parent = api.submit()
+    child = api.submit(prompt="Go on from: {{parents.first.output}}.", depends_on={"first": parent})
+    deliver(api)
+    assert api.call("GET", f"/jobs/{child}/status").json["status"] == "waiting"
+
+    ended = have.jobs.get(parent)
+    assert ended is not None
+    api.module.release({"Records": [change(None, ended), change(None, ended)]}, CONTEXT)
+    assert api.call("GET", f"/jobs/{child}/status").json["status"] == "queued"
+    deliver(api)
+
+    assert isinstance(have.provider, ScriptedProvider)
+    assert have.provider.requests[1].prompt == "Go on from: all of it."
+    graph = api.call("GET", f"/jobs/{child}/graph").json
+    assert [node["status"] for node in graph["nodes"]] == ["completed", "failed"]
+    assert graph["edges"] == [{"from": parent, "to": child, "alias": "first"}]
+
+
+def test_a_failed_job_is_listed_and_removed(api: Api) -> None:
+    """With its reason; afterwards nothing is kept of it, and nobody finds it."""
+    api.submit()
+    deliver(api)
+    job_id = api.submit()
+    deliver(api)
+
+    [failed] = api.call("GET", "/failed-jobs", token="operator").json["data"]
+    assert (failed["job_id"], failed["error"]["code"]) == (job_id, "request_invalid")
+    removed = api.call("DELETE", f"/failed-jobs/{job_id}", token="operator")
+
+    assert removed.json["deleted"] is True
+    assert api.call("GET", f"/jobs/{job_id}").status == 404
+    rows = aws.client("dynamodb").query(
+        TableName=f"headrace-{STAGE}-pages", KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job_id}}
+    )
+    assert rows["Items"] == []
+
+
+def test_before_a_key_is_stored(api: Api) -> None:
+    """No secret, and the real provider: a story is scored by plain rules, another job waits and has made no attempt."""
+    bootstrap.override(bootstrap.Container(Settings(stage=STAGE)), InlineLoop())
+    story = {"title": "A miracle battery!", "content": "It charges instantly."}
+    scored = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story}).json["job_id"]
+    waiting = api.submit()
+
+    deliver(api)
+
+    result = api.call("GET", f"/jobs/{scored}/result").json
+    assert (result["status"], result["model"], result["fallback"], float(result["cost"])) == ("completed", "local", True, 0)
+    assert result["parsed"]["source"] == "local_fallback"
+    record = api.call("GET", f"/jobs/{waiting}").json
+    assert (record["status"], record["reason"], record["attempt"]) == ("held", "openai_not_configured", 0)
+    assert api.call("GET", f"/jobs/{waiting}/attempts").json["data"] == []
+
+
+def test_an_export_is_made_and_downloaded_and_removed(api: Api) -> None:
+    """By the link that the API answers; its slot is free again, and its object goes with it."""
+    api.submit()
+    deliver(api)
+    asked = {"type": "export", "input": {"filter": {"status": "completed"}}, "options": {"format": "jsonl"}}
+    job_id = api.call("POST", "/jobs", asked).json["job_id"]
+    in_use = []
+    for _ in range(2):
+        in_use.append(api.call("GET", "/job-types/export").json["in_use"])
+        deliver(api)
+
+    found = api.call("GET", f"/jobs/{job_id}/download")
+    saved = requests.get(found.headers["location"], timeout=10)
+
+    assert (found.status, saved.status_code, in_use) == (307, 200, [0, 0])
+    assert [json.loads(line)["output"] for line in saved.text.splitlines()] == ["all of it"]
+    assert api.call("POST", "/bulk", {"action": "delete", "ids": [job_id]}, "operator").json["done"] == 1
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=bucket_name(STAGE, ACCOUNT))
+
+
+def test_a_clean_up_deletes_what_is_old(api: Api) -> None:
+    """On the real tables, by an operator's job."""
+    old = api.submit()
+    deliver(api)
+    job_id = api.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0}}, "operator").json["job_id"]
+    deliver(api)
+
+    assert api.call("GET", f"/jobs/{job_id}/result", token="operator").json["parsed"]["by_status"] == {"completed": 1}
+    assert api.call("GET", f"/jobs/{old}").status == 404
+
+
+def test_a_file_is_imported_and_the_end_of_its_batch_is_told(api: Api) -> None:
+    """From the signed link to the row in the log of deliveries: on the real tables, with the terms that a batch keeps."""
+    begun = api.call("POST", "/uploads", {"content_type": "text/csv"}).json
+    assert requests.put(begun["url"], data=b"prompt\nhello\n", headers=begun["headers"], timeout=10).status_code == 200
+    asked = {"type": "csv_import", "input": {"upload_id": begun["upload_id"], "webhook_url": "https://hooks.example.com/x"}}
+    job_id = api.call("POST", "/jobs", asked).json["job_id"]
+
+    deliver(api)
+    made = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]
+    _tasks(api)
+    deliver(api, "low")
+    row = bootstrap.container().jobs.get(job_id_of_row(made["batch_id"], 0))
+    assert row is not None
+    api.module.count({"Records": [change(None, row)]}, CONTEXT)
+    _tasks(api)
+
+    assert (made["rows"], api.call("GET", f"/batches/{made['batch_id']}").json["status"]) == (1, "completed")
+    (kept,) = api.call("GET", f"/batches/{made['batch_id']}/deliveries").json["data"]
+    assert (kept["event"], kept["address"], kept["status"]) == ("batch.completed", "https://hooks.example.com/x", "pending")
+
+
+def test_a_notification_is_written_down_once(api: Api) -> None:
+    """On the real table."""
+    given = {"to": "webhook:https://hooks.example.com/x", "subject": "Done", "message": "It is over."}
+    job_id = api.call("POST", "/jobs", {"type": "notification", "input": given}).json["job_id"]
+
+    deliver(api)
+
+    (said,) = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]["deliveries"]
+    (kept,) = api.call("GET", f"/jobs/{job_id}/deliveries").json["data"]
+    assert (kept["delivery_id"], kept["event"], said["recipient"]) == (said["delivery_id"], "notification", given["to"])
+
+
+def _tasks(api: Api) -> None:
+    """What the queue `tasks` holds, each to its function."""
+    sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, TASKS))["QueueUrl"]
+    for one in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
+        api.module.tasks(
+            {"Records": [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]}]}, CONTEXT
+        )

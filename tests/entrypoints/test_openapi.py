@@ -1,0 +1,238 @@
+"""The API's document: it is valid, complete, and says what is really asked.
+
+`data/openapi-3.1.schema.json` is what the OpenAPI Initiative publishes for 3.1 documents (2022-10-07, Apache License 2.0).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from jsonschema_rs import validator_for
+
+from chalicelib import bootstrap, job_types
+from chalicelib.domain.validation.schema import schema_problems
+from chalicelib.entrypoints.http.openapi.document import VERSION, document, placed
+from chalicelib.entrypoints.http.openapi.jobs import ANSWERS, BODIES, PARAMETERS, REQUESTS
+from chalicelib.entrypoints.http.server import ROUTES
+from tests.kit.http import Api
+from tests.kit.paths import ROOT
+from tests.kit.work import work
+
+META = json.loads((Path(__file__).parent / "data" / "openapi-3.1.schema.json").read_text())
+
+
+@pytest.fixture
+def described(api: Api) -> Any:
+    """The document as it is served."""
+    reply = api.call("GET", "/openapi.json", token=None)
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json")
+    return reply.json
+
+
+def accepts(described: Any, name: str, value: Any) -> bool:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
+    return bool(validator_for(schema).is_valid(value))
+
+
+def test_it_is_a_valid_document(described: Any) -> None:
+    assert [str(error) for error in validator_for(META).iter_errors(described)] == []
+
+
+def test_every_schema_in_it_is_one(described: Any) -> None:
+    for name, schema in described["components"]["schemas"].items():
+        whole = {**schema, "components": described["components"]}
+        assert schema_problems(whole) == (), name
+
+
+def test_every_reference_leads_somewhere(described: Any) -> None:
+    for reference in _references(described["paths"]):
+        place = described
+        for step in reference.removeprefix("#/").split("/"):
+            place = place[step]
+
+
+def test_it_asks_nothing_of_anything(api: Api) -> None:
+    """Public, and the same for everybody: no key is looked at and no store is read."""
+    nothing = SimpleNamespace(clock=api.twins.clock)
+    bootstrap.override(nothing)
+
+    assert api.call("GET", "/openapi.json", token=None).status == 200
+
+
+def test_every_route_of_the_application_is_in_it(api: Api, described: Any) -> None:
+    """And nothing else."""
+    served = {(path, method) for path, methods in api.app.routes.items() for method in methods if method != "OPTIONS"}
+
+    assert {(path, method.upper()) for path, methods in described["paths"].items() for method in methods} == served
+
+
+def test_every_route_names_its_least_role(described: Any) -> None:
+    for route in ROUTES:
+        operation = described["paths"][route.path][route.method.lower()]
+        assert operation["x-least-role"] == (route.role.label if route.role else "public")
+        assert ("security" in operation and operation["security"] == []) == (route.role is None)
+        assert operation["summary"] == route.summary
+
+
+def test_operations_are_told_apart(described: Any) -> None:
+    names = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
+
+    assert len(set(names)) == len(names)
+
+
+def test_what_is_said_of_routes_is_said_of_routes_that_there_are() -> None:
+    served = {f"{route.method} {route.path}" for route in ROUTES}
+
+    assert set(PARAMETERS) | set(BODIES) | set(ANSWERS) <= served
+    assert {name for name in BODIES.values() if name != "Submission"} <= set(REQUESTS)
+
+
+@pytest.mark.parametrize("name", [kind.name for kind in job_types.all_types()])
+def test_every_job_type_is_in_it_with_its_options(described: Any, name: str) -> None:
+    """As they are checked."""
+    kind, schemas = job_types.get(name), described["components"]["schemas"]
+
+    assert {"$ref": f"#/components/schemas/Submission.{name}"} in schemas["Submission"]["oneOf"]
+    assert schemas[f"Options.{name}"].items() >= json.loads(json.dumps(kind.options_schema)).items()
+    assert (f"Input.{name}" in schemas) == (kind.input_schema is not None)
+    assert (f"Output.{name}" in schemas) == (kind.response_schema is not None)
+
+
+@pytest.mark.parametrize(
+    "submission",
+    [
+        {"prompt": "Hi"},
+        {"prompt": "Hi", "job_type": "general", "options": None, "config": {"cache": {"ttl": 60}}},
+        {"prompt": "Hi", "job_type": "security_analysis", "options": {"focus": ["reentrancy"]}},
+        {"prompt": "Hi", "type": "security_analysis", "options": {"focus": ["reentrancy"]}, "priority": "high"},
+        {"prompt": "Hi", "type": "security_analysis", "job_type": "security_analysis"},
+    ],
+    ids=str,
+)
+def test_what_it_allows_is_accepted(api: Api, described: Any, submission: dict[str, Any]) -> None:
+    assert accepts(described, "Submission", submission)
+    assert api.call("POST", "/jobs/estimate", submission).status == 200
+
+
+@pytest.mark.parametrize(
+    "submission",
+    [
+        {"prompt": "Hi", "options": {"focus": ["reentrancy"]}},
+        {"prompt": "Hi", "job_type": "security_analysis", "options": {"focus": ["everything"]}},
+        {"prompt": "Hi", "job_type": "security_analysis", "options": {"depth": 3}},
+        {"prompt": "Hi", "job_type": "poetry"},
+        {"prompt": "Hi", "colour": "red"},
+        {"prompt": "Hi", "config": {"temperature": 3}},
+    ],
+    ids=str,
+)
+def test_what_it_does_not_allow_is_refused(api: Api, described: Any, submission: dict[str, Any]) -> None:
+    assert not accepts(described, "Submission", submission)
+    assert api.call("POST", "/jobs/estimate", submission).status in (400, 404)
+
+
+def test_answers_are_as_it_says(api: Api, described: Any) -> None:
+    reply = api.call("POST", "/jobs", {"prompt": "Hi"})
+    assert accepts(described, "Accepted", reply.json)
+    job_id = reply.json["job_id"]
+    for path, name in (("", "Record"), ("/status", "Status"), ("/progress", "Progress")):
+        assert accepts(described, name, api.call("GET", f"/jobs/{job_id}{path}").json)
+    work(api)
+
+    for path, name in (("", "Record"), ("/status", "Status"), ("/progress", "Progress"), ("/result", "Result")):
+        body = api.call("GET", f"/jobs/{job_id}{path}").json
+        assert accepts(described, name, body)
+        assert set(body) == set(described["components"]["schemas"][name]["properties"])
+
+
+BATCHES = [
+    {
+        "items": [{"id": "a", "content": "x"}, {"id": "b", "content": "x", "depends_on": ["a"]}],
+        "type": "general",
+        "config": {"max_tokens": 20},
+        "notify": [],
+    },
+    {"items": [{"content": "x", "priority": "high"}], "batch_size": 1, "delay": 0.5, "dry_run": True},
+    ["plain", "list"],
+]
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+def test_batches_that_it_allows_are_accepted_and_answered_as_it_says(api: Api, described: Any, batch: Any) -> None:
+    reply = api.call("POST", "/batches", batch)
+
+    assert accepts(described, "BatchSubmission", batch)
+    assert accepts(described, "Batch" if reply.status == 202 else "DryRun", reply.json), reply.text
+    page = api.call("GET", "/batches").json
+    assert accepts(described, "Batches", page)
+    for found in page["data"]:
+        path = f"/batches/{found['batch_id']}"
+        for route, name in ((path, "Batch"), (f"{path}/export", "BatchExport"), (f"{path}/deliveries", "Deliveries")):
+            body = api.call("GET", route).json
+            assert accepts(described, name, body), body
+        assert accepts(described, "Batch", api.call("DELETE", path).json)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [{"items": []}, {"items": ["a"], "upload_id": "upload_1"}, {"name": "nothing"}, {"items": ["a"], "config": {"temperature": 3}}],
+    ids=str,
+)
+def test_batches_that_it_does_not_allow_are_refused(api: Api, described: Any, batch: Any) -> None:
+    assert not accepts(described, "BatchSubmission", batch)
+    assert api.call("POST", "/batches", batch).status == 400
+
+
+def test_every_way_of_sending_a_batch_is_in_it(api: Api, described: Any) -> None:
+    """Files as they are, with the terms in the query."""
+    operation = described["paths"]["/batches"]["post"]
+    link = api.call("POST", "/uploads", {})
+
+    assert {"application/json", "text/csv", "text/plain", "application/x-ndjson"} <= set(operation["requestBody"]["content"])
+    assert {"prompt_template", "webhook_url", "notify", "upload_id", "Idempotency-Key"} <= {one["name"] for one in operation["parameters"]}
+    assert accepts(described, "UploadLink", link.json)
+
+
+def test_errors_are_as_it_says(api: Api, described: Any) -> None:
+    for reply in (api.call("GET", "/jobs", token=None), api.call("POST", "/jobs", {}), api.call("GET", "/jobs/job_1")):
+        assert accepts(described, "Error", reply.json)
+
+
+def test_parameters_of_a_query_are_those_that_are_known(api: Api, described: Any) -> None:
+    """What the list of jobs says that it knows."""
+    refused = api.call("GET", "/jobs?colour=red").json["error"]["details"][0]["message"]
+    named = {one["name"] for one in described["paths"]["/jobs"]["get"]["parameters"]}
+
+    assert named == set(re.findall(r"\w+", refused.partition("known are ")[2]))
+
+
+def test_a_type_whose_schema_refers_to_itself_keeps_its_references() -> None:
+    """In the document they lead through the place that it has there."""
+    schema = {"$defs": {"name": {"type": "string"}}, "properties": {"who": {"$ref": "#/$defs/name"}}}
+    whole = {"$ref": "#/components/schemas/Input.t", "components": {"schemas": {"Input.t": placed(schema, "Input.t")}}}
+
+    assert validator_for(whole).is_valid({"who": "me"})
+    assert not validator_for(whole).is_valid({"who": 3})
+
+
+def test_it_has_the_version_of_the_project() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
+    assert document()["info"]["version"] == VERSION
+
+
+def _references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for value in part.values():
+            yield from _references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _references(value)

@@ -1,0 +1,100 @@
+"""Queues and the change stream through `app.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from chalicelib.consumers.release_dependents import PAGE_SIZE
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.jobs.transitions import AttemptOutcome, claim, finish
+from tests.kit.batches import tasks
+from tests.kit.change_records import change
+from tests.kit.http import CONTEXT, Api
+from tests.kit.sockets import Socket
+from tests.kit.work import invoke, work
+
+
+@pytest.mark.parametrize("lane", ["urgent", "high", "normal", "low"])
+def test_each_lane_has_its_worker(api: Api, lane: str) -> None:
+    job_id = api.submit(priority=lane)
+
+    work(api, lane)
+
+    assert api.twins.jobs.heads[job_id].status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("body", ["", "{}", "garbage", '{"job_id": "x"}', "\x00", "[" * 50_000])
+def test_garbage_in_a_queue_is_set_aside(api: Api, body: str) -> None:
+    """Where people see it, with the reason; the message is done with."""
+    invoke(api, "high", [{"body": body, "receiptHandle": "r", "messageId": "m"}])
+
+    [(kept, reason)] = api.twins.queues.aside["high"]
+    assert kept == body
+    assert reason
+
+
+def test_the_stream_tells_an_end_that_the_worker_could_not(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker died between the terminal write and the announcement [14]."""
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    socket = Socket(api)
+    socket.connect("user")
+    job = api.twins.jobs.heads[api.submit()]
+    socket.send({"action": "subscribe", "job_id": job.id})
+    running = claim(job, 1, "owner", api.twins.clock.now())
+    assert running is not None
+    ended = finish(running, 1, "owner", AttemptOutcome(status=Status.COMPLETED, length=0), api.twins.clock.now())
+    assert ended is not None
+
+    api.module.release({"Records": [change(None, job), change(job, running), change(running, ended)]}, CONTEXT)
+
+    assert [frame["event"] for frame in socket.frames] == ["connected", "job_completed"]
+    assert socket.assembled.done
+
+
+def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None:
+    """It is set aside by its id; TTL's deletions are passed over."""
+    job = api.twins.jobs.heads[api.submit()]
+    broken = change(None, job)
+    broken["dynamodb"]["NewImage"] = {"id": {"S": "job_broken"}, "status": {"S": "flying"}}
+    broken["dynamodb"]["Keys"] = {"id": {"S": "job_broken"}}
+    removed = {**change(None, job), "eventName": "REMOVE"}
+
+    api.module.release({"Records": [broken, removed, change(None, job)]}, CONTEXT)
+
+    assert [body for body, _ in api.twins.queues.aside["stream"]] == ["job_broken"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "garbage",
+        "[" * 50_000,
+        "[]",
+        "{}",
+        '{"task": "sing"}',
+        '{"task": ["feed"]}',
+        '{"task": "feed"}',
+        '{"task": "feed", "tenant": "acme", "batch_id": 7}',
+        '{"task": "let_go"}',
+        '{"task": "let_go", "tenant": "acme", "job_id": "x", "after": null}',
+    ],
+)
+def test_what_is_no_task_is_set_aside(api: Api, body: str) -> None:
+    api.module.tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
+
+    assert api.twins.queues.aside["tasks"] == [(body, "it names no task")]
+
+
+def test_a_large_family_is_let_go_by_the_stream_and_by_tasks(api: Api) -> None:
+    """A page by the one, the rest by the other."""
+    parent = api.twins.jobs.heads[api.submit()]
+    children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE_SIZE + 20)]
+    work(api, "normal")
+
+    api.module.release({"Records": [change(parent, api.head(parent.id))]}, CONTEXT)
+    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE, Status.WAITING: 20}
+    tasks(api)
+
+    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE + 20}

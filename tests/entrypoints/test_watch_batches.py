@@ -1,0 +1,308 @@
+"""A batch over a WebSocket, through `app.py`: how it stands, which rows have ended, and that it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib import bootstrap
+from chalicelib.domain.auth.identity import Role
+from chalicelib.domain.batches.counters import counter_key
+from chalicelib.domain.errors import RequestRefused
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.services.batches.broadcast_progress import MAX_ROW_FRAMES
+from cli.reducer import Assembly
+from tests.kit import batches
+from tests.kit.change_records import change
+from tests.kit.failing_store import refusing
+from tests.kit.http import CONTEXT, Api
+from tests.kit.provider import Script
+from tests.kit.sockets import Socket
+from tests.kit.work import work
+
+Frame = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
+    yield made
+    bootstrap.override(None)
+
+
+def watcher(api: Api, token: str = "user", name: str = "c1") -> Socket:
+    made = Socket(api, name)
+    assert made.connect(token) == 200
+    return made
+
+
+def named(socket: Socket, event: str) -> list[Frame]:
+    return [frame for frame in socket.frames if frame["event"] == event]
+
+
+def test_a_batch_is_watched_from_its_first_row_to_its_end(api: Api) -> None:
+    batch_id, socket = batches.submit(api, 20), watcher(api)
+
+    [connected] = socket.send({"action": "subscribe", "batch_id": batch_id, "id": 7})
+    batches.settle(api)
+
+    assert (connected["event"], connected["status"], connected["reply_to"]) == ("connected", "queued", 7)
+    assert connected["counts"]["total"] == connected["counts"]["waiting"] == 20
+    seen, final = batches.look(api, batch_id), named(socket, "batch_completed")[-1]
+    assert {name: final[name] for name in ("status", "counts", "cost", "progress_percentage", "usage", "run", "finished_at")} == {
+        name: seen[name] for name in ("status", "counts", "cost", "progress_percentage", "usage", "run", "finished_at")
+    }
+    items = named(socket, "batch_item")
+    assert {(one["row"], one["job_id"], one["status"]) for one in items} == {
+        (n, job_id_of_row(batch_id, n), "completed") for n in range(20)
+    }
+    versions = [frame["version"] for frame in socket.frames if frame["event"] != "batch_item"]
+    assert versions == sorted(versions)
+    assert all(set(one) >= {"event", "batch_id", "version", "at"} for one in socket.frames)
+
+
+def test_one_who_comes_after_the_end_is_told_at_once(api: Api) -> None:
+    batch_id = batches.submit(api, 2)
+    batches.settle(api)
+
+    frames = watcher(api).send({"action": "subscribe", "batch_id": batch_id})
+
+    assert [(frame["event"], frame["status"]) for frame in frames] == [("connected", "completed"), ("batch_completed", "completed")]
+
+
+def test_it_goes_on_with_a_new_run(api: Api) -> None:
+    """Its versions are higher than that of the first end, so a client that keeps the highest shows the second."""
+    api.twins.provider.scripts[:1] = [Script(error=RequestRefused("No."))]
+    batch_id, socket = batches.submit(api, 2), watcher(api)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    batches.settle(api)
+    first = named(socket, "batch_completed")[-1]
+
+    api.call("POST", f"/batches/{batch_id}/retry-failed", {})
+    batches.settle(api)
+
+    last = named(socket, "batch_completed")[-1]
+    assert (first["status"], last["status"]) == ("completed_with_failures", "completed")
+    assert (last["run"], first["run"]) == (2, 1)
+    assert last["version"] > first["version"]
+
+
+def test_a_batch_that_is_cancelled_says_so(api: Api) -> None:
+    """The request itself reaches no sockets: a task tells the end."""
+    batch_id, socket = batches.submit(api, 3), watcher(api)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    assert api.call("DELETE", f"/batches/{batch_id}").status in (200, 202)
+    assert named(socket, "batch_completed") == []
+
+    batches.settle(api)
+
+    final = named(socket, "batch_completed")[-1]
+    assert (final["status"], final["counts"]["cancelled"]) == ("cancelled", 3)
+
+
+def test_more_rows_than_are_told_at_once_are_counted(api: Api) -> None:
+    batch_id, socket = batches.submit(api, MAX_ROW_FRAMES + 10), watcher(api)
+    batches.tasks(api)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    while api.twins.queues.depth("low"):
+        work(api, "low")
+
+    batches.count(api)
+
+    [progress] = named(socket, "batch_progress")
+    assert progress["items_left_out"] == 10
+    assert progress["counts"]["completed"] == MAX_ROW_FRAMES + 10
+    assert [one["row"] for one in named(socket, "batch_item")] == list(range(MAX_ROW_FRAMES))
+
+
+# ---- who may
+
+
+def test_what_is_not_there_for_a_caller_cannot_be_watched(api: Api) -> None:
+    """As for reading it: a colleague's, another tenant's, and any by a ticket that names jobs."""
+    batch_id = batches.submit(api, 1)
+    job_id = api.submit()
+    ticket = api.call("POST", "/stream-tickets", {"jobs": [job_id]}).json["ticket"]
+    sockets = [watcher(api, "colleague", "a"), watcher(api, "stranger", "b"), Socket(api, "c")]
+    assert sockets[-1].connect(ticket=ticket) == 200
+
+    for socket in sockets:
+        [frame] = socket.send({"action": "subscribe", "batch_id": batch_id, "id": "q"})
+        assert (frame["event"], frame["code"], frame["reply_to"]) == ("error", "batch_not_found", "q")
+    assert api.twins.subscriptions.for_job(batch_id) == []
+
+
+def test_operators_watch_their_tenants_and_tickets_what_their_key_may_read(api: Api) -> None:
+    batch_id = batches.submit(api, 1)
+    ticket = api.call("POST", "/stream-tickets", {}).json["ticket"]
+    reader = Socket(api, "b")
+    assert reader.connect(ticket=ticket) == 200
+
+    for socket in (watcher(api, "operator", "a"), reader):
+        assert socket.send({"action": "subscribe", "batch_id": batch_id})[0]["event"] == "connected"
+
+
+def test_a_key_of_all_tenants_names_the_tenant(api: Api) -> None:
+    batch_id = batches.submit(api, 1)
+    api.change_key("stranger", all_tenants=True)
+    socket = watcher(api, "stranger")
+
+    [unnamed] = socket.send({"action": "subscribe", "batch_id": batch_id})
+    [named] = socket.send({"action": "subscribe", "batch_id": batch_id, "tenant": "acme"})
+
+    assert (unnamed["code"], named["event"]) == ("batch_not_found", "connected")
+
+
+@pytest.mark.parametrize("changes", [{"revoked_at": 1}, {"user": "bob"}, {"tenant": "other"}])
+def test_a_key_that_may_no_longer_is_told_no_more(api: Api, changes: dict[str, Any]) -> None:
+    batch_id, socket = batches.submit(api, 2), watcher(api)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    api.change_key("user", **changes)
+    before = len(socket.frames)
+
+    batches.settle(api)
+
+    assert len(socket.frames) == before
+
+
+def test_no_frame_says_what_jobs_say(api: Api) -> None:
+    """A key that has become a viewer's sees statuses and counts."""
+    batch_id, socket = batches.submit(api, ["a secret prompt"]), watcher(api)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    api.change_key("user", role=Role.VIEWER)
+
+    batches.settle(api)
+
+    assert named(socket, "batch_completed")
+    assert "secret" not in str(socket.frames)
+    assert "all of it" not in str(socket.frames)
+
+
+# ---- who leaves, who fails
+
+
+def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api) -> None:
+    batch_id, first, second = batches.submit(api, 2), watcher(api), watcher(api, name="c2")
+    for socket in (first, second):
+        socket.send({"action": "subscribe", "batch_id": batch_id})
+    first.send({"action": "unsubscribe", "batch_id": batch_id})
+    second.disconnect()
+    assert api.twins.subscriptions.for_job(batch_id) == []
+
+    batches.settle(api)
+
+    assert [len(first.frames), len(second.frames)] == [1, 1]
+
+
+def test_a_socket_that_is_gone_is_forgotten_and_one_that_is_busy_told_later(api: Api) -> None:
+    """Whoever fails, the rows are counted and the others told."""
+    batch_id = batches.submit(api, 2)
+    gone, busy, well = (watcher(api, name=name) for name in ("gone", "busy", "well"))
+    for socket in (gone, busy, well):
+        socket.send({"action": "subscribe", "batch_id": batch_id})
+    api.twins.sockets.gone.add("gone")
+    api.twins.sockets.busy["busy"] = 1
+
+    batches.settle(api)
+
+    assert batches.look(api, batch_id)["status"] == "completed"
+    assert {one.connection_id for one in api.twins.subscriptions.for_job(batch_id)} == {"busy", "well"}
+    assert api.twins.connections.get("gone") is None
+    for socket in (busy, well):
+        assert named(socket, "batch_completed")
+
+
+@pytest.mark.parametrize(("port", "method"), [("subscriptions", "for_job"), ("api_keys", "key"), ("sockets", "post")])
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_whatever_fails_about_watchers_the_rows_are_counted(api: Api, port: str, method: str, error: type[Exception] | None) -> None:
+    batch_id, socket = batches.submit(api, 2), watcher(api)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    batches.tasks(api)
+    work(api, "low")
+    api.twins.clock.advance(60)
+
+    more = {"error": error} if error is not None else {}
+    with refusing(getattr(api.twins, port), method, 10**6, **more):
+        batches.settle(api)
+
+    assert api.twins.counters.counters[counter_key(batch_id)]["completed"] == 2
+    assert batches.look(api, batch_id)["finished_at"] is not None
+    assert socket.send({"action": "subscribe", "batch_id": batch_id})[-1]["event"] == "batch_completed"
+
+
+def test_the_change_stream_once_more_tells_the_same(api: Api) -> None:
+    """Versions are those of the records, so whoever keeps the highest shows the same."""
+    batch_id, socket = batches.submit(api, 2), watcher(api)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    batches.settle(api)
+    final = named(socket, "batch_completed")[-1]
+
+    batches.count(api)
+
+    assert {**socket.frames[-3], "at": 0, "items_left_out": 0} == {**final, "at": 0, "items_left_out": 0}
+    assert named(socket, "batch_item")[-1]["version"] == named(socket, "batch_item")[1]["version"]
+
+
+def test_only_rows_that_ended_now_are_told(api: Api) -> None:
+    """Not one whose end was told before and of which something else has changed."""
+    batch_id, socket = batches.submit(api, 1), watcher(api)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    batches.settle(api)
+    job, items = api.head(job_id_of_row(batch_id, 0)), len(named(socket, "batch_item"))
+
+    api.module.count({"Records": [change(job, replace(job, tags=("late",), version=job.version + 1))]}, CONTEXT)
+
+    assert len(named(socket, "batch_item")) == items
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"action": "subscribe", "batch_id": 7},
+        {"action": "subscribe", "batch_id": "x" * 100},
+        {"action": "subscribe", "batch_id": "batch_1", "job_id": "job_1"},
+        {"action": "subscribe", "batch_id": "batch_1", "offset": 0},
+        {"action": "cancel", "batch_id": "batch_1"},
+        {"action": "ping", "batch_id": "batch_1"},
+    ],
+)
+def test_what_cannot_be_understood_gets_an_error_frame(api: Api, message: Any) -> None:
+    [frame] = watcher(api).send(message)
+
+    assert (frame["event"], frame["code"]) == ("error", "invalid_request")
+
+
+def test_a_batch_counts_as_a_subscription(api: Api) -> None:
+    socket = watcher(api)
+    for _ in range(50):
+        socket.send({"action": "subscribe", "job_id": api.submit()})
+
+    [frame] = socket.send({"action": "subscribe", "batch_id": batches.submit(api, 1)})
+
+    assert frame["code"] == "invalid_request"
+
+
+def test_a_client_that_follows_a_job_is_not_misled(api: Api) -> None:
+    """A row's own text is put together from frames of both kinds on one connection."""
+    batch_id, socket = batches.submit(api, 1), watcher(api)
+    batches.tasks(api)
+    job_id = job_id_of_row(batch_id, 0)
+    socket.send({"action": "subscribe", "batch_id": batch_id})
+    socket.send({"action": "subscribe", "job_id": job_id})
+
+    batches.settle(api)
+
+    assembly = Assembly()
+    for frame in socket.frames:
+        if frame.get("job_id") == job_id:
+            assembly.receive(frame)
+    assert assembly.text == "all of it"
+    assert assembly.done

@@ -1,0 +1,349 @@
+"""Webhooks through `app.py`: from the submission to a receiver that checks the signature with the library that receivers use."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from chalicelib.adapters.webhooks.http_client import GuardedHttpClient
+from chalicelib.adapters.webhooks.signing import signed_headers
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.notifications.network_policy import networks
+from chalicelib.settings import Settings, SettingsError, settings
+from tests.entrypoints.test_triggers import change
+from tests.kit.deliveries import HOOK
+from tests.kit.http import CONTEXT, Api, Reply
+from tests.kit.receiver import Receiver, answer, receiver
+from tests.kit.work import sweep, work
+
+SLACK = "https://hooks.slack.com/services/T0/B0/abcdefgh"
+
+
+def run(api: Api, job_id: str) -> None:
+    """A worker takes the job to its end, and the stream tells of it."""
+    before = api.head(job_id)
+    work(api, before.lane)
+    api.module.release({"Records": [change(before, api.head(job_id))]}, CONTEXT)
+
+
+def deliver(api: Api) -> None:
+    """One invocation of `deliver` on what the queue holds."""
+    received = api.twins.queues.receive("deliveries")
+    if received:
+        records = [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in received]
+        api.module.deliver({"Records": records}, CONTEXT)
+        api.twins.queues.acknowledge("deliveries", [message.receipt for message in received])
+
+
+def deliveries(api: Api, job_id: str, token: str = "user") -> Any:
+    reply = api.call("GET", f"/jobs/{job_id}/deliveries", token=token)
+    assert reply.status == 200, reply.text
+    return reply.json["data"]
+
+
+def refused(reply: Reply) -> dict[str, str]:
+    assert reply.status == 400, reply.text
+    return {detail["path"]: detail["message"] for detail in reply.json["error"]["details"]}
+
+
+def allow(api: Api) -> None:
+    book = {"emails": ["Ops@acme.com"], "slack": {"alerts": SLACK}}
+    assert api.call("PUT", "/webhooks/addresses", book, "admin").status == 200
+
+
+@pytest.fixture
+def there(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A receiver on this machine, which this stage allows."""
+    monkeypatch.setenv("HEADRACE_WEBHOOK_NETWORKS", "127.0.0.0/8")
+    settings.cache_clear()
+    api.twins.webhook_client = GuardedHttpClient(networks(settings().webhook_networks))  # type: ignore[assignment]
+    api.twins.clock.advance(time.time() - api.twins.clock.now() / 1000)
+    with receiver() as made:
+        yield made
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def test_a_receiver_verifies_what_it_gets(api: Api, there: Receiver) -> None:
+    """With its own library, and the secret that an admin looked up."""
+    secret = api.call("GET", "/webhooks", token="admin").json["secret"]
+    job_id = api.submit(webhook_url=there.url())
+
+    run(api, job_id)
+    assert there.received == []  # the end is written first, then told by somebody else
+    deliver(api)
+
+    (got,) = there.received
+    event = Webhook(secret).verify(got.body, got.headers)
+    (kept,) = deliveries(api, job_id)
+    assert (event["type"], event["data"]["job_id"], event["data"]["status"]) == ("job.completed", job_id, "completed")
+    assert event["id"] == got.headers["webhook-id"] == kept["message_id"]
+    assert (kept["status"], kept["channel"], kept["address"], kept["event"]) == ("delivered", "webhook", there.url(), "job.completed")
+    assert [(one["status_code"], one["error"]) for one in kept["attempts"]] == [(204, None)]
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(got.body + b" ", got.headers)
+
+
+def test_while_a_secret_is_rotated_both_verify(api: Api, there: Receiver) -> None:
+    """A receiver that knows only the old one, and one that knows only the new one."""
+    old = api.call("GET", "/webhooks", token="admin").json["secret"]
+    rotated = api.call("POST", "/webhooks/rotate", {}, "admin").json
+    job_id = api.submit(webhook_url=there.url())
+
+    run(api, job_id)
+    deliver(api)
+
+    (got,) = there.received
+    assert rotated["secret"] != old
+    assert rotated["previous_valid_until"] is not None
+    for secret in (old, rotated["secret"]):
+        assert Webhook(secret).verify(got.body, got.headers)["type"] == "job.completed"
+    with pytest.raises(WebhookVerificationError):
+        Webhook("whsec_" + "b3RoZXI=").verify(got.body, got.headers)
+
+
+def test_a_signature_is_that_of_the_standard() -> None:
+    """The example of the specification's own test suites."""
+    headers = signed_headers(
+        ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330_000, '{"test": 2432232314}'
+    )
+
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_an_attempt_that_fails_is_logged_and_made_again(api: Api, there: Receiver) -> None:
+    """By its code, without a word of what the receiver said."""
+    answers = iter([500, 204])
+    there.respond = lambda handler: answer(handler, next(answers), b"internal: password=hunter2")
+    job_id = api.submit(webhook_url=there.url())
+    run(api, job_id)
+    deliver(api)
+    (kept,) = deliveries(api, job_id)
+    assert (kept["status"], kept["attempts"][0]["error"]) == ("pending", "the receiver answered 500")
+    assert kept["next_attempt_at"] is not None
+    assert "hunter2" not in str(kept)
+
+    api.twins.clock.advance(6)
+    deliver(api)
+
+    assert [one["status_code"] for one in deliveries(api, job_id)[0]["attempts"]] == [500, 204]
+
+
+def test_slow_receivers_do_not_wait_for_each_other(api: Api, there: Receiver) -> None:
+    """Ten of a batch at once take as long as one."""
+    there.respond = lambda handler: (time.sleep(0.3), answer(handler, 204))[1]
+    for _ in range(10):
+        run(api, api.submit(webhook_url=there.url()))
+    began = time.monotonic()
+
+    deliver(api)
+
+    assert len(there.received) == 10
+    assert time.monotonic() - began < 2
+
+
+def test_by_default_this_machine_is_not_written_to(api: Api) -> None:
+    """An address that is none for the public is refused at the submission."""
+    for url in ("http://127.0.0.1:9/", "https://127.0.0.1/", "https://[::1]/", "https://169.254.169.254/latest", "https://localhost/"):
+        wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": url}))
+        assert "public" in wrong["webhook_url"] or "https" in wrong["webhook_url"]
+
+
+def test_a_name_that_leads_inside_is_refused_when_it_is_sent(api: Api) -> None:
+    """And the log of the job's deliveries says so."""
+    api.twins.webhook_client = GuardedHttpClient(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
+    job_id = api.submit(webhook_url="https://inside.example.com/hook")
+    run(api, job_id)
+
+    deliver(api)
+
+    (kept,) = deliveries(api, job_id)
+    assert kept["status"] == "failed"
+    assert kept["attempts"][0]["error"] == "the host is not at a public address"
+
+
+def test_only_allowed_addresses_may_be_named(api: Api) -> None:
+    """The refusal says which are."""
+    nobody = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:me@evil.example"]}))
+    allow(api)
+    wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:me@evil.example", "slack:other", "fax:1", "email:nobody"]}))
+
+    assert "no addresses yet" in nobody["notify.0"]
+    assert wrong["notify.0"] == wrong["notify.1"] == "is not allowed; allowed are email:ops@acme.com, slack:alerts"
+    assert wrong["notify.2"] == wrong["notify.3"] == "must be email:<address> or slack:<name>"
+    assert api.submit(notify=["email:ops@ACME.com", "slack:alerts"])
+
+
+def test_what_one_tenant_allows_another_may_not_name(api: Api) -> None:
+    allow(api)
+
+    assert "not allowed" in refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["slack:alerts"]}, "stranger"))["notify.0"]
+
+
+def test_mail_that_is_not_configured_is_refused(api: Api) -> None:
+    allow(api)
+    api.twins.email.sender = None
+
+    wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:ops@acme.com"]}))
+
+    assert wrong["notify.0"] == "e-mail is not configured for this stage"
+
+
+def test_people_are_written_to(api: Api) -> None:
+    allow(api)
+    job_id = api.submit(notify=["email:ops@acme.com", "slack:alerts"])
+
+    run(api, job_id)
+    deliver(api)
+
+    assert [to for to, _, _ in api.twins.email.sent] == ["ops@acme.com"]
+    assert [letter.url for letter in api.twins.webhook_client.letters] == [SLACK]
+    shown = str(deliveries(api, job_id))
+    assert "slack" in shown
+    assert SLACK not in shown
+
+
+def test_a_job_that_names_nobody_stores_nothing(api: Api) -> None:
+    job_id = api.submit(webhook_url=None, notify=[])
+
+    run(api, job_id)
+
+    assert deliveries(api, job_id) == []
+    assert not api.head(job_id).notifies
+
+
+def test_every_wrong_address_is_named_at_once(api: Api) -> None:
+    wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": "http://x.example/", "notify": ["a"]}))
+
+    assert set(wrong) == {"webhook_url", "notify.0"}
+    assert refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": 5, "notify": "email:x"})).keys() == {"webhook_url", "notify"}
+
+
+def test_a_lost_message_is_sent_for_by_the_sweep(api: Api) -> None:
+    job_id = api.submit(webhook_url=HOOK)
+    run(api, job_id)
+    api.twins.queues.messages["deliveries"] = []
+
+    sweep(api, 180)
+    deliver(api)
+
+    assert deliveries(api, job_id)[0]["status"] == "delivered"
+
+
+def test_watchers_are_told_though_webhooks_fail_and_the_other_way_round(api: Api) -> None:
+    """Each projection of the stream is for itself; the batch comes again for what could be done by neither."""
+    job_id = api.submit(webhook_url=HOOK)
+    before = api.head(job_id)
+    after = replace(before, status=Status.CANCELLED, version=2, due_at=None, finished_at=1)
+
+    def unreachable(*_: Any) -> Any:
+        raise RuntimeError
+
+    of, api.twins.subscriptions.for_job = api.twins.subscriptions.for_job, unreachable  # type: ignore[method-assign]
+    api.module.release({"Records": [change(before, after)]}, CONTEXT)
+    api.twins.subscriptions.for_job = of  # type: ignore[method-assign]
+
+    assert [body for body, _ in api.twins.queues.aside["stream"]] == [job_id]
+    assert deliveries(api, job_id)[0]["event"] == "job.cancelled"
+
+
+def test_secrets_and_addresses_are_for_admins(api: Api) -> None:
+    for method, path in (
+        ("GET", "/webhooks"),
+        ("POST", "/webhooks/rotate"),
+        ("PUT", "/webhooks/addresses"),
+        ("POST", "/webhooks/test"),
+    ):
+        assert {
+            token: api.call(method, path, {} if method != "GET" else None, token).status for token in ("viewer", "user", "operator")
+        } == {
+            "viewer": 403,
+            "user": 403,
+            "operator": 403,
+        }
+
+
+def test_a_slack_address_is_never_shown_whole_and_may_stay_unsaid(api: Api) -> None:
+    allow(api)
+
+    shown = api.call("PUT", "/webhooks/addresses", {"slack": {"alerts": None}}, "admin").json["addresses"]
+    gone = refused(api.call("PUT", "/webhooks/addresses", {"slack": {"other": None}}, "admin"))
+
+    assert shown == {"emails": ["ops@acme.com"], "slack": {"alerts": "https://hooks.slack.com/...efgh"}}
+    assert gone == {"slack.other": "has no URL that could stay"}
+    assert api.twins.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
+
+
+@pytest.mark.parametrize(
+    "book",
+    [
+        {"emails": ["no address"]},
+        {"emails": ["a@b.example\r\nBcc: x@y.example"]},
+        {"emails": "a@b.example"},
+        {"slack": {"Alerts": SLACK}},
+        {"slack": {"alerts": "http://hooks.slack.com/x"}},
+        {"slack": {"alerts": "https://10.0.0.1/"}},
+        {"slack": {"alerts": 5}},
+        {"other": 1},
+    ],
+)
+def test_an_address_book_with_something_wrong_changes_nothing(api: Api, book: Any) -> None:
+    allow(api)
+
+    assert refused(api.call("PUT", "/webhooks/addresses", book, "admin"))
+    assert api.twins.notification_settings.allowlist("acme").names == ["email:ops@acme.com", "slack:alerts"]
+
+
+def test_an_admin_may_try_an_address(api: Api, there: Receiver) -> None:
+    """A signed event, sent once; what happened is answered."""
+    secret = api.call("GET", "/webhooks", token="admin").json["secret"]
+
+    told = api.call("POST", "/webhooks/test", {"url": there.url()}, "admin").json
+    there.respond = lambda handler: answer(handler, 302, Location="http://169.254.169.254/")
+    redirected = api.call("POST", "/webhooks/test", {"url": there.url()}, "admin").json
+    inside = refused(api.call("POST", "/webhooks/test", {"url": "https://10.0.0.1/"}, "admin"))
+
+    assert (told["delivered"], told["status_code"], told["error"]) == (True, 204, None)
+    assert Webhook(secret).verify(there.received[0].body, there.received[0].headers)["type"] == "webhook.test"
+    assert (redirected["delivered"], redirected["status_code"]) == (False, 302)
+    assert inside == {"url": "must be a public address"}
+
+
+def test_an_operator_has_it_delivered_again(api: Api) -> None:
+    job_id = api.submit(webhook_url=HOOK)
+    run(api, job_id)
+    deliver(api)
+    (kept,) = deliveries(api, job_id)
+    path = f"/jobs/{job_id}/deliveries/{kept['delivery_id']}/retry"
+
+    assert api.call("POST", path, {}, "user").status == 403
+    assert api.call("POST", path, {}, "stranger").status == 404
+    assert api.call("POST", f"/jobs/{job_id}/deliveries/dlv_none/retry", {}, "operator").json["error"]["code"] == "delivery_not_found"
+    assert api.call("POST", path, {}, "operator").status == 202
+    deliver(api)
+
+    assert len(deliveries(api, job_id)[0]["attempts"]) == 2
+
+
+def test_the_deliveries_of_others_are_not_shown(api: Api) -> None:
+    job_id = api.submit(webhook_url=HOOK)
+    path = f"/jobs/{job_id}/deliveries"
+
+    assert {token: api.call("GET", path, token=token).status for token in ("user", "operator", "colleague", "viewer", "stranger")} == {
+        "user": 200,
+        "operator": 200,
+        "colleague": 404,
+        "viewer": 403,
+        "stranger": 404,
+    }
+
+
+def test_a_setting_that_is_no_network_is_refused_by_its_name() -> None:
+    with pytest.raises(SettingsError, match="HEADRACE_WEBHOOK_NETWORKS"):
+        Settings.from_env({"HEADRACE_WEBHOOK_NETWORKS": "everything"})
+    assert Settings.from_env({"HEADRACE_WEBHOOK_NETWORKS": " 10.1.0.0/16, ::1/128"}).webhook_networks == ("10.1.0.0/16", "::1/128")
+    assert Settings.from_env({}).webhook_networks == ()

@@ -1,0 +1,57 @@
+"""The watcher's rules as a table that the Python and the JavaScript client both run.
+
+A case is `{name, frames, asks, text, status, done}`: after all `frames` the client has asked exactly `asks` (attempt, offset), and holds
+`text` with `status`. A frame whose event is `timer` is none: it is the caller's timer running out.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.reducer import Ask, Assembly
+from tests.kit.paths import ROOT
+
+FILE = Path(__file__).with_name("reducer_cases.json")
+CASES = json.loads(FILE.read_text())
+JAVASCRIPT = ROOT / "clients" / "js" / "run_cases.mjs"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_python(case: dict[str, Any]) -> None:
+    assembly = Assembly()
+
+    asks = []
+    for frame in case["frames"]:
+        outcomes = assembly.ask_again() if frame["event"] == "timer" else assembly.receive(frame)
+        asks += [[o.attempt, o.offset] for o in outcomes if isinstance(o, Ask)]
+
+    seen = {"asks": asks, "text": assembly.text, "status": assembly.status, "done": assembly.done}
+    assert seen == {key: case[key] for key in seen}
+
+
+@pytest.fixture(scope="module")
+def javascript() -> dict[str, Any]:
+    """What the JavaScript client makes of every case, in one run of node."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed, so the JavaScript client cannot be run")
+    run = subprocess.run([node, str(JAVASCRIPT), str(FILE)], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    return {result["name"]: result for result in json.loads(run.stdout)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_javascript(case: dict[str, Any], javascript: dict[str, Any]) -> None:
+    seen = javascript[case["name"]]
+
+    assert seen == {key: case[key] for key in seen}
+
+
+def test_names_are_unique() -> None:
+    assert len({case["name"] for case in CASES}) == len(CASES)

@@ -1,0 +1,137 @@
+"""Counting from the change stream, where something is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chalicelib.consumers.count_jobs import count_job_changes
+from chalicelib.domain.batches.counters import counter_key
+from chalicelib.domain.errors import StaleVersion, Throttled
+from chalicelib.domain.ids import job_id_of_row
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.services.metrics import count_jobs as counting
+from tests.contract.given import job
+from tests.kit.failing_store import refusing
+from tests.kit.world import World
+
+BATCH = "batch_" + "0" * 21 + "10000"
+
+
+class Conflict(StaleVersion):
+    """Somebody else has counted meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+
+def rows(number: int, **changes: Any) -> list[Job]:
+    return [job(id=job_id_of_row(BATCH, row), batch_id=BATCH, status=Status.COMPLETED, finished_at=1, **changes) for row in range(number)]
+
+
+def completed(world: World) -> int:
+    return world.memory.counters.counters.get(counter_key(BATCH), {}).get("completed", 0)
+
+
+def changes(jobs: list[Job]) -> list[tuple[str, Job | None, Job | None]]:
+    return [(one.id, None, one) for one in jobs]
+
+
+def test_what_cannot_be_read_is_set_aside_and_the_others_are_counted() -> None:
+    world = World()
+
+    count_job_changes(world.clerk, [("job_broken", None, None), *changes(rows(3))])
+
+    assert completed(world) == 3
+    assert [body for body, _ in world.memory.queues.aside["stream"]] == ["job_broken"]
+
+
+def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, bad = World(), job_id_of_row(BATCH, 1)
+
+    def broken(_mark: Any, seen: Job) -> Any:
+        if seen.id == bad:
+            raise RuntimeError("a fault of ours")
+        return [], None
+
+    monkeypatch.setitem(counting.COUNTERS, "broken", broken)
+    count_job_changes(world.clerk, changes(rows(3)))
+
+    assert completed(world) == 2
+    assert [body for body, _ in world.memory.queues.aside["stream"]] == [bad]
+
+
+def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
+    world = World()
+
+    with refusing(world.memory.counters, "increment", 10**6), pytest.raises(Throttled):
+        count_job_changes(world.clerk, changes(rows(3)))
+    count_job_changes(world.clerk, changes(rows(3)))
+
+    assert completed(world) == 3
+
+
+def test_a_throttle_is_waited_out() -> None:
+    world = World()
+
+    with refusing(world.memory.counters, "increment", 2, after=True):
+        count_job_changes(world.clerk, changes(rows(3)))
+
+    assert completed(world) == 3
+
+
+def test_who_meets_others_looks_again_and_sets_aside_in_the_end() -> None:
+    world = World()
+
+    with refusing(world.memory.counters, "increment", 1, error=Conflict):
+        count_job_changes(world.clerk, changes(rows(3)))
+    assert completed(world) == 3
+    with refusing(world.memory.counters, "increment", 10**6, error=Conflict):
+        count_job_changes(world.clerk, changes(rows(1, version=5)))
+
+    assert world.memory.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
+
+
+def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
+    """The rows of a large batch come by several shards at once, all to the same counter: a conflict is no reason to give up at once."""
+    world = World()
+    before = world.clock.now()
+
+    with refusing(world.memory.counters, "increment", 4, error=Conflict):
+        count_job_changes(world.clerk, changes(rows(1)))
+
+    assert completed(world) == 1
+    assert not world.memory.queues.aside["stream"]
+    assert world.clock.now() > before
+
+
+def test_a_hundred_batches_at_once_fit_into_transactions() -> None:
+    world = World()
+    jobs = [
+        job(id=job_id_of_row(f"batch_{number:021d}00000", 0), batch_id=f"batch_{number:021d}00000", status=Status.FAILED, finished_at=1)
+        for number in range(1, 101)
+    ]
+
+    count_job_changes(world.clerk, changes(jobs))
+
+    assert sum(numbers.get("failed", 0) for numbers in world.memory.counters.counters.values()) == 100
+
+
+def test_an_older_image_changes_nothing() -> None:
+    world = World()
+    count_job_changes(world.clerk, changes(rows(1, version=9)))
+
+    count_job_changes(
+        world.clerk, [(job_id_of_row(BATCH, 0), None, job(id=job_id_of_row(BATCH, 0), batch_id=BATCH, status=Status.QUEUED, version=2))]
+    )
+
+    assert completed(world) == 1
+
+
+def test_jobs_of_no_batch_are_not_counted_before_their_end() -> None:
+    world = World()
+
+    count_job_changes(world.clerk, changes([job(), job(status=Status.PROCESSING)]))
+
+    assert world.memory.counters.rows == {}

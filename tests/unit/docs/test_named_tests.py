@@ -1,0 +1,34 @@
+"""Pages that say which test shows something name tests that exist."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.kit.paths import ROOT
+
+DEFINED = {name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"^ *def (test_\w+)\(", path.read_text(), re.M)}
+NAMED = re.compile(r"`(?:[\w/]+\.py::)?(test_\w+)`")
+PATHS = re.compile(
+    r"`((?:tests|chalicelib|services|adapters|domain|consumers|ports|entrypoints|cli|clients|infra)/[\w/]+\.(?:py|mjs|json))"
+)
+
+
+@pytest.mark.parametrize("page", ["reliability.md", "protocol.md"])
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    """A renamed test is renamed on the page as well."""
+    named = set(NAMED.findall((ROOT / "docs" / page).read_text()))
+    files = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+
+    assert len(named) > 20
+    assert named - DEFINED - files == set()
+
+
+@pytest.mark.parametrize("page", ["reliability.md", "protocol.md"])
+def test_every_file_that_a_page_names_is_there(page: str) -> None:
+    """Files of the code may be named from `chalicelib/` on."""
+    named = set(PATHS.findall((ROOT / "docs" / page).read_text()))
+
+    assert named
+    assert {path for path in named if not (ROOT / path).exists() and not (ROOT / "chalicelib" / path).exists()} == set()

@@ -1,0 +1,120 @@
+"""The examples that are shipped: every type that asks a model has one, and it can be submitted as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import replace
+
+import pytest
+
+from chalicelib import job_types
+from chalicelib.adapters.memory.all import InMemoryAdapters
+from chalicelib.domain.auth.identity import Role
+from chalicelib.domain.jobs.job import Status
+from chalicelib.domain.jobs.job_type import JobType
+from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.validation.schema import problems
+from chalicelib.services.jobs.plan_job import Plan, plan_job
+from chalicelib.services.prompts.model_request import model_request, parsed_output
+from infra.examples import EXAMPLES, EXAMPLES_OF_WORK, FOLDER
+from infra.print_docs import job_types_page
+from tests.kit.paths import ROOT
+from tests.kit.world import ALICE, World
+from tests.unit.cli.server import FakeServer, run
+
+ASKING = [kind for kind in job_types.all_types() if kind.instructions]
+
+
+def planned(kind: JobType) -> Plan:
+    return plan_job(job_types.get, InMemoryAdapters().prices, ALICE, EXAMPLES[kind.name].submission(kind.name), 0)
+
+
+@pytest.mark.parametrize("kind", ASKING, ids=lambda kind: kind.name)
+class TestEveryType:
+    """One example each, good for a first try."""
+
+    def test_it_can_be_planned(self, kind: JobType) -> None:
+        """Options and input fit; what is sent asks for the type's schema, and is worth cents."""
+        plan = planned(kind)
+        request = model_request(plan.body, kind)
+
+        assert (request.schema or {}).get("schema") is kind.schema_for(plan.body.options)
+        assert plan.estimate.expected_cost is None or plan.estimate.expected_cost < 20_000_000
+
+    def test_its_content_stands_in_a_fence(self, kind: JobType) -> None:
+        """All of it, once; of a type without a fence it is the whole prompt."""
+        prompt, example = planned(kind).body.prompt, EXAMPLES[kind.name]
+        text = (ROOT / FOLDER / example.file).read_text(encoding="utf-8")
+        if kind.render is None:
+            assert prompt == text
+            return
+        fences = re.findall(r"^<<<([A-Z]+) ([0-9a-f]{16})>>>\n(.*?)\n<<<END \1 \2>>>$", prompt, re.MULTILINE | re.DOTALL)
+
+        inside = fences[-1][2]
+        parts = [inside] if example.is_input else [text]
+        if example.is_input:
+            assert all(repair_surrogates(json.dumps(said, ensure_ascii=False)) in inside for said in _texts(json.loads(text)))
+        else:
+            assert inside == text
+        assert prompt.count(parts[0]) == 1
+        assert prompt.endswith(f"<<<END {fences[-1][0]} {fences[-1][1]}>>>")
+
+    def test_its_reply_fits(self, kind: JobType) -> None:
+        """Field by field, in the order in which a model writes them, and about as long as the type says."""
+        body, answer = planned(kind).body, EXAMPLES[kind.name].answer()
+        if kind.response_schema is None:
+            assert answer == ""
+            return
+
+        parsed = parsed_output(answer, body, kind)
+
+        assert list(parsed) == list(kind.response_schema["properties"])
+        assert problems(kind.response_schema, parsed) == ()
+
+    def test_its_command_submits_it(self, kind: JobType, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As the page on job types prints it."""
+        monkeypatch.chdir(ROOT)
+        example = EXAMPLES[kind.name]
+        command = example.command(kind.name)
+
+        assert run(*shlex.split(command)[1:-1]) == 0
+
+        sent, meant = server.sent("POST /jobs")[0][3], example.submission(kind.name)
+        assert (sent["job_type"], sent.get("options", {})) == (kind.name, meant.options)
+        assert (sent.get("prompt"), sent.get("input")) == (meant.prompt, meant.input)
+        assert command in job_types_page()
+
+    def test_the_readme_names_it(self, kind: JobType) -> None:
+        listed, example = (ROOT / FOLDER / "README.md").read_text(), EXAMPLES[kind.name]
+
+        assert f"| `{example.file}` | `{kind.name}` |" in listed
+        assert example.command(kind.name) in listed
+
+
+@pytest.mark.parametrize("name", EXAMPLES_OF_WORK)
+def test_work_runs_as_it_is(name: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command submits it, its page and the list of examples name it, and a worker does it."""
+    example, world = EXAMPLES_OF_WORK[name], World()
+    monkeypatch.chdir(ROOT)
+    command = example.command(name)
+    caller = replace(ALICE, role=Role.named(job_types.get(name).min_role))
+    job = world.submit(None, job_type=name, input=example.submission(name).input, caller=caller)
+
+    world.deliver()
+
+    assert run(*shlex.split(command)[1:-1]) == 0
+    assert server.sent("POST /jobs")[0][3]["input"] == example.submission(name).input
+    listed = (ROOT / FOLDER / "README.md").read_text()
+    assert command in listed
+    assert f"| `{example.file}` | `{name}` |" in listed
+    assert command in job_types_page()
+    assert world.job(job).status is Status.COMPLETED
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [text for part in parts for text in _texts(part)]

@@ -1,0 +1,358 @@
+"""Every way a head may change, and every way it may not: a table a transition, and what holds for any sequence of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.jobs.job import TERMINAL, Job, Status, Usage
+from chalicelib.domain.jobs.transitions import (
+    MAX_ISOLATED_CRASHES,
+    AttemptOutcome,
+    cancel,
+    claim,
+    expire,
+    finish,
+    hand_over,
+    hold,
+    hold_after_attempt,
+    owns,
+    postpone,
+    reclaim,
+    restart,
+    retry_later,
+    store_response_id,
+)
+from tests.kit.jobs import ERROR, HOUR, NOW, job
+
+DAY_S = 86_400
+OWNER = "lease-1#a"
+CLAIMED = claim(job(), 1, OWNER, NOW)
+assert CLAIMED is not None
+DONE = AttemptOutcome(status=Status.COMPLETED, length=12, usage=Usage(input=3, output=4), cost=500, first_token_at=NOW + 900)
+BROKEN = AttemptOutcome(status=Status.FAILED, length=7, cost=200, error=ERROR)
+
+
+def _claimed(**changes: object) -> Job:
+    return job(**{"status": Status.PROCESSING, "owner": OWNER, "attempt": 1, "tries": 1, "version": 2, **changes})
+
+
+def test_claim_takes_the_job() -> None:
+    """A claim names its owner, opens an attempt and forgets what belonged to the one before."""
+    before = job(attempt=2, tries=1, length=40, first_token_at=NOW - 1, reason="stream_cut", status=Status.RETRYING)
+
+    after = claim(before, 1, OWNER, NOW)
+
+    assert after is not None
+    assert (after.status, after.owner, after.attempt, after.tries) == (Status.PROCESSING, OWNER, 3, 2)
+    assert (after.length, after.first_token_at, after.reason) == (None, None, None)
+    assert (after.version, after.generation, after.started_at) == (before.version + 1, before.generation, NOW)
+
+
+@pytest.mark.parametrize(
+    ("before", "generation"),
+    [
+        (job(), 2),  # a wake-up from the future
+        (job(generation=2), 1),  # a late one
+        (_claimed(owner="lease-2#b"), 1),  # a doubled one: somebody else has it
+        (job(status=Status.HELD), 1),
+        (job(status=Status.WAITING), 1),
+        *((job(status=status), 1) for status in TERMINAL),
+    ],
+)
+def test_claims_that_lose(before: Job, generation: int) -> None:
+    """Whoever comes late, twice or to the wrong job gets nothing."""
+    assert claim(before, generation, OWNER, NOW) is None
+
+
+def test_claim_again_is_the_same_claim() -> None:
+    """A claim whose answer was lost is recognised, and counts once."""
+    assert CLAIMED is not None
+    assert claim(CLAIMED, 1, OWNER, NOW + 5) is CLAIMED
+
+
+@pytest.mark.parametrize(
+    ("before", "status"),
+    [
+        (job(expires_at=NOW), Status.EXPIRED),  # exactly then is too late
+        (job(expires_at=NOW + 1), Status.PROCESSING),
+        (job(expires_at=NOW - 1, started_at=NOW - 9, attempt=1, status=Status.RETRYING), Status.PROCESSING),  # it had begun in time
+    ],
+)
+def test_claim_in_time(before: Job, status: Status) -> None:
+    """A job that nobody started in time ends instead of starting late."""
+    after = claim(before, 1, OWNER, NOW)
+
+    assert after is not None
+    assert after.status is status
+
+
+def test_finish() -> None:
+    """The terminal write records how it ended and lets go of the clock."""
+    after = finish(_claimed(), 1, OWNER, DONE, NOW + 9_000)
+
+    assert after is not None
+    assert (after.status, after.length, after.usage, after.cost) == (Status.COMPLETED, 12, DONE.usage, 500)
+    assert (after.finished_at, after.due_at, after.first_token_at) == (NOW + 9_000, None, NOW + 900)
+    assert after.owner == OWNER
+
+
+@pytest.mark.parametrize(
+    ("status", "days"),
+    [(Status.COMPLETED, 30), (Status.INCOMPLETE, 30), (Status.FAILED, 7), (Status.CANCELLED, 7), (Status.EXPIRED, 7)],
+)
+def test_how_long_it_is_kept(status: Status, days: int) -> None:
+    """Answers are kept for a month, the rest for a week."""
+    after = finish(_claimed(), 1, OWNER, AttemptOutcome(status=status, length=0), NOW)
+
+    assert after is not None
+    assert after.ttl == NOW // 1000 + days * DAY_S
+
+
+@pytest.mark.parametrize(
+    ("before", "owner"),
+    [
+        (_claimed(generation=2), OWNER),  # requeued meanwhile
+        (_claimed(owner="lease-2#b"), OWNER),
+        (job(status=Status.RETRYING, owner=OWNER), OWNER),
+        (job(status=Status.CANCELLED, owner="lease-2#b"), OWNER),
+    ],
+)
+def test_a_fenced_worker_finishes_nothing(before: Job, owner: str) -> None:
+    """What no longer belongs to a claim cannot be ended or given back by it."""
+    assert not owns(before, 1, owner)
+    assert finish(before, 1, owner, DONE, NOW) is None
+    assert retry_later(before, 1, owner, BROKEN, NOW + 2_000, NOW) is None
+
+
+def test_finish_again_is_the_same_end() -> None:
+    """A terminal write whose answer was lost is recognised; the money counts once."""
+    after = finish(_claimed(), 1, OWNER, DONE, NOW)
+
+    assert after is not None
+    assert finish(after, 1, OWNER, DONE, NOW + 5) is after
+
+
+@pytest.mark.parametrize("outcome", [DONE, BROKEN, AttemptOutcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens")])
+def test_a_cancel_that_came_first_wins(outcome: AttemptOutcome) -> None:
+    """Whoever asked for a cancel gets one, with the text and the costs that there are."""
+    asked = cancel(_claimed(), NOW)
+    assert asked is not None
+
+    for after in (finish(asked, 1, OWNER, outcome, NOW), retry_later(asked, 1, OWNER, outcome, NOW + 2_000, NOW)):
+        assert after is not None
+        assert (after.status, after.length, after.cost) == (Status.CANCELLED, outcome.length, outcome.cost)
+        assert (after.error, after.incomplete_reason) == (None, None)
+
+
+def test_why_it_is_incomplete_is_told_only_then() -> None:
+    """`incomplete_reason` belongs to `incomplete`."""
+    cut = finish(_claimed(), 1, OWNER, AttemptOutcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens"), NOW)
+
+    assert cut is not None
+    assert cut.incomplete_reason == "max_tokens"
+
+
+def test_retry_later() -> None:
+    """A failed attempt gives the job back with a new generation, and readers stop at its end."""
+    after = retry_later(_claimed(cost=100, response_id="resp_1"), 1, OWNER, BROKEN, NOW + 2_000, NOW)
+
+    assert after is not None
+    assert (after.status, after.generation, after.due_at) == (Status.RETRYING, 2, NOW + 122_000)
+    assert (after.length, after.error, after.reason, after.cost) == (7, ERROR, "stream_cut", 300)
+    assert (after.attempt, after.tries, after.response_id) == (1, 1, None)
+    assert retry_later(after, 1, OWNER, BROKEN, NOW + 9_000, NOW) is after
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.WAITING, Status.RETRYING, Status.HELD])
+def test_cancel_at_once(status: Status) -> None:
+    """What nobody works on is cancelled at once; text of an earlier attempt keeps its length."""
+    after = cancel(job(status=status, length=9), NOW)
+
+    assert after is not None
+    assert (after.status, after.length, after.finished_at, after.due_at) == (Status.CANCELLED, 9, NOW, None)
+
+
+def test_cancel_asks_the_owner() -> None:
+    """What is being worked on is asked for, once."""
+    after = cancel(_claimed(), NOW)
+
+    assert after is not None
+    assert (after.status, after.cancel_requested) == (Status.PROCESSING, True)
+    assert cancel(after, NOW + 5) is after
+
+
+@pytest.mark.parametrize("status", sorted(TERMINAL))
+def test_what_has_ended_stays(status: Status) -> None:
+    """An end is final for its run."""
+    assert cancel(job(status=status), NOW) is None
+    assert claim(job(status=status), 1, OWNER, NOW) is None
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.INCOMPLETE])
+def test_a_new_run(status: Status) -> None:
+    """A person's retry opens a run with all its attempts; their numbers and the money go on."""
+    before = job(
+        status=status,
+        attempt=3,
+        tries=3,
+        crashes=1,
+        cancel_requested=True,
+        error=ERROR,
+        cost=700,
+        ttl=NOW // 1000 + 60,
+        finished_at=NOW - 1,
+        reason="x",
+        incomplete_reason="max_tokens",
+    )
+
+    after = restart(before, NOW, HOUR, 2 * HOUR)
+
+    assert after is not None
+    assert (after.status, after.run, after.generation) == (Status.QUEUED, 2, 2)
+    assert (after.attempt, after.tries, after.crashes, after.cost) == (3, 0, 0, 700)
+    assert (after.cancel_requested, after.error, after.reason, after.incomplete_reason) == (False, None, None, None)
+    assert (after.expires_at, after.retry_until, after.ttl, after.finished_at) == (NOW + HOUR, NOW + 2 * HOUR, None, None)
+    assert after.due_at is not None
+
+
+def test_retry_now() -> None:
+    """A job that waits for its next attempt may start at once, in the same run; why it waited no longer holds."""
+    after = restart(job(status=Status.RETRYING, tries=1, attempt=1, due_at=NOW + HOUR, reason="stream_cut"), NOW, HOUR, HOUR)
+
+    assert after is not None
+    assert (after.status, after.run, after.tries, after.generation) == (Status.QUEUED, 1, 1, 2)
+    assert (after.queued_at, after.reason) == (NOW, None)
+    assert after.due_at is not None
+    assert after.due_at < NOW + HOUR
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.QUEUED, Status.PROCESSING, Status.HELD, Status.WAITING])
+def test_no_new_run(status: Status) -> None:
+    """What is completed, or has not ended, is not started again."""
+    assert restart(job(status=status), NOW, HOUR, HOUR) is None
+
+
+MOVES: list[Callable[[Job, int], Job | None]] = [
+    lambda head, now: claim(head, head.generation, f"lease-{now % 3}#x", now),
+    lambda head, now: finish(head, head.generation, head.owner or "", DONE, now),
+    lambda head, now: retry_later(head, head.generation, head.owner or "", BROKEN, now + 2_000, now),
+    lambda head, now: hold(head, head.generation, "circuit_open", now + 30_000, now),
+    lambda head, now: hold_after_attempt(head, head.generation, head.owner or "", BROKEN, "circuit_open", now + 30_000, now),
+    cancel,
+    lambda head, now: restart(head, now, HOUR, HOUR),
+    lambda head, now: postpone(head, now + HOUR, now),
+    lambda head, now: None if head.status.is_terminal or head.status is Status.PROCESSING else expire(head, now),
+]
+
+
+def test_put_off_never_looks_earlier() -> None:
+    """A look that failed moves the next one away, whatever the state; what has ended is not looked at."""
+    queued = job()
+    later = postpone(queued, (queued.due_at or 0) + 5, 7)
+
+    assert later == replace(queued, due_at=(queued.due_at or 0) + 5, version=queued.version + 1, updated_at=7)
+    assert postpone(queued, (queued.due_at or 0) - 5, 7) is queued
+    assert postpone(expire(queued, 7), 10**15, 7) is None
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(1, 2 * HOUR)), max_size=40))
+def test_any_sequence(steps: list[tuple[Callable[[Job, int], Job | None], int]]) -> None:
+    """Versions count changes; numbers never go back; only a retry leaves an end; what has not ended is looked at; what has is let go."""
+    head, now = job(), NOW
+    for move, later in steps:
+        now += later
+        after = move(head, now)
+        if after is None or after is head:
+            continue
+        assert after.version == head.version + 1
+        assert after.updated_at == now
+        assert (after.generation, after.attempt, after.run) >= (head.generation, head.attempt, head.run)
+        assert after.attempt - head.attempt == (after.status is Status.PROCESSING and head.status is not Status.PROCESSING)
+        assert (after.cost or 0) >= (head.cost or 0)
+        if head.status.is_terminal:
+            assert (after.status, after.run) == (Status.QUEUED, head.run + 1)
+        assert (after.due_at is None) == after.status.is_terminal
+        assert (after.ttl is None) == (not after.status.is_terminal)
+        if after.status.is_terminal:
+            assert after.length is not None
+        head = after
+
+
+DURABLE = _claimed(response_id="resp_1", response_at=NOW)
+
+
+def test_a_response_is_noted_once_and_by_the_owner() -> None:
+    """From then on the attempt outlives its worker. Noting it again changes nothing."""
+    noted = store_response_id(_claimed(), 1, OWNER, "resp_1", NOW)
+
+    assert noted is not None
+    assert (noted.response_id, noted.response_at, noted.is_resumable, noted.version) == ("resp_1", NOW, True, 3)
+    assert store_response_id(noted, 1, OWNER, "resp_1", NOW + 1) is noted
+    assert store_response_id(_claimed(owner="lease-2#b"), 1, OWNER, "resp_1", NOW) is None
+
+
+def test_handing_over_keeps_the_attempt() -> None:
+    """The next claim goes on with it: no new number, no try, and the text may still grow."""
+    given = hand_over(DURABLE, 1, OWNER, NOW)
+    assert given is not None
+
+    assert (given.status, given.generation, given.reason, given.length) == (Status.QUEUED, 2, "handed_over", None)
+    assert hand_over(given, 1, OWNER, NOW) is given  # its answer was lost
+    taken = claim(given, 2, "lease-2#b", NOW)
+    assert taken is not None
+    assert (taken.attempt, taken.tries, taken.response_id) == (1, 1, "resp_1")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        _claimed(),  # without a response there is nothing to hand over
+        _claimed(owner="lease-2#b", response_id="resp_1"),
+        job(generation=2, response_id="resp_1", owner="lease-2#b"),
+        job(status=Status.COMPLETED, owner=OWNER, generation=2, response_id="resp_1"),
+    ],
+)
+def test_what_cannot_be_handed_over(before: Job) -> None:
+    """A plain attempt, somebody else's, one that has ended."""
+    assert hand_over(before, 1, OWNER, NOW) is None
+
+
+def test_a_dead_workers_response_is_passed_on() -> None:
+    """As it is: only the crash is counted. When it ends the job, the attempt is written off."""
+    taken = reclaim(DURABLE, "lease-1", 5, 100, NOW)
+    assert taken is not None
+    assert (taken.status, taken.attempt, taken.tries, taken.crashes, taken.length, taken.cost) == (Status.QUEUED, 1, 1, 1, None, None)
+
+    poison = reclaim(_claimed(response_id="resp_1", run_alone=True, isolated_crashes=MAX_ISOLATED_CRASHES - 1), "lease-1", 5, 100, NOW)
+    assert poison is not None
+    assert (poison.status, poison.length, poison.cost) == (Status.FAILED, 5, 100)
+
+
+def test_a_cancel_between_two_workers_waits_for_the_next() -> None:
+    """Who stops the response; without one nobody would."""
+    between = job(generation=2, attempt=1, response_id="resp_1")
+
+    asked = cancel(between, NOW)
+
+    assert asked is not None
+    assert (asked.status, asked.cancel_requested) == (Status.QUEUED, True)
+    assert cancel(asked, NOW) is asked
+
+
+def test_another_attempt_knows_nothing_of_a_response() -> None:
+    """A retry leaves it behind; and an attempt that is not held against the job gives its try back."""
+    again = retry_later(DURABLE, 1, OWNER, BROKEN, NOW, NOW, counts_as_attempt=False)
+    assert again is not None
+    assert (again.response_id, again.response_at, again.tries, again.is_resumable) == (None, None, 0, False)
+
+    ended = finish(DURABLE, 1, OWNER, BROKEN, NOW)
+    assert ended is not None
+    assert not ended.is_resumable
+    fresh = restart(ended, NOW, HOUR, HOUR)
+    assert fresh is not None
+    assert (fresh.response_id, fresh.response_at) == (None, None)

@@ -1,0 +1,240 @@
+"""When a circuit opens, what it lets through, who may try it out, and what closes it: a table a rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chalicelib.domain.errors import AttemptFailed
+from chalicelib.domain.limits.circuit_breaker import (
+    COOL_DOWN_MS,
+    FAILURE_THRESHOLD,
+    FAILURE_WINDOW_MS,
+    FORCED_LOOK_MS,
+    MAX_COOL_DOWN_MS,
+    PROBE_TIMEOUT_MS,
+    TRIP_RESET_MS,
+    CircuitBreaker,
+    CircuitState,
+    Permission,
+    ProviderSignal,
+    check_permission,
+    classify_error,
+    cool_down,
+    force_close,
+    force_open,
+    record_failure,
+    record_success,
+    release_probe,
+    retry_at,
+    start_probe,
+)
+from tests.kit.jobs import NOW
+
+CALM = CircuitBreaker(model="m")
+OPEN = record_failure(CALM, "provider_quota_exhausted", NOW - 500, "first", NOW)
+DUE = NOW + COOL_DOWN_MS
+PROBED = start_probe(OPEN, "p", DUE)
+assert PROBED is not None
+
+
+def after(*failures: tuple[str, int]) -> CircuitBreaker:
+    """What so many failures, each at its time, make of a calm circuit."""
+    circuit = CALM
+    for number, (code, at) in enumerate(failures):
+        circuit = record_failure(circuit, code, at, f"a{number}", at)
+    return circuit
+
+
+@pytest.mark.parametrize(
+    ("code", "sign"),
+    [
+        (None, ProviderSignal.SUCCESS),
+        ("content_refused", ProviderSignal.SUCCESS),  # an answer, if no welcome one
+        ("output_invalid", ProviderSignal.SUCCESS),
+        ("provider_unavailable", ProviderSignal.FAILURE),
+        ("provider_timeout", ProviderSignal.FAILURE),
+        ("provider_connection_lost", ProviderSignal.FAILURE),
+        ("stream_cut", ProviderSignal.FAILURE),
+        ("stream_malformed", ProviderSignal.FAILURE),
+        ("provider_quota_exhausted", ProviderSignal.ACCOUNT_BLOCKED),
+        ("authentication_failed", ProviderSignal.ACCOUNT_BLOCKED),
+        ("provider_rate_limited", ProviderSignal.INCONCLUSIVE),
+        ("request_invalid", ProviderSignal.INCONCLUSIVE),
+        ("timeout", ProviderSignal.INCONCLUSIVE),  # `config.timeout`: the caller's wish
+        ("openai_not_configured", ProviderSignal.INCONCLUSIVE),
+        ("internal_error", ProviderSignal.INCONCLUSIVE),
+    ],
+)
+def test_what_an_error_says_of_the_provider(code: str | None, sign: ProviderSignal) -> None:
+    assert classify_error(code) is sign
+
+
+def test_every_error_of_an_attempt_was_thought_of() -> None:
+    """A new one is silent until somebody decides."""
+    codes = {kind.code for kind in AttemptFailed.__subclasses__()}
+
+    assert {code for code in codes if classify_error(code) is ProviderSignal.INCONCLUSIVE} == {
+        "content_gone",
+        "dependency_failed",
+        "openai_not_configured",
+        "provider_rate_limited",
+        "reattach_refused",
+        "request_invalid",
+        "response_lost",
+        "store_unavailable",
+        "timeout",
+        "worker_ending",
+    }
+
+
+@pytest.mark.parametrize(
+    ("failures", "state"),
+    [
+        ([("stream_cut", NOW + n) for n in range(FAILURE_THRESHOLD - 1)], CircuitState.CLOSED),
+        ([("stream_cut", NOW + n) for n in range(FAILURE_THRESHOLD)], CircuitState.OPEN),
+        ([("provider_timeout", NOW + n * FAILURE_WINDOW_MS) for n in range(FAILURE_THRESHOLD)], CircuitState.OPEN),  # just in a row
+        ([("provider_timeout", NOW + n * (FAILURE_WINDOW_MS + 1)) for n in range(FAILURE_THRESHOLD)], CircuitState.CLOSED),  # too far apart
+        ([("provider_rate_limited", NOW + n) for n in range(99)], CircuitState.CLOSED),
+        ([("provider_quota_exhausted", NOW)], CircuitState.OPEN),
+        ([("authentication_failed", NOW)], CircuitState.OPEN),
+    ],
+)
+def test_when_it_opens(failures: list[tuple[str, int]], state: CircuitState) -> None:
+    """A run of failures, or one that every other request would meet too."""
+    circuit = after(*failures)
+
+    assert circuit.state is state
+    if state is CircuitState.OPEN:
+        assert (circuit.reason, circuit.until, circuit.trips) == (failures[-1][0], failures[-1][1] + COOL_DOWN_MS, 1)
+
+
+def test_an_answer_ends_a_run_of_failures() -> None:
+    """And a calm circuit is left as it is: success writes nothing."""
+    failing = after(*[("stream_cut", NOW)] * 4)
+
+    calm = record_success(failing, NOW - 1, "x", NOW + 1)
+
+    assert (failing.failures, calm.failures, calm.is_healthy) == (4, 0, True)
+    assert record_success(calm, NOW, "x", NOW + 2) is calm
+    assert record_success(CALM, NOW, "x", NOW) is CALM
+
+
+@pytest.mark.parametrize(
+    ("circuit", "at", "entry"),
+    [
+        (CALM, NOW, Permission.ALLOWED),
+        (after(*[("stream_cut", NOW)] * 4), NOW, Permission.ALLOWED),
+        (OPEN, DUE - 1, Permission.DENIED),
+        (OPEN, DUE, Permission.PROBE),
+        (PROBED, DUE + PROBE_TIMEOUT_MS - 1, Permission.DENIED),
+        (PROBED, DUE + PROBE_TIMEOUT_MS, Permission.PROBE),  # its holder is dead: the probe is over by itself [15]
+        (force_open(CALM, "ann", None, "x", NOW), NOW + 10**9, Permission.DENIED),
+    ],
+)
+def test_what_it_lets_through(circuit: CircuitBreaker, at: int, entry: Permission) -> None:
+    assert check_permission(circuit, "q", at) is entry
+
+
+def test_one_probe() -> None:
+    """Whoever asks again under the same mark is it already; nobody else is."""
+    assert PROBED is not None
+    assert (PROBED.state, PROBED.until) == (CircuitState.HALF_OPEN, DUE + PROBE_TIMEOUT_MS)
+    assert start_probe(PROBED, "p", DUE + 1) is PROBED
+    assert check_permission(PROBED, "p", DUE + 1) is Permission.PROBE
+    assert start_probe(PROBED, "q", DUE + 1) is None
+    assert start_probe(OPEN, "q", DUE - 1) is None
+    assert start_probe(CALM, "q", NOW) is None
+
+
+def test_the_probe_closes_it() -> None:
+    """And what follows counts from nothing."""
+    assert PROBED is not None
+    closed = record_success(PROBED, DUE, "p", DUE + 900)
+
+    assert (closed.state, closed.failures, closed.until, closed.reason, closed.closed_at) == (CircuitState.CLOSED, 0, None, None, DUE + 900)
+
+
+@pytest.mark.parametrize(
+    ("began", "closes"),
+    [
+        (NOW + 1, True),  # another process had not heard of it yet, and its attempt goes well
+        (NOW - 1, False),  # it was under way before: that says nothing of now
+    ],
+)
+def test_who_began_after_it_opened_proves_it_too(began: int, closes: bool) -> None:
+    for circuit in (OPEN, PROBED):
+        assert circuit is not None
+        assert (record_success(circuit, began, "x", DUE + 1).state is CircuitState.CLOSED) is closes
+
+
+def test_a_failed_probe_opens_it_for_longer() -> None:
+    """Only the probe's failure does; others were under way."""
+    assert PROBED is not None
+    again = record_failure(PROBED, "stream_cut", DUE, "p", DUE + 5)
+
+    assert (again.state, again.trips, again.until) == (CircuitState.OPEN, 2, DUE + 5 + 2 * COOL_DOWN_MS)
+    assert record_failure(PROBED, "stream_cut", DUE, "x", DUE + 5) is PROBED
+    assert record_failure(OPEN, "stream_cut", NOW + 1, "x", NOW + 5) is OPEN
+
+
+def test_a_probe_that_says_nothing_makes_room_for_another() -> None:
+    assert PROBED is not None
+    again = release_probe(PROBED, "p", DUE + 7)
+
+    assert (again.state, check_permission(again, "q", DUE + 7), again.trips) == (CircuitState.OPEN, Permission.PROBE, 1)
+    assert release_probe(PROBED, "x", DUE + 7) is PROBED
+
+
+def test_what_began_before_it_was_closed_opens_it_no_more() -> None:
+    """A straggler of the time before tells nothing of the time after."""
+    assert PROBED is not None
+    closed = record_success(PROBED, DUE, "p", DUE + 900)
+
+    assert record_failure(closed, "provider_quota_exhausted", DUE - 1, "x", DUE + 1_000) is closed
+    assert record_failure(closed, "provider_quota_exhausted", DUE + 950, "x", DUE + 1_000).state is CircuitState.OPEN
+
+
+def test_cool_downs_grow_and_are_forgotten() -> None:
+    """Doubling to five minutes; after ten quiet ones they begin anew."""
+    assert [cool_down(trips) for trips in (1, 2, 3, 4, 5, 50)] == [30_000, 60_000, 120_000, 240_000, 300_000, MAX_COOL_DOWN_MS]
+    closed = replace(CALM, trips=4, closed_at=NOW, version=9)
+
+    soon = record_failure(closed, "authentication_failed", NOW + 1, "x", NOW + TRIP_RESET_MS - 1)
+    late = record_failure(closed, "authentication_failed", NOW + 1, "x", NOW + TRIP_RESET_MS)
+
+    assert (soon.trips, late.trips) == (5, 1)
+
+
+def test_forced_open_stays_open() -> None:
+    """Nothing that happens closes it or lets a probe through: only a person."""
+    forced = force_open(CALM, "ann", "moving house", "x", NOW)
+
+    assert forced.is_forced
+    assert record_success(forced, NOW + 9, "y", NOW + 99) is forced
+    assert record_failure(forced, "stream_cut", NOW + 9, "y", NOW + 99) is forced
+    assert start_probe(forced, "y", NOW + 10**9) is None
+    closed = force_close(forced, "ann", "z", NOW + 100)
+    assert (closed.state, closed.trips, closed.by, closed.is_healthy) == (CircuitState.CLOSED, 0, "ann", True)
+
+
+@pytest.mark.parametrize(
+    ("circuit", "at", "again"),
+    [
+        (OPEN, NOW + 5, DUE),
+        (OPEN, DUE + 5, DUE + 5),
+        (PROBED, DUE + 1, DUE + 10_001),  # the probe's first text may come any moment
+        (PROBED, DUE + 59_000, DUE + PROBE_TIMEOUT_MS),
+        (force_open(CALM, "ann", None, "x", NOW), NOW, NOW + FORCED_LOOK_MS),
+    ],
+)
+def test_when_to_look_again(circuit: CircuitBreaker, at: int, again: int) -> None:
+    assert retry_at(circuit, at) == again
+
+
+def test_every_change_is_a_version() -> None:
+    """One more each time, so that a swap can tell whether anything came between."""
+    assert PROBED is not None
+    assert (OPEN.version, PROBED.version, record_success(PROBED, DUE, "p", DUE).version) == (1, 2, 3)
+    assert force_close(force_open(CALM, "a", None, "x", NOW), "a", "x", NOW).version == 2

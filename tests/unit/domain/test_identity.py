@@ -1,0 +1,119 @@
+"""Who may see and do what: the whole table of roles, tenants and tickets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.auth.identity import Caller, Key, Role
+from chalicelib.domain.errors import Forbidden, JobNotFound
+from chalicelib.domain.jobs.job import Job
+from tests.kit.jobs import NOW, job
+
+HERS = job(user="ann")
+HIS = job(user="bob")
+ELSEWHERE = job(tenant="other", user="ann")
+
+
+def _caller(role: str, **more: Any) -> Caller:
+    fields: dict[str, Any] = {"tenant": "acme", "user": "ann", "key_id": "key_1", "key_hash": "h", **more}
+    return Caller(role=Role.named(role), **fields)
+
+
+def _key(**more: Any) -> Key:
+    return Key(id="key_1", hash="h", tenant="acme", user="ann", role=Role.USER, created_at=NOW, **more)
+
+
+@pytest.mark.parametrize(
+    ("caller", "subject", "sees", "reads"),
+    [
+        (_caller("viewer"), HERS, True, False),  # statuses, never content, not even of their own
+        (_caller("viewer"), HIS, True, False),
+        (_caller("viewer"), ELSEWHERE, False, False),
+        (_caller("user"), HERS, True, True),
+        (_caller("user"), HIS, False, False),
+        (_caller("user"), ELSEWHERE, False, False),  # the same user name in another tenant is somebody else
+        (_caller("operator"), HIS, True, True),
+        (_caller("operator"), ELSEWHERE, False, False),
+        (_caller("admin"), HIS, True, True),
+        (_caller("admin"), ELSEWHERE, False, False),
+        (_caller("admin", all_tenants=True), ELSEWHERE, True, True),
+        (_caller("user", jobs=frozenset({HERS.id}), read_only=True), HERS, True, True),
+        (_caller("user", jobs=frozenset({"job_99"})), HERS, False, False),  # a ticket shows only what it names
+        (_caller("user", jobs=frozenset()), HERS, False, False),
+        (_caller("operator", jobs=frozenset({"job_99"})), HERS, False, False),
+        (_caller("user", jobs=frozenset({HIS.id})), HIS, False, False),  # and nothing that its key may not see
+        (_caller("admin", all_tenants=True, jobs=frozenset({"job_99"})), ELSEWHERE, False, False),
+    ],
+)
+def test_who_sees_and_reads(caller: Caller, subject: Job, sees: bool, reads: bool) -> None:
+    """Seeing is knowing that a job exists; reading is its prompt and result."""
+    assert caller.may_see(subject) is sees
+    assert caller.may_read_content(subject) is reads
+
+
+def test_what_is_not_seen_does_not_exist() -> None:
+    """Another tenant's job and no job at all are answered in the same words."""
+    caller = _caller("operator")
+
+    with pytest.raises(JobNotFound) as theirs:
+        caller.require_readable(ELSEWHERE, "job_01")
+    with pytest.raises(JobNotFound) as none:
+        caller.require_readable(None, "job_01")
+    assert theirs.value.message == none.value.message
+
+
+def test_checks_answer_the_job() -> None:
+    """Whoever may, gets the job."""
+    assert _caller("user").require_readable(HERS, HERS.id) is HERS
+    assert _caller("viewer").require_visible(HIS, HIS.id) is HIS
+
+
+def test_a_viewer_is_told_why() -> None:
+    """A viewer knows the job, so it is not hidden but refused."""
+    with pytest.raises(Forbidden, match="viewer"):
+        _caller("viewer").require_readable(HIS, HIS.id)
+
+
+@pytest.mark.parametrize("role", ["viewer", "user", "operator", "admin"])
+@pytest.mark.parametrize("needed", ["viewer", "user", "operator", "admin"])
+def test_each_role_may_do_what_the_ones_before_may(role: str, needed: str) -> None:
+    """Roles are a ladder; a refusal names both ends of the step."""
+    order = ["viewer", "user", "operator", "admin"]
+    caller = _caller(role)
+
+    if order.index(role) >= order.index(needed):
+        caller.require(Role.named(needed))
+    else:
+        with pytest.raises(Forbidden, match=rf"{needed}.*{role}"):
+            caller.require(Role.named(needed))
+
+
+@pytest.mark.parametrize(
+    ("key", "valid"),
+    [
+        (_key(), True),
+        (_key(expires_at=NOW + 1), True),
+        (_key(expires_at=NOW), False),
+        (_key(revoked_at=NOW - 1), False),
+        (_key(revoked_at=NOW + 60_000), False),  # revoked is revoked, whatever some clock says
+    ],
+)
+def test_when_a_key_is_valid(key: Key, valid: bool) -> None:
+    """A key ends with its time or its revocation."""
+    assert key.is_valid(NOW) is valid
+
+
+def test_the_caller_of_a_key() -> None:
+    """A caller has what its key has, and no ticket's limits."""
+    caller = Caller.of_key(_key(all_tenants=True))
+
+    assert (caller.tenant, caller.user, caller.role, caller.key_id, caller.key_hash) == ("acme", "ann", Role.USER, "key_1", "h")
+    assert (caller.all_tenants, caller.jobs, caller.read_only) == (True, None, False)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_roles_have_words(role: Role) -> None:
+    """A role's word is its name in the API."""
+    assert Role.named(role.label) is role

@@ -1,0 +1,383 @@
+"""Exports: the rows that somebody may read, in the form they asked for, whatever happens meanwhile; and clean-ups."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.errors import Forbidden, InvalidRequest
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import process_messages
+from tests.kit.failing_store import refusing
+from tests.kit.task_types import rest
+from tests.kit.world import ALICE, World, kill
+
+OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", key_hash="hash2")
+DAY = 86_400
+
+
+def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str = "acme", **changes: Any) -> Job:
+    """A job that completed with this text a moment ago."""
+    now, job_id = world.clock.now(), f"job_{world.new_id()}"
+    about: dict[str, Any] = {
+        "id": job_id,
+        "tenant": tenant,
+        "user": user,
+        "key_id": "key_1",
+        "type": "general",
+        "lane": "normal",
+        "model": "gpt-4o-mini",
+        "status": Status.COMPLETED,
+        "created_at": now,
+        "queued_at": now,
+        "expires_at": now + DAY * 1000,
+        "due_at": None,
+        "attempt": 1,
+        "started_at": now,
+        "finished_at": now,
+        "length": len(text),
+        "usage": Usage(input=3, output=4),
+        "cost": 1_500,
+    }
+    job = Job(**{**about, **changes})
+    world.memory.jobs.create(job)
+    world.memory.results.put(Result(job_id=job.id, attempt=1, text=text, parsed={"a": 1} if text == "fine" else None), tenant)
+    world.memory.job_specs.put(job.id, tenant, JobSpec(prompt=f"prompt of {text}", config=JobConfig(model="m", max_tokens=9)), 0)
+    return job
+
+
+def exported(world: World, given: dict[str, Any], caller: Caller = ALICE, **options: Any) -> tuple[Job, dict[str, Any]]:
+    """An export that ran, and its output."""
+    job = world.submit(None, input=given, options=options, job_type="export", caller=caller)
+    rest(world, [job])
+    kept = world.memory.results.get(job.id, world.job(job).attempt)
+    assert world.job(job).status is Status.COMPLETED, world.job(job).error
+    assert kept is not None
+    return job, kept.parsed
+
+
+def content(world: World, job: Job, name: str) -> str:
+    return world.memory.job_files.kept["acme", job.id, name].decode()
+
+
+def test_an_export_as_csv() -> None:
+    """A line for each job, in the order in which they were named; what is not one's own is not there."""
+    world = World()
+    jobs = [ended(world, "first"), ended(world, 'fine, "really"\nyes', tags=("a", "b"))]
+    others = [ended(world, user="bob"), ended(world, tenant="other")]
+
+    job, output = exported(world, {"ids": [one.id for one in (*reversed(jobs), *others)]}, include=["output", "prompt"])
+
+    rows = list(csv.DictReader(io.StringIO(content(world, job, "export.csv"), newline="")))
+    assert [row["output"] for row in rows] == ['fine, "really"\nyes', "first"]
+    assert [row["job_id"] for row in rows] == [one.id for one in reversed(jobs)]
+    assert (rows[0]["tags"], rows[1]["tags"], rows[0]["cost"], rows[0]["input_tokens"]) == ('["a", "b"]', "[]", "0.0000015", "3")
+    assert rows[1]["prompt"] == "prompt of first"
+    assert (output["rows"], output["not_found"], output["more"], output["object"]) == (2, 2, False, "export.csv")
+    assert output["bytes"] == len(content(world, job, "export.csv").encode())
+    assert f"/acme/{job.id}/export.csv" in output["link"]
+
+
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("jsonl", lambda text: [json.loads(line) for line in text.splitlines()])])
+def test_an_export_as_json(form: str, read: Any) -> None:
+    """The same rows, with what was parsed as it is."""
+    world = World()
+    jobs = [ended(world), ended(world, "plain")]
+
+    job, output = exported(world, {"filter": {"type": "general"}}, format=form, include=["output", "parsed"])
+
+    rows = read(content(world, job, f"export.{form}"))
+    assert [(row["job_id"], row["output"], row["parsed"]) for row in rows] == [(jobs[1].id, "plain", None), (jobs[0].id, "fine", {"a": 1})]
+    assert output["format"] == form
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
+def test_an_export_of_nothing(form: str) -> None:
+    """Is an object that says so."""
+    world = World()
+
+    job, output = exported(world, {"filter": {"tag": "none"}}, format=form)
+
+    text = content(world, job, f"export.{form}")
+    assert output["rows"] == 0
+    assert text.startswith("job_id,") if form == "csv" else text.split() in ([], ["[", "]"])
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1 1", "-x", "@x", "\t=1", "\r=1"])
+def test_no_cell_is_calculated(text: str) -> None:
+    """A spreadsheet shows what a model or a person wrote, and runs none of it."""
+    world = World()
+    named = ended(world, text)
+
+    job, _ = exported(world, {"ids": [named.id]})
+
+    (row,) = csv.DictReader(io.StringIO(content(world, job, "export.csv"), newline=""))
+    assert row["output"] == f"'{text}"
+
+
+def test_an_export_has_the_rights_of_its_submitter() -> None:
+    """A user's has their own jobs, an operator's the tenant's, and nobody's another tenant's."""
+    world = World()
+    own, other = ended(world), ended(world, user="bob")
+    ended(world, tenant="other")
+
+    mine, _ = exported(world, {"filter": {"type": "general"}}, format="jsonl")
+    all_of_them, _ = exported(world, {"filter": {"type": "general"}}, OLGA, format="jsonl")
+
+    def ids(job: Job) -> set[str]:
+        return {json.loads(line)["job_id"] for line in content(world, job, "export.jsonl").splitlines()}
+
+    assert (ids(mine), ids(all_of_them)) == ({own.id}, {own.id, other.id})
+
+
+def test_filters_are_those_of_the_list() -> None:
+    """Status, tag, batch and time among them."""
+    world = World()
+    wanted = ended(world, batch_id="batch_1", tags=("x",))
+    ended(world, batch_id="batch_2")
+    world.clock.advance(100)
+    late = ended(world, batch_id="batch_1", status=Status.FAILED)
+
+    def rows(given: dict[str, Any]) -> list[str]:
+        job, _ = exported(world, given, format="jsonl")
+        return [json.loads(line)["job_id"] for line in content(world, job, "export.jsonl").splitlines()]
+
+    assert rows({"batch_id": "batch_1"}) == [late.id, wanted.id]
+    assert rows({"filter": {"batch": "batch_1", "status": "failed"}}) == [late.id]
+    assert rows({"filter": {"tag": "x"}}) == [wanted.id]
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({}, "input"),
+        ({"ids": ["a"], "filter": {}}, "input"),
+        ({"ids": []}, "input.ids"),
+        ({"filter": {"statuss": "failed"}}, "input.filter.statuss"),
+        ({"filter": {"status": "done"}}, "input.filter.status"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(given: dict[str, Any], path: str) -> None:
+    """Before anything is accepted, by name."""
+    with pytest.raises(InvalidRequest) as refused:
+        World().submit(None, input=given, job_type="export")
+
+    assert path in [detail.path for detail in refused.value.details]
+
+
+def test_a_time_that_is_none_ends_it_with_a_reason() -> None:
+    """It is not tried again: it would not help."""
+    world = World()
+    job = world.submit(None, input={"filter": {"since": "yesterday"}}, job_type="export")
+    world.deliver()
+
+    error = world.job(job).error
+    assert error is not None
+    assert (error.code, world.job(job).attempt, "input.filter.since" in error.message) == ("request_invalid", 1, True)
+
+
+def test_a_worker_that_dies_in_the_middle_leaves_nothing_half() -> None:
+    """The next one writes the object anew, whole, under its name."""
+    world = World()
+    jobs = [ended(world, f"text {number}") for number in range(40)]
+    job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
+    real = world.memory.results.get
+    gate: list[float] = [0.0]
+
+    async def slow(call: Any, *args: Any) -> Any:
+        await asyncio.sleep(gate[0])
+        return call(*args)
+
+    world.engine = replace(world.engine, offload=slow)
+    gate[0] = 0.1
+    kill(world, 2.0)
+    gate[0] = 0.0
+    before = dict(world.memory.job_files.kept)
+    rest(world, [job])
+
+    assert before == {}
+    assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 2)
+    assert len(content(world, job, "export.csv").splitlines()) == 41
+    assert real(job.id, 1) is not None
+
+
+@pytest.mark.parametrize(
+    ("lengths", "requests"),
+    [
+        ([10] * 250, [100, 100, 50]),
+        ([200_000] * 5, [2, 2, 1]),
+        ([600_000, 10, 600_000], [1, 1, 1]),
+        ([0] * 3, [3]),
+    ],
+)
+def test_results_are_read_together_but_never_too_much_of_them(lengths: list[int], requests: list[int]) -> None:
+    """By hundreds; fewer where their heads say that they are long."""
+    world = World()
+    jobs = [ended(world, "x", length=length) for length in lengths]
+    asked, real = [], world.memory.results.get_many
+
+    def get_many(attempts: Any) -> Any:
+        asked.append(len(attempts))
+        return real(attempts)
+
+    world.memory.results.get_many = get_many  # type: ignore[method-assign]
+    exported(world, {"ids": [one.id for one in jobs]})
+
+    assert asked == requests
+
+
+def test_results_that_are_not_wanted_are_not_read() -> None:
+    """Nor those of jobs that have not ended."""
+    world = World()
+    done, running = ended(world), ended(world, status=Status.PROCESSING, finished_at=None, length=None)
+
+    with refusing(world.memory.results, "get_many", 0) as asked:
+        exported(world, {"ids": [done.id]}, include=["prompt"])
+        job, _ = exported(world, {"ids": [running.id]})
+
+    assert asked == [0]
+    assert "fine" not in content(world, job, "export.csv")
+
+
+@pytest.mark.parametrize(
+    ("port", "method"), [("jobs", "get_many"), ("results", "get_many"), ("job_files", "create"), ("job_files", "link")]
+)
+def test_a_store_that_does_not_answer_costs_an_attempt(port: str, method: str) -> None:
+    """And no more: the next one writes it all."""
+    world = World()
+    named = ended(world)
+    job = world.submit(None, input={"ids": [named.id]}, job_type="export")
+    received = world.memory.queues.receive("normal")
+
+    async def story() -> None:
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
+        while world.job(job).status is not Status.PROCESSING:
+            await asyncio.sleep(0)
+        with refusing(getattr(world.memory, port), method, 1):
+            await worker
+
+    world.loop.run_until_complete(story())
+    rest(world, [job])
+
+    assert world.job(job).status is Status.COMPLETED
+    assert len(content(world, job, "export.csv").splitlines()) == 2
+
+
+def test_an_export_is_cancelled_in_the_middle() -> None:
+    """Within two seconds, and no object is left."""
+    world = World()
+    jobs = [ended(world, f"text {number}") for number in range(200)]
+    job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
+
+    async def slow(call: Any, *args: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return call(*args)
+
+    world.engine = replace(world.engine, offload=slow)
+
+    async def story() -> None:
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        await asyncio.sleep(2)
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        asked = world.clock.now()
+        await worker
+        assert world.clock.now() - asked < 3_000
+
+    world.loop.run_until_complete(story())
+
+    assert (world.job(job).status, world.memory.job_files.kept) == (Status.CANCELLED, {})
+
+
+# ---- clean-ups
+
+
+def old(world: World, days: float, status: Status = Status.COMPLETED, **changes: Any) -> Job:
+    at = world.clock.now() - round(days * DAY * 1000)
+    return ended(world, status=status, created_at=at, finished_at=at, **changes)
+
+
+def cleaned(world: World, caller: Caller = OLGA, **given: Any) -> dict[str, Any]:
+    job = world.submit(None, input=given, job_type="data_cleanup", caller=caller)
+    rest(world, [job])
+    kept = world.memory.results.get(job.id, world.job(job).attempt)
+    assert world.job(job).status is Status.COMPLETED, world.job(job).error
+    assert kept is not None
+    return dict(kept.parsed)
+
+
+def test_what_ended_long_ago_is_deleted() -> None:
+    """With all that is kept of it; what is young, at work, or another tenant's stays."""
+    world = World()
+    gone = [old(world, 31), old(world, 8, Status.FAILED)]
+    kept = [old(world, 29), old(world, 6, Status.CANCELLED), old(world, 99, tenant="other"), world.submit()]
+
+    output = cleaned(world)
+
+    assert (output["deleted"], output["matched"], output["more"]) == (2, 2, False)
+    assert output["by_status"] == {"completed": 1, "failed": 1}
+    assert [world.memory.jobs.get(job.id) for job in gone] == [None, None]
+    assert all(world.memory.jobs.get(job.id) is not None for job in kept)
+    assert world.memory.job_data.rows(gone[0].id) == []
+
+
+def test_a_dry_run_counts() -> None:
+    world = World()
+    there = old(world, 3)
+
+    output = cleaned(world, days=2, dry_run=True)
+
+    assert (output["dry_run"], output["matched"], output["deleted"]) == (True, 1, 0)
+    assert world.memory.jobs.get(there.id) is not None
+
+
+def test_a_second_clean_up_finds_nothing() -> None:
+    """However often it is done."""
+    world = World()
+    for _ in range(150):
+        old(world, 40)
+
+    assert (cleaned(world)["deleted"], cleaned(world)["deleted"]) == (150, 0)
+
+
+def test_only_an_operator_cleans_up() -> None:
+    """Not a user, and not on behalf of one."""
+    world = World()
+    with pytest.raises(Forbidden):
+        world.submit(None, input={}, job_type="data_cleanup")
+
+    job = world.submit(None, input={}, job_type="data_cleanup", caller=OLGA, user="alice")
+    world.deliver()
+    error = world.job(job).error
+    assert error is not None
+    assert error.code == "request_invalid"
+
+
+def test_a_clean_up_whose_worker_died_goes_on() -> None:
+    """What was deleted is gone, the rest follows."""
+    world = World()
+    jobs = [old(world, 40) for _ in range(200)]
+    job = world.submit(None, input={}, job_type="data_cleanup", caller=OLGA)
+
+    async def slow(call: Any, *args: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return call(*args)
+
+    quick, world.engine = world.engine, replace(world.engine, offload=slow)
+    kill(world, 1.5)
+    left = sum(world.memory.jobs.get(one.id) is not None for one in jobs)
+    world.engine = quick
+    rest(world, [job])
+
+    assert 0 < left < 200
+    assert world.job(job).status is Status.COMPLETED
+    assert all(world.memory.jobs.get(one.id) is None for one in jobs)

@@ -1,0 +1,84 @@
+"""The example audit fits its job type and speaks of the contract that lies beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from chalicelib import job_types
+from chalicelib.domain.execution.progress import ProgressTracker
+from chalicelib.domain.metrics.estimate import estimate_tokens
+from chalicelib.domain.validation.schema import problems
+from tests.kit.paths import EXAMPLES
+
+CONTRACT = (EXAMPLES / "vulnerable_vault.sol").read_text().splitlines()
+TEXT = (EXAMPLES / "vulnerable_vault.reply.json").read_text()
+REPLY: dict[str, Any] = json.loads(TEXT)
+TYPE = job_types.get("security_analysis")
+PLACE = re.compile(r"VulnerableVault\.(\w+), lines (\d+)-(\d+)")
+AT = 1_800_000_000_000
+
+
+def test_the_reply_fits_the_schema() -> None:
+    """What the stand-in says is what a real model would be held to, field by field in the same order."""
+    assert TYPE.response_schema is not None
+    assert problems(TYPE.response_schema, REPLY) == ()
+    assert list(REPLY) == list(TYPE.response_schema["properties"])
+
+
+@pytest.mark.parametrize("finding", REPLY["findings"], ids=lambda finding: finding["title"])
+def test_every_place_is_there(finding: dict[str, str]) -> None:
+    """Each location names lines that lie in the function or modifier that it names."""
+    places = finding["location"].split("; ")
+
+    for place in places:
+        match = PLACE.fullmatch(place)
+        assert match, place
+        name, first, last = match[1], int(match[2]), int(match[3])
+        opened = [line for line in CONTRACT[:first] if re.match(r"    (function|modifier) ", line)][-1]
+        assert re.match(rf"    (function|modifier) {name}\(", opened), opened
+        assert all(line != "    }" for line in CONTRACT[first - 1 : last - 1])
+        assert "".join(CONTRACT[first - 1 : last]).strip()
+
+
+@pytest.mark.parametrize("finding", REPLY["findings"], ids=lambda finding: finding["title"])
+def test_every_name_is_there(finding: dict[str, str]) -> None:
+    """What a description quotes stands in the contract, or is a word of the language."""
+    known = {"false", "receive", "unchecked", "tx.origin", "msg.sender", "token.transferFrom", "token.transfer"}
+
+    for quoted in re.findall(r"`([^`]+)`", finding["description"]):
+        name = quoted.split("(")[0]
+        assert name in known or any(name in line for line in CONTRACT), quoted
+
+
+def test_worst_first() -> None:
+    """Findings come in the order of their severity, and the overall risk is the worst of them."""
+    rank = ["critical", "high", "medium", "low", "informational"]
+    severities = [finding["severity"] for finding in REPLY["findings"]]
+
+    assert severities == sorted(severities, key=rank.index)
+    assert REPLY["overall_risk"] == severities[0]
+
+
+def test_its_progress() -> None:
+    """Streamed, it walks through the stages and is seen to find what it finds."""
+    tracker = ProgressTracker(TYPE, TYPE.typical_tokens)
+    events = tracker.begin(AT)
+    for start in range(0, len(TEXT), 4):
+        events += tracker.feed(TEXT[start : start + 4], AT + start)
+    for stage in ("validation", "finalization"):
+        events += tracker.start_stage(stage, AT + len(TEXT))
+    events += tracker.end(AT + len(TEXT))
+
+    begun = [event["name"] for event in events if event["kind"] == "stage" and event["status"] == "processing"]
+    milestones = [event["name"] for event in events if event["kind"] == "milestone"]
+    assert begun == list(TYPE.stages)
+    assert milestones == [f"{finding['severity']} finding" for finding in REPLY["findings"]] + ["overall risk"]
+
+
+def test_its_length_is_typical() -> None:
+    """The type's typical length is about that of a real audit, so that the percentage is believable."""
+    assert estimate_tokens(TEXT) == pytest.approx(TYPE.typical_tokens, rel=0.35)

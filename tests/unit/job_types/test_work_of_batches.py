@@ -1,0 +1,355 @@
+"""Files that become batches, and caches that are warmed up: once, whatever dies in between, with the rights of whoever asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.batches.batch import Batch
+from chalicelib.domain.files.upload import Upload
+from chalicelib.domain.ids import batch_id_of_job, checked_batch_id, job_id_of_row
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.services.batches.advance_batch import advance_batch
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import process_messages
+from tests.kit.failing_store import refusing
+from tests.kit.provider import Script
+from tests.kit.task_types import rest
+from tests.kit.world import ALICE, World, kill
+
+UPLOAD = f"upload_{'0' * 25}1"
+BOB = Caller(tenant="acme", user="bob", role=Role.USER, key_id="key_3", key_hash="hash3")
+MALLORY = Caller(tenant="other", user="alice", role=Role.USER, key_id="key_4", key_hash="hash4")
+CSV = b"id,prompt,language\n" + b"".join(b"r%d,Say %d.,Italian\n" % (number, number) for number in range(600))
+
+
+async def unhurried(call: Callable[..., Any], *args: Any) -> Any:
+    """Each call takes half a second: so that a worker may die between any two."""
+    answer = call(*args)
+    await asyncio.sleep(0.5)
+    return answer
+
+
+def put(world: World, data: bytes = CSV, kind: str = "text/csv", caller: Caller = ALICE) -> str:
+    """A file, where a signed link leads."""
+    url = world.memory.uploads.sign(Upload(id=UPLOAD, tenant=caller.tenant, user=caller.user, content_type=kind), 900)
+    world.memory.uploads.put(url, data, kind)
+    return UPLOAD
+
+
+def imports(world: World, caller: Caller = ALICE, attempts: int = 3, **terms: Any) -> Job:
+    return world.submit(None, input={"upload_id": UPLOAD, **terms}, job_type="csv_import", caller=caller, config={"max_attempts": attempts})
+
+
+def warms(world: World, prompts: list[Any], **terms: Any) -> Job:
+    return world.submit(None, input={"prompts": prompts, **terms}, job_type="cache_warmup")
+
+
+def parsed(world: World, job: Job) -> Any:
+    ended = world.job(job)
+    assert ended.status is Status.COMPLETED, ended.error
+    kept = world.memory.results.get(job.id, ended.attempt)
+    assert kept is not None
+    return kept.parsed
+
+
+def why(world: World, job: Job) -> tuple[str, str]:
+    error = world.job(job).error
+    assert error is not None
+    return error.code, error.message
+
+
+def batches_of(world: World, tenant: str = "acme") -> list[Batch]:
+    return world.clerk.batches.page(tenant, None, 100)[0]
+
+
+def run_all(world: World, batch_id: str) -> None:
+    """Release the rows of a batch, and run them."""
+    advance_batch(world.clerk, "acme", batch_id, world.clock.now() + 60_000)
+    while world.memory.queues.depth("low"):
+        world.deliver("low")
+
+
+def test_a_file_becomes_a_batch() -> None:
+    """Of all its rows, by its terms, for whoever submitted it."""
+    world = World()
+    put(world)
+    job = imports(world, name="greetings", prompt_template="In {{language}}: {{input}}", config={"max_tokens": 50}, batch_size=100)
+
+    world.deliver()
+
+    (batch,) = batches_of(world)
+    assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
+    assert (batch.id, batch.total, batch.name, batch.batch_size) == (batch_id_of_job(job.id), 600, "greetings", 100)
+    assert (batch.user, batch.key_id, batch.role, batch.lane) == ("alice", "key_1", "user", "low")
+    advance_batch(world.clerk, "acme", batch.id, world.clock.now() + 60_000)
+    body = world.memory.job_specs.get(job_id_of_row(batch.id, 599))
+    assert body is not None
+    assert (body.prompt, body.config.max_tokens) == ("In Italian: Say 599.", 50)
+    assert world.job(job).usage is not None
+    assert world.provider.requests == []
+
+
+@pytest.mark.parametrize("seconds", [number / 4 + 0.1 for number in range(36)])
+def test_wherever_a_worker_dies_there_is_one_batch(seconds: float) -> None:
+    """With all its rows, each once."""
+    world = World(offload=unhurried)
+    put(world)
+    job = imports(world)
+    kill(world, seconds)
+
+    rest(world, [job])
+
+    (batch,) = batches_of(world)
+    assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
+    rows = [row.number for part in range(3) for row in world.clerk.batch_rows.get_part("acme", batch.id, part) or []]
+    assert rows == list(range(600))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("port", "method"), [("batches", "create"), ("batch_rows", "put_part"), ("batch_rows", "put_options")])
+def test_a_store_that_does_not_answer_makes_no_second_batch(port: str, method: str, after: bool) -> None:
+    """The attempt is made again, and finds what there is."""
+    world = World()
+    put(world)
+    job = imports(world)
+
+    with refusing(getattr(world.memory, port), method, after=after):
+        rest(world, [job])
+
+    assert (world.job(job).attempt, parsed(world, job)["rows"], len(batches_of(world))) == (2, 600, 1)
+
+
+def test_a_batch_that_is_there_stays_as_it_is_though_the_file_is_another() -> None:
+    """A repeated attempt does not read it again: rows of it may have run."""
+    world = World(offload=unhurried)
+    put(world, b"prompt\nfirst\n")
+    job = imports(world)
+    with refusing(world.memory.results, "put", 1):
+        world.deliver()
+    put(world, b"prompt\nsecond\nthird\n")
+
+    rest(world, [job])
+
+    assert parsed(world, job) == {"batch_id": batch_id_of_job(job.id), "rows": 1}
+
+
+def test_wrong_rows_fail_it_and_the_first_are_named() -> None:
+    """Once: it would be no better a second time. Nothing of it is accepted."""
+    world = World()
+    put(world, b"prompt,priority\n" + b"hello,soon\n" * 40)
+    job = imports(world)
+
+    world.deliver()
+
+    code, message = why(world, job)
+    assert (code, world.job(job).tries) == ("request_invalid", 1)
+    assert "line 2.priority must be" in message
+    assert message.endswith("more.")
+    assert len(message) <= 300
+    assert batches_of(world) == []
+
+
+@pytest.mark.parametrize("caller", [BOB, MALLORY], ids=["a colleague", "another tenant"])
+def test_a_file_of_somebody_else_is_none(caller: Caller) -> None:
+    """Even if its name is known."""
+    world = World()
+    put(world)
+    job = imports(world, caller)
+
+    world.deliver()
+
+    assert why(world, job)[0] == "request_invalid"
+    assert "There is no upload" in why(world, job)[1] or UPLOAD in why(world, job)[1]
+    assert batches_of(world) == batches_of(world, "other") == []
+
+
+def test_rows_are_made_with_no_more_rights_than_the_submitters() -> None:
+    """A user cannot have a clean-up done by a batch."""
+    world = World()
+    put(world, b'{"input": {"days": 0}}\n', "application/x-ndjson")
+    job = imports(world, type="data_cleanup")
+
+    world.deliver()
+
+    assert why(world, job)[0] == "request_invalid"
+    assert "operator" in why(world, job)[1]
+
+
+@pytest.mark.parametrize("term", [{"dry_run": True}, {"webhook_url": "https://a.example/"}, {"notify": ["email:a@b.example"]}], ids=str)
+def test_a_file_names_nobody_to_be_told(term: dict[str, Any]) -> None:
+    """What a JSON file says of that was checked by nobody."""
+    world = World()
+    put(world, json.dumps({"items": ["hello"], **term}).encode(), "application/json")
+    job = imports(world)
+
+    world.deliver()
+
+    (name,) = term
+    assert f"{name} cannot be said in the file" in why(world, job)[1]
+    assert batches_of(world) == []
+
+
+def test_a_json_file_brings_its_terms() -> None:
+    """As in a request; what contradicts the input is refused."""
+    world = World()
+    put(world, json.dumps({"items": ["hello"], "name": "own", "config": {"temperature": 7}}).encode(), "application/json")
+    wrong, other = imports(world), imports(world, name="another")
+
+    world.deliver()
+
+    assert "config.temperature" in why(world, wrong)[1]
+    assert "said twice" in why(world, other)[1]
+
+
+def test_a_cancel_stops_the_reading() -> None:
+    """Between two looks; nothing is accepted."""
+    world = World(offload=unhurried)
+    put(world)
+    job = imports(world)
+
+    async def go_on() -> None:
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        await asyncio.sleep(4.0)
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        await worker
+
+    world.loop.run_until_complete(go_on())
+
+    assert world.job(job).status is Status.CANCELLED
+    assert batches_of(world) == []
+
+
+# ---- warm-ups
+
+
+def test_only_what_is_not_cached_is_asked() -> None:
+    """Equal requests once; and what is asked is asked by jobs that keep their answer."""
+    world = World(*(Script() for _ in range(9)))
+    world.submit("Say 1.", config={"cache": True})
+    world.deliver()
+    job = warms(world, ["Say 1.", "Say 2.", {"content": "Say 3.", "metadata": {"a": 1}, "id": "three"}, "Say 2."], name="warm")
+
+    world.deliver()
+
+    batch_id = batch_id_of_job(job.id)
+    assert parsed(world, job) == {"batch_id": batch_id, "cached_already": 1, "submitted": 2}
+    run_all(world, batch_id)
+    assert [request.prompt for request in world.provider.requests] == ["Say 1.", "Say 2.", "Say 3."]
+    again = warms(world, ["Say 1.", "Say 2.", "Say 3."])
+    world.deliver()
+    assert parsed(world, again) == {"batch_id": None, "cached_already": 3, "submitted": 0}
+    assert len(batches_of(world)) == 1
+
+
+def test_what_was_warmed_up_is_answered_from_the_cache() -> None:
+    """Also with options, a template and a model of its own."""
+    world = World(*(Script() for _ in range(9)))
+    job = warms(world, ["Say 1."], model="gpt-4o", prompt_template="Please: {{input}}", config={"max_tokens": 99, "cache": {"ttl": 60}})
+    world.deliver()
+    run_all(world, parsed(world, job)["batch_id"])
+    asked = len(world.provider.requests)
+
+    world.submit("Please: Say 1.", config={"model": "gpt-4o", "max_tokens": 99, "cache": True})
+    world.deliver()
+
+    assert len(world.provider.requests) == asked == 1
+
+
+def test_an_answer_that_is_too_old_or_whose_job_is_gone_is_asked_for_again() -> None:
+    """As whoever reads the cache would find it."""
+    world = World(*(Script() for _ in range(9)))
+    first = world.submit("Say 1.", config={"cache": True})
+    world.deliver()
+    world.clock.advance(100)
+    old = warms(world, ["Say 1."], config={"cache": {"ttl": 60}})
+    world.deliver()
+    done = world.job(first)
+    world.memory.jobs.replace(done, replace(done, version=done.version + 1, ttl=world.clock.now() // 1000 - 1))
+    gone = warms(world, ["Say 1."])
+    world.deliver()
+
+    assert [parsed(world, job)["submitted"] for job in (old, gone)] == [1, 1]
+
+
+@pytest.mark.parametrize("seconds", [number / 2 + 0.3 for number in range(16)])
+def test_wherever_a_worker_dies_it_is_warmed_up_once(seconds: float) -> None:
+    """And what it says in the end is what was done."""
+    world = World(Script(), offload=unhurried)
+    world.submit("Say 1.", config={"cache": True})
+    world.deliver()
+    job = warms(world, ["Say 1.", "Say 2.", "Say 3."])
+    kill(world, seconds)
+
+    rest(world, [job])
+
+    (batch,) = batches_of(world)
+    assert parsed(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 2}
+
+
+@pytest.mark.parametrize(
+    ("terms", "part"),
+    [
+        ({"config": {"cache": False}}, "input.config.cache is off"),
+        ({"type": "export"}, "export takes an input"),
+        ({"type": "poetry"}, "no job type"),
+        ({"config": {"durable": True, "openai": {"store": False}}}, "config.openai.store"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_warmed_up_is_said(terms: dict[str, Any], part: str) -> None:
+    world = World()
+    job = warms(world, ["Say 1."], **terms)
+
+    world.deliver()
+
+    code, message = why(world, job)
+    assert (code, part in message) == ("request_invalid", True), message
+    assert batches_of(world) == []
+
+
+def test_whoever_comes_too_late_leaves_the_batch_as_it_is() -> None:
+    """A worker that was taken for dead goes on with what it had seen of the cache: the rows of the batch are those of its successor."""
+    world = World(*(Script() for _ in range(9)))
+    looked, done = world.memory.cache.get, list[str]()
+    job = warms(world, ["Say 1.", "Say 2."])
+
+    def stalled(tenant: str, key: str) -> Any:
+        """While the first looks into the cache, the second does all of it."""
+        if not done:
+            done.append(key)
+            world.memory.batches.create(_made_by_another(world, job))
+        return looked(tenant, key)
+
+    world.memory.cache.get = stalled  # type: ignore[method-assign]
+    world.deliver()
+
+    (batch,) = batches_of(world)
+    assert (batch.total, world.clerk.batch_rows.get_part("acme", batch.id, 0)) == (1, None)
+    assert parsed(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 1}
+
+
+def _made_by_another(world: World, job: Job) -> Batch:
+    now = world.clock.now()
+    who = {"tenant": "acme", "user": "alice", "key_id": "key_1", "role": "user"}
+    return Batch(id=batch_id_of_job(job.id), total=1, created_at=now, updated_at=now, **who)
+
+
+# ---- ids
+
+
+def test_the_batch_of_a_job_is_the_same_each_time_and_nobody_elses() -> None:
+    """No row of it is the job, though the job may be a row itself, or the neighbour of one."""
+    jobs = [job_id_of_row(f"batch_01M80EHY9G6SEBMSDB5MBC{'0' * 4}", number) for number in range(500)]
+    made = [batch_id_of_job(job) for job in jobs]
+
+    assert made == [batch_id_of_job(job) for job in jobs]
+    assert len({checked_batch_id(batch) for batch in made}) == len(jobs)
+    assert {batch.removeprefix("batch_")[:10] for batch in made} == {jobs[0].removeprefix("job_")[:10]}
+    assert not {job_id_of_row(batch, number) for batch in made for number in range(500)} & set(jobs)

@@ -1,0 +1,534 @@
+"""Children are let go exactly once, by whoever finds their parents ended: creator, change stream or sweep [22]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.consumers.release_dependents import release_dependents
+from chalicelib.domain.errors import Throttled
+from chalicelib.domain.jobs import transitions
+from chalicelib.domain.jobs.dependencies import RUN_ANYWAY
+from chalicelib.domain.jobs.edits import JobEdit
+from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, Status
+from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.jobs.delete_job import delete_job
+from chalicelib.services.jobs.edit_job import edit_job
+from chalicelib.services.jobs.retry_job import retry_job
+from tests.kit.failing_store import refusing
+from tests.kit.hooked_port import Hooked
+from tests.kit.provider import Script
+from tests.kit.world import World
+
+HOUR = 3_600.0
+ENDS = [Status.INCOMPLETE, Status.FAILED, Status.CANCELLED, Status.EXPIRED]
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def child_of(world: World, *parents: Job, **fields: Any) -> Job:
+    return world.submit("A child.", depends_on={parent.id: parent.id for parent in parents}, **fields)
+
+
+def ended(world: World, job: Job, status: Status = Status.COMPLETED) -> Job:
+    """A job that has ended so, and nobody has been told."""
+    seen = world.job(job)
+    after = replace(seen, status=status, version=seen.version + 1, due_at=None, finished_at=world.clock.now(), attempt=1, length=0)
+    world.memory.jobs.heads[job.id] = after
+    return after
+
+
+def stream(world: World, *jobs: Job) -> None:
+    """The change stream says that these have ended."""
+    release_dependents(world.doorkeeper, [(job.id, None, world.job(job)) for job in jobs])
+
+
+def wake_ups(world: World, job: Job) -> list[int]:
+    """The generations of a job for which a wake-up was sent."""
+    woken = [WakeUp.from_json(message.body) for messages in world.memory.queues.messages.values() for message in messages]
+    return [one.generation for one in woken if one.job_id == job.id]
+
+
+def stands(world: World, job: Job) -> tuple[Status, str | None]:
+    return world.job(job).status, world.job(job).reason
+
+
+# ---- the plain way
+
+
+def test_it_waits_until_the_last_of_its_parents_is_completed() -> None:
+    world = World()
+    a, b = world.submit("a"), world.submit("b")
+    child = child_of(world, a, b)
+
+    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+    ended(world, a)
+    stream(world, a)
+    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+    ended(world, b)
+    stream(world, b)
+
+    assert stands(world, child) == (Status.QUEUED, None)
+    assert wake_ups(world, child) == [2]
+
+
+def test_parents_that_have_ended_before_it_came_do_not_keep_it_waiting() -> None:
+    world = World()
+    parent = ended(world, world.submit())
+
+    child = child_of(world, parent)
+
+    assert (child.status, wake_ups(world, child)) == (Status.QUEUED, [2])
+
+
+@pytest.mark.parametrize("status", ENDS)
+def test_a_parent_that_ends_otherwise_cancels_it(status: Status) -> None:
+    """Whatever becomes of the others."""
+    world = World()
+    a, b = world.submit("a"), world.submit("b")
+    child = child_of(world, a, b)
+
+    ended(world, a, status)
+    stream(world, a)
+
+    after = world.job(child)
+    assert (after.status, after.error and after.error.code) == (Status.CANCELLED, "dependency_failed")
+    assert after.error is not None
+    assert f"{a.id}, which is {status.value}" in after.error.message
+    ended(world, b)
+    stream(world, b)
+    assert world.job(child) == after
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, *ENDS])
+def test_or_is_no_obstacle_if_it_is_to_run_anyway(status: Status) -> None:
+    world = World()
+    a, b = world.submit("a"), world.submit("b")
+    child = child_of(world, a, b, on_parent_failure=RUN_ANYWAY)
+
+    ended(world, a, status)
+    stream(world, a)
+    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+    ended(world, b)
+    stream(world, b)
+
+    assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
+
+
+@pytest.mark.parametrize("by", ["the stream", "the sweep"])
+def test_in_a_diamond_a_failure_reaches_what_hangs_on_it_and_nothing_else(by: str) -> None:
+    """Top to left and right, both to the bottom; and one more below that runs anyway."""
+    world = World()
+    top = world.submit("top")
+    left, right = child_of(world, top), child_of(world, top)
+    bottom = child_of(world, left, right)
+    tail = child_of(world, bottom, on_parent_failure=RUN_ANYWAY)
+
+    def tell(*jobs: Job) -> None:
+        if by == "the stream":
+            stream(world, *jobs)
+        else:
+            world.sweep(after=2 * HOUR)
+
+    ended(world, top)
+    tell(top)
+    ended(world, left, Status.FAILED)
+    tell(left)
+    tell(bottom)
+
+    assert [world.job(job).status for job in (right, bottom, tail)] == [Status.QUEUED, Status.CANCELLED, Status.QUEUED]
+    assert wake_ups(world, bottom) == []
+
+
+def test_it_runs_like_any_job_once_it_is_let_go() -> None:
+    world = World(Script(deltas=("42",)), Script(deltas=("A child's ", "answer")))
+    parent = world.submit("What is six times seven?")
+    child = world.submit("Explain {{parents.a.output}}.", depends_on={"a": parent.id})
+
+    world.deliver()
+    stream(world, parent)
+    world.deliver()
+
+    assert world.job(child).status is Status.COMPLETED
+    assert [request.prompt for request in world.provider.requests] == ["What is six times seven?", "Explain 42."]
+
+
+# ---- exactly once, whoever dies or comes twice
+
+
+def test_ends_that_are_told_again_change_nothing() -> None:
+    """The stream gives records again, one by one and all together; one parent's end never stands for another's."""
+    world = World()
+    a, b = world.submit("a"), world.submit("b")
+    child = child_of(world, a, b)
+    ended(world, a)
+
+    stream(world, a, a)
+    stream(world, a)
+
+    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+    ended(world, b)
+    stream(world, a, b, b, a)
+    stream(world, b)
+    assert (world.job(child).generation, wake_ups(world, child)) == (2, [2])
+
+
+def test_an_old_failure_that_is_told_again_cancels_nobody_once_its_job_runs_again() -> None:
+    """What counts is the record, not the image of it that the stream kept."""
+    world = World()
+    parent = world.submit()
+    failed = ended(world, parent, Status.FAILED)
+    again = transitions.restart(failed, world.clock.now(), 10**8, 10**8)
+    assert again is not None
+    world.memory.jobs.heads[parent.id] = again
+    child = child_of(world, parent)
+
+    release_dependents(world.doorkeeper, [(parent.id, None, failed)])
+
+    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+    ended(world, parent)
+    stream(world, parent)
+    assert world.job(child).status is Status.QUEUED
+
+
+def intake_with(world: World, before: Callable[[str], None], after: Callable[[str], None] = lambda _: None) -> None:
+    """Have a say at each call of whoever submits."""
+    names = ("job_specs", "jobs", "dependencies", "queues")
+    world.intake = replace(world.intake, **{name: Hooked(name, getattr(world.memory, name), before, after) for name in names})
+
+
+def calls_of_a_submission() -> int:
+    world = World()
+    parents, calls = [world.submit("a"), world.submit("b")], []
+    intake_with(world, calls.append)
+    child_of(world, *parents)
+    return len(calls)
+
+
+class Calls:
+    """Ends each parent before the call of that number."""
+
+    def __init__(self, world: World, moments: dict[Job, int], told: bool) -> None:
+        self._world, self._left, self._told, self._number = world, dict(moments), told, 0
+
+    def before(self, _: str) -> None:
+        for parent in [parent for parent, moment in self._left.items() if moment == self._number]:
+            self._end(parent, Status.COMPLETED)
+        self._number += 1
+
+    def end_the_rest(self, status: Status) -> None:
+        for parent in list(self._left):
+            self._end(parent, status)
+
+    def _end(self, parent: Job, status: Status) -> None:
+        del self._left[parent]
+        ended(self._world, parent, status)
+        if self._told:
+            stream(self._world, parent)
+
+
+CALLS = calls_of_a_submission()
+MOMENTS = [(first, second) for first in range(CALLS + 1) for second in range(CALLS + 1)]
+
+
+@pytest.mark.parametrize("told", ["at once", "later", "never"])
+@pytest.mark.parametrize("anyway", [False, True])
+def test_two_parents_end_while_it_is_made(told: str, anyway: bool) -> None:
+    """Each before any call of its creator, or after the last; the stream tells it at that moment, after all, or not at all."""
+    for moments in MOMENTS:
+        world = World()
+        parents = [world.submit("a"), world.submit("b")]
+        calls = Calls(world, dict(zip(parents, moments, strict=True)), told == "at once")
+        intake_with(world, calls.before)
+
+        child = child_of(world, *parents, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
+        calls.end_the_rest(Status.FAILED if anyway else Status.COMPLETED)
+        if told == "later":
+            stream(world, *parents)
+        if told == "never":
+            world.sweep(after=130)
+
+        assert (world.job(child).status, world.job(child).generation) == (Status.QUEUED, 2), moments
+        assert set(wake_ups(world, child)) == {2}, moments
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("number", range(CALLS))
+def test_its_creator_may_die_at_any_call(number: int, when: str) -> None:
+    """A child whose head was made is let go when its parents have ended; one whose head was not is nowhere."""
+    world = World()
+    a, b = world.submit("a"), world.submit("b")
+    calls = 0
+
+    def count(_: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number + 1:
+            raise Killed
+
+    intake_with(world, *((count,) if when == "before" else (lambda _: None, count)))
+    with pytest.raises(Killed):
+        child_of(world, a, b)
+    made = [job for job in world.memory.jobs.heads.values() if job.reason == DEPENDENCIES]
+
+    world.sweep(after=130)
+    for parent in (a, b):
+        ended(world, parent)
+        stream(world, parent)
+
+    assert [(world.job(job).status, world.job(job).generation) for job in made] == [(Status.QUEUED, 2)] * len(made)
+    assert [wake_ups(world, job) for job in made] == [[2]] * len(made)
+    assert len(world.memory.jobs.heads) == 2 + len(made)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    "port", ["dependencies.link", "jobs.get_many", "dependencies.mark_parents_ended", "dependencies.get", "queues.send"]
+)
+def test_a_store_that_does_not_answer_costs_its_creator_nothing(port: str, after: bool) -> None:
+    """It is accepted, and the sweep goes on from wherever that was left."""
+    world = World()
+    parent = ended(world, world.submit())
+    name, method = port.split(".")
+
+    with refusing(getattr(world.memory, name), method, after=after):
+        child = child_of(world, parent)
+    world.sweep(after=130)
+    world.sweep(after=130)
+
+    assert (world.job(child).status, world.job(child).generation) == (Status.QUEUED, 2)
+    assert wake_ups(world, child)
+
+
+def test_a_submission_that_is_repeated_goes_on_with_its_parents() -> None:
+    world = World()
+    parent = world.submit()
+    ended(world, parent)
+    with refusing(world.memory.dependencies, "get"):
+        child = world.submit("again", key="k", depends_on={"a": parent.id})
+    assert child.status is Status.WAITING
+
+    again = world.submit("again", key="k", depends_on={"a": parent.id})
+
+    assert (again.id, world.job(child).status) == (child.id, Status.QUEUED)
+
+
+# ---- the sweep alone
+
+
+def test_without_a_stream_the_sweep_lets_it_go() -> None:
+    world = World()
+    a, b = world.submit("a"), world.submit("b")
+    child = child_of(world, a, b)
+    ended(world, a)
+    assert world.sweep(after=130)["looked at"] == 1
+    assert world.memory.dependencies.families[child.id].open == {b.id}
+
+    ended(world, b)
+    assert world.sweep(after=300)["let go"] == 1
+
+    assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
+
+
+def test_a_parent_that_was_deleted_is_one_that_failed() -> None:
+    """Its edges went with it, so nothing tells; the sweep finds that it is gone."""
+    for anyway, status in ((False, Status.CANCELLED), (True, Status.QUEUED)):
+        world = World()
+        parent = world.submit()
+        child = child_of(world, parent, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
+        ended(world, parent)
+        delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(parent))
+
+        world.sweep(after=130)
+
+        assert world.job(child).status is status
+        if not anyway:
+            error = world.job(child).error
+            assert error is not None
+            assert "which is deleted" in error.message
+
+
+def test_a_look_that_finds_them_at_work_comes_again_ever_later() -> None:
+    world = World()
+    parent = world.submit()
+    child = child_of(world, parent, expires_in=10 * 86_400.0)
+    gaps = []
+    for _ in range(10):
+        world.memory.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
+        before = world.job(child).due_at or 0
+        world.clock.advance((before - world.clock.now()) / 1000 + 1)
+        world.sweep()
+        gaps.append((world.job(child).due_at or 0) - before)
+
+    assert gaps == sorted(gaps)
+    assert 3_500_000 < gaps[-1] <= 3_700_000
+    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+
+
+def test_it_expires_at_its_deadline_whatever_its_parents_do() -> None:
+    world = World()
+    parent = world.submit()
+    child = child_of(world, parent, expires_in=HOUR)
+    world.memory.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
+
+    world.sweep(after=HOUR + 1)
+
+    assert world.job(child).status is Status.EXPIRED
+
+
+def test_one_whose_parents_cannot_be_looked_at_stands_in_nobodys_way() -> None:
+    world = World()
+    parents = [world.submit("a"), world.submit("b")]
+    children = [child_of(world, parent) for parent in parents]
+    for parent in parents:
+        ended(world, parent)
+
+    with refusing(world.memory.dependencies, "get"):
+        world.sweep(after=130)
+    assert sorted(world.job(child).status for child in children) == [Status.QUEUED, Status.WAITING]
+    world.sweep(after=130)
+
+    assert [world.job(child).status for child in children] == [Status.QUEUED, Status.QUEUED]
+
+
+def test_rows_live_as_long_as_the_job_that_was_given_more_time() -> None:
+    """Else the child would forget its parents, and they the child, before it expires."""
+    world = World()
+    child = child_of(world, world.submit(), expires_in=HOUR)
+    before = world.memory.dependencies.families[child.id].linked_until
+
+    edit_job(world.editor, world.job(child), JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
+    world.sweep(after=130)
+
+    assert world.memory.dependencies.families[child.id].linked_until == before + 20 * 86_400 - 3_600
+
+
+# ---- many
+
+
+def test_a_hundred_parents() -> None:
+    world = World()
+    parents = [world.submit(str(number)) for number in range(100)]
+    child = child_of(world, *parents)
+    for parent in parents:
+        ended(world, parent)
+
+    stream(world, *parents[:99])
+    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+    stream(world, *parents)
+
+    assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
+
+
+def test_one_child_that_cannot_be_let_go_stops_no_other() -> None:
+    """Nor does a parent whose children cannot be found; and one throttle is waited out."""
+    world = World()
+    a, b = world.submit("a"), world.submit("b")
+    first, second, third = child_of(world, a), child_of(world, a), child_of(world, b)
+    for parent in (a, b):
+        ended(world, parent)
+
+    with refusing(world.memory.dependencies, "mark_parents_ended", 1, ValueError):
+        stream(world, a)
+    with refusing(world.memory.dependencies, "children", 1, Throttled):
+        stream(world, b)
+
+    assert [world.job(child).status for child in (first, second, third)] == [Status.WAITING, Status.QUEUED, Status.QUEUED]
+    with refusing(world.memory.dependencies, "children", 1, ValueError):
+        stream(world, a, b)
+    stream(world, a)
+    assert world.job(first).status is Status.QUEUED
+
+
+def test_a_record_that_nobody_waits_for_costs_one_query() -> None:
+    world = World()
+    parent = world.submit()
+    change = (parent.id, parent, ended(world, parent))
+
+    with refusing(world.memory.dependencies, "children", 0) as asked, refusing(world.memory.jobs, "get", 0) as read:
+        release_dependents(world.doorkeeper, [change])
+
+    assert (asked, read) == ([1], [0])
+
+
+def test_changes_that_are_no_ends_ask_for_nothing() -> None:
+    """Deleting an ended job is none either, and a record that cannot be read is announced as such elsewhere."""
+    world = World()
+    queued = world.submit()
+    done = ended(world, queued)
+    forgotten = transitions.mark_deleted(done, world.clock.now())
+
+    with refusing(world.memory.dependencies, "children", 10**6) as asked:
+        release_dependents(world.doorkeeper, [("x", None, None), (queued.id, None, queued), (done.id, done, forgotten)])
+
+    assert asked == [0]
+
+
+# ---- with everything else
+
+
+def test_with_a_time_of_its_own_it_waits_for_both() -> None:
+    world = World()
+    parent = world.submit()
+    at = world.clock.now() + 600_000
+    child = child_of(world, parent, run_at=at)
+    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+    ended(world, parent)
+
+    stream(world, parent)
+
+    assert stands(world, child) == (Status.WAITING, START_LATER)
+    [message] = [one for one in world.memory.queues.messages["normal"] if child.id in one.body]
+    assert message.visible_at == at
+
+
+def test_cancelled_while_it_waits_it_stays_cancelled() -> None:
+    world = World()
+    parent = world.submit()
+    child = child_of(world, parent)
+
+    cancelled = cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, child)
+    ended(world, parent)
+    stream(world, parent)
+
+    assert cancelled.status is Status.CANCELLED
+    assert world.job(child) == cancelled
+
+
+def test_a_parent_that_is_retried_and_completes_does_not_bring_its_child_back() -> None:
+    """Its child was cancelled; whoever wants it retries it."""
+    world = World()
+    parent = world.submit()
+    child = child_of(world, parent)
+    ended(world, parent, Status.FAILED)
+    stream(world, parent)
+    memory = world.memory
+
+    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(parent))
+    ended(world, parent)
+    stream(world, parent)
+    assert world.job(child).status is Status.CANCELLED
+    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
+    world.deliver()
+
+    assert world.job(child).status is Status.COMPLETED
+
+
+def test_nothing_is_left_of_a_child_that_was_deleted() -> None:
+    world = World()
+    parent = world.submit()
+    child = child_of(world, parent)
+    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, child)
+
+    delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(child))
+    ended(world, parent)
+    stream(world, parent)
+
+    assert world.memory.job_data.rows(child.id) == []
+    assert world.memory.dependencies.children(parent.id) == []

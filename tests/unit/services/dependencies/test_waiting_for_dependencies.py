@@ -1,0 +1,165 @@
+"""A job that waits for its parents, as pure functions from head to head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.jobs.dependencies import first_failed, has_ended, has_failed, is_alias, template_problems
+from chalicelib.domain.jobs.edits import JobEdit, apply_edit, needs_wake_up
+from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, Status
+from chalicelib.domain.jobs.transitions import (
+    MAX_RECHECK_MS,
+    cancel,
+    claim,
+    dependency_failed,
+    expire,
+    hold,
+    postpone_check,
+    release,
+    restart,
+)
+from tests.kit.jobs import HOUR, NOW, job
+
+
+def waiting(**changes: Any) -> Job:
+    return job(**{"status": Status.WAITING, "reason": DEPENDENCIES, "queued_at": NOW - 5_000, **changes})
+
+
+def test_released_it_is_queued_anew_and_may_be_tried_as_long_as_was_said_from_now_on() -> None:
+    """The wait for its parents takes nothing from `retry_for`; by when it must have begun stays."""
+    child = waiting(retry_until=NOW - 5_000 + HOUR)
+
+    after = release(child, NOW + 30 * HOUR)
+
+    assert after is not None
+    assert (after.status, after.reason, after.resume_at, after.generation) == (Status.QUEUED, None, None, 2)
+    assert (after.queued_at, after.retry_until, after.expires_at) == (NOW + 30 * HOUR, NOW + 31 * HOUR, child.expires_at)
+    assert after.due_at == NOW + 30 * HOUR + 120_000
+
+
+def test_released_before_its_time_it_waits_for_that() -> None:
+    child = waiting(resume_at=NOW + HOUR, queued_at=NOW + HOUR, retry_until=NOW + 2 * HOUR)
+
+    after = release(child, NOW)
+
+    assert after is not None
+    assert (after.status, after.reason, after.resume_at) == (Status.WAITING, START_LATER, NOW + HOUR)
+    assert (after.queued_at, after.retry_until, after.due_at) == (NOW + HOUR, NOW + 2 * HOUR, NOW + HOUR)
+    assert claim(after, 2, "lease#1", NOW + HOUR) is not None
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_from_where_it_waits(status: Status) -> None:
+    """So of all who find its parents ended one lets it go; and nothing brings back what has ended."""
+    for other in (job(status=status), job(status=status, reason=START_LATER, resume_at=NOW + 1)):
+        assert release(other, NOW) is None
+        assert dependency_failed(other, "job_02", "failed", NOW) is None
+
+
+def test_once_released_it_is_not_released_again() -> None:
+    after = release(waiting(), NOW)
+
+    assert after is not None
+    assert release(after, NOW) is None
+    assert dependency_failed(after, "job_02", "failed", NOW) is None
+
+
+def test_a_failed_parent_ends_it_by_name() -> None:
+    after = dependency_failed(waiting(), "job_02", "expired", NOW)
+
+    assert after is not None
+    assert after.error is not None
+    assert (after.status, after.due_at, after.length) == (Status.CANCELLED, None, 0)
+    assert (after.error.code, after.error.error_class, after.error.retryable) == ("dependency_failed", "dependency", False)
+    assert after.error.message == "It depends on job_02, which is expired."
+
+
+def test_no_wake_up_starts_it_and_no_gate_holds_it() -> None:
+    for child in (waiting(), waiting(resume_at=NOW - 1)):
+        assert claim(child, 1, "lease#1", NOW) is None
+        assert hold(child, 1, "circuit_open", NOW + 1, NOW) is None
+        assert restart(child, NOW, HOUR, HOUR) is None
+
+
+def test_it_is_cancelled_at_once_and_expires_like_any() -> None:
+    cancelled = cancel(waiting(), NOW)
+
+    assert cancelled is not None
+    assert (cancelled.status, cancelled.error) == (Status.CANCELLED, None)
+    assert expire(waiting(), NOW).status is Status.EXPIRED
+
+
+def test_it_is_looked_at_ever_more_seldom_at_most_hourly() -> None:
+    """However far its own time is away."""
+    for until in (None, NOW + 90 * HOUR):
+        looks, at = [], NOW
+        child = waiting(resume_at=until, queued_at=until or NOW - 5_000)
+        for _ in range(12):
+            seen = postpone_check(child, at)
+            assert seen is not None
+            assert seen.due_at is not None
+            looks.append(seen.due_at - at)
+            child, at = seen, seen.due_at
+
+        assert looks[0] == 120_000
+        assert looks == sorted(looks)
+        assert looks[-1] == MAX_RECHECK_MS
+
+
+def test_its_time_can_be_moved_while_it_waits_for_its_parents() -> None:
+    """And taken away; no wake-up is under way, and none is sent."""
+    later = apply_edit(waiting(retry_until=NOW + HOUR - 5_000), JobEdit(run_at=NOW + HOUR), NOW)
+
+    assert later is not None
+    assert (later.status, later.reason, later.resume_at, later.generation) == (Status.WAITING, DEPENDENCIES, NOW + HOUR, 1)
+    assert (later.queued_at, later.retry_until) == (NOW + HOUR, NOW + 2 * HOUR)
+    assert not needs_wake_up(waiting(), later)
+
+    now = apply_edit(later, JobEdit(run_at=NOW), NOW)
+
+    assert now is not None
+    assert (now.status, now.resume_at, now.queued_at, now.retry_until) == (Status.WAITING, None, NOW, NOW + HOUR)
+    assert apply_edit(now, JobEdit(run_at=NOW), NOW) is now
+
+
+def test_its_lane_can_be_changed() -> None:
+    after = apply_edit(waiting(), JobEdit(lane="urgent"), NOW)
+
+    assert after is not None
+    assert (after.lane, after.generation, needs_wake_up(waiting(), after)) == ("urgent", 1, False)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_completed_is_success(status: Status) -> None:
+    parent = job(status=status)
+
+    assert has_ended(parent) == status.is_terminal
+    assert has_failed(parent) == (status.is_terminal and status is not Status.COMPLETED)
+
+
+def test_what_is_gone_has_failed() -> None:
+    assert has_ended(None)
+    assert has_failed(None)
+    assert first_failed(["a", "b", "c"], {"a": job(status=Status.COMPLETED), "c": job()}) == "b"
+
+
+def test_names_of_parents() -> None:
+    assert all(map(is_alias, ["a", "job_01-X", "a" * 64]))
+    assert not any(map(is_alias, ["", "a.b", "a" * 65, "é", 5, None]))
+
+
+@pytest.mark.parametrize("place", ["output", "parsed", "parsed.items.0.name", "status", "job_id"])
+def test_what_a_template_may_ask_of_a_parent(place: str) -> None:
+    assert template_problems(f"x {{{{ parents.first.{place} }}}} y", ["first"]) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["parents", "parents.first", "parents.other.output", "parents.first.outptu", "parents.first.output.0", "first.output", "input", ""],
+)
+def test_what_it_may_not(name: str) -> None:
+    [wrong] = template_problems({"deep": [f"{{{{{name}}}}}"]}, ["first"])
+
+    assert wrong.startswith(f"asks for {{{{{name}}}}}; there is {{{{parents.first.output}}}}")

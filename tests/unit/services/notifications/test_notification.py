@@ -1,0 +1,169 @@
+"""Messages in the caller's own words: to each recipient once, whatever dies in between."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import InvalidRequest, Throttled
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.notifications.delivery import Delivery, DeliveryState
+from chalicelib.domain.notifications.recipients import RecipientAllowlist
+from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.notifications.settings import check_addresses
+from tests.kit.deliveries import HOOK, deliver, live, payload
+from tests.kit.failing_store import refusing
+from tests.kit.task_types import rest
+from tests.kit.world import World, kill
+from tests.unit.job_types.test_work_of_batches import parsed, unhurried
+
+SLACK = "https://hooks.slack.com/services/T0/B0/secret"
+ALL = ["email:Ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
+
+
+def known(**changes: Any) -> World:
+    """A world whose tenant has an address book."""
+    world = World(**changes)
+    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    return world
+
+
+def notifies(world: World, to: Any = tuple(ALL), attempts: int = 3, **more: Any) -> Job:
+    given = {"to": list(to) if isinstance(to, tuple) else to, "subject": "All done", "message": "The nightly run is over.", **more}
+    return world.submit(None, input=given, job_type="notification", config={"max_attempts": attempts})
+
+
+def test_it_ends_when_the_messages_are_written_down() -> None:
+    """It waits for nobody; what becomes of them is in the log of its deliveries."""
+    world = known()
+    job = notifies(world, data={"rows": 3})
+
+    world.deliver()
+
+    said = parsed(world, job)["deliveries"]
+    assert [one["recipient"] for one in said] == ["email:ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
+    assert {one["status"] for one in said} == {"pending"}
+    assert (world.memory.email.sent, world.memory.webhook_client.letters) == ([], [])
+    deliver(world)
+    assert world.memory.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
+    kept = world.memory.deliveries.for_owner(job.id)
+    assert {one.id for one in kept} == {one["delivery_id"] for one in said}
+    assert {one.state for one in kept} == {DeliveryState.DELIVERED}
+    event = payload(world.memory.webhook_client.letters[-1])
+    assert event["type"] == "notification"
+    assert event["data"] == {"job_id": job.id, "subject": "All done", "text": "The nightly run is over.", "data": {"rows": 3}}
+
+
+def test_one_recipient_is_a_list_of_one() -> None:
+    world = known()
+    job = notifies(world, "slack:alerts")
+
+    world.deliver()
+
+    assert [one["recipient"] for one in parsed(world, job)["deliveries"]] == ["slack:alerts"]
+
+
+@pytest.mark.parametrize("seconds", [number / 4 + 0.1 for number in range(24)])
+def test_wherever_a_worker_dies_each_is_written_to_once(seconds: float) -> None:
+    world = known(offload=unhurried)
+    job = notifies(world)
+    kill(world, seconds)
+    deliver(world)
+
+    rest(world, [job])
+    live(world, 0.2)
+
+    assert len(parsed(world, job)["deliveries"]) == 3
+    assert (len(world.memory.email.sent), len(world.memory.webhook_client.letters)) == (1, 2)
+
+
+def dying(world: World, number: int) -> None:
+    """The store writes its delivery of this number, and does not answer."""
+    create, calls = world.memory.deliveries.create, itertools.count(1)
+
+    def once(delivery: Delivery) -> Delivery:
+        made = create(delivery)
+        if next(calls) == number:
+            raise Throttled
+        return made
+
+    world.memory.deliveries.create = once  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_store_that_does_not_answer_half_way_writes_to_nobody_twice(number: int) -> None:
+    """The second attempt finds what the first has written."""
+    world = known()
+    dying(world, number)
+    job = notifies(world)
+
+    rest(world, [job])
+    live(world, 0.2)
+
+    assert world.job(job).attempt == 2
+    assert (len(world.memory.email.sent), len(world.memory.webhook_client.letters)) == (1, 2)
+
+
+def test_a_run_by_hand_writes_only_to_whom_nobody_has_written() -> None:
+    """The id of the message is the job's: to say it again, submit another job."""
+    world = known()
+    dying(world, 2)
+    job = notifies(world, attempts=1)
+    rest(world, [job])
+    assert world.job(job).status is Status.FAILED
+
+    memory = world.memory
+    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(job))
+    rest(world, [job])
+    live(world, 0.2)
+
+    assert (world.job(job).run, len(parsed(world, job)["deliveries"])) == (2, 3)
+    assert (len(memory.email.sent), len(memory.webhook_client.letters)) == (1, 2)
+
+
+def test_whoever_was_taken_out_of_the_address_book_gets_nothing() -> None:
+    """The book is read when a message is sent."""
+    world = known()
+    notifies(world, "slack:alerts")
+    world.deliver()
+    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist())
+
+    deliver(world)
+
+    (kept,) = world.memory.deliveries.rows.values()
+    assert (kept.state, world.memory.webhook_client.letters) == (DeliveryState.FAILED, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("email:boss@evil.example", "is not allowed; allowed are email:ops@acme.com, slack:alerts"),
+        ("slack:other", "is not allowed"),
+        ("webhook:http://a.example/", "must begin with https://"),
+        ("webhook:https://169.254.169.254/latest", "must be a public address"),
+        ("webhook:", "must be a URL"),
+        ("https://a.example/", "must be email:<address>, slack:<name> or webhook:<URL>"),
+        ("email:{{parents.a.output}}", "must be email:<address>, slack:<name> or webhook:<URL>"),
+    ],
+)
+def test_who_may_not_be_written_to_is_refused(text: str, part: str) -> None:
+    """By its place, with the same words as those of `notify` and `webhook_url`."""
+    world = known()
+
+    with pytest.raises(InvalidRequest) as caught:
+        check_addresses(world.office, "acme", [("input.to.0", "slack:alerts"), ("input.to.1", text)])
+
+    (detail,) = caught.value.details
+    assert detail.path == "input.to.1"
+    assert part in detail.message, detail.message
+
+
+def test_of_webhooks_alone_no_address_book_is_read() -> None:
+    world = known()
+
+    with refusing(world.memory.notification_settings, "allowlist", 9) as asked:
+        check_addresses(world.office, "acme", [("input.to", f"webhook:{HOOK}")])
+
+    assert asked == [0]

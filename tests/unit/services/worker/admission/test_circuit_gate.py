@@ -1,0 +1,458 @@
+"""Circuits at work: what opens them, how jobs wait, one probe, and how everything goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
+from chalicelib.domain.errors import (
+    AttemptFailed,
+    AuthenticationFailed,
+    ProviderQuotaExhausted,
+    ProviderRateLimited,
+    ProviderUnavailable,
+    StreamCut,
+    Throttled,
+    Unavailable,
+)
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open
+from chalicelib.ports import Price
+from chalicelib.services.worker.process_messages import process_messages
+from tests.kit.failing_store import refusing
+from tests.kit.provider import Script
+from tests.kit.world import World
+
+MODEL = "gpt-4o-mini"
+WHOLE = Script(deltas=["whole"])
+
+
+def refusal(error: AttemptFailed) -> Script:
+    """A request that the provider refuses before it begins a response."""
+    return Script(error=error, refuses=True)
+
+
+def circuit(world: World, model: str = MODEL) -> CircuitBreaker:
+    return world.memory.circuit_breakers.get(model) or CircuitBreaker(model=model)
+
+
+def later(world: World, seconds: float) -> None:
+    """Time passes, and whatever is due is delivered."""
+    world.clock.advance(seconds)
+    world.deliver()
+
+
+def rest(world: World, *jobs: Job, seconds: float = 3_600) -> None:
+    """Messages are delivered as they come due, and the sweep runs every minute, until all have ended."""
+    end = world.clock.now() + seconds * 1000
+    while not all(world.job(job).status.is_terminal for job in jobs):
+        assert world.clock.now() < end, [world.job(job).status for job in jobs]
+        later(world, 5)
+        if world.clock.now() // 1000 % 60 < 5:
+            world.sweep()
+
+
+def failing(world: World, count: int) -> list[Job]:
+    """So many jobs, each of which fails once, for good."""
+    jobs = []
+    for _ in range(count):
+        jobs.append(world.submit(config={"max_attempts": 1}))
+        world.deliver()
+    return jobs
+
+
+def facts(world: World, name: str) -> list[dict[str, Any]]:
+    return [fields for fact, fields in world.facts if fact == name]
+
+
+def test_five_failures_open_it_and_jobs_wait() -> None:
+    """Across jobs; those that come then are held with the reason, and nothing is used up."""
+    world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
+    failed = failing(world, 5)
+    assert [world.job(job).status for job in failed] == [Status.FAILED] * 5
+    assert (circuit(world).state, circuit(world).reason) == (CircuitState.OPEN, "provider_unavailable")
+
+    waiting = [world.submit() for _ in range(3)]
+    world.deliver()
+
+    for job in waiting:
+        held = world.job(job)
+        assert (held.status, held.reason, held.attempt, held.tries) == (Status.HELD, "circuit_open", 0, 0)
+        assert held.resume_at is not None
+        assert 0 <= held.resume_at - (circuit(world).until or 0) <= 10_000
+    assert len(world.provider.requests) == 5
+    assert not world.memory.leases.rows
+    [opened] = facts(world, "circuit opened")
+    assert (opened["model"], opened["reason"]) == (MODEL, "provider_unavailable")
+
+
+def test_it_closes_by_itself_and_everything_completes() -> None:
+    """One job of those that come back tries it out; its first text lets all others through."""
+    world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
+    failing(world, 5)
+    waiting = [world.submit() for _ in range(6)]
+    world.deliver()
+
+    later(world, 36)
+    assert len(world.provider.requests) == 6
+    assert Counter(world.job(job).status for job in waiting) == {Status.COMPLETED: 1, Status.HELD: 5}
+    assert circuit(world).state is CircuitState.CLOSED
+    rest(world, *waiting)
+
+    assert {(world.job(job).status, world.job(job).attempt) for job in waiting} == {(Status.COMPLETED, 1)}
+    assert [fact["reason"] for fact in facts(world, "circuit closed")] == ["provider_unavailable"]
+    assert circuit(world).is_healthy
+
+
+def test_the_first_text_of_the_probe_closes_it() -> None:
+    """Others need not wait for the end of its answer."""
+    world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["a", "b"], every=40.0))
+    failing(world, 1)
+    probing = world.submit()
+    world.deliver()
+    world.clock.advance(36)
+
+    async def work() -> CircuitState:
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        await asyncio.sleep(1)
+        assert circuit(world).state is CircuitState.HALF_OPEN
+        await asyncio.sleep(41)
+        seen = circuit(world).state
+        await worker
+        return seen
+
+    assert world.loop.run_until_complete(work()) is CircuitState.CLOSED
+    assert world.job(probing).status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("error", [ProviderQuotaExhausted(), AuthenticationFailed()])
+def test_what_every_request_would_meet_opens_it_at_once(error: AttemptFailed) -> None:
+    """The first job fails, as it must; all others are kept instead of failing one after the other, even those that try it out."""
+    world = World(*[refusal(error)] * 4, WHOLE)
+    [first] = failing(world, 1)
+    kept = [world.submit() for _ in range(4)]
+    world.deliver()
+    assert world.job(first).status is Status.FAILED
+    assert {world.job(job).status for job in kept} == {Status.HELD}
+
+    rest(world, *kept)
+
+    ended = [world.job(job) for job in kept]
+    assert {job.status for job in ended} == {Status.COMPLETED}
+    assert {job.tries for job in ended} == {1}
+    assert sum(job.attempt for job in ended) == 4 + 3  # three probes met the same, and were not held against anybody
+    assert len(facts(world, "circuit opened")) == 4
+
+
+def test_a_failed_probe_is_in_the_ledger() -> None:
+    """A request is a request: it has a number and a row, and its job says what it met."""
+    world = World(*[refusal(ProviderQuotaExhausted())] * 2, WHOLE)
+    failing(world, 1)
+    job = world.submit()
+    world.deliver()
+    world.watch(job)
+
+    later(world, 36)
+
+    held = world.job(job)
+    assert (held.status, held.reason, held.attempt, held.tries) == (Status.HELD, "circuit_open", 1, 0)
+    assert held.error is not None
+    assert held.error.code == "provider_quota_exhausted"
+    assert [row.error_code for row in world.memory.results.attempts(job.id)] == ["provider_quota_exhausted"]
+    assert world.frames("c1", "held")[-1]["reason"] == "circuit_open"
+    assert circuit(world).trips == 2
+
+
+def test_a_probe_that_was_paid_counts() -> None:
+    """A response that was begun and cut is an attempt like any other: a job that breaks every answer must come to an end."""
+    world = World(Script(deltas=["x"], error=StreamCut()))
+    jobs = [world.submit(config={"max_attempts": 3}) for _ in range(3)]
+
+    rest(world, *jobs)
+
+    assert [(world.job(job).status, world.job(job).attempt) for job in jobs] == [(Status.FAILED, 3)] * 3
+
+
+def test_answers_between_failures_keep_it_closed() -> None:
+    """Some failures among many answers are no reason to stop, even where another process has seen the answers."""
+    world = World(*[refusal(ProviderUnavailable()), WHOLE] * 8)
+    for _ in range(16):
+        world.submit(config={"max_attempts": 1})
+        later(world, 1)
+        world.clock.advance(2)
+
+    assert len(world.provider.requests) == 16
+    assert circuit(world).is_healthy
+    assert not facts(world, "circuit opened")
+
+
+def test_success_writes_nothing() -> None:
+    """One read where an invocation begins, one where a long attempt ends, no write: that is all that a healthy model costs."""
+    world = World(Script(deltas=["a"] * 20, every=0.5))
+    with refusing(world.memory.circuit_breakers, "replace", 0) as writes, refusing(world.memory.circuit_breakers, "all", 0) as reads:
+        world.submit()
+        world.submit()
+        world.deliver()
+
+    assert (writes, reads) == ([0], [2])
+
+
+def test_a_probe_that_says_nothing_makes_room_for_the_next() -> None:
+    """OpenAI asked to come more slowly, which proves nothing: the next that comes may try."""
+    world = World(refusal(ProviderQuotaExhausted()), refusal(ProviderRateLimited()), WHOLE)
+    failing(world, 1)
+    first, second = world.submit(), world.submit()
+    world.deliver()
+    later(world, 36)
+    assert world.job(first).status is Status.RETRYING
+    assert (circuit(world).state, circuit(world).trips) == (CircuitState.OPEN, 1)
+
+    rest(world, first, second, seconds=60)
+
+    assert {world.job(first).status, world.job(second).status} == {Status.COMPLETED}
+
+
+def test_the_holder_of_the_probe_dies() -> None:
+    """T42: its probe is over by itself after a minute, another one is made, and the circuit closes."""
+    world = World(refusal(ProviderQuotaExhausted()), Script(first=200.0), WHOLE)
+    failing(world, 1)
+    first, second = world.submit(), world.submit()
+    world.deliver()
+    world.clock.advance(36)
+
+    async def work() -> None:
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        await asyncio.sleep(2)
+        with refusing(world.memory.leases, "close", 10**6), refusing(world.memory.circuit_breakers, "replace", 10**6):
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    world.loop.run_until_complete(work())
+    assert circuit(world).state is CircuitState.HALF_OPEN
+
+    rest(world, first, second, seconds=200)
+
+    assert [world.job(job).status for job in (first, second)] == [Status.COMPLETED] * 2
+    assert circuit(world).is_healthy
+
+
+def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
+    """Two workers have the same message: one runs the job, the other one leaves it alone."""
+    world = World(refusal(ProviderQuotaExhausted()), WHOLE)
+    failing(world, 1)
+    job = world.submit()
+    world.deliver()
+    world.clock.advance(36)
+    held = world.job(job)
+
+    async def both() -> None:
+        await asyncio.gather(*(process_messages(world.engine, "normal", [world.wake(held)]) for _ in range(2)))
+
+    world.loop.run_until_complete(both())
+
+    assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
+
+
+@pytest.mark.parametrize("method", ["all", "replace"])
+@pytest.mark.parametrize("error", [Throttled, Unavailable, ValueError])
+def test_a_store_of_circuits_that_is_down_hurts_nobody(method: str, error: type[Exception]) -> None:
+    """What cannot be read is let through, what cannot be written is let be; both are said in the log."""
+    world = World(refusal(ProviderUnavailable()), refusal(ProviderQuotaExhausted()), WHOLE)
+    with refusing(world.memory.circuit_breakers, method, 10**6, error):
+        first, second = world.submit(config={"max_attempts": 2}), None
+        rest(world, first)
+        second = world.submit()
+        rest(world, second, seconds=20)
+
+    assert [world.job(job).status for job in (first, second)] == [Status.FAILED, Status.COMPLETED]
+    assert facts(world, "the circuits could not be read" if method == "all" else "a circuit could not be changed")
+
+
+def test_nobody_waits_for_a_probe_that_nobody_can_take() -> None:
+    """A circuit that is open in a store which takes no writes would stay so: then jobs run."""
+    world = World(refusal(ProviderQuotaExhausted()), WHOLE)
+    failing(world, 1)
+    job = world.submit()
+    world.deliver()
+    world.clock.advance(36)
+
+    with refusing(world.memory.circuit_breakers, "replace", 10**6):
+        world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_store_of_circuits_that_hangs_delays_little() -> None:
+    """The end of an attempt waits two seconds for it, and no longer."""
+
+    async def hangs(call: Any, *args: Any) -> Any:
+        if getattr(call, "__self__", None) is world.memory.circuit_breakers:
+            await asyncio.sleep(600)
+        return call(*args)
+
+    world = World(offload=hangs)
+    job = world.submit()
+    world.deliver()
+
+    ended = world.job(job)
+    assert ended.status is Status.COMPLETED
+    assert (ended.finished_at or 0) - ended.created_at < 6_000
+
+
+def test_another_model_stands_in() -> None:
+    """While its own model's circuit is open the next one makes the attempt; the ledger says which, and what it cost."""
+    world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["hi"], end=None, error=StreamCut()), WHOLE)
+    world.memory.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
+    failing(world, 1)
+    job = world.submit(config={"fallback_models": ["big", "small"]})
+    assert job.fallback_models == ("big", "small")
+
+    world.deliver()
+
+    taken = world.job(job)
+    assert [request.model for request in world.provider.requests] == [MODEL, "big"]
+    assert (taken.status, taken.attempt, taken.model, taken.asked_model) == (Status.RETRYING, 1, MODEL, "big")
+    [row] = world.memory.results.attempts(job.id)
+    assert (row.model, row.usage is not None) == ("big", True)
+    assert row.usage is not None
+    assert row.cost == Price(input=1_000, cached=500, output=8_000).cost(row.usage)
+    assert (circuit(world).state, circuit(world, "big").failures) == (CircuitState.OPEN, 1)
+
+
+def test_its_own_model_is_tried_out_first_and_then_makes_the_attempts() -> None:
+    """A job that has others may be the probe too; in vain, the next one takes over at once."""
+    world = World(refusal(ProviderQuotaExhausted()), refusal(ProviderQuotaExhausted()), WHOLE)
+    failing(world, 1)
+    world.clock.advance(31)
+    job = world.submit(config={"fallback_models": ["big"]})
+
+    rest(world, job, seconds=40)
+
+    ended = world.job(job)
+    assert [request.model for request in world.provider.requests] == [MODEL, MODEL, "big"]
+    assert (ended.status, ended.attempt, ended.tries, ended.attempt_model) == (Status.COMPLETED, 2, 1, "big")
+
+
+def test_all_of_its_models_are_shut() -> None:
+    """It waits for the one that may be tried first."""
+    world = World(*[refusal(ProviderQuotaExhausted())] * 2, WHOLE)
+    failing(world, 1)
+    world.clock.advance(10)
+    other = world.submit(config={"model": "big"})
+    world.deliver()
+    job = world.submit(config={"model": "big", "fallback_models": [MODEL]})
+    world.deliver()
+
+    held = world.job(job)
+    assert world.job(other).status is Status.FAILED
+    assert (held.status, held.resume_at) == (Status.HELD, (circuit(world).until or 0) + 5_000)
+
+
+def test_a_dead_stand_in_costs_what_it_costs() -> None:
+    """The estimate of a killed attempt is by the model that made it."""
+    world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["t "] * 200, every=0.1), WHOLE)
+    world.memory.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
+    failing(world, 1)
+    job = world.submit(config={"fallback_models": ["big"]})
+
+    async def work() -> None:
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        await asyncio.sleep(5)
+        with refusing(world.memory.leases, "close", 10**6):
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    world.loop.run_until_complete(work())
+    world.sweep(after=35)
+
+    [lost] = world.memory.results.attempts(job.id)
+    assert (lost.model, lost.error_code) == ("big", "worker_lost")
+    assert lost.usage is not None
+    assert lost.cost == Price(input=1_000, cached=500, output=8_000).cost(lost.usage)
+
+
+def test_an_attempt_that_goes_on_is_not_asked() -> None:
+    """OpenAI has begun its response: nothing new is requested, so no circuit is in its way."""
+    world = World(WHOLE)
+    world.memory.circuit_breakers.replace(
+        CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", None, "m", world.clock.now())
+    )
+    job = world.submit()
+    begun = world.job(job)
+    world.memory.jobs.heads[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
+
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_kept_open_by_hand_jobs_wait_until_they_expire() -> None:
+    """They look again every five minutes, and end when their time is over: in the way that the API promised."""
+    world = World(WHOLE)
+    world.memory.circuit_breakers.replace(
+        CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", "moving", "m", world.clock.now())
+    )
+    job = world.submit(expires_in=1_000)
+
+    rest(world, job, seconds=1_200)
+
+    assert (world.job(job).status, world.job(job).attempt) == (Status.EXPIRED, 0)
+    assert world.provider.requests == []
+
+
+def test_a_lost_wake_up_of_a_held_job_is_sent_again() -> None:
+    world = World(refusal(ProviderQuotaExhausted()), WHOLE)
+    failing(world, 1)
+    job = world.submit()
+    with refusing(world.memory.queues, "send", 1):
+        world.deliver()
+    assert world.job(job).status is Status.HELD
+
+    rest(world, job, seconds=300)
+
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_head_that_cannot_be_held_comes_again() -> None:
+    """Its message is not acknowledged, and its neighbours are not hurt."""
+    world = World(refusal(ProviderQuotaExhausted()), WHOLE)
+    failing(world, 1)
+    job, other = world.submit(), world.submit(config={"model": "big"})
+    received = world.memory.queues.receive("normal")
+
+    with refusing(world.memory.jobs, "replace", 10, KeyError), pytest.raises(Exception, match="will come again"):
+        world.deliver(messages=received)
+
+    assert world.job(job).status is Status.QUEUED
+    assert [message.body for message in world.memory.queues.messages["normal"]]
+    assert world.job(other).status is Status.QUEUED
+
+
+def test_watchers_are_told_when_it_looks_again() -> None:
+    """By the change stream, after the write: first that it is held, then each new time."""
+    world = World(refusal(ProviderQuotaExhausted()), WHOLE)
+    failing(world, 1)
+    job = world.submit()
+    world.watch(job)
+    heads = [world.job(job)]
+    world.deliver()
+    heads.append(world.job(job))
+    world.memory.circuit_breakers.replace(circuit(world), force_open(circuit(world), "ann", "moving", "m", world.clock.now()))
+    later(world, 36)
+    heads.append(world.job(job))
+
+    changes = [(job.id, before, after) for before, after in pairwise(heads)]
+    broadcast_job_ends(world.gallery, world.memory.queues, world.engine.log, changes)
+
+    first, second = world.frames("c1", "held")
+    assert (first["reason"], first["version"]) == ("circuit_open", heads[1].version)
+    assert second["until"] > first["until"]
+
+
+def _fields(job: Job) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in job.__dataclass_fields__}

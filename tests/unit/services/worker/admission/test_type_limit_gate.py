@@ -1,0 +1,304 @@
+"""Types with limits at work: never more at once than may be, never more begun in a minute, and nobody waits in vain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import Throttled
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.job_type import JobType, Limits
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, force_open
+from chalicelib.domain.limits.type_limiter import SLOT_TTL_MS
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.services.worker.run_task import TaskRun
+from chalicelib.settings import Settings, SettingsError
+from tests.kit.failing_store import refusing
+from tests.kit.provider import Script
+from tests.kit.task_types import chore, doing, knowing, rest
+from tests.kit.world import World, kill
+
+
+class Clerk:
+    """Work that takes so many seconds, and remembers who was at it when."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.began: list[int] = []
+        self.at_work = self.most = 0
+        self._seconds = seconds
+
+    async def __call__(self, task: TaskRun) -> Any:
+        self.began.append(task.context.clock.now())
+        self.at_work += 1
+        self.most = max(self.most, self.at_work)
+        try:
+            await asyncio.sleep(self._seconds[(len(self.began) - 1) % len(self._seconds)])
+        finally:
+            self.at_work -= 1
+        return "done"
+
+    def most_in_a_minute(self) -> int:
+        """Messages are delayed by whole seconds, so one may come up to two later than its place."""
+        return max(sum(1 for other in self.began if moment <= other < moment + 58_000) for moment in self.began)
+
+
+def submitted(world: World, count: int, **fields: Any) -> list[Job]:
+    return [world.submit(None, input=number, job_type="chore", **fields) for number in range(count)]
+
+
+def holds(world: World, jobs: list[Job]) -> int:
+    """How often they were held, all together: each hold and each attempt make a generation."""
+    return sum(world.job(job).generation - 1 for job in jobs)
+
+
+def slots(world: World) -> int:
+    there = world.memory.type_limiters.get("chore")
+    return there.slots_in_use(world.clock.now()) if there else 0
+
+
+def test_a_hundred_exports_take_twenty_minutes_and_wait_once_each() -> None:
+    """Two at once and five a minute: each is told its time, comes then, and finds its place."""
+    clerk = Clerk(1.0, 4.0)
+    world = doing(clerk, limits=Limits(concurrency=2, per_minute=5))
+    jobs = submitted(world, 100)
+
+    rest(world, jobs)
+
+    assert {world.job(job).status for job in jobs} == {Status.COMPLETED}
+    assert (clerk.most, clerk.most_in_a_minute()) == (2, 5)
+    assert max(clerk.began) - min(clerk.began) <= 20 * 60_000
+    assert holds(world, jobs) <= 105
+    assert slots(world) == 0
+
+
+def test_long_work_waits_for_slots_and_is_not_asked_all_the_time() -> None:
+    """Where the slots are what is short: they are used all the time, by no more than may, and waiting stays cheap."""
+    clerk = Clerk(50.0)
+    world = doing(clerk, limits=Limits(concurrency=2))
+    jobs = submitted(world, 20)
+
+    rest(world, jobs)
+
+    assert clerk.most == 2
+    assert max(clerk.began) - min(clerk.began) <= 20 * 50_000
+    assert holds(world, jobs) <= 100
+    assert max(world.job(job).generation for job in jobs) <= 12
+
+
+def test_who_waits_says_why_and_until_when() -> None:
+    """On the record; no attempt and no try are used up."""
+    world = doing(Clerk(1.0), limits=Limits(per_minute=1))
+    first, second = submitted(world, 2)
+    world.deliver()
+
+    held = world.job(second)
+
+    assert world.job(first).status is Status.COMPLETED
+    assert (held.status, held.reason, held.attempt, held.tries) == (Status.HELD, "type_rate", 0, 0)
+    assert (held.resume_at or 0) - world.job(first).created_at == 60_000
+
+
+def test_who_finds_no_slot_says_so() -> None:
+    world = doing(Clerk(5.0), limits=Limits(concurrency=1))
+    jobs = submitted(world, 2)
+    world.deliver()
+
+    held = next(world.job(job) for job in jobs if world.job(job).status is Status.HELD)
+
+    assert held.reason == "type_concurrency"
+
+
+def test_what_comes_late_asks_anew_and_what_comes_early_waits_on() -> None:
+    """A place is kept for a minute; a wake-up before its time neither uses it up nor takes another."""
+    world = doing(Clerk(0.1), limits=Limits(per_minute=1))
+    jobs = submitted(world, 3)
+    world.deliver()
+    second, third = (world.job(job) for job in jobs[1:])
+    world.deliver(messages=[world.wake(second)])
+    early = world.job(second)
+    world.clock.advance(200)
+    world.memory.queues.messages["normal"].clear()
+    world.deliver(messages=[world.wake(early), world.wake(third)])
+
+    assert (early.status, early.resume_at) == (Status.HELD, second.resume_at)
+    assert sorted(world.job(job).status for job in jobs[1:]) == [Status.COMPLETED, Status.HELD]
+
+
+def test_a_wake_up_that_comes_twice_takes_one_place() -> None:
+    """At once, with two workers: one place, one slot, one attempt."""
+    clerk = Clerk(1.0)
+    world = doing(clerk, limits=Limits(concurrency=2, per_minute=5))
+    (job,) = submitted(world, 1)
+    world.deliver(messages=[world.wake(job), world.wake(job)])
+
+    there = world.memory.type_limiters.get("chore")
+
+    assert there is not None
+    assert (world.job(job).attempt, len(there.recent_starts), len(clerk.began), slots(world)) == (1, 1, 1, 0)
+
+
+def test_a_slot_is_renewed_while_the_job_runs() -> None:
+    """However long that is."""
+    world = doing(Clerk(100.0), limits=Limits(concurrency=1))
+    jobs, seen = submitted(world, 2), list[int]()
+
+    async def look() -> None:
+        for _ in range(9):
+            await asyncio.sleep(10)
+            seen.append(slots(world))
+
+    async def story() -> None:
+        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), look())
+
+    world.loop.run_until_complete(story())
+
+    assert seen == [1] * 9
+    assert slots(world) == 0
+    assert sorted(world.job(job).status for job in jobs) == [Status.COMPLETED, Status.HELD]
+
+
+def test_a_dead_worker_gives_its_slot_back_by_its_time() -> None:
+    """Before its job runs again, which asks for one like any other."""
+    clerk = Clerk(5.0)
+    world = doing(clerk, limits=Limits(concurrency=1))
+    (job,) = submitted(world, 1)
+    kill(world, 2.0)
+    with_dead = world.memory.type_limiters.get("chore")
+    assert with_dead is not None
+    world.clock.advance(SLOT_TTL_MS / 1000)
+
+    assert slots(world) == 0
+    rest(world, [job])
+    assert (world.job(job).status, slots(world)) == (Status.COMPLETED, 0)
+
+
+def test_a_job_that_was_cancelled_meanwhile_leaves_its_slot() -> None:
+    """Between the gate and the claim: nobody runs it, so nobody needs it."""
+    world = doing(Clerk(1.0), limits=Limits(concurrency=1))
+    (job,) = submitted(world, 1)
+    real = world.memory.leases.open
+
+    def cancelled_meanwhile(lease: Any) -> None:
+        real(lease)
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+
+    world.memory.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
+    world.deliver()
+
+    assert (world.job(job).status, slots(world)) == (Status.CANCELLED, 0)
+
+
+def test_a_place_beyond_the_jobs_time_is_no_place() -> None:
+    """It waits until it expires, and whoever comes behind it is not kept waiting by it."""
+    world = doing(Clerk(0.1), limits=Limits(per_minute=1))
+    first, late, patient = (
+        *submitted(world, 1),
+        world.submit(None, input=1, job_type="chore", expires_in=30),
+        world.submit(None, input=2, job_type="chore"),
+    )
+
+    rest(world, [first, late, patient])
+
+    assert world.job(late).status is Status.EXPIRED
+    assert (world.job(patient).started_at or 0) - (world.job(first).started_at or 0) <= 62_000
+
+
+@pytest.mark.parametrize("method", ["get", "replace"])
+def test_in_doubt_it_waits_a_little(method: str) -> None:
+    """A limit protects something; the job goes on as soon as the limit can be asked."""
+    world = doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
+    (job,) = submitted(world, 1)
+    with refusing(world.memory.type_limiters, method, 10**6):
+        world.deliver()
+    held = world.job(job)
+
+    rest(world, [job])
+
+    assert (held.status, held.reason) == (Status.HELD, "type_limits_unknown")
+    assert world.job(job).status is Status.COMPLETED
+
+
+def test_a_write_whose_answer_was_lost_is_found() -> None:
+    """One place, one slot, as if nothing had been."""
+    world = doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
+    (job,) = submitted(world, 1)
+    with refusing(world.memory.type_limiters, "replace", 1, Throttled, after=True):
+        world.deliver()
+
+    there = world.memory.type_limiters.get("chore")
+
+    assert there is not None
+    assert (world.job(job).status, len(there.recent_starts), slots(world)) == (Status.COMPLETED, 1, 0)
+
+
+def test_types_without_limits_ask_nothing() -> None:
+    """No call more for any of them, and two writes for each job of a type that has some; it is read once in an environment."""
+    calls: Counter[str] = Counter()
+
+    def counted(world: World) -> World:
+        real = world.memory.type_limiters
+        for name in ("get", "replace"):
+            method = getattr(real, name)
+            setattr(real, name, lambda *args, name=name, method=method: (calls.update([name]), method(*args))[1])
+        return world
+
+    free = counted(doing(Clerk(0.1)))
+    submitted(free, 3)
+    free.submit("Say hello.")
+    free.deliver()
+    assert not calls
+
+    bound = counted(doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5)))
+    submitted(bound, 3)
+    for _ in range(3):
+        bound.deliver()
+        bound.clock.advance(10)
+    assert calls["get"] == 1
+    assert calls["replace"] <= 3 * 2 + 2  # and one for each that had to wait
+
+
+def _audit(limits: Limits) -> JobType:
+    return JobType(name="general", title="G", description="G.", instructions="Do it.", limits=limits)
+
+
+def test_a_type_that_asks_a_model_may_have_limits_too() -> None:
+    """Beside its circuit: while that is open, no slot is kept from others."""
+    world = World(Script(deltas=["whole"]), job_type=knowing(_audit(Limits(concurrency=1))))
+    open_one = force_open(CircuitBreaker(model="gpt-4o-mini"), "ops", None, "mark", world.clock.now())
+    world.memory.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), open_one)
+    job = world.submit("Say hello.")
+    world.deliver()
+    held, there = world.job(job), world.memory.type_limiters.get("general")
+
+    assert (held.status, held.reason) == (Status.HELD, "circuit_open")
+    assert there is not None
+    assert there.slots_in_use(world.clock.now()) == 0
+
+
+def test_limits_are_each_types_own() -> None:
+    """One that is full keeps no other one waiting."""
+    slow, quick = Clerk(30.0), Clerk(0.1)
+    world = World(job_type=knowing(chore(slow, limits=Limits(concurrency=1)), chore(quick, name="other", limits=Limits(concurrency=1))))
+    submitted(world, 3)
+    other = world.submit(None, input=1, job_type="other")
+    world.deliver()
+
+    assert world.job(other).status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("said", ["export", "export=2", "export=0/5", "export=2/5;x=1/1", "export=2/1001", "Export=1/1", "export=-1/5"])
+def test_limits_that_mean_nothing_stop_the_function(said: str) -> None:
+    """With a message that names the setting and what of it is wrong."""
+    with pytest.raises(SettingsError, match="HEADRACE_TYPE_LIMITS"):
+        Settings.from_env({"HEADRACE_TYPE_LIMITS": said})
+
+
+def test_limits_of_a_stage() -> None:
+    assert Settings.from_env({"HEADRACE_TYPE_LIMITS": " export=2/5, notification=-/100 ,"}).type_limits == (
+        "export=2/5",
+        "notification=-/100",
+    )

@@ -1,0 +1,95 @@
+"""What alerts will count: one fact for each job that failed for good, whoever wrote its end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES
+from chalicelib.services.worker.process_messages import process_messages
+from tests.kit.failing_store import refusing
+from tests.kit.provider import Script
+from tests.kit.world import World
+
+CUT = Script(deltas=["lost"], error=StreamCut())
+
+
+def failures(world: World) -> list[dict[str, Any]]:
+    return [fields for fact, fields in world.facts if fact == "job failed"]
+
+
+def expected(job: Job, code: str) -> dict[str, Any]:
+    said = {"job_id": job.id, "tenant": "acme", "type": "general", "model": "gpt-4o-mini", "code": code}
+    return {**said, "run": job.run, "attempt": job.attempt, "crashes": job.crashes}
+
+
+def test_a_failed_attempt_that_is_retried_is_no_failed_job() -> None:
+    world = World(CUT, Script(error=ProviderQuotaExhausted()))
+    job = world.submit()
+    world.deliver()
+    assert failures(world) == []
+
+    world.clock.advance(60)
+    world.deliver()
+
+    assert failures(world) == [expected(world.job(job), "provider_quota_exhausted")]
+
+
+@pytest.mark.parametrize("script", [Script(), CUT])
+def test_what_is_completed_or_tried_again_is_none(script: Script) -> None:
+    world = World(script)
+    world.submit()
+
+    world.deliver()
+
+    assert failures(world) == []
+
+
+def test_a_job_whose_content_is_gone() -> None:
+    world = World()
+    job = world.submit()
+    world.memory.job_specs.forget(job.id)
+
+    world.deliver()
+
+    assert failures(world) == [expected(world.job(job), "content_gone")]
+
+
+def test_a_job_that_the_sweep_gives_up() -> None:
+    """Its time for another attempt was over before anybody made one."""
+    world = World(CUT)
+    job = world.submit()
+    world.deliver()
+    world.memory.queues.messages["normal"].clear()
+    retrying = world.job(job)
+    world.memory.jobs.heads[job.id] = replace(retrying, retry_until=world.clock.now())
+
+    world.sweep(after=600)
+    world.sweep(after=60)
+
+    assert world.job(job).status is Status.FAILED
+    assert failures(world) == [expected(world.job(job), "stream_cut")]
+
+
+def test_a_job_that_kills_its_workers() -> None:
+    world = World(Script(deltas=["x"] * 100, every=0.1))
+    job = world.submit()
+    world.memory.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
+
+    async def die() -> None:
+        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        await asyncio.sleep(3)
+        with refusing(world.memory.leases, "close", 10**6):
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+    world.loop.run_until_complete(die())
+    world.sweep(after=40)
+    world.sweep(after=60)
+
+    assert failures(world) == [expected(world.job(job), "worker_lost")]

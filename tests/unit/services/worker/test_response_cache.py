@@ -1,0 +1,397 @@
+"""The response cache: an equal request of the tenant is answered with what was answered before, and costs nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.errors import ProviderUnavailable, Throttled
+from chalicelib.domain.execution.response_cache import CachedResponse
+from chalicelib.domain.execution.result import Result
+from chalicelib.domain.jobs.job import Job, Status, Usage
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, record_failure
+from chalicelib.ports import ModelRequest, ResponseEnded
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.worker.response_cache import TRANSPORT_FIELDS, cache_key
+from tests.kit.failing_store import refusing
+from tests.kit.provider import MODEL, Script
+from tests.kit.world import World, kill
+
+REPORT = json.dumps({"summary": "Two things are wrong.", "findings": []})
+FIRST, SECOND = Script(), Script(deltas=("Another", " answer"))
+OTHER: dict[str, Any] = {
+    "model": "gpt-4o",
+    "prompt": "Say goodbye.",
+    "instructions": "Be brief.",
+    "max_tokens": 17,
+    "temperature": 0.5,
+    "schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+    "json": True,
+    "extra": {"top_p": 0.5},
+    "timeout": 7.0,
+    "background": True,
+}
+
+
+def done(world: World, prompt: str = "Say hello.", cache: Any = True, **config: Any) -> Job:
+    """A job that was submitted and run."""
+    job = world.submit(prompt, config={"cache": cache, **config})
+    world.watch(job, f"c-{job.id}")
+    world.deliver()
+    return world.job(job)
+
+
+def result(world: World, job: Job) -> Result:
+    found = world.memory.results.get(job.id, job.attempt)
+    assert found is not None
+    return found
+
+
+def is_hit(world: World, job: Job) -> bool:
+    said = result(world, job).looked_up
+    assert said is not None
+    return said.hit
+
+
+# ---- what is equal
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(ModelRequest)])
+def test_every_field_of_a_request_counts_but_how_it_is_asked(field: str) -> None:
+    request = ModelRequest(model=MODEL, prompt="Say hello.")
+
+    same = cache_key("acme", "general", request) == cache_key("acme", "general", replace(request, **{field: OTHER[field]}))
+
+    assert same is (field in TRANSPORT_FIELDS)
+
+
+def test_tenants_and_types_share_nothing() -> None:
+    request = ModelRequest(model=MODEL, prompt="Say hello.")
+
+    keys = {cache_key(tenant, kind, request) for tenant in ("acme", "other") for kind in ("general", "security_analysis")}
+
+    assert len(keys) == 4
+
+
+def test_the_order_of_a_dict_does_not_count() -> None:
+    one, other = (ModelRequest(model=MODEL, prompt="", extra=extra) for extra in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
+
+    assert cache_key("acme", "general", one) == cache_key("acme", "general", other)
+
+
+# ---- hits
+
+
+def test_an_equal_request_is_answered_without_the_provider() -> None:
+    """The text goes the way of every text; its usage and its cost are nothing, and the result says whose it is."""
+    world = World(FIRST, SECOND)
+    first = done(world)
+
+    second = done(world)
+
+    assert len(world.provider.requests) == 1
+    assert (second.status, second.attempt, second.usage, second.cost) == (Status.COMPLETED, 1, Usage(), 0)
+    assert world.log_text(second) == "Hello, world"
+    assert world.assembled(f"c-{second.id}").text == "Hello, world"
+    said = result(world, second).looked_up
+    assert said is not None
+    assert (said.job_id, said.hit) == (first.id, True)
+    assert result(world, second).model == MODEL
+    assert result(world, second).cost == 0
+
+
+def test_a_miss_says_so_and_who_does_not_ask_is_told_nothing() -> None:
+    world = World(FIRST)
+
+    missed, unasked = done(world), done(world, cache=False)
+
+    assert is_hit(world, missed) is False
+    assert result(world, unasked).looked_up is None
+
+
+def test_who_does_not_ask_for_the_cache_costs_no_call() -> None:
+    world = World(FIRST)
+
+    with refusing(world.memory.cache, "get", 99) as reads, refusing(world.memory.cache, "put", 99) as writes:
+        job = done(world, cache=False)
+
+    assert job.status is Status.COMPLETED
+    assert (reads, writes) == ([0], [0])
+
+
+def test_stages_and_milestones_are_read_from_the_text() -> None:
+    """And the percentage and the count of tokens are those of an answer of that length."""
+    text = "".join(f"word{number} " for number in range(300))
+    world = World(Script(deltas=text.split(" "), every=0.01, end=ResponseEnded(Usage(input=9, output=300), MODEL)))
+    done(world)
+
+    job = done(world)
+    last = world.memory.chunks.last(job.id, 1)
+
+    assert last is not None
+    assert last.progress["tokens_received"] == 300
+    assert last.progress["progress_percentage"] == 45.0
+    assert last.progress["cost_so_far"] in ("0.000000", None)
+    assert [event["name"] for event in last.events if event["status"] == "processing"] == ["setup", "generation", "finalization"]
+
+
+def test_an_answer_by_a_schema_is_parsed_as_ever() -> None:
+    world = World(Script(deltas=(REPORT,)))
+    kind = {"type": "json_schema", "schema": {"type": "object", "required": ["summary"]}}
+    done(world, response_format=kind)
+
+    job = done(world, response_format=kind)
+
+    assert is_hit(world, job)
+    assert result(world, job).parsed == json.loads(REPORT)
+
+
+def test_a_durable_job_finds_what_another_left() -> None:
+    """How an answer is asked for is no part of the question."""
+    world = World(FIRST)
+    done(world)
+
+    job = done(world, durable=True)
+
+    assert is_hit(world, job)
+    assert not world.provider.responses
+
+
+# ---- misses
+
+
+@pytest.mark.parametrize(("kept_for", "taken_for", "hit"), [(60, 60, True), (60, 20, False), (20, 60, False), (60, None, False)])
+def test_an_answer_serves_for_as_long_as_both_say(kept_for: float, taken_for: float | None, hit: bool) -> None:
+    """The one who had it, and the one who may have it."""
+    world = World(FIRST)
+    done(world, cache={"ttl": kept_for})
+    world.clock.advance(30)
+
+    done(world, cache=taken_for and {"ttl": taken_for})
+
+    assert len(world.provider.requests) == (1 if hit else 2)
+
+
+def test_a_hit_is_not_kept_anew() -> None:
+    """Else an answer that is asked for often enough would never end."""
+    world = World(FIRST)
+    done(world, cache={"ttl": 60})
+    world.clock.advance(40)
+    assert is_hit(world, done(world, cache={"ttl": 60}))
+    world.clock.advance(40)
+
+    assert not is_hit(world, done(world, cache={"ttl": 60}))
+
+
+def test_a_clock_that_is_behind_finds_what_is_there() -> None:
+    assert CachedResponse(job_id="j", attempt=1, stored_at=5_000, expires_at=65_000).is_fresh(20, 4_000)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(end=ResponseEnded(Usage(input=10, output=3), MODEL, "max_tokens")),
+        Script(end=ResponseEnded(None, MODEL)),
+        Script(end=ResponseEnded(Usage(input=10), MODEL)),
+    ],
+    ids=["cut", "not counted", "nothing charged"],
+)
+def test_only_whole_answers_are_kept(script: Script) -> None:
+    world = World(script)
+    done(world)
+
+    assert world.memory.cache.rows == {}
+
+
+def test_a_failed_job_leaves_nothing() -> None:
+    world = World(Script(error=ProviderUnavailable()))
+
+    done(world, max_attempts=1)
+
+    assert world.memory.cache.rows == {}
+
+
+def test_what_a_deleted_job_was_answered_serves_nobody() -> None:
+    """Nor what its retention has removed."""
+    world = World(FIRST)
+    first = done(world)
+    world.memory.results.forget(first.id)
+    second = done(world)
+    assert not is_hit(world, second)
+    head = world.memory.jobs.heads[second.id]
+    world.memory.jobs.heads[second.id] = replace(head, ttl=(head.finished_at or 0) // 1000)
+
+    assert not is_hit(world, done(world))
+
+
+def test_a_text_that_grew_beyond_its_jobs_end_is_not_its_answer() -> None:
+    world = World(FIRST)
+    first = done(world)
+    world.memory.jobs.heads[first.id] = replace(world.memory.jobs.heads[first.id], length=5)
+
+    assert not is_hit(world, done(world))
+
+
+def test_the_model_that_answered_is_the_one_that_serves() -> None:
+    """Asked for another model, or by a stand-in, it is another question."""
+    world = World(FIRST)
+    done(world)
+
+    assert not is_hit(world, done(world, model="gpt-4o"))
+
+
+@pytest.mark.parametrize(("store", "method"), [("cache", "get"), ("results", "get")])
+def test_a_cache_that_cannot_be_read_is_a_miss(store: str, method: str) -> None:
+    world = World(FIRST)
+    done(world)
+
+    with refusing(getattr(world.memory, store), method, 99):
+        job = done(world)
+
+    assert job.status is Status.COMPLETED
+    assert not is_hit(world, job)
+
+
+# ---- when it is kept
+
+
+def test_nothing_is_kept_before_the_end_is_acknowledged() -> None:
+    """Killed between result and head, or between head and reference: a miss later, and nothing that is not so."""
+    world = World(FIRST, SECOND)
+    order: list[str] = []
+    put, swap, keep = world.memory.results.put, world.memory.jobs.replace, world.memory.cache.put
+
+    def noted(name: str, call: Any) -> Any:
+        def record(*args: Any) -> Any:
+            if name != "head" or args[1].status is Status.COMPLETED:
+                order.append(name)
+            return call(*args)
+
+        return record
+
+    for owner, method, name, call in (
+        (world.memory.results, "put", "result", put),
+        (world.memory.jobs, "replace", "head", swap),
+        (world.memory.cache, "put", "reference", keep),
+    ):
+        setattr(owner, method, noted(name, call))
+
+    done(world)
+
+    assert order == ["result", "head", "reference"]
+
+
+def test_a_worker_killed_before_the_end_leaves_no_reference() -> None:
+    """The sweep ends the job by its result; who asks next is answered by the provider."""
+    world = World(FIRST, SECOND)
+    job = world.submit(config={"cache": True})
+    swap = world.memory.jobs.replace
+
+    def unreachable_at_the_end(seen: Job, new: Job) -> None:
+        if new.status is Status.COMPLETED:
+            raise Throttled
+        swap(seen, new)
+
+    world.memory.jobs.replace = unreachable_at_the_end  # type: ignore[method-assign]
+    kill(world, 5)
+    world.memory.jobs.replace = swap  # type: ignore[method-assign]
+    assert result(world, world.job(job)).status == Status.COMPLETED
+    world.sweep(after=90)
+
+    assert world.job(job).status is Status.COMPLETED
+    assert world.memory.cache.rows == {}
+    assert not is_hit(world, done(world))
+
+
+def test_a_reference_that_cannot_be_written_hurts_nobody() -> None:
+    world = World(FIRST)
+
+    with refusing(world.memory.cache, "put", 99):
+        job = done(world)
+
+    assert job.status is Status.COMPLETED
+    assert not is_hit(world, done(world))
+    assert [fact for fact, _ in world.facts].count("an answer was not cached") == 1
+
+
+# ---- beside other things
+
+
+def test_a_cached_answer_proves_nothing_of_the_provider() -> None:
+    """A job that is let through to try an open circuit out, and finds its answer here, leaves the circuit open."""
+    world = World(FIRST)
+    done(world)
+    opened = record_failure(CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), "m", world.clock.now())
+    world.memory.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
+    world.clock.advance(60)
+
+    job = done(world)
+
+    circuit = world.memory.circuit_breakers.get(MODEL)
+    assert is_hit(world, job)
+    assert circuit is not None
+    assert circuit.state is not CircuitState.CLOSED
+
+
+def test_a_retry_finds_what_another_job_was_answered_meanwhile() -> None:
+    world = World(Script(error=ProviderUnavailable()), FIRST)
+    failing = done(world)
+    assert failing.status is Status.RETRYING
+    done(world)
+    world.clock.advance(10)
+
+    world.deliver()
+
+    ended = world.job(failing)
+    assert (ended.status, ended.attempt, ended.usage) == (Status.COMPLETED, 2, Usage())
+    assert is_hit(world, ended)
+
+
+def test_a_cancel_that_was_asked_for_wins() -> None:
+    world = World(FIRST)
+    done(world)
+    job = world.submit(config={"cache": True})
+    real = world.memory.cache.get
+
+    def cancel_first(tenant: str, key: str) -> CachedResponse | None:
+        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        return real(tenant, key)
+
+    world.memory.cache.get = cancel_first  # type: ignore[method-assign]
+    world.deliver()
+
+    assert world.job(job).status is Status.CANCELLED
+
+
+def test_a_worker_that_dies_with_a_found_answer_has_cost_nothing() -> None:
+    """Its log is there, its result is not: what the sweep writes off is no estimate of a request that was never made."""
+    world = World(FIRST)
+    done(world)
+    job = world.submit(config={"cache": True})
+    with refusing(world.memory.results, "put", 99):
+        kill(world, 5)
+    assert world.log_text(job) == "Hello, world"
+
+    world.sweep(after=90)
+    world.deliver()
+
+    lost, found = world.memory.results.attempts(job.id)
+    assert (lost.finish_reason, lost.cost, lost.usage) == ("worker_lost", 0, Usage(estimated=True))
+    assert (found.status, world.job(job).cost) == (Status.COMPLETED, 0)
+    assert len(world.provider.requests) == 1
+
+
+def test_a_cache_that_is_throttled_while_it_looks_up_costs_no_attempt() -> None:
+    world = World(FIRST)
+    done(world)
+
+    def throttled(_tenant: str, _key: str) -> CachedResponse | None:
+        raise Throttled
+
+    world.memory.cache.get = throttled  # type: ignore[method-assign]
+    job = done(world)
+
+    assert (job.attempt, job.tries, job.status) == (1, 1, Status.COMPLETED)
