@@ -64,8 +64,8 @@ def deliver(event: Any) -> None:
     handle_delivery_messages(event)
 
 
-@app.on_dynamodb_record(stream_arn=settings().jobs_stream_arn, starting_position="TRIM_HORIZON", name="release")
-def release(event: Any) -> None:
+@app.on_dynamodb_record(stream_arn=settings().jobs_stream_arn, starting_position="TRIM_HORIZON", name="on_job_change")
+def on_job_change(event: Any) -> None:
     handle_job_changes(event)
 
 
@@ -74,14 +74,14 @@ def release(event: Any) -> None:
     starting_position="TRIM_HORIZON",
     batch_size=500,
     maximum_batching_window_in_seconds=2,
-    name="count",
+    name="count_jobs",
 )
-def count(event: Any) -> None:
+def count_jobs(event: Any) -> None:
     handle_count_changes(event)
 
 
-@app.on_sqs_message(queue=queue_name(settings().stage, TASKS), batch_size=1, maximum_concurrency=5, name="tasks")
-def tasks(event: Any) -> None:
+@app.on_sqs_message(queue=queue_name(settings().stage, TASKS), batch_size=1, maximum_concurrency=5, name="run_tasks")
+def run_tasks(event: Any) -> None:
     handle_task_messages(event)
 
 

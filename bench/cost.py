@@ -30,8 +30,8 @@ OTHER_MEMORY = {
     "websocket_connect": 256,
     "websocket_message": 256,
     "websocket_disconnect": 256,
-    "release": 256,
-    "count": 512,
+    "on_job_change": 256,
+    "count_jobs": 512,
 }  # MB
 PLATFORM_LINES = 350  # bytes
 FRAME_BYTES = 32 * 1024
@@ -144,7 +144,7 @@ def _frame_per_token(journey: Journey) -> list[int]:
 
 def _log_units_per_token(meter: Meter) -> float:
     """A put of the smallest chunk there was, for each token."""
-    pages = [(kept, item) for place, (kept, item) in meter.items.items() if place[0] == "pages" and "c#" in place[-1]]
+    pages = [(kept, item) for place, (kept, item) in meter.items.items() if place[0] == "job_data" and "c#" in place[-1]]
     least, smallest = min(pages, key=lambda page: units.item_bytes(page[1]))
     return TOKENS * float(units.write_units(least, None, smallest))
 

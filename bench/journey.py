@@ -145,9 +145,9 @@ class _Client:
     def stream_changes(self) -> None:
         with self._journey.meter.during("project"):
             for number, change in enumerate(list(self._journey.meter.heads)):
-                self._invoke("release", {"Records": [_record(number, change)]})
+                self._invoke("on_job_change", {"Records": [_record(number, change)]})
             together = [_record(number, change) for number, change in enumerate(self._journey.meter.heads)]
-            self._invoke("count", {"Records": together})  # it waits for some seconds' worth of records
+            self._invoke("count_jobs", {"Records": together})  # it waits for some seconds' worth of records
 
     def _call(self, method: str, path: str, body: Any = None, **headers: str) -> dict[str, Any]:
         reply = self._api.call(method, path, body, **headers)

@@ -240,7 +240,7 @@ class Container:
 
         credentials = SecretsManagerCredentials(self.settings.stage, self.clock)
         return OpenAIResponses(
-            credentials, forget=credentials.forget, stall_seconds=self.settings.stall_seconds, offload=worker_loop().offload
+            credentials, forget=credentials.forget, idle_timeout=self.settings.provider_idle_timeout, offload=worker_loop().offload
         )
 
     @staticmethod
@@ -475,7 +475,7 @@ def batch_context() -> BatchContext:
         new_id=have.new_id,
         new_batch_id=have.new_batch_id,
         parallel_map=have.parallel_map,
-        queue_limit=settings().lane_limit,
+        queue_limit=settings().max_lane_depth,
         throughput_of=throughput_cache().get,
         notify_completed=notify_completed,
         streaming=streaming_context(),
@@ -498,7 +498,7 @@ def submit_context() -> SubmitContext:
         dependencies=have.dependencies,
         queues=have.queues,
         new_id=have.new_id,
-        queue_limit=settings().lane_limit,
+        queue_limit=settings().max_lane_depth,
     )
 
 
@@ -553,5 +553,5 @@ def long_poll_context() -> LongPollContext:
     """What holding a request needs."""
     have = container()
     return LongPollContext(
-        clock=have.clock, log=record, semaphores=have.semaphores, subscriptions=have.subscriptions, max_long_polls=settings().held_requests
+        clock=have.clock, log=record, semaphores=have.semaphores, subscriptions=have.subscriptions, max_long_polls=settings().max_long_polls
     )

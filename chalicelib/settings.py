@@ -27,7 +27,7 @@ class Settings:
     stage: names every resource, `headrace-<stage>-...`.
     jobs_stream_arn: only read while deploying; its ARN holds the time the stream was made, so no convention can name it.
     allowed_origins: browsers' origins that may call the API; empty: none.
-    lane_limit: messages that a lane may hold, of all tenants together, before submissions to it are refused.
+    max_lane_depth: messages that a lane may hold, of all tenants together, before submissions to it are refused.
     webhook_networks: networks (`10.1.0.0/16`, separated by commas) that webhooks may reach besides public addresses, and without TLS.
     mail_from: the sender of e-mail, verified in SES; empty: this stage sends none.
     type_limits: jobs of a type at work at once, and begun in a minute, in the place of its own: `export=2/5,general=-/600`; at most 1000.
@@ -38,10 +38,10 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     jobs_stream_arn: str = NOT_DEPLOYED
     requests_per_minute: int = 600
-    held_requests: int = 100
-    lane_limit: int = 100_000
+    max_long_polls: int = 100
+    max_lane_depth: int = 100_000
     frames_per_second: float = 4.0
-    stall_seconds: float = 60.0
+    provider_idle_timeout: float = 60.0
     webhook_networks: tuple[str, ...] = ()
     mail_from: str | None = None
     type_limits: tuple[str, ...] = ()
@@ -66,10 +66,10 @@ class Settings:
             allowed_origins=origins,
             jobs_stream_arn=env.get("HEADRACE_JOBS_STREAM_ARN", cls.jobs_stream_arn),
             requests_per_minute=int(_number(env, "HEADRACE_REQUESTS_PER_MINUTE", cls.requests_per_minute)),
-            held_requests=int(_number(env, "HEADRACE_HELD_REQUESTS", cls.held_requests)),
-            lane_limit=int(_number(env, "HEADRACE_LANE_LIMIT", cls.lane_limit)),
+            max_long_polls=int(_number(env, "HEADRACE_MAX_LONG_POLLS", cls.max_long_polls)),
+            max_lane_depth=int(_number(env, "HEADRACE_MAX_LANE_DEPTH", cls.max_lane_depth)),
             frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
-            stall_seconds=_number(env, "HEADRACE_STALL_SECONDS", cls.stall_seconds),
+            provider_idle_timeout=_number(env, "HEADRACE_PROVIDER_IDLE_TIMEOUT", cls.provider_idle_timeout),
             webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
             mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
             type_limits=_type_limits(env.get("HEADRACE_TYPE_LIMITS", "")),

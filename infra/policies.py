@@ -21,11 +21,11 @@ def policy(kind: str, stage: str) -> dict[str, Any]:
 def _api(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
-        _table(stage, "pages", READ + CHANGE + REMOVE),
-        _table(stage, "live", READ + CHANGE + REMOVE),
-        _table(stage, "ledger", (*READ, *CHANGE, "DeleteItem")),
+        _table(stage, "job_data", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "counters", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "accounts", READ),
-        _table(stage, "ledger", READ + CHANGE + REMOVE),
+        _table(stage, "counters", READ + CHANGE + REMOVE),
         *_correspondence(stage, write=True),
         _send(stage),
         _measure(stage),
@@ -38,9 +38,9 @@ def _api(stage: str) -> list[Statement]:
 def _websocket(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", (*READ, "UpdateItem")),
-        _table(stage, "pages", READ + CHANGE + REMOVE),
-        _table(stage, "live", READ + CHANGE + REMOVE),
-        _table(stage, "ledger", READ),
+        _table(stage, "job_data", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "counters", READ),
         _table(stage, "accounts", READ),
         _content(stage),
         _connections(),
@@ -50,9 +50,9 @@ def _websocket(stage: str) -> list[Statement]:
 def _worker(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
-        _table(stage, "pages", READ + CHANGE + REMOVE),
-        _table(stage, "live", READ + CHANGE + REMOVE),
-        _table(stage, "ledger", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries, made by work that is no OpenAI call
+        _table(stage, "job_data", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries, made by work that is no OpenAI call
         _table(stage, "accounts", READ),
         _receive(stage),
         _send(stage),
@@ -64,38 +64,38 @@ def _worker(stage: str) -> list[Statement]:
     ]
 
 
-def _release(stage: str) -> list[Statement]:
+def _on_job_change(stage: str) -> list[Statement]:
     return [
         _stream(stage),
         _table(stage, "jobs", (*READ, "UpdateItem")),
-        _table(stage, "pages", READ + CHANGE + REMOVE),
-        _table(stage, "live", REMOVE),
-        _table(stage, "ledger", READ + CHANGE + REMOVE),
+        _table(stage, "job_data", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", REMOVE),
+        _table(stage, "counters", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),
         _send(stage),
         _connections(),
     ]
 
 
-def _count(stage: str) -> list[Statement]:
+def _count_jobs(stage: str) -> list[Statement]:
     """What it does to other tables is to forget a watcher whose socket is closed."""
     return [
         _stream(stage),
-        _table(stage, "ledger", READ + CHANGE),
-        _table(stage, "pages", ("Query", "UpdateItem", "DeleteItem")),
-        _table(stage, "live", ("DeleteItem",)),
+        _table(stage, "counters", READ + CHANGE),
+        _table(stage, "job_data", ("Query", "UpdateItem", "DeleteItem")),
+        _table(stage, "coordination", ("DeleteItem",)),
         _table(stage, "accounts", ("GetItem",)),
         _send(stage),
         _connections(),
     ]
 
 
-def _tasks(stage: str) -> list[Statement]:
+def _run_tasks(stage: str) -> list[Statement]:
     return [
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
-        _table(stage, "pages", READ + CHANGE + REMOVE),
-        _table(stage, "live", READ + CHANGE + REMOVE),
-        _table(stage, "ledger", (*READ, *CHANGE, "DeleteItem")),
+        _table(stage, "job_data", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "counters", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "accounts", ("GetItem",)),  # the address of the API, for links in messages; keys of those who watch
         _receive(stage),
         _send(stage),
@@ -108,7 +108,7 @@ def _tasks(stage: str) -> list[Statement]:
 def _deliver(stage: str) -> list[Statement]:
     """It writes to people and to other systems, so it reads nothing of what jobs say."""
     return [
-        _table(stage, "ledger", READ + CHANGE + REMOVE),
+        _table(stage, "counters", READ + CHANGE + REMOVE),
         _receive(stage),
         _send(stage),
         *_correspondence(stage, write=False),
@@ -118,11 +118,11 @@ def _deliver(stage: str) -> list[Statement]:
 
 def _sweep(stage: str) -> list[Statement]:
     return [
-        _table(stage, "ledger", READ + CHANGE + REMOVE),
+        _table(stage, "counters", READ + CHANGE + REMOVE),
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
-        _table(stage, "pages", READ + CHANGE + REMOVE),
-        _table(stage, "live", READ + CHANGE + REMOVE),
-        _table(stage, "ledger", (*READ, "DeleteItem")),
+        _table(stage, "job_data", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "counters", (*READ, "DeleteItem")),
         _send(stage),
         _measure(stage),
         _content(stage),
@@ -136,10 +136,10 @@ _STATEMENTS = {
     "api": _api,
     "websocket": _websocket,
     "worker": _worker,
-    "release": _release,
+    "on_job_change": _on_job_change,
     "deliver": _deliver,
-    "count": _count,
-    "tasks": _tasks,
+    "count_jobs": _count_jobs,
+    "run_tasks": _run_tasks,
     "sweep": _sweep,
 }
 KINDS = tuple(_STATEMENTS)

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from chalicelib.domain import errors
-from chalicelib.domain.errors import AttemptFailed, HeadraceError
+from chalicelib.domain import errors, failures
+from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.execution.retry_policy import RetryPolicy
+from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES, give_up, reclaim
 from chalicelib.entrypoints.http.errors import STATUS, status_of
@@ -64,9 +66,9 @@ METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 MEANINGS = {
     "log_level": "The least level that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
     "requests_per_minute": "How many requests a key may make in a minute of the clock. Event streams count, but are never refused.",
-    "held_requests": "How many requests may be held at once (`?wait=`, `async: false`, event streams); beyond it they are answered now.",
+    "max_long_polls": "How many requests may be held at once (`?wait=`, `async: false`, event streams); beyond it they are answered now.",
     "frames_per_second": "Token frames a second to one WebSocket, after the first three seconds of ten.",
-    "stall_seconds": "The longest silence in an answer of OpenAI's, except while a model reasons.",
+    "provider_idle_timeout": "The longest silence in an answer of OpenAI's, except while a model reasons.",
 }
 
 
@@ -177,27 +179,26 @@ def write() -> list[Path]:
 
 def _http_errors() -> tuple[list[type[HeadraceError]], list[type[HeadraceError]]]:
     """Those that have a status, in its order, and the others."""
-    kinds = [kind for kind in _family(HeadraceError) if kind is not HeadraceError and not issubclass(kind, AttemptFailed)]
+    kinds = [kind for kind in _classes(errors, HeadraceError) if kind is not HeadraceError]
     told = [kind for kind in kinds if issubclass(kind, tuple(known for known, _ in STATUS))]
-    return sorted(told, key=lambda kind: status_of(kind())), [
-        kind for kind in kinds if kind not in told and kind.__module__ == errors.__name__
+    return sorted(told, key=lambda kind: status_of(kind())), [kind for kind in kinds if kind not in told]
+
+
+def _classes(module: ModuleType, root: type[HeadraceError]) -> list[Any]:
+    """The error classes that a module defines, in the order of the file."""
+    return [
+        kind for kind in vars(module).values() if inspect.isclass(kind) and issubclass(kind, root) and kind.__module__ == module.__name__
     ]
 
 
-def _family(root: type[HeadraceError]) -> list[Any]:
-    """A class and all that descend from it, in the order of the file."""
-    found = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, root)]
-    return [kind for kind in found if kind.__module__ == errors.__name__]
-
-
 def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
-    retried = "it waits" if kind is errors.NotConfigured else "yes" if kind.retryable else "no"
+    retried = "it waits" if kind is failures.NotConfigured else "yes" if kind.retryable else "no"
     return f"`{kind.code}`", kind.error_class, retried, _says(kind), kind.suggestion
 
 
 def _reasons() -> list[tuple[str, ...]]:
     """What an attempt may fail of, and what no attempt raises. A refused resumption is met within the attempt, which fetches instead."""
-    kinds = [kind for kind in _family(AttemptFailed) if kind is not errors.ReattachRefused]
+    kinds = [kind for kind in _classes(failures, AttemptFailed) if kind is not failures.ReattachRefused]
     return [*(_attempt_row(kind) for kind in kinds), _lost_row(), _held_row()]
 
 

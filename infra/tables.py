@@ -52,9 +52,9 @@ TABLES: tuple[Table, ...] = (
             Index("due", "g_d", "due_at", range_type="N"),
         ),
     ),
-    Table("pages", "id", "sk", recovery=("prod",)),
-    Table("live", "pk", "sk"),
-    Table("ledger", "pk", "sk", recovery=("local", "dev", "prod")),
+    Table("job_data", "id", "sk", recovery=("prod",)),
+    Table("coordination", "pk", "sk"),
+    Table("counters", "pk", "sk", recovery=("local", "dev", "prod")),
     Table("accounts", "pk", "sk", ttl=False, recovery=("local", "dev", "prod"), protected=("dev", "prod")),
 )
 

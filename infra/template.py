@@ -150,4 +150,4 @@ def _kept(keep: bool) -> dict[str, str]:
 
 
 def _camel(name: str) -> str:
-    return name[0].upper() + name[1:]
+    return "".join(part[0].upper() + part[1:] for part in name.split("_"))

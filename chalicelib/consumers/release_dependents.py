@@ -24,7 +24,7 @@ from chalicelib.domain.units import Ms
 from chalicelib.services.dependencies.release_dependents import DependencyContext, release_dependent
 from chalicelib.services.load_jobs import load_jobs
 
-RELEASE_DEPENDENTS = "let_go"  # the task of going on with a parent's children
+RELEASE_DEPENDENTS = "release_dependents"  # the task of going on with a parent's children
 TIME_BUDGET_MS = 15_000  # of one batch of the stream; the function has time for that of all its projections
 PAGE_SIZE = 100
 CONCURRENCY = 20  # children between two looks at the time

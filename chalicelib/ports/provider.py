@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from chalicelib.domain.errors import AttemptFailed
+from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.units import Nano
 

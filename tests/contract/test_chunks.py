@@ -130,7 +130,7 @@ def put_all(stores: Any, chunks: list[Chunk]) -> None:
     client = aws.client("dynamodb")
     requests = [{"PutRequest": {"Item": stores.chunks._item_of(each).serialize()}} for each in chunks]
     for first in range(0, len(requests), 25):
-        client.batch_write_item(RequestItems={table_name(stores.stage, "pages"): requests[first : first + 25]})
+        client.batch_write_item(RequestItems={table_name(stores.stage, "job_data"): requests[first : first + 25]})
 
 
 def test_a_note_of_progress_is_seen_last_and_is_no_text(stores: Any) -> None:

@@ -135,7 +135,7 @@ def test_edges_that_dynamodb_leaves_out_are_put_again(dynamo_stores: DynamoStore
     """It may take fewer rows than it was given; those that it left are put after a pause, and if it goes on so that is said."""
     child, parents = new_id(), {f"p{number}": new_id() for number in range(30)}
     items = [dynamo_stores.dependencies._items(parent, f"child#{child}", ttl=TTL) for parent in parents.values()]
-    table = dynamodb.table_name(STAGE, "pages")
+    table = dynamodb.table_name(STAGE, "job_data")
     left_out: list[Any] = []
     pauses: list[float] = []
 

@@ -171,8 +171,8 @@ def test_late_updates_leave_no_ghost(dynamo_stores: DynamoStores) -> None:
     dynamo_stores.subscriptions.announce_reader(job_id, NOW)
     dynamo_stores.request_counters.increment(job_id, 1, NOW // 1000)
 
-    assert "ttl" in stored(dynamo_stores, "pages", id=job_id, sk="ctl")
-    assert "ttl" in stored(dynamo_stores, "live", pk=f"rl#{job_id}", sk="1")
+    assert "ttl" in stored(dynamo_stores, "job_data", id=job_id, sk="ctl")
+    assert "ttl" in stored(dynamo_stores, "coordination", pk=f"rl#{job_id}", sk="1")
 
 
 def test_large_texts_are_not_in_the_table(dynamo_stores: DynamoStores) -> None:
@@ -182,10 +182,10 @@ def test_large_texts_are_not_in_the_table(dynamo_stores: DynamoStores) -> None:
     dynamo_stores.results.put(Result(job_id=job_id, attempt=2, text=text, parsed={"a": text}), "acme")
 
     for sk in ("body", "result#0002"):
-        assert item_size(stored(dynamo_stores, "pages", id=job_id, sk=sk)) < 500
+        assert item_size(stored(dynamo_stores, "job_data", id=job_id, sk=sk)) < 500
     assert "/acme/" + job_id + "/result-2-0?X-Amz-Algorithm=AWS4" in dynamo_stores.results.link(job_id, 2)
     head = aws.client("s3").head_object(
-        Bucket=dynamo_stores.blobs.bucket, Key=stored(dynamo_stores, "pages", id=job_id, sk="result#0002")["s3"]["S"]
+        Bucket=dynamo_stores.blobs.bucket, Key=stored(dynamo_stores, "job_data", id=job_id, sk="result#0002")["s3"]["S"]
     )
     assert (head["ContentEncoding"], head["ContentType"]) == ("gzip", "text/plain; charset=utf-8")
 
@@ -195,14 +195,14 @@ def test_the_largest_text_beside_its_item(dynamo_stores: DynamoStores) -> None:
     job_id = new_id()
     dynamo_stores.job_specs.put(job_id, "acme", body(noise(15_500)), NOW)
 
-    assert 14_000 < item_size(stored(dynamo_stores, "pages", id=job_id, sk="body")) < 17_000
+    assert 14_000 < item_size(stored(dynamo_stores, "job_data", id=job_id, sk="body")) < 17_000
 
 
 def test_a_text_that_is_no_longer_kept(dynamo_stores: DynamoStores) -> None:
     """The bucket may forget before the table does: that is None, not an error."""
     job_id = new_id()
     dynamo_stores.results.put(Result(job_id=job_id, attempt=1, text=noise(100_000)), "acme")
-    key = stored(dynamo_stores, "pages", id=job_id, sk="result#0001")["s3"]["S"]
+    key = stored(dynamo_stores, "job_data", id=job_id, sk="result#0001")["s3"]["S"]
     aws.client("s3").delete_object(Bucket=dynamo_stores.blobs.bucket, Key=key)
 
     assert dynamo_stores.results.get(job_id, 1) is None

@@ -44,7 +44,7 @@ CALLER = Caller(tenant=NAME, user=NAME, role=Role.OPERATOR, key_id=f"key_{new_id
 def _every_item_is_small(dynamo_stores: DynamoStores) -> Iterator[None]:
     """After all tests: whatever they have put in any table is far below the limit."""
     yield
-    for table in ("jobs", "pages", "live"):
+    for table in ("jobs", "job_data", "coordination"):
         for page in aws.client("dynamodb").get_paginator("scan").paginate(TableName=table_name(dynamo_stores.stage, table)):
             sizes = {str(item.get("sk", item.get("id"))): item_size(_measurable(item)) for item in page["Items"]}
             assert not {name: size for name, size in sizes.items() if size > LARGEST_ITEM * 0.9}

@@ -16,7 +16,8 @@ import pytest
 
 from chalicelib.adapters.aws.openai_credentials import Credentials
 from chalicelib.adapters.openai.provider import OpenAIResponses
-from chalicelib.domain.errors import (
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.failures import (
     AttemptFailed,
     AuthenticationFailed,
     ContentRefused,
@@ -29,7 +30,6 @@ from chalicelib.domain.errors import (
     RequestRefused,
     StreamCut,
     StreamMalformed,
-    Unavailable,
 )
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.text import SurrogateJoiner
@@ -265,19 +265,19 @@ def test_pings_do_not_hide_a_stall() -> None:
     pings = [step for _ in range(40) for step in (b": ping\n\n", Pause(0.02), event("keepalive"), Pause(0.02))]
     began = time.monotonic()
 
-    error_of(Answer([CREATED, delta("Hel"), *pings, completed()]), ProviderTimeout, stall_seconds=0.2)
+    error_of(Answer([CREATED, delta("Hel"), *pings, completed()]), ProviderTimeout, idle_timeout=0.2)
 
     assert 0.15 < time.monotonic() - began < 1.2
 
 
 def test_a_stall_of_bytes_is_a_timeout() -> None:
-    error_of(Answer([CREATED, delta("Hel"), Pause(3), completed()]), ProviderTimeout, stall_seconds=0.2)
+    error_of(Answer([CREATED, delta("Hel"), Pause(3), completed()]), ProviderTimeout, idle_timeout=0.2)
 
 
 def test_a_model_that_reasons_may_be_silent_for_longer() -> None:
     reasoning = event("response.output_item.added", item={"type": "reasoning"})
 
-    assert text_of(seen_of(CREATED, reasoning, Pause(0.4), delta("42"), completed(), stall_seconds=0.2)) == "42"
+    assert text_of(seen_of(CREATED, reasoning, Pause(0.4), delta("42"), completed(), idle_timeout=0.2)) == "42"
 
 
 def test_our_own_slowness_is_no_silence_of_theirs() -> None:
@@ -289,7 +289,7 @@ def test_our_own_slowness_is_no_silence_of_theirs() -> None:
                 count += 1
         return count
 
-    assert played(Answer([CREATED, delta("a"), Pause(0.05), delta("b"), completed()]), play=play, stall_seconds=0.1) == 4
+    assert played(Answer([CREATED, delta("a"), Pause(0.05), delta("b"), completed()]), play=play, idle_timeout=0.1) == 4
 
 
 # ---- answers that are no stream

@@ -13,7 +13,7 @@ import pytest
 from chalicelib.adapters.aws.openai_credentials import Credentials
 from chalicelib.adapters.openai.events import ResponseReader, fetched
 from chalicelib.adapters.openai.provider import OpenAIResponses
-from chalicelib.domain.errors import (
+from chalicelib.domain.failures import (
     AttemptFailed,
     AuthenticationFailed,
     ProviderConnectionLost,
@@ -64,9 +64,9 @@ def scenario_of(script: Script) -> Scenario:
     )
 
 
-def against(scenario: Scenario, play: Play[T], *, stall_seconds: float = 2.0, **settings: Any) -> T:
+def against(scenario: Scenario, play: Play[T], *, idle_timeout: float = 2.0, **settings: Any) -> T:
     with BackgroundOpenAI(scenario, **settings) as openai:
-        return asking(openai, play, stall_seconds=stall_seconds)
+        return asking(openai, play, idle_timeout=idle_timeout)
 
 
 def asking(openai: BackgroundOpenAI, play: Play[T], **settings: Any) -> T:
@@ -433,7 +433,7 @@ def test_silence_is_a_stall_in_a_stream_that_was_resumed_too() -> None:
 
         assert [text_of(part) for part in (first, second, third)] == ["Hello", ", ", "world"]
 
-    against(Scenario(stalls=[5, 1]), play, stall_seconds=0.2)
+    against(Scenario(stalls=[5, 1]), play, idle_timeout=0.2)
 
 
 def test_a_response_that_waits_for_its_turn_is_not_stalled() -> None:
@@ -441,7 +441,7 @@ def test_a_response_that_waits_for_its_turn_is_not_stalled() -> None:
         response_id = await begun(provider)
         assert text_of(await read(provider.resume(response_id, 0, ASK))) == "Hello, world"
 
-    against(Scenario(queued=0.5), play, stall_seconds=0.2)
+    against(Scenario(queued=0.5), play, idle_timeout=0.2)
 
 
 def test_what_is_asked_for_in_the_background_is_always_kept() -> None:

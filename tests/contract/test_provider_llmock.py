@@ -16,7 +16,7 @@ import pytest
 
 from chalicelib.adapters.aws.openai_credentials import Credentials
 from chalicelib.adapters.openai.provider import OpenAIResponses
-from chalicelib.domain.errors import (
+from chalicelib.domain.failures import (
     AttemptFailed,
     ProviderConnectionLost,
     ProviderQuotaExhausted,

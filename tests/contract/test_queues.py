@@ -142,9 +142,9 @@ def test_many_wake_ups_arrive_as_one_does(side: Side) -> None:
 
 
 def test_an_errand_arrives_as_it_was_sent(side: Side) -> None:
-    side.queues.send_task(TASKS, '{"task": "feed"}', "acme")
+    side.queues.send_task(TASKS, '{"task": "advance_batch"}', "acme")
 
-    assert [one.body for one in side.receive(TASKS)] == ['{"task": "feed"}']
+    assert [one.body for one in side.receive(TASKS)] == ['{"task": "advance_batch"}']
     with pytest.raises(ValueError, match="seconds"):
         side.queues.send_task(TASKS, "x", "acme", 901)
 

@@ -12,7 +12,8 @@ from moto import mock_aws
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.openai_credentials import Credentials, SecretsManagerCredentials, parse, secret_name
 from chalicelib.adapters.memory.clock import ManualClock
-from chalicelib.domain.errors import NotConfigured, Unavailable
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.failures import NotConfigured
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ def count(stores: Any, adds: list[CounterIncrement]) -> None:
         values = {f":v{index}": {"N": str(amount)} for index, amount in enumerate(add.amounts.values())}
         pairs = ", ".join(f"#n{index} :v{index}" for index in range(len(add.amounts)))
         aws.client("dynamodb").update_item(
-            TableName=f"headrace-{STAGE}-ledger",
+            TableName=f"headrace-{STAGE}-counters",
             Key={"pk": {"S": add.key[0]}, "sk": {"S": add.key[1]}},
             UpdateExpression=f"ADD {pairs} SET #ttl = :ttl",
             ExpressionAttributeNames={**names, "#ttl": "ttl"},

@@ -93,7 +93,7 @@ def test_a_body_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
         data["of_tomorrow"] = data["config"]["of_tomorrow"] = {"a": 1}
         item["data"] = {"B": pack_json(data)}
 
-    _rewrite("pages", _page(job_id, "body"), other)
+    _rewrite("job_data", _page(job_id, "body"), other)
 
     assert dynamo_stores.job_specs.get(job_id) == given
 
@@ -109,7 +109,7 @@ def test_the_text_of_another_version_is_read(dynamo_stores: DynamoStores) -> Non
     dynamo_stores.leases.open(lease)
 
     for sk in ("c#0001#0000000004", "result#0001"):
-        _rewrite("pages", _page(job_id, sk), lambda item: (item.update(TOMORROW), item.pop("gen", None)))
+        _rewrite("job_data", _page(job_id, sk), lambda item: (item.update(TOMORROW), item.pop("gen", None)))
 
     assert dynamo_stores.chunks.read(job_id, 1) == [chunk]
     assert dynamo_stores.results.get(job_id, 1) == result

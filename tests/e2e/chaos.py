@@ -129,7 +129,7 @@ class Workers:
         """The rows themselves: no public surface tells which process has which job."""
         for shard in range(8):
             yield from self._table.query(
-                TableName="headrace-local-live",
+                TableName="headrace-local-coordination",
                 KeyConditionExpression="pk = :shard",
                 ExpressionAttributeValues={":shard": {"S": f"W#{shard}"}},
                 ConsistentRead=True,

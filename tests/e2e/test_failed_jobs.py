@@ -50,7 +50,7 @@ def test_a_deleted_job_leaves_nothing(stack: Stack, api: Api, model: Model) -> N
     assert objects() == []
     assert api.call("GET", f"/jobs/{job_id}").status_code == 404
     rows = stack.aws("dynamodb").query(
-        TableName="headrace-local-pages", KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job_id}}
+        TableName="headrace-local-job_data", KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job_id}}
     )
     assert rows["Items"] == []
 

@@ -120,13 +120,13 @@ def test_a_connection_that_vanished_is_forgotten_and_an_open_one_is_not(stack: S
 
 def _connections(stack: Stack) -> list[dict[str, Any]]:
     """The rows of all connections, the youngest last."""
-    pages = stack.aws("dynamodb").get_paginator("scan").paginate(TableName="headrace-local-live")
+    pages = stack.aws("dynamodb").get_paginator("scan").paginate(TableName="headrace-local-coordination")
     rows = [item for page in pages for item in page["Items"] if item["pk"]["S"].startswith("C#")]
     return sorted(rows, key=lambda row: int(row["at"]["N"]))
 
 
 def _put(stack: Stack, item: dict[str, Any]) -> None:
-    stack.aws("dynamodb").put_item(TableName="headrace-local-live", Item=item)
+    stack.aws("dynamodb").put_item(TableName="headrace-local-coordination", Item=item)
 
 
 def _sweep(stack: Stack) -> None:

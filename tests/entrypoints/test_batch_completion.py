@@ -10,7 +10,8 @@ import pytest
 
 from chalicelib import bootstrap
 from chalicelib.domain.batches.batch import Batch
-from chalicelib.domain.errors import RequestRefused, Throttled
+from chalicelib.domain.errors import Throttled
+from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.notifications.recipients import RecipientAllowlist
 from tests.entrypoints.test_webhooks import deliver, refused
 from tests.kit import batches

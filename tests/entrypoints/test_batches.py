@@ -12,7 +12,7 @@ import pytest
 from chalicelib import bootstrap, job_types
 from chalicelib.domain.batches.batch import WAVE_SIZE
 from chalicelib.domain.batches.counters import counter_key
-from chalicelib.domain.errors import RequestRefused
+from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.units import dollars
 from chalicelib.settings import Settings
@@ -510,7 +510,7 @@ def test_a_message_that_names_no_task_is_set_aside(api: Api) -> None:
 
 
 def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(lane_limit=60))
+    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(max_lane_depth=60))
     batch_id = batches.submit(api, 150)
     batches.tasks(api)
     assert len(api.twins.jobs.heads) == WAVE_SIZE
@@ -525,7 +525,7 @@ def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyP
 
 def test_a_lane_that_stays_full_gathers_no_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep wakes a batch each minute, and whoever finds the lane full comes again: there must not be one more each time."""
-    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(lane_limit=60))
+    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(max_lane_depth=60))
     batches.submit(api, 150)
     batches.tasks(api)
 
@@ -560,7 +560,7 @@ def test_a_row_runs_after_those_it_depends_on_and_with_what_they_said(api: Api) 
 
     for _ in range(3):
         batches.settle(api)
-        api.module.release({"Records": [change(None, job) for job in api.twins.jobs.heads.values()]}, CONTEXT)
+        api.module.on_job_change({"Records": [change(None, job) for job in api.twins.jobs.heads.values()]}, CONTEXT)
     batches.settle(api)
 
     seen = batches.look(api, batch_id)

@@ -25,7 +25,7 @@ def details(reply: Reply) -> dict[str, str]:
 
 def told(api: Api, job_id: str) -> None:
     """The change stream says how it stands."""
-    api.module.release({"Records": [change(None, api.head(job_id))]}, CONTEXT)
+    api.module.on_job_change({"Records": [change(None, api.head(job_id))]}, CONTEXT)
 
 
 def graph(api: Api, job_id: str, token: str = "user") -> dict[str, Any]:

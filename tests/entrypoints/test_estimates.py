@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from chalicelib import bootstrap
-from chalicelib.domain.errors import StreamCut, Throttled
+from chalicelib.domain.errors import Throttled
+from chalicelib.domain.failures import StreamCut
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.transitions import claim
 from chalicelib.domain.metrics.counters import CountMark

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.auth.identity import Key, Role
-from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
+from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Job, JobError, Status
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.auth.authenticate import secret_hash

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.auth.identity import Role
-from chalicelib.domain.errors import RequestRefused, StreamCut
+from chalicelib.domain.failures import RequestRefused, StreamCut
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import rfc3339
 from tests.kit.http import Api, Reply, unreachable

@@ -14,7 +14,7 @@ from moto import mock_aws
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
 from chalicelib.domain.auth.identity import Key
-from chalicelib.domain.errors import RequestRefused
+from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.queues.lanes import DELIVERIES, LANES, TASKS, dead_letter_queue_name, queue_name
 from chalicelib.services.auth.authenticate import secret_hash
@@ -98,7 +98,7 @@ def test_a_child_is_let_go_and_asks_for_what_its_parent_said(api: Api) -> None:
 
     ended = have.jobs.get(parent)
     assert ended is not None
-    api.module.release({"Records": [change(None, ended), change(None, ended)]}, CONTEXT)
+    api.module.on_job_change({"Records": [change(None, ended), change(None, ended)]}, CONTEXT)
     assert api.call("GET", f"/jobs/{child}/status").json["status"] == "queued"
     deliver(api)
 
@@ -123,7 +123,7 @@ def test_a_failed_job_is_listed_and_removed(api: Api) -> None:
     assert removed.json["deleted"] is True
     assert api.call("GET", f"/jobs/{job_id}").status == 404
     rows = aws.client("dynamodb").query(
-        TableName=f"headrace-{STAGE}-pages", KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job_id}}
+        TableName=f"headrace-{STAGE}-job_data", KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job_id}}
     )
     assert rows["Items"] == []
 
@@ -189,7 +189,7 @@ def test_a_file_is_imported_and_the_end_of_its_batch_is_told(api: Api) -> None:
     deliver(api, "low")
     row = bootstrap.container().jobs.get(job_id_of_row(made["batch_id"], 0))
     assert row is not None
-    api.module.count({"Records": [change(None, row)]}, CONTEXT)
+    api.module.count_jobs({"Records": [change(None, row)]}, CONTEXT)
     _tasks(api)
 
     assert (made["rows"], api.call("GET", f"/batches/{made['batch_id']}").json["status"]) == (1, "completed")
@@ -213,6 +213,6 @@ def _tasks(api: Api) -> None:
     """What the queue `tasks` holds, each to its function."""
     sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, TASKS))["QueueUrl"]
     for one in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
-        api.module.tasks(
+        api.module.run_tasks(
             {"Records": [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]}]}, CONTEXT
         )

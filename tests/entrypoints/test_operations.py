@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from chalicelib.domain.errors import ProviderQuotaExhausted, Throttled
+from chalicelib.domain.errors import Throttled
+from chalicelib.domain.failures import ProviderQuotaExhausted
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, record_failure
 from chalicelib.domain.queues.lanes import STREAM

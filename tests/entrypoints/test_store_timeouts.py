@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from chalicelib.domain.errors import RequestRefused
+from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.jobs.job import Status
 from tests.kit.events import Events
 from tests.kit.http import Api, Reply, unreachable

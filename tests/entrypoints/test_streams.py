@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.domain.errors import StreamCut
+from chalicelib.domain.failures import StreamCut
 from tests.kit.events import Events, read_whole_stream
 from tests.kit.http import Api
 from tests.kit.provider import Script

@@ -47,7 +47,7 @@ def test_the_stream_tells_an_end_that_the_worker_could_not(api: Api, monkeypatch
     ended = finish(running, 1, "owner", AttemptOutcome(status=Status.COMPLETED, length=0), api.twins.clock.now())
     assert ended is not None
 
-    api.module.release({"Records": [change(None, job), change(job, running), change(running, ended)]}, CONTEXT)
+    api.module.on_job_change({"Records": [change(None, job), change(job, running), change(running, ended)]}, CONTEXT)
 
     assert [frame["event"] for frame in socket.frames] == ["connected", "job_completed"]
     assert socket.assembled.done
@@ -61,7 +61,7 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None
     broken["dynamodb"]["Keys"] = {"id": {"S": "job_broken"}}
     removed = {**change(None, job), "eventName": "REMOVE"}
 
-    api.module.release({"Records": [broken, removed, change(None, job)]}, CONTEXT)
+    api.module.on_job_change({"Records": [broken, removed, change(None, job)]}, CONTEXT)
 
     assert [body for body, _ in api.twins.queues.aside["stream"]] == ["job_broken"]
 
@@ -74,15 +74,15 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None
         "[]",
         "{}",
         '{"task": "sing"}',
-        '{"task": ["feed"]}',
-        '{"task": "feed"}',
-        '{"task": "feed", "tenant": "acme", "batch_id": 7}',
-        '{"task": "let_go"}',
-        '{"task": "let_go", "tenant": "acme", "job_id": "x", "after": null}',
+        '{"task": ["advance_batch"]}',
+        '{"task": "advance_batch"}',
+        '{"task": "advance_batch", "tenant": "acme", "batch_id": 7}',
+        '{"task": "release_dependents"}',
+        '{"task": "release_dependents", "tenant": "acme", "job_id": "x", "after": null}',
     ],
 )
 def test_what_is_no_task_is_set_aside(api: Api, body: str) -> None:
-    api.module.tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
+    api.module.run_tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
 
     assert api.twins.queues.aside["tasks"] == [(body, "it names no task")]
 
@@ -93,7 +93,7 @@ def test_a_large_family_is_let_go_by_the_stream_and_by_tasks(api: Api) -> None:
     children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE_SIZE + 20)]
     work(api, "normal")
 
-    api.module.release({"Records": [change(parent, api.head(parent.id))]}, CONTEXT)
+    api.module.on_job_change({"Records": [change(parent, api.head(parent.id))]}, CONTEXT)
     assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE, Status.WAITING: 20}
     tasks(api)
 

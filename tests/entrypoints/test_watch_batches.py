@@ -11,7 +11,7 @@ import pytest
 from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.batches.counters import counter_key
-from chalicelib.domain.errors import RequestRefused
+from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.services.batches.broadcast_progress import MAX_ROW_FRAMES
 from cli.reducer import Assembly
@@ -258,7 +258,7 @@ def test_only_rows_that_ended_now_are_told(api: Api) -> None:
     batches.settle(api)
     job, items = api.head(job_id_of_row(batch_id, 0)), len(named(socket, "batch_item"))
 
-    api.module.count({"Records": [change(job, replace(job, tags=("late",), version=job.version + 1))]}, CONTEXT)
+    api.module.count_jobs({"Records": [change(job, replace(job, tags=("late",), version=job.version + 1))]}, CONTEXT)
 
     assert len(named(socket, "batch_item")) == items
 

@@ -27,7 +27,7 @@ def run(api: Api, job_id: str) -> None:
     """A worker takes the job to its end, and the stream tells of it."""
     before = api.head(job_id)
     work(api, before.lane)
-    api.module.release({"Records": [change(before, api.head(job_id))]}, CONTEXT)
+    api.module.on_job_change({"Records": [change(before, api.head(job_id))]}, CONTEXT)
 
 
 def deliver(api: Api) -> None:
@@ -244,7 +244,7 @@ def test_watchers_are_told_though_webhooks_fail_and_the_other_way_round(api: Api
         raise RuntimeError
 
     of, api.twins.subscriptions.for_job = api.twins.subscriptions.for_job, unreachable  # type: ignore[method-assign]
-    api.module.release({"Records": [change(before, after)]}, CONTEXT)
+    api.module.on_job_change({"Records": [change(before, after)]}, CONTEXT)
     api.twins.subscriptions.for_job = of  # type: ignore[method-assign]
 
     assert [body for body, _ in api.twins.queues.aside["stream"]] == [job_id]

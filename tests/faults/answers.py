@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-from chalicelib.domain.errors import ProviderConnectionLost, ProviderUnavailable, ReattachRefused, ResponseLost
+from chalicelib.domain.failures import ProviderConnectionLost, ProviderUnavailable, ReattachRefused, ResponseLost
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.ports import FetchedResponse, ModelRequest, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
 from tests.faults.history import Answered, History

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
+from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.jobs.job_type import Limits
 from chalicelib.domain.limits.circuit_breaker import FAILURE_THRESHOLD, CircuitBreaker, record_failure

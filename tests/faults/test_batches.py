@@ -15,7 +15,8 @@ from chalicelib.domain.batches.batch import Batch, BatchStatus
 from chalicelib.domain.batches.counters import BatchCounts, counter_key, counter_partition
 from chalicelib.domain.batches.options import BatchOptions
 from chalicelib.domain.batches.row import Row
-from chalicelib.domain.errors import BatchNotRetryable, RequestRefused
+from chalicelib.domain.errors import BatchNotRetryable
+from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.jobs.submission import Submission

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.auth.identity import Caller, Role
-from chalicelib.domain.errors import ProviderQuotaExhausted
+from chalicelib.domain.failures import ProviderQuotaExhausted
 from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.job import Status
 from chalicelib.services.idempotency import IdempotentRequest

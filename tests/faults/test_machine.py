@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chalicelib.domain.errors import JobNotRetryable, ProviderQuotaExhausted, ProviderUnavailable, StreamCut
+from chalicelib.domain.errors import JobNotRetryable
+from chalicelib.domain.failures import ProviderQuotaExhausted, ProviderUnavailable, StreamCut
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.answers import Says
 from tests.faults.cloud import LANE, Cloud

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from chalicelib.domain.errors import StreamCut
+from chalicelib.domain.failures import StreamCut
 from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.scenarios import Story

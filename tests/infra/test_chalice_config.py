@@ -101,7 +101,7 @@ def test_whoever_must_not_starve_has_executions_of_its_own_in_prod_only() -> Non
         functions = stage_block(stage)["lambda_functions"]
         return {name: each["reserved_concurrency"] for name, each in functions.items() if "reserved_concurrency" in each}
 
-    assert reserved("prod") == {"api_handler": 300, "release": 20, "count": 20, "sweep": 2}
+    assert reserved("prod") == {"api_handler": 300, "on_job_change": 20, "count_jobs": 20, "sweep": 2}
     assert reserved("dev") == reserved("local") == {}
     assert sum(reserved("prod").values()) + sum(lane.max_concurrency for lane in lanes.LANES.values()) + 100 <= 1_000
 
@@ -135,7 +135,7 @@ def test_only_who_writes_outside_or_answers_admins_reads_what_tenants_sign_with(
     readable = json.dumps(policy("deliver", stage))
 
     assert readers_of(stage, f"headrace/{stage}/tenants/acme/webhooks") == {"api", "deliver"}
-    assert "-pages" not in readable
+    assert "-job_data" not in readable
     assert "-jobs" not in readable
     assert "s3:" not in readable
 

@@ -72,7 +72,7 @@ def test_only_the_jobs_table_has_a_stream() -> None:
     [
         ("local", set()),  # `make down` throws everything away
         ("dev", {"headrace-dev-accounts"}),  # keys that people were given
-        ("prod", {f"headrace-prod-{name}" for name in ("jobs", "pages", "live", "ledger", "accounts")}),
+        ("prod", {f"headrace-prod-{name}" for name in ("jobs", "job_data", "coordination", "counters", "accounts")}),
     ],
 )
 def test_protected_tables_survive_the_stack(stage: str, protected: set[str]) -> None:
@@ -90,8 +90,8 @@ def test_protected_tables_survive_the_stack(stage: str, protected: set[str]) -> 
     ("table", "stages"),
     [
         ("jobs", {"local", "dev", "prod"}),
-        ("pages", {"prod"}),  # large and append-only; its backup costs the most
-        ("live", set()),  # what may vanish
+        ("job_data", {"prod"}),  # large and append-only; its backup costs the most
+        ("coordination", set()),  # what may vanish
         ("accounts", {"local", "dev", "prod"}),
     ],
 )

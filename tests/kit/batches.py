@@ -29,7 +29,7 @@ def tasks(api: Api) -> int:
     """Deliver what waits in the queue `tasks` now."""
     received = api.twins.queues.receive("tasks", 100)
     for message in received:
-        api.module.tasks({"Records": [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id}]}, CONTEXT)
+        api.module.run_tasks({"Records": [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id}]}, CONTEXT)
         api.twins.queues.acknowledge("tasks", [message.receipt])
     return len(received)
 
@@ -37,7 +37,7 @@ def tasks(api: Api) -> int:
 def count(api: Api) -> None:
     """The change stream, as it would bring the newest image of each job."""
     records = [change(None, job) for job in api.twins.jobs.heads.values()]
-    api.module.count({"Records": records}, CONTEXT)
+    api.module.count_jobs({"Records": records}, CONTEXT)
 
 
 def settle(api: Api, *lanes: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
-from chalicelib.domain.errors import AttemptFailed, NotConfigured, ProviderConnectionLost, ReattachRefused, ResponseLost
+from chalicelib.domain.failures import AttemptFailed, NotConfigured, ProviderConnectionLost, ReattachRefused, ResponseLost
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.text import repair_surrogates
 from chalicelib.ports import FetchedResponse, ModelRequest, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from chalicelib.adapters.aws import client as aws
-from chalicelib.domain.errors import NotConfigured, Unavailable
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.failures import NotConfigured
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Clock
 

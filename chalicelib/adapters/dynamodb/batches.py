@@ -48,8 +48,8 @@ class DynamoBatches:
     """Units: 2 to create, 1 for a step, 1 for the last; 1 to read."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(BatchItem, stage, "ledger")
-        self._open = bound(OpenItem, stage, "ledger")
+        self._items = bound(BatchItem, stage, "counters")
+        self._open = bound(OpenItem, stage, "counters")
 
     def create(self, batch: Batch) -> None:
         self._name_open(batch)

@@ -44,8 +44,8 @@ class DynamoBulkOperations:
     """Units: 2 to create, 1 for each KB of a step (thirty for a thousand ids), 1 more for the last."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(BulkOperationItem, stage, "live")
-        self._open = bound(OpenItem, stage, "live")
+        self._items = bound(BulkOperationItem, stage, "coordination")
+        self._open = bound(OpenItem, stage, "coordination")
 
     def create(self, bulk: BulkOperation) -> None:
         dynamodb.put(self._open(OPEN, bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=_ttl(bulk)))

@@ -33,7 +33,7 @@ class DynamoChunks:
     """Units: 1 for each KB appended, after compression; 1 for each 4 KB read."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(ChunkItem, stage, "pages")
+        self._items = bound(ChunkItem, stage, "job_data")
 
     def append(self, chunk: Chunk) -> None:
         item = self._item_of(chunk)

@@ -37,7 +37,7 @@ class DynamoCircuitBreakers:
     """Units: half a read for all of them (up to 4 KB, some thirty circuits), 1 to write."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(CircuitBreakerItem, stage, "live")
+        self._items = bound(CircuitBreakerItem, stage, "coordination")
 
     def all(self) -> list[CircuitBreaker]:
         return [_circuit_of(item) for item in self._items.query(PARTITION, self._items.sk.startswith(PREFIX))]

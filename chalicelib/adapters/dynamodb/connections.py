@@ -45,7 +45,7 @@ class DynamoConnections:
     """Units: 1 for each call, 1 more for each KB of subscriptions."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(ConnectionItem, stage, "live")
+        self._items = bound(ConnectionItem, stage, "coordination")
 
     def open(self, connection: Connection) -> None:
         item = self._item(connection.id)
@@ -97,7 +97,7 @@ class DynamoTickets:
     """Units: 1 for each call."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(TicketItem, stage, "live")
+        self._items = bound(TicketItem, stage, "coordination")
 
     def put(self, ticket: Ticket) -> None:
         item = self._item(ticket.hash)

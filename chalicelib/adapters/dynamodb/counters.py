@@ -28,7 +28,7 @@ class DynamoCounters:
     """Units: 0.5 to read a mark; 2 for each mark and each counter of a transaction."""
 
     def __init__(self, stage: str) -> None:
-        self._table = table_name(stage, "ledger")
+        self._table = table_name(stage, "counters")
 
     def marks(self, job_ids: Sequence[str], *, consistent: bool = False) -> dict[str, CountMark]:
         keys = [(_mark_key(job_id), MARK) for job_id in dict.fromkeys(job_ids)]

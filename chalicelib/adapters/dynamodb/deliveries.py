@@ -46,8 +46,8 @@ class DynamoDeliveries:
     """Units: about 3 to create, 2 for a step (a delivery has one to three KB), 2 more for each change of when it is looked at."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(DeliveryItem, stage, "ledger")
-        self._open = bound(OpenItem, stage, "ledger")
+        self._items = bound(DeliveryItem, stage, "counters")
+        self._open = bound(OpenItem, stage, "counters")
 
     def create(self, delivery: Delivery) -> Delivery:
         row = self._row(delivery)

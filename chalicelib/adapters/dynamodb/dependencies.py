@@ -40,7 +40,7 @@ class DynamoDependencies:
     """
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(DependencyItem, stage, "pages")
+        self._items = bound(DependencyItem, stage, "job_data")
 
     def put(self, child: str, parents: Mapping[str, str], *, run_anyway: bool, ttl: int) -> None:
         wait = self._items(child, WAIT, open=set(parents.values()), ttl=ttl)

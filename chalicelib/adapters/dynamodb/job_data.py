@@ -24,7 +24,7 @@ class DynamoJobData:
     """Units: what the rows hold, once to find them (0.5 for each 4 KB) and once to remove them (1 for each KB); S3 lists once."""
 
     def __init__(self, stage: str, blobs: Blobs) -> None:
-        self._items = bound(JobDataItem, stage, "pages")
+        self._items = bound(JobDataItem, stage, "job_data")
         self._blobs = blobs
 
     def delete_all(self, job_id: str, tenant: str) -> None:

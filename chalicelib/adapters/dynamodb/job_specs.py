@@ -30,7 +30,7 @@ class DynamoJobSpecs:
     """Units: 1 for each KB after compression, up to 16; then one put of S3 and 1."""
 
     def __init__(self, stage: str, blobs: Blobs) -> None:
-        self._items = bound(JobSpecItem, stage, "pages")
+        self._items = bound(JobSpecItem, stage, "job_data")
         self._blobs = blobs
 
     def put(self, job_id: str, tenant: str, body: JobSpec, ttl: int) -> None:

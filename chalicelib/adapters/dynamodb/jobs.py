@@ -41,7 +41,7 @@ class DynamoJobs:
 
     def __init__(self, stage: str) -> None:
         self._heads = bound(JobItem, stage, "jobs")
-        self._pointers = bound(PointerItem, stage, "live")
+        self._pointers = bound(PointerItem, stage, "coordination")
         self._pages = JobQueries(self._heads)
 
     def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:

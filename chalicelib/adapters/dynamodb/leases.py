@@ -34,7 +34,7 @@ class DynamoLeases:
     """Units: 1 for each call."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(LeaseItem, stage, "live")
+        self._items = bound(LeaseItem, stage, "coordination")
 
     def open(self, lease: Lease) -> None:
         dynamodb.put(self._item_of(lease))

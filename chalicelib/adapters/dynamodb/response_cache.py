@@ -25,7 +25,7 @@ class DynamoResponseCache:
     """Units: half a read, 1 to write."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(CacheItem, stage, "live")
+        self._items = bound(CacheItem, stage, "coordination")
 
     def get(self, tenant: str, key: str) -> CachedResponse | None:
         try:

@@ -66,7 +66,7 @@ class DynamoResults:
     """Units: 1 for each KB after compression, up to 16; then one or two puts of S3 and 1."""
 
     def __init__(self, stage: str, blobs: Blobs) -> None:
-        self._items = bound(ResultItem, stage, "pages")
+        self._items = bound(ResultItem, stage, "job_data")
         self._blobs = blobs
 
     def put(self, result: Result, tenant: str) -> None:

@@ -33,7 +33,7 @@ class DynamoSemaphores:
     """Units: 1 to 3 to take one, 1 to give it back."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(SemaphoreItem, stage, "live")
+        self._items = bound(SemaphoreItem, stage, "coordination")
         self._taken: dict[tuple[str, int], str] = {}
 
     def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
@@ -68,7 +68,7 @@ class DynamoRequestCounters:
     """Units: 1. A request that the SDK repeats after a lost answer counts twice, which a rate limit can bear and money could not."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(RequestCounterItem, stage, "live")
+        self._items = bound(RequestCounterItem, stage, "coordination")
 
     def increment(self, name: str, window: int, ttl: int) -> int:
         actions = [self._items.count_.add(1), self._items.ttl.set(ttl)]

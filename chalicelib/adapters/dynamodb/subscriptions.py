@@ -47,8 +47,8 @@ class DynamoSubscriptions:
     """Units: add and remove 2 each, the others 1; reading the controls of n jobs 0.5 n."""
 
     def __init__(self, stage: str) -> None:
-        self._watchers = bound(SubscriptionItem, stage, "pages")
-        self._controls = bound(JobControlItem, stage, "pages")
+        self._watchers = bound(SubscriptionItem, stage, "job_data")
+        self._controls = bound(JobControlItem, stage, "job_data")
 
     def add(self, watcher: Subscription) -> None:
         item = self._watchers(

@@ -22,7 +22,7 @@ class DynamoThroughputStats:
     """Units: half a read for each of two weeks, up to 4 KB."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(CounterItem, stage, "ledger")
+        self._items = bound(CounterItem, stage, "counters")
 
     def get(self, job_type: str, model: str, now: Ms) -> Throughput:
         """A key that DynamoDB leaves out because it is busy is a week less: what is said rests on the other."""

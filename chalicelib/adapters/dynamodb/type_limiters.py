@@ -31,7 +31,7 @@ class DynamoTypeLimiters:
     """Units: 1 to read, 1 to write for each KB: about 2, and one more for each 70 that may begin in a minute."""
 
     def __init__(self, stage: str) -> None:
-        self._items = bound(TypeLimiterItem, stage, "live")
+        self._items = bound(TypeLimiterItem, stage, "coordination")
 
     def get(self, job_type: str) -> TypeLimiter | None:
         item = dynamodb.get(self._items, PARTITION, job_type)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from chalicelib.adapters.openai.errors import from_exception
 from chalicelib.adapters.openai.events import fetched
-from chalicelib.domain.errors import ContentRefused, RequestRefused, ResponseLost
+from chalicelib.domain.failures import ContentRefused, RequestRefused, ResponseLost
 from chalicelib.ports import FetchedResponse
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from chalicelib.domain.errors import (
+from chalicelib.domain.failures import (
     AttemptFailed,
     AuthenticationFailed,
     ContentRefused,

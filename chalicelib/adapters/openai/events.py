@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chalicelib.adapters.openai.errors import from_event
-from chalicelib.domain.errors import AttemptFailed, ResponseLost, StreamMalformed
+from chalicelib.domain.failures import AttemptFailed, ResponseLost, StreamMalformed
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.text import repair_surrogates
 from chalicelib.ports import FetchedResponse, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta

@@ -19,7 +19,8 @@ from chalicelib.adapters.openai import background as openai_background
 from chalicelib.adapters.openai.errors import from_exception
 from chalicelib.adapters.openai.events import ResponseReader
 from chalicelib.adapters.openai.sse_decoder import EventDecoder
-from chalicelib.domain.errors import (
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.failures import (
     AttemptFailed,
     AuthenticationFailed,
     ContentRefused,
@@ -28,7 +29,6 @@ from chalicelib.domain.errors import (
     ReattachRefused,
     RequestRefused,
     StreamCut,
-    Unavailable,
 )
 from chalicelib.domain.text import repair_surrogates
 from chalicelib.ports import FetchedResponse, ModelRequest, Offload, ProviderEvent
@@ -46,7 +46,7 @@ RESERVED_FIELDS = frozenset({"model", "input", "stream", "background"})  # what 
 class OpenAIResponses:
     """The provider. One for an environment, used on one event loop, because the connections of its client belong to that.
 
-    `stall_seconds` is the longest silence in a stream: the SDK's read timeout counts bytes, and a ping every few seconds would keep
+    `idle_timeout` is the longest silence in a stream: the SDK's read timeout counts bytes, and a ping every few seconds would keep
     it content for ever. While a model reasons, the only limit is the request's own timeout.
     `forget` drops credentials that were kept: if OpenAI refuses the key, a newer one is looked for, once.
     """
@@ -56,12 +56,12 @@ class OpenAIResponses:
         credentials: Callable[[], Credentials],
         *,
         forget: Callable[[], None] | None = None,
-        stall_seconds: float = 60.0,
+        idle_timeout: float = 60.0,
         offload: Offload | None = None,
     ) -> None:
         self._credentials = credentials
         self._forget = forget
-        self._stall_seconds = stall_seconds
+        self._idle_timeout = idle_timeout
         self._offload: Any = offload or asyncio.to_thread
         self._lock = Lock()
         self._built: tuple[Credentials, AsyncOpenAI] | None = None
@@ -144,7 +144,7 @@ class OpenAIResponses:
         clock, silent = asyncio.get_running_loop().time, 0.0
         try:
             while not reader.ended:
-                patience = request.timeout if reader.thinking else self._stall_seconds
+                patience = request.timeout if reader.thinking else self._idle_timeout
                 asked = clock()
                 piece = await _next(pieces, patience - silent)
                 silent += clock() - asked  # only while we wait: a reader of ours that is slow is no silence of theirs

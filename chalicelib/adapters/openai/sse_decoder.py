@@ -8,7 +8,7 @@ bytes can look like a line's end, and whoever reads the data decodes it.
 
 from __future__ import annotations
 
-from chalicelib.domain.errors import StreamMalformed
+from chalicelib.domain.failures import StreamMalformed
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024  # the final event repeats the whole answer, which is far below it
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

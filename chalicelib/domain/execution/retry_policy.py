@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from chalicelib.domain.errors import AttemptFailed
+from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.units import Ms
 
 MAX_RETRY_AFTER = 900.0  # seconds; also the longest delay of an SQS message

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chalicelib.domain.errors import DependencyFailed
+from chalicelib.domain.failures import DependencyFailed
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage
 from chalicelib.domain.units import Ms, Nano
 

@@ -16,7 +16,7 @@ from chalicelib.services.jobs.bulk_operations import BulkContext
 from chalicelib.services.log import Log
 from chalicelib.services.streaming.subscriptions import StreamingContext
 
-ADVANCE_BATCH = "feed"  # the task of going on with a batch
+ADVANCE_BATCH = "advance_batch"  # the task of going on with a batch
 MAX_DELAY_SECONDS = 900  # seconds, of a message
 
 

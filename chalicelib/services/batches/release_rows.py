@@ -11,7 +11,8 @@ from typing import Any
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import ROWS_PER_OBJECT, Batch
 from chalicelib.domain.batches.row import Row
-from chalicelib.domain.errors import AttemptFailed, HeadraceError, Unavailable
+from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.dependencies import CANCEL
 from chalicelib.domain.jobs.job import Job, JobError, Status

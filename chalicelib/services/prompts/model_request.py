@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chalicelib.domain.errors import OutputInvalid
+from chalicelib.domain.failures import OutputInvalid
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.jobs.spec import JobConfig, JobSpec
 from chalicelib.domain.validation.schema import problems

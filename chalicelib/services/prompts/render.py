@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.domain.errors import AttemptFailed, DependencyFailed, RequestRefused, TemplateProblem
+from chalicelib.domain.errors import TemplateProblem
+from chalicelib.domain.failures import AttemptFailed, DependencyFailed, RequestRefused
 from chalicelib.domain.jobs.dependencies import ROOT, RUN_ANYWAY, first_failed, status_of
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
-from chalicelib.domain.errors import ResponseLost
 from chalicelib.domain.execution.progress import ProgressTracker
 from chalicelib.domain.execution.response_cache import CachedResponse, CacheLookup
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.execution.transcript import Chunk, Transcript, join_chunks
+from chalicelib.domain.failures import ResponseLost
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.jobs.spec import JobSpec

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chalicelib.domain.errors import AttemptFailed, ContentExpired, JobTypeNotFound, RequestRefused
+from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.execution.transcript import join_chunks
+from chalicelib.domain.failures import AttemptFailed, ContentExpired, RequestRefused
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
 from chalicelib.domain.jobs.transitions import AttemptOutcome

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from chalicelib.domain.errors import AttemptFailed, ContentRefused
 from chalicelib.domain.execution.result import Result
+from chalicelib.domain.failures import AttemptFailed, ContentRefused
 from chalicelib.domain.jobs.job import Job, JobError, Status
 from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS, AttemptOutcome
 from chalicelib.domain.text import repair_surrogates

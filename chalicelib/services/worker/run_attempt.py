@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from chalicelib.domain.errors import AttemptFailed, AttemptTimedOut, ChunkConflict, ProviderConnectionLost, Unavailable, WorkerShutdown
+from chalicelib.domain.errors import ChunkConflict, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.execution.retry_policy import GiveUp, RetryPolicy, counts_as_attempt
+from chalicelib.domain.failures import AttemptFailed, AttemptTimedOut, ProviderConnectionLost, WorkerShutdown
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.queues.wakeup import WakeUp

@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from chalicelib.domain.auth.identity import Caller, Role
-from chalicelib.domain.errors import AttemptFailed, HeadraceError, RequestRefused, StoreUnavailable, Unavailable
+from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.execution.transcript import Chunk
+from chalicelib.domain.failures import AttemptFailed, RequestRefused, StoreUnavailable
 from chalicelib.domain.jobs.job import Job, Usage
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.jobs.spec import JobSpec

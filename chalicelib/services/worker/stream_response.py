@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 
-from chalicelib.domain.errors import (
+from chalicelib.domain.errors import HeadraceError
+from chalicelib.domain.failures import (
     AttemptFailed,
-    HeadraceError,
     NotConfigured,
     ProviderConnectionLost,
     ProviderRateLimited,

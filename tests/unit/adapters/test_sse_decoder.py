@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.adapters.openai.sse_decoder import EventDecoder
-from chalicelib.domain.errors import StreamMalformed
+from chalicelib.domain.failures import StreamMalformed
 
 ENDS = ("\n", "\r", "\r\n")
 LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=12) | st.sampled_from(

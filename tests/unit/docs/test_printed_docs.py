@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from chalicelib.domain.errors import AttemptFailed, ReattachRefused
+from chalicelib.domain.failures import AttemptFailed, ReattachRefused
 from chalicelib.entrypoints.http.server import ROUTES
 from chalicelib.settings import Settings
 from infra import print_docs

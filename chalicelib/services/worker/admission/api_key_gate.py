@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 
-from chalicelib.domain.errors import AttemptFailed, JobTypeNotFound, NotConfigured
+from chalicelib.domain.errors import JobTypeNotFound
+from chalicelib.domain.failures import AttemptFailed, NotConfigured
 from chalicelib.domain.jobs.job import Job, Usage
 from chalicelib.domain.limits.admission import OPENAI_NOT_CONFIGURED, WaitUntil
 from chalicelib.domain.units import Ms

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from chalicelib.domain.errors import AttemptFailed, StaleVersion, Throttled, Unavailable
+from chalicelib.domain.errors import StaleVersion, Throttled, Unavailable
+from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
 from chalicelib.domain.limits.circuit_breaker import COOL_DOWN_MS, CircuitBreaker, CircuitState, Permission, ProviderSignal, classify_error
 from chalicelib.domain.units import Ms, rfc3339

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain import errors
+from chalicelib.domain import failures
 from chalicelib.domain.execution.retry_policy import GiveUp, GiveUpReason, RetryAt, RetryPolicy
 
 NOW = 1_000_000_000_000
 DAY = 86_400_000
 BACKOFF = RetryPolicy(max_attempts=20)
 SCHEDULE = RetryPolicy(max_attempts=5, schedule=(60, 300, 1800))
-LIMITED = errors.ProviderRateLimited
+LIMITED = failures.ProviderRateLimited
 
 
-def _seconds(policy: RetryPolicy, error: errors.AttemptFailed, tries: int, random: float = 0.5) -> float:
+def _seconds(policy: RetryPolicy, error: failures.AttemptFailed, tries: int, random: float = 0.5) -> float:
     decision = policy.decide(error, tries, NOW, NOW + DAY, random)
     assert isinstance(decision, RetryAt), decision
     return (decision.due_ms - NOW) / 1000
@@ -37,13 +37,13 @@ def _seconds(policy: RetryPolicy, error: errors.AttemptFailed, tries: int, rando
 )
 def test_backoff(tries: int, random: float, seconds: float) -> None:
     """Without a schedule the pause is a part of 2 s x 2^n, at most 300 s."""
-    assert _seconds(BACKOFF, errors.StreamCut(), tries, random) == pytest.approx(seconds)
+    assert _seconds(BACKOFF, failures.StreamCut(), tries, random) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(("tries", "seconds"), [(1, 60), (2, 300), (3, 1800), (4, 1800)])
 def test_schedule(tries: int, seconds: float) -> None:
     """A type's own schedule is followed to the second, and its last entry repeated."""
-    assert _seconds(SCHEDULE, errors.ProviderUnavailable(), tries) == seconds
+    assert _seconds(SCHEDULE, failures.ProviderUnavailable(), tries) == seconds
 
 
 @pytest.mark.parametrize(
@@ -67,24 +67,24 @@ def test_retry_after(policy: RetryPolicy, retry_after: int | None, tries: int, s
 @pytest.mark.parametrize(
     ("error", "tries", "until", "why"),
     [
-        (errors.ContentRefused(), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),
-        (errors.ProviderQuotaExhausted(retry_after=1), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),  # whatever it asks for
-        (errors.NotConfigured(), 20, NOW, GiveUpReason.NOT_RETRYABLE),  # the reason that would stay is the one that is told
-        (errors.StreamCut(), 20, NOW + DAY, GiveUpReason.ATTEMPTS_USED_UP),
-        (errors.StreamCut(), 21, NOW + DAY, GiveUpReason.ATTEMPTS_USED_UP),
-        (errors.StreamCut(), 1, NOW + 999, GiveUpReason.TOO_LATE),  # it would be due one millisecond later
-        (errors.StreamCut(), 1, NOW - 1, GiveUpReason.TOO_LATE),
+        (failures.ContentRefused(), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),
+        (failures.ProviderQuotaExhausted(retry_after=1), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),  # whatever it asks for
+        (failures.NotConfigured(), 20, NOW, GiveUpReason.NOT_RETRYABLE),  # the reason that would stay is the one that is told
+        (failures.StreamCut(), 20, NOW + DAY, GiveUpReason.ATTEMPTS_USED_UP),
+        (failures.StreamCut(), 21, NOW + DAY, GiveUpReason.ATTEMPTS_USED_UP),
+        (failures.StreamCut(), 1, NOW + 999, GiveUpReason.TOO_LATE),  # it would be due one millisecond later
+        (failures.StreamCut(), 1, NOW - 1, GiveUpReason.TOO_LATE),
     ],
 )
-def test_gives_up(error: errors.AttemptFailed, tries: int, until: int, why: GiveUpReason) -> None:
+def test_gives_up(error: failures.AttemptFailed, tries: int, until: int, why: GiveUpReason) -> None:
     """No other attempt where none would help, none is left, or it would begin too late."""
     assert BACKOFF.decide(error, tries, NOW, until, 0.5) == GiveUp(why)
 
 
 def test_the_last_moment_counts() -> None:
     """An attempt may begin exactly at `retry_until`; 0 sets no bound."""
-    assert BACKOFF.decide(errors.StreamCut(), 1, NOW, NOW + 1000, 0.5) == RetryAt(NOW + 1000)
-    assert BACKOFF.decide(errors.StreamCut(), 1, NOW, 0, 0.5) == RetryAt(NOW + 1000)
+    assert BACKOFF.decide(failures.StreamCut(), 1, NOW, NOW + 1000, 0.5) == RetryAt(NOW + 1000)
+    assert BACKOFF.decide(failures.StreamCut(), 1, NOW, 0, 0.5) == RetryAt(NOW + 1000)
 
 
 @given(tries=st.integers(0, 10_000), random=st.floats(0, 1, exclude_max=True), after=st.none() | st.integers(-10, 10**9))
@@ -96,8 +96,8 @@ def test_never_in_the_past_nor_beyond_the_caps(tries: int, random: float, after:
     assert NOW <= decision.due_ms <= NOW + 900_000
 
 
-@pytest.mark.parametrize("error", [errors.WorkerShutdown(), errors.ResponseLost()])
-def test_what_is_not_held_against_a_job_is_tried_again_at_once(error: errors.AttemptFailed) -> None:
+@pytest.mark.parametrize("error", [failures.WorkerShutdown(), failures.ResponseLost()])
+def test_what_is_not_held_against_a_job_is_tried_again_at_once(error: failures.AttemptFailed) -> None:
     """Even on the last try, and whatever the schedule says; the second time in a row it counts, so that it comes to an end."""
     policy = RetryPolicy(max_attempts=1, schedule=(60,))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from chalicelib.domain.errors import AttemptFailed
+from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.limits.circuit_breaker import (
     COOL_DOWN_MS,
     FAILURE_THRESHOLD,

@@ -9,8 +9,8 @@ import pytest
 
 from chalicelib.adapters.memory.all import InMemoryAdapters
 from chalicelib.consumers.release_dependents import release_dependents
-from chalicelib.domain.errors import AttemptFailed, DependencyFailed, RequestRefused
 from chalicelib.domain.execution.result import Result
+from chalicelib.domain.failures import AttemptFailed, DependencyFailed, RequestRefused
 from chalicelib.domain.jobs.dependencies import RUN_ANYWAY
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.errors import ProviderConnectionLost, ProviderUnavailable, StreamCut
+from chalicelib.domain.failures import ProviderConnectionLost, ProviderUnavailable, StreamCut
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES
 from chalicelib.services.jobs.cancel_job import cancel_job

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.errors import ProviderQuotaExhausted, StreamCut
+from chalicelib.domain.failures import ProviderQuotaExhausted, StreamCut
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES
 from chalicelib.services.worker.process_messages import process_messages

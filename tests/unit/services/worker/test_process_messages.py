@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from chalicelib import job_types
-from chalicelib.domain.errors import ProviderQuotaExhausted, ProviderUnavailable, StaleVersion, StreamCut, Unavailable
+from chalicelib.domain.errors import StaleVersion, Unavailable
+from chalicelib.domain.failures import ProviderQuotaExhausted, ProviderUnavailable, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.text import MAX_FRAME_POINTS
 from chalicelib.ports import QueueMessage, ResponseEnded

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.errors import ProviderUnavailable, Throttled
+from chalicelib.domain.errors import Throttled
 from chalicelib.domain.execution.response_cache import CachedResponse
 from chalicelib.domain.execution.result import Result
+from chalicelib.domain.failures import ProviderUnavailable
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, record_failure
 from chalicelib.ports import ModelRequest, ResponseEnded

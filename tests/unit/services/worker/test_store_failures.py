@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.errors import ProviderUnavailable, Throttled
+from chalicelib.domain.errors import Throttled
+from chalicelib.domain.failures import ProviderUnavailable
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.ports import ResponseEnded
 from chalicelib.services.jobs.cancel_job import cancel_job

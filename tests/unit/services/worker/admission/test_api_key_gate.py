@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib import job_types
-from chalicelib.domain.errors import AttemptFailed, NotConfigured, ProviderUnavailable
+from chalicelib.domain.failures import AttemptFailed, NotConfigured, ProviderUnavailable
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open
 from chalicelib.domain.validation.schema import problems

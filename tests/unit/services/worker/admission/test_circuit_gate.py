@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
-from chalicelib.domain.errors import (
+from chalicelib.domain.errors import Throttled, Unavailable
+from chalicelib.domain.failures import (
     AttemptFailed,
     AuthenticationFailed,
     ProviderQuotaExhausted,
     ProviderRateLimited,
     ProviderUnavailable,
     StreamCut,
-    Throttled,
-    Unavailable,
 )
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open
