@@ -58,7 +58,7 @@ plain = dict(os.environ)
 os.environ = Recorder(plain)
 import app
 from chalicelib import bootstrap
-print(json.dumps({"asked": Recorder.asked, "made": list(bootstrap._made)}))
+print(json.dumps({"asked": Recorder.asked, "made": list(bootstrap._current)}))
 """
 
 

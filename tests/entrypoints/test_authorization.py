@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.services.streaming.subscriptions import broadcast_state
@@ -20,7 +19,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def key_of_all_tenants(api: Api) -> str:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.api_keys.put_key(key)
+    api.container.api_keys.put_key(key)
     return "all"
 
 
@@ -60,7 +59,7 @@ def test_an_open_socket_has_the_rights_that_its_key_has_now(api: Api) -> None:
     [frame] = socket.send({"action": "cancel", "job_id": seen})
     assert frame["code"] == "forbidden"
     api.call("DELETE", f"/jobs/{seen}")
-    assert broadcast_state(bootstrap.streaming_context(), api.head(seen)) == 0
+    assert broadcast_state(api.container, api.head(seen)) == 0
 
 
 def test_a_socket_opened_by_a_ticket_stays_as_narrow(api: Api) -> None:
@@ -123,8 +122,8 @@ def test_an_error_fits_into_a_frame(api: Api) -> None:
     socket = Socket(api)
     socket.connect("user")
     sizes: list[int] = []
-    post = api.twins.sockets.post
-    api.twins.sockets.post = lambda *call: (sizes.append(len(call[2])), post(*call))  # type: ignore[method-assign,return-value,func-returns-value]
+    post = api.container.sockets.post
+    api.container.sockets.post = lambda *call: (sizes.append(len(call[2])), post(*call))  # type: ignore[method-assign,return-value,func-returns-value]
 
     [frame] = socket.send({"action": "ping", **{f"\x01{number:05}" * 14: 1 for number in range(1000)}})
 

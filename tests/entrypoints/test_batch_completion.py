@@ -32,8 +32,8 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
-    made.twins.endpoints["api_url"] = "https://api.example/api"
-    made.twins.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    made.container.endpoints["api_url"] = "https://api.example/api"
+    made.container.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     yield made
     bootstrap.override(None)
 
@@ -41,7 +41,7 @@ def api() -> Iterator[Api]:
 def events(api: Api) -> list[Any]:
     """What the receiver of webhooks has got."""
     deliver(api)
-    return [json.loads(letter.body) for letter in api.twins.webhook_client.letters if letter.url == HOOK]
+    return [json.loads(letter.body) for letter in api.container.webhook_client.letters if letter.url == HOOK]
 
 
 def log(api: Api, batch_id: str) -> Any:
@@ -52,7 +52,7 @@ def log(api: Api, batch_id: str) -> Any:
 
 def failing(api: Api, *numbers: int) -> None:
     for number in numbers:
-        api.twins.provider.scripts[number] = Script(deltas=["no"], error=RequestRefused("No."))
+        api.container.provider.scripts[number] = Script(deltas=["no"], error=RequestRefused("No."))
 
 
 def test_whom_a_batch_names_hears_of_its_end(api: Api) -> None:
@@ -70,7 +70,7 @@ def test_whom_a_batch_names_hears_of_its_end(api: Api) -> None:
     assert (data["cost"], data["currency"], data["user"]) == (batches.look(api, batch_id)["cost"], "USD", "alice")
     assert data["links"]["export"] == f"https://api.example/api/batches/{batch_id}/export"
     assert "all of it" not in json.dumps(event)
-    ((to, subject, text),) = api.twins.email.sent
+    ((to, subject, text),) = api.container.email.sent
     assert (to, subject) == ("ops@acme.com", "Headrace: batch three completed")
     assert "3 of 3 rows completed" in text
     kept = log(api, batch_id)
@@ -80,7 +80,7 @@ def test_whom_a_batch_names_hears_of_its_end(api: Api) -> None:
         ("webhook", "delivered", "batch.completed"),
     ]
     assert {one["message_id"] for one in kept} == {event["id"]}
-    assert len(api.twins.deliveries.rows) == 3
+    assert len(api.container.deliveries.rows) == 3
 
 
 def _some_fail(api: Api) -> str:
@@ -131,7 +131,7 @@ def test_each_run_is_told_of(api: Api) -> None:
 def the_end_is_not_told(api: Api, *, after: bool) -> str:
     """A batch whose end is written; whoever was to tell of it died, before or `after` writing the deliveries."""
     batch_id = batches.submit(api, 2, webhook_url=HOOK)
-    replace = api.twins.batches.replace
+    replace = api.container.batches.replace
 
     def dying(seen: Batch, new: Batch) -> None:
         if new.notified:
@@ -139,15 +139,15 @@ def the_end_is_not_told(api: Api, *, after: bool) -> str:
         replace(seen, new)
 
     if after:
-        api.twins.batches.replace = dying  # type: ignore[method-assign]
+        api.container.batches.replace = dying  # type: ignore[method-assign]
         batches.settle(api)
-        api.twins.batches.replace = replace  # type: ignore[method-assign]
+        api.container.batches.replace = replace  # type: ignore[method-assign]
     else:
-        with refusing(api.twins.deliveries, "create", 10**6):
+        with refusing(api.container.deliveries, "create", 10**6):
             batches.settle(api)
-    kept = api.twins.batches.get("acme", batch_id)
+    kept = api.container.batches.get("acme", batch_id)
     assert kept is not None
-    assert (kept.finished_at is None, kept.notified, batch_id in api.twins.batches.open) == (False, False, True)
+    assert (kept.finished_at is None, kept.notified, batch_id in api.container.batches.open) == (False, False, True)
     return batch_id
 
 
@@ -165,7 +165,7 @@ def test_an_end_that_was_not_told_is_told_later(api: Api, after: bool) -> None:
 
     assert len(events(api)) == len(log(api, batch_id)) == 1
     assert {event["id"] for event in events(api)} >= before
-    assert batch_id not in api.twins.batches.open
+    assert batch_id not in api.container.batches.open
 
 
 def test_a_batch_that_is_started_again_before_its_end_was_told_tells_of_both(api: Api) -> None:
@@ -182,7 +182,7 @@ def test_a_batch_that_is_started_again_before_its_end_was_told_tells_of_both(api
 def test_a_batch_that_names_nobody_tells_nobody(api: Api) -> None:
     batch_id = batches.submit(api, 2)
 
-    with refusing(api.twins.deliveries, "create", 1) as asked:
+    with refusing(api.container.deliveries, "create", 1) as asked:
         batches.settle(api)
 
     assert (asked, log(api, batch_id)) == ([0], [])
@@ -197,7 +197,7 @@ def test_who_may_not_be_written_to_is_refused(api: Api) -> None:
         assert wrong["webhook_url"] == "must begin with https://"
         assert "allowed are email:ops@acme.com, slack:alerts" in wrong["notify.1"]
         assert set(wrong) == {"webhook_url", "notify.1"}
-    assert api.twins.batches.rows == {}
+    assert api.container.batches.rows == {}
 
 
 def test_beside_a_file_they_are_said_in_the_query(api: Api) -> None:

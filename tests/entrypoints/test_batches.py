@@ -49,7 +49,7 @@ def test_from_a_list_of_prompts_to_all_their_answers(api: Api) -> None:
     rows = batches.export(api, batch_id).json["items"]
     assert [(row["row"], row["output"]) for row in rows] == [(0, "all of it"), (1, "all of it"), (2, "all of it")]
     assert [row["job_id"] for row in rows] == [job_id_of_row(batch_id, number) for number in range(3)]
-    assert batch_id not in api.twins.batches.open
+    assert batch_id not in api.container.batches.open
 
 
 def test_a_row_that_is_not_released_has_no_job(api: Api) -> None:
@@ -66,7 +66,7 @@ def test_a_row_that_is_not_released_has_no_job(api: Api) -> None:
 
 
 def test_a_failure_is_counted_shown_and_started_again(api: Api) -> None:
-    api.twins.provider.scripts[1] = Script(deltas=["no"], error=RequestRefused("No."))
+    api.container.provider.scripts[1] = Script(deltas=["no"], error=RequestRefused("No."))
     batch_id = batches.submit(api, 3)
     batches.settle(api)
 
@@ -75,17 +75,17 @@ def test_a_failure_is_counted_shown_and_started_again(api: Api) -> None:
     assert len(failed["failed_job_ids"]) == 1
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {})
     assert (again.status, again.json["status"], again.json["run"]) == (202, "processing", 2)
-    assert batch_id in api.twins.batches.open
+    assert batch_id in api.container.batches.open
     batches.settle(api)
 
     seen = batches.look(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"], seen["failed_job_ids"]) == ("completed", 3, [])
-    assert {job.run for job in api.twins.jobs.heads.values()} == {1, 2}
-    assert seen["cost"] == dollars(sum(job.cost or 0 for job in api.twins.jobs.heads.values()))
+    assert {job.run for job in api.container.jobs.heads.values()} == {1, 2}
+    assert seen["cost"] == dollars(sum(job.cost or 0 for job in api.container.jobs.heads.values()))
 
 
 def test_a_repeated_retry_starts_nothing_a_second_time(api: Api) -> None:
-    api.twins.provider.scripts[:2] = [Script(deltas=["no"], error=RequestRefused("No."))] * 2
+    api.container.provider.scripts[:2] = [Script(deltas=["no"], error=RequestRefused("No."))] * 2
     batch_id = batches.submit(api, 1)
     batches.settle(api)
     first = api.call("POST", f"/batches/{batch_id}/retry-failed", {}, idempotency_key="k")
@@ -112,10 +112,10 @@ def test_a_cancelled_batch_releases_nothing_more_and_runs_nothing(api: Api) -> N
     seen = batches.look(api, batch_id)
     assert seen["counts"] == {"total": 60, "waiting": 0, "queued": 0, "processing": 0, "completed": 10, "failed": 0, "cancelled": 50}
     assert (seen["progress_percentage"], seen["finished_at"] is None) == (100.0, False)
-    assert len(api.twins.jobs.heads) == 20
+    assert len(api.container.jobs.heads) == 20
     sweep(api, 700)
     batches.settle(api)
-    assert len(api.twins.jobs.heads) == 20
+    assert len(api.container.jobs.heads) == 20
     assert api.call("DELETE", f"/batches/{batch_id}").status == 200
 
 
@@ -130,7 +130,7 @@ def test_a_cancelled_batch_is_taken_up_again_only_if_that_is_said(api: Api) -> N
     assert api.call("POST", f"/batches/{batch_id}/retry-failed", {"cancelled": True}).status == 202
     for _ in range(3):
         batches.settle(api)
-        api.twins.clock.advance(61)
+        api.container.clock.advance(61)
     batches.settle(api)
 
     assert batches.look(api, batch_id)["counts"]["completed"] == 30
@@ -141,11 +141,11 @@ def test_groups_are_released_so_many_seconds_apart(api: Api) -> None:
     released = []
     for _ in range(4):
         batches.settle(api)
-        released.append(len(api.twins.jobs.heads))
-        api.twins.clock.advance(119)
+        released.append(len(api.container.jobs.heads))
+        api.container.clock.advance(119)
         batches.settle(api)
-        assert len(api.twins.jobs.heads) == released[-1]
-        api.twins.clock.advance(1)
+        assert len(api.container.jobs.heads) == released[-1]
+        api.container.clock.advance(1)
 
     assert released == [10, 20, 25, 25]
     assert batches.look(api, batch_id)["status"] == "completed"
@@ -154,10 +154,10 @@ def test_groups_are_released_so_many_seconds_apart(api: Api) -> None:
 def test_a_lost_message_between_two_groups_is_the_sweeps(api: Api) -> None:
     batch_id = batches.submit(api, 20, batch_size=10, delay=120)
     batches.settle(api)
-    api.twins.queues.messages["tasks"].clear()
+    api.container.queues.messages["tasks"].clear()
 
     sweep(api, 60)
-    assert not api.twins.queues.depth("tasks")  # its time has not come
+    assert not api.container.queues.depth("tasks")  # its time has not come
     sweep(api, 61)
     batches.settle(api)
 
@@ -169,7 +169,7 @@ def test_no_more_rows_run_at_once_than_it_may_have(api: Api) -> None:
     most = 0
     for _ in range(20):
         batches.tasks(api)
-        unfinished = [job for job in api.twins.jobs.heads.values() if not job.status.is_terminal]
+        unfinished = [job for job in api.container.jobs.heads.values() if not job.status.is_terminal]
         most = max(most, len(unfinished))
         work(api, "low")
         batches.count(api)
@@ -180,7 +180,7 @@ def test_no_more_rows_run_at_once_than_it_may_have(api: Api) -> None:
 
 
 def test_more_failures_than_it_tolerates_end_it(api: Api) -> None:
-    api.twins.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
+    api.container.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
     batch_id = batches.submit(api, 20, failure_tolerance=0.1)
     batches.tasks(api)
     work(api, "low")  # ten of them
@@ -205,7 +205,7 @@ def test_more_failures_than_it_tolerates_end_it(api: Api) -> None:
 
 
 def test_a_failed_batch_goes_on_where_it_stood(api: Api) -> None:
-    api.twins.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
+    api.container.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
     batch_id = batches.submit(api, 20, failure_tolerance=0.1, parallel_limit=5)
     batches.settle(api)
     assert batches.look(api, batch_id)["counts"]["cancelled"] == 20 - 5
@@ -218,7 +218,7 @@ def test_a_failed_batch_goes_on_where_it_stood(api: Api) -> None:
 
 
 def test_a_row_that_is_started_again_by_itself_reopens_its_batch(api: Api) -> None:
-    api.twins.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
+    api.container.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
     batch_id = batches.submit(api, 2)
     batches.settle(api)
     [failed] = batches.look(api, batch_id)["failed_job_ids"]
@@ -240,7 +240,7 @@ def test_a_repeated_request_is_the_same_batch(api: Api) -> None:
 
     assert (again.json["batch_id"], again.headers["idempotent-replayed"]) == (first.json["batch_id"], "true")
     assert api.call("POST", "/batches", {"items": ["one"]}, idempotency_key="k").status == 409
-    assert len(api.twins.batches.rows) == 1
+    assert len(api.container.batches.rows) == 1
 
 
 def test_every_wrong_row_is_named_and_nothing_is_kept(api: Api) -> None:
@@ -248,7 +248,7 @@ def test_every_wrong_row_is_named_and_nothing_is_kept(api: Api) -> None:
 
     assert reply.status == 400
     assert {detail["path"].split(".")[1] for detail in reply.json["error"]["details"]} == {"1", "2", "3"}
-    assert api.twins.batches.rows == {}
+    assert api.container.batches.rows == {}
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_csv_and_text_are_batches_too(api: Api) -> None:
 
     assert (csv.status, text.status) == (202, 202), csv.text + text.text
     lanes = [api.head(job_id_of_row(csv.json["batch_id"], number)).lane for number in range(2)]
-    body = api.twins.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
+    body = api.container.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
     assert (lanes, body.prompt if body else None) == (["high", "urgent"], "Analyze: two")
     assert [row["id"] for row in batches.look(api, csv.json["batch_id"], query="?detailed=true")["data"]] == ["a", "b"]
     assert api.call("POST", "/batches", raw="<x/>", content_type="text/xml").status == 415
@@ -292,7 +292,7 @@ def test_a_dry_run_makes_nothing_and_says_what_it_would_cost(api: Api) -> None:
     assert [item["prompt"] for item in answer["items"]] == ["Say one.", "Say two."]
     one = api.call("POST", "/jobs/estimate", {"prompt": "Say one.", "priority": "low"}).json
     assert Decimal(answer["estimated_cost"]) == 2 * Decimal(one["estimated_cost"])
-    assert (api.twins.batches.rows, api.twins.jobs.heads) == ({}, {})
+    assert (api.container.batches.rows, api.container.jobs.heads) == ({}, {})
 
 
 def test_a_large_dry_run_is_estimated_from_a_part(api: Api) -> None:
@@ -306,7 +306,7 @@ def test_a_large_dry_run_is_estimated_from_a_part(api: Api) -> None:
 def test_ten_thousand_rows_are_accepted_in_one_request(api: Api) -> None:
     batch_id = batches.submit(api, 10_000)
 
-    assert api.twins.batches.rows[batch_id].total == 10_000
+    assert api.container.batches.rows[batch_id].total == 10_000
     assert api.call("POST", "/batches", {"items": ["x"] * 10_001}).status == 400
 
 
@@ -346,7 +346,7 @@ def test_a_poll_is_answered_when_something_changes(api: Api) -> None:
 
 
 def test_a_replayed_stream_changes_no_count(api: Api) -> None:
-    api.twins.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
+    api.container.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
     batch_id = batches.submit(api, 4)
     batches.settle(api)
     before = batches.look(api, batch_id)
@@ -362,7 +362,7 @@ def test_wrong_counters_are_brought_right_by_a_recount(api: Api) -> None:
     batch_id = batches.submit(api, 4)
     batches.settle(api)
     right = batches.look(api, batch_id)
-    api.twins.counters.counters[counter_key(batch_id)]["completed"] -= 2
+    api.container.counters.counters[counter_key(batch_id)]["completed"] -= 2
 
     assert batches.look(api, batch_id)["counts"]["completed"] == 2
     recounted = api.call("POST", f"/batches/{batch_id}/recount", {}, "operator")
@@ -389,9 +389,9 @@ def test_what_the_change_stream_has_lost_is_found_in_the_rows(api: Api) -> None:
 
 def test_a_row_that_can_no_longer_be_submitted_is_a_failure_and_stops_no_other(api: Api) -> None:
     batch_id = batches.submit(api, [{"content": "one"}, {"content": "two"}])
-    rows = api.twins.batch_rows.get_part("acme", batch_id, 0)
+    rows = api.container.batch_rows.get_part("acme", batch_id, 0)
     assert rows is not None
-    api.twins.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=" ")])
+    api.container.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=" ")])
 
     batches.settle(api)
 
@@ -404,17 +404,17 @@ def test_a_row_that_can_no_longer_be_submitted_is_a_failure_and_stops_no_other(a
 def test_a_row_that_was_never_fit_to_be_asked_is_not_asked_by_a_retry(api: Api) -> None:
     """What was kept of it is no request: no length of an answer, no parents, no options."""
     batch_id = batches.submit(api, [{"content": "one"}, {"content": "two"}])
-    rows = api.twins.batch_rows.get_part("acme", batch_id, 0)
+    rows = api.container.batch_rows.get_part("acme", batch_id, 0)
     assert rows is not None
-    api.twins.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=None, input={"no": "prompt"})])
+    api.container.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=None, input={"no": "prompt"})])
     batches.settle(api)
-    asked = len(api.twins.provider.requests)
+    asked = len(api.container.provider.requests)
 
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {})
     batches.settle(api)
 
     assert again.status == 202
-    assert len(api.twins.provider.requests) == asked
+    assert len(api.container.provider.requests) == asked
     assert batches.look(api, batch_id)["status"] == "completed_with_failures"
     assert api.call("POST", f"/jobs/{job_id_of_row(batch_id, 1)}/retry", {}).status == 409
     assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}?include=prompt").json["error"]["code"] == "invalid_request"
@@ -440,7 +440,7 @@ def test_a_row_of_which_nothing_can_be_made_stops_no_other(api: Api, monkeypatch
 
 def test_rows_that_are_gone_end_a_batch_and_are_told(api: Api) -> None:
     batch_id = batches.submit(api, 2)
-    api.twins.batch_rows._kept.clear()
+    api.container.batch_rows._kept.clear()
 
     batches.settle(api)
     sweep(api, 300)
@@ -472,14 +472,14 @@ def test_a_large_export_is_kept_and_linked(api: Api) -> None:
     reply = batches.export(api, batch_id, "csv")
 
     assert (reply.status, reply.headers["location"]) == (307, reply.json["location"])
-    [kept] = api.twins.batch_rows.exports.values()
+    [kept] = api.container.batch_rows.exports.values()
     assert len(kept.splitlines()) == 502
 
 
 def test_an_export_is_an_answer_only_if_it_fits_into_one_as_it_is_encoded(api: Api) -> None:
     """A Chinese character is one in Python and six bytes in what a function hands over, of which 6 MB are the most."""
     for script in range(50):
-        api.twins.provider.scripts[script] = Script(deltas=["答" * 20_000])
+        api.container.provider.scripts[script] = Script(deltas=["答" * 20_000])
     batch_id = batches.submit(api, 50)
     batches.settle(api)
 
@@ -490,7 +490,7 @@ def test_an_export_is_an_answer_only_if_it_fits_into_one_as_it_is_encoded(api: A
 
 def test_an_export_that_is_more_than_fits_says_what_to_do_instead(api: Api) -> None:
     for script in range(3):
-        api.twins.provider.scripts[script] = Script(deltas=["x" * 9_000_000])
+        api.container.provider.scripts[script] = Script(deltas=["x" * 9_000_000])
     batch_id = batches.submit(api, 3)
     batches.settle(api)
 
@@ -502,22 +502,22 @@ def test_an_export_that_is_more_than_fits_says_what_to_do_instead(api: Api) -> N
 
 def test_a_message_that_names_no_task_is_set_aside(api: Api) -> None:
     for body in ("garbage", "[]", '{"task": "dance"}'):
-        api.twins.queues.put_raw("tasks", body)
+        api.container.queues.put_raw("tasks", body)
 
     batches.tasks(api)
 
-    assert [body for body, _ in api.twins.queues.aside["tasks"]] == ["garbage", "[]", '{"task": "dance"}']
+    assert [body for body, _ in api.container.queues.aside["tasks"]] == ["garbage", "[]", '{"task": "dance"}']
 
 
 def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(max_lane_depth=60))
+    api.container.settings = Settings(max_lane_depth=60)
     batch_id = batches.submit(api, 150)
     batches.tasks(api)
-    assert len(api.twins.jobs.heads) == WAVE_SIZE
+    assert len(api.container.jobs.heads) == WAVE_SIZE
 
     work(api, "low")
     for _ in range(20):
-        api.twins.clock.advance(31)
+        api.container.clock.advance(31)
         batches.settle(api)
 
     assert batches.look(api, batch_id)["status"] == "completed"
@@ -525,7 +525,7 @@ def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyP
 
 def test_a_lane_that_stays_full_gathers_no_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweep wakes a batch each minute, and whoever finds the lane full comes again: there must not be one more each time."""
-    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(max_lane_depth=60))
+    api.container.settings = Settings(max_lane_depth=60)
     batches.submit(api, 150)
     batches.tasks(api)
 
@@ -534,7 +534,7 @@ def test_a_lane_that_stays_full_gathers_no_messages(api: Api, monkeypatch: pytes
         sweep(api, 31)
         batches.tasks(api)
 
-    assert len(api.twins.queues.messages["tasks"]) <= 2
+    assert len(api.container.queues.messages["tasks"]) <= 2
 
 
 def test_a_bulk_action_finds_the_jobs_of_a_batch(api: Api) -> None:
@@ -560,13 +560,13 @@ def test_a_row_runs_after_those_it_depends_on_and_with_what_they_said(api: Api) 
 
     for _ in range(3):
         batches.settle(api)
-        api.module.on_job_change({"Records": [change(None, job) for job in api.twins.jobs.heads.values()]}, CONTEXT)
+        api.module.on_job_change({"Records": [change(None, job) for job in api.container.jobs.heads.values()]}, CONTEXT)
     batches.settle(api)
 
     seen = batches.look(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"]) == ("completed", 3)
     assert [row["id"] for row in batches.export(api, batch_id).json["items"]] == ["last", "first", "second"]
-    assert "Compare all of it and all of it." in [request.prompt for request in api.twins.provider.requests]
+    assert "Compare all of it and all of it." in [request.prompt for request in api.container.provider.requests]
 
 
 def test_a_row_may_depend_on_a_job_that_its_user_can_read(api: Api) -> None:
@@ -601,5 +601,5 @@ def test_rows_that_their_type_takes_for_one_thing_are_jobs_all_the_same(api: Api
     again = batches.submit(api, [story], type="story_enhancement")
     batches.tasks(api)
 
-    assert [len([job for job in api.twins.jobs.heads.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
-    assert all(row.released == row.total for row in api.twins.batches.rows.values())
+    assert [len([job for job in api.container.jobs.heads.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
+    assert all(row.released == row.total for row in api.container.batches.rows.values())

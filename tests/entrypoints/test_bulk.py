@@ -70,7 +70,7 @@ def test_ended_jobs_of_a_status_are_deleted_and_others_by_name(api: Api) -> None
     named = bulk(api, {"action": "delete", "ids": [done, running]}).json
 
     assert (named["done"], named["problems"]) == (1, [{"job_id": running, "code": "job_not_deletable"}])
-    assert list(api.twins.jobs.heads) == [running]
+    assert list(api.container.jobs.heads) == [running]
 
 
 def test_what_does_not_fit_into_a_request_goes_on_by_itself(api: Api) -> None:
@@ -88,7 +88,7 @@ def test_what_does_not_fit_into_a_request_goes_on_by_itself(api: Api) -> None:
 
 def test_a_store_that_does_not_answer_stops_it_only_for_a_while(api: Api) -> None:
     ids = [api.submit() for _ in range(5)]
-    api.twins.jobs.replace = unreachable(api.twins.jobs.replace, 3)  # type: ignore[method-assign]
+    api.container.jobs.replace = unreachable(api.container.jobs.replace, 3)  # type: ignore[method-assign]
 
     reply = bulk(api, {"action": "cancel", "all": True})
     assert (reply.status, reply.json["done"]) == (202, 0)  # written down, and not yet counted
@@ -101,14 +101,14 @@ def test_a_store_that_does_not_answer_stops_it_only_for_a_while(api: Api) -> Non
 
 def test_one_job_that_cannot_be_dealt_with_does_not_stop_the_others(api: Api) -> None:
     ids = [api.submit() for _ in range(3)]
-    real = api.twins.jobs.replace
+    real = api.container.jobs.replace
 
     def break_at_one(seen: Any, new: Any) -> None:
         if seen.id == ids[1]:
             raise RuntimeError("a fault of ours")
         real(seen, new)
 
-    api.twins.jobs.replace = break_at_one  # type: ignore[method-assign]
+    api.container.jobs.replace = break_at_one  # type: ignore[method-assign]
 
     answer = bulk(api, {"action": "cancel", "ids": ids}).json
 
@@ -117,24 +117,24 @@ def test_one_job_that_cannot_be_dealt_with_does_not_stop_the_others(api: Api) ->
 
 def test_one_bulk_action_that_cannot_go_on_does_not_stop_the_next(api: Api) -> None:
     ids = [[api.submit()], [api.submit()]]
-    with_trouble = unreachable(api.twins.jobs.replace, 1, 2)
-    real, api.twins.jobs.replace = api.twins.jobs.replace, with_trouble  # type: ignore[method-assign]
+    with_trouble = unreachable(api.container.jobs.replace, 1, 2)
+    real, api.container.jobs.replace = api.container.jobs.replace, with_trouble  # type: ignore[method-assign]
     for some in ids:
         assert bulk(api, {"action": "cancel", "ids": some}).status == 202
-    api.twins.jobs.replace = real  # type: ignore[method-assign]
-    first = min(api.twins.bulk_operations.rows)
-    swap = api.twins.bulk_operations.replace
+    api.container.jobs.replace = real  # type: ignore[method-assign]
+    first = min(api.container.bulk_operations.rows)
+    swap = api.container.bulk_operations.replace
 
     def broken(seen: Any, new: Any) -> None:
         if seen.id == first:
             raise HeadraceError("broken")
         swap(seen, new)
 
-    api.twins.bulk_operations.replace = broken  # type: ignore[method-assign]
+    api.container.bulk_operations.replace = broken  # type: ignore[method-assign]
     sweep(api)
 
     assert api.head(ids[1][0]).status is Status.CANCELLED
-    assert [row.finished_at is None for row in api.twins.bulk_operations.rows.values()] == [True, False]
+    assert [row.finished_at is None for row in api.container.bulk_operations.rows.values()] == [True, False]
 
 
 def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
@@ -173,7 +173,7 @@ def test_another_tenants_bulk_action_is_404_and_so_is_none(api: Api) -> None:
 
 def test_a_key_of_all_tenants_names_one_or_names_jobs(api: Api) -> None:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.api_keys.put_key(key)
+    api.container.api_keys.put_key(key)
     first, second = api.submit(), api.submit()
 
     assert bulk(api, {"action": "cancel", "ids": [first]}, "all").json["done"] == 1
@@ -213,7 +213,7 @@ def test_every_wrong_field_is_named_at_once(api: Api, body: Any, paths: set[str]
     assert reply.status == 400
     assert {detail["path"] for detail in reply.json["error"]["details"]} == paths
     assert api.head(job_id).status is Status.QUEUED
-    assert api.twins.bulk_operations.rows == {}
+    assert api.container.bulk_operations.rows == {}
 
 
 @pytest.mark.parametrize("action", ["pause", "resume"])

@@ -18,7 +18,7 @@ def change(api: Api, job_id: str, body: Any, token: str = "user", **headers: str
 
 
 def at(api: Api, seconds: float) -> str:
-    moment = rfc3339(api.twins.clock.now() + round(seconds * 1000))
+    moment = rfc3339(api.container.clock.now() + round(seconds * 1000))
     assert moment is not None
     return moment
 
@@ -56,9 +56,9 @@ def test_moved_to_tomorrow_the_wake_up_of_today_starts_nothing(api: Api) -> None
         work(api)
     assert api.head(job_id).status is Status.WAITING
 
-    api.twins.clock.advance(86_400 - 180 - 60)
+    api.container.clock.advance(86_400 - 180 - 60)
     sweep(api, after=0)
-    api.twins.clock.advance(60)
+    api.container.clock.advance(60)
     work(api)
     assert api.head(job_id).status is Status.COMPLETED
 
@@ -90,7 +90,7 @@ def test_a_repeated_change_changes_nothing_more(api: Api) -> None:
     first = change(api, job_id, body)
 
     assert change(api, job_id, body).json == first.json
-    assert len(api.twins.queues.messages["low"]) == 1
+    assert len(api.container.queues.messages["low"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_another_type_of_content_is_refused(api: Api) -> None:
 def test_a_wake_up_that_cannot_be_sent_is_made_good(api: Api) -> None:
     """The change is made and answered; the record is due, and the sweep wakes the job."""
     job_id = api.submit()
-    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+    api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
 
     assert change(api, job_id, {"priority": "low"}).status == 200
-    assert api.twins.queues.messages["low"] == []
+    assert api.container.queues.messages["low"] == []
     sweep(api, after=130)
 
-    [message] = api.twins.queues.messages["low"]
+    [message] = api.container.queues.messages["low"]
     assert json.loads(message.body) == {"job_id": job_id, "generation": 2}

@@ -38,7 +38,7 @@ def graph(api: Api, job_id: str, token: str = "user") -> dict[str, Any]:
 
 
 def test_a_chain_from_the_submission_to_the_last_answer(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(deltas=("first answer",)), Script(deltas=("second",))]
+    api.container.provider.scripts[:] = [Script(deltas=("first answer",)), Script(deltas=("second",))]
     first = api.submit()
     reply = asked(api, {"one": first}, prompt="Go on from {{parents.one.output}}.", **{"async": True})
     second = reply.json["job_id"]
@@ -55,7 +55,7 @@ def test_a_chain_from_the_submission_to_the_last_answer(api: Api) -> None:
     work(api)
 
     assert api.call("GET", f"/jobs/{second}/result").json["output"] == "second"
-    assert api.twins.provider.requests[1].prompt == "Go on from first answer."
+    assert api.container.provider.requests[1].prompt == "Go on from first answer."
 
 
 def test_in_a_list_the_id_is_the_name(api: Api) -> None:
@@ -68,7 +68,7 @@ def test_in_a_list_the_id_is_the_name(api: Api) -> None:
 
 def test_a_job_with_parents_has_thirty_days(api: Api) -> None:
     """They may have to wait themselves; unless something else is said."""
-    first, now = api.submit(), api.twins.clock.now()
+    first, now = api.submit(), api.container.clock.now()
 
     patient, hasty = asked(api, [first]).json["job_id"], asked(api, [first], expires_in=60).json["job_id"]
 
@@ -188,7 +188,7 @@ def test_it_is_cancelled_moved_and_changed_while_it_waits(api: Api) -> None:
     first = api.submit()
     second = asked(api, [first]).json["job_id"]
 
-    later = rfc3339(api.twins.clock.now() + 600_000)
+    later = rfc3339(api.container.clock.now() + 600_000)
     record = api.call("PATCH", f"/jobs/{second}", {"run_at": later, "priority": "high"}).json
     assert (record["status"], record["reason"], record["next_attempt_at"], record["priority"]) == ("waiting", "dependencies", later, "high")
     assert api.call("POST", f"/jobs/{second}/retry").status == 409
@@ -232,8 +232,8 @@ def test_one_that_cannot_be_announced_is_let_go_all_the_same(api: Api) -> None:
     def broken(*_: Any) -> None:
         raise ValueError
 
-    api.twins.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
-    api.twins.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
+    api.container.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
+    api.container.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
     with pytest.raises(Exception, match="come again"):
         told(api, first)
 

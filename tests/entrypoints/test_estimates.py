@@ -23,7 +23,7 @@ FAST = {"output": 400, "streaming": 2_000, "first": 400}  # a job of 2.4 s, of w
 
 def measured(api: Api, **changes: Any) -> None:
     for _ in range(6):
-        api.twins.throughput.add(count_job(CountMark(job_id="j"), completed(at=api.twins.clock.now(), **(FAST | changes)))[0])
+        api.container.throughput.add(count_job(CountMark(job_id="j"), completed(at=api.container.clock.now(), **(FAST | changes)))[0])
 
 
 def seconds(api: Api, **fields: Any) -> float:
@@ -32,7 +32,7 @@ def seconds(api: Api, **fields: Any) -> float:
 
 def test_estimates_are_guesses_until_something_was_measured(api: Api) -> None:
     guess = seconds(api)
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     measured(api)
 
     assert guess == pytest.approx(11.3)
@@ -43,7 +43,7 @@ def test_rows_of_a_batch_are_expected_to_be_like_other_jobs(api: Api) -> None:
     """In a dry run, and on the jobs that the rows become: an answer costs what answers have cost."""
     asked = {"items": ["Say hello."], "dry_run": True}
     guess = api.call("POST", "/batches", asked).json
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     measured(api)
 
     again = api.call("POST", "/batches", asked).json
@@ -71,7 +71,7 @@ def test_a_store_that_does_not_answer_leaves_the_guess(api: Api, monkeypatch: py
     def refuse(*_: Any) -> None:
         raise Throttled
 
-    monkeypatch.setattr(api.twins.throughput, "get", refuse)
+    monkeypatch.setattr(api.container.throughput, "get", refuse)
 
     assert seconds(api) == pytest.approx(11.3)
 
@@ -95,7 +95,7 @@ def test_what_is_measured_alike_leaves_a_narrow_range(api: Api) -> None:
         return float(high - low)
 
     guessed = width(api.submit())
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     measured(api)
 
     assert width(api.submit()) < guessed / 10
@@ -107,8 +107,8 @@ def test_before_the_first_token_the_time_that_passed_is_taken_off(api: Api) -> N
     job_id = api.submit()
     job = api.head(job_id)
     started: Job = _claimed(api, job)
-    api.twins.jobs.heads[job_id] = started
-    api.twins.clock.advance(1)
+    api.container.jobs.heads[job_id] = started
+    api.container.clock.advance(1)
 
     shown = api.call("GET", f"/jobs/{job_id}/progress").json
 
@@ -133,7 +133,7 @@ def test_the_history_of_an_earlier_attempt_is_kept() -> None:
     try:
         job_id = api.submit()
         work(api)
-        api.twins.clock.advance(60)
+        api.container.clock.advance(60)
         work(api)
         first, last = (api.call("GET", f"/jobs/{job_id}/progress-history{query}").json for query in ("?attempt=1", ""))
         beyond = api.call("GET", f"/jobs/{job_id}/progress-history?attempt=3")
@@ -147,6 +147,6 @@ def test_the_history_of_an_earlier_attempt_is_kept() -> None:
 
 
 def _claimed(api: Api, job: Job) -> Job:
-    taken = claim(job, job.generation, "lease#1", api.twins.clock.now())
+    taken = claim(job, job.generation, "lease#1", api.container.clock.now())
     assert taken is not None
     return taken

@@ -28,10 +28,10 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def failed(api: Api) -> str:
     """A job whose only attempt failed for good, with text, a watcher and a wish to cancel kept of it."""
-    api.twins.provider.scripts[:] = [Script(deltas=("Half ", "a text"), error=ProviderQuotaExhausted())]
+    api.container.provider.scripts[:] = [Script(deltas=("Half ", "a text"), error=ProviderQuotaExhausted())]
     job_id = api.submit()
     work(api)
-    api.twins.subscriptions.request_cancel(job_id, 1, 10**10)
+    api.container.subscriptions.request_cancel(job_id, 1, 10**10)
     assert api.head(job_id).status is Status.FAILED
     return job_id
 
@@ -41,7 +41,7 @@ def many(api: Api, count: int, **changes: Any) -> list[str]:
     ids = []
     for number in range(count):
         job_id = api.submit()
-        now = api.twins.clock.now()
+        now = api.container.clock.now()
         ended: dict[str, Any] = {
             "status": Status.FAILED,
             "error": ERROR,
@@ -49,9 +49,9 @@ def many(api: Api, count: int, **changes: Any) -> list[str]:
             "finished_at": now + number,
             "ttl": now // 1000 + 600,
         }
-        api.twins.jobs.heads[job_id] = replace(api.head(job_id), **(ended | changes))
+        api.container.jobs.heads[job_id] = replace(api.head(job_id), **(ended | changes))
         ids.append(job_id)
-    api.twins.queues.messages["normal"].clear()
+    api.container.queues.messages["normal"].clear()
     return ids
 
 
@@ -60,7 +60,7 @@ def retry(api: Api, body: Any, token: str = "operator", **headers: str) -> Reply
 
 
 def statuses(api: Api) -> list[str]:
-    return [job.status.value for job in api.twins.jobs.heads.values()]
+    return [job.status.value for job in api.container.jobs.heads.values()]
 
 
 # ---- the list
@@ -99,7 +99,7 @@ def test_a_filter_that_the_list_does_not_have_is_named(api: Api, query: str, pat
 
 
 def test_dead_letters_that_cannot_be_counted_hide_no_job(api: Api, failed: str) -> None:
-    api.twins.queues.dead_letters = unreachable(api.twins.queues.dead_letters)  # type: ignore[method-assign]
+    api.container.queues.dead_letters = unreachable(api.container.queues.dead_letters)  # type: ignore[method-assign]
 
     page = api.call("GET", "/failed-jobs", token="operator").json
 
@@ -108,7 +108,7 @@ def test_dead_letters_that_cannot_be_counted_hide_no_job(api: Api, failed: str) 
 
 def test_a_tenants_operator_sees_their_own_and_an_admin_of_all_whom_they_name(api: Api, failed: str) -> None:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.api_keys.put_key(key)
+    api.container.api_keys.put_key(key)
 
     assert api.call("GET", "/failed-jobs", token="stranger").json["data"] == []
     assert api.call("GET", "/failed-jobs?tenant=acme", token="stranger").status == 403
@@ -156,7 +156,7 @@ def test_all_failed_jobs_are_started_again(api: Api) -> None:
     assert (reply.status, answer["status"], answer["matched"], answer["done"], answer["skipped"]) == (200, "completed", 30, 30, 0)
     assert {api.head(job_id).run for job_id in ids} == {2}
     assert api.head(running).run == 1
-    assert len(api.twins.queues.messages["normal"]) == 31
+    assert len(api.container.queues.messages["normal"]) == 31
 
 
 def test_only_what_the_filters_find(api: Api) -> None:
@@ -186,15 +186,15 @@ def test_named_jobs_are_started_again_and_what_cannot_be_is_said(api: Api, faile
 def test_jobs_that_fail_again_meanwhile_are_not_started_again_and_again(api: Api) -> None:
     """The list is walked from its newest end: what fails again is listed behind us."""
     ids = many(api, 60)
-    real = api.twins.queues.send
+    real = api.container.queues.send
 
     def fail_at_once(lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         real(lane, wake_up, tenant, delay)
-        head, now = api.head(wake_up.job_id), api.twins.clock.now() + 1_000
+        head, now = api.head(wake_up.job_id), api.container.clock.now() + 1_000
         again = replace(head, status=Status.FAILED, due_at=None, finished_at=now, ttl=now // 1000 + 600, version=head.version + 1)
-        api.twins.jobs.heads[wake_up.job_id] = again
+        api.container.jobs.heads[wake_up.job_id] = again
 
-    api.twins.queues.send = fail_at_once  # type: ignore[method-assign]
+    api.container.queues.send = fail_at_once  # type: ignore[method-assign]
 
     answer = retry(api, {"all": True}).json
 
@@ -218,8 +218,8 @@ def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
 
 def test_a_repetition_makes_good_what_died_before_it_was_written_down(api: Api) -> None:
     many(api, 2)
-    real = api.twins.bulk_operations.create
-    api.twins.bulk_operations.create = unreachable(real, 1)  # type: ignore[method-assign]
+    real = api.container.bulk_operations.create
+    api.container.bulk_operations.create = unreachable(real, 1)  # type: ignore[method-assign]
 
     assert retry(api, {"all": True}, idempotency_key="k1").status == 503
     again = retry(api, {"all": True}, idempotency_key="k1")
@@ -256,7 +256,7 @@ def test_a_dry_run_counts_and_changes_nothing(api: Api) -> None:
 
     assert (answer["matched"], answer["more"], answer["dry_run"]) == (130, False, True)
     assert statuses(api) == ["failed"] * 130
-    assert api.twins.bulk_operations.rows == {}
+    assert api.container.bulk_operations.rows == {}
 
 
 def test_another_tenants_jobs_are_not_ours_to_start(api: Api, failed: str) -> None:
@@ -270,13 +270,13 @@ def test_another_tenants_jobs_are_not_ours_to_start(api: Api, failed: str) -> No
 
 
 def test_a_deleted_job_is_gone_with_all_that_was_kept_of_it(api: Api, failed: str) -> None:
-    assert len(api.twins.job_data.rows(failed)) >= 3
+    assert len(api.container.job_data.rows(failed)) >= 3
 
     reply = api.call("DELETE", f"/failed-jobs/{failed}", token="operator")
 
     assert (reply.status, reply.json) == (200, {"success": True, "job_id": failed, "deleted": True})
-    assert api.twins.job_data.rows(failed) == []
-    assert failed not in api.twins.jobs.heads
+    assert api.container.job_data.rows(failed) == []
+    assert failed not in api.container.jobs.heads
     assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").status == 404
     assert api.call("GET", f"/jobs/{failed}").status == 404
 
@@ -284,7 +284,7 @@ def test_a_deleted_job_is_gone_with_all_that_was_kept_of_it(api: Api, failed: st
 @pytest.mark.parametrize("suffix", ["", "/status", "/progress", "/text", "/result", "/attempts", "/stream", "/progress-history"])
 def test_while_it_is_deleted_nobody_sees_it(api: Api, failed: str, suffix: str) -> None:
     """Its head says so before anything is removed; whoever deletes it finds it all the same."""
-    api.twins.job_data.delete_all = unreachable(api.twins.job_data.delete_all, 1)  # type: ignore[method-assign]
+    api.container.job_data.delete_all = unreachable(api.container.job_data.delete_all, 1)  # type: ignore[method-assign]
 
     reply = api.call("DELETE", f"/failed-jobs/{failed}", token="operator")
     assert (reply.status, reply.json["deleted"]) == (202, False)
@@ -293,16 +293,16 @@ def test_while_it_is_deleted_nobody_sees_it(api: Api, failed: str, suffix: str) 
     assert api.call("POST", f"/jobs/{failed}/retry").status == 404
     assert api.call("GET", "/failed-jobs", token="operator").json["data"] == []
     assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["deleted"] is True
-    assert api.twins.job_data.rows(failed) == []
+    assert api.container.job_data.rows(failed) == []
 
 
 def test_a_deletion_that_was_not_finished_goes_on_by_itself(api: Api, failed: str) -> None:
-    api.twins.job_data.delete_all = unreachable(api.twins.job_data.delete_all, 1)  # type: ignore[method-assign]
+    api.container.job_data.delete_all = unreachable(api.container.job_data.delete_all, 1)  # type: ignore[method-assign]
     bulk_id = api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["bulk_id"]
 
     sweep(api)
 
-    assert (api.twins.jobs.heads, api.twins.job_data.rows(failed)) == ({}, [])
+    assert (api.container.jobs.heads, api.container.job_data.rows(failed)) == ({}, [])
     assert api.call("GET", f"/bulk/{bulk_id}", token="operator").json["done"] == 1
 
 
@@ -314,11 +314,11 @@ def test_another_tenants_job_and_one_that_did_not_fail_stay(api: Api, failed: st
     refused = api.call("DELETE", f"/failed-jobs/{running}", token="operator")
 
     assert (refused.status, refused.json["error"]["code"]) == (409, "job_not_deletable")
-    assert {failed, running} <= set(api.twins.jobs.heads)
+    assert {failed, running} <= set(api.container.jobs.heads)
 
 
 def test_its_idempotency_key_does_not_bring_it_back(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(error=ProviderQuotaExhausted())]
+    api.container.provider.scripts[:] = [Script(error=ProviderQuotaExhausted())]
     body = {"prompt": "x"}
     job_id = api.call("POST", "/jobs", body, idempotency_key="k").json["job_id"]
     work(api)
@@ -330,7 +330,7 @@ def test_its_idempotency_key_does_not_bring_it_back(api: Api) -> None:
 
 
 def test_its_dedupe_key_is_free_again(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(error=ProviderQuotaExhausted()), Script()]
+    api.container.provider.scripts[:] = [Script(error=ProviderQuotaExhausted()), Script()]
     job_id = api.submit(dedupe_key="d")
     work(api)
     api.call("DELETE", f"/failed-jobs/{job_id}", token="operator")
@@ -346,34 +346,34 @@ def test_a_purge_deletes_all_failed_jobs_and_nothing_else(api: Api) -> None:
     assert api.call("DELETE", "/failed-jobs?all=true&dry_run=true", token="operator").json["matched"] == 30
     assert api.call("DELETE", "/failed-jobs?all=true", token="operator").json["done"] == 30
 
-    assert list(api.twins.jobs.heads) == [completed]
+    assert list(api.container.jobs.heads) == [completed]
 
 
 @pytest.mark.parametrize("query", ["", "?all=false", "?type=general", "?all=yes", "?ids=job_1", "?all=true&status=completed"])
 def test_nobody_purges_by_accident(api: Api, failed: str, query: str) -> None:
     assert api.call("DELETE", f"/failed-jobs{query}", token="operator").status == 400
-    assert failed in api.twins.jobs.heads
+    assert failed in api.container.jobs.heads
 
 
 # ---- redrive
 
 
 def dead(api: Api, job: Job | str, generation: int = 1, lane: str = "normal") -> None:
-    api.twins.queues.give_up(lane, WakeUp(job if isinstance(job, str) else job.id, generation).to_json())
+    api.container.queues.give_up(lane, WakeUp(job if isinstance(job, str) else job.id, generation).to_json())
 
 
 def wake_ups(api: Api, lane: str = "normal") -> list[dict[str, Any]]:
-    return [json.loads(message.body) for message in api.twins.queues.messages[lane]]
+    return [json.loads(message.body) for message in api.container.queues.messages[lane]]
 
 
 def test_a_dead_letter_is_a_hint_and_the_record_decides(api: Api, failed: str) -> None:
     """What may be claimed is woken with its present generation, whatever the letter says; what has ended is dropped; garbage stays."""
     waiting = api.submit()
-    api.twins.queues.messages["normal"].clear()
-    api.twins.jobs.heads[waiting] = replace(api.head(waiting), generation=4)
+    api.container.queues.messages["normal"].clear()
+    api.container.jobs.heads[waiting] = replace(api.head(waiting), generation=4)
     for job_id in (waiting, failed, f"job_{7:026}"):
         dead(api, job_id)
-    api.twins.queues.send_to_dead_letter("normal", "garbage", "The message is not JSON.")
+    api.container.queues.send_to_dead_letter("normal", "garbage", "The message is not JSON.")
 
     answer = api.call("POST", "/failed-jobs/redrive", {}, "admin").json
 
@@ -381,12 +381,12 @@ def test_a_dead_letter_is_a_hint_and_the_record_decides(api: Api, failed: str) -
     assert answer["lanes"]["normal"] == {"redriven": 1, "dropped": 2, "kept": 1}
     assert answer["lanes"]["low"] == {"redriven": 0, "dropped": 0, "kept": 0}
     assert wake_ups(api) == [{"job_id": waiting, "generation": 4}]
-    assert [message.body for message, _ in api.twins.queues.dead["normal"]] == ["garbage"]
+    assert [message.body for message, _ in api.container.queues.dead["normal"]] == ["garbage"]
 
 
 def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
     job_id = api.submit(priority="high")
-    api.twins.queues.messages["high"].clear()
+    api.container.queues.messages["high"].clear()
     for _ in range(3):
         dead(api, job_id, lane="low")
 
@@ -400,10 +400,10 @@ def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
 def test_a_letter_whose_wake_up_cannot_be_sent_stays(api: Api) -> None:
     job_id = api.submit()
     dead(api, job_id)
-    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+    api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
 
     assert api.call("POST", "/failed-jobs/redrive", {}, "admin").status == 503
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
 
     assert api.call("POST", "/failed-jobs/redrive", {}, "admin").json["redriven"] == 1
 
@@ -427,11 +427,11 @@ def test_there_is_no_such_lane(api: Api, body: Any) -> None:
 
 
 def test_the_ledger_says_what_was_spent_in_vain(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(deltas=("lost",), error=StreamCut()), Script()]
+    api.container.provider.scripts[:] = [Script(deltas=("lost",), error=StreamCut()), Script()]
     job_id = api.submit()
     work(api)
     while_retrying = api.call("GET", f"/jobs/{job_id}/attempts").json
-    api.twins.clock.advance(60)
+    api.container.clock.advance(60)
     work(api)
 
     ledger = api.call("GET", f"/jobs/{job_id}/attempts").json

@@ -19,7 +19,7 @@ FAILS = Script(error=RequestRefused())
 
 
 def wake_ups(api: Api, lane: str = "normal") -> list[dict[str, Any]]:
-    return [json.loads(message.body) for message in api.twins.queues.messages[lane]]
+    return [json.loads(message.body) for message in api.container.queues.messages[lane]]
 
 
 def retry(api: Api, job_id: str, body: Any = None, **headers: str) -> Reply:
@@ -29,7 +29,7 @@ def retry(api: Api, job_id: str, body: Any = None, **headers: str) -> Reply:
 @pytest.fixture
 def failed(api: Api) -> str:
     """A job whose every attempt fails for good."""
-    api.twins.provider.scripts[:] = [FAILS]
+    api.container.provider.scripts[:] = [FAILS]
     job_id = api.submit()
     work(api)
     assert api.head(job_id).status is Status.FAILED
@@ -84,7 +84,7 @@ def test_a_job_that_was_found_is_shown_as_it_is(api: Api) -> None:
 
 def test_a_replay_wakes_a_job_that_nobody_was_told_of(api: Api) -> None:
     """The wake-up could not be sent and the answer was lost: the repetition sends it; once a worker has had it, no more."""
-    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+    api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
     body = {"prompt": "x"}
     first = api.call("POST", "/jobs", body, idempotency_key="k")
     assert (first.status, wake_ups(api)) == (202, [])
@@ -110,15 +110,15 @@ def test_a_found_job_is_what_its_key_stands_for(api: Api) -> None:
     assert (found.json["job_id"], again.json["job_id"]) == (job_id, job_id)
     assert (again.headers["idempotent-replayed"], again.json["deduplicated"], again.json["status"]) == ("true", True, "completed")
     assert api.call("POST", "/jobs", {"prompt": "z", "dedupe_key": "d"}, idempotency_key="k").status == 409
-    assert len(api.twins.jobs.heads) == 1
+    assert len(api.container.jobs.heads) == 1
 
 
 def test_a_replay_is_answered_whatever_its_fields_mean_by_now(api: Api) -> None:
     """`expires_at` is past when the request is repeated, and the lane is full: it is still the request that was accepted."""
-    body = {"prompt": "x", "expires_at": rfc3339(api.twins.clock.now() + 60_000), "ticket": True}
+    body = {"prompt": "x", "expires_at": rfc3339(api.container.clock.now() + 60_000), "ticket": True}
     first = api.call("POST", "/jobs", body, idempotency_key="k")
-    api.twins.clock.advance(120)
-    api.twins.queues.depth = lambda _lane: 10**6  # type: ignore[method-assign]
+    api.container.clock.advance(120)
+    api.container.queues.depth = lambda _lane: 10**6  # type: ignore[method-assign]
 
     again = api.call("POST", "/jobs", body, idempotency_key="k")
 
@@ -129,24 +129,24 @@ def test_a_replay_is_answered_whatever_its_fields_mean_by_now(api: Api) -> None:
 
 def test_two_at_the_same_moment_are_one(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request with a key that another is just answering gets that answer."""
-    create = api.twins.jobs.create
+    create = api.container.jobs.create
     between: list[Reply] = []
 
     def second_comes_between(*args: Any) -> None:
-        monkeypatch.setattr(api.twins.jobs, "create", create)
+        monkeypatch.setattr(api.container.jobs, "create", create)
         between.append(api.call("POST", "/jobs", {"prompt": "x"}, idempotency_key="k"))
         create(*args)
 
-    monkeypatch.setattr(api.twins.jobs, "create", second_comes_between)
+    monkeypatch.setattr(api.container.jobs, "create", second_comes_between)
     first = api.call("POST", "/jobs", {"prompt": "x"}, idempotency_key="k")
 
     assert (first.status, first.json["job_id"]) == (202, between[0].json["job_id"])
-    assert len(api.twins.jobs.heads) == 1
+    assert len(api.container.jobs.heads) == 1
 
 
 def test_a_full_lane_says_that_it_is_the_lane(api: Api) -> None:
     """The limit is of all tenants' messages in the lane; another lane may have room."""
-    api.twins.queues.depth = lambda lane: 100_000 if lane == "normal" else 0  # type: ignore[method-assign]
+    api.container.queues.depth = lambda lane: 100_000 if lane == "normal" else 0  # type: ignore[method-assign]
 
     full = api.call("POST", "/jobs", {"prompt": "x"})
 
@@ -173,7 +173,7 @@ def test_a_retry_with_a_key_starts_one_run(api: Api, failed: str) -> None:
 
 def test_a_retry_of_a_waiting_attempt_with_a_key_never_becomes_a_run(api: Api) -> None:
     """It started the next attempt, which failed for good: the repetition opens no new run of its own."""
-    api.twins.provider.scripts[:] = [Script(error=StreamCut()), FAILS]
+    api.container.provider.scripts[:] = [Script(error=StreamCut()), FAILS]
     job_id = api.submit()
     work(api)
     assert api.head(job_id).status is Status.RETRYING
@@ -206,7 +206,7 @@ def test_a_refused_retry_does_not_use_its_key_up(api: Api, failed: str) -> None:
 
 def test_a_key_whose_retry_never_happened_still_works(api: Api, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The key was noted and the change did not come through: the repetition makes it."""
-    monkeypatch.setattr(api.twins.jobs, "replace", unreachable(api.twins.jobs.replace, 1))
+    monkeypatch.setattr(api.container.jobs, "replace", unreachable(api.container.jobs.replace, 1))
     lost = retry(api, failed, idempotency_key="k")
 
     again = retry(api, failed, idempotency_key="k")
@@ -217,7 +217,7 @@ def test_a_key_whose_retry_never_happened_still_works(api: Api, failed: str, mon
 @pytest.mark.parametrize(("body", "headers"), [({"run": 1}, {}), (None, {"idempotency_key": "k"})])
 def test_a_repeated_retry_wakes_a_job_that_nobody_was_told_of(api: Api, failed: str, body: Any, headers: dict[str, str]) -> None:
     """The record was changed and its wake-up could not be sent: the repetition finds the job queued and sends it."""
-    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+    api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
     lost = retry(api, failed, body, **headers)
 
     again = retry(api, failed, body, **headers)
@@ -228,7 +228,7 @@ def test_a_repeated_retry_wakes_a_job_that_nobody_was_told_of(api: Api, failed: 
 
 def test_the_run_is_compared_with_the_record_as_it_is_written(api: Api, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another request opened and lost a run between the look and the write: `run` is no longer what the caller saw."""
-    replace, interrupted = api.twins.jobs.replace, []
+    replace, interrupted = api.container.jobs.replace, []
 
     def interrupt(*args: Any) -> None:
         if not interrupted:
@@ -237,7 +237,7 @@ def test_the_run_is_compared_with_the_record_as_it_is_written(api: Api, failed: 
             work(api)
         replace(*args)
 
-    monkeypatch.setattr(api.twins.jobs, "replace", interrupt)
+    monkeypatch.setattr(api.container.jobs, "replace", interrupt)
     reply = retry(api, failed, {"run": 1})
 
     assert (reply.status, reply.json["run"], reply.json["status"]) == (202, 2, "failed")

@@ -29,7 +29,7 @@ def test_a_submission_is_answered_in_one_round_trip(api: Api) -> None:
     assert body["currency"] == "USD"
     assert body["config"]["model"] == "gpt-4o-mini"
     assert body["ticket"].startswith("hrt_")
-    [message] = api.twins.queues.messages["high"]
+    [message] = api.container.queues.messages["high"]
     assert (json.loads(message.body), message.tenant) == ({"job_id": body["job_id"], "generation": 1}, "acme")
     assert reply.headers["headrace-version"] == "1"
     assert reply.headers["x-request-id"] == "request-1"
@@ -101,7 +101,7 @@ def test_garbage_is_answered_and_nothing_is_made(api: Api, raw: str) -> None:
     assert reply.status in (400, 202)
     if reply.status == 400:
         assert reply.json["error"]["code"] == "invalid_request"
-        assert not api.twins.jobs.heads
+        assert not api.container.jobs.heads
     assert "Traceback" not in reply.text
 
 
@@ -154,7 +154,7 @@ def test_a_repeated_submission_answers_the_first_one(api: Api) -> None:
     assert "idempotent-replayed" not in first.headers
     assert (other_body.status, other_body.json["error"]["code"]) == (409, "idempotency_conflict")
     assert other_tenant.json["job_id"] != first.json["job_id"]
-    assert len(api.twins.jobs.heads) == 2
+    assert len(api.container.jobs.heads) == 2
     assert api.call("POST", "/jobs", body, idempotency_key="k" * 256).status == 400
 
 
@@ -181,7 +181,7 @@ def test_an_estimate_creates_nothing(api: Api) -> None:
 
     assert reply.status == 200
     assert float(reply.json["max_cost"]) > float(reply.json["estimated_cost"]) > 0
-    assert not api.twins.jobs.heads
+    assert not api.container.jobs.heads
 
 
 def test_an_unknown_price_is_null(api: Api) -> None:
@@ -208,7 +208,7 @@ def test_another_tenants_job_is_not_there(api: Api) -> None:
             reply = api.call(method, f"/jobs/{job_id}{suffix}", {} if method == "POST" else None, token)
             assert (reply.status, reply.json["error"]["code"]) == (404, "job_not_found"), (method, suffix, token)
     assert api.call("GET", f"/jobs/{job_id}", token="operator").status == 200
-    assert api.twins.jobs.heads[job_id].status is Status.QUEUED
+    assert api.container.jobs.heads[job_id].status is Status.QUEUED
 
 
 def test_a_viewer_sees_statuses_and_no_content(api: Api) -> None:
@@ -244,10 +244,10 @@ def test_an_unchanged_record_is_304(api: Api) -> None:
         tag = api.call("GET", f"/jobs/{job_id}{suffix}").headers["etag"]
         again = api.call("GET", f"/jobs/{job_id}{suffix}", if_none_match=tag)
         assert (again.status, again.text, again.headers["etag"]) == (304, "", tag)
-    before = api.twins.clock.now()
+    before = api.container.clock.now()
     held = api.call("GET", f"/jobs/{job_id}/status?wait=10", if_none_match=tag)
     assert held.status == 304
-    assert 10_000 <= api.twins.clock.now() - before <= 11_000
+    assert 10_000 <= api.container.clock.now() - before <= 11_000
 
 
 def test_a_queued_job_is_cancelled_at_once(api: Api) -> None:
@@ -307,14 +307,14 @@ def test_filters_narrow_a_list(api: Api) -> None:
 def test_requests_beyond_the_limit_are_told_to_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """429 with Retry-After and what is left, in the next window again."""
     for _ in range(600):
-        api.twins.request_counters.increment("key#key_user", api.twins.clock.now() // 60_000, 0)
+        api.container.request_counters.increment("key#key_user", api.container.clock.now() // 60_000, 0)
 
     refused = api.call("GET", "/me")
 
     assert (refused.status, refused.json["error"]["code"]) == (429, "rate_limited")
     assert refused.headers["ratelimit"].startswith('"key";r=0;')
     assert 0 < int(refused.headers["retry-after"]) <= 60
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     assert api.call("GET", "/me").status == 200
 
 
@@ -322,9 +322,9 @@ def test_a_revoked_key_is_refused_within_a_minute(api: Api) -> None:
     from dataclasses import replace
 
     assert api.call("GET", "/me").status == 200
-    key = next(key for key in api.twins.api_keys.keys("acme") if key.id == "key_user")
-    api.twins.api_keys.put_key(replace(key, revoked_at=api.twins.clock.now()))
-    api.twins.clock.advance(31)
+    key = next(key for key in api.container.api_keys.keys("acme") if key.id == "key_user")
+    api.container.api_keys.put_key(replace(key, revoked_at=api.container.clock.now()))
+    api.container.clock.advance(31)
 
     assert api.call("GET", "/me").status == 401
 
@@ -381,5 +381,5 @@ def test_a_job_may_start_later(api: Api) -> None:
     assert (record["status"], record["reason"]) == ("waiting", "run_at")
     assert record["next_attempt_at"] == "2025-11-22T09:26:40.000Z"
     assert record["expires_at"] == "2025-11-22T09:27:40.000Z"
-    assert not api.twins.queues.messages["normal"]
+    assert not api.container.queues.messages["normal"]
     assert api.call("POST", "/jobs", {"prompt": "x", "run_at": "2020-01-01T00:00:00Z"}).json["status"] == "queued"

@@ -30,7 +30,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
-    made.twins.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    made.container.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     yield made
     bootstrap.override(None)
 
@@ -48,7 +48,7 @@ def parsed(api: Api, job_id: str) -> Any:
 
 def uploaded(api: Api, data: bytes, token: str = "user") -> str:
     begun = api.call("POST", "/uploads", {"content_type": "text/csv"}, token).json
-    api.twins.uploads.put(begun["url"], data, "text/csv")
+    api.container.uploads.put(begun["url"], data, "text/csv")
     return str(begun["upload_id"])
 
 
@@ -68,7 +68,7 @@ def test_a_notification_from_its_submission_to_its_receiver(api: Api) -> None:
     assert {one["delivery_id"] for one in said} == {one["delivery_id"] for one in after}
     assert ({one["status"] for one in before}, {one["status"] for one in after}) == ({"pending"}, {"delivered"})
     assert {one["event"] for one in after} == {"notification"}
-    assert api.twins.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
+    assert api.container.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
 
 
 def test_who_may_not_be_written_to_is_refused_when_it_is_submitted(api: Api) -> None:
@@ -82,7 +82,7 @@ def test_who_may_not_be_written_to_is_refused_when_it_is_submitted(api: Api) -> 
         assert wrong["input.to.2"] == "must be a public address"
         assert wrong["input.to.3"] == "must be email:<address>, slack:<name> or webhook:<URL>"
     assert refused(submit(api, "notification", {"to": "slack:alerts", **MESSAGE}, "stranger"))["input.to"].startswith("is not allowed")
-    assert api.twins.jobs.heads == {}
+    assert api.container.jobs.heads == {}
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_job_may_tell_what_another_has_answered(api: Api) -> None:
     deliver(api)
 
     assert parsed(api, job_id)["deliveries"][0]["recipient"] == "slack:alerts"
-    assert "It says: all of it" in str(api.twins.webhook_client.letters[0].body)
+    assert "It says: all of it" in str(api.container.webhook_client.letters[0].body)
     wrong = refused(submit(api, "notification", {**given, "to": "email:{{parents.a.output}}"}, depends_on={"a": parent}))
     assert "input.to" in wrong
 
@@ -152,15 +152,15 @@ def test_an_import_of_notifications_writes_to_nobody_who_is_not_allowed(api: Api
     """A worker knows no address book: whoever delivers does."""
     begun = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json
     row = json.dumps({"input": {"to": ["email:me@evil.example", "slack:alerts"], **MESSAGE}})
-    api.twins.uploads.put(begun["url"], row.encode(), "application/x-ndjson")
+    api.container.uploads.put(begun["url"], row.encode(), "application/x-ndjson")
     job_id = submit(api, "csv_import", {"upload_id": begun["upload_id"], "type": "notification"}).json["job_id"]
     work(api)
     batches.settle(api)
     deliver(api)
 
-    (row_id,) = (job.id for job in api.twins.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
+    (row_id,) = (job.id for job in api.container.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
     log = {one["channel"]: one for one in api.call("GET", f"/jobs/{row_id}/deliveries").json["data"]}
-    assert (log["email"]["status"], log["slack"]["status"], api.twins.email.sent) == ("failed", "delivered", [])
+    assert (log["email"]["status"], log["slack"]["status"], api.container.email.sent) == ("failed", "delivered", [])
     assert "does not allow" in log["email"]["attempts"][0]["error"]
 
 
@@ -180,7 +180,7 @@ def test_a_file_is_imported_and_its_rows_are_answered(api: Api) -> None:
     assert said["rows"] == 2
     batch = batches.look(api, said["batch_id"])
     assert (batch["name"], batch["user"], batch["status"]) == ("greetings", "alice", "completed")
-    assert [request.prompt for request in api.twins.provider.requests] == ["hello, Ada", "goodbye, Bob"]
+    assert [request.prompt for request in api.container.provider.requests] == ["hello, Ada", "goodbye, Bob"]
     (kept,) = api.call("GET", f"/batches/{said['batch_id']}/deliveries").json["data"]
     assert kept["event"] == "batch.completed"
     stages = api.call("GET", f"/jobs/{job_id}/progress").json["stages"]
@@ -196,7 +196,7 @@ def test_a_file_of_somebody_else_cannot_be_imported(api: Api, token: str) -> Non
 
     record = api.call("GET", f"/jobs/{job_id}", token=token).json
     assert (record["status"], record["error"]["code"]) == ("failed", "request_invalid")
-    assert api.twins.batches.rows == {}
+    assert api.container.batches.rows == {}
 
 
 def test_terms_that_cannot_be_used_are_refused_when_it_is_submitted(api: Api) -> None:
@@ -221,7 +221,7 @@ def test_a_cache_is_warmed_up(api: Api) -> None:
     work(api)
     said = parsed(api, job_id)
     batches.settle(api)
-    asked = len(api.twins.provider.requests)
+    asked = len(api.container.provider.requests)
     again = submit(api, "cache_warmup", {"prompts": ["Say 1.", "Say 2."]}).json["job_id"]
     hit = api.call("POST", "/jobs", {"prompt": "Say 1.", "config": {"cache": True}}).json["job_id"]
 
@@ -230,7 +230,7 @@ def test_a_cache_is_warmed_up(api: Api) -> None:
     assert (said["submitted"], asked) == (2, 2)
     assert parsed(api, again) == {"batch_id": None, "cached_already": 2, "submitted": 0}
     assert api.call("GET", f"/jobs/{hit}").json["cost"] == "0.000000"
-    assert len(api.twins.provider.requests) == asked
+    assert len(api.container.provider.requests) == asked
 
 
 def test_a_warm_up_has_its_bounds(api: Api) -> None:

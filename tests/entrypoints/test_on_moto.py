@@ -13,6 +13,7 @@ from moto import mock_aws
 
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.memory.all import run_inline
 from chalicelib.domain.auth.identity import Key
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
@@ -22,15 +23,27 @@ from chalicelib.settings import Settings
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
 from tests.entrypoints.test_triggers import change
-from tests.kit.http import CONTEXT, TOKENS, Api, InlineLoop
+from tests.kit.container import InlineLoop
+from tests.kit.http import CONTEXT, TOKENS, Api
 from tests.kit.provider import Script, ScriptedProvider
 
 STAGE, ACCOUNT = "dev", "123456789012"  # moto's account
 SCRIPTS = (Script(deltas=["all ", "of ", "it"], every=0.01, first=0.01), Script(deltas=["no"], every=0.01, error=RequestRefused("No.")))
 
 
-class OnMoto(bootstrap.Container):
-    """Every adapter but the provider, which says what it is told to."""
+class RealProvider(bootstrap.Container):
+    """Every real adapter, on a worker loop whose time jumps."""
+
+    offload: Any = staticmethod(run_inline)
+    offload_sends: Any = staticmethod(run_inline)
+
+    @cached_property
+    def worker_loop(self) -> Any:
+        return InlineLoop()
+
+
+class OnMoto(RealProvider):
+    """The same with a scripted provider."""
 
     @cached_property
     def provider(self) -> Any:
@@ -58,7 +71,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
             adapters.api_keys.put_key(
                 Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1)
             )
-        bootstrap.override(adapters, InlineLoop())
+        bootstrap.override(adapters)
         yield made
     bootstrap.override(None)
     aws.reset_clients()
@@ -130,7 +143,7 @@ def test_a_failed_job_is_listed_and_removed(api: Api) -> None:
 
 def test_before_a_key_is_stored(api: Api) -> None:
     """No secret, and the real provider: a story is scored by plain rules, another job waits and has made no attempt."""
-    bootstrap.override(bootstrap.Container(Settings(stage=STAGE)), InlineLoop())
+    bootstrap.override(RealProvider(Settings(stage=STAGE)))
     story = {"title": "A miracle battery!", "content": "It charges instantly."}
     scored = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story}).json["job_id"]
     waiting = api.submit()

@@ -60,7 +60,7 @@ def test_every_reference_leads_somewhere(described: Any) -> None:
 
 def test_it_asks_nothing_of_anything(api: Api) -> None:
     """Public, and the same for everybody: no key is looked at and no store is read."""
-    nothing = SimpleNamespace(clock=api.twins.clock)
+    nothing = SimpleNamespace(clock=api.container.clock, settings=api.container.settings)
     bootstrap.override(nothing)
 
     assert api.call("GET", "/openapi.json", token=None).status == 200

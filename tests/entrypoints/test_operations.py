@@ -35,9 +35,9 @@ SHAPE = {
 
 
 def trip(api: Api, model: str = MODEL, code: str = "provider_quota_exhausted") -> CircuitBreaker:
-    now = api.twins.clock.now()
+    now = api.container.clock.now()
     circuit = record_failure(CircuitBreaker(model=model), code, now, "mark", now)
-    api.twins.circuit_breakers.replace(CircuitBreaker(model=model), circuit)
+    api.container.circuit_breakers.replace(CircuitBreaker(model=model), circuit)
     return circuit
 
 
@@ -85,7 +85,7 @@ def test_a_circuit_is_kept_open_and_closed_by_hand(api: Api, name: str) -> None:
 def test_asking_twice_is_asking_once(api: Api) -> None:
     path = f"/circuits/{MODEL}"
     first = api.call("POST", f"{path}/open", {"reason": "a"}, "admin").json
-    api.twins.clock.advance(5)
+    api.container.clock.advance(5)
 
     assert api.call("POST", f"{path}/open", {"reason": "a"}, "admin").json == first
     assert api.call("POST", f"{path}/open", None, "admin").json == first
@@ -105,7 +105,7 @@ def test_jobs_of_a_model_wait_while_it_is_kept_open(api: Api) -> None:
     assert [row["job_id"] for row in api.call("GET", "/jobs?status=held").json["data"]] == [job_id]
 
     api.call("POST", f"/circuits/{MODEL}/close", {}, "admin")
-    api.twins.clock.advance(3)
+    api.container.clock.advance(3)
     assert api.call("POST", f"/jobs/{job_id}/retry", {}).json["status"] == "queued"
     work(api)
 
@@ -170,10 +170,10 @@ def test_one_that_is_kept_open_tells_how_to_close_it(api: Api) -> None:
 
 
 def test_dead_letters_and_crowds_are_seen(api: Api) -> None:
-    api.twins.queues.send_to_dead_letter("low", "x", "no wake-up")
-    api.twins.queues.send_to_dead_letter(STREAM, "job_1", "not announced")
+    api.container.queues.send_to_dead_letter("low", "x", "no wake-up")
+    api.container.queues.send_to_dead_letter(STREAM, "job_1", "not announced")
     for number in range(101):
-        api.twins.queues.put_raw("high", str(number))
+        api.container.queues.put_raw("high", str(number))
 
     seen = health(api)
 
@@ -192,10 +192,10 @@ def test_dead_letters_and_crowds_are_seen(api: Api) -> None:
 def test_workers_that_nobody_buries_are_the_worst(api: Api) -> None:
     """The sweep does not run: that is for people to bring right, and stands first."""
     trip(api)
-    now = api.twins.clock.now()
+    now = api.container.clock.now()
     lease = Lease(id="a", lane="normal", started_at=now, expires_at=now + 25_000, jobs=("job_1", "job_2"))
-    api.twins.leases.open(lease)
-    api.twins.leases.open(replace(lease, id="b", expires_at=now - 120_001, jobs=("job_3",)))
+    api.container.leases.open(lease)
+    api.container.leases.open(replace(lease, id="b", expires_at=now - 120_001, jobs=("job_3",)))
 
     seen = health(api)
 
@@ -218,7 +218,7 @@ def test_a_part_that_does_not_answer_is_a_finding(api: Api, error: type[Exceptio
     def breaks() -> list[CircuitBreaker]:
         raise error("secret detail")
 
-    monkeypatch.setattr(api.twins.circuit_breakers, "all", breaks)
+    monkeypatch.setattr(api.container.circuit_breakers, "all", breaks)
 
     seen = health(api)
 
@@ -227,16 +227,16 @@ def test_a_part_that_does_not_answer_is_a_finding(api: Api, error: type[Exceptio
 
 
 def test_a_store_that_does_not_answer_is_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.twins.circuit_breakers, "get", unreachable(api.twins.circuit_breakers.get))
+    monkeypatch.setattr(api.container.circuit_breakers, "get", unreachable(api.container.circuit_breakers.get))
 
     assert api.call("POST", f"/circuits/{MODEL}/open", {}, "admin").status == 503
 
 
 def test_two_people_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes second decides on what the first has left."""
-    stale = api.twins.circuit_breakers.get(MODEL)
+    stale = api.container.circuit_breakers.get(MODEL)
     trip(api)
-    monkeypatch.setattr(api.twins.circuit_breakers, "get", lambda _model: stale)
+    monkeypatch.setattr(api.container.circuit_breakers, "get", lambda _model: stale)
 
     assert api.call("POST", f"/circuits/{MODEL}/open", {}, "admin").json["forced"] is True
 
@@ -247,7 +247,7 @@ def test_two_people_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fallback_models_are_part_of_the_job(api: Api) -> None:
     """In order, each once, without its own; the most that it may cost is by the dearest."""
     plain = api.call("POST", "/jobs", {"prompt": "x"}).json
-    api.twins.prices.prices["big"] = replace(api.twins.prices.prices[MODEL], output=6_000)
+    api.container.prices.prices["big"] = replace(api.container.prices.prices[MODEL], output=6_000)
 
     reply = api.call("POST", "/jobs", {"prompt": "x", "config": {"fallback_models": ["big", MODEL, "big"]}}).json
 
@@ -280,14 +280,14 @@ def test_none_is_none(api: Api, value: Any) -> None:
 def test_the_ledger_and_the_result_say_which_model_it_was(api: Api) -> None:
     """The first job meets the empty account, the second one's other model stands in."""
     answer = ResponseEnded(Usage(input=10, output=3), "big-2026")
-    api.twins.provider.scripts = [Script(error=ProviderQuotaExhausted(), refuses=True), Script(end=answer)]
+    api.container.provider.scripts = [Script(error=ProviderQuotaExhausted(), refuses=True), Script(end=answer)]
     api.submit()
     work(api)
     job_id = api.submit(config={"fallback_models": ["big"]})
 
     work(api)
 
-    assert [request.model for request in api.twins.provider.requests] == [MODEL, "big"]
+    assert [request.model for request in api.container.provider.requests] == [MODEL, "big"]
     [row] = api.call("GET", f"/jobs/{job_id}/attempts").json["data"]
     assert row["model"] == "big-2026"
     assert api.call("GET", f"/jobs/{job_id}/result").json["model"] == "big-2026"

@@ -45,15 +45,15 @@ def test_a_stream_goes_on_whatever_does_not_answer(
     api: Api, store: str, call: str, failing: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """200 with what there is, or with a comment and the time after which to ask again."""
-    api.twins.provider.scripts[:] = [HALF]
+    api.container.provider.scripts[:] = [HALF]
     job_id = api.submit()
     work(api)
     retried(api, job_id)
-    api.twins.chunks.rows.clear()  # so that the text comes from the result
-    port, asked = getattr(api.twins, store), Mock()
+    api.container.chunks.rows.clear()  # so that the text comes from the result
+    port, asked = getattr(api.container, store), Mock()
     broken = unreachable(getattr(port, call), *failing)
     monkeypatch.setattr(port, call, lambda *args: (asked(), broken(*args))[1])
-    api.twins.clock.advance(31)  # so that the key is looked up anew
+    api.container.clock.advance(31)  # so that the key is looked up anew
 
     for last in (None, "1:3"):
         reply = slice_of(api, job_id, last)
@@ -72,7 +72,7 @@ def test_a_fault_of_ours_does_not_end_a_stream_either(api: Api, monkeypatch: pyt
 
     job_id = api.submit()
     work(api)
-    monkeypatch.setattr(api.twins.chunks, "read", broken)
+    monkeypatch.setattr(api.container.chunks, "read", broken)
 
     reply = slice_of(api, job_id, "1:5")
     assert (reply.status, reply.text[:14]) == (200, "retry: 3000\n: ")
@@ -92,11 +92,11 @@ def test_refusals_stay_refusals(api: Api) -> None:
 
 def test_lost_text_is_told_once(api: Api) -> None:
     """The id of `gap` lies behind what is lost, so that the next slice waits for what comes."""
-    api.twins.provider.scripts[:] = [HALF, Script()]
+    api.container.provider.scripts[:] = [HALF, Script()]
     job_id = api.submit()
     work(api)
-    api.twins.chunks.rows.clear()
-    api.twins.results.clear()
+    api.container.chunks.rows.clear()
+    api.container.results.clear()
     api.call("POST", f"/jobs/{job_id}/retry")
     first = events(api, job_id)
     assert [event["event"] for event in first] == ["connected", "gap"]
@@ -111,7 +111,7 @@ def test_lost_text_is_told_once(api: Api) -> None:
 
 def ended_in_run_one(api: Api) -> tuple[str, str]:
     """A failed job and the id of its stream's last event."""
-    api.twins.provider.scripts[:] = [HALF, Script()]
+    api.container.provider.scripts[:] = [HALF, Script()]
     job_id = api.submit()
     work(api)
     last = str(events(api, job_id)[-1]["id"])

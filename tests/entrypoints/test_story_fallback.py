@@ -51,7 +51,7 @@ def test_a_story_is_worked_on_once(api: Api) -> None:
 
 def test_without_a_key_its_result_says_so(api: Api) -> None:
     """`fallback` is true, the model is `local`, and it costs nothing."""
-    api.twins.provider.keyed = False
+    api.container.provider.keyed = False
     job_id = submit(api)["job_id"]
 
     work(api)
@@ -66,12 +66,12 @@ def test_without_a_key_its_result_says_so(api: Api) -> None:
 
 def test_without_a_key_other_jobs_wait(api: Api) -> None:
     """`held`, with the reason and when it looks again; stored in time, the key is all that was missing."""
-    api.twins.provider.keyed = False
+    api.container.provider.keyed = False
     job_id = api.submit()
 
     work(api)
     held = api.call("GET", f"/jobs/{job_id}").json
-    api.twins.provider.keyed = True
+    api.container.provider.keyed = True
     sweep(api, 400)
     work(api)
 

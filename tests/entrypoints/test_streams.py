@@ -41,7 +41,7 @@ def test_a_quiet_slice_is_held_and_then_ends_with_a_comment(api: Api) -> None:
     """At the latest after 20 s, with a longer `retry:`; a queued job says that it is there."""
     job_id = api.submit()
     first = Events(api.call("GET", f"/jobs/{job_id}/stream").text)
-    before = api.twins.clock.now()
+    before = api.container.clock.now()
 
     quiet = api.call("GET", f"/jobs/{job_id}/stream", last_event_id=first[-1]["id"] or "0:0")
 
@@ -49,17 +49,17 @@ def test_a_quiet_slice_is_held_and_then_ends_with_a_comment(api: Api) -> None:
     assert quiet.status == 200
     assert quiet.headers["content-type"].startswith("text/event-stream")
     assert quiet.text.startswith("retry: 3000")
-    assert 20_000 <= api.twins.clock.now() - before < 21_000
+    assert 20_000 <= api.container.clock.now() - before < 21_000
 
 
 def test_a_new_attempt_is_a_reset(api: Api) -> None:
     """A client in the text of an attempt that failed is told to start over."""
-    api.twins.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
+    api.container.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
     job_id = api.submit()
     work(api)
     told = Events(api.call("GET", f"/jobs/{job_id}/stream").text)
     assert [event["event"] for event in told if event["event"] in ("tokens", "retrying")] == ["tokens", "retrying"]
-    api.twins.clock.advance(10)
+    api.container.clock.advance(10)
     work(api)
 
     after = Events(api.call("GET", f"/jobs/{job_id}/stream", last_event_id=told[-1]["id"]).text)
@@ -82,7 +82,7 @@ def test_a_stream_is_never_refused_for_rate(api: Api) -> None:
     job_id = api.submit()
     first = api.call("GET", f"/jobs/{job_id}/stream")
     for _ in range(700):
-        api.twins.request_counters.increment("stream#key_user", api.twins.clock.now() // 60_000, 0)
+        api.container.request_counters.increment("stream#key_user", api.container.clock.now() // 60_000, 0)
 
     hasty = api.call("GET", f"/jobs/{job_id}/stream")
 
@@ -96,14 +96,14 @@ def test_a_stream_is_never_refused_for_rate(api: Api) -> None:
 def test_without_a_free_slot_a_request_is_answered_at_once(api: Api) -> None:
     """Held requests are bounded, so that watchers never starve submitters."""
     job_id = api.submit()
-    now = api.twins.clock.now()
+    now = api.container.clock.now()
     for _ in range(100):
-        api.twins.semaphores.acquire("held", 100, now + 60_000, now)
+        api.container.semaphores.acquire("held", 100, now + 60_000, now)
 
     reply = api.call("GET", f"/jobs/{job_id}/stream", last_event_id="0:5")
 
     assert reply.status == 200
-    assert api.twins.clock.now() == now
+    assert api.container.clock.now() == now
 
 
 def test_a_ticket_reads_what_it_names_and_nothing_else(api: Api) -> None:
@@ -117,7 +117,7 @@ def test_a_ticket_reads_what_it_names_and_nothing_else(api: Api) -> None:
     assert api.call("GET", f"/jobs/{other}/stream?ticket={ticket}", token=None).status == 404
     assert api.call("DELETE", f"/jobs/{mine}?ticket={ticket}", token=None).status == 401
     assert api.call("GET", f"/jobs/{mine}/stream?ticket=hrt_guessed", token=None).status == 401
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     assert api.call("GET", f"/jobs/{mine}/stream?ticket={ticket}", token=None).status == 401
 
 
@@ -186,15 +186,15 @@ def test_progress_has_stages_and_figures(api: Api) -> None:
 
 def test_a_submission_can_be_held_for_its_result(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """`async: false` answers 200 with the result if it comes within 25 s, and 202 as usual otherwise."""
-    sleep = api.twins.clock.sleep
+    sleep = api.container.clock.sleep
 
     def meanwhile(seconds: float) -> None:
         sleep(seconds)
         work(api)
 
-    monkeypatch.setattr(api.twins.clock, "sleep", meanwhile)
+    monkeypatch.setattr(api.container.clock, "sleep", meanwhile)
     held = api.call("POST", "/jobs", {"prompt": "x", "async": False})
-    monkeypatch.setattr(api.twins.clock, "sleep", sleep)
+    monkeypatch.setattr(api.container.clock, "sleep", sleep)
     given_up = api.call("POST", "/jobs", {"prompt": "x", "async": False})
 
     assert (held.status, held.json["output"]) == (200, "Hello, world")
@@ -205,8 +205,8 @@ def test_a_result_that_is_no_longer_kept_is_gone(api: Api) -> None:
     """410 for the result, `gap` on a stream, and the end is told all the same."""
     job_id = api.submit()
     work(api)
-    api.twins.chunks.rows.clear()
-    api.twins.results.clear()
+    api.container.chunks.rows.clear()
+    api.container.results.clear()
 
     assert api.call("GET", f"/jobs/{job_id}/result").status == 410
     events = Events(api.call("GET", f"/jobs/{job_id}/stream").text)
@@ -217,21 +217,21 @@ def test_what_the_log_has_lost_comes_from_the_result(api: Api) -> None:
     """Chunks expire before results do; a replay does not notice."""
     job_id = api.submit()
     work(api)
-    api.twins.chunks.rows.clear()
+    api.container.chunks.rows.clear()
 
     assert api.call("GET", f"/jobs/{job_id}/text?offset=7").json["text"] == "world"
 
 
 def test_an_earlier_attempt_can_be_read(api: Api) -> None:
     """From its result; where that is no longer kept, from what the log still has."""
-    api.twins.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
+    api.container.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
     job_id = api.submit()
     work(api)
-    api.twins.clock.advance(10)
+    api.container.clock.advance(10)
     work(api)
 
     first = api.call("GET", f"/jobs/{job_id}/text?attempt=1").json
-    api.twins.results.clear()
+    api.container.results.clear()
     again = api.call("GET", f"/jobs/{job_id}/text?attempt=1").json
 
     assert (first["text"], first["done"]) == ("half", True)

@@ -47,7 +47,7 @@ def test_an_export_from_its_submission_to_its_download(api: Api) -> None:
     assert found.status == 307
     assert found.headers["location"] == found.json["location"]
     assert f"{job_id}/export.csv" in found.json["location"]
-    rows = list(csv.DictReader(io.StringIO(api.twins.job_files.kept["acme", job_id, "export.csv"].decode())))
+    rows = list(csv.DictReader(io.StringIO(api.container.job_files.kept["acme", job_id, "export.csv"].decode())))
     assert [row["output"] for row in rows] == ["Hello"]
 
 
@@ -79,7 +79,7 @@ def test_a_job_that_makes_no_object_has_none(api: Api) -> None:
 def test_an_object_that_is_gone_is_gone(api: Api) -> None:
     """410, as a result that is no longer kept."""
     job_id = exported(api)
-    api.twins.job_files.kept.clear()
+    api.container.job_files.kept.clear()
 
     assert api.call("GET", f"/jobs/{job_id}/download").status == 410
 
@@ -92,7 +92,7 @@ def test_deleting_an_export_deletes_its_object(api: Api) -> None:
     reply = api.call("POST", "/bulk", {"action": "delete", "ids": [job_id]}, "operator")
 
     assert reply.json["done"] == 1, reply.text
-    assert [place[1] for place in api.twins.job_files.kept] == [other]
+    assert [place[1] for place in api.container.job_files.kept] == [other]
 
 
 def test_what_cannot_be_exported_is_refused_by_name(api: Api) -> None:
@@ -173,7 +173,7 @@ def test_a_stage_may_have_limits_of_its_own(api: Api, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HEADRACE_TYPE_LIMITS", said)
     settings.cache_clear()
     try:
-        kind: JobType = bootstrap.job_type("export")
+        kind: JobType = bootstrap.Container(settings()).job_type("export")
     finally:
         monkeypatch.undo()
         settings.cache_clear()

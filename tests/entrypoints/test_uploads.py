@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import InvalidRequest, TooLarge, UploadNotFound
 from chalicelib.domain.files.upload import MAX_BYTES
@@ -27,36 +28,36 @@ def test_a_link_is_answered_with_all_that_is_needed_to_use_it(api: Api) -> None:
     assert answer.json["method"] == "PUT"
     assert answer.json["headers"] == {"Content-Type": "application/x-ndjson"}
     assert answer.json["max_bytes"] == MAX_BYTES
-    assert answer.json["expires_at"] == rfc3339(api.twins.clock.now() + 15 * 60_000)
+    assert answer.json["expires_at"] == rfc3339(api.container.clock.now() + 15 * 60_000)
 
 
 def test_what_was_put_there_is_opened_by_its_owner_and_by_nobody_else(api: Api) -> None:
     begun = api.call("POST", "/uploads").json
-    api.twins.uploads.put(begun["url"], b"prompt\nhello\n", "text/csv")
+    api.container.uploads.put(begun["url"], b"prompt\nhello\n", "text/csv")
 
-    opened = open_upload(api.twins.uploads, caller(), begun["upload_id"])
+    opened = open_upload(api.container.uploads, caller(), begun["upload_id"])
 
     assert b"".join(opened.pieces) == b"prompt\nhello\n"
     for other in (caller("bob"), caller(tenant="other")):
         with pytest.raises(UploadNotFound, match="kept for two days"):
-            open_upload(api.twins.uploads, other, begun["upload_id"])
+            open_upload(api.container.uploads, other, begun["upload_id"])
 
 
 @pytest.mark.parametrize("upload_id", ["upload_nonsense", "", "../p/00/acme", f"upload_{'0' * 26}"])
 def test_what_is_no_upload_is_not_found(api: Api, upload_id: str) -> None:
     with pytest.raises(UploadNotFound) as caught:
-        open_upload(api.twins.uploads, caller(), upload_id)
+        open_upload(api.container.uploads, caller(), upload_id)
     assert caught.value.code == "upload_not_found"
 
 
 def test_more_than_fifty_megabytes_are_refused_before_and_after(api: Api) -> None:
     refused = api.call("POST", "/uploads", {"size": MAX_BYTES + 1})
     begun = api.call("POST", "/uploads", {}).json
-    api.twins.uploads.put(begun["url"], bytes(MAX_BYTES + 1), "text/csv")
+    api.container.uploads.put(begun["url"], bytes(MAX_BYTES + 1), "text/csv")
 
     assert (refused.status, refused.json["error"]["code"]) == (413, "too_large")
     with pytest.raises(TooLarge, match="50 MB"):
-        open_upload(api.twins.uploads, caller(), begun["upload_id"])
+        open_upload(api.container.uploads, caller(), begun["upload_id"])
 
 
 @pytest.mark.parametrize(
@@ -80,13 +81,20 @@ def asked(raw: str | bytes = b"", content_type: str = "application/json", **quer
     data = raw.encode() if isinstance(raw, str) else raw
     sender = caller()
     return ApiRequest(
-        id="r", method="POST", path="/batches", query=query, headers={"content-type": content_type}, raw=data, caller_or_none=sender
+        id="r",
+        container=bootstrap.container(),
+        method="POST",
+        path="/batches",
+        query=query,
+        headers={"content-type": content_type},
+        raw=data,
+        caller_or_none=sender,
     )
 
 
 def put(api: Api, data: bytes) -> str:
     begun = api.call("POST", "/uploads").json
-    api.twins.uploads.put(begun["url"], data, "text/csv")
+    api.container.uploads.put(begun["url"], data, "text/csv")
     return str(begun["upload_id"])
 
 
@@ -134,7 +142,7 @@ def test_bytes_that_were_lost_on_the_way_are_no_prompt(api: Api) -> None:
     """API Gateway hands on text, and has put U+FFFD wherever it found no UTF-8: nobody could read what was there."""
     mangled = api.call("POST", "/batches", raw="prompt\nfine\nGr\ufffd\ufffde\n", content_type="text/csv")
     begun = api.call("POST", "/uploads", {"content_type": "text/plain"}).json
-    api.twins.uploads.put(begun["url"], "what does \ufffd mean?".encode(), "text/plain")
+    api.container.uploads.put(begun["url"], "what does \ufffd mean?".encode(), "text/plain")
     meant = api.call("POST", "/batches", {"upload_id": begun["upload_id"]})
 
     assert mangled.status == 400

@@ -80,7 +80,7 @@ def test_one_who_comes_after_the_end_is_told_at_once(api: Api) -> None:
 
 def test_it_goes_on_with_a_new_run(api: Api) -> None:
     """Its versions are higher than that of the first end, so a client that keeps the highest shows the second."""
-    api.twins.provider.scripts[:1] = [Script(error=RequestRefused("No."))]
+    api.container.provider.scripts[:1] = [Script(error=RequestRefused("No."))]
     batch_id, socket = batches.submit(api, 2), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
@@ -112,7 +112,7 @@ def test_more_rows_than_are_told_at_once_are_counted(api: Api) -> None:
     batch_id, socket = batches.submit(api, MAX_ROW_FRAMES + 10), watcher(api)
     batches.tasks(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
-    while api.twins.queues.depth("low"):
+    while api.container.queues.depth("low"):
         work(api, "low")
 
     batches.count(api)
@@ -137,7 +137,7 @@ def test_what_is_not_there_for_a_caller_cannot_be_watched(api: Api) -> None:
     for socket in sockets:
         [frame] = socket.send({"action": "subscribe", "batch_id": batch_id, "id": "q"})
         assert (frame["event"], frame["code"], frame["reply_to"]) == ("error", "batch_not_found", "q")
-    assert api.twins.subscriptions.for_job(batch_id) == []
+    assert api.container.subscriptions.for_job(batch_id) == []
 
 
 def test_operators_watch_their_tenants_and_tickets_what_their_key_may_read(api: Api) -> None:
@@ -195,7 +195,7 @@ def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api) -> None:
         socket.send({"action": "subscribe", "batch_id": batch_id})
     first.send({"action": "unsubscribe", "batch_id": batch_id})
     second.disconnect()
-    assert api.twins.subscriptions.for_job(batch_id) == []
+    assert api.container.subscriptions.for_job(batch_id) == []
 
     batches.settle(api)
 
@@ -208,14 +208,14 @@ def test_a_socket_that_is_gone_is_forgotten_and_one_that_is_busy_told_later(api:
     gone, busy, well = (watcher(api, name=name) for name in ("gone", "busy", "well"))
     for socket in (gone, busy, well):
         socket.send({"action": "subscribe", "batch_id": batch_id})
-    api.twins.sockets.gone.add("gone")
-    api.twins.sockets.busy["busy"] = 1
+    api.container.sockets.gone.add("gone")
+    api.container.sockets.busy["busy"] = 1
 
     batches.settle(api)
 
     assert batches.look(api, batch_id)["status"] == "completed"
-    assert {one.connection_id for one in api.twins.subscriptions.for_job(batch_id)} == {"busy", "well"}
-    assert api.twins.connections.get("gone") is None
+    assert {one.connection_id for one in api.container.subscriptions.for_job(batch_id)} == {"busy", "well"}
+    assert api.container.connections.get("gone") is None
     for socket in (busy, well):
         assert named(socket, "batch_completed")
 
@@ -227,13 +227,13 @@ def test_whatever_fails_about_watchers_the_rows_are_counted(api: Api, port: str,
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.tasks(api)
     work(api, "low")
-    api.twins.clock.advance(60)
+    api.container.clock.advance(60)
 
     more = {"error": error} if error is not None else {}
-    with refusing(getattr(api.twins, port), method, 10**6, **more):
+    with refusing(getattr(api.container, port), method, 10**6, **more):
         batches.settle(api)
 
-    assert api.twins.counters.counters[counter_key(batch_id)]["completed"] == 2
+    assert api.container.counters.counters[counter_key(batch_id)]["completed"] == 2
     assert batches.look(api, batch_id)["finished_at"] is not None
     assert socket.send({"action": "subscribe", "batch_id": batch_id})[-1]["event"] == "batch_completed"
 

@@ -32,11 +32,11 @@ def run(api: Api, job_id: str) -> None:
 
 def deliver(api: Api) -> None:
     """One invocation of `deliver` on what the queue holds."""
-    received = api.twins.queues.receive("deliveries")
+    received = api.container.queues.receive("deliveries")
     if received:
         records = [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in received]
         api.module.deliver({"Records": records}, CONTEXT)
-        api.twins.queues.acknowledge("deliveries", [message.receipt for message in received])
+        api.container.queues.acknowledge("deliveries", [message.receipt for message in received])
 
 
 def deliveries(api: Api, job_id: str, token: str = "user") -> Any:
@@ -60,8 +60,9 @@ def there(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A receiver on this machine, which this stage allows."""
     monkeypatch.setenv("HEADRACE_WEBHOOK_NETWORKS", "127.0.0.0/8")
     settings.cache_clear()
-    api.twins.webhook_client = GuardedHttpClient(networks(settings().webhook_networks))  # type: ignore[assignment]
-    api.twins.clock.advance(time.time() - api.twins.clock.now() / 1000)
+    api.container.webhook_client = GuardedHttpClient(networks(settings().webhook_networks))
+    api.container.settings = settings()  # type: ignore[assignment]
+    api.container.clock.advance(time.time() - api.container.clock.now() / 1000)
     with receiver() as made:
         yield made
     monkeypatch.undo()
@@ -127,7 +128,7 @@ def test_an_attempt_that_fails_is_logged_and_made_again(api: Api, there: Receive
     assert kept["next_attempt_at"] is not None
     assert "hunter2" not in str(kept)
 
-    api.twins.clock.advance(6)
+    api.container.clock.advance(6)
     deliver(api)
 
     assert [one["status_code"] for one in deliveries(api, job_id)[0]["attempts"]] == [500, 204]
@@ -155,7 +156,7 @@ def test_by_default_this_machine_is_not_written_to(api: Api) -> None:
 
 def test_a_name_that_leads_inside_is_refused_when_it_is_sent(api: Api) -> None:
     """And the log of the job's deliveries says so."""
-    api.twins.webhook_client = GuardedHttpClient(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
+    api.container.webhook_client = GuardedHttpClient(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
     job_id = api.submit(webhook_url="https://inside.example.com/hook")
     run(api, job_id)
 
@@ -186,7 +187,7 @@ def test_what_one_tenant_allows_another_may_not_name(api: Api) -> None:
 
 def test_mail_that_is_not_configured_is_refused(api: Api) -> None:
     allow(api)
-    api.twins.email.sender = None
+    api.container.email.sender = None
 
     wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:ops@acme.com"]}))
 
@@ -200,8 +201,8 @@ def test_people_are_written_to(api: Api) -> None:
     run(api, job_id)
     deliver(api)
 
-    assert [to for to, _, _ in api.twins.email.sent] == ["ops@acme.com"]
-    assert [letter.url for letter in api.twins.webhook_client.letters] == [SLACK]
+    assert [to for to, _, _ in api.container.email.sent] == ["ops@acme.com"]
+    assert [letter.url for letter in api.container.webhook_client.letters] == [SLACK]
     shown = str(deliveries(api, job_id))
     assert "slack" in shown
     assert SLACK not in shown
@@ -226,7 +227,7 @@ def test_every_wrong_address_is_named_at_once(api: Api) -> None:
 def test_a_lost_message_is_sent_for_by_the_sweep(api: Api) -> None:
     job_id = api.submit(webhook_url=HOOK)
     run(api, job_id)
-    api.twins.queues.messages["deliveries"] = []
+    api.container.queues.messages["deliveries"] = []
 
     sweep(api, 180)
     deliver(api)
@@ -243,11 +244,11 @@ def test_watchers_are_told_though_webhooks_fail_and_the_other_way_round(api: Api
     def unreachable(*_: Any) -> Any:
         raise RuntimeError
 
-    of, api.twins.subscriptions.for_job = api.twins.subscriptions.for_job, unreachable  # type: ignore[method-assign]
+    of, api.container.subscriptions.for_job = api.container.subscriptions.for_job, unreachable  # type: ignore[method-assign]
     api.module.on_job_change({"Records": [change(before, after)]}, CONTEXT)
-    api.twins.subscriptions.for_job = of  # type: ignore[method-assign]
+    api.container.subscriptions.for_job = of  # type: ignore[method-assign]
 
-    assert [body for body, _ in api.twins.queues.aside["stream"]] == [job_id]
+    assert [body for body, _ in api.container.queues.aside["stream"]] == [job_id]
     assert deliveries(api, job_id)[0]["event"] == "job.cancelled"
 
 
@@ -275,7 +276,7 @@ def test_a_slack_address_is_never_shown_whole_and_may_stay_unsaid(api: Api) -> N
 
     assert shown == {"emails": ["ops@acme.com"], "slack": {"alerts": "https://hooks.slack.com/...efgh"}}
     assert gone == {"slack.other": "has no URL that could stay"}
-    assert api.twins.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
+    assert api.container.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_an_address_book_with_something_wrong_changes_nothing(api: Api, book: An
     allow(api)
 
     assert refused(api.call("PUT", "/webhooks/addresses", book, "admin"))
-    assert api.twins.notification_settings.allowlist("acme").names == ["email:ops@acme.com", "slack:alerts"]
+    assert api.container.notification_settings.allowlist("acme").names == ["email:ops@acme.com", "slack:alerts"]
 
 
 def test_an_admin_may_try_an_address(api: Api, there: Receiver) -> None:

@@ -35,7 +35,7 @@ def test_who_gets_in(api: Api) -> None:
     assert Socket(api, "d").connect(ticket=ticket) == 200
     assert Socket(api, "e").connect(ticket=ticket) == 401
     stale = api.call("POST", "/stream-tickets", {}).json["ticket"]
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     assert Socket(api, "f").connect(ticket=stale) == 401
 
 
@@ -49,12 +49,12 @@ def test_a_subscriber_is_told_everything_as_it_happens(api: Api, socket: Socket)
     assert (connected["event"], connected["status"], connected["offset"], connected["reply_to"]) == ("connected", "queued", 0, 7)
     assert socket.assembled.text == "Hello, world"
     assert socket.assembled.done
-    assert api.twins.sockets.endpoints["c1"] == "https://ws.example/api"
+    assert api.container.sockets.endpoints["c1"] == "https://ws.example/api"
 
 
 def test_one_who_comes_after_the_end_is_told_all_at_once(api: Api, socket: Socket) -> None:
     """The whole text, or what lies beyond the offset, then the end; in frames of at most 32 KB."""
-    api.twins.provider.scripts[:] = [Script(deltas=["x" * 12_000, "y"])]
+    api.container.provider.scripts[:] = [Script(deltas=["x" * 12_000, "y"])]
     job_id = api.submit()
     work(api)
 
@@ -103,7 +103,7 @@ def test_another_tenants_job_is_not_there(api: Api, socket: Socket) -> None:
         assert (frame["code"], frame["reply_to"]) == ("job_not_found", "q")
     [unknown] = socket.send({"action": "subscribe", "job_id": "job_unknown"})
     assert unknown["code"] == "job_not_found"
-    assert api.twins.jobs.heads[job_id].status is Status.QUEUED
+    assert api.container.jobs.heads[job_id].status is Status.QUEUED
 
 
 def test_a_ping_is_answered(socket: Socket) -> None:
@@ -120,7 +120,7 @@ def test_a_job_is_cancelled_over_the_socket(api: Api, socket: Socket) -> None:
     socket.send({"action": "cancel", "job_id": job_id})
 
     assert refused["code"] == "forbidden"
-    assert api.twins.jobs.heads[job_id].status is Status.CANCELLED
+    assert api.container.jobs.heads[job_id].status is Status.CANCELLED
 
 
 def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api, socket: Socket) -> None:
@@ -129,9 +129,9 @@ def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api, socket: Socket
     for job_id in (first, second):
         socket.send({"action": "subscribe", "job_id": job_id})
     socket.send({"action": "unsubscribe", "job_id": first})
-    assert not api.twins.subscriptions.for_job(first)
+    assert not api.container.subscriptions.for_job(first)
     socket.disconnect()
-    assert not api.twins.subscriptions.for_job(second)
+    assert not api.container.subscriptions.for_job(second)
     before = len(socket.frames)
 
     work(api)
@@ -150,9 +150,9 @@ def test_a_connection_has_fifty_subscriptions(api: Api, socket: Socket) -> None:
 def test_a_revoked_key_stops_working_on_an_open_socket(api: Api, socket: Socket) -> None:
     """Within a minute, like everywhere."""
     job_id = api.submit()
-    key = next(key for key in api.twins.api_keys.keys("acme") if key.id == "key_user")
-    api.twins.api_keys.put_key(replace(key, revoked_at=api.twins.clock.now()))
-    api.twins.clock.advance(31)
+    key = next(key for key in api.container.api_keys.keys("acme") if key.id == "key_user")
+    api.container.api_keys.put_key(replace(key, revoked_at=api.container.clock.now()))
+    api.container.clock.advance(31)
 
     [frame] = socket.send({"action": "subscribe", "job_id": job_id})
 

@@ -47,7 +47,7 @@ class Hall(Cloud):
     def _wire(self) -> None:
         super()._wire()
         for name in ("batches", "batch_rows", "counters", "bulk_operations"):
-            setattr(self.world.memory, name, Port(name, getattr(self.real, name), self.steps))
+            setattr(self.world.container, name, Port(name, getattr(self.real, name), self.steps))
         self._counted: asyncio.Queue[Change] = asyncio.Queue()
         self._counting = False
         self._tending = 0
@@ -78,7 +78,7 @@ class Hall(Cloud):
             await asyncio.sleep(0.5)
             while not self._counted.empty():
                 changes.append(self._counted.get_nowait())
-            while isinstance(await self.act("count", count_job_changes, self.world.clerk, changes), BaseException):
+            while isinstance(await self.act("count", count_job_changes, self.world.container, changes), BaseException):
                 await asyncio.sleep(1.0)
             self._counting = False
 
@@ -92,7 +92,7 @@ class Hall(Cloud):
         """A message is deleted only if its function came to its end."""
         asked, self._tending = json.loads(body), self._tending + 1
         until = self.world.clock.now() + TASK_MS
-        answer = await self.act("tasks", advance_batch, self.world.clerk, asked["tenant"], asked["batch_id"], until)
+        answer = await self.act("tasks", advance_batch, self.world.container, asked["tenant"], asked["batch_id"], until)
         self._tending -= 1
         if not isinstance(answer, BaseException):
             self.real.queues.acknowledge(TASKS, [receipt])
@@ -104,9 +104,9 @@ class Hall(Cloud):
             await asyncio.sleep(SWEEP_EVERY)
 
     def _sweep_all(self) -> None:
-        sweep(self.world.broom)
-        wake_stalled_batches(self.world.clerk)
-        resume_unfinished(self.world.desk)
+        sweep(self.world.container)
+        wake_stalled_batches(self.world.container)
+        resume_unfinished(self.world.container)
 
     # ---- what people do
 
@@ -117,7 +117,7 @@ class Hall(Cloud):
         once = IdempotentRequest.of(ALICE, "POST /batches", "key", "rows")
 
         def ask() -> str:
-            clerk = self.world.clerk
+            clerk = self.world.container
             prepared = prepare_batch(clerk, ALICE, BatchOptions(**terms), Submission(priority=LANE), rows)
             return submit_batch(clerk, ALICE, prepared, once).batch.id
 
@@ -125,7 +125,7 @@ class Hall(Cloud):
 
     async def cancel_batch(self, batch_id: str) -> None:
         def ask() -> None:
-            clerk = self.world.clerk
+            clerk = self.world.container
             manage_batch.cancel_batch(clerk, manage_batch.get_batch(clerk.batches, ALICE, batch_id))
 
         await self.request(ask)
@@ -134,7 +134,7 @@ class Hall(Cloud):
         once = IdempotentRequest.of(ALICE, "retry-failed", "key", batch_id)
 
         def ask() -> None:
-            clerk = self.world.clerk
+            clerk = self.world.container
             manage_batch.retry_failed(clerk, manage_batch.get_batch(clerk.batches, ALICE, batch_id), once, cancelled=cancelled)
 
         await self.request(ask)

@@ -31,8 +31,8 @@ class Office(Cloud):
 
     def _wire(self) -> None:
         super()._wire()
-        self.world.memory.job_data = Port("job_data", self.real.job_data, self.steps)  # type: ignore[assignment]
-        self.world.memory.bulk_operations = Port("bulk_operations", self.real.bulk_operations, self.steps)  # type: ignore[assignment]
+        self.world.container.job_data = Port("job_data", self.real.job_data, self.steps)  # type: ignore[assignment]
+        self.world.container.bulk_operations = Port("bulk_operations", self.real.bulk_operations, self.steps)  # type: ignore[assignment]
 
     def at_work(self) -> str:
         unfinished = [bulk.id for bulk in self.real.bulk_operations.rows.values() if bulk.finished_at is None]
@@ -50,7 +50,7 @@ class Office(Cloud):
         once = IdempotentRequest.of(OLGA, "POST /bulk", "key", [wish.action.value])
 
         def asked() -> StartedBulk:
-            return start_bulk(self.world.desk, OLGA, wish, once)
+            return start_bulk(self.world.container, OLGA, wish, once)
 
         await (self.request(asked) if again else self.act("api", asked))
 
@@ -61,8 +61,8 @@ class Office(Cloud):
             await asyncio.sleep(SWEEP_EVERY)
 
     def _sweep_all(self) -> None:
-        sweep(self.world.broom)
-        resume_unfinished(self.world.desk)
+        sweep(self.world.container)
+        resume_unfinished(self.world.container)
 
 
 Story = Callable[[Office], Coroutine[Any, Any, None]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,16 +97,16 @@ def test_no_follower_outlives_a_worker_that_learns_late_that_it_is_fenced() -> N
     async def take_back() -> None:
         while world.job(job).status is not Status.PROCESSING:
             await asyncio.sleep(0.01)
-        [lease] = world.memory.leases.rows.values()
-        world.memory.leases.fence(lease)
+        [lease] = world.container.leases.rows.values()
+        world.container.leases.fence(lease)
         seen = world.job(job)
         taken = transitions.reclaim(seen, lease.id, 0, None, world.clock.now())
         assert taken is not None
-        world.memory.jobs.replace(seen, taken)
+        world.container.jobs.replace(seen, taken)
 
     async def work() -> None:
         await asyncio.gather(
-            process_messages(world.engine, "normal", world.memory.queues.receive("normal")), take_back(), return_exceptions=True
+            process_messages(world.container, "normal", world.container.queues.receive("normal")), take_back(), return_exceptions=True
         )
 
     run(world.loop, work())  # which asserts that no task is left
@@ -119,13 +118,13 @@ def test_a_job_whose_type_is_gone_is_taken_back_from_its_dead_worker() -> None:
     job = world.submit()
     claimed = transitions.claim(job, 1, "lease#nonce", world.clock.now())
     assert claimed is not None
-    world.memory.jobs.replace(job, claimed)
+    world.container.jobs.replace(job, claimed)
 
     def gone(name: str) -> JobType:
         raise JobTypeNotFound(name)
 
     world.clock.advance(200)
-    done = sweep(replace(world.broom, job_type=gone))
+    done = sweep(world.container.but(job_type=gone))
 
     assert done["failed"] == 0
     assert world.job(job).status is Status.QUEUED

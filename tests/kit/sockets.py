@@ -34,7 +34,7 @@ class Socket:
 
     @property
     def frames(self) -> list[dict[str, Any]]:
-        return self.api.twins.sockets.events(self.id)
+        return self.api.container.sockets.events(self.id)
 
     @property
     def assembled(self) -> Assembly:

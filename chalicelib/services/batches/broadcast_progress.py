@@ -31,7 +31,7 @@ def broadcast_batch_progress(ctx: BatchContext, batch: Batch, counts: BatchCount
         ctx.log("watchers of a batch were not told", batch_id=batch.id, tenant=batch.tenant)
         return
     try:
-        watchers = [watcher for watcher in ctx.streaming.subscriptions.for_job(batch.id) if watcher.expires_at > now]
+        watchers = [watcher for watcher in ctx.subscriptions.for_job(batch.id) if watcher.expires_at > now]
         if watchers:
             frames = _frames(batch, counts, ended, now)
             ctx.parallel_map(partial(_tell, ctx, batch, frames, until), watchers)
@@ -48,13 +48,13 @@ def _frames(batch: Batch, counts: BatchCounts, ended: Sequence[Job], now: Ms) ->
 def _tell(ctx: BatchContext, batch: Batch, frames: Sequence[Frame], until: Ms, watcher: Subscription) -> None:
     """One of them, if its key may still see the batch."""
     try:
-        caller = ctx.streaming.caller_by_key_hash(watcher.key_hash)
+        caller = ctx.caller_by_key_hash(watcher.key_hash)
         if caller is None or not batch.is_visible_to(caller):
             return
         for frame in frames:
             if ctx.clock.now() >= until:
                 return
-            send_frame(ctx.streaming, watcher, frame)
+            send_frame(ctx, watcher, frame)
     except (ConnectionGone, ConnectionBusy):
         return  # forgotten, or it asks by itself when it hears nothing
     except Exception as exc:  # noqa: BLE001 - one socket must not stop the others

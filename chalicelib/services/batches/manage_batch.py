@@ -13,7 +13,7 @@ from chalicelib.domain.errors import BatchNotFound, BatchNotRetryable, Forbidden
 from chalicelib.domain.ids import checked_batch_id, job_id_of_row
 from chalicelib.ports import Batches
 from chalicelib.services.batches.advance_batch import advance_batch, announce_completion
-from chalicelib.services.batches.context import BatchContext, enqueue_advance
+from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
 from chalicelib.services.batches.recount import rebuild_counters
 from chalicelib.services.idempotency import IdempotentRequest
 
@@ -92,7 +92,7 @@ def retry_failed(ctx: BatchContext, batch: Batch, once: IdempotentRequest | None
     bulk_id = once.claim(ctx.jobs, ctx.clock.now(), made) if once is not None else made
     if bulk_id != made and (there := _has_begun(ctx, batch, bulk_id)) is not None:
         return there, True
-    counts = ctx.counts(batch.id)
+    counts = load_counts(ctx, batch.id)
 
     def change(seen: Batch) -> Batch | None:
         again = batch_rules.retry(seen, bulk_id, counts, ctx.clock.now(), cancelled=cancelled)
@@ -115,7 +115,7 @@ def rebuild_counts(ctx: BatchContext, batch: Batch) -> Batch:
 def _has_begun(ctx: BatchContext, batch: Batch, bulk_id: str) -> Batch | None:
     """The batch, if this very wish was written on it before."""
     now = ctx.batches.get(batch.tenant, batch.id) or batch
-    known = any(errand.bulk_id == bulk_id for errand in now.actions) or ctx.bulk.bulk_operations.get(batch.tenant, bulk_id) is not None
+    known = any(errand.bulk_id == bulk_id for errand in now.actions) or ctx.bulk_operations.get(batch.tenant, bulk_id) is not None
     return now if known else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.errors import (
@@ -30,28 +30,22 @@ from chalicelib.domain.jobs.transitions import (
 )
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import DAY_MS, Ms
-from chalicelib.ports import Clock, Dependencies, IdempotencyRecord, Jobs, JobSpecs, Queues
-from chalicelib.services.dependencies.release_dependents import record_dependencies, resolve_dependencies
+from chalicelib.ports import IdempotencyRecord
+from chalicelib.services.context import JobContext
+from chalicelib.services.dependencies.release_dependents import DependencyContext, record_dependencies, resolve_dependencies
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.plan_job import Plan
-from chalicelib.services.log import Log
 
 ROUTE = "POST /jobs"
 ROUNDS = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class SubmitContext:
-    """What accepting a job needs from outside. `queue_limit`: messages that a lane may hold, of all tenants."""
+class SubmitContext(JobContext, DependencyContext, Protocol):
+    """What accepting a job needs. `max_lane_depth`: messages that a lane may hold, of all tenants together."""
 
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    job_specs: JobSpecs
-    dependencies: Dependencies
-    queues: Queues
-    new_id: Callable[[], str]
-    queue_limit: int
+    def new_id(self) -> str: ...
+    @property
+    def max_lane_depth(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +135,7 @@ def _unfinished(ctx: SubmitContext, caller: Caller, pointed: str | None) -> Job 
 
 def _queue_position(ctx: SubmitContext, lane: str) -> int:
     depth = ctx.queues.depth(lane)
-    if depth >= ctx.queue_limit:
+    if depth >= ctx.max_lane_depth:
         raise QueueFull(f"The {lane} lane holds {depth} messages, as many as it may. Try again later, or in another lane.", retry_after=30)
     return depth + 1
 

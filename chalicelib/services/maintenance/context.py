@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol
 
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType
-from chalicelib.ports import (
-    Chunks,
-    Clock,
-    Connections,
-    Dependencies,
-    Jobs,
-    JobSpecs,
-    Leases,
-    Prices,
-    Queues,
-    Results,
-    Sockets,
-    Subscriptions,
-)
-from chalicelib.services.log import Log
+from chalicelib.ports import Chunks, Connections, Leases, Prices, Results, Sockets, Subscriptions
+from chalicelib.services.context import JobContext
+from chalicelib.services.dependencies.release_dependents import DependencyContext
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.log_events import log_job_failed
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepContext:
-    """`abandon` stops a response at the provider, if it can be reached."""
+class SweepContext(JobContext, DependencyContext, Protocol):
+    """What the sweeper needs. `cancel_response` stops a background response at the provider, if the provider can be reached."""
 
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    job_specs: JobSpecs
-    dependencies: Dependencies
-    chunks: Chunks
-    results: Results
-    leases: Leases
-    queues: Queues
-    prices: Prices
-    subscriptions: Subscriptions
-    connections: Connections
-    sockets: Sockets
-    job_type: Callable[[str], JobType]
-    cancel_response: Callable[[str], None]
+    @property
+    def chunks(self) -> Chunks: ...
+    @property
+    def results(self) -> Results: ...
+    @property
+    def leases(self) -> Leases: ...
+    @property
+    def prices(self) -> Prices: ...
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+    @property
+    def connections(self) -> Connections: ...
+    @property
+    def sockets(self) -> Sockets: ...
+    def job_type(self, name: str) -> JobType: ...
+    def cancel_response(self, response_id: str) -> None: ...
 
 
 def apply_transition(ctx: SweepContext, job: Job, step: Callable[[Job], Job | None], name: str) -> str:

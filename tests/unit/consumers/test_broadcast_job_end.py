@@ -19,16 +19,16 @@ def ended(world: World, prompt: str = "Say hello.", watcher: str = "c1") -> Chan
     job = world.submit(prompt)
     world.watch(job, watcher)
     after = replace(job, status=Status.COMPLETED, version=2, due_at=None, length=0, finished_at=world.clock.now())
-    world.memory.jobs.heads[job.id] = after
+    world.container.jobs.heads[job.id] = after
     return job.id, job, after
 
 
 def tell(world: World, *changes: Change) -> None:
-    broadcast_job_ends(world.gallery, world.memory.queues, world._log, changes)
+    broadcast_job_ends(world.container, changes)
 
 
 def aside(world: World) -> list[str]:
-    return [body for body, _ in world.memory.queues.aside["stream"]]
+    return [body for body, _ in world.container.queues.aside["stream"]]
 
 
 def test_one_throttle_costs_a_moment() -> None:
@@ -36,7 +36,7 @@ def test_one_throttle_costs_a_moment() -> None:
     world = World()
     change = ended(world)
 
-    with refusing(world.memory.subscriptions, "for_job", 2):
+    with refusing(world.container.subscriptions, "for_job", 2):
         tell(world, change)
 
     assert [frame["event"] for frame in world.frames()] == ["job_completed"]
@@ -48,14 +48,14 @@ def test_a_store_that_stays_away_sets_the_record_aside() -> None:
     """Its id, for people; the others are told."""
     world = World()
     lost, told = ended(world), ended(world, "another", "c2")
-    of = world.memory.subscriptions.for_job
+    of = world.container.subscriptions.for_job
 
     def of_others(job_id: str) -> object:
         if job_id == lost[0]:
             raise Throttled
         return of(job_id)
 
-    world.memory.subscriptions.for_job = of_others  # type: ignore[assignment, method-assign]
+    world.container.subscriptions.for_job = of_others  # type: ignore[assignment, method-assign]
     tell(world, lost, told)
 
     assert aside(world) == [lost[0]]
@@ -67,7 +67,7 @@ def test_patience_has_an_end_for_all_records_together() -> None:
     world = World()
     changes = [ended(world, str(number), f"c{number}") for number in range(100)]
 
-    with refusing(world.memory.subscriptions, "for_job", 10**6):
+    with refusing(world.container.subscriptions, "for_job", 10**6):
         tell(world, *changes)
 
     assert world.loop.moment * 1000 <= TIME_BUDGET_MS
@@ -79,7 +79,7 @@ def test_a_record_that_cannot_be_told_is_set_aside_at_once() -> None:
     world = World()
     change = ended(world)
 
-    with refusing(world.memory.subscriptions, "for_job", 1, ValueError):
+    with refusing(world.container.subscriptions, "for_job", 1, ValueError):
         tell(world, change)
 
     assert aside(world) == [change[0]]
@@ -91,7 +91,7 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
     world = World()
     told, broken = ended(world), (ended(world, "broken")[0], None, None)
 
-    with refusing(world.memory.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
+    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
         tell(world, broken, told)
     assert [frame["event"] for frame in world.frames()] == ["job_completed"]
     assert aside(world) == []
@@ -104,7 +104,7 @@ def test_setting_aside_is_patient_too() -> None:
     world = World()
     job: Job = ended(world)[2]
 
-    with refusing(world.memory.queues, "send_to_dead_letter", 3):
+    with refusing(world.container.queues, "send_to_dead_letter", 3):
         tell(world, (job.id, None, None))
 
     assert aside(world) == [job.id]

@@ -31,7 +31,7 @@ def rows(number: int, **changes: Any) -> list[Job]:
 
 
 def completed(world: World) -> int:
-    return world.memory.counters.counters.get(counter_key(BATCH), {}).get("completed", 0)
+    return world.container.counters.counters.get(counter_key(BATCH), {}).get("completed", 0)
 
 
 def changes(jobs: list[Job]) -> list[tuple[str, Job | None, Job | None]]:
@@ -41,10 +41,10 @@ def changes(jobs: list[Job]) -> list[tuple[str, Job | None, Job | None]]:
 def test_what_cannot_be_read_is_set_aside_and_the_others_are_counted() -> None:
     world = World()
 
-    count_job_changes(world.clerk, [("job_broken", None, None), *changes(rows(3))])
+    count_job_changes(world.container, [("job_broken", None, None), *changes(rows(3))])
 
     assert completed(world) == 3
-    assert [body for body, _ in world.memory.queues.aside["stream"]] == ["job_broken"]
+    assert [body for body, _ in world.container.queues.aside["stream"]] == ["job_broken"]
 
 
 def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,18 +56,18 @@ def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch
         return [], None
 
     monkeypatch.setitem(counting.COUNTERS, "broken", broken)
-    count_job_changes(world.clerk, changes(rows(3)))
+    count_job_changes(world.container, changes(rows(3)))
 
     assert completed(world) == 2
-    assert [body for body, _ in world.memory.queues.aside["stream"]] == [bad]
+    assert [body for body, _ in world.container.queues.aside["stream"]] == [bad]
 
 
 def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
     world = World()
 
-    with refusing(world.memory.counters, "increment", 10**6), pytest.raises(Throttled):
-        count_job_changes(world.clerk, changes(rows(3)))
-    count_job_changes(world.clerk, changes(rows(3)))
+    with refusing(world.container.counters, "increment", 10**6), pytest.raises(Throttled):
+        count_job_changes(world.container, changes(rows(3)))
+    count_job_changes(world.container, changes(rows(3)))
 
     assert completed(world) == 3
 
@@ -75,8 +75,8 @@ def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
 def test_a_throttle_is_waited_out() -> None:
     world = World()
 
-    with refusing(world.memory.counters, "increment", 2, after=True):
-        count_job_changes(world.clerk, changes(rows(3)))
+    with refusing(world.container.counters, "increment", 2, after=True):
+        count_job_changes(world.container, changes(rows(3)))
 
     assert completed(world) == 3
 
@@ -84,13 +84,13 @@ def test_a_throttle_is_waited_out() -> None:
 def test_who_meets_others_looks_again_and_sets_aside_in_the_end() -> None:
     world = World()
 
-    with refusing(world.memory.counters, "increment", 1, error=Conflict):
-        count_job_changes(world.clerk, changes(rows(3)))
+    with refusing(world.container.counters, "increment", 1, error=Conflict):
+        count_job_changes(world.container, changes(rows(3)))
     assert completed(world) == 3
-    with refusing(world.memory.counters, "increment", 10**6, error=Conflict):
-        count_job_changes(world.clerk, changes(rows(1, version=5)))
+    with refusing(world.container.counters, "increment", 10**6, error=Conflict):
+        count_job_changes(world.container, changes(rows(1, version=5)))
 
-    assert world.memory.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
+    assert world.container.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
 
 
 def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
@@ -98,11 +98,11 @@ def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
     world = World()
     before = world.clock.now()
 
-    with refusing(world.memory.counters, "increment", 4, error=Conflict):
-        count_job_changes(world.clerk, changes(rows(1)))
+    with refusing(world.container.counters, "increment", 4, error=Conflict):
+        count_job_changes(world.container, changes(rows(1)))
 
     assert completed(world) == 1
-    assert not world.memory.queues.aside["stream"]
+    assert not world.container.queues.aside["stream"]
     assert world.clock.now() > before
 
 
@@ -113,17 +113,17 @@ def test_a_hundred_batches_at_once_fit_into_transactions() -> None:
         for number in range(1, 101)
     ]
 
-    count_job_changes(world.clerk, changes(jobs))
+    count_job_changes(world.container, changes(jobs))
 
-    assert sum(numbers.get("failed", 0) for numbers in world.memory.counters.counters.values()) == 100
+    assert sum(numbers.get("failed", 0) for numbers in world.container.counters.counters.values()) == 100
 
 
 def test_an_older_image_changes_nothing() -> None:
     world = World()
-    count_job_changes(world.clerk, changes(rows(1, version=9)))
+    count_job_changes(world.container, changes(rows(1, version=9)))
 
     count_job_changes(
-        world.clerk, [(job_id_of_row(BATCH, 0), None, job(id=job_id_of_row(BATCH, 0), batch_id=BATCH, status=Status.QUEUED, version=2))]
+        world.container, [(job_id_of_row(BATCH, 0), None, job(id=job_id_of_row(BATCH, 0), batch_id=BATCH, status=Status.QUEUED, version=2))]
     )
 
     assert completed(world) == 1
@@ -132,6 +132,6 @@ def test_an_older_image_changes_nothing() -> None:
 def test_jobs_of_no_batch_are_not_counted_before_their_end() -> None:
     world = World()
 
-    count_job_changes(world.clerk, changes([job(), job(status=Status.PROCESSING)]))
+    count_job_changes(world.container, changes([job(), job(status=Status.PROCESSING)]))
 
-    assert world.memory.counters.rows == {}
+    assert world.container.counters.rows == {}

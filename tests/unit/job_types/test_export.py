@@ -6,7 +6,6 @@ import asyncio
 import csv
 import io
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,7 +27,7 @@ DAY = 86_400
 
 def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str = "acme", **changes: Any) -> Job:
     """A job that completed with this text a moment ago."""
-    now, job_id = world.clock.now(), f"job_{world.new_id()}"
+    now, job_id = world.clock.now(), f"job_{world.container.new_id()}"
     about: dict[str, Any] = {
         "id": job_id,
         "tenant": tenant,
@@ -50,9 +49,9 @@ def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str 
         "cost": 1_500,
     }
     job = Job(**{**about, **changes})
-    world.memory.jobs.create(job)
-    world.memory.results.put(Result(job_id=job.id, attempt=1, text=text, parsed={"a": 1} if text == "fine" else None), tenant)
-    world.memory.job_specs.put(job.id, tenant, JobSpec(prompt=f"prompt of {text}", config=JobConfig(model="m", max_tokens=9)), 0)
+    world.container.jobs.create(job)
+    world.container.results.put(Result(job_id=job.id, attempt=1, text=text, parsed={"a": 1} if text == "fine" else None), tenant)
+    world.container.job_specs.put(job.id, tenant, JobSpec(prompt=f"prompt of {text}", config=JobConfig(model="m", max_tokens=9)), 0)
     return job
 
 
@@ -60,14 +59,14 @@ def exported(world: World, given: dict[str, Any], caller: Caller = ALICE, **opti
     """An export that ran, and its output."""
     job = world.submit(None, input=given, options=options, job_type="export", caller=caller)
     rest(world, [job])
-    kept = world.memory.results.get(job.id, world.job(job).attempt)
+    kept = world.container.results.get(job.id, world.job(job).attempt)
     assert world.job(job).status is Status.COMPLETED, world.job(job).error
     assert kept is not None
     return job, kept.parsed
 
 
 def content(world: World, job: Job, name: str) -> str:
-    return world.memory.job_files.kept["acme", job.id, name].decode()
+    return world.container.job_files.kept["acme", job.id, name].decode()
 
 
 def test_an_export_as_csv() -> None:
@@ -191,18 +190,18 @@ def test_a_worker_that_dies_in_the_middle_leaves_nothing_half() -> None:
     world = World()
     jobs = [ended(world, f"text {number}") for number in range(40)]
     job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
-    real = world.memory.results.get
+    real = world.container.results.get
     gate: list[float] = [0.0]
 
     async def slow(call: Any, *args: Any) -> Any:
         await asyncio.sleep(gate[0])
         return call(*args)
 
-    world.engine = replace(world.engine, offload=slow)
+    world.container = world.container.but(offload=slow)
     gate[0] = 0.1
     kill(world, 2.0)
     gate[0] = 0.0
-    before = dict(world.memory.job_files.kept)
+    before = dict(world.container.job_files.kept)
     rest(world, [job])
 
     assert before == {}
@@ -224,13 +223,13 @@ def test_results_are_read_together_but_never_too_much_of_them(lengths: list[int]
     """By hundreds; fewer where their heads say that they are long."""
     world = World()
     jobs = [ended(world, "x", length=length) for length in lengths]
-    asked, real = [], world.memory.results.get_many
+    asked, real = [], world.container.results.get_many
 
     def get_many(attempts: Any) -> Any:
         asked.append(len(attempts))
         return real(attempts)
 
-    world.memory.results.get_many = get_many  # type: ignore[method-assign]
+    world.container.results.get_many = get_many  # type: ignore[method-assign]
     exported(world, {"ids": [one.id for one in jobs]})
 
     assert asked == requests
@@ -241,7 +240,7 @@ def test_results_that_are_not_wanted_are_not_read() -> None:
     world = World()
     done, running = ended(world), ended(world, status=Status.PROCESSING, finished_at=None, length=None)
 
-    with refusing(world.memory.results, "get_many", 0) as asked:
+    with refusing(world.container.results, "get_many", 0) as asked:
         exported(world, {"ids": [done.id]}, include=["prompt"])
         job, _ = exported(world, {"ids": [running.id]})
 
@@ -257,13 +256,13 @@ def test_a_store_that_does_not_answer_costs_an_attempt(port: str, method: str) -
     world = World()
     named = ended(world)
     job = world.submit(None, input={"ids": [named.id]}, job_type="export")
-    received = world.memory.queues.receive("normal")
+    received = world.container.queues.receive("normal")
 
     async def story() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         while world.job(job).status is not Status.PROCESSING:
             await asyncio.sleep(0)
-        with refusing(getattr(world.memory, port), method, 1):
+        with refusing(getattr(world.container, port), method, 1):
             await worker
 
     world.loop.run_until_complete(story())
@@ -283,19 +282,19 @@ def test_an_export_is_cancelled_in_the_middle() -> None:
         await asyncio.sleep(0.05)
         return call(*args)
 
-    world.engine = replace(world.engine, offload=slow)
+    world.container = world.container.but(offload=slow)
 
     async def story() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(2)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked < 3_000
 
     world.loop.run_until_complete(story())
 
-    assert (world.job(job).status, world.memory.job_files.kept) == (Status.CANCELLED, {})
+    assert (world.job(job).status, world.container.job_files.kept) == (Status.CANCELLED, {})
 
 
 # ---- clean-ups
@@ -309,7 +308,7 @@ def old(world: World, days: float, status: Status = Status.COMPLETED, **changes:
 def cleaned(world: World, caller: Caller = OLGA, **given: Any) -> dict[str, Any]:
     job = world.submit(None, input=given, job_type="data_cleanup", caller=caller)
     rest(world, [job])
-    kept = world.memory.results.get(job.id, world.job(job).attempt)
+    kept = world.container.results.get(job.id, world.job(job).attempt)
     assert world.job(job).status is Status.COMPLETED, world.job(job).error
     assert kept is not None
     return dict(kept.parsed)
@@ -325,9 +324,9 @@ def test_what_ended_long_ago_is_deleted() -> None:
 
     assert (output["deleted"], output["matched"], output["more"]) == (2, 2, False)
     assert output["by_status"] == {"completed": 1, "failed": 1}
-    assert [world.memory.jobs.get(job.id) for job in gone] == [None, None]
-    assert all(world.memory.jobs.get(job.id) is not None for job in kept)
-    assert world.memory.job_data.rows(gone[0].id) == []
+    assert [world.container.jobs.get(job.id) for job in gone] == [None, None]
+    assert all(world.container.jobs.get(job.id) is not None for job in kept)
+    assert world.container.job_data.rows(gone[0].id) == []
 
 
 def test_a_dry_run_counts() -> None:
@@ -337,7 +336,7 @@ def test_a_dry_run_counts() -> None:
     output = cleaned(world, days=2, dry_run=True)
 
     assert (output["dry_run"], output["matched"], output["deleted"]) == (True, 1, 0)
-    assert world.memory.jobs.get(there.id) is not None
+    assert world.container.jobs.get(there.id) is not None
 
 
 def test_a_second_clean_up_finds_nothing() -> None:
@@ -372,12 +371,12 @@ def test_a_clean_up_whose_worker_died_goes_on() -> None:
         await asyncio.sleep(0.05)
         return call(*args)
 
-    quick, world.engine = world.engine, replace(world.engine, offload=slow)
+    quick, world.container = world.container, world.container.but(offload=slow)
     kill(world, 1.5)
-    left = sum(world.memory.jobs.get(one.id) is not None for one in jobs)
-    world.engine = quick
+    left = sum(world.container.jobs.get(one.id) is not None for one in jobs)
+    world.container = quick
     rest(world, [job])
 
     assert 0 < left < 200
     assert world.job(job).status is Status.COMPLETED
-    assert all(world.memory.jobs.get(one.id) is None for one in jobs)
+    assert all(world.container.jobs.get(one.id) is None for one in jobs)

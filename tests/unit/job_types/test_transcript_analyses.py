@@ -36,7 +36,7 @@ def test_only_what_was_chosen_is_asked_for_and_taken() -> None:
     assert request.schema is not None
     assert list(request.schema["schema"]["properties"]) == ["participants", "topics", "conclusion"]
     assert "Analyse the transcript below: topics." in request.prompt
-    kept = world.memory.results.get(job.id, 1)
+    kept = world.container.results.get(job.id, 1)
     assert job.status is Status.COMPLETED
     assert kept is not None
     assert kept.parsed == TOPICS
@@ -57,7 +57,7 @@ def test_less_is_cheaper() -> None:
 
     def tokens(options: dict[str, Any]) -> int:
         submission = Submission(job_type="transcript_analysis", input=DEBATE, options=options)
-        return plan_job(job_types.get, World().memory.prices, ALICE, submission, 0).estimate.input_tokens
+        return plan_job(job_types.get, World().container.prices, ALICE, submission, 0).estimate.input_tokens
 
     assert tokens({"analyses": ["sentiment"]}) < tokens({}) - 200
 

@@ -38,8 +38,8 @@ async def unhurried(call: Callable[..., Any], *args: Any) -> Any:
 
 def put(world: World, data: bytes = CSV, kind: str = "text/csv", caller: Caller = ALICE) -> str:
     """A file, where a signed link leads."""
-    url = world.memory.uploads.sign(Upload(id=UPLOAD, tenant=caller.tenant, user=caller.user, content_type=kind), 900)
-    world.memory.uploads.put(url, data, kind)
+    url = world.container.uploads.sign(Upload(id=UPLOAD, tenant=caller.tenant, user=caller.user, content_type=kind), 900)
+    world.container.uploads.put(url, data, kind)
     return UPLOAD
 
 
@@ -54,7 +54,7 @@ def warms(world: World, prompts: list[Any], **terms: Any) -> Job:
 def parsed(world: World, job: Job) -> Any:
     ended = world.job(job)
     assert ended.status is Status.COMPLETED, ended.error
-    kept = world.memory.results.get(job.id, ended.attempt)
+    kept = world.container.results.get(job.id, ended.attempt)
     assert kept is not None
     return kept.parsed
 
@@ -66,13 +66,13 @@ def why(world: World, job: Job) -> tuple[str, str]:
 
 
 def batches_of(world: World, tenant: str = "acme") -> list[Batch]:
-    return world.clerk.batches.page(tenant, None, 100)[0]
+    return world.container.batches.page(tenant, None, 100)[0]
 
 
 def run_all(world: World, batch_id: str) -> None:
     """Release the rows of a batch, and run them."""
-    advance_batch(world.clerk, "acme", batch_id, world.clock.now() + 60_000)
-    while world.memory.queues.depth("low"):
+    advance_batch(world.container, "acme", batch_id, world.clock.now() + 60_000)
+    while world.container.queues.depth("low"):
         world.deliver("low")
 
 
@@ -88,8 +88,8 @@ def test_a_file_becomes_a_batch() -> None:
     assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
     assert (batch.id, batch.total, batch.name, batch.batch_size) == (batch_id_of_job(job.id), 600, "greetings", 100)
     assert (batch.user, batch.key_id, batch.role, batch.lane) == ("alice", "key_1", "user", "low")
-    advance_batch(world.clerk, "acme", batch.id, world.clock.now() + 60_000)
-    body = world.memory.job_specs.get(job_id_of_row(batch.id, 599))
+    advance_batch(world.container, "acme", batch.id, world.clock.now() + 60_000)
+    body = world.container.job_specs.get(job_id_of_row(batch.id, 599))
     assert body is not None
     assert (body.prompt, body.config.max_tokens) == ("In Italian: Say 599.", 50)
     assert world.job(job).usage is not None
@@ -108,7 +108,7 @@ def test_wherever_a_worker_dies_there_is_one_batch(seconds: float) -> None:
 
     (batch,) = batches_of(world)
     assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
-    rows = [row.number for part in range(3) for row in world.clerk.batch_rows.get_part("acme", batch.id, part) or []]
+    rows = [row.number for part in range(3) for row in world.container.batch_rows.get_part("acme", batch.id, part) or []]
     assert rows == list(range(600))
 
 
@@ -120,7 +120,7 @@ def test_a_store_that_does_not_answer_makes_no_second_batch(port: str, method: s
     put(world)
     job = imports(world)
 
-    with refusing(getattr(world.memory, port), method, after=after):
+    with refusing(getattr(world.container, port), method, after=after):
         rest(world, [job])
 
     assert (world.job(job).attempt, parsed(world, job)["rows"], len(batches_of(world))) == (2, 600, 1)
@@ -131,7 +131,7 @@ def test_a_batch_that_is_there_stays_as_it_is_though_the_file_is_another() -> No
     world = World(offload=unhurried)
     put(world, b"prompt\nfirst\n")
     job = imports(world)
-    with refusing(world.memory.results, "put", 1):
+    with refusing(world.container.results, "put", 1):
         world.deliver()
     put(world, b"prompt\nsecond\nthird\n")
 
@@ -215,9 +215,9 @@ def test_a_cancel_stops_the_reading() -> None:
     job = imports(world)
 
     async def go_on() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(4.0)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         await worker
 
     world.loop.run_until_complete(go_on())
@@ -271,7 +271,7 @@ def test_an_answer_that_is_too_old_or_whose_job_is_gone_is_asked_for_again() -> 
     old = warms(world, ["Say 1."], config={"cache": {"ttl": 60}})
     world.deliver()
     done = world.job(first)
-    world.memory.jobs.replace(done, replace(done, version=done.version + 1, ttl=world.clock.now() // 1000 - 1))
+    world.container.jobs.replace(done, replace(done, version=done.version + 1, ttl=world.clock.now() // 1000 - 1))
     gone = warms(world, ["Say 1."])
     world.deliver()
 
@@ -317,21 +317,21 @@ def test_what_cannot_be_warmed_up_is_said(terms: dict[str, Any], part: str) -> N
 def test_whoever_comes_too_late_leaves_the_batch_as_it_is() -> None:
     """A worker that was taken for dead goes on with what it had seen of the cache: the rows of the batch are those of its successor."""
     world = World(*(Script() for _ in range(9)))
-    looked, done = world.memory.cache.get, list[str]()
+    looked, done = world.container.cache.get, list[str]()
     job = warms(world, ["Say 1.", "Say 2."])
 
     def stalled(tenant: str, key: str) -> Any:
         """While the first looks into the cache, the second does all of it."""
         if not done:
             done.append(key)
-            world.memory.batches.create(_made_by_another(world, job))
+            world.container.batches.create(_made_by_another(world, job))
         return looked(tenant, key)
 
-    world.memory.cache.get = stalled  # type: ignore[method-assign]
+    world.container.cache.get = stalled  # type: ignore[method-assign]
     world.deliver()
 
     (batch,) = batches_of(world)
-    assert (batch.total, world.clerk.batch_rows.get_part("acme", batch.id, 0)) == (1, None)
+    assert (batch.total, world.container.batch_rows.get_part("acme", batch.id, 0)) == (1, None)
     assert parsed(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 1}
 
 

@@ -219,12 +219,12 @@ def test_a_worker_expects_what_was_measured() -> None:
     """From the first chunk on, and of its own type and model."""
     world = World(Script(deltas=["word "] * 200, every=0.02))
     for _ in range(MIN_SAMPLES):
-        world.memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
+        world.container.throughput.add(count_job(CountMark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
     measured, other = world.submit(), world.submit(config={"model": "gpt-4o"})
 
     world.deliver()
 
-    first, unmeasured = (world.memory.chunks.read(one.id, 1)[0].progress for one in (measured, other))
+    first, unmeasured = (world.container.chunks.read(one.id, 1)[0].progress for one in (measured, other))
     assert first["estimated_total_tokens"] == pytest.approx(400, rel=BIN_ERROR)
     assert unmeasured["estimated_total_tokens"] == 600
     assert first["progress_percentage"] > unmeasured["progress_percentage"]

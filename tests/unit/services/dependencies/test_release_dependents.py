@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -40,18 +41,18 @@ def ended(world: World, job: Job, status: Status = Status.COMPLETED) -> Job:
     """A job that has ended so, and nobody has been told."""
     seen = world.job(job)
     after = replace(seen, status=status, version=seen.version + 1, due_at=None, finished_at=world.clock.now(), attempt=1, length=0)
-    world.memory.jobs.heads[job.id] = after
+    world.container.jobs.heads[job.id] = after
     return after
 
 
 def stream(world: World, *jobs: Job) -> None:
     """The change stream says that these have ended."""
-    release_dependents(world.doorkeeper, [(job.id, None, world.job(job)) for job in jobs])
+    release_dependents(world.container, [(job.id, None, world.job(job)) for job in jobs])
 
 
 def wake_ups(world: World, job: Job) -> list[int]:
     """The generations of a job for which a wake-up was sent."""
-    woken = [WakeUp.from_json(message.body) for messages in world.memory.queues.messages.values() for message in messages]
+    woken = [WakeUp.from_json(message.body) for messages in world.container.queues.messages.values() for message in messages]
     return [one.generation for one in woken if one.job_id == job.id]
 
 
@@ -186,10 +187,10 @@ def test_an_old_failure_that_is_told_again_cancels_nobody_once_its_job_runs_agai
     failed = ended(world, parent, Status.FAILED)
     again = transitions.restart(failed, world.clock.now(), 10**8, 10**8)
     assert again is not None
-    world.memory.jobs.heads[parent.id] = again
+    world.container.jobs.heads[parent.id] = again
     child = child_of(world, parent)
 
-    release_dependents(world.doorkeeper, [(parent.id, None, failed)])
+    release_dependents(world.container, [(parent.id, None, failed)])
 
     assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
     ended(world, parent)
@@ -197,17 +198,35 @@ def test_an_old_failure_that_is_told_again_cancels_nobody_once_its_job_runs_agai
     assert world.job(child).status is Status.QUEUED
 
 
-def intake_with(world: World, before: Callable[[str], None], after: Callable[[str], None] = lambda _: None) -> None:
-    """Have a say at each call of whoever submits."""
+@contextmanager
+def hooked(world: World, before: Callable[[str], None], after: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Run `before` and `after` at each store call that a submission makes; what they do themselves is not hooked."""
+    plain = world.container
+
+    def on_plain(hook: Callable[[str], None]) -> Callable[[str], None]:
+        def call(name: str) -> None:
+            within, world.container = world.container, plain
+            try:
+                hook(name)
+            finally:
+                world.container = within
+
+        return call
+
     names = ("job_specs", "jobs", "dependencies", "queues")
-    world.intake = replace(world.intake, **{name: Hooked(name, getattr(world.memory, name), before, after) for name in names})
+    ports = {name: Hooked(name, getattr(plain, name), on_plain(before), on_plain(after)) for name in names}
+    world.container = plain.but(**ports)
+    try:
+        yield
+    finally:
+        world.container = plain
 
 
 def calls_of_a_submission() -> int:
     world = World()
     parents, calls = [world.submit("a"), world.submit("b")], []
-    intake_with(world, calls.append)
-    child_of(world, *parents)
+    with hooked(world, calls.append):
+        child_of(world, *parents)
     return len(calls)
 
 
@@ -245,9 +264,8 @@ def test_two_parents_end_while_it_is_made(told: str, anyway: bool) -> None:
         world = World()
         parents = [world.submit("a"), world.submit("b")]
         calls = Calls(world, dict(zip(parents, moments, strict=True)), told == "at once")
-        intake_with(world, calls.before)
-
-        child = child_of(world, *parents, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
+        with hooked(world, calls.before):
+            child = child_of(world, *parents, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
         calls.end_the_rest(Status.FAILED if anyway else Status.COMPLETED)
         if told == "later":
             stream(world, *parents)
@@ -272,10 +290,9 @@ def test_its_creator_may_die_at_any_call(number: int, when: str) -> None:
         if calls == number + 1:
             raise Killed
 
-    intake_with(world, *((count,) if when == "before" else (lambda _: None, count)))
-    with pytest.raises(Killed):
+    with hooked(world, *((count,) if when == "before" else (lambda _: None, count))), pytest.raises(Killed):
         child_of(world, a, b)
-    made = [job for job in world.memory.jobs.heads.values() if job.reason == DEPENDENCIES]
+    made = [job for job in world.container.jobs.heads.values() if job.reason == DEPENDENCIES]
 
     world.sweep(after=130)
     for parent in (a, b):
@@ -284,7 +301,7 @@ def test_its_creator_may_die_at_any_call(number: int, when: str) -> None:
 
     assert [(world.job(job).status, world.job(job).generation) for job in made] == [(Status.QUEUED, 2)] * len(made)
     assert [wake_ups(world, job) for job in made] == [[2]] * len(made)
-    assert len(world.memory.jobs.heads) == 2 + len(made)
+    assert len(world.container.jobs.heads) == 2 + len(made)
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -297,7 +314,7 @@ def test_a_store_that_does_not_answer_costs_its_creator_nothing(port: str, after
     parent = ended(world, world.submit())
     name, method = port.split(".")
 
-    with refusing(getattr(world.memory, name), method, after=after):
+    with refusing(getattr(world.container, name), method, after=after):
         child = child_of(world, parent)
     world.sweep(after=130)
     world.sweep(after=130)
@@ -310,7 +327,7 @@ def test_a_submission_that_is_repeated_goes_on_with_its_parents() -> None:
     world = World()
     parent = world.submit()
     ended(world, parent)
-    with refusing(world.memory.dependencies, "get"):
+    with refusing(world.container.dependencies, "get"):
         child = world.submit("again", key="k", depends_on={"a": parent.id})
     assert child.status is Status.WAITING
 
@@ -328,7 +345,7 @@ def test_without_a_stream_the_sweep_lets_it_go() -> None:
     child = child_of(world, a, b)
     ended(world, a)
     assert world.sweep(after=130)["looked at"] == 1
-    assert world.memory.dependencies.families[child.id].open == {b.id}
+    assert world.container.dependencies.families[child.id].open == {b.id}
 
     ended(world, b)
     assert world.sweep(after=300)["let go"] == 1
@@ -343,7 +360,7 @@ def test_a_parent_that_was_deleted_is_one_that_failed() -> None:
         parent = world.submit()
         child = child_of(world, parent, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
         ended(world, parent)
-        delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(parent))
+        delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(parent))
 
         world.sweep(after=130)
 
@@ -360,7 +377,7 @@ def test_a_look_that_finds_them_at_work_comes_again_ever_later() -> None:
     child = child_of(world, parent, expires_in=10 * 86_400.0)
     gaps = []
     for _ in range(10):
-        world.memory.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
+        world.container.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
         before = world.job(child).due_at or 0
         world.clock.advance((before - world.clock.now()) / 1000 + 1)
         world.sweep()
@@ -375,7 +392,7 @@ def test_it_expires_at_its_deadline_whatever_its_parents_do() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent, expires_in=HOUR)
-    world.memory.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
+    world.container.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
 
     world.sweep(after=HOUR + 1)
 
@@ -389,7 +406,7 @@ def test_one_whose_parents_cannot_be_looked_at_stands_in_nobodys_way() -> None:
     for parent in parents:
         ended(world, parent)
 
-    with refusing(world.memory.dependencies, "get"):
+    with refusing(world.container.dependencies, "get"):
         world.sweep(after=130)
     assert sorted(world.job(child).status for child in children) == [Status.QUEUED, Status.WAITING]
     world.sweep(after=130)
@@ -401,12 +418,12 @@ def test_rows_live_as_long_as_the_job_that_was_given_more_time() -> None:
     """Else the child would forget its parents, and they the child, before it expires."""
     world = World()
     child = child_of(world, world.submit(), expires_in=HOUR)
-    before = world.memory.dependencies.families[child.id].linked_until
+    before = world.container.dependencies.families[child.id].linked_until
 
-    edit_job(world.editor, world.job(child), JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
+    edit_job(world.container, world.job(child), JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
     world.sweep(after=130)
 
-    assert world.memory.dependencies.families[child.id].linked_until == before + 20 * 86_400 - 3_600
+    assert world.container.dependencies.families[child.id].linked_until == before + 20 * 86_400 - 3_600
 
 
 # ---- many
@@ -434,13 +451,13 @@ def test_one_child_that_cannot_be_let_go_stops_no_other() -> None:
     for parent in (a, b):
         ended(world, parent)
 
-    with refusing(world.memory.dependencies, "mark_parents_ended", 1, ValueError):
+    with refusing(world.container.dependencies, "mark_parents_ended", 1, ValueError):
         stream(world, a)
-    with refusing(world.memory.dependencies, "children", 1, Throttled):
+    with refusing(world.container.dependencies, "children", 1, Throttled):
         stream(world, b)
 
     assert [world.job(child).status for child in (first, second, third)] == [Status.WAITING, Status.QUEUED, Status.QUEUED]
-    with refusing(world.memory.dependencies, "children", 1, ValueError):
+    with refusing(world.container.dependencies, "children", 1, ValueError):
         stream(world, a, b)
     stream(world, a)
     assert world.job(first).status is Status.QUEUED
@@ -451,8 +468,8 @@ def test_a_record_that_nobody_waits_for_costs_one_query() -> None:
     parent = world.submit()
     change = (parent.id, parent, ended(world, parent))
 
-    with refusing(world.memory.dependencies, "children", 0) as asked, refusing(world.memory.jobs, "get", 0) as read:
-        release_dependents(world.doorkeeper, [change])
+    with refusing(world.container.dependencies, "children", 0) as asked, refusing(world.container.jobs, "get", 0) as read:
+        release_dependents(world.container, [change])
 
     assert (asked, read) == ([1], [0])
 
@@ -464,8 +481,8 @@ def test_changes_that_are_no_ends_ask_for_nothing() -> None:
     done = ended(world, queued)
     forgotten = transitions.mark_deleted(done, world.clock.now())
 
-    with refusing(world.memory.dependencies, "children", 10**6) as asked:
-        release_dependents(world.doorkeeper, [("x", None, None), (queued.id, None, queued), (done.id, done, forgotten)])
+    with refusing(world.container.dependencies, "children", 10**6) as asked:
+        release_dependents(world.container, [("x", None, None), (queued.id, None, queued), (done.id, done, forgotten)])
 
     assert asked == [0]
 
@@ -484,7 +501,7 @@ def test_with_a_time_of_its_own_it_waits_for_both() -> None:
     stream(world, parent)
 
     assert stands(world, child) == (Status.WAITING, START_LATER)
-    [message] = [one for one in world.memory.queues.messages["normal"] if child.id in one.body]
+    [message] = [one for one in world.container.queues.messages["normal"] if child.id in one.body]
     assert message.visible_at == at
 
 
@@ -493,7 +510,7 @@ def test_cancelled_while_it_waits_it_stays_cancelled() -> None:
     parent = world.submit()
     child = child_of(world, parent)
 
-    cancelled = cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, child)
+    cancelled = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, child)
     ended(world, parent)
     stream(world, parent)
 
@@ -508,7 +525,7 @@ def test_a_parent_that_is_retried_and_completes_does_not_bring_its_child_back() 
     child = child_of(world, parent)
     ended(world, parent, Status.FAILED)
     stream(world, parent)
-    memory = world.memory
+    memory = world.container
 
     retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(parent))
     ended(world, parent)
@@ -524,11 +541,11 @@ def test_nothing_is_left_of_a_child_that_was_deleted() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent)
-    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, child)
+    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, child)
 
-    delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(child))
+    delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(child))
     ended(world, parent)
     stream(world, parent)
 
-    assert world.memory.job_data.rows(child.id) == []
-    assert world.memory.dependencies.children(parent.id) == []
+    assert world.container.job_data.rows(child.id) == []
+    assert world.container.dependencies.children(parent.id) == []

@@ -31,31 +31,31 @@ def family(size: int, status: Status = Status.COMPLETED) -> tuple[World, Job, li
 
 
 def stream(world: World, parent: Job) -> None:
-    release_dependents(world.doorkeeper, [(parent.id, None, parent)])
+    release_dependents(world.container, [(parent.id, None, parent)])
 
 
 def tasks(world: World) -> list[RemainingDependents]:
     """Deliver what waits in the queue `tasks`, each message to a function of its own, until none is left. The answer names them."""
     done = []
-    while received := world.memory.queues.receive(TASKS):
+    while received := world.container.queues.receive(TASKS):
         for message in received:
             rest = RemainingDependents.from_message(json.loads(message.body))
             assert rest is not None
             done.append(rest)
-            release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
-            world.memory.queues.acknowledge(TASKS, [message.receipt])
+            release_remaining(world.container, rest, world.clock.now() + TASK_MS)
+            world.container.queues.acknowledge(TASKS, [message.receipt])
     return done
 
 
 def slow(world: World, seconds: float) -> None:
     """Each child takes so long."""
-    mark_parents_ended = world.memory.dependencies.mark_parents_ended
+    mark_parents_ended = world.container.dependencies.mark_parents_ended
 
     def slowly(*args: Any, **named: Any) -> Any:
         world.clock.advance(seconds)
         return mark_parents_ended(*args, **named)
 
-    world.memory.dependencies.mark_parents_ended = slowly  # type: ignore[method-assign]
+    world.container.dependencies.mark_parents_ended = slowly  # type: ignore[method-assign]
 
 
 def stand(world: World, children: list[Job]) -> Counter[tuple[Status, int]]:
@@ -63,7 +63,7 @@ def stand(world: World, children: list[Job]) -> Counter[tuple[Status, int]]:
 
 
 def woken(world: World) -> Counter[str]:
-    messages = [WakeUp.from_json(message.body) for message in world.memory.queues.messages["normal"]]
+    messages = [WakeUp.from_json(message.body) for message in world.container.queues.messages["normal"]]
     return Counter(one.job_id for one in messages if one.generation == 2)
 
 
@@ -92,11 +92,11 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
     """Its message comes again and finds those waiting that did not go. No child goes twice; the one at which it died may be the sweep's."""
     world, parent, children = family(MANY)
     stream(world, parent)
-    [message] = world.memory.queues.receive(TASKS)
+    [message] = world.container.queues.receive(TASKS)
     rest = RemainingDependents.from_message(json.loads(message.body))
     assert rest is not None
     name, method = port.split(".")
-    calls, at, real = 0, 7 if method in ("children", "get_many") else 1_234, getattr(getattr(world.memory, name), method)
+    calls, at, real = 0, 7 if method in ("children", "get_many") else 1_234, getattr(getattr(world.container, name), method)
 
     def dies(*args: Any, **named: Any) -> Any:
         nonlocal calls
@@ -107,13 +107,13 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
             real(*args, **named)
         raise Killed
 
-    setattr(getattr(world.memory, name), method, dies)
+    setattr(getattr(world.container, name), method, dies)
     with pytest.raises(Killed):
-        release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
-    setattr(getattr(world.memory, name), method, real)
+        release_remaining(world.container, rest, world.clock.now() + TASK_MS)
+    setattr(getattr(world.container, name), method, real)
     assert 0 < stand(world, children)[Status.QUEUED, 2] < MANY
 
-    release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
+    release_remaining(world.container, rest, world.clock.now() + TASK_MS)
 
     went = woken(world)
     assert max(went.values()) == 1
@@ -126,7 +126,7 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
 
 def test_a_message_that_is_lost_is_the_sweeps() -> None:
     world, parent, children = family(PAGE_SIZE + 50)
-    with refusing(world.memory.queues, "send_task"):
+    with refusing(world.container.queues, "send_task"):
         stream(world, parent)
 
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE, (Status.WAITING, 1): 50}
@@ -139,7 +139,7 @@ def test_a_message_that_is_lost_is_the_sweeps() -> None:
 def test_a_store_that_does_not_answer_gets_the_message_again() -> None:
     world, parent, children = family(PAGE_SIZE + 50)
     stream(world, parent)
-    with refusing(world.memory.dependencies, "children", 10**6), pytest.raises(Throttled):
+    with refusing(world.container.dependencies, "children", 10**6), pytest.raises(Throttled):
         tasks(world)
 
     world.clock.advance(3_600)
@@ -151,12 +151,12 @@ def test_a_store_that_does_not_answer_gets_the_message_again() -> None:
 def test_a_message_that_comes_twice_changes_nothing() -> None:
     world, parent, children = family(PAGE_SIZE * 3)
     stream(world, parent)
-    [message] = world.memory.queues.receive(TASKS)
+    [message] = world.container.queues.receive(TASKS)
     rest = RemainingDependents.from_message(json.loads(message.body))
     assert rest is not None
 
     for _ in range(2):
-        release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
+        release_remaining(world.container, rest, world.clock.now() + TASK_MS)
 
     assert woken(world) == {child.id: 1 for child in children}
 
@@ -177,7 +177,7 @@ def test_nobody_goes_once_the_parent_runs_again() -> None:
     stream(world, parent)
     again = transitions.restart(parent, world.clock.now(), 10**8, 10**8)
     assert again is not None
-    world.memory.jobs.heads[parent.id] = again
+    world.container.jobs.heads[parent.id] = again
 
     tasks(world)
 
@@ -191,12 +191,12 @@ def test_however_little_time_there_is_some_go() -> None:
     slow(world, 1.0)
 
     rests = 0
-    world.memory.queues.send_task(TASKS, RemainingDependents(parent.tenant, parent.id).to_json(), parent.tenant)
-    while received := world.memory.queues.receive(TASKS):
+    world.container.queues.send_task(TASKS, RemainingDependents(parent.tenant, parent.id).to_json(), parent.tenant)
+    while received := world.container.queues.receive(TASKS):
         rest = RemainingDependents.from_message(json.loads(received[0].body))
         assert rest is not None
-        release_remaining(world.doorkeeper, rest, world.clock.now())
-        world.memory.queues.acknowledge(TASKS, [received[0].receipt])
+        release_remaining(world.container, rest, world.clock.now())
+        world.container.queues.acknowledge(TASKS, [received[0].receipt])
         rests += 1
 
     assert rests == 13
@@ -209,11 +209,11 @@ def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
     slow(world, 1.0)
     second, alone = ended(world, world.submit()), ended(world, world.submit())
     child = world.submit("x", depends_on={"a": parent.id, "b": world.submit().id})
-    world.memory.dependencies.link(child.id, {"a": second.id}, run_anyway=False, ttl=10**9)
+    world.container.dependencies.link(child.id, {"a": second.id}, run_anyway=False, ttl=10**9)
 
-    release_dependents(world.doorkeeper, [(job.id, None, job) for job in (parent, second, alone)])
+    release_dependents(world.container, [(job.id, None, job) for job in (parent, second, alone)])
 
-    waiting = [RemainingDependents.from_message(json.loads(message.body)) for message in world.memory.queues.messages[TASKS]]
+    waiting = [RemainingDependents.from_message(json.loads(message.body)) for message in world.container.queues.messages[TASKS]]
     assert waiting == [RemainingDependents(parent.tenant, parent.id, children[19].id), RemainingDependents(second.tenant, second.id)]
 
 

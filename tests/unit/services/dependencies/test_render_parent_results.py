@@ -182,7 +182,7 @@ def test_an_attempt_that_goes_on_does_so_without_its_parents() -> None:
 
 def finished(world: World, *jobs: Job) -> None:
     world.deliver()
-    release_dependents(world.doorkeeper, [(one.id, None, world.job(one)) for one in jobs])
+    release_dependents(world.container, [(one.id, None, world.job(one)) for one in jobs])
 
 
 def test_without_parents_braces_mean_nothing() -> None:
@@ -207,16 +207,16 @@ def test_what_cannot_be_filled_fails_without_a_call() -> None:
     assert failed.error is not None
     assert (failed.status, failed.error.code, failed.error.retryable) == (Status.FAILED, "request_invalid", False)
     assert len(world.provider.requests) == 1
-    assert [(row.attempt, row.cost) for row in world.memory.results.attempts(child.id)] == [(1, None)]
+    assert [(row.attempt, row.cost) for row in world.container.results.attempts(child.id)] == [(1, None)]
 
 
 def test_retried_before_its_parents_are_completed_it_fails_without_a_call() -> None:
     world = World(Script(deltas=("x",)))
     first = world.submit("a")
     child = world.submit("{{parents.a.output}}", depends_on={"a": first.id})
-    memory = world.memory
+    memory = world.container
     memory.jobs.heads[first.id] = replace(world.job(first), status=Status.FAILED, due_at=None, version=2, finished_at=world.clock.now())
-    release_dependents(world.doorkeeper, [(first.id, None, world.job(first))])
+    release_dependents(world.container, [(first.id, None, world.job(first))])
 
     retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
     world.deliver()
@@ -241,7 +241,7 @@ def test_every_attempt_is_asked_the_same() -> None:
 
     assert world.job(child).status is Status.COMPLETED
     assert [request.prompt for request in world.provider.requests[1:]] == [long, long]
-    lost = world.memory.results.get(child.id, 1)
+    lost = world.container.results.get(child.id, 1)
     assert lost is not None
     assert lost.usage is not None
     assert lost.usage.input > 1_500
@@ -253,13 +253,13 @@ def test_a_durable_answer_goes_on_when_its_parent_is_gone() -> None:
     child = world.submit("{{parents.a.output}}", depends_on={"a": first.id}, config={"durable": True})
     finished(world, first)
     kill(world, 6.0)
-    delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(first))
+    delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(first))
 
     world.sweep(after=60)
     world.deliver()
 
     assert (world.job(child).status, world.job(child).attempt) == (Status.COMPLETED, 1)
-    assert world.memory.results.get(child.id, 1).text == "abc"  # type: ignore[union-attr]
+    assert world.container.results.get(child.id, 1).text == "abc"  # type: ignore[union-attr]
 
 
 def test_failures_of_dependencies_are_failures_of_attempts() -> None:

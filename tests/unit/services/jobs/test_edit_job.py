@@ -53,7 +53,7 @@ def test_a_moved_job_starts_at_its_new_time_and_not_before(first: int, second: i
     job = later(world, first)
     at = world.clock.now() + second * 1000
 
-    edit_job(world.editor, job, JobEdit(run_at=at))
+    edit_job(world.container, job, JobEdit(run_at=at))
     began = live(world, job, at + 120_000)
 
     assert began is not None
@@ -66,7 +66,7 @@ def test_a_job_that_is_moved_there_and_back_runs_once() -> None:
     job, now = later(world, 60), world.clock.now()
 
     for seconds in (600, 30, 1_200, 90):
-        job = edit_job(world.editor, job, JobEdit(run_at=now + seconds * 1000))
+        job = edit_job(world.container, job, JobEdit(run_at=now + seconds * 1000))
     began = live(world, job, now + 300_000)
     world.clock.advance(1_500)
     world.deliver()
@@ -80,7 +80,7 @@ def test_started_now_it_starts_now() -> None:
     world = World()
     job = later(world, 3_600)
 
-    edit_job(world.editor, job, JobEdit(run_at=world.clock.now()))
+    edit_job(world.container, job, JobEdit(run_at=world.clock.now()))
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
@@ -90,7 +90,7 @@ def test_a_job_that_is_moved_down_a_lane_is_run_by_that_lane_only() -> None:
     world = World()
     job = world.submit()
 
-    edit_job(world.editor, job, JobEdit(lane="low"))
+    edit_job(world.container, job, JobEdit(lane="low"))
     world.deliver("normal")
     assert world.job(job).status is Status.QUEUED
     world.deliver("low")
@@ -102,7 +102,7 @@ def test_a_job_that_is_moved_up_runs_once_though_both_lanes_wake_it() -> None:
     world = World()
     job = world.submit()
 
-    edit_job(world.editor, job, JobEdit(lane="high"))
+    edit_job(world.container, job, JobEdit(lane="high"))
     world.deliver("high")
     world.deliver("normal")
 
@@ -112,8 +112,8 @@ def test_a_job_that_is_moved_up_runs_once_though_both_lanes_wake_it() -> None:
 def test_a_wake_up_that_cannot_be_sent_is_made_good_by_the_sweep() -> None:
     world = World()
     job = world.submit()
-    moved = edit_job(world.editor, job, JobEdit(lane="low"))
-    world.memory.queues.messages["low"].clear()
+    moved = edit_job(world.container, job, JobEdit(lane="low"))
+    world.container.queues.messages["low"].clear()
 
     began = live(world, moved, world.clock.now() + 300_000)
 
@@ -130,11 +130,11 @@ def test_a_later_expiry_wins_against_a_sweep_that_had_read_the_job_before() -> N
     world.clock.advance(5)
     read_by_the_sweep = world.job(job)
 
-    extended = edit_job(world.editor, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
+    extended = edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
     world.clock.advance(60)
     too_late = expire(read_by_the_sweep, world.clock.now())
     with pytest.raises(StaleVersion):
-        world.memory.jobs.replace(read_by_the_sweep, too_late)
+        world.container.jobs.replace(read_by_the_sweep, too_late)
     world.sweep()
 
     assert world.job(job) == extended
@@ -145,20 +145,20 @@ def test_a_later_expiry_wins_against_a_sweep_that_had_read_the_job_before() -> N
 def test_what_has_expired_is_not_brought_back_by_a_later_expiry() -> None:
     world = World()
     job = world.submit(expires_in=1.0)
-    update_job(world.memory.jobs, job, lambda seen: expire(seen, world.clock.now()))
+    update_job(world.container.jobs, job, lambda seen: expire(seen, world.clock.now()))
 
     with pytest.raises(JobNotChangeable, match="expired"):
-        edit_job(world.editor, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
+        edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
 
 
 def test_the_content_is_kept_as_long_as_the_later_expiry_needs_it() -> None:
     world = World()
     job = world.submit()
-    before = world.memory.job_specs.kept_until[job.id]
+    before = world.container.job_specs.kept_until[job.id]
 
-    edit_job(world.editor, job, JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
+    edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
 
-    assert world.memory.job_specs.kept_until[job.id] == before + 19 * 86_400
+    assert world.container.job_specs.kept_until[job.id] == before + 19 * 86_400
 
 
 @pytest.mark.parametrize("seconds", [0, 3_600, 3_600 + 31 * 86_400])
@@ -167,7 +167,7 @@ def test_it_cannot_expire_before_it_may_begin_or_in_a_year(seconds: int) -> None
     job = later(world, 3_600)
 
     with pytest.raises(InvalidRequest):
-        edit_job(world.editor, job, JobEdit(expires_at=world.clock.now() + seconds * 1000))
+        edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + seconds * 1000))
 
 
 # ---- metadata
@@ -177,10 +177,10 @@ def test_of_two_who_change_it_at_once_the_one_who_read_the_older_record_is_told_
     world = World()
     job = world.submit()
 
-    edit_job(world.editor, job, JobEdit(body=True), {"n": 1}, {job.version})
+    edit_job(world.container, job, JobEdit(body=True), {"n": 1}, {job.version})
     with pytest.raises(PreconditionFailed):
-        edit_job(world.editor, job, JobEdit(body=True), {"n": 2}, {job.version})
+        edit_job(world.container, job, JobEdit(body=True), {"n": 2}, {job.version})
 
-    body = world.memory.job_specs.get(job.id)
+    body = world.container.job_specs.get(job.id)
     assert body is not None
     assert body.metadata == {"n": 1}

@@ -28,9 +28,9 @@ SECOND = 1.0
 def put(world: World, number: int, **changes: Any) -> Job:
     """A job that is due and whose wake-up was lost."""
     job = world.submit(f"prompt {number}")
-    world.memory.queues.messages[job.lane].clear()
-    world.memory.jobs.heads[job.id] = replace(job, **changes)
-    return world.memory.jobs.heads[job.id]
+    world.container.queues.messages[job.lane].clear()
+    world.container.jobs.heads[job.id] = replace(job, **changes)
+    return world.container.jobs.heads[job.id]
 
 
 def slow(world: World, port: Any, method: str, seconds: float) -> None:
@@ -45,11 +45,11 @@ def slow(world: World, port: Any, method: str, seconds: float) -> None:
 
 
 def sent(world: World) -> set[str]:
-    return {wake_up.job_id for _, wake_up in world.memory.queues.sent}
+    return {wake_up.job_id for _, wake_up in world.container.queues.sent}
 
 
 def forget_sent(world: World) -> None:
-    world.memory.queues.sent.clear()
+    world.container.queues.sent.clear()
 
 
 # ---- one run is bounded, and the next goes on
@@ -60,7 +60,7 @@ def test_a_run_ends_in_good_time_and_the_next_goes_on_where_it_ended() -> None:
     world = World()
     jobs = [put(world, number) for number in range(100)]
     forget_sent(world)
-    slow(world, world.memory.queues, "send", SECOND)
+    slow(world, world.container.queues, "send", SECOND)
     world.clock.advance(130)
 
     began = world.clock.now()
@@ -74,7 +74,7 @@ def test_a_run_ends_in_good_time_and_the_next_goes_on_where_it_ended() -> None:
     world.sweep(after=20)
     world.sweep(after=20)
     assert sent(world) == {job.id for job in jobs}
-    firsts = [wake_up.job_id for _, wake_up in world.memory.queues.sent][:100]
+    firsts = [wake_up.job_id for _, wake_up in world.container.queues.sent][:100]
     assert len(set(firsts)) == 100
 
 
@@ -85,7 +85,7 @@ def test_no_lane_waits_for_another() -> None:
     retry = put(world, 900, status=Status.RETRYING, generation=2, resume_at=world.clock.now() + 1, due_at=world.clock.now() + 120_001)
     others = [put(world, 901 + at, lane=lane) for at, lane in enumerate(LANES) if lane != "normal"]
     forget_sent(world)
-    slow(world, world.memory.queues, "send", SECOND)
+    slow(world, world.container.queues, "send", SECOND)
 
     world.sweep(after=130)
 
@@ -98,23 +98,23 @@ def test_many_dead_workers_leave_time_for_what_is_due() -> None:
     world = World()
     for number in range(60):
         lease = Lease(id=f"lease-{number:02}", lane="normal", started_at=0, expires_at=world.clock.now() + number)
-        world.memory.leases.open(lease)
+        world.container.leases.open(lease)
     job = put(world, 1)
     forget_sent(world)
-    slow(world, world.memory.leases, "fence", SECOND)
+    slow(world, world.container.leases, "fence", SECOND)
 
     done = world.sweep(after=130)
 
     assert (done["lease buried"], done["left"], done["sent again"]) == (20, 40, 1)
     assert sent(world) == {job.id}
-    assert min(world.memory.leases.rows) == "lease-20"
+    assert min(world.container.leases.rows) == "lease-20"
 
 
 # ---- what fails stands in nobody's way (T35)
 
 
 def broken_for(world: World, poison: Sequence[str]) -> Callable[..., None]:
-    send, bad = world.memory.queues.send, set(poison)
+    send, bad = world.container.queues.send, set(poison)
 
     def broken(lane: str, wake_up: Any, tenant: str, delay: int = 0) -> None:
         if wake_up.job_id in bad:
@@ -132,7 +132,7 @@ def test_unsweepable_records_at_the_head_starve_nobody(count: int) -> None:
     world.clock.advance(1)
     healthy = [put(world, count + number) for number in range(20)]
     forget_sent(world)
-    world.memory.queues.send = broken_for(world, poison)  # type: ignore[method-assign]
+    world.container.queues.send = broken_for(world, poison)  # type: ignore[method-assign]
 
     runs: list[Counter[str]] = [world.sweep(after=130 if not run else 60) for run in range(2)]
 
@@ -148,14 +148,14 @@ def test_records_that_cannot_be_read_starve_nobody() -> None:
     world.clock.advance(1)
     healthy = [put(world, 200 + number) for number in range(5)]
     forget_sent(world)
-    real = world.memory.jobs.get_many
+    real = world.container.jobs.get_many
 
     def read(ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
         if strange & set(ids):
             raise ValueError("'flying' is not a valid Status")
         return real(ids, consistent=consistent)
 
-    world.memory.jobs.get_many = read  # type: ignore[method-assign]
+    world.container.jobs.get_many = read  # type: ignore[method-assign]
     world.sweep(after=130)
 
     assert sent(world) == {job.id for job in healthy}
@@ -171,7 +171,7 @@ def test_what_met_a_store_that_did_not_answer_is_looked_at_in_the_next_run() -> 
     job = put(world, 1)
     forget_sent(world)
 
-    with refusing(world.memory.queues, "send"):
+    with refusing(world.container.queues, "send"):
         assert world.sweep(after=130)["failed"] == 1
     world.sweep(after=60)
 
@@ -183,7 +183,7 @@ def test_a_part_of_the_index_that_does_not_answer_hides_no_other() -> None:
     world = World()
     retry = put(world, 1, status=Status.RETRYING, resume_at=world.clock.now(), due_at=world.clock.now())
     forget_sent(world)
-    memory = world.memory
+    memory = world.container
     due = memory.jobs.due
 
     def only_times(lane: str | None, until: int, limit: int) -> list[str]:
@@ -205,20 +205,20 @@ def test_a_lease_of_which_one_job_cannot_be_taken_back_is_tried_again() -> None:
     """The others of the batch are taken back at once; it is, as soon as its store answers."""
     world = World(Script(deltas=["x"] * 100, every=0.1))
     jobs = [world.submit(str(number)) for number in range(3)]
-    received = world.memory.queues.receive("normal")
+    received = world.container.queues.receive("normal")
 
     async def die() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         await asyncio.sleep(3)
-        with refusing(world.memory.leases, "close", 99):
+        with refusing(world.container.leases, "close", 99):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
     world.loop.run_until_complete(die())
-    with refusing(world.memory.results, "put_if_absent"):
+    with refusing(world.container.results, "put_if_absent"):
         assert world.sweep(after=40)["lease kept"] == 1
     assert Counter(world.job(job).status for job in jobs) == {Status.QUEUED: 2, Status.PROCESSING: 1}
-    assert all(lease.fenced for lease in world.memory.leases.rows.values())
+    assert all(lease.fenced for lease in world.container.leases.rows.values())
 
     assert world.sweep(after=60)["lease buried"] == 1
     assert {world.job(job).status for job in jobs} == {Status.QUEUED}
@@ -232,9 +232,9 @@ def deep(world: World, jobs: int, workers: int) -> None:
 
     async def one(number: int) -> None:
         await asyncio.sleep(number * 3)  # so that there is always one at work
-        while received := world.memory.queues.receive("normal", 1):
-            await process_messages(world.engine, "normal", received)
-            world.memory.queues.acknowledge("normal", [message.receipt for message in received])
+        while received := world.container.queues.receive("normal", 1):
+            await process_messages(world.container, "normal", received)
+            world.container.queues.acknowledge("normal", [message.receipt for message in received])
 
     async def sweeps() -> None:
         while True:
@@ -259,30 +259,30 @@ def test_a_queue_that_is_ten_minutes_deep_is_not_filled_with_doubles() -> None:
     deep(world, jobs=200, workers=3)
 
     assert world.loop.moment > 600
-    assert {job.status for job in world.memory.jobs.heads.values()} == {Status.COMPLETED}
-    assert len(world.memory.queues.sent) == 200
+    assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
+    assert len(world.container.queues.sent) == 200
     assert len(world.provider.requests) == 200
 
 
 def test_without_watermarks_the_intervals_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of an older version say none: at most the logarithm of the wait in doubles, each dropped at the cost of a read."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
-    opened = world.memory.leases.open
-    monkeypatch.setattr(world.memory.leases, "open", lambda lease: opened(replace(lease, watermark=0)))
+    opened = world.container.leases.open
+    monkeypatch.setattr(world.container.leases, "open", lambda lease: opened(replace(lease, watermark=0)))
 
     deep(world, jobs=200, workers=3)
 
-    assert {job.status for job in world.memory.jobs.heads.values()} == {Status.COMPLETED}
+    assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
     assert len(world.provider.requests) == 200
-    assert len(world.memory.queues.sent) > 200
-    assert max(Counter(wake_up.job_id for _, wake_up in world.memory.queues.sent).values()) <= 4  # 120, 240 and 480 s
+    assert len(world.container.queues.sent) > 200
+    assert max(Counter(wake_up.job_id for _, wake_up in world.container.queues.sent).values()) <= 4  # 120, 240 and 480 s
 
 
 def test_a_wake_up_that_was_lost_in_a_deep_queue_is_found_when_its_turn_has_passed() -> None:
     """The watermark moves beyond it, or there is nobody left to wait for."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
     lost = world.submit("lost")
-    world.memory.queues.messages["normal"].clear()
+    world.container.queues.messages["normal"].clear()
     world.clock.advance(1)
 
     deep(world, jobs=60, workers=3)
@@ -290,7 +290,7 @@ def test_a_wake_up_that_was_lost_in_a_deep_queue_is_found_when_its_turn_has_pass
     world.deliver()
 
     assert world.job(lost).status is Status.COMPLETED
-    assert max(Counter(wake_up.job_id for _, wake_up in world.memory.queues.sent).values()) == 2
+    assert max(Counter(wake_up.job_id for _, wake_up in world.container.queues.sent).values()) == 2
 
 
 # ---- what people are alerted by
@@ -302,13 +302,13 @@ def test_a_job_that_the_sweep_fails_is_said_to_have_failed() -> None:
     job = world.submit()
     error = JobError(code="provider_overloaded", error_class="server", retryable=True, message="m", suggestion="s", attempt=1)
     late = put(world, 2, status=Status.RETRYING, error=error, retry_until=world.clock.now(), due_at=world.clock.now())
-    world.memory.jobs.heads[job.id] = replace(world.job(job), isolated_crashes=2, crashes=2)
+    world.container.jobs.heads[job.id] = replace(world.job(job), isolated_crashes=2, crashes=2)
     received = [world.wake(job)]
 
     async def die() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         await asyncio.sleep(3)
-        with refusing(world.memory.leases, "close", 99):
+        with refusing(world.container.leases, "close", 99):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 

@@ -26,7 +26,7 @@ ALL = ["email:Ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
 def known(**changes: Any) -> World:
     """A world whose tenant has an address book."""
     world = World(**changes)
-    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    world.container.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     return world
 
 
@@ -45,13 +45,13 @@ def test_it_ends_when_the_messages_are_written_down() -> None:
     said = parsed(world, job)["deliveries"]
     assert [one["recipient"] for one in said] == ["email:ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
     assert {one["status"] for one in said} == {"pending"}
-    assert (world.memory.email.sent, world.memory.webhook_client.letters) == ([], [])
+    assert (world.container.email.sent, world.container.webhook_client.letters) == ([], [])
     deliver(world)
-    assert world.memory.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
-    kept = world.memory.deliveries.for_owner(job.id)
+    assert world.container.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
+    kept = world.container.deliveries.for_owner(job.id)
     assert {one.id for one in kept} == {one["delivery_id"] for one in said}
     assert {one.state for one in kept} == {DeliveryState.DELIVERED}
-    event = payload(world.memory.webhook_client.letters[-1])
+    event = payload(world.container.webhook_client.letters[-1])
     assert event["type"] == "notification"
     assert event["data"] == {"job_id": job.id, "subject": "All done", "text": "The nightly run is over.", "data": {"rows": 3}}
 
@@ -76,12 +76,12 @@ def test_wherever_a_worker_dies_each_is_written_to_once(seconds: float) -> None:
     live(world, 0.2)
 
     assert len(parsed(world, job)["deliveries"]) == 3
-    assert (len(world.memory.email.sent), len(world.memory.webhook_client.letters)) == (1, 2)
+    assert (len(world.container.email.sent), len(world.container.webhook_client.letters)) == (1, 2)
 
 
 def dying(world: World, number: int) -> None:
     """The store writes its delivery of this number, and does not answer."""
-    create, calls = world.memory.deliveries.create, itertools.count(1)
+    create, calls = world.container.deliveries.create, itertools.count(1)
 
     def once(delivery: Delivery) -> Delivery:
         made = create(delivery)
@@ -89,7 +89,7 @@ def dying(world: World, number: int) -> None:
             raise Throttled
         return made
 
-    world.memory.deliveries.create = once  # type: ignore[method-assign]
+    world.container.deliveries.create = once  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -103,7 +103,7 @@ def test_a_store_that_does_not_answer_half_way_writes_to_nobody_twice(number: in
     live(world, 0.2)
 
     assert world.job(job).attempt == 2
-    assert (len(world.memory.email.sent), len(world.memory.webhook_client.letters)) == (1, 2)
+    assert (len(world.container.email.sent), len(world.container.webhook_client.letters)) == (1, 2)
 
 
 def test_a_run_by_hand_writes_only_to_whom_nobody_has_written() -> None:
@@ -114,7 +114,7 @@ def test_a_run_by_hand_writes_only_to_whom_nobody_has_written() -> None:
     rest(world, [job])
     assert world.job(job).status is Status.FAILED
 
-    memory = world.memory
+    memory = world.container
     retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(job))
     rest(world, [job])
     live(world, 0.2)
@@ -128,12 +128,12 @@ def test_whoever_was_taken_out_of_the_address_book_gets_nothing() -> None:
     world = known()
     notifies(world, "slack:alerts")
     world.deliver()
-    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist())
+    world.container.notification_settings.put_allowlist("acme", RecipientAllowlist())
 
     deliver(world)
 
-    (kept,) = world.memory.deliveries.rows.values()
-    assert (kept.state, world.memory.webhook_client.letters) == (DeliveryState.FAILED, [])
+    (kept,) = world.container.deliveries.rows.values()
+    assert (kept.state, world.container.webhook_client.letters) == (DeliveryState.FAILED, [])
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_who_may_not_be_written_to_is_refused(text: str, part: str) -> None:
     world = known()
 
     with pytest.raises(InvalidRequest) as caught:
-        check_addresses(world.office, "acme", [("input.to.0", "slack:alerts"), ("input.to.1", text)])
+        check_addresses(world.container, "acme", [("input.to.0", "slack:alerts"), ("input.to.1", text)])
 
     (detail,) = caught.value.details
     assert detail.path == "input.to.1"
@@ -163,7 +163,7 @@ def test_who_may_not_be_written_to_is_refused(text: str, part: str) -> None:
 def test_of_webhooks_alone_no_address_book_is_read() -> None:
     world = known()
 
-    with refusing(world.memory.notification_settings, "allowlist", 9) as asked:
-        check_addresses(world.office, "acme", [("input.to", f"webhook:{HOOK}")])
+    with refusing(world.container.notification_settings, "allowlist", 9) as asked:
+        check_addresses(world.container, "acme", [("input.to", f"webhook:{HOOK}")])
 
     assert asked == [0]

@@ -29,14 +29,14 @@ ENDPOINT = "https://ws/api"
 
 def opened(world: World, connection_id: str = "c1", jobs: list[Job] | None = None) -> Connection:
     """A socket that watches these jobs."""
-    open_connection(world.gallery, connection_id, ENDPOINT, ALICE)
+    open_connection(world.container, connection_id, ENDPOINT, ALICE)
     for job in jobs or []:
-        subscribe(world.gallery, get_connection(world.gallery, connection_id), job.id, 0, 0, None)
-    return get_connection(world.gallery, connection_id)
+        subscribe(world.container, get_connection(world.container, connection_id), job.id, 0, 0, None)
+    return get_connection(world.container, connection_id)
 
 
 def watchers(world: World, *jobs: Job) -> list[list[str]]:
-    return [[watcher.connection_id for watcher in world.memory.subscriptions.for_job(job.id)] for job in jobs]
+    return [[watcher.connection_id for watcher in world.container.subscriptions.for_job(job.id)] for job in jobs]
 
 
 def by_a_worker(world: World, job: Job) -> None:
@@ -44,22 +44,22 @@ def by_a_worker(world: World, job: Job) -> None:
 
 
 def by_the_change_stream(world: World, job: Job) -> None:
-    broadcast_state(world.gallery, replace(job, status=Status.COMPLETED, length=0))
+    broadcast_state(world.container, replace(job, status=Status.COMPLETED, length=0))
 
 
 def by_subscribing(world: World, job: Job) -> None:
     with suppress(ConnectionGone):
-        subscribe(world.gallery, get_connection(world.gallery, "c1"), job.id, 0, 0, None)
+        subscribe(world.container, get_connection(world.container, "c1"), job.id, 0, 0, None)
 
 
 def by_telling_the_past(world: World, job: Job) -> None:
-    world.memory.jobs.heads[job.id] = replace(job, status=Status.CANCELLED, length=0, due_at=None)
+    world.container.jobs.heads[job.id] = replace(job, status=Status.CANCELLED, length=0, due_at=None)
     by_subscribing(world, job)
 
 
 def by_an_answer(world: World, job: Job) -> None:
     with suppress(ConnectionGone):
-        send_reply(world.gallery, ENDPOINT, "c1", {"event": "pong"})
+        send_reply(world.container, ENDPOINT, "c1", {"event": "pong"})
 
 
 def by_the_sweep(world: World, job: Job) -> None:
@@ -75,16 +75,16 @@ def test_a_socket_that_is_closed_is_forgotten_wholly_and_nothing_else(find: Call
     """Its row and its subscriptions to all jobs; who else watches them stays, and so does who came back under another id."""
     world = World()
     first, second = world.submit("first"), world.submit("second")
-    world.memory.queues.messages["normal"].pop()  # the second is not begun
+    world.container.queues.messages["normal"].pop()  # the second is not begun
     opened(world, "c1", [first, second])
     other, again = opened(world, "other", [first]), opened(world, "again", [first, second])
-    world.memory.sockets.gone.add("c1")
+    world.container.sockets.gone.add("c1")
 
     find(world, first)
 
-    assert world.memory.connections.get("c1") is None
+    assert world.container.connections.get("c1") is None
     assert watchers(world, first, second) == [["again", "other"], ["again"]]
-    assert (world.memory.connections.get("other"), world.memory.connections.get("again")) == (other, again)
+    assert (world.container.connections.get("other"), world.container.connections.get("again")) == (other, again)
 
 
 def test_a_row_that_was_written_after_its_connection_was_forgotten_goes_with_the_next_post() -> None:
@@ -92,7 +92,7 @@ def test_a_row_that_was_written_after_its_connection_was_forgotten_goes_with_the
     world = World(Script())
     job = world.submit()
     world.watch(job, "late")
-    world.memory.sockets.gone.add("late")
+    world.container.sockets.gone.add("late")
 
     world.deliver()
 
@@ -104,13 +104,13 @@ def test_a_socket_that_is_refused_for_another_reason_is_not_taken_for_closed(fin
     """A permission that is missing must not throw everybody out: only the subscription that cannot be served goes."""
     world = World()
     first, second = world.submit("first"), world.submit("second")
-    world.memory.queues.messages["normal"].pop()
+    world.container.queues.messages["normal"].pop()
     opened(world, "c1", [first, second])
-    world.memory.sockets.refused.add("c1")
+    world.container.sockets.refused.add("c1")
 
     find(world, first)
 
-    assert world.memory.connections.get("c1") is not None
+    assert world.container.connections.get("c1") is not None
     assert watchers(world, first, second) == [[], ["c1"]]
 
 
@@ -121,7 +121,7 @@ def test_a_socket_that_is_busy_keeps_everything(busy: int) -> None:
     job = world.submit()
     opened(world, "c1", [job])
     opened(world, "c2", [job])
-    world.memory.sockets.busy["c1"] = busy
+    world.container.sockets.busy["c1"] = busy
 
     world.deliver()
 
@@ -132,12 +132,12 @@ def test_a_socket_that_is_busy_keeps_everything(busy: int) -> None:
 def test_a_busy_socket_is_not_forgotten_by_an_answer() -> None:
     world = World()
     opened(world)
-    world.memory.sockets.busy["c1"] = 1
+    world.container.sockets.busy["c1"] = 1
 
     with pytest.raises(ConnectionBusy):
-        send_reply(world.gallery, ENDPOINT, "c1", {"event": "pong"})
+        send_reply(world.container, ENDPOINT, "c1", {"event": "pong"})
 
-    assert world.memory.connections.get("c1") is not None
+    assert world.container.connections.get("c1") is not None
 
 
 # ---- those to whom nobody posts
@@ -150,7 +150,7 @@ def test_every_connection_is_asked_about_within_eight_minutes() -> None:
     for each in ids:
         opened(world, each)
     gone = set(ids[::2])
-    world.memory.sockets.gone |= gone
+    world.container.sockets.gone |= gone
     world.clock.advance(MIN_AGE_MS / 1000)
 
     found: Counter[str] = Counter()
@@ -160,7 +160,7 @@ def test_every_connection_is_asked_about_within_eight_minutes() -> None:
         found += run
 
     assert found["connection vanished"] == len(gone)
-    assert {each for each in ids if world.memory.connections.get(each)} == set(ids) - gone
+    assert {each for each in ids if world.container.connections.get(each)} == set(ids) - gone
 
 
 def test_a_connection_that_is_being_opened_is_left_alone() -> None:
@@ -168,11 +168,11 @@ def test_a_connection_that_is_being_opened_is_left_alone() -> None:
     world = World()
     world.clock.advance(_until_part_of(world, "c1"))
     opened(world)
-    world.memory.sockets.gone.add("c1")
+    world.container.sockets.gone.add("c1")
 
     world.sweep()
 
-    assert world.memory.connections.get("c1") is not None
+    assert world.container.connections.get("c1") is not None
 
 
 def test_a_connection_whose_time_is_over_is_forgotten_without_asking() -> None:
@@ -180,15 +180,15 @@ def test_a_connection_whose_time_is_over_is_forgotten_without_asking() -> None:
     world = World()
     job = world.submit()
     given = opened(world, "c1", [job])
-    world.memory.sockets.busy["c1"] = 100
+    world.container.sockets.busy["c1"] = 100
     world.clock.advance((given.expires_at - world.clock.now()) / 1000)
     world.clock.advance(_until_part_of(world, "c1"))
 
     assert world.sweep()["connection expired"] == 1
 
-    assert world.memory.connections.get("c1") is None
+    assert world.container.connections.get("c1") is None
     assert watchers(world, job) == [[]]
-    assert world.memory.sockets.busy["c1"] == 100
+    assert world.container.sockets.busy["c1"] == 100
 
 
 def test_api_gateway_that_does_not_answer_ends_the_questions_of_a_run() -> None:
@@ -197,14 +197,14 @@ def test_api_gateway_that_does_not_answer_ends_the_questions_of_a_run() -> None:
     ids = [each for each in (f"c{number}" for number in range(200)) if connection_shard(each) == 0][:10]
     for each in ids:
         opened(world, each)
-        world.memory.sockets.busy[each] = 1
+        world.container.sockets.busy[each] = 1
     world.clock.advance(60)
     world.clock.advance(_until_part_of(world, ids[0]))
 
     assert world.sweep() == {"connections unasked": 3}
 
-    assert sum(world.memory.sockets.busy.values()) == len(ids) - 3
-    assert all(world.memory.connections.get(each) for each in ids)
+    assert sum(world.container.sockets.busy.values()) == len(ids) - 3
+    assert all(world.container.connections.get(each) for each in ids)
 
 
 def test_a_run_asks_about_so_many() -> None:
@@ -212,7 +212,7 @@ def test_a_run_asks_about_so_many() -> None:
     world = World()
     for each in (f"c{number}" for number in range(CONNECTION_SHARDS * MAX_PROBED * 2)):
         opened(world, each)
-        world.memory.sockets.gone.add(each)
+        world.container.sockets.gone.add(each)
     world.clock.advance(60)
 
     assert world.sweep(after=60)["connection vanished"] == MAX_PROBED
@@ -224,8 +224,8 @@ def test_closing_twice_is_closing_once() -> None:
     job = world.submit()
     opened(world, "c1", [job])
 
-    close_connection(world.gallery, "c1")
-    close_connection(world.gallery, "c1")
+    close_connection(world.container, "c1")
+    close_connection(world.container, "c1")
 
     assert watchers(world, job) == [[]]
 

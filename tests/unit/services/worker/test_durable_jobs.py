@@ -43,7 +43,7 @@ def expect_one_text(world: World, job: Job, text: str = TEXT) -> None:
     assert not world.frames("c1", "reset", "retrying")
     assert not world.provider.running
     assert not world.provider.abandoned
-    [row] = world.memory.results.attempts(job.id)
+    [row] = world.container.results.attempts(job.id)
     assert row.usage is not None
     assert not row.usage.estimated
 
@@ -53,14 +53,14 @@ def test_its_response_is_stored_before_anything_of_it_is_shown_or_kept() -> None
     world = World(slow())
     job = submitted(world)
     stored: list[str | None] = []
-    post = world.memory.sockets.post
+    post = world.container.sockets.post
 
     def look_and_post(endpoint: str, connection_id: str, data: bytes) -> None:
         if json.loads(data)["event"] == "tokens":
             stored.append(world.job(job).response_id)
         post(endpoint, connection_id, data)
 
-    world.memory.sockets.post = look_and_post  # type: ignore[method-assign]
+    world.container.sockets.post = look_and_post  # type: ignore[method-assign]
 
     world.deliver()
 
@@ -94,7 +94,7 @@ def test_a_successor_goes_on_with_a_dead_workers_response(seconds: float) -> Non
     world.sweep(after=40)
     taken = world.job(job)
     assert (taken.status, taken.attempt, taken.crashes, taken.length) == (Status.QUEUED, 1, 1, None)
-    assert not world.memory.results.attempts(job.id)
+    assert not world.container.results.attempts(job.id)
     world.deliver()
 
     expect_one_text(world, job)
@@ -119,7 +119,7 @@ def test_what_a_reader_sees_between_two_workers_is_not_the_end() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
 
-    part = read_text(world.memory.chunks, world.memory.results, world.job(job), 0)
+    part = read_text(world.container.chunks, world.container.results, world.job(job), 0)
 
     assert world.job(job).status is Status.QUEUED
     assert part.text == world.log_text(job)
@@ -149,7 +149,7 @@ def test_progress_never_goes_back_at_a_hand_over() -> None:
 
     percents = [frame["progress_percentage"] for frame in world.frames("c1", "tokens")]
     assert percents == sorted(percents)
-    last = world.memory.chunks.read(job.id, 1)[-1].progress
+    last = world.container.chunks.read(job.id, 1)[-1].progress
     assert last["tokens_received"] == len(WORDS)
     begun = [stage["started_at"] for stage in last["stages"] if stage["started_at"]]
     assert begun == sorted(begun)
@@ -206,7 +206,7 @@ def test_a_response_that_is_gone_means_a_new_attempt() -> None:
     ended = world.job(job)
     assert (ended.status, ended.attempt, ended.tries) == (Status.COMPLETED, 2, 1)
     assert world.assembled().text == "second"
-    assert [row.error_code for row in world.memory.results.attempts(job.id)] == ["response_lost", None]
+    assert [row.error_code for row in world.container.results.attempts(job.id)] == ["response_lost", None]
 
 
 def test_losing_responses_again_and_again_comes_to_an_end() -> None:
@@ -232,7 +232,7 @@ def test_another_text_at_a_resumption_is_never_mixed_with_the_first() -> None:
     world = World(slow(replays=other), Script(deltas=["second"]))
     job = submitted(world)
     kill(world, 9)
-    chunks = world.memory.chunks.rows
+    chunks = world.container.chunks.rows
     last = max(chunks)
     assert last[2] > 10
     chunks[last] = replace(chunks[last], sequence=5, sequence_offset=6)  # as if it were cut inside an event
@@ -252,8 +252,8 @@ def test_what_comes_again_and_is_kept_already_is_skipped() -> None:
     world = World(slow())
     job = submitted(world)
     kill(world, 9)
-    last = max(world.memory.chunks.rows)
-    world.memory.chunks.rows[last] = replace(world.memory.chunks.rows[last], sequence=5, sequence_offset=len(WORDS[0] + WORDS[1]))
+    last = max(world.container.chunks.rows)
+    world.container.chunks.rows[last] = replace(world.container.chunks.rows[last], sequence=5, sequence_offset=len(WORDS[0] + WORDS[1]))
     world.sweep(after=40)
 
     world.deliver()
@@ -265,14 +265,14 @@ def test_a_response_that_could_not_be_stored_is_stopped() -> None:
     """Nobody would ever find it again: it would run on, and be charged."""
     world = World(slow())
     job = submitted(world)
-    replaced = world.memory.jobs.replace
+    replaced = world.container.jobs.replace
 
     def refuse_the_response(seen: Job, new: Job) -> None:
         if new.response_id and not seen.response_id:
             raise KeyError("no such luck")
         replaced(seen, new)
 
-    world.memory.jobs.replace = refuse_the_response  # type: ignore[method-assign]
+    world.container.jobs.replace = refuse_the_response  # type: ignore[method-assign]
     world.deliver()
 
     assert world.provider.cancels == ["resp_0"]
@@ -285,7 +285,7 @@ def test_cancelling_stops_the_response_too() -> None:
     """Closing a stream does not end a response in the background."""
     world = World(slow())
     job = submitted(world)
-    world.loop.call_later(6.0, lambda: cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job)))
+    world.loop.call_later(6.0, lambda: cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job)))
 
     world.deliver()
 
@@ -301,7 +301,7 @@ def test_a_cancel_between_two_workers_is_obeyed_by_the_next() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
 
-    asked = cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+    asked = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
     assert (asked.status, asked.cancel_requested) == (Status.QUEUED, True)
     world.deliver()
 
@@ -316,7 +316,7 @@ def test_the_sweep_stops_the_response_of_a_job_that_it_ends() -> None:
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     world.sweep(after=40)
 
@@ -383,7 +383,7 @@ def test_a_plain_answer_is_tried_again_when_its_workers_time_is_over() -> None:
     ended = world.job(job)
     assert (ended.status, ended.attempt) == (Status.COMPLETED, 2)
     assert world.assembled().text == "second"
-    assert [row.error_code for row in world.memory.results.attempts(job.id)] == ["worker_ending", None]
+    assert [row.error_code for row in world.container.results.attempts(job.id)] == ["worker_ending", None]
 
 
 def test_an_answer_that_is_short_enough_ends_before_the_deadline() -> None:
@@ -414,18 +414,18 @@ def test_of_two_workers_of_one_attempt_the_later_ones_result_stays() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
     world.deliver()
-    whole = world.memory.results.get(job.id, 1)
+    whole = world.container.results.get(job.id, 1)
     assert whole is not None
-    world.memory.results.put(replace(whole, text="", status="failed", generation=1), "acme")
+    world.container.results.put(replace(whole, text="", status="failed", generation=1), "acme")
 
-    assert world.memory.results.get(job.id, 1) == whole
+    assert world.container.results.get(job.id, 1) == whole
 
 
 def test_a_store_that_does_not_answer_at_the_hand_over_loses_nothing() -> None:
     """The job is left as it is; the sweep finds it, and a successor goes on."""
     world = World(slow())
     job = submitted(world)
-    with refusing(world.memory.queues, "send", 100), pytest.raises(Exception, match="come again"):
+    with refusing(world.container.queues, "send", 100), pytest.raises(Exception, match="come again"):
         world.deliver(seconds=12)
 
     world.sweep(after=130)
@@ -440,14 +440,14 @@ def test_a_job_whose_content_is_gone_ends_with_what_was_said() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
     kept = world.log_text(job)
-    world.memory.job_specs.forget(job.id)
+    world.container.job_specs.forget(job.id)
 
     world.deliver()
 
     ended = world.job(job)
     assert (ended.status, ended.length) == (Status.FAILED, len(kept))
     assert world.provider.cancels == ["resp_0"]
-    row = world.memory.results.get(job.id, 1)
+    row = world.container.results.get(job.id, 1)
     assert row is not None
     assert (row.text, row.usage and row.usage.estimated) == (kept, True)
     assert world.assembled().text == kept
@@ -458,7 +458,7 @@ def test_a_provider_that_hangs_keeps_neither_a_job_nor_the_sweep_from_the_end() 
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     async def hang(_response_id: str) -> None:
         await asyncio.sleep(3600)

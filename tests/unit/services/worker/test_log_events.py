@@ -53,7 +53,7 @@ def test_what_is_completed_or_tried_again_is_none(script: Script) -> None:
 def test_a_job_whose_content_is_gone() -> None:
     world = World()
     job = world.submit()
-    world.memory.job_specs.forget(job.id)
+    world.container.job_specs.forget(job.id)
 
     world.deliver()
 
@@ -65,9 +65,9 @@ def test_a_job_that_the_sweep_gives_up() -> None:
     world = World(CUT)
     job = world.submit()
     world.deliver()
-    world.memory.queues.messages["normal"].clear()
+    world.container.queues.messages["normal"].clear()
     retrying = world.job(job)
-    world.memory.jobs.heads[job.id] = replace(retrying, retry_until=world.clock.now())
+    world.container.jobs.heads[job.id] = replace(retrying, retry_until=world.clock.now())
 
     world.sweep(after=600)
     world.sweep(after=60)
@@ -79,12 +79,12 @@ def test_a_job_that_the_sweep_gives_up() -> None:
 def test_a_job_that_kills_its_workers() -> None:
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
-    world.memory.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
+    world.container.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
 
     async def die() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(3)
-        with refusing(world.memory.leases, "close", 10**6):
+        with refusing(world.container.leases, "close", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 

@@ -26,17 +26,17 @@ LONG = Script(deltas=[f"token{n} " for n in range(400)], every=0.05)
 def cancel_after(world: World, seconds: float, job: Any) -> Any:
     async def work() -> None:
         await asyncio.sleep(seconds)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     return work()
 
 
 def together(world: World, *others: Any, lane: str = "normal") -> None:
     """A worker on what the queue holds, and something else meanwhile."""
-    received = world.memory.queues.receive(lane)
+    received = world.container.queues.receive(lane)
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, lane, received), *others)
+        await asyncio.gather(process_messages(world.container, lane, received), *others)
 
     run(world.loop, work())
 
@@ -52,7 +52,7 @@ def test_a_job_is_streamed_kept_and_told() -> None:
     ended = world.job(job)
     assert (ended.status, ended.attempt, ended.length) == (Status.COMPLETED, 1, 12)
     assert world.log_text(job) == world.provider.sent[0] == "Hello, world"
-    result = world.memory.results.get(job.id, 1)
+    result = world.container.results.get(job.id, 1)
     assert result is not None
     assert result.text == "Hello, world"
     assert world.assembled().text == "Hello, world"
@@ -101,7 +101,7 @@ def test_frames_are_few_and_chunks_fewer() -> None:
     world.deliver()
 
     assert 30 < len(world.frames("c1", "tokens")) < 110
-    assert 4 <= len(world.memory.chunks.read(job.id, 1)) <= 21
+    assert 4 <= len(world.container.chunks.read(job.id, 1)) <= 21
     assert world.assembled().done
 
 
@@ -167,8 +167,8 @@ def test_garbage_is_set_aside_and_harms_nobody() -> None:
 
     world.deliver(messages=[*garbage, world.wake(job)])
 
-    assert [body for body, _ in world.memory.queues.aside["normal"]] == [message.body for message in garbage]
-    assert all(reason for _, reason in world.memory.queues.aside["normal"])
+    assert [body for body, _ in world.container.queues.aside["normal"]] == [message.body for message in garbage]
+    assert all(reason for _, reason in world.container.queues.aside["normal"])
     assert world.job(job).status is Status.COMPLETED
 
 
@@ -191,7 +191,7 @@ def test_a_retryable_failure_is_retried_as_a_new_attempt() -> None:
     assert world.frames("c1", "retrying")
     assert world.frames("c1", "reset")[0]["attempt"] == 2
     assert world.assembled().text == "whole"
-    assert [kept.error_code for kept in world.memory.results.attempts(job.id)] == ["stream_cut", None]
+    assert [kept.error_code for kept in world.container.results.attempts(job.id)] == ["stream_cut", None]
 
 
 def test_attempts_used_up_end_the_job() -> None:
@@ -241,14 +241,14 @@ def test_a_job_whose_content_or_type_is_gone_fails() -> None:
     """It could never run: it says so instead of being claimed again and again."""
     world = World()
     no_body, no_type = world.submit("a"), world.submit("b")
-    world.memory.job_specs.forget(no_body.id)
-    world.memory.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
+    world.container.job_specs.forget(no_body.id)
+    world.container.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
 
     world.deliver()
 
     errors = [world.job(job).error for job in (no_body, no_type)]
     assert [error.code if error else None for error in errors] == ["content_gone", "request_invalid"]
-    rows = [world.memory.results.attempts(job.id) for job in (no_body, no_type)]
+    rows = [world.container.results.attempts(job.id) for job in (no_body, no_type)]
     assert [[(row.attempt, row.status, row.error_code, row.usage, row.cost) for row in each] for each in rows] == [
         [(1, "failed", "content_gone", None, None)],
         [(1, "failed", "request_invalid", None, None)],
@@ -259,15 +259,15 @@ def test_the_row_of_an_attempt_that_ends_at_once_comes_before_its_end() -> None:
     """Whoever dies in between leaves a job that is taken back, not an attempt without a row."""
     world = World()
     job = world.submit()
-    world.memory.job_specs.forget(job.id)
-    put = world.memory.results.put
+    world.container.job_specs.forget(job.id)
+    put = world.container.results.put
     states: list[Status] = []
 
     def note(result: Any, tenant: str) -> None:
         states.append(world.job(job).status)
         put(result, tenant)
 
-    world.memory.results.put = note  # type: ignore[method-assign]
+    world.container.results.put = note  # type: ignore[method-assign]
     world.deliver()
 
     assert states == [Status.PROCESSING]
@@ -336,7 +336,7 @@ def test_json_is_parsed_beside_the_raw_text() -> None:
 
     world.deliver()
 
-    result = world.memory.results.get(job.id, 1)
+    result = world.container.results.get(job.id, 1)
     assert result is not None
     assert (result.text, result.parsed) == ('{"a": [1, 2]}', {"a": [1, 2]})
 
@@ -379,11 +379,11 @@ def test_a_cancel_that_comes_while_the_job_ends_wins() -> None:
     """Once the flag is on the record the job never ends as completed [8]."""
     world = World(Script(deltas=["done"], first=0.1))
     job = world.submit()
-    results = world.memory.results
+    results = world.container.results
     put = results.put
 
     def cancel_then_put(*args: Any) -> None:
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         put(*args)
 
     results.put = cancel_then_put  # type: ignore[method-assign]
@@ -428,12 +428,12 @@ def test_a_socket_that_is_gone_costs_only_itself() -> None:
     job = world.submit()
     world.watch(job, "gone")
     world.watch(job, "there")
-    world.memory.sockets.gone.add("gone")
+    world.container.sockets.gone.add("gone")
 
     world.deliver()
 
     assert world.assembled("there").text == world.log_text(job)
-    assert [watcher.connection_id for watcher in world.memory.subscriptions.for_job(job.id)] == ["there"]
+    assert [watcher.connection_id for watcher in world.container.subscriptions.for_job(job.id)] == ["there"]
 
 
 def test_a_socket_whose_key_is_revoked_is_closed() -> None:
@@ -449,8 +449,8 @@ def test_a_socket_whose_key_is_revoked_is_closed() -> None:
 
     together(world, revoke())
 
-    assert world.memory.sockets.closed == ["c1"]
-    assert not world.memory.subscriptions.for_job(job.id)
+    assert world.container.sockets.closed == ["c1"]
+    assert not world.container.subscriptions.for_job(job.id)
     assert not world.frames("c1", "job_completed")
     assert world.job(job).status is Status.COMPLETED
 
@@ -460,7 +460,7 @@ def test_a_busy_socket_is_sent_everything_later() -> None:
     world = World(LONG)
     job = world.submit()
     world.watch(job)
-    world.memory.sockets.busy["c1"] = 6
+    world.container.sockets.busy["c1"] = 6
 
     world.deliver()
 
@@ -479,7 +479,7 @@ def test_ten_jobs_run_at_once() -> None:
     ten.deliver()
 
     assert ten.loop.moment < alone.loop.moment * 1.1
-    assert all(job.status is Status.COMPLETED for job in ten.memory.jobs.heads.values())
+    assert all(job.status is Status.COMPLETED for job in ten.container.jobs.heads.values())
 
 
 def test_each_message_is_acknowledged_when_its_own_job_ends() -> None:
@@ -487,7 +487,7 @@ def test_each_message_is_acknowledged_when_its_own_job_ends() -> None:
     world = World(Script(), LONG)
     first, second = world.submit("short"), world.submit("long")
     seen: list[tuple[float, int]] = []
-    queues = world.memory.queues
+    queues = world.container.queues
     acknowledge = queues.acknowledge
 
     def note(lane: str, receipts: Any) -> None:
@@ -506,20 +506,20 @@ def test_a_store_that_does_not_answer_leaves_the_message() -> None:
     """A claim that could not be made is not acknowledged, so the message comes again; its neighbours end as always."""
     world = World()
     jobs = [world.submit("a"), world.submit("b")]
-    replace = world.memory.jobs.replace
+    replace = world.container.jobs.replace
 
     def broken(seen: Any, new: Any) -> None:
         if seen.id == jobs[0].id:
             raise Unavailable
         replace(seen, new)
 
-    world.memory.jobs.replace = broken  # type: ignore[method-assign]
+    world.container.jobs.replace = broken  # type: ignore[method-assign]
     with pytest.raises(PartialBatchFailure):
         world.deliver()
     assert world.job(jobs[1]).status is Status.COMPLETED
-    assert len(world.memory.queues.messages["normal"]) == 1
+    assert len(world.container.queues.messages["normal"]) == 1
 
-    world.memory.jobs.replace = replace  # type: ignore[method-assign]
+    world.container.jobs.replace = replace  # type: ignore[method-assign]
     world.clock.advance(1000)
     world.deliver()
 
@@ -535,7 +535,7 @@ def test_a_fenced_worker_writes_nothing_more() -> None:
     def fenced(_lease: Any) -> None:
         raise StaleVersion(None)
 
-    world.memory.leases.renew = fenced  # type: ignore[method-assign]
+    world.container.leases.renew = fenced  # type: ignore[method-assign]
     with pytest.raises(PartialBatchFailure):
         world.deliver()
 
@@ -549,14 +549,14 @@ def test_the_record_is_there_before_anybody_is_told() -> None:
     world = World()
     job = world.submit()
     world.watch(job)
-    post = world.memory.sockets.post
+    post = world.container.sockets.post
 
     def look(endpoint: str, connection: str, data: bytes) -> None:
         if b"job_completed" in data:
             assert world.job(job).status is Status.COMPLETED
         post(endpoint, connection, data)
 
-    world.memory.sockets.post = look  # type: ignore[method-assign]
+    world.container.sockets.post = look  # type: ignore[method-assign]
     world.deliver()
 
     assert world.frames("c1", "job_completed")
@@ -566,13 +566,13 @@ def test_an_answer_lost_on_the_way_back_changes_nothing() -> None:
     """Every write that took effect but whose answer was lost, and which the SDK repeats, ends as if it had not been lost [3]."""
 
     world = World()
-    replace = world.memory.jobs.replace
+    replace = world.container.jobs.replace
 
     def repeated(seen: Any, new: Any) -> None:
         replace(seen, new)
         replace(seen, new)
 
-    world.memory.jobs.replace = repeated  # type: ignore[method-assign]
+    world.container.jobs.replace = repeated  # type: ignore[method-assign]
     job = world.submit()
     world.watch(job)
     world.deliver()
@@ -585,7 +585,7 @@ def test_a_types_own_schedule_is_kept_to_the_second() -> None:
     """A minute, five minutes, half an hour: the last by the sweep, because no message can be delayed for so long."""
     world = World(Script(error=StreamCut()), Script(error=StreamCut()), Script(error=StreamCut()), Script(deltas=["at last"]))
     patient = replace(job_types.get("general"), retry_schedule=(60.0, 300.0, 1800.0))
-    world.engine = replace(world.engine, job_type=lambda _name: patient)
+    world.container.job_type = lambda _name: patient
     job = world.submit(config={"max_attempts": 4})
 
     pauses = []

@@ -46,7 +46,7 @@ def done(world: World, prompt: str = "Say hello.", cache: Any = True, **config: 
 
 
 def result(world: World, job: Job) -> Result:
-    found = world.memory.results.get(job.id, job.attempt)
+    found = world.container.results.get(job.id, job.attempt)
     assert found is not None
     return found
 
@@ -116,7 +116,7 @@ def test_a_miss_says_so_and_who_does_not_ask_is_told_nothing() -> None:
 def test_who_does_not_ask_for_the_cache_costs_no_call() -> None:
     world = World(FIRST)
 
-    with refusing(world.memory.cache, "get", 99) as reads, refusing(world.memory.cache, "put", 99) as writes:
+    with refusing(world.container.cache, "get", 99) as reads, refusing(world.container.cache, "put", 99) as writes:
         job = done(world, cache=False)
 
     assert job.status is Status.COMPLETED
@@ -130,7 +130,7 @@ def test_stages_and_milestones_are_read_from_the_text() -> None:
     done(world)
 
     job = done(world)
-    last = world.memory.chunks.last(job.id, 1)
+    last = world.container.chunks.last(job.id, 1)
 
     assert last is not None
     assert last.progress["tokens_received"] == 300
@@ -204,7 +204,7 @@ def test_only_whole_answers_are_kept(script: Script) -> None:
     world = World(script)
     done(world)
 
-    assert world.memory.cache.rows == {}
+    assert world.container.cache.rows == {}
 
 
 def test_a_failed_job_leaves_nothing() -> None:
@@ -212,18 +212,18 @@ def test_a_failed_job_leaves_nothing() -> None:
 
     done(world, max_attempts=1)
 
-    assert world.memory.cache.rows == {}
+    assert world.container.cache.rows == {}
 
 
 def test_what_a_deleted_job_was_answered_serves_nobody() -> None:
     """Nor what its retention has removed."""
     world = World(FIRST)
     first = done(world)
-    world.memory.results.forget(first.id)
+    world.container.results.forget(first.id)
     second = done(world)
     assert not is_hit(world, second)
-    head = world.memory.jobs.heads[second.id]
-    world.memory.jobs.heads[second.id] = replace(head, ttl=(head.finished_at or 0) // 1000)
+    head = world.container.jobs.heads[second.id]
+    world.container.jobs.heads[second.id] = replace(head, ttl=(head.finished_at or 0) // 1000)
 
     assert not is_hit(world, done(world))
 
@@ -231,7 +231,7 @@ def test_what_a_deleted_job_was_answered_serves_nobody() -> None:
 def test_a_text_that_grew_beyond_its_jobs_end_is_not_its_answer() -> None:
     world = World(FIRST)
     first = done(world)
-    world.memory.jobs.heads[first.id] = replace(world.memory.jobs.heads[first.id], length=5)
+    world.container.jobs.heads[first.id] = replace(world.container.jobs.heads[first.id], length=5)
 
     assert not is_hit(world, done(world))
 
@@ -249,7 +249,7 @@ def test_a_cache_that_cannot_be_read_is_a_miss(store: str, method: str) -> None:
     world = World(FIRST)
     done(world)
 
-    with refusing(getattr(world.memory, store), method, 99):
+    with refusing(getattr(world.container, store), method, 99):
         job = done(world)
 
     assert job.status is Status.COMPLETED
@@ -263,7 +263,7 @@ def test_nothing_is_kept_before_the_end_is_acknowledged() -> None:
     """Killed between result and head, or between head and reference: a miss later, and nothing that is not so."""
     world = World(FIRST, SECOND)
     order: list[str] = []
-    put, swap, keep = world.memory.results.put, world.memory.jobs.replace, world.memory.cache.put
+    put, swap, keep = world.container.results.put, world.container.jobs.replace, world.container.cache.put
 
     def noted(name: str, call: Any) -> Any:
         def record(*args: Any) -> Any:
@@ -274,9 +274,9 @@ def test_nothing_is_kept_before_the_end_is_acknowledged() -> None:
         return record
 
     for owner, method, name, call in (
-        (world.memory.results, "put", "result", put),
-        (world.memory.jobs, "replace", "head", swap),
-        (world.memory.cache, "put", "reference", keep),
+        (world.container.results, "put", "result", put),
+        (world.container.jobs, "replace", "head", swap),
+        (world.container.cache, "put", "reference", keep),
     ):
         setattr(owner, method, noted(name, call))
 
@@ -289,28 +289,28 @@ def test_a_worker_killed_before_the_end_leaves_no_reference() -> None:
     """The sweep ends the job by its result; who asks next is answered by the provider."""
     world = World(FIRST, SECOND)
     job = world.submit(config={"cache": True})
-    swap = world.memory.jobs.replace
+    swap = world.container.jobs.replace
 
     def unreachable_at_the_end(seen: Job, new: Job) -> None:
         if new.status is Status.COMPLETED:
             raise Throttled
         swap(seen, new)
 
-    world.memory.jobs.replace = unreachable_at_the_end  # type: ignore[method-assign]
+    world.container.jobs.replace = unreachable_at_the_end  # type: ignore[method-assign]
     kill(world, 5)
-    world.memory.jobs.replace = swap  # type: ignore[method-assign]
+    world.container.jobs.replace = swap  # type: ignore[method-assign]
     assert result(world, world.job(job)).status == Status.COMPLETED
     world.sweep(after=90)
 
     assert world.job(job).status is Status.COMPLETED
-    assert world.memory.cache.rows == {}
+    assert world.container.cache.rows == {}
     assert not is_hit(world, done(world))
 
 
 def test_a_reference_that_cannot_be_written_hurts_nobody() -> None:
     world = World(FIRST)
 
-    with refusing(world.memory.cache, "put", 99):
+    with refusing(world.container.cache, "put", 99):
         job = done(world)
 
     assert job.status is Status.COMPLETED
@@ -326,12 +326,12 @@ def test_a_cached_answer_proves_nothing_of_the_provider() -> None:
     world = World(FIRST)
     done(world)
     opened = record_failure(CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), "m", world.clock.now())
-    world.memory.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
+    world.container.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
     world.clock.advance(60)
 
     job = done(world)
 
-    circuit = world.memory.circuit_breakers.get(MODEL)
+    circuit = world.container.circuit_breakers.get(MODEL)
     assert is_hit(world, job)
     assert circuit is not None
     assert circuit.state is not CircuitState.CLOSED
@@ -355,13 +355,13 @@ def test_a_cancel_that_was_asked_for_wins() -> None:
     world = World(FIRST)
     done(world)
     job = world.submit(config={"cache": True})
-    real = world.memory.cache.get
+    real = world.container.cache.get
 
     def cancel_first(tenant: str, key: str) -> CachedResponse | None:
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         return real(tenant, key)
 
-    world.memory.cache.get = cancel_first  # type: ignore[method-assign]
+    world.container.cache.get = cancel_first  # type: ignore[method-assign]
     world.deliver()
 
     assert world.job(job).status is Status.CANCELLED
@@ -372,14 +372,14 @@ def test_a_worker_that_dies_with_a_found_answer_has_cost_nothing() -> None:
     world = World(FIRST)
     done(world)
     job = world.submit(config={"cache": True})
-    with refusing(world.memory.results, "put", 99):
+    with refusing(world.container.results, "put", 99):
         kill(world, 5)
     assert world.log_text(job) == "Hello, world"
 
     world.sweep(after=90)
     world.deliver()
 
-    lost, found = world.memory.results.attempts(job.id)
+    lost, found = world.container.results.attempts(job.id)
     assert (lost.finish_reason, lost.cost, lost.usage) == ("worker_lost", 0, Usage(estimated=True))
     assert (found.status, world.job(job).cost) == (Status.COMPLETED, 0)
     assert len(world.provider.requests) == 1
@@ -392,7 +392,7 @@ def test_a_cache_that_is_throttled_while_it_looks_up_costs_no_attempt() -> None:
     def throttled(_tenant: str, _key: str) -> CachedResponse | None:
         raise Throttled
 
-    world.memory.cache.get = throttled  # type: ignore[method-assign]
+    world.container.cache.get = throttled  # type: ignore[method-assign]
     job = done(world)
 
     assert (job.attempt, job.tries, job.status) == (1, 1, Status.COMPLETED)

@@ -38,7 +38,7 @@ def test_what_it_returns_is_the_result() -> None:
 
     world.deliver()
 
-    ended, kept = world.job(job), world.memory.results.get(job.id, 1)
+    ended, kept = world.job(job), world.container.results.get(job.id, 1)
     assert kept is not None
     assert (ended.status, ended.model, ended.usage, ended.cost) == (Status.COMPLETED, NO_MODEL, Usage(), 0)
     assert kept.parsed == json.loads(kept.text) == {"got": {"n": 1}, "for": "alice"}
@@ -63,12 +63,12 @@ def test_its_output_is_held_to_its_schema() -> None:
 def test_neither_prices_nor_circuits_are_asked() -> None:
     """It has no model that could be dear or down."""
     world = doing(answer)
-    with refusing(world.memory.prices, "of", 10**6, RuntimeError) as asked:
+    with refusing(world.container.prices, "of", 10**6, RuntimeError) as asked:
         job = submitted(world)
         world.deliver()
 
     assert (world.job(job).status, asked) == (Status.COMPLETED, [0])
-    assert world.memory.circuit_breakers.all() == []
+    assert world.container.circuit_breakers.all() == []
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
     job = submitted(world)
 
     async def story() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(3.1)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked <= 2_000
@@ -194,7 +194,7 @@ def test_a_killed_worker_loses_nothing() -> None:
 
     rest(world, [job])
 
-    rows = [world.memory.results.get(job.id, attempt) for attempt in (1, 2)]
+    rows = [world.container.results.get(job.id, attempt) for attempt in (1, 2)]
     assert (world.job(job).status, world.job(job).attempt, len(set(begun))) == (Status.COMPLETED, 2, 2)
     assert [(row.error_code, row.cost, row.usage) for row in rows if row] == [("worker_lost", 0, Usage()), (None, 0, Usage())]
 
@@ -233,9 +233,9 @@ def test_whoever_polls_sees_how_far_it_is() -> None:
     seen: list[dict[str, Any]] = []
 
     async def story() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(17)
-        last = world.memory.chunks.last(job.id, 1)
+        last = world.container.chunks.last(job.id, 1)
         assert last is not None
         seen.append(last.progress)
         await worker
@@ -247,7 +247,7 @@ def test_whoever_polls_sees_how_far_it_is() -> None:
     assert progress["estimated_seconds_remaining"] == pytest.approx(15, abs=1)
     assert progress["estimated_total_tokens"] is None
     assert progress["performance_metrics"]["api_call_count"] == 0
-    chunks = world.memory.chunks.read(job.id, 1)
+    chunks = world.container.chunks.read(job.id, 1)
     assert [chunk.text for chunk in chunks] == ['"done"']
     assert {event["kind"] for event in chunks[0].events} == {"stage", "milestone"}
 
@@ -256,7 +256,7 @@ def test_a_progress_that_cannot_be_kept_costs_nothing() -> None:
     world = doing(_in_steps)
     job = submitted(world)
 
-    with refusing(world.memory.chunks, "put_progress", 10**6):
+    with refusing(world.container.chunks, "put_progress", 10**6):
         world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
@@ -322,6 +322,6 @@ def test_it_has_the_rights_of_whoever_submitted_it(user: str | None, role: str) 
     job = submitted(world, caller=OLGA, user=user)
     world.deliver()
 
-    kept = world.memory.results.get(job.id, 1)
+    kept = world.container.results.get(job.id, 1)
     assert kept is not None
     assert kept.parsed == [user or "olga", role]

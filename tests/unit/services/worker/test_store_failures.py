@@ -39,7 +39,7 @@ def test_one_refusal_is_not_noticed(port: str, method: str, after: bool) -> None
     job = world.submit()
     world.watch(job)
 
-    with refusing(getattr(world.memory, port), method, 3, after=after):
+    with refusing(getattr(world.container, port), method, 3, after=after):
         world.deliver()
 
     ended = world.job(job)
@@ -53,8 +53,8 @@ def test_a_wake_up_that_cannot_be_sent_is_sent_by_the_sweep() -> None:
     world = World(Script(deltas=["x"], error=ProviderUnavailable()), Script())
     job = world.submit()
     world.watch(job)
-    world.memory.queues.receive("normal")
-    with refusing(world.memory.queues, "send", 99):
+    world.container.queues.receive("normal")
+    with refusing(world.container.queues, "send", 99):
         world.deliver(messages=[world.wake(job)])
     assert world.job(job).status is Status.RETRYING
     assert world.frames("c1", "retrying")
@@ -93,13 +93,13 @@ def test_a_wake_up_whose_record_is_read_late_is_not_lost() -> None:
     world = World()
     job = world.submit()
     asked: list[bool] = []
-    get_many = world.memory.jobs.get_many
+    get_many = world.container.jobs.get_many
 
     def note(ids: Any, *, consistent: bool = False) -> Any:
         asked.append(consistent)
         return get_many(ids)
 
-    world.memory.jobs.get_many = note  # type: ignore[method-assign]
+    world.container.jobs.get_many = note  # type: ignore[method-assign]
     world.deliver()
 
     assert asked == [True]
@@ -113,12 +113,12 @@ def test_a_look_that_breaks_is_looked_again() -> None:
 
     async def cancel() -> None:
         await asyncio.sleep(3)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), cancel())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), cancel())
 
-    with refusing(world.memory.subscriptions, "controls", 2, ZeroDivisionError):
+    with refusing(world.container.subscriptions, "controls", 2, ZeroDivisionError):
         run(world.loop, work())
 
     assert world.job(job).status is Status.CANCELLED
@@ -136,9 +136,9 @@ def test_a_renewal_that_breaks_is_renewed_again() -> None:
             swept.append(world.sweep())
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), sweeps())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), sweeps())
 
-    with refusing(world.memory.leases, "renew", 3, ZeroDivisionError):
+    with refusing(world.container.leases, "renew", 3, ZeroDivisionError):
         run(world.loop, work())
 
     assert not any(done["lease buried"] for done in swept)
@@ -149,18 +149,18 @@ def test_a_message_whose_claim_was_cut_off_comes_again() -> None:
     """Fenced while the claim is under way: the message is not acknowledged, because its job may still be queued."""
     world = World(SLOW, SLOW)
     first, second = world.submit("a"), world.submit("b")
-    get = world.memory.job_specs.get
+    get = world.container.job_specs.get
 
     def fence(job_id: str) -> Any:
-        for lease in list(world.memory.leases.rows.values()):
-            world.memory.leases.fence(lease)
+        for lease in list(world.container.leases.rows.values()):
+            world.container.leases.fence(lease)
         return get(job_id)
 
-    world.memory.job_specs.get = fence  # type: ignore[method-assign]
+    world.container.job_specs.get = fence  # type: ignore[method-assign]
     with pytest.raises(PartialBatchFailure):
         world.deliver()
 
-    assert len(world.memory.queues.messages["normal"]) == 2
+    assert len(world.container.queues.messages["normal"]) == 2
     assert {world.job(job).status for job in (first, second)} == {Status.PROCESSING}
 
 
@@ -169,17 +169,17 @@ def test_one_who_comes_during_the_farewell_outlives_nothing() -> None:
     world = World(Script())
     job = world.submit()
     world.watch(job, "slow")
-    world.memory.sockets.busy["slow"] = 10**6
+    world.container.sockets.busy["slow"] = 10**6
 
     async def come() -> None:
         while world.job(job).status is not Status.COMPLETED:
             await asyncio.sleep(0.1)
         await asyncio.sleep(1)
-        world.memory.sockets.busy["late"] = 10**6
+        world.container.sockets.busy["late"] = 10**6
         world.watch(job, "late")
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), come())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), come())
 
     run(world.loop, work())  # which asserts that no task is left
 
@@ -216,5 +216,5 @@ def test_keys_that_cannot_be_looked_up_for_a_minute_are_turned_away() -> None:
     told = world.frames("c1", "tokens")
     assert told
     assert not world.frames("c1", "job_completed")
-    assert world.memory.sockets.closed == ["c1"]
+    assert world.container.sockets.closed == ["c1"]
     assert world.job(job).status is Status.COMPLETED

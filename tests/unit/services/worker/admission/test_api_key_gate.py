@@ -131,13 +131,13 @@ def test_a_type_with_a_fallback_is_answered_without_a_key() -> None:
     world.deliver()
 
     done = world.job(job)
-    kept = world.memory.results.get(job.id, 1)
+    kept = world.container.results.get(job.id, 1)
     assert kept is not None
     assert (done.status, done.cost, done.usage, done.attempt) == (Status.COMPLETED, 0, Usage(), 1)
     assert (kept.model, kept.fallback, kept.cost, kept.usage) == ("local", True, 0, Usage())
     assert world.log_text(done) == kept.text == world.assembled().text
     assert json.loads(kept.text) == kept.parsed
-    assert float(world.memory.chunks.read(job.id, 1)[-1].progress["cost_so_far"] or 0) == 0
+    assert float(world.container.chunks.read(job.id, 1)[-1].progress["cost_so_far"] or 0) == 0
     assert SCHEMA is not None
     assert problems(SCHEMA, kept.parsed) == ()
     assert kept.parsed["source"] == "local_fallback"
@@ -167,7 +167,7 @@ def test_a_fallback_never_stands_in_for_an_openai_that_fails(refuses: bool) -> N
 
     assert again.status is Status.RETRYING
     assert world.job(job).status is Status.FAILED
-    assert not any(one.fallback for one in world.memory.results.attempts(job.id))
+    assert not any(one.fallback for one in world.container.results.attempts(job.id))
     assert told(world) == 0
 
 
@@ -188,13 +188,13 @@ def test_a_local_answer_says_nothing_of_a_model() -> None:
     world = keyless()
     before = CircuitBreaker(model="gpt-4o-mini")
     due = replace(force_open(before, "olga", None, "m", world.clock.now()), until=world.clock.now(), by=None)
-    world.memory.circuit_breakers.replace(before, due)
+    world.container.circuit_breakers.replace(before, due)
     job = story(world)
 
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
-    after = world.memory.circuit_breakers.get("gpt-4o-mini")
+    after = world.container.circuit_breakers.get("gpt-4o-mini")
     assert after is not None
     assert after.state is CircuitState.OPEN
 
@@ -216,7 +216,7 @@ def test_an_answer_that_does_not_fit_its_schema_is_tried_again() -> None:
     assert (ended.error.code, ended.error.retryable) == ("output_invalid", True)
     assert "hype_score must be a number between 0 and 10, not 11" in ended.error.message
     for attempt in (1, 2):
-        kept = world.memory.results.get(job.id, attempt)
+        kept = world.container.results.get(job.id, attempt)
         assert kept is not None
         assert (kept.text, kept.parsed, kept.fallback) == (bad, None, False)
 

@@ -37,7 +37,7 @@ def refusal(error: AttemptFailed) -> Script:
 
 
 def circuit(world: World, model: str = MODEL) -> CircuitBreaker:
-    return world.memory.circuit_breakers.get(model) or CircuitBreaker(model=model)
+    return world.container.circuit_breakers.get(model) or CircuitBreaker(model=model)
 
 
 def later(world: World, seconds: float) -> None:
@@ -85,7 +85,7 @@ def test_five_failures_open_it_and_jobs_wait() -> None:
         assert held.resume_at is not None
         assert 0 <= held.resume_at - (circuit(world).until or 0) <= 10_000
     assert len(world.provider.requests) == 5
-    assert not world.memory.leases.rows
+    assert not world.container.leases.rows
     [opened] = facts(world, "circuit opened")
     assert (opened["model"], opened["reason"]) == (MODEL, "provider_unavailable")
 
@@ -117,7 +117,7 @@ def test_the_first_text_of_the_probe_closes_it() -> None:
     world.clock.advance(36)
 
     async def work() -> CircuitState:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(1)
         assert circuit(world).state is CircuitState.HALF_OPEN
         await asyncio.sleep(41)
@@ -162,7 +162,7 @@ def test_a_failed_probe_is_in_the_ledger() -> None:
     assert (held.status, held.reason, held.attempt, held.tries) == (Status.HELD, "circuit_open", 1, 0)
     assert held.error is not None
     assert held.error.code == "provider_quota_exhausted"
-    assert [row.error_code for row in world.memory.results.attempts(job.id)] == ["provider_quota_exhausted"]
+    assert [row.error_code for row in world.container.results.attempts(job.id)] == ["provider_quota_exhausted"]
     assert world.frames("c1", "held")[-1]["reason"] == "circuit_open"
     assert circuit(world).trips == 2
 
@@ -193,7 +193,7 @@ def test_answers_between_failures_keep_it_closed() -> None:
 def test_success_writes_nothing() -> None:
     """One read where an invocation begins, one where a long attempt ends, no write: that is all that a healthy model costs."""
     world = World(Script(deltas=["a"] * 20, every=0.5))
-    with refusing(world.memory.circuit_breakers, "replace", 0) as writes, refusing(world.memory.circuit_breakers, "all", 0) as reads:
+    with refusing(world.container.circuit_breakers, "replace", 0) as writes, refusing(world.container.circuit_breakers, "all", 0) as reads:
         world.submit()
         world.submit()
         world.deliver()
@@ -225,9 +225,9 @@ def test_the_holder_of_the_probe_dies() -> None:
     world.clock.advance(36)
 
     async def work() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(2)
-        with refusing(world.memory.leases, "close", 10**6), refusing(world.memory.circuit_breakers, "replace", 10**6):
+        with refusing(world.container.leases, "close", 10**6), refusing(world.container.circuit_breakers, "replace", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
@@ -250,7 +250,7 @@ def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
     held = world.job(job)
 
     async def both() -> None:
-        await asyncio.gather(*(process_messages(world.engine, "normal", [world.wake(held)]) for _ in range(2)))
+        await asyncio.gather(*(process_messages(world.container, "normal", [world.wake(held)]) for _ in range(2)))
 
     world.loop.run_until_complete(both())
 
@@ -262,7 +262,7 @@ def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
 def test_a_store_of_circuits_that_is_down_hurts_nobody(method: str, error: type[Exception]) -> None:
     """What cannot be read is let through, what cannot be written is let be; both are said in the log."""
     world = World(refusal(ProviderUnavailable()), refusal(ProviderQuotaExhausted()), WHOLE)
-    with refusing(world.memory.circuit_breakers, method, 10**6, error):
+    with refusing(world.container.circuit_breakers, method, 10**6, error):
         first, second = world.submit(config={"max_attempts": 2}), None
         rest(world, first)
         second = world.submit()
@@ -280,7 +280,7 @@ def test_nobody_waits_for_a_probe_that_nobody_can_take() -> None:
     world.deliver()
     world.clock.advance(36)
 
-    with refusing(world.memory.circuit_breakers, "replace", 10**6):
+    with refusing(world.container.circuit_breakers, "replace", 10**6):
         world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
@@ -290,7 +290,7 @@ def test_a_store_of_circuits_that_hangs_delays_little() -> None:
     """The end of an attempt waits two seconds for it, and no longer."""
 
     async def hangs(call: Any, *args: Any) -> Any:
-        if getattr(call, "__self__", None) is world.memory.circuit_breakers:
+        if getattr(call, "__self__", None) is world.container.circuit_breakers:
             await asyncio.sleep(600)
         return call(*args)
 
@@ -306,7 +306,7 @@ def test_a_store_of_circuits_that_hangs_delays_little() -> None:
 def test_another_model_stands_in() -> None:
     """While its own model's circuit is open the next one makes the attempt; the ledger says which, and what it cost."""
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["hi"], end=None, error=StreamCut()), WHOLE)
-    world.memory.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
+    world.container.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
     failing(world, 1)
     job = world.submit(config={"fallback_models": ["big", "small"]})
     assert job.fallback_models == ("big", "small")
@@ -316,7 +316,7 @@ def test_another_model_stands_in() -> None:
     taken = world.job(job)
     assert [request.model for request in world.provider.requests] == [MODEL, "big"]
     assert (taken.status, taken.attempt, taken.model, taken.asked_model) == (Status.RETRYING, 1, MODEL, "big")
-    [row] = world.memory.results.attempts(job.id)
+    [row] = world.container.results.attempts(job.id)
     assert (row.model, row.usage is not None) == ("big", True)
     assert row.usage is not None
     assert row.cost == Price(input=1_000, cached=500, output=8_000).cost(row.usage)
@@ -355,21 +355,21 @@ def test_all_of_its_models_are_shut() -> None:
 def test_a_dead_stand_in_costs_what_it_costs() -> None:
     """The estimate of a killed attempt is by the model that made it."""
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["t "] * 200, every=0.1), WHOLE)
-    world.memory.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
+    world.container.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
     failing(world, 1)
     job = world.submit(config={"fallback_models": ["big"]})
 
     async def work() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(5)
-        with refusing(world.memory.leases, "close", 10**6):
+        with refusing(world.container.leases, "close", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
     world.loop.run_until_complete(work())
     world.sweep(after=35)
 
-    [lost] = world.memory.results.attempts(job.id)
+    [lost] = world.container.results.attempts(job.id)
     assert (lost.model, lost.error_code) == ("big", "worker_lost")
     assert lost.usage is not None
     assert lost.cost == Price(input=1_000, cached=500, output=8_000).cost(lost.usage)
@@ -378,12 +378,12 @@ def test_a_dead_stand_in_costs_what_it_costs() -> None:
 def test_an_attempt_that_goes_on_is_not_asked() -> None:
     """OpenAI has begun its response: nothing new is requested, so no circuit is in its way."""
     world = World(WHOLE)
-    world.memory.circuit_breakers.replace(
+    world.container.circuit_breakers.replace(
         CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", None, "m", world.clock.now())
     )
     job = world.submit()
     begun = world.job(job)
-    world.memory.jobs.heads[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
+    world.container.jobs.heads[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
 
     world.deliver()
 
@@ -393,7 +393,7 @@ def test_an_attempt_that_goes_on_is_not_asked() -> None:
 def test_kept_open_by_hand_jobs_wait_until_they_expire() -> None:
     """They look again every five minutes, and end when their time is over: in the way that the API promised."""
     world = World(WHOLE)
-    world.memory.circuit_breakers.replace(
+    world.container.circuit_breakers.replace(
         CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", "moving", "m", world.clock.now())
     )
     job = world.submit(expires_in=1_000)
@@ -408,7 +408,7 @@ def test_a_lost_wake_up_of_a_held_job_is_sent_again() -> None:
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job = world.submit()
-    with refusing(world.memory.queues, "send", 1):
+    with refusing(world.container.queues, "send", 1):
         world.deliver()
     assert world.job(job).status is Status.HELD
 
@@ -422,13 +422,13 @@ def test_a_head_that_cannot_be_held_comes_again() -> None:
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job, other = world.submit(), world.submit(config={"model": "big"})
-    received = world.memory.queues.receive("normal")
+    received = world.container.queues.receive("normal")
 
-    with refusing(world.memory.jobs, "replace", 10, KeyError), pytest.raises(Exception, match="will come again"):
+    with refusing(world.container.jobs, "replace", 10, KeyError), pytest.raises(Exception, match="will come again"):
         world.deliver(messages=received)
 
     assert world.job(job).status is Status.QUEUED
-    assert [message.body for message in world.memory.queues.messages["normal"]]
+    assert [message.body for message in world.container.queues.messages["normal"]]
     assert world.job(other).status is Status.QUEUED
 
 
@@ -441,12 +441,12 @@ def test_watchers_are_told_when_it_looks_again() -> None:
     heads = [world.job(job)]
     world.deliver()
     heads.append(world.job(job))
-    world.memory.circuit_breakers.replace(circuit(world), force_open(circuit(world), "ann", "moving", "m", world.clock.now()))
+    world.container.circuit_breakers.replace(circuit(world), force_open(circuit(world), "ann", "moving", "m", world.clock.now()))
     later(world, 36)
     heads.append(world.job(job))
 
     changes = [(job.id, before, after) for before, after in pairwise(heads)]
-    broadcast_job_ends(world.gallery, world.memory.queues, world.engine.log, changes)
+    broadcast_job_ends(world.container, changes)
 
     first, second = world.frames("c1", "held")
     assert (first["reason"], first["version"]) == ("circuit_open", heads[1].version)

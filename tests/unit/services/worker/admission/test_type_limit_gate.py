@@ -56,7 +56,7 @@ def holds(world: World, jobs: list[Job]) -> int:
 
 
 def slots(world: World) -> int:
-    there = world.memory.type_limiters.get("chore")
+    there = world.container.type_limiters.get("chore")
     return there.slots_in_use(world.clock.now()) if there else 0
 
 
@@ -121,7 +121,7 @@ def test_what_comes_late_asks_anew_and_what_comes_early_waits_on() -> None:
     world.deliver(messages=[world.wake(second)])
     early = world.job(second)
     world.clock.advance(200)
-    world.memory.queues.messages["normal"].clear()
+    world.container.queues.messages["normal"].clear()
     world.deliver(messages=[world.wake(early), world.wake(third)])
 
     assert (early.status, early.resume_at) == (Status.HELD, second.resume_at)
@@ -135,7 +135,7 @@ def test_a_wake_up_that_comes_twice_takes_one_place() -> None:
     (job,) = submitted(world, 1)
     world.deliver(messages=[world.wake(job), world.wake(job)])
 
-    there = world.memory.type_limiters.get("chore")
+    there = world.container.type_limiters.get("chore")
 
     assert there is not None
     assert (world.job(job).attempt, len(there.recent_starts), len(clerk.began), slots(world)) == (1, 1, 1, 0)
@@ -152,7 +152,7 @@ def test_a_slot_is_renewed_while_the_job_runs() -> None:
             seen.append(slots(world))
 
     async def story() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), look())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), look())
 
     world.loop.run_until_complete(story())
 
@@ -167,7 +167,7 @@ def test_a_dead_worker_gives_its_slot_back_by_its_time() -> None:
     world = doing(clerk, limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
     kill(world, 2.0)
-    with_dead = world.memory.type_limiters.get("chore")
+    with_dead = world.container.type_limiters.get("chore")
     assert with_dead is not None
     world.clock.advance(SLOT_TTL_MS / 1000)
 
@@ -180,13 +180,13 @@ def test_a_job_that_was_cancelled_meanwhile_leaves_its_slot() -> None:
     """Between the gate and the claim: nobody runs it, so nobody needs it."""
     world = doing(Clerk(1.0), limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
-    real = world.memory.leases.open
+    real = world.container.leases.open
 
     def cancelled_meanwhile(lease: Any) -> None:
         real(lease)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
-    world.memory.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
+    world.container.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
     world.deliver()
 
     assert (world.job(job).status, slots(world)) == (Status.CANCELLED, 0)
@@ -212,7 +212,7 @@ def test_in_doubt_it_waits_a_little(method: str) -> None:
     """A limit protects something; the job goes on as soon as the limit can be asked."""
     world = doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
-    with refusing(world.memory.type_limiters, method, 10**6):
+    with refusing(world.container.type_limiters, method, 10**6):
         world.deliver()
     held = world.job(job)
 
@@ -226,10 +226,10 @@ def test_a_write_whose_answer_was_lost_is_found() -> None:
     """One place, one slot, as if nothing had been."""
     world = doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
-    with refusing(world.memory.type_limiters, "replace", 1, Throttled, after=True):
+    with refusing(world.container.type_limiters, "replace", 1, Throttled, after=True):
         world.deliver()
 
-    there = world.memory.type_limiters.get("chore")
+    there = world.container.type_limiters.get("chore")
 
     assert there is not None
     assert (world.job(job).status, len(there.recent_starts), slots(world)) == (Status.COMPLETED, 1, 0)
@@ -240,7 +240,7 @@ def test_types_without_limits_ask_nothing() -> None:
     calls: Counter[str] = Counter()
 
     def counted(world: World) -> World:
-        real = world.memory.type_limiters
+        real = world.container.type_limiters
         for name in ("get", "replace"):
             method = getattr(real, name)
             setattr(real, name, lambda *args, name=name, method=method: (calls.update([name]), method(*args))[1])
@@ -269,10 +269,10 @@ def test_a_type_that_asks_a_model_may_have_limits_too() -> None:
     """Beside its circuit: while that is open, no slot is kept from others."""
     world = World(Script(deltas=["whole"]), job_type=knowing(_audit(Limits(concurrency=1))))
     open_one = force_open(CircuitBreaker(model="gpt-4o-mini"), "ops", None, "mark", world.clock.now())
-    world.memory.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), open_one)
+    world.container.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), open_one)
     job = world.submit("Say hello.")
     world.deliver()
-    held, there = world.job(job), world.memory.type_limiters.get("general")
+    held, there = world.job(job), world.container.type_limiters.get("general")
 
     assert (held.status, held.reason) == (Status.HELD, "circuit_open")
     assert there is not None
