@@ -55,7 +55,7 @@ def _count(ctx: BatchContext, jobs: Sequence[Job], until: Ms) -> None:
         raise
     except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
         if len(jobs) == 1:
-            ctx.log("a change was not counted", job_id=jobs[0].id, error=exc)
+            ctx.log("change_not_counted", job_id=jobs[0].id, error=exc)
             _set_aside(ctx, jobs[0].id, f"not counted: {type(exc).__name__}", until)
             return
         for job in jobs:
@@ -78,7 +78,7 @@ def _advance_batches(ctx: BatchContext, touched: Iterable[tuple[str, str]]) -> l
             if needs_attention(batch, counts, ctx.clock.now()):
                 enqueue_advance(ctx.queues, batch)
         except Unavailable as exc:  # what is counted is counted; the sweep goes on with the batch
-            ctx.log("a batch was not gone on with", batch_id=batch_id, tenant=tenant, error=exc)
+            ctx.log("batch_advance_not_enqueued", batch_id=batch_id, tenant=tenant, error=exc)
     return seen
 
 

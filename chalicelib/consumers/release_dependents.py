@@ -70,7 +70,7 @@ def release_dependents(ctx: ReleaseContext, changes: Iterable[Change]) -> None:
             if left is not None:
                 _pass_on(ctx, left)
         except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard; the sweep finds the children
-            ctx.log("children were not let go", job_id=job_id, tenant=after.tenant, error=exc)
+            ctx.log("release_dependents_failed", job_id=job_id, tenant=after.tenant, error=exc)
 
 
 def release_remaining(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> None:
@@ -124,11 +124,11 @@ def _let_one_go(ctx: ReleaseContext, parent: Job, until: Ms, one: tuple[Dependen
     try:
         call_with_retry(ctx.clock, partial(release_dependent, ctx, parent, edge, child), until)
     except Exception as exc:  # noqa: BLE001 - one child must not stop the others
-        ctx.log("a child was not let go", job_id=child.id, tenant=child.tenant, error=exc)
+        ctx.log("dependent_not_released", job_id=child.id, tenant=child.tenant, error=exc)
 
 
 def _pass_on(ctx: ReleaseContext, left: RemainingDependents) -> None:
     try:
         ctx.queues.send_task(TASKS, left.to_json(), left.tenant)
     except Unavailable as exc:
-        ctx.log("children were left to the sweep", job_id=left.job_id, tenant=left.tenant, error=exc)
+        ctx.log("remaining_dependents_not_enqueued", job_id=left.job_id, tenant=left.tenant, error=exc)

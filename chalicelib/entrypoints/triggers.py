@@ -132,7 +132,7 @@ def _requeue_stalled_deliveries(ctx: Container, ends: Ms) -> None:
         ctx.log("delivery_sweep_failed", error=exc)
     else:
         if done:
-            ctx.log("deliveries_requeued", **done)
+            ctx.log("deliveries_requeued", **{result.value: count for result, count in done.items()})
 
 
 def handle_count_changes(event: Any) -> None:

@@ -60,7 +60,7 @@ def connect(event: Event) -> dict[str, int]:
     except Forbidden:
         return {"statusCode": 403}
     except HeadraceError as exc:
-        record("a connection was not opened", error=exc)
+        record("connection_not_opened", error=exc)
         return {"statusCode": 503}
     return {"statusCode": 200}
 
@@ -75,11 +75,11 @@ def message(event: Event) -> dict[str, int]:
         reply_to = data.get("id")
         _act(ctx, get_connection(ctx, connection_id), data)
     except (ConnectionGone, ConnectionBusy) as exc:  # it asks again by itself when it hears nothing
-        record("a socket could not be answered", connection_id=connection_id, reason=exc.code)
+        record("socket_reply_failed", connection_id=connection_id, reason=exc.code)
     except HeadraceError as exc:
         _reply(ctx, endpoint, connection_id, _refusal(ctx, exc, reply_to))
     except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show, and the socket stays open
-        record("a message failed", connection_id=connection_id, error=exc)
+        record("socket_message_failed", connection_id=connection_id, error=exc)
         _reply(ctx, endpoint, connection_id, _error(ctx, "internal_error", "Something went wrong on our side.", reply_to))
     return {"statusCode": 200}
 
@@ -163,4 +163,4 @@ def _reply(ctx: Container, endpoint: str, connection_id: str, frame: frames.Fram
     try:
         send_reply(ctx, endpoint, connection_id, frame)
     except HeadraceError as exc:
-        record("a socket could not be answered", connection_id=connection_id, reason=exc.code)
+        record("socket_reply_failed", connection_id=connection_id, reason=exc.code)

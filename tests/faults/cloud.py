@@ -69,7 +69,7 @@ class Cloud(Processes):
         def ask() -> Job:
             job = memory.jobs.get(job_id)
             assert job is not None
-            return retry_job(self.world.clock, memory.jobs, memory.job_specs, memory.queues, job, run=run)
+            return retry_job(self.world.container, job, run=run)
 
         job = await self.request(ask)
         if job_id in self.clients:
@@ -165,8 +165,7 @@ class Cloud(Processes):
         while True:
             change = await self._changes.get()
             self._projecting = True
-            gallery, queues, log = self.world.container, self.world.container.queues, self.world.container.log
-            while isinstance(await self.act("stream", broadcast_job_ends, gallery, queues, log, [change]), BaseException):
+            while isinstance(await self.act("stream", broadcast_job_ends, self.world.container, [change]), BaseException):
                 await asyncio.sleep(1.0)
             while isinstance(await self.act("stream", release_dependents, self.world.container, [change]), BaseException):
                 await asyncio.sleep(1.0)
@@ -174,7 +173,7 @@ class Cloud(Processes):
 
     async def _subscribe(self, connection: str, job_id: str, attempt: int, offset: int) -> None:
         def ask() -> None:
-            gallery = self.world.container
-            subscribe(gallery, get_connection(gallery, connection), job_id, attempt, offset, None)
+            ctx = self.world.container
+            subscribe(ctx, get_connection(ctx, connection), job_id, attempt, offset, None)
 
         await self.act("api", ask)

@@ -124,7 +124,7 @@ STORIES: tuple[Story, ...] = (retry_all, retry_named, purge, delete_named_once)
 
 def _calls(office: Office) -> list[int]:
     """The calls of whoever carries it out, and of all that follows."""
-    first = next(step for step in office.steps.trace if step.name.startswith("bulks.create"))
+    first = next(step for step in office.steps.trace if step.name.startswith("bulk_operations.create"))
     begun = next(step.number for step in office.steps.trace if step.actor is first.actor)
     return list(range(begun, len(office.steps.trace) + 1))
 

@@ -42,14 +42,14 @@ def _woken_before(name: str) -> list[str]:
     """It wakes before the last call `name` of the sweep that takes its job."""
     cloud, _ = _stopped_before_its_result(NEVER)
     sweep = next(step.actor for step in cloud.steps.trace if step.name == "leases.fence")
-    numbers = {step.number: step.name for step in cloud.steps.trace if step.actor is sweep and step.name != "leases.expired"}
+    numbers = {step.number: step.name for step in cloud.steps.trace if step.actor is sweep and step.name != "leases.all"}
     wakes = max(index for index, called in enumerate(numbers.values(), 1) if called == name)
     return _stopped_before_its_result(wakes)[1]
 
 
 def test_a_sweep_leaves_the_result_of_a_worker_that_wakes_and_finishes() -> None:
     """The sweep looked: no result. The worker wakes, keeps its own and completes. The estimate must not take its place."""
-    for name in ("chunks.read", "bodies.get", "jobs.replace"):
+    for name in ("chunks.read", "job_specs.get", "jobs.replace"):
         assert not _woken_before(name)
 
 

@@ -17,6 +17,7 @@ from chalicelib.domain.streaming.subscriptions import Subscription
 from chalicelib.ports import QueueMessage
 from chalicelib.services.jobs.plan_job import plan_job
 from chalicelib.services.jobs.submit_job import submit_job
+from chalicelib.services.maintenance.context import SweepResult
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.worker.process_messages import process_messages
 from cli.reducer import Ask, Assembly
@@ -51,7 +52,7 @@ class World:
         }
         vars(self.container).update(members)
 
-    def sweep(self, after: float = 0.0) -> Counter[str]:
+    def sweep(self, after: float = 0.0) -> Counter[SweepResult]:
         """Let time pass, and sweep once."""
         self.clock.advance(after)
         return sweep(self.container)

@@ -164,9 +164,9 @@ def _answer(raw: Any, way: RouteOptions, path_values: dict[str, str], visit: Req
         answer = error_response(exc, visit.id)
         if answer.status < 500:
             return answer
-        record("request failed", request_id=visit.id, path=raw.path, error=exc)
+        record("request_failed", request_id=visit.id, path=raw.path, error=exc)
     except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show
-        record("request failed", request_id=visit.id, path=raw.path, error=exc)
+        record("request_failed", request_id=visit.id, path=raw.path, error=exc)
         body_shape = errors.shape("internal_error", f"Something went wrong on our side. Quote request {visit.id}.", visit.id)
         answer = ApiResponse(status=500, body=body_shape)
     return way.fallback or answer
@@ -252,7 +252,7 @@ def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], m
     try:
         used = ctx.request_counters.increment(f"{meter}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
     except Unavailable as exc:  # who cannot be counted is let in: the meter guards against haste, not against strangers
-        record("a request was not counted", key_id=caller.key_id, error=exc)
+        record("rate_limit_count_failed", key_id=caller.key_id, error=exc)
         return True
     headers["RateLimit"] = f'"{meter}";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
     return used <= limit

@@ -60,9 +60,9 @@ def advance_batch(ctx: BatchContext, tenant: str, batch_id: str, until: Ms, *, t
     except StaleVersion as stale:  # somebody else is at it, too
         return stale.current if isinstance(stale.current, Batch) else batch
     except Unavailable as exc:
-        ctx.log("a batch goes on later", batch_id=batch_id, tenant=tenant, error=exc)
+        ctx.log("batch_advance_deferred", batch_id=batch_id, tenant=tenant, error=exc)
     except Exception as exc:  # noqa: BLE001 - its messages would come again and again, and end as dead letters
-        ctx.log("a batch could not go on", batch_id=batch_id, tenant=tenant, error=exc)
+        ctx.log("batch_advance_failed", batch_id=batch_id, tenant=tenant, error=exc)
         _put_off(ctx, tenant, batch_id)
     return batch
 
@@ -74,7 +74,7 @@ def wake_stalled_batches(ctx: BatchContext) -> int:
         for batch in left:
             enqueue_advance(ctx.queues, batch)
     except Unavailable as exc:  # the next sweep does it
-        ctx.log("open batches were not woken", error=exc)
+        ctx.log("stalled_batches_not_enqueued", error=exc)
         return 0
     return len(left)
 
@@ -93,7 +93,7 @@ def announce_completion(ctx: BatchContext, batch: Batch, counts: BatchCounts) ->
         Unavailable: some may not have been told; repeat it.
     """
     ctx.log(
-        "a batch has ended",
+        "batch_ended",
         batch_id=batch.id,
         tenant=batch.tenant,
         run=batch.run,
@@ -151,7 +151,7 @@ def _release_wave(shift: AdvanceRun, batch: Batch, *, again: bool) -> Batch | No
     try:
         jobs = release_rows(ctx, batch, _common(shift, batch), rows_in_wave(ctx, batch), again=again)
     except RowsExpired as exc:  # nothing more can come of it, and somebody has to be told
-        ctx.log("the rows of a batch are gone", batch_id=batch.id, tenant=batch.tenant, error=exc)
+        ctx.log("batch_rows_expired", batch_id=batch.id, tenant=batch.tenant, error=exc)
         return _save(ctx, batch, batch_rules.fail(batch, _two_ids(ctx), ctx.clock.now(), batch_rules.ROWS_GONE))
     new = batch_rules.finish_wave(batch, ctx.clock.now())
     try:

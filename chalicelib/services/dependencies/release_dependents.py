@@ -10,28 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.dependencies import RUN_ANYWAY, DependencyEdge, DependencyRecord, first_failed, has_ended, has_failed, status_of
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS
-from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import DAY_MS
-from chalicelib.ports import Dependencies, Jobs, Queues
-from chalicelib.services.context import Context
+from chalicelib.ports import Dependencies, Jobs
+from chalicelib.services.context import QueueContext
 from chalicelib.services.update_job import update_job
+from chalicelib.services.wake_up import try_send_wake_up
 
 
-class DependencyContext(Context, Protocol):
+class DependencyContext(QueueContext, Protocol):
     """What releasing dependents needs."""
 
     @property
     def jobs(self) -> Jobs: ...
     @property
     def dependencies(self) -> Dependencies: ...
-    @property
-    def queues(self) -> Queues: ...
 
 
 def record_dependencies(ctx: DependencyContext, child: Job, body: JobSpec) -> None:
@@ -50,7 +47,7 @@ def resolve_dependencies(ctx: DependencyContext, child: Job) -> Job:
         return child
     family = ctx.dependencies.get(child.id)
     if family is None:
-        ctx.log("nothing is kept of a job's parents", job_id=child.id, tenant=child.tenant)
+        ctx.log("dependency_record_missing", job_id=child.id, tenant=child.tenant)
         return child
     until = _kept_until(child)
     linked = family.linked_until >= until
@@ -96,12 +93,7 @@ def _release(ctx: DependencyContext, child: Job) -> Job:
     released = update_job(ctx.jobs, child, lambda seen: transitions.release(seen, ctx.clock.now()))
     if released is None:
         return ctx.jobs.get(child.id) or child
-    try:
-        delay = transitions.message_delay(released, ctx.clock.now())
-        if delay is not None:
-            ctx.queues.send(released.lane, WakeUp(released.id, released.generation), released.tenant, delay)
-    except Unavailable as exc:
-        ctx.log("a wake-up was not sent", job_id=released.id, tenant=released.tenant, error=exc)
+    try_send_wake_up(ctx, released)
     return released
 
 

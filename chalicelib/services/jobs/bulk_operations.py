@@ -120,7 +120,7 @@ def resume_unfinished(ctx: BulkContext, deadline: Ms | None = None) -> int:
             if ctx.clock.now() < until:
                 run_bulk(ctx, bulk, until)
         except Exception as exc:  # noqa: BLE001 - what one does to the sweep must not happen to all others
-            ctx.log("a bulk action could not go on", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
+            ctx.log("bulk_operation_failed", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
     return len(unfinished)
 
 
@@ -136,10 +136,10 @@ def run_bulk(ctx: BulkContext, bulk: BulkOperation, until: Ms, most: int | None 
     except StaleVersion as stale:  # somebody else is at it, too
         return stale.current if isinstance(stale.current, BulkOperation) else bulk
     except Unavailable as exc:
-        ctx.log("a bulk action goes on later", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
+        ctx.log("bulk_operation_deferred", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
     if bulk.finished_at is not None:
         counts = {"matched": bulk.matched, "done": bulk.done, "skipped": bulk.skipped, "failed": bulk.failed}
-        ctx.log("a bulk action has finished", bulk_id=bulk.id, tenant=bulk.tenant, action=bulk.action.value, **counts)
+        ctx.log("bulk_operation_finished", bulk_id=bulk.id, tenant=bulk.tenant, action=bulk.action.value, **counts)
     return bulk
 
 
@@ -230,13 +230,13 @@ def _apply_to_job(ctx: BulkContext, bulk: BulkOperation, held: JobRef, job: Job 
     except HeadraceError as exc:
         return JobOutcome(held.job_id, "skipped", exc.code)
     except Exception as exc:  # noqa: BLE001 - what one job does must not keep all others from their turn
-        ctx.log("a bulk action failed for a job", bulk_id=bulk.id, job_id=held.job_id, tenant=bulk.tenant, error=exc)
+        ctx.log("bulk_operation_job_failed", bulk_id=bulk.id, job_id=held.job_id, tenant=bulk.tenant, error=exc)
         return JobOutcome(held.job_id, "failed", "internal_error")
     return JobOutcome(held.job_id, "done")
 
 
 def _retry(ctx: BulkContext, _bulk: BulkOperation, held: JobRef, job: Job | None) -> None:
-    retry_job(ctx.clock, ctx.jobs, ctx.job_specs, ctx.queues, _require_job(held, job), None, held.generation)
+    retry_job(ctx, _require_job(held, job), None, held.generation)
 
 
 def _cancel(ctx: BulkContext, bulk: BulkOperation, held: JobRef, job: Job | None) -> None:

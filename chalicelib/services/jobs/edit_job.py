@@ -6,14 +6,14 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.domain.errors import Detail, InvalidRequest, JobNotChangeable, JobNotFound, PreconditionFailed, StaleVersion, Unavailable
+from chalicelib.domain.errors import Detail, InvalidRequest, JobNotChangeable, JobNotFound, PreconditionFailed, StaleVersion
 from chalicelib.domain.jobs.edits import JobEdit, apply_edit, needs_wake_up, starts_at
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS, message_delay
-from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS
 from chalicelib.domain.units import DAY_MS, Ms
 from chalicelib.services.context import JobContext
 from chalicelib.services.update_job import update_job
+from chalicelib.services.wake_up import try_send_wake_up
 
 MAX_EXPIRY_MS = 30 * DAY_MS
 
@@ -50,7 +50,7 @@ def edit_job(
     if metadata is not None:
         _put_metadata(ctx, changed, metadata)
     if needs_wake_up(before, changed):
-        _wake(ctx, changed)
+        try_send_wake_up(ctx, changed)
     return changed
 
 
@@ -78,13 +78,3 @@ def _put_metadata(ctx: JobContext, job: Job, metadata: dict[str, Any]) -> None:
         ctx.job_specs.replace(job.id, job.tenant, replace(body, metadata=metadata), job.version)
     except StaleVersion as stale:  # two heads of one millisecond that say the same: only their bodies tell who was first
         raise PreconditionFailed from stale
-
-
-def _wake(ctx: JobContext, job: Job) -> None:
-    """The wake-up for the new time or lane; beyond what a message can be delayed by, the sweep sends it."""
-    try:
-        delay = message_delay(job, ctx.clock.now())
-        if delay is not None:
-            ctx.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
-    except Unavailable as exc:  # the change is made all the same: the record is due and will be looked at
-        ctx.log("a wake-up was not sent", job_id=job.id, tenant=job.tenant, error=exc)

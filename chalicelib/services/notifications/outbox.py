@@ -90,7 +90,7 @@ def schedule_delivery(ctx: NotificationContext, delivery: Delivery) -> None:
     try:
         ctx.queues.send_task(DELIVERIES, encode_delivery_message(delivery), delivery.tenant, delay)
     except Unavailable as exc:  # it is put down, so the sweep finds it
-        ctx.log("a delivery was not sent for", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
+        ctx.log("delivery_not_scheduled", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
 
 
 def encode_delivery_message(delivery: Delivery) -> str:

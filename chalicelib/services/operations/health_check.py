@@ -49,5 +49,5 @@ def _guarded(ctx: HealthContext, name: str, look: Callable[[], Part]) -> Part:
     try:
         return look()
     except Exception as exc:  # noqa: BLE001 - whatever keeps it from being known is what people ask for here
-        ctx.log("a part of the system did not answer", part=name, error=exc)
+        ctx.log("health_check_failed", part=name, error=exc)
         return unknown_health()

@@ -63,14 +63,14 @@ class ReaderPresence:
         try:
             self._ctx.subscriptions.announce_reader(job.id, now + PRESENCE_TTL_MS)
         except Unavailable as exc:
-            self._ctx.log("a reader was not noted", job_id=job.id, error=exc)
+            self._ctx.log("reader_not_announced", job_id=job.id, error=exc)
 
 
 def _slot(ctx: LongPollContext, until: Ms) -> int | None:
     try:
         return ctx.semaphores.acquire(SEMAPHORE_NAME, ctx.max_long_polls, until, ctx.clock.now())
     except Unavailable as exc:
-        ctx.log("no slot could be taken", error=exc)
+        ctx.log("long_poll_slot_failed", error=exc)
         return None
 
 
@@ -78,4 +78,4 @@ def _give_back(ctx: LongPollContext, slot: int) -> None:
     try:
         ctx.semaphores.release(SEMAPHORE_NAME, slot)
     except Unavailable as exc:  # it comes back by itself
-        ctx.log("a slot was not given back", error=exc)
+        ctx.log("long_poll_slot_not_released", error=exc)

@@ -87,7 +87,7 @@ class _Invocation:
             try:
                 wake_ups.append((message, WakeUp.from_json(message.body)))
             except InvalidMessage as exc:
-                ctx.log("a message is no wake-up", lane=self._lane, reason=exc.message)
+                ctx.log("wake_up_invalid", lane=self._lane, reason=exc.message)
                 await ctx.offload(ctx.queues.send_to_dead_letter, self._lane, message.body, exc.message)
                 self._done.append(message.receipt)
         ids = list({wake_up.job_id for _, wake_up in wake_ups})
@@ -144,7 +144,7 @@ class _Invocation:
             self._done.append(woken.message.receipt)
         except Exception as exc:  # noqa: BLE001 - as in `_one`
             self.unfinished += 1
-            ctx.log("a job was not given back", job_id=woken.job.id, tenant=woken.job.tenant, lane=self._lane, error=exc)
+            ctx.log("job_not_held", job_id=woken.job.id, tenant=woken.job.tenant, lane=self._lane, error=exc)
         return None
 
     async def run(self, admitted: list[AdmittedJob], environment: str) -> None:
@@ -174,7 +174,7 @@ class _Invocation:
                 task.cancel()
             await asyncio.gather(*jobs, *helpers, return_exceptions=True)
             if not self.unfinished:
-                await self._guarded("a lease was not closed", lambda: ctx.offload(ctx.leases.close, lease))
+                await self._guarded("lease_not_closed", lambda: ctx.offload(ctx.leases.close, lease))
 
     async def _one(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> None:
         """One message, whatever becomes of it. What goes wrong here is this job's alone."""
@@ -192,7 +192,7 @@ class _Invocation:
             raise
         except Exception as exc:  # noqa: BLE001 - the one place where a job's failure must not become its neighbours'
             self.unfinished += 1
-            ctx.log("a job was left to the sweep", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
+            ctx.log("job_deferred_to_sweep", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
         finally:
             if run is not None and self._running.get(job.id) is run:
                 del self._running[job.id]
@@ -207,12 +207,12 @@ class _Invocation:
                 await ctx.offload(ctx.leases.renew, replace(lease, expires_at=ctx.clock.now() + LEASE_MS))
                 pause = HEARTBEAT_SECONDS
             except StaleVersion:
-                ctx.log("the lease was fenced", lease=lease.id, lane=self._lane)
+                ctx.log("lease_fenced", lease=lease.id, lane=self._lane)
                 for job in jobs:
                     job.cancel()
                 return
             except Exception as exc:  # noqa: BLE001 - whatever it is, an unrenewed lease costs every job of the batch
-                ctx.log("a renewal failed", lease=lease.id, lane=self._lane, error=exc)
+                ctx.log("lease_renewal_failed", lease=lease.id, lane=self._lane, error=exc)
                 pause = HEARTBEAT_RETRY_SECONDS
 
     async def _look(self) -> None:
@@ -222,9 +222,9 @@ class _Invocation:
                 async with asyncio.timeout(CONTROL_POLL_SECONDS):
                     await self._arrived.wait()
             self._arrived.clear()
-            await self._guarded("a look failed", self._look_once)
+            await self._guarded("control_check_failed", self._look_once)
             if self._open and self._done:
-                await self._guarded("an acknowledgement failed", self.acknowledge)
+                await self._guarded("acknowledge_failed", self.acknowledge)
 
     async def _look_once(self) -> None:
         running = dict(self._running)
@@ -236,7 +236,7 @@ class _Invocation:
             if control.cancel == run.attempt.generation:
                 run.attempt.cancelled.set()
             if control.subscribers_version:
-                heard.append(self._guarded("a bell was not heard", partial(run.audience.on_control, control.subscribers_version)))
+                heard.append(self._guarded("subscription_reload_failed", partial(run.audience.on_control, control.subscribers_version)))
         await asyncio.gather(*heard)
 
     async def acknowledge(self) -> None:

@@ -11,11 +11,11 @@ from chalicelib.domain.execution.retry_policy import GiveUp, RetryPolicy, counts
 from chalicelib.domain.failures import AttemptFailed, AttemptTimedOut, ProviderConnectionLost, WorkerShutdown
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.streaming import frames
 from chalicelib.domain.streaming.pacing import log_pace
 from chalicelib.ports import ResponseEnded
 from chalicelib.services.update_job import update_job
+from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import hold_if_not_configured
 from chalicelib.services.worker.admission.circuit_gate import close_on_first_token, record_outcome
 from chalicelib.services.worker.admission.type_limit_gate import release_permit, renew_permit
@@ -57,7 +57,7 @@ class AttemptRunner:
             else:
                 await self._conclude(ended, failure, log, proof)
         except (ChunkConflict, Fenced) as exc:
-            self._ctx.log("fenced while at work", job_id=self.attempt.job.id, attempt=self.attempt.number, by=type(exc).__name__)
+            self._ctx.log("attempt_fenced", job_id=self.attempt.job.id, attempt=self.attempt.number, by=type(exc).__name__)
         finally:
             log.cancel()
             proof.cancel()
@@ -131,7 +131,7 @@ class AttemptRunner:
 
     def _broke(self, problem: BaseException) -> AttemptFailed:
         """A fault of ours, as a failure of the attempt."""
-        self._ctx.log("an attempt broke", job_id=self.attempt.job.id, attempt=self.attempt.number, error=problem)
+        self._ctx.log("attempt_error", job_id=self.attempt.job.id, attempt=self.attempt.number, error=problem)
         return AttemptFailed("The attempt broke on our side.")
 
     async def _stream(self) -> ResponseEnded:
@@ -157,8 +157,8 @@ class AttemptRunner:
         if job is None:
             raise Fenced
         attempt.finish(job, None)
-        ctx.log("attempt handed over", job_id=job.id, tenant=job.tenant, attempt=attempt.number, length=len(attempt.transcript))
-        await call_with_retry(ctx, ctx.queues.send, job.lane, WakeUp(job.id, job.generation), job.tenant)
+        ctx.log("attempt_handed_over", job_id=job.id, tenant=job.tenant, attempt=attempt.number, length=len(attempt.transcript))
+        await call_with_retry(ctx, send_wake_up, ctx.queues, job, ctx.clock.now())
 
     async def _keep(self, verdict: Evaluation, log: asyncio.Task[None]) -> None:
         """Have all of the text, then the result acknowledged before the head may say that it ended [8]; sockets get the text meanwhile.
@@ -177,7 +177,7 @@ class AttemptRunner:
         ctx, attempt = self._ctx, self.attempt
         job = await call_with_retry(ctx, update_job, ctx.jobs, attempt.job, self._change(verdict))
         if job is None:
-            ctx.log("fenced", job_id=attempt.job.id, attempt=attempt.number)
+            ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number)
             return
         if job.status in (Status.COMPLETED, Status.INCOMPLETE):
             attempt.tracker.end(ctx.clock.now())
@@ -185,18 +185,12 @@ class AttemptRunner:
         self._note(job, verdict)
         try:
             if job.status in (Status.RETRYING, Status.HELD):
-                await self._wake_later(job)
+                await ctx.offload(send_wake_up, ctx.queues, job, ctx.clock.now())
             await self.audience.sync_followers()
         except Unavailable as exc:  # the record says it: the sweep wakes the job, and the change stream tells the watchers
-            ctx.log("an end was not announced in full", job_id=job.id, attempt=attempt.number, error=exc)
+            ctx.log("job_end_not_broadcast", job_id=job.id, attempt=attempt.number, error=exc)
         if job.status is Status.COMPLETED:
             await store_in_cache(ctx, attempt, verdict.result)
-
-    async def _wake_later(self, job: Job) -> None:
-        """Send the wake-up of the next attempt. Beyond what a message can be delayed by, the sweep sends it."""
-        delay = transitions.message_delay(job, self._ctx.clock.now())
-        if delay is not None:
-            await self._ctx.offload(self._ctx.queues.send, job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
 
     def _change(self, verdict: Evaluation) -> Callable[[Job], Job | None]:
         """The change to the head: the end, or another attempt later."""
@@ -218,7 +212,7 @@ class AttemptRunner:
 
     def _note(self, job: Job, verdict: Evaluation) -> None:
         self._ctx.log(
-            "attempt ended",
+            "attempt_ended",
             job_id=job.id,
             tenant=job.tenant,
             attempt=self.attempt.number,

@@ -141,4 +141,4 @@ async def _note_progress(ctx: WorkerContext, attempt: Attempt) -> None:
         try:
             await ctx.offload(ctx.chunks.put_progress, replace(chunk, ttl=now // 1000 + TEXT_RETENTION_DAYS * 86_400))
         except Unavailable as exc:  # the next one is as good
-            ctx.log("a progress was not kept", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)
+            ctx.log("progress_not_saved", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)

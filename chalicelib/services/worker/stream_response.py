@@ -94,7 +94,7 @@ async def cancel_response(provider: Provider, log: Log, response_id: str) -> Non
                     await asyncio.sleep(pause)
                 else:
                     return
-    log("a response may run on", response_id=response_id, error=problem)
+    log("response_not_cancelled", response_id=response_id, error=problem)
 
 
 async def _follow(ctx: WorkerContext, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> ResponseEnded:

@@ -77,7 +77,7 @@ def redrive(request: ApiRequest) -> ApiResponse:
     lane = data.get("lane")
     done = redrive_lanes(ctx.clock, ctx.jobs, ctx.queues, [lane] if lane else LANES)
     totals = {name: sum(counts[name] for counts in done.lanes.values()) for name in ("redriven", "dropped", "kept")}
-    record("dead letters were redriven", tenant=request.caller.tenant, key_id=request.caller.key_id, **totals)
+    record("dead_letters_redriven", tenant=request.caller.tenant, key_id=request.caller.key_id, **totals)
     return ApiResponse(body={**totals, "lanes": {name: dict(counts) for name, counts in done.lanes.items()}, "more": done.more})
 
 
@@ -86,5 +86,5 @@ def _dead_letters(queues: Queues) -> dict[str, int] | None:
     try:
         return {lane: queues.dead_letters(lane) for lane in LANES}
     except Unavailable as exc:
-        record("dead letters were not counted", error=exc)
+        record("dead_letter_count_failed", error=exc)
         return None

@@ -141,10 +141,10 @@ def retry(request: ApiRequest, job_id: str) -> ApiResponse:
     ctx, data = request.container, job_requests.check(schemas.RETRY, request.json())
     job, key = _mine(request, job_id), job_requests.idempotency_key(request)
     if key is None:
-        again = retry_job(ctx.clock, ctx.jobs, ctx.job_specs, ctx.queues, job, data.get("run"))
+        again = retry_job(ctx, job, data.get("run"))
         return ApiResponse(status=202, body=_status_shape(ctx, again))
     once = IdempotentRequest.of(request.caller, "POST /jobs/{job_id}/retry", key, [job.id, data])
-    retried = retry_once(ctx.clock, ctx.jobs, ctx.job_specs, ctx.queues, job, data.get("run"), once)
+    retried = retry_once(ctx, job, data.get("run"), once)
     return ApiResponse(status=202, body=_status_shape(ctx, retried.job), headers=REPLAYED if retried.replayed else {})
 
 

@@ -44,7 +44,7 @@ def rotate_secret(request: ApiRequest) -> ApiResponse:
     ctx, tenant = request.container, _tenant(request)
     job_requests.check(schemas.NOTHING, request.json())
     seal = rotate_signing_secret(ctx, tenant)
-    record("a signing secret was rotated", tenant=tenant, key_id=request.caller.key_id)
+    record("signing_secret_rotated", tenant=tenant, key_id=request.caller.key_id)
     return ApiResponse(body=_shape(ctx, seal, ctx.notification_settings.allowlist(tenant, fresh=True)))
 
 
@@ -55,7 +55,7 @@ def put_addresses(request: ApiRequest) -> ApiResponse:
     data = job_requests.check(schemas.ADDRESSES, request.json())
     book = _allowlist(data, ctx.notification_settings.allowlist(tenant, fresh=True), ctx.allowed_networks)
     ctx.notification_settings.put_allowlist(tenant, book)
-    record("allowed addresses were changed", tenant=tenant, key_id=request.caller.key_id, emails=len(book.emails), slack=len(book.slack))
+    record("recipient_allowlist_changed", tenant=tenant, key_id=request.caller.key_id, emails=len(book.emails), slack=len(book.slack))
     return ApiResponse(body=_shape(ctx, get_signing_secrets(ctx, tenant), book))
 
 

@@ -77,7 +77,7 @@ class Broadcaster:
             results = await asyncio.gather(*tasks, *self._left, return_exceptions=True)
         for problem in results:
             if isinstance(problem, Exception):
-                self._ctx.log("a follower ended early", job_id=self._attempt.job.id, attempt=self._attempt.number, error=problem)
+                self._ctx.log("socket_writer_failed", job_id=self._attempt.job.id, attempt=self._attempt.number, error=problem)
 
     async def _turn_away(self) -> None:
         """Leave those whose key is not valid any more, and close their sockets. In doubt for long, nobody is told any more."""

@@ -212,7 +212,7 @@ def test_a_store_that_does_not_answer_costs_only_a_guess() -> None:
     memory.throughput.rows = None  # type: ignore[assignment]
 
     assert [speeds.get("general", "gpt-4o-mini").n for _ in range(3)] == [MIN_SAMPLES] * 3
-    assert facts == ["the speeds could not be read"]
+    assert facts == ["throughput_unavailable"]
 
 
 def test_a_worker_expects_what_was_measured() -> None:

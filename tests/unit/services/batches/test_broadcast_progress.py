@@ -93,5 +93,5 @@ def test_a_fault_at_one_socket_is_said_and_stops_no_other(error: type[Exception]
     with refusing(world.container.sockets, "post", 1, error):
         count_job_changes(world.container, changes)
 
-    assert "a watcher of a batch was not told" in [fact for fact, _ in world.facts]
+    assert "batch_broadcast_failed" in [fact for fact, _ in world.facts]
     assert [bool(world.frames(one)) for one in ("c0", "c1")] == [False, True]

@@ -344,11 +344,11 @@ def test_without_a_stream_the_sweep_lets_it_go() -> None:
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
     ended(world, a)
-    assert world.sweep(after=130)["looked at"] == 1
+    assert world.sweep(after=130)["checked"] == 1
     assert world.container.dependencies.families[child.id].open == {b.id}
 
     ended(world, b)
-    assert world.sweep(after=300)["let go"] == 1
+    assert world.sweep(after=300)["released"] == 1
 
     assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
 
@@ -525,13 +525,12 @@ def test_a_parent_that_is_retried_and_completes_does_not_bring_its_child_back() 
     child = child_of(world, parent)
     ended(world, parent, Status.FAILED)
     stream(world, parent)
-    memory = world.container
 
-    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(parent))
+    retry_job(world.container, world.job(parent))
     ended(world, parent)
     stream(world, parent)
     assert world.job(child).status is Status.CANCELLED
-    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
+    retry_job(world.container, world.job(child))
     world.deliver()
 
     assert world.job(child).status is Status.COMPLETED

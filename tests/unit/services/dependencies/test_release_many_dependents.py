@@ -130,7 +130,7 @@ def test_a_message_that_is_lost_is_the_sweeps() -> None:
         stream(world, parent)
 
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE, (Status.WAITING, 1): 50}
-    assert "children were left to the sweep" in [fact for fact, _ in world.facts]
+    assert "remaining_dependents_not_enqueued" in [fact for fact, _ in world.facts]
     world.sweep(after=130)
 
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE + 50}

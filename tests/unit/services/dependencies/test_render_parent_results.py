@@ -218,7 +218,7 @@ def test_retried_before_its_parents_are_completed_it_fails_without_a_call() -> N
     memory.jobs.heads[first.id] = replace(world.job(first), status=Status.FAILED, due_at=None, version=2, finished_at=world.clock.now())
     release_dependents(world.container, [(first.id, None, world.job(first))])
 
-    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
+    retry_job(world.container, world.job(child))
     world.deliver()
 
     failed = world.job(child)

@@ -28,7 +28,7 @@ def test_the_job_of_a_dead_worker_runs_again() -> None:
     assert world.job(job).status is Status.PROCESSING
 
     assert not world.sweep(after=5)
-    assert world.sweep(after=30)["lease buried"] == 1
+    assert world.sweep(after=30)["lease_reaped"] == 1
     taken = world.job(job)
     assert (taken.status, taken.generation, taken.crashes, taken.tries) == (Status.QUEUED, 2, 1, 0)
     assert taken.length == len(world.log_text(job)) > 0
@@ -194,7 +194,7 @@ def test_what_cannot_be_looked_at_does_not_stop_the_others() -> None:
     world.container.queues.send = broken  # type: ignore[method-assign]
     done = world.sweep(after=130)
 
-    assert (done["failed"], done["sent again"]) == (1, 4)
+    assert (done["failed"], done["resent"]) == (1, 4)
 
 
 def test_two_sweeps_at_once_do_what_one_does() -> None:

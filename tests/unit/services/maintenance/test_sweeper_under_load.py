@@ -68,7 +68,7 @@ def test_a_run_ends_in_good_time_and_the_next_goes_on_where_it_ended() -> None:
     took = world.clock.now() - began
     first = sent(world)
     assert BUDGET_MS <= took <= BUDGET_MS + 2_000
-    assert (done["sent again"], done["left"]) == (40, 60)
+    assert (done["resent"], done["deferred"]) == (40, 60)
     assert first == {job.id for job in jobs[:40]}
 
     world.sweep(after=20)
@@ -105,7 +105,7 @@ def test_many_dead_workers_leave_time_for_what_is_due() -> None:
 
     done = world.sweep(after=130)
 
-    assert (done["lease buried"], done["left"], done["sent again"]) == (20, 40, 1)
+    assert (done["lease_reaped"], done["deferred"], done["resent"]) == (20, 40, 1)
     assert sent(world) == {job.id}
     assert min(world.container.leases.rows) == "lease-20"
 
@@ -159,10 +159,10 @@ def test_records_that_cannot_be_read_starve_nobody() -> None:
     world.sweep(after=130)
 
     assert sent(world) == {job.id for job in healthy}
-    assert Counter(fact for fact, _ in world.facts)["a record could not be read"] == 200
+    assert Counter(fact for fact, _ in world.facts)["job_record_unreadable"] == 200
     world.facts.clear()
     world.sweep(after=60)
-    assert not [fact for fact, _ in world.facts if fact == "a record could not be read"]
+    assert not [fact for fact, _ in world.facts if fact == "job_record_unreadable"]
 
 
 def test_what_met_a_store_that_did_not_answer_is_looked_at_in_the_next_run() -> None:
@@ -195,9 +195,9 @@ def test_a_part_of_the_index_that_does_not_answer_hides_no_other() -> None:
     with refusing(memory.leases, "all", 9), refusing(memory.connections, "sample", 9):
         done = world.sweep(after=5)
 
-    assert done["sent again"] == 1
+    assert done["resent"] == 1
     assert sent(world) == {retry.id}
-    said = [about.get("what") for fact, about in world.facts if fact == "something could not be swept"]
+    said = [about.get("what") for fact, about in world.facts if fact == "sweep_step_failed"]
     assert said == ["leases", *LANES, "connections"]
 
 
@@ -216,11 +216,11 @@ def test_a_lease_of_which_one_job_cannot_be_taken_back_is_tried_again() -> None:
 
     world.loop.run_until_complete(die())
     with refusing(world.container.results, "put_if_absent"):
-        assert world.sweep(after=40)["lease kept"] == 1
+        assert world.sweep(after=40)["lease_kept"] == 1
     assert Counter(world.job(job).status for job in jobs) == {Status.QUEUED: 2, Status.PROCESSING: 1}
     assert all(lease.fenced for lease in world.container.leases.rows.values())
 
-    assert world.sweep(after=60)["lease buried"] == 1
+    assert world.sweep(after=60)["lease_reaped"] == 1
     assert {world.job(job).status for job in jobs} == {Status.QUEUED}
 
 
@@ -315,5 +315,5 @@ def test_a_job_that_the_sweep_fails_is_said_to_have_failed() -> None:
     world.loop.run_until_complete(die())
     world.sweep(after=40)
 
-    said = {about["job_id"]: (about["code"], about["crashes"]) for fact, about in world.facts if fact == "job failed"}
+    said = {about["job_id"]: (about["code"], about["crashes"]) for fact, about in world.facts if fact == "job_failed"}
     assert said == {job.id: ("worker_lost", 3), late.id: ("provider_overloaded", 0)}

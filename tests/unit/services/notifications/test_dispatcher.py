@@ -275,7 +275,7 @@ def test_two_who_have_the_same_message_send_it_once() -> None:
 
 def _again(world: World, body: str) -> None:
     world.container.queues.put_raw("deliveries", body)
-    assert deliver(world) == ["not now"]
+    assert deliver(world) == ["not_due"]
 
 
 def test_what_was_taken_over_is_not_written_by_who_was_slow() -> None:
@@ -303,7 +303,7 @@ def test_garbage_in_the_queue_is_set_aside(body: str) -> None:
     world = World()
     world.container.queues.put_raw("deliveries", body)
 
-    assert deliver(world) == ["set aside"]
+    assert deliver(world) == ["dead_lettered"]
     assert [kept for kept, _ in world.container.queues.aside["deliveries"]] == [body]
 
 
@@ -311,7 +311,7 @@ def test_a_message_about_nothing_is_dropped() -> None:
     world = World()
     world.container.queues.put_raw("deliveries", '{"owner": "job_1", "delivery": "dlv_1"}')
 
-    assert deliver(world) == ["not now"]
+    assert deliver(world) == ["not_due"]
 
 
 def test_a_change_that_cannot_be_told_is_set_aside_and_stops_no_other() -> None:
@@ -529,7 +529,7 @@ def test_a_sweep_ends_in_good_time() -> None:
     told(world)
     world.clock.advance(300)
 
-    assert requeue_stalled(world.container, world.clock.now()) == {"left": 1}
+    assert requeue_stalled(world.container, world.clock.now()) == {"deferred": 1}
 
 
 def test_what_is_due_in_hours_is_sent_for_by_the_sweep_about_then() -> None:

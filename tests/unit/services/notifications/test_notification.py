@@ -115,7 +115,7 @@ def test_a_run_by_hand_writes_only_to_whom_nobody_has_written() -> None:
     assert world.job(job).status is Status.FAILED
 
     memory = world.container
-    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(job))
+    retry_job(world.container, world.job(job))
     rest(world, [job])
     live(world, 0.2)
 

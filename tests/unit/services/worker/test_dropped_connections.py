@@ -156,10 +156,10 @@ def test_every_connection_is_asked_about_within_eight_minutes() -> None:
     found: Counter[str] = Counter()
     for _ in range(CONNECTION_SHARDS):
         run = world.sweep(after=60)
-        assert run["connection vanished"] <= len(ids) / 2
+        assert run["connection_closed"] <= len(ids) / 2
         found += run
 
-    assert found["connection vanished"] == len(gone)
+    assert found["connection_closed"] == len(gone)
     assert {each for each in ids if world.container.connections.get(each)} == set(ids) - gone
 
 
@@ -184,7 +184,7 @@ def test_a_connection_whose_time_is_over_is_forgotten_without_asking() -> None:
     world.clock.advance((given.expires_at - world.clock.now()) / 1000)
     world.clock.advance(_until_part_of(world, "c1"))
 
-    assert world.sweep()["connection expired"] == 1
+    assert world.sweep()["connection_expired"] == 1
 
     assert world.container.connections.get("c1") is None
     assert watchers(world, job) == [[]]
@@ -201,7 +201,7 @@ def test_api_gateway_that_does_not_answer_ends_the_questions_of_a_run() -> None:
     world.clock.advance(60)
     world.clock.advance(_until_part_of(world, ids[0]))
 
-    assert world.sweep() == {"connections unasked": 3}
+    assert world.sweep() == {"connection_unknown": 3}
 
     assert sum(world.container.sockets.busy.values()) == len(ids) - 3
     assert all(world.container.connections.get(each) for each in ids)
@@ -215,7 +215,7 @@ def test_a_run_asks_about_so_many() -> None:
         world.container.sockets.gone.add(each)
     world.clock.advance(60)
 
-    assert world.sweep(after=60)["connection vanished"] == MAX_PROBED
+    assert world.sweep(after=60)["connection_closed"] == MAX_PROBED
 
 
 def test_closing_twice_is_closing_once() -> None:

@@ -109,7 +109,7 @@ def test_a_worker_hands_over_in_good_time() -> None:
         world.deliver(seconds=12)
 
     expect_one_text(world, job)
-    assert [fact for fact, _ in world.facts].count("attempt handed over") == 3
+    assert [fact for fact, _ in world.facts].count("attempt_handed_over") == 3
     assert world.job(job).crashes == 0
 
 
@@ -469,4 +469,4 @@ def test_a_provider_that_hangs_keeps_neither_a_job_nor_the_sweep_from_the_end() 
 
     assert world.job(job).status is Status.CANCELLED
     assert world.clock.now() - before <= 51_000
-    assert ("a response may run on", "resp_0") in [(fact, about.get("response_id")) for fact, about in world.facts]
+    assert ("response_not_cancelled", "resp_0") in [(fact, about.get("response_id")) for fact, about in world.facts]

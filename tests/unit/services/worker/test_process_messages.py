@@ -234,7 +234,7 @@ def test_a_fault_of_ours_is_a_failed_attempt_and_not_a_job_with_nobody() -> None
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
-    assert any(fact == "an attempt broke" for fact, _ in world.facts)
+    assert any(fact == "attempt_error" for fact, _ in world.facts)
 
 
 def test_a_job_whose_content_or_type_is_gone_fails() -> None:

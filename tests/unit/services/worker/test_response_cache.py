@@ -315,7 +315,7 @@ def test_a_reference_that_cannot_be_written_hurts_nobody() -> None:
 
     assert job.status is Status.COMPLETED
     assert not is_hit(world, done(world))
-    assert [fact for fact, _ in world.facts].count("an answer was not cached") == 1
+    assert [fact for fact, _ in world.facts].count("response_not_cached") == 1
 
 
 # ---- beside other things

@@ -59,7 +59,7 @@ def test_a_wake_up_that_cannot_be_sent_is_sent_by_the_sweep() -> None:
     assert world.job(job).status is Status.RETRYING
     assert world.frames("c1", "retrying")
 
-    assert world.sweep(after=120)["sent again"] == 1
+    assert world.sweep(after=120)["resent"] == 1
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
@@ -141,7 +141,7 @@ def test_a_renewal_that_breaks_is_renewed_again() -> None:
     with refusing(world.container.leases, "renew", 3, ZeroDivisionError):
         run(world.loop, work())
 
-    assert not any(done["lease buried"] for done in swept)
+    assert not any(done["lease_reaped"] for done in swept)
     assert world.job(job).attempt == 1
 
 

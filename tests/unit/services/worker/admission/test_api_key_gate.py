@@ -44,7 +44,7 @@ def rest(world: World, job: Job, seconds: float) -> None:
 
 
 def told(world: World) -> int:
-    return [fact for fact, _ in world.facts].count("openai is not configured")
+    return [fact for fact, _ in world.facts].count("openai_not_configured")
 
 
 def test_a_job_waits_for_a_key_and_uses_nothing_up() -> None:

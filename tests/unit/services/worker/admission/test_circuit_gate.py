@@ -86,7 +86,7 @@ def test_five_failures_open_it_and_jobs_wait() -> None:
         assert 0 <= held.resume_at - (circuit(world).until or 0) <= 10_000
     assert len(world.provider.requests) == 5
     assert not world.container.leases.rows
-    [opened] = facts(world, "circuit opened")
+    [opened] = facts(world, "circuit_opened")
     assert (opened["model"], opened["reason"]) == (MODEL, "provider_unavailable")
 
 
@@ -104,7 +104,7 @@ def test_it_closes_by_itself_and_everything_completes() -> None:
     rest(world, *waiting)
 
     assert {(world.job(job).status, world.job(job).attempt) for job in waiting} == {(Status.COMPLETED, 1)}
-    assert [fact["reason"] for fact in facts(world, "circuit closed")] == ["provider_unavailable"]
+    assert [fact["reason"] for fact in facts(world, "circuit_closed")] == ["provider_unavailable"]
     assert circuit(world).is_healthy
 
 
@@ -145,7 +145,7 @@ def test_what_every_request_would_meet_opens_it_at_once(error: AttemptFailed) ->
     assert {job.status for job in ended} == {Status.COMPLETED}
     assert {job.tries for job in ended} == {1}
     assert sum(job.attempt for job in ended) == 4 + 3  # three probes met the same, and were not held against anybody
-    assert len(facts(world, "circuit opened")) == 4
+    assert len(facts(world, "circuit_opened")) == 4
 
 
 def test_a_failed_probe_is_in_the_ledger() -> None:
@@ -187,7 +187,7 @@ def test_answers_between_failures_keep_it_closed() -> None:
 
     assert len(world.provider.requests) == 16
     assert circuit(world).is_healthy
-    assert not facts(world, "circuit opened")
+    assert not facts(world, "circuit_opened")
 
 
 def test_success_writes_nothing() -> None:
@@ -269,7 +269,7 @@ def test_a_store_of_circuits_that_is_down_hurts_nobody(method: str, error: type[
         rest(world, second, seconds=20)
 
     assert [world.job(job).status for job in (first, second)] == [Status.FAILED, Status.COMPLETED]
-    assert facts(world, "the circuits could not be read" if method == "all" else "a circuit could not be changed")
+    assert facts(world, "circuit_breakers_unavailable" if method == "all" else "circuit_breaker_update_failed")
 
 
 def test_nobody_waits_for_a_probe_that_nobody_can_take() -> None:
