@@ -248,7 +248,7 @@ def _miscounted(hall: Hall, batch: Batch, heads: dict[int, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("story", EXPECTED, ids=lambda story: story.__name__)
-def test_nothing_goes_wrong_where_nothing_goes_wrong(story: Story) -> None:
+def test_invariants_hold_without_faults(story: Story) -> None:
     hall, problems = played(story)
 
     assert not problems, "\n".join([*problems, hall.steps.printed()])
@@ -262,14 +262,14 @@ def _calls(hall: Hall) -> list[int]:
 
 @pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])
 @pytest.mark.parametrize("story", EXPECTED, ids=lambda story: story.__name__)
-def test_every_call(story: Story, kind: Kind) -> None:
-    """Whoever makes it dies, freezes beyond its time and wakes, or loses an answer."""
+def test_invariants_hold_with_a_fault_at_any_call(story: Story, kind: Kind) -> None:
+    """The process dies, freezes beyond its time and resumes, or loses a response."""
     for number in some(_calls(played(story)[0]), kind, 3):
         hall, problems = played(story, [Fault(number, kind)])
         assert not problems, "\n".join([f"{story.__name__}, step {number}: {kind.value}", *problems, hall.steps.printed()])
 
 
-def test_the_whole_stream_once_more_changes_no_count() -> None:
+def test_replaying_the_change_stream_changes_no_batch_count() -> None:
     hall = Hall()
 
     async def story(_: Cloud) -> None:
@@ -283,8 +283,8 @@ def test_the_whole_stream_once_more_changes_no_count() -> None:
     assert not _wrong(hall, retried)
 
 
-def test_a_stream_that_says_nothing_at_all_is_made_up_for() -> None:
-    """Every change is lost: the rows are looked at, and the batch comes to its end."""
+def test_batch_ends_without_any_change_record() -> None:
+    """The batch re-checks the job records of its rows instead."""
     hall = Hall()
     hall._changed = super(Hall, hall)._changed  # type: ignore[method-assign]
 
@@ -293,7 +293,7 @@ def test_a_stream_that_says_nothing_at_all_is_made_up_for() -> None:
     assert not _wrong(hall, released)
 
 
-def test_what_was_cancelled_is_taken_up_again() -> None:
+def test_cancelled_batch_completes_after_a_retry() -> None:
     hall = Hall()
 
     async def story(_: Cloud) -> None:

@@ -130,7 +130,7 @@ def _calls(office: Office) -> list[int]:
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_nothing_goes_wrong_where_nothing_goes_wrong(story: Story) -> None:
+def test_invariants_hold_without_faults(story: Story) -> None:
     office, problems = played(story)
 
     assert not problems, problems
@@ -139,8 +139,8 @@ def test_nothing_goes_wrong_where_nothing_goes_wrong(story: Story) -> None:
 
 @pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_every_call(story: Story, kind: Kind) -> None:
-    """Whoever carries it out dies, freezes beyond its time and wakes, loses an answer: it goes on, and what was done is not done again."""
+def test_invariants_hold_with_a_fault_at_any_call(story: Story, kind: Kind) -> None:
+    """The operation goes on after the fault, and no job is handled twice."""
     for number in some(_calls(played(story)[0]), kind, 2):
         office, problems = played(story, [Fault(number, kind)])
         assert not problems, "\n".join([f"{story.__name__}, step {number}: {kind.value}", *problems, office.steps.printed()])

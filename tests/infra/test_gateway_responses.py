@@ -37,7 +37,7 @@ def responses(origins: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("response_type", list(ANSWERS))
-def test_every_answer_has_the_error_shape(response_type: str) -> None:
+def test_every_gateway_response_has_the_error_shape(response_type: str) -> None:
     body = json.loads(responses("")[response_type]["responseTemplates"]["application/json"])
 
     assert body["success"] is False
@@ -45,7 +45,7 @@ def test_every_answer_has_the_error_shape(response_type: str) -> None:
     assert body["error"]["request_id"] == "$context.requestId"
 
 
-def test_an_unknown_route_is_404_and_says_nothing_about_the_request() -> None:
+def test_gateway_404_does_not_describe_the_request() -> None:
     answer = responses("")["MISSING_AUTHENTICATION_TOKEN"]
 
     assert answer["statusCode"] == "404"
@@ -61,14 +61,14 @@ def test_an_unknown_route_is_404_and_says_nothing_about_the_request() -> None:
         ("*", "'*'"),
     ],
 )
-def test_browsers_may_read_the_errors_where_they_may_read_the_rest(origins: str, header: str | None) -> None:
+def test_gateway_errors_allow_the_configured_origins(origins: str, header: str | None) -> None:
     parameters = responses(origins)["THROTTLED"]["responseParameters"]
 
     assert parameters.get("gatewayresponse.header.Access-Control-Allow-Origin") == header
     assert parameters["gatewayresponse.header.Headrace-Version"] == "'1'"
 
 
-def test_the_stage_is_deployed_again_afterwards() -> None:
+def test_stage_is_redeployed_after_the_gateway_responses() -> None:
     """A deployment holds a copy of the gateway responses."""
     cloud = RecordingCloud()
 

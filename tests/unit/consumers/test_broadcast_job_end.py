@@ -31,8 +31,8 @@ def aside(world: World) -> list[str]:
     return [body for body, _ in world.container.queues.aside["stream"]]
 
 
-def test_one_throttle_costs_a_moment() -> None:
-    """Two as well: the end is told, nothing is set aside."""
+def test_a_throttled_broadcast_is_retried() -> None:
+    """Two throttles delay the frame by less than a second."""
     world = World()
     change = ended(world)
 
@@ -44,8 +44,8 @@ def test_one_throttle_costs_a_moment() -> None:
     assert world.loop.moment < 1
 
 
-def test_a_store_that_stays_away_sets_the_record_aside() -> None:
-    """Its id, for people; the others are told."""
+def test_a_record_whose_store_stays_down_goes_to_the_dead_letter_queue() -> None:
+    """The other record is broadcast."""
     world = World()
     lost, told = ended(world), ended(world, "another", "c2")
     of = world.container.subscriptions.for_job
@@ -62,8 +62,8 @@ def test_a_store_that_stays_away_sets_the_record_aside() -> None:
     assert [frame["event"] for frame in world.frames("c2")] == ["job_completed"]
 
 
-def test_patience_has_an_end_for_all_records_together() -> None:
-    """A batch of a hundred must fit into the function's time."""
+def test_all_records_of_a_call_share_one_retry_budget() -> None:
+    """A hundred failing records must fit into the function's time."""
     world = World()
     changes = [ended(world, str(number), f"c{number}") for number in range(100)]
 
@@ -74,8 +74,7 @@ def test_patience_has_an_end_for_all_records_together() -> None:
     assert len(aside(world)) == 100
 
 
-def test_a_record_that_cannot_be_told_is_set_aside_at_once() -> None:
-    """No second try would fare better."""
+def test_a_non_retryable_error_dead_letters_its_record_at_once() -> None:
     world = World()
     change = ended(world)
 
@@ -86,8 +85,8 @@ def test_a_record_that_cannot_be_told_is_set_aside_at_once() -> None:
     assert world.loop.moment == 0
 
 
-def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
-    """After everything else was told; the next time it finds its end."""
+def test_an_end_that_cannot_be_dead_lettered_is_redelivered() -> None:
+    """The other record is broadcast first."""
     world = World()
     told, broken = ended(world), (ended(world, "broken")[0], None, None)
 
@@ -100,7 +99,7 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
     assert aside(world) == [broken[0]]
 
 
-def test_setting_aside_is_patient_too() -> None:
+def test_sending_to_the_dead_letter_queue_is_retried() -> None:
     world = World()
     job: Job = ended(world)[2]
 

@@ -38,7 +38,7 @@ def changes(jobs: list[Job]) -> list[tuple[str, Job | None, Job | None]]:
     return [(one.id, None, one) for one in jobs]
 
 
-def test_what_cannot_be_read_is_set_aside_and_the_others_are_counted() -> None:
+def test_an_unreadable_change_is_dead_lettered_and_others_are_counted() -> None:
     world = World()
 
     count_job_changes(world.container, [("job_broken", None, None), *changes(rows(3))])
@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_set_aside_and_the_others_are_counted() -> None:
     assert [body for body, _ in world.container.queues.aside["stream"]] == ["job_broken"]
 
 
-def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_cannot_be_counted_is_dead_lettered(monkeypatch: pytest.MonkeyPatch) -> None:
     world, bad = World(), job_id_of_row(BATCH, 1)
 
     def broken(_mark: Any, seen: Job) -> Any:
@@ -62,7 +62,7 @@ def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch
     assert [body for body, _ in world.container.queues.aside["stream"]] == [bad]
 
 
-def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
+def test_changes_are_redelivered_while_the_counters_are_throttled() -> None:
     world = World()
 
     with refusing(world.container.counters, "increment", 10**6), pytest.raises(Throttled):
@@ -72,7 +72,7 @@ def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
     assert completed(world) == 3
 
 
-def test_a_throttle_is_waited_out() -> None:
+def test_a_throttled_increment_is_retried_and_counted_once() -> None:
     world = World()
 
     with refusing(world.container.counters, "increment", 2, after=True):
@@ -81,7 +81,7 @@ def test_a_throttle_is_waited_out() -> None:
     assert completed(world) == 3
 
 
-def test_who_meets_others_looks_again_and_sets_aside_in_the_end() -> None:
+def test_a_counter_conflict_is_retried_and_dead_lettered_in_the_end() -> None:
     world = World()
 
     with refusing(world.container.counters, "increment", 1, error=Conflict):
@@ -93,8 +93,8 @@ def test_who_meets_others_looks_again_and_sets_aside_in_the_end() -> None:
     assert world.container.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
 
 
-def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
-    """The rows of a large batch come by several shards at once, all to the same counter: a conflict is no reason to give up at once."""
+def test_repeated_counter_conflicts_are_retried_with_a_delay() -> None:
+    """Several shards count rows of a large batch on the same counter at once."""
     world = World()
     before = world.clock.now()
 
@@ -106,7 +106,7 @@ def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
     assert world.clock.now() > before
 
 
-def test_a_hundred_batches_at_once_fit_into_transactions() -> None:
+def test_changes_of_a_hundred_batches_fit_into_transactions() -> None:
     world = World()
     jobs = [
         job(id=job_id_of_row(f"batch_{number:021d}00000", 0), batch_id=f"batch_{number:021d}00000", status=Status.FAILED, finished_at=1)
@@ -118,7 +118,7 @@ def test_a_hundred_batches_at_once_fit_into_transactions() -> None:
     assert sum(numbers.get("failed", 0) for numbers in world.container.counters.counters.values()) == 100
 
 
-def test_an_older_image_changes_nothing() -> None:
+def test_an_outdated_record_image_is_not_counted() -> None:
     world = World()
     count_job_changes(world.container, changes(rows(1, version=9)))
 
@@ -129,7 +129,7 @@ def test_an_older_image_changes_nothing() -> None:
     assert completed(world) == 1
 
 
-def test_jobs_of_no_batch_are_not_counted_before_their_end() -> None:
+def test_jobs_without_a_batch_are_not_counted_before_their_end() -> None:
     world = World()
 
     count_job_changes(world.container, changes([job(), job(status=Status.PROCESSING)]))

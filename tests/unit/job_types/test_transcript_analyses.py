@@ -29,7 +29,7 @@ def analysed(answer: Any, **fields: Any) -> tuple[World, Job]:
     return world, world.job(job)
 
 
-def test_only_what_was_chosen_is_asked_for_and_taken() -> None:
+def test_only_the_chosen_analyses_are_requested_and_accepted() -> None:
     world, job = analysed(TOPICS, options={"analyses": ["topics"]})
 
     [request] = world.provider.requests
@@ -45,15 +45,15 @@ def test_only_what_was_chosen_is_asked_for_and_taken() -> None:
 @pytest.mark.parametrize(
     ("answer", "options"), [(WHOLE, {"analyses": ["topics"]}), (TOPICS, {"analyses": ["topics", "quality"]}), (TOPICS, {})]
 )
-def test_more_or_less_than_was_chosen_does_not_fit(answer: Any, options: dict[str, Any]) -> None:
+def test_an_answer_with_more_or_fewer_analyses_is_invalid(answer: Any, options: dict[str, Any]) -> None:
     _, job = analysed(answer, options=options)
 
     assert job.error is not None
     assert job.error.code == "output_invalid"
 
 
-def test_less_is_cheaper() -> None:
-    """Its schema is part of what is sent, so an estimate knows what was chosen."""
+def test_fewer_analyses_lower_the_estimate() -> None:
+    """The response schema is part of the request, so the estimate includes it."""
 
     def tokens(options: dict[str, Any]) -> int:
         submission = Submission(job_type="transcript_analysis", input=DEBATE, options=options)
@@ -62,8 +62,8 @@ def test_less_is_cheaper() -> None:
     assert tokens({"analyses": ["sentiment"]}) < tokens({}) - 200
 
 
-def test_a_fine_tuned_model_is_sent_no_bounds() -> None:
-    """It would refuse them; what it answers is held to them all the same."""
+def test_a_fine_tuned_model_gets_a_schema_without_bounds() -> None:
+    """It would refuse them; its answer is validated against the bounds nevertheless."""
     beyond = {**WHOLE, "quality": {**WHOLE["quality"], "quality_score": 11}}
     world, job = analysed(beyond, config={"model": "ft:gpt-4o-mini:acme::abc"})
 

@@ -36,8 +36,8 @@ def completed(world: World, batch_id: str) -> int:
     return world.container.counters.counters.get(counter_key(batch_id), {}).get("completed", 0)
 
 
-def test_sockets_that_hang_hold_nothing_up() -> None:
-    """The rows are counted and the batch is gone on with before the first post; the time of all posts is bounded."""
+def test_hanging_sockets_do_not_delay_counting_or_the_batch() -> None:
+    """Rows are counted and the batch task is enqueued before the first frame is sent."""
     world = World()
     changes = watched(world, 10)
     began, batch_id = world.clock.now(), batch().id
@@ -53,7 +53,7 @@ def test_sockets_that_hang_hold_nothing_up() -> None:
     assert world.clock.now() - began <= TIME_BUDGET_MS + HANG * 1000
 
 
-def test_each_watcher_is_told_the_state_and_then_the_rows() -> None:
+def test_each_subscriber_gets_the_batch_progress_before_the_row_frames() -> None:
     world = World()
 
     count_job_changes(world.container, watched(world, 2))
@@ -65,7 +65,7 @@ def test_each_watcher_is_told_the_state_and_then_the_rows() -> None:
         assert [frame["row"] for frame in frames[1:]] == list(range(ROWS))
 
 
-def test_a_batch_that_nobody_watches_costs_one_query() -> None:
+def test_a_batch_without_subscribers_costs_one_query() -> None:
     world = World()
     changes = watched(world, 0)
 
@@ -75,7 +75,7 @@ def test_a_batch_that_nobody_watches_costs_one_query() -> None:
     assert (asked, posted) == ([1], [0])
 
 
-def test_a_connection_whose_time_is_over_is_told_nothing() -> None:
+def test_an_expired_connection_gets_no_batch_frames() -> None:
     world = World()
     changes = watched(world, 1)
     world.clock.advance(3 * 3_600)
@@ -86,7 +86,7 @@ def test_a_connection_whose_time_is_over_is_told_nothing() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyError])
-def test_a_fault_at_one_socket_is_said_and_stops_no_other(error: type[Exception]) -> None:
+def test_an_error_at_one_socket_is_logged_and_does_not_block_others(error: type[Exception]) -> None:
     world = World()
     changes = watched(world, 2)
 

@@ -67,8 +67,8 @@ def woken(world: World) -> Counter[str]:
     return Counter(one.job_id for one in messages if one.generation == 2)
 
 
-def test_thousands_go_within_minutes() -> None:
-    """The stream does not wait for them: a page, then messages that go on in their own time."""
+def test_three_thousand_dependents_are_released_within_three_minutes() -> None:
+    """The stream consumer releases one page; task messages release the rest."""
     world, parent, children = family(MANY)
     slow(world, 0.05)
     began = world.clock.now()
@@ -88,8 +88,8 @@ def test_thousands_go_within_minutes() -> None:
     "port", ["dependencies.children", "jobs.get_many", "dependencies.mark_parents_ended", "jobs.replace", "queues.send"]
 )
 @pytest.mark.parametrize("after", [False, True])
-def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> None:
-    """Its message comes again and finds those waiting that did not go. No child goes twice; the one at which it died may be the sweep's."""
+def test_a_crash_while_releasing_many_dependents_releases_each_once(port: str, after: bool) -> None:
+    """The redelivered message continues; the sweeper may have to release the child in progress."""
     world, parent, children = family(MANY)
     stream(world, parent)
     [message] = world.container.queues.receive(TASKS)
@@ -124,7 +124,7 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
     assert len(woken(world)) == MANY
 
 
-def test_a_message_that_is_lost_is_the_sweeps() -> None:
+def test_the_sweeper_releases_dependents_when_no_task_message_was_sent() -> None:
     world, parent, children = family(PAGE_SIZE + 50)
     with refusing(world.container.queues, "send_task"):
         stream(world, parent)
@@ -136,7 +136,7 @@ def test_a_message_that_is_lost_is_the_sweeps() -> None:
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE + 50}
 
 
-def test_a_store_that_does_not_answer_gets_the_message_again() -> None:
+def test_a_throttled_release_task_is_redelivered_and_completes() -> None:
     world, parent, children = family(PAGE_SIZE + 50)
     stream(world, parent)
     with refusing(world.container.dependencies, "children", 10**6), pytest.raises(Throttled):
@@ -148,7 +148,7 @@ def test_a_store_that_does_not_answer_gets_the_message_again() -> None:
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE + 50}
 
 
-def test_a_message_that_comes_twice_changes_nothing() -> None:
+def test_a_duplicate_release_task_sends_no_second_wake_up() -> None:
     world, parent, children = family(PAGE_SIZE * 3)
     stream(world, parent)
     [message] = world.container.queues.receive(TASKS)
@@ -162,7 +162,7 @@ def test_a_message_that_comes_twice_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
-def test_children_of_a_failure_are_cancelled_likewise(status: Status) -> None:
+def test_many_dependents_of_a_failed_parent_are_all_cancelled(status: Status) -> None:
     world, parent, children = family(PAGE_SIZE * 2 + 1, status)
 
     stream(world, parent)
@@ -171,8 +171,8 @@ def test_children_of_a_failure_are_cancelled_likewise(status: Status) -> None:
     assert stand(world, children) == {(Status.CANCELLED, 1): PAGE_SIZE * 2 + 1}
 
 
-def test_nobody_goes_once_the_parent_runs_again() -> None:
-    """What counts is the record at each page: meanwhile somebody has retried it."""
+def test_remaining_dependents_stay_waiting_when_the_parent_is_restarted() -> None:
+    """The parent's current job record is read for each page."""
     world, parent, children = family(PAGE_SIZE + 50, Status.FAILED)
     stream(world, parent)
     again = transitions.restart(parent, world.clock.now(), 10**8, 10**8)
@@ -185,8 +185,8 @@ def test_nobody_goes_once_the_parent_runs_again() -> None:
     assert {world.job(child).reason for child in children if world.job(child).status is Status.WAITING} == {DEPENDENCIES}
 
 
-def test_however_little_time_there_is_some_go() -> None:
-    """So that messages come to an end, and do not send themselves on for ever."""
+def test_a_release_task_without_time_left_still_makes_progress() -> None:
+    """Otherwise task messages could enqueue each other forever."""
     world, parent, children = family(250)
     slow(world, 1.0)
 
@@ -203,8 +203,8 @@ def test_however_little_time_there_is_some_go() -> None:
     assert stand(world, children) == {(Status.QUEUED, 2): 250}
 
 
-def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
-    """Those without children are not."""
+def test_parents_beyond_the_time_budget_are_passed_on_to_task_messages() -> None:
+    """A parent without dependents gets no task message."""
     world, parent, children = family(60)
     slow(world, 1.0)
     second, alone = ended(world, world.submit()), ended(world, world.submit())
@@ -229,5 +229,5 @@ def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
         {"tenant": 1, "job_id": "job_" + "0" * 26},
     ],
 )
-def test_what_names_no_jobs_asks_for_nothing(asked: dict[str, Any]) -> None:
+def test_a_malformed_release_task_message_parses_to_none(asked: dict[str, Any]) -> None:
     assert RemainingDependents.from_message(asked) is None

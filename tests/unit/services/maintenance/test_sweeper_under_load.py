@@ -55,8 +55,8 @@ def forget_sent(world: World) -> None:
 # ---- one run is bounded, and the next goes on
 
 
-def test_a_run_ends_in_good_time_and_the_next_goes_on_where_it_ended() -> None:
-    """A hundred jobs at a second each: forty in the first run, the oldest; the others are not looked at twice before all had their turn."""
+def test_a_sweep_run_stops_at_its_budget_and_the_next_one_continues() -> None:
+    """The oldest jobs come first, and none is handled twice before all were handled once."""
     world = World()
     jobs = [put(world, number) for number in range(100)]
     forget_sent(world)
@@ -78,8 +78,7 @@ def test_a_run_ends_in_good_time_and_the_next_goes_on_where_it_ended() -> None:
     assert len(set(firsts)) == 100
 
 
-def test_no_lane_waits_for_another() -> None:
-    """When time is short every lane and every retry gets its share of a run."""
+def test_every_lane_and_retry_gets_a_share_of_a_short_sweep_run() -> None:
     world = World()
     waiting = [put(world, number) for number in range(200)]
     retry = put(world, 900, status=Status.RETRYING, generation=2, resume_at=world.clock.now() + 1, due_at=world.clock.now() + 120_001)
@@ -93,8 +92,8 @@ def test_no_lane_waits_for_another() -> None:
     assert len(sent(world) & {job.id for job in waiting}) == 36
 
 
-def test_many_dead_workers_leave_time_for_what_is_due() -> None:
-    """Half a run for leases; those that are left are the next run's, before any that was tried already."""
+def test_expired_leases_use_at_most_half_of_a_sweep_run() -> None:
+    """Due jobs get the rest; the remaining leases are left to the next run."""
     world = World()
     for number in range(60):
         lease = Lease(id=f"lease-{number:02}", lane="normal", started_at=0, expires_at=world.clock.now() + number)
@@ -125,8 +124,8 @@ def broken_for(world: World, poison: Sequence[str]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("count", [200, 9 * MAX_PER_PARTITION])
-def test_unsweepable_records_at_the_head_starve_nobody(count: int) -> None:
-    """However many there are, even more than all parts of the index give together: what lies behind them gets its turn."""
+def test_failing_records_at_the_head_of_the_index_do_not_starve_others(count: int) -> None:
+    """Even if they are more than all index partitions return in one run."""
     world = World()
     poison = [put(world, number).id for number in range(count)]
     world.clock.advance(1)
@@ -141,8 +140,8 @@ def test_unsweepable_records_at_the_head_starve_nobody(count: int) -> None:
     assert (runs[0]["failed"], runs[1]["failed"]) == (given, count - given)
 
 
-def test_records_that_cannot_be_read_starve_nobody() -> None:
-    """Another version of the code wrote them: they are put off by their id alone, and the others of the same hundred are looked at."""
+def test_unreadable_records_are_postponed_and_do_not_starve_others() -> None:
+    """Another version of the code wrote them, so they are postponed by their id alone."""
     world = World()
     strange = {put(world, number).id for number in range(200)}
     world.clock.advance(1)
@@ -165,8 +164,8 @@ def test_records_that_cannot_be_read_starve_nobody() -> None:
     assert not [fact for fact, _ in world.facts if fact == "job_record_unreadable"]
 
 
-def test_what_met_a_store_that_did_not_answer_is_looked_at_in_the_next_run() -> None:
-    """A throttle is no reason to wait for long."""
+def test_a_throttled_job_is_swept_again_in_the_next_run() -> None:
+    """A throttle is no reason to postpone a job for long."""
     world = World()
     job = put(world, 1)
     forget_sent(world)
@@ -178,8 +177,8 @@ def test_what_met_a_store_that_did_not_answer_is_looked_at_in_the_next_run() -> 
     assert sent(world) == {job.id}
 
 
-def test_a_part_of_the_index_that_does_not_answer_hides_no_other() -> None:
-    """Nor do the leases, nor the connections."""
+def test_a_failing_index_partition_does_not_hide_the_others() -> None:
+    """Neither do failing reads of leases or connections; each failure is logged."""
     world = World()
     retry = put(world, 1, status=Status.RETRYING, resume_at=world.clock.now(), due_at=world.clock.now())
     forget_sent(world)
@@ -201,8 +200,8 @@ def test_a_part_of_the_index_that_does_not_answer_hides_no_other() -> None:
     assert said == ["leases", *LANES, "connections"]
 
 
-def test_a_lease_of_which_one_job_cannot_be_taken_back_is_tried_again() -> None:
-    """The others of the batch are taken back at once; it is, as soon as its store answers."""
+def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:
+    """The other jobs of the lease are reclaimed at once."""
     world = World(Script(deltas=["x"] * 100, every=0.1))
     jobs = [world.submit(str(number)) for number in range(3)]
     received = world.container.queues.receive("normal")
@@ -252,8 +251,8 @@ def deep(world: World, jobs: int, workers: int) -> None:
     world.loop.run_until_complete(work())
 
 
-def test_a_queue_that_is_ten_minutes_deep_is_not_filled_with_doubles() -> None:
-    """Everything ends, and no wake-up is sent a second time: what was queued after the newest batch is behind it."""
+def test_a_deep_queue_gets_no_duplicate_wake_ups() -> None:
+    """The lane's watermark shows that the waiting jobs are still in the queue."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
 
     deep(world, jobs=200, workers=3)
@@ -264,8 +263,8 @@ def test_a_queue_that_is_ten_minutes_deep_is_not_filled_with_doubles() -> None:
     assert len(world.provider.requests) == 200
 
 
-def test_without_watermarks_the_intervals_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers of an older version say none: at most the logarithm of the wait in doubles, each dropped at the cost of a read."""
+def test_without_watermarks_duplicate_wake_ups_come_at_growing_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of an older version report no watermark; the duplicates stay few."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
     opened = world.container.leases.open
     monkeypatch.setattr(world.container.leases, "open", lambda lease: opened(replace(lease, watermark=0)))
@@ -278,8 +277,8 @@ def test_without_watermarks_the_intervals_grow(monkeypatch: pytest.MonkeyPatch) 
     assert max(Counter(wake_up.job_id for _, wake_up in world.container.queues.sent).values()) <= 4  # 120, 240 and 480 s
 
 
-def test_a_wake_up_that_was_lost_in_a_deep_queue_is_found_when_its_turn_has_passed() -> None:
-    """The watermark moves beyond it, or there is nobody left to wait for."""
+def test_a_wake_up_lost_in_a_deep_queue_is_sent_again() -> None:
+    """Once the watermark has passed the job, or no worker is left."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
     lost = world.submit("lost")
     world.container.queues.messages["normal"].clear()
@@ -296,8 +295,8 @@ def test_a_wake_up_that_was_lost_in_a_deep_queue_is_found_when_its_turn_has_pass
 # ---- what people are alerted by
 
 
-def test_a_job_that_the_sweep_fails_is_said_to_have_failed() -> None:
-    """With all that an alert needs; one that is only taken back is not."""
+def test_jobs_failed_by_the_sweeper_are_logged_with_code_and_crashes() -> None:
+    """Alerts use this log line."""
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
     error = JobError(code="provider_overloaded", error_class="server", retryable=True, message="m", suggestion="s", attempt=1)

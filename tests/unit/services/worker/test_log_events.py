@@ -28,7 +28,7 @@ def expected(job: Job, code: str) -> dict[str, Any]:
     return {**said, "run": job.run, "attempt": job.attempt, "crashes": job.crashes}
 
 
-def test_a_failed_attempt_that_is_retried_is_no_failed_job() -> None:
+def test_a_job_failure_is_logged_only_after_its_last_attempt() -> None:
     world = World(CUT, Script(error=ProviderQuotaExhausted()))
     job = world.submit()
     world.deliver()
@@ -41,7 +41,7 @@ def test_a_failed_attempt_that_is_retried_is_no_failed_job() -> None:
 
 
 @pytest.mark.parametrize("script", [Script(), CUT])
-def test_what_is_completed_or_tried_again_is_none(script: Script) -> None:
+def test_completed_and_retrying_jobs_log_no_failure(script: Script) -> None:
     world = World(script)
     world.submit()
 
@@ -50,7 +50,7 @@ def test_what_is_completed_or_tried_again_is_none(script: Script) -> None:
     assert failures(world) == []
 
 
-def test_a_job_whose_content_is_gone() -> None:
+def test_a_job_without_its_spec_logs_one_failure() -> None:
     world = World()
     job = world.submit()
     world.container.job_specs.forget(job.id)
@@ -60,8 +60,8 @@ def test_a_job_whose_content_is_gone() -> None:
     assert failures(world) == [expected(world.job(job), "content_gone")]
 
 
-def test_a_job_that_the_sweep_gives_up() -> None:
-    """Its time for another attempt was over before anybody made one."""
+def test_a_job_given_up_by_the_sweeper_logs_one_failure() -> None:
+    """Its retry window ended before another attempt started."""
     world = World(CUT)
     job = world.submit()
     world.deliver()
@@ -76,7 +76,7 @@ def test_a_job_that_the_sweep_gives_up() -> None:
     assert failures(world) == [expected(world.job(job), "stream_cut")]
 
 
-def test_a_job_that_kills_its_workers() -> None:
+def test_a_job_that_crashes_its_workers_logs_one_failure() -> None:
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
     world.container.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)

@@ -31,8 +31,8 @@ def submitted(world: World, given: Any = None, **fields: Any) -> Job:
     return world.submit(None, input=given if given is not None else {"n": 1}, job_type="chore", **fields)
 
 
-def test_what_it_returns_is_the_result() -> None:
-    """As text, parsed, with no tokens, no cost, no model, and a row in the ledger."""
+def test_the_return_value_of_a_task_handler_becomes_the_result() -> None:
+    """The attempt has no tokens, no cost and no model."""
     world = doing(answer, response_schema={"type": "object", "required": ["got"]})
     job = submitted(world)
 
@@ -48,8 +48,8 @@ def test_what_it_returns_is_the_result() -> None:
     assert world.provider.requests == []
 
 
-def test_its_output_is_held_to_its_schema() -> None:
-    """A fault of ours, which must not look like a result."""
+def test_a_task_result_that_violates_its_schema_fails_the_job() -> None:
+    """Such a result is a bug of the handler and must not look valid."""
     world = doing(answer, response_schema={"type": "object", "required": ["rows"]})
     job = submitted(world, config={"max_attempts": 1})
 
@@ -60,8 +60,7 @@ def test_its_output_is_held_to_its_schema() -> None:
     assert (error.code, "rows" in error.message) == ("output_invalid", True)
 
 
-def test_neither_prices_nor_circuits_are_asked() -> None:
-    """It has no model that could be dear or down."""
+def test_a_task_asks_for_no_price_and_changes_no_circuit_breaker() -> None:
     world = doing(answer)
     with refusing(world.container.prices, "of", 10**6, RuntimeError) as asked:
         job = submitted(world)
@@ -79,8 +78,8 @@ def test_neither_prices_nor_circuits_are_asked() -> None:
         (RuntimeError("a secret"), "internal_error", 3),
     ],
 )
-def test_what_goes_wrong(problem: Exception, code: str, attempts: int) -> None:
-    """A store that does not answer is tried again, a wrong input is not; what nobody thought of says nothing of itself."""
+def test_task_errors_map_to_error_codes_and_numbers_of_attempts(problem: Exception, code: str, attempts: int) -> None:
+    """The message of an unexpected exception is not exposed."""
 
     async def fail(_task: TaskRun) -> Any:
         raise problem
@@ -97,8 +96,7 @@ def test_what_goes_wrong(problem: Exception, code: str, attempts: int) -> None:
     assert code != "request_invalid" or "input.ids are none" in ended.error.message
 
 
-def test_retries_keep_the_types_schedule() -> None:
-    """So many seconds before the second attempt, so many before the third."""
+def test_task_retries_follow_the_schedule_of_the_job_type() -> None:
     times: list[int] = []
 
     async def fail(task: TaskRun) -> Any:
@@ -111,8 +109,8 @@ def test_retries_keep_the_types_schedule() -> None:
     assert [round((later - sooner) / 1000) for sooner, later in pairwise(times)] == [5, 40]
 
 
-def test_a_cancel_stops_it_between_two_calls() -> None:
-    """Within two seconds; the call that is under way returns first, and no thread outlives the work."""
+def test_a_cancelled_task_stops_after_its_current_call_within_two_seconds() -> None:
+    """The call in progress returns first, so no thread outlives the task."""
     calls: list[str] = []
 
     async def slow_offload(call: Any, *args: Any) -> Any:
@@ -144,9 +142,7 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
     assert calls.count("begun") == calls.count("ended")
 
 
-def test_it_has_the_time_of_an_attempt() -> None:
-    """`config.timeout`, as for an answer."""
-
+def test_config_timeout_bounds_a_task() -> None:
     async def work(_task: TaskRun) -> Any:
         await asyncio.sleep(1_000)
 
@@ -160,8 +156,8 @@ def test_it_has_the_time_of_an_attempt() -> None:
     assert (error.code, (world.job(job).finished_at or 0) - (world.job(job).started_at or 0)) == ("timeout", 20_000)
 
 
-def test_near_the_end_of_an_invocation_it_is_given_on() -> None:
-    """It begins anew with another worker, and no try is used up."""
+def test_a_task_cut_off_by_the_end_of_an_invocation_runs_again() -> None:
+    """The interrupted attempt does not count against `max_attempts`."""
     took = [100.0, 1.0]
 
     async def work(_task: TaskRun) -> Any:
@@ -179,8 +175,8 @@ def test_near_the_end_of_an_invocation_it_is_given_on() -> None:
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 2)
 
 
-def test_a_killed_worker_loses_nothing() -> None:
-    """Another one does it again; the ledger has the first attempt, which cost nothing."""
+def test_a_task_of_a_killed_worker_runs_again() -> None:
+    """The lost attempt is recorded without cost."""
     begun: list[str] = []
 
     async def work(task: TaskRun) -> Any:
@@ -210,8 +206,8 @@ async def _in_steps(task: TaskRun) -> Any:
     return "done"
 
 
-def test_watchers_are_told_how_far_it_is() -> None:
-    """Frames while it works: stages, every step, milestones, then the text and the end; the percentage never goes back."""
+def test_subscribers_receive_progress_and_milestone_frames_of_a_task() -> None:
+    """The percentage never decreases, and the end frame comes last."""
     world = doing(_in_steps)
     job = submitted(world)
     world.watch(job)
@@ -226,8 +222,8 @@ def test_watchers_are_told_how_far_it_is() -> None:
     assert world.frames("c1")[-1]["event"] == "job_completed"
 
 
-def test_whoever_polls_sees_how_far_it_is() -> None:
-    """Before there is any text; with the time that is left, by how fast it went so far."""
+def test_polling_shows_task_progress_before_there_is_text() -> None:
+    """The remaining time is extrapolated from the speed so far."""
     world = doing(_in_steps)
     job = submitted(world)
     seen: list[dict[str, Any]] = []
@@ -252,7 +248,7 @@ def test_whoever_polls_sees_how_far_it_is() -> None:
     assert {event["kind"] for event in chunks[0].events} == {"stage", "milestone"}
 
 
-def test_a_progress_that_cannot_be_kept_costs_nothing() -> None:
+def test_a_task_completes_although_its_progress_cannot_be_stored() -> None:
     world = doing(_in_steps)
     job = submitted(world)
 
@@ -262,9 +258,7 @@ def test_a_progress_that_cannot_be_kept_costs_nothing() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_an_expected_total_of_nothing_is_no_progress() -> None:
-    """Nothing of nothing is not all."""
-
+def test_a_task_may_report_progress_with_a_total_of_zero() -> None:
     async def work(task: TaskRun) -> Any:
         task.report_progress(0, 0)
         return "done"
@@ -276,8 +270,8 @@ def test_an_expected_total_of_nothing_is_no_progress() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_what_means_something_for_models_only_is_refused() -> None:
-    """By name, all at once; the rest of the configuration holds."""
+def test_model_settings_in_the_config_of_a_task_are_refused() -> None:
+    """All of them are named at once; the other settings are accepted."""
     world = doing(answer)
 
     with pytest.raises(InvalidRequest) as refused:
@@ -292,7 +286,7 @@ def test_what_means_something_for_models_only_is_refused() -> None:
     assert submitted(world, config={"timeout": 60, "max_attempts": 2, "durable": False, "fallback_models": []}).max_attempts == 2
 
 
-def test_it_takes_an_input_and_no_prompt() -> None:
+def test_a_task_submitted_with_a_prompt_is_refused() -> None:
     world = doing(answer)
 
     with pytest.raises(InvalidRequest) as refused:
@@ -301,8 +295,8 @@ def test_it_takes_an_input_and_no_prompt() -> None:
     assert [detail.path for detail in refused.value.details] == ["input"]
 
 
-def test_a_type_may_need_a_greater_role() -> None:
-    """Whoever has it may submit; the others are told which it is."""
+def test_a_job_type_with_a_min_role_refuses_lower_roles() -> None:
+    """The error names the required role."""
     world = World(job_type=knowing(chore(answer, min_role="operator")))
 
     with pytest.raises(Forbidden, match="need the role operator; this key is a user"):
@@ -312,8 +306,8 @@ def test_a_type_may_need_a_greater_role() -> None:
 
 
 @pytest.mark.parametrize(("user", "role"), [(None, "operator"), ("olga", "operator"), ("alice", "user")])
-def test_it_has_the_rights_of_whoever_submitted_it(user: str | None, role: str) -> None:
-    """On behalf of somebody else it has a user's, because that one reads what comes of it."""
+def test_a_task_runs_with_the_rights_of_its_submitter(user: str | None, role: str) -> None:
+    """On behalf of another user it has a user's rights, because that user reads the result."""
 
     async def work(task: TaskRun) -> Any:
         return [task.caller.user, task.caller.role.label]

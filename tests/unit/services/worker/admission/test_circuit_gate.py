@@ -69,8 +69,8 @@ def facts(world: World, name: str) -> list[dict[str, Any]]:
     return [fields for fact, fields in world.facts if fact == name]
 
 
-def test_five_failures_open_it_and_jobs_wait() -> None:
-    """Across jobs; those that come then are held with the reason, and nothing is used up."""
+def test_five_failures_open_the_circuit_and_later_jobs_are_held() -> None:
+    """Failures of different jobs count together; the held jobs use up no attempt."""
     world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
     failed = failing(world, 5)
     assert [world.job(job).status for job in failed] == [Status.FAILED] * 5
@@ -90,8 +90,8 @@ def test_five_failures_open_it_and_jobs_wait() -> None:
     assert (opened["model"], opened["reason"]) == (MODEL, "provider_unavailable")
 
 
-def test_it_closes_by_itself_and_everything_completes() -> None:
-    """One job of those that come back tries it out; its first text lets all others through."""
+def test_a_successful_probe_closes_the_circuit_and_held_jobs_complete() -> None:
+    """One of the held jobs is the probe."""
     world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
     failing(world, 5)
     waiting = [world.submit() for _ in range(6)]
@@ -108,8 +108,8 @@ def test_it_closes_by_itself_and_everything_completes() -> None:
     assert circuit(world).is_healthy
 
 
-def test_the_first_text_of_the_probe_closes_it() -> None:
-    """Others need not wait for the end of its answer."""
+def test_the_first_token_of_the_probe_closes_the_circuit() -> None:
+    """Other jobs do not have to wait for the end of its answer."""
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["a", "b"], every=40.0))
     failing(world, 1)
     probing = world.submit()
@@ -130,8 +130,8 @@ def test_the_first_text_of_the_probe_closes_it() -> None:
 
 
 @pytest.mark.parametrize("error", [ProviderQuotaExhausted(), AuthenticationFailed()])
-def test_what_every_request_would_meet_opens_it_at_once(error: AttemptFailed) -> None:
-    """The first job fails, as it must; all others are kept instead of failing one after the other, even those that try it out."""
+def test_an_account_wide_error_opens_the_circuit_at_once(error: AttemptFailed) -> None:
+    """Only the first job fails; failed probes do not count against their jobs."""
     world = World(*[refusal(error)] * 4, WHOLE)
     [first] = failing(world, 1)
     kept = [world.submit() for _ in range(4)]
@@ -148,8 +148,8 @@ def test_what_every_request_would_meet_opens_it_at_once(error: AttemptFailed) ->
     assert len(facts(world, "circuit_opened")) == 4
 
 
-def test_a_failed_probe_is_in_the_ledger() -> None:
-    """A request is a request: it has a number and a row, and its job says what it met."""
+def test_a_failed_probe_has_an_attempt_record() -> None:
+    """Its job is held again and shows the error of the probe."""
     world = World(*[refusal(ProviderQuotaExhausted())] * 2, WHOLE)
     failing(world, 1)
     job = world.submit()
@@ -167,8 +167,8 @@ def test_a_failed_probe_is_in_the_ledger() -> None:
     assert circuit(world).trips == 2
 
 
-def test_a_probe_that_was_paid_counts() -> None:
-    """A response that was begun and cut is an attempt like any other: a job that breaks every answer must come to an end."""
+def test_a_probe_whose_response_had_begun_counts_as_an_attempt() -> None:
+    """Otherwise a job that breaks every response would never end."""
     world = World(Script(deltas=["x"], error=StreamCut()))
     jobs = [world.submit(config={"max_attempts": 3}) for _ in range(3)]
 
@@ -177,8 +177,7 @@ def test_a_probe_that_was_paid_counts() -> None:
     assert [(world.job(job).status, world.job(job).attempt) for job in jobs] == [(Status.FAILED, 3)] * 3
 
 
-def test_answers_between_failures_keep_it_closed() -> None:
-    """Some failures among many answers are no reason to stop, even where another process has seen the answers."""
+def test_successes_between_failures_keep_the_circuit_closed() -> None:
     world = World(*[refusal(ProviderUnavailable()), WHOLE] * 8)
     for _ in range(16):
         world.submit(config={"max_attempts": 1})
@@ -190,8 +189,8 @@ def test_answers_between_failures_keep_it_closed() -> None:
     assert not facts(world, "circuit_opened")
 
 
-def test_success_writes_nothing() -> None:
-    """One read where an invocation begins, one where a long attempt ends, no write: that is all that a healthy model costs."""
+def test_a_healthy_model_costs_two_circuit_reads_and_no_write() -> None:
+    """One read when the invocation starts and one when a long attempt ends."""
     world = World(Script(deltas=["a"] * 20, every=0.5))
     with refusing(world.container.circuit_breakers, "replace", 0) as writes, refusing(world.container.circuit_breakers, "all", 0) as reads:
         world.submit()
@@ -201,8 +200,8 @@ def test_success_writes_nothing() -> None:
     assert (writes, reads) == ([0], [2])
 
 
-def test_a_probe_that_says_nothing_makes_room_for_the_next() -> None:
-    """OpenAI asked to come more slowly, which proves nothing: the next that comes may try."""
+def test_an_inconclusive_probe_lets_the_next_job_probe() -> None:
+    """A rate limit proves neither a failure nor a recovery."""
     world = World(refusal(ProviderQuotaExhausted()), refusal(ProviderRateLimited()), WHOLE)
     failing(world, 1)
     first, second = world.submit(), world.submit()
@@ -216,8 +215,8 @@ def test_a_probe_that_says_nothing_makes_room_for_the_next() -> None:
     assert {world.job(first).status, world.job(second).status} == {Status.COMPLETED}
 
 
-def test_the_holder_of_the_probe_dies() -> None:
-    """T42: its probe is over by itself after a minute, another one is made, and the circuit closes."""
+def test_the_probe_of_a_dead_worker_expires_and_another_is_made() -> None:
+    """It expires after a minute, and the next probe closes the circuit."""
     world = World(refusal(ProviderQuotaExhausted()), Script(first=200.0), WHOLE)
     failing(world, 1)
     first, second = world.submit(), world.submit()
@@ -240,8 +239,8 @@ def test_the_holder_of_the_probe_dies() -> None:
     assert circuit(world).is_healthy
 
 
-def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
-    """Two workers have the same message: one runs the job, the other one leaves it alone."""
+def test_a_duplicate_wake_up_of_the_probing_job_runs_one_attempt() -> None:
+    """Two workers receive the same message."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job = world.submit()
@@ -259,8 +258,8 @@ def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
 
 @pytest.mark.parametrize("method", ["all", "replace"])
 @pytest.mark.parametrize("error", [Throttled, Unavailable, ValueError])
-def test_a_store_of_circuits_that_is_down_hurts_nobody(method: str, error: type[Exception]) -> None:
-    """What cannot be read is let through, what cannot be written is let be; both are said in the log."""
+def test_jobs_run_while_the_circuit_breaker_store_is_down(method: str, error: type[Exception]) -> None:
+    """Jobs are let through, and the failed read or write is logged."""
     world = World(refusal(ProviderUnavailable()), refusal(ProviderQuotaExhausted()), WHOLE)
     with refusing(world.container.circuit_breakers, method, 10**6, error):
         first, second = world.submit(config={"max_attempts": 2}), None
@@ -272,8 +271,8 @@ def test_a_store_of_circuits_that_is_down_hurts_nobody(method: str, error: type[
     assert facts(world, "circuit_breakers_unavailable" if method == "all" else "circuit_breaker_update_failed")
 
 
-def test_nobody_waits_for_a_probe_that_nobody_can_take() -> None:
-    """A circuit that is open in a store which takes no writes would stay so: then jobs run."""
+def test_jobs_run_if_no_probe_can_be_recorded() -> None:
+    """Otherwise a store that takes no writes would keep the circuit open."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job = world.submit()
@@ -286,8 +285,8 @@ def test_nobody_waits_for_a_probe_that_nobody_can_take() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_store_of_circuits_that_hangs_delays_little() -> None:
-    """The end of an attempt waits two seconds for it, and no longer."""
+def test_a_hanging_circuit_breaker_store_delays_a_job_by_seconds_only() -> None:
+    """The end of an attempt waits at most two seconds for it."""
 
     async def hangs(call: Any, *args: Any) -> Any:
         if getattr(call, "__self__", None) is world.container.circuit_breakers:
@@ -303,8 +302,8 @@ def test_a_store_of_circuits_that_hangs_delays_little() -> None:
     assert (ended.finished_at or 0) - ended.created_at < 6_000
 
 
-def test_another_model_stands_in() -> None:
-    """While its own model's circuit is open the next one makes the attempt; the ledger says which, and what it cost."""
+def test_a_fallback_model_is_used_while_the_circuit_is_open() -> None:
+    """The attempt record has the fallback model and its price."""
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["hi"], end=None, error=StreamCut()), WHOLE)
     world.container.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
     failing(world, 1)
@@ -323,8 +322,8 @@ def test_another_model_stands_in() -> None:
     assert (circuit(world).state, circuit(world, "big").failures) == (CircuitState.OPEN, 1)
 
 
-def test_its_own_model_is_tried_out_first_and_then_makes_the_attempts() -> None:
-    """A job that has others may be the probe too; in vain, the next one takes over at once."""
+def test_a_job_with_a_fallback_model_probes_its_own_model_first() -> None:
+    """After a failed probe the fallback model is used at once."""
     world = World(refusal(ProviderQuotaExhausted()), refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     world.clock.advance(31)
@@ -337,8 +336,7 @@ def test_its_own_model_is_tried_out_first_and_then_makes_the_attempts() -> None:
     assert (ended.status, ended.attempt, ended.tries, ended.attempt_model) == (Status.COMPLETED, 2, 1, "big")
 
 
-def test_all_of_its_models_are_shut() -> None:
-    """It waits for the one that may be tried first."""
+def test_a_job_whose_models_are_all_denied_waits_for_the_earliest_probe() -> None:
     world = World(*[refusal(ProviderQuotaExhausted())] * 2, WHOLE)
     failing(world, 1)
     world.clock.advance(10)
@@ -352,8 +350,7 @@ def test_all_of_its_models_are_shut() -> None:
     assert (held.status, held.resume_at) == (Status.HELD, (circuit(world).until or 0) + 5_000)
 
 
-def test_a_dead_stand_in_costs_what_it_costs() -> None:
-    """The estimate of a killed attempt is by the model that made it."""
+def test_a_lost_fallback_attempt_is_priced_by_the_fallback_model() -> None:
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["t "] * 200, every=0.1), WHOLE)
     world.container.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
     failing(world, 1)
@@ -375,8 +372,8 @@ def test_a_dead_stand_in_costs_what_it_costs() -> None:
     assert lost.cost == Price(input=1_000, cached=500, output=8_000).cost(lost.usage)
 
 
-def test_an_attempt_that_goes_on_is_not_asked() -> None:
-    """OpenAI has begun its response: nothing new is requested, so no circuit is in its way."""
+def test_a_resumed_attempt_ignores_an_open_circuit() -> None:
+    """Its response has begun, so nothing new is requested."""
     world = World(WHOLE)
     world.container.circuit_breakers.replace(
         CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", None, "m", world.clock.now())
@@ -390,8 +387,7 @@ def test_an_attempt_that_goes_on_is_not_asked() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_kept_open_by_hand_jobs_wait_until_they_expire() -> None:
-    """They look again every five minutes, and end when their time is over: in the way that the API promised."""
+def test_jobs_expire_while_an_operator_keeps_the_circuit_open() -> None:
     world = World(WHOLE)
     world.container.circuit_breakers.replace(
         CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", "moving", "m", world.clock.now())
@@ -417,8 +413,7 @@ def test_a_lost_wake_up_of_a_held_job_is_sent_again() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_head_that_cannot_be_held_comes_again() -> None:
-    """Its message is not acknowledged, and its neighbours are not hurt."""
+def test_the_message_of_a_job_that_cannot_be_held_comes_again() -> None:
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job, other = world.submit(), world.submit(config={"model": "big"})
@@ -432,8 +427,8 @@ def test_a_head_that_cannot_be_held_comes_again() -> None:
     assert world.job(other).status is Status.QUEUED
 
 
-def test_watchers_are_told_when_it_looks_again() -> None:
-    """By the change stream, after the write: first that it is held, then each new time."""
+def test_subscribers_are_sent_each_new_resume_time_of_a_held_job() -> None:
+    """The change stream consumer sends it after the write."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job = world.submit()
