@@ -57,22 +57,21 @@ class TestSubmit:
         server.plan("POST /batches", Answer(202, batch("queued")))
 
         code = run(
+            *("batch", "submit", str(prompts), "--name", "n", "--type", "general", "--model", "m", "--priority", "high"),
             *(
-                "batch",
-                "submit",
-                str(prompts),
-                "--name",
-                "n",
-                "--type",
-                "general",
-                "--model",
-                "m",
-                "--priority",
-                "high",
                 "--batch-size",
                 "5",
+                "--delay",
+                "2",
+                "--parallel-limit",
+                "3",
+                "--failure-tolerance",
+                "0.5",
+                "--option",
+                "n=3",
+                "--config",
+                "max_tokens=50",
             ),
-            *("--delay", "2", "--parallel-limit", "3", "--failure-tolerance", "0.5", "--option", "n=3", "--config", "max_tokens=50"),
             *("--template", "{{input}}!", "--delimiter", "comma"),
             *("--webhook-url", "https://a.example/", "--notify", "slack:alerts", "--notify", "email:ops@acme.com"),
         )
