@@ -1,7 +1,7 @@
-"""What API Gateway answers without asking a function, in the product's error shape.
+"""The responses that API Gateway sends without calling a function, in the error shape of the API.
 
-Unset, it answers an unknown route with 403, may echo the caller's token in the message, and sends no CORS headers, so that a browser
-cannot even read the status.
+Its defaults answer an unknown route with 403, may repeat the token of the caller in the message,
+and have no CORS headers, so that a browser cannot even read the status.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from infra.naming import API_STAGE
 
 @dataclass(frozen=True)
 class Answer:
-    """One type of gateway response. `message` must not quote the request."""
+    """One gateway response. `message` must not quote the request."""
 
     code: str
     message: str
-    status: int | None = None  # None keeps API Gateway's own
+    status: int | None = None  # None keeps the default of API Gateway
     retry_after: int | None = None
 
 
@@ -56,7 +56,7 @@ ANSWERS: dict[str, Answer] = {
 
 
 def set_gateway_responses(cloud: Cloud, rest_api_id: str, allowed_origins: str) -> None:
-    """Set all of them and deploy the API's stage again, since a deployment holds a copy."""
+    """Set all gateway responses and redeploy the API, because a deployment holds a copy of them."""
     client = cloud.client("apigateway")
     for response_type, answer in ANSWERS.items():
         arguments = {"statusCode": str(answer.status)} if answer.status else {}
@@ -86,9 +86,10 @@ def _headers(answer: Answer, allowed_origins: str) -> dict[str, str]:
 
 
 def _origin(allowed_origins: str) -> str | None:
-    """A header here is fixed or copied, never chosen: one origin is sent as it is; several cannot be, so `*`.
+    """The allowed origin as a constant: the only one, or `*` if there are several.
 
-    `*` gives nothing away: these answers hold no data and the API takes no cookies.
+    A gateway response cannot pick an origin per request. `*` is safe: these responses hold no data
+    and the API takes no cookies.
     """
     origins = [origin.strip() for origin in allowed_origins.split(",") if origin.strip()]
     if not origins:

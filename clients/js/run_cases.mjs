@@ -1,4 +1,4 @@
-/** Runs the cases of a file like `tests/unit/reducer_cases.json` and prints what the client made of each: `node run_cases.mjs FILE`. */
+/** Run the cases of `tests/unit/cli/reducer_cases.json` and print the result of each as JSON: `node run_cases.mjs FILE`. */
 
 import { readFileSync } from "node:fs";
 import { Assembly } from "./reducer.mjs";

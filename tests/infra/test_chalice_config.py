@@ -1,4 +1,4 @@
-"""Chalice's configuration and the policies beside it."""
+"""The generated Chalice configuration and IAM policies."""
 
 from __future__ import annotations
 

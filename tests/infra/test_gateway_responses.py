@@ -1,4 +1,4 @@
-"""What API Gateway says by itself has the shape that every other answer has."""
+"""The gateway responses have the error shape of the API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from infra.gateway_responses import ANSWERS, set_gateway_responses
 
 
 class RecordingCloud(Cloud):
-    """A cloud whose clients note what they are asked to do."""
+    """A cloud whose clients record their calls."""
 
     def __init__(self) -> None:
         super().__init__("dev")
@@ -55,9 +55,9 @@ def test_gateway_404_does_not_describe_the_request() -> None:
 @pytest.mark.parametrize(
     ("origins", "header"),
     [
-        ("", None),  # browsers elsewhere are not invited
+        ("", None),  # no cross-origin browsers
         ("https://a.example", "'https://a.example'"),
-        ("https://a.example, https://b.example", "'*'"),  # cannot be chosen here; the answers hold no data
+        ("https://a.example, https://b.example", "'*'"),  # a gateway response cannot pick an origin; it holds no data
         ("*", "'*'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The OpenAI key of a stage lives in Secrets Manager and survives deployments."""
+"""The OpenAI key of a stage is stored in Secrets Manager and survives deployments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only what was started here is ended, and all of it."""
+"""Processes that were started here are ended with their descendants; no others are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
 
 
 def child_of(tmp_path: Path) -> psutil.Process:
-    """The child, once its parent told of it."""
+    """The child process, once its parent has printed its pid."""
     for _ in range(200):
         text = (tmp_path / "log").read_text()
         if text.endswith("\n"):

@@ -1,4 +1,4 @@
-"""What CloudFormation makes of the declared tables and lanes."""
+"""The CloudFormation template of the tables, queues and the content bucket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LANES = list(lanes.LANES)
 
 
 def resources(stage: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The properties of all resources of a type, by logical name."""
+    """The properties of all resources of one type, by logical name."""
     found = template(stage)["Resources"].items()
     return {name: resource["Properties"] for name, resource in found if resource["Type"] == kind}
 
@@ -70,8 +70,8 @@ def test_only_the_jobs_table_has_a_stream() -> None:
 @pytest.mark.parametrize(
     ("stage", "protected"),
     [
-        ("local", set()),  # `make down` throws everything away
-        ("dev", {"headrace-dev-accounts"}),  # keys that people were given
+        ("local", set()),  # `make down` deletes everything
+        ("dev", {"headrace-dev-accounts"}),  # API keys that users have
         ("prod", {f"headrace-prod-{name}" for name in ("jobs", "job_data", "coordination", "counters", "accounts")}),
     ],
 )
@@ -91,7 +91,7 @@ def test_protected_tables_survive_the_stack(stage: str, protected: set[str]) -> 
     [
         ("jobs", {"local", "dev", "prod"}),
         ("job_data", {"prod"}),  # large and append-only; its backup costs the most
-        ("coordination", set()),  # what may vanish
+        ("coordination", set()),  # short-lived state
         ("accounts", {"local", "dev", "prod"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""`make watch` notices what a deployment depends on, once things are quiet."""
+"""`make watch` detects settled changes of the files that a deployment depends on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infra.local.watch import EVERY_SECONDS, QUIET_LOOKS, Changes, told
 
 
 class Script:
-    """Does at each pause what the test has planned for it."""
+    """A `sleep` that runs one planned action per call."""
 
     def __init__(self, *acts: Callable[[], object] | None) -> None:
         self.acts = list(acts)

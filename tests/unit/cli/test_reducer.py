@@ -1,4 +1,6 @@
-"""The watcher's rules hold under every order, loss and doubling of frames (T15 of the protocol)."""
+"""`Assembly` with frames in any order, lost or repeated (protocol rule 12: token frames carry
+(attempt, offset), states carry the version).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ TEXTS = st.text(alphabet="ab\n\U0001f600\u0301\u200d", max_size=30)
 
 @dataclass
 class Server:
-    """What really happened: the text of each attempt, and the end. Its frames are all true; the network does the rest."""
+    """What really happened: the text of each attempt and the end of the job.
+
+    The tests lose and reorder its frames.
+    """
 
     texts: dict[int, str]
     status: str
@@ -45,7 +50,9 @@ class Server:
         return {"event": f"job_{self.status}", "attempt": self.last, "version": self.last * 10 + 5, "length": self.length}
 
     def answer(self, ask: Ask, size: int) -> list[Frame]:
-        """What a subscription is answered: the rest of the text in pieces, from 0 if the attempt is not the last, then the end."""
+        """The answer to a subscription: the rest of the text in pieces (from 0 if the attempt is
+        outdated), then the end.
+        """
         start = ask.offset if ask.attempt == self.last else 0
         stops = range(start, self.length, size)
         pieces = [self.tokens(self.last, stop, min(stop + size, self.length)) for stop in stops]
@@ -77,7 +84,7 @@ def frames_of(draw: st.DrawFn, server: Server) -> Frame:
 
 
 def replay(shown: str, outcomes: list[Outcome]) -> str:
-    """What somebody sees who knows nothing but the outcomes."""
+    """Apply outcomes to the shown text, as a client does that sees nothing else."""
     for outcome in outcomes:
         match outcome:
             case Appended(text):
@@ -115,7 +122,7 @@ def test_any_interleaving_shows_a_prefix_of_one_attempt_and_ends_equal(data: st.
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_nothing_after_the_end_throws_it_back(data: st.DataObject) -> None:
+def test_frames_after_the_end_do_not_change_the_text(data: st.DataObject) -> None:
     server = data.draw(servers())
     assembly = Assembly()
     for frame in server.answer(Ask(0, 0), 5):
@@ -130,7 +137,7 @@ def test_nothing_after_the_end_throws_it_back(data: st.DataObject) -> None:
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_lossy_answers_end_too_as_long_as_the_timer_asks(data: st.DataObject) -> None:
+def test_lossy_answers_complete_if_the_timer_asks_again(data: st.DataObject) -> None:
     server = data.draw(servers())
     assembly = Assembly()
 
@@ -148,7 +155,7 @@ def test_lossy_answers_end_too_as_long_as_the_timer_asks(data: st.DataObject) ->
 
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=60))
-def test_one_hole_asks_once_whatever_comes_above_it(offsets: list[int]) -> None:
+def test_hole_asks_once_however_many_frames_follow(offsets: list[int]) -> None:
     assembly = Assembly()
 
     asks = [
@@ -158,8 +165,8 @@ def test_one_hole_asks_once_whatever_comes_above_it(offsets: list[int]) -> None:
     assert asks == [Ask(1, 0)]
 
 
-def test_the_outcomes_of_a_job_with_a_second_attempt() -> None:
-    """The first attempt is no new start; the second is, and says why."""
+def test_second_attempt_is_reported_with_its_reason() -> None:
+    """Only the second attempt is reported as `StartedOver`, with its reason."""
     assembly = Assembly()
     reset = {"event": "reset", "attempt": 2, "version": 3, "reason": "stream_cut"}
     end = {"event": "job_completed", "attempt": 2, "version": 5, "length": 2}
