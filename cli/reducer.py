@@ -1,13 +1,13 @@
 """Assemble the text of a job from frames that may be lost, late, repeated or out of order.
 
-`Assembly` holds the rules of a client (protocol rule 12: token frames carry attempt and offset,
+`TextAssembler` holds the rules of a client (protocol rule 12: token frames carry attempt and offset,
 states carry the version). It gets one frame at a time and returns what changed. It has no clock and
-no connection: the caller subscribes again as an `Ask` says, and calls `ask_again` when a timer runs
+no connection: the caller subscribes again as a `Resubscribe` says, and calls `resubscribe` when a timer runs
 out. `clients/js/reducer.mjs` implements the same rules; `tests/unit/cli/reducer_cases.json` tests
 both.
 
 - `tokens` of the current attempt with `offset` <= position append what lies beyond the position.
-  With a larger offset there is a hole: return one `Ask`.
+  With a larger offset there is a hole: return one `Resubscribe`.
 - Drop a frame of a lower attempt. Start over at a frame of a higher attempt, whatever its event.
 - Of all states the one with the highest `version` wins, not the last one to arrive.
 - The text is complete when it has exactly the `length` of the final attempt. If it is shorter, ask
@@ -46,7 +46,7 @@ class StartedOver:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Resubscribe:
     """Text is missing: subscribe again from this position."""
 
     attempt: int
@@ -90,11 +90,11 @@ class Finished:
     frame: Frame
 
 
-Outcome = Appended | StartedOver | Ask | StateChanged | MilestoneReached | Trimmed | Lost | Finished
+Outcome = Appended | StartedOver | Resubscribe | StateChanged | MilestoneReached | Trimmed | Lost | Finished
 
 
 @dataclass(slots=True)
-class Assembly:
+class TextAssembler:
     """The text of one job as far as it has been received."""
 
     attempt: int = 0
@@ -104,7 +104,7 @@ class Assembly:
     length: int | None = None  # of the text of `attempt`; known from its terminal frame
     lost: bool = False
     _pieces: list[str] = field(default_factory=list)
-    _hole_end: int | None = None  # an `Ask` is pending until the position reaches this offset
+    _hole_end: int | None = None  # a `Resubscribe` is pending until the position reaches this offset
     _announced_end: tuple[int, str, int] | None = None  # attempt, status and length of the last `Finished`, to send it once
     _state_frame: Frame = field(default_factory=dict)  # the frame that `status` is from
 
@@ -146,12 +146,12 @@ class Assembly:
                 return [*outcomes, MilestoneReached(frame)]
         return outcomes + self._update_state(frame)
 
-    def ask_again(self) -> list[Outcome]:
-        """Return an `Ask` for the rest.
+    def resubscribe(self) -> list[Outcome]:
+        """Return a `Resubscribe` for the rest.
 
-        Call it on a new connection, when an `Ask` was not answered, and after a long silence.
+        Call it on a new connection, when a `Resubscribe` was not answered, and after a long silence.
         """
-        return [] if self.over else [Ask(self.attempt, self.position)]
+        return [] if self.over else [Resubscribe(self.attempt, self.position)]
 
     def _start_over(self, attempt: int, frame: Frame) -> list[Outcome]:
         """Begin an attempt.
@@ -213,7 +213,7 @@ class Assembly:
         return outcomes
 
     def _ask_for_rest(self, up_to: int) -> list[Outcome]:
-        """Return one `Ask` per hole.
+        """Return one `Resubscribe` per hole.
 
         Each later frame shows the same hole again, and each answer repeats all text after it:
         without this limit the server would send the text many times.
@@ -221,7 +221,7 @@ class Assembly:
         if self.has_hole or self.lost:
             return []
         self._hole_end = up_to
-        return [Ask(self.attempt, self.position)]
+        return [Resubscribe(self.attempt, self.position)]
 
     def _mark_lost(self, frame: Frame) -> list[Outcome]:
         if self.over:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cli import output
 from cli.line_wrapper import LineWrapper
-from cli.reducer import Appended, Ask, Finished, Frame, Lost, MilestoneReached, StartedOver, StateChanged, Trimmed
+from cli.reducer import Appended, Finished, Frame, Lost, MilestoneReached, Resubscribe, StartedOver, StateChanged, Trimmed
 from cli.watch import Interrupted, Listening, WatchEvent
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 JSON_KINDS = {
     Appended: "appended",
     StartedOver: "started_over",
-    Ask: "ask",
+    Resubscribe: "ask",
     StateChanged: "state",
     MilestoneReached: "milestone",
     Trimmed: "trimmed",

@@ -13,7 +13,7 @@ import typer
 from cli import output
 from cli.api import Api
 from cli.errors import Exit
-from cli.reducer import TERMINAL, Assembly
+from cli.reducer import TERMINAL, TextAssembler
 from cli.target import Target, find_target
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -62,7 +62,7 @@ def detach_on_interrupt(job_id: str) -> Iterator[None]:
         raise typer.Exit(Exit.INTERRUPTED) from interrupt
 
 
-def follow_job(api: Api, job_id: str, as_json: bool, ws_url: str | None = None) -> Assembly:
+def follow_job(api: Api, job_id: str, as_json: bool, ws_url: str | None = None) -> TextAssembler:
     """Show a job live until it ends."""
     from cli.screen import screen_for
     from cli.transports import transports_for

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cli.errors import Unreachable
-from cli.reducer import Ask, Assembly, Frame, Outcome
+from cli.reducer import Frame, Outcome, Resubscribe, TextAssembler
 
 SILENCE_TIMEOUT = 30.0  # seconds without a frame, then subscribe again (protocol rule 13: silence makes the client subscribe again)
-ASK_TIMEOUT = 3.0  # seconds until an unanswered `Ask` is repeated; doubles each time
+ASK_TIMEOUT = 3.0  # seconds until an unanswered `Resubscribe` is repeated; doubles each time
 MAX_UNANSWERED_ASKS = 3  # then the connection counts as lost
 PING_INTERVAL = 240.0  # API Gateway closes a WebSocket that was idle for ten minutes
 MAX_FAILURES = 2  # connections in a row without progress, then fall back to the next transport
@@ -95,7 +95,9 @@ class Interrupted:
 WatchEvent = Outcome | Listening | Interrupted
 
 
-def watch(job_id: str, transports: Sequence[Transport], on_event: Callable[[WatchEvent], None], clock: Clock | None = None) -> Assembly:
+def watch(
+    job_id: str, transports: Sequence[Transport], on_event: Callable[[WatchEvent], None], clock: Clock | None = None
+) -> TextAssembler:
     """Receive frames until the text of the job is complete or lost.
 
     Raises Unreachable if no transport works.
@@ -116,7 +118,7 @@ class WatchSession:
     """The watch of one job. It has one assembly and, one after the other, many connections."""
 
     def __init__(self, job_id: str, on_event: Callable[[WatchEvent], None], clock: Clock) -> None:
-        self.assembly = Assembly()
+        self.assembly = TextAssembler()
         self._job_id = job_id
         self._emit = on_event
         self._clock = clock
@@ -152,7 +154,7 @@ class WatchSession:
 
     def _receive_frames(self, connection: Connection) -> None:
         timers = Timers(self._clock.now())
-        self._apply(self.assembly.ask_again(), connection, timers)
+        self._apply(self.assembly.resubscribe(), connection, timers)
         while not self.assembly.over:
             before = self._progress()
             frame = connection.receive(timers.remaining(self._clock.now(), self.assembly.has_hole))
@@ -165,7 +167,7 @@ class WatchSession:
                 timers.unanswered += 1
                 if timers.unanswered > MAX_UNANSWERED_ASKS:
                     raise ConnectionLost("no answer")
-                self._apply(self.assembly.ask_again(), connection, timers)
+                self._apply(self.assembly.resubscribe(), connection, timers)
             if timers.ping_due(now):
                 connection.ping()
                 timers.sent_at = now
@@ -180,9 +182,9 @@ class WatchSession:
                 self._apply(self.assembly.receive(frame), connection, timers)
 
     def _apply(self, outcomes: list[Outcome], connection: Connection, timers: Timers) -> None:
-        """Subscribe again for each `Ask` and report all outcomes."""
+        """Subscribe again for each `Resubscribe` and report all outcomes."""
         for outcome in outcomes:
-            if isinstance(outcome, Ask):
+            if isinstance(outcome, Resubscribe):
                 connection.subscribe(outcome.attempt, outcome.offset)
                 timers.asked_at = timers.received_at = timers.sent_at = self._clock.now()
             self._emit(outcome)
@@ -194,7 +196,7 @@ class WatchSession:
 class Timers:
     """When to subscribe again and when to ping.
 
-    While text is missing, the `Ask` is repeated soon, however many later frames arrive; otherwise
+    While text is missing, the `Resubscribe` is repeated soon, however many later frames arrive; otherwise
     only silence counts.
     """
 
@@ -207,7 +209,7 @@ class Timers:
         return max(0.0, min(self._ask_due_at(has_hole), self.sent_at + PING_INTERVAL) - now)
 
     def update(self, now: float, received: bool, answered: bool) -> None:
-        """Note whether a frame of the job was received and whether it answers the pending `Ask`."""
+        """Note whether a frame of the job was received and whether it answers the pending `Resubscribe`."""
         if received:
             self.received_at = now
         if answered:

@@ -12,7 +12,7 @@ from infra.cloud import Cloud
 MIN_UNRESERVED = 100  # a rule of AWS
 
 
-def too_narrow(stage: str, account: int) -> str | None:
+def concurrency_problem(stage: str, account: int) -> str | None:
     """The problem of an account with this concurrency limit, as a message; None if it suffices."""
     needed = sum(function.reserved or 0 for function in FUNCTIONS) + MIN_UNRESERVED
     if stage not in RESERVES or account >= needed:

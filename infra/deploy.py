@@ -13,7 +13,7 @@ from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from infra import chalice_config, layer
 from infra.chalice_config import CHALICE_FOLDER, LOG_DAYS, RESERVES, ROOT, SETTINGS
 from infra.cloud import Cloud
-from infra.concurrency import account_concurrency, too_narrow
+from infra.concurrency import account_concurrency, concurrency_problem
 from infra.gateway_responses import set_gateway_responses
 from infra.naming import API_STAGE, stack_name
 from infra.openai_key import ensure_openai_secret
@@ -38,7 +38,7 @@ class Deployment:
 
 def deploy(cloud: Cloud) -> Deployment:
     """Deploy tables and queues, then functions and APIs, then the gateway responses."""
-    if cloud.stage in RESERVES and (narrow := too_narrow(cloud.stage, account_concurrency(cloud))):
+    if cloud.stage in RESERVES and (narrow := concurrency_problem(cloud.stage, account_concurrency(cloud))):
         raise DeploymentFailed(narrow)
     chalice_config.write()
     layer.build(cloud.stage)

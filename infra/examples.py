@@ -61,7 +61,7 @@ EXAMPLES = {
 }
 
 # Job types that call no model. `import` has no example, because it needs an uploaded file.
-EXAMPLES_OF_WORK = {
+EXAMPLES_WITHOUT_MODEL = {
     "cache_warmup": Example(file="warm_up.json"),
     "data_cleanup": Example(file="clean_up.json"),
     "export": Example(file="export.json"),

@@ -23,7 +23,7 @@ from chalicelib.services.auth.authenticate import new_secret, secret_hash
 from infra.local.reach import cloud_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")
-LONGEST_NAME = 128  # characters of a tenant or user name: both are part of index keys, which DynamoDB limits to 2 KB
+MAX_NAME_LENGTH = 128  # characters of a tenant or user name: both are part of index keys, which DynamoDB limits to 2 KB
 Stage = Annotated[str, typer.Option(help="The stage, such as dev.")]
 Tenant = Annotated[str, typer.Option(help="The tenant that the key belongs to.")]
 
@@ -58,8 +58,8 @@ def make(
     if role.upper() not in Role.__members__:
         raise typer.BadParameter("must be viewer, user, operator or admin", param_hint="--role")
     for option, name in (("--tenant", tenant), ("--user", user)):
-        if not 1 <= len(name) <= LONGEST_NAME:
-            raise typer.BadParameter(f"must have 1 to {LONGEST_NAME} characters", param_hint=option)
+        if not 1 <= len(name) <= MAX_NAME_LENGTH:
+            raise typer.BadParameter(f"must have 1 to {MAX_NAME_LENGTH} characters", param_hint=option)
     if all_tenants and role != "admin":
         raise typer.BadParameter("only an admin may be of all tenants", param_hint="--all-tenants")
     cloud_of(stage).bind_this_process()

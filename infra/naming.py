@@ -27,3 +27,8 @@ def openai_secret_name(stage: str) -> str:
 def tenant_secret_prefix(stage: str) -> str:
     """The common prefix of the names of all tenant secrets."""
     return f"headrace/{stage}/tenants/"
+
+
+def resource_id(name: str) -> str:
+    """`job_data` -> `JobData`: CloudFormation logical ids and IAM statement ids take only letters and digits."""
+    return "".join(part[0].upper() + part[1:] for part in name.split("_"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.naming import API_STAGE, bucket_name, openai_secret_name, table_name, tenant_secret_prefix
+from infra.naming import API_STAGE, bucket_name, openai_secret_name, resource_id, table_name, tenant_secret_prefix
 
 Statement = dict[str, Any]
 
@@ -26,7 +26,6 @@ def _api(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "counters", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "accounts", READ),
         _table(stage, "counters", READ + CHANGE + REMOVE),
         *_signing_secrets(stage, write=True),
@@ -125,7 +124,6 @@ def _sweep(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "counters", (*READ, "DeleteItem")),
         _send(stage),
         _measure(stage),
         _content(stage),
@@ -160,7 +158,7 @@ def _logs(stage: str) -> Statement:
 
 def _table(stage: str, table: str, actions: tuple[str, ...]) -> Statement:
     arn = f"arn:aws:dynamodb:*:*:table/{table_name(stage, table)}"
-    return _allow(table.capitalize(), [f"dynamodb:{action}" for action in sorted(actions)], arn, f"{arn}/index/*")
+    return _allow(f"{resource_id(table)}Table", [f"dynamodb:{action}" for action in sorted(actions)], arn, f"{arn}/index/*")
 
 
 def _stream(stage: str) -> Statement:
@@ -213,7 +211,7 @@ def _signing_secrets(stage: str, *, write: bool) -> list[Statement]:
     """
     arn = f"arn:aws:secretsmanager:*:*:secret:{tenant_secret_prefix(stage)}*"
     actions = ["secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"]
-    return [_allow("Correspondence", [*actions, "secretsmanager:PutSecretValue"] if write else actions, arn)]
+    return [_allow("SigningSecrets", [*actions, "secretsmanager:PutSecretValue"] if write else actions, arn)]
 
 
 def _send_email() -> Statement:
@@ -222,4 +220,4 @@ def _send_email() -> Statement:
 
 def _connections() -> Statement:
     resource = f"arn:aws:execute-api:*:*:*/{API_STAGE}/*/@connections/*"  # the API's id is known only after deployment
-    return _allow("WatchersSockets", ["execute-api:ManageConnections"], resource)
+    return _allow("WebSocketConnections", ["execute-api:ManageConnections"], resource)

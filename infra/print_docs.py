@@ -28,7 +28,7 @@ from chalicelib.entrypoints.http.routes import about, batches, bulk, failed_jobs
 from chalicelib.entrypoints.http.server import ROUTES
 from chalicelib.settings import Settings
 from infra.chalice_config import ROOT, SETTINGS
-from infra.gateway_responses import ANSWERS
+from infra.gateway_responses import GATEWAY_RESPONSES
 from infra.print_job_types import page as render_job_types
 
 DOCS = ROOT / "docs"
@@ -241,7 +241,7 @@ def _job_row(failed: Job | None) -> tuple[str, ...]:
 def _platform_errors() -> Iterator[tuple[str, ...]]:
     for status, (code, _) in CODES.items():
         yield str(status), f"`{code}`", "Chalice"
-    for status, code in sorted({(answer.status or 0, answer.code) for answer in ANSWERS.values()}):
+    for status, code in sorted({(answer.status or 0, answer.code) for answer in GATEWAY_RESPONSES.values()}):
         yield str(status) if status else "4xx, 5xx", f"`{code}`", "API Gateway"
 
 

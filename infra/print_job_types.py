@@ -8,7 +8,7 @@ from typing import Any
 from chalicelib import job_types
 from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
 from chalicelib.domain.validation.schema_messages import describe_expected
-from infra.examples import EXAMPLES, EXAMPLES_OF_WORK
+from infra.examples import EXAMPLES, EXAMPLES_WITHOUT_MODEL
 
 Table = Any  # a function that renders a Markdown table
 
@@ -41,7 +41,7 @@ def _section(kind: JobType, table: Table) -> str:
     if kind.response_schema:
         chosen = " It contains only the fields that the options select." if kind.schema_of else ""
         parts += [f"Response, in the order of generation.{chosen}", table(("field", "content"), _paths(kind.response_schema))]
-    example = EXAMPLES.get(kind.name) or EXAMPLES_OF_WORK.get(kind.name)
+    example = EXAMPLES.get(kind.name) or EXAMPLES_WITHOUT_MODEL.get(kind.name)
     if example:
         parts.append(f"```sh\n{example.command(kind.name)}\n```")
     return "\n\n".join(parts)

@@ -7,7 +7,7 @@ from typing import Any
 from chalicelib.domain.files import upload
 from chalicelib.domain.queues import lanes
 from infra.chalice_config import SETTINGS
-from infra.naming import bucket_name
+from infra.naming import bucket_name, resource_id
 from infra.tables import TABLES, TTL_ATTRIBUTE, Table, create_table_arguments
 
 Resource = dict[str, Any]
@@ -24,7 +24,7 @@ def template(stage: str) -> dict[str, Any]:
     """
     resources: dict[str, Resource] = {}
     for table in TABLES:
-        resources[_camel(table.name) + "Table"] = _table(table, stage)
+        resources[resource_id(table.name) + "Table"] = _table(table, stage)
     for lane in lanes.LANES.values():
         resources |= _queues(lane.name, stage, lanes.VISIBILITY_TIMEOUT)
     for task_queue in lanes.TASK_QUEUES:
@@ -53,7 +53,7 @@ def _table(table: Table, stage: str) -> Resource:
 
 def _queues(name: str, stage: str, visibility: int) -> dict[str, Resource]:
     """A queue and its dead-letter queue."""
-    logical_name = _camel(name)
+    logical_name = resource_id(name)
     queue = {
         "Type": "AWS::SQS::Queue",
         **_deletion_policy(False),
@@ -150,7 +150,3 @@ def _tls_only() -> Resource:
 def _deletion_policy(keep: bool) -> dict[str, str]:
     policy = "Retain" if keep else "Delete"
     return {"DeletionPolicy": policy, "UpdateReplacePolicy": policy}
-
-
-def _camel(name: str) -> str:
-    return "".join(part[0].upper() + part[1:] for part in name.split("_"))

@@ -11,7 +11,7 @@ import typer
 from cli import output
 from cli.api import Api
 from cli.errors import Exit, exit_for
-from cli.reducer import TERMINAL, Assembly
+from cli.reducer import TERMINAL, TextAssembler
 from cli.session import JobId, Json, follow_job, session
 
 
@@ -95,7 +95,7 @@ def text(
     _write(written)
 
 
-def show_end(api: Api, job_id: str, assembly: Assembly, as_json: bool) -> Exit:
+def show_end(api: Api, job_id: str, assembly: TextAssembler, as_json: bool) -> Exit:
     """Print the figures after a watch and return its exit code.
 
     If the stream has lost text, print the text of the result.

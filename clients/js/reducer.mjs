@@ -3,7 +3,7 @@
  *
  * Implements the same rules as `cli/reducer.py`; `tests/unit/cli/reducer_cases.json` tests both. It has no clock, no
  * connection and no dependency. Pass each frame to `receive`. For an `ask` outcome, send
- * {"action": "subscribe", job_id, attempt, offset}. Call `askAgain` on a new connection, when an ask is not answered
+ * {"action": "subscribe", job_id, attempt, offset}. Call `resubscribe` on a new connection, when an ask is not answered
  * within some seconds, and after 30 s without a frame.
  *
  * Offsets and lengths count Unicode code points: `[...text].length`, not `text.length`.
@@ -70,7 +70,7 @@ export class Assembly {
   }
 
   /** Ask for the rest: on a new connection, when an ask was not answered, and after a long silence. */
-  askAgain() {
+  resubscribe() {
     return this.over ? [] : [{ kind: "ask", attempt: this.attempt, offset: this.position }];
   }
 

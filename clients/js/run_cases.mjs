@@ -7,7 +7,7 @@ function run({ name, frames }) {
   const assembly = new Assembly();
   const asks = [];
   for (const frame of frames) {
-    const outcomes = frame.event === "timer" ? assembly.askAgain() : assembly.receive(frame);
+    const outcomes = frame.event === "timer" ? assembly.resubscribe() : assembly.receive(frame);
     for (const outcome of outcomes) if (outcome.kind === "ask") asks.push([outcome.attempt, outcome.offset]);
   }
   return { name, asks, text: assembly.text, status: assembly.status, done: assembly.done };

@@ -25,7 +25,7 @@ class Started:
 
     name: str
     pid: int
-    began: float
+    started_at: float
 
     def alive(self) -> bool:
         process = _process(self.pid)
@@ -39,7 +39,7 @@ class Started:
     def _is_same(self, process: psutil.Process) -> bool:
         try:
             running = process.status() != psutil.STATUS_ZOMBIE
-            return bool(running and abs(process.create_time() - self.began) < CLOCK_TOLERANCE)
+            return bool(running and abs(process.create_time() - self.started_at) < CLOCK_TOLERANCE)
         except psutil.NoSuchProcess:
             return False
 
@@ -47,7 +47,7 @@ class Started:
         if process.pid == self.pid:
             return self._is_same(process)
         try:
-            return os.getsid(process.pid) == self.pid and process.create_time() >= self.began - CLOCK_TOLERANCE
+            return os.getsid(process.pid) == self.pid and process.create_time() >= self.started_at - CLOCK_TOLERANCE
         except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
             return False
 

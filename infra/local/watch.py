@@ -11,8 +11,8 @@ from pathlib import Path
 from infra.chalice_config import ROOT
 from infra.local.fingerprint import sources
 
-EVERY_SECONDS = 0.5  # between two checks of the files
-QUIET_LOOKS = 2  # checks without another change before a deployment begins: editors and `git` write many files at once
+CHECK_INTERVAL = 0.5  # between two checks of the files
+QUIET_CHECKS = 2  # checks without another change before a deployment begins: editors and `git` write many files at once
 MAX_SHOWN = 5  # file names
 
 Stamps = dict[Path, tuple[int, int]]
@@ -40,8 +40,8 @@ class Changes:
     def wait(self) -> list[Path]:
         """Wait for changes that have settled and return the changed, added and removed files."""
         latest, quiet = self._seen, 0
-        while quiet < QUIET_LOOKS or latest == self._seen:
-            self._sleep(EVERY_SECONDS)
+        while quiet < QUIET_CHECKS or latest == self._seen:
+            self._sleep(CHECK_INTERVAL)
             now = stamps(self._root)
             quiet = quiet + 1 if now == latest else 0
             latest = now
@@ -59,13 +59,13 @@ def watch(root: Path = ROOT, sleep: Callable[[float], None] = time.sleep) -> Non
         _up(root)
         while True:
             print("Watching app.py, chalicelib, infra and requirements.txt. Ctrl-C stops.", flush=True)
-            print(f"Changed: {told(changes.wait())}", flush=True)
+            print(f"Changed: {format_paths(changes.wait())}", flush=True)
             _up(root)
     except KeyboardInterrupt:
         print("\nNo longer watching. The laptop cloud keeps running; `make down` stops it.", flush=True)
 
 
-def told(paths: list[Path]) -> str:
+def format_paths(paths: list[Path]) -> str:
     more = f" and {len(paths) - MAX_SHOWN} more" if len(paths) > MAX_SHOWN else ""
     return ", ".join(map(str, paths[:MAX_SHOWN])) + more
 

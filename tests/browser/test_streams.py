@@ -44,7 +44,7 @@ async ([url, jobId]) => {
     }
   };
   await new Promise((resolve, reject) => {
-    socket.onopen = () => follow(assembly.askAgain());
+    socket.onopen = () => follow(assembly.resubscribe());
     socket.onmessage = (message) => {
       follow(assembly.receive(JSON.parse(message.data)));
       if (assembly.over) resolve();

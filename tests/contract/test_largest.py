@@ -23,14 +23,14 @@ from chalicelib.entrypoints.http.requests.jobs import MAX_KEY_LENGTH, MAX_METADA
 from chalicelib.ports import IdempotencyRecord, Lease
 from chalicelib.services.jobs.plan_job import MAX_PROMPT_BYTES
 from chalicelib.services.worker.evaluate_attempt import MAX_MESSAGE_LENGTH
-from infra.keys import LONGEST_NAME
+from infra.keys import MAX_NAME_LENGTH
 from infra.naming import table_name
 from tests.contract.given import NOW, full_job, new_id
 from tests.contract.test_dynamodb_client import counted_calls, item_size
 
 LARGEST_ITEM = 400 * 1024
 WIDE = "\U0001f600"  # four bytes
-NAME = "\U0001f600" * LONGEST_NAME
+NAME = "\U0001f600" * MAX_NAME_LENGTH
 TTL = NOW // 1000
 TEXTS = {  # that do not compress: four bytes a point, and control characters, which JSON writes as six
     "wide": lambda size: "".join(map(chr, random.Random(1).choices(range(0x10000, 0x110000), k=size))),

@@ -14,7 +14,7 @@ from chalicelib.domain.batches.counters import counter_key
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.services.batches.broadcast_progress import MAX_ROW_FRAMES
-from cli.reducer import Assembly
+from cli.reducer import TextAssembler
 from tests.kit import batches
 from tests.kit.change_records import change
 from tests.kit.failing_store import refusing
@@ -300,7 +300,7 @@ def test_job_and_batch_subscriptions_can_share_one_connection(api: Api) -> None:
 
     batches.settle(api)
 
-    assembly = Assembly()
+    assembly = TextAssembler()
     for frame in socket.frames:
         if frame.get("job_id") == job_id:
             assembly.receive(frame)

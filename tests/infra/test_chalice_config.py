@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -18,7 +19,7 @@ from chalicelib.domain.queues import lanes
 from infra import chalice_config
 from infra.chalice_config import ROOT
 from infra.cloud import Cloud
-from infra.concurrency import account_concurrency, too_narrow
+from infra.concurrency import account_concurrency, concurrency_problem
 from infra.naming import STAGES
 from infra.policies import KINDS, policy
 
@@ -90,7 +91,7 @@ def test_configured_functions_match_the_app() -> None:
 @pytest.mark.parametrize(("stage", "kind", "statement"), statements())
 def test_policy_statement_names_its_actions_and_its_stage(stage: str, kind: str, statement: dict[str, Any]) -> None:
     assert all("*" not in action and action.split(":")[0] in SERVICES for action in statement["Action"])
-    if statement["Sid"] not in ("WatchersSockets", "Mail"):  # an API's id is known only after its deployment, a sender is a setting
+    if statement["Sid"] not in ("WebSocketConnections", "Mail"):  # an API's id is known only after its deployment, a sender is a setting
         assert all(f"headrace-{stage}" in resource or f"headrace/{stage}/" in resource for resource in statement["Resource"])
 
 
@@ -108,9 +109,9 @@ def test_reserved_concurrency_is_set_in_prod_only() -> None:
 
 def test_too_low_account_concurrency_is_reported_for_prod() -> None:
     """A new account has ten; AWS keeps a hundred unreserved."""
-    assert too_narrow("prod", 442) is None
-    assert "This account has 10." in (too_narrow("prod", 10) or "")
-    assert too_narrow("dev", 10) is None
+    assert concurrency_problem("prod", 442) is None
+    assert "This account has 10." in (concurrency_problem("prod", 10) or "")
+    assert concurrency_problem("dev", 10) is None
 
 
 def test_account_concurrency_is_read_from_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +122,16 @@ def test_account_concurrency_is_read_from_lambda(monkeypatch: pytest.MonkeyPatch
         stub.add_response("get_account_settings", {"AccountLimit": {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}})
 
         assert account_concurrency(cast(Cloud, cloud)) == 10
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_statement_ids_of_a_policy_are_unique_and_alphanumeric(stage: str, kind: str) -> None:
+    """IAM refuses any other policy; the laptop cloud's emulator does not look."""
+    ids = [statement["Sid"] for statement in policy(kind, stage)["Statement"]]
+
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[A-Za-z0-9]+", sid) for sid in ids)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infra.cloud import Cloud
-from infra.gateway_responses import ANSWERS, set_gateway_responses
+from infra.gateway_responses import GATEWAY_RESPONSES, set_gateway_responses
 
 
 class RecordingCloud(Cloud):
@@ -36,7 +36,7 @@ def responses(origins: str) -> dict[str, dict[str, Any]]:
     return {arguments["responseType"]: arguments for name, arguments in cloud.calls if name == "put_gateway_response"}
 
 
-@pytest.mark.parametrize("response_type", list(ANSWERS))
+@pytest.mark.parametrize("response_type", list(GATEWAY_RESPONSES))
 def test_every_gateway_response_has_the_error_shape(response_type: str) -> None:
     body = json.loads(responses("")[response_type]["responseTemplates"]["application/json"])
 

@@ -78,7 +78,7 @@ def test_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pyt
 
 def test_process_with_a_reused_pid_is_not_ended(started: Started) -> None:
     """It has the same pid and another start time."""
-    stranger = replace(started, began=started.began - 3600)
+    stranger = replace(started, started_at=started.started_at - 3600)
 
     assert not stranger.alive()
     assert end([stranger]) == 0

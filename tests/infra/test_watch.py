@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.local import watch as watching
-from infra.local.watch import EVERY_SECONDS, QUIET_LOOKS, Changes, told
+from infra.local.watch import CHECK_INTERVAL, QUIET_CHECKS, Changes, format_paths
 
 
 class Script:
@@ -20,7 +20,7 @@ class Script:
         self.looks = 0
 
     def sleep(self, seconds: float) -> None:
-        assert seconds == EVERY_SECONDS
+        assert seconds == CHECK_INTERVAL
         self.looks += 1
         act = self.acts.pop(0) if self.acts else None
         if act is not None:
@@ -72,7 +72,7 @@ def test_consecutive_changes_are_reported_together(checkout: Path) -> None:
     script = Script(*acts)  # type: ignore[arg-type]
 
     assert len(Changes(checkout, script.sleep).wait()) == 5
-    assert script.looks == 5 + QUIET_LOOKS
+    assert script.looks == 5 + QUIET_CHECKS
 
 
 def test_change_during_a_deployment_is_reported_next(checkout: Path) -> None:
@@ -116,4 +116,4 @@ def test_watch_deploys_at_start_and_after_each_change(
 
 
 def test_long_list_of_files_is_truncated() -> None:
-    assert told([Path(str(number)) for number in range(7)]) == "0, 1, 2, 3, 4 and 2 more"
+    assert format_paths([Path(str(number)) for number in range(7)]) == "0, 1, 2, 3, 4 and 2 more"

@@ -20,7 +20,7 @@ from chalicelib.services.jobs.submit_job import submit_job
 from chalicelib.services.maintenance.context import SweepResult
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.worker.process_messages import process_messages
-from cli.reducer import Ask, Assembly
+from cli.reducer import Resubscribe, TextAssembler
 from tests.kit.container import InMemoryContainer
 from tests.kit.failing_store import refusing
 from tests.kit.provider import Script, ScriptedProvider
@@ -92,11 +92,11 @@ class World:
     def frames(self, connection: str = "c1", *events: str) -> list[dict[str, Any]]:
         return self.container.sockets.events(connection, events)
 
-    def assembled(self, connection: str = "c1") -> Assembly:
+    def assembled(self, connection: str = "c1") -> TextAssembler:
         """What a client that keeps the rules holds, after all frames of a connection."""
-        assembly = Assembly()
+        assembly = TextAssembler()
         for frame in self.frames(connection):
-            asked = [outcome for outcome in assembly.receive(frame) if isinstance(outcome, Ask)]
+            asked = [outcome for outcome in assembly.receive(frame) if isinstance(outcome, Resubscribe)]
             assert not asked, f"a client had to ask again: {asked}"
         return assembly
 

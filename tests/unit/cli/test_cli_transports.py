@@ -10,7 +10,7 @@ import pytest
 
 from cli.api import Api
 from cli.errors import ApiError
-from cli.reducer import Assembly
+from cli.reducer import TextAssembler
 from cli.target import Target
 from cli.transports.polling import PollingConnection
 from cli.transports.sse import SseConnection
@@ -51,7 +51,7 @@ def api(http: FakeHttpClient) -> Api:
     return Api(Target("http://api", "hr_k"), http, sleep=lambda _: None)
 
 
-def receive_frames(connection: PollingConnection | SseConnection, assembly: Assembly, rounds: int) -> list[str]:
+def receive_frames(connection: PollingConnection | SseConnection, assembly: TextAssembler, rounds: int) -> list[str]:
     """Receive up to `rounds` frames, apply them to `assembly` and return their events."""
     events = []
     for _ in range(rounds):
@@ -68,7 +68,7 @@ def test_polling_follows_a_new_attempt_from_offset_0() -> None:
         text(1, 3, "", done=True), progress(2, "processing", 5),
         text(2, 0, "new", done=True), progress(2, "completed", 7),
     )  # fmt: skip
-    assembly = Assembly()
+    assembly = TextAssembler()
 
     events = receive_frames(PollingConnection(api(http), "j", FakeClock()), assembly, 6)
 
@@ -82,7 +82,7 @@ def test_polling_follows_a_new_attempt_from_offset_0() -> None:
 def test_polling_does_not_finish_before_the_job() -> None:
     """The text of a failed attempt is complete, but the job will be retried."""
     http = FakeHttpClient(text(1, 0, "a", done=True), progress(1, "retrying", 3))
-    assembly = Assembly()
+    assembly = TextAssembler()
 
     assert receive_frames(PollingConnection(api(http), "j", FakeClock()), assembly, 2) == ["tokens", "progress"]
     assert not assembly.done
@@ -97,7 +97,7 @@ def test_sse_continues_after_the_last_id_at_the_given_retry_interval() -> None:
     token = {"event": "tokens", "job_id": "j", "attempt": 1, "version": 2, "offset": 0, "text": "ab"}
     end = {"event": "job_completed", "job_id": "j", "attempt": 1, "version": 4, "length": 2}
     http = FakeHttpClient(slice_of(("1:2", token)), slice_of(("1:2:end", end)))
-    clock, assembly = FakeClock(), Assembly()
+    clock, assembly = FakeClock(), TextAssembler()
 
     events = receive_frames(SseConnection(api(http), "j", clock), assembly, 2)
 
@@ -111,7 +111,7 @@ def test_sse_slices_without_news_are_a_second_apart() -> None:
     http = FakeHttpClient(*[slice_of(("0:0", connected))] * 3)
     clock = FakeClock()
 
-    receive_frames(SseConnection(api(http), "j", clock), Assembly(), 3)
+    receive_frames(SseConnection(api(http), "j", clock), TextAssembler(), 3)
 
     assert clock.now() == 2.0
 

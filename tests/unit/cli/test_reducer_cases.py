@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cli.reducer import Ask, Assembly
+from cli.reducer import Resubscribe, TextAssembler
 from tests.kit.paths import ROOT
 
 FILE = Path(__file__).with_name("reducer_cases.json")
@@ -25,12 +25,12 @@ JAVASCRIPT = ROOT / "clients" / "js" / "run_cases.mjs"
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_python_client_passes_the_case(case: dict[str, Any]) -> None:
-    assembly = Assembly()
+    assembly = TextAssembler()
 
     asks = []
     for frame in case["frames"]:
-        outcomes = assembly.ask_again() if frame["event"] == "timer" else assembly.receive(frame)
-        asks += [[o.attempt, o.offset] for o in outcomes if isinstance(o, Ask)]
+        outcomes = assembly.resubscribe() if frame["event"] == "timer" else assembly.receive(frame)
+        asks += [[o.attempt, o.offset] for o in outcomes if isinstance(o, Resubscribe)]
 
     seen = {"asks": asks, "text": assembly.text, "status": assembly.status, "done": assembly.done}
     assert seen == {key: case[key] for key in seen}

@@ -18,7 +18,7 @@ from chalicelib.domain.text import repair_surrogates
 from chalicelib.domain.validation.schema import problems
 from chalicelib.services.jobs.plan_job import Plan, plan_job
 from chalicelib.services.prompts.model_request import model_request, parsed_output
-from infra.examples import EXAMPLES, EXAMPLES_OF_WORK, FOLDER
+from infra.examples import EXAMPLES, EXAMPLES_WITHOUT_MODEL, FOLDER
 from infra.print_docs import job_types_page
 from tests.kit.paths import ROOT
 from tests.kit.world import ALICE, World
@@ -93,10 +93,10 @@ class TestEveryType:
         assert example.command(kind.name) in listed
 
 
-@pytest.mark.parametrize("name", EXAMPLES_OF_WORK)
+@pytest.mark.parametrize("name", EXAMPLES_WITHOUT_MODEL)
 def test_the_examples_of_task_types_run_as_shipped(name: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command submits the example, the pages list it, and a worker completes it."""
-    example, world = EXAMPLES_OF_WORK[name], World()
+    example, world = EXAMPLES_WITHOUT_MODEL[name], World()
     monkeypatch.chdir(ROOT)
     command = example.command(name)
     caller = replace(ALICE, role=Role.named(job_types.get(name).min_role))
