@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.errors import HeadraceError
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.queues.lanes import STREAM
 from chalicelib.domain.units import Ms
-from chalicelib.ports import Clock
 from chalicelib.services.context import QueueContext
+from chalicelib.services.retrying import call_with_retry
 
-RETRY_DELAYS = (0.2, 0.5, 1.0)  # seconds between tries while a store does not answer
 TIME_BUDGET_MS = 20_000  # of one batch together, and of one projection of three; afterwards each record has one try
 
 UNREADABLE = "the change record could not be read"
@@ -56,18 +55,6 @@ def for_each_change(
             lost += not _send_to_dead_letter(ctx, job_id, f"{consumer}: {type(exc).__name__}", until)
     if lost:
         raise DeadLetterFailed(f"{lost} records will come again.")
-
-
-def call_with_retry(clock: Clock, call: Callable[[], T], until: Ms) -> T:
-    """Call again where a store did not answer: one throttle must not cost somebody what they wait for."""
-    for pause in RETRY_DELAYS:
-        try:
-            return call()
-        except Unavailable:
-            if clock.now() + round(pause * 1000) > until:
-                raise
-            clock.sleep(pause)
-    return call()
 
 
 def _send_to_dead_letter(ctx: QueueContext, job_id: str, reason: str, until: Ms) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from chalicelib.consumers.change_loop import TIME_BUDGET_MS as COUNTING_MS
-from chalicelib.consumers.change_loop import UNREADABLE, Change, call_with_retry
+from chalicelib.consumers.change_loop import UNREADABLE, Change
 from chalicelib.domain.batches.batch import Batch, needs_attention
 from chalicelib.domain.batches.counters import BatchCounts
 from chalicelib.domain.errors import Unavailable
@@ -17,6 +17,7 @@ from chalicelib.domain.units import Ms
 from chalicelib.services.batches.broadcast_progress import TIME_BUDGET_MS, broadcast_batch_progress
 from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
 from chalicelib.services.metrics.count_jobs import count_jobs
+from chalicelib.services.retrying import call_with_retry
 
 PAGE_SIZE = 100  # jobs whose marks are read together
 

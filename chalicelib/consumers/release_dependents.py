@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from chalicelib.consumers.change_loop import Change, call_with_retry
+from chalicelib.consumers.change_loop import Change
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.ids import is_job_id
 from chalicelib.domain.jobs.dependencies import DependencyEdge
@@ -24,6 +24,7 @@ from chalicelib.domain.units import Ms
 from chalicelib.ports import ParallelMap
 from chalicelib.services.dependencies.release_dependents import DependencyContext, release_dependent
 from chalicelib.services.load_jobs import load_jobs
+from chalicelib.services.retrying import call_with_retry
 
 RELEASE_DEPENDENTS = "release_dependents"  # the task of going on with a parent's children
 TIME_BUDGET_MS = 15_000  # of one batch of the stream; the function has time for that of all its projections

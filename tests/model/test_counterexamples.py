@@ -30,6 +30,7 @@ from chalicelib.domain.jobs.transitions import (
     retry_later,
     store_response_id,
 )
+from chalicelib.domain.limits.admission import RunNow
 from chalicelib.ports import Lease
 from chalicelib.services.worker.attempt import Attempt
 from tests.kit.jobs import ERROR, HOUR, NOW, job
@@ -241,13 +242,12 @@ def test_resume_cursor_names_an_event_that_is_wholly_in_the_log() -> None:
     assert report.violation == "a token is missing from the log"
 
     running = sure(store_response_id(claimed(job()), 1, A, "response-1", NOW))
-    attempt = Attempt(
-        running, JobSpec(prompt="p", config=JobConfig(model="m", max_tokens=100, durable=True)), job_types.get("general"), A, NOW
-    )
+    spec = JobSpec(prompt="p", config=JobConfig(model="m", max_tokens=100, durable=True))
+    output = Attempt(running, spec, job_types.get("general"), A, NOW, RunNow("m")).output
     for sequence, delta in ((4, "ab"), (5, "c\ud83d"), (6, "\ude00d")):
-        attempt.append(delta, NOW, sequence)
+        output.append(delta, NOW, sequence)
 
-    assert attempt.transcript.text == "abc😀d"
-    assert attempt.resume_cursor(1) == (None, None)
-    assert attempt.resume_cursor(2) == attempt.resume_cursor(4) == (4, 2)
-    assert attempt.resume_cursor(5) == (6, 5)
+    assert output.transcript.text == "abc😀d"
+    assert output.resume_cursor(1) == (None, None)
+    assert output.resume_cursor(2) == output.resume_cursor(4) == (4, 2)
+    assert output.resume_cursor(5) == (6, 5)

@@ -12,10 +12,10 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.metrics import throughput
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark, merge_increments
 from chalicelib.ports import Clock, Counters, MarkUpdate
+from chalicelib.services.retrying import CONFLICT_RETRY_DELAYS
 
 MAX_TRANSACTION_ITEMS = 90  # marks and counters of one transaction; DynamoDB takes a hundred
 MARK_TTL_SECONDS = 3 * 86_400  # seconds: longer than a change stream can be replayed
-RETRY_DELAYS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before each try: others who count rows of the same batch have to pass first
 
 CountFunction = Callable[[CountMark, Job], tuple[list[CounterIncrement], Any]]
 
@@ -45,7 +45,7 @@ def count_jobs(ledger: Counters, clock: Clock, jobs: Iterable[Job], *, consisten
         if job.id not in newest or newest[job.id].version < job.version:
             newest[job.id] = job
     left = [job for job in newest.values() if is_counted(job)]
-    for attempt, pause in enumerate(RETRY_DELAYS):
+    for attempt, pause in enumerate(CONFLICT_RETRY_DELAYS):
         if left and pause:
             clock.sleep(pause)
         left = _count_once(ledger, clock, left, MAX_TRANSACTION_ITEMS >> attempt, consistent=consistent or attempt > 0)

@@ -15,13 +15,13 @@ from chalicelib.domain.limits.admission import RunNow
 from chalicelib.domain.metrics.estimate import estimate_tokens
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.prompts.render import fill_parent_results, fill_parent_results_if_available
+from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.admission.type_limit_gate import release_permit
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.evaluate_attempt import job_error
 from chalicelib.services.worker.log_events import log_job_failed
-from chalicelib.services.worker.retrying import call_with_retry
 from chalicelib.services.worker.stream_response import cancel_response
 from chalicelib.services.worker.usage import cost_of
 
@@ -38,17 +38,17 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, r
     def change(seen: Job) -> Job | None:
         return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=run.model)
 
-    claimed = await call_with_retry(ctx, update_job, ctx.jobs, job, change)
+    claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if claimed is None or not transitions.owns(claimed, generation, owner):
         await _leave_if_nobody_runs(ctx, job, run)
         return None
     try:
-        kind, body = ctx.job_type(claimed.type), await call_with_retry(ctx, ctx.job_specs.get, claimed.id)
+        kind, body = ctx.job_type(claimed.type), await offload_with_retry(ctx, ctx.job_specs.get, claimed.id)
         if body is None:
             raise ContentExpired
         if body.depends_on:
             fill = fill_parent_results_if_available if claimed.is_resumable else fill_parent_results
-            body = await call_with_retry(ctx, fill, ctx.jobs, ctx.results, body, kind)
+            body = await offload_with_retry(ctx, fill, ctx.jobs, ctx.results, body, kind)
     except (JobTypeNotFound, AttemptFailed) as exc:
         failure = exc if isinstance(exc, AttemptFailed) else RequestRefused(exc.message)
         await _end_at_once(ctx, claimed, job_error(failure, claimed))
@@ -56,10 +56,8 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, r
         return None
     if claimed.attempt_model is not None:
         body = replace(body, config=replace(body.config, model=claimed.attempt_model))
-    kept = await call_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt) if claimed.is_resumable else ()
-    attempt = Attempt(claimed, body, kind, owner, clock.now(), kept)
-    attempt.probe, attempt.turn = run.probe, run.permit
-    return attempt
+    kept = await offload_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt) if claimed.is_resumable else ()
+    return Attempt(claimed, body, kind, owner, clock.now(), run, kept)
 
 
 async def _leave_if_nobody_runs(ctx: WorkerContext, job: Job, run: RunNow) -> None:
@@ -79,7 +77,7 @@ async def _end_at_once(ctx: WorkerContext, claimed: Job, error: JobError) -> Non
     now, text, usage = ctx.clock.now(), "", None
     if claimed.is_resumable and claimed.response_id is not None:
         await cancel_response(ctx.provider, ctx.log, claimed.response_id)
-        text = join_chunks(await call_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt), 0)
+        text = join_chunks(await offload_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt), 0)
         usage = Usage(output=estimate_tokens(text), estimated=True)  # only answers of a provider go on
     cost = cost_of(ctx.prices, claimed.asked_model, usage)
     row = Result(
@@ -97,10 +95,10 @@ async def _end_at_once(ctx: WorkerContext, claimed: Job, error: JobError) -> Non
         error_code=error.code,
         ttl=now // 1000 + transitions.COMPLETED_RETENTION_DAYS * 86_400,
     )
-    await call_with_retry(ctx, ctx.results.put, row, claimed.tenant)
+    await offload_with_retry(ctx, ctx.results.put, row, claimed.tenant)
     failed = AttemptOutcome(status=Status.FAILED, length=len(text), usage=usage, cost=cost, error=error)
     generation, owner = claimed.generation, claimed.owner or ""
-    ended = await call_with_retry(
+    ended = await offload_with_retry(
         ctx, update_job, ctx.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, ctx.clock.now())
     )
     if ended is not None:

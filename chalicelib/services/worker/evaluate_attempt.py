@@ -33,27 +33,27 @@ def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnded 
     now = ctx.clock.now()
     parsed: Any = None
     if ended is not None:
-        attempt.start_stage("validation", now)
+        attempt.output.start_stage("validation", now)
         try:
             parsed = _validated(attempt, ended)
         except AttemptFailed as problem:
             failure = problem
-    attempt.start_stage("finalization", now)
+    attempt.output.start_stage("finalization", now)
     usage = measure_usage(attempt, ended)
-    model = (ended.model if ended else None) or attempt.body.config.model
+    model = (ended.model if ended else None) or attempt.spec.config.model
     outcome = AttemptOutcome(
         status=_status(ended, failure),
-        length=len(attempt.transcript),
+        length=len(attempt.output.transcript),
         usage=usage,
         cost=0 if attempt.is_free else cost_of(ctx.prices, model, usage),
         error=job_error(failure, attempt.job) if failure else None,
         incomplete_reason=ended.incomplete_reason if ended else None,
-        first_token_at=attempt.first_token_at,
+        first_token_at=attempt.output.first_token_at,
     )
     result = Result(
         job_id=attempt.job.id,
         attempt=attempt.number,
-        text=attempt.transcript.text,
+        text=attempt.output.transcript.text,
         generation=attempt.generation,
         parsed=parsed,
         status=outcome.status.value,
@@ -61,12 +61,12 @@ def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnded 
         model=model,
         usage=usage,
         cost=outcome.cost,
-        looked_up=attempt.looked_up,
+        looked_up=attempt.cache_lookup,
         started_at=attempt.started_at,
-        first_token_at=attempt.first_token_at,
+        first_token_at=attempt.output.first_token_at,
         finished_at=now,
         error_code=outcome.error.code if outcome.error else None,
-        fallback=attempt.local,
+        fallback=attempt.used_fallback,
         ttl=now // 1000 + COMPLETED_RETENTION_DAYS * 86_400,
     )
     return Evaluation(outcome, result, failure)
@@ -90,7 +90,7 @@ def _validated(attempt: Attempt, ended: ResponseEnded) -> Any:
     """The parsed output; None for an answer that was cut, because half a document fits no schema."""
     if attempt.refused:
         raise ContentRefused
-    return None if ended.incomplete_reason else parsed_output(attempt.transcript.text, attempt.body, attempt.kind)
+    return None if ended.incomplete_reason else parsed_output(attempt.output.transcript.text, attempt.spec, attempt.kind)
 
 
 def _status(ended: ResponseEnded | None, failure: AttemptFailed | None) -> Status:

@@ -236,7 +236,7 @@ class _Invocation:
             if control.cancel == run.attempt.generation:
                 run.attempt.cancelled.set()
             if control.subscribers_version:
-                heard.append(self._guarded("subscription_reload_failed", partial(run.audience.on_control, control.subscribers_version)))
+                heard.append(self._guarded("subscription_reload_failed", partial(run.broadcaster.on_control, control.subscribers_version)))
         await asyncio.gather(*heard)
 
     async def acknowledge(self) -> None:

@@ -19,10 +19,10 @@ def progress_of(attempt: Attempt, now: Ms) -> dict[str, Any]:
     used = measure_usage(attempt, None)
     cost = attempt.price.cost(used) if attempt.price and used else None
     spent = resource.getrusage(resource.RUSAGE_SELF)
-    elapsed = max(1, now - attempt.taken_up_at) / 1000
-    first = attempt.first_token_at - attempt.started_at if attempt.first_token_at and not attempt.is_free else None
+    elapsed = max(1, now - attempt.resumed_at) / 1000
+    first = attempt.output.first_token_at - attempt.started_at if attempt.output.first_token_at and not attempt.is_free else None
     return {
-        **attempt.tracker.snapshot(),
+        **attempt.output.tracker.snapshot(),
         "cost_so_far": None if cost is None else dollars((attempt.job.cost or 0) + cost),
         "performance_metrics": {
             "memory_usage_mb": round(spent.ru_maxrss / 1024, 1),

@@ -33,9 +33,9 @@ async def serve_from_cache(ctx: WorkerContext, attempt: Attempt, request: ModelR
 
     No request is made where the job does not ask for it, or where the attempt goes on with a response that has begun.
     """
-    if attempt.body.config.cache is None or attempt.response_id is not None:
+    if attempt.spec.config.cache is None or attempt.response_id is not None:
         return None
-    attempt.looked_up = CacheLookup()
+    attempt.cache_lookup = CacheLookup()
     try:
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
             found = await _find(ctx, attempt, request)
@@ -67,22 +67,22 @@ async def store_in_cache(ctx: WorkerContext, attempt: Attempt, result: Result) -
 
     Not one that was itself found here, so that no answer outlives the time it was kept for; nor one that no provider has given.
     """
-    seconds = attempt.body.config.cache
-    if seconds is None or attempt.looked_up is None or attempt.looked_up.hit or not _is_worth_keeping(result):
+    seconds = attempt.spec.config.cache
+    if seconds is None or attempt.cache_lookup is None or attempt.cache_lookup.hit or not _is_worth_keeping(result):
         return
     now = ctx.clock.now()
     cached = CachedResponse(job_id=result.job_id, attempt=result.attempt, stored_at=now, expires_at=now + round(seconds * 1000))
     try:
-        await ctx.offload(ctx.cache.put, attempt.job.tenant, attempt.looked_up_by, cached)
+        await ctx.offload(ctx.cache.put, attempt.job.tenant, attempt.cache_key, cached)
     except Exception as exc:  # noqa: BLE001 - the job has ended, and is none the worse for it
         ctx.log("response_not_cached", job_id=result.job_id, error=exc)
 
 
 async def _find(ctx: WorkerContext, attempt: Attempt, request: ModelRequest) -> tuple[CachedResponse, Result] | None:
     """The reference, then the head of the job that it names, then its result: each as it is now."""
-    job, seconds, now = attempt.job, attempt.body.config.cache or 0, ctx.clock.now()
-    attempt.looked_up_by = cache_key(job.tenant, job.type, request)
-    cached = await ctx.offload(ctx.cache.get, job.tenant, attempt.looked_up_by)
+    job, seconds, now = attempt.job, attempt.spec.config.cache or 0, ctx.clock.now()
+    attempt.cache_key = cache_key(job.tenant, job.type, request)
+    cached = await ctx.offload(ctx.cache.get, job.tenant, attempt.cache_key)
     if cached is None or not cached.is_fresh(seconds, now):
         return None
     source = await ctx.offload(ctx.jobs.get, cached.job_id)

@@ -45,7 +45,7 @@ class TaskRun:
 
     @property
     def body(self) -> JobSpec:
-        return self._attempt.body
+        return self._attempt.spec
 
     @property
     def context(self) -> TaskContext:
@@ -81,15 +81,15 @@ class TaskRun:
 
     def start_stage(self, stage: str) -> None:
         """Begin a stage of the type."""
-        self._attempt.start_stage(stage, self._ctx.clock.now())
+        self._attempt.output.start_stage(stage, self._ctx.clock.now())
 
     def report_progress(self, done: float, total: float) -> None:
         """Say how far it is: the percentage and the time that is left are made of it."""
-        self._attempt.report_progress(done, total, self._ctx.clock.now())
+        self._attempt.output.report_progress(done, total, self._ctx.clock.now())
 
     def record_milestone(self, name: str, description: str) -> None:
         """Say that something was reached."""
-        self._attempt.record_milestone(name, description, self._ctx.clock.now())
+        self._attempt.output.record_milestone(name, description, self._ctx.clock.now())
 
 
 async def run_task(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded:
@@ -112,7 +112,7 @@ async def run_task(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded:
     finally:
         noting.cancel()
         await asyncio.gather(noting, return_exceptions=True)
-    attempt.put_output(repair_surrogates(json.dumps(output, ensure_ascii=False)))
+    attempt.output.put_task_output(repair_surrogates(json.dumps(output, ensure_ascii=False)))
     return ResponseEnded(Usage(), NO_MODEL)
 
 
@@ -133,7 +133,7 @@ async def _note_progress(ctx: WorkerContext, attempt: Attempt) -> None:
     known: dict[str, Any] = {}
     while True:
         await asyncio.sleep(PROGRESS_INTERVAL_SECONDS)
-        shown = attempt.tracker.snapshot()
+        shown = attempt.output.tracker.snapshot()
         if shown == known:
             continue
         now, known = ctx.clock.now(), shown

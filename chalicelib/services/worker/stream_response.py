@@ -27,17 +27,16 @@ from chalicelib.domain.jobs import transitions
 from chalicelib.ports import ModelRequest, Provider, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
 from chalicelib.services.log import Log
 from chalicelib.services.prompts.model_request import model_request
+from chalicelib.services.retrying import CANCEL_RETRY_DELAYS, offload_with_retry
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.admission.api_key_gate import answer_with_fallback
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.response_cache import serve_from_cache
-from chalicelib.services.worker.retrying import call_with_retry
 
 TRANSIENT_ERRORS = (ProviderConnectionLost, ProviderRateLimited, ProviderTimeout, ProviderUnavailable, StreamCut, StreamMalformed)
 MAX_RESUMES = 3  # in a row without a new event; then the answer is fetched
 INITIAL_BACKOFF, MAX_BACKOFF = 0.5, 15.0  # seconds, doubling
-CANCEL_RETRY_DELAYS = (0.5, 1.0, 0.0)  # seconds after a response that could not be stopped
 CANCEL_TIMEOUT_SECONDS = 10.0  # all in all: a cold start of the SDK takes some of them
 
 
@@ -52,7 +51,7 @@ async def stream_response(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded
         AttemptFailed: there will be none.
         Fenced: the response could not be stored, because somebody else has the job.
     """
-    request = model_request(attempt.body, attempt.kind)
+    request = model_request(attempt.spec, attempt.kind)
     if (ended := await serve_from_cache(ctx, attempt, request)) is not None:
         return ended
     try:
@@ -72,7 +71,7 @@ async def cancel_if_owned(ctx: WorkerContext, attempt: Attempt) -> None:
     """Stop a response that nobody will read to its end: it would run on, and be charged [6]. Not if somebody else has the job by now."""
     if attempt.response_id is None:
         return
-    job = await call_with_retry(ctx, ctx.jobs.get, attempt.job.id)
+    job = await offload_with_retry(ctx, ctx.jobs.get, attempt.job.id)
     if job is not None and transitions.owns(job, attempt.generation, attempt.owner):
         await cancel_response(ctx.provider, ctx.log, attempt.response_id)
 
@@ -100,12 +99,12 @@ async def cancel_response(provider: Provider, log: Log, response_id: str) -> Non
 async def _follow(ctx: WorkerContext, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> ResponseEnded:
     """Read one stream to its final event."""
     clock = ctx.clock
-    attempt.start_stage(attempt.kind.stages[1], clock.now())
+    attempt.output.start_stage(attempt.kind.stages[1], clock.now())
     ended: ResponseEnded | None = None
     async for event in events:
         if isinstance(event, TextDelta):
             attempt.refused = attempt.refused or event.refusal
-            attempt.append(event.text, clock.now(), event.sequence)
+            attempt.output.append(event.text, clock.now(), event.sequence)
         elif isinstance(event, ResponseEnded):
             ended = event
         else:
@@ -120,13 +119,13 @@ async def _begun(ctx: WorkerContext, attempt: Attempt, event: ResponseStarted) -
 
     Where a provider that is only like OpenAI gives it no id it is like any other: it ends with its worker.
     """
-    attempt.begun = True
-    if not attempt.body.config.durable or attempt.response_id is not None or not event.response_id:
+    attempt.response_started = True
+    if not attempt.spec.config.durable or attempt.response_id is not None or not event.response_id:
         return
     attempt.response_id = event.response_id
     generation, owner, now = attempt.generation, attempt.owner, ctx.clock.now()
     try:
-        noted = await call_with_retry(
+        noted = await offload_with_retry(
             ctx,
             update_job,
             ctx.jobs,
@@ -151,7 +150,7 @@ class _Durable:
 
     async def read(self) -> ResponseEnded:
         """By streams as long as that goes on, then by fetching."""
-        broken, before = 0, self._attempt.sequence
+        broken, before = 0, self._attempt.output.sequence
         while broken <= MAX_RESUMES:
             try:
                 async with self._stream() as events:
@@ -161,8 +160,8 @@ class _Durable:
             except TRANSIENT_ERRORS as problem:
                 if self._attempt.response_id is None:  # nothing was begun that could be taken up again
                     raise
-                went_on = self._attempt.sequence != before
-                broken, before = (0 if went_on else broken) + 1, self._attempt.sequence
+                went_on = self._attempt.output.sequence != before
+                broken, before = (0 if went_on else broken) + 1, self._attempt.output.sequence
                 await self._wait(problem, anew=went_on)
         return await self._fetch()
 
@@ -171,7 +170,7 @@ class _Durable:
         attempt.calls += 1
         if attempt.response_id is None:
             return provider.stream(self._request)
-        return provider.resume(attempt.response_id, -1 if attempt.sequence is None else attempt.sequence, self._request)
+        return provider.resume(attempt.response_id, -1 if attempt.output.sequence is None else attempt.output.sequence, self._request)
 
     async def _fetch(self) -> ResponseEnded:
         """Wait until the response has ended, and take what is missing of it in one piece."""
@@ -188,7 +187,7 @@ class _Durable:
                 raise fetched.failure
             if fetched.ended is not None:
                 attempt.refused = attempt.refused or fetched.refusal
-                attempt.append_rest(fetched.text, self._ctx.clock.now())
+                attempt.output.append_rest(fetched.text, self._ctx.clock.now())
                 return fetched.ended
             await self._wait()
 

@@ -18,9 +18,9 @@ def measure_usage(attempt: Attempt, ended: ResponseEnded | None) -> Usage | None
         return Usage()
     if ended is not None and ended.usage is not None:
         return ended.usage
-    if not attempt.begun and attempt.first_token_at is None:
+    if not attempt.response_started and attempt.output.first_token_at is None:
         return None
-    return Usage(input=attempt.input_tokens, output=attempt.received, estimated=True)
+    return Usage(input=attempt.input_tokens, output=attempt.output.received, estimated=True)
 
 
 def cost_of(prices: Prices, model: str, usage: Usage | None) -> Nano | None:

@@ -36,27 +36,28 @@ async def api_key_gate(ctx: WorkerContext, job: Job) -> WaitUntil | None:
     if not kind.instructions or kind.fallback is not None or await _has_key(ctx):
         return None
     log_missing_api_key(ctx)
-    return WaitUntil(_next_look(ctx), OPENAI_NOT_CONFIGURED)
+    return WaitUntil(_next_check(ctx), OPENAI_NOT_CONFIGURED)
 
 
-def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> None:
-    """An attempt that met no key before anything was begun counts for nothing: its job is to be held back."""
-    if isinstance(failure, NotConfigured) and not attempt.begun:
-        ctx.local_state.api_key_present, ctx.local_state.key_read_at = False, ctx.clock.now()
-        log_missing_api_key(ctx)
-        attempt.held_until, attempt.held_why = _next_look(ctx), OPENAI_NOT_CONFIGURED
+def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> WaitUntil | None:
+    """How long the job waits, if its attempt found no API key before a response was created: it counts for nothing."""
+    if not isinstance(failure, NotConfigured) or attempt.response_started:
+        return None
+    ctx.local_state.api_key_present, ctx.local_state.key_read_at = False, ctx.clock.now()
+    log_missing_api_key(ctx)
+    return WaitUntil(_next_check(ctx), OPENAI_NOT_CONFIGURED)
 
 
 def answer_with_fallback(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded | None:
     """The type's own answer, as if it had been streamed; None where it has none, or where the caller asked for a form of their own."""
-    kind, body, now = attempt.kind, attempt.body, ctx.clock.now()
-    if kind.fallback is None or attempt.begun or isinstance(body.config.response_format, dict):
+    kind, body, now = attempt.kind, attempt.spec, ctx.clock.now()
+    if kind.fallback is None or attempt.response_started or isinstance(body.config.response_format, dict):
         return None
     log_missing_api_key(ctx)
     answer = json.dumps(kind.fallback(body.input, body.options), ensure_ascii=False)
-    attempt.local = True
-    attempt.start_stage(kind.stages[1], now)
-    attempt.append(answer, now)
+    attempt.used_fallback = True
+    attempt.output.start_stage(kind.stages[1], now)
+    attempt.output.append(answer, now)
     return ResponseEnded(Usage(), LOCAL)
 
 
@@ -68,5 +69,5 @@ async def _has_key(ctx: WorkerContext) -> bool:
     return board.api_key_present
 
 
-def _next_look(ctx: WorkerContext) -> Ms:
+def _next_check(ctx: WorkerContext) -> Ms:
     return add_jitter(ctx, ctx.clock.now() + RECHECK_MS)

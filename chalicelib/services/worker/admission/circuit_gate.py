@@ -12,6 +12,7 @@ from functools import partial
 
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
+from chalicelib.domain.limits.admission import CIRCUIT_OPEN, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import COOL_DOWN_MS, CircuitBreaker, CircuitState, Permission, ProviderSignal, classify_error
 from chalicelib.domain.units import Ms, rfc3339
 from chalicelib.services.compare_and_swap import update_async
@@ -55,31 +56,33 @@ async def acquire_probe(ctx: WorkerContext, seen: CircuitBreaker, mark: str) -> 
 
 async def close_on_first_token(ctx: WorkerContext, attempt: Attempt) -> None:
     """Close the circuit with the first text of its probe, while that goes on."""
-    if attempt.probe is None:
+    if attempt.admission.probe is None:
         return
-    await attempt.wait_until(lambda: attempt.first_token_at is not None or attempt.complete)
-    if attempt.first_token_at is not None and not attempt.is_free:
+    await attempt.output.wait_until(lambda: attempt.output.first_token_at is not None or attempt.output.complete)
+    if attempt.output.first_token_at is not None and not attempt.is_free:
         await _note(ctx, attempt, ProviderSignal.SUCCESS, None)
 
 
-async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None, *, answered: bool) -> None:
-    """What the end of an attempt says of its model. `answered`: the provider's final event was read.
+async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None, *, answered: bool) -> WaitUntil | None:
+    """Tell the model's circuit breaker how the attempt ended. `answered`: the provider's final event was read.
 
-    A probe that failed before a response was begun has cost nothing, so that its job is to be held back: `attempt.held_until`. If other
-    models may stand in, it asks for them at once.
+    Returns: how long the job waits, if the attempt was a probe that failed before a response was created: it has cost
+        nothing and counts for nothing. If other models may stand in, the job asks for them at once.
     """
     if attempt.kind.handler is not None:  # no model was asked
-        return
+        return None
     code = failure.code if failure else None
-    sign = classify_error(code) if code or answered else ProviderSignal.INCONCLUSIVE
-    circuit = await _note(ctx, attempt, sign, code)
-    if attempt.probe is None or attempt.begun or sign not in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED):
-        return
+    signal = classify_error(code) if code or answered else ProviderSignal.INCONCLUSIVE
+    breaker = await _note(ctx, attempt, signal, code)
+    failed = signal in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED)
+    if attempt.admission.probe is None or attempt.response_started or not failed:
+        return None
     now = ctx.clock.now()
     if attempt.job.fallback_models:
-        attempt.held_until = now
-    elif circuit is None or circuit.state is not CircuitState.CLOSED:
-        attempt.held_until = add_jitter(ctx, circuit_rules.retry_at(circuit, now) if circuit else now + COOL_DOWN_MS)
+        return WaitUntil(now, CIRCUIT_OPEN)
+    if breaker is not None and breaker.state is CircuitState.CLOSED:
+        return None
+    return WaitUntil(add_jitter(ctx, circuit_rules.retry_at(breaker, now) if breaker else now + COOL_DOWN_MS), CIRCUIT_OPEN)
 
 
 def add_jitter(ctx: WorkerContext, when: Ms) -> Ms:
@@ -97,7 +100,7 @@ def log_state_change(log: Log, before: CircuitBreaker, after: CircuitBreaker) ->
 
 
 async def _note(ctx: WorkerContext, attempt: Attempt, sign: ProviderSignal, code: str | None) -> CircuitBreaker | None:
-    began, mark = attempt.started_at, attempt.probe or attempt.owner
+    began, mark = attempt.started_at, attempt.admission.probe or attempt.owner
 
     def change(circuit: CircuitBreaker) -> CircuitBreaker:
         now = ctx.clock.now()
@@ -109,9 +112,9 @@ async def _note(ctx: WorkerContext, attempt: Attempt, sign: ProviderSignal, code
             else circuit_rules.release_probe(circuit, mark, now)
         )
 
-    if sign is ProviderSignal.INCONCLUSIVE and attempt.probe is None:
+    if sign is ProviderSignal.INCONCLUSIVE and attempt.admission.probe is None:
         return None
-    return await _change(ctx, await _seen(ctx, attempt.body.config.model), change)
+    return await _change(ctx, await _seen(ctx, attempt.spec.config.model), change)
 
 
 async def _seen(ctx: WorkerContext, model: str) -> CircuitBreaker:

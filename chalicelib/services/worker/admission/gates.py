@@ -12,13 +12,13 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.admission import CIRCUIT_OPEN, Admission, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, retry_at
 from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, add_jitter, load_circuit_breakers
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
 from chalicelib.services.worker.context import WorkerContext
-from chalicelib.services.worker.retrying import call_with_retry
 
 
 async def admit_job(ctx: WorkerContext, job: Job, one_by_one: asyncio.Lock) -> Admission:
@@ -58,7 +58,7 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
     def change(seen: Job) -> Job | None:
         return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now())
 
-    held = await call_with_retry(ctx, update_job, ctx.jobs, job, change)
+    held = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if held is not None and held.status is Status.HELD:
         await ctx.offload(try_send_wake_up, ctx, held)
     return held

@@ -67,9 +67,9 @@ async def acquire_permit(ctx: WorkerContext, kind: JobType, job: Job) -> RunNow 
 
 async def renew_permit(ctx: WorkerContext, attempt: Attempt) -> None:
     """Renew the slot for as long as the attempt runs. What fails is tried again; a slot that is lost for a while costs only order."""
-    if attempt.turn is None:
+    if attempt.admission.permit is None:
         return
-    mark = attempt.turn
+    mark = attempt.admission.permit
     while True:
         await asyncio.sleep(RENEW_SECONDS)
         try:

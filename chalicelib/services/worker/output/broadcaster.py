@@ -24,7 +24,7 @@ class Broadcaster:
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt) -> None:
         self._ctx, self._attempt = ctx, attempt
-        self._pace = frame_pace(attempt.body.config.streaming_mode, ctx.frames_per_second)
+        self._pace = frame_pace(attempt.spec.config.streaming_mode, ctx.frames_per_second)
         self._bell = ""
         self._followers: dict[str, tuple[SocketWriter, asyncio.Task[None]]] = {}
         self._left: list[asyncio.Task[None]] = []
@@ -62,14 +62,14 @@ class Broadcaster:
         """Give every socket a moment to get the text that is complete now."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self._attempt.wait_until(lambda: all(follower.drained for follower, _ in self._followers.values()))
+                await self._attempt.output.wait_until(lambda: all(follower.drained for follower, _ in self._followers.values()))
 
     async def close(self) -> None:
         """Let the followers tell the end, and end them: no task of an attempt outlives it [20]."""
         self._closed = True
         tasks = [task for _, task in self._followers.values()]
         try:
-            if tasks and self._attempt.over:
+            if tasks and self._attempt.output.over:
                 await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_SECONDS)
         finally:
             for task in tasks:

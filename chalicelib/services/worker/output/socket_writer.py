@@ -38,7 +38,7 @@ class SocketWriter:
     @property
     def drained(self) -> bool:
         """Whether the connection has all the text there is."""
-        return self.gone or self.offset >= len(self._attempt.transcript)
+        return self.gone or self.offset >= len(self._attempt.output.transcript)
 
     async def run(self) -> None:
         """Post until the attempt is over and its end was told, or the connection is gone."""
@@ -47,21 +47,21 @@ class SocketWriter:
         if self._starts_over:
             await self._post(frames.reset(attempt.job, "a new attempt began", clock.now()))
         while not self.gone:
-            await attempt.wait_until(self._has_news)
+            await attempt.output.wait_until(self._has_news)
             if began is None:
                 began = clock.now()
-            if await self._send_text() and await self._send_events() and attempt.over and self.drained:
-                self.told = attempt.final is None or await self._post(attempt.final)
+            if await self._send_text() and await self._send_events() and attempt.output.over and self.drained:
+                self.told = attempt.final_frame is None or await self._post(attempt.final_frame)
                 if self.told:
                     return
             await self._warn()
             pause = self._pace.pause((clock.now() - began) / 1000)
-            if not attempt.complete:
-                await attempt.pause(pause or 1.0)
+            if not attempt.output.complete:
+                await attempt.output.pause(pause or 1.0)
 
     def _has_news(self) -> bool:
-        text = self._pace.steady is not None or self._attempt.complete
-        return self._attempt.over or (text and not self.drained) or len(self._attempt.events) > self._events
+        text = self._pace.steady is not None or self._attempt.output.complete
+        return self._attempt.output.over or (text and not self.drained) or len(self._attempt.output.events) > self._events
 
     async def _warn(self) -> None:
         """Tell the client once, in good time, that AWS will close its socket."""
@@ -72,21 +72,23 @@ class SocketWriter:
     async def _send_text(self) -> bool:
         """Post what there is now beyond the acknowledged offset; what comes meanwhile is the next frame's. False: not all was posted."""
         attempt = self._attempt
-        if self._pace.steady is None and not attempt.complete:
+        if self._pace.steady is None and not attempt.output.complete:
             return True
-        for text in split_text(attempt.transcript.read_from(self.offset), MAX_FRAME_POINTS):
+        for text in split_text(attempt.output.transcript.read_from(self.offset), MAX_FRAME_POINTS):
             job, now = attempt.job, self._ctx.clock.now()
-            frame = frames.tokens(job.id, attempt.number, job.version, self.offset, text, now, attempt.received, attempt.tracker.percentage)
+            frame = frames.tokens(
+                job.id, attempt.number, job.version, self.offset, text, now, attempt.output.received, attempt.output.tracker.percentage
+            )
             if not await self._post(frame):
                 return False
             self.offset += len(text)
-        attempt.notify_readers()
+        attempt.output.notify_readers()
         return True
 
     async def _send_events(self) -> bool:
         """Tell each milestone, and the progress once for all that has begun or gone on."""
         attempt, now = self._attempt, self._ctx.clock.now()
-        news = attempt.events[self._events :]
+        news = attempt.output.events[self._events :]
         told: list[dict[str, Any]] = [frames.milestone(attempt.job, _shape(event), now) for event in news if event["kind"] == "milestone"]
         if any(event["kind"] in ("stage", "progress") for event in news):
             told.append(frames.progress(attempt.job, progress_of(attempt, now), now))

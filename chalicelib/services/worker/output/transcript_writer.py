@@ -7,10 +7,10 @@ from chalicelib.domain.execution.transcript import Chunk, join_chunks
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.streaming.pacing import LogPace
 from chalicelib.domain.text import MAX_CHUNK_POINTS, split_text
+from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.progress_snapshot import progress_of
-from chalicelib.services.worker.retrying import call_with_retry
 
 TEXT_RETENTION_DAYS = 7
 
@@ -24,27 +24,30 @@ async def write_transcript(ctx: WorkerContext, attempt: Attempt, pace: LogPace) 
         ChunkConflict: another worker writes this attempt's log, so this one has been fenced.
         Unavailable: the table could not be reached; what was acknowledged stays.
     """
-    kept, seen_events = attempt.begins_at, 0
-    await attempt.wait_until(lambda: len(attempt.transcript) > kept or attempt.complete)
+    kept, seen_events = attempt.output.begins_at, 0
+    await attempt.output.wait_until(lambda: len(attempt.output.transcript) > kept or attempt.output.complete)
     began = last = ctx.clock.now()
     while True:
-        if not attempt.complete:
-            await attempt.pause(pace.tick)
+        if not attempt.output.complete:
+            await attempt.output.pause(pace.tick)
         now = ctx.clock.now()
-        pending = len(attempt.transcript) - kept
+        pending = len(attempt.output.transcript) - kept
         watched = attempt.watched_until > now
-        if pending and (attempt.complete or pace.is_due((now - began) / 1000, (now - last) / 1000, pending, watched=watched)):
-            events, seen_events = [event for event in attempt.events[seen_events:] if event["kind"] != "progress"], len(attempt.events)
+        if pending and (attempt.output.complete or pace.is_due((now - began) / 1000, (now - last) / 1000, pending, watched=watched)):
+            events, seen_events = (
+                [event for event in attempt.output.events[seen_events:] if event["kind"] != "progress"],
+                len(attempt.output.events),
+            )
             kept, last = await _write(ctx, attempt, kept, events), now
-        elif attempt.complete:
+        elif attempt.output.complete:
             return
 
 
 async def _write(ctx: WorkerContext, attempt: Attempt, kept: int, events: list[dict[str, object]]) -> int:
     """Put all text beyond `kept`; the answer is the new acknowledged end."""
     now = ctx.clock.now()
-    for text in split_text(attempt.transcript.read_from(kept), MAX_CHUNK_POINTS):
-        sequence, sequence_offset = attempt.resume_cursor(kept + len(text))
+    for text in split_text(attempt.output.transcript.read_from(kept), MAX_CHUNK_POINTS):
+        sequence, sequence_offset = attempt.output.resume_cursor(kept + len(text))
         chunk = Chunk(
             job_id=attempt.job.id,
             attempt=attempt.number,
@@ -58,7 +61,7 @@ async def _write(ctx: WorkerContext, attempt: Attempt, kept: int, events: list[d
             ttl=now // 1000 + TEXT_RETENTION_DAYS * 86_400,
         )
         try:
-            await call_with_retry(ctx, ctx.chunks.append, chunk)
+            await offload_with_retry(ctx, ctx.chunks.append, chunk)
         except ChunkConflict:
             return await _what_is_kept(ctx, attempt, kept)
         kept, events = chunk.end, []
@@ -71,12 +74,12 @@ async def _what_is_kept(ctx: WorkerContext, attempt: Attempt, kept: int) -> int:
     Raises:
         ChunkConflict: it is this worker that was fenced, or it is another text.
     """
-    job = await call_with_retry(ctx, ctx.jobs.get, attempt.job.id)
+    job = await offload_with_retry(ctx, ctx.jobs.get, attempt.job.id)
     if job is None or not job.is_resumable or not transitions.owns(job, attempt.generation, attempt.owner):
         raise ChunkConflict
     text, ours = (
-        join_chunks(await call_with_retry(ctx, ctx.chunks.read, job.id, attempt.number, kept), kept),
-        attempt.transcript.read_from(kept),
+        join_chunks(await offload_with_retry(ctx, ctx.chunks.read, job.id, attempt.number, kept), kept),
+        attempt.output.transcript.read_from(kept),
     )
     same = min(len(text), len(ours))
     if text[:same] != ours[:same]:
