@@ -9,7 +9,7 @@ import pytest
 from ulid import ULID
 
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.batches import OPEN, ORPHAN_GRACE_MS
+from chalicelib.adapters.dynamodb.open_index import ORPHAN_GRACE_MS
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.bootstrap import Container
 from chalicelib.domain.batches.batch import NOT_STARTED, Batch, BatchAction, BatchStatus
@@ -136,10 +136,10 @@ def test_all_that_is_open_is_come_to_though_it_is_more_than_one_look_takes(dynam
 def test_a_row_that_names_no_batch_is_removed(dynamo_stores: DynamoStores) -> None:
     """Whoever made it died between the two writes."""
     batches, never_made = dynamo_stores.batches, batch()
-    dynamodb.put(batches._open(OPEN, never_made.id, tenant="acme", made_at=NOW, run=1, ttl=NOW // 1000))
+    batches._open.put(batches._open.row(never_made.id, tenant="acme", made_at=NOW, run=1, ttl=NOW // 1000))
 
     def rows() -> set[str]:
-        return {row.sk for row in batches._open.query(OPEN, consistent_read=True)}
+        return {row.sk for row in batches._open.query(1_000)}
 
     batches.stalled(NOW + ORPHAN_GRACE_MS, 1_000)
     assert never_made.id in rows()  # it may still be in the making
@@ -174,7 +174,7 @@ def test_one_that_cannot_be_read_hides_no_other(dynamo_stores: DynamoStores) -> 
     broken, whole = batch(locked_until=0), batch(locked_until=0)
     for one in (broken, whole):
         dynamo_stores.batches.create(one)
-    item = dynamodb.get(dynamo_stores.batches._items, "B#acme", broken.id)
+    item = dynamodb.get(dynamo_stores.batches._records.items, "B#acme", broken.id)
     assert item is not None
     item.data = "{"
     dynamodb.put(item)

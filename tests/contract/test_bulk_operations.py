@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from ulid import ULID
 
-from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.bulk_operations import OPEN, ORPHAN_GRACE_MS
+from chalicelib.adapters.dynamodb.open_index import ORPHAN_GRACE_MS
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, BulkPage, JobRef
@@ -108,11 +107,11 @@ def test_rows_that_name_nothing_unfinished_are_removed(dynamo_stores: DynamoStor
     """Whoever made it died between the two writes; whoever ended it, before the last."""
     bulks, never_made, ended = dynamo_stores.bulk_operations, bulk(), bulk(finished_at=NOW)
     for one in (never_made, ended):
-        dynamodb.put(bulks._open(OPEN, one.id, tenant=one.tenant, made_at=NOW, ttl=NOW // 1000))
-    dynamodb.put(bulks._item_of(ended))
+        bulks._open.put(bulks._open.row(one.id, tenant=one.tenant, made_at=NOW, ttl=NOW // 1000))
+    bulks._records.create(ended)
 
     def rows() -> set[str]:
-        return {row.sk for row in bulks._open.query(OPEN, consistent_read=True)}
+        return {row.sk for row in bulks._open.query(1_000)}
 
     bulks.unfinished(NOW + ORPHAN_GRACE_MS, 100)
     assert never_made.id in rows()  # it may still be in the making

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.deliveries import ORPHAN_GRACE_MS, SHARDS
+from chalicelib.adapters.dynamodb.deliveries import SHARDS
+from chalicelib.adapters.dynamodb.open_index import ORPHAN_GRACE_MS
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt, DeliveryState, delivery_id
@@ -138,7 +139,7 @@ def test_a_refused_step_leaves_it_where_it_is_looked_for(stores: Any) -> None:
 
 def open_rows(stores: DynamoStores, made: Delivery) -> list[str]:
     opened = stores.deliveries._open
-    return [row.sk for part in range(SHARDS) for row in opened.query(f"wh-open#{part}", consistent_read=True) if made.id in row.sk]
+    return [row.sk for part in range(SHARDS) for row in opened.query(1_000, shard=part) if made.id in row.sk]
 
 
 def test_rows_that_name_nothing_open_are_removed(dynamo_stores: DynamoStores) -> None:
@@ -146,7 +147,7 @@ def test_rows_that_name_nothing_open_are_removed(dynamo_stores: DynamoStores) ->
     deliveries, never_made, ended = dynamo_stores.deliveries, delivery(), delivery(state=DeliveryState.DELIVERED)
     for one in (never_made, ended):
         dynamodb.put(deliveries._row(one))
-    dynamodb.put(deliveries._item_of(ended))
+    dynamodb.put(deliveries._records.item(ended))
 
     deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS, 1_000)
     assert open_rows(dynamo_stores, never_made)  # it may still be in the making
@@ -163,7 +164,7 @@ def test_a_killed_step_leaves_a_delivery_that_is_found(dynamo_stores: DynamoStor
 
     dynamodb.put(deliveries._row(later))
     assert made.id in due(dynamo_stores, NOW + 60_000)
-    dynamodb.put(deliveries._item_of(later))
+    dynamodb.put(deliveries._records.item(later))
     assert made.id not in due(dynamo_stores, NOW + 60_000)
     assert made.id in due(dynamo_stores, NOW + 90_000)
 
@@ -184,7 +185,7 @@ def test_one_that_cannot_be_read_hides_no_other_and_stays(dynamo_stores: DynamoS
     strange, plain = delivery(), delivery()
     for made in (strange, plain):
         stores.deliveries.create(made)
-    item = stores.deliveries._item_of(strange)
+    item = stores.deliveries._records.item(strange)
     item.data = item.data.replace('"pending"', '"postponed"')
     dynamodb.put(item)
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict
 from zlib import crc32
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
@@ -16,6 +15,7 @@ from pynamodb.expressions.condition import size
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.json_record import known_fields
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard
 
@@ -138,9 +138,7 @@ def caller_json(caller: Caller) -> str:
 
 
 def caller_of(text: str) -> Caller:
-    """Fields that this version does not know are left out: during a deployment two versions read each other's rows."""
-    known = {field.name for field in fields(Caller)}
-    values: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
+    values = known_fields(Caller, json.loads(text))
     jobs = values.get("jobs")
     return Caller(**{**values, "role": Role(values["role"]), "jobs": None if jobs is None else frozenset(jobs)})
 

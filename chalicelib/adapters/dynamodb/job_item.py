@@ -18,7 +18,7 @@ that every job passes through.
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from pynamodb.attributes import Attribute, BooleanAttribute, UnicodeAttribute
@@ -26,6 +26,7 @@ from pynamodb.constants import STRING
 from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyProjection
 
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw
+from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
 from chalicelib.domain.jobs.index_keys import LISTED_BY_END, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
 
@@ -46,16 +47,14 @@ class RecordAttribute(Attribute[T]):
 
     def serialize(self, value: Any) -> str:
         if not isinstance(value, tuple):
-            defaults = {field.name: field.default for field in fields(value)}
-            value = {name: part for name, part in asdict(value).items() if part != defaults[name]}
+            value = non_default_fields(value)
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
     def deserialize(self, value: Any) -> T:
         stored: Any = json.loads(value)
         if isinstance(stored, list):
             return self.kind(stored)  # type: ignore[call-arg]
-        known = {field.name for field in fields(self.kind)}  # type: ignore[arg-type]
-        return self.kind(**{name: part for name, part in stored.items() if name in known})
+        return self.kind(**known_fields(self.kind, stored))
 
 
 class ByTenant(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
