@@ -24,7 +24,7 @@ from bench.prose import prose, tokens
 from bench.units import Raw
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
-from chalicelib.adapters.memory.queues import MemorySockets
+from chalicelib.adapters.memory.streaming import MemorySockets
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.queues.lanes import LANES, queue_name

@@ -8,11 +8,16 @@ whether the effect happened is unknown: callers rely on conditions, not on answe
 from __future__ import annotations
 
 from chalicelib.ports.auth import ApiKeys
-from chalicelib.ports.counters import Batches, BatchRows, Counters, MarkUpdate
+from chalicelib.ports.batches import Batches, BatchRows
+from chalicelib.ports.bulk import BulkOperations
+from chalicelib.ports.cache import ResponseCache
+from chalicelib.ports.counters import Counters, MarkUpdate
 from chalicelib.ports.dependencies import Dependencies
-from chalicelib.ports.files import FileWriter, JobFiles, TypeLimiters
+from chalicelib.ports.files import FileWriter, JobFiles, UploadedFile, Uploads
 from chalicelib.ports.job_data import Chunks, JobData, JobSpecs, Results
 from chalicelib.ports.jobs import IdempotencyRecord, IdempotentResult, JobQuery, Jobs
+from chalicelib.ports.leases import Lease, Leases
+from chalicelib.ports.limits import CircuitBreakers, RequestCounters, Semaphores, TypeLimiters
 from chalicelib.ports.metrics import ThroughputStats
 from chalicelib.ports.notifications import Deliveries, EmailSender, NotificationSettings, WebhookClient, WebhookResponse
 from chalicelib.ports.provider import (
@@ -28,20 +33,7 @@ from chalicelib.ports.provider import (
 )
 from chalicelib.ports.queues import DeadLetter, QueueMessage, Queues
 from chalicelib.ports.runtime import Clock, Offload, ParallelMap
-from chalicelib.ports.streaming import (
-    BulkOperations,
-    CircuitBreakers,
-    Connections,
-    Lease,
-    Leases,
-    RequestCounters,
-    ResponseCache,
-    Semaphores,
-    Subscriptions,
-    Tickets,
-)
-from chalicelib.ports.uploads import UploadedFile, Uploads
-from chalicelib.ports.websocket import Sockets
+from chalicelib.ports.streaming import Connections, Sockets, Subscriptions, Tickets
 
 __all__ = [
     "ApiKeys",

@@ -1,11 +1,12 @@
-"""What work that is no OpenAI call needs: objects that it makes, and the limits of its kind."""
+"""Files: those that jobs write, and those that callers upload."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
-from chalicelib.domain.limits.type_limiter import TypeLimiter
-from chalicelib.domain.units import Ms
+from chalicelib.domain.files.upload import Upload
 
 
 class FileWriter(Protocol):
@@ -33,15 +34,18 @@ class JobFiles(Protocol):
         """An address from which anybody who has it may save the object for some time, under its name."""
 
 
-class TypeLimiters(Protocol):
-    """What is known of each kind of work that has limits. A kind of which nothing is known is not there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedFile:
+    """A file as it comes: `pieces` can be read once, and raise Unavailable where it breaks off. `content_type` is the sender's."""
 
-    def get(self, job_type: str) -> TypeLimiter | None:
-        """One, read consistently."""
+    content_type: str
+    size: int
+    pieces: Iterator[bytes]
 
-    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        """Swap `new` in for `seen`, if the version is still the one seen (0: nothing is there). One that had been done succeeds.
 
-        Raises:
-            StaleVersion: it moved on; `current` is what is there.
-        """
+class Uploads(Protocol):
+    def sign(self, upload: Upload, seconds: int) -> str:
+        """An address to which anybody who has it may PUT this one file for some time: with its Content-Type, and its size if known."""
+
+    def open(self, upload_id: str, tenant: str, user: str) -> UploadedFile | None:
+        """The file; None if this user has put none there, or it is no longer kept."""

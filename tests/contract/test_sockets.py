@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.websocket_api import ApiGatewaySockets
-from chalicelib.adapters.memory.queues import MemorySockets
+from chalicelib.adapters.memory.streaming import MemorySockets
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.ports import Sockets
 

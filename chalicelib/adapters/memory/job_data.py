@@ -1,4 +1,4 @@
-"""The text of jobs in memory: what they are asked, what is answered, who watches."""
+"""What is kept of a job beside its record, in memory: specs, chunks, results."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-from ulid import ULID
-
 from chalicelib.adapters.memory.dependencies import MemoryDependencies
 from chalicelib.adapters.memory.files import MemoryJobFiles
+from chalicelib.adapters.memory.streaming import MemorySubscriptions
 from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.execution.result import WORKER_LOST, Result
 from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.spec import JobSpec
-from chalicelib.domain.streaming.subscriptions import JobControl, Subscription
-from chalicelib.domain.units import Ms
 
 
 class MemoryJobSpecs:
@@ -161,49 +158,3 @@ class MemoryJobData:
         family = [f"edge {place}" for place in self._dependencies.edges if job_id in place]
         family += ["wait"] if self._dependencies.get(job_id) else []
         return [*family, *(["body"] if self._bodies.get(job_id) else []), *chunks, *attempts, *watchers, *controls]
-
-
-class MemorySubscriptions:
-    def __init__(self) -> None:
-        self._watchers: dict[str, dict[str, Subscription]] = {}
-        self._controls: dict[str, JobControl] = {}
-        self._lock = threading.RLock()
-
-    def add(self, watcher: Subscription) -> None:
-        with self._lock:
-            self._watchers.setdefault(watcher.job_id, {})[watcher.connection_id] = watcher
-            self._ring(watcher.job_id)
-
-    def remove(self, job_id: str, connection_id: str) -> None:
-        with self._lock:
-            self._watchers.get(job_id, {}).pop(connection_id, None)
-            if job_id in self._controls:
-                self._ring(job_id)
-
-    def for_job(self, job_id: str) -> list[Subscription]:
-        with self._lock:
-            watchers = self._watchers.get(job_id, {})
-            return [watchers[connection] for connection in sorted(watchers)]
-
-    def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
-        with self._lock:
-            self._controls[job_id] = replace(self._control(job_id), cancel=generation)
-
-    def announce_reader(self, job_id: str, until: Ms) -> None:
-        with self._lock:
-            self._controls[job_id] = replace(self._control(job_id), read_until=until)
-
-    def controls(self, job_ids: Sequence[str]) -> dict[str, JobControl]:
-        with self._lock:
-            return {job_id: self._controls[job_id] for job_id in job_ids if job_id in self._controls}
-
-    def forget(self, job_id: str) -> None:
-        with self._lock:
-            self._watchers.pop(job_id, None)
-            self._controls.pop(job_id, None)
-
-    def _ring(self, job_id: str) -> None:
-        self._controls[job_id] = replace(self._control(job_id), subscribers_version=str(ULID()))
-
-    def _control(self, job_id: str) -> JobControl:
-        return self._controls.get(job_id, JobControl())

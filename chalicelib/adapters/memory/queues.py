@@ -1,20 +1,17 @@
-"""What leaves the process, in memory: messages, frames, and the prices they may cost."""
+"""The queues in memory."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.domain.queues.lanes import LANES, TASK_QUEUES, TASK_TIMEOUT, VISIBILITY_TIMEOUT
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import Ms
-from chalicelib.ports import Clock, DeadLetter, Price, QueueMessage
+from chalicelib.ports import Clock, DeadLetter, QueueMessage
 
 
 @dataclass(slots=True)
@@ -124,55 +121,3 @@ class MemoryQueues:
 
     def _put(self, lane: str, body: str, tenant: str, delay: int) -> None:
         self.messages[lane].append(Message(f"m{next(self._ids)}", body, tenant, self._clock.now() + delay * 1000))
-
-
-class MemorySockets:
-    """`frames` holds what each connection was sent, decoded. `gone`, `refused` and `busy` say which connections take nothing."""
-
-    def __init__(self) -> None:
-        self.frames: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.endpoints: dict[str, str] = {}
-        self.closed: list[str] = []
-        self.gone: set[str] = set()
-        self.refused: set[str] = set()
-        self.busy: defaultdict[str, int] = defaultdict(int)  # how many more posts are refused
-        self._lock = threading.Lock()
-
-    def post(self, endpoint: str, connection_id: str, data: bytes) -> None:
-        with self._lock:
-            self._answers(connection_id)
-            if connection_id in self.gone:
-                raise ConnectionGone
-            self.endpoints[connection_id] = endpoint
-            self.frames[connection_id].append(json.loads(data))
-
-    def close(self, endpoint: str, connection_id: str) -> None:
-        with self._lock:
-            self.closed.append(connection_id)
-            self.gone.add(connection_id)
-
-    def is_open(self, endpoint: str, connection_id: str) -> bool:
-        with self._lock:
-            self._answers(connection_id)
-            return connection_id not in self.gone
-
-    def _answers(self, connection_id: str) -> None:
-        if connection_id in self.refused:
-            raise ConnectionRefused
-        if self.busy[connection_id] > 0:
-            self.busy[connection_id] -= 1
-            raise ConnectionBusy
-
-    def events(self, connection_id: str, names: Iterable[str] = ()) -> list[dict[str, Any]]:
-        """The frames of one connection, of the events named, or all."""
-        wanted = set(names)
-        with self._lock:
-            return [frame for frame in self.frames[connection_id] if not wanted or frame["event"] in wanted]
-
-
-class MemoryPrices:
-    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
-        self.prices = dict(prices or {"gpt-4o-mini": Price(input=150, cached=75, output=600)})
-
-    def of(self, model: str) -> Price | None:
-        return self.prices.get(model)
