@@ -247,6 +247,6 @@ def test_a_body_is_kept_longer_never_shorter(dynamo_stores: DynamoStores) -> Non
         dynamo_stores.job_specs.extend_ttl(job_id, until)
     dynamo_stores.job_specs.replace(job_id, "acme", BODY, 2)
 
-    item = dynamodb.get(dynamo_stores.job_specs._items, job_id, "body")
+    item = dynamodb.get(dynamo_stores.job_specs._items, job_id, "spec")
     assert item is not None
     assert item.ttl == TTL + 50

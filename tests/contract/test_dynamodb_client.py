@@ -181,7 +181,7 @@ def test_large_texts_are_not_in_the_table(dynamo_stores: DynamoStores) -> None:
     dynamo_stores.job_specs.put(job_id, "acme", body(text), NOW)
     dynamo_stores.results.put(Result(job_id=job_id, attempt=2, text=text, parsed={"a": text}), "acme")
 
-    for sk in ("body", "result#0002"):
+    for sk in ("spec", "result#0002"):
         assert item_size(stored(dynamo_stores, "job_data", id=job_id, sk=sk)) < 500
     assert "/acme/" + job_id + "/result-2-0?X-Amz-Algorithm=AWS4" in dynamo_stores.results.link(job_id, 2)
     head = aws.client("s3").head_object(
@@ -195,7 +195,7 @@ def test_the_largest_text_beside_its_item(dynamo_stores: DynamoStores) -> None:
     job_id = new_id()
     dynamo_stores.job_specs.put(job_id, "acme", body(noise(15_500)), NOW)
 
-    assert 14_000 < item_size(stored(dynamo_stores, "job_data", id=job_id, sk="body")) < 17_000
+    assert 14_000 < item_size(stored(dynamo_stores, "job_data", id=job_id, sk="spec")) < 17_000
 
 
 def test_a_text_that_is_no_longer_kept(dynamo_stores: DynamoStores) -> None:

@@ -93,7 +93,7 @@ def test_a_body_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
         data["of_tomorrow"] = data["config"]["of_tomorrow"] = {"a": 1}
         item["data"] = {"B": pack_json(data)}
 
-    _rewrite("job_data", _page(job_id, "body"), other)
+    _rewrite("job_data", _page(job_id, "spec"), other)
 
     assert dynamo_stores.job_specs.get(job_id) == given
 

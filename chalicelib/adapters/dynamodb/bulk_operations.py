@@ -55,7 +55,7 @@ class DynamoBulkOperations:
 
 
 def _encode(bulk: BulkOperation) -> str:
-    return json.dumps(asdict(bulk))
+    return json.dumps(asdict(bulk), separators=(",", ":"))
 
 
 def _decode(stored: dict[str, Any]) -> BulkOperation:

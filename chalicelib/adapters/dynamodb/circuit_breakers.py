@@ -12,7 +12,7 @@ from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, I
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 
-PARTITION, PREFIX = "board", "circuit#"
+PARTITION, PREFIX = "circuits", "circuit#"
 RETENTION_SECONDS = 2 * 86_400  # seconds after the last change: what was not heard of for so long says nothing any more
 
 

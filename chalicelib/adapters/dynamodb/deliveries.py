@@ -1,4 +1,4 @@
-"""Deliveries, in the table `counters`: `wh#<owner>` / delivery id; an open one also has a row in the index `wh-open#<0-3>`.
+"""Deliveries, in the table `counters`: `dlv#<owner>` / delivery id; an open one also has a row in the index `dlv-open#<0-3>`.
 
 Index rows are sorted by the time at which the sweeper checks the delivery: `<recheck_at>#<owner>#<delivery id>`.
 A delivery whose `recheck_at` changes gets the new row before the record is written and loses the old row after it.
@@ -18,7 +18,7 @@ from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt, 
 from chalicelib.domain.notifications.recipients import Channel
 from chalicelib.domain.units import Ms
 
-OPEN = "wh-open"
+OPEN = "dlv-open"
 SHARDS = 4
 RETENTION_DAYS = 30  # after its end
 MAX_LISTED = 100
@@ -102,7 +102,7 @@ def _key(owner: str, delivery_id: str) -> Key:
 
 
 def _partition(owner: str) -> str:
-    return f"wh#{owner}"
+    return f"dlv#{owner}"
 
 
 def _time(at: Ms) -> str:

@@ -22,11 +22,11 @@ PREFIX = "child#"
 
 
 class DependencyItem(Item):
-    """`names`: the parents by their aliases, as JSON. `anyway`: it runs whatever becomes of them."""
+    """`parents`: the ids of the parents by their aliases, as JSON. `anyway`: it runs whatever becomes of them."""
 
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
-    names = UnicodeAttribute(null=True)
+    parents = UnicodeAttribute(null=True)
     open = UnicodeSetAttribute(null=True)
     linked_until = IntAttribute(null=True, attr_name="linked")
     anyway = BooleanAttribute(null=True)
@@ -70,7 +70,7 @@ class DynamoDependencies:
         if names is None or wait is None:
             return None
         return DependencyRecord(
-            parents=json.loads(names.names or "{}"),
+            parents=json.loads(names.parents or "{}"),
             open=frozenset(wait.open or ()),
             run_anyway=bool(names.anyway),
             linked_until=wait.linked_until or 0,
@@ -78,10 +78,10 @@ class DynamoDependencies:
 
     def parents_of(self, children: Sequence[str]) -> dict[str, dict[str, str]]:
         rows = dynamodb.batch_get(self._items, ((child, PARENTS) for child in children))
-        return {row.id: json.loads(row.names or "{}") for row in rows}
+        return {row.id: json.loads(row.parents or "{}") for row in rows}
 
     def _names(self, child: str, parents: Mapping[str, str], *, run_anyway: bool, ttl: int) -> DependencyItem:
-        return self._items(child, PARENTS, names=json.dumps(dict(parents)), anyway=run_anyway or None, ttl=ttl)
+        return self._items(child, PARENTS, parents=json.dumps(dict(parents)), anyway=run_anyway or None, ttl=ttl)
 
     def children(self, parent: str, after: str | None = None, limit: int = 100) -> list[DependencyEdge]:
         sort_key = self._items.sk

@@ -13,11 +13,11 @@ from chalicelib.adapters.s3.blobs import Blobs, folder_of
 
 
 class JobDataItem(Item):
-    """Any row of a page; `names`: of the job's parents, each of which has an edge to it."""
+    """Any row of a page; `parents`: the job's parents, each of which has an edge to it."""
 
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
-    names = UnicodeAttribute(null=True)
+    parents = UnicodeAttribute(null=True)
 
 
 class DynamoJobData:
@@ -29,8 +29,8 @@ class DynamoJobData:
 
     def delete_all(self, job_id: str, tenant: str) -> None:
         """Rows before objects: a row never names what is not there. Objects are listed, because one may have been left without a row."""
-        rows = list(self._items.query(job_id, consistent_read=True, attributes_to_get=["id", "sk", "names"]))
-        parents = [parent for row in rows for parent in json.loads(row.names or "{}").values()]
+        rows = list(self._items.query(job_id, consistent_read=True, attributes_to_get=["id", "sk", "parents"]))
+        parents = [parent for row in rows for parent in json.loads(row.parents or "{}").values()]
         dynamodb.batch_delete([self._items(parent, PREFIX + job_id) for parent in parents])  # before the row that names them
         dynamodb.batch_delete(rows)
         self._blobs.delete_below(folder_of(tenant, job_id))

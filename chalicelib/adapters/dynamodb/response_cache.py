@@ -16,7 +16,7 @@ class CacheItem(Item):
     sk = UnicodeAttribute(range_key=True)
     job_id = UnicodeAttribute(attr_name="job")
     attempt = IntAttribute()
-    stored_at = IntAttribute()
+    stored_at = IntAttribute(attr_name="at")
     expires_at = IntAttribute(attr_name="exp")
     ttl = IntAttribute()
 

@@ -29,7 +29,7 @@ class SubscriptionItem(Item):
     key_hash = UnicodeAttribute(attr_name="key")
     attempt = IntAttribute()
     offset = IntAttribute(attr_name="o")
-    subscription_id = UnicodeAttribute()
+    subscription_id = UnicodeAttribute(attr_name="sub")
     expires_at = IntAttribute(attr_name="exp")
     ttl = IntAttribute()
 
@@ -37,7 +37,7 @@ class SubscriptionItem(Item):
 class JobControlItem(Item):
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
-    subscribers_version = UnicodeAttribute(null=True)
+    subscribers_version = UnicodeAttribute(null=True, attr_name="subs_v")
     cancel = IntAttribute(null=True)
     read_until = IntAttribute(null=True, attr_name="r")
     ttl = IntAttribute()

@@ -12,18 +12,18 @@ from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.type_limiter import Slot, TypeLimiter
 from chalicelib.domain.units import Ms
 
-PARTITION = "turns"  # not the circuits': those are read far more often
+PARTITION = "limiters"  # not that of the circuit breakers, which is read far more often
 
 
 class TypeLimiterItem(Item):
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     version = IntAttribute(attr_name="v")
-    recent_starts = UnicodeAttribute()  # JSON lists: nothing here is asked for by itself
-    reservations = UnicodeAttribute()
+    recent_starts = UnicodeAttribute(attr_name="starts")  # JSON lists: nothing here is asked for by itself
+    reservations = UnicodeAttribute(attr_name="reserved")
     slots = UnicodeAttribute()
-    next_slot_at = IntAttribute()
-    average_hold_ms = IntAttribute()
+    next_slot_at = IntAttribute(attr_name="next")
+    average_hold_ms = IntAttribute(attr_name="avg")
     ttl = IntAttribute()
 
 

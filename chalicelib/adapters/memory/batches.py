@@ -76,10 +76,10 @@ class MemoryBatchRows:
         return [Row.from_dict(row) for row in json.loads(kept)] if kept is not None else None
 
     def put_options(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
-        self._kept[tenant, batch_id, "terms"] = json.dumps(dict(terms))
+        self._kept[tenant, batch_id, "options"] = json.dumps(dict(terms))
 
     def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
-        kept = self._kept.get((tenant, batch_id, "terms"))
+        kept = self._kept.get((tenant, batch_id, "options"))
         return dict(json.loads(kept)) if kept is not None else None
 
     def put_export(self, tenant: str, batch_id: str, name: str, text: str, content_type: str) -> str:

@@ -30,10 +30,10 @@ class S3BatchRows:
         return [Row.from_dict(json.loads(line)) for line in unpack(data).split("\n")] if data is not None else None
 
     def put_options(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
-        self._blobs.put(_key(tenant, batch_id, "terms"), pack_json(dict(terms)), JSON)
+        self._blobs.put(_key(tenant, batch_id, "options"), pack_json(dict(terms)), JSON)
 
     def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
-        data = self._blobs.get(_key(tenant, batch_id, "terms"))
+        data = self._blobs.get(_key(tenant, batch_id, "options"))
         return dict(unpack_json(data)) if data is not None else None
 
     def put_export(self, tenant: str, batch_id: str, name: str, text: str, content_type: str) -> str:
