@@ -1,4 +1,4 @@
-"""All stores of a stage at once."""
+"""All stores of a stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from chalicelib.adapters.s3.uploads import S3Uploads
 
 
 class DynamoStores:
-    """Each store is made when it is first asked for; none makes a request or a client before it is used."""
+    """Builds each store at its first use. No store makes a client or a request before it is used."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage

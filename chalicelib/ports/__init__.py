@@ -1,8 +1,14 @@
-"""What the use cases need from outside. `adapters/` has a real one and an in-memory twin of each; one contract test runs on both.
+"""What the services need from outside the process.
 
-Stores are synchronous: a call is one request to AWS (two where it says so). A worker runs them off its event loop, through `Offload`.
-Every store raises `Unavailable` (`Throttled`, if that is why) when it could not be reached after a bounded number of tries, and then
-whether the effect happened is unknown: callers rely on conditions, not on answers.
+`adapters/` has a real implementation and an in-memory twin of each port; one contract test runs on
+both.
+
+Stores are synchronous. A call is one request to AWS unless its docstring says otherwise; a worker
+makes it off its event loop, through `Offload`. Every store raises `Unavailable` (or its subclass
+`Throttled`) when it could not be reached after a bounded number of tries. Whether the effect
+happened is unknown then, so callers rely on conditions and not on responses.
+
+Times are milliseconds since 1970 (`Ms`), except `ttl`, which DynamoDB wants in seconds since 1970.
 """
 
 from __future__ import annotations

@@ -9,19 +9,29 @@ from chalicelib.domain.units import Ms
 
 
 class BulkOperations(Protocol):
-    """Bulk actions, each kept for a week after its last step."""
+    """Stores bulk operations for a week after their last step, and an index of the unfinished ones."""
 
     def create(self, bulk: BulkOperation) -> None:
-        """Put a new one; what is there already stays. First what names it as unfinished, so that it is never forgotten."""
+        """Put a new record. One that is there already stays.
 
-    def get(self, tenant: str, bulk_id: str) -> BulkOperation | None: ...
+        The index row is written first, so a crash cannot leave an operation that the sweeper does
+        not find.
+        """
+
+    def get(self, tenant: str, bulk_id: str) -> BulkOperation | None:
+        """Return the record, read consistently."""
 
     def replace(self, seen: BulkOperation, new: BulkOperation) -> None:
-        """Swap `new` in for `seen`, if the version is still the one seen. A swap that had been done already succeeds.
+        """Swap `new` in for `seen` if the version is still that of `seen`.
+
+        A repeated swap succeeds.
 
         Raises:
-            StaleVersion: it moved on; `current` is what is there.
+            StaleVersion: the version has changed; `current` is the stored record.
         """
 
     def unfinished(self, now: Ms, limit: int) -> list[BulkOperation]:
-        """Those that are unfinished and that nobody works on, the oldest first: one request, and one each."""
+        """Return unfinished operations whose lock is over, oldest first.
+
+        One request, and one for each operation.
+        """

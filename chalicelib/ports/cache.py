@@ -8,10 +8,13 @@ from chalicelib.domain.execution.response_cache import CachedResponse
 
 
 class ResponseCache(Protocol):
-    """Whose answer may serve again, by the key of its request. A row may be there beyond its end: readers compare times."""
+    """Stores which attempt answered a request, by the hash of the request.
+
+    An entry may still be there after `expires_at`: readers compare times.
+    """
 
     def get(self, tenant: str, key: str) -> CachedResponse | None:
-        """Not read consistently: a miss more does no harm."""
+        """Return the entry, not read consistently: one more miss does no harm."""
 
     def put(self, tenant: str, key: str, cached: CachedResponse) -> None:
-        """The latest stays."""
+        """Store an entry. It replaces an older one."""

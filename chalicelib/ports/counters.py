@@ -1,4 +1,4 @@
-"""Counters of the change stream."""
+"""Counters that are kept up to date from the change stream of the jobs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Protocol
 
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 
-CounterKey = tuple[str, str]  # the two keys of a counter
-VERSION = "version"  # of a counter: how often it was changed
+CounterKey = tuple[str, str]  # partition key and sort key
+VERSION = "version"  # the number of a counter that says how often it was changed
 
 
 @dataclass(frozen=True, slots=True)
 class MarkUpdate:
-    """A job's mark as it was seen, and as it is to be; `ttl` in seconds since 1970."""
+    """A job's mark as it was read, and the one that replaces it. `ttl` in seconds since 1970."""
 
     seen: CountMark
     new: CountMark
@@ -22,24 +22,33 @@ class MarkUpdate:
 
 
 class Counters(Protocol):
-    """Counters, each a few whole numbers, and the mark of each job that was counted."""
+    """Stores counters, each a few named integers, and one mark for each counted job.
+
+    The mark says what was counted of the job last. Mark and counters change in one transaction, so
+    a change that is delivered twice is counted once (protocol rule 21: mark and counters in one
+    transaction).
+    """
 
     def marks(self, job_ids: Sequence[str], *, consistent: bool = False) -> dict[str, CountMark]:
-        """The marks that exist, a request for each hundred."""
+        """Return the marks that exist, by job id. One request for each hundred."""
 
-    def increment(self, marked: Sequence[MarkUpdate], adds: Sequence[CounterIncrement]) -> None:
-        """Swap the marks in and add to the counters, all or nothing: one transaction, so at most a hundred of both. Each counter that is
-        added to says by its version that it was.
+    def increment(self, marks: Sequence[MarkUpdate], increments: Sequence[CounterIncrement]) -> None:
+        """Replace the marks and add to the counters in one transaction of at most a hundred items.
+
+        The `VERSION` of each counter grows by one.
 
         Raises:
-            StaleVersion: a mark is no longer the one that was seen. So it is for a repetition of what had been done.
+            StaleVersion: a mark has changed since it was read, or this transaction was made before.
         """
 
-    def get(self, places: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:
-        """The counters that exist, read consistently."""
+    def get(self, keys: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:
+        """Return the counters that exist, read consistently. One request for each hundred."""
 
     def query(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
-        """The first counters of a partition, by their second key, read consistently: one request."""
+        """Return the first counters of a partition by sort key, read consistently. One request."""
 
-    def overwrite(self, place: CounterKey, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
-        """Let a counter say just this, if its version is still the one that was seen. False: it is not."""
+    def overwrite(self, key: CounterKey, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
+        """Set a counter to these numbers if its version is still `version` (0: it does not exist).
+
+        False if not.
+        """

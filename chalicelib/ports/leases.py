@@ -10,10 +10,9 @@ from chalicelib.domain.units import Ms
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """One invocation of a worker: what it holds and until when it is alive. Also what operators see as a worker.
+    """One invocation of a worker: until when it is alive, and which jobs it holds.
 
-    `watermark`: since when the job that had waited longest was ready, of those that it was handed; what came into the lane later is
-    behind it. `fenced`: it was declared dead, and what it holds is being given to others.
+    Operators see it as a worker.
     """
 
     id: str
@@ -22,31 +21,37 @@ class Lease:
     started_at: Ms
     jobs: tuple[str, ...] = ()
     environment: str = ""
-    watermark: Ms = 0
-    fenced: bool = False
+    watermark: Ms = 0  # when the longest-waiting of its jobs became ready; jobs that entered the lane later are behind it
+    fenced: bool = False  # declared dead: its jobs are being recovered
 
 
 class Leases(Protocol):
-    def open(self, lease: Lease) -> None: ...
+    """Stores the leases that are open, and the fenced ones until their jobs are recovered."""
+
+    def open(self, lease: Lease) -> None:
+        """Store a new lease."""
 
     def renew(self, lease: Lease) -> None:
-        """Extend it to its `expires_at`.
+        """Extend the lease to its `expires_at`.
 
         Raises:
-            StaleVersion: it was fenced: everything it held belongs to others now.
+            StaleVersion: it was fenced; the worker no longer owns its jobs.
         """
 
     def close(self, lease: Lease) -> None:
-        """Forget it, unless it was fenced."""
+        """Delete the lease, unless it was fenced."""
 
     def get(self, lease_id: str) -> Lease | None:
-        """The lease, read consistently; fenced ones too."""
+        """Return the lease, read consistently; also a fenced one."""
 
     def all(self) -> list[Lease]:
-        """Every lease that is open, or fenced and not buried yet, read consistently: eight requests."""
+        """Return all leases, read consistently. Eight requests."""
 
     def fence(self, seen: Lease) -> bool:
-        """Declare it dead if it has not been renewed since it was read: its worker can renew no more. Repeating it is True again."""
+        """Declare a lease dead if it has not been renewed since it was read.
+
+        Then it can no longer be renewed. Repeating it returns True again.
+        """
 
     def delete_fenced(self, lease: Lease) -> None:
-        """Forget a fenced lease, once all that it held is with others."""
+        """Delete a fenced lease, after its jobs were recovered."""

@@ -1,4 +1,4 @@
-"""What limits the use of something: circuit breakers, type limiters, semaphores, request counters."""
+"""Limits: circuit breakers, type limiters, semaphores, request counters."""
 
 from __future__ import annotations
 
@@ -10,45 +10,58 @@ from chalicelib.domain.units import Ms
 
 
 class CircuitBreakers(Protocol):
-    """What is known of each model's circuit. A model of which nothing is known is not there."""
+    """Stores the circuit breaker of each model. A healthy one need not be stored."""
 
     def all(self) -> list[CircuitBreaker]:
-        """All that are known, in one request, not read consistently."""
+        """Return all that are stored, not read consistently. One request."""
 
     def get(self, model: str) -> CircuitBreaker | None:
-        """One, read consistently."""
+        """Return one circuit breaker, read consistently."""
 
     def replace(self, seen: CircuitBreaker, new: CircuitBreaker) -> None:
-        """Swap `new` in for `seen`, if the version is still the one seen (0: nothing is there). One that had been done succeeds.
+        """Swap `new` in for `seen` if the version is still that of `seen` (0: none is stored).
+
+        A repeated swap succeeds.
 
         Raises:
-            StaleVersion: it moved on; `current` is what is there.
+            StaleVersion: the version has changed; `current` is the stored one.
         """
 
 
 class TypeLimiters(Protocol):
-    """What is known of each kind of work that has limits. A kind of which nothing is known is not there."""
+    """Stores the limiter of each job type that has limits."""
 
     def get(self, job_type: str) -> TypeLimiter | None:
-        """One, read consistently."""
+        """Return one limiter, read consistently."""
 
     def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        """Swap `new` in for `seen`, if the version is still the one seen (0: nothing is there). One that had been done succeeds.
+        """Swap `new` in for `seen` if the version is still that of `seen` (0: none is stored).
+
+        A repeated swap succeeds.
 
         Raises:
-            StaleVersion: it moved on; `current` is what is there.
+            StaleVersion: the version has changed; `current` is the stored one.
         """
 
 
 class Semaphores(Protocol):
-    """A bounded number of something, each taken for a time: a crash gives it back by itself."""
+    """Stores which slots of a bounded resource are in use.
+
+    A slot is free again after `until`, also after a crash.
+    """
 
     def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
-        """A free slot of `size`, None if there seems to be none."""
+        """Take a free slot of the `size` slots of a semaphore; None if none was found.
 
-    def release(self, name: str, slot: int) -> None: ...
+        One to three requests.
+        """
+
+    def release(self, name: str, slot: int) -> None:
+        """Free a slot that this process took."""
 
 
 class RequestCounters(Protocol):
+    """Counts requests in fixed windows of time."""
+
     def increment(self, name: str, window: int, ttl: int) -> int:
-        """Count one more in the window that is named, and say how many there are now."""
+        """Add one to the counter of a window and return its value. `ttl` in seconds since 1970."""

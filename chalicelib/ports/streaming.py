@@ -1,4 +1,4 @@
-"""Subscriptions, and the WebSocket connections to which text is streamed."""
+"""Subscriptions, and the WebSocket connections and tickets of subscribers."""
 
 from __future__ import annotations
 
@@ -10,70 +10,98 @@ from chalicelib.domain.units import Ms
 
 
 class Subscriptions(Protocol):
-    """Subscriptions of connections to jobs, and each job's bell."""
+    """Stores subscriptions to jobs and batches, and the controls that workers read each second."""
 
-    def add(self, watcher: Subscription) -> None:
-        """Put the row, then ring the bell: two requests, in this order."""
+    def add(self, subscription: Subscription) -> None:
+        """Store the subscription, then change the job's `subscribers_version`.
 
-    def remove(self, job_id: str, connection_id: str) -> None: ...
+        Two requests, in this order. A worker that sees the new version finds the subscription.
+        """
+
+    def remove(self, job_id: str, connection_id: str) -> None:
+        """Delete the subscription and change `subscribers_version`. Two requests."""
 
     def for_job(self, job_id: str) -> list[Subscription]:
-        """Everybody who watches, read consistently."""
+        """Return all subscriptions to a job, read consistently."""
 
     def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
-        """Tell the worker of this generation, which looks here once a second, to stop."""
+        """Ask the worker of this generation to stop. `ttl` in seconds since 1970."""
 
     def announce_reader(self, job_id: str, until: Ms) -> None:
-        """Tell the worker that somebody reads the log."""
+        """Tell the worker that a client polls the text until then.
+
+        It then writes chunks more often.
+        """
 
     def controls(self, job_ids: Sequence[str]) -> dict[str, JobControl]:
-        """The controls of many jobs in one request; those without one are left out."""
+        """Return the controls of those jobs that have any. One request for each hundred."""
 
 
 class Connections(Protocol):
-    def open(self, connection: Connection) -> None: ...
+    """Stores the open WebSocket connections."""
 
-    def get(self, connection_id: str) -> Connection | None: ...
+    def open(self, connection: Connection) -> None:
+        """Store a new connection."""
+
+    def get(self, connection_id: str) -> Connection | None:
+        """Return the connection, read consistently."""
 
     def subscribe(self, connection_id: str, job_id: str) -> bool:
-        """Note the subscription. False: the connection has as many as it may, or is not known."""
+        """Add a job to the connection's subscriptions.
 
-    def unsubscribe(self, connection_id: str, job_id: str) -> None: ...
+        False if it has the maximum, or the connection is unknown.
+        """
+
+    def unsubscribe(self, connection_id: str, job_id: str) -> None:
+        """Remove a job from the connection's subscriptions."""
 
     def close(self, connection_id: str) -> Connection | None:
-        """Forget the connection; the answer says what it was subscribed to."""
+        """Delete the connection and return what was stored."""
 
     def sample(self, part: int, limit: int) -> list[Connection]:
-        """At most `limit` connections of one of the eight parts that all are in: one or two requests.
+        """Return at most `limit` connections of one of eight partitions, from a random position on.
 
-        If there are more, others each time.
+        One or two requests.
         """
 
 
 class Tickets(Protocol):
-    def put(self, ticket: Ticket) -> None: ...
+    """Stores tickets by the hash of their secret. A ticket opens one connection."""
 
-    def get(self, ticket_hash: str) -> Ticket | None: ...
+    def put(self, ticket: Ticket) -> None:
+        """Store a new ticket."""
+
+    def get(self, ticket_hash: str) -> Ticket | None:
+        """Return the ticket, read consistently, also a used or expired one."""
 
     def use(self, ticket_hash: str, connection_id: str) -> bool:
-        """Mark it as used by one connection. False: another has used it."""
+        """Mark the ticket as used by a connection. False if another connection has used it.
+
+        Repeatable.
+        """
 
 
 class Sockets(Protocol):
+    """Sends frames to WebSocket connections.
+
+    `endpoint` is the one that the connection recorded when it opened.
+    """
+
     def post(self, endpoint: str, connection_id: str, data: bytes) -> None:
-        """Post one frame.
+        """Send one frame.
 
         Raises:
-            ConnectionGone: forget it.
-            ConnectionRefused: it is not known to be closed, but no post to it would fare better.
-            ConnectionBusy: slow down, and post from the last acknowledged offset again.
+            ConnectionGone: the connection is closed; delete it.
+            ConnectionRefused: it may be open, but no frame to it would be accepted.
+            ConnectionBusy: send again later, from the last acknowledged offset.
         """
 
     def is_open(self, endpoint: str, connection_id: str) -> bool:
-        """Whether the connection is still there.
+        """Return whether the connection is still open.
 
         Raises:
-            ConnectionRefused, ConnectionBusy: it cannot be told.
+            ConnectionRefused, ConnectionBusy: the gateway did not say.
         """
 
-    def close(self, endpoint: str, connection_id: str) -> None: ...
+    def close(self, endpoint: str, connection_id: str) -> None:
+        """Close the connection, if it is open."""

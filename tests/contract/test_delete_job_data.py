@@ -151,7 +151,7 @@ def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> No
 
 
 def test_rows_that_dynamodb_leaves_out_are_asked_for_again(dynamo_stores: DynamoStores) -> None:
-    heads = [item_of(dynamo_stores.jobs._heads, job()) for _ in range(30)]
+    heads = [item_of(dynamo_stores.jobs._jobs, job()) for _ in range(30)]
     for head in heads:
         dynamodb.put(head)
     pauses: list[float] = []
@@ -177,7 +177,7 @@ def test_rows_that_dynamodb_leaves_out_are_asked_for_again(dynamo_stores: Dynamo
 
 
 def test_rows_that_are_left_out_for_ever_are_said(dynamo_stores: DynamoStores) -> None:
-    head = item_of(dynamo_stores.jobs._heads, job())
+    head = item_of(dynamo_stores.jobs._jobs, job())
 
     def leave_out_all(parsed: Any, **_: Any) -> None:
         key = {"DeleteRequest": {"Key": {"id": {"S": head.id}}}}

@@ -92,7 +92,7 @@ def answers(operation: str, code: str, status: int, times: int = 99, **more: Any
 
 def units(before: Job | None, after: Job, stores: DynamoStores) -> int:
     """Write units of a plain put by DynamoDB's rules: the item's KBs, and each index entry added, removed or both."""
-    old, new = (item_of(stores.jobs._heads, head).serialize() if head else {} for head in (before, after))
+    old, new = (item_of(stores.jobs._jobs, head).serialize() if head else {} for head in (before, after))
     total = -(-max(item_size(new), item_size(old)) // 1024)
     for keys in INDEXES.values():
         was, now = ([side.get(name) for name in keys] if all(name in side for name in keys) else None for side in (old, new))
@@ -102,7 +102,7 @@ def units(before: Job | None, after: Job, stores: DynamoStores) -> int:
 
 def test_names_and_indexes_are_those_of_the_deployment(dynamo_stores: DynamoStores) -> None:
     """The models and the templates say the same: tables, keys, indexes."""
-    heads = dynamo_stores.jobs._heads
+    heads = dynamo_stores.jobs._jobs
     jobs = next(table for table in TABLES if table.name == "jobs")
 
     assert heads.Meta.table_name == table_name("dev", "jobs")
@@ -319,7 +319,7 @@ def test_a_swap_that_meets_a_transaction_keeps_its_condition(dynamo_stores: Dyna
 def test_two_transactions_that_meet(dynamo_stores: DynamoStores) -> None:
     """The one that lost tries again: a conflict says nothing about its conditions."""
     given, pauses = job(), list[float]()
-    head = item_of(dynamo_stores.jobs._heads, given)
+    head = item_of(dynamo_stores.jobs._jobs, given)
     reasons = [{"Code": "TransactionConflict"}]
 
     with answers("TransactWriteItems", "TransactionCanceledException", 400, 2, CancellationReasons=reasons):
@@ -332,7 +332,7 @@ def test_two_transactions_that_meet(dynamo_stores: DynamoStores) -> None:
 def test_transactions_that_go_on_meeting(dynamo_stores: DynamoStores) -> None:
     """After some tries it is somebody else's turn to wait."""
     pauses = list[float]()
-    head = item_of(dynamo_stores.jobs._heads, job())
+    head = item_of(dynamo_stores.jobs._jobs, job())
     reasons = [{"Code": "TransactionConflict"}]
 
     with answers("TransactWriteItems", "TransactionCanceledException", 400, CancellationReasons=reasons) as given, pytest.raises(Throttled):
@@ -346,7 +346,7 @@ def test_keys_that_a_busy_table_left_out(dynamo_stores: DynamoStores) -> None:
     """They are asked for again, and after some tries the caller is told."""
     given, pauses = job(), list[float]()
     dynamo_stores.jobs.create(given)
-    table, heads = table_name("dev", "jobs"), dynamo_stores.jobs._heads
+    table, heads = table_name("dev", "jobs"), dynamo_stores.jobs._jobs
     busy = {"Responses": {}, "UnprocessedKeys": {table: {"Keys": [{"id": {"S": given.id}}]}}}
 
     with _busy(busy, times=2):

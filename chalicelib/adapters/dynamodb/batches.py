@@ -1,4 +1,7 @@
-"""Batches, in the table `counters`: `B#<tenant>` / batch id; a batch that is not at rest also has a row in the index `batches-open`."""
+"""Batches, in the table `counters`: `B#<tenant>` / batch id.
+
+A batch that is not at rest also has a row in the index `batches-open`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bulk operations, in the table `coordination`: `bulk#<tenant>` / id; an unfinished one also has a row in the index `bulks-open`."""
+"""Bulk operations, in the table `coordination`: `bulk#<tenant>` / id.
+
+An unfinished one also has a row in the index `bulks-open`.
+"""
 
 from __future__ import annotations
 

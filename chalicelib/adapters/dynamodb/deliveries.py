@@ -1,7 +1,8 @@
-"""Deliveries, in the table `counters`: `dlv#<owner>` / delivery id; an open one also has a row in the index `dlv-open#<0-3>`.
+"""Deliveries, in the table `counters`: `dlv#<owner>` / delivery id.
 
-Index rows are sorted by the time at which the sweeper checks the delivery: `<recheck_at>#<owner>#<delivery id>`.
-A delivery whose `recheck_at` changes gets the new row before the record is written and loses the old row after it.
+An open one also has a row in the index `dlv-open#<0-3>`. Index rows are sorted by the time at which
+the sweeper checks the delivery: `<recheck_at>#<owner>#<delivery id>`. A delivery whose `recheck_at`
+changes gets the new row before the record is written and loses the old row after it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ MAX_LISTED = 100
 
 
 class DynamoDeliveries:
-    """Units: about 3 to create, 2 for a step (a delivery has one to three KB), 2 more for each change of `recheck_at`."""
+    """Units: about 3 to create, 2 for a step, 2 more for each change of `recheck_at`.
+
+    A delivery has one to three KB.
+    """
 
     def __init__(self, stage: str) -> None:
         self._records = JsonRecords(stage, "counters", key=_key_of, encode=_encode, decode=_decode, ttl=_ttl)

@@ -1,7 +1,8 @@
 """Versioned records that are stored as one JSON text in one item.
 
-A store that keeps such records (batches, bulk operations, deliveries) gives `JsonRecords` their keys,
-their encoding and their life; creating, reading and the compare-and-swap are the same for all.
+A store that keeps such records (batches, bulk operations, deliveries) gives `JsonRecords` their
+keys, their encoding and their life; creating, reading and the compare-and-swap are the same for
+all.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class RecordItem(Item):
 class JsonRecords(Generic[R]):
     """Records of one kind in a table with the keys `pk` and `sk`.
 
-    Units: 1 for each KB written; reading as DynamoDB counts it.
+    Units: 1 for each KB written, 1 for each 4 KB read consistently, half of that otherwise.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class JsonRecords(Generic[R]):
         return record
 
     def get(self, key: Key) -> R | None:
-        """The record, read consistently.
+        """Return the record, read consistently.
 
         Raises:
             UnreadableRecord: the item cannot be decoded.
@@ -84,12 +85,15 @@ class JsonRecords(Generic[R]):
         return self.record(item) if item else None
 
     def get_many(self, keys: Iterable[Key], *, consistent: bool = False) -> dict[Key, R | None]:
-        """The records that exist, by key. An unreadable one is None, so that it does not hide the others."""
+        """Return the records that exist, by key.
+
+        An unreadable one is None, so that it does not hide the others.
+        """
         items = dynamodb.batch_get(self.items, keys, consistent=consistent)
         return {(item.pk, item.sk): self._record_if_readable(item) for item in items}
 
     def query(self, pk: str, limit: int) -> list[R]:
-        """The first records of a partition in the order of their sort keys, read consistently.
+        """Return the first records of a partition by sort key, read consistently.
 
         Raises:
             UnreadableRecord: one of them cannot be decoded.
@@ -97,7 +101,7 @@ class JsonRecords(Generic[R]):
         return [self.record(item) for item in self.items.query(pk, consistent_read=True, limit=limit)]
 
     def page(self, pk: str, before: str | None, limit: int) -> tuple[list[R], str | None]:
-        """A page of a partition with the greatest sort keys first, and the sort key to continue `before`; None at the end.
+        """Return a page of a partition, greatest sort key first, and the key to continue `before`.
 
         Raises:
             UnreadableRecord: one of them cannot be decoded.
@@ -110,7 +114,7 @@ class JsonRecords(Generic[R]):
     def replace(self, seen: R, new: R) -> None:
         """Swap `new` in for `seen` if the stored version is still that of `seen`.
 
-        A repeated swap (the SDK repeats a request whose answer was lost) succeeds.
+        A repeated swap (the SDK repeats a request whose response was lost) succeeds.
 
         Raises:
             StaleVersion: the version has changed; `current` is the stored record.
@@ -145,7 +149,7 @@ class JsonRecords(Generic[R]):
 
 
 def known_fields(kind: Any, stored: Fields) -> Fields:
-    """The stored values of the fields that this version of a dataclass has.
+    """Return the stored values of the fields that this version of a dataclass has.
 
     Others are left out: during a deployment two versions of the code read each other's records.
     """
@@ -153,11 +157,11 @@ def known_fields(kind: Any, stored: Fields) -> Fields:
 
 
 def non_default_fields(record: Any) -> Fields:
-    """The fields of a dataclass that differ from their defaults; decoding sets the others again."""
+    """Return the fields of a dataclass that differ from their defaults; decoding sets the others."""
     defaults = {field.name: field.default for field in fields(record)}
     return {name: value for name, value in asdict(record).items() if value != defaults[name]}
 
 
 def ttl_after(end: Ms, days: int) -> int:
-    """Seconds since 1970 after which DynamoDB may delete a record that is kept for `days` after `end`."""
+    """Return the TTL, in seconds since 1970, of a record that is kept for `days` after `end`."""
     return end // 1000 + days * 86_400 + TTL_GRACE_SECONDS

@@ -1,4 +1,7 @@
-"""Leases of the workers' invocations: `W#<0-7>` / `<lease>`, so that who looks for dead ones queries eight partitions."""
+"""Leases of the workers, in the table `coordination`: `W#<0-7>` / lease id.
+
+The sweeper looks for expired ones with a query of each of the eight partitions.
+"""
 
 from __future__ import annotations
 
@@ -46,14 +49,13 @@ class DynamoLeases:
             raise StaleVersion(_lease_of(self._items.from_raw_data(failed.item)) if failed.item else None) from failed
 
     def close(self, lease: Lease) -> None:
-        """A lease that was fenced stays: whoever fenced it is going through its jobs."""
+        """Keep a fenced lease: the sweeper is recovering its jobs."""
         try:
             dynamodb.delete(self._item_of(lease), self._items.state == OPEN)
         except ConditionFailed:
             return
 
     def fence(self, seen: Lease) -> bool:
-        """Declare the lease dead if it has not been renewed since it was read. Repeating it is True again."""
         unchanged = self._items.expires_at == seen.expires_at
         try:
             dynamodb.update(self._item_of(seen), [self._items.state.set(FENCED)], unchanged)

@@ -1,8 +1,9 @@
-"""Index rows that name unfinished records, so that the sweeper finds these with a query instead of a scan.
+"""Index rows that name unfinished records, so that the sweeper finds them with a query, not a scan.
 
-A store puts the row before the record that it names, and deletes it after the last write of the record.
-A crash in between leaves a row too many, never one too few. The reader that finds such an orphan deletes
-it, but only after `ORPHAN_GRACE_MS`: until then the record may be about to be written.
+A store puts the row before the record that it names, and deletes it after the last write of the
+record. A crash in between leaves a row too many, never one too few. The reader that finds such an
+orphan deletes it, but only after `ORPHAN_GRACE_MS`: until then the record may be about to be
+written.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class OpenItem(Item):
 class OpenIndex:
     """The rows of one kind of record, in one partition or in `shards` of them.
 
-    Units: 1 to put or delete a row; 1 for each 4 KB of rows that are queried, half of that if not consistently.
+    Units: 1 to put or delete a row; 1 for each 4 KB of rows that are queried, half of that if not
+    consistently.
     """
 
     def __init__(self, stage: str, table: str, partition: str, shards: int = 1) -> None:
@@ -63,7 +65,7 @@ class OpenIndex:
             dynamodb.delete(row)
 
     def query(self, limit: int, *, shard: int = 0, before: str | None = None, consistent: bool = True) -> list[OpenItem]:
-        """The first rows of a shard in the order of their sort keys."""
+        """Return the first rows of a shard in the order of their sort keys."""
         below = self._items.sk < before if before is not None else None
         return list(self._items.query(self._pk(shard), below, consistent_read=consistent, limit=limit, page_size=limit))
 

@@ -1,6 +1,7 @@
 """An in-memory twin of every port but the provider, for tests and for trying things out.
 
-Each behaves as its real adapter does, conditions and refusals included; the contract tests run on both.
+Each behaves like its real adapter, conditions and refusals included. The contract tests run on
+both.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ __all__ = ["InMemoryAdapters", "ManualClock", "run_inline"]
 
 @dataclass
 class InMemoryAdapters:
-    """Everything outside the process at once. A test takes what it needs: `memory.jobs`, `memory.queues`, `memory.clock` ..."""
+    """All twins, by the names of the container.
+
+    A test takes what it needs: `memory.jobs`, `memory.queues`, `memory.clock`.
+    """
 
     clock: ManualClock = field(default_factory=ManualClock)
     jobs: MemoryJobs = field(default_factory=MemoryJobs)

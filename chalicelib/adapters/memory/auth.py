@@ -8,7 +8,7 @@ from chalicelib.domain.auth.identity import Key
 
 
 class MemoryApiKeys:
-    """`addresses` is what a deployment would have written."""
+    """`addresses` are the URLs that a deployment would have written."""
 
     def __init__(self, addresses: dict[str, str] | None = None) -> None:
         self.addresses = addresses or {}

@@ -14,7 +14,7 @@ from chalicelib.domain.units import Ms
 
 
 class MemoryBatches:
-    """`rows` are the records, `open` the run of each that is named as open; both are open to tests."""
+    """Tests may use `rows`, the records by id, and `open`, the run of each batch in the index."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Batch] = {}
@@ -49,20 +49,20 @@ class MemoryBatches:
 
     def page(self, tenant: str, before: str | None, limit: int) -> tuple[list[Batch], str | None]:
         with self._lock:
-            mine = [batch for batch in self.rows.values() if batch.tenant == tenant and (before is None or batch.id < before)]
-        found = sorted(mine, key=lambda batch: batch.id, reverse=True)
+            matching = [batch for batch in self.rows.values() if batch.tenant == tenant and (before is None or batch.id < before)]
+        found = sorted(matching, key=lambda batch: batch.id, reverse=True)
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     def stalled(self, now: Ms, limit: int) -> list[Batch]:
         with self._lock:
-            names = sorted(name for name in self.open if name in self.rows)
-            start = now // 60_000 * limit % len(names) if len(names) > limit else 0
-            taken = (names + names)[start : start + min(limit, len(names))]
-            return [self.rows[name] for name in taken if self.rows[name].locked_until <= now]
+            ids = sorted(batch_id for batch_id in self.open if batch_id in self.rows)
+            start = now // 60_000 * limit % len(ids) if len(ids) > limit else 0
+            taken = (ids + ids)[start : start + min(limit, len(ids))]
+            return [self.rows[batch_id] for batch_id in taken if self.rows[batch_id].locked_until <= now]
 
 
 class MemoryBatchRows:
-    """Rows as JSON, because that is what the real store gives back. `exports` is open to tests."""
+    """Stores rows as JSON, as the real store does. Tests may use `exports`, texts by name."""
 
     def __init__(self) -> None:
         self.exports: dict[str, str] = {}
@@ -72,15 +72,15 @@ class MemoryBatchRows:
         self._kept[tenant, batch_id, f"part-{part}"] = json.dumps([row.to_dict() for row in rows])
 
     def get_part(self, tenant: str, batch_id: str, part: int) -> list[Row] | None:
-        kept = self._kept.get((tenant, batch_id, f"part-{part}"))
-        return [Row.from_dict(row) for row in json.loads(kept)] if kept is not None else None
+        stored = self._kept.get((tenant, batch_id, f"part-{part}"))
+        return [Row.from_dict(row) for row in json.loads(stored)] if stored is not None else None
 
-    def put_options(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
-        self._kept[tenant, batch_id, "options"] = json.dumps(dict(terms))
+    def put_options(self, tenant: str, batch_id: str, options: Mapping[str, Any]) -> None:
+        self._kept[tenant, batch_id, "options"] = json.dumps(dict(options))
 
     def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
-        kept = self._kept.get((tenant, batch_id, "options"))
-        return dict(json.loads(kept)) if kept is not None else None
+        stored = self._kept.get((tenant, batch_id, "options"))
+        return dict(json.loads(stored)) if stored is not None else None
 
     def put_export(self, tenant: str, batch_id: str, name: str, text: str, content_type: str) -> str:
         self.exports[name] = text

@@ -10,7 +10,7 @@ from chalicelib.domain.units import Ms
 
 
 class MemoryBulkOperations:
-    """`rows` is open to tests."""
+    """Tests may use `rows`, the records by id."""
 
     def __init__(self) -> None:
         self.rows: dict[str, BulkOperation] = {}
@@ -36,5 +36,5 @@ class MemoryBulkOperations:
 
     def unfinished(self, now: Ms, limit: int) -> list[BulkOperation]:
         with self._lock:
-            left = [bulk for bulk in self.rows.values() if bulk.finished_at is None and bulk.locked_until <= now]
-        return sorted(left, key=lambda bulk: bulk.id)[:limit]
+            unfinished = [bulk for bulk in self.rows.values() if bulk.finished_at is None and bulk.locked_until <= now]
+        return sorted(unfinished, key=lambda bulk: bulk.id)[:limit]

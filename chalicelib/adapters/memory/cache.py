@@ -6,7 +6,7 @@ from chalicelib.domain.execution.response_cache import CachedResponse
 
 
 class MemoryResponseCache:
-    """`rows` is open to tests: references by tenant and key."""
+    """Tests may use `rows`, the entries by tenant and key."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], CachedResponse] = {}

@@ -10,11 +10,11 @@ from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.ports import MarkUpdate
 from chalicelib.ports.counters import VERSION, CounterKey
 
-MOST_TOGETHER = 100
+MAX_ITEMS = 100  # of a DynamoDB transaction
 
 
 class MemoryCounters:
-    """`counters` and `rows`, the marks, are open to tests."""
+    """Tests may use `counters`, by key, and `rows`, the marks by job id."""
 
     def __init__(self) -> None:
         self.counters: dict[CounterKey, dict[str, int]] = {}
@@ -25,33 +25,33 @@ class MemoryCounters:
         with self._lock:
             return {job_id: self.rows[job_id] for job_id in job_ids if job_id in self.rows}
 
-    def increment(self, marked: Sequence[MarkUpdate], adds: Sequence[CounterIncrement]) -> None:
-        if len(marked) + len(adds) > MOST_TOGETHER:
-            raise ValueError(f"DynamoDB writes at most {MOST_TOGETHER} items together")
+    def increment(self, marks: Sequence[MarkUpdate], increments: Sequence[CounterIncrement]) -> None:
+        if len(marks) + len(increments) > MAX_ITEMS:
+            raise ValueError(f"DynamoDB writes at most {MAX_ITEMS} items in one transaction")
         with self._lock:
-            for one in marked:
-                there = self.rows.get(one.new.job_id)
-                if (there.version if there else 0) != one.seen.version:
-                    raise StaleVersion(there)
-            for one in marked:
-                self.rows[one.new.job_id] = one.new
-            for add in adds:
-                numbers = self.counters.setdefault(add.key, {})
-                for name, amount in (*add.amounts.items(), (VERSION, 1)):
+            for update in marks:
+                stored = self.rows.get(update.new.job_id)
+                if (stored.version if stored else 0) != update.seen.version:
+                    raise StaleVersion(stored)
+            for update in marks:
+                self.rows[update.new.job_id] = update.new
+            for increment in increments:
+                numbers = self.counters.setdefault(increment.key, {})
+                for name, amount in (*increment.amounts.items(), (VERSION, 1)):
                     numbers[name] = numbers.get(name, 0) + amount
 
-    def get(self, places: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:
+    def get(self, keys: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:
         with self._lock:
-            return {place: dict(self.counters[place]) for place in places if place in self.counters}
+            return {key: dict(self.counters[key]) for key in keys if key in self.counters}
 
     def query(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
         with self._lock:
-            found = sorted(place for place in self.counters if place[0] == pk)[:limit]
-            return {place[1]: dict(self.counters[place]) for place in found}
+            found = sorted(key for key in self.counters if key[0] == pk)[:limit]
+            return {key[1]: dict(self.counters[key]) for key in found}
 
-    def overwrite(self, place: CounterKey, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
+    def overwrite(self, key: CounterKey, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
         with self._lock:
-            if self.counters.get(place, {}).get(VERSION, 0) != version:
+            if self.counters.get(key, {}).get(VERSION, 0) != version:
                 return False
-            self.counters[place] = {**numbers, VERSION: version + 1}
+            self.counters[key] = {**numbers, VERSION: version + 1}
             return True

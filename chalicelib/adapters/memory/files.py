@@ -8,19 +8,19 @@ from chalicelib.domain.files.upload import Upload, object_key
 from chalicelib.ports import UploadedFile
 
 SCHEME = "memory://"
-PIECE = 7  # small, so that a test's file comes in several
+PIECE_BYTES = 7  # bytes; small, so that a test's file has several pieces
 
 
 class MemoryFileWriter:
-    def __init__(self, files: MemoryJobFiles, place: tuple[str, str, str]) -> None:
-        self._files, self._place = files, place
+    def __init__(self, files: MemoryJobFiles, key: tuple[str, str, str]) -> None:
+        self._files, self._key = files, key
         self._data = bytearray()
 
     def write(self, data: bytes) -> None:
         self._data += data
 
     def close(self) -> int:
-        self._files.kept[self._place] = bytes(self._data)
+        self._files.kept[self._key] = bytes(self._data)
         return len(self._data)
 
     def abort(self) -> None:
@@ -28,7 +28,7 @@ class MemoryFileWriter:
 
 
 class MemoryJobFiles:
-    """`kept` is open to tests: objects by (tenant, job, name)."""
+    """Tests may use `kept`, the files by (tenant, job, name)."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str, str], bytes] = {}
@@ -43,14 +43,14 @@ class MemoryJobFiles:
     def link(self, tenant: str, job_id: str, name: str, seconds: int) -> str:
         return f"https://files.example/{tenant}/{job_id}/{name}?expires={seconds}"
 
-    def forget(self, job_id: str) -> None:
-        """What removing a job's page does."""
-        for place in [place for place in self.kept if place[1] == job_id]:
-            del self.kept[place]
+    def delete_all(self, job_id: str) -> None:
+        """Delete the files of a job."""
+        for key in [key for key in self.kept if key[1] == job_id]:
+            del self.kept[key]
 
 
 class MemoryUploads:
-    """What was put, by key. `put` is what S3 does with a signed link: whatever was not signed is refused."""
+    """`put` behaves like S3 at a signed link: it refuses what was not signed."""
 
     def __init__(self) -> None:
         self._signed: dict[str, Upload] = {}
@@ -77,4 +77,4 @@ class MemoryUploads:
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:
-    return (data[start : start + PIECE] for start in range(0, len(data), PIECE))
+    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))

@@ -10,7 +10,7 @@ from chalicelib.ports import Lease
 
 
 class MemoryLeases:
-    """`rows` is open to tests: the leases that are open or not buried yet."""
+    """Tests may use `rows`, the leases by id."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Lease] = {}
@@ -22,24 +22,23 @@ class MemoryLeases:
 
     def renew(self, lease: Lease) -> None:
         with self._lock:
-            there = self.rows.get(lease.id)
-            if there is None or there.fenced:
-                raise StaleVersion(there)
+            stored = self.rows.get(lease.id)
+            if stored is None or stored.fenced:
+                raise StaleVersion(stored)
             self.rows[lease.id] = lease
 
     def close(self, lease: Lease) -> None:
         with self._lock:
-            there = self.rows.get(lease.id)
-            if there is not None and not there.fenced:
+            stored = self.rows.get(lease.id)
+            if stored is not None and not stored.fenced:
                 del self.rows[lease.id]
 
     def fence(self, seen: Lease) -> bool:
-        """Declare the lease dead if it has not been renewed since it was read."""
         with self._lock:
-            there = self.rows.get(seen.id)
-            if there is None or there.expires_at != seen.expires_at:
+            stored = self.rows.get(seen.id)
+            if stored is None or stored.expires_at != seen.expires_at:
                 return False
-            self.rows[seen.id] = replace(there, fenced=True)
+            self.rows[seen.id] = replace(stored, fenced=True)
             return True
 
     def get(self, lease_id: str) -> Lease | None:
@@ -52,6 +51,6 @@ class MemoryLeases:
 
     def delete_fenced(self, lease: Lease) -> None:
         with self._lock:
-            there = self.rows.get(lease.id)
-            if there is not None and there.fenced:
+            stored = self.rows.get(lease.id)
+            if stored is not None and stored.fenced:
                 del self.rows[lease.id]

@@ -12,29 +12,29 @@ from chalicelib.domain.units import Ms
 
 class MemoryCircuitBreakers:
     def __init__(self) -> None:
-        self._circuits: dict[str, CircuitBreaker] = {}
+        self._by_model: dict[str, CircuitBreaker] = {}
         self._lock = threading.Lock()
 
     def all(self) -> list[CircuitBreaker]:
         with self._lock:
-            return sorted(self._circuits.values(), key=lambda circuit: circuit.model)
+            return sorted(self._by_model.values(), key=lambda circuit: circuit.model)
 
     def get(self, model: str) -> CircuitBreaker | None:
         with self._lock:
-            return self._circuits.get(model)
+            return self._by_model.get(model)
 
     def replace(self, seen: CircuitBreaker, new: CircuitBreaker) -> None:
         with self._lock:
-            current = self._circuits.get(seen.model)
+            current = self._by_model.get(seen.model)
             if current == new:
                 return
             if (current.version if current else 0) != seen.version:
                 raise StaleVersion(current)
-            self._circuits[seen.model] = new
+            self._by_model[seen.model] = new
 
 
 class MemoryTypeLimiters:
-    """`rows` is open to tests: what is known, by type."""
+    """Tests may use `rows`, the limiters by job type."""
 
     def __init__(self) -> None:
         self.rows: dict[str, TypeLimiter] = {}
@@ -46,11 +46,11 @@ class MemoryTypeLimiters:
 
     def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
         with self._lock:
-            there = self.rows.get(new.type)
-            if there == new:
+            stored = self.rows.get(new.type)
+            if stored == new:
                 return
-            if (there.version if there else 0) != seen.version:
-                raise StaleVersion(there)
+            if (stored.version if stored else 0) != seen.version:
+                raise StaleVersion(stored)
             self.rows[new.type] = new
 
 

@@ -8,6 +8,8 @@ from chalicelib.ports import Price
 
 
 class MemoryPrices:
+    """`prices` by model."""
+
     def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
         self.prices = dict(prices or {"gpt-4o-mini": Price(input=150, cached=75, output=600)})
 

@@ -16,7 +16,7 @@ from chalicelib.ports import Clock, DeadLetter, QueueMessage
 
 @dataclass(slots=True)
 class Message:
-    """A message as SQS keeps it: hidden until `visible_at`, gone only when it is acknowledged."""
+    """A message as SQS stores it: hidden until `visible_at`, deleted only when it is acknowledged."""
 
     id: str
     body: str
@@ -27,9 +27,11 @@ class Message:
 
 
 class MemoryQueues:
-    """`messages`, `aside` and `dead` are open to tests, by lane; `sent` is every wake-up ever sent, for tests that deliver them all again.
+    """Queues by name, with a clock that hides delayed and received messages.
 
-    `aside` is what was set aside, in order; `dead` all that is in the dead-letter queue now, with its reason.
+    Tests may use `messages` (what a queue holds), `aside` (all that was ever sent to its
+    dead-letter queue, as (body, reason)), `dead` (what the dead-letter queue holds, with reasons)
+    and `sent` (every wake-up ever sent, for tests that deliver all of them again).
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -52,11 +54,11 @@ class MemoryQueues:
         for wake_up in wake_ups:
             self.send(lane, wake_up, tenant)
 
-    def send_task(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
+    def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= 900:
             raise ValueError(f"SQS delays a message by 0 to 900 seconds, not by {delay}")
         with self._lock:
-            self._put(errands, body, tenant, delay)
+            self._put(queue, body, tenant, delay)
 
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
         if len(receipts) > 10:
@@ -67,7 +69,7 @@ class MemoryQueues:
     def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
         with self._lock:
             self.aside[lane].append((body, reason))
-            self._bury(lane, body, reason)
+            self._put_dead(lane, body, reason)
 
     def depth(self, lane: str) -> int:
         now = self._clock.now()
@@ -96,17 +98,20 @@ class MemoryQueues:
             self.dead[lane] = [(message, reason) for message, reason in self.dead[lane] if message.receipt not in receipts]
 
     def give_up(self, lane: str, body: str) -> None:
-        """What the queue does with a message that was received too often."""
+        """Put a message in the dead-letter queue, as SQS does after too many receives."""
         with self._lock:
-            self._bury(lane, body, None)
+            self._put_dead(lane, body, None)
 
     def put_raw(self, lane: str, body: str) -> None:
-        """Put any text in the queue, as somebody at a console would."""
+        """Put any text in the queue, as an operator could at the console."""
         with self._lock:
             self._put(lane, body, "", 0)
 
     def receive(self, lane: str, limit: int = 10) -> list[QueueMessage]:
-        """What a worker is given now; hidden from others for as long as the real queue would hide it."""
+        """Receive up to `limit` messages.
+
+        They are hidden for the visibility timeout of the real queue.
+        """
         now = self._clock.now()
         with self._lock:
             due = [message for message in self.messages[lane] if message.visible_at <= now][:limit]
@@ -116,7 +121,7 @@ class MemoryQueues:
                 message.receipt = f"{message.id}-{message.receives}"
             return [QueueMessage(message.body, message.receipt, message.id) for message in due]
 
-    def _bury(self, lane: str, body: str, reason: str | None) -> None:
+    def _put_dead(self, lane: str, body: str, reason: str | None) -> None:
         self.dead[lane].append((Message(f"d{next(self._ids)}", body, "", self._clock.now()), reason))
 
     def _put(self, lane: str, body: str, tenant: str, delay: int) -> None:

@@ -1,4 +1,4 @@
-"""Subscriptions and WebSocket connections in memory."""
+"""Subscriptions, WebSocket connections and tickets in memory."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from chalicelib.domain.units import Ms
 
 class MemorySubscriptions:
     def __init__(self) -> None:
-        self._watchers: dict[str, dict[str, Subscription]] = {}
+        self._subscriptions: dict[str, dict[str, Subscription]] = {}
         self._controls: dict[str, JobControl] = {}
         self._lock = threading.RLock()
 
-    def add(self, watcher: Subscription) -> None:
+    def add(self, subscription: Subscription) -> None:
         with self._lock:
-            self._watchers.setdefault(watcher.job_id, {})[watcher.connection_id] = watcher
-            self._ring(watcher.job_id)
+            self._subscriptions.setdefault(subscription.job_id, {})[subscription.connection_id] = subscription
+            self._change_version(subscription.job_id)
 
     def remove(self, job_id: str, connection_id: str) -> None:
         with self._lock:
-            self._watchers.get(job_id, {}).pop(connection_id, None)
+            self._subscriptions.get(job_id, {}).pop(connection_id, None)
             if job_id in self._controls:
-                self._ring(job_id)
+                self._change_version(job_id)
 
     def for_job(self, job_id: str) -> list[Subscription]:
         with self._lock:
-            watchers = self._watchers.get(job_id, {})
-            return [watchers[connection] for connection in sorted(watchers)]
+            subscriptions = self._subscriptions.get(job_id, {})
+            return [subscriptions[connection] for connection in sorted(subscriptions)]
 
     def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
         with self._lock:
@@ -59,12 +59,12 @@ class MemorySubscriptions:
         with self._lock:
             return {job_id: self._controls[job_id] for job_id in job_ids if job_id in self._controls}
 
-    def forget(self, job_id: str) -> None:
+    def delete_all(self, job_id: str) -> None:
         with self._lock:
-            self._watchers.pop(job_id, None)
+            self._subscriptions.pop(job_id, None)
             self._controls.pop(job_id, None)
 
-    def _ring(self, job_id: str) -> None:
+    def _change_version(self, job_id: str) -> None:
         self._controls[job_id] = replace(self._control(job_id), subscribers_version=str(ULID()))
 
     def _control(self, job_id: str) -> JobControl:
@@ -86,16 +86,16 @@ class MemoryConnections:
 
     def subscribe(self, connection_id: str, job_id: str) -> bool:
         with self._lock:
-            there = self._connections.get(connection_id)
-            if there is None or (job_id not in there.jobs and len(there.jobs) >= SUBSCRIPTIONS_PER_CONNECTION):
+            stored = self._connections.get(connection_id)
+            if stored is None or (job_id not in stored.jobs and len(stored.jobs) >= SUBSCRIPTIONS_PER_CONNECTION):
                 return False
-            self._connections[connection_id] = replace(there, jobs=there.jobs | {job_id})
+            self._connections[connection_id] = replace(stored, jobs=stored.jobs | {job_id})
             return True
 
     def unsubscribe(self, connection_id: str, job_id: str) -> None:
         with self._lock:
-            if there := self._connections.get(connection_id):
-                self._connections[connection_id] = replace(there, jobs=there.jobs - {job_id})
+            if stored := self._connections.get(connection_id):
+                self._connections[connection_id] = replace(stored, jobs=stored.jobs - {job_id})
 
     def close(self, connection_id: str) -> Connection | None:
         with self._lock:
@@ -127,7 +127,7 @@ class MemoryTickets:
 
 
 class MemorySockets:
-    """`frames` holds what each connection was sent, decoded. `gone`, `refused` and `busy` say which connections take nothing."""
+    """Tests may use `frames`, decoded and by connection, and set `gone`, `refused` and `busy`."""
 
     def __init__(self) -> None:
         self.frames: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -135,12 +135,12 @@ class MemorySockets:
         self.closed: list[str] = []
         self.gone: set[str] = set()
         self.refused: set[str] = set()
-        self.busy: defaultdict[str, int] = defaultdict(int)  # how many more posts are refused
+        self.busy: defaultdict[str, int] = defaultdict(int)  # how many more calls raise `ConnectionBusy`
         self._lock = threading.Lock()
 
     def post(self, endpoint: str, connection_id: str, data: bytes) -> None:
         with self._lock:
-            self._answers(connection_id)
+            self._raise_if_unreachable(connection_id)
             if connection_id in self.gone:
                 raise ConnectionGone
             self.endpoints[connection_id] = endpoint
@@ -153,10 +153,10 @@ class MemorySockets:
 
     def is_open(self, endpoint: str, connection_id: str) -> bool:
         with self._lock:
-            self._answers(connection_id)
+            self._raise_if_unreachable(connection_id)
             return connection_id not in self.gone
 
-    def _answers(self, connection_id: str) -> None:
+    def _raise_if_unreachable(self, connection_id: str) -> None:
         if connection_id in self.refused:
             raise ConnectionRefused
         if self.busy[connection_id] > 0:
@@ -164,7 +164,7 @@ class MemorySockets:
             raise ConnectionBusy
 
     def events(self, connection_id: str, names: Iterable[str] = ()) -> list[dict[str, Any]]:
-        """The frames of one connection, of the events named, or all."""
+        """Return the frames of one connection with these events, or all."""
         wanted = set(names)
         with self._lock:
             return [frame for frame in self.frames[connection_id] if not wanted or frame["event"] in wanted]

@@ -347,7 +347,7 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
 def test_a_deleted_job_tells_nobody() -> None:
     world = World()
     change = ended(world)
-    world.memory.job_specs.forget(change[0])
+    world.memory.job_specs.delete(change[0])
 
     tell(world, change)
 

@@ -440,7 +440,7 @@ def test_a_job_whose_content_is_gone_ends_with_what_was_said() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
     kept = world.log_text(job)
-    world.memory.job_specs.forget(job.id)
+    world.memory.job_specs.delete(job.id)
 
     world.deliver()
 

@@ -53,7 +53,7 @@ def test_what_is_completed_or_tried_again_is_none(script: Script) -> None:
 def test_a_job_whose_content_is_gone() -> None:
     world = World()
     job = world.submit()
-    world.memory.job_specs.forget(job.id)
+    world.memory.job_specs.delete(job.id)
 
     world.deliver()
 

@@ -241,7 +241,7 @@ def test_a_job_whose_content_or_type_is_gone_fails() -> None:
     """It could never run: it says so instead of being claimed again and again."""
     world = World()
     no_body, no_type = world.submit("a"), world.submit("b")
-    world.memory.job_specs.forget(no_body.id)
+    world.memory.job_specs.delete(no_body.id)
     world.memory.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
 
     world.deliver()
@@ -259,7 +259,7 @@ def test_the_row_of_an_attempt_that_ends_at_once_comes_before_its_end() -> None:
     """Whoever dies in between leaves a job that is taken back, not an attempt without a row."""
     world = World()
     job = world.submit()
-    world.memory.job_specs.forget(job.id)
+    world.memory.job_specs.delete(job.id)
     put = world.memory.results.put
     states: list[Status] = []
 

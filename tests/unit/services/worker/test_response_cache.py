@@ -219,7 +219,7 @@ def test_what_a_deleted_job_was_answered_serves_nobody() -> None:
     """Nor what its retention has removed."""
     world = World(FIRST)
     first = done(world)
-    world.memory.results.forget(first.id)
+    world.memory.results.delete_all(first.id)
     second = done(world)
     assert not is_hit(world, second)
     head = world.memory.jobs.heads[second.id]
