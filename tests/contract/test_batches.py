@@ -1,4 +1,4 @@
-"""What batches ask of their stores, on the twins and on moto."""
+"""The stores of batches and their rows, on the twins and on moto."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def batch(**changes: Any) -> Batch:
     return Batch(**(values | changes))
 
 
-def left(stores: Any, now: int) -> set[str]:
+def stalled_ids(stores: Any, now: int) -> set[str]:
     return {one.id for one in stores.batches.stalled(now, 100)}
 
 
@@ -91,24 +91,24 @@ def test_it_is_left_for_others_once_nobody_works_on_it(stores: Any) -> None:
     made = batch()
     stores.batches.create(made)
 
-    assert made.id not in left(stores, NOW)
-    assert made.id in left(stores, NOW + 5)
+    assert made.id not in stalled_ids(stores, NOW)
+    assert made.id in stalled_ids(stores, NOW + 5)
 
 
 def test_a_closed_one_is_left_for_nobody_until_it_is_run_again(stores: Any) -> None:
     made = batch()
     stores.batches.create(made)
     stores.batches.mark_closed(made)
-    assert made.id not in left(stores, NOW + 5)
+    assert made.id not in stalled_ids(stores, NOW + 5)
 
     again = replace(made, version=2, run=2)
     stores.batches.replace(made, again)
-    stores.batches.mark_closed(made)  # whoever ended the run before is late
+    stores.batches.mark_closed(made)  # the end of the run before comes late
 
-    assert made.id in left(stores, NOW + 5)
+    assert made.id in stalled_ids(stores, NOW + 5)
     stores.batches.mark_closed(again)
     stores.batches.mark_closed(again)
-    assert made.id not in left(stores, NOW + 5)
+    assert made.id not in stalled_ids(stores, NOW + 5)
 
 
 def test_a_tenants_are_listed_newest_first(stores: Any) -> None:
@@ -142,7 +142,7 @@ def test_a_row_that_names_no_batch_is_removed(dynamo_stores: DynamoStores) -> No
         return {row.sk for row in batches._open.query(1_000)}
 
     batches.stalled(NOW + ORPHAN_GRACE_MS, 1_000)
-    assert never_made.id in rows()  # it may still be in the making
+    assert never_made.id in rows()  # its record may be about to be written
     batches.stalled(NOW + ORPHAN_GRACE_MS + 1, 1_000)
     assert never_made.id not in rows()
 
@@ -152,7 +152,7 @@ def test_rows_are_read_as_they_were_kept(stores: Any) -> None:
     rows = [
         Row(number=1, id="a", prompt="Zwei\u2028Zeilen\nund mehr", metadata={"x": [1, {"y": None}]}),
         Row(number=0, input={"text": "é"}, priority="high", depends_on=("a",)),
-        Row(number=2, input={}),  # as a clean-up by its defaults is
+        Row(number=2, input={}),  # a row that consists of defaults only
     ]
     stores.batch_rows.put_part("acme", made.id, 0, rows)
     stores.batch_rows.put_options("acme", made.id, {"config": {"model": "gpt-4o"}, "options": {}})

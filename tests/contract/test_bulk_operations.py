@@ -1,4 +1,4 @@
-"""What bulk actions ask of their store, on the twin and on moto."""
+"""The store of bulk operations, on the twin and on moto."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def bulk(**changes: Any) -> BulkOperation:
     return BulkOperation(**(values | changes))
 
 
-def unfinished(stores: Any, now: int) -> list[str]:
+def unfinished_ids(stores: Any, now: int) -> list[str]:
     return [one.id for one in stores.bulk_operations.unfinished(now, 100)]
 
 
@@ -87,10 +87,10 @@ def test_the_unfinished_are_found_when_nobody_works_on_them(stores: Any) -> None
     for one in (made, other):
         stores.bulk_operations.create(one)
 
-    assert made.id not in unfinished(stores, NOW)
-    assert made.id in unfinished(stores, NOW + 5)
-    assert other.id not in unfinished(stores, NOW + 5)
-    assert [one for one in unfinished(stores, NOW + 60_000) if one in (made.id, other.id)] == [made.id, other.id]
+    assert made.id not in unfinished_ids(stores, NOW)
+    assert made.id in unfinished_ids(stores, NOW + 5)
+    assert other.id not in unfinished_ids(stores, NOW + 5)
+    assert [one for one in unfinished_ids(stores, NOW + 60_000) if one in (made.id, other.id)] == [made.id, other.id]
 
 
 def test_the_finished_are_not_looked_for_any_more(stores: Any) -> None:
@@ -99,7 +99,7 @@ def test_the_finished_are_not_looked_for_any_more(stores: Any) -> None:
 
     stores.bulk_operations.replace(made, replace(made, version=2, finished_at=NOW))
 
-    assert made.id not in unfinished(stores, NOW + 10**9)
+    assert made.id not in unfinished_ids(stores, NOW + 10**9)
     assert stores.bulk_operations.get("acme", made.id).finished_at == NOW
 
 
@@ -114,7 +114,7 @@ def test_rows_that_name_nothing_unfinished_are_removed(dynamo_stores: DynamoStor
         return {row.sk for row in bulks._open.query(1_000)}
 
     bulks.unfinished(NOW + ORPHAN_GRACE_MS, 100)
-    assert never_made.id in rows()  # it may still be in the making
+    assert never_made.id in rows()  # its record may be about to be written
     assert ended.id not in rows()
     bulks.unfinished(NOW + ORPHAN_GRACE_MS + 1, 100)
     assert never_made.id not in rows()

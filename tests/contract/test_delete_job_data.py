@@ -1,4 +1,4 @@
-"""What deleting and changing a job asks of the stores, on the twins and on moto."""
+"""Deleting and editing a job in the stores, on the twins and on moto."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def incompressible(characters: int) -> str:
     return "".join(random.Random(7).choices(string.printable, k=characters))
 
 
-def written(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say hello.") -> None:
-    """Everything that is kept of a job beside its head: sixty chunks, two results, a body, a watcher, controls."""
+def store_everything(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say hello.") -> None:
+    """Store everything that a job has beside its record: sixty chunks, two results, a spec, a subscription, controls."""
     stores.job_specs.put(job_id, "acme", replace(BODY, prompt=prompt), TTL)
     for start in range(60):
         stores.chunks.append(Chunk(job_id=job_id, attempt=1, start=start, text="x", at=NOW, ttl=TTL))
@@ -67,7 +67,7 @@ def objects() -> list[str]:
     return [found["Key"] for found in listed]
 
 
-# ---- heads
+# ---- job records
 
 
 def test_a_head_is_removed_at_the_version_that_was_seen_and_only_there(stores: Any) -> None:
@@ -110,13 +110,13 @@ def test_a_late_write_makes_no_ghost_of_a_removed_job(stores: Any) -> None:
     assert seen.id not in stores.jobs.due(None, NOW + 10, 100)
 
 
-# ---- pages
+# ---- job data
 
 
 def test_all_that_is_kept_of_a_job_is_removed_and_of_no_other(stores: Any) -> None:
     gone, stays = new_id(), new_id()
     for job_id in (gone, stays):
-        written(stores, job_id)
+        store_everything(stores, job_id)
 
     stores.job_data.delete_all(gone, "acme")
     stores.job_data.delete_all(gone, "acme")
@@ -128,7 +128,7 @@ def test_all_that_is_kept_of_a_job_is_removed_and_of_no_other(stores: Any) -> No
 def test_large_texts_go_with_it(stores: Any) -> None:
     gone, stays, text = new_id(), new_id(), incompressible(60_000)
     for job_id in (gone, stays):
-        written(stores, job_id, text=text, prompt=text)
+        store_everything(stores, job_id, text=text, prompt=text)
 
     stores.job_data.delete_all(gone, "acme")
 
@@ -140,7 +140,7 @@ def test_large_texts_go_with_it(stores: Any) -> None:
 def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> None:
     """A worker died between the object and its row."""
     job_id = new_id()
-    written(dynamo_stores, job_id, text=incompressible(60_000))
+    store_everything(dynamo_stores, job_id, text=incompressible(60_000))
     for attempt in (1, 2):
         dynamodb.delete(dynamo_stores.results._items(job_id, f"result#{attempt:04}"))
     assert any(job_id in key for key in objects())
@@ -192,7 +192,7 @@ def test_rows_that_are_left_out_for_ever_are_said(dynamo_stores: DynamoStores) -
         events.unregister("after-call.dynamodb.BatchWriteItem", leave_out_all)
 
 
-# ---- bodies
+# ---- specs
 
 
 def test_a_changed_body_is_read_as_it_was_changed(stores: Any) -> None:

@@ -1,4 +1,4 @@
-"""What deliveries ask of their store, on the twin and on moto."""
+"""The store of deliveries, on the twin and on moto."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def delivery(**changes: Any) -> Delivery:
     return Delivery(**(values | changes))
 
 
-def due(stores: Any, until: int) -> set[str]:
+def due_ids(stores: Any, until: int) -> set[str]:
     return {one.id for one in stores.deliveries.due(until, 100)}
 
 
@@ -65,7 +65,7 @@ def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
 
     assert stores.deliveries.create(replace(made, recheck_at=NOW + 1)) == moved
     assert stores.deliveries.get(made.owner, made.id) == moved
-    assert made.id not in due(stores, NOW + 10**9)
+    assert made.id not in due_ids(stores, NOW + 10**9)
 
 
 def test_those_of_a_job_are_listed_the_newest_first(stores: Any) -> None:
@@ -102,13 +102,13 @@ def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
 def test_it_is_looked_at_when_its_time_has_come_and_not_before(stores: Any) -> None:
     made = delivery(recheck_at=NOW + 60_000)
     stores.deliveries.create(made)
-    assert made.id not in due(stores, NOW + 59_999)
-    assert made.id in due(stores, NOW + 60_000)
+    assert made.id not in due_ids(stores, NOW + 59_999)
+    assert made.id in due_ids(stores, NOW + 60_000)
 
     later = replace(made, version=2, recheck_at=NOW + 90_000)
     stores.deliveries.replace(made, later)
 
-    assert made.id not in due(stores, NOW + 89_999)
+    assert made.id not in due_ids(stores, NOW + 89_999)
     assert [one for one in stores.deliveries.due(NOW + 90_000, 100) if one.id == made.id] == [later]
 
 
@@ -117,11 +117,11 @@ def test_what_has_ended_is_looked_at_no_more_until_it_is_begun_again(stores: Any
     ended = replace(made, version=2, state=DeliveryState.FAILED, ended_at=NOW)
     stores.deliveries.create(made)
     stores.deliveries.replace(made, ended)
-    assert made.id not in due(stores, NOW + 10**9)
+    assert made.id not in due_ids(stores, NOW + 10**9)
 
     stores.deliveries.replace(ended, replace(ended, version=3, state=DeliveryState.PENDING, ended_at=None))
 
-    assert made.id in due(stores, NOW + 60_000)
+    assert made.id in due_ids(stores, NOW + 60_000)
 
 
 def test_a_refused_step_leaves_it_where_it_is_looked_for(stores: Any) -> None:
@@ -133,8 +133,8 @@ def test_a_refused_step_leaves_it_where_it_is_looked_for(stores: Any) -> None:
     with pytest.raises(StaleVersion):
         stores.deliveries.replace(made, replace(made, version=2, recheck_at=NOW + 30_000))
 
-    assert made.id not in due(stores, NOW + 30_000)
-    assert made.id in due(stores, NOW + 60_000)
+    assert made.id not in due_ids(stores, NOW + 30_000)
+    assert made.id in due_ids(stores, NOW + 60_000)
 
 
 def open_rows(stores: DynamoStores, made: Delivery) -> list[str]:
@@ -150,7 +150,7 @@ def test_rows_that_name_nothing_open_are_removed(dynamo_stores: DynamoStores) ->
     dynamodb.put(deliveries._records.item(ended))
 
     deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS, 1_000)
-    assert open_rows(dynamo_stores, never_made)  # it may still be in the making
+    assert open_rows(dynamo_stores, never_made)  # its record may be about to be written
     assert not open_rows(dynamo_stores, ended)
     deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS + 1, 1_000)
     assert not open_rows(dynamo_stores, never_made)
@@ -163,10 +163,10 @@ def test_a_killed_step_leaves_a_delivery_that_is_found(dynamo_stores: DynamoStor
     later = replace(made, version=2, recheck_at=NOW + 90_000)
 
     dynamodb.put(deliveries._row(later))
-    assert made.id in due(dynamo_stores, NOW + 60_000)
+    assert made.id in due_ids(dynamo_stores, NOW + 60_000)
     dynamodb.put(deliveries._records.item(later))
-    assert made.id not in due(dynamo_stores, NOW + 60_000)
-    assert made.id in due(dynamo_stores, NOW + 90_000)
+    assert made.id not in due_ids(dynamo_stores, NOW + 60_000)
+    assert made.id in due_ids(dynamo_stores, NOW + 90_000)
 
 
 def test_one_that_moves_on_leaves_one_row(dynamo_stores: DynamoStores) -> None:
@@ -189,5 +189,5 @@ def test_one_that_cannot_be_read_hides_no_other_and_stays(dynamo_stores: DynamoS
     item.data = item.data.replace('"pending"', '"postponed"')
     dynamodb.put(item)
 
-    assert plain.id in due(stores, NOW + 10 * ORPHAN_GRACE_MS)
+    assert plain.id in due_ids(stores, NOW + 10 * ORPHAN_GRACE_MS)
     assert len(open_rows(stores, strange)) == 1

@@ -1,4 +1,4 @@
-"""Who waits for whom, on the twin and on moto."""
+"""The store of dependencies, on the twin and on moto."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.contract.given import NOW, new_id
 TTL = NOW // 1000 + 600
 
 
-def born(stores: Any, *aliases: str, run_anyway: bool = False) -> tuple[str, dict[str, str]]:
-    """A child whose rows are all there, and its parents."""
+def create_child(stores: Any, *aliases: str, run_anyway: bool = False) -> tuple[str, dict[str, str]]:
+    """Create a child with all its rows, and return it with its parents."""
     child, parents = new_id(), {alias: new_id() for alias in aliases}
     stores.dependencies.put(child, parents, run_anyway=run_anyway, ttl=TTL)
     stores.dependencies.link(child, parents, run_anyway=run_anyway, ttl=TTL)
@@ -37,7 +37,7 @@ def test_a_child_knows_its_parents_before_they_know_it(stores: Any) -> None:
 
 
 def test_parents_are_told_with_what_is_to_happen_if_they_fail(stores: Any) -> None:
-    child, parents = born(stores, "a", "b", run_anyway=True)
+    child, parents = create_child(stores, "a", "b", run_anyway=True)
     stores.dependencies.link(child, parents, run_anyway=True, ttl=TTL)  # again
 
     assert [stores.dependencies.children(parent) for parent in parents.values()] == [[DependencyEdge(child, True)]] * 2
@@ -45,7 +45,7 @@ def test_parents_are_told_with_what_is_to_happen_if_they_fail(stores: Any) -> No
 
 def test_crossing_off_twice_is_crossing_off_once(stores: Any, answer_lost: Lost) -> None:
     """What counting down would get wrong: one replayed end must not stand for two."""
-    child, parents = born(stores, "a", "b")
+    child, parents = create_child(stores, "a", "b")
     mark_parents_ended = stores.dependencies.mark_parents_ended
 
     with answer_lost("UpdateItem"):
@@ -58,7 +58,7 @@ def test_crossing_off_twice_is_crossing_off_once(stores: Any, answer_lost: Lost)
 
 
 def test_several_are_crossed_off_at_once_with_the_word_that_all_were_told(stores: Any) -> None:
-    child, parents = born(stores, "a", "b", "c")
+    child, parents = create_child(stores, "a", "b", "c")
 
     left = stores.dependencies.mark_parents_ended(child, [parents["a"], parents["c"], new_id()], linked_until=TTL + 9)
 
@@ -67,7 +67,7 @@ def test_several_are_crossed_off_at_once_with_the_word_that_all_were_told(stores
 
 
 def test_nobody_need_have_ended_to_say_that_all_were_told(stores: Any) -> None:
-    child, _ = born(stores, "a", "b")
+    child, _ = create_child(stores, "a", "b")
 
     assert stores.dependencies.mark_parents_ended(child, [], linked_until=TTL) == 2
     assert stores.dependencies.mark_parents_ended(child, []) == 2
@@ -98,7 +98,7 @@ def test_children_come_by_id_a_page_at_a_time(stores: Any) -> None:
 
 def test_a_hundred_parents(stores: Any) -> None:
     """As many as a job may have: told in five requests, kept in rows that are far from any limit."""
-    child, parents = born(stores, *(f"{'a' * 60}{number:03}" for number in range(100)))
+    child, parents = create_child(stores, *(f"{'a' * 60}{number:03}" for number in range(100)))
 
     assert stores.dependencies.get(child).parents == parents
     assert len(stores.dependencies.get(child).open) == 100
@@ -107,14 +107,14 @@ def test_a_hundred_parents(stores: Any) -> None:
 
 
 def test_the_parents_of_many(stores: Any) -> None:
-    first, second, nobody = born(stores, "a"), born(stores, "x", "y"), new_id()
+    first, second, nobody = create_child(stores, "a"), create_child(stores, "x", "y"), new_id()
 
     assert stores.dependencies.parents_of([first[0], second[0], nobody]) == dict([first, second])
 
 
 def test_a_page_goes_with_its_edges_on_both_sides(stores: Any) -> None:
     """A child that is deleted is no longer told of anything; a parent that is deleted tells nobody."""
-    child, parents = born(stores, "a", "b")
+    child, parents = create_child(stores, "a", "b")
     a, b = parents.values()
     stores.job_specs.put(child, "acme", JobSpec(prompt="x", config=JobConfig(model="m", max_tokens=1)), TTL)
 
@@ -166,7 +166,7 @@ def test_edges_that_dynamodb_leaves_out_are_put_again(dynamo_stores: DynamoStore
 
 def test_every_row_has_an_end(dynamo_stores: DynamoStores) -> None:
     """The child's and the edges live as long as its body; and longer, when it does."""
-    child, parents = born(dynamo_stores, "a")
+    child, parents = create_child(dynamo_stores, "a")
     items = dynamo_stores.dependencies._items
 
     dynamo_stores.dependencies.link(child, parents, run_anyway=False, ttl=TTL + 60)

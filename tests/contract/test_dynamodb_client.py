@@ -1,4 +1,4 @@
-"""What only the real adapters can get wrong: sizes, units, clients, and AWS when it does not answer."""
+"""Behaviour that only the real adapters have: sizes, units, clients, and outages of AWS."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stored(stores: DynamoStores, table: str, **key: str) -> dict[str, Any]:
 
 
 def item_size(item: dict[str, Any]) -> int:
-    """Bytes as DynamoDB counts them: names and values in UTF-8, numbers at two digits a byte and one more, booleans one."""
+    """Bytes as DynamoDB counts them: UTF-8 names and values, two digits of a number a byte and one more, one for a boolean."""
     size = 0
     for name, value in item.items():
         kind, content = next(iter(value.items()))
@@ -56,7 +56,7 @@ def _number(content: str) -> int:
 
 @contextmanager
 def counted_calls() -> Iterator[Counter[str]]:
-    """How many requests of each kind are made."""
+    """Count the requests of each kind."""
     calls: Counter[str] = Counter()
 
     def count(model: Any, **_: object) -> None:
@@ -72,7 +72,7 @@ def counted_calls() -> Iterator[Counter[str]]:
 
 @contextmanager
 def answers(operation: str, code: str, status: int, times: int = 99, **more: Any) -> Iterator[list[str]]:
-    """DynamoDB answers the next requests with an error, and nothing is done."""
+    """Let DynamoDB fail the next requests with an error, without any effect."""
     given: list[str] = []
 
     def answer(**_: object) -> tuple[Any, dict[str, Any]] | None:
@@ -303,7 +303,7 @@ def test_a_plain_write_that_meets_a_transaction_is_made_again(
 
     with answers(operation, "ThrottlingException", 400) as given, pytest.raises(Throttled):
         call(dynamo_stores)
-    assert len(given) == 1  # which botocore has repeated already
+    assert len(given) == 1  # botocore has repeated it already
 
 
 def test_a_swap_that_meets_a_transaction_keeps_its_condition(dynamo_stores: DynamoStores) -> None:

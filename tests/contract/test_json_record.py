@@ -1,4 +1,4 @@
-"""What every store of versioned JSON records inherits: another version's fields are skipped, an unreadable record hides no other."""
+"""Versioned JSON records: unknown fields are skipped, and an unreadable record hides no other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chalicelib.adapters.dynamodb.open_index import ORPHAN_GRACE_MS
 from chalicelib.adapters.stores import DynamoStores
 from tests.contract.given import NOW
 from tests.contract.test_batches import batch
-from tests.contract.test_bulk_operations import bulk, unfinished
+from tests.contract.test_bulk_operations import bulk, unfinished_ids
 from tests.contract.test_deliveries import delivery
 
 
@@ -55,7 +55,7 @@ def test_an_unreadable_bulk_operation_hides_no_other(dynamo_stores: DynamoStores
     item.data = "{"
     dynamodb.put(item)
 
-    found = unfinished(stores, NOW + ORPHAN_GRACE_MS + 1)
+    found = unfinished_ids(stores, NOW + ORPHAN_GRACE_MS + 1)
 
     assert (whole.id in found, broken.id in found) == (True, False)
     assert broken.id in {row.sk for row in stores.bulk_operations._open.query(1_000)}

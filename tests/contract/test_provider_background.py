@@ -1,4 +1,4 @@
-"""Responses in the background: what the scripted provider of the tests and OpenAI's adapter, against a stand-in, both do."""
+"""Background responses: the tests' scripted provider and OpenAI's adapter (with a stand-in server) behave alike."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def on_openai(script: Script, play: Play[T]) -> T:
 
 
 def scenario_of(script: Script) -> Scenario:
-    """The same for the stand-in, which counts events where the twin counts deltas: the first connection has four more."""
+    """The scenario for the stand-in. It counts events, the twin counts deltas: the first connection has four more."""
     return Scenario(
         deltas=list(script.deltas),
         every=script.every,
@@ -84,7 +84,7 @@ both = pytest.mark.parametrize("played", [on_the_twin, on_openai])
 
 
 async def read(events: AbstractAsyncContextManager[Any], most: int = 1_000) -> list[ProviderEvent]:
-    """What a stream says, left after `most` events."""
+    """Read a stream and leave it after `most` events."""
     seen: list[ProviderEvent] = []
     async with events as stream:
         async for event in stream:
@@ -95,7 +95,7 @@ async def read(events: AbstractAsyncContextManager[Any], most: int = 1_000) -> l
 
 
 async def read_until_it_breaks(events: AbstractAsyncContextManager[Any], kind: type[AttemptFailed]) -> list[ProviderEvent]:
-    """What a stream says before it raises exactly this."""
+    """Read a stream until it raises exactly this error."""
     seen: list[ProviderEvent] = []
     raised: AttemptFailed | None = None
     try:
@@ -113,15 +113,15 @@ async def drain(stream: AsyncIterator[ProviderEvent]) -> None:
         continue
 
 
-async def begun(provider: Provider) -> str:
-    """A response that was begun and left."""
+async def begin(provider: Provider) -> str:
+    """Begin a response, leave it and return its id."""
     [started] = await read(provider.stream(ASK), most=1)
     assert isinstance(started, ResponseStarted)
     return started.response_id
 
 
-async def over(provider: Provider) -> tuple[str, list[ProviderEvent]]:
-    """A response that was read to its end."""
+async def read_whole(provider: Provider) -> tuple[str, list[ProviderEvent]]:
+    """Read a response to its end and return its id and events."""
     seen = await read(provider.stream(ASK))
     assert isinstance(seen[0], ResponseStarted)
     return seen[0].response_id, seen
@@ -146,7 +146,7 @@ def data_of(event: bytes) -> bytes:
 @both
 def test_a_response_in_the_background_has_an_id_and_numbers_its_text(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         assert response_id.startswith("resp_")
         assert [(one.text, one.sequence) for one in seen if isinstance(one, TextDelta)] == [("Hello", 4), (", ", 5), ("world", 6)]
@@ -161,7 +161,7 @@ def test_whoever_comes_back_gets_exactly_the_rest(played: Any) -> None:
     """After every number there is; after the last of the text there is only the end, and the text is not said again."""
 
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         for after in (4, 5, 6):
             rest = [
@@ -175,7 +175,7 @@ def test_whoever_comes_back_gets_exactly_the_rest(played: Any) -> None:
 @both
 def test_whoever_has_seen_nothing_gets_everything(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         assert await read(provider.resume(response_id, -1, ASK)) == seen
         assert await read(provider.resume(response_id, 0, ASK)) == seen[1:]
@@ -222,7 +222,7 @@ def test_a_replay_may_say_something_else(played: Any) -> None:
     """Nothing hides it from whoever compares."""
 
     async def play(provider: Provider) -> str:
-        response_id, _ = await over(provider)
+        response_id, _ = await read_whole(provider)
         return text_of(await read(provider.resume(response_id, -1, ASK)))
 
     assert played(Script(["one ", "two"], replays=["uno ", "due"]), play) == "uno due"
@@ -231,7 +231,7 @@ def test_a_replay_may_say_something_else(played: Any) -> None:
 @both
 def test_a_stream_that_is_too_old_is_refused_but_the_answer_is_there(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         with pytest.raises(ReattachRefused) as refused:
             await read(provider.resume(response_id, 4, ASK))
@@ -248,7 +248,7 @@ def test_a_stream_that_is_too_old_is_refused_but_the_answer_is_there(played: Any
 @both
 def test_a_response_can_be_asked_for_while_it_is_written_and_afterwards(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
 
         before = await provider.fetch(response_id)
         await asyncio.sleep(0.4)
@@ -265,7 +265,7 @@ def test_a_response_can_be_asked_for_while_it_is_written_and_afterwards(played: 
 @both
 def test_a_refusal_is_fetched_as_one(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
         fetched = await provider.fetch(response_id)
 
         assert (fetched.text, fetched.refusal) == (text_of(seen), True) == ("I cannot.", True)
@@ -276,7 +276,7 @@ def test_a_refusal_is_fetched_as_one(played: Any) -> None:
 @both
 def test_an_answer_that_was_cut_says_why_in_every_way_of_asking(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
         resumed = await read(provider.resume(response_id, last_of(seen), ASK))
         fetched = await provider.fetch(response_id)
 
@@ -306,7 +306,7 @@ def test_a_response_that_failed_fails_in_every_way_of_asking(played: Any, error:
 @both
 def test_what_is_no_longer_kept_is_lost(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, _ = await over(provider)
+        response_id, _ = await read_whole(provider)
 
         await asyncio.sleep(0.05)
         with pytest.raises(ResponseLost) as lost:
@@ -342,7 +342,7 @@ def test_a_response_that_nobody_made_is_as_one_that_is_lost(played: Any, respons
 @both
 def test_a_response_can_be_cancelled_again_and_again(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
 
         for _ in range(2):
             await provider.cancel(response_id)
@@ -356,7 +356,7 @@ def test_a_response_can_be_cancelled_again_and_again(played: Any) -> None:
 @both
 def test_cancelling_what_has_ended_changes_nothing(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         await provider.cancel(response_id)
 
@@ -381,7 +381,7 @@ def test_whoever_listens_hears_that_it_was_cancelled(played: Any) -> None:
 @both
 def test_leaving_its_stream_does_not_stop_a_response(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
 
         assert text_of(await read(provider.resume(response_id, -1, ASK))) == "Hello, world"
 
@@ -407,7 +407,7 @@ def test_coming_back_after_the_final_event_finds_no_end() -> None:
     """There is nothing to say any more: what was said has to be fetched."""
 
     async def play(provider: Provider) -> None:
-        response_id, _ = await over(provider)
+        response_id, _ = await read_whole(provider)
         assert await read_until_it_breaks(provider.resume(response_id, 99, ASK), StreamCut) == []
 
     against(Scenario(), play)
@@ -418,7 +418,7 @@ def test_coming_back_after_the_final_event_finds_no_end() -> None:
 )
 def test_only_a_refusal_is_told_as_one(status: int, kind: type[AttemptFailed]) -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
         await read_until_it_breaks(provider.resume(response_id, 0, ASK), kind)
 
     against(Scenario(refuses_resume=status), play)
@@ -438,7 +438,7 @@ def test_silence_is_a_stall_in_a_stream_that_was_resumed_too() -> None:
 
 def test_a_response_that_waits_for_its_turn_is_not_stalled() -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
         assert text_of(await read(provider.resume(response_id, 0, ASK))) == "Hello, world"
 
     against(Scenario(queued=0.5), play, idle_timeout=0.2)
@@ -487,7 +487,7 @@ def test_a_key_that_was_replaced_works_at_once_for_all_that_can_be_asked(verb: s
             await first.close()
 
     with BackgroundOpenAI(Scenario(every=0.01)) as openai:
-        response_id = asking(openai, begun)
+        response_id = asking(openai, begin)
         openai.settings = Settings(keys=("new",))
 
         with pytest.raises(AuthenticationFailed):
