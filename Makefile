@@ -1,4 +1,4 @@
-# Everything that people do with Headrace. `make` alone prints this list.
+# The commands of the project. `make` without a target lists them.
 
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -16,25 +16,25 @@ KEY_USER ?= $(ROLE)
 .DEFAULT_GOAL := help
 .PHONY: help demo up watch down test check check-source check-tests format audit bench deploy destroy key openai-key python environments
 
-help: ## this list
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: up ## start everything on this machine and watch it work
+demo: up ## start the laptop cloud, run one job on it and watch it live
 	$(PY) -m cli.demo
 
-up: environments ## start the laptop cloud, or bring the running one up to date
+up: environments ## start the laptop cloud or update the running one
 	@$(PY) -m infra up
 
-watch: environments ## the same, and again whenever a source changes, until Ctrl-C
+watch: environments ## like up, and again whenever a source file changes, until Ctrl-C
 	@$(PY) -m infra watch
 
-down: ## end the laptop cloud
+down: ## stop the laptop cloud
 	@if [ -x $(PY) ]; then $(PY) -m infra down; else echo "Nothing was running."; fi
 
-test: environments ## all tests; those that need the laptop cloud or a browser say so when they are skipped
+test: environments ## run all tests; tests without their laptop cloud or browser are skipped with a reason
 	$(PY) -m tests -rs
 
-check: $(VENV) ## the gate: format, lint, types, layers, fast tests
+check: $(VENV) ## run the checks for a merge: format, lint, types, layers, fast tests
 	@$(MAKE) --no-print-directory --output-sync=target --jobs 2 check-source check-tests
 
 check-source: $(VENV)
@@ -46,14 +46,14 @@ check-source: $(VENV)
 check-tests: $(VENV)
 	$(PY) -m pytest -q -rs tests/test_architecture.py tests/unit tests/entrypoints tests/infra
 
-format: $(VENV) ## format the code and mend what can be mended
+format: $(VENV) ## format the code and apply automatic lint fixes
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-audit: $(VENV) ## look for known weaknesses in what ships
+audit: $(VENV) ## check the shipped dependencies for known vulnerabilities
 	.venv/bin/pip-audit --requirement requirements.txt --no-deps --disable-pip
 
-bench: environments ## the measurements, each a ratio in one run
+bench: environments ## run the benchmarks
 	$(PY) -m bench
 
 deploy: $(VENV) ## deploy a stage to AWS: make deploy STAGE=dev
@@ -62,10 +62,10 @@ deploy: $(VENV) ## deploy a stage to AWS: make deploy STAGE=dev
 destroy: $(VENV) ## remove a stage from AWS: make destroy STAGE=dev
 	$(PY) -m infra destroy --stage $(STAGE)
 
-key: $(VENV) ## make an API key: make key STAGE=dev TENANT=demo ROLE=user KEY_USER=ada
+key: $(VENV) ## create an API key: make key STAGE=dev TENANT=demo ROLE=user KEY_USER=ada
 	@$(PY) -m infra keys make --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(KEY_USER)
 
-openai-key: $(VENV) ## store the OpenAI key of a stage, from $$OPENAI_API_KEY or typed in: make openai-key STAGE=dev
+openai-key: $(VENV) ## store the OpenAI key of a stage, from $$OPENAI_API_KEY or stdin: make openai-key STAGE=dev
 	@$(PY) -m infra openai-key --stage $(STAGE)
 
 environments: | python
@@ -73,7 +73,7 @@ environments: | python
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Headrace needs Python 3.11 or newer, and '$(PYTHON)' is not. Name another: make PYTHON=python3.12"; exit 1; }
+	  echo "Headrace needs Python 3.11 or newer, and '$(PYTHON)' is older or missing. Choose another: make PYTHON=python3.12"; exit 1; }
 
 $(VENV): requirements.txt requirements-dev.txt pyproject.toml | python
 	@echo "  making .venv ..."

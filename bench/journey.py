@@ -1,4 +1,4 @@
-"""One job's whole life, through `app.py` and the real adapters: moto answers for AWS, a script for OpenAI, and time jumps.
+"""One job's whole life, through `app.py` and the real container: moto answers for AWS, a script for OpenAI, and time jumps.
 
 A client with a key opens a WebSocket, submits an 8 KB prompt with an Idempotency-Key, subscribes before a worker starts, follows 1,000
 tokens in 20 s, then reads the record and the result, and closes the socket. The change stream's records are delivered one by one.
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from moto import mock_aws
@@ -24,6 +24,8 @@ from bench.prose import prose, tokens
 from bench.units import Raw
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
+from chalicelib.adapters.memory.all import run_inline
 from chalicelib.adapters.memory.streaming import MemorySockets
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.jobs.job import Usage
@@ -34,7 +36,8 @@ from chalicelib.ports import ResponseEnded
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.settings import Settings
 from infra.tables import TABLES, create_table_arguments
-from tests.kit.http import Api, InlineLoop
+from tests.kit.container import InlineLoop
+from tests.kit.http import Api
 from tests.kit.provider import Script, ScriptedProvider
 from tests.kit.time import JumpingLoop, LoopClock
 
@@ -65,12 +68,15 @@ class Journey:
     ended_at: int = 0
 
 
-class _Adapters(bootstrap.Container):
-    """The real ones; the provider is a script, frames go to memory, time is the loop's."""
+class _Container(bootstrap.Container):
+    """The real container; the provider is a script, frames go to memory, time is the loop's."""
 
-    def __init__(self, clock: LoopClock) -> None:
+    offload: Any = staticmethod(run_inline)
+    offload_sends: Any = staticmethod(run_inline)
+
+    def __init__(self, clock: LoopClock, loop: InlineLoop) -> None:
         super().__init__(Settings(stage=STAGE))
-        made: dict[str, Any] = {"clock": clock, "provider": _model(), "sockets": MemorySockets()}
+        made: dict[str, Any] = {"clock": clock, "provider": _model(), "sockets": MemorySockets(), "worker_loop": loop}
         vars(self).update(made)  # before the cached properties are asked for
 
 
@@ -82,8 +88,8 @@ class _Api(Api):
 
 def travel() -> Journey:
     """Live through it once. Nothing depends on the machine's clock or speed."""
-    with _aws(), _stage() as (adapters, loop, journey):
-        client = _Client(_Api(), adapters, journey)
+    with _aws(), _stage() as (container, loop, journey):
+        client = _Client(_Api(), container, journey)
         client.open()
         job_id = client.submit()
         client.subscribe(job_id)
@@ -94,16 +100,16 @@ def travel() -> Journey:
         client.close()
         client.stream_changes()
         journey.connected_seconds = loop.moment
-        journey.frames = [len(encode(frame)) for frame in adapters.sockets.frames[CONNECTION]]  # type: ignore[attr-defined]
-        journey.ended_at = adapters.clock.now()
+        journey.frames = [len(encode(frame)) for frame in container.sockets.frames[CONNECTION]]  # type: ignore[attr-defined]
+        journey.ended_at = container.clock.now()
         return journey
 
 
 class _Client:
     """Everything that happens to a stage while one job lives, in order."""
 
-    def __init__(self, api: _Api, adapters: _Adapters, journey: Journey) -> None:
-        self._api, self._adapters, self._journey = api, adapters, journey
+    def __init__(self, api: _Api, container: _Container, journey: Journey) -> None:
+        self._api, self._adapters, self._journey = api, container, journey
         self._module: Any = api.module
 
     def open(self) -> None:
@@ -214,25 +220,27 @@ def _aws() -> Iterator[None]:
 
 
 @contextmanager
-def _stage() -> Iterator[tuple[_Adapters, JumpingLoop, Journey]]:
+def _stage() -> Iterator[tuple[_Container, JumpingLoop, Journey]]:
     """A deployed stage with one user, and a meter on its wires."""
     loop = InlineLoop()
     time: JumpingLoop = loop._loop
-    adapters = _Adapters(LoopClock(time))
+    container = _Container(LoopClock(time), loop)
     journey = Journey(Meter(_kind))
     for table in TABLES:
         aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
     for lane in LANES:
         aws.client("sqs").create_queue(QueueName=queue_name(STAGE, lane))
-    now = adapters.clock.now()
-    adapters.api_keys.put_key(
+    now = container.clock.now()
+    container.api_keys.put_key(
         Key(id="key_01K", hash=secret_hash("hr_user"), tenant="acme", user="alice", role=Role.USER, created_at=now, name="a laptop")
     )
-    adapters._stores.api_keys.put_endpoints("wss://abc123.execute-api.us-east-1.amazonaws.com/api", "https://abc123.example/api")
+    cast(DynamoApiKeys, container.api_keys).put_endpoints(
+        "wss://abc123.execute-api.us-east-1.amazonaws.com/api", "https://abc123.example/api"
+    )
     journey.meter.attach(STAGE)
-    bootstrap.override(adapters, loop)
+    bootstrap.override(container)
     with _lines(journey):
-        yield adapters, time, journey
+        yield container, time, journey
     bootstrap.override(None)
     time.close()
     JumpingLoop.made.remove(time)

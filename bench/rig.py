@@ -33,7 +33,7 @@ LANE, STAGE, MODEL = "normal", "bench", "gpt-4o-mini"
 CALLER = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key_hash="hash")
 
 
-class _Adapters(bootstrap.Container):
+class _Container(bootstrap.Container):
     """The real ones, with a key that is not looked up."""
 
     def __init__(self, base_url: str) -> None:
@@ -42,7 +42,7 @@ class _Adapters(bootstrap.Container):
 
     @cached_property
     def provider(self) -> Any:
-        return OpenAIResponses(lambda: Credentials("key", self.base_url), offload=bootstrap.worker_loop().offload)
+        return OpenAIResponses(lambda: Credentials("key", self.base_url), offload=self.offload)
 
 
 class Rig:
@@ -51,18 +51,18 @@ class Rig:
     def __init__(self, source_port: int, cloud_port: int) -> None:
         self.cloud_url = f"http://127.0.0.1:{cloud_port}"
         self._source = f"http://127.0.0.1:{source_port}"
-        self._adapters = _Adapters("")
-        bootstrap.override(self._adapters)
-        self.loop = bootstrap.worker_loop()
+        self._container = _Container("")
+        bootstrap.override(self._container)
+        self.loop = self._container.worker_loop
         key = Key(id=CALLER.key_id, hash=CALLER.key_hash, tenant=CALLER.tenant, user=CALLER.user, role=CALLER.role, created_at=0)
-        self._adapters.api_keys.put_key(key)
+        self._container.api_keys.put_key(key)
 
     def model_url(self, tokens: int, pace: float = 0) -> str:
         return f"{self._source}/{tokens}/{pace:g}/v1"
 
     def submit(self, watchers: int, job_type: str = "general") -> Job:
         """A queued job with its watchers, as submit and subscribe leave it."""
-        have = self._adapters
+        have = self._container
         submission = Submission(prompt="Tell me about water wheels.", job_type=job_type, priority=LANE)
         plan = plan_job(job_types.get, have.prices, CALLER, submission, 0)
         job = new_job(f"job_{have.new_id()}", CALLER, submission, plan, have.clock.now())
@@ -74,19 +74,19 @@ class Rig:
 
     def run(self, jobs: list[Job], tokens: int, pace: float = 0) -> float:
         """Seconds from the wake-up to the last acknowledgement of one invocation that runs them all."""
-        self._adapters.base_url = self.model_url(tokens, pace)
-        engine = bootstrap.worker_context()
+        self._container.base_url = self.model_url(tokens, pace)
+        ctx = self._container
         received = [QueueMessage(WakeUp(job.id, job.generation).to_json(), f"receipt-{job.id}") for job in jobs]
         began = time.perf_counter()
-        self.loop.run(process_messages(engine, LANE, received, "bench"))
+        self.loop.run(process_messages(ctx, LANE, received, "bench"))
         return time.perf_counter() - began
 
     def check(self, job: Job, watchers: int, points: int) -> int:
         """That the job completed with all its text and every watcher was told so. The answer is how many frames that took."""
-        ended = self._adapters.jobs.get(job.id)
+        ended = self._container.jobs.get(job.id)
         assert ended is not None
         assert (ended.status, ended.length) == (Status.COMPLETED, points), ended
-        kept = self._adapters.chunks.read(job.id, 1)
+        kept = self._container.chunks.read(job.id, 1)
         assert sum(len(chunk.text) for chunk in kept) == points, "the log is not whole"
         seen = self.seen()
         mine = [seen[f"{job.id}-{number}"] for number in range(watchers)]
@@ -99,7 +99,7 @@ class Rig:
             return dict(json.load(answer))
 
     def _watcher(self, job: Job, number: int) -> Subscription:
-        have = self._adapters
+        have = self._container
         return Subscription(
             job_id=job.id,
             connection_id=f"{job.id}-{number}",

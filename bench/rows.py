@@ -155,7 +155,7 @@ def _lived(others: int) -> Tally:
     with mock_aws():
         aws.reset_clients()
         _make_stage()
-        bootstrap.override(_Adapters(Settings(stage=STAGE)))
+        bootstrap.override(_Container(Settings(stage=STAGE)))
         tally = Tally()
         tally.attach()
         _store(others)
@@ -165,11 +165,11 @@ def _lived(others: int) -> Tally:
     return tally
 
 
-class _Adapters(bootstrap.Container):
+class _Container(bootstrap.Container):
     """The real ones, one call after the other: moto's stores are no faster for threads."""
 
     @property
-    def together(self) -> Any:
+    def parallel_map(self) -> Any:
         return serial_map
 
 
@@ -209,41 +209,41 @@ def _job(job_id: str, now: int) -> Job:
 
 def _live(tally: Tally) -> None:
     """Accept, release, run, count, end; then look at it in every way there is."""
-    clerk, now = bootstrap.batch_context(), bootstrap.container().clock.now
+    ctx, now = bootstrap.container(), bootstrap.container().clock.now
     rows = [Row(number=number, prompt=PROMPT.format(number)) for number in range(ROWS)]
     with tally.during("accepted"):
-        batch = submit_batch(clerk, CALLER, prepare_batch(clerk, CALLER, BatchOptions(), Submission(priority="low"), rows), None).batch
+        batch = submit_batch(ctx, CALLER, prepare_batch(ctx, CALLER, BatchOptions(), Submission(priority="low"), rows), None).batch
     with tally.during("released"):
-        advance_batch(clerk, batch.tenant, batch.id, now() + 600_000)
+        advance_batch(ctx, batch.tenant, batch.id, now() + 600_000)
     ids = [job_id_of_row(batch.id, number) for number in range(ROWS)]
-    queued = clerk.jobs.get_many(ids)
-    running = [_moved(clerk.jobs.replace, job, claim(job, 1, "lease#1", now())) for job in queued]
+    queued = ctx.jobs.get_many(ids)
+    running = [_moved(ctx.jobs.replace, job, claim(job, 1, "lease#1", now())) for job in queued]
     outcome = AttemptOutcome(status=Status.COMPLETED, length=400, cost=90_000)
-    ended = [_moved(clerk.jobs.replace, job, finish(job, 1, "lease#1", outcome, now())) for job in running]
+    ended = [_moved(ctx.jobs.replace, job, finish(job, 1, "lease#1", outcome, now())) for job in running]
     for step, images in (("counted as queued", queued), ("counted as processing", running), ("counted as ended", ended)):
         with tally.during(step):
             for start in range(0, ROWS, COUNTED_TOGETHER):
-                count_job_changes(clerk, [(job.id, None, job) for job in images[start : start + COUNTED_TOGETHER]])
+                count_job_changes(ctx, [(job.id, None, job) for job in images[start : start + COUNTED_TOGETHER]])
     with tally.during("ended"):
-        advance_batch(clerk, batch.tenant, batch.id, now() + 600_000)
-    found = manage_batch.get_batch(clerk.batches, CALLER, batch.id)
+        advance_batch(ctx, batch.tenant, batch.id, now() + 600_000)
+    found = manage_batch.get_batch(ctx.batches, CALLER, batch.id)
     assert found.finished_at is not None, found
     assert found.status == "completed", found
-    _look(tally, clerk, batch.id)
+    _look(tally, ctx, batch.id)
 
 
-def _look(tally: Tally, clerk: Any, batch_id: str) -> None:
+def _look(tally: Tally, ctx: Any, batch_id: str) -> None:
     with tally.during("one look at it"):
-        manage_batch.view_batch(clerk, manage_batch.get_batch(clerk.batches, CALLER, batch_id))
+        manage_batch.view_batch(ctx, manage_batch.get_batch(ctx.batches, CALLER, batch_id))
     with tally.during("a page of its rows"):
-        read_rows(clerk, manage_batch.get_batch(clerk.batches, CALLER, batch_id), 0, 100)
+        read_rows(ctx, manage_batch.get_batch(ctx.batches, CALLER, batch_id), 0, 100)
     with tally.during("an export"):
-        for seats in iter_pages(clerk, manage_batch.get_batch(clerk.batches, CALLER, batch_id)):
+        for seats in iter_pages(ctx, manage_batch.get_batch(ctx.batches, CALLER, batch_id)):
             results_of(bootstrap.container().results, seats)
     with tally.during("a page of its jobs"):
-        list_jobs(clerk.jobs, CALLER, Filters(batch=batch_id), 100, None, bootstrap.row_count)
+        list_jobs(ctx.jobs, CALLER, Filters(batch=batch_id), 100, None, bootstrap.container().row_count)
     with tally.during("a list of batches"):
-        manage_batch.list_batches(clerk, CALLER, None, None, 20)
+        manage_batch.list_batches(ctx, CALLER, None, None, 20)
 
 
 def _moved(swap: Callable[[Job, Job], None], seen: Job, new: Job | None) -> Job:

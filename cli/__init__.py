@@ -1,1 +1,4 @@
-"""The command line: a client of the HTTP API, which is never shipped to Lambda and knows nothing of the server's code."""
+"""The command line: a client of the HTTP API.
+
+It is never shipped to Lambda and imports none of the server's code.
+"""

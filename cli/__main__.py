@@ -1,4 +1,4 @@
-"""`python -m cli`, the same as `headrace`."""
+"""`python -m cli` runs the same program as `headrace`."""
 
 from cli.main import main
 

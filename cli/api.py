@@ -1,7 +1,7 @@
-"""The HTTP client: one method to ask, which repeats what may safely be repeated and translates every error.
+"""The HTTP client of the API. It retries requests and translates every error.
 
-Safe requests and cancellation are repeated as they are. Every POST carries an Idempotency-Key, made once per call, so that it may be
-repeated too: the API answers a repetition with its first answer. `Retry-After` is obeyed.
+GET, PATCH and DELETE requests are repeated as they are. Each POST carries one Idempotency-Key for
+all of its attempts, so the API answers a repeated POST with its first answer.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from cli.errors import Refused, Unreachable
+from cli.errors import ApiError, Unreachable
 from cli.target import Target
 
 if TYPE_CHECKING:
     import httpx2
 
-TRIES = 4
-LONGEST_PAUSE = 30.0  # whoever is told to come back later than this is told so, instead of being kept waiting
-TIMEOUT = 35.0  # the API holds a request for at most 25 s
-REPEATED = frozenset({429, 500, 502, 503, 504})
+MAX_ATTEMPTS = 4
+MAX_RETRY_DELAY = 30.0  # seconds; a longer `Retry-After` is reported as an error instead of waited for
+TIMEOUT = 35.0  # seconds; the API holds a long poll for at most 25 s
+RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 Json = dict[str, Any]
 
 
-class Transport(Protocol):
-    """The part of `httpx2.Client` that is used; tests bring their own."""
+class HttpClient(Protocol):
+    """The part of `httpx2.Client` that is used. Tests pass a fake."""
 
     def request(
         self,
@@ -46,43 +46,54 @@ class Transport(Protocol):
 
 
 class Api:
-    """The API at one address, with one key."""
+    """The API at one address, called with one key."""
 
-    def __init__(self, target: Target, transport: Transport | None = None, sleep: Callable[[float], None] | None = None) -> None:
+    def __init__(self, target: Target, http: HttpClient | None = None, sleep: Callable[[float], None] | None = None) -> None:
         self.target = target
-        self._made: Transport | None = transport
+        self._http: HttpClient | None = http
         self._sleep = sleep or time.sleep
 
     def close(self) -> None:
-        if self._made is not None:
-            self._made.close()
+        if self._http is not None:
+            self._http.close()
 
     def get(self, path: str, **query: Any) -> Json:
-        return self.ask("GET", path, query=query)
+        return self.request_json("GET", path, query=query)
 
     def post(self, path: str, body: Json | None = None) -> Json:
-        return self.ask("POST", path, body=body)
+        return self.request_json("POST", path, body=body)
 
     def patch(self, path: str, body: Json) -> Json:
-        """Repeated like the others: a change that was made already changes nothing more."""
-        return self.ask("PATCH", path, body=body)
+        """Send a PATCH. It is retried too: applying the same change twice has no further effect."""
+        return self.request_json("PATCH", path, body=body)
 
     def delete(self, path: str) -> Json:
-        return self.ask("DELETE", path)
+        return self.request_json("DELETE", path)
 
-    def ask(
-        self, method: str, path: str, *, query: Json | None = None, body: Json | None = None, content: bytes | None = None, kind: str = ""
+    def request_json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Json | None = None,
+        body: Json | None = None,
+        content: bytes | None = None,
+        content_type: str = "",
     ) -> Json:
-        """The JSON of a successful answer. Raises Refused for the API's errors and Unreachable where it cannot be reached.
+        """Send a request and return the JSON of the answer.
 
-        `content` is sent as it is, of the Content-Type `kind`, where the body is not JSON.
+        `content` is a body that is not JSON, sent as it is with `content_type`.
+
+        Raises:
+            ApiError: the API answered with an error.
+            Unreachable: the API cannot be reached, or the answer is not JSON.
         """
         headers = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
-        headers |= {"Content-Type": kind} if kind else {}
-        response = self.send(method, path, query=query, body=body, headers=headers, content=content)
+        headers |= {"Content-Type": content_type} if content_type else {}
+        response = self.request(method, path, query=query, body=body, headers=headers, content=content)
         return _json(response) if response.content else {}
 
-    def send(
+    def request(
         self,
         method: str,
         path: str,
@@ -91,63 +102,72 @@ class Api:
         body: Json | None = None,
         headers: Json | None = None,
         content: bytes | None = None,
-        follow: bool = True,
+        follow_redirects: bool = True,
     ) -> httpx2.Response:
-        """The response of a successful request, repeated where that helps. Without `follow`, a 307 is an answer like others."""
+        """Send a request, with retries, and return the response.
+
+        Without `follow_redirects`, a 307 is returned like a success.
+
+        Raises:
+            ApiError: the API answered with an error.
+            Unreachable: the API cannot be reached.
+        """
         import httpx2
 
         url = self.target.api_url + path
-        more: dict[str, Any] = ({"content": content} if content is not None else {}) | ({} if follow else {"follow_redirects": False})
+        options: dict[str, Any] = {} if content is None else {"content": content}
+        options |= {} if follow_redirects else {"follow_redirects": False}
         params = {name: value for name, value in (query or {}).items() if value is not None}
         all_headers = {**self.headers(), **(headers or {})}
-        for tries_left in reversed(range(TRIES)):
+        for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
-                response = self._transport.request(method, url, params=params, json=body, headers=all_headers, **more)
-            except httpx2.TransportError as problem:
-                if not tries_left:
-                    raise _unreachable(self.target, problem) from problem
-                self._sleep(_pause(TRIES - tries_left, None))
+                response = self._client().request(method, url, params=params, json=body, headers=all_headers, **options)
+            except httpx2.TransportError as error:
+                if not attempts_left:
+                    raise _unreachable(self.target, error) from error
+                self._sleep(_retry_delay(MAX_ATTEMPTS - attempts_left, None))
                 continue
-            except httpx2.InvalidURL as problem:
-                raise _unreachable(self.target, problem) from problem
-            pause = _pause(TRIES - tries_left, response.headers.get("Retry-After"))
-            if response.status_code not in REPEATED or not tries_left or pause > LONGEST_PAUSE:
-                return _successful(response)
-            self._sleep(pause)
-        raise AssertionError("the last try returns or raises")
+            except httpx2.InvalidURL as error:
+                raise _unreachable(self.target, error) from error
+            delay = _retry_delay(MAX_ATTEMPTS - attempts_left, response.headers.get("Retry-After"))
+            if response.status_code not in RETRYABLE_STATUSES or not attempts_left or delay > MAX_RETRY_DELAY:
+                return _checked(response)
+            self._sleep(delay)
+        raise AssertionError("the last attempt returns or raises")
 
     def headers(self) -> dict[str, str]:
-        """What every request carries; the key only where there is one."""
+        """The headers of every request; without a key there is no Authorization."""
         common = {"User-Agent": "headrace-cli"}
         return common | ({"Authorization": f"Bearer {self.target.key}"} if self.target.key else {})
 
-    @property
-    def _transport(self) -> Transport:
-        """Made at the first request: a proxy of the environment is not asked for addresses of this machine."""
-        if self._made is None:
-            self._made = _client(self.target)
-        return self._made
+    def _client(self) -> HttpClient:
+        """The HTTP client, created at the first request so that commands without one start fast."""
+        if self._http is None:
+            self._http = _new_client(self.target)
+        return self._http
 
 
 def is_local(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
-def _client(target: Target) -> Transport:
+def _new_client(target: Target) -> HttpClient:
+    """For addresses of this machine, ignore proxies of the environment: they cannot reach them."""
     import httpx2
 
-    client: Transport = httpx2.Client(timeout=TIMEOUT, trust_env=not is_local(target.api_url), follow_redirects=True)
+    client: HttpClient = httpx2.Client(timeout=TIMEOUT, trust_env=not is_local(target.api_url), follow_redirects=True)
     return client
 
 
-def _pause(failures: int, retry_after: str | None) -> float:
-    """Seconds until the next try: as told, else half a second, doubling, up to half of it by chance."""
+def _retry_delay(failures: int, retry_after: str | None) -> float:
+    """Seconds until the next attempt: `Retry-After`, else 0.5 s, doubling, with jitter."""
     if retry_after and retry_after.isdigit():
         return float(retry_after)
     return 0.5 * 2.0 ** (failures - 1) * random.uniform(0.75, 1.25)
 
 
-def _successful(response: httpx2.Response) -> httpx2.Response:
+def _checked(response: httpx2.Response) -> httpx2.Response:
+    """Return a response that is no error. Raises ApiError for one that is."""
     if response.is_success or response.status_code in (304, 307):
         return response
     try:
@@ -158,19 +178,19 @@ def _successful(response: httpx2.Response) -> httpx2.Response:
     if not isinstance(error, dict):
         error = {"message": f"The API answered {response.status_code} {response.reason_phrase}."}
     error.setdefault("request_id", response.headers.get("X-Request-Id"))
-    raise Refused(response.status_code, error)
+    raise ApiError(response.status_code, error)
 
 
 def _json(response: httpx2.Response) -> Json:
     try:
         content = response.json()
-    except ValueError as problem:
-        raise Unreachable(f"{response.url} did not answer with JSON: is this the address of the API?") from problem
+    except ValueError as error:
+        raise Unreachable(f"{response.url} did not answer with JSON. Is this the address of the API?") from error
     if not isinstance(content, dict):
-        raise Unreachable(f"{response.url} did not answer with a JSON object: is this the address of the API?")
+        raise Unreachable(f"{response.url} did not answer with a JSON object. Is this the address of the API?")
     return content
 
 
-def _unreachable(target: Target, problem: Exception) -> Unreachable:
-    hint = "Is it up? `make up` starts it." if is_local(target.api_url) else "Check the address and the network."
-    return Unreachable(f"{target.api_url} cannot be reached: {problem or type(problem).__name__}", hint)
+def _unreachable(target: Target, error: Exception) -> Unreachable:
+    hint = "Is it running? `make up` starts it." if is_local(target.api_url) else "Check the address and the network."
+    return Unreachable(f"{target.api_url} cannot be reached: {error or type(error).__name__}", hint)

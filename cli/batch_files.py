@@ -1,4 +1,7 @@
-"""What a batch is made of, from the files that were named: one with rows is sent as it is, of others each is a row."""
+"""Turn files of the command line into the input of a batch and submit it.
+
+One file that holds rows (CSV, JSON, ...) is sent unchanged. Otherwise each file becomes one row.
+"""
 
 from __future__ import annotations
 
@@ -9,80 +12,85 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from cli.api import Api
-from cli.errors import Misused
+from cli.errors import UsageError
 from cli.links import upload
 
-LARGEST_BODY = 3_900_000  # bytes; the API takes 4 MB
-LONGEST_QUERY = 4_000  # characters; API Gateway takes ten thousand bytes of address and headers
-LOST = "\ufffd".encode()  # of a request, API Gateway makes this of what is no UTF-8: where it is meant, it goes by a link
-LINES = "application/x-ndjson"
-OF_ROWS = {
+MAX_BODY_BYTES = 3_900_000  # the API accepts 4 MB
+MAX_QUERY_CHARS = 4_000  # API Gateway accepts ten thousand bytes of URL and headers
+# API Gateway replaces bytes that are not UTF-8 by U+FFFD, so the API refuses it in a request body.
+# Text that means it is uploaded.
+REPLACEMENT_CHARACTER = "\ufffd".encode()
+NDJSON = "application/x-ndjson"
+ROW_FILE_TYPES = {
     ".csv": "text/csv",
     ".tsv": "text/tab-separated-values",
     ".txt": "text/plain",
     ".json": "application/json",
-    ".jsonl": LINES,
-    ".ndjson": LINES,
+    ".jsonl": NDJSON,
+    ".ndjson": NDJSON,
 }
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Bytes with rows in them. `items` are the same, where they were made here and may go into a JSON body."""
+class BatchInput:
+    """The rows of a batch as bytes.
 
-    kind: str
+    `items` are the same rows for a JSON body; empty if `data` is a file that was read.
+    """
+
+    content_type: str
     data: bytes
     items: tuple[Json, ...] = ()
 
 
-def rows_of(paths: Sequence[Path], glob: str | None) -> Rows:
-    """The rows of these files and folders. Raises Misused where there are none."""
-    if len(paths) == 1 and paths[0].is_file() and paths[0].suffix.lower() in OF_ROWS:
-        return Rows(OF_ROWS[paths[0].suffix.lower()], _bytes(paths[0]))
-    items = tuple({"id": name, "content": _text(file)} for name, file in _files(paths, glob))
+def read_batch_input(paths: Sequence[Path], glob: str | None) -> BatchInput:
+    """Read the rows from these files and folders. Raises UsageError if there are none."""
+    if len(paths) == 1 and paths[0].is_file() and paths[0].suffix.lower() in ROW_FILE_TYPES:
+        return BatchInput(ROW_FILE_TYPES[paths[0].suffix.lower()], _read_bytes(paths[0]))
+    items = tuple({"id": name, "content": _read_text(file)} for name, file in _files(paths, glob))
     if not items:
-        raise Misused("There is no file to send.", "Name files, or a folder with --glob '*.sol'.")
-    return Rows(LINES, b"".join(json.dumps(item, ensure_ascii=False).encode() + b"\n" for item in items), items)
+        raise UsageError("There is no file to send.", "Name files, or a folder with --glob '*.sol'.")
+    return BatchInput(NDJSON, b"".join(json.dumps(item, ensure_ascii=False).encode() + b"\n" for item in items), items)
 
 
-def send(api: Api, rows: Rows, terms: Json) -> Json:
-    """Submit them: small ones in the request, others by a signed link before it."""
-    query = {name: json.dumps(value) if isinstance(value, dict | list | bool) else value for name, value in terms.items()}
-    long = not rows.items and sum(len(str(value)) for value in query.values()) > LONGEST_QUERY
-    if len(rows.data) > LARGEST_BODY or long or LOST in rows.data:
-        begun = api.post("/uploads", {"content_type": rows.kind, "size": len(rows.data)})
-        upload(begun["url"], begun["headers"], rows.data)
-        return api.post("/batches", {"upload_id": begun["upload_id"], **terms})
-    if rows.items:
-        return api.post("/batches", {"items": list(rows.items), **terms})
-    return api.ask("POST", "/batches", query=query, content=rows.data, kind=rows.kind)
+def submit_batch(api: Api, batch_input: BatchInput, options: Json) -> Json:
+    """Submit the rows with options of POST /batches: in the request if they fit, else by upload."""
+    query = {name: json.dumps(value) if isinstance(value, dict | list | bool) else value for name, value in options.items()}
+    query_too_long = not batch_input.items and sum(len(str(value)) for value in query.values()) > MAX_QUERY_CHARS
+    if len(batch_input.data) > MAX_BODY_BYTES or query_too_long or REPLACEMENT_CHARACTER in batch_input.data:
+        link = api.post("/uploads", {"content_type": batch_input.content_type, "size": len(batch_input.data)})
+        upload(link["url"], link["headers"], batch_input.data)
+        return api.post("/batches", {"upload_id": link["upload_id"], **options})
+    if batch_input.items:
+        return api.post("/batches", {"items": list(batch_input.items), **options})
+    return api.request_json("POST", "/batches", query=query, content=batch_input.data, content_type=batch_input.content_type)
 
 
 def _files(paths: Sequence[Path], glob: str | None) -> Iterator[tuple[str, Path]]:
-    """Each file with its name: below the folder that was named, or as it was named itself."""
+    """Yield each file with its row id: its path below the named folder, or its path as named."""
     for path in paths:
         if path.is_dir():
-            found = (file for file in path.rglob(glob or "*") if file.is_file() and not _hidden(file.relative_to(path)))
+            found = (file for file in path.rglob(glob or "*") if file.is_file() and not _is_hidden(file.relative_to(path)))
             yield from ((file.relative_to(path).as_posix(), file) for file in sorted(found))
         else:
             yield (path.name if path.is_absolute() else path.as_posix()), path
 
 
-def _hidden(path: PurePath) -> bool:
+def _is_hidden(path: PurePath) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _bytes(file: Path) -> bytes:
+def _read_bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
-    except OSError as problem:
-        raise Misused(f"{file} cannot be read: {problem}") from problem
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
-        return _bytes(file).decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise Misused(f"{file} is no text in UTF-8: {problem}", "Choose the files with --glob, as '*.sol'.") from problem
+        return _read_bytes(file).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not UTF-8 text: {error}", "Choose the files with --glob, for example '*.sol'.") from error

@@ -1,4 +1,4 @@
-"""A batch as people see it: its figures, a bar while it goes on, the rows of a dry run."""
+"""Terminal output of batches: fields, a progress bar while they run, the rows of a dry run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cli import output
 from cli.api import Api
 from cli.errors import Exit
 
-ENDED = ("completed", "completed_with_failures", "failed", "cancelled")
-COUNTS = (
+TERMINAL_STATUSES = ("completed", "completed_with_failures", "failed", "cancelled")
+COUNT_COLOURS = (
     ("completed", "green"),
     ("failed", "red"),
     ("cancelled", "magenta"),
@@ -25,37 +25,44 @@ COUNTS = (
     ("waiting", "dim"),
 )
 NOT_MODIFIED = 304
-PROMPT_SHOWN = 60
+MAX_PROMPT_CHARS = 60  # shown of each prompt of a dry run
+LONG_POLL_SECONDS = 20
 
 Batch = dict[str, Any]
 
 
 def exit_for_batch(batch: Batch) -> Exit:
-    """Like a job's: whether all went well, something failed, or it was stopped."""
+    """The exit code of a command that waited for a batch, as for a job."""
     if batch["status"] == "completed":
         return Exit.OK
     return Exit.ENDED_EARLY if batch["status"] == "cancelled" else Exit.FAILED
 
 
 def follow_batch(api: Api, batch_id: str, as_json: bool, sleep: Callable[[float], None] | None = None) -> Batch:
-    """Show it until its end. The API holds each request until something changes, or answers at once if it holds too many."""
+    """Show a batch until it ends, by long polling. Return it as it ended.
+
+    An API that already holds its maximum of requests answers at once, so requests are at least a
+    second apart.
+    """
     etag: str | None = None
     try:
         with _screen(as_json) as show:
             while True:
-                asked_at = time.monotonic()
-                named = {"If-None-Match": etag} if etag else None
-                response = api.send("GET", f"/batches/{batch_id}", query={"wait": 20}, headers=named)
+                requested_at = time.monotonic()
+                headers = {"If-None-Match": etag} if etag else None
+                response = api.request("GET", f"/batches/{batch_id}", query={"wait": LONG_POLL_SECONDS}, headers=headers)
                 if response.status_code != NOT_MODIFIED:
                     batch: Batch = response.json()
                     show(batch)
-                    if batch["status"] in ENDED:
+                    if batch["status"] in TERMINAL_STATUSES:
                         break
                     etag = response.headers.get("ETag")
-                if time.monotonic() - asked_at < 1.0:
+                if time.monotonic() - requested_at < 1.0:
                     (sleep or time.sleep)(1.0)
     except KeyboardInterrupt as interrupt:
-        output.note(f"\nThe batch goes on. To see it:  headrace batch watch {batch_id}\nTo stop it:  headrace batch cancel {batch_id}")
+        output.note(
+            f"\nThe batch is still running. To watch it:  headrace batch watch {batch_id}\nTo stop it:  headrace batch cancel {batch_id}"
+        )
         raise typer.Exit(Exit.INTERRUPTED) from interrupt
     if not as_json:
         print_batch(batch)
@@ -72,14 +79,14 @@ def print_batch(batch: Batch) -> None:
             ("status", output.status_text(batch["status"])),
             ("reason", batch.get("reason")),
             ("rows", counts.get("total")),
-            ("counts", ", ".join(f"{counts[name]} {name}" for name, _ in COUNTS if counts.get(name))),
+            ("counts", _counts_text(counts)),
             ("progress", f"{batch['progress_percentage']} %" if batch.get("progress_percentage") is not None else None),
-            ("remaining", remaining(batch)),
+            ("remaining", time_remaining(batch)),
             ("cost", output.money(batch.get("cost"), batch.get("currency", "USD"))),
             ("failed jobs", ", ".join(failed[:5]) + (" ..." if len(failed) > 5 else "")),
         ]
     )
-    if batch["status"] not in ENDED:
+    if batch["status"] not in TERMINAL_STATUSES:
         output.note(f"\nheadrace batch watch {batch['batch_id']}")
     elif counts.get("completed"):
         output.note(f"\nheadrace batch export {batch['batch_id']} -o answers.csv")
@@ -87,17 +94,17 @@ def print_batch(batch: Batch) -> None:
 
 def print_dry_run(answer: Batch) -> None:
     currency = answer.get("currency", "USD")
-    looked_at = answer.get("estimated_from")
-    expected, most = (output.money(answer.get(name), currency) for name in ("estimated_cost", "max_cost"))
+    sample_size = answer.get("estimated_from")
+    expected, maximum = (output.money(answer.get(name), currency) for name in ("estimated_cost", "max_cost"))
     output.print_fields(
         [
             ("rows", answer.get("count")),
-            ("cost", f"about {expected}, at most {most}" if expected and most else expected),
-            ("estimated", f"from {looked_at} of the rows" if looked_at else None),
-            ("expected", output.duration(answer.get("estimated_duration_seconds"))),
+            ("cost", f"about {expected}, at most {maximum}" if expected and maximum else expected),
+            ("estimated", f"from {sample_size} of the rows" if sample_size else None),
+            ("duration", output.duration(answer.get("estimated_duration_seconds"))),
         ]
     )
-    table = output.table_of(["row", "id", "priority", "model", "cost", "prompt"])
+    table = output.new_table(["row", "id", "priority", "model", "cost", "prompt"])
     for item in answer.get("items") or []:
         prompt = " ".join(str(item.get("prompt") or "").split())
         table.add_row(
@@ -106,7 +113,7 @@ def print_dry_run(answer: Batch) -> None:
             str(item.get("priority") or ""),
             str(item.get("model") or ""),
             output.money(item.get("estimated_cost"), currency) or "",
-            output.clean(prompt if len(prompt) <= PROMPT_SHOWN else f"{prompt[:PROMPT_SHOWN]}..."),
+            output.clean(prompt if len(prompt) <= MAX_PROMPT_CHARS else f"{prompt[:MAX_PROMPT_CHARS]}..."),
         )
     output.stdout().print()
     output.stdout().print(table)
@@ -114,7 +121,7 @@ def print_dry_run(answer: Batch) -> None:
 
 
 def print_rows(rows: list[Batch]) -> None:
-    table = output.table_of(["row", "id", "job", "status", "cost", "why"])
+    table = output.new_table(["row", "id", "job", "status", "cost", "reason"])
     table.columns[2].min_width = max(len(str(row.get("job_id") or "")) for row in rows)
     for row in rows:
         error = row.get("error") or {}
@@ -130,24 +137,32 @@ def print_rows(rows: list[Batch]) -> None:
     output.stdout().print(table)
 
 
-def remaining(batch: Batch, now: datetime | None = None) -> str | None:
-    """How long it will probably take, as far as that is known."""
-    moment = batch.get("estimated_completion_at")
-    if not moment or batch["status"] in ENDED:
+def time_remaining(batch: Batch, now: datetime | None = None) -> str | None:
+    """The estimated time to the end; None if there is no estimate or the batch has ended."""
+    completion_at = batch.get("estimated_completion_at")
+    if not completion_at or batch["status"] in TERMINAL_STATUSES:
         return None
-    left = (datetime.fromisoformat(moment) - (now or datetime.now(UTC))).total_seconds()
-    return f"about {output.duration(max(0.0, left))}"
+    seconds = (datetime.fromisoformat(completion_at) - (now or datetime.now(UTC))).total_seconds()
+    return f"about {output.duration(max(0.0, seconds))}"
 
 
 def status_line(batch: Batch) -> str:
-    """What matters most first: the end may be cut off."""
+    """One line of figures.
+
+    The most important come first, because a narrow terminal cuts off the end.
+    """
     counts = batch.get("counts") or {}
     cost = output.money(batch.get("cost"), batch.get("currency", "USD"))
-    figures = ", ".join(f"{counts[name]} {name}" for name, _ in COUNTS if counts.get(name))
-    return " | ".join(part for part in (str(batch["status"]), figures, f"of {counts.get('total', '?')}", cost, remaining(batch)) if part)
+    parts = [str(batch["status"]), _counts_text(counts), f"of {counts.get('total', '?')}", cost, time_remaining(batch)]
+    return " | ".join(part for part in parts if part)
+
+
+def _counts_text(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{counts[name]} {name}" for name, _ in COUNT_COLOURS if counts.get(name))
 
 
 def _screen(as_json: bool) -> AbstractContextManager[Callable[[Batch], None]]:
+    """How to show each state: a JSON line, a live bar on a terminal, or else a status line."""
     if as_json:
         return nullcontext(output.print_json_line)
     if sys.stdout.isatty() and not output.stdout().is_dumb_terminal:
@@ -156,7 +171,7 @@ def _screen(as_json: bool) -> AbstractContextManager[Callable[[Batch], None]]:
 
 
 class LiveBatch(AbstractContextManager[Any]):
-    """A bar in the colours of what its rows are, and the figures below it, drawn anew."""
+    """A progress bar with the status line below it, redrawn in place."""
 
     def __init__(self) -> None:
         from rich.live import Live
@@ -174,21 +189,21 @@ class LiveBatch(AbstractContextManager[Any]):
         from rich.console import Group
         from rich.text import Text
 
-        return Group(
-            colours_of(batch, output.stdout().width - 8), Text(output.clean(status_line(batch)), no_wrap=True, overflow="ellipsis")
-        )
+        line = Text(output.clean(status_line(batch)), no_wrap=True, overflow="ellipsis")
+        return Group(progress_bar(batch, output.stdout().width - 8), line)
 
 
-def colours_of(batch: Batch, width: int) -> Any:
-    """The bar: as much of each colour as there are rows of it, and the rest empty."""
+def progress_bar(batch: Batch, width: int) -> Any:
+    """A bar with one coloured segment per status, each as long as its share of the rows."""
     from rich.text import Text
 
-    counts, made = batch.get("counts") or {}, Text()
-    total, room, passed, drawn = max(1, counts.get("total") or 1), max(10, width), 0, 0
-    for name, colour in COUNTS[:4]:
-        passed += counts.get(name) or 0
-        end = room * passed // total
-        made.append("#" * (end - drawn), colour)
-        drawn = end
-    made.append("-" * (room - drawn), "dim")
-    return made.append(f" {batch.get('progress_percentage') or 0:3.0f}%")
+    counts, bar = batch.get("counts") or {}, Text()
+    total, cells = max(1, counts.get("total") or 1), max(10, width)
+    rows_so_far = cells_drawn = 0
+    for name, colour in COUNT_COLOURS[:4]:
+        rows_so_far += counts.get(name) or 0
+        segment_end = cells * rows_so_far // total
+        bar.append("#" * (segment_end - cells_drawn), colour)
+        cells_drawn = segment_end
+    bar.append("-" * (cells - cells_drawn), "dim")
+    return bar.append(f" {batch.get('progress_percentage') or 0:3.0f}%")

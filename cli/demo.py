@@ -1,7 +1,8 @@
-"""`make demo`: one real job from end to end on the laptop cloud, watched live.
+"""`make demo`: run one job from end to end on the laptop cloud and watch it live.
 
-Without a key of OpenAI's the answer is scripted: the stand-in says what `examples/vulnerable_vault.reply.json` says, word by word. All else
-is the product: the API, the queue, the worker, the socket.
+Without an OpenAI key the answer is scripted: the OpenAI mock streams
+`examples/vulnerable_vault.reply.json`. Everything else is the product: the API, the queue, the
+worker, the WebSocket.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from typing import Any
 
 from cli import output
 from cli.api import Api
-from cli.ending import ending
-from cli.errors import Exit, Misused, exit_for
+from cli.error_handling import exit_on_error
+from cli.errors import Exit, UsageError, exit_for
 from cli.findings import print_findings
-from cli.session import follow
+from cli.session import follow_job
 from cli.target import Target, read_stack
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CONTRACT = EXAMPLES / "vulnerable_vault.sol"
 REPLY = EXAMPLES / "vulnerable_vault.reply.json"
-FIRST_TOKEN_SECONDS = 0.6  # as a model takes its time before it begins
+FIRST_TOKEN_SECONDS = 0.6  # the delay of a model before its first token
 
 Stack = dict[str, Any]
 
 
 def demo() -> Exit:
-    """Submit, watch, show. The stack stays up."""
+    """Submit a job, watch it and show its result. The laptop cloud keeps running."""
     stack = read_stack(Path.cwd())
     if stack is None or "tokens" not in stack:
-        raise Misused("Nothing is up here.", "`make up` starts everything.")
+        raise UsageError("The laptop cloud is not running.", "`make up` starts it.")
     target = Target(stack["api_url"].rstrip("/"), stack["tokens"]["user"], stack.get("ws_url"))
-    _introduce(stack)
+    _print_intro(stack)
     scripted = not os.environ.get("OPENAI_API_KEY")
     if scripted:
         with closing(Api(Target(stack["openai_url"], None))) as openai:
@@ -43,10 +44,10 @@ def demo() -> Exit:
         accepted = api.post("/jobs", submission(_example(CONTRACT)))
         job_id = accepted["job_id"]
         output.stdout().print(f"{job_id} is {accepted['status']} in {accepted['queue']}\n", markup=False)
-        follow(api, job_id, as_json=False)
+        follow_job(api, job_id, as_json=False)
         answer = api.get(f"/jobs/{job_id}/result")
-    _show(answer)
-    _go_on(stack, target, job_id)
+    _print_result(answer)
+    _print_next_steps(stack, target, job_id)
     return exit_for(answer["status"])
 
 
@@ -61,14 +62,14 @@ def submission(contract: str) -> dict[str, Any]:
 
 
 def script_reply(openai: Api, reply: str) -> None:
-    """Have the stand-in answer the next request so, unless a demo that was broken off left the same waiting."""
+    """Make the mock answer the next request with `reply`, unless the same reply is pending."""
     match = {"path": "/v1/responses", "stream": True}
     behaviours = [
         {"type": "slow_first_token", "seconds": FIRST_TOKEN_SECONDS, "match": match},
         {"type": "reply", "text": reply, "match": match},
     ]
-    waiting = openai.get("/_llmock/scenario")["pending"]
-    if not any(behaviour.get("text") == reply for behaviour in waiting):
+    pending = openai.get("/_llmock/scenario")["pending"]
+    if not any(behaviour.get("text") == reply for behaviour in pending):
         openai.post("/_llmock/scenario", {"behaviors": behaviours})
 
 
@@ -76,15 +77,15 @@ def _example(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError as missing:
-        raise Misused(f"{file} is not here.", "The demo needs the examples of the checkout.") from missing
+        raise UsageError(f"{file} does not exist.", "The demo needs the examples/ folder of the checkout.") from missing
 
 
-def _introduce(stack: Stack) -> None:
-    by = "OpenAI, with your key" if os.environ.get("OPENAI_API_KEY") else "a stand-in for OpenAI on this machine, which needs no key"
+def _print_intro(stack: Stack) -> None:
+    by = "OpenAI, with your key" if os.environ.get("OPENAI_API_KEY") else "a mock of OpenAI on this machine, which needs no key"
     output.stdout().print(f"A security analysis of examples/{CONTRACT.name}, by {by}.", markup=False)
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _print_result(answer: dict[str, Any]) -> None:
     console = output.stdout()
     console.print()
     if answer.get("parsed"):
@@ -104,14 +105,14 @@ def _show(answer: dict[str, Any]) -> None:
             ("cost", output.money(answer.get("cost"), answer.get("currency", "USD"))),
             ("queue wait", output.duration(timings.get("queued"))),
             ("first token", output.duration(timings.get("time_to_first_token"))),
-            ("speed", f"{speed:.0f} tokens a second" if speed else None),
+            ("speed", f"{speed:.0f} tokens per second" if speed else None),
             ("total", output.duration(timings.get("total"))),
         ]
     )
 
 
-def _go_on(stack: Stack, target: Target, job_id: str) -> None:
-    """Whole lines, unbroken at any width, so that they can be copied."""
+def _print_next_steps(stack: Stack, target: Target, job_id: str) -> None:
+    """Print addresses and commands. Lines are never wrapped, so that they can be copied."""
     console = output.stdout()
     addresses = [("API", target.api_url), ("WebSocket", target.ws_url), ("health", f"{target.api_url}/health")]
     commands = [
@@ -124,14 +125,15 @@ def _go_on(stack: Stack, target: Target, job_id: str) -> None:
     for name, address in addresses:
         console.print(f"{name:<10} {address}", markup=False, soft_wrap=True)
     console.print(
-        "\nEverything stays up; `make down` stops it. To go on (`. .venv/bin/activate` puts `headrace` on the path):", markup=False
+        "\nEverything keeps running; `make down` stops it. What to try next (`. .venv/bin/activate` puts `headrace` on the path):",
+        markup=False,
     )
     for command in commands:
         console.print(f"  {command}", markup=False, soft_wrap=True)
 
 
 def main() -> None:
-    with ending(as_json=False):
+    with exit_on_error(as_json=False):
         sys.exit(demo())
 
 

@@ -1,9 +1,9 @@
-"""What can go wrong between a person and the API, each with the exit code that scripts see.
+"""Errors that end a command, each with the exit code that scripts see.
 
-Problem
-├── Misused        the command cannot mean anything                         2
-├── Refused        the API answered with an error                          2 or 4
-└── Unreachable    nothing answered, or nothing that we understand         4
+CliError
+├── UsageError     the command line makes no sense as it was given            2
+├── ApiError       the API answered with an error                             2 or 4
+└── Unreachable    no answer, or an answer that is not from this API          4
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class Exit(IntEnum):
-    """Exit codes; those of a job's end come from `exit_for`."""
+    """Exit codes. `exit_for` maps the status of a job to one of them."""
 
     OK = 0
     FAILED = 1
@@ -30,31 +30,38 @@ def exit_for(status: str) -> Exit:
     return Exit.FAILED if status == "failed" else Exit.ENDED_EARLY
 
 
-class Problem(Exception):
-    """Something that the person should read; `hint` says what to do about it."""
+class CliError(Exception):
+    """An error to show to the user.
+
+    `hint` says what to do about it; `json_code` is its code in `--json` output.
+    """
 
     exit_code = Exit.USAGE
+    json_code = "problem"
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message, self.hint = message, hint
 
     def as_json(self) -> dict[str, Any]:
-        return {"success": False, "error": {"code": type(self).__name__.lower(), "message": self.message, "details": []}}
+        return {"success": False, "error": {"code": self.json_code, "message": self.message, "details": []}}
 
 
-class Misused(Problem):
-    """The command as it was given cannot mean anything."""
+class UsageError(CliError):
+    """The command line makes no sense as it was given."""
+
+    json_code = "misused"
 
 
-class Unreachable(Problem):
-    """Nothing answered, or something that is not this API."""
+class Unreachable(CliError):
+    """The API did not answer, or the answer is not from this API."""
 
     exit_code = Exit.NO_ACCESS
+    json_code = "unreachable"
 
 
-class Refused(Problem):
-    """The API answered with an error of its one shape."""
+class ApiError(CliError):
+    """The API answered with an error, in the shape that all of its errors have."""
 
     def __init__(self, status: int, error: dict[str, Any]) -> None:
         super().__init__(str(error.get("message") or f"The API answered {status}."))

@@ -1,4 +1,4 @@
-"""A security analysis as a table."""
+"""Print a security analysis as a table."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from typing import Any
 
 from cli import output
 
-SEVERITY = {"critical": "bold white on red", "high": "bold red", "medium": "yellow", "low": "cyan", "informational": "dim", "none": "green"}
+SEVERITY_STYLES = {
+    "critical": "bold white on red",
+    "high": "bold red",
+    "medium": "yellow",
+    "low": "cyan",
+    "informational": "dim",
+    "none": "green",
+}
 
 
 def print_findings(report: dict[str, Any]) -> None:
-    """Findings, worst first as the report has them, then its verdict."""
+    """Print the findings (the report has the worst first), then its overall risk and summary."""
     from rich.table import Table
 
     console = output.stdout()
@@ -30,4 +37,4 @@ def print_findings(report: dict[str, Any]) -> None:
 def _severity(name: str) -> Any:
     from rich.text import Text
 
-    return Text(name, style=SEVERITY.get(name, ""))
+    return Text(name, style=SEVERITY_STYLES.get(name, ""))

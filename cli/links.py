@@ -1,4 +1,7 @@
-"""Signed links: addresses of object storage, which carry their own right. The key of the API is never sent there."""
+"""Signed links to object storage.
+
+The link itself grants access, so the API key is never sent there.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +16,46 @@ from cli.errors import Unreachable
 if TYPE_CHECKING:
     import httpx2
 
-TRIES = 3
+MAX_ATTEMPTS = 3
 TIMEOUT = 120.0
 
 
 def upload(url: str, headers: dict[str, str], data: bytes, sleep: Callable[[float], None] | None = None) -> None:
-    """PUT a file; again where that may help, since the same bytes make the same object."""
+    """PUT a file to a signed link.
+
+    Network and server errors are retried: repeating a PUT of the same bytes is safe.
+    """
     import httpx2
 
     with _client(url) as client:
-        for tries_left in reversed(range(TRIES)):
+        for attempts_left in reversed(range(MAX_ATTEMPTS)):
             try:
                 response = client.put(url, content=data, headers=headers)
-            except httpx2.TransportError as problem:
-                if not tries_left:
-                    raise Unreachable(f"The file could not be sent: {problem or type(problem).__name__}") from problem
+            except httpx2.TransportError as error:
+                if not attempts_left:
+                    raise Unreachable(f"The file could not be sent: {error or type(error).__name__}") from error
             else:
                 if response.is_success:
                     return
-                if response.status_code < 500 or not tries_left:
+                if response.status_code < 500 or not attempts_left:
                     raise Unreachable(f"The file could not be sent: storage answered {response.status_code}.")
             (sleep or time.sleep)(1.0)
 
 
 def download(url: str) -> Iterator[bytes]:
-    """What is there, piece by piece. Raises Unreachable where it breaks off."""
+    """Yield the content of a signed link in chunks.
+
+    Raises Unreachable if it cannot be read to its end.
+    """
     import httpx2
 
     try:
         with _client(url) as client, client.stream("GET", url) as response:
             if not response.is_success:
-                raise Unreachable(f"The link could not be followed: storage answered {response.status_code}.")
+                raise Unreachable(f"The file could not be downloaded: storage answered {response.status_code}.")
             yield from response.iter_bytes()
-    except httpx2.TransportError as problem:
-        raise Unreachable(f"The link broke off: {problem or type(problem).__name__}") from problem
+    except httpx2.TransportError as error:
+        raise Unreachable(f"The download broke off: {error or type(error).__name__}") from error
 
 
 @contextmanager

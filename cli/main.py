@@ -1,4 +1,4 @@
-"""`headrace`: the table of commands, and what happens when one goes wrong."""
+"""`headrace`: the commands and the options before them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 from typer.core import TyperGroup
 
 from cli.commands import about, batch, failed, graph, jobs, operations, show, submit, webhooks
-from cli.ending import ending, forget_reader
+from cli.error_handling import discard_stdout, exit_on_error
 from cli.errors import Exit
 from cli.session import Session
 from cli.target import ROLES
 
-ABOUT = """OpenAI work in the background, watched live.
+ABOUT = """Run OpenAI jobs in the background and watch them live.
 
 \b
 headrace submit "Say hello in five languages" --watch
@@ -22,23 +22,23 @@ headrace submit --type security_analysis --file Vault.sol --priority high --wait
 headrace list --status processing
 headrace watch job_01J...
 \b
-The API is found in this order: --api-url and --key; HEADRACE_API_URL and HEADRACE_KEY; what `headrace login` kept;
+The API is taken from the first of: --api-url and --key; HEADRACE_API_URL and HEADRACE_KEY; the login stored by `headrace login`;
 the laptop cloud of this checkout (`make up`).
 \b
-Exit codes: 0 completed, 1 failed, 2 not understood or refused, 3 cancelled, expired, incomplete or not finished,
-4 not reachable or not allowed, 130 interrupted.
+Exit codes: 0 completed; 1 failed; 2 wrong usage or rejected by the API; 3 cancelled, expired, incomplete or not finished yet;
+4 API not reachable or access denied; 130 interrupted.
 """
 
 
 class Commands(TyperGroup):
-    """The group as typer makes it, which alone would call a reader that has gone a failure."""
+    """A command group for which a closed pipe is no error. Typer itself would exit with 1."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # typer's context is the one that it passes
         try:
             return super().invoke(ctx)
-        except BrokenPipeError as gone:
-            forget_reader()
-            raise typer.Exit(Exit.OK) from gone
+        except BrokenPipeError as closed:
+            discard_stdout()
+            raise typer.Exit(Exit.OK) from closed
 
 
 app = typer.Typer(
@@ -54,7 +54,8 @@ app.command("list")(jobs.list_jobs)
 app.command()(graph.graph)
 app.command()(jobs.cancel)
 app.command()(jobs.retry)
-app.command()(jobs.move)
+app.command()(jobs.update)
+app.command("move", hidden=True)(jobs.update)  # the former name of `update`
 app.add_typer(batch.app, name="batch")
 app.command()(jobs.download)
 app.add_typer(failed.app, name="failed")
@@ -71,17 +72,17 @@ app.command()(about.login)
 @app.callback()
 def options(
     ctx: typer.Context,
-    api_url: Annotated[str | None, typer.Option(help="The API's address, with its stage.", show_default=False)] = None,
-    key: Annotated[str | None, typer.Option(help="The key, hr_...", show_default=False)] = None,
-    role: Annotated[str, typer.Option("--as", help=f"Whose key of the laptop cloud: {', '.join(ROLES)}.")] = "user",
+    api_url: Annotated[str | None, typer.Option(help="The address of the API, including its stage.", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option(help="The API key, hr_...", show_default=False)] = None,
+    role: Annotated[str, typer.Option("--as", help=f"The key of the laptop cloud to use: {', '.join(ROLES)}.")] = "user",
 ) -> None:
-    """Kept for the command: the API is found when it is first asked."""
+    """Store the options in a session; the API is looked up when a command first uses it."""
     ctx.obj = Session(api_url, key, role)
     ctx.call_on_close(ctx.obj.close)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    with ending(as_json="--json" in given):
-        app(given, prog_name="headrace")
+    argv = sys.argv[1:] if arguments is None else arguments
+    with exit_on_error(as_json="--json" in argv):
+        app(argv, prog_name="headrace")

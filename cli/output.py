@@ -1,6 +1,6 @@
-"""How things look: for people on a terminal, without colour in a pipe, as JSON for scripts.
+"""Printing: with colour on a terminal, without it in a pipe, as JSON for scripts.
 
-What was asked for goes to stdout, everything said about it to stderr, so that a pipe carries the answer and nothing else.
+The answer goes to stdout and notes about it go to stderr, so that a pipe carries only the answer.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cli.errors import Problem, Refused
+from cli.errors import ApiError, CliError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-COLOURS = {
+STATUS_COLOURS = {
     "completed": "green",
     "completed_with_failures": "yellow",
     "processing": "cyan",
@@ -31,8 +31,8 @@ COLOURS = {
     "cancelled": "magenta",
     "expired": "magenta",
 }
-WIDTH_OF_A_PIPE = 200
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+PIPE_WIDTH = 200
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def stdout() -> Console:
@@ -44,49 +44,50 @@ def stderr() -> Console:
 
 
 def clean(text: str) -> str:
-    """What a model wrote, fit for a terminal: an escape sequence in it must not move the cursor or set the title."""
-    return UNSAFE.sub("\ufffd", text.replace("\t", "    "))
+    """Text without control characters, which could move the cursor or set the terminal's title."""
+    return CONTROL_CHARACTERS.sub("\ufffd", text.replace("\t", "    "))
 
 
 def print_json(value: Any) -> None:
-    """Indented for a person who looks, and for `jq` all the same."""
+    """Print indented JSON."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_json_line(value: Any) -> None:
-    """One line, at once: for a reader that follows."""
+    """Print one line of JSON and flush it, so that a program that follows gets it at once."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
 def note(message: str) -> None:
-    """Something about the answer, for whoever sits there."""
+    """Print a note about the answer to stderr."""
     stderr().print(message, style="dim", markup=False, soft_wrap=True)
 
 
-def print_problem(problem: Problem, as_json: bool) -> None:
+def print_error(error: CliError, as_json: bool) -> None:
+    """Print an error to stderr, with its details, request id and hint."""
     if as_json:
-        sys.stderr.write(json.dumps(problem.as_json(), ensure_ascii=False) + "\n")
+        sys.stderr.write(json.dumps(error.as_json(), ensure_ascii=False) + "\n")
         return
     console = stderr()
-    console.print(clean(problem.message), style="bold red", markup=False, soft_wrap=True)
-    if isinstance(problem, Refused):
-        for detail in problem.details:
+    console.print(clean(error.message), style="bold red", markup=False, soft_wrap=True)
+    if isinstance(error, ApiError):
+        for detail in error.details:
             console.print(f"  {clean(str(detail.get('path')))}: {clean(str(detail.get('message')))}", markup=False, soft_wrap=True)
-        if problem.request_id:
-            console.print(f"  request {problem.request_id}", style="dim", markup=False)
-    if problem.hint:
-        console.print(problem.hint, markup=False, soft_wrap=True)
+        if error.request_id:
+            console.print(f"  request {error.request_id}", style="dim", markup=False)
+    if error.hint:
+        console.print(error.hint, markup=False, soft_wrap=True)
 
 
 def status_text(status: str) -> Any:
     from rich.text import Text
 
-    return Text(status, style=COLOURS.get(status, ""))
+    return Text(status, style=STATUS_COLOURS.get(status, ""))
 
 
 def print_fields(pairs: Iterable[tuple[str, Any]]) -> None:
-    """Names and values below each other; what is unknown is left out."""
+    """Print one name and value per line. Pairs without a value are left out."""
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
@@ -98,8 +99,8 @@ def print_fields(pairs: Iterable[tuple[str, Any]]) -> None:
     stdout().print(table)
 
 
-def table_of(columns: Sequence[str]) -> Table:
-    """A table without lines, that fits 80 columns by cutting what is long."""
+def new_table(columns: Sequence[str]) -> Table:
+    """A table without borders that cuts off long cells to fit the terminal."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -109,7 +110,7 @@ def table_of(columns: Sequence[str]) -> Table:
 
 
 def money(amount: Any, currency: str = "USD") -> str | None:
-    """`$0.0012`: four digits, more where there would be nothing to see."""
+    """`$0.0012`: four decimal places, six for amounts below 0.001."""
     if amount is None:
         return None
     value = float(amount)
@@ -140,10 +141,13 @@ def ago(moment: str | None, now: datetime | None = None) -> str:
 
 
 def _console(stderr: bool) -> Console:
-    """In a pipe there is no window to fit, so nothing is cut to 80 columns, unless COLUMNS asks for it."""
+    """A console.
+
+    In a pipe it is wide, so that nothing is cut to 80 columns, unless COLUMNS is set.
+    """
     from rich.console import Console
 
     console = Console(stderr=stderr, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = WIDTH_OF_A_PIPE
+        console.width = PIPE_WIDTH
     return console

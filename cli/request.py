@@ -1,4 +1,4 @@
-"""The body of a submission, from what was typed."""
+"""Build the body of a submission from the arguments of a command."""
 
 from __future__ import annotations
 
@@ -7,66 +7,74 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cli.errors import Misused
+from cli.errors import UsageError
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """From the argument, the file, or what is piped in; `-` is stdin too."""
+    """The prompt from the argument, the file, or stdin. `-` names stdin too."""
     if prompt not in (None, "-") and file is not None:
-        raise Misused("Give the prompt or a file, not both.")
+        raise UsageError("Give the prompt or a file, not both.")
     if prompt not in (None, "-"):
         return str(prompt)
     if file is not None and str(file) != "-":
         return _read(file)
     if prompt is None and file is None and sys.stdin.isatty():
-        raise Misused("There is no prompt.", 'Give it as an argument, with --file PATH, or pipe it in: echo "Say hello" | headrace submit')
+        raise UsageError(
+            "There is no prompt.", 'Give it as an argument, with --file PATH, or pipe it in: echo "Say hello" | headrace submit'
+        )
     return sys.stdin.read()
 
 
-def content(prompt: str | None, file: Path | None, given: Path | None) -> dict[str, Any]:
-    """What a job works on: `prompt`, or an `input` from a file of JSON; `-` is stdin."""
-    if given is None:
+def job_content(prompt: str | None, file: Path | None, input_file: Path | None) -> dict[str, Any]:
+    """The content of a job: `prompt`, or `input` from a JSON file. `-` names stdin."""
+    if input_file is None:
         return {"prompt": read_prompt(prompt, file)}
     if prompt is not None or file is not None:
-        raise Misused("Give a prompt or --input, not both.")
+        raise UsageError("Give a prompt or --input, not both.")
     try:
-        return {"input": json.loads(sys.stdin.read() if str(given) == "-" else _read(given))}
-    except ValueError as problem:
-        raise Misused(f"{given} is not JSON: {problem}") from problem
+        return {"input": json.loads(sys.stdin.read() if str(input_file) == "-" else _read(input_file))}
+    except ValueError as error:
+        raise UsageError(f"{input_file} is not JSON: {error}") from error
 
 
-def pairs(given: list[str], option: str) -> dict[str, Any]:
-    """`name=value` as a dict; a value that is JSON is taken as JSON, so `n=3` is a number and `n="3"` is text."""
-    found = {}
-    for item in given:
+def parse_pairs(items: list[str], option: str) -> dict[str, Any]:
+    """Parse `name=value` items.
+
+    A value that is JSON is decoded: `n=3` is a number and `n="3"` is text.
+    """
+    values = {}
+    for item in items:
         name, equals, value = item.partition("=")
         if not equals or not name:
-            raise Misused(f"{option} {item}: write it as name=value.")
-        found[name] = _value(value)
-    return found
+            raise UsageError(f"{option} {item}: write it as name=value.")
+        values[name] = _decode(value)
+    return values
 
 
-def parents(given: list[str]) -> list[str] | dict[str, str]:
-    """Jobs to run after: a list of ids; with names, if any of them has one."""
-    if not any("=" in one for one in given):
-        return given
-    named: dict[str, str] = {}
-    for one in given:
-        name, equals, job = one.partition("=")
-        if (name if equals else one) in named:
-            raise Misused(f"--depends-on {one}: there is another {name}.")
-        named[name if equals else one] = job if equals else one
-    return named
+def parse_dependencies(items: list[str]) -> list[str] | dict[str, str]:
+    """Parse the jobs to run after: a list of ids, or a dict by name if one is `name=job_...`."""
+    if not any("=" in item for item in items):
+        return items
+    by_name: dict[str, str] = {}
+    for item in items:
+        name, equals, job = item.partition("=")
+        if (name if equals else item) in by_name:
+            raise UsageError(f"--depends-on {item}: there is another {name}.")
+        by_name[name if equals else item] = job if equals else item
+    return by_name
 
 
-def body(content: dict[str, Any], config: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Only what was given: defaults are the API's."""
-    given = {name: value for name, value in config.items() if value is not None}
-    rest = {name: value for name, value in more.items() if value not in (None, [], {})}
-    return {**content, **rest} | ({"config": given} if given else {})
+def job_body(content: dict[str, Any], config: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """The body of POST /jobs.
+
+    Options that were not given are left out, so that the API applies its defaults.
+    """
+    given_config = {name: value for name, value in config.items() if value is not None}
+    given_fields = {name: value for name, value in fields.items() if value not in (None, [], {})}
+    return {**content, **given_fields} | ({"config": given_config} if given_config else {})
 
 
-def _value(text: str) -> Any:
+def _decode(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
@@ -76,5 +84,5 @@ def _value(text: str) -> Any:
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise Misused(f"{file} cannot be read: {problem}") from problem
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""What a watch looks like while it goes on: text above and a status line below on a terminal, text alone in a pipe, or JSON lines."""
+"""Output of a watch: text and a status line on a terminal, plain text in a pipe, or JSON lines."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cli import output
-from cli.reducer import Appended, Ask, Finished, Frame, Lost, MilestoneReached, StartedOver, StateChanged, Trimmed
-from cli.rows import Rows
-from cli.watch import Interrupted, Listening, Told
+from cli.line_wrapper import LineWrapper
+from cli.reducer import Appended, Finished, Frame, Lost, MilestoneReached, Resubscribe, StartedOver, StateChanged, Trimmed
+from cli.watch import Interrupted, Listening, WatchEvent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-KINDS = {
+JSON_KINDS = {
     Appended: "appended",
     StartedOver: "started_over",
-    Ask: "ask",
+    Resubscribe: "ask",
     StateChanged: "state",
     MilestoneReached: "milestone",
     Trimmed: "trimmed",
@@ -29,47 +29,49 @@ KINDS = {
     Listening: "listening",
     Interrupted: "interrupted",
 }
+JSON_KEYS = {"transport": "way", "next_transport": "way", "error": "why"}  # fields that `--json` prints under another name
 
 
 class Screen(AbstractContextManager["Screen"], Protocol):
-    """Whoever is told the outcomes of a watch."""
+    """Shows the events of a watch."""
 
-    def __call__(self, told: Told) -> None: ...
+    def __call__(self, event: WatchEvent) -> None: ...
 
 
 def screen_for(as_json: bool) -> Screen:
-    """What fits where stdout goes."""
+    """The screen that suits stdout."""
     if as_json:
         return JsonScreen()
     return LiveScreen() if sys.stdout.isatty() and not output.stdout().is_dumb_terminal else PlainScreen()
 
 
 class JsonScreen(AbstractContextManager["JsonScreen"]):
-    """One outcome a line: `{"kind": "appended", "text": "..."}`."""
+    """Prints one event per line: `{"kind": "appended", "text": "..."}`."""
 
-    def __call__(self, told: Told) -> None:
-        fields = {name: getattr(told, name) for name in told.__slots__ if not (name == "frame" and isinstance(told, Appended))}
-        output.print_json_line({"kind": KINDS[type(told)], **fields})
+    def __call__(self, event: WatchEvent) -> None:
+        names = [name for name in event.__slots__ if not (name == "frame" and isinstance(event, Appended))]
+        fields = {JSON_KEYS.get(name, name): getattr(event, name) for name in names}
+        output.print_json_line({"kind": JSON_KINDS[type(event)], **fields})
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
 
 class PlainScreen(AbstractContextManager["PlainScreen"]):
-    """The text as it comes on stdout, all else on stderr."""
+    """Prints the text to stdout as it arrives and everything else to stderr."""
 
     def __init__(self) -> None:
-        self._wrote = ""
+        self._last_text = ""
         self._status: str | None = None
 
-    def __call__(self, told: Told) -> None:
-        match told:
+    def __call__(self, event: WatchEvent) -> None:
+        match event:
             case Appended(text):
-                self._wrote = text
+                self._last_text = text
                 sys.stdout.write(text)
                 sys.stdout.flush()
             case StartedOver(attempt, reason):
-                # What was written cannot be taken back, so a reader of the pipe has to be told there.
+                # Text in a pipe cannot be withdrawn, so its reader must see this note on stdout.
                 sys.stdout.write(f"\n--- attempt {attempt} starts over{f' ({reason})' if reason else ''} ---\n")
                 sys.stdout.flush()
             case StateChanged(status) if status != self._status:
@@ -77,25 +79,25 @@ class PlainScreen(AbstractContextManager["PlainScreen"]):
                 output.note(status)
             case Trimmed(length):
                 output.note(f"only the first {length} characters are part of the result")
-            case Interrupted(way, why):
-                output.note(f"{why}; going on by {way}")
+            case Interrupted(next_transport, error):
+                output.note(f"{error}; continuing by {next_transport}")
 
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self._wrote and not self._wrote.endswith("\n"):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._last_text and not self._last_text.endswith("\n"):
             sys.stdout.write("\n")
             sys.stdout.flush()
 
 
 class LiveScreen(AbstractContextManager["LiveScreen"]):
-    """Whole rows scroll up, the unfinished row and the status line below it are drawn anew."""
+    """Scrolls complete lines up and redraws the unfinished line, a bar and a status line."""
 
     def __init__(self) -> None:
         self._console = output.stdout()
-        self._rows = Rows(self._console.width - 1)
+        self._wrapper = LineWrapper(self._console.width - 1)
         self._state: Frame = {}
         self._milestone: str | None = None
-        self._way = ""
-        self._began = time.monotonic()
+        self._transport = ""
+        self._started_at = time.monotonic()
         self._live: Live | None = None
 
     def __enter__(self) -> LiveScreen:
@@ -105,50 +107,54 @@ class LiveScreen(AbstractContextManager["LiveScreen"]):
         self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._live:
             self._live.stop()
-        self._print(self._rows.flush())
+        self._print_lines(self._wrapper.flush())
 
-    def __call__(self, told: Told) -> None:
-        match told:
+    def __call__(self, event: WatchEvent) -> None:
+        match event:
             case Appended(text, frame):
                 self._state |= {name: frame[name] for name in ("tokens_received", "progress_percentage") if frame.get(name) is not None}
-                self._print(self._rows.feed(output.clean(text)))
+                self._print_lines(self._wrapper.feed(output.clean(text)))
             case StartedOver(attempt, reason):
-                self._print(self._rows.flush())
-                self._say(f"attempt {attempt} starts over{f': {reason}' if reason else ''}")
+                self._print_lines(self._wrapper.flush())
+                self._print_note(f"attempt {attempt} starts over{f': {reason}' if reason else ''}")
             case StateChanged(_, frame):
                 self._state |= {name: value for name, value in frame.items() if value is not None or name in ("reason", "queue_position")}
             case MilestoneReached(frame):
                 self._milestone = output.clean(str(frame.get("name")))
             case Trimmed(length):
-                self._say(f"only the first {length} characters are part of the result")
-            case Listening(way):
-                self._way = way
-            case Interrupted(way, why):
-                self._say(f"{why}; going on by {way}")
+                self._print_note(f"only the first {length} characters are part of the result")
+            case Listening(transport):
+                self._transport = transport
+            case Interrupted(next_transport, error):
+                self._print_note(f"{error}; continuing by {next_transport}")
 
-    def _print(self, rows: list[str]) -> None:
-        for row in rows:
-            self._console.print(row, markup=False, emoji=False, no_wrap=True, overflow="ignore", crop=False)
+    def _print_lines(self, lines: list[str]) -> None:
+        for line in lines:
+            self._console.print(line, markup=False, emoji=False, no_wrap=True, overflow="ignore", crop=False)
 
-    def _say(self, message: str) -> None:
+    def _print_note(self, message: str) -> None:
         self._console.print(f"--- {message} ---", style="yellow", markup=False)
 
     def _draw(self) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
-        last = [Text(self._rows.unfinished, no_wrap=True)] if self._rows.unfinished else []
-        status = Text(" | ".join(status_parts(self._state, self._milestone, time.monotonic() - self._began, self._way)), no_wrap=True)
-        status.stylize(output.COLOURS.get(str(self._state.get("status")), ""))
+        unfinished = [Text(self._wrapper.unfinished, no_wrap=True)] if self._wrapper.unfinished else []
+        parts = status_parts(self._state, self._milestone, time.monotonic() - self._started_at, self._transport)
+        status = Text(" | ".join(parts), no_wrap=True)
+        status.stylize(output.STATUS_COLOURS.get(str(self._state.get("status")), ""))
         status.truncate(self._console.width - 1, overflow="ellipsis")
-        return Group(*last, Text(""), bar(self._state, self._console.width - 1), status)
+        return Group(*unfinished, Text(""), progress_bar(self._state, self._console.width - 1), status)
 
 
-def status_parts(state: Frame, milestone: str | None, elapsed: float, way: str) -> list[str]:
-    """The status line, what matters most first: the end may be cut off."""
+def status_parts(state: Frame, milestone: str | None, elapsed: float, transport: str) -> list[str]:
+    """The parts of the status line.
+
+    The most important come first, because a narrow terminal cuts off the end.
+    """
     stage, reason, position = state.get("stage"), state.get("reason"), state.get("queue_position")
     speed, cost, tokens = state.get("tokens_per_second"), state.get("cost_so_far"), state.get("tokens_received")
     parts = [
@@ -161,16 +167,16 @@ def status_parts(state: Frame, milestone: str | None, elapsed: float, way: str) 
         f"{speed:.0f}/s" if speed else None,
         output.money(cost) if cost else None,
         output.duration(elapsed),
-        way or None,
+        transport or None,
     ]
     return [part for part in parts if part]
 
 
-def bar(state: Frame, width: int) -> Any:
-    """How far it is, as far as that is known."""
+def progress_bar(state: Frame, width: int) -> Any:
+    """A bar of the progress percentage; empty while it is unknown."""
     from rich.text import Text
 
     percentage = min(100.0, float(state.get("progress_percentage") or 0.0))
-    room = max(10, width - 6)
-    filled = round(room * percentage / 100)
-    return Text.assemble(("#" * filled, "green"), ("-" * (room - filled), "dim"), f" {percentage:3.0f}%")
+    cells = max(10, width - 6)
+    filled = round(cells * percentage / 100)
+    return Text.assemble(("#" * filled, "green"), ("-" * (cells - filled), "dim"), f" {percentage:3.0f}%")

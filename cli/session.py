@@ -1,4 +1,4 @@
-"""What all commands share: which API, how to print, how to follow a job to its end."""
+"""What the commands share: the session with its API client, parameters, waiting for a job."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ import typer
 from cli import output
 from cli.api import Api
 from cli.errors import Exit
-from cli.reducer import TERMINAL, Assembly
+from cli.reducer import TERMINAL, TextAssembler
 from cli.target import Target, find_target
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, job_...", show_default=False)]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The id of the job, job_...", show_default=False)]
 NOT_MODIFIED = 304
+LONG_POLL_SECONDS = 20
 
 
 @dataclass
 class Session:
-    """One run of the command line. The API is found when it is first asked."""
+    """One run of the command line. The API client is created on first use."""
 
     api_url: str | None = None
     key: str | None = None
@@ -46,53 +47,58 @@ class Session:
 
 
 def session(ctx: typer.Context) -> Session:
-    """The session that the command line was started with."""
-    found = ctx.find_object(Session)
-    return found if found is not None else Session()
+    """The session of this run."""
+    current = ctx.find_object(Session)
+    return current if current is not None else Session()
 
 
 @contextmanager
-def left_running(job_id: str) -> Iterator[None]:
-    """Ctrl-C leaves, and the job goes on: that is what it is for."""
+def detach_on_interrupt(job_id: str) -> Iterator[None]:
+    """On Ctrl-C, exit and leave the job running."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        output.note(f"\nThe job goes on. To see it:  headrace watch {job_id}\nTo stop it:  headrace cancel {job_id}")
+        output.note(f"\nThe job is still running. To watch it:  headrace watch {job_id}\nTo stop it:  headrace cancel {job_id}")
         raise typer.Exit(Exit.INTERRUPTED) from interrupt
 
 
-def follow(api: Api, job_id: str, as_json: bool, ws_url: str | None = None) -> Assembly:
-    """Show a job until its end."""
-    from cli.lines import ways
+def follow_job(api: Api, job_id: str, as_json: bool, ws_url: str | None = None) -> TextAssembler:
+    """Show a job live until it ends."""
     from cli.screen import screen_for
+    from cli.transports import transports_for
     from cli.watch import watch
 
-    address = api.target.ws_url or ws_url or socket_address(api, job_id)
-    with left_running(job_id), screen_for(as_json) as screen:
-        return watch(job_id, ways(api, job_id, address), screen)
+    address = api.target.ws_url or ws_url or websocket_url(api, job_id)
+    with detach_on_interrupt(job_id), screen_for(as_json) as screen:
+        return watch(job_id, transports_for(api, job_id, address), screen)
 
 
-def socket_address(api: Api, job_id: str) -> str | None:
-    """Where the record says that sockets are; None before the first deployment has told it."""
+def websocket_url(api: Api, job_id: str) -> str | None:
+    """The WebSocket address from the links of the job.
+
+    None if the deployment has not published one yet.
+    """
     links = api.get(f"/jobs/{job_id}").get("links") or {}
     address = links.get("websocket")
     return address if isinstance(address, str) else None
 
 
 def wait_for_end(api: Api, job_id: str, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
-    """The status of an ended job. The API holds a request until something changed since the answer that the ETag names.
+    """Wait by long polling until a job ends and return its status.
 
-    It may also answer at once, when it holds too many already; then a second passes between two requests.
+    With the ETag of the last answer, the API holds the request until the job changes. An API that
+    already holds its maximum of requests answers at once, so requests are at least a second apart.
     """
     etag: str | None = None
-    with left_running(job_id):
+    with detach_on_interrupt(job_id):
         while True:
-            asked_at = time.monotonic()
-            response = api.send("GET", f"/jobs/{job_id}/status", query={"wait": 20}, headers={"If-None-Match": etag} if etag else None)
+            requested_at = time.monotonic()
+            headers = {"If-None-Match": etag} if etag else None
+            response = api.request("GET", f"/jobs/{job_id}/status", query={"wait": LONG_POLL_SECONDS}, headers=headers)
             if response.status_code != NOT_MODIFIED:
                 state: dict[str, Any] = response.json()
                 if state["status"] in TERMINAL:
                     return state
                 etag = response.headers.get("ETag")
-            if time.monotonic() - asked_at < 1.0:
+            if time.monotonic() - requested_at < 1.0:
                 sleep(1.0)

@@ -1,7 +1,9 @@
-"""Which API to talk to and with which key: options, then the environment, then a login, then the laptop cloud of this checkout.
+"""Find the API and its key: from options, the environment, a login, or the laptop cloud of this
+checkout, in this order.
 
-A key never goes to an address that it was not given for: an address from an option takes its key from the same level, or from a login
-or a stack of exactly that address.
+A key is never sent to an address that it does not belong to. An address from an option or the
+environment is used with a key from there, or with the key of a login or laptop cloud at exactly
+that address.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cli.errors import Misused
+from cli.errors import UsageError
 
 ROLES = ("user", "operator", "admin", "viewer", "other_user")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`api_url` with its stage and without a slash at its end; `ws_url` is None where it is not known."""
+    """An API and the key for it.
+
+    `api_url` includes the stage and has no trailing slash; `ws_url` is None if unknown.
+    """
 
     api_url: str
     key: str | None
@@ -30,7 +35,7 @@ class Target:
 def find_target(
     api_url: str | None, key: str | None, role: str = "user", env: Mapping[str, str] = os.environ, start: Path | None = None
 ) -> Target:
-    """The first address that is known, with its key. Raises Misused if there is none."""
+    """The API to use, with its key. Raises UsageError if none is known."""
     env_url = env.get("HEADRACE_API_URL")
     url = api_url or env_url
     if key is None and (api_url is None or env_url is None or api_url.rstrip("/") == env_url.rstrip("/")):
@@ -38,14 +43,14 @@ def find_target(
     ws_url = env.get("HEADRACE_WS_URL")
     known = [target for target in (read_login(env), _from_stack(start or Path.cwd(), role)) if target]
     if url is None and not known:
-        raise Misused("No API is known here.", "Run `make up` for one on this machine, or `headrace login --api-url https://...`.")
+        raise UsageError("No API is known.", "Run `make up` to start one on this machine, or `headrace login --api-url https://...`.")
     url = (url or known[0].api_url).rstrip("/")
     same = next((target for target in known if target.api_url == url), Target(url, None))
     return Target(url, key or same.key, ws_url or same.ws_url)
 
 
 def login_file(env: Mapping[str, str] = os.environ) -> Path:
-    """Where `headrace login` keeps address and key."""
+    """The file in which `headrace login` stores address and key."""
     folder = env.get("XDG_CONFIG_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".config")
     return Path(folder) / "headrace" / "login.json"
 
@@ -58,7 +63,7 @@ def read_login(env: Mapping[str, str] = os.environ) -> Target | None:
 
 
 def write_login(target: Target, env: Mapping[str, str] = os.environ) -> Path:
-    """For its owner's eyes only, since it holds a key."""
+    """Store the login, readable by its owner only because it holds a key."""
     path = login_file(env)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     unfinished = path.with_suffix(".tmp")
@@ -69,7 +74,7 @@ def write_login(target: Target, env: Mapping[str, str] = os.environ) -> Path:
 
 
 def read_stack(start: Path) -> dict[str, Any] | None:
-    """What `make up` wrote in the checkout around `start`; None if nothing is up."""
+    """The `stack.json` of the checkout around `start`; None if its laptop cloud is not running."""
     for folder in (start, *start.parents):
         content = _read_json(folder / ".local" / "stack.json")
         if content and "api_url" in content:
@@ -90,6 +95,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (PermissionError, json.JSONDecodeError) as problem:
-        raise Misused(f"{path} cannot be read: {problem}") from problem
+    except (PermissionError, json.JSONDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
     return content if isinstance(content, dict) else None

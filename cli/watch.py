@@ -1,7 +1,8 @@
-"""Watching a job to its end over whatever line works: WebSocket, else Server-Sent Events, else polling.
+"""Watch a job over the first transport that works: WebSocket, Server-Sent Events or polling.
 
-Here is only when to do what: `Assembly` says what frames mean, and a `Line` is one way to get them. Nothing but the position is kept
-from one line to the next, so a line may break at any time.
+This module decides when to subscribe, ping, reconnect and fall back; `Assembly` decides what frames
+mean. Only the position is carried from one connection to the next, so a connection may be lost at
+any time.
 """
 
 from __future__ import annotations
@@ -12,33 +13,36 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cli.errors import Unreachable
-from cli.reducer import Ask, Assembly, Frame, Outcome
+from cli.reducer import Frame, Outcome, Resubscribe, TextAssembler
 
-SILENCE = 30.0  # nothing came for so long: subscribe again
-PATIENCE = 3.0  # an ask is answered within this, else asked again; doubles each time
-ASKS = 3  # so often without an answer: the line is of no use
-PING = 240.0  # AWS closes sockets on which nothing moved for ten minutes
-FRUITLESS = 2  # so many lines of one kind in a row that brought nothing: try the next kind
-STUBBORN = 8  # the same for the last kind
-LONGEST_PAUSE = 20.0
-
-
-class LineBroken(Exception):
-    """This line brings nothing any more; another of its kind may."""
+SILENCE_TIMEOUT = 30.0  # seconds without a frame, then subscribe again (protocol rule 13: silence makes the client subscribe again)
+ASK_TIMEOUT = 3.0  # seconds until an unanswered `Resubscribe` is repeated; doubles each time
+MAX_UNANSWERED_ASKS = 3  # then the connection counts as lost
+PING_INTERVAL = 240.0  # API Gateway closes a WebSocket that was idle for ten minutes
+MAX_FAILURES = 2  # connections in a row without progress, then fall back to the next transport
+MAX_FAILURES_LAST_TRANSPORT = 8  # the same for the last transport, which has no fallback
+MAX_RECONNECT_DELAY = 20.0
 
 
-class WayClosed(Exception):
-    """Lines of this kind are of no use here."""
+class ConnectionLost(Exception):
+    """This connection is of no more use. Another one over the same transport may work."""
 
 
-class Line(Protocol):
-    """One connection to the frames of one job."""
+class TransportFailed(Exception):
+    """This transport does not work here. The next one may."""
+
+
+class Connection(Protocol):
+    """One connection that delivers the frames of one job."""
 
     def subscribe(self, attempt: int, offset: int) -> None:
-        """Ask for everything from here on. Raises LineBroken."""
+        """Request all frames from this position on. Raises ConnectionLost."""
 
     def receive(self, timeout: float) -> Frame | None:
-        """The next frame; None if none came in about `timeout` seconds. Raises LineBroken, WayClosed."""
+        """The next frame; None if none came in about `timeout` seconds.
+
+        Raises ConnectionLost, TransportFailed.
+        """
 
     def ping(self) -> None:
         """Keep the connection from being closed as idle."""
@@ -47,11 +51,14 @@ class Line(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A kind of line, by its name for people. `open` raises LineBroken or WayClosed; a Refused by the API ends the watch."""
+class Transport:
+    """A way to receive frames.
+
+    `connect` raises ConnectionLost or TransportFailed; an ApiError from it ends the watch.
+    """
 
     name: str
-    open: Callable[[], Line]
+    connect: Callable[[], Connection]
 
 
 class Clock(Protocol):
@@ -60,8 +67,8 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None: ...
 
 
-class WallClock:
-    """Seconds that only go forward."""
+class MonotonicClock:
+    """The monotonic clock of this machine."""
 
     def now(self) -> float:
         return time.monotonic()
@@ -72,131 +79,148 @@ class WallClock:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A line of this kind is open."""
+    """A connection over this transport is open."""
 
-    way: str
+    transport: str
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """A line broke; another follows, of the kind `way`."""
+    """A connection failed with `error`. The next one uses `next_transport`."""
 
-    way: str
-    why: str
-
-
-Told = Outcome | Listening | Interrupted
+    next_transport: str
+    error: str
 
 
-def watch(job_id: str, ways: Sequence[Way], on_outcome: Callable[[Told], None], clock: Clock | None = None) -> Assembly:
-    """Listen until the job's text is whole, or lost. Raises Unreachable when no way works."""
-    watcher = Watcher(job_id, on_outcome, clock or WallClock())
-    for way, then in zip(ways, [*ways[1:], None], strict=True):
+WatchEvent = Outcome | Listening | Interrupted
+
+
+def watch(
+    job_id: str, transports: Sequence[Transport], on_event: Callable[[WatchEvent], None], clock: Clock | None = None
+) -> TextAssembler:
+    """Receive frames until the text of the job is complete or lost.
+
+    Raises Unreachable if no transport works.
+    """
+    session = WatchSession(job_id, on_event, clock or MonotonicClock())
+    for transport, fallback in zip(transports, [*transports[1:], None], strict=True):
         try:
-            watcher.stay(way, FRUITLESS if then else STUBBORN)
-            return watcher.assembly
-        except WayClosed as closed:
-            if then is None:
-                raise Unreachable(f"The job cannot be watched: {closed}") from closed
-            on_outcome(Interrupted(then.name, str(closed)))
+            session.run(transport, MAX_FAILURES if fallback else MAX_FAILURES_LAST_TRANSPORT)
+            return session.assembly
+        except TransportFailed as failed:
+            if fallback is None:
+                raise Unreachable(f"The job cannot be watched: {failed}") from failed
+            on_event(Interrupted(fallback.name, str(failed)))
     raise Unreachable("There is no way to watch a job.")
 
 
-class Watcher:
-    """One watch: its assembly lives as long as it, its lines come and go."""
+class WatchSession:
+    """The watch of one job. It has one assembly and, one after the other, many connections."""
 
-    def __init__(self, job_id: str, on_outcome: Callable[[Told], None], clock: Clock) -> None:
-        self.assembly = Assembly()
+    def __init__(self, job_id: str, on_event: Callable[[WatchEvent], None], clock: Clock) -> None:
+        self.assembly = TextAssembler()
         self._job_id = job_id
-        self._tell = on_outcome
+        self._emit = on_event
         self._clock = clock
 
-    def stay(self, way: Way, tries: int) -> None:
-        """Open lines of one kind, one after the other. Raises WayClosed when they bring nothing."""
-        fruitless = 0
+    def run(self, transport: Transport, max_failures: int) -> None:
+        """Open connections over one transport until the watch is over.
+
+        Raises TransportFailed after `max_failures` connections in a row that brought no progress. A
+        connection that stayed open longer than the silence timeout counts as progress too: the job
+        may just be waiting.
+        """
+        failures = 0
         while not self.assembly.over:
-            before, began = self._progress(), self._clock.now()
+            before, opened_at = self._progress(), self._clock.now()
             try:
-                self._use(way)
-            except LineBroken as broken:
-                lasted = self._clock.now() - began > SILENCE and not self.assembly.has_hole
-                fruitful = lasted or self._progress() != before
-                fruitless = 0 if fruitful else fruitless + 1
-                if fruitless >= tries:
-                    raise WayClosed(f"{way.name}: {broken}") from broken
-                self._tell(Interrupted(way.name, str(broken)))
-                self._clock.sleep(min(0.5 * 2**fruitless, LONGEST_PAUSE))
+                self._use_connection(transport)
+            except ConnectionLost as lost:
+                stayed_open = self._clock.now() - opened_at > SILENCE_TIMEOUT and not self.assembly.has_hole
+                made_progress = stayed_open or self._progress() != before
+                failures = 0 if made_progress else failures + 1
+                if failures >= max_failures:
+                    raise TransportFailed(f"{transport.name}: {lost}") from lost
+                self._emit(Interrupted(transport.name, str(lost)))
+                self._clock.sleep(min(0.5 * 2**failures, MAX_RECONNECT_DELAY))
 
-    def _use(self, way: Way) -> None:
-        line = way.open()
+    def _use_connection(self, transport: Transport) -> None:
+        connection = transport.connect()
         try:
-            self._tell(Listening(way.name))
-            self._listen(line)
+            self._emit(Listening(transport.name))
+            self._receive_frames(connection)
         finally:
-            line.close()
+            connection.close()
 
-    def _listen(self, line: Line) -> None:
+    def _receive_frames(self, connection: Connection) -> None:
         timers = Timers(self._clock.now())
-        self._handle(self.assembly.ask_again(), line, timers)
+        self._apply(self.assembly.resubscribe(), connection, timers)
         while not self.assembly.over:
             before = self._progress()
-            frame = line.receive(timers.remaining(self._clock.now(), self.assembly.has_hole))
+            frame = connection.receive(timers.remaining(self._clock.now(), self.assembly.has_hole))
             now = self._clock.now()
             if frame is not None:
-                self._take(frame, line, timers)
-            heard = frame is not None and frame.get("job_id") == self._job_id
-            timers.after(now, heard, answered=self._progress() != before or (heard and not self.assembly.has_hole))
-            if timers.must_ask(now, self.assembly.has_hole):
+                self._on_frame(frame, connection, timers)
+            received = frame is not None and frame.get("job_id") == self._job_id
+            timers.update(now, received, answered=self._progress() != before or (received and not self.assembly.has_hole))
+            if timers.ask_due(now, self.assembly.has_hole):
                 timers.unanswered += 1
-                if timers.unanswered > ASKS:
-                    raise LineBroken("no answer")
-                self._handle(self.assembly.ask_again(), line, timers)
-            if timers.must_ping(now):
-                line.ping()
+                if timers.unanswered > MAX_UNANSWERED_ASKS:
+                    raise ConnectionLost("no answer")
+                self._apply(self.assembly.resubscribe(), connection, timers)
+            if timers.ping_due(now):
+                connection.ping()
                 timers.sent_at = now
 
-    def _take(self, frame: Frame, line: Line, timers: Timers) -> None:
+    def _on_frame(self, frame: Frame, connection: Connection, timers: Timers) -> None:
         match frame.get("event"):
             case "closing":
-                raise LineBroken("the server closes this connection")
+                raise ConnectionLost("the server closes this connection")
             case "error" | "stream_error" if frame.get("job_id", self._job_id) == self._job_id:
-                raise WayClosed(str(frame.get("message") or frame.get("code")))
+                raise TransportFailed(str(frame.get("message") or frame.get("code")))
             case _ if frame.get("job_id") == self._job_id:
-                self._handle(self.assembly.receive(frame), line, timers)
+                self._apply(self.assembly.receive(frame), connection, timers)
 
-    def _handle(self, outcomes: list[Outcome], line: Line, timers: Timers) -> None:
+    def _apply(self, outcomes: list[Outcome], connection: Connection, timers: Timers) -> None:
+        """Subscribe again for each `Resubscribe` and report all outcomes."""
         for outcome in outcomes:
-            if isinstance(outcome, Ask):
-                line.subscribe(outcome.attempt, outcome.offset)
-                timers.asked_at = timers.heard_at = timers.sent_at = self._clock.now()
-            self._tell(outcome)
+            if isinstance(outcome, Resubscribe):
+                connection.subscribe(outcome.attempt, outcome.offset)
+                timers.asked_at = timers.received_at = timers.sent_at = self._clock.now()
+            self._emit(outcome)
 
     def _progress(self) -> tuple[int, int, int]:
         return self.assembly.attempt, self.assembly.position, self.assembly.version
 
 
 class Timers:
-    """When to stop waiting. An ask for missing text is repeated soon, however much comes from above the hole; silence lasts longer."""
+    """When to subscribe again and when to ping.
+
+    While text is missing, the `Resubscribe` is repeated soon, however many later frames arrive; otherwise
+    only silence counts.
+    """
 
     def __init__(self, now: float) -> None:
-        self.heard_at = self.asked_at = self.sent_at = now
+        self.received_at = self.asked_at = self.sent_at = now
         self.unanswered = 0
 
     def remaining(self, now: float, has_hole: bool) -> float:
-        return max(0.0, min(self._due(has_hole), self.sent_at + PING) - now)
+        """Seconds until the next of them is due."""
+        return max(0.0, min(self._ask_due_at(has_hole), self.sent_at + PING_INTERVAL) - now)
 
-    def after(self, now: float, heard: bool, answered: bool) -> None:
-        if heard:
-            self.heard_at = now
+    def update(self, now: float, received: bool, answered: bool) -> None:
+        """Note whether a frame of the job was received and whether it answers the pending `Resubscribe`."""
+        if received:
+            self.received_at = now
         if answered:
             self.unanswered = 0
             self.asked_at = now
 
-    def must_ask(self, now: float, has_hole: bool) -> bool:
-        return now >= self._due(has_hole)
+    def ask_due(self, now: float, has_hole: bool) -> bool:
+        return now >= self._ask_due_at(has_hole)
 
-    def must_ping(self, now: float) -> bool:
-        return now >= self.sent_at + PING
+    def ping_due(self, now: float) -> bool:
+        return now >= self.sent_at + PING_INTERVAL
 
-    def _due(self, has_hole: bool) -> float:
-        return self.asked_at + PATIENCE * 2**self.unanswered if has_hole else self.heard_at + SILENCE
+    def _ask_due_at(self, has_hole: bool) -> float:
+        return self.asked_at + ASK_TIMEOUT * 2**self.unanswered if has_hole else self.received_at + SILENCE_TIMEOUT

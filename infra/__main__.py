@@ -1,4 +1,4 @@
-"""`python -m infra`: the commands behind the Makefile."""
+"""`python -m infra`: the commands that the Makefile runs."""
 
 from __future__ import annotations
 
@@ -24,49 +24,52 @@ from infra.local.watch import watch as watch_sources
 from infra.openai_key import put_openai_credentials
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Deploy Headrace, to AWS or to this machine."
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Deploy Headrace to AWS or to this machine."
 )
 app.add_typer(keys, name="keys")
 
 
 @app.command()
 def up() -> None:
-    """Start the laptop cloud, or bring the running one up to date."""
-    with stack_file.alone():
+    """Start the laptop cloud or update the running one."""
+    with stack_file.exclusive():
         stack = start_local()
     print(f"Headrace is up: {stack['api_url']}\n   keys and more: .local/stack.json")
 
 
 @app.command()
 def watch() -> None:
-    """Bring the laptop cloud up to date whenever a source changes."""
+    """Update the laptop cloud whenever a source file changes."""
     watch_sources()
 
 
 @app.command()
 def down() -> None:
-    """End the laptop cloud."""
-    with stack_file.alone():
+    """Stop the laptop cloud."""
+    with stack_file.exclusive():
         ended = end_local()
     print(f"Headrace is down ({ended} processes ended)." if ended else "Nothing was running.")
 
 
 @app.command()
 def deploy(stage: str = typer.Option(...)) -> None:
-    """Deploy a stage, or bring it up to date."""
+    """Deploy or update a stage."""
     deployment = deploy_stage(cloud_of(stage))
     print(f"{stage}: {deployment.rest_url}\n{stage}: {deployment.websocket_url}")
 
 
 @app.command()
 def destroy(stage: str = typer.Option(...)) -> None:
-    """Remove a stage. Protected tables and their content stay."""
+    """Remove a stage. Protected tables keep their data."""
     destroy_stage(cloud_of(stage))
 
 
 @app.command()
 def openai_key(stage: str = typer.Option(...)) -> None:
-    """Store the OpenAI key of a stage, from $OPENAI_API_KEY or standard input, never from an argument."""
+    """Store the OpenAI key of a stage, from $OPENAI_API_KEY or stdin.
+
+    It is never an argument, because arguments show in process lists and shell histories.
+    """
     names = {"base_url": "OPENAI_BASE_URL", "organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}
     credentials = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
     key = os.environ.get("OPENAI_API_KEY") or (getpass("OpenAI key: ") if sys.stdin.isatty() else sys.stdin.readline().strip())
@@ -78,7 +81,7 @@ def openai_key(stage: str = typer.Option(...)) -> None:
 
 @app.command()
 def chalice_files() -> None:
-    """Bring .chalice/config.json and the policies up to date."""
+    """Generate .chalice/config.json and the policy files."""
     for path in chalice_config.write():
         print(path.relative_to(chalice_config.ROOT))
 

@@ -1,7 +1,8 @@
-"""`.chalice/config.json` and the policies beside it, generated: Chalice's format repeats per stage what is the same in all of them.
+"""Generate `.chalice/config.json` and its policy files, whose format repeats everything per stage.
 
-Chalice ignores `environment_variables` under a top-level `lambda_functions`, so everything stands in the stage blocks.
-The `local` stage names no architecture: its layer is built for the machine that runs it.
+Chalice ignores `environment_variables` under a top-level `lambda_functions`, so all settings are in
+the stage blocks. The `local` stage sets no architecture: its layer is built for the machine that
+runs it.
 """
 
 from __future__ import annotations
@@ -21,16 +22,13 @@ CHALICE_FOLDER = ROOT / ".chalice"
 
 @dataclass(frozen=True)
 class Function:
-    """One Lambda function: its name in app.py, its policy, seconds and MB.
+    """One Lambda function."""
 
-    `reserved`: executions at once that are kept for it, and are its most, in the stages that reserve any.
-    """
-
-    name: str
-    kind: str
-    timeout: int
-    memory: int
-    reserved: int | None = None
+    name: str  # in app.py
+    kind: str  # which policy of infra/policies.py it has
+    timeout: int  # seconds
+    memory: int  # MB
+    reserved: int | None = None  # concurrency reserved for it, and its maximum, in the stages of RESERVES
 
 
 WORKERS = tuple(Function(f"worker_{lane}", "worker", lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY) for lane in lanes.LANES)
@@ -46,19 +44,19 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("deliver", "deliver", lanes.TASK_TIMEOUT, 256),
     Function("sweep", "sweep", 55, 512, reserved=2),
 )
-RESERVES = ("prod",)  # a reservation is taken from the account for good, and a new account often has ten executions in all
+RESERVES = ("prod",)  # reserved concurrency is taken from the account, and a new account often has ten executions in all
 
 SETTINGS: dict[str, dict[str, str]] = {
     "local": {"HEADRACE_LOG_LEVEL": "INFO", "HEADRACE_ALLOWED_ORIGINS": "*"},
     "dev": {"HEADRACE_LOG_LEVEL": "INFO", "HEADRACE_ALLOWED_ORIGINS": ""},
     "prod": {"HEADRACE_LOG_LEVEL": "INFO", "HEADRACE_ALLOWED_ORIGINS": ""},
 }
-ARCHITECTURE = "arm64"  # a fifth cheaper than x86_64; needs Python 3.12 or newer for the wheels of all packages
+ARCHITECTURE = "arm64"  # 20 % cheaper than x86_64; some packages have arm64 wheels for Lambda only from Python 3.12 on
 LOG_DAYS = {"local": 1, "dev": 14, "prod": 30}
 
 
 def config() -> dict[str, Any]:
-    """The whole `config.json`."""
+    """The content of `config.json`."""
     return {
         "version": "2.0",
         "app_name": "headrace",
@@ -72,7 +70,7 @@ def config() -> dict[str, Any]:
 
 
 def files() -> dict[Path, str]:
-    """Every generated file and what it must hold."""
+    """Every generated file with its content."""
     contents: dict[str, dict[str, Any]] = {"config.json": config()}
     for stage in STAGES:
         for kind in KINDS:
@@ -81,7 +79,7 @@ def files() -> dict[Path, str]:
 
 
 def write() -> list[Path]:
-    """Bring the files up to date; answers those that changed."""
+    """Write the files that differ from their content and return their paths."""
     changed = []
     for path, text in files().items():
         if not path.exists() or path.read_text() != text:

@@ -1,6 +1,7 @@
-"""Which cloud a command talks to: AWS with the user's own credentials, or the emulator with none.
+"""The cloud of a command: AWS with the credentials of the user, or the emulator without any.
 
-The `local` stage never reaches AWS: endpoint and credentials are given outright, and configuration files are out of reach.
+The `local` stage never reaches AWS: its endpoint and dummy credentials are explicit, and AWS
+configuration files are ignored.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ _DUMMY = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 @dataclass(frozen=True)
 class Cloud:
-    """A stage and where it lives. Without an endpoint that is AWS itself."""
+    """A stage and its endpoint. Without an endpoint it is on AWS."""
 
     stage: str
     endpoint: str | None = None
 
     def __post_init__(self) -> None:
         if (self.stage == "local") != (self.endpoint is not None):
-            raise ValueError("The stage `local`, and only that, has an endpoint of its own.")
+            raise ValueError("The stage `local`, and no other, has an endpoint.")
 
     def client(self, service: str) -> Any:
         """A boto3 client of this cloud."""
@@ -40,20 +41,20 @@ class Cloud:
         )
 
     def environment(self) -> dict[str, str]:
-        """The environment of a process that shall talk to this cloud and no other."""
+        """The environment for a process that may talk to this cloud only."""
         if self.endpoint is None:
             return dict(os.environ)
         return without_aws(dict(os.environ)) | local_environment(self.endpoint)
 
     def bind_this_process(self) -> None:
-        """Let the product's own adapters, which read the environment, talk to this cloud and no other."""
+        """Point this process, and the adapters of the product in it, to this cloud only."""
         environment = self.environment() | {"HEADRACE_STAGE": self.stage}
         os.environ.clear()
         os.environ.update(environment)
 
 
 def local_environment(endpoint: str) -> dict[str, str]:
-    """Variables that bind every AWS SDK to the emulator."""
+    """Variables that point every AWS SDK to the emulator."""
     return _DUMMY | {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_DEFAULT_REGION": LOCAL_REGION,
@@ -67,5 +68,5 @@ def local_environment(endpoint: str) -> dict[str, str]:
 
 
 def without_aws(environment: dict[str, str]) -> dict[str, str]:
-    """The environment without anything that could lead to a real account."""
+    """The environment without variables that could lead to a real AWS account."""
     return {name: value for name, value in environment.items() if not name.startswith("AWS_")}

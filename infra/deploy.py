@@ -1,4 +1,4 @@
-"""A stage, deployed from nothing or brought up to date; and removed."""
+"""Deploy, update and remove a stage."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from infra import chalice_config, layer
 from infra.chalice_config import CHALICE_FOLDER, LOG_DAYS, RESERVES, ROOT, SETTINGS
 from infra.cloud import Cloud
-from infra.concurrency import account_concurrency, too_narrow
+from infra.concurrency import account_concurrency, concurrency_problem
 from infra.gateway_responses import set_gateway_responses
 from infra.naming import API_STAGE, stack_name
 from infra.openai_key import ensure_openai_secret
 from infra.stack import delete_stack, deploy_stack, stack_outputs
 
-STREAM_VARIABLE = "HEADRACE_JOBS_STREAM_ARN"  # app.py reads it while Chalice loads it; it is not shipped
-MISSING_WHEELS = "Could not install dependencies"  # Chalice warns and deploys a broken package
+STREAM_VARIABLE = "HEADRACE_JOBS_STREAM_ARN"  # app.py reads it while Chalice loads it; the functions do not get it
+MISSING_WHEELS = "Could not install dependencies"  # Chalice only warns about it and would deploy a broken package
 
 
 class DeploymentFailed(RuntimeError):
-    """The deployment stopped; what went wrong is in the message."""
+    """The deployment failed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where a stage answers."""
+    """The addresses of a deployed stage."""
 
     rest_api_id: str
     rest_url: str
@@ -37,8 +37,8 @@ class Deployment:
 
 
 def deploy(cloud: Cloud) -> Deployment:
-    """Tables and queues, then functions and APIs, then API Gateway's own answers."""
-    if cloud.stage in RESERVES and (narrow := too_narrow(cloud.stage, account_concurrency(cloud))):
+    """Deploy tables and queues, then functions and APIs, then the gateway responses."""
+    if cloud.stage in RESERVES and (narrow := concurrency_problem(cloud.stage, account_concurrency(cloud))):
         raise DeploymentFailed(narrow)
     chalice_config.write()
     layer.build(cloud.stage)
@@ -46,14 +46,18 @@ def deploy(cloud: Cloud) -> Deployment:
     ensure_openai_secret(cloud)
     run_chalice(cloud, "deploy", {STREAM_VARIABLE: outputs["JobsStreamArn"]})
     deployment = deployed(cloud)
-    tell_addresses(cloud, deployment)
-    keep_api_logs(cloud)
+    publish_endpoints(cloud, deployment)
+    set_api_log_retention(cloud)
     set_gateway_responses(cloud, deployment.rest_api_id, SETTINGS[cloud.stage]["HEADRACE_ALLOWED_ORIGINS"])
     return deployment
 
 
-def keep_api_logs(cloud: Cloud) -> None:
-    """Bound the age of the API's logs: Chalice does so for `headrace-<stage>-api_handler`, but names that function `headrace-<stage>`."""
+def set_api_log_retention(cloud: Cloud) -> None:
+    """Set the log retention of the API function.
+
+    Chalice sets it for `headrace-<stage>-api_handler`, but names the function itself
+    `headrace-<stage>`.
+    """
     logs, group = cloud.client("logs"), f"/aws/lambda/headrace-{cloud.stage}"
     with suppress(logs.exceptions.ResourceAlreadyExistsException):
         logs.create_log_group(logGroupName=group)
@@ -61,9 +65,12 @@ def keep_api_logs(cloud: Cloud) -> None:
 
 
 def destroy(cloud: Cloud) -> None:
-    """Remove functions and APIs, then tables and queues. What the template retains stays, and so does the secret."""
+    """Remove functions and APIs, then tables and queues.
+
+    Retained resources and the OpenAI secret stay.
+    """
     run_chalice(cloud, "delete", {})
-    if cloud.stage != "prod":  # a bucket can only be deleted when it is empty
+    if cloud.stage != "prod":  # CloudFormation can delete only an empty bucket
         empty_bucket(cloud, stack_outputs(cloud)["ContentBucketName"])
     delete_stack(cloud, stack_name(cloud.stage))
 
@@ -77,7 +84,10 @@ def empty_bucket(cloud: Cloud, bucket: str) -> None:
 
 
 def deployed(cloud: Cloud) -> Deployment:
-    """What Chalice wrote down about its last deployment. The emulator is addressed by path, since not every system resolves its hosts."""
+    """The last deployment as Chalice recorded it.
+
+    The emulator is addressed by path, because not every system resolves its host names.
+    """
     record = json.loads((CHALICE_FOLDER / "deployed" / f"{cloud.stage}.json").read_text())
     resources = {resource["name"]: resource for resource in record["resources"]}
     rest, websocket = resources["rest_api"], resources["websocket_api"]
@@ -88,14 +98,14 @@ def deployed(cloud: Cloud) -> Deployment:
     return Deployment(rest["rest_api_id"], rest_url.rstrip("/"), websocket_url.rstrip("/"))
 
 
-def tell_addresses(cloud: Cloud, deployment: Deployment) -> None:
-    """Let the API know where it and its WebSockets are, for the links in its answers."""
+def publish_endpoints(cloud: Cloud, deployment: Deployment) -> None:
+    """Store the addresses of the API and its WebSockets, for the links in API answers."""
     cloud.bind_this_process()
     DynamoApiKeys(cloud.stage).put_endpoints(ws_url=deployment.websocket_url, api_url=deployment.rest_url)
 
 
 def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
-    """`chalice <command> --stage <stage>`; its output is searched, and shown where it takes long."""
+    """Run `chalice <command> --stage <stage>`. On AWS, where it takes minutes, show its output."""
     process = subprocess.Popen(
         [*_chalice(cloud.stage), command, "--stage", cloud.stage],
         cwd=ROOT,
@@ -108,7 +118,7 @@ def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if cloud.endpoint is None:  # on AWS it takes minutes
+        if cloud.endpoint is None:
             print(f"    {line}", end="")
     output = "".join(lines)
     if process.wait() != 0:

@@ -1,4 +1,4 @@
-"""An example for each type that can run by itself: a file of `examples/`, and the command that submits it."""
+"""The example of each job type: a file in `examples/` and the command that submits it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = "examples"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """`reply`: an answer of the kind that a model gives, for tests and for the stand-in of a laptop."""
+    """`reply` is a file with a realistic model answer, for tests and for the mock of the demo."""
 
     file: str
     reply: str | None = None
@@ -26,13 +26,13 @@ class Example:
         return self.file.endswith(".json")
 
     def submission(self, job_type: str) -> Submission:
-        """What the command submits."""
+        """The submission that the command sends."""
         text = (ROOT / FOLDER / self.file).read_text(encoding="utf-8")
-        given: dict[str, Any] = {"input": json.loads(text)} if self.is_input else {"prompt": text}
-        return Submission(job_type=job_type, options=self.options, **given)
+        content: dict[str, Any] = {"input": json.loads(text)} if self.is_input else {"prompt": text}
+        return Submission(job_type=job_type, options=self.options, **content)
 
     def answer(self) -> str:
-        """The text of the reply; empty if there is none."""
+        """The text of `reply`; empty if there is none."""
         return (ROOT / FOLDER / self.reply).read_text(encoding="utf-8") if self.reply else ""
 
     def command(self, job_type: str) -> str:
@@ -60,8 +60,8 @@ EXAMPLES = {
     "transcript_analysis": Example(file="debate.json", reply="debate.reply.json"),
 }
 
-# Of work that asks no model, where an example can run by itself: an import needs a file that was uploaded before.
-EXAMPLES_OF_WORK = {
+# Job types that call no model. `import` has no example, because it needs an uploaded file.
+EXAMPLES_WITHOUT_MODEL = {
     "cache_warmup": Example(file="warm_up.json"),
     "data_cleanup": Example(file="clean_up.json"),
     "export": Example(file="export.json"),

@@ -1,7 +1,7 @@
-"""What API Gateway answers without asking a function, in the product's error shape.
+"""The responses that API Gateway sends without calling a function, in the error shape of the API.
 
-Unset, it answers an unknown route with 403, may echo the caller's token in the message, and sends no CORS headers, so that a browser
-cannot even read the status.
+Its defaults answer an unknown route with 403, may repeat the token of the caller in the message,
+and have no CORS headers, so that a browser cannot even read the status.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from infra.naming import API_STAGE
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One type of gateway response. `message` must not quote the request."""
+class GatewayResponse:
+    """One gateway response. `message` must not quote the request."""
 
     code: str
     message: str
-    status: int | None = None  # None keeps API Gateway's own
+    status: int | None = None  # None keeps the default of API Gateway
     retry_after: int | None = None
 
 
-_UNAUTHENTICATED = Answer("unauthenticated", "Send a valid key as `Authorization: Bearer hr_...`.", 401)
-_FORBIDDEN = Answer("forbidden", "This key may not do that.", 403)
-_THROTTLED = Answer("rate_limited", "Too many requests; try again shortly.", 429, retry_after=1)
-_INVALID = Answer("invalid_request", "The request is not valid.", 400)
-_UNAVAILABLE = Answer("unavailable", "No answer in time; try again.", 503, retry_after=1)
-_INTERNAL = Answer("internal_error", "Something went wrong here; try again, and report the request id if it persists.", 500)
+_UNAUTHENTICATED = GatewayResponse("unauthenticated", "Send a valid key as `Authorization: Bearer hr_...`.", 401)
+_FORBIDDEN = GatewayResponse("forbidden", "This key may not do that.", 403)
+_THROTTLED = GatewayResponse("rate_limited", "Too many requests; try again shortly.", 429, retry_after=1)
+_INVALID = GatewayResponse("invalid_request", "The request is not valid.", 400)
+_UNAVAILABLE = GatewayResponse("unavailable", "No answer in time; try again.", 503, retry_after=1)
+_INTERNAL = GatewayResponse("internal_error", "Something went wrong here; try again, and report the request id if it persists.", 500)
 
-ANSWERS: dict[str, Answer] = {
-    "DEFAULT_4XX": Answer("invalid_request", "The request was refused."),
-    "DEFAULT_5XX": Answer("internal_error", _INTERNAL.message),
-    "MISSING_AUTHENTICATION_TOKEN": Answer("not_found", "There is no such route; docs/api.md lists them.", 404),
-    "RESOURCE_NOT_FOUND": Answer("not_found", "There is no such route; docs/api.md lists them.", 404),
+GATEWAY_RESPONSES: dict[str, GatewayResponse] = {
+    "DEFAULT_4XX": GatewayResponse("invalid_request", "The request was refused."),
+    "DEFAULT_5XX": GatewayResponse("internal_error", _INTERNAL.message),
+    "MISSING_AUTHENTICATION_TOKEN": GatewayResponse("not_found", "There is no such route; docs/api.md lists them.", 404),
+    "RESOURCE_NOT_FOUND": GatewayResponse("not_found", "There is no such route; docs/api.md lists them.", 404),
     "UNAUTHORIZED": _UNAUTHENTICATED,
     "INVALID_SIGNATURE": _UNAUTHENTICATED,
     "EXPIRED_TOKEN": _UNAUTHENTICATED,
@@ -43,8 +43,8 @@ ANSWERS: dict[str, Answer] = {
     "WAF_FILTERED": _FORBIDDEN,
     "BAD_REQUEST_BODY": _INVALID,
     "BAD_REQUEST_PARAMETERS": _INVALID,
-    "UNSUPPORTED_MEDIA_TYPE": Answer("unsupported_media_type", "Send `Content-Type: application/json`.", 415),
-    "REQUEST_TOO_LARGE": Answer("too_large", "A request may have 4 MB.", 413),
+    "UNSUPPORTED_MEDIA_TYPE": GatewayResponse("unsupported_media_type", "Send `Content-Type: application/json`.", 415),
+    "REQUEST_TOO_LARGE": GatewayResponse("too_large", "A request may have 4 MB.", 413),
     "THROTTLED": _THROTTLED,
     "QUOTA_EXCEEDED": _THROTTLED,
     "INTEGRATION_FAILURE": _UNAVAILABLE,
@@ -56,9 +56,9 @@ ANSWERS: dict[str, Answer] = {
 
 
 def set_gateway_responses(cloud: Cloud, rest_api_id: str, allowed_origins: str) -> None:
-    """Set all of them and deploy the API's stage again, since a deployment holds a copy."""
+    """Set all gateway responses and redeploy the API, because a deployment holds a copy of them."""
     client = cloud.client("apigateway")
-    for response_type, answer in ANSWERS.items():
+    for response_type, answer in GATEWAY_RESPONSES.items():
         arguments = {"statusCode": str(answer.status)} if answer.status else {}
         client.put_gateway_response(
             restApiId=rest_api_id,
@@ -70,7 +70,7 @@ def set_gateway_responses(cloud: Cloud, rest_api_id: str, allowed_origins: str) 
     client.create_deployment(restApiId=rest_api_id, stageName=API_STAGE, description="gateway responses")
 
 
-def _headers(answer: Answer, allowed_origins: str) -> dict[str, str]:
+def _headers(answer: GatewayResponse, allowed_origins: str) -> dict[str, str]:
     headers = {
         "Headrace-Version": "'1'",
         "Cache-Control": "'no-store'",
@@ -86,9 +86,10 @@ def _headers(answer: Answer, allowed_origins: str) -> dict[str, str]:
 
 
 def _origin(allowed_origins: str) -> str | None:
-    """A header here is fixed or copied, never chosen: one origin is sent as it is; several cannot be, so `*`.
+    """The allowed origin as a constant: the only one, or `*` if there are several.
 
-    `*` gives nothing away: these answers hold no data and the API takes no cookies.
+    A gateway response cannot pick an origin per request. `*` is safe: these responses hold no data
+    and the API takes no cookies.
     """
     origins = [origin.strip() for origin in allowed_origins.split(",") if origin.strip()]
     if not origins:
@@ -96,6 +97,6 @@ def _origin(allowed_origins: str) -> str | None:
     return f"'{origins[0]}'" if len(origins) == 1 else "'*'"
 
 
-def _body(answer: Answer) -> str:
+def _body(answer: GatewayResponse) -> str:
     error = {"code": answer.code, "message": answer.message, "request_id": "$context.requestId", "details": []}
     return json.dumps({"success": False, "error": error})

@@ -1,4 +1,4 @@
-"""API keys of a deployment: made, listed and revoked with AWS credentials rather than with another key.
+"""Create, list and revoke the API keys of a deployment, with AWS credentials.
 
     python -m infra keys make --stage dev --tenant acme --role user --user alice
     python -m infra keys list --stage dev --tenant acme
@@ -23,13 +23,13 @@ from chalicelib.services.auth.authenticate import new_secret, secret_hash
 from infra.local.reach import cloud_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="API keys of a deployment.")
-LONGEST_NAME = 128  # of a tenant and of a user, in characters: both are in keys of indexes, which DynamoDB bounds at 2 KB together
+MAX_NAME_LENGTH = 128  # characters of a tenant or user name: both are part of index keys, which DynamoDB limits to 2 KB
 Stage = Annotated[str, typer.Option(help="The stage, such as dev.")]
 Tenant = Annotated[str, typer.Option(help="The tenant that the key belongs to.")]
 
 
 def make_key(stage: str, tenant: str, role: str, user: str, days: int | None = None, *, all_tenants: bool = False) -> str:
-    """Make a key and answer its secret, which is told only here."""
+    """Create a key and return its secret, which cannot be read again."""
     secret, now = new_secret("hr_"), SystemClock().now()
     key = Key(
         id=f"key_{ULID()}",
@@ -50,16 +50,16 @@ def make(
     stage: Stage,
     tenant: Tenant,
     role: Annotated[str, typer.Option(help="viewer, user, operator or admin.")] = "user",
-    user: Annotated[str, typer.Option(help="Whom the key speaks for.")] = "default",
-    days: Annotated[int | None, typer.Option(help="Days until it expires; never, if not said.", min=1)] = None,
-    all_tenants: Annotated[bool, typer.Option(help="An admin of every tenant.")] = False,
+    user: Annotated[str, typer.Option(help="The user that the key identifies.")] = "default",
+    days: Annotated[int | None, typer.Option(help="Days until the key expires; by default never.", min=1)] = None,
+    all_tenants: Annotated[bool, typer.Option(help="Make it an admin of all tenants.")] = False,
 ) -> None:
-    """Make a key and print it: the only time that it can be seen."""
+    """Create a key and print it. It cannot be shown again."""
     if role.upper() not in Role.__members__:
         raise typer.BadParameter("must be viewer, user, operator or admin", param_hint="--role")
     for option, name in (("--tenant", tenant), ("--user", user)):
-        if not 1 <= len(name) <= LONGEST_NAME:
-            raise typer.BadParameter(f"must have 1 to {LONGEST_NAME} characters", param_hint=option)
+        if not 1 <= len(name) <= MAX_NAME_LENGTH:
+            raise typer.BadParameter(f"must have 1 to {MAX_NAME_LENGTH} characters", param_hint=option)
     if all_tenants and role != "admin":
         raise typer.BadParameter("only an admin may be of all tenants", param_hint="--all-tenants")
     cloud_of(stage).bind_this_process()
@@ -67,24 +67,24 @@ def make(
 
 
 @app.command("list")
-def listing(stage: Stage, tenant: Tenant) -> None:
+def list_keys(stage: Stage, tenant: Tenant) -> None:
     """List a tenant's keys, without their secrets."""
-    for key in _accounts(stage).keys(tenant):
+    for key in _api_keys(stage).keys(tenant):
         ends = f"revoked {rfc3339(key.revoked_at)}" if key.revoked_at else f"expires {rfc3339(key.expires_at) or 'never'}"
         print(f"{key.id}  {key.role.label:8}  {key.user:20}  {ends}")
 
 
 @app.command()
-def revoke(stage: Stage, tenant: Tenant, key_id: Annotated[str, typer.Option("--id", help="As `list` prints it.")]) -> None:
-    """Revoke a key: within 60 seconds nothing accepts it any more."""
-    accounts = _accounts(stage)
-    found = next((key for key in accounts.keys(tenant) if key.id == key_id), None)
+def revoke(stage: Stage, tenant: Tenant, key_id: Annotated[str, typer.Option("--id", help="The id that `list` prints.")]) -> None:
+    """Revoke a key. Functions reject it within 60 seconds."""
+    api_keys = _api_keys(stage)
+    found = next((key for key in api_keys.keys(tenant) if key.id == key_id), None)
     if found is None:
         raise typer.BadParameter(f"{tenant} has no such key", param_hint="--id")
-    accounts.put_key(replace(found, revoked_at=SystemClock().now()))
+    api_keys.put_key(replace(found, revoked_at=SystemClock().now()))
     print(f"{key_id} is revoked.")
 
 
-def _accounts(stage: str) -> DynamoApiKeys:
+def _api_keys(stage: str) -> DynamoApiKeys:
     cloud_of(stage).bind_this_process()
     return DynamoApiKeys(stage)

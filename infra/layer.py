@@ -1,8 +1,9 @@
-"""The layer with the dependencies, built before `chalice deploy`, which then finds and reuses it.
+"""Build the Lambda layer with the dependencies before `chalice deploy`, which then reuses it.
 
-Chalice's own layer has no bytecode and all 443 services of botocore. Compiling and pruning halves a cold start and the layer's size.
-The `local` layer is installed for the machine that runs it, whatever its system and processor, and holds a pointer to a folder: the
-emulator unpacks layers anew for each environment, which would take seconds, and puts them behind its own packages.
+The layer that Chalice builds has no bytecode and all 443 services of botocore. Compiling and
+pruning halves the cold start and the size of the layer. The `local` layer is installed for the
+machine that runs it and holds only a pointer to a folder: the emulator unpacks a layer again for
+each environment, which takes seconds, and puts it behind its own packages.
 """
 
 from __future__ import annotations
@@ -32,37 +33,37 @@ AWS_SERVICES = {
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 POINTER = "headrace.pth"
 NEWER_PYTHON = (
-    "Lambda's python3.11 has an old C library that the arm64 builds of some packages do without. Deploy with Python 3.12 or newer"
+    "Lambda's python3.11 has an old C library, for which some packages have no arm64 wheels. Deploy with Python 3.12 or newer"
     " (make PYTHON=python3.12 deploy ...), or with x86_64 (ARCHITECTURE in infra/chalice_config.py)."
 )
 
 
 class NoWheel(RuntimeError):
-    """A package cannot be shipped; the message says which, and what helps."""
+    """A package has no wheel for Lambda; the message names it and the remedy."""
 
 
 def build(stage: str) -> Path:
-    """The layer's zip, made if the requirements changed since."""
+    """Build the zip of the layer, unless it exists for these requirements, and return its path."""
     config = CLIFactory(str(ROOT)).create_config_obj(stage)
     dependencies = _dependency_builder(config)
     packager = LayerDeploymentPackager(OSUtils(), dependencies, UI(), config.lambda_architecture)
     python = config.lambda_python_version
     zip_path = Path(packager.deployment_package_filename(str(ROOT), python))
     zip_path.parent.mkdir(parents=True, exist_ok=True)
-    inside = f"python/lib/{python}/site-packages"
+    prefix = f"python/lib/{python}/site-packages"
     if stage == "local":
-        _zip({f"{inside}/{POINTER}": _pointer(_unpacked(zip_path.with_suffix("")))}, zip_path)
+        _zip({f"{prefix}/{POINTER}": _pointer(_local_packages(zip_path.with_suffix("")))}, zip_path)
     elif not zip_path.exists() or _is_pointer(zip_path):
         with tempfile.TemporaryDirectory(dir=zip_path.parent) as scratch:
             site_packages = Path(scratch)
             _install_for_lambda(dependencies, config, site_packages)
             _slim_down(site_packages)
-            _zip({f"{inside}/{name}": content for name, content in _contents(site_packages)}, zip_path)
+            _zip({f"{prefix}/{name}": content for name, content in _contents(site_packages)}, zip_path)
     return zip_path
 
 
-def _unpacked(folder: Path) -> Path:
-    """The packages of the `local` layer, as a folder."""
+def _local_packages(folder: Path) -> Path:
+    """Install the packages of the `local` layer into a folder, unless it exists."""
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             site_packages = Path(scratch, "site-packages")
@@ -73,7 +74,7 @@ def _unpacked(folder: Path) -> Path:
 
 
 def _pointer(site_packages: Path) -> bytes:
-    """A line that Python runs when the layer is found: as on AWS, functions see the layer's packages and the standard library only."""
+    """A .pth file that, as on AWS, leaves only the layer and the standard library importable."""
     others = '[path for path in sys.path if "site-packages" not in path]'
     return f"import sys; sys.path[:] = [{str(site_packages)!r}, *{others}]\n".encode()
 
@@ -94,10 +95,12 @@ def _install_for_this_machine(target: Path) -> None:
 
 
 def _install_for_lambda(dependencies: DependencyBuilder, config: Config, target: Path) -> None:
-    """Called directly, since Chalice's packager deploys without a package for which there is no wheel, after a warning.
+    """Install the packages for Lambda.
+
+    The packager of Chalice would only warn about a package without a wheel and deploy without it.
 
     Raises:
-        NoWheel: some package has none for that Python and processor.
+        NoWheel: a package has no wheel for this Python version and architecture.
     """
     abi = "cp" + config.lambda_python_version.removeprefix("python").replace(".", "")
     try:
@@ -105,11 +108,14 @@ def _install_for_lambda(dependencies: DependencyBuilder, config: Config, target:
     except MissingDependencyError as missing:
         names = ", ".join(sorted(package.identifier for package in missing.missing))
         where = f"{config.lambda_python_version} on {config.lambda_architecture}"
-        raise NoWheel(f"Nobody built {names} for Lambda's {where}. {NEWER_PYTHON}") from missing
+        raise NoWheel(f"There is no wheel of {names} for Lambda's {where}. {NEWER_PYTHON}") from missing
 
 
 def _slim_down(site_packages: Path) -> None:
-    """Drop what no function reads; add bytecode that is never checked against its source, since Lambda changes file times."""
+    """Remove files that no function reads and add bytecode.
+
+    The bytecode is never checked against its source, because Lambda changes the file times.
+    """
     for folder in (site_packages / "botocore" / "data").iterdir():
         if folder.is_dir() and folder.name not in AWS_SERVICES:
             shutil.rmtree(folder)
@@ -127,7 +133,7 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _zip(files: dict[str, bytes], target: Path) -> None:
-    """Written whole or not at all; the same content gives the same zip."""
+    """Write the zip atomically. The same content gives the same bytes."""
     unfinished = target.with_suffix(".tmp")
     with zipfile.ZipFile(unfinished, "w") as archive:
         for name, content in files.items():

@@ -1,13 +1,13 @@
-"""How everything that a stage owns is called. Code and commands derive names from the stage and look nothing up."""
+"""The names of all resources of a stage, derived from the stage without a lookup."""
 
 from __future__ import annotations
 
 STAGES = ("local", "dev", "prod")
-API_STAGE = "api"  # the first part of the path of both APIs
+API_STAGE = "api"  # the first path segment of both APIs
 
 
 def stack_name(stage: str) -> str:
-    """The CloudFormation stack that holds what Chalice does not make."""
+    """The CloudFormation stack of the resources that Chalice does not create."""
     return f"headrace-{stage}"
 
 
@@ -16,7 +16,7 @@ def table_name(stage: str, table: str) -> str:
 
 
 def bucket_name(stage: str, account: str) -> str:
-    """Bucket names are global, hence the account in it."""
+    """The content bucket. Bucket names are global, so it includes the account."""
     return f"headrace-{stage}-content-{account}"
 
 
@@ -24,6 +24,11 @@ def openai_secret_name(stage: str) -> str:
     return f"headrace/{stage}/openai"
 
 
-def tenant_secrets(stage: str) -> str:
-    """How the names of all secrets of tenants begin."""
+def tenant_secret_prefix(stage: str) -> str:
+    """The common prefix of the names of all tenant secrets."""
     return f"headrace/{stage}/tenants/"
+
+
+def resource_id(name: str) -> str:
+    """`job_data` -> `JobData`: CloudFormation logical ids and IAM statement ids take only letters and digits."""
+    return "".join(part[0].upper() + part[1:] for part in name.split("_"))

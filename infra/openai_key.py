@@ -1,4 +1,7 @@
-"""The OpenAI credentials of a stage, kept in Secrets Manager and nowhere else: no file, no template, no argument list."""
+"""The OpenAI credentials of a stage.
+
+They are stored in Secrets Manager only: in no file, template or argument list.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from infra.naming import openai_secret_name
 
 
 def put_openai_credentials(cloud: Cloud, credentials: dict[str, str]) -> bool:
-    """Store `{"api_key", "base_url"?, "organization"?, "project"?}`, making the secret if there is none. True if that changed it."""
+    """Store `{"api_key", "base_url"?, "organization"?, "project"?}`.
+
+    Returns whether they changed.
+    """
     client, name = cloud.client("secretsmanager"), openai_secret_name(cloud.stage)
     stored = _read(client, name)
     if stored is None:
@@ -23,7 +29,10 @@ def put_openai_credentials(cloud: Cloud, credentials: dict[str, str]) -> bool:
 
 
 def ensure_openai_secret(cloud: Cloud) -> bool:
-    """Make an empty secret if there is none, so that the functions find one and say "not configured". True if a key is set."""
+    """Create an empty secret if there is none, so that functions report "not configured".
+
+    Returns whether a key is set.
+    """
     stored = _read(cloud.client("secretsmanager"), openai_secret_name(cloud.stage))
     if stored is None:
         put_openai_credentials(cloud, {"api_key": ""})

@@ -1,10 +1,13 @@
-"""What each kind of function may do, least privilege, by stage. Written out to `.chalice/policies/` by `chalice_config.py`."""
+"""The IAM policy of each kind of function, by stage.
+
+`chalice_config.py` writes them to `.chalice/policies/`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from infra.naming import API_STAGE, bucket_name, openai_secret_name, table_name, tenant_secrets
+from infra.naming import API_STAGE, bucket_name, openai_secret_name, resource_id, table_name, tenant_secret_prefix
 
 Statement = dict[str, Any]
 
@@ -23,15 +26,14 @@ def _api(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "counters", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "accounts", READ),
         _table(stage, "counters", READ + CHANGE + REMOVE),
-        *_correspondence(stage, write=True),
+        *_signing_secrets(stage, write=True),
         _send(stage),
         _measure(stage),
         _redrive(stage),
         _content(stage),
-        *_removal(stage),
+        *_delete_content(stage),
     ]
 
 
@@ -52,15 +54,15 @@ def _worker(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries, made by work that is no OpenAI call
+        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries that maintenance job types create
         _table(stage, "accounts", READ),
         _receive(stage),
         _send(stage),
         _content(stage),
-        _abort(stage),
+        _abort_uploads(stage),
         _openai_credentials(stage),
         _connections(),
-        *_removal(stage),
+        *_delete_content(stage),
     ]
 
 
@@ -78,7 +80,7 @@ def _on_job_change(stage: str) -> list[Statement]:
 
 
 def _count_jobs(stage: str) -> list[Statement]:
-    """What it does to other tables is to forget a watcher whose socket is closed."""
+    """It changes other tables only to delete the subscriptions of a closed WebSocket."""
     return [
         _stream(stage),
         _table(stage, "counters", READ + CHANGE),
@@ -96,23 +98,23 @@ def _run_tasks(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", (*READ, *CHANGE, "DeleteItem")),
-        _table(stage, "accounts", ("GetItem",)),  # the address of the API, for links in messages; keys of those who watch
+        _table(stage, "accounts", ("GetItem",)),  # API address for links in messages; keys of subscribers
         _receive(stage),
         _send(stage),
         _content(stage),
         _connections(),
-        *_removal(stage),
+        *_delete_content(stage),
     ]
 
 
 def _deliver(stage: str) -> list[Statement]:
-    """It writes to people and to other systems, so it reads nothing of what jobs say."""
+    """It sends to recipients outside, so it cannot read the content of jobs."""
     return [
         _table(stage, "counters", READ + CHANGE + REMOVE),
         _receive(stage),
         _send(stage),
-        *_correspondence(stage, write=False),
-        _mail(),
+        *_signing_secrets(stage, write=False),
+        _send_email(),
     ]
 
 
@@ -122,13 +124,12 @@ def _sweep(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "counters", (*READ, "DeleteItem")),
         _send(stage),
         _measure(stage),
         _content(stage),
         _openai_credentials(stage),
         _connections(),
-        *_removal(stage),
+        *_delete_content(stage),
     ]
 
 
@@ -152,12 +153,12 @@ def _allow(sid: str, actions: list[str], *resources: str) -> Statement:
 def _logs(stage: str) -> Statement:
     group = f"arn:aws:logs:*:*:log-group:/aws/lambda/headrace-{stage}"
     actions = ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"]
-    return _allow("Logs", actions, f"{group}:*", f"{group}-*:*")  # the API's function is called after the stage alone
+    return _allow("Logs", actions, f"{group}:*", f"{group}-*:*")  # the API function is named `headrace-<stage>`
 
 
 def _table(stage: str, table: str, actions: tuple[str, ...]) -> Statement:
     arn = f"arn:aws:dynamodb:*:*:table/{table_name(stage, table)}"
-    return _allow(table.capitalize(), [f"dynamodb:{action}" for action in sorted(actions)], arn, f"{arn}/index/*")
+    return _allow(f"{resource_id(table)}Table", [f"dynamodb:{action}" for action in sorted(actions)], arn, f"{arn}/index/*")
 
 
 def _stream(stage: str) -> Statement:
@@ -179,12 +180,12 @@ def _receive(stage: str) -> Statement:
 
 
 def _redrive(stage: str) -> Statement:
-    """Of dead letters only: the API takes nothing from the lanes themselves."""
+    """For dead-letter queues only: the API takes no messages from the lanes."""
     return _allow("RedriveDeadLetters", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*-dead")
 
 
-def _removal(stage: str) -> list[Statement]:
-    """To delete a job's objects they must be found: one may have been left without a row that names it."""
+def _delete_content(stage: str) -> list[Statement]:
+    """Listing is needed to delete all objects of a job: a crash can leave one that no row names."""
     bucket = f"arn:aws:s3:::{bucket_name(stage, '*')}"
     return [_allow("FindContent", ["s3:ListBucket"], bucket), _allow("RemoveContent", ["s3:DeleteObject"], f"{bucket}/*")]
 
@@ -193,8 +194,8 @@ def _content(stage: str) -> Statement:
     return _allow("Content", ["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
 
 
-def _abort(stage: str) -> Statement:
-    """Of an upload in parts that comes to nothing."""
+def _abort_uploads(stage: str) -> Statement:
+    """For multipart uploads that are not completed."""
     return _allow("LeaveUploads", ["s3:AbortMultipartUpload"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
 
 
@@ -203,17 +204,20 @@ def _openai_credentials(stage: str) -> Statement:
     return _allow("OpenAiCredentials", ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:*:*:secret:{secret}*")
 
 
-def _correspondence(stage: str, *, write: bool) -> list[Statement]:
-    """What tenants sign with, made at the first need by whoever needs it; and whom they may write to."""
-    secrets = f"arn:aws:secretsmanager:*:*:secret:{tenant_secrets(stage)}*"
+def _signing_secrets(stage: str, *, write: bool) -> list[Statement]:
+    """The signing secrets and recipient allowlists of tenants.
+
+    The function that needs one first creates it.
+    """
+    arn = f"arn:aws:secretsmanager:*:*:secret:{tenant_secret_prefix(stage)}*"
     actions = ["secretsmanager:CreateSecret", "secretsmanager:GetSecretValue"]
-    return [_allow("Correspondence", [*actions, "secretsmanager:PutSecretValue"] if write else actions, secrets)]
+    return [_allow("SigningSecrets", [*actions, "secretsmanager:PutSecretValue"] if write else actions, arn)]
 
 
-def _mail() -> Statement:
-    return _allow("Mail", ["ses:SendEmail"], "arn:aws:ses:*:*:identity/*")  # the sender is a setting, and checked by SES itself
+def _send_email() -> Statement:
+    return _allow("Mail", ["ses:SendEmail"], "arn:aws:ses:*:*:identity/*")  # the sender is a setting, and SES itself checks it
 
 
 def _connections() -> Statement:
     resource = f"arn:aws:execute-api:*:*:*/{API_STAGE}/*/@connections/*"  # the API's id is known only after deployment
-    return _allow("WatchersSockets", ["execute-api:ManageConnections"], resource)
+    return _allow("WebSocketConnections", ["execute-api:ManageConnections"], resource)

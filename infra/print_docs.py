@@ -1,7 +1,7 @@
-"""The pages of `docs/` that the code can say itself: errors, settings, routes, job types.
+"""Print the pages of `docs/` that are generated from the code: errors, settings, routes, job types.
 
-python -m infra.print_docs           write them
-python -m infra.print_docs --check   exit with 1 and name the pages that say something else than the code
+python -m infra.print_docs           write the pages
+python -m infra.print_docs --check   exit with 1 and name the pages that are out of date
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from chalicelib.entrypoints.http.routes import about, batches, bulk, failed_jobs
 from chalicelib.entrypoints.http.server import ROUTES
 from chalicelib.settings import Settings
 from infra.chalice_config import ROOT, SETTINGS
-from infra.gateway_responses import ANSWERS
-from infra.print_job_types import page as page_on_job_types
+from infra.gateway_responses import GATEWAY_RESPONSES
+from infra.print_job_types import page as render_job_types
 
 DOCS = ROOT / "docs"
 NOTE = "<!-- Printed from the code by `python -m infra.print_docs`; change the code, not this page. -->"
@@ -45,8 +45,8 @@ BLUEPRINTS = (
     streams,
     uploads,
     webhooks,
-)  # importing them registers their routes
-_BLANK = Job(
+)  # their import registers the routes
+_BLANK_JOB = Job(
     id="",
     tenant="",
     user="",
@@ -62,18 +62,18 @@ _BLANK = Job(
 )
 METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 
-# What `Settings` does not explain in its own docstring.
+# The settings that the docstring of `Settings` does not explain.
 MEANINGS = {
-    "log_level": "The least level that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
-    "requests_per_minute": "How many requests a key may make in a minute of the clock. Event streams count, but are never refused.",
-    "max_long_polls": "How many requests may be held at once (`?wait=`, `async: false`, event streams); beyond it they are answered now.",
-    "frames_per_second": "Token frames a second to one WebSocket, after the first three seconds of ten.",
-    "provider_idle_timeout": "The longest silence in an answer of OpenAI's, except while a model reasons.",
+    "log_level": "The minimum level that is logged: `DEBUG`, `INFO`, `WARNING` or `ERROR`.",
+    "requests_per_minute": "Maximum requests per key and clock minute. Event streams count, but are never rejected.",
+    "max_long_polls": "Maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.",
+    "frames_per_second": "Token frames per second to one WebSocket. In the first three seconds it is ten.",
+    "provider_idle_timeout": "Maximum seconds without an event from OpenAI during an answer, except while the model reasons.",
 }
 
 
 def pages() -> dict[Path, str]:
-    """Every printed page and what it must hold."""
+    """Every printed page with its content."""
     return {
         DOCS / "errors.md": errors_page(),
         DOCS / "settings.md": settings_page(),
@@ -83,44 +83,57 @@ def pages() -> dict[Path, str]:
 
 
 def errors_page() -> str:
-    policy = RetryPolicy(max_attempts=3)
-    told, inner = _http_errors()
+    public, internal = _http_errors()
     return f"""# Errors
 
 {NOTE}
 
-## What a request may be answered
+{_request_error_section(public)}
 
-Every error has one shape: `{{"success": false, "error": {{"code", "message", "request_id", "details": [{{"path", "message"}}]}}}}`.
-The code is for programs, the message for people. Quote the `request_id`: it is in the log. `details` names every wrong field at once.
+{_job_error_section()}
 
-{_table(("status", "code", "means"), ((str(status_of(kind())), f"`{kind.code}`", _says(kind)) for kind in told))}
+## Internal errors
 
-Anything else is 500 `internal_error`: a fault of ours, logged with its request id.
+These never reach a client: {", ".join(f"`{kind.__name__}`" for kind in internal)}.
+"""
 
-Chalice and API Gateway answer some requests before a handler sees them. They use the same shape, with these codes:
 
-{_table(("status", "code", "from"), _answers_of_others())}
+def _request_error_section(public: list[type[HeadraceError]]) -> str:
+    return f"""## Errors of requests
 
-## Why a job failed
+Every error has one shape:
+`{{"success": false, "error": {{"code", "message", "request_id", "details": [{{"path", "message"}}]}}}}`.
+The code is for programs, the message for people. Quote the `request_id` in reports: the log has it
+too. `details` names every invalid field at once.
+
+{_table(("status", "code", "meaning"), ((str(status_of(kind())), f"`{kind.code}`", _docstring(kind)) for kind in public))}
+
+Any other failure is 500 `internal_error`: a bug in Headrace, logged with its request id.
+
+Chalice and API Gateway answer some requests before a handler sees them. They use the same shape,
+with these codes:
+
+{_table(("status", "code", "from"), _platform_errors())}"""
+
+
+def _job_error_section() -> str:
+    policy = RetryPolicy(max_attempts=3)
+    return f"""## Errors of jobs
 
 The `error` of a job, in its record, its result and the last frame of its streams:
 `{{"code", "class", "retryable", "message", "suggestion", "attempt", "provider_status", "provider_request_id"}}`.
 
-{_table(("code", "class", "retried", "message", "what to do"), _reasons())}
+{_table(("code", "class", "retried", "message", "what to do"), _job_errors())}
 
-"Retried" means: as a new attempt, while attempts are left (`config.max_attempts`, the first included; default 3) and the next would begin
-before `config.retry_for` is over (default 24 h). The pause before it is random between 0 and {policy.base:g} s x 2^n, at most
-{policy.cap:g} s, or what the job type's own schedule says, and never shorter than OpenAI's `Retry-After`. A failed attempt keeps its text
-and its cost in `GET /jobs/{{id}}/attempts`.
+"retried: yes" means: the job gets a new attempt while attempts are left (`config.max_attempts`,
+which includes the first; default 3) and the next one would start within `config.retry_for` (default
+24 h). The delay before it is random between 0 and {policy.base:g} s x 2^n, at most {policy.cap:g} s, or follows the retry
+schedule of the job type. It is never shorter than OpenAI's `Retry-After`. Text and cost of a failed
+attempt are kept in `GET /jobs/{{id}}/attempts`.
 
-"It waits": no attempt is used up. The job is `held` with the code as its reason, looks again every few minutes, and goes on by itself. A
-type that can answer without OpenAI does so instead, and its result says `"fallback": true`.
-
-## What one part of the engine tells another
-
-These never reach a caller: {", ".join(f"`{kind.__name__}`" for kind in inner)}.
-"""
+"it waits" means: no attempt is used. The job is `held` with the code as its reason, checks again
+every few minutes and continues by itself. A job type that can answer without OpenAI does so
+instead; its result has `"fallback": true`."""
 
 
 def settings_page() -> str:
@@ -133,44 +146,46 @@ def settings_page() -> str:
 
 {NOTE}
 
-The functions read these once, when they are first needed. A value that cannot be used stops the function with a message that names it.
-Every setting is an environment variable; `infra/chalice_config.py` writes them into `.chalice/config.json`, and a deployment applies them.
+Every setting is an environment variable. `infra/chalice_config.py` writes them into
+`.chalice/config.json`, and a deployment applies them. A function reads them once, on first use. An
+invalid value stops the function with a message that names it.
 
 {_table(("variable", "default", "meaning"), rows)}
 
-Different by stage:
+By stage:
 
 {_table(("variable", *SETTINGS), values)}
 
-The OpenAI key is no setting: it is kept in Secrets Manager (`make openai-key`). Variables that only the laptop cloud and the command line
-read are in [operations.md](operations.md).
+The OpenAI key is not a setting: it is stored in Secrets Manager (`make openai-key`). For the
+variables of the laptop cloud and the command line see [operations.md](operations.md).
 """
 
 
 def routes_page() -> str:
-    routes = sorted(ROUTES, key=lambda route: (route.path, METHODS.index(route.method)))  # whatever was imported first
+    routes = sorted(ROUTES, key=lambda route: (route.path, METHODS.index(route.method)))  # independent of the import order
     rows = ((f"`{route.method} {route.path}`", route.role.label if route.role else "public", route.summary) for route in routes)
     return f"""# Routes
 
 {NOTE}
 
-Each with the least role that may call it. Shapes and rules are in [api.md](api.md).
+Each route with the minimum role that may call it. [api.md](api.md) describes requests and
+responses.
 
-{_table(("route", "role", "what it does"), rows)}
+{_table(("route", "role", "description"), rows)}
 """
 
 
 def job_types_page() -> str:
-    return page_on_job_types(NOTE, _table)
+    return render_job_types(NOTE, _table)
 
 
 def stale() -> list[Path]:
-    """The pages that do not say what the code says."""
+    """The pages that are out of date."""
     return [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
 
 
 def write() -> list[Path]:
-    """Bring the pages up to date; answers those that changed."""
+    """Write the pages that are out of date and return their paths."""
     changed = stale()
     for path in changed:
         path.write_text(pages()[path])
@@ -178,14 +193,14 @@ def write() -> list[Path]:
 
 
 def _http_errors() -> tuple[list[type[HeadraceError]], list[type[HeadraceError]]]:
-    """Those that have a status, in its order, and the others."""
+    """The error classes with an HTTP status, in its order, and the internal ones."""
     kinds = [kind for kind in _classes(errors, HeadraceError) if kind is not HeadraceError]
-    told = [kind for kind in kinds if issubclass(kind, tuple(known for known, _ in STATUS))]
-    return sorted(told, key=lambda kind: status_of(kind())), [kind for kind in kinds if kind not in told]
+    public = [kind for kind in kinds if issubclass(kind, tuple(known for known, _ in STATUS))]
+    return sorted(public, key=lambda kind: status_of(kind())), [kind for kind in kinds if kind not in public]
 
 
 def _classes(module: ModuleType, root: type[HeadraceError]) -> list[Any]:
-    """The error classes that a module defines, in the order of the file."""
+    """The error classes that a module defines, in file order."""
     return [
         kind for kind in vars(module).values() if inspect.isclass(kind) and issubclass(kind, root) and kind.__module__ == module.__name__
     ]
@@ -193,48 +208,51 @@ def _classes(module: ModuleType, root: type[HeadraceError]) -> list[Any]:
 
 def _attempt_row(kind: type[AttemptFailed]) -> tuple[str, ...]:
     retried = "it waits" if kind is failures.NotConfigured else "yes" if kind.retryable else "no"
-    return f"`{kind.code}`", kind.error_class, retried, _says(kind), kind.suggestion
+    return f"`{kind.code}`", kind.error_class, retried, _docstring(kind), kind.suggestion
 
 
-def _reasons() -> list[tuple[str, ...]]:
-    """What an attempt may fail of, and what no attempt raises. A refused resumption is met within the attempt, which fetches instead."""
+def _job_errors() -> list[tuple[str, ...]]:
+    """All errors of jobs: those of attempts and the two that no attempt raises.
+
+    `ReattachRefused` is left out, because the attempt handles it itself: it fetches the response.
+    """
     kinds = [kind for kind in _classes(failures, AttemptFailed) if kind is not failures.ReattachRefused]
-    return [*(_attempt_row(kind) for kind in kinds), _lost_row(), _held_row()]
+    return [*(_attempt_row(kind) for kind in kinds), _worker_lost_row(), _held_too_long_row()]
 
 
-def _lost_row() -> tuple[str, ...]:
-    """An error that no attempt raises: the sweep gives it to a job that goes on killing its workers."""
-    dying = replace(_BLANK, status=Status.PROCESSING, owner="lease#1", run_alone=True, isolated_crashes=MAX_ISOLATED_CRASHES)
-    return _job_row(reclaim(dying, "lease", 0, None, 1))
+def _worker_lost_row() -> tuple[str, ...]:
+    """`worker_lost`: the sweeper gives it to a job that keeps crashing its workers."""
+    crashing = replace(_BLANK_JOB, status=Status.PROCESSING, owner="lease#1", run_alone=True, isolated_crashes=MAX_ISOLATED_CRASHES)
+    return _job_row(reclaim(crashing, "lease", 0, None, 1))
 
 
-def _held_row() -> tuple[str, ...]:
-    """The other one: of a job that was held until its time was over."""
-    return _job_row(give_up(replace(_BLANK, status=Status.HELD, started_at=1, retry_until=1), 1))
+def _held_too_long_row() -> tuple[str, ...]:
+    """`held_too_long`: the error of a job that was held until no time was left for an attempt."""
+    return _job_row(give_up(replace(_BLANK_JOB, status=Status.HELD, started_at=1, retry_until=1), 1))
 
 
 def _job_row(failed: Job | None) -> tuple[str, ...]:
     if failed is None or failed.error is None:
-        raise TypeError("such a job must fail")
+        raise TypeError("this job must fail")
     error = failed.error
     return f"`{error.code}`", error.error_class, "yes" if error.retryable else "no", error.message, error.suggestion
 
 
-def _answers_of_others() -> Iterator[tuple[str, ...]]:
+def _platform_errors() -> Iterator[tuple[str, ...]]:
     for status, (code, _) in CODES.items():
         yield str(status), f"`{code}`", "Chalice"
-    for status, code in sorted({(answer.status or 0, answer.code) for answer in ANSWERS.values()}):
+    for status, code in sorted({(answer.status or 0, answer.code) for answer in GATEWAY_RESPONSES.values()}):
         yield str(status) if status else "4xx, 5xx", f"`{code}`", "API Gateway"
 
 
-def _says(kind: type[Any]) -> str:
+def _docstring(kind: type[Any]) -> str:
     return inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
 
 
 def _meaning(name: str) -> str:
-    """What the docstring of `Settings` says, else what this page adds."""
-    said = re.search(rf"^{name}: (.+)$", inspect.cleandoc(Settings.__doc__ or ""), re.MULTILINE)
-    text = said[1] if said else MEANINGS[name]
+    """The meaning of a setting, from the docstring of `Settings` or from `MEANINGS`."""
+    match = re.search(rf"^{name}: (.+)$", inspect.cleandoc(Settings.__doc__ or ""), re.MULTILINE)
+    text = match[1] if match else MEANINGS[name]
     return text[0].upper() + text[1:]
 
 
@@ -251,11 +269,7 @@ def _table(head: Sequence[str], rows: Any) -> str:
 if __name__ == "__main__":
     if "--check" in sys.argv[1:]:
         if drifted := stale():
-            sys.exit(
-                "Not what the code says: "
-                + ", ".join(str(path.relative_to(ROOT)) for path in drifted)
-                + ". Run: python -m infra.print_docs"
-            )
+            sys.exit("Out of date: " + ", ".join(str(path.relative_to(ROOT)) for path in drifted) + ". Run: python -m infra.print_docs")
     else:
         for path in write():
             print(path.relative_to(ROOT))

@@ -1,4 +1,4 @@
-"""The CloudFormation stack of a stage: made, brought up to date, removed."""
+"""Create, update and delete the CloudFormation stack of a stage."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Outputs = dict[str, str]
 
 
 def deploy_stack(cloud: Cloud) -> Outputs:
-    """Create or update the stage's stack and answer its outputs."""
+    """Create or update the stack of the stage and return its outputs."""
     return put_stack(cloud, stack_name(cloud.stage), template(cloud.stage))
 
 
 def put_stack(cloud: Cloud, name: str, body: dict[str, Any]) -> Outputs:
-    """Create or update one stack and wait until it is done."""
+    """Create or update one stack, wait until it is done and return its outputs."""
     client = cloud.client("cloudformation")
     arguments = {"StackName": name, "TemplateBody": json.dumps(body), "Tags": [{"Key": "headrace", "Value": cloud.stage}]}
     if _exists(client, name):

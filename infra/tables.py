@@ -1,7 +1,7 @@
-"""The tables, declared once.
+"""The DynamoDB tables.
 
-`template.py` makes CloudFormation of them and the contract tests make them in moto with `create_table(**...)`, so both have the same
-keys and indexes. Nothing here needs boto3.
+`template.py` turns them into CloudFormation and the contract tests create them in moto with
+`create_table(**...)`, so both have the same keys and indexes. This module does not need boto3.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ TTL_ATTRIBUTE = "ttl"
 
 @dataclass(frozen=True)
 class Index:
-    """A global secondary index. Without `include` it holds keys only, so a changed attribute never rewrites its entry."""
+    """A global secondary index.
+
+    Without `include` it holds keys only, so changes of other attributes never rewrite its entries.
+    """
 
     name: str
     hash_key: str
@@ -27,7 +30,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Table:
-    """One table. `recovery` and `protected` name the stages that have point-in-time recovery and deletion protection."""
+    """One table."""
 
     name: str
     hash_key: str
@@ -35,8 +38,8 @@ class Table:
     indexes: tuple[Index, ...] = ()
     stream: bool = False
     ttl: bool = True
-    recovery: tuple[str, ...] = ()
-    protected: tuple[str, ...] = ("prod",)
+    recovery: tuple[str, ...] = ()  # stages with point-in-time recovery
+    protected: tuple[str, ...] = ("prod",)  # stages with deletion protection
 
 
 TABLES: tuple[Table, ...] = (
@@ -60,7 +63,7 @@ TABLES: tuple[Table, ...] = (
 
 
 def create_table_arguments(table: Table, stage: str) -> dict[str, Any]:
-    """What boto3's `create_table` takes for this table."""
+    """The arguments of boto3's `create_table` for this table."""
     arguments: dict[str, Any] = {
         "TableName": table_name(stage, table.name),
         "BillingMode": "PAY_PER_REQUEST",

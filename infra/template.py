@@ -1,4 +1,4 @@
-"""The CloudFormation template of a stage: tables, queues and the content bucket, generated from the tables that declare them."""
+"""Generate the CloudFormation template of a stage: tables, queues and the content bucket."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from typing import Any
 from chalicelib.domain.files import upload
 from chalicelib.domain.queues import lanes
 from infra.chalice_config import SETTINGS
-from infra.naming import bucket_name
+from infra.naming import bucket_name, resource_id
 from infra.tables import TABLES, TTL_ATTRIBUTE, Table, create_table_arguments
 
 Resource = dict[str, Any]
 
-CONTENT_DAYS = 400  # a net for what retention missed; retention itself is the product's business
-BATCH_DAYS = 70  # rows and exports of batches: longer than their records are kept
-UNFINISHED_UPLOAD_DAYS = 2  # of S3's own uploads in parts
+CONTENT_DAYS = 400  # a safety net: the product itself deletes content when its retention ends
+BATCH_DAYS = 70  # rows and exports of batches; longer than the retention of batch records
+UNFINISHED_UPLOAD_DAYS = 2  # incomplete multipart uploads of S3
 
 
 def template(stage: str) -> dict[str, Any]:
-    """The whole template. Only `JobsStreamArn` has to be looked up afterwards: it holds the time when the stream was made."""
+    """The template of a stage.
+
+    Its outputs have what cannot be derived from the stage: the stream ARN contains a creation time.
+    """
     resources: dict[str, Resource] = {}
     for table in TABLES:
-        resources[_camel(table.name) + "Table"] = _table(table, stage)
+        resources[resource_id(table.name) + "Table"] = _table(table, stage)
     for lane in lanes.LANES.values():
         resources |= _queues(lane.name, stage, lanes.VISIBILITY_TIMEOUT)
-    for errands in lanes.TASK_QUEUES:
-        resources |= _queues(errands, stage, lanes.TASK_TIMEOUT + 60)
-    resources["StreamDeadQueue"] = _dead_queue(lanes.STREAM, stage)
+    for task_queue in lanes.TASK_QUEUES:
+        resources |= _queues(task_queue, stage, lanes.TASK_TIMEOUT + 60)
+    resources["StreamDeadQueue"] = _dead_letter_queue(lanes.STREAM, stage)
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"Headrace, {stage}: tables, queues and content. Chalice deploys the functions and the APIs.",
@@ -45,42 +48,42 @@ def _table(table: Table, stage: str) -> Resource:
     if table.ttl:
         properties["TimeToLiveSpecification"] = {"AttributeName": TTL_ATTRIBUTE, "Enabled": True}
     properties["PointInTimeRecoverySpecification"] = {"PointInTimeRecoveryEnabled": stage in table.recovery}
-    return {"Type": "AWS::DynamoDB::Table", **_kept(stage in table.protected), "Properties": properties}
+    return {"Type": "AWS::DynamoDB::Table", **_deletion_policy(stage in table.protected), "Properties": properties}
 
 
-def _queues(queue_of: str, stage: str, visibility: int) -> dict[str, Resource]:
-    """A queue, and the one for what it could not get rid of."""
-    name = _camel(queue_of)
+def _queues(name: str, stage: str, visibility: int) -> dict[str, Resource]:
+    """A queue and its dead-letter queue."""
+    logical_name = resource_id(name)
     queue = {
         "Type": "AWS::SQS::Queue",
-        **_kept(False),
+        **_deletion_policy(False),
         "Properties": {
-            "QueueName": lanes.queue_name(stage, queue_of),
+            "QueueName": lanes.queue_name(stage, name),
             "VisibilityTimeout": visibility,
             "MessageRetentionPeriod": lanes.MESSAGE_RETENTION,
             "SqsManagedSseEnabled": True,
             "RedrivePolicy": {
-                "deadLetterTargetArn": {"Fn::GetAtt": [f"{name}DeadQueue", "Arn"]},
+                "deadLetterTargetArn": {"Fn::GetAtt": [f"{logical_name}DeadQueue", "Arn"]},
                 "maxReceiveCount": lanes.MAX_RECEIVE_COUNT,
             },
         },
     }
-    return {f"{name}DeadQueue": _dead_queue(queue_of, stage), f"{name}Queue": queue}
+    return {f"{logical_name}DeadQueue": _dead_letter_queue(name, stage), f"{logical_name}Queue": queue}
 
 
-def _dead_queue(name: str, stage: str) -> Resource:
-    """Where people see what could not be dealt with: a lane's messages, or the change stream's records."""
+def _dead_letter_queue(name: str, stage: str) -> Resource:
+    """A dead-letter queue, for the messages of a queue or the records of the change stream."""
     properties = {
         "QueueName": lanes.dead_letter_queue_name(stage, name),
         "MessageRetentionPeriod": lanes.MESSAGE_RETENTION,
         "SqsManagedSseEnabled": True,
     }
-    return {"Type": "AWS::SQS::Queue", **_kept(False), "Properties": properties}
+    return {"Type": "AWS::SQS::Queue", **_deletion_policy(False), "Properties": properties}
 
 
 def _content(stage: str) -> dict[str, Resource]:
     resources = {"ContentBucket": _bucket(stage)}
-    if stage != "local":  # the emulators speak plain HTTP
+    if stage != "local":  # the emulator speaks plain HTTP
         resources["ContentBucketPolicy"] = _tls_only()
     return resources
 
@@ -88,7 +91,7 @@ def _content(stage: str) -> dict[str, Resource]:
 def _bucket(stage: str) -> Resource:
     return {
         "Type": "AWS::S3::Bucket",
-        **_kept(stage == "prod"),
+        **_deletion_policy(stage == "prod"),
         "Properties": {
             "BucketName": {"Fn::Sub": bucket_name(stage, "${AWS::AccountId}")},
             "BucketEncryption": {"ServerSideEncryptionConfiguration": [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]},
@@ -99,7 +102,7 @@ def _bucket(stage: str) -> Resource:
                 "RestrictPublicBuckets": True,
             },
             "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-            "LifecycleConfiguration": {"Rules": [_expiry(), _uploads_expiry(), _batches()]},
+            "LifecycleConfiguration": {"Rules": [_expiry(), _uploads_expiry(), _batches_expiry()]},
             **_cors(stage),
         },
     }
@@ -115,18 +118,18 @@ def _expiry() -> dict[str, Any]:
 
 
 def _uploads_expiry() -> dict[str, Any]:
-    """What callers put there is read once, when the batch is made of it."""
+    """An uploaded file is read once, when its batch is created."""
     return {"Id": "uploads", "Status": "Enabled", "Prefix": upload.FOLDER, "ExpirationInDays": upload.DAYS}
 
 
 def _cors(stage: str) -> dict[str, Any]:
-    """Pages that may call the API may follow its signed links too."""
+    """Origins that may call the API may also use its signed links."""
     origins = [origin.strip() for origin in SETTINGS[stage]["HEADRACE_ALLOWED_ORIGINS"].split(",") if origin.strip()]
     rule = {"AllowedOrigins": origins, "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["Content-Type"], "MaxAge": 3600}
     return {"CorsConfiguration": {"CorsRules": [rule]}} if origins else {}
 
 
-def _batches() -> dict[str, Any]:
+def _batches_expiry() -> dict[str, Any]:
     return {"Id": "batches", "Status": "Enabled", "Prefix": "batches/", "ExpirationInDays": BATCH_DAYS}
 
 
@@ -144,10 +147,6 @@ def _tls_only() -> Resource:
     return {"Type": "AWS::S3::BucketPolicy", "Properties": {"Bucket": {"Ref": "ContentBucket"}, "PolicyDocument": policy}}
 
 
-def _kept(keep: bool) -> dict[str, str]:
+def _deletion_policy(keep: bool) -> dict[str, str]:
     policy = "Retain" if keep else "Delete"
     return {"DeletionPolicy": policy, "UpdateReplacePolicy": policy}
-
-
-def _camel(name: str) -> str:
-    return "".join(part[0].upper() + part[1:] for part in name.split("_"))

@@ -58,7 +58,7 @@ plain = dict(os.environ)
 os.environ = Recorder(plain)
 import app
 from chalicelib import bootstrap
-print(json.dumps({"asked": Recorder.asked, "made": list(bootstrap._made)}))
+print(json.dumps({"asked": Recorder.asked, "made": list(bootstrap._current)}))
 """
 
 
@@ -70,14 +70,14 @@ def fresh(code: str) -> Any:
 
 
 def test_importing_the_app_imports_no_heavy_library() -> None:
-    """Half a second of a cold start is the SDK's: each function imports what it uses, when it uses it."""
+    """The SDK costs half a second of a cold start, so it is imported at first use."""
     loaded = fresh("import app, json, sys; print(json.dumps(sorted(sys.modules)))")
 
     assert [name for name in HEAVY if name in loaded] == []
 
 
-def test_importing_the_app_makes_nothing_and_reads_the_environment_in_one_place() -> None:
-    """No adapter, no client; and of our own modules only `settings` looks at the environment."""
+def test_importing_the_app_creates_nothing_and_only_settings_read_env() -> None:
+    """No adapter and no client is created."""
     seen = fresh(RECORDER)
 
     ours = {(module, name) for module, name in seen["asked"] if module == "app" or module.startswith("chalicelib")}
@@ -87,18 +87,17 @@ def test_importing_the_app_makes_nothing_and_reads_the_environment_in_one_place(
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "chalicelib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_triggers_live_in_app_py(path: Path) -> None:
-    """Chalice deploys one that a blueprint declares as a function of that module: `app.py`, its middleware and all, is never imported."""
+def test_triggers_are_declared_only_in_app_py(path: Path) -> None:
+    """Chalice deploys a blueprint's trigger without `app.py` and its middleware."""
     assert TRIGGER.findall(path.read_text()) == []
 
 
-def test_the_ways_in_are_found_where_they_are() -> None:
-    """The pattern that looks for triggers does see them."""
+def test_the_trigger_pattern_matches_the_triggers_in_app_py() -> None:
     assert len(TRIGGER.findall((ROOT / "app.py").read_text())) >= 4
 
 
-def test_each_layer_knows_only_the_ones_below_it() -> None:
-    """The contracts of import-linter, in `pyproject.toml`."""
+def test_each_layer_imports_only_the_layers_below() -> None:
+    """Runs the import-linter contracts in `pyproject.toml`."""
     command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     said = subprocess.run([sys.executable, "-c", command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
 

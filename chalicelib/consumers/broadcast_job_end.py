@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Protocol
 
 from chalicelib.consumers.change_loop import Change, for_each_change
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.ports import Queues
-from chalicelib.services.log import Log
+from chalicelib.services.context import QueueContext
 from chalicelib.services.streaming.subscriptions import StreamingContext, broadcast_state
 
 
-def broadcast_job_ends(ctx: StreamingContext, queues: Queues, log: Log, changes: Iterable[Change]) -> None:
+class BroadcastContext(StreamingContext, QueueContext, Protocol):
+    """What broadcasting from the change stream needs."""
+
+
+def broadcast_job_ends(ctx: BroadcastContext, changes: Iterable[Change]) -> None:
     """For each change to another status, or to another time of a job that is held: tell it. A record that cannot be read is set aside.
 
     Raises:
         NotSetAside: the stream must give the records again.
     """
-    unreadable = "the change record could not be read"
-    for_each_change(ctx.clock, queues, log, changes, partial(_tell, ctx), "not announced", unreadable)
+    for_each_change(ctx, "broadcast_job_ends", changes, partial(_tell, ctx), dead_letter_unreadable=True)
 
 
 def _tell(ctx: StreamingContext, before: Job | None, after: Job) -> None:

@@ -10,12 +10,13 @@ from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.queues.lanes import STREAM
 from chalicelib.domain.units import Ms
-from chalicelib.ports import Clock, Queues
-from chalicelib.services.log import Log
+from chalicelib.ports import Clock
+from chalicelib.services.context import QueueContext
 
 RETRY_DELAYS = (0.2, 0.5, 1.0)  # seconds between tries while a store does not answer
 TIME_BUDGET_MS = 20_000  # of one batch together, and of one projection of three; afterwards each record has one try
 
+UNREADABLE = "the change record could not be read"
 Change = tuple[str, Job | None, Job | None]
 T = TypeVar("T")
 
@@ -25,31 +26,34 @@ class DeadLetterFailed(HeadraceError):
 
 
 def for_each_change(
-    clock: Clock,
-    queues: Queues,
-    log: Log,
+    ctx: QueueContext,
+    consumer: str,
     changes: Iterable[Change],
-    do: Callable[[Job | None, Job], None],
-    undone: str,
-    unreadable: str | None = None,
+    handle: Callable[[Job | None, Job], None],
+    *,
+    dead_letter_unreadable: bool = False,
 ) -> None:
-    """Do it for each change `(job id, before, after)`. One for which it fails is set aside by its id, for people, as `undone`; so is one
-    that could not be read (both images are None), where a reason for that is given: one projection of a batch does.
+    """Call `handle(before, after)` for each change.
+
+    A change that keeps failing goes to the dead-letter queue of the stream, so that one bad record does not block the
+    shard. So does a record that could not be read (both images are None), if `dead_letter_unreadable`: of the consumers
+    that see the same records, one does this.
 
     Raises:
-        NotSetAside: a record can neither be dealt with nor set aside. All others were dealt with, and doing it again does no harm.
+        DeadLetterFailed: a record could be neither handled nor sent to the dead-letter queue. All others were handled,
+            and handling them again does no harm.
     """
-    until, lost = clock.now() + TIME_BUDGET_MS, 0
+    until, lost = ctx.clock.now() + TIME_BUDGET_MS, 0
     for job_id, before, after in changes:
         if after is None:
-            if before is None and unreadable is not None:
-                lost += not _send_to_dead_letter(clock, queues, log, job_id, unreadable, until)
+            if before is None and dead_letter_unreadable:
+                lost += not _send_to_dead_letter(ctx, job_id, UNREADABLE, until)
             continue
         try:
-            call_with_retry(clock, partial(do, before, after), until)
+            call_with_retry(ctx.clock, partial(handle, before, after), until)
         except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
-            log(f"a change was {undone}", job_id=job_id, error=exc)
-            lost += not _send_to_dead_letter(clock, queues, log, job_id, f"{undone}: {type(exc).__name__}", until)
+            ctx.log("change_failed", consumer=consumer, job_id=job_id, error=exc)
+            lost += not _send_to_dead_letter(ctx, job_id, f"{consumer}: {type(exc).__name__}", until)
     if lost:
         raise DeadLetterFailed(f"{lost} records will come again.")
 
@@ -66,10 +70,10 @@ def call_with_retry(clock: Clock, call: Callable[[], T], until: Ms) -> T:
     return call()
 
 
-def _send_to_dead_letter(clock: Clock, queues: Queues, log: Log, job_id: str, reason: str, until: Ms) -> bool:
+def _send_to_dead_letter(ctx: QueueContext, job_id: str, reason: str, until: Ms) -> bool:
     try:
-        call_with_retry(clock, partial(queues.send_to_dead_letter, STREAM, job_id, reason), until)
-    except Exception as exc:  # noqa: BLE001 - the others come first; then it is raised
-        log("a record could not be set aside", job_id=job_id, error=exc)
+        call_with_retry(ctx.clock, partial(ctx.queues.send_to_dead_letter, STREAM, job_id, reason), until)
+    except Exception as exc:  # noqa: BLE001 - the other records come first; then DeadLetterFailed is raised
+        ctx.log("dead_letter_failed", job_id=job_id, error=exc)
         return False
     return True

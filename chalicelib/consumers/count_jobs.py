@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from chalicelib.consumers.change_loop import TIME_BUDGET_MS as COUNTING_MS
-from chalicelib.consumers.change_loop import Change, call_with_retry
+from chalicelib.consumers.change_loop import UNREADABLE, Change, call_with_retry
 from chalicelib.domain.batches.batch import Batch, needs_attention
 from chalicelib.domain.batches.counters import BatchCounts
 from chalicelib.domain.errors import Unavailable
@@ -15,7 +15,7 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.queues.lanes import STREAM
 from chalicelib.domain.units import Ms
 from chalicelib.services.batches.broadcast_progress import TIME_BUDGET_MS, broadcast_batch_progress
-from chalicelib.services.batches.context import BatchContext, enqueue_advance
+from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
 from chalicelib.services.metrics.count_jobs import count_jobs
 
 PAGE_SIZE = 100  # jobs whose marks are read together
@@ -32,7 +32,7 @@ def count_job_changes(ctx: BatchContext, changes: Iterable[Change]) -> None:
     ends: set[str] = set()
     for job_id, before, after in changes:
         if after is None and before is None:
-            _set_aside(ctx, job_id, "the change record could not be read", until)
+            _set_aside(ctx, job_id, UNREADABLE, until)
         elif after is not None and (job_id not in newest or newest[job_id].version < after.version):
             newest[job_id] = after
         if after is not None and after.status.is_terminal and (before is None or not before.status.is_terminal):
@@ -55,7 +55,7 @@ def _count(ctx: BatchContext, jobs: Sequence[Job], until: Ms) -> None:
         raise
     except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
         if len(jobs) == 1:
-            ctx.log("a change was not counted", job_id=jobs[0].id, error=exc)
+            ctx.log("change_not_counted", job_id=jobs[0].id, error=exc)
             _set_aside(ctx, jobs[0].id, f"not counted: {type(exc).__name__}", until)
             return
         for job in jobs:
@@ -73,12 +73,12 @@ def _advance_batches(ctx: BatchContext, touched: Iterable[tuple[str, str]]) -> l
             batch = ctx.batches.get(tenant, batch_id)
             if batch is None:
                 continue
-            counts = ctx.counts(batch_id)
+            counts = load_counts(ctx, batch_id)
             seen.append((batch, counts))
             if needs_attention(batch, counts, ctx.clock.now()):
                 enqueue_advance(ctx.queues, batch)
         except Unavailable as exc:  # what is counted is counted; the sweep goes on with the batch
-            ctx.log("a batch was not gone on with", batch_id=batch_id, tenant=tenant, error=exc)
+            ctx.log("batch_advance_not_enqueued", batch_id=batch_id, tenant=tenant, error=exc)
     return seen
 
 

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from chalicelib.consumers.change_loop import call_with_retry
+from chalicelib.consumers.change_loop import Change, call_with_retry
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.ids import is_job_id
 from chalicelib.domain.jobs.dependencies import DependencyEdge
@@ -21,6 +21,7 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.transitions import waits_for_parents
 from chalicelib.domain.queues.lanes import TASKS
 from chalicelib.domain.units import Ms
+from chalicelib.ports import ParallelMap
 from chalicelib.services.dependencies.release_dependents import DependencyContext, release_dependent
 from chalicelib.services.load_jobs import load_jobs
 
@@ -30,7 +31,12 @@ PAGE_SIZE = 100
 CONCURRENCY = 20  # children between two looks at the time
 ERROR_BACKOFF_MS = 600_000  # a record that cannot be read hides no other
 
-Change = tuple[str, Job | None, Job | None]
+
+class ReleaseContext(DependencyContext, Protocol):
+    """What releasing many dependents needs."""
+
+    @property
+    def parallel_map(self) -> ParallelMap: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class RemainingDependents:
         return cls(tenant, job_id, after) if is_job_id(job_id) and (after is None or is_job_id(after)) else None
 
 
-def release_dependents(ctx: DependencyContext, changes: Iterable[Change]) -> None:
+def release_dependents(ctx: ReleaseContext, changes: Iterable[Change]) -> None:
     """For each change `(job id, before, after)` to an end: let its children go that wait for nothing else, or cancel them. Never raises."""
     until = ctx.clock.now() + TIME_BUDGET_MS
     for job_id, before, after in changes:
@@ -64,10 +70,10 @@ def release_dependents(ctx: DependencyContext, changes: Iterable[Change]) -> Non
             if left is not None:
                 _pass_on(ctx, left)
         except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard; the sweep finds the children
-            ctx.log("children were not let go", job_id=job_id, tenant=after.tenant, error=exc)
+            ctx.log("release_dependents_failed", job_id=job_id, tenant=after.tenant, error=exc)
 
 
-def release_remaining(ctx: DependencyContext, rest: RemainingDependents, until: Ms) -> None:
+def release_remaining(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> None:
     """Let the rest of a parent's children go, as far as there is time: some at least, so that it comes to an end.
 
     Raises:
@@ -81,14 +87,14 @@ def release_remaining(ctx: DependencyContext, rest: RemainingDependents, until: 
             return
 
 
-def _begin(ctx: DependencyContext, rest: RemainingDependents, until: Ms) -> RemainingDependents | None:
+def _begin(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> RemainingDependents | None:
     """The first page; or, if time is over, a look at whether there is any."""
     if ctx.clock.now() < until:
         return _page(ctx, rest, until)
     return rest if ctx.dependencies.children(rest.job_id, None, 1) else None
 
 
-def _page(ctx: DependencyContext, rest: RemainingDependents, until: Ms) -> RemainingDependents | None:
+def _page(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> RemainingDependents | None:
     """Let a page of children go. The answer is what is left then, or was left when time was over.
 
     What counts is the record of the parent and not its image: a replayed one may be from before the job was started again.
@@ -105,7 +111,7 @@ def _page(ctx: DependencyContext, rest: RemainingDependents, until: Ms) -> Remai
     return replace(rest, after=edges[-1].child) if len(edges) == PAGE_SIZE else None
 
 
-def _waiting(ctx: DependencyContext, edges: Sequence[DependencyEdge], until: Ms) -> list[tuple[DependencyEdge, Job]]:
+def _waiting(ctx: ReleaseContext, edges: Sequence[DependencyEdge], until: Ms) -> list[tuple[DependencyEdge, Job]]:
     """The children that still wait, in the order of their edges."""
     ids, again = [edge.child for edge in edges], ctx.clock.now() + ERROR_BACKOFF_MS
     heads = call_with_retry(ctx.clock, partial(load_jobs, ctx.jobs, ctx.log, ids, again, consistent=True), until)
@@ -113,16 +119,16 @@ def _waiting(ctx: DependencyContext, edges: Sequence[DependencyEdge], until: Ms)
     return [(edge, children[edge.child]) for edge in edges if edge.child in children]
 
 
-def _let_one_go(ctx: DependencyContext, parent: Job, until: Ms, one: tuple[DependencyEdge, Job]) -> None:
+def _let_one_go(ctx: ReleaseContext, parent: Job, until: Ms, one: tuple[DependencyEdge, Job]) -> None:
     edge, child = one
     try:
         call_with_retry(ctx.clock, partial(release_dependent, ctx, parent, edge, child), until)
     except Exception as exc:  # noqa: BLE001 - one child must not stop the others
-        ctx.log("a child was not let go", job_id=child.id, tenant=child.tenant, error=exc)
+        ctx.log("dependent_not_released", job_id=child.id, tenant=child.tenant, error=exc)
 
 
-def _pass_on(ctx: DependencyContext, left: RemainingDependents) -> None:
+def _pass_on(ctx: ReleaseContext, left: RemainingDependents) -> None:
     try:
         ctx.queues.send_task(TASKS, left.to_json(), left.tenant)
     except Unavailable as exc:
-        ctx.log("children were left to the sweep", job_id=left.job_id, tenant=left.tenant, error=exc)
+        ctx.log("remaining_dependents_not_enqueued", job_id=left.job_id, tenant=left.tenant, error=exc)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chalicelib import bootstrap
+from chalicelib.bootstrap import Container, container
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Forbidden, HeadraceError, InvalidRequest, Unauthenticated
 from chalicelib.domain.ids import checked_batch_id, checked_job_id
@@ -18,7 +18,6 @@ from chalicelib.services.auth.authenticate import authenticate_bearer, authentic
 from chalicelib.services.batches.subscribe import subscribe_to_batch
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.streaming.subscriptions import (
-    StreamingContext,
     close_connection,
     get_connection,
     open_connection,
@@ -46,48 +45,48 @@ BATCH_ACTIONS: dict[str, dict[str, Any]] = {"subscribe": _BATCH, "unsubscribe": 
 
 def connect(event: Event) -> dict[str, int]:
     """`$connect`: the status by which API Gateway opens the socket or refuses it."""
-    context, have = event["requestContext"], bootstrap.container()
+    context, ctx = event["requestContext"], container()
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
     ticket = (event.get("queryStringParameters") or {}).get("ticket")
     try:
         if ticket:
-            caller = authenticate_ticket(have.api_key_cache, have.tickets, have.clock, ticket, context["connectionId"])
+            caller = authenticate_ticket(ctx.api_key_cache, ctx.tickets, ctx.clock, ticket, context["connectionId"])
         else:
-            caller = authenticate_bearer(have.api_key_cache, headers.get("authorization"))
+            caller = authenticate_bearer(ctx.api_key_cache, headers.get("authorization"))
         caller.require(Role.USER)
-        open_connection(bootstrap.streaming_context(), context["connectionId"], endpoint_of(context), caller)
+        open_connection(ctx, context["connectionId"], endpoint_of(context), caller)
     except Unauthenticated:
         return {"statusCode": 401}
     except Forbidden:
         return {"statusCode": 403}
     except HeadraceError as exc:
-        record("a connection was not opened", error=exc)
+        record("connection_not_opened", error=exc)
         return {"statusCode": 503}
     return {"statusCode": 200}
 
 
 def message(event: Event) -> dict[str, int]:
     """`$default`: one message of a client."""
-    context = event["requestContext"]
+    context, ctx = event["requestContext"], container()
     connection_id, endpoint = context["connectionId"], endpoint_of(context)
     reply_to: Any = None
     try:
         data = _parse(event.get("body"))
         reply_to = data.get("id")
-        _act(get_connection(bootstrap.streaming_context(), connection_id), data)
+        _act(ctx, get_connection(ctx, connection_id), data)
     except (ConnectionGone, ConnectionBusy) as exc:  # it asks again by itself when it hears nothing
-        record("a socket could not be answered", connection_id=connection_id, reason=exc.code)
+        record("socket_reply_failed", connection_id=connection_id, reason=exc.code)
     except HeadraceError as exc:
-        _say(endpoint, connection_id, _refusal(exc, reply_to))
+        _reply(ctx, endpoint, connection_id, _refusal(ctx, exc, reply_to))
     except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show, and the socket stays open
-        record("a message failed", connection_id=connection_id, error=exc)
-        _say(endpoint, connection_id, _error("internal_error", "Something went wrong on our side.", reply_to))
+        record("socket_message_failed", connection_id=connection_id, error=exc)
+        _reply(ctx, endpoint, connection_id, _error(ctx, "internal_error", "Something went wrong on our side.", reply_to))
     return {"statusCode": 200}
 
 
 def disconnect(event: Event) -> dict[str, int]:
     """`$disconnect`, which is not guaranteed to come: every row of a connection also expires."""
-    close_connection(bootstrap.streaming_context(), event["requestContext"]["connectionId"])
+    close_connection(container(), event["requestContext"]["connectionId"])
     return {"statusCode": 200}
 
 
@@ -118,51 +117,50 @@ def _parse(body: str | None) -> dict[str, Any]:
     return dict(data)
 
 
-def _act(connection: Connection, data: dict[str, Any]) -> None:
-    gallery, action = bootstrap.streaming_context(), data["action"]
+def _act(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
+    action = data["action"]
     if "batch_id" in data:
-        _watch_batch(gallery, connection, data)
+        _subscribe_batch(ctx, connection, data)
         return
     if "job_id" in data:
         checked_job_id(data["job_id"])
     if action == "ping":
-        send_reply(gallery, connection.endpoint, connection.id, {"event": "pong", "reply_to": data.get("id")})
+        send_reply(ctx, connection.endpoint, connection.id, {"event": "pong", "reply_to": data.get("id")})
     elif action == "subscribe":
-        subscribe(gallery, connection, data["job_id"], data.get("attempt", 0), data.get("offset", 0), data.get("id"))
+        subscribe(ctx, connection, data["job_id"], data.get("attempt", 0), data.get("offset", 0), data.get("id"))
     elif action == "unsubscribe":
-        unsubscribe(gallery, connection, data["job_id"])
+        unsubscribe(ctx, connection, data["job_id"])
     else:
-        _cancel(connection, data["job_id"])
+        _cancel(ctx, connection, data["job_id"])
 
 
-def _watch_batch(ctx: StreamingContext, connection: Connection, data: dict[str, Any]) -> None:
-    batch_id, have = checked_batch_id(data["batch_id"]), bootstrap.container()
+def _subscribe_batch(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
+    batch_id = checked_batch_id(data["batch_id"])
     if data["action"] == "subscribe":
-        subscribe_to_batch(ctx, have.batches, have.counters, connection, batch_id, data.get("tenant"), data.get("id"))
+        subscribe_to_batch(ctx, ctx.batches, ctx.counters, connection, batch_id, data.get("tenant"), data.get("id"))
     else:
         unsubscribe(ctx, connection, batch_id)
 
 
-def _cancel(connection: Connection, job_id: str) -> None:
+def _cancel(ctx: Container, connection: Connection, job_id: str) -> None:
     if connection.caller.read_only:
         raise Forbidden("A ticket only reads; cancel over HTTPS with a key.")
-    have = bootstrap.container()
-    job = connection.caller.require_readable(have.jobs.get(job_id), job_id)
+    job = connection.caller.require_readable(ctx.jobs.get(job_id), job_id)
     if not job.status.is_terminal:
-        cancel_job(have.clock, have.jobs, have.subscriptions, job)
+        cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job)
 
 
-def _refusal(exc: HeadraceError, reply_to: Any) -> frames.Frame:
+def _refusal(ctx: Container, exc: HeadraceError, reply_to: Any) -> frames.Frame:
     details = [{"path": detail.path[:100], "message": detail.message[:200]} for detail in exc.details[:MOST_DETAILS]]
-    return {**_error(exc.code, exc.message, reply_to), "details": details}
+    return {**_error(ctx, exc.code, exc.message, reply_to), "details": details}
 
 
-def _error(code: str, text: str, reply_to: Any) -> frames.Frame:
-    return frames.error(code, text, bootstrap.container().clock.now(), reply_to=reply_to)
+def _error(ctx: Container, code: str, text: str, reply_to: Any) -> frames.Frame:
+    return frames.error(code, text, ctx.clock.now(), reply_to=reply_to)
 
 
-def _say(endpoint: str, connection_id: str, frame: frames.Frame) -> None:
+def _reply(ctx: Container, endpoint: str, connection_id: str, frame: frames.Frame) -> None:
     try:
-        send_reply(bootstrap.streaming_context(), endpoint, connection_id, frame)
+        send_reply(ctx, endpoint, connection_id, frame)
     except HeadraceError as exc:
-        record("a socket could not be answered", connection_id=connection_id, reason=exc.code)
+        record("socket_reply_failed", connection_id=connection_id, reason=exc.code)

@@ -63,7 +63,7 @@ OUTPUT: Schema = {
 
 async def warm_up(task: TaskRun) -> dict[str, Any]:
     """Find out which requests have no answer, and have them asked."""
-    clerk, caller = task.context.batch_context(), task.caller
+    ctx, caller = task.context, task.caller
     task.start_stage("checking")
     prepared = await task.run_sync(_prepared, task)
     rows: dict[str, Row] = {}
@@ -80,7 +80,7 @@ async def warm_up(task: TaskRun) -> dict[str, Any]:
         return _shape(None, len(rows), 0)
     task.start_stage("accepting")
     renumbered = [replace(row, number=number) for number, row in enumerate(missing)]
-    begun = await task.run_sync(submit_batch, clerk, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
+    begun = await task.run_sync(submit_batch, ctx, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
     return _shape(begun.batch.id, len(rows), begun.batch.total)
 
 
@@ -93,13 +93,13 @@ def _prepared(task: TaskRun) -> PreparedBatch:
         raise InvalidRequest(details=(Detail("input.config.cache", "is off: there would be nothing to warm up"),))
     terms = replace(terms, config={**terms.config, "cache": cache})
     reading = BatchReader(terms, lambda _, flaws: json_rows(items, flaws))
-    return prepare_batch(task.context.batch_context(), task.caller, terms, base_submission(terms), reading)
+    return prepare_batch(task.context, task.caller, terms, base_submission(terms), reading)
 
 
 def _key(task: TaskRun, prepared: PreparedBatch, row: Row) -> str:
     """By what the cache knows the request of a row: it is planned as it will be."""
-    clerk = task.context.batch_context()
-    plan = plan_job(clerk.job_type, clerk.prices, task.caller, submission_of(prepared.base, row, {}), 0)
+    ctx = task.context
+    plan = plan_job(ctx.job_type, ctx.prices, task.caller, submission_of(prepared.base, row, {}), 0)
     return cache_key(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
 
 

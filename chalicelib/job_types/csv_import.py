@@ -54,14 +54,14 @@ async def import_file(task: TaskRun) -> dict[str, Any]:
     made = await made_before(task)
     if made is not None:
         return _shape(made)
-    said, clerk, caller = dict(task.body.input), task.context.batch_context(), task.caller
+    said, ctx, caller = dict(task.body.input), task.context, task.caller
     task.start_stage("reading")
     opened = await task.run_sync(open_upload, task.context.uploads, caller, said.pop("upload_id"))
     reading, rows = await _rows(task, opened, said)
     task.start_stage("checking")
-    prepared = await task.run_sync(prepare_batch, clerk, caller, reading.terms, base_submission(reading.terms), rows)
+    prepared = await task.run_sync(prepare_batch, ctx, caller, reading.terms, base_submission(reading.terms), rows)
     task.start_stage("accepting")
-    begun = await task.run_sync(submit_batch, clerk, caller, prepared, None, batch_id_of_job(task.job.id))
+    begun = await task.run_sync(submit_batch, ctx, caller, prepared, None, batch_id_of_job(task.job.id))
     task.record_milestone("batch accepted", f"{len(rows)} rows")
     return _shape(begun.batch)
 

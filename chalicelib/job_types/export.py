@@ -170,7 +170,7 @@ async def _abandon(task: TaskRun, upload: FileWriter) -> None:
     try:
         await task.run_sync(upload.abort)
     except Unavailable as exc:  # what is left of it goes by itself
-        task.context.log("an upload was left", job_id=task.job.id, tenant=task.job.tenant, error=exc)
+        task.context.log("export_upload_not_aborted", job_id=task.job.id, tenant=task.job.tenant, error=exc)
 
 
 def _groups(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:

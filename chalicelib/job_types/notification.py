@@ -65,11 +65,11 @@ def named(given: Any) -> list[tuple[str, str]]:
 
 async def notify(task: TaskRun) -> dict[str, Any]:
     """Write the messages down, and have them delivered."""
-    given, job, office = task.body.input, task.job, task.context.notification_context()
+    given, job, ctx = task.body.input, task.job, task.context
     recipients = [_read(place, text) for place, text in named(given)]
     task.start_stage("sending")
     about = (given["subject"], given["message"], message_id(job.id, "notification"), given.get("data"))
-    made = await task.run_sync(enqueue_message, office, job.tenant, job.id, recipients, *about)
+    made = await task.run_sync(enqueue_message, ctx, job.tenant, job.id, recipients, *about)
     task.report_progress(len(made), len(made))
     return {"deliveries": [_shape(delivery) for delivery in made]}
 

@@ -25,6 +25,6 @@ def load_jobs(jobs: Jobs, log: Log, ids: Sequence[str], again: Ms, *, consistent
     except Exception as exc:  # noqa: BLE001 - one of them is wrong: which, is seen when each is read alone
         if len(ids) > 1:
             return [job for job_id in ids for job in load_jobs(jobs, log, [job_id], again, consistent=consistent)]
-        log("a record could not be read", job_id=ids[0], error=exc)
+        log("job_record_unreadable", job_id=ids[0], error=exc)
         jobs.postpone(ids[0], again)
         return []

@@ -1,35 +1,22 @@
-"""Move a job's head on: the one way in which a record changes after it was made."""
+"""Change a job record: the one way in which it changes after it was created."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.jobs.job import Job
 from chalicelib.ports import Jobs
-
-MAX_ATTEMPTS = 10  # each lost round means that somebody else moved the record on
+from chalicelib.services.compare_and_swap import update
 
 
 def update_job(jobs: Jobs, job: Job, change: Callable[[Job], Job | None]) -> Job | None:
-    """Write `change(job)`, deciding afresh on whatever is there if the record moved on meanwhile.
+    """Write `change(job)`, deciding again on the newer record if another writer came first.
 
-    Returns the head as it is now: the changed one, or the same one if `change` finds nothing to do; None if `change` does not allow it.
+    Returns: the record as it is now: changed, or the same object if `change` found nothing to do; None if `change` does
+        not allow it or the job is gone.
 
     Raises:
-        Throttled: it moved on ten times in a row.
+        Throttled: other writers came first ten times in a row.
         Unavailable: the store could not be reached; the write may or may not have happened.
     """
-    for _ in range(MAX_ATTEMPTS):
-        new = change(job)
-        if new is None or new is job:
-            return new
-        try:
-            jobs.replace(job, new)
-        except StaleVersion as stale:
-            if stale.current is None:
-                return None
-            job = stale.current
-        else:
-            return new
-    raise Throttled
+    return update(jobs.replace, job, change)

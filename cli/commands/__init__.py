@@ -1,1 +1,1 @@
-"""The verbs: each command parses, asks the API, and shows the answer."""
+"""The commands. Each parses its arguments, calls the API and prints the answer."""

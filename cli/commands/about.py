@@ -1,4 +1,4 @@
-"""What the API is, and who one is to it."""
+"""Commands about the deployment and the key: job types, `whoami`, `login`."""
 
 from __future__ import annotations
 
@@ -15,64 +15,63 @@ from cli.target import Target, write_login
 
 
 def types(ctx: typer.Context, as_json: Json = False) -> None:
-    """The kinds of work that there are."""
+    """List the job types."""
     answer = session(ctx).api.get("/job-types")
     if as_json:
         output.print_json(answer)
         return
-    table = output.table_of(["type", "model", "what it does"])
+    table = output.new_table(["type", "model", "what it does"])
     table.columns[2].no_wrap, table.columns[2].overflow = False, "fold"
-    for kind in answer["data"]:
-        name = kind.get("name") or kind.get("job_type")
-        table.add_row(
-            str(name), str(kind.get("default_model") or ""), output.clean(str(kind.get("description") or kind.get("title") or ""))
-        )
+    for job_type in answer["data"]:
+        name = job_type.get("name") or job_type.get("job_type")
+        description = str(job_type.get("description") or job_type.get("title") or "")
+        table.add_row(str(name), str(job_type.get("default_model") or ""), output.clean(description))
     output.stdout().print(table)
 
 
 def whoami(ctx: typer.Context, as_json: Json = False) -> None:
-    """Tenant, user and role of the key, and what it may still do."""
+    """Show tenant, user, role and limits of the key."""
     answer = session(ctx).api.get("/me")
     if as_json:
         output.print_json(answer)
     else:
-        output.print_fields([("api", session(ctx).target.api_url), *_plain(answer)])
+        output.print_fields([("api", session(ctx).target.api_url), *_flat_fields(answer)])
 
 
 def login(
     ctx: typer.Context,
-    api_url: Annotated[str | None, typer.Option(help="The API's address, with its stage.", show_default=False)] = None,
-    key: Annotated[str | None, typer.Option(help="The key, hr_...; asked for if it is not given.", show_default=False)] = None,
-    ws_url: Annotated[str | None, typer.Option(help="The WebSocket's address; the API tells it too.", show_default=False)] = None,
+    api_url: Annotated[str | None, typer.Option(help="The address of the API, including its stage.", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option(help="The API key, hr_...; prompted for if it is missing.", show_default=False)] = None,
+    ws_url: Annotated[str | None, typer.Option(help="The WebSocket address; by default from the API.", show_default=False)] = None,
 ) -> None:
-    """Keep an address and a key for later, once they are known to work.
+    """Store the address and key of an API for later commands, after checking that they work.
 
     \b
     headrace login --api-url https://abc123.execute-api.eu-central-1.amazonaws.com/api
     """
     current = session(ctx)
     address = api_url or current.api_url or typer.prompt("Address of the API")
-    secret = key or current.key or _ask_key()
+    secret = key or current.key or _prompt_for_key()
     target = Target(address.rstrip("/"), secret)
     with closing(Api(target)) as api:
         me = api.get("/me")
     path = write_login(Target(target.api_url, target.key, ws_url or me.get("websocket")))
-    output.note(f"Logged in as {me.get('user')} ({me.get('role')}) of {me.get('tenant')}; kept in {path}")
+    output.note(f"Logged in as {me.get('user')} ({me.get('role')}) of {me.get('tenant')}; stored in {path}")
 
 
-def _ask_key() -> str:
-    """Not shown while it is typed; from a pipe it is a line."""
+def _prompt_for_key() -> str:
+    """Read the key: hidden input on a terminal, else one line of stdin."""
     if sys.stdin.isatty():
         return str(typer.prompt("Key", hide_input=True))
     return sys.stdin.readline().strip()
 
 
-def _plain(answer: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What is a plain value, below its name; what is nested, a level deep."""
-    found: list[tuple[str, Any]] = []
+def _flat_fields(answer: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The fields of an answer as names and values, with nested objects flattened one level."""
+    fields: list[tuple[str, Any]] = []
     for name, value in answer.items():
         if isinstance(value, dict):
-            found += [(f"{name} {inner}".replace("_", " "), deep) for inner, deep in value.items()]
+            fields += [(f"{name} {inner_name}".replace("_", " "), inner) for inner_name, inner in value.items()]
         elif name != "success":
-            found.append((name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else value))
-    return found
+            fields.append((name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else value))
+    return fields

@@ -1,4 +1,4 @@
-"""Many rows under one name: submit them, watch them, fetch their answers."""
+"""Commands for batches: submit, watch and export many rows."""
 
 from __future__ import annotations
 
@@ -10,43 +10,39 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cli import output, request
-from cli.batch_files import rows_of, send
+from cli.batch_files import read_batch_input, submit_batch
 from cli.batch_screen import exit_for_batch, follow_batch, print_batch, print_dry_run, print_rows
-from cli.commands.submit import Model, Notify, Priority, Type, TypeOption, WebhookUrl
-from cli.errors import Misused
+from cli.commands import options
+from cli.errors import UsageError
 from cli.links import download
 from cli.session import Json, Session, session
 
-BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id, batch_...", show_default=False)]
+BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="The id of the batch, batch_...", show_default=False)]
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Many prompts under one name; see `headrace batch submit --help`.")
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Submit, watch and export batches of prompts.")
 
 
 @app.command()
 def submit(
     ctx: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE...|DIR", help="What to send.", exists=True, show_default=False)],
-    glob: Annotated[str | None, typer.Option(help="Which files of a folder, with all below it.", show_default=False)] = None,
-    template: Annotated[
-        str | None, typer.Option(help="The prompt, with {{input}} or any column in it; @FILE: read it there.", show_default=False)
-    ] = None,
-    job_type: Type = None,
-    model: Model = None,
-    priority: Priority = None,
-    option: TypeOption = None,
-    config: Annotated[list[str] | None, typer.Option("--config", help="How it is answered: name=value.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option(help="What to call it.", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="How many rows are released at a time.", show_default=False)] = None,
-    delay: Annotated[float | None, typer.Option(help="Seconds between those.", show_default=False)] = None,
-    parallel_limit: Annotated[int | None, typer.Option(help="How many rows may be worked on at once.", show_default=False)] = None,
-    failure_tolerance: Annotated[
-        float | None, typer.Option(help="The share of rows, 0 to 1, that may fail before the rest is cancelled.", show_default=False)
-    ] = None,
-    webhook_url: WebhookUrl = None,
-    notify: Notify = None,
-    delimiter: Annotated[str | None, typer.Option(help="Of CSV: comma, semicolon or tab.", show_default=False)] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would be and cost.")] = False,
-    monitor: Annotated[bool, typer.Option("--monitor", help="Watch it to its end.")] = False,
+    paths: options.Paths,
+    glob: options.Glob = None,
+    template: options.Template = None,
+    job_type: options.Type = None,
+    model: options.Model = None,
+    priority: options.Priority = None,
+    option: options.TypeOption = None,
+    config: options.Config = None,
+    name: options.BatchName = None,
+    batch_size: options.BatchSize = None,
+    delay: options.ReleaseDelay = None,
+    parallel_limit: options.ParallelLimit = None,
+    failure_tolerance: options.FailureTolerance = None,
+    webhook_url: options.WebhookUrl = None,
+    notify: options.Notify = None,
+    delimiter: options.Delimiter = None,
+    dry_run: options.DryRun = False,
+    monitor: options.Monitor = False,
     as_json: Json = False,
 ) -> None:
     """Submit a batch.
@@ -57,18 +53,19 @@ def submit(
     headrace batch submit contracts --glob '*.sol' --type security_analysis --name audit
     headrace batch submit a.sol b.sol --json | jq -r .batch_id
     \b
-    One .csv, .tsv, .json, .jsonl or .txt file is sent as it is: its rows are the batch. Otherwise each file is a row, with its name as id.
+    A single .csv, .tsv, .json, .jsonl or .txt file is sent unchanged: its rows are the batch.
+    Otherwise each file is one row, with its name as id.
     """
     if glob is not None and not any(path.is_dir() for path in paths):
-        raise Misused("--glob chooses files of a folder; no folder is named.")
-    said = {
+        raise UsageError("--glob chooses files of a folder, but no folder is named.")
+    batch_options = {
         "name": name,
         "type": job_type,
         "model": model,
         "priority": priority,
-        "options": request.pairs(option or [], "--option"),
-        "config": request.pairs(config or [], "--config"),
-        "prompt_template": _template(template),
+        "options": request.parse_pairs(option or [], "--option"),
+        "config": request.parse_pairs(config or [], "--config"),
+        "prompt_template": _read_template(template),
         "batch_size": batch_size,
         "delay": delay,
         "parallel_limit": parallel_limit,
@@ -78,12 +75,12 @@ def submit(
         "delimiter": delimiter,
         "dry_run": dry_run or None,
     }
-    current = session(ctx)
-    answer = send(current.api, rows_of(paths, glob), {name: value for name, value in said.items() if value not in (None, {})})
+    given = {option_name: value for option_name, value in batch_options.items() if value not in (None, {})}
+    answer = submit_batch(session(ctx).api, read_batch_input(paths, glob), given)
     if answer.get("dry_run"):
         _show(answer, as_json, print_dry_run)
     elif monitor:
-        _watch(current, answer["batch_id"], as_json)
+        _watch(session(ctx), answer["batch_id"], as_json)
     else:
         _show(answer, as_json, print_batch)
 
@@ -92,10 +89,10 @@ def submit(
 def status(
     ctx: typer.Context,
     batch: BatchId,
-    detailed: Annotated[bool, typer.Option("--detailed", help="Each row too.")] = False,
+    detailed: Annotated[bool, typer.Option("--detailed", help="List the rows too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """How far a batch has come, what it has cost, and which rows failed."""
+    """Show progress, cost and failed rows of a batch."""
     api = session(ctx).api
     answer = api.get(f"/batches/{batch}", detailed="true" if detailed else None)
     rows = list(answer.get("data") or [])
@@ -112,7 +109,7 @@ def status(
 
 @app.command()
 def watch(ctx: typer.Context, batch: BatchId, as_json: Json = False) -> None:
-    """Watch a batch to its end. Ctrl-C leaves it running."""
+    """Watch a batch until it ends. Ctrl-C leaves it running."""
     _watch(session(ctx), batch, as_json)
 
 
@@ -120,45 +117,37 @@ def watch(ctx: typer.Context, batch: BatchId, as_json: Json = False) -> None:
 def export(
     ctx: typer.Context,
     batch: BatchId,
-    kind: Annotated[Literal["csv", "json"] | None, typer.Option("--format", help="csv or json.", show_default="csv")] = None,
+    export_format: Annotated[Literal["csv", "json"] | None, typer.Option("--format", help="csv or json.", show_default="csv")] = None,
     file: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """All rows with their answers so far, in the order in which they were sent.
+    """Export all rows with their answers so far, in the order of submission.
 
     \b
     headrace batch export batch_01J... -o answers.csv
     headrace batch export batch_01J... --json | jq -r '.items[].output'
     """
-    if as_json and kind == "csv":
-        raise Misused("--json and --format csv contradict each other.")
-    chosen = "json" if as_json or (kind is None and file is not None and file.suffix.lower() == ".json") else kind or "csv"
-    pieces = _exported(session(ctx), batch, chosen)
+    if as_json and export_format == "csv":
+        raise UsageError("--json and --format csv contradict each other.")
+    names_json = export_format is None and file is not None and file.suffix.lower() == ".json"
+    chunks = _export(session(ctx), batch, "json" if as_json or names_json else export_format or "csv")
     if file is None:
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
         sys.stdout.flush()
-        return
-    unfinished = file.with_name(f"{file.name}.part")
-    try:
-        with unfinished.open("wb") as to:
-            to.writelines(pieces)
-        unfinished.replace(file)
-    except OSError as problem:
-        raise Misused(f"{file} cannot be written: {problem}") from problem
-    finally:
-        unfinished.unlink(missing_ok=True)
-    output.note(f"{file}  {file.stat().st_size:,} bytes")
+    else:
+        _write_file(file, chunks)
+        output.note(f"{file}  {file.stat().st_size:,} bytes")
 
 
 @app.command("list")
 def list_batches(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="How many.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Go on where the last page ended.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="The maximum number of batches.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the previous page.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """The newest batches."""
+    """List the newest batches."""
     page = session(ctx).api.get("/batches", limit=limit, cursor=cursor)
     if as_json:
         output.print_json(page)
@@ -166,7 +155,7 @@ def list_batches(
     if page["data"]:
         _print_batches(page["data"])
     else:
-        output.note("No batches here.")
+        output.note("No batches found.")
     if page.get("next_cursor"):
         output.note(f"\nMore: headrace batch list --cursor {page['next_cursor']}")
 
@@ -175,17 +164,17 @@ def list_batches(
 def retry_failed(
     ctx: typer.Context,
     batch: BatchId,
-    cancelled: Annotated[bool, typer.Option("--cancelled", help="Those that were cancelled as well.")] = False,
+    cancelled: Annotated[bool, typer.Option("--cancelled", help="Retry cancelled rows as well.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Start the rows again that failed; what is completed stays."""
+    """Retry the failed rows of a batch. Completed rows stay as they are."""
     answer = session(ctx).api.post(f"/batches/{batch}/retry-failed", {"cancelled": True} if cancelled else None)
     _show(answer, as_json, print_batch)
 
 
 @app.command()
 def cancel(ctx: typer.Context, batch: BatchId, as_json: Json = False) -> None:
-    """Stop a batch. What its rows have written is kept, and charged."""
+    """Cancel a batch. The text written so far is kept and charged."""
     _show(session(ctx).api.delete(f"/batches/{batch}"), as_json, print_batch)
 
 
@@ -200,29 +189,43 @@ def _show(answer: dict[str, Any], as_json: bool, show: Any) -> None:
         show(answer)
 
 
-def _template(said: str | None) -> str | None:
-    return request.read_prompt(None, Path(said[1:])) if said is not None and said.startswith("@") else said
+def _read_template(template: str | None) -> str | None:
+    """The template, read from a file if it is `@FILE`."""
+    return request.read_prompt(None, Path(template[1:])) if template is not None and template.startswith("@") else template
 
 
-def _exported(current: Session, batch: str, kind: str) -> Iterator[bytes]:
-    """The bytes, from the API or from where it says that they are."""
-    response = current.api.send("GET", f"/batches/{batch}/export", query={"format": kind}, follow=False)
+def _export(current: Session, batch: str, export_format: str) -> Iterator[bytes]:
+    """The exported bytes, from the API or from the signed link to which it redirects."""
+    response = current.api.request("GET", f"/batches/{batch}/export", query={"format": export_format}, follow_redirects=False)
     return download(response.headers["Location"]) if response.status_code == 307 else iter([response.content])
 
 
+def _write_file(file: Path, chunks: Iterator[bytes]) -> None:
+    """Write a temporary file, then rename it: a failed download leaves an existing file alone."""
+    unfinished = file.with_name(f"{file.name}.part")
+    try:
+        with unfinished.open("wb") as target:
+            target.writelines(chunks)
+        unfinished.replace(file)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def _print_batches(batches: list[dict[str, Any]]) -> None:
-    table = output.table_of(["batch", "name", "status", "rows", "done", "failed", "cost", "created"])
-    table.columns[0].min_width = max(len(one["batch_id"]) for one in batches)  # an id that is cut is worth nothing
-    for one in batches:
-        counts = one.get("counts") or {}
+    table = output.new_table(["batch", "name", "status", "rows", "done", "failed", "cost", "created"])
+    table.columns[0].min_width = max(len(batch["batch_id"]) for batch in batches)  # ids must be copyable, so never cut them off
+    for batch in batches:
+        counts = batch.get("counts") or {}
         table.add_row(
-            one["batch_id"],
-            output.clean(one.get("name") or ""),
-            output.status_text(one["status"]),
+            batch["batch_id"],
+            output.clean(batch.get("name") or ""),
+            output.status_text(batch["status"]),
             str(counts.get("total", "")),
             str(counts.get("completed", "")),
             str(counts.get("failed", "")),
-            output.money(one.get("cost"), one.get("currency", "USD")) or "",
-            output.ago(one.get("created_at")),
+            output.money(batch.get("cost"), batch.get("currency", "USD")) or "",
+            output.ago(batch.get("created_at")),
         )
     output.stdout().print(table)

@@ -1,4 +1,4 @@
-"""Failed jobs: which and why, start them again, delete them; and the same for many jobs of other kinds."""
+"""Commands for failed jobs (list, retry, delete, purge, redrive) and `headrace bulk`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.errors import Exit, Misused
+from cli.errors import Exit, UsageError
 from cli.session import JobId, Json, session
 
 OfType = Annotated[str | None, typer.Option("--type", "-t", help="Only jobs of this type.", show_default=False)]
 WithError = Annotated[str | None, typer.Option("--error", "-e", help="Only jobs with this error code.", show_default=False)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count the matching jobs.")]
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -22,11 +22,11 @@ def failed(
     ctx: typer.Context,
     job_type: OfType = None,
     error: WithError = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="How many.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Go on where the last page ended.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100, help="The maximum number of jobs.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="The next_cursor of the previous page.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """The jobs that failed last, and why; and what can be done with them. For operators.
+    """List failed jobs with their errors, latest first, or act on them. For operators.
 
     \b
     headrace failed --error provider_quota_exhausted
@@ -39,12 +39,12 @@ def failed(
         output.print_json(page)
         return
     if not page["data"]:
-        output.note("No failed jobs here.")
+        output.note("No failed jobs found.")
     else:
         _print_failed(page["data"])
-    letters = {lane: count for lane, count in (page.get("dead_letters") or {}).items() if count}
-    if letters:
-        output.note("\nDead letters: " + ", ".join(f"{lane} {count}" for lane, count in letters.items()) + ". See: headrace failed redrive")
+    dead_letters = [f"{lane} {count}" for lane, count in (page.get("dead_letters") or {}).items() if count]
+    if dead_letters:
+        output.note(f"\nDead letters: {', '.join(dead_letters)}. See: headrace failed redrive")
     if page.get("next_cursor"):
         output.note(f"\nMore: headrace failed --cursor {page['next_cursor']}")
 
@@ -52,50 +52,50 @@ def failed(
 @app.command()
 def retry(
     ctx: typer.Context,
-    jobs: Annotated[list[str] | None, typer.Argument(metavar="[JOB...]", help="Which jobs.", show_default=False)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All failed jobs that the filters find.")] = False,
+    jobs: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="The ids of the jobs.", show_default=False)] = None,
+    retry_all: Annotated[bool, typer.Option("--all", help="Retry all failed jobs that match the filters.")] = False,
     job_type: OfType = None,
     error: WithError = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Start failed jobs again: those that are named, or all."""
-    if bool(jobs) == everything:
-        raise Misused("Name jobs, or say --all.", "headrace failed retry job_01J... or headrace failed retry --all --error stream_cut")
+    """Retry the named failed jobs, or all that match the filters."""
+    if bool(jobs) == retry_all:
+        raise UsageError("Name jobs, or give --all.", "headrace failed retry job_01J... or headrace failed retry --all --error stream_cut")
     if jobs and (job_type or error):
-        raise Misused("--type and --error narrow --all; named jobs are retried as they are.")
-    asked: dict[str, Any] = {"ids": jobs} if jobs else {"all": True, **_given(job_type, error)}
-    answer = session(ctx).api.post("/failed-jobs/retry", asked | ({"dry_run": True} if dry_run else {}))
-    _say(answer, as_json)
-    if jobs and any(answer.get(what) for what in ("skipped", "failed", "not_found")):
+        raise UsageError("--type and --error are filters for --all and cannot be combined with named jobs.")
+    selection: dict[str, Any] = {"ids": jobs} if jobs else {"all": True, **_filters(job_type, error)}
+    answer = session(ctx).api.post("/failed-jobs/retry", selection | ({"dry_run": True} if dry_run else {}))
+    _print_bulk(answer, as_json)
+    if jobs and any(answer.get(count) for count in ("skipped", "failed", "not_found")):
         raise typer.Exit(Exit.FAILED)
 
 
 @app.command()
 def delete(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
-    """Delete one failed job and all that is kept of it."""
+    """Delete a failed job and all of its data."""
     answer = session(ctx).api.delete(f"/failed-jobs/{job}")
     if as_json:
         output.print_json(answer)
     else:
-        state = "yes" if answer.get("deleted") else "under way"
-        output.print_fields([("job", job), ("deleted", state), ("bulk action", answer.get("bulk_id"))])
+        state = "yes" if answer.get("deleted") else "in progress"
+        output.print_fields([("job", job), ("deleted", state), ("bulk operation", answer.get("bulk_id"))])
 
 
 @app.command()
 def purge(
     ctx: typer.Context,
-    force: Annotated[bool, typer.Option("--force", help="Really: nothing brings them back.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete for real; it cannot be undone.")] = False,
     job_type: OfType = None,
     error: WithError = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Delete all failed jobs, or all that the filters find."""
+    """Delete all failed jobs that match the filters, with all of their data."""
     if not force and not dry_run:
-        raise Misused("This deletes jobs with all that is kept of them.", "Say --force to do it, or --dry-run to count them.")
-    query = {"all": "true", **_given(job_type, error), **({"dry_run": "true"} if dry_run else {})}
-    _say(session(ctx).api.ask("DELETE", "/failed-jobs", query=query), as_json)
+        raise UsageError("This deletes jobs and all of their data.", "Give --force to do it, or --dry-run to count the jobs.")
+    query = {"all": "true", **_filters(job_type, error), **({"dry_run": "true"} if dry_run else {})}
+    _print_bulk(session(ctx).api.request_json("DELETE", "/failed-jobs", query=query), as_json)
 
 
 @app.command()
@@ -104,33 +104,36 @@ def redrive(
     lane: Annotated[str | None, typer.Option("--lane", help="Only this lane.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """Wake the jobs of dead letters again, as their records say. For admins: the queues are of all tenants."""
+    """Redrive dead letters: wake their jobs if the job records still allow it. For admins.
+
+    The dead-letter queues are shared by all tenants.
+    """
     answer = session(ctx).api.post("/failed-jobs/redrive", {"lane": lane} if lane else {})
     if as_json:
         output.print_json(answer)
         return
-    table = output.table_of(["lane", "woken", "dropped", "kept"])
+    table = output.new_table(["lane", "woken", "dropped", "kept"])
     for name, counts in answer["lanes"].items():
-        table.add_row(name, *(str(counts.get(what, 0)) for what in ("redriven", "dropped", "kept")))
+        table.add_row(name, *(str(counts.get(count, 0)) for count in ("redriven", "dropped", "kept")))
     output.stdout().print(table)
     if answer.get("more"):
-        output.note("There may be more: run it again.")
+        output.note("There may be more dead letters: run it again.")
 
 
 def bulk(
     ctx: typer.Context,
-    bulk_id: Annotated[str, typer.Argument(metavar="BULK", help="The bulk action's id, bulk_...", show_default=False)],
+    bulk_id: Annotated[str, typer.Argument(metavar="BULK", help="The id of the bulk operation, bulk_...", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """How far a bulk action has come."""
-    _say(session(ctx).api.get(f"/bulk/{bulk_id}"), as_json)
+    """Show the progress of a bulk operation."""
+    _print_bulk(session(ctx).api.get(f"/bulk/{bulk_id}"), as_json)
 
 
-def _given(job_type: str | None, error: str | None) -> dict[str, Any]:
+def _filters(job_type: str | None, error: str | None) -> dict[str, Any]:
     return {name: value for name, value in (("type", job_type), ("error_code", error)) if value}
 
 
-def _say(answer: dict[str, Any], as_json: bool) -> None:
+def _print_bulk(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.print_json(answer)
         return
@@ -142,21 +145,21 @@ def _say(answer: dict[str, Any], as_json: bool) -> None:
     for problem in answer.get("problems") or []:
         output.note(f"  {problem['job_id']}: {problem['code']}")
     if answer.get("status") == "running":
-        output.note(f"It goes on by itself. To see how far: headrace bulk {answer['bulk_id']}")
+        output.note(f"It continues in the background. To see its progress: headrace bulk {answer['bulk_id']}")
 
 
 def _print_failed(jobs: list[dict[str, Any]]) -> None:
-    table = output.table_of(["job", "type", "failed", "error", "why"])
-    table.columns[0].min_width = max(len(job["job_id"]) for job in jobs)  # an id that is cut is worth nothing
+    table = output.new_table(["job", "type", "failed", "error", "message"])
+    table.columns[0].min_width = max(len(job["job_id"]) for job in jobs)  # ids must be copyable, so never cut them off
     table.columns[4].no_wrap, table.columns[4].overflow = False, "fold"
     for job in jobs:
         error = job.get("error") or {}
-        why = f"{error.get('message') or ''} {error.get('suggestion') or ''}".strip()
+        message = f"{error.get('message') or ''} {error.get('suggestion') or ''}".strip()
         table.add_row(
             job["job_id"],
             str(job.get("job_type") or ""),
             output.ago(job.get("finished_at")),
             str(error.get("code") or ""),
-            output.clean(why),
+            output.clean(message),
         )
     output.stdout().print(table)

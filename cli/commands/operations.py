@@ -1,4 +1,4 @@
-"""How the system is, and the circuits of its models."""
+"""Commands for operators: system health and the circuit breakers of the models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cli.errors import Exit
 from cli.session import Json, session
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The OpenAI model.", show_default=False)]
-Reason = Annotated[str | None, typer.Option(help="Why, for whoever looks.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(help="A reason to show with the open circuit.", show_default=False)]
 COLOURS = {
     "healthy": "green",
     "ok": "green",
@@ -27,7 +27,10 @@ circuits = typer.Typer(invoke_without_command=True, rich_markup_mode=None, no_ar
 
 
 def health(ctx: typer.Context, as_json: Json = False) -> None:
-    """Whether the API answers, and with a key how each part of the system is. Exits with 1 if somebody has to do something."""
+    """Show whether the API is up and, with a key, the health of each component.
+
+    Exits with 1 if it is unhealthy.
+    """
     api, target = session(ctx).api, session(ctx).target
     answer = api.get("/health")
     system = api.get("/health/system") if target.key else None
@@ -46,8 +49,8 @@ def health(ctx: typer.Context, as_json: Json = False) -> None:
 
 
 @circuits.callback()
-def listing(ctx: typer.Context, as_json: Json = False) -> None:
-    """The circuits of the models: an open one lets its jobs wait until OpenAI answers again.
+def list_circuits(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the circuit breakers of the models. While a circuit is open, jobs of its model wait.
 
     \b
     headrace circuits
@@ -60,33 +63,33 @@ def listing(ctx: typer.Context, as_json: Json = False) -> None:
     if as_json:
         output.print_json(page)
     elif not page["data"]:
-        output.note("All circuits are closed, and nothing has failed lately.")
+        output.note("All circuits are closed; there were no recent failures.")
     else:
         _print_circuits(page["data"])
 
 
 @circuits.command("open")
 def open_circuit(ctx: typer.Context, model: Model, reason: Reason = None, as_json: Json = False) -> None:
-    """Let a model's jobs wait until its circuit is closed again. For administrators."""
-    _say(session(ctx).api.post(f"/circuits/{quote(model, safe='')}/open", {"reason": reason} if reason else {}), as_json)
+    """Open the circuit of a model: its jobs wait until the circuit is closed. For admins."""
+    _print_circuit(session(ctx).api.post(f"/circuits/{quote(model, safe='')}/open", {"reason": reason} if reason else {}), as_json)
 
 
 @circuits.command("close")
 def close_circuit(ctx: typer.Context, model: Model, as_json: Json = False) -> None:
-    """Let a model's jobs run again. For administrators."""
-    _say(session(ctx).api.post(f"/circuits/{quote(model, safe='')}/close", {}), as_json)
+    """Close the circuit of a model: its jobs run again. For admins."""
+    _print_circuit(session(ctx).api.post(f"/circuits/{quote(model, safe='')}/close", {}), as_json)
 
 
-def _say(circuit: dict[str, Any], as_json: bool) -> None:
+def _print_circuit(circuit: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.print_json(circuit)
     else:
         _print_circuits([circuit])
 
 
-def _print_circuits(found: list[dict[str, Any]]) -> None:
-    table = output.table_of(["model", "circuit", "why", "failures", "trips", "until"])
-    for circuit in found:
+def _print_circuits(rows: list[dict[str, Any]]) -> None:
+    table = output.new_table(["model", "circuit", "reason", "failures", "trips", "until"])
+    for circuit in rows:
         until = "closed by hand" if circuit.get("forced") else circuit.get("until") or ""
         table.add_row(
             output.clean(str(circuit["model"])),
@@ -115,7 +118,7 @@ def _print_findings(system: dict[str, Any]) -> None:
                 console.print(f"  {output.clean(str(line))}", markup=False, soft_wrap=True)
 
 
-def _coloured(word: Any) -> Any:
+def _coloured(status: Any) -> Any:
     from rich.text import Text
 
-    return Text(str(word), style=COLOURS.get(str(word), ""))
+    return Text(str(status), style=COLOURS.get(str(status), ""))

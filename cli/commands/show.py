@@ -1,4 +1,4 @@
-"""Look at one job: watch it, or ask how far it is and what came of it."""
+"""Commands that show one job: watch, status, progress, result, text."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import typer
 from cli import output
 from cli.api import Api
 from cli.errors import Exit, exit_for
-from cli.reducer import TERMINAL, Assembly
-from cli.session import JobId, Json, follow, session
+from cli.reducer import TERMINAL, TextAssembler
+from cli.session import JobId, Json, follow_job, session
 
 
 def watch(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
-    """Watch a job to its end, from its first token on.
+    """Watch a job until it ends, from its first token on.
 
     \b
     headrace watch job_01J...
     headrace watch job_01J... > answer.txt        the text alone, as it is written
-    headrace watch job_01J... --json              one outcome a line
+    headrace watch job_01J... --json              one event per line
     """
     api = session(ctx).api
-    raise typer.Exit(show_end(api, job, follow(api, job, as_json), as_json))
+    raise typer.Exit(show_end(api, job, follow_job(api, job, as_json), as_json))
 
 
 def status(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
-    """Where a job is. Exits with 0 while it runs and when it is completed."""
+    """Show the status of a job. Exits with 0 while it runs and when it is completed."""
     state = session(ctx).api.get(f"/jobs/{job}/status")
     if as_json:
         output.print_json(state)
@@ -39,7 +39,7 @@ def status(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
 
 
 def progress(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
-    """Stages, milestones and figures of a job."""
+    """Show stages, milestones and figures of a job."""
     state = session(ctx).api.get(f"/jobs/{job}/progress")
     if as_json:
         output.print_json(state)
@@ -48,8 +48,8 @@ def progress(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
     output.print_fields(
         [
             *_state_fields(state),
-            ("tokens", _of(state.get("tokens_received"), state.get("estimated_total_tokens"))),
-            ("speed", f"{speed:.0f} tokens a second" if speed else None),
+            ("tokens", _fraction(state.get("tokens_received"), state.get("estimated_total_tokens"))),
+            ("speed", f"{speed:.0f} tokens per second" if speed else None),
             ("cost so far", output.money(state.get("cost_so_far"))),
         ]
     )
@@ -59,7 +59,7 @@ def progress(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
 
 
 def result(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
-    """The result of a job: the text on stdout, the figures on stderr.
+    """Print the result of a job: the text to stdout, the figures to stderr.
 
     \b
     headrace result job_01J... > answer.txt
@@ -70,7 +70,7 @@ def result(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
         if as_json:
             output.print_json(answer)
         else:
-            output.note(f"Not finished: {answer['status']}. `headrace watch {job}` shows it.")
+            output.note(f"Not finished: {answer['status']}. See its progress with `headrace watch {job}`.")
         raise typer.Exit(Exit.ENDED_EARLY)
     print_result(answer, as_json)
     raise typer.Exit(exit_for(answer["status"]))
@@ -79,11 +79,11 @@ def result(ctx: typer.Context, job: JobId, as_json: Json = False) -> None:
 def text(
     ctx: typer.Context,
     job: JobId,
-    attempt: Annotated[int | None, typer.Option(help="Of this attempt; the last by default.", show_default=False)] = None,
-    offset: Annotated[int, typer.Option(help="From this character on.")] = 0,
+    attempt: Annotated[int | None, typer.Option(help="The attempt; by default the latest.", show_default=False)] = None,
+    offset: Annotated[int, typer.Option(help="The first character to print.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """The text that a job has written so far."""
+    """Print the text that a job has written so far."""
     api = session(ctx).api
     page = api.get(f"/jobs/{job}/text", attempt=attempt, offset=offset)
     if as_json:
@@ -95,8 +95,11 @@ def text(
     _write(written)
 
 
-def show_end(api: Api, job_id: str, assembly: Assembly, as_json: bool) -> Exit:
-    """The last line of a watch, and its exit code. Text that no stream keeps any more is fetched with the result."""
+def show_end(api: Api, job_id: str, assembly: TextAssembler, as_json: bool) -> Exit:
+    """Print the figures after a watch and return its exit code.
+
+    If the stream has lost text, print the text of the result.
+    """
     answer = api.get(f"/jobs/{job_id}/result")
     if assembly.lost and not as_json:
         _write(answer.get("output") or "")
@@ -115,7 +118,10 @@ def print_result(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def _write(content: str, newline: bool = True) -> None:
-    """As it is into a pipe; on a terminal without what would control it. With `newline`, a last line is ended if it is not yet."""
+    """Print text: unchanged into a pipe, without control characters on a terminal.
+
+    `newline` ends the last line if needed.
+    """
     shown = output.clean(content) if sys.stdout.isatty() else content
     sys.stdout.write(shown + ("\n" if newline and not shown.endswith("\n") else ""))
     sys.stdout.flush()
@@ -126,10 +132,10 @@ def _note_figures(answer: dict[str, Any]) -> None:
     parts = [
         answer["status"],
         answer.get("model"),
-        "answered without OpenAI, which has no key" if answer.get("fallback") else None,
+        "answered without OpenAI: no key is configured" if answer.get("fallback") else None,
         f"{usage['output_tokens']} tokens" if usage.get("output_tokens") else None,
         output.money(answer.get("cost")),
-        f"the answer of {answer['cache']['job_id']}" if (answer.get("cache") or {}).get("hit") else None,
+        f"cached answer of {answer['cache']['job_id']}" if (answer.get("cache") or {}).get("hit") else None,
         output.duration(timings.get("total")),
     ]
     output.note(" | ".join(str(part) for part in parts if part))
@@ -155,14 +161,14 @@ def _state_fields(state: dict[str, Any]) -> list[tuple[str, Any]]:
 def _print_steps(name: str, rows: list[tuple[str, Any, Any]]) -> None:
     if not rows:
         return
-    table = output.table_of([name, "", ""])
+    table = output.new_table([name, "", ""])
     for row in rows:
         table.add_row(*(output.clean(str(cell)) if cell is not None else "" for cell in row))
     output.stdout().print(table)
 
 
 def _remaining(state: dict[str, Any]) -> str | None:
-    """The expected time, and between which two it is probably."""
+    """The expected remaining time, with its likely range."""
     expected = output.duration(state.get("estimated_seconds_remaining") or None)
     low, high = state.get("estimated_seconds_remaining_range") or (None, None)
     if not expected or high is None or low == high:
@@ -174,7 +180,7 @@ def _percent(value: Any) -> str | None:
     return None if value is None else f"{float(value):.0f}%"
 
 
-def _of(part: Any, whole: Any) -> str | None:
+def _fraction(part: Any, whole: Any) -> str | None:
     if not part:
         return None
     return f"{part} of about {whole}" if whole else str(part)

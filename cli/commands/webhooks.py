@@ -1,4 +1,4 @@
-"""Who was sent word of the end of a job or a batch, and what came of it."""
+"""`headrace deliveries`: the notifications of a job or a batch."""
 
 from __future__ import annotations
 
@@ -7,52 +7,53 @@ from typing import Annotated, Any
 import typer
 
 from cli import output
-from cli.session import JobId, Json, session
+from cli.session import Json, session
 
+Owner = Annotated[str, typer.Argument(metavar="JOB|BATCH", help="The id of the job or the batch.", show_default=False)]
 COLOURS = {"delivered": "green", "pending": "yellow", "failed": "red"}
 
 
 def deliveries(
     ctx: typer.Context,
-    job: JobId,
-    retry: Annotated[str | None, typer.Option(help="Deliver this one again: dlv_... (operators).", show_default=False)] = None,
+    job: Owner,
+    retry: Annotated[str | None, typer.Option(help="Send this delivery again: dlv_... For operators.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """The webhooks, mails and Slack messages of a job or a batch: each attempt, and when the next is.
+    """List the webhooks, e-mails and Slack messages of a job or a batch, with their attempts.
 
     \b
     headrace deliveries job_01J...
     headrace deliveries batch_01J...
     headrace --as operator deliveries job_01J... --retry dlv_4f...
     """
-    api, place = session(ctx).api, f"/{'batches' if job.startswith('batch_') else 'jobs'}/{job}/deliveries"
-    answer = api.post(f"{place}/{retry}/retry") if retry is not None else api.get(place)
-    found = [answer] if retry is not None else answer["data"]
+    api, path = session(ctx).api, f"/{'batches' if job.startswith('batch_') else 'jobs'}/{job}/deliveries"
+    answer = api.post(f"{path}/{retry}/retry") if retry is not None else api.get(path)
+    rows = [answer] if retry is not None else answer["data"]
     if as_json:
         output.print_json(answer)
-    elif not found:
-        output.note("Nobody was told of it so far.")
+    elif not rows:
+        output.note("No deliveries so far.")
     else:
-        _print(found)
+        _print_deliveries(rows)
 
 
-def _print(found: list[dict[str, Any]]) -> None:
+def _print_deliveries(deliveries: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
-    table = output.table_of(["delivery", "status", "event", "to", "attempts", "last", "next"])
-    for one in found:
-        tries = one.get("attempts") or []
+    table = output.new_table(["delivery", "status", "event", "to", "attempts", "last", "next"])
+    for delivery in deliveries:
+        attempts = delivery.get("attempts") or []
         table.add_row(
-            one["delivery_id"],
-            Text(one["status"], style=COLOURS.get(one["status"], "")),
-            one["event"],
-            output.clean(f"{one['channel']}: {one['address']}"),
-            str(len(tries)),
-            output.clean(_last(tries[-1])) if tries else "",
-            one.get("next_attempt_at") or "",
+            delivery["delivery_id"],
+            Text(delivery["status"], style=COLOURS.get(delivery["status"], "")),
+            delivery["event"],
+            output.clean(f"{delivery['channel']}: {delivery['address']}"),
+            str(len(attempts)),
+            output.clean(_outcome(attempts[-1])) if attempts else "",
+            delivery.get("next_attempt_at") or "",
         )
     output.stdout().print(table)
 
 
-def _last(attempt: dict[str, Any]) -> str:
+def _outcome(attempt: dict[str, Any]) -> str:
     return str(attempt.get("error") or attempt.get("status_code") or "sent")

@@ -1,4 +1,4 @@
-/** Runs the cases of a file like `tests/unit/reducer_cases.json` and prints what the client made of each: `node run_cases.mjs FILE`. */
+/** Run the cases of `tests/unit/cli/reducer_cases.json` and print the result of each as JSON: `node run_cases.mjs FILE`. */
 
 import { readFileSync } from "node:fs";
 import { Assembly } from "./reducer.mjs";
@@ -7,7 +7,7 @@ function run({ name, frames }) {
   const assembly = new Assembly();
   const asks = [];
   for (const frame of frames) {
-    const outcomes = frame.event === "timer" ? assembly.askAgain() : assembly.receive(frame);
+    const outcomes = frame.event === "timer" ? assembly.resubscribe() : assembly.receive(frame);
     for (const outcome of outcomes) if (outcome.kind === "ask") asks.push([outcome.attempt, outcome.offset]);
   }
   return { name, asks, text: assembly.text, status: assembly.status, done: assembly.done };

@@ -1,7 +1,8 @@
-"""`chalice` for the emulator: the real command, with five of its calls to AWS stood in for.
+"""`chalice` for the emulator: the real command with five of its AWS calls replaced.
 
-Three concern the REST API, which ministack cannot import (see `rest_api.py`) and whose `UpdateRestApi` operations must have a value
-there. Two wait for a function, with pauses of five seconds, nine times.
+Three concern the REST API: ministack cannot import one (see `rest_api.py`) and rejects
+`UpdateRestApi` operations without a value. Two wait for a function and would poll only every five
+seconds, nine times per deployment.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _cloud() -> Cloud:
     return Cloud("local", os.environ["AWS_ENDPOINT_URL"])
 
 
-STAND_INS = {
+REPLACEMENTS = {
     "import_rest_api": import_rest_api,
     "update_api_from_swagger": update_api_from_swagger,
     "update_rest_api": update_rest_api,
@@ -54,6 +55,6 @@ STAND_INS = {
 }
 
 if __name__ == "__main__":
-    for method, stand_in in STAND_INS.items():
-        setattr(TypedAWSClient, method, stand_in)
+    for method, replacement in REPLACEMENTS.items():
+        setattr(TypedAWSClient, method, replacement)
     sys.exit(main())

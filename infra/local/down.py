@@ -1,4 +1,4 @@
-"""`make down`: end what `up` started, by pid and start time, and remove what it left."""
+"""`make down`: stop the processes that `up` started and remove their files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from infra.local.processes import end
 
 
 def down() -> int:
-    """End the laptop cloud; answers how many processes there were. Without one there is nothing to do."""
+    """Stop the laptop cloud and delete its logs. Returns how many processes were ended."""
     ended = stop()
     for log in stack_file.FOLDER.glob("*.log"):
         log.unlink()
@@ -21,10 +21,10 @@ def down() -> int:
 
 
 def stop() -> int:
-    """The same, but the logs stay."""
+    """Stop the laptop cloud and keep its logs. Returns how many processes were ended."""
     ended = end(stack_file.processes(stack_file.read() or {}))
     for folder in SCRATCH:
         shutil.rmtree(folder, ignore_errors=True)
-    (CHALICE_FOLDER / "deployed" / "local.json").unlink(missing_ok=True)  # it tells of an emulator that is gone
+    (CHALICE_FOLDER / "deployed" / "local.json").unlink(missing_ok=True)  # it describes resources of the stopped emulator
     stack_file.remove()
     return ended

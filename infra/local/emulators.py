@@ -1,4 +1,7 @@
-"""The two emulators: ministack is AWS, llmock is OpenAI. Both listen on 127.0.0.1 only and keep everything below `.local/`."""
+"""The two emulators: ministack for AWS and llmock for OpenAI.
+
+Both listen on 127.0.0.1 only and write only below `.local/`.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,20 @@ from infra.local.stack_file import FOLDER, log_file
 HOST = "127.0.0.1"
 PYTHON = ROOT / ".venv-cloud" / "bin" / "python"
 START_SECONDS = 40.0
-SCRATCH = tuple(FOLDER / name for name in ("tmp", "state", "s3"))  # what the emulators leave behind
+SCRATCH = tuple(FOLDER / name for name in ("tmp", "state", "s3"))  # the files of the emulators
 
-# What the functions may need from the user's machine; the rest, and above all its credentials, stays outside.
+# Variables that the functions may need from the environment of the user. No other is passed on,
+# above all no credentials.
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
 
 
 class NotStarted(RuntimeError):
-    """An emulator ended or did not answer in time; its log says why."""
+    """An emulator exited or did not become healthy in time; its log says why."""
 
 
 @dataclass(frozen=True)
 class Emulator:
-    """One emulator: how to start it and how to tell that it answers."""
+    """One emulator, with its command and health check."""
 
     name: str
     port: int
@@ -60,9 +64,10 @@ class Emulator:
 
 
 def ministack(port: int) -> Emulator:
-    """AWS, with IAM enforced: each function has its own role's permissions, so one that is missing shows here and not in production.
+    """The AWS emulator. It enforces IAM, so that a missing permission shows before production.
 
-    Docker is kept out of reach: nothing here needs it, and at its start ministack removes containers that it takes for its own.
+    Docker is made unreachable: it is not needed, and ministack removes containers at its start that
+    it takes for its own.
     """
     settings = {
         "BIND_HOST": HOST,
@@ -82,14 +87,17 @@ def ministack(port: int) -> Emulator:
 
 
 def llmock(port: int) -> Emulator:
-    """OpenAI, at about fifty tokens a second, so that streaming can be seen. It repeats what it was asked: answers can be told apart."""
+    """The OpenAI mock.
+
+    It streams about 50 tokens per second and echoes the prompt, so that answers differ.
+    """
     command = [str(PYTHON), "-c", "from llmock.cli import app; app()", "serve", "--host", HOST, "--port", str(port)]
     pace = ["--stream-chunk-delay-ms", "20", "--response-style", "echo", "--log-level", "warning"]
     return Emulator("llmock", port, command + pace, {}, "/health")
 
 
 def free_port(preferred: int) -> int:
-    """The preferred port if nobody has it, else any."""
+    """The preferred port if it is free, else any free port."""
     for port in (preferred, 0):
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,7 +115,7 @@ def answers(url: str) -> bool:
 
 
 def failure(url: str) -> str | None:
-    """What is wrong with the answer to a GET: its body, or why there is none."""
+    """Why a GET fails: the body of the error answer or the network error; None if it succeeds."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(url, timeout=5):

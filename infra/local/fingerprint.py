@@ -1,4 +1,4 @@
-"""Whether what runs is what lies in the checkout."""
+"""Detect whether the deployed code is that of the checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILES = ("app.py", "requirements.txt")
 
 
 def fingerprint(root: Path = ROOT) -> str:
-    """Changes with every file that a deployment depends on."""
+    """A hash over all files that a deployment depends on."""
     digest = hashlib.sha256()
     for path in sorted(sources(root)):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())

@@ -1,4 +1,4 @@
-"""Which cloud a stage is in: AWS, or the emulator that runs here."""
+"""Find the cloud of a stage: AWS or the running emulator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def cloud_of(stage: str) -> Cloud:
     """The cloud of a stage.
 
     Raises:
-        BadParameter: it is the local one, and that does not run.
+        BadParameter: the stage is `local` and the laptop cloud is not running.
     """
     if stage != "local":
         return Cloud(stage)

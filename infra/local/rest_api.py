@@ -1,7 +1,8 @@
-"""A REST API on the emulator, made of an OpenAPI document by single calls.
+"""Create a REST API on the emulator from an OpenAPI document, with single calls.
 
-ministack accepts `ImportRestApi` and `PutRestApi` but ignores the document, and its CloudFormation leaves out the preflight answers and
-the binary types. The id is fixed, so an address survives a restart.
+ministack accepts `ImportRestApi` and `PutRestApi` but ignores the document, and its CloudFormation
+omits the preflight responses and the binary types. The id is fixed, so that addresses survive a
+restart.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ Document = dict[str, Any]
 
 
 def put_rest_api(cloud: Cloud, document: Document) -> str:
-    """Make the API anew under its id. Its stage and gateway responses go; the deployment that follows sets them again."""
+    """Delete and recreate the API under its fixed id.
+
+    This removes its stage and gateway responses; the rest of the deployment sets them again.
+    """
     client = cloud.client("apigateway")
     if any(api["id"] == API_ID for api in client.get_rest_apis(limit=500)["items"]):
         client.delete_rest_api(restApiId=API_ID)
@@ -35,31 +39,31 @@ def put_rest_api(cloud: Cloud, document: Document) -> str:
 
 
 def _resource(client: Any, resources: dict[str, str], path: str) -> str:
-    """The id of a path's resource, made with those above it when it is missing."""
+    """The id of the resource of a path, created with its parents if it is missing."""
     if path not in resources:
-        above, _, part = path.rpartition("/")
-        parent = _resource(client, resources, above)
+        parent_path, _, part = path.rpartition("/")
+        parent = _resource(client, resources, parent_path)
         resources[path] = client.create_resource(restApiId=API_ID, parentId=parent, pathPart=part)["id"]
     return resources[path]
 
 
 def _put_method(client: Any, resource: str, method: str, operation: dict[str, Any]) -> None:
-    place = {"restApiId": API_ID, "resourceId": resource, "httpMethod": method}
+    method_key = {"restApiId": API_ID, "resourceId": resource, "httpMethod": method}
     integration = operation["x-amazon-apigateway-integration"]
-    client.put_method(**place, authorizationType="NONE")
+    client.put_method(**method_key, authorizationType="NONE")
     client.put_integration(
-        **place,
+        **method_key,
         type=integration["type"].upper(),
         integrationHttpMethod=integration.get("httpMethod", "POST"),
         uri=integration.get("uri", ""),
         requestTemplates=integration.get("requestTemplates", {}),
     )
     if integration["type"] == "mock":
-        for answer in integration["responses"].values():
-            _put_mock_answer(client, place, answer)
+        for response in integration["responses"].values():
+            _put_mock_response(client, method_key, response)
 
 
-def _put_mock_answer(client: Any, place: dict[str, str], answer: dict[str, Any]) -> None:
-    headers = answer.get("responseParameters", {})
-    client.put_method_response(**place, statusCode=answer["statusCode"], responseParameters=dict.fromkeys(headers, False))
-    client.put_integration_response(**place, statusCode=answer["statusCode"], responseParameters=headers)
+def _put_mock_response(client: Any, method_key: dict[str, str], response: dict[str, Any]) -> None:
+    headers = response.get("responseParameters", {})
+    client.put_method_response(**method_key, statusCode=response["statusCode"], responseParameters=dict.fromkeys(headers, False))
+    client.put_integration_response(**method_key, statusCode=response["statusCode"], responseParameters=headers)

@@ -1,4 +1,4 @@
-"""`.local/stack.json`: what runs, where it answers, and the keys to it; for people, scripts and `down` alike."""
+"""`.local/stack.json`: the processes, addresses and keys of the laptop cloud."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LOCK = CHALICE_FOLDER / "deployments" / "up.lock"  # not in FOLDER, which `down`
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """One command at a time starts or ends the laptop cloud of this checkout; another waits."""
+def exclusive() -> Iterator[None]:
+    """Let only one command at a time start or stop the laptop cloud of this checkout."""
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -29,7 +29,7 @@ def alone() -> Iterator[None]:
 
 
 def read() -> dict[str, Any] | None:
-    """The file's content; None if nothing was started or the file is broken beyond use."""
+    """The content of the file; None if it is missing or not valid."""
     try:
         content = json.loads(FILE.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -38,7 +38,7 @@ def read() -> dict[str, Any] | None:
 
 
 def write(content: dict[str, Any]) -> None:
-    """Written whole or not at all, and for the owner only: it holds keys."""
+    """Write the file atomically, readable by its owner only because it holds keys."""
     FOLDER.mkdir(exist_ok=True)
     unfinished = FILE.with_suffix(".tmp")
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -1,4 +1,4 @@
-"""Keys for the roles of two tenants, made by the product's own code, so that everything can be tried at once."""
+"""API keys of the laptop cloud: one per role, and one of a second tenant."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ KEYS = {  # name in stack.json: tenant, role, user
 
 
 def make_tokens(cloud: Cloud) -> dict[str, str]:
-    """One key for each name."""
+    """Create one key per name."""
     cloud.bind_this_process()
     return {name: make_key(cloud.stage, *key) for name, key in KEYS.items()}

@@ -1,4 +1,4 @@
-"""`make up`: the whole product on this machine, deployed by the same commands that deploy it to AWS."""
+"""`make up`: deploy the product on this machine, with the same code that deploys it to AWS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from infra.local.tokens import make_tokens
 from infra.local.workers import api_log, limit_workers, restart_workers
 from infra.openai_key import put_openai_credentials
 
-MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # taken if they are free
+MINISTACK_PORT, LLMOCK_PORT = 4566, 4577  # used if they are free
 HEALTH_SECONDS = 30.0
 LOG_LINES = 30
 
@@ -28,14 +28,14 @@ Stack = dict[str, Any]  # the content of stack.json
 
 
 class NotHealthy(RuntimeError):
-    """The product was deployed but does not answer."""
+    """The product was deployed but its API is not healthy."""
 
 
 def up() -> Stack:
-    """Start the laptop cloud, or bring the running one up to date."""
+    """Start the laptop cloud or update the running one."""
     running = stack_file.read()
     if running is None or not _is_healthy(running):
-        stop()  # what is left of an earlier one
+        stop()  # remove the remains of an earlier one
         return _start()
     if running["code"] != fingerprint():
         return _deploy(running)
@@ -60,11 +60,11 @@ def _start() -> Stack:
 
 
 def _start_emulators(emulators: list[Emulator]) -> list[Started]:
-    """While they start, which takes seconds, the layer is built."""
+    """Start the emulators, which takes seconds, and build the layer meanwhile."""
     processes: list[Started] = []
     for emulator in emulators:
         processes.append(emulator.start())
-        stack_file.write({"pids": stack_file.describe(processes)})  # so that `down` finds them whatever happens next
+        stack_file.write({"pids": stack_file.describe(processes)})  # so that `down` finds them even if this command fails
     layer.build("local")
     for emulator, process in zip(emulators, processes, strict=True):
         emulator.wait_until_healthy(process)
@@ -87,7 +87,7 @@ def _deploy(stack: Stack) -> Stack:
 
 
 def openai_credentials(llmock_url: str) -> dict[str, str]:
-    """The user's own key if there is one in the environment, else llmock."""
+    """Credentials for OpenAI if the environment has a key, else for llmock."""
     if os.environ.get("OPENAI_API_KEY"):
         own = {"api_key": os.environ["OPENAI_API_KEY"], "base_url": os.environ.get("OPENAI_BASE_URL", "")}
         return {name: value for name, value in own.items() if value}
@@ -116,8 +116,8 @@ def _show_logs(emulators: list[Emulator]) -> None:
 
 
 @contextmanager
-def _step(what: str) -> Iterator[None]:
-    print(f"  {what} ...", flush=True)
-    began = time.monotonic()
+def _step(name: str) -> Iterator[None]:
+    print(f"  {name} ...", flush=True)
+    started_at = time.monotonic()
     yield
-    print(f"  {what}: {time.monotonic() - began:.1f} s", flush=True)
+    print(f"  {name}: {time.monotonic() - started_at:.1f} s", flush=True)

@@ -1,4 +1,4 @@
-"""`make watch`: bring the laptop cloud up to date whenever something that it is made of changes."""
+"""`make watch`: update the laptop cloud whenever a file changes that it depends on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 from infra.chalice_config import ROOT
 from infra.local.fingerprint import sources
 
-EVERY_SECONDS = 0.5  # between two looks at the files
-QUIET_LOOKS = 2  # without another change, before a deployment begins: editors and `git` write many files at once
-SHOWN = 5  # names of files
+CHECK_INTERVAL = 0.5  # between two checks of the files
+QUIET_CHECKS = 2  # checks without another change before a deployment begins: editors and `git` write many files at once
+MAX_SHOWN = 5  # file names
 
 Stamps = dict[Path, tuple[int, int]]
 
 
 def stamps(root: Path) -> Stamps:
-    """When each source was changed, and its size. A file that vanishes meanwhile is not there."""
+    """Modification time and size of each source file. Files that vanish meanwhile are left out."""
     found: Stamps = {}
     for path in sources(root):
         try:
@@ -31,17 +31,17 @@ def stamps(root: Path) -> Stamps:
 
 
 class Changes:
-    """What has changed since the last answer."""
+    """Detects changed source files."""
 
     def __init__(self, root: Path = ROOT, sleep: Callable[[float], None] = time.sleep) -> None:
         self._root, self._sleep = root, sleep
         self._seen = stamps(root)
 
     def wait(self) -> list[Path]:
-        """The files that were changed, added or removed, once there were some and nothing has changed for a moment."""
+        """Wait for changes that have settled and return the changed, added and removed files."""
         latest, quiet = self._seen, 0
-        while quiet < QUIET_LOOKS or latest == self._seen:
-            self._sleep(EVERY_SECONDS)
+        while quiet < QUIET_CHECKS or latest == self._seen:
+            self._sleep(CHECK_INTERVAL)
             now = stamps(self._root)
             quiet = quiet + 1 if now == latest else 0
             latest = now
@@ -50,23 +50,26 @@ class Changes:
 
 
 def watch(root: Path = ROOT, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Deploy at once, and after each change, until Ctrl-C. A deployment that fails says why, and the next change tries again."""
+    """Deploy now and after each change, until Ctrl-C.
+
+    After a failed deployment, wait for the next change.
+    """
     changes = Changes(root, sleep)
     try:
         _up(root)
         while True:
-            print("Watching app.py, chalicelib, infra and requirements.txt. Ctrl-C ends it.", flush=True)
-            print(f"Changed: {told(changes.wait())}", flush=True)
+            print("Watching app.py, chalicelib, infra and requirements.txt. Ctrl-C stops.", flush=True)
+            print(f"Changed: {format_paths(changes.wait())}", flush=True)
             _up(root)
     except KeyboardInterrupt:
-        print("\nNo longer watching. The laptop cloud goes on; `make down` ends it.", flush=True)
+        print("\nNo longer watching. The laptop cloud keeps running; `make down` stops it.", flush=True)
 
 
-def told(paths: list[Path]) -> str:
-    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-    return ", ".join(map(str, paths[:SHOWN])) + more
+def format_paths(paths: list[Path]) -> str:
+    more = f" and {len(paths) - MAX_SHOWN} more" if len(paths) > MAX_SHOWN else ""
+    return ", ".join(map(str, paths[:MAX_SHOWN])) + more
 
 
 def _up(root: Path) -> None:
-    """What `make up` does, in a process of its own: this one has loaded the tables and policies as they were when it began."""
+    """Run `make up` in a new process: this one has old versions of tables and policies loaded."""
     subprocess.run([sys.executable, "-m", "infra", "up"], cwd=root, check=False)

@@ -1,4 +1,4 @@
-"""What a laptop does differently with its workers: fewer at once, and none with an old key."""
+"""Adapt the workers to a laptop: limit their concurrency and restart them for a new OpenAI key."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ import os
 from chalicelib.domain.queues import lanes
 from infra.cloud import Cloud
 
-# Environments of a lane at once. Each is a process of some 80 MB with up to ten streams; the lanes' own widths are for a region.
-AT_ONCE = max(2, int(os.environ.get("HEADRACE_LOCAL_WORKERS") or 2 * (os.cpu_count() or 1)))
+# Concurrent environments per lane. Each is a process of about 80 MB with up to ten streams; the
+# limits of the lanes are for AWS.
+MAX_CONCURRENCY = max(2, int(os.environ.get("HEADRACE_LOCAL_WORKERS") or 2 * (os.cpu_count() or 1)))
 
 
 def limit_workers(cloud: Cloud) -> None:
-    """Narrow the event sources that Chalice has made as wide as the lanes."""
+    """Lower the concurrency of the event sources, which Chalice sets to the limits of the lanes."""
     client = cloud.client("lambda")
     for worker in _workers(cloud):
         for source in client.list_event_source_mappings(FunctionName=worker)["EventSourceMappings"]:
-            client.update_event_source_mapping(UUID=source["UUID"], ScalingConfig={"MaximumConcurrency": AT_ONCE})
+            client.update_event_source_mapping(UUID=source["UUID"], ScalingConfig={"MaximumConcurrency": MAX_CONCURRENCY})
 
 
 def restart_workers(cloud: Cloud) -> None:
-    """New environments for the workers, since those that run keep the OpenAI key for minutes. Their jobs are taken up again."""
+    """Replace the worker environments, because they cache the OpenAI key for minutes.
+
+    Their jobs are recovered.
+    """
     client = cloud.client("lambda")
     for worker in _workers(cloud):
         client.update_function_configuration(FunctionName=worker, Timeout=lanes.WORKER_TIMEOUT)
 
 
 def api_log(cloud: Cloud, lines: int) -> list[str]:
-    """The last lines that the API's function wrote, without those that Lambda adds."""
+    """The last log lines of the API function, without those that Lambda adds."""
     found: list[str] = []
     client, group = cloud.client("logs"), f"/aws/lambda/headrace-{cloud.stage}"
     for page in client.get_paginator("filter_log_events").paginate(logGroupName=group):

@@ -17,7 +17,7 @@ async ([method, url, key, body]) => {
 
 
 def test_a_page_submits_reads_and_cancels(stack: Stack, api: Api, model: Model, page: Page) -> None:
-    """Each needs a preflight, since each carries a key."""
+    """Each request needs a preflight, because it carries a key."""
     model.say("From a page.")
     key = stack.tokens["user"]
 
@@ -34,8 +34,7 @@ def test_a_page_submits_reads_and_cancels(stack: Stack, api: Api, model: Model, 
     assert read["told"]["RateLimit"]
 
 
-def test_a_page_can_read_errors(stack: Stack, page: Page) -> None:
-    """Ours, and the gateway's own where a simple request can reach it."""
+def test_a_page_can_read_api_and_gateway_errors(stack: Stack, page: Page) -> None:
     wrong_key = page.evaluate(CALL, ["GET", f"{stack.api_url}/jobs", "hr_wrong", None])
     nowhere = page.evaluate("async (url) => { const a = await fetch(url); return [a.status, await a.json()] }", f"{stack.api_url}/nowhere")
 

@@ -44,7 +44,7 @@ async ([url, jobId]) => {
     }
   };
   await new Promise((resolve, reject) => {
-    socket.onopen = () => follow(assembly.askAgain());
+    socket.onopen = () => follow(assembly.resubscribe());
     socket.onmessage = (message) => {
       follow(assembly.receive(JSON.parse(message.data)));
       if (assembly.over) resolve();
@@ -60,7 +60,7 @@ async ([url, jobId]) => {
 
 
 def test_an_event_source_gets_the_whole_text_and_stops(stack: Stack, api: Api, model: Model, page: Page) -> None:
-    """Slice by slice over several requests, `job_completed` once, then CLOSED, and the browser asks no more."""
+    """The text comes over several requests, and the browser does not reconnect after the end."""
     model.say(TEXT)
     accepted = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
     url = f"{stack.api_url}/jobs/{accepted['job_id']}/stream?ticket={accepted['ticket']}"
@@ -84,7 +84,7 @@ def test_an_event_source_gets_the_whole_text_and_stops(stack: Stack, api: Api, m
 
 
 def test_an_event_source_with_a_wrong_ticket_is_closed(stack: Stack, api: Api, model: Model, page: Page) -> None:
-    """An error that is an error: it does not try for ever."""
+    """The browser does not reconnect."""
     model.say("Nothing for you.")
     job_id = api.submit(config=model.config)
 
@@ -93,8 +93,8 @@ def test_an_event_source_with_a_wrong_ticket_is_closed(stack: Stack, api: Api, m
     assert (seen["events"], seen["errors"]) == ([], [2])
 
 
-def test_the_javascript_client_puts_the_text_together(stack: Stack, api: Api, model: Model, page: Page) -> None:
-    """On a browser's WebSocket, which can send no header, hence a ticket. Offsets count code points, not UTF-16 units."""
+def test_javascript_client_assembles_the_text(stack: Stack, api: Api, model: Model, page: Page) -> None:
+    """A browser's WebSocket sends no headers, hence a ticket; offsets count code points."""
     model.say(TEXT)
     accepted = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
 

@@ -14,8 +14,8 @@ def key(**changes: Any) -> Key:
     return replace(Key(id=new_id(), hash=new_id(), tenant="acme", user="ann", role=Role.USER, created_at=NOW), **changes)
 
 
-def test_a_key_is_found_by_its_hash(stores: Any) -> None:
-    """As it was put, and as it is after it was revoked."""
+def test_api_key_is_found_by_its_hash(stores: Any) -> None:
+    """A revoked key is still found, with its revocation time."""
     bare, full = key(), key(role=Role.ADMIN, expires_at=NOW, revoked_at=NOW, all_tenants=True, name="Ännäs 👍 key")
     for each in (bare, full):
         stores.api_keys.put_key(each)
@@ -27,8 +27,8 @@ def test_a_key_is_found_by_its_hash(stores: Any) -> None:
     assert stores.api_keys.key(bare.hash) == revoked
 
 
-def test_the_keys_of_a_tenant(stores: Any) -> None:
-    """Every key of the tenant once, by id; no other tenant's."""
+def test_api_keys_of_a_tenant_are_listed_by_id(stores: Any) -> None:
+    """Each key is listed once, as it was last put."""
     tenant = new_id()
     keys = [key(tenant=tenant, id=f"key_{number}") for number in (1, 2)]
     for each in (*reversed(keys), key(), replace(keys[0], name="renamed")):
@@ -38,8 +38,8 @@ def test_the_keys_of_a_tenant(stores: Any) -> None:
     assert stores.api_keys.keys(new_id()) == []
 
 
-def test_the_addresses_of_a_stage(stores: Any) -> None:
-    """None before the first deployment, then what it wrote."""
+def test_endpoints_of_a_stage_round_trip(stores: Any) -> None:
+    """There are none before the first deployment."""
     assert stores.api_keys.endpoints() == {}
     addresses = {"ws_url": "wss://w.test/api", "api_url": "https://a.test/api"}
 

@@ -71,8 +71,8 @@ def id_of(events: list[dict[str, Any]]) -> str:
         (Scenario(deltas=[]), "completed"),
     ],
 )
-def test_every_event_is_one_of_the_sdks_own(scenario: Scenario, last: str) -> None:
-    """None has a field too few, or of another type. They are numbered from 0 without a hole."""
+def test_every_event_validates_against_the_sdk_types(scenario: Scenario, last: str) -> None:
+    """No event has missing or unknown fields; events are numbered from 0 without a gap."""
     event_type: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
     with BackgroundOpenAI(scenario) as server:
@@ -89,7 +89,7 @@ def test_every_event_is_one_of_the_sdks_own(scenario: Scenario, last: str) -> No
     assert not Response.model_validate(kept, strict=True).model_extra
 
 
-def test_the_sdk_reads_streams_and_goes_on_with_them() -> None:
+def test_sdk_reads_and_resumes_streams() -> None:
     with BackgroundOpenAI(Scenario()) as server, openai.OpenAI(api_key="key", base_url=server.url, max_retries=0) as client:
         seen = list(client.responses.create(model="gpt-4o-mini", input="Hi", background=True, stream=True))
         response_id = server.verdict()["responses"][0]["id"]
@@ -99,7 +99,7 @@ def test_the_sdk_reads_streams_and_goes_on_with_them() -> None:
         assert client.responses.retrieve(response_id).output_text == "Hello, world"
 
 
-def test_a_response_is_written_whether_or_not_anybody_listens() -> None:
+def test_response_completes_without_a_reader() -> None:
     with BackgroundOpenAI(Scenario(every=0.05)) as server:
         made = call(f"{server.url}/responses", "POST", {**ASKED, "stream": False})
 
@@ -112,7 +112,7 @@ def test_a_response_is_written_whether_or_not_anybody_listens() -> None:
 # ---- how it refuses
 
 
-def test_what_was_not_begun_as_a_stream_cannot_be_streamed() -> None:
+def test_response_created_without_stream_cannot_be_streamed() -> None:
     with BackgroundOpenAI() as server:
         made = call(f"{server.url}/responses", "POST", {**ASKED, "stream": False})
 
@@ -122,7 +122,7 @@ def test_what_was_not_begun_as_a_stream_cannot_be_streamed() -> None:
         assert "not created with stream=true" in message
 
 
-def test_a_stream_is_refused_once_it_is_old_and_everything_once_it_is_forgotten() -> None:
+def test_old_stream_is_refused_and_forgotten_response_is_not_found() -> None:
     with BackgroundOpenAI(streams_for=0.0, keeps_for=0.3) as server:
         url = f"{server.url}/responses/{id_of(created(server))}"
 
@@ -134,12 +134,13 @@ def test_a_stream_is_refused_once_it_is_old_and_everything_once_it_is_forgotten(
             assert (status, "not found" in message) == (404, True)
 
 
-def test_what_must_not_be_stored_cannot_be_in_the_background() -> None:
+def test_background_request_with_store_false_is_refused() -> None:
     with BackgroundOpenAI() as server:
         assert refusal(f"{server.url}/responses", "POST", {**ASKED, "store": False})[0] == 400
 
 
-def test_only_what_runs_can_be_cancelled_but_that_twice() -> None:
+def test_only_a_running_response_can_be_cancelled() -> None:
+    """Cancelling it a second time succeeds."""
     with BackgroundOpenAI(Scenario(every=0.01), Scenario(prompt="slow", every=5.0)) as server:
         ended = id_of(created(server))
         running = call(f"{server.url}/responses", "POST", {**ASKED, "input": "slow", "stream": False})["id"]
@@ -154,7 +155,7 @@ def test_only_what_runs_can_be_cancelled_but_that_twice() -> None:
 # ---- the verdict
 
 
-def test_the_verdict_names_what_nobody_read_to_its_end_or_cancelled() -> None:
+def test_verdict_names_responses_neither_read_nor_cancelled() -> None:
     with BackgroundOpenAI(Scenario(every=0.2), Scenario(prompt="fast", every=0.0)) as server:
         created(server, input="fast")
         left, cancelled = (call(f"{server.url}/responses", "POST", {**ASKED, "stream": False})["id"] for _ in range(2))
@@ -169,7 +170,7 @@ def test_the_verdict_names_what_nobody_read_to_its_end_or_cancelled() -> None:
         assert server.verdict()["counts"] == {"created": 3, "cancelled": 1, "retrieved": 1}
 
 
-def test_what_was_written_is_charged_and_no_more() -> None:
+def test_cancelled_response_is_charged_for_written_tokens_only() -> None:
     with BackgroundOpenAI(Scenario(["one "] * 100, every=0.05)) as server:
         made = call(f"{server.url}/responses", "POST", {**ASKED, "stream": False})
         time.sleep(0.3)
@@ -183,8 +184,8 @@ def test_what_was_written_is_charged_and_no_more() -> None:
 # ---- in front of another server
 
 
-def test_everything_else_is_passed_on_as_it_comes() -> None:
-    """Unchanged in both directions, each piece when it is there."""
+def test_other_requests_are_proxied_piece_by_piece() -> None:
+    """Requests and responses pass unchanged."""
 
     async def work() -> None:
         async with Loopback(Answer([CREATED, delta("Hel", 4), Pause(1.0), delta("lo", 5), completed()])) as behind:
@@ -203,7 +204,7 @@ def test_everything_else_is_passed_on_as_it_comes() -> None:
     asyncio.run(work())
 
 
-def test_hanging_up_is_passed_on() -> None:
+def test_client_disconnect_reaches_the_upstream() -> None:
     async def work() -> None:
         async with Loopback(Answer([CREATED, delta("Hel"), Pause(10), completed()])) as behind:
             with BackgroundOpenAI(upstream=behind.url.removesuffix("/v1")) as server:
@@ -217,7 +218,7 @@ def test_hanging_up_is_passed_on() -> None:
     asyncio.run(work())
 
 
-def test_an_upstream_that_is_not_there_is_said_so() -> None:
+def test_unreachable_upstream_is_answered_with_502() -> None:
     with BackgroundOpenAI(upstream="http://127.0.0.1:9") as server:
         assert refusal(f"{server.url}/models")[0] == 502
 
@@ -241,7 +242,7 @@ def process() -> Iterator[str]:
         running.send_signal(signal.SIGTERM)
 
 
-def test_another_process_scripts_it_and_asks_for_the_verdict(process: str) -> None:
+def test_standin_process_is_controlled_over_http(process: str) -> None:
     call(f"{process}/_standin/scenarios", "POST", {"prompt": "hello", "deltas": ["Good ", "day"], "every": 0.0, "times": 1})
     call(f"{process}/_standin/settings", "POST", {"streams_for": 0})
 

@@ -44,7 +44,7 @@ def stalled_ids(stores: Any, now: int) -> set[str]:
     return {one.id for one in stores.batches.stalled(now, 100)}
 
 
-def test_it_is_read_as_it_was_written(stores: Any) -> None:
+def test_batch_round_trips(stores: Any) -> None:
     made = batch(status=BatchStatus.FAILED, reason="failure_tolerance", notify_targets=("email:ops@acme.com", "webhook:https://a.example/"))
     stores.batches.create(made)
 
@@ -53,7 +53,7 @@ def test_it_is_read_as_it_was_written(stores: Any) -> None:
     assert stores.batches.get("acme", "batch_none") is None
 
 
-def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
+def test_creating_a_batch_again_changes_nothing(stores: Any, answer_lost: Lost) -> None:
     made = batch()
     with answer_lost("PutItem"):
         stores.batches.create(made)
@@ -65,7 +65,8 @@ def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
     assert stores.batches.get("acme", made.id) == moved
 
 
-def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
+def test_second_batch_update_from_one_version_is_refused(stores: Any, answer_lost: Lost) -> None:
+    """The first update succeeds although its response is lost."""
     made = batch()
     stores.batches.create(made)
     mine, others = replace(made, version=2, wave_end=1), replace(made, version=2, wave_end=2)
@@ -78,7 +79,7 @@ def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
     assert refused.value.current == mine
 
 
-def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
+def test_replace_does_not_create_a_batch(stores: Any) -> None:
     made = batch()
 
     with pytest.raises(StaleVersion):
@@ -87,7 +88,7 @@ def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
     assert stores.batches.get("acme", made.id) is None
 
 
-def test_it_is_left_for_others_once_nobody_works_on_it(stores: Any) -> None:
+def test_batch_is_stalled_once_its_lock_expires(stores: Any) -> None:
     made = batch()
     stores.batches.create(made)
 
@@ -95,7 +96,8 @@ def test_it_is_left_for_others_once_nobody_works_on_it(stores: Any) -> None:
     assert made.id in stalled_ids(stores, NOW + 5)
 
 
-def test_a_closed_one_is_left_for_nobody_until_it_is_run_again(stores: Any) -> None:
+def test_closed_batch_is_not_stalled_until_its_next_run(stores: Any) -> None:
+    """A late close of the earlier run has no effect."""
     made = batch()
     stores.batches.create(made)
     stores.batches.mark_closed(made)
@@ -111,7 +113,7 @@ def test_a_closed_one_is_left_for_nobody_until_it_is_run_again(stores: Any) -> N
     assert made.id not in stalled_ids(stores, NOW + 5)
 
 
-def test_a_tenants_are_listed_newest_first(stores: Any) -> None:
+def test_batches_of_a_tenant_are_listed_newest_first(stores: Any) -> None:
     ids = [batch_id(str(ULID.from_timestamp(NOW / 1000 + at))) for at in range(3)]
     for one in ids:
         stores.batches.create(batch(id=one, tenant="lister"))
@@ -123,7 +125,8 @@ def test_a_tenants_are_listed_newest_first(stores: Any) -> None:
     assert end is None
 
 
-def test_all_that_is_open_is_come_to_though_it_is_more_than_one_look_takes(dynamo_stores: DynamoStores) -> None:
+def test_every_open_batch_is_reached_despite_the_limit(dynamo_stores: DynamoStores) -> None:
+    """Each minute returns others."""
     made = [batch(locked_until=0) for _ in range(5)]
     for one in made:
         dynamo_stores.batches.create(one)
@@ -133,8 +136,8 @@ def test_all_that_is_open_is_come_to_though_it_is_more_than_one_look_takes(dynam
     assert {one.id for one in made} <= seen
 
 
-def test_a_row_that_names_no_batch_is_removed(dynamo_stores: DynamoStores) -> None:
-    """Whoever made it died between the two writes."""
+def test_index_row_without_a_batch_is_removed(dynamo_stores: DynamoStores) -> None:
+    """The process that created it died between its two writes."""
     batches, never_made = dynamo_stores.batches, batch()
     batches._open.put(batches._open.row(never_made.id, tenant="acme", made_at=NOW, run=1, ttl=NOW // 1000))
 
@@ -147,7 +150,7 @@ def test_a_row_that_names_no_batch_is_removed(dynamo_stores: DynamoStores) -> No
     assert never_made.id not in rows()
 
 
-def test_rows_are_read_as_they_were_kept(stores: Any) -> None:
+def test_batch_rows_and_options_round_trip(stores: Any) -> None:
     made = batch()
     rows = [
         Row(number=1, id="a", prompt="Zwei\u2028Zeilen\nund mehr", metadata={"x": [1, {"y": None}]}),
@@ -164,13 +167,13 @@ def test_rows_are_read_as_they_were_kept(stores: Any) -> None:
     assert stores.batch_rows.get_options("acme", batch().id) is None
 
 
-def test_an_export_is_kept_and_can_be_read_by_its_address(stores: Any) -> None:
+def test_put_export_returns_a_link_that_names_the_batch(stores: Any) -> None:
     made = batch()
 
     assert made.id in stores.batch_rows.put_export("acme", made.id, "export-1.csv", "a,b\r\n", "text/csv")
 
 
-def test_one_that_cannot_be_read_hides_no_other(dynamo_stores: DynamoStores) -> None:
+def test_unreadable_batch_does_not_hide_others(dynamo_stores: DynamoStores) -> None:
     broken, whole = batch(locked_until=0), batch(locked_until=0)
     for one in (broken, whole):
         dynamo_stores.batches.create(one)

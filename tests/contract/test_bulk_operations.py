@@ -39,7 +39,7 @@ def unfinished_ids(stores: Any, now: int) -> list[str]:
     return [one.id for one in stores.bulk_operations.unfinished(now, 100)]
 
 
-def test_it_is_read_as_it_was_written(stores: Any) -> None:
+def test_bulk_operation_round_trips(stores: Any) -> None:
     made = bulk()
     stores.bulk_operations.create(made)
 
@@ -48,7 +48,7 @@ def test_it_is_read_as_it_was_written(stores: Any) -> None:
     assert stores.bulk_operations.get("acme", "bulk_none") is None
 
 
-def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
+def test_creating_a_bulk_operation_again_changes_nothing(stores: Any, answer_lost: Lost) -> None:
     made = bulk()
     with answer_lost("PutItem"):
         stores.bulk_operations.create(made)
@@ -60,7 +60,8 @@ def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
     assert stores.bulk_operations.get("acme", made.id) == moved
 
 
-def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
+def test_second_bulk_update_from_one_version_is_refused(stores: Any, answer_lost: Lost) -> None:
+    """The first update succeeds although its response is lost."""
     made = bulk()
     stores.bulk_operations.create(made)
     mine, others = replace(made, version=2, done=1), replace(made, version=2, done=2)
@@ -73,7 +74,7 @@ def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
     assert refused.value.current == mine
 
 
-def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
+def test_replace_does_not_create_a_bulk_operation(stores: Any) -> None:
     made = bulk()
 
     with pytest.raises(StaleVersion):
@@ -82,7 +83,7 @@ def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
     assert stores.bulk_operations.get("acme", made.id) is None
 
 
-def test_the_unfinished_are_found_when_nobody_works_on_them(stores: Any) -> None:
+def test_unfinished_bulk_operations_are_found_once_unlocked(stores: Any) -> None:
     made, other = bulk(), bulk(id=f"bulk_{ULID.from_timestamp(4_000_000_000.0)}", tenant="other", locked_until=NOW + 60_000)
     for one in (made, other):
         stores.bulk_operations.create(one)
@@ -93,7 +94,7 @@ def test_the_unfinished_are_found_when_nobody_works_on_them(stores: Any) -> None
     assert [one for one in unfinished_ids(stores, NOW + 60_000) if one in (made.id, other.id)] == [made.id, other.id]
 
 
-def test_the_finished_are_not_looked_for_any_more(stores: Any) -> None:
+def test_finished_bulk_operation_is_not_listed_as_unfinished(stores: Any) -> None:
     made = bulk()
     stores.bulk_operations.create(made)
 
@@ -103,8 +104,8 @@ def test_the_finished_are_not_looked_for_any_more(stores: Any) -> None:
     assert stores.bulk_operations.get("acme", made.id).finished_at == NOW
 
 
-def test_rows_that_name_nothing_unfinished_are_removed(dynamo_stores: DynamoStores) -> None:
-    """Whoever made it died between the two writes; whoever ended it, before the last."""
+def test_index_rows_without_an_unfinished_bulk_operation_are_removed(dynamo_stores: DynamoStores) -> None:
+    """A process that died between two writes leaves such rows."""
     bulks, never_made, ended = dynamo_stores.bulk_operations, bulk(), bulk(finished_at=NOW)
     for one in (never_made, ended):
         bulks._open.put(bulks._open.row(one.id, tenant=one.tenant, made_at=NOW, ttl=NOW // 1000))

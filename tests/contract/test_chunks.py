@@ -29,8 +29,8 @@ def kept(stores: Any, *texts: str) -> tuple[str, list[Chunk]]:
     return job_id, chunks
 
 
-def test_a_chunk_comes_back_as_it_was_put(stores: Any) -> None:
-    """Its progress with the same numbers, its events in order, its cursor, its end of life."""
+def test_chunk_round_trips(stores: Any) -> None:
+    """Progress keeps its numbers, events keep their order, and the cursor and the TTL are kept."""
     full = chunk(
         new_id(),
         0,
@@ -47,8 +47,8 @@ def test_a_chunk_comes_back_as_it_was_put(stores: Any) -> None:
     assert stores.chunks.read(full.job_id, 1) == [full]
 
 
-def test_reading_from_any_offset(stores: Any) -> None:
-    """From offset p: the first chunk is the one that covers p, none that ends at p or before."""
+def test_read_returns_the_chunks_that_end_after_the_offset(stores: Any) -> None:
+    """The first chunk is the one that covers the offset."""
     job_id, chunks = kept(stores, "abc", "d", "efgh")
 
     for offset in range(9):
@@ -57,8 +57,8 @@ def test_reading_from_any_offset(stores: Any) -> None:
         assert join_chunks(found, offset) == "abcdefgh"[offset:]
 
 
-def test_attempts_are_apart(stores: Any) -> None:
-    """Attempt 1 is not a prefix of attempt 10 or 11."""
+def test_chunks_of_attempts_are_kept_apart(stores: Any) -> None:
+    """The key of attempt 1 must not be a prefix of the keys of attempts 10 and 11."""
     job_id = new_id()
     for attempt in (1, 10, 11):
         stores.chunks.append(chunk(job_id, 0, f"text {attempt}", attempt=attempt))
@@ -69,15 +69,15 @@ def test_attempts_are_apart(stores: Any) -> None:
     assert stores.chunks.last(job_id, 2) is None
 
 
-def test_the_last_chunk_is_the_one_with_the_greatest_end(stores: Any) -> None:
-    """By number, not by digits: 9 before 10."""
+def test_last_returns_the_chunk_with_the_greatest_end(stores: Any) -> None:
+    """Ends sort by number, not by digits: 9 comes before 10."""
     job_id, chunks = kept(stores, "123456789", "0", "1" * 90)
 
     assert stores.chunks.last(job_id, 1) == chunks[-1]
 
 
-def test_a_chunk_whose_answer_was_lost(stores: Any, answer_lost: Lost) -> None:
-    """The same chunk again is no conflict, whoever repeats it, tuples and all."""
+def test_appending_the_same_chunk_again_is_no_conflict(stores: Any, answer_lost: Lost) -> None:
+    """The SDK or the worker repeats a put whose response was lost; tuples equal stored lists."""
     mine = chunk(new_id(), 0, "text", progress={"done": (1, 2)}, events=({"stage": "x"},))
 
     with answer_lost("PutItem"):
@@ -88,8 +88,8 @@ def test_a_chunk_whose_answer_was_lost(stores: Any, answer_lost: Lost) -> None:
 
 
 @pytest.mark.parametrize("other", [{"text": "tExt"}, {"start": 1, "text": "ext"}, {"at": NOW + 1}])
-def test_another_chunk_where_one_ends_is_a_conflict(stores: Any, other: dict[str, Any]) -> None:
-    """Two writers of one attempt: the first text stays."""
+def test_a_different_chunk_with_the_same_end_is_a_conflict(stores: Any, other: dict[str, Any]) -> None:
+    """With two writers of one attempt, the first text stays."""
     first = chunk(new_id(), 0, "text")
     stores.chunks.append(first)
 
@@ -100,7 +100,7 @@ def test_another_chunk_where_one_ends_is_a_conflict(stores: Any, other: dict[str
 
 
 def test_the_largest_chunk_fits(stores: Any) -> None:
-    """60,000 code points of four bytes, with progress and events beside them: below the 400 KB of an item."""
+    """60,000 code points of four bytes with progress and events stay below the 400 KB limit."""
     large = chunk(new_id(), 0, "👍" * 60_000, progress={"description": "x" * 2_000}, events=({"milestone": "y" * 2_000},) * 20)
 
     stores.chunks.append(large)
@@ -108,8 +108,8 @@ def test_the_largest_chunk_fits(stores: Any) -> None:
     assert stores.chunks.read(large.job_id, 1) == [large]
 
 
-def test_long_logs_are_read_whole(stores: Any) -> None:
-    """Ten thousand chunks are more than the megabyte that one answer holds."""
+def test_log_longer_than_one_query_page_is_read_whole(stores: Any) -> None:
+    """Ten thousand chunks exceed the 1 MB that one query returns."""
     count, text = 10_000, "Forty code points in every single chunk."
     job_id = new_id()
     put_all(stores, [chunk(job_id, number * 40, text) for number in range(count)])
@@ -133,8 +133,8 @@ def put_all(stores: Any, chunks: list[Chunk]) -> None:
         client.batch_write_item(RequestItems={table_name(stores.stage, "job_data"): requests[first : first + 25]})
 
 
-def test_a_note_of_progress_is_seen_last_and_is_no_text(stores: Any) -> None:
-    """In the place of the one before, until there is text; whoever reads the text never meets it."""
+def test_progress_chunk_is_returned_by_last_but_not_by_read(stores: Any) -> None:
+    """A progress chunk is replaced by the next one and superseded by the first text."""
     job_id = new_id()
     for percentage in (10.0, 20.0):
         stores.chunks.put_progress(

@@ -19,8 +19,8 @@ def opened(stores: Any, model: str) -> CircuitBreaker:
 
 
 @pytest.mark.parametrize("name", ["gpt-4o-mini", "ft:gpt-4o-mini-2024-07-18:acme::9x/y", "o1 (preview) \u00e4#circuit#"])
-def test_what_was_written_is_read(stores: Any, name: str) -> None:
-    """Whatever the model is called; and nothing of a model that was never heard of."""
+def test_circuit_breaker_round_trips(stores: Any, name: str) -> None:
+    """Any model name works, and an unknown model has no circuit breaker."""
     model = name + new_id()
     assert stores.circuit_breakers.get(model) is None
 
@@ -30,8 +30,8 @@ def test_what_was_written_is_read(stores: Any, name: str) -> None:
     assert [one for one in stores.circuit_breakers.all() if one.model == model] == [circuit]
 
 
-def test_all_of_them_at_once(stores: Any) -> None:
-    """One that a person keeps open too, which has no end."""
+def test_all_returns_every_circuit_breaker(stores: Any) -> None:
+    """One that an operator forced open has no end, and is included."""
     forced = force_open(CircuitBreaker(model=new_id()), "ann", "moving", "m", NOW)
     stores.circuit_breakers.replace(CircuitBreaker(model=forced.model), forced)
     other = opened(stores, new_id())
@@ -42,8 +42,8 @@ def test_all_of_them_at_once(stores: Any) -> None:
     }.items()
 
 
-def test_of_two_probes_one_is_it(stores: Any) -> None:
-    """Both saw the circuit open; the swap decides, and tells the other one."""
+def test_second_probe_of_one_version_is_refused(stores: Any) -> None:
+    """Both workers saw the circuit open; the loser is given the stored record."""
     seen = opened(stores, new_id())
     one, two = (start_probe(seen, mark, NOW + 30_000) for mark in ("one", "two"))
     assert one is not None
@@ -57,7 +57,7 @@ def test_of_two_probes_one_is_it(stores: Any) -> None:
     assert stores.circuit_breakers.get(seen.model).state is CircuitState.HALF_OPEN
 
 
-def test_of_two_first_failures_one_is_first(stores: Any) -> None:
+def test_first_failure_does_not_overwrite_a_stored_circuit_breaker(stores: Any) -> None:
     model = new_id()
     opened(stores, model)
 
@@ -69,7 +69,7 @@ def test_of_two_first_failures_one_is_first(stores: Any) -> None:
     assert refused.value.current.mark == "mark"
 
 
-def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -> None:
+def test_replace_succeeds_when_its_response_is_lost(stores: Any, answer_lost: Lost) -> None:
     seen = opened(stores, new_id())
     probing = start_probe(seen, "p", NOW + 30_000)
 
@@ -80,8 +80,8 @@ def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -
     assert stores.circuit_breakers.get(seen.model) == probing
 
 
-def test_a_swap_makes_no_circuit_out_of_one_that_is_gone(stores: Any) -> None:
-    """Its time was over: whoever still knows it decides afresh on nothing."""
+def test_replace_does_not_recreate_an_expired_circuit_breaker(stores: Any) -> None:
+    """A worker that still knows the old record has to decide again without one."""
     gone = record_failure(CircuitBreaker(model=new_id(), version=7), "stream_cut", NOW, "m", NOW)
 
     with pytest.raises(StaleVersion) as refused:

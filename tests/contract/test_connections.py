@@ -21,15 +21,15 @@ def opened(stores: Any, **changes: Any) -> Connection:
     return connection
 
 
-def test_a_connection_comes_back_as_it_was_put(stores: Any) -> None:
-    """With its caller, whatever that may do."""
+def test_connection_round_trips(stores: Any) -> None:
+    """The caller keeps all its restrictions."""
     for given in (opened(stores), opened(stores, caller=NARROW), opened(stores, caller=replace(NARROW, jobs=frozenset()))):
         assert stores.connections.get(given.id) == given
     assert stores.connections.get("nobody") is None
 
 
-def test_subscriptions_are_noted_once(stores: Any, answer_lost: Lost) -> None:
-    """Noting one twice is noting it once, and closing tells what there was."""
+def test_subscribing_a_connection_is_idempotent(stores: Any, answer_lost: Lost) -> None:
+    """Closing the connection returns its remaining subscriptions."""
     given = opened(stores)
     with answer_lost("UpdateItem"):
         assert stores.connections.subscribe(given.id, "job_1")
@@ -42,8 +42,8 @@ def test_subscriptions_are_noted_once(stores: Any, answer_lost: Lost) -> None:
     assert stores.connections.close(given.id) is None
 
 
-def test_a_connection_has_room_for_so_many(stores: Any) -> None:
-    """The one too many is refused, those that are there may be repeated, and leaving one makes room."""
+def test_subscriptions_per_connection_are_limited(stores: Any) -> None:
+    """Subscribing to a job again is allowed, and unsubscribing makes room."""
     given = opened(stores)
     for number in range(SUBSCRIPTIONS_PER_CONNECTION):
         assert stores.connections.subscribe(given.id, f"job_{number}")
@@ -55,8 +55,7 @@ def test_a_connection_has_room_for_so_many(stores: Any) -> None:
     assert len(stores.connections.get(given.id).jobs) == SUBSCRIPTIONS_PER_CONNECTION
 
 
-def test_nothing_is_noted_for_a_connection_that_is_closed(stores: Any) -> None:
-    """No ghost of it appears."""
+def test_subscribe_does_not_recreate_a_closed_connection(stores: Any) -> None:
     closed = new_id()
 
     assert not stores.connections.subscribe(closed, "job_1")
@@ -65,8 +64,8 @@ def test_nothing_is_noted_for_a_connection_that_is_closed(stores: Any) -> None:
     assert stores.connections.get(closed) is None
 
 
-def test_the_last_subscription_leaves_an_empty_set(stores: Any) -> None:
-    """DynamoDB has no empty sets; a connection without subscriptions is one all the same."""
+def test_connection_stays_when_its_last_subscription_is_removed(stores: Any) -> None:
+    """DynamoDB has no empty sets."""
     given = opened(stores)
     stores.connections.subscribe(given.id, "job_1")
     stores.connections.unsubscribe(given.id, "job_1")
@@ -75,8 +74,8 @@ def test_the_last_subscription_leaves_an_empty_set(stores: Any) -> None:
     assert stores.connections.subscribe(given.id, "job_2")
 
 
-def test_all_connections_are_found_part_by_part(stores: Any) -> None:
-    """Without a scan: each in one part, whole, and gone from it when it is closed."""
+def test_connections_are_found_by_shard(stores: Any) -> None:
+    """An open connection is in exactly one shard, a closed one in none."""
     given = {each.id: each for each in (opened(stores) for _ in range(30))}
     closed = given.popitem()[0]
     stores.connections.close(closed)
@@ -91,8 +90,8 @@ def test_all_connections_are_found_part_by_part(stores: Any) -> None:
     assert {one.id for one in stores.connections.sample(11, 1_000)} == {one.id for one in stores.connections.sample(3, 1_000)}
 
 
-def test_of_a_part_that_is_full_others_are_given_each_time(stores: Any) -> None:
-    """Never more than were asked for; in the end all have been among them, however alike their ids are."""
+def test_repeated_samples_reach_every_connection_of_a_shard(stores: Any) -> None:
+    """A sample never exceeds its limit."""
     ids = [new_id() for _ in range(60)]
     part = connection_shard(ids[0])
     given = {opened(stores, id=one).id for one in ids if connection_shard(one) == part}
@@ -108,7 +107,7 @@ def test_of_a_part_that_is_full_others_are_given_each_time(stores: Any) -> None:
 
 
 def test_a_ticket_is_used_by_one_connection(stores: Any, answer_lost: Lost) -> None:
-    """The same connection may ask again, no other; unknown tickets are refused."""
+    """Its connection may use it again; another connection and an unknown ticket are refused."""
     ticket = Ticket(hash=new_id(), caller=NARROW, created_at=NOW, expires_at=NOW + 60_000)
     stores.tickets.put(ticket)
 

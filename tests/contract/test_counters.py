@@ -39,7 +39,7 @@ def test_mark_and_counters_are_written_together(stores: Any, place: tuple[str, s
     assert stores.counters.get([place, ("C#none", "counts")]) == {place: {"queued": 1, "cost": 5, VERSION: 1}}
 
 
-def test_one_mark_that_moved_keeps_all_from_being_written(stores: Any, place: tuple[str, str]) -> None:
+def test_one_stale_mark_cancels_the_whole_increment(stores: Any, place: tuple[str, str]) -> None:
     counted, other = new_id(), new_id()
     stores.counters.increment([marked(counted, 3)], [add(place, n=1)])
 
@@ -52,7 +52,7 @@ def test_one_mark_that_moved_keeps_all_from_being_written(stores: Any, place: tu
     assert stores.counters.get([place])[place]["n"] == 1
 
 
-def test_what_was_counted_is_counted_on_from_there(stores: Any, place: tuple[str, str]) -> None:
+def test_next_increment_continues_from_the_stored_mark(stores: Any, place: tuple[str, str]) -> None:
     job_id = new_id()
     stores.counters.increment([marked(job_id, 3)], [add(place, queued=1)])
 
@@ -62,8 +62,8 @@ def test_what_was_counted_is_counted_on_from_there(stores: Any, place: tuple[str
     assert stores.counters.marks([job_id], consistent=True)[job_id].version == 7
 
 
-def test_a_lost_answer_counts_nothing_twice(stores: Any, place: tuple[str, str], answer_lost: Lost) -> None:
-    """DynamoDB knows the repetition by its token. The emulator does not: then the mark refuses it, and whoever counts looks again."""
+def test_lost_response_does_not_count_twice(stores: Any, place: tuple[str, str], answer_lost: Lost) -> None:
+    """DynamoDB knows the repetition by its token; on the emulator the mark refuses it."""
     job_id = new_id()
     with answer_lost("TransactWriteItems"), suppress(StaleVersion):
         stores.counters.increment([marked(job_id, 1)], [add(place, n=1)])
@@ -72,7 +72,7 @@ def test_a_lost_answer_counts_nothing_twice(stores: Any, place: tuple[str, str],
     assert stores.counters.marks([job_id])[job_id].version == 1
 
 
-def test_the_counters_of_a_partition_come_in_order(stores: Any, place: tuple[str, str]) -> None:
+def test_counters_of_a_partition_are_returned_in_key_order(stores: Any, place: tuple[str, str]) -> None:
     pk = place[0]
     stores.counters.increment([], [add((pk, "failed#0001"), r260=1), add((pk, "counts"), n=1), add((pk, "failed#0000"), r3=1)])
 
@@ -81,7 +81,7 @@ def test_the_counters_of_a_partition_come_in_order(stores: Any, place: tuple[str
     assert stores.counters.query("C#none", 2) == {}
 
 
-def test_a_counter_is_corrected_only_as_it_was_seen(stores: Any, place: tuple[str, str]) -> None:
+def test_counter_overwrite_requires_the_current_version(stores: Any, place: tuple[str, str]) -> None:
     stores.counters.increment([], [add(place, n=1, gone=4)])
     seen = stores.counters.get([place])[place][VERSION]
     stores.counters.increment([], [add(place, n=1)])
@@ -93,12 +93,12 @@ def test_a_counter_is_corrected_only_as_it_was_seen(stores: Any, place: tuple[st
     assert stores.counters.get([place])[place]["n"] == 8
 
 
-def test_one_that_is_not_there_can_be_put_right_too(stores: Any, place: tuple[str, str]) -> None:
+def test_counter_overwrite_creates_a_missing_counter_once(stores: Any, place: tuple[str, str]) -> None:
     assert stores.counters.overwrite(place, 0, {"n": 2}, TTL)
     assert not stores.counters.overwrite(place, 0, {"n": 3}, TTL)
 
 
-def test_a_hundred_marks_and_counters_are_one_transaction(stores: Any, place: tuple[str, str]) -> None:
+def test_increment_takes_a_hundred_marks_and_counters(stores: Any, place: tuple[str, str]) -> None:
     ids = [new_id() for _ in range(99)]
 
     stores.counters.increment([marked(job_id, 1) for job_id in ids], [add(place, n=99)])

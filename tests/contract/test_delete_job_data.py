@@ -70,7 +70,8 @@ def objects() -> list[str]:
 # ---- job records
 
 
-def test_a_head_is_removed_at_the_version_that_was_seen_and_only_there(stores: Any) -> None:
+def test_delete_requires_the_current_job_version(stores: Any) -> None:
+    """A repeated delete of the same version succeeds."""
     seen = full_job()
     stores.jobs.create(seen)
     later = replace(seen, version=seen.version + 1, cost=1)
@@ -85,7 +86,7 @@ def test_a_head_is_removed_at_the_version_that_was_seen_and_only_there(stores: A
     assert stores.jobs.get(seen.id) is None
 
 
-def test_a_removal_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -> None:
+def test_delete_succeeds_when_its_response_is_lost(stores: Any, answer_lost: Lost) -> None:
     seen = full_job()
     stores.jobs.create(seen)
 
@@ -95,8 +96,8 @@ def test_a_removal_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost
     assert stores.jobs.get(seen.id) is None
 
 
-def test_a_late_write_makes_no_ghost_of_a_removed_job(stores: Any) -> None:
-    """[25], T10: whoever still held the head may try what they like."""
+def test_late_replace_does_not_recreate_a_deleted_job(stores: Any) -> None:
+    """Protocol rule 25: no unconditional update of a record."""
     seen = full_job(status=Status.PROCESSING, finished_at=None, ttl=None, due_at=NOW)
     stores.jobs.create(seen)
     stores.jobs.delete(seen)
@@ -113,7 +114,7 @@ def test_a_late_write_makes_no_ghost_of_a_removed_job(stores: Any) -> None:
 # ---- job data
 
 
-def test_all_that_is_kept_of_a_job_is_removed_and_of_no_other(stores: Any) -> None:
+def test_delete_all_removes_the_data_of_one_job_only(stores: Any) -> None:
     gone, stays = new_id(), new_id()
     for job_id in (gone, stays):
         store_everything(stores, job_id)
@@ -125,7 +126,7 @@ def test_all_that_is_kept_of_a_job_is_removed_and_of_no_other(stores: Any) -> No
     assert len(kept(stores, stays)) == 5
 
 
-def test_large_texts_go_with_it(stores: Any) -> None:
+def test_delete_all_removes_large_texts(stores: Any) -> None:
     gone, stays, text = new_id(), new_id(), incompressible(60_000)
     for job_id in (gone, stays):
         store_everything(stores, job_id, text=text, prompt=text)
@@ -137,8 +138,8 @@ def test_large_texts_go_with_it(stores: Any) -> None:
     assert stores.job_specs.get(stays).prompt == text
 
 
-def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> None:
-    """A worker died between the object and its row."""
+def test_delete_all_removes_objects_without_a_row(dynamo_stores: DynamoStores) -> None:
+    """A worker died after it put the object and before it wrote the row."""
     job_id = new_id()
     store_everything(dynamo_stores, job_id, text=incompressible(60_000))
     for attempt in (1, 2):
@@ -150,7 +151,7 @@ def test_an_object_that_no_row_names_is_found(dynamo_stores: DynamoStores) -> No
     assert not any(job_id in key for key in objects())
 
 
-def test_rows_that_dynamodb_leaves_out_are_asked_for_again(dynamo_stores: DynamoStores) -> None:
+def test_batch_delete_retries_unprocessed_items(dynamo_stores: DynamoStores) -> None:
     heads = [item_of(dynamo_stores.jobs._jobs, job()) for _ in range(30)]
     for head in heads:
         dynamodb.put(head)
@@ -176,7 +177,7 @@ def test_rows_that_dynamodb_leaves_out_are_asked_for_again(dynamo_stores: Dynamo
     assert [dynamo_stores.jobs.get(head.id) for head in heads] == [None] * 30
 
 
-def test_rows_that_are_left_out_for_ever_are_said(dynamo_stores: DynamoStores) -> None:
+def test_batch_delete_raises_throttled_when_items_stay_unprocessed(dynamo_stores: DynamoStores) -> None:
     head = item_of(dynamo_stores.jobs._jobs, job())
 
     def leave_out_all(parsed: Any, **_: Any) -> None:
@@ -195,7 +196,7 @@ def test_rows_that_are_left_out_for_ever_are_said(dynamo_stores: DynamoStores) -
 # ---- specs
 
 
-def test_a_changed_body_is_read_as_it_was_changed(stores: Any) -> None:
+def test_job_spec_replace_keeps_the_highest_version(stores: Any) -> None:
     job_id = new_id()
     stores.job_specs.put(job_id, "acme", BODY, TTL)
 
@@ -206,7 +207,8 @@ def test_a_changed_body_is_read_as_it_was_changed(stores: Any) -> None:
     assert stores.job_specs.get(job_id).metadata == {"n": 2}
 
 
-def test_a_change_whose_answer_was_lost_succeeds_and_a_rival_at_the_same_version_is_refused(stores: Any, answer_lost: Lost) -> None:
+def test_job_spec_replace_survives_a_lost_response_and_refuses_a_rival(stores: Any, answer_lost: Lost) -> None:
+    """The rival writes another spec at the same version."""
     job_id = new_id()
     stores.job_specs.put(job_id, "acme", BODY, TTL)
 
@@ -218,7 +220,8 @@ def test_a_change_whose_answer_was_lost_succeeds_and_a_rival_at_the_same_version
     assert stores.job_specs.get(job_id).metadata == {"n": 2}
 
 
-def test_a_large_body_is_changed_too(stores: Any) -> None:
+def test_large_job_spec_is_replaced(stores: Any) -> None:
+    """A rival at the same version is refused here, too."""
     job_id, large = new_id(), replace(BODY, prompt=incompressible(60_000))
     stores.job_specs.put(job_id, "acme", large, TTL)
 
@@ -229,8 +232,8 @@ def test_a_large_body_is_changed_too(stores: Any) -> None:
     assert stores.job_specs.get(job_id) == replace(large, metadata={"n": 2})
 
 
-def test_what_is_not_there_is_neither_changed_nor_kept(stores: Any) -> None:
-    """No ghost of a deleted body."""
+def test_replace_and_extend_ttl_do_not_create_a_job_spec(stores: Any) -> None:
+    """A late call must not recreate a deleted job spec."""
     job_id = new_id()
 
     stores.job_specs.replace(job_id, "acme", BODY, 2)
@@ -239,7 +242,7 @@ def test_what_is_not_there_is_neither_changed_nor_kept(stores: Any) -> None:
     assert stores.job_specs.get(job_id) is None
 
 
-def test_a_body_is_kept_longer_never_shorter(dynamo_stores: DynamoStores) -> None:
+def test_job_spec_ttl_is_extended_but_never_shortened(dynamo_stores: DynamoStores) -> None:
     job_id = new_id()
     dynamo_stores.job_specs.put(job_id, "acme", BODY, TTL)
 

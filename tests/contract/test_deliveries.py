@@ -46,7 +46,7 @@ def due_ids(stores: Any, until: int) -> set[str]:
     return {one.id for one in stores.deliveries.due(until, 100)}
 
 
-def test_it_is_read_as_it_was_written(stores: Any) -> None:
+def test_delivery_round_trips(stores: Any) -> None:
     made = delivery()
 
     assert stores.deliveries.create(made) == made
@@ -55,8 +55,8 @@ def test_it_is_read_as_it_was_written(stores: Any) -> None:
     assert stores.deliveries.get(made.owner, "dlv_other") is None
 
 
-def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
-    """What is there already is answered, whatever has become of it."""
+def test_creating_a_delivery_again_returns_the_stored_one(stores: Any, answer_lost: Lost) -> None:
+    """The stored delivery is returned in its current state."""
     made = delivery()
     with answer_lost("PutItem"):
         stores.deliveries.create(made)
@@ -68,7 +68,7 @@ def test_it_is_made_once(stores: Any, answer_lost: Lost) -> None:
     assert made.id not in due_ids(stores, NOW + 10**9)
 
 
-def test_those_of_a_job_are_listed_the_newest_first(stores: Any) -> None:
+def test_deliveries_of_an_owner_are_listed_newest_first(stores: Any) -> None:
     owner = new_id()
     older, newer = delivery(owner=owner), delivery(owner=owner, address="https://hooks.example.com/y", created_at=NOW + 1)
     for one in (older, newer, delivery()):
@@ -77,7 +77,8 @@ def test_those_of_a_job_are_listed_the_newest_first(stores: Any) -> None:
     assert stores.deliveries.for_owner(owner) == [newer, older]
 
 
-def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
+def test_second_delivery_update_from_one_version_is_refused(stores: Any, answer_lost: Lost) -> None:
+    """The first update succeeds although its response is lost."""
     made = delivery()
     stores.deliveries.create(made)
     mine, others = replace(made, version=2, attempt_count=1), replace(made, version=2, attempt_count=2)
@@ -90,7 +91,7 @@ def test_one_of_two_moves_it_on(stores: Any, answer_lost: Lost) -> None:
     assert refused.value.current == mine
 
 
-def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
+def test_replace_does_not_create_a_delivery(stores: Any) -> None:
     made = delivery()
 
     with pytest.raises(StaleVersion):
@@ -99,7 +100,7 @@ def test_what_was_never_made_is_not_made_by_a_step(stores: Any) -> None:
     assert stores.deliveries.get(made.owner, made.id) is None
 
 
-def test_it_is_looked_at_when_its_time_has_come_and_not_before(stores: Any) -> None:
+def test_delivery_is_due_from_its_recheck_time(stores: Any) -> None:
     made = delivery(recheck_at=NOW + 60_000)
     stores.deliveries.create(made)
     assert made.id not in due_ids(stores, NOW + 59_999)
@@ -112,7 +113,7 @@ def test_it_is_looked_at_when_its_time_has_come_and_not_before(stores: Any) -> N
     assert [one for one in stores.deliveries.due(NOW + 90_000, 100) if one.id == made.id] == [later]
 
 
-def test_what_has_ended_is_looked_at_no_more_until_it_is_begun_again(stores: Any) -> None:
+def test_ended_delivery_is_not_due_until_restarted(stores: Any) -> None:
     made = delivery()
     ended = replace(made, version=2, state=DeliveryState.FAILED, ended_at=NOW)
     stores.deliveries.create(made)
@@ -124,8 +125,8 @@ def test_what_has_ended_is_looked_at_no_more_until_it_is_begun_again(stores: Any
     assert made.id in due_ids(stores, NOW + 60_000)
 
 
-def test_a_refused_step_leaves_it_where_it_is_looked_for(stores: Any) -> None:
-    """The loser had put a row for a time that never came to be."""
+def test_refused_delivery_update_keeps_the_due_time(stores: Any) -> None:
+    """The losing writer has already put an index row for a time that was never stored."""
     made = delivery()
     stores.deliveries.create(made)
     stores.deliveries.replace(made, replace(made, version=2, attempt_count=1))
@@ -142,8 +143,8 @@ def open_rows(stores: DynamoStores, made: Delivery) -> list[str]:
     return [row.sk for part in range(SHARDS) for row in opened.query(1_000, shard=part) if made.id in row.sk]
 
 
-def test_rows_that_name_nothing_open_are_removed(dynamo_stores: DynamoStores) -> None:
-    """Whoever made it died between the two writes; whoever ended it, before the last."""
+def test_index_rows_without_an_open_delivery_are_removed(dynamo_stores: DynamoStores) -> None:
+    """A process that died between two writes leaves such rows."""
     deliveries, never_made, ended = dynamo_stores.deliveries, delivery(), delivery(state=DeliveryState.DELIVERED)
     for one in (never_made, ended):
         dynamodb.put(deliveries._row(one))
@@ -156,8 +157,8 @@ def test_rows_that_name_nothing_open_are_removed(dynamo_stores: DynamoStores) ->
     assert not open_rows(dynamo_stores, never_made)
 
 
-def test_a_killed_step_leaves_a_delivery_that_is_found(dynamo_stores: DynamoStores) -> None:
-    """After each of its three writes there is a row for the time that the delivery says."""
+def test_delivery_stays_due_after_an_interrupted_update(dynamo_stores: DynamoStores) -> None:
+    """An update puts the new index row before it stores the new recheck time."""
     deliveries, made = dynamo_stores.deliveries, delivery()
     deliveries.create(made)
     later = replace(made, version=2, recheck_at=NOW + 90_000)
@@ -169,7 +170,7 @@ def test_a_killed_step_leaves_a_delivery_that_is_found(dynamo_stores: DynamoStor
     assert made.id in due_ids(dynamo_stores, NOW + 90_000)
 
 
-def test_one_that_moves_on_leaves_one_row(dynamo_stores: DynamoStores) -> None:
+def test_updated_delivery_keeps_one_index_row(dynamo_stores: DynamoStores) -> None:
     deliveries, made = dynamo_stores.deliveries, delivery()
     deliveries.create(made)
     later = replace(made, version=2, recheck_at=NOW + 90_000)
@@ -179,8 +180,8 @@ def test_one_that_moves_on_leaves_one_row(dynamo_stores: DynamoStores) -> None:
     assert len(open_rows(dynamo_stores, made)) == 1
 
 
-def test_one_that_cannot_be_read_hides_no_other_and_stays(dynamo_stores: DynamoStores) -> None:
-    """During a deployment a newer version may have written words that this one does not know."""
+def test_unreadable_delivery_stays_and_does_not_hide_others(dynamo_stores: DynamoStores) -> None:
+    """During a deployment a newer version may write values that this version does not know."""
     stores = dynamo_stores
     strange, plain = delivery(), delivery()
     for made in (strange, plain):

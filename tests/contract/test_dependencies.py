@@ -26,7 +26,7 @@ def create_child(stores: Any, *aliases: str, run_anyway: bool = False) -> tuple[
     return child, parents
 
 
-def test_a_child_knows_its_parents_before_they_know_it(stores: Any) -> None:
+def test_put_stores_the_dependency_record_without_edges(stores: Any) -> None:
     child, parents = new_id(), {"a": new_id(), "b": new_id()}
 
     stores.dependencies.put(child, parents, run_anyway=True, ttl=TTL)
@@ -36,15 +36,16 @@ def test_a_child_knows_its_parents_before_they_know_it(stores: Any) -> None:
     assert [stores.dependencies.children(parent) for parent in parents.values()] == [[], []]
 
 
-def test_parents_are_told_with_what_is_to_happen_if_they_fail(stores: Any) -> None:
+def test_link_stores_an_edge_with_run_anyway_for_each_parent(stores: Any) -> None:
+    """A repeated link changes nothing."""
     child, parents = create_child(stores, "a", "b", run_anyway=True)
     stores.dependencies.link(child, parents, run_anyway=True, ttl=TTL)  # again
 
     assert [stores.dependencies.children(parent) for parent in parents.values()] == [[DependencyEdge(child, True)]] * 2
 
 
-def test_crossing_off_twice_is_crossing_off_once(stores: Any, answer_lost: Lost) -> None:
-    """What counting down would get wrong: one replayed end must not stand for two."""
+def test_marking_a_parent_ended_is_idempotent(stores: Any, answer_lost: Lost) -> None:
+    """A counter would get this wrong: a replayed end must not count as a second parent."""
     child, parents = create_child(stores, "a", "b")
     mark_parents_ended = stores.dependencies.mark_parents_ended
 
@@ -57,7 +58,8 @@ def test_crossing_off_twice_is_crossing_off_once(stores: Any, answer_lost: Lost)
     assert stores.dependencies.get(child).open == frozenset()
 
 
-def test_several_are_crossed_off_at_once_with_the_word_that_all_were_told(stores: Any) -> None:
+def test_several_parents_are_marked_ended_together_with_linked_until(stores: Any) -> None:
+    """A job that is no parent is ignored."""
     child, parents = create_child(stores, "a", "b", "c")
 
     left = stores.dependencies.mark_parents_ended(child, [parents["a"], parents["c"], new_id()], linked_until=TTL + 9)
@@ -66,15 +68,15 @@ def test_several_are_crossed_off_at_once_with_the_word_that_all_were_told(stores
     assert (left, known.open, known.linked_until) == (1, {parents["b"]}, TTL + 9)
 
 
-def test_nobody_need_have_ended_to_say_that_all_were_told(stores: Any) -> None:
+def test_marking_no_parents_returns_the_number_of_open_parents(stores: Any) -> None:
     child, _ = create_child(stores, "a", "b")
 
     assert stores.dependencies.mark_parents_ended(child, [], linked_until=TTL) == 2
     assert stores.dependencies.mark_parents_ended(child, []) == 2
 
 
-def test_a_child_of_which_nothing_is_kept_stays_so(stores: Any) -> None:
-    """A late end leaves no ghost."""
+def test_mark_parents_ended_does_not_create_a_dependency_record(stores: Any) -> None:
+    """A parent may end after the child was deleted."""
     nobody = new_id()
 
     assert stores.dependencies.mark_parents_ended(nobody, [new_id()]) is None
@@ -82,7 +84,7 @@ def test_a_child_of_which_nothing_is_kept_stays_so(stores: Any) -> None:
     assert stores.dependencies.get(nobody) is None
 
 
-def test_children_come_by_id_a_page_at_a_time(stores: Any) -> None:
+def test_children_are_paged_in_id_order(stores: Any) -> None:
     parent = new_id()
     children = sorted(new_id(NOW + number) for number in range(7))
     for child in children:
@@ -96,8 +98,8 @@ def test_children_come_by_id_a_page_at_a_time(stores: Any) -> None:
     assert stores.dependencies.children(parent, third[-1].child) == []
 
 
-def test_a_hundred_parents(stores: Any) -> None:
-    """As many as a job may have: told in five requests, kept in rows that are far from any limit."""
+def test_a_job_may_have_a_hundred_parents(stores: Any) -> None:
+    """A hundred is the limit of a job."""
     child, parents = create_child(stores, *(f"{'a' * 60}{number:03}" for number in range(100)))
 
     assert stores.dependencies.get(child).parents == parents
@@ -106,14 +108,15 @@ def test_a_hundred_parents(stores: Any) -> None:
     assert stores.dependencies.mark_parents_ended(child, list(parents.values())[:99]) == 1
 
 
-def test_the_parents_of_many(stores: Any) -> None:
+def test_parents_of_several_jobs_are_read_together(stores: Any) -> None:
+    """Jobs without a dependency record are left out."""
     first, second, nobody = create_child(stores, "a"), create_child(stores, "x", "y"), new_id()
 
     assert stores.dependencies.parents_of([first[0], second[0], nobody]) == dict([first, second])
 
 
-def test_a_page_goes_with_its_edges_on_both_sides(stores: Any) -> None:
-    """A child that is deleted is no longer told of anything; a parent that is deleted tells nobody."""
+def test_deleting_a_job_removes_its_edges_on_both_sides(stores: Any) -> None:
+    """A child keeps its dependency record when only a parent is deleted."""
     child, parents = create_child(stores, "a", "b")
     a, b = parents.values()
     stores.job_specs.put(child, "acme", JobSpec(prompt="x", config=JobConfig(model="m", max_tokens=1)), TTL)
@@ -131,8 +134,8 @@ def test_a_page_goes_with_its_edges_on_both_sides(stores: Any) -> None:
     assert stores.dependencies.get(child) is None
 
 
-def test_edges_that_dynamodb_leaves_out_are_put_again(dynamo_stores: DynamoStores) -> None:
-    """It may take fewer rows than it was given; those that it left are put after a pause, and if it goes on so that is said."""
+def test_batch_put_retries_unprocessed_items(dynamo_stores: DynamoStores) -> None:
+    """`Throttled` is raised when items stay unprocessed."""
     child, parents = new_id(), {f"p{number}": new_id() for number in range(30)}
     items = [dynamo_stores.dependencies._items(parent, f"child#{child}", ttl=TTL) for parent in parents.values()]
     table = dynamodb.table_name(STAGE, "job_data")
@@ -164,8 +167,8 @@ def test_edges_that_dynamodb_leaves_out_are_put_again(dynamo_stores: DynamoStore
     assert all(dynamo_stores.dependencies.children(parent) == [DependencyEdge(child, False)] for parent in parents.values())
 
 
-def test_every_row_has_an_end(dynamo_stores: DynamoStores) -> None:
-    """The child's and the edges live as long as its body; and longer, when it does."""
+def test_dependency_rows_have_a_ttl_that_can_be_extended(dynamo_stores: DynamoStores) -> None:
+    """The rows must live as long as the job spec."""
     child, parents = create_child(dynamo_stores, "a")
     items = dynamo_stores.dependencies._items
 

@@ -30,8 +30,8 @@ def put(stores: Any, **changes: Any) -> Job:
     return made
 
 
-def test_what_is_due_is_found_by_lane_the_longest_overdue_first(stores: Any) -> None:
-    """Queued and running jobs with their lane, whatever waits for a time in a group of its own; what has ended in none."""
+def test_due_jobs_are_found_by_lane_longest_overdue_first(stores: Any) -> None:
+    """Jobs that wait for a time are in a group of their own, and ended jobs are in none."""
     begin = at()
     late, early = (put(stores, lane="high", due_at=begin + ms) for ms in (2, 1))
     running = put(stores, lane="high", status=Status.PROCESSING, due_at=begin + 3)
@@ -49,8 +49,8 @@ def test_what_is_due_is_found_by_lane_the_longest_overdue_first(stores: Any) -> 
     assert found(None) == sorted(one.id for one in waits)
 
 
-def test_no_part_gives_more_than_its_share(stores: Any) -> None:
-    """What one part of the index is full of hides nothing in the others; what is longest overdue comes first."""
+def test_limit_of_due_jobs_applies_to_each_shard(stores: Any) -> None:
+    """A full shard must not hide the jobs of the others."""
     begin = at()
     made: dict[int, list[str]] = {shard: [] for shard in range(8)}
     while min(map(len, made.values())) < 3:
@@ -63,8 +63,8 @@ def test_no_part_gives_more_than_its_share(stores: Any) -> None:
     assert set(ids) == {job_id for part in made.values() for job_id in part[:2]}
 
 
-def test_a_job_is_put_off_whatever_else_its_record_says(stores: Any) -> None:
-    """Never earlier than it was to be looked at, never one that has ended, and nothing is made where no job is. The version counts it."""
+def test_postpone_only_moves_the_due_time_later(stores: Any) -> None:
+    """Ended jobs stay as they are, and no record is created."""
     begin = at()
     given = put(stores, due_at=begin)
     ended = put(stores, status=Status.FAILED, due_at=None)
@@ -80,7 +80,7 @@ def test_a_job_is_put_off_whatever_else_its_record_says(stores: Any) -> None:
     assert stores.jobs.get(nobody) is None
 
 
-def test_a_job_that_is_put_off_twice_by_a_lost_answer_is_put_off_once(stores: Any, answer_lost: Any) -> None:
+def test_postpone_with_a_lost_response_applies_once(stores: Any, answer_lost: Any) -> None:
     given = put(stores, due_at=at())
 
     with answer_lost("UpdateItem"):
@@ -89,8 +89,8 @@ def test_a_job_that_is_put_off_twice_by_a_lost_answer_is_put_off_once(stores: An
     assert stores.jobs.get(given.id).version == 2
 
 
-def test_a_record_that_cannot_be_read_is_found_and_put_off(dynamo_stores: DynamoStores) -> None:
-    """As another version of the code might write it."""
+def test_unreadable_job_record_is_due_and_can_be_postponed(dynamo_stores: DynamoStores) -> None:
+    """Another version of the code may have written it."""
     begin = at()
     given = put(dynamo_stores, status=Status.RETRYING, due_at=begin)
     aws.client("dynamodb").update_item(
@@ -110,8 +110,8 @@ def test_a_record_that_cannot_be_read_is_found_and_put_off(dynamo_stores: Dynamo
     assert given.id in dynamo_stores.jobs.due(None, begin + 5, 1000)
 
 
-def test_all_of_it_is_read_with_forty_queries(dynamo_stores: DynamoStores) -> None:
-    """However many jobs there are; the same sum as `docs/data-model.md` says."""
+def test_due_jobs_and_leases_are_read_with_48_queries(dynamo_stores: DynamoStores) -> None:
+    """The number does not depend on the number of jobs (docs/data-model.md)."""
     with counted_calls() as calls:
         for lane in (None, *LANES):
             dynamo_stores.jobs.due(lane, at(), 100)

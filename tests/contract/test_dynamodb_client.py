@@ -100,8 +100,7 @@ def units(before: Job | None, after: Job, stores: DynamoStores) -> int:
     return total
 
 
-def test_names_and_indexes_are_those_of_the_deployment(dynamo_stores: DynamoStores) -> None:
-    """The models and the templates say the same: tables, keys, indexes."""
+def test_models_match_the_deployed_tables_and_indexes(dynamo_stores: DynamoStores) -> None:
     heads = dynamo_stores.jobs._jobs
     jobs = next(table for table in TABLES if table.name == "jobs")
 
@@ -114,8 +113,8 @@ def test_names_and_indexes_are_those_of_the_deployment(dynamo_stores: DynamoStor
     assert {index.name: (index.hash_key, index.range_key) for index in jobs.indexes} == INDEXES
 
 
-def test_a_head_keeps_to_its_budget(dynamo_stores: DynamoStores) -> None:
-    """Below 900 bytes even with an error on it, so that a state change is one unit; below 500 until then."""
+def test_job_record_stays_within_its_size_budget(dynamo_stores: DynamoStores) -> None:
+    """At most 900 bytes with an error, so that a state change costs one unit; else at most 500."""
     at_work, ended = full_job(status=Status.PROCESSING, error=None, due_at=NOW, finished_at=None, ttl=None), full_job()
     sizes = []
     for each in (job(), at_work, full_job(error=None, status=Status.COMPLETED), ended):
@@ -126,8 +125,8 @@ def test_a_head_keeps_to_its_budget(dynamo_stores: DynamoStores) -> None:
     assert max(sizes[:3]) <= 500
 
 
-def test_what_a_jobs_life_costs(dynamo_stores: DynamoStores) -> None:
-    """A claim touches no index: 1 unit. Creating adds four entries, completing removes two."""
+def test_write_units_of_job_transitions(dynamo_stores: DynamoStores) -> None:
+    """A claim touches no index; creating adds four index entries, completing removes two."""
     queued = job()
     running = claim(queued, 1, "me#1", NOW + 1) or queued
     completed = finish(running, 1, "me#1", AttemptOutcome(status=Status.COMPLETED, length=5), NOW + 2) or queued
@@ -146,8 +145,7 @@ def test_what_a_jobs_life_costs(dynamo_stores: DynamoStores) -> None:
     assert units(longer, claim(longer, 3, "me#2", NOW + 19_000) or queued, dynamo_stores) == 5
 
 
-def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
-    """One request a call, as the ports say."""
+def test_each_operation_makes_one_request(dynamo_stores: DynamoStores) -> None:
     stores, given = dynamo_stores, job(dedupe_key=new_id())
     row = IdempotencyRecord(scope="s", key=new_id(), fingerprint="f", expires_at=NOW + DAY)
     with counted_calls() as calls:
@@ -165,8 +163,7 @@ def test_requests_of_each_operation(dynamo_stores: DynamoStores) -> None:
     assert calls == {"PutItem": 2, "GetItem": 1, "UpdateItem": 1, "TransactWriteItems": 1, "BatchGetItem": 2, "Query": 3}
 
 
-def test_late_updates_leave_no_ghost(dynamo_stores: DynamoStores) -> None:
-    """Whatever an update may make has an end."""
+def test_late_updates_create_only_items_with_a_ttl(dynamo_stores: DynamoStores) -> None:
     job_id = new_id()
     dynamo_stores.subscriptions.announce_reader(job_id, NOW)
     dynamo_stores.request_counters.increment(job_id, 1, NOW // 1000)
@@ -175,8 +172,8 @@ def test_late_updates_leave_no_ghost(dynamo_stores: DynamoStores) -> None:
     assert "ttl" in stored(dynamo_stores, "coordination", pk=f"rl#{job_id}", sk="1")
 
 
-def test_large_texts_are_not_in_the_table(dynamo_stores: DynamoStores) -> None:
-    """Above 16 KB compressed the item holds the name of an object, which a link opens as plain text."""
+def test_large_texts_are_stored_in_s3(dynamo_stores: DynamoStores) -> None:
+    """Above 16 KB compressed, the item holds only the key of the object."""
     job_id, text = new_id(), noise(3_000_000)
     dynamo_stores.job_specs.put(job_id, "acme", body(text), NOW)
     dynamo_stores.results.put(Result(job_id=job_id, attempt=2, text=text, parsed={"a": text}), "acme")
@@ -190,16 +187,15 @@ def test_large_texts_are_not_in_the_table(dynamo_stores: DynamoStores) -> None:
     assert (head["ContentEncoding"], head["ContentType"]) == ("gzip", "text/plain; charset=utf-8")
 
 
-def test_the_largest_text_beside_its_item(dynamo_stores: DynamoStores) -> None:
-    """Just at the limit it stays in the item, far below the 400 KB of one."""
+def test_text_just_below_the_limit_is_stored_in_the_item(dynamo_stores: DynamoStores) -> None:
     job_id = new_id()
     dynamo_stores.job_specs.put(job_id, "acme", body(noise(15_500)), NOW)
 
     assert 14_000 < item_size(stored(dynamo_stores, "job_data", id=job_id, sk="spec")) < 17_000
 
 
-def test_a_text_that_is_no_longer_kept(dynamo_stores: DynamoStores) -> None:
-    """The bucket may forget before the table does: that is None, not an error."""
+def test_result_without_its_s3_object_is_none(dynamo_stores: DynamoStores) -> None:
+    """The bucket may expire an object before the table expires its row."""
     job_id = new_id()
     dynamo_stores.results.put(Result(job_id=job_id, attempt=1, text=noise(100_000)), "acme")
     key = stored(dynamo_stores, "job_data", id=job_id, sk="result#0001")["s3"]["S"]
@@ -209,8 +205,8 @@ def test_a_text_that_is_no_longer_kept(dynamo_stores: DynamoStores) -> None:
     assert dynamo_stores.results.link(job_id, 9) is None
 
 
-def test_a_slot_that_others_took_meanwhile_is_not_given_back(dynamo_stores: DynamoStores) -> None:
-    """Its time was over, so it belongs to somebody else."""
+def test_release_does_not_free_a_slot_taken_by_another_holder(dynamo_stores: DynamoStores) -> None:
+    """The slot had expired before the other holder acquired it."""
     name, other = new_id(), DynamoStores("dev")
     dynamo_stores.semaphores.acquire(name, 1, NOW + 1000, NOW)
     other.semaphores.acquire(name, 1, NOW + 9000, NOW + 1000)
@@ -221,7 +217,7 @@ def test_a_slot_that_others_took_meanwhile_is_not_given_back(dynamo_stores: Dyna
 
 
 def test_all_stores_share_one_client(dynamo_stores: DynamoStores) -> None:
-    """On every table and in every thread: a client has its own connections, and takes long to build."""
+    """A client has its own connection pool and is slow to build."""
     dynamo_stores.jobs.get("x")
     dynamo_stores.tickets.get("x")
 
@@ -230,8 +226,8 @@ def test_all_stores_share_one_client(dynamo_stores: DynamoStores) -> None:
     assert {id(connection.client) for connection in connections} == {id(aws.client("dynamodb"))}
 
 
-def test_another_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`AWS_ENDPOINT_URL` moves PynamoDB, too: it is how everything runs on a laptop."""
+def test_endpoint_setting_applies_to_pynamodb_and_s3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`AWS_ENDPOINT_URL` is how everything runs on a laptop."""
     for name, value in (("AWS_ENDPOINT_URL", "http://127.0.0.1:4566"), ("AWS_DEFAULT_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "x")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
@@ -263,10 +259,10 @@ CALLS: list[tuple[str, Callable[[DynamoStores], object]]] = [
         ("InternalServerError", 500, Unavailable),
     ],
 )
-def test_aws_that_does_not_serve(
+def test_aws_errors_are_throttled_or_unavailable(
     dynamo_stores: DynamoStores, operation: str, call: Callable[[DynamoStores], object], code: str, status: int, expected: type[Exception]
 ) -> None:
-    """Throttled or unavailable, whichever call meets it, with botocore's error as the cause."""
+    """botocore's error is the cause."""
     with answers(operation, code, status), pytest.raises(expected) as raised:
         call(dynamo_stores)
 
@@ -275,10 +271,8 @@ def test_aws_that_does_not_serve(
 
 
 @pytest.mark.parametrize(("operation", "call"), CALLS, ids=[name for name, _ in CALLS])
-def test_a_request_that_is_wrong_is_not_called_unavailable(
-    dynamo_stores: DynamoStores, operation: str, call: Callable[[DynamoStores], object]
-) -> None:
-    """A bug or a missing permission must not look like a dependency that is down."""
+def test_access_denied_is_not_unavailable(dynamo_stores: DynamoStores, operation: str, call: Callable[[DynamoStores], object]) -> None:
+    """A bug or a missing permission must not look like an outage."""
     with answers(operation, "AccessDeniedException", 400), pytest.raises(Exception, match="AccessDenied") as raised:
         call(dynamo_stores)
 
@@ -293,10 +287,10 @@ WRITES: list[tuple[str, Callable[[DynamoStores], object]]] = [
 
 
 @pytest.mark.parametrize(("operation", "call"), WRITES, ids=[name for name, _ in WRITES])
-def test_a_plain_write_that_meets_a_transaction_is_made_again(
+def test_plain_write_is_retried_after_a_transaction_conflict(
     dynamo_stores: DynamoStores, operation: str, call: Callable[[DynamoStores], object]
 ) -> None:
-    """botocore does not repeat it; it had no effect, and the other is over in a moment."""
+    """botocore does not retry a conflict, which had no effect and is over in a moment."""
     with answers(operation, "TransactionConflictException", 400, 2) as given:
         call(dynamo_stores)
     assert len(given) == 2
@@ -306,8 +300,8 @@ def test_a_plain_write_that_meets_a_transaction_is_made_again(
     assert len(given) == 1  # botocore has repeated it already
 
 
-def test_a_swap_that_meets_a_transaction_keeps_its_condition(dynamo_stores: DynamoStores) -> None:
-    """What the other wrote is seen by the repetition."""
+def test_replace_keeps_its_condition_after_a_transaction_conflict(dynamo_stores: DynamoStores) -> None:
+    """The retry sees what the other transaction wrote."""
     given = job()
     dynamo_stores.jobs.create(given)
     dynamo_stores.jobs.replace(given, replace(given, version=2))
@@ -316,8 +310,8 @@ def test_a_swap_that_meets_a_transaction_keeps_its_condition(dynamo_stores: Dyna
         dynamo_stores.jobs.replace(given, replace(given, version=2, cancel_requested=True))
 
 
-def test_two_transactions_that_meet(dynamo_stores: DynamoStores) -> None:
-    """The one that lost tries again: a conflict says nothing about its conditions."""
+def test_conflicting_transaction_is_retried(dynamo_stores: DynamoStores) -> None:
+    """A conflict says nothing about the conditions of the transaction."""
     given, pauses = job(), list[float]()
     head = item_of(dynamo_stores.jobs._jobs, given)
     reasons = [{"Code": "TransactionConflict"}]
@@ -329,8 +323,7 @@ def test_two_transactions_that_meet(dynamo_stores: DynamoStores) -> None:
     assert len(pauses) == 2
 
 
-def test_transactions_that_go_on_meeting(dynamo_stores: DynamoStores) -> None:
-    """After some tries it is somebody else's turn to wait."""
+def test_retries_of_a_conflicting_transaction_are_limited(dynamo_stores: DynamoStores) -> None:
     pauses = list[float]()
     head = item_of(dynamo_stores.jobs._jobs, job())
     reasons = [{"Code": "TransactionConflict"}]
@@ -342,8 +335,8 @@ def test_transactions_that_go_on_meeting(dynamo_stores: DynamoStores) -> None:
     assert sum(pauses) < 1
 
 
-def test_keys_that_a_busy_table_left_out(dynamo_stores: DynamoStores) -> None:
-    """They are asked for again, and after some tries the caller is told."""
+def test_unprocessed_keys_are_requested_again(dynamo_stores: DynamoStores) -> None:
+    """`Throttled` is raised when keys stay unprocessed."""
     given, pauses = job(), list[float]()
     dynamo_stores.jobs.create(given)
     table, heads = table_name("dev", "jobs"), dynamo_stores.jobs._jobs
@@ -356,8 +349,8 @@ def test_keys_that_a_busy_table_left_out(dynamo_stores: DynamoStores) -> None:
     assert len(pauses) == 2 + dynamodb.BATCH_TRIES - 1
 
 
-def test_a_head_from_a_change_stream(dynamo_stores: DynamoStores) -> None:
-    """What projections read is the same record."""
+def test_job_record_is_decoded_from_a_raw_item(dynamo_stores: DynamoStores) -> None:
+    """Consumers of the change stream get such items."""
     given = full_job()
     dynamo_stores.jobs.create(given)
 

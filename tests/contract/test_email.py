@@ -27,7 +27,7 @@ def _moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     aws.reset_clients()
 
 
-def test_a_mail_is_handed_over() -> None:
+def test_email_is_sent_through_ses() -> None:
     aws.client("ses").verify_email_identity(EmailAddress=SENDER)
 
     SesEmailSender(SENDER).send("ops@acme.com", "Headrace: fertig ✓", "Job is completed.")
@@ -37,14 +37,14 @@ def test_a_mail_is_handed_over() -> None:
     assert (sent.subject, sent.body) == ("Headrace: fertig ✓", "Job is completed.")
 
 
-def test_a_sender_that_nobody_has_verified_is_refused_for_good() -> None:
+def test_unverified_sender_fails_permanently() -> None:
     with pytest.raises(DeliveryError, match="MessageRejected") as refused:
         SesEmailSender(SENDER).send("ops@acme.com", "s", "t")
 
     assert refused.value.final
 
 
-def test_without_a_sender_there_is_no_mail() -> None:
+def test_sending_without_a_configured_sender_fails_permanently() -> None:
     assert not SesEmailSender(None).is_configured
     with pytest.raises(DeliveryError, match="not configured") as refused:
         SesEmailSender(None).send("ops@acme.com", "s", "t")
@@ -53,7 +53,7 @@ def test_without_a_sender_there_is_no_mail() -> None:
 
 
 @pytest.mark.parametrize(("code", "status"), [("Throttling", 400), ("ServiceUnavailable", 503), ("SomethingNew", 400)])
-def test_what_may_pass_is_tried_again(code: str, status: int) -> None:
+def test_transient_and_unknown_ses_errors_are_retryable(code: str, status: int) -> None:
     client = aws.client("ses", attempts=1)
     with Stubber(client) as stub:
         stub.add_client_error("send_email", code, http_status_code=status)

@@ -49,8 +49,8 @@ def refused(post: GuardedHttpClient, url: str) -> DeliveryError:
     return caught.value
 
 
-def test_what_is_posted_arrives(there: Receiver) -> None:
-    """With path, query, headers and the host as the address names it."""
+def test_post_sends_path_query_body_headers_and_host(there: Receiver) -> None:
+    """The status and `Retry-After` of the response are returned."""
     there.respond = lambda handler: answer(handler, 202, b"thanks", Retry_After="7")
 
     posted = GuardedHttpClient(LOOPBACK).post(there.url(path="/hook?a=b"), b'{"x":1}', {"Content-Type": "application/json"})
@@ -72,15 +72,15 @@ def test_retry_after_may_be_a_date(there: Receiver) -> None:
 
 
 @pytest.mark.parametrize("said", ["soon", "-5", "", "9" * 400])
-def test_a_retry_after_that_says_nothing_is_no_error(there: Receiver, said: str) -> None:
+def test_invalid_retry_after_is_no_error(there: Receiver, said: str) -> None:
     there.respond = lambda handler: answer(handler, 503, Retry_After=said)
 
     assert GuardedHttpClient(LOOPBACK).post(there.url(), b"", {}).status == 503
 
 
 @pytest.mark.parametrize("private", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fd00:ec2::254", "100.64.1.1"])
-def test_a_name_at_a_private_address_is_not_connected_to(private: str) -> None:
-    """Not even where it is one of several."""
+def test_host_with_a_private_address_is_refused(private: str) -> None:
+    """One private address among several is enough."""
     for found in ([private], [PUBLIC, private], [private, PUBLIC]):
         network = Network(found)
 
@@ -91,8 +91,8 @@ def test_a_name_at_a_private_address_is_not_connected_to(private: str) -> None:
         assert network.connected == []
 
 
-def test_a_name_that_changes_its_mind_cannot_win(tmp_path: Path) -> None:
-    """It is resolved once, and what was checked is what is connected to: the second, private answer is never asked for."""
+def test_dns_rebinding_cannot_reach_a_private_address(tmp_path: Path) -> None:
+    """The name is resolved once, and the connection goes to the address that was checked."""
     shown, trusted = certificate_for(NAME, tmp_path)
     with receiver(shown) as there:
         network = Network([PUBLIC], ["127.0.0.1"])
@@ -106,8 +106,8 @@ def test_a_name_that_changes_its_mind_cannot_win(tmp_path: Path) -> None:
         assert there.received[0].headers["host"] == f"{NAME}:{there.port}"
 
 
-def test_a_certificate_must_be_for_the_name(tmp_path: Path) -> None:
-    """That of another name, or of nobody's making, gets no request; another try may meet a better one."""
+def test_certificate_must_be_trusted_and_match_the_host(tmp_path: Path) -> None:
+    """No request is sent; the error is retryable, because the certificate may be replaced."""
     shown, trusted = certificate_for("other.example.com", tmp_path)
     with receiver(shown) as there:
         for trust in (trusted, ssl.create_default_context()):
@@ -122,8 +122,8 @@ def test_a_certificate_must_be_for_the_name(tmp_path: Path) -> None:
         assert there.received == []
 
 
-def test_without_tls_nothing_leaves_the_allowed_networks() -> None:
-    """Even to a public address: http is for one's own network."""
+def test_plain_http_is_refused_outside_the_allowed_networks() -> None:
+    """Even a public address is refused."""
     network = Network([PUBLIC])
 
     problem = refused(GuardedHttpClient(LOOPBACK, resolve=network.resolve, connect=network.connect), f"http://{NAME}/")
@@ -133,28 +133,28 @@ def test_without_tls_nothing_leaves_the_allowed_networks() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "https://127.0.0.1:8443/", "https://localhost/", "file:///etc/passwd"])
-def test_by_default_this_machine_is_not_reached(url: str) -> None:
+def test_loopback_and_file_urls_are_refused_by_default(url: str) -> None:
     network = Network(["127.0.0.1"])
 
     assert refused(GuardedHttpClient(resolve=network.resolve, connect=network.connect), url).final
     assert network.connected == []
 
 
-def test_a_redirect_is_an_answer(there: Receiver) -> None:
+def test_redirects_are_not_followed(there: Receiver) -> None:
     there.respond = lambda handler: answer(handler, 307, Location="http://169.254.169.254/latest/meta-data")
 
     assert GuardedHttpClient(LOOPBACK).post(there.url(), b"", {}).status == 307
     assert len(there.received) == 1
 
 
-def test_a_proxy_of_the_environment_is_not_asked(there: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_settings_of_the_environment_are_ignored(there: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
 
     assert GuardedHttpClient(LOOPBACK).post(there.url(), b"", {}).status == 204
 
 
-def test_a_receiver_that_says_nothing_is_waited_for_no_longer_than_it_may(there: Receiver) -> None:
+def test_silent_receiver_times_out(there: Receiver) -> None:
     there.respond = lambda _handler: time.sleep(3)
     began = time.monotonic()
 
@@ -165,8 +165,8 @@ def test_a_receiver_that_says_nothing_is_waited_for_no_longer_than_it_may(there:
     assert time.monotonic() - began < 2
 
 
-def test_a_receiver_that_drips_is_cut_off(there: Receiver) -> None:
-    """Each byte begins a socket's timeout anew; the watchdog's time is for all of it."""
+def test_dripping_receiver_times_out(there: Receiver) -> None:
+    """Each byte restarts the socket's timeout; the watchdog limits the whole request."""
     there.respond = lambda handler: drip(handler, 5)
     began = time.monotonic()
 
@@ -176,8 +176,8 @@ def test_a_receiver_that_drips_is_cut_off(there: Receiver) -> None:
     assert time.monotonic() - began < 2
 
 
-def test_a_receiver_that_drips_before_its_certificate_is_cut_off() -> None:
-    """A server that accepts and never shakes hands."""
+def test_stalled_tls_handshake_times_out() -> None:
+    """The server accepts the connection and never answers the handshake."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         network, began = Network([PUBLIC]), time.monotonic()
 
@@ -189,21 +189,21 @@ def test_a_receiver_that_drips_before_its_certificate_is_cut_off() -> None:
     assert time.monotonic() - began < 2
 
 
-def test_of_a_huge_answer_only_a_little_is_read(there: Receiver) -> None:
-    """Its status counts; a body without end keeps nobody."""
+def test_huge_response_body_does_not_fail_the_post(there: Receiver) -> None:
+    """Only the status of the response is needed."""
     there.respond = lambda handler: answer(handler, 200, b"x" * 50_000_000)
 
     assert GuardedHttpClient(LOOPBACK, seconds=5).post(there.url(), b"", {}).status == 200
 
 
-def test_headers_without_end_are_no_answer(there: Receiver) -> None:
+def test_oversized_response_header_is_an_error(there: Receiver) -> None:
     there.respond = lambda handler: answer(handler, 200, X_Long="x" * 100_000)
 
     assert "HTTP" in refused(GuardedHttpClient(LOOPBACK), there.url()).message
 
 
 @pytest.mark.parametrize("said", [b"", b"hello\r\n\r\n", b"HTTP/9.9 what\r\n\r\n", b"\xff\xfe\r\n"])
-def test_what_is_not_http_is_said_to_be_so(there: Receiver, said: bytes) -> None:
+def test_non_http_response_is_retryable_and_not_quoted(there: Receiver, said: bytes) -> None:
     there.respond = lambda handler: handler.wfile.write(said) and None
 
     problem = refused(GuardedHttpClient(LOOPBACK), there.url())
@@ -212,21 +212,21 @@ def test_what_is_not_http_is_said_to_be_so(there: Receiver, said: bytes) -> None
     assert "hello" not in problem.message
 
 
-def test_nobody_there_is_no_connection() -> None:
+def test_refused_connection_is_a_delivery_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
 
     assert refused(GuardedHttpClient(LOOPBACK), f"http://127.0.0.1:{port}/").message == "no connection could be made"
 
 
-def test_a_name_that_is_not_there_may_be_there_later() -> None:
+def test_unresolvable_host_is_retryable() -> None:
     def resolve(_host: str, _port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
     assert not refused(GuardedHttpClient(resolve=resolve), f"https://{NAME}/").final
 
 
-def test_the_next_address_is_tried_where_one_does_not_take_the_connection(tmp_path: Path) -> None:
+def test_next_address_is_tried_after_a_refused_connection(tmp_path: Path) -> None:
     shown, trusted = certificate_for(NAME, tmp_path)
     with receiver(shown) as there:
         network = Network(["1.1.1.1", PUBLIC])

@@ -36,8 +36,8 @@ BODIES = [
 
 
 @pytest.mark.parametrize("given", BODIES, ids=["empty", "odd", "1 MB that compresses", "1 MB that does not"])
-def test_a_body_comes_back_as_it_was_put(stores: Any, given: JobSpec) -> None:
-    """Small or large, it makes no difference to who reads it."""
+def test_job_spec_round_trips(stores: Any, given: JobSpec) -> None:
+    """A second put of the same spec changes nothing."""
     job_id = new_id()
     stores.job_specs.put(job_id, "acme", given, TTL)
 
@@ -46,8 +46,8 @@ def test_a_body_comes_back_as_it_was_put(stores: Any, given: JobSpec) -> None:
     assert stores.job_specs.get(job_id) == given
 
 
-def test_no_body(stores: Any) -> None:
-    """A job that retention has forgotten has none."""
+def test_missing_job_spec_is_none(stores: Any) -> None:
+    """Retention may have deleted it."""
     assert stores.job_specs.get(new_id()) is None
 
 
@@ -83,8 +83,8 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("given", RESULTS.values(), ids=RESULTS)
-def test_a_result_comes_back_as_it_was_put(stores: Any, given: Result) -> None:
-    """The raw text to the last character, and what was parsed with its types."""
+def test_result_round_trips(stores: Any, given: Result) -> None:
+    """The raw text is exact to the last character, and the parsed value keeps its types."""
     stores.results.put(given, "acme")
 
     stores.results.put(given, "acme")
@@ -95,8 +95,8 @@ def test_a_result_comes_back_as_it_was_put(stores: Any, given: Result) -> None:
 
 
 @pytest.mark.parametrize("text", ["short", "long " * 100_000])
-def test_an_estimate_never_takes_the_place_of_a_result(stores: Any, text: str) -> None:
-    """Whichever comes first, the row that the attempt's own worker wrote is the one that stays."""
+def test_estimated_result_never_replaces_the_workers_result(stores: Any, text: str) -> None:
+    """In either order, the row that the attempt's own worker wrote stays."""
     first, second = result(text=text), result(text=text)
     stores.results.put(first, "acme")
     stores.results.put_if_absent(replace(first, text="estimate", finish_reason="worker_lost"), "acme")
@@ -109,8 +109,8 @@ def test_an_estimate_never_takes_the_place_of_a_result(stores: Any, text: str) -
 
 
 @pytest.mark.parametrize("text", ["short", noise(1_000_000)], ids=["short", "1 MB"])
-def test_of_two_claims_of_an_attempt_the_later_ones_row_stays(stores: Any, text: str) -> None:
-    """A worker that was taken for dead may write its part at any time; its successor's may replace it, never the other way round."""
+def test_result_of_the_later_claim_stays(stores: Any, text: str) -> None:
+    """A worker that was taken for dead may write its result at any time."""
     early, late = result(text=text[::-1], generation=2), result(text=text, generation=3)
     late = replace(late, job_id=early.job_id)
 
@@ -121,8 +121,8 @@ def test_of_two_claims_of_an_attempt_the_later_ones_row_stays(stores: Any, text:
     assert stores.results.get(late.job_id, 1) == late
 
 
-def test_what_was_charged_takes_the_place_of_an_estimate(stores: Any) -> None:
-    """Even one of a later claim: a worker that was taken for dead has read the final event, and says so when it wakes."""
+def test_exact_usage_replaces_an_estimate_of_a_later_claim(stores: Any) -> None:
+    """A worker that was taken for dead has read the final event and writes it when it resumes."""
     lost = result(text="so", generation=5, finish_reason="worker_lost", usage=Usage(output=1, estimated=True))
     guess = replace(lost, generation=4, text="", finish_reason="failed")
     exact = replace(lost, generation=4, text="so much", finish_reason="stop", usage=Usage(output=2))
@@ -135,8 +135,8 @@ def test_what_was_charged_takes_the_place_of_an_estimate(stores: Any) -> None:
     assert stores.results.get(lost.job_id, 1) == exact
 
 
-def test_the_results_of_all_attempts(stores: Any) -> None:
-    """The oldest first, by number, without their texts; other jobs' are not among them."""
+def test_results_of_all_attempts_are_listed_without_their_texts(stores: Any) -> None:
+    """They are ordered by attempt number, the oldest first."""
     job_id = new_id()
     for attempt in (10, 2, 1):
         stores.results.put(result(job_id=job_id, attempt=attempt, text="[1]", parsed=[1], **FULL), "acme")
@@ -151,8 +151,8 @@ def test_the_results_of_all_attempts(stores: Any) -> None:
     assert stores.results.link(new_id(), 1) is None
 
 
-def test_many_results_come_back_together(stores: Any) -> None:
-    """Small and large ones; those that are not there are left out."""
+def test_get_many_returns_small_and_large_results(stores: Any) -> None:
+    """Missing results are left out."""
     small, large, none = new_id(), new_id(), new_id()
     texts = {small: "small", large: "".join(map(str, range(40_000)))}
     for job_id, text in texts.items():

@@ -29,8 +29,7 @@ def content(stores: Any, job_id: str, name: str = "export.csv") -> bytes:
     return bytes(answer.content)
 
 
-def test_an_object_is_there_when_it_is_whole(stores: Any) -> None:
-    """Piece after piece, and nobody sees it before."""
+def test_file_is_visible_only_after_close(stores: Any) -> None:
     job_id = new_id()
     upload = begun(stores, job_id)
     upload.write(b"one,")
@@ -42,8 +41,8 @@ def test_an_object_is_there_when_it_is_whole(stores: Any) -> None:
     assert content(stores, job_id) == b"one,two\n"
 
 
-def test_a_large_object_is_sent_in_parts(stores: Any) -> None:
-    """In order, none lost, whatever the pieces were."""
+def test_large_file_round_trips(stores: Any) -> None:
+    """Uploaded parts keep their order, whatever the sizes of the writes."""
     job_id, whole = new_id(), b"".join(b"%08d" % number for number in range(PART_BYTES // 3))
     upload = begun(stores, job_id)
     for start in range(0, len(whole), 3_000_001):
@@ -54,8 +53,8 @@ def test_a_large_object_is_sent_in_parts(stores: Any) -> None:
     assert content(stores, job_id) == whole
 
 
-def test_an_object_that_comes_to_nothing_leaves_nothing(stores: Any) -> None:
-    """Not even parts of it, which would be charged."""
+def test_aborted_file_leaves_nothing(stores: Any) -> None:
+    """Parts that stay behind would be charged."""
     job_id = new_id()
     upload = begun(stores, job_id)
     upload.write(b"x" * (PART_BYTES + 1))
@@ -67,8 +66,7 @@ def test_an_object_that_comes_to_nothing_leaves_nothing(stores: Any) -> None:
         assert "Uploads" not in aws.client("s3").list_multipart_uploads(Bucket=stores.blobs.bucket)
 
 
-def test_an_object_is_written_again_under_its_name(stores: Any) -> None:
-    """The older one stays until the newer one is whole."""
+def test_rewritten_file_replaces_the_old_one_on_close(stores: Any) -> None:
     job_id = new_id()
     first, second = begun(stores, job_id), begun(stores, job_id)
     first.write(b"old")
@@ -80,14 +78,14 @@ def test_an_object_is_written_again_under_its_name(stores: Any) -> None:
     assert stores.job_files.size("acme", job_id, "export.csv") == 5
 
 
-def test_an_empty_object_is_one(stores: Any) -> None:
+def test_empty_file_is_stored(stores: Any) -> None:
     job_id = new_id()
 
     assert begun(stores, job_id).close() == 0
     assert stores.job_files.size("acme", job_id, "export.csv") == 0
 
 
-def test_a_name_is_not_the_beginning_of_another(stores: Any) -> None:
+def test_file_is_not_found_by_a_prefix_of_its_name(stores: Any) -> None:
     job_id = new_id()
     begun(stores, job_id, "export.json").close()
     begun(stores, job_id, "export.jsonl").write(b"")
@@ -95,8 +93,8 @@ def test_a_name_is_not_the_beginning_of_another(stores: Any) -> None:
     assert stores.job_files.size("acme", job_id, "export.js") is None
 
 
-def test_objects_go_with_their_job(stores: Any) -> None:
-    """Whoever removes all that is kept of it; another job's stay."""
+def test_deleting_the_data_of_a_job_deletes_its_files(stores: Any) -> None:
+    """Files of other jobs stay."""
     job_id, other = new_id(), new_id()
     begun(stores, job_id).close()
     begun(stores, other).close()

@@ -34,16 +34,15 @@ def tenant_with(stores: Any, count: int, **changes: Any) -> tuple[str, list[Job]
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 100])
-def test_pages_follow_each_other(stores: Any, limit: int) -> None:
-    """Whatever the size of a page: every job once, newest first, no other tenant's."""
+def test_pages_return_each_job_once_newest_first(stores: Any, limit: int) -> None:
+    """This holds for any page size, and no job of another tenant is returned."""
     tenant, jobs = tenant_with(stores, 7)
     tenant_with(stores, 2)
 
     assert all_pages(stores, JobQuery(tenant=tenant, limit=limit)) == [each.id for each in jobs]
 
 
-def test_the_last_page_says_so(stores: Any) -> None:
-    """A full page that is the last has nothing to go on from."""
+def test_full_last_page_has_no_cursor(stores: Any) -> None:
     tenant, jobs = tenant_with(stores, 4)
 
     first, before = stores.jobs.page(JobQuery(tenant=tenant, limit=2))
@@ -54,8 +53,8 @@ def test_the_last_page_says_so(stores: Any) -> None:
     assert end is None
 
 
-def test_bounds_of_creation(stores: Any) -> None:
-    """`since` is part of it, `until` is not; bounds that exclude each other find nothing."""
+def test_since_is_inclusive_and_until_is_exclusive(stores: Any) -> None:
+    """Bounds that exclude each other return nothing."""
     tenant, jobs = tenant_with(stores, 5)
     newest_first = [each.id for each in jobs]
 
@@ -65,16 +64,15 @@ def test_bounds_of_creation(stores: Any) -> None:
     assert all_pages(stores, JobQuery(tenant=tenant, since=NOW + 3000, until=NOW + 1000)) == []
 
 
-def test_a_page_below_a_job_within_bounds(stores: Any) -> None:
-    """`before` and `until` together: the smaller of them counts."""
+def test_the_smaller_of_before_and_until_applies(stores: Any) -> None:
     tenant, jobs = tenant_with(stores, 5)
 
     assert all_pages(stores, JobQuery(tenant=tenant, until=NOW + 4000, before=jobs[2].id)) == [jobs[3].id, jobs[4].id]
     assert all_pages(stores, JobQuery(tenant=tenant, until=NOW + 1000, before=jobs[2].id)) == [jobs[4].id]
 
 
-def test_a_users_jobs(stores: Any) -> None:
-    """Of one user of one tenant; a user of the same name elsewhere is another."""
+def test_jobs_of_a_user_are_listed_within_the_tenant(stores: Any) -> None:
+    """A user of the same name in another tenant is another user."""
     tenant, jobs = tenant_with(stores, 3, user="ben")
     stores.jobs.create(job(tenant=tenant, user="ann"))
     tenant_with(stores, 1, user="ben")
@@ -82,8 +80,8 @@ def test_a_users_jobs(stores: Any) -> None:
     assert all_pages(stores, JobQuery(tenant=tenant, user="ben", limit=2)) == [each.id for each in jobs]
 
 
-def test_jobs_of_a_state(stores: Any) -> None:
-    """Queued and processing share an index partition, and completed jobs are in none: the answer is exact all the same."""
+def test_jobs_are_filtered_by_status(stores: Any) -> None:
+    """Queued and processing jobs share an index partition, and completed jobs are in none."""
     tenant, jobs = tenant_with(stores, 9)
     states = [Status.QUEUED, Status.PROCESSING, Status.COMPLETED] * 3
     for each, state in zip(jobs, states, strict=True):
@@ -98,8 +96,8 @@ def test_jobs_of_a_state(stores: Any) -> None:
 
 
 @pytest.mark.parametrize("state", [Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.INCOMPLETE])
-def test_jobs_that_ended_badly_are_listed_by_their_end(stores: Any, state: Status) -> None:
-    """Who looks for failures wants the latest failure first, not the latest submission; bounds are still of creation."""
+def test_unsuccessful_jobs_are_listed_by_end_time(stores: Any, state: Status) -> None:
+    """The latest failure comes first; `since` and `until` still bound the creation."""
     tenant, jobs = tenant_with(stores, 4)
     for minutes, each in enumerate(jobs):
         stores.jobs.replace(each, replace(each, version=2, status=state, due_at=None, finished_at=NOW + 60_000 * (minutes + 1)))
@@ -111,8 +109,7 @@ def test_jobs_that_ended_badly_are_listed_by_their_end(stores: Any, state: Statu
 
 
 @pytest.mark.parametrize("state", [Status.RETRYING, Status.WAITING, Status.HELD])
-def test_jobs_that_wait(stores: Any, state: Status) -> None:
-    """A job leaves the list of its old state when it changes."""
+def test_job_leaves_the_list_of_its_old_status(stores: Any, state: Status) -> None:
     tenant, jobs = tenant_with(stores, 3)
     for each in jobs:
         stores.jobs.replace(each, replace(each, version=2, status=state))
@@ -122,8 +119,8 @@ def test_jobs_that_wait(stores: Any, state: Status) -> None:
 
 
 @pytest.mark.parametrize("before", ["!", "zzz", "\x00", "é" * 10, "x" * 5000, "\ud800"])
-def test_any_cursor_is_borne(stores: Any, before: str) -> None:
-    """What is no place in the list leads to some page or none, never to an error."""
+def test_invalid_cursor_is_no_error(stores: Any, before: str) -> None:
+    """It leads to some page or to an empty one."""
     tenant, jobs = tenant_with(stores, 1)
 
     ids, _ = stores.jobs.page(JobQuery(tenant=tenant, before=before))

@@ -30,15 +30,14 @@ def changed(seen: Job, **changes: Any) -> Job:
 
 
 @pytest.mark.parametrize("given", [job(), full_job(), job(tenant=ODD, user="", reason=ODD, tags=(ODD, "b", "a", "b"), length=0, cost=0)])
-def test_a_head_comes_back_as_it_was_put(stores: Any, given: Job) -> None:
-    """Every field, whatever its characters, zero told apart from None."""
+def test_job_record_round_trips(stores: Any, given: Job) -> None:
+    """Every field keeps its characters, and zero stays different from None."""
     stores.jobs.create(given)
 
     assert stores.jobs.get(given.id) == given
 
 
-def test_a_job_that_is_not_there(stores: Any) -> None:
-    """Absent jobs are None and are left out, not errors."""
+def test_missing_job_is_none_or_left_out(stores: Any) -> None:
     there = job()
     stores.jobs.create(there)
 
@@ -47,8 +46,8 @@ def test_a_job_that_is_not_there(stores: Any) -> None:
     assert stores.jobs.get_many([]) == []
 
 
-def test_many_heads_keep_the_order_asked_for(stores: Any) -> None:
-    """More than one request's worth of ids, one of them twice."""
+def test_get_many_keeps_the_requested_order(stores: Any) -> None:
+    """More ids than one request takes, one of them twice."""
     jobs = [job() for _ in range(120)]
     for each in jobs:
         stores.jobs.create(each)
@@ -57,8 +56,8 @@ def test_many_heads_keep_the_order_asked_for(stores: Any) -> None:
     assert stores.jobs.get_many([each.id for each in wanted]) == wanted
 
 
-def test_a_swap_is_refused_when_the_version_moved_on(stores: Any) -> None:
-    """The loser is told what is there, so it decides anew without another read."""
+def test_replace_is_refused_when_the_version_is_stale(stores: Any) -> None:
+    """The loser is given the stored record, so it can decide again without a read."""
     first = job()
     stores.jobs.create(first)
     winner, loser = changed(first, owner="a"), changed(first, owner="b")
@@ -71,8 +70,8 @@ def test_a_swap_is_refused_when_the_version_moved_on(stores: Any) -> None:
     assert stores.jobs.get(first.id) == winner
 
 
-def test_a_swap_never_makes_a_job(stores: Any) -> None:
-    """A late write after retention deleted the job leaves no ghost."""
+def test_replace_never_creates_a_job(stores: Any) -> None:
+    """A worker may write late, after retention deleted the job."""
     gone = job()
 
     with pytest.raises(StaleVersion) as refused:
@@ -82,8 +81,8 @@ def test_a_swap_never_makes_a_job(stores: Any) -> None:
     assert stores.jobs.get(gone.id) is None
 
 
-def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -> None:
-    """The SDK repeats it and meets its own write; so does a caller who repeats it."""
+def test_replace_succeeds_when_its_response_is_lost(stores: Any, answer_lost: Lost) -> None:
+    """A retry by the SDK or by the caller recognises its own write."""
     first = full_job(status=Status.PROCESSING)
     stores.jobs.create(first)
     second = changed(first, owner="me", tags=("x",))
@@ -95,8 +94,8 @@ def test_a_swap_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -
     assert stores.jobs.get(first.id) == second
 
 
-def test_a_swap_removes_what_is_no_longer_said(dynamo_stores: DynamoStores) -> None:
-    """An attribute that became None is gone, not a NULL: an index refuses a key that is one."""
+def test_replace_removes_attributes_that_became_none(dynamo_stores: DynamoStores) -> None:
+    """DynamoDB refuses a NULL as an index key."""
     first = job(status=Status.PROCESSING, started_at=NOW, reason="because")
     dynamo_stores.jobs.create(first)
 
@@ -107,8 +106,8 @@ def test_a_swap_removes_what_is_no_longer_said(dynamo_stores: DynamoStores) -> N
     assert not [name for name, value in raw.items() if "NULL" in value]
 
 
-def test_a_swap_leaves_alone_what_this_version_does_not_know(dynamo_stores: DynamoStores) -> None:
-    """During a deployment an older worker changes heads that a newer one wrote."""
+def test_replace_keeps_unknown_attributes(dynamo_stores: DynamoStores) -> None:
+    """During a deployment an older worker changes job records that a newer one wrote."""
     first = job()
     dynamo_stores.jobs.create(first)
     client, name, key = aws.client("dynamodb"), "headrace-dev-jobs", {"id": {"S": first.id}}
@@ -119,8 +118,8 @@ def test_a_swap_leaves_alone_what_this_version_does_not_know(dynamo_stores: Dyna
     assert client.get_item(TableName=name, Key=key)["Item"]["of_tomorrow"] == {"S": "y"}
 
 
-def test_a_creation_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -> None:
-    """Plain creation: one put, repeated by the SDK and by the caller; a job that went on meanwhile is left alone."""
+def test_create_succeeds_when_its_response_is_lost(stores: Any, answer_lost: Lost) -> None:
+    """A repeated create leaves a job alone that has changed meanwhile."""
     first = job()
     with answer_lost("PutItem"):
         stores.jobs.create(first)
@@ -131,8 +130,8 @@ def test_a_creation_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Los
     assert stores.jobs.get(first.id) == changed(first)
 
 
-def test_a_creation_in_a_transaction_whose_answer_was_lost_succeeds(stores: Any, answer_lost: Lost) -> None:
-    """With idempotency row and dedupe pointer, too: all three rows say that it was this creation."""
+def test_transactional_create_succeeds_when_its_response_is_lost(stores: Any, answer_lost: Lost) -> None:
+    """All three rows show that this call created them."""
     first = job(dedupe_key=new_id())
     row = idempotency(new_id())
     with answer_lost("TransactWriteItems"):
@@ -143,8 +142,8 @@ def test_a_creation_in_a_transaction_whose_answer_was_lost_succeeds(stores: Any,
     assert stores.jobs.get(first.id) == first
 
 
-def test_an_idempotency_key_stands_for_one_job(stores: Any) -> None:
-    """The second creation is refused whole: no head of it is left behind."""
+def test_idempotency_key_creates_one_job(stores: Any) -> None:
+    """A refused creation leaves no job record behind."""
     first, second, row = job(), job(), idempotency(ODD + new_id())
     stores.jobs.create(first, row)
 
@@ -156,8 +155,8 @@ def test_an_idempotency_key_stands_for_one_job(stores: Any) -> None:
     assert stores.jobs.get_idempotency("other#POST /jobs", row.key, NOW) is None
 
 
-def test_an_idempotency_key_can_be_used_again_when_it_has_expired(stores: Any) -> None:
-    """At its expiry the row stops counting at once, though TTL may leave it there for two days."""
+def test_expired_idempotency_key_can_be_reused(stores: Any) -> None:
+    """The key expires at once, though the TTL may remove its row two days later."""
     row = idempotency(new_id())
     stores.jobs.create(job(), row)
     later = job(created_at=row.expires_at)
@@ -168,8 +167,7 @@ def test_an_idempotency_key_can_be_used_again_when_it_has_expired(stores: Any) -
     assert stores.jobs.get_idempotency(row.scope, row.key, row.expires_at).job_id == later.id
 
 
-def test_an_idempotency_key_counts_to_the_last_millisecond(stores: Any) -> None:
-    """Just before its expiry it is still taken."""
+def test_idempotency_key_is_taken_until_its_expiry(stores: Any) -> None:
     row = idempotency(new_id())
     stores.jobs.create(job(), row)
 
@@ -177,8 +175,8 @@ def test_an_idempotency_key_counts_to_the_last_millisecond(stores: Any) -> None:
         stores.jobs.create(job(created_at=row.expires_at - 1), row)
 
 
-def test_a_key_can_stand_for_a_job_that_is_there_already(stores: Any, answer_lost: Lost) -> None:
-    """As for a job that the request made: its repetition succeeds, another request is refused and changes nothing."""
+def test_idempotency_key_can_be_saved_for_an_existing_job(stores: Any, answer_lost: Lost) -> None:
+    """The same request succeeds again; another request is refused and changes nothing."""
     first, row = job(), idempotency(ODD + new_id(), position=0, generation=4)
     stores.jobs.create(first)
 
@@ -195,8 +193,7 @@ def test_a_key_can_stand_for_a_job_that_is_there_already(stores: Any, answer_los
     stores.jobs.save_idempotency(replace(row, generation=5), first.id, row.expires_at)
 
 
-def test_users_have_dedupe_keys_of_their_own(stores: Any) -> None:
-    """The same key of another user of the tenant points at another job."""
+def test_dedupe_keys_are_separate_for_each_user(stores: Any) -> None:
     key = new_id()
     anns, bobs = job(dedupe_key=key), job(dedupe_key=key, user="bob")
 
@@ -206,8 +203,8 @@ def test_users_have_dedupe_keys_of_their_own(stores: Any) -> None:
     assert [stores.jobs.get_by_dedupe_key("acme", user, key) for user in ("ann", "bob", "cid")] == [anns.id, bobs.id, None]
 
 
-def test_a_dedupe_pointer_is_taken_over_only_from_the_job_it_named(stores: Any) -> None:
-    """Two who replace the same ended job at once: the second is refused, and finds the first's."""
+def test_dedupe_pointer_is_replaced_only_from_the_expected_job(stores: Any) -> None:
+    """Of two callers that replace the same ended job, the second is refused."""
     key = ODD + new_id()
     ended, second, third = job(dedupe_key=key), job(dedupe_key=key), job(dedupe_key=key)
     stores.jobs.create(ended)
@@ -223,8 +220,8 @@ def test_a_dedupe_pointer_is_taken_over_only_from_the_job_it_named(stores: Any) 
     assert stores.jobs.get_by_dedupe_key("other", second.user, key) is None
 
 
-def test_a_pointer_that_has_vanished_is_no_obstacle(stores: Any) -> None:
-    """`replaces` names the job that the pointer had when it was read; nothing there now is as good."""
+def test_missing_dedupe_pointer_does_not_block_a_creation(stores: Any) -> None:
+    """`replaces` names the job that the pointer had when it was read."""
     only = job(dedupe_key=new_id())
 
     stores.jobs.create(only, replaces="job_forgotten")
@@ -232,8 +229,8 @@ def test_a_pointer_that_has_vanished_is_no_obstacle(stores: Any) -> None:
     assert stores.jobs.get_by_dedupe_key("acme", only.user, only.dedupe_key or "") == only.id
 
 
-def test_a_taken_idempotency_key_is_named_before_a_taken_pointer(stores: Any) -> None:
-    """A repeated request meets both of its own rows; it must be answered as a repetition."""
+def test_idempotency_conflict_is_reported_before_a_dedupe_conflict(stores: Any) -> None:
+    """A repeated request meets both of its own rows and must be answered as a repetition."""
     key, row = new_id(), idempotency(new_id())
     stores.jobs.create(job(dedupe_key=key), row)
 
@@ -241,8 +238,8 @@ def test_a_taken_idempotency_key_is_named_before_a_taken_pointer(stores: Any) ->
         stores.jobs.create(job(dedupe_key=key), row)
 
 
-def test_of_many_swaps_at_the_same_moment_one_wins(stores: Any) -> None:
-    """The stores are called from a pool of threads. (Creation in a transaction cannot be tried so: moto's are not atomic among threads.)"""
+def test_one_of_many_concurrent_replaces_wins(stores: Any) -> None:
+    """Creation is left out, because moto's transactions are not atomic among threads."""
     seen = job()
     stores.jobs.create(seen)
 

@@ -23,14 +23,14 @@ from chalicelib.entrypoints.http.requests.jobs import MAX_KEY_LENGTH, MAX_METADA
 from chalicelib.ports import IdempotencyRecord, Lease
 from chalicelib.services.jobs.plan_job import MAX_PROMPT_BYTES
 from chalicelib.services.worker.evaluate_attempt import MAX_MESSAGE_LENGTH
-from infra.keys import LONGEST_NAME
+from infra.keys import MAX_NAME_LENGTH
 from infra.naming import table_name
 from tests.contract.given import NOW, full_job, new_id
 from tests.contract.test_dynamodb_client import counted_calls, item_size
 
 LARGEST_ITEM = 400 * 1024
 WIDE = "\U0001f600"  # four bytes
-NAME = "\U0001f600" * LONGEST_NAME
+NAME = "\U0001f600" * MAX_NAME_LENGTH
 TTL = NOW // 1000
 TEXTS = {  # texts that do not compress: four bytes a code point; control characters, which are six in JSON
     "wide": lambda size: "".join(map(chr, random.Random(1).choices(range(0x10000, 0x110000), k=size))),
@@ -56,8 +56,8 @@ def _measurable(item: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_the_largest_body(stores: Any, kind: str) -> None:
-    """A prompt of 1 MB that does not compress, with the largest of everything beside it."""
+def test_largest_job_spec_round_trips(stores: Any, kind: str) -> None:
+    """A prompt of 1 MB that does not compress, with the other fields at their limits."""
     text = TEXTS[kind]
     prompt = text(MAX_PROMPT_BYTES // 4)
     metadata = {"m": text(MAX_METADATA_BYTES // 12)}
@@ -74,8 +74,8 @@ def test_the_largest_body(stores: Any, kind: str) -> None:
     assert stores.job_specs.get(job_id) == given
 
 
-def test_the_largest_head(stores: Any) -> None:
-    """Every name as long as it may be, ten long tags, the longest error."""
+def test_largest_job_record_round_trips(stores: Any) -> None:
+    """Names, tags and the error are as long as they may be."""
     error = JobError(
         code="c" * 64,
         error_class="c" * 64,
@@ -98,8 +98,8 @@ def test_the_largest_head(stores: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_the_largest_result(stores: Any, kind: str) -> None:
-    """A hundred thousand tokens of a few characters each, with another document parsed from it."""
+def test_largest_result_round_trips(stores: Any, kind: str) -> None:
+    """The parsed document is as long as the text, and an estimate does not replace it."""
     text = TEXTS[kind](500_000)
     given = Result(
         job_id=new_id(),
@@ -121,8 +121,8 @@ def test_the_largest_result(stores: Any, kind: str) -> None:
     assert stores.results.get(given.job_id, 1) == given
 
 
-def test_a_hundred_attempts(stores: Any) -> None:
-    """Their texts are in the rows as long as they are small, and a page of a query is charged for them: more than one."""
+def test_results_of_a_hundred_attempts_are_listed(stores: Any) -> None:
+    """Small texts are stored in the rows, so the list takes more than one query page."""
     job_id = new_id()
     for number in range(1, 101):
         stores.results.put(Result(job_id=job_id, attempt=number, text=TEXTS["noise"](5_000)), "acme")
@@ -131,8 +131,8 @@ def test_a_hundred_attempts(stores: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_the_largest_chunks_make_a_log_of_several_pages(stores: Any, kind: str) -> None:
-    """Read whole, from any offset, and from its end."""
+def test_log_of_largest_chunks_is_read_whole(stores: Any, kind: str) -> None:
+    """It is read from its beginning, from an offset and from its end."""
     job_id, text = new_id(), TEXTS[kind](MAX_CHUNK_POINTS)
     milestone = {"kind": "milestone", "name": WIDE * 256, "description": WIDE * 512, "achieved_at": "2026-01-01T00:00:00.000Z"}
     events = (milestone,) * MAX_MILESTONES
@@ -149,8 +149,8 @@ def test_the_largest_chunks_make_a_log_of_several_pages(stores: Any, kind: str) 
     assert (last.end, last.text) == (count * MAX_CHUNK_POINTS, text)
 
 
-def test_such_a_log_needs_more_than_one_page(dynamo_stores: DynamoStores) -> None:
-    """Or the test above shows nothing."""
+def test_log_of_largest_chunks_takes_more_than_one_query_page(dynamo_stores: DynamoStores) -> None:
+    """Otherwise the test above would prove nothing."""
     job_id, text = new_id(), TEXTS["wide"](MAX_CHUNK_POINTS)
     for number in range(6):
         dynamo_stores.chunks.append(Chunk(job_id=job_id, attempt=1, start=number * MAX_CHUNK_POINTS, text=text, at=NOW))
@@ -164,8 +164,8 @@ def test_such_a_log_needs_more_than_one_page(dynamo_stores: DynamoStores) -> Non
     assert calls["Query"] == 1
 
 
-def test_a_crowd_watches_one_job(stores: Any) -> None:
-    """Four hundred rows with long endpoints are more than a page."""
+def test_four_hundred_subscriptions_of_one_job_are_read(stores: Any) -> None:
+    """Rows with long endpoints take more than one query page."""
     job_id = new_id()
     for number in range(400):
         watcher = Subscription(
@@ -183,8 +183,8 @@ def test_a_crowd_watches_one_job(stores: Any) -> None:
     assert len({watcher.connection_id for watcher in stores.subscriptions.for_job(job_id)}) == 400
 
 
-def test_the_largest_connection_and_ticket(stores: Any) -> None:
-    """As many subscriptions as there may be, and a ticket's hundred jobs."""
+def test_largest_connection_and_ticket_round_trip(stores: Any) -> None:
+    """The maximum of subscriptions, and a ticket for a hundred jobs."""
     narrow = replace(CALLER, jobs=frozenset(f"{number:03}" + "j" * 61 for number in range(100)), read_only=True)
     given = Connection(id=new_id(), endpoint="https://" + "e" * 1_000, caller=narrow, connected_at=NOW, expires_at=NOW + 9)
     stores.connections.open(given)
@@ -198,8 +198,8 @@ def test_the_largest_connection_and_ticket(stores: Any) -> None:
     assert stores.tickets.get(ticket.hash) == ticket
 
 
-def test_as_many_leases_as_an_account_is_wide(stores: Any) -> None:
-    """Five hundred workers with ten jobs each: the account's width."""
+def test_leases_of_five_hundred_workers_are_read(stores: Any) -> None:
+    """Each worker has ten jobs."""
     leases = [
         Lease(
             id=new_id(),
@@ -220,8 +220,8 @@ def test_as_many_leases_as_an_account_is_wide(stores: Any) -> None:
     assert all(found[lease.id] == lease for lease in leases)
 
 
-def test_heads_are_read_together_however_many(stores: Any) -> None:
-    """A hundred a request."""
+def test_get_many_reads_more_than_a_hundred_job_records(stores: Any) -> None:
+    """One request takes a hundred."""
     heads = [full_job(tags=tuple(WIDE * 64 for _ in range(10))) for _ in range(250)]
     for head in heads:
         stores.jobs.create(head)

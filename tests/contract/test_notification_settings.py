@@ -33,8 +33,8 @@ def correspondence(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     aws.reset_clients()
 
 
-def test_the_first_seal_stays(correspondence: Any) -> None:
-    """Two who need one at the same moment have the same one."""
+def test_create_does_not_overwrite_existing_signing_secrets(correspondence: Any) -> None:
+    """Two callers that create them at the same time get the same ones."""
     assert correspondence.signing_secrets("acme") is None
 
     assert correspondence.create_signing_secrets("acme", ONE) == ONE
@@ -43,7 +43,7 @@ def test_the_first_seal_stays(correspondence: Any) -> None:
     assert correspondence.signing_secrets("other") is None
 
 
-def test_a_seal_is_put_in_the_place_of_another(correspondence: Any) -> None:
+def test_put_replaces_the_signing_secrets(correspondence: Any) -> None:
     correspondence.create_signing_secrets("acme", ONE)
 
     correspondence.put_signing_secrets("acme", TWO)
@@ -52,8 +52,8 @@ def test_a_seal_is_put_in_the_place_of_another(correspondence: Any) -> None:
     assert correspondence.signing_secrets("acme", fresh=True) == TWO
 
 
-def test_an_address_book_is_read_as_it_was_written(correspondence: Any) -> None:
-    """And changing it leaves the seal alone."""
+def test_recipient_allowlist_round_trips(correspondence: Any) -> None:
+    """Changing it leaves the signing secrets as they are."""
     book = RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": "https://hooks.slack.com/services/T/B/x"})
     assert correspondence.allowlist("acme") == RecipientAllowlist()
     correspondence.create_signing_secrets("acme", ONE)
@@ -67,13 +67,13 @@ def test_an_address_book_is_read_as_it_was_written(correspondence: Any) -> None:
 
 
 @pytest.mark.parametrize("tenant", ["a/b", "zweigstelle münchen", "x" * 128, "日" * 128, "+2F", "acme-abc123", "\ud800"])
-def test_any_name_of_a_tenant_will_do(correspondence: Any, tenant: str) -> None:
+def test_signing_secrets_are_stored_for_any_tenant_name(correspondence: Any, tenant: str) -> None:
     correspondence.put_signing_secrets(tenant, ONE)
 
     assert correspondence.signing_secrets(tenant, fresh=True) == ONE
 
 
-def test_another_environment_hears_of_a_change_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaced_secrets_reach_other_processes_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
@@ -94,7 +94,7 @@ def test_another_environment_hears_of_a_change_within_a_minute(monkeypatch: pyte
 
 
 @given(st.text(min_size=1, max_size=128), st.text(min_size=1, max_size=128))
-def test_each_tenant_has_a_name_of_its_own(one: str, other: str) -> None:
+def test_secret_names_are_valid_and_unique_for_each_tenant(one: str, other: str) -> None:
     names = [secret_name("dev", tenant, what) for tenant in {one, other} for what in (SECRETS, ADDRESSES)]
 
     assert len(set(names)) == len(names)

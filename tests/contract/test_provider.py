@@ -80,8 +80,8 @@ def error_of(answer: Answer, kind: type[T], **settings: Any) -> T:
 # ---- a stream as it should be
 
 
-def test_a_stream_is_its_start_its_text_and_its_end() -> None:
-    """Events that mean nothing to us are skipped, whatever they are called."""
+def test_stream_yields_start_text_deltas_and_end() -> None:
+    """Unknown event types are skipped."""
     seen = seen_of(
         CREATED,
         event("response.in_progress", response={}),
@@ -101,14 +101,14 @@ def test_a_stream_is_its_start_its_text_and_its_end() -> None:
     ]
 
 
-def test_a_refusal_is_text_that_says_so() -> None:
+def test_refusal_is_a_text_delta_marked_as_refusal() -> None:
     seen = seen_of(CREATED, event("response.refusal.delta", delta="I cannot", sequence_number=3), completed())
 
     assert seen[1] == TextDelta("I cannot", 3, refusal=True)
 
 
 @pytest.mark.parametrize(("said", "reason"), [("max_output_tokens", "max_tokens"), ("content_filter", "content_filter"), (None, "unknown")])
-def test_an_incomplete_answer_says_why(said: str | None, reason: str) -> None:
+def test_incomplete_response_has_a_reason(said: str | None, reason: str) -> None:
     response = {"status": "incomplete", "incomplete_details": {"reason": said}, "usage": USAGE}
 
     for kind in ("response.incomplete", "response.completed"):  # compatible servers send it in either
@@ -117,7 +117,7 @@ def test_an_incomplete_answer_says_why(said: str | None, reason: str) -> None:
         assert seen[-1].incomplete_reason == reason
 
 
-def test_text_that_comes_only_with_the_end_is_not_lost() -> None:
+def test_text_that_is_only_in_the_final_event_is_delivered() -> None:
     output = [{"type": "reasoning"}, {"type": "message", "content": [{"type": "output_text", "text": "All at once"}]}]
 
     seen = seen_of(CREATED, completed(output=output))
@@ -126,13 +126,13 @@ def test_text_that_comes_only_with_the_end_is_not_lost() -> None:
     assert isinstance(seen[2], ResponseEnded)
 
 
-def test_text_that_was_streamed_is_not_repeated_from_the_end() -> None:
+def test_streamed_text_is_not_repeated_from_the_final_event() -> None:
     output = [{"type": "message", "content": [{"type": "output_text", "text": "Hello"}]}]
 
     assert text_of(seen_of(CREATED, delta("Hello"), completed(output=output))) == "Hello"
 
 
-def test_done_and_comments_and_pings_are_tolerated() -> None:
+def test_done_markers_comments_and_pings_are_ignored() -> None:
     seen = seen_of(
         b": hello\n\n", CREATED, event("keepalive"), delta("Hi"), b"data: [DONE]\n\n", b": ping\n\n", completed(), b"data: [DONE]\n\n"
     )
@@ -140,14 +140,14 @@ def test_done_and_comments_and_pings_are_tolerated() -> None:
     assert text_of(seen) == "Hi"
 
 
-def test_a_final_event_without_usage_ends_the_stream_all_the_same() -> None:
+def test_final_event_without_usage_ends_the_stream() -> None:
     assert seen_of(CREATED, delta("Hi"), completed(usage=None))[-1] == ResponseEnded(None, "gpt-4o-mini-2024-07-18")
 
 
 # ---- text as bytes
 
 
-def test_a_slow_drip_of_single_bytes_keeps_characters_whole() -> None:
+def test_characters_stay_whole_when_bytes_arrive_one_by_one() -> None:
     said = "Grüße, 世界 👋🏽"
     stream = CREATED + f'data: {{"type":"response.output_text.delta","delta":"{said}"}}\r\n\r\n'.encode() + completed()
 
@@ -156,14 +156,14 @@ def test_a_slow_drip_of_single_bytes_keeps_characters_whole() -> None:
     assert text_of(seen) == said
 
 
-def test_a_line_separator_inside_json_does_not_end_a_line() -> None:
-    """U+2028, U+0085 and their like may stand in JSON as they are."""
+def test_unicode_line_separator_inside_json_does_not_end_a_line() -> None:
+    """JSON may contain U+2028, U+2029 and U+0085 unescaped."""
     said = "one\u2028two\u2029three\x85four\x7f"
 
     assert text_of(seen_of(CREATED, f'data: {{"type":"response.output_text.delta","delta":"{said}"}}\n\n'.encode(), completed())) == said
 
 
-def test_halves_of_a_character_in_two_deltas_are_passed_on_and_can_be_joined() -> None:
+def test_surrogate_halves_in_two_deltas_can_be_joined() -> None:
     halves = (
         rb'data: {"type":"response.output_text.delta","delta":"hi \ud83d"}',
         rb'data: {"type":"response.output_text.delta","delta":"\ude00"}',
@@ -175,7 +175,7 @@ def test_halves_of_a_character_in_two_deltas_are_passed_on_and_can_be_joined() -
     assert "".join(joiner.feed(one.text) for one in seen if isinstance(one, TextDelta)) + joiner.flush() == "hi 😀"
 
 
-def test_large_deltas_come_through_whole() -> None:
+def test_large_deltas_arrive_whole() -> None:
     large = "0123456789" * 20_000
 
     assert text_of(seen_of(CREATED, delta(large), delta(large), completed())) == large * 2
@@ -184,17 +184,17 @@ def test_large_deltas_come_through_whole() -> None:
 # ---- a stream that breaks
 
 
-def test_a_stream_that_ends_cleanly_without_its_final_event_was_cut() -> None:
-    """The SDK's own iteration just ends here, as if all were well."""
+def test_stream_without_a_final_event_is_stream_cut() -> None:
+    """The SDK's own iteration ends here without an error."""
     assert error_of(Answer([CREATED, delta("Hel")]), StreamCut).provider_request_id == "req_1"
 
 
-def test_a_connection_that_drops_in_the_middle_is_lost() -> None:
+def test_dropped_connection_is_connection_lost() -> None:
     error_of(Answer([CREATED, delta("Hel"), Abort()]), ProviderConnectionLost)
     error_of(Answer([CREATED, delta("Hel")], whole=False), ProviderConnectionLost)
 
 
-def test_what_had_come_before_the_break_was_handed_out() -> None:
+def test_text_before_a_dropped_connection_is_delivered() -> None:
     got: list[ProviderEvent] = []
 
     async def play(_: Loopback, provider: OpenAIResponses) -> None:
@@ -217,11 +217,12 @@ def test_what_had_come_before_the_break_was_handed_out() -> None:
         b"data: \xff\xfe{}\n\n",
     ],
 )
-def test_an_event_that_cannot_be_read_is_malformed(nonsense: bytes) -> None:
+def test_unreadable_event_is_stream_malformed(nonsense: bytes) -> None:
     error_of(Answer([CREATED, delta("Hel"), nonsense, completed()]), StreamMalformed)
 
 
-def test_a_line_without_end_is_malformed_before_it_fills_the_memory() -> None:
+def test_endless_line_is_stream_malformed() -> None:
+    """The line must not fill the memory first."""
     error_of(Answer([CREATED, b"data: ", *[b"x" * 1_000_000] * 9]), StreamMalformed)
 
 
@@ -238,8 +239,8 @@ def test_a_line_without_end_is_malformed_before_it_fills_the_memory() -> None:
         ("invalid_api_key", AuthenticationFailed),
     ],
 )
-def test_an_error_in_the_stream_is_told_by_its_code(code: str, kind: type[AttemptFailed]) -> None:
-    """It may come as an event of its own, nested in one, in data without a type, or as a response that failed."""
+def test_error_in_the_stream_is_classified_by_code(code: str, kind: type[AttemptFailed]) -> None:
+    """It is an event, nested in one, data without a type, or a failed response."""
     error = {"code": code, "message": "Said so."}
 
     for last in (
@@ -251,7 +252,7 @@ def test_an_error_in_the_stream_is_told_by_its_code(code: str, kind: type[Attemp
         assert error_of(Answer([CREATED, delta("Hel"), last]), kind).provider_request_id == "req_1"
 
 
-def test_a_rate_limit_in_the_stream_says_in_words_how_long_to_wait() -> None:
+def test_rate_limit_in_the_stream_takes_retry_after_from_its_message() -> None:
     said = event("error", code="rate_limit_exceeded", message="Rate limit reached. Please try again in 1m2.5s. Visit ...")
 
     assert error_of(Answer([CREATED, said]), ProviderRateLimited).retry_after == 63
@@ -261,7 +262,7 @@ def test_a_rate_limit_in_the_stream_says_in_words_how_long_to_wait() -> None:
 
 
 def test_pings_do_not_hide_a_stall() -> None:
-    """They would keep the SDK's own timeout from ever firing."""
+    """Pings keep the SDK's own timeout from firing."""
     pings = [step for _ in range(40) for step in (b": ping\n\n", Pause(0.02), event("keepalive"), Pause(0.02))]
     began = time.monotonic()
 
@@ -270,17 +271,17 @@ def test_pings_do_not_hide_a_stall() -> None:
     assert 0.15 < time.monotonic() - began < 1.2
 
 
-def test_a_stall_of_bytes_is_a_timeout() -> None:
+def test_silent_stream_is_a_timeout() -> None:
     error_of(Answer([CREATED, delta("Hel"), Pause(3), completed()]), ProviderTimeout, idle_timeout=0.2)
 
 
-def test_a_model_that_reasons_may_be_silent_for_longer() -> None:
+def test_reasoning_model_may_be_silent_for_longer() -> None:
     reasoning = event("response.output_item.added", item={"type": "reasoning"})
 
     assert text_of(seen_of(CREATED, reasoning, Pause(0.4), delta("42"), completed(), idle_timeout=0.2)) == "42"
 
 
-def test_our_own_slowness_is_no_silence_of_theirs() -> None:
+def test_slow_consumer_does_not_cause_an_idle_timeout() -> None:
     async def play(_: Loopback, provider: OpenAIResponses) -> int:
         count = 0
         async with provider.stream(ASK) as events:
@@ -295,7 +296,7 @@ def test_our_own_slowness_is_no_silence_of_theirs() -> None:
 # ---- answers that are no stream
 
 
-def test_a_rate_limit_carries_the_wait_and_where_to_ask() -> None:
+def test_rate_limit_error_has_retry_after_status_and_request_id() -> None:
     error = error_of(refused(429, code="rate_limit_exceeded", message="Slow", headers={"retry-after": "2.2"}), ProviderRateLimited)
 
     assert (error.retry_after, error.provider_status, error.provider_request_id) == (3, 429, "req_1")
@@ -312,7 +313,7 @@ def test_a_rate_limit_carries_the_wait_and_where_to_ask() -> None:
         ({}, None),
     ],
 )
-def test_retry_after_is_read_in_every_form(headers: dict[str, str], wait: int | None) -> None:
+def test_retry_after_is_parsed_from_seconds_and_milliseconds(headers: dict[str, str], wait: int | None) -> None:
     assert error_of(refused(429, message="Slow", headers=headers), ProviderRateLimited).retry_after == wait
 
 
@@ -340,28 +341,28 @@ def test_retry_after_may_be_a_date() -> None:
         (503, {"code": "rate_limit_exceeded"}, ProviderUnavailable),
     ],
 )
-def test_a_refusal_is_told_by_its_status_and_code(status: int, error: dict[str, str], kind: type[AttemptFailed]) -> None:
+def test_error_response_is_classified_by_status_and_code(status: int, error: dict[str, str], kind: type[AttemptFailed]) -> None:
     assert error_of(refused(status, **{"message": "No.", **error}), kind).provider_status == status
 
 
-def test_an_answer_that_is_no_json_is_told_by_its_status() -> None:
+def test_non_json_error_response_is_classified_by_status() -> None:
     error_of(Answer([b"<html>Bad gateway</html>"], 502, {"content-type": "text/html"}), ProviderUnavailable)
 
 
-def test_what_openai_says_of_a_request_is_passed_on_without_keys_and_not_endlessly() -> None:
+def test_openai_error_message_is_redacted_and_truncated() -> None:
     error = error_of(refused(400, message=f"Bad field 'x' with sk-proj-abcdefgh12345 {'y' * 2_000}"), RequestRefused)
 
     assert error.message.startswith("OpenAI refused the request: Bad field 'x' with [hidden] yyy")
     assert len(error.message) < 600
 
 
-def test_a_key_that_is_refused_is_never_quoted() -> None:
+def test_refused_key_is_never_quoted() -> None:
     error = error_of(refused(401, message="Incorrect API key provided: sk-test-0123456789.", code="invalid_api_key"), AuthenticationFailed)
 
     assert "sk-test" not in error.message
 
 
-def test_nobody_listening_is_a_lost_connection() -> None:
+def test_refused_connection_is_connection_lost() -> None:
     async def play() -> None:
         provider = OpenAIResponses(lambda: Credentials("key", "http://127.0.0.1:9/v1"))
         with pytest.raises(ProviderConnectionLost):
@@ -370,7 +371,7 @@ def test_nobody_listening_is_a_lost_connection() -> None:
     asyncio.run(play())
 
 
-def test_an_answer_that_does_not_begin_is_a_timeout() -> None:
+def test_response_that_does_not_start_is_a_timeout() -> None:
     async def play(url: str) -> None:
         with pytest.raises(ProviderTimeout):
             await read(OpenAIResponses(lambda: Credentials("key", url)), dataclasses.replace(ASK, timeout=0.3))
@@ -390,7 +391,7 @@ def asked_for(request: ModelRequest) -> dict[str, Any]:
     return played(Answer([CREATED, completed()]), play=play)
 
 
-def test_a_plain_request_asks_for_nothing_it_was_not_told() -> None:
+def test_minimal_request_sends_only_the_defaults() -> None:
     assert asked_for(ASK) == {
         "model": "gpt-4o-mini",
         "input": "Say hello.",
@@ -400,7 +401,8 @@ def test_a_plain_request_asks_for_nothing_it_was_not_told() -> None:
     }
 
 
-def test_everything_a_request_says_is_asked() -> None:
+def test_full_request_sends_every_field() -> None:
+    """`extra` cannot override the model, `stream` or `background`."""
     schema = {"name": "answer", "schema": {"type": "object"}, "strict": True}
     extra = {
         "store": True,
@@ -427,20 +429,20 @@ def test_everything_a_request_says_is_asked() -> None:
     }
 
 
-def test_half_a_character_in_a_prompt_does_not_stop_the_request() -> None:
+def test_lone_surrogates_in_a_prompt_are_replaced() -> None:
     asked = asked_for(dataclasses.replace(ASK, prompt="hi \ud83d", instructions="\ude00"))
 
     assert (asked["input"], asked["instructions"]) == ("hi \ufffd", "\ufffd")
 
 
-def test_any_json_can_be_asked_for() -> None:
+def test_json_flag_requests_the_json_object_format() -> None:
     assert asked_for(dataclasses.replace(ASK, json=True))["text"] == {"format": {"type": "json_object"}}
 
 
 # ---- connections and keys
 
 
-def test_an_answer_that_is_complete_leaves_its_connection_to_the_next_request() -> None:
+def test_connection_is_reused_after_a_complete_response() -> None:
     async def play(server: Loopback, provider: OpenAIResponses) -> int:
         for _ in range(3):
             await read(provider)
@@ -449,8 +451,8 @@ def test_an_answer_that_is_complete_leaves_its_connection_to_the_next_request() 
     assert played(Answer([CREATED, delta("Hi"), completed(), Pause(0.01)]), play=play) == 1
 
 
-def test_leaving_early_hangs_up_at_once() -> None:
-    """By hanging up OpenAI learns that nobody wants the rest."""
+def test_leaving_the_stream_early_closes_the_connection() -> None:
+    """OpenAI learns from it that the rest is not wanted."""
 
     async def play(server: Loopback, provider: OpenAIResponses) -> float:
         async with provider.stream(ASK) as events:
@@ -464,7 +466,7 @@ def test_leaving_early_hangs_up_at_once() -> None:
     assert played(Answer([CREATED, delta("Hel"), Pause(5), completed()]), play=play) < 0.5
 
 
-def test_cancelling_the_reader_hangs_up_at_once() -> None:
+def test_cancelling_the_reader_closes_the_connection() -> None:
     async def play(server: Loopback, provider: OpenAIResponses) -> None:
         begun = asyncio.Event()
 
@@ -495,8 +497,8 @@ def keys(*values: str) -> tuple[Callable[[str], Callable[[], Credentials]], Call
 
 
 @pytest.mark.parametrize(("values", "asked"), [(("old", "new"), ["old", "new"]), (("old",), ["old"])])
-def test_a_refused_key_is_looked_up_anew_once(values: tuple[str, ...], asked: list[str]) -> None:
-    """A key that was replaced works at once; the same key again is not tried twice."""
+def test_refused_key_is_reloaded_once(values: tuple[str, ...], asked: list[str]) -> None:
+    """A replaced key works at once; an unchanged key is not tried twice."""
     of, forget = keys(*values)
 
     async def run() -> list[str]:
@@ -515,7 +517,7 @@ def test_a_refused_key_is_looked_up_anew_once(values: tuple[str, ...], asked: li
     assert asyncio.run(run()) == asked
 
 
-def test_a_key_that_cannot_be_read_just_now_is_worth_another_attempt() -> None:
+def test_unreadable_key_is_a_retryable_failure() -> None:
     def unreadable() -> Credentials:
         raise Unavailable
 
@@ -533,8 +535,8 @@ def test_importing_the_adapter_does_not_import_the_sdk() -> None:
 @pytest.mark.parametrize(
     ("problem", "has_key"), [(None, True), (NotConfigured(), False), (Unavailable(), True), (PermissionError("secretsmanager"), True)]
 )
-def test_whether_there_is_a_key(problem: Exception | None, has_key: bool) -> None:
-    """Only where the secret says so there is none: what cannot be read may be there, and the request says what is wrong."""
+def test_provider_is_configured_unless_the_secret_has_no_key(problem: Exception | None, has_key: bool) -> None:
+    """A secret that cannot be read may hold a key, and the request then reports the problem."""
 
     def credentials() -> Credentials:
         if problem is not None:

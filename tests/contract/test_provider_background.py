@@ -144,7 +144,7 @@ def data_of(event: bytes) -> bytes:
 
 
 @both
-def test_a_response_in_the_background_has_an_id_and_numbers_its_text(played: Any) -> None:
+def test_background_response_has_an_id_and_numbered_deltas(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id, seen = await read_whole(provider)
 
@@ -157,8 +157,8 @@ def test_a_response_in_the_background_has_an_id_and_numbers_its_text(played: Any
 
 
 @both
-def test_whoever_comes_back_gets_exactly_the_rest(played: Any) -> None:
-    """After every number there is; after the last of the text there is only the end, and the text is not said again."""
+def test_resume_returns_exactly_the_remaining_events(played: Any) -> None:
+    """After the last text only the end follows, and the text is not repeated."""
 
     async def play(provider: Provider) -> None:
         response_id, seen = await read_whole(provider)
@@ -173,7 +173,7 @@ def test_whoever_comes_back_gets_exactly_the_rest(played: Any) -> None:
 
 
 @both
-def test_whoever_has_seen_nothing_gets_everything(played: Any) -> None:
+def test_resume_from_the_start_returns_every_event(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id, seen = await read_whole(provider)
 
@@ -184,8 +184,8 @@ def test_whoever_has_seen_nothing_gets_everything(played: Any) -> None:
 
 
 @both
-def test_a_lost_connection_costs_no_text(played: Any) -> None:
-    """The response is still being written when its reader comes back, twice."""
+def test_lost_connection_loses_no_text(played: Any) -> None:
+    """The reader resumes twice while the response is still being written."""
 
     async def play(provider: Provider) -> None:
         first = await read_until_it_breaks(provider.stream(ASK), ProviderConnectionLost)
@@ -201,8 +201,8 @@ def test_a_lost_connection_costs_no_text(played: Any) -> None:
 
 
 @both
-def test_characters_survive_wherever_a_stream_breaks(played: Any) -> None:
-    """An emoji whose halves come in two deltas, combining marks that come after their letter, and characters of four bytes."""
+def test_characters_stay_whole_wherever_the_stream_breaks(played: Any) -> None:
+    """Surrogate halves in two deltas, late combining marks, and characters of four bytes."""
     deltas = ["hi \ud83d", "\ude00 e", "\u0301 👩", "\u200d", "🚀 𝄞", "\u2028 end"]
 
     async def play(provider: Provider) -> None:
@@ -218,8 +218,8 @@ def test_characters_survive_wherever_a_stream_breaks(played: Any) -> None:
 
 
 @both
-def test_a_replay_may_say_something_else(played: Any) -> None:
-    """Nothing hides it from whoever compares."""
+def test_replay_with_another_text_is_returned_unchanged(played: Any) -> None:
+    """The caller that compares the texts must see the difference."""
 
     async def play(provider: Provider) -> str:
         response_id, _ = await read_whole(provider)
@@ -229,7 +229,7 @@ def test_a_replay_may_say_something_else(played: Any) -> None:
 
 
 @both
-def test_a_stream_that_is_too_old_is_refused_but_the_answer_is_there(played: Any) -> None:
+def test_old_stream_cannot_be_resumed_but_can_be_fetched(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id, seen = await read_whole(provider)
 
@@ -246,7 +246,7 @@ def test_a_stream_that_is_too_old_is_refused_but_the_answer_is_there(played: Any
 
 
 @both
-def test_a_response_can_be_asked_for_while_it_is_written_and_afterwards(played: Any) -> None:
+def test_response_can_be_fetched_before_and_after_its_end(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id = await begin(provider)
 
@@ -263,7 +263,7 @@ def test_a_response_can_be_asked_for_while_it_is_written_and_afterwards(played: 
 
 
 @both
-def test_a_refusal_is_fetched_as_one(played: Any) -> None:
+def test_fetched_refusal_is_marked_as_refusal(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id, seen = await read_whole(provider)
         fetched = await provider.fetch(response_id)
@@ -274,7 +274,7 @@ def test_a_refusal_is_fetched_as_one(played: Any) -> None:
 
 
 @both
-def test_an_answer_that_was_cut_says_why_in_every_way_of_asking(played: Any) -> None:
+def test_incomplete_reason_is_streamed_resumed_and_fetched(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id, seen = await read_whole(provider)
         resumed = await read(provider.resume(response_id, last_of(seen), ASK))
@@ -290,7 +290,7 @@ def test_an_answer_that_was_cut_says_why_in_every_way_of_asking(played: Any) -> 
 
 @both
 @pytest.mark.parametrize("error", [ProviderUnavailable(), RequestRefused()])
-def test_a_response_that_failed_fails_in_every_way_of_asking(played: Any, error: AttemptFailed) -> None:
+def test_failure_is_streamed_resumed_and_fetched(played: Any, error: AttemptFailed) -> None:
     async def play(provider: Provider) -> None:
         seen = await read_until_it_breaks(provider.stream(ASK), type(error))
         assert isinstance(seen[0], ResponseStarted)
@@ -304,7 +304,9 @@ def test_a_response_that_failed_fails_in_every_way_of_asking(played: Any, error:
 
 
 @both
-def test_what_is_no_longer_kept_is_lost(played: Any) -> None:
+def test_forgotten_response_is_lost(played: Any) -> None:
+    """Cancelling it succeeds."""
+
     async def play(provider: Provider) -> None:
         response_id, _ = await read_whole(provider)
 
@@ -323,8 +325,8 @@ def test_what_is_no_longer_kept_is_lost(played: Any) -> None:
 
 @both
 @pytest.mark.parametrize("response_id", ["", "resp_of_somebody_else"])
-def test_a_response_that_nobody_made_is_as_one_that_is_lost(played: Any, response_id: str) -> None:
-    """A server that is only like OpenAI may name none."""
+def test_unknown_response_is_treated_as_lost(played: Any, response_id: str) -> None:
+    """A server that is only compatible with OpenAI may return an empty id."""
 
     async def play(provider: Provider) -> None:
         with pytest.raises(ResponseLost):
@@ -340,7 +342,7 @@ def test_a_response_that_nobody_made_is_as_one_that_is_lost(played: Any, respons
 
 
 @both
-def test_a_response_can_be_cancelled_again_and_again(played: Any) -> None:
+def test_cancelling_a_response_twice_succeeds(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id = await begin(provider)
 
@@ -354,7 +356,7 @@ def test_a_response_can_be_cancelled_again_and_again(played: Any) -> None:
 
 
 @both
-def test_cancelling_what_has_ended_changes_nothing(played: Any) -> None:
+def test_cancelling_an_ended_response_changes_nothing(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id, seen = await read_whole(provider)
 
@@ -366,7 +368,7 @@ def test_cancelling_what_has_ended_changes_nothing(played: Any) -> None:
 
 
 @both
-def test_whoever_listens_hears_that_it_was_cancelled(played: Any) -> None:
+def test_reader_of_a_cancelled_response_gets_response_lost(played: Any) -> None:
     async def play(provider: Provider) -> None:
         async with provider.stream(ASK) as stream:
             started = await anext(stream)
@@ -379,7 +381,7 @@ def test_whoever_listens_hears_that_it_was_cancelled(played: Any) -> None:
 
 
 @both
-def test_leaving_its_stream_does_not_stop_a_response(played: Any) -> None:
+def test_leaving_the_stream_does_not_stop_the_response(played: Any) -> None:
     async def play(provider: Provider) -> None:
         response_id = await begin(provider)
 
@@ -391,7 +393,7 @@ def test_leaving_its_stream_does_not_stop_a_response(played: Any) -> None:
 # ---- OpenAI's adapter alone
 
 
-def test_a_stream_that_ended_when_it_was_cancelled_was_cut() -> None:
+def test_stream_that_ends_silently_on_cancel_is_stream_cut() -> None:
     async def play(provider: Provider) -> None:
         async with provider.stream(ASK) as stream:
             started = await anext(stream)
@@ -403,8 +405,8 @@ def test_a_stream_that_ended_when_it_was_cancelled_was_cut() -> None:
     against(Scenario(every=0.2, cancels_silently=True), play)
 
 
-def test_coming_back_after_the_final_event_finds_no_end() -> None:
-    """There is nothing to say any more: what was said has to be fetched."""
+def test_resume_after_the_final_event_is_stream_cut() -> None:
+    """Nothing is left to stream, so the response has to be fetched."""
 
     async def play(provider: Provider) -> None:
         response_id, _ = await read_whole(provider)
@@ -416,7 +418,7 @@ def test_coming_back_after_the_final_event_finds_no_end() -> None:
 @pytest.mark.parametrize(
     ("status", "kind"), [(400, ReattachRefused), (404, ReattachRefused), (409, ReattachRefused), (503, ProviderUnavailable)]
 )
-def test_only_a_refusal_is_told_as_one(status: int, kind: type[AttemptFailed]) -> None:
+def test_resume_is_refused_on_4xx_and_unavailable_on_503(status: int, kind: type[AttemptFailed]) -> None:
     async def play(provider: Provider) -> None:
         response_id = await begin(provider)
         await read_until_it_breaks(provider.resume(response_id, 0, ASK), kind)
@@ -424,7 +426,7 @@ def test_only_a_refusal_is_told_as_one(status: int, kind: type[AttemptFailed]) -
     against(Scenario(refuses_resume=status), play)
 
 
-def test_silence_is_a_stall_in_a_stream_that_was_resumed_too() -> None:
+def test_silent_resumed_stream_is_a_timeout() -> None:
     async def play(provider: Provider) -> None:
         first = await read_until_it_breaks(provider.stream(ASK), ProviderTimeout)
         assert isinstance(first[0], ResponseStarted)
@@ -436,7 +438,7 @@ def test_silence_is_a_stall_in_a_stream_that_was_resumed_too() -> None:
     against(Scenario(stalls=[5, 1]), play, idle_timeout=0.2)
 
 
-def test_a_response_that_waits_for_its_turn_is_not_stalled() -> None:
+def test_queued_response_is_not_a_timeout() -> None:
     async def play(provider: Provider) -> None:
         response_id = await begin(provider)
         assert text_of(await read(provider.resume(response_id, 0, ASK))) == "Hello, world"
@@ -444,8 +446,8 @@ def test_a_response_that_waits_for_its_turn_is_not_stalled() -> None:
     against(Scenario(queued=0.5), play, idle_timeout=0.2)
 
 
-def test_what_is_asked_for_in_the_background_is_always_kept() -> None:
-    """Nothing of a plain request changes; OpenAI refuses one in the background that is not to be stored."""
+def test_background_request_is_always_stored() -> None:
+    """OpenAI refuses a background request that is not to be stored."""
     with BackgroundOpenAI(Scenario()) as openai:
         request = ModelRequest(model="gpt-4o-mini", prompt="Hi", background=True, extra={"store": False, "background": False})
 
@@ -473,8 +475,8 @@ VERBS: dict[str, Callable[[Provider, str], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_key_that_was_replaced_works_at_once_for_all_that_can_be_asked(verb: str) -> None:
-    """One that was not is not tried twice."""
+def test_replaced_key_works_at_once_for_every_operation(verb: str) -> None:
+    """An unchanged key is not tried twice."""
     key = ["old"]
 
     async def play(url: str, forget: Callable[[], None]) -> None:
@@ -498,7 +500,7 @@ def test_a_key_that_was_replaced_works_at_once_for_all_that_can_be_asked(verb: s
         assert openai.counts[verb] == 1
 
 
-def test_nobody_to_ask_is_a_lost_connection() -> None:
+def test_unreachable_provider_is_connection_lost() -> None:
     provider = OpenAIResponses(lambda: Credentials("key", "http://127.0.0.1:9/v1"))
 
     for asked in (lambda: provider.fetch("resp_1"), lambda: provider.cancel("resp_1"), lambda: read(provider.resume("resp_1", 0, ASK))):
@@ -506,7 +508,7 @@ def test_nobody_to_ask_is_a_lost_connection() -> None:
             asyncio.run(asked())
 
 
-def test_text_that_is_known_is_not_said_again_by_a_server_that_repeats_it() -> None:
+def test_repeated_text_before_the_cursor_is_skipped() -> None:
     """Compatible servers may not know `starting_after`."""
     reader = ResponseReader(after=5)
 
@@ -515,14 +517,14 @@ def test_text_that_is_known_is_not_said_again_by_a_server_that_repeats_it() -> N
     assert said == [[], [], [TextDelta("three", 6)]]
 
 
-def test_an_answer_that_came_only_with_the_end_has_its_number() -> None:
+def test_text_of_the_final_event_has_its_sequence_number() -> None:
     said = [{"type": "output_text", "text": "All at once"}]
     last = event("response.completed", sequence_number=9, response={"status": "completed", "output": [{"content": said}]})
 
     assert (ResponseReader().read(data_of(last)) or [])[0] == TextDelta("All at once", 9)
 
 
-def test_a_fetched_answer_is_all_of_its_parts_without_half_a_character() -> None:
+def test_fetched_text_joins_all_parts_and_replaces_lone_surrogates() -> None:
     parts = [
         [{"type": "output_text", "text": "one \ud83d"}, {"type": "output_text", "text": "\ude00 two "}],
         [{"type": "refusal", "refusal": "no\ud83d"}],
@@ -533,12 +535,12 @@ def test_a_fetched_answer_is_all_of_its_parts_without_half_a_character() -> None
 
 
 @pytest.mark.parametrize("nonsense", [b"", b"[]", b"<html>", b"\xff"])
-def test_a_fetched_answer_that_cannot_be_read_is_malformed(nonsense: bytes) -> None:
+def test_unreadable_fetched_response_is_stream_malformed(nonsense: bytes) -> None:
     with pytest.raises(StreamMalformed):
         fetched(nonsense)
 
 
 @pytest.mark.parametrize("kind", ["response.failed", "response.cancelled", "response.completed"])
-def test_the_end_of_a_cancelled_response_is_known_by_its_status(kind: str) -> None:
+def test_final_event_with_status_cancelled_is_response_lost(kind: str) -> None:
     with pytest.raises(ResponseLost):
         ResponseReader().read(data_of(event(kind, response={"status": "cancelled", "error": None})))

@@ -90,7 +90,7 @@ def read(llmock: Llmock, limit: int = 1_000_000) -> list[ProviderEvent]:
     return asyncio.run(run())
 
 
-def test_an_answer_comes_through_whole(llmock: Llmock) -> None:
+def test_llmock_reply_arrives_whole(llmock: Llmock) -> None:
     llmock.script(type="reply", text="Grüße an alle 👋")
 
     seen = read(llmock)
@@ -110,7 +110,7 @@ def test_an_answer_comes_through_whole(llmock: Llmock) -> None:
         ({"type": "fail", "status": 429, "code": "insufficient_quota"}, ProviderQuotaExhausted),
     ],
 )
-def test_what_llmock_breaks_is_told_apart(llmock: Llmock, behaviour: dict[str, Any], kind: type[AttemptFailed]) -> None:
+def test_llmock_faults_are_classified(llmock: Llmock, behaviour: dict[str, Any], kind: type[AttemptFailed]) -> None:
     llmock.script(**behaviour)
 
     with pytest.raises(AttemptFailed) as raised:
@@ -119,7 +119,7 @@ def test_what_llmock_breaks_is_told_apart(llmock: Llmock, behaviour: dict[str, A
     assert type(raised.value) is kind
 
 
-def test_leaving_early_stops_the_stream_at_its_source(llmock: Llmock) -> None:
+def test_leaving_the_stream_early_stops_llmock(llmock: Llmock) -> None:
     llmock.script(type="reply", text="word " * 1_000)
 
     read(llmock, limit=20)

@@ -116,7 +116,7 @@ def side(request: pytest.FixtureRequest, clock: ManualClock) -> Side:
 
 
 def test_dead_letters_are_counted_by_lane(side: Side) -> None:
-    """What was set aside, and in the queue of the change stream what could not be read."""
+    """Those of the stream are change records that could not be read."""
     side.queues.send_to_dead_letter("urgent", "x", "not JSON")
     side.queues.send_to_dead_letter(STREAM, "job_1", "not read")
 
@@ -124,14 +124,14 @@ def test_dead_letters_are_counted_by_lane(side: Side) -> None:
     assert side.queues.depth("urgent") == 0
 
 
-def test_a_wake_up_arrives_as_it_was_sent_in_its_lane_only(side: Side) -> None:
+def test_wake_up_arrives_unchanged_and_only_in_its_lane(side: Side) -> None:
     side.queues.send("high", WAKE, "acme")
 
     assert [WakeUp.from_json(one.body) for one in side.receive("high")] == [WAKE]
     assert side.receive("low") == []
 
 
-def test_many_wake_ups_arrive_as_one_does(side: Side) -> None:
+def test_send_many_delivers_every_wake_up(side: Side) -> None:
     sent = [WakeUp(f"job_{number:026}", 1) for number in range(23)]
 
     side.queues.send_many("low", sent, "acme")
@@ -141,7 +141,7 @@ def test_many_wake_ups_arrive_as_one_does(side: Side) -> None:
     side.queues.send_many("low", [], "acme")
 
 
-def test_an_errand_arrives_as_it_was_sent(side: Side) -> None:
+def test_task_message_arrives_unchanged(side: Side) -> None:
     side.queues.send_task(TASKS, '{"task": "advance_batch"}', "acme")
 
     assert [one.body for one in side.receive(TASKS)] == ['{"task": "advance_batch"}']
@@ -149,7 +149,7 @@ def test_an_errand_arrives_as_it_was_sent(side: Side) -> None:
         side.queues.send_task(TASKS, "x", "acme", 901)
 
 
-def test_what_is_acknowledged_does_not_count_any_more(side: Side, clock: ManualClock) -> None:
+def test_acknowledged_messages_are_not_counted(side: Side, clock: ManualClock) -> None:
     for _ in range(3):
         side.queues.send("normal", WAKE, "acme")
     receipts = [one.receipt for one in side.receive("normal")]
@@ -160,7 +160,7 @@ def test_what_is_acknowledged_does_not_count_any_more(side: Side, clock: ManualC
     assert side.queues.depth("normal") == 0
 
 
-def test_acknowledging_twice_or_nothing_or_nonsense_does_no_harm(side: Side) -> None:
+def test_acknowledging_twice_nothing_or_an_unknown_receipt_is_no_error(side: Side) -> None:
     side.queues.send("normal", WAKE, "acme")
     receipts = [one.receipt for one in side.receive("normal")]
 
@@ -168,7 +168,7 @@ def test_acknowledging_twice_or_nothing_or_nonsense_does_no_harm(side: Side) -> 
         side.queues.acknowledge("normal", some)
 
 
-def test_more_than_ten_at_once_and_delays_beyond_sqs_are_refused(side: Side) -> None:
+def test_more_than_ten_receipts_and_invalid_delays_are_refused(side: Side) -> None:
     with pytest.raises(ValueError, match="at most"):
         side.queues.acknowledge("normal", ["x"] * 11)
     for delay in (-1, 901):
@@ -176,20 +176,20 @@ def test_more_than_ten_at_once_and_delays_beyond_sqs_are_refused(side: Side) -> 
             side.queues.send("normal", WAKE, "acme", delay)
 
 
-def test_a_delayed_wake_up_is_not_there_yet(side: Side) -> None:
+def test_delayed_wake_up_is_not_received_yet(side: Side) -> None:
     side.queues.send("normal", WAKE, "acme", delay=900)
 
     assert side.receive("normal") == []
 
 
-def test_what_is_no_wake_up_is_found_aside_with_its_reason(side: Side) -> None:
+def test_dead_letter_keeps_its_body_and_reason(side: Side) -> None:
     side.queues.send_to_dead_letter("urgent", "not JSON", "The message is not JSON.")
 
     assert side.aside("urgent") == [("not JSON", "The message is not JSON.")]
     assert side.receive("urgent") == []
 
 
-def test_depth_says_about_how_many_wait(side: Side) -> None:
+def test_depth_counts_the_waiting_messages(side: Side) -> None:
     for _ in range(4):
         side.queues.send("low", WAKE, "acme")
 
@@ -200,7 +200,7 @@ def test_depth_says_about_how_many_wait(side: Side) -> None:
 # ---- on SQS
 
 
-def test_each_message_carries_its_tenant_as_its_group(on_sqs: OnSqs) -> None:
+def test_message_group_is_the_tenant(on_sqs: OnSqs) -> None:
     on_sqs.queues.send("normal", WAKE, "acme")
 
     [message] = on_sqs.raw(queue_name(STAGE, "normal"))
@@ -209,13 +209,13 @@ def test_each_message_carries_its_tenant_as_its_group(on_sqs: OnSqs) -> None:
 
 
 @pytest.mark.parametrize("tenant", ["müller", "", "a b", "x" * 200, "line\nbreak"])
-def test_a_tenant_that_sqs_would_refuse_still_has_a_group_of_its_own(tenant: str) -> None:
+def test_tenant_name_invalid_in_sqs_gets_a_group_of_its_own(tenant: str) -> None:
     assert len(message_group(tenant)) == 64
     assert message_group(tenant).isalnum()
     assert message_group(tenant) != message_group(tenant + "2")
 
 
-def test_depth_is_asked_for_once_in_three_seconds(on_sqs: OnSqs, clock: ManualClock) -> None:
+def test_depth_is_cached_for_three_seconds(on_sqs: OnSqs, clock: ManualClock) -> None:
     on_sqs.queues.send("normal", WAKE, "acme")
     assert on_sqs.queues.depth("normal") == 1
 
@@ -230,13 +230,13 @@ def test_depth_is_asked_for_once_in_three_seconds(on_sqs: OnSqs, clock: ManualCl
 @pytest.mark.parametrize(
     ("body", "kept"), [("a\x00b\ufffe", "a\ufffdb\ufffd"), ("", "(empty)"), ("\ud800", "\ufffd"), ("\t\r\n 👋", "\t\r\n 👋")]
 )
-def test_what_is_set_aside_holds_only_what_sqs_takes(on_sqs: OnSqs, body: str, kept: str) -> None:
+def test_dead_letter_replaces_characters_that_sqs_refuses(on_sqs: OnSqs, body: str, kept: str) -> None:
     on_sqs.queues.send_to_dead_letter("low", body, "bad\x01")
 
     assert on_sqs.aside("low") == [(kept, "bad\ufffd")]
 
 
-def test_what_is_set_aside_is_cut_to_what_one_reads(on_sqs: OnSqs) -> None:
+def test_dead_letter_body_and_reason_are_truncated(on_sqs: OnSqs) -> None:
     on_sqs.queues.send_to_dead_letter("low", "👋" * 400_000, "r" * 3_000)
 
     [(body, reason)] = on_sqs.aside("low")
@@ -244,7 +244,7 @@ def test_what_is_set_aside_is_cut_to_what_one_reads(on_sqs: OnSqs) -> None:
     assert strip_forbidden(body) == body
 
 
-def test_a_message_that_could_not_be_deleted_is_told(on_sqs: OnSqs) -> None:
+def test_failed_deletion_of_a_message_raises_unavailable(on_sqs: OnSqs) -> None:
     with Stubber(aws.client("sqs")) as sqs:
         failed = {"Id": "0", "SenderFault": False, "Code": "InternalError"}
         sqs.add_response("get_queue_url", {"QueueUrl": "https://queue"})
@@ -271,10 +271,10 @@ CALLS: list[tuple[str, Callable[[SqsQueues], object]]] = [
 
 @pytest.mark.parametrize(("operation", "call"), CALLS, ids=["send", "acknowledge", "set_aside", "depth"])
 @pytest.mark.parametrize(("code", "status", "kind"), TROUBLE)
-def test_every_call_says_what_kind_of_trouble_it_met(
+def test_sqs_errors_are_throttled_or_unavailable(
     on_sqs: OnSqs, operation: str, call: Callable[[SqsQueues], object], code: str, status: int, kind: type[Exception]
 ) -> None:
-    """Also once the queue's address is known."""
+    """The call fails after the queue URL was resolved."""
     with Stubber(aws.client("sqs")) as sqs:
         sqs.add_response("get_queue_url", {"QueueUrl": "https://queue"})
         sqs.add_client_error(operation, code, http_status_code=status)
@@ -286,7 +286,7 @@ def test_every_call_says_what_kind_of_trouble_it_met(
 
 
 @pytest.mark.parametrize(("code", "status", "kind"), TROUBLE)
-def test_a_queue_that_does_not_answer_is_unavailable(on_sqs: OnSqs, code: str, status: int, kind: type[Exception]) -> None:
+def test_errors_resolving_the_queue_url_are_throttled_or_unavailable(on_sqs: OnSqs, code: str, status: int, kind: type[Exception]) -> None:
     with Stubber(aws.client("sqs")) as sqs:
         sqs.add_client_error("get_queue_url", code, http_status_code=status)
 
@@ -296,7 +296,8 @@ def test_a_queue_that_does_not_answer_is_unavailable(on_sqs: OnSqs, code: str, s
     assert type(raised.value) is kind
 
 
-def test_a_queue_that_does_not_exist_is_a_fault_of_the_deployment_and_is_not_hidden(on_sqs: OnSqs) -> None:
+def test_missing_queue_raises_the_client_error(on_sqs: OnSqs) -> None:
+    """A faulty deployment must not look like an outage."""
     with pytest.raises(ClientError, match="does not exist"):
         SqsQueues("elsewhere", on_sqs.clock).send("normal", WAKE, "acme")
 
@@ -304,7 +305,8 @@ def test_a_queue_that_does_not_exist_is_a_fault_of_the_deployment_and_is_not_hid
 # ---- dead letters, on both
 
 
-def test_dead_letters_are_given_out_with_why_they_were_set_aside_and_hidden_for_a_while(side: Side) -> None:
+def test_received_dead_letters_have_a_reason_and_are_then_hidden(side: Side) -> None:
+    """A message that SQS moved to the dead-letter queue has no reason."""
     side.queues.send_to_dead_letter("low", "garbage", "The message is not JSON.")
     side.die("low", WAKE.to_json())
     assert side.queues.dead_letters("low") == 2
@@ -316,7 +318,7 @@ def test_dead_letters_are_given_out_with_why_they_were_set_aside_and_hidden_for_
     assert side.queues.dead_letters("high") == 0
 
 
-def test_only_the_dead_letters_that_are_deleted_go(side: Side) -> None:
+def test_delete_dead_removes_only_the_given_dead_letters(side: Side) -> None:
     side.queues.send_to_dead_letter("low", "garbage", "bad")
     side.die("low", WAKE.to_json())
     side.queues.send("low", WAKE, "acme")

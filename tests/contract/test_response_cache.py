@@ -16,8 +16,8 @@ def reference() -> CachedResponse:
     return CachedResponse(job_id=new_id(), attempt=2, stored_at=NOW, expires_at=NOW + 60_000)
 
 
-def test_what_was_put_is_there(stores: Any) -> None:
-    """Beyond its end too: whoever reads it compares the times."""
+def test_cached_response_round_trips(stores: Any) -> None:
+    """The store returns expired entries, too; the reader compares the times."""
     tenant, cached = new_id(), reference()
     assert stores.cache.get(tenant, KEY) is None
 
@@ -26,7 +26,7 @@ def test_what_was_put_is_there(stores: Any) -> None:
     assert stores.cache.get(tenant, KEY) == cached
 
 
-def test_tenants_and_requests_are_kept_apart(stores: Any) -> None:
+def test_cached_responses_are_separate_by_tenant_and_request(stores: Any) -> None:
     tenant, cached = new_id(), reference()
 
     stores.cache.put(tenant, KEY, cached)
@@ -35,8 +35,8 @@ def test_tenants_and_requests_are_kept_apart(stores: Any) -> None:
     assert stores.cache.get(tenant, KEY[:-1]) is None
 
 
-def test_the_latest_answer_stays(stores: Any, answer_lost: Lost) -> None:
-    """Also where the put's own answer was lost, so that it was repeated."""
+def test_latest_cached_response_replaces_the_earlier_one(stores: Any, answer_lost: Lost) -> None:
+    """The put is repeated after a lost response."""
     tenant, first = new_id(), reference()
     second = replace(first, job_id=new_id(), attempt=1, stored_at=NOW + 5)
     stores.cache.put(tenant, KEY, first)

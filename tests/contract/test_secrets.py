@@ -34,7 +34,7 @@ def store(secret: str) -> None:
         secrets.put_secret_value(SecretId=secret_name("dev"), SecretString=secret)
 
 
-def test_a_key_is_read_once_and_again_after_five_minutes() -> None:
+def test_openai_key_is_cached_for_five_minutes() -> None:
     clock = ManualClock()
     credentials = SecretsManagerCredentials("dev", clock)
     store("sk-old")
@@ -48,7 +48,7 @@ def test_a_key_is_read_once_and_again_after_five_minutes() -> None:
     assert credentials().api_key == "sk-new"
 
 
-def test_a_key_that_was_refused_can_be_forgotten() -> None:
+def test_forgotten_openai_key_is_read_again() -> None:
     credentials = SecretsManagerCredentials("dev", ManualClock())
     store("sk-old")
     credentials()
@@ -59,7 +59,7 @@ def test_a_key_that_was_refused_can_be_forgotten() -> None:
     assert credentials().api_key == "sk-new"
 
 
-def test_no_secret_is_not_configured_and_is_looked_for_again() -> None:
+def test_missing_secret_is_not_configured_and_not_cached() -> None:
     credentials = SecretsManagerCredentials("dev", ManualClock())
     with pytest.raises(NotConfigured, match="No OpenAI key"):
         credentials()
@@ -75,14 +75,14 @@ def test_a_secret_without_a_key_is_not_configured(empty: str) -> None:
         parse(empty)
 
 
-def test_a_secret_may_name_everything_or_be_the_bare_key() -> None:
+def test_secret_is_a_json_object_or_a_bare_key() -> None:
     everything = {"api_key": "sk-1", "base_url": "https://eu.api.openai.com/v1", "organization": "org", "project": "proj", "other": 1}
 
     assert parse(json.dumps(everything)) == Credentials("sk-1", "https://eu.api.openai.com/v1", "org", "proj")
     assert parse(" sk-1\n") == parse('"sk-1"') == Credentials("sk-1")
 
 
-def test_a_secret_that_was_deleted_is_not_configured() -> None:
+def test_deleted_secret_is_not_configured() -> None:
     store("sk-1")
     aws.client("secretsmanager").delete_secret(SecretId=secret_name("dev"))
 
@@ -90,11 +90,11 @@ def test_a_secret_that_was_deleted_is_not_configured() -> None:
         SecretsManagerCredentials("dev", ManualClock())()
 
 
-def test_printing_credentials_does_not_show_the_key() -> None:
+def test_credentials_repr_hides_the_key() -> None:
     assert "sk-1" not in repr(Credentials("sk-1"))
 
 
-def test_a_key_that_is_known_is_kept_while_secrets_manager_does_not_answer() -> None:
+def test_known_key_is_kept_while_secrets_manager_is_unavailable() -> None:
     clock = ManualClock()
     credentials = SecretsManagerCredentials("dev", clock)
     with Stubber(aws.client("secretsmanager")) as secrets:

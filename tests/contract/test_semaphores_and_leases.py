@@ -21,8 +21,8 @@ def opened(stores: Any) -> Lease:
     return lease
 
 
-def test_a_lease_is_renewed_while_it_is_open(stores: Any, answer_lost: Lost) -> None:
-    """As often as one likes; a renewal whose answer was lost is one."""
+def test_open_lease_can_be_renewed_repeatedly(stores: Any, answer_lost: Lost) -> None:
+    """A renewal whose response was lost succeeds."""
     lease = opened(stores)
     renewed = replace(lease, expires_at=lease.expires_at + 8_000, jobs=())
 
@@ -31,8 +31,8 @@ def test_a_lease_is_renewed_while_it_is_open(stores: Any, answer_lost: Lost) -> 
     stores.leases.renew(renewed)
 
 
-def test_a_fenced_lease_is_not_renewed(stores: Any) -> None:
-    """Its worker is told what was there, and closing it leaves it to whoever fenced it."""
+def test_fenced_lease_cannot_be_renewed(stores: Any) -> None:
+    """Closing it leaves it to the sweeper that fenced it."""
     lease = opened(stores)
     assert stores.leases.fence(lease)
     assert stores.leases.fence(lease)
@@ -44,8 +44,8 @@ def test_a_fenced_lease_is_not_renewed(stores: Any) -> None:
     assert refused.value.current == replace(lease, fenced=True)
 
 
-def test_a_lease_that_was_renewed_is_not_fenced(stores: Any) -> None:
-    """Who looks for dead ones read it before the renewal."""
+def test_renewed_lease_cannot_be_fenced(stores: Any) -> None:
+    """The sweeper read the lease before its renewal."""
     lease = opened(stores)
     renewed = replace(lease, expires_at=lease.expires_at + 8_000)
     stores.leases.renew(renewed)
@@ -54,8 +54,8 @@ def test_a_lease_that_was_renewed_is_not_fenced(stores: Any) -> None:
     stores.leases.renew(renewed)
 
 
-def test_all_leases_are_found_in_whatever_state(stores: Any) -> None:
-    """Open ones, fenced ones until they are buried, with all that they say; closed and buried ones are not."""
+def test_all_returns_open_and_fenced_leases(stores: Any) -> None:
+    """Closed and deleted leases are gone, and only a fenced lease can be deleted."""
     alive, fenced, buried, closed = (opened(stores) for _ in range(4))
     stores.leases.fence(fenced)
     stores.leases.fence(buried)
@@ -70,8 +70,8 @@ def test_all_leases_are_found_in_whatever_state(stores: Any) -> None:
     assert not {buried.id, closed.id} & set(found)
 
 
-def test_a_closed_lease_is_gone(stores: Any) -> None:
-    """Closing twice is closing once; renewing does not bring it back, nor does fencing."""
+def test_closed_lease_cannot_be_renewed_or_fenced(stores: Any) -> None:
+    """Closing it twice succeeds."""
     lease = opened(stores)
     stores.leases.close(lease)
     stores.leases.close(lease)
@@ -82,8 +82,7 @@ def test_a_closed_lease_is_gone(stores: Any) -> None:
     assert refused.value.current is None
 
 
-def test_slots_are_bounded(stores: Any) -> None:
-    """No more than there are at a time, each another."""
+def test_semaphore_gives_no_more_slots_than_its_limit(stores: Any) -> None:
     name = new_id()
     taken = [stores.semaphores.acquire(name, 3, NOW + 1000, NOW) for _ in range(3)]
 
@@ -92,8 +91,8 @@ def test_slots_are_bounded(stores: Any) -> None:
     assert stores.semaphores.acquire(new_id(), 1, NOW + 1000, NOW) == 0
 
 
-def test_a_slot_is_free_again_when_it_is_given_back_or_its_time_is_over(stores: Any) -> None:
-    """Its time is over at `until`, not when TTL removes the row."""
+def test_slot_is_free_after_release_or_expiry(stores: Any) -> None:
+    """It expires at `until`, not when the TTL removes the row."""
     name = new_id()
     stores.semaphores.acquire(name, 1, NOW + 1000, NOW)
     assert stores.semaphores.acquire(name, 1, NOW + 2000, NOW + 999) is None
@@ -105,8 +104,8 @@ def test_a_slot_is_free_again_when_it_is_given_back_or_its_time_is_over(stores: 
     stores.semaphores.release(name, 0)
 
 
-def test_a_slot_whose_answer_was_lost_is_taken_once(stores: Any, answer_lost: Lost) -> None:
-    """The SDK's repetition meets its own row and knows it."""
+def test_acquire_with_a_lost_response_takes_one_slot(stores: Any, answer_lost: Lost) -> None:
+    """The SDK's retry recognises its own row."""
     name = new_id()
     with answer_lost("PutItem"):
         assert stores.semaphores.acquire(name, 1, NOW + 1000, NOW) == 0
@@ -114,8 +113,7 @@ def test_a_slot_whose_answer_was_lost_is_taken_once(stores: Any, answer_lost: Lo
     assert stores.semaphores.acquire(name, 1, NOW + 1000, NOW) is None
 
 
-def test_meters_count_by_name_and_window(stores: Any) -> None:
-    """Each window begins anew."""
+def test_request_counters_count_by_name_and_window(stores: Any) -> None:
     name = new_id()
 
     assert [stores.request_counters.increment(name, window, NOW) for window in (1, 1, 2, 1)] == [1, 2, 1, 3]

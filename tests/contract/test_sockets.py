@@ -107,11 +107,11 @@ def side(request: pytest.FixtureRequest) -> Side:
     return InMemory() if request.param == "memory" else OnGateway(request.getfixturevalue("gateway"))
 
 
-def test_a_frame_is_posted(side: Side) -> None:
+def test_posting_a_frame_to_an_open_connection_succeeds(side: Side) -> None:
     side.sockets.post(side.endpoint, "c=1", FRAME)
 
 
-def test_a_connection_that_is_gone_says_so_every_time(side: Side) -> None:
+def test_posting_to_a_gone_connection_raises_connection_gone(side: Side) -> None:
     side.refuse(gone=True)
 
     for _ in range(2):
@@ -119,20 +119,20 @@ def test_a_connection_that_is_gone_says_so_every_time(side: Side) -> None:
             side.sockets.post(side.endpoint, "c=1", FRAME)
 
 
-def test_a_connection_that_is_busy_is_not_gone(side: Side) -> None:
+def test_posting_to_a_busy_connection_raises_connection_busy(side: Side) -> None:
     side.refuse(gone=False)
 
     with pytest.raises(ConnectionBusy):
         side.sockets.post(side.endpoint, "c=1", FRAME)
 
 
-def test_closing_what_is_gone_already_does_no_harm(side: Side) -> None:
+def test_closing_a_gone_connection_is_no_error(side: Side) -> None:
     side.refuse(gone=True)
 
     side.sockets.close(side.endpoint, "c=1")
 
 
-def test_whether_a_connection_is_open_can_be_asked(side: Side) -> None:
+def test_is_open_is_false_for_a_gone_connection(side: Side) -> None:
     assert side.sockets.is_open(side.endpoint, "c=1")
 
     side.refuse(gone=True)
@@ -140,8 +140,8 @@ def test_whether_a_connection_is_open_can_be_asked(side: Side) -> None:
     assert not side.sockets.is_open(side.endpoint, "c=1")
 
 
-def test_a_question_that_is_not_answered_says_nothing(side: Side) -> None:
-    """A connection is not taken for closed because API Gateway is busy."""
+def test_is_open_raises_connection_busy_when_throttled(side: Side) -> None:
+    """A busy API Gateway must not make a connection look closed."""
     side.refuse(gone=False)
 
     with pytest.raises(ConnectionBusy):
@@ -151,7 +151,7 @@ def test_a_question_that_is_not_answered_says_nothing(side: Side) -> None:
 # ---- on API Gateway
 
 
-def test_frames_go_to_the_endpoint_as_it_was_recorded(gateway: Gateway) -> None:
+def test_requests_go_to_the_recorded_endpoint(gateway: Gateway) -> None:
     sockets = ApiGatewaySockets()
 
     sockets.post(gateway.endpoint, "c=1", FRAME)
@@ -165,8 +165,8 @@ def test_frames_go_to_the_endpoint_as_it_was_recorded(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503, 0])
-def test_what_may_pass_is_busy_and_is_not_repeated_here(gateway: Gateway, status: int) -> None:
-    """The reader repeats it itself, from the offset that was acknowledged."""
+def test_transient_post_errors_are_busy_and_not_retried(gateway: Gateway, status: int) -> None:
+    """The socket writer repeats the post itself, from the acknowledged offset."""
     gateway.status = status
 
     with pytest.raises(ConnectionBusy):
@@ -175,7 +175,7 @@ def test_what_may_pass_is_busy_and_is_not_repeated_here(gateway: Gateway, status
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_what_no_later_post_would_mend_is_gone_with_the_reason(gateway: Gateway, status: int) -> None:
+def test_permanent_errors_raise_connection_refused(gateway: Gateway, status: int) -> None:
     gateway.status = status
 
     with pytest.raises(ConnectionRefused, match=str(status)):
@@ -184,8 +184,8 @@ def test_what_no_later_post_would_mend_is_gone_with_the_reason(gateway: Gateway,
         ApiGatewaySockets().is_open(gateway.endpoint, "c=1")
 
 
-def test_only_410_says_that_it_is_closed(gateway: Gateway) -> None:
-    """Whoever is refused for another reason may be there."""
+def test_410_raises_connection_gone_not_connection_refused(gateway: Gateway) -> None:
+    """A connection that is refused for another reason may still be open."""
     gateway.status = 410
 
     with pytest.raises(ConnectionGone) as gone:
@@ -194,7 +194,7 @@ def test_only_410_says_that_it_is_closed(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 0])
-def test_a_question_is_asked_once(gateway: Gateway, status: int) -> None:
+def test_is_open_is_not_retried(gateway: Gateway, status: int) -> None:
     gateway.status = status
 
     with pytest.raises(ConnectionBusy):
@@ -202,8 +202,8 @@ def test_a_question_is_asked_once(gateway: Gateway, status: int) -> None:
     assert [verb for verb, _, _ in gateway.asked] == ["GET"]
 
 
-def test_an_answer_that_takes_too_long_is_busy(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader waits for seconds, not for botocore's minute."""
+def test_slow_post_is_connection_busy(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout is a few seconds, not botocore's minute."""
     monkeypatch.setattr(gateway, "pause", 0.6)
     monkeypatch.setattr(aws, "client", partial(aws.client, read_timeout=0.2))
 
@@ -211,7 +211,7 @@ def test_an_answer_that_takes_too_long_is_busy(gateway: Gateway, monkeypatch: py
         ApiGatewaySockets().post(gateway.endpoint, "c=1", FRAME)
 
 
-def test_a_frame_that_is_too_large_is_a_bug_and_is_not_hidden(gateway: Gateway) -> None:
+def test_oversized_frame_raises_an_error(gateway: Gateway) -> None:
     with pytest.raises(ValueError, match="131072"):
         ApiGatewaySockets().post(gateway.endpoint, "c=1", b"x" * 131_073)
     assert gateway.asked == []
@@ -221,6 +221,6 @@ def test_a_frame_that_is_too_large_is_a_bug_and_is_not_hidden(gateway: Gateway) 
         ApiGatewaySockets().post(gateway.endpoint, "c=1", FRAME)
 
 
-def test_nobody_at_the_endpoint_is_busy(gateway: Gateway) -> None:
+def test_unreachable_endpoint_is_connection_busy(gateway: Gateway) -> None:
     with pytest.raises(ConnectionBusy):
         ApiGatewaySockets().post("http://127.0.0.1:9/dev", "c=1", FRAME)

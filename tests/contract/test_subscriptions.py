@@ -29,8 +29,8 @@ def control(stores: Any, job_id: str) -> JobControl:
     return found
 
 
-def test_everybody_who_watches(stores: Any) -> None:
-    """One row for each connection; subscribing anew replaces it."""
+def test_each_connection_has_one_subscription_per_job(stores: Any) -> None:
+    """Subscribing again replaces the row."""
     job_id = new_id()
     stores.subscriptions.add(watcher(job_id, "b="))
     stores.subscriptions.add(watcher(job_id, "a"))
@@ -41,8 +41,8 @@ def test_everybody_who_watches(stores: Any) -> None:
     assert stores.subscriptions.for_job(new_id()) == []
 
 
-def test_the_bell_rings_whenever_the_watchers_change(stores: Any) -> None:
-    """Each change leaves another value, so a worker that compares never misses one."""
+def test_subscribers_version_changes_with_every_subscription_change(stores: Any) -> None:
+    """A worker that compares the versions misses no change."""
     job_id = new_id()
     bells = [control(stores, job_id).subscribers_version]
     for change in (
@@ -57,8 +57,7 @@ def test_the_bell_rings_whenever_the_watchers_change(stores: Any) -> None:
     assert stores.subscriptions.for_job(job_id) == []
 
 
-def test_removing_nobody(stores: Any) -> None:
-    """A connection that did not watch is no error, and rings nothing."""
+def test_removing_an_unknown_subscription_changes_nothing(stores: Any) -> None:
     job_id = new_id()
 
     stores.subscriptions.remove(job_id, "nobody")
@@ -66,8 +65,8 @@ def test_removing_nobody(stores: Any) -> None:
     assert stores.subscriptions.controls([job_id]) == {}
 
 
-def test_each_control_is_set_on_its_own(stores: Any) -> None:
-    """Asking to cancel, reading and subscribing do not undo each other, in any order."""
+def test_job_controls_are_set_independently(stores: Any) -> None:
+    """Cancel requests, readers and subscriptions must not overwrite each other."""
     job_id = new_id()
     stores.subscriptions.request_cancel(job_id, 3, NOW // 1000 + 9)
     stores.subscriptions.request_cancel(job_id, 3, NOW // 1000 + 9)
@@ -80,8 +79,8 @@ def test_each_control_is_set_on_its_own(stores: Any) -> None:
     assert (found.cancel, found.read_until, bool(found.subscribers_version)) == (3, NOW + 4_000, True)
 
 
-def test_the_controls_of_many_jobs(stores: Any) -> None:
-    """More than one request's worth, some without, one asked for twice."""
+def test_controls_of_many_jobs_are_read_together(stores: Any) -> None:
+    """More ids than one request takes, some without controls, one of them twice."""
     jobs = [new_id() for _ in range(130)]
     for job_id in jobs[::2]:
         stores.subscriptions.announce_reader(job_id, NOW)

@@ -31,8 +31,8 @@ def count(stores: Any, adds: list[CounterIncrement]) -> None:
         )
 
 
-def test_what_was_counted_is_read(stores: Any) -> None:
-    """Of this week and the last together, and of nothing else."""
+def test_throughput_covers_this_week_and_the_last(stores: Any) -> None:
+    """Older weeks and other job types are left out."""
     model = new_id()
     assert stores.throughput.get("general", model, NOW) == UNMEASURED
 
@@ -47,8 +47,8 @@ def test_what_was_counted_is_read(stores: Any) -> None:
     assert stores.throughput.get("other", model, NOW) == UNMEASURED
 
 
-def test_only_numbers_that_were_counted_are_read(stores: Any) -> None:
-    """A counter may have an end and a version beside them."""
+def test_throughput_ignores_other_attributes_of_a_counter(stores: Any) -> None:
+    """A counter may have a TTL and a version besides its counts."""
     model = new_id()
     for _ in range(MIN_SAMPLES):
         count(stores, count_job(CountMark(job_id="j"), completed(model=model))[0])

@@ -32,8 +32,8 @@ def _page(job_id: str, sk: str) -> dict[str, Any]:
     return {"id": {"S": job_id}, "sk": {"S": sk}}
 
 
-def test_a_newer_versions_head_is_read(dynamo_stores: DynamoStores) -> None:
-    """Attributes, and parts of its small records, that this version does not know."""
+def test_job_record_of_a_newer_version_is_read(dynamo_stores: DynamoStores) -> None:
+    """It has attributes and nested fields that this version does not know."""
     given = replace(job(), status=Status.RETRYING, error=ERROR, usage=Usage(input=1, output=2))
     dynamo_stores.jobs.create(given)
 
@@ -47,8 +47,8 @@ def test_a_newer_versions_head_is_read(dynamo_stores: DynamoStores) -> None:
     assert dynamo_stores.jobs.get(given.id) == given
 
 
-def test_an_older_versions_head_is_read(dynamo_stores: DynamoStores) -> None:
-    """What it did not know of has its default."""
+def test_job_record_of_an_older_version_is_read(dynamo_stores: DynamoStores) -> None:
+    """Missing attributes take their defaults."""
     given = job()
     dynamo_stores.jobs.create(given)
     always = {
@@ -82,8 +82,8 @@ def test_an_older_versions_head_is_read(dynamo_stores: DynamoStores) -> None:
     assert (found.id, found.attempt, found.response_id, found.is_resumable) == (given.id, 0, None, False)
 
 
-def test_a_body_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
-    """More fields than are known here, or fewer."""
+def test_job_spec_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
+    """It has fields that this version does not know, and lacks others."""
     job_id, given = new_id(), JobSpec(prompt="p", config=JobConfig(model="m", max_tokens=100))
     dynamo_stores.job_specs.put(job_id, "acme", given, NOW)
 
@@ -98,8 +98,8 @@ def test_a_body_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
     assert dynamo_stores.job_specs.get(job_id) == given
 
 
-def test_the_text_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
-    """Its chunks, its results, and its leases, whose jobs are taken back if it dies."""
+def test_chunks_and_results_of_another_version_are_read(dynamo_stores: DynamoStores) -> None:
+    """They have an attribute that this version does not know, and lack `gen`."""
     job_id = new_id()
     chunk = Chunk(job_id=job_id, attempt=1, start=0, text="text", at=NOW)
     result = Result(job_id=job_id, attempt=1, text="text")

@@ -20,8 +20,8 @@ def swapped(stores: Any, seen: TypeLimiter, new: TypeLimiter) -> TypeLimiter:
     return new
 
 
-def test_what_was_put_is_there(stores: Any) -> None:
-    """With all that it says: moments, places, slots; each type by itself."""
+def test_type_limiter_round_trips(stores: Any) -> None:
+    """Recent starts, reservations and slots are stored for each type by itself."""
     blank = seen = TypeLimiter(type=new_id())
     for number in range(4):
         seen = swapped(stores, seen, acquire(seen, LIMITS, f"job{number}#1", NOW + number).limiter)
@@ -33,8 +33,8 @@ def test_what_was_put_is_there(stores: Any) -> None:
     assert blank.version == 0
 
 
-def test_a_swap_on_what_has_moved_on_is_refused(stores: Any) -> None:
-    """It is told what is there; a first one as well."""
+def test_stale_replace_of_a_type_limiter_is_refused(stores: Any) -> None:
+    """The caller is given the stored limiter, also when it expected none."""
     blank = TypeLimiter(type=new_id())
     there = swapped(stores, blank, acquire(blank, LIMITS, "job1#1", NOW).limiter)
 
@@ -44,8 +44,8 @@ def test_a_swap_on_what_has_moved_on_is_refused(stores: Any) -> None:
         assert refused.value.current == there
 
 
-def test_a_swap_whose_answer_was_lost_is_done_once(stores: Any, answer_lost: Lost) -> None:
-    """Whoever repeats it meets what they wrote."""
+def test_type_limiter_replace_with_a_lost_response_applies_once(stores: Any, answer_lost: Lost) -> None:
+    """A repeated replace recognises its own write."""
     blank = TypeLimiter(type=new_id())
     new = acquire(blank, LIMITS, "job1#1", NOW).limiter
 

@@ -31,7 +31,7 @@ def put(stores: Any, url: str, data: bytes, content_type: str = "text/csv") -> N
         requests.put(url, data=data, headers={"Content-Type": content_type}, timeout=5).raise_for_status()
 
 
-def test_what_was_put_is_read_in_pieces(stores: Any) -> None:
+def test_upload_is_read_back_in_pieces(stores: Any) -> None:
     upload = an_upload()
 
     put(stores, stores.uploads.sign(upload, 900), DATA)
@@ -41,7 +41,7 @@ def test_what_was_put_is_read_in_pieces(stores: Any) -> None:
     assert b"".join(opened.pieces) == DATA
 
 
-def test_nothing_is_there_before_it_was_put(stores: Any) -> None:
+def test_signed_upload_without_content_is_not_found(stores: Any) -> None:
     upload = an_upload()
 
     stores.uploads.sign(upload, 900)
@@ -50,14 +50,14 @@ def test_nothing_is_there_before_it_was_put(stores: Any) -> None:
 
 
 @pytest.mark.parametrize(("tenant", "user"), [("other", "ann@example.com"), ("acme", "bob")])
-def test_nobody_else_finds_it(stores: Any, tenant: str, user: str) -> None:
+def test_upload_is_not_found_by_another_tenant_or_user(stores: Any, tenant: str, user: str) -> None:
     upload = an_upload()
     put(stores, stores.uploads.sign(upload, 900), DATA)
 
     assert stores.uploads.open(upload.id, tenant, user) is None
 
 
-def test_a_size_may_be_left_open(stores: Any) -> None:
+def test_upload_size_may_be_unspecified(stores: Any) -> None:
     upload = replace(an_upload(), size=None)
 
     put(stores, stores.uploads.sign(upload, 900), DATA * 3)
@@ -66,7 +66,7 @@ def test_a_size_may_be_left_open(stores: Any) -> None:
 
 
 class TestS3:
-    def test_the_link_is_for_one_file_of_this_type_and_size_and_for_a_time(self, dynamo_stores: DynamoStores) -> None:
+    def test_signed_link_is_bound_to_object_type_size_and_expiry(self, dynamo_stores: DynamoStores) -> None:
         upload = an_upload()
 
         url = urlsplit(dynamo_stores.uploads.sign(upload, 900))
@@ -77,22 +77,22 @@ class TestS3:
         assert query["X-Amz-Expires"] == ["900"]
         assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
 
-    def test_it_names_the_host_of_its_region(self, dynamo_stores: DynamoStores) -> None:
-        """A bucket that was made an hour ago is found at no other, and a redirect would break the signature."""
+    def test_signed_link_uses_the_regional_host(self, dynamo_stores: DynamoStores) -> None:
+        """A new bucket is found at no other host, and a redirect would break the signature."""
         s3 = aws.client("s3", region="eu-central-1", signature="s3v4")
 
         url = s3.generate_presigned_url("put_object", Params={"Bucket": "headrace-dev-content-1", "Key": "u/1"})
 
         assert urlsplit(url).hostname == "headrace-dev-content-1.s3.eu-central-1.amazonaws.com"
 
-    def test_on_an_emulator_it_is_a_path_below_its_address(self, dynamo_stores: DynamoStores) -> None:
+    def test_signed_link_on_an_emulator_is_path_style(self, dynamo_stores: DynamoStores) -> None:
         s3 = aws.client("s3", endpoint_url="http://127.0.0.1:4566", signature="s3v4")
 
         url = s3.generate_presigned_url("put_object", Params={"Bucket": "b", "Key": "u/1"})
 
         assert url.startswith("http://127.0.0.1:4566/b/u/1?")
 
-    def test_a_file_that_breaks_off_is_no_shorter_file(self, dynamo_stores: DynamoStores) -> None:
+    def test_interrupted_download_raises_and_closes_the_body(self, dynamo_stores: DynamoStores) -> None:
         class Breaking:
             closed = False
 

@@ -247,7 +247,7 @@ def taken_back(stack: Stack) -> dict[tuple[str, int], float]:
     found, logs = {}, stack.aws("logs").get_paginator("filter_log_events")
     for page in logs.paginate(logGroupName="/aws/lambda/headrace-local-sweep"):
         for event in page["events"]:
-            if '"a worker was lost"' in event["message"]:
+            if '"worker_lost"' in event["message"]:
                 line = json.loads(event["message"])
                 found[line["job_id"], line["attempt"]] = datetime.strptime(line["timestamp"], "%Y-%m-%d %H:%M:%S,%f%z").timestamp()
     return found

@@ -71,8 +71,8 @@ def batches(api: Api) -> Batches:
     return Batches(api)
 
 
-def test_a_sheet_of_prompts_is_done_in_order_although_rows_fail_while_others_run(batches: Batches, model: Model) -> None:
-    """Failures come in small portions all the while; a retry of what failed is asked for in the middle and at the end."""
+def test_csv_batch_completes_in_order_after_failed_rows_are_retried(batches: Batches, model: Model) -> None:
+    """Failures are injected while it runs; rows are retried in the middle and at the end."""
     made = batches.submit(
         sheet(ROWS),
         model=model.name,
@@ -122,7 +122,7 @@ def test_a_sheet_of_prompts_is_done_in_order_although_rows_fail_while_others_run
     assert max(Counter(row["attempt"] for row in rows)) >= 2, "nothing of what was injected struck"
 
 
-def test_a_dry_run_says_what_it_would_cost_and_makes_nothing(batches: Batches, model: Model) -> None:
+def test_dry_run_estimates_the_cost_and_creates_no_batch(batches: Batches, model: Model) -> None:
     before = [one["batch_id"] for one in batches.api.get("/batches")["data"]]
 
     said = batches.submit(sheet(30), model=model.name, prompt_template="On {{topic}}: {{input}}", dry_run="true")
@@ -132,7 +132,8 @@ def test_a_dry_run_says_what_it_would_cost_and_makes_nothing(batches: Batches, m
     assert [one["batch_id"] for one in batches.api.get("/batches")["data"]] == before
 
 
-def test_a_large_sheet_comes_by_a_signed_link(stack: Stack, batches: Batches, model: Model) -> None:
+def test_batch_is_created_from_an_upload(stack: Stack, batches: Batches, model: Model) -> None:
+    """Another tenant cannot use the upload."""
     model.say("Noted.")
     upload = batches.api.call("POST", "/uploads", {"content_type": "text/csv"})
     assert upload.status_code == 201, upload.text
@@ -150,7 +151,7 @@ def test_a_large_sheet_comes_by_a_signed_link(stack: Stack, batches: Batches, mo
     assert batches.wait(answer.json()["batch_id"], "completed")["counts"]["completed"] == 20
 
 
-def test_a_cancelled_batch_starts_nothing_more(batches: Batches, model: Model) -> None:
+def test_cancelled_batch_starts_no_further_rows(batches: Batches, model: Model) -> None:
     model.think_first(2)
     made = batches.submit(sheet(200), model=model.name, parallel_limit=5)
     until(lambda: batches.get(made["batch_id"])["counts"]["processing"], "a row that runs")
@@ -163,7 +164,7 @@ def test_a_cancelled_batch_starts_nothing_more(batches: Batches, model: Model) -
     assert len(model.requests) <= 50
 
 
-def test_a_batch_stops_where_more_fail_than_it_tolerates(batches: Batches, model: Model) -> None:
+def test_batch_stops_when_failures_exceed_its_tolerance(batches: Batches, model: Model) -> None:
     for _ in range(12):
         model.fail(400)
     made = batches.submit(sheet(100), model=model.name, parallel_limit=4, failure_tolerance=0.1)
@@ -175,7 +176,7 @@ def test_a_batch_stops_where_more_fail_than_it_tolerates(batches: Batches, model
     assert body["counts"]["cancelled"] > 0, body["counts"]
 
 
-def test_steps_that_depend_on_each_other_are_one_file(batches: Batches, model: Model) -> None:
+def test_rows_of_a_batch_may_depend_on_each_other(batches: Batches, model: Model) -> None:
     steps = {
         "items": [
             {"id": "sum", "content": "Join {{parents.left.output}} and {{parents.right.output}}", "depends_on": ["left", "right"]},
@@ -194,7 +195,7 @@ def test_steps_that_depend_on_each_other_are_one_file(batches: Batches, model: M
     assert "Say: RIGHT" in rows[0]["output"]
 
 
-def test_what_cannot_be_read_is_refused_with_its_place(batches: Batches) -> None:
+def test_invalid_batch_content_is_refused_with_its_location(batches: Batches) -> None:
     def refusal(content: bytes, kind: str = "text/csv", **query: Any) -> dict[str, Any]:
         answer = batches.api.call("POST", "/batches", content=content, query=query, headers={"Content-Type": kind})
         assert answer.status_code == 400, answer.text

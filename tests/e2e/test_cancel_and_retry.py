@@ -12,7 +12,7 @@ LONG = 900  # words, at 20 ms each: longer than any test waits
 
 
 def test_a_cancelled_job_stops_its_stream_and_keeps_its_text(stack: Stack, api: Api, model: Model) -> None:
-    """OpenAI is hung up on long before its answer is over; the text so far is the result, and its usage is an estimate."""
+    """The request to OpenAI is closed early, and the usage of the text is estimated."""
     model.say(words(LONG))
     job_id = api.submit(config=model.config)
     watcher = SocketWatcher(stack, job_id)
@@ -39,8 +39,8 @@ def test_a_cancelled_job_stops_its_stream_and_keeps_its_text(stack: Stack, api: 
     assert watcher.frames[-1]["length"] == result["length"]
 
 
-def test_a_job_is_cancelled_while_openai_thinks(api: Api, model: Model) -> None:
-    """Nobody waits for the first word: the job has ended before OpenAI would have begun."""
+def test_job_is_cancelled_before_the_first_token(api: Api, model: Model) -> None:
+    """It has ended before OpenAI would have begun to answer."""
     model.say("Too late.")
     model.think_first(45)
     job_id = api.submit(config=model.config)
@@ -53,7 +53,7 @@ def test_a_job_is_cancelled_while_openai_thinks(api: Api, model: Model) -> None:
     assert (result["status"], result["output"], result["length"]) == ("cancelled", "", 0)
 
 
-def test_a_job_is_cancelled_over_its_socket(stack: Stack, api: Api, model: Model) -> None:
+def test_job_is_cancelled_over_a_websocket(stack: Stack, api: Api, model: Model) -> None:
     """`{"action": "cancel"}` does what DELETE does."""
     model.say(words(LONG))
     job_id = api.submit(config=model.config)
@@ -67,8 +67,8 @@ def test_a_job_is_cancelled_over_its_socket(stack: Stack, api: Api, model: Model
     assert model.requests[0]["completed"] is False
 
 
-def test_a_queued_job_is_cancelled_at_once_and_never_asked_of_openai(api: Api, model: Model) -> None:
-    """The answer says so already: 200, cancelled. A worker that is woken for it afterwards drops it."""
+def test_queued_job_is_cancelled_at_once_without_an_attempt(api: Api, model: Model) -> None:
+    """The response is 200 and already has status `cancelled`."""
     for _ in range(10):  # a free worker may be faster than the second request
         job_id = api.submit(config=model.config, priority="low")
         answer = api.call("DELETE", f"/jobs/{job_id}")
@@ -83,7 +83,7 @@ def test_a_queued_job_is_cancelled_at_once_and_never_asked_of_openai(api: Api, m
 
 
 def test_cancelling_an_ended_job_changes_nothing(api: Api, model: Model) -> None:
-    """Whoever is too late is told how it ended."""
+    """The response has the final status."""
     model.say("All there is.")
     job_id = api.submit(config=model.config)
     ended = api.wait_for_end(job_id)
@@ -95,7 +95,7 @@ def test_cancelling_an_ended_job_changes_nothing(api: Api, model: Model) -> None
 
 
 def test_a_cancelled_job_is_retried_as_a_new_run(stack: Stack, api: Api, model: Model) -> None:
-    """The run and the attempt go up, watchers start over, and only the new text counts."""
+    """Subscribers start over, and a repeated retry request starts nothing."""
     model.say(words(LONG, "old"), times=1)
     model.say("The new answer.", times=1)
     job_id = api.submit(config=model.config)
@@ -120,8 +120,7 @@ def test_a_cancelled_job_is_retried_as_a_new_run(stack: Stack, api: Api, model: 
     assert len(model.requests) == 2
 
 
-def test_a_completed_job_is_not_retried(api: Api, model: Model) -> None:
-    """409: there is nothing to make good."""
+def test_completed_job_cannot_be_retried(api: Api, model: Model) -> None:
     model.say("Done.")
     job_id = api.submit(config=model.config)
     api.wait_for_end(job_id)

@@ -23,7 +23,7 @@ def diamond(api: Api, model: Model, policy: str) -> dict[str, str]:
     return {"top": top, "left": left, "right": right, "bottom": bottom}
 
 
-def test_a_diamond_with_a_failing_parent_ends_below_as_it_was_told(api: Api, model: Model) -> None:
+def test_failed_parent_in_a_diamond_cancels_the_child(api: Api, model: Model) -> None:
     jobs = diamond(api, model, "cancel")
 
     result = api.wait_for_end(jobs["bottom"])
@@ -39,7 +39,7 @@ def test_a_diamond_with_a_failing_parent_ends_below_as_it_was_told(api: Api, mod
     }
 
 
-def test_a_diamond_may_go_on_without_what_failed(api: Api, model: Model) -> None:
+def test_run_anyway_child_in_a_diamond_runs_after_a_failed_parent(api: Api, model: Model) -> None:
     jobs = diamond(api, model, "run_anyway")
 
     result = api.wait_for_end(jobs["bottom"])
@@ -49,7 +49,7 @@ def test_a_diamond_may_go_on_without_what_failed(api: Api, model: Model) -> None
     assert "failed" in result["output"]
 
 
-def test_a_child_is_let_go_when_its_parent_has_ended_already(api: Api, model: Model) -> None:
+def test_child_of_an_ended_parent_is_released(api: Api, model: Model) -> None:
     parent = api.submit(prompt="first", config=model.echo)
     api.wait_for_end(parent)
 
@@ -58,14 +58,14 @@ def test_a_child_is_let_go_when_its_parent_has_ended_already(api: Api, model: Mo
     assert "Say: first" in api.wait_for_end(child)["output"]
 
 
-def test_what_is_not_there_cannot_be_waited_for(api: Api) -> None:
+def test_unknown_parent_is_refused(api: Api) -> None:
     answer = api.call("POST", "/jobs", {"prompt": "x", "depends_on": [f"job_{7:026}"]})
 
     assert answer.status_code == 400, answer.text
     assert "depends_on" in answer.text
 
 
-def test_a_child_waits_and_says_for_what(api: Api, model: Model) -> None:
+def test_waiting_child_names_its_parents(api: Api, model: Model) -> None:
     model.think_first(3)
     parent = api.submit(prompt="slow", config=model.echo)
     child = api.submit(prompt="x", config=model.echo, depends_on=[parent])

@@ -71,8 +71,8 @@ def _expect_one_text(api: Api, job_id: str, watcher: SocketWatcher, events: Even
     assert [(one["attempt"], one["usage"]["estimated"]) for one in attempts] == [(1, False)]
 
 
-def test_a_killed_worker_costs_no_token(stack: Stack, api: Api, openai: BackgroundOpenAI) -> None:
-    """SIGKILL in mid-stream: the successor goes on in the same attempt, OpenAI was asked once, watchers hold it whole."""
+def test_durable_job_survives_a_killed_worker(stack: Stack, api: Api, openai: BackgroundOpenAI) -> None:
+    """The successor continues the same attempt, and subscribers hold the whole text."""
     queues, workers = Lies(stack, Random(1)), Workers(stack, api)
     with queues.given_out_again_soon():
         job_id = _submitted(api, openai, "killed", 0.1)
@@ -88,8 +88,8 @@ def test_a_killed_worker_costs_no_token(stack: Stack, api: Api, openai: Backgrou
     assert (response.read, response.status) == (True, "completed")
 
 
-def test_an_answer_outlives_its_invocation(stack: Stack, api: Api, openai: BackgroundOpenAI) -> None:
-    """Thirty seconds of text through invocations of twenty: handed over in good order, no crash, nothing repeated."""
+def test_durable_job_outlives_its_invocation(stack: Stack, api: Api, openai: BackgroundOpenAI) -> None:
+    """Thirty seconds of text pass through invocations of twenty seconds."""
     with function_times_out(stack, LANE, SECONDS):
         job_id = _submitted(api, openai, "handed over", 0.25)
         watcher, events = _watched(stack, job_id)
@@ -98,8 +98,8 @@ def test_an_answer_outlives_its_invocation(stack: Stack, api: Api, openai: Backg
     assert sum(one.asked["input"] == "handed over" for one in openai.responses.values()) == 1
 
 
-def test_cancelling_stops_the_response(api: Api, openai: BackgroundOpenAI) -> None:
-    """Hanging up would not: it would run on, and be charged."""
+def test_cancelling_a_durable_job_cancels_its_response(api: Api, openai: BackgroundOpenAI) -> None:
+    """With a closed connection alone it would run on and be charged."""
     job_id = _submitted(api, openai, "cancelled", 1.0)
     until(lambda: api.get(f"/jobs/{job_id}/text")["text"], "some text")
 
@@ -112,8 +112,7 @@ def test_cancelling_stops_the_response(api: Api, openai: BackgroundOpenAI) -> No
     assert response.status == "cancelled"
 
 
-def test_everything_else_is_passed_on(api: Api, openai: BackgroundOpenAI) -> None:
-    """A plain job is answered by llmock as ever."""
+def test_plain_job_is_answered_by_llmock(api: Api, openai: BackgroundOpenAI) -> None:
     result = api.wait_for_end(api.submit(priority=LANE))
 
     assert result["status"] == "completed"

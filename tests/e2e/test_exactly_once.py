@@ -26,8 +26,8 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
-def test_all_who_watch_hold_exactly_the_result(stack: Stack, api: Api, model: Model, text: str) -> None:
-    """Three sockets (from the start, late, twice cut off), an EventSource and a poller all end with the result, byte for byte."""
+def test_sockets_event_source_and_poller_hold_exactly_the_result(stack: Stack, api: Api, model: Model, text: str) -> None:
+    """One socket subscribes at the start, one late, and one is disconnected twice."""
     model.say(text)
     model.think_first(1)
     job_id = api.submit(config=model.config)

@@ -17,7 +17,7 @@ def failed_job(api: Api, model: Model, **fields: Any) -> str:
     return job_id
 
 
-def test_a_failed_job_is_found_with_its_reason_started_again_and_completed(stack: Stack, api: Api, model: Model) -> None:
+def test_failed_job_is_listed_with_its_error_and_retried(stack: Stack, api: Api, model: Model) -> None:
     model.say("At last.")
     job_id = failed_job(api, model)
     operator = stack.api("operator")
@@ -31,8 +31,8 @@ def test_a_failed_job_is_found_with_its_reason_started_again_and_completed(stack
     assert (result["status"], result["output"], result["attempt"]) == ("completed", "At last.", 2)
 
 
-def test_a_deleted_job_leaves_nothing(stack: Stack, api: Api, model: Model) -> None:
-    """Its prompt is so large that it is an object: the API may find and delete that too."""
+def test_deleted_job_leaves_no_rows_and_no_objects(stack: Stack, api: Api, model: Model) -> None:
+    """One prompt is so large that the API has to find and delete an object."""
     job_id = failed_job(api, model, metadata={"n": 1}, tags=["gone"])
     large = failed_job(api, model, input=None, prompt=words(60_000))
     operator = stack.api("operator")
@@ -55,7 +55,8 @@ def test_a_deleted_job_leaves_nothing(stack: Stack, api: Api, model: Model) -> N
     assert rows["Items"] == []
 
 
-def test_a_job_of_tomorrow_is_moved_to_now(api: Api, model: Model) -> None:
+def test_delayed_job_can_be_moved_to_now(api: Api, model: Model) -> None:
+    """A second edit with the same ETag is refused."""
     model.say("Now.")
     job_id = api.submit(config=model.config, delay=86_400)
     tag = api.call("GET", f"/jobs/{job_id}").headers["ETag"]
@@ -68,8 +69,8 @@ def test_a_job_of_tomorrow_is_moved_to_now(api: Api, model: Model) -> None:
     assert api.wait_for_end(job_id)["output"] == "Now."
 
 
-def test_a_dead_letter_wakes_its_job_again(stack: Stack, api: Api) -> None:
-    """What nobody waits for any more is deleted, and what is no wake-up stays."""
+def test_redrive_wakes_the_job_of_a_dead_letter(stack: Stack, api: Api) -> None:
+    """Dead letters of unknown jobs are deleted, and one that is no wake-up stays."""
     sqs, name = stack.aws("sqs"), dead_letter_queue_name("local", "low")
     url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     sqs.purge_queue(QueueUrl=url)
@@ -85,7 +86,7 @@ def test_a_dead_letter_wakes_its_job_again(stack: Stack, api: Api) -> None:
     assert api.call("POST", f"/jobs/{job_id}/cancel").status_code == 200
 
 
-def test_many_jobs_are_cancelled_and_deleted(stack: Stack, api: Api) -> None:
+def test_bulk_operations_cancel_and_delete_jobs(stack: Stack, api: Api) -> None:
     tag, operator = f"e2e-{id(api)}", stack.api("operator")
     for _ in range(30):
         api.submit(delay=3_000, tags=[tag])

@@ -44,8 +44,8 @@ def show(model: Model, api: Api, kind: str) -> Shown:
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_its_example_is_answered_parsed_and_followed(api: Api, shown: dict[str, Shown], kind: str) -> None:
-    """The reply that ships with it streams; milestones are seen in it, and what fits the schema is kept parsed."""
+def test_example_of_every_job_type_completes(api: Api, shown: dict[str, Shown], kind: str) -> None:
+    """The reply is streamed, milestones are recorded, and the output is parsed."""
     example, job_id = EXAMPLES[kind], shown[kind].job_id
 
     result = api.wait_for_end(job_id)
@@ -64,8 +64,8 @@ def test_its_example_is_answered_parsed_and_followed(api: Api, shown: dict[str, 
     assert request["stream"] is True
 
 
-def test_an_answer_that_does_not_fit_is_tried_again_and_its_text_kept(api: Api, model: Model) -> None:
-    """Twice something else than the schema wants: the second time is final, and whoever asks sees what was said."""
+def test_output_that_violates_the_schema_is_retried_and_kept(api: Api, model: Model) -> None:
+    """The second violation is final."""
     model.say('{"findings": "none that I would know of"}')
 
     job_id = api.submit(job_type="security_analysis", prompt="contract A {}", config={**model.config, "max_attempts": 2})
@@ -76,7 +76,7 @@ def test_an_answer_that_does_not_fit_is_tried_again_and_its_text_kept(api: Api, 
     assert [row["error_code"] for row in api.get(f"/jobs/{job_id}/attempts")["data"]] == ["output_invalid"] * 2
 
 
-def test_a_story_has_a_preliminary_answer_and_is_one_job(api: Api, model: Model) -> None:
+def test_story_has_a_preliminary_answer_and_is_deduplicated(api: Api, model: Model) -> None:
     model.think_first(2)
     model.say(EXAMPLES["story_enhancement"].answer())
     story = EXAMPLES["story_enhancement"].submission("story_enhancement").input
@@ -89,7 +89,7 @@ def test_a_story_has_a_preliminary_answer_and_is_one_job(api: Api, model: Model)
     assert api.wait_for_end(first["job_id"])["parsed"]["source"] == "model"
 
 
-def test_options_are_checked_and_described(api: Api) -> None:
+def test_job_type_options_are_validated_and_documented(api: Api) -> None:
     answer = api.call("POST", "/jobs", {"job_type": "code_review", "prompt": "x = 1", "options": {"min_severity": "terrible", "nope": 1}})
     document = api.get("/openapi.json")
 
@@ -115,7 +115,7 @@ def without_a_key(stack: Stack) -> Iterator[None]:
         restart_workers(cloud)
 
 
-def test_without_a_key_a_story_is_scored_here_and_others_wait_for_one(stack: Stack, api: Api, model: Model) -> None:
+def test_without_a_key_stories_use_the_fallback_and_others_are_held(stack: Stack, api: Api, model: Model) -> None:
     model.say("There is a key now.")
     story: Any = {"title": "The miracle", "content": "It is a revolutionary, guaranteed miracle!"}
     with without_a_key(stack):
@@ -132,7 +132,7 @@ def test_without_a_key_a_story_is_scored_here_and_others_wait_for_one(stack: Sta
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
-def test_an_export_is_made_shown_and_downloaded(api: Api, model: Model, kind: str) -> None:
+def test_export_is_created_and_downloaded(api: Api, model: Model, kind: str) -> None:
     model.say("=1+1")
     tag = f"export-{model.name[-12:]}-{kind}"
     ids = [api.submit(config=model.config, tags=[tag]) for _ in range(3)]
@@ -153,7 +153,7 @@ def test_an_export_is_made_shown_and_downloaded(api: Api, model: Model, kind: st
     assert all(one in text for one in ids)
 
 
-def test_a_clean_up_is_for_operators_and_says_what_it_would_do(stack: Stack, api: Api) -> None:
+def test_data_cleanup_requires_an_operator_and_dry_run_deletes_nothing(stack: Stack, api: Api) -> None:
     refused = api.call("POST", "/jobs", {"job_type": "data_cleanup", "input": {"days": 300, "dry_run": True}})
     operator = stack.api("operator")
 

@@ -64,8 +64,8 @@ def urgent(stack: Stack) -> Lane:
     return Lane(sqs, *urls)
 
 
-def test_garbage_is_set_aside_with_a_reason_and_its_neighbours_run(api: Api, model: Model, urgent: Lane) -> None:
-    """Each lands in the dead-letter queue once, and says why; the jobs around it complete."""
+def test_invalid_messages_are_dead_lettered_and_their_neighbours_run(api: Api, model: Model, urgent: Lane) -> None:
+    """Each arrives in the dead-letter queue once, with a reason."""
     model.say("Undisturbed.")
     mark = uuid4().hex
     garbage = [f"{mark} is no JSON", json.dumps([mark]), json.dumps({"job_id": mark, "generation": "one"})]
@@ -85,8 +85,8 @@ def test_garbage_is_set_aside_with_a_reason_and_its_neighbours_run(api: Api, mod
     assert [urgent.dead_letter(body) for body in garbage] == [None] * len(garbage)
 
 
-def test_doubled_late_and_foreign_wake_ups_do_nothing(api: Api, model: Model, urgent: Lane) -> None:
-    """While the job runs and after it has ended: OpenAI was asked exactly once for it."""
+def test_doubled_late_and_unknown_wake_ups_are_dropped(api: Api, model: Model, urgent: Lane) -> None:
+    """They arrive while the job runs and after its end."""
     model.say(words(100))
     job_id = api.submit(config=model.config, priority="urgent")
     api.wait_for_text(job_id)
@@ -102,8 +102,8 @@ def test_doubled_late_and_foreign_wake_ups_do_nothing(api: Api, model: Model, ur
     assert len(model.requests) == 1
 
 
-def test_a_wake_up_of_an_earlier_run_does_nothing(api: Api, model: Model, urgent: Lane) -> None:
-    """A retry makes a new generation; a message of the old one comes too late."""
+def test_wake_up_of_an_earlier_run_is_dropped(api: Api, model: Model, urgent: Lane) -> None:
+    """A retry starts a new generation."""
     model.fail(400)
     model.say("Second run.")
     job_id = api.submit(config=model.config, priority="urgent")
@@ -123,7 +123,7 @@ def test_a_wake_up_of_an_earlier_run_does_nothing(api: Api, model: Model, urgent
 
 
 def test_a_message_is_acknowledged_while_its_neighbour_runs(api: Api, model: Model, urgent: Lane) -> None:
-    """What is done is not given out again when the worker dies: of two messages of a batch one is gone long before the other's end."""
+    """A finished message must not come again when the worker of its batch dies."""
     model.say(words(900))
     job_id = api.submit(config=model.config, priority="urgent", delay=3600)
     garbage = f"{uuid4().hex} is no JSON"
@@ -139,8 +139,7 @@ def test_a_message_is_acknowledged_while_its_neighbour_runs(api: Api, model: Mod
     until(urgent.is_empty, "an empty lane")
 
 
-def test_ten_jobs_at_once_all_complete(api: Api, model: Model) -> None:
-    """In one lane, none lost, none doubled."""
+def test_ten_concurrent_jobs_complete_once_each(api: Api, model: Model) -> None:
     model.say(words(50))
 
     with ThreadPoolExecutor(10) as threads:

@@ -33,8 +33,8 @@ def job_id(stack: Stack) -> str:
     return made
 
 
-def test_a_list_is_paged_by_its_cursor(api: Api, model: Model) -> None:
-    """Newest first, each job once, none missing; a cursor belongs to its query."""
+def test_job_list_is_paged_by_cursor(api: Api, model: Model) -> None:
+    """Each job is listed once, newest first, and a cursor is valid for its query only."""
     model.say("One of five.")
     made = [api.submit(config=model.config) for _ in range(5)]
     listed, cursor = [], None
@@ -52,8 +52,8 @@ def test_a_list_is_paged_by_its_cursor(api: Api, model: Model) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/status", "/progress"])
-def test_what_has_not_changed_is_not_sent_again(api: Api, job_id: str, path: str) -> None:
-    """304 for the ETag of the last answer, the whole answer for another."""
+def test_matching_etag_is_answered_with_304(api: Api, job_id: str, path: str) -> None:
+    """Another ETag gets the whole response."""
     first = api.call("GET", f"/jobs/{job_id}{path}")
     same = api.call("GET", f"/jobs/{job_id}{path}", headers={"If-None-Match": first.headers["ETag"]})
     older = api.call("GET", f"/jobs/{job_id}{path}", headers={"If-None-Match": '"v1"'})
@@ -63,8 +63,8 @@ def test_what_has_not_changed_is_not_sent_again(api: Api, job_id: str, path: str
 
 
 @pytest.mark.parametrize(("method", "path"), OF_A_JOB)
-def test_another_tenants_job_does_not_exist(stack: Stack, job_id: str, method: str, path: str) -> None:
-    """404 everywhere, in the very words of a job that never was."""
+def test_job_of_another_tenant_is_not_found(stack: Stack, job_id: str, method: str, path: str) -> None:
+    """The response has the very words of a job that never existed."""
     stranger = stack.api("other_user")
 
     answer = stranger.call(method, f"/jobs/{job_id}{path}")
@@ -76,8 +76,7 @@ def test_another_tenants_job_does_not_exist(stack: Stack, job_id: str, method: s
     assert told["message"] == told_of_nothing["message"].replace("job_0", job_id)
 
 
-def test_another_tenants_job_cannot_be_watched_or_listed(stack: Stack, job_id: str) -> None:
-    """Neither over a socket, nor with a ticket, nor in a list."""
+def test_job_of_another_tenant_cannot_be_subscribed_or_listed(stack: Stack, job_id: str) -> None:
     stranger = stack.api("other_user")
     with Socket(stack, "other_user") as open_socket:
         frame = open_socket.ask({"action": "subscribe", "job_id": job_id})
@@ -89,15 +88,14 @@ def test_another_tenants_job_cannot_be_watched_or_listed(stack: Stack, job_id: s
 
 
 @pytest.mark.parametrize("path", CONTENT)
-def test_a_viewer_gets_no_content(stack: Stack, job_id: str, path: str) -> None:
-    """403: the job is there, its content is not for viewers."""
+def test_viewer_is_refused_the_content_of_a_job(stack: Stack, job_id: str, path: str) -> None:
     answer = stack.api("viewer").call("GET", f"/jobs/{job_id}{path}")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
 
 
-def test_a_viewer_sees_a_record_without_content(stack: Stack, job_id: str) -> None:
-    """Statuses and figures; what people wrote is null. It may submit nothing."""
+def test_viewer_reads_a_job_record_without_content(stack: Stack, job_id: str) -> None:
+    """Prompt, metadata and config are null; submitting and cancelling are forbidden."""
     viewer = stack.api("viewer")
     answer = viewer.call("GET", f"/jobs/{job_id}", query={"include": "prompt"})
 
@@ -108,16 +106,15 @@ def test_a_viewer_sees_a_record_without_content(stack: Stack, job_id: str) -> No
     assert viewer.call("DELETE", f"/jobs/{job_id}").status_code == 403
 
 
-def test_an_operator_reads_the_jobs_of_its_tenant(stack: Stack, job_id: str) -> None:
-    """With content."""
+def test_operator_reads_the_result_of_another_users_job(stack: Stack, job_id: str) -> None:
     assert stack.api("operator").get(f"/jobs/{job_id}/result")["output"] == "Read me."
 
 
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer hr_nobody"}, {"Authorization": "Basic dTpw"}], ids=["none", "unknown", "basic"]
 )
-def test_without_a_key_there_is_nothing(stack: Stack, job_id: str, headers: dict[str, str]) -> None:
-    """401, the same for jobs that are and that are not."""
+def test_request_without_a_valid_key_is_unauthenticated(stack: Stack, job_id: str, headers: dict[str, str]) -> None:
+    """The response is the same for existing and unknown jobs."""
     nobody = stack.api(None)
 
     answers = [nobody.call("GET", path, headers=headers) for path in (f"/jobs/{job_id}", "/jobs/job_0", "/jobs", "/me")]
@@ -128,7 +125,7 @@ def test_without_a_key_there_is_nothing(stack: Stack, job_id: str, headers: dict
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/nowhere"), ("GET", "/jobs/x/y/z"), ("PUT", "/jobs"), ("POST", "/health"), ("GET", "/")]
 )
-def test_an_unknown_route_is_told_in_our_shape(api: Api, method: str, path: str) -> None:
+def test_unknown_route_has_the_error_shape(api: Api, method: str, path: str) -> None:
     """The gateway itself answers, and a client need not know that."""
     answer = api.call(method, path)
 
@@ -141,8 +138,7 @@ def test_an_unknown_route_is_told_in_our_shape(api: Api, method: str, path: str)
     assert answer.headers["Headrace-Version"] == "1"
 
 
-def test_every_answer_says_who_answered_and_what_is_left(api: Api, job_id: str) -> None:
-    """Request id, version, rate."""
+def test_response_has_request_id_version_and_rate_limit_headers(api: Api, job_id: str) -> None:
     headers = api.call("GET", f"/jobs/{job_id}").headers
 
     assert headers["X-Request-Id"]
@@ -151,8 +147,8 @@ def test_every_answer_says_who_answered_and_what_is_left(api: Api, job_id: str) 
     assert headers["RateLimit-Policy"].startswith('"key";q=')
 
 
-def test_a_ticket_watches_its_job_and_nothing_else(stack: Stack, api: Api, job_id: str, model: Model) -> None:
-    """On an EventSource it works for every slice; it reads no other job, and no other route takes it."""
+def test_ticket_streams_its_job_and_nothing_else(stack: Stack, api: Api, job_id: str, model: Model) -> None:
+    """An EventSource uses it for every request, and other routes refuse it."""
     model.say("Other.")
     other = api.submit(config=model.config)
     ticket = api.call("POST", "/stream-tickets", {"jobs": [job_id]}).json()["ticket"]

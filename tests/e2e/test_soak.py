@@ -23,38 +23,38 @@ def soak(stack: Stack) -> Soak:
     return soak
 
 
-def test_every_accepted_job_ends_as_it_should(soak: Soak) -> None:
-    """Only what OpenAI refused failed, only what somebody cancelled is cancelled; whatever died, the rest is completed."""
+def test_every_accepted_job_has_the_expected_status(soak: Soak) -> None:
+    """Only refused requests fail, only cancelled jobs are cancelled, and the rest complete."""
     assert list(evidence.wrong_ends(soak)) == []
 
 
 def test_each_result_is_one_whole_answer(soak: Soak) -> None:
-    """Each request was answered with words of its own: a text that was put together of two would be seen."""
+    """Each request is answered with distinct words, so a text mixed from two would be found."""
     assert list(evidence.wrong_texts(soak)) == []
 
 
-def test_every_watcher_holds_exactly_the_result(soak: Soak) -> None:
-    """Over sockets that were broken and event streams that were reset, across attempts, deaths and runs."""
+def test_every_subscriber_holds_exactly_the_result(soak: Soak) -> None:
+    """Sockets and event streams were interrupted across attempts, worker deaths and runs."""
     assert list(evidence.wrong_views(soak)) == []
 
 
-def test_every_attempt_is_in_the_ledger_and_one_completed(soak: Soak) -> None:
-    """Numbered from 1 without a gap; the one that the record names completed."""
+def test_every_attempt_has_a_record_and_one_counts(soak: Soak) -> None:
+    """Attempts are numbered without a gap; the one that the job record names completed."""
     assert list(evidence.wrong_ledgers(soak)) == []
 
 
-def test_no_message_is_left_and_only_garbage_is_set_aside(soak: Soak) -> None:
-    """Doubled, late, stale and foreign wake-ups are gone; a dead letter is what we made one, and no job's wake-up."""
+def test_no_message_is_left_and_only_invalid_ones_are_dead_lettered(soak: Soak) -> None:
+    """Doubled, late and foreign wake-ups are gone, and no job's wake-up was dead-lettered."""
     assert soak.left == {}
     assert set(soak.dead_letters) == soak.lies.garbage
 
 
-def test_openais_stand_in_has_nothing_to_say_against_us(soak: Soak) -> None:
-    """llmock's own verdict, taken strictly: we waited as told, backed off, believed no cut answer and repeated nothing in vain."""
+def test_llmock_reports_no_findings(soak: Soak) -> None:
+    """It checks waits, backoffs, cut answers and needless repetitions."""
     assert evidence.findings(soak) == []
 
 
-def test_it_was_a_storm(soak: Soak) -> None:
-    """Each thing that was to go wrong did: a quiet soak shows nothing."""
+def test_every_planned_fault_has_happened(soak: Soak) -> None:
+    """A quiet soak would prove nothing."""
     assert [what for what, how_often in evidence.counted(soak).items() if how_often == 0] == []
     assert evidence.recoveries(soak)

@@ -32,8 +32,7 @@ GARBAGE = [
 ]
 
 
-def test_garbage_is_answered_and_the_socket_stays_open(stack: Stack) -> None:
-    """An `error` frame for each message, then a pong on the same connection."""
+def test_invalid_messages_get_error_frames_and_the_socket_stays_open(stack: Stack) -> None:
     with Socket(stack) as open_socket:
         answers = [open_socket.ask(message) for message in GARBAGE]
         pong = open_socket.ask({"action": "ping", "id": "still here"})
@@ -43,8 +42,8 @@ def test_garbage_is_answered_and_the_socket_stays_open(stack: Stack) -> None:
     assert pong == {"event": "pong", "reply_to": "still here"}
 
 
-def test_an_error_says_which_message_it_answers(stack: Stack) -> None:
-    """`id` comes back as `reply_to`, and wrong fields are named."""
+def test_error_frame_names_its_message_and_the_wrong_fields(stack: Stack) -> None:
+    """`id` comes back as `reply_to`."""
     with Socket(stack) as open_socket:
         unknown = open_socket.ask({"action": "subscribe", "job_id": "job_0", "id": 7})
         wrong = open_socket.ask({"action": "subscribe", "job_id": "job_0", "offset": "far", "id": 8})
@@ -54,7 +53,7 @@ def test_an_error_says_which_message_it_answers(stack: Stack) -> None:
 
 
 def test_a_ticket_opens_one_socket(stack: Stack, api: Api, model: Model) -> None:
-    """The second connection is refused; the first reads its job, and may not cancel it."""
+    """The second connection is refused; the first reads its job and may not cancel it."""
     model.say("For the ticket.")
     answer = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
     api.wait_for_end(answer["job_id"])
@@ -73,16 +72,15 @@ def test_a_ticket_opens_one_socket(stack: Stack, api: Api, model: Model) -> None
 
 
 @pytest.mark.parametrize("role", [None, "viewer"])
-def test_who_may_not_watch_does_not_get_in(stack: Stack, role: str | None) -> None:
-    """No key, and a viewer's: the handshake is refused."""
+def test_handshake_without_a_key_or_as_a_viewer_is_refused(stack: Stack, role: str | None) -> None:
     with pytest.raises(InvalidStatus) as refused:
         Socket(stack, role)
 
     assert refused.value.response.status_code in (401, 403)
 
 
-def test_a_frame_is_at_most_32_kb(stack: Stack, api: Api, model: Model) -> None:
-    """However large a piece OpenAI sends, and whatever characters it has."""
+def test_frames_are_at_most_32_kb(stack: Stack, api: Api, model: Model) -> None:
+    """The size and the characters of OpenAI's pieces make no difference."""
     text = "\x00\U0001f30d" * 20_000
     model.say(text)
     job_id = api.submit(config=model.config)
@@ -97,10 +95,8 @@ def test_a_frame_is_at_most_32_kb(stack: Stack, api: Api, model: Model) -> None:
     assert max(len(json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()) for frame in frames) <= 32_768
 
 
-def test_a_connection_that_vanished_is_forgotten_and_an_open_one_is_not(stack: Stack) -> None:
-    """Without a `$disconnect`: a run of the sweep asks API Gateway about one part of all connections. Whichever it is, a ghost is in it,
-    and so is the open one.
-    """
+def test_sweeper_forgets_only_vanished_connections(stack: Stack) -> None:
+    """A sweep checks one shard; each shard holds a vanished connection and the open one."""
     with Socket(stack) as open_socket:
         open_socket.ask({"action": "ping"})
         [row] = _connections(stack)[-1:]

@@ -19,8 +19,8 @@ MB = 1_000_000
 AT_ONCE = 20
 
 
-def test_one_idempotency_key_makes_one_job(api: Api, model: Model) -> None:
-    """Twenty requests at once with one key: one job, and every answer names it."""
+def test_concurrent_requests_with_one_idempotency_key_create_one_job(api: Api, model: Model) -> None:
+    """Every response names that job, and another request with the key is refused."""
     model.say("Once.")
     key = uuid4().hex
 
@@ -40,8 +40,8 @@ def test_one_idempotency_key_makes_one_job(api: Api, model: Model) -> None:
     assert len(model.requests) == 1
 
 
-def test_one_dedupe_key_makes_one_job_at_a_time(api: Api, model: Model) -> None:
-    """Twenty submissions at once of the same work find one job; when it has ended, the key is free again."""
+def test_concurrent_submissions_with_one_dedupe_key_create_one_job(api: Api, model: Model) -> None:
+    """When the job has ended, the key is free again."""
     model.say("One at a time.")
     model.think_first(8)  # the last of the twenty may meet an API that has to start
     key = f"story:{uuid4().hex}"
@@ -63,7 +63,7 @@ def test_one_dedupe_key_makes_one_job_at_a_time(api: Api, model: Model) -> None:
 
 
 def test_an_estimate_creates_nothing(api: Api, model: Model) -> None:
-    """What a submission would cost and take, and where it would wait."""
+    """It has the cost, the duration and the queue of a submission."""
     answer = api.call("POST", "/jobs/estimate", {"prompt": words(200), "config": {**model.config, "priority": "high"}})
 
     assert answer.status_code == 200
@@ -75,8 +75,8 @@ def test_an_estimate_creates_nothing(api: Api, model: Model) -> None:
     assert api.get("/jobs", model=model.name)["data"] == []
 
 
-def test_a_submission_may_wait_for_its_result(api: Api, model: Model) -> None:
-    """`async: false`: the answer is the result, with its costs."""
+def test_synchronous_submission_returns_the_result(api: Api, model: Model) -> None:
+    """With `async: false` the response has the output and its cost."""
     model.say("Here it is.")
 
     answer = api.call("POST", "/jobs", {"prompt": "Tell me.", "config": model.config, "async": False})
@@ -86,8 +86,8 @@ def test_a_submission_may_wait_for_its_result(api: Api, model: Model) -> None:
     assert Decimal(answer.json()["cost"]) > 0
 
 
-def test_the_shipped_example_is_audited(stack: Stack, api: Api, model: Model) -> None:
-    """`security_analysis` of the vulnerable vault: its findings are parsed, its stages and milestones were seen on the way."""
+def test_security_analysis_example_is_audited(stack: Stack, api: Api, model: Model) -> None:
+    """Findings are parsed, and stages and milestones are sent while it runs."""
     reply = (ROOT / "examples" / "vulnerable_vault.reply.json").read_text(encoding="utf-8")
     model.say(reply)
     contract = (ROOT / "examples" / "vulnerable_vault.sol").read_text(encoding="utf-8")
@@ -113,8 +113,8 @@ def test_the_shipped_example_is_audited(stack: Stack, api: Api, model: Model) ->
     assert contract in str(model.requests[0]["body"]["input"]).replace("\\n", "\n")
 
 
-def test_a_large_prompt_comes_back_as_it_was(api: Api, model: Model) -> None:
-    """600 KB are more than a DynamoDB item holds: the content goes through S3, to OpenAI and back to whoever asks for it."""
+def test_large_prompt_round_trips(api: Api, model: Model) -> None:
+    """600 KB exceed a DynamoDB item, so the prompt is stored in S3."""
     model.say("Read.")
     prompt = "Grüße \U0001f30d " + "x" * 600_000
 
@@ -125,8 +125,8 @@ def test_a_large_prompt_comes_back_as_it_was(api: Api, model: Model) -> None:
     assert "prompt" not in api.get(f"/jobs/{job_id}")
 
 
-def test_a_large_result_is_kept(stack: Stack, api: Api, model: Model) -> None:
-    """A text that no item holds, 500 KB, is read again after its end: as the result, by a socket, by slices."""
+def test_large_result_is_readable_after_the_job_ended(stack: Stack, api: Api, model: Model) -> None:
+    """500 KB exceed a DynamoDB item; it is read as result, by a socket and by slices."""
     text = " ".join(f"{number:*<5000}" for number in range(100))
     model.say(text)
 
@@ -140,7 +140,6 @@ def test_a_large_result_is_kept(stack: Stack, api: Api, model: Model) -> None:
 
 
 def test_a_prompt_of_one_megabyte_is_accepted(api: Api, model: Model) -> None:
-    """The limit itself is within it."""
     model.say("Read.")
 
     job_id = api.submit(prompt="y" * MB, config=model.config)
@@ -165,8 +164,7 @@ def test_a_prompt_of_one_megabyte_is_accepted(api: Api, model: Model) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_done_is_refused_by_name(api: Api, fields: dict[str, object], path: str) -> None:
-    """400, with the field that is wrong."""
+def test_invalid_field_is_named_in_the_error(api: Api, fields: dict[str, object], path: str) -> None:
     answer = api.call("POST", "/jobs", fields)
 
     error = answer.json()["error"]
@@ -175,7 +173,6 @@ def test_what_cannot_be_done_is_refused_by_name(api: Api, fields: dict[str, obje
 
 
 def test_all_wrong_fields_are_named_at_once(api: Api) -> None:
-    """Nobody has to find them one by one."""
     answer = api.call("POST", "/jobs", {"prompt": 1, "tags": "x", "config": {"max_tokens": "many"}, "whatever": True})
 
     paths = {detail["path"] for detail in answer.json()["error"]["details"]}
@@ -185,15 +182,14 @@ def test_all_wrong_fields_are_named_at_once(api: Api) -> None:
 @pytest.mark.parametrize(
     "body", [b"{", b"[1]", b'"text"', b"\xff\xfe", b"null", b"[" * 50_000], ids=["cut", "list", "text", "bytes", "null", "deep"]
 )
-def test_a_body_that_is_no_object_is_refused(api: Api, body: bytes) -> None:
-    """400 in our shape, whatever was sent."""
+def test_request_body_that_is_no_object_is_refused(api: Api, body: bytes) -> None:
     answer = api.call("POST", "/jobs", content=body)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
 
-def test_a_body_beyond_four_megabytes_is_refused(api: Api) -> None:
-    """413: that is what uploads will be for."""
+def test_request_body_over_four_megabytes_is_refused(api: Api) -> None:
+    """Larger content has to be uploaded."""
     answer = api.call("POST", "/jobs", {"prompt": "hello", "metadata": {"note": "z" * 4_100_000}})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")

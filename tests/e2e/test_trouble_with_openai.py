@@ -14,7 +14,7 @@ from tests.e2e.watchers import SocketWatcher
     ("fault", "code"), [("truncate", "stream_cut"), ("disconnect", "provider_connection_lost"), ("malformed", "stream_malformed")]
 )
 def test_a_broken_stream_is_followed_by_a_second_attempt(stack: Stack, api: Api, model: Model, fault: str, code: str) -> None:
-    """The watcher has seen text of the first; a reset voids it, and it ends with the second alone."""
+    """A reset voids the text of the first, and the subscriber ends with the second alone."""
     model.say(words(400, "first"), times=1)
     model.say(words(30, "second"), times=1)
     model.fault(fault, after_chunks=150)
@@ -43,7 +43,7 @@ def test_a_broken_stream_is_followed_by_a_second_attempt(stack: Stack, api: Api,
         (500, {}, "provider_unavailable"),
     ],
 )
-def test_a_refusal_that_passes_is_tried_again(api: Api, model: Model, status: int, more: dict[str, int], code: str) -> None:
+def test_transient_openai_error_is_retried(api: Api, model: Model, status: int, more: dict[str, int], code: str) -> None:
     """Rate limits and server errors cost an attempt, and the next one answers."""
     model.say("At last.")
     model.fail(status, **more)
@@ -67,8 +67,8 @@ def test_a_refusal_that_passes_is_tried_again(api: Api, model: Model, status: in
         (401, "x", "authentication_failed"),
     ],
 )
-def test_a_refusal_that_stays_is_final(stack: Stack, api: Api, model: Model, status: int, openai_code: str, code: str) -> None:
-    """Without quota, with a request that is wrong, or with a wrong key, asking again would change nothing: one request, failed."""
+def test_permanent_openai_error_fails_the_job(stack: Stack, api: Api, model: Model, status: int, openai_code: str, code: str) -> None:
+    """Only one request is made."""
     model.fail(status, code=openai_code)
     job_id = api.submit(config=model.config)
     watcher = SocketWatcher(stack, job_id)
@@ -85,7 +85,7 @@ def test_a_refusal_that_stays_is_final(stack: Stack, api: Api, model: Model, sta
 
 
 def test_a_job_fails_when_its_attempts_are_used_up(api: Api, model: Model) -> None:
-    """`max_attempts` counts the first, and a person's retry opens a new run that may succeed."""
+    """`max_attempts` includes the first attempt, and a manual retry opens a new run."""
     model.fail(500)
     model.fail(503)
     model.say("The third time.")

@@ -33,7 +33,7 @@ def watch(socket: Socket, batch_id: str, rows: int) -> tuple[list[Frame], dict[i
     raise AssertionError(f"not told: {states[-1:]}, rows {sorted(items)}")
 
 
-def test_a_socket_that_watches_a_batch_is_told_its_rows_and_its_end(stack: Stack, api: Api, model: Model) -> None:
+def test_batch_subscriber_receives_every_row_and_the_end(stack: Stack, api: Api, model: Model) -> None:
     model.say("Noted.")
     with Socket(stack) as socket:
         made = api.call("POST", "/batches", {"items": [f"Number {n}." for n in range(ROWS)], "config": model.config}).json()
@@ -51,7 +51,7 @@ def test_a_socket_that_watches_a_batch_is_told_its_rows_and_its_end(stack: Stack
         assert (items[row["row"]]["job_id"], items[row["row"]]["cost"]) == (row["job_id"], row["cost"])
 
 
-def test_nobody_watches_what_is_somebody_elses(stack: Stack, api: Api, model: Model) -> None:
+def test_batch_of_another_tenant_cannot_be_subscribed(stack: Stack, api: Api, model: Model) -> None:
     model.say("Noted.")
     made = api.call("POST", "/batches", {"items": ["one"], "config": model.config}).json()
 

@@ -54,8 +54,8 @@ def deliveries(stack: Stack, job_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_receiver_hears_of_an_end_verifies_it_and_is_tried_again(stack: Stack, model: Model, there: Receiver) -> None:
-    """The first attempt meets an error; the second carries the same message, signed with the tenant's secret."""
+def test_webhook_of_a_job_end_is_signed_and_retried(stack: Stack, model: Model, there: Receiver) -> None:
+    """The second attempt carries the same message, signed with the tenant's secret."""
     model.say("Done.")
     answers = iter([503])
     there.respond = lambda handler: answer(handler, next(answers, 204))
@@ -75,8 +75,8 @@ def test_a_receiver_hears_of_an_end_verifies_it_and_is_tried_again(stack: Stack,
     assert "Done." not in json.dumps(event)
 
 
-def test_without_the_setting_nothing_on_this_machine_is_reached(stack: Stack, model: Model, there: Receiver) -> None:
-    """Neither is it taken with a submission, nor, had it been taken, is it written to: the delivery's log says why."""
+def test_loopback_webhook_is_refused_without_the_setting(stack: Stack, model: Model, there: Receiver) -> None:
+    """The API refuses the address, and the dispatcher would not post to it either."""
     model.say("Done.")
     refused = stack.api().call("POST", "/jobs", {"prompt": "Say something.", "webhook_url": "https://127.0.0.1:8443/"})
     with allowed(stack, API):

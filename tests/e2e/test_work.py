@@ -20,7 +20,7 @@ def there() -> Iterator[Receiver]:
         yield made
 
 
-def test_a_sheet_is_imported_in_the_background(api: Api, model: Model) -> None:
+def test_csv_import_job_creates_a_batch_from_an_upload(api: Api, model: Model) -> None:
     model.say("Read.")
     ticket = api.call("POST", "/uploads", {"content_type": "text/csv"}).json()
     put = httpx2.request(ticket["method"], ticket["url"], content=sheet(30), headers=ticket["headers"], trust_env=False)
@@ -34,7 +34,7 @@ def test_a_sheet_is_imported_in_the_background(api: Api, model: Model) -> None:
     assert body["counts"]["completed"] == 30
 
 
-def test_what_was_warmed_up_costs_nothing(api: Api, model: Model) -> None:
+def test_cache_hit_after_a_warmup_costs_nothing(api: Api, model: Model) -> None:
     model.say("Warm.")
     prompts = [f"What is {number}?" for number in range(3)]
     given = {"prompts": prompts, "model": model.name}
@@ -55,8 +55,8 @@ def test_what_was_warmed_up_costs_nothing(api: Api, model: Model) -> None:
     assert len(model.requests) == 3
 
 
-def test_a_batch_tells_of_its_end_and_a_message_is_delivered(stack: Stack, api: Api, model: Model, there: Receiver) -> None:
-    """Both are signed with the tenant's secret, and hold no text of a model."""
+def test_batch_end_and_notification_job_are_delivered(stack: Stack, api: Api, model: Model, there: Receiver) -> None:
+    """Both are signed with the tenant's secret and hold no text of a model."""
     model.say("Secret.")
     with allowed(stack, API, DELIVER):
         secret = stack.api("admin").get("/webhooks")["secret"]

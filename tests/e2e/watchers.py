@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from cli.reducer import Appended, Ask, Assembly, Outcome, StartedOver
+from cli.reducer import Appended, Outcome, Resubscribe, StartedOver, TextAssembler
 from tests.e2e.cloud import PATIENCE, Api, Stack
 
 ASK_AGAIN = 10.0  # seconds of silence after which a WebSocket client subscribes again
@@ -81,7 +81,7 @@ class SocketWatcher:
         patience: float = PATIENCE,
         ask_again: float = ASK_AGAIN,
     ) -> None:
-        self.assembly = Assembly()
+        self.assembly = TextAssembler()
         self.wants = 0
         self.frames: list[Frame] = []
         self.outcomes: list[Outcome] = []
@@ -148,7 +148,7 @@ class SocketWatcher:
     def _follow(self, open_socket: Socket, outcomes: list[Outcome]) -> None:
         self.outcomes += outcomes
         for outcome in outcomes:
-            if isinstance(outcome, Ask):
+            if isinstance(outcome, Resubscribe):
                 open_socket.subscribe(self._job_id, outcome.attempt, outcome.offset)
 
 

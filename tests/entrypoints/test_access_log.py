@@ -19,8 +19,8 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     return written
 
 
-def test_a_request_is_one_line(api: Api, lines: Lines) -> None:
-    """Who asked for what, how it was answered and how long it took; the route, not the path with its ids."""
+def test_a_request_writes_one_log_line(api: Api, lines: Lines) -> None:
+    """The line has the route pattern, not the path with its ids."""
     job_id = api.submit()
     lines.clear()
 
@@ -40,8 +40,8 @@ def test_a_request_is_one_line(api: Api, lines: Lines) -> None:
     ]
 
 
-def test_refusals_are_lines_too(api: Api, lines: Lines) -> None:
-    """With whom, where that is known; also what the framework refuses by itself."""
+def test_refused_requests_are_logged(api: Api, lines: Lines) -> None:
+    """The tenant is logged where known; refusals by the framework are logged too."""
     api.call("GET", "/me", token=None)
     api.call("POST", "/jobs", {"prompt": "x"}, "viewer")
     api.call("POST", "/jobs", raw="x", content_type="text/plain")
@@ -52,7 +52,7 @@ def test_refusals_are_lines_too(api: Api, lines: Lines) -> None:
 
 
 def test_no_query_and_no_secret_is_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
-    """A ticket stands in the query; keys and idempotency keys in headers."""
+    """Tickets are in the query, keys and idempotency keys in headers."""
     job_id = api.submit()
     ticket = api.call("POST", "/stream-tickets", {}).json["ticket"]
     caplog.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.services.streaming.subscriptions import broadcast_state
@@ -20,12 +19,12 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def key_of_all_tenants(api: Api) -> str:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.api_keys.put_key(key)
+    api.container.api_keys.put_key(key)
     return "all"
 
 
-def test_a_ticket_has_the_rights_that_its_key_has_now(api: Api) -> None:
-    """Made by an operator who is a user by now, it shows that user's jobs only; of a viewer, none."""
+def test_a_ticket_has_the_current_rights_of_its_key(api: Api) -> None:
+    """A key demoted to user loses other users' jobs (404); demoted to viewer, all jobs (403)."""
     alices = api.submit("user")
     ticket = api.call("POST", "/stream-tickets", {}, "operator").json["ticket"]
     url = f"/jobs/{alices}/stream?ticket={ticket}"
@@ -37,8 +36,8 @@ def test_a_ticket_has_the_rights_that_its_key_has_now(api: Api) -> None:
     assert api.call("GET", url, token=None).status == 403
 
 
-def test_a_ticket_gains_nothing_when_its_key_does(api: Api) -> None:
-    """It stays limited to what it names, and to reading."""
+def test_a_ticket_gains_no_rights_when_its_key_is_promoted(api: Api) -> None:
+    """The ticket stays limited to the jobs named in it."""
     named, other = api.submit("user"), api.submit("user")
     ticket = api.call("POST", "/stream-tickets", {"jobs": [named]}).json["ticket"]
     api.change_key("user", role=Role.ADMIN)
@@ -47,8 +46,8 @@ def test_a_ticket_gains_nothing_when_its_key_does(api: Api) -> None:
     assert api.call("GET", f"/jobs/{other}/stream?ticket={ticket}", token=None).status == 404
 
 
-def test_an_open_socket_has_the_rights_that_its_key_has_now(api: Api) -> None:
-    """A lowered role holds for what is asked on it from then on, and for ends that are announced."""
+def test_an_open_socket_has_the_current_rights_of_its_key(api: Api) -> None:
+    """A lowered role applies to later actions on the socket and to announced ends of jobs."""
     socket = Socket(api)
     assert socket.connect("operator") == 200
     seen, later = api.submit("user"), api.submit("user")
@@ -60,10 +59,10 @@ def test_an_open_socket_has_the_rights_that_its_key_has_now(api: Api) -> None:
     [frame] = socket.send({"action": "cancel", "job_id": seen})
     assert frame["code"] == "forbidden"
     api.call("DELETE", f"/jobs/{seen}")
-    assert broadcast_state(bootstrap.streaming_context(), api.head(seen)) == 0
+    assert broadcast_state(api.container, api.head(seen)) == 0
 
 
-def test_a_socket_opened_by_a_ticket_stays_as_narrow(api: Api) -> None:
+def test_a_ticket_socket_gains_no_rights_when_its_key_is_promoted(api: Api) -> None:
     named, other = api.submit("user"), api.submit("user")
     socket = Socket(api)
     socket.connect(ticket=api.call("POST", "/stream-tickets", {"jobs": [named]}).json["ticket"])
@@ -74,8 +73,8 @@ def test_a_socket_opened_by_a_ticket_stays_as_narrow(api: Api) -> None:
     assert socket.send({"action": "cancel", "job_id": named})[0]["code"] == "forbidden"
 
 
-def test_a_ticket_for_nothing_is_not_one_for_everything(api: Api) -> None:
-    """An empty list is refused, and so is a ticket for all that a key of all tenants may read."""
+def test_a_ticket_for_no_jobs_or_for_all_tenants_is_refused(api: Api) -> None:
+    """An empty list must not mean every job, and a key of all tenants must name the jobs."""
     token = key_of_all_tenants(api)
     job_id = api.submit()
 
@@ -89,12 +88,12 @@ def test_a_ticket_for_nothing_is_not_one_for_everything(api: Api) -> None:
 
 
 @pytest.mark.parametrize("name", ["job_1", "x" * 64, ""])
-def test_a_ticket_names_jobs(api: Api, name: str) -> None:
+def test_a_ticket_request_with_an_invalid_job_id_returns_404(api: Api, name: str) -> None:
     assert api.call("POST", "/stream-tickets", {"jobs": [name]}).status == 404
 
 
-def test_a_key_lists_its_own_tenant(api: Api) -> None:
-    """`tenant` is for keys of all tenants; another one's is refused rather than answered with one's own jobs."""
+def test_a_key_lists_only_the_jobs_of_its_own_tenant(api: Api) -> None:
+    """Only a key of all tenants may filter by another tenant; for other keys that is a 403."""
     token = key_of_all_tenants(api)
     job_id = api.submit()
 
@@ -109,7 +108,7 @@ def test_a_key_lists_its_own_tenant(api: Api) -> None:
 
 
 @pytest.mark.parametrize("message", [{"job_id": "job_" + "0" * 25}, {"job_id": "job_" + "I" * 26}])
-def test_a_socket_asks_for_jobs(api: Api, message: dict[str, str]) -> None:
+def test_socket_actions_with_an_invalid_job_id_answer_job_not_found(api: Api, message: dict[str, str]) -> None:
     socket = Socket(api)
     socket.connect("user")
 
@@ -118,13 +117,13 @@ def test_a_socket_asks_for_jobs(api: Api, message: dict[str, str]) -> None:
         assert frame["code"] == "job_not_found"
 
 
-def test_an_error_fits_into_a_frame(api: Api) -> None:
-    """However much is wrong with a message, the answer keeps below 32 KB."""
+def test_an_error_frame_stays_below_32_kb(api: Api) -> None:
+    """A message with a thousand invalid fields must not produce a frame too large to send."""
     socket = Socket(api)
     socket.connect("user")
     sizes: list[int] = []
-    post = api.twins.sockets.post
-    api.twins.sockets.post = lambda *call: (sizes.append(len(call[2])), post(*call))  # type: ignore[method-assign,return-value,func-returns-value]
+    post = api.container.sockets.post
+    api.container.sockets.post = lambda *call: (sizes.append(len(call[2])), post(*call))  # type: ignore[method-assign,return-value,func-returns-value]
 
     [frame] = socket.send({"action": "ping", **{f"\x01{number:05}" * 14: 1 for number in range(1000)}})
 
@@ -132,8 +131,7 @@ def test_an_error_fits_into_a_frame(api: Api) -> None:
     assert max(sizes) < 32_000
 
 
-def test_the_worker_tells_nobody_in_vain(api: Api) -> None:
-    """A socket whose key is as it was is told everything."""
+def test_a_socket_with_an_unchanged_key_receives_the_whole_text(api: Api) -> None:
     socket = Socket(api)
     socket.connect("operator")
     job_id = api.submit("user")

@@ -32,8 +32,8 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
-    made.twins.endpoints["api_url"] = "https://api.example/api"
-    made.twins.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    made.container.endpoints["api_url"] = "https://api.example/api"
+    made.container.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     yield made
     bootstrap.override(None)
 
@@ -41,7 +41,7 @@ def api() -> Iterator[Api]:
 def events(api: Api) -> list[Any]:
     """What the receiver of webhooks has got."""
     deliver(api)
-    return [json.loads(letter.body) for letter in api.twins.webhook_client.letters if letter.url == HOOK]
+    return [json.loads(letter.body) for letter in api.container.webhook_client.letters if letter.url == HOOK]
 
 
 def log(api: Api, batch_id: str) -> Any:
@@ -52,11 +52,11 @@ def log(api: Api, batch_id: str) -> Any:
 
 def failing(api: Api, *numbers: int) -> None:
     for number in numbers:
-        api.twins.provider.scripts[number] = Script(deltas=["no"], error=RequestRefused("No."))
+        api.container.provider.scripts[number] = Script(deltas=["no"], error=RequestRefused("No."))
 
 
-def test_whom_a_batch_names_hears_of_its_end(api: Api) -> None:
-    """Counts, cost and links; nothing of what was asked or answered. Its rows send nothing."""
+def test_the_recipients_of_a_batch_are_notified_of_its_end(api: Api) -> None:
+    """The message has counts, cost and links but no prompts or outputs; rows send nothing."""
     batch_id = batches.submit(api, 3, name="three", webhook_url=HOOK, notify=["email:Ops@acme.com", "slack:alerts"])
     assert log(api, batch_id) == []
 
@@ -70,7 +70,7 @@ def test_whom_a_batch_names_hears_of_its_end(api: Api) -> None:
     assert (data["cost"], data["currency"], data["user"]) == (batches.look(api, batch_id)["cost"], "USD", "alice")
     assert data["links"]["export"] == f"https://api.example/api/batches/{batch_id}/export"
     assert "all of it" not in json.dumps(event)
-    ((to, subject, text),) = api.twins.email.sent
+    ((to, subject, text),) = api.container.email.sent
     assert (to, subject) == ("ops@acme.com", "Headrace: batch three completed")
     assert "3 of 3 rows completed" in text
     kept = log(api, batch_id)
@@ -80,7 +80,7 @@ def test_whom_a_batch_names_hears_of_its_end(api: Api) -> None:
         ("webhook", "delivered", "batch.completed"),
     ]
     assert {one["message_id"] for one in kept} == {event["id"]}
-    assert len(api.twins.deliveries.rows) == 3
+    assert len(api.container.deliveries.rows) == 3
 
 
 def _some_fail(api: Api) -> str:
@@ -102,8 +102,8 @@ def _cancelled(api: Api) -> str:
 @pytest.mark.parametrize(
     ("make", "status"), [(_some_fail, "completed_with_failures"), (_too_many_fail, "failed"), (_cancelled, "cancelled")]
 )
-def test_every_kind_of_end_is_told(api: Api, make: Callable[[Api], str], status: str) -> None:
-    """Under one type: `data.status` says which."""
+def test_every_final_status_of_a_batch_is_notified(api: Api, make: Callable[[Api], str], status: str) -> None:
+    """The event type is always `batch.completed`; `data.status` has the final status."""
     batch_id = make(api)
 
     batches.settle(api)
@@ -114,8 +114,8 @@ def test_every_kind_of_end_is_told(api: Api, make: Callable[[Api], str], status:
     assert batches.look(api, batch_id)["status"] == status
 
 
-def test_each_run_is_told_of(api: Api) -> None:
-    """Under an id of its own."""
+def test_each_run_of_a_batch_is_notified(api: Api) -> None:
+    """Each notification has an id of its own."""
     failing(api, 1)
     batch_id = batches.submit(api, 3, webhook_url=HOOK)
     batches.settle(api)
@@ -131,7 +131,7 @@ def test_each_run_is_told_of(api: Api) -> None:
 def the_end_is_not_told(api: Api, *, after: bool) -> str:
     """A batch whose end is written; whoever was to tell of it died, before or `after` writing the deliveries."""
     batch_id = batches.submit(api, 2, webhook_url=HOOK)
-    replace = api.twins.batches.replace
+    replace = api.container.batches.replace
 
     def dying(seen: Batch, new: Batch) -> None:
         if new.notified:
@@ -139,21 +139,21 @@ def the_end_is_not_told(api: Api, *, after: bool) -> str:
         replace(seen, new)
 
     if after:
-        api.twins.batches.replace = dying  # type: ignore[method-assign]
+        api.container.batches.replace = dying  # type: ignore[method-assign]
         batches.settle(api)
-        api.twins.batches.replace = replace  # type: ignore[method-assign]
+        api.container.batches.replace = replace  # type: ignore[method-assign]
     else:
-        with refusing(api.twins.deliveries, "create", 10**6):
+        with refusing(api.container.deliveries, "create", 10**6):
             batches.settle(api)
-    kept = api.twins.batches.get("acme", batch_id)
+    kept = api.container.batches.get("acme", batch_id)
     assert kept is not None
-    assert (kept.finished_at is None, kept.notified, batch_id in api.twins.batches.open) == (False, False, True)
+    assert (kept.finished_at is None, kept.notified, batch_id in api.container.batches.open) == (False, False, True)
     return batch_id
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is written down", "after"])
-def test_an_end_that_was_not_told_is_told_later(api: Api, after: bool) -> None:
-    """By whom the sweep wakes; once, under the same id."""
+def test_a_missed_batch_notification_is_sent_once_after_a_sweep(api: Api, after: bool) -> None:
+    """The crash comes before or after the deliveries are stored; the message id stays the same."""
     batch_id = the_end_is_not_told(api, after=after)
     before = {event["id"] for event in events(api)}
     assert len(before) == int(after)
@@ -165,11 +165,11 @@ def test_an_end_that_was_not_told_is_told_later(api: Api, after: bool) -> None:
 
     assert len(events(api)) == len(log(api, batch_id)) == 1
     assert {event["id"] for event in events(api)} >= before
-    assert batch_id not in api.twins.batches.open
+    assert batch_id not in api.container.batches.open
 
 
-def test_a_batch_that_is_started_again_before_its_end_was_told_tells_of_both(api: Api) -> None:
-    """The run that has ended is not forgotten."""
+def test_a_retried_batch_still_notifies_the_end_of_its_first_run(api: Api) -> None:
+    """The retry arrives before the notification of the first run was stored."""
     failing(api, 0)
     batch_id = the_end_is_not_told(api, after=False)
 
@@ -179,17 +179,17 @@ def test_a_batch_that_is_started_again_before_its_end_was_told_tells_of_both(api
     assert [(one["data"]["run"], one["data"]["status"]) for one in events(api)] == [(1, "completed_with_failures"), (2, "completed")]
 
 
-def test_a_batch_that_names_nobody_tells_nobody(api: Api) -> None:
+def test_a_batch_without_recipients_stores_no_deliveries(api: Api) -> None:
     batch_id = batches.submit(api, 2)
 
-    with refusing(api.twins.deliveries, "create", 1) as asked:
+    with refusing(api.container.deliveries, "create", 1) as asked:
         batches.settle(api)
 
     assert (asked, log(api, batch_id)) == ([0], [])
 
 
-def test_who_may_not_be_written_to_is_refused(api: Api) -> None:
-    """As with jobs; all at once, for a dry run too, and nothing is accepted."""
+def test_recipients_not_allowed_are_refused(api: Api) -> None:
+    """Every refused recipient is reported at once, for a dry run too, and no batch is stored."""
     said = {"webhook_url": "http://127.0.0.1/", "notify": ["slack:alerts", "email:me@evil.example"]}
 
     for more in ({}, {"dry_run": True}):
@@ -197,11 +197,11 @@ def test_who_may_not_be_written_to_is_refused(api: Api) -> None:
         assert wrong["webhook_url"] == "must begin with https://"
         assert "allowed are email:ops@acme.com, slack:alerts" in wrong["notify.1"]
         assert set(wrong) == {"webhook_url", "notify.1"}
-    assert api.twins.batches.rows == {}
+    assert api.container.batches.rows == {}
 
 
-def test_beside_a_file_they_are_said_in_the_query(api: Api) -> None:
-    """`notify` is JSON there."""
+def test_recipients_of_a_csv_batch_are_given_in_the_query(api: Api) -> None:
+    """`notify` is a JSON list there."""
     reply = api.call("POST", f'/batches?webhook_url={HOOK}&notify=["slack:alerts"]', raw="prompt\nhello\n", content_type="text/csv")
     batches.settle(api)
 
@@ -213,13 +213,13 @@ def test_beside_a_file_they_are_said_in_the_query(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("token", "status"), [("user", 200), ("operator", 200), ("colleague", 404), ("stranger", 404), ("viewer", 403)])
-def test_the_log_is_for_who_may_see_the_batch(api: Api, token: str, status: int) -> None:
+def test_deliveries_of_a_batch_are_visible_only_to_its_user_and_operators(api: Api, token: str, status: int) -> None:
     batch_id = batches.submit(api, 1, webhook_url=HOOK)
 
     assert api.call("GET", f"/batches/{batch_id}/deliveries", token=token).status == status
 
 
-def test_an_operator_has_it_delivered_again(api: Api) -> None:
+def test_an_operator_can_retry_a_delivery(api: Api) -> None:
     batch_id = batches.submit(api, 1, webhook_url=HOOK)
     batches.settle(api)
     events(api)

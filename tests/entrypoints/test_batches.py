@@ -36,7 +36,7 @@ def api() -> Iterator[Api]:
     bootstrap.override(None)
 
 
-def test_from_a_list_of_prompts_to_all_their_answers(api: Api) -> None:
+def test_a_batch_of_prompts_completes_with_all_outputs(api: Api) -> None:
     batch_id = batches.submit(api, 3, name="three")
     assert batches.look(api, batch_id)["status"] == "queued"
 
@@ -49,10 +49,10 @@ def test_from_a_list_of_prompts_to_all_their_answers(api: Api) -> None:
     rows = batches.export(api, batch_id).json["items"]
     assert [(row["row"], row["output"]) for row in rows] == [(0, "all of it"), (1, "all of it"), (2, "all of it")]
     assert [row["job_id"] for row in rows] == [job_id_of_row(batch_id, number) for number in range(3)]
-    assert batch_id not in api.twins.batches.open
+    assert batch_id not in api.container.batches.open
 
 
-def test_a_row_that_is_not_released_has_no_job(api: Api) -> None:
+def test_a_row_has_no_job_before_its_release(api: Api) -> None:
     batch_id = batches.submit(api, 2)
 
     assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}").status == 404
@@ -65,8 +65,8 @@ def test_a_row_that_is_not_released_has_no_job(api: Api) -> None:
     assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}").json["batch_id"] == batch_id
 
 
-def test_a_failure_is_counted_shown_and_started_again(api: Api) -> None:
-    api.twins.provider.scripts[1] = Script(deltas=["no"], error=RequestRefused("No."))
+def test_a_failed_row_is_counted_listed_and_retried(api: Api) -> None:
+    api.container.provider.scripts[1] = Script(deltas=["no"], error=RequestRefused("No."))
     batch_id = batches.submit(api, 3)
     batches.settle(api)
 
@@ -75,17 +75,17 @@ def test_a_failure_is_counted_shown_and_started_again(api: Api) -> None:
     assert len(failed["failed_job_ids"]) == 1
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {})
     assert (again.status, again.json["status"], again.json["run"]) == (202, "processing", 2)
-    assert batch_id in api.twins.batches.open
+    assert batch_id in api.container.batches.open
     batches.settle(api)
 
     seen = batches.look(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"], seen["failed_job_ids"]) == ("completed", 3, [])
-    assert {job.run for job in api.twins.jobs.heads.values()} == {1, 2}
-    assert seen["cost"] == dollars(sum(job.cost or 0 for job in api.twins.jobs.heads.values()))
+    assert {job.run for job in api.container.jobs.heads.values()} == {1, 2}
+    assert seen["cost"] == dollars(sum(job.cost or 0 for job in api.container.jobs.heads.values()))
 
 
-def test_a_repeated_retry_starts_nothing_a_second_time(api: Api) -> None:
-    api.twins.provider.scripts[:2] = [Script(deltas=["no"], error=RequestRefused("No."))] * 2
+def test_a_repeated_retry_of_failed_rows_starts_no_second_run(api: Api) -> None:
+    api.container.provider.scripts[:2] = [Script(deltas=["no"], error=RequestRefused("No."))] * 2
     batch_id = batches.submit(api, 1)
     batches.settle(api)
     first = api.call("POST", f"/batches/{batch_id}/retry-failed", {}, idempotency_key="k")
@@ -99,7 +99,7 @@ def test_a_repeated_retry_starts_nothing_a_second_time(api: Api) -> None:
     assert api.call("POST", f"/batches/{batch_id}/retry-failed", {"cancelled": True}, idempotency_key="k").status == 409
 
 
-def test_a_cancelled_batch_releases_nothing_more_and_runs_nothing(api: Api) -> None:
+def test_a_cancelled_batch_releases_and_runs_no_more_rows(api: Api) -> None:
     batch_id = batches.submit(api, 60, batch_size=20, delay=600)
     batches.tasks(api)
     work(api, "low")  # ten of the twenty
@@ -112,14 +112,14 @@ def test_a_cancelled_batch_releases_nothing_more_and_runs_nothing(api: Api) -> N
     seen = batches.look(api, batch_id)
     assert seen["counts"] == {"total": 60, "waiting": 0, "queued": 0, "processing": 0, "completed": 10, "failed": 0, "cancelled": 50}
     assert (seen["progress_percentage"], seen["finished_at"] is None) == (100.0, False)
-    assert len(api.twins.jobs.heads) == 20
+    assert len(api.container.jobs.heads) == 20
     sweep(api, 700)
     batches.settle(api)
-    assert len(api.twins.jobs.heads) == 20
+    assert len(api.container.jobs.heads) == 20
     assert api.call("DELETE", f"/batches/{batch_id}").status == 200
 
 
-def test_a_cancelled_batch_is_taken_up_again_only_if_that_is_said(api: Api) -> None:
+def test_a_cancelled_batch_is_retried_only_with_cancelled_true(api: Api) -> None:
     batch_id = batches.submit(api, 30, batch_size=10, delay=60)
     batches.tasks(api)
     api.call("DELETE", f"/batches/{batch_id}")
@@ -130,46 +130,46 @@ def test_a_cancelled_batch_is_taken_up_again_only_if_that_is_said(api: Api) -> N
     assert api.call("POST", f"/batches/{batch_id}/retry-failed", {"cancelled": True}).status == 202
     for _ in range(3):
         batches.settle(api)
-        api.twins.clock.advance(61)
+        api.container.clock.advance(61)
     batches.settle(api)
 
     assert batches.look(api, batch_id)["counts"]["completed"] == 30
 
 
-def test_groups_are_released_so_many_seconds_apart(api: Api) -> None:
+def test_groups_of_rows_are_released_delay_seconds_apart(api: Api) -> None:
     batch_id = batches.submit(api, 25, batch_size=10, delay=120)
     released = []
     for _ in range(4):
         batches.settle(api)
-        released.append(len(api.twins.jobs.heads))
-        api.twins.clock.advance(119)
+        released.append(len(api.container.jobs.heads))
+        api.container.clock.advance(119)
         batches.settle(api)
-        assert len(api.twins.jobs.heads) == released[-1]
-        api.twins.clock.advance(1)
+        assert len(api.container.jobs.heads) == released[-1]
+        api.container.clock.advance(1)
 
     assert released == [10, 20, 25, 25]
     assert batches.look(api, batch_id)["status"] == "completed"
 
 
-def test_a_lost_message_between_two_groups_is_the_sweeps(api: Api) -> None:
+def test_the_sweeper_recovers_a_message_lost_between_two_groups(api: Api) -> None:
     batch_id = batches.submit(api, 20, batch_size=10, delay=120)
     batches.settle(api)
-    api.twins.queues.messages["tasks"].clear()
+    api.container.queues.messages["tasks"].clear()
 
     sweep(api, 60)
-    assert not api.twins.queues.depth("tasks")  # its time has not come
+    assert not api.container.queues.depth("tasks")  # its time has not come
     sweep(api, 61)
     batches.settle(api)
 
     assert batches.look(api, batch_id)["counts"]["completed"] == 20
 
 
-def test_no_more_rows_run_at_once_than_it_may_have(api: Api) -> None:
+def test_parallel_limit_bounds_the_unfinished_rows(api: Api) -> None:
     batch_id = batches.submit(api, 23, parallel_limit=5)
     most = 0
     for _ in range(20):
         batches.tasks(api)
-        unfinished = [job for job in api.twins.jobs.heads.values() if not job.status.is_terminal]
+        unfinished = [job for job in api.container.jobs.heads.values() if not job.status.is_terminal]
         most = max(most, len(unfinished))
         work(api, "low")
         batches.count(api)
@@ -179,8 +179,8 @@ def test_no_more_rows_run_at_once_than_it_may_have(api: Api) -> None:
     assert batches.look(api, batch_id)["counts"]["completed"] == 23
 
 
-def test_more_failures_than_it_tolerates_end_it(api: Api) -> None:
-    api.twins.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
+def test_a_batch_fails_when_failures_exceed_the_tolerance(api: Api) -> None:
+    api.container.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
     batch_id = batches.submit(api, 20, failure_tolerance=0.1)
     batches.tasks(api)
     work(api, "low")  # ten of them
@@ -204,8 +204,8 @@ def test_more_failures_than_it_tolerates_end_it(api: Api) -> None:
     assert len(seen["failed_job_ids"]) == 3
 
 
-def test_a_failed_batch_goes_on_where_it_stood(api: Api) -> None:
-    api.twins.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
+def test_a_retried_batch_resumes_its_remaining_rows(api: Api) -> None:
+    api.container.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
     batch_id = batches.submit(api, 20, failure_tolerance=0.1, parallel_limit=5)
     batches.settle(api)
     assert batches.look(api, batch_id)["counts"]["cancelled"] == 20 - 5
@@ -217,8 +217,8 @@ def test_a_failed_batch_goes_on_where_it_stood(api: Api) -> None:
     assert (seen["status"], seen["counts"]["completed"]) == ("completed", 20)
 
 
-def test_a_row_that_is_started_again_by_itself_reopens_its_batch(api: Api) -> None:
-    api.twins.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
+def test_a_retry_of_a_single_row_reopens_its_batch(api: Api) -> None:
+    api.container.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
     batch_id = batches.submit(api, 2)
     batches.settle(api)
     [failed] = batches.look(api, batch_id)["failed_job_ids"]
@@ -232,7 +232,7 @@ def test_a_row_that_is_started_again_by_itself_reopens_its_batch(api: Api) -> No
     assert batches.look(api, batch_id)["status"] == "completed"
 
 
-def test_a_repeated_request_is_the_same_batch(api: Api) -> None:
+def test_a_repeated_idempotency_key_returns_the_same_batch(api: Api) -> None:
     body = {"items": ["one", "two"]}
     first = api.call("POST", "/batches", body, idempotency_key="k")
 
@@ -240,15 +240,15 @@ def test_a_repeated_request_is_the_same_batch(api: Api) -> None:
 
     assert (again.json["batch_id"], again.headers["idempotent-replayed"]) == (first.json["batch_id"], "true")
     assert api.call("POST", "/batches", {"items": ["one"]}, idempotency_key="k").status == 409
-    assert len(api.twins.batches.rows) == 1
+    assert len(api.container.batches.rows) == 1
 
 
-def test_every_wrong_row_is_named_and_nothing_is_kept(api: Api) -> None:
+def test_all_invalid_rows_are_reported_and_no_batch_is_stored(api: Api) -> None:
     reply = api.call("POST", "/batches", {"items": ["fine", "", {"id": "a"}, {"id": "a", "content": "x"}]})
 
     assert reply.status == 400
     assert {detail["path"].split(".")[1] for detail in reply.json["error"]["details"]} == {"1", "2", "3"}
-    assert api.twins.batches.rows == {}
+    assert api.container.batches.rows == {}
 
 
 @pytest.mark.parametrize(
@@ -261,41 +261,41 @@ def test_every_wrong_row_is_named_and_nothing_is_kept(api: Api) -> None:
         ({"unknown": 1}, "unknown"),
     ],
 )
-def test_a_wrong_term_is_named(api: Api, terms: dict[str, Any], path: str) -> None:
+def test_an_invalid_batch_option_is_named_in_the_error(api: Api, terms: dict[str, Any], path: str) -> None:
     reply = api.call("POST", "/batches", {"items": ["one"], **terms})
 
     assert reply.status == 400
     assert path in {detail["path"] for detail in reply.json["error"]["details"]}
 
 
-def test_an_unknown_type_is_said_to_be_one(api: Api) -> None:
+def test_an_unknown_job_type_is_reported_as_not_found(api: Api) -> None:
     assert api.call("POST", "/batches", {"items": ["one"], "type": "none"}).json["error"]["code"] == "job_type_not_found"
 
 
-def test_csv_and_text_are_batches_too(api: Api) -> None:
+def test_a_batch_can_be_submitted_as_csv_or_text(api: Api) -> None:
     csv = api.call("POST", "/batches?priority=high", raw="id,prompt,priority\na,One,\nb,Two,urgent\n", content_type="text/csv")
     text = api.call("POST", "/batches?prompt_template=Analyze: {{input}}", raw="one\ntwo\n", content_type="text/plain")
     batches.tasks(api)
 
     assert (csv.status, text.status) == (202, 202), csv.text + text.text
     lanes = [api.head(job_id_of_row(csv.json["batch_id"], number)).lane for number in range(2)]
-    body = api.twins.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
+    body = api.container.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
     assert (lanes, body.prompt if body else None) == (["high", "urgent"], "Analyze: two")
     assert [row["id"] for row in batches.look(api, csv.json["batch_id"], query="?detailed=true")["data"]] == ["a", "b"]
     assert api.call("POST", "/batches", raw="<x/>", content_type="text/xml").status == 415
 
 
-def test_a_dry_run_makes_nothing_and_says_what_it_would_cost(api: Api) -> None:
+def test_a_dry_run_returns_an_estimate_and_creates_nothing(api: Api) -> None:
     answer = api.call("POST", "/batches", {"items": ["one", "two"], "dry_run": True, "prompt_template": "Say {{input}}."}).json
 
     assert (answer["count"], answer["estimated_from"]) == (2, None)
     assert [item["prompt"] for item in answer["items"]] == ["Say one.", "Say two."]
     one = api.call("POST", "/jobs/estimate", {"prompt": "Say one.", "priority": "low"}).json
     assert Decimal(answer["estimated_cost"]) == 2 * Decimal(one["estimated_cost"])
-    assert (api.twins.batches.rows, api.twins.jobs.heads) == ({}, {})
+    assert (api.container.batches.rows, api.container.jobs.heads) == ({}, {})
 
 
-def test_a_large_dry_run_is_estimated_from_a_part(api: Api) -> None:
+def test_a_large_dry_run_is_estimated_from_a_sample(api: Api) -> None:
     exact = api.call("POST", "/batches", {"items": ["the same words"] * 500, "dry_run": True}).json
     sampled = api.call("POST", "/batches", {"items": ["the same words"] * 5_000, "dry_run": True}).json
 
@@ -306,11 +306,11 @@ def test_a_large_dry_run_is_estimated_from_a_part(api: Api) -> None:
 def test_ten_thousand_rows_are_accepted_in_one_request(api: Api) -> None:
     batch_id = batches.submit(api, 10_000)
 
-    assert api.twins.batches.rows[batch_id].total == 10_000
+    assert api.container.batches.rows[batch_id].total == 10_000
     assert api.call("POST", "/batches", {"items": ["x"] * 10_001}).status == 400
 
 
-def test_batches_are_their_users_and_their_tenants(api: Api) -> None:
+def test_batches_of_other_users_and_tenants_are_not_found(api: Api) -> None:
     batch_id = batches.submit(api, 1)
 
     for token, status in (("user", 200), ("operator", 200), ("viewer", 200), ("colleague", 404), ("stranger", 404)):
@@ -324,7 +324,7 @@ def test_batches_are_their_users_and_their_tenants(api: Api) -> None:
     assert api.call("GET", "/batches/batch_none", token="operator").status == 404
 
 
-def test_they_are_listed_newest_first(api: Api) -> None:
+def test_batches_are_listed_newest_first(api: Api) -> None:
     made = [batches.submit(api, 1) for _ in range(3)]
 
     first = api.call("GET", "/batches?limit=2").json
@@ -334,7 +334,7 @@ def test_they_are_listed_newest_first(api: Api) -> None:
     assert rest["next_cursor"] is None
 
 
-def test_a_poll_is_answered_when_something_changes(api: Api) -> None:
+def test_a_batch_poll_returns_304_until_the_batch_changes(api: Api) -> None:
     batch_id = batches.submit(api, 1)
     first = api.call("GET", f"/batches/{batch_id}")
 
@@ -345,8 +345,8 @@ def test_a_poll_is_answered_when_something_changes(api: Api) -> None:
     assert (same.status, changed.status, changed.json["status"]) == (304, 200, "completed")
 
 
-def test_a_replayed_stream_changes_no_count(api: Api) -> None:
-    api.twins.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
+def test_a_replayed_change_stream_changes_no_counts(api: Api) -> None:
+    api.container.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
     batch_id = batches.submit(api, 4)
     batches.settle(api)
     before = batches.look(api, batch_id)
@@ -358,11 +358,11 @@ def test_a_replayed_stream_changes_no_count(api: Api) -> None:
     assert batches.look(api, batch_id)["cost"] == before["cost"]
 
 
-def test_wrong_counters_are_brought_right_by_a_recount(api: Api) -> None:
+def test_a_recount_repairs_wrong_counters(api: Api) -> None:
     batch_id = batches.submit(api, 4)
     batches.settle(api)
     right = batches.look(api, batch_id)
-    api.twins.counters.counters[counter_key(batch_id)]["completed"] -= 2
+    api.container.counters.counters[counter_key(batch_id)]["completed"] -= 2
 
     assert batches.look(api, batch_id)["counts"]["completed"] == 2
     recounted = api.call("POST", f"/batches/{batch_id}/recount", {}, "operator")
@@ -372,8 +372,8 @@ def test_wrong_counters_are_brought_right_by_a_recount(api: Api) -> None:
     assert api.call("POST", f"/batches/{batch_id}/recount", {}, "user").status == 403
 
 
-def test_what_the_change_stream_has_lost_is_found_in_the_rows(api: Api) -> None:
-    """A batch is not stuck for ever because a record was dropped."""
+def test_a_batch_completes_after_the_change_stream_lost_its_rows(api: Api) -> None:
+    """The sweeper recounts the rows, so a dropped change record cannot block a batch."""
     batch_id = batches.submit(api, 3)
     batches.tasks(api)
     work(api, "low")
@@ -387,11 +387,11 @@ def test_what_the_change_stream_has_lost_is_found_in_the_rows(api: Api) -> None:
     assert batches.look(api, batch_id)["status"] == "completed"
 
 
-def test_a_row_that_can_no_longer_be_submitted_is_a_failure_and_stops_no_other(api: Api) -> None:
+def test_a_row_with_an_invalid_request_fails_without_stopping_others(api: Api) -> None:
     batch_id = batches.submit(api, [{"content": "one"}, {"content": "two"}])
-    rows = api.twins.batch_rows.get_part("acme", batch_id, 0)
+    rows = api.container.batch_rows.get_part("acme", batch_id, 0)
     assert rows is not None
-    api.twins.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=" ")])
+    api.container.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=" ")])
 
     batches.settle(api)
 
@@ -401,27 +401,27 @@ def test_a_row_that_can_no_longer_be_submitted_is_a_failure_and_stops_no_other(a
     assert (refused["status"], refused["error_code"]) == ("failed", "invalid_request")
 
 
-def test_a_row_that_was_never_fit_to_be_asked_is_not_asked_by_a_retry(api: Api) -> None:
-    """What was kept of it is no request: no length of an answer, no parents, no options."""
+def test_a_retry_does_not_run_a_row_with_an_invalid_request(api: Api) -> None:
+    """The stored row is no valid request, so there is nothing to send to the provider."""
     batch_id = batches.submit(api, [{"content": "one"}, {"content": "two"}])
-    rows = api.twins.batch_rows.get_part("acme", batch_id, 0)
+    rows = api.container.batch_rows.get_part("acme", batch_id, 0)
     assert rows is not None
-    api.twins.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=None, input={"no": "prompt"})])
+    api.container.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=None, input={"no": "prompt"})])
     batches.settle(api)
-    asked = len(api.twins.provider.requests)
+    asked = len(api.container.provider.requests)
 
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {})
     batches.settle(api)
 
     assert again.status == 202
-    assert len(api.twins.provider.requests) == asked
+    assert len(api.container.provider.requests) == asked
     assert batches.look(api, batch_id)["status"] == "completed_with_failures"
     assert api.call("POST", f"/jobs/{job_id_of_row(batch_id, 1)}/retry", {}).status == 409
     assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}?include=prompt").json["error"]["code"] == "invalid_request"
 
 
-def test_a_row_of_which_nothing_can_be_made_stops_no_other(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even by a fault of ours: its job has failed, and is told so; or the batch would be tried for ever."""
+def test_a_row_with_an_internal_error_fails_without_stopping_others(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job of the row must fail; otherwise the batch would be tried for ever."""
     batch_id = batches.submit(api, 3)
 
     def stumble(content: Any, _options: Any) -> str:
@@ -438,9 +438,9 @@ def test_a_row_of_which_nothing_can_be_made_stops_no_other(api: Api, monkeypatch
     assert broken["error_code"] == "internal_error"
 
 
-def test_rows_that_are_gone_end_a_batch_and_are_told(api: Api) -> None:
+def test_a_batch_with_expired_rows_fails_with_reason_rows_gone(api: Api) -> None:
     batch_id = batches.submit(api, 2)
-    api.twins.batch_rows._kept.clear()
+    api.container.batch_rows._kept.clear()
 
     batches.settle(api)
     sweep(api, 300)
@@ -450,7 +450,7 @@ def test_rows_that_are_gone_end_a_batch_and_are_told(api: Api) -> None:
     assert (seen["status"], seen["reason"], seen["counts"]["cancelled"]) == ("failed", "rows_gone", 2)
 
 
-def test_the_jobs_of_a_batch_are_listed_by_their_ids(api: Api) -> None:
+def test_jobs_of_a_batch_are_listed_in_descending_row_order(api: Api) -> None:
     batch_id, other = batches.submit(api, 130), batches.submit(api, 2)
     batches.settle(api)
 
@@ -465,21 +465,21 @@ def test_the_jobs_of_a_batch_are_listed_by_their_ids(api: Api) -> None:
     assert api.call("GET", "/jobs?batch=nonsense").json["data"] == []
 
 
-def test_a_large_export_is_kept_and_linked(api: Api) -> None:
+def test_a_large_export_is_stored_and_redirected(api: Api) -> None:
     batch_id = batches.submit(api, 501)
     batches.tasks(api)
 
     reply = batches.export(api, batch_id, "csv")
 
     assert (reply.status, reply.headers["location"]) == (307, reply.json["location"])
-    [kept] = api.twins.batch_rows.exports.values()
+    [kept] = api.container.batch_rows.exports.values()
     assert len(kept.splitlines()) == 502
 
 
-def test_an_export_is_an_answer_only_if_it_fits_into_one_as_it_is_encoded(api: Api) -> None:
-    """A Chinese character is one in Python and six bytes in what a function hands over, of which 6 MB are the most."""
+def test_an_export_too_large_once_encoded_is_redirected(api: Api) -> None:
+    """A Chinese character takes six bytes in an encoded response, which may have 6 MB at most."""
     for script in range(50):
-        api.twins.provider.scripts[script] = Script(deltas=["答" * 20_000])
+        api.container.provider.scripts[script] = Script(deltas=["答" * 20_000])
     batch_id = batches.submit(api, 50)
     batches.settle(api)
 
@@ -488,9 +488,9 @@ def test_an_export_is_an_answer_only_if_it_fits_into_one_as_it_is_encoded(api: A
     assert (reply.status, reply.headers["location"]) == (307, reply.json["location"])
 
 
-def test_an_export_that_is_more_than_fits_says_what_to_do_instead(api: Api) -> None:
+def test_an_oversized_export_returns_413_and_suggests_an_export_job(api: Api) -> None:
     for script in range(3):
-        api.twins.provider.scripts[script] = Script(deltas=["x" * 9_000_000])
+        api.container.provider.scripts[script] = Script(deltas=["x" * 9_000_000])
     batch_id = batches.submit(api, 3)
     batches.settle(api)
 
@@ -500,32 +500,32 @@ def test_an_export_that_is_more_than_fits_says_what_to_do_instead(api: Api) -> N
     assert "type export" in reply.json["error"]["message"]
 
 
-def test_a_message_that_names_no_task_is_set_aside(api: Api) -> None:
+def test_an_invalid_task_message_goes_to_the_dead_letter_queue(api: Api) -> None:
     for body in ("garbage", "[]", '{"task": "dance"}'):
-        api.twins.queues.put_raw("tasks", body)
+        api.container.queues.put_raw("tasks", body)
 
     batches.tasks(api)
 
-    assert [body for body, _ in api.twins.queues.aside["tasks"]] == ["garbage", "[]", '{"task": "dance"}']
+    assert [body for body, _ in api.container.queues.aside["tasks"]] == ["garbage", "[]", '{"task": "dance"}']
 
 
-def test_a_full_lane_is_not_filled_further(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(max_lane_depth=60))
+def test_a_batch_releases_no_rows_into_a_full_lane(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.container.settings = Settings(max_lane_depth=60)
     batch_id = batches.submit(api, 150)
     batches.tasks(api)
-    assert len(api.twins.jobs.heads) == WAVE_SIZE
+    assert len(api.container.jobs.heads) == WAVE_SIZE
 
     work(api, "low")
     for _ in range(20):
-        api.twins.clock.advance(31)
+        api.container.clock.advance(31)
         batches.settle(api)
 
     assert batches.look(api, batch_id)["status"] == "completed"
 
 
-def test_a_lane_that_stays_full_gathers_no_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sweep wakes a batch each minute, and whoever finds the lane full comes again: there must not be one more each time."""
-    monkeypatch.setattr(bootstrap, "settings", lambda: Settings(max_lane_depth=60))
+def test_a_full_lane_does_not_multiply_retry_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweeper wakes the batch each minute and must not add a message each time."""
+    api.container.settings = Settings(max_lane_depth=60)
     batches.submit(api, 150)
     batches.tasks(api)
 
@@ -534,10 +534,10 @@ def test_a_lane_that_stays_full_gathers_no_messages(api: Api, monkeypatch: pytes
         sweep(api, 31)
         batches.tasks(api)
 
-    assert len(api.twins.queues.messages["tasks"]) <= 2
+    assert len(api.container.queues.messages["tasks"]) <= 2
 
 
-def test_a_bulk_action_finds_the_jobs_of_a_batch(api: Api) -> None:
+def test_a_bulk_operation_can_select_the_jobs_of_a_batch(api: Api) -> None:
     batch_id = batches.submit(api, 5)
     other = api.submit()
     batches.tasks(api)
@@ -548,7 +548,7 @@ def test_a_bulk_action_finds_the_jobs_of_a_batch(api: Api) -> None:
     assert api.head(other).lane == "normal"
 
 
-def test_a_row_runs_after_those_it_depends_on_and_with_what_they_said(api: Api) -> None:
+def test_a_row_runs_after_its_dependencies_with_their_outputs(api: Api) -> None:
     items = [
         {"id": "last", "content": "Compare {{parents.first.output}} and {{parents.second.output}}.", "depends_on": ["first", "second"]},
         {"id": "first", "content": "One."},
@@ -560,16 +560,16 @@ def test_a_row_runs_after_those_it_depends_on_and_with_what_they_said(api: Api) 
 
     for _ in range(3):
         batches.settle(api)
-        api.module.on_job_change({"Records": [change(None, job) for job in api.twins.jobs.heads.values()]}, CONTEXT)
+        api.module.on_job_change({"Records": [change(None, job) for job in api.container.jobs.heads.values()]}, CONTEXT)
     batches.settle(api)
 
     seen = batches.look(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"]) == ("completed", 3)
     assert [row["id"] for row in batches.export(api, batch_id).json["items"]] == ["last", "first", "second"]
-    assert "Compare all of it and all of it." in [request.prompt for request in api.twins.provider.requests]
+    assert "Compare all of it and all of it." in [request.prompt for request in api.container.provider.requests]
 
 
-def test_a_row_may_depend_on_a_job_that_its_user_can_read(api: Api) -> None:
+def test_a_row_may_depend_only_on_jobs_visible_to_its_user(api: Api) -> None:
     mine, others = api.submit(), api.submit("stranger")
 
     assert batches.submit(api, [{"content": "After {{parents." + mine + ".output}}", "depends_on": [mine]}])
@@ -578,8 +578,8 @@ def test_a_row_may_depend_on_a_job_that_its_user_can_read(api: Api) -> None:
     assert refused.status == 400
 
 
-def test_rows_depend_on_so_many_other_jobs_and_no_more(api: Api) -> None:
-    """Each is read before the batch is accepted, and each that is not there is named in the answer: both are bounded."""
+def test_the_number_of_jobs_a_batch_depends_on_is_limited(api: Api) -> None:
+    """Each job is read at submission and each missing job is reported, so both are bounded."""
 
     def after(rows: int) -> list[dict[str, Any]]:
         return [{"content": "After.", "depends_on": [new_id() for _ in range(100)]} for _ in range(rows)]
@@ -593,13 +593,13 @@ def test_rows_depend_on_so_many_other_jobs_and_no_more(api: Api) -> None:
     assert "1,000" in many.json["error"]["details"][0]["message"]
 
 
-def test_rows_that_their_type_takes_for_one_thing_are_jobs_all_the_same(api: Api) -> None:
-    """A story that is submitted is answered with the job that it has already; but a row of a batch has its own, or it would never end."""
+def test_equal_story_rows_are_not_deduplicated(api: Api) -> None:
+    """A row without a job of its own would keep its batch from ending."""
     story = {"input": {"title": "A title", "content": "Once upon a time."}}
     first = batches.submit(api, [story, story], type="story_enhancement")
     batches.tasks(api)
     again = batches.submit(api, [story], type="story_enhancement")
     batches.tasks(api)
 
-    assert [len([job for job in api.twins.jobs.heads.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
-    assert all(row.released == row.total for row in api.twins.batches.rows.values())
+    assert [len([job for job in api.container.jobs.heads.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
+    assert all(row.released == row.total for row in api.container.batches.rows.values())

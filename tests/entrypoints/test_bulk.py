@@ -32,7 +32,7 @@ def statuses(api: Api, ids: list[str]) -> set[str]:
     return {api.head(job_id).status.value for job_id in ids}
 
 
-def test_all_that_is_unfinished_is_cancelled(api: Api) -> None:
+def test_cancel_all_cancels_every_unfinished_job(api: Api) -> None:
     queued, waiting = [api.submit() for _ in range(3)], [api.submit(delay=600)]
     completed = api.submit(priority="urgent")
     work(api, "urgent")
@@ -45,7 +45,7 @@ def test_all_that_is_unfinished_is_cancelled(api: Api) -> None:
     assert look(api, answer["bulk_id"])["done"] == 4
 
 
-def test_what_is_filtered_is_moved_to_another_lane(api: Api) -> None:
+def test_set_priority_moves_only_filtered_jobs_to_another_lane(api: Api) -> None:
     tagged, other = [api.submit(tags=["night"]) for _ in range(2)], api.submit()
 
     answer = bulk(api, {"action": "set_priority", "priority": "low", "filter": {"tag": "night"}}).json
@@ -59,7 +59,7 @@ def test_what_is_filtered_is_moved_to_another_lane(api: Api) -> None:
     assert statuses(api, tagged) == {"completed"}
 
 
-def test_ended_jobs_of_a_status_are_deleted_and_others_by_name(api: Api) -> None:
+def test_ended_jobs_can_be_deleted_by_status_or_by_id(api: Api) -> None:
     cancelled = [api.submit() for _ in range(2)]
     for job_id in cancelled:
         api.call("POST", f"/jobs/{job_id}/cancel")
@@ -70,10 +70,10 @@ def test_ended_jobs_of_a_status_are_deleted_and_others_by_name(api: Api) -> None
     named = bulk(api, {"action": "delete", "ids": [done, running]}).json
 
     assert (named["done"], named["problems"]) == (1, [{"job_id": running, "code": "job_not_deletable"}])
-    assert list(api.twins.jobs.heads) == [running]
+    assert list(api.container.jobs.heads) == [running]
 
 
-def test_what_does_not_fit_into_a_request_goes_on_by_itself(api: Api) -> None:
+def test_a_large_bulk_operation_continues_after_the_request(api: Api) -> None:
     ids = [api.submit() for _ in range(bulk_operations.INLINE_MAX_JOBS + 60)]
 
     reply = bulk(api, {"action": "cancel", "all": True})
@@ -86,9 +86,9 @@ def test_what_does_not_fit_into_a_request_goes_on_by_itself(api: Api) -> None:
     assert look(api, reply.json["bulk_id"])["done"] == len(ids)
 
 
-def test_a_store_that_does_not_answer_stops_it_only_for_a_while(api: Api) -> None:
+def test_a_bulk_operation_resumes_after_a_store_outage(api: Api) -> None:
     ids = [api.submit() for _ in range(5)]
-    api.twins.jobs.replace = unreachable(api.twins.jobs.replace, 3)  # type: ignore[method-assign]
+    api.container.jobs.replace = unreachable(api.container.jobs.replace, 3)  # type: ignore[method-assign]
 
     reply = bulk(api, {"action": "cancel", "all": True})
     assert (reply.status, reply.json["done"]) == (202, 0)  # written down, and not yet counted
@@ -99,45 +99,45 @@ def test_a_store_that_does_not_answer_stops_it_only_for_a_while(api: Api) -> Non
     assert statuses(api, ids) == {"cancelled"}
 
 
-def test_one_job_that_cannot_be_dealt_with_does_not_stop_the_others(api: Api) -> None:
+def test_a_job_with_an_internal_error_does_not_stop_a_bulk_operation(api: Api) -> None:
     ids = [api.submit() for _ in range(3)]
-    real = api.twins.jobs.replace
+    real = api.container.jobs.replace
 
     def break_at_one(seen: Any, new: Any) -> None:
         if seen.id == ids[1]:
             raise RuntimeError("a fault of ours")
         real(seen, new)
 
-    api.twins.jobs.replace = break_at_one  # type: ignore[method-assign]
+    api.container.jobs.replace = break_at_one  # type: ignore[method-assign]
 
     answer = bulk(api, {"action": "cancel", "ids": ids}).json
 
     assert (answer["done"], answer["failed"], answer["problems"]) == (2, 1, [{"job_id": ids[1], "code": "internal_error"}])
 
 
-def test_one_bulk_action_that_cannot_go_on_does_not_stop_the_next(api: Api) -> None:
+def test_a_broken_bulk_operation_does_not_stop_the_next(api: Api) -> None:
     ids = [[api.submit()], [api.submit()]]
-    with_trouble = unreachable(api.twins.jobs.replace, 1, 2)
-    real, api.twins.jobs.replace = api.twins.jobs.replace, with_trouble  # type: ignore[method-assign]
+    with_trouble = unreachable(api.container.jobs.replace, 1, 2)
+    real, api.container.jobs.replace = api.container.jobs.replace, with_trouble  # type: ignore[method-assign]
     for some in ids:
         assert bulk(api, {"action": "cancel", "ids": some}).status == 202
-    api.twins.jobs.replace = real  # type: ignore[method-assign]
-    first = min(api.twins.bulk_operations.rows)
-    swap = api.twins.bulk_operations.replace
+    api.container.jobs.replace = real  # type: ignore[method-assign]
+    first = min(api.container.bulk_operations.rows)
+    swap = api.container.bulk_operations.replace
 
     def broken(seen: Any, new: Any) -> None:
         if seen.id == first:
             raise HeadraceError("broken")
         swap(seen, new)
 
-    api.twins.bulk_operations.replace = broken  # type: ignore[method-assign]
+    api.container.bulk_operations.replace = broken  # type: ignore[method-assign]
     sweep(api)
 
     assert api.head(ids[1][0]).status is Status.CANCELLED
-    assert [row.finished_at is None for row in api.twins.bulk_operations.rows.values()] == [True, False]
+    assert [row.finished_at is None for row in api.container.bulk_operations.rows.values()] == [True, False]
 
 
-def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
+def test_a_repeated_idempotency_key_returns_the_same_bulk_operation(api: Api) -> None:
     api.submit()
     body = {"action": "cancel", "all": True}
     first = bulk(api, body, idempotency_key="k")
@@ -150,7 +150,7 @@ def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
     assert bulk(api, {**body, "all": True, "filter": {"type": "general"}}, idempotency_key="k").status == 409
 
 
-def test_a_tenants_operator_reaches_no_other_tenants_jobs(api: Api) -> None:
+def test_a_bulk_operation_never_reaches_jobs_of_another_tenant(api: Api) -> None:
     ours, theirs = api.submit(), api.submit("stranger")
 
     assert bulk(api, {"action": "cancel", "all": True}, "stranger").json["done"] == 1
@@ -163,7 +163,7 @@ def test_a_tenants_operator_reaches_no_other_tenants_jobs(api: Api) -> None:
     assert mine["matched"] == 0
 
 
-def test_another_tenants_bulk_action_is_404_and_so_is_none(api: Api) -> None:
+def test_an_unknown_or_foreign_bulk_operation_returns_404(api: Api) -> None:
     bulk_id = bulk(api, {"action": "cancel", "all": True}).json["bulk_id"]
 
     for token, name in (("stranger", bulk_id), ("operator", "bulk_none")):
@@ -171,9 +171,9 @@ def test_another_tenants_bulk_action_is_404_and_so_is_none(api: Api) -> None:
         assert (reply.status, reply.json["error"]["code"]) == (404, "bulk_not_found")
 
 
-def test_a_key_of_all_tenants_names_one_or_names_jobs(api: Api) -> None:
+def test_a_key_of_all_tenants_selects_jobs_by_tenant_or_by_id(api: Api) -> None:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.api_keys.put_key(key)
+    api.container.api_keys.put_key(key)
     first, second = api.submit(), api.submit()
 
     assert bulk(api, {"action": "cancel", "ids": [first]}, "all").json["done"] == 1
@@ -205,7 +205,7 @@ def test_a_key_of_all_tenants_names_one_or_names_jobs(api: Api) -> None:
         ({"action": "cancel", "all": True, "ids": "job_1"}, {"ids"}),
     ],
 )
-def test_every_wrong_field_is_named_at_once(api: Api, body: Any, paths: set[str]) -> None:
+def test_all_invalid_fields_are_reported_at_once(api: Api, body: Any, paths: set[str]) -> None:
     job_id = api.submit()
 
     reply = bulk(api, body)
@@ -213,23 +213,23 @@ def test_every_wrong_field_is_named_at_once(api: Api, body: Any, paths: set[str]
     assert reply.status == 400
     assert {detail["path"] for detail in reply.json["error"]["details"]} == paths
     assert api.head(job_id).status is Status.QUEUED
-    assert api.twins.bulk_operations.rows == {}
+    assert api.container.bulk_operations.rows == {}
 
 
 @pytest.mark.parametrize("action", ["pause", "resume"])
-def test_what_is_not_there_yet_says_so(api: Api, action: str) -> None:
+def test_pause_and_resume_are_refused_as_not_available(api: Api, action: str) -> None:
     reply = bulk(api, {"action": action, "all": True})
 
     assert reply.json["error"]["details"] == [{"path": "action", "message": f"{action} is not available in this version"}]
 
 
-def test_a_dry_run_of_named_jobs_counts_those_that_are_there(api: Api) -> None:
+def test_a_dry_run_by_id_counts_only_existing_jobs(api: Api) -> None:
     ids = [api.submit(), api.submit(), f"job_{99:026}"]
 
     assert bulk(api, {"action": "cancel", "ids": ids, "dry_run": True}).json["matched"] == 2
 
 
-def test_a_dry_run_stops_counting_and_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_stops_counting_at_its_limit_and_reports_more(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk_operations, "MAX_COUNTED", 150)
     for _ in range(250):
         api.submit()

@@ -21,7 +21,7 @@ def answered(api: Api, token: str = "user", cache: Any = True, **config: Any) ->
 @pytest.mark.parametrize(
     ("asked", "shown"), [(True, {"ttl": 86400.0}), ({"ttl": 60}, {"ttl": 60.0}), (False, False), (None, False)], ids=str
 )
-def test_what_was_asked_for_is_shown_with_its_default(api: Api, asked: Any, shown: Any) -> None:
+def test_the_cache_option_is_shown_with_its_default_ttl(api: Api, asked: Any, shown: Any) -> None:
     reply = api.call("POST", "/jobs", {"prompt": "Say hello.", "config": {"cache": asked}})
 
     assert reply.json["config"]["cache"] == shown
@@ -29,15 +29,15 @@ def test_what_was_asked_for_is_shown_with_its_default(api: Api, asked: Any, show
 
 
 @pytest.mark.parametrize("asked", [1, "yes", {}, {"ttl": 0}, {"ttl": 2_592_001}, {"ttl": 60, "for": "ever"}], ids=str)
-def test_what_it_cannot_be_is_refused(api: Api, asked: Any) -> None:
+def test_an_invalid_cache_option_is_refused(api: Api, asked: Any) -> None:
     reply = api.call("POST", "/jobs", {"prompt": "Say hello.", "config": {"cache": asked}})
 
     assert reply.status == 400
     assert reply.json["error"]["details"][0]["path"].startswith("config.cache")
 
 
-def test_a_hit_says_whose_answer_it_is_and_costs_nothing(api: Api) -> None:
-    """Another user of the same tenant may be given it."""
+def test_a_cache_hit_names_its_source_job_and_costs_nothing(api: Api) -> None:
+    """Users of one tenant share the cache."""
     first = answered(api)
 
     second = answered(api, "colleague")
@@ -50,7 +50,7 @@ def test_a_hit_says_whose_answer_it_is_and_costs_nothing(api: Api) -> None:
     assert second["timings"]["tokens_per_second"] is None
 
 
-def test_the_ledger_has_a_row_for_a_hit(api: Api) -> None:
+def test_a_cache_hit_is_recorded_as_an_attempt_without_cost(api: Api) -> None:
     answered(api)
     hit = answered(api)
 
@@ -61,19 +61,19 @@ def test_the_ledger_has_a_row_for_a_hit(api: Api) -> None:
     assert ledger["total_cost"] == "0.000000"
 
 
-def test_another_tenant_has_a_cache_of_its_own(api: Api) -> None:
+def test_tenants_do_not_share_a_cache(api: Api) -> None:
     answered(api)
 
     assert answered(api, "stranger")["cache"] == {"hit": False}
 
 
-def test_who_does_not_ask_is_told_nothing(api: Api) -> None:
+def test_a_result_without_the_cache_option_has_no_cache_information(api: Api) -> None:
     answered(api)
 
     assert answered(api, cache=False)["cache"] is None
 
 
-def test_a_deleted_jobs_answer_serves_nobody(api: Api) -> None:
+def test_the_response_of_a_deleted_job_is_not_served_from_the_cache(api: Api) -> None:
     first = answered(api)
     api.call("POST", "/bulk", {"action": "delete", "ids": [first["job_id"]]}, "operator")
 

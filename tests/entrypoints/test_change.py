@@ -18,12 +18,12 @@ def change(api: Api, job_id: str, body: Any, token: str = "user", **headers: str
 
 
 def at(api: Api, seconds: float) -> str:
-    moment = rfc3339(api.twins.clock.now() + round(seconds * 1000))
+    moment = rfc3339(api.container.clock.now() + round(seconds * 1000))
     assert moment is not None
     return moment
 
 
-def test_everything_at_once_is_one_change(api: Api) -> None:
+def test_all_fields_can_be_changed_in_one_request(api: Api) -> None:
     job_id = api.submit(delay=600, tags=["a"], metadata={"old": 1})
 
     reply = change(
@@ -38,7 +38,7 @@ def test_everything_at_once_is_one_change(api: Api) -> None:
     assert again == record
 
 
-def test_a_job_of_next_month_is_started_now(api: Api) -> None:
+def test_a_delayed_job_can_be_started_now(api: Api) -> None:
     job_id = api.submit(delay=2_592_000)
 
     assert change(api, job_id, {"delay": 0}).json["status"] == "queued"
@@ -47,7 +47,7 @@ def test_a_job_of_next_month_is_started_now(api: Api) -> None:
     assert api.head(job_id).status is Status.COMPLETED
 
 
-def test_moved_to_tomorrow_the_wake_up_of_today_starts_nothing(api: Api) -> None:
+def test_a_postponed_job_ignores_its_earlier_wake_up(api: Api) -> None:
     job_id = api.submit(delay=10)
     change(api, job_id, {"delay": 86_400})
 
@@ -56,14 +56,14 @@ def test_moved_to_tomorrow_the_wake_up_of_today_starts_nothing(api: Api) -> None
         work(api)
     assert api.head(job_id).status is Status.WAITING
 
-    api.twins.clock.advance(86_400 - 180 - 60)
+    api.container.clock.advance(86_400 - 180 - 60)
     sweep(api, after=0)
-    api.twins.clock.advance(60)
+    api.container.clock.advance(60)
     work(api)
     assert api.head(job_id).status is Status.COMPLETED
 
 
-def test_only_the_one_who_read_the_record_last_changes_it(api: Api) -> None:
+def test_a_change_with_an_outdated_if_match_returns_412(api: Api) -> None:
     job_id = api.submit()
     tag = api.call("GET", f"/jobs/{job_id}").headers["etag"]
 
@@ -77,20 +77,20 @@ def test_only_the_one_who_read_the_record_last_changes_it(api: Api) -> None:
 
 
 @pytest.mark.parametrize("tag", ['"v1.20"', "nonsense", '"v"', '"v²"', '""'])
-def test_a_tag_of_something_else_fits_no_record(api: Api, tag: str) -> None:
+def test_an_if_match_with_a_foreign_etag_returns_412(api: Api, tag: str) -> None:
     job_id = api.submit()
 
     assert change(api, job_id, {"tags": ["x"]}, if_match=tag).status == 412
     assert api.head(job_id).tags == ()
 
 
-def test_a_repeated_change_changes_nothing_more(api: Api) -> None:
+def test_a_repeated_change_has_no_further_effect(api: Api) -> None:
     job_id = api.submit()
     body = {"priority": "low", "tags": ["x"]}
     first = change(api, job_id, body)
 
     assert change(api, job_id, body).json == first.json
-    assert len(api.twins.queues.messages["low"]) == 1
+    assert len(api.container.queues.messages["low"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_repeated_change_changes_nothing_more(api: Api) -> None:
         ([], {""}),
     ],
 )
-def test_every_wrong_field_is_named_at_once(api: Api, body: Any, paths: set[str]) -> None:
+def test_all_invalid_fields_are_reported_at_once(api: Api, body: Any, paths: set[str]) -> None:
     job_id = api.submit(delay=60)
     before = api.head(job_id)
 
@@ -120,7 +120,7 @@ def test_every_wrong_field_is_named_at_once(api: Api, body: Any, paths: set[str]
     assert api.head(job_id) == before
 
 
-def test_it_cannot_expire_before_it_may_begin(api: Api) -> None:
+def test_a_job_cannot_expire_before_its_start(api: Api) -> None:
     job_id = api.submit(delay=600)
 
     reply = change(api, job_id, {"expires_at": at(api, 599)})
@@ -129,7 +129,7 @@ def test_it_cannot_expire_before_it_may_begin(api: Api) -> None:
     assert change(api, job_id, {"expires_at": at(api, 599), "delay": 300}).status == 200
 
 
-def test_an_ended_job_stays_as_it_is_and_a_running_ones_start_is_over(api: Api) -> None:
+def test_an_ended_job_and_the_start_of_a_queued_job_cannot_be_changed(api: Api) -> None:
     ended, queued = api.submit(), api.submit(priority="low")
     work(api)
 
@@ -140,28 +140,28 @@ def test_an_ended_job_stays_as_it_is_and_a_running_ones_start_is_over(api: Api) 
 
 
 @pytest.mark.parametrize(("token", "status"), [("colleague", 404), ("stranger", 404), ("viewer", 403), ("operator", 200), (None, 401)])
-def test_a_job_is_changed_by_its_user_and_by_operators(api: Api, token: str | None, status: int) -> None:
+def test_a_job_can_be_changed_only_by_its_user_and_operators(api: Api, token: str | None, status: int) -> None:
     job_id = api.submit()
 
     assert api.call("PATCH", f"/jobs/{job_id}", {"tags": ["x"]}, token).status == status
     assert api.head(job_id).tags == (("x",) if status == 200 else ())
 
 
-def test_another_type_of_content_is_refused(api: Api) -> None:
+def test_a_change_with_unsupported_or_malformed_content_is_refused(api: Api) -> None:
     job_id = api.submit()
 
     assert api.call("PATCH", f"/jobs/{job_id}", raw="tags=x", content_type="text/plain").status == 415
     assert api.call("PATCH", f"/jobs/{job_id}", raw="{").status == 400
 
 
-def test_a_wake_up_that_cannot_be_sent_is_made_good(api: Api) -> None:
-    """The change is made and answered; the record is due, and the sweep wakes the job."""
+def test_the_sweeper_sends_a_wake_up_missed_by_a_change(api: Api) -> None:
+    """The change itself is stored and answered although the queue is unavailable."""
     job_id = api.submit()
-    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+    api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
 
     assert change(api, job_id, {"priority": "low"}).status == 200
-    assert api.twins.queues.messages["low"] == []
+    assert api.container.queues.messages["low"] == []
     sweep(api, after=130)
 
-    [message] = api.twins.queues.messages["low"]
+    [message] = api.container.queues.messages["low"]
     assert json.loads(message.body) == {"job_id": job_id, "generation": 2}

@@ -39,8 +39,8 @@ def asked(app: Any, origin: str) -> tuple[int, dict[str, str]]:
     return answer["statusCode"], answer["headers"]
 
 
-def test_a_page_of_an_allowed_origin_may_send_a_key(origins: pytest.MonkeyPatch) -> None:
-    """With the methods of the path, and its own origin back, so that several can be allowed."""
+def test_a_preflight_from_an_allowed_origin_is_accepted(origins: pytest.MonkeyPatch) -> None:
+    """The response names only the requesting origin, so several origins can be allowed."""
     status, headers = asked(an_app(), PAGE)
 
     assert status == 204
@@ -50,16 +50,16 @@ def test_a_page_of_an_allowed_origin_may_send_a_key(origins: pytest.MonkeyPatch)
     assert headers["Vary"] == "Origin"
 
 
-def test_a_page_of_another_origin_may_not(origins: pytest.MonkeyPatch) -> None:
-    """The answer allows nothing, and the browser sends nothing."""
+def test_a_preflight_from_another_origin_allows_nothing(origins: pytest.MonkeyPatch) -> None:
+    """Without these headers the browser does not send the request."""
     status, headers = asked(an_app(), "https://evil.example")
 
     assert status == 204
     assert [name for name in headers if name.startswith("Access-Control")] == []
 
 
-def test_without_allowed_origins_no_path_is_asked(origins: pytest.MonkeyPatch) -> None:
-    """The default outside the laptop: the API has no OPTIONS at all."""
+def test_no_options_routes_exist_without_allowed_origins(origins: pytest.MonkeyPatch) -> None:
+    """No allowed origins is the default outside the laptop setup."""
     origins.setenv("HEADRACE_ALLOWED_ORIGINS", "")
     settings.cache_clear()
 

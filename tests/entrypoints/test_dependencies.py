@@ -37,8 +37,8 @@ def graph(api: Api, job_id: str, token: str = "user") -> dict[str, Any]:
 # ---- submitting
 
 
-def test_a_chain_from_the_submission_to_the_last_answer(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(deltas=("first answer",)), Script(deltas=("second",))]
+def test_a_dependent_job_runs_with_the_output_of_its_parent(api: Api) -> None:
+    api.container.provider.scripts[:] = [Script(deltas=("first answer",)), Script(deltas=("second",))]
     first = api.submit()
     reply = asked(api, {"one": first}, prompt="Go on from {{parents.one.output}}.", **{"async": True})
     second = reply.json["job_id"]
@@ -55,10 +55,10 @@ def test_a_chain_from_the_submission_to_the_last_answer(api: Api) -> None:
     work(api)
 
     assert api.call("GET", f"/jobs/{second}/result").json["output"] == "second"
-    assert api.twins.provider.requests[1].prompt == "Go on from first answer."
+    assert api.container.provider.requests[1].prompt == "Go on from first answer."
 
 
-def test_in_a_list_the_id_is_the_name(api: Api) -> None:
+def test_a_parent_given_in_a_list_is_named_by_its_id(api: Api) -> None:
     first = api.submit()
 
     reply = asked(api, [first], prompt=f"{{{{parents.{first}.output}}}}")
@@ -66,9 +66,9 @@ def test_in_a_list_the_id_is_the_name(api: Api) -> None:
     assert reply.status == 202
 
 
-def test_a_job_with_parents_has_thirty_days(api: Api) -> None:
-    """They may have to wait themselves; unless something else is said."""
-    first, now = api.submit(), api.twins.clock.now()
+def test_a_dependent_job_expires_after_thirty_days_by_default(api: Api) -> None:
+    """The parents may have to wait themselves; `expires_in` overrides the default."""
+    first, now = api.submit(), api.container.clock.now()
 
     patient, hasty = asked(api, [first]).json["job_id"], asked(api, [first], expires_in=60).json["job_id"]
 
@@ -77,8 +77,8 @@ def test_a_job_with_parents_has_thirty_days(api: Api) -> None:
     assert api.call("GET", f"/jobs/{first}").json["expires_at"] == rfc3339(now + 86_400_000)
 
 
-def test_of_a_story_that_is_still_to_be_written_nothing_is_said_or_taken_for_granted(api: Api) -> None:
-    """The same template is not the same story, and no words of it are there to be counted."""
+def test_a_dependent_story_is_neither_scored_nor_deduplicated(api: Api) -> None:
+    """The same template becomes another story for each parent, and has no words to count yet."""
     parents = [api.submit(), api.submit()]
     story = {"title": "{{parents.draft.output}}", "content": "{{parents.draft.output}}"}
 
@@ -91,7 +91,7 @@ def test_of_a_story_that_is_still_to_be_written_nothing_is_said_or_taken_for_gra
     assert all(reply.json.get("preliminary") is None for reply in replies)
 
 
-def test_a_parent_that_has_failed_already_cancels_it_at_once(api: Api) -> None:
+def test_a_job_with_a_cancelled_parent_is_cancelled_at_submission(api: Api) -> None:
     first = api.submit()
     api.call("DELETE", f"/jobs/{first}")
 
@@ -104,7 +104,7 @@ def test_a_parent_that_has_failed_already_cancels_it_at_once(api: Api) -> None:
     assert first in error["message"]
 
 
-def test_a_repeated_submission_is_answered_as_the_first(api: Api) -> None:
+def test_a_repeated_idempotency_key_returns_the_first_response(api: Api) -> None:
     first = api.submit()
     replies = [api.call("POST", "/jobs", {"prompt": "x", "depends_on": [first]}, idempotency_key="k") for _ in range(2)]
     work(api)
@@ -117,7 +117,7 @@ def test_a_repeated_submission_is_answered_as_the_first(api: Api) -> None:
 
 
 @pytest.mark.parametrize("value", [None, [], {}])
-def test_nothing_to_depend_on_is_a_plain_job(api: Api, value: Any) -> None:
+def test_an_empty_depends_on_makes_a_plain_job(api: Api, value: Any) -> None:
     reply = asked(api, value, prompt="{{anything}}", on_parent_failure=None)
 
     assert reply.json["status"] == "queued"
@@ -126,7 +126,7 @@ def test_nothing_to_depend_on_is_a_plain_job(api: Api, value: Any) -> None:
 # ---- what is refused
 
 
-def test_unknown_parents_are_named_one_by_one_and_somebody_elses_look_the_same(api: Api) -> None:
+def test_unknown_parents_and_parents_of_others_get_the_same_error(api: Api) -> None:
     mine, colleagues = api.submit(), api.submit(token="colleague")
     strangers = api.submit(token="stranger")
     nobody = f"job_{9:026}"
@@ -153,18 +153,18 @@ def test_unknown_parents_are_named_one_by_one_and_somebody_elses_look_the_same(a
         ("job_1", "depends_on", "list"),
     ],
 )
-def test_what_names_no_parents(api: Api, given: Any, path: str, word: str) -> None:
+def test_an_invalid_depends_on_is_refused(api: Api, given: Any, path: str, word: str) -> None:
     wrong = details(asked(api, given))
 
     assert word in wrong[path]
 
 
-def test_what_to_do_otherwise_is_one_of_two_words(api: Api) -> None:
+def test_an_unknown_on_parent_failure_is_refused(api: Api) -> None:
     assert "on_parent_failure" in details(asked(api, [api.submit()], on_parent_failure="ignore"))
 
 
-def test_a_template_may_name_only_what_there_will_be(api: Api) -> None:
-    """Told at the submission, not after hours of waiting."""
+def test_a_template_may_only_name_values_of_its_parents(api: Api) -> None:
+    """The error is reported at submission, not after hours of waiting."""
     first = api.submit()
 
     reply = asked(api, {"a": first}, prompt="{{parents.b.output}} {{parents.a.text}} {{x}}")
@@ -176,7 +176,7 @@ def test_a_template_may_name_only_what_there_will_be(api: Api) -> None:
     assert asked(api, {"a": first}, prompt="{{{{x}} {{parents.a.status}}").status == 202
 
 
-def test_an_estimate_looks_at_the_parents_too(api: Api) -> None:
+def test_an_estimate_validates_the_parents(api: Api) -> None:
     assert api.call("POST", "/jobs/estimate", {"prompt": "x", "depends_on": [f"job_{9:026}"]}).status == 400
     assert api.call("POST", "/jobs/estimate", {"prompt": "x", "depends_on": [api.submit()]}).status == 200
 
@@ -184,11 +184,11 @@ def test_an_estimate_looks_at_the_parents_too(api: Api) -> None:
 # ---- with the rest of the API
 
 
-def test_it_is_cancelled_moved_and_changed_while_it_waits(api: Api) -> None:
+def test_a_waiting_dependent_job_can_be_changed_and_cancelled(api: Api) -> None:
     first = api.submit()
     second = asked(api, [first]).json["job_id"]
 
-    later = rfc3339(api.twins.clock.now() + 600_000)
+    later = rfc3339(api.container.clock.now() + 600_000)
     record = api.call("PATCH", f"/jobs/{second}", {"run_at": later, "priority": "high"}).json
     assert (record["status"], record["reason"], record["next_attempt_at"], record["priority"]) == ("waiting", "dependencies", later, "high")
     assert api.call("POST", f"/jobs/{second}/retry").status == 409
@@ -202,8 +202,8 @@ def test_it_is_cancelled_moved_and_changed_while_it_waits(api: Api) -> None:
     assert api.head(second).status is Status.CANCELLED
 
 
-def test_lists_leave_out_what_is_not_on_the_head(api: Api) -> None:
-    """And viewers are not told: whom a job depends on is part of what was asked."""
+def test_lists_and_viewers_do_not_see_depends_on(api: Api) -> None:
+    """Lists read job records only; for viewers, dependencies count as part of the job's input."""
     first = api.submit()
     second = asked(api, [first]).json["job_id"]
 
@@ -212,7 +212,7 @@ def test_lists_leave_out_what_is_not_on_the_head(api: Api) -> None:
     assert api.call("GET", f"/jobs/{first}").json["depends_on"] == []
 
 
-def test_the_sweep_lets_go_what_no_stream_has(api: Api) -> None:
+def test_the_sweeper_releases_dependents_missed_by_the_change_stream(api: Api) -> None:
     first = api.submit()
     second = asked(api, [first]).json["job_id"]
     work(api)
@@ -223,8 +223,8 @@ def test_the_sweep_lets_go_what_no_stream_has(api: Api) -> None:
     assert api.head(second).status is Status.COMPLETED
 
 
-def test_one_that_cannot_be_announced_is_let_go_all_the_same(api: Api) -> None:
-    """Neither part of what follows the stream stops the other."""
+def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -> None:
+    """A failure of one consumer of the change stream does not stop the others."""
     first = api.submit()
     second = asked(api, [first]).json["job_id"]
     work(api)
@@ -232,8 +232,8 @@ def test_one_that_cannot_be_announced_is_let_go_all_the_same(api: Api) -> None:
     def broken(*_: Any) -> None:
         raise ValueError
 
-    api.twins.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
-    api.twins.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
+    api.container.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
+    api.container.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
     with pytest.raises(Exception, match="come again"):
         told(api, first)
 
@@ -250,7 +250,7 @@ def diamond(api: Api, token: str = "user") -> tuple[str, str, str, str]:
     return top, left, right, bottom
 
 
-def test_a_graph_has_everything_above_and_below(api: Api) -> None:
+def test_a_graph_contains_all_ancestors_and_descendants(api: Api) -> None:
     top, left, right, bottom = diamond(api)
     alone = api.submit()
 
@@ -276,7 +276,7 @@ def test_a_graph_has_everything_above_and_below(api: Api) -> None:
     assert [node["job_id"] for node in graph(api, alone)["nodes"]] == [alone]
 
 
-def test_a_graph_says_how_each_stands(api: Api) -> None:
+def test_a_graph_shows_the_status_of_each_job(api: Api) -> None:
     top, left, _, bottom = diamond(api)
     api.call("DELETE", f"/jobs/{left}")
     told(api, left)
@@ -287,7 +287,7 @@ def test_a_graph_says_how_each_stands(api: Api) -> None:
     assert (nodes[left]["error_code"], nodes[bottom]["error_code"]) == (None, "dependency_failed")
 
 
-def test_a_viewer_sees_the_graph_without_the_names(api: Api) -> None:
+def test_a_viewer_sees_the_graph_without_aliases(api: Api) -> None:
     *_, bottom = diamond(api)
 
     seen = graph(api, bottom, "viewer")
@@ -296,8 +296,8 @@ def test_a_viewer_sees_the_graph_without_the_names(api: Api) -> None:
     assert {edge["alias"] for edge in seen["edges"]} == {None}
 
 
-def test_somebody_elses_jobs_are_no_part_of_it(api: Api) -> None:
-    """An operator may have let their own job depend on them; its owner still sees only what is theirs."""
+def test_a_graph_leaves_out_jobs_of_other_users(api: Api) -> None:
+    """An operator's job may depend on jobs of two users, who must not see each other's jobs."""
     mine, colleagues = api.submit(), api.submit(token="colleague")
     both = asked(api, [mine, colleagues], "operator").json["job_id"]
 
@@ -307,7 +307,7 @@ def test_somebody_elses_jobs_are_no_part_of_it(api: Api) -> None:
         assert api.call("GET", f"/jobs/{mine}/graph", token=token).status == 404
 
 
-def test_what_was_deleted_is_left_out(api: Api) -> None:
+def test_a_graph_leaves_out_deleted_jobs(api: Api) -> None:
     top, left, right, bottom = diamond(api)
     api.call("DELETE", f"/jobs/{bottom}")
     api.call("POST", "/bulk", {"action": "delete", "ids": [bottom]}, "operator")
@@ -316,8 +316,8 @@ def test_what_was_deleted_is_left_out(api: Api) -> None:
     assert all(bottom not in (edge["from"], edge["to"]) for edge in graph(api, top)["edges"])
 
 
-def test_a_graph_has_an_end(api: Api) -> None:
-    """Two hundred jobs, the nearest first; and it says that there are more."""
+def test_a_graph_is_truncated_at_200_jobs(api: Api) -> None:
+    """The nearest jobs come first, and `truncated` reports missing ones."""
     first = api.submit()
     for _ in range(199):
         asked(api, [first])

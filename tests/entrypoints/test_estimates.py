@@ -23,27 +23,27 @@ FAST = {"output": 400, "streaming": 2_000, "first": 400}  # a job of 2.4 s, of w
 
 def measured(api: Api, **changes: Any) -> None:
     for _ in range(6):
-        api.twins.throughput.add(count_job(CountMark(job_id="j"), completed(at=api.twins.clock.now(), **(FAST | changes)))[0])
+        api.container.throughput.add(count_job(CountMark(job_id="j"), completed(at=api.container.clock.now(), **(FAST | changes)))[0])
 
 
 def seconds(api: Api, **fields: Any) -> float:
     return float(api.call("POST", "/jobs/estimate", {"prompt": "Say hello.", **fields}).json["estimated_duration_seconds"])
 
 
-def test_estimates_are_guesses_until_something_was_measured(api: Api) -> None:
+def test_estimates_use_defaults_until_throughput_is_measured(api: Api) -> None:
     guess = seconds(api)
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     measured(api)
 
     assert guess == pytest.approx(11.3)
     assert seconds(api) == pytest.approx(2.7, rel=0.1)
 
 
-def test_rows_of_a_batch_are_expected_to_be_like_other_jobs(api: Api) -> None:
-    """In a dry run, and on the jobs that the rows become: an answer costs what answers have cost."""
+def test_a_batch_estimate_uses_the_measurements_of_other_jobs(api: Api) -> None:
+    """A dry run of one row quotes the same cost as the estimate of a single job."""
     asked = {"items": ["Say hello."], "dry_run": True}
     guess = api.call("POST", "/batches", asked).json
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     measured(api)
 
     again = api.call("POST", "/batches", asked).json
@@ -52,14 +52,14 @@ def test_rows_of_a_batch_are_expected_to_be_like_other_jobs(api: Api) -> None:
     assert again["estimated_cost"] == api.call("POST", "/jobs/estimate", {"prompt": "Say hello."}).json["estimated_cost"]
 
 
-def test_they_are_of_the_type_and_the_model(api: Api) -> None:
+def test_measurements_apply_only_to_their_job_type_and_model(api: Api) -> None:
     measured(api)
 
     assert seconds(api, config={"model": "gpt-4o"}) == pytest.approx(11.3)
     assert seconds(api, job_type="security_analysis", prompt="contract C {}") > 11
 
 
-def test_an_answer_that_may_be_only_short_is_expected_to_be(api: Api) -> None:
+def test_the_output_estimate_is_capped_by_max_tokens(api: Api) -> None:
     measured(api)
 
     reply = api.call("POST", "/jobs/estimate", {"prompt": "Say hello.", "config": {"max_tokens": 40}}).json
@@ -67,17 +67,17 @@ def test_an_answer_that_may_be_only_short_is_expected_to_be(api: Api) -> None:
     assert reply["estimated_output_tokens"] == 40
 
 
-def test_a_store_that_does_not_answer_leaves_the_guess(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_store_leaves_the_default_estimate(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise Throttled
 
-    monkeypatch.setattr(api.twins.throughput, "get", refuse)
+    monkeypatch.setattr(api.container.throughput, "get", refuse)
 
     assert seconds(api) == pytest.approx(11.3)
 
 
-def test_a_job_that_waits_says_how_long_and_between_which_figures(api: Api) -> None:
-    """As its submission did, from the first moment on."""
+def test_a_queued_job_shows_its_remaining_time_and_a_range(api: Api) -> None:
+    """Status and progress show the measured estimate from submission on."""
     measured(api)
     job_id = api.submit()
 
@@ -89,26 +89,26 @@ def test_a_job_that_waits_says_how_long_and_between_which_figures(api: Api) -> N
         assert shown["estimated_completion_at"] is not None
 
 
-def test_what_is_measured_alike_leaves_a_narrow_range(api: Api) -> None:
+def test_uniform_measurements_narrow_the_estimated_range(api: Api) -> None:
     def width(job_id: str) -> float:
         low, high = api.call("GET", f"/jobs/{job_id}/status").json["estimated_seconds_remaining_range"]
         return float(high - low)
 
     guessed = width(api.submit())
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     measured(api)
 
     assert width(api.submit()) < guessed / 10
 
 
-def test_before_the_first_token_the_time_that_passed_is_taken_off(api: Api) -> None:
-    """Claimed a second ago, nothing written yet."""
+def test_elapsed_time_is_subtracted_before_the_first_token(api: Api) -> None:
+    """The job was claimed a second ago and has written nothing yet."""
     measured(api)
     job_id = api.submit()
     job = api.head(job_id)
     started: Job = _claimed(api, job)
-    api.twins.jobs.heads[job_id] = started
-    api.twins.clock.advance(1)
+    api.container.jobs.heads[job_id] = started
+    api.container.clock.advance(1)
 
     shown = api.call("GET", f"/jobs/{job_id}/progress").json
 
@@ -117,7 +117,7 @@ def test_before_the_first_token_the_time_that_passed_is_taken_off(api: Api) -> N
     assert shown["estimated_seconds_remaining_range"] == [1.6, 1.7]
 
 
-def test_at_the_end_nothing_remains(api: Api) -> None:
+def test_a_completed_job_has_no_remaining_time(api: Api) -> None:
     job_id = api.submit()
     work(api)
 
@@ -126,14 +126,14 @@ def test_at_the_end_nothing_remains(api: Api) -> None:
     assert (shown["estimated_seconds_remaining"], shown["estimated_seconds_remaining_range"]) == (0.0, [0.0, 0.0])
 
 
-def test_the_history_of_an_earlier_attempt_is_kept() -> None:
-    """Each attempt has its own stages; the life of the job is around both."""
+def test_the_progress_history_of_an_earlier_attempt_is_kept() -> None:
+    """Each attempt has its own stages; the events of the job span both attempts."""
 
     api = Api(Script(error=StreamCut()), Script())
     try:
         job_id = api.submit()
         work(api)
-        api.twins.clock.advance(60)
+        api.container.clock.advance(60)
         work(api)
         first, last = (api.call("GET", f"/jobs/{job_id}/progress-history{query}").json for query in ("?attempt=1", ""))
         beyond = api.call("GET", f"/jobs/{job_id}/progress-history?attempt=3")
@@ -147,6 +147,6 @@ def test_the_history_of_an_earlier_attempt_is_kept() -> None:
 
 
 def _claimed(api: Api, job: Job) -> Job:
-    taken = claim(job, job.generation, "lease#1", api.twins.clock.now())
+    taken = claim(job, job.generation, "lease#1", api.container.clock.now())
     assert taken is not None
     return taken

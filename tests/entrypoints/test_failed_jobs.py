@@ -28,10 +28,10 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def failed(api: Api) -> str:
     """A job whose only attempt failed for good, with text, a watcher and a wish to cancel kept of it."""
-    api.twins.provider.scripts[:] = [Script(deltas=("Half ", "a text"), error=ProviderQuotaExhausted())]
+    api.container.provider.scripts[:] = [Script(deltas=("Half ", "a text"), error=ProviderQuotaExhausted())]
     job_id = api.submit()
     work(api)
-    api.twins.subscriptions.request_cancel(job_id, 1, 10**10)
+    api.container.subscriptions.request_cancel(job_id, 1, 10**10)
     assert api.head(job_id).status is Status.FAILED
     return job_id
 
@@ -41,7 +41,7 @@ def many(api: Api, count: int, **changes: Any) -> list[str]:
     ids = []
     for number in range(count):
         job_id = api.submit()
-        now = api.twins.clock.now()
+        now = api.container.clock.now()
         ended: dict[str, Any] = {
             "status": Status.FAILED,
             "error": ERROR,
@@ -49,9 +49,9 @@ def many(api: Api, count: int, **changes: Any) -> list[str]:
             "finished_at": now + number,
             "ttl": now // 1000 + 600,
         }
-        api.twins.jobs.heads[job_id] = replace(api.head(job_id), **(ended | changes))
+        api.container.jobs.heads[job_id] = replace(api.head(job_id), **(ended | changes))
         ids.append(job_id)
-    api.twins.queues.messages["normal"].clear()
+    api.container.queues.messages["normal"].clear()
     return ids
 
 
@@ -60,13 +60,13 @@ def retry(api: Api, body: Any, token: str = "operator", **headers: str) -> Reply
 
 
 def statuses(api: Api) -> list[str]:
-    return [job.status.value for job in api.twins.jobs.heads.values()]
+    return [job.status.value for job in api.container.jobs.heads.values()]
 
 
 # ---- the list
 
 
-def test_each_failed_job_says_why(api: Api, failed: str) -> None:
+def test_the_list_shows_the_error_of_each_failed_job(api: Api, failed: str) -> None:
     api.submit()
 
     page = api.call("GET", "/failed-jobs", token="operator").json
@@ -78,7 +78,7 @@ def test_each_failed_job_says_why(api: Api, failed: str) -> None:
     assert page["dead_letters"] == {"urgent": 0, "high": 0, "normal": 0, "low": 0}
 
 
-def test_the_list_is_narrowed_and_goes_on(api: Api) -> None:
+def test_the_list_is_filtered_and_paginated(api: Api) -> None:
     ids = many(api, 3)
     many(api, 1, error=replace(ERROR, code="timeout"))
 
@@ -92,23 +92,24 @@ def test_the_list_is_narrowed_and_goes_on(api: Api) -> None:
 @pytest.mark.parametrize(
     ("query", "path"), [("status=failed", "status"), ("priority=low", "priority"), ("since=noon", "since"), ("x=1", "x")]
 )
-def test_a_filter_that_the_list_does_not_have_is_named(api: Api, query: str, path: str) -> None:
+def test_an_invalid_filter_is_named_in_the_error(api: Api, query: str, path: str) -> None:
     reply = api.call("GET", f"/failed-jobs?{query}", token="operator")
 
     assert (reply.status, reply.json["error"]["details"][0]["path"]) == (400, path)
 
 
-def test_dead_letters_that_cannot_be_counted_hide_no_job(api: Api, failed: str) -> None:
-    api.twins.queues.dead_letters = unreachable(api.twins.queues.dead_letters)  # type: ignore[method-assign]
+def test_the_list_is_returned_when_dead_letters_cannot_be_counted(api: Api, failed: str) -> None:
+    api.container.queues.dead_letters = unreachable(api.container.queues.dead_letters)  # type: ignore[method-assign]
 
     page = api.call("GET", "/failed-jobs", token="operator").json
 
     assert (len(page["data"]), page["dead_letters"]) == (1, None)
 
 
-def test_a_tenants_operator_sees_their_own_and_an_admin_of_all_whom_they_name(api: Api, failed: str) -> None:
+def test_the_list_is_limited_to_the_tenant_of_the_key(api: Api, failed: str) -> None:
+    """A key of all tenants sees the tenant named in the request."""
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
-    api.twins.api_keys.put_key(key)
+    api.container.api_keys.put_key(key)
 
     assert api.call("GET", "/failed-jobs", token="stranger").json["data"] == []
     assert api.call("GET", "/failed-jobs?tenant=acme", token="stranger").status == 403
@@ -127,26 +128,26 @@ def test_a_tenants_operator_sees_their_own_and_an_admin_of_all_whom_they_name(ap
         ("GET", "/bulk/bulk_1", None),
     ],
 )
-def test_users_and_viewers_may_do_none_of_it(api: Api, failed: str, method: str, path: str, body: Any) -> None:
+def test_users_and_viewers_may_not_use_failed_job_and_bulk_routes(api: Api, failed: str, method: str, path: str, body: Any) -> None:
     for token in ("user", "viewer"):
         assert api.call(method, path.format(job=failed), body, token).status == 403
     assert api.head(failed).status is Status.FAILED
 
 
 def test_an_operator_may_not_redrive(api: Api) -> None:
-    """The queues are of all tenants."""
+    """Queues are shared by all tenants, so only an admin may redrive."""
     assert api.call("POST", "/failed-jobs/redrive", {}, "operator").status == 403
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/failed-jobs"), ("GET", "/failed-jobs/retry"), ("PATCH", "/bulk")])
-def test_other_methods_are_405(api: Api, method: str, path: str) -> None:
+def test_unsupported_methods_return_405(api: Api, method: str, path: str) -> None:
     assert api.call(method, path, {}, "admin").status == 405
 
 
 # ---- retry
 
 
-def test_all_failed_jobs_are_started_again(api: Api) -> None:
+def test_retry_all_restarts_every_failed_job(api: Api) -> None:
     ids = many(api, 30)
     running = api.submit()
 
@@ -156,10 +157,10 @@ def test_all_failed_jobs_are_started_again(api: Api) -> None:
     assert (reply.status, answer["status"], answer["matched"], answer["done"], answer["skipped"]) == (200, "completed", 30, 30, 0)
     assert {api.head(job_id).run for job_id in ids} == {2}
     assert api.head(running).run == 1
-    assert len(api.twins.queues.messages["normal"]) == 31
+    assert len(api.container.queues.messages["normal"]) == 31
 
 
-def test_only_what_the_filters_find(api: Api) -> None:
+def test_retry_all_restarts_only_jobs_matching_the_filters(api: Api) -> None:
     cut, timed_out = many(api, 2), many(api, 2, error=replace(ERROR, code="timeout"))
 
     assert retry(api, {"all": True, "error_code": "timeout"}).json["done"] == 2
@@ -168,8 +169,8 @@ def test_only_what_the_filters_find(api: Api) -> None:
     assert [api.head(job_id).status for job_id in timed_out] == [Status.QUEUED] * 2
 
 
-def test_named_jobs_are_started_again_and_what_cannot_be_is_said(api: Api, failed: str) -> None:
-    """Another tenant's job is as unknown as one that never was."""
+def test_retry_by_id_reports_the_jobs_not_restarted_as_problems(api: Api, failed: str) -> None:
+    """Another tenant's job is reported exactly like a job that does not exist."""
     queued, others, never = api.submit(), api.submit("stranger"), f"job_{9:026}"
 
     answer = retry(api, {"ids": [failed, queued, others, never, failed]}).json
@@ -183,18 +184,18 @@ def test_named_jobs_are_started_again_and_what_cannot_be_is_said(api: Api, faile
     assert api.head(others).run == 1
 
 
-def test_jobs_that_fail_again_meanwhile_are_not_started_again_and_again(api: Api) -> None:
-    """The list is walked from its newest end: what fails again is listed behind us."""
+def test_retry_all_restarts_a_job_failing_again_only_once(api: Api) -> None:
+    """The scan starts at the newest job, so a job failing again is listed behind the cursor."""
     ids = many(api, 60)
-    real = api.twins.queues.send
+    real = api.container.queues.send
 
     def fail_at_once(lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         real(lane, wake_up, tenant, delay)
-        head, now = api.head(wake_up.job_id), api.twins.clock.now() + 1_000
+        head, now = api.head(wake_up.job_id), api.container.clock.now() + 1_000
         again = replace(head, status=Status.FAILED, due_at=None, finished_at=now, ttl=now // 1000 + 600, version=head.version + 1)
-        api.twins.jobs.heads[wake_up.job_id] = again
+        api.container.jobs.heads[wake_up.job_id] = again
 
-    api.twins.queues.send = fail_at_once  # type: ignore[method-assign]
+    api.container.queues.send = fail_at_once  # type: ignore[method-assign]
 
     answer = retry(api, {"all": True}).json
 
@@ -202,7 +203,7 @@ def test_jobs_that_fail_again_meanwhile_are_not_started_again_and_again(api: Api
     assert {api.head(job_id).run for job_id in ids} == {2}
 
 
-def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
+def test_a_repeated_idempotency_key_returns_the_same_bulk_operation(api: Api) -> None:
     ids = many(api, 2)
     first = retry(api, {"all": True}, idempotency_key="k1")
     later = many(api, 1)
@@ -216,10 +217,10 @@ def test_a_repeated_request_is_the_same_bulk_action(api: Api) -> None:
     assert api.head(later[0]).status is Status.FAILED
 
 
-def test_a_repetition_makes_good_what_died_before_it_was_written_down(api: Api) -> None:
+def test_a_repeated_request_creates_a_bulk_operation_lost_before_storage(api: Api) -> None:
     many(api, 2)
-    real = api.twins.bulk_operations.create
-    api.twins.bulk_operations.create = unreachable(real, 1)  # type: ignore[method-assign]
+    real = api.container.bulk_operations.create
+    api.container.bulk_operations.create = unreachable(real, 1)  # type: ignore[method-assign]
 
     assert retry(api, {"all": True}, idempotency_key="k1").status == 503
     again = retry(api, {"all": True}, idempotency_key="k1")
@@ -241,7 +242,7 @@ def test_a_repetition_makes_good_what_died_before_it_was_written_down(api: Api) 
         ({"all": 1}, "all"),
     ],
 )
-def test_what_is_not_said_clearly_is_not_done(api: Api, failed: str, body: Any, path: str) -> None:
+def test_an_invalid_retry_request_returns_400_and_changes_nothing(api: Api, failed: str, body: Any, path: str) -> None:
     reply = retry(api, body)
 
     assert reply.status == 400
@@ -256,10 +257,10 @@ def test_a_dry_run_counts_and_changes_nothing(api: Api) -> None:
 
     assert (answer["matched"], answer["more"], answer["dry_run"]) == (130, False, True)
     assert statuses(api) == ["failed"] * 130
-    assert api.twins.bulk_operations.rows == {}
+    assert api.container.bulk_operations.rows == {}
 
 
-def test_another_tenants_jobs_are_not_ours_to_start(api: Api, failed: str) -> None:
+def test_retry_all_never_reaches_jobs_of_another_tenant(api: Api, failed: str) -> None:
     assert retry(api, {"all": True, "tenant": "acme"}, "stranger").status == 403
     assert retry(api, {"all": True, "tenant": "acme", "dry_run": True}, "stranger").status == 403
     assert retry(api, {"all": True}, "stranger").json["matched"] == 0
@@ -269,22 +270,22 @@ def test_another_tenants_jobs_are_not_ours_to_start(api: Api, failed: str) -> No
 # ---- delete
 
 
-def test_a_deleted_job_is_gone_with_all_that_was_kept_of_it(api: Api, failed: str) -> None:
-    assert len(api.twins.job_data.rows(failed)) >= 3
+def test_deleting_a_failed_job_removes_all_of_its_data(api: Api, failed: str) -> None:
+    assert len(api.container.job_data.rows(failed)) >= 3
 
     reply = api.call("DELETE", f"/failed-jobs/{failed}", token="operator")
 
     assert (reply.status, reply.json) == (200, {"success": True, "job_id": failed, "deleted": True})
-    assert api.twins.job_data.rows(failed) == []
-    assert failed not in api.twins.jobs.heads
+    assert api.container.job_data.rows(failed) == []
+    assert failed not in api.container.jobs.heads
     assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").status == 404
     assert api.call("GET", f"/jobs/{failed}").status == 404
 
 
 @pytest.mark.parametrize("suffix", ["", "/status", "/progress", "/text", "/result", "/attempts", "/stream", "/progress-history"])
-def test_while_it_is_deleted_nobody_sees_it(api: Api, failed: str, suffix: str) -> None:
-    """Its head says so before anything is removed; whoever deletes it finds it all the same."""
-    api.twins.job_data.delete_all = unreachable(api.twins.job_data.delete_all, 1)  # type: ignore[method-assign]
+def test_a_job_with_an_unfinished_deletion_is_hidden_from_all_routes(api: Api, failed: str, suffix: str) -> None:
+    """The record is marked before any data is removed; a second request finishes the deletion."""
+    api.container.job_data.delete_all = unreachable(api.container.job_data.delete_all, 1)  # type: ignore[method-assign]
 
     reply = api.call("DELETE", f"/failed-jobs/{failed}", token="operator")
     assert (reply.status, reply.json["deleted"]) == (202, False)
@@ -293,20 +294,20 @@ def test_while_it_is_deleted_nobody_sees_it(api: Api, failed: str, suffix: str) 
     assert api.call("POST", f"/jobs/{failed}/retry").status == 404
     assert api.call("GET", "/failed-jobs", token="operator").json["data"] == []
     assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["deleted"] is True
-    assert api.twins.job_data.rows(failed) == []
+    assert api.container.job_data.rows(failed) == []
 
 
-def test_a_deletion_that_was_not_finished_goes_on_by_itself(api: Api, failed: str) -> None:
-    api.twins.job_data.delete_all = unreachable(api.twins.job_data.delete_all, 1)  # type: ignore[method-assign]
+def test_the_sweeper_finishes_an_interrupted_deletion(api: Api, failed: str) -> None:
+    api.container.job_data.delete_all = unreachable(api.container.job_data.delete_all, 1)  # type: ignore[method-assign]
     bulk_id = api.call("DELETE", f"/failed-jobs/{failed}", token="operator").json["bulk_id"]
 
     sweep(api)
 
-    assert (api.twins.jobs.heads, api.twins.job_data.rows(failed)) == ({}, [])
+    assert (api.container.jobs.heads, api.container.job_data.rows(failed)) == ({}, [])
     assert api.call("GET", f"/bulk/{bulk_id}", token="operator").json["done"] == 1
 
 
-def test_another_tenants_job_and_one_that_did_not_fail_stay(api: Api, failed: str) -> None:
+def test_a_job_of_another_tenant_or_not_failed_cannot_be_deleted(api: Api, failed: str) -> None:
     running = api.submit()
 
     assert api.call("DELETE", f"/failed-jobs/{failed}", token="stranger").status == 404
@@ -314,11 +315,11 @@ def test_another_tenants_job_and_one_that_did_not_fail_stay(api: Api, failed: st
     refused = api.call("DELETE", f"/failed-jobs/{running}", token="operator")
 
     assert (refused.status, refused.json["error"]["code"]) == (409, "job_not_deletable")
-    assert {failed, running} <= set(api.twins.jobs.heads)
+    assert {failed, running} <= set(api.container.jobs.heads)
 
 
-def test_its_idempotency_key_does_not_bring_it_back(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(error=ProviderQuotaExhausted())]
+def test_the_idempotency_key_of_a_deleted_job_returns_409(api: Api) -> None:
+    api.container.provider.scripts[:] = [Script(error=ProviderQuotaExhausted())]
     body = {"prompt": "x"}
     job_id = api.call("POST", "/jobs", body, idempotency_key="k").json["job_id"]
     work(api)
@@ -329,8 +330,8 @@ def test_its_idempotency_key_does_not_bring_it_back(api: Api) -> None:
     assert (reply.status, reply.json["error"]["code"]) == (409, "idempotency_conflict")
 
 
-def test_its_dedupe_key_is_free_again(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(error=ProviderQuotaExhausted()), Script()]
+def test_the_dedupe_key_of_a_deleted_job_can_be_reused(api: Api) -> None:
+    api.container.provider.scripts[:] = [Script(error=ProviderQuotaExhausted()), Script()]
     job_id = api.submit(dedupe_key="d")
     work(api)
     api.call("DELETE", f"/failed-jobs/{job_id}", token="operator")
@@ -346,34 +347,34 @@ def test_a_purge_deletes_all_failed_jobs_and_nothing_else(api: Api) -> None:
     assert api.call("DELETE", "/failed-jobs?all=true&dry_run=true", token="operator").json["matched"] == 30
     assert api.call("DELETE", "/failed-jobs?all=true", token="operator").json["done"] == 30
 
-    assert list(api.twins.jobs.heads) == [completed]
+    assert list(api.container.jobs.heads) == [completed]
 
 
 @pytest.mark.parametrize("query", ["", "?all=false", "?type=general", "?all=yes", "?ids=job_1", "?all=true&status=completed"])
-def test_nobody_purges_by_accident(api: Api, failed: str, query: str) -> None:
+def test_a_purge_with_an_unclear_selection_returns_400(api: Api, failed: str, query: str) -> None:
     assert api.call("DELETE", f"/failed-jobs{query}", token="operator").status == 400
-    assert failed in api.twins.jobs.heads
+    assert failed in api.container.jobs.heads
 
 
 # ---- redrive
 
 
 def dead(api: Api, job: Job | str, generation: int = 1, lane: str = "normal") -> None:
-    api.twins.queues.give_up(lane, WakeUp(job if isinstance(job, str) else job.id, generation).to_json())
+    api.container.queues.give_up(lane, WakeUp(job if isinstance(job, str) else job.id, generation).to_json())
 
 
 def wake_ups(api: Api, lane: str = "normal") -> list[dict[str, Any]]:
-    return [json.loads(message.body) for message in api.twins.queues.messages[lane]]
+    return [json.loads(message.body) for message in api.container.queues.messages[lane]]
 
 
-def test_a_dead_letter_is_a_hint_and_the_record_decides(api: Api, failed: str) -> None:
-    """What may be claimed is woken with its present generation, whatever the letter says; what has ended is dropped; garbage stays."""
+def test_a_redrive_follows_the_job_record_and_not_the_dead_letter(api: Api, failed: str) -> None:
+    """Waiting jobs are woken with their current generation, ended jobs dropped, garbage kept."""
     waiting = api.submit()
-    api.twins.queues.messages["normal"].clear()
-    api.twins.jobs.heads[waiting] = replace(api.head(waiting), generation=4)
+    api.container.queues.messages["normal"].clear()
+    api.container.jobs.heads[waiting] = replace(api.head(waiting), generation=4)
     for job_id in (waiting, failed, f"job_{7:026}"):
         dead(api, job_id)
-    api.twins.queues.send_to_dead_letter("normal", "garbage", "The message is not JSON.")
+    api.container.queues.send_to_dead_letter("normal", "garbage", "The message is not JSON.")
 
     answer = api.call("POST", "/failed-jobs/redrive", {}, "admin").json
 
@@ -381,12 +382,12 @@ def test_a_dead_letter_is_a_hint_and_the_record_decides(api: Api, failed: str) -
     assert answer["lanes"]["normal"] == {"redriven": 1, "dropped": 2, "kept": 1}
     assert answer["lanes"]["low"] == {"redriven": 0, "dropped": 0, "kept": 0}
     assert wake_ups(api) == [{"job_id": waiting, "generation": 4}]
-    assert [message.body for message, _ in api.twins.queues.dead["normal"]] == ["garbage"]
+    assert [message.body for message, _ in api.container.queues.dead["normal"]] == ["garbage"]
 
 
 def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
     job_id = api.submit(priority="high")
-    api.twins.queues.messages["high"].clear()
+    api.container.queues.messages["high"].clear()
     for _ in range(3):
         dead(api, job_id, lane="low")
 
@@ -397,18 +398,18 @@ def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
     assert (api.head(job_id).status, api.head(job_id).attempt) == (Status.COMPLETED, 1)
 
 
-def test_a_letter_whose_wake_up_cannot_be_sent_stays(api: Api) -> None:
+def test_a_dead_letter_stays_when_its_wake_up_cannot_be_sent(api: Api) -> None:
     job_id = api.submit()
     dead(api, job_id)
-    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+    api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
 
     assert api.call("POST", "/failed-jobs/redrive", {}, "admin").status == 503
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
 
     assert api.call("POST", "/failed-jobs/redrive", {}, "admin").json["redriven"] == 1
 
 
-def test_of_very_many_letters_a_part_is_dealt_with_and_it_says_so(api: Api) -> None:
+def test_a_redrive_handles_100_dead_letters_and_reports_more(api: Api) -> None:
     for number in range(130):
         dead(api, f"job_{number:026}")
 
@@ -419,19 +420,19 @@ def test_of_very_many_letters_a_part_is_dealt_with_and_it_says_so(api: Api) -> N
 
 
 @pytest.mark.parametrize("body", [{"lane": "slow"}, {"lanes": []}])
-def test_there_is_no_such_lane(api: Api, body: Any) -> None:
+def test_an_invalid_redrive_request_returns_400(api: Api, body: Any) -> None:
     assert api.call("POST", "/failed-jobs/redrive", body, "admin").status == 400
 
 
 # ---- what was spent in vain
 
 
-def test_the_ledger_says_what_was_spent_in_vain(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(deltas=("lost",), error=StreamCut()), Script()]
+def test_attempt_records_show_the_wasted_cost(api: Api) -> None:
+    api.container.provider.scripts[:] = [Script(deltas=("lost",), error=StreamCut()), Script()]
     job_id = api.submit()
     work(api)
     while_retrying = api.call("GET", f"/jobs/{job_id}/attempts").json
-    api.twins.clock.advance(60)
+    api.container.clock.advance(60)
     work(api)
 
     ledger = api.call("GET", f"/jobs/{job_id}/attempts").json
@@ -443,7 +444,7 @@ def test_the_ledger_says_what_was_spent_in_vain(api: Api) -> None:
     assert float(ledger["wasted_cost"]) == pytest.approx(costs[0])
 
 
-def test_of_a_failed_job_all_was_in_vain(api: Api, failed: str) -> None:
+def test_every_attempt_of_a_failed_job_counts_as_wasted(api: Api, failed: str) -> None:
     ledger = api.call("GET", f"/jobs/{failed}/attempts").json
 
     assert [row["wasted"] for row in ledger["data"]] == [True]

@@ -19,7 +19,7 @@ FAILS = Script(error=RequestRefused())
 
 
 def wake_ups(api: Api, lane: str = "normal") -> list[dict[str, Any]]:
-    return [json.loads(message.body) for message in api.twins.queues.messages[lane]]
+    return [json.loads(message.body) for message in api.container.queues.messages[lane]]
 
 
 def retry(api: Api, job_id: str, body: Any = None, **headers: str) -> Reply:
@@ -29,7 +29,7 @@ def retry(api: Api, job_id: str, body: Any = None, **headers: str) -> Reply:
 @pytest.fixture
 def failed(api: Api) -> str:
     """A job whose every attempt fails for good."""
-    api.twins.provider.scripts[:] = [FAILS]
+    api.container.provider.scripts[:] = [FAILS]
     job_id = api.submit()
     work(api)
     assert api.head(job_id).status is Status.FAILED
@@ -40,8 +40,8 @@ def failed(api: Api) -> str:
 
 
 @pytest.mark.parametrize("other", ["colleague", "operator", "stranger"])
-def test_keys_and_dedupe_keys_are_a_users_own(api: Api, other: str) -> None:
-    """Whoever else sends the same key, guessed or by chance, makes a job of their own and learns nothing of the first."""
+def test_idempotency_and_dedupe_keys_belong_to_one_user(api: Api, other: str) -> None:
+    """Another caller with the same key gets a new job and learns nothing of the first."""
     body = {"prompt": "x", "dedupe_key": "story:1"}
     first = api.call("POST", "/jobs", body, "user", idempotency_key="1")
 
@@ -54,8 +54,8 @@ def test_keys_and_dedupe_keys_are_a_users_own(api: Api, other: str) -> None:
     assert by_dedupe_key.json["job_id"] == first.json["job_id"]
 
 
-def test_an_operator_finds_the_job_of_whom_they_submit_for(api: Api) -> None:
-    """A dedupe key belongs to the user of the job, not to whoever typed it."""
+def test_a_dedupe_key_belongs_to_the_user_an_operator_submits_for(api: Api) -> None:
+    """The user of the job decides, not the caller."""
     hers = api.submit("user", dedupe_key="story:1")
 
     reply = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "story:1", "user": "alice"}, "operator")
@@ -63,8 +63,8 @@ def test_an_operator_finds_the_job_of_whom_they_submit_for(api: Api) -> None:
     assert (reply.json["job_id"], reply.json["deduplicated"]) == (hers, True)
 
 
-def test_who_may_not_read_a_job_any_more_is_not_shown_it_again(api: Api) -> None:
-    """A replay and a found job are answers like any other: the caller's present rights decide."""
+def test_a_replay_requires_the_current_right_to_read_the_job(api: Api) -> None:
+    """An operator demoted to user no longer sees the job submitted for another user."""
     body = {"prompt": "x", "user": "alice", "dedupe_key": "d"}
     api.call("POST", "/jobs", body, "operator", idempotency_key="k")
     api.change_key("operator", role=Role.USER)
@@ -72,8 +72,7 @@ def test_who_may_not_read_a_job_any_more_is_not_shown_it_again(api: Api) -> None
     assert api.call("POST", "/jobs", body, "operator", idempotency_key="k").status == 404
 
 
-def test_a_job_that_was_found_is_shown_as_it_is(api: Api) -> None:
-    """`config` is the found job's, not what this request would have made of it."""
+def test_a_deduplicated_response_shows_the_config_of_the_found_job(api: Api) -> None:
     first = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "d", "config": {"max_tokens": 111, "priority": "high"}})
 
     second = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "d", "config": {"max_tokens": 222}})
@@ -82,9 +81,9 @@ def test_a_job_that_was_found_is_shown_as_it_is(api: Api) -> None:
     assert (second.json["deduplicated"], second.json["queue"], second.json["queue_position"]) == (True, "general:high", None)
 
 
-def test_a_replay_wakes_a_job_that_nobody_was_told_of(api: Api) -> None:
-    """The wake-up could not be sent and the answer was lost: the repetition sends it; once a worker has had it, no more."""
-    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+def test_a_replay_sends_the_wake_up_missed_by_the_first_request(api: Api) -> None:
+    """The first wake-up could not be sent; after a worker has run the job, a replay sends none."""
+    api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
     body = {"prompt": "x"}
     first = api.call("POST", "/jobs", body, idempotency_key="k")
     assert (first.status, wake_ups(api)) == (202, [])
@@ -98,8 +97,8 @@ def test_a_replay_wakes_a_job_that_nobody_was_told_of(api: Api) -> None:
     assert wake_ups(api) == []
 
 
-def test_a_found_job_is_what_its_key_stands_for(api: Api) -> None:
-    """A request with a key that found an unfinished job finds it again, though it has ended meanwhile; no second job is made."""
+def test_a_replay_returns_the_deduplicated_job_after_its_end(api: Api) -> None:
+    """The idempotency key stays bound to the found job, so no second job is created."""
     job_id = api.submit(dedupe_key="d")
     body = {"prompt": "y", "dedupe_key": "d"}
     found = api.call("POST", "/jobs", body, idempotency_key="k")
@@ -110,15 +109,15 @@ def test_a_found_job_is_what_its_key_stands_for(api: Api) -> None:
     assert (found.json["job_id"], again.json["job_id"]) == (job_id, job_id)
     assert (again.headers["idempotent-replayed"], again.json["deduplicated"], again.json["status"]) == ("true", True, "completed")
     assert api.call("POST", "/jobs", {"prompt": "z", "dedupe_key": "d"}, idempotency_key="k").status == 409
-    assert len(api.twins.jobs.heads) == 1
+    assert len(api.container.jobs.heads) == 1
 
 
-def test_a_replay_is_answered_whatever_its_fields_mean_by_now(api: Api) -> None:
-    """`expires_at` is past when the request is repeated, and the lane is full: it is still the request that was accepted."""
-    body = {"prompt": "x", "expires_at": rfc3339(api.twins.clock.now() + 60_000), "ticket": True}
+def test_a_replay_skips_the_checks_of_a_new_submission(api: Api) -> None:
+    """`expires_at` has passed and the lane is full, but the request was accepted before."""
+    body = {"prompt": "x", "expires_at": rfc3339(api.container.clock.now() + 60_000), "ticket": True}
     first = api.call("POST", "/jobs", body, idempotency_key="k")
-    api.twins.clock.advance(120)
-    api.twins.queues.depth = lambda _lane: 10**6  # type: ignore[method-assign]
+    api.container.clock.advance(120)
+    api.container.queues.depth = lambda _lane: 10**6  # type: ignore[method-assign]
 
     again = api.call("POST", "/jobs", body, idempotency_key="k")
 
@@ -127,26 +126,26 @@ def test_a_replay_is_answered_whatever_its_fields_mean_by_now(api: Api) -> None:
     assert api.call("POST", "/jobs", body).status == 400
 
 
-def test_two_at_the_same_moment_are_one(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request with a key that another is just answering gets that answer."""
-    create = api.twins.jobs.create
+def test_concurrent_requests_with_one_idempotency_key_create_one_job(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second request is answered while the first is still creating its job."""
+    create = api.container.jobs.create
     between: list[Reply] = []
 
     def second_comes_between(*args: Any) -> None:
-        monkeypatch.setattr(api.twins.jobs, "create", create)
+        monkeypatch.setattr(api.container.jobs, "create", create)
         between.append(api.call("POST", "/jobs", {"prompt": "x"}, idempotency_key="k"))
         create(*args)
 
-    monkeypatch.setattr(api.twins.jobs, "create", second_comes_between)
+    monkeypatch.setattr(api.container.jobs, "create", second_comes_between)
     first = api.call("POST", "/jobs", {"prompt": "x"}, idempotency_key="k")
 
     assert (first.status, first.json["job_id"]) == (202, between[0].json["job_id"])
-    assert len(api.twins.jobs.heads) == 1
+    assert len(api.container.jobs.heads) == 1
 
 
-def test_a_full_lane_says_that_it_is_the_lane(api: Api) -> None:
-    """The limit is of all tenants' messages in the lane; another lane may have room."""
-    api.twins.queues.depth = lambda lane: 100_000 if lane == "normal" else 0  # type: ignore[method-assign]
+def test_a_full_lane_returns_429_and_names_the_lane(api: Api) -> None:
+    """The limit counts messages of all tenants in a lane, so another lane may have room."""
+    api.container.queues.depth = lambda lane: 100_000 if lane == "normal" else 0  # type: ignore[method-assign]
 
     full = api.call("POST", "/jobs", {"prompt": "x"})
 
@@ -158,8 +157,8 @@ def test_a_full_lane_says_that_it_is_the_lane(api: Api) -> None:
 # ---- retries
 
 
-def test_a_retry_with_a_key_starts_one_run(api: Api, failed: str) -> None:
-    """However often it is sent, and even if that run has failed meanwhile; another key opens another run."""
+def test_a_retry_with_one_idempotency_key_starts_only_one_run(api: Api, failed: str) -> None:
+    """This holds even after the run has failed; another key starts another run."""
     first = retry(api, failed, idempotency_key="k")
     queued_again = retry(api, failed, idempotency_key="k")
     work(api)
@@ -171,9 +170,9 @@ def test_a_retry_with_a_key_starts_one_run(api: Api, failed: str) -> None:
     assert retry(api, failed, idempotency_key="other").json["run"] == 3
 
 
-def test_a_retry_of_a_waiting_attempt_with_a_key_never_becomes_a_run(api: Api) -> None:
-    """It started the next attempt, which failed for good: the repetition opens no new run of its own."""
-    api.twins.provider.scripts[:] = [Script(error=StreamCut()), FAILS]
+def test_a_replayed_retry_of_a_waiting_attempt_starts_no_new_run(api: Api) -> None:
+    """The first retry started the next attempt, which then failed for good."""
+    api.container.provider.scripts[:] = [Script(error=StreamCut()), FAILS]
     job_id = api.submit()
     work(api)
     assert api.head(job_id).status is Status.RETRYING
@@ -186,16 +185,15 @@ def test_a_retry_of_a_waiting_attempt_with_a_key_never_becomes_a_run(api: Api) -
     assert api.head(job_id).status is Status.FAILED
 
 
-def test_a_key_of_a_retry_stands_for_one_job_and_body(api: Api, failed: str) -> None:
-    """Another job or another body with the same key is a conflict."""
+def test_a_retry_key_with_another_job_or_body_is_a_conflict(api: Api, failed: str) -> None:
     retry(api, failed, idempotency_key="k")
 
     assert retry(api, failed, {"run": 1}, idempotency_key="k").json["error"]["code"] == "idempotency_conflict"
     assert retry(api, api.submit(), idempotency_key="k").json["error"]["code"] == "idempotency_conflict"
 
 
-def test_a_refused_retry_does_not_use_its_key_up(api: Api, failed: str) -> None:
-    """Refused while the job is queued; sent again with the same key once it has failed, it starts a run."""
+def test_a_refused_retry_leaves_its_idempotency_key_unused(api: Api, failed: str) -> None:
+    """A queued job cannot be retried; the same key works once the job has failed."""
     retry(api, failed)
     refused = retry(api, failed, idempotency_key="k")
     work(api)
@@ -204,9 +202,9 @@ def test_a_refused_retry_does_not_use_its_key_up(api: Api, failed: str) -> None:
     assert retry(api, failed, idempotency_key="k").json["run"] == 3
 
 
-def test_a_key_whose_retry_never_happened_still_works(api: Api, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The key was noted and the change did not come through: the repetition makes it."""
-    monkeypatch.setattr(api.twins.jobs, "replace", unreachable(api.twins.jobs.replace, 1))
+def test_a_retry_lost_after_storing_its_key_can_be_repeated(api: Api, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key was stored, but the job record was not changed."""
+    monkeypatch.setattr(api.container.jobs, "replace", unreachable(api.container.jobs.replace, 1))
     lost = retry(api, failed, idempotency_key="k")
 
     again = retry(api, failed, idempotency_key="k")
@@ -215,9 +213,9 @@ def test_a_key_whose_retry_never_happened_still_works(api: Api, failed: str, mon
 
 
 @pytest.mark.parametrize(("body", "headers"), [({"run": 1}, {}), (None, {"idempotency_key": "k"})])
-def test_a_repeated_retry_wakes_a_job_that_nobody_was_told_of(api: Api, failed: str, body: Any, headers: dict[str, str]) -> None:
-    """The record was changed and its wake-up could not be sent: the repetition finds the job queued and sends it."""
-    api.twins.queues.send = unreachable(api.twins.queues.send, 1)  # type: ignore[method-assign]
+def test_a_repeated_retry_sends_the_wake_up_missed_by_the_first(api: Api, failed: str, body: Any, headers: dict[str, str]) -> None:
+    """The job record was changed, but its wake-up could not be sent."""
+    api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
     lost = retry(api, failed, body, **headers)
 
     again = retry(api, failed, body, **headers)
@@ -226,9 +224,9 @@ def test_a_repeated_retry_wakes_a_job_that_nobody_was_told_of(api: Api, failed: 
     assert wake_ups(api) == [{"job_id": failed, "generation": api.head(failed).generation}]
 
 
-def test_the_run_is_compared_with_the_record_as_it_is_written(api: Api, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another request opened and lost a run between the look and the write: `run` is no longer what the caller saw."""
-    replace, interrupted = api.twins.jobs.replace, []
+def test_the_run_of_a_retry_is_compared_with_the_latest_record(api: Api, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another request starts a run, which fails, between the read and the write."""
+    replace, interrupted = api.container.jobs.replace, []
 
     def interrupt(*args: Any) -> None:
         if not interrupted:
@@ -237,7 +235,7 @@ def test_the_run_is_compared_with_the_record_as_it_is_written(api: Api, failed: 
             work(api)
         replace(*args)
 
-    monkeypatch.setattr(api.twins.jobs, "replace", interrupt)
+    monkeypatch.setattr(api.container.jobs, "replace", interrupt)
     reply = retry(api, failed, {"run": 1})
 
     assert (reply.status, reply.json["run"], reply.json["status"]) == (202, 2, "failed")

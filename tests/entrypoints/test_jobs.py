@@ -15,8 +15,8 @@ def details(reply: Any) -> dict[str, str]:
     return {detail["path"]: detail["message"] for detail in reply.json["error"]["details"]}
 
 
-def test_a_submission_is_answered_in_one_round_trip(api: Api) -> None:
-    """202 with everything that a client needs next, and one wake-up in the lane's queue for the tenant."""
+def test_a_submission_returns_everything_the_client_needs_next(api: Api) -> None:
+    """The queue of the lane has one wake-up for the tenant."""
     reply = api.call("POST", "/jobs", {"prompt": "Audit this.", "job_type": "general", "config": {"priority": "high"}, "ticket": True})
 
     assert reply.status == 202
@@ -29,15 +29,15 @@ def test_a_submission_is_answered_in_one_round_trip(api: Api) -> None:
     assert body["currency"] == "USD"
     assert body["config"]["model"] == "gpt-4o-mini"
     assert body["ticket"].startswith("hrt_")
-    [message] = api.twins.queues.messages["high"]
+    [message] = api.container.queues.messages["high"]
     assert (json.loads(message.body), message.tenant) == ({"job_id": body["job_id"], "generation": 1}, "acme")
     assert reply.headers["headrace-version"] == "1"
     assert reply.headers["x-request-id"] == "request-1"
     assert reply.headers["ratelimit-policy"] == '"key";q=600;w=60'
 
 
-def test_every_wrong_field_is_named_at_once(api: Api) -> None:
-    """One answer says all that is wrong, with the nearest name for what is not known."""
+def test_all_invalid_fields_are_reported_at_once(api: Api) -> None:
+    """An unknown field is reported with the nearest known name."""
     reply = api.call(
         "POST",
         "/jobs",
@@ -67,8 +67,8 @@ def test_every_wrong_field_is_named_at_once(api: Api) -> None:
         ({"durable": True, "openai": {"store": False}}, "config.openai.store"),
     ],
 )
-def test_durable_jobs_may_take_a_day(api: Api, config: dict[str, Any], wrong: str | None) -> None:
-    """Others end within one worker's time; what cannot go together is said."""
+def test_only_durable_jobs_may_run_for_a_day(api: Api, config: dict[str, Any], wrong: str | None) -> None:
+    """Other jobs must end within one worker invocation; conflicting options are reported."""
     reply = api.call("POST", "/jobs", {"prompt": "x", "config": config})
 
     assert reply.status == (202 if wrong is None else 400)
@@ -94,14 +94,14 @@ def test_durable_jobs_may_take_a_day(api: Api, config: dict[str, Any], wrong: st
     ],
     ids=["cut", "list", "string", "null", "bom", "nan", "deep", "lone surrogate", "object", "blank"],
 )
-def test_garbage_is_answered_and_nothing_is_made(api: Api, raw: str) -> None:
-    """Whatever is sent, the answer is in our shape, and never a trace of the inside."""
+def test_a_malformed_body_never_causes_an_internal_error(api: Api, raw: str) -> None:
+    """A refused body creates no job, and no response shows a stack trace."""
     reply = api.call("POST", "/jobs", raw=raw)
 
     assert reply.status in (400, 202)
     if reply.status == 400:
         assert reply.json["error"]["code"] == "invalid_request"
-        assert not api.twins.jobs.heads
+        assert not api.container.jobs.heads
     assert "Traceback" not in reply.text
 
 
@@ -119,30 +119,30 @@ def test_garbage_is_answered_and_nothing_is_made(api: Api, raw: str) -> None:
         ({"prompt": "x", "config": {"response_format": {"type": "json_schema", "schema": {"type": "nonsense"}}}}, "config.response_format"),
     ],
 )
-def test_what_contradicts_itself_is_refused(api: Api, body: dict[str, Any], path: str) -> None:
-    """Aliases that differ, limits, and rights are all named by their path."""
+def test_an_invalid_or_conflicting_field_is_named_in_the_error(api: Api, body: dict[str, Any], path: str) -> None:
+    """The cases are differing aliases, limits and missing rights."""
     reply = api.call("POST", "/jobs", body)
 
     assert reply.status == 400
     assert any(name.startswith(path) for name in details(reply))
 
 
-def test_aliases_that_agree_are_fine(api: Api) -> None:
-    """`type` is `job_type`, and `priority` is `config.priority`."""
+def test_agreeing_aliases_are_accepted(api: Api) -> None:
+    """`type` is an alias of `job_type`, and `priority` of `config.priority`."""
     body = {"prompt": "x", "type": "general", "job_type": "general", "priority": "low", "config": {"priority": "low"}}
 
     assert api.call("POST", "/jobs", body).json["queue"] == "general:low"
 
 
-def test_an_unknown_type_says_which_is_near(api: Api) -> None:
+def test_the_error_for_an_unknown_job_type_suggests_a_similar_type(api: Api) -> None:
     reply = api.call("POST", "/jobs", {"prompt": "x", "job_type": "security_analysys"})
 
     assert (reply.status, reply.json["error"]["code"]) == (404, "job_type_not_found")
     assert "security_analysis" in reply.json["error"]["message"]
 
 
-def test_a_repeated_submission_answers_the_first_one(api: Api) -> None:
-    """The same key and body make one job; the replay says that it is one. Another body is a conflict, another tenant's key is its own."""
+def test_a_repeated_idempotency_key_returns_the_first_response(api: Api) -> None:
+    """Another body with the same key is a conflict; tenants do not share keys."""
     body = {"prompt": "once"}
     first = api.call("POST", "/jobs", body, idempotency_key="k1")
     again = api.call("POST", "/jobs", body, idempotency_key="k1")
@@ -154,18 +154,18 @@ def test_a_repeated_submission_answers_the_first_one(api: Api) -> None:
     assert "idempotent-replayed" not in first.headers
     assert (other_body.status, other_body.json["error"]["code"]) == (409, "idempotency_conflict")
     assert other_tenant.json["job_id"] != first.json["job_id"]
-    assert len(api.twins.jobs.heads) == 2
+    assert len(api.container.jobs.heads) == 2
     assert api.call("POST", "/jobs", body, idempotency_key="k" * 256).status == 400
 
 
-def test_a_refused_request_is_not_remembered(api: Api) -> None:
-    """A key that came with an invalid request is free for the corrected one."""
+def test_a_refused_request_leaves_its_idempotency_key_unused(api: Api) -> None:
+    """The corrected request may use the same key."""
     assert api.call("POST", "/jobs", {"prompt": ""}, idempotency_key="k2").status == 400
     assert api.call("POST", "/jobs", {"prompt": "now right"}, idempotency_key="k2").status == 202
 
 
-def test_a_dedupe_key_finds_the_job_that_runs(api: Api) -> None:
-    """While a job with the same dedupe key is unfinished it is answered; once it has ended a new one is made."""
+def test_a_dedupe_key_returns_the_unfinished_job(api: Api) -> None:
+    """Once the job has ended, the same dedupe key creates a new job."""
     first = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "story:1"})
     second = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "story:1"})
     api.call("DELETE", f"/jobs/{first.json['job_id']}")
@@ -181,11 +181,11 @@ def test_an_estimate_creates_nothing(api: Api) -> None:
 
     assert reply.status == 200
     assert float(reply.json["max_cost"]) > float(reply.json["estimated_cost"]) > 0
-    assert not api.twins.jobs.heads
+    assert not api.container.jobs.heads
 
 
 def test_an_unknown_price_is_null(api: Api) -> None:
-    """`null` is unknown, never missing."""
+    """`null` means unknown, and the fields are never missing."""
     reply = api.call("POST", "/jobs/estimate", {"prompt": "x", "config": {"model": "some-model-of-tomorrow"}})
 
     assert reply.json["estimated_cost"] is None
@@ -193,12 +193,12 @@ def test_an_unknown_price_is_null(api: Api) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "nonsense", ""])
-def test_without_a_valid_key_nothing_is_said(api: Api, token: str | None) -> None:
+def test_a_request_without_a_valid_key_returns_401(api: Api, token: str | None) -> None:
     assert api.call("GET", "/jobs", token=token).status == 401
 
 
-def test_another_tenants_job_is_not_there(api: Api) -> None:
-    """Every route answers a stranger as if the job did not exist, and a colleague who is a user too; the operator sees it."""
+def test_a_job_of_another_user_or_tenant_is_not_found_on_any_route(api: Api) -> None:
+    """An operator of the tenant does see the job."""
     job_id = api.submit()
     routes = [("GET", suffix) for suffix in ("", "/status", "/progress", "/progress-history", "/text", "/result", "/attempts", "/stream")]
     routes += [("DELETE", ""), ("POST", "/cancel"), ("POST", "/retry")]
@@ -208,11 +208,11 @@ def test_another_tenants_job_is_not_there(api: Api) -> None:
             reply = api.call(method, f"/jobs/{job_id}{suffix}", {} if method == "POST" else None, token)
             assert (reply.status, reply.json["error"]["code"]) == (404, "job_not_found"), (method, suffix, token)
     assert api.call("GET", f"/jobs/{job_id}", token="operator").status == 200
-    assert api.twins.jobs.heads[job_id].status is Status.QUEUED
+    assert api.container.jobs.heads[job_id].status is Status.QUEUED
 
 
 def test_a_viewer_sees_statuses_and_no_content(api: Api) -> None:
-    """Statuses are there; what people or models wrote is null or refused."""
+    """Content written by people or models is null or refused."""
     job_id = api.submit(metadata={"secret": "plan"}, dedupe_key="secret:key")
 
     record = api.call("GET", f"/jobs/{job_id}?include=prompt", token="viewer")
@@ -226,7 +226,7 @@ def test_a_viewer_sees_statuses_and_no_content(api: Api) -> None:
     assert api.call("DELETE", f"/jobs/{job_id}", token="viewer").status == 403
 
 
-def test_a_record_has_its_content_on_request(api: Api) -> None:
+def test_the_prompt_of_a_job_is_returned_only_on_request(api: Api) -> None:
     job_id = api.submit(metadata={"a": 1}, tags=["x", "x", "y"])
 
     plain, full = api.call("GET", f"/jobs/{job_id}"), api.call("GET", f"/jobs/{job_id}?include=prompt")
@@ -237,21 +237,21 @@ def test_a_record_has_its_content_on_request(api: Api) -> None:
     assert plain.json["created_at"].endswith("Z")
 
 
-def test_an_unchanged_record_is_304(api: Api) -> None:
-    """ETag and If-None-Match; with `wait` the request is held for a change."""
+def test_an_unchanged_job_returns_304(api: Api) -> None:
+    """With `wait` the request is held for a change before the 304."""
     job_id = api.submit()
     for suffix in ("", "/status", "/progress"):
         tag = api.call("GET", f"/jobs/{job_id}{suffix}").headers["etag"]
         again = api.call("GET", f"/jobs/{job_id}{suffix}", if_none_match=tag)
         assert (again.status, again.text, again.headers["etag"]) == (304, "", tag)
-    before = api.twins.clock.now()
+    before = api.container.clock.now()
     held = api.call("GET", f"/jobs/{job_id}/status?wait=10", if_none_match=tag)
     assert held.status == 304
-    assert 10_000 <= api.twins.clock.now() - before <= 11_000
+    assert 10_000 <= api.container.clock.now() - before <= 11_000
 
 
 def test_a_queued_job_is_cancelled_at_once(api: Api) -> None:
-    """200 and terminal; asking again is harmless; a job that has ended can be retried as a new run."""
+    """A second cancellation is harmless, and a retry starts a new run."""
     job_id = api.submit()
 
     first, second = api.call("DELETE", f"/jobs/{job_id}"), api.call("POST", f"/jobs/{job_id}/cancel")
@@ -264,8 +264,8 @@ def test_a_queued_job_is_cancelled_at_once(api: Api) -> None:
     assert api.call("POST", f"/jobs/{job_id}/retry").status == 409
 
 
-def test_a_list_is_paged_and_bound_to_its_query(api: Api) -> None:
-    """Newest first, every job once, over pages; a cursor of another query is refused."""
+def test_a_list_is_paginated_with_cursors_bound_to_the_query(api: Api) -> None:
+    """The newest job comes first, and every job appears once."""
     made = [api.submit(priority="low" if number % 2 else "high") for number in range(7)]
     seen: list[str] = []
     cursor = ""
@@ -281,12 +281,12 @@ def test_a_list_is_paged_and_bound_to_its_query(api: Api) -> None:
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "status=done", "priority=soon", "since=now", "colour=red"])
-def test_a_list_refuses_what_it_does_not_know(api: Api, query: str) -> None:
+def test_a_list_with_an_invalid_query_is_refused(api: Api, query: str) -> None:
     assert api.call("GET", f"/jobs?{query}").status == 400
 
 
-def test_filters_narrow_a_list(api: Api) -> None:
-    """Each filter, alone and together; a user sees only their own."""
+def test_a_list_can_be_filtered(api: Api) -> None:
+    """Filters can be combined, and users see only their own jobs."""
     mine = api.submit(tags=["red"], priority="high")
     other = api.submit("colleague")
     api.call("DELETE", f"/jobs/{mine}")
@@ -304,17 +304,17 @@ def test_filters_narrow_a_list(api: Api) -> None:
     assert ids("", "stranger") == []
 
 
-def test_requests_beyond_the_limit_are_told_to_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """429 with Retry-After and what is left, in the next window again."""
+def test_requests_over_the_rate_limit_return_429(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The response has Retry-After, and the next window accepts requests again."""
     for _ in range(600):
-        api.twins.request_counters.increment("key#key_user", api.twins.clock.now() // 60_000, 0)
+        api.container.request_counters.increment("key#key_user", api.container.clock.now() // 60_000, 0)
 
     refused = api.call("GET", "/me")
 
     assert (refused.status, refused.json["error"]["code"]) == (429, "rate_limited")
     assert refused.headers["ratelimit"].startswith('"key";r=0;')
     assert 0 < int(refused.headers["retry-after"]) <= 60
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     assert api.call("GET", "/me").status == 200
 
 
@@ -322,15 +322,15 @@ def test_a_revoked_key_is_refused_within_a_minute(api: Api) -> None:
     from dataclasses import replace
 
     assert api.call("GET", "/me").status == 200
-    key = next(key for key in api.twins.api_keys.keys("acme") if key.id == "key_user")
-    api.twins.api_keys.put_key(replace(key, revoked_at=api.twins.clock.now()))
-    api.twins.clock.advance(31)
+    key = next(key for key in api.container.api_keys.keys("acme") if key.id == "key_user")
+    api.container.api_keys.put_key(replace(key, revoked_at=api.container.clock.now()))
+    api.container.clock.advance(31)
 
     assert api.call("GET", "/me").status == 401
 
 
-def test_chalices_own_answers_have_our_shape(api: Api) -> None:
-    """A wrong media type or method is refused by the framework, in our words."""
+def test_framework_errors_have_the_error_format_of_the_api(api: Api) -> None:
+    """Chalice itself refuses a wrong media type or method."""
     media = api.call("POST", "/jobs", raw="prompt=x", content_type="text/plain")
     assert (media.status, media.json["error"]["code"]) == (415, "unsupported_media_type")
     method = api.call("DELETE", "/me")
@@ -338,13 +338,13 @@ def test_chalices_own_answers_have_our_shape(api: Api) -> None:
     assert media.headers["headrace-version"] == "1"
 
 
-def test_health_is_public_and_asks_nobody(api: Api) -> None:
+def test_health_is_public(api: Api) -> None:
     reply = api.call("GET", "/health", token=None)
 
     assert (reply.status, reply.json["status"]) == (200, "ok")
 
 
-def test_the_types_say_what_they_take(api: Api) -> None:
+def test_job_types_are_listed_with_their_schemas(api: Api) -> None:
     names = [row["job_type"] for row in api.call("GET", "/job-types").json["data"]]
     assert {"general", "security_analysis"} <= set(names)
     assert api.call("GET", "/job-types/security_analysis").json["response_schema"]["type"] == "object"
@@ -362,16 +362,16 @@ def test_the_types_say_what_they_take(api: Api) -> None:
         ({"delay": 100, "expires_at": "2025-11-22T08:27:00Z"}, "expires_at"),
     ],
 )
-def test_a_time_to_start_at_is_one(api: Api, fields: dict[str, Any], path: str) -> None:
-    """Within thirty days, said once, and before the job expires."""
+def test_an_invalid_start_time_is_refused(api: Api, fields: dict[str, Any], path: str) -> None:
+    """The start must lie within thirty days, be given once, and precede the expiry."""
     reply = api.call("POST", "/jobs", {"prompt": "x", **fields})
 
     assert reply.status == 400
     assert path in details(reply)
 
 
-def test_a_job_may_start_later(api: Api) -> None:
-    """It waits with the reason and the time, and its time to expire begins then; a time that has passed is now."""
+def test_a_delayed_job_waits_for_its_start_time(api: Api) -> None:
+    """`expires_in` counts from the start time, and a start time in the past means now."""
     reply = api.call("POST", "/jobs", {"prompt": "x", "delay": 3_600, "expires_in": 60}, idempotency_key="later")
     replay = api.call("POST", "/jobs", {"prompt": "x", "delay": 3_600, "expires_in": 60}, idempotency_key="later")
     record = api.call("GET", f"/jobs/{reply.json['job_id']}").json
@@ -381,5 +381,5 @@ def test_a_job_may_start_later(api: Api) -> None:
     assert (record["status"], record["reason"]) == ("waiting", "run_at")
     assert record["next_attempt_at"] == "2025-11-22T09:26:40.000Z"
     assert record["expires_at"] == "2025-11-22T09:27:40.000Z"
-    assert not api.twins.queues.messages["normal"]
+    assert not api.container.queues.messages["normal"]
     assert api.call("POST", "/jobs", {"prompt": "x", "run_at": "2020-01-01T00:00:00Z"}).json["status"] == "queued"

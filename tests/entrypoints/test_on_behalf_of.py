@@ -30,7 +30,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def api() -> Iterator[Api]:
     made = Api(*(Script(deltas=["all ", "of it"]) for _ in range(200)))
-    made.twins.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    made.container.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     yield made
     bootstrap.override(None)
 
@@ -48,15 +48,15 @@ def parsed(api: Api, job_id: str) -> Any:
 
 def uploaded(api: Api, data: bytes, token: str = "user") -> str:
     begun = api.call("POST", "/uploads", {"content_type": "text/csv"}, token).json
-    api.twins.uploads.put(begun["url"], data, "text/csv")
+    api.container.uploads.put(begun["url"], data, "text/csv")
     return str(begun["upload_id"])
 
 
 # ---- notification
 
 
-def test_a_notification_from_its_submission_to_its_receiver(api: Api) -> None:
-    """The job is over before anybody was written to; the log of its deliveries goes on."""
+def test_a_notification_job_completes_before_its_deliveries(api: Api) -> None:
+    """The delivery log shows `pending` first, and `delivered` once the dispatcher has run."""
     job_id = submit(api, "notification", {"to": ["email:ops@acme.com", f"webhook:{HOOK}"], **MESSAGE}).json["job_id"]
     work(api)
     said = parsed(api, job_id)["deliveries"]
@@ -68,11 +68,11 @@ def test_a_notification_from_its_submission_to_its_receiver(api: Api) -> None:
     assert {one["delivery_id"] for one in said} == {one["delivery_id"] for one in after}
     assert ({one["status"] for one in before}, {one["status"] for one in after}) == ({"pending"}, {"delivered"})
     assert {one["event"] for one in after} == {"notification"}
-    assert api.twins.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
+    assert api.container.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
 
 
-def test_who_may_not_be_written_to_is_refused_when_it_is_submitted(api: Api) -> None:
-    """By its place in the input, beside what else is wrong with whom; also in an estimate."""
+def test_recipients_not_allowed_are_refused_at_submission(api: Api) -> None:
+    """Every refused recipient is reported by its path in the input, for a job and an estimate."""
     given = {"to": ["slack:alerts", "email:me@evil.example", "webhook:https://127.0.0.1/", "fax:1"], **MESSAGE}
 
     for path in ("/jobs", "/jobs/estimate"):
@@ -82,7 +82,7 @@ def test_who_may_not_be_written_to_is_refused_when_it_is_submitted(api: Api) -> 
         assert wrong["input.to.2"] == "must be a public address"
         assert wrong["input.to.3"] == "must be email:<address>, slack:<name> or webhook:<URL>"
     assert refused(submit(api, "notification", {"to": "slack:alerts", **MESSAGE}, "stranger"))["input.to"].startswith("is not allowed")
-    assert api.twins.jobs.heads == {}
+    assert api.container.jobs.heads == {}
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_who_may_not_be_written_to_is_refused_when_it_is_submitted(api: Api) -> 
     ],
     ids=["no message", "nobody", "too many", "no subject", "unknown"],
 )
-def test_what_is_no_notification_is_refused(api: Api, given: Any, path: str) -> None:
+def test_an_invalid_notification_input_is_refused(api: Api, given: Any, path: str) -> None:
     assert path in {place[: len(path)] for place in refused(submit(api, "notification", given))}
 
 
-def test_a_job_may_tell_what_another_has_answered(api: Api) -> None:
-    """As any other that depends on others; whom it tells cannot be answered by a model."""
+def test_a_notification_may_contain_the_output_of_its_parent(api: Api) -> None:
+    """The recipients may not come from the output of a model."""
     parent = api.submit()
     given = {"to": "slack:alerts", "subject": "Done", "message": "It says: {{parents.a.output}}"}
     job_id = submit(api, "notification", given, depends_on={"a": parent}).json["job_id"]
@@ -111,13 +111,12 @@ def test_a_job_may_tell_what_another_has_answered(api: Api) -> None:
     deliver(api)
 
     assert parsed(api, job_id)["deliveries"][0]["recipient"] == "slack:alerts"
-    assert "It says: all of it" in str(api.twins.webhook_client.letters[0].body)
+    assert "It says: all of it" in str(api.container.webhook_client.letters[0].body)
     wrong = refused(submit(api, "notification", {**given, "to": "email:{{parents.a.output}}"}, depends_on={"a": parent}))
     assert "input.to" in wrong
 
 
-def test_in_a_batch_of_notifications_every_row_is_looked_at(api: Api) -> None:
-    """The address book is as strict with ten thousand as with one."""
+def test_the_allowlist_is_checked_for_every_row_of_a_notification_batch(api: Api) -> None:
     rows = [{"input": {"to": to, **MESSAGE}} for to in ("slack:alerts", ["slack:alerts", "email:me@evil.example"])]
 
     wrong = refused(api.call("POST", "/batches", {"items": rows, "type": "notification"}))
@@ -139,8 +138,8 @@ VALID: dict[str, Any] = {
 @pytest.mark.parametrize(
     "given", [{}, {"to": 3, "notify": "x", "webhook_url": 7}, {"to": [None], "notify": [1]}, ["slack:alerts"], 3], ids=str
 )
-def test_rows_that_wait_are_not_known_yet_and_do_no_harm(api: Api, kind: str, given: Any) -> None:
-    """An input that may still be filled in is held to its schema when it is: until then it may be anything."""
+def test_the_input_of_a_dependent_row_is_not_validated_at_submission(api: Api, kind: str, given: Any) -> None:
+    """Parents may still fill in the input, so the schema is checked once they have ended."""
     rows = [{"input": VALID[kind]}, {"id": "a", "input": given, "depends_on": [api.submit()]}]
 
     reply = api.call("POST", "/batches", {"items": rows, "type": kind})
@@ -148,27 +147,27 @@ def test_rows_that_wait_are_not_known_yet_and_do_no_harm(api: Api, kind: str, gi
     assert reply.status == 202, reply.text
 
 
-def test_an_import_of_notifications_writes_to_nobody_who_is_not_allowed(api: Api) -> None:
-    """A worker knows no address book: whoever delivers does."""
+def test_an_imported_notification_never_reaches_a_recipient_not_allowed(api: Api) -> None:
+    """The import worker does not know the recipient allowlist; the dispatcher checks it."""
     begun = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json
     row = json.dumps({"input": {"to": ["email:me@evil.example", "slack:alerts"], **MESSAGE}})
-    api.twins.uploads.put(begun["url"], row.encode(), "application/x-ndjson")
+    api.container.uploads.put(begun["url"], row.encode(), "application/x-ndjson")
     job_id = submit(api, "csv_import", {"upload_id": begun["upload_id"], "type": "notification"}).json["job_id"]
     work(api)
     batches.settle(api)
     deliver(api)
 
-    (row_id,) = (job.id for job in api.twins.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
+    (row_id,) = (job.id for job in api.container.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
     log = {one["channel"]: one for one in api.call("GET", f"/jobs/{row_id}/deliveries").json["data"]}
-    assert (log["email"]["status"], log["slack"]["status"], api.twins.email.sent) == ("failed", "delivered", [])
+    assert (log["email"]["status"], log["slack"]["status"], api.container.email.sent) == ("failed", "delivered", [])
     assert "does not allow" in log["email"]["attempts"][0]["error"]
 
 
 # ---- csv_import
 
 
-def test_a_file_is_imported_and_its_rows_are_answered(api: Api) -> None:
-    """Its batch is like any other, and says when it has ended."""
+def test_a_csv_import_creates_a_batch_and_the_rows_complete(api: Api) -> None:
+    """The batch has the options of the import and sends `batch.completed` at its end."""
     upload_id = uploaded(api, b"prompt,who\nhello,Ada\ngoodbye,Bob\n")
     given = {"upload_id": upload_id, "name": "greetings", "prompt_template": "{{input}}, {{who}}", "webhook_url": HOOK}
     job_id = submit(api, "csv_import", given).json["job_id"]
@@ -180,7 +179,7 @@ def test_a_file_is_imported_and_its_rows_are_answered(api: Api) -> None:
     assert said["rows"] == 2
     batch = batches.look(api, said["batch_id"])
     assert (batch["name"], batch["user"], batch["status"]) == ("greetings", "alice", "completed")
-    assert [request.prompt for request in api.twins.provider.requests] == ["hello, Ada", "goodbye, Bob"]
+    assert [request.prompt for request in api.container.provider.requests] == ["hello, Ada", "goodbye, Bob"]
     (kept,) = api.call("GET", f"/batches/{said['batch_id']}/deliveries").json["data"]
     assert kept["event"] == "batch.completed"
     stages = api.call("GET", f"/jobs/{job_id}/progress").json["stages"]
@@ -188,7 +187,7 @@ def test_a_file_is_imported_and_its_rows_are_answered(api: Api) -> None:
 
 
 @pytest.mark.parametrize("token", ["colleague", "operator", "stranger"])
-def test_a_file_of_somebody_else_cannot_be_imported(api: Api, token: str) -> None:
+def test_an_upload_of_another_user_cannot_be_imported(api: Api, token: str) -> None:
     upload_id = uploaded(api, b"prompt\nhello\n")
     job_id = submit(api, "csv_import", {"upload_id": upload_id}, token).json["job_id"]
 
@@ -196,11 +195,11 @@ def test_a_file_of_somebody_else_cannot_be_imported(api: Api, token: str) -> Non
 
     record = api.call("GET", f"/jobs/{job_id}", token=token).json
     assert (record["status"], record["error"]["code"]) == ("failed", "request_invalid")
-    assert api.twins.batches.rows == {}
+    assert api.container.batches.rows == {}
 
 
-def test_terms_that_cannot_be_used_are_refused_when_it_is_submitted(api: Api) -> None:
-    """As those of a batch, by their places in the input."""
+def test_invalid_import_options_are_refused_at_submission(api: Api) -> None:
+    """Each invalid option is reported by its path in the input."""
     wrong = refused(
         submit(
             api, "csv_import", {"upload_id": "upload_1", "batch_size": 0, "config": {"temperature": 7}, "dry_run": True, "priority": "soon"}
@@ -215,13 +214,13 @@ def test_terms_that_cannot_be_used_are_refused_when_it_is_submitted(api: Api) ->
 # ---- cache_warmup
 
 
-def test_a_cache_is_warmed_up(api: Api) -> None:
-    """What was asked before is not asked again, and whoever asks then is answered at no cost."""
+def test_a_warm_up_caches_the_responses_to_its_prompts(api: Api) -> None:
+    """A second warm-up submits nothing, and a job with a cached prompt costs nothing."""
     job_id = submit(api, "cache_warmup", {"prompts": ["Say 1.", "Say 2."]}).json["job_id"]
     work(api)
     said = parsed(api, job_id)
     batches.settle(api)
-    asked = len(api.twins.provider.requests)
+    asked = len(api.container.provider.requests)
     again = submit(api, "cache_warmup", {"prompts": ["Say 1.", "Say 2."]}).json["job_id"]
     hit = api.call("POST", "/jobs", {"prompt": "Say 1.", "config": {"cache": True}}).json["job_id"]
 
@@ -230,10 +229,10 @@ def test_a_cache_is_warmed_up(api: Api) -> None:
     assert (said["submitted"], asked) == (2, 2)
     assert parsed(api, again) == {"batch_id": None, "cached_already": 2, "submitted": 0}
     assert api.call("GET", f"/jobs/{hit}").json["cost"] == "0.000000"
-    assert len(api.twins.provider.requests) == asked
+    assert len(api.container.provider.requests) == asked
 
 
-def test_a_warm_up_has_its_bounds(api: Api) -> None:
+def test_a_warm_up_with_invalid_or_too_many_prompts_is_refused(api: Api) -> None:
     wrong = refused(submit(api, "cache_warmup", {"prompts": [{"content": "x", "depends_on": ["a"]}], "items": []}))
     many = refused(submit(api, "cache_warmup", {"prompts": ["x"] * 1_001}))
 
@@ -242,14 +241,14 @@ def test_a_warm_up_has_its_bounds(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("kind", "limits"), [("notification", (10, 100)), ("csv_import", (5, 20)), ("cache_warmup", (1, 10))])
-def test_their_limits_are_shown(api: Api, kind: str, limits: tuple[int, int]) -> None:
+def test_the_limits_of_a_job_type_are_shown(api: Api, kind: str, limits: tuple[int, int]) -> None:
     shown = api.call("GET", f"/job-types/{kind}").json
 
     assert (shown["limits"]["concurrency"], shown["limits"]["per_minute"], shown["least_role"]) == (*limits, "user")
 
 
-def test_more_than_one_warm_up_at_once_waits(api: Api) -> None:
-    """Held by its limit, with its reason."""
+def test_warm_ups_over_the_limits_of_their_type_are_held(api: Api) -> None:
+    """The reason of a held job names the limit."""
     jobs = [submit(api, "cache_warmup", {"prompts": ["x"]}).json["job_id"] for _ in range(12)]
     for _ in range(12):
         work(api)

@@ -13,6 +13,7 @@ from moto import mock_aws
 
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.memory.all import run_inline
 from chalicelib.domain.auth.identity import Key
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
@@ -22,15 +23,27 @@ from chalicelib.settings import Settings
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
 from tests.entrypoints.test_triggers import change
-from tests.kit.http import CONTEXT, TOKENS, Api, InlineLoop
+from tests.kit.container import InlineLoop
+from tests.kit.http import CONTEXT, TOKENS, Api
 from tests.kit.provider import Script, ScriptedProvider
 
 STAGE, ACCOUNT = "dev", "123456789012"  # moto's account
 SCRIPTS = (Script(deltas=["all ", "of ", "it"], every=0.01, first=0.01), Script(deltas=["no"], every=0.01, error=RequestRefused("No.")))
 
 
-class OnMoto(bootstrap.Container):
-    """Every adapter but the provider, which says what it is told to."""
+class RealProvider(bootstrap.Container):
+    """Every real adapter, on a worker loop whose time jumps."""
+
+    offload: Any = staticmethod(run_inline)
+    offload_sends: Any = staticmethod(run_inline)
+
+    @cached_property
+    def worker_loop(self) -> Any:
+        return InlineLoop()
+
+
+class OnMoto(RealProvider):
+    """The same with a scripted provider."""
 
     @cached_property
     def provider(self) -> Any:
@@ -58,7 +71,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
             adapters.api_keys.put_key(
                 Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1)
             )
-        bootstrap.override(adapters, InlineLoop())
+        bootstrap.override(adapters)
         yield made
     bootstrap.override(None)
     aws.reset_clients()
@@ -72,8 +85,8 @@ def deliver(api: Api, lane: str = "normal") -> None:
     getattr(api.module, f"worker_{lane}")({"Records": records}, CONTEXT)
 
 
-def test_from_a_post_to_the_last_token(api: Api) -> None:
-    """Then the sweep finds nothing to do."""
+def test_a_submitted_job_completes_and_streams_its_text(api: Api) -> None:
+    """A sweep after the end starts no second attempt."""
     job_id = api.submit()
 
     deliver(api)
@@ -88,8 +101,8 @@ def test_from_a_post_to_the_last_token(api: Api) -> None:
     assert [row["attempt"] for row in api.call("GET", f"/jobs/{job_id}/attempts").json["data"]] == [1]
 
 
-def test_a_child_is_let_go_and_asks_for_what_its_parent_said(api: Api) -> None:
-    """From rows that DynamoDB keeps, and a change as its stream tells it."""
+def test_a_dependent_job_is_released_with_the_output_of_its_parent(api: Api) -> None:
+    """Dependencies are stored in DynamoDB, and the change record arrives twice."""
     have = bootstrap.container()
     parent = api.submit()
     child = api.submit(prompt="Go on from: {{parents.first.output}}.", depends_on={"first": parent})
@@ -109,8 +122,8 @@ def test_a_child_is_let_go_and_asks_for_what_its_parent_said(api: Api) -> None:
     assert graph["edges"] == [{"from": parent, "to": child, "alias": "first"}]
 
 
-def test_a_failed_job_is_listed_and_removed(api: Api) -> None:
-    """With its reason; afterwards nothing is kept of it, and nobody finds it."""
+def test_a_failed_job_is_listed_and_deleted(api: Api) -> None:
+    """Afterwards the `job_data` table has no row of the job."""
     api.submit()
     deliver(api)
     job_id = api.submit()
@@ -128,9 +141,9 @@ def test_a_failed_job_is_listed_and_removed(api: Api) -> None:
     assert rows["Items"] == []
 
 
-def test_before_a_key_is_stored(api: Api) -> None:
-    """No secret, and the real provider: a story is scored by plain rules, another job waits and has made no attempt."""
-    bootstrap.override(bootstrap.Container(Settings(stage=STAGE)), InlineLoop())
+def test_without_a_provider_key_stories_fall_back_and_other_jobs_wait(api: Api) -> None:
+    """This runs on the real provider adapter; the held job has made no attempt."""
+    bootstrap.override(RealProvider(Settings(stage=STAGE)))
     story = {"title": "A miracle battery!", "content": "It charges instantly."}
     scored = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story}).json["job_id"]
     waiting = api.submit()
@@ -145,8 +158,8 @@ def test_before_a_key_is_stored(api: Api) -> None:
     assert api.call("GET", f"/jobs/{waiting}/attempts").json["data"] == []
 
 
-def test_an_export_is_made_and_downloaded_and_removed(api: Api) -> None:
-    """By the link that the API answers; its slot is free again, and its object goes with it."""
+def test_an_export_is_created_downloaded_and_deleted(api: Api) -> None:
+    """The limiter slot of the export is free again, and deleting the job removes the S3 object."""
     api.submit()
     deliver(api)
     asked = {"type": "export", "input": {"filter": {"status": "completed"}}, "options": {"format": "jsonl"}}
@@ -165,8 +178,7 @@ def test_an_export_is_made_and_downloaded_and_removed(api: Api) -> None:
     assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=bucket_name(STAGE, ACCOUNT))
 
 
-def test_a_clean_up_deletes_what_is_old(api: Api) -> None:
-    """On the real tables, by an operator's job."""
+def test_a_data_cleanup_deletes_old_jobs(api: Api) -> None:
     old = api.submit()
     deliver(api)
     job_id = api.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0}}, "operator").json["job_id"]
@@ -176,8 +188,8 @@ def test_a_clean_up_deletes_what_is_old(api: Api) -> None:
     assert api.call("GET", f"/jobs/{old}").status == 404
 
 
-def test_a_file_is_imported_and_the_end_of_its_batch_is_told(api: Api) -> None:
-    """From the signed link to the row in the log of deliveries: on the real tables, with the terms that a batch keeps."""
+def test_a_csv_import_runs_its_batch_and_stores_a_delivery(api: Api) -> None:
+    """The file is uploaded through the signed link, and the batch keeps its options."""
     begun = api.call("POST", "/uploads", {"content_type": "text/csv"}).json
     assert requests.put(begun["url"], data=b"prompt\nhello\n", headers=begun["headers"], timeout=10).status_code == 200
     asked = {"type": "csv_import", "input": {"upload_id": begun["upload_id"], "webhook_url": "https://hooks.example.com/x"}}
@@ -197,8 +209,7 @@ def test_a_file_is_imported_and_the_end_of_its_batch_is_told(api: Api) -> None:
     assert (kept["event"], kept["address"], kept["status"]) == ("batch.completed", "https://hooks.example.com/x", "pending")
 
 
-def test_a_notification_is_written_down_once(api: Api) -> None:
-    """On the real table."""
+def test_a_notification_job_stores_one_delivery(api: Api) -> None:
     given = {"to": "webhook:https://hooks.example.com/x", "subject": "Done", "message": "It is over."}
     job_id = api.call("POST", "/jobs", {"type": "notification", "input": given}).json["job_id"]
 

@@ -41,39 +41,37 @@ def accepts(described: Any, name: str, value: Any) -> bool:
     return bool(validator_for(schema).is_valid(value))
 
 
-def test_it_is_a_valid_document(described: Any) -> None:
+def test_the_document_conforms_to_openapi_3_1(described: Any) -> None:
     assert [str(error) for error in validator_for(META).iter_errors(described)] == []
 
 
-def test_every_schema_in_it_is_one(described: Any) -> None:
+def test_every_component_schema_is_valid(described: Any) -> None:
     for name, schema in described["components"]["schemas"].items():
         whole = {**schema, "components": described["components"]}
         assert schema_problems(whole) == (), name
 
 
-def test_every_reference_leads_somewhere(described: Any) -> None:
+def test_every_reference_resolves(described: Any) -> None:
     for reference in _references(described["paths"]):
         place = described
         for step in reference.removeprefix("#/").split("/"):
             place = place[step]
 
 
-def test_it_asks_nothing_of_anything(api: Api) -> None:
-    """Public, and the same for everybody: no key is looked at and no store is read."""
-    nothing = SimpleNamespace(clock=api.twins.clock)
+def test_the_document_is_served_without_a_key_or_a_store(api: Api) -> None:
+    nothing = SimpleNamespace(clock=api.container.clock, settings=api.container.settings)
     bootstrap.override(nothing)
 
     assert api.call("GET", "/openapi.json", token=None).status == 200
 
 
-def test_every_route_of_the_application_is_in_it(api: Api, described: Any) -> None:
-    """And nothing else."""
+def test_the_document_lists_exactly_the_routes_of_the_application(api: Api, described: Any) -> None:
     served = {(path, method) for path, methods in api.app.routes.items() for method in methods if method != "OPTIONS"}
 
     assert {(path, method.upper()) for path, methods in described["paths"].items() for method in methods} == served
 
 
-def test_every_route_names_its_least_role(described: Any) -> None:
+def test_every_operation_names_its_minimum_role(described: Any) -> None:
     for route in ROUTES:
         operation = described["paths"][route.path][route.method.lower()]
         assert operation["x-least-role"] == (route.role.label if route.role else "public")
@@ -81,13 +79,13 @@ def test_every_route_names_its_least_role(described: Any) -> None:
         assert operation["summary"] == route.summary
 
 
-def test_operations_are_told_apart(described: Any) -> None:
+def test_operation_ids_are_unique(described: Any) -> None:
     names = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
 
     assert len(set(names)) == len(names)
 
 
-def test_what_is_said_of_routes_is_said_of_routes_that_there_are() -> None:
+def test_route_descriptions_refer_only_to_existing_routes() -> None:
     served = {f"{route.method} {route.path}" for route in ROUTES}
 
     assert set(PARAMETERS) | set(BODIES) | set(ANSWERS) <= served
@@ -95,8 +93,7 @@ def test_what_is_said_of_routes_is_said_of_routes_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in job_types.all_types()])
-def test_every_job_type_is_in_it_with_its_options(described: Any, name: str) -> None:
-    """As they are checked."""
+def test_the_document_contains_every_job_type_with_its_schemas(described: Any, name: str) -> None:
     kind, schemas = job_types.get(name), described["components"]["schemas"]
 
     assert {"$ref": f"#/components/schemas/Submission.{name}"} in schemas["Submission"]["oneOf"]
@@ -116,7 +113,7 @@ def test_every_job_type_is_in_it_with_its_options(described: Any, name: str) -> 
     ],
     ids=str,
 )
-def test_what_it_allows_is_accepted(api: Api, described: Any, submission: dict[str, Any]) -> None:
+def test_submissions_valid_in_the_document_are_accepted(api: Api, described: Any, submission: dict[str, Any]) -> None:
     assert accepts(described, "Submission", submission)
     assert api.call("POST", "/jobs/estimate", submission).status == 200
 
@@ -133,12 +130,12 @@ def test_what_it_allows_is_accepted(api: Api, described: Any, submission: dict[s
     ],
     ids=str,
 )
-def test_what_it_does_not_allow_is_refused(api: Api, described: Any, submission: dict[str, Any]) -> None:
+def test_submissions_invalid_in_the_document_are_refused(api: Api, described: Any, submission: dict[str, Any]) -> None:
     assert not accepts(described, "Submission", submission)
     assert api.call("POST", "/jobs/estimate", submission).status in (400, 404)
 
 
-def test_answers_are_as_it_says(api: Api, described: Any) -> None:
+def test_responses_match_the_document(api: Api, described: Any) -> None:
     reply = api.call("POST", "/jobs", {"prompt": "Hi"})
     assert accepts(described, "Accepted", reply.json)
     job_id = reply.json["job_id"]
@@ -165,7 +162,7 @@ BATCHES = [
 
 
 @pytest.mark.parametrize("batch", BATCHES, ids=str)
-def test_batches_that_it_allows_are_accepted_and_answered_as_it_says(api: Api, described: Any, batch: Any) -> None:
+def test_batches_valid_in_the_document_get_matching_responses(api: Api, described: Any, batch: Any) -> None:
     reply = api.call("POST", "/batches", batch)
 
     assert accepts(described, "BatchSubmission", batch)
@@ -185,13 +182,13 @@ def test_batches_that_it_allows_are_accepted_and_answered_as_it_says(api: Api, d
     [{"items": []}, {"items": ["a"], "upload_id": "upload_1"}, {"name": "nothing"}, {"items": ["a"], "config": {"temperature": 3}}],
     ids=str,
 )
-def test_batches_that_it_does_not_allow_are_refused(api: Api, described: Any, batch: Any) -> None:
+def test_batches_invalid_in_the_document_are_refused(api: Api, described: Any, batch: Any) -> None:
     assert not accepts(described, "BatchSubmission", batch)
     assert api.call("POST", "/batches", batch).status == 400
 
 
-def test_every_way_of_sending_a_batch_is_in_it(api: Api, described: Any) -> None:
-    """Files as they are, with the terms in the query."""
+def test_the_document_describes_every_way_to_submit_a_batch(api: Api, described: Any) -> None:
+    """Files are sent unchanged, with the options in the query."""
     operation = described["paths"]["/batches"]["post"]
     link = api.call("POST", "/uploads", {})
 
@@ -200,21 +197,21 @@ def test_every_way_of_sending_a_batch_is_in_it(api: Api, described: Any) -> None
     assert accepts(described, "UploadLink", link.json)
 
 
-def test_errors_are_as_it_says(api: Api, described: Any) -> None:
+def test_error_responses_match_the_document(api: Api, described: Any) -> None:
     for reply in (api.call("GET", "/jobs", token=None), api.call("POST", "/jobs", {}), api.call("GET", "/jobs/job_1")):
         assert accepts(described, "Error", reply.json)
 
 
-def test_parameters_of_a_query_are_those_that_are_known(api: Api, described: Any) -> None:
-    """What the list of jobs says that it knows."""
+def test_documented_filters_of_the_job_list_match_the_accepted_filters(api: Api, described: Any) -> None:
+    """The accepted filters are read from the error for an unknown filter."""
     refused = api.call("GET", "/jobs?colour=red").json["error"]["details"][0]["message"]
     named = {one["name"] for one in described["paths"]["/jobs"]["get"]["parameters"]}
 
     assert named == set(re.findall(r"\w+", refused.partition("known are ")[2]))
 
 
-def test_a_type_whose_schema_refers_to_itself_keeps_its_references() -> None:
-    """In the document they lead through the place that it has there."""
+def test_internal_references_of_a_type_schema_are_relocated() -> None:
+    """Each `$ref` is rewritten to the position of the schema in the document."""
     schema = {"$defs": {"name": {"type": "string"}}, "properties": {"who": {"$ref": "#/$defs/name"}}}
     whole = {"$ref": "#/components/schemas/Input.t", "components": {"schemas": {"Input.t": placed(schema, "Input.t")}}}
 
@@ -222,7 +219,7 @@ def test_a_type_whose_schema_refers_to_itself_keeps_its_references() -> None:
     assert not validator_for(whole).is_valid({"who": 3})
 
 
-def test_it_has_the_version_of_the_project() -> None:
+def test_the_document_has_the_version_of_the_project() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
     assert document()["info"]["version"] == VERSION
 

@@ -35,9 +35,9 @@ SHAPE = {
 
 
 def trip(api: Api, model: str = MODEL, code: str = "provider_quota_exhausted") -> CircuitBreaker:
-    now = api.twins.clock.now()
+    now = api.container.clock.now()
     circuit = record_failure(CircuitBreaker(model=model), code, now, "mark", now)
-    api.twins.circuit_breakers.replace(CircuitBreaker(model=model), circuit)
+    api.container.circuit_breakers.replace(CircuitBreaker(model=model), circuit)
     return circuit
 
 
@@ -47,8 +47,8 @@ def health(api: Api) -> Any:
     return reply.json
 
 
-def test_circuits_are_listed_for_everybody(api: Api) -> None:
-    """Nothing is there while nothing has failed; times and reasons where something has."""
+def test_a_viewer_can_list_circuits(api: Api) -> None:
+    """A circuit is listed once a call of its model has failed."""
     assert api.call("GET", "/circuits", token="viewer").json["data"] == []
     trip(api, "z")
     trip(api, "a", "stream_cut")
@@ -66,8 +66,8 @@ def test_circuits_are_listed_for_everybody(api: Api) -> None:
 
 
 @pytest.mark.parametrize("name", [MODEL, "ft:gpt-4o-mini-2024-07-18:acme::9x", "models/a.b", "o1 preview", "\u00e4"])
-def test_a_circuit_is_kept_open_and_closed_by_hand(api: Api, name: str) -> None:
-    """Whatever the model is called; who did it is told to administrators."""
+def test_a_circuit_can_be_forced_open_and_closed_by_an_admin(api: Api, name: str) -> None:
+    """Any model name works, and a viewer does not see who forced the circuit."""
     path = f"/circuits/{quote(name, safe='')}"
 
     opened = api.call("POST", f"{path}/open", {"reason": "moving to another account"}, "admin")
@@ -82,10 +82,10 @@ def test_a_circuit_is_kept_open_and_closed_by_hand(api: Api, name: str) -> None:
     assert (closed.json["state"], closed.json["forced"], closed.json["reason"]) == ("closed", False, None)
 
 
-def test_asking_twice_is_asking_once(api: Api) -> None:
+def test_opening_and_closing_a_circuit_is_idempotent(api: Api) -> None:
     path = f"/circuits/{MODEL}"
     first = api.call("POST", f"{path}/open", {"reason": "a"}, "admin").json
-    api.twins.clock.advance(5)
+    api.container.clock.advance(5)
 
     assert api.call("POST", f"{path}/open", {"reason": "a"}, "admin").json == first
     assert api.call("POST", f"{path}/open", None, "admin").json == first
@@ -94,8 +94,8 @@ def test_asking_twice_is_asking_once(api: Api) -> None:
     assert [one["model"] for one in api.call("GET", "/circuits").json["data"]] == [MODEL]
 
 
-def test_jobs_of_a_model_wait_while_it_is_kept_open(api: Api) -> None:
-    """They say why, start at once when a person retries them, and run once it is closed."""
+def test_jobs_of_a_model_are_held_while_its_circuit_is_forced_open(api: Api) -> None:
+    """A retry queues a held job at once after the circuit is closed."""
     api.call("POST", f"/circuits/{MODEL}/open", {}, "admin")
     job_id = api.submit()
     work(api)
@@ -105,7 +105,7 @@ def test_jobs_of_a_model_wait_while_it_is_kept_open(api: Api) -> None:
     assert [row["job_id"] for row in api.call("GET", "/jobs?status=held").json["data"]] == [job_id]
 
     api.call("POST", f"/circuits/{MODEL}/close", {}, "admin")
-    api.twins.clock.advance(3)
+    api.container.clock.advance(3)
     assert api.call("POST", f"/jobs/{job_id}/retry", {}).json["status"] == "queued"
     work(api)
 
@@ -114,12 +114,12 @@ def test_jobs_of_a_model_wait_while_it_is_kept_open(api: Api) -> None:
 
 @pytest.mark.parametrize("what", ["open", "close"])
 @pytest.mark.parametrize(("token", "status"), [("operator", 403), ("user", 403), ("viewer", 403), (None, 401), ("admin", 200)])
-def test_only_administrators_force_circuits(api: Api, what: str, token: str | None, status: int) -> None:
+def test_only_admins_may_force_circuits(api: Api, what: str, token: str | None, status: int) -> None:
     assert api.call("POST", f"/circuits/{MODEL}/{what}", {}, token).status == status
 
 
 @pytest.mark.parametrize("name", ["x" * 129, "%20x", "a%00b", "a%0Ab", "%20"])
-def test_what_is_no_name_of_a_model_is_refused(api: Api, name: str) -> None:
+def test_an_invalid_model_name_is_refused(api: Api, name: str) -> None:
     reply = api.call("POST", f"/circuits/{name}/open", {}, "admin")
 
     assert (reply.status, reply.json["error"]["details"][0]["path"]) == (400, "model")
@@ -127,18 +127,17 @@ def test_what_is_no_name_of_a_model_is_refused(api: Api, name: str) -> None:
 
 
 @pytest.mark.parametrize("body", [{"reason": 3}, {"reason": ""}, {"reason": "x" * 201}, {"until": "2026-11-22T09:30:00Z"}])
-def test_what_is_not_understood_is_refused(api: Api, body: dict[str, Any]) -> None:
+def test_an_invalid_circuit_request_is_refused(api: Api, body: dict[str, Any]) -> None:
     assert api.call("POST", f"/circuits/{MODEL}/open", body, "admin").status == 400
     assert api.call("POST", f"/circuits/{MODEL}/open", raw="[", token="admin").status == 400
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/circuits"), ("GET", f"/circuits/{MODEL}/open"), ("POST", "/health/system")])
-def test_other_methods_are_refused(api: Api, method: str, path: str) -> None:
+def test_unsupported_methods_return_405(api: Api, method: str, path: str) -> None:
     assert api.call(method, path, {} if method == "POST" else None, "admin").status == 405
 
 
-def test_a_system_that_is_well(api: Api) -> None:
-    """Every part is there, nothing is wrong, nothing is recommended."""
+def test_a_healthy_system_reports_every_part_without_issues(api: Api) -> None:
     seen = health(api)
 
     assert seen["status"] == "healthy"
@@ -149,8 +148,8 @@ def test_a_system_that_is_well(api: Api) -> None:
     assert seen["parts"]["workers"]["active"] == 0
 
 
-def test_an_open_circuit_is_seen(api: Api) -> None:
-    """With what helps against its reason."""
+def test_health_shows_an_open_circuit(api: Api) -> None:
+    """The recommendation depends on the error for which the circuit opened."""
     trip(api)
     trip(api, "b", "stream_cut")
 
@@ -163,17 +162,17 @@ def test_an_open_circuit_is_seen(api: Api) -> None:
     assert "credit" in seen["recommendations"][0]
 
 
-def test_one_that_is_kept_open_tells_how_to_close_it(api: Api) -> None:
+def test_health_recommends_how_to_close_a_forced_circuit(api: Api) -> None:
     api.call("POST", f"/circuits/{MODEL}/open", {}, "admin")
 
     assert health(api)["recommendations"] == [f"A person opened it. `headrace circuits close {MODEL}` lets its jobs run again."]
 
 
-def test_dead_letters_and_crowds_are_seen(api: Api) -> None:
-    api.twins.queues.send_to_dead_letter("low", "x", "no wake-up")
-    api.twins.queues.send_to_dead_letter(STREAM, "job_1", "not announced")
+def test_health_shows_dead_letters_and_long_queues(api: Api) -> None:
+    api.container.queues.send_to_dead_letter("low", "x", "no wake-up")
+    api.container.queues.send_to_dead_letter(STREAM, "job_1", "not announced")
     for number in range(101):
-        api.twins.queues.put_raw("high", str(number))
+        api.container.queues.put_raw("high", str(number))
 
     seen = health(api)
 
@@ -189,13 +188,13 @@ def test_dead_letters_and_crowds_are_seen(api: Api) -> None:
     assert len(seen["recommendations"]) == 2
 
 
-def test_workers_that_nobody_buries_are_the_worst(api: Api) -> None:
-    """The sweep does not run: that is for people to bring right, and stands first."""
+def test_stale_worker_leases_make_the_system_unhealthy(api: Api) -> None:
+    """Stale leases mean a sweeper outage; this recommendation stands first."""
     trip(api)
-    now = api.twins.clock.now()
+    now = api.container.clock.now()
     lease = Lease(id="a", lane="normal", started_at=now, expires_at=now + 25_000, jobs=("job_1", "job_2"))
-    api.twins.leases.open(lease)
-    api.twins.leases.open(replace(lease, id="b", expires_at=now - 120_001, jobs=("job_3",)))
+    api.container.leases.open(lease)
+    api.container.leases.open(replace(lease, id="b", expires_at=now - 120_001, jobs=("job_3",)))
 
     seen = health(api)
 
@@ -212,13 +211,13 @@ def test_workers_that_nobody_buries_are_the_worst(api: Api) -> None:
 
 
 @pytest.mark.parametrize("error", [Throttled, RuntimeError])
-def test_a_part_that_does_not_answer_is_a_finding(api: Api, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are told all the same, and nothing of what went wrong inside shows."""
+def test_an_unavailable_part_is_reported_as_unhealthy(api: Api, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other parts are still reported, and no internal error text is shown."""
 
     def breaks() -> list[CircuitBreaker]:
         raise error("secret detail")
 
-    monkeypatch.setattr(api.twins.circuit_breakers, "all", breaks)
+    monkeypatch.setattr(api.container.circuit_breakers, "all", breaks)
 
     seen = health(api)
 
@@ -226,17 +225,17 @@ def test_a_part_that_does_not_answer_is_a_finding(api: Api, error: type[Exceptio
     assert "secret" not in str(seen)
 
 
-def test_a_store_that_does_not_answer_is_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.twins.circuit_breakers, "get", unreachable(api.twins.circuit_breakers.get))
+def test_an_unavailable_circuit_store_returns_503(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api.container.circuit_breakers, "get", unreachable(api.container.circuit_breakers.get))
 
     assert api.call("POST", f"/circuits/{MODEL}/open", {}, "admin").status == 503
 
 
-def test_two_people_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes second decides on what the first has left."""
-    stale = api.twins.circuit_breakers.get(MODEL)
+def test_a_circuit_is_forced_open_after_a_concurrent_change(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write on the stale version fails and is repeated on the stored circuit."""
+    stale = api.container.circuit_breakers.get(MODEL)
     trip(api)
-    monkeypatch.setattr(api.twins.circuit_breakers, "get", lambda _model: stale)
+    monkeypatch.setattr(api.container.circuit_breakers, "get", lambda _model: stale)
 
     assert api.call("POST", f"/circuits/{MODEL}/open", {}, "admin").json["forced"] is True
 
@@ -244,10 +243,10 @@ def test_two_people_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- models that stand in
 
 
-def test_fallback_models_are_part_of_the_job(api: Api) -> None:
-    """In order, each once, without its own; the most that it may cost is by the dearest."""
+def test_fallback_models_are_stored_with_the_job(api: Api) -> None:
+    """Duplicates and the job's own model are dropped; `max_cost` uses the most expensive model."""
     plain = api.call("POST", "/jobs", {"prompt": "x"}).json
-    api.twins.prices.prices["big"] = replace(api.twins.prices.prices[MODEL], output=6_000)
+    api.container.prices.prices["big"] = replace(api.container.prices.prices[MODEL], output=6_000)
 
     reply = api.call("POST", "/jobs", {"prompt": "x", "config": {"fallback_models": ["big", MODEL, "big"]}}).json
 
@@ -258,14 +257,14 @@ def test_fallback_models_are_part_of_the_job(api: Api) -> None:
     assert api.call("GET", f"/jobs/{reply['job_id']}").json["config"]["fallback_models"] == ["big"]
 
 
-def test_an_unknown_price_leaves_the_most_unknown(api: Api) -> None:
+def test_max_cost_is_null_when_a_fallback_model_has_no_price(api: Api) -> None:
     reply = api.call("POST", "/jobs/estimate", {"prompt": "x", "config": {"fallback_models": ["nobody-knows"]}}).json
 
     assert (reply["max_cost"], reply["estimated_cost"] is not None) == (None, True)
 
 
 @pytest.mark.parametrize("value", ["big", ["a", "b", "c", "d", "e", "f"], [""], [3], ["x" * 129]])
-def test_fallback_models_that_cannot_be(api: Api, value: Any) -> None:
+def test_invalid_fallback_models_are_refused(api: Api, value: Any) -> None:
     reply = api.call("POST", "/jobs", {"prompt": "x", "config": {"fallback_models": value}})
 
     assert reply.status == 400
@@ -273,21 +272,21 @@ def test_fallback_models_that_cannot_be(api: Api, value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [None, []])
-def test_none_is_none(api: Api, value: Any) -> None:
+def test_empty_fallback_models_are_returned_as_an_empty_list(api: Api, value: Any) -> None:
     assert api.call("POST", "/jobs", {"prompt": "x", "config": {"fallback_models": value}}).json["config"]["fallback_models"] == []
 
 
-def test_the_ledger_and_the_result_say_which_model_it_was(api: Api) -> None:
-    """The first job meets the empty account, the second one's other model stands in."""
+def test_attempts_and_result_name_the_fallback_model_in_use(api: Api) -> None:
+    """The first job exhausts the quota, so the second job runs on its fallback model."""
     answer = ResponseEnded(Usage(input=10, output=3), "big-2026")
-    api.twins.provider.scripts = [Script(error=ProviderQuotaExhausted(), refuses=True), Script(end=answer)]
+    api.container.provider.scripts = [Script(error=ProviderQuotaExhausted(), refuses=True), Script(end=answer)]
     api.submit()
     work(api)
     job_id = api.submit(config={"fallback_models": ["big"]})
 
     work(api)
 
-    assert [request.model for request in api.twins.provider.requests] == [MODEL, "big"]
+    assert [request.model for request in api.container.provider.requests] == [MODEL, "big"]
     [row] = api.call("GET", f"/jobs/{job_id}/attempts").json["data"]
     assert row["model"] == "big-2026"
     assert api.call("GET", f"/jobs/{job_id}/result").json["model"] == "big-2026"

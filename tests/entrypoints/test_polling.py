@@ -20,20 +20,20 @@ from tests.kit.work import work
 def claimed(api: Api) -> Job:
     """A job that a worker is at, with three characters of text."""
     head = api.head(api.submit())
-    running = transitions.claim(head, 1, "owner", api.twins.clock.now())
+    running = transitions.claim(head, 1, "owner", api.container.clock.now())
     assert running is not None
-    api.twins.jobs.replace(head, running)
+    api.container.jobs.replace(head, running)
     write(api, running, 0)
     return running
 
 
 def write(api: Api, job: Job, start: int) -> None:
-    api.twins.chunks.append(Chunk(job_id=job.id, attempt=1, start=start, text="abc", at=1))
+    api.container.chunks.append(Chunk(job_id=job.id, attempt=1, start=start, text="abc", at=1))
 
 
 def at_second(api: Api, second: float, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let something happen while a request is held."""
-    clock, pending, sleep = api.twins.clock, [do], api.twins.clock.sleep
+    clock, pending, sleep = api.container.clock, [do], api.container.clock.sleep
     moment = clock.now() + second * 1000
 
     def meanwhile(seconds: float) -> None:
@@ -45,25 +45,25 @@ def at_second(api: Api, second: float, do: Callable[[], None], monkeypatch: pyte
 
 
 @pytest.mark.parametrize("suffix", ["/status", "/progress"])
-def test_new_text_is_a_change(api: Api, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ETag says how far the text is: a poll that lags behind is answered at once, one that does not as soon as there is more."""
+def test_new_text_changes_the_etag(api: Api, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll with an old ETag is answered at once, a poll with the current one at the next text."""
     job = claimed(api)
     tag = api.call("GET", f"/jobs/{job.id}{suffix}").headers["etag"]
     write(api, job, 3)
-    before = api.twins.clock.now()
+    before = api.container.clock.now()
 
     behind = api.call("GET", f"/jobs/{job.id}{suffix}?wait=20", if_none_match=tag)
-    assert (behind.status, api.twins.clock.now()) == (200, before)
+    assert (behind.status, api.container.clock.now()) == (200, before)
     at_second(api, 7, lambda: write(api, job, 6), monkeypatch)
     held = api.call("GET", f"/jobs/{job.id}{suffix}?wait=20", if_none_match=behind.headers["etag"])
 
     assert held.status == 200
     assert held.headers["etag"] == f'"v{job.version}.9"'
-    assert 7_000 <= api.twins.clock.now() - before < 8_000
+    assert 7_000 <= api.container.clock.now() - before < 8_000
 
 
-def test_the_record_changes_with_its_version_only(api: Api) -> None:
-    """Its ETag has no text in it, and one of `/progress` is none of its own."""
+def test_the_etag_of_a_job_changes_only_with_its_version(api: Api) -> None:
+    """An ETag of `/progress` contains a text offset and never matches the job itself."""
     job = claimed(api)
     tag = api.call("GET", f"/jobs/{job.id}").headers["etag"]
     write(api, job, 3)
@@ -73,12 +73,12 @@ def test_the_record_changes_with_its_version_only(api: Api) -> None:
 
 
 @pytest.mark.parametrize("route", ["/status?wait=20", "/progress?wait=20", "/text?offset=3&wait=20", "/stream?offset=3"])
-def test_who_waits_is_noted_as_a_reader(api: Api, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the worker keeps the text every second; at most every five seconds, and never past the end of the wait by much."""
+def test_a_waiting_request_is_announced_as_a_reader(api: Api, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker writes text every second for readers; announcements are 5 s apart or more."""
     job = claimed(api)
     noted: list[int] = []
-    monkeypatch.setattr(api.twins.subscriptions, "announce_reader", lambda job_id, until: noted.append(until))
-    begun = api.twins.clock.now()
+    monkeypatch.setattr(api.container.subscriptions, "announce_reader", lambda job_id, until: noted.append(until))
+    begun = api.container.clock.now()
 
     assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
 
@@ -88,20 +88,20 @@ def test_who_waits_is_noted_as_a_reader(api: Api, route: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("route", ["/status?wait=20", "/text?offset=3&wait=20"])
-def test_a_reader_who_cannot_be_noted_is_answered_all_the_same(api: Api, route: str) -> None:
-    """The note only makes the log finer, and a slot that cannot be taken or given back only shortens the wait."""
+def test_a_reader_is_answered_when_the_announcement_fails(api: Api, route: str) -> None:
+    """The same holds when long-poll slots cannot be acquired or released."""
     job = claimed(api)
-    api.twins.subscriptions.announce_reader = unreachable(api.twins.subscriptions.announce_reader)  # type: ignore[method-assign]
-    api.twins.semaphores.release = unreachable(api.twins.semaphores.release)  # type: ignore[method-assign]
+    api.container.subscriptions.announce_reader = unreachable(api.container.subscriptions.announce_reader)  # type: ignore[method-assign]
+    api.container.semaphores.release = unreachable(api.container.semaphores.release)  # type: ignore[method-assign]
     assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
 
-    api.twins.semaphores.acquire = unreachable(api.twins.semaphores.acquire)  # type: ignore[method-assign]
+    api.container.semaphores.acquire = unreachable(api.container.semaphores.acquire)  # type: ignore[method-assign]
     assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
 
 
-def test_requests_are_answered_when_they_cannot_be_counted(api: Api) -> None:
-    """The meter guards against haste: when its table does not answer, nobody is turned away."""
-    api.twins.request_counters.increment = unreachable(api.twins.request_counters.increment)  # type: ignore[method-assign]
+def test_requests_are_answered_when_the_rate_counter_is_unavailable(api: Api) -> None:
+    """The rate limit fails open: an outage of its table refuses no request."""
+    api.container.request_counters.increment = unreachable(api.container.request_counters.increment)  # type: ignore[method-assign]
 
     reply = api.call("GET", "/me")
 
@@ -109,14 +109,14 @@ def test_requests_are_answered_when_they_cannot_be_counted(api: Api) -> None:
     assert reply.headers["ratelimit-policy"] == '"key";q=600;w=60'
 
 
-def test_a_result_ends_where_the_record_says(api: Api) -> None:
-    """A stalled worker wrote on after its job had been ended without it: that is no part of the text, and nothing was parsed from it."""
-    api.twins.provider.scripts[:] = [Script(deltas=['{"a"', ": 1}"])]
+def test_a_result_is_cut_at_the_length_in_the_job_record(api: Api) -> None:
+    """A stalled worker may have written more text after the job was ended without that worker."""
+    api.container.provider.scripts[:] = [Script(deltas=['{"a"', ": 1}"])]
     job_id = api.submit(config={"response_format": "json"})
     work(api)
     whole = api.call("GET", f"/jobs/{job_id}/result").json
     head = api.head(job_id)
-    api.twins.jobs.heads[job_id] = replace(head, status=Status.CANCELLED, length=4, version=head.version + 1)
+    api.container.jobs.heads[job_id] = replace(head, status=Status.CANCELLED, length=4, version=head.version + 1)
 
     cut = api.call("GET", f"/jobs/{job_id}/result").json
 
@@ -125,14 +125,14 @@ def test_a_result_ends_where_the_record_says(api: Api) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "\x01", "é", "字", "🎉", '"'])
-def test_a_result_too_large_for_one_answer_is_elsewhere(api: Api, letter: str) -> None:
-    """307 to a signed link, or to the text in slices; no answer, as the runtime encodes it, exceeds what Lambda takes."""
-    api.twins.provider.scripts[:] = [Script(deltas=[letter * 100_000] * 60, every=0.001)]
+def test_a_result_too_large_for_one_response_is_redirected(api: Api, letter: str) -> None:
+    """The 307 leads to a signed link, or to the text in slices below the size limit of Lambda."""
+    api.container.provider.scripts[:] = [Script(deltas=[letter * 100_000] * 60, every=0.001)]
     job_id = api.submit()
     work(api)
 
     in_slices = api.call("GET", f"/jobs/{job_id}/result")
-    api.twins.results.links[job_id, 1] = "https://bucket.example/text?signature=s"
+    api.container.results.links[job_id, 1] = "https://bucket.example/text?signature=s"
     by_link = api.call("GET", f"/jobs/{job_id}/result")
 
     assert (in_slices.status, in_slices.headers["location"]) == (307, "text")
@@ -145,8 +145,8 @@ def test_a_result_too_large_for_one_answer_is_elsewhere(api: Api, letter: str) -
     assert offset == 6_000_000
 
 
-def test_what_is_just_small_enough_comes_with_the_answer(api: Api) -> None:
-    api.twins.provider.scripts[:] = [Script(deltas=["x" * 100_000] * 40, every=0.001)]
+def test_a_result_below_the_size_limit_is_returned_inline(api: Api) -> None:
+    api.container.provider.scripts[:] = [Script(deltas=["x" * 100_000] * 40, every=0.001)]
     job_id = api.submit()
     work(api)
 
@@ -155,9 +155,9 @@ def test_what_is_just_small_enough_comes_with_the_answer(api: Api) -> None:
     assert (reply.status, len(reply.json["output"])) == (200, 4_000_000)
 
 
-def test_a_held_submission_whose_result_is_too_large_is_accepted(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """202 as usual: a redirection of a POST would post again."""
-    api.twins.provider.scripts[:] = [Script(deltas=["x" * 100_000] * 60, every=0.001)]
+def test_a_synchronous_submission_with_a_too_large_result_returns_202(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client would follow a redirect of a POST by posting again."""
+    api.container.provider.scripts[:] = [Script(deltas=["x" * 100_000] * 60, every=0.001)]
     at_second(api, 0, lambda: work(api), monkeypatch)
 
     reply: Any = api.call("POST", "/jobs", {"prompt": "x", "async": False})
@@ -166,9 +166,8 @@ def test_a_held_submission_whose_result_is_too_large_is_accepted(api: Api, monke
 
 
 @pytest.mark.parametrize("name", ["x", "x" * 3000, "job_1", "job_" + "0" * 25 + "U", "job_" + "0" * 27, "%00", "job_" + "é" * 26])
-def test_what_is_no_id_is_not_looked_for(api: Api, name: str) -> None:
-    """404 like any job that is not there, without a read of the table."""
-    api.twins.jobs.get = unreachable(api.twins.jobs.get)  # type: ignore[method-assign]
+def test_an_invalid_job_id_returns_404_without_reading_the_table(api: Api, name: str) -> None:
+    api.container.jobs.get = unreachable(api.container.jobs.get)  # type: ignore[method-assign]
 
     for method, suffix in (("GET", ""), ("GET", "/status"), ("GET", "/text"), ("GET", "/stream"), ("DELETE", ""), ("POST", "/retry")):
         reply = api.call(method, f"/jobs/{name}{suffix}")
@@ -176,7 +175,7 @@ def test_what_is_no_id_is_not_looked_for(api: Api, name: str) -> None:
 
 
 @pytest.mark.parametrize("query", ["offset=9999999999", "attempt=1000000001", "offset=99999999999999"])
-def test_offsets_end_where_texts_do(api: Api, query: str) -> None:
+def test_an_offset_or_attempt_above_its_maximum_returns_400(api: Api, query: str) -> None:
     job_id = api.submit()
 
     assert api.call("GET", f"/jobs/{job_id}/text?{query}").status == 400

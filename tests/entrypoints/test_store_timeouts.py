@@ -41,19 +41,19 @@ def events(api: Api, job_id: str, last: str | None = None) -> list[dict[str, obj
     ],
 )
 @pytest.mark.parametrize("failing", [(), (1,), (2,)], ids=["always", "at first", "later"])
-def test_a_stream_goes_on_whatever_does_not_answer(
+def test_a_stream_slice_returns_200_when_a_store_is_unavailable(
     api: Api, store: str, call: str, failing: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """200 with what there is, or with a comment and the time after which to ask again."""
-    api.twins.provider.scripts[:] = [HALF]
+    """The slice has the available events, or a comment and the time after which to ask again."""
+    api.container.provider.scripts[:] = [HALF]
     job_id = api.submit()
     work(api)
     retried(api, job_id)
-    api.twins.chunks.rows.clear()  # so that the text comes from the result
-    port, asked = getattr(api.twins, store), Mock()
+    api.container.chunks.rows.clear()  # so that the text comes from the result
+    port, asked = getattr(api.container, store), Mock()
     broken = unreachable(getattr(port, call), *failing)
     monkeypatch.setattr(port, call, lambda *args: (asked(), broken(*args))[1])
-    api.twins.clock.advance(31)  # so that the key is looked up anew
+    api.container.clock.advance(31)  # so that the key is looked up anew
 
     for last in (None, "1:3"):
         reply = slice_of(api, job_id, last)
@@ -64,15 +64,15 @@ def test_a_stream_goes_on_whatever_does_not_answer(
     assert asked.called
 
 
-def test_a_fault_of_ours_does_not_end_a_stream_either(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it is: the client asks again, in three seconds."""
+def test_a_stream_slice_returns_200_on_an_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client asks again after three seconds; other routes return 500."""
 
     def broken(*_args: object) -> None:
         raise ZeroDivisionError
 
     job_id = api.submit()
     work(api)
-    monkeypatch.setattr(api.twins.chunks, "read", broken)
+    monkeypatch.setattr(api.container.chunks, "read", broken)
 
     reply = slice_of(api, job_id, "1:5")
     assert (reply.status, reply.text[:14]) == (200, "retry: 3000\n: ")
@@ -80,8 +80,8 @@ def test_a_fault_of_ours_does_not_end_a_stream_either(api: Api, monkeypatch: pyt
     assert api.call("GET", f"/jobs/{job_id}/text").status == 500
 
 
-def test_refusals_stay_refusals(api: Api) -> None:
-    """Who may not read, or asks for what is not there, is told so: repeating would not help."""
+def test_a_stream_keeps_its_4xx_refusals(api: Api) -> None:
+    """Repeating a forbidden or invalid request would not help."""
     job_id = api.submit()
 
     assert api.call("GET", f"/jobs/{job_id}/stream", token=None).status == 401
@@ -90,13 +90,13 @@ def test_refusals_stay_refusals(api: Api) -> None:
     assert api.call("GET", f"/jobs/{job_id}/stream", last_event_id="nonsense").status == 400
 
 
-def test_lost_text_is_told_once(api: Api) -> None:
-    """The id of `gap` lies behind what is lost, so that the next slice waits for what comes."""
-    api.twins.provider.scripts[:] = [HALF, Script()]
+def test_a_gap_in_a_stream_is_reported_once(api: Api) -> None:
+    """The id of `gap` lies behind the lost text, so the next slice waits for new text."""
+    api.container.provider.scripts[:] = [HALF, Script()]
     job_id = api.submit()
     work(api)
-    api.twins.chunks.rows.clear()
-    api.twins.results.clear()
+    api.container.chunks.rows.clear()
+    api.container.results.clear()
     api.call("POST", f"/jobs/{job_id}/retry")
     first = events(api, job_id)
     assert [event["event"] for event in first] == ["connected", "gap"]
@@ -111,7 +111,7 @@ def test_lost_text_is_told_once(api: Api) -> None:
 
 def ended_in_run_one(api: Api) -> tuple[str, str]:
     """A failed job and the id of its stream's last event."""
-    api.twins.provider.scripts[:] = [HALF, Script()]
+    api.container.provider.scripts[:] = [HALF, Script()]
     job_id = api.submit()
     work(api)
     last = str(events(api, job_id)[-1]["id"])
@@ -142,8 +142,8 @@ def retried_and_cancelled(api: Api, job_id: str) -> None:
         (retried, ["connected"], "1:3"),
     ],
 )
-def test_the_end_of_a_run_is_not_the_end_of_the_next(api: Api, happens: Callable[[Api, str], None], told: list[str], last: str) -> None:
-    """A client that holds the end of one run learns of the other, even if that was cancelled before it began; then 204 again."""
+def test_a_stream_continues_into_the_next_run(api: Api, happens: Callable[[Api, str], None], told: list[str], last: str) -> None:
+    """A client at the end of run 1 receives run 2, even if run 2 is cancelled before its start."""
     job_id, end = ended_in_run_one(api)
     happens(api, job_id)
 
@@ -159,8 +159,8 @@ def test_the_end_of_a_run_is_not_the_end_of_the_next(api: Api, happens: Callable
 
 
 @pytest.mark.parametrize("last", ["1:999999999998", "999999999:999999999999", "1:9999999999:v3", "1:999999999998:end"])
-def test_a_position_beyond_every_text_is_taken_for_its_end(api: Api, last: str) -> None:
-    """Ids of a client that invents them: the end is told, nothing fails."""
+def test_a_last_event_id_beyond_the_text_counts_as_its_end(api: Api, last: str) -> None:
+    """Invented ids of a client must not cause an error."""
     job_id = api.submit()
     work(api)
 

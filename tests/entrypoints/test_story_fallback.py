@@ -24,8 +24,8 @@ def submit(api: Api, token: str = "user", key: str | None = None, story: dict[st
     return reply.json
 
 
-def test_a_story_is_scored_at_once(api: Api) -> None:
-    """The 202 has the plain local scores, marked as such; a repeated request gets them again, and other types have none."""
+def test_a_story_submission_returns_preliminary_scores(api: Api) -> None:
+    """A replay returns the same scores; other job types have no preliminary scores."""
     first = submit(api, key="k1")
     again = submit(api, key="k1")
 
@@ -35,8 +35,8 @@ def test_a_story_is_scored_at_once(api: Api) -> None:
     assert "preliminary" not in api.call("POST", "/jobs", {"prompt": "x"}).json
 
 
-def test_a_story_is_worked_on_once(api: Api) -> None:
-    """However it is spaced and capitalised, for the same user, until its job has ended; a key of the caller's own counts for more."""
+def test_equal_stories_of_a_user_share_one_job(api: Api) -> None:
+    """Spacing and capitalisation do not matter; an explicit dedupe key takes precedence."""
     first = submit(api)
     spaced = submit(api, story={**STORY, "title": "  a MIRACLE\tbattery! ", "sector": "other"})
     own = submit(api, dedupe_key="mine")
@@ -49,9 +49,9 @@ def test_a_story_is_worked_on_once(api: Api) -> None:
     assert api.call("GET", f"/jobs/{first['job_id']}").json["dedupe_key"].startswith("story:")
 
 
-def test_without_a_key_its_result_says_so(api: Api) -> None:
-    """`fallback` is true, the model is `local`, and it costs nothing."""
-    api.twins.provider.keyed = False
+def test_a_story_without_a_provider_key_has_a_fallback_result(api: Api) -> None:
+    """`fallback` is true, the model is `local`, and the job costs nothing."""
+    api.container.provider.keyed = False
     job_id = submit(api)["job_id"]
 
     work(api)
@@ -64,14 +64,14 @@ def test_without_a_key_its_result_says_so(api: Api) -> None:
     assert json.loads(result["output"]) == result["parsed"]
 
 
-def test_without_a_key_other_jobs_wait(api: Api) -> None:
-    """`held`, with the reason and when it looks again; stored in time, the key is all that was missing."""
-    api.twins.provider.keyed = False
+def test_other_jobs_are_held_until_a_provider_key_is_stored(api: Api) -> None:
+    """A held job shows its reason and the time of the next check, and has used no attempt."""
+    api.container.provider.keyed = False
     job_id = api.submit()
 
     work(api)
     held = api.call("GET", f"/jobs/{job_id}").json
-    api.twins.provider.keyed = True
+    api.container.provider.keyed = True
     sweep(api, 400)
     work(api)
 
@@ -81,8 +81,8 @@ def test_without_a_key_other_jobs_wait(api: Api) -> None:
     assert (done["status"], done["fallback"], done["attempt"]) == ("completed", False, 1)
 
 
-def test_an_answer_that_does_not_fit_is_kept_raw() -> None:
-    """The result of the failed job has what the model said, to the letter, and nothing parsed."""
+def test_invalid_model_output_is_kept_unparsed_in_the_result() -> None:
+    """The failed job keeps the exact text of the model."""
     said = '{"claims": "none", "hype_score": 11}'
     api = Api(Script(deltas=[said[:9], said[9:]]))
     job_id = submit(api, config={"max_attempts": 1})["job_id"]
@@ -94,8 +94,8 @@ def test_an_answer_that_does_not_fit_is_kept_raw() -> None:
     assert (result["error"]["code"], result["error"]["class"], result["error"]["retryable"]) == ("output_invalid", "output", True)
 
 
-def test_a_type_with_an_input_takes_no_prompt(api: Api) -> None:
-    """Each wrong field is named, and where to look."""
+def test_a_job_type_with_an_input_schema_refuses_a_prompt(api: Api) -> None:
+    """Every invalid field is reported by its path."""
     prompt = api.call("POST", "/jobs", {"job_type": "story_enhancement", "prompt": "x"})
     wrong = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": {"title": "", "body": "x"}})
     turns = api.call("POST", "/jobs", {"job_type": "transcript_analysis", "input": {"turns": []}, "options": {"analyses": ["mood"]}})
@@ -106,8 +106,8 @@ def test_a_type_with_an_input_takes_no_prompt(api: Api) -> None:
     assert {detail["path"] for detail in turns.json["error"]["details"]} == {"input.turns", "options.analyses.0"}
 
 
-def test_the_types_say_what_they_take_and_answer(api: Api) -> None:
-    """All of the AI types, each with its schemas; the largest answer of one whose options choose."""
+def test_job_types_are_listed_with_their_schemas(api: Api) -> None:
+    """A type whose options select the output shows the schema of its largest output."""
     types = {row["job_type"]: row for row in api.call("GET", "/job-types").json["data"]}
 
     assert {

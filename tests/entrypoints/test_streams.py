@@ -11,8 +11,8 @@ from tests.kit.provider import Script
 from tests.kit.work import work
 
 
-def test_a_stream_is_read_slice_by_slice_to_its_end(api: Api) -> None:
-    """What an EventSource puts together equals the result; after the last event it is told to stop."""
+def test_a_stream_can_be_read_slice_by_slice_to_its_end(api: Api) -> None:
+    """The token events joined equal the result; the request after the last event gets 204."""
     job_id = api.submit()
     work(api)
 
@@ -25,8 +25,8 @@ def test_a_stream_is_read_slice_by_slice_to_its_end(api: Api) -> None:
     assert requests[-1].status == 204
 
 
-def test_a_slice_has_what_comes_after_the_last_event_id(api: Api) -> None:
-    """Nothing that was received is sent again; a torn slice loses nothing, because the end has an id of its own."""
+def test_a_slice_contains_only_events_after_the_last_event_id(api: Api) -> None:
+    """A client that received a torn slice loses nothing, because the end event has its own id."""
     job_id = api.submit()
     work(api)
 
@@ -37,11 +37,11 @@ def test_a_slice_has_what_comes_after_the_last_event_id(api: Api) -> None:
     assert [event["event"] for event in end] == ["job_completed"]
 
 
-def test_a_quiet_slice_is_held_and_then_ends_with_a_comment(api: Api) -> None:
-    """At the latest after 20 s, with a longer `retry:`; a queued job says that it is there."""
+def test_a_slice_without_new_events_is_held_for_20_seconds(api: Api) -> None:
+    """The response then carries a longer `retry:`, to slow down clients of a quiet job."""
     job_id = api.submit()
     first = Events(api.call("GET", f"/jobs/{job_id}/stream").text)
-    before = api.twins.clock.now()
+    before = api.container.clock.now()
 
     quiet = api.call("GET", f"/jobs/{job_id}/stream", last_event_id=first[-1]["id"] or "0:0")
 
@@ -49,17 +49,17 @@ def test_a_quiet_slice_is_held_and_then_ends_with_a_comment(api: Api) -> None:
     assert quiet.status == 200
     assert quiet.headers["content-type"].startswith("text/event-stream")
     assert quiet.text.startswith("retry: 3000")
-    assert 20_000 <= api.twins.clock.now() - before < 21_000
+    assert 20_000 <= api.container.clock.now() - before < 21_000
 
 
-def test_a_new_attempt_is_a_reset(api: Api) -> None:
-    """A client in the text of an attempt that failed is told to start over."""
-    api.twins.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
+def test_a_client_of_a_failed_attempt_receives_a_reset(api: Api) -> None:
+    """The text of the failed attempt is void; the client starts over with the new attempt."""
+    api.container.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
     job_id = api.submit()
     work(api)
     told = Events(api.call("GET", f"/jobs/{job_id}/stream").text)
     assert [event["event"] for event in told if event["event"] in ("tokens", "retrying")] == ["tokens", "retrying"]
-    api.twins.clock.advance(10)
+    api.container.clock.advance(10)
     work(api)
 
     after = Events(api.call("GET", f"/jobs/{job_id}/stream", last_event_id=told[-1]["id"]).text)
@@ -71,18 +71,18 @@ def test_a_new_attempt_is_a_reset(api: Api) -> None:
 
 
 @pytest.mark.parametrize("said", ["x", "1", "1:", ":", "-1:0", "1:2:3", "1:2:end:x", "١:٢", "9" * 40 + ":0"])
-def test_an_id_that_is_none_of_ours_is_refused(api: Api, said: str) -> None:
+def test_a_malformed_last_event_id_returns_400(api: Api, said: str) -> None:
     job_id = api.submit()
 
     assert api.call("GET", f"/jobs/{job_id}/stream", last_event_id=said).status == 400
 
 
-def test_a_stream_is_never_refused_for_rate(api: Api) -> None:
-    """A 429 would end an EventSource for good: its slices are counted apart, and told to come more slowly when they are too many."""
+def test_a_stream_over_its_rate_limit_gets_a_longer_retry_and_no_429(api: Api) -> None:
+    """A 429 would end an EventSource for good, so streams have a rate counter of their own."""
     job_id = api.submit()
     first = api.call("GET", f"/jobs/{job_id}/stream")
     for _ in range(700):
-        api.twins.request_counters.increment("stream#key_user", api.twins.clock.now() // 60_000, 0)
+        api.container.request_counters.increment("stream#key_user", api.container.clock.now() // 60_000, 0)
 
     hasty = api.call("GET", f"/jobs/{job_id}/stream")
 
@@ -93,21 +93,21 @@ def test_a_stream_is_never_refused_for_rate(api: Api) -> None:
     assert api.call("GET", "/me").headers["ratelimit"].startswith('"key";r=598;')
 
 
-def test_without_a_free_slot_a_request_is_answered_at_once(api: Api) -> None:
-    """Held requests are bounded, so that watchers never starve submitters."""
+def test_a_stream_without_a_free_long_poll_slot_is_answered_at_once(api: Api) -> None:
+    """Held requests are bounded so that subscribers never starve submitters."""
     job_id = api.submit()
-    now = api.twins.clock.now()
+    now = api.container.clock.now()
     for _ in range(100):
-        api.twins.semaphores.acquire("held", 100, now + 60_000, now)
+        api.container.semaphores.acquire("held", 100, now + 60_000, now)
 
     reply = api.call("GET", f"/jobs/{job_id}/stream", last_event_id="0:5")
 
     assert reply.status == 200
-    assert api.twins.clock.now() == now
+    assert api.container.clock.now() == now
 
 
-def test_a_ticket_reads_what_it_names_and_nothing_else(api: Api) -> None:
-    """It streams its job, expires, and can neither act nor read others."""
+def test_a_ticket_only_streams_the_job_named_in_it(api: Api) -> None:
+    """A ticket expires, and it can neither cancel its job nor read another."""
     mine, other = api.submit(), api.submit()
     made = api.call("POST", "/stream-tickets", {"jobs": [mine], "expires_in": 60})
     ticket = made.json["ticket"]
@@ -117,19 +117,20 @@ def test_a_ticket_reads_what_it_names_and_nothing_else(api: Api) -> None:
     assert api.call("GET", f"/jobs/{other}/stream?ticket={ticket}", token=None).status == 404
     assert api.call("DELETE", f"/jobs/{mine}?ticket={ticket}", token=None).status == 401
     assert api.call("GET", f"/jobs/{mine}/stream?ticket=hrt_guessed", token=None).status == 401
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     assert api.call("GET", f"/jobs/{mine}/stream?ticket={ticket}", token=None).status == 401
 
 
-def test_a_ticket_for_somebody_elses_job_is_not_made(api: Api) -> None:
+def test_a_ticket_request_for_another_tenants_job_returns_404(api: Api) -> None:
+    """A value of `jobs` other than a list returns 400."""
     job_id = api.submit()
 
     assert api.call("POST", "/stream-tickets", {"jobs": [job_id]}, "stranger").status == 404
     assert api.call("POST", "/stream-tickets", {"jobs": "all"}).status == 400
 
 
-def test_text_is_read_from_any_offset(api: Api) -> None:
-    """`[offset, next_offset)` of the attempt, `done` when there is no more."""
+def test_text_can_be_read_from_any_offset(api: Api) -> None:
+    """The response covers `[offset, next_offset)` of the attempt; `done` means no more text."""
     job_id = api.submit()
     empty = api.call("GET", f"/jobs/{job_id}/text").json
     work(api)
@@ -144,7 +145,7 @@ def test_text_is_read_from_any_offset(api: Api) -> None:
 
 
 def test_a_result_has_text_usage_cost_and_timings(api: Api) -> None:
-    """202 with Retry-After while there is none; then everything that was promised."""
+    """Before the job completes, the response is 202 with Retry-After."""
     job_id = api.submit()
     pending = api.call("GET", f"/jobs/{job_id}/result")
     work(api)
@@ -158,8 +159,8 @@ def test_a_result_has_text_usage_cost_and_timings(api: Api) -> None:
     assert api.call("GET", f"/jobs/{job_id}/attempts").json["data"][0]["attempt"] == 1
 
 
-def test_progress_has_stages_and_figures(api: Api) -> None:
-    """The stages of the type with their times, and a percentage that ends at 100."""
+def test_progress_reports_stages_percentage_and_history(api: Api) -> None:
+    """The percentage ends at 100, and the history lists job and stage events in order of time."""
     job_id = api.submit()
     before = api.call("GET", f"/jobs/{job_id}/progress").json
     work(api)
@@ -184,54 +185,54 @@ def test_progress_has_stages_and_figures(api: Api) -> None:
     assert [event["at"] for event in history["data"]] == sorted(event["at"] for event in history["data"])
 
 
-def test_a_submission_can_be_held_for_its_result(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`async: false` answers 200 with the result if it comes within 25 s, and 202 as usual otherwise."""
-    sleep = api.twins.clock.sleep
+def test_a_synchronous_submission_waits_for_its_result(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`async: false` returns 200 with the result if the job completes in time, otherwise 202."""
+    sleep = api.container.clock.sleep
 
     def meanwhile(seconds: float) -> None:
         sleep(seconds)
         work(api)
 
-    monkeypatch.setattr(api.twins.clock, "sleep", meanwhile)
+    monkeypatch.setattr(api.container.clock, "sleep", meanwhile)
     held = api.call("POST", "/jobs", {"prompt": "x", "async": False})
-    monkeypatch.setattr(api.twins.clock, "sleep", sleep)
+    monkeypatch.setattr(api.container.clock, "sleep", sleep)
     given_up = api.call("POST", "/jobs", {"prompt": "x", "async": False})
 
     assert (held.status, held.json["output"]) == (200, "Hello, world")
     assert given_up.status == 202
 
 
-def test_a_result_that_is_no_longer_kept_is_gone(api: Api) -> None:
-    """410 for the result, `gap` on a stream, and the end is told all the same."""
+def test_an_expired_result_returns_410(api: Api) -> None:
+    """The stream of the job has a `gap` event and still ends with `job_completed`."""
     job_id = api.submit()
     work(api)
-    api.twins.chunks.rows.clear()
-    api.twins.results.clear()
+    api.container.chunks.rows.clear()
+    api.container.results.clear()
 
     assert api.call("GET", f"/jobs/{job_id}/result").status == 410
     events = Events(api.call("GET", f"/jobs/{job_id}/stream").text)
     assert [event["event"] for event in events] == ["connected", "gap", "job_completed"]
 
 
-def test_what_the_log_has_lost_comes_from_the_result(api: Api) -> None:
-    """Chunks expire before results do; a replay does not notice."""
+def test_text_of_expired_chunks_is_read_from_the_result(api: Api) -> None:
+    """Chunks expire before results do."""
     job_id = api.submit()
     work(api)
-    api.twins.chunks.rows.clear()
+    api.container.chunks.rows.clear()
 
     assert api.call("GET", f"/jobs/{job_id}/text?offset=7").json["text"] == "world"
 
 
-def test_an_earlier_attempt_can_be_read(api: Api) -> None:
-    """From its result; where that is no longer kept, from what the log still has."""
-    api.twins.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
+def test_the_text_of_an_earlier_attempt_can_be_read(api: Api) -> None:
+    """The text comes from the stored result, or from the chunks once the result has expired."""
+    api.container.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
     job_id = api.submit()
     work(api)
-    api.twins.clock.advance(10)
+    api.container.clock.advance(10)
     work(api)
 
     first = api.call("GET", f"/jobs/{job_id}/text?attempt=1").json
-    api.twins.results.clear()
+    api.container.results.clear()
     again = api.call("GET", f"/jobs/{job_id}/text?attempt=1").json
 
     assert (first["text"], first["done"]) == ("half", True)

@@ -27,8 +27,8 @@ def exported(api: Api, token: str = "user", **options: Any) -> str:
     return str(reply.json["job_id"])
 
 
-def test_an_export_from_its_submission_to_its_download(api: Api) -> None:
-    """It costs nothing, needs no model, and its link is signed anew each time."""
+def test_a_completed_export_can_be_downloaded(api: Api) -> None:
+    """An export costs nothing and needs no model."""
     api.submit()
     work(api)
     reply = submit(api, type="export", input={"filter": {"status": "completed"}})
@@ -47,7 +47,7 @@ def test_an_export_from_its_submission_to_its_download(api: Api) -> None:
     assert found.status == 307
     assert found.headers["location"] == found.json["location"]
     assert f"{job_id}/export.csv" in found.json["location"]
-    rows = list(csv.DictReader(io.StringIO(api.twins.job_files.kept["acme", job_id, "export.csv"].decode())))
+    rows = list(csv.DictReader(io.StringIO(api.container.job_files.kept["acme", job_id, "export.csv"].decode())))
     assert [row["output"] for row in rows] == ["Hello"]
 
 
@@ -57,15 +57,14 @@ def api() -> Api:
 
 
 @pytest.mark.parametrize(("token", "status"), [("user", 307), ("operator", 307), ("colleague", 404), ("stranger", 404), ("viewer", 403)])
-def test_only_who_may_read_a_job_downloads_its_object(api: Api, token: str, status: int) -> None:
-    """As its result."""
+def test_a_download_requires_the_right_to_read_the_result(api: Api, token: str, status: int) -> None:
     job_id = exported(api)
 
     assert api.call("GET", f"/jobs/{job_id}/download", token=token).status == status
 
 
-def test_a_job_that_makes_no_object_has_none(api: Api) -> None:
-    """Whatever its answer says: a model's JSON is not believed."""
+def test_a_job_without_an_object_has_nothing_to_download(api: Api) -> None:
+    """The JSON output of a model cannot name an object."""
     said = Api(Script(deltas=['{"object": "export.csv"}']))
     job_id = said.submit(config={"response_format": "json"})
     work(said)
@@ -76,27 +75,26 @@ def test_a_job_that_makes_no_object_has_none(api: Api) -> None:
     assert (reply.status, reply.json["error"]["code"]) == (404, "nothing_to_download")
 
 
-def test_an_object_that_is_gone_is_gone(api: Api) -> None:
-    """410, as a result that is no longer kept."""
+def test_an_expired_object_returns_410(api: Api) -> None:
     job_id = exported(api)
-    api.twins.job_files.kept.clear()
+    api.container.job_files.kept.clear()
 
     assert api.call("GET", f"/jobs/{job_id}/download").status == 410
 
 
 def test_deleting_an_export_deletes_its_object(api: Api) -> None:
-    """With all else that is kept of it."""
+    """The objects of other exports stay."""
     job_id = exported(api)
     other = exported(api, "operator")
 
     reply = api.call("POST", "/bulk", {"action": "delete", "ids": [job_id]}, "operator")
 
     assert reply.json["done"] == 1, reply.text
-    assert [place[1] for place in api.twins.job_files.kept] == [other]
+    assert [place[1] for place in api.container.job_files.kept] == [other]
 
 
-def test_what_cannot_be_exported_is_refused_by_name(api: Api) -> None:
-    """Input, options and what means something for models only, all at once."""
+def test_all_invalid_fields_of_an_export_are_reported_at_once(api: Api) -> None:
+    """Input, options and settings for models only are checked together."""
     reply = submit(
         api, type="export", input={"ids": ["a"], "batch_id": "b"}, options={"format": "xls"}, config={"model": "gpt-4o", "temperature": 1}
     )
@@ -108,14 +106,14 @@ def test_what_cannot_be_exported_is_refused_by_name(api: Api) -> None:
     assert details["config.model"] == "means nothing for export, which asks no model"
 
 
-def test_a_prompt_is_no_input(api: Api) -> None:
+def test_an_export_with_a_prompt_is_refused(api: Api) -> None:
     reply = submit(api, type="export", prompt="Export everything.")
 
     assert (reply.status, reply.json["error"]["details"][0]["path"]) == (400, "input")
 
 
-def test_a_clean_up_needs_an_operator(api: Api) -> None:
-    """A user is told which role it takes, also for an estimate; an operator's runs."""
+def test_a_data_cleanup_requires_an_operator(api: Api) -> None:
+    """The error names the required role; an estimate is refused in the same way."""
     refused = submit(api, type="data_cleanup", input={"days": 1})
     estimated = api.call("POST", "/jobs/estimate", {"type": "data_cleanup", "input": {}})
     allowed = submit(api, "operator", type="data_cleanup", input={"dry_run": True})
@@ -127,8 +125,7 @@ def test_a_clean_up_needs_an_operator(api: Api) -> None:
     assert api.call("GET", f"/jobs/{allowed.json['job_id']}/result", token="operator").json["parsed"]["dry_run"] is True
 
 
-def test_progress_can_be_polled_before_there_is_text(api: Api) -> None:
-    """The tag of the progress changes with each note of it."""
+def test_the_progress_of_an_export_shows_stages_and_milestones(api: Api) -> None:
     job_id = exported(api)
 
     progress = api.call("GET", f"/jobs/{job_id}/progress").json
@@ -138,8 +135,8 @@ def test_progress_can_be_polled_before_there_is_text(api: Api) -> None:
     assert progress["milestones"][0]["name"] == "object written"
 
 
-def test_a_type_says_its_limits_and_how_many_are_at_work(api: Api) -> None:
-    """None for types that have none."""
+def test_a_job_type_shows_its_limits_and_usage(api: Api) -> None:
+    """Both are null for types without limits."""
     export = api.call("GET", "/job-types/export").json
     general = api.call("GET", "/job-types/general").json
     listed = {kind["job_type"]: kind for kind in api.call("GET", "/job-types").json["data"]}
@@ -150,8 +147,7 @@ def test_a_type_says_its_limits_and_how_many_are_at_work(api: Api) -> None:
     assert listed["data_cleanup"]["limits"] == {"concurrency": 1, "per_minute": 10}
 
 
-def test_who_waits_for_a_limit_is_told(api: Api) -> None:
-    """Its reason and its time, on the record and in its status."""
+def test_a_job_held_by_a_type_limit_shows_reason_and_next_attempt(api: Api) -> None:
     jobs = [submit(api, type="export", input={"filter": {}}).json["job_id"] for _ in range(6)]
     for _ in range(6):
         work(api)
@@ -166,14 +162,14 @@ def test_who_waits_for_a_limit_is_told(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("said", "limits"), [("export=-/3", (None, 3)), ("export=7/-", (7, None)), ("other=1/1", (2, 5))])
-def test_a_stage_may_have_limits_of_its_own(api: Api, monkeypatch: pytest.MonkeyPatch, said: str, limits: tuple[Any, Any]) -> None:
-    """`HEADRACE_TYPE_LIMITS`, in the place of the type's."""
+def test_type_limits_can_be_overridden_for_a_stage(api: Api, monkeypatch: pytest.MonkeyPatch, said: str, limits: tuple[Any, Any]) -> None:
+    """`HEADRACE_TYPE_LIMITS` replaces single limits of a job type."""
     from chalicelib.settings import settings
 
     monkeypatch.setenv("HEADRACE_TYPE_LIMITS", said)
     settings.cache_clear()
     try:
-        kind: JobType = bootstrap.job_type("export")
+        kind: JobType = bootstrap.Container(settings()).job_type("export")
     finally:
         monkeypatch.undo()
         settings.cache_clear()

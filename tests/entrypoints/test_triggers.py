@@ -22,29 +22,29 @@ def test_each_lane_has_its_worker(api: Api, lane: str) -> None:
 
     work(api, lane)
 
-    assert api.twins.jobs.heads[job_id].status is Status.COMPLETED
+    assert api.container.jobs.heads[job_id].status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("body", ["", "{}", "garbage", '{"job_id": "x"}', "\x00", "[" * 50_000])
-def test_garbage_in_a_queue_is_set_aside(api: Api, body: str) -> None:
-    """Where people see it, with the reason; the message is done with."""
+def test_an_invalid_wake_up_goes_to_the_dead_letter_queue(api: Api, body: str) -> None:
+    """The reason is stored with the message for the operator."""
     invoke(api, "high", [{"body": body, "receiptHandle": "r", "messageId": "m"}])
 
-    [(kept, reason)] = api.twins.queues.aside["high"]
+    [(kept, reason)] = api.container.queues.aside["high"]
     assert kept == body
     assert reason
 
 
-def test_the_stream_tells_an_end_that_the_worker_could_not(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker died between the terminal write and the announcement [14]."""
+def test_the_change_stream_announces_an_end_missed_by_the_worker(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker dies before broadcasting (protocol rule 14: write the record, query the rows)."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     socket = Socket(api)
     socket.connect("user")
-    job = api.twins.jobs.heads[api.submit()]
+    job = api.container.jobs.heads[api.submit()]
     socket.send({"action": "subscribe", "job_id": job.id})
-    running = claim(job, 1, "owner", api.twins.clock.now())
+    running = claim(job, 1, "owner", api.container.clock.now())
     assert running is not None
-    ended = finish(running, 1, "owner", AttemptOutcome(status=Status.COMPLETED, length=0), api.twins.clock.now())
+    ended = finish(running, 1, "owner", AttemptOutcome(status=Status.COMPLETED, length=0), api.container.clock.now())
     assert ended is not None
 
     api.module.on_job_change({"Records": [change(None, job), change(job, running), change(running, ended)]}, CONTEXT)
@@ -53,9 +53,9 @@ def test_the_stream_tells_an_end_that_the_worker_could_not(api: Api, monkeypatch
     assert socket.assembled.done
 
 
-def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None:
-    """It is set aside by its id; TTL's deletions are passed over."""
-    job = api.twins.jobs.heads[api.submit()]
+def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
+    """Its job id goes to the dead-letter queue; deletions by TTL are ignored."""
+    job = api.container.jobs.heads[api.submit()]
     broken = change(None, job)
     broken["dynamodb"]["NewImage"] = {"id": {"S": "job_broken"}, "status": {"S": "flying"}}
     broken["dynamodb"]["Keys"] = {"id": {"S": "job_broken"}}
@@ -63,7 +63,7 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None
 
     api.module.on_job_change({"Records": [broken, removed, change(None, job)]}, CONTEXT)
 
-    assert [body for body, _ in api.twins.queues.aside["stream"]] == ["job_broken"]
+    assert [body for body, _ in api.container.queues.aside["stream"]] == ["job_broken"]
 
 
 @pytest.mark.parametrize(
@@ -81,15 +81,15 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None
         '{"task": "release_dependents", "tenant": "acme", "job_id": "x", "after": null}',
     ],
 )
-def test_what_is_no_task_is_set_aside(api: Api, body: str) -> None:
+def test_an_invalid_task_message_goes_to_the_dead_letter_queue(api: Api, body: str) -> None:
     api.module.run_tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
 
-    assert api.twins.queues.aside["tasks"] == [(body, "it names no task")]
+    assert api.container.queues.aside["tasks"] == [(body, "it names no task")]
 
 
-def test_a_large_family_is_let_go_by_the_stream_and_by_tasks(api: Api) -> None:
-    """A page by the one, the rest by the other."""
-    parent = api.twins.jobs.heads[api.submit()]
+def test_many_dependents_are_released_by_the_change_stream_and_by_tasks(api: Api) -> None:
+    """The change stream releases the first page, and a task releases the rest."""
+    parent = api.container.jobs.heads[api.submit()]
     children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE_SIZE + 20)]
     work(api, "normal")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import InvalidRequest, TooLarge, UploadNotFound
 from chalicelib.domain.files.upload import MAX_BYTES
@@ -18,7 +19,7 @@ def caller(user: str = "alice", tenant: str = "acme") -> Caller:
     return Caller(tenant=tenant, user=user, role=Role.USER, key_id="key", key_hash="hash")
 
 
-def test_a_link_is_answered_with_all_that_is_needed_to_use_it(api: Api) -> None:
+def test_a_new_upload_returns_all_fields_needed_to_send_the_file(api: Api) -> None:
     answer = api.call("POST", "/uploads", {"content_type": "application/x-ndjson", "size": 12})
 
     assert answer.status == 201
@@ -27,36 +28,36 @@ def test_a_link_is_answered_with_all_that_is_needed_to_use_it(api: Api) -> None:
     assert answer.json["method"] == "PUT"
     assert answer.json["headers"] == {"Content-Type": "application/x-ndjson"}
     assert answer.json["max_bytes"] == MAX_BYTES
-    assert answer.json["expires_at"] == rfc3339(api.twins.clock.now() + 15 * 60_000)
+    assert answer.json["expires_at"] == rfc3339(api.container.clock.now() + 15 * 60_000)
 
 
-def test_what_was_put_there_is_opened_by_its_owner_and_by_nobody_else(api: Api) -> None:
+def test_an_upload_can_be_opened_only_by_its_owner(api: Api) -> None:
     begun = api.call("POST", "/uploads").json
-    api.twins.uploads.put(begun["url"], b"prompt\nhello\n", "text/csv")
+    api.container.uploads.put(begun["url"], b"prompt\nhello\n", "text/csv")
 
-    opened = open_upload(api.twins.uploads, caller(), begun["upload_id"])
+    opened = open_upload(api.container.uploads, caller(), begun["upload_id"])
 
     assert b"".join(opened.pieces) == b"prompt\nhello\n"
     for other in (caller("bob"), caller(tenant="other")):
         with pytest.raises(UploadNotFound, match="kept for two days"):
-            open_upload(api.twins.uploads, other, begun["upload_id"])
+            open_upload(api.container.uploads, other, begun["upload_id"])
 
 
 @pytest.mark.parametrize("upload_id", ["upload_nonsense", "", "../p/00/acme", f"upload_{'0' * 26}"])
-def test_what_is_no_upload_is_not_found(api: Api, upload_id: str) -> None:
+def test_an_invalid_or_unknown_upload_id_is_not_found(api: Api, upload_id: str) -> None:
     with pytest.raises(UploadNotFound) as caught:
-        open_upload(api.twins.uploads, caller(), upload_id)
+        open_upload(api.container.uploads, caller(), upload_id)
     assert caught.value.code == "upload_not_found"
 
 
-def test_more_than_fifty_megabytes_are_refused_before_and_after(api: Api) -> None:
+def test_an_upload_over_50_mb_is_refused_before_and_after_sending(api: Api) -> None:
     refused = api.call("POST", "/uploads", {"size": MAX_BYTES + 1})
     begun = api.call("POST", "/uploads", {}).json
-    api.twins.uploads.put(begun["url"], bytes(MAX_BYTES + 1), "text/csv")
+    api.container.uploads.put(begun["url"], bytes(MAX_BYTES + 1), "text/csv")
 
     assert (refused.status, refused.json["error"]["code"]) == (413, "too_large")
     with pytest.raises(TooLarge, match="50 MB"):
-        open_upload(api.twins.uploads, caller(), begun["upload_id"])
+        open_upload(api.container.uploads, caller(), begun["upload_id"])
 
 
 @pytest.mark.parametrize(
@@ -68,11 +69,11 @@ def test_more_than_fifty_megabytes_are_refused_before_and_after(api: Api) -> Non
         ({"sise": 1}, 400),
     ],
 )
-def test_what_could_not_be_read_is_refused_before_it_is_sent(api: Api, body: object, status: int) -> None:
+def test_an_invalid_upload_request_is_refused(api: Api, body: object, status: int) -> None:
     assert api.call("POST", "/uploads", body).status == status
 
 
-def test_viewers_submit_nothing_and_so_upload_nothing(api: Api) -> None:
+def test_viewers_may_not_create_uploads(api: Api) -> None:
     assert api.call("POST", "/uploads", {}, "viewer").status == 403
 
 
@@ -80,28 +81,35 @@ def asked(raw: str | bytes = b"", content_type: str = "application/json", **quer
     data = raw.encode() if isinstance(raw, str) else raw
     sender = caller()
     return ApiRequest(
-        id="r", method="POST", path="/batches", query=query, headers={"content-type": content_type}, raw=data, caller_or_none=sender
+        id="r",
+        container=bootstrap.container(),
+        method="POST",
+        path="/batches",
+        query=query,
+        headers={"content-type": content_type},
+        raw=data,
+        caller_or_none=sender,
     )
 
 
 def put(api: Api, data: bytes) -> str:
     begun = api.call("POST", "/uploads").json
-    api.twins.uploads.put(begun["url"], data, "text/csv")
+    api.container.uploads.put(begun["url"], data, "text/csv")
     return str(begun["upload_id"])
 
 
-def test_a_batch_is_read_from_the_body(api: Api) -> None:
+def test_a_batch_is_read_from_the_request_body(api: Api) -> None:
     content_type, pieces, said = batch_source(asked('prompt\n"upload_id"\n', "text/csv", name="n", batch_size="3"))
 
     assert (content_type, b"".join(pieces), said) == ("text/csv", b'prompt\n"upload_id"\n', {"name": "n", "batch_size": 3})
 
 
 @pytest.mark.parametrize("raw", ['[{"content": "upload_id"}]', "{upload_id", '{"items": ["the upload_id"], "name": "n"}'])
-def test_a_json_body_that_only_speaks_of_one_is_read_as_it_is(api: Api, raw: str) -> None:
+def test_a_json_body_with_upload_id_only_as_text_is_read_unchanged(api: Api, raw: str) -> None:
     assert b"".join(batch_source(asked(raw))[1]) == raw.encode()
 
 
-def test_or_from_an_upload_with_the_terms_of_body_and_query(api: Api) -> None:
+def test_a_batch_is_read_from_an_upload_with_options_of_body_and_query(api: Api) -> None:
     upload_id = put(api, b"prompt\nhello\n")
 
     for request in (
@@ -118,23 +126,23 @@ def test_or_from_an_upload_with_the_terms_of_body_and_query(api: Api) -> None:
 @pytest.mark.parametrize(
     ("raw", "content_type"), [('{"items": ["a"], "upload_id": "u"}', "application/json"), ("prompt\nhello", "text/csv")]
 )
-def test_rows_and_an_upload_are_one_too_many(api: Api, raw: str, content_type: str) -> None:
+def test_rows_together_with_an_upload_are_refused(api: Api, raw: str, content_type: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         batch_source(asked(raw, content_type, upload_id="u"))
     assert [detail.path for detail in caught.value.details] == ["upload_id"]
 
 
 @pytest.mark.parametrize(("body", "error"), [('{"upload_id": 3}', InvalidRequest), ('{"upload_id": "upload_x"}', UploadNotFound)])
-def test_what_names_no_upload_is_refused(api: Api, body: str, error: type[Exception]) -> None:
+def test_a_batch_with_an_invalid_upload_id_is_refused(api: Api, body: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         batch_source(asked(body))
 
 
-def test_bytes_that_were_lost_on_the_way_are_no_prompt(api: Api) -> None:
-    """API Gateway hands on text, and has put U+FFFD wherever it found no UTF-8: nobody could read what was there."""
+def test_replacement_characters_in_a_request_body_are_refused(api: Api) -> None:
+    """API Gateway replaces invalid UTF-8 with U+FFFD; in an upload the character is intended."""
     mangled = api.call("POST", "/batches", raw="prompt\nfine\nGr\ufffd\ufffde\n", content_type="text/csv")
     begun = api.call("POST", "/uploads", {"content_type": "text/plain"}).json
-    api.twins.uploads.put(begun["url"], "what does \ufffd mean?".encode(), "text/plain")
+    api.container.uploads.put(begun["url"], "what does \ufffd mean?".encode(), "text/plain")
     meant = api.call("POST", "/batches", {"upload_id": begun["upload_id"]})
 
     assert mangled.status == 400

@@ -14,7 +14,7 @@ from chalicelib.domain.batches.counters import counter_key
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.services.batches.broadcast_progress import MAX_ROW_FRAMES
-from cli.reducer import Assembly
+from cli.reducer import TextAssembler
 from tests.kit import batches
 from tests.kit.change_records import change
 from tests.kit.failing_store import refusing
@@ -48,7 +48,7 @@ def named(socket: Socket, event: str) -> list[Frame]:
     return [frame for frame in socket.frames if frame["event"] == event]
 
 
-def test_a_batch_is_watched_from_its_first_row_to_its_end(api: Api) -> None:
+def test_a_subscriber_receives_every_row_and_the_end_of_a_batch(api: Api) -> None:
     batch_id, socket = batches.submit(api, 20), watcher(api)
 
     [connected] = socket.send({"action": "subscribe", "batch_id": batch_id, "id": 7})
@@ -69,7 +69,7 @@ def test_a_batch_is_watched_from_its_first_row_to_its_end(api: Api) -> None:
     assert all(set(one) >= {"event", "batch_id", "version", "at"} for one in socket.frames)
 
 
-def test_one_who_comes_after_the_end_is_told_at_once(api: Api) -> None:
+def test_a_late_subscriber_receives_the_end_at_once(api: Api) -> None:
     batch_id = batches.submit(api, 2)
     batches.settle(api)
 
@@ -78,9 +78,9 @@ def test_one_who_comes_after_the_end_is_told_at_once(api: Api) -> None:
     assert [(frame["event"], frame["status"]) for frame in frames] == [("connected", "completed"), ("batch_completed", "completed")]
 
 
-def test_it_goes_on_with_a_new_run(api: Api) -> None:
-    """Its versions are higher than that of the first end, so a client that keeps the highest shows the second."""
-    api.twins.provider.scripts[:1] = [Script(error=RequestRefused("No."))]
+def test_a_subscription_continues_with_a_new_run(api: Api) -> None:
+    """Versions keep growing, so a client keeping the highest version shows the new run."""
+    api.container.provider.scripts[:1] = [Script(error=RequestRefused("No."))]
     batch_id, socket = batches.submit(api, 2), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
@@ -95,8 +95,8 @@ def test_it_goes_on_with_a_new_run(api: Api) -> None:
     assert last["version"] > first["version"]
 
 
-def test_a_batch_that_is_cancelled_says_so(api: Api) -> None:
-    """The request itself reaches no sockets: a task tells the end."""
+def test_the_cancellation_of_a_batch_is_broadcast_by_a_task(api: Api) -> None:
+    """The HTTP request itself sends no frames."""
     batch_id, socket = batches.submit(api, 3), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     assert api.call("DELETE", f"/batches/{batch_id}").status in (200, 202)
@@ -108,11 +108,11 @@ def test_a_batch_that_is_cancelled_says_so(api: Api) -> None:
     assert (final["status"], final["counts"]["cancelled"]) == ("cancelled", 3)
 
 
-def test_more_rows_than_are_told_at_once_are_counted(api: Api) -> None:
+def test_row_frames_over_the_maximum_are_counted_as_left_out(api: Api) -> None:
     batch_id, socket = batches.submit(api, MAX_ROW_FRAMES + 10), watcher(api)
     batches.tasks(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
-    while api.twins.queues.depth("low"):
+    while api.container.queues.depth("low"):
         work(api, "low")
 
     batches.count(api)
@@ -126,8 +126,8 @@ def test_more_rows_than_are_told_at_once_are_counted(api: Api) -> None:
 # ---- who may
 
 
-def test_what_is_not_there_for_a_caller_cannot_be_watched(api: Api) -> None:
-    """As for reading it: a colleague's, another tenant's, and any by a ticket that names jobs."""
+def test_a_batch_not_visible_to_the_caller_cannot_be_subscribed_to(api: Api) -> None:
+    """This covers a colleague, another tenant, and a ticket limited to named jobs."""
     batch_id = batches.submit(api, 1)
     job_id = api.submit()
     ticket = api.call("POST", "/stream-tickets", {"jobs": [job_id]}).json["ticket"]
@@ -137,10 +137,10 @@ def test_what_is_not_there_for_a_caller_cannot_be_watched(api: Api) -> None:
     for socket in sockets:
         [frame] = socket.send({"action": "subscribe", "batch_id": batch_id, "id": "q"})
         assert (frame["event"], frame["code"], frame["reply_to"]) == ("error", "batch_not_found", "q")
-    assert api.twins.subscriptions.for_job(batch_id) == []
+    assert api.container.subscriptions.for_job(batch_id) == []
 
 
-def test_operators_watch_their_tenants_and_tickets_what_their_key_may_read(api: Api) -> None:
+def test_operators_and_unlimited_tickets_can_subscribe_to_a_batch(api: Api) -> None:
     batch_id = batches.submit(api, 1)
     ticket = api.call("POST", "/stream-tickets", {}).json["ticket"]
     reader = Socket(api, "b")
@@ -150,7 +150,7 @@ def test_operators_watch_their_tenants_and_tickets_what_their_key_may_read(api: 
         assert socket.send({"action": "subscribe", "batch_id": batch_id})[0]["event"] == "connected"
 
 
-def test_a_key_of_all_tenants_names_the_tenant(api: Api) -> None:
+def test_a_key_of_all_tenants_must_name_the_tenant_of_a_batch(api: Api) -> None:
     batch_id = batches.submit(api, 1)
     api.change_key("stranger", all_tenants=True)
     socket = watcher(api, "stranger")
@@ -162,7 +162,7 @@ def test_a_key_of_all_tenants_names_the_tenant(api: Api) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"revoked_at": 1}, {"user": "bob"}, {"tenant": "other"}])
-def test_a_key_that_may_no_longer_is_told_no_more(api: Api, changes: dict[str, Any]) -> None:
+def test_a_key_without_access_receives_no_more_frames(api: Api, changes: dict[str, Any]) -> None:
     batch_id, socket = batches.submit(api, 2), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     api.change_key("user", **changes)
@@ -173,8 +173,8 @@ def test_a_key_that_may_no_longer_is_told_no_more(api: Api, changes: dict[str, A
     assert len(socket.frames) == before
 
 
-def test_no_frame_says_what_jobs_say(api: Api) -> None:
-    """A key that has become a viewer's sees statuses and counts."""
+def test_batch_frames_contain_no_prompts_or_outputs(api: Api) -> None:
+    """A key demoted to viewer still receives statuses and counts."""
     batch_id, socket = batches.submit(api, ["a secret prompt"]), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     api.change_key("user", role=Role.VIEWER)
@@ -189,57 +189,57 @@ def test_no_frame_says_what_jobs_say(api: Api) -> None:
 # ---- who leaves, who fails
 
 
-def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api) -> None:
+def test_no_frames_are_sent_after_unsubscribing_or_disconnecting(api: Api) -> None:
     batch_id, first, second = batches.submit(api, 2), watcher(api), watcher(api, name="c2")
     for socket in (first, second):
         socket.send({"action": "subscribe", "batch_id": batch_id})
     first.send({"action": "unsubscribe", "batch_id": batch_id})
     second.disconnect()
-    assert api.twins.subscriptions.for_job(batch_id) == []
+    assert api.container.subscriptions.for_job(batch_id) == []
 
     batches.settle(api)
 
     assert [len(first.frames), len(second.frames)] == [1, 1]
 
 
-def test_a_socket_that_is_gone_is_forgotten_and_one_that_is_busy_told_later(api: Api) -> None:
-    """Whoever fails, the rows are counted and the others told."""
+def test_a_gone_socket_is_removed_and_a_busy_socket_is_served_later(api: Api) -> None:
+    """Neither failure affects the row counts or the other subscribers."""
     batch_id = batches.submit(api, 2)
     gone, busy, well = (watcher(api, name=name) for name in ("gone", "busy", "well"))
     for socket in (gone, busy, well):
         socket.send({"action": "subscribe", "batch_id": batch_id})
-    api.twins.sockets.gone.add("gone")
-    api.twins.sockets.busy["busy"] = 1
+    api.container.sockets.gone.add("gone")
+    api.container.sockets.busy["busy"] = 1
 
     batches.settle(api)
 
     assert batches.look(api, batch_id)["status"] == "completed"
-    assert {one.connection_id for one in api.twins.subscriptions.for_job(batch_id)} == {"busy", "well"}
-    assert api.twins.connections.get("gone") is None
+    assert {one.connection_id for one in api.container.subscriptions.for_job(batch_id)} == {"busy", "well"}
+    assert api.container.connections.get("gone") is None
     for socket in (busy, well):
         assert named(socket, "batch_completed")
 
 
 @pytest.mark.parametrize(("port", "method"), [("subscriptions", "for_job"), ("api_keys", "key"), ("sockets", "post")])
 @pytest.mark.parametrize("error", [None, RuntimeError])
-def test_whatever_fails_about_watchers_the_rows_are_counted(api: Api, port: str, method: str, error: type[Exception] | None) -> None:
+def test_rows_are_counted_when_subscribers_cannot_be_notified(api: Api, port: str, method: str, error: type[Exception] | None) -> None:
     batch_id, socket = batches.submit(api, 2), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.tasks(api)
     work(api, "low")
-    api.twins.clock.advance(60)
+    api.container.clock.advance(60)
 
     more = {"error": error} if error is not None else {}
-    with refusing(getattr(api.twins, port), method, 10**6, **more):
+    with refusing(getattr(api.container, port), method, 10**6, **more):
         batches.settle(api)
 
-    assert api.twins.counters.counters[counter_key(batch_id)]["completed"] == 2
+    assert api.container.counters.counters[counter_key(batch_id)]["completed"] == 2
     assert batches.look(api, batch_id)["finished_at"] is not None
     assert socket.send({"action": "subscribe", "batch_id": batch_id})[-1]["event"] == "batch_completed"
 
 
-def test_the_change_stream_once_more_tells_the_same(api: Api) -> None:
-    """Versions are those of the records, so whoever keeps the highest shows the same."""
+def test_a_replayed_change_stream_broadcasts_the_same_versions(api: Api) -> None:
+    """Versions come from the records, so a client keeping the highest shows the same state."""
     batch_id, socket = batches.submit(api, 2), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
@@ -251,8 +251,8 @@ def test_the_change_stream_once_more_tells_the_same(api: Api) -> None:
     assert named(socket, "batch_item")[-1]["version"] == named(socket, "batch_item")[1]["version"]
 
 
-def test_only_rows_that_ended_now_are_told(api: Api) -> None:
-    """Not one whose end was told before and of which something else has changed."""
+def test_a_later_change_to_an_ended_row_is_not_broadcast(api: Api) -> None:
+    """The end of the row was broadcast before."""
     batch_id, socket = batches.submit(api, 1), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
@@ -274,13 +274,13 @@ def test_only_rows_that_ended_now_are_told(api: Api) -> None:
         {"action": "ping", "batch_id": "batch_1"},
     ],
 )
-def test_what_cannot_be_understood_gets_an_error_frame(api: Api, message: Any) -> None:
+def test_an_invalid_message_gets_an_error_frame(api: Api, message: Any) -> None:
     [frame] = watcher(api).send(message)
 
     assert (frame["event"], frame["code"]) == ("error", "invalid_request")
 
 
-def test_a_batch_counts_as_a_subscription(api: Api) -> None:
+def test_a_batch_subscription_counts_towards_the_limit(api: Api) -> None:
     socket = watcher(api)
     for _ in range(50):
         socket.send({"action": "subscribe", "job_id": api.submit()})
@@ -290,8 +290,8 @@ def test_a_batch_counts_as_a_subscription(api: Api) -> None:
     assert frame["code"] == "invalid_request"
 
 
-def test_a_client_that_follows_a_job_is_not_misled(api: Api) -> None:
-    """A row's own text is put together from frames of both kinds on one connection."""
+def test_job_and_batch_subscriptions_can_share_one_connection(api: Api) -> None:
+    """The text of a row is still assembled correctly."""
     batch_id, socket = batches.submit(api, 1), watcher(api)
     batches.tasks(api)
     job_id = job_id_of_row(batch_id, 0)
@@ -300,7 +300,7 @@ def test_a_client_that_follows_a_job_is_not_misled(api: Api) -> None:
 
     batches.settle(api)
 
-    assembly = Assembly()
+    assembly = TextAssembler()
     for frame in socket.frames:
         if frame.get("job_id") == job_id:
             assembly.receive(frame)

@@ -32,11 +32,11 @@ def run(api: Api, job_id: str) -> None:
 
 def deliver(api: Api) -> None:
     """One invocation of `deliver` on what the queue holds."""
-    received = api.twins.queues.receive("deliveries")
+    received = api.container.queues.receive("deliveries")
     if received:
         records = [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in received]
         api.module.deliver({"Records": records}, CONTEXT)
-        api.twins.queues.acknowledge("deliveries", [message.receipt for message in received])
+        api.container.queues.acknowledge("deliveries", [message.receipt for message in received])
 
 
 def deliveries(api: Api, job_id: str, token: str = "user") -> Any:
@@ -60,16 +60,17 @@ def there(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A receiver on this machine, which this stage allows."""
     monkeypatch.setenv("HEADRACE_WEBHOOK_NETWORKS", "127.0.0.0/8")
     settings.cache_clear()
-    api.twins.webhook_client = GuardedHttpClient(networks(settings().webhook_networks))  # type: ignore[assignment]
-    api.twins.clock.advance(time.time() - api.twins.clock.now() / 1000)
+    api.container.webhook_client = GuardedHttpClient(networks(settings().webhook_networks))
+    api.container.settings = settings()  # type: ignore[assignment]
+    api.container.clock.advance(time.time() - api.container.clock.now() / 1000)
     with receiver() as made:
         yield made
     monkeypatch.undo()
     settings.cache_clear()
 
 
-def test_a_receiver_verifies_what_it_gets(api: Api, there: Receiver) -> None:
-    """With its own library, and the secret that an admin looked up."""
+def test_a_receiver_can_verify_the_signature_of_a_delivery(api: Api, there: Receiver) -> None:
+    """The receiver uses the Standard Webhooks library and the secret shown to an admin."""
     secret = api.call("GET", "/webhooks", token="admin").json["secret"]
     job_id = api.submit(webhook_url=there.url())
 
@@ -88,8 +89,8 @@ def test_a_receiver_verifies_what_it_gets(api: Api, there: Receiver) -> None:
         Webhook(secret).verify(got.body + b" ", got.headers)
 
 
-def test_while_a_secret_is_rotated_both_verify(api: Api, there: Receiver) -> None:
-    """A receiver that knows only the old one, and one that knows only the new one."""
+def test_both_secrets_verify_a_delivery_during_a_rotation(api: Api, there: Receiver) -> None:
+    """Some receivers still know only the old secret, others already only the new one."""
     old = api.call("GET", "/webhooks", token="admin").json["secret"]
     rotated = api.call("POST", "/webhooks/rotate", {}, "admin").json
     job_id = api.submit(webhook_url=there.url())
@@ -106,8 +107,8 @@ def test_while_a_secret_is_rotated_both_verify(api: Api, there: Receiver) -> Non
         Webhook("whsec_" + "b3RoZXI=").verify(got.body, got.headers)
 
 
-def test_a_signature_is_that_of_the_standard() -> None:
-    """The example of the specification's own test suites."""
+def test_a_signature_matches_the_standard_webhooks_example() -> None:
+    """The example comes from the specification's own test suites."""
     headers = signed_headers(
         ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330_000, '{"test": 2432232314}'
     )
@@ -115,8 +116,8 @@ def test_a_signature_is_that_of_the_standard() -> None:
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_an_attempt_that_fails_is_logged_and_made_again(api: Api, there: Receiver) -> None:
-    """By its code, without a word of what the receiver said."""
+def test_a_failed_delivery_attempt_is_recorded_and_retried(api: Api, there: Receiver) -> None:
+    """The record has the status code, and nothing of the receiver's response body."""
     answers = iter([500, 204])
     there.respond = lambda handler: answer(handler, next(answers), b"internal: password=hunter2")
     job_id = api.submit(webhook_url=there.url())
@@ -127,14 +128,14 @@ def test_an_attempt_that_fails_is_logged_and_made_again(api: Api, there: Receive
     assert kept["next_attempt_at"] is not None
     assert "hunter2" not in str(kept)
 
-    api.twins.clock.advance(6)
+    api.container.clock.advance(6)
     deliver(api)
 
     assert [one["status_code"] for one in deliveries(api, job_id)[0]["attempts"]] == [500, 204]
 
 
-def test_slow_receivers_do_not_wait_for_each_other(api: Api, there: Receiver) -> None:
-    """Ten of a batch at once take as long as one."""
+def test_deliveries_to_slow_receivers_run_in_parallel(api: Api, there: Receiver) -> None:
+    """Ten deliveries of one queue batch take about as long as a single delivery."""
     there.respond = lambda handler: (time.sleep(0.3), answer(handler, 204))[1]
     for _ in range(10):
         run(api, api.submit(webhook_url=there.url()))
@@ -146,16 +147,16 @@ def test_slow_receivers_do_not_wait_for_each_other(api: Api, there: Receiver) ->
     assert time.monotonic() - began < 2
 
 
-def test_by_default_this_machine_is_not_written_to(api: Api) -> None:
-    """An address that is none for the public is refused at the submission."""
+def test_a_webhook_to_a_private_address_is_refused_by_default(api: Api) -> None:
+    """The URL is refused at submission."""
     for url in ("http://127.0.0.1:9/", "https://127.0.0.1/", "https://[::1]/", "https://169.254.169.254/latest", "https://localhost/"):
         wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": url}))
         assert "public" in wrong["webhook_url"] or "https" in wrong["webhook_url"]
 
 
-def test_a_name_that_leads_inside_is_refused_when_it_is_sent(api: Api) -> None:
-    """And the log of the job's deliveries says so."""
-    api.twins.webhook_client = GuardedHttpClient(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
+def test_a_delivery_to_a_host_with_a_private_address_fails(api: Api) -> None:
+    """A host name is resolved only when the delivery is sent; the delivery log shows the error."""
+    api.container.webhook_client = GuardedHttpClient(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
     job_id = api.submit(webhook_url="https://inside.example.com/hook")
     run(api, job_id)
 
@@ -166,8 +167,8 @@ def test_a_name_that_leads_inside_is_refused_when_it_is_sent(api: Api) -> None:
     assert kept["attempts"][0]["error"] == "the host is not at a public address"
 
 
-def test_only_allowed_addresses_may_be_named(api: Api) -> None:
-    """The refusal says which are."""
+def test_only_allowed_recipients_are_accepted(api: Api) -> None:
+    """The error lists the allowed recipients."""
     nobody = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:me@evil.example"]}))
     allow(api)
     wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:me@evil.example", "slack:other", "fax:1", "email:nobody"]}))
@@ -178,36 +179,37 @@ def test_only_allowed_addresses_may_be_named(api: Api) -> None:
     assert api.submit(notify=["email:ops@ACME.com", "slack:alerts"])
 
 
-def test_what_one_tenant_allows_another_may_not_name(api: Api) -> None:
+def test_a_recipient_allowlist_applies_to_its_tenant_only(api: Api) -> None:
     allow(api)
 
     assert "not allowed" in refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["slack:alerts"]}, "stranger"))["notify.0"]
 
 
-def test_mail_that_is_not_configured_is_refused(api: Api) -> None:
+def test_an_email_recipient_is_refused_when_email_is_not_configured(api: Api) -> None:
     allow(api)
-    api.twins.email.sender = None
+    api.container.email.sender = None
 
     wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:ops@acme.com"]}))
 
     assert wrong["notify.0"] == "e-mail is not configured for this stage"
 
 
-def test_people_are_written_to(api: Api) -> None:
+def test_email_and_slack_recipients_are_notified(api: Api) -> None:
+    """The delivery log does not show the Slack URL, which is a secret."""
     allow(api)
     job_id = api.submit(notify=["email:ops@acme.com", "slack:alerts"])
 
     run(api, job_id)
     deliver(api)
 
-    assert [to for to, _, _ in api.twins.email.sent] == ["ops@acme.com"]
-    assert [letter.url for letter in api.twins.webhook_client.letters] == [SLACK]
+    assert [to for to, _, _ in api.container.email.sent] == ["ops@acme.com"]
+    assert [letter.url for letter in api.container.webhook_client.letters] == [SLACK]
     shown = str(deliveries(api, job_id))
     assert "slack" in shown
     assert SLACK not in shown
 
 
-def test_a_job_that_names_nobody_stores_nothing(api: Api) -> None:
+def test_a_job_without_recipients_stores_no_deliveries(api: Api) -> None:
     job_id = api.submit(webhook_url=None, notify=[])
 
     run(api, job_id)
@@ -216,17 +218,17 @@ def test_a_job_that_names_nobody_stores_nothing(api: Api) -> None:
     assert not api.head(job_id).notifies
 
 
-def test_every_wrong_address_is_named_at_once(api: Api) -> None:
+def test_all_invalid_recipients_are_reported_at_once(api: Api) -> None:
     wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": "http://x.example/", "notify": ["a"]}))
 
     assert set(wrong) == {"webhook_url", "notify.0"}
     assert refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": 5, "notify": "email:x"})).keys() == {"webhook_url", "notify"}
 
 
-def test_a_lost_message_is_sent_for_by_the_sweep(api: Api) -> None:
+def test_the_sweeper_resends_a_lost_delivery_message(api: Api) -> None:
     job_id = api.submit(webhook_url=HOOK)
     run(api, job_id)
-    api.twins.queues.messages["deliveries"] = []
+    api.container.queues.messages["deliveries"] = []
 
     sweep(api, 180)
     deliver(api)
@@ -234,8 +236,8 @@ def test_a_lost_message_is_sent_for_by_the_sweep(api: Api) -> None:
     assert deliveries(api, job_id)[0]["status"] == "delivered"
 
 
-def test_watchers_are_told_though_webhooks_fail_and_the_other_way_round(api: Api) -> None:
-    """Each projection of the stream is for itself; the batch comes again for what could be done by neither."""
+def test_deliveries_are_stored_when_subscribers_cannot_be_notified(api: Api) -> None:
+    """The change that could not be broadcast goes to the dead-letter queue of the stream."""
     job_id = api.submit(webhook_url=HOOK)
     before = api.head(job_id)
     after = replace(before, status=Status.CANCELLED, version=2, due_at=None, finished_at=1)
@@ -243,15 +245,15 @@ def test_watchers_are_told_though_webhooks_fail_and_the_other_way_round(api: Api
     def unreachable(*_: Any) -> Any:
         raise RuntimeError
 
-    of, api.twins.subscriptions.for_job = api.twins.subscriptions.for_job, unreachable  # type: ignore[method-assign]
+    of, api.container.subscriptions.for_job = api.container.subscriptions.for_job, unreachable  # type: ignore[method-assign]
     api.module.on_job_change({"Records": [change(before, after)]}, CONTEXT)
-    api.twins.subscriptions.for_job = of  # type: ignore[method-assign]
+    api.container.subscriptions.for_job = of  # type: ignore[method-assign]
 
-    assert [body for body, _ in api.twins.queues.aside["stream"]] == [job_id]
+    assert [body for body, _ in api.container.queues.aside["stream"]] == [job_id]
     assert deliveries(api, job_id)[0]["event"] == "job.cancelled"
 
 
-def test_secrets_and_addresses_are_for_admins(api: Api) -> None:
+def test_webhook_secrets_and_recipients_require_an_admin(api: Api) -> None:
     for method, path in (
         ("GET", "/webhooks"),
         ("POST", "/webhooks/rotate"),
@@ -267,7 +269,7 @@ def test_secrets_and_addresses_are_for_admins(api: Api) -> None:
         }
 
 
-def test_a_slack_address_is_never_shown_whole_and_may_stay_unsaid(api: Api) -> None:
+def test_a_slack_url_is_masked_and_kept_when_sent_as_null(api: Api) -> None:
     allow(api)
 
     shown = api.call("PUT", "/webhooks/addresses", {"slack": {"alerts": None}}, "admin").json["addresses"]
@@ -275,7 +277,7 @@ def test_a_slack_address_is_never_shown_whole_and_may_stay_unsaid(api: Api) -> N
 
     assert shown == {"emails": ["ops@acme.com"], "slack": {"alerts": "https://hooks.slack.com/...efgh"}}
     assert gone == {"slack.other": "has no URL that could stay"}
-    assert api.twins.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
+    assert api.container.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
 
 
 @pytest.mark.parametrize(
@@ -291,15 +293,15 @@ def test_a_slack_address_is_never_shown_whole_and_may_stay_unsaid(api: Api) -> N
         {"other": 1},
     ],
 )
-def test_an_address_book_with_something_wrong_changes_nothing(api: Api, book: Any) -> None:
+def test_an_invalid_recipient_allowlist_changes_nothing(api: Api, book: Any) -> None:
     allow(api)
 
     assert refused(api.call("PUT", "/webhooks/addresses", book, "admin"))
-    assert api.twins.notification_settings.allowlist("acme").names == ["email:ops@acme.com", "slack:alerts"]
+    assert api.container.notification_settings.allowlist("acme").names == ["email:ops@acme.com", "slack:alerts"]
 
 
-def test_an_admin_may_try_an_address(api: Api, there: Receiver) -> None:
-    """A signed event, sent once; what happened is answered."""
+def test_an_admin_can_send_a_test_event_to_a_webhook(api: Api, there: Receiver) -> None:
+    """The event is signed and sent once, and the response reports the outcome."""
     secret = api.call("GET", "/webhooks", token="admin").json["secret"]
 
     told = api.call("POST", "/webhooks/test", {"url": there.url()}, "admin").json
@@ -313,7 +315,7 @@ def test_an_admin_may_try_an_address(api: Api, there: Receiver) -> None:
     assert inside == {"url": "must be a public address"}
 
 
-def test_an_operator_has_it_delivered_again(api: Api) -> None:
+def test_an_operator_can_retry_a_delivery(api: Api) -> None:
     job_id = api.submit(webhook_url=HOOK)
     run(api, job_id)
     deliver(api)
@@ -329,7 +331,7 @@ def test_an_operator_has_it_delivered_again(api: Api) -> None:
     assert len(deliveries(api, job_id)[0]["attempts"]) == 2
 
 
-def test_the_deliveries_of_others_are_not_shown(api: Api) -> None:
+def test_deliveries_are_visible_only_to_the_owner_and_operators(api: Api) -> None:
     job_id = api.submit(webhook_url=HOOK)
     path = f"/jobs/{job_id}/deliveries"
 
@@ -342,7 +344,7 @@ def test_the_deliveries_of_others_are_not_shown(api: Api) -> None:
     }
 
 
-def test_a_setting_that_is_no_network_is_refused_by_its_name() -> None:
+def test_an_invalid_network_setting_is_refused_by_name() -> None:
     with pytest.raises(SettingsError, match="HEADRACE_WEBHOOK_NETWORKS"):
         Settings.from_env({"HEADRACE_WEBHOOK_NETWORKS": "everything"})
     assert Settings.from_env({"HEADRACE_WEBHOOK_NETWORKS": " 10.1.0.0/16, ::1/128"}).webhook_networks == ("10.1.0.0/16", "::1/128")

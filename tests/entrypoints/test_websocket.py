@@ -26,8 +26,8 @@ def socket(api: Api) -> Socket:
     return made
 
 
-def test_who_gets_in(api: Api) -> None:
-    """A key, or a ticket that is fresh and opens one connection; a viewer sees no content."""
+def test_a_connection_requires_a_valid_key_or_an_unused_fresh_ticket(api: Api) -> None:
+    """A viewer may not connect, because streams show content."""
     assert Socket(api, "a").connect() == 401
     assert Socket(api, "b").connect("nonsense") == 401
     assert Socket(api, "c").connect("viewer") == 403
@@ -35,12 +35,12 @@ def test_who_gets_in(api: Api) -> None:
     assert Socket(api, "d").connect(ticket=ticket) == 200
     assert Socket(api, "e").connect(ticket=ticket) == 401
     stale = api.call("POST", "/stream-tickets", {}).json["ticket"]
-    api.twins.clock.advance(61)
+    api.container.clock.advance(61)
     assert Socket(api, "f").connect(ticket=stale) == 401
 
 
-def test_a_subscriber_is_told_everything_as_it_happens(api: Api, socket: Socket) -> None:
-    """`connected`, then the tokens, then the end; what is put together is the result."""
+def test_a_subscriber_receives_all_events_of_a_running_job(api: Api, socket: Socket) -> None:
+    """The text assembled from the frames equals the output of the job."""
     job_id = api.submit()
 
     [connected] = socket.send({"action": "subscribe", "job_id": job_id, "id": 7})
@@ -49,12 +49,12 @@ def test_a_subscriber_is_told_everything_as_it_happens(api: Api, socket: Socket)
     assert (connected["event"], connected["status"], connected["offset"], connected["reply_to"]) == ("connected", "queued", 0, 7)
     assert socket.assembled.text == "Hello, world"
     assert socket.assembled.done
-    assert api.twins.sockets.endpoints["c1"] == "https://ws.example/api"
+    assert api.container.sockets.endpoints["c1"] == "https://ws.example/api"
 
 
-def test_one_who_comes_after_the_end_is_told_all_at_once(api: Api, socket: Socket) -> None:
-    """The whole text, or what lies beyond the offset, then the end; in frames of at most 32 KB."""
-    api.twins.provider.scripts[:] = [Script(deltas=["x" * 12_000, "y"])]
+def test_a_late_subscriber_receives_the_whole_text_at_once(api: Api, socket: Socket) -> None:
+    """With an offset only the rest is sent; a long text is split into several frames."""
+    api.container.provider.scripts[:] = [Script(deltas=["x" * 12_000, "y"])]
     job_id = api.submit()
     work(api)
 
@@ -85,15 +85,15 @@ def test_one_who_comes_after_the_end_is_told_all_at_once(api: Api, socket: Socke
         {"action": "ping", "id": {"a": 1}},
     ],
 )
-def test_what_cannot_be_understood_gets_an_error_frame(socket: Socket, message: Any) -> None:
-    """Never a closed socket, never silence."""
+def test_an_invalid_message_gets_an_error_frame(socket: Socket, message: Any) -> None:
+    """The socket is neither closed nor left without an answer."""
     [frame] = socket.send(message)
 
     assert (frame["event"], frame["code"]) == ("error", "invalid_request")
     assert frame["message"]
 
 
-def test_another_tenants_job_is_not_there(api: Api, socket: Socket) -> None:
+def test_a_job_of_another_tenant_is_not_found(api: Api, socket: Socket) -> None:
     stranger = Socket(api, "c2")
     stranger.connect("stranger")
     job_id = api.submit()
@@ -103,15 +103,15 @@ def test_another_tenants_job_is_not_there(api: Api, socket: Socket) -> None:
         assert (frame["code"], frame["reply_to"]) == ("job_not_found", "q")
     [unknown] = socket.send({"action": "subscribe", "job_id": "job_unknown"})
     assert unknown["code"] == "job_not_found"
-    assert api.twins.jobs.heads[job_id].status is Status.QUEUED
+    assert api.container.jobs.heads[job_id].status is Status.QUEUED
 
 
 def test_a_ping_is_answered(socket: Socket) -> None:
     assert socket.send({"action": "ping", "id": "p"}) == [{"event": "pong", "reply_to": "p"}]
 
 
-def test_a_job_is_cancelled_over_the_socket(api: Api, socket: Socket) -> None:
-    """With a key; a ticket only reads."""
+def test_a_job_can_be_cancelled_over_a_socket(api: Api, socket: Socket) -> None:
+    """A socket opened with a ticket may only read."""
     job_id = api.submit()
     reader = Socket(api, "c2")
     reader.connect(ticket=api.call("POST", "/stream-tickets", {}).json["ticket"])
@@ -120,18 +120,18 @@ def test_a_job_is_cancelled_over_the_socket(api: Api, socket: Socket) -> None:
     socket.send({"action": "cancel", "job_id": job_id})
 
     assert refused["code"] == "forbidden"
-    assert api.twins.jobs.heads[job_id].status is Status.CANCELLED
+    assert api.container.jobs.heads[job_id].status is Status.CANCELLED
 
 
-def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api, socket: Socket) -> None:
-    """Their rows are gone, so no worker posts to them."""
+def test_no_frames_are_sent_after_unsubscribing_or_disconnecting(api: Api, socket: Socket) -> None:
+    """The subscriptions are deleted, so no worker sends frames to the connection."""
     first, second = api.submit(), api.submit()
     for job_id in (first, second):
         socket.send({"action": "subscribe", "job_id": job_id})
     socket.send({"action": "unsubscribe", "job_id": first})
-    assert not api.twins.subscriptions.for_job(first)
+    assert not api.container.subscriptions.for_job(first)
     socket.disconnect()
-    assert not api.twins.subscriptions.for_job(second)
+    assert not api.container.subscriptions.for_job(second)
     before = len(socket.frames)
 
     work(api)
@@ -139,7 +139,7 @@ def test_one_who_unsubscribes_or_leaves_is_told_no_more(api: Api, socket: Socket
     assert len(socket.frames) == before
 
 
-def test_a_connection_has_fifty_subscriptions(api: Api, socket: Socket) -> None:
+def test_a_connection_is_limited_to_fifty_subscriptions(api: Api, socket: Socket) -> None:
     jobs = [api.submit() for _ in range(51)]
     answers = [socket.send({"action": "subscribe", "job_id": job_id})[0] for job_id in jobs]
 
@@ -148,18 +148,18 @@ def test_a_connection_has_fifty_subscriptions(api: Api, socket: Socket) -> None:
 
 
 def test_a_revoked_key_stops_working_on_an_open_socket(api: Api, socket: Socket) -> None:
-    """Within a minute, like everywhere."""
+    """A revocation takes effect within a minute, as on all routes."""
     job_id = api.submit()
-    key = next(key for key in api.twins.api_keys.keys("acme") if key.id == "key_user")
-    api.twins.api_keys.put_key(replace(key, revoked_at=api.twins.clock.now()))
-    api.twins.clock.advance(31)
+    key = next(key for key in api.container.api_keys.keys("acme") if key.id == "key_user")
+    api.container.api_keys.put_key(replace(key, revoked_at=api.container.clock.now()))
+    api.container.clock.advance(31)
 
     [frame] = socket.send({"action": "subscribe", "job_id": job_id})
 
     assert frame["code"] == "unauthenticated"
 
 
-def test_a_message_from_an_unknown_connection_is_answered(api: Api) -> None:
+def test_a_message_from_an_unknown_connection_gets_not_found(api: Api) -> None:
     [frame] = Socket(api, "ghost").send({"action": "ping"})
 
     assert frame["code"] == "not_found"

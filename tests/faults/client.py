@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cli.reducer import Ask, Assembly, Trimmed
+from cli.reducer import Resubscribe, TextAssembler, Trimmed
 from tests.faults.history import History
 
 SILENCE = 30.0  # seconds
@@ -20,7 +20,7 @@ class Client:
 
     def __init__(self, job_id: str, history: History, subscribe: Callable[[int, int], Awaitable[Any]]) -> None:
         self.job_id = job_id
-        self.assembly = Assembly()
+        self.assembly = TextAssembler()
         self.wants = 0
         self.silence = SILENCE
         self.trimmed: list[tuple[str | None, int]] = []
@@ -37,7 +37,7 @@ class Client:
         outcomes = self.assembly.receive(frame)
         if self.assembly.attempt < attempt or self.assembly.version < version:
             self._history.problems.append(f"a watcher of {self.job_id[-3:]} was thrown back from a{attempt} by {frame}")
-        self._ask = self._ask or any(isinstance(one, Ask) for one in outcomes)
+        self._ask = self._ask or any(isinstance(one, Resubscribe) for one in outcomes)
         self.trimmed += [(self.assembly.status, one.length) for one in outcomes if isinstance(one, Trimmed)]
         self._history.shown(self.job_id, self.assembly.attempt, self.assembly.text)
         self._heard.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -59,18 +58,18 @@ class Cloud(Processes):
 
     async def cancel(self, job_id: str) -> Job:
         def ask() -> Job:
-            memory = self.world.memory
+            memory = self.world.container
             return cancel_job(self.world.clock, memory.jobs, memory.subscriptions, memory.jobs.get(job_id))  # type: ignore[arg-type]
 
         return await self.request(ask)
 
     async def retry(self, job_id: str) -> Job:
-        memory, run = self.world.memory, self.head(job_id).run
+        memory, run = self.world.container, self.head(job_id).run
 
         def ask() -> Job:
             job = memory.jobs.get(job_id)
             assert job is not None
-            return retry_job(self.world.clock, memory.jobs, memory.job_specs, memory.queues, job, run=run)
+            return retry_job(self.world.container, job, run=run)
 
         job = await self.request(ask)
         if job_id in self.clients:
@@ -158,7 +157,7 @@ class Cloud(Processes):
         await asyncio.sleep(SWEEP_PHASE)
         while True:
             for _ in range(self.sweeps):
-                self.background(self.act("sweep", sweep, replace(self.world.broom, clock=SkewedClock(self.world.clock, self.skew))))
+                self.background(self.act("sweep", sweep, self.world.container.but(clock=SkewedClock(self.world.clock, self.skew))))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _project(self) -> None:
@@ -166,16 +165,15 @@ class Cloud(Processes):
         while True:
             change = await self._changes.get()
             self._projecting = True
-            gallery, queues, log = self.world.gallery, self.world.memory.queues, self.world._log
-            while isinstance(await self.act("stream", broadcast_job_ends, gallery, queues, log, [change]), BaseException):
+            while isinstance(await self.act("stream", broadcast_job_ends, self.world.container, [change]), BaseException):
                 await asyncio.sleep(1.0)
-            while isinstance(await self.act("stream", release_dependents, self.world.doorkeeper, [change]), BaseException):
+            while isinstance(await self.act("stream", release_dependents, self.world.container, [change]), BaseException):
                 await asyncio.sleep(1.0)
             self._projecting = False
 
     async def _subscribe(self, connection: str, job_id: str, attempt: int, offset: int) -> None:
         def ask() -> None:
-            gallery = self.world.gallery
-            subscribe(gallery, get_connection(gallery, connection), job_id, attempt, offset, None)
+            ctx = self.world.container
+            subscribe(ctx, get_connection(ctx, connection), job_id, attempt, offset, None)
 
         await self.act("api", ask)

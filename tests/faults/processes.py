@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -42,7 +41,7 @@ class Processes:
 
     def __init__(self, faults: Sequence[Fault] = (), director: Director | None = None) -> None:
         self.world = World()
-        self.real = copy.copy(self.world.memory)
+        self.real = copy.copy(self.world.container)
         self.steps = Steps(faults, director)
         self.history = History()
         self.clients: dict[str, Client] = {}
@@ -72,26 +71,18 @@ class Processes:
         ports["queues"] = QueuesPort(real.queues, steps, self._sent)
         ports["sockets"] = SocketsPort(real.sockets, steps, self._carried)
         for name, port in ports.items():
-            setattr(world.memory, name, port)
-        world.memory.dependencies = Port("dependencies", real.dependencies, steps)  # type: ignore[assignment]
-        world._abandon = lambda response_id: wait(cancel_response(self.provider, world._log, response_id))  # type: ignore[method-assign]
-        memory = world.memory
+            setattr(world.container, name, port)
+        world.container.dependencies = Port("dependencies", real.dependencies, steps)  # type: ignore[assignment]
         keys = Port("keys", _Keys(), steps)
-        stepped = {name: ports[name] for name in ("jobs", "job_specs", "results", "queues", "subscriptions")}
-        world.engine = replace(
-            world.engine,
-            **ports,
-            task_context=replace(world.engine.task_context, **stepped, job_files=Port("job_files", real.job_files, steps)),
+        vars(world.container).update(
+            job_files=Port("job_files", real.job_files, steps),
             provider=self.provider,
             may_stream=keys.may_stream,
+            caller_by_key_hash=keys.caller,
             offload=self._offload,
             offload_sends=self._offload,
+            cancel_response=lambda response_id: wait(cancel_response(self.provider, world.container.log, response_id)),
         )
-        world.intake = replace(
-            world.intake, jobs=memory.jobs, job_specs=memory.job_specs, dependencies=memory.dependencies, queues=memory.queues
-        )
-        kept = {name: ports[name] for name in ("jobs", "chunks", "results", "subscriptions", "connections", "sockets")}
-        world.gallery = replace(world.gallery, **kept, caller_by_key_hash=keys.caller)
 
     def head(self, job_id: str) -> Job:
         return self.real.jobs.heads[job_id]
@@ -117,7 +108,7 @@ class Processes:
         """One invocation of a worker. What it does not acknowledge comes again when the messages are visible again."""
         actor = Actor(f"worker {next(self._names)}")
         self.workers.append(actor)
-        answer = await self._process(actor, partial(process_messages, self.world.engine, LANE, messages, deadline=self._deadline(actor)))
+        answer = await self._process(actor, partial(process_messages, self.world.container, LANE, messages, deadline=self._deadline(actor)))
         while actor.threads:
             await asyncio.wait(set(actor.threads))
         await self._expect_nothing_left(actor)

@@ -174,7 +174,7 @@ async def limited(cloud: Cloud) -> None:
         return {"answer": answer.number}
 
     kind = chore(work, limits=Limits(concurrency=1, per_minute=4))
-    cloud.world.engine = replace(cloud.world.engine, job_type=knowing(kind))
+    cloud.world.container.job_type = knowing(kind)
     for name in ("first", "second"):
         await cloud.watch(await cloud.submit(name, job_type=kind.name, input=name))
 

@@ -47,7 +47,7 @@ class Hall(Cloud):
     def _wire(self) -> None:
         super()._wire()
         for name in ("batches", "batch_rows", "counters", "bulk_operations"):
-            setattr(self.world.memory, name, Port(name, getattr(self.real, name), self.steps))
+            setattr(self.world.container, name, Port(name, getattr(self.real, name), self.steps))
         self._counted: asyncio.Queue[Change] = asyncio.Queue()
         self._counting = False
         self._tending = 0
@@ -78,7 +78,7 @@ class Hall(Cloud):
             await asyncio.sleep(0.5)
             while not self._counted.empty():
                 changes.append(self._counted.get_nowait())
-            while isinstance(await self.act("count", count_job_changes, self.world.clerk, changes), BaseException):
+            while isinstance(await self.act("count", count_job_changes, self.world.container, changes), BaseException):
                 await asyncio.sleep(1.0)
             self._counting = False
 
@@ -92,7 +92,7 @@ class Hall(Cloud):
         """A message is deleted only if its function came to its end."""
         asked, self._tending = json.loads(body), self._tending + 1
         until = self.world.clock.now() + TASK_MS
-        answer = await self.act("tasks", advance_batch, self.world.clerk, asked["tenant"], asked["batch_id"], until)
+        answer = await self.act("tasks", advance_batch, self.world.container, asked["tenant"], asked["batch_id"], until)
         self._tending -= 1
         if not isinstance(answer, BaseException):
             self.real.queues.acknowledge(TASKS, [receipt])
@@ -104,9 +104,9 @@ class Hall(Cloud):
             await asyncio.sleep(SWEEP_EVERY)
 
     def _sweep_all(self) -> None:
-        sweep(self.world.broom)
-        wake_stalled_batches(self.world.clerk)
-        resume_unfinished(self.world.desk)
+        sweep(self.world.container)
+        wake_stalled_batches(self.world.container)
+        resume_unfinished(self.world.container)
 
     # ---- what people do
 
@@ -117,7 +117,7 @@ class Hall(Cloud):
         once = IdempotentRequest.of(ALICE, "POST /batches", "key", "rows")
 
         def ask() -> str:
-            clerk = self.world.clerk
+            clerk = self.world.container
             prepared = prepare_batch(clerk, ALICE, BatchOptions(**terms), Submission(priority=LANE), rows)
             return submit_batch(clerk, ALICE, prepared, once).batch.id
 
@@ -125,7 +125,7 @@ class Hall(Cloud):
 
     async def cancel_batch(self, batch_id: str) -> None:
         def ask() -> None:
-            clerk = self.world.clerk
+            clerk = self.world.container
             manage_batch.cancel_batch(clerk, manage_batch.get_batch(clerk.batches, ALICE, batch_id))
 
         await self.request(ask)
@@ -134,7 +134,7 @@ class Hall(Cloud):
         once = IdempotentRequest.of(ALICE, "retry-failed", "key", batch_id)
 
         def ask() -> None:
-            clerk = self.world.clerk
+            clerk = self.world.container
             manage_batch.retry_failed(clerk, manage_batch.get_batch(clerk.batches, ALICE, batch_id), once, cancelled=cancelled)
 
         await self.request(ask)
@@ -248,7 +248,7 @@ def _miscounted(hall: Hall, batch: Batch, heads: dict[int, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("story", EXPECTED, ids=lambda story: story.__name__)
-def test_nothing_goes_wrong_where_nothing_goes_wrong(story: Story) -> None:
+def test_invariants_hold_without_faults(story: Story) -> None:
     hall, problems = played(story)
 
     assert not problems, "\n".join([*problems, hall.steps.printed()])
@@ -262,14 +262,14 @@ def _calls(hall: Hall) -> list[int]:
 
 @pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])
 @pytest.mark.parametrize("story", EXPECTED, ids=lambda story: story.__name__)
-def test_every_call(story: Story, kind: Kind) -> None:
-    """Whoever makes it dies, freezes beyond its time and wakes, or loses an answer."""
+def test_invariants_hold_with_a_fault_at_any_call(story: Story, kind: Kind) -> None:
+    """The process dies, freezes beyond its time and resumes, or loses a response."""
     for number in some(_calls(played(story)[0]), kind, 3):
         hall, problems = played(story, [Fault(number, kind)])
         assert not problems, "\n".join([f"{story.__name__}, step {number}: {kind.value}", *problems, hall.steps.printed()])
 
 
-def test_the_whole_stream_once_more_changes_no_count() -> None:
+def test_replaying_the_change_stream_changes_no_batch_count() -> None:
     hall = Hall()
 
     async def story(_: Cloud) -> None:
@@ -283,8 +283,8 @@ def test_the_whole_stream_once_more_changes_no_count() -> None:
     assert not _wrong(hall, retried)
 
 
-def test_a_stream_that_says_nothing_at_all_is_made_up_for() -> None:
-    """Every change is lost: the rows are looked at, and the batch comes to its end."""
+def test_batch_ends_without_any_change_record() -> None:
+    """The batch re-checks the job records of its rows instead."""
     hall = Hall()
     hall._changed = super(Hall, hall)._changed  # type: ignore[method-assign]
 
@@ -293,7 +293,7 @@ def test_a_stream_that_says_nothing_at_all_is_made_up_for() -> None:
     assert not _wrong(hall, released)
 
 
-def test_what_was_cancelled_is_taken_up_again() -> None:
+def test_cancelled_batch_completes_after_a_retry() -> None:
     hall = Hall()
 
     async def story(_: Cloud) -> None:

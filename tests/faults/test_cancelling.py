@@ -58,8 +58,8 @@ def _run(durable: bool, asks: int, dies: int) -> tuple[Cloud, Cancelling, list[s
 
 
 @pytest.mark.parametrize("durable", [False, True], ids=["plain", "durable"])
-def test_at_every_call_with_a_death_at_every_later_one(durable: bool) -> None:
-    """One end; the ledger has its row, the provider is hung up on, and who watches holds what is kept. After the flag nothing completes."""
+def test_invariants_hold_with_a_cancel_and_a_later_death_at_any_call(durable: bool) -> None:
+    """The job ends once, and the subscriber holds the stored text."""
     run = partial(_run, durable)
     calls = run(NEVER, NEVER)[1].own
     assert calls > 20

@@ -17,8 +17,8 @@ STRIDE = 4  # every fourth call, beginning in turn
 
 @pytest.mark.parametrize("skew", WRONG_BY, ids=["fast", "slow"])
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_sweep_whose_clock_is_ten_minutes_wrong(name: str, skew: float) -> None:
-    """A fast one takes jobs from workers that live, a slow one finds the dead late. Nothing is lost or done twice by either."""
+def test_invariants_hold_with_a_sweeper_clock_ten_minutes_wrong(name: str, skew: float) -> None:
+    """A fast clock takes jobs from living workers, a slow one finds dead workers late."""
     calls = len(_told(name, 0.0)[0].steps.trace)
 
     for number in range(1 + calls % STRIDE, calls + 1, STRIDE):
@@ -28,8 +28,8 @@ def test_a_sweep_whose_clock_is_ten_minutes_wrong(name: str, skew: float) -> Non
 
 
 @pytest.mark.parametrize("name", ["dead_worker", "cancelled_and_retried", "not_resumed"])
-def test_three_sweeps_at_once(name: str) -> None:
-    """They find the same jobs at the same moment, and one of them may die: what they do is done once."""
+def test_invariants_hold_with_three_concurrent_sweepers(name: str) -> None:
+    """They find the same jobs at the same moment, and a process may die or freeze."""
     calls = len(_told(name, 0.0, sweeps=3)[0].steps.trace)
 
     for number in range(1 + calls % STRIDE, calls + 1, STRIDE):
@@ -37,8 +37,8 @@ def test_three_sweeps_at_once(name: str) -> None:
         assert not problems, report(name, f"three sweeps at once, step {number}", cloud, problems)
 
 
-def test_a_second_attempt_comes_by_its_own_wake_up() -> None:
-    """After a backoff of a second, and not when the sweep finds it, by whatever clock."""
+def test_second_attempt_starts_by_its_own_wake_up() -> None:
+    """It starts after a backoff of a second, even if the sweeper's clock is wrong."""
     for skew in (0.0, *WRONG_BY):
         cloud, problems = _told("failing_first", skew)
         assert not problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,25 +42,25 @@ def _woken_before(name: str) -> list[str]:
     """It wakes before the last call `name` of the sweep that takes its job."""
     cloud, _ = _stopped_before_its_result(NEVER)
     sweep = next(step.actor for step in cloud.steps.trace if step.name == "leases.fence")
-    numbers = {step.number: step.name for step in cloud.steps.trace if step.actor is sweep and step.name != "leases.expired"}
+    numbers = {step.number: step.name for step in cloud.steps.trace if step.actor is sweep and step.name != "leases.all"}
     wakes = max(index for index, called in enumerate(numbers.values(), 1) if called == name)
     return _stopped_before_its_result(wakes)[1]
 
 
-def test_a_sweep_leaves_the_result_of_a_worker_that_wakes_and_finishes() -> None:
-    """The sweep looked: no result. The worker wakes, keeps its own and completes. The estimate must not take its place."""
-    for name in ("chunks.read", "bodies.get", "jobs.replace"):
+def test_sweeper_keeps_the_result_of_a_worker_that_resumes() -> None:
+    """The worker stores its result after the sweeper found none and estimated one."""
+    for name in ("chunks.read", "job_specs.get", "jobs.replace"):
         assert not _woken_before(name)
 
 
-def test_what_was_charged_is_not_replaced_by_an_estimate() -> None:
-    """The worker's row comes just before the sweep's put."""
+def test_charged_usage_is_not_replaced_by_an_estimate() -> None:
+    """The worker writes its row just before the sweeper's put."""
     assert not _woken_before("results.put_if_absent")
 
 
 @pytest.mark.parametrize("name", ["dead_worker", "cancelled_and_retried"])
-def test_a_sweep_that_dies_at_any_of_its_calls_is_made_good(name: str) -> None:
-    """Its dead worker's job may be with its next owner at once, even by a person's retry: every attempt has its row all the same."""
+def test_death_of_the_sweeper_at_any_call_is_recovered(name: str) -> None:
+    """The dead worker's job may have its next owner at once; every attempt gets its row."""
     dies = Fault(_calls(told(SCENARIOS[name])[0], "worker", "provider.delta")[1].number, Kind.DIES_AFTER)
     undisturbed, problems = told(SCENARIOS[name], [dies])
     assert not problems, report(name, dies, undisturbed, problems)
@@ -74,8 +73,8 @@ def test_a_sweep_that_dies_at_any_of_its_calls_is_made_good(name: str) -> None:
                 assert not problems, report(name, f"{dies}, the sweep {step.name}: {kind}", cloud, problems)
 
 
-def test_a_result_that_is_kept_has_its_whole_log() -> None:
-    """The last chunk is refused and waits; the worker dies before it is written again. Nothing may be ended by the result alone."""
+def test_stored_result_has_its_whole_log() -> None:
+    """The last chunk is refused, and the worker dies before it repeats the write."""
     undisturbed, _ = told(SCENARIOS["plain"])
     last = _calls(undisturbed, "worker", "chunks.append")[-1].number
 
@@ -84,8 +83,8 @@ def test_a_result_that_is_kept_has_its_whole_log() -> None:
         assert not problems, report("plain", f"refused at {last}, dies at {died}", cloud, problems)
 
 
-def test_no_follower_outlives_a_worker_that_learns_late_that_it_is_fenced() -> None:
-    """Its terminal write is refused; while it tidies up, its heartbeat is refused as well. The watcher's follower is ended all the same."""
+def test_socket_writer_ends_with_a_worker_that_is_fenced_late() -> None:
+    """Its heartbeat is refused while it cleans up after its refused terminal write."""
 
     async def offload(call: Any, *args: Any) -> Any:
         await asyncio.sleep(20 if getattr(call, "__name__", "") == "_work_out_ahead" else 0)
@@ -98,34 +97,34 @@ def test_no_follower_outlives_a_worker_that_learns_late_that_it_is_fenced() -> N
     async def take_back() -> None:
         while world.job(job).status is not Status.PROCESSING:
             await asyncio.sleep(0.01)
-        [lease] = world.memory.leases.rows.values()
-        world.memory.leases.fence(lease)
+        [lease] = world.container.leases.rows.values()
+        world.container.leases.fence(lease)
         seen = world.job(job)
         taken = transitions.reclaim(seen, lease.id, 0, None, world.clock.now())
         assert taken is not None
-        world.memory.jobs.replace(seen, taken)
+        world.container.jobs.replace(seen, taken)
 
     async def work() -> None:
         await asyncio.gather(
-            process_messages(world.engine, "normal", world.memory.queues.receive("normal")), take_back(), return_exceptions=True
+            process_messages(world.container, "normal", world.container.queues.receive("normal")), take_back(), return_exceptions=True
         )
 
     run(world.loop, work())  # which asserts that no task is left
 
 
-def test_a_job_whose_type_is_gone_is_taken_back_from_its_dead_worker() -> None:
-    """What the lost attempt may have used cannot be told; whoever claims the job next says what is wrong."""
+def test_job_of_an_unknown_type_is_reclaimed_from_its_dead_worker() -> None:
+    """The usage of the lost attempt cannot be estimated; the next claim reports the type."""
     world = World()
     job = world.submit()
     claimed = transitions.claim(job, 1, "lease#nonce", world.clock.now())
     assert claimed is not None
-    world.memory.jobs.replace(job, claimed)
+    world.container.jobs.replace(job, claimed)
 
     def gone(name: str) -> JobType:
         raise JobTypeNotFound(name)
 
     world.clock.advance(200)
-    done = sweep(replace(world.broom, job_type=gone))
+    done = sweep(world.container.but(job_type=gone))
 
     assert done["failed"] == 0
     assert world.job(job).status is Status.QUEUED

@@ -42,8 +42,8 @@ def _told(name: str, fate_of: Callable[[int], Fate | None]) -> tuple[Cloud, list
 
 @pytest.mark.parametrize("fate", FATES)
 @pytest.mark.parametrize("name", WATCHED)
-def test_each_frame(name: str, fate: str) -> None:
-    """One frame at a time."""
+def test_subscriber_holds_the_result_after_a_fault_at_each_frame(name: str, fate: str) -> None:
+    """One frame at a time is lost, late, doubled or overtaken."""
     frames = _told(name, lambda _: None)[2]
     assert frames >= 5
 
@@ -54,16 +54,16 @@ def test_each_frame(name: str, fate: str) -> None:
 
 @pytest.mark.parametrize("draw", range(40))
 @pytest.mark.parametrize("name", WATCHED)
-def test_a_network_that_does_everything_at_once(name: str, draw: int) -> None:
-    """For a quarter of all frames."""
+def test_subscriber_holds_the_result_after_many_random_frame_faults(name: str, draw: int) -> None:
+    """A quarter of all frames are lost, late, doubled or overtaken."""
     random = Random(f"{name}/{draw}")
     cloud, problems, _ = _told(name, lambda _: random.choice(list(FATES.values())) if random.random() < 0.25 else None)
     assert not problems, report(name, f"draw {draw}", cloud, problems)
 
 
 @pytest.mark.parametrize("name", WATCHED)
-def test_a_network_that_loses_everything_for_two_minutes(name: str) -> None:
-    """Silence makes the client ask again, from its position."""
+def test_subscriber_recovers_after_two_minutes_without_frames(name: str) -> None:
+    """Silence makes the client subscribe again from its position."""
     cloud = Cloud()
     cloud.carry = lambda client, frame: None if cloud.world.loop.moment < 120 else cloud.deliver_frame(client, frame)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -84,8 +83,8 @@ class Engine(RuleBasedStateMachine):
     @rule(skew=st.sampled_from([0, 0, 0, 600, -600]))
     def sweep(self, skew: int) -> None:
         """By a clock that may be wrong."""
-        broom = replace(self.cloud.world.broom, clock=SkewedClock(self.cloud.world.clock, skew))
-        self._start(self.cloud.act("sweep", sweep, broom))
+        ctx = self.cloud.world.container.but(clock=SkewedClock(self.cloud.world.clock, skew))
+        self._start(self.cloud.act("sweep", sweep, ctx))
 
     @rule(seconds=st.sampled_from([0.05, 0.3, 1.0, 4.0, 10.0, 31.0, 70.0]))
     def time_passes(self, seconds: float) -> None:

@@ -26,8 +26,8 @@ def _draw(random: Random) -> list[Fault]:
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_several_faults(group: int) -> None:
-    """`HEADRACE_FAULT_SEED` and `HEADRACE_FAULT_PAIRS` draw others, and more."""
+def test_invariants_hold_with_several_faults(group: int) -> None:
+    """`HEADRACE_FAULT_SEED` and `HEADRACE_FAULT_PAIRS` draw other faults, and more."""
     for number in range(group, PAIRS, GROUPS):
         random = Random(f"{SEED}/{number}")
         name, faults = random.choice(list(SCENARIOS)), _draw(random)

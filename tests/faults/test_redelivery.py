@@ -28,8 +28,8 @@ def _kept(cloud: Cloud) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("draw", range(DRAWS))
-def test_all_messages_once_more(name: str, draw: int) -> None:
-    """Late wake-ups of every generation, also of lives that ended badly, are dropped."""
+def test_redelivering_all_messages_changes_nothing(name: str, draw: int) -> None:
+    """Late wake-ups of every generation are dropped, also when a fault came before."""
     random = Random(f"{name}/{draw}")
     before: dict[str, Any] = {}
 
@@ -55,8 +55,8 @@ def test_all_messages_once_more(name: str, draw: int) -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("draw", range(DRAWS))
-def test_the_whole_change_stream_once_more(name: str, draw: int) -> None:
-    """From its beginning, after everything, and with every message behind it: what is derived stays as it is, and nobody is thrown back."""
+def test_replaying_the_change_stream_changes_nothing(name: str, draw: int) -> None:
+    """Every message is delivered again behind it."""
     random = Random(f"stream/{name}/{draw}")
     before: dict[str, Any] = {}
 
@@ -81,8 +81,8 @@ def test_the_whole_change_stream_once_more(name: str, draw: int) -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("draw", range(DRAWS))
-def test_every_message_twice_from_the_first(name: str, draw: int) -> None:
-    """In one batch or in two, to workers that live and workers that die: each job is asked for once in each attempt."""
+def test_doubled_messages_run_each_attempt_once(name: str, draw: int) -> None:
+    """Both copies come in one batch or in two, to workers that live and workers that die."""
     random = Random(f"twice/{name}/{draw}")
 
     async def doubled(cloud: Cloud) -> None:
@@ -104,8 +104,8 @@ def test_every_message_twice_from_the_first(name: str, draw: int) -> None:
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_queue_that_loses_every_message_for_ten_minutes(name: str) -> None:
-    """As if each were dead-lettered at once. No job fails by it: the sweep sends the wake-ups again, and all ends."""
+def test_jobs_end_after_ten_minutes_of_lost_messages(name: str) -> None:
+    """No job fails, because the sweeper sends the wake-ups again."""
 
     async def lossy(cloud: Cloud) -> None:
         while cloud.world.loop.moment < 600:

@@ -68,8 +68,8 @@ def _run(subscriber: Subscriber, *, follows_changes: bool) -> tuple[Cloud, list[
 
 
 @pytest.mark.parametrize(("dies", "follows_changes"), [(False, False), (True, True)], ids=["by the worker", "by the change stream"])
-def test_at_every_moment(dies: bool, follows_changes: bool) -> None:
-    """A worker that lives tells by itself whoever its subscribers' handler does not; of one that died the change stream tells."""
+def test_subscribing_at_any_moment_receives_the_end(dies: bool, follows_changes: bool) -> None:
+    """A living worker sends the end itself; after a dead one the change stream does."""
     first = Subscriber(1, CALLS, dies=dies)
     _run(first, follows_changes=follows_changes)
     assert first.own > 10

@@ -37,8 +37,8 @@ def _own_steps(name: str) -> list[Step]:
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_a_zombie_at_every_call_and_its_successor_at_every_step(name: str) -> None:
-    """One end, one text for each attempt, and watchers that are told neither twice nor wrongly."""
+def test_invariants_hold_with_a_zombie_that_resumes_at_any_step(name: str) -> None:
+    """The worker freezes at each of its calls and resumes between the steps of its successors."""
     runs, far = 0, stride(STRIDES[name])
     for stops, step in enumerate(_own_steps(name), 1):
         for after in (False, True) if step.name in WRITES else (False,):

@@ -1,9 +1,10 @@
-"""Chalice's configuration and the policies beside it."""
+"""The generated Chalice configuration and IAM policies."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -18,7 +19,7 @@ from chalicelib.domain.queues import lanes
 from infra import chalice_config
 from infra.chalice_config import ROOT
 from infra.cloud import Cloud
-from infra.concurrency import account_concurrency, too_narrow
+from infra.concurrency import account_concurrency, concurrency_problem
 from infra.naming import STAGES
 from infra.policies import KINDS, policy
 
@@ -34,36 +35,36 @@ def statements() -> list[tuple[str, str, dict[str, Any]]]:
     return [(stage, kind, statement) for stage in STAGES for kind in KINDS for statement in policy(kind, stage)["Statement"]]
 
 
-def test_the_files_are_what_the_code_generates() -> None:
-    """`python -m infra chalice-files` brings them up to date."""
+def test_generated_files_are_up_to_date() -> None:
+    """`python -m infra chalice-files` updates them."""
     outdated = [path.name for path, text in chalice_config.files().items() if not path.exists() or path.read_text() != text]
 
     assert outdated == []
 
 
-def test_there_are_no_other_policies() -> None:
+def test_policy_folder_contains_only_generated_files() -> None:
     assert set((chalice_config.CHALICE_FOLDER / "policies").iterdir()) < set(chalice_config.files())
 
 
-def test_no_setting_stands_where_chalice_ignores_it() -> None:
-    """`environment_variables` under a top-level `lambda_functions` have no effect in Chalice 1.34."""
+def test_config_has_no_top_level_lambda_functions() -> None:
+    """Chalice 1.34 ignores `environment_variables` there."""
     assert "lambda_functions" not in chalice_config.config()
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_knows_its_name(stage: str) -> None:
+def test_every_stage_sets_headrace_stage(stage: str) -> None:
     assert stage_block(stage)["environment_variables"]["HEADRACE_STAGE"] == stage
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("lane", list(lanes.LANES))
-def test_every_lane_has_a_worker_as_long_and_as_large_as_the_lanes_say(stage: str, lane: str) -> None:
+def test_worker_of_every_lane_has_the_declared_timeout_and_memory(stage: str, lane: str) -> None:
     worker = stage_block(stage)["lambda_functions"][f"worker_{lane}"]
 
     assert (worker["lambda_timeout"], worker["lambda_memory_size"]) == (lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY)
 
 
-def test_the_laptop_names_no_architecture() -> None:
+def test_local_stage_sets_no_architecture() -> None:
     """Its layer is built for the machine that runs it."""
     assert {stage: stage_block(stage).get("lambda_architecture") for stage in STAGES} == {
         "local": None,
@@ -72,8 +73,8 @@ def test_the_laptop_names_no_architecture() -> None:
     }
 
 
-def test_the_configured_functions_are_those_of_the_app() -> None:
-    """A name that Chalice does not know would leave its function with 128 MB and no permission, and no warning."""
+def test_configured_functions_match_the_app() -> None:
+    """A function under a name that Chalice does not know gets 128 MB and no permissions."""
     script = (
         "import json; from app import app; from chalice.app import Chalice\n"
         "names = [handler.name for handler in app.pure_lambda_functions + app.event_sources]\n"
@@ -88,14 +89,14 @@ def test_the_configured_functions_are_those_of_the_app() -> None:
 
 
 @pytest.mark.parametrize(("stage", "kind", "statement"), statements())
-def test_a_permission_names_its_actions_and_the_stage_it_is_for(stage: str, kind: str, statement: dict[str, Any]) -> None:
+def test_policy_statement_names_its_actions_and_its_stage(stage: str, kind: str, statement: dict[str, Any]) -> None:
     assert all("*" not in action and action.split(":")[0] in SERVICES for action in statement["Action"])
-    if statement["Sid"] not in ("WatchersSockets", "Mail"):  # an API's id is known only after its deployment, a sender is a setting
+    if statement["Sid"] not in ("WebSocketConnections", "Mail"):  # an API's id is known only after its deployment, a sender is a setting
         assert all(f"headrace-{stage}" in resource or f"headrace/{stage}/" in resource for resource in statement["Resource"])
 
 
-def test_whoever_must_not_starve_has_executions_of_its_own_in_prod_only() -> None:
-    """Workers have none: reserving throttles, and a throttled message uses up its receives. Together all fit into a default account."""
+def test_reserved_concurrency_is_set_in_prod_only() -> None:
+    """Workers have none, because a throttled message uses up its receives."""
 
     def reserved(stage: str) -> dict[str, int]:
         functions = stage_block(stage)["lambda_functions"]
@@ -106,14 +107,14 @@ def test_whoever_must_not_starve_has_executions_of_its_own_in_prod_only() -> Non
     assert sum(reserved("prod").values()) + sum(lane.max_concurrency for lane in lanes.LANES.values()) + 100 <= 1_000
 
 
-def test_an_account_that_is_too_narrow_is_told_before_the_deployment() -> None:
-    """A new one has ten; AWS wants a hundred left for everything else."""
-    assert too_narrow("prod", 442) is None
-    assert "This account has 10." in (too_narrow("prod", 10) or "")
-    assert too_narrow("dev", 10) is None
+def test_too_low_account_concurrency_is_reported_for_prod() -> None:
+    """A new account has ten; AWS keeps a hundred unreserved."""
+    assert concurrency_problem("prod", 442) is None
+    assert "This account has 10." in (concurrency_problem("prod", 10) or "")
+    assert concurrency_problem("dev", 10) is None
 
 
-def test_the_width_of_an_account_is_what_lambda_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_account_concurrency_is_read_from_lambda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     client = boto3.client("lambda", aws_access_key_id="x", aws_secret_access_key="x")
     cloud = SimpleNamespace(client=lambda service: {"lambda": client}[service])
@@ -124,14 +125,24 @@ def test_the_width_of_an_account_is_what_lambda_says(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_workers_and_the_sweep_read_the_openai_key(stage: str) -> None:
-    """The sweep stops the response of a durable job that it ends."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_statement_ids_of_a_policy_are_unique_and_alphanumeric(stage: str, kind: str) -> None:
+    """IAM refuses any other policy; the laptop cloud's emulator does not look."""
+    ids = [statement["Sid"] for statement in policy(kind, stage)["Statement"]]
+
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[A-Za-z0-9]+", sid) for sid in ids)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_workers_and_the_sweeper_may_read_the_openai_key(stage: str) -> None:
+    """The sweeper cancels the response of a durable job that it ends."""
     assert readers_of(stage, f"headrace/{stage}/openai") == {"worker", "sweep"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_who_writes_outside_or_answers_admins_reads_what_tenants_sign_with(stage: str) -> None:
-    """Whoever writes outside reads nothing that jobs say."""
+def test_only_api_and_deliver_may_read_signing_secrets(stage: str) -> None:
+    """The deliver function in turn may read no job records and no job data."""
     readable = json.dumps(policy("deliver", stage))
 
     assert readers_of(stage, f"headrace/{stage}/tenants/acme/webhooks") == {"api", "deliver"}
@@ -151,7 +162,7 @@ def readers_of(stage: str, secret: str) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_no_function_scans_or_changes_accounts(stage: str) -> None:
+def test_no_function_may_scan_tables_or_write_accounts(stage: str) -> None:
     for kind in KINDS:
         assert "dynamodb:Scan" not in json.dumps(policy(kind, stage))
         accounts = [statement for statement in policy(kind, stage)["Statement"] if statement["Sid"] == "Accounts"]

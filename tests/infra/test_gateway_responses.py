@@ -1,4 +1,4 @@
-"""What API Gateway says by itself has the shape that every other answer has."""
+"""The gateway responses have the error shape of the API."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from infra.cloud import Cloud
-from infra.gateway_responses import ANSWERS, set_gateway_responses
+from infra.gateway_responses import GATEWAY_RESPONSES, set_gateway_responses
 
 
 class RecordingCloud(Cloud):
-    """A cloud whose clients note what they are asked to do."""
+    """A cloud whose clients record their calls."""
 
     def __init__(self) -> None:
         super().__init__("dev")
@@ -36,8 +36,8 @@ def responses(origins: str) -> dict[str, dict[str, Any]]:
     return {arguments["responseType"]: arguments for name, arguments in cloud.calls if name == "put_gateway_response"}
 
 
-@pytest.mark.parametrize("response_type", list(ANSWERS))
-def test_every_answer_has_the_error_shape(response_type: str) -> None:
+@pytest.mark.parametrize("response_type", list(GATEWAY_RESPONSES))
+def test_every_gateway_response_has_the_error_shape(response_type: str) -> None:
     body = json.loads(responses("")[response_type]["responseTemplates"]["application/json"])
 
     assert body["success"] is False
@@ -45,7 +45,7 @@ def test_every_answer_has_the_error_shape(response_type: str) -> None:
     assert body["error"]["request_id"] == "$context.requestId"
 
 
-def test_an_unknown_route_is_404_and_says_nothing_about_the_request() -> None:
+def test_gateway_404_does_not_describe_the_request() -> None:
     answer = responses("")["MISSING_AUTHENTICATION_TOKEN"]
 
     assert answer["statusCode"] == "404"
@@ -55,20 +55,20 @@ def test_an_unknown_route_is_404_and_says_nothing_about_the_request() -> None:
 @pytest.mark.parametrize(
     ("origins", "header"),
     [
-        ("", None),  # browsers elsewhere are not invited
+        ("", None),  # no cross-origin browsers
         ("https://a.example", "'https://a.example'"),
-        ("https://a.example, https://b.example", "'*'"),  # cannot be chosen here; the answers hold no data
+        ("https://a.example, https://b.example", "'*'"),  # a gateway response cannot pick an origin; it holds no data
         ("*", "'*'"),
     ],
 )
-def test_browsers_may_read_the_errors_where_they_may_read_the_rest(origins: str, header: str | None) -> None:
+def test_gateway_errors_allow_the_configured_origins(origins: str, header: str | None) -> None:
     parameters = responses(origins)["THROTTLED"]["responseParameters"]
 
     assert parameters.get("gatewayresponse.header.Access-Control-Allow-Origin") == header
     assert parameters["gatewayresponse.header.Headrace-Version"] == "'1'"
 
 
-def test_the_stage_is_deployed_again_afterwards() -> None:
+def test_stage_is_redeployed_after_the_gateway_responses() -> None:
     """A deployment holds a copy of the gateway responses."""
     cloud = RecordingCloud()
 

@@ -1,4 +1,4 @@
-"""The laptop cloud keeps to itself: its own folder, its own credentials, this machine only."""
+"""The laptop cloud is isolated: own folder, dummy credentials, this machine only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def real_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("real_credentials")
-def test_the_emulators_see_none_of_the_users_credentials() -> None:
+def test_emulators_get_none_of_the_users_credentials() -> None:
     environment = _environment() | ministack(4566).settings
 
     assert not set(SECRETS) & set(environment)
@@ -47,17 +47,17 @@ def test_a_local_deployment_cannot_reach_aws() -> None:
 
 
 @pytest.mark.parametrize(("stage", "endpoint"), [("local", None), ("dev", "http://127.0.0.1:4566")])
-def test_stage_and_endpoint_cannot_be_mixed_up(stage: str, endpoint: str | None) -> None:
+def test_stage_and_endpoint_that_do_not_match_are_refused(stage: str, endpoint: str | None) -> None:
     with pytest.raises(ValueError, match="endpoint"):
         Cloud(stage, endpoint)
 
 
-def test_the_emulators_listen_on_this_machine_only() -> None:
+def test_emulators_listen_on_loopback_only() -> None:
     assert ministack(4566).settings["BIND_HOST"] == HOST
     assert llmock(4577).command[-10:][llmock(4577).command[-10:].index("--host") + 1] == HOST
 
 
-def test_a_port_that_is_taken_is_replaced_by_a_free_one() -> None:
+def test_taken_port_is_replaced_by_a_free_one() -> None:
     import socket
 
     with socket.socket() as taken:
@@ -68,7 +68,7 @@ def test_a_port_that_is_taken_is_replaced_by_a_free_one() -> None:
         assert free_port(port) != port
 
 
-def test_the_stack_file_is_for_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stack_file_is_readable_by_its_owner_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack_file, "FOLDER", tmp_path)
     monkeypatch.setattr(stack_file, "FILE", tmp_path / "stack.json")
 
@@ -79,20 +79,20 @@ def test_the_stack_file_is_for_its_owner_only(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])
-def test_a_broken_stack_file_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+def test_broken_stack_file_is_read_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
     monkeypatch.setattr(stack_file, "FILE", tmp_path / "stack.json")
     (tmp_path / "stack.json").write_text(content)
 
     assert stack_file.read() is None
 
 
-def test_a_stack_whose_processes_are_gone_is_not_taken_for_healthy() -> None:
+def test_stack_with_dead_processes_is_not_healthy() -> None:
     dead = stack_file.describe([Started("ministack", 2**22 - 1, 1.0)])
 
     assert not up._is_healthy({"pids": dead, "tokens": {}, "aws_endpoint": f"http://{HOST}:9"})
 
 
-def test_a_change_of_the_code_is_noticed(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_the_code(tmp_path: Path) -> None:
     (tmp_path / "chalicelib").mkdir()
     (tmp_path / "chalicelib" / "one.py").write_text("1")
     before = fingerprint(tmp_path)
@@ -109,7 +109,7 @@ def test_the_users_own_openai_key_replaces_the_mock(monkeypatch: pytest.MonkeyPa
     assert up.openai_credentials("http://127.0.0.1:4577") == {"api_key": "sk-own"}
 
 
-def test_without_a_key_the_mock_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mock_is_used_without_an_openai_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
     credentials = up.openai_credentials("http://127.0.0.1:4577")

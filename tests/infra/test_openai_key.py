@@ -1,4 +1,4 @@
-"""The OpenAI key of a stage lives in Secrets Manager and survives deployments."""
+"""The OpenAI key of a stage is stored in Secrets Manager and survives deployments."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_a_deployment_keeps_the_openai_key(aws: Cloud) -> None:
     assert stored("dev") == {"api_key": "sk-1"}
 
 
-def test_only_another_key_counts_as_a_change(aws: Cloud) -> None:
-    """Workers are restarted for it."""
+def test_only_a_different_key_is_reported_as_a_change(aws: Cloud) -> None:
+    """Workers are restarted after a change."""
     changes = [put_openai_credentials(aws, {"api_key": key}) for key in ("sk-1", "sk-1", "sk-2")]
 
     assert changes == [True, False, True]

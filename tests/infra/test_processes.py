@@ -1,4 +1,4 @@
-"""Only what was started here is ended, and all of it."""
+"""Processes that were started here are ended with their descendants; no others are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def started(tmp_path: Path) -> Iterator[Started]:
 
 
 def child_of(tmp_path: Path) -> psutil.Process:
-    """The child, once its parent told of it."""
+    """The child process, once its parent has printed its pid."""
     for _ in range(200):
         text = (tmp_path / "log").read_text()
         if text.endswith("\n"):
@@ -44,7 +44,7 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_ending_a_process_ends_what_it_spawned(started: Started, tmp_path: Path) -> None:
+def test_ending_a_process_ends_its_children(started: Started, tmp_path: Path) -> None:
     child = child_of(tmp_path)
 
     ended = end([started])
@@ -54,7 +54,7 @@ def test_ending_a_process_ends_what_it_spawned(started: Started, tmp_path: Path)
     assert gone(child)
 
 
-def test_what_a_dead_process_left_behind_is_ended(started: Started, tmp_path: Path) -> None:
+def test_children_of_a_dead_process_are_ended(started: Started, tmp_path: Path) -> None:
     child = child_of(tmp_path)
     os.kill(started.pid, signal.SIGKILL)
     psutil.wait_procs([psutil.Process(started.pid)], timeout=5)
@@ -64,7 +64,7 @@ def test_what_a_dead_process_left_behind_is_ended(started: Started, tmp_path: Pa
     assert gone(child)
 
 
-def test_a_process_that_ignores_requests_is_made_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.local.processes.GRACE", 0.3)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     process = start("deaf", [sys.executable, "-c", deaf], dict(os.environ), tmp_path, tmp_path / "log")
@@ -76,9 +76,9 @@ def test_a_process_that_ignores_requests_is_made_to_end(tmp_path: Path, monkeypa
     assert not process.alive()
 
 
-def test_a_process_that_got_an_old_pid_is_left_alone(started: Started) -> None:
-    """The system reuses pids: same pid, other start."""
-    stranger = replace(started, began=started.began - 3600)
+def test_process_with_a_reused_pid_is_not_ended(started: Started) -> None:
+    """It has the same pid and another start time."""
+    stranger = replace(started, started_at=started.started_at - 3600)
 
     assert not stranger.alive()
     assert end([stranger]) == 0

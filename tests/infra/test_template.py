@@ -1,4 +1,4 @@
-"""What CloudFormation makes of the declared tables and lanes."""
+"""The CloudFormation template of the tables, queues and the content bucket."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LANES = list(lanes.LANES)
 
 
 def resources(stage: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The properties of all resources of a type, by logical name."""
+    """The properties of all resources of one type, by logical name."""
     found = template(stage)["Resources"].items()
     return {name: resource["Properties"] for name, resource in found if resource["Type"] == kind}
 
@@ -33,13 +33,13 @@ def tables(stage: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_cfn_lint_has_nothing_to_say(stage: str) -> None:
+def test_cfn_lint_reports_nothing(stage: str) -> None:
     assert [str(match) for match in lint(json.dumps(template(stage)), regions=["us-east-1"])] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("lane", LANES)
-def test_every_lane_has_a_queue_that_sets_dead_letters_aside(stage: str, lane: str) -> None:
+def test_every_lane_has_a_queue_with_a_dead_letter_queue(stage: str, lane: str) -> None:
     queue = queues(stage)[lanes.queue_name(stage, lane)]
 
     dead_name = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
@@ -49,15 +49,15 @@ def test_every_lane_has_a_queue_that_sets_dead_letters_aside(stage: str, lane: s
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_only_the_lanes_the_errands_and_the_stream_have_queues(stage: str) -> None:
-    """Two for each lane and each kind of errand, and one for change records that could not be read."""
+def test_only_lanes_task_queues_and_the_stream_have_queues(stage: str) -> None:
+    """The stream has only a dead-letter queue, for change records that could not be read."""
     assert len(queues(stage)) == 2 * (len(LANES) + len(lanes.TASK_QUEUES)) + 1
     assert lanes.dead_letter_queue_name(stage, lanes.STREAM) in queues(stage)
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_a_message_stays_invisible_for_as_long_as_a_worker_may_run(lane: str) -> None:
-    """AWS refuses an event source whose queue shows messages again before the function's timeout."""
+def test_visibility_timeout_exceeds_the_worker_timeout(lane: str) -> None:
+    """AWS refuses an event source whose visibility timeout is shorter."""
     assert queues("prod")[lanes.queue_name("prod", lane)]["VisibilityTimeout"] > lanes.WORKER_TIMEOUT
 
 
@@ -70,8 +70,8 @@ def test_only_the_jobs_table_has_a_stream() -> None:
 @pytest.mark.parametrize(
     ("stage", "protected"),
     [
-        ("local", set()),  # `make down` throws everything away
-        ("dev", {"headrace-dev-accounts"}),  # keys that people were given
+        ("local", set()),  # `make down` deletes everything
+        ("dev", {"headrace-dev-accounts"}),  # API keys that users have
         ("prod", {f"headrace-prod-{name}" for name in ("jobs", "job_data", "coordination", "counters", "accounts")}),
     ],
 )
@@ -91,11 +91,11 @@ def test_protected_tables_survive_the_stack(stage: str, protected: set[str]) -> 
     [
         ("jobs", {"local", "dev", "prod"}),
         ("job_data", {"prod"}),  # large and append-only; its backup costs the most
-        ("coordination", set()),  # what may vanish
+        ("coordination", set()),  # short-lived state
         ("accounts", {"local", "dev", "prod"}),
     ],
 )
-def test_point_in_time_recovery(table: str, stages: set[str]) -> None:
+def test_point_in_time_recovery_is_enabled_by_table_and_stage(table: str, stages: set[str]) -> None:
     recoverable = {
         stage
         for stage in STAGES
@@ -105,7 +105,7 @@ def test_point_in_time_recovery(table: str, stages: set[str]) -> None:
     assert recoverable == stages
 
 
-def test_the_bucket_is_private_encrypted_and_forgets() -> None:
+def test_bucket_is_private_encrypted_and_expires_objects() -> None:
     bucket = next(iter(resources("prod", "AWS::S3::Bucket").values()))
 
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
@@ -115,7 +115,7 @@ def test_the_bucket_is_private_encrypted_and_forgets() -> None:
     assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
 
 
-def test_uploads_are_forgotten_after_two_days() -> None:
+def test_uploads_expire_after_two_days() -> None:
     bucket = next(iter(resources("prod", "AWS::S3::Bucket").values()))
 
     [rule] = [rule for rule in bucket["LifecycleConfiguration"]["Rules"] if rule.get("Prefix") == "u/"]
@@ -124,7 +124,8 @@ def test_uploads_are_forgotten_after_two_days() -> None:
 
 
 @pytest.mark.parametrize(("stage", "origins"), [("local", ["*"]), ("prod", None)])
-def test_pages_of_the_allowed_origins_may_use_signed_links(stage: str, origins: list[str] | None) -> None:
+def test_bucket_cors_allows_the_configured_origins(stage: str, origins: list[str] | None) -> None:
+    """Pages of these origins may use signed links."""
     bucket = next(iter(resources(stage, "AWS::S3::Bucket").values()))
 
     rules = bucket.get("CorsConfiguration", {}).get("CorsRules", [])
@@ -133,8 +134,8 @@ def test_pages_of_the_allowed_origins_may_use_signed_links(stage: str, origins: 
     assert all(rule["AllowedMethods"] == ["GET", "PUT"] for rule in rules)
 
 
-def test_the_same_tables_can_be_made_by_boto3() -> None:
-    """Contract tests make their tables this way."""
+def test_tables_can_be_created_with_boto3() -> None:
+    """Contract tests create their tables this way."""
     with mock_aws():
         client = boto3.client("dynamodb", region_name="us-east-1")
 

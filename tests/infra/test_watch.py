@@ -1,4 +1,4 @@
-"""`make watch` notices what a deployment depends on, once things are quiet."""
+"""`make watch` detects settled changes of the files that a deployment depends on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from infra.local import watch as watching
-from infra.local.watch import EVERY_SECONDS, QUIET_LOOKS, Changes, told
+from infra.local.watch import CHECK_INTERVAL, QUIET_CHECKS, Changes, format_paths
 
 
 class Script:
-    """Does at each pause what the test has planned for it."""
+    """A `sleep` that runs one planned action per call."""
 
     def __init__(self, *acts: Callable[[], object] | None) -> None:
         self.acts = list(acts)
         self.looks = 0
 
     def sleep(self, seconds: float) -> None:
-        assert seconds == EVERY_SECONDS
+        assert seconds == CHECK_INTERVAL
         self.looks += 1
         act = self.acts.pop(0) if self.acts else None
         if act is not None:
@@ -36,9 +36,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_changed_an_added_and_a_removed_file_are_noticed(checkout: Path) -> None:
-    """Wherever they lie."""
-
+def test_changed_added_and_removed_files_are_reported(checkout: Path) -> None:
     def change() -> None:
         (checkout / "app.py").write_text("after, and longer")
         (checkout / "chalicelib" / "three.py").write_text("new")
@@ -47,15 +45,15 @@ def test_a_changed_an_added_and_a_removed_file_are_noticed(checkout: Path) -> No
     assert Changes(checkout, Script(change).sleep).wait() == [Path("app.py"), Path("chalicelib/three.py"), Path("infra/tables.py")]
 
 
-def test_a_change_that_keeps_the_size_is_noticed_by_its_time(checkout: Path) -> None:
+def test_change_of_the_same_size_is_noticed_by_modification_time(checkout: Path) -> None:
     one = checkout / "chalicelib" / "one.py"
     at = one.stat().st_mtime_ns
 
     assert Changes(checkout, Script(lambda: os.utime(one, ns=(at, at + 1_000_000))).sleep).wait() == [Path("chalicelib/one.py")]
 
 
-def test_what_no_deployment_depends_on_is_passed_over(checkout: Path) -> None:
-    """Pages, tests, and what Python leaves behind."""
+def test_files_outside_the_deployment_are_ignored(checkout: Path) -> None:
+    """Documentation pages and compiled Python files."""
 
     def others() -> None:
         (checkout / "docs" / "page.md").write_text("another page")
@@ -68,17 +66,17 @@ def test_what_no_deployment_depends_on_is_passed_over(checkout: Path) -> None:
     assert script.looks > 10
 
 
-def test_many_changes_in_a_row_are_one(checkout: Path) -> None:
+def test_consecutive_changes_are_reported_together(checkout: Path) -> None:
     """A checkout of another branch is deployed once, when it is done."""
     acts = [lambda number=number: (checkout / "chalicelib" / f"new{number}.py").write_text("x") for number in range(5)]
     script = Script(*acts)  # type: ignore[arg-type]
 
     assert len(Changes(checkout, script.sleep).wait()) == 5
-    assert script.looks == 5 + QUIET_LOOKS
+    assert script.looks == 5 + QUIET_CHECKS
 
 
-def test_what_changes_during_a_deployment_is_the_next_change(checkout: Path) -> None:
-    """It is not lost: the deployment may have read the file before."""
+def test_change_during_a_deployment_is_reported_next(checkout: Path) -> None:
+    """The deployment may have read the file before it changed."""
     script = Script(lambda: (checkout / "app.py").write_text("once more"))
     changes = Changes(checkout, script.sleep)
     changes.wait()
@@ -87,18 +85,18 @@ def test_what_changes_during_a_deployment_is_the_next_change(checkout: Path) -> 
     assert changes.wait() == [Path("chalicelib/one.py")]
 
 
-def test_a_change_that_is_taken_back_is_none(checkout: Path) -> None:
-    """A file that an editor writes beside another and removes again."""
+def test_reverted_change_is_ignored(checkout: Path) -> None:
+    """An editor writes a temporary file and removes it again."""
     beside = checkout / "chalicelib" / "one.py~"
     script = Script(lambda: beside.write_text("x"), beside.unlink, *[None] * 5, lambda: (checkout / "app.py").write_text("real"))
 
     assert Changes(checkout, script.sleep).wait() == [Path("app.py")]
 
 
-def test_it_deploys_at_once_and_after_each_change_until_ctrl_c(
+def test_watch_deploys_at_start_and_after_each_change(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And says so. The deployment itself is `make up`'s."""
+    """It prints the changed files and stops at Ctrl-C."""
     deployed: list[Path] = []
 
     def up(root: Path) -> None:
@@ -117,5 +115,5 @@ def test_it_deploys_at_once_and_after_each_change_until_ctrl_c(
     assert "No longer watching" in said
 
 
-def test_a_long_list_of_files_is_cut() -> None:
-    assert told([Path(str(number)) for number in range(7)]) == "0, 1, 2, 3, 4 and 2 more"
+def test_long_list_of_files_is_truncated() -> None:
+    assert format_paths([Path(str(number)) for number in range(7)]) == "0, 1, 2, 3, 4 and 2 more"

@@ -27,16 +27,16 @@ def look(api: Api, batch_id: str, token: str = "user", query: str = "") -> Any:
 
 def tasks(api: Api) -> int:
     """Deliver what waits in the queue `tasks` now."""
-    received = api.twins.queues.receive("tasks", 100)
+    received = api.container.queues.receive("tasks", 100)
     for message in received:
         api.module.run_tasks({"Records": [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id}]}, CONTEXT)
-        api.twins.queues.acknowledge("tasks", [message.receipt])
+        api.container.queues.acknowledge("tasks", [message.receipt])
     return len(received)
 
 
 def count(api: Api) -> None:
     """The change stream, as it would bring the newest image of each job."""
-    records = [change(None, job) for job in api.twins.jobs.heads.values()]
+    records = [change(None, job) for job in api.container.jobs.heads.values()]
     api.module.count_jobs({"Records": records}, CONTEXT)
 
 
@@ -45,11 +45,11 @@ def settle(api: Api, *lanes: str) -> None:
     for _ in range(ROUNDS):
         done = tasks(api)
         for lane in lanes or ("low",):
-            while api.twins.queues.depth(lane):
+            while api.container.queues.depth(lane):
                 work(api, lane)
                 done += 1
         count(api)
-        if not done and not api.twins.queues.depth("tasks"):
+        if not done and not api.container.queues.depth("tasks"):
             return
     raise AssertionError("it does not come to rest")
 

@@ -9,7 +9,7 @@ from chalicelib.adapters.memory.notifications import ReceivedRequest
 from chalicelib.consumers.notify_job_end import notify_job_ends
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.notifications.delivery import Delivery
-from chalicelib.services.notifications.dispatcher import handle_delivery_message, requeue_stalled
+from chalicelib.services.notifications.dispatcher import DeliveryResult, handle_delivery_message, requeue_stalled
 from tests.kit.world import World
 
 HOOK = "https://hooks.example.com/headrace"
@@ -25,19 +25,19 @@ def ended(world: World, status: Status = Status.COMPLETED, **fields: object) -> 
 
 
 def tell(world: World, *changes: Change) -> None:
-    notify_job_ends(world.office, world.memory.job_specs, "https://api.example.com/api", changes)
+    notify_job_ends(world.container, changes)
 
 
-def deliver(world: World) -> list[str]:
+def deliver(world: World) -> list[DeliveryResult]:
     """One invocation on whatever the queue holds now."""
-    received = world.memory.queues.receive("deliveries")
-    done = [handle_delivery_message(world.office, message.body) for message in received]
-    world.memory.queues.acknowledge("deliveries", [message.receipt for message in received])
+    received = world.container.queues.receive("deliveries")
+    done = [handle_delivery_message(world.container, message.body) for message in received]
+    world.container.queues.acknowledge("deliveries", [message.receipt for message in received])
     return done
 
 
 def sweep(world: World) -> int:
-    return requeue_stalled(world.office, world.clock.now() + 10_000)["sent"]
+    return requeue_stalled(world.container, world.clock.now() + 10_000)[DeliveryResult.SCHEDULED]
 
 
 def live(world: World, hours: float, step: float = 5.0) -> None:
@@ -53,7 +53,7 @@ def live(world: World, hours: float, step: float = 5.0) -> None:
 
 
 def only(world: World) -> Delivery:
-    (delivery,) = world.memory.deliveries.rows.values()
+    (delivery,) = world.container.deliveries.rows.values()
     return delivery
 
 

@@ -13,17 +13,12 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from chalicelib import bootstrap
-from chalicelib.adapters.dynamodb.change_stream import changes
-from chalicelib.adapters.memory.all import InMemoryAdapters, run_inline
-from chalicelib.adapters.runtime.threads import serial_map
-from chalicelib.adapters.webhooks.signing import signed_headers
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.errors import Throttled
-from chalicelib.domain.ids import batch_id
 from chalicelib.domain.jobs.job import Job
-from chalicelib.services.auth.authenticate import ApiKeyCache, secret_hash
-from tests.kit.provider import Script, ScriptedProvider
-from tests.kit.time import JumpingLoop
+from chalicelib.services.auth.authenticate import secret_hash
+from tests.kit.container import InMemoryContainer
+from tests.kit.provider import Script
 
 T = TypeVar("T")
 
@@ -51,17 +46,6 @@ def unreachable(call: Callable[..., T], *numbers: int) -> Callable[..., T]:
     return attempt
 
 
-class InlineLoop:
-    """A worker's loop on which every call is made on the spot, and pauses pass at once."""
-
-    def __init__(self) -> None:
-        self._loop = JumpingLoop()
-        self.offload = self.offload_sends = run_inline
-
-    def run(self, work: Any) -> None:
-        self._loop.run_until_complete(work)
-
-
 @dataclass(frozen=True)
 class Reply:
     status: int
@@ -73,37 +57,16 @@ class Reply:
         return json.loads(self.text)
 
 
-class Twins(InMemoryAdapters):
-    """The adapters as routes and triggers ask for them, all in memory."""
-
-    def __init__(self, *scripts: Script) -> None:
-        super().__init__()
-        self.provider = ScriptedProvider(*scripts)
-        self.api_key_cache = ApiKeyCache(self.api_keys, self.clock)
-        self.endpoints = {"ws_url": "wss://ws.example/api"}
-        self.changes = changes
-        self.sign = signed_headers
-        self.parallel_map = serial_map
-        self._ids = iter(range(1, 10**9))
-        for name, (tenant, user, role) in TOKENS.items():
-            self.api_keys.put_key(
-                Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=self.clock.now())
-            )
-
-    def new_id(self) -> str:
-        """Its end is zeros, as the rows of a batch need it."""
-        return f"{next(self._ids):021d}00000"
-
-    def new_batch_id(self) -> str:
-        return batch_id(self.new_id())
-
-
 class Api:
     """`app.py` on the twins. `call` sends one request as `token`."""
 
     def __init__(self, *scripts: Script) -> None:
-        self.twins = Twins(*scripts)
-        bootstrap.override(self.twins, InlineLoop())
+        self.container = InMemoryContainer(*scripts)
+        for name, (tenant, user, role) in TOKENS.items():
+            made = self.container.clock.now()
+            key = Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=made)
+            self.container.api_keys.put_key(key)
+        bootstrap.override(self.container)
         self.app: Any = importlib.import_module("app").app
         self.module: Any = importlib.import_module("app")
 
@@ -147,13 +110,13 @@ class Api:
 
     def change_key(self, token: str, **changes: Any) -> None:
         """Change a key as an administrator does, and wait until every environment has noticed."""
-        key = self.twins.api_keys.key(secret_hash(f"hr_{token}"))
+        key = self.container.api_keys.key(secret_hash(f"hr_{token}"))
         assert key is not None
-        self.twins.api_keys.put_key(replace(key, **changes))
-        self.twins.clock.advance(31)
+        self.container.api_keys.put_key(replace(key, **changes))
+        self.container.clock.advance(31)
 
     def head(self, job_id: str) -> Job:
-        return self.twins.jobs.heads[job_id]
+        return self.container.jobs.heads[job_id]
 
     def _match(self, path: str) -> tuple[str, dict[str, str]]:
         best: tuple[str, dict[str, str]] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cli.reducer import Assembly
+from cli.reducer import TextAssembler
 from tests.kit.http import CONTEXT, Api
 
 
@@ -34,12 +34,12 @@ class Socket:
 
     @property
     def frames(self) -> list[dict[str, Any]]:
-        return self.api.twins.sockets.events(self.id)
+        return self.api.container.sockets.events(self.id)
 
     @property
-    def assembled(self) -> Assembly:
+    def assembled(self) -> TextAssembler:
         """What a client that keeps the rules holds now."""
-        assembly = Assembly()
+        assembly = TextAssembler()
         for frame in self.frames:
             assembly.receive(frame)
         return assembly

@@ -37,8 +37,8 @@ def rest(world: World, jobs: Sequence[Job], seconds: float = 7_200, lane: str = 
         end, swept, workers = world.clock.now() + round(seconds * 1000), 0, set[asyncio.Task[None]]()
         while not all(world.job(job).status.is_terminal for job in jobs):
             assert world.clock.now() < end, [(world.job(job).status, world.job(job).reason) for job in jobs]
-            while messages := world.memory.queues.receive(lane):
-                workers.add(asyncio.ensure_future(process_messages(world.engine, lane, messages)))
+            while messages := world.container.queues.receive(lane):
+                workers.add(asyncio.ensure_future(process_messages(world.container, lane, messages)))
             if world.clock.now() // 60_000 != swept:
                 swept = world.clock.now() // 60_000
                 world.sweep()

@@ -9,10 +9,10 @@ from tests.kit.http import CONTEXT, Api
 
 def work(api: Api, lane: str = "normal") -> None:
     """Deliver all that waits in a lane, as SQS does."""
-    received = api.twins.queues.receive(lane)
+    received = api.container.queues.receive(lane)
     if received:
         invoke(api, lane, [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in received])
-        api.twins.queues.acknowledge(lane, [message.receipt for message in received])
+        api.container.queues.acknowledge(lane, [message.receipt for message in received])
 
 
 def invoke(api: Api, lane: str, records: list[dict[str, Any]]) -> None:
@@ -22,6 +22,6 @@ def invoke(api: Api, lane: str, records: list[dict[str, Any]]) -> None:
 
 def sweep(api: Api, after: float = 60.0) -> None:
     """One run of the sweep, so many seconds later."""
-    api.twins.clock.advance(after)
+    api.container.clock.advance(after)
     names = ("version", "account", "region", "source", "id", "time", "detail-type")
     api.module.sweep({**dict.fromkeys(names, ""), "detail": {}, "resources": []}, CONTEXT)

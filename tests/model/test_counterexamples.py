@@ -63,8 +63,8 @@ def requeued(seen: Job, length: int = 0) -> Job:
     return sure(reclaim(seen, transitions.lease_of(seen), length, None, NOW))
 
 
-def test_fence() -> None:
-    """A stalled worker writes `completed` over its successor's attempt."""
+def test_fence_stops_the_writes_of_a_stale_worker() -> None:
+    """Without rule `fence`, a stalled worker completes its successor's attempt."""
     assert without("fence")[-2:] == ("a worker claims generation 2: attempt 2", "worker g1a1 writes completed")
 
     first = claimed(job())
@@ -74,8 +74,8 @@ def test_fence() -> None:
     assert retry_later(second, first.generation, A, FAILED, NOW + 1, NOW) is None
 
 
-def test_attempt() -> None:
-    """The successor's text has the number of the stalled worker's."""
+def test_claim_takes_a_new_attempt_number() -> None:
+    """Without rule `attempt`, the successor's text has the number of the stalled worker's."""
     assert "a worker claims generation 2: attempt 1" in without("attempt")
 
     first = claimed(job())
@@ -83,8 +83,8 @@ def test_attempt() -> None:
     assert claimed(requeued(first), B).attempt == first.attempt + 1
 
 
-def test_record() -> None:
-    """A worker tries again by itself, and the record never hears of the attempt. Here it gives the job back, and the next claim counts."""
+def test_retry_is_recorded_before_the_next_attempt() -> None:
+    """Without rule `record`, a worker retries in place and the attempt is never recorded."""
     assert any("retries in place" in step for step in without("record"))
 
     first = claimed(job())
@@ -94,8 +94,8 @@ def test_record() -> None:
     assert claimed(given_back, A).attempt == first.attempt + 1
 
 
-def test_reuse() -> None:
-    """A manual retry begins at attempt 1 again."""
+def test_manual_retry_does_not_reuse_attempt_numbers() -> None:
+    """Without rule `reuse`, a manual retry begins at attempt 1 again."""
     assert without("reuse")[3:5] == ("the user retries", "a worker claims generation 2: attempt 1")
 
     failed = sure(finish(claimed(job()), 1, A, FAILED, NOW))
@@ -104,8 +104,8 @@ def test_reuse() -> None:
     assert (claimed(again).attempt, again.generation, again.run) == (2, 2, 2)
 
 
-def test_nonce() -> None:
-    """The same message twice in one batch: the second claim believes that it is the first."""
+def test_owner_nonce_differs_for_each_claim() -> None:
+    """Without rule `nonce`, a doubled message in one batch takes the first claim for its own."""
     assert any("the owner is me" in step for step in without("nonce"))
 
     first = claimed(job(), "lease-a#1")
@@ -115,8 +115,8 @@ def test_nonce() -> None:
     assert claim(first, 1, "lease-a#1", NOW) is first  # its own claim, whose answer was lost
 
 
-def test_clip() -> None:
-    """The log of an ended job grows, by a worker that had stalled: readers stop at what the end recorded."""
+def test_readers_stop_at_the_recorded_length() -> None:
+    """Without rule `clip`, a stalled worker's chunk extends the text of an ended job."""
     assert without("clip")[-2:] == ("the user cancels a queued job: cancelled at once", "worker g1a1 logs 0:1 of response 1")
 
     ended = sure(cancel(requeued(claimed(job()), length=1), NOW))
@@ -126,8 +126,8 @@ def test_clip() -> None:
     assert join_chunks(log, 0, ended.length) == "a"
 
 
-def test_flag() -> None:
-    """A running job is cancelled at once: its worker can keep neither the text that was shown nor what it cost."""
+def test_cancelling_a_running_job_only_sets_a_flag() -> None:
+    """Without rule `flag`, the worker can keep neither its text nor its cost."""
     assert "the user cancels a processing job: cancelled at once" in without("flag")
 
     running = claimed(job())
@@ -140,8 +140,8 @@ def test_flag() -> None:
     assert sure(retry_later(asked, 1, A, FAILED, NOW + 1, NOW)).status is Status.CANCELLED
 
 
-def test_clear() -> None:
-    """The next run inherits the wish to end the last one."""
+def test_manual_retry_clears_the_cancel_flag() -> None:
+    """Without rule `clear`, the next run inherits the cancel request."""
     assert any("retries" in step for step in without("clear"))
 
     ended = sure(finish(sure(cancel(claimed(job()), NOW)), 1, A, DONE, NOW))
@@ -151,8 +151,8 @@ def test_clear() -> None:
     assert sure(finish(again, again.generation, B, DONE, NOW)).status is Status.COMPLETED
 
 
-def test_sweepcond() -> None:
-    """The sweep reads an expired lease, its owner renews it, the sweep takes the job from a living worker."""
+def test_sweeper_takes_a_job_only_if_its_lease_is_unchanged() -> None:
+    """Without rule `sweepcond`, it takes the job of a living worker that renewed its lease."""
     assert any("reads an expired lease" in step for step in without("sweepcond"))
 
     leases = MemoryLeases()
@@ -166,8 +166,8 @@ def test_sweepcond() -> None:
     assert reclaim(sure(finish(running, 1, A, DONE, NOW)), "lease-a", 0, None, NOW) is None
 
 
-def test_sweepcond_the_other_way_round() -> None:
-    """Once it is fenced, no renewal brings a lease to life again."""
+def test_lease_renewal_fails_after_fencing() -> None:
+    """Rule `sweepcond` as the worker meets it."""
     leases = MemoryLeases()
     seen = Lease(id="lease-a", lane="normal", started_at=NOW, expires_at=NOW)
     leases.open(seen)
@@ -177,8 +177,8 @@ def test_sweepcond_the_other_way_round() -> None:
         leases.renew(replace(seen, expires_at=NOW + 25_000))
 
 
-def test_dlq() -> None:
-    """A dead letter fails a job that is alive: here nothing does but its owner, three lone deaths, or the end of its time."""
+def test_live_job_is_not_failed_by_a_dead_letter() -> None:
+    """Without rule `dlq`, a dead letter fails a job that is alive."""
     assert any("dead-letter" in step for step in without("dlq"))
 
     for alive in (job(), claimed(job())):
@@ -192,8 +192,8 @@ def test_dlq() -> None:
     assert requeued(claimed(job())).status is Status.QUEUED
 
 
-def test_same_generation() -> None:
-    """A wake-up that is sent again under a new generation makes the ones under way stale, for ever if the queue is deep."""
+def test_resent_wake_up_keeps_the_generation() -> None:
+    """Otherwise every wake-up under way in a deep queue would be stale for ever."""
     report = explore(Resend(), frozenset())
     assert report.violation.startswith("STUCK")
 
@@ -205,8 +205,8 @@ def test_same_generation() -> None:
     assert claimed(waiting).status is Status.PROCESSING
 
 
-def test_save() -> None:
-    """A response is known by what is logged of it only: one that a stalled worker logs becomes its successor's, under another number."""
+def test_successor_continues_only_a_stored_response_id() -> None:
+    """Without rule `save`, it continues a response that a stalled worker has logged."""
     trace = without("save")
     assert "worker g1a1 logs 0:1 of response 1" in trace
     assert "a worker claims generation 3: attempt 2" in trace
@@ -220,8 +220,8 @@ def test_save() -> None:
     assert claimed(requeued(second), "lease-c#1").attempt == 3  # nothing was stored, so nothing is gone on with
 
 
-def test_append() -> None:
-    """A stalled worker of the same response puts its shorter chunk over its successor's: the log is cut short, and the job completed."""
+def test_append_never_replaces_a_longer_chunk() -> None:
+    """Without rule `append`, a stalled worker's shorter chunk cuts the log short."""
     assert "worker g1a1 logs 0:1 of response 1" in without("append")
 
     chunks = MemoryChunks()
@@ -235,8 +235,8 @@ def test_append() -> None:
         chunks.append(log(start=1, text="x"))
 
 
-def test_whole_event() -> None:
-    """The last event that was received is stored as the place to go on from, though not all of its text is in the log."""
+def test_resume_cursor_names_an_event_that_is_wholly_in_the_log() -> None:
+    """Otherwise the rest of a partly logged event is missing after a resumption."""
     report = explore(Resume(), frozenset())
     assert report.violation == "a token is missing from the log"
 

@@ -11,8 +11,8 @@ from tests.kit.paths import ROOT
 from tests.model.protocol import SMALL, Small, explore
 
 
-def test_all_rules_hold_and_each_is_needed() -> None:
-    """Every interleaving of the small cases: nothing is violated with all rules, and something is without any one of them."""
+def test_all_rules_are_sufficient_and_each_is_necessary() -> None:
+    """The subprocess explores every interleaving of the small cases."""
     said = subprocess.run([sys.executable, "-m", "tests.model.protocol", "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert said.returncode == 0, said.stdout + said.stderr
@@ -21,8 +21,8 @@ def test_all_rules_hold_and_each_is_needed() -> None:
 
 
 @pytest.mark.parametrize("model", SMALL, ids=lambda model: model.__name__)
-def test_a_small_model(model: type[Small]) -> None:
-    """The same in this process, where a debugger sees it."""
+def test_small_model_needs_each_of_its_rules(model: type[Small]) -> None:
+    """The exploration runs in this process, where a debugger sees it."""
     assert not explore(model(), frozenset(model.rules)).violation
     for rule in model.rules:
         assert explore(model(), frozenset(model.rules) - {rule}).violation, rule

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.units import Ms
 from chalicelib.observability import record
@@ -16,17 +15,13 @@ def id_of(raw: Any) -> str:
     return (getattr(raw, "context", None) or {}).get("requestId") or str(uuid4())
 
 
-def now() -> Ms:
-    return bootstrap.container().clock.now()
-
-
-def log_request(raw: Any, request_id: str, status: int, began: Ms, caller: Caller | None = None) -> None:
+def log_request(raw: Any, request_id: str, status: int, duration_ms: Ms, caller: Caller | None = None) -> None:
     record(
         "request",
         method=raw.method,
         route=(raw.context or {}).get("resourcePath"),
         status=status,
-        ms=now() - began,
+        ms=duration_ms,
         tenant=caller.tenant if caller else None,
         key_id=caller.key_id if caller else None,
         request_id=request_id,

@@ -7,6 +7,7 @@ from typing import Any
 
 from chalice import Response
 
+from chalicelib.bootstrap import container
 from chalicelib.entrypoints.http import access_log
 from chalicelib.entrypoints.http.server import ApiResponse, cors_headers, to_chalice_response
 from chalicelib.settings import settings
@@ -29,15 +30,16 @@ def add_cors_preflight(app: Any) -> None:
 def _view(app: Any, methods: tuple[str, ...]) -> Callable[..., Response]:
     def preflight(**_path_values: str) -> Response:
         request = app.current_request
-        began, request_id = access_log.now(), access_log.id_of(request)
-        allowed = cors_headers(request.headers.get("origin"))
+        ctx, request_id = container(), access_log.id_of(request)
+        began = ctx.clock.now()
+        allowed = cors_headers(request.headers.get("origin"), ctx.settings)
         if allowed:
             allowed |= {
                 "Access-Control-Allow-Methods": ", ".join(methods),
                 "Access-Control-Allow-Headers": ", ".join(REQUEST_HEADERS),
                 "Access-Control-Max-Age": str(MAX_AGE_SECONDS),
             }
-        access_log.log_request(request, request_id, 204, began)
+        access_log.log_request(request, request_id, 204, ctx.clock.now() - began)
         return to_chalice_response(ApiResponse(status=204), request_id, allowed)
 
     return preflight

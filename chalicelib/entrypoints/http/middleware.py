@@ -7,6 +7,7 @@ from typing import Any
 
 from chalice import Response
 
+from chalicelib.bootstrap import container
 from chalicelib.domain.errors import UnsupportedMediaType
 from chalicelib.entrypoints.http import access_log, errors
 from chalicelib.entrypoints.http.server import ApiResponse, cors_headers, to_chalice_response
@@ -22,14 +23,15 @@ FALLBACK = ("internal_error", "Something went wrong on our side.")
 
 def wrap_chalice_errors(event: Any, get_response: Callable[[Any], Response]) -> Response:
     """Pass our own answers through; put Chalice's (`{"Code", "Message"}`) into the shape of every error."""
-    began = access_log.now()
+    ctx = container()
+    began = ctx.clock.now()
     response = get_response(event)
     if not (isinstance(response.body, dict) and "Code" in response.body):
         return response
     request_id = access_log.id_of(event)
     if event is not None:
-        access_log.log_request(event, request_id, response.status_code, began)
+        access_log.log_request(event, request_id, response.status_code, ctx.clock.now() - began)
     code, message = CODES.get(response.status_code, FALLBACK)
     origin = event.headers.get("origin") if event is not None else None
     answer = ApiResponse(status=response.status_code, body=errors.shape(code, message, request_id), headers=dict(response.headers))
-    return to_chalice_response(answer, request_id, cors_headers(origin))
+    return to_chalice_response(answer, request_id, cors_headers(origin, ctx.settings))

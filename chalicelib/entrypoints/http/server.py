@@ -9,14 +9,14 @@ from typing import Any
 
 from chalice import Blueprint, Response
 
-from chalicelib import bootstrap
+from chalicelib.bootstrap import Container, container
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge, Unavailable
 from chalicelib.domain.ids import checked_job_id
 from chalicelib.entrypoints.http import access_log, errors
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
-from chalicelib.settings import settings
+from chalicelib.settings import Settings
 
 MAX_BODY_BYTES = 4_000_000
 WINDOW_SECONDS = 60
@@ -30,6 +30,7 @@ class ApiRequest:
     """A request as routes see it. `caller` is whoever sent it; public routes have none. `over_rate`: it should come more slowly."""
 
     id: str
+    container: Container
     method: str
     path: str
     query: dict[str, str]
@@ -105,6 +106,7 @@ class RequestState:
     """What is known of a request while it is served."""
 
     id: str
+    container: Container
     caller: Caller | None = None
     over_rate: bool = False
     headers: dict[str, str] = field(default_factory=dict)
@@ -144,10 +146,11 @@ def endpoint(
 
 
 def _handle(raw: Any, way: RouteOptions, path_values: dict[str, str]) -> Response:
-    began, visit = access_log.now(), RequestState(access_log.id_of(raw))
+    visit = RequestState(access_log.id_of(raw), container())
+    began = visit.container.clock.now()
     answer = _answer(raw, way, path_values, visit)
-    access_log.log_request(raw, visit.id, answer.status, began, visit.caller)
-    return to_chalice_response(answer, visit.id, {**visit.headers, **cors_headers(raw.headers.get("origin"))})
+    access_log.log_request(raw, visit.id, answer.status, visit.container.clock.now() - began, visit.caller)
+    return to_chalice_response(answer, visit.id, {**visit.headers, **cors_headers(raw.headers.get("origin"), visit.container.settings)})
 
 
 def _answer(raw: Any, way: RouteOptions, path_values: dict[str, str], visit: RequestState) -> ApiResponse:
@@ -161,26 +164,27 @@ def _answer(raw: Any, way: RouteOptions, path_values: dict[str, str], visit: Req
         answer = error_response(exc, visit.id)
         if answer.status < 500:
             return answer
-        record("request failed", request_id=visit.id, path=raw.path, error=exc)
+        record("request_failed", request_id=visit.id, path=raw.path, error=exc)
     except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show
-        record("request failed", request_id=visit.id, path=raw.path, error=exc)
+        record("request_failed", request_id=visit.id, path=raw.path, error=exc)
         body_shape = errors.shape("internal_error", f"Something went wrong on our side. Quote request {visit.id}.", visit.id)
         answer = ApiResponse(status=500, body=body_shape)
     return way.fallback or answer
 
 
 def _admit(raw: Any, way: RouteOptions, role: Role, visit: RequestState) -> None:
-    visit.caller = _caller(raw, tickets=way.tickets)
+    visit.caller = _caller(visit.container, raw, tickets=way.tickets)
     visit.caller.require(role)
-    visit.over_rate = not _check_rate_limit(visit.caller, visit.headers, "stream" if way.rate_limited else "key")
+    visit.over_rate = not _check_rate_limit(visit.container, visit.caller, visit.headers, "stream" if way.rate_limited else "key")
     if visit.over_rate and not way.rate_limited:
-        raise RateLimited(retry_after=WINDOW_SECONDS - access_log.now() // 1000 % WINDOW_SECONDS)
+        raise RateLimited(retry_after=WINDOW_SECONDS - visit.container.clock.now() // 1000 % WINDOW_SECONDS)
 
 
 def _request(raw: Any, visit: RequestState) -> ApiRequest:
     body = raw.raw_body
     return ApiRequest(
         id=visit.id,
+        container=visit.container,
         method=raw.method,
         path=raw.path,
         query={key: raw.query_params[key] for key in raw.query_params or {}},
@@ -221,9 +225,9 @@ def to_chalice_response(answer: ApiResponse, request_id: str, headers: dict[str,
     )
 
 
-def cors_headers(origin: str | None) -> dict[str, str]:
+def cors_headers(origin: str | None, settings: Settings) -> dict[str, str]:
     """The headers that let a page of an allowed origin read the answer."""
-    allowed = settings().allowed_origins
+    allowed = settings.allowed_origins
     if not origin or (origin not in allowed and "*" not in allowed):
         return {}
     return {
@@ -233,23 +237,22 @@ def cors_headers(origin: str | None) -> dict[str, str]:
     }
 
 
-def _caller(raw: Any, *, tickets: bool) -> Caller:
-    adapters = bootstrap.container()
+def _caller(ctx: Container, raw: Any, *, tickets: bool) -> Caller:
     ticket = (raw.query_params or {}).get("ticket")
     if tickets and ticket:
-        return authenticate_ticket(adapters.api_key_cache, adapters.tickets, adapters.clock, ticket)
-    return authenticate_bearer(adapters.api_key_cache, raw.headers.get("authorization"))
+        return authenticate_ticket(ctx.api_key_cache, ctx.tickets, ctx.clock, ticket)
+    return authenticate_bearer(ctx.api_key_cache, raw.headers.get("authorization"))
 
 
-def _check_rate_limit(caller: Caller, headers: dict[str, str], meter: str) -> bool:
+def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], meter: str) -> bool:
     """Count the request against its key's minute, and say in the headers what is left of it. False: nothing is."""
-    adapters, limit = bootstrap.container(), settings().requests_per_minute
-    now = adapters.clock.now() // 1000
+    limit = ctx.settings.requests_per_minute
+    now = ctx.clock.now() // 1000
     headers["RateLimit-Policy"] = f'"{meter}";q={limit};w={WINDOW_SECONDS}'
     try:
-        used = adapters.request_counters.increment(f"{meter}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
+        used = ctx.request_counters.increment(f"{meter}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
     except Unavailable as exc:  # who cannot be counted is let in: the meter guards against haste, not against strangers
-        record("a request was not counted", key_id=caller.key_id, error=exc)
+        record("rate_limit_count_failed", key_id=caller.key_id, error=exc)
         return True
     headers["RateLimit"] = f'"{meter}";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
     return used <= limit

@@ -54,4 +54,4 @@ def recipients(given: Any) -> list[tuple[str, str]]:
 
 async def made_before(task: TaskRun) -> Batch | None:
     """The batch of this job, if a former attempt has made it."""
-    return await task.run_sync(task.context.batch_context().batches.get, task.job.tenant, batch_id_of_job(task.job.id))
+    return await task.run_sync(task.context.batches.get, task.job.tenant, batch_id_of_job(task.job.id))

@@ -17,7 +17,8 @@ from chalicelib.domain.jobs.bulk_operation import BulkOperation
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.units import Ms
 from chalicelib.services.batches.broadcast_progress import TIME_BUDGET_MS, broadcast_batch_progress
-from chalicelib.services.batches.context import BatchContext, enqueue_advance
+from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
+from chalicelib.services.batches.notify_completion import notify_batch_completed
 from chalicelib.services.batches.recount import recount_batch
 from chalicelib.services.batches.release_rows import RowDefaults, RowsExpired, release_rows, rows_in_wave
 from chalicelib.services.jobs import bulk_operations
@@ -35,7 +36,7 @@ class AdvanceRun:
     `common`: what the rows have in common, once it was read.
     """
 
-    clerk: BatchContext
+    ctx: BatchContext
     until: Ms
     notifies: bool = True
     defaults: RowDefaults | None = field(default=None)
@@ -59,9 +60,9 @@ def advance_batch(ctx: BatchContext, tenant: str, batch_id: str, until: Ms, *, t
     except StaleVersion as stale:  # somebody else is at it, too
         return stale.current if isinstance(stale.current, Batch) else batch
     except Unavailable as exc:
-        ctx.log("a batch goes on later", batch_id=batch_id, tenant=tenant, error=exc)
+        ctx.log("batch_advance_deferred", batch_id=batch_id, tenant=tenant, error=exc)
     except Exception as exc:  # noqa: BLE001 - its messages would come again and again, and end as dead letters
-        ctx.log("a batch could not go on", batch_id=batch_id, tenant=tenant, error=exc)
+        ctx.log("batch_advance_failed", batch_id=batch_id, tenant=tenant, error=exc)
         _put_off(ctx, tenant, batch_id)
     return batch
 
@@ -73,7 +74,7 @@ def wake_stalled_batches(ctx: BatchContext) -> int:
         for batch in left:
             enqueue_advance(ctx.queues, batch)
     except Unavailable as exc:  # the next sweep does it
-        ctx.log("open batches were not woken", error=exc)
+        ctx.log("stalled_batches_not_enqueued", error=exc)
         return 0
     return len(left)
 
@@ -92,7 +93,7 @@ def announce_completion(ctx: BatchContext, batch: Batch, counts: BatchCounts) ->
         Unavailable: some may not have been told; repeat it.
     """
     ctx.log(
-        "a batch has ended",
+        "batch_ended",
         batch_id=batch.id,
         tenant=batch.tenant,
         run=batch.run,
@@ -102,28 +103,28 @@ def announce_completion(ctx: BatchContext, batch: Batch, counts: BatchCounts) ->
         cancelled=counts.cancelled,
     )
     if batch.notify_targets:
-        ctx.notify_completed(batch, counts)
+        notify_batch_completed(ctx, batch, counts)
     broadcast_batch_progress(ctx, batch, counts, ctx.clock.now() + TIME_BUDGET_MS)
 
 
 def _step(shift: AdvanceRun, batch: Batch) -> Batch | None:
     """Do what comes next. None: there is nothing to do now."""
-    clerk = shift.clerk
+    ctx = shift.ctx
     if batch.finished_at is not None:
         return _complete(shift, batch)
-    errand = next((one for one in batch.actions if one.not_before <= clerk.clock.now()), None)
+    errand = next((one for one in batch.actions if one.not_before <= ctx.clock.now()), None)
     if errand is not None:
         return _run_action(shift, batch, errand)
     if batch.is_releasing and batch.is_active:
-        mine = batch_rules.resume_wave(batch, clerk.clock.now())
-        return _release_wave(shift, _save(clerk, batch, mine), again=True) if mine is not None else None
-    counts = clerk.counts(batch.id) if batch_rules.needs_counts(batch) else BatchCounts()
+        mine = batch_rules.resume_wave(batch, ctx.clock.now())
+        return _release_wave(shift, _save(ctx, batch, mine), again=True) if mine is not None else None
+    counts = load_counts(ctx, batch.id) if batch_rules.needs_counts(batch) else BatchCounts()
     if batch_rules.exceeds_tolerance(batch, counts) or batch_rules.is_done(batch, counts):
-        return _settle(clerk, batch)
-    taken = batch_rules.start_wave(batch, batch_rules.running(batch, counts), clerk.clock.now())
+        return _settle(ctx, batch)
+    taken = batch_rules.start_wave(batch, batch_rules.running(batch, counts), ctx.clock.now())
     if taken is not None:
         return _start_wave(shift, batch, taken)
-    return _recheck(clerk, batch)
+    return _recheck(ctx, batch)
 
 
 def _save(ctx: BatchContext, seen: Batch, new: Batch) -> Batch:
@@ -135,31 +136,31 @@ def _save(ctx: BatchContext, seen: Batch, new: Batch) -> Batch:
 
 
 def _start_wave(shift: AdvanceRun, batch: Batch, taken: Batch) -> Batch | None:
-    clerk, now = shift.clerk, shift.clerk.clock.now()
-    if clerk.queues.depth(batch.lane) < clerk.queue_limit:
-        return _release_wave(shift, _save(clerk, batch, taken), again=False)
+    ctx, now = shift.ctx, shift.ctx.clock.now()
+    if ctx.queues.depth(batch.lane) < ctx.max_lane_depth:
+        return _release_wave(shift, _save(ctx, batch, taken), again=False)
     if batch.locked_until <= now:  # one comes again, not everybody who finds it full: else there were more of them each minute
         put_off = batch_rules.postpone(batch, now + FULL_LANE_RETRY_SECONDS * 1000 - CLOCK_TOLERANCE_MS, now)
-        enqueue_advance(clerk.queues, _save(clerk, batch, put_off), FULL_LANE_RETRY_SECONDS)
+        enqueue_advance(ctx.queues, _save(ctx, batch, put_off), FULL_LANE_RETRY_SECONDS)
     return None
 
 
 def _release_wave(shift: AdvanceRun, batch: Batch, *, again: bool) -> Batch | None:
     """Make the jobs of the open hand, then write that they are made."""
-    clerk = shift.clerk
+    ctx = shift.ctx
     try:
-        jobs = release_rows(clerk, batch, _common(shift, batch), rows_in_wave(clerk, batch), again=again)
+        jobs = release_rows(ctx, batch, _common(shift, batch), rows_in_wave(ctx, batch), again=again)
     except RowsExpired as exc:  # nothing more can come of it, and somebody has to be told
-        clerk.log("the rows of a batch are gone", batch_id=batch.id, tenant=batch.tenant, error=exc)
-        return _save(clerk, batch, batch_rules.fail(batch, _two_ids(clerk), clerk.clock.now(), batch_rules.ROWS_GONE))
-    new = batch_rules.finish_wave(batch, clerk.clock.now())
+        ctx.log("batch_rows_expired", batch_id=batch.id, tenant=batch.tenant, error=exc)
+        return _save(ctx, batch, batch_rules.fail(batch, _two_ids(ctx), ctx.clock.now(), batch_rules.ROWS_GONE))
+    new = batch_rules.finish_wave(batch, ctx.clock.now())
     try:
-        clerk.batches.replace(batch, new)
+        ctx.batches.replace(batch, new)
     except StaleVersion as stale:
-        _cancel_released(clerk, stale.current, jobs)
+        _cancel_released(ctx, stale.current, jobs)
         raise
-    if new.next_at > clerk.clock.now():
-        enqueue_advance(clerk.queues, new, -(-(new.next_at - clerk.clock.now()) // 1000))
+    if new.next_at > ctx.clock.now():
+        enqueue_advance(ctx.queues, new, -(-(new.next_at - ctx.clock.now()) // 1000))
         return None
     return new
 
@@ -175,7 +176,7 @@ def _cancel_released(ctx: BatchContext, now: Batch | None, jobs: list[Job]) -> N
 
 def _common(shift: AdvanceRun, batch: Batch) -> RowDefaults:
     if shift.defaults is None:
-        terms = shift.clerk.batch_rows.get_options(batch.tenant, batch.id)
+        terms = shift.ctx.batch_rows.get_options(batch.tenant, batch.id)
         if terms is None:
             raise RowsExpired
         shift.defaults = RowDefaults.of(batch, terms)
@@ -187,17 +188,17 @@ def _common(shift: AdvanceRun, batch: Batch) -> RowDefaults:
 
 def _run_action(shift: AdvanceRun, batch: Batch, errand: BatchAction) -> Batch | None:
     """Carry out a bulk action over its rows, as far as there is time."""
-    clerk, desk = shift.clerk, shift.clerk.bulk
-    there = desk.bulk_operations.get(batch.tenant, errand.bulk_id)
+    ctx = shift.ctx
+    there = ctx.bulk_operations.get(batch.tenant, errand.bulk_id)
     if there is None:
-        there = _bulk_of(clerk, batch, errand)
-        desk.bulk_operations.create(there)
-    done = bulk_operations.run_bulk(desk, there, shift.until)
+        there = _bulk_of(ctx, batch, errand)
+        ctx.bulk_operations.create(there)
+    done = bulk_operations.run_bulk(ctx, there, shift.until)
     if done.finished_at is None:
-        if clerk.clock.now() < shift.until:
+        if ctx.clock.now() < shift.until:
             return None  # somebody else is at it, or it cannot go on now: the sweep looks after both
         return batch
-    return _save(clerk, batch, batch_rules.remove_action(batch, errand, clerk.clock.now()))
+    return _save(ctx, batch, batch_rules.remove_action(batch, errand, ctx.clock.now()))
 
 
 def _bulk_of(ctx: BatchContext, batch: Batch, errand: BatchAction) -> BulkOperation:
@@ -223,7 +224,7 @@ def _bulk_of(ctx: BatchContext, batch: Batch, errand: BatchAction) -> BulkOperat
 def _settle(ctx: BatchContext, batch: Batch) -> Batch | None:
     """What the counters say is believed only of the rows themselves: they are late, and an end cannot be taken back."""
     recount_batch(ctx, batch)
-    counts, now = ctx.counts(batch.id), ctx.clock.now()
+    counts, now = load_counts(ctx, batch.id), ctx.clock.now()
     if batch_rules.exceeds_tolerance(batch, counts):
         return _save(ctx, batch, batch_rules.fail(batch, _two_ids(ctx), now))
     if batch_rules.is_done(batch, counts):
@@ -241,19 +242,19 @@ def _recheck(ctx: BatchContext, batch: Batch) -> Batch | None:
 
 
 def _complete(shift: AdvanceRun, batch: Batch) -> Batch | None:
-    clerk = shift.clerk
+    ctx = shift.ctx
     if not batch.notified and not shift.notifies:
-        enqueue_advance(clerk.queues, batch)
+        enqueue_advance(ctx.queues, batch)
         return None
     if not batch.notified:
-        announce_completion(clerk, batch, clerk.counts(batch.id))
-        batch = _save(clerk, batch, batch_rules.mark_notified(batch, clerk.clock.now()))
-    again = batch_rules.reopen(batch, clerk.counts(batch.id), clerk.clock.now())
+        announce_completion(ctx, batch, load_counts(ctx, batch.id))
+        batch = _save(ctx, batch, batch_rules.mark_notified(batch, ctx.clock.now()))
+    again = batch_rules.reopen(batch, load_counts(ctx, batch.id), ctx.clock.now())
     if again is not None:
-        return _save(clerk, batch, again)
-    clerk.batches.mark_closed(batch)
+        return _save(ctx, batch, again)
+    ctx.batches.mark_closed(batch)
     return None
 
 
 def _two_ids(ctx: BatchContext) -> tuple[str, str]:
-    return f"bulk_{ctx.bulk.new_id()}", f"bulk_{ctx.bulk.new_id()}"
+    return f"bulk_{ctx.new_id()}", f"bulk_{ctx.new_id()}"

@@ -28,15 +28,15 @@ def broadcast_batch_progress(ctx: BatchContext, batch: Batch, counts: BatchCount
     """How the batch stands, then the rows that have `ended`. Never raises."""
     now = ctx.clock.now()
     if now >= until:
-        ctx.log("watchers of a batch were not told", batch_id=batch.id, tenant=batch.tenant)
+        ctx.log("batch_broadcast_skipped", batch_id=batch.id, tenant=batch.tenant)
         return
     try:
-        watchers = [watcher for watcher in ctx.streaming.subscriptions.for_job(batch.id) if watcher.expires_at > now]
+        watchers = [watcher for watcher in ctx.subscriptions.for_job(batch.id) if watcher.expires_at > now]
         if watchers:
             frames = _frames(batch, counts, ended, now)
             ctx.parallel_map(partial(_tell, ctx, batch, frames, until), watchers)
     except Exception as exc:  # noqa: BLE001 - what is counted is counted, and an end is an end, whoever hears of it
-        ctx.log("watchers of a batch were not told", batch_id=batch.id, tenant=batch.tenant, error=exc)
+        ctx.log("batch_broadcast_skipped", batch_id=batch.id, tenant=batch.tenant, error=exc)
 
 
 def _frames(batch: Batch, counts: BatchCounts, ended: Sequence[Job], now: Ms) -> list[Frame]:
@@ -48,14 +48,14 @@ def _frames(batch: Batch, counts: BatchCounts, ended: Sequence[Job], now: Ms) ->
 def _tell(ctx: BatchContext, batch: Batch, frames: Sequence[Frame], until: Ms, watcher: Subscription) -> None:
     """One of them, if its key may still see the batch."""
     try:
-        caller = ctx.streaming.caller_by_key_hash(watcher.key_hash)
+        caller = ctx.caller_by_key_hash(watcher.key_hash)
         if caller is None or not batch.is_visible_to(caller):
             return
         for frame in frames:
             if ctx.clock.now() >= until:
                 return
-            send_frame(ctx.streaming, watcher, frame)
+            send_frame(ctx, watcher, frame)
     except (ConnectionGone, ConnectionBusy):
         return  # forgotten, or it asks by itself when it hears nothing
     except Exception as exc:  # noqa: BLE001 - one socket must not stop the others
-        ctx.log("a watcher of a batch was not told", batch_id=batch.id, tenant=batch.tenant, error=exc)
+        ctx.log("batch_broadcast_failed", batch_id=batch.id, tenant=batch.tenant, error=exc)

@@ -3,56 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol
 
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.counters import BatchCounts, counter_key
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.metrics.throughput import Throughput
 from chalicelib.domain.queues.lanes import TASKS
-from chalicelib.ports import Batches, BatchRows, Clock, Counters, Dependencies, Jobs, JobSpecs, ParallelMap, Prices, Queues, Subscriptions
+from chalicelib.ports import Batches, BatchRows, Counters, ParallelMap, Prices, Queues
 from chalicelib.services.jobs.bulk_operations import BulkContext
-from chalicelib.services.log import Log
+from chalicelib.services.jobs.submit_job import SubmitContext
+from chalicelib.services.notifications.outbox import NotificationContext
 from chalicelib.services.streaming.subscriptions import StreamingContext
 
 ADVANCE_BATCH = "advance_batch"  # the task of going on with a batch
 MAX_DELAY_SECONDS = 900  # seconds, of a message
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchContext:
-    """`desk` carries out bulk actions over the rows. `queue_limit`: messages that a lane may hold; nothing is released into a full one.
+class BatchContext(BulkContext, SubmitContext, StreamingContext, NotificationContext, Protocol):
+    """What batches need. Nothing is released into a lane that holds `max_lane_depth` messages."""
 
-    `tell` whoever is to hear of the end of a batch; done again, it tells nobody anew.
-    `gallery` is where those are who watch. `speed_of` a job type and a model is what was measured of them.
-    """
+    @property
+    def prices(self) -> Prices: ...
+    @property
+    def batches(self) -> Batches: ...
+    @property
+    def batch_rows(self) -> BatchRows: ...
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def parallel_map(self) -> ParallelMap: ...
+    def job_type(self, name: str) -> JobType: ...
+    def throughput_of(self, job_type: str, model: str) -> Throughput: ...
+    def new_batch_id(self) -> str: ...
 
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    job_specs: JobSpecs
-    dependencies: Dependencies
-    queues: Queues
-    subscriptions: Subscriptions
-    prices: Prices
-    job_type: Callable[[str], JobType]
-    batches: Batches
-    batch_rows: BatchRows
-    counters: Counters
-    bulk: BulkContext
-    new_id: Callable[[], str]
-    new_batch_id: Callable[[], str]
-    parallel_map: ParallelMap
-    queue_limit: int
-    throughput_of: Callable[[str, str], Throughput]
-    notify_completed: Callable[[Batch, BatchCounts], None]
-    streaming: StreamingContext
 
-    def counts(self, batch_id: str) -> BatchCounts:
-        """What is counted of a batch so far."""
-        where = counter_key(batch_id)
-        return BatchCounts.of(self.counters.get([where]).get(where, {}))
+def load_counts(ctx: BatchContext, batch_id: str) -> BatchCounts:
+    """The counters of a batch as they stand."""
+    key = counter_key(batch_id)
+    return BatchCounts.of(ctx.counters.get([key]).get(key, {}))
 
 
 def enqueue_advance(queues: Queues, batch: Batch, delay: int = 0) -> None:

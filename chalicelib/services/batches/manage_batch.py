@@ -9,17 +9,17 @@ from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches import batch as batch_rules
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.counters import COUNTS, BatchCounts, counter_partition, failed_rows
-from chalicelib.domain.errors import BatchNotFound, BatchNotRetryable, Forbidden, StaleVersion, Throttled, Unavailable
+from chalicelib.domain.errors import BatchNotFound, BatchNotRetryable, Forbidden, Unavailable
 from chalicelib.domain.ids import checked_batch_id, job_id_of_row
 from chalicelib.ports import Batches
 from chalicelib.services.batches.advance_batch import advance_batch, announce_completion
-from chalicelib.services.batches.context import BatchContext, enqueue_advance
+from chalicelib.services.batches.context import BatchContext, enqueue_advance, load_counts
 from chalicelib.services.batches.recount import rebuild_counters
+from chalicelib.services.compare_and_swap import update
 from chalicelib.services.idempotency import IdempotentRequest
 
 INLINE_BUDGET_MS = 5_000  # what a request does itself
 COUNTERS = 50  # of a batch, read together: its counts, and its failures by 250 rows
-MAX_ATTEMPTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def retry_failed(ctx: BatchContext, batch: Batch, once: IdempotentRequest | None
     bulk_id = once.claim(ctx.jobs, ctx.clock.now(), made) if once is not None else made
     if bulk_id != made and (there := _has_begun(ctx, batch, bulk_id)) is not None:
         return there, True
-    counts = ctx.counts(batch.id)
+    counts = load_counts(ctx, batch.id)
 
     def change(seen: Batch) -> Batch | None:
         again = batch_rules.retry(seen, bulk_id, counts, ctx.clock.now(), cancelled=cancelled)
@@ -115,25 +115,20 @@ def rebuild_counts(ctx: BatchContext, batch: Batch) -> Batch:
 def _has_begun(ctx: BatchContext, batch: Batch, bulk_id: str) -> Batch | None:
     """The batch, if this very wish was written on it before."""
     now = ctx.batches.get(batch.tenant, batch.id) or batch
-    known = any(errand.bulk_id == bulk_id for errand in now.actions) or ctx.bulk.bulk_operations.get(batch.tenant, bulk_id) is not None
+    known = any(errand.bulk_id == bulk_id for errand in now.actions) or ctx.bulk_operations.get(batch.tenant, bulk_id) is not None
     return now if known else None
 
 
 def _changed(ctx: BatchContext, batch: Batch, change: Callable[[Batch], Batch | None]) -> Batch | None:
-    """Write `change(batch)`, decided afresh if it moved on. None: it does not allow it."""
-    for _ in range(MAX_ATTEMPTS):
-        new = change(batch)
-        if new is None:
-            return None
-        try:
-            ctx.batches.replace(batch, new)
-        except StaleVersion as stale:
-            if not isinstance(stale.current, Batch):
-                raise BatchNotFound from stale
-            batch = stale.current
-        else:
-            return new
-    raise Throttled
+    """Write `change(batch)`. None: the batch does not allow the change.
+
+    Raises:
+        BatchNotFound: the batch was deleted meanwhile.
+    """
+    changed = update(ctx.batches.replace, batch, change)
+    if changed is None and ctx.batches.get(batch.tenant, batch.id) is None:
+        raise BatchNotFound
+    return changed
 
 
 def _go_on(ctx: BatchContext, batch: Batch) -> Batch:
@@ -142,5 +137,5 @@ def _go_on(ctx: BatchContext, batch: Batch) -> Batch:
         enqueue_advance(ctx.queues, batch)
         return advance_batch(ctx, batch.tenant, batch.id, ctx.clock.now() + INLINE_BUDGET_MS, tells=False) or batch
     except Unavailable as exc:
-        ctx.log("a batch goes on later", batch_id=batch.id, tenant=batch.tenant, error=exc)
+        ctx.log("batch_advance_deferred", batch_id=batch.id, tenant=batch.tenant, error=exc)
         return batch

@@ -9,12 +9,12 @@ from chalicelib.domain.notifications.recipients import parse_any_recipient
 from chalicelib.services.notifications.outbox import NotificationContext, enqueue_deliveries
 
 
-def notify_batch_completed(ctx: NotificationContext, api_url: str | None, batch: Batch, counts: BatchCounts) -> None:
+def notify_batch_completed(ctx: NotificationContext, batch: Batch, counts: BatchCounts) -> None:
     """One message for each run, to each of them once, however often it is done [9].
 
     Raises:
         Unavailable: some may not have been written to; repeat it.
     """
     enqueue_deliveries(
-        ctx, batch.tenant, batch.id, map(parse_any_recipient, batch.notify_targets), batch_completed_message(batch, counts, api_url)
+        ctx, batch.tenant, batch.id, map(parse_any_recipient, batch.notify_targets), batch_completed_message(batch, counts, ctx.api_url)
     )

@@ -123,7 +123,7 @@ def _look_at_parents(ctx: BatchContext, job: Job) -> None:
     try:
         resolve_dependencies(ctx, job)
     except Unavailable as exc:  # it is made all the same, and will be looked at
-        ctx.log("a job's parents were not looked at", job_id=job.id, tenant=job.tenant, error=exc)
+        ctx.log("dependencies_not_resolved", job_id=job.id, tenant=job.tenant, error=exc)
 
 
 def _planned(batch: Batch, caller: Caller, submission: Submission, plan: Plan, job_id: str, now: int) -> tuple[JobSpec, Job]:
@@ -133,7 +133,7 @@ def _planned(batch: Batch, caller: Caller, submission: Submission, plan: Plan, j
 
 def _broke(ctx: BatchContext, batch: Batch, job_id: str, problem: Exception) -> AttemptFailed:
     """A fault of ours, as that of a job."""
-    ctx.log("no job could be made of a row", job_id=job_id, batch_id=batch.id, tenant=batch.tenant, error=problem)
+    ctx.log("row_submission_failed", job_id=job_id, batch_id=batch.id, tenant=batch.tenant, error=problem)
     return AttemptFailed("No job could be made of this row.")
 
 
@@ -178,4 +178,4 @@ def _wake(ctx: BatchContext, batch: Batch, jobs: Sequence[Job]) -> None:
         try:
             ctx.queues.send_many(lane, wake_ups, batch.tenant)
         except Unavailable as exc:  # they are made all the same: their records are due and will be looked at
-            ctx.log("wake-ups were not sent", batch_id=batch.id, tenant=batch.tenant, error=exc)
+            ctx.log("wake_ups_not_sent", batch_id=batch.id, tenant=batch.tenant, error=exc)

@@ -135,7 +135,7 @@ def submit_batch(
     try:
         enqueue_advance(ctx.queues, made)
     except Unavailable as exc:  # it is accepted all the same: the sweep sends it
-        ctx.log("a batch will begin later", batch_id=made.id, tenant=made.tenant, error=exc)
+        ctx.log("batch_start_deferred", batch_id=made.id, tenant=made.tenant, error=exc)
     return SubmittedBatch(made)
 
 

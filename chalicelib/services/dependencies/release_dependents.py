@@ -8,55 +8,35 @@ is released only from where it waits. What all of them miss is the sweep's, whic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
-from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.dependencies import RUN_ANYWAY, DependencyEdge, DependencyRecord, first_failed, has_ended, has_failed, status_of
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS
-from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import DAY_MS
-from chalicelib.ports import Clock, Dependencies, Jobs, ParallelMap, Queues
-from chalicelib.services.log import Log
+from chalicelib.ports import Dependencies, Jobs
+from chalicelib.services.context import QueueContext
 from chalicelib.services.update_job import update_job
+from chalicelib.services.wake_up import try_send_wake_up
 
 
-class DependencyPorts(Protocol):
-    """What letting jobs go needs from outside; whoever does it has more."""
+class DependencyContext(QueueContext, Protocol):
+    """What releasing dependents needs."""
 
-    @property
-    def clock(self) -> Clock: ...
-    @property
-    def log(self) -> Log: ...
     @property
     def jobs(self) -> Jobs: ...
     @property
     def dependencies(self) -> Dependencies: ...
-    @property
-    def queues(self) -> Queues: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class DependencyContext:
-    """A doorway through which many may go at once."""
-
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    dependencies: Dependencies
-    queues: Queues
-    parallel_map: ParallelMap
-
-
-def record_dependencies(ctx: DependencyPorts, child: Job, body: JobSpec) -> None:
+def record_dependencies(ctx: DependencyContext, child: Job, body: JobSpec) -> None:
     """Before the head of `child` is made: whom it waits for."""
     ctx.dependencies.put(child.id, body.depends_on, run_anyway=body.on_parent_failure == RUN_ANYWAY, ttl=_kept_until(child))
 
 
-def resolve_dependencies(ctx: DependencyPorts, child: Job) -> Job:
+def resolve_dependencies(ctx: DependencyContext, child: Job) -> Job:
     """The head of a job that waits for its parents, after a look at what has become of them: as its creator does once the head is made, and
     the sweep from time to time.
 
@@ -67,7 +47,7 @@ def resolve_dependencies(ctx: DependencyPorts, child: Job) -> Job:
         return child
     family = ctx.dependencies.get(child.id)
     if family is None:
-        ctx.log("nothing is kept of a job's parents", job_id=child.id, tenant=child.tenant)
+        ctx.log("dependency_record_missing", job_id=child.id, tenant=child.tenant)
         return child
     until = _kept_until(child)
     linked = family.linked_until >= until
@@ -84,7 +64,7 @@ def resolve_dependencies(ctx: DependencyPorts, child: Job) -> Job:
     return _release(ctx, child) if left == 0 else child
 
 
-def release_dependent(ctx: DependencyPorts, parent: Job, edge: DependencyEdge, child: Job) -> Job:
+def release_dependent(ctx: DependencyContext, parent: Job, edge: DependencyEdge, child: Job) -> Job:
     """The head of a child of `parent`, which has ended.
 
     Raises:
@@ -97,28 +77,23 @@ def release_dependent(ctx: DependencyPorts, parent: Job, edge: DependencyEdge, c
     return _release(ctx, child) if ctx.dependencies.mark_parents_ended(child.id, [parent.id]) == 0 else child
 
 
-def _heads(ctx: DependencyPorts, family: DependencyRecord) -> Mapping[str, Job]:
+def _heads(ctx: DependencyContext, family: DependencyRecord) -> Mapping[str, Job]:
     """The parents that are there, read consistently: what ended before its edge was put is seen."""
     return {job.id: job for job in ctx.jobs.get_many(list(family.parents.values()), consistent=True) if not job.is_deleted}
 
 
-def _cancel(ctx: DependencyPorts, child: Job, parent: str, head: Job | None) -> Job:
+def _cancel(ctx: DependencyContext, child: Job, parent: str, head: Job | None) -> Job:
     status = status_of(head)
     cancelled = update_job(ctx.jobs, child, lambda seen: transitions.dependency_failed(seen, parent, status, ctx.clock.now()))
     return cancelled or ctx.jobs.get(child.id) or child
 
 
-def _release(ctx: DependencyPorts, child: Job) -> Job:
+def _release(ctx: DependencyContext, child: Job) -> Job:
     """The wake-up follows the write's answer [9]; one that is lost is the sweep's."""
     released = update_job(ctx.jobs, child, lambda seen: transitions.release(seen, ctx.clock.now()))
     if released is None:
         return ctx.jobs.get(child.id) or child
-    try:
-        delay = transitions.message_delay(released, ctx.clock.now())
-        if delay is not None:
-            ctx.queues.send(released.lane, WakeUp(released.id, released.generation), released.tenant, delay)
-    except Unavailable as exc:
-        ctx.log("a wake-up was not sent", job_id=released.id, tenant=released.tenant, error=exc)
+    try_send_wake_up(ctx, released)
     return released
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import BulkNotFound, Forbidden, HeadraceError, JobNotFound, StaleVersion, Unavailable
@@ -14,14 +14,14 @@ from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, Bul
 from chalicelib.domain.jobs.edits import JobEdit
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.units import Ms
-from chalicelib.ports import BulkOperations, Clock, JobData, Jobs, JobSpecs, Queues, Subscriptions
+from chalicelib.ports import BulkOperations, JobData, Subscriptions
+from chalicelib.services.context import JobContext
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.delete_job import delete_job
-from chalicelib.services.jobs.edit_job import EditContext, edit_job
-from chalicelib.services.jobs.list_jobs import Filters, RowCount, list_jobs
+from chalicelib.services.jobs.edit_job import edit_job
+from chalicelib.services.jobs.list_jobs import Filters, list_jobs
 from chalicelib.services.jobs.retry_job import retry_job
-from chalicelib.services.log import Log
 
 PAGE_SIZE = 25  # jobs between two notes of how far it has come
 COUNTED_AT_ONCE = 100
@@ -31,20 +31,17 @@ SWEEP_MS, MAX_RESUMED = 20_000, 50
 MAX_COUNTED = 10_000  # by a dry run
 
 
-@dataclass(frozen=True, kw_only=True)
-class BulkContext:
-    """What bulk actions need from outside."""
+class BulkContext(JobContext, Protocol):
+    """What bulk operations need. `row_count` gives how many rows a batch has, None if there is no such batch."""
 
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    job_specs: JobSpecs
-    job_data: JobData
-    queues: Queues
-    subscriptions: Subscriptions
-    bulk_operations: BulkOperations
-    new_id: Callable[[], str]
-    row_count: RowCount | None = None
+    @property
+    def job_data(self) -> JobData: ...
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+    @property
+    def bulk_operations(self) -> BulkOperations: ...
+    def new_id(self) -> str: ...
+    def row_count(self, tenant: str, batch_id: str) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +120,7 @@ def resume_unfinished(ctx: BulkContext, deadline: Ms | None = None) -> int:
             if ctx.clock.now() < until:
                 run_bulk(ctx, bulk, until)
         except Exception as exc:  # noqa: BLE001 - what one does to the sweep must not happen to all others
-            ctx.log("a bulk action could not go on", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
+            ctx.log("bulk_operation_failed", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
     return len(unfinished)
 
 
@@ -139,10 +136,10 @@ def run_bulk(ctx: BulkContext, bulk: BulkOperation, until: Ms, most: int | None 
     except StaleVersion as stale:  # somebody else is at it, too
         return stale.current if isinstance(stale.current, BulkOperation) else bulk
     except Unavailable as exc:
-        ctx.log("a bulk action goes on later", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
+        ctx.log("bulk_operation_deferred", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
     if bulk.finished_at is not None:
         counts = {"matched": bulk.matched, "done": bulk.done, "skipped": bulk.skipped, "failed": bulk.failed}
-        ctx.log("a bulk action has finished", bulk_id=bulk.id, tenant=bulk.tenant, action=bulk.action.value, **counts)
+        ctx.log("bulk_operation_finished", bulk_id=bulk.id, tenant=bulk.tenant, action=bulk.action.value, **counts)
     return bulk
 
 
@@ -233,13 +230,13 @@ def _apply_to_job(ctx: BulkContext, bulk: BulkOperation, held: JobRef, job: Job 
     except HeadraceError as exc:
         return JobOutcome(held.job_id, "skipped", exc.code)
     except Exception as exc:  # noqa: BLE001 - what one job does must not keep all others from their turn
-        ctx.log("a bulk action failed for a job", bulk_id=bulk.id, job_id=held.job_id, tenant=bulk.tenant, error=exc)
+        ctx.log("bulk_operation_job_failed", bulk_id=bulk.id, job_id=held.job_id, tenant=bulk.tenant, error=exc)
         return JobOutcome(held.job_id, "failed", "internal_error")
     return JobOutcome(held.job_id, "done")
 
 
 def _retry(ctx: BulkContext, _bulk: BulkOperation, held: JobRef, job: Job | None) -> None:
-    retry_job(ctx.clock, ctx.jobs, ctx.job_specs, ctx.queues, _require_job(held, job), None, held.generation)
+    retry_job(ctx, _require_job(held, job), None, held.generation)
 
 
 def _cancel(ctx: BulkContext, bulk: BulkOperation, held: JobRef, job: Job | None) -> None:
@@ -260,8 +257,7 @@ def _delete(ctx: BulkContext, _bulk: BulkOperation, held: JobRef, job: Job | Non
 
 
 def _set_priority(ctx: BulkContext, bulk: BulkOperation, held: JobRef, job: Job | None) -> None:
-    editor = EditContext(clock=ctx.clock, log=ctx.log, jobs=ctx.jobs, job_specs=ctx.job_specs, queues=ctx.queues)
-    edit_job(editor, _require_job(held, job), JobEdit(lane=bulk.lane))
+    edit_job(ctx, _require_job(held, job), JobEdit(lane=bulk.lane))
 
 
 def _require_job(held: JobRef, job: Job | None) -> Job:

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from chalicelib.domain.errors import Detail, InvalidRequest, JobNotChangeable, JobNotFound, PreconditionFailed, StaleVersion, Unavailable
+from chalicelib.domain.errors import Detail, InvalidRequest, JobNotChangeable, JobNotFound, PreconditionFailed, StaleVersion
 from chalicelib.domain.jobs.edits import JobEdit, apply_edit, needs_wake_up, starts_at
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS, message_delay
-from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS
 from chalicelib.domain.units import DAY_MS, Ms
-from chalicelib.ports import Clock, Jobs, JobSpecs, Queues
-from chalicelib.services.log import Log
+from chalicelib.services.context import JobContext
 from chalicelib.services.update_job import update_job
+from chalicelib.services.wake_up import try_send_wake_up
 
 MAX_EXPIRY_MS = 30 * DAY_MS
 
 
-@dataclass(frozen=True, kw_only=True)
-class EditContext:
-    """What changing a job needs from outside."""
-
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    job_specs: JobSpecs
-    queues: Queues
-
-
 def edit_job(
-    ctx: EditContext, job: Job, wanted: JobEdit, metadata: dict[str, Any] | None = None, versions: Collection[int] | None = None
+    ctx: JobContext, job: Job, wanted: JobEdit, metadata: dict[str, Any] | None = None, versions: Collection[int] | None = None
 ) -> Job:
     """The head with the changes. `versions`: what it may be to be changed at all, None for any.
 
@@ -62,7 +50,7 @@ def edit_job(
     if metadata is not None:
         _put_metadata(ctx, changed, metadata)
     if needs_wake_up(before, changed):
-        _wake(ctx, changed)
+        try_send_wake_up(ctx, changed)
     return changed
 
 
@@ -82,7 +70,7 @@ def _why_not(job: Job) -> str:
     return f"The start of a {job.status.value} job cannot be moved; only of one that waits for its time."
 
 
-def _put_metadata(ctx: EditContext, job: Job, metadata: dict[str, Any]) -> None:
+def _put_metadata(ctx: JobContext, job: Job, metadata: dict[str, Any]) -> None:
     body = ctx.job_specs.get(job.id)
     if body is None:
         return
@@ -90,13 +78,3 @@ def _put_metadata(ctx: EditContext, job: Job, metadata: dict[str, Any]) -> None:
         ctx.job_specs.replace(job.id, job.tenant, replace(body, metadata=metadata), job.version)
     except StaleVersion as stale:  # two heads of one millisecond that say the same: only their bodies tell who was first
         raise PreconditionFailed from stale
-
-
-def _wake(ctx: EditContext, job: Job) -> None:
-    """The wake-up for the new time or lane; beyond what a message can be delayed by, the sweep sends it."""
-    try:
-        delay = message_delay(job, ctx.clock.now())
-        if delay is not None:
-            ctx.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
-    except Unavailable as exc:  # the change is made all the same: the record is due and will be looked at
-        ctx.log("a wake-up was not sent", job_id=job.id, tenant=job.tenant, error=exc)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from chalicelib.domain.errors import HeadraceError, IdempotencyKeyTaken, JobNotFound, JobNotRetryable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.queues.wakeup import WakeUp
-from chalicelib.ports import Clock, Jobs, JobSpecs, Queues
+from chalicelib.services.context import JobContext
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.update_job import update_job
+from chalicelib.services.wake_up import send_wake_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Retried:
     replayed: bool = False
 
 
-def retry_once(clock: Clock, jobs: Jobs, bodies: JobSpecs, queues: Queues, job: Job, run: int | None, once: IdempotentRequest) -> Retried:
+def retry_once(ctx: JobContext, job: Job, run: int | None, once: IdempotentRequest) -> Retried:
     """As `retry_job`, for a request with an Idempotency-Key: however often it comes, it starts the job again once.
 
     Before anything is changed the key is given the generation that the request saw; a repetition finds it, and every start of a job makes
@@ -31,22 +31,20 @@ def retry_once(clock: Clock, jobs: Jobs, bodies: JobSpecs, queues: Queues, job: 
         IdempotencyConflict: the key stands for another request.
         JobNotRetryable: as in `retry_job`; the key is not used up then.
     """
-    remembered = once.lookup(jobs, clock.now())
+    remembered = once.lookup(ctx.jobs, ctx.clock.now())
     replayed = remembered is not None
     if remembered is None:
-        if not _has_begun(job, run) and transitions.restart(job, clock.now(), 0, 0) is None:
+        if not _has_begun(job, run) and transitions.restart(job, ctx.clock.now(), 0, 0) is None:
             raise _refusal(job)
         try:
-            jobs.save_idempotency(once.to_record(clock.now(), generation=job.generation), job.id, clock.now())
+            ctx.jobs.save_idempotency(once.to_record(ctx.clock.now(), generation=job.generation), job.id, ctx.clock.now())
         except IdempotencyKeyTaken:  # by the same request, at this moment
-            remembered = once.lookup(jobs, clock.now())
+            remembered = once.lookup(ctx.jobs, ctx.clock.now())
     seen = remembered.generation if remembered is not None else job.generation
-    return Retried(retry_job(clock, jobs, bodies, queues, job, run, seen), replayed)
+    return Retried(retry_job(ctx, job, run, seen), replayed)
 
 
-def retry_job(
-    clock: Clock, jobs: Jobs, bodies: JobSpecs, queues: Queues, job: Job, run: int | None = None, generation: int | None = None
-) -> Job:
+def retry_job(ctx: JobContext, job: Job, run: int | None = None, generation: int | None = None) -> Job:
     """The head, queued again. `run` and `generation` are what the caller saw: when one of them has grown, nothing is changed any more.
 
     What is found queued is woken again: whoever repeats a request may do so because its wake-up could not be sent.
@@ -60,20 +58,20 @@ def retry_job(
     def start_again(seen: Job) -> Job | None:
         if _has_begun(seen, run, generation):
             return seen
-        body = bodies.get(job.id)
+        body = ctx.job_specs.get(job.id)
         if body is None and not seen.is_deleted:
             raise JobNotRetryable("The content of this job is no longer kept. Submit it again.")
         if body is None:
             return None
         config = body.config
-        return transitions.restart(seen, clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
+        return transitions.restart(seen, ctx.clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
 
-    again = update_job(jobs, job, start_again)
+    again = update_job(ctx.jobs, job, start_again)
     if again is None:
-        now = jobs.get(job.id)
+        now = ctx.jobs.get(job.id)
         raise JobNotFound(job.id) if now is None else _refusal(now)
     if again.status is Status.QUEUED:
-        queues.send(again.lane, WakeUp(again.id, again.generation), again.tenant)
+        send_wake_up(ctx.queues, again, ctx.clock.now())
     return again
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.errors import (
@@ -25,33 +25,26 @@ from chalicelib.domain.jobs.transitions import (
     QUEUED_CHECK_DELAY_MS,
     first_check_at,
     is_claimable,
-    message_delay,
     waits_for_parents,
 )
-from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import DAY_MS, Ms
-from chalicelib.ports import Clock, Dependencies, IdempotencyRecord, Jobs, JobSpecs, Queues
-from chalicelib.services.dependencies.release_dependents import record_dependencies, resolve_dependencies
+from chalicelib.ports import IdempotencyRecord
+from chalicelib.services.context import JobContext
+from chalicelib.services.dependencies.release_dependents import DependencyContext, record_dependencies, resolve_dependencies
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.plan_job import Plan
-from chalicelib.services.log import Log
+from chalicelib.services.wake_up import try_send_wake_up
 
 ROUTE = "POST /jobs"
 ROUNDS = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class SubmitContext:
-    """What accepting a job needs from outside. `queue_limit`: messages that a lane may hold, of all tenants."""
+class SubmitContext(JobContext, DependencyContext, Protocol):
+    """What accepting a job needs. `max_lane_depth`: messages that a lane may hold, of all tenants together."""
 
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    job_specs: JobSpecs
-    dependencies: Dependencies
-    queues: Queues
-    new_id: Callable[[], str]
-    queue_limit: int
+    def new_id(self) -> str: ...
+    @property
+    def max_lane_depth(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +78,7 @@ def find_replay(ctx: SubmitContext, caller: Caller, key: str, request: Any) -> A
         raise IdempotencyConflict("This Idempotency-Key stands for a job that has been deleted. Use a new key.")
     caller.require_readable(job, job.id)
     if is_claimable(job) and job.generation == 1:
-        _wake(ctx, job)
+        try_send_wake_up(ctx, job)
     job = _link_dependencies(ctx, job)
     position = remembered.position
     return Accepted(job=job, body=ctx.job_specs.get(job.id), position=position, replayed=True, deduplicated=position == 0)
@@ -141,7 +134,7 @@ def _unfinished(ctx: SubmitContext, caller: Caller, pointed: str | None) -> Job 
 
 def _queue_position(ctx: SubmitContext, lane: str) -> int:
     depth = ctx.queues.depth(lane)
-    if depth >= ctx.queue_limit:
+    if depth >= ctx.max_lane_depth:
         raise QueueFull(f"The {lane} lane holds {depth} messages, as many as it may. Try again later, or in another lane.", retry_after=30)
     return depth + 1
 
@@ -162,7 +155,7 @@ def _accept(
         record_dependencies(ctx, job, plan.body)
     ctx.jobs.create(job, row, pointed)
     if is_claimable(job):
-        _wake(ctx, job)
+        try_send_wake_up(ctx, job)
     job = _link_dependencies(ctx, job)
     return Accepted(job=job, body=plan.body, position=position)
 
@@ -174,17 +167,8 @@ def _link_dependencies(ctx: SubmitContext, job: Job) -> Job:
     try:
         return resolve_dependencies(ctx, job)
     except Unavailable as exc:  # it is accepted all the same, and will be looked at
-        ctx.log("a job's parents were not looked at", job_id=job.id, tenant=job.tenant, error=exc)
+        ctx.log("dependencies_not_resolved", job_id=job.id, tenant=job.tenant, error=exc)
         return job
-
-
-def _wake(ctx: SubmitContext, job: Job) -> None:
-    try:
-        delay = message_delay(job, ctx.clock.now())
-        if delay is not None:
-            ctx.queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
-    except Unavailable as exc:  # it is accepted all the same: the record is due and will be looked at
-        ctx.log("a wake-up was not sent", job_id=job.id, tenant=job.tenant, error=exc)
 
 
 def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now: Ms) -> Job:

@@ -3,54 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
 
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType
-from chalicelib.ports import (
-    Chunks,
-    Clock,
-    Connections,
-    Dependencies,
-    Jobs,
-    JobSpecs,
-    Leases,
-    Prices,
-    Queues,
-    Results,
-    Sockets,
-    Subscriptions,
-)
-from chalicelib.services.log import Log
+from chalicelib.ports import Chunks, Connections, Leases, Prices, Results, Sockets, Subscriptions
+from chalicelib.services.context import JobContext
+from chalicelib.services.dependencies.release_dependents import DependencyContext
 from chalicelib.services.update_job import update_job
 from chalicelib.services.worker.log_events import log_job_failed
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepContext:
-    """`abandon` stops a response at the provider, if it can be reached."""
+class SweepContext(JobContext, DependencyContext, Protocol):
+    """What the sweeper needs. `cancel_response` stops a background response at the provider, if the provider can be reached."""
 
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    job_specs: JobSpecs
-    dependencies: Dependencies
-    chunks: Chunks
-    results: Results
-    leases: Leases
-    queues: Queues
-    prices: Prices
-    subscriptions: Subscriptions
-    connections: Connections
-    sockets: Sockets
-    job_type: Callable[[str], JobType]
-    cancel_response: Callable[[str], None]
+    @property
+    def chunks(self) -> Chunks: ...
+    @property
+    def results(self) -> Results: ...
+    @property
+    def leases(self) -> Leases: ...
+    @property
+    def prices(self) -> Prices: ...
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+    @property
+    def connections(self) -> Connections: ...
+    @property
+    def sockets(self) -> Sockets: ...
+    def job_type(self, name: str) -> JobType: ...
+    def cancel_response(self, response_id: str) -> None: ...
 
 
-def apply_transition(ctx: SweepContext, job: Job, step: Callable[[Job], Job | None], name: str) -> str:
-    """Take a step that the job still allows; the answer names what was done."""
+class SweepResult(StrEnum):
+    """What a sweep did with a job, a lease or a WebSocket connection; its log line counts them."""
+
+    NOTHING = "nothing"  # the record has moved on meanwhile
+    NOT_DUE = "not_due"
+    ALIVE = "alive"  # the job's worker still renews its lease
+    RESENT = "resent"  # a lost wake-up
+    RELEASED = "released"  # a job whose parents have ended
+    CHECKED = "checked"  # nothing to do now; checked again later
+    EXPIRED = "expired"
+    GIVEN_UP = "given_up"  # a job that was held beyond its time
+    FINISHED = "finished"  # by the result that a dead worker had stored
+    RECLAIMED = "reclaimed"  # queued again after its worker died
+    HANDED_OVER = "handed_over"  # another worker resumes the response of the dead one
+    ENDED = "ended"  # failed or cancelled after its worker died
+    LEASE_ALIVE = "lease_alive"
+    LEASE_KEPT = "lease_kept"  # a job of it could not be recovered; the next run tries again
+    LEASE_REAPED = "lease_reaped"
+    CONNECTION_EXPIRED = "connection_expired"
+    CONNECTION_CLOSED = "connection_closed"
+    CONNECTION_UNKNOWN = "connection_unknown"  # API Gateway did not say whether it is open
+    FAILED = "failed"  # an error; postponed
+    DEFERRED = "deferred"  # no time left; the next run continues
+
+
+def apply_transition(ctx: SweepContext, job: Job, step: Callable[[Job], Job | None], result: SweepResult) -> SweepResult:
+    """Change the job record with `step`; `NOTHING` if the record does not allow it any more."""
     changed = update_job(ctx.jobs, job, step)
     if changed is None:
-        return "nothing"
+        return SweepResult.NOTHING
     log_job_failed(ctx.log, changed)
-    return name
+    return result

@@ -9,20 +9,20 @@ from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.jobs.transitions import AttemptOutcome
 from chalicelib.domain.metrics.estimate import REQUEST_TOKENS, estimate_tokens
-from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import Ms, Nano
-from chalicelib.services.maintenance.context import SweepContext, apply_transition
+from chalicelib.services.maintenance.context import SweepContext, SweepResult, apply_transition
 from chalicelib.services.prompts.model_request import instructions
 from chalicelib.services.prompts.render import fill_parent_results_if_available
 from chalicelib.services.update_job import update_job
+from chalicelib.services.wake_up import send_wake_up
 from chalicelib.services.worker.log_events import log_job_failed
 from chalicelib.services.worker.usage import cost_of
 
 
-def recover_job(ctx: SweepContext, job: Job, lease_id: str) -> str:
+def recover_job(ctx: SweepContext, job: Job, lease_id: str) -> SweepResult:
     """Finish what a dead worker had as good as finished, or have the job run again."""
     if job.status is not Status.PROCESSING or transitions.lease_of(job) != lease_id:
-        return "nothing"
+        return SweepResult.NOTHING
     kept = ctx.results.get(job.id, job.attempt)
     now = ctx.clock.now()
     if kept is not None and kept.status in (Status.COMPLETED, Status.INCOMPLETE):
@@ -35,18 +35,20 @@ def recover_job(ctx: SweepContext, job: Job, lease_id: str) -> str:
             first_token_at=kept.first_token_at,
         )
         generation, owner = job.generation, job.owner or ""
-        return apply_transition(ctx, job, lambda seen: transitions.finish(seen, generation, owner, outcome, now), "finished")
+        return apply_transition(ctx, job, lambda seen: transitions.finish(seen, generation, owner, outcome, now), SweepResult.FINISHED)
     cost, length = (None, 0) if _goes_on(job, lease_id, now) else _settle_lost_attempt(ctx, job, kept, now)
     taken = update_job(
         ctx.jobs, job, lambda seen: transitions.reclaim(seen, lease_id, length, cost, now) if seen.attempt == job.attempt else None
     )
     if taken is None:
-        return "nothing"
+        return SweepResult.NOTHING
     log_job_failed(ctx.log, taken)
     if taken.status is Status.QUEUED:
-        ctx.queues.send(taken.lane, WakeUp(taken.id, taken.generation), taken.tenant)
-    ctx.log("a worker was lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
-    return f"taken back: {taken.status.value}"
+        send_wake_up(ctx.queues, taken, now)
+    ctx.log("worker_lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
+    if taken.is_resumable:
+        return SweepResult.HANDED_OVER
+    return SweepResult.RECLAIMED if taken.status is Status.QUEUED else SweepResult.ENDED
 
 
 def _goes_on(job: Job, lease_id: str, now: Ms) -> bool:

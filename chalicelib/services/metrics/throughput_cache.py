@@ -26,7 +26,7 @@ class ThroughputCache:
         try:
             known = self._speeds.get(job_type, model, now)
         except Exception as exc:  # noqa: BLE001 - what only an estimate is made of must not keep a job from anything
-            self._log("the speeds could not be read", job_type=job_type, model=model, error=exc)
+            self._log("throughput_unavailable", job_type=job_type, model=model, error=exc)
         if len(self._known) >= MAX_ENTRIES:
             self._known.clear()
         self._known[job_type, model] = (known, now)

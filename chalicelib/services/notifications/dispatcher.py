@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from enum import StrEnum
 
 from chalicelib.domain.errors import DeliveryError, InvalidMessage, StaleVersion
 from chalicelib.domain.notifications import delivery as delivery_rules
@@ -13,31 +14,44 @@ from chalicelib.domain.notifications.recipients import Channel
 from chalicelib.domain.queues.lanes import DELIVERIES
 from chalicelib.domain.units import Ms
 from chalicelib.ports import WebhookResponse
+from chalicelib.services.compare_and_swap import update
 from chalicelib.services.notifications.outbox import NotificationContext, decode_delivery_message, schedule_delivery
 from chalicelib.services.notifications.settings import get_allowlist, get_signing_secrets
 
-MAX_ATTEMPTS = 3
 LOOKAHEAD_MS = 65_000  # what comes due before the next sweep is sent now, with a delay
 MAX_PER_SHARD = 100  # of each part of what is open, for one sweep
 GONE = 410
 
 
-def handle_delivery_message(ctx: NotificationContext, body: str) -> str:
+class DeliveryResult(StrEnum):
+    """What became of a delivery message, or of a stalled delivery."""
+
+    PENDING = "pending"  # attempted; another attempt follows
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    NOT_DUE = "not_due"  # or another dispatcher has claimed it
+    FENCED = "fenced"  # another dispatcher claimed it while this one was sending
+    DEAD_LETTERED = "dead_lettered"  # the message names no delivery
+    SCHEDULED = "scheduled"
+    DEFERRED = "deferred"  # left to the next sweep
+
+
+def handle_delivery_message(ctx: NotificationContext, body: str) -> DeliveryResult:
     """What a message of the queue asks for; the answer names what came of it. What fails, the sweep finds again: nothing is raised."""
     try:
         owner, delivery_id = decode_delivery_message(body)
     except InvalidMessage as exc:
-        ctx.log("a message is no delivery", error=exc)
+        ctx.log("delivery_message_invalid", error=exc)
         ctx.queues.send_to_dead_letter(DELIVERIES, body, exc.message)
-        return "set aside"
+        return DeliveryResult.DEAD_LETTERED
     try:
         return attempt_delivery(ctx, owner, delivery_id)
     except Exception as exc:  # noqa: BLE001 - what one delivery does must not happen to the others of its batch
-        ctx.log("a delivery was left to the sweep", delivery_id=delivery_id, job_id=owner, error=exc)
-        return "left"
+        ctx.log("delivery_deferred", delivery_id=delivery_id, job_id=owner, error=exc)
+        return DeliveryResult.DEFERRED
 
 
-def attempt_delivery(ctx: NotificationContext, owner: str, delivery_id: str) -> str:
+def attempt_delivery(ctx: NotificationContext, owner: str, delivery_id: str) -> DeliveryResult:
     """Try it once, if it is due and nobody is at it.
 
     Raises:
@@ -45,52 +59,44 @@ def attempt_delivery(ctx: NotificationContext, owner: str, delivery_id: str) -> 
     """
     mine = _claimed(ctx, owner, delivery_id)
     if mine is None:
-        return "not now"
+        return DeliveryResult.NOT_DUE
     outcome = _attempt(ctx, mine)
     new = delivery_rules.record_attempt(mine, outcome, ctx.clock.now(), ctx.random())
     try:
         ctx.deliveries.replace(mine, new)
     except StaleVersion:
-        ctx.log("a delivery was taken over", delivery_id=mine.id, job_id=mine.owner, tenant=mine.tenant)
-        return "taken over"
+        ctx.log("delivery_fenced", delivery_id=mine.id, job_id=mine.owner, tenant=mine.tenant)
+        return DeliveryResult.FENCED
     if new.is_open:
         schedule_delivery(ctx, new)
     _log_attempt(ctx, new, outcome)
-    return new.state.value
+    return DeliveryResult(new.state.value)
 
 
-def requeue_stalled(ctx: NotificationContext, until: Ms) -> Counter[str]:
+def requeue_stalled(ctx: NotificationContext, until: Ms) -> Counter[DeliveryResult]:
     """What the sweep does: send for what is due and has no message any more, or could not be given one yet."""
-    done: Counter[str] = Counter()
+    done: Counter[DeliveryResult] = Counter()
     for delivery in ctx.deliveries.due(ctx.clock.now() + LOOKAHEAD_MS, MAX_PER_SHARD):
         now = ctx.clock.now()
         if now >= until:
-            done["left"] += 1
+            done[DeliveryResult.DEFERRED] += 1
         elif delivery.locked_until <= now:
             try:
                 schedule_delivery(ctx, delivery)
                 ctx.deliveries.replace(delivery, delivery_rules.postpone_recheck(delivery, now))
-                done["sent"] += 1
+                done[DeliveryResult.SCHEDULED] += 1
             except StaleVersion:
                 continue  # somebody has just taken it up
             except Exception as exc:  # noqa: BLE001 - one that fails must not stop the others
-                ctx.log("a delivery could not be swept", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
+                ctx.log("delivery_not_requeued", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
     return done
 
 
 def _claimed(ctx: NotificationContext, owner: str, delivery_id: str) -> Delivery | None:
     seen = ctx.deliveries.get(owner, delivery_id)
-    for _ in range(MAX_ATTEMPTS):
-        mine = delivery_rules.claim(seen, ctx.clock.now()) if seen is not None else None
-        if seen is None or mine is None:
-            return None
-        try:
-            ctx.deliveries.replace(seen, mine)
-        except StaleVersion as stale:
-            seen = stale.current
-        else:
-            return mine
-    return None
+    if seen is None:
+        return None
+    return update(ctx.deliveries.replace, seen, lambda delivery: delivery_rules.claim(delivery, ctx.clock.now()))
 
 
 def _attempt(ctx: NotificationContext, delivery: Delivery) -> DeliveryOutcome:
@@ -100,7 +106,7 @@ def _attempt(ctx: NotificationContext, delivery: Delivery) -> DeliveryOutcome:
     except DeliveryError as exc:
         return DeliveryOutcome(ms=ctx.clock.now() - began, error=exc.message, final=exc.final)
     except Exception as exc:  # noqa: BLE001 - a fault of ours: it is tried again, and people see that it failed
-        ctx.log("a delivery broke", delivery_id=delivery.id, job_id=delivery.owner, tenant=delivery.tenant, error=exc)
+        ctx.log("delivery_error", delivery_id=delivery.id, job_id=delivery.owner, tenant=delivery.tenant, error=exc)
         return DeliveryOutcome(ms=ctx.clock.now() - began, error="something went wrong on our side")
     return _outcome_of(posted, ctx.clock.now() - began)
 
@@ -159,7 +165,7 @@ _CHANNELS: dict[Channel, Callable[[NotificationContext, Delivery], WebhookRespon
 
 def _log_attempt(ctx: NotificationContext, delivery: Delivery, outcome: DeliveryOutcome) -> None:
     ctx.log(
-        "a delivery was tried",
+        "delivery_attempted",
         delivery_id=delivery.id,
         job_id=delivery.owner,
         tenant=delivery.tenant,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 from chalicelib.domain.errors import InvalidMessage, Unavailable
 from chalicelib.domain.notifications import delivery as delivery_rules
@@ -16,29 +15,34 @@ from chalicelib.domain.notifications.recipients import Channel, Recipient
 from chalicelib.domain.queues.lanes import DELIVERIES
 from chalicelib.domain.text import repair_surrogates
 from chalicelib.domain.units import DAY_MS, Ms
-from chalicelib.ports import Clock, Deliveries, EmailSender, NotificationSettings, Queues, WebhookClient
-from chalicelib.services.log import Log
+from chalicelib.ports import Deliveries, EmailSender, NotificationSettings, WebhookClient
+from chalicelib.services.context import QueueContext
 
 MAX_TEXT_LENGTH = 10_000  # characters of what a person is written
 
 
-@dataclass(frozen=True, kw_only=True)
-class NotificationContext:
-    """What writing outside needs. `new_secret` makes a signing secret, `random` numbers in [0, 1). `sign` gives the headers that carry the
-    signatures of a payload. `allowed`: networks that may be reached besides public ones.
+class NotificationContext(QueueContext, Protocol):
+    """What sending notifications needs.
+
+    `sign` gives the signature headers of a webhook payload. `new_signing_secret` makes a secret, `random` a number in [0, 1).
+    `allowed_networks`: private networks that webhooks may reach. `api_url`: the API's address, for links in messages.
     """
 
-    clock: Clock
-    log: Log
-    deliveries: Deliveries
-    notification_settings: NotificationSettings
-    queues: Queues
-    webhook_client: WebhookClient
-    email: EmailSender
-    sign: Callable[[Sequence[str], str, Ms, str], dict[str, str]]
-    new_secret: Callable[[], str]
-    random: Callable[[], float]
-    allowed_networks: Sequence[Network] = ()
+    @property
+    def deliveries(self) -> Deliveries: ...
+    @property
+    def notification_settings(self) -> NotificationSettings: ...
+    @property
+    def webhook_client(self) -> WebhookClient: ...
+    @property
+    def email(self) -> EmailSender: ...
+    def sign(self, secrets: Sequence[str], message_id: str, now: Ms, payload: str) -> dict[str, str]: ...
+    def new_signing_secret(self) -> str: ...
+    def random(self) -> float: ...
+    @property
+    def allowed_networks(self) -> Sequence[Network]: ...
+    @property
+    def api_url(self) -> str | None: ...
 
 
 def enqueue_deliveries(
@@ -86,7 +90,7 @@ def schedule_delivery(ctx: NotificationContext, delivery: Delivery) -> None:
     try:
         ctx.queues.send_task(DELIVERIES, encode_delivery_message(delivery), delivery.tenant, delay)
     except Unavailable as exc:  # it is put down, so the sweep finds it
-        ctx.log("a delivery was not sent for", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
+        ctx.log("delivery_not_scheduled", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
 
 
 def encode_delivery_message(delivery: Delivery) -> str:

@@ -33,12 +33,12 @@ def new_signing_secret() -> str:
 def get_signing_secrets(ctx: NotificationContext, tenant: str, *, fresh: bool = False) -> SigningSecrets:
     """The tenant's secrets, made at the first need."""
     there = ctx.notification_settings.signing_secrets(tenant, fresh=fresh)
-    return there or ctx.notification_settings.create_signing_secrets(tenant, SigningSecrets(current=ctx.new_secret()))
+    return there or ctx.notification_settings.create_signing_secrets(tenant, SigningSecrets(current=ctx.new_signing_secret()))
 
 
 def rotate_signing_secret(ctx: NotificationContext, tenant: str) -> SigningSecrets:
     """A new secret; the one before stays good for a day, so nobody has to change at a stroke."""
-    rotated = get_signing_secrets(ctx, tenant, fresh=True).rotated(ctx.new_secret(), ctx.clock.now())
+    rotated = get_signing_secrets(ctx, tenant, fresh=True).rotated(ctx.new_signing_secret(), ctx.clock.now())
     ctx.notification_settings.put_signing_secrets(tenant, rotated)
     return rotated
 

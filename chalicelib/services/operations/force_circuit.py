@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.units import Ms
 from chalicelib.ports import CircuitBreakers
+from chalicelib.services.compare_and_swap import update
 from chalicelib.services.log import Log
 from chalicelib.services.worker.admission.circuit_gate import log_state_change
-
-ROUNDS = 10
 
 
 def open_circuit(circuits: CircuitBreakers, log: Log, model: str, by: str, reason: str | None, mark: str, now: Ms) -> CircuitBreaker:
@@ -39,16 +37,13 @@ def close_circuit(circuits: CircuitBreakers, log: Log, model: str, by: str, mark
 
 
 def _force(circuits: CircuitBreakers, log: Log, model: str, change: Callable[[CircuitBreaker], CircuitBreaker]) -> CircuitBreaker:
-    seen = circuits.get(model) or CircuitBreaker(model=model)
-    for _ in range(ROUNDS):
-        new = change(seen)
-        if new is seen:
-            return seen
-        try:
-            circuits.replace(seen, new)
-        except StaleVersion as stale:
-            seen = stale.current or CircuitBreaker(model=model)
-        else:
-            log_state_change(log, seen, new)
-            return new
-    raise Throttled
+    closed = CircuitBreaker(model=model)
+    before = [circuits.get(model) or closed]
+
+    def remember(seen: CircuitBreaker) -> CircuitBreaker:
+        before[:] = [seen]
+        return change(seen)
+
+    after = update(circuits.replace, before[0], remember, missing=closed) or closed
+    log_state_change(log, before[0], after)
+    return after

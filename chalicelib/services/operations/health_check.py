@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol
 
 from chalicelib.domain.operations.health import (
     LaneLoad,
@@ -16,19 +16,17 @@ from chalicelib.domain.operations.health import (
     unknown_health,
 )
 from chalicelib.domain.queues.lanes import LANES, STREAM
-from chalicelib.ports import CircuitBreakers, Clock, Leases, Queues
-from chalicelib.services.log import Log
+from chalicelib.ports import CircuitBreakers, Leases
+from chalicelib.services.context import QueueContext
 
 
-@dataclass(frozen=True, kw_only=True)
-class HealthContext:
-    """What looking needs from outside."""
+class HealthContext(QueueContext, Protocol):
+    """What the health check reads."""
 
-    clock: Clock
-    log: Log
-    circuit_breakers: CircuitBreakers
-    queues: Queues
-    leases: Leases
+    @property
+    def circuit_breakers(self) -> CircuitBreakers: ...
+    @property
+    def leases(self) -> Leases: ...
 
 
 def check_health(ctx: HealthContext) -> dict[str, Part]:
@@ -51,5 +49,5 @@ def _guarded(ctx: HealthContext, name: str, look: Callable[[], Part]) -> Part:
     try:
         return look()
     except Exception as exc:  # noqa: BLE001 - whatever keeps it from being known is what people ask for here
-        ctx.log("a part of the system did not answer", part=name, error=exc)
+        ctx.log("health_check_failed", part=name, error=exc)
         return unknown_health()

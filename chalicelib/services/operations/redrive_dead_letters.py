@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from chalicelib.domain.errors import InvalidMessage
-from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.jobs.transitions import is_claimable, message_delay
+from chalicelib.domain.jobs.transitions import is_claimable
 from chalicelib.domain.queues.wakeup import WakeUp
-from chalicelib.domain.units import Ms
 from chalicelib.ports import Clock, DeadLetter, Jobs, Queues
+from chalicelib.services.wake_up import send_wake_up
 
 MAX_PER_LANE = 100  # dead letters of a lane, in one call
 TIME_BUDGET_MS = 15_000
@@ -54,18 +53,12 @@ def _process_letters(clock: Clock, jobs: Jobs, queues: Queues, lane: str, letter
         job = present.get(wake_up.job_id)
         wanted = job is not None and is_claimable(job)
         if job is not None and wanted and job.id not in woken:
-            _wake(queues, job, clock.now())
+            send_wake_up(queues, job, clock.now())
             woken.add(job.id)
         counts["redriven" if wanted else "dropped"] += 1
     if wake_ups:
         queues.delete_dead(lane, list(wake_ups))
     return counts
-
-
-def _wake(queues: Queues, job: Job, now: Ms) -> None:
-    delay = message_delay(job, now)
-    if delay is not None:  # else the sweep sends it when its time is near
-        queues.send(job.lane, WakeUp(job.id, job.generation), job.tenant, delay)
 
 
 def _wake_up(letter: DeadLetter) -> WakeUp | None:

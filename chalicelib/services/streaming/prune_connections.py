@@ -8,6 +8,7 @@ connection that is never asked about ends with its time, two hours after it was 
 from __future__ import annotations
 
 from collections import Counter
+from enum import StrEnum
 
 from chalicelib.domain.errors import ConnectionBusy, ConnectionRefused
 from chalicelib.domain.streaming.subscriptions import Connection
@@ -21,31 +22,38 @@ MIN_AGE_MS = 60_000  # until `$connect` was answered API Gateway says that there
 BUSY_ENOUGH = 3  # unanswered questions, after which this run asks no more
 
 
+class ConnectionState(StrEnum):
+    OPEN = "open"
+    CLOSED = "closed"  # without a `$disconnect` that reached us
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"  # API Gateway did not say
+
+
 def prune_stale_connections(
-    clock: Clock, connections: Connections, sockets: Sockets, watchers: Subscriptions, deadline: Ms
-) -> Counter[str]:
+    clock: Clock, connections: Connections, sockets: Sockets, subscriptions: Subscriptions, deadline: Ms
+) -> Counter[ConnectionState]:
     """Forget connections of this minute's part that are closed or whose time is over. The answer counts them.
 
     Raises:
         Unavailable: a store did not answer; what is left is found another time.
     """
-    found: Counter[str] = Counter()
+    found: Counter[ConnectionState] = Counter()
     for connection in connections.sample(clock.now() // INTERVAL_MS, MAX_PROBED):
         now = clock.now()
-        if now >= deadline or found["connections unasked"] >= BUSY_ENOUGH:
+        if now >= deadline or found[ConnectionState.UNKNOWN] >= BUSY_ENOUGH:
             break
         if now - connection.connected_at < MIN_AGE_MS:
             continue
-        what = "connection expired" if now >= connection.expires_at else _ask(sockets, connection)
-        if what in ("connection expired", "connection vanished"):
-            drop_connection(connections, watchers, connection.id)
-        if what:
-            found[what] += 1
+        state = ConnectionState.EXPIRED if now >= connection.expires_at else _state_of(sockets, connection)
+        if state in (ConnectionState.EXPIRED, ConnectionState.CLOSED):
+            drop_connection(connections, subscriptions, connection.id)
+        if state is not ConnectionState.OPEN:
+            found[state] += 1
     return found
 
 
-def _ask(sockets: Sockets, connection: Connection) -> str:
+def _state_of(sockets: Sockets, connection: Connection) -> ConnectionState:
     try:
-        return "" if sockets.is_open(connection.endpoint, connection.id) else "connection vanished"
-    except (ConnectionBusy, ConnectionRefused):  # which says nothing about the connection
-        return "connections unasked"
+        return ConnectionState.OPEN if sockets.is_open(connection.endpoint, connection.id) else ConnectionState.CLOSED
+    except (ConnectionBusy, ConnectionRefused):
+        return ConnectionState.UNKNOWN

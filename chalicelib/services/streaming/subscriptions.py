@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Protocol
 
 from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.errors import (
@@ -19,24 +19,29 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.streaming import frames
 from chalicelib.domain.streaming.subscriptions import CONNECTION_TTL_MS, GRACE_MS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Subscription
 from chalicelib.domain.text import MAX_FRAME_POINTS, split_text
-from chalicelib.ports import Chunks, Clock, Connections, Jobs, Results, Sockets, Subscriptions
+from chalicelib.ports import Chunks, Connections, Jobs, Results, Sockets, Subscriptions
+from chalicelib.services.context import Context
 from chalicelib.services.streaming.drop_connection import drop_connection, drop_unreachable
 from chalicelib.services.streaming.read_text import read_text
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamingContext:
-    """What watching needs from outside."""
+class StreamingContext(Context, Protocol):
+    """What subscribing and broadcasting need. `caller_by_key_hash`: the caller of an API key, None if it is revoked or has expired."""
 
-    clock: Clock
-    jobs: Jobs
-    chunks: Chunks
-    results: Results
-    subscriptions: Subscriptions
-    connections: Connections
-    sockets: Sockets
-    new_id: Callable[[], str]
-    caller_by_key_hash: Callable[[str], Caller | None]
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def chunks(self) -> Chunks: ...
+    @property
+    def results(self) -> Results: ...
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+    @property
+    def connections(self) -> Connections: ...
+    @property
+    def sockets(self) -> Sockets: ...
+    def new_id(self) -> str: ...
+    def caller_by_key_hash(self, key_hash: str) -> Caller | None: ...
 
 
 def open_connection(ctx: StreamingContext, connection_id: str, endpoint: str, caller: Caller) -> None:

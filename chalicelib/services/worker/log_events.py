@@ -14,7 +14,7 @@ def log_job_failed(log: Log, job: Job) -> None:
     """Say that a job failed for good, if it did: once by whoever wrote its end."""
     if job.status is Status.FAILED:
         log(
-            "job failed",
+            "job_failed",
             job_id=job.id,
             tenant=job.tenant,
             type=job.type,
@@ -31,4 +31,4 @@ def log_missing_api_key(ctx: WorkerContext) -> None:
     board, now = ctx.local_state, ctx.clock.now()
     if board.api_key_reported_missing_at is None or now - board.api_key_reported_missing_at >= REPEAT_INTERVAL_MS:
         board.api_key_reported_missing_at = now
-        ctx.log("openai is not configured", code=OPENAI_NOT_CONFIGURED)
+        ctx.log("openai_not_configured", code=OPENAI_NOT_CONFIGURED)

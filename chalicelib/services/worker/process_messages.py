@@ -67,7 +67,7 @@ async def process_messages(
 
 class _Invocation:
     def __init__(self, ctx: WorkerContext, lane: str, deadline: Deadline | None) -> None:
-        self._engine, self._lane, self._deadline = ctx, lane, deadline
+        self._ctx, self._lane, self._deadline = ctx, lane, deadline
         self._running: dict[str, AttemptRunner] = {}
         self._open = 0  # messages that are neither done nor given up
         self._done: list[str] = []
@@ -82,13 +82,13 @@ class _Invocation:
 
         That read is consistent: what it does not show as claimable is acknowledged, and a wake-up arrives just after its record.
         """
-        engine, wake_ups = self._engine, []
+        ctx, wake_ups = self._ctx, []
         for message in messages:
             try:
                 wake_ups.append((message, WakeUp.from_json(message.body)))
             except InvalidMessage as exc:
-                engine.log("a message is no wake-up", lane=self._lane, reason=exc.message)
-                await engine.offload(engine.queues.send_to_dead_letter, self._lane, message.body, exc.message)
+                ctx.log("wake_up_invalid", lane=self._lane, reason=exc.message)
+                await ctx.offload(ctx.queues.send_to_dead_letter, self._lane, message.body, exc.message)
                 self._done.append(message.receipt)
         ids = list({wake_up.job_id for _, wake_up in wake_ups})
         jobs = {job.id: job for job in await self._read(ids)} if ids else {}
@@ -102,9 +102,9 @@ class _Invocation:
         return woken
 
     async def _read(self, ids: list[str]) -> list[Job]:
-        circuits = asyncio.create_task(load_circuit_breakers(self._engine))
+        circuits = asyncio.create_task(load_circuit_breakers(self._ctx))
         try:
-            return await self._engine.offload(self._heads, ids)
+            return await self._ctx.offload(self._heads, ids)
         finally:
             await circuits
 
@@ -123,11 +123,11 @@ class _Invocation:
 
     async def _hand_on(self, woken: Candidate) -> None:
         """Wake another worker with the same wake-up: giving a message back would hide it for as long as a function may run."""
-        await self._engine.offload(self._engine.queues.send, self._lane, woken.wake_up, woken.job.tenant)
+        await self._ctx.offload(self._ctx.queues.send, self._lane, woken.wake_up, woken.job.tenant)
 
     @property
     def _is_late(self) -> bool:
-        return self._deadline is not None and self._engine.clock.now() >= self._deadline.last_start_at
+        return self._deadline is not None and self._ctx.clock.now() >= self._deadline.last_start_at
 
     async def admit(self, woken: list[Candidate]) -> list[AdmittedJob]:
         """Those that may run now. The others are given back at once, and wait for what they are told."""
@@ -135,16 +135,16 @@ class _Invocation:
         return [one for one in admitted if one is not None]
 
     async def _admit_one(self, woken: Candidate) -> AdmittedJob | None:
-        engine = self._engine
+        ctx = self._ctx
         try:
-            admission = await admit_job(engine, woken.job, self._one_by_one)
+            admission = await admit_job(ctx, woken.job, self._one_by_one)
             if isinstance(admission, RunNow):
                 return AdmittedJob(woken, admission)
-            await hold_job(engine, woken.wake_up, woken.job, admission)
+            await hold_job(ctx, woken.wake_up, woken.job, admission)
             self._done.append(woken.message.receipt)
         except Exception as exc:  # noqa: BLE001 - as in `_one`
             self.unfinished += 1
-            engine.log("a job was not given back", job_id=woken.job.id, tenant=woken.job.tenant, lane=self._lane, error=exc)
+            ctx.log("job_not_held", job_id=woken.job.id, tenant=woken.job.tenant, lane=self._lane, error=exc)
         return None
 
     async def run(self, admitted: list[AdmittedJob], environment: str) -> None:
@@ -152,10 +152,10 @@ class _Invocation:
 
         A lease under which something was left unfinished stays, to run out: so the sweep finds what it holds.
         """
-        engine, now = self._engine, self._engine.clock.now()
+        ctx, now = self._ctx, self._ctx.clock.now()
         self._open = len(admitted)
         lease = Lease(
-            id=engine.new_id(),
+            id=ctx.new_id(),
             lane=self._lane,
             started_at=now,
             expires_at=now + LEASE_MS,
@@ -163,7 +163,7 @@ class _Invocation:
             environment=environment,
             watermark=watermark(one.woken.job for one in admitted),
         )
-        await engine.offload(engine.leases.open, lease)
+        await ctx.offload(ctx.leases.open, lease)
         alone = len(set(lease.jobs)) == 1  # a wake-up that came twice is no company
         jobs = [asyncio.create_task(self._one(one, lease, alone=alone)) for one in admitted]
         helpers = [asyncio.create_task(self._heartbeat(lease, jobs)), asyncio.create_task(self._look())]
@@ -174,16 +174,16 @@ class _Invocation:
                 task.cancel()
             await asyncio.gather(*jobs, *helpers, return_exceptions=True)
             if not self.unfinished:
-                await self._guarded("a lease was not closed", lambda: engine.offload(engine.leases.close, lease))
+                await self._guarded("lease_not_closed", lambda: ctx.offload(ctx.leases.close, lease))
 
     async def _one(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> None:
         """One message, whatever becomes of it. What goes wrong here is this job's alone."""
-        engine, woken, job, run = self._engine, admitted.woken, admitted.woken.job, None
+        ctx, woken, job, run = self._ctx, admitted.woken, admitted.woken.job, None
         try:
             if self._is_late:
                 await self._hand_on(woken)
-            elif attempt := await claim_job(engine, woken.wake_up, job, f"{lease.id}#{engine.new_id()}", admitted.run, alone=alone):
-                run = self._running[job.id] = AttemptRunner(engine, attempt, self._deadline)
+            elif attempt := await claim_job(ctx, woken.wake_up, job, f"{lease.id}#{ctx.new_id()}", admitted.run, alone=alone):
+                run = self._running[job.id] = AttemptRunner(ctx, attempt, self._deadline)
                 self._arrived.set()
                 await run.run()
             self._done.append(woken.message.receipt)
@@ -192,7 +192,7 @@ class _Invocation:
             raise
         except Exception as exc:  # noqa: BLE001 - the one place where a job's failure must not become its neighbours'
             self.unfinished += 1
-            engine.log("a job was left to the sweep", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
+            ctx.log("job_deferred_to_sweep", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
         finally:
             if run is not None and self._running.get(job.id) is run:
                 del self._running[job.id]
@@ -200,19 +200,19 @@ class _Invocation:
 
     async def _heartbeat(self, lease: Lease, jobs: list[asyncio.Task[None]]) -> None:
         """Renew the lease. If it was fenced, everything is dropped at once: it belongs to others now."""
-        engine, pause = self._engine, HEARTBEAT_SECONDS
+        ctx, pause = self._ctx, HEARTBEAT_SECONDS
         while True:
             await asyncio.sleep(pause)
             try:
-                await engine.offload(engine.leases.renew, replace(lease, expires_at=engine.clock.now() + LEASE_MS))
+                await ctx.offload(ctx.leases.renew, replace(lease, expires_at=ctx.clock.now() + LEASE_MS))
                 pause = HEARTBEAT_SECONDS
             except StaleVersion:
-                engine.log("the lease was fenced", lease=lease.id, lane=self._lane)
+                ctx.log("lease_fenced", lease=lease.id, lane=self._lane)
                 for job in jobs:
                     job.cancel()
                 return
             except Exception as exc:  # noqa: BLE001 - whatever it is, an unrenewed lease costs every job of the batch
-                engine.log("a renewal failed", lease=lease.id, lane=self._lane, error=exc)
+                ctx.log("lease_renewal_failed", lease=lease.id, lane=self._lane, error=exc)
                 pause = HEARTBEAT_RETRY_SECONDS
 
     async def _look(self) -> None:
@@ -222,13 +222,13 @@ class _Invocation:
                 async with asyncio.timeout(CONTROL_POLL_SECONDS):
                     await self._arrived.wait()
             self._arrived.clear()
-            await self._guarded("a look failed", self._look_once)
+            await self._guarded("control_check_failed", self._look_once)
             if self._open and self._done:
-                await self._guarded("an acknowledgement failed", self.acknowledge)
+                await self._guarded("acknowledge_failed", self.acknowledge)
 
     async def _look_once(self) -> None:
         running = dict(self._running)
-        controls = await self._engine.offload(self._engine.subscriptions.controls, list(running)) if running else {}
+        controls = await self._ctx.offload(self._ctx.subscriptions.controls, list(running)) if running else {}
         heard = []
         for job_id, control in controls.items():
             run = running[job_id]
@@ -236,14 +236,14 @@ class _Invocation:
             if control.cancel == run.attempt.generation:
                 run.attempt.cancelled.set()
             if control.subscribers_version:
-                heard.append(self._guarded("a bell was not heard", partial(run.audience.on_control, control.subscribers_version)))
+                heard.append(self._guarded("subscription_reload_failed", partial(run.audience.on_control, control.subscribers_version)))
         await asyncio.gather(*heard)
 
     async def acknowledge(self) -> None:
         """Delete the messages that are done. At the end of an invocation that succeeds SQS does it by itself."""
         while self._done:
             receipts = self._done[:MAX_DELETE_BATCH]
-            await self._engine.offload(self._engine.queues.acknowledge, self._lane, receipts)
+            await self._ctx.offload(self._ctx.queues.acknowledge, self._lane, receipts)
             self._done = self._done[len(receipts) :]
 
     async def _guarded(self, fact: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -251,7 +251,7 @@ class _Invocation:
         try:
             await work()
         except Exception as exc:  # noqa: BLE001 - said in the log, and the jobs go on
-            self._engine.log(fact, lane=self._lane, error=exc)
+            self._ctx.log(fact, lane=self._lane, error=exc)
 
     def _heads(self, ids: list[str]) -> list[Job]:
-        return self._engine.jobs.get_many(ids, consistent=True)
+        return self._ctx.jobs.get_many(ids, consistent=True)

@@ -40,7 +40,7 @@ async def serve_from_cache(ctx: WorkerContext, attempt: Attempt, request: ModelR
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
             found = await _find(ctx, attempt, request)
     except Exception as exc:  # noqa: BLE001 - whatever is wrong with the cache, the provider answers
-        ctx.log("the cache could not be read", job_id=attempt.job.id, error=exc)
+        ctx.log("response_cache_unavailable", job_id=attempt.job.id, error=exc)
         return None
     if found is None:
         return None
@@ -75,7 +75,7 @@ async def store_in_cache(ctx: WorkerContext, attempt: Attempt, result: Result) -
     try:
         await ctx.offload(ctx.cache.put, attempt.job.tenant, attempt.looked_up_by, cached)
     except Exception as exc:  # noqa: BLE001 - the job has ended, and is none the worse for it
-        ctx.log("an answer was not cached", job_id=result.job_id, error=exc)
+        ctx.log("response_not_cached", job_id=result.job_id, error=exc)
 
 
 async def _find(ctx: WorkerContext, attempt: Attempt, request: ModelRequest) -> tuple[CachedResponse, Result] | None:

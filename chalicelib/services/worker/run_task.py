@@ -37,7 +37,7 @@ class TaskRun:
     """What a type's `work` is handed: the job, what it asks for, and what may be done about it."""
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt) -> None:
-        self._engine, self._attempt = ctx, attempt
+        self._ctx, self._attempt = ctx, attempt
 
     @property
     def job(self) -> Job:
@@ -49,7 +49,7 @@ class TaskRun:
 
     @property
     def context(self) -> TaskContext:
-        return self._engine.task_context
+        return self._ctx
 
     @property
     def caller(self) -> Caller:
@@ -59,7 +59,7 @@ class TaskRun:
 
     async def run_sync(self, call: Callable[..., T], *args: Any) -> T:
         """Make a call of a port or a use case, off the event loop. A cancel waits until it has returned: no thread outlives the work."""
-        made = asyncio.ensure_future(self._engine.offload(call, *args))
+        made = asyncio.ensure_future(self._ctx.offload(call, *args))
         try:
             return await asyncio.shield(made)
         except asyncio.CancelledError:
@@ -81,15 +81,15 @@ class TaskRun:
 
     def start_stage(self, stage: str) -> None:
         """Begin a stage of the type."""
-        self._attempt.start_stage(stage, self._engine.clock.now())
+        self._attempt.start_stage(stage, self._ctx.clock.now())
 
     def report_progress(self, done: float, total: float) -> None:
         """Say how far it is: the percentage and the time that is left are made of it."""
-        self._attempt.report_progress(done, total, self._engine.clock.now())
+        self._attempt.report_progress(done, total, self._ctx.clock.now())
 
     def record_milestone(self, name: str, description: str) -> None:
         """Say that something was reached."""
-        self._attempt.record_milestone(name, description, self._engine.clock.now())
+        self._attempt.record_milestone(name, description, self._ctx.clock.now())
 
 
 async def run_task(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded:
@@ -141,4 +141,4 @@ async def _note_progress(ctx: WorkerContext, attempt: Attempt) -> None:
         try:
             await ctx.offload(ctx.chunks.put_progress, replace(chunk, ttl=now // 1000 + TEXT_RETENTION_DAYS * 86_400))
         except Unavailable as exc:  # the next one is as good
-            ctx.log("a progress was not kept", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)
+            ctx.log("progress_not_saved", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)

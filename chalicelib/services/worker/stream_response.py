@@ -94,7 +94,7 @@ async def cancel_response(provider: Provider, log: Log, response_id: str) -> Non
                     await asyncio.sleep(pause)
                 else:
                     return
-    log("a response may run on", response_id=response_id, error=problem)
+    log("response_not_cancelled", response_id=response_id, error=problem)
 
 
 async def _follow(ctx: WorkerContext, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> ResponseEnded:
@@ -146,7 +146,7 @@ class _Durable:
     """One worker's part in reading a durable response."""
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt, request: ModelRequest) -> None:
-        self._engine, self._attempt, self._request = ctx, attempt, request
+        self._ctx, self._attempt, self._request = ctx, attempt, request
         self._pause = INITIAL_BACKOFF
 
     async def read(self) -> ResponseEnded:
@@ -155,7 +155,7 @@ class _Durable:
         while broken <= MAX_RESUMES:
             try:
                 async with self._stream() as events:
-                    return await _follow(self._engine, self._attempt, events)
+                    return await _follow(self._ctx, self._attempt, events)
             except ReattachRefused:
                 break
             except TRANSIENT_ERRORS as problem:
@@ -167,7 +167,7 @@ class _Durable:
         return await self._fetch()
 
     def _stream(self) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
-        provider, attempt = self._engine.provider, self._attempt
+        provider, attempt = self._ctx.provider, self._attempt
         attempt.calls += 1
         if attempt.response_id is None:
             return provider.stream(self._request)
@@ -180,7 +180,7 @@ class _Durable:
         while True:
             attempt.calls += 1
             try:
-                fetched = await self._engine.provider.fetch(attempt.response_id)
+                fetched = await self._ctx.provider.fetch(attempt.response_id)
             except TRANSIENT_ERRORS as problem:
                 await self._wait(problem)
                 continue
@@ -188,7 +188,7 @@ class _Durable:
                 raise fetched.failure
             if fetched.ended is not None:
                 attempt.refused = attempt.refused or fetched.refusal
-                attempt.append_rest(fetched.text, self._engine.clock.now())
+                attempt.append_rest(fetched.text, self._ctx.clock.now())
                 return fetched.ended
             await self._wait()
 

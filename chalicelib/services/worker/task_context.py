@@ -1,39 +1,19 @@
-"""What work that is no OpenAI call may reach for."""
+"""What work that is no OpenAI call may use: the ports, whose calls go through `TaskRun.run_sync` because they are synchronous."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from chalicelib.domain.jobs.job_type import JobType
-from chalicelib.ports import Clock, JobData, JobFiles, Jobs, JobSpecs, Queues, ResponseCache, Results, Subscriptions, Uploads
-from chalicelib.services.log import Log
-
-if TYPE_CHECKING:
-    from chalicelib.services.batches.context import BatchContext
-    from chalicelib.services.notifications.outbox import NotificationContext
+from chalicelib.ports import JobFiles, ResponseCache, Uploads
+from chalicelib.services.batches.context import BatchContext
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskContext:
-    """The ports, whose every call goes through `Task.call`, because they are synchronous.
+class TaskContext(BatchContext, Protocol):
+    """Batches, notifications and all they need; besides, files."""
 
-    `clerk` and `office` are made when somebody asks for them: most workers never do.
-    """
-
-    clock: Clock
-    log: Log
-    jobs: Jobs
-    job_specs: JobSpecs
-    results: Results
-    job_data: JobData
-    queues: Queues
-    subscriptions: Subscriptions
-    job_files: JobFiles
-    uploads: Uploads
-    cache: ResponseCache
-    batch_context: Callable[[], BatchContext]
-    notification_context: Callable[[], NotificationContext]
-    new_id: Callable[[], str]
-    job_type: Callable[[str], JobType]
+    @property
+    def job_files(self) -> JobFiles: ...
+    @property
+    def uploads(self) -> Uploads: ...
+    @property
+    def cache(self) -> ResponseCache: ...

@@ -57,13 +57,13 @@ def cancelled(*codes: str) -> botocore.ClientError:
         (ValueError(), None),
     ],
 )
-def test_what_passes_is_told_apart_from_what_is_wrong(exc: Exception, kind: type[Exception] | None) -> None:
+def test_only_transient_aws_errors_are_translated(exc: Exception, kind: type[Exception] | None) -> None:
     known = aws.translate_error(exc)
 
     assert (type(known) if known else None) is kind
 
 
-def test_what_is_translated_keeps_its_cause_and_the_rest_stays_as_it_is() -> None:
+def test_translated_errors_keep_their_cause_and_others_pass_unchanged() -> None:
     throttle, denied = answer("ThrottlingException"), answer("AccessDeniedException")
 
     with pytest.raises(Throttled) as raised, aws.translate_errors():
@@ -75,7 +75,7 @@ def test_what_is_translated_keeps_its_cause_and_the_rest_stays_as_it_is() -> Non
     assert other.value is denied
 
 
-def test_everybody_gets_the_same_client_from_any_thread() -> None:
+def test_all_threads_share_one_client_per_configuration() -> None:
     got: list[Any] = []
     threads = [threading.Thread(target=lambda: got.append(aws.client("sqs"))) for _ in range(8)]
 
@@ -88,15 +88,15 @@ def test_everybody_gets_the_same_client_from_any_thread() -> None:
     assert aws.client("sqs", endpoint_url="http://localhost:1") is not got[0]
 
 
-def test_whatever_botocore_repeats_is_known_here() -> None:
-    """Once its tries are used up it must not look like a fault of ours."""
+def test_every_error_code_that_botocore_retries_is_translated() -> None:
+    """After botocore's last retry it must not look like an internal error."""
     codes = [*ThrottledRetryableChecker._THROTTLED_ERROR_CODES, *TransientRetryableChecker._TRANSIENT_ERROR_CODES]
 
     assert [code for code in codes if aws.translate_error(answer(code)) is None] == []
 
 
-def test_no_call_outlives_a_lease() -> None:
-    """However it fails: so many tries, each in so many seconds, with botocore's pauses of at most one and two between them."""
+def test_an_aws_call_with_all_its_retries_ends_before_a_lease_expires() -> None:
+    """Three attempts, with botocore's pauses of at most one and two seconds between them."""
     config = aws.client("dynamodb").meta.config
 
     assert (config.connect_timeout, config.read_timeout, config.retries["total_max_attempts"]) == (1.0, 3.0, 3)

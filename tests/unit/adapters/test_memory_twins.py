@@ -12,8 +12,7 @@ from chalicelib.domain.queues.lanes import VISIBILITY_TIMEOUT
 from chalicelib.domain.queues.wakeup import WakeUp
 
 
-def test_time_moves_only_when_told() -> None:
-    """Sleeping is moving it, in code that is not asynchronous."""
+def test_the_manual_clock_moves_only_on_advance_and_sleep() -> None:
     clock = ManualClock(start=1_000)
 
     clock.advance(1.5)
@@ -22,8 +21,8 @@ def test_time_moves_only_when_told() -> None:
     assert clock.now() == 3_000
 
 
-def test_coroutines_wake_in_the_order_of_their_time() -> None:
-    """`run` jumps from one that is due to the next, and takes no real time."""
+def test_coroutines_wake_in_the_order_of_their_wake_times() -> None:
+    """`run` jumps from one wake time to the next and takes no real time."""
     clock, woken = ManualClock(start=0), list[tuple[str, int]]()
 
     async def wait(name: str, *pauses: float) -> None:
@@ -39,8 +38,7 @@ def test_coroutines_wake_in_the_order_of_their_time() -> None:
     assert woken == [("fast", 1_000), ("fast", 3_000), ("slow", 3_600_000), ("slow", 3_600_000)]
 
 
-def test_a_wait_that_was_given_up_holds_nobody_up() -> None:
-    """A cancelled pause is skipped; its time does not pass."""
+def test_a_cancelled_pause_is_skipped_by_the_manual_clock() -> None:
     clock = ManualClock(start=0)
 
     async def work() -> int:
@@ -53,8 +51,8 @@ def test_a_wait_that_was_given_up_holds_nobody_up() -> None:
     assert asyncio.run(clock.run(work())) == 9_000
 
 
-def test_a_message_is_hidden_while_it_is_worked_on() -> None:
-    """It comes back, with another receipt, unless it was acknowledged; a delayed one comes when its time has come."""
+def test_a_received_message_is_hidden_until_its_visibility_timeout() -> None:
+    """It returns with a new receipt unless it was acknowledged."""
     memory = InMemoryAdapters()
     wake_up = WakeUp(f"job_{1:026}", 1)
     memory.queues.send("high", wake_up, "acme")
@@ -74,14 +72,13 @@ def test_a_message_is_hidden_while_it_is_worked_on() -> None:
 
 
 @pytest.mark.parametrize("delay", [-1, 901])
-def test_sqs_delays_no_longer_than_a_quarter_of_an_hour(delay: int) -> None:
-    """The twin refuses what SQS would refuse."""
+def test_a_queue_delay_outside_zero_to_900_seconds_is_refused(delay: int) -> None:
+    """The memory twin refuses what SQS would refuse."""
     with pytest.raises(ValueError, match="900"):
         InMemoryAdapters().queues.send("low", WakeUp("job_1", 1), "acme", delay=delay)
 
 
-def test_sockets_refuse_when_told_to() -> None:
-    """Busy for so many posts, gone for good."""
+def test_memory_sockets_simulate_busy_and_closed_connections() -> None:
     sockets = InMemoryAdapters().sockets
     sockets.busy["a"] = 1
     with pytest.raises(ConnectionBusy):

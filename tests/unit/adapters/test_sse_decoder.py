@@ -30,7 +30,7 @@ def decoded(stream: bytes, cuts: list[int] | None = None) -> list[str]:
     cuts=st.lists(st.integers(0, 10_000)),
     data=st.data(),
 )
-def test_what_was_sent_arrives_wherever_the_bytes_are_cut(events: list[list[str]], end: str, cuts: list[int], data: st.DataObject) -> None:
+def test_events_are_decoded_wherever_the_bytes_are_cut(events: list[list[str]], end: str, cuts: list[int], data: st.DataObject) -> None:
     noise = st.sampled_from([": ping", "id: 7", "retry: 10", "event: delta", "unknown", "database: no"])
     stream = "".join(f"{data.draw(noise)}{end}" + "".join(f"data: {line}{end}" for line in lines) + end for lines in events)
 
@@ -41,7 +41,7 @@ def test_what_was_sent_arrives_wherever_the_bytes_are_cut(events: list[list[str]
     stream=st.binary(max_size=60) | st.text(st.sampled_from("data: \r\n:x"), max_size=60).map(str.encode),
     cuts=st.lists(st.integers(0, 100)),
 )
-def test_any_bytes_mean_the_same_in_one_piece_and_in_many(stream: bytes, cuts: list[int]) -> None:
+def test_arbitrary_bytes_decode_equally_in_one_piece_and_in_many(stream: bytes, cuts: list[int]) -> None:
     one, many = EventDecoder(), EventDecoder()
     borders = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
 
@@ -64,19 +64,19 @@ def test_any_bytes_mean_the_same_in_one_piece_and_in_many(stream: bytes, cuts: l
         (b"\n\n\n", []),
     ],
 )
-def test_the_standards_own_cases(stream: bytes, events: list[str]) -> None:
+def test_decoding_follows_the_server_sent_events_standard(stream: bytes, events: list[str]) -> None:
     assert decoded(stream) == events
     assert decoded(stream, list(range(len(stream)))) == events
 
 
-def test_an_event_that_grows_without_end_is_refused() -> None:
+def test_an_event_over_the_size_limit_is_refused() -> None:
     for endless in (b"data: " + b"x" * 10, b"data: xxxx\n", b"x" * 10):
         decoder = EventDecoder(max_bytes=100)
         with pytest.raises(StreamMalformed, match="larger than 100 bytes"):
             _ = [decoder.feed(endless) for _ in range(20)]
 
 
-def test_pings_and_small_events_never_add_up_to_a_large_one() -> None:
+def test_pings_and_small_events_do_not_add_up_to_the_size_limit() -> None:
     decoder = EventDecoder(max_bytes=100)
 
     for _ in range(100):

@@ -1,6 +1,6 @@
-"""A small server with the surface of the API that the command line uses: HTTP and WebSocket, in threads, on ports of its own.
+"""A fake server for the command line: HTTP and WebSocket, in threads, on free ports.
 
-It plays one job: its text comes in pieces, each `pace` seconds. Tests choose what goes wrong.
+It simulates one job whose text grows by a piece every `pace` seconds. Tests choose what goes wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JOB = "job_01JABCDEFGHJKMNPQRSTVWXYZ0"
 
 @dataclass
 class Answer:
-    """What a route says: a status, headers, and JSON or text."""
+    """The response of a route: a status, headers, and JSON or text."""
 
     status: int = 200
     body: Any = None
@@ -36,7 +36,10 @@ class Answer:
 
 
 class FakeServer:
-    """`text` is cut in pieces of three characters. `planned` answers come first, by method and path, in order."""
+    """Streams `text` in pieces of three characters.
+
+    `planned` answers of a route come first, in order.
+    """
 
     def __init__(self, text: str = "Hello \U0001f600 world", pace: float = 0.0, parsed: Any = None, status: str = "completed") -> None:
         self.text, self.pace, self.parsed, self.status = text, pace, parsed, status
@@ -65,7 +68,7 @@ class FakeServer:
             do_POST = do_DELETE = do_PATCH = do_PUT = do_GET  # noqa: N815  as above
 
             def log_message(self, *_: Any) -> None:
-                """Tests are quiet."""
+                """Write no log."""
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
@@ -92,10 +95,11 @@ class FakeServer:
         return f"ws://127.0.0.1:{self._sockets.socket.getsockname()[1]}/api"
 
     def plan(self, route: str, *answers: Answer) -> None:
-        """What `GET /jobs`, say, answers next, before it goes on as usual."""
+        """Set the next answers of a route such as `GET /jobs`. Afterwards it answers as usual."""
         self.planned.setdefault(route, []).extend(answers)
 
     def sent(self, route: str) -> list[tuple[str, str, Json, Any]]:
+        """The requests to a route: method, path, headers and body of each."""
         return [request for request in self.requests if f"{request[0]} {request[1]}" == route]
 
     # HTTP
@@ -152,8 +156,8 @@ class FakeServer:
             return error(404, "job_not_found", f"No job {route.split('/')[2]} here.")
         return self.job_answer(route.removesuffix("/").split(JOB)[1], query, headers, links)
 
-    def job_answer(self, what: str, query: Json, headers: Json, links: Json) -> Answer:
-        match what:
+    def job_answer(self, subpath: str, query: Json, headers: Json, links: Json) -> Answer:
+        match subpath:
             case "":
                 return Answer(body=self.record(links))
             case "/status" | "/progress":
@@ -197,10 +201,10 @@ class FakeServer:
     def socket(self, connection: ServerConnection) -> None:
         try:
             for message in connection:
-                asked = json.loads(message)
-                if asked["action"] == "subscribe":
-                    self.subscriptions.append(asked)
-                    self.stream(connection, asked.get("offset", 0))
+                command = json.loads(message)
+                if command["action"] == "subscribe":
+                    self.subscriptions.append(command)
+                    self.stream(connection, command.get("offset", 0))
         except ConnectionClosed:
             return
 
@@ -221,7 +225,7 @@ class FakeServer:
                 send({**self.frame("progress"), **self.state(at), "version": 3})
         send(self.end())
 
-    # shapes
+    # Frames and JSON objects
 
     @property
     def ended(self) -> bool:
@@ -293,7 +297,7 @@ def sse(identity: str, frame: Json) -> str:
 
 
 def run(*arguments: str) -> int:
-    """The exit code of a command."""
+    """Run a command and return its exit code."""
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))
     code = ended.value.code

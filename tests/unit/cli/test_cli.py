@@ -1,4 +1,4 @@
-"""The command line against a server: what it asks, what it prints where, and with which code it exits."""
+"""The commands for single jobs against a fake server: requests, output and exit codes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.kit.paths import ROOT
 from tests.unit.cli.server import JOB, KEY, Answer, FakeServer, error, run
 
 
-def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
-    """All options at once, by the schema that the API checks."""
+def test_submit_sends_only_fields_that_the_api_knows(server: FakeServer) -> None:
+    """All options at once, validated with the schema of the API."""
     given = "--model m --fallback n --max-tokens 99 --temperature 0.5 --system-prompt s --timeout 900 --durable --expires-in 60 --delay 5"
     given += " --cache-ttl 60"
     given += " --webhook-url https://hooks.example.com/ --notify slack:alerts --notify email:ops@acme.com"
@@ -32,13 +32,13 @@ def test_the_api_knows_every_field_that_is_sent(server: FakeServer) -> None:
     assert body["config"]["cache"] == {"ttl": 60}
 
 
-def test_the_cache_is_asked_for_with_its_default_time(server: FakeServer) -> None:
+def test_cache_option_requests_the_default_ttl(server: FakeServer) -> None:
     assert run("submit", "Hi", "--cache") == 0
 
     assert server.sent("POST /jobs")[0][3]["config"]["cache"] is True
 
 
-def test_submit_sends_what_was_typed_and_nothing_else(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submit_sends_only_the_given_options(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     code = run(
         "submit", "Hi", "--type", "general", "--priority", "high", "-o", "depth=3", "--metadata", "who=me", "--tag", "a", "--tag", "b"
     )
@@ -58,12 +58,12 @@ def test_submit_sends_what_was_typed_and_nothing_else(server: FakeServer, capsys
     assert JOB in capsys.readouterr().out
 
 
-def test_submit_json_is_the_answer_of_the_api(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submit_json_prints_the_api_answer(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("submit", "Hi", "--json") == 0
     assert json.loads(capsys.readouterr().out)["job_id"] == JOB
 
 
-def test_submit_reads_a_file(server: FakeServer, tmp_path: Path) -> None:
+def test_submit_reads_the_prompt_from_a_file(server: FakeServer, tmp_path: Path) -> None:
     file = tmp_path / "prompt.txt"
     file.write_text("from a file \U0001f600", encoding="utf-8")
 
@@ -71,8 +71,8 @@ def test_submit_reads_a_file(server: FakeServer, tmp_path: Path) -> None:
     assert server.sent("POST /jobs")[0][3] == {"prompt": "from a file \U0001f600"}
 
 
-def test_submit_takes_an_input_for_types_that_have_one(server: FakeServer, tmp_path: Path) -> None:
-    """A file of JSON instead of a prompt, with options as JSON; an estimate takes the same."""
+def test_submit_and_estimate_send_the_input_file(server: FakeServer, tmp_path: Path) -> None:
+    """`submit` and `estimate` take the same arguments."""
     file = tmp_path / "debate.json"
     file.write_text('{"turns": [{"speaker": "Ada", "text": "Sì"}]}', encoding="utf-8")
     given = ["--type", "transcript_analysis", "--input", str(file), "-o", 'analyses=["topics"]', "-o", "detailed=true"]
@@ -88,22 +88,21 @@ def test_submit_takes_an_input_for_types_that_have_one(server: FakeServer, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("content", "more", "said"), [("{", [], "is not JSON"), ("{}", ["a prompt"], "not both"), (None, [], "cannot be read")]
+    ("content", "more", "message"), [("{", [], "is not JSON"), ("{}", ["a prompt"], "not both"), (None, [], "cannot be read")]
 )
-def test_an_input_that_cannot_be_sent(
-    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, more: list[str], said: str
+def test_invalid_input_file_is_rejected_before_submission(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, more: list[str], message: str
 ) -> None:
-    """Nothing is submitted, and the fault is named."""
     file = tmp_path / "input.json"
     if content is not None:
         file.write_text(content)
 
     assert run("submit", *more, "--input", str(file)) != 0
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert server.sent("POST /jobs") == []
 
 
-def test_a_result_that_no_model_gave_says_so(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_of_the_fallback_is_marked(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     result = {"job_id": JOB, "status": "completed", "output": "{}", "parsed": {}, "model": "local", "fallback": True}
     server.plan(f"GET /jobs/{JOB}/result", Answer(body={"success": True, **result}))
 
@@ -111,7 +110,7 @@ def test_a_result_that_no_model_gave_says_so(server: FakeServer, capsys: pytest.
     assert "answered without OpenAI" in capsys.readouterr().err
 
 
-def test_submit_wait_prints_the_result_alone(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submit_wait_prints_only_the_result_to_stdout(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     code = run("submit", "Hi", "--wait")
 
     seen = capsys.readouterr()
@@ -119,14 +118,14 @@ def test_submit_wait_prints_the_result_alone(server: FakeServer, capsys: pytest.
     assert "42 tokens" in seen.err
 
 
-def test_submit_watch_over_a_socket(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submit_watch_streams_over_one_websocket_subscription(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     code = run("submit", "Hi", "--watch")
 
     assert (code, capsys.readouterr().out) == (0, server.text + "\n")
     assert server.subscriptions == [{"action": "subscribe", "job_id": JOB}]
 
 
-def test_a_lost_frame_is_asked_for(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lost_frame_is_requested_again(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.lose_frames = {1}
 
     assert run("watch", JOB) == 0
@@ -134,7 +133,7 @@ def test_a_lost_frame_is_asked_for(server: FakeServer, capsys: pytest.CaptureFix
     assert server.subscriptions[1] == {"action": "subscribe", "job_id": JOB, "attempt": 1, "offset": 3}
 
 
-def test_a_dropped_socket_is_replaced(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dropped_websocket_is_reopened_at_the_position(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.drop_socket_after = 2
 
     assert run("watch", JOB) == 0
@@ -142,7 +141,7 @@ def test_a_dropped_socket_is_replaced(server: FakeServer, capsys: pytest.Capture
     assert [s.get("offset") for s in server.subscriptions] == [None, 6]
 
 
-def test_where_a_header_is_refused_a_ticket_opens_the_socket(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejected_authorization_header_is_replaced_by_a_ticket(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.socket_refuses_header = True
 
     assert run("watch", JOB) == 0
@@ -151,7 +150,7 @@ def test_where_a_header_is_refused_a_ticket_opens_the_socket(server: FakeServer,
     assert capsys.readouterr().out == server.text + "\n"
 
 
-def test_without_sockets_it_watches_by_slices(
+def test_watch_falls_back_to_sse_without_a_websocket(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HEADRACE_WS_URL", "ws://127.0.0.1:9")
@@ -164,7 +163,9 @@ def test_without_sockets_it_watches_by_slices(
     assert ids == [None, "1:4", "1:8", "1:12", f"1:{len(server.text)}"]
 
 
-def test_without_slices_it_polls(server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_falls_back_to_polling_without_sse(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("HEADRACE_WS_URL", "ws://127.0.0.1:9")
     server.plan(f"GET /jobs/{JOB}/stream", *[Answer(204)] * 4)
 
@@ -174,7 +175,7 @@ def test_without_slices_it_polls(server: FakeServer, monkeypatch: pytest.MonkeyP
     assert "polling" in seen.err
 
 
-def test_watch_json_is_one_outcome_a_line(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_json_prints_one_event_per_line(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("watch", JOB, "--json") == 0
 
     outcomes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -184,7 +185,7 @@ def test_watch_json_is_one_outcome_a_line(server: FakeServer, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(("status", "code"), [("completed", 0), ("failed", 1), ("cancelled", 3), ("expired", 3), ("incomplete", 3)])
-def test_the_end_of_a_job_is_the_exit_code(server: FakeServer, status: str, code: int) -> None:
+def test_exit_code_follows_the_final_status(server: FakeServer, status: str, code: int) -> None:
     server.status = status
 
     assert run("watch", JOB) == code
@@ -193,7 +194,7 @@ def test_the_end_of_a_job_is_the_exit_code(server: FakeServer, status: str, code
     assert run("submit", "Hi", "--wait") == code
 
 
-def test_an_error_shows_message_details_and_request(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_api_error_prints_message_details_and_request_id(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = {"path": "config.temperature", "message": "at most 2"}
     server.plan("POST /jobs", error(400, "invalid_request", "One field is wrong.", wrong))
 
@@ -205,23 +206,23 @@ def test_an_error_shows_message_details_and_request(server: FakeServer, capsys: 
     assert seen.err.splitlines() == ["One field is wrong.", "  config.temperature: at most 2", "  request req_9"]
 
 
-def test_an_error_is_json_for_scripts(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_api_error_is_json_with_the_json_option(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("status", "job_nope", "--json") == 2
     assert json.loads(capsys.readouterr().err)["error"]["code"] == "job_not_found"
 
 
-def test_a_wrong_key_is_no_access(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_key_exits_4_with_a_login_hint(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--key", "hr_wrong", "list") == 4
     assert "headrace login" in capsys.readouterr().err
 
 
-def test_nothing_there_is_no_access(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_api_exits_4_with_a_start_hint(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--api-url", "http://127.0.0.1:9/api", "health") == 4
     assert "make up" in capsys.readouterr().err
 
 
-def test_a_busy_api_is_asked_again_with_the_same_key(server: FakeServer) -> None:
-    """429 and 503 did nothing, or answer the repetition with the first answer."""
+def test_busy_api_is_retried_with_the_same_idempotency_key(server: FakeServer) -> None:
+    """The API answers a repeated POST with its first answer, so the retry creates no second job."""
     server.plan("POST /jobs", error(429, "rate_limited", "Later.", **{"Retry-After": "1"}), error(503, "unavailable", "Later."))
 
     assert run("submit", "Hi") == 0
@@ -230,7 +231,7 @@ def test_a_busy_api_is_asked_again_with_the_same_key(server: FakeServer) -> None
     assert len(set(keys)) == 1
 
 
-def test_who_must_wait_long_is_told_so_at_once(server: FakeServer) -> None:
+def test_long_retry_after_is_reported_without_waiting(server: FakeServer) -> None:
     server.plan("GET /jobs", error(429, "rate_limited", "Tomorrow.", **{"Retry-After": "3600"}))
 
     assert run("list") == 4
@@ -242,7 +243,7 @@ def test_who_must_wait_long_is_told_so_at_once(server: FakeServer) -> None:
     [
         (["list"], [JOB, "completed", "general", "high", "$0.0012", "ago"]),
         (["status", JOB], [JOB, "completed", "100%"]),
-        (["progress", JOB], ["high finding", "A finding.", "40%", "generation", "1.5 s", "48 tokens a second"]),
+        (["progress", JOB], ["high finding", "A finding.", "40%", "generation", "1.5 s", "48 tokens per second"]),
         (["text", JOB], ["Hello \U0001f600 world"]),
         (["estimate", "Hi"], ["estimated cost", "0.001200"]),
         (["types"], ["general", "gpt-4o-mini", "Anything."]),
@@ -252,7 +253,7 @@ def test_who_must_wait_long_is_told_so_at_once(server: FakeServer) -> None:
         (["retry", JOB], ["processing"]),
     ],
 )
-def test_what_people_see(server: FakeServer, capsys: pytest.CaptureFixture[str], arguments: list[str], shown: list[str]) -> None:
+def test_command_prints_its_fields(server: FakeServer, capsys: pytest.CaptureFixture[str], arguments: list[str], shown: list[str]) -> None:
     assert run(*arguments) == 0
 
     out = capsys.readouterr().out
@@ -260,19 +261,19 @@ def test_what_people_see(server: FakeServer, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.mark.parametrize("command", [["list"], ["status", JOB], ["progress", JOB], ["text", JOB], ["result", JOB], ["types"], ["health"]])
-def test_what_scripts_see(server: FakeServer, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+def test_json_option_prints_one_json_object(server: FakeServer, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     assert run(*command, "--json") == 0
     assert isinstance(json.loads(capsys.readouterr().out), dict)
 
 
-def test_a_result_that_is_not_there_yet(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_of_a_running_job_exits_3(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.pace = 1000.0
 
     assert run("result", JOB) == 3
     assert "Not finished" in capsys.readouterr().err
 
 
-def test_login_is_kept_for_its_owner_only_and_used(server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_login_is_stored_readable_by_its_owner_only_and_used(server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HEADRACE_API_URL")
     monkeypatch.delenv("HEADRACE_KEY")
     monkeypatch.chdir(tmp_path)
@@ -283,12 +284,12 @@ def test_login_is_kept_for_its_owner_only_and_used(server: FakeServer, monkeypat
     assert run("whoami") == 0
 
 
-def test_a_login_that_does_not_work_is_not_kept(server: FakeServer, tmp_path: Path) -> None:
+def test_failed_login_is_not_stored(server: FakeServer, tmp_path: Path) -> None:
     assert run("login", "--api-url", server.api_url, "--key", "hr_wrong") == 4
     assert not (tmp_path / "headrace").exists()
 
 
-def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
+def test_interrupted_watch_leaves_the_job_running_and_prints_the_next_command(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -302,7 +303,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
 
 
 @pytest.mark.parametrize("verb", ["text", "watch", "result"])
-def test_a_reader_that_goes_away_is_no_error(server: FakeServer, verb: str) -> None:
+def test_closed_pipe_is_not_an_error(server: FakeServer, verb: str) -> None:
     server.text = "x" * 9_000
     command = f"set -o pipefail; {sys.executable} -m cli {verb} {JOB} | head -c 10"
 
@@ -312,8 +313,8 @@ def test_a_reader_that_goes_away_is_no_error(server: FakeServer, verb: str) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_help_is_quick() -> None:
-    """Nothing heavy is imported before a command needs it."""
+def test_importing_the_cli_loads_no_heavy_package() -> None:
+    """Heavy packages are imported only by the commands that need them."""
     program = "import sys, cli.main; print([name for name in ('httpx2', 'websockets', 'rich', 'chalicelib') if name in sys.modules])"
 
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -321,7 +322,7 @@ def test_help_is_quick() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_what_remains_is_shown_with_its_range(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_remaining_time_with_its_range(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     state = {"job_id": JOB, "status": "processing", "estimated_seconds_remaining": 12.4, "estimated_seconds_remaining_range": [4.0, 95.0]}
     server.plan(f"GET /jobs/{JOB}/status", Answer(body=state))
 
@@ -330,10 +331,10 @@ def test_what_remains_is_shown_with_its_range(server: FakeServer, capsys: pytest
     assert "12 s, between 4.0 s and 1 m 35 s" in capsys.readouterr().out
 
 
-def test_a_result_says_whose_answer_it_is(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cached_result_names_the_job_of_the_answer(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     cache = {"hit": True, "job_id": "job_other", "cached_at": "2026-11-22T09:30:00.125Z"}
     server.plan(f"GET /jobs/{JOB}/result", Answer(body={"job_id": JOB, "status": "completed", "output": "Hi", "cache": cache}))
 
     run("result", JOB)
 
-    assert "the answer of job_other" in capsys.readouterr().err
+    assert "cached answer of job_other" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`headrace batch` against a server: what it sends, what it prints, how it exits."""
+"""`headrace batch` against a fake server: requests, output and exit codes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cli import batch_files, batch_screen
-from cli.batch_screen import colours_of, remaining
+from cli.batch_screen import progress_bar, time_remaining
 from tests.unit.cli.server import KEY, Answer, FakeServer, error, run
 
 BATCH = "batch_01JABCDEFGHJKMNPQRSTVWXYZ0"
@@ -53,26 +53,25 @@ def prompts(tmp_path: Path) -> Path:
 
 
 class TestSubmit:
-    def test_a_csv_is_sent_as_it_is_with_its_terms_in_the_query(self, server: FakeServer, prompts: Path) -> None:
+    def test_csv_file_is_sent_unchanged_with_options_in_the_query(self, server: FakeServer, prompts: Path) -> None:
         server.plan("POST /batches", Answer(202, batch("queued")))
 
         code = run(
+            *("batch", "submit", str(prompts), "--name", "n", "--type", "general", "--model", "m", "--priority", "high"),
             *(
-                "batch",
-                "submit",
-                str(prompts),
-                "--name",
-                "n",
-                "--type",
-                "general",
-                "--model",
-                "m",
-                "--priority",
-                "high",
                 "--batch-size",
                 "5",
+                "--delay",
+                "2",
+                "--parallel-limit",
+                "3",
+                "--failure-tolerance",
+                "0.5",
+                "--option",
+                "n=3",
+                "--config",
+                "max_tokens=50",
             ),
-            *("--delay", "2", "--parallel-limit", "3", "--failure-tolerance", "0.5", "--option", "n=3", "--config", "max_tokens=50"),
             *("--template", "{{input}}!", "--delimiter", "comma"),
             *("--webhook-url", "https://a.example/", "--notify", "slack:alerts", "--notify", "email:ops@acme.com"),
         )
@@ -102,14 +101,14 @@ class TestSubmit:
     @pytest.mark.parametrize(
         ("name", "kind"), [("a.json", "application/json"), ("a.jsonl", "application/x-ndjson"), ("a.TXT", "text/plain")]
     )
-    def test_so_is_every_file_of_rows(self, server: FakeServer, tmp_path: Path, name: str, kind: str) -> None:
+    def test_file_of_rows_is_sent_with_its_content_type(self, server: FakeServer, tmp_path: Path, name: str, kind: str) -> None:
         (tmp_path / name).write_text('["a"]')
         server.plan("POST /batches", Answer(202, batch("queued")))
 
         assert run("batch", "submit", str(tmp_path / name)) == 0
         assert server.sent("POST /batches")[0][2]["Content-Type"] == kind
 
-    def test_of_a_folder_each_file_that_fits_is_a_row_with_its_path_as_id(self, server: FakeServer, contracts: Path) -> None:
+    def test_matching_files_of_a_folder_become_rows_with_path_ids(self, server: FakeServer, contracts: Path) -> None:
         server.plan("POST /batches", Answer(202, batch("queued")))
 
         assert run("batch", "submit", str(contracts), "--glob", "*.sol", "--type", "security_analysis") == 0
@@ -120,14 +119,14 @@ class TestSubmit:
             "type": "security_analysis",
         }
 
-    def test_several_files_are_rows_whatever_they_are(self, server: FakeServer, prompts: Path, contracts: Path) -> None:
+    def test_several_files_become_one_row_each(self, server: FakeServer, prompts: Path, contracts: Path) -> None:
         server.plan("POST /batches", Answer(202, batch("queued")))
 
         assert run("batch", "submit", str(prompts), str(contracts / "vault.sol")) == 0
         assert [item["id"] for item in server.sent("POST /batches")[0][3]["items"]] == ["prompts.csv", "vault.sol"]
 
-    def test_what_a_request_cannot_carry_as_it_is_goes_by_a_link(self, server: FakeServer, tmp_path: Path) -> None:
-        """U+FFFD, which the API refuses in a request because it stands there for bytes that were lost."""
+    def test_file_with_replacement_characters_is_uploaded_by_a_signed_link(self, server: FakeServer, tmp_path: Path) -> None:
+        """API Gateway replaces invalid bytes by U+FFFD, so the API rejects it in a request body."""
         file = tmp_path / "questions.txt"
         file.write_text("What does \ufffd mean?")
         link = {"upload_id": "upload_1", "url": f"{server.api_url}/storage", "headers": {"Content-Type": "text/plain"}}
@@ -140,28 +139,28 @@ class TestSubmit:
         assert server.sent("PUT /storage")[0][3] == file.read_bytes()
         assert server.sent("POST /batches")[0][3] == {"upload_id": "upload_1"}
 
-    @pytest.mark.parametrize("of", ["csv", "folder"])
-    def test_what_is_too_large_for_a_request_goes_by_a_signed_link_without_the_key(
-        self, server: FakeServer, prompts: Path, contracts: Path, monkeypatch: pytest.MonkeyPatch, of: str
+    @pytest.mark.parametrize("source", ["csv", "folder"])
+    def test_large_input_is_uploaded_by_a_signed_link_without_the_key(
+        self, server: FakeServer, prompts: Path, contracts: Path, monkeypatch: pytest.MonkeyPatch, source: str
     ) -> None:
-        monkeypatch.setattr(batch_files, "LARGEST_BODY", 20)
+        monkeypatch.setattr(batch_files, "MAX_BODY_BYTES", 20)
         link = {"upload_id": "upload_1", "url": f"{server.api_url}/storage?sig=1", "headers": {"Content-Type": "text/csv"}}
         server.plan("POST /uploads", Answer(201, link))
         server.plan("PUT /storage", Answer(503), Answer(200))
         server.plan("POST /batches", Answer(202, batch("queued")))
 
-        assert run("batch", "submit", str(prompts if of == "csv" else contracts), "--name", "n", "--config", "max_tokens=50") == 0
+        assert run("batch", "submit", str(prompts if source == "csv" else contracts), "--name", "n", "--config", "max_tokens=50") == 0
 
-        [(_, _, _, asked)] = server.sent("POST /uploads")
+        [(_, _, _, upload_request)] = server.sent("POST /uploads")
         put = server.sent("PUT /storage")
-        assert asked["size"] == len(put[-1][3])
-        assert asked["content_type"] == ("text/csv" if of == "csv" else "application/x-ndjson")
+        assert upload_request["size"] == len(put[-1][3])
+        assert upload_request["content_type"] == ("text/csv" if source == "csv" else "application/x-ndjson")
         assert len(put) == 2
         assert "Authorization" not in put[-1][2]
         assert put[-1][2]["Content-Type"] == "text/csv"
         assert server.sent("POST /batches")[0][3] == {"upload_id": "upload_1", "name": "n", "config": {"max_tokens": 50}}
 
-    def test_a_template_may_be_in_a_file_and_longer_than_an_address(self, server: FakeServer, prompts: Path, tmp_path: Path) -> None:
+    def test_long_template_from_a_file_is_sent_in_a_body(self, server: FakeServer, prompts: Path, tmp_path: Path) -> None:
         (tmp_path / "template").write_text("x" * 5_000 + "{{input}}")
         server.plan(
             "POST /uploads",
@@ -173,10 +172,10 @@ class TestSubmit:
         assert run("batch", "submit", str(prompts), "--template", f"@{tmp_path / 'template'}") == 0
         assert server.sent("POST /batches")[0][3]["prompt_template"].endswith("x{{input}}")
 
-    def test_a_link_that_is_refused_is_not_tried_again(
+    def test_rejected_upload_is_not_retried(
         self, server: FakeServer, prompts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(batch_files, "LARGEST_BODY", 20)
+        monkeypatch.setattr(batch_files, "MAX_BODY_BYTES", 20)
         server.plan(
             "POST /uploads", Answer(201, {"upload_id": "u", "url": f"{server.api_url}/storage", "headers": {"Content-Type": "text/csv"}})
         )
@@ -186,9 +185,7 @@ class TestSubmit:
         assert len(server.sent("PUT /storage")) == 1
         assert "storage answered 403" in capsys.readouterr().err
 
-    def test_a_dry_run_shows_count_cost_and_the_first_rows(
-        self, server: FakeServer, prompts: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_dry_run_prints_count_cost_and_first_rows(self, server: FakeServer, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
         first = {
             "row": 0,
             "id": "a",
@@ -197,8 +194,8 @@ class TestSubmit:
             "estimated_cost": "0.000100",
             "priority": "low",
         }
-        outlook = {"dry_run": True, "count": 7, "estimated_cost": "0.01", "max_cost": "0.02", "currency": "USD", "items": [first]}
-        server.plan("POST /batches", Answer(200, {**outlook, "estimated_from": 5, "estimated_duration_seconds": 90}))
+        estimate = {"dry_run": True, "count": 7, "estimated_cost": "0.01", "max_cost": "0.02", "currency": "USD", "items": [first]}
+        server.plan("POST /batches", Answer(200, {**estimate, "estimated_from": 5, "estimated_duration_seconds": 90}))
 
         assert run("batch", "submit", str(prompts), "--dry-run") == 0
 
@@ -210,20 +207,22 @@ class TestSubmit:
         assert "x" * 80 not in seen.out
         assert "Nothing was submitted." in seen.err
 
-    def test_json_is_the_answer_of_the_api(self, server: FakeServer, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_json_option_prints_the_api_answer(self, server: FakeServer, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
         server.plan("POST /batches", Answer(202, batch("queued")))
 
         assert run("batch", "submit", str(prompts), "--json") == 0
         assert json.loads(capsys.readouterr().out)["batch_id"] == BATCH
 
-    def test_what_the_api_refuses_is_shown_by_place(self, server: FakeServer, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_rejected_rows_are_printed_with_their_location(
+        self, server: FakeServer, prompts: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         server.plan("POST /batches", error(400, "invalid_request", "No.", {"path": "line 3", "message": "has 2 fields"}))
 
         assert run("batch", "submit", str(prompts)) == 2
         assert "line 3: has 2 fields" in capsys.readouterr().err
 
     @pytest.mark.parametrize("wrong", ["empty", "binary", "glob", "missing"])
-    def test_what_can_mean_nothing_is_refused_here(self, server: FakeServer, tmp_path: Path, wrong: str) -> None:
+    def test_unusable_files_are_rejected_without_a_request(self, server: FakeServer, tmp_path: Path, wrong: str) -> None:
         (tmp_path / "empty").mkdir()
         (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
         (tmp_path / "glob").write_text("x")
@@ -232,7 +231,7 @@ class TestSubmit:
         assert run("batch", "submit", str(tmp_path / wrong), *arguments) == 2
         assert not server.requests
 
-    def test_monitor_watches_it_to_its_end(self, server: FakeServer, prompts: Path) -> None:
+    def test_monitor_option_watches_the_batch_until_it_ends(self, server: FakeServer, prompts: Path) -> None:
         server.plan("POST /batches", Answer(202, batch("queued")))
         server.plan(f"GET /batches/{BATCH}", Answer(200, batch("completed")))
 
@@ -242,26 +241,28 @@ class TestSubmit:
 
 class TestWatch:
     @pytest.mark.parametrize(("status", "code"), [("completed", 0), ("completed_with_failures", 1), ("failed", 1), ("cancelled", 3)])
-    def test_it_exits_as_the_batch_ended(self, server: FakeServer, capsys: pytest.CaptureFixture[str], status: str, code: int) -> None:
-        going = Answer(200, batch(), {"ETag": '"v1"'})
-        server.plan(f"GET /batches/{BATCH}", going, Answer(304), Answer(200, batch(status)))
+    def test_watch_exit_code_follows_the_final_status(
+        self, server: FakeServer, capsys: pytest.CaptureFixture[str], status: str, code: int
+    ) -> None:
+        running = Answer(200, batch(), {"ETag": '"v1"'})
+        server.plan(f"GET /batches/{BATCH}", running, Answer(304), Answer(200, batch(status)))
 
         assert run("batch", "watch", BATCH) == code
 
-        asked = server.sent(f"GET /batches/{BATCH}")
-        assert [headers.get("If-None-Match") for _, _, headers, _ in asked] == [None, '"v1"', '"v1"']
+        requests = server.sent(f"GET /batches/{BATCH}")
+        assert [headers.get("If-None-Match") for _, _, headers, _ in requests] == [None, '"v1"', '"v1"']
         assert server.queries[-1] == {"wait": "20"}
         seen = capsys.readouterr()
         assert "processing | 1 completed, 1 failed, 1 processing, 1 waiting | of 4 | $0.0012" in seen.err
         assert status in seen.out
 
-    def test_as_json_it_is_a_line_for_each_change(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_watch_json_prints_one_line_per_change(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         server.plan(f"GET /batches/{BATCH}", Answer(200, batch(), {"ETag": '"v1"'}), Answer(200, batch("completed")))
 
         assert run("batch", "watch", BATCH, "--json") == 0
         assert [json.loads(line)["status"] for line in capsys.readouterr().out.splitlines()] == ["processing", "completed"]
 
-    def test_ctrl_c_leaves_it_running(
+    def test_interrupted_watch_leaves_the_batch_running(
         self, server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def interrupt(_: float) -> None:
@@ -273,7 +274,7 @@ class TestWatch:
         assert run("batch", "watch", BATCH) == 130
         assert f"headrace batch watch {BATCH}" in capsys.readouterr().err
 
-    def test_on_a_terminal_there_is_a_bar(
+    def test_watch_draws_a_bar_on_a_terminal(
         self, server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         server.plan(f"GET /batches/{BATCH}", Answer(200, batch(), {"ETag": '"v1"'}), Answer(200, batch("completed")))
@@ -282,24 +283,24 @@ class TestWatch:
         assert run("batch", "watch", BATCH) == 0
         assert "completed" in capsys.readouterr().out
 
-    def test_the_bar_has_the_colours_of_the_rows(self) -> None:
-        made = colours_of(batch(), 40)
+    def test_bar_segments_match_the_row_counts(self) -> None:
+        bar = progress_bar(batch(), 40)
 
-        assert made.plain == "#" * 30 + "-" * 10 + "  50%"
-        assert [(span.start, span.end, span.style) for span in made.spans][:2] == [(0, 10, "green"), (10, 20, "red")]
+        assert bar.plain == "#" * 30 + "-" * 10 + "  50%"
+        assert [(span.start, span.end, span.style) for span in bar.spans][:2] == [(0, 10, "green"), (10, 20, "red")]
 
-    def test_how_long_it_will_take_is_said_as_far_as_it_is_known(self) -> None:
+    def test_remaining_time_is_shown_only_for_a_running_batch_with_an_estimate(self) -> None:
         from datetime import UTC, datetime
 
         now = datetime(2026, 1, 1, tzinfo=UTC)
 
-        assert remaining(batch(estimated_completion_at="2026-01-01T00:02:00.000Z"), now) == "about 2 m 0 s"
-        assert remaining(batch("completed", estimated_completion_at="2026-01-01T00:02:00.000Z"), now) is None
-        assert remaining(batch(), now) is None
+        assert time_remaining(batch(estimated_completion_at="2026-01-01T00:02:00.000Z"), now) == "about 2 m 0 s"
+        assert time_remaining(batch("completed", estimated_completion_at="2026-01-01T00:02:00.000Z"), now) is None
+        assert time_remaining(batch(), now) is None
 
 
 class TestExport:
-    def test_it_goes_to_stdout_as_csv(self, server: FakeServer, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    def test_export_writes_csv_to_stdout_by_default(self, server: FakeServer, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
         server.plan(f"GET /batches/{BATCH}/export", Answer(200, "id,output\r\na,hé\r\n"))
 
         assert run("batch", "export", BATCH) == 0
@@ -307,13 +308,13 @@ class TestExport:
         assert server.queries[-1] == {"format": "csv"}
 
     @pytest.mark.parametrize(("arguments", "kind"), [(("--json",), "json"), (("--format", "json"), "json"), (("--format", "csv"), "csv")])
-    def test_or_as_it_was_asked_for(self, server: FakeServer, arguments: tuple[str, ...], kind: str) -> None:
+    def test_export_requests_the_chosen_format(self, server: FakeServer, arguments: tuple[str, ...], kind: str) -> None:
         server.plan(f"GET /batches/{BATCH}/export", Answer(200, "{}"))
 
         assert run("batch", "export", BATCH, *arguments) == 0
         assert server.queries[-1] == {"format": kind}
 
-    def test_a_large_one_is_fetched_from_its_link_without_the_key(self, server: FakeServer, tmp_path: Path) -> None:
+    def test_export_follows_a_signed_link_without_the_key(self, server: FakeServer, tmp_path: Path) -> None:
         server.plan(f"GET /batches/{BATCH}/export", Answer(307, {}, {"Location": f"{server.api_url}/storage?sig=1"}))
         server.plan("GET /storage", Answer(200, "id\r\na\r\n"))
 
@@ -324,13 +325,13 @@ class TestExport:
         assert server.sent(f"GET /batches/{BATCH}/export")[0][2]["Authorization"] == f"Bearer {KEY}"
         assert (tmp_path / "answers.csv").read_bytes() == b"id\r\na\r\n"
 
-    def test_the_name_of_the_file_says_the_format(self, server: FakeServer, tmp_path: Path) -> None:
+    def test_export_format_follows_the_file_suffix(self, server: FakeServer, tmp_path: Path) -> None:
         server.plan(f"GET /batches/{BATCH}/export", Answer(200, "{}"))
 
         assert run("batch", "export", BATCH, "-o", str(tmp_path / "answers.json")) == 0
         assert server.queries[-1] == {"format": "json"}
 
-    def test_what_breaks_off_leaves_no_half_a_file_and_what_was_there(self, server: FakeServer, tmp_path: Path) -> None:
+    def test_failed_export_keeps_the_existing_file_and_leaves_no_partial_one(self, server: FakeServer, tmp_path: Path) -> None:
         file = tmp_path / "answers.csv"
         file.write_text("before")
         server.plan(f"GET /batches/{BATCH}/export", Answer(307, {}, {"Location": f"{server.api_url}/storage"}))
@@ -340,12 +341,12 @@ class TestExport:
         assert [path.name for path in tmp_path.glob("answers*")] == ["answers.csv"]
         assert file.read_text() == "before"
 
-    def test_two_formats_at_once_are_refused(self, server: FakeServer) -> None:
+    def test_contradicting_export_formats_are_rejected(self, server: FakeServer) -> None:
         assert run("batch", "export", BATCH, "--json", "--format", "csv") == 2
 
 
-class TestTheRest:
-    def test_status_shows_counts_and_cost(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+class TestOtherCommands:
+    def test_status_prints_counts_cost_and_failed_jobs(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         server.plan(f"GET /batches/{BATCH}", Answer(200, batch()))
 
         assert run("batch", "status", BATCH) == 0
@@ -355,7 +356,7 @@ class TestTheRest:
         assert "$0.0012" in seen
         assert "job_1" in seen
 
-    def test_status_with_its_rows_asks_for_all_of_them(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_detailed_status_fetches_all_pages_of_rows(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         def rows(number: int) -> list[dict[str, Any]]:
             return [{"row": number, "id": f"r{number}", "job_id": "job_1", "status": "failed", "error": {"message": "No."}, "cost": "0.1"}]
 
@@ -372,7 +373,7 @@ class TestTheRest:
         assert "r1" in seen
         assert server.queries[-1] == {"detailed": "true", "cursor": "1"}
 
-    def test_list_shows_the_newest(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_list_prints_batches_and_the_next_cursor(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         server.plan("GET /batches", Answer(200, {"data": [batch()], "next_cursor": "abc"}))
 
         assert run("batch", "list", "--limit", "5") == 0
@@ -381,14 +382,14 @@ class TestTheRest:
         assert BATCH in seen.out
         assert "headrace batch list --cursor abc" in seen.err
 
-    def test_an_empty_list_says_so(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_empty_list_prints_a_note(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         server.plan("GET /batches", Answer(200, {"data": [], "next_cursor": None}))
 
         assert run("batch", "list") == 0
-        assert "No batches here." in capsys.readouterr().err
+        assert "No batches found." in capsys.readouterr().err
 
     @pytest.mark.parametrize(("arguments", "body"), [((), None), (("--cancelled",), {"cancelled": True})])
-    def test_retry_failed_starts_what_failed(self, server: FakeServer, arguments: tuple[str, ...], body: Any) -> None:
+    def test_retry_failed_posts_with_an_idempotency_key(self, server: FakeServer, arguments: tuple[str, ...], body: Any) -> None:
         server.plan(f"POST /batches/{BATCH}/retry-failed", Answer(202, batch()))
 
         assert run("batch", "retry-failed", BATCH, *arguments) == 0
@@ -396,7 +397,7 @@ class TestTheRest:
         [(_, _, headers, sent)] = server.sent(f"POST /batches/{BATCH}/retry-failed")
         assert (sent, bool(headers["Idempotency-Key"])) == (body, True)
 
-    def test_cancel_stops_it(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_cancel_deletes_the_batch_and_prints_its_status(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         server.plan(f"DELETE /batches/{BATCH}", Answer(202, batch("cancelled")))
 
         assert run("batch", "cancel", BATCH) == 0
@@ -410,13 +411,15 @@ class TestTheRest:
             ("cancel", f"DELETE /batches/{BATCH}"),
         ],
     )
-    def test_each_answers_json_too(self, server: FakeServer, capsys: pytest.CaptureFixture[str], command: str, route: str) -> None:
+    def test_command_prints_json_with_the_json_option(
+        self, server: FakeServer, capsys: pytest.CaptureFixture[str], command: str, route: str
+    ) -> None:
         server.plan(route, Answer(200, batch()))
 
         assert run("batch", command, BATCH, "--json") == 0
         assert json.loads(capsys.readouterr().out)["batch_id"] == BATCH
 
-    def test_a_batch_that_is_not_there_is_an_error(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_unknown_batch_exits_2_with_the_message(self, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
         server.plan("GET /batches/batch_x", error(404, "batch_not_found", "No batch batch_x here."))
 
         assert run("batch", "status", "batch_x") == 2

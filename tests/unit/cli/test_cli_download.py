@@ -1,4 +1,4 @@
-"""`headrace download`: what an export made, as a file."""
+"""`headrace download` against a fake server."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ SAVED = {"Content-Disposition": f'attachment; filename="../{JOB}-export.csv"'}
 
 
 @pytest.fixture
-def made(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
-    """A job whose object is at another address."""
+def server_with_file(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    """The server of a job whose file is behind a redirect."""
     monkeypatch.chdir(tmp_path)
     server.plan(DOWNLOAD, Answer(307, {"object": "export.csv"}, {"Location": f"{server.api_url}/bucket/export.csv"}))
     server.plan(OBJECT, Answer(200, "job_id\r\njob_1\r\n", SAVED))
     return server
 
 
-def test_it_is_saved_under_its_name(made: FakeServer, tmp_path: Path) -> None:
-    """In the folder where one is, whatever else the name says."""
+def test_download_saves_under_the_name_of_the_file(server_with_file: FakeServer, tmp_path: Path) -> None:
+    """It is saved in the current folder: the `../` of the name is ignored."""
     assert run("download", JOB) == 0
 
     assert (tmp_path / f"{JOB}-export.csv").read_bytes() == b"job_id\r\njob_1\r\n"
 
 
-def test_it_is_saved_where_one_says(made: FakeServer, tmp_path: Path) -> None:
+def test_download_saves_to_the_output_option(server_with_file: FakeServer, tmp_path: Path) -> None:
     assert run("download", JOB, "-o", "mine.csv") == 0
 
     assert (tmp_path / "mine.csv").read_bytes() == b"job_id\r\njob_1\r\n"
 
 
-def test_it_goes_into_a_pipe(made: FakeServer, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_download_writes_to_stdout(server_with_file: FakeServer, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert run("download", JOB, "-o", "-") == 0
 
     assert capfdbinary.readouterr().out == b"job_id\r\njob_1\r\n"
 
 
-def test_what_is_not_made_yet_is_said(server: FakeServer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """As something that has not ended."""
+def test_download_of_an_unfinished_job_exits_3_without_a_file(
+    server: FakeServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     server.plan(DOWNLOAD, Answer(202, {"status": "processing"}))
 
     assert run("download", JOB, "-o", str(tmp_path / "x")) == 3
@@ -50,7 +51,7 @@ def test_what_is_not_made_yet_is_said(server: FakeServer, capsys: pytest.Capture
     assert not (tmp_path / "x").exists()
 
 
-def test_what_makes_nothing_is_refused(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_download_of_a_job_without_a_file_exits_2(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan(DOWNLOAD, error(404, "nothing_to_download", "This job makes nothing."))
 
     assert run("download", JOB) == 2

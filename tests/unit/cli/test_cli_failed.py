@@ -1,4 +1,4 @@
-"""`headrace failed`, `headrace bulk` and `headrace move` against a server: what they ask, what they print, how they exit."""
+"""`headrace failed`, `headrace bulk` and `headrace update` against a fake server."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BULK: dict[str, Any] = {
 
 
 def page(**changes: Any) -> Answer:
-    why = {"code": "stream_cut", "message": "OpenAI's stream was cut \x1b[31m.", "suggestion": "Retry it."}
-    row = {"job_id": JOB, "job_type": "general", "finished_at": "2026-01-01T00:00:00.000Z", "error": why}
+    failure = {"code": "stream_cut", "message": "OpenAI's stream was cut \x1b[31m.", "suggestion": "Retry it."}
+    row = {"job_id": JOB, "job_type": "general", "finished_at": "2026-01-01T00:00:00.000Z", "error": failure}
     return Answer(body={"data": [row], "next_cursor": None, "dead_letters": {"high": 3, "low": 0}, **changes})
 
 
-def test_failed_shows_each_job_with_its_reason_and_what_waits_beside(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_prints_jobs_errors_and_dead_letters(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan("GET /failed-jobs", page(next_cursor="abc"))
 
     assert run("failed", "--type", "general", "--error", "stream_cut") == 0
@@ -43,14 +43,14 @@ def test_failed_shows_each_job_with_its_reason_and_what_waits_beside(server: Fak
     assert "headrace failed --cursor abc" in seen.err
 
 
-def test_failed_says_when_there_are_none(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_without_jobs_prints_a_note(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan("GET /failed-jobs", page(data=[], dead_letters=None))
 
     assert run("failed") == 0
-    assert capsys.readouterr().err.strip() == "No failed jobs here."
+    assert capsys.readouterr().err.strip() == "No failed jobs found."
 
 
-def test_failed_as_json_is_the_answer_of_the_api(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_json_prints_the_api_answer(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan("GET /failed-jobs", page())
 
     assert run("failed", "--json") == 0
@@ -68,7 +68,7 @@ def test_failed_as_json_is_the_answer_of_the_api(server: FakeServer, capsys: pyt
         ),
     ],
 )
-def test_retry_says_which_jobs(server: FakeServer, arguments: tuple[str, ...], body: Any) -> None:
+def test_retry_sends_the_selected_jobs(server: FakeServer, arguments: tuple[str, ...], body: Any) -> None:
     server.plan("POST /failed-jobs/retry", Answer(200, BULK))
 
     assert run("failed", "retry", *arguments) == 0
@@ -78,7 +78,7 @@ def test_retry_says_which_jobs(server: FakeServer, arguments: tuple[str, ...], b
     assert headers["Idempotency-Key"]
 
 
-def test_what_goes_on_by_itself_says_where_to_look(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_running_bulk_operation_prints_the_command_for_its_progress(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan("POST /failed-jobs/retry", Answer(202, {**BULK, "status": "running"}))
     server.plan("GET /bulk/bulk_1", Answer(200, BULK))
 
@@ -88,7 +88,7 @@ def test_what_goes_on_by_itself_says_where_to_look(server: FakeServer, capsys: p
     assert "completed" in capsys.readouterr().out
 
 
-def test_named_jobs_that_were_not_started_are_a_failure_for_scripts(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_retry_of_a_skipped_job_exits_1(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     problem = {"job_id": JOB, "code": "job_not_retryable"}
     server.plan("POST /failed-jobs/retry", Answer(200, {**BULK, "done": 0, "skipped": 1, "problems": [problem]}))
 
@@ -101,12 +101,12 @@ def test_named_jobs_that_were_not_started_are_a_failure_for_scripts(server: Fake
     [("retry",), ("retry", JOB, "--all"), ("retry", JOB, "--error", "x"), ("purge",), ("purge", "--error", "x")],
     ids=" ".join,
 )
-def test_what_is_not_said_clearly_is_not_asked(server: FakeServer, arguments: tuple[str, ...]) -> None:
+def test_ambiguous_selection_is_rejected_without_a_request(server: FakeServer, arguments: tuple[str, ...]) -> None:
     assert run("failed", *arguments) == 2
     assert server.requests == []
 
 
-def test_purge_is_forced(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_purge_needs_force_or_dry_run(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan(
         "DELETE /failed-jobs", Answer(200, {**BULK, "action": "delete"}), Answer(200, {"dry_run": True, "matched": 7, "more": True})
     )
@@ -118,7 +118,7 @@ def test_purge_is_forced(server: FakeServer, capsys: pytest.CaptureFixture[str])
     assert len(server.sent("DELETE /failed-jobs")) == 2
 
 
-def test_delete_says_whether_it_is_done(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_delete_prints_whether_it_is_complete(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan(
         f"DELETE /failed-jobs/{JOB}",
         Answer(200, {"job_id": JOB, "deleted": True}),
@@ -128,12 +128,12 @@ def test_delete_says_whether_it_is_done(server: FakeServer, capsys: pytest.Captu
 
     assert [run("failed", "delete", JOB) for _ in range(3)] == [0, 0, 2]
     seen = capsys.readouterr()
-    assert "under way" in seen.out
+    assert "in progress" in seen.out
     assert "bulk_1" in seen.out
     assert "This job is queued." in seen.err
 
 
-def test_redrive_shows_each_lane(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_redrive_prints_the_counts_of_each_lane(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     lanes = {"high": {"redriven": 4, "dropped": 5, "kept": 6}}
     server.plan("POST /failed-jobs/redrive", Answer(200, {"lanes": lanes, "more": True}))
 
@@ -145,15 +145,17 @@ def test_redrive_shows_each_lane(server: FakeServer, capsys: pytest.CaptureFixtu
     assert "run it again" in seen.err
 
 
-def test_move_sends_what_was_typed_and_nothing_else(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["update", "move"])
+def test_update_sends_only_the_given_changes(server: FakeServer, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """`move` is a hidden alias."""
     server.plan(f"PATCH /jobs/{JOB}", Answer(200, {"job_id": JOB, "status": "queued", "priority": "urgent"}))
 
-    assert run("move", JOB, "--delay", "0", "--priority", "urgent") == 0
+    assert run(command, JOB, "--delay", "0", "--priority", "urgent") == 0
 
     assert server.sent(f"PATCH /jobs/{JOB}")[0][3] == {"delay": 0.0, "priority": "urgent"}
     assert "urgent" in capsys.readouterr().out
 
 
-def test_move_without_a_where_is_not_asked(server: FakeServer) -> None:
-    assert run("move", JOB) == 2
+def test_update_without_a_change_is_rejected_without_a_request(server: FakeServer) -> None:
+    assert run("update", JOB) == 2
     assert server.requests == []

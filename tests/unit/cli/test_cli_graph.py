@@ -1,4 +1,4 @@
-"""`headrace graph`, and jobs that are submitted to run after others."""
+"""`headrace graph`, and `headrace submit --depends-on`, against a fake server."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def answer(nodes: list[dict[str, Any]], edges: list[tuple[str, str]], *, truncat
     return Answer(body={"success": True, "job_id": JOB, "nodes": nodes, "edges": shown, "truncated": truncated})
 
 
-def test_parents_are_sent_as_the_api_takes_them(server: FakeServer) -> None:
-    """Ids alone as a list; names for all as soon as one has one."""
+def test_dependencies_are_sent_as_a_list_or_by_name(server: FakeServer) -> None:
+    """A list of ids, or an object as soon as one dependency has a name."""
     assert run("submit", "Hi", "--depends-on", "job_1", "--depends-on", "job_2") == 0
     assert run("submit", "Hi", "--depends-on", "a=job_1", "--depends-on", "job_2", "--on-parent-failure", "run_anyway") == 0
 
@@ -35,14 +35,14 @@ def test_parents_are_sent_as_the_api_takes_them(server: FakeServer) -> None:
     assert [problems(schemas.SUBMIT, body) for body in (plain, named)] == [(), ()]
 
 
-def test_two_parents_of_one_name_are_refused(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_dependency_names_are_rejected(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("submit", "Hi", "--depends-on", "a=job_1", "--depends-on", "a=job_2") == 2
     assert "there is another a" in capsys.readouterr().err
     assert server.sent("POST /jobs") == []
 
 
-def test_a_diamond_is_drawn_as_a_tree(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """What two lead to is drawn in full once."""
+def test_diamond_is_drawn_as_a_tree(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """The dependents of a job with two parents are drawn once."""
     nodes = [node("job_top", "completed"), node(JOB, "failed", error_code="timeout"), node("job_r"), node("job_b"), node("job_tail")]
     edges = [("job_top", JOB), ("job_top", "job_r"), (JOB, "job_b"), ("job_r", "job_b"), ("job_b", "job_tail")]
     server.planned[PATH] = [answer(nodes, edges)]
@@ -60,15 +60,15 @@ def test_a_diamond_is_drawn_as_a_tree(server: FakeServer, capsys: pytest.Capture
     ]
 
 
-def test_json_is_the_answer_of_the_api(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_graph_json_prints_the_api_answer(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.planned[PATH] = [answer([node(JOB)], [])]
 
     assert run("graph", JOB, "--json") == 0
     assert json.loads(capsys.readouterr().out)["nodes"][0]["job_id"] == JOB
 
 
-def test_more_than_is_shown_is_said(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """A chain is drawn as deep as can be read; two roots are two trees."""
+def test_truncated_graph_is_cut_at_the_maximum_depth_with_a_note(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A chain is cut at the maximum depth; two roots are two trees."""
     chain = [f"job_{number:03}" for number in range(199)]
     edges = [*pairwise(chain)]
     server.planned[PATH] = [answer([node(JOB), *map(node, chain)], edges, truncated=True)]

@@ -1,4 +1,4 @@
-"""On a terminal the text scrolls above a status line, which is gone at the end; Ctrl-C leaves the job running."""
+"""`headrace watch` on a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ def server() -> Iterator[FakeServer]:
 
 
 def on_a_terminal(server: FakeServer, *arguments: str, interrupt_at: str | None = None) -> tuple[int, str]:
-    """Exit code and everything that was drawn, in a window of 80 columns."""
+    """Run a command in a terminal of 80 columns and return its exit code and all of its output."""
     env = {**os.environ, "HEADRACE_API_URL": server.api_url, "HEADRACE_KEY": KEY, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     master, slave = pty.openpty()
-    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would the child
+    # A test run in the background ignores SIGINT, and the child would inherit that.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         child = subprocess.Popen([sys.executable, "-m", "cli", *arguments], cwd=ROOT, env=env, stdin=slave, stdout=slave, stderr=slave)
     finally:
-        signal.signal(signal.SIGINT, ours)
+        signal.signal(signal.SIGINT, previous)
     os.close(slave)
     drawn = b""
     deadline = time.monotonic() + 20
@@ -40,7 +41,7 @@ def on_a_terminal(server: FakeServer, *arguments: str, interrupt_at: str | None 
             try:
                 drawn += os.read(master, 65536)
             except OSError:
-                break  # the other end was closed
+                break  # the child has closed its end
         if interrupt_at is not None and interrupt_at.encode() in drawn:
             child.send_signal(signal.SIGINT)
             interrupt_at = None
@@ -49,7 +50,7 @@ def on_a_terminal(server: FakeServer, *arguments: str, interrupt_at: str | None 
     return code, drawn.decode()
 
 
-def test_text_scrolls_and_the_status_line_tells_how_far_it_is(server: FakeServer) -> None:
+def test_watch_scrolls_text_above_a_status_line(server: FakeServer) -> None:
     code, drawn = on_a_terminal(server, "watch", JOB)
 
     assert code == 0
@@ -58,14 +59,14 @@ def test_text_scrolls_and_the_status_line_tells_how_far_it_is(server: FakeServer
     assert "completed | gpt-4o-mini | 42 tokens" in drawn
 
 
-def test_what_the_model_wrote_does_not_clear_the_screen(server: FakeServer) -> None:
+def test_escape_sequences_of_the_model_are_replaced(server: FakeServer) -> None:
     _, drawn = on_a_terminal(server, "watch", JOB)
 
     assert "\ufffd[2J" in drawn
     assert "\x1b[2J" not in drawn
 
 
-def test_ctrl_c_leaves_the_job_running(server: FakeServer) -> None:
+def test_interrupted_watch_exits_130_and_prints_the_next_command(server: FakeServer) -> None:
     server.pace = 0.5
 
     code, drawn = on_a_terminal(server, "watch", JOB, interrupt_at="processing")

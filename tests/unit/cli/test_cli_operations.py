@@ -1,4 +1,4 @@
-"""`headrace health` and `headrace circuits` against a server."""
+"""`headrace health` and `headrace circuits` against a fake server."""
 
 from __future__ import annotations
 
@@ -20,15 +20,20 @@ OPEN = {
 }
 
 
-def unwell(status: str) -> dict[str, Any]:
+def system_health(status: str) -> dict[str, Any]:
     parts = {"openai": {"status": "degraded"}, "change_stream": {"status": "healthy"}}
     return {"status": status, "parts": parts, "issues": ["The circuit is open."], "recommendations": ["Add credit."]}
 
 
 @pytest.mark.parametrize(("status", "code"), [("healthy", 0), ("degraded", 0), ("unhealthy", 1)])
-def test_health_is_the_systems_too(server: FakeServer, capsys: pytest.CaptureFixture[str], status: str, code: int) -> None:
-    """Part by part, with what is wrong and what helps; it fails where somebody has to do something."""
-    server.system = unwell(status)
+def test_health_prints_each_component_and_exits_1_if_unhealthy(
+    server: FakeServer, capsys: pytest.CaptureFixture[str], status: str, code: int
+) -> None:
+    """Each component with its issues and recommendations.
+
+    Only `unhealthy` needs an operator, so only it exits with 1.
+    """
+    server.system = system_health(status)
 
     assert run("health") == code
 
@@ -36,7 +41,7 @@ def test_health_is_the_systems_too(server: FakeServer, capsys: pytest.CaptureFix
     assert [word for word in ("ok", status, "openai", "change stream", "The circuit is open.", "Add credit.") if word not in shown] == []
 
 
-def test_health_without_a_key_asks_whether_the_api_answers(
+def test_health_without_a_key_checks_only_the_api(
     server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HEADRACE_KEY")
@@ -46,14 +51,14 @@ def test_health_without_a_key_asks_whether_the_api_answers(
     assert server.sent("GET /health/system") == []
 
 
-def test_health_for_scripts(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    server.system = unwell("unhealthy")
+def test_health_json_includes_the_system(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.system = system_health("unhealthy")
 
     assert run("health", "--json") == 1
     assert json.loads(capsys.readouterr().out)["system"] == server.system
 
 
-def test_circuits_are_a_table(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_circuits_prints_a_table(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.circuits = [OPEN, {"model": "kept", "state": "open", "reason": "moving", "forced": True, "until": None}]
 
     assert run("circuits") == 0
@@ -63,7 +68,7 @@ def test_circuits_are_a_table(server: FakeServer, capsys: pytest.CaptureFixture[
     assert "closed by hand" in next(line for line in shown.splitlines() if line.startswith("kept"))
 
 
-def test_no_circuit_is_said(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_circuits_without_entries_prints_a_note(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("circuits") == 0
     assert "closed" in capsys.readouterr().err
     assert run("circuits", "--json") == 0
@@ -73,8 +78,10 @@ def test_no_circuit_is_said(server: FakeServer, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("verb", "options", "body"), [("open", ["--reason", "moving"], {"reason": "moving"}), ("open", [], {}), ("close", [], {})]
 )
-def test_a_circuit_is_forced(server: FakeServer, capsys: pytest.CaptureFixture[str], verb: str, options: list[str], body: Any) -> None:
-    """The name goes into the path whole, whatever is in it."""
+def test_circuit_is_opened_and_closed_by_command(
+    server: FakeServer, capsys: pytest.CaptureFixture[str], verb: str, options: list[str], body: Any
+) -> None:
+    """The model name is percent-encoded in the path."""
     path = f"/circuits/ft%3Agpt-4o-mini%3Aacme%2Fx/{verb}"
     server.plan(f"POST {path}", Answer(body={"success": True, **OPEN}))
 
@@ -84,14 +91,14 @@ def test_a_circuit_is_forced(server: FakeServer, capsys: pytest.CaptureFixture[s
     assert str(OPEN["model"]) in capsys.readouterr().out
 
 
-def test_who_may_not_is_told(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_forbidden_circuit_change_exits_4(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan("POST /circuits/m/open", error(403, "forbidden", "This needs the role admin; this key is a user."))
 
     assert run("circuits", "open", "m", "--json") == 4
     assert json.loads(capsys.readouterr().err)["error"]["code"] == "forbidden"
 
 
-def test_models_that_stand_in_are_sent(server: FakeServer) -> None:
+def test_fallback_models_are_sent(server: FakeServer) -> None:
     assert run("submit", "Hi", "--model", "a", "--fallback", "b", "--fallback", "c") == 0
 
     assert server.sent("POST /jobs")[0][3]["config"] == {"model": "a", "fallback_models": ["b", "c"]}

@@ -1,4 +1,4 @@
-"""The watcher asks when it must and not more often, and survives every line."""
+"""`cli.watch`: when it subscribes again, pings, reconnects and changes the transport."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from cli.errors import Unreachable
 from cli.reducer import Appended, Finished, Lost, StartedOver
-from cli.watch import FRUITLESS, Interrupted, LineBroken, Listening, Told, Way, WayClosed, watch
+from cli.watch import MAX_FAILURES, ConnectionLost, Interrupted, Listening, Transport, TransportFailed, WatchEvent, watch
 
 Frame = dict[str, Any]
 JOB = "job_1"
@@ -28,7 +28,7 @@ def end(length: int, attempt: int = 1) -> Frame:
 
 
 class FakeClock:
-    """Time that passes only when somebody waits."""
+    """A clock that advances only when something sleeps or waits."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -40,10 +40,10 @@ class FakeClock:
         self.time += seconds
 
 
-class FakeLine:
-    """Plays a script: a frame arrives at once, a number is that many seconds of silence, an exception breaks the line.
+class FakeConnection:
+    """Plays a script of frames, seconds of silence (a number) and exceptions to raise.
 
-    After the script there is silence. `answers` is what the server says to a subscription, by its number.
+    After the script there is silence. `answers(n)` are the frames that answer subscription n.
     """
 
     def __init__(
@@ -81,162 +81,166 @@ class FakeLine:
 
 
 class Scene:
-    """A watch over scripted lines."""
+    """A watch over scripted connections."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.told: list[Told] = []
-        self.lines: list[FakeLine] = []
+        self.events: list[WatchEvent] = []
 
-    def line(self, *script: Frame | float | Exception, answers: Callable[[int], list[Frame]] | None = None) -> FakeLine:
-        line = FakeLine(self.clock, list(script), answers)
-        self.lines.append(line)
-        return line
+    def connection(self, *script: Frame | float | Exception, answers: Callable[[int], list[Frame]] | None = None) -> FakeConnection:
+        return FakeConnection(self.clock, list(script), answers)
 
-    def way(self, name: str, *lines: FakeLine | Exception) -> Way:
-        """Opens these lines one after the other, the last one again and again."""
-        left = list(lines)
+    def transport(self, name: str, *connections: FakeConnection | Exception) -> Transport:
+        """A transport that opens these connections in order, and the last one repeatedly."""
+        remaining = list(connections)
 
-        def open_line() -> FakeLine:
-            line = left.pop(0) if len(left) > 1 else left[0]
-            if isinstance(line, Exception):
-                raise line
-            return line
+        def connect() -> FakeConnection:
+            connection = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+            if isinstance(connection, Exception):
+                raise connection
+            return connection
 
-        return Way(name, open_line)
+        return Transport(name, connect)
 
-    def watch(self, *ways: Way) -> str:
-        return watch(JOB, ways, self.told.append, self.clock).text
+    def watch(self, *transports: Transport) -> str:
+        return watch(JOB, transports, self.events.append, self.clock).text
 
 
-def test_a_job_that_streams_is_watched_to_its_end() -> None:
+def test_streaming_job_is_watched_until_it_ends() -> None:
     scene = Scene()
-    line = scene.line(connected(), tokens(0, "Hello"), tokens(5, " world"), end(11))
+    connection = scene.connection(connected(), tokens(0, "Hello"), tokens(5, " world"), end(11))
 
-    text = scene.watch(scene.way("socket", line))
+    text = scene.watch(scene.transport("socket", connection))
 
     assert text == "Hello world"
-    assert line.subscriptions == [(0.0, 0, 0)]
-    assert line.closed
-    assert [o for o in scene.told if isinstance(o, Listening | Appended)] == [Listening("socket"), Appended("Hello"), Appended(" world")]
-    assert isinstance(scene.told[-1], Finished)
+    assert connection.subscriptions == [(0.0, 0, 0)]
+    assert connection.closed
+    assert [o for o in scene.events if isinstance(o, Listening | Appended)] == [Listening("socket"), Appended("Hello"), Appended(" world")]
+    assert isinstance(scene.events[-1], Finished)
 
 
-def test_a_hole_is_asked_for_once_and_then_by_the_timer() -> None:
-    """At 0 s because it was seen, at 3 s and 9 s because nobody answered; what comes from above the hole changes nothing."""
+def test_missing_text_is_requested_once_and_then_by_the_timer() -> None:
+    """At 0 s when the hole is seen, then at 3 s and 9 s without an answer.
+
+    Frames beyond the hole change nothing.
+    """
     scene = Scene()
-    line = scene.line(connected(), tokens(0, "a"), tokens(2, "c"), 1.0, tokens(3, "d"), 1.0, tokens(4, "e"), 8.0, tokens(1, "bcde"), end(5))
+    connection = scene.connection(
+        connected(), tokens(0, "a"), tokens(2, "c"), 1.0, tokens(3, "d"), 1.0, tokens(4, "e"), 8.0, tokens(1, "bcde"), end(5)
+    )
 
-    text = scene.watch(scene.way("socket", line))
+    text = scene.watch(scene.transport("socket", connection))
 
     assert text == "abcde"
-    assert line.subscriptions == [(0.0, 0, 0), (0.0, 1, 1), (3.0, 1, 1), (9.0, 1, 1)]
+    assert connection.subscriptions == [(0.0, 0, 0), (0.0, 1, 1), (3.0, 1, 1), (9.0, 1, 1)]
 
 
-def test_after_thirty_seconds_of_silence_it_subscribes_again() -> None:
+def test_watch_subscribes_again_after_thirty_seconds_of_silence() -> None:
     scene = Scene()
-    line = scene.line(connected(), tokens(0, "ab"), 29.0, tokens(2, "c"), 31.0, tokens(3, "d"), end(4))
+    connection = scene.connection(connected(), tokens(0, "ab"), 29.0, tokens(2, "c"), 31.0, tokens(3, "d"), end(4))
 
-    scene.watch(scene.way("socket", line))
+    scene.watch(scene.transport("socket", connection))
 
-    assert line.subscriptions == [(0.0, 0, 0), (59.0, 1, 3)]
+    assert connection.subscriptions == [(0.0, 0, 0), (59.0, 1, 3)]
 
 
-def test_a_job_that_waits_for_an_hour_is_waited_for() -> None:
-    """Each silence is answered by `connected`, which is no progress but is an answer."""
+def test_job_that_waits_for_an_hour_is_watched_on_one_connection() -> None:
+    """Each subscription is answered by `connected`: no progress, but an answer."""
     scene = Scene()
-    line = scene.line(answers=lambda n: [connected("queued", 0)] if n < 120 else [tokens(0, "x"), end(1)])
+    connection = scene.connection(answers=lambda n: [connected("queued", 0)] if n < 120 else [tokens(0, "x"), end(1)])
 
-    assert scene.watch(scene.way("socket", line)) == "x"
-    assert len(line.subscriptions) == 120
+    assert scene.watch(scene.transport("socket", connection)) == "x"
+    assert len(connection.subscriptions) == 120
     assert scene.clock.now() == pytest.approx(119 * 30)
 
 
-def test_frames_of_other_jobs_do_not_count() -> None:
+def test_frames_of_other_jobs_are_ignored() -> None:
     scene = Scene()
     other = {**tokens(0, "zzz", attempt=7), "job_id": "job_2"}
-    line = scene.line(other, tokens(0, "a"), 20.0, other, 15.0, end(1))
+    connection = scene.connection(other, tokens(0, "a"), 20.0, other, 15.0, end(1))
 
-    assert scene.watch(scene.way("socket", line)) == "a"
-    assert line.subscriptions == [(0.0, 0, 0), (30.0, 1, 1)]
+    assert scene.watch(scene.transport("socket", connection)) == "a"
+    assert connection.subscriptions == [(0.0, 0, 0), (30.0, 1, 1)]
 
 
-def test_a_broken_line_is_replaced_and_goes_on_from_the_position() -> None:
+def test_lost_connection_is_reopened_at_the_position() -> None:
     scene = Scene()
-    first = scene.line(connected(), tokens(0, "Hel"), LineBroken("gone"))
-    second = scene.line(tokens(0, "Hello"), end(5))
+    first = scene.connection(connected(), tokens(0, "Hel"), ConnectionLost("gone"))
+    second = scene.connection(tokens(0, "Hello"), end(5))
 
-    text = scene.watch(scene.way("socket", first, second))
+    text = scene.watch(scene.transport("socket", first, second))
 
     assert text == "Hello"
     assert second.subscriptions == [(0.5, 1, 3)]
-    assert Interrupted("socket", "gone") in scene.told
+    assert Interrupted("socket", "gone") in scene.events
 
 
-def test_a_closing_socket_is_replaced() -> None:
+def test_closing_frame_opens_another_connection() -> None:
     scene = Scene()
-    first = scene.line(tokens(0, "a"), {"event": "closing"})
-    second = scene.line(end(1))
+    first = scene.connection(tokens(0, "a"), {"event": "closing"})
+    second = scene.connection(end(1))
 
-    assert scene.watch(scene.way("socket", first, second)) == "a"
+    assert scene.watch(scene.transport("socket", first, second)) == "a"
 
 
-def test_lines_that_bring_nothing_give_way_to_the_next_kind() -> None:
+def test_failing_connections_fall_back_to_the_next_transport() -> None:
     scene = Scene()
-    good = scene.line(tokens(0, "a"), end(1))
+    good = scene.connection(tokens(0, "a"), end(1))
 
-    text = scene.watch(scene.way("socket", LineBroken("refused")), scene.way("slices", good))
+    text = scene.watch(scene.transport("socket", ConnectionLost("refused")), scene.transport("slices", good))
 
     assert text == "a"
-    told = [o for o in scene.told if isinstance(o, Interrupted)]
-    assert told == [Interrupted("socket", "refused")] * (FRUITLESS - 1) + [Interrupted("slices", "socket: refused")]
+    interruptions = [o for o in scene.events if isinstance(o, Interrupted)]
+    assert interruptions == [Interrupted("socket", "refused")] * (MAX_FAILURES - 1) + [Interrupted("slices", "socket: refused")]
 
 
-def test_an_error_frame_gives_way_to_the_next_kind_which_says_why() -> None:
+def test_error_frame_falls_back_to_the_next_transport() -> None:
     scene = Scene()
-    bad = scene.line({"event": "error", "code": "job_not_found", "message": "No such job."})
-    good = scene.line(tokens(0, "a"), end(1))
+    bad = scene.connection({"event": "error", "code": "job_not_found", "message": "No such job."})
+    good = scene.connection(tokens(0, "a"), end(1))
 
-    assert scene.watch(scene.way("socket", bad), scene.way("slices", good)) == "a"
+    assert scene.watch(scene.transport("socket", bad), scene.transport("slices", good)) == "a"
 
 
-def test_a_hole_that_nobody_fills_gives_way_to_the_next_kind() -> None:
-    """The line lives, but what is missing never comes."""
+def test_missing_text_that_never_comes_falls_back_to_the_next_transport() -> None:
+    """The connection works, but the missing text never comes."""
     scene = Scene()
-    deaf = scene.line(answers=lambda _: [tokens(1, "b"), end(2)])
-    good = scene.line(tokens(0, "ab"), end(2))
+    stuck = scene.connection(answers=lambda _: [tokens(1, "b"), end(2)])
+    good = scene.connection(tokens(0, "ab"), end(2))
 
-    assert scene.watch(scene.way("socket", deaf), scene.way("slices", good)) == "ab"
+    assert scene.watch(scene.transport("socket", stuck), scene.transport("slices", good)) == "ab"
 
 
-def test_when_no_way_works_it_says_so() -> None:
+def test_watch_without_a_working_transport_raises_unreachable() -> None:
     scene = Scene()
 
     with pytest.raises(Unreachable, match="polling: no network"):
-        scene.watch(scene.way("socket", WayClosed("none")), scene.way("polling", LineBroken("no network")))
+        scene.watch(scene.transport("socket", TransportFailed("none")), scene.transport("polling", ConnectionLost("no network")))
 
 
-def test_a_socket_that_only_listens_is_pinged() -> None:
+def test_connection_that_only_receives_is_pinged() -> None:
     scene = Scene()
     steps = [step for offset in range(60) for step in (tokens(offset, "x"), 10.0)]
-    line = scene.line(*steps, end(60))
+    connection = scene.connection(*steps, end(60))
 
-    scene.watch(scene.way("socket", line))
+    scene.watch(scene.transport("socket", connection))
 
-    assert line.pings == [240.0, 480.0]
+    assert connection.pings == [240.0, 480.0]
 
 
-def test_a_new_attempt_is_told() -> None:
+def test_new_attempt_is_reported() -> None:
     scene = Scene()
-    line = scene.line(tokens(0, "old"), tokens(0, "new", attempt=2), end(3, attempt=2))
+    connection = scene.connection(tokens(0, "old"), tokens(0, "new", attempt=2), end(3, attempt=2))
 
-    assert scene.watch(scene.way("socket", line)) == "new"
-    assert StartedOver(2, None) in scene.told
+    assert scene.watch(scene.transport("socket", connection)) == "new"
+    assert StartedOver(2, None) in scene.events
 
 
-def test_text_that_is_no_longer_kept_ends_the_watch() -> None:
+def test_expired_text_ends_the_watch() -> None:
     scene = Scene()
-    line = scene.line(connected("completed"), {"event": "gap", "job_id": JOB, "attempt": 1, "version": 9, "requested": 0, "earliest": None})
+    connection = scene.connection(
+        connected("completed"), {"event": "gap", "job_id": JOB, "attempt": 1, "version": 9, "requested": 0, "earliest": None}
+    )
 
-    assert scene.watch(scene.way("socket", line)) == ""
-    assert scene.told[-1] == Lost(None)
+    assert scene.watch(scene.transport("socket", connection)) == ""
+    assert scene.events[-1] == Lost(None)

@@ -1,4 +1,4 @@
-"""`headrace deliveries` against a server."""
+"""`headrace deliveries` against a fake server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.cli.server import JOB, Answer, FakeServer, run
 
-ONE = {
+DELIVERY = {
     "delivery_id": "dlv_1",
     "channel": "webhook",
     "address": "https://hooks.example.com/\x1b[2Jx",
@@ -21,9 +21,9 @@ ONE = {
 }
 
 
-def test_deliveries_are_a_table(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """With what went wrong last; an address cannot control the terminal."""
-    server.plan(f"GET /jobs/{JOB}/deliveries", Answer(body={"job_id": JOB, "data": [ONE]}))
+def test_deliveries_prints_a_table(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the last error. Escape sequences in an address are replaced."""
+    server.plan(f"GET /jobs/{JOB}/deliveries", Answer(body={"job_id": JOB, "data": [DELIVERY]}))
 
     assert run("deliveries", JOB) == 0
 
@@ -32,23 +32,23 @@ def test_deliveries_are_a_table(server: FakeServer, capsys: pytest.CaptureFixtur
     assert "\x1b[2J" not in shown
 
 
-def test_nobody_to_be_told_is_said(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_deliveries_without_entries_prints_a_note(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.plan(f"GET /jobs/{JOB}/deliveries", Answer(body={"job_id": JOB, "data": []}))
 
     assert run("deliveries", JOB) == 0
-    assert "Nobody" in capsys.readouterr().err
+    assert "No deliveries so far." in capsys.readouterr().err
 
 
-def test_one_is_delivered_again(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    server.plan(f"POST /jobs/{JOB}/deliveries/dlv_1/retry", Answer(202, ONE))
+def test_retry_option_sends_the_delivery_again(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.plan(f"POST /jobs/{JOB}/deliveries/dlv_1/retry", Answer(202, DELIVERY))
 
     assert run("deliveries", JOB, "--retry", "dlv_1", "--json") == 0
     assert json.loads(capsys.readouterr().out)["delivery_id"] == "dlv_1"
 
 
-def test_those_of_a_batch_are_where_the_batch_is(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
-    server.plan("GET /batches/batch_1/deliveries", Answer(body={"batch_id": "batch_1", "data": [{**ONE, "event": "batch.completed"}]}))
-    server.plan("POST /batches/batch_1/deliveries/dlv_1/retry", Answer(202, ONE))
+def test_deliveries_of_a_batch_use_the_batch_routes(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.plan("GET /batches/batch_1/deliveries", Answer(body={"batch_id": "batch_1", "data": [{**DELIVERY, "event": "batch.completed"}]}))
+    server.plan("POST /batches/batch_1/deliveries/dlv_1/retry", Answer(202, DELIVERY))
 
     assert run("deliveries", "batch_1") == run("deliveries", "batch_1", "--retry", "dlv_1") == 0
     assert "batch.completed" in capsys.readouterr().out

@@ -1,4 +1,6 @@
-"""The watcher's rules hold under every order, loss and doubling of frames (T15 of the protocol)."""
+"""`Assembly` with frames in any order, lost or repeated (protocol rule 12: token frames carry
+(attempt, offset), states carry the version).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.reducer import Appended, Ask, Assembly, Finished, MilestoneReached, Outcome, StartedOver, Trimmed
+from cli.reducer import Appended, Finished, MilestoneReached, Outcome, Resubscribe, StartedOver, TextAssembler, Trimmed
 
 Frame = dict[str, Any]
 
@@ -17,7 +19,10 @@ TEXTS = st.text(alphabet="ab\n\U0001f600\u0301\u200d", max_size=30)
 
 @dataclass
 class Server:
-    """What really happened: the text of each attempt, and the end. Its frames are all true; the network does the rest."""
+    """What really happened: the text of each attempt and the end of the job.
+
+    The tests lose and reorder its frames.
+    """
 
     texts: dict[int, str]
     status: str
@@ -44,8 +49,10 @@ class Server:
     def end(self) -> Frame:
         return {"event": f"job_{self.status}", "attempt": self.last, "version": self.last * 10 + 5, "length": self.length}
 
-    def answer(self, ask: Ask, size: int) -> list[Frame]:
-        """What a subscription is answered: the rest of the text in pieces, from 0 if the attempt is not the last, then the end."""
+    def answer(self, ask: Resubscribe, size: int) -> list[Frame]:
+        """The answer to a subscription: the rest of the text in pieces (from 0 if the attempt is
+        outdated), then the end.
+        """
         start = ask.offset if ask.attempt == self.last else 0
         stops = range(start, self.length, size)
         pieces = [self.tokens(self.last, stop, min(stop + size, self.length)) for stop in stops]
@@ -77,7 +84,7 @@ def frames_of(draw: st.DrawFn, server: Server) -> Frame:
 
 
 def replay(shown: str, outcomes: list[Outcome]) -> str:
-    """What somebody sees who knows nothing but the outcomes."""
+    """Apply outcomes to the shown text, as a client does that sees nothing else."""
     for outcome in outcomes:
         match outcome:
             case Appended(text):
@@ -93,7 +100,7 @@ def replay(shown: str, outcomes: list[Outcome]) -> str:
 @settings(max_examples=400, deadline=None)
 def test_any_interleaving_shows_a_prefix_of_one_attempt_and_ends_equal(data: st.DataObject) -> None:
     server = data.draw(servers())
-    assembly, shown, newest = Assembly(), "", 0
+    assembly, shown, newest = TextAssembler(), "", 0
 
     for frame in data.draw(st.lists(frames_of(server), max_size=40)):
         shown = replay(shown, assembly.receive(frame))
@@ -106,7 +113,7 @@ def test_any_interleaving_shows_a_prefix_of_one_attempt_and_ends_equal(data: st.
         assert not assembly.done or assembly.text == server.result()
 
     size = data.draw(st.integers(1, 7))
-    for frame in (f for ask in assembly.ask_again() if isinstance(ask, Ask) for f in server.answer(ask, size)):
+    for frame in (f for ask in assembly.resubscribe() if isinstance(ask, Resubscribe) for f in server.answer(ask, size)):
         shown = replay(shown, assembly.receive(frame))
     assert assembly.done
     assert shown == assembly.text == server.result()
@@ -115,29 +122,29 @@ def test_any_interleaving_shows_a_prefix_of_one_attempt_and_ends_equal(data: st.
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_nothing_after_the_end_throws_it_back(data: st.DataObject) -> None:
+def test_frames_after_the_end_do_not_change_the_text(data: st.DataObject) -> None:
     server = data.draw(servers())
-    assembly = Assembly()
-    for frame in server.answer(Ask(0, 0), 5):
+    assembly = TextAssembler()
+    for frame in server.answer(Resubscribe(0, 0), 5):
         assembly.receive(frame)
 
     late = [outcome for frame in data.draw(st.lists(frames_of(server), max_size=20)) for outcome in assembly.receive(frame)]
 
-    assert late == [o for o in late if not isinstance(o, Appended | Ask | StartedOver | Trimmed | Finished)]
+    assert late == [o for o in late if not isinstance(o, Appended | Resubscribe | StartedOver | Trimmed | Finished)]
     assert assembly.text == server.result()
-    assert assembly.ask_again() == []
+    assert assembly.resubscribe() == []
 
 
 @given(st.data())
 @settings(max_examples=200, deadline=None)
-def test_lossy_answers_end_too_as_long_as_the_timer_asks(data: st.DataObject) -> None:
+def test_lossy_answers_complete_if_the_timer_asks_again(data: st.DataObject) -> None:
     server = data.draw(servers())
-    assembly = Assembly()
+    assembly = TextAssembler()
 
     for _ in range(200):
         if assembly.done:
             break
-        asks = [ask for ask in assembly.ask_again() if isinstance(ask, Ask)]
+        asks = [ask for ask in assembly.resubscribe() if isinstance(ask, Resubscribe)]
         answer = [frame for ask in asks for frame in server.answer(ask, 4)]
         arriving = data.draw(st.lists(st.sampled_from(answer), max_size=4)) + answer[:2]
         for frame in arriving:
@@ -148,19 +155,19 @@ def test_lossy_answers_end_too_as_long_as_the_timer_asks(data: st.DataObject) ->
 
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=60))
-def test_one_hole_asks_once_whatever_comes_above_it(offsets: list[int]) -> None:
-    assembly = Assembly()
+def test_hole_asks_once_however_many_frames_follow(offsets: list[int]) -> None:
+    assembly = TextAssembler()
 
     asks = [
         o for offset in offsets for o in assembly.receive({"event": "tokens", "attempt": 1, "version": 1, "offset": offset, "text": "x"})
     ]
 
-    assert asks == [Ask(1, 0)]
+    assert asks == [Resubscribe(1, 0)]
 
 
-def test_the_outcomes_of_a_job_with_a_second_attempt() -> None:
-    """The first attempt is no new start; the second is, and says why."""
-    assembly = Assembly()
+def test_second_attempt_is_reported_with_its_reason() -> None:
+    """Only the second attempt is reported as `StartedOver`, with its reason."""
+    assembly = TextAssembler()
     reset = {"event": "reset", "attempt": 2, "version": 3, "reason": "stream_cut"}
     end = {"event": "job_completed", "attempt": 2, "version": 5, "length": 2}
 

@@ -1,7 +1,8 @@
-"""The watcher's rules as a table that the Python and the JavaScript client both run.
+"""The rules of a client as a table of cases that the Python and the JavaScript client both run.
 
-A case is `{name, frames, asks, text, status, done}`: after all `frames` the client has asked exactly `asks` (attempt, offset), and holds
-`text` with `status`. A frame whose event is `timer` is none: it is the caller's timer running out.
+A case is `{name, frames, asks, text, status, done}`: after all `frames` the client has sent exactly
+these `asks` (attempt, offset) and holds `text` with `status`. The event `timer` is not a frame: it
+means that the timer of the caller ran out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cli.reducer import Ask, Assembly
+from cli.reducer import Resubscribe, TextAssembler
 from tests.kit.paths import ROOT
 
 FILE = Path(__file__).with_name("reducer_cases.json")
@@ -23,13 +24,13 @@ JAVASCRIPT = ROOT / "clients" / "js" / "run_cases.mjs"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_python(case: dict[str, Any]) -> None:
-    assembly = Assembly()
+def test_python_client_passes_the_case(case: dict[str, Any]) -> None:
+    assembly = TextAssembler()
 
     asks = []
     for frame in case["frames"]:
-        outcomes = assembly.ask_again() if frame["event"] == "timer" else assembly.receive(frame)
-        asks += [[o.attempt, o.offset] for o in outcomes if isinstance(o, Ask)]
+        outcomes = assembly.resubscribe() if frame["event"] == "timer" else assembly.receive(frame)
+        asks += [[o.attempt, o.offset] for o in outcomes if isinstance(o, Resubscribe)]
 
     seen = {"asks": asks, "text": assembly.text, "status": assembly.status, "done": assembly.done}
     assert seen == {key: case[key] for key in seen}
@@ -37,7 +38,7 @@ def test_python(case: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def javascript() -> dict[str, Any]:
-    """What the JavaScript client makes of every case, in one run of node."""
+    """The results of the JavaScript client for all cases, from one run of node."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed, so the JavaScript client cannot be run")
@@ -47,11 +48,11 @@ def javascript() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_javascript(case: dict[str, Any], javascript: dict[str, Any]) -> None:
+def test_javascript_client_passes_the_case(case: dict[str, Any], javascript: dict[str, Any]) -> None:
     seen = javascript[case["name"]]
 
     assert seen == {key: case[key] for key in seen}
 
 
-def test_names_are_unique() -> None:
+def test_case_names_are_unique() -> None:
     assert len({case["name"] for case in CASES}) == len(CASES)

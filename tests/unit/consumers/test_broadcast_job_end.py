@@ -19,24 +19,24 @@ def ended(world: World, prompt: str = "Say hello.", watcher: str = "c1") -> Chan
     job = world.submit(prompt)
     world.watch(job, watcher)
     after = replace(job, status=Status.COMPLETED, version=2, due_at=None, length=0, finished_at=world.clock.now())
-    world.memory.jobs.heads[job.id] = after
+    world.container.jobs.heads[job.id] = after
     return job.id, job, after
 
 
 def tell(world: World, *changes: Change) -> None:
-    broadcast_job_ends(world.gallery, world.memory.queues, world._log, changes)
+    broadcast_job_ends(world.container, changes)
 
 
 def aside(world: World) -> list[str]:
-    return [body for body, _ in world.memory.queues.aside["stream"]]
+    return [body for body, _ in world.container.queues.aside["stream"]]
 
 
-def test_one_throttle_costs_a_moment() -> None:
-    """Two as well: the end is told, nothing is set aside."""
+def test_a_throttled_broadcast_is_retried() -> None:
+    """Two throttles delay the frame by less than a second."""
     world = World()
     change = ended(world)
 
-    with refusing(world.memory.subscriptions, "for_job", 2):
+    with refusing(world.container.subscriptions, "for_job", 2):
         tell(world, change)
 
     assert [frame["event"] for frame in world.frames()] == ["job_completed"]
@@ -44,54 +44,53 @@ def test_one_throttle_costs_a_moment() -> None:
     assert world.loop.moment < 1
 
 
-def test_a_store_that_stays_away_sets_the_record_aside() -> None:
-    """Its id, for people; the others are told."""
+def test_a_record_whose_store_stays_down_goes_to_the_dead_letter_queue() -> None:
+    """The other record is broadcast."""
     world = World()
     lost, told = ended(world), ended(world, "another", "c2")
-    of = world.memory.subscriptions.for_job
+    of = world.container.subscriptions.for_job
 
     def of_others(job_id: str) -> object:
         if job_id == lost[0]:
             raise Throttled
         return of(job_id)
 
-    world.memory.subscriptions.for_job = of_others  # type: ignore[assignment, method-assign]
+    world.container.subscriptions.for_job = of_others  # type: ignore[assignment, method-assign]
     tell(world, lost, told)
 
     assert aside(world) == [lost[0]]
     assert [frame["event"] for frame in world.frames("c2")] == ["job_completed"]
 
 
-def test_patience_has_an_end_for_all_records_together() -> None:
-    """A batch of a hundred must fit into the function's time."""
+def test_all_records_of_a_call_share_one_retry_budget() -> None:
+    """A hundred failing records must fit into the function's time."""
     world = World()
     changes = [ended(world, str(number), f"c{number}") for number in range(100)]
 
-    with refusing(world.memory.subscriptions, "for_job", 10**6):
+    with refusing(world.container.subscriptions, "for_job", 10**6):
         tell(world, *changes)
 
     assert world.loop.moment * 1000 <= TIME_BUDGET_MS
     assert len(aside(world)) == 100
 
 
-def test_a_record_that_cannot_be_told_is_set_aside_at_once() -> None:
-    """No second try would fare better."""
+def test_a_non_retryable_error_dead_letters_its_record_at_once() -> None:
     world = World()
     change = ended(world)
 
-    with refusing(world.memory.subscriptions, "for_job", 1, ValueError):
+    with refusing(world.container.subscriptions, "for_job", 1, ValueError):
         tell(world, change)
 
     assert aside(world) == [change[0]]
     assert world.loop.moment == 0
 
 
-def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
-    """After everything else was told; the next time it finds its end."""
+def test_an_end_that_cannot_be_dead_lettered_is_redelivered() -> None:
+    """The other record is broadcast first."""
     world = World()
     told, broken = ended(world), (ended(world, "broken")[0], None, None)
 
-    with refusing(world.memory.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
+    with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
         tell(world, broken, told)
     assert [frame["event"] for frame in world.frames()] == ["job_completed"]
     assert aside(world) == []
@@ -100,11 +99,11 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
     assert aside(world) == [broken[0]]
 
 
-def test_setting_aside_is_patient_too() -> None:
+def test_sending_to_the_dead_letter_queue_is_retried() -> None:
     world = World()
     job: Job = ended(world)[2]
 
-    with refusing(world.memory.queues, "send_to_dead_letter", 3):
+    with refusing(world.container.queues, "send_to_dead_letter", 3):
         tell(world, (job.id, None, None))
 
     assert aside(world) == [job.id]

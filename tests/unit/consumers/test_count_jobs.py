@@ -31,23 +31,23 @@ def rows(number: int, **changes: Any) -> list[Job]:
 
 
 def completed(world: World) -> int:
-    return world.memory.counters.counters.get(counter_key(BATCH), {}).get("completed", 0)
+    return world.container.counters.counters.get(counter_key(BATCH), {}).get("completed", 0)
 
 
 def changes(jobs: list[Job]) -> list[tuple[str, Job | None, Job | None]]:
     return [(one.id, None, one) for one in jobs]
 
 
-def test_what_cannot_be_read_is_set_aside_and_the_others_are_counted() -> None:
+def test_an_unreadable_change_is_dead_lettered_and_others_are_counted() -> None:
     world = World()
 
-    count_job_changes(world.clerk, [("job_broken", None, None), *changes(rows(3))])
+    count_job_changes(world.container, [("job_broken", None, None), *changes(rows(3))])
 
     assert completed(world) == 3
-    assert [body for body, _ in world.memory.queues.aside["stream"]] == ["job_broken"]
+    assert [body for body, _ in world.container.queues.aside["stream"]] == ["job_broken"]
 
 
-def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_cannot_be_counted_is_dead_lettered(monkeypatch: pytest.MonkeyPatch) -> None:
     world, bad = World(), job_id_of_row(BATCH, 1)
 
     def broken(_mark: Any, seen: Job) -> Any:
@@ -56,82 +56,82 @@ def test_one_that_cannot_be_counted_is_set_aside(monkeypatch: pytest.MonkeyPatch
         return [], None
 
     monkeypatch.setitem(counting.COUNTERS, "broken", broken)
-    count_job_changes(world.clerk, changes(rows(3)))
+    count_job_changes(world.container, changes(rows(3)))
 
     assert completed(world) == 2
-    assert [body for body, _ in world.memory.queues.aside["stream"]] == [bad]
+    assert [body for body, _ in world.container.queues.aside["stream"]] == [bad]
 
 
-def test_a_ledger_that_does_not_answer_gets_the_records_again() -> None:
+def test_changes_are_redelivered_while_the_counters_are_throttled() -> None:
     world = World()
 
-    with refusing(world.memory.counters, "increment", 10**6), pytest.raises(Throttled):
-        count_job_changes(world.clerk, changes(rows(3)))
-    count_job_changes(world.clerk, changes(rows(3)))
+    with refusing(world.container.counters, "increment", 10**6), pytest.raises(Throttled):
+        count_job_changes(world.container, changes(rows(3)))
+    count_job_changes(world.container, changes(rows(3)))
 
     assert completed(world) == 3
 
 
-def test_a_throttle_is_waited_out() -> None:
+def test_a_throttled_increment_is_retried_and_counted_once() -> None:
     world = World()
 
-    with refusing(world.memory.counters, "increment", 2, after=True):
-        count_job_changes(world.clerk, changes(rows(3)))
+    with refusing(world.container.counters, "increment", 2, after=True):
+        count_job_changes(world.container, changes(rows(3)))
 
     assert completed(world) == 3
 
 
-def test_who_meets_others_looks_again_and_sets_aside_in_the_end() -> None:
+def test_a_counter_conflict_is_retried_and_dead_lettered_in_the_end() -> None:
     world = World()
 
-    with refusing(world.memory.counters, "increment", 1, error=Conflict):
-        count_job_changes(world.clerk, changes(rows(3)))
+    with refusing(world.container.counters, "increment", 1, error=Conflict):
+        count_job_changes(world.container, changes(rows(3)))
     assert completed(world) == 3
-    with refusing(world.memory.counters, "increment", 10**6, error=Conflict):
-        count_job_changes(world.clerk, changes(rows(1, version=5)))
+    with refusing(world.container.counters, "increment", 10**6, error=Conflict):
+        count_job_changes(world.container, changes(rows(1, version=5)))
 
-    assert world.memory.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
+    assert world.container.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
 
 
-def test_a_crowd_at_one_counter_is_given_time_to_pass() -> None:
-    """The rows of a large batch come by several shards at once, all to the same counter: a conflict is no reason to give up at once."""
+def test_repeated_counter_conflicts_are_retried_with_a_delay() -> None:
+    """Several shards count rows of a large batch on the same counter at once."""
     world = World()
     before = world.clock.now()
 
-    with refusing(world.memory.counters, "increment", 4, error=Conflict):
-        count_job_changes(world.clerk, changes(rows(1)))
+    with refusing(world.container.counters, "increment", 4, error=Conflict):
+        count_job_changes(world.container, changes(rows(1)))
 
     assert completed(world) == 1
-    assert not world.memory.queues.aside["stream"]
+    assert not world.container.queues.aside["stream"]
     assert world.clock.now() > before
 
 
-def test_a_hundred_batches_at_once_fit_into_transactions() -> None:
+def test_changes_of_a_hundred_batches_fit_into_transactions() -> None:
     world = World()
     jobs = [
         job(id=job_id_of_row(f"batch_{number:021d}00000", 0), batch_id=f"batch_{number:021d}00000", status=Status.FAILED, finished_at=1)
         for number in range(1, 101)
     ]
 
-    count_job_changes(world.clerk, changes(jobs))
+    count_job_changes(world.container, changes(jobs))
 
-    assert sum(numbers.get("failed", 0) for numbers in world.memory.counters.counters.values()) == 100
+    assert sum(numbers.get("failed", 0) for numbers in world.container.counters.counters.values()) == 100
 
 
-def test_an_older_image_changes_nothing() -> None:
+def test_an_outdated_record_image_is_not_counted() -> None:
     world = World()
-    count_job_changes(world.clerk, changes(rows(1, version=9)))
+    count_job_changes(world.container, changes(rows(1, version=9)))
 
     count_job_changes(
-        world.clerk, [(job_id_of_row(BATCH, 0), None, job(id=job_id_of_row(BATCH, 0), batch_id=BATCH, status=Status.QUEUED, version=2))]
+        world.container, [(job_id_of_row(BATCH, 0), None, job(id=job_id_of_row(BATCH, 0), batch_id=BATCH, status=Status.QUEUED, version=2))]
     )
 
     assert completed(world) == 1
 
 
-def test_jobs_of_no_batch_are_not_counted_before_their_end() -> None:
+def test_jobs_without_a_batch_are_not_counted_before_their_end() -> None:
     world = World()
 
-    count_job_changes(world.clerk, changes([job(), job(status=Status.PROCESSING)]))
+    count_job_changes(world.container, changes([job(), job(status=Status.PROCESSING)]))
 
-    assert world.memory.counters.rows == {}
+    assert world.container.counters.rows == {}

@@ -35,7 +35,7 @@ def found() -> dict[str, Any]:
         ({"l": {"L": [{"S": "a"}]}}, 6),
     ],
 )
-def test_an_item_weighs_its_names_and_its_values(item: dict[str, Any], size: int) -> None:
+def test_item_size_counts_attribute_names_and_values(item: dict[str, Any], size: int) -> None:
     assert item_bytes(item) == size
 
 
@@ -52,11 +52,11 @@ def test_an_item_weighs_its_names_and_its_values(item: dict[str, Any], size: int
         (None, None, 1),  # a deletion of what is not there
     ],
 )
-def test_a_write_is_charged_for_the_item_and_each_entry_that_changes(old: Any, new: Any, units: int) -> None:
+def test_write_units_count_the_item_and_each_changed_index_entry(old: Any, new: Any, units: int) -> None:
     assert write_units(TABLE, old, new) == units
 
 
-def test_a_transaction_counts_the_item_double_and_its_entries_once() -> None:
+def test_a_transaction_doubles_the_item_but_not_its_index_entries() -> None:
     assert write_units(TABLE, None, QUEUED, together=True) == 4
     assert index_units(TABLE, None, QUEUED) == 2
 
@@ -64,18 +64,18 @@ def test_a_transaction_counts_the_item_double_and_its_entries_once() -> None:
 @pytest.mark.parametrize(
     ("size", "consistent", "units"), [(0, True, 1), (4096, True, 1), (4097, True, 2), (4097, False, 1), (10, False, 0.5)]
 )
-def test_a_read_is_charged_by_four_kilobytes(size: int, consistent: bool, units: float) -> None:
+def test_read_units_are_charged_per_four_kilobytes(size: int, consistent: bool, units: float) -> None:
     assert read_units(size, consistent=consistent) == units
 
 
-def test_a_million_jobs_cost_what_was_promised(found: dict[str, Any]) -> None:
-    """$200 in all, of which DynamoDB has $30: frames and the worker's memory are the rest."""
+def test_a_million_jobs_cost_no_more_than_the_targets(found: dict[str, Any]) -> None:
+    """200 USD in total, 30 USD of it for DynamoDB."""
     assert [key for key, aim in found["aim"].items() if found["value"][key] > aim] == []
     assert found["met"]
 
 
-def test_each_step_of_a_job_costs_what_it_should(found: dict[str, Any]) -> None:
-    """The claim of a queued job touches no index, a chunk of the log is one unit, and nobody pays by the token."""
+def test_each_step_of_a_job_stays_within_its_write_units(found: dict[str, Any]) -> None:
+    """A claim touches no index, and no cost grows with the number of tokens."""
     units = {kind: row["write_units"] for kind, row in found["kinds"].items()}
 
     assert units["claim"] == 1
@@ -87,19 +87,19 @@ def test_each_step_of_a_job_costs_what_it_should(found: dict[str, Any]) -> None:
     assert sum(units.values()) <= 46
 
 
-def test_the_obvious_ways_cost_several_times_as_much(found: dict[str, Any]) -> None:
+def test_per_token_designs_cost_several_times_as_much(found: dict[str, Any]) -> None:
     sums = {name: sum(bill.values()) for name, bill in found["bills"].items()}
 
     assert sums["a post per token"] > 5 * sums["ours"]
     assert sums["a log write per token"] > 3 * sums["ours"]
 
 
-def test_a_finding_says_what_was_aimed_at_and_what_came_out(found: dict[str, Any]) -> None:
+def test_a_finding_contains_its_targets_and_measured_values(found: dict[str, Any]) -> None:
     assert {"name", "measures", "aim", "value", "met", "kinds", "bills", "requests", "assumptions"} <= set(found)
     assert "dollars a million jobs" in cost.show(found)
 
 
-def test_an_aim_is_met_on_its_own_side() -> None:
+def test_a_target_is_either_an_upper_or_a_lower_bound() -> None:
     assert finding("x", "", {"a": 1.0}, {"a": 1.0})["met"]
     assert not finding("x", "", {"a": 1.0}, {"a": 1.1})["met"]
     assert not finding("x", "", {"a": 1.0}, {"a": 0.9}, at_least=True)["met"]

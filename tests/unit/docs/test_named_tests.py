@@ -16,8 +16,8 @@ PATHS = re.compile(
 
 
 @pytest.mark.parametrize("page", ["reliability.md", "protocol.md"])
-def test_every_test_that_a_page_names_is_there(page: str) -> None:
-    """A renamed test is renamed on the page as well."""
+def test_every_test_named_on_a_page_exists(page: str) -> None:
+    """A renamed test must be renamed on the page as well."""
     named = set(NAMED.findall((ROOT / "docs" / page).read_text()))
     files = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
 
@@ -26,8 +26,8 @@ def test_every_test_that_a_page_names_is_there(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["reliability.md", "protocol.md"])
-def test_every_file_that_a_page_names_is_there(page: str) -> None:
-    """Files of the code may be named from `chalicelib/` on."""
+def test_every_file_named_on_a_page_exists(page: str) -> None:
+    """Paths may start at the repository root or below `chalicelib/`."""
     named = set(PATHS.findall((ROOT / "docs" / page).read_text()))
 
     assert named

@@ -13,11 +13,11 @@ from infra import print_docs
 
 
 def test_the_printed_pages_are_up_to_date() -> None:
-    """`python -m infra.print_docs` brings them up to date."""
+    """`python -m infra.print_docs` updates them."""
     assert [path.name for path in print_docs.stale()] == []
 
 
-def test_every_setting_is_explained_once() -> None:
+def test_every_setting_is_explained_on_the_settings_page() -> None:
     page = print_docs.settings_page()
 
     for field in fields(Settings):
@@ -25,7 +25,7 @@ def test_every_setting_is_explained_once() -> None:
     assert set(print_docs.MEANINGS) <= {field.name for field in fields(Settings)}
 
 
-def test_every_way_of_failing_is_listed() -> None:
+def test_every_attempt_failure_is_listed_on_the_errors_page() -> None:
     page = print_docs.errors_page()
 
     for kind in {AttemptFailed, *AttemptFailed.__subclasses__()} - {ReattachRefused}:  # which is no end: the answer is fetched then
@@ -39,7 +39,7 @@ def test_every_route_is_listed_with_its_role() -> None:
         assert f"| `{route.method} {route.path}` | {route.role.label if route.role else 'public'} |" in page
 
 
-def test_a_page_that_says_something_else_is_named(tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pages_are_stale_until_they_are_written(tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(print_docs, "DOCS", tmp_path)
 
     before, written, after = print_docs.stale(), print_docs.write(), print_docs.stale()

@@ -18,7 +18,7 @@ from chalicelib.domain.text import repair_surrogates
 from chalicelib.domain.validation.schema import problems
 from chalicelib.services.jobs.plan_job import Plan, plan_job
 from chalicelib.services.prompts.model_request import model_request, parsed_output
-from infra.examples import EXAMPLES, EXAMPLES_OF_WORK, FOLDER
+from infra.examples import EXAMPLES, EXAMPLES_WITHOUT_MODEL, FOLDER
 from infra.print_docs import job_types_page
 from tests.kit.paths import ROOT
 from tests.kit.world import ALICE, World
@@ -35,16 +35,16 @@ def planned(kind: JobType) -> Plan:
 class TestEveryType:
     """One example each, good for a first try."""
 
-    def test_it_can_be_planned(self, kind: JobType) -> None:
-        """Options and input fit; what is sent asks for the type's schema, and is worth cents."""
+    def test_the_example_can_be_planned(self, kind: JobType) -> None:
+        """The request asks for the type's schema and costs less than two cents."""
         plan = planned(kind)
         request = model_request(plan.body, kind)
 
         assert (request.schema or {}).get("schema") is kind.schema_for(plan.body.options)
         assert plan.estimate.expected_cost is None or plan.estimate.expected_cost < 20_000_000
 
-    def test_its_content_stands_in_a_fence(self, kind: JobType) -> None:
-        """All of it, once; of a type without a fence it is the whole prompt."""
+    def test_the_content_is_delimited_once_in_the_prompt(self, kind: JobType) -> None:
+        """For a type without `render`, the content is the whole prompt."""
         prompt, example = planned(kind).body.prompt, EXAMPLES[kind.name]
         text = (ROOT / FOLDER / example.file).read_text(encoding="utf-8")
         if kind.render is None:
@@ -61,8 +61,8 @@ class TestEveryType:
         assert prompt.count(parts[0]) == 1
         assert prompt.endswith(f"<<<END {fences[-1][0]} {fences[-1][1]}>>>")
 
-    def test_its_reply_fits(self, kind: JobType) -> None:
-        """Field by field, in the order in which a model writes them, and about as long as the type says."""
+    def test_the_example_reply_matches_the_response_schema(self, kind: JobType) -> None:
+        """Its fields come in the order in which a model writes them."""
         body, answer = planned(kind).body, EXAMPLES[kind.name].answer()
         if kind.response_schema is None:
             assert answer == ""
@@ -73,8 +73,8 @@ class TestEveryType:
         assert list(parsed) == list(kind.response_schema["properties"])
         assert problems(kind.response_schema, parsed) == ()
 
-    def test_its_command_submits_it(self, kind: JobType, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As the page on job types prints it."""
+    def test_the_printed_command_submits_the_example(self, kind: JobType, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The job types page prints the same command."""
         monkeypatch.chdir(ROOT)
         example = EXAMPLES[kind.name]
         command = example.command(kind.name)
@@ -86,17 +86,17 @@ class TestEveryType:
         assert (sent.get("prompt"), sent.get("input")) == (meant.prompt, meant.input)
         assert command in job_types_page()
 
-    def test_the_readme_names_it(self, kind: JobType) -> None:
+    def test_the_readme_lists_the_example_and_its_command(self, kind: JobType) -> None:
         listed, example = (ROOT / FOLDER / "README.md").read_text(), EXAMPLES[kind.name]
 
         assert f"| `{example.file}` | `{kind.name}` |" in listed
         assert example.command(kind.name) in listed
 
 
-@pytest.mark.parametrize("name", EXAMPLES_OF_WORK)
-def test_work_runs_as_it_is(name: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its command submits it, its page and the list of examples name it, and a worker does it."""
-    example, world = EXAMPLES_OF_WORK[name], World()
+@pytest.mark.parametrize("name", EXAMPLES_WITHOUT_MODEL)
+def test_the_examples_of_task_types_run_as_shipped(name: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command submits the example, the pages list it, and a worker completes it."""
+    example, world = EXAMPLES_WITHOUT_MODEL[name], World()
     monkeypatch.chdir(ROOT)
     command = example.command(name)
     caller = replace(ALICE, role=Role.named(job_types.get(name).min_role))

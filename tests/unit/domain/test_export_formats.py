@@ -29,7 +29,7 @@ def read_back(pieces: Iterator[str]) -> list[list[str]]:
     return list(csv.reader(io.StringIO("".join(pieces), newline="")))
 
 
-def test_csv_has_a_column_for_each_field_and_each_field_of_the_metadata() -> None:
+def test_csv_has_a_column_for_each_field_and_each_metadata_field() -> None:
     assert read_back(rendered(ROWS, "csv")) == [
         ["number", "id", "output", "parsed", "cost", "metadata.file", "metadata.owner"],
         ["0", "a", 'Say "hi",\nthen bye', '{"score":1}', "0.001200", "a.sol", ""],
@@ -37,7 +37,7 @@ def test_csv_has_a_column_for_each_field_and_each_field_of_the_metadata() -> Non
     ]
 
 
-def test_or_the_columns_that_were_asked_for_and_then_no_row_is_held() -> None:
+def test_csv_with_requested_columns_streams_without_buffering_rows() -> None:
     def endless() -> Iterator[dict[str, Any]]:
         while True:
             yield ROWS[0]
@@ -47,32 +47,32 @@ def test_or_the_columns_that_were_asked_for_and_then_no_row_is_held() -> None:
     assert [next(pieces), next(pieces)] == ["id,metadata.file,metadata.owner,missing\r\n", "a,a.sol,,\r\n"]
 
 
-def test_json_is_whole_with_what_stands_around_the_rows() -> None:
+def test_json_export_is_a_valid_document_with_the_header_fields() -> None:
     assert json.loads("".join(rendered(ROWS, "json", head={"batch_id": "b"}))) == {"batch_id": "b", "items": ROWS}
     assert json.loads("".join(rendered([], "json"))) == {"items": []}
 
 
-def test_json_lines_are_a_row_each() -> None:
+def test_jsonl_export_has_one_row_per_line() -> None:
     assert [json.loads(line) for line in rendered(ROWS, "jsonl")] == ROWS
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+49 170", "-x", "@sum", "\tx", "\r=1", "-", "-inf", "+1_0", "＝1"])
-def test_what_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
+def test_formula_cells_are_escaped_with_an_apostrophe(text: str) -> None:
     assert cell(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("value", ["-0.5", "+3", "-1e5", "0.001200", "plain", "a=b", "'x", ""])
-def test_other_texts_stay_as_they_are(value: str) -> None:
+def test_harmless_text_cells_are_unchanged(value: str) -> None:
     assert cell(value) == value
 
 
 @pytest.mark.parametrize(("value", "shown"), [(-3, -3), (0.5, 0.5), (True, "true"), (None, ""), ([1, "é"], '[1,"é"]')])
-def test_numbers_stay_numbers_and_what_csv_has_not_is_json(value: Any, shown: Any) -> None:
+def test_numbers_are_unchanged_and_other_values_become_json(value: Any, shown: Any) -> None:
     assert cell(value) == shown
 
 
 @given(lines)
-def test_csv_is_read_back_with_the_same_rows(rows: list[dict[str, Any]]) -> None:
+def test_csv_round_trips_all_rows(rows: list[dict[str, Any]]) -> None:
     columns = columns_of(rows)
     if not columns:
         return
@@ -84,18 +84,18 @@ def test_csv_is_read_back_with_the_same_rows(rows: list[dict[str, Any]]) -> None
 
 
 @given(lines)
-def test_json_is_read_back_as_it_was(rows: list[dict[str, Any]]) -> None:
+def test_json_and_jsonl_round_trip_all_rows(rows: list[dict[str, Any]]) -> None:
     assert json.loads("".join(rendered(rows, "json", head={"n": 1})))["items"] == rows
     assert [json.loads(line) for line in rendered(rows, "jsonl")] == rows
 
 
-def test_every_format_has_its_content_type() -> None:
+def test_export_formats_are_csv_json_and_jsonl() -> None:
     assert FORMATS.keys() == {"csv", "json", "jsonl"}
 
 
 @pytest.mark.parametrize("text", ["=1+1", "\n=1+1", "＝1+1", "-0.5", "plain", "+cmd|' /C calc'!A0"])
-def test_the_export_of_jobs_guards_as_that_of_batches_does(text: str) -> None:
-    """What opens in the same spreadsheet must be as safe there, whoever wrote it."""
+def test_job_export_escapes_formulas_like_the_batch_export(text: str) -> None:
+    """Both files open in the same spreadsheet programs."""
     [line] = list(csv.reader(io.StringIO(table("csv", ["output"]).row({"output": text}), newline="")))
 
     assert line == [escape_formula(text)]

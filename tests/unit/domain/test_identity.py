@@ -47,14 +47,14 @@ def _key(**more: Any) -> Key:
         (_caller("admin", all_tenants=True, jobs=frozenset({"job_99"})), ELSEWHERE, False, False),
     ],
 )
-def test_who_sees_and_reads(caller: Caller, subject: Job, sees: bool, reads: bool) -> None:
-    """Seeing is knowing that a job exists; reading is its prompt and result."""
+def test_visibility_and_readability_by_role_tenant_and_ticket(caller: Caller, subject: Job, sees: bool, reads: bool) -> None:
+    """Visible: the job exists for the caller. Readable: its prompt and result, too."""
     assert caller.may_see(subject) is sees
     assert caller.may_read_content(subject) is reads
 
 
-def test_what_is_not_seen_does_not_exist() -> None:
-    """Another tenant's job and no job at all are answered in the same words."""
+def test_invisible_job_is_reported_like_a_missing_job() -> None:
+    """A different message would reveal job ids of other tenants."""
     caller = _caller("operator")
 
     with pytest.raises(JobNotFound) as theirs:
@@ -64,22 +64,21 @@ def test_what_is_not_seen_does_not_exist() -> None:
     assert theirs.value.message == none.value.message
 
 
-def test_checks_answer_the_job() -> None:
-    """Whoever may, gets the job."""
+def test_require_visible_and_require_readable_return_the_job() -> None:
     assert _caller("user").require_readable(HERS, HERS.id) is HERS
     assert _caller("viewer").require_visible(HIS, HIS.id) is HIS
 
 
-def test_a_viewer_is_told_why() -> None:
-    """A viewer knows the job, so it is not hidden but refused."""
+def test_viewer_reading_content_is_forbidden() -> None:
+    """A viewer sees the job, so the error is Forbidden and not JobNotFound."""
     with pytest.raises(Forbidden, match="viewer"):
         _caller("viewer").require_readable(HIS, HIS.id)
 
 
 @pytest.mark.parametrize("role", ["viewer", "user", "operator", "admin"])
 @pytest.mark.parametrize("needed", ["viewer", "user", "operator", "admin"])
-def test_each_role_may_do_what_the_ones_before_may(role: str, needed: str) -> None:
-    """Roles are a ladder; a refusal names both ends of the step."""
+def test_require_accepts_the_same_or_a_higher_role(role: str, needed: str) -> None:
+    """The error names the role required and the role of the caller."""
     order = ["viewer", "user", "operator", "admin"]
     caller = _caller(role)
 
@@ -100,13 +99,12 @@ def test_each_role_may_do_what_the_ones_before_may(role: str, needed: str) -> No
         (_key(revoked_at=NOW + 60_000), False),  # revoked is revoked, whatever some clock says
     ],
 )
-def test_when_a_key_is_valid(key: Key, valid: bool) -> None:
-    """A key ends with its time or its revocation."""
+def test_key_is_valid_until_expiry_or_revocation(key: Key, valid: bool) -> None:
+    """A revocation applies at once, whatever its timestamp says."""
     assert key.is_valid(NOW) is valid
 
 
-def test_the_caller_of_a_key() -> None:
-    """A caller has what its key has, and no ticket's limits."""
+def test_caller_of_key_has_the_fields_of_the_key_and_no_ticket_limits() -> None:
     caller = Caller.of_key(_key(all_tenants=True))
 
     assert (caller.tenant, caller.user, caller.role, caller.key_id, caller.key_hash) == ("acme", "ann", Role.USER, "key_1", "h")
@@ -114,6 +112,5 @@ def test_the_caller_of_a_key() -> None:
 
 
 @pytest.mark.parametrize("role", list(Role))
-def test_roles_have_words(role: Role) -> None:
-    """A role's word is its name in the API."""
+def test_role_labels_resolve_back_to_their_role(role: Role) -> None:
     assert Role.named(role.label) is role

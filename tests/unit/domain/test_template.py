@@ -17,38 +17,37 @@ from chalicelib.domain.template import LITERAL, fill, fill_within, names, names_
 NAMES = st.text(string.ascii_letters + string.digits + "_- ", min_size=1, max_size=12).map(str.strip).filter(bool)
 
 
-def test_a_place_is_filled_with_its_value_and_spaces_around_the_name_do_not_count() -> None:
+def test_placeholder_names_may_have_surrounding_spaces() -> None:
     assert fill("Dear {{ name }}, {{name}}!", {"name": "Ada"}) == "Dear Ada, Ada!"
 
 
-def test_steps_lead_into_objects_and_lists_and_what_is_no_text_is_put_in_as_json() -> None:
+def test_paths_reach_into_objects_and_lists_and_values_render_as_json() -> None:
     parents = {"audit": {"output": "fine", "parsed": {"findings": [{"title": "A"}], "score": 3}}}
 
     assert fill("{{parents.audit.parsed.findings.0.title}} {{parents.audit.parsed.score}}", {"parents": parents}) == "A 3"
     assert fill("{{parents.audit.parsed.findings}}", {"parents": parents}) == '[{"title": "A"}]'
 
 
-def test_a_column_with_a_dot_in_its_name_is_found_whole() -> None:
+def test_column_name_with_a_dot_matches_as_a_whole() -> None:
     assert fill("{{a.b}}", {"a.b": "column"}) == "column"
 
 
 @pytest.mark.parametrize("text", ["{{missing}}", "{{a.b}}", "{{}}", "{{a.0}}", "{{list.9}}", "{{list.-x}}"])
-def test_a_place_that_cannot_be_filled_is_named_with_what_there_is(text: str) -> None:
+def test_unresolvable_placeholder_lists_the_available_names(text: str) -> None:
     with pytest.raises(TemplateProblem, match=r"there is \{\{a\}\}, \{\{list\}\}"):
         fill(text, {"a": 1, "list": [1]})
 
 
 @given(st.text(), st.dictionaries(NAMES, st.text()))
-def test_what_is_put_in_is_never_read_as_a_template(value: str, others: dict[str, str]) -> None:
-    """A row's text that looks like a template stays as it is."""
+def test_inserted_values_are_not_expanded_again(value: str, others: dict[str, str]) -> None:
+    """A row whose text looks like a template must not read other columns."""
     hostile = f"{{{{other}}}}{value}{{{{input}}}}"
 
     assert fill("[{{input}}]", {**others, "input": hostile}) == f"[{hostile}]"
 
 
 @given(st.lists(st.tuples(st.text(string.ascii_letters + " {}\n", max_size=20), NAMES), max_size=6))
-def test_filling_is_putting_the_values_between_what_stands_around_them(parts: list[tuple[str, str]]) -> None:
-    """The places are found whatever stands around them, as long as that has no pair of braces of its own."""
+def test_fill_replaces_placeholders_and_keeps_all_other_text(parts: list[tuple[str, str]]) -> None:
     parts = [(text.replace("{", "").replace("}", ""), name) for text, name in parts]
     values = {name: f"<{name}>" for _, name in parts}
 
@@ -57,7 +56,7 @@ def test_filling_is_putting_the_values_between_what_stands_around_them(parts: li
 
 
 @given(st.text())
-def test_any_text_is_a_template_or_is_refused_and_without_braces_stays_what_it_is(text: str) -> None:
+def test_arbitrary_text_is_filled_or_raises_template_problem(text: str) -> None:
     if "{{" not in text:
         assert fill(text, {}) == text
         return
@@ -67,20 +66,21 @@ def test_any_text_is_a_template_or_is_refused_and_without_braces_stays_what_it_i
         assert names(text)
 
 
-def test_four_braces_stand_for_two_that_are_to_stay() -> None:
+def test_escaped_braces_are_literal() -> None:
     assert fill(f"{LITERAL}name}}}} is {{{{name}}}}", {"name": "Ada"}) == "{{name}} is Ada"
     assert names(f"{LITERAL}name}}}}") == ()
 
 
-def test_a_json_value_is_filled_in_all_its_texts_and_asks_for_what_they_ask() -> None:
+def test_fill_within_fills_every_string_value_of_a_json_document() -> None:
+    """Keys of objects are not filled."""
     given: Any = {"turns": [{"speaker": "{{who}}", "n": 1}], "{{key}}": None}
 
     assert fill_within(given, {"who": "Ada"}) == {"turns": [{"speaker": "Ada", "n": 1}], "{{key}}": None}
     assert names_within(given) == ("who",)
 
 
-def test_text_that_is_nearly_all_places_takes_no_time() -> None:
-    """A megabyte of braces that never close, and spaces where names would be: each is looked at once."""
+def test_parsing_many_unclosed_braces_takes_linear_time() -> None:
+    """Each of the braces and spaces is visited once."""
     text = ("{{" + " " * 330) * 3_000
 
     began = time.process_time()
@@ -90,8 +90,8 @@ def test_text_that_is_nearly_all_places_takes_no_time() -> None:
     assert time.process_time() - began < 0.5
 
 
-def test_a_long_value_in_very_many_places_is_refused_before_it_is_made() -> None:
-    """A worker must not run out of memory for what one job asks for: all the others that it runs would end with it."""
+def test_oversized_expansion_is_refused_before_memory_is_allocated() -> None:
+    """A worker out of memory would end all the other jobs in its process."""
     value = "long " * 20_000
 
     for make in (

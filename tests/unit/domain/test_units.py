@@ -22,14 +22,12 @@ from chalicelib.domain.units import dollars, parse_rfc3339, rfc3339, seconds
         (-1, "1969-12-31T23:59:59.999Z"),
     ],
 )
-def test_rfc3339(at: int | None, text: str | None) -> None:
-    """Times are UTC with three decimals; unknown stays unknown."""
+def test_rfc3339_formats_utc_with_milliseconds(at: int | None, text: str | None) -> None:
     assert rfc3339(at) == text
 
 
 @given(at=st.integers(0, 253_402_300_799_999))
-def test_times_come_back(at: int) -> None:
-    """A time that was written is read as the same millisecond, up to the year 9999."""
+def test_rfc3339_round_trips_up_to_the_year_9999(at: int) -> None:
     text = rfc3339(at)
 
     assert text is not None
@@ -44,14 +42,14 @@ def test_times_come_back(at: int) -> None:
         ("2027-01-15T08:00:00.1255Z", 1_800_000_000_126),
     ],
 )
-def test_parse(text: str, at: int) -> None:
-    """Any zone and any number of decimals will do."""
+def test_parse_rfc3339_accepts_any_offset_and_fraction(text: str, at: int) -> None:
+    """Fractions are rounded to milliseconds."""
     assert parse_rfc3339(text) == at
 
 
 @pytest.mark.parametrize("text", ["", "tomorrow", "2027-01-15", "2027-01-15T08:00:00", "2027-02-30T08:00:00Z", "1800000000", "x" * 10_000])
-def test_what_is_no_time(text: str) -> None:
-    """A time without a zone could be any of twenty-four."""
+def test_parse_rfc3339_rejects_malformed_times(text: str) -> None:
+    """A time without an offset is ambiguous."""
     with pytest.raises(ValueError):  # noqa: PT011 - the message is the standard library's
         parse_rfc3339(text)
 
@@ -69,14 +67,12 @@ def test_what_is_no_time(text: str) -> None:
         (-150_000, "-0.000150"),
     ],
 )
-def test_dollars(amount: int | None, text: str | None) -> None:
-    """Money is a decimal string with at least six places, never an exponent."""
+def test_dollars_formats_plain_decimals_with_at_least_six_places(amount: int | None, text: str | None) -> None:
     assert dollars(amount) == text
 
 
 @given(amount=st.integers(-(10**18), 10**18))
-def test_no_money_is_lost(amount: int) -> None:
-    """The string is the exact amount."""
+def test_dollars_is_exact_for_any_amount(amount: int) -> None:
     text = dollars(amount)
 
     assert text is not None
@@ -84,7 +80,6 @@ def test_no_money_is_lost(amount: int) -> None:
     assert "e" not in text.lower()
 
 
-def test_seconds() -> None:
-    """Durations are seconds as numbers."""
+def test_seconds_converts_milliseconds() -> None:
     assert seconds(1_250) == 1.25
     assert seconds(None) is None

@@ -6,7 +6,6 @@ import asyncio
 import csv
 import io
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,7 +27,7 @@ DAY = 86_400
 
 def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str = "acme", **changes: Any) -> Job:
     """A job that completed with this text a moment ago."""
-    now, job_id = world.clock.now(), f"job_{world.new_id()}"
+    now, job_id = world.clock.now(), f"job_{world.container.new_id()}"
     about: dict[str, Any] = {
         "id": job_id,
         "tenant": tenant,
@@ -50,9 +49,9 @@ def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str 
         "cost": 1_500,
     }
     job = Job(**{**about, **changes})
-    world.memory.jobs.create(job)
-    world.memory.results.put(Result(job_id=job.id, attempt=1, text=text, parsed={"a": 1} if text == "fine" else None), tenant)
-    world.memory.job_specs.put(job.id, tenant, JobSpec(prompt=f"prompt of {text}", config=JobConfig(model="m", max_tokens=9)), 0)
+    world.container.jobs.create(job)
+    world.container.results.put(Result(job_id=job.id, attempt=1, text=text, parsed={"a": 1} if text == "fine" else None), tenant)
+    world.container.job_specs.put(job.id, tenant, JobSpec(prompt=f"prompt of {text}", config=JobConfig(model="m", max_tokens=9)), 0)
     return job
 
 
@@ -60,18 +59,18 @@ def exported(world: World, given: dict[str, Any], caller: Caller = ALICE, **opti
     """An export that ran, and its output."""
     job = world.submit(None, input=given, options=options, job_type="export", caller=caller)
     rest(world, [job])
-    kept = world.memory.results.get(job.id, world.job(job).attempt)
+    kept = world.container.results.get(job.id, world.job(job).attempt)
     assert world.job(job).status is Status.COMPLETED, world.job(job).error
     assert kept is not None
     return job, kept.parsed
 
 
 def content(world: World, job: Job, name: str) -> str:
-    return world.memory.job_files.kept["acme", job.id, name].decode()
+    return world.container.job_files.kept["acme", job.id, name].decode()
 
 
-def test_an_export_as_csv() -> None:
-    """A line for each job, in the order in which they were named; what is not one's own is not there."""
+def test_a_csv_export_has_one_line_per_readable_job_in_the_given_order() -> None:
+    """Jobs of other users and tenants are counted as not found."""
     world = World()
     jobs = [ended(world, "first"), ended(world, 'fine, "really"\nyes', tags=("a", "b"))]
     others = [ended(world, user="bob"), ended(world, tenant="other")]
@@ -89,8 +88,7 @@ def test_an_export_as_csv() -> None:
 
 
 @pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("jsonl", lambda text: [json.loads(line) for line in text.splitlines()])])
-def test_an_export_as_json(form: str, read: Any) -> None:
-    """The same rows, with what was parsed as it is."""
+def test_json_and_jsonl_exports_contain_the_parsed_results(form: str, read: Any) -> None:
     world = World()
     jobs = [ended(world), ended(world, "plain")]
 
@@ -102,8 +100,7 @@ def test_an_export_as_json(form: str, read: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
-def test_an_export_of_nothing(form: str) -> None:
-    """Is an object that says so."""
+def test_an_export_without_matches_is_a_valid_empty_file(form: str) -> None:
     world = World()
 
     job, output = exported(world, {"filter": {"tag": "none"}}, format=form)
@@ -114,8 +111,8 @@ def test_an_export_of_nothing(form: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1 1", "-x", "@x", "\t=1", "\r=1"])
-def test_no_cell_is_calculated(text: str) -> None:
-    """A spreadsheet shows what a model or a person wrote, and runs none of it."""
+def test_csv_cells_that_look_like_formulas_are_escaped(text: str) -> None:
+    """A spreadsheet must not execute what a model or a user wrote."""
     world = World()
     named = ended(world, text)
 
@@ -125,8 +122,8 @@ def test_no_cell_is_calculated(text: str) -> None:
     assert row["output"] == f"'{text}"
 
 
-def test_an_export_has_the_rights_of_its_submitter() -> None:
-    """A user's has their own jobs, an operator's the tenant's, and nobody's another tenant's."""
+def test_an_export_contains_only_jobs_readable_by_its_submitter() -> None:
+    """A user gets their own jobs, an operator those of the tenant."""
     world = World()
     own, other = ended(world), ended(world, user="bob")
     ended(world, tenant="other")
@@ -140,8 +137,7 @@ def test_an_export_has_the_rights_of_its_submitter() -> None:
     assert (ids(mine), ids(all_of_them)) == ({own.id}, {own.id, other.id})
 
 
-def test_filters_are_those_of_the_list() -> None:
-    """Status, tag, batch and time among them."""
+def test_an_export_filters_by_batch_status_and_tag() -> None:
     world = World()
     wanted = ended(world, batch_id="batch_1", tags=("x",))
     ended(world, batch_id="batch_2")
@@ -167,16 +163,15 @@ def test_filters_are_those_of_the_list() -> None:
         ({"filter": {"status": "done"}}, "input.filter.status"),
     ],
 )
-def test_what_cannot_be_exported_is_refused(given: dict[str, Any], path: str) -> None:
-    """Before anything is accepted, by name."""
+def test_an_invalid_export_input_is_refused_at_submission(given: dict[str, Any], path: str) -> None:
+    """The error names the field."""
     with pytest.raises(InvalidRequest) as refused:
         World().submit(None, input=given, job_type="export")
 
     assert path in [detail.path for detail in refused.value.details]
 
 
-def test_a_time_that_is_none_ends_it_with_a_reason() -> None:
-    """It is not tried again: it would not help."""
+def test_an_invalid_time_filter_fails_the_export_without_a_retry() -> None:
     world = World()
     job = world.submit(None, input={"filter": {"since": "yesterday"}}, job_type="export")
     world.deliver()
@@ -186,23 +181,22 @@ def test_a_time_that_is_none_ends_it_with_a_reason() -> None:
     assert (error.code, world.job(job).attempt, "input.filter.since" in error.message) == ("request_invalid", 1, True)
 
 
-def test_a_worker_that_dies_in_the_middle_leaves_nothing_half() -> None:
-    """The next one writes the object anew, whole, under its name."""
+def test_a_killed_export_leaves_no_partial_file_and_runs_again() -> None:
     world = World()
     jobs = [ended(world, f"text {number}") for number in range(40)]
     job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
-    real = world.memory.results.get
+    real = world.container.results.get
     gate: list[float] = [0.0]
 
     async def slow(call: Any, *args: Any) -> Any:
         await asyncio.sleep(gate[0])
         return call(*args)
 
-    world.engine = replace(world.engine, offload=slow)
+    world.container = world.container.but(offload=slow)
     gate[0] = 0.1
     kill(world, 2.0)
     gate[0] = 0.0
-    before = dict(world.memory.job_files.kept)
+    before = dict(world.container.job_files.kept)
     rest(world, [job])
 
     assert before == {}
@@ -220,28 +214,28 @@ def test_a_worker_that_dies_in_the_middle_leaves_nothing_half() -> None:
         ([0] * 3, [3]),
     ],
 )
-def test_results_are_read_together_but_never_too_much_of_them(lengths: list[int], requests: list[int]) -> None:
-    """By hundreds; fewer where their heads say that they are long."""
+def test_results_are_read_in_groups_limited_by_number_and_size(lengths: list[int], requests: list[int]) -> None:
+    """At most a hundred at once, and fewer if their job records say that they are long."""
     world = World()
     jobs = [ended(world, "x", length=length) for length in lengths]
-    asked, real = [], world.memory.results.get_many
+    asked, real = [], world.container.results.get_many
 
     def get_many(attempts: Any) -> Any:
         asked.append(len(attempts))
         return real(attempts)
 
-    world.memory.results.get_many = get_many  # type: ignore[method-assign]
+    world.container.results.get_many = get_many  # type: ignore[method-assign]
     exported(world, {"ids": [one.id for one in jobs]})
 
     assert asked == requests
 
 
-def test_results_that_are_not_wanted_are_not_read() -> None:
-    """Nor those of jobs that have not ended."""
+def test_results_that_are_not_exported_are_not_read() -> None:
+    """The results of unfinished jobs are not read either."""
     world = World()
     done, running = ended(world), ended(world, status=Status.PROCESSING, finished_at=None, length=None)
 
-    with refusing(world.memory.results, "get_many", 0) as asked:
+    with refusing(world.container.results, "get_many", 0) as asked:
         exported(world, {"ids": [done.id]}, include=["prompt"])
         job, _ = exported(world, {"ids": [running.id]})
 
@@ -252,18 +246,17 @@ def test_results_that_are_not_wanted_are_not_read() -> None:
 @pytest.mark.parametrize(
     ("port", "method"), [("jobs", "get_many"), ("results", "get_many"), ("job_files", "create"), ("job_files", "link")]
 )
-def test_a_store_that_does_not_answer_costs_an_attempt(port: str, method: str) -> None:
-    """And no more: the next one writes it all."""
+def test_an_export_completes_after_a_store_failure(port: str, method: str) -> None:
     world = World()
     named = ended(world)
     job = world.submit(None, input={"ids": [named.id]}, job_type="export")
-    received = world.memory.queues.receive("normal")
+    received = world.container.queues.receive("normal")
 
     async def story() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         while world.job(job).status is not Status.PROCESSING:
             await asyncio.sleep(0)
-        with refusing(getattr(world.memory, port), method, 1):
+        with refusing(getattr(world.container, port), method, 1):
             await worker
 
     world.loop.run_until_complete(story())
@@ -273,8 +266,7 @@ def test_a_store_that_does_not_answer_costs_an_attempt(port: str, method: str) -
     assert len(content(world, job, "export.csv").splitlines()) == 2
 
 
-def test_an_export_is_cancelled_in_the_middle() -> None:
-    """Within two seconds, and no object is left."""
+def test_a_cancelled_export_stops_within_seconds_and_leaves_no_file() -> None:
     world = World()
     jobs = [ended(world, f"text {number}") for number in range(200)]
     job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
@@ -283,19 +275,19 @@ def test_an_export_is_cancelled_in_the_middle() -> None:
         await asyncio.sleep(0.05)
         return call(*args)
 
-    world.engine = replace(world.engine, offload=slow)
+    world.container = world.container.but(offload=slow)
 
     async def story() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(2)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked < 3_000
 
     world.loop.run_until_complete(story())
 
-    assert (world.job(job).status, world.memory.job_files.kept) == (Status.CANCELLED, {})
+    assert (world.job(job).status, world.container.job_files.kept) == (Status.CANCELLED, {})
 
 
 # ---- clean-ups
@@ -309,14 +301,14 @@ def old(world: World, days: float, status: Status = Status.COMPLETED, **changes:
 def cleaned(world: World, caller: Caller = OLGA, **given: Any) -> dict[str, Any]:
     job = world.submit(None, input=given, job_type="data_cleanup", caller=caller)
     rest(world, [job])
-    kept = world.memory.results.get(job.id, world.job(job).attempt)
+    kept = world.container.results.get(job.id, world.job(job).attempt)
     assert world.job(job).status is Status.COMPLETED, world.job(job).error
     assert kept is not None
     return dict(kept.parsed)
 
 
-def test_what_ended_long_ago_is_deleted() -> None:
-    """With all that is kept of it; what is young, at work, or another tenant's stays."""
+def test_a_clean_up_deletes_old_ended_jobs_with_all_their_data() -> None:
+    """Recent jobs, unfinished jobs and those of other tenants stay."""
     world = World()
     gone = [old(world, 31), old(world, 8, Status.FAILED)]
     kept = [old(world, 29), old(world, 6, Status.CANCELLED), old(world, 99, tenant="other"), world.submit()]
@@ -325,23 +317,22 @@ def test_what_ended_long_ago_is_deleted() -> None:
 
     assert (output["deleted"], output["matched"], output["more"]) == (2, 2, False)
     assert output["by_status"] == {"completed": 1, "failed": 1}
-    assert [world.memory.jobs.get(job.id) for job in gone] == [None, None]
-    assert all(world.memory.jobs.get(job.id) is not None for job in kept)
-    assert world.memory.job_data.rows(gone[0].id) == []
+    assert [world.container.jobs.get(job.id) for job in gone] == [None, None]
+    assert all(world.container.jobs.get(job.id) is not None for job in kept)
+    assert world.container.job_data.rows(gone[0].id) == []
 
 
-def test_a_dry_run_counts() -> None:
+def test_a_dry_run_clean_up_counts_but_deletes_nothing() -> None:
     world = World()
     there = old(world, 3)
 
     output = cleaned(world, days=2, dry_run=True)
 
     assert (output["dry_run"], output["matched"], output["deleted"]) == (True, 1, 0)
-    assert world.memory.jobs.get(there.id) is not None
+    assert world.container.jobs.get(there.id) is not None
 
 
 def test_a_second_clean_up_finds_nothing() -> None:
-    """However often it is done."""
     world = World()
     for _ in range(150):
         old(world, 40)
@@ -349,8 +340,8 @@ def test_a_second_clean_up_finds_nothing() -> None:
     assert (cleaned(world)["deleted"], cleaned(world)["deleted"]) == (150, 0)
 
 
-def test_only_an_operator_cleans_up() -> None:
-    """Not a user, and not on behalf of one."""
+def test_only_an_operator_may_clean_up() -> None:
+    """A clean-up that an operator submits on behalf of a user fails as well."""
     world = World()
     with pytest.raises(Forbidden):
         world.submit(None, input={}, job_type="data_cleanup")
@@ -362,8 +353,7 @@ def test_only_an_operator_cleans_up() -> None:
     assert error.code == "request_invalid"
 
 
-def test_a_clean_up_whose_worker_died_goes_on() -> None:
-    """What was deleted is gone, the rest follows."""
+def test_a_clean_up_is_completed_after_its_worker_was_killed() -> None:
     world = World()
     jobs = [old(world, 40) for _ in range(200)]
     job = world.submit(None, input={}, job_type="data_cleanup", caller=OLGA)
@@ -372,12 +362,12 @@ def test_a_clean_up_whose_worker_died_goes_on() -> None:
         await asyncio.sleep(0.05)
         return call(*args)
 
-    quick, world.engine = world.engine, replace(world.engine, offload=slow)
+    quick, world.container = world.container, world.container.but(offload=slow)
     kill(world, 1.5)
-    left = sum(world.memory.jobs.get(one.id) is not None for one in jobs)
-    world.engine = quick
+    left = sum(world.container.jobs.get(one.id) is not None for one in jobs)
+    world.container = quick
     rest(world, [job])
 
     assert 0 < left < 200
     assert world.job(job).status is Status.COMPLETED
-    assert all(world.memory.jobs.get(one.id) is None for one in jobs)
+    assert all(world.container.jobs.get(one.id) is None for one in jobs)

@@ -22,16 +22,15 @@ PLACE = re.compile(r"VulnerableVault\.(\w+), lines (\d+)-(\d+)")
 AT = 1_800_000_000_000
 
 
-def test_the_reply_fits_the_schema() -> None:
-    """What the stand-in says is what a real model would be held to, field by field in the same order."""
+def test_the_example_audit_matches_the_response_schema() -> None:
+    """Its fields come in the order of the schema."""
     assert TYPE.response_schema is not None
     assert problems(TYPE.response_schema, REPLY) == ()
     assert list(REPLY) == list(TYPE.response_schema["properties"])
 
 
 @pytest.mark.parametrize("finding", REPLY["findings"], ids=lambda finding: finding["title"])
-def test_every_place_is_there(finding: dict[str, str]) -> None:
-    """Each location names lines that lie in the function or modifier that it names."""
+def test_every_finding_location_lies_in_the_named_function(finding: dict[str, str]) -> None:
     places = finding["location"].split("; ")
 
     for place in places:
@@ -45,8 +44,8 @@ def test_every_place_is_there(finding: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("finding", REPLY["findings"], ids=lambda finding: finding["title"])
-def test_every_name_is_there(finding: dict[str, str]) -> None:
-    """What a description quotes stands in the contract, or is a word of the language."""
+def test_every_name_quoted_in_a_finding_is_in_the_contract(finding: dict[str, str]) -> None:
+    """A few words of the language and of the token are allowed as well."""
     known = {"false", "receive", "unchecked", "tx.origin", "msg.sender", "token.transferFrom", "token.transfer"}
 
     for quoted in re.findall(r"`([^`]+)`", finding["description"]):
@@ -54,8 +53,7 @@ def test_every_name_is_there(finding: dict[str, str]) -> None:
         assert name in known or any(name in line for line in CONTRACT), quoted
 
 
-def test_worst_first() -> None:
-    """Findings come in the order of their severity, and the overall risk is the worst of them."""
+def test_findings_are_sorted_by_severity_and_set_the_overall_risk() -> None:
     rank = ["critical", "high", "medium", "low", "informational"]
     severities = [finding["severity"] for finding in REPLY["findings"]]
 
@@ -63,8 +61,7 @@ def test_worst_first() -> None:
     assert REPLY["overall_risk"] == severities[0]
 
 
-def test_its_progress() -> None:
-    """Streamed, it walks through the stages and is seen to find what it finds."""
+def test_streaming_the_example_audit_passes_all_stages_and_milestones() -> None:
     tracker = ProgressTracker(TYPE, TYPE.typical_tokens)
     events = tracker.begin(AT)
     for start in range(0, len(TEXT), 4):
@@ -79,6 +76,6 @@ def test_its_progress() -> None:
     assert milestones == [f"{finding['severity']} finding" for finding in REPLY["findings"]] + ["overall risk"]
 
 
-def test_its_length_is_typical() -> None:
-    """The type's typical length is about that of a real audit, so that the percentage is believable."""
+def test_the_example_audit_has_the_typical_length_of_its_type() -> None:
+    """The progress percentage is based on that length."""
     assert estimate_tokens(TEXT) == pytest.approx(TYPE.typical_tokens, rel=0.35)

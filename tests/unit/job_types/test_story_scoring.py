@@ -29,8 +29,8 @@ STORIES = st.fixed_dictionaries(
 
 
 @given(story=STORIES)
-def test_any_story_gets_an_answer_that_fits(story: dict[str, Any]) -> None:
-    """And that can be sent: no half character is in it."""
+def test_any_story_gets_a_deterministic_answer_that_matches_the_schema(story: dict[str, Any]) -> None:
+    """It has no broken surrogates, so it can be sent."""
     answer = score_story(story, {})
 
     assert problems(RESPONSE_SCHEMA, answer) == ()
@@ -39,7 +39,7 @@ def test_any_story_gets_an_answer_that_fits(story: dict[str, Any]) -> None:
     assert score_story(story, {}) == answer
 
 
-def test_the_largest_story_takes_no_time() -> None:
+def test_the_largest_story_is_scored_within_a_second() -> None:
     story = {"title": "x" * 500, "content": "miracle! " * 11_000}
     assert problems(INPUT_SCHEMA, story) == ()
 
@@ -50,7 +50,7 @@ def test_the_largest_story_takes_no_time() -> None:
     assert answer["hype_score"] == 10
 
 
-def test_promises_raise_the_hype_and_measurements_lower_it() -> None:
+def test_the_hype_score_rises_with_promises_and_falls_with_measurements() -> None:
     def hype(content: str) -> float:
         return float(score_story({"title": "A battery", "content": content}, {})["hype_score"])
 
@@ -61,7 +61,7 @@ def test_promises_raise_the_hype_and_measurements_lower_it() -> None:
     assert sober < plain < loud
 
 
-def test_harm_and_care_move_the_ethics_apart() -> None:
+def test_the_ethics_score_falls_with_harm_and_rises_with_care() -> None:
     def ethics(content: str, *tags: str) -> float:
         return float(score_story({"title": "A camera", "content": content, "impact_tags": list(tags)}, {})["ethics_score"])
 
@@ -72,8 +72,8 @@ def test_harm_and_care_move_the_ethics_apart() -> None:
     assert ethics("A city buys cameras, with consent and independent oversight.") > plain == 5
 
 
-def test_it_says_that_no_model_has_read_the_story() -> None:
-    """What it did not do is not there: no claims, no explanation in simpler words."""
+def test_a_local_score_says_that_no_model_has_read_the_story() -> None:
+    """It has no claims and no simplified summary."""
     story = {"title": "A miracle!", "content": "It cures everything. Always. More text follows."}
 
     answer = score_story(story, {})
@@ -85,8 +85,8 @@ def test_it_says_that_no_model_has_read_the_story() -> None:
 
 
 @pytest.mark.parametrize("kind", FALLBACKS, ids=lambda kind: kind.name)
-def test_a_fallback_has_a_schema_and_an_input(kind: Any) -> None:
-    """Only of an input it can be made again from what is stored."""
+def test_job_types_with_a_fallback_have_input_and_response_schemas(kind: Any) -> None:
+    """A fallback must be repeatable from the stored input."""
     assert kind.input_schema is not None
     assert kind.response_schema is not None
 
@@ -100,8 +100,8 @@ def test_a_fallback_has_a_schema_and_an_input(kind: Any) -> None:
         ({"title": "first story", "content": "café body."}, False),
     ],
 )
-def test_a_story_has_one_name(story: dict[str, Any], same: bool) -> None:
-    """By title and content, however they are written; where one ends and the other begins counts."""
+def test_equal_stories_share_a_dedupe_key_however_they_are_written(story: dict[str, Any], same: bool) -> None:
+    """Only title and content count, and so does the border between them."""
     name = dedupe_key({"title": "First story", "content": "café body"})
 
     assert (dedupe_key(story) == name) is same
@@ -109,5 +109,5 @@ def test_a_story_has_one_name(story: dict[str, Any], same: bool) -> None:
 
 
 @given(story=STORIES)
-def test_every_story_has_a_name(story: dict[str, Any]) -> None:
+def test_every_story_has_a_dedupe_key(story: dict[str, Any]) -> None:
     assert dedupe_key(story).startswith("story:")

@@ -29,14 +29,14 @@ def analysed(answer: Any, **fields: Any) -> tuple[World, Job]:
     return world, world.job(job)
 
 
-def test_only_what_was_chosen_is_asked_for_and_taken() -> None:
+def test_only_the_chosen_analyses_are_requested_and_accepted() -> None:
     world, job = analysed(TOPICS, options={"analyses": ["topics"]})
 
     [request] = world.provider.requests
     assert request.schema is not None
     assert list(request.schema["schema"]["properties"]) == ["participants", "topics", "conclusion"]
     assert "Analyse the transcript below: topics." in request.prompt
-    kept = world.memory.results.get(job.id, 1)
+    kept = world.container.results.get(job.id, 1)
     assert job.status is Status.COMPLETED
     assert kept is not None
     assert kept.parsed == TOPICS
@@ -45,25 +45,25 @@ def test_only_what_was_chosen_is_asked_for_and_taken() -> None:
 @pytest.mark.parametrize(
     ("answer", "options"), [(WHOLE, {"analyses": ["topics"]}), (TOPICS, {"analyses": ["topics", "quality"]}), (TOPICS, {})]
 )
-def test_more_or_less_than_was_chosen_does_not_fit(answer: Any, options: dict[str, Any]) -> None:
+def test_an_answer_with_more_or_fewer_analyses_is_invalid(answer: Any, options: dict[str, Any]) -> None:
     _, job = analysed(answer, options=options)
 
     assert job.error is not None
     assert job.error.code == "output_invalid"
 
 
-def test_less_is_cheaper() -> None:
-    """Its schema is part of what is sent, so an estimate knows what was chosen."""
+def test_fewer_analyses_lower_the_estimate() -> None:
+    """The response schema is part of the request, so the estimate includes it."""
 
     def tokens(options: dict[str, Any]) -> int:
         submission = Submission(job_type="transcript_analysis", input=DEBATE, options=options)
-        return plan_job(job_types.get, World().memory.prices, ALICE, submission, 0).estimate.input_tokens
+        return plan_job(job_types.get, World().container.prices, ALICE, submission, 0).estimate.input_tokens
 
     assert tokens({"analyses": ["sentiment"]}) < tokens({}) - 200
 
 
-def test_a_fine_tuned_model_is_sent_no_bounds() -> None:
-    """It would refuse them; what it answers is held to them all the same."""
+def test_a_fine_tuned_model_gets_a_schema_without_bounds() -> None:
+    """It would refuse them; its answer is validated against the bounds nevertheless."""
     beyond = {**WHOLE, "quality": {**WHOLE["quality"], "quality_score": 11}}
     world, job = analysed(beyond, config={"model": "ft:gpt-4o-mini:acme::abc"})
 

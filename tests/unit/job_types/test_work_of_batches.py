@@ -38,8 +38,8 @@ async def unhurried(call: Callable[..., Any], *args: Any) -> Any:
 
 def put(world: World, data: bytes = CSV, kind: str = "text/csv", caller: Caller = ALICE) -> str:
     """A file, where a signed link leads."""
-    url = world.memory.uploads.sign(Upload(id=UPLOAD, tenant=caller.tenant, user=caller.user, content_type=kind), 900)
-    world.memory.uploads.put(url, data, kind)
+    url = world.container.uploads.sign(Upload(id=UPLOAD, tenant=caller.tenant, user=caller.user, content_type=kind), 900)
+    world.container.uploads.put(url, data, kind)
     return UPLOAD
 
 
@@ -54,7 +54,7 @@ def warms(world: World, prompts: list[Any], **terms: Any) -> Job:
 def parsed(world: World, job: Job) -> Any:
     ended = world.job(job)
     assert ended.status is Status.COMPLETED, ended.error
-    kept = world.memory.results.get(job.id, ended.attempt)
+    kept = world.container.results.get(job.id, ended.attempt)
     assert kept is not None
     return kept.parsed
 
@@ -66,18 +66,18 @@ def why(world: World, job: Job) -> tuple[str, str]:
 
 
 def batches_of(world: World, tenant: str = "acme") -> list[Batch]:
-    return world.clerk.batches.page(tenant, None, 100)[0]
+    return world.container.batches.page(tenant, None, 100)[0]
 
 
 def run_all(world: World, batch_id: str) -> None:
     """Release the rows of a batch, and run them."""
-    advance_batch(world.clerk, "acme", batch_id, world.clock.now() + 60_000)
-    while world.memory.queues.depth("low"):
+    advance_batch(world.container, "acme", batch_id, world.clock.now() + 60_000)
+    while world.container.queues.depth("low"):
         world.deliver("low")
 
 
-def test_a_file_becomes_a_batch() -> None:
-    """Of all its rows, by its terms, for whoever submitted it."""
+def test_an_imported_file_becomes_a_batch_with_the_given_options() -> None:
+    """The batch has all rows and belongs to the submitter."""
     world = World()
     put(world)
     job = imports(world, name="greetings", prompt_template="In {{language}}: {{input}}", config={"max_tokens": 50}, batch_size=100)
@@ -88,8 +88,8 @@ def test_a_file_becomes_a_batch() -> None:
     assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
     assert (batch.id, batch.total, batch.name, batch.batch_size) == (batch_id_of_job(job.id), 600, "greetings", 100)
     assert (batch.user, batch.key_id, batch.role, batch.lane) == ("alice", "key_1", "user", "low")
-    advance_batch(world.clerk, "acme", batch.id, world.clock.now() + 60_000)
-    body = world.memory.job_specs.get(job_id_of_row(batch.id, 599))
+    advance_batch(world.container, "acme", batch.id, world.clock.now() + 60_000)
+    body = world.container.job_specs.get(job_id_of_row(batch.id, 599))
     assert body is not None
     assert (body.prompt, body.config.max_tokens) == ("In Italian: Say 599.", 50)
     assert world.job(job).usage is not None
@@ -97,8 +97,8 @@ def test_a_file_becomes_a_batch() -> None:
 
 
 @pytest.mark.parametrize("seconds", [number / 4 + 0.1 for number in range(36)])
-def test_wherever_a_worker_dies_there_is_one_batch(seconds: float) -> None:
-    """With all its rows, each once."""
+def test_an_import_creates_one_batch_wherever_its_worker_is_killed(seconds: float) -> None:
+    """The batch has all rows, each once."""
     world = World(offload=unhurried)
     put(world)
     job = imports(world)
@@ -108,30 +108,30 @@ def test_wherever_a_worker_dies_there_is_one_batch(seconds: float) -> None:
 
     (batch,) = batches_of(world)
     assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
-    rows = [row.number for part in range(3) for row in world.clerk.batch_rows.get_part("acme", batch.id, part) or []]
+    rows = [row.number for part in range(3) for row in world.container.batch_rows.get_part("acme", batch.id, part) or []]
     assert rows == list(range(600))
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("port", "method"), [("batches", "create"), ("batch_rows", "put_part"), ("batch_rows", "put_options")])
-def test_a_store_that_does_not_answer_makes_no_second_batch(port: str, method: str, after: bool) -> None:
-    """The attempt is made again, and finds what there is."""
+def test_a_store_failure_during_an_import_creates_no_second_batch(port: str, method: str, after: bool) -> None:
+    """The second attempt finds what the first one has written."""
     world = World()
     put(world)
     job = imports(world)
 
-    with refusing(getattr(world.memory, port), method, after=after):
+    with refusing(getattr(world.container, port), method, after=after):
         rest(world, [job])
 
     assert (world.job(job).attempt, parsed(world, job)["rows"], len(batches_of(world))) == (2, 600, 1)
 
 
-def test_a_batch_that_is_there_stays_as_it_is_though_the_file_is_another() -> None:
-    """A repeated attempt does not read it again: rows of it may have run."""
+def test_a_repeated_import_does_not_change_an_existing_batch() -> None:
+    """The file has been replaced, but rows of the batch may have run."""
     world = World(offload=unhurried)
     put(world, b"prompt\nfirst\n")
     job = imports(world)
-    with refusing(world.memory.results, "put", 1):
+    with refusing(world.container.results, "put", 1):
         world.deliver()
     put(world, b"prompt\nsecond\nthird\n")
 
@@ -140,8 +140,8 @@ def test_a_batch_that_is_there_stays_as_it_is_though_the_file_is_another() -> No
     assert parsed(world, job) == {"batch_id": batch_id_of_job(job.id), "rows": 1}
 
 
-def test_wrong_rows_fail_it_and_the_first_are_named() -> None:
-    """Once: it would be no better a second time. Nothing of it is accepted."""
+def test_invalid_rows_fail_the_import_and_the_first_are_named() -> None:
+    """The import is not retried, and no row is accepted."""
     world = World()
     put(world, b"prompt,priority\n" + b"hello,soon\n" * 40)
     job = imports(world)
@@ -157,8 +157,8 @@ def test_wrong_rows_fail_it_and_the_first_are_named() -> None:
 
 
 @pytest.mark.parametrize("caller", [BOB, MALLORY], ids=["a colleague", "another tenant"])
-def test_a_file_of_somebody_else_is_none(caller: Caller) -> None:
-    """Even if its name is known."""
+def test_an_upload_of_another_user_or_tenant_cannot_be_imported(caller: Caller) -> None:
+    """Even if its id is known."""
     world = World()
     put(world)
     job = imports(world, caller)
@@ -170,8 +170,8 @@ def test_a_file_of_somebody_else_is_none(caller: Caller) -> None:
     assert batches_of(world) == batches_of(world, "other") == []
 
 
-def test_rows_are_made_with_no_more_rights_than_the_submitters() -> None:
-    """A user cannot have a clean-up done by a batch."""
+def test_imported_rows_have_no_more_rights_than_the_submitter() -> None:
+    """A user cannot start a clean-up through a batch."""
     world = World()
     put(world, b'{"input": {"days": 0}}\n', "application/x-ndjson")
     job = imports(world, type="data_cleanup")
@@ -183,8 +183,8 @@ def test_rows_are_made_with_no_more_rights_than_the_submitters() -> None:
 
 
 @pytest.mark.parametrize("term", [{"dry_run": True}, {"webhook_url": "https://a.example/"}, {"notify": ["email:a@b.example"]}], ids=str)
-def test_a_file_names_nobody_to_be_told(term: dict[str, Any]) -> None:
-    """What a JSON file says of that was checked by nobody."""
+def test_a_json_file_cannot_set_recipients_or_dry_run(term: dict[str, Any]) -> None:
+    """These fields of a file were not checked at submission."""
     world = World()
     put(world, json.dumps({"items": ["hello"], **term}).encode(), "application/json")
     job = imports(world)
@@ -196,8 +196,7 @@ def test_a_file_names_nobody_to_be_told(term: dict[str, Any]) -> None:
     assert batches_of(world) == []
 
 
-def test_a_json_file_brings_its_terms() -> None:
-    """As in a request; what contradicts the input is refused."""
+def test_options_in_a_json_file_are_validated_and_conflicts_are_refused() -> None:
     world = World()
     put(world, json.dumps({"items": ["hello"], "name": "own", "config": {"temperature": 7}}).encode(), "application/json")
     wrong, other = imports(world), imports(world, name="another")
@@ -208,16 +207,15 @@ def test_a_json_file_brings_its_terms() -> None:
     assert "said twice" in why(world, other)[1]
 
 
-def test_a_cancel_stops_the_reading() -> None:
-    """Between two looks; nothing is accepted."""
+def test_a_cancelled_import_creates_no_batch() -> None:
     world = World(offload=unhurried)
     put(world)
     job = imports(world)
 
     async def go_on() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(4.0)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         await worker
 
     world.loop.run_until_complete(go_on())
@@ -229,8 +227,8 @@ def test_a_cancel_stops_the_reading() -> None:
 # ---- warm-ups
 
 
-def test_only_what_is_not_cached_is_asked() -> None:
-    """Equal requests once; and what is asked is asked by jobs that keep their answer."""
+def test_a_cache_warm_up_submits_only_uncached_distinct_prompts() -> None:
+    """The submitted jobs store their answers in the cache."""
     world = World(*(Script() for _ in range(9)))
     world.submit("Say 1.", config={"cache": True})
     world.deliver()
@@ -248,8 +246,8 @@ def test_only_what_is_not_cached_is_asked() -> None:
     assert len(batches_of(world)) == 1
 
 
-def test_what_was_warmed_up_is_answered_from_the_cache() -> None:
-    """Also with options, a template and a model of its own."""
+def test_a_warmed_up_request_is_answered_from_the_cache() -> None:
+    """Also with options, a template and another model."""
     world = World(*(Script() for _ in range(9)))
     job = warms(world, ["Say 1."], model="gpt-4o", prompt_template="Please: {{input}}", config={"max_tokens": 99, "cache": {"ttl": 60}})
     world.deliver()
@@ -262,8 +260,8 @@ def test_what_was_warmed_up_is_answered_from_the_cache() -> None:
     assert len(world.provider.requests) == asked == 1
 
 
-def test_an_answer_that_is_too_old_or_whose_job_is_gone_is_asked_for_again() -> None:
-    """As whoever reads the cache would find it."""
+def test_a_warm_up_requests_answers_again_that_are_too_old_or_deleted() -> None:
+    """The same rules apply as for a job that reads the cache."""
     world = World(*(Script() for _ in range(9)))
     first = world.submit("Say 1.", config={"cache": True})
     world.deliver()
@@ -271,7 +269,7 @@ def test_an_answer_that_is_too_old_or_whose_job_is_gone_is_asked_for_again() -> 
     old = warms(world, ["Say 1."], config={"cache": {"ttl": 60}})
     world.deliver()
     done = world.job(first)
-    world.memory.jobs.replace(done, replace(done, version=done.version + 1, ttl=world.clock.now() // 1000 - 1))
+    world.container.jobs.replace(done, replace(done, version=done.version + 1, ttl=world.clock.now() // 1000 - 1))
     gone = warms(world, ["Say 1."])
     world.deliver()
 
@@ -279,8 +277,8 @@ def test_an_answer_that_is_too_old_or_whose_job_is_gone_is_asked_for_again() -> 
 
 
 @pytest.mark.parametrize("seconds", [number / 2 + 0.3 for number in range(16)])
-def test_wherever_a_worker_dies_it_is_warmed_up_once(seconds: float) -> None:
-    """And what it says in the end is what was done."""
+def test_a_warm_up_creates_one_batch_wherever_its_worker_is_killed(seconds: float) -> None:
+    """Its output states what was submitted."""
     world = World(Script(), offload=unhurried)
     world.submit("Say 1.", config={"cache": True})
     world.deliver()
@@ -303,7 +301,7 @@ def test_wherever_a_worker_dies_it_is_warmed_up_once(seconds: float) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_warmed_up_is_said(terms: dict[str, Any], part: str) -> None:
+def test_an_invalid_warm_up_fails_with_a_reason(terms: dict[str, Any], part: str) -> None:
     world = World()
     job = warms(world, ["Say 1."], **terms)
 
@@ -314,24 +312,24 @@ def test_what_cannot_be_warmed_up_is_said(terms: dict[str, Any], part: str) -> N
     assert batches_of(world) == []
 
 
-def test_whoever_comes_too_late_leaves_the_batch_as_it_is() -> None:
-    """A worker that was taken for dead goes on with what it had seen of the cache: the rows of the batch are those of its successor."""
+def test_a_stale_warm_up_worker_does_not_change_the_existing_batch() -> None:
+    """Its successor created the batch while it was still reading the cache."""
     world = World(*(Script() for _ in range(9)))
-    looked, done = world.memory.cache.get, list[str]()
+    looked, done = world.container.cache.get, list[str]()
     job = warms(world, ["Say 1.", "Say 2."])
 
     def stalled(tenant: str, key: str) -> Any:
         """While the first looks into the cache, the second does all of it."""
         if not done:
             done.append(key)
-            world.memory.batches.create(_made_by_another(world, job))
+            world.container.batches.create(_made_by_another(world, job))
         return looked(tenant, key)
 
-    world.memory.cache.get = stalled  # type: ignore[method-assign]
+    world.container.cache.get = stalled  # type: ignore[method-assign]
     world.deliver()
 
     (batch,) = batches_of(world)
-    assert (batch.total, world.clerk.batch_rows.get_part("acme", batch.id, 0)) == (1, None)
+    assert (batch.total, world.container.batch_rows.get_part("acme", batch.id, 0)) == (1, None)
     assert parsed(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 1}
 
 
@@ -344,8 +342,8 @@ def _made_by_another(world: World, job: Job) -> Batch:
 # ---- ids
 
 
-def test_the_batch_of_a_job_is_the_same_each_time_and_nobody_elses() -> None:
-    """No row of it is the job, though the job may be a row itself, or the neighbour of one."""
+def test_the_batch_id_of_a_job_is_stable_and_unique() -> None:
+    """No row of the batch has the id of the job, nor of a neighbour of the job."""
     jobs = [job_id_of_row(f"batch_01M80EHY9G6SEBMSDB5MBC{'0' * 4}", number) for number in range(500)]
     made = [batch_id_of_job(job) for job in jobs]
 

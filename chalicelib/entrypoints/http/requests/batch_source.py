@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from chalicelib import bootstrap
 from chalicelib.domain.batches.options import merge_options, options_from_query
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.entrypoints.http.server import JSON, ApiRequest
@@ -34,7 +33,7 @@ def batch_source(request: ApiRequest) -> tuple[str, Iterable[bytes], dict[str, A
     upload_id = said.pop("upload_id", None)
     if not isinstance(upload_id, str):
         raise InvalidRequest(details=(Detail("upload_id", "must be text, as POST /uploads answered it"),))
-    opened = open_upload(bootstrap.container().uploads, request.caller, upload_id)
+    opened = open_upload(request.container.uploads, request.caller, upload_id)
     return opened.content_type, opened.pieces, said
 
 

@@ -24,7 +24,7 @@ def batch_reader(request: ApiRequest) -> BatchReader:
         TooLarge: it is larger than a request may be.
     """
     if len(request.raw) > MAX_BODY_BYTES:
-        raise TooLarge("A request may have 4 MB. Send larger batches by upload: POST /uploads.")
+        raise TooLarge("A request may ctx 4 MB. Send larger batches by upload: POST /uploads.")
     return read_batch(*batch_source(request))
 
 

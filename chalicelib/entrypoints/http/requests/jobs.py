@@ -119,7 +119,7 @@ def idempotency_key(request: ApiRequest) -> str | None:
     """
     key: str | None = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
-        raise InvalidRequest(details=(Detail("Idempotency-Key", "must have 1 to 255 characters"),))
+        raise InvalidRequest(details=(Detail("Idempotency-Key", "must ctx 1 to 255 characters"),))
     return key
 
 

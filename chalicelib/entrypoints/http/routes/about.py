@@ -6,7 +6,6 @@ from typing import Any
 
 from chalice import Blueprint
 
-from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.units import rfc3339
@@ -17,16 +16,16 @@ blueprint = Blueprint(__name__)
 
 
 @endpoint(blueprint, "GET", "/health", None)
-def health(_request: ApiRequest) -> ApiResponse:
+def health(request: ApiRequest) -> ApiResponse:
     """Whether the API answers: public, and no call to anything."""
-    return ApiResponse(body={"status": "ok", "stage": settings().stage, "time": rfc3339(bootstrap.container().clock.now())})
+    return ApiResponse(body={"status": "ok", "stage": request.container.settings.stage, "time": rfc3339(request.container.clock.now())})
 
 
 @endpoint(blueprint, "GET", "/me", Role.VIEWER)
 def me(request: ApiRequest) -> ApiResponse:
     """Whom this key speaks for."""
-    caller, have = request.caller, bootstrap.container()
-    key = have.api_keys.key(caller.key_hash)
+    caller, ctx = request.caller, request.container
+    key = ctx.api_keys.key(caller.key_hash)
     return ApiResponse(
         body={
             "tenant": caller.tenant,
@@ -35,25 +34,25 @@ def me(request: ApiRequest) -> ApiResponse:
             "key_id": caller.key_id,
             "expires_at": rfc3339(key.expires_at) if key else None,
             "limits": {"requests_per_minute": settings().requests_per_minute},
-            "websocket": have.endpoints.get("ws_url"),
+            "websocket": ctx.endpoints.get("ws_url"),
         }
     )
 
 
 @endpoint(blueprint, "GET", "/job-types", Role.VIEWER)
-def types(_request: ApiRequest) -> ApiResponse:
+def types(request: ApiRequest) -> ApiResponse:
     """The kinds of work that this deployment knows."""
-    return ApiResponse(body={"data": [_type(kind) for kind in bootstrap.all_types()], "next_cursor": None})
+    return ApiResponse(body={"data": [_type(kind) for kind in request.container.all_job_types()], "next_cursor": None})
 
 
 @endpoint(blueprint, "GET", "/job-types/{name}", Role.VIEWER)
-def one_type(_request: ApiRequest, name: str) -> ApiResponse:
+def one_type(request: ApiRequest, name: str) -> ApiResponse:
     """One kind of work, and how many of its jobs are at work where that is limited."""
-    kind, have = bootstrap.job_type(name), bootstrap.container()
+    kind, ctx = request.container.job_type(name), request.container
     in_use = None
     if kind.limits is not None and kind.limits.concurrency is not None:
-        there = have.type_limiters.get(kind.name)
-        in_use = there.slots_in_use(have.clock.now()) if there is not None else 0
+        there = ctx.type_limiters.get(kind.name)
+        in_use = there.slots_in_use(ctx.clock.now()) if there is not None else 0
     return ApiResponse(body={**_type(kind), "in_use": in_use})
 
 

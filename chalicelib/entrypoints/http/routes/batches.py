@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from chalice import Blueprint
 
-from chalicelib import bootstrap
+from chalicelib.bootstrap import Container
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES
@@ -39,40 +39,40 @@ MOST_CHARACTERS = 24_000_000  # of all answers, that this function has memory fo
 @endpoint(blueprint, "POST", "/batches", Role.USER, accepts=tuple(CONTENT_TYPES))
 def submit(request: ApiRequest) -> ApiResponse:
     """Submit a batch: JSON, CSV or plain text; `dry_run` only says what it would cost."""
-    clerk, caller, once = bootstrap.batch_context(), request.caller, batch_requests.idempotent_request(request)
-    found = find_replay(clerk, caller, once) if once is not None else None
+    ctx, caller, once = request.container, request.caller, batch_requests.idempotent_request(request)
+    found = find_replay(ctx, caller, once) if once is not None else None
     if found is not None:
-        return _accepted(clerk, found, replayed=True)
-    reading, now = batch_requests.batch_reader(request), clerk.clock.now()
-    check_recipients(bootstrap.notification_context(), caller.tenant, reading.terms.webhook_url, reading.terms.notify)
-    prepared = prepare_batch(clerk, caller, reading.terms, base_submission(reading.terms), reading)
-    _check_inputs(caller, prepared)
+        return _accepted(ctx, found, replayed=True)
+    reading, now = batch_requests.batch_reader(request), ctx.clock.now()
+    check_recipients(request.container, caller.tenant, reading.terms.webhook_url, reading.terms.notify)
+    prepared = prepare_batch(ctx, caller, reading.terms, base_submission(reading.terms), reading)
+    _check_inputs(ctx, caller, prepared)
     if reading.terms.dry_run:
-        return ApiResponse(body=batch_responses.estimate(estimate_batch(clerk, caller, prepared), now))
-    return _accepted(clerk, submit_batch(clerk, caller, prepared, once).batch, replayed=False)
+        return ApiResponse(body=batch_responses.estimate(estimate_batch(ctx, caller, prepared), now))
+    return _accepted(ctx, submit_batch(ctx, caller, prepared, once).batch, replayed=False)
 
 
 @endpoint(blueprint, "GET", "/batches", Role.VIEWER)
 def listing(request: ApiRequest) -> ApiResponse:
     """List batches, newest first."""
-    clerk, limit = bootstrap.batch_context(), job_requests.number(request, "limit", 20, 1, 100)
+    ctx, limit = request.container, job_requests.number(request, "limit", 20, 1, 100)
     cursor, tenant = request.query.get("cursor") or None, request.query.get("tenant")
-    found, following = manage_batch.list_batches(clerk, request.caller, tenant, cursor, limit)
-    return ApiResponse(body={"data": [batch_responses.in_list(seen, clerk.clock.now()) for seen in found], "next_cursor": following})
+    found, following = manage_batch.list_batches(ctx, request.caller, tenant, cursor, limit)
+    return ApiResponse(body={"data": [batch_responses.in_list(seen, ctx.clock.now()) for seen in found], "next_cursor": following})
 
 
 @endpoint(blueprint, "GET", "/batches/{batch_id}", Role.VIEWER)
 def read(request: ApiRequest, batch_id: str) -> ApiResponse:
     """A batch and how far it has come; `?detailed=true` for its rows."""
-    clerk = bootstrap.batch_context()
-    seen = _seen(request, clerk, batch_id)
+    ctx = request.container
+    seen = _seen(request, ctx, batch_id)
     if seen.etag in (job_requests.etags(request) or ()):
         return ApiResponse(status=304, headers={"ETag": seen.etag})
-    body = batch_responses.batch(seen, clerk.clock.now())
+    body = batch_responses.batch(seen, ctx.clock.now())
     if request.query.get("detailed") == "true":
         limit = job_requests.number(request, "limit", PAGE_SIZE, 1, PAGE_SIZE)
         start = job_requests.number(request, "cursor", 0, 0, seen.batch.total)
-        seats = read_rows(clerk, seen.batch, start, limit)
+        seats = read_rows(ctx, seen.batch, start, limit)
         content = request.caller.role >= Role.USER
         following = start + len(seats)
         body["data"] = [batch_responses.row(seat, content=content) for seat in seats]
@@ -83,67 +83,67 @@ def read(request: ApiRequest, batch_id: str) -> ApiResponse:
 @endpoint(blueprint, "GET", "/batches/{batch_id}/export", Role.USER)
 def export(request: ApiRequest, batch_id: str) -> ApiResponse:
     """All rows with their answers so far, as JSON or CSV; 307 to an object where that is large, 413 where it is too much for that."""
-    clerk, kind = bootstrap.batch_context(), batch_requests.word(request, "format", batch_requests.FORMATS, "json")
-    seen = _seen(request, clerk, batch_id)
-    head = {"success": True, **batch_responses.in_list(seen, clerk.clock.now())}
-    text = "".join(rendered(_lines(clerk, seen.batch), "csv" if kind == "csv" else "json", head=head))
+    ctx, kind = request.container, batch_requests.word(request, "format", batch_requests.FORMATS, "json")
+    seen = _seen(request, ctx, batch_id)
+    head = {"success": True, **batch_responses.in_list(seen, ctx.clock.now())}
+    text = "".join(rendered(_lines(ctx, seen.batch), "csv" if kind == "csv" else "json", head=head))
     if seen.batch.total <= ANSWERED_ROWS and fits(text):
         return ApiResponse(body=text, headers={"Content-Type": FORMATS[kind]})
     name = f"export-{seen.batch.version}-{seen.counts.version}.{kind}"
-    location = clerk.batch_rows.put_export(seen.batch.tenant, seen.batch.id, name, text, FORMATS[kind])
+    location = ctx.batch_rows.put_export(seen.batch.tenant, seen.batch.id, name, text, FORMATS[kind])
     return ApiResponse(status=307, body={"batch_id": seen.batch.id, "location": location}, headers={"Location": location})
 
 
 @endpoint(blueprint, "GET", "/batches/{batch_id}/deliveries", Role.USER)
 def deliveries(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Who was sent word of the batch's end: each attempt, and what came of it."""
-    batch = _mine(request, bootstrap.batch_context(), batch_id)
-    found = bootstrap.container().deliveries.for_owner(batch.id)
+    batch = _mine(request, request.container, batch_id)
+    found = request.container.deliveries.for_owner(batch.id)
     return ApiResponse(body={"batch_id": batch.id, "data": [delivery(one) for one in found], "next_cursor": None})
 
 
 @endpoint(blueprint, "POST", "/batches/{batch_id}/deliveries/{delivery_id}/retry", Role.OPERATOR)
 def retry_delivery(request: ApiRequest, batch_id: str, delivery_id: str) -> ApiResponse:
     """Deliver it again from the start, for another 24 hours, however it ended."""
-    batch = _mine(request, bootstrap.batch_context(), batch_id)
-    return ApiResponse(status=202, body=delivery(redeliver(bootstrap.notification_context(), batch.id, checked_delivery_id(delivery_id))))
+    batch = _mine(request, request.container, batch_id)
+    return ApiResponse(status=202, body=delivery(redeliver(request.container, batch.id, checked_delivery_id(delivery_id))))
 
 
 @endpoint(blueprint, "POST", "/batches/{batch_id}/retry-failed", Role.USER)
 def retry_failed(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Start again the rows that have failed, expired or ended early; with `cancelled: true` the cancelled ones as well."""
-    clerk, cancelled, key = bootstrap.batch_context(), batch_requests.retry(request), job_requests.idempotency_key(request)
-    batch = _mine(request, clerk, batch_id)
+    ctx, cancelled, key = request.container, batch_requests.retry(request), job_requests.idempotency_key(request)
+    batch = _mine(request, ctx, batch_id)
     once = (
         IdempotentRequest.of(request.caller, "POST /batches/{batch_id}/retry-failed", key, [batch.id, cancelled])
         if key is not None
         else None
     )
-    changed, replayed = manage_batch.retry_failed(clerk, batch, once, cancelled=cancelled)
-    return _accepted(clerk, changed, replayed=replayed)
+    changed, replayed = manage_batch.retry_failed(ctx, batch, once, cancelled=cancelled)
+    return _accepted(ctx, changed, replayed=replayed)
 
 
 @endpoint(blueprint, "DELETE", "/batches/{batch_id}", Role.USER)
 def cancel(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Cancel a batch: 202 while its rows stop, 200 if it is over."""
-    clerk = bootstrap.batch_context()
-    changed = manage_batch.cancel_batch(clerk, _mine(request, clerk, batch_id))
-    return _answer(clerk, changed, 202 if changed.finished_at is None else 200)
+    ctx = request.container
+    changed = manage_batch.cancel_batch(ctx, _mine(request, ctx, batch_id))
+    return _answer(ctx, changed, 202 if changed.finished_at is None else 200)
 
 
 @endpoint(blueprint, "POST", "/batches/{batch_id}/recount", Role.OPERATOR)
 def recount(request: ApiRequest, batch_id: str) -> ApiResponse:
     """Count a batch's rows anew, one by one."""
-    clerk = bootstrap.batch_context()
-    return _answer(clerk, manage_batch.rebuild_counts(clerk, _mine(request, clerk, batch_id)), 200)
+    ctx = request.container
+    return _answer(ctx, manage_batch.rebuild_counts(ctx, _mine(request, ctx, batch_id)), 200)
 
 
-def _check_inputs(caller: Caller, prepared: PreparedBatch) -> None:
+def _check_inputs(ctx: Container, caller: Caller, prepared: PreparedBatch) -> None:
     """Of a type whose inputs name people, whether they may all be written to."""
-    named = bootstrap.job_type(prepared.options.type).recipients_of
+    named = ctx.job_type(prepared.options.type).recipients_of
     if named is not None:
         found = [(f"items.{row.number}.{place}", text) for row in prepared.rows for place, text in named(row.input)]
-        check_addresses(bootstrap.notification_context(), caller.tenant, found)
+        check_addresses(ctx, caller.tenant, found)
 
 
 def _accepted(ctx: BatchContext, batch: Batch, *, replayed: bool) -> ApiResponse:
@@ -172,7 +172,7 @@ def _seen(request: ApiRequest, ctx: BatchContext, batch_id: str) -> BatchView:
     first, wait, known = look(), job_requests.number(request, "wait", 0, 0, LONGEST_WAIT), job_requests.etags(request)
     if not wait or first.batch.finished_at is not None or (known is not None and first.etag not in known):
         return first
-    return long_poll(bootstrap.long_poll_context(), wait, lambda: seen if (seen := look()).etag != first.etag else None) or first
+    return long_poll(request.container, wait, lambda: seen if (seen := look()).etag != first.etag else None) or first
 
 
 def _lines(ctx: BatchContext, batch: Batch) -> Iterator[batch_responses.Shape]:
@@ -183,7 +183,7 @@ def _lines(ctx: BatchContext, batch: Batch) -> Iterator[batch_responses.Shape]:
     """
     length = 0
     for seats in iter_pages(ctx, batch):
-        kept = results_of(bootstrap.container().results, seats)
+        kept = results_of(ctx.results, seats)
         for seat in seats:
             line = batch_responses.exported(seat, kept.get(seat.job_id))
             length += len(line["output"] or "")

@@ -6,7 +6,6 @@ from typing import Any
 
 from chalice import Blueprint
 
-from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Role
 from chalicelib.entrypoints.http.requests import bulk as bulk_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
@@ -30,17 +29,17 @@ def start(request: ApiRequest) -> ApiResponse:
 def read(request: ApiRequest, bulk_id: str) -> ApiResponse:
     """How far a bulk action has come."""
     return ApiResponse(
-        body=job_responses.bulk(bulk_operations.get_bulk(bootstrap.bulk_context(), request.caller, bulk_id, request.query.get("tenant")))
+        body=job_responses.bulk(bulk_operations.get_bulk(request.container, request.caller, bulk_id, request.query.get("tenant")))
     )
 
 
 def run_or_count(request: ApiRequest, wish: BulkRequest, route: str, data: dict[str, Any], *, dry_run: bool) -> ApiResponse:
     """Do it, or count: 200 if it is finished, 202 while it goes on by itself."""
-    desk, caller = bootstrap.bulk_context(), request.caller
+    ctx, caller = request.container, request.caller
     if dry_run:
-        matched, more = bulk_operations.count_matching(desk, caller, wish)
+        matched, more = bulk_operations.count_matching(ctx, caller, wish)
         return ApiResponse(body={"dry_run": True, "action": wish.action.value, "matched": matched, "more": more})
     key = job_requests.idempotency_key(request)
-    begun = bulk_operations.start_bulk(desk, caller, wish, IdempotentRequest.of(caller, route, key, data) if key is not None else None)
+    begun = bulk_operations.start_bulk(ctx, caller, wish, IdempotentRequest.of(caller, route, key, data) if key is not None else None)
     status = 202 if begun.bulk.finished_at is None else 200
     return ApiResponse(status=status, body=job_responses.bulk(begun.bulk), headers=REPLAYED if begun.replayed else {})

@@ -7,7 +7,7 @@ from typing import Any
 
 from chalice import Blueprint
 
-from chalicelib import bootstrap
+from chalicelib.bootstrap import Container
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.execution.transcript import Chunk
@@ -46,14 +46,14 @@ class View:
 @endpoint(blueprint, "GET", "/jobs/{job_id}", Role.VIEWER)
 def read(request: ApiRequest, job_id: str) -> ApiResponse:
     """A job's record; `?include=prompt` for its content."""
-    have = bootstrap.container()
+    ctx = request.container
     view = _view(request, job_id, log=False)
     if _is_known(request, view):
         return _not_modified(view)
     content = request.caller.may_read_content(view.job)
-    body = have.job_specs.get(view.job.id) if content else None
+    body = ctx.job_specs.get(view.job.id) if content else None
     prompt = "prompt" in request.query.get("include", "").split(",")
-    shape = job_responses.record(view.job, body, have.endpoints.get("ws_url"), content=content, prompt=prompt)
+    shape = job_responses.record(view.job, body, ctx.endpoints.get("ws_url"), content=content, prompt=prompt)
     return ApiResponse(body=shape, headers={"ETag": view.etag})
 
 
@@ -63,7 +63,7 @@ def status(request: ApiRequest, job_id: str) -> ApiResponse:
     view = _view(request, job_id)
     if _is_known(request, view):
         return _not_modified(view)
-    return ApiResponse(body=_status_shape(view), headers={"ETag": view.etag})
+    return ApiResponse(body=_status_shape(request.container, view), headers={"ETag": view.etag})
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/progress", Role.VIEWER)
@@ -74,7 +74,12 @@ def progress(request: ApiRequest, job_id: str) -> ApiResponse:
         return _not_modified(view)
     content = request.caller.may_read_content(view.job)
     shape = job_responses.progress(
-        view.job, view.last, _position(view.job), bootstrap.container().clock.now(), content=content, speed=_speed(view)
+        view.job,
+        view.last,
+        _position(request.container, view.job),
+        request.container.clock.now(),
+        content=content,
+        speed=_speed(request.container, view),
     )
     return ApiResponse(body=shape, headers={"ETag": view.etag})
 
@@ -86,7 +91,7 @@ def progress_history(request: ApiRequest, job_id: str) -> ApiResponse:
     attempt = job_requests.attempt(request, 0) or job.attempt
     if attempt > job.attempt:
         raise InvalidRequest(details=(Detail("attempt", f"there were {job.attempt} so far"),))
-    chunks = bootstrap.container().chunks.read(job.id, attempt) if attempt else []
+    chunks = request.container.chunks.read(job.id, attempt) if attempt else []
     events = job_responses.history(job, attempt, [event for chunk in chunks for event in chunk.events])
     return ApiResponse(body={"job_id": job.id, "attempt": attempt, "data": events, "next_cursor": None})
 
@@ -94,21 +99,21 @@ def progress_history(request: ApiRequest, job_id: str) -> ApiResponse:
 @endpoint(blueprint, "GET", "/jobs/{job_id}/text", Role.USER)
 def text(request: ApiRequest, job_id: str) -> ApiResponse:
     """The transcript from an offset on, held for more with `?wait=`."""
-    have, holding = bootstrap.container(), bootstrap.long_poll_context()
+    ctx = request.container
     offset, attempt, wait = job_requests.offset(request), job_requests.attempt(request, 0) or None, _wait(request)
-    job, reader = _content(request, job_id), ReaderPresence(holding)
+    job, reader = _content(request, job_id), ReaderPresence(ctx)
 
     def look() -> dict[str, Any] | None:
-        now = have.jobs.get(job.id) or job
-        part = read_text(have.chunks, have.results, now, offset, attempt)
+        now = ctx.jobs.get(job.id) or job
+        part = read_text(ctx.chunks, ctx.results, now, offset, attempt)
         if not part.text and not part.done and wait and (attempt or now.attempt) == now.attempt:
             reader.announce(now)
             return None
         return {"attempt": part.attempt, "offset": offset, "text": part.text, "next_offset": part.next_offset, "done": part.done}
 
-    found = long_poll(holding, wait, look)
+    found = long_poll(ctx, wait, look)
     empty = {"attempt": attempt or job.attempt, "offset": offset, "text": "", "next_offset": offset, "done": False}
-    return ApiResponse(body={"job_id": job.id, "status": (have.jobs.get(job.id) or job).status.value, **(found or empty)})
+    return ApiResponse(body={"job_id": job.id, "status": (ctx.jobs.get(job.id) or job).status.value, **(found or empty)})
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/result", Role.USER)
@@ -116,17 +121,23 @@ def result(request: ApiRequest, job_id: str) -> ApiResponse:
     """The result; 202 while there is none yet, 307 to its text where that is very large."""
     job = _content(request, job_id)
     if job.status.is_terminal:
-        return result_response(job, bootstrap.container().results)
-    return ApiResponse(status=202, body=_status_shape(View(job, _last(job))), headers={"Retry-After": RETRY_AFTER})
+        return result_response(job, request.container.results)
+    return ApiResponse(
+        status=202, body=_status_shape(request.container, View(job, _last(request.container, job))), headers={"Retry-After": RETRY_AFTER}
+    )
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/download", Role.USER)
 def download(request: ApiRequest, job_id: str) -> ApiResponse:
     """307 to the object that the job made, by a link that is good for five minutes; 202 while it is not made yet."""
-    job, have = _content(request, job_id), bootstrap.container()
-    found = find_object(bootstrap.job_type, have.results, have.job_files, job)
+    job, ctx = _content(request, job_id), request.container
+    found = find_object(request.container.job_type, ctx.results, ctx.job_files, job)
     if found is None:
-        return ApiResponse(status=202, body=_status_shape(View(job, _last(job))), headers={"Retry-After": RETRY_AFTER})
+        return ApiResponse(
+            status=202,
+            body=_status_shape(request.container, View(job, _last(request.container, job))),
+            headers={"Retry-After": RETRY_AFTER},
+        )
     return ApiResponse(status=307, body={"job_id": job.id, "object": found.name, "location": found.link}, headers={"Location": found.link})
 
 
@@ -134,29 +145,29 @@ def download(request: ApiRequest, job_id: str) -> ApiResponse:
 def attempts(request: ApiRequest, job_id: str) -> ApiResponse:
     """The ledger of a job's attempts, and what of it was spent in vain."""
     job = _content(request, job_id)
-    return ApiResponse(body=job_responses.attempts(job, bootstrap.container().results.attempts(job.id)))
+    return ApiResponse(body=job_responses.attempts(job, request.container.results.attempts(job.id)))
 
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/graph", Role.VIEWER)
 def graph(request: ApiRequest, job_id: str) -> ApiResponse:
     """What a job depends on and what depends on it, with how each stands."""
-    have = bootstrap.container()
-    job = request.caller.require_visible(have.jobs.get(job_id), job_id)
-    found = read_graph(have.jobs, have.dependencies, request.caller, job)
+    ctx = request.container
+    job = request.caller.require_visible(ctx.jobs.get(job_id), job_id)
+    found = read_graph(ctx.jobs, ctx.dependencies, request.caller, job)
     return ApiResponse(body=graph_responses.graph(job, found, content=request.caller.may_read_content(job)))
 
 
 def _content(request: ApiRequest, job_id: str) -> Job:
-    return request.caller.require_readable(bootstrap.container().jobs.get(job_id), job_id)
+    return request.caller.require_readable(request.container.jobs.get(job_id), job_id)
 
 
 def _view(request: ApiRequest, job_id: str, *, log: bool = True) -> View:
     """The job as it is; with `?wait=` once it is no longer what If-None-Match names, or what it is now."""
-    jobs, holding = bootstrap.container().jobs, bootstrap.long_poll_context()
-    reader = ReaderPresence(holding)
+    jobs, ctx = request.container.jobs, request.container
+    reader = ReaderPresence(ctx)
 
     def see(job: Job) -> View:
-        return View(job, _last(job) if log else None)
+        return View(job, _last(request.container, job) if log else None)
 
     first = see(request.caller.require_visible(jobs.get(job_id), job_id))
     wait, known = _wait(request), job_requests.etags(request)
@@ -171,32 +182,32 @@ def _view(request: ApiRequest, job_id: str, *, log: bool = True) -> View:
             reader.announce(view.job)
         return None
 
-    return long_poll(holding, wait, look) or first
+    return long_poll(ctx, wait, look) or first
 
 
 def _wait(request: ApiRequest) -> int:
     return job_requests.number(request, "wait", 0, 0, LONGEST_WAIT)
 
 
-def _last(job: Job) -> Chunk | None:
-    return bootstrap.container().chunks.last(job.id, job.attempt) if job.attempt else None
+def _last(ctx: Container, job: Job) -> Chunk | None:
+    return ctx.chunks.last(job.id, job.attempt) if job.attempt else None
 
 
-def _position(job: Job) -> int | None:
+def _position(ctx: Container, job: Job) -> int | None:
     """About where a queued job stands: behind what waits in its lane."""
-    return max(1, bootstrap.container().queues.depth(job.lane)) if job.status is Status.QUEUED else None
+    return max(1, ctx.queues.depth(job.lane)) if job.status is Status.QUEUED else None
 
 
-def _status_shape(view: View) -> job_responses.Shape:
-    return job_responses.status(view.job, view.last, _position(view.job), bootstrap.container().clock.now(), _speed(view))
+def _status_shape(ctx: Container, view: View) -> job_responses.Shape:
+    return job_responses.status(view.job, view.last, _position(ctx, view.job), ctx.clock.now(), _speed(ctx, view))
 
 
-def _speed(view: View) -> Throughput:
+def _speed(ctx: Container, view: View) -> Throughput:
     """What was measured of jobs like it: asked for only where there is no text yet that says how fast it goes."""
     job = view.job
     if job.status.is_terminal or (view.last is not None and job.status is Status.PROCESSING):
         return UNMEASURED
-    return bootstrap.throughput_cache().get(job.type, job.asked_model)
+    return ctx.throughput_of(job.type, job.asked_model)
 
 
 def _is_known(request: ApiRequest, view: View) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from chalice import Blueprint
 
-from chalicelib import bootstrap
+from chalicelib.bootstrap import Container
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Forbidden
 from chalicelib.domain.jobs.job import Job
@@ -38,63 +38,62 @@ TICKET_LASTS_MS = 900_000
 @endpoint(blueprint, "POST", "/jobs", Role.USER)
 def submit(request: ApiRequest) -> ApiResponse:
     """Submit a job."""
-    have, data = bootstrap.container(), request.json()
+    ctx, data = request.container, request.json()
     accepted = _accepted(request, data)
     headers = REPLAYED if accepted.replayed else {}
     if data.get("async") is False:
-        ended = long_poll(bootstrap.long_poll_context(), HOLD_FOR_RESULT, lambda: _ended(accepted.job.id))
+        ended = long_poll(request.container, HOLD_FOR_RESULT, lambda: _ended(ctx, accepted.job.id))
         if ended is not None:
-            answer = result_response(ended, have.results)
+            answer = result_response(ended, ctx.results)
             if answer.status == 200:
                 return ApiResponse(body=answer.body, headers=headers)
-    body = job_responses.accepted(accepted, have.endpoints.get("ws_url"), preliminary(bootstrap.job_type, accepted))
+    body = job_responses.accepted(accepted, ctx.endpoints.get("ws_url"), preliminary(ctx.job_type, accepted))
     if data.get("ticket"):
-        body["ticket"], _ = issue_ticket(have.tickets, have.clock, request.caller, frozenset({accepted.job.id}), TICKET_LASTS_MS)
+        body["ticket"], _ = issue_ticket(ctx.tickets, ctx.clock, request.caller, frozenset({accepted.job.id}), TICKET_LASTS_MS)
     return ApiResponse(status=202, body=body, headers=headers)
 
 
 def _accepted(request: ApiRequest, data: dict[str, Any]) -> Accepted:
     """The job: of the first such request if this one repeats it, whatever has become of its fields since."""
-    intake, key = bootstrap.submit_context(), job_requests.idempotency_key(request)
-    found = find_replay(intake, request.caller, key, data) if key is not None else None
+    ctx, key = request.container, job_requests.idempotency_key(request)
+    found = find_replay(ctx, request.caller, key, data) if key is not None else None
     if found is not None:
         return found
-    asked = job_requests.submission(data, intake.clock.now())
-    return submit_job(intake, request.caller, asked, _plan(request.caller, asked), key=key, request=data)
+    asked = job_requests.submission(data, ctx.clock.now())
+    return submit_job(ctx, request.caller, asked, _plan(ctx, request.caller, asked), key=key, request=data)
 
 
-def _plan(caller: Caller, submission: Submission) -> Plan:
-    """What it means, if all that it names may be named."""
-    have, office = bootstrap.container(), bootstrap.notification_context()
-    check_recipients(office, caller.tenant, submission.webhook_url, submission.notify)
-    check_parents(have.jobs, caller, submission.depends_on)
-    depth = have.queues.depth(submission.priority)
-    plan = plan_job(bootstrap.job_type, have.prices, caller, submission, depth, bootstrap.throughput_cache().get)
+def _plan(ctx: Container, caller: Caller, submission: Submission) -> Plan:
+    """The plan of a submission, if the caller may name all that it names."""
+    check_recipients(ctx, caller.tenant, submission.webhook_url, submission.notify)
+    check_parents(ctx.jobs, caller, submission.depends_on)
+    depth = ctx.queues.depth(submission.priority)
+    plan = plan_job(ctx.job_type, ctx.prices, caller, submission, depth, ctx.throughput_of)
     if plan.kind.recipients_of is not None:
-        check_addresses(office, caller.tenant, plan.kind.recipients_of(submission.input))
+        check_addresses(ctx, caller.tenant, plan.kind.recipients_of(submission.input))
     return plan
 
 
 @endpoint(blueprint, "POST", "/jobs/estimate", Role.USER)
 def estimate(request: ApiRequest) -> ApiResponse:
     """What a submission would cost and take; nothing is created."""
-    have = bootstrap.container()
-    asked = job_requests.submission(request.json(), have.clock.now())
-    planned = _plan(request.caller, asked)
+    ctx = request.container
+    asked = job_requests.submission(request.json(), ctx.clock.now())
+    planned = _plan(ctx, request.caller, asked)
     expected = planned.estimate
     return ApiResponse(
         body={
             "job_type": planned.kind.name,
             "model": job_responses.model(planned.body.config.model),
             "queue": f"{planned.kind.name}:{asked.priority}",
-            "queue_position": have.queues.depth(asked.priority) + 1,
+            "queue_position": ctx.queues.depth(asked.priority) + 1,
             "estimated_input_tokens": expected.input_tokens,
             "estimated_output_tokens": expected.output_tokens,
             "estimated_cost": dollars(expected.expected_cost),
             "max_cost": dollars(expected.max_cost),
             "currency": "USD",
             "estimated_duration_seconds": seconds(expected.duration_ms),
-            "estimated_completion_at": rfc3339(have.clock.now() + expected.duration_ms),
+            "estimated_completion_at": rfc3339(ctx.clock.now() + expected.duration_ms),
         }
     )
 
@@ -102,10 +101,10 @@ def estimate(request: ApiRequest) -> ApiResponse:
 @endpoint(blueprint, "GET", "/jobs", Role.VIEWER)
 def listing(request: ApiRequest) -> ApiResponse:
     """List jobs, newest first."""
-    have = bootstrap.container()
+    ctx = request.container
     limit = job_requests.number(request, "limit", 20, 1, 100)
-    page = list_jobs(have.jobs, request.caller, job_requests.filters(request), limit, request.query.get("cursor"), bootstrap.row_count)
-    ws_url = have.endpoints.get("ws_url")
+    page = list_jobs(ctx.jobs, request.caller, job_requests.filters(request), limit, request.query.get("cursor"), ctx.row_count)
+    ws_url = ctx.endpoints.get("ws_url")
     rows = [job_responses.record(job, None, ws_url, content=request.caller.may_read_content(job)) for job in page.jobs]
     return ApiResponse(body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until)})
 
@@ -113,11 +112,11 @@ def listing(request: ApiRequest) -> ApiResponse:
 @endpoint(blueprint, "PATCH", "/jobs/{job_id}", Role.USER)
 def change(request: ApiRequest, job_id: str) -> ApiResponse:
     """Change a job that has not ended: its start, its expiry, its lane, its tags, its metadata."""
-    have = bootstrap.container()
-    wanted, metadata = job_requests.change(request.json(), have.clock.now())
+    ctx = request.container
+    wanted, metadata = job_requests.change(request.json(), ctx.clock.now())
     job = _mine(request, job_id)
-    changed = edit_job(bootstrap.edit_context(), job, wanted, metadata, job_requests.versions(request))
-    shape = job_responses.record(changed, have.job_specs.get(job.id), have.endpoints.get("ws_url"), content=True)
+    changed = edit_job(request.container, job, wanted, metadata, job_requests.versions(request))
+    shape = job_responses.record(changed, ctx.job_specs.get(job.id), ctx.endpoints.get("ws_url"), content=True)
     return ApiResponse(body=shape, headers={"ETag": job_responses.etag(changed)})
 
 
@@ -125,12 +124,12 @@ def change(request: ApiRequest, job_id: str) -> ApiResponse:
 @endpoint(blueprint, "POST", "/jobs/{job_id}/cancel", Role.USER)
 def cancel(request: ApiRequest, job_id: str) -> ApiResponse:
     """Cancel a job: 202 while it stops, 200 if it had ended."""
-    have = bootstrap.container()
+    ctx = request.container
     job = _mine(request, job_id)
     if job.status.is_terminal:
-        return ApiResponse(body=_status_shape(job))
-    cancelled = cancel_job(have.clock, have.jobs, have.subscriptions, job)
-    return ApiResponse(status=200 if cancelled.status.is_terminal else 202, body=_status_shape(cancelled))
+        return ApiResponse(body=_status_shape(ctx, job))
+    cancelled = cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job)
+    return ApiResponse(status=200 if cancelled.status.is_terminal else 202, body=_status_shape(ctx, cancelled))
 
 
 @endpoint(blueprint, "POST", "/jobs/{job_id}/retry", Role.USER)
@@ -139,27 +138,27 @@ def retry(request: ApiRequest, job_id: str) -> ApiResponse:
 
     With `run` or an Idempotency-Key a repeated request changes nothing.
     """
-    have, data = bootstrap.container(), job_requests.check(schemas.RETRY, request.json())
+    ctx, data = request.container, job_requests.check(schemas.RETRY, request.json())
     job, key = _mine(request, job_id), job_requests.idempotency_key(request)
     if key is None:
-        again = retry_job(have.clock, have.jobs, have.job_specs, have.queues, job, data.get("run"))
-        return ApiResponse(status=202, body=_status_shape(again))
+        again = retry_job(ctx, job, data.get("run"))
+        return ApiResponse(status=202, body=_status_shape(ctx, again))
     once = IdempotentRequest.of(request.caller, "POST /jobs/{job_id}/retry", key, [job.id, data])
-    retried = retry_once(have.clock, have.jobs, have.job_specs, have.queues, job, data.get("run"), once)
-    return ApiResponse(status=202, body=_status_shape(retried.job), headers=REPLAYED if retried.replayed else {})
+    retried = retry_once(ctx, job, data.get("run"), once)
+    return ApiResponse(status=202, body=_status_shape(ctx, retried.job), headers=REPLAYED if retried.replayed else {})
 
 
 def _mine(request: ApiRequest, job_id: str) -> Job:
     """A job that the caller may act on; a ticket may not."""
     if request.caller.read_only:
         raise Forbidden("A ticket only reads.")
-    return request.caller.require_readable(bootstrap.container().jobs.get(job_id), job_id)
+    return request.caller.require_readable(request.container.jobs.get(job_id), job_id)
 
 
-def _status_shape(job: Job) -> dict[str, Any]:
-    return job_responses.status(job, None, None, bootstrap.container().clock.now())
+def _status_shape(ctx: Container, job: Job) -> dict[str, Any]:
+    return job_responses.status(job, None, None, ctx.clock.now())
 
 
-def _ended(job_id: str) -> Job | None:
-    job = bootstrap.container().jobs.get(job_id)
+def _ended(ctx: Container, job_id: str) -> Job | None:
+    job = ctx.jobs.get(job_id)
     return job if job is not None and job.status.is_terminal else None

@@ -7,7 +7,6 @@ from urllib.parse import unquote
 
 from chalice import Blueprint
 
-from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
@@ -26,11 +25,11 @@ LONGEST_NAME = 128
 
 
 @endpoint(blueprint, "GET", "/health/system", Role.VIEWER)
-def health(_request: ApiRequest) -> ApiResponse:
+def health(request: ApiRequest) -> ApiResponse:
     """How each part of the system is, what is wrong, and what helps."""
-    parts = check_health(bootstrap.health_context())
+    parts = check_health(request.container)
     worst = max((part.level for part in parts.values()), default=Level.HEALTHY)
-    now = bootstrap.container().clock.now()
+    now = request.container.clock.now()
     shapes = {name: _part(part) for name, part in parts.items()}
     return ApiResponse(body={"status": worst.label, "parts": shapes, **_findings(parts), "generated_at": rfc3339(now)})
 
@@ -38,25 +37,25 @@ def health(_request: ApiRequest) -> ApiResponse:
 @endpoint(blueprint, "GET", "/circuits", Role.VIEWER)
 def circuits(request: ApiRequest) -> ApiResponse:
     """The circuit of each model of which something is known; every other one is closed."""
-    known = sorted(bootstrap.container().circuit_breakers.all(), key=lambda circuit: circuit.model)
+    known = sorted(request.container.circuit_breakers.all(), key=lambda circuit: circuit.model)
     return ApiResponse(body={"data": [_circuit(circuit, request) for circuit in known], "next_cursor": None})
 
 
 @endpoint(blueprint, "POST", "/circuits/{model}/open", Role.ADMIN)
 def force_open(request: ApiRequest, model: str) -> ApiResponse:
     """Let a model's jobs wait until its circuit is closed by hand."""
-    have, name = bootstrap.container(), _model(request, model)
+    ctx, name = request.container, _model(request, model)
     reason = job_requests.check(schemas.CIRCUIT, request.json()).get("reason")
-    circuit = open_circuit(have.circuit_breakers, record, name, request.caller.user, reason, have.new_id(), have.clock.now())
+    circuit = open_circuit(ctx.circuit_breakers, record, name, request.caller.user, reason, ctx.new_id(), ctx.clock.now())
     return ApiResponse(body=_circuit(circuit, request))
 
 
 @endpoint(blueprint, "POST", "/circuits/{model}/close", Role.ADMIN)
 def force_close(request: ApiRequest, model: str) -> ApiResponse:
     """Let a model's jobs run again."""
-    have, name = bootstrap.container(), _model(request, model)
+    ctx, name = request.container, _model(request, model)
     job_requests.check(schemas.CIRCUIT, request.json())
-    circuit = close_circuit(have.circuit_breakers, record, name, request.caller.user, have.new_id(), have.clock.now())
+    circuit = close_circuit(ctx.circuit_breakers, record, name, request.caller.user, ctx.new_id(), ctx.clock.now())
     return ApiResponse(body=_circuit(circuit, request))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from chalice import Blueprint
 
-from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
 from chalicelib.domain.ids import checked_job_id
@@ -31,22 +30,22 @@ TRY_AGAIN = ApiResponse(
 @endpoint(blueprint, "GET", "/jobs/{job_id}/stream", Role.USER, tickets=True, slows=True, instead=TRY_AGAIN)
 def stream(request: ApiRequest, job_id: str) -> ApiResponse:
     """A slice of the job's event stream: what there is after Last-Event-ID, or the next that comes within 20 s."""
-    have = bootstrap.container()
-    job = request.caller.require_readable(have.jobs.get(job_id), job_id)
+    ctx = request.container
+    job = request.caller.require_readable(ctx.jobs.get(job_id), job_id)
     position = _position(request)
     if position is not None and position.has_all(job):
         return ApiResponse(status=204)
-    holding = bootstrap.long_poll_context()
-    reader = ReaderPresence(holding)
+    ctx = request.container
+    reader = ReaderPresence(ctx)
 
     def look() -> list[tuple[Position, frames.Frame]] | None:
-        current = have.jobs.get(job.id) or job
-        events = events_since(have.chunks, have.results, current, position, have.clock.now())
+        current = ctx.jobs.get(job.id) or job
+        events = events_since(ctx.chunks, ctx.results, current, position, ctx.clock.now())
         if not events:
             reader.announce(current)
         return events or None
 
-    events = long_poll(holding, SLICE_SECONDS, look)
+    events = long_poll(ctx, SLICE_SECONDS, look)
     if events is None:
         return NOTHING_YET
     retry = RETRY_QUIET if request.over_rate else RETRY_FLOWING
@@ -56,16 +55,16 @@ def stream(request: ApiRequest, job_id: str) -> ApiResponse:
 @endpoint(blueprint, "POST", "/stream-tickets", Role.USER)
 def ticket(request: ApiRequest) -> ApiResponse:
     """A short-lived, read-only ticket for streams, to be used as `?ticket=`."""
-    have, data = bootstrap.container(), job_requests.check(schemas.TICKET, request.json())
+    ctx, data = request.container, job_requests.check(schemas.TICKET, request.json())
     if request.caller.read_only:
         raise Forbidden("A ticket only reads.")
     named = data.get("jobs")
     if named is None and request.caller.all_tenants:
         raise InvalidRequest(details=(Detail("jobs", "must be named: this key is of all tenants"),))
     for job_id in named or ():
-        request.caller.require_readable(have.jobs.get(checked_job_id(job_id)), job_id)
+        request.caller.require_readable(ctx.jobs.get(checked_job_id(job_id)), job_id)
     lasts = round((data.get("expires_in") or 900) * 1000)
-    secret, made = issue_ticket(have.tickets, have.clock, request.caller, frozenset(named) if named else None, lasts)
+    secret, made = issue_ticket(ctx.tickets, ctx.clock, request.caller, frozenset(named) if named else None, lasts)
     return ApiResponse(status=201, body={"ticket": secret, "expires_at": rfc3339(made.expires_at), "jobs": named})
 
 

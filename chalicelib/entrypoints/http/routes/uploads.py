@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from chalice import Blueprint
 
-from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.files.upload import MAX_BYTES
 from chalicelib.domain.units import rfc3339
@@ -21,9 +20,9 @@ DEFAULT_TYPE = "text/csv"
 @endpoint(blueprint, "POST", "/uploads", Role.USER)
 def create(request: ApiRequest) -> ApiResponse:
     """A signed link to which a file of up to 50 MB can be PUT, for `upload_id` in `POST /batches`."""
-    data, have = job_requests.check(schemas.UPLOAD, request.json()), bootstrap.container()
-    content_type, new_id = data.get("content_type") or DEFAULT_TYPE, f"upload_{have.new_id()}"
-    begun = create_upload(have.uploads, request.caller, new_id, have.clock.now(), content_type, data.get("size"))
+    data, ctx = job_requests.check(schemas.UPLOAD, request.json()), request.container
+    content_type, new_id = data.get("content_type") or DEFAULT_TYPE, f"upload_{ctx.new_id()}"
+    begun = create_upload(ctx.uploads, request.caller, new_id, ctx.clock.now(), content_type, data.get("size"))
     return ApiResponse(
         status=201,
         body={

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
-from chalicelib.domain.errors import StaleVersion, Throttled, Unavailable
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
 from chalicelib.domain.limits.circuit_breaker import COOL_DOWN_MS, CircuitBreaker, CircuitState, Permission, ProviderSignal, classify_error
 from chalicelib.domain.units import Ms, rfc3339
+from chalicelib.services.compare_and_swap import update_async
 from chalicelib.services.log import Log
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
@@ -36,7 +37,7 @@ async def load_circuit_breakers(ctx: WorkerContext) -> dict[str, CircuitBreaker]
                 circuits = await ctx.offload(ctx.circuit_breakers.all)
             board.circuits = {circuit.model: circuit for circuit in circuits}
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with the board, jobs run
-            ctx.log("the circuits could not be read", error=exc)
+            ctx.log("circuit_breakers_unavailable", error=exc)
             board.circuits, board.read_at = {}, ctx.clock.now()
     return board.circuits
 
@@ -90,9 +91,9 @@ def log_state_change(log: Log, before: CircuitBreaker, after: CircuitBreaker) ->
     """The facts that operators are alerted by."""
     about = {"model": after.model, "trips": after.trips, "by": after.by}
     if after.state is CircuitState.OPEN and after.opened_at != before.opened_at:
-        log("circuit opened", **about, reason=after.reason, until=rfc3339(after.until))
+        log("circuit_opened", **about, reason=after.reason, until=rfc3339(after.until))
     elif after.state is CircuitState.CLOSED and before.state is not CircuitState.CLOSED:
-        log("circuit closed", **about, reason=before.reason)
+        log("circuit_closed", **about, reason=before.reason)
 
 
 async def _note(ctx: WorkerContext, attempt: Attempt, sign: ProviderSignal, code: str | None) -> CircuitBreaker | None:
@@ -123,25 +124,13 @@ async def _change(ctx: WorkerContext, seen: CircuitBreaker, change: Change) -> C
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
             return await _swap(ctx, seen, change)
     except Exception as exc:  # noqa: BLE001 - a circuit is worth less than the job whose end it would delay
-        ctx.log("a circuit could not be changed", model=seen.model, error=exc)
+        ctx.log("circuit_breaker_update_failed", model=seen.model, error=exc)
         return None
 
 
 async def _swap(ctx: WorkerContext, seen: CircuitBreaker, change: Change) -> CircuitBreaker:
-    new = change(seen)
-    for _ in range(MAX_ATTEMPTS):
-        if new is None or new is seen:
-            ctx.local_state.circuits[seen.model] = seen
-            return seen
-        try:
-            await ctx.offload(ctx.circuit_breakers.replace, seen, new)
-        except StaleVersion as stale:
-            seen = stale.current or CircuitBreaker(model=seen.model)
-            new = change(seen)
-        except Unavailable:  # perhaps it had its effect: the same swap again finds out
-            continue
-        else:
-            ctx.local_state.circuits[new.model] = new
-            log_state_change(ctx.log, seen, new)
-            return new
-    raise Throttled
+    replace = partial(ctx.offload, ctx.circuit_breakers.replace)
+    before, after = await update_async(replace, seen, change, missing=CircuitBreaker(model=seen.model), attempts=MAX_ATTEMPTS)
+    ctx.local_state.circuits[seen.model] = after
+    log_state_change(ctx.log, before, after)
+    return after

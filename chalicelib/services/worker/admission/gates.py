@@ -6,13 +6,14 @@ import asyncio
 from contextlib import nullcontext
 from dataclasses import replace
 
-from chalicelib.domain.errors import JobTypeNotFound, Unavailable
+from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.admission import CIRCUIT_OPEN, Admission, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, retry_at
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.update_job import update_job
+from chalicelib.services.wake_up import try_send_wake_up
 from chalicelib.services.worker.admission.api_key_gate import api_key_gate
 from chalicelib.services.worker.admission.circuit_gate import acquire_probe, add_jitter, load_circuit_breakers
 from chalicelib.services.worker.admission.type_limit_gate import acquire_permit, release_permit
@@ -58,13 +59,8 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
         return transitions.hold(seen, wake_up.generation, wait.reason, wait.when, clock.now())
 
     held = await call_with_retry(ctx, update_job, ctx.jobs, job, change)
-    delay = transitions.message_delay(held, clock.now()) if held is not None and held.status is Status.HELD else None
-    if held is None or delay is None:
-        return held
-    try:
-        await ctx.offload(ctx.queues.send, held.lane, WakeUp(held.id, held.generation), held.tenant, delay)
-    except Unavailable as exc:  # the record says when: the sweep sends it
-        ctx.log("a wake-up was not sent", job_id=held.id, tenant=held.tenant, error=exc)
+    if held is not None and held.status is Status.HELD:
+        await ctx.offload(try_send_wake_up, ctx, held)
     return held
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
 
-from chalicelib.domain.errors import StaleVersion, Throttled, Unavailable
+from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType, Limits
 from chalicelib.domain.limits import type_limiter as limiter_rules
 from chalicelib.domain.limits.admission import TYPE_CONCURRENCY, TYPE_LIMITS_UNKNOWN, TYPE_RATE, RunNow, WaitUntil
 from chalicelib.domain.limits.type_limiter import PermitDecision, TypeLimiter
+from chalicelib.services.compare_and_swap import update_async
 from chalicelib.services.worker.admission.circuit_gate import add_jitter
 from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
@@ -24,8 +24,6 @@ MAX_BACKOFF_SECONDS = 0.1  # seconds between two rounds, by chance, so that thos
 STORE_TIMEOUT_SECONDS = 5.0
 RENEW_SECONDS = 10.0  # a third of a slot's time
 FALLBACK_DELAY_MS = 5_000
-
-T = TypeVar("T")
 
 
 def limits_of(kind: JobType) -> Limits | None:
@@ -49,17 +47,21 @@ async def acquire_permit(ctx: WorkerContext, kind: JobType, job: Job) -> RunNow 
     in_time = told is not None and told >= now - limiter_rules.RESERVATION_TTL_MS
     latest = job.expires_at if job.started_at is None else job.retry_until or None
 
-    def ask(seen: TypeLimiter) -> PermitDecision:
-        return limiter_rules.acquire(seen, limits, mark, ctx.clock.now(), has_place=in_time, latest=latest)
+    decisions: list[PermitDecision] = []
+
+    def acquire(seen: TypeLimiter) -> TypeLimiter:
+        decisions.append(limiter_rules.acquire(seen, limits, mark, ctx.clock.now(), has_place=in_time, latest=latest))
+        return decisions[-1].limiter
 
     try:
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
-            turn = await _swap(ctx, kind.name, ask, lambda turn: turn.limiter)
+            await _update(ctx, kind.name, acquire)
     except (Unavailable, TimeoutError) as exc:
-        ctx.log("a limit could not be asked", job_id=job.id, tenant=job.tenant, type=kind.name, error=exc)
+        ctx.log("type_limit_unavailable", job_id=job.id, tenant=job.tenant, type=kind.name, error=exc)
         return WaitUntil(add_jitter(ctx, now + FALLBACK_DELAY_MS), TYPE_LIMITS_UNKNOWN)
-    if turn.until is not None:
-        return WaitUntil(turn.until, TYPE_RATE if turn.by_rate else TYPE_CONCURRENCY)
+    decision = decisions[-1]
+    if decision.until is not None:
+        return WaitUntil(decision.until, TYPE_RATE if decision.by_rate else TYPE_CONCURRENCY)
     return RunNow(job.asked_model, permit=mark if limits.concurrency is not None else None)
 
 
@@ -71,9 +73,9 @@ async def renew_permit(ctx: WorkerContext, attempt: Attempt) -> None:
     while True:
         await asyncio.sleep(RENEW_SECONDS)
         try:
-            await _swap(ctx, attempt.kind.name, lambda seen: limiter_rules.renew(seen, mark, ctx.clock.now()), _itself)
+            await _update(ctx, attempt.kind.name, lambda seen: limiter_rules.renew(seen, mark, ctx.clock.now()))
         except Unavailable as exc:
-            ctx.log("a slot was not renewed", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)
+            ctx.log("permit_not_renewed", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)
 
 
 async def release_permit(ctx: WorkerContext, job_type: str, mark: str | None, *, ran: bool = True) -> None:
@@ -82,36 +84,24 @@ async def release_permit(ctx: WorkerContext, job_type: str, mark: str | None, *,
         return
     try:
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
-            await _swap(ctx, job_type, lambda seen: limiter_rules.release(seen, mark, ctx.clock.now(), ran=ran), _itself)
+            await _update(ctx, job_type, lambda seen: limiter_rules.release(seen, mark, ctx.clock.now(), ran=ran))
     except (Unavailable, TimeoutError) as exc:
-        ctx.log("a slot was not given back", type=job_type, mark=mark, error=exc)
+        ctx.log("permit_not_released", type=job_type, mark=mark, error=exc)
 
 
-async def _swap(ctx: WorkerContext, job_type: str, decide: Callable[[TypeLimiter], T], then: Callable[[T], TypeLimiter]) -> T:
-    """Decide on the turnstile as it was seen last, and have it so; afresh where it has moved on. What was decided."""
-    board = ctx.local_state.type_limiters
-    seen = board.get(job_type) or await _read(ctx, job_type)
-    for _ in range(MAX_ATTEMPTS):
-        decided = decide(seen)
-        new = then(decided)
-        if new is seen:
-            return decided
-        try:
-            await ctx.offload(ctx.type_limiters.replace, seen, new, ctx.clock.now())
-        except StaleVersion as stale:
-            seen = board[job_type] = stale.current or TypeLimiter(type=job_type)
-            await asyncio.sleep(ctx.random() * MAX_BACKOFF_SECONDS)
-        except Unavailable:  # perhaps it had its effect: what is there tells
-            seen = await _read(ctx, job_type)
-        else:
-            board[job_type] = new
-            return decided
-    raise Throttled
+async def _update(ctx: WorkerContext, job_type: str, change: Callable[[TypeLimiter], TypeLimiter]) -> None:
+    """Change the type's limiter, starting from the one that this environment saw last."""
+    known = ctx.local_state.type_limiters
+    seen = known.get(job_type) or await ctx.offload(ctx.type_limiters.get, job_type) or TypeLimiter(type=job_type)
 
+    async def replace(seen: TypeLimiter, new: TypeLimiter) -> None:
+        await ctx.offload(ctx.type_limiters.replace, seen, new, ctx.clock.now())
 
-async def _read(ctx: WorkerContext, job_type: str) -> TypeLimiter:
-    return await ctx.offload(ctx.type_limiters.get, job_type) or TypeLimiter(type=job_type)
-
-
-def _itself(turnstile: TypeLimiter) -> TypeLimiter:
-    return turnstile
+    _, known[job_type] = await update_async(
+        replace,
+        seen,
+        change,
+        missing=TypeLimiter(type=job_type),
+        attempts=MAX_ATTEMPTS,
+        pause=lambda: ctx.random() * MAX_BACKOFF_SECONDS,
+    )

@@ -23,7 +23,7 @@ class Broadcaster:
     """The followers of one attempt. All of them have ended when `dismiss` returns."""
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt) -> None:
-        self._engine, self._attempt = ctx, attempt
+        self._ctx, self._attempt = ctx, attempt
         self._pace = frame_pace(attempt.body.config.streaming_mode, ctx.frames_per_second)
         self._bell = ""
         self._followers: dict[str, tuple[SocketWriter, asyncio.Task[None]]] = {}
@@ -37,14 +37,14 @@ class Broadcaster:
         if bell != self._bell:
             await self.sync_followers()
             self._bell = bell
-        elif self._engine.clock.now() - self._checked_at >= KEY_CHECK_INTERVAL_MS:
+        elif self._ctx.clock.now() - self._checked_at >= KEY_CHECK_INTERVAL_MS:
             await self._turn_away()
 
     async def sync_followers(self) -> None:
         """Follow for whoever came or subscribed anew; leave whoever went or may no longer watch."""
         async with self._looking:
-            now = self._engine.clock.now()
-            rows = await self._engine.offload(self._engine.subscriptions.for_job, self._attempt.job.id)
+            now = self._ctx.clock.now()
+            rows = await self._ctx.offload(self._ctx.subscriptions.for_job, self._attempt.job.id)
             welcome = await self._welcome({watcher.key_hash for watcher in rows})
             watchers = {row.connection_id: row for row in rows if row.expires_at > now and row.key_hash in welcome}
             if self._closed:
@@ -77,11 +77,11 @@ class Broadcaster:
             results = await asyncio.gather(*tasks, *self._left, return_exceptions=True)
         for problem in results:
             if isinstance(problem, Exception):
-                self._engine.log("a follower ended early", job_id=self._attempt.job.id, attempt=self._attempt.number, error=problem)
+                self._ctx.log("socket_writer_failed", job_id=self._attempt.job.id, attempt=self._attempt.number, error=problem)
 
     async def _turn_away(self) -> None:
         """Leave those whose key is not valid any more, and close their sockets. In doubt for long, nobody is told any more."""
-        engine, now = self._engine, self._engine.clock.now()
+        ctx, now = self._ctx, self._ctx.clock.now()
         followed = {connection_id: follower.watcher for connection_id, (follower, _) in self._followers.items()}
         try:
             welcome = await self._welcome({watcher.key_hash for watcher in followed.values()})
@@ -93,16 +93,16 @@ class Broadcaster:
         for connection_id, watcher in followed.items():
             if watcher.key_hash not in welcome:
                 self._leave(connection_id)
-                await engine.offload(engine.subscriptions.remove, watcher.job_id, connection_id)
+                await ctx.offload(ctx.subscriptions.remove, watcher.job_id, connection_id)
                 with suppress(HeadraceError):  # it may be gone already, which is as well
-                    await engine.offload_sends(engine.sockets.close, watcher.endpoint, connection_id)
+                    await ctx.offload_sends(ctx.sockets.close, watcher.endpoint, connection_id)
 
     async def _welcome(self, key_hashes: set[str]) -> set[str]:
-        engine, job = self._engine, self._attempt.job
-        return {key_hash for key_hash in key_hashes if await engine.offload(engine.may_stream, key_hash, job)}
+        ctx, job = self._ctx, self._attempt.job
+        return {key_hash for key_hash in key_hashes if await ctx.offload(ctx.may_stream, key_hash, job)}
 
     def _follow(self, watcher: Subscription) -> None:
-        follower = SocketWriter(self._engine, self._attempt, watcher, self._pace)
+        follower = SocketWriter(self._ctx, self._attempt, watcher, self._pace)
         self._followers[watcher.connection_id] = follower, asyncio.create_task(follower.run())
 
     def _leave(self, connection_id: str) -> None:

@@ -31,7 +31,7 @@ class SocketWriter:
         self._warned = False
         self.told = False
         self._starts_over = attempt.number > 1 and watcher.attempt < attempt.number
-        self._engine, self._attempt, self._pace = ctx, attempt, pace
+        self._ctx, self._attempt, self._pace = ctx, attempt, pace
         self._events = 0
         self._wait = INITIAL_BACKOFF
 
@@ -42,7 +42,7 @@ class SocketWriter:
 
     async def run(self) -> None:
         """Post until the attempt is over and its end was told, or the connection is gone."""
-        attempt, clock = self._attempt, self._engine.clock
+        attempt, clock = self._attempt, self._ctx.clock
         began: int | None = None
         if self._starts_over:
             await self._post(frames.reset(attempt.job, "a new attempt began", clock.now()))
@@ -65,7 +65,7 @@ class SocketWriter:
 
     async def _warn(self) -> None:
         """Tell the client once, in good time, that AWS will close its socket."""
-        now = self._engine.clock.now()
+        now = self._ctx.clock.now()
         if not self._warned and now >= self.watcher.closing_at:
             self._warned = await self._post(frames.closing(now))
 
@@ -75,7 +75,7 @@ class SocketWriter:
         if self._pace.steady is None and not attempt.complete:
             return True
         for text in split_text(attempt.transcript.read_from(self.offset), MAX_FRAME_POINTS):
-            job, now = attempt.job, self._engine.clock.now()
+            job, now = attempt.job, self._ctx.clock.now()
             frame = frames.tokens(job.id, attempt.number, job.version, self.offset, text, now, attempt.received, attempt.tracker.percentage)
             if not await self._post(frame):
                 return False
@@ -85,7 +85,7 @@ class SocketWriter:
 
     async def _send_events(self) -> bool:
         """Tell each milestone, and the progress once for all that has begun or gone on."""
-        attempt, now = self._attempt, self._engine.clock.now()
+        attempt, now = self._attempt, self._ctx.clock.now()
         news = attempt.events[self._events :]
         told: list[dict[str, Any]] = [frames.milestone(attempt.job, _shape(event), now) for event in news if event["kind"] == "milestone"]
         if any(event["kind"] in ("stage", "progress") for event in news):
@@ -98,12 +98,12 @@ class SocketWriter:
 
     async def _post(self, frame: frames.Frame) -> bool:
         """Post one frame. False: it may not have arrived, or the connection is gone."""
-        engine, watcher = self._engine, self.watcher
+        ctx, watcher = self._ctx, self.watcher
         try:
-            await engine.offload_sends(engine.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
+            await ctx.offload_sends(ctx.sockets.post, watcher.endpoint, watcher.connection_id, frames.encode(frame))
         except ConnectionGone as gone:
             self.gone = True
-            await engine.offload(drop_unreachable, engine.connections, engine.subscriptions, gone, watcher.connection_id, watcher.job_id)
+            await ctx.offload(drop_unreachable, ctx.connections, ctx.subscriptions, gone, watcher.connection_id, watcher.job_id)
             return False
         except (ConnectionBusy, Unavailable):
             wait, self._wait = self._wait, min(self._wait * 2, MAX_BACKOFF)

@@ -25,7 +25,7 @@ def batch(**changes: Any) -> Batch:
 
 
 @given(total=st.integers(1, 2_000), size=st.one_of(st.none(), st.integers(1, 400)))
-def test_hands_follow_each_other_and_stay_within_a_part_and_a_group(total: int, size: int | None) -> None:
+def test_waves_are_contiguous_and_stay_within_an_object_and_a_group(total: int, size: int | None) -> None:
     here, hands = batch(total=total, batch_size=size), []
     while (taken := batch_rules.start_wave(here, 0, NOW)) is not None:
         hands.append((here.released, taken.wave_end))
@@ -40,8 +40,8 @@ def test_hands_follow_each_other_and_stay_within_a_part_and_a_group(total: int, 
 
 
 @given(limit=st.integers(1, 20), steps=st.lists(st.integers(0, 20), max_size=60))
-def test_no_more_is_released_than_may_run(limit: int, steps: list[int]) -> None:
-    """However many of them end between two looks."""
+def test_running_rows_never_exceed_the_parallel_limit(limit: int, steps: list[int]) -> None:
+    """Any number of rows may end between two waves."""
     here, ended = batch(total=100, parallel_limit=limit), 0
     for more in steps:
         taken = batch_rules.start_wave(here, here.released - ended, NOW)
@@ -50,7 +50,7 @@ def test_no_more_is_released_than_may_run(limit: int, steps: list[int]) -> None:
         ended = min(here.released, ended + more)
 
 
-def test_a_hand_is_taken_over_only_from_who_has_been_silent_for_long() -> None:
+def test_wave_is_resumed_only_after_its_lock_has_expired() -> None:
     taken = batch_rules.start_wave(batch(), 0, NOW)
     assert taken is not None
 
@@ -62,11 +62,12 @@ def test_a_hand_is_taken_over_only_from_who_has_been_silent_for_long() -> None:
 @pytest.mark.parametrize(
     ("failed", "tolerance", "over"), [(0, 0.0, False), (1, 0.0, True), (2, 0.2, False), (3, 0.2, True), (10, None, False)]
 )
-def test_the_share_of_failures_is_of_all_rows(failed: int, tolerance: float | None, over: bool) -> None:
+def test_failure_tolerance_is_a_share_of_all_rows(failed: int, tolerance: float | None, over: bool) -> None:
     assert batch_rules.exceeds_tolerance(batch(failure_tolerance=tolerance), BatchCounts(failed=failed)) is over
 
 
-def test_a_cancel_looks_a_second_time_at_a_hand_that_is_in_play() -> None:
+def test_cancel_during_a_wave_adds_a_second_delayed_cancel_action() -> None:
+    """The worker that releases the wave may still create jobs after the first action."""
     quiet, playing = batch(), batch_rules.start_wave(batch(), 0, NOW)
     assert playing is not None
 
@@ -78,7 +79,7 @@ def test_a_cancel_looks_a_second_time_at_a_hand_that_is_in_play() -> None:
     assert [errand.not_before for errand in twice.actions] == [0, NOW + batch_rules.LOCK_MS + 120_000]
 
 
-def test_what_is_over_is_not_cancelled() -> None:
+def test_finished_batch_cannot_be_cancelled() -> None:
     over = batch_rules.finish(batch(released=10, wave_end=10), BatchCounts(completed=10), NOW)
 
     assert over.status is BatchStatus.COMPLETED
@@ -89,8 +90,8 @@ def _row(version: int, status: Status, **changes: Any) -> Job:
     return job(id=job_id_of_row(BATCH, 7), batch_id=BATCH, version=version, status=status, **changes)
 
 
-def test_what_is_counted_is_what_is_new() -> None:
-    """Whichever images were skipped: the sum is what the last one says."""
+def test_row_counters_are_right_when_stream_images_are_skipped() -> None:
+    """The counters equal the state in the last image."""
     images = [
         _row(1, Status.QUEUED),
         _row(2, Status.PROCESSING),
@@ -113,8 +114,8 @@ def test_what_is_counted_is_what_is_new() -> None:
         assert failed_rows({sk: numbers for (_, sk), numbers in counters.items()}) == []
 
 
-def test_what_has_ended_without_a_failure_is_not_retried() -> None:
-    """Its rows were counted one by one at the end, so that is known; while rows run, a failure may not have been counted yet."""
+def test_finished_batch_without_failed_rows_cannot_be_retried() -> None:
+    """While rows run, a failed row may not be counted yet, so a retry is accepted."""
     ended = batch(released=10, finished_at=NOW, status=BatchStatus.COMPLETED)
 
     assert batch_rules.retry(ended, "bulk_1", BatchCounts(known=10, completed=10), NOW, cancelled=False) is None
@@ -122,8 +123,8 @@ def test_what_has_ended_without_a_failure_is_not_retried() -> None:
     assert batch_rules.retry(batch(released=10), "bulk_1", BatchCounts(known=10, completed=4), NOW, cancelled=False) is not None
 
 
-def test_only_so_many_retries_wait_at_once() -> None:
-    """The record holds them, and has its bounds."""
+def test_number_of_pending_retries_is_bounded() -> None:
+    """The batch record stores them, and its size is limited."""
     here: Batch | None = batch(released=10)
     for number in range(batch_rules.MAX_ACTIONS):
         assert here is not None

@@ -16,21 +16,21 @@ def refused(said: dict[str, Any]) -> list[str]:
     return [detail.path for detail in caught.value.details]
 
 
-def test_nothing_needs_to_be_said() -> None:
+def test_all_batch_options_have_defaults() -> None:
     terms = parse_options({})
 
     assert terms == BatchOptions()
     assert (terms.type, terms.priority, terms.parallel_limit, terms.failure_tolerance) == ("general", "low", None, None)
 
 
-def test_null_is_not_said() -> None:
+def test_null_options_are_ignored() -> None:
     assert (
         parse_options(dict.fromkeys(("name", "config", "batch_size", "priority", "dry_run", "delimiter", "prompt_template")))
         == BatchOptions()
     )
 
 
-def test_short_names_go_where_they_belong() -> None:
+def test_top_level_model_and_config_priority_are_normalised() -> None:
     said = {"type": "general", "model": "m", "config": {"max_tokens": 50, "priority": "high"}, "delimiter": "semicolon"}
 
     assert parse_options(said) == BatchOptions(type="general", config={"max_tokens": 50, "model": "m"}, priority="high", delimiter=";")
@@ -52,23 +52,23 @@ def test_short_names_go_where_they_belong() -> None:
         ({"nme": "x"}, ["nme"]),
     ],
 )
-def test_what_cannot_be_used_is_named(said: dict[str, Any], wrong: list[str]) -> None:
+def test_invalid_options_are_reported_by_path(said: dict[str, Any], wrong: list[str]) -> None:
     assert sorted(refused(said)) == sorted(wrong)
 
 
-def test_in_the_query_what_is_no_text_is_json() -> None:
+def test_query_options_other_than_text_are_parsed_as_json() -> None:
     query = {"name": "7", "batch_size": "7", "dry_run": "true", "config": '{"max_tokens": 50}', "prompt_template": "{{input}}"}
 
     assert options_from_query(query) == {**query, "batch_size": 7, "dry_run": True, "config": {"max_tokens": 50}}
 
 
-def test_what_is_no_json_there_is_named() -> None:
+def test_malformed_json_in_query_options_is_reported_by_path() -> None:
     with pytest.raises(InvalidRequest) as caught:
         options_from_query({"batch_size": "many", "dry_run": "yes", "config": "{"})
     assert [detail.path for detail in caught.value.details] == ["config", "batch_size", "dry_run"]
 
 
-def test_two_places_may_say_the_same_but_not_two_things() -> None:
+def test_merge_options_accepts_equal_values_and_rejects_conflicts() -> None:
     assert merge_options({"name": "a", "delay": None}, {"name": "a", "delay": 3, "model": "m"}) == {"name": "a", "delay": 3, "model": "m"}
     with pytest.raises(InvalidRequest):
         merge_options({"name": "a"}, {"name": "b"})

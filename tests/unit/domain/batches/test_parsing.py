@@ -45,7 +45,7 @@ def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 
 class TestCsv:
-    def test_a_prompt_may_have_quotes_delimiters_and_newlines(self) -> None:
+    def test_csv_fields_may_contain_quotes_delimiters_and_newlines(self) -> None:
         data = 'id,prompt,priority,contract\r\na,"Say ""hi"",\r\nthen ""bye""",HIGH,0x1\r\n\r\n,,,\r\nb,Next,,0x2\r\n'
 
         assert rows(CSV, data) == [
@@ -54,50 +54,50 @@ class TestCsv:
         ]
 
     @pytest.mark.parametrize("name", ["prompt", " Prompt ", "PROMPT", "text", "Content", "input", "question"])
-    def test_the_column_of_the_prompt_goes_by_several_names(self, name: str) -> None:
+    def test_prompt_column_has_several_accepted_names(self, name: str) -> None:
         assert rows(CSV, f"{name},x\nhello,1\n") == [Row(number=0, prompt="hello", metadata={"x": "1"})]
 
-    def test_where_there_is_a_column_prompt_the_other_names_are_metadata(self) -> None:
+    def test_column_named_prompt_wins_over_its_synonyms(self) -> None:
         assert rows(CSV, "text,prompt\nhello,do\n") == [Row(number=0, prompt="do", metadata={"text": "hello"})]
 
     @pytest.mark.parametrize("name", ["id", "ID", "Id", "custom_id"])
-    def test_so_does_that_of_the_id(self, name: str) -> None:
+    def test_id_column_has_several_accepted_names(self, name: str) -> None:
         assert rows(CSV, f"{name},prompt\n 7 ,hello\n")[0].id == "7"
 
     @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-    def test_the_delimiter_is_seen_from_the_header(self, delimiter: str) -> None:
+    def test_delimiter_is_detected_from_the_header(self, delimiter: str) -> None:
         text = delimiter.join(["id", "prompt"]) + "\n" + delimiter.join(["1", '"a,b;c\td"']) + "\n"
 
         assert rows(CSV, text) == [Row(number=0, id="1", prompt="a,b;c\td")]
 
-    def test_the_header_names_the_prompt_by_its_own_delimiter_however_many_others_it_has(self) -> None:
+    def test_delimiter_detection_prefers_a_header_with_a_prompt_column(self) -> None:
         assert rows(CSV, "prompt;a,b,c\nx;y\n") == [Row(number=0, prompt="x", metadata={"a,b,c": "y"})]
 
     @pytest.mark.parametrize("said", [";", "semicolon"])
-    def test_or_it_is_said(self, said: str) -> None:
+    def test_explicit_delimiter_overrides_detection(self, said: str) -> None:
         assert rows(CSV, "prompt,a;text\nx;y\n", delimiter=said, prompt_template="{{text}}")[0].prompt == "y"
 
-    def test_tab_separated_values_need_not_say_it(self) -> None:
+    def test_tab_separated_content_type_is_accepted(self) -> None:
         assert rows("text/tab-separated-values", "prompt\nhello\n")[0].prompt == "hello"
 
-    def test_a_byte_order_mark_is_not_part_of_the_first_name(self) -> None:
+    def test_byte_order_mark_is_not_part_of_the_first_column_name(self) -> None:
         assert rows(CSV, b"\xef\xbb\xbfprompt\nhello\n")[0].prompt == "hello"
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-    def test_another_encoding_is_named(self, encoding: str) -> None:
+    def test_utf16_and_utf32_are_named_in_the_problem(self, encoding: str) -> None:
         [(place, message)] = refused(CSV, "prompt\nhello\n".encode(encoding)).items()
 
         assert place == "line 1"
         assert "UTF-16" in message or "UTF-32" in message
 
-    def test_what_is_no_utf8_has_its_line_and_its_byte(self) -> None:
+    def test_invalid_utf8_is_reported_with_line_and_byte(self) -> None:
         [(place, message)] = refused(CSV, b"prompt\nhello\ncaf\xe9,x\n").items()
 
         assert place == "line 3"
         assert "byte 17 " in message
         assert "0xE9" in message
 
-    def test_so_has_a_character_that_the_end_cuts_in_two(self) -> None:
+    def test_truncated_last_character_is_reported_with_line_and_byte(self) -> None:
         [(place, message)] = refused(CSV, "prompt\nhé".encode()[:-1]).items()
 
         assert (place, "byte 9 " in message) == ("line 2", True)
@@ -113,10 +113,10 @@ class TestCsv:
             (",".join(f"c{number}" for number in range(300)), "256 are the most"),
         ],
     )
-    def test_a_header_that_cannot_be_one_is_refused(self, header: str, reason: str) -> None:
+    def test_invalid_csv_header_is_rejected(self, header: str, reason: str) -> None:
         assert reason in refused(CSV, f"\n{header}\nx\n")["line 2"]
 
-    def test_every_wrong_row_is_named_at_the_line_where_it_begins(self) -> None:
+    def test_each_invalid_csv_row_is_reported_at_its_first_line(self) -> None:
         data = 'id,prompt,priority\n1,"two\nlines",low\n2,b\n\n3,b,c,d\n1,x,\n4,y,soon\n5, ,\n'
 
         wrong = refused(CSV, data)
@@ -128,22 +128,22 @@ class TestCsv:
     @pytest.mark.parametrize(
         ("row", "reason"), [('"a', "never closed"), ('"a"b,c', "behind a closing quote"), ('"' + "x" * 1_100_000 + '"', "more than 1 MB")]
     )
-    def test_where_rows_cannot_be_told_apart_it_says_why(self, row: str, reason: str) -> None:
+    def test_broken_quoting_is_reported_with_its_reason(self, row: str, reason: str) -> None:
         assert reason in refused(CSV, f"prompt\nfine\n{row}\n")["line 3"]
 
-    def test_a_nul_is_in_no_text(self) -> None:
+    def test_nul_character_is_rejected(self) -> None:
         assert "NUL" in refused(CSV, b"prompt\nhe\x00llo\n")["line 2"]
 
-    def test_a_field_may_have_a_million_characters(self) -> None:
+    def test_csv_field_may_have_a_million_characters(self) -> None:
         assert rows(CSV, 'id,prompt\n1,"' + "\n" * 999_999 + 'x"\n') == [Row(number=0, id="1", prompt="\n" * 999_999 + "x")]
 
-    def test_a_prompt_beyond_that_is_too_long(self) -> None:
+    def test_prompt_over_one_megabyte_is_rejected(self) -> None:
         assert "longer than 1 MB" in refused(CSV, "prompt\n" + "é" * 500_001)["line 2.prompt"]
 
-    def test_metadata_are_bounded(self) -> None:
+    def test_metadata_over_16_kilobytes_is_rejected(self) -> None:
         assert "16 KB" in refused(CSV, f"prompt,more\nx,{'y' * 16_000}\n")["line 2.metadata"]
 
-    def test_at_most_a_hundred_things_are_said(self) -> None:
+    def test_at_most_a_hundred_problems_are_reported(self) -> None:
         assert len(refused(CSV, "prompt\n" + "a,b\n" * 1000)) == 100
 
 
@@ -171,9 +171,7 @@ SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 
 
 @given(tables(), SIZES)
-def test_what_csv_writer_writes_is_read_back_equal_however_it_is_cut(
-    table: tuple[list[str], list[list[str]], bytes], sizes: list[int]
-) -> None:
+def test_csv_writer_output_round_trips_for_any_chunk_sizes(table: tuple[list[str], list[list[str]], bytes], sizes: list[int]) -> None:
     header, written, data = table
 
     read_back = [[row.prompt, *row.metadata.values()] for row in read_batch(CSV, cut(data, sizes), {})]
@@ -183,7 +181,7 @@ def test_what_csv_writer_writes_is_read_back_equal_however_it_is_cut(
 
 
 @given(tables(), SIZES, st.data())
-def test_a_wrong_row_is_named_by_the_line_that_an_editor_shows(
+def test_reported_line_numbers_match_those_of_a_text_editor(
     table: tuple[list[str], list[list[str]], bytes], sizes: list[int], data: st.DataObject
 ) -> None:
     written = table[1]
@@ -205,8 +203,8 @@ def test_a_wrong_row_is_named_by_the_line_that_an_editor_shows(
     SIZES,
 )
 @settings(max_examples=300, deadline=None)  # the first example compiles the schemas
-def test_any_bytes_are_rows_or_are_refused(content_type: str, data: bytes, sizes: list[int]) -> None:
-    """Nothing else comes out, however they are cut; and the cut makes no difference."""
+def test_arbitrary_bytes_are_parsed_or_rejected_for_any_chunk_sizes(content_type: str, data: bytes, sizes: list[int]) -> None:
+    """The chunk sizes make no difference to the outcome."""
 
     def outcome(pieces: Any) -> Any:
         try:
@@ -220,7 +218,7 @@ def test_any_bytes_are_rows_or_are_refused(content_type: str, data: bytes, sizes
 
 
 @pytest.mark.parametrize("content_type", [CSV, TEXT, LINES])
-def test_fifty_megabytes_are_never_held(content_type: str) -> None:
+def test_parsing_fifty_megabytes_uses_little_memory(content_type: str) -> None:
     row = "x" * 4_990
     piece = {CSV: f'"{row}",a\r\n', TEXT: f"{row}\n", LINES: json.dumps({"content": row}) + "\n"}[content_type].encode()
     head = b"prompt,b\r\n" if content_type == CSV else b""
@@ -237,20 +235,20 @@ def test_fifty_megabytes_are_never_held(content_type: str) -> None:
 
 
 class TestText:
-    def test_a_line_is_a_prompt(self) -> None:
+    def test_each_text_line_is_a_prompt(self) -> None:
         assert [row.prompt for row in rows(TEXT, "Say hello\r\n\r\n  \nand goodbye\rthen \u2028 go")] == [
             "Say hello",
             "and goodbye",
             "then \u2028 go",
         ]
 
-    def test_a_template_knows_only_the_line(self) -> None:
+    def test_text_template_knows_only_the_input_placeholder(self) -> None:
         assert rows(TEXT, "hello", prompt_template="Say {{input}}!")[0].prompt == "Say hello!"
         assert "{{name}}" in refused(TEXT, "hello", prompt_template="Say {{name}}!")["prompt_template"]
 
 
 class TestJson:
-    def test_items_are_texts_or_objects(self) -> None:
+    def test_json_items_are_strings_or_objects(self) -> None:
         items = ["plain", {"id": 7, "content": "b", "metadata": {"x": 1}, "priority": "high"}, {"prompt": "c"}, {"input": {"a": 1}}]
         expected = [
             Row(number=0, prompt="plain"),
@@ -263,29 +261,29 @@ class TestJson:
         assert rows(JSON, json.dumps(items)) == expected
         assert rows(LINES, "\n".join(json.dumps(item) for item in items)) == expected
 
-    def test_the_priority_of_the_metadata_counts_where_the_item_has_none(self) -> None:
+    def test_metadata_priority_applies_to_items_without_a_priority(self) -> None:
         items = [{"content": "a", "metadata": {"priority": "high"}}, {"content": "b", "priority": "low", "metadata": {"priority": "high"}}]
 
         assert [row.priority for row in rows(JSON, json.dumps(items))] == ["high", "low"]
         assert "one of urgent" in refused(JSON, '[{"content": "a", "metadata": {"priority": "P1"}}]')["items.0.metadata.priority"]
 
-    def test_terms_come_with_it_and_may_be_said_beside_it(self) -> None:
+    def test_options_come_from_the_document_and_from_the_query(self) -> None:
         reading = read_batch(JSON, [b'{"items": ["a"], "type": "general", "config": {"model": "m", "priority": "high"}}'], {"name": "n"})
 
         assert (reading.terms.name, reading.terms.priority, reading.terms.config) == ("n", "high", {"model": "m"})
 
-    def test_two_different_values_of_one_term_are_an_error(self) -> None:
+    def test_conflicting_values_of_an_option_are_rejected(self) -> None:
         assert list(refused(JSON, '{"items": ["a"], "name": "one"}', name="two")) == ["name"]
         assert list(refused(JSON, '{"items": ["a"], "model": "m", "config": {"model": "n"}}')) == ["model"]
 
-    def test_every_wrong_field_is_named_at_once_with_what_was_meant(self) -> None:
+    def test_all_invalid_json_fields_are_reported_with_suggestions(self) -> None:
         wrong = refused(JSON, '{"items": [{"contnt": "a"}, 3, {"id": true}], "batchsize": 3, "delay": -1}')
 
         assert wrong.keys() == {"items.0.contnt", "items.1", "items.2.id", "batchsize", "delay"}
         assert "did you mean `content`?" in wrong["items.0.contnt"]
         assert "did you mean `batch_size`?" in wrong["batchsize"]
 
-    def test_what_only_reading_finds_is_named_by_item(self) -> None:
+    def test_invalid_items_are_reported_by_item_path(self) -> None:
         items = [{"id": "a", "content": "x"}, {"id": "a", "content": " "}, {"content": "x", "prompt": "y"}, {"id": "z"}, ""]
 
         assert refused(JSON, json.dumps(items)) == {
@@ -297,22 +295,22 @@ class TestJson:
         }
 
     @pytest.mark.parametrize("data", ["", "{", '{"items": [NaN]}', "[" * 100_000, '["a"] x', '"text"', '[1e400, "\\ud800"]'])
-    def test_what_is_no_batch_is_refused(self, data: str) -> None:
+    def test_malformed_json_batch_is_rejected(self, data: str) -> None:
         assert refused(JSON, data)
 
-    def test_a_syntax_error_has_its_line(self) -> None:
+    def test_json_syntax_error_is_reported_with_line_and_column(self) -> None:
         assert "column 3" in refused(JSON, '["a",\n  b]')["line 2"]
 
-    def test_a_wrong_line_does_not_hide_the_next(self) -> None:
+    def test_json_lines_after_an_invalid_line_are_still_checked(self) -> None:
         assert list(refused(LINES, '"a"\n\n{\n[]\n{"conten": "x"}\n')) == ["line 3", "line 4", "line 5.conten"]
 
-    def test_more_than_is_read_whole_is_told_which_formats_may_be_longer(self) -> None:
+    def test_too_large_json_names_the_streamable_formats(self) -> None:
         with pytest.raises(TooLarge, match="CSV, text, or JSON lines"):
             read_batch(JSON, (b" " * 1_000_000 for _ in range(17)), {})
 
 
 class TestTemplates:
-    def test_columns_are_filled_in(self) -> None:
+    def test_template_placeholders_are_filled_from_csv_columns(self) -> None:
         data = "text,language\nhello,German\n{{language}},French\n"
 
         assert [row.prompt for row in rows(CSV, data, prompt_template="Translate {{input}} to {{language}}: {{text}}")] == [
@@ -320,30 +318,30 @@ class TestTemplates:
             "Translate {{language}} to French: {{language}}",
         ]
 
-    def test_no_prompt_is_needed_where_the_template_asks_for_none(self) -> None:
+    def test_prompt_column_is_optional_with_a_template_without_input(self) -> None:
         assert rows(CSV, "a,b\n1,2\n", prompt_template="{{a}}+{{b}}") == [Row(number=0, prompt="1+2", metadata={"a": "1", "b": "2"})]
 
-    def test_a_name_that_no_column_has_is_said_once(self) -> None:
+    def test_unknown_template_placeholder_is_reported_once(self) -> None:
         wrong = refused(CSV, "prompt,a\n1,2\n3,4\n", prompt_template="{{a}} {{b}}")
 
         assert list(wrong) == ["prompt_template"]
         assert "{{a}}" in wrong["prompt_template"]
 
-    def test_metadata_are_filled_in(self) -> None:
+    def test_template_placeholders_are_filled_from_metadata(self) -> None:
         items = [{"content": "hello", "metadata": {"to": {"name": "Ann"}, "input": "not this"}}]
 
         assert rows(JSON, json.dumps({"items": items, "prompt_template": "{{input}} {{to.name}}"}))[0].prompt == "hello Ann"
         assert "{{from}}" in refused(JSON, json.dumps({"items": items, "prompt_template": "{{from}}"}))["items.0"]
 
-    def test_without_a_template_a_prompt_is_as_it_is(self) -> None:
+    def test_prompt_is_not_expanded_without_a_template(self) -> None:
         assert rows(TEXT, "{{input}}")[0].prompt == "{{input}}"
 
-    def test_a_template_that_asks_for_nothing_is_a_mistake(self) -> None:
+    def test_template_without_placeholders_is_rejected(self) -> None:
         assert "the same" in refused(TEXT, "a\nb", prompt_template="Analyze: {input}")["prompt_template"]
 
 
 class TestDependencies:
-    def test_a_row_that_waits_for_others_keeps_its_places_and_values(self) -> None:
+    def test_dependent_row_keeps_parent_placeholders_and_template_values(self) -> None:
         items = [
             {
                 "id": "b",
@@ -362,19 +360,19 @@ class TestDependencies:
         assert (first.depends_on, first.on_parent_failure) == (("a",), "run_anyway")
         assert second == Row(number=1, id="a", prompt="Read for a")
 
-    def test_an_input_is_a_value_of_the_template(self) -> None:
+    def test_structured_input_of_a_dependent_row_is_a_template_value(self) -> None:
         items = [{"id": "a", "content": "x"}, {"input": {"n": 1}, "depends_on": ["a"]}]
 
         row = rows(JSON, json.dumps({"items": items, "prompt_template": "{{input}}."}))[1]
 
         assert (row.prompt, row.values["input"]) == ("{{input}}.", {"n": 1})
 
-    def test_where_the_template_asks_for_what_a_row_has_not_it_is_refused(self) -> None:
+    def test_dependent_row_without_a_template_value_is_rejected(self) -> None:
         items = [{"id": "a", "content": "x"}, {"metadata": {"b": 1}, "depends_on": ["a"]}]
 
         assert list(refused(JSON, json.dumps({"items": items, "prompt_template": "{{input}}"}))) == ["items.1"]
 
-    def test_it_may_wait_for_jobs_and_ask_for_them(self) -> None:
+    def test_row_may_depend_on_an_existing_job(self) -> None:
         job = f"job_{'0' * 26}"
         item = {"input": {"text": f"{{{{parents.{job}.output}}}}"}, "depends_on": [job]}
 
@@ -390,10 +388,10 @@ class TestDependencies:
             ({"depends_on": ["a"]}, "items.1.content"),
         ],
     )
-    def test_what_will_never_be_there_is_refused(self, item: dict[str, Any], place: str) -> None:
+    def test_unresolvable_dependency_references_are_rejected(self, item: dict[str, Any], place: str) -> None:
         assert list(refused(JSON, json.dumps([{"id": "a", "content": "x"}, item]))) == [place]
 
-    def test_a_circle_is_named(self) -> None:
+    def test_dependency_cycle_is_reported_with_its_path(self) -> None:
         items = [{"id": one, "content": "x", "depends_on": [other]} for one, other in ("ab", "bc", "ca")]
 
         with pytest.raises(DependencyCycle, match="a -> b -> c -> a"):
@@ -401,16 +399,16 @@ class TestDependencies:
 
 
 @pytest.mark.parametrize(("content_type", "data"), [(CSV, "prompt\n"), (TEXT, "\n \n"), (JSON, "[]"), (LINES, ""), (CSV, "")])
-def test_a_batch_has_a_row(content_type: str, data: str) -> None:
+def test_batch_without_rows_is_rejected(content_type: str, data: str) -> None:
     assert "at least one row" in refused(content_type, data)["items"]
 
 
-def test_a_batch_has_at_most_ten_thousand() -> None:
+def test_batch_over_ten_thousand_rows_is_rejected() -> None:
     assert len(rows(TEXT, "x\n" * MAX_ROWS)) == MAX_ROWS
     assert refused(TEXT, "x\n" * (MAX_ROWS + 1)) == {"line 10001": "is one too many: a batch has at most 10,000 rows"}
 
 
-def test_the_examples_are_batches() -> None:
+def test_example_files_are_valid_batches() -> None:
     prompts = rows(CSV, (EXAMPLES / "prompts.csv").read_bytes(), prompt_template="In {{language}}: {{input}}")
     workflow = rows(JSON, (EXAMPLES / "workflow.json").read_bytes())
 
@@ -419,7 +417,7 @@ def test_the_examples_are_batches() -> None:
     assert [row.depends_on for row in workflow] == [(), ("changes",), ("notes",), ("notes",)]
 
 
-def test_rows_come_while_the_rest_is_on_its_way() -> None:
+def test_rows_are_yielded_before_the_input_is_complete() -> None:
     def arriving() -> Iterator[bytes]:
         yield b"first\nsec"
         raise AssertionError("nobody asked for more")
@@ -429,7 +427,7 @@ def test_rows_come_while_the_rest_is_on_its_way() -> None:
     assert next(iter(reading)).prompt == "first"
 
 
-def test_once_something_is_wrong_no_more_rows_come() -> None:
+def test_no_rows_are_yielded_after_the_first_problem() -> None:
     reading, seen = read_batch(CSV, [b"prompt\na\nb,c\nd\n"], {}), []
 
     with pytest.raises(InvalidRequest):
@@ -441,7 +439,7 @@ def iter_prompts(reading: BatchReader) -> Iterator[str | None]:
     return (row.prompt for row in reading)
 
 
-def test_other_formats_are_told_which_are_read() -> None:
+def test_unsupported_content_type_names_the_supported_formats() -> None:
     with pytest.raises(UnsupportedMediaType, match="text/csv"):
         rows("application/pdf", b"")
     assert "Content-Type" in refused("text/csv; charset=ISO-8859-1", b"")
@@ -449,8 +447,8 @@ def test_other_formats_are_told_which_are_read() -> None:
     assert CONTENT_TYPES["application/jsonl"] == LINES
 
 
-def test_a_template_does_not_make_more_of_the_rows_than_fits() -> None:
-    """A few bytes for each row, a long template around each of them: what they come to is bounded, as the upload is."""
+def test_total_size_of_expanded_prompts_is_bounded() -> None:
+    """A long template around tiny rows must not exceed the limit that an upload has."""
     template = "Of this, " * 11_000 + "{{input}}"
 
     wrong = refused(TEXT, "x\n" * 10_000, prompt_template=template)

@@ -18,15 +18,14 @@ NOW = 1_800_000_000_000
         (0, 0, 0),
     ],
 )
-def test_margins(seconds: float, starts: float, streams: float) -> None:
-    """They are bounded, and parts of a short invocation."""
+def test_margins_scale_with_the_invocation_and_are_bounded(seconds: float, starts: float, streams: float) -> None:
     deadline = Deadline(started_at=NOW, ends_at=NOW + seconds * 1000)
 
     assert (deadline.last_start_at - NOW, deadline.handover_at - NOW) == (starts * 1000, streams * 1000)
 
 
-def test_an_invocation_that_is_over() -> None:
-    """The clocks of Lambda and of the environment may differ: then nothing is begun, and nothing breaks."""
+def test_expired_invocation_starts_and_streams_nothing() -> None:
+    """The clocks of Lambda and of the worker may differ."""
     deadline = Deadline(started_at=NOW, ends_at=NOW - 5)
 
     assert deadline.last_start_at <= NOW

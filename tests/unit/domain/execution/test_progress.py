@@ -43,8 +43,7 @@ def _fed(parts: list[str]) -> list[str]:
     return _names([event for part in parts for event in tracker.feed(part, AT)])
 
 
-def test_a_life() -> None:
-    """Stages begin with the claim, the first text, a marker and the engine's own calls; the end completes the last."""
+def test_stages_follow_claim_text_markers_and_worker_calls() -> None:
     tracker = ProgressTracker(TYPE, 100)
 
     assert _names(tracker.begin(AT)) == ["stage setup processing"]
@@ -63,8 +62,7 @@ def test_a_life() -> None:
     assert _names(tracker.end(AT + 2_000)) == []
 
 
-def test_snapshot() -> None:
-    """The snapshot has the names of the Progress shape, and times as people read them."""
+def test_snapshot_has_the_shape_of_the_progress_response() -> None:
     tracker = ProgressTracker(TYPE, 100)
     tracker.begin(AT)
     tracker.feed("scan: ", AT + 500, tokens=10)
@@ -97,16 +95,15 @@ def test_snapshot() -> None:
     }
 
 
-def test_before_anything_happened() -> None:
-    """A fresh tracker claims nothing of what has happened; how long it takes is told from others."""
+def test_fresh_tracker_reports_no_progress() -> None:
     snapshot = ProgressTracker(TYPE, 100).snapshot()
 
     assert (snapshot["progress_percentage"], snapshot["stage"], snapshot["tokens_per_second"]) == (0.0, None, None)
     assert {stage["status"] for stage in snapshot["stages"]} == {"pending"}
 
 
-def test_a_snapshot_stays_as_it_was() -> None:
-    """What the log kept does not change with what comes later."""
+def test_snapshot_is_not_changed_by_later_text() -> None:
+    """The text log stores snapshots while the tracker continues."""
     tracker = ProgressTracker(TYPE, 10)
     before = tracker.snapshot()
     copy = json.loads(json.dumps(before))
@@ -115,8 +112,8 @@ def test_a_snapshot_stays_as_it_was() -> None:
     assert before == copy
 
 
-def test_stages_only_go_forward() -> None:
-    """A marker that comes again, and a stage that the type does not name, change nothing."""
+def test_stages_never_go_back() -> None:
+    """Repeated markers and unknown stages change nothing."""
     tracker = ProgressTracker(TYPE, 10)
     tracker.begin(AT)
     tracker.start_stage("validation", AT)
@@ -128,8 +125,7 @@ def test_stages_only_go_forward() -> None:
     assert tracker.stage == "validation"
 
 
-def test_a_skipped_stage_took_no_time() -> None:
-    """Whoever jumps ahead completes what lies between."""
+def test_skipped_stages_are_completed_with_zero_duration() -> None:
     tracker = ProgressTracker(TYPE, 10)
     tracker.begin(AT)
     tracker.start_stage("validation", AT + 1_000)
@@ -142,8 +138,7 @@ def test_a_skipped_stage_took_no_time() -> None:
 
 
 @given(cuts=st.lists(st.integers(0, len(TEXT)), max_size=30))
-def test_the_same_events_whatever_the_cuts(cuts: list[int]) -> None:
-    """How the provider cuts the text makes no difference to what is seen in it, nor to the order."""
+def test_events_do_not_depend_on_the_delta_boundaries(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(TEXT)]
 
     assert _fed([TEXT[a:b] for a, b in pairwise(places)]) == _fed([TEXT])
@@ -154,15 +149,14 @@ def test_the_same_events_whatever_the_cuts(cuts: list[int]) -> None:
     | st.lists(st.sampled_from(["scan:", "high risk", "low ", "risk", "a", "x" * 200]), max_size=30).map("".join),
     data=st.data(),
 )
-def test_any_text_any_cuts(text: str, data: st.DataObject) -> None:
-    """The same for texts longer than the tail that is kept."""
+def test_events_of_long_texts_do_not_depend_on_the_delta_boundaries(text: str, data: st.DataObject) -> None:
+    """These texts are longer than the tail that the scanner keeps."""
     places = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20))), len(text)]
 
     assert _fed([text[a:b] for a, b in pairwise(places)]) == _fed(list(text)) == _fed([text])
 
 
-def test_each_match_once() -> None:
-    """Matches do not overlap, and nothing is seen again while it is still in the tail."""
+def test_marker_matches_do_not_overlap_or_repeat() -> None:
     assert _fed(list("aaaaa")).count("milestone aa") == 2
     assert _fed(list(TEXT)).count("milestone high risk") == 3
     assert _fed(list(TEXT)).count("milestone any risk") == 1
@@ -172,8 +166,7 @@ def test_each_match_once() -> None:
     ("received", "percentage"),
     [(0, 0.0), (1, 0.9), (50, 45.0), (100, 90.0), (150, 91.9), (200, 93.1), (1_000, 94.9), (10**7, 95.0)],
 )
-def test_percentage(received: int, percentage: float) -> None:
-    """Linear to 90 at the expected length, then towards 95."""
+def test_percentage_is_linear_to_90_and_then_approaches_95(received: int, percentage: float) -> None:
     tracker = ProgressTracker(TYPE, 100)
     if received:
         tracker.feed("x", AT, tokens=received)
@@ -181,8 +174,7 @@ def test_percentage(received: int, percentage: float) -> None:
     assert tracker.percentage == percentage
 
 
-def test_the_end_is_exact() -> None:
-    """Only the end is 100, and then nothing is estimated any more."""
+def test_end_sets_100_percent_and_the_exact_token_count() -> None:
     tracker = ProgressTracker(TYPE, 100)
     tracker.begin(AT)
     tracker.feed("x", AT, tokens=30)
@@ -198,8 +190,8 @@ def test_the_end_is_exact() -> None:
 
 
 @given(pieces=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 3_000)), min_size=1, max_size=60), expected=st.integers(-1, 400))
-def test_never_back_and_never_done_early(pieces: list[tuple[int, int]], expected: int) -> None:
-    """However wrong the estimate is, the bar goes forward, ends short of 100, and no figure is negative or infinite."""
+def test_percentage_never_decreases_or_exceeds_95_before_the_end(pieces: list[tuple[int, int]], expected: int) -> None:
+    """The estimate of the length may be wrong by any amount."""
     tracker, now, shown = ProgressTracker(TYPE, expected), AT, 0.0
     for tokens, later in pieces:
         now += later
@@ -213,8 +205,8 @@ def test_never_back_and_never_done_early(pieces: list[tuple[int, int]], expected
         json.dumps(snapshot, allow_nan=False)
 
 
-def test_milestones_are_bounded() -> None:
-    """An answer that repeats itself cannot blow up what every chunk carries."""
+def test_number_of_milestones_is_bounded() -> None:
+    """Each chunk stores all milestones, so a repetitive answer must not add them without end."""
     tracker = ProgressTracker(TYPE, 10)
     events = tracker.feed("aa" * 10_000, AT)
 
@@ -222,9 +214,7 @@ def test_milestones_are_bounded() -> None:
     assert len([event for event in events if event["kind"] == "milestone"]) == MAX_MILESTONES
 
 
-def test_a_delta_costs_the_same_at_the_end() -> None:
-    """The cost of a delta does not grow with the text before it."""
-
+def test_cost_of_a_delta_does_not_grow_with_the_text() -> None:
     def took(tracker: ProgressTracker) -> float:
         start = time.process_time()
         for _ in range(2_000):
@@ -238,8 +228,8 @@ def test_a_delta_costs_the_same_at_the_end() -> None:
     assert took(long) < 5 * took(short) + 0.05
 
 
-def test_a_successor_goes_on_where_the_snapshot_was() -> None:
-    """Stages, milestones, tokens and percent are as they were; what is restored is not told again, and what follows is counted on."""
+def test_restored_tracker_continues_without_repeating_events() -> None:
+    """The token rate is measured anew."""
     first = ProgressTracker(TYPE, 100)
     first.begin(AT)
     first.feed("intro scan: high ri", AT + 1_000, tokens=30)
@@ -261,8 +251,8 @@ FAST = Throughput(
 )
 
 
-def test_before_the_first_token_history_says_how_long_it_takes() -> None:
-    """The first token, then the usual length at the usual rate; what was waited for already is taken off."""
+def test_remaining_time_before_the_first_token_uses_measured_throughput() -> None:
+    """The time already waited for the first token is subtracted."""
     tracker = ProgressTracker(TYPE, 600)
     tracker.calibrate(FAST, 4_096)
     tracker.begin(AT)
@@ -276,15 +266,15 @@ def test_before_the_first_token_history_says_how_long_it_takes() -> None:
     assert tracker.snapshot()["estimated_seconds_remaining"] == 2.3
 
 
-def test_an_answer_is_expected_to_be_no_longer_than_allowed() -> None:
+def test_estimated_total_is_capped_by_max_tokens() -> None:
     tracker = ProgressTracker(TYPE, 600)
     tracker.calibrate(FAST, 100)
 
     assert tracker.snapshot()["estimated_total_tokens"] == 100
 
 
-def test_the_longer_it_streams_the_more_its_own_rate_counts() -> None:
-    """This one writes 10 tokens a second where others write 200."""
+def test_own_rate_gains_weight_while_streaming() -> None:
+    """This stream has 10 tokens a second where the measured rate is 200."""
     tracker, errors = ProgressTracker(TYPE, 600), []
     tracker.calibrate(FAST, 4_096)
     for second in range(31):
@@ -307,8 +297,8 @@ STEP = st.one_of(
 
 
 @given(steps=st.lists(STEP, max_size=40), most=st.integers(16, 2_000))
-def test_never_back_whatever_is_learnt_or_taken_over(steps: list[tuple[str, Any]], most: int) -> None:
-    """Speeds that come late, and a successor that goes on from the snapshot, move the bar forward or leave it."""
+def test_percentage_never_decreases_after_calibrate_or_restore(steps: list[tuple[str, Any]], most: int) -> None:
+    """Measurements may arrive late, and another worker may restore the tracker from a snapshot."""
     tracker, text, now, shown = ProgressTracker(TYPE, 600), "", AT, 0.0
     tracker.begin(now)
     for step, given_ in steps:

@@ -35,14 +35,13 @@ def _seconds(policy: RetryPolicy, error: failures.AttemptFailed, tries: int, ran
         (19, 0.5, 150.0),
     ],
 )
-def test_backoff(tries: int, random: float, seconds: float) -> None:
-    """Without a schedule the pause is a part of 2 s x 2^n, at most 300 s."""
+def test_backoff_is_exponential_with_full_jitter_and_a_cap(tries: int, random: float, seconds: float) -> None:
     assert _seconds(BACKOFF, failures.StreamCut(), tries, random) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(("tries", "seconds"), [(1, 60), (2, 300), (3, 1800), (4, 1800)])
-def test_schedule(tries: int, seconds: float) -> None:
-    """A type's own schedule is followed to the second, and its last entry repeated."""
+def test_schedule_is_followed_and_its_last_entry_repeated(tries: int, seconds: float) -> None:
+    """A scheduled delay has no jitter."""
     assert _seconds(SCHEDULE, failures.ProviderUnavailable(), tries) == seconds
 
 
@@ -59,8 +58,8 @@ def test_schedule(tries: int, seconds: float) -> None:
         (SCHEDULE, 100, 2, 300.0),
     ],
 )
-def test_retry_after(policy: RetryPolicy, retry_after: int | None, tries: int, seconds: float) -> None:
-    """What the provider asks for is a lower bound, up to 900 s."""
+def test_retry_after_is_a_capped_lower_bound(policy: RetryPolicy, retry_after: int | None, tries: int, seconds: float) -> None:
+    """Jitter is added, because other jobs received the same Retry-After."""
     assert _seconds(policy, LIMITED(retry_after=retry_after), tries) == seconds
 
 
@@ -76,20 +75,20 @@ def test_retry_after(policy: RetryPolicy, retry_after: int | None, tries: int, s
         (failures.StreamCut(), 1, NOW - 1, GiveUpReason.TOO_LATE),
     ],
 )
-def test_gives_up(error: failures.AttemptFailed, tries: int, until: int, why: GiveUpReason) -> None:
-    """No other attempt where none would help, none is left, or it would begin too late."""
+def test_gives_up_when_not_retryable_out_of_attempts_or_too_late(
+    error: failures.AttemptFailed, tries: int, until: int, why: GiveUpReason
+) -> None:
     assert BACKOFF.decide(error, tries, NOW, until, 0.5) == GiveUp(why)
 
 
-def test_the_last_moment_counts() -> None:
-    """An attempt may begin exactly at `retry_until`; 0 sets no bound."""
+def test_retry_may_be_due_exactly_at_retry_until() -> None:
+    """A bound of 0 means no bound."""
     assert BACKOFF.decide(failures.StreamCut(), 1, NOW, NOW + 1000, 0.5) == RetryAt(NOW + 1000)
     assert BACKOFF.decide(failures.StreamCut(), 1, NOW, 0, 0.5) == RetryAt(NOW + 1000)
 
 
 @given(tries=st.integers(0, 10_000), random=st.floats(0, 1, exclude_max=True), after=st.none() | st.integers(-10, 10**9))
-def test_never_in_the_past_nor_beyond_the_caps(tries: int, random: float, after: int | None) -> None:
-    """Whatever happens, the next attempt is due between now and the longest pause."""
+def test_due_time_is_between_now_and_the_longest_delay(tries: int, random: float, after: int | None) -> None:
     decision = RetryPolicy(max_attempts=100_000).decide(LIMITED(retry_after=after), tries, NOW, 0, random)
 
     assert isinstance(decision, RetryAt)
@@ -97,8 +96,8 @@ def test_never_in_the_past_nor_beyond_the_caps(tries: int, random: float, after:
 
 
 @pytest.mark.parametrize("error", [failures.WorkerShutdown(), failures.ResponseLost()])
-def test_what_is_not_held_against_a_job_is_tried_again_at_once(error: failures.AttemptFailed) -> None:
-    """Even on the last try, and whatever the schedule says; the second time in a row it counts, so that it comes to an end."""
+def test_uncounted_failure_is_retried_at_once(error: failures.AttemptFailed) -> None:
+    """The second such failure in a row counts, so the retries end."""
     policy = RetryPolicy(max_attempts=1, schedule=(60,))
 
     assert policy.decide(error, 1, NOW, NOW + DAY, 0.5) == RetryAt(NOW)

@@ -27,20 +27,18 @@ HALVES = st.text(st.sampled_from("aé€\ud83d\ude00\udbff\udc00"), max_size=12)
         ("\ud83d", REPLACEMENT),
     ],
 )
-def test_whole(text: str, result: str) -> None:
-    """Pairs are joined, halves without a partner replaced, each by one character."""
+def test_surrogate_pairs_are_joined_and_lone_halves_replaced(text: str, result: str) -> None:
     assert repair_surrogates(text) == result
 
 
 @given(text=st.text())
-def test_whole_text_stays(text: str) -> None:
-    """What can be sent is left as it is."""
+def test_valid_text_is_unchanged(text: str) -> None:
     assert repair_surrogates(text) == text
 
 
 @given(text=HALVES, data=st.data())
-def test_the_same_whatever_the_cuts(text: str, data: st.DataObject) -> None:
-    """Deltas may cut a character in two; what comes out is the text, and can always be encoded."""
+def test_surrogate_joiner_output_does_not_depend_on_the_cuts(text: str, data: st.DataObject) -> None:
+    """Deltas may cut a character in two; each output must be valid UTF-8."""
     places = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8))), len(text)]
     joiner = SurrogateJoiner()
 
@@ -50,8 +48,7 @@ def test_the_same_whatever_the_cuts(text: str, data: st.DataObject) -> None:
     assert all(part.encode() is not None for part in out)
 
 
-def test_only_half_a_character_is_held_back() -> None:
-    """Nobody waits for more than the other half of one character."""
+def test_surrogate_joiner_delays_only_half_a_character() -> None:
     joiner = SurrogateJoiner()
 
     assert joiner.feed("abc\ud83d") == "abc"
@@ -61,8 +58,7 @@ def test_only_half_a_character_is_held_back() -> None:
 
 
 @given(text=st.text(max_size=50), size=st.integers(1, 60))
-def test_pieces(text: str, size: int) -> None:
-    """Pieces are the text in order, none too long, none empty."""
+def test_split_text_returns_nonempty_pieces_up_to_the_size(text: str, size: int) -> None:
     parts = list(split_text(text, size))
 
     assert "".join(parts) == text
@@ -70,7 +66,7 @@ def test_pieces(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("char", ["a", "\x00", '"', "\\", "é", "漢", "😀", "\u2028", "\x7f", REPLACEMENT])
-def test_the_limits_hold_for_the_worst_characters(char: str) -> None:
-    """A frame of the longest piece stays below 32 KB with its other fields, a chunk below DynamoDB's 400 KB."""
+def test_size_limits_hold_for_characters_with_the_longest_encoding(char: str) -> None:
+    """A frame must stay below 32 KB, a chunk below the 400 KB of a DynamoDB item."""
     assert len(json.dumps(char * MAX_FRAME_POINTS, ensure_ascii=False).encode()) <= 32 * 1024 - 1_024
     assert len((char * MAX_CHUNK_POINTS).encode()) <= 400 * 1024 - 16 * 1024

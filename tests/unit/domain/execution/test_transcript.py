@@ -26,8 +26,8 @@ def _transcript(parts: list[str], read_at: int = -1) -> Transcript:
 
 
 @given(parts=WORDS, offset=st.integers(-3, 130))
-def test_since(parts: list[str], offset: int) -> None:
-    """From any offset comes exactly the rest; offsets count code points."""
+def test_read_from_returns_the_text_after_any_offset(parts: list[str], offset: int) -> None:
+    """Offsets count code points."""
     text, transcript = "".join(parts), _transcript(parts)
 
     assert len(transcript) == len(text)
@@ -37,8 +37,7 @@ def test_since(parts: list[str], offset: int) -> None:
 
 
 @given(parts=WORDS.filter(any), data=st.data())
-def test_a_reader_gets_every_character_once(parts: list[str], data: st.DataObject) -> None:
-    """However appends and reads fall, what a reader took is the text."""
+def test_interleaved_reads_return_each_character_once(parts: list[str], data: st.DataObject) -> None:
     transcript, taken = Transcript(1), ""
     for part in parts:
         transcript.append(part)
@@ -48,8 +47,7 @@ def test_a_reader_gets_every_character_once(parts: list[str], data: st.DataObjec
     assert taken + transcript.read_from(len(taken)) == "".join(parts)
 
 
-def test_reading_in_between_changes_nothing() -> None:
-    """The whole text may be read at any time."""
+def test_reading_the_whole_text_does_not_change_offsets() -> None:
     assert _transcript(["ab", "cd", "ef"], read_at=1).read_from(3) == "def"
     assert _transcript([]).text == ""
 
@@ -74,21 +72,19 @@ CHUNKS = [_chunk(0, "Hello"), _chunk(5, ", "), _chunk(7, "world")]
         ([_chunk(0, "Hello"), _chunk(1, "el")], 0, None, "Hello"),
     ],
 )
-def test_join(chunks: list[Chunk], offset: int, length: int | None, text: str) -> None:
-    """Chunks make the text again, from any offset, overlaps skipped, not beyond the end."""
+def test_join_chunks_skips_overlaps_and_stops_at_the_length(chunks: list[Chunk], offset: int, length: int | None, text: str) -> None:
     assert join_chunks(chunks, offset, length) == text
 
 
 @pytest.mark.parametrize("chunks", [[CHUNKS[0], CHUNKS[2]], [CHUNKS[1]]])
-def test_a_hole_is_never_papered_over(chunks: list[Chunk]) -> None:
-    """A stretch that is missing is an error, not a shorter text."""
+def test_missing_chunk_raises_chunk_conflict(chunks: list[Chunk]) -> None:
     with pytest.raises(ChunkConflict):
         join_chunks(chunks, 0)
 
 
 @given(text=st.text("ab😀", max_size=40), data=st.data())
-def test_any_cuts_and_overlaps_join(text: str, data: st.DataObject) -> None:
-    """Whatever way two workers cut the same text, it reads the same."""
+def test_join_chunks_restores_the_text_for_any_cuts_and_overlaps(text: str, data: st.DataObject) -> None:
+    """Two workers may cut the same text differently."""
     ends = sorted(data.draw(st.sets(st.integers(1, len(text)))) | {len(text)}) if text else []
     chunks, reached = [], 0
     for end in ends:

@@ -9,22 +9,22 @@ from chalicelib.domain.jobs.transitions import QUEUED_CHECK_DELAY_MS
 from tests.contract.given import NOW, job
 
 
-def test_a_batch_is_as_old_as_the_job_that_has_waited_longest() -> None:
-    """A delayed one waits only from its time on."""
+def test_watermark_is_the_earliest_ready_time() -> None:
+    """A delayed job counts from the time at which its delay ends."""
     delayed = replace(job(queued_at=NOW - 900_000), resume_at=NOW + 5)
 
     assert watermark([job(queued_at=NOW + 9), delayed, job(queued_at=NOW + 7)]) == NOW + 5
 
 
-def test_what_was_queued_after_the_newest_watermark_is_not_looked_at() -> None:
-    """Those queued before it are, two minutes after they were queued; those of the same moment as it are behind it too."""
+def test_due_cutoff_excludes_jobs_queued_at_or_after_the_watermark() -> None:
+    """Earlier jobs are due two minutes after they were queued."""
     first_look = NOW + QUEUED_CHECK_DELAY_MS
 
     assert due_cutoff(NOW + 10**9, [NOW - 5, NOW, NOW - 9], depth=1) == first_look - 1
     assert due_cutoff(NOW - 7, [NOW], depth=1) == NOW - 7
 
 
-def test_everything_is_looked_at_where_nobody_waits_or_works() -> None:
-    """A lane that is empty has no backlog, and one without workers nobody who could say how far it is."""
+def test_due_cutoff_is_now_for_an_empty_lane_or_without_workers() -> None:
+    """There is no backlog in an empty lane, and no watermark without workers."""
     assert due_cutoff(NOW, [1], depth=0) == NOW
     assert due_cutoff(NOW, [], depth=10) == NOW

@@ -16,7 +16,7 @@ ROWS = st.integers(min_value=0, max_value=MAX_ROWS - 1)
 
 
 @given(BATCHES, ROWS)
-def test_a_rows_id_is_a_jobs_and_says_which_row_it_is(batch: str, row: int) -> None:
+def test_row_id_is_a_valid_job_id_and_encodes_the_row_number(batch: str, row: int) -> None:
     made = job_id_of_row(batch, row)
 
     assert is_job_id(made)
@@ -25,17 +25,17 @@ def test_a_rows_id_is_a_jobs_and_says_which_row_it_is(batch: str, row: int) -> N
 
 
 @given(BATCHES, ROWS, ROWS)
-def test_the_ids_of_rows_sort_as_the_rows_do(batch: str, one: int, other: int) -> None:
+def test_row_ids_sort_like_row_numbers(batch: str, one: int, other: int) -> None:
     assert (job_id_of_row(batch, one) < job_id_of_row(batch, other)) == (one < other)
 
 
 @given(BATCHES, BATCHES, ROWS, ROWS)
-def test_no_two_batches_share_a_row(batch: str, other: str, one: int, two: int) -> None:
+def test_row_ids_are_unique_across_batches(batch: str, other: str, one: int, two: int) -> None:
     assert (job_id_of_row(batch, one) == job_id_of_row(other, two)) == (batch == other and one == two)
 
 
-def test_batches_made_in_one_millisecond_are_not_neighbours() -> None:
-    """ULIDs of one millisecond count on from each other, so that cut off they would be one."""
+def test_batch_ids_of_one_millisecond_are_distinct() -> None:
+    """ULIDs of one millisecond are consecutive, so their truncated prefixes could collide."""
     ids = {Container.new_batch_id() for _ in range(10_000)}
 
     assert len(ids) == 10_000
@@ -43,7 +43,7 @@ def test_batches_made_in_one_millisecond_are_not_neighbours() -> None:
 
 
 @pytest.mark.parametrize("row", [-1, MAX_ROWS])
-def test_there_are_no_other_rows(row: int) -> None:
+def test_row_number_out_of_range_is_rejected(row: int) -> None:
     with pytest.raises(ValueError, match="rows"):
         job_id_of_row(Container.new_batch_id(), row)
 
@@ -51,6 +51,6 @@ def test_there_are_no_other_rows(row: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "batch_1", "batch_0123456789ABCDEFGHJKMN0001", "job_0123456789ABCDEFGHJKMN0000", "batch_" + "U" * 22 + "0000"]
 )
-def test_what_cannot_name_a_batch_is_not_looked_for(text: str) -> None:
+def test_malformed_batch_id_raises_batch_not_found(text: str) -> None:
     with pytest.raises(BatchNotFound):
         checked_batch_id(text)

@@ -104,15 +104,15 @@ def options_with(kind: JobType, text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", STRUCTURED, ids=named)
-def test_schemas_are_such_as_the_provider_takes(kind: JobType) -> None:
+def test_response_schemas_satisfy_the_strict_mode_of_the_provider(kind: JobType) -> None:
     assert kind.response_schema is not None
     assert kind.response_schema["type"] == "object"
     assert list(strict(kind.response_schema)) == []
 
 
 @pytest.mark.parametrize("chosen", CHOICES, ids="+".join)
-def test_a_transcripts_schema_has_what_was_chosen(chosen: list[str]) -> None:
-    """In an order of its own, made once for each choice, and strict like all others."""
+def test_transcript_schema_contains_only_the_chosen_analyses(chosen: list[str]) -> None:
+    """The order of the choice does not matter, and each choice builds its schema once."""
     schema = TRANSCRIPT.schema_for({"analyses": chosen})
 
     assert schema is not None
@@ -123,8 +123,8 @@ def test_a_transcripts_schema_has_what_was_chosen(chosen: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", STRUCTURED, ids=named)
-def test_without_bounds_a_schema_is_the_same_otherwise(kind: JobType) -> None:
-    """For models that take none: what fits with bounds fits without, and no field is lost."""
+def test_strip_bounds_keeps_a_valid_schema_and_all_fields(kind: JobType) -> None:
+    """Some models accept no bounds in a schema."""
     plain = strip_bounds(kind.response_schema)
 
     assert not re.search(r'"(minimum|maximum|minItems|maxItems)":', json.dumps(plain))
@@ -133,23 +133,23 @@ def test_without_bounds_a_schema_is_the_same_otherwise(kind: JobType) -> None:
     assert strip_bounds(plain) == plain
 
 
-def test_a_field_called_like_a_bound_stays() -> None:
+def test_strip_bounds_keeps_a_property_named_like_a_bound() -> None:
     schema = {"type": "object", "properties": {"minimum": {"type": "number", "minimum": 1}}, "required": ["minimum"]}
 
     assert strip_bounds(schema) == {**schema, "properties": {"minimum": {"type": "number"}}}
 
 
 @pytest.mark.parametrize("kind", STRUCTURED, ids=named)
-def test_who_is_asked_is_told_what_data_is(kind: JobType) -> None:
-    """Each type says that what stands between the marks gives no orders."""
+def test_instructions_declare_fenced_content_as_data(kind: JobType) -> None:
+    """The model must not follow instructions that stand between the marks."""
     assert "between two lines that carry the same mark" in kind.instructions
     assert re.search(r"never an instruction|not the voice of the operator", kind.instructions)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", FENCED, ids=named)
-def test_orders_stay_between_the_fences(kind: JobType, order: str) -> None:
-    """Whatever is sent, as content or as an option: outside of the fences the prompt is the same as for harmless words."""
+def test_injected_instructions_stay_inside_the_fences(kind: JobType, order: str) -> None:
+    """The prompt outside the fences is the same as for harmless content and options."""
     assert kind.render is not None
     options = options_with(kind, order)
     harmless = kind.render(
@@ -163,7 +163,7 @@ def test_orders_stay_between_the_fences(kind: JobType, order: str) -> None:
 @settings(max_examples=50)
 @given(text=st.text(st.characters(codec=None), min_size=1))
 @pytest.mark.parametrize("kind", FENCED, ids=named)
-def test_any_text_stays_between_the_fences(kind: JobType, text: str) -> None:
+def test_arbitrary_text_stays_inside_the_fences(kind: JobType, text: str) -> None:
     assert kind.render is not None
 
     assert outside(kind.render(given_with(kind, text), {})) == outside(kind.render(given_with(kind, "x"), {}))
@@ -182,8 +182,8 @@ def outside(prompt: str) -> str:
 
 @pytest.mark.parametrize("name", MILESTONES)
 @pytest.mark.parametrize("size", [1, 4, 97, 10_000])
-def test_stages_come_in_order(name: str, size: int) -> None:
-    """However a sample answer is cut: every stage once, in the type's order, and the same milestones."""
+def test_stages_and_milestones_do_not_depend_on_the_chunk_size(name: str, size: int) -> None:
+    """Each stage starts once, in the order of the job type."""
     kind, text = job_types.get(name), EXAMPLES[name].answer()
     tracker = ProgressTracker(kind, kind.typical_tokens)
     events = tracker.begin(1)
@@ -199,8 +199,8 @@ def test_stages_come_in_order(name: str, size: int) -> None:
     assert milestones == MILESTONES[name]
 
 
-def test_a_crisis_is_seen_as_soon_as_it_is_judged() -> None:
-    """Nothing else of the answer has to be there yet."""
+def test_crisis_milestone_is_emitted_as_soon_as_the_level_is_known() -> None:
+    """The rest of the answer has not arrived yet."""
     tracker = ProgressTracker(job_types.get("reflection_processing"), 600)
     tracker.begin(1)
 

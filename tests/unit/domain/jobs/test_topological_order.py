@@ -30,7 +30,7 @@ def graphs(draw: st.DrawFn) -> Parents:
 
 
 @given(dags())
-def test_everything_comes_once_and_after_its_parents(parents: Parents) -> None:
+def test_order_contains_each_node_once_after_its_parents(parents: Parents) -> None:
     order = topological_order(parents)
 
     assert sorted(order) == sorted(parents)
@@ -39,8 +39,8 @@ def test_everything_comes_once_and_after_its_parents(parents: Parents) -> None:
 
 
 @given(graphs())
-def test_a_circle_that_is_named_is_one(parents: Parents) -> None:
-    """Each in it is a parent of the one before, and it ends where it began; and where none is named there is none."""
+def test_reported_cycle_is_a_real_cycle(parents: Parents) -> None:
+    """If no cycle is reported, the order is valid."""
     cycle, order = told(parents)
 
     if cycle:
@@ -60,24 +60,24 @@ def told(parents: Parents) -> tuple[tuple[str, ...], list[str]]:
 
 
 @given(st.lists(st.text(), unique=True))
-def test_what_depends_on_nothing_stays_as_it_came(names: list[str]) -> None:
+def test_independent_nodes_keep_their_order(names: list[str]) -> None:
     assert topological_order({name: [] for name in names}) == names
 
 
-def test_what_came_first_stays_first_where_its_parents_allow_it() -> None:
+def test_input_order_is_kept_where_dependencies_allow() -> None:
     assert topological_order({"a": ["c"], "b": [], "c": [], "d": ["b"]}) == ["c", "a", "b", "d"]
 
 
-def test_parents_that_are_somewhere_else_are_no_concern() -> None:
+def test_parents_outside_the_graph_are_ignored() -> None:
     assert topological_order({"a": ["job_1"], "b": ["a", "a"]}) == ["a", "b"]
 
 
-def test_one_that_depends_on_itself_is_a_circle() -> None:
+def test_self_dependency_is_a_cycle() -> None:
     with pytest.raises(DependencyCycle, match="a -> a"):
         topological_order({"a": ["a"]})
 
 
-def test_a_long_circle_is_named_by_its_beginning() -> None:
+def test_message_of_a_long_cycle_is_truncated() -> None:
     names = [f"n{number}" for number in range(100)]
 
     with pytest.raises(DependencyCycle) as raised:
@@ -88,8 +88,8 @@ def test_a_long_circle_is_named_by_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("forward", [True, False])
-def test_a_chain_of_ten_thousand_takes_no_recursion(forward: bool) -> None:
-    """Whichever end is named first; and a wide one with as many edges as there may be."""
+def test_graphs_of_ten_thousand_nodes_do_not_exhaust_the_stack(forward: bool) -> None:
+    """A chain in either direction, and a wide graph with up to 100 parents for each node."""
     chain = {f"n{at}": [f"n{at - 1}"] if at else [] for at in range(10_000)}
     wide = {"root": [], **{f"n{at}": ["root", *(f"n{at - back}" for back in range(1, min(at, 99) + 1))] for at in range(10_000)}}
 

@@ -41,8 +41,8 @@ def _claimed(**changes: object) -> Job:
     return job(**{"status": Status.PROCESSING, "owner": OWNER, "attempt": 1, "tries": 1, "version": 2, **changes})
 
 
-def test_claim_takes_the_job() -> None:
-    """A claim names its owner, opens an attempt and forgets what belonged to the one before."""
+def test_claim_sets_the_owner_and_starts_a_new_attempt() -> None:
+    """The fields of the previous attempt are cleared."""
     before = job(attempt=2, tries=1, length=40, first_token_at=NOW - 1, reason="stream_cut", status=Status.RETRYING)
 
     after = claim(before, 1, OWNER, NOW)
@@ -64,13 +64,12 @@ def test_claim_takes_the_job() -> None:
         *((job(status=status), 1) for status in TERMINAL),
     ],
 )
-def test_claims_that_lose(before: Job, generation: int) -> None:
-    """Whoever comes late, twice or to the wrong job gets nothing."""
+def test_claim_is_refused_for_a_wrong_generation_owner_or_status(before: Job, generation: int) -> None:
     assert claim(before, generation, OWNER, NOW) is None
 
 
-def test_claim_again_is_the_same_claim() -> None:
-    """A claim whose answer was lost is recognised, and counts once."""
+def test_repeated_claim_by_the_same_owner_changes_nothing() -> None:
+    """The response to the first claim was lost; the attempt counts once."""
     assert CLAIMED is not None
     assert claim(CLAIMED, 1, OWNER, NOW + 5) is CLAIMED
 
@@ -83,16 +82,15 @@ def test_claim_again_is_the_same_claim() -> None:
         (job(expires_at=NOW - 1, started_at=NOW - 9, attempt=1, status=Status.RETRYING), Status.PROCESSING),  # it had begun in time
     ],
 )
-def test_claim_in_time(before: Job, status: Status) -> None:
-    """A job that nobody started in time ends instead of starting late."""
+def test_claim_of_an_expired_job_ends_the_job(before: Job, status: Status) -> None:
+    """A job with an earlier attempt no longer expires."""
     after = claim(before, 1, OWNER, NOW)
 
     assert after is not None
     assert after.status is status
 
 
-def test_finish() -> None:
-    """The terminal write records how it ended and lets go of the clock."""
+def test_finish_records_the_outcome_and_clears_the_due_time() -> None:
     after = finish(_claimed(), 1, OWNER, DONE, NOW + 9_000)
 
     assert after is not None
@@ -105,8 +103,8 @@ def test_finish() -> None:
     ("status", "days"),
     [(Status.COMPLETED, 30), (Status.INCOMPLETE, 30), (Status.FAILED, 7), (Status.CANCELLED, 7), (Status.EXPIRED, 7)],
 )
-def test_how_long_it_is_kept(status: Status, days: int) -> None:
-    """Answers are kept for a month, the rest for a week."""
+def test_retention_depends_on_the_terminal_status(status: Status, days: int) -> None:
+    """Jobs with a response are kept for 30 days, all others for 7."""
     after = finish(_claimed(), 1, OWNER, AttemptOutcome(status=status, length=0), NOW)
 
     assert after is not None
@@ -122,15 +120,14 @@ def test_how_long_it_is_kept(status: Status, days: int) -> None:
         (job(status=Status.CANCELLED, owner="lease-2#b"), OWNER),
     ],
 )
-def test_a_fenced_worker_finishes_nothing(before: Job, owner: str) -> None:
-    """What no longer belongs to a claim cannot be ended or given back by it."""
+def test_fenced_worker_cannot_finish_or_retry_the_job(before: Job, owner: str) -> None:
     assert not owns(before, 1, owner)
     assert finish(before, 1, owner, DONE, NOW) is None
     assert retry_later(before, 1, owner, BROKEN, NOW + 2_000, NOW) is None
 
 
-def test_finish_again_is_the_same_end() -> None:
-    """A terminal write whose answer was lost is recognised; the money counts once."""
+def test_repeated_finish_changes_nothing() -> None:
+    """The response to the first write was lost; the cost counts once."""
     after = finish(_claimed(), 1, OWNER, DONE, NOW)
 
     assert after is not None
@@ -138,8 +135,8 @@ def test_finish_again_is_the_same_end() -> None:
 
 
 @pytest.mark.parametrize("outcome", [DONE, BROKEN, AttemptOutcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens")])
-def test_a_cancel_that_came_first_wins(outcome: AttemptOutcome) -> None:
-    """Whoever asked for a cancel gets one, with the text and the costs that there are."""
+def test_earlier_cancel_request_overrides_the_outcome(outcome: AttemptOutcome) -> None:
+    """The text and the cost of the attempt are kept."""
     asked = cancel(_claimed(), NOW)
     assert asked is not None
 
@@ -149,16 +146,15 @@ def test_a_cancel_that_came_first_wins(outcome: AttemptOutcome) -> None:
         assert (after.error, after.incomplete_reason) == (None, None)
 
 
-def test_why_it_is_incomplete_is_told_only_then() -> None:
-    """`incomplete_reason` belongs to `incomplete`."""
+def test_incomplete_outcome_records_its_reason() -> None:
     cut = finish(_claimed(), 1, OWNER, AttemptOutcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens"), NOW)
 
     assert cut is not None
     assert cut.incomplete_reason == "max_tokens"
 
 
-def test_retry_later() -> None:
-    """A failed attempt gives the job back with a new generation, and readers stop at its end."""
+def test_retry_later_requeues_with_a_new_generation() -> None:
+    """`length` marks where readers of the failed attempt must stop."""
     after = retry_later(_claimed(cost=100, response_id="resp_1"), 1, OWNER, BROKEN, NOW + 2_000, NOW)
 
     assert after is not None
@@ -169,16 +165,16 @@ def test_retry_later() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.WAITING, Status.RETRYING, Status.HELD])
-def test_cancel_at_once(status: Status) -> None:
-    """What nobody works on is cancelled at once; text of an earlier attempt keeps its length."""
+def test_cancel_of_an_idle_job_takes_effect_at_once(status: Status) -> None:
+    """The text of an earlier attempt keeps its length."""
     after = cancel(job(status=status, length=9), NOW)
 
     assert after is not None
     assert (after.status, after.length, after.finished_at, after.due_at) == (Status.CANCELLED, 9, NOW, None)
 
 
-def test_cancel_asks_the_owner() -> None:
-    """What is being worked on is asked for, once."""
+def test_cancel_of_a_processing_job_sets_a_flag_once() -> None:
+    """The owner of the job obeys the flag."""
     after = cancel(_claimed(), NOW)
 
     assert after is not None
@@ -187,15 +183,15 @@ def test_cancel_asks_the_owner() -> None:
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
-def test_what_has_ended_stays(status: Status) -> None:
-    """An end is final for its run."""
+def test_terminal_job_is_neither_cancelled_nor_claimed(status: Status) -> None:
+    """Only a manual retry opens another run."""
     assert cancel(job(status=status), NOW) is None
     assert claim(job(status=status), 1, OWNER, NOW) is None
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.INCOMPLETE])
-def test_a_new_run(status: Status) -> None:
-    """A person's retry opens a run with all its attempts; their numbers and the money go on."""
+def test_restart_opens_a_new_run_and_keeps_attempt_numbers_and_cost(status: Status) -> None:
+    """The new run may use all its attempts."""
     before = job(
         status=status,
         attempt=3,
@@ -220,8 +216,8 @@ def test_a_new_run(status: Status) -> None:
     assert after.due_at is not None
 
 
-def test_retry_now() -> None:
-    """A job that waits for its next attempt may start at once, in the same run; why it waited no longer holds."""
+def test_restart_of_a_retrying_job_keeps_the_run() -> None:
+    """The next attempt starts at once, and the reason for the wait is cleared."""
     after = restart(job(status=Status.RETRYING, tries=1, attempt=1, due_at=NOW + HOUR, reason="stream_cut"), NOW, HOUR, HOUR)
 
     assert after is not None
@@ -232,8 +228,7 @@ def test_retry_now() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.QUEUED, Status.PROCESSING, Status.HELD, Status.WAITING])
-def test_no_new_run(status: Status) -> None:
-    """What is completed, or has not ended, is not started again."""
+def test_restart_is_refused_for_a_completed_or_unfinished_job(status: Status) -> None:
     assert restart(job(status=status), NOW, HOUR, HOUR) is None
 
 
@@ -250,8 +245,8 @@ MOVES: list[Callable[[Job, int], Job | None]] = [
 ]
 
 
-def test_put_off_never_looks_earlier() -> None:
-    """A look that failed moves the next one away, whatever the state; what has ended is not looked at."""
+def test_postpone_never_moves_the_due_time_earlier() -> None:
+    """A terminal job cannot be postponed."""
     queued = job()
     later = postpone(queued, (queued.due_at or 0) + 5, 7)
 
@@ -261,8 +256,8 @@ def test_put_off_never_looks_earlier() -> None:
 
 
 @given(steps=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(1, 2 * HOUR)), max_size=40))
-def test_any_sequence(steps: list[tuple[Callable[[Job, int], Job | None], int]]) -> None:
-    """Versions count changes; numbers never go back; only a retry leaves an end; what has not ended is looked at; what has is let go."""
+def test_invariants_hold_for_any_sequence_of_transitions(steps: list[tuple[Callable[[Job, int], Job | None], int]]) -> None:
+    """Numbers and costs only grow; an unfinished job has a due time, an ended one a TTL."""
     head, now = job(), NOW
     for move, later in steps:
         now += later
@@ -286,8 +281,8 @@ def test_any_sequence(steps: list[tuple[Callable[[Job, int], Job | None], int]])
 DURABLE = _claimed(response_id="resp_1", response_at=NOW)
 
 
-def test_a_response_is_noted_once_and_by_the_owner() -> None:
-    """From then on the attempt outlives its worker. Noting it again changes nothing."""
+def test_response_id_is_stored_once_and_only_by_the_owner() -> None:
+    """With a stored response id the attempt can outlive its worker."""
     noted = store_response_id(_claimed(), 1, OWNER, "resp_1", NOW)
 
     assert noted is not None
@@ -296,8 +291,8 @@ def test_a_response_is_noted_once_and_by_the_owner() -> None:
     assert store_response_id(_claimed(owner="lease-2#b"), 1, OWNER, "resp_1", NOW) is None
 
 
-def test_handing_over_keeps_the_attempt() -> None:
-    """The next claim goes on with it: no new number, no try, and the text may still grow."""
+def test_hand_over_continues_the_same_attempt() -> None:
+    """The next claim adds no attempt and no try, and the text may still grow."""
     given = hand_over(DURABLE, 1, OWNER, NOW)
     assert given is not None
 
@@ -317,13 +312,12 @@ def test_handing_over_keeps_the_attempt() -> None:
         job(status=Status.COMPLETED, owner=OWNER, generation=2, response_id="resp_1"),
     ],
 )
-def test_what_cannot_be_handed_over(before: Job) -> None:
-    """A plain attempt, somebody else's, one that has ended."""
+def test_hand_over_requires_a_response_id_and_ownership(before: Job) -> None:
     assert hand_over(before, 1, OWNER, NOW) is None
 
 
-def test_a_dead_workers_response_is_passed_on() -> None:
-    """As it is: only the crash is counted. When it ends the job, the attempt is written off."""
+def test_reclaim_keeps_the_response_of_a_dead_worker() -> None:
+    """Only the crash is counted; a job that crashed too often fails and keeps text and cost."""
     taken = reclaim(DURABLE, "lease-1", 5, 100, NOW)
     assert taken is not None
     assert (taken.status, taken.attempt, taken.tries, taken.crashes, taken.length, taken.cost) == (Status.QUEUED, 1, 1, 1, None, None)
@@ -333,8 +327,8 @@ def test_a_dead_workers_response_is_passed_on() -> None:
     assert (poison.status, poison.length, poison.cost) == (Status.FAILED, 5, 100)
 
 
-def test_a_cancel_between_two_workers_waits_for_the_next() -> None:
-    """Who stops the response; without one nobody would."""
+def test_cancel_of_a_handed_over_job_sets_a_flag_for_the_next_worker() -> None:
+    """The next worker must stop the response at the provider."""
     between = job(generation=2, attempt=1, response_id="resp_1")
 
     asked = cancel(between, NOW)
@@ -344,8 +338,8 @@ def test_a_cancel_between_two_workers_waits_for_the_next() -> None:
     assert cancel(asked, NOW) is asked
 
 
-def test_another_attempt_knows_nothing_of_a_response() -> None:
-    """A retry leaves it behind; and an attempt that is not held against the job gives its try back."""
+def test_new_attempt_starts_without_the_response_of_the_last() -> None:
+    """An attempt that does not count gives its try back."""
     again = retry_later(DURABLE, 1, OWNER, BROKEN, NOW, NOW, counts_as_attempt=False)
     assert again is not None
     assert (again.response_id, again.response_at, again.tries, again.is_resumable) == (None, None, 0, False)

@@ -15,15 +15,14 @@ ID = "job_01JZZZZZZZZZZZZZZZZZZZZZZZ"
 
 
 @given(job_id=st.from_regex(r"job_[0-9A-HJKMNP-TV-Z]{26}", fullmatch=True), generation=st.integers(1, 10**9))
-def test_there_and_back(job_id: str, generation: int) -> None:
-    """A message is read as what was sent."""
+def test_wake_up_round_trips_through_json(job_id: str, generation: int) -> None:
     wake_up = WakeUp(job_id, generation)
 
     assert WakeUp.from_json(wake_up.to_json()) == wake_up
 
 
-def test_later_fields_are_ignored() -> None:
-    """A newer sender may say more; an older worker still understands."""
+def test_unknown_fields_are_ignored() -> None:
+    """An older worker must accept the messages of a newer sender."""
     assert WakeUp.from_json(f'{{"job_id": "{ID}", "generation": 2, "more": [1]}}') == WakeUp(ID, 2)
 
 
@@ -50,8 +49,8 @@ def test_later_fields_are_ignored() -> None:
         "[" * 200_000,  # deep enough to exhaust the reader
     ],
 )
-def test_what_is_no_wake_up(body: str) -> None:
-    """A message that is not ours is named as such, whatever it is, so that it is set aside and stops nobody else."""
+def test_malformed_message_raises_invalid_message(body: str) -> None:
+    """The handler sends such a message to the dead-letter queue and processes the others."""
     with pytest.raises(InvalidMessage):
         WakeUp.from_json(body)
 
@@ -61,7 +60,6 @@ def test_what_is_no_wake_up(body: str) -> None:
         st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
     )
 )
-def test_any_json(value: object) -> None:
-    """Nothing but BadMessage comes out of a message that is none of ours."""
+def test_arbitrary_json_raises_only_invalid_message(value: object) -> None:
     with pytest.raises(InvalidMessage):
         WakeUp.from_json(json.dumps(value))

@@ -67,12 +67,12 @@ def after(*failures: tuple[str, int]) -> CircuitBreaker:
         ("internal_error", ProviderSignal.INCONCLUSIVE),
     ],
 )
-def test_what_an_error_says_of_the_provider(code: str | None, sign: ProviderSignal) -> None:
+def test_classify_error_maps_error_codes_to_provider_signals(code: str | None, sign: ProviderSignal) -> None:
     assert classify_error(code) is sign
 
 
-def test_every_error_of_an_attempt_was_thought_of() -> None:
-    """A new one is silent until somebody decides."""
+def test_inconclusive_attempt_errors_are_listed_explicitly() -> None:
+    """A new error code counts as inconclusive until it is classified, and this list shows it."""
     codes = {kind.code for kind in AttemptFailed.__subclasses__()}
 
     assert {code for code in codes if classify_error(code) is ProviderSignal.INCONCLUSIVE} == {
@@ -101,8 +101,8 @@ def test_every_error_of_an_attempt_was_thought_of() -> None:
         ([("authentication_failed", NOW)], CircuitState.OPEN),
     ],
 )
-def test_when_it_opens(failures: list[tuple[str, int]], state: CircuitState) -> None:
-    """A run of failures, or one that every other request would meet too."""
+def test_circuit_opens_on_a_failure_run_or_an_account_error(failures: list[tuple[str, int]], state: CircuitState) -> None:
+    """An account error opens the circuit at once, because every other request would fail too."""
     circuit = after(*failures)
 
     assert circuit.state is state
@@ -110,8 +110,8 @@ def test_when_it_opens(failures: list[tuple[str, int]], state: CircuitState) -> 
         assert (circuit.reason, circuit.until, circuit.trips) == (failures[-1][0], failures[-1][1] + COOL_DOWN_MS, 1)
 
 
-def test_an_answer_ends_a_run_of_failures() -> None:
-    """And a calm circuit is left as it is: success writes nothing."""
+def test_success_resets_the_failure_count() -> None:
+    """A healthy circuit is returned unchanged, so a success writes nothing."""
     failing = after(*[("stream_cut", NOW)] * 4)
 
     calm = record_success(failing, NOW - 1, "x", NOW + 1)
@@ -133,12 +133,12 @@ def test_an_answer_ends_a_run_of_failures() -> None:
         (force_open(CALM, "ann", None, "x", NOW), NOW + 10**9, Permission.DENIED),
     ],
 )
-def test_what_it_lets_through(circuit: CircuitBreaker, at: int, entry: Permission) -> None:
+def test_check_permission_by_circuit_state_and_time(circuit: CircuitBreaker, at: int, entry: Permission) -> None:
     assert check_permission(circuit, "q", at) is entry
 
 
-def test_one_probe() -> None:
-    """Whoever asks again under the same mark is it already; nobody else is."""
+def test_half_open_circuit_allows_one_probe() -> None:
+    """A repeated request by the same holder returns the same probe."""
     assert PROBED is not None
     assert (PROBED.state, PROBED.until) == (CircuitState.HALF_OPEN, DUE + PROBE_TIMEOUT_MS)
     assert start_probe(PROBED, "p", DUE + 1) is PROBED
@@ -148,8 +148,8 @@ def test_one_probe() -> None:
     assert start_probe(CALM, "q", NOW) is None
 
 
-def test_the_probe_closes_it() -> None:
-    """And what follows counts from nothing."""
+def test_successful_probe_closes_the_circuit() -> None:
+    """The failure count starts from zero again."""
     assert PROBED is not None
     closed = record_success(PROBED, DUE, "p", DUE + 900)
 
@@ -163,14 +163,14 @@ def test_the_probe_closes_it() -> None:
         (NOW - 1, False),  # it was under way before: that says nothing of now
     ],
 )
-def test_who_began_after_it_opened_proves_it_too(began: int, closes: bool) -> None:
+def test_success_of_an_attempt_started_after_opening_closes_the_circuit(began: int, closes: bool) -> None:
     for circuit in (OPEN, PROBED):
         assert circuit is not None
         assert (record_success(circuit, began, "x", DUE + 1).state is CircuitState.CLOSED) is closes
 
 
-def test_a_failed_probe_opens_it_for_longer() -> None:
-    """Only the probe's failure does; others were under way."""
+def test_failed_probe_reopens_with_a_doubled_cool_down() -> None:
+    """Failures of other attempts are ignored; they started before the probe."""
     assert PROBED is not None
     again = record_failure(PROBED, "stream_cut", DUE, "p", DUE + 5)
 
@@ -179,7 +179,7 @@ def test_a_failed_probe_opens_it_for_longer() -> None:
     assert record_failure(OPEN, "stream_cut", NOW + 1, "x", NOW + 5) is OPEN
 
 
-def test_a_probe_that_says_nothing_makes_room_for_another() -> None:
+def test_inconclusive_probe_frees_the_probe_slot() -> None:
     assert PROBED is not None
     again = release_probe(PROBED, "p", DUE + 7)
 
@@ -187,8 +187,8 @@ def test_a_probe_that_says_nothing_makes_room_for_another() -> None:
     assert release_probe(PROBED, "x", DUE + 7) is PROBED
 
 
-def test_what_began_before_it_was_closed_opens_it_no_more() -> None:
-    """A straggler of the time before tells nothing of the time after."""
+def test_failure_of_an_attempt_started_before_closing_is_ignored() -> None:
+    """An attempt from before the recovery says nothing about the provider now."""
     assert PROBED is not None
     closed = record_success(PROBED, DUE, "p", DUE + 900)
 
@@ -196,8 +196,8 @@ def test_what_began_before_it_was_closed_opens_it_no_more() -> None:
     assert record_failure(closed, "provider_quota_exhausted", DUE + 950, "x", DUE + 1_000).state is CircuitState.OPEN
 
 
-def test_cool_downs_grow_and_are_forgotten() -> None:
-    """Doubling to five minutes; after ten quiet ones they begin anew."""
+def test_cool_downs_double_up_to_a_limit_and_reset_after_a_quiet_period() -> None:
+    """The limit is five minutes; ten quiet minutes reset the trip count."""
     assert [cool_down(trips) for trips in (1, 2, 3, 4, 5, 50)] == [30_000, 60_000, 120_000, 240_000, 300_000, MAX_COOL_DOWN_MS]
     closed = replace(CALM, trips=4, closed_at=NOW, version=9)
 
@@ -207,8 +207,8 @@ def test_cool_downs_grow_and_are_forgotten() -> None:
     assert (soon.trips, late.trips) == (5, 1)
 
 
-def test_forced_open_stays_open() -> None:
-    """Nothing that happens closes it or lets a probe through: only a person."""
+def test_forced_open_circuit_closes_only_by_force_close() -> None:
+    """No success, failure or probe changes a circuit that an operator opened."""
     forced = force_open(CALM, "ann", "moving house", "x", NOW)
 
     assert forced.is_forced
@@ -229,12 +229,12 @@ def test_forced_open_stays_open() -> None:
         (force_open(CALM, "ann", None, "x", NOW), NOW, NOW + FORCED_LOOK_MS),
     ],
 )
-def test_when_to_look_again(circuit: CircuitBreaker, at: int, again: int) -> None:
+def test_retry_at_by_circuit_state(circuit: CircuitBreaker, at: int, again: int) -> None:
     assert retry_at(circuit, at) == again
 
 
-def test_every_change_is_a_version() -> None:
-    """One more each time, so that a swap can tell whether anything came between."""
+def test_every_transition_increments_the_version() -> None:
+    """The store compares versions to detect a concurrent change."""
     assert PROBED is not None
     assert (OPEN.version, PROBED.version, record_success(PROBED, DUE, "p", DUE).version) == (1, 2, 3)
     assert force_close(force_open(CALM, "a", None, "x", NOW), "a", "x", NOW).version == 2

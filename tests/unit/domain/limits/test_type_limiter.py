@@ -33,13 +33,13 @@ def asked(count: int, limits: Limits, now: int = NOW, seen: TypeLimiter = EMPTY)
     return seen, times
 
 
-def test_a_minute_has_as_many_as_it_may() -> None:
-    """The first ones begin at once, each of the others a minute after the one that had its place before."""
+def test_rate_limit_spreads_starts_over_minutes() -> None:
+    """Three start at once; each later start is a minute after the start three before it."""
     assert asked(8, RATE)[1] == [0, 0, 0, 60, 60, 60, 120, 120]
 
 
-def test_a_place_is_ones_own() -> None:
-    """Who comes at its time comes in, and takes no other place; who has none waits behind those who have."""
+def test_due_reservation_is_used_without_taking_a_second_one() -> None:
+    """Callers without a reservation wait behind those that hold one."""
     seen, _ = asked(4, RATE)
     later = NOW + MINUTE_MS
 
@@ -51,8 +51,8 @@ def test_a_place_is_ones_own() -> None:
     assert acquire(acquire(new.limiter, RATE, "job10#1", later).limiter, RATE, "job11#1", later).until == later + MINUTE_MS
 
 
-def test_asking_twice_takes_one_place() -> None:
-    """A wake-up that comes twice, or a write whose answer was lost, is told the same."""
+def test_acquire_is_idempotent_per_holder() -> None:
+    """A duplicate wake-up or a lost response must not consume a second start."""
     seen, _ = asked(4, RATE)
 
     again = acquire(seen, RATE, "job3#1", NOW + 5)
@@ -63,8 +63,8 @@ def test_asking_twice_takes_one_place() -> None:
     assert entered.limiter.recent_starts == seen.recent_starts
 
 
-def test_slots_are_bounded_and_come_back() -> None:
-    """By being given back, or by their time; renewed they last."""
+def test_concurrency_slots_are_freed_by_release_or_expiry() -> None:
+    """A renewed slot does not expire."""
     seen, times = asked(3, SLOTS)
 
     assert times == [0, 0, INITIAL_HOLD_MS // 2000]
@@ -75,8 +75,8 @@ def test_slots_are_bounded_and_come_back() -> None:
     assert acquire(renewed, SLOTS, "job3#1", over).until is not None
 
 
-def test_two_workers_with_one_wake_up_have_one_slot() -> None:
-    """Neither keeps the other out, and together they are one."""
+def test_duplicate_wake_up_shares_one_slot() -> None:
+    """Two workers may run the same wake-up; neither blocks the other."""
     seen, _ = asked(1, SLOTS)
 
     again = acquire(seen, SLOTS, "job0#1", NOW)
@@ -85,8 +85,8 @@ def test_two_workers_with_one_wake_up_have_one_slot() -> None:
     assert again.limiter.slots_in_use(NOW) == 1
 
 
-def test_who_waits_for_a_slot_is_told_a_time_by_how_long_others_took() -> None:
-    """One behind the other, so that each finds one when it comes; how long slots are held is learnt from those who leave."""
+def test_reserved_start_times_follow_the_average_slot_duration() -> None:
+    """The average is updated at each release of a slot whose job ran."""
     slow = TypeLimiter(type="chore", average_hold_ms=60_000)
 
     seen, times = asked(6, SLOTS, seen=slow)
@@ -96,8 +96,8 @@ def test_who_waits_for_a_slot_is_told_a_time_by_how_long_others_took() -> None:
     assert release(seen, "job0#1", NOW + 20_000, ran=False).average_hold_ms == 60_000
 
 
-def test_a_place_that_comes_too_late_is_not_taken() -> None:
-    """The job will have ended by then; those behind it come sooner."""
+def test_no_reservation_beyond_the_latest_start_time() -> None:
+    """The job would have expired by then, and the jobs behind it would wait for nothing."""
     seen, _ = asked(3, RATE)
 
     late = acquire(seen, RATE, "job3#1", NOW, latest=NOW + 1000)
@@ -106,12 +106,12 @@ def test_a_place_that_comes_too_late_is_not_taken() -> None:
     assert late.limiter is seen
 
 
-def test_leaving_what_one_does_not_have_changes_nothing() -> None:
+def test_release_without_a_slot_changes_nothing() -> None:
     assert release(EMPTY, "job0#1", NOW) is EMPTY
 
 
-def test_what_is_kept_is_bounded() -> None:
-    """However many come."""
+def test_limiter_state_is_bounded() -> None:
+    """Checked with 500 requests at the same moment."""
     seen, _ = asked(500, Limits(concurrency=2, per_minute=10))
 
     assert (len(seen.recent_starts), len(seen.reservations), len(seen.slots)) == (10, MAX_RESERVATIONS, 2)
@@ -122,8 +122,8 @@ def test_what_is_kept_is_bounded() -> None:
     per_minute=st.integers(1, 6),
     concurrency=st.none() | st.integers(1, 3),
 )
-def test_no_minute_has_too_many_whoever_comes_when(pauses: list[int], per_minute: int, concurrency: int | None) -> None:
-    """Each that is told a time comes at it; of all moments at which somebody came in, no minute has more than it may."""
+def test_rate_and_concurrency_limits_hold_for_any_arrival_pattern(pauses: list[int], per_minute: int, concurrency: int | None) -> None:
+    """Every request with a reserved time returns at that time, and all of them start in the end."""
     limits, now, seen = Limits(concurrency=concurrency, per_minute=per_minute), NOW, EMPTY
     waiting: list[tuple[int, int]] = []
     began: list[int] = []

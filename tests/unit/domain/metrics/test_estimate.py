@@ -32,20 +32,19 @@ PRICE = Price(input=150, cached=75, output=600)
         ("\ud800", 1, 1),
     ],
 )
-def test_tokens(text: str, low: int, high: int) -> None:
-    """Prose, code, numbers and the scripts of the world come out about right."""
+def test_estimate_tokens_is_near_the_true_count(text: str, low: int, high: int) -> None:
+    """Covers prose, code, numbers and several scripts."""
     assert low <= estimate_tokens(text) <= high
 
 
-def test_code_is_dearer_than_prose() -> None:
-    """Of the same length, code has more tokens."""
+def test_code_has_more_tokens_than_prose_of_the_same_length() -> None:
     prose, code = "some words of plain English prose ", "if(a[i]!=b[j]){x+=f(y)->z;}//!!--"
 
     assert estimate_tokens(code * 50) > 1.5 * estimate_tokens(prose * 50)
 
 
-def test_long_texts_are_sampled() -> None:
-    """A megabyte is estimated as quickly as forty kilobytes, and nearly as well."""
+def test_long_texts_are_sampled_with_small_error() -> None:
+    """Without sampling a megabyte would take too long in a request."""
     page = "The owner calls withdraw(amount); it reverts. 第三条 says so.\n"
     whole = estimate_tokens(page) * (1_000_000 // len(page))
     start = time.process_time()
@@ -57,8 +56,8 @@ def test_long_texts_are_sampled() -> None:
 
 
 @given(text=st.text(st.characters(codec=None)), more=st.text())
-def test_tokens_of_anything(text: str, more: str) -> None:
-    """Every text has a number: none below nothing, and never more than two a code point."""
+def test_estimate_tokens_is_bounded_for_any_text(text: str, more: str) -> None:
+    """The estimate of a joined text is at most one above the sum of its parts."""
     assert 0 <= estimate_tokens(text) <= 2 * len(text)
     assert estimate_tokens(text + "\n" + more) <= estimate_tokens(text) + estimate_tokens(more) + 1
 
@@ -87,18 +86,18 @@ def _estimate(*, price: Price | None = PRICE, max_tokens: int = 1_000, depth: in
         (_estimate(depth=750), (100, 600, 375_000, 3 * 618_750, 12_000, 23_300)),
     ],
 )
-def test_estimate(estimated: tuple[int | None, ...], figures: tuple[int | None, ...]) -> None:
-    """Expected: the prompt and a typical answer, once. Worst: every attempt paid to its last token."""
+def test_estimate_gives_expected_and_maximum_cost(estimated: tuple[int | None, ...], figures: tuple[int | None, ...]) -> None:
+    """Expected: the prompt and a typical answer once. Maximum: every attempt at its token limit."""
     assert estimated == figures
 
 
 @given(depth=st.integers(-5, 10**7), more=st.integers(0, 10**6))
-def test_more_ahead_never_means_sooner(depth: int, more: int) -> None:
-    """The wait grows with what is ahead, and is never negative."""
+def test_wait_never_shrinks_with_queue_depth(depth: int, more: int) -> None:
+    """A negative depth counts as an empty queue."""
     assert 0 <= waiting_ms(URGENT, depth) <= waiting_ms(URGENT, depth + more)
 
 
-def test_the_window_of_a_lane_counts() -> None:
-    """`low` collects batches, so even an empty queue means some seconds."""
+def test_wait_includes_the_batching_window_of_the_lane() -> None:
+    """Lane `low` collects messages, so even an empty queue means some seconds of wait."""
     assert waiting_ms(LOW, 0) == 5_000
     assert working_ms(0) == 1_300

@@ -56,7 +56,7 @@ def counted(*jobs: Job) -> dict[str, int]:
     return sums
 
 
-def test_a_completed_job_counts_in_its_week() -> None:
+def test_completed_job_increments_the_counters_of_its_week() -> None:
     [add], said = count_job(CountMark(job_id="j"), completed(output=300, streaming=3_000, first=400, generation=2))
 
     assert add.key == ("speed#general#gpt-4o-mini", "w2025-47")
@@ -72,14 +72,13 @@ def test_a_completed_job_counts_in_its_week() -> None:
     assert add.ttl == (NOW + 3_400) // 1000 + 60 * 86_400
 
 
-def test_it_counts_for_the_model_that_answered() -> None:
+def test_job_counts_for_the_model_of_its_last_attempt() -> None:
     [add], _ = count_job(CountMark(job_id="j"), completed(attempt_model="gpt-4o"))
 
     assert add.key[0] == "speed#general#gpt-4o"
 
 
-def test_it_counts_once() -> None:
-    """The mark says that it did, whatever comes again."""
+def test_job_with_a_count_mark_is_not_counted_again() -> None:
     ended = completed()
     _, said = count_job(CountMark(job_id=ended.id), ended)
 
@@ -99,26 +98,26 @@ def test_it_counts_once() -> None:
     ],
     ids=str,
 )
-def test_what_says_nothing_of_the_model_does_not_count(changes: dict[str, Any]) -> None:
-    """Jobs that are not completed, hits of the cache, estimates."""
+def test_unrepresentative_jobs_are_not_counted(changes: dict[str, Any]) -> None:
+    """Unfinished jobs, cache hits and estimated usage say nothing about the speed of a model."""
     assert count_job(CountMark(job_id="j"), completed(**changes)) == ([], None)
 
 
-def test_the_first_token_counts_only_where_its_wait_is_known() -> None:
-    """The record says when the first attempt began, not when a later one did."""
+def test_first_token_time_counts_only_for_first_attempts() -> None:
+    """The job record stores the start of the first attempt, not of a later one."""
     assert "first" not in counted(completed(attempt=2, tries=2))
 
 
 @pytest.mark.parametrize(("output", "streaming"), [(5, 100), (4_000, 0), (4_000, 3)])
-def test_a_rate_counts_only_where_there_was_a_stream(output: int, streaming: int) -> None:
-    """Not of a few words, nor of an answer that came in one piece."""
+def test_token_rate_counts_only_for_streamed_output(output: int, streaming: int) -> None:
+    """Very short answers and answers in one piece have no meaningful rate."""
     amounts = counted(completed(output=output, streaming=streaming))
 
     assert amounts["n"] == 1
     assert not [name for name in amounts if name[0] == "r"]
 
 
-def test_few_jobs_say_nothing() -> None:
+def test_throughput_is_unmeasured_below_the_minimum_sample_count() -> None:
     assert throughput_from([counted(*[completed()] * (MIN_SAMPLES - 1))]) == UNMEASURED
     assert throughput_from([counted(*[completed()] * MIN_SAMPLES)]).n == MIN_SAMPLES
 
@@ -127,15 +126,14 @@ SAMPLE = st.tuples(st.integers(1, 120_000), st.integers(0, 800_000), st.integers
 
 
 @given(one=st.lists(SAMPLE, max_size=30), other=st.lists(SAMPLE, max_size=30))
-def test_two_weeks_say_what_all_their_jobs_say(one: list[tuple[int, ...]], other: list[tuple[int, ...]]) -> None:
-    """Merging two counts is counting everything once."""
+def test_merged_weeks_equal_one_count_of_all_jobs(one: list[tuple[int, ...]], other: list[tuple[int, ...]]) -> None:
     first, second = ([completed(*sample) for sample in samples] for samples in (one, other))
 
     assert throughput_from([counted(*first), counted(*second)]) == throughput_from([counted(*first, *second)])
 
 
 @given(samples=st.lists(st.integers(1, 128_000), min_size=MIN_SAMPLES, max_size=60))
-def test_percentiles_are_right_to_within_a_bin(samples: list[int]) -> None:
+def test_percentiles_are_exact_to_within_one_bin(samples: list[int]) -> None:
     measured = throughput_from([counted(*(completed(output=output) for output in samples))]).output_tokens
     assert measured is not None
 
@@ -146,21 +144,22 @@ def test_percentiles_are_right_to_within_a_bin(samples: list[int]) -> None:
 
 
 @given(value=st.floats(0.07, 3e7))
-def test_every_number_has_a_bin_near_it(value: float) -> None:
+def test_bin_center_is_close_to_any_value_in_range(value: float) -> None:
     assert middle_of(bin_of(value)) == pytest.approx(value, rel=BIN_ERROR * 1.0001)
 
 
 @pytest.mark.parametrize("value", [1e-9, 1e12])
-def test_what_is_beyond_all_bins_is_in_the_last_one(value: float) -> None:
+def test_values_out_of_range_fall_into_the_outermost_bins(value: float) -> None:
     assert bin_of(value) in (-16, 100)
 
 
-def test_no_answer_is_longer_than_allowed() -> None:
+def test_expected_output_is_capped_by_max_tokens() -> None:
     assert UNMEASURED.expected_output(600, 100) == Percentiles(100, 100, 100)
     assert UNMEASURED.expected_output(600, 4_096) == Percentiles(300, 600, 1_200)
 
 
-def test_the_year_of_a_week_is_that_of_its_thursday() -> None:
+def test_counter_key_uses_the_iso_year_of_the_week() -> None:
+    """1 January 2027 is a Friday and belongs to week 53 of 2026."""
     new_year = 1_798_761_600_000  # Friday, 1 January 2027
 
     assert counter_key("general", "m", new_year)[1] == "w2026-53"
@@ -173,7 +172,7 @@ def known(memory: InMemoryAdapters, facts: list[str]) -> ThroughputCache:
     return ThroughputCache(memory.throughput, memory.clock, lambda fact, **_: facts.append(fact))
 
 
-def test_this_week_and_the_last_count_and_no_older_one() -> None:
+def test_throughput_covers_the_current_and_the_previous_week() -> None:
     memory = InMemoryAdapters()
     now = memory.clock.now()
     for at, output in ((now, 100), (now - WEEK, 100), (now - 2 * WEEK, 9_999)):
@@ -187,7 +186,7 @@ def test_this_week_and_the_last_count_and_no_older_one() -> None:
     assert found.output_tokens.p90 < 200
 
 
-def test_a_speed_is_read_once_a_minute() -> None:
+def test_throughput_is_cached_for_a_minute_per_type_and_model() -> None:
     memory = InMemoryAdapters()
     speeds = known(memory, [])
     assert speeds.get("general", "gpt-4o-mini") == UNMEASURED
@@ -201,8 +200,8 @@ def test_a_speed_is_read_once_a_minute() -> None:
     assert speeds.get("general", "gpt-4o") == UNMEASURED
 
 
-def test_a_store_that_does_not_answer_costs_only_a_guess() -> None:
-    """What was known before goes on being used, and it is asked again after a minute, not before each job."""
+def test_throughput_cache_serves_old_values_while_the_store_is_unavailable() -> None:
+    """The next read of the store follows after a minute, not at each job."""
     memory, facts = InMemoryAdapters(), list[str]()
     for _ in range(MIN_SAMPLES):
         memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=memory.clock.now()))[0])
@@ -212,25 +211,25 @@ def test_a_store_that_does_not_answer_costs_only_a_guess() -> None:
     memory.throughput.rows = None  # type: ignore[assignment]
 
     assert [speeds.get("general", "gpt-4o-mini").n for _ in range(3)] == [MIN_SAMPLES] * 3
-    assert facts == ["the speeds could not be read"]
+    assert facts == ["throughput_unavailable"]
 
 
-def test_a_worker_expects_what_was_measured() -> None:
-    """From the first chunk on, and of its own type and model."""
+def test_worker_progress_uses_the_measured_output_length() -> None:
+    """A model without measurements uses the default of the job type."""
     world = World(Script(deltas=["word "] * 200, every=0.02))
     for _ in range(MIN_SAMPLES):
-        world.memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
+        world.container.throughput.add(count_job(CountMark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
     measured, other = world.submit(), world.submit(config={"model": "gpt-4o"})
 
     world.deliver()
 
-    first, unmeasured = (world.memory.chunks.read(one.id, 1)[0].progress for one in (measured, other))
+    first, unmeasured = (world.container.chunks.read(one.id, 1)[0].progress for one in (measured, other))
     assert first["estimated_total_tokens"] == pytest.approx(400, rel=BIN_ERROR)
     assert unmeasured["estimated_total_tokens"] == 600
     assert first["progress_percentage"] > unmeasured["progress_percentage"]
 
 
-def test_a_job_that_was_retried_and_completed_counts_by_its_last_attempt() -> None:
+def test_retried_job_counts_once_with_its_current_generation() -> None:
     ended = replace(completed(), attempt=3, tries=1, run=2, generation=7)
 
     [add], said = count_job(CountMark(job_id=ended.id, version=3, counted={}), ended)

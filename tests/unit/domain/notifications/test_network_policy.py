@@ -50,18 +50,18 @@ PRIVATE_4 = ["10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "17
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
-def test_what_is_not_public_is_not_reached(address: str) -> None:
+def test_non_public_addresses_are_not_allowed(address: str) -> None:
     assert not is_allowed(ip_address(address))
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_what_is_public_is_reached(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     assert is_allowed(ip_address(address))
 
 
 @given(st.sampled_from(PRIVATE_4), st.integers(0, 2**32 - 1))
-def test_a_private_address_is_recognised_in_every_form(network: str, number: int) -> None:
-    """Plain, mapped into IPv6, behind NAT64, 6to4 and Teredo."""
+def test_private_ipv4_addresses_are_recognised_in_every_ipv6_form(network: str, number: int) -> None:
+    """Mapped, compatible, NAT64, 6to4 and Teredo."""
     inner = ip_network(network)
     address = IPv4Address(int(inner.network_address) | number & int(inner.hostmask))
     forms: list[IPv4Address | IPv6Address] = [
@@ -77,14 +77,14 @@ def test_a_private_address_is_recognised_in_every_form(network: str, number: int
 
 
 @given(st.ip_addresses())
-def test_nothing_is_public_that_python_calls_private(address: IPv4Address | IPv6Address) -> None:
+def test_addresses_private_to_python_are_never_public(address: IPv4Address | IPv6Address) -> None:
     inside = address.ipv4_mapped if isinstance(address, IPv6Address) and address.ipv4_mapped else address
     local = inside.is_private or inside.is_loopback or inside.is_link_local or inside.is_multicast or inside.is_reserved
     if local and inside not in ip_network("64:ff9b::/96"):
         assert not is_public(address)
 
 
-def test_a_network_that_is_allowed_is_reached_and_nothing_beside_it() -> None:
+def test_allowed_network_permits_only_its_own_addresses() -> None:
     allowed = networks(["127.0.0.0/8", "fd12::/16"])
 
     assert is_allowed(ip_address("127.0.0.1"), allowed)
@@ -129,12 +129,12 @@ def test_a_network_that_is_allowed_is_reached_and_nothing_beside_it() -> None:
         ("https://hooks.example.com/" + "x" * 2_048, "2048"),
     ],
 )
-def test_an_address_that_cannot_be_meant_well_is_refused(url: str, why: str) -> None:
+def test_unsafe_or_malformed_webhook_urls_are_rejected(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         parse_webhook_url(url)
 
 
-def test_an_address_is_read() -> None:
+def test_parse_webhook_url_splits_host_port_and_target() -> None:
     endpoint = parse_webhook_url("https://Hooks.Example.com:8443/a/b?c=d")
 
     assert (endpoint.host, endpoint.port, endpoint.target) == ("hooks.example.com", 8443, "/a/b?c=d")
@@ -144,7 +144,7 @@ def test_an_address_is_read() -> None:
     assert parse_webhook_url("https://[2606:4700:4700::1111]/").authority == "[2606:4700:4700::1111]"
 
 
-def test_without_tls_only_where_a_network_is_allowed() -> None:
+def test_plain_http_is_accepted_only_for_an_allowed_network() -> None:
     allowed = networks(["127.0.0.0/8"])
 
     assert parse_webhook_url("http://127.0.0.1:9000/x", allowed).port == 9000
@@ -153,8 +153,7 @@ def test_without_tls_only_where_a_network_is_allowed() -> None:
 
 
 @given(st.text(max_size=60))
-def test_whatever_is_written_is_read_or_refused(text: str) -> None:
-    """Never another error."""
+def test_parse_webhook_url_raises_only_value_error(text: str) -> None:
     for url in (text, f"https://{text}", f"https://{text}/x"):
         try:
             endpoint = parse_webhook_url(url)

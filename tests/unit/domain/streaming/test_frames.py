@@ -18,20 +18,17 @@ JOB = job(status=Status.PROCESSING, attempt=2, version=5)
 ABOUT = {"job_id": "job_01", "attempt": 2, "version": 5, "at": AT}
 
 
-def test_connected() -> None:
-    """A subscription is answered with where the stream starts."""
+def test_connected_frame_carries_the_start_offset() -> None:
     assert frames.connected(JOB, 7, NOW) == {"event": "connected", **ABOUT, "status": "processing", "offset": 7}
 
 
-def test_tokens() -> None:
-    """Text comes with its place and how far the answer is."""
+def test_tokens_frame_carries_offset_and_progress() -> None:
     frame = frames.tokens("job_01", 2, 5, 10, "Hi", NOW, 4, 12.5)
 
     assert frame == {"event": "tokens", **ABOUT, "offset": 10, "text": "Hi", "tokens_received": 4, "progress_percentage": 12.5}
 
 
-def test_what_goes_along() -> None:
-    """The other frames carry their shape beside what every frame says."""
+def test_progress_milestone_reset_gap_and_error_frames() -> None:
     assert frames.progress(JOB, {"stage": "scan"}, NOW) == {"event": "progress", **ABOUT, "stage": "scan"}
     assert frames.milestone(JOB, {"name": "high finding"}, NOW) == {"event": "milestone", **ABOUT, "name": "high finding"}
     assert frames.reset(JOB, "retry", NOW) == {"event": "reset", **ABOUT, "reason": "retry"}
@@ -46,16 +43,14 @@ def test_what_goes_along() -> None:
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
-def test_every_end_is_told(status: Status) -> None:
-    """Each terminal status has its frame, with the exact length."""
+def test_each_terminal_status_has_its_own_frame_with_the_length(status: Status) -> None:
     frame = frames.state(job(status=status, length=12), NOW)
 
     assert frame is not None
     assert (frame["event"], frame["status"], frame["length"]) == (f"job_{status.value}", status.value, 12)
 
 
-def test_a_completed_job() -> None:
-    """The end says what was used and what it cost."""
+def test_completed_frame_carries_usage_and_cost() -> None:
     usage = Usage(input=10, cached=4, output=20, reasoning=5)
 
     frame = frames.state(job(status=Status.COMPLETED, attempt=2, version=5, length=12, usage=usage, cost=13_500), NOW)
@@ -80,8 +75,8 @@ def test_a_completed_job() -> None:
     }
 
 
-def test_a_failed_job() -> None:
-    """The error has the names of the API: `class`, not the name that Python needs."""
+def test_failed_frame_carries_the_error_in_the_api_shape() -> None:
+    """The field is called `class` there; Python reserves that word."""
     frame = frames.state(job(status=Status.FAILED, error=ERROR), NOW)
 
     assert frame is not None
@@ -98,8 +93,7 @@ def test_a_failed_job() -> None:
     assert (frame["length"], frame["usage"], frame["cost"]) == (0, None, None)
 
 
-def test_an_incomplete_job() -> None:
-    """Text that was cut says by what."""
+def test_incomplete_frame_carries_the_reason() -> None:
     frame = frames.state(job(status=Status.INCOMPLETE, length=3, incomplete_reason="max_tokens"), NOW)
 
     assert frame is not None
@@ -107,8 +101,7 @@ def test_an_incomplete_job() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.RETRYING, Status.HELD])
-def test_waiting_is_told_with_its_reason(status: Status) -> None:
-    """A watcher learns why nothing comes, and until when."""
+def test_retrying_and_held_frames_carry_reason_and_end_of_the_wait(status: Status) -> None:
     frame = frames.state(job(status=status, reason="stream_cut", resume_at=NOW + 2_000, length=7), NOW)
 
     assert frame is not None
@@ -116,14 +109,13 @@ def test_waiting_is_told_with_its_reason(status: Status) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.WAITING, Status.PROCESSING])
-def test_states_that_no_frame_tells(status: Status) -> None:
-    """Where `progress` says it, there is no frame of its own."""
+def test_queued_waiting_and_processing_have_no_state_frame(status: Status) -> None:
+    """A `progress` frame reports these states."""
     assert frames.state(job(status=status), NOW) is None
 
 
 @given(text=st.text(st.characters(codec=None), max_size=300))
-def test_encode(text: str) -> None:
-    """A frame is UTF-8 JSON on one line, readable as what was put in."""
+def test_encode_produces_one_line_of_json(text: str) -> None:
     frame = frames.tokens("job_01", 1, 2, 0, repair_surrogates(text), NOW, 1, None)
 
     data = frames.encode(frame)
@@ -133,8 +125,8 @@ def test_encode(text: str) -> None:
 
 
 @pytest.mark.parametrize("char", ["\x00", "😀", '"', "\u2028"])
-def test_the_largest_frame_fits(char: str) -> None:
-    """A frame of the longest piece is at most 32 KB, whatever it is made of."""
+def test_largest_tokens_frame_fits_into_32_kilobytes(char: str) -> None:
+    """Escapes must not push a frame over the limit of API Gateway."""
     frame = frames.tokens("job_" + "0" * 40, 9_999, 10**6, 10**9, char * MAX_FRAME_POINTS, NOW, 10**9, 99.9)
 
     assert len(frames.encode(frame)) <= 32 * 1024

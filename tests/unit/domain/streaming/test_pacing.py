@@ -24,14 +24,13 @@ from chalicelib.domain.streaming.pacing import MODES, frame_pace, log_pace
         ("none", 4.0, 60.0, None),
     ],
 )
-def test_frames(mode: str, rate: float, elapsed: float, pause: float | None) -> None:
-    """Ten frames a second at first, then the steady rate; about one when batched; none when nobody may watch."""
+def test_frame_pause_by_mode_rate_and_elapsed_time(mode: str, rate: float, elapsed: float, pause: float | None) -> None:
+    """Realtime: ten frames a second at first, then the steady rate. Batched: one a second."""
     assert frame_pace(mode, rate).pause(elapsed) == pause
 
 
 @given(mode=st.sampled_from([mode for mode in MODES if mode != "none"]), rate=st.floats(0.1, 50), elapsed=st.floats(0, 10_000))
-def test_frames_never_get_faster(mode: str, rate: float, elapsed: float) -> None:
-    """A stream that lasts is never told more often than at its start."""
+def test_frame_pause_never_shrinks_over_time(mode: str, rate: float, elapsed: float) -> None:
     pace = frame_pace(mode, rate)
     first, later = pace.pause(0), pace.pause(elapsed)
 
@@ -56,14 +55,16 @@ def test_frames_never_get_faster(mode: str, rate: float, elapsed: float) -> None
         ("none", 20.0, 5.0, 8_000, False, True),
     ],
 )
-def test_chunks(mode: str, elapsed: float, since_last: float, pending: int, watched: bool, due: bool) -> None:
-    """The first seconds are kept at once; then size or time decide, sooner while somebody reads."""
+def test_chunk_is_due_by_time_size_or_subscribers(
+    mode: str, elapsed: float, since_last: float, pending: int, watched: bool, due: bool
+) -> None:
+    """In the first seconds a chunk is due at each check, except in mode `none`."""
     assert log_pace(mode).is_due(elapsed, since_last, pending, watched=watched) is due
 
 
 @given(mode=st.sampled_from(MODES), elapsed=st.floats(0, 900), pending=st.integers(0, 10_000), watched=st.booleans())
-def test_no_text_waits_for_ever(mode: str, elapsed: float, pending: int, watched: bool) -> None:
-    """After `every` seconds a chunk is due, however little there is; the reader looks more often than that."""
+def test_chunk_is_always_due_after_the_longest_interval(mode: str, elapsed: float, pending: int, watched: bool) -> None:
+    """The reader checks more often than that."""
     pace = log_pace(mode)
 
     assert pace.is_due(elapsed, pace.every, pending, watched=watched)

@@ -77,31 +77,28 @@ def _told(value: Any, at: str = "config") -> dict[str, str]:
         ({"anything": b"x"}, "config.anything", "must be JSON, not a bytes"),
     ],
 )
-def test_one_problem(value: Any, path: str, message: str) -> None:
-    """Each problem is told once, at its place, without a dump of the value."""
+def test_problem_message_for_each_kind_of_invalid_value(value: Any, path: str, message: str) -> None:
+    """Messages describe the value instead of dumping all of it."""
     assert _told(value) == {path: message}
 
 
-def test_all_at_once() -> None:
-    """Nobody has to send a request five times to learn of five mistakes."""
+def test_all_problems_are_reported_at_once() -> None:
     told = _told({"temperature": "hot", "max_tokens": 1.5, "tags": [1, 2], "modes": "none", "anything": math.inf})
 
     assert set(told) == {"config.temperature", "config.max_tokens", "config.tags.0", "config.tags.1", "config.modes", "config.anything"}
 
 
-def test_paths_at_the_top() -> None:
-    """Without a place of its own a value's fields stand at the top."""
+def test_paths_without_a_prefix_start_at_the_field() -> None:
     assert [detail.path for detail in problems(CONFIG, {"mode": 1})] == ["mode"]
     assert [detail.path for detail in problems({"required": ["prompt"]}, {})] == ["prompt"]
 
 
-def test_what_fits_has_no_problems() -> None:
-    """Nothing is told of a value that fits."""
+def test_valid_value_has_no_problems() -> None:
     assert _told({"temperature": 0.3, "tags": ["a"], "format": {"name": "x"}, "note": None, "anything": {"é": ["😀"]}}) == {}
 
 
-def test_deep_nesting_is_a_problem_like_any_other() -> None:
-    """A value that is nested without end is refused, and the rest of it is still checked."""
+def test_deep_nesting_is_reported_as_a_problem() -> None:
+    """The rest of the value is still checked."""
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
@@ -112,8 +109,7 @@ def test_deep_nesting_is_a_problem_like_any_other() -> None:
     assert details[-1].path == "config.temperature"
 
 
-def test_a_thousand_wrong_items_make_a_short_answer() -> None:
-    """The answer is bounded, whatever was sent."""
+def test_number_and_length_of_problems_are_bounded() -> None:
     details = problems({"items": {"type": "string"}}, list(range(5_000)), "items")
     names = problems(CONFIG, {"n" * 9_000: 1})
 
@@ -130,8 +126,7 @@ JSONISH = st.recursive(
 
 
 @given(value=JSONISH | st.fixed_dictionaries({}, optional=dict.fromkeys(CONFIG["properties"], JSONISH)))
-def test_never_raises_and_can_be_sent(value: Any) -> None:
-    """Whatever JSON can carry is answered, in text that can be sent as UTF-8."""
+def test_problems_never_raises_and_reports_valid_utf8(value: Any) -> None:
     for detail in problems(CONFIG, value, "config"):
         json.dumps([detail.path, detail.message], ensure_ascii=False).encode()
         assert detail.message
@@ -148,8 +143,8 @@ def test_never_raises_and_can_be_sent(value: Any) -> None:
         ({"const": "\ud800"}, "format.schema.const", "has half a character"),
     ],
 )
-def test_a_callers_schema_is_checked(schema: Any, path: str, part: str) -> None:
-    """A schema that cannot be used is told of, and none makes us fetch anything."""
+def test_invalid_caller_schema_is_reported_at_its_path(schema: Any, path: str, part: str) -> None:
+    """A reference to a URL or a file must never be fetched."""
     (detail,) = schema_problems(schema, "format.schema")
 
     assert detail.path == path
@@ -157,16 +152,15 @@ def test_a_callers_schema_is_checked(schema: Any, path: str, part: str) -> None:
     assert "root:" not in detail.message
 
 
-def test_a_usable_schema_has_no_problems() -> None:
-    """References into the schema itself are fine, and values are checked through them."""
+def test_internal_references_in_a_schema_are_resolved() -> None:
     schema = {"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}}
 
     assert schema_problems(schema) == ()
     assert problems(schema, {"a": "x"})[0].message == 'must be a whole number, not "x"'
 
 
-def test_compiled_once_and_bounded() -> None:
-    """A constant schema is compiled once; callers' own schemas do not pile up."""
+def test_schema_cache_reuses_entries_and_is_bounded() -> None:
+    """Schemas of callers must not fill the memory."""
     problems(CONFIG, {})
     first = schemas._compiled[id(CONFIG)]
     problems(CONFIG, {})
@@ -177,8 +171,8 @@ def test_compiled_once_and_bounded() -> None:
     assert len(schemas._compiled) <= schemas.MAX_COMPILED
 
 
-def test_importing_loads_no_library() -> None:
-    """Only the first check pays for the library."""
+def test_import_does_not_load_jsonschema_rs() -> None:
+    """Only the first validation pays for the library."""
     code = "import sys, chalicelib.domain.validation.schema; sys.exit('jsonschema_rs' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -25,7 +25,7 @@ ROWS = 30
 def watched(world: World, connections: int, **changes: Any) -> list[tuple[str, Job | None, Job | None]]:
     """A batch with so many watchers, and the changes with which its rows end."""
     here = batch(user=ALICE.user, total=ROWS, released=ROWS, wave_end=ROWS, created_at=world.clock.now(), **changes)
-    world.memory.batches.create(here)
+    world.container.batches.create(here)
     ended = [job(id=job_id_of_row(here.id, row), batch_id=here.id, status=Status.COMPLETED, finished_at=1) for row in range(ROWS)]
     for number in range(connections):
         world.watch(replace(ended[0], id=here.id), f"c{number}")
@@ -33,30 +33,30 @@ def watched(world: World, connections: int, **changes: Any) -> list[tuple[str, J
 
 
 def completed(world: World, batch_id: str) -> int:
-    return world.memory.counters.counters.get(counter_key(batch_id), {}).get("completed", 0)
+    return world.container.counters.counters.get(counter_key(batch_id), {}).get("completed", 0)
 
 
-def test_sockets_that_hang_hold_nothing_up() -> None:
-    """The rows are counted and the batch is gone on with before the first post; the time of all posts is bounded."""
+def test_hanging_sockets_do_not_delay_counting_or_the_batch() -> None:
+    """Rows are counted and the batch task is enqueued before the first frame is sent."""
     world = World()
     changes = watched(world, 10)
     began, batch_id = world.clock.now(), batch().id
 
     def hangs(*_: Any) -> None:
         assert completed(world, batch_id) == ROWS
-        assert len(world.memory.queues.messages[TASKS]) == 1
+        assert len(world.container.queues.messages[TASKS]) == 1
         world.clock.advance(HANG)
 
-    world.memory.sockets.post = hangs  # type: ignore[method-assign]
-    count_job_changes(world.clerk, changes)
+    world.container.sockets.post = hangs  # type: ignore[method-assign]
+    count_job_changes(world.container, changes)
 
     assert world.clock.now() - began <= TIME_BUDGET_MS + HANG * 1000
 
 
-def test_each_watcher_is_told_the_state_and_then_the_rows() -> None:
+def test_each_subscriber_gets_the_batch_progress_before_the_row_frames() -> None:
     world = World()
 
-    count_job_changes(world.clerk, watched(world, 2))
+    count_job_changes(world.container, watched(world, 2))
 
     for connection in ("c0", "c1"):
         frames = world.frames(connection)
@@ -65,33 +65,33 @@ def test_each_watcher_is_told_the_state_and_then_the_rows() -> None:
         assert [frame["row"] for frame in frames[1:]] == list(range(ROWS))
 
 
-def test_a_batch_that_nobody_watches_costs_one_query() -> None:
+def test_a_batch_without_subscribers_costs_one_query() -> None:
     world = World()
     changes = watched(world, 0)
 
-    with refusing(world.memory.subscriptions, "for_job", 0) as asked, refusing(world.memory.sockets, "post", 0) as posted:
-        count_job_changes(world.clerk, changes)
+    with refusing(world.container.subscriptions, "for_job", 0) as asked, refusing(world.container.sockets, "post", 0) as posted:
+        count_job_changes(world.container, changes)
 
     assert (asked, posted) == ([1], [0])
 
 
-def test_a_connection_whose_time_is_over_is_told_nothing() -> None:
+def test_an_expired_connection_gets_no_batch_frames() -> None:
     world = World()
     changes = watched(world, 1)
     world.clock.advance(3 * 3_600)
 
-    count_job_changes(world.clerk, changes)
+    count_job_changes(world.container, changes)
 
     assert world.frames("c0") == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyError])
-def test_a_fault_at_one_socket_is_said_and_stops_no_other(error: type[Exception]) -> None:
+def test_an_error_at_one_socket_is_logged_and_does_not_block_others(error: type[Exception]) -> None:
     world = World()
     changes = watched(world, 2)
 
-    with refusing(world.memory.sockets, "post", 1, error):
-        count_job_changes(world.clerk, changes)
+    with refusing(world.container.sockets, "post", 1, error):
+        count_job_changes(world.container, changes)
 
-    assert "a watcher of a batch was not told" in [fact for fact, _ in world.facts]
+    assert "batch_broadcast_failed" in [fact for fact, _ in world.facts]
     assert [bool(world.frames(one)) for one in ("c0", "c1")] == [False, True]

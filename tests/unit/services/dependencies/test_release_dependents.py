@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -40,18 +41,18 @@ def ended(world: World, job: Job, status: Status = Status.COMPLETED) -> Job:
     """A job that has ended so, and nobody has been told."""
     seen = world.job(job)
     after = replace(seen, status=status, version=seen.version + 1, due_at=None, finished_at=world.clock.now(), attempt=1, length=0)
-    world.memory.jobs.heads[job.id] = after
+    world.container.jobs.heads[job.id] = after
     return after
 
 
 def stream(world: World, *jobs: Job) -> None:
     """The change stream says that these have ended."""
-    release_dependents(world.doorkeeper, [(job.id, None, world.job(job)) for job in jobs])
+    release_dependents(world.container, [(job.id, None, world.job(job)) for job in jobs])
 
 
 def wake_ups(world: World, job: Job) -> list[int]:
     """The generations of a job for which a wake-up was sent."""
-    woken = [WakeUp.from_json(message.body) for messages in world.memory.queues.messages.values() for message in messages]
+    woken = [WakeUp.from_json(message.body) for messages in world.container.queues.messages.values() for message in messages]
     return [one.generation for one in woken if one.job_id == job.id]
 
 
@@ -62,7 +63,7 @@ def stands(world: World, job: Job) -> tuple[Status, str | None]:
 # ---- the plain way
 
 
-def test_it_waits_until_the_last_of_its_parents_is_completed() -> None:
+def test_a_child_waits_until_its_last_parent_has_completed() -> None:
     world = World()
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
@@ -78,7 +79,7 @@ def test_it_waits_until_the_last_of_its_parents_is_completed() -> None:
     assert wake_ups(world, child) == [2]
 
 
-def test_parents_that_have_ended_before_it_came_do_not_keep_it_waiting() -> None:
+def test_a_child_of_a_completed_parent_is_queued_at_submission() -> None:
     world = World()
     parent = ended(world, world.submit())
 
@@ -88,8 +89,8 @@ def test_parents_that_have_ended_before_it_came_do_not_keep_it_waiting() -> None
 
 
 @pytest.mark.parametrize("status", ENDS)
-def test_a_parent_that_ends_otherwise_cancels_it(status: Status) -> None:
-    """Whatever becomes of the others."""
+def test_a_parent_that_does_not_complete_cancels_its_child(status: Status) -> None:
+    """The child stays cancelled when the other parent completes later."""
     world = World()
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
@@ -107,7 +108,7 @@ def test_a_parent_that_ends_otherwise_cancels_it(status: Status) -> None:
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, *ENDS])
-def test_or_is_no_obstacle_if_it_is_to_run_anyway(status: Status) -> None:
+def test_a_run_anyway_child_is_released_however_its_parents_end(status: Status) -> None:
     world = World()
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b, on_parent_failure=RUN_ANYWAY)
@@ -122,8 +123,8 @@ def test_or_is_no_obstacle_if_it_is_to_run_anyway(status: Status) -> None:
 
 
 @pytest.mark.parametrize("by", ["the stream", "the sweep"])
-def test_in_a_diamond_a_failure_reaches_what_hangs_on_it_and_nothing_else(by: str) -> None:
-    """Top to left and right, both to the bottom; and one more below that runs anyway."""
+def test_a_failure_in_a_diamond_cancels_only_the_jobs_that_depend_on_it(by: str) -> None:
+    """One more job depends on the cancelled one with `run_anyway` and is released."""
     world = World()
     top = world.submit("top")
     left, right = child_of(world, top), child_of(world, top)
@@ -146,7 +147,7 @@ def test_in_a_diamond_a_failure_reaches_what_hangs_on_it_and_nothing_else(by: st
     assert wake_ups(world, bottom) == []
 
 
-def test_it_runs_like_any_job_once_it_is_let_go() -> None:
+def test_a_released_child_runs_with_its_parents_output_in_the_prompt() -> None:
     world = World(Script(deltas=("42",)), Script(deltas=("A child's ", "answer")))
     parent = world.submit("What is six times seven?")
     child = world.submit("Explain {{parents.a.output}}.", depends_on={"a": parent.id})
@@ -162,8 +163,8 @@ def test_it_runs_like_any_job_once_it_is_let_go() -> None:
 # ---- exactly once, whoever dies or comes twice
 
 
-def test_ends_that_are_told_again_change_nothing() -> None:
-    """The stream gives records again, one by one and all together; one parent's end never stands for another's."""
+def test_repeated_stream_records_release_a_child_only_once() -> None:
+    """Records repeat one by one and together; one parent's end never counts for another."""
     world = World()
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
@@ -179,17 +180,17 @@ def test_ends_that_are_told_again_change_nothing() -> None:
     assert (world.job(child).generation, wake_ups(world, child)) == (2, [2])
 
 
-def test_an_old_failure_that_is_told_again_cancels_nobody_once_its_job_runs_again() -> None:
-    """What counts is the record, not the image of it that the stream kept."""
+def test_an_outdated_failure_record_of_a_restarted_parent_is_ignored() -> None:
+    """The current job record decides, not the image in the stream record."""
     world = World()
     parent = world.submit()
     failed = ended(world, parent, Status.FAILED)
     again = transitions.restart(failed, world.clock.now(), 10**8, 10**8)
     assert again is not None
-    world.memory.jobs.heads[parent.id] = again
+    world.container.jobs.heads[parent.id] = again
     child = child_of(world, parent)
 
-    release_dependents(world.doorkeeper, [(parent.id, None, failed)])
+    release_dependents(world.container, [(parent.id, None, failed)])
 
     assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
     ended(world, parent)
@@ -197,17 +198,35 @@ def test_an_old_failure_that_is_told_again_cancels_nobody_once_its_job_runs_agai
     assert world.job(child).status is Status.QUEUED
 
 
-def intake_with(world: World, before: Callable[[str], None], after: Callable[[str], None] = lambda _: None) -> None:
-    """Have a say at each call of whoever submits."""
+@contextmanager
+def hooked(world: World, before: Callable[[str], None], after: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Run `before` and `after` at each store call that a submission makes; what they do themselves is not hooked."""
+    plain = world.container
+
+    def on_plain(hook: Callable[[str], None]) -> Callable[[str], None]:
+        def call(name: str) -> None:
+            within, world.container = world.container, plain
+            try:
+                hook(name)
+            finally:
+                world.container = within
+
+        return call
+
     names = ("job_specs", "jobs", "dependencies", "queues")
-    world.intake = replace(world.intake, **{name: Hooked(name, getattr(world.memory, name), before, after) for name in names})
+    ports = {name: Hooked(name, getattr(plain, name), on_plain(before), on_plain(after)) for name in names}
+    world.container = plain.but(**ports)
+    try:
+        yield
+    finally:
+        world.container = plain
 
 
 def calls_of_a_submission() -> int:
     world = World()
     parents, calls = [world.submit("a"), world.submit("b")], []
-    intake_with(world, calls.append)
-    child_of(world, *parents)
+    with hooked(world, calls.append):
+        child_of(world, *parents)
     return len(calls)
 
 
@@ -239,15 +258,14 @@ MOMENTS = [(first, second) for first in range(CALLS + 1) for second in range(CAL
 
 @pytest.mark.parametrize("told", ["at once", "later", "never"])
 @pytest.mark.parametrize("anyway", [False, True])
-def test_two_parents_end_while_it_is_made(told: str, anyway: bool) -> None:
-    """Each before any call of its creator, or after the last; the stream tells it at that moment, after all, or not at all."""
+def test_parents_that_end_during_submission_release_the_child_once(told: str, anyway: bool) -> None:
+    """Each parent ends before any call; the stream reports the end at once, later or never."""
     for moments in MOMENTS:
         world = World()
         parents = [world.submit("a"), world.submit("b")]
         calls = Calls(world, dict(zip(parents, moments, strict=True)), told == "at once")
-        intake_with(world, calls.before)
-
-        child = child_of(world, *parents, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
+        with hooked(world, calls.before):
+            child = child_of(world, *parents, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
         calls.end_the_rest(Status.FAILED if anyway else Status.COMPLETED)
         if told == "later":
             stream(world, *parents)
@@ -260,8 +278,8 @@ def test_two_parents_end_while_it_is_made(told: str, anyway: bool) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("number", range(CALLS))
-def test_its_creator_may_die_at_any_call(number: int, when: str) -> None:
-    """A child whose head was made is let go when its parents have ended; one whose head was not is nowhere."""
+def test_a_child_is_released_once_wherever_its_submission_crashes(number: int, when: str) -> None:
+    """A submission that crashed before it wrote the job record leaves no job."""
     world = World()
     a, b = world.submit("a"), world.submit("b")
     calls = 0
@@ -272,10 +290,9 @@ def test_its_creator_may_die_at_any_call(number: int, when: str) -> None:
         if calls == number + 1:
             raise Killed
 
-    intake_with(world, *((count,) if when == "before" else (lambda _: None, count)))
-    with pytest.raises(Killed):
+    with hooked(world, *((count,) if when == "before" else (lambda _: None, count))), pytest.raises(Killed):
         child_of(world, a, b)
-    made = [job for job in world.memory.jobs.heads.values() if job.reason == DEPENDENCIES]
+    made = [job for job in world.container.jobs.heads.values() if job.reason == DEPENDENCIES]
 
     world.sweep(after=130)
     for parent in (a, b):
@@ -284,20 +301,20 @@ def test_its_creator_may_die_at_any_call(number: int, when: str) -> None:
 
     assert [(world.job(job).status, world.job(job).generation) for job in made] == [(Status.QUEUED, 2)] * len(made)
     assert [wake_ups(world, job) for job in made] == [[2]] * len(made)
-    assert len(world.memory.jobs.heads) == 2 + len(made)
+    assert len(world.container.jobs.heads) == 2 + len(made)
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
     "port", ["dependencies.link", "jobs.get_many", "dependencies.mark_parents_ended", "dependencies.get", "queues.send"]
 )
-def test_a_store_that_does_not_answer_costs_its_creator_nothing(port: str, after: bool) -> None:
-    """It is accepted, and the sweep goes on from wherever that was left."""
+def test_a_store_failure_during_submission_only_delays_the_release(port: str, after: bool) -> None:
+    """The submission is accepted, and the sweeper continues where it stopped."""
     world = World()
     parent = ended(world, world.submit())
     name, method = port.split(".")
 
-    with refusing(getattr(world.memory, name), method, after=after):
+    with refusing(getattr(world.container, name), method, after=after):
         child = child_of(world, parent)
     world.sweep(after=130)
     world.sweep(after=130)
@@ -306,11 +323,11 @@ def test_a_store_that_does_not_answer_costs_its_creator_nothing(port: str, after
     assert wake_ups(world, child)
 
 
-def test_a_submission_that_is_repeated_goes_on_with_its_parents() -> None:
+def test_a_repeated_idempotent_submission_releases_the_waiting_child() -> None:
     world = World()
     parent = world.submit()
     ended(world, parent)
-    with refusing(world.memory.dependencies, "get"):
+    with refusing(world.container.dependencies, "get"):
         child = world.submit("again", key="k", depends_on={"a": parent.id})
     assert child.status is Status.WAITING
 
@@ -322,28 +339,28 @@ def test_a_submission_that_is_repeated_goes_on_with_its_parents() -> None:
 # ---- the sweep alone
 
 
-def test_without_a_stream_the_sweep_lets_it_go() -> None:
+def test_the_sweeper_releases_a_child_without_the_change_stream() -> None:
     world = World()
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
     ended(world, a)
-    assert world.sweep(after=130)["looked at"] == 1
-    assert world.memory.dependencies.families[child.id].open == {b.id}
+    assert world.sweep(after=130)["checked"] == 1
+    assert world.container.dependencies.families[child.id].open == {b.id}
 
     ended(world, b)
-    assert world.sweep(after=300)["let go"] == 1
+    assert world.sweep(after=300)["released"] == 1
 
     assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
 
 
-def test_a_parent_that_was_deleted_is_one_that_failed() -> None:
-    """Its edges went with it, so nothing tells; the sweep finds that it is gone."""
+def test_a_deleted_parent_counts_as_a_failed_parent() -> None:
+    """Its dependency edges are deleted with it, so only the sweeper can notice."""
     for anyway, status in ((False, Status.CANCELLED), (True, Status.QUEUED)):
         world = World()
         parent = world.submit()
         child = child_of(world, parent, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
         ended(world, parent)
-        delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(parent))
+        delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(parent))
 
         world.sweep(after=130)
 
@@ -354,13 +371,13 @@ def test_a_parent_that_was_deleted_is_one_that_failed() -> None:
             assert "which is deleted" in error.message
 
 
-def test_a_look_that_finds_them_at_work_comes_again_ever_later() -> None:
+def test_the_sweeper_rechecks_unfinished_parents_at_growing_intervals() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent, expires_in=10 * 86_400.0)
     gaps = []
     for _ in range(10):
-        world.memory.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
+        world.container.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
         before = world.job(child).due_at or 0
         world.clock.advance((before - world.clock.now()) / 1000 + 1)
         world.sweep()
@@ -371,25 +388,25 @@ def test_a_look_that_finds_them_at_work_comes_again_ever_later() -> None:
     assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
 
 
-def test_it_expires_at_its_deadline_whatever_its_parents_do() -> None:
+def test_a_waiting_child_expires_although_its_parent_is_unfinished() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent, expires_in=HOUR)
-    world.memory.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
+    world.container.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
 
     world.sweep(after=HOUR + 1)
 
     assert world.job(child).status is Status.EXPIRED
 
 
-def test_one_whose_parents_cannot_be_looked_at_stands_in_nobodys_way() -> None:
+def test_a_failed_dependency_check_does_not_block_other_children() -> None:
     world = World()
     parents = [world.submit("a"), world.submit("b")]
     children = [child_of(world, parent) for parent in parents]
     for parent in parents:
         ended(world, parent)
 
-    with refusing(world.memory.dependencies, "get"):
+    with refusing(world.container.dependencies, "get"):
         world.sweep(after=130)
     assert sorted(world.job(child).status for child in children) == [Status.QUEUED, Status.WAITING]
     world.sweep(after=130)
@@ -397,22 +414,22 @@ def test_one_whose_parents_cannot_be_looked_at_stands_in_nobodys_way() -> None:
     assert [world.job(child).status for child in children] == [Status.QUEUED, Status.QUEUED]
 
 
-def test_rows_live_as_long_as_the_job_that_was_given_more_time() -> None:
-    """Else the child would forget its parents, and they the child, before it expires."""
+def test_dependency_records_live_as_long_as_a_job_with_an_extended_expiry() -> None:
+    """Otherwise the dependency record would be deleted before the child expires."""
     world = World()
     child = child_of(world, world.submit(), expires_in=HOUR)
-    before = world.memory.dependencies.families[child.id].linked_until
+    before = world.container.dependencies.families[child.id].linked_until
 
-    edit_job(world.editor, world.job(child), JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
+    edit_job(world.container, world.job(child), JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
     world.sweep(after=130)
 
-    assert world.memory.dependencies.families[child.id].linked_until == before + 20 * 86_400 - 3_600
+    assert world.container.dependencies.families[child.id].linked_until == before + 20 * 86_400 - 3_600
 
 
 # ---- many
 
 
-def test_a_hundred_parents() -> None:
+def test_a_child_of_a_hundred_parents_waits_for_the_last_one() -> None:
     world = World()
     parents = [world.submit(str(number)) for number in range(100)]
     child = child_of(world, *parents)
@@ -426,46 +443,46 @@ def test_a_hundred_parents() -> None:
     assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
 
 
-def test_one_child_that_cannot_be_let_go_stops_no_other() -> None:
-    """Nor does a parent whose children cannot be found; and one throttle is waited out."""
+def test_a_failing_release_does_not_block_other_children() -> None:
+    """A throttled query for a parent's children is retried."""
     world = World()
     a, b = world.submit("a"), world.submit("b")
     first, second, third = child_of(world, a), child_of(world, a), child_of(world, b)
     for parent in (a, b):
         ended(world, parent)
 
-    with refusing(world.memory.dependencies, "mark_parents_ended", 1, ValueError):
+    with refusing(world.container.dependencies, "mark_parents_ended", 1, ValueError):
         stream(world, a)
-    with refusing(world.memory.dependencies, "children", 1, Throttled):
+    with refusing(world.container.dependencies, "children", 1, Throttled):
         stream(world, b)
 
     assert [world.job(child).status for child in (first, second, third)] == [Status.WAITING, Status.QUEUED, Status.QUEUED]
-    with refusing(world.memory.dependencies, "children", 1, ValueError):
+    with refusing(world.container.dependencies, "children", 1, ValueError):
         stream(world, a, b)
     stream(world, a)
     assert world.job(first).status is Status.QUEUED
 
 
-def test_a_record_that_nobody_waits_for_costs_one_query() -> None:
+def test_an_ended_job_without_dependents_costs_one_query() -> None:
     world = World()
     parent = world.submit()
     change = (parent.id, parent, ended(world, parent))
 
-    with refusing(world.memory.dependencies, "children", 0) as asked, refusing(world.memory.jobs, "get", 0) as read:
-        release_dependents(world.doorkeeper, [change])
+    with refusing(world.container.dependencies, "children", 0) as asked, refusing(world.container.jobs, "get", 0) as read:
+        release_dependents(world.container, [change])
 
     assert (asked, read) == ([1], [0])
 
 
-def test_changes_that_are_no_ends_ask_for_nothing() -> None:
-    """Deleting an ended job is none either, and a record that cannot be read is announced as such elsewhere."""
+def test_changes_other_than_a_job_end_query_no_dependents() -> None:
+    """Unreadable records and the deletion of an ended job are among them."""
     world = World()
     queued = world.submit()
     done = ended(world, queued)
     forgotten = transitions.mark_deleted(done, world.clock.now())
 
-    with refusing(world.memory.dependencies, "children", 10**6) as asked:
-        release_dependents(world.doorkeeper, [("x", None, None), (queued.id, None, queued), (done.id, done, forgotten)])
+    with refusing(world.container.dependencies, "children", 10**6) as asked:
+        release_dependents(world.container, [("x", None, None), (queued.id, None, queued), (done.id, done, forgotten)])
 
     assert asked == [0]
 
@@ -473,7 +490,7 @@ def test_changes_that_are_no_ends_ask_for_nothing() -> None:
 # ---- with everything else
 
 
-def test_with_a_time_of_its_own_it_waits_for_both() -> None:
+def test_a_released_child_with_run_at_then_waits_for_its_start_time() -> None:
     world = World()
     parent = world.submit()
     at = world.clock.now() + 600_000
@@ -484,16 +501,16 @@ def test_with_a_time_of_its_own_it_waits_for_both() -> None:
     stream(world, parent)
 
     assert stands(world, child) == (Status.WAITING, START_LATER)
-    [message] = [one for one in world.memory.queues.messages["normal"] if child.id in one.body]
+    [message] = [one for one in world.container.queues.messages["normal"] if child.id in one.body]
     assert message.visible_at == at
 
 
-def test_cancelled_while_it_waits_it_stays_cancelled() -> None:
+def test_a_child_cancelled_while_waiting_stays_cancelled() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent)
 
-    cancelled = cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, child)
+    cancelled = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, child)
     ended(world, parent)
     stream(world, parent)
 
@@ -501,34 +518,33 @@ def test_cancelled_while_it_waits_it_stays_cancelled() -> None:
     assert world.job(child) == cancelled
 
 
-def test_a_parent_that_is_retried_and_completes_does_not_bring_its_child_back() -> None:
-    """Its child was cancelled; whoever wants it retries it."""
+def test_a_retried_parent_does_not_revive_its_cancelled_child() -> None:
+    """A caller who wants the child retries it separately."""
     world = World()
     parent = world.submit()
     child = child_of(world, parent)
     ended(world, parent, Status.FAILED)
     stream(world, parent)
-    memory = world.memory
 
-    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(parent))
+    retry_job(world.container, world.job(parent))
     ended(world, parent)
     stream(world, parent)
     assert world.job(child).status is Status.CANCELLED
-    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
+    retry_job(world.container, world.job(child))
     world.deliver()
 
     assert world.job(child).status is Status.COMPLETED
 
 
-def test_nothing_is_left_of_a_child_that_was_deleted() -> None:
+def test_a_deleted_child_leaves_no_data_and_no_dependency_edges() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent)
-    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, child)
+    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, child)
 
-    delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(child))
+    delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(child))
     ended(world, parent)
     stream(world, parent)
 
-    assert world.memory.job_data.rows(child.id) == []
-    assert world.memory.dependencies.children(parent.id) == []
+    assert world.container.job_data.rows(child.id) == []
+    assert world.container.dependencies.children(parent.id) == []

@@ -31,31 +31,31 @@ def family(size: int, status: Status = Status.COMPLETED) -> tuple[World, Job, li
 
 
 def stream(world: World, parent: Job) -> None:
-    release_dependents(world.doorkeeper, [(parent.id, None, parent)])
+    release_dependents(world.container, [(parent.id, None, parent)])
 
 
 def tasks(world: World) -> list[RemainingDependents]:
     """Deliver what waits in the queue `tasks`, each message to a function of its own, until none is left. The answer names them."""
     done = []
-    while received := world.memory.queues.receive(TASKS):
+    while received := world.container.queues.receive(TASKS):
         for message in received:
             rest = RemainingDependents.from_message(json.loads(message.body))
             assert rest is not None
             done.append(rest)
-            release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
-            world.memory.queues.acknowledge(TASKS, [message.receipt])
+            release_remaining(world.container, rest, world.clock.now() + TASK_MS)
+            world.container.queues.acknowledge(TASKS, [message.receipt])
     return done
 
 
 def slow(world: World, seconds: float) -> None:
     """Each child takes so long."""
-    mark_parents_ended = world.memory.dependencies.mark_parents_ended
+    mark_parents_ended = world.container.dependencies.mark_parents_ended
 
     def slowly(*args: Any, **named: Any) -> Any:
         world.clock.advance(seconds)
         return mark_parents_ended(*args, **named)
 
-    world.memory.dependencies.mark_parents_ended = slowly  # type: ignore[method-assign]
+    world.container.dependencies.mark_parents_ended = slowly  # type: ignore[method-assign]
 
 
 def stand(world: World, children: list[Job]) -> Counter[tuple[Status, int]]:
@@ -63,12 +63,12 @@ def stand(world: World, children: list[Job]) -> Counter[tuple[Status, int]]:
 
 
 def woken(world: World) -> Counter[str]:
-    messages = [WakeUp.from_json(message.body) for message in world.memory.queues.messages["normal"]]
+    messages = [WakeUp.from_json(message.body) for message in world.container.queues.messages["normal"]]
     return Counter(one.job_id for one in messages if one.generation == 2)
 
 
-def test_thousands_go_within_minutes() -> None:
-    """The stream does not wait for them: a page, then messages that go on in their own time."""
+def test_three_thousand_dependents_are_released_within_three_minutes() -> None:
+    """The stream consumer releases one page; task messages release the rest."""
     world, parent, children = family(MANY)
     slow(world, 0.05)
     began = world.clock.now()
@@ -88,15 +88,15 @@ def test_thousands_go_within_minutes() -> None:
     "port", ["dependencies.children", "jobs.get_many", "dependencies.mark_parents_ended", "jobs.replace", "queues.send"]
 )
 @pytest.mark.parametrize("after", [False, True])
-def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> None:
-    """Its message comes again and finds those waiting that did not go. No child goes twice; the one at which it died may be the sweep's."""
+def test_a_crash_while_releasing_many_dependents_releases_each_once(port: str, after: bool) -> None:
+    """The redelivered message continues; the sweeper may have to release the child in progress."""
     world, parent, children = family(MANY)
     stream(world, parent)
-    [message] = world.memory.queues.receive(TASKS)
+    [message] = world.container.queues.receive(TASKS)
     rest = RemainingDependents.from_message(json.loads(message.body))
     assert rest is not None
     name, method = port.split(".")
-    calls, at, real = 0, 7 if method in ("children", "get_many") else 1_234, getattr(getattr(world.memory, name), method)
+    calls, at, real = 0, 7 if method in ("children", "get_many") else 1_234, getattr(getattr(world.container, name), method)
 
     def dies(*args: Any, **named: Any) -> Any:
         nonlocal calls
@@ -107,13 +107,13 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
             real(*args, **named)
         raise Killed
 
-    setattr(getattr(world.memory, name), method, dies)
+    setattr(getattr(world.container, name), method, dies)
     with pytest.raises(Killed):
-        release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
-    setattr(getattr(world.memory, name), method, real)
+        release_remaining(world.container, rest, world.clock.now() + TASK_MS)
+    setattr(getattr(world.container, name), method, real)
     assert 0 < stand(world, children)[Status.QUEUED, 2] < MANY
 
-    release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
+    release_remaining(world.container, rest, world.clock.now() + TASK_MS)
 
     went = woken(world)
     assert max(went.values()) == 1
@@ -124,22 +124,22 @@ def test_whoever_lets_them_go_may_die_in_the_middle(port: str, after: bool) -> N
     assert len(woken(world)) == MANY
 
 
-def test_a_message_that_is_lost_is_the_sweeps() -> None:
+def test_the_sweeper_releases_dependents_when_no_task_message_was_sent() -> None:
     world, parent, children = family(PAGE_SIZE + 50)
-    with refusing(world.memory.queues, "send_task"):
+    with refusing(world.container.queues, "send_task"):
         stream(world, parent)
 
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE, (Status.WAITING, 1): 50}
-    assert "children were left to the sweep" in [fact for fact, _ in world.facts]
+    assert "remaining_dependents_not_enqueued" in [fact for fact, _ in world.facts]
     world.sweep(after=130)
 
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE + 50}
 
 
-def test_a_store_that_does_not_answer_gets_the_message_again() -> None:
+def test_a_throttled_release_task_is_redelivered_and_completes() -> None:
     world, parent, children = family(PAGE_SIZE + 50)
     stream(world, parent)
-    with refusing(world.memory.dependencies, "children", 10**6), pytest.raises(Throttled):
+    with refusing(world.container.dependencies, "children", 10**6), pytest.raises(Throttled):
         tasks(world)
 
     world.clock.advance(3_600)
@@ -148,21 +148,21 @@ def test_a_store_that_does_not_answer_gets_the_message_again() -> None:
     assert stand(world, children) == {(Status.QUEUED, 2): PAGE_SIZE + 50}
 
 
-def test_a_message_that_comes_twice_changes_nothing() -> None:
+def test_a_duplicate_release_task_sends_no_second_wake_up() -> None:
     world, parent, children = family(PAGE_SIZE * 3)
     stream(world, parent)
-    [message] = world.memory.queues.receive(TASKS)
+    [message] = world.container.queues.receive(TASKS)
     rest = RemainingDependents.from_message(json.loads(message.body))
     assert rest is not None
 
     for _ in range(2):
-        release_remaining(world.doorkeeper, rest, world.clock.now() + TASK_MS)
+        release_remaining(world.container, rest, world.clock.now() + TASK_MS)
 
     assert woken(world) == {child.id: 1 for child in children}
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
-def test_children_of_a_failure_are_cancelled_likewise(status: Status) -> None:
+def test_many_dependents_of_a_failed_parent_are_all_cancelled(status: Status) -> None:
     world, parent, children = family(PAGE_SIZE * 2 + 1, status)
 
     stream(world, parent)
@@ -171,13 +171,13 @@ def test_children_of_a_failure_are_cancelled_likewise(status: Status) -> None:
     assert stand(world, children) == {(Status.CANCELLED, 1): PAGE_SIZE * 2 + 1}
 
 
-def test_nobody_goes_once_the_parent_runs_again() -> None:
-    """What counts is the record at each page: meanwhile somebody has retried it."""
+def test_remaining_dependents_stay_waiting_when_the_parent_is_restarted() -> None:
+    """The parent's current job record is read for each page."""
     world, parent, children = family(PAGE_SIZE + 50, Status.FAILED)
     stream(world, parent)
     again = transitions.restart(parent, world.clock.now(), 10**8, 10**8)
     assert again is not None
-    world.memory.jobs.heads[parent.id] = again
+    world.container.jobs.heads[parent.id] = again
 
     tasks(world)
 
@@ -185,35 +185,35 @@ def test_nobody_goes_once_the_parent_runs_again() -> None:
     assert {world.job(child).reason for child in children if world.job(child).status is Status.WAITING} == {DEPENDENCIES}
 
 
-def test_however_little_time_there_is_some_go() -> None:
-    """So that messages come to an end, and do not send themselves on for ever."""
+def test_a_release_task_without_time_left_still_makes_progress() -> None:
+    """Otherwise task messages could enqueue each other forever."""
     world, parent, children = family(250)
     slow(world, 1.0)
 
     rests = 0
-    world.memory.queues.send_task(TASKS, RemainingDependents(parent.tenant, parent.id).to_json(), parent.tenant)
-    while received := world.memory.queues.receive(TASKS):
+    world.container.queues.send_task(TASKS, RemainingDependents(parent.tenant, parent.id).to_json(), parent.tenant)
+    while received := world.container.queues.receive(TASKS):
         rest = RemainingDependents.from_message(json.loads(received[0].body))
         assert rest is not None
-        release_remaining(world.doorkeeper, rest, world.clock.now())
-        world.memory.queues.acknowledge(TASKS, [received[0].receipt])
+        release_remaining(world.container, rest, world.clock.now())
+        world.container.queues.acknowledge(TASKS, [received[0].receipt])
         rests += 1
 
     assert rests == 13
     assert stand(world, children) == {(Status.QUEUED, 2): 250}
 
 
-def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
-    """Those without children are not."""
+def test_parents_beyond_the_time_budget_are_passed_on_to_task_messages() -> None:
+    """A parent without dependents gets no task message."""
     world, parent, children = family(60)
     slow(world, 1.0)
     second, alone = ended(world, world.submit()), ended(world, world.submit())
     child = world.submit("x", depends_on={"a": parent.id, "b": world.submit().id})
-    world.memory.dependencies.link(child.id, {"a": second.id}, run_anyway=False, ttl=10**9)
+    world.container.dependencies.link(child.id, {"a": second.id}, run_anyway=False, ttl=10**9)
 
-    release_dependents(world.doorkeeper, [(job.id, None, job) for job in (parent, second, alone)])
+    release_dependents(world.container, [(job.id, None, job) for job in (parent, second, alone)])
 
-    waiting = [RemainingDependents.from_message(json.loads(message.body)) for message in world.memory.queues.messages[TASKS]]
+    waiting = [RemainingDependents.from_message(json.loads(message.body)) for message in world.container.queues.messages[TASKS]]
     assert waiting == [RemainingDependents(parent.tenant, parent.id, children[19].id), RemainingDependents(second.tenant, second.id)]
 
 
@@ -229,5 +229,5 @@ def test_parents_for_which_the_stream_has_no_time_are_passed_on() -> None:
         {"tenant": 1, "job_id": "job_" + "0" * 26},
     ],
 )
-def test_what_names_no_jobs_asks_for_nothing(asked: dict[str, Any]) -> None:
+def test_a_malformed_release_task_message_parses_to_none(asked: dict[str, Any]) -> None:
     assert RemainingDependents.from_message(asked) is None

@@ -57,7 +57,7 @@ def refusal(memory: InMemoryAdapters, body: JobSpec, kind: JobType = PLAIN) -> s
     return raised.value.message
 
 
-def test_everything_that_a_template_may_name() -> None:
+def test_templates_are_filled_with_status_id_and_parsed_parts_of_a_parent() -> None:
     memory = InMemoryAdapters()
     a = parent(memory, "a", '{"risk": "high", "n": [1, {"x": 2.5}]}', {"risk": "high", "n": [1, {"x": 2.5}]})
 
@@ -71,16 +71,16 @@ def test_everything_that_a_template_may_name() -> None:
     assert prompt == 'completed job_a high [1, {"x": 2.5}] 2.5'
 
 
-def test_what_a_parent_said_is_no_template() -> None:
-    """A model's answer can name nothing, whatever it says; and four braces are two."""
+def test_placeholders_in_the_output_of_a_parent_are_not_expanded() -> None:
+    """A model's answer must not be able to read the result of another parent."""
     memory = InMemoryAdapters()
     a, b = parent(memory, "a", "{{parents.b.output}} {{{{x"), parent(memory, "b", "secret")
 
     assert filled(memory, asks("{{parents.a.output}} | {{{{y}}}}", a=a, b=b)) == "{{parents.b.output}} {{{{x | {{y}}}}"
 
 
-def test_only_the_text_that_the_record_counts() -> None:
-    """What a stalled worker wrote beyond the end is no part of the answer, and makes no parsed one."""
+def test_parent_output_is_cut_at_the_length_on_the_job_record() -> None:
+    """Text that a stalled worker wrote beyond it is ignored, and so is its parsed answer."""
     memory = InMemoryAdapters()
     a = parent(memory, "a", "12345", parsed=12345, length=3)
 
@@ -88,7 +88,7 @@ def test_only_the_text_that_the_record_counts() -> None:
     assert "has no parsed answer" in refusal(memory, asks("{{parents.a.parsed}}", a=a))
 
 
-def test_an_input_is_filled_and_rendered() -> None:
+def test_placeholders_in_an_input_are_filled_before_rendering() -> None:
     memory = InMemoryAdapters()
     a = parent(memory, "a", "code")
     kind = replace(
@@ -100,7 +100,7 @@ def test_an_input_is_filled_and_rendered() -> None:
     assert (body.prompt, body.input) == ("look: <code>", {"code": "<code>"})
 
 
-def test_an_input_that_no_longer_fits_is_refused() -> None:
+def test_a_filled_input_that_violates_its_schema_is_refused() -> None:
     memory = InMemoryAdapters()
     a = parent(memory, "a", "far too long")
     kind = replace(PLAIN, input_schema={"type": "object", "properties": {"code": {"type": "string", "maxLength": 30}}})
@@ -108,8 +108,8 @@ def test_an_input_that_no_longer_fits_is_refused() -> None:
     assert "input.code" in refusal(memory, asks({"code": "{{parents.a.output}}" * 3}, a=a), kind)
 
 
-def test_a_type_that_stumbles_over_it_refuses() -> None:
-    """The worker lives on."""
+def test_a_render_error_of_the_job_type_becomes_a_refused_request() -> None:
+    """The worker must survive a job type whose `render` raises."""
     memory = InMemoryAdapters()
     a = parent(memory, "a", "x")
     kind = replace(PLAIN, render=lambda content, options: options["missing"])
@@ -117,7 +117,7 @@ def test_a_type_that_stumbles_over_it_refuses() -> None:
     assert "no prompt could be made" in refusal(memory, asks("{{parents.a.output}}", a=a), kind)
 
 
-def test_a_path_that_is_not_there_is_named() -> None:
+def test_a_missing_path_in_a_parsed_answer_is_named_in_the_error() -> None:
     memory = InMemoryAdapters()
     a, b = parent(memory, "a", '{"risk": "low"}', {"risk": "low"}), parent(memory, "b", "prose")
 
@@ -127,7 +127,7 @@ def test_a_path_that_is_not_there_is_named() -> None:
     assert "job_b (completed) has no parsed answer" in refusal(memory, asks("{{parents.b.parsed.risk}}", a=a, b=b))
 
 
-def test_too_long_in_the_end_is_refused() -> None:
+def test_a_filled_prompt_over_one_megabyte_is_refused() -> None:
     memory = InMemoryAdapters()
     a = parent(memory, "a", "é" * (MAX_PROMPT_BYTES // 4))
 
@@ -137,8 +137,8 @@ def test_too_long_in_the_end_is_refused() -> None:
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.COMPLETED])
-def test_a_parent_that_is_not_completed_is_an_obstacle_unless_it_is_to_run_anyway(status: Status) -> None:
-    """As for one that was started again by hand; anyway, there is what text there is."""
+def test_a_parent_not_completed_fails_the_child_unless_run_anyway(status: Status) -> None:
+    """A parent may have been retried by hand; with `run_anyway` its partial text is used."""
     memory = InMemoryAdapters()
     a = parent(memory, "a", "half an ans", status=status)
 
@@ -147,7 +147,8 @@ def test_a_parent_that_is_not_completed_is_an_obstacle_unless_it_is_to_run_anywa
     assert filled(memory, asks("{{parents.a.status}}: {{parents.a.output}}", anyway=True, a=a)) == f"{status.value}: half an ans"
 
 
-def test_a_parent_that_is_gone_said_nothing() -> None:
+def test_a_deleted_parent_fails_the_child_or_has_empty_output() -> None:
+    """The output is empty for a child with `run_anyway`."""
     memory = InMemoryAdapters()
     gone = parent(memory, "a", "x", ttl=0, finished_at=5)
 
@@ -158,8 +159,8 @@ def test_a_parent_that_is_gone_said_nothing() -> None:
         assert "(deleted) has no parsed answer" in refusal(memory, asks("{{parents.a.parsed}}", anyway=True, a=name))
 
 
-def test_answers_that_nobody_names_are_not_read() -> None:
-    """A hundred parents may have said a lot."""
+def test_only_parent_results_used_by_the_template_are_read() -> None:
+    """A job may have a hundred parents with long answers."""
     memory = InMemoryAdapters()
     parents = {f"p{number}": parent(memory, str(number), "x") for number in range(100)}
     reads: list[str] = []
@@ -170,7 +171,8 @@ def test_answers_that_nobody_names_are_not_read() -> None:
     assert reads == ["job_7"]
 
 
-def test_an_attempt_that_goes_on_does_so_without_its_parents() -> None:
+def test_fill_if_available_returns_the_spec_unchanged_without_its_parent() -> None:
+    """A resumed attempt no longer needs its parents."""
     memory = InMemoryAdapters()
     body = asks("{{parents.a.output}}", a="job_gone")
 
@@ -182,10 +184,10 @@ def test_an_attempt_that_goes_on_does_so_without_its_parents() -> None:
 
 def finished(world: World, *jobs: Job) -> None:
     world.deliver()
-    release_dependents(world.doorkeeper, [(one.id, None, world.job(one)) for one in jobs])
+    release_dependents(world.container, [(one.id, None, world.job(one)) for one in jobs])
 
 
-def test_without_parents_braces_mean_nothing() -> None:
+def test_braces_stay_literal_in_a_prompt_without_parents() -> None:
     world = World()
     world.submit("{{parents.a.output}} {{x}} {{{{")
 
@@ -194,8 +196,8 @@ def test_without_parents_braces_mean_nothing() -> None:
     assert world.provider.requests[0].prompt == "{{parents.a.output}} {{x}} {{{{"
 
 
-def test_what_cannot_be_filled_fails_without_a_call() -> None:
-    """For good: another attempt would find the same."""
+def test_an_unfillable_template_fails_the_job_without_a_provider_call() -> None:
+    """The failure is not retryable, because another attempt would fail in the same way."""
     world = World(Script(deltas=("prose",)))
     first = world.submit("a")
     child = world.submit("{{parents.a.parsed.x}}", depends_on={"a": first.id})
@@ -207,18 +209,18 @@ def test_what_cannot_be_filled_fails_without_a_call() -> None:
     assert failed.error is not None
     assert (failed.status, failed.error.code, failed.error.retryable) == (Status.FAILED, "request_invalid", False)
     assert len(world.provider.requests) == 1
-    assert [(row.attempt, row.cost) for row in world.memory.results.attempts(child.id)] == [(1, None)]
+    assert [(row.attempt, row.cost) for row in world.container.results.attempts(child.id)] == [(1, None)]
 
 
-def test_retried_before_its_parents_are_completed_it_fails_without_a_call() -> None:
+def test_a_child_retried_before_its_parent_completes_fails_without_a_call() -> None:
     world = World(Script(deltas=("x",)))
     first = world.submit("a")
     child = world.submit("{{parents.a.output}}", depends_on={"a": first.id})
-    memory = world.memory
+    memory = world.container
     memory.jobs.heads[first.id] = replace(world.job(first), status=Status.FAILED, due_at=None, version=2, finished_at=world.clock.now())
-    release_dependents(world.doorkeeper, [(first.id, None, world.job(first))])
+    release_dependents(world.container, [(first.id, None, world.job(first))])
 
-    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(child))
+    retry_job(world.container, world.job(child))
     world.deliver()
 
     failed = world.job(child)
@@ -227,8 +229,8 @@ def test_retried_before_its_parents_are_completed_it_fails_without_a_call() -> N
     assert [request.prompt for request in world.provider.requests] == []
 
 
-def test_every_attempt_is_asked_the_same() -> None:
-    """The second after a killed worker too, whose tokens are counted by what it was asked."""
+def test_every_attempt_of_a_child_sends_the_same_filled_prompt() -> None:
+    """The input tokens of a killed attempt are estimated from the filled prompt."""
     long = "word " * 2_000
     world = World(Script(deltas=(long,)), Script(every=5.0), Script())
     first = world.submit("a")
@@ -241,28 +243,28 @@ def test_every_attempt_is_asked_the_same() -> None:
 
     assert world.job(child).status is Status.COMPLETED
     assert [request.prompt for request in world.provider.requests[1:]] == [long, long]
-    lost = world.memory.results.get(child.id, 1)
+    lost = world.container.results.get(child.id, 1)
     assert lost is not None
     assert lost.usage is not None
     assert lost.usage.input > 1_500
 
 
-def test_a_durable_answer_goes_on_when_its_parent_is_gone() -> None:
+def test_a_durable_attempt_resumes_after_its_parent_was_deleted() -> None:
     world = World(Script(deltas=("x",)), Script(deltas=("a", "b", "c"), every=4.0))
     first = world.submit("a")
     child = world.submit("{{parents.a.output}}", depends_on={"a": first.id}, config={"durable": True})
     finished(world, first)
     kill(world, 6.0)
-    delete_job(world.clock, world.memory.jobs, world.memory.job_data, world.job(first))
+    delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(first))
 
     world.sweep(after=60)
     world.deliver()
 
     assert (world.job(child).status, world.job(child).attempt) == (Status.COMPLETED, 1)
-    assert world.memory.results.get(child.id, 1).text == "abc"  # type: ignore[union-attr]
+    assert world.container.results.get(child.id, 1).text == "abc"  # type: ignore[union-attr]
 
 
-def test_failures_of_dependencies_are_failures_of_attempts() -> None:
-    """So the ledger has a row for them like for all others."""
+def test_dependency_failed_is_a_non_retryable_attempt_failure() -> None:
+    """So it gets an attempt record like every other failure."""
     assert issubclass(DependencyFailed, AttemptFailed)
     assert not DependencyFailed.retryable

@@ -27,8 +27,8 @@ def waiting(**changes: Any) -> Job:
     return job(**{"status": Status.WAITING, "reason": DEPENDENCIES, "queued_at": NOW - 5_000, **changes})
 
 
-def test_released_it_is_queued_anew_and_may_be_tried_as_long_as_was_said_from_now_on() -> None:
-    """The wait for its parents takes nothing from `retry_for`; by when it must have begun stays."""
+def test_release_queues_the_job_and_restarts_its_retry_window() -> None:
+    """Waiting for parents uses up nothing of `retry_for`; `expires_at` stays."""
     child = waiting(retry_until=NOW - 5_000 + HOUR)
 
     after = release(child, NOW + 30 * HOUR)
@@ -39,7 +39,7 @@ def test_released_it_is_queued_anew_and_may_be_tried_as_long_as_was_said_from_no
     assert after.due_at == NOW + 30 * HOUR + 120_000
 
 
-def test_released_before_its_time_it_waits_for_that() -> None:
+def test_release_before_run_at_leaves_the_job_waiting_for_its_start_time() -> None:
     child = waiting(resume_at=NOW + HOUR, queued_at=NOW + HOUR, retry_until=NOW + 2 * HOUR)
 
     after = release(child, NOW)
@@ -51,14 +51,14 @@ def test_released_before_its_time_it_waits_for_that() -> None:
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_only_from_where_it_waits(status: Status) -> None:
-    """So of all who find its parents ended one lets it go; and nothing brings back what has ended."""
+def test_only_a_job_waiting_for_dependencies_is_released_or_cancelled(status: Status) -> None:
+    """Several callers may find the parents ended at once; only one of them may release the job."""
     for other in (job(status=status), job(status=status, reason=START_LATER, resume_at=NOW + 1)):
         assert release(other, NOW) is None
         assert dependency_failed(other, "job_02", "failed", NOW) is None
 
 
-def test_once_released_it_is_not_released_again() -> None:
+def test_a_released_job_is_neither_released_again_nor_cancelled() -> None:
     after = release(waiting(), NOW)
 
     assert after is not None
@@ -66,7 +66,7 @@ def test_once_released_it_is_not_released_again() -> None:
     assert dependency_failed(after, "job_02", "failed", NOW) is None
 
 
-def test_a_failed_parent_ends_it_by_name() -> None:
+def test_a_failed_parent_cancels_the_job_and_is_named_in_its_error() -> None:
     after = dependency_failed(waiting(), "job_02", "expired", NOW)
 
     assert after is not None
@@ -76,14 +76,14 @@ def test_a_failed_parent_ends_it_by_name() -> None:
     assert after.error.message == "It depends on job_02, which is expired."
 
 
-def test_no_wake_up_starts_it_and_no_gate_holds_it() -> None:
+def test_a_job_with_open_dependencies_is_not_claimed_held_or_restarted() -> None:
     for child in (waiting(), waiting(resume_at=NOW - 1)):
         assert claim(child, 1, "lease#1", NOW) is None
         assert hold(child, 1, "circuit_open", NOW + 1, NOW) is None
         assert restart(child, NOW, HOUR, HOUR) is None
 
 
-def test_it_is_cancelled_at_once_and_expires_like_any() -> None:
+def test_a_job_with_open_dependencies_can_be_cancelled_and_can_expire() -> None:
     cancelled = cancel(waiting(), NOW)
 
     assert cancelled is not None
@@ -91,8 +91,8 @@ def test_it_is_cancelled_at_once_and_expires_like_any() -> None:
     assert expire(waiting(), NOW).status is Status.EXPIRED
 
 
-def test_it_is_looked_at_ever_more_seldom_at_most_hourly() -> None:
-    """However far its own time is away."""
+def test_dependency_recheck_intervals_grow_up_to_the_maximum() -> None:
+    """A distant `run_at` does not change the intervals."""
     for until in (None, NOW + 90 * HOUR):
         looks, at = [], NOW
         child = waiting(resume_at=until, queued_at=until or NOW - 5_000)
@@ -108,8 +108,8 @@ def test_it_is_looked_at_ever_more_seldom_at_most_hourly() -> None:
         assert looks[-1] == MAX_RECHECK_MS
 
 
-def test_its_time_can_be_moved_while_it_waits_for_its_parents() -> None:
-    """And taken away; no wake-up is under way, and none is sent."""
+def test_run_at_can_be_changed_while_dependencies_are_open() -> None:
+    """A later `run_at` is set and removed again; the change needs no wake-up."""
     later = apply_edit(waiting(retry_until=NOW + HOUR - 5_000), JobEdit(run_at=NOW + HOUR), NOW)
 
     assert later is not None
@@ -124,7 +124,7 @@ def test_its_time_can_be_moved_while_it_waits_for_its_parents() -> None:
     assert apply_edit(now, JobEdit(run_at=NOW), NOW) is now
 
 
-def test_its_lane_can_be_changed() -> None:
+def test_changing_the_lane_while_dependencies_are_open_sends_no_wake_up() -> None:
     after = apply_edit(waiting(), JobEdit(lane="urgent"), NOW)
 
     assert after is not None
@@ -132,26 +132,26 @@ def test_its_lane_can_be_changed() -> None:
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_only_completed_is_success(status: Status) -> None:
+def test_every_terminal_status_but_completed_counts_as_a_failed_parent(status: Status) -> None:
     parent = job(status=status)
 
     assert has_ended(parent) == status.is_terminal
     assert has_failed(parent) == (status.is_terminal and status is not Status.COMPLETED)
 
 
-def test_what_is_gone_has_failed() -> None:
+def test_a_missing_parent_counts_as_failed() -> None:
     assert has_ended(None)
     assert has_failed(None)
     assert first_failed(["a", "b", "c"], {"a": job(status=Status.COMPLETED), "c": job()}) == "b"
 
 
-def test_names_of_parents() -> None:
+def test_parent_aliases_are_ascii_words_of_at_most_64_characters() -> None:
     assert all(map(is_alias, ["a", "job_01-X", "a" * 64]))
     assert not any(map(is_alias, ["", "a.b", "a" * 65, "é", 5, None]))
 
 
 @pytest.mark.parametrize("place", ["output", "parsed", "parsed.items.0.name", "status", "job_id"])
-def test_what_a_template_may_ask_of_a_parent(place: str) -> None:
+def test_templates_may_use_output_parsed_status_and_job_id_of_a_parent(place: str) -> None:
     assert template_problems(f"x {{{{ parents.first.{place} }}}} y", ["first"]) == []
 
 
@@ -159,7 +159,7 @@ def test_what_a_template_may_ask_of_a_parent(place: str) -> None:
     "name",
     ["parents", "parents.first", "parents.other.output", "parents.first.outptu", "parents.first.output.0", "first.output", "input", ""],
 )
-def test_what_it_may_not(name: str) -> None:
+def test_unknown_template_placeholders_are_refused_with_the_valid_forms(name: str) -> None:
     [wrong] = template_problems({"deep": [f"{{{{{name}}}}}"]}, ["first"])
 
     assert wrong.startswith(f"asks for {{{{{name}}}}}; there is {{{{parents.first.output}}}}")

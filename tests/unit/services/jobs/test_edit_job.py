@@ -35,7 +35,7 @@ def later(world: World, seconds: float) -> Job:
 
 @pytest.mark.parametrize("seconds", [3, 60, 899, 901, 4_000])
 def test_a_delayed_job_starts_within_five_seconds_of_its_time(seconds: int) -> None:
-    """Whether its wake-up is delayed by the queue, or sent by the sweep in time."""
+    """Short delays use the queue's message delay; longer ones depend on the sweeper's wake-up."""
     world = World()
     at = world.clock.now() + seconds * 1000
 
@@ -47,13 +47,13 @@ def test_a_delayed_job_starts_within_five_seconds_of_its_time(seconds: int) -> N
 
 @pytest.mark.parametrize("first", [30, 600, 5_000])
 @pytest.mark.parametrize("second", [20, 300, 880, 905, 3_000, 6_000])
-def test_a_moved_job_starts_at_its_new_time_and_not_before(first: int, second: int) -> None:
-    """The wake-up for the old time is on its way; moved away it is disowned, moved closer it comes too late to matter."""
+def test_a_rescheduled_job_starts_within_five_seconds_of_its_new_time(first: int, second: int) -> None:
+    """The wake-up for the old time is still in flight and must not start the job early."""
     world = World()
     job = later(world, first)
     at = world.clock.now() + second * 1000
 
-    edit_job(world.editor, job, JobEdit(run_at=at))
+    edit_job(world.container, job, JobEdit(run_at=at))
     began = live(world, job, at + 120_000)
 
     assert began is not None
@@ -61,12 +61,12 @@ def test_a_moved_job_starts_at_its_new_time_and_not_before(first: int, second: i
     assert world.job(job).attempt == 1
 
 
-def test_a_job_that_is_moved_there_and_back_runs_once() -> None:
+def test_a_job_rescheduled_several_times_runs_once_at_its_last_time() -> None:
     world = World()
     job, now = later(world, 60), world.clock.now()
 
     for seconds in (600, 30, 1_200, 90):
-        job = edit_job(world.editor, job, JobEdit(run_at=now + seconds * 1000))
+        job = edit_job(world.container, job, JobEdit(run_at=now + seconds * 1000))
     began = live(world, job, now + 300_000)
     world.clock.advance(1_500)
     world.deliver()
@@ -76,21 +76,21 @@ def test_a_job_that_is_moved_there_and_back_runs_once() -> None:
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
 
 
-def test_started_now_it_starts_now() -> None:
+def test_setting_run_at_to_now_starts_a_delayed_job_at_once() -> None:
     world = World()
     job = later(world, 3_600)
 
-    edit_job(world.editor, job, JobEdit(run_at=world.clock.now()))
+    edit_job(world.container, job, JobEdit(run_at=world.clock.now()))
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_job_that_is_moved_down_a_lane_is_run_by_that_lane_only() -> None:
+def test_a_job_moved_to_a_slower_lane_runs_only_in_that_lane() -> None:
     world = World()
     job = world.submit()
 
-    edit_job(world.editor, job, JobEdit(lane="low"))
+    edit_job(world.container, job, JobEdit(lane="low"))
     world.deliver("normal")
     assert world.job(job).status is Status.QUEUED
     world.deliver("low")
@@ -98,22 +98,22 @@ def test_a_job_that_is_moved_down_a_lane_is_run_by_that_lane_only() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_job_that_is_moved_up_runs_once_though_both_lanes_wake_it() -> None:
+def test_a_job_moved_to_a_faster_lane_runs_once_despite_two_wake_ups() -> None:
     world = World()
     job = world.submit()
 
-    edit_job(world.editor, job, JobEdit(lane="high"))
+    edit_job(world.container, job, JobEdit(lane="high"))
     world.deliver("high")
     world.deliver("normal")
 
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
 
 
-def test_a_wake_up_that_cannot_be_sent_is_made_good_by_the_sweep() -> None:
+def test_a_wake_up_lost_after_a_lane_change_is_sent_again_by_the_sweeper() -> None:
     world = World()
     job = world.submit()
-    moved = edit_job(world.editor, job, JobEdit(lane="low"))
-    world.memory.queues.messages["low"].clear()
+    moved = edit_job(world.container, job, JobEdit(lane="low"))
+    world.container.queues.messages["low"].clear()
 
     began = live(world, moved, world.clock.now() + 300_000)
 
@@ -123,18 +123,18 @@ def test_a_wake_up_that_cannot_be_sent_is_made_good_by_the_sweep() -> None:
 # ---- expiry
 
 
-def test_a_later_expiry_wins_against_a_sweep_that_had_read_the_job_before() -> None:
-    """T9: the sweep read a job whose time was over, the user gave it more; the swap of the sweep is refused, and its decision with it."""
+def test_an_extended_expiry_wins_over_a_sweep_that_read_the_old_record() -> None:
+    """The sweeper's replace fails with `StaleVersion`, so its decision to expire is dropped."""
     world = World()
     job = world.submit(expires_in=10.0)
     world.clock.advance(5)
     read_by_the_sweep = world.job(job)
 
-    extended = edit_job(world.editor, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
+    extended = edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
     world.clock.advance(60)
     too_late = expire(read_by_the_sweep, world.clock.now())
     with pytest.raises(StaleVersion):
-        world.memory.jobs.replace(read_by_the_sweep, too_late)
+        world.container.jobs.replace(read_by_the_sweep, too_late)
     world.sweep()
 
     assert world.job(job) == extended
@@ -142,45 +142,45 @@ def test_a_later_expiry_wins_against_a_sweep_that_had_read_the_job_before() -> N
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_what_has_expired_is_not_brought_back_by_a_later_expiry() -> None:
+def test_extending_the_expiry_of_an_expired_job_is_refused() -> None:
     world = World()
     job = world.submit(expires_in=1.0)
-    update_job(world.memory.jobs, job, lambda seen: expire(seen, world.clock.now()))
+    update_job(world.container.jobs, job, lambda seen: expire(seen, world.clock.now()))
 
     with pytest.raises(JobNotChangeable, match="expired"):
-        edit_job(world.editor, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
+        edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
 
 
-def test_the_content_is_kept_as_long_as_the_later_expiry_needs_it() -> None:
+def test_extending_the_expiry_extends_the_retention_of_the_job_spec() -> None:
     world = World()
     job = world.submit()
-    before = world.memory.job_specs.kept_until[job.id]
+    before = world.container.job_specs.kept_until[job.id]
 
-    edit_job(world.editor, job, JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
+    edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
 
-    assert world.memory.job_specs.kept_until[job.id] == before + 19 * 86_400
+    assert world.container.job_specs.kept_until[job.id] == before + 19 * 86_400
 
 
 @pytest.mark.parametrize("seconds", [0, 3_600, 3_600 + 31 * 86_400])
-def test_it_cannot_expire_before_it_may_begin_or_in_a_year(seconds: int) -> None:
+def test_an_expiry_before_run_at_or_beyond_the_maximum_is_refused(seconds: int) -> None:
     world = World()
     job = later(world, 3_600)
 
     with pytest.raises(InvalidRequest):
-        edit_job(world.editor, job, JobEdit(expires_at=world.clock.now() + seconds * 1000))
+        edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + seconds * 1000))
 
 
 # ---- metadata
 
 
-def test_of_two_who_change_it_at_once_the_one_who_read_the_older_record_is_told_so() -> None:
+def test_a_metadata_edit_with_an_outdated_version_is_refused() -> None:
     world = World()
     job = world.submit()
 
-    edit_job(world.editor, job, JobEdit(body=True), {"n": 1}, {job.version})
+    edit_job(world.container, job, JobEdit(body=True), {"n": 1}, {job.version})
     with pytest.raises(PreconditionFailed):
-        edit_job(world.editor, job, JobEdit(body=True), {"n": 2}, {job.version})
+        edit_job(world.container, job, JobEdit(body=True), {"n": 2}, {job.version})
 
-    body = world.memory.job_specs.get(job.id)
+    body = world.container.job_specs.get(job.id)
     assert body is not None
     assert body.metadata == {"n": 1}

@@ -20,7 +20,7 @@ SLOW = Script(deltas=[f"t{n} " for n in range(100)], every=0.1)
 
 
 def test_the_job_of_a_dead_worker_runs_again() -> None:
-    """Its lease runs out, is fenced, and the job is queued anew as another generation and another attempt."""
+    """Its lease expires and is fenced; the job gets a new generation and a new attempt."""
     world = World(SLOW, Script(deltas=["whole"]))
     job = world.submit()
     world.watch(job)
@@ -28,11 +28,11 @@ def test_the_job_of_a_dead_worker_runs_again() -> None:
     assert world.job(job).status is Status.PROCESSING
 
     assert not world.sweep(after=5)
-    assert world.sweep(after=30)["lease buried"] == 1
+    assert world.sweep(after=30)["lease_reaped"] == 1
     taken = world.job(job)
     assert (taken.status, taken.generation, taken.crashes, taken.tries) == (Status.QUEUED, 2, 1, 0)
     assert taken.length == len(world.log_text(job)) > 0
-    [lost] = world.memory.results.attempts(job.id)
+    [lost] = world.container.results.attempts(job.id)
     assert (lost.error_code, lost.usage.estimated if lost.usage else None) == ("worker_lost", True)
     assert taken.cost == lost.cost is not None
     world.deliver()
@@ -40,11 +40,10 @@ def test_the_job_of_a_dead_worker_runs_again() -> None:
     ended = world.job(job)
     assert (ended.status, ended.attempt) == (Status.COMPLETED, 2)
     assert world.assembled().text == "whole"
-    assert not world.memory.leases.rows
+    assert not world.container.leases.rows
 
 
-def test_a_living_worker_is_left_alone() -> None:
-    """However often the sweep runs, and whatever its index says."""
+def test_the_sweeper_does_not_disturb_a_living_worker() -> None:
     world = World(Script(deltas=["x"] * 600, every=0.2))
     job = world.submit()
 
@@ -54,28 +53,28 @@ def test_a_living_worker_is_left_alone() -> None:
             world.sweep()
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), sweeps())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), sweeps())
 
     world.loop.run_until_complete(work())
 
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
 
 
-def test_a_job_that_was_as_good_as_finished_is_finished_without_asking_again() -> None:
-    """The result is there, the head does not say so: whoever takes over completes it, and OpenAI is not paid twice."""
+def test_the_sweeper_completes_a_job_from_its_stored_result() -> None:
+    """Only the terminal write was missing, so OpenAI must not be paid twice."""
     world = World(Script(deltas=["all of it"]))
     job = world.submit()
-    replaced = world.memory.jobs.replace
+    replaced = world.container.jobs.replace
 
     def die_before_the_end(seen: Job, new: Job) -> None:
         if new.status.is_terminal:
             raise KeyError("killed")
         replaced(seen, new)
 
-    world.memory.jobs.replace = die_before_the_end  # type: ignore[method-assign]
+    world.container.jobs.replace = die_before_the_end  # type: ignore[method-assign]
     with pytest.raises(Exception, match="come again"):
         world.deliver()
-    world.memory.jobs.replace = replaced  # type: ignore[method-assign]
+    world.container.jobs.replace = replaced  # type: ignore[method-assign]
 
     world.sweep(after=40)
 
@@ -85,42 +84,41 @@ def test_a_job_that_was_as_good_as_finished_is_finished_without_asking_again() -
     assert len(world.provider.requests) == 1
 
 
-def test_a_lost_wake_up_is_sent_again_with_its_generation() -> None:
-    """At growing intervals, so that a deep queue is not filled with doubles: about log2 of the wait."""
+def test_a_lost_wake_up_is_sent_again_with_the_same_generation() -> None:
+    """The intervals grow, so that a deep queue is not filled with duplicates."""
     world = World()
     job = world.submit()
-    world.memory.queues.messages["normal"].clear()
+    world.container.queues.messages["normal"].clear()
 
     for _ in range(64):
         world.sweep(after=60)
 
-    sent = [wake_up for _, wake_up in world.memory.queues.sent]
+    sent = [wake_up for _, wake_up in world.container.queues.sent]
     assert {wake_up.generation for wake_up in sent} == {1}
     assert 4 <= len(sent) <= 8
     world.deliver()
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_job_that_nobody_started_in_time_expires() -> None:
-    """Also when no worker ever looks."""
+def test_a_job_not_started_in_time_is_expired_by_the_sweeper() -> None:
     world = World()
     job = world.submit(expires_in=300.0)
-    world.memory.queues.messages["normal"].clear()
+    world.container.queues.messages["normal"].clear()
 
     for _ in range(10):
         world.sweep(after=60)
 
     assert world.job(job).status is Status.EXPIRED
     for lane in (None, job.lane):
-        assert not world.memory.jobs.due(lane, world.clock.now() + 10**9, 100)
+        assert not world.container.jobs.due(lane, world.clock.now() + 10**9, 100)
 
 
-def test_a_cancel_whose_worker_died_is_carried_out() -> None:
-    """The flag is on the record; the sweep writes `cancelled`, with the text that is kept."""
+def test_the_sweeper_cancels_a_flagged_job_whose_worker_died() -> None:
+    """The text so far is kept."""
     world = World(SLOW)
     job = world.submit()
     kill(world, 5)
-    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     world.sweep(after=40)
 
@@ -129,8 +127,8 @@ def test_a_cancel_whose_worker_died_is_carried_out() -> None:
     assert ended.length == len(world.log_text(job))
 
 
-def test_a_poison_job_fails_alone_and_takes_nobody_with_it() -> None:
-    """A worker that dies takes ten jobs along; afterwards each runs alone, and only the one that dies alone again and again fails [18]."""
+def test_a_poison_job_fails_without_failing_the_jobs_of_its_batch() -> None:
+    """After a crash each job runs alone, and only repeated crashes alone fail a job."""
     world = World(SLOW)
     jobs = [world.submit(str(number)) for number in range(10)]
     poison = jobs[3]
@@ -140,14 +138,14 @@ def test_a_poison_job_fails_alone_and_takes_nobody_with_it() -> None:
 
     world.provider.scripts[:] = [Script()]
     for _ in range(60):
-        for message in world.memory.queues.receive("normal", 1):
+        for message in world.container.queues.receive("normal", 1):
             if poison.id in message.body:
                 world.provider.scripts[:] = [SLOW]
                 kill(world, 3, [message])
                 world.provider.scripts[:] = [Script()]
             else:
                 world.deliver(messages=[message])
-            world.memory.queues.acknowledge("normal", [message.receipt])
+            world.container.queues.acknowledge("normal", [message.receipt])
         world.sweep(after=40)
 
     ends = {job.id: world.job(job) for job in jobs}
@@ -157,17 +155,17 @@ def test_a_poison_job_fails_alone_and_takes_nobody_with_it() -> None:
     assert {job.status for job in ends.values()} == {Status.COMPLETED}
 
 
-def test_a_job_that_crashed_is_kept_apart_from_its_batch() -> None:
-    """It runs alone, or waits until it can; the others are handed on, none is lost."""
+def test_a_job_that_has_crashed_runs_alone() -> None:
+    """It waits until the other jobs of its message batch have run."""
     world = World()
     jobs = [world.submit(str(number)) for number in range(4)]
     suspect = jobs[2]
-    world.memory.jobs.heads[suspect.id] = replace(world.job(suspect), crashes=1)
+    world.container.jobs.heads[suspect.id] = replace(world.job(suspect), crashes=1)
     together: list[int] = []
     stream = world.provider.stream
 
     def note(request: Any) -> Any:
-        together.append(len([job for job in world.memory.jobs.heads.values() if job.status is Status.PROCESSING]))
+        together.append(len([job for job in world.container.jobs.heads.values() if job.status is Status.PROCESSING]))
         return stream(request)
 
     world.provider.stream = note  # type: ignore[method-assign]
@@ -175,30 +173,28 @@ def test_a_job_that_crashed_is_kept_apart_from_its_batch() -> None:
     assert world.job(suspect).status is Status.QUEUED
     world.deliver()
 
-    assert {job.status for job in world.memory.jobs.heads.values()} == {Status.COMPLETED}
+    assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
     assert together[-1] == 1
 
 
-def test_what_cannot_be_looked_at_does_not_stop_the_others() -> None:
-    """One record fails each time; all others are brought right."""
+def test_a_job_that_cannot_be_swept_does_not_block_the_others() -> None:
     world = World()
     jobs = [world.submit(str(number)) for number in range(5)]
-    world.memory.queues.messages["normal"].clear()
-    send = world.memory.queues.send
+    world.container.queues.messages["normal"].clear()
+    send = world.container.queues.send
 
     def broken(lane: str, wake_up: Any, tenant: str, delay: int = 0) -> None:
         if wake_up.job_id == jobs[0].id:
             raise Throttled
         send(lane, wake_up, tenant, delay)
 
-    world.memory.queues.send = broken  # type: ignore[method-assign]
+    world.container.queues.send = broken  # type: ignore[method-assign]
     done = world.sweep(after=130)
 
-    assert (done["failed"], done["sent again"]) == (1, 4)
+    assert (done["failed"], done["resent"]) == (1, 4)
 
 
-def test_two_sweeps_at_once_do_what_one_does() -> None:
-    """Every change is a swap of what was looked at."""
+def test_a_second_sweep_does_not_reclaim_a_job_again() -> None:
     world = World(SLOW, Script())
     job = world.submit()
     kill(world, 2)
@@ -210,10 +206,10 @@ def test_two_sweeps_at_once_do_what_one_does() -> None:
     assert (world.job(job).generation, world.job(job).crashes) == (2, 1)
 
 
-def test_nothing_that_is_unfinished_is_without_a_time_to_be_looked_at() -> None:
-    """Rule 15, in every state that a job passes through."""
+def test_due_at_is_set_exactly_while_a_job_is_unfinished() -> None:
+    """Protocol rule 15: everything unfinished has `due_at`."""
     world = World(SLOW)
-    replaced = world.memory.jobs.replace
+    replaced = world.container.jobs.replace
     seen: list[Status] = []
 
     def check(before: Job, after: Job) -> None:
@@ -221,7 +217,7 @@ def test_nothing_that_is_unfinished_is_without_a_time_to_be_looked_at() -> None:
         assert (after.due_at is None) == after.status.is_terminal
         replaced(before, after)
 
-    world.memory.jobs.replace = check  # type: ignore[method-assign]
+    world.container.jobs.replace = check  # type: ignore[method-assign]
     world.submit()
     kill(world, 2)
     world.sweep(after=40)
@@ -232,8 +228,8 @@ def test_nothing_that_is_unfinished_is_without_a_time_to_be_looked_at() -> None:
 
 
 @pytest.mark.parametrize("delay", [30.0, 899.0, 901.0, 86_400.0, 30 * 86_400.0])
-def test_a_job_starts_at_its_time(delay: float) -> None:
-    """Not before, and within seconds of it, though a message can be delayed by fifteen minutes only; and once."""
+def test_a_delayed_job_starts_once_at_its_run_at_time(delay: float) -> None:
+    """Also beyond the 15 minutes by which SQS can delay a message."""
     world = World()
     job = world.submit(run_at=world.clock.now() + round(delay * 1000))
     assert (world.job(job).status, world.job(job).reason) == (Status.WAITING, "run_at")
@@ -251,17 +247,17 @@ def test_a_job_starts_at_its_time(delay: float) -> None:
     assert ended.started_at is not None
     assert 0 <= ended.started_at - job.created_at - delay * 1000 <= 5_000
     assert len(world.provider.requests) == 1
-    assert len(world.memory.queues.sent) == 1
+    assert len(world.container.queues.sent) == 1
 
 
 def test_a_delayed_job_can_be_cancelled_or_started_now() -> None:
-    """It is as any job that nobody works on; its late wake-up means nothing any more."""
+    """The wake-up for the original time has no effect."""
     world = World()
     first, second = (world.submit(str(n), run_at=world.clock.now() + 60_000) for n in (1, 2))
-    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, first)
+    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, first)
     again = restart(world.job(second), world.clock.now(), 1, 1)
     assert again is not None
-    world.memory.jobs.replace(world.job(second), again)
+    world.container.jobs.replace(world.job(second), again)
     world.deliver(messages=[world.wake(again)])
     world.clock.advance(61)
     world.deliver()

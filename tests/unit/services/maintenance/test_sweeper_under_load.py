@@ -28,9 +28,9 @@ SECOND = 1.0
 def put(world: World, number: int, **changes: Any) -> Job:
     """A job that is due and whose wake-up was lost."""
     job = world.submit(f"prompt {number}")
-    world.memory.queues.messages[job.lane].clear()
-    world.memory.jobs.heads[job.id] = replace(job, **changes)
-    return world.memory.jobs.heads[job.id]
+    world.container.queues.messages[job.lane].clear()
+    world.container.jobs.heads[job.id] = replace(job, **changes)
+    return world.container.jobs.heads[job.id]
 
 
 def slow(world: World, port: Any, method: str, seconds: float) -> None:
@@ -45,22 +45,22 @@ def slow(world: World, port: Any, method: str, seconds: float) -> None:
 
 
 def sent(world: World) -> set[str]:
-    return {wake_up.job_id for _, wake_up in world.memory.queues.sent}
+    return {wake_up.job_id for _, wake_up in world.container.queues.sent}
 
 
 def forget_sent(world: World) -> None:
-    world.memory.queues.sent.clear()
+    world.container.queues.sent.clear()
 
 
 # ---- one run is bounded, and the next goes on
 
 
-def test_a_run_ends_in_good_time_and_the_next_goes_on_where_it_ended() -> None:
-    """A hundred jobs at a second each: forty in the first run, the oldest; the others are not looked at twice before all had their turn."""
+def test_a_sweep_run_stops_at_its_budget_and_the_next_one_continues() -> None:
+    """The oldest jobs come first, and none is handled twice before all were handled once."""
     world = World()
     jobs = [put(world, number) for number in range(100)]
     forget_sent(world)
-    slow(world, world.memory.queues, "send", SECOND)
+    slow(world, world.container.queues, "send", SECOND)
     world.clock.advance(130)
 
     began = world.clock.now()
@@ -68,24 +68,23 @@ def test_a_run_ends_in_good_time_and_the_next_goes_on_where_it_ended() -> None:
     took = world.clock.now() - began
     first = sent(world)
     assert BUDGET_MS <= took <= BUDGET_MS + 2_000
-    assert (done["sent again"], done["left"]) == (40, 60)
+    assert (done["resent"], done["deferred"]) == (40, 60)
     assert first == {job.id for job in jobs[:40]}
 
     world.sweep(after=20)
     world.sweep(after=20)
     assert sent(world) == {job.id for job in jobs}
-    firsts = [wake_up.job_id for _, wake_up in world.memory.queues.sent][:100]
+    firsts = [wake_up.job_id for _, wake_up in world.container.queues.sent][:100]
     assert len(set(firsts)) == 100
 
 
-def test_no_lane_waits_for_another() -> None:
-    """When time is short every lane and every retry gets its share of a run."""
+def test_every_lane_and_retry_gets_a_share_of_a_short_sweep_run() -> None:
     world = World()
     waiting = [put(world, number) for number in range(200)]
     retry = put(world, 900, status=Status.RETRYING, generation=2, resume_at=world.clock.now() + 1, due_at=world.clock.now() + 120_001)
     others = [put(world, 901 + at, lane=lane) for at, lane in enumerate(LANES) if lane != "normal"]
     forget_sent(world)
-    slow(world, world.memory.queues, "send", SECOND)
+    slow(world, world.container.queues, "send", SECOND)
 
     world.sweep(after=130)
 
@@ -93,28 +92,28 @@ def test_no_lane_waits_for_another() -> None:
     assert len(sent(world) & {job.id for job in waiting}) == 36
 
 
-def test_many_dead_workers_leave_time_for_what_is_due() -> None:
-    """Half a run for leases; those that are left are the next run's, before any that was tried already."""
+def test_expired_leases_use_at_most_half_of_a_sweep_run() -> None:
+    """Due jobs get the rest; the remaining leases are left to the next run."""
     world = World()
     for number in range(60):
         lease = Lease(id=f"lease-{number:02}", lane="normal", started_at=0, expires_at=world.clock.now() + number)
-        world.memory.leases.open(lease)
+        world.container.leases.open(lease)
     job = put(world, 1)
     forget_sent(world)
-    slow(world, world.memory.leases, "fence", SECOND)
+    slow(world, world.container.leases, "fence", SECOND)
 
     done = world.sweep(after=130)
 
-    assert (done["lease buried"], done["left"], done["sent again"]) == (20, 40, 1)
+    assert (done["lease_reaped"], done["deferred"], done["resent"]) == (20, 40, 1)
     assert sent(world) == {job.id}
-    assert min(world.memory.leases.rows) == "lease-20"
+    assert min(world.container.leases.rows) == "lease-20"
 
 
 # ---- what fails stands in nobody's way (T35)
 
 
 def broken_for(world: World, poison: Sequence[str]) -> Callable[..., None]:
-    send, bad = world.memory.queues.send, set(poison)
+    send, bad = world.container.queues.send, set(poison)
 
     def broken(lane: str, wake_up: Any, tenant: str, delay: int = 0) -> None:
         if wake_up.job_id in bad:
@@ -125,14 +124,14 @@ def broken_for(world: World, poison: Sequence[str]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("count", [200, 9 * MAX_PER_PARTITION])
-def test_unsweepable_records_at_the_head_starve_nobody(count: int) -> None:
-    """However many there are, even more than all parts of the index give together: what lies behind them gets its turn."""
+def test_failing_records_at_the_head_of_the_index_do_not_starve_others(count: int) -> None:
+    """Even if they are more than all index partitions return in one run."""
     world = World()
     poison = [put(world, number).id for number in range(count)]
     world.clock.advance(1)
     healthy = [put(world, count + number) for number in range(20)]
     forget_sent(world)
-    world.memory.queues.send = broken_for(world, poison)  # type: ignore[method-assign]
+    world.container.queues.send = broken_for(world, poison)  # type: ignore[method-assign]
 
     runs: list[Counter[str]] = [world.sweep(after=130 if not run else 60) for run in range(2)]
 
@@ -141,49 +140,49 @@ def test_unsweepable_records_at_the_head_starve_nobody(count: int) -> None:
     assert (runs[0]["failed"], runs[1]["failed"]) == (given, count - given)
 
 
-def test_records_that_cannot_be_read_starve_nobody() -> None:
-    """Another version of the code wrote them: they are put off by their id alone, and the others of the same hundred are looked at."""
+def test_unreadable_records_are_postponed_and_do_not_starve_others() -> None:
+    """Another version of the code wrote them, so they are postponed by their id alone."""
     world = World()
     strange = {put(world, number).id for number in range(200)}
     world.clock.advance(1)
     healthy = [put(world, 200 + number) for number in range(5)]
     forget_sent(world)
-    real = world.memory.jobs.get_many
+    real = world.container.jobs.get_many
 
     def read(ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
         if strange & set(ids):
             raise ValueError("'flying' is not a valid Status")
         return real(ids, consistent=consistent)
 
-    world.memory.jobs.get_many = read  # type: ignore[method-assign]
+    world.container.jobs.get_many = read  # type: ignore[method-assign]
     world.sweep(after=130)
 
     assert sent(world) == {job.id for job in healthy}
-    assert Counter(fact for fact, _ in world.facts)["a record could not be read"] == 200
+    assert Counter(fact for fact, _ in world.facts)["job_record_unreadable"] == 200
     world.facts.clear()
     world.sweep(after=60)
-    assert not [fact for fact, _ in world.facts if fact == "a record could not be read"]
+    assert not [fact for fact, _ in world.facts if fact == "job_record_unreadable"]
 
 
-def test_what_met_a_store_that_did_not_answer_is_looked_at_in_the_next_run() -> None:
-    """A throttle is no reason to wait for long."""
+def test_a_throttled_job_is_swept_again_in_the_next_run() -> None:
+    """A throttle is no reason to postpone a job for long."""
     world = World()
     job = put(world, 1)
     forget_sent(world)
 
-    with refusing(world.memory.queues, "send"):
+    with refusing(world.container.queues, "send"):
         assert world.sweep(after=130)["failed"] == 1
     world.sweep(after=60)
 
     assert sent(world) == {job.id}
 
 
-def test_a_part_of_the_index_that_does_not_answer_hides_no_other() -> None:
-    """Nor do the leases, nor the connections."""
+def test_a_failing_index_partition_does_not_hide_the_others() -> None:
+    """Neither do failing reads of leases or connections; each failure is logged."""
     world = World()
     retry = put(world, 1, status=Status.RETRYING, resume_at=world.clock.now(), due_at=world.clock.now())
     forget_sent(world)
-    memory = world.memory
+    memory = world.container
     due = memory.jobs.due
 
     def only_times(lane: str | None, until: int, limit: int) -> list[str]:
@@ -195,32 +194,32 @@ def test_a_part_of_the_index_that_does_not_answer_hides_no_other() -> None:
     with refusing(memory.leases, "all", 9), refusing(memory.connections, "sample", 9):
         done = world.sweep(after=5)
 
-    assert done["sent again"] == 1
+    assert done["resent"] == 1
     assert sent(world) == {retry.id}
-    said = [about.get("what") for fact, about in world.facts if fact == "something could not be swept"]
+    said = [about.get("what") for fact, about in world.facts if fact == "sweep_step_failed"]
     assert said == ["leases", *LANES, "connections"]
 
 
-def test_a_lease_of_which_one_job_cannot_be_taken_back_is_tried_again() -> None:
-    """The others of the batch are taken back at once; it is, as soon as its store answers."""
+def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:
+    """The other jobs of the lease are reclaimed at once."""
     world = World(Script(deltas=["x"] * 100, every=0.1))
     jobs = [world.submit(str(number)) for number in range(3)]
-    received = world.memory.queues.receive("normal")
+    received = world.container.queues.receive("normal")
 
     async def die() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         await asyncio.sleep(3)
-        with refusing(world.memory.leases, "close", 99):
+        with refusing(world.container.leases, "close", 99):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
     world.loop.run_until_complete(die())
-    with refusing(world.memory.results, "put_if_absent"):
-        assert world.sweep(after=40)["lease kept"] == 1
+    with refusing(world.container.results, "put_if_absent"):
+        assert world.sweep(after=40)["lease_kept"] == 1
     assert Counter(world.job(job).status for job in jobs) == {Status.QUEUED: 2, Status.PROCESSING: 1}
-    assert all(lease.fenced for lease in world.memory.leases.rows.values())
+    assert all(lease.fenced for lease in world.container.leases.rows.values())
 
-    assert world.sweep(after=60)["lease buried"] == 1
+    assert world.sweep(after=60)["lease_reaped"] == 1
     assert {world.job(job).status for job in jobs} == {Status.QUEUED}
 
 
@@ -232,9 +231,9 @@ def deep(world: World, jobs: int, workers: int) -> None:
 
     async def one(number: int) -> None:
         await asyncio.sleep(number * 3)  # so that there is always one at work
-        while received := world.memory.queues.receive("normal", 1):
-            await process_messages(world.engine, "normal", received)
-            world.memory.queues.acknowledge("normal", [message.receipt for message in received])
+        while received := world.container.queues.receive("normal", 1):
+            await process_messages(world.container, "normal", received)
+            world.container.queues.acknowledge("normal", [message.receipt for message in received])
 
     async def sweeps() -> None:
         while True:
@@ -252,37 +251,37 @@ def deep(world: World, jobs: int, workers: int) -> None:
     world.loop.run_until_complete(work())
 
 
-def test_a_queue_that_is_ten_minutes_deep_is_not_filled_with_doubles() -> None:
-    """Everything ends, and no wake-up is sent a second time: what was queued after the newest batch is behind it."""
+def test_a_deep_queue_gets_no_duplicate_wake_ups() -> None:
+    """The lane's watermark shows that the waiting jobs are still in the queue."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
 
     deep(world, jobs=200, workers=3)
 
     assert world.loop.moment > 600
-    assert {job.status for job in world.memory.jobs.heads.values()} == {Status.COMPLETED}
-    assert len(world.memory.queues.sent) == 200
+    assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
+    assert len(world.container.queues.sent) == 200
     assert len(world.provider.requests) == 200
 
 
-def test_without_watermarks_the_intervals_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers of an older version say none: at most the logarithm of the wait in doubles, each dropped at the cost of a read."""
+def test_without_watermarks_duplicate_wake_ups_come_at_growing_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of an older version report no watermark; the duplicates stay few."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
-    opened = world.memory.leases.open
-    monkeypatch.setattr(world.memory.leases, "open", lambda lease: opened(replace(lease, watermark=0)))
+    opened = world.container.leases.open
+    monkeypatch.setattr(world.container.leases, "open", lambda lease: opened(replace(lease, watermark=0)))
 
     deep(world, jobs=200, workers=3)
 
-    assert {job.status for job in world.memory.jobs.heads.values()} == {Status.COMPLETED}
+    assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
     assert len(world.provider.requests) == 200
-    assert len(world.memory.queues.sent) > 200
-    assert max(Counter(wake_up.job_id for _, wake_up in world.memory.queues.sent).values()) <= 4  # 120, 240 and 480 s
+    assert len(world.container.queues.sent) > 200
+    assert max(Counter(wake_up.job_id for _, wake_up in world.container.queues.sent).values()) <= 4  # 120, 240 and 480 s
 
 
-def test_a_wake_up_that_was_lost_in_a_deep_queue_is_found_when_its_turn_has_passed() -> None:
-    """The watermark moves beyond it, or there is nobody left to wait for."""
+def test_a_wake_up_lost_in_a_deep_queue_is_sent_again() -> None:
+    """Once the watermark has passed the job, or no worker is left."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
     lost = world.submit("lost")
-    world.memory.queues.messages["normal"].clear()
+    world.container.queues.messages["normal"].clear()
     world.clock.advance(1)
 
     deep(world, jobs=60, workers=3)
@@ -290,30 +289,30 @@ def test_a_wake_up_that_was_lost_in_a_deep_queue_is_found_when_its_turn_has_pass
     world.deliver()
 
     assert world.job(lost).status is Status.COMPLETED
-    assert max(Counter(wake_up.job_id for _, wake_up in world.memory.queues.sent).values()) == 2
+    assert max(Counter(wake_up.job_id for _, wake_up in world.container.queues.sent).values()) == 2
 
 
 # ---- what people are alerted by
 
 
-def test_a_job_that_the_sweep_fails_is_said_to_have_failed() -> None:
-    """With all that an alert needs; one that is only taken back is not."""
+def test_jobs_failed_by_the_sweeper_are_logged_with_code_and_crashes() -> None:
+    """Alerts use this log line."""
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
     error = JobError(code="provider_overloaded", error_class="server", retryable=True, message="m", suggestion="s", attempt=1)
     late = put(world, 2, status=Status.RETRYING, error=error, retry_until=world.clock.now(), due_at=world.clock.now())
-    world.memory.jobs.heads[job.id] = replace(world.job(job), isolated_crashes=2, crashes=2)
+    world.container.jobs.heads[job.id] = replace(world.job(job), isolated_crashes=2, crashes=2)
     received = [world.wake(job)]
 
     async def die() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", received))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         await asyncio.sleep(3)
-        with refusing(world.memory.leases, "close", 99):
+        with refusing(world.container.leases, "close", 99):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
     world.loop.run_until_complete(die())
     world.sweep(after=40)
 
-    said = {about["job_id"]: (about["code"], about["crashes"]) for fact, about in world.facts if fact == "job failed"}
+    said = {about["job_id"]: (about["code"], about["crashes"]) for fact, about in world.facts if fact == "job_failed"}
     assert said == {job.id: ("worker_lost", 3), late.id: ("provider_overloaded", 0)}

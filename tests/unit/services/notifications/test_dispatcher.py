@@ -37,37 +37,37 @@ def told(world: World, **fields: Any) -> None:
     tell(world, ended(world, **fields))
 
 
-def test_a_webhook_is_told_of_the_end_and_of_no_text() -> None:
-    """Ids, status, figures and links: what was asked and what was answered is to be fetched with a key."""
+def test_a_webhook_receives_the_end_of_a_job_without_its_text() -> None:
+    """Ids, status, figures and links only; the text is fetched with an API key."""
     world = World()
     change = ended(world, prompt="A secret question.", tags=("nightly",))
 
     tell(world, change)
     assert deliver(world) == ["delivered"]
 
-    (letter,) = world.memory.webhook_client.letters
+    (letter,) = world.container.webhook_client.letters
     said = payload(letter)
     assert letter.url == HOOK
     assert said["type"] == "job.completed"
     assert said["id"] == letter.headers["webhook-id"]
     assert said["data"]["job_id"] == change[0]  # type: ignore[index]
     assert said["data"]["cost"] == "0.001500"  # type: ignore[index]
-    assert said["data"]["links"]["result"] == f"https://api.example.com/api/jobs/{change[0]}/result"  # type: ignore[index]
+    assert said["data"]["links"]["result"] == f"https://api.example/api/jobs/{change[0]}/result"  # type: ignore[index]
     assert b"secret question" not in letter.body
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED, Status.EXPIRED])
-def test_every_end_is_told(status: Status) -> None:
+def test_every_terminal_status_sends_its_webhook_event(status: Status) -> None:
     world = World()
 
     told(world, status=status)
     deliver(world)
 
-    assert payload(world.memory.webhook_client.letters[0])["type"] == f"job.{status.value}"
+    assert payload(world.container.webhook_client.letters[0])["type"] == f"job.{status.value}"
 
 
-def test_the_message_of_an_error_is_not_sent() -> None:
-    """Its code says what happened; a message could quote what a provider said."""
+def test_a_webhook_contains_the_error_code_but_not_its_message() -> None:
+    """The message could quote the provider."""
     world = World()
     job_id, before, after = ended(world, Status.FAILED)
     assert after is not None
@@ -76,13 +76,13 @@ def test_the_message_of_an_error_is_not_sent() -> None:
     tell(world, (job_id, before, replace(after, error=error)))
     deliver(world)
 
-    (letter,) = world.memory.webhook_client.letters
+    (letter,) = world.container.webhook_client.letters
     assert payload(letter)["data"]["error"] == {"code": "timeout", "class": "timeout", "retryable": True}  # type: ignore[index]
     assert b"private" not in letter.body
 
 
-def test_nothing_is_said_of_what_is_no_end() -> None:
-    """A claim, a change after the end, a job that names nobody."""
+def test_changes_other_than_a_job_end_create_no_delivery() -> None:
+    """Neither does the end of a job without recipients."""
     world = World()
     job_id, before, after = ended(world)
     assert before is not None
@@ -92,12 +92,12 @@ def test_nothing_is_said_of_what_is_no_end() -> None:
     tell(world, (job_id, None, before), (job_id, after, replace(after, version=4, ttl=1)))
     tell(world, (silent.id, silent, replace(silent, status=Status.COMPLETED)))
 
-    assert world.memory.deliveries.rows == {}
+    assert world.container.deliveries.rows == {}
     assert not silent.notifies
 
 
-def test_a_stream_that_repeats_itself_sends_nothing_new() -> None:
-    """Right away, after the delivery, and days later."""
+def test_repeated_stream_records_send_one_webhook() -> None:
+    """Repeated at once, after the delivery and two days later."""
     world = World()
     change = ended(world)
 
@@ -108,10 +108,10 @@ def test_a_stream_that_repeats_itself_sends_nothing_new() -> None:
     tell(world, change)
     live(world, 1)
 
-    assert len(world.memory.webhook_client.letters) == 1
+    assert len(world.container.webhook_client.letters) == 1
 
 
-def test_another_run_is_another_message() -> None:
+def test_each_run_of_a_job_has_its_own_message() -> None:
     world = World()
     job_id, before, after = ended(world, Status.FAILED)
     assert before is not None
@@ -121,13 +121,13 @@ def test_another_run_is_another_message() -> None:
     tell(world, (job_id, replace(before, run=2), replace(after, run=2)))
     live(world, 0.1)
 
-    ids = {letter.headers["webhook-id"] for letter in world.memory.webhook_client.letters}
-    assert len(ids) == len(world.memory.webhook_client.letters) == 2
+    ids = {letter.headers["webhook-id"] for letter in world.container.webhook_client.letters}
+    assert len(ids) == len(world.container.webhook_client.letters) == 2
 
 
-def test_a_receiver_that_never_answers_well_is_tried_for_a_day_and_no_longer() -> None:
+def test_a_failing_delivery_is_abandoned_within_a_day() -> None:
     world = World()
-    world.memory.webhook_client.answer = answering(then=500)
+    world.container.webhook_client.answer = answering(then=500)
     told(world)
 
     live(world, 25, step=20)
@@ -143,15 +143,15 @@ def test_a_receiver_that_never_answers_well_is_tried_for_a_day_and_no_longer() -
     assert pauses == sorted(pauses)
 
 
-def test_a_receiver_that_comes_back_hears_of_it() -> None:
-    """With the same id and the same body, signed anew."""
+def test_a_delivery_is_retried_until_accepted_by_the_receiver() -> None:
+    """Every attempt has the same id and body, and a new timestamp."""
     world = World()
-    world.memory.webhook_client.answer = answering(503, 500, 302, 404)
+    world.container.webhook_client.answer = answering(503, 500, 302, 404)
     told(world)
 
     live(world, 3)
 
-    letters = world.memory.webhook_client.letters
+    letters = world.container.webhook_client.letters
     assert only(world).state is DeliveryState.DELIVERED
     assert [one.status for one in only(world).attempts] == [503, 500, 302, 404, 204]
     assert only(world).attempts[2].error == "redirects are not followed"
@@ -159,10 +159,11 @@ def test_a_receiver_that_comes_back_hears_of_it() -> None:
     assert len({letter.headers["webhook-timestamp"] for letter in letters}) == len(letters)
 
 
-def test_a_receiver_may_say_when_to_come_again_within_bounds() -> None:
+def test_retry_after_of_a_receiver_is_honoured_within_bounds() -> None:
+    """Only for 429 and 503, and for at most an hour."""
     world = World()
     answers = iter([WebhookResponse(429, 100.0), WebhookResponse(503, 10**9), WebhookResponse(500, 10**9), WebhookResponse(204)])
-    world.memory.webhook_client.answer = lambda _letter: next(answers)
+    world.container.webhook_client.answer = lambda _letter: next(answers)
     told(world)
 
     live(world, 2)
@@ -173,10 +174,9 @@ def test_a_receiver_may_say_when_to_come_again_within_bounds() -> None:
     assert fourth - third < 400_000
 
 
-def test_a_receiver_that_puts_us_off_each_time_does_not_stretch_the_day() -> None:
-    """An hour each: what would come after the day does not come."""
+def test_retry_after_does_not_extend_the_delivery_window_of_a_day() -> None:
     world = World()
-    world.memory.webhook_client.answer = lambda _letter: WebhookResponse(429, 10**9)
+    world.container.webhook_client.answer = lambda _letter: WebhookResponse(429, 10**9)
     told(world)
 
     live(world, 30, step=20)
@@ -187,42 +187,44 @@ def test_a_receiver_that_puts_us_off_each_time_does_not_stretch_the_day() -> Non
     assert delivery.attempts[-1].at - delivery.created_at <= 24 * HOUR
 
 
-def test_who_is_gone_is_left_alone() -> None:
+def test_a_410_answer_ends_the_delivery_at_once() -> None:
     world = World()
-    world.memory.webhook_client.answer = answering(410, then=204)
+    world.container.webhook_client.answer = answering(410, then=204)
     told(world)
 
     live(world, 1)
 
     assert only(world).state is DeliveryState.FAILED
-    assert len(world.memory.webhook_client.letters) == 1
+    assert len(world.container.webhook_client.letters) == 1
 
 
-def test_an_address_that_must_not_be_reached_is_not_tried_again() -> None:
+def test_a_forbidden_address_fails_the_delivery_without_a_request() -> None:
     world = World()
     tell(world, ended(world))
-    world.memory.deliveries.rows = {place: replace(one, address="https://10.0.0.1/") for place, one in world.memory.deliveries.rows.items()}
+    world.container.deliveries.rows = {
+        place: replace(one, address="https://10.0.0.1/") for place, one in world.container.deliveries.rows.items()
+    }
 
     live(world, 1)
 
     assert only(world).state is DeliveryState.FAILED
     assert [one.error for one in only(world).attempts] == ["the address must be a public address"]
-    assert world.memory.webhook_client.letters == []
+    assert world.container.webhook_client.letters == []
 
 
-def test_a_fault_of_ours_is_tried_again() -> None:
+def test_an_internal_error_during_a_delivery_is_retried() -> None:
     world = World()
     told(world)
 
-    with refusing(world.memory.notification_settings, "signing_secrets", error=RuntimeError):
+    with refusing(world.container.notification_settings, "signing_secrets", error=RuntimeError):
         deliver(world)
     live(world, 0.1)
 
     assert [one.error for one in only(world).attempts] == ["something went wrong on our side", None]
 
 
-def test_who_dies_at_any_point_loses_no_message() -> None:
-    """Between any two calls of a store, a queue or the receiver: each is told at least once, under one id."""
+def test_a_crash_at_any_call_loses_no_message() -> None:
+    """Before or after any call of a store, the queue or the receiver; the message id stays one."""
     places = [
         ("deliveries", "create"),
         ("queues", "send_task"),
@@ -232,9 +234,9 @@ def test_who_dies_at_any_point_loses_no_message() -> None:
     ]
     for (port, method), number, after in itertools.product(places, (1, 2, 3), (False, True)):
         world, change = World(), None
-        world.memory.webhook_client.answer = answering(500)
+        world.container.webhook_client.answer = answering(500)
         change = ended(world)
-        real, count = getattr(getattr(world.memory, port), method), itertools.count(1)
+        real, count = getattr(getattr(world.container, port), method), itertools.count(1)
 
         def die(*args: Any, real: Any = real, count: Any = count, number: int = number, after: bool = after, **named: Any) -> Any:
             if next(count) != number:
@@ -243,10 +245,10 @@ def test_who_dies_at_any_point_loses_no_message() -> None:
                 real(*args, **named)
             raise SystemExit  # no `except Exception` sees it: whatever would come next does not happen
 
-        setattr(getattr(world.memory, port), method, die)
+        setattr(getattr(world.container, port), method, die)
         for _ in range(400):
             try:
-                if not world.memory.deliveries.rows:
+                if not world.container.deliveries.rows:
                     tell(world, change)  # the stream gives a batch again whose function died
                 deliver(world)
                 sweep(world)
@@ -255,41 +257,41 @@ def test_who_dies_at_any_point_loses_no_message() -> None:
             world.clock.advance(15)
 
         assert only(world).state is DeliveryState.DELIVERED, (port, method, number, after)
-        assert len({letter.headers["webhook-id"] for letter in world.memory.webhook_client.letters}) == 1
+        assert len({letter.headers["webhook-id"] for letter in world.container.webhook_client.letters}) == 1
 
 
-def test_two_who_have_the_same_message_send_it_once() -> None:
+def test_a_message_received_by_two_dispatchers_is_sent_once() -> None:
     world = World()
     told(world)
-    (message,) = world.memory.queues.receive("deliveries")
-    world.memory.webhook_client.answer = lambda _letter: (_again(world, message.body), WebhookResponse(204))[1]
+    (message,) = world.container.queues.receive("deliveries")
+    world.container.webhook_client.answer = lambda _letter: (_again(world, message.body), WebhookResponse(204))[1]
 
-    world.memory.queues.put_raw("deliveries", message.body)
+    world.container.queues.put_raw("deliveries", message.body)
     deliver(world)
 
-    assert len(world.memory.webhook_client.letters) == 1
+    assert len(world.container.webhook_client.letters) == 1
     assert only(world).state is DeliveryState.DELIVERED
 
 
 def _again(world: World, body: str) -> None:
-    world.memory.queues.put_raw("deliveries", body)
-    assert deliver(world) == ["not now"]
+    world.container.queues.put_raw("deliveries", body)
+    assert deliver(world) == ["not_due"]
 
 
-def test_what_was_taken_over_is_not_written_by_who_was_slow() -> None:
-    """Whoever slept through its time finds that another has told it."""
+def test_a_slow_dispatcher_does_not_overwrite_its_successors_outcome() -> None:
+    """Its lock had expired, and another dispatcher delivered the message."""
     world = World()
     told(world)
 
     def sleepy(_letter: ReceivedRequest) -> WebhookResponse:
-        if len(world.memory.webhook_client.letters) == 1:
+        if len(world.container.webhook_client.letters) == 1:
             world.clock.advance(200)
             sweep(world)
             assert deliver(world) == ["delivered"]
         return WebhookResponse(500)
 
-    world.memory.webhook_client.answer = lambda letter: (
-        WebhookResponse(204) if len(world.memory.webhook_client.letters) > 1 else sleepy(letter)
+    world.container.webhook_client.answer = lambda letter: (
+        WebhookResponse(204) if len(world.container.webhook_client.letters) > 1 else sleepy(letter)
     )
     deliver(world)
 
@@ -297,45 +299,46 @@ def test_what_was_taken_over_is_not_written_by_who_was_slow() -> None:
 
 
 @pytest.mark.parametrize("body", ["", "{}", "garbage", '{"owner": "x"}', '{"owner": 1, "delivery": 2}', "[" * 50_000, '["a"]'])
-def test_garbage_in_the_queue_is_set_aside(body: str) -> None:
+def test_malformed_delivery_messages_go_to_the_dead_letter_queue(body: str) -> None:
     world = World()
-    world.memory.queues.put_raw("deliveries", body)
+    world.container.queues.put_raw("deliveries", body)
 
-    assert deliver(world) == ["set aside"]
-    assert [kept for kept, _ in world.memory.queues.aside["deliveries"]] == [body]
+    assert deliver(world) == ["dead_lettered"]
+    assert [kept for kept, _ in world.container.queues.aside["deliveries"]] == [body]
 
 
-def test_a_message_about_nothing_is_dropped() -> None:
+def test_a_message_for_an_unknown_delivery_is_dropped() -> None:
     world = World()
-    world.memory.queues.put_raw("deliveries", '{"owner": "job_1", "delivery": "dlv_1"}')
+    world.container.queues.put_raw("deliveries", '{"owner": "job_1", "delivery": "dlv_1"}')
 
-    assert deliver(world) == ["not now"]
+    assert deliver(world) == ["not_due"]
 
 
-def test_a_change_that_cannot_be_told_is_set_aside_and_stops_no_other() -> None:
+def test_a_change_that_cannot_be_enqueued_goes_to_the_dead_letter_queue() -> None:
+    """The other change of the batch is processed."""
     world = World()
     lost, other = ended(world), ended(world)
-    get = world.memory.job_specs.get
+    get = world.container.job_specs.get
 
     def get_others(job_id: str) -> Any:
         if job_id == lost[0]:
             raise Throttled
         return get(job_id)
 
-    world.memory.job_specs.get = get_others  # type: ignore[method-assign]
+    world.container.job_specs.get = get_others  # type: ignore[method-assign]
     tell(world, lost, other)
 
-    assert [body for body, _ in world.memory.queues.aside["stream"]] == [lost[0]]
+    assert [body for body, _ in world.container.queues.aside["stream"]] == [lost[0]]
     assert only(world).owner == other[0]
 
 
-def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
+def test_a_change_that_cannot_be_dead_lettered_is_redelivered() -> None:
     world = World()
     change = ended(world)
 
     with (
-        refusing(world.memory.job_specs, "get", 10**6),
-        refusing(world.memory.queues, "send_to_dead_letter", 10**6),
+        refusing(world.container.job_specs, "get", 10**6),
+        refusing(world.container.queues, "send_to_dead_letter", 10**6),
         pytest.raises(DeadLetterFailed),
     ):
         tell(world, change)
@@ -344,53 +347,53 @@ def test_what_can_neither_be_told_nor_set_aside_comes_again() -> None:
     assert only(world).owner == change[0]
 
 
-def test_a_deleted_job_tells_nobody() -> None:
+def test_a_deleted_job_creates_no_delivery() -> None:
     world = World()
     change = ended(world)
-    world.memory.job_specs.delete(change[0])
+    world.container.job_specs.delete(change[0])
 
     tell(world, change)
 
-    assert world.memory.deliveries.rows == {}
-    assert world.memory.queues.aside["stream"] == []
+    assert world.container.deliveries.rows == {}
+    assert world.container.queues.aside["stream"] == []
 
 
-def test_a_secret_is_made_at_the_first_need_and_stays() -> None:
+def test_signing_secrets_are_created_at_first_use_and_kept_per_tenant() -> None:
     world = World()
 
-    assert get_signing_secrets(world.office, "acme") == get_signing_secrets(world.office, "acme")
-    assert get_signing_secrets(world.office, "acme").current.startswith("whsec_")
-    assert get_signing_secrets(world.office, "other") != get_signing_secrets(world.office, "acme")
-    assert get_signing_secrets(world.office, "acme").current not in repr(get_signing_secrets(world.office, "acme"))
+    assert get_signing_secrets(world.container, "acme") == get_signing_secrets(world.container, "acme")
+    assert get_signing_secrets(world.container, "acme").current.startswith("whsec_")
+    assert get_signing_secrets(world.container, "other") != get_signing_secrets(world.container, "acme")
+    assert get_signing_secrets(world.container, "acme").current not in repr(get_signing_secrets(world.container, "acme"))
 
 
-def test_while_a_secret_is_rotated_messages_are_signed_with_both() -> None:
-    """For a day; then with the new one alone."""
+def test_messages_are_signed_with_both_secrets_after_a_rotation() -> None:
+    """For a day; then with the new one only."""
     world = World()
-    first = get_signing_secrets(world.office, "acme").current
+    first = get_signing_secrets(world.container, "acme").current
 
-    second = rotate_signing_secret(world.office, "acme").current
+    second = rotate_signing_secret(world.container, "acme").current
     told(world)
     deliver(world)
     world.clock.advance(86_400)
     told(world)
     deliver(world)
 
-    both, one = (letter.headers["webhook-signature"].split(" ") for letter in world.memory.webhook_client.letters)
+    both, one = (letter.headers["webhook-signature"].split(" ") for letter in world.container.webhook_client.letters)
     assert first != second
     assert (len(both), len(one)) == (2, 1)
 
 
-def test_people_are_told_where_the_tenant_allows_it() -> None:
-    """Status, figures and a link; no prompt, no answer."""
+def test_email_and_slack_recipients_get_status_figures_and_a_link() -> None:
+    """The prompt is not sent."""
     world = World()
-    world.memory.notification_settings.put_allowlist("acme", BOOK)
+    world.container.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("email:ops@acme.com", "slack:alerts"), prompt="A secret question.", status=Status.FAILED)
 
     assert sorted(deliver(world)) == ["delivered", "delivered"]
 
-    ((to, subject, text),) = world.memory.email.sent
-    (letter,) = world.memory.webhook_client.letters
+    ((to, subject, text),) = world.container.email.sent
+    (letter,) = world.container.webhook_client.letters
     assert (to, subject) == ("ops@acme.com", "Headrace: job failed (general)")
     assert "0.001500 USD" in text
     assert "/result" in text
@@ -400,140 +403,140 @@ def test_people_are_told_where_the_tenant_allows_it() -> None:
     assert "secret question" not in text + str(letter.body)
 
 
-def test_an_address_that_was_taken_out_is_written_to_no_more() -> None:
+def test_a_recipient_removed_from_the_allowlist_is_not_contacted() -> None:
     world = World()
-    world.memory.notification_settings.put_allowlist("acme", BOOK)
+    world.container.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("email:ops@acme.com", "slack:alerts"))
 
-    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist())
+    world.container.notification_settings.put_allowlist("acme", RecipientAllowlist())
     live(world, 1)
 
-    assert world.memory.email.sent == []
-    assert world.memory.webhook_client.letters == []
-    assert {one.state for one in world.memory.deliveries.rows.values()} == {DeliveryState.FAILED}
+    assert world.container.email.sent == []
+    assert world.container.webhook_client.letters == []
+    assert {one.state for one in world.container.deliveries.rows.values()} == {DeliveryState.FAILED}
 
 
-def test_an_address_that_was_added_a_moment_ago_is_written_to() -> None:
-    """Whoever delivers has read the address book before that, and keeps it for a minute."""
+def test_a_recipient_just_added_to_the_allowlist_is_contacted() -> None:
+    """The dispatcher caches the allowlist and reads it afresh before it refuses a recipient."""
     world = World()
-    world.memory.notification_settings.put_allowlist("acme", BOOK)
+    world.container.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("slack:alerts",))
-    real = world.memory.notification_settings.allowlist
-    world.memory.notification_settings.allowlist = lambda tenant, *, fresh=False: real(tenant) if fresh else RecipientAllowlist()  # type: ignore[method-assign]
+    real = world.container.notification_settings.allowlist
+    world.container.notification_settings.allowlist = lambda tenant, *, fresh=False: real(tenant) if fresh else RecipientAllowlist()  # type: ignore[method-assign]
 
     assert deliver(world) == ["delivered"]
 
 
-def test_without_a_sender_no_mail_goes_out_and_the_log_says_why() -> None:
+def test_an_email_without_a_configured_sender_fails_with_a_reason() -> None:
     world = World()
-    world.memory.notification_settings.put_allowlist("acme", BOOK)
+    world.container.notification_settings.put_allowlist("acme", BOOK)
     told(world, webhook_url=None, notify=("email:ops@acme.com",))
-    world.memory.email.sender = None
+    world.container.email.sender = None
 
     live(world, 1)
 
     assert [one.error for one in only(world).attempts] == ["e-mail is not configured for this stage"]
 
 
-def test_one_recipient_that_fails_does_not_stop_another() -> None:
+def test_a_failing_recipient_does_not_block_another() -> None:
     world = World()
-    world.memory.notification_settings.put_allowlist("acme", BOOK)
+    world.container.notification_settings.put_allowlist("acme", BOOK)
 
     def refuse(_letter: ReceivedRequest) -> WebhookResponse:
         raise DeliveryError("no connection could be made")
 
-    world.memory.webhook_client.answer = refuse
+    world.container.webhook_client.answer = refuse
     told(world, notify=("email:ops@acme.com",))
     deliver(world)
 
-    assert len(world.memory.email.sent) == 1
+    assert len(world.container.email.sent) == 1
 
 
-def test_somebody_may_be_written_to_in_ones_own_words_once() -> None:
-    """The same id is the same message; what would break a subject is taken out of it."""
+def test_a_custom_message_is_sent_once_to_each_recipient() -> None:
+    """Equal ids are one message; line breaks are removed from the subject."""
     world = World()
-    world.memory.notification_settings.put_allowlist("acme", BOOK)
+    world.container.notification_settings.put_allowlist("acme", BOOK)
     recipients = [Recipient(Channel.EMAIL, "ops@acme.com"), Recipient(Channel.SLACK, "alerts"), Recipient(Channel.WEBHOOK, HOOK)]
 
     for recipient in [*recipients, *recipients]:
-        enqueue_message(world.office, "acme", "job_1", [recipient], "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
+        enqueue_message(world.container, "acme", "job_1", [recipient], "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
     deliver(world)
     live(world, 0.5)
 
-    assert world.memory.email.sent == [("ops@acme.com", "All Bcc: done", "a < b & c \ufffd")]
-    slack, hook = world.memory.webhook_client.letters
+    assert world.container.email.sent == [("ops@acme.com", "All Bcc: done", "a < b & c \ufffd")]
+    slack, hook = world.container.webhook_client.letters
     assert payload(slack) == {"text": "*All Bcc: done*\na &lt; b &amp; c \ufffd"}
     assert payload(hook)["type"] == "notification"
     assert payload(hook)["id"] == hook.headers["webhook-id"] == "msg_1"
 
 
-def test_an_operator_may_have_it_delivered_again() -> None:
-    """However it ended, for another day."""
+def test_an_operator_can_redeliver_a_finished_delivery() -> None:
+    """Whether it was delivered or failed; the message id stays the same."""
     world = World()
-    world.memory.webhook_client.answer = answering(410)
+    world.container.webhook_client.answer = answering(410)
     told(world)
     live(world, 0.1)
     failed = only(world)
 
-    redeliver(world.office, failed.owner, failed.id)
+    redeliver(world.container, failed.owner, failed.id)
     assert deliver(world) == ["delivered"]
-    redeliver(world.office, failed.owner, failed.id)
+    redeliver(world.container, failed.owner, failed.id)
     live(world, 0.1)
 
     assert [one.status for one in only(world).attempts] == [410, 204, 204]
-    assert len({letter.headers["webhook-id"] for letter in world.memory.webhook_client.letters}) == 1
+    assert len({letter.headers["webhook-id"] for letter in world.container.webhook_client.letters}) == 1
     with pytest.raises(DeliveryNotFound):
-        redeliver(world.office, failed.owner, "dlv_none")
+        redeliver(world.container, failed.owner, "dlv_none")
 
 
-def test_what_is_being_tried_is_not_begun_again() -> None:
+def test_redelivery_is_refused_during_a_delivery_attempt() -> None:
     world = World()
     told(world)
 
     def impatient(_letter: ReceivedRequest) -> WebhookResponse:
         with pytest.raises(DeliveryBusy):
-            redeliver(world.office, only(world).owner, only(world).id)
+            redeliver(world.container, only(world).owner, only(world).id)
         return WebhookResponse(204)
 
-    world.memory.webhook_client.answer = impatient
+    world.container.webhook_client.answer = impatient
     assert deliver(world) == ["delivered"]
 
 
-def test_a_delivery_that_cannot_be_swept_does_not_stop_the_others() -> None:
+def test_a_delivery_that_cannot_be_swept_does_not_block_the_others() -> None:
     world = World()
     told(world)
     told(world)
-    for lane in world.memory.queues.messages:
-        world.memory.queues.messages[lane] = []  # both messages are lost
+    for lane in world.container.queues.messages:
+        world.container.queues.messages[lane] = []  # both messages are lost
     world.clock.advance(300)
 
-    with refusing(world.memory.deliveries, "replace"):
+    with refusing(world.container.deliveries, "replace"):
         assert sweep(world) == 1
     assert deliver(world) == ["delivered", "delivered"]
 
 
-def test_a_sweep_leaves_alone_what_is_being_tried() -> None:
-    """Otherwise it would move the delivery on, and what came of the attempt could not be written."""
+def test_the_sweeper_skips_a_delivery_that_is_being_attempted() -> None:
+    """Otherwise the outcome of the attempt could not be recorded."""
     world = World()
     told(world)
     world.clock.advance(70)
-    world.memory.webhook_client.answer = lambda _letter: (sweep(world), WebhookResponse(204))[1]
+    world.container.webhook_client.answer = lambda _letter: (sweep(world), WebhookResponse(204))[1]
 
     assert deliver(world) == ["delivered"]
 
 
-def test_a_sweep_ends_in_good_time() -> None:
+def test_the_delivery_sweep_stops_at_its_deadline() -> None:
     world = World()
     told(world)
     world.clock.advance(300)
 
-    assert requeue_stalled(world.office, world.clock.now()) == {"left": 1}
+    assert requeue_stalled(world.container, world.clock.now()) == {"deferred": 1}
 
 
-def test_what_is_due_in_hours_is_sent_for_by_the_sweep_about_then() -> None:
-    """Beyond a queue's fifteen minutes: neither early nor more than a minute late."""
+def test_a_retry_beyond_the_queue_delay_is_sent_by_the_sweeper_in_time() -> None:
+    """SQS delays a message by at most 15 minutes; the sweeper is at most a minute late."""
     world = World()
-    world.memory.webhook_client.answer = answering(*([500] * 4))
+    world.container.webhook_client.answer = answering(*([500] * 4))
     told(world)
 
     live(world, 3)

@@ -26,7 +26,7 @@ ALL = ["email:Ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
 def known(**changes: Any) -> World:
     """A world whose tenant has an address book."""
     world = World(**changes)
-    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
+    world.container.notification_settings.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",), slack={"alerts": SLACK}))
     return world
 
 
@@ -35,8 +35,8 @@ def notifies(world: World, to: Any = tuple(ALL), attempts: int = 3, **more: Any)
     return world.submit(None, input=given, job_type="notification", config={"max_attempts": attempts})
 
 
-def test_it_ends_when_the_messages_are_written_down() -> None:
-    """It waits for nobody; what becomes of them is in the log of its deliveries."""
+def test_a_notification_job_completes_once_its_deliveries_are_enqueued() -> None:
+    """The deliveries record what becomes of the messages."""
     world = known()
     job = notifies(world, data={"rows": 3})
 
@@ -45,18 +45,18 @@ def test_it_ends_when_the_messages_are_written_down() -> None:
     said = parsed(world, job)["deliveries"]
     assert [one["recipient"] for one in said] == ["email:ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
     assert {one["status"] for one in said} == {"pending"}
-    assert (world.memory.email.sent, world.memory.webhook_client.letters) == ([], [])
+    assert (world.container.email.sent, world.container.webhook_client.letters) == ([], [])
     deliver(world)
-    assert world.memory.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
-    kept = world.memory.deliveries.for_owner(job.id)
+    assert world.container.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
+    kept = world.container.deliveries.for_owner(job.id)
     assert {one.id for one in kept} == {one["delivery_id"] for one in said}
     assert {one.state for one in kept} == {DeliveryState.DELIVERED}
-    event = payload(world.memory.webhook_client.letters[-1])
+    event = payload(world.container.webhook_client.letters[-1])
     assert event["type"] == "notification"
     assert event["data"] == {"job_id": job.id, "subject": "All done", "text": "The nightly run is over.", "data": {"rows": 3}}
 
 
-def test_one_recipient_is_a_list_of_one() -> None:
+def test_a_single_recipient_may_be_given_as_a_string() -> None:
     world = known()
     job = notifies(world, "slack:alerts")
 
@@ -66,7 +66,7 @@ def test_one_recipient_is_a_list_of_one() -> None:
 
 
 @pytest.mark.parametrize("seconds", [number / 4 + 0.1 for number in range(24)])
-def test_wherever_a_worker_dies_each_is_written_to_once(seconds: float) -> None:
+def test_each_recipient_gets_one_message_wherever_the_worker_is_killed(seconds: float) -> None:
     world = known(offload=unhurried)
     job = notifies(world)
     kill(world, seconds)
@@ -76,12 +76,12 @@ def test_wherever_a_worker_dies_each_is_written_to_once(seconds: float) -> None:
     live(world, 0.2)
 
     assert len(parsed(world, job)["deliveries"]) == 3
-    assert (len(world.memory.email.sent), len(world.memory.webhook_client.letters)) == (1, 2)
+    assert (len(world.container.email.sent), len(world.container.webhook_client.letters)) == (1, 2)
 
 
 def dying(world: World, number: int) -> None:
     """The store writes its delivery of this number, and does not answer."""
-    create, calls = world.memory.deliveries.create, itertools.count(1)
+    create, calls = world.container.deliveries.create, itertools.count(1)
 
     def once(delivery: Delivery) -> Delivery:
         made = create(delivery)
@@ -89,12 +89,12 @@ def dying(world: World, number: int) -> None:
             raise Throttled
         return made
 
-    world.memory.deliveries.create = once  # type: ignore[method-assign]
+    world.container.deliveries.create = once  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_store_that_does_not_answer_half_way_writes_to_nobody_twice(number: int) -> None:
-    """The second attempt finds what the first has written."""
+def test_a_retried_notification_job_sends_no_message_twice(number: int) -> None:
+    """The second attempt finds the deliveries that the first one wrote."""
     world = known()
     dying(world, number)
     job = notifies(world)
@@ -103,19 +103,19 @@ def test_a_store_that_does_not_answer_half_way_writes_to_nobody_twice(number: in
     live(world, 0.2)
 
     assert world.job(job).attempt == 2
-    assert (len(world.memory.email.sent), len(world.memory.webhook_client.letters)) == (1, 2)
+    assert (len(world.container.email.sent), len(world.container.webhook_client.letters)) == (1, 2)
 
 
-def test_a_run_by_hand_writes_only_to_whom_nobody_has_written() -> None:
-    """The id of the message is the job's: to say it again, submit another job."""
+def test_a_manual_retry_sends_only_the_missing_notifications() -> None:
+    """The message id is derived from the job, so sending again takes another job."""
     world = known()
     dying(world, 2)
     job = notifies(world, attempts=1)
     rest(world, [job])
     assert world.job(job).status is Status.FAILED
 
-    memory = world.memory
-    retry_job(world.clock, memory.jobs, memory.job_specs, memory.queues, world.job(job))
+    memory = world.container
+    retry_job(world.container, world.job(job))
     rest(world, [job])
     live(world, 0.2)
 
@@ -123,17 +123,17 @@ def test_a_run_by_hand_writes_only_to_whom_nobody_has_written() -> None:
     assert (len(memory.email.sent), len(memory.webhook_client.letters)) == (1, 2)
 
 
-def test_whoever_was_taken_out_of_the_address_book_gets_nothing() -> None:
-    """The book is read when a message is sent."""
+def test_a_recipient_removed_from_the_allowlist_gets_no_notification() -> None:
+    """The allowlist is read when a message is sent."""
     world = known()
     notifies(world, "slack:alerts")
     world.deliver()
-    world.memory.notification_settings.put_allowlist("acme", RecipientAllowlist())
+    world.container.notification_settings.put_allowlist("acme", RecipientAllowlist())
 
     deliver(world)
 
-    (kept,) = world.memory.deliveries.rows.values()
-    assert (kept.state, world.memory.webhook_client.letters) == (DeliveryState.FAILED, [])
+    (kept,) = world.container.deliveries.rows.values()
+    assert (kept.state, world.container.webhook_client.letters) == (DeliveryState.FAILED, [])
 
 
 @pytest.mark.parametrize(
@@ -148,22 +148,22 @@ def test_whoever_was_taken_out_of_the_address_book_gets_nothing() -> None:
         ("email:{{parents.a.output}}", "must be email:<address>, slack:<name> or webhook:<URL>"),
     ],
 )
-def test_who_may_not_be_written_to_is_refused(text: str, part: str) -> None:
-    """By its place, with the same words as those of `notify` and `webhook_url`."""
+def test_forbidden_or_malformed_recipients_are_refused_with_their_path(text: str, part: str) -> None:
+    """`notify` and `webhook_url` produce the same messages."""
     world = known()
 
     with pytest.raises(InvalidRequest) as caught:
-        check_addresses(world.office, "acme", [("input.to.0", "slack:alerts"), ("input.to.1", text)])
+        check_addresses(world.container, "acme", [("input.to.0", "slack:alerts"), ("input.to.1", text)])
 
     (detail,) = caught.value.details
     assert detail.path == "input.to.1"
     assert part in detail.message, detail.message
 
 
-def test_of_webhooks_alone_no_address_book_is_read() -> None:
+def test_webhook_recipients_alone_do_not_read_the_allowlist() -> None:
     world = known()
 
-    with refusing(world.memory.notification_settings, "allowlist", 9) as asked:
-        check_addresses(world.office, "acme", [("input.to", f"webhook:{HOOK}")])
+    with refusing(world.container.notification_settings, "allowlist", 9) as asked:
+        check_addresses(world.container, "acme", [("input.to", f"webhook:{HOOK}")])
 
     assert asked == [0]

@@ -16,12 +16,11 @@ ATTEMPTS, OFFSETS, RUNS = st.integers(0, 10**9 - 1), st.integers(0, LAST_OFFSET)
     | st.builds(Position, ATTEMPTS, OFFSETS, version=RUNS)
     | st.builds(Position, ATTEMPTS, OFFSETS, ended=RUNS)
 )
-def test_there_and_back(position: Position) -> None:
-    """An id is read as what was said."""
+def test_an_event_id_parses_back_to_its_position(position: Position) -> None:
     assert Position.parse(str(position)) == position
 
 
-def test_how_ids_look() -> None:
-    """Promises to clients: what comes first never changes its meaning."""
+def test_event_ids_have_their_documented_format() -> None:
+    """Clients store these ids, so the existing parts must keep their meaning."""
     assert [str(Position(2, 500)), str(Position(2, 500, 7))] == ["2:500", "2:500:v7"]
     assert [str(Position(2, 500, ended=run)) for run in (1, 2)] == ["2:500:end", "2:500:end:2"]

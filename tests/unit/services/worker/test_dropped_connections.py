@@ -29,14 +29,14 @@ ENDPOINT = "https://ws/api"
 
 def opened(world: World, connection_id: str = "c1", jobs: list[Job] | None = None) -> Connection:
     """A socket that watches these jobs."""
-    open_connection(world.gallery, connection_id, ENDPOINT, ALICE)
+    open_connection(world.container, connection_id, ENDPOINT, ALICE)
     for job in jobs or []:
-        subscribe(world.gallery, get_connection(world.gallery, connection_id), job.id, 0, 0, None)
-    return get_connection(world.gallery, connection_id)
+        subscribe(world.container, get_connection(world.container, connection_id), job.id, 0, 0, None)
+    return get_connection(world.container, connection_id)
 
 
 def watchers(world: World, *jobs: Job) -> list[list[str]]:
-    return [[watcher.connection_id for watcher in world.memory.subscriptions.for_job(job.id)] for job in jobs]
+    return [[watcher.connection_id for watcher in world.container.subscriptions.for_job(job.id)] for job in jobs]
 
 
 def by_a_worker(world: World, job: Job) -> None:
@@ -44,22 +44,22 @@ def by_a_worker(world: World, job: Job) -> None:
 
 
 def by_the_change_stream(world: World, job: Job) -> None:
-    broadcast_state(world.gallery, replace(job, status=Status.COMPLETED, length=0))
+    broadcast_state(world.container, replace(job, status=Status.COMPLETED, length=0))
 
 
 def by_subscribing(world: World, job: Job) -> None:
     with suppress(ConnectionGone):
-        subscribe(world.gallery, get_connection(world.gallery, "c1"), job.id, 0, 0, None)
+        subscribe(world.container, get_connection(world.container, "c1"), job.id, 0, 0, None)
 
 
 def by_telling_the_past(world: World, job: Job) -> None:
-    world.memory.jobs.heads[job.id] = replace(job, status=Status.CANCELLED, length=0, due_at=None)
+    world.container.jobs.heads[job.id] = replace(job, status=Status.CANCELLED, length=0, due_at=None)
     by_subscribing(world, job)
 
 
 def by_an_answer(world: World, job: Job) -> None:
     with suppress(ConnectionGone):
-        send_reply(world.gallery, ENDPOINT, "c1", {"event": "pong"})
+        send_reply(world.container, ENDPOINT, "c1", {"event": "pong"})
 
 
 def by_the_sweep(world: World, job: Job) -> None:
@@ -71,28 +71,28 @@ FOUND = [by_a_worker, by_the_change_stream, by_subscribing, by_telling_the_past,
 
 
 @pytest.mark.parametrize("find", FOUND)
-def test_a_socket_that_is_closed_is_forgotten_wholly_and_nothing_else(find: Callable[[World, Job], None]) -> None:
-    """Its row and its subscriptions to all jobs; who else watches them stays, and so does who came back under another id."""
+def test_a_closed_socket_loses_its_connection_and_all_subscriptions(find: Callable[[World, Job], None]) -> None:
+    """Other connections stay, including a new one of the same client."""
     world = World()
     first, second = world.submit("first"), world.submit("second")
-    world.memory.queues.messages["normal"].pop()  # the second is not begun
+    world.container.queues.messages["normal"].pop()  # the second is not begun
     opened(world, "c1", [first, second])
     other, again = opened(world, "other", [first]), opened(world, "again", [first, second])
-    world.memory.sockets.gone.add("c1")
+    world.container.sockets.gone.add("c1")
 
     find(world, first)
 
-    assert world.memory.connections.get("c1") is None
+    assert world.container.connections.get("c1") is None
     assert watchers(world, first, second) == [["again", "other"], ["again"]]
-    assert (world.memory.connections.get("other"), world.memory.connections.get("again")) == (other, again)
+    assert (world.container.connections.get("other"), world.container.connections.get("again")) == (other, again)
 
 
-def test_a_row_that_was_written_after_its_connection_was_forgotten_goes_with_the_next_post() -> None:
-    """A subscription that was under way when the socket closed."""
+def test_a_subscription_of_a_closed_socket_is_deleted_by_the_next_frame() -> None:
+    """The subscription was being written while the socket closed."""
     world = World(Script())
     job = world.submit()
     world.watch(job, "late")
-    world.memory.sockets.gone.add("late")
+    world.container.sockets.gone.add("late")
 
     world.deliver()
 
@@ -100,28 +100,28 @@ def test_a_row_that_was_written_after_its_connection_was_forgotten_goes_with_the
 
 
 @pytest.mark.parametrize("find", [by_the_change_stream, by_a_worker])
-def test_a_socket_that_is_refused_for_another_reason_is_not_taken_for_closed(find: Callable[[World, Job], None]) -> None:
-    """A permission that is missing must not throw everybody out: only the subscription that cannot be served goes."""
+def test_a_refused_socket_loses_only_the_failing_subscription(find: Callable[[World, Job], None]) -> None:
+    """A missing permission must not disconnect every client."""
     world = World()
     first, second = world.submit("first"), world.submit("second")
-    world.memory.queues.messages["normal"].pop()
+    world.container.queues.messages["normal"].pop()
     opened(world, "c1", [first, second])
-    world.memory.sockets.refused.add("c1")
+    world.container.sockets.refused.add("c1")
 
     find(world, first)
 
-    assert world.memory.connections.get("c1") is not None
+    assert world.container.connections.get("c1") is not None
     assert watchers(world, first, second) == [[], ["c1"]]
 
 
 @pytest.mark.parametrize("busy", [1, 2])
-def test_a_socket_that_is_busy_keeps_everything(busy: int) -> None:
-    """429, 5xx and time-outs slow one reader only."""
+def test_a_busy_socket_keeps_its_subscription_and_gets_the_whole_text(busy: int) -> None:
+    """429, 5xx and timeouts slow down one reader only."""
     world = World()
     job = world.submit()
     opened(world, "c1", [job])
     opened(world, "c2", [job])
-    world.memory.sockets.busy["c1"] = busy
+    world.container.sockets.busy["c1"] = busy
 
     world.deliver()
 
@@ -129,103 +129,102 @@ def test_a_socket_that_is_busy_keeps_everything(busy: int) -> None:
     assert [world.assembled(each).text for each in ("c1", "c2")] == ["Hello, world"] * 2
 
 
-def test_a_busy_socket_is_not_forgotten_by_an_answer() -> None:
+def test_a_reply_to_a_busy_socket_keeps_its_connection() -> None:
     world = World()
     opened(world)
-    world.memory.sockets.busy["c1"] = 1
+    world.container.sockets.busy["c1"] = 1
 
     with pytest.raises(ConnectionBusy):
-        send_reply(world.gallery, ENDPOINT, "c1", {"event": "pong"})
+        send_reply(world.container, ENDPOINT, "c1", {"event": "pong"})
 
-    assert world.memory.connections.get("c1") is not None
+    assert world.container.connections.get("c1") is not None
 
 
 # ---- those to whom nobody posts
 
 
-def test_every_connection_is_asked_about_within_eight_minutes() -> None:
-    """Living ones stay; a run asks only about its part."""
+def test_every_connection_is_probed_within_eight_minutes() -> None:
+    """Each run probes one shard; open connections stay."""
     world = World()
     ids = [f"c{number}" for number in range(80)]
     for each in ids:
         opened(world, each)
     gone = set(ids[::2])
-    world.memory.sockets.gone |= gone
+    world.container.sockets.gone |= gone
     world.clock.advance(MIN_AGE_MS / 1000)
 
     found: Counter[str] = Counter()
     for _ in range(CONNECTION_SHARDS):
         run = world.sweep(after=60)
-        assert run["connection vanished"] <= len(ids) / 2
+        assert run["connection_closed"] <= len(ids) / 2
         found += run
 
-    assert found["connection vanished"] == len(gone)
-    assert {each for each in ids if world.memory.connections.get(each)} == set(ids) - gone
+    assert found["connection_closed"] == len(gone)
+    assert {each for each in ids if world.container.connections.get(each)} == set(ids) - gone
 
 
-def test_a_connection_that_is_being_opened_is_left_alone() -> None:
-    """API Gateway says that there is none until `$connect` was answered, and its row is written before."""
+def test_a_connection_that_is_being_opened_is_not_pruned() -> None:
+    """Its row is written first, and API Gateway reports it as gone until `$connect` is answered."""
     world = World()
     world.clock.advance(_until_part_of(world, "c1"))
     opened(world)
-    world.memory.sockets.gone.add("c1")
+    world.container.sockets.gone.add("c1")
 
     world.sweep()
 
-    assert world.memory.connections.get("c1") is not None
+    assert world.container.connections.get("c1") is not None
 
 
-def test_a_connection_whose_time_is_over_is_forgotten_without_asking() -> None:
-    """TTL may take two days to remove its row. Everybody who reads it compares the time meanwhile."""
+def test_an_expired_connection_is_deleted_without_a_probe() -> None:
+    """DynamoDB's TTL may take two days to delete its row."""
     world = World()
     job = world.submit()
     given = opened(world, "c1", [job])
-    world.memory.sockets.busy["c1"] = 100
+    world.container.sockets.busy["c1"] = 100
     world.clock.advance((given.expires_at - world.clock.now()) / 1000)
     world.clock.advance(_until_part_of(world, "c1"))
 
-    assert world.sweep()["connection expired"] == 1
+    assert world.sweep()["connection_expired"] == 1
 
-    assert world.memory.connections.get("c1") is None
+    assert world.container.connections.get("c1") is None
     assert watchers(world, job) == [[]]
-    assert world.memory.sockets.busy["c1"] == 100
+    assert world.container.sockets.busy["c1"] == 100
 
 
-def test_api_gateway_that_does_not_answer_ends_the_questions_of_a_run() -> None:
-    """It is everybody's: what is left is asked another time, and nobody is taken for closed."""
+def test_unanswered_probes_end_the_probing_of_a_run() -> None:
+    """An outage of API Gateway must not be taken for closed connections."""
     world = World()
     ids = [each for each in (f"c{number}" for number in range(200)) if connection_shard(each) == 0][:10]
     for each in ids:
         opened(world, each)
-        world.memory.sockets.busy[each] = 1
+        world.container.sockets.busy[each] = 1
     world.clock.advance(60)
     world.clock.advance(_until_part_of(world, ids[0]))
 
-    assert world.sweep() == {"connections unasked": 3}
+    assert world.sweep() == {"connection_unknown": 3}
 
-    assert sum(world.memory.sockets.busy.values()) == len(ids) - 3
-    assert all(world.memory.connections.get(each) for each in ids)
+    assert sum(world.container.sockets.busy.values()) == len(ids) - 3
+    assert all(world.container.connections.get(each) for each in ids)
 
 
-def test_a_run_asks_about_so_many() -> None:
-    """Whatever there is."""
+def test_a_sweep_run_probes_a_limited_number_of_connections() -> None:
     world = World()
     for each in (f"c{number}" for number in range(CONNECTION_SHARDS * MAX_PROBED * 2)):
         opened(world, each)
-        world.memory.sockets.gone.add(each)
+        world.container.sockets.gone.add(each)
     world.clock.advance(60)
 
-    assert world.sweep(after=60)["connection vanished"] == MAX_PROBED
+    assert world.sweep(after=60)["connection_closed"] == MAX_PROBED
 
 
-def test_closing_twice_is_closing_once() -> None:
-    """`$disconnect` comes after all, or comes again."""
+def test_closing_a_connection_twice_is_harmless() -> None:
+    """`$disconnect` may come late or more than once."""
     world = World()
     job = world.submit()
     opened(world, "c1", [job])
 
-    close_connection(world.gallery, "c1")
-    close_connection(world.gallery, "c1")
+    close_connection(world.container, "c1")
+    close_connection(world.container, "c1")
 
     assert watchers(world, job) == [[]]
 

@@ -43,24 +43,24 @@ def expect_one_text(world: World, job: Job, text: str = TEXT) -> None:
     assert not world.frames("c1", "reset", "retrying")
     assert not world.provider.running
     assert not world.provider.abandoned
-    [row] = world.memory.results.attempts(job.id)
+    [row] = world.container.results.attempts(job.id)
     assert row.usage is not None
     assert not row.usage.estimated
 
 
-def test_its_response_is_stored_before_anything_of_it_is_shown_or_kept() -> None:
-    """Killed at any later moment, a successor knows where to go on [6]."""
+def test_the_response_id_is_stored_before_the_first_token_frame() -> None:
+    """A successor resumes by it (protocol rule 6: the response id is stored first)."""
     world = World(slow())
     job = submitted(world)
     stored: list[str | None] = []
-    post = world.memory.sockets.post
+    post = world.container.sockets.post
 
     def look_and_post(endpoint: str, connection_id: str, data: bytes) -> None:
         if json.loads(data)["event"] == "tokens":
             stored.append(world.job(job).response_id)
         post(endpoint, connection_id, data)
 
-    world.memory.sockets.post = look_and_post  # type: ignore[method-assign]
+    world.container.sockets.post = look_and_post  # type: ignore[method-assign]
 
     world.deliver()
 
@@ -71,8 +71,8 @@ def test_its_response_is_stored_before_anything_of_it_is_shown_or_kept() -> None
 
 @pytest.mark.parametrize("breaks", [(1,), (7,), (20, 3, 10), (1, 1, 1)])
 @pytest.mark.parametrize("lost", [ProviderConnectionLost, StreamCut])
-def test_a_stream_that_breaks_is_taken_up_behind_the_last_event(breaks: tuple[int, ...], lost: type[Exception]) -> None:
-    """By the same worker, at once."""
+def test_a_broken_stream_is_resumed_after_the_last_event(breaks: tuple[int, ...], lost: type[Exception]) -> None:
+    """By the same worker and without a new attempt."""
     world = World(slow(breaks=breaks, lost=lost))
     job = submitted(world)
 
@@ -84,8 +84,8 @@ def test_a_stream_that_breaks_is_taken_up_behind_the_last_event(breaks: tuple[in
 
 
 @pytest.mark.parametrize("seconds", [1, 4.2, 9, 21, 29.9])
-def test_a_successor_goes_on_with_a_dead_workers_response(seconds: float) -> None:
-    """Same attempt, no new request, nothing lost or doubled, however far the dead one had come."""
+def test_a_successor_resumes_the_response_of_a_dead_worker(seconds: float) -> None:
+    """Same attempt, no new request, and no text lost or doubled."""
     world = World(slow())
     job = submitted(world)
     kill(world, seconds)
@@ -94,14 +94,14 @@ def test_a_successor_goes_on_with_a_dead_workers_response(seconds: float) -> Non
     world.sweep(after=40)
     taken = world.job(job)
     assert (taken.status, taken.attempt, taken.crashes, taken.length) == (Status.QUEUED, 1, 1, None)
-    assert not world.memory.results.attempts(job.id)
+    assert not world.container.results.attempts(job.id)
     world.deliver()
 
     expect_one_text(world, job)
 
 
-def test_a_worker_hands_over_in_good_time() -> None:
-    """Four invocations of twelve seconds carry one answer of thirty; watchers notice nothing."""
+def test_a_worker_hands_over_before_its_invocation_ends() -> None:
+    """Four invocations of 12 seconds carry an answer of 30; subscribers notice nothing."""
     world = World(slow())
     job = submitted(world)
 
@@ -109,25 +109,24 @@ def test_a_worker_hands_over_in_good_time() -> None:
         world.deliver(seconds=12)
 
     expect_one_text(world, job)
-    assert [fact for fact, _ in world.facts].count("attempt handed over") == 3
+    assert [fact for fact, _ in world.facts].count("attempt_handed_over") == 3
     assert world.job(job).crashes == 0
 
 
-def test_what_a_reader_sees_between_two_workers_is_not_the_end() -> None:
-    """The text of an attempt that is handed over may still grow: a poll is not told that it is done."""
+def test_text_read_between_two_workers_is_not_marked_done() -> None:
+    """The text of an attempt that is handed over may still grow."""
     world = World(slow())
     job = submitted(world)
     world.deliver(seconds=12)
 
-    part = read_text(world.memory.chunks, world.memory.results, world.job(job), 0)
+    part = read_text(world.container.chunks, world.container.results, world.job(job), 0)
 
     assert world.job(job).status is Status.QUEUED
     assert part.text == world.log_text(job)
     assert not part.done
 
 
-def test_half_a_character_goes_over_whole() -> None:
-    """The emoji's halves are in two events, and the hand-over between them: neither is lost, neither becomes a question mark."""
+def test_a_surrogate_pair_split_by_a_hand_over_stays_intact() -> None:
     deltas = ["a", "\ud83d", "\ude00", "b"]
     world = World(Script(deltas=deltas, every=4.0))
     job = submitted(world)
@@ -139,8 +138,8 @@ def test_half_a_character_goes_over_whole() -> None:
     expect_one_text(world, job, "a😀b")
 
 
-def test_progress_never_goes_back_at_a_hand_over() -> None:
-    """Percent, tokens, stages and milestones go on where they were."""
+def test_progress_does_not_decrease_at_a_hand_over() -> None:
+    """The token count and the stages continue as well."""
     world = World(slow())
     job = submitted(world)
 
@@ -149,14 +148,14 @@ def test_progress_never_goes_back_at_a_hand_over() -> None:
 
     percents = [frame["progress_percentage"] for frame in world.frames("c1", "tokens")]
     assert percents == sorted(percents)
-    last = world.memory.chunks.read(job.id, 1)[-1].progress
+    last = world.container.chunks.read(job.id, 1)[-1].progress
     assert last["tokens_received"] == len(WORDS)
     begun = [stage["started_at"] for stage in last["stages"] if stage["started_at"]]
     assert begun == sorted(begun)
 
 
-def test_where_a_stream_cannot_be_resumed_the_rest_is_fetched() -> None:
-    """OpenAI refuses streams that are older than five minutes: the answer comes in one piece when it is whole."""
+def test_the_rest_of_a_response_is_fetched_if_its_stream_cannot_resume() -> None:
+    """OpenAI refuses to resume streams that are older than five minutes."""
     world = World(slow(streams_for=5.0))
     job = submitted(world)
     kill(world, 10)
@@ -168,8 +167,8 @@ def test_where_a_stream_cannot_be_resumed_the_rest_is_fetched() -> None:
     assert world.provider.fetches
 
 
-def test_a_response_that_is_still_written_is_waited_for() -> None:
-    """Within the attempt's time, at growing intervals; a fetch that fails is repeated."""
+def test_an_unfinished_response_is_polled_until_complete() -> None:
+    """The intervals grow, and a fetch that fails is repeated."""
     world = World(slow(streams_for=1.0, breaks=(3,)))
     world.provider.trouble["fetch"] = [ProviderUnavailable(), ProviderConnectionLost()]
     job = submitted(world)
@@ -180,8 +179,7 @@ def test_a_response_that_is_still_written_is_waited_for() -> None:
     assert 3 < len(world.provider.fetches) < 12
 
 
-def test_a_worker_that_waits_for_a_response_hands_over_too() -> None:
-    """Polling ends in good time like streaming."""
+def test_a_worker_that_polls_for_a_response_hands_over_in_time() -> None:
     world = World(slow(streams_for=1.0, breaks=(3,)))
     job = submitted(world)
 
@@ -191,8 +189,8 @@ def test_a_worker_that_waits_for_a_response_hands_over_too() -> None:
     expect_one_text(world, job)
 
 
-def test_a_response_that_is_gone_means_a_new_attempt() -> None:
-    """Shown as such, and not held against the job; the text of both is kept apart."""
+def test_a_lost_response_is_replaced_by_a_new_attempt() -> None:
+    """The first loss does not count against `max_attempts`."""
     world = World(slow(keeps_for=5.0), Script(deltas=["second"]))
     job = submitted(world, max_attempts=1)
     kill(world, 10)
@@ -206,11 +204,11 @@ def test_a_response_that_is_gone_means_a_new_attempt() -> None:
     ended = world.job(job)
     assert (ended.status, ended.attempt, ended.tries) == (Status.COMPLETED, 2, 1)
     assert world.assembled().text == "second"
-    assert [row.error_code for row in world.memory.results.attempts(job.id)] == ["response_lost", None]
+    assert [row.error_code for row in world.container.results.attempts(job.id)] == ["response_lost", None]
 
 
-def test_losing_responses_again_and_again_comes_to_an_end() -> None:
-    """The second loss in a row counts like any other failure."""
+def test_repeatedly_lost_responses_fail_the_job_in_the_end() -> None:
+    """From the second loss in a row on, each one counts against `max_attempts`."""
     world = World(slow(keeps_for=1.0))
     job = submitted(world, max_attempts=2)
 
@@ -226,13 +224,13 @@ def test_losing_responses_again_and_again_comes_to_an_end() -> None:
     assert (ended.error.code, ended.attempt, ended.tries) == ("response_lost", 3, 2)
 
 
-def test_another_text_at_a_resumption_is_never_mixed_with_the_first() -> None:
-    """What comes again is compared with what is kept: where it differs a new attempt begins, and the response is stopped."""
+def test_a_resumed_stream_with_different_text_starts_a_new_attempt() -> None:
+    """Replayed text is compared with the log; the differing response is stopped."""
     other = [word.upper() for word in WORDS]
     world = World(slow(replays=other), Script(deltas=["second"]))
     job = submitted(world)
     kill(world, 9)
-    chunks = world.memory.chunks.rows
+    chunks = world.container.chunks.rows
     last = max(chunks)
     assert last[2] > 10
     chunks[last] = replace(chunks[last], sequence=5, sequence_offset=6)  # as if it were cut inside an event
@@ -247,13 +245,13 @@ def test_another_text_at_a_resumption_is_never_mixed_with_the_first() -> None:
     assert world.provider.cancels == ["resp_0"]
 
 
-def test_what_comes_again_and_is_kept_already_is_skipped() -> None:
-    """A chunk may be cut inside an event; the event comes again whole."""
+def test_replayed_text_that_is_already_logged_is_skipped() -> None:
+    """A chunk may end inside an event, and the event is replayed whole."""
     world = World(slow())
     job = submitted(world)
     kill(world, 9)
-    last = max(world.memory.chunks.rows)
-    world.memory.chunks.rows[last] = replace(world.memory.chunks.rows[last], sequence=5, sequence_offset=len(WORDS[0] + WORDS[1]))
+    last = max(world.container.chunks.rows)
+    world.container.chunks.rows[last] = replace(world.container.chunks.rows[last], sequence=5, sequence_offset=len(WORDS[0] + WORDS[1]))
     world.sweep(after=40)
 
     world.deliver()
@@ -261,18 +259,18 @@ def test_what_comes_again_and_is_kept_already_is_skipped() -> None:
     expect_one_text(world, job)
 
 
-def test_a_response_that_could_not_be_stored_is_stopped() -> None:
-    """Nobody would ever find it again: it would run on, and be charged."""
+def test_a_response_whose_id_cannot_be_stored_is_stopped() -> None:
+    """Otherwise it would run on and be charged, and no worker could find it."""
     world = World(slow())
     job = submitted(world)
-    replaced = world.memory.jobs.replace
+    replaced = world.container.jobs.replace
 
     def refuse_the_response(seen: Job, new: Job) -> None:
         if new.response_id and not seen.response_id:
             raise KeyError("no such luck")
         replaced(seen, new)
 
-    world.memory.jobs.replace = refuse_the_response  # type: ignore[method-assign]
+    world.container.jobs.replace = refuse_the_response  # type: ignore[method-assign]
     world.deliver()
 
     assert world.provider.cancels == ["resp_0"]
@@ -281,11 +279,11 @@ def test_a_response_that_could_not_be_stored_is_stopped() -> None:
     assert world.job(job).status is Status.RETRYING
 
 
-def test_cancelling_stops_the_response_too() -> None:
-    """Closing a stream does not end a response in the background."""
+def test_cancelling_a_durable_job_stops_its_response() -> None:
+    """Closing the stream does not stop a background response."""
     world = World(slow())
     job = submitted(world)
-    world.loop.call_later(6.0, lambda: cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job)))
+    world.loop.call_later(6.0, lambda: cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job)))
 
     world.deliver()
 
@@ -295,13 +293,13 @@ def test_cancelling_stops_the_response_too() -> None:
     assert world.provider.cancels == ["resp_0"]
 
 
-def test_a_cancel_between_two_workers_is_obeyed_by_the_next() -> None:
-    """Which stops the response, keeps what there is, and asks for nothing more."""
+def test_a_cancel_between_two_workers_is_executed_by_the_next_one() -> None:
+    """It stops the response, keeps the text so far and sends no new request."""
     world = World(slow())
     job = submitted(world)
     world.deliver(seconds=12)
 
-    asked = cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+    asked = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
     assert (asked.status, asked.cancel_requested) == (Status.QUEUED, True)
     world.deliver()
 
@@ -311,12 +309,12 @@ def test_a_cancel_between_two_workers_is_obeyed_by_the_next() -> None:
     assert world.assembled().done
 
 
-def test_the_sweep_stops_the_response_of_a_job_that_it_ends() -> None:
-    """Cancelled when its worker was dead already: nobody else would."""
+def test_the_sweeper_stops_the_response_of_a_job_that_it_ends() -> None:
+    """The cancel was requested when the worker was already dead."""
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     world.sweep(after=40)
 
@@ -324,8 +322,8 @@ def test_the_sweep_stops_the_response_of_a_job_that_it_ends() -> None:
     assert world.provider.cancels == ["resp_0"]
 
 
-def test_a_poisonous_response_is_stopped_when_the_job_fails() -> None:
-    """After its allowance of crashes alone."""
+def test_the_response_is_stopped_when_a_crashing_job_fails() -> None:
+    """The job fails after `MAX_ISOLATED_CRASHES` crashes while running alone."""
     world = World(Script(deltas=WORDS, every=60.0))
     job = submitted(world, timeout=86_400.0)
     for _ in range(MAX_ISOLATED_CRASHES):
@@ -339,8 +337,8 @@ def test_a_poisonous_response_is_stopped_when_the_job_fails() -> None:
     assert world.provider.cancels == ["resp_0"]
 
 
-def test_its_time_runs_on_from_worker_to_worker() -> None:
-    """`config.timeout` bounds the attempt, not one worker's part in it; what it bounds is stopped."""
+def test_a_timeout_spans_all_workers_of_a_durable_attempt() -> None:
+    """A response that exceeds `config.timeout` is stopped."""
     world = World(slow())
     job = submitted(world, timeout=20.0, max_attempts=1)
 
@@ -354,8 +352,7 @@ def test_its_time_runs_on_from_worker_to_worker() -> None:
     assert world.provider.cancels == ["resp_0"]
 
 
-def test_a_response_that_fails_is_an_ordinary_failure() -> None:
-    """Told by its stream, or by what is fetched: retried as a new attempt, and held against the job."""
+def test_a_failed_response_is_retried_and_counts_as_a_try() -> None:
     world = World(slow(error=ProviderUnavailable()), Script(deltas=["second"]))
     job = submitted(world)
 
@@ -369,8 +366,8 @@ def test_a_response_that_fails_is_an_ordinary_failure() -> None:
     assert world.assembled().text == "second"
 
 
-def test_a_plain_answer_is_tried_again_when_its_workers_time_is_over() -> None:
-    """It cannot be handed over: at once a new attempt, which is not held against the job; the text that was shown is withdrawn."""
+def test_a_non_durable_attempt_restarts_when_its_invocation_ends() -> None:
+    """It cannot be handed over; the interrupted attempt does not count as a try."""
     world = World(slow(), Script(deltas=["second"]))
     job = world.submit(config={"max_attempts": 1})
     world.watch(job)
@@ -383,11 +380,10 @@ def test_a_plain_answer_is_tried_again_when_its_workers_time_is_over() -> None:
     ended = world.job(job)
     assert (ended.status, ended.attempt) == (Status.COMPLETED, 2)
     assert world.assembled().text == "second"
-    assert [row.error_code for row in world.memory.results.attempts(job.id)] == ["worker_ending", None]
+    assert [row.error_code for row in world.container.results.attempts(job.id)] == ["worker_ending", None]
 
 
-def test_an_answer_that_is_short_enough_ends_before_the_deadline() -> None:
-    """A worker near its end lets short streams finish."""
+def test_a_short_stream_may_finish_near_the_end_of_an_invocation() -> None:
     world = World(Script(deltas=WORDS[:8], every=1.0))
     job = world.submit()
 
@@ -396,8 +392,8 @@ def test_an_answer_that_is_short_enough_ends_before_the_deadline() -> None:
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
 
 
-def test_a_worker_near_its_end_begins_nothing() -> None:
-    """The wake-up is sent again as it is; no attempt is used up."""
+def test_a_worker_without_time_left_claims_no_job() -> None:
+    """The wake-up is sent again unchanged, and no attempt is used up."""
     world = World()
     job = world.submit()
 
@@ -408,24 +404,23 @@ def test_a_worker_near_its_end_begins_nothing() -> None:
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
 
 
-def test_of_two_workers_of_one_attempt_the_later_ones_result_stays() -> None:
-    """A worker that was taken for dead wakes and writes what it makes of its part: the row of the one that finished is not touched."""
+def test_a_stale_workers_result_does_not_replace_that_of_its_successor() -> None:
+    """A worker that was taken for dead wakes up and writes the result of its part."""
     world = World(slow())
     job = submitted(world)
     world.deliver(seconds=12)
     world.deliver()
-    whole = world.memory.results.get(job.id, 1)
+    whole = world.container.results.get(job.id, 1)
     assert whole is not None
-    world.memory.results.put(replace(whole, text="", status="failed", generation=1), "acme")
+    world.container.results.put(replace(whole, text="", status="failed", generation=1), "acme")
 
-    assert world.memory.results.get(job.id, 1) == whole
+    assert world.container.results.get(job.id, 1) == whole
 
 
-def test_a_store_that_does_not_answer_at_the_hand_over_loses_nothing() -> None:
-    """The job is left as it is; the sweep finds it, and a successor goes on."""
+def test_a_hand_over_that_cannot_be_sent_is_completed_by_the_sweeper() -> None:
     world = World(slow())
     job = submitted(world)
-    with refusing(world.memory.queues, "send", 100), pytest.raises(Exception, match="come again"):
+    with refusing(world.container.queues, "send", 100), pytest.raises(Exception, match="come again"):
         world.deliver(seconds=12)
 
     world.sweep(after=130)
@@ -434,31 +429,31 @@ def test_a_store_that_does_not_answer_at_the_hand_over_loses_nothing() -> None:
     expect_one_text(world, job)
 
 
-def test_a_job_whose_content_is_gone_ends_with_what_was_said() -> None:
-    """Its response is stopped, its text is kept."""
+def test_a_durable_job_that_loses_its_spec_fails_and_keeps_its_text() -> None:
+    """Its response is stopped."""
     world = World(slow())
     job = submitted(world)
     world.deliver(seconds=12)
     kept = world.log_text(job)
-    world.memory.job_specs.delete(job.id)
+    world.container.job_specs.delete(job.id)
 
     world.deliver()
 
     ended = world.job(job)
     assert (ended.status, ended.length) == (Status.FAILED, len(kept))
     assert world.provider.cancels == ["resp_0"]
-    row = world.memory.results.get(job.id, 1)
+    row = world.container.results.get(job.id, 1)
     assert row is not None
     assert (row.text, row.usage and row.usage.estimated) == (kept, True)
     assert world.assembled().text == kept
 
 
-def test_a_provider_that_hangs_keeps_neither_a_job_nor_the_sweep_from_the_end() -> None:
-    """It is asked for ten seconds to stop the response; then the job ends all the same, and the log says what may run on."""
+def test_a_hanging_provider_does_not_keep_the_sweeper_from_ending_a_job() -> None:
+    """Stopping the response is abandoned after ten seconds and logged."""
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     async def hang(_response_id: str) -> None:
         await asyncio.sleep(3600)
@@ -469,4 +464,4 @@ def test_a_provider_that_hangs_keeps_neither_a_job_nor_the_sweep_from_the_end() 
 
     assert world.job(job).status is Status.CANCELLED
     assert world.clock.now() - before <= 51_000
-    assert ("a response may run on", "resp_0") in [(fact, about.get("response_id")) for fact, about in world.facts]
+    assert ("response_not_cancelled", "resp_0") in [(fact, about.get("response_id")) for fact, about in world.facts]

@@ -20,7 +20,7 @@ CUT = Script(deltas=["lost"], error=StreamCut())
 
 
 def failures(world: World) -> list[dict[str, Any]]:
-    return [fields for fact, fields in world.facts if fact == "job failed"]
+    return [fields for fact, fields in world.facts if fact == "job_failed"]
 
 
 def expected(job: Job, code: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def expected(job: Job, code: str) -> dict[str, Any]:
     return {**said, "run": job.run, "attempt": job.attempt, "crashes": job.crashes}
 
 
-def test_a_failed_attempt_that_is_retried_is_no_failed_job() -> None:
+def test_a_job_failure_is_logged_only_after_its_last_attempt() -> None:
     world = World(CUT, Script(error=ProviderQuotaExhausted()))
     job = world.submit()
     world.deliver()
@@ -41,7 +41,7 @@ def test_a_failed_attempt_that_is_retried_is_no_failed_job() -> None:
 
 
 @pytest.mark.parametrize("script", [Script(), CUT])
-def test_what_is_completed_or_tried_again_is_none(script: Script) -> None:
+def test_completed_and_retrying_jobs_log_no_failure(script: Script) -> None:
     world = World(script)
     world.submit()
 
@@ -50,24 +50,24 @@ def test_what_is_completed_or_tried_again_is_none(script: Script) -> None:
     assert failures(world) == []
 
 
-def test_a_job_whose_content_is_gone() -> None:
+def test_a_job_without_its_spec_logs_one_failure() -> None:
     world = World()
     job = world.submit()
-    world.memory.job_specs.delete(job.id)
+    world.container.job_specs.delete(job.id)
 
     world.deliver()
 
     assert failures(world) == [expected(world.job(job), "content_gone")]
 
 
-def test_a_job_that_the_sweep_gives_up() -> None:
-    """Its time for another attempt was over before anybody made one."""
+def test_a_job_given_up_by_the_sweeper_logs_one_failure() -> None:
+    """Its retry window ended before another attempt started."""
     world = World(CUT)
     job = world.submit()
     world.deliver()
-    world.memory.queues.messages["normal"].clear()
+    world.container.queues.messages["normal"].clear()
     retrying = world.job(job)
-    world.memory.jobs.heads[job.id] = replace(retrying, retry_until=world.clock.now())
+    world.container.jobs.heads[job.id] = replace(retrying, retry_until=world.clock.now())
 
     world.sweep(after=600)
     world.sweep(after=60)
@@ -76,15 +76,15 @@ def test_a_job_that_the_sweep_gives_up() -> None:
     assert failures(world) == [expected(world.job(job), "stream_cut")]
 
 
-def test_a_job_that_kills_its_workers() -> None:
+def test_a_job_that_crashes_its_workers_logs_one_failure() -> None:
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
-    world.memory.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
+    world.container.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
 
     async def die() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(3)
-        with refusing(world.memory.leases, "close", 10**6):
+        with refusing(world.container.leases, "close", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 

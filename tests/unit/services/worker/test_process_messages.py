@@ -26,23 +26,22 @@ LONG = Script(deltas=[f"token{n} " for n in range(400)], every=0.05)
 def cancel_after(world: World, seconds: float, job: Any) -> Any:
     async def work() -> None:
         await asyncio.sleep(seconds)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     return work()
 
 
 def together(world: World, *others: Any, lane: str = "normal") -> None:
     """A worker on what the queue holds, and something else meanwhile."""
-    received = world.memory.queues.receive(lane)
+    received = world.container.queues.receive(lane)
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, lane, received), *others)
+        await asyncio.gather(process_messages(world.container, lane, received), *others)
 
     run(world.loop, work())
 
 
-def test_a_job_is_streamed_kept_and_told() -> None:
-    """The text of the provider, the log, the result and what a watcher put together are the same."""
+def test_a_completed_job_has_the_same_text_in_log_result_and_frames() -> None:
     world = World()
     job = world.submit()
     world.watch(job)
@@ -52,7 +51,7 @@ def test_a_job_is_streamed_kept_and_told() -> None:
     ended = world.job(job)
     assert (ended.status, ended.attempt, ended.length) == (Status.COMPLETED, 1, 12)
     assert world.log_text(job) == world.provider.sent[0] == "Hello, world"
-    result = world.memory.results.get(job.id, 1)
+    result = world.container.results.get(job.id, 1)
     assert result is not None
     assert result.text == "Hello, world"
     assert world.assembled().text == "Hello, world"
@@ -76,8 +75,8 @@ def test_a_job_is_streamed_kept_and_told() -> None:
     ],
     ids=["emoji", "combining", "right-to-left", "surrogates", "empty deltas", "control", "200 KB"],
 )
-def test_any_text_arrives_whole(deltas: list[str]) -> None:
-    """No character is broken or lost, whatever the cuts; frames stay below 32 KB."""
+def test_any_split_of_the_text_arrives_without_a_broken_character(deltas: list[str]) -> None:
+    """Frames stay within `MAX_FRAME_POINTS`, which keeps them below 32 KB."""
     world = World(Script(deltas=deltas))
     job = world.submit()
     world.watch(job, "early")
@@ -92,8 +91,8 @@ def test_any_text_arrives_whole(deltas: list[str]) -> None:
     assert all(len(frame.get("text", "")) <= MAX_FRAME_POINTS for frame in world.frames("early"))
 
 
-def test_frames_are_few_and_chunks_fewer() -> None:
-    """A stream of 400 tokens in 20 s costs about 100 frames and 20 chunks, not 400 of each."""
+def test_a_long_stream_is_batched_into_few_frames_and_fewer_chunks() -> None:
+    """400 tokens in 20 seconds make about 100 frames and 20 chunks."""
     world = World(LONG)
     job = world.submit()
     world.watch(job)
@@ -101,13 +100,13 @@ def test_frames_are_few_and_chunks_fewer() -> None:
     world.deliver()
 
     assert 30 < len(world.frames("c1", "tokens")) < 110
-    assert 4 <= len(world.memory.chunks.read(job.id, 1)) <= 21
+    assert 4 <= len(world.container.chunks.read(job.id, 1)) <= 21
     assert world.assembled().done
 
 
 @pytest.mark.parametrize(("mode", "least", "most"), [("realtime", 60, 110), ("batched", 15, 25), ("none", 1, 2)])
-def test_a_streaming_mode_is_a_pace(mode: str, least: int, most: int) -> None:
-    """`realtime` about ten frames a second and then four, `batched` one, `none` only the whole text at the end; all end with the result."""
+def test_the_streaming_mode_sets_the_frame_rate(mode: str, least: int, most: int) -> None:
+    """`realtime` sends up to ten frames a second, `batched` one, `none` only the whole text."""
     world = World(LONG)
     job = world.submit(config={"streaming_mode": mode})
     world.watch(job)
@@ -119,8 +118,8 @@ def test_a_streaming_mode_is_a_pace(mode: str, least: int, most: int) -> None:
     assert world.assembled().done
 
 
-def test_a_socket_is_told_in_good_time_that_it_will_be_closed() -> None:
-    """AWS closes every socket after two hours: once, five minutes before, so that the client connects anew from its offset."""
+def test_a_closing_frame_is_sent_once_before_the_connection_expires() -> None:
+    """AWS closes every socket after two hours; the client reconnects from its offset."""
     world = World(LONG)
     job = world.submit()
     world.watch(job, "old", expires_in=605.0)
@@ -132,8 +131,8 @@ def test_a_socket_is_told_in_good_time_that_it_will_be_closed() -> None:
     assert not world.frames("new", "closing")
 
 
-def test_a_late_wake_up_is_dropped() -> None:
-    """A message of another generation, or of a job that has ended, changes nothing and is acknowledged."""
+def test_a_stale_wake_up_is_dropped() -> None:
+    """Its generation is another one, or its job has ended or does not exist."""
     world = World()
     job = world.submit()
     world.deliver()
@@ -145,8 +144,8 @@ def test_a_late_wake_up_is_dropped() -> None:
     assert len(world.provider.requests) == 1
 
 
-def test_the_same_message_twice_in_one_batch_runs_once() -> None:
-    """The claim's nonce is per claim call, so the second copy loses although both run in one worker [3]."""
+def test_a_duplicate_message_in_one_batch_runs_the_job_once() -> None:
+    """Each claim call has its own nonce (protocol rule 3: the owner is a nonce of the claim)."""
     world = World()
     job = world.submit()
 
@@ -157,8 +156,8 @@ def test_the_same_message_twice_in_one_batch_runs_once() -> None:
     assert world.job(job).run_alone  # its double was no company: had the worker died, it would have been this job's doing
 
 
-def test_garbage_is_set_aside_and_harms_nobody() -> None:
-    """What is no wake-up goes where people see it, with the reason; its neighbours run."""
+def test_malformed_messages_go_to_the_dead_letter_queue_with_a_reason() -> None:
+    """The valid message of the same batch is processed."""
     world = World()
     job = world.submit()
     garbage = [
@@ -167,13 +166,13 @@ def test_garbage_is_set_aside_and_harms_nobody() -> None:
 
     world.deliver(messages=[*garbage, world.wake(job)])
 
-    assert [body for body, _ in world.memory.queues.aside["normal"]] == [message.body for message in garbage]
-    assert all(reason for _, reason in world.memory.queues.aside["normal"])
+    assert [body for body, _ in world.container.queues.aside["normal"]] == [message.body for message in garbage]
+    assert all(reason for _, reason in world.container.queues.aside["normal"])
     assert world.job(job).status is Status.COMPLETED
 
 
 def test_a_retryable_failure_is_retried_as_a_new_attempt() -> None:
-    """After visible text a new attempt begins at offset 0, watchers are told to start over, and every attempt stays in the ledger."""
+    """The new attempt starts at offset 0, subscribers get `reset`, and both are recorded."""
     world = World(Script(deltas=["half an ans"], error=StreamCut()), Script(deltas=["whole"]))
     job = world.submit()
     world.watch(job)
@@ -191,11 +190,11 @@ def test_a_retryable_failure_is_retried_as_a_new_attempt() -> None:
     assert world.frames("c1", "retrying")
     assert world.frames("c1", "reset")[0]["attempt"] == 2
     assert world.assembled().text == "whole"
-    assert [kept.error_code for kept in world.memory.results.attempts(job.id)] == ["stream_cut", None]
+    assert [kept.error_code for kept in world.container.results.attempts(job.id)] == ["stream_cut", None]
 
 
-def test_attempts_used_up_end_the_job() -> None:
-    """`max_attempts` counts the first; the text and the reason of the last attempt are kept."""
+def test_a_job_fails_after_max_attempts_and_keeps_its_last_text() -> None:
+    """`max_attempts` includes the first attempt."""
     world = World(Script(deltas=["so far"], error=ProviderUnavailable()))
     job = world.submit(config={"max_attempts": 2})
     world.watch(job)
@@ -213,7 +212,6 @@ def test_attempts_used_up_end_the_job() -> None:
 
 
 def test_an_exhausted_quota_is_not_retried() -> None:
-    """What would fail again in the same way ends at once."""
     world = World(Script(deltas=[], error=ProviderQuotaExhausted()))
     job = world.submit()
 
@@ -223,8 +221,8 @@ def test_an_exhausted_quota_is_not_retried() -> None:
     assert len(world.provider.requests) == 1
 
 
-def test_a_fault_of_ours_is_a_failed_attempt_and_not_a_job_with_nobody() -> None:
-    """Whatever breaks inside an attempt, the job goes on: it is tried again, and ends as failed when it always breaks."""
+def test_an_internal_error_fails_the_attempt_and_is_retried() -> None:
+    """Otherwise the job would stay `processing` without a worker."""
     world = World(Script(deltas=["x"], error=KeyError("bug")), Script())
     job = world.submit()
 
@@ -234,48 +232,48 @@ def test_a_fault_of_ours_is_a_failed_attempt_and_not_a_job_with_nobody() -> None
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
-    assert any(fact == "an attempt broke" for fact, _ in world.facts)
+    assert any(fact == "attempt_error" for fact, _ in world.facts)
 
 
-def test_a_job_whose_content_or_type_is_gone_fails() -> None:
-    """It could never run: it says so instead of being claimed again and again."""
+def test_a_job_without_its_spec_or_job_type_fails_with_an_attempt_record() -> None:
+    """It can never run, so it must not be claimed again and again."""
     world = World()
     no_body, no_type = world.submit("a"), world.submit("b")
-    world.memory.job_specs.delete(no_body.id)
-    world.memory.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
+    world.container.job_specs.delete(no_body.id)
+    world.container.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
 
     world.deliver()
 
     errors = [world.job(job).error for job in (no_body, no_type)]
     assert [error.code if error else None for error in errors] == ["content_gone", "request_invalid"]
-    rows = [world.memory.results.attempts(job.id) for job in (no_body, no_type)]
+    rows = [world.container.results.attempts(job.id) for job in (no_body, no_type)]
     assert [[(row.attempt, row.status, row.error_code, row.usage, row.cost) for row in each] for each in rows] == [
         [(1, "failed", "content_gone", None, None)],
         [(1, "failed", "request_invalid", None, None)],
     ]
 
 
-def test_the_row_of_an_attempt_that_ends_at_once_comes_before_its_end() -> None:
-    """Whoever dies in between leaves a job that is taken back, not an attempt without a row."""
+def test_an_immediate_failure_writes_its_attempt_record_before_the_end() -> None:
+    """After a crash in between, the job is reclaimed and no attempt lacks its record."""
     world = World()
     job = world.submit()
-    world.memory.job_specs.delete(job.id)
-    put = world.memory.results.put
+    world.container.job_specs.delete(job.id)
+    put = world.container.results.put
     states: list[Status] = []
 
     def note(result: Any, tenant: str) -> None:
         states.append(world.job(job).status)
         put(result, tenant)
 
-    world.memory.results.put = note  # type: ignore[method-assign]
+    world.container.results.put = note  # type: ignore[method-assign]
     world.deliver()
 
     assert states == [Status.PROCESSING]
     assert world.job(job).status is Status.FAILED
 
 
-def test_usage_without_a_final_event_is_an_estimate() -> None:
-    """A cut stream never says what it used, so the ledger says what we counted, and that it is an estimate."""
+def test_usage_is_estimated_when_the_stream_is_cut() -> None:
+    """A cut stream never reports its usage."""
     world = World(Script(deltas=["a", "b", "c"], error=StreamCut()))
     job = world.submit(config={"max_attempts": 1})
 
@@ -288,8 +286,8 @@ def test_usage_without_a_final_event_is_an_estimate() -> None:
     assert usage.input > 0
 
 
-def test_a_response_that_was_begun_is_charged_though_nothing_came() -> None:
-    """OpenAI has read the prompt by then: the ledger has an estimate of it. A request that was refused has used nothing."""
+def test_a_begun_response_without_output_has_estimated_input_usage() -> None:
+    """OpenAI has read the prompt by then; a refused request has used nothing."""
     begun, refused = World(Script(deltas=[], error=StreamCut())), World(Script(deltas=[], error=ProviderUnavailable(), refuses=True))
     jobs = [world.submit(config={"max_attempts": 1}) for world in (begun, refused)]
 
@@ -303,8 +301,7 @@ def test_a_response_that_was_begun_is_charged_though_nothing_came() -> None:
     assert refused.job(jobs[1]).usage is None
 
 
-def test_an_answer_that_was_cut_is_incomplete() -> None:
-    """`max_output_tokens` reached: the text is kept, and the reason said."""
+def test_an_answer_cut_at_max_tokens_ends_incomplete() -> None:
     world = World(Script(end=ResponseEnded(Usage(input=1, output=3), "gpt-4o-mini", "max_tokens")))
     job = world.submit()
     world.watch(job)
@@ -315,8 +312,7 @@ def test_an_answer_that_was_cut_is_incomplete() -> None:
     assert world.frames("c1", "job_incomplete")[0]["incomplete_details"] == {"reason": "max_tokens"}
 
 
-def test_a_refusal_is_kept_and_final() -> None:
-    """The model's refusal is the text of a failed job, and is not asked for again."""
+def test_a_model_refusal_fails_the_job_and_keeps_its_text() -> None:
     world = World(Script(deltas=["I cannot."], refusal=True))
     job = world.submit()
 
@@ -329,20 +325,18 @@ def test_a_refusal_is_kept_and_final() -> None:
     assert world.log_text(job) == "I cannot."
 
 
-def test_json_is_parsed_beside_the_raw_text() -> None:
-    """`response_format: json` stores what was said and what it means."""
+def test_a_json_answer_is_stored_raw_and_parsed() -> None:
     world = World(Script(deltas=['{"a": ', "[1, 2]}"]))
     job = world.submit(config={"response_format": "json"})
 
     world.deliver()
 
-    result = world.memory.results.get(job.id, 1)
+    result = world.container.results.get(job.id, 1)
     assert result is not None
     assert (result.text, result.parsed) == ('{"a": [1, 2]}', {"a": [1, 2]})
 
 
-def test_an_answer_that_does_not_fit_its_schema_is_retried() -> None:
-    """An invalid output is a failure of its own class; the raw text is kept."""
+def test_an_answer_that_violates_its_schema_is_retried() -> None:
     schema = {"type": "json_schema", "schema": {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}}
     world = World(Script(deltas=['{"n": "one"}']), Script(deltas=['{"n": 1}']))
     job = world.submit(config={"response_format": schema})
@@ -356,7 +350,7 @@ def test_an_answer_that_does_not_fit_its_schema_is_retried() -> None:
 
 
 def test_a_running_job_is_cancelled_within_two_seconds() -> None:
-    """The provider's stream is closed, the text so far is kept to its last character, and what it used is recorded."""
+    """The provider's stream is closed, the text so far is kept, and its usage is recorded."""
     world = World(LONG)
     job = world.submit()
     world.watch(job)
@@ -375,15 +369,15 @@ def test_a_running_job_is_cancelled_within_two_seconds() -> None:
     assert world.assembled().text == world.log_text(job)
 
 
-def test_a_cancel_that_comes_while_the_job_ends_wins() -> None:
-    """Once the flag is on the record the job never ends as completed [8]."""
+def test_a_cancel_requested_just_before_the_terminal_write_wins() -> None:
+    """A flagged job never completes (protocol rule 8: the terminal write comes last)."""
     world = World(Script(deltas=["done"], first=0.1))
     job = world.submit()
-    results = world.memory.results
+    results = world.container.results
     put = results.put
 
     def cancel_then_put(*args: Any) -> None:
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         put(*args)
 
     results.put = cancel_then_put  # type: ignore[method-assign]
@@ -392,8 +386,8 @@ def test_a_cancel_that_comes_while_the_job_ends_wins() -> None:
     assert world.job(job).status is Status.CANCELLED
 
 
-def test_a_timeout_is_a_failure_of_the_attempt() -> None:
-    """`timeout` bounds one attempt's work."""
+def test_a_timeout_fails_the_attempt_and_is_retried() -> None:
+    """`config.timeout` bounds one attempt."""
     world = World(LONG, Script())
     job = world.submit(config={"timeout": 2.0})
 
@@ -405,8 +399,8 @@ def test_a_timeout_is_a_failure_of_the_attempt() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_watcher_that_comes_late_gets_all_and_one_that_comes_again_gets_the_rest() -> None:
-    """Each subscription starts at its own offset; nothing is sent twice to one that kept its position."""
+def test_late_subscribers_get_the_text_from_their_requested_offset() -> None:
+    """A new subscription starts at 0; a returning client receives nothing twice."""
     world = World(LONG)
     job = world.submit()
 
@@ -422,22 +416,21 @@ def test_a_watcher_that_comes_late_gets_all_and_one_that_comes_again_gets_the_re
     assert "".join(frame["text"] for frame in world.frames("again", "tokens")) == world.log_text(job)[100:]
 
 
-def test_a_socket_that_is_gone_costs_only_itself() -> None:
-    """Its row is forgotten; the others, the log and the job do not notice."""
+def test_a_closed_socket_loses_its_subscription_and_disturbs_no_other() -> None:
     world = World(LONG)
     job = world.submit()
     world.watch(job, "gone")
     world.watch(job, "there")
-    world.memory.sockets.gone.add("gone")
+    world.container.sockets.gone.add("gone")
 
     world.deliver()
 
     assert world.assembled("there").text == world.log_text(job)
-    assert [watcher.connection_id for watcher in world.memory.subscriptions.for_job(job.id)] == ["there"]
+    assert [watcher.connection_id for watcher in world.container.subscriptions.for_job(job.id)] == ["there"]
 
 
-def test_a_socket_whose_key_is_revoked_is_closed() -> None:
-    """Within a minute it is told no more; the others do not notice."""
+def test_a_socket_is_closed_after_its_api_key_is_revoked() -> None:
+    """Its subscription is deleted; the job itself completes."""
     revoked: list[str] = []
     world = World(LONG, may_stream=lambda _hash, _job: not revoked)
     job = world.submit()
@@ -449,18 +442,18 @@ def test_a_socket_whose_key_is_revoked_is_closed() -> None:
 
     together(world, revoke())
 
-    assert world.memory.sockets.closed == ["c1"]
-    assert not world.memory.subscriptions.for_job(job.id)
+    assert world.container.sockets.closed == ["c1"]
+    assert not world.container.subscriptions.for_job(job.id)
     assert not world.frames("c1", "job_completed")
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_busy_socket_is_sent_everything_later() -> None:
-    """What could not be posted is posted again from the last acknowledged offset."""
+def test_a_busy_socket_receives_the_whole_text_later() -> None:
+    """Sending resumes from the last acknowledged offset."""
     world = World(LONG)
     job = world.submit()
     world.watch(job)
-    world.memory.sockets.busy["c1"] = 6
+    world.container.sockets.busy["c1"] = 6
 
     world.deliver()
 
@@ -468,8 +461,8 @@ def test_a_busy_socket_is_sent_everything_later() -> None:
     assert world.assembled().done
 
 
-def test_ten_jobs_run_at_once() -> None:
-    """One invocation streams its whole batch concurrently: ten take as long as one."""
+def test_one_invocation_runs_ten_jobs_concurrently() -> None:
+    """Ten jobs take at most a tenth longer than one."""
     alone, ten = World(LONG), World(LONG)
     alone.submit()
     for number in range(10):
@@ -479,15 +472,15 @@ def test_ten_jobs_run_at_once() -> None:
     ten.deliver()
 
     assert ten.loop.moment < alone.loop.moment * 1.1
-    assert all(job.status is Status.COMPLETED for job in ten.memory.jobs.heads.values())
+    assert all(job.status is Status.COMPLETED for job in ten.container.jobs.heads.values())
 
 
-def test_each_message_is_acknowledged_when_its_own_job_ends() -> None:
-    """So that SQS sees who is done, and an exception later returns only what was not."""
+def test_a_message_is_acknowledged_when_its_job_ends_not_with_the_batch() -> None:
+    """A later exception then returns only the unfinished messages to the queue."""
     world = World(Script(), LONG)
     first, second = world.submit("short"), world.submit("long")
     seen: list[tuple[float, int]] = []
-    queues = world.memory.queues
+    queues = world.container.queues
     acknowledge = queues.acknowledge
 
     def note(lane: str, receipts: Any) -> None:
@@ -502,24 +495,24 @@ def test_each_message_is_acknowledged_when_its_own_job_ends() -> None:
     assert seen[0][0] < 5
 
 
-def test_a_store_that_does_not_answer_leaves_the_message() -> None:
-    """A claim that could not be made is not acknowledged, so the message comes again; its neighbours end as always."""
+def test_a_failed_claim_leaves_its_message_in_the_queue() -> None:
+    """The other job of the batch completes."""
     world = World()
     jobs = [world.submit("a"), world.submit("b")]
-    replace = world.memory.jobs.replace
+    replace = world.container.jobs.replace
 
     def broken(seen: Any, new: Any) -> None:
         if seen.id == jobs[0].id:
             raise Unavailable
         replace(seen, new)
 
-    world.memory.jobs.replace = broken  # type: ignore[method-assign]
+    world.container.jobs.replace = broken  # type: ignore[method-assign]
     with pytest.raises(PartialBatchFailure):
         world.deliver()
     assert world.job(jobs[1]).status is Status.COMPLETED
-    assert len(world.memory.queues.messages["normal"]) == 1
+    assert len(world.container.queues.messages["normal"]) == 1
 
-    world.memory.jobs.replace = replace  # type: ignore[method-assign]
+    world.container.jobs.replace = replace  # type: ignore[method-assign]
     world.clock.advance(1000)
     world.deliver()
 
@@ -527,7 +520,7 @@ def test_a_store_that_does_not_answer_leaves_the_message() -> None:
 
 
 def test_a_fenced_worker_writes_nothing_more() -> None:
-    """When the lease was taken away, its jobs are dropped at once: no terminal write, no frame of an end [2]."""
+    """Protocol rule 2: a worker writes only while it owns the job."""
     world = World(LONG)
     job = world.submit()
     world.watch(job)
@@ -535,7 +528,7 @@ def test_a_fenced_worker_writes_nothing_more() -> None:
     def fenced(_lease: Any) -> None:
         raise StaleVersion(None)
 
-    world.memory.leases.renew = fenced  # type: ignore[method-assign]
+    world.container.leases.renew = fenced  # type: ignore[method-assign]
     with pytest.raises(PartialBatchFailure):
         world.deliver()
 
@@ -544,35 +537,35 @@ def test_a_fenced_worker_writes_nothing_more() -> None:
     assert world.provider.open == 0
 
 
-def test_the_record_is_there_before_anybody_is_told() -> None:
-    """No frame tells an end that is not yet on the record [9]."""
+def test_the_terminal_record_is_written_before_the_end_frame_is_sent() -> None:
+    """Protocol rule 9: no frame before the write that it reports is acknowledged."""
     world = World()
     job = world.submit()
     world.watch(job)
-    post = world.memory.sockets.post
+    post = world.container.sockets.post
 
     def look(endpoint: str, connection: str, data: bytes) -> None:
         if b"job_completed" in data:
             assert world.job(job).status is Status.COMPLETED
         post(endpoint, connection, data)
 
-    world.memory.sockets.post = look  # type: ignore[method-assign]
+    world.container.sockets.post = look  # type: ignore[method-assign]
     world.deliver()
 
     assert world.frames("c1", "job_completed")
 
 
-def test_an_answer_lost_on_the_way_back_changes_nothing() -> None:
-    """Every write that took effect but whose answer was lost, and which the SDK repeats, ends as if it had not been lost [3]."""
+def test_repeated_record_writes_after_a_lost_answer_change_nothing() -> None:
+    """The SDK repeats such writes (protocol rule 3: the owner is a nonce of the claim)."""
 
     world = World()
-    replace = world.memory.jobs.replace
+    replace = world.container.jobs.replace
 
     def repeated(seen: Any, new: Any) -> None:
         replace(seen, new)
         replace(seen, new)
 
-    world.memory.jobs.replace = repeated  # type: ignore[method-assign]
+    world.container.jobs.replace = repeated  # type: ignore[method-assign]
     job = world.submit()
     world.watch(job)
     world.deliver()
@@ -581,11 +574,11 @@ def test_an_answer_lost_on_the_way_back_changes_nothing() -> None:
     assert world.assembled().text == "Hello, world"
 
 
-def test_a_types_own_schedule_is_kept_to_the_second() -> None:
-    """A minute, five minutes, half an hour: the last by the sweep, because no message can be delayed for so long."""
+def test_retry_delays_follow_the_schedule_of_the_job_type_to_the_second() -> None:
+    """SQS cannot delay a message by half an hour, so the sweeper sends that wake-up."""
     world = World(Script(error=StreamCut()), Script(error=StreamCut()), Script(error=StreamCut()), Script(deltas=["at last"]))
     patient = replace(job_types.get("general"), retry_schedule=(60.0, 300.0, 1800.0))
-    world.engine = replace(world.engine, job_type=lambda _name: patient)
+    world.container.job_type = lambda _name: patient
     job = world.submit(config={"max_attempts": 4})
 
     pauses = []

@@ -46,7 +46,7 @@ def done(world: World, prompt: str = "Say hello.", cache: Any = True, **config: 
 
 
 def result(world: World, job: Job) -> Result:
-    found = world.memory.results.get(job.id, job.attempt)
+    found = world.container.results.get(job.id, job.attempt)
     assert found is not None
     return found
 
@@ -61,7 +61,7 @@ def is_hit(world: World, job: Job) -> bool:
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(ModelRequest)])
-def test_every_field_of_a_request_counts_but_how_it_is_asked(field: str) -> None:
+def test_the_cache_key_covers_every_request_field_but_transport_fields(field: str) -> None:
     request = ModelRequest(model=MODEL, prompt="Say hello.")
 
     same = cache_key("acme", "general", request) == cache_key("acme", "general", replace(request, **{field: OTHER[field]}))
@@ -69,7 +69,7 @@ def test_every_field_of_a_request_counts_but_how_it_is_asked(field: str) -> None
     assert same is (field in TRANSPORT_FIELDS)
 
 
-def test_tenants_and_types_share_nothing() -> None:
+def test_tenants_and_job_types_have_separate_cache_keys() -> None:
     request = ModelRequest(model=MODEL, prompt="Say hello.")
 
     keys = {cache_key(tenant, kind, request) for tenant in ("acme", "other") for kind in ("general", "security_analysis")}
@@ -77,7 +77,7 @@ def test_tenants_and_types_share_nothing() -> None:
     assert len(keys) == 4
 
 
-def test_the_order_of_a_dict_does_not_count() -> None:
+def test_the_cache_key_ignores_the_order_of_dict_keys() -> None:
     one, other = (ModelRequest(model=MODEL, prompt="", extra=extra) for extra in ({"a": 1, "b": 2}, {"b": 2, "a": 1}))
 
     assert cache_key("acme", "general", one) == cache_key("acme", "general", other)
@@ -86,8 +86,8 @@ def test_the_order_of_a_dict_does_not_count() -> None:
 # ---- hits
 
 
-def test_an_equal_request_is_answered_without_the_provider() -> None:
-    """The text goes the way of every text; its usage and its cost are nothing, and the result says whose it is."""
+def test_an_equal_request_is_answered_from_the_cache() -> None:
+    """The answer is streamed like any other, costs nothing and names the original job."""
     world = World(FIRST, SECOND)
     first = done(world)
 
@@ -104,7 +104,7 @@ def test_an_equal_request_is_answered_without_the_provider() -> None:
     assert result(world, second).cost == 0
 
 
-def test_a_miss_says_so_and_who_does_not_ask_is_told_nothing() -> None:
+def test_a_cache_miss_is_recorded_only_if_caching_was_requested() -> None:
     world = World(FIRST)
 
     missed, unasked = done(world), done(world, cache=False)
@@ -113,24 +113,24 @@ def test_a_miss_says_so_and_who_does_not_ask_is_told_nothing() -> None:
     assert result(world, unasked).looked_up is None
 
 
-def test_who_does_not_ask_for_the_cache_costs_no_call() -> None:
+def test_a_job_without_caching_makes_no_cache_call() -> None:
     world = World(FIRST)
 
-    with refusing(world.memory.cache, "get", 99) as reads, refusing(world.memory.cache, "put", 99) as writes:
+    with refusing(world.container.cache, "get", 99) as reads, refusing(world.container.cache, "put", 99) as writes:
         job = done(world, cache=False)
 
     assert job.status is Status.COMPLETED
     assert (reads, writes) == ([0], [0])
 
 
-def test_stages_and_milestones_are_read_from_the_text() -> None:
-    """And the percentage and the count of tokens are those of an answer of that length."""
+def test_the_progress_of_a_cached_answer_is_computed_from_its_text() -> None:
+    """Tokens, percentage and stages are those of a generated answer of that length."""
     text = "".join(f"word{number} " for number in range(300))
     world = World(Script(deltas=text.split(" "), every=0.01, end=ResponseEnded(Usage(input=9, output=300), MODEL)))
     done(world)
 
     job = done(world)
-    last = world.memory.chunks.last(job.id, 1)
+    last = world.container.chunks.last(job.id, 1)
 
     assert last is not None
     assert last.progress["tokens_received"] == 300
@@ -139,7 +139,7 @@ def test_stages_and_milestones_are_read_from_the_text() -> None:
     assert [event["name"] for event in last.events if event["status"] == "processing"] == ["setup", "generation", "finalization"]
 
 
-def test_an_answer_by_a_schema_is_parsed_as_ever() -> None:
+def test_a_cached_structured_answer_is_parsed() -> None:
     world = World(Script(deltas=(REPORT,)))
     kind = {"type": "json_schema", "schema": {"type": "object", "required": ["summary"]}}
     done(world, response_format=kind)
@@ -150,8 +150,8 @@ def test_an_answer_by_a_schema_is_parsed_as_ever() -> None:
     assert result(world, job).parsed == json.loads(REPORT)
 
 
-def test_a_durable_job_finds_what_another_left() -> None:
-    """How an answer is asked for is no part of the question."""
+def test_a_durable_job_is_answered_from_the_cache() -> None:
+    """`durable` only affects transport and is not part of the cache key."""
     world = World(FIRST)
     done(world)
 
@@ -165,8 +165,8 @@ def test_a_durable_job_finds_what_another_left() -> None:
 
 
 @pytest.mark.parametrize(("kept_for", "taken_for", "hit"), [(60, 60, True), (60, 20, False), (20, 60, False), (60, None, False)])
-def test_an_answer_serves_for_as_long_as_both_say(kept_for: float, taken_for: float | None, hit: bool) -> None:
-    """The one who had it, and the one who may have it."""
+def test_a_cached_answer_is_used_within_the_ttl_of_both_jobs(kept_for: float, taken_for: float | None, hit: bool) -> None:
+    """The TTL of the writing job and the TTL of the reading job both apply."""
     world = World(FIRST)
     done(world, cache={"ttl": kept_for})
     world.clock.advance(30)
@@ -176,8 +176,8 @@ def test_an_answer_serves_for_as_long_as_both_say(kept_for: float, taken_for: fl
     assert len(world.provider.requests) == (1 if hit else 2)
 
 
-def test_a_hit_is_not_kept_anew() -> None:
-    """Else an answer that is asked for often enough would never end."""
+def test_a_cache_hit_does_not_extend_the_ttl() -> None:
+    """Otherwise a popular answer would never expire."""
     world = World(FIRST)
     done(world, cache={"ttl": 60})
     world.clock.advance(40)
@@ -187,7 +187,7 @@ def test_a_hit_is_not_kept_anew() -> None:
     assert not is_hit(world, done(world, cache={"ttl": 60}))
 
 
-def test_a_clock_that_is_behind_finds_what_is_there() -> None:
+def test_a_cached_answer_is_fresh_for_a_clock_that_is_behind() -> None:
     assert CachedResponse(job_id="j", attempt=1, stored_at=5_000, expires_at=65_000).is_fresh(20, 4_000)
 
 
@@ -200,44 +200,43 @@ def test_a_clock_that_is_behind_finds_what_is_there() -> None:
     ],
     ids=["cut", "not counted", "nothing charged"],
 )
-def test_only_whole_answers_are_kept(script: Script) -> None:
+def test_cut_or_uncounted_answers_are_not_cached(script: Script) -> None:
     world = World(script)
     done(world)
 
-    assert world.memory.cache.rows == {}
+    assert world.container.cache.rows == {}
 
 
-def test_a_failed_job_leaves_nothing() -> None:
+def test_a_failed_job_caches_nothing() -> None:
     world = World(Script(error=ProviderUnavailable()))
 
     done(world, max_attempts=1)
 
-    assert world.memory.cache.rows == {}
+    assert world.container.cache.rows == {}
 
 
-def test_what_a_deleted_job_was_answered_serves_nobody() -> None:
-    """Nor what its retention has removed."""
+def test_the_answer_of_a_deleted_job_is_a_cache_miss() -> None:
+    """So is the answer of a job whose retention has ended."""
     world = World(FIRST)
     first = done(world)
-    world.memory.results.delete_all(first.id)
+    world.container.results.delete_all(first.id)
     second = done(world)
     assert not is_hit(world, second)
-    head = world.memory.jobs.heads[second.id]
-    world.memory.jobs.heads[second.id] = replace(head, ttl=(head.finished_at or 0) // 1000)
+    head = world.container.jobs.heads[second.id]
+    world.container.jobs.heads[second.id] = replace(head, ttl=(head.finished_at or 0) // 1000)
 
     assert not is_hit(world, done(world))
 
 
-def test_a_text_that_grew_beyond_its_jobs_end_is_not_its_answer() -> None:
+def test_a_cached_text_longer_than_the_job_record_says_is_not_used() -> None:
     world = World(FIRST)
     first = done(world)
-    world.memory.jobs.heads[first.id] = replace(world.memory.jobs.heads[first.id], length=5)
+    world.container.jobs.heads[first.id] = replace(world.container.jobs.heads[first.id], length=5)
 
     assert not is_hit(world, done(world))
 
 
-def test_the_model_that_answered_is_the_one_that_serves() -> None:
-    """Asked for another model, or by a stand-in, it is another question."""
+def test_a_request_for_another_model_is_a_cache_miss() -> None:
     world = World(FIRST)
     done(world)
 
@@ -245,11 +244,11 @@ def test_the_model_that_answered_is_the_one_that_serves() -> None:
 
 
 @pytest.mark.parametrize(("store", "method"), [("cache", "get"), ("results", "get")])
-def test_a_cache_that_cannot_be_read_is_a_miss(store: str, method: str) -> None:
+def test_an_unreadable_cache_is_a_miss(store: str, method: str) -> None:
     world = World(FIRST)
     done(world)
 
-    with refusing(getattr(world.memory, store), method, 99):
+    with refusing(getattr(world.container, store), method, 99):
         job = done(world)
 
     assert job.status is Status.COMPLETED
@@ -259,11 +258,11 @@ def test_a_cache_that_cannot_be_read_is_a_miss(store: str, method: str) -> None:
 # ---- when it is kept
 
 
-def test_nothing_is_kept_before_the_end_is_acknowledged() -> None:
-    """Killed between result and head, or between head and reference: a miss later, and nothing that is not so."""
+def test_the_cache_reference_is_written_after_the_terminal_record() -> None:
+    """A crash in between causes a later miss, never a wrong hit."""
     world = World(FIRST, SECOND)
     order: list[str] = []
-    put, swap, keep = world.memory.results.put, world.memory.jobs.replace, world.memory.cache.put
+    put, swap, keep = world.container.results.put, world.container.jobs.replace, world.container.cache.put
 
     def noted(name: str, call: Any) -> Any:
         def record(*args: Any) -> Any:
@@ -274,9 +273,9 @@ def test_nothing_is_kept_before_the_end_is_acknowledged() -> None:
         return record
 
     for owner, method, name, call in (
-        (world.memory.results, "put", "result", put),
-        (world.memory.jobs, "replace", "head", swap),
-        (world.memory.cache, "put", "reference", keep),
+        (world.container.results, "put", "result", put),
+        (world.container.jobs, "replace", "head", swap),
+        (world.container.cache, "put", "reference", keep),
     ):
         setattr(owner, method, noted(name, call))
 
@@ -285,59 +284,59 @@ def test_nothing_is_kept_before_the_end_is_acknowledged() -> None:
     assert order == ["result", "head", "reference"]
 
 
-def test_a_worker_killed_before_the_end_leaves_no_reference() -> None:
-    """The sweep ends the job by its result; who asks next is answered by the provider."""
+def test_a_worker_killed_before_the_terminal_write_caches_nothing() -> None:
+    """The sweeper completes the job from its stored result."""
     world = World(FIRST, SECOND)
     job = world.submit(config={"cache": True})
-    swap = world.memory.jobs.replace
+    swap = world.container.jobs.replace
 
     def unreachable_at_the_end(seen: Job, new: Job) -> None:
         if new.status is Status.COMPLETED:
             raise Throttled
         swap(seen, new)
 
-    world.memory.jobs.replace = unreachable_at_the_end  # type: ignore[method-assign]
+    world.container.jobs.replace = unreachable_at_the_end  # type: ignore[method-assign]
     kill(world, 5)
-    world.memory.jobs.replace = swap  # type: ignore[method-assign]
+    world.container.jobs.replace = swap  # type: ignore[method-assign]
     assert result(world, world.job(job)).status == Status.COMPLETED
     world.sweep(after=90)
 
     assert world.job(job).status is Status.COMPLETED
-    assert world.memory.cache.rows == {}
+    assert world.container.cache.rows == {}
     assert not is_hit(world, done(world))
 
 
-def test_a_reference_that_cannot_be_written_hurts_nobody() -> None:
+def test_a_failed_cache_write_is_logged_and_the_job_completes() -> None:
     world = World(FIRST)
 
-    with refusing(world.memory.cache, "put", 99):
+    with refusing(world.container.cache, "put", 99):
         job = done(world)
 
     assert job.status is Status.COMPLETED
     assert not is_hit(world, done(world))
-    assert [fact for fact, _ in world.facts].count("an answer was not cached") == 1
+    assert [fact for fact, _ in world.facts].count("response_not_cached") == 1
 
 
 # ---- beside other things
 
 
-def test_a_cached_answer_proves_nothing_of_the_provider() -> None:
-    """A job that is let through to try an open circuit out, and finds its answer here, leaves the circuit open."""
+def test_a_cached_answer_does_not_close_the_circuit() -> None:
+    """The job was let through as the probe of an open circuit."""
     world = World(FIRST)
     done(world)
     opened = record_failure(CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), "m", world.clock.now())
-    world.memory.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
+    world.container.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
     world.clock.advance(60)
 
     job = done(world)
 
-    circuit = world.memory.circuit_breakers.get(MODEL)
+    circuit = world.container.circuit_breakers.get(MODEL)
     assert is_hit(world, job)
     assert circuit is not None
     assert circuit.state is not CircuitState.CLOSED
 
 
-def test_a_retry_finds_what_another_job_was_answered_meanwhile() -> None:
+def test_a_retry_uses_an_answer_that_another_job_has_cached() -> None:
     world = World(Script(error=ProviderUnavailable()), FIRST)
     failing = done(world)
     assert failing.status is Status.RETRYING
@@ -351,48 +350,48 @@ def test_a_retry_finds_what_another_job_was_answered_meanwhile() -> None:
     assert is_hit(world, ended)
 
 
-def test_a_cancel_that_was_asked_for_wins() -> None:
+def test_a_cancel_during_the_cache_lookup_wins() -> None:
     world = World(FIRST)
     done(world)
     job = world.submit(config={"cache": True})
-    real = world.memory.cache.get
+    real = world.container.cache.get
 
     def cancel_first(tenant: str, key: str) -> CachedResponse | None:
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         return real(tenant, key)
 
-    world.memory.cache.get = cancel_first  # type: ignore[method-assign]
+    world.container.cache.get = cancel_first  # type: ignore[method-assign]
     world.deliver()
 
     assert world.job(job).status is Status.CANCELLED
 
 
-def test_a_worker_that_dies_with_a_found_answer_has_cost_nothing() -> None:
-    """Its log is there, its result is not: what the sweep writes off is no estimate of a request that was never made."""
+def test_a_worker_killed_after_a_cache_hit_records_no_cost() -> None:
+    """The sweeper must not estimate the usage of a request that was never made."""
     world = World(FIRST)
     done(world)
     job = world.submit(config={"cache": True})
-    with refusing(world.memory.results, "put", 99):
+    with refusing(world.container.results, "put", 99):
         kill(world, 5)
     assert world.log_text(job) == "Hello, world"
 
     world.sweep(after=90)
     world.deliver()
 
-    lost, found = world.memory.results.attempts(job.id)
+    lost, found = world.container.results.attempts(job.id)
     assert (lost.finish_reason, lost.cost, lost.usage) == ("worker_lost", 0, Usage(estimated=True))
     assert (found.status, world.job(job).cost) == (Status.COMPLETED, 0)
     assert len(world.provider.requests) == 1
 
 
-def test_a_cache_that_is_throttled_while_it_looks_up_costs_no_attempt() -> None:
+def test_a_throttled_cache_lookup_costs_no_attempt() -> None:
     world = World(FIRST)
     done(world)
 
     def throttled(_tenant: str, _key: str) -> CachedResponse | None:
         raise Throttled
 
-    world.memory.cache.get = throttled  # type: ignore[method-assign]
+    world.container.cache.get = throttled  # type: ignore[method-assign]
     job = done(world)
 
     assert (job.attempt, job.tries, job.status) == (1, 1, Status.COMPLETED)

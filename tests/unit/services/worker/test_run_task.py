@@ -31,14 +31,14 @@ def submitted(world: World, given: Any = None, **fields: Any) -> Job:
     return world.submit(None, input=given if given is not None else {"n": 1}, job_type="chore", **fields)
 
 
-def test_what_it_returns_is_the_result() -> None:
-    """As text, parsed, with no tokens, no cost, no model, and a row in the ledger."""
+def test_the_return_value_of_a_task_handler_becomes_the_result() -> None:
+    """The attempt has no tokens, no cost and no model."""
     world = doing(answer, response_schema={"type": "object", "required": ["got"]})
     job = submitted(world)
 
     world.deliver()
 
-    ended, kept = world.job(job), world.memory.results.get(job.id, 1)
+    ended, kept = world.job(job), world.container.results.get(job.id, 1)
     assert kept is not None
     assert (ended.status, ended.model, ended.usage, ended.cost) == (Status.COMPLETED, NO_MODEL, Usage(), 0)
     assert kept.parsed == json.loads(kept.text) == {"got": {"n": 1}, "for": "alice"}
@@ -48,8 +48,8 @@ def test_what_it_returns_is_the_result() -> None:
     assert world.provider.requests == []
 
 
-def test_its_output_is_held_to_its_schema() -> None:
-    """A fault of ours, which must not look like a result."""
+def test_a_task_result_that_violates_its_schema_fails_the_job() -> None:
+    """Such a result is a bug of the handler and must not look valid."""
     world = doing(answer, response_schema={"type": "object", "required": ["rows"]})
     job = submitted(world, config={"max_attempts": 1})
 
@@ -60,15 +60,14 @@ def test_its_output_is_held_to_its_schema() -> None:
     assert (error.code, "rows" in error.message) == ("output_invalid", True)
 
 
-def test_neither_prices_nor_circuits_are_asked() -> None:
-    """It has no model that could be dear or down."""
+def test_a_task_asks_for_no_price_and_changes_no_circuit_breaker() -> None:
     world = doing(answer)
-    with refusing(world.memory.prices, "of", 10**6, RuntimeError) as asked:
+    with refusing(world.container.prices, "of", 10**6, RuntimeError) as asked:
         job = submitted(world)
         world.deliver()
 
     assert (world.job(job).status, asked) == (Status.COMPLETED, [0])
-    assert world.memory.circuit_breakers.all() == []
+    assert world.container.circuit_breakers.all() == []
 
 
 @pytest.mark.parametrize(
@@ -79,8 +78,8 @@ def test_neither_prices_nor_circuits_are_asked() -> None:
         (RuntimeError("a secret"), "internal_error", 3),
     ],
 )
-def test_what_goes_wrong(problem: Exception, code: str, attempts: int) -> None:
-    """A store that does not answer is tried again, a wrong input is not; what nobody thought of says nothing of itself."""
+def test_task_errors_map_to_error_codes_and_numbers_of_attempts(problem: Exception, code: str, attempts: int) -> None:
+    """The message of an unexpected exception is not exposed."""
 
     async def fail(_task: TaskRun) -> Any:
         raise problem
@@ -97,8 +96,7 @@ def test_what_goes_wrong(problem: Exception, code: str, attempts: int) -> None:
     assert code != "request_invalid" or "input.ids are none" in ended.error.message
 
 
-def test_retries_keep_the_types_schedule() -> None:
-    """So many seconds before the second attempt, so many before the third."""
+def test_task_retries_follow_the_schedule_of_the_job_type() -> None:
     times: list[int] = []
 
     async def fail(task: TaskRun) -> Any:
@@ -111,8 +109,8 @@ def test_retries_keep_the_types_schedule() -> None:
     assert [round((later - sooner) / 1000) for sooner, later in pairwise(times)] == [5, 40]
 
 
-def test_a_cancel_stops_it_between_two_calls() -> None:
-    """Within two seconds; the call that is under way returns first, and no thread outlives the work."""
+def test_a_cancelled_task_stops_after_its_current_call_within_two_seconds() -> None:
+    """The call in progress returns first, so no thread outlives the task."""
     calls: list[str] = []
 
     async def slow_offload(call: Any, *args: Any) -> Any:
@@ -131,9 +129,9 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
     job = submitted(world)
 
     async def story() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(3.1)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked <= 2_000
@@ -144,9 +142,7 @@ def test_a_cancel_stops_it_between_two_calls() -> None:
     assert calls.count("begun") == calls.count("ended")
 
 
-def test_it_has_the_time_of_an_attempt() -> None:
-    """`config.timeout`, as for an answer."""
-
+def test_config_timeout_bounds_a_task() -> None:
     async def work(_task: TaskRun) -> Any:
         await asyncio.sleep(1_000)
 
@@ -160,8 +156,8 @@ def test_it_has_the_time_of_an_attempt() -> None:
     assert (error.code, (world.job(job).finished_at or 0) - (world.job(job).started_at or 0)) == ("timeout", 20_000)
 
 
-def test_near_the_end_of_an_invocation_it_is_given_on() -> None:
-    """It begins anew with another worker, and no try is used up."""
+def test_a_task_cut_off_by_the_end_of_an_invocation_runs_again() -> None:
+    """The interrupted attempt does not count against `max_attempts`."""
     took = [100.0, 1.0]
 
     async def work(_task: TaskRun) -> Any:
@@ -179,8 +175,8 @@ def test_near_the_end_of_an_invocation_it_is_given_on() -> None:
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 2)
 
 
-def test_a_killed_worker_loses_nothing() -> None:
-    """Another one does it again; the ledger has the first attempt, which cost nothing."""
+def test_a_task_of_a_killed_worker_runs_again() -> None:
+    """The lost attempt is recorded without cost."""
     begun: list[str] = []
 
     async def work(task: TaskRun) -> Any:
@@ -194,7 +190,7 @@ def test_a_killed_worker_loses_nothing() -> None:
 
     rest(world, [job])
 
-    rows = [world.memory.results.get(job.id, attempt) for attempt in (1, 2)]
+    rows = [world.container.results.get(job.id, attempt) for attempt in (1, 2)]
     assert (world.job(job).status, world.job(job).attempt, len(set(begun))) == (Status.COMPLETED, 2, 2)
     assert [(row.error_code, row.cost, row.usage) for row in rows if row] == [("worker_lost", 0, Usage()), (None, 0, Usage())]
 
@@ -210,8 +206,8 @@ async def _in_steps(task: TaskRun) -> Any:
     return "done"
 
 
-def test_watchers_are_told_how_far_it_is() -> None:
-    """Frames while it works: stages, every step, milestones, then the text and the end; the percentage never goes back."""
+def test_subscribers_receive_progress_and_milestone_frames_of_a_task() -> None:
+    """The percentage never decreases, and the end frame comes last."""
     world = doing(_in_steps)
     job = submitted(world)
     world.watch(job)
@@ -226,16 +222,16 @@ def test_watchers_are_told_how_far_it_is() -> None:
     assert world.frames("c1")[-1]["event"] == "job_completed"
 
 
-def test_whoever_polls_sees_how_far_it_is() -> None:
-    """Before there is any text; with the time that is left, by how fast it went so far."""
+def test_polling_shows_task_progress_before_there_is_text() -> None:
+    """The remaining time is extrapolated from the speed so far."""
     world = doing(_in_steps)
     job = submitted(world)
     seen: list[dict[str, Any]] = []
 
     async def story() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(17)
-        last = world.memory.chunks.last(job.id, 1)
+        last = world.container.chunks.last(job.id, 1)
         assert last is not None
         seen.append(last.progress)
         await worker
@@ -247,24 +243,22 @@ def test_whoever_polls_sees_how_far_it_is() -> None:
     assert progress["estimated_seconds_remaining"] == pytest.approx(15, abs=1)
     assert progress["estimated_total_tokens"] is None
     assert progress["performance_metrics"]["api_call_count"] == 0
-    chunks = world.memory.chunks.read(job.id, 1)
+    chunks = world.container.chunks.read(job.id, 1)
     assert [chunk.text for chunk in chunks] == ['"done"']
     assert {event["kind"] for event in chunks[0].events} == {"stage", "milestone"}
 
 
-def test_a_progress_that_cannot_be_kept_costs_nothing() -> None:
+def test_a_task_completes_although_its_progress_cannot_be_stored() -> None:
     world = doing(_in_steps)
     job = submitted(world)
 
-    with refusing(world.memory.chunks, "put_progress", 10**6):
+    with refusing(world.container.chunks, "put_progress", 10**6):
         world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_an_expected_total_of_nothing_is_no_progress() -> None:
-    """Nothing of nothing is not all."""
-
+def test_a_task_may_report_progress_with_a_total_of_zero() -> None:
     async def work(task: TaskRun) -> Any:
         task.report_progress(0, 0)
         return "done"
@@ -276,8 +270,8 @@ def test_an_expected_total_of_nothing_is_no_progress() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_what_means_something_for_models_only_is_refused() -> None:
-    """By name, all at once; the rest of the configuration holds."""
+def test_model_settings_in_the_config_of_a_task_are_refused() -> None:
+    """All of them are named at once; the other settings are accepted."""
     world = doing(answer)
 
     with pytest.raises(InvalidRequest) as refused:
@@ -292,7 +286,7 @@ def test_what_means_something_for_models_only_is_refused() -> None:
     assert submitted(world, config={"timeout": 60, "max_attempts": 2, "durable": False, "fallback_models": []}).max_attempts == 2
 
 
-def test_it_takes_an_input_and_no_prompt() -> None:
+def test_a_task_submitted_with_a_prompt_is_refused() -> None:
     world = doing(answer)
 
     with pytest.raises(InvalidRequest) as refused:
@@ -301,8 +295,8 @@ def test_it_takes_an_input_and_no_prompt() -> None:
     assert [detail.path for detail in refused.value.details] == ["input"]
 
 
-def test_a_type_may_need_a_greater_role() -> None:
-    """Whoever has it may submit; the others are told which it is."""
+def test_a_job_type_with_a_min_role_refuses_lower_roles() -> None:
+    """The error names the required role."""
     world = World(job_type=knowing(chore(answer, min_role="operator")))
 
     with pytest.raises(Forbidden, match="need the role operator; this key is a user"):
@@ -312,8 +306,8 @@ def test_a_type_may_need_a_greater_role() -> None:
 
 
 @pytest.mark.parametrize(("user", "role"), [(None, "operator"), ("olga", "operator"), ("alice", "user")])
-def test_it_has_the_rights_of_whoever_submitted_it(user: str | None, role: str) -> None:
-    """On behalf of somebody else it has a user's, because that one reads what comes of it."""
+def test_a_task_runs_with_the_rights_of_its_submitter(user: str | None, role: str) -> None:
+    """On behalf of another user it has a user's rights, because that user reads the result."""
 
     async def work(task: TaskRun) -> Any:
         return [task.caller.user, task.caller.role.label]
@@ -322,6 +316,6 @@ def test_it_has_the_rights_of_whoever_submitted_it(user: str | None, role: str) 
     job = submitted(world, caller=OLGA, user=user)
     world.deliver()
 
-    kept = world.memory.results.get(job.id, 1)
+    kept = world.container.results.get(job.id, 1)
     assert kept is not None
     assert kept.parsed == [user or "olga", role]

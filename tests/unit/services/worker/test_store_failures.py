@@ -33,13 +33,13 @@ SLOW = Script(deltas=[f"t{n} " for n in range(200)], every=0.05)
         ("subscriptions", "controls"),
     ],
 )
-def test_one_refusal_is_not_noticed(port: str, method: str, after: bool) -> None:
-    """Each store refuses three times in the middle of a job: the job completes as its first attempt, asked for once."""
+def test_a_few_refusals_of_a_store_do_not_disturb_a_running_job(port: str, method: str, after: bool) -> None:
+    """The store refuses three times; the job completes in its first attempt."""
     world = World(SLOW)
     job = world.submit()
     world.watch(job)
 
-    with refusing(getattr(world.memory, port), method, 3, after=after):
+    with refusing(getattr(world.container, port), method, 3, after=after):
         world.deliver()
 
     ended = world.job(job)
@@ -48,25 +48,25 @@ def test_one_refusal_is_not_noticed(port: str, method: str, after: bool) -> None
     assert world.log_text(job) == world.provider.sent[0] == world.assembled().text
 
 
-def test_a_wake_up_that_cannot_be_sent_is_sent_by_the_sweep() -> None:
-    """The record says `retrying` and when; watchers are told all the same."""
+def test_a_retry_wake_up_that_cannot_be_sent_is_sent_by_the_sweeper() -> None:
+    """The job record is `retrying`, and subscribers get the frame nevertheless."""
     world = World(Script(deltas=["x"], error=ProviderUnavailable()), Script())
     job = world.submit()
     world.watch(job)
-    world.memory.queues.receive("normal")
-    with refusing(world.memory.queues, "send", 99):
+    world.container.queues.receive("normal")
+    with refusing(world.container.queues, "send", 99):
         world.deliver(messages=[world.wake(job)])
     assert world.job(job).status is Status.RETRYING
     assert world.frames("c1", "retrying")
 
-    assert world.sweep(after=120)["sent again"] == 1
+    assert world.sweep(after=120)["resent"] == 1
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_provider_that_counts_in_words_does_not_strand_the_job() -> None:
-    """Whatever breaks while an answer is judged is a failed attempt."""
+def test_malformed_usage_from_the_provider_fails_only_the_attempt() -> None:
+    """An error while an answer is evaluated must not leave the job without a worker."""
     world = World(Script(end=ResponseEnded(Usage(input="ten", output=3), "gpt-4o-mini")), Script())  # type: ignore[arg-type]
     job = world.submit()
 
@@ -78,8 +78,8 @@ def test_a_provider_that_counts_in_words_does_not_strand_the_job() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_stream_that_is_cancelled_from_below_is_a_lost_connection() -> None:
-    """A library that gives up cancels its own task; nobody asked for the job to be cancelled."""
+def test_a_stream_cancelled_by_its_library_is_a_lost_connection() -> None:
+    """A `CancelledError` without a cancel request must not cancel the job."""
     world = World(Script(deltas=["x"], error=asyncio.CancelledError()), Script())  # type: ignore[arg-type]
     job = world.submit()
 
@@ -88,44 +88,44 @@ def test_a_stream_that_is_cancelled_from_below_is_a_lost_connection() -> None:
     assert world.job(job).reason == "provider_connection_lost"
 
 
-def test_a_wake_up_whose_record_is_read_late_is_not_lost() -> None:
-    """The read that decides whether a message is dropped is consistent."""
+def test_the_job_record_of_a_wake_up_is_read_consistently() -> None:
+    """A stale read could drop the wake-up of a new job."""
     world = World()
     job = world.submit()
     asked: list[bool] = []
-    get_many = world.memory.jobs.get_many
+    get_many = world.container.jobs.get_many
 
     def note(ids: Any, *, consistent: bool = False) -> Any:
         asked.append(consistent)
         return get_many(ids)
 
-    world.memory.jobs.get_many = note  # type: ignore[method-assign]
+    world.container.jobs.get_many = note  # type: ignore[method-assign]
     world.deliver()
 
     assert asked == [True]
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_look_that_breaks_is_looked_again() -> None:
-    """Not even a fault of ours stops the bells and the cancel flags of a batch."""
+def test_an_error_in_a_control_check_does_not_stop_later_checks() -> None:
+    """The check reads the cancel flags and `subscribers_version` of the worker's jobs."""
     world = World(SLOW)
     job = world.submit()
 
     async def cancel() -> None:
         await asyncio.sleep(3)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), cancel())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), cancel())
 
-    with refusing(world.memory.subscriptions, "controls", 2, ZeroDivisionError):
+    with refusing(world.container.subscriptions, "controls", 2, ZeroDivisionError):
         run(world.loop, work())
 
     assert world.job(job).status is Status.CANCELLED
 
 
-def test_a_renewal_that_breaks_is_renewed_again() -> None:
-    """A living worker is not taken for dead because of one answer."""
+def test_an_error_in_a_lease_renewal_does_not_stop_later_renewals() -> None:
+    """Otherwise the sweeper would take a living worker for dead."""
     world = World(Script(deltas=["x"] * 400, every=0.1))
     job = world.submit()
     swept: list[Any] = []
@@ -136,58 +136,58 @@ def test_a_renewal_that_breaks_is_renewed_again() -> None:
             swept.append(world.sweep())
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), sweeps())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), sweeps())
 
-    with refusing(world.memory.leases, "renew", 3, ZeroDivisionError):
+    with refusing(world.container.leases, "renew", 3, ZeroDivisionError):
         run(world.loop, work())
 
-    assert not any(done["lease buried"] for done in swept)
+    assert not any(done["lease_reaped"] for done in swept)
     assert world.job(job).attempt == 1
 
 
-def test_a_message_whose_claim_was_cut_off_comes_again() -> None:
-    """Fenced while the claim is under way: the message is not acknowledged, because its job may still be queued."""
+def test_a_message_whose_worker_is_fenced_during_the_claim_comes_again() -> None:
+    """Its job may still be queued, so the message must not be acknowledged."""
     world = World(SLOW, SLOW)
     first, second = world.submit("a"), world.submit("b")
-    get = world.memory.job_specs.get
+    get = world.container.job_specs.get
 
     def fence(job_id: str) -> Any:
-        for lease in list(world.memory.leases.rows.values()):
-            world.memory.leases.fence(lease)
+        for lease in list(world.container.leases.rows.values()):
+            world.container.leases.fence(lease)
         return get(job_id)
 
-    world.memory.job_specs.get = fence  # type: ignore[method-assign]
+    world.container.job_specs.get = fence  # type: ignore[method-assign]
     with pytest.raises(PartialBatchFailure):
         world.deliver()
 
-    assert len(world.memory.queues.messages["normal"]) == 2
+    assert len(world.container.queues.messages["normal"]) == 2
     assert {world.job(job).status for job in (first, second)} == {Status.PROCESSING}
 
 
-def test_one_who_comes_during_the_farewell_outlives_nothing() -> None:
-    """A slow socket is given eight seconds at the end; whoever subscribes meanwhile is told by the handler, not by this worker."""
+def test_a_subscription_during_the_final_flush_leaves_no_task_running() -> None:
+    """A slow socket keeps the broadcaster busy for up to eight seconds after the end."""
     world = World(Script())
     job = world.submit()
     world.watch(job, "slow")
-    world.memory.sockets.busy["slow"] = 10**6
+    world.container.sockets.busy["slow"] = 10**6
 
     async def come() -> None:
         while world.job(job).status is not Status.COMPLETED:
             await asyncio.sleep(0.1)
         await asyncio.sleep(1)
-        world.memory.sockets.busy["late"] = 10**6
+        world.container.sockets.busy["late"] = 10**6
         world.watch(job, "late")
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), come())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), come())
 
     run(world.loop, work())  # which asserts that no task is left
 
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_revoked_key_gets_nothing_of_a_short_job() -> None:
-    """A standing subscription is looked at before its first frame."""
+def test_a_subscriber_with_a_revoked_key_gets_no_frame() -> None:
+    """The key is checked before the first frame."""
     world = World(may_stream=lambda _hash, _job: False)
     job = world.submit()
     world.watch(job)
@@ -198,8 +198,8 @@ def test_a_revoked_key_gets_nothing_of_a_short_job() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_keys_that_cannot_be_looked_up_for_a_minute_are_turned_away() -> None:
-    """In doubt nobody is told any more; the job itself does not notice."""
+def test_a_socket_is_closed_when_its_key_cannot_be_checked_for_a_minute() -> None:
+    """The job itself completes."""
     asked: list[float] = []
     world = World(Script(deltas=["x "] * 1000, every=0.1), may_stream=lambda _hash, _job: lookup())
 
@@ -216,5 +216,5 @@ def test_keys_that_cannot_be_looked_up_for_a_minute_are_turned_away() -> None:
     told = world.frames("c1", "tokens")
     assert told
     assert not world.frames("c1", "job_completed")
-    assert world.memory.sockets.closed == ["c1"]
+    assert world.container.sockets.closed == ["c1"]
     assert world.job(job).status is Status.COMPLETED

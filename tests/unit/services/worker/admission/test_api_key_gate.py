@@ -44,11 +44,11 @@ def rest(world: World, job: Job, seconds: float) -> None:
 
 
 def told(world: World) -> int:
-    return [fact for fact, _ in world.facts].count("openai is not configured")
+    return [fact for fact, _ in world.facts].count("openai_not_configured")
 
 
-def test_a_job_waits_for_a_key_and_uses_nothing_up() -> None:
-    """It says why and until when; no attempt is made, however often it looks, and it runs once there is a key."""
+def test_a_job_is_held_without_an_api_key_and_runs_once_there_is_one() -> None:
+    """Waiting uses up no attempt, however often the job is re-checked."""
     world = keyless(WHOLE)
     job = world.submit()
 
@@ -65,8 +65,8 @@ def test_a_job_waits_for_a_key_and_uses_nothing_up() -> None:
     assert (done.status, done.attempt, world.log_text(done)) == (Status.COMPLETED, 1, "whole")
 
 
-def test_a_person_may_have_it_look_now() -> None:
-    """After storing the key nobody has to wait for the next look."""
+def test_a_wake_up_after_storing_a_key_runs_a_held_job_at_once() -> None:
+    """An operator need not wait for the next re-check."""
     world = keyless(WHOLE)
     job = world.submit()
     world.deliver()
@@ -79,8 +79,8 @@ def test_a_person_may_have_it_look_now() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_operators_are_told_once_in_a_while() -> None:
-    """A fact that an alert can be made of, and not one for each job and look."""
+def test_a_missing_api_key_is_logged_once_per_interval() -> None:
+    """Alerts use this log line, so it must not repeat for each job."""
     world = keyless()
     for _ in range(20):
         world.submit()
@@ -95,7 +95,7 @@ def test_operators_are_told_once_in_a_while() -> None:
     assert told(world) == 2
 
 
-def test_it_waits_no_longer_than_it_may() -> None:
+def test_a_job_held_without_an_api_key_expires_in_time() -> None:
     world = keyless()
     job = world.submit(expires_in=900.0)
 
@@ -106,8 +106,8 @@ def test_it_waits_no_longer_than_it_may() -> None:
     assert (ended.finished_at or 0) - ended.created_at < 1_000_000
 
 
-def test_a_key_that_is_taken_away_under_an_attempt() -> None:
-    """Nothing had begun, so nothing counts: the job is given back, and its ledger says why."""
+def test_a_job_is_held_if_the_api_key_disappears_during_an_attempt() -> None:
+    """No response had begun, so the attempt does not count against `max_attempts`."""
     world = World(Script(error=NotConfigured(), refuses=True), WHOLE)
     job = world.submit(config={"max_attempts": 1})
 
@@ -122,8 +122,8 @@ def test_a_key_that_is_taken_away_under_an_attempt() -> None:
     assert told(world) == 1
 
 
-def test_a_type_with_a_fallback_is_answered_without_a_key() -> None:
-    """Its text goes the way of any text; nothing is charged, and the result says that no model said it."""
+def test_a_job_type_with_a_local_fallback_answers_without_an_api_key() -> None:
+    """Nothing is charged, and the result is marked as a fallback."""
     world = keyless()
     job = story(world)
     world.watch(job)
@@ -131,13 +131,13 @@ def test_a_type_with_a_fallback_is_answered_without_a_key() -> None:
     world.deliver()
 
     done = world.job(job)
-    kept = world.memory.results.get(job.id, 1)
+    kept = world.container.results.get(job.id, 1)
     assert kept is not None
     assert (done.status, done.cost, done.usage, done.attempt) == (Status.COMPLETED, 0, Usage(), 1)
     assert (kept.model, kept.fallback, kept.cost, kept.usage) == ("local", True, 0, Usage())
     assert world.log_text(done) == kept.text == world.assembled().text
     assert json.loads(kept.text) == kept.parsed
-    assert float(world.memory.chunks.read(job.id, 1)[-1].progress["cost_so_far"] or 0) == 0
+    assert float(world.container.chunks.read(job.id, 1)[-1].progress["cost_so_far"] or 0) == 0
     assert SCHEMA is not None
     assert problems(SCHEMA, kept.parsed) == ()
     assert kept.parsed["source"] == "local_fallback"
@@ -145,7 +145,7 @@ def test_a_type_with_a_fallback_is_answered_without_a_key() -> None:
     assert world.provider.requests == []
 
 
-def test_a_durable_one_is_answered_too() -> None:
+def test_a_durable_job_is_answered_by_the_local_fallback_too() -> None:
     world = keyless()
     job = story(world, config={"durable": True})
 
@@ -156,8 +156,8 @@ def test_a_durable_one_is_answered_too() -> None:
 
 
 @pytest.mark.parametrize("refuses", [True, False])
-def test_a_fallback_never_stands_in_for_an_openai_that_fails(refuses: bool) -> None:
-    """With a key its failure is a failure, and is tried again."""
+def test_the_local_fallback_is_not_used_when_openai_fails(refuses: bool) -> None:
+    """With an API key, a failure of the provider is retried."""
     world = World(Script(deltas=["half"], error=ProviderUnavailable(), refuses=refuses))
     job = story(world, config={"max_attempts": 2})
 
@@ -167,12 +167,12 @@ def test_a_fallback_never_stands_in_for_an_openai_that_fails(refuses: bool) -> N
 
     assert again.status is Status.RETRYING
     assert world.job(job).status is Status.FAILED
-    assert not any(one.fallback for one in world.memory.results.attempts(job.id))
+    assert not any(one.fallback for one in world.container.results.attempts(job.id))
     assert told(world) == 0
 
 
-def test_a_form_of_the_callers_own_is_no_matter_for_a_fallback() -> None:
-    """It could not keep to that form, so the job waits like any other."""
+def test_a_custom_response_format_disables_the_local_fallback() -> None:
+    """The fallback could not follow that schema, so the job is held."""
     world = keyless()
     own = {"type": "json_schema", "name": "mine", "schema": {"type": "object"}}
     job = story(world, config={"response_format": own})
@@ -183,24 +183,23 @@ def test_a_form_of_the_callers_own_is_no_matter_for_a_fallback() -> None:
     assert (held.status, held.reason, held.tries) == (Status.HELD, "openai_not_configured", 0)
 
 
-def test_a_local_answer_says_nothing_of_a_model() -> None:
-    """A circuit that is tried out is closed by OpenAI's answer, not by ours."""
+def test_a_local_fallback_answer_does_not_close_the_circuit() -> None:
+    """Only an answer of OpenAI proves that the model works."""
     world = keyless()
     before = CircuitBreaker(model="gpt-4o-mini")
     due = replace(force_open(before, "olga", None, "m", world.clock.now()), until=world.clock.now(), by=None)
-    world.memory.circuit_breakers.replace(before, due)
+    world.container.circuit_breakers.replace(before, due)
     job = story(world)
 
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
-    after = world.memory.circuit_breakers.get("gpt-4o-mini")
+    after = world.container.circuit_breakers.get("gpt-4o-mini")
     assert after is not None
     assert after.state is CircuitState.OPEN
 
 
-def test_an_answer_that_does_not_fit_its_schema_is_tried_again() -> None:
-    """The raw text of each is kept; nothing is parsed."""
+def test_an_answer_out_of_bounds_is_retried_and_its_raw_text_kept() -> None:
     bad = json.dumps({**score_story(STORY, {}), "hype_score": 11})
     world = World(Script(deltas=[bad]))
     job = story(world, config={"max_attempts": 2})
@@ -216,13 +215,13 @@ def test_an_answer_that_does_not_fit_its_schema_is_tried_again() -> None:
     assert (ended.error.code, ended.error.retryable) == ("output_invalid", True)
     assert "hype_score must be a number between 0 and 10, not 11" in ended.error.message
     for attempt in (1, 2):
-        kept = world.memory.results.get(job.id, attempt)
+        kept = world.container.results.get(job.id, attempt)
         assert kept is not None
         assert (kept.text, kept.parsed, kept.fallback) == (bad, None, False)
 
 
 @pytest.mark.parametrize("error", [AttemptFailed, ProviderUnavailable])
-def test_only_a_missing_key_is_a_missing_key(error: type[AttemptFailed]) -> None:
+def test_other_provider_errors_do_not_hold_the_job_for_a_key(error: type[AttemptFailed]) -> None:
     world = World(Script(error=error(), refuses=True))
     job = world.submit(config={"max_attempts": 1})
 

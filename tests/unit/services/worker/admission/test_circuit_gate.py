@@ -37,7 +37,7 @@ def refusal(error: AttemptFailed) -> Script:
 
 
 def circuit(world: World, model: str = MODEL) -> CircuitBreaker:
-    return world.memory.circuit_breakers.get(model) or CircuitBreaker(model=model)
+    return world.container.circuit_breakers.get(model) or CircuitBreaker(model=model)
 
 
 def later(world: World, seconds: float) -> None:
@@ -69,8 +69,8 @@ def facts(world: World, name: str) -> list[dict[str, Any]]:
     return [fields for fact, fields in world.facts if fact == name]
 
 
-def test_five_failures_open_it_and_jobs_wait() -> None:
-    """Across jobs; those that come then are held with the reason, and nothing is used up."""
+def test_five_failures_open_the_circuit_and_later_jobs_are_held() -> None:
+    """Failures of different jobs count together; the held jobs use up no attempt."""
     world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
     failed = failing(world, 5)
     assert [world.job(job).status for job in failed] == [Status.FAILED] * 5
@@ -85,13 +85,13 @@ def test_five_failures_open_it_and_jobs_wait() -> None:
         assert held.resume_at is not None
         assert 0 <= held.resume_at - (circuit(world).until or 0) <= 10_000
     assert len(world.provider.requests) == 5
-    assert not world.memory.leases.rows
-    [opened] = facts(world, "circuit opened")
+    assert not world.container.leases.rows
+    [opened] = facts(world, "circuit_opened")
     assert (opened["model"], opened["reason"]) == (MODEL, "provider_unavailable")
 
 
-def test_it_closes_by_itself_and_everything_completes() -> None:
-    """One job of those that come back tries it out; its first text lets all others through."""
+def test_a_successful_probe_closes_the_circuit_and_held_jobs_complete() -> None:
+    """One of the held jobs is the probe."""
     world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
     failing(world, 5)
     waiting = [world.submit() for _ in range(6)]
@@ -104,12 +104,12 @@ def test_it_closes_by_itself_and_everything_completes() -> None:
     rest(world, *waiting)
 
     assert {(world.job(job).status, world.job(job).attempt) for job in waiting} == {(Status.COMPLETED, 1)}
-    assert [fact["reason"] for fact in facts(world, "circuit closed")] == ["provider_unavailable"]
+    assert [fact["reason"] for fact in facts(world, "circuit_closed")] == ["provider_unavailable"]
     assert circuit(world).is_healthy
 
 
-def test_the_first_text_of_the_probe_closes_it() -> None:
-    """Others need not wait for the end of its answer."""
+def test_the_first_token_of_the_probe_closes_the_circuit() -> None:
+    """Other jobs do not have to wait for the end of its answer."""
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["a", "b"], every=40.0))
     failing(world, 1)
     probing = world.submit()
@@ -117,7 +117,7 @@ def test_the_first_text_of_the_probe_closes_it() -> None:
     world.clock.advance(36)
 
     async def work() -> CircuitState:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(1)
         assert circuit(world).state is CircuitState.HALF_OPEN
         await asyncio.sleep(41)
@@ -130,8 +130,8 @@ def test_the_first_text_of_the_probe_closes_it() -> None:
 
 
 @pytest.mark.parametrize("error", [ProviderQuotaExhausted(), AuthenticationFailed()])
-def test_what_every_request_would_meet_opens_it_at_once(error: AttemptFailed) -> None:
-    """The first job fails, as it must; all others are kept instead of failing one after the other, even those that try it out."""
+def test_an_account_wide_error_opens_the_circuit_at_once(error: AttemptFailed) -> None:
+    """Only the first job fails; failed probes do not count against their jobs."""
     world = World(*[refusal(error)] * 4, WHOLE)
     [first] = failing(world, 1)
     kept = [world.submit() for _ in range(4)]
@@ -145,11 +145,11 @@ def test_what_every_request_would_meet_opens_it_at_once(error: AttemptFailed) ->
     assert {job.status for job in ended} == {Status.COMPLETED}
     assert {job.tries for job in ended} == {1}
     assert sum(job.attempt for job in ended) == 4 + 3  # three probes met the same, and were not held against anybody
-    assert len(facts(world, "circuit opened")) == 4
+    assert len(facts(world, "circuit_opened")) == 4
 
 
-def test_a_failed_probe_is_in_the_ledger() -> None:
-    """A request is a request: it has a number and a row, and its job says what it met."""
+def test_a_failed_probe_has_an_attempt_record() -> None:
+    """Its job is held again and shows the error of the probe."""
     world = World(*[refusal(ProviderQuotaExhausted())] * 2, WHOLE)
     failing(world, 1)
     job = world.submit()
@@ -162,13 +162,13 @@ def test_a_failed_probe_is_in_the_ledger() -> None:
     assert (held.status, held.reason, held.attempt, held.tries) == (Status.HELD, "circuit_open", 1, 0)
     assert held.error is not None
     assert held.error.code == "provider_quota_exhausted"
-    assert [row.error_code for row in world.memory.results.attempts(job.id)] == ["provider_quota_exhausted"]
+    assert [row.error_code for row in world.container.results.attempts(job.id)] == ["provider_quota_exhausted"]
     assert world.frames("c1", "held")[-1]["reason"] == "circuit_open"
     assert circuit(world).trips == 2
 
 
-def test_a_probe_that_was_paid_counts() -> None:
-    """A response that was begun and cut is an attempt like any other: a job that breaks every answer must come to an end."""
+def test_a_probe_whose_response_had_begun_counts_as_an_attempt() -> None:
+    """Otherwise a job that breaks every response would never end."""
     world = World(Script(deltas=["x"], error=StreamCut()))
     jobs = [world.submit(config={"max_attempts": 3}) for _ in range(3)]
 
@@ -177,8 +177,7 @@ def test_a_probe_that_was_paid_counts() -> None:
     assert [(world.job(job).status, world.job(job).attempt) for job in jobs] == [(Status.FAILED, 3)] * 3
 
 
-def test_answers_between_failures_keep_it_closed() -> None:
-    """Some failures among many answers are no reason to stop, even where another process has seen the answers."""
+def test_successes_between_failures_keep_the_circuit_closed() -> None:
     world = World(*[refusal(ProviderUnavailable()), WHOLE] * 8)
     for _ in range(16):
         world.submit(config={"max_attempts": 1})
@@ -187,13 +186,13 @@ def test_answers_between_failures_keep_it_closed() -> None:
 
     assert len(world.provider.requests) == 16
     assert circuit(world).is_healthy
-    assert not facts(world, "circuit opened")
+    assert not facts(world, "circuit_opened")
 
 
-def test_success_writes_nothing() -> None:
-    """One read where an invocation begins, one where a long attempt ends, no write: that is all that a healthy model costs."""
+def test_a_healthy_model_costs_two_circuit_reads_and_no_write() -> None:
+    """One read when the invocation starts and one when a long attempt ends."""
     world = World(Script(deltas=["a"] * 20, every=0.5))
-    with refusing(world.memory.circuit_breakers, "replace", 0) as writes, refusing(world.memory.circuit_breakers, "all", 0) as reads:
+    with refusing(world.container.circuit_breakers, "replace", 0) as writes, refusing(world.container.circuit_breakers, "all", 0) as reads:
         world.submit()
         world.submit()
         world.deliver()
@@ -201,8 +200,8 @@ def test_success_writes_nothing() -> None:
     assert (writes, reads) == ([0], [2])
 
 
-def test_a_probe_that_says_nothing_makes_room_for_the_next() -> None:
-    """OpenAI asked to come more slowly, which proves nothing: the next that comes may try."""
+def test_an_inconclusive_probe_lets_the_next_job_probe() -> None:
+    """A rate limit proves neither a failure nor a recovery."""
     world = World(refusal(ProviderQuotaExhausted()), refusal(ProviderRateLimited()), WHOLE)
     failing(world, 1)
     first, second = world.submit(), world.submit()
@@ -216,8 +215,8 @@ def test_a_probe_that_says_nothing_makes_room_for_the_next() -> None:
     assert {world.job(first).status, world.job(second).status} == {Status.COMPLETED}
 
 
-def test_the_holder_of_the_probe_dies() -> None:
-    """T42: its probe is over by itself after a minute, another one is made, and the circuit closes."""
+def test_the_probe_of_a_dead_worker_expires_and_another_is_made() -> None:
+    """It expires after a minute, and the next probe closes the circuit."""
     world = World(refusal(ProviderQuotaExhausted()), Script(first=200.0), WHOLE)
     failing(world, 1)
     first, second = world.submit(), world.submit()
@@ -225,9 +224,9 @@ def test_the_holder_of_the_probe_dies() -> None:
     world.clock.advance(36)
 
     async def work() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(2)
-        with refusing(world.memory.leases, "close", 10**6), refusing(world.memory.circuit_breakers, "replace", 10**6):
+        with refusing(world.container.leases, "close", 10**6), refusing(world.container.circuit_breakers, "replace", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
@@ -240,8 +239,8 @@ def test_the_holder_of_the_probe_dies() -> None:
     assert circuit(world).is_healthy
 
 
-def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
-    """Two workers have the same message: one runs the job, the other one leaves it alone."""
+def test_a_duplicate_wake_up_of_the_probing_job_runs_one_attempt() -> None:
+    """Two workers receive the same message."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job = world.submit()
@@ -250,7 +249,7 @@ def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
     held = world.job(job)
 
     async def both() -> None:
-        await asyncio.gather(*(process_messages(world.engine, "normal", [world.wake(held)]) for _ in range(2)))
+        await asyncio.gather(*(process_messages(world.container, "normal", [world.wake(held)]) for _ in range(2)))
 
     world.loop.run_until_complete(both())
 
@@ -259,38 +258,38 @@ def test_a_doubled_wake_up_of_the_probe_does_not_send_it_away() -> None:
 
 @pytest.mark.parametrize("method", ["all", "replace"])
 @pytest.mark.parametrize("error", [Throttled, Unavailable, ValueError])
-def test_a_store_of_circuits_that_is_down_hurts_nobody(method: str, error: type[Exception]) -> None:
-    """What cannot be read is let through, what cannot be written is let be; both are said in the log."""
+def test_jobs_run_while_the_circuit_breaker_store_is_down(method: str, error: type[Exception]) -> None:
+    """Jobs are let through, and the failed read or write is logged."""
     world = World(refusal(ProviderUnavailable()), refusal(ProviderQuotaExhausted()), WHOLE)
-    with refusing(world.memory.circuit_breakers, method, 10**6, error):
+    with refusing(world.container.circuit_breakers, method, 10**6, error):
         first, second = world.submit(config={"max_attempts": 2}), None
         rest(world, first)
         second = world.submit()
         rest(world, second, seconds=20)
 
     assert [world.job(job).status for job in (first, second)] == [Status.FAILED, Status.COMPLETED]
-    assert facts(world, "the circuits could not be read" if method == "all" else "a circuit could not be changed")
+    assert facts(world, "circuit_breakers_unavailable" if method == "all" else "circuit_breaker_update_failed")
 
 
-def test_nobody_waits_for_a_probe_that_nobody_can_take() -> None:
-    """A circuit that is open in a store which takes no writes would stay so: then jobs run."""
+def test_jobs_run_if_no_probe_can_be_recorded() -> None:
+    """Otherwise a store that takes no writes would keep the circuit open."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job = world.submit()
     world.deliver()
     world.clock.advance(36)
 
-    with refusing(world.memory.circuit_breakers, "replace", 10**6):
+    with refusing(world.container.circuit_breakers, "replace", 10**6):
         world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_store_of_circuits_that_hangs_delays_little() -> None:
-    """The end of an attempt waits two seconds for it, and no longer."""
+def test_a_hanging_circuit_breaker_store_delays_a_job_by_seconds_only() -> None:
+    """The end of an attempt waits at most two seconds for it."""
 
     async def hangs(call: Any, *args: Any) -> Any:
-        if getattr(call, "__self__", None) is world.memory.circuit_breakers:
+        if getattr(call, "__self__", None) is world.container.circuit_breakers:
             await asyncio.sleep(600)
         return call(*args)
 
@@ -303,10 +302,10 @@ def test_a_store_of_circuits_that_hangs_delays_little() -> None:
     assert (ended.finished_at or 0) - ended.created_at < 6_000
 
 
-def test_another_model_stands_in() -> None:
-    """While its own model's circuit is open the next one makes the attempt; the ledger says which, and what it cost."""
+def test_a_fallback_model_is_used_while_the_circuit_is_open() -> None:
+    """The attempt record has the fallback model and its price."""
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["hi"], end=None, error=StreamCut()), WHOLE)
-    world.memory.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
+    world.container.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
     failing(world, 1)
     job = world.submit(config={"fallback_models": ["big", "small"]})
     assert job.fallback_models == ("big", "small")
@@ -316,15 +315,15 @@ def test_another_model_stands_in() -> None:
     taken = world.job(job)
     assert [request.model for request in world.provider.requests] == [MODEL, "big"]
     assert (taken.status, taken.attempt, taken.model, taken.asked_model) == (Status.RETRYING, 1, MODEL, "big")
-    [row] = world.memory.results.attempts(job.id)
+    [row] = world.container.results.attempts(job.id)
     assert (row.model, row.usage is not None) == ("big", True)
     assert row.usage is not None
     assert row.cost == Price(input=1_000, cached=500, output=8_000).cost(row.usage)
     assert (circuit(world).state, circuit(world, "big").failures) == (CircuitState.OPEN, 1)
 
 
-def test_its_own_model_is_tried_out_first_and_then_makes_the_attempts() -> None:
-    """A job that has others may be the probe too; in vain, the next one takes over at once."""
+def test_a_job_with_a_fallback_model_probes_its_own_model_first() -> None:
+    """After a failed probe the fallback model is used at once."""
     world = World(refusal(ProviderQuotaExhausted()), refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     world.clock.advance(31)
@@ -337,8 +336,7 @@ def test_its_own_model_is_tried_out_first_and_then_makes_the_attempts() -> None:
     assert (ended.status, ended.attempt, ended.tries, ended.attempt_model) == (Status.COMPLETED, 2, 1, "big")
 
 
-def test_all_of_its_models_are_shut() -> None:
-    """It waits for the one that may be tried first."""
+def test_a_job_whose_models_are_all_denied_waits_for_the_earliest_probe() -> None:
     world = World(*[refusal(ProviderQuotaExhausted())] * 2, WHOLE)
     failing(world, 1)
     world.clock.advance(10)
@@ -352,48 +350,46 @@ def test_all_of_its_models_are_shut() -> None:
     assert (held.status, held.resume_at) == (Status.HELD, (circuit(world).until or 0) + 5_000)
 
 
-def test_a_dead_stand_in_costs_what_it_costs() -> None:
-    """The estimate of a killed attempt is by the model that made it."""
+def test_a_lost_fallback_attempt_is_priced_by_the_fallback_model() -> None:
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["t "] * 200, every=0.1), WHOLE)
-    world.memory.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
+    world.container.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
     failing(world, 1)
     job = world.submit(config={"fallback_models": ["big"]})
 
     async def work() -> None:
-        worker = asyncio.ensure_future(process_messages(world.engine, "normal", world.memory.queues.receive("normal")))
+        worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(5)
-        with refusing(world.memory.leases, "close", 10**6):
+        with refusing(world.container.leases, "close", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
     world.loop.run_until_complete(work())
     world.sweep(after=35)
 
-    [lost] = world.memory.results.attempts(job.id)
+    [lost] = world.container.results.attempts(job.id)
     assert (lost.model, lost.error_code) == ("big", "worker_lost")
     assert lost.usage is not None
     assert lost.cost == Price(input=1_000, cached=500, output=8_000).cost(lost.usage)
 
 
-def test_an_attempt_that_goes_on_is_not_asked() -> None:
-    """OpenAI has begun its response: nothing new is requested, so no circuit is in its way."""
+def test_a_resumed_attempt_ignores_an_open_circuit() -> None:
+    """Its response has begun, so nothing new is requested."""
     world = World(WHOLE)
-    world.memory.circuit_breakers.replace(
+    world.container.circuit_breakers.replace(
         CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", None, "m", world.clock.now())
     )
     job = world.submit()
     begun = world.job(job)
-    world.memory.jobs.heads[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
+    world.container.jobs.heads[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
 
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_kept_open_by_hand_jobs_wait_until_they_expire() -> None:
-    """They look again every five minutes, and end when their time is over: in the way that the API promised."""
+def test_jobs_expire_while_an_operator_keeps_the_circuit_open() -> None:
     world = World(WHOLE)
-    world.memory.circuit_breakers.replace(
+    world.container.circuit_breakers.replace(
         CircuitBreaker(model=MODEL), force_open(CircuitBreaker(model=MODEL), "ann", "moving", "m", world.clock.now())
     )
     job = world.submit(expires_in=1_000)
@@ -408,7 +404,7 @@ def test_a_lost_wake_up_of_a_held_job_is_sent_again() -> None:
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job = world.submit()
-    with refusing(world.memory.queues, "send", 1):
+    with refusing(world.container.queues, "send", 1):
         world.deliver()
     assert world.job(job).status is Status.HELD
 
@@ -417,23 +413,22 @@ def test_a_lost_wake_up_of_a_held_job_is_sent_again() -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_head_that_cannot_be_held_comes_again() -> None:
-    """Its message is not acknowledged, and its neighbours are not hurt."""
+def test_the_message_of_a_job_that_cannot_be_held_comes_again() -> None:
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job, other = world.submit(), world.submit(config={"model": "big"})
-    received = world.memory.queues.receive("normal")
+    received = world.container.queues.receive("normal")
 
-    with refusing(world.memory.jobs, "replace", 10, KeyError), pytest.raises(Exception, match="will come again"):
+    with refusing(world.container.jobs, "replace", 10, KeyError), pytest.raises(Exception, match="will come again"):
         world.deliver(messages=received)
 
     assert world.job(job).status is Status.QUEUED
-    assert [message.body for message in world.memory.queues.messages["normal"]]
+    assert [message.body for message in world.container.queues.messages["normal"]]
     assert world.job(other).status is Status.QUEUED
 
 
-def test_watchers_are_told_when_it_looks_again() -> None:
-    """By the change stream, after the write: first that it is held, then each new time."""
+def test_subscribers_are_sent_each_new_resume_time_of_a_held_job() -> None:
+    """The change stream consumer sends it after the write."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
     failing(world, 1)
     job = world.submit()
@@ -441,12 +436,12 @@ def test_watchers_are_told_when_it_looks_again() -> None:
     heads = [world.job(job)]
     world.deliver()
     heads.append(world.job(job))
-    world.memory.circuit_breakers.replace(circuit(world), force_open(circuit(world), "ann", "moving", "m", world.clock.now()))
+    world.container.circuit_breakers.replace(circuit(world), force_open(circuit(world), "ann", "moving", "m", world.clock.now()))
     later(world, 36)
     heads.append(world.job(job))
 
     changes = [(job.id, before, after) for before, after in pairwise(heads)]
-    broadcast_job_ends(world.gallery, world.memory.queues, world.engine.log, changes)
+    broadcast_job_ends(world.container, changes)
 
     first, second = world.frames("c1", "held")
     assert (first["reason"], first["version"]) == ("circuit_open", heads[1].version)

@@ -38,8 +38,8 @@ REFUSED = AttemptOutcome(status=Status.FAILED, length=0, error=ERROR)
         job(status=Status.HELD, reason=WHY, resume_at=NOW),
     ],
 )
-def test_it_waits_and_loses_nothing(before: Job) -> None:
-    """No attempt, no try; text and error stay; a wake-up of its own will come, and a look after that."""
+def test_hold_keeps_attempts_text_and_error_and_schedules_a_wake_up(before: Job) -> None:
+    """`due_at` lies after the wake-up, so that the sweeper can repeat a lost one."""
     after = hold(before, 1, WHY, SOON, NOW)
 
     assert after is not None
@@ -50,8 +50,8 @@ def test_it_waits_and_loses_nothing(before: Job) -> None:
     assert is_claimable(after)
 
 
-def test_holding_again_is_the_same() -> None:
-    """A write whose answer was lost is recognised; a late wake-up holds nothing."""
+def test_hold_is_idempotent_and_ignores_outdated_wake_ups() -> None:
+    """A write whose answer was lost is recognised."""
     assert HELD is not None
     assert hold(HELD, 1, WHY, SOON + 9, NOW + 5) is HELD
     assert hold(job(generation=2), 1, WHY, SOON, NOW) is None
@@ -60,8 +60,7 @@ def test_holding_again_is_the_same() -> None:
         assert hold(job(status=status), 1, WHY, SOON, NOW) is None
 
 
-def test_it_goes_on() -> None:
-    """By its wake-up, by a person, or not at all."""
+def test_a_held_job_can_be_claimed_restarted_or_cancelled() -> None:
     assert HELD is not None
     claimed = claim(HELD, 2, OWNER, SOON, model="other")
     now = restart(HELD, NOW + 5, HOUR, HOUR)
@@ -76,15 +75,15 @@ def test_it_goes_on() -> None:
     assert stopped.status is Status.CANCELLED
 
 
-def test_without_a_time_no_wake_up_starts_it() -> None:
-    """What waits for a person waits for nothing else."""
+def test_a_held_job_without_resume_at_cannot_be_claimed() -> None:
+    """Only a person can resume a paused job."""
     paused = job(status=Status.HELD, reason="paused")
 
     assert not is_claimable(paused)
     assert claim(paused, 1, OWNER, NOW) is None
 
 
-def test_its_own_model_is_not_named_again() -> None:
+def test_claiming_with_the_jobs_own_model_clears_attempt_model() -> None:
     again = claim(job(attempt_model="other"), 1, OWNER, NOW, model="gpt-4o-mini")
 
     assert again is not None
@@ -99,7 +98,7 @@ def test_its_own_model_is_not_named_again() -> None:
         (job(status=Status.RETRYING, started_at=NOW - 9, expires_at=NOW + 1, retry_until=NOW + HOUR), NOW + HOUR),  # it has begun in time
     ],
 )
-def test_it_never_waits_beyond_its_time(before: Job, last: int) -> None:
+def test_hold_never_waits_beyond_the_expiry_or_the_retry_window(before: Job, last: int) -> None:
     held = hold(before, 1, WHY, NOW + 10 * HOUR, NOW)
 
     assert held is not None
@@ -114,8 +113,8 @@ def test_it_never_waits_beyond_its_time(before: Job, last: int) -> None:
         (job(status=Status.HELD, resume_at=NOW, started_at=1, retry_until=NOW), Status.FAILED, "held_too_long"),
     ],
 )
-def test_it_ends_when_its_time_is_over(held: Job, status: Status, code: str | None) -> None:
-    """Whoever looks first: a worker at the gate, at the claim, or the sweep."""
+def test_a_held_job_past_its_time_expires_or_fails(held: Job, status: Status, code: str | None) -> None:
+    """The gate, the claim and the sweeper come to the same result."""
     for end in (expire_if_late(held, NOW), claim(held, 1, OWNER, NOW), hold(held, 1, "something else", SOON, NOW)):
         assert end is not None
         assert (end.status, end.error.code if end.error else None) == (status, code)
@@ -124,8 +123,8 @@ def test_it_ends_when_its_time_is_over(held: Job, status: Status, code: str | No
         assert give_up(held, NOW) == expire_if_late(held, NOW)
 
 
-def test_a_probe_in_vain_costs_its_job_nothing() -> None:
-    """It is held with what it met; the attempt is taken, the try is not."""
+def test_a_failed_probe_holds_its_job_without_using_up_a_try() -> None:
+    """The attempt number stays taken, and the job has the error of the probe."""
     before = job(status=Status.PROCESSING, owner=OWNER, attempt=2, tries=2, started_at=NOW - 9)
 
     after = hold_after_attempt(before, 1, OWNER, REFUSED, WHY, SOON, NOW)
@@ -137,7 +136,7 @@ def test_a_probe_in_vain_costs_its_job_nothing() -> None:
     assert hold_after_attempt(before, 1, "lease-2#b", REFUSED, WHY, SOON, NOW) is None
 
 
-def test_a_cancel_wins_over_holding_back() -> None:
+def test_a_cancel_request_wins_over_a_hold_after_an_attempt() -> None:
     before = job(status=Status.PROCESSING, owner=OWNER, attempt=1, tries=1, cancel_requested=True)
 
     after = hold_after_attempt(before, 1, OWNER, REFUSED, WHY, SOON, NOW)

@@ -56,12 +56,12 @@ def holds(world: World, jobs: list[Job]) -> int:
 
 
 def slots(world: World) -> int:
-    there = world.memory.type_limiters.get("chore")
+    there = world.container.type_limiters.get("chore")
     return there.slots_in_use(world.clock.now()) if there else 0
 
 
-def test_a_hundred_exports_take_twenty_minutes_and_wait_once_each() -> None:
-    """Two at once and five a minute: each is told its time, comes then, and finds its place."""
+def test_a_hundred_limited_jobs_keep_the_limits_and_wait_about_once_each() -> None:
+    """Two at once and five a minute: each job gets a reservation and starts by it."""
     clerk = Clerk(1.0, 4.0)
     world = doing(clerk, limits=Limits(concurrency=2, per_minute=5))
     jobs = submitted(world, 100)
@@ -75,8 +75,8 @@ def test_a_hundred_exports_take_twenty_minutes_and_wait_once_each() -> None:
     assert slots(world) == 0
 
 
-def test_long_work_waits_for_slots_and_is_not_asked_all_the_time() -> None:
-    """Where the slots are what is short: they are used all the time, by no more than may, and waiting stays cheap."""
+def test_all_slots_stay_in_use_and_waiting_jobs_are_held_few_times() -> None:
+    """Only concurrency is limited here, and each job runs for 50 seconds."""
     clerk = Clerk(50.0)
     world = doing(clerk, limits=Limits(concurrency=2))
     jobs = submitted(world, 20)
@@ -89,8 +89,8 @@ def test_long_work_waits_for_slots_and_is_not_asked_all_the_time() -> None:
     assert max(world.job(job).generation for job in jobs) <= 12
 
 
-def test_who_waits_says_why_and_until_when() -> None:
-    """On the record; no attempt and no try are used up."""
+def test_a_rate_limited_job_records_its_reason_and_resume_time() -> None:
+    """No attempt and no try is used up."""
     world = doing(Clerk(1.0), limits=Limits(per_minute=1))
     first, second = submitted(world, 2)
     world.deliver()
@@ -102,7 +102,7 @@ def test_who_waits_says_why_and_until_when() -> None:
     assert (held.resume_at or 0) - world.job(first).created_at == 60_000
 
 
-def test_who_finds_no_slot_says_so() -> None:
+def test_a_job_without_a_slot_is_held_for_type_concurrency() -> None:
     world = doing(Clerk(5.0), limits=Limits(concurrency=1))
     jobs = submitted(world, 2)
     world.deliver()
@@ -112,8 +112,8 @@ def test_who_finds_no_slot_says_so() -> None:
     assert held.reason == "type_concurrency"
 
 
-def test_what_comes_late_asks_anew_and_what_comes_early_waits_on() -> None:
-    """A place is kept for a minute; a wake-up before its time neither uses it up nor takes another."""
+def test_a_reservation_survives_an_early_wake_up_but_not_a_late_one() -> None:
+    """A reservation is kept for a minute after its time."""
     world = doing(Clerk(0.1), limits=Limits(per_minute=1))
     jobs = submitted(world, 3)
     world.deliver()
@@ -121,28 +121,27 @@ def test_what_comes_late_asks_anew_and_what_comes_early_waits_on() -> None:
     world.deliver(messages=[world.wake(second)])
     early = world.job(second)
     world.clock.advance(200)
-    world.memory.queues.messages["normal"].clear()
+    world.container.queues.messages["normal"].clear()
     world.deliver(messages=[world.wake(early), world.wake(third)])
 
     assert (early.status, early.resume_at) == (Status.HELD, second.resume_at)
     assert sorted(world.job(job).status for job in jobs[1:]) == [Status.COMPLETED, Status.HELD]
 
 
-def test_a_wake_up_that_comes_twice_takes_one_place() -> None:
-    """At once, with two workers: one place, one slot, one attempt."""
+def test_a_duplicate_wake_up_takes_one_permit() -> None:
+    """One counted start, one slot, one attempt."""
     clerk = Clerk(1.0)
     world = doing(clerk, limits=Limits(concurrency=2, per_minute=5))
     (job,) = submitted(world, 1)
     world.deliver(messages=[world.wake(job), world.wake(job)])
 
-    there = world.memory.type_limiters.get("chore")
+    there = world.container.type_limiters.get("chore")
 
     assert there is not None
     assert (world.job(job).attempt, len(there.recent_starts), len(clerk.began), slots(world)) == (1, 1, 1, 0)
 
 
 def test_a_slot_is_renewed_while_the_job_runs() -> None:
-    """However long that is."""
     world = doing(Clerk(100.0), limits=Limits(concurrency=1))
     jobs, seen = submitted(world, 2), list[int]()
 
@@ -152,7 +151,7 @@ def test_a_slot_is_renewed_while_the_job_runs() -> None:
             seen.append(slots(world))
 
     async def story() -> None:
-        await asyncio.gather(process_messages(world.engine, "normal", world.memory.queues.receive("normal")), look())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), look())
 
     world.loop.run_until_complete(story())
 
@@ -161,13 +160,13 @@ def test_a_slot_is_renewed_while_the_job_runs() -> None:
     assert sorted(world.job(job).status for job in jobs) == [Status.COMPLETED, Status.HELD]
 
 
-def test_a_dead_worker_gives_its_slot_back_by_its_time() -> None:
-    """Before its job runs again, which asks for one like any other."""
+def test_the_slot_of_a_dead_worker_expires() -> None:
+    """The recovered job acquires a slot like any other."""
     clerk = Clerk(5.0)
     world = doing(clerk, limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
     kill(world, 2.0)
-    with_dead = world.memory.type_limiters.get("chore")
+    with_dead = world.container.type_limiters.get("chore")
     assert with_dead is not None
     world.clock.advance(SLOT_TTL_MS / 1000)
 
@@ -176,24 +175,23 @@ def test_a_dead_worker_gives_its_slot_back_by_its_time() -> None:
     assert (world.job(job).status, slots(world)) == (Status.COMPLETED, 0)
 
 
-def test_a_job_that_was_cancelled_meanwhile_leaves_its_slot() -> None:
-    """Between the gate and the claim: nobody runs it, so nobody needs it."""
+def test_a_job_cancelled_between_gate_and_claim_releases_its_slot() -> None:
     world = doing(Clerk(1.0), limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
-    real = world.memory.leases.open
+    real = world.container.leases.open
 
     def cancelled_meanwhile(lease: Any) -> None:
         real(lease)
-        cancel_job(world.clock, world.memory.jobs, world.memory.subscriptions, world.job(job))
+        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
 
-    world.memory.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
+    world.container.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
     world.deliver()
 
     assert (world.job(job).status, slots(world)) == (Status.CANCELLED, 0)
 
 
-def test_a_place_beyond_the_jobs_time_is_no_place() -> None:
-    """It waits until it expires, and whoever comes behind it is not kept waiting by it."""
+def test_a_job_gets_no_reservation_beyond_its_expiry() -> None:
+    """It expires while held and does not delay the job behind it."""
     world = doing(Clerk(0.1), limits=Limits(per_minute=1))
     first, late, patient = (
         *submitted(world, 1),
@@ -208,11 +206,11 @@ def test_a_place_beyond_the_jobs_time_is_no_place() -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "replace"])
-def test_in_doubt_it_waits_a_little(method: str) -> None:
-    """A limit protects something; the job goes on as soon as the limit can be asked."""
+def test_a_job_is_held_while_its_type_limiter_cannot_be_read_or_written(method: str) -> None:
+    """A limit protects something, so the job waits until the limiter answers."""
     world = doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
-    with refusing(world.memory.type_limiters, method, 10**6):
+    with refusing(world.container.type_limiters, method, 10**6):
         world.deliver()
     held = world.job(job)
 
@@ -222,25 +220,24 @@ def test_in_doubt_it_waits_a_little(method: str) -> None:
     assert world.job(job).status is Status.COMPLETED
 
 
-def test_a_write_whose_answer_was_lost_is_found() -> None:
-    """One place, one slot, as if nothing had been."""
+def test_a_limiter_write_whose_answer_was_lost_counts_once() -> None:
     world = doing(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
-    with refusing(world.memory.type_limiters, "replace", 1, Throttled, after=True):
+    with refusing(world.container.type_limiters, "replace", 1, Throttled, after=True):
         world.deliver()
 
-    there = world.memory.type_limiters.get("chore")
+    there = world.container.type_limiters.get("chore")
 
     assert there is not None
     assert (world.job(job).status, len(there.recent_starts), slots(world)) == (Status.COMPLETED, 1, 0)
 
 
-def test_types_without_limits_ask_nothing() -> None:
-    """No call more for any of them, and two writes for each job of a type that has some; it is read once in an environment."""
+def test_only_types_with_limits_call_the_limiter_store() -> None:
+    """A limited job costs about two writes; the limiter is read once per environment."""
     calls: Counter[str] = Counter()
 
     def counted(world: World) -> World:
-        real = world.memory.type_limiters
+        real = world.container.type_limiters
         for name in ("get", "replace"):
             method = getattr(real, name)
             setattr(real, name, lambda *args, name=name, method=method: (calls.update([name]), method(*args))[1])
@@ -265,22 +262,20 @@ def _audit(limits: Limits) -> JobType:
     return JobType(name="general", title="G", description="G.", instructions="Do it.", limits=limits)
 
 
-def test_a_type_that_asks_a_model_may_have_limits_too() -> None:
-    """Beside its circuit: while that is open, no slot is kept from others."""
+def test_a_job_held_by_the_circuit_occupies_no_slot_of_its_type() -> None:
     world = World(Script(deltas=["whole"]), job_type=knowing(_audit(Limits(concurrency=1))))
     open_one = force_open(CircuitBreaker(model="gpt-4o-mini"), "ops", None, "mark", world.clock.now())
-    world.memory.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), open_one)
+    world.container.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), open_one)
     job = world.submit("Say hello.")
     world.deliver()
-    held, there = world.job(job), world.memory.type_limiters.get("general")
+    held, there = world.job(job), world.container.type_limiters.get("general")
 
     assert (held.status, held.reason) == (Status.HELD, "circuit_open")
     assert there is not None
     assert there.slots_in_use(world.clock.now()) == 0
 
 
-def test_limits_are_each_types_own() -> None:
-    """One that is full keeps no other one waiting."""
+def test_a_full_job_type_does_not_block_another_type() -> None:
     slow, quick = Clerk(30.0), Clerk(0.1)
     world = World(job_type=knowing(chore(slow, limits=Limits(concurrency=1)), chore(quick, name="other", limits=Limits(concurrency=1))))
     submitted(world, 3)
@@ -291,13 +286,13 @@ def test_limits_are_each_types_own() -> None:
 
 
 @pytest.mark.parametrize("said", ["export", "export=2", "export=0/5", "export=2/5;x=1/1", "export=2/1001", "Export=1/1", "export=-1/5"])
-def test_limits_that_mean_nothing_stop_the_function(said: str) -> None:
-    """With a message that names the setting and what of it is wrong."""
+def test_invalid_type_limits_raise_a_settings_error(said: str) -> None:
+    """The error names the setting."""
     with pytest.raises(SettingsError, match="HEADRACE_TYPE_LIMITS"):
         Settings.from_env({"HEADRACE_TYPE_LIMITS": said})
 
 
-def test_limits_of_a_stage() -> None:
+def test_type_limits_are_read_from_the_environment() -> None:
     assert Settings.from_env({"HEADRACE_TYPE_LIMITS": " export=2/5, notification=-/100 ,"}).type_limits == (
         "export=2/5",
         "notification=-/100",

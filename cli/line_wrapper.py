@@ -1,37 +1,44 @@
-"""Text that arrives in pieces, as rows of a terminal."""
+"""Wrap streamed text into lines of a terminal."""
 
 from __future__ import annotations
 
 
-class Rows:
-    """Gives out rows of at most `width` cells as soon as nothing can join them; the rest is `unfinished`."""
+class LineWrapper:
+    """Split text that arrives in pieces into lines of at most `width` cells.
+
+    A line is returned as soon as no later text can change it. The rest is `unfinished`.
+    """
 
     def __init__(self, width: int) -> None:
         self._width = max(10, width)
         self.unfinished = ""
 
     def feed(self, text: str) -> list[str]:
+        """Add text and return the lines that are complete now."""
         self.unfinished += text
-        rows = []
+        lines = []
         while (cut := self._next_cut()) is not None:
-            rows.append(self.unfinished[:cut].removesuffix("\n"))
+            lines.append(self.unfinished[:cut].removesuffix("\n"))
             self.unfinished = self.unfinished[cut:]
-        return rows
+        return lines
 
     def flush(self) -> list[str]:
-        row, self.unfinished = self.unfinished, ""
-        return [row] if row else []
+        """Return the unfinished line, if there is one."""
+        line, self.unfinished = self.unfinished, ""
+        return [line] if line else []
 
     def _next_cut(self) -> int | None:
-        """Where the first row ends: behind its newline, or behind the last space that fits, or where nothing more fits."""
+        """The end of the first line: after its newline, else after the last space that fits, else
+        where the width ends.
+        """
         line, newline, _ = self.unfinished.partition("\n")
-        fitting = self._fitting(line)
+        fitting = self._fitting_chars(line)
         if fitting == len(line):
             return len(line) + 1 if newline else None
         return line.rfind(" ", 0, fitting) + 1 or fitting
 
-    def _fitting(self, line: str) -> int:
-        """How many characters of `line` fit; at least one, or nothing would ever move."""
+    def _fitting_chars(self, line: str) -> int:
+        """How many characters of `line` fit. At least one, otherwise `feed` would never end."""
         from rich.cells import cell_len
 
         if cell_len(line) <= self._width:

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from cli.api import Api, is_local
-from cli.errors import Problem
+from cli.errors import CliError
 from cli.reducer import Frame
-from cli.watch import LineBroken, WayClosed
+from cli.watch import ConnectionLost, TransportFailed
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
-OPEN_SECONDS = 10.0
+OPEN_TIMEOUT = 10.0
 
 
-class SocketLine:
-    """One open socket, subscribed to one job."""
+class WebSocketConnection:
+    """One open WebSocket, subscribed to one job."""
 
     def __init__(self, socket: ClientConnection, job_id: str) -> None:
         self._socket = socket
         self._job_id = job_id
 
     def subscribe(self, attempt: int, offset: int) -> None:
-        """Attempt 0 is none: nothing is known yet, so everything is asked for."""
+        """Attempt 0 means that no position is known yet: the server then sends everything."""
         position = {"attempt": attempt, "offset": offset} if attempt else {}
         self._send({"action": "subscribe", "job_id": self._job_id, **position})
 
@@ -37,11 +37,11 @@ class SocketLine:
         except TimeoutError:
             return None
         except ConnectionClosed as closed:
-            raise LineBroken("the connection was closed") from closed
-        return _frame(message)
+            raise ConnectionLost("the connection was closed") from closed
+        return _parse_frame(message)
 
     def ping(self) -> None:
-        """A message, since what keeps a socket of API Gateway open is its own traffic."""
+        """Send a message: it keeps API Gateway from closing the WebSocket as idle."""
         self._send({"action": "ping"})
 
     def close(self) -> None:
@@ -53,45 +53,50 @@ class SocketLine:
         try:
             self._socket.send(json.dumps(message))
         except ConnectionClosed as closed:
-            raise LineBroken("the connection was closed") from closed
+            raise ConnectionLost("the connection was closed") from closed
 
 
-def open_socket(api: Api, job_id: str, ws_url: str) -> SocketLine:
-    """With the key in a header; where that is refused, as by a proxy that drops it, with a ticket in the address."""
+def open_websocket(api: Api, job_id: str, ws_url: str) -> WebSocketConnection:
+    """Connect with the key in a header.
+
+    If that is rejected, use a ticket in the URL: some proxies drop the header.
+    """
     from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 
     try:
         try:
-            return SocketLine(_connect(ws_url, api.headers()), job_id)
-        except InvalidStatus as refused:
-            if refused.response.status_code not in (401, 403):
+            return WebSocketConnection(_connect(ws_url, api.headers()), job_id)
+        except InvalidStatus as rejected:
+            if rejected.response.status_code not in (401, 403):
                 raise
-            return SocketLine(_connect(f"{ws_url}?{urlencode({'ticket': _ticket(api, job_id)})}", {}), job_id)
-    except InvalidURI as wrong:
-        raise WayClosed(f"{ws_url} is no WebSocket address") from wrong
-    except (OSError, InvalidHandshake) as problem:
-        raise LineBroken(str(problem) or type(problem).__name__) from problem
+            return WebSocketConnection(_connect(f"{ws_url}?{urlencode({'ticket': _ticket(api, job_id)})}", {}), job_id)
+    except InvalidURI as error:
+        raise TransportFailed(f"{ws_url} is not a WebSocket address") from error
+    except (OSError, InvalidHandshake) as error:
+        raise ConnectionLost(str(error) or type(error).__name__) from error
 
 
 def _connect(url: str, headers: dict[str, str]) -> ClientConnection:
-    """The library's own keep-alive is off: silence is noticed by the watcher, which then asks."""
+    """Open a WebSocket without the keep-alive of the library: `cli.watch` detects silence and
+    subscribes again.
+    """
     from websockets.sync.client import connect
 
     proxy: Literal[True] | None = None if is_local(url) else True
     return connect(
-        url, additional_headers=headers, open_timeout=OPEN_SECONDS, ping_interval=None, close_timeout=1, proxy=proxy, legacy=True
+        url, additional_headers=headers, open_timeout=OPEN_TIMEOUT, ping_interval=None, close_timeout=1, proxy=proxy, legacy=True
     )
 
 
 def _ticket(api: Api, job_id: str) -> str:
     try:
         return str(api.post("/stream-tickets", {"jobs": [job_id]})["ticket"])
-    except (Problem, KeyError) as problem:
-        raise WayClosed(f"no ticket for a WebSocket: {problem}") from problem
+    except (CliError, KeyError) as error:
+        raise TransportFailed(f"no ticket for a WebSocket: {error}") from error
 
 
-def _frame(message: str | bytes) -> Frame | None:
-    """A message that is no JSON object says nothing."""
+def _parse_frame(message: str | bytes) -> Frame | None:
+    """The frame in a message; None if the message is not a JSON object."""
     try:
         frame = json.loads(message)
     except ValueError:

@@ -1,4 +1,7 @@
-"""Frames by Server-Sent Events: each request is answered by a slice of the stream, and the next one goes on from its last id."""
+"""Frames by Server-Sent Events.
+
+Each request returns a slice of the stream; the next one continues after its last event id.
+"""
 
 from __future__ import annotations
 
@@ -10,49 +13,49 @@ from dataclasses import dataclass
 from cli.api import Api
 from cli.errors import Unreachable
 from cli.reducer import Frame
-from cli.watch import Clock, LineBroken, WallClock
+from cli.watch import Clock, ConnectionLost, MonotonicClock
 
-RETRY_SECONDS = 1.0  # where a slice names no time, or brings nothing
+RETRY_SECONDS = 1.0  # after a slice that names no `retry` or brings nothing new
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a slice, or only its `retry`, in seconds."""
+    """One event of a slice, or only a `retry` time in seconds."""
 
     id: str | None = None
     data: str | None = None
     retry: float | None = None
 
 
-class SseLine:
-    """Slices, one request after the other."""
+class SseConnection:
+    """Fetch slice after slice."""
 
     def __init__(self, api: Api, job_id: str, clock: Clock | None = None) -> None:
         self._api = api
         self._path = f"/jobs/{job_id}/stream"
-        self._clock = clock or WallClock()
+        self._clock = clock or MonotonicClock()
         self._last_id: str | None = None
         self._frames: deque[Frame] = deque()
-        self._not_before = 0.0
+        self._next_fetch_at = 0.0
 
     def subscribe(self, attempt: int, offset: int) -> None:
         self._last_id = f"{attempt}:{offset}" if attempt else None
         self._frames.clear()
 
     def receive(self, timeout: float) -> Frame | None:
-        """A request may take longer than `timeout`: the API holds it for up to 20 s until there is something to say."""
+        """May take longer than `timeout`: the API holds a request for up to 20 s."""
         if not self._frames:
-            pause = self._not_before - self._clock.now()
-            if pause > timeout:
+            delay = self._next_fetch_at - self._clock.now()
+            if delay > timeout:
                 self._clock.sleep(timeout)
                 return None
-            if pause > 0:
-                self._clock.sleep(pause)
+            if delay > 0:
+                self._clock.sleep(delay)
             self._fetch()
         return self._frames.popleft() if self._frames else None
 
     def ping(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: no connection stays open between requests."""
 
     def close(self) -> None:
         self._frames.clear()
@@ -60,35 +63,38 @@ class SseLine:
     def _fetch(self) -> None:
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
         try:
-            response = self._api.send("GET", self._path, headers=headers)
-        except Unreachable as problem:
-            raise LineBroken(str(problem)) from problem
+            response = self._api.request("GET", self._path, headers=headers)
+        except Unreachable as error:
+            raise ConnectionLost(str(error)) from error
         if response.status_code == 204:
-            raise LineBroken("the stream has ended")  # and was not heard to its end, so begin again from the position
+            raise ConnectionLost("the stream has ended")  # but the text is not complete, so reconnect from the position
         retry = RETRY_SECONDS
-        for event in parse(response.text):
+        for event in parse_events(response.text):
             retry = retry if event.retry is None else event.retry
             self._last_id = event.id or self._last_id
             if event.data is not None:
                 self._frames.append(json.loads(event.data))
         if all(frame.get("event") == "connected" for frame in self._frames):
-            retry = max(retry, RETRY_SECONDS)  # nothing happened, so there is no hurry to ask again
-        self._not_before = self._clock.now() + retry
+            retry = max(retry, RETRY_SECONDS)  # nothing happened: do not poll faster than once a second
+        self._next_fetch_at = self._clock.now() + retry
 
 
-def parse(body: str) -> Iterator[Event]:
-    """The events of one slice. What is not closed by an empty line was cut off and does not count."""
-    identity, data, retry = None, list[str](), None
+def parse_events(body: str) -> Iterator[Event]:
+    """Yield the events of one slice.
+
+    An event without its closing empty line was cut off and is dropped.
+    """
+    event_id, data, retry = None, list[str](), None
     for line in body.replace("\r\n", "\n").split("\n")[:-1]:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         match name:
             case "" if not line:
                 if data or retry is not None:
-                    yield Event(identity if data else None, "\n".join(data) if data else None, retry)
-                identity, data, retry = None, [], None
+                    yield Event(event_id if data else None, "\n".join(data) if data else None, retry)
+                event_id, data, retry = None, [], None
             case "id":
-                identity = value
+                event_id = value
             case "data":
                 data.append(value)
             case "retry" if value.isdigit():

@@ -1,0 +1,255 @@
+"""The one container: every port with its real adapter, and what use cases need beyond the ports.
+
+It satisfies the contexts that the use cases declare (`SubmitContext`, `WorkerContext` ...), so use cases take it as it is.
+Everything is made when it is first used, and then once for the life of the execution environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from random import random
+from typing import TYPE_CHECKING, Any
+
+from chalicelib import job_types
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.auth.identity import Caller
+from chalicelib.domain.ids import batch_id
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.job_type import JobType, Limits
+from chalicelib.domain.metrics.throughput import Throughput
+from chalicelib.domain.notifications.network_policy import Network, networks
+from chalicelib.domain.units import Ms
+from chalicelib.observability import record
+from chalicelib.ports import (
+    Clock,
+    EmailSender,
+    NotificationSettings,
+    Offload,
+    ParallelMap,
+    Prices,
+    Provider,
+    Queues,
+    Sockets,
+    WebhookClient,
+)
+from chalicelib.services.auth.authenticate import ApiKeyCache
+from chalicelib.services.log import Log
+from chalicelib.services.metrics.throughput_cache import ThroughputCache
+from chalicelib.services.notifications.settings import new_signing_secret
+from chalicelib.services.worker.context import LocalState
+from chalicelib.services.worker.stream_response import cancel_response
+from chalicelib.settings import Settings
+
+if TYPE_CHECKING:
+    from chalicelib.adapters.runtime.worker_loop import WorkerLoop
+
+
+class Container(DynamoStores):
+    """Tests hand in a subclass whose ports are the in-memory twins."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings.stage)
+        self.settings = settings
+
+    # ---- ports that are no stores
+
+    @cached_property
+    def clock(self) -> Clock:
+        from chalicelib.adapters.runtime.clock import SystemClock
+
+        return SystemClock()
+
+    @cached_property
+    def queues(self) -> Queues:
+        from chalicelib.adapters.aws.sqs import SqsQueues
+
+        return SqsQueues(self.settings.stage, self.clock)
+
+    @cached_property
+    def sockets(self) -> Sockets:
+        from chalicelib.adapters.aws.websocket_api import ApiGatewaySockets
+
+        return ApiGatewaySockets()
+
+    @cached_property
+    def notification_settings(self) -> NotificationSettings:
+        from chalicelib.adapters.aws.notification_settings import SecretsManagerNotificationSettings
+
+        return SecretsManagerNotificationSettings(self.settings.stage, self.clock)
+
+    @cached_property
+    def webhook_client(self) -> WebhookClient:
+        from chalicelib.adapters.webhooks.http_client import GuardedHttpClient
+
+        return GuardedHttpClient(self.allowed_networks)
+
+    @cached_property
+    def email(self) -> EmailSender:
+        from chalicelib.adapters.aws.ses import SesEmailSender
+
+        return SesEmailSender(self.settings.mail_from)
+
+    @cached_property
+    def prices(self) -> Prices:
+        from chalicelib.adapters.openai.prices import GenaiPrices
+
+        return GenaiPrices()
+
+    @cached_property
+    def provider(self) -> Provider:
+        from chalicelib.adapters.aws.openai_credentials import SecretsManagerCredentials
+        from chalicelib.adapters.openai.provider import OpenAIResponses
+
+        credentials = SecretsManagerCredentials(self.settings.stage, self.clock)
+        return OpenAIResponses(
+            credentials, forget=credentials.forget, idle_timeout=self.settings.provider_idle_timeout, offload=self.offload
+        )
+
+    # ---- the environment
+
+    @property
+    def log(self) -> Log:
+        return record
+
+    @cached_property
+    def worker_loop(self) -> WorkerLoop:
+        """The event loop of this environment, kept between invocations."""
+        from chalicelib.adapters.runtime.worker_loop import WorkerLoop
+
+        return WorkerLoop()
+
+    @property
+    def offload(self) -> Offload:
+        return self.worker_loop.offload
+
+    @property
+    def offload_sends(self) -> Offload:
+        return self.worker_loop.offload_sends
+
+    @property
+    def parallel_map(self) -> ParallelMap:
+        from chalicelib.adapters.runtime.threads import parallel_map
+
+        return parallel_map
+
+    @cached_property
+    def endpoints(self) -> dict[str, str]:
+        """The addresses of the stage; they change only with a deployment, which makes new environments."""
+        return self.api_keys.endpoints()
+
+    @property
+    def api_url(self) -> str | None:
+        """The address of the HTTP API, None before the first deployment has stored it."""
+        return self.endpoints.get("api_url")
+
+    @staticmethod
+    def new_id() -> str:
+        """A ULID: sorts by time, cannot be guessed."""
+        from ulid import ULID
+
+        return str(ULID())
+
+    @staticmethod
+    def new_batch_id() -> str:
+        """An id for a batch, with random bits of its own: ids of one millisecond from `new_id` are neighbours, and row ids count up."""
+        from secrets import token_bytes
+        from time import time_ns
+
+        from ulid import ULID
+
+        return batch_id(str(ULID.from_bytes((time_ns() // 1_000_000).to_bytes(6, "big") + token_bytes(10))))
+
+    @staticmethod
+    def new_signing_secret() -> str:
+        return new_signing_secret()
+
+    @staticmethod
+    def random() -> float:
+        """A number in [0, 1)."""
+        return random()
+
+    @staticmethod
+    def sign(secrets: Sequence[str], message_id: str, now: Ms, payload: str) -> dict[str, str]:
+        """The signature headers of a webhook."""
+        from chalicelib.adapters.webhooks.signing import signed_headers
+
+        return signed_headers(secrets, message_id, now, payload)
+
+    @staticmethod
+    def changes(records: list[dict[str, Any]]) -> Iterator[tuple[str, Job | None, Job | None]]:
+        """Job id and job record before and after each change of the jobs table's stream."""
+        from chalicelib.adapters.dynamodb.change_stream import changes
+
+        return changes(records)
+
+    # ---- settings
+
+    @property
+    def frames_per_second(self) -> float:
+        return self.settings.frames_per_second
+
+    @property
+    def max_lane_depth(self) -> int:
+        return self.settings.max_lane_depth
+
+    @property
+    def max_long_polls(self) -> int:
+        return self.settings.max_long_polls
+
+    @cached_property
+    def allowed_networks(self) -> Sequence[Network]:
+        return networks(self.settings.webhook_networks)
+
+    # ---- what is made of the ports
+
+    @cached_property
+    def local_state(self) -> LocalState:
+        return LocalState()
+
+    @cached_property
+    def api_key_cache(self) -> ApiKeyCache:
+        return ApiKeyCache(self.api_keys, self.clock)
+
+    @cached_property
+    def _throughput_cache(self) -> ThroughputCache:
+        return ThroughputCache(self.throughput, self.clock, self.log)
+
+    def caller_by_key_hash(self, key_hash: str) -> Caller | None:
+        return self.api_key_cache.caller(key_hash)
+
+    def may_stream(self, key_hash: str, job: Job) -> bool:
+        """Whether the key of this hash may still read the job's content."""
+        return self.api_key_cache.may_read_job(key_hash, job)
+
+    def throughput_of(self, job_type: str, model: str) -> Throughput:
+        """What was measured of jobs of this type and model."""
+        return self._throughput_cache.get(job_type, model)
+
+    def row_count(self, tenant: str, batch_id: str) -> int | None:
+        """How many rows a batch has, None if there is no such batch."""
+        found = self.batches.get(tenant, batch_id)
+        return found.total if found is not None else None
+
+    def cancel_response(self, response_id: str) -> None:
+        """Stop a background response, for code that is not asynchronous."""
+        self.worker_loop.run(cancel_response(self.provider, self.log, response_id))
+
+    def job_type(self, name: str) -> JobType:
+        """The job type of this name, with the stage's limits for it.
+
+        Raises:
+            JobTypeNotFound: there is no such type.
+        """
+        return self._with_stage_limits(job_types.get(name))
+
+    def all_job_types(self) -> tuple[JobType, ...]:
+        return tuple(self._with_stage_limits(kind) for kind in job_types.all_types())
+
+    def _with_stage_limits(self, kind: JobType) -> JobType:
+        limits = dict(limit.split("=") for limit in self.settings.type_limits).get(kind.name)
+        if limits is None:
+            return kind
+        concurrency, per_minute = (None if number == "-" else int(number) for number in limits.split("/"))
+        return replace(kind, limits=Limits(concurrency=concurrency, per_minute=per_minute))

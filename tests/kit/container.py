@@ -1,0 +1,68 @@
+"""The container of tests: the real one, whose ports are the in-memory twins."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from chalicelib.adapters.memory.all import InMemoryAdapters, ManualClock, run_inline
+from chalicelib.adapters.runtime.threads import serial_map
+from chalicelib.bootstrap import Container
+from chalicelib.domain.ids import batch_id
+from chalicelib.observability import record
+from chalicelib.ports import ParallelMap
+from chalicelib.settings import Settings
+from tests.kit.provider import Script, ScriptedProvider
+from tests.kit.time import JumpingLoop
+
+API_URL = "https://api.example/api"
+
+
+class InlineLoop:
+    """A worker loop on which pauses pass at once."""
+
+    def __init__(self, loop: JumpingLoop | None = None) -> None:
+        self._loop = loop or JumpingLoop()
+
+    def run(self, work: Any) -> None:
+        self._loop.run_until_complete(work)
+
+
+class InMemoryContainer(InMemoryAdapters, Container):
+    """Ids count up; the last five digits are zeros, as the rows of a batch need it."""
+
+    offload: Any = staticmethod(run_inline)
+    offload_sends: Any = staticmethod(run_inline)
+
+    def __init__(self, *scripts: Script, clock: ManualClock | None = None, loop: JumpingLoop | None = None) -> None:
+        InMemoryAdapters.__init__(self, clock=clock or ManualClock())
+        self.settings = Settings(requests_per_minute=600)
+        self.stage = self.settings.stage
+        self.provider = ScriptedProvider(*scripts)
+        self.worker_loop: Any = InlineLoop(loop)
+        self.endpoints = {"ws_url": "wss://ws.example/api", "api_url": API_URL}
+        self.facts: list[tuple[str, dict[str, Any]]] | None = None
+        self._ids = iter(range(1, 10**9))
+
+    def new_id(self) -> str:  # type: ignore[override]
+        return f"{next(self._ids):021d}00000"
+
+    def new_batch_id(self) -> str:  # type: ignore[override]
+        return batch_id(self.new_id())
+
+    def log(self, fact: str, **fields: Any) -> None:
+        """Keep the facts in a list, if a test gave one; else write them as production does."""
+        if self.facts is None:
+            record(fact, **fields)
+        else:
+            self.facts.append((fact, fields))
+
+    @property
+    def parallel_map(self) -> ParallelMap:
+        return serial_map
+
+    def but(self, **members: Any) -> Any:
+        """A copy with other members."""
+        other = copy.copy(self)
+        vars(other).update(members)
+        return other
