@@ -26,7 +26,7 @@ from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from chalicelib.adapters.memory.all import run_inline
-from chalicelib.adapters.memory.queues import MemorySockets
+from chalicelib.adapters.memory.streaming import MemorySockets
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.queues.lanes import LANES, queue_name

@@ -1,7 +1,7 @@
-"""Texts as they are stored: gzipped, in the item while small and in object storage above that.
+"""Gzip texts for storage: in the item while small, in object storage above `INLINE_BYTES`.
 
-DynamoDB takes a unit for each KB written, S3 eight units' worth for a put of any size: above 16 KB S3 is cheaper by far, and no text comes
-near the 400 KB that an item may have.
+DynamoDB charges one unit for each KB written, S3 about eight units for a put of any size. So above
+16 KB S3 is cheaper by far, and no text comes near the 400 KB that an item may have.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import zlib
 from typing import Any
 
 INLINE_BYTES = 16 * 1024
-GZIP = 31  # zlib's window bits for a gzip header: what browsers and `curl --compressed` can read from a link
+GZIP = 31  # zlib's window bits for a gzip header, which browsers and `curl --compressed` can read from a link
 
 
 def pack(text: str) -> bytes:

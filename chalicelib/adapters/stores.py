@@ -1,4 +1,7 @@
-"""Every store of a stage, in DynamoDB and S3. Each is imported and made when it is first used; none makes a request before that."""
+"""All stores of a stage, in DynamoDB and S3.
+
+Each is imported and built at its first use, and makes no client or request before that.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class DynamoStores:
-    """The stores by the names that use cases know."""
+    """The stores, under the names that the contexts of the services use."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage

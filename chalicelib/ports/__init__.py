@@ -1,18 +1,29 @@
-"""What the use cases need from outside. `adapters/` has a real one and an in-memory twin of each; one contract test runs on both.
+"""What the services need from outside the process.
 
-Stores are synchronous: a call is one request to AWS (two where it says so). A worker runs them off its event loop, through `Offload`.
-Every store raises `Unavailable` (`Throttled`, if that is why) when it could not be reached after a bounded number of tries, and then
-whether the effect happened is unknown: callers rely on conditions, not on answers.
+`adapters/` has a real implementation and an in-memory twin of each port; one contract test runs on
+both.
+
+Stores are synchronous. A call is one request to AWS unless its docstring says otherwise; a worker
+makes it off its event loop, through `Offload`. Every store raises `Unavailable` (or its subclass
+`Throttled`) when it could not be reached after a bounded number of tries. Whether the effect
+happened is unknown then, so callers rely on conditions and not on responses.
+
+Times are milliseconds since 1970 (`Ms`), except `ttl`, which DynamoDB wants in seconds since 1970.
 """
 
 from __future__ import annotations
 
 from chalicelib.ports.auth import ApiKeys
-from chalicelib.ports.counters import Batches, BatchRows, Counters, MarkUpdate
+from chalicelib.ports.batches import Batches, BatchRows
+from chalicelib.ports.bulk import BulkOperations
+from chalicelib.ports.cache import ResponseCache
+from chalicelib.ports.counters import Counters, MarkUpdate
 from chalicelib.ports.dependencies import Dependencies
-from chalicelib.ports.files import FileWriter, JobFiles, TypeLimiters
+from chalicelib.ports.files import FileWriter, JobFiles, UploadedFile, Uploads
 from chalicelib.ports.job_data import Chunks, JobData, JobSpecs, Results
 from chalicelib.ports.jobs import IdempotencyRecord, IdempotentResult, JobQuery, Jobs
+from chalicelib.ports.leases import Lease, Leases
+from chalicelib.ports.limits import CircuitBreakers, RequestCounters, Semaphores, TypeLimiters
 from chalicelib.ports.metrics import ThroughputStats
 from chalicelib.ports.notifications import Deliveries, EmailSender, NotificationSettings, WebhookClient, WebhookResponse
 from chalicelib.ports.provider import (
@@ -28,20 +39,7 @@ from chalicelib.ports.provider import (
 )
 from chalicelib.ports.queues import DeadLetter, QueueMessage, Queues
 from chalicelib.ports.runtime import Clock, Offload, ParallelMap
-from chalicelib.ports.streaming import (
-    BulkOperations,
-    CircuitBreakers,
-    Connections,
-    Lease,
-    Leases,
-    RequestCounters,
-    ResponseCache,
-    Semaphores,
-    Subscriptions,
-    Tickets,
-)
-from chalicelib.ports.uploads import UploadedFile, Uploads
-from chalicelib.ports.websocket import Sockets
+from chalicelib.ports.streaming import Connections, Sockets, Subscriptions, Tickets
 
 __all__ = [
     "ApiKeys",

@@ -1,4 +1,4 @@
-"""Who may ask."""
+"""API keys, and the URLs of the stage."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from chalicelib.domain.auth.identity import Key
 
 
 class ApiKeys(Protocol):
-    def key(self, key_hash: str) -> Key | None: ...
+    """Stores API keys by the hash of their secret, and what a deployment writes about the stage."""
 
-    def put_key(self, key: Key) -> None: ...
+    def key(self, key_hash: str) -> Key | None:
+        """Return the key whose secret has this hash, also an expired or revoked one."""
 
-    def keys(self, tenant: str) -> list[Key]: ...
+    def put_key(self, key: Key) -> None:
+        """Store a key, in one transaction under its hash and under its tenant."""
+
+    def keys(self, tenant: str) -> list[Key]:
+        """Return the keys of a tenant, by id."""
 
     def endpoints(self) -> dict[str, str]:
-        """The addresses of this stage, as its deployment wrote them: `ws_url`, `api_url`. Empty before the first."""
+        """Return the URLs of this stage, `ws_url` and `api_url`, as its deployment wrote them.
+
+        Empty before the first.
+        """

@@ -1,4 +1,4 @@
-"""Who waits for whom: rows of the child's page and of its parents', beside the heads."""
+"""Dependencies between jobs."""
 
 from __future__ import annotations
 
@@ -9,25 +9,40 @@ from chalicelib.domain.jobs.dependencies import DependencyEdge, DependencyRecord
 
 
 class Dependencies(Protocol):
-    """Edges are read consistently: whoever ends a parent after its edge was put finds it. `ttl` and `until` are seconds since 1970."""
+    """Stores the dependency record of each child, and an edge from each of its parents.
+
+    Edges are read consistently: a parent that ends after its edge was written finds the child.
+    `parents` maps the aliases that the child's template uses to job ids. `ttl` and `linked_until`
+    are seconds since 1970.
+    """
 
     def put(self, child: str, parents: Mapping[str, str], *, run_anyway: bool, ttl: int) -> None:
-        """Before the child's head: whom it waits for, all of them, by the names that it has for them."""
+        """Store the dependency record, with all parents open.
+
+        Called before the child's job record is created.
+        """
 
     def link(self, child: str, parents: Mapping[str, str], *, run_anyway: bool, ttl: int) -> None:
-        """Tell each parent of its child, and keep the names as long; 25 rows in a request. Repeating it succeeds."""
+        """Write the edges, and the parents of the child again with the same `ttl`.
+
+        Repeating it succeeds. One request for each 25 rows.
+        """
 
     def mark_parents_ended(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
-        """How many the child still waits for once these are crossed off; None: nothing is kept of it. Repeating it changes nothing.
+        """Remove `parents` from the open ones.
 
-        `linked_until`: all parents have been told, and know it until then.
+        Return how many are left; None if there is no record. Repeating it changes nothing.
+        `linked_until`: every parent has its edge, until then.
         """
 
     def get(self, child: str) -> DependencyRecord | None:
-        """What is kept of a child; None: nothing."""
+        """Return the dependency record, read consistently."""
 
     def parents_of(self, children: Sequence[str]) -> dict[str, dict[str, str]]:
-        """The parents of those that have any, by the names that each has for them. One request for each hundred."""
+        """Return the parents, by alias, of those children that have any.
+
+        One request for each hundred.
+        """
 
     def children(self, parent: str, after: str | None = None, limit: int = 100) -> list[DependencyEdge]:
-        """The jobs that are to be told of the end of this one, by id, from beyond `after` on."""
+        """Return the edges to a parent's children in the order of their ids, beyond `after`."""

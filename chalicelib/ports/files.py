@@ -1,47 +1,64 @@
-"""What work that is no OpenAI call needs: objects that it makes, and the limits of its kind."""
+"""Files in object storage: those that jobs write, and those that callers upload."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
-from chalicelib.domain.limits.type_limiter import TypeLimiter
-from chalicelib.domain.units import Ms
+from chalicelib.domain.files.upload import Upload
 
 
 class FileWriter(Protocol):
-    """An object in the making. Nobody sees anything of it before `close`; an older one of its name stays until then."""
+    """Writes one file.
+
+    Readers see it only after `close`; an older file of the same name stays until then.
+    """
 
     def write(self, data: bytes) -> None:
-        """Put some more behind what there is; it is sent on in pieces of a few MB, so that no memory holds it all."""
+        """Append data. It is sent in parts of a few MB, so the file need not fit into memory."""
 
     def close(self) -> int:
-        """Let it be there, and say how many bytes it has."""
+        """Publish the file and return its size in bytes."""
 
     def abort(self) -> None:
-        """Leave nothing of it."""
+        """Discard what was written."""
 
 
 class JobFiles(Protocol):
-    """Objects that jobs make, in each job's own folder: whoever removes the job removes them."""
+    """Stores the files that jobs write, in a folder for each job that is deleted with it."""
 
-    def create(self, tenant: str, job_id: str, name: str, content_type: str) -> FileWriter: ...
+    def create(self, tenant: str, job_id: str, name: str, content_type: str) -> FileWriter:
+        """Start a file."""
 
     def size(self, tenant: str, job_id: str, name: str) -> int | None:
-        """How many bytes it has; None if it is not there (any more)."""
+        """Return the size in bytes; None if the file does not exist (any more)."""
 
     def link(self, tenant: str, job_id: str, name: str, seconds: int) -> str:
-        """An address from which anybody who has it may save the object for some time, under its name."""
+        """Return a link that lets its holder download the file for `seconds`, as an attachment."""
 
 
-class TypeLimiters(Protocol):
-    """What is known of each kind of work that has limits. A kind of which nothing is known is not there."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadedFile:
+    """An upload as it is read.
 
-    def get(self, job_type: str) -> TypeLimiter | None:
-        """One, read consistently."""
+    `pieces` can be read once and raise `Unavailable` if the connection breaks. `content_type` is
+    the sender's; `size` in bytes.
+    """
 
-    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        """Swap `new` in for `seen`, if the version is still the one seen (0: nothing is there). One that had been done succeeds.
+    content_type: str
+    size: int
+    pieces: Iterator[bytes]
 
-        Raises:
-            StaleVersion: it moved on; `current` is what is there.
+
+class Uploads(Protocol):
+    """Stores files that callers upload themselves, through signed links."""
+
+    def sign(self, upload: Upload, seconds: int) -> str:
+        """Return a link that lets its holder PUT this file for `seconds`.
+
+        Content-Type and, if known, size must be those of the upload.
         """
+
+    def open(self, upload_id: str, tenant: str, user: str) -> UploadedFile | None:
+        """Return the file; None if this user has not uploaded it, or it is no longer kept."""

@@ -1,4 +1,4 @@
-"""What is kept of a job beside its head."""
+"""What is stored of a job beside its record: its spec, its text in chunks, its results."""
 
 from __future__ import annotations
 
@@ -11,69 +11,89 @@ from chalicelib.domain.jobs.spec import JobSpec
 
 
 class JobSpecs(Protocol):
-    """What jobs are asked to do. Large ones go to object storage behind this port."""
+    """Stores job specs. Large ones go to object storage behind this port.
 
-    def put(self, job_id: str, tenant: str, body: JobSpec, ttl: int) -> None: ...
+    `ttl` in seconds since 1970.
+    """
 
-    def get(self, job_id: str) -> JobSpec | None: ...
+    def put(self, job_id: str, tenant: str, spec: JobSpec, ttl: int) -> None:
+        """Store the spec of a new job."""
 
-    def extend_ttl(self, job_id: str, until: int) -> None:
-        """Keep it until then (seconds since 1970) at least; nothing where there is none."""
+    def get(self, job_id: str) -> JobSpec | None:
+        """Return the spec, read consistently; None if it is no longer kept."""
 
-    def replace(self, job_id: str, tenant: str, body: JobSpec, version: int) -> None:
-        """Put `body` in its place, as the head of `version` says it; one that a later head says stays. Nothing where there is none.
+    def extend_ttl(self, job_id: str, ttl: int) -> None:
+        """Keep the spec at least until `ttl`. Nothing happens where there is none."""
+
+    def replace(self, job_id: str, tenant: str, spec: JobSpec, version: int) -> None:
+        """Replace the spec by the one that belongs to `version` of the job record.
+
+        Nothing happens where there is no spec, or one of a later version.
 
         Raises:
-            StaleVersion: another body was put for this version, by somebody whose change of the head looked the same.
+            StaleVersion: another spec was stored for this version, by a concurrent edit.
         """
 
 
 class JobData(Protocol):
+    """Deletes what other stores keep of a job."""
+
     def delete_all(self, job_id: str, tenant: str) -> None:
-        """Remove all that is kept of a job beside its head: body, log, results, watchers, controls, objects. Repeating it succeeds."""
+        """Delete spec, chunks, results, subscriptions, controls, dependencies and files.
+
+        Repeatable.
+        """
 
 
 class Chunks(Protocol):
-    """The log: the text of each attempt as it is kept."""
+    """Stores the text of each attempt, in chunks. Offsets are code points."""
 
     def append(self, chunk: Chunk) -> None:
-        """Put a chunk where none ends. Repeating a put whose answer was lost succeeds.
+        """Put a chunk where none ends (protocol rule 7: chunks are appended where none ends).
+
+        Repeatable.
 
         Raises:
             ChunkConflict: another chunk ends there.
         """
 
     def put_progress(self, chunk: Chunk) -> None:
-        """Keep a chunk without text in the place of the one before: how far an attempt is whose text comes at its end.
+        """Store progress without text, in place of the one before.
 
-        Only `last` shows it.
+        It is for an attempt whose text comes at its end. Only `last` returns it.
         """
 
     def read(self, job_id: str, attempt: int, offset: int = 0) -> list[Chunk]:
-        """All chunks that end beyond `offset`, in order, read consistently."""
+        """Return all chunks that end beyond `offset`, in order, read consistently."""
 
     def last(self, job_id: str, attempt: int) -> Chunk | None:
-        """The chunk with the greatest end."""
+        """Return the chunk with the greatest end, read consistently."""
 
 
 class Results(Protocol):
-    """The results of attempts. Large ones go to object storage behind this port."""
+    """Stores the result of each attempt. Large texts go to object storage behind this port."""
 
     def put(self, result: Result, tenant: str) -> None:
-        """The row of an attempt, by its own worker: writing it again writes the same. The row of a later claim stays as it is, unless
-        that is an estimate of `put_if_absent` and this one says what was charged.
+        """Store the result of the worker's own attempt. Repeatable.
+
+        The result of a later claim stays (protocol rule 23: one row per attempt, one writer),
+        unless that is an estimate of `put_if_absent` and this one has the usage that was charged.
         """
 
     def put_if_absent(self, result: Result, tenant: str) -> None:
-        """The row of an attempt whose worker is dead, unless that worker has written, or writes, its own."""
+        """Store an estimate for the attempt of a dead worker, unless a result is there."""
 
-    def get(self, job_id: str, attempt: int) -> Result | None: ...
+    def get(self, job_id: str, attempt: int) -> Result | None:
+        """Return the result, read consistently; None if it or its text is no longer kept."""
 
     def get_many(self, attempts: Sequence[tuple[str, int]]) -> list[Result]:
-        """Those that there are, in no order: one request for each hundred, and one for each large text."""
+        """Return the results that exist, in no order.
+
+        One request for each hundred, and one for each large text.
+        """
 
     def attempts(self, job_id: str) -> list[Result]:
-        """The results of all attempts, the oldest first, without their texts."""
+        """Return the results of all attempts, oldest first, without their texts."""
 
     def link(self, job_id: str, attempt: int, seconds: int = 300) -> str | None:
-        """An address from which the text can be read for some time; None where it is kept in the table."""
+        """Return a link to the text that is valid for `seconds`; None if the text is in the table."""

@@ -1,4 +1,4 @@
-"""The heads of jobs, and what names them."""
+"""Job records, and the keys that stand for jobs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,19 @@ from chalicelib.domain.units import Ms
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyRecord:
-    """A caller's Idempotency-Key: `scope` is tenant, user and route, `fingerprint` the hash of the request, kept until `expires_at`.
+    """A caller's Idempotency-Key, as it is stored for a request that was accepted."""
 
-    `position` in the queue is the one part of the first answer to a submission that cannot be worked out again; 0 where an existing job
-    was answered. `generation` is the job's as a request to change it saw it: once it has grown, that change needs no repetition.
-    """
-
-    scope: str
+    scope: str  # tenant, user and route
     key: str
-    fingerprint: str
+    fingerprint: str  # the hash of the request
     expires_at: Ms
-    position: int = 0
-    generation: int = 0
+    position: int = 0  # in the queue, as the first response said; it cannot be computed again. 0: an existing job was returned
+    generation: int = 0  # of the job when a change was requested: once it has grown, the change was made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotentResult:
-    """What an Idempotency-Key stands for: the job that was answered, and a fingerprint of the request."""
+    """What is stored for an Idempotency-Key: job of the first response, hash of the request."""
 
     job_id: str
     fingerprint: str
@@ -38,74 +34,86 @@ class IdempotentResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobQuery:
-    """A page of jobs, newest first. Exactly one of `tenant` with `state`, `user` or neither picks the index.
-
-    `state`: one status. `before`: job id to go on below (exclusive). `since`, `until`: bounds of creation.
-    """
+    """A page of a tenant's jobs, newest first. `user` or `state` picks the index."""
 
     tenant: str
     user: str | None = None
-    state: str | None = None
-    before: str | None = None
-    since: Ms | None = None
-    until: Ms | None = None
+    state: str | None = None  # one status
+    before: str | None = None  # the cursor of the page before (exclusive)
+    since: Ms | None = None  # created at or after
+    until: Ms | None = None  # created before
     limit: int = 100
 
 
 class Jobs(Protocol):
-    """The heads of jobs: the truth."""
+    """Stores job records, idempotency records and dedupe keys.
+
+    The job record decides: all other data about a job is derived from it or belongs to one of its
+    attempts.
+    """
 
     def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
-        """Put a new job, with its idempotency row and its dedupe pointer (`job.dedupe_key`) in one transaction.
+        """Put a new job record, with its idempotency record and its dedupe key in one transaction.
 
-        `replaces` is the ended job that the dedupe pointer names so far. Repeating a creation whose answer was lost succeeds.
+        Repeatable. `replaces` is the ended job that the dedupe key names so far.
 
         Raises:
-            AlreadyRemembered: the idempotency key is taken and has not expired.
-            AlreadyPointed: another job has taken the dedupe pointer meanwhile.
+            IdempotencyKeyTaken: the idempotency key is in use and has not expired.
+            DedupeConflict: another job has taken the dedupe key meanwhile.
         """
 
     def get(self, job_id: str) -> Job | None:
-        """The head, read consistently."""
+        """Return the job record, read consistently."""
 
     def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
-        """The heads that exist, in the order asked for. One request for each hundred; a consistent read costs double."""
+        """Return the job records that exist, in the order asked for.
+
+        One request for each hundred; a consistent read costs double.
+        """
 
     def replace(self, seen: Job, new: Job) -> None:
-        """Swap `new` in for `seen`, if the version is still the one seen. A swap that had been done already succeeds.
+        """Swap `new` in for `seen` if the version is still that of `seen`.
+
+        A repeated swap succeeds.
 
         Raises:
-            StaleVersion: it moved on; `current` is what is there.
+            StaleVersion: the version has changed; `current` is the stored record.
         """
 
     def delete(self, seen: Job) -> None:
-        """Remove a head, if the version is still the one seen. Removing what is gone succeeds.
+        """Delete a job record if the version is still that of `seen`.
+
+        Deleting an absent record succeeds.
 
         Raises:
-            StaleVersion: it moved on.
+            StaleVersion: the version has changed; `current` is the stored record.
         """
 
     def save_idempotency(self, idempotency: IdempotencyRecord, job_id: str, now: Ms) -> None:
-        """Let an Idempotency-Key stand for a job that is there already. Repeating it succeeds.
+        """Store an idempotency record for a job that exists already. Repeatable.
 
         Raises:
-            AlreadyRemembered: the key stands for something else, which has not expired.
+            IdempotencyKeyTaken: the key is in use for another request and has not expired.
         """
 
     def get_idempotency(self, scope: str, key: str, now: Ms) -> IdempotentResult | None:
-        """What an Idempotency-Key stands for, None if nothing or expired."""
+        """Return what an Idempotency-Key stands for; None if it is unknown or expired."""
 
     def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
-        """The job that a user's dedupe key points at."""
+        """Return the id of the job that a user's dedupe key names, whatever its status."""
 
     def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
-        """Jobs that somebody must look at until then, the longest overdue first, at most `limit` of each part of the index: eight requests.
+        """Return ids of jobs with `due_at` up to `until`, oldest first, at most `limit` a shard.
 
-        Of a `lane` those that are queued or worked on; None: all that wait for a time, of all lanes.
+        Eight requests. With a `lane`: its queued and processing jobs. None: jobs of all lanes that
+        wait for a time.
         """
 
     def postpone(self, job_id: str, until: Ms) -> None:
-        """Have a job looked at no earlier than `until`, whatever else its record says: for one that cannot be read."""
+        """Raise `due_at` to `until` without reading the record: for one that cannot be read."""
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
-        """Ids of one page, and the id to go on `before`, None at the end. One request (one a hundred rows)."""
+        """Return the ids of one page, and the cursor to continue `before`; None at the end.
+
+        One request (one for each hundred rows).
+        """

@@ -1,4 +1,4 @@
-"""How fast models write, as measured."""
+"""How fast models write, as measured on completed jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from chalicelib.domain.units import Ms
 
 
 class ThroughputStats(Protocol):
-    """What the counters of completed jobs say. Where nothing was counted yet: `UNMEASURED`."""
+    """Reads the throughput counters of completed jobs."""
 
     def get(self, job_type: str, model: str, now: Ms) -> Throughput:
-        """By the jobs of this week and the last: one request, not read consistently."""
+        """Return the throughput of this week and the last; `UNMEASURED` if there were no jobs.
+
+        Not read consistently. One request.
+        """

@@ -1,4 +1,4 @@
-"""Whom we write to: webhooks, e-mail, Slack; and what is known of each message on its way."""
+"""Notifications: deliveries, their recipients and signing secrets, and the clients that send them."""
 
 from __future__ import annotations
 
@@ -12,75 +12,91 @@ from chalicelib.domain.units import Ms
 
 
 class Deliveries(Protocol):
-    """Messages on their way, each kept for thirty days after its last step."""
+    """The outbox: stores deliveries until thirty days after their end, and an index of open ones.
+
+    `owner` is the id of the job or batch that the message is about.
+    """
 
     def create(self, delivery: Delivery) -> Delivery:
-        """Put a new one; what is there already stays. The answer is what is there. First what names it as open, so that it is never
-        forgotten.
+        """Put a new delivery and return it. One that is there already stays and is returned.
+
+        The index row is written first, so a crash cannot leave a delivery that the sweeper does not
+        find.
         """
 
-    def get(self, owner: str, delivery_id: str) -> Delivery | None: ...
+    def get(self, owner: str, delivery_id: str) -> Delivery | None:
+        """Return the delivery, read consistently."""
 
     def for_owner(self, owner: str) -> list[Delivery]:
-        """Those of a job or batch, the newest first, at most a hundred."""
+        """Return the deliveries of a job or batch, newest first, at most a hundred."""
 
     def replace(self, seen: Delivery, new: Delivery) -> None:
-        """Swap `new` in for `seen`, if the version is still the one seen. A swap that had been done already succeeds.
+        """Swap `new` in for `seen` if the version is still that of `seen`.
+
+        A repeated swap succeeds.
 
         Raises:
-            StaleVersion: it moved on; `current` is what is there.
+            StaleVersion: the version has changed; `current` is the stored record.
         """
 
     def due(self, until: Ms, limit: int) -> list[Delivery]:
-        """Open ones whose `look_at` is not after `until`, the longest overdue of each of the four parts first, at most `limit` of each:
-        eight requests.
+        """Return open deliveries with `recheck_at` up to `until`, at most `limit` of each shard.
+
+        Two requests for each of the four shards.
         """
 
 
 class NotificationSettings(Protocol):
-    """What a tenant signs with, and whom it may write to. Kept for a minute after it was read, unless `fresh`."""
+    """Stores each tenant's signing secrets and recipient allowlist.
 
-    def signing_secrets(self, tenant: str, *, fresh: bool = False) -> SigningSecrets | None: ...
+    Reads are cached for a minute, unless `fresh`.
+    """
 
-    def create_signing_secrets(self, tenant: str, seal: SigningSecrets) -> SigningSecrets:
-        """Put the first one; the answer is what is there, which somebody else may have put."""
+    def signing_secrets(self, tenant: str, *, fresh: bool = False) -> SigningSecrets | None:
+        """Return the tenant's signing secrets; None before the first were created."""
 
-    def put_signing_secrets(self, tenant: str, seal: SigningSecrets) -> None:
-        """In the place of the one that is there."""
+    def create_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> SigningSecrets:
+        """Store the first signing secrets. Return them, or those of a concurrent call."""
+
+    def put_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> None:
+        """Replace the tenant's signing secrets."""
 
     def allowlist(self, tenant: str, *, fresh: bool = False) -> RecipientAllowlist:
-        """Empty where nobody has written one."""
+        """Return the tenant's recipient allowlist; empty before the first was stored."""
 
-    def put_allowlist(self, tenant: str, book: RecipientAllowlist) -> None: ...
+    def put_allowlist(self, tenant: str, allowlist: RecipientAllowlist) -> None:
+        """Replace the tenant's recipient allowlist."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """What a receiver answered. `retry_after` in seconds, if it said so."""
+    """What a receiver answered. `retry_after` in seconds, if it sent that header."""
 
     status: int
     retry_after: float | None = None
 
 
 class WebhookClient(Protocol):
-    """HTTP to addresses that others gave us: only to public ones, and to exactly the one that was checked."""
+    """Posts to URLs that tenants give, but only to a public address, which is checked before."""
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookResponse:
-        """Any answer, redirects included, which are not followed.
+        """Post once and return any response, also a redirect, which is not followed.
 
         Raises:
-            NotSent: there was no answer, or none may be asked for.
+            DeliveryError: there was no response, or the URL is not allowed (`final`).
         """
 
 
 class EmailSender(Protocol):
+    """Sends e-mail from the address of the stage."""
+
     @property
     def is_configured(self) -> bool:
         """Whether this stage has a sender address."""
 
     def send(self, to: str, subject: str, text: str) -> None:
-        """Hand a mail over.
+        """Send one message to one address.
 
         Raises:
-            NotSent: it was not taken.
+            DeliveryError: the mail service did not accept it.
         """

@@ -1,4 +1,4 @@
-"""Who answers prompts, and what that costs."""
+"""The provider of model responses, and its prices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chalicelib.domain.units import Nano
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Nano-dollars a token."""
+    """Nano-dollars for each token. `cached` is input that the provider had cached."""
 
     input: float
     cached: float
@@ -26,32 +26,31 @@ class Price:
 
 
 class Prices(Protocol):
+    """The list prices of models."""
+
     def of(self, model: str) -> Price | None:
-        """None: this model's price is not known."""
+        """Return the price of a model; None if it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
-    """What a provider is asked. `schema` asks for structured output: `{"name", "schema", "strict"}`; `json` for any JSON.
-
-    `background`: the provider is to go on when nobody listens, and to keep the response for some minutes.
-    """
+    """A request to a provider."""
 
     model: str
     prompt: str
     instructions: str | None = None
     max_tokens: int | None = None
     temperature: float | None = None
-    schema: dict[str, Any] | None = None
-    json: bool = False
+    schema: dict[str, Any] | None = None  # structured output: {"name", "schema", "strict"}
+    json: bool = False  # any JSON
     extra: dict[str, Any] = field(default_factory=dict)
-    timeout: float = 300.0
-    background: bool = False
+    timeout: float = 300.0  # seconds
+    background: bool = False  # the provider continues without a listener and keeps the response for some minutes
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseStarted:
-    """The provider has made a response."""
+    """The provider has created a response."""
 
     response_id: str
     model: str
@@ -59,7 +58,10 @@ class ResponseStarted:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """Some more text. `refusal` when the model is refusing; `sequence` is the number of its event, to resume after."""
+    """The next piece of text. `refusal`: the model refuses.
+
+    `sequence` is the number of the event, to resume after it.
+    """
 
     text: str
     sequence: int = 0
@@ -68,7 +70,10 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ResponseEnded:
-    """The provider's final event. `incomplete_reason` is `max_tokens` or `content_filter` when the answer was cut."""
+    """The provider's final event.
+
+    `incomplete_reason` is `max_tokens` or `content_filter` if the response was cut.
+    """
 
     usage: Usage | None
     model: str | None = None
@@ -80,9 +85,10 @@ ProviderEvent = ResponseStarted | TextDelta | ResponseEnded
 
 @dataclass(frozen=True, slots=True)
 class FetchedResponse:
-    """A background response as it is now. `text` is all of it once `ended` is set; until then it may be less than was streamed.
+    """A background response as it is now.
 
-    `failure` is what the response itself failed of.
+    `text` is complete once `ended` is set; before that it may be shorter than what was streamed.
+    `failure` is the error of the response itself.
     """
 
     text: str
@@ -92,32 +98,43 @@ class FetchedResponse:
 
 
 class Provider(Protocol):
-    """Who answers. Everything raised is an `AttemptFailed`."""
+    """Runs requests on models. Every exception is an `AttemptFailed`."""
 
     def stream(self, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
-        """Ask, and read the answer as it comes. Leaving the context closes the stream, which stops a plain response, not one in background.
+        """Send a request and read the response as it is written. The last event is `ResponseEnded`.
 
-        The last event is `Ended`; if it was not seen, iteration raises `StreamCut`.
+        Leaving the context closes the stream, which stops a plain response but not one in the
+        background.
+
+            async with provider.stream(request) as events:
+                async for event in events:
+                    ...
+
+        Raises:
+            StreamCut: from the iterator, if the stream ended without `ResponseEnded`.
         """
 
     def resume(self, response_id: str, after: int, request: ModelRequest) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
-        """Go on reading a background response with the events whose sequence is greater than `after`; -1 for all.
+        """Read on a background response after the event with number `after` (-1: all events).
 
-        `request` is the one it was made by. Leaving the context leaves the response running.
+        `request` is the one that created it. Leaving the context leaves the response running.
 
         Raises:
-            ReattachRefused: it cannot be streamed any more; it may still be there to `fetch`.
+            ReattachRefused: it can no longer be streamed; `fetch` may still return it.
         """
 
     async def is_configured(self) -> bool:
-        """Whether it could be asked at all. Never raises: where that cannot be told it could, and the request says what is wrong."""
+        """Return whether there are credentials for the provider.
+
+        True if that cannot be told; then the request fails. Never raises.
+        """
 
     async def fetch(self, response_id: str) -> FetchedResponse:
-        """A background response as it is now.
+        """Return a background response as it is now.
 
         Raises:
-            ResponseLost: it is no longer kept, or somebody else has cancelled it.
+            ResponseLost: it is no longer kept, or it was cancelled elsewhere.
         """
 
     async def cancel(self, response_id: str) -> None:
-        """Stop a background response. One that has ended or is gone is fine, and so is a repetition."""
+        """Stop a background response. Repeatable; a response that has ended or is gone is no error."""

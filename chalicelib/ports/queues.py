@@ -1,4 +1,4 @@
-"""The queues."""
+"""The queues: one for each lane and each kind of task, each with a dead-letter queue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chalicelib.domain.queues.wakeup import WakeUp
 
 @dataclass(frozen=True, slots=True)
 class QueueMessage:
-    """A message as a worker gets it."""
+    """A message as a worker receives it."""
 
     body: str
     receipt: str
@@ -20,7 +20,10 @@ class QueueMessage:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message of a dead-letter queue. `reason`: why it was set aside; None where it was only received too often."""
+    """A message of a dead-letter queue.
+
+    `reason` is None if the queue moved it there after too many receives.
+    """
 
     body: str
     receipt: str
@@ -28,33 +31,47 @@ class DeadLetter:
 
 
 class Queues(Protocol):
+    """Sends and deletes messages. Delivery is at least once and in no order.
+
+    Delays are 0 to 900 seconds.
+    """
+
     def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
-        """Send a wake-up; `delay` in seconds, 0-900."""
+        """Send one wake-up to a lane."""
 
     def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
-        """Send wake-ups, one request for each ten.
+        """Send wake-ups to a lane, one request for each ten.
 
         Raises:
             Unavailable: some may not have been sent.
         """
 
-    def send_task(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
-        """Send what is no wake-up to a queue that is no lane; `delay` as above."""
+    def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
+        """Send a task message to a task queue."""
 
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
-        """Delete messages, at most ten."""
+        """Delete at most ten received messages."""
 
     def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
-        """Put what is no wake-up where people see it: the lane's dead-letter queue."""
+        """Send an unprocessable message to the dead-letter queue of a lane, for operators to read."""
 
     def depth(self, lane: str) -> int:
-        """About how many messages wait: neither those that are delayed nor those that a worker has. Remembered for some seconds."""
+        """Return about how many messages are visible: neither delayed nor received ones.
+
+        Cached for some seconds.
+        """
 
     def dead_letters(self, lane: str) -> int:
-        """About how many messages lie in the lane's dead-letter queue, or in that of the change stream. Remembered for some seconds."""
+        """Return about how many dead letters a lane or the change stream has.
+
+        Cached for some seconds.
+        """
 
     def receive_dead(self, lane: str) -> list[DeadLetter]:
-        """Up to ten of its dead letters, hidden from the next call for a minute. It waits a second for them."""
+        """Receive up to ten dead letters, which are hidden from other calls for a minute.
+
+        Waits up to a second.
+        """
 
     def delete_dead(self, lane: str, receipts: Sequence[str]) -> None:
-        """Delete dead letters, at most ten."""
+        """Delete at most ten received dead letters."""

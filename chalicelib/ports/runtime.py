@@ -1,4 +1,4 @@
-"""What is around every use case: time, and the way off an event loop."""
+"""Time, and how synchronous calls are made beside other work."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ A = TypeVar("A")
 
 
 class Clock(Protocol):
+    """The current time."""
+
     def now(self) -> Ms:
         """Milliseconds since 1970."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait, in code that is not asynchronous: only requests that are held do."""
+        """Block the thread. Only long polling does; coroutines have a pause of their own."""
 
 
 class Offload(Protocol):
-    """How a worker calls a synchronous store without stopping its other streams. Every outside call of a worker goes through it."""
+    """Runs a synchronous call on a thread, so that it does not stop the other streams of a worker.
+
+    A worker makes every call to a store through it: `job = await offload(jobs.get, job_id)`.
+    """
 
     async def __call__(self, call: Callable[..., T], *args: Any) -> T: ...
 
 
 class ParallelMap(Protocol):
-    """How code that is not asynchronous makes many calls of a store at once."""
+    """Makes many calls to a store at once, for code that is not asynchronous."""
 
     def __call__(self, call: Callable[[A], T], each: Iterable[A]) -> list[T]:
-        """What each call answered, in order, once all have ended.
+        """Call `call` for each argument. Return the results in order, after all calls have ended.
 
         Raises:
-            whatever the first that failed raised.
+            Exception: the exception of the first call that failed.
         """

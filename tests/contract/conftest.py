@@ -1,4 +1,4 @@
-"""Every store twice: its in-memory twin, and the real adapter on moto's tables. A test passes on both or the twin lies."""
+"""Fixtures that run a test twice: on the in-memory twins, and on the real adapters with moto."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Lost = Callable[[str], AbstractContextManager[None]]
 
 @pytest.fixture(scope="module")
 def dynamo_stores() -> Iterator[DynamoStores]:
-    """The stores of a stage whose tables and bucket are there."""
+    """The stores of a stage whose tables and bucket exist."""
     with pytest.MonkeyPatch.context() as environment, mock_aws():
         environment.setenv("AWS_ACCESS_KEY_ID", "testing")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "testing")
@@ -40,13 +40,13 @@ def dynamo_stores() -> Iterator[DynamoStores]:
 
 @pytest.fixture(params=["memory", "dynamo"])
 def stores(request: pytest.FixtureRequest) -> Any:
-    """Whatever has the stores as attributes: `stores.jobs`, `stores.chunks` ..."""
+    """An object with the stores as attributes: `stores.jobs`, `stores.chunks`."""
     return InMemoryAdapters() if request.param == "memory" else request.getfixturevalue("dynamo_stores")
 
 
 @pytest.fixture
 def answer_lost(stores: Any) -> Lost:
-    """`with answer_lost("PutItem")`: the next such request has its effect, its answer is lost, and the SDK repeats it by itself."""
+    """Lose the response of one request: `with answer_lost("PutItem")`. It has its effect, and the SDK repeats it."""
     return _repeat_once if isinstance(stores, DynamoStores) else lambda _: nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""What the stores' tests begin with."""
+"""Test data for the contract tests of the stores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def new_id(at: int = NOW) -> str:
 
 
 def job(**changes: Any) -> Job:
-    """A job as it is accepted; each has an id of its own."""
+    """A job record as it is created, with a new id."""
     at = changes.get("created_at", NOW)
     values: dict[str, Any] = {
         "id": new_id(at),
@@ -39,7 +39,7 @@ def job(**changes: Any) -> Job:
 
 
 def full_job(**changes: Any) -> Job:
-    """A job with everything on it that a head can hold, of the lengths that are usual."""
+    """A job record with every field set, of usual lengths."""
     values: dict[str, Any] = {
         "status": Status.FAILED,
         "generation": 3,

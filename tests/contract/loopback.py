@@ -1,4 +1,4 @@
-"""A server on the loopback that says exactly what a test tells it to, byte by byte, as OpenAI would or as it should not."""
+"""A server on the loopback that sends exactly the bytes that a test gives it, valid or not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Step = bytes | Pause | Abort
 
 @dataclass
 class Answer:
-    """One answer: `steps` as chunks, each sent by itself. `whole=False` leaves out the end of the body."""
+    """One response. Each of `steps` is sent as one chunk. `whole=False` leaves out the end of the body."""
 
     steps: list[Step] = field(default_factory=list)
     status: int = 200
@@ -34,7 +34,7 @@ class Answer:
 
 
 def event(kind: str, **fields: Any) -> bytes:
-    """An event as OpenAI writes it."""
+    """Encode an event as OpenAI does."""
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
 
 
@@ -64,7 +64,7 @@ def refused(status: int, *, headers: Mapping[str, str] | None = None, **error: A
 
 
 class Loopback:
-    """Serves `answers` in turn, the last one again and again. Tells what was asked, on how many connections, and who hung up."""
+    """Sends `answers` in turn, and the last one again and again. Records requests, connections and hang-ups."""
 
     def __init__(self, *answers: Answer) -> None:
         self._answers = list(answers)
@@ -109,7 +109,7 @@ class Loopback:
         given = {"content-type": "text/event-stream", "x-request-id": "req_1", **answer.headers, "transfer-encoding": "chunked"}
         lines = [f"HTTP/1.1 {answer.status} X", *(f"{name}: {value}" for name, value in given.items())]
         writer.write("\r\n".join([*lines, "", ""]).encode())
-        gone = asyncio.create_task(reader.read(1))  # nothing more is ever sent to us, so this ends only when they hang up
+        gone = asyncio.create_task(reader.read(1))  # the client sends nothing more, so this ends only when it hangs up
         for step in answer.steps:
             if not await self._take(step, writer, gone):
                 return False

@@ -1,4 +1,4 @@
-"""Keys by their hash and by their tenant, and the stage's addresses."""
+"""API keys by hash and by tenant, and the URLs of the stage, on the twin and on moto."""
 
 from __future__ import annotations
 

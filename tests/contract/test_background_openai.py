@@ -1,4 +1,4 @@
-"""The stand-in for background responses is as OpenAI in what the SDK's own types say, and in how it refuses."""
+"""The stand-in server for background responses sends what the SDK's types describe, and refuses as OpenAI does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What batches ask of their stores, on the twins and on moto."""
+"""The stores of batches and their rows, on the twins and on moto."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from ulid import ULID
 
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.batches import OPEN, ORPHAN_GRACE_MS
+from chalicelib.adapters.dynamodb.open_index import ORPHAN_GRACE_MS
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.bootstrap import Container
 from chalicelib.domain.batches.batch import NOT_STARTED, Batch, BatchAction, BatchStatus
@@ -40,7 +40,7 @@ def batch(**changes: Any) -> Batch:
     return Batch(**(values | changes))
 
 
-def left(stores: Any, now: int) -> set[str]:
+def stalled_ids(stores: Any, now: int) -> set[str]:
     return {one.id for one in stores.batches.stalled(now, 100)}
 
 
@@ -92,8 +92,8 @@ def test_batch_is_stalled_once_its_lock_expires(stores: Any) -> None:
     made = batch()
     stores.batches.create(made)
 
-    assert made.id not in left(stores, NOW)
-    assert made.id in left(stores, NOW + 5)
+    assert made.id not in stalled_ids(stores, NOW)
+    assert made.id in stalled_ids(stores, NOW + 5)
 
 
 def test_closed_batch_is_not_stalled_until_its_next_run(stores: Any) -> None:
@@ -101,16 +101,16 @@ def test_closed_batch_is_not_stalled_until_its_next_run(stores: Any) -> None:
     made = batch()
     stores.batches.create(made)
     stores.batches.mark_closed(made)
-    assert made.id not in left(stores, NOW + 5)
+    assert made.id not in stalled_ids(stores, NOW + 5)
 
     again = replace(made, version=2, run=2)
     stores.batches.replace(made, again)
-    stores.batches.mark_closed(made)  # whoever ended the run before is late
+    stores.batches.mark_closed(made)  # the end of the run before comes late
 
-    assert made.id in left(stores, NOW + 5)
+    assert made.id in stalled_ids(stores, NOW + 5)
     stores.batches.mark_closed(again)
     stores.batches.mark_closed(again)
-    assert made.id not in left(stores, NOW + 5)
+    assert made.id not in stalled_ids(stores, NOW + 5)
 
 
 def test_batches_of_a_tenant_are_listed_newest_first(stores: Any) -> None:
@@ -139,13 +139,13 @@ def test_every_open_batch_is_reached_despite_the_limit(dynamo_stores: DynamoStor
 def test_index_row_without_a_batch_is_removed(dynamo_stores: DynamoStores) -> None:
     """The process that created it died between its two writes."""
     batches, never_made = dynamo_stores.batches, batch()
-    dynamodb.put(batches._open(OPEN, never_made.id, tenant="acme", made_at=NOW, run=1, ttl=NOW // 1000))
+    batches._open.put(batches._open.row(never_made.id, tenant="acme", made_at=NOW, run=1, ttl=NOW // 1000))
 
     def rows() -> set[str]:
-        return {row.sk for row in batches._open.query(OPEN, consistent_read=True)}
+        return {row.sk for row in batches._open.query(1_000)}
 
     batches.stalled(NOW + ORPHAN_GRACE_MS, 1_000)
-    assert never_made.id in rows()  # it may still be in the making
+    assert never_made.id in rows()  # its record may be about to be written
     batches.stalled(NOW + ORPHAN_GRACE_MS + 1, 1_000)
     assert never_made.id not in rows()
 
@@ -155,7 +155,7 @@ def test_batch_rows_and_options_round_trip(stores: Any) -> None:
     rows = [
         Row(number=1, id="a", prompt="Zwei\u2028Zeilen\nund mehr", metadata={"x": [1, {"y": None}]}),
         Row(number=0, input={"text": "é"}, priority="high", depends_on=("a",)),
-        Row(number=2, input={}),  # as a clean-up by its defaults is
+        Row(number=2, input={}),  # a row that consists of defaults only
     ]
     stores.batch_rows.put_part("acme", made.id, 0, rows)
     stores.batch_rows.put_options("acme", made.id, {"config": {"model": "gpt-4o"}, "options": {}})
@@ -177,7 +177,7 @@ def test_unreadable_batch_does_not_hide_others(dynamo_stores: DynamoStores) -> N
     broken, whole = batch(locked_until=0), batch(locked_until=0)
     for one in (broken, whole):
         dynamo_stores.batches.create(one)
-    item = dynamodb.get(dynamo_stores.batches._items, "B#acme", broken.id)
+    item = dynamodb.get(dynamo_stores.batches._records.items, "B#acme", broken.id)
     assert item is not None
     item.data = "{"
     dynamodb.put(item)

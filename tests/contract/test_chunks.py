@@ -1,4 +1,4 @@
-"""The log: put once, read from anywhere."""
+"""Chunks: put once, read from any offset, on the twin and on moto."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_log_longer_than_one_query_page_is_read_whole(stores: Any) -> None:
 
 
 def put_all(stores: Any, chunks: list[Chunk]) -> None:
-    """As `append` puts them, but many at a time: one by one takes moto a quarter of a minute."""
+    """Put chunks as `append` does, but many at a time: one by one takes moto 15 seconds."""
     if isinstance(stores, InMemoryAdapters):
         for each in chunks:
             stores.chunks.append(each)

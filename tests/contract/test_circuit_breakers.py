@@ -1,4 +1,4 @@
-"""The circuits of all models."""
+"""The store of circuit breakers, on the twin and on moto."""
 
 from __future__ import annotations
 

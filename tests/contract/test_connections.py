@@ -1,4 +1,4 @@
-"""WebSockets and the tickets that open them."""
+"""The stores of WebSocket connections and tickets, on the twins and on moto."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counting asks of its store, on the twin and on moto."""
+"""The store of counters and marks, on the twin and on moto."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What deleting and changing a job asks of the stores, on the twins and on moto."""
+"""Deleting and editing a job in the stores, on the twins and on moto."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def incompressible(characters: int) -> str:
     return "".join(random.Random(7).choices(string.printable, k=characters))
 
 
-def written(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say hello.") -> None:
-    """Everything that is kept of a job beside its head: sixty chunks, two results, a body, a watcher, controls."""
+def store_everything(stores: Any, job_id: str, text: str = "Hello.", prompt: str = "Say hello.") -> None:
+    """Store everything that a job has beside its record: sixty chunks, two results, a spec, a subscription, controls."""
     stores.job_specs.put(job_id, "acme", replace(BODY, prompt=prompt), TTL)
     for start in range(60):
         stores.chunks.append(Chunk(job_id=job_id, attempt=1, start=start, text="x", at=NOW, ttl=TTL))
@@ -67,7 +67,7 @@ def objects() -> list[str]:
     return [found["Key"] for found in listed]
 
 
-# ---- heads
+# ---- job records
 
 
 def test_delete_requires_the_current_job_version(stores: Any) -> None:
@@ -111,13 +111,13 @@ def test_late_replace_does_not_recreate_a_deleted_job(stores: Any) -> None:
     assert seen.id not in stores.jobs.due(None, NOW + 10, 100)
 
 
-# ---- pages
+# ---- job data
 
 
 def test_delete_all_removes_the_data_of_one_job_only(stores: Any) -> None:
     gone, stays = new_id(), new_id()
     for job_id in (gone, stays):
-        written(stores, job_id)
+        store_everything(stores, job_id)
 
     stores.job_data.delete_all(gone, "acme")
     stores.job_data.delete_all(gone, "acme")
@@ -129,7 +129,7 @@ def test_delete_all_removes_the_data_of_one_job_only(stores: Any) -> None:
 def test_delete_all_removes_large_texts(stores: Any) -> None:
     gone, stays, text = new_id(), new_id(), incompressible(60_000)
     for job_id in (gone, stays):
-        written(stores, job_id, text=text, prompt=text)
+        store_everything(stores, job_id, text=text, prompt=text)
 
     stores.job_data.delete_all(gone, "acme")
 
@@ -141,7 +141,7 @@ def test_delete_all_removes_large_texts(stores: Any) -> None:
 def test_delete_all_removes_objects_without_a_row(dynamo_stores: DynamoStores) -> None:
     """A worker died after it put the object and before it wrote the row."""
     job_id = new_id()
-    written(dynamo_stores, job_id, text=incompressible(60_000))
+    store_everything(dynamo_stores, job_id, text=incompressible(60_000))
     for attempt in (1, 2):
         dynamodb.delete(dynamo_stores.results._items(job_id, f"result#{attempt:04}"))
     assert any(job_id in key for key in objects())
@@ -152,7 +152,7 @@ def test_delete_all_removes_objects_without_a_row(dynamo_stores: DynamoStores) -
 
 
 def test_batch_delete_retries_unprocessed_items(dynamo_stores: DynamoStores) -> None:
-    heads = [item_of(dynamo_stores.jobs._heads, job()) for _ in range(30)]
+    heads = [item_of(dynamo_stores.jobs._jobs, job()) for _ in range(30)]
     for head in heads:
         dynamodb.put(head)
     pauses: list[float] = []
@@ -178,7 +178,7 @@ def test_batch_delete_retries_unprocessed_items(dynamo_stores: DynamoStores) -> 
 
 
 def test_batch_delete_raises_throttled_when_items_stay_unprocessed(dynamo_stores: DynamoStores) -> None:
-    head = item_of(dynamo_stores.jobs._heads, job())
+    head = item_of(dynamo_stores.jobs._jobs, job())
 
     def leave_out_all(parsed: Any, **_: Any) -> None:
         key = {"DeleteRequest": {"Key": {"id": {"S": head.id}}}}
@@ -193,7 +193,7 @@ def test_batch_delete_raises_throttled_when_items_stay_unprocessed(dynamo_stores
         events.unregister("after-call.dynamodb.BatchWriteItem", leave_out_all)
 
 
-# ---- bodies
+# ---- specs
 
 
 def test_job_spec_replace_keeps_the_highest_version(stores: Any) -> None:
@@ -250,6 +250,6 @@ def test_job_spec_ttl_is_extended_but_never_shortened(dynamo_stores: DynamoStore
         dynamo_stores.job_specs.extend_ttl(job_id, until)
     dynamo_stores.job_specs.replace(job_id, "acme", BODY, 2)
 
-    item = dynamodb.get(dynamo_stores.job_specs._items, job_id, "body")
+    item = dynamodb.get(dynamo_stores.job_specs._items, job_id, "spec")
     assert item is not None
     assert item.ttl == TTL + 50

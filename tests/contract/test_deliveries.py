@@ -1,4 +1,4 @@
-"""What deliveries ask of their store, on the twin and on moto."""
+"""The store of deliveries, on the twin and on moto."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.deliveries import ORPHAN_GRACE_MS, SHARDS
+from chalicelib.adapters.dynamodb.deliveries import SHARDS
+from chalicelib.adapters.dynamodb.open_index import ORPHAN_GRACE_MS
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt, DeliveryState, delivery_id
@@ -41,7 +42,7 @@ def delivery(**changes: Any) -> Delivery:
     return Delivery(**(values | changes))
 
 
-def due(stores: Any, until: int) -> set[str]:
+def due_ids(stores: Any, until: int) -> set[str]:
     return {one.id for one in stores.deliveries.due(until, 100)}
 
 
@@ -64,7 +65,7 @@ def test_creating_a_delivery_again_returns_the_stored_one(stores: Any, answer_lo
 
     assert stores.deliveries.create(replace(made, recheck_at=NOW + 1)) == moved
     assert stores.deliveries.get(made.owner, made.id) == moved
-    assert made.id not in due(stores, NOW + 10**9)
+    assert made.id not in due_ids(stores, NOW + 10**9)
 
 
 def test_deliveries_of_an_owner_are_listed_newest_first(stores: Any) -> None:
@@ -102,13 +103,13 @@ def test_replace_does_not_create_a_delivery(stores: Any) -> None:
 def test_delivery_is_due_from_its_recheck_time(stores: Any) -> None:
     made = delivery(recheck_at=NOW + 60_000)
     stores.deliveries.create(made)
-    assert made.id not in due(stores, NOW + 59_999)
-    assert made.id in due(stores, NOW + 60_000)
+    assert made.id not in due_ids(stores, NOW + 59_999)
+    assert made.id in due_ids(stores, NOW + 60_000)
 
     later = replace(made, version=2, recheck_at=NOW + 90_000)
     stores.deliveries.replace(made, later)
 
-    assert made.id not in due(stores, NOW + 89_999)
+    assert made.id not in due_ids(stores, NOW + 89_999)
     assert [one for one in stores.deliveries.due(NOW + 90_000, 100) if one.id == made.id] == [later]
 
 
@@ -117,11 +118,11 @@ def test_ended_delivery_is_not_due_until_restarted(stores: Any) -> None:
     ended = replace(made, version=2, state=DeliveryState.FAILED, ended_at=NOW)
     stores.deliveries.create(made)
     stores.deliveries.replace(made, ended)
-    assert made.id not in due(stores, NOW + 10**9)
+    assert made.id not in due_ids(stores, NOW + 10**9)
 
     stores.deliveries.replace(ended, replace(ended, version=3, state=DeliveryState.PENDING, ended_at=None))
 
-    assert made.id in due(stores, NOW + 60_000)
+    assert made.id in due_ids(stores, NOW + 60_000)
 
 
 def test_refused_delivery_update_keeps_the_due_time(stores: Any) -> None:
@@ -133,13 +134,13 @@ def test_refused_delivery_update_keeps_the_due_time(stores: Any) -> None:
     with pytest.raises(StaleVersion):
         stores.deliveries.replace(made, replace(made, version=2, recheck_at=NOW + 30_000))
 
-    assert made.id not in due(stores, NOW + 30_000)
-    assert made.id in due(stores, NOW + 60_000)
+    assert made.id not in due_ids(stores, NOW + 30_000)
+    assert made.id in due_ids(stores, NOW + 60_000)
 
 
 def open_rows(stores: DynamoStores, made: Delivery) -> list[str]:
     opened = stores.deliveries._open
-    return [row.sk for part in range(SHARDS) for row in opened.query(f"wh-open#{part}", consistent_read=True) if made.id in row.sk]
+    return [row.sk for part in range(SHARDS) for row in opened.query(1_000, shard=part) if made.id in row.sk]
 
 
 def test_index_rows_without_an_open_delivery_are_removed(dynamo_stores: DynamoStores) -> None:
@@ -147,10 +148,10 @@ def test_index_rows_without_an_open_delivery_are_removed(dynamo_stores: DynamoSt
     deliveries, never_made, ended = dynamo_stores.deliveries, delivery(), delivery(state=DeliveryState.DELIVERED)
     for one in (never_made, ended):
         dynamodb.put(deliveries._row(one))
-    dynamodb.put(deliveries._item_of(ended))
+    dynamodb.put(deliveries._records.item(ended))
 
     deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS, 1_000)
-    assert open_rows(dynamo_stores, never_made)  # it may still be in the making
+    assert open_rows(dynamo_stores, never_made)  # its record may be about to be written
     assert not open_rows(dynamo_stores, ended)
     deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS + 1, 1_000)
     assert not open_rows(dynamo_stores, never_made)
@@ -163,10 +164,10 @@ def test_delivery_stays_due_after_an_interrupted_update(dynamo_stores: DynamoSto
     later = replace(made, version=2, recheck_at=NOW + 90_000)
 
     dynamodb.put(deliveries._row(later))
-    assert made.id in due(dynamo_stores, NOW + 60_000)
-    dynamodb.put(deliveries._item_of(later))
-    assert made.id not in due(dynamo_stores, NOW + 60_000)
-    assert made.id in due(dynamo_stores, NOW + 90_000)
+    assert made.id in due_ids(dynamo_stores, NOW + 60_000)
+    dynamodb.put(deliveries._records.item(later))
+    assert made.id not in due_ids(dynamo_stores, NOW + 60_000)
+    assert made.id in due_ids(dynamo_stores, NOW + 90_000)
 
 
 def test_updated_delivery_keeps_one_index_row(dynamo_stores: DynamoStores) -> None:
@@ -185,9 +186,9 @@ def test_unreadable_delivery_stays_and_does_not_hide_others(dynamo_stores: Dynam
     strange, plain = delivery(), delivery()
     for made in (strange, plain):
         stores.deliveries.create(made)
-    item = stores.deliveries._item_of(strange)
+    item = stores.deliveries._records.item(strange)
     item.data = item.data.replace('"pending"', '"postponed"')
     dynamodb.put(item)
 
-    assert plain.id in due(stores, NOW + 10 * ORPHAN_GRACE_MS)
+    assert plain.id in due_ids(stores, NOW + 10 * ORPHAN_GRACE_MS)
     assert len(open_rows(stores, strange)) == 1

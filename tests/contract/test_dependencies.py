@@ -1,4 +1,4 @@
-"""Who waits for whom, on the twin and on moto."""
+"""The store of dependencies, on the twin and on moto."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.contract.given import NOW, new_id
 TTL = NOW // 1000 + 600
 
 
-def born(stores: Any, *aliases: str, run_anyway: bool = False) -> tuple[str, dict[str, str]]:
-    """A child whose rows are all there, and its parents."""
+def create_child(stores: Any, *aliases: str, run_anyway: bool = False) -> tuple[str, dict[str, str]]:
+    """Create a child with all its rows, and return it with its parents."""
     child, parents = new_id(), {alias: new_id() for alias in aliases}
     stores.dependencies.put(child, parents, run_anyway=run_anyway, ttl=TTL)
     stores.dependencies.link(child, parents, run_anyway=run_anyway, ttl=TTL)
@@ -38,7 +38,7 @@ def test_put_stores_the_dependency_record_without_edges(stores: Any) -> None:
 
 def test_link_stores_an_edge_with_run_anyway_for_each_parent(stores: Any) -> None:
     """A repeated link changes nothing."""
-    child, parents = born(stores, "a", "b", run_anyway=True)
+    child, parents = create_child(stores, "a", "b", run_anyway=True)
     stores.dependencies.link(child, parents, run_anyway=True, ttl=TTL)  # again
 
     assert [stores.dependencies.children(parent) for parent in parents.values()] == [[DependencyEdge(child, True)]] * 2
@@ -46,7 +46,7 @@ def test_link_stores_an_edge_with_run_anyway_for_each_parent(stores: Any) -> Non
 
 def test_marking_a_parent_ended_is_idempotent(stores: Any, answer_lost: Lost) -> None:
     """A counter would get this wrong: a replayed end must not count as a second parent."""
-    child, parents = born(stores, "a", "b")
+    child, parents = create_child(stores, "a", "b")
     mark_parents_ended = stores.dependencies.mark_parents_ended
 
     with answer_lost("UpdateItem"):
@@ -60,7 +60,7 @@ def test_marking_a_parent_ended_is_idempotent(stores: Any, answer_lost: Lost) ->
 
 def test_several_parents_are_marked_ended_together_with_linked_until(stores: Any) -> None:
     """A job that is no parent is ignored."""
-    child, parents = born(stores, "a", "b", "c")
+    child, parents = create_child(stores, "a", "b", "c")
 
     left = stores.dependencies.mark_parents_ended(child, [parents["a"], parents["c"], new_id()], linked_until=TTL + 9)
 
@@ -69,7 +69,7 @@ def test_several_parents_are_marked_ended_together_with_linked_until(stores: Any
 
 
 def test_marking_no_parents_returns_the_number_of_open_parents(stores: Any) -> None:
-    child, _ = born(stores, "a", "b")
+    child, _ = create_child(stores, "a", "b")
 
     assert stores.dependencies.mark_parents_ended(child, [], linked_until=TTL) == 2
     assert stores.dependencies.mark_parents_ended(child, []) == 2
@@ -100,7 +100,7 @@ def test_children_are_paged_in_id_order(stores: Any) -> None:
 
 def test_a_job_may_have_a_hundred_parents(stores: Any) -> None:
     """A hundred is the limit of a job."""
-    child, parents = born(stores, *(f"{'a' * 60}{number:03}" for number in range(100)))
+    child, parents = create_child(stores, *(f"{'a' * 60}{number:03}" for number in range(100)))
 
     assert stores.dependencies.get(child).parents == parents
     assert len(stores.dependencies.get(child).open) == 100
@@ -110,14 +110,14 @@ def test_a_job_may_have_a_hundred_parents(stores: Any) -> None:
 
 def test_parents_of_several_jobs_are_read_together(stores: Any) -> None:
     """Jobs without a dependency record are left out."""
-    first, second, nobody = born(stores, "a"), born(stores, "x", "y"), new_id()
+    first, second, nobody = create_child(stores, "a"), create_child(stores, "x", "y"), new_id()
 
     assert stores.dependencies.parents_of([first[0], second[0], nobody]) == dict([first, second])
 
 
 def test_deleting_a_job_removes_its_edges_on_both_sides(stores: Any) -> None:
     """A child keeps its dependency record when only a parent is deleted."""
-    child, parents = born(stores, "a", "b")
+    child, parents = create_child(stores, "a", "b")
     a, b = parents.values()
     stores.job_specs.put(child, "acme", JobSpec(prompt="x", config=JobConfig(model="m", max_tokens=1)), TTL)
 
@@ -169,7 +169,7 @@ def test_batch_put_retries_unprocessed_items(dynamo_stores: DynamoStores) -> Non
 
 def test_dependency_rows_have_a_ttl_that_can_be_extended(dynamo_stores: DynamoStores) -> None:
     """The rows must live as long as the job spec."""
-    child, parents = born(dynamo_stores, "a")
+    child, parents = create_child(dynamo_stores, "a")
     items = dynamo_stores.dependencies._items
 
     dynamo_stores.dependencies.link(child, parents, run_anyway=False, ttl=TTL + 60)

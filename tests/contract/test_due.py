@@ -1,4 +1,4 @@
-"""The index of what is due: found without a scan, in order, and nothing in it in the way of anything else."""
+"""The index of due jobs: queried without a scan, in order, and no lane hides another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from infra.naming import table_name
 from tests.contract.given import NOW, job, new_id
 from tests.contract.test_dynamodb_client import counted_calls
 
-FIRST = itertools.count(1)  # a stretch of time for each test: the stores are shared
+FIRST = itertools.count(1)  # each test has a period of time of its own, because the stores are shared
 
 
 def at() -> int:

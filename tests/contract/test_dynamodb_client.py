@@ -1,4 +1,4 @@
-"""What only the real adapters can get wrong: sizes, units, clients, and AWS when it does not answer."""
+"""Behaviour that only the real adapters have: sizes, units, clients, and outages of AWS."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stored(stores: DynamoStores, table: str, **key: str) -> dict[str, Any]:
 
 
 def item_size(item: dict[str, Any]) -> int:
-    """Bytes as DynamoDB counts them: names and values in UTF-8, numbers at two digits a byte and one more, booleans one."""
+    """Bytes as DynamoDB counts them: UTF-8 names and values, two digits of a number a byte and one more, one for a boolean."""
     size = 0
     for name, value in item.items():
         kind, content = next(iter(value.items()))
@@ -56,7 +56,7 @@ def _number(content: str) -> int:
 
 @contextmanager
 def counted_calls() -> Iterator[Counter[str]]:
-    """How many requests of each kind are made."""
+    """Count the requests of each kind."""
     calls: Counter[str] = Counter()
 
     def count(model: Any, **_: object) -> None:
@@ -72,7 +72,7 @@ def counted_calls() -> Iterator[Counter[str]]:
 
 @contextmanager
 def answers(operation: str, code: str, status: int, times: int = 99, **more: Any) -> Iterator[list[str]]:
-    """DynamoDB answers the next requests with an error, and nothing is done."""
+    """Let DynamoDB fail the next requests with an error, without any effect."""
     given: list[str] = []
 
     def answer(**_: object) -> tuple[Any, dict[str, Any]] | None:
@@ -92,7 +92,7 @@ def answers(operation: str, code: str, status: int, times: int = 99, **more: Any
 
 def units(before: Job | None, after: Job, stores: DynamoStores) -> int:
     """Write units of a plain put by DynamoDB's rules: the item's KBs, and each index entry added, removed or both."""
-    old, new = (item_of(stores.jobs._heads, head).serialize() if head else {} for head in (before, after))
+    old, new = (item_of(stores.jobs._jobs, head).serialize() if head else {} for head in (before, after))
     total = -(-max(item_size(new), item_size(old)) // 1024)
     for keys in INDEXES.values():
         was, now = ([side.get(name) for name in keys] if all(name in side for name in keys) else None for side in (old, new))
@@ -101,7 +101,7 @@ def units(before: Job | None, after: Job, stores: DynamoStores) -> int:
 
 
 def test_models_match_the_deployed_tables_and_indexes(dynamo_stores: DynamoStores) -> None:
-    heads = dynamo_stores.jobs._heads
+    heads = dynamo_stores.jobs._jobs
     jobs = next(table for table in TABLES if table.name == "jobs")
 
     assert heads.Meta.table_name == table_name("dev", "jobs")
@@ -178,7 +178,7 @@ def test_large_texts_are_stored_in_s3(dynamo_stores: DynamoStores) -> None:
     dynamo_stores.job_specs.put(job_id, "acme", body(text), NOW)
     dynamo_stores.results.put(Result(job_id=job_id, attempt=2, text=text, parsed={"a": text}), "acme")
 
-    for sk in ("body", "result#0002"):
+    for sk in ("spec", "result#0002"):
         assert item_size(stored(dynamo_stores, "job_data", id=job_id, sk=sk)) < 500
     assert "/acme/" + job_id + "/result-2-0?X-Amz-Algorithm=AWS4" in dynamo_stores.results.link(job_id, 2)
     head = aws.client("s3").head_object(
@@ -191,7 +191,7 @@ def test_text_just_below_the_limit_is_stored_in_the_item(dynamo_stores: DynamoSt
     job_id = new_id()
     dynamo_stores.job_specs.put(job_id, "acme", body(noise(15_500)), NOW)
 
-    assert 14_000 < item_size(stored(dynamo_stores, "job_data", id=job_id, sk="body")) < 17_000
+    assert 14_000 < item_size(stored(dynamo_stores, "job_data", id=job_id, sk="spec")) < 17_000
 
 
 def test_result_without_its_s3_object_is_none(dynamo_stores: DynamoStores) -> None:
@@ -297,7 +297,7 @@ def test_plain_write_is_retried_after_a_transaction_conflict(
 
     with answers(operation, "ThrottlingException", 400) as given, pytest.raises(Throttled):
         call(dynamo_stores)
-    assert len(given) == 1  # which botocore has repeated already
+    assert len(given) == 1  # botocore has repeated it already
 
 
 def test_replace_keeps_its_condition_after_a_transaction_conflict(dynamo_stores: DynamoStores) -> None:
@@ -313,7 +313,7 @@ def test_replace_keeps_its_condition_after_a_transaction_conflict(dynamo_stores:
 def test_conflicting_transaction_is_retried(dynamo_stores: DynamoStores) -> None:
     """A conflict says nothing about the conditions of the transaction."""
     given, pauses = job(), list[float]()
-    head = item_of(dynamo_stores.jobs._heads, given)
+    head = item_of(dynamo_stores.jobs._jobs, given)
     reasons = [{"Code": "TransactionConflict"}]
 
     with answers("TransactWriteItems", "TransactionCanceledException", 400, 2, CancellationReasons=reasons):
@@ -325,7 +325,7 @@ def test_conflicting_transaction_is_retried(dynamo_stores: DynamoStores) -> None
 
 def test_retries_of_a_conflicting_transaction_are_limited(dynamo_stores: DynamoStores) -> None:
     pauses = list[float]()
-    head = item_of(dynamo_stores.jobs._heads, job())
+    head = item_of(dynamo_stores.jobs._jobs, job())
     reasons = [{"Code": "TransactionConflict"}]
 
     with answers("TransactWriteItems", "TransactionCanceledException", 400, CancellationReasons=reasons) as given, pytest.raises(Throttled):
@@ -339,7 +339,7 @@ def test_unprocessed_keys_are_requested_again(dynamo_stores: DynamoStores) -> No
     """`Throttled` is raised when keys stay unprocessed."""
     given, pauses = job(), list[float]()
     dynamo_stores.jobs.create(given)
-    table, heads = table_name("dev", "jobs"), dynamo_stores.jobs._heads
+    table, heads = table_name("dev", "jobs"), dynamo_stores.jobs._jobs
     busy = {"Responses": {}, "UnprocessedKeys": {table: {"Keys": [{"id": {"S": given.id}}]}}}
 
     with _busy(busy, times=2):

@@ -1,4 +1,4 @@
-"""Mail through SES (moto), and what its refusals mean."""
+"""E-mail through SES (moto), and how its errors are translated."""
 
 from __future__ import annotations
 

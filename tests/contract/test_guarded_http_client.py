@@ -1,4 +1,4 @@
-"""Posting to addresses that others gave us, against real servers on this machine: nothing private is reached, and nothing takes long."""
+"""The guarded HTTP client against servers on this machine: no private address is reached, and every request is bounded in time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def there() -> Iterator[Receiver]:
 
 
 class Network:
-    """A network in which public addresses lead to this machine. `connected` is what was connected to."""
+    """A network in which public addresses lead to this machine. `connected` are the addresses of the connections."""
 
     def __init__(self, *answers: list[str]) -> None:
         self.answers, self.asked, self.connected = list(answers), 0, list[str]()

@@ -1,4 +1,4 @@
-"""Bodies and results: content of any size comes back as it was put."""
+"""Specs and results of any size are read as they were put, on the twins and on moto."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TTL = NOW // 1000
 
 
 def noise(size: int) -> str:
-    """Text that does not compress away."""
+    """Text that does not compress."""
     return "".join(random.Random(7).choices(string.printable + "äöü€👍", k=size))
 
 

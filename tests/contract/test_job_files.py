@@ -1,4 +1,4 @@
-"""Objects that jobs make: nothing is seen of one before it is whole, and it goes with its job."""
+"""Files of jobs: visible only when complete, deleted with the job, on the twin and on moto."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def begun(stores: Any, job_id: str, name: str = "export.csv") -> Any:
 
 
 def content(stores: Any, job_id: str, name: str = "export.csv") -> bytes:
-    """What whoever follows the link is given."""
+    """What a client gets at the link."""
     link = stores.job_files.link("acme", job_id, name, 60)
     if not isinstance(stores, DynamoStores):
         return bytes(stores.job_files.kept["acme", job_id, name])

@@ -12,8 +12,8 @@ from chalicelib.ports import JobQuery
 from tests.contract.given import NOW, job, new_id
 
 
-def everything(stores: Any, query: JobQuery) -> list[str]:
-    """All pages of a listing, one after the other."""
+def all_pages(stores: Any, query: JobQuery) -> list[str]:
+    """Return the ids of all pages of a listing."""
     found: list[str] = []
     before = query.before
     while True:
@@ -25,7 +25,7 @@ def everything(stores: Any, query: JobQuery) -> list[str]:
 
 
 def tenant_with(stores: Any, count: int, **changes: Any) -> tuple[str, list[Job]]:
-    """A tenant of its own with jobs a second apart, newest first."""
+    """Create a new tenant with jobs a second apart. Return it and the jobs, newest first."""
     tenant = new_id()
     jobs = [job(tenant=tenant, created_at=NOW + 1000 * number, **changes) for number in range(count)]
     for each in jobs:
@@ -39,7 +39,7 @@ def test_pages_return_each_job_once_newest_first(stores: Any, limit: int) -> Non
     tenant, jobs = tenant_with(stores, 7)
     tenant_with(stores, 2)
 
-    assert everything(stores, JobQuery(tenant=tenant, limit=limit)) == [each.id for each in jobs]
+    assert all_pages(stores, JobQuery(tenant=tenant, limit=limit)) == [each.id for each in jobs]
 
 
 def test_full_last_page_has_no_cursor(stores: Any) -> None:
@@ -58,17 +58,17 @@ def test_since_is_inclusive_and_until_is_exclusive(stores: Any) -> None:
     tenant, jobs = tenant_with(stores, 5)
     newest_first = [each.id for each in jobs]
 
-    assert everything(stores, JobQuery(tenant=tenant, since=NOW + 1000, until=NOW + 3000, limit=1)) == newest_first[2:4]
-    assert everything(stores, JobQuery(tenant=tenant, since=NOW + 3000)) == newest_first[:2]
-    assert everything(stores, JobQuery(tenant=tenant, until=NOW + 2000)) == newest_first[3:]
-    assert everything(stores, JobQuery(tenant=tenant, since=NOW + 3000, until=NOW + 1000)) == []
+    assert all_pages(stores, JobQuery(tenant=tenant, since=NOW + 1000, until=NOW + 3000, limit=1)) == newest_first[2:4]
+    assert all_pages(stores, JobQuery(tenant=tenant, since=NOW + 3000)) == newest_first[:2]
+    assert all_pages(stores, JobQuery(tenant=tenant, until=NOW + 2000)) == newest_first[3:]
+    assert all_pages(stores, JobQuery(tenant=tenant, since=NOW + 3000, until=NOW + 1000)) == []
 
 
 def test_the_smaller_of_before_and_until_applies(stores: Any) -> None:
     tenant, jobs = tenant_with(stores, 5)
 
-    assert everything(stores, JobQuery(tenant=tenant, until=NOW + 4000, before=jobs[2].id)) == [jobs[3].id, jobs[4].id]
-    assert everything(stores, JobQuery(tenant=tenant, until=NOW + 1000, before=jobs[2].id)) == [jobs[4].id]
+    assert all_pages(stores, JobQuery(tenant=tenant, until=NOW + 4000, before=jobs[2].id)) == [jobs[3].id, jobs[4].id]
+    assert all_pages(stores, JobQuery(tenant=tenant, until=NOW + 1000, before=jobs[2].id)) == [jobs[4].id]
 
 
 def test_jobs_of_a_user_are_listed_within_the_tenant(stores: Any) -> None:
@@ -77,7 +77,7 @@ def test_jobs_of_a_user_are_listed_within_the_tenant(stores: Any) -> None:
     stores.jobs.create(job(tenant=tenant, user="ann"))
     tenant_with(stores, 1, user="ben")
 
-    assert everything(stores, JobQuery(tenant=tenant, user="ben", limit=2)) == [each.id for each in jobs]
+    assert all_pages(stores, JobQuery(tenant=tenant, user="ben", limit=2)) == [each.id for each in jobs]
 
 
 def test_jobs_are_filtered_by_status(stores: Any) -> None:
@@ -90,9 +90,9 @@ def test_jobs_are_filtered_by_status(stores: Any) -> None:
 
     for state in (Status.QUEUED, Status.PROCESSING, Status.COMPLETED):
         expected = [each.id for each, its in zip(jobs, states, strict=True) if its is state]
-        assert everything(stores, JobQuery(tenant=tenant, state=state, limit=2)) == expected
-        assert everything(stores, JobQuery(tenant=tenant, user="ann", state=state, limit=2)) == expected
-    assert everything(stores, JobQuery(tenant=tenant, state=Status.HELD)) == []
+        assert all_pages(stores, JobQuery(tenant=tenant, state=state, limit=2)) == expected
+        assert all_pages(stores, JobQuery(tenant=tenant, user="ann", state=state, limit=2)) == expected
+    assert all_pages(stores, JobQuery(tenant=tenant, state=Status.HELD)) == []
 
 
 @pytest.mark.parametrize("state", [Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.INCOMPLETE])
@@ -103,9 +103,9 @@ def test_unsuccessful_jobs_are_listed_by_end_time(stores: Any, state: Status) ->
         stores.jobs.replace(each, replace(each, version=2, status=state, due_at=None, finished_at=NOW + 60_000 * (minutes + 1)))
     latest_first = [each.id for each in reversed(jobs)]
 
-    assert everything(stores, JobQuery(tenant=tenant, state=state, limit=3)) == latest_first
-    assert everything(stores, JobQuery(tenant=tenant, state=state, limit=1)) == latest_first
-    assert everything(stores, JobQuery(tenant=tenant, state=state, since=NOW + 1000, until=NOW + 3000, limit=1)) == latest_first[1:3]
+    assert all_pages(stores, JobQuery(tenant=tenant, state=state, limit=3)) == latest_first
+    assert all_pages(stores, JobQuery(tenant=tenant, state=state, limit=1)) == latest_first
+    assert all_pages(stores, JobQuery(tenant=tenant, state=state, since=NOW + 1000, until=NOW + 3000, limit=1)) == latest_first[1:3]
 
 
 @pytest.mark.parametrize("state", [Status.RETRYING, Status.WAITING, Status.HELD])
@@ -114,8 +114,8 @@ def test_job_leaves_the_list_of_its_old_status(stores: Any, state: Status) -> No
     for each in jobs:
         stores.jobs.replace(each, replace(each, version=2, status=state))
 
-    assert everything(stores, JobQuery(tenant=tenant, state=state, limit=2)) == [each.id for each in jobs]
-    assert everything(stores, JobQuery(tenant=tenant, state=Status.QUEUED)) == []
+    assert all_pages(stores, JobQuery(tenant=tenant, state=state, limit=2)) == [each.id for each in jobs]
+    assert all_pages(stores, JobQuery(tenant=tenant, state=Status.QUEUED)) == []
 
 
 @pytest.mark.parametrize("before", ["!", "zzz", "\x00", "é" * 10, "x" * 5000, "\ud800"])

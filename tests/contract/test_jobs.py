@@ -1,4 +1,4 @@
-"""The heads of jobs: compare-and-swap, and creation that happens once."""
+"""Job records: compare-and-swap, and creation that happens once, on the twin and on moto."""
 
 from __future__ import annotations
 

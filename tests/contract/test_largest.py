@@ -1,4 +1,4 @@
-"""The largest of everything: no item comes near DynamoDB's 400 KB, and what is longer than a page of a query (1 MB) is read to its end."""
+"""The largest items: none comes near DynamoDB's 400 KB, and results beyond a query page (1 MB) are read to the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LARGEST_ITEM = 400 * 1024
 WIDE = "\U0001f600"  # four bytes
 NAME = "\U0001f600" * MAX_NAME_LENGTH
 TTL = NOW // 1000
-TEXTS = {  # that do not compress: four bytes a point, and control characters, which JSON writes as six
+TEXTS = {  # texts that do not compress: four bytes a code point; control characters, which are six in JSON
     "wide": lambda size: "".join(map(chr, random.Random(1).choices(range(0x10000, 0x110000), k=size))),
     "escaped": lambda size: "".join(map(chr, random.Random(2).choices(range(0x20), k=size))),
     "noise": lambda size: "".join(map(chr, random.Random(3).choices(range(0x20, 0xD7FF), k=size))),
@@ -42,7 +42,7 @@ CALLER = Caller(tenant=NAME, user=NAME, role=Role.OPERATOR, key_id=f"key_{new_id
 
 @pytest.fixture(autouse=True, scope="module")
 def _every_item_is_small(dynamo_stores: DynamoStores) -> Iterator[None]:
-    """After all tests: whatever they have put in any table is far below the limit."""
+    """After all tests: every item in every table is far below the limit."""
     yield
     for table in ("jobs", "job_data", "coordination"):
         for page in aws.client("dynamodb").get_paginator("scan").paginate(TableName=table_name(dynamo_stores.stage, table)):
@@ -51,7 +51,7 @@ def _every_item_is_small(dynamo_stores: DynamoStores) -> Iterator[None]:
 
 
 def _measurable(item: dict[str, Any]) -> dict[str, Any]:
-    """Sets as the text of all they hold, which is their size."""
+    """Replace sets by one text of the same size."""
     return {name: {"S": "".join(value["SS"])} if "SS" in value else value for name, value in item.items()}
 
 

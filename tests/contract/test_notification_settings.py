@@ -1,4 +1,4 @@
-"""What tenants sign with and whom they may write to: on the twin and on Secrets Manager (moto)."""
+"""Signing secrets and recipient allowlists, on the twin and on Secrets Manager (moto)."""
 
 from __future__ import annotations
 

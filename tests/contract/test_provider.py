@@ -1,4 +1,4 @@
-"""The provider against a real server on the loopback: what OpenAI sends, and what it should not."""
+"""The OpenAI provider against a server on the loopback that sends valid and invalid responses."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ASK = ModelRequest(model="gpt-4o-mini", prompt="Say hello.", timeout=5.0)
 
 
 def played(*answers: Answer, play: Callable[[Loopback, OpenAIResponses], Awaitable[T]], **settings: Any) -> T:
-    """Run `play` with a server that gives these answers, and a provider that asks it."""
+    """Run `play` with a provider and a server that sends these responses."""
 
     async def run() -> T:
         async with Loopback(*answers) as server:
@@ -111,7 +111,7 @@ def test_refusal_is_a_text_delta_marked_as_refusal() -> None:
 def test_incomplete_response_has_a_reason(said: str | None, reason: str) -> None:
     response = {"status": "incomplete", "incomplete_details": {"reason": said}, "usage": USAGE}
 
-    for kind in ("response.incomplete", "response.completed"):  # compatible servers say it in either
+    for kind in ("response.incomplete", "response.completed"):  # compatible servers send it in either
         seen = seen_of(CREATED, delta("Hel"), event(kind, response=response))
         assert isinstance(seen[-1], ResponseEnded)
         assert seen[-1].incomplete_reason == reason
@@ -486,7 +486,7 @@ def test_cancelling_the_reader_closes_the_connection() -> None:
 
 
 def keys(*values: str) -> tuple[Callable[[str], Callable[[], Credentials]], Callable[[], None]]:
-    """Credentials that turn into the next key only when they are forgotten."""
+    """Credentials that change to the next key only after `forget`."""
     left: Iterator[str] = iter(values)
     now = [next(left)]
 

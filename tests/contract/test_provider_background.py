@@ -1,4 +1,4 @@
-"""Responses in the background: what the scripted provider of the tests and OpenAI's adapter, against a stand-in, both do."""
+"""Background responses: the tests' scripted provider and OpenAI's adapter (with a stand-in server) behave alike."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def on_openai(script: Script, play: Play[T]) -> T:
 
 
 def scenario_of(script: Script) -> Scenario:
-    """The same for the stand-in, which counts events where the twin counts deltas: the first connection has four more."""
+    """The scenario for the stand-in. It counts events, the twin counts deltas: the first connection has four more."""
     return Scenario(
         deltas=list(script.deltas),
         every=script.every,
@@ -84,7 +84,7 @@ both = pytest.mark.parametrize("played", [on_the_twin, on_openai])
 
 
 async def read(events: AbstractAsyncContextManager[Any], most: int = 1_000) -> list[ProviderEvent]:
-    """What a stream says, left after `most` events."""
+    """Read a stream and leave it after `most` events."""
     seen: list[ProviderEvent] = []
     async with events as stream:
         async for event in stream:
@@ -95,7 +95,7 @@ async def read(events: AbstractAsyncContextManager[Any], most: int = 1_000) -> l
 
 
 async def read_until_it_breaks(events: AbstractAsyncContextManager[Any], kind: type[AttemptFailed]) -> list[ProviderEvent]:
-    """What a stream says before it raises exactly this."""
+    """Read a stream until it raises exactly this error."""
     seen: list[ProviderEvent] = []
     raised: AttemptFailed | None = None
     try:
@@ -113,15 +113,15 @@ async def drain(stream: AsyncIterator[ProviderEvent]) -> None:
         continue
 
 
-async def begun(provider: Provider) -> str:
-    """A response that was begun and left."""
+async def begin(provider: Provider) -> str:
+    """Begin a response, leave it and return its id."""
     [started] = await read(provider.stream(ASK), most=1)
     assert isinstance(started, ResponseStarted)
     return started.response_id
 
 
-async def over(provider: Provider) -> tuple[str, list[ProviderEvent]]:
-    """A response that was read to its end."""
+async def read_whole(provider: Provider) -> tuple[str, list[ProviderEvent]]:
+    """Read a response to its end and return its id and events."""
     seen = await read(provider.stream(ASK))
     assert isinstance(seen[0], ResponseStarted)
     return seen[0].response_id, seen
@@ -146,7 +146,7 @@ def data_of(event: bytes) -> bytes:
 @both
 def test_background_response_has_an_id_and_numbered_deltas(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         assert response_id.startswith("resp_")
         assert [(one.text, one.sequence) for one in seen if isinstance(one, TextDelta)] == [("Hello", 4), (", ", 5), ("world", 6)]
@@ -161,7 +161,7 @@ def test_resume_returns_exactly_the_remaining_events(played: Any) -> None:
     """After the last text only the end follows, and the text is not repeated."""
 
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         for after in (4, 5, 6):
             rest = [
@@ -175,7 +175,7 @@ def test_resume_returns_exactly_the_remaining_events(played: Any) -> None:
 @both
 def test_resume_from_the_start_returns_every_event(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         assert await read(provider.resume(response_id, -1, ASK)) == seen
         assert await read(provider.resume(response_id, 0, ASK)) == seen[1:]
@@ -222,7 +222,7 @@ def test_replay_with_another_text_is_returned_unchanged(played: Any) -> None:
     """The caller that compares the texts must see the difference."""
 
     async def play(provider: Provider) -> str:
-        response_id, _ = await over(provider)
+        response_id, _ = await read_whole(provider)
         return text_of(await read(provider.resume(response_id, -1, ASK)))
 
     assert played(Script(["one ", "two"], replays=["uno ", "due"]), play) == "uno due"
@@ -231,7 +231,7 @@ def test_replay_with_another_text_is_returned_unchanged(played: Any) -> None:
 @both
 def test_old_stream_cannot_be_resumed_but_can_be_fetched(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         with pytest.raises(ReattachRefused) as refused:
             await read(provider.resume(response_id, 4, ASK))
@@ -248,7 +248,7 @@ def test_old_stream_cannot_be_resumed_but_can_be_fetched(played: Any) -> None:
 @both
 def test_response_can_be_fetched_before_and_after_its_end(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
 
         before = await provider.fetch(response_id)
         await asyncio.sleep(0.4)
@@ -265,7 +265,7 @@ def test_response_can_be_fetched_before_and_after_its_end(played: Any) -> None:
 @both
 def test_fetched_refusal_is_marked_as_refusal(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
         fetched = await provider.fetch(response_id)
 
         assert (fetched.text, fetched.refusal) == (text_of(seen), True) == ("I cannot.", True)
@@ -276,7 +276,7 @@ def test_fetched_refusal_is_marked_as_refusal(played: Any) -> None:
 @both
 def test_incomplete_reason_is_streamed_resumed_and_fetched(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
         resumed = await read(provider.resume(response_id, last_of(seen), ASK))
         fetched = await provider.fetch(response_id)
 
@@ -308,7 +308,7 @@ def test_forgotten_response_is_lost(played: Any) -> None:
     """Cancelling it succeeds."""
 
     async def play(provider: Provider) -> None:
-        response_id, _ = await over(provider)
+        response_id, _ = await read_whole(provider)
 
         await asyncio.sleep(0.05)
         with pytest.raises(ResponseLost) as lost:
@@ -344,7 +344,7 @@ def test_unknown_response_is_treated_as_lost(played: Any, response_id: str) -> N
 @both
 def test_cancelling_a_response_twice_succeeds(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
 
         for _ in range(2):
             await provider.cancel(response_id)
@@ -358,7 +358,7 @@ def test_cancelling_a_response_twice_succeeds(played: Any) -> None:
 @both
 def test_cancelling_an_ended_response_changes_nothing(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id, seen = await over(provider)
+        response_id, seen = await read_whole(provider)
 
         await provider.cancel(response_id)
 
@@ -383,7 +383,7 @@ def test_reader_of_a_cancelled_response_gets_response_lost(played: Any) -> None:
 @both
 def test_leaving_the_stream_does_not_stop_the_response(played: Any) -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
 
         assert text_of(await read(provider.resume(response_id, -1, ASK))) == "Hello, world"
 
@@ -409,7 +409,7 @@ def test_resume_after_the_final_event_is_stream_cut() -> None:
     """Nothing is left to stream, so the response has to be fetched."""
 
     async def play(provider: Provider) -> None:
-        response_id, _ = await over(provider)
+        response_id, _ = await read_whole(provider)
         assert await read_until_it_breaks(provider.resume(response_id, 99, ASK), StreamCut) == []
 
     against(Scenario(), play)
@@ -420,7 +420,7 @@ def test_resume_after_the_final_event_is_stream_cut() -> None:
 )
 def test_resume_is_refused_on_4xx_and_unavailable_on_503(status: int, kind: type[AttemptFailed]) -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
         await read_until_it_breaks(provider.resume(response_id, 0, ASK), kind)
 
     against(Scenario(refuses_resume=status), play)
@@ -440,7 +440,7 @@ def test_silent_resumed_stream_is_a_timeout() -> None:
 
 def test_queued_response_is_not_a_timeout() -> None:
     async def play(provider: Provider) -> None:
-        response_id = await begun(provider)
+        response_id = await begin(provider)
         assert text_of(await read(provider.resume(response_id, 0, ASK))) == "Hello, world"
 
     against(Scenario(queued=0.5), play, idle_timeout=0.2)
@@ -489,7 +489,7 @@ def test_replaced_key_works_at_once_for_every_operation(verb: str) -> None:
             await first.close()
 
     with BackgroundOpenAI(Scenario(every=0.01)) as openai:
-        response_id = asking(openai, begun)
+        response_id = asking(openai, begin)
         openai.settings = Settings(keys=("new",))
 
         with pytest.raises(AuthenticationFailed):

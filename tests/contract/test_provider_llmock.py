@@ -1,4 +1,4 @@
-"""The provider against llmock, which others wrote: it lives in an environment of its own (`.venv-cloud`)."""
+"""The OpenAI provider against llmock, a third-party server in an environment of its own (`.venv-cloud`)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def llmock(server: Llmock) -> Llmock:
 
 
 def read(llmock: Llmock, limit: int = 1_000_000) -> list[ProviderEvent]:
-    """What a stream says, left after `limit` events."""
+    """Read a stream and leave it after `limit` events."""
 
     async def run() -> list[ProviderEvent]:
         provider = OpenAIResponses(lambda: Credentials("key", f"{llmock.url}/v1"))

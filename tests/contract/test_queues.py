@@ -1,4 +1,4 @@
-"""What the queues promise, on SQS (moto) and on their in-memory twin; then what only SQS has."""
+"""The queues, on SQS (moto) and on the in-memory twin; then what only SQS has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAKE = WakeUp(f"job_{1:026}", 3)
 
 
 class Side(Protocol):
-    """The other side of the queues: what a worker gets, and what people find in the dead-letter queue."""
+    """The other side of the queues: what a worker receives, and what is in the dead-letter queue."""
 
     queues: Queues
 
@@ -80,7 +80,7 @@ class OnSqs:
         aws.client("sqs").send_message(QueueUrl=self.urls[dead_letter_queue_name(STAGE, lane)], MessageBody=body)
 
     def pass_a_minute(self) -> None:
-        """What was received is visible again at once: moto's clock is the machine's."""
+        """Make received messages visible again at once, because moto uses the machine's clock."""
         queue = sqs_backends["123456789012"]["eu-central-1"].queues
         for name in self.urls:
             for message in queue[name]._messages:

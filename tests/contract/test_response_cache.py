@@ -1,4 +1,4 @@
-"""Whose answer may serve again."""
+"""The response cache, on the twin and on moto."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the OpenAI key comes from: Secrets Manager (moto)."""
+"""The OpenAI credentials in Secrets Manager (moto)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases, slots and meters."""
+"""Leases, semaphores and request counters, on the twins and on moto."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sockets promise, on their in-memory twin and on API Gateway, which a server on the loopback plays (moto never says 410)."""
+"""The sockets, on the in-memory twin and against a server that plays API Gateway (moto never responds 410)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.websocket_api import ApiGatewaySockets
-from chalicelib.adapters.memory.queues import MemorySockets
+from chalicelib.adapters.memory.streaming import MemorySockets
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.ports import Sockets
 
@@ -23,7 +23,7 @@ CODES = {410: "GoneException", 429: "LimitExceededException", 403: "ForbiddenExc
 
 
 class Gateway:
-    """API Gateway's management API: `status` is what it answers, 0 for nothing at all."""
+    """API Gateway's management API. `status` is what it responds, 0 for no response."""
 
     def __init__(self) -> None:
         self.status = 200

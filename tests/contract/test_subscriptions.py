@@ -1,4 +1,4 @@
-"""Subscriptions, and the bell that tells a worker to look."""
+"""Subscriptions, and the version that tells a worker to reload them, on the twin and on moto."""
 
 from __future__ import annotations
 

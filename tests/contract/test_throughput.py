@@ -1,4 +1,4 @@
-"""The measured speeds, from counters that a projection adds to."""
+"""Throughput statistics, read from the counters of completed jobs, on the twin and on moto."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.domain.metrics.test_throughput import WEEK, completed
 
 
 def count(stores: Any, adds: list[CounterIncrement]) -> None:
-    """What the projection does: each number of a counter is an attribute, and is added to."""
+    """Add to counters as the consumer does: each number of a counter is an attribute."""
     if not isinstance(stores, DynamoStores):
         stores.throughput.add(adds)
         return

@@ -1,4 +1,4 @@
-"""A new version is deployed while the old one is at work: each reads what the other has written, and neither breaks it."""
+"""Two versions of the code during a deployment: each reads what the other has written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ERROR = JobError(code="timeout", error_class="timeout", retryable=True, message=
 
 
 def _rewrite(table: str, key: dict[str, Any], change: Any) -> None:
-    """What another version would have written in this item's place."""
+    """Replace an item by what another version would have written."""
     client, name = aws.client("dynamodb"), f"headrace-dev-{table}"
     item = client.get_item(TableName=name, Key=key)["Item"]
     change(item)
@@ -93,7 +93,7 @@ def test_job_spec_of_another_version_is_read(dynamo_stores: DynamoStores) -> Non
         data["of_tomorrow"] = data["config"]["of_tomorrow"] = {"a": 1}
         item["data"] = {"B": pack_json(data)}
 
-    _rewrite("job_data", _page(job_id, "body"), other)
+    _rewrite("job_data", _page(job_id, "spec"), other)
 
     assert dynamo_stores.job_specs.get(job_id) == given
 

@@ -1,4 +1,4 @@
-"""What is known of the limits of a kind of work."""
+"""The store of type limiters, on the twin and on moto."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that callers put into object storage by a signed link: in memory, and in S3 (moto)."""
+"""Uploads through signed links, in memory and in S3 (moto)."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def _at_rest(cloud: Cloud) -> Iterator[str]:
     if cloud.provider.open:
         yield f"{cloud.provider.open} streams of the provider are still open"
     ghosts = {key[0] for key in real.chunks.rows} | {key[0] for key in real.results._results}
-    ghosts |= set(real.subscriptions._watchers) | set(real.subscriptions._controls)
+    ghosts |= set(real.subscriptions._subscriptions) | set(real.subscriptions._controls)
     if ghosts - there:
         yield f"something is kept of jobs that do not exist: {sorted(ghosts - there)}"
     for response in cloud.provider.background.values():

@@ -12,7 +12,7 @@ import pytest
 
 from chalicelib import job_types
 from chalicelib.adapters.memory.job_data import MemoryChunks
-from chalicelib.adapters.memory.streaming import MemoryLeases
+from chalicelib.adapters.memory.leases import MemoryLeases
 from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.execution.transcript import Chunk, join_chunks
 from chalicelib.domain.jobs import transitions

@@ -1,8 +1,9 @@
-"""How AWS is reached: one session, one client for each service and endpoint, short timeouts, and errors in our own words.
+"""Clients of AWS: one for each service and endpoint, with short timeouts and translated errors.
 
-On botocore, not boto3: its s3transfer alone costs 100 ms of a cold start. The timeouts are shorter than a lease (25 s) by far, because
-botocore's own defaults (60 s, up to ten tries for DynamoDB) would outlive it: a worker would act on jobs that belong to others by then.
-Region, credentials and `AWS_ENDPOINT_URL` come from the environment as botocore reads it, when the first client is built.
+Uses botocore and not boto3, whose s3transfer alone costs 100 ms of a cold start. The timeouts are
+far shorter than a lease (25 s). botocore's defaults (60 s, up to ten tries for DynamoDB) would
+outlive it, and a worker would act on jobs that another worker owns by then. Region, credentials and
+`AWS_ENDPOINT_URL` come from the environment when the first client is built.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from chalicelib.domain.errors import Throttled, Unavailable
 CONNECT_TIMEOUT = 1.0
 READ_TIMEOUT = 3.0
 ATTEMPTS = 3
-CONNECTIONS = 50  # ten streams write, read and post at once; an idle connection costs nothing
+CONNECTIONS = 50  # ten streams write, read and send frames at once; an idle connection costs nothing
 
-# Told apart from other failures because the answer to them is to slow down. TransactionConflict is not in botocore's own retries, and a
-# plain write meets it too (DynamoDB, "Transaction conflict handling"); OverLimit and KmsThrottled are of SQS.
+# Errors to which the response is to slow down. botocore does not retry a TransactionConflict, which a plain
+# write can meet too (DynamoDB, "Transaction conflict handling"). OverLimit and KmsThrottled are errors of SQS.
 CONFLICTS = frozenset({"TransactionConflict", "TransactionConflictException"})
 THROTTLES = CONFLICTS | frozenset(
     {
@@ -45,9 +46,7 @@ THROTTLES = CONFLICTS | frozenset(
     }
 )
 
-TRANSIENT = frozenset(
-    {"RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete"}
-)  # though their status says that we are wrong
+TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete"})  # with a status of 400
 
 _lock = threading.Lock()
 
@@ -61,16 +60,18 @@ def client(
     attempts: int = ATTEMPTS,
     signature: str | None = None,
 ) -> Any:
-    """The client of a service, built at its first use. Asking is cheap and safe from any thread, and so is the client itself.
+    """Return the client of a service, built at its first use.
 
-    `signature` is botocore's `signature_version`, for S3: its links are signed the old way otherwise, which newer regions refuse.
+    Cheap, and safe from any thread; so is the client. `signature` is botocore's
+    `signature_version`. S3 needs it: by default its links are signed the old way, which newer
+    regions refuse.
     """
-    with _lock:  # building one is not safe: botocore's session and loaders are shared
+    with _lock:  # building a client is not thread-safe: botocore's session and loaders are shared
         return _client(service, region, endpoint_url, read_timeout, attempts, signature)
 
 
 def reset_clients() -> None:
-    """Build everything anew at the next use: for a process whose environment changed (tests, a fork)."""
+    """Build all clients again at their next use, after the environment of the process changed."""
     with _lock:
         _client.cache_clear()
         _session.cache_clear()
@@ -78,34 +79,38 @@ def reset_clients() -> None:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise what `translated` knows as that, and everything else (a refused request, a missing permission: bugs) as it is."""
+    """Raise `Throttled` or `Unavailable` instead of botocore's exception, if it means that.
+
+    Other exceptions (an invalid request, a missing permission) are bugs and pass unchanged.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except (BotoCoreError, ClientError) as exc:
-        known = translate_error(exc)
-        if known is None:
+        translated = translate_error(exc)
+        if translated is None:
             raise
-        raise known from exc
+        raise translated from exc
 
 
 def translate_error(exc: Exception) -> Unavailable | None:
-    """`Throttled` or `Unavailable`, if that is what an exception of botocore means; None if it means something else.
+    """Return `Throttled` or `Unavailable` if an exception of botocore means that, else None.
 
-    After either, whether the request had its effect is unknown: botocore had repeated it, and the last answer is all one sees.
+    Whether the request had its effect is unknown then: botocore has repeated it, and only the last
+    response is visible.
     """
     from botocore import exceptions as botocore
 
     if isinstance(exc, botocore.ClientError):
         return _from_response(exc.response)
     if isinstance(exc, (botocore.HTTPClientError, botocore.ConnectionError, botocore.IncompleteReadError)):
-        return Unavailable()  # no connection, no answer in time, an answer cut short
+        return Unavailable()  # no connection, no response in time, a response cut short
     return None
 
 
 def error_code(exc: BaseException | None) -> str:
-    """AWS's name of the error that an exception of botocore carries; empty if it carries none."""
+    """Return AWS's error code in an exception of botocore; empty if there is none."""
     return str(getattr(exc, "response", {}).get("Error", {}).get("Code", ""))
 
 
@@ -138,6 +143,6 @@ def _client(service: str, region: str | None, endpoint_url: str | None, read_tim
         max_pool_connections=CONNECTIONS,
         tcp_keepalive=True,
         signature_version=signature,
-        s3={"addressing_style": "virtual"} if signature else None,  # links name the region's own host: a new bucket has no other yet
+        s3={"addressing_style": "virtual"} if signature else None,  # links name the host of the region: a new bucket has no other yet
     )
     return _session().create_client(service, region_name=region, endpoint_url=endpoint_url, config=config)

@@ -1,8 +1,9 @@
-"""What tenants sign with and whom they may write to, in AWS Secrets Manager: `headrace/<stage>/tenants/<tenant>/webhooks` and
-`.../addresses`.
+"""Signing secrets and recipient allowlists of the tenants, in AWS Secrets Manager.
 
-Two secrets, because Secrets Manager has no compare-and-swap: a new address book can never bring back an old signing secret. The last word
-of a name is ours, since names must not end like the random part of an ARN. Each is $0.40 a month, from its first use on.
+Secrets are named `headrace/<stage>/tenants/<tenant>/webhooks` and `.../addresses`. There are two,
+because Secrets Manager has no compare-and-swap: storing a new allowlist can never bring back an old
+signing secret. A name ends in a word of ours, because it must not end like the random part of an
+ARN. Each secret costs $0.40 a month from its first use on.
 """
 
 from __future__ import annotations
@@ -21,59 +22,65 @@ from chalicelib.ports import Clock
 
 CACHE_TTL_MS = 60_000
 SECRETS, ADDRESSES = "webhooks", "addresses"
-LONGEST_NAME = 200  # of 512 that a secret's name may have
+MAX_TENANT_LENGTH = 200  # a secret's name may have 512 characters
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_.@=-]")
 
 Content = dict[str, Any]
 
 
-def secret_name(stage: str, tenant: str, what: str) -> str:
-    """Every tenant has its own, whatever letters its name is made of: `+` begins what stands for another."""
-    safe = _UNSAFE.sub(lambda found: b"+%02X" % found[0][0], tenant.encode("utf-8", "surrogatepass")).decode()
-    if len(safe) > LONGEST_NAME:
+def secret_name(stage: str, tenant: str, kind: str) -> str:
+    """Return the name of a tenant's secret.
+
+    Bytes that Secrets Manager refuses are written as `+` and two hex digits.
+    """
+    safe = _UNSAFE.sub(lambda match: b"+%02X" % match[0][0], tenant.encode("utf-8", "surrogatepass")).decode()
+    if len(safe) > MAX_TENANT_LENGTH:
         safe = f"+sha256+{sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()}"
-    return f"headrace/{stage}/tenants/{safe}/{what}"
+    return f"headrace/{stage}/tenants/{safe}/{kind}"
 
 
 class SecretsManagerNotificationSettings:
+    """Calls: 1 to read (cached for a minute), 1 to write, 1 more the first time."""
+
     def __init__(self, stage: str, clock: Clock) -> None:
         self._stage = stage
         self._clock = clock
-        self._kept: dict[str, tuple[Ms, Content | None]] = {}
+        self._cache: dict[str, tuple[Ms, Content | None]] = {}
         self._lock = Lock()
 
     def signing_secrets(self, tenant: str, *, fresh: bool = False) -> SigningSecrets | None:
         content = self._read(secret_name(self._stage, tenant, SECRETS), fresh=fresh)
-        return _seal(content) if content is not None else None
+        return _secrets_of(content) if content is not None else None
 
-    def create_signing_secrets(self, tenant: str, seal: SigningSecrets) -> SigningSecrets:
+    def create_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> SigningSecrets:
         name = secret_name(self._stage, tenant, SECRETS)
-        if self._create(name, _content(seal)):
-            return seal
-        there = self._read(name, fresh=True)
-        if there is None:  # it was deleted, and its name is kept until that is done
+        if self._create(name, _content(secrets)):
+            return secrets
+        stored = self._read(name, fresh=True)
+        if stored is None:  # it was deleted, and its name is in use until the deletion is complete
             raise RuntimeError(f"{name} is being deleted; restore it, or wait")
-        return _seal(there)
+        return _secrets_of(stored)
 
-    def put_signing_secrets(self, tenant: str, seal: SigningSecrets) -> None:
-        self._put(secret_name(self._stage, tenant, SECRETS), _content(seal))
+    def put_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> None:
+        self._put(secret_name(self._stage, tenant, SECRETS), _content(secrets))
 
     def allowlist(self, tenant: str, *, fresh: bool = False) -> RecipientAllowlist:
         content = self._read(secret_name(self._stage, tenant, ADDRESSES), fresh=fresh) or {}
         return RecipientAllowlist(emails=tuple(content.get("emails", ())), slack=dict(content.get("slack", {})))
 
-    def put_allowlist(self, tenant: str, book: RecipientAllowlist) -> None:
-        self._put(secret_name(self._stage, tenant, ADDRESSES), {"emails": list(book.emails), "slack": dict(book.slack)})
+    def put_allowlist(self, tenant: str, allowlist: RecipientAllowlist) -> None:
+        content = {"emails": list(allowlist.emails), "slack": dict(allowlist.slack)}
+        self._put(secret_name(self._stage, tenant, ADDRESSES), content)
 
     def _read(self, name: str, *, fresh: bool) -> Content | None:
-        """What is there; that nothing is, is not remembered."""
+        """Return the content of a secret, None if it does not exist. An absence is not cached."""
         now = self._clock.now()
         with self._lock:
-            kept = self._kept.get(name)
-        if kept is not None and not fresh and now - kept[0] < CACHE_TTL_MS:
-            return kept[1]
+            cached = self._cache.get(name)
+        if cached is not None and not fresh and now - cached[0] < CACHE_TTL_MS:
+            return cached[1]
         content = _fetch(name)
-        self._keep(name, content)
+        self._put_in_cache(name, content)
         return content
 
     def _put(self, name: str, content: Content) -> None:
@@ -85,7 +92,7 @@ class SecretsManagerNotificationSettings:
         except ClientError as exc:
             if aws.error_code(exc) not in ABSENT or not self._create(name, content):
                 raise
-        self._keep(name, content)
+        self._put_in_cache(name, content)
 
     def _create(self, name: str, content: Content) -> bool:
         from botocore.exceptions import ClientError
@@ -97,15 +104,15 @@ class SecretsManagerNotificationSettings:
             if aws.error_code(exc) == "ResourceExistsException":
                 return False
             raise
-        self._keep(name, content)
+        self._put_in_cache(name, content)
         return True
 
-    def _keep(self, name: str, content: Content | None) -> None:
+    def _put_in_cache(self, name: str, content: Content | None) -> None:
         with self._lock:
             if content is None:
-                self._kept.pop(name, None)
+                self._cache.pop(name, None)
             else:
-                self._kept[name] = (self._clock.now(), content)
+                self._cache[name] = (self._clock.now(), content)
 
 
 def _fetch(name: str) -> Content | None:
@@ -113,18 +120,18 @@ def _fetch(name: str) -> Content | None:
 
     try:
         with aws.translate_errors():
-            answer = aws.client("secretsmanager").get_secret_value(SecretId=name)
+            response = aws.client("secretsmanager").get_secret_value(SecretId=name)
     except ClientError as exc:
         if aws.error_code(exc) in ABSENT:
             return None
         raise
-    content: Content = json.loads(answer["SecretString"])
+    content: Content = json.loads(response["SecretString"])
     return content
 
 
-def _seal(content: Content) -> SigningSecrets:
+def _secrets_of(content: Content) -> SigningSecrets:
     return SigningSecrets(current=content["current"], previous=content.get("previous"), rotated_at=content.get("rotated_at", 0))
 
 
-def _content(seal: SigningSecrets) -> Content:
-    return {"current": seal.current, "previous": seal.previous, "rotated_at": seal.rotated_at}
+def _content(secrets: SigningSecrets) -> Content:
+    return {"current": secrets.current, "previous": secrets.previous, "rotated_at": secrets.rotated_at}

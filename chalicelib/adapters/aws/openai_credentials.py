@@ -1,7 +1,7 @@
-"""The OpenAI key, from AWS Secrets Manager: `headrace/<stage>/openai`.
+"""The OpenAI credentials, from the secret `headrace/<stage>/openai` in AWS Secrets Manager.
 
-A secret is read when it is first needed, kept for some minutes and then read again, so that a new key is in use everywhere soon after it
-was stored, without a deployment. One read is $0.05 for 10,000.
+The secret is read at its first use, cached for five minutes and then read again. So a new key is in
+use everywhere soon after it was stored, without a deployment. Reads cost $0.05 for 10,000.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ABSENT = frozenset({"ResourceNotFoundException", "InvalidRequestException"})  # 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How to reach OpenAI, or something that speaks like it. Printing it does not show the key."""
+    """How to reach OpenAI or a compatible server. Printing it does not show the key."""
 
     api_key: str = field(repr=False)
     base_url: str | None = None
@@ -34,55 +34,59 @@ def secret_name(stage: str) -> str:
 
 
 class SecretsManagerCredentials:
-    """Call it for the credentials. `forget()` makes the next call read them anew: after OpenAI refused the key."""
+    """A callable that returns the credentials.
 
-    def __init__(self, stage: str, clock: Clock, keep_seconds: int = 300) -> None:
+    `forget()` drops the cached ones after OpenAI has refused the key.
+    """
+
+    def __init__(self, stage: str, clock: Clock, cache_seconds: int = 300) -> None:
         self._name = secret_name(stage)
         self._clock = clock
-        self._keep_ms = keep_seconds * 1000
-        self._kept: tuple[Ms, Credentials] | None = None
+        self._cache_ms = cache_seconds * 1000
+        self._cached: tuple[Ms, Credentials] | None = None
         self._lock = Lock()
 
     def __call__(self) -> Credentials:
-        """The credentials.
+        """Return the credentials.
 
         Raises:
             NotConfigured: there is no such secret, or no key in it.
-            Unavailable: it could not be read just now, and none had been.
+            Unavailable: the secret could not be read, and none is cached.
         """
         with self._lock:
             now = self._clock.now()
-            if self._kept is None or now - self._kept[0] >= self._keep_ms:
-                self._kept = (now, self._newer(self._kept and self._kept[1]))
-            return self._kept[1]
+            if self._cached is None or now - self._cached[0] >= self._cache_ms:
+                self._cached = (now, self._refresh(self._cached and self._cached[1]))
+            return self._cached[1]
 
     def forget(self) -> None:
+        """Drop the cached credentials, so that the next call reads the secret."""
         with self._lock:
-            self._kept = None
+            self._cached = None
 
-    def _newer(self, known: Credentials | None) -> Credentials:
+    def _refresh(self, cached: Credentials | None) -> Credentials:
         try:
             return self._read()
         except Unavailable:
-            if known is None:
+            if cached is None:
                 raise
-            return known  # no reason to stop: it is a key that worked
+            return cached  # the key worked until now, so an outage of Secrets Manager need not stop jobs
 
     def _read(self) -> Credentials:
         from botocore.exceptions import ClientError
 
         try:
             with aws.translate_errors():
-                answer = aws.client("secretsmanager").get_secret_value(SecretId=self._name)
+                response = aws.client("secretsmanager").get_secret_value(SecretId=self._name)
         except ClientError as exc:
             if aws.error_code(exc) in ABSENT:
                 raise NotConfigured from exc
             raise
-        return parse(answer.get("SecretString") or "")
+        return parse(response.get("SecretString") or "")
 
 
 def parse(secret: str) -> Credentials:
-    """Read a secret: `{"api_key", "base_url"?, "organization"?, "project"?}`, or the bare key.
+    """Parse a secret: `{"api_key", "base_url"?, "organization"?, "project"?}`, or the bare key.
 
     Raises:
         NotConfigured: there is no key in it.
@@ -93,6 +97,6 @@ def parse(secret: str) -> Credentials:
         stored = secret.strip()
     fields = stored if isinstance(stored, dict) else {"api_key": stored}
     known = {name: str(fields[name]).strip() for name in ("api_key", "base_url", "organization", "project") if fields.get(name)}
-    if not known.get("api_key", "").isascii() or "api_key" not in known:  # a header could not carry another
+    if not known.get("api_key", "").isascii() or "api_key" not in known:  # an HTTP header cannot carry other characters
         raise NotConfigured
     return Credentials(**known)

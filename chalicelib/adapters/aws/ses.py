@@ -1,9 +1,9 @@
 """E-mail through SES, from the one address of the stage.
 
-| SES says | means |
+| SES responds | `DeliveryError` |
 |---|---|
-| the sender is not verified, sending is paused, the message is rejected | final: no later try fares better until somebody acts |
-| throttled, not reachable | tried again |
+| the sender is not verified, sending is paused, the message is rejected | final: an operator has to act first |
+| throttled, not reachable | is retried |
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ REFUSED = frozenset(
 
 
 class SesEmailSender:
+    """Sends from `sender`; None: the stage has no sender address.
+
+    Calls: 1 for each message, not repeated here.
+    """
+
     def __init__(self, sender: str | None) -> None:
         self._sender = sender
 

@@ -1,7 +1,7 @@
-"""The lanes' queues, on SQS.
+"""The queues, on SQS.
 
-Each message carries its tenant as `MessageGroupId`, which on a standard queue makes it a fair one: no order is promised, and a tenant with
-a flood of messages does not make the others wait.
+Each message carries its tenant as `MessageGroupId`, which makes a standard queue a fair one: there
+is no order, and a tenant with a flood of messages does not make other tenants wait.
 """
 
 from __future__ import annotations
@@ -19,23 +19,26 @@ from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import Ms
 from chalicelib.ports import Clock, DeadLetter
 
-LONGEST_DELAY = 900  # seconds
-LARGEST_BATCH = 10
+MAX_DELAY = 900  # seconds
+MAX_BATCH = 10
 DEPTH_CACHE_MS = 3_000
-VISIBILITY_SECONDS = 60  # a dead letter, while somebody decides about it
-WAIT_SECONDS = 1  # a receive that does not wait asks only some of SQS's servers, and misses messages
-MAX_DEAD_LETTER_LENGTH = 100_000  # characters: for people to read, and at most 400 KB of SQS's 1 MiB
-LONGEST_REASON = 500
+VISIBILITY_SECONDS = 60  # of a dead letter that was received
+WAIT_SECONDS = 1  # a receive that does not wait queries only some of SQS's servers, and misses messages
+MAX_DEAD_LETTER_LENGTH = 100_000  # characters, at most 400 KB of SQS's 1 MiB
+MAX_REASON_LENGTH = 500
 
 # SQS, SendMessage: "can be up to 128 characters, alphanumeric and punctuation".
 _GROUP = re.compile(r"[!-~]{1,128}")
-# SQS, SendMessage: the characters that a message may not hold. A message with one is refused as a whole.
-# Compiled at its first use, which is rare: that takes 4 ms.
+# SQS, SendMessage: the characters that a message may not hold. SQS refuses the whole message.
+# Compiled at its first use, which is rare: compiling takes 4 ms.
 _FORBIDDEN = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 class SqsQueues:
-    """`headrace-<stage>-<lane>` and their dead-letter queues. Knows each address from its first use on."""
+    """The queues `headrace-<stage>-<name>` and their dead-letter queues.
+
+    The URL of each is cached from its first use on.
+    """
 
     def __init__(self, stage: str, clock: Clock) -> None:
         self._stage = stage
@@ -47,12 +50,12 @@ class SqsQueues:
     def send(self, lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         self.send_task(lane, wake_up.to_json(), tenant, delay)
 
-    def send_task(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
-        if not 0 <= delay <= LONGEST_DELAY:
-            raise ValueError(f"SQS delays a message by 0 to {LONGEST_DELAY} seconds, not by {delay}")
+    def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
+        if not 0 <= delay <= MAX_DELAY:
+            raise ValueError(f"SQS delays a message by 0 to {MAX_DELAY} seconds, not by {delay}")
         self._call(
             "send_message",
-            queue_name(self._stage, errands),
+            queue_name(self._stage, queue),
             MessageBody=body,
             MessageGroupId=message_group(tenant),
             DelaySeconds=delay,
@@ -60,14 +63,14 @@ class SqsQueues:
 
     def send_many(self, lane: str, wake_ups: Sequence[WakeUp], tenant: str) -> None:
         queue = queue_name(self._stage, lane)
-        for start in range(0, len(wake_ups), LARGEST_BATCH):
-            some = wake_ups[start : start + LARGEST_BATCH]
+        for start in range(0, len(wake_ups), MAX_BATCH):
+            chunk = wake_ups[start : start + MAX_BATCH]
             entries = [
-                {"Id": str(at), "MessageBody": one.to_json(), "MessageGroupId": message_group(tenant)} for at, one in enumerate(some)
+                {"Id": str(at), "MessageBody": one.to_json(), "MessageGroupId": message_group(tenant)} for at, one in enumerate(chunk)
             ]
             failed = [entry["Code"] for entry in self._call("send_message_batch", queue, Entries=entries).get("Failed", [])]
             if failed:
-                raise Unavailable(f"SQS did not take {len(failed)} of {len(some)} messages ({failed[0]}).")
+                raise Unavailable(f"SQS did not take {len(failed)} of {len(chunk)} messages ({failed[0]}).")
 
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
         self._delete(queue_name(self._stage, lane), receipts)
@@ -76,14 +79,14 @@ class SqsQueues:
         self._delete(dead_letter_queue_name(self._stage, lane), receipts)
 
     def _delete(self, queue: str, receipts: Sequence[str]) -> None:
-        if len(receipts) > LARGEST_BATCH:
-            raise ValueError(f"SQS deletes at most {LARGEST_BATCH} messages at once")
+        if len(receipts) > MAX_BATCH:
+            raise ValueError(f"SQS deletes at most {MAX_BATCH} messages at once")
         if not receipts:
             return
         entries = [{"Id": str(at), "ReceiptHandle": receipt} for at, receipt in enumerate(receipts)]
-        answer = self._call("delete_message_batch", queue, Entries=entries)
-        failed = [entry["Code"] for entry in answer.get("Failed", []) if not entry.get("SenderFault")]
-        if failed:  # a receipt that SQS does not accept is no such failure: its message comes again, loses its claim and is dropped
+        response = self._call("delete_message_batch", queue, Entries=entries)
+        failed = [entry["Code"] for entry in response.get("Failed", []) if not entry.get("SenderFault")]
+        if failed:  # an invalid receipt is not among these: its message is delivered again, loses its claim and is dropped
             raise Unavailable(f"SQS did not delete {len(failed)} of {len(receipts)} messages ({failed[0]}). Nothing was lost; try again.")
 
     def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
@@ -91,7 +94,7 @@ class SqsQueues:
             "send_message",
             dead_letter_queue_name(self._stage, lane),
             MessageBody=strip_forbidden(body)[:MAX_DEAD_LETTER_LENGTH] or "(empty)",
-            MessageAttributes={"reason": {"DataType": "String", "StringValue": strip_forbidden(reason)[:LONGEST_REASON] or "unknown"}},
+            MessageAttributes={"reason": {"DataType": "String", "StringValue": strip_forbidden(reason)[:MAX_REASON_LENGTH] or "unknown"}},
         )
 
     def depth(self, lane: str) -> int:
@@ -103,25 +106,25 @@ class SqsQueues:
     def _depth(self, queue: str) -> int:
         now = self._clock.now()
         with self._lock:
-            seen = self._depths.get(queue)
-        if seen and now - seen[0] < DEPTH_CACHE_MS:
-            return seen[1]
-        answer = self._call("get_queue_attributes", queue, AttributeNames=["ApproximateNumberOfMessages"])
-        depth = int(answer["Attributes"]["ApproximateNumberOfMessages"])
+            cached = self._depths.get(queue)
+        if cached and now - cached[0] < DEPTH_CACHE_MS:
+            return cached[1]
+        response = self._call("get_queue_attributes", queue, AttributeNames=["ApproximateNumberOfMessages"])
+        depth = int(response["Attributes"]["ApproximateNumberOfMessages"])
         with self._lock:
             self._depths[queue] = (now, depth)
         return depth
 
     def receive_dead(self, lane: str) -> list[DeadLetter]:
-        answer = self._call(
+        response = self._call(
             "receive_message",
             dead_letter_queue_name(self._stage, lane),
-            MaxNumberOfMessages=LARGEST_BATCH,
+            MaxNumberOfMessages=MAX_BATCH,
             VisibilityTimeout=VISIBILITY_SECONDS,
             WaitTimeSeconds=WAIT_SECONDS,
             MessageAttributeNames=["reason"],
         )
-        return [_dead_letter(message) for message in answer.get("Messages", [])]
+        return [_dead_letter(message) for message in response.get("Messages", [])]
 
     def _call(self, operation: str, queue: str, **arguments: Any) -> dict[str, Any]:
         sqs = aws.client("sqs")
@@ -129,8 +132,8 @@ class SqsQueues:
             url = self._urls.get(queue)
             if url is None:
                 url = self._urls[queue] = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-            answer: dict[str, Any] = getattr(sqs, operation)(QueueUrl=url, **arguments)
-            return answer
+            response: dict[str, Any] = getattr(sqs, operation)(QueueUrl=url, **arguments)
+            return response
 
 
 def _dead_letter(message: dict[str, Any]) -> DeadLetter:
@@ -139,10 +142,10 @@ def _dead_letter(message: dict[str, Any]) -> DeadLetter:
 
 
 def message_group(tenant: str) -> str:
-    """The message group of a tenant: its name, or a hash of it where SQS would refuse the name."""
+    """Return the message group of a tenant: its name, or a hash of it if SQS would refuse the name."""
     return tenant if _GROUP.fullmatch(tenant) else hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def strip_forbidden(text: str) -> str:
-    """The same text without the characters that SQS refuses."""
+    """Replace the characters that SQS refuses by U+FFFD."""
     return re.sub(_FORBIDDEN, "\ufffd", text)

@@ -1,13 +1,14 @@
-"""Frames to WebSocket connections, by API Gateway's management API at the endpoint that each connection recorded.
+"""Frames to WebSocket connections, sent with API Gateway's management API.
 
-| API Gateway says | means |
+| API Gateway responds | raised |
 |---|---|
 | 410 Gone | `ConnectionGone` |
-| 429, 5xx, nothing in time | `ConnectionBusy`: too many requests, or this client's buffer is full; one cannot tell which |
-| 413 | a bug: a frame must be cut below 128 KB (and below 32 KB, to count as one) |
-| 403 and other 4xx | `ConnectionRefused`, with the reason: no later post would fare better, and a job must not fail for its audience |
+| 429, 5xx, nothing in time | `ConnectionBusy`: too many requests, or this client's buffer is full; they cannot be told apart |
+| 413 | a bug: a frame must be cut below 128 KB (and below 32 KB, to be billed as one) |
+| 403 and other 4xx | `ConnectionRefused`: no later frame would be accepted, and a job must not fail because of a subscriber |
 
-Posts are not repeated here: after an answer that was lost the reader posts again from what was acknowledged, and overlap is harmless.
+Frames are not repeated here. After a lost response the sender repeats from the last acknowledged
+offset, and clients drop what they have already.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import Any
 from chalicelib.adapters.aws import client as aws
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 
-LARGEST_FRAME = 131_072  # bytes; botocore's model of PostToConnection
+MAX_FRAME_BYTES = 131_072  # botocore's model of PostToConnection
 
 
 class ApiGatewaySockets:
+    """Calls: 1 for each method, not repeated."""
+
     def post(self, endpoint: str, connection_id: str, data: bytes) -> None:
-        if len(data) > LARGEST_FRAME:
-            raise ValueError(f"API Gateway takes frames of {LARGEST_FRAME} bytes, not of {len(data)}")
+        if len(data) > MAX_FRAME_BYTES:
+            raise ValueError(f"API Gateway takes frames of {MAX_FRAME_BYTES} bytes, not of {len(data)}")
         self._call(endpoint, "post_to_connection", ConnectionId=connection_id, Data=data)
 
     def close(self, endpoint: str, connection_id: str) -> None:

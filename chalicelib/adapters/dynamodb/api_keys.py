@@ -1,4 +1,8 @@
-"""Who may use the stage: API keys by the hash of their secret, and again under their tenant; and the stage's own addresses."""
+"""API keys and the URLs of the stage, in the table `accounts`.
+
+A key is stored twice: `key#<hash of its secret>` / `key`, where requests find it, and
+`tenant#<tenant>` / `key#<id>`, for listings.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, bound
 from chalicelib.domain.auth.identity import Key, Role
 
-PLAIN = ("id", "hash", "tenant", "user", "created_at", "expires_at", "revoked_at", "name")
+PLAIN_FIELDS = ("id", "hash", "tenant", "user", "created_at", "expires_at", "revoked_at", "name")
 
 
 class KeyItem(Item):
@@ -29,7 +33,7 @@ class KeyItem(Item):
 
 
 class EndpointsItem(Item):
-    """Written by the deployment, `stage` / `endpoints`."""
+    """The URLs that the deployment writes, `stage` / `endpoints`."""
 
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
@@ -38,6 +42,8 @@ class EndpointsItem(Item):
 
 
 class DynamoApiKeys:
+    """Units: 1 to read a key or the URLs, 4 to write a key (a transaction of two items)."""
+
     def __init__(self, stage: str) -> None:
         self._keys = bound(KeyItem, stage, "accounts")
         self._endpoints = bound(EndpointsItem, stage, "accounts")
@@ -47,8 +53,8 @@ class DynamoApiKeys:
         return _key_of(item) if item else None
 
     def put_key(self, key: Key) -> None:
-        """Both rows at once, so that a listing never misses a key that works."""
-        values: dict[str, Any] = {name: getattr(key, name) for name in PLAIN}
+        """Write both items in one transaction, so that a listing never misses a key that works."""
+        values: dict[str, Any] = {name: getattr(key, name) for name in PLAIN_FIELDS}
         values |= {"role": key.role.label, "all_tenants": key.all_tenants}
         by_hash = self._keys(f"key#{key.hash}", "key", **values)
         by_tenant = self._keys(f"tenant#{key.tenant}", f"key#{key.id}", **values)
@@ -60,14 +66,14 @@ class DynamoApiKeys:
 
     def endpoints(self) -> dict[str, str]:
         item = dynamodb.get(self._endpoints, "stage", "endpoints")
-        addresses = {"ws_url": item.ws_url, "api_url": item.api_url} if item else {}
-        return {name: url for name, url in addresses.items() if url}
+        urls = {"ws_url": item.ws_url, "api_url": item.api_url} if item else {}
+        return {name: url for name, url in urls.items() if url}
 
     def put_endpoints(self, ws_url: str, api_url: str) -> None:
-        """What a deployment says at its end."""
+        """Store the URLs at the end of a deployment."""
         dynamodb.put(self._endpoints("stage", "endpoints", ws_url=ws_url, api_url=api_url))
 
 
 def _key_of(item: KeyItem) -> Key:
-    values: dict[str, Any] = {name: getattr(item, name) for name in PLAIN}
+    values: dict[str, Any] = {name: getattr(item, name) for name in PLAIN_FIELDS}
     return Key(**{**values, "name": item.name or "", "role": Role.named(item.role), "all_tenants": bool(item.all_tenants)})

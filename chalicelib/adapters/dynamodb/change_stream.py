@@ -1,4 +1,4 @@
-"""The change stream of the jobs table, as heads before and after."""
+"""The change stream of the table `jobs`, as job records before and after each change."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ Change = tuple[str, Job | None, Job | None]
 
 
 def changes(records: list[dict[str, Any]]) -> Iterator[Change]:
-    """Each change as `(job id, before, after)`: `before` is None for a new job. A deletion, which TTL makes too, is left out.
+    """Yield each change as `(job id, before, after)`; `before` is None for a new job.
 
-    Both heads are None where a record cannot be read.
+    Deletions, which TTL makes too, are left out. Both records are None if an image cannot be
+    decoded.
     """
     for record in records:
         if record.get("eventName") == "REMOVE":

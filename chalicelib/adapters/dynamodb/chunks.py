@@ -1,7 +1,8 @@
-"""The log of a job: the items `c#<attempt>#<end>` of its page.
+"""Chunks of a job's text, in the table `job_data`: the items `c#<attempt>#<end>` of the job.
 
-Keyed by where a chunk *ends*: "from offset p on" is one query for the keys beyond p, and its first hit is the chunk that covers p.
-Text and progress are gzipped together: four seconds of a stream are 1.7 KB of JSON and 0.9 KB packed, which is one write unit less.
+The key has the offset where a chunk *ends*. So reading from an offset is one query for the keys
+beyond it, and the first hit is the chunk that covers the offset. Text and progress are gzipped
+together: four seconds of a stream are 1.7 KB of JSON and 0.9 KB packed, which saves one write unit.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class ChunkItem(Item):
     sk = UnicodeAttribute(range_key=True)
     start = IntAttribute(attr_name="o")
     at = IntAttribute()
-    data = BinaryAttribute(legacy_encoding=False)  # text, progress, events
+    data = BinaryAttribute(legacy_encoding=False)  # gzipped JSON: [text, progress, events]
     sequence = IntAttribute(null=True, attr_name="seq")
     sequence_offset = IntAttribute(null=True, attr_name="seq_o")
     ttl = IntAttribute(null=True)
@@ -40,8 +41,8 @@ class DynamoChunks:
         try:
             dynamodb.put(item, self._items.id.does_not_exist())
         except ConditionFailed as failed:
-            there = failed.item and _chunk_of(self._items.from_raw_data(failed.item))
-            if there != _chunk_of(item):
+            stored = failed.item and _chunk_of(self._items.from_raw_data(failed.item))
+            if stored != _chunk_of(item):
                 raise ChunkConflict from failed
 
     def put_progress(self, chunk: Chunk) -> None:

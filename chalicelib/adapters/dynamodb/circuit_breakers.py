@@ -1,4 +1,7 @@
-"""The circuits of all models: one partition of the table `live`, so that one Query reads them all."""
+"""Circuit breakers, in the table `coordination`: `circuits` / `circuit#<model>`.
+
+They share one partition, so that one query reads them all.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, I
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 
-PARTITION, PREFIX = "board", "circuit#"
-RETENTION_SECONDS = 2 * 86_400  # seconds after the last change: what was not heard of for so long says nothing any more
+PARTITION, PREFIX = "circuits", "circuit#"
+RETENTION_SECONDS = 2 * 86_400  # after the last change: older failures say nothing about the provider now
 
 
 class CircuitBreakerItem(Item):
@@ -34,7 +37,7 @@ class CircuitBreakerItem(Item):
 
 
 class DynamoCircuitBreakers:
-    """Units: half a read for all of them (up to 4 KB, some thirty circuits), 1 to write."""
+    """Units: 0.5 to read all of them (up to 4 KB, some thirty models), 1 to read one, 1 to write."""
 
     def __init__(self, stage: str) -> None:
         self._items = bound(CircuitBreakerItem, stage, "coordination")
@@ -47,7 +50,7 @@ class DynamoCircuitBreakers:
         return _circuit_of(item) if item else None
 
     def replace(self, seen: CircuitBreaker, new: CircuitBreaker) -> None:
-        """A whole put: nobody else writes here, and no index is there to be changed."""
+        """Put the whole item: it has no index, and no other code writes to it."""
         unchanged = self._items.version == seen.version if seen.version else self._items.pk.does_not_exist()
         try:
             dynamodb.put(self._item_of(new), unchanged)
@@ -57,14 +60,14 @@ class DynamoCircuitBreakers:
                 raise StaleVersion(current) from failed
 
     def _item_of(self, circuit: CircuitBreaker) -> CircuitBreakerItem:
-        """Without what goes without saying. One that a person keeps open stays."""
-        kept: dict[str, Any] = {field.name: getattr(circuit, field.name) or None for field in fields(circuit) if field.name != "model"}
+        """Default values are not stored. A circuit that an operator forces open has no TTL."""
+        stored: dict[str, Any] = {field.name: getattr(circuit, field.name) or None for field in fields(circuit) if field.name != "model"}
         times = [moment for moment in (circuit.last_failure_at, circuit.opened_at, circuit.closed_at, circuit.until) if moment]
         ttl = None if circuit.is_forced or not times else max(times) // 1000 + RETENTION_SECONDS
-        return self._items(PARTITION, PREFIX + circuit.model, **{**kept, "state": circuit.state.value, "ttl": ttl})
+        return self._items(PARTITION, PREFIX + circuit.model, **{**stored, "state": circuit.state.value, "ttl": ttl})
 
 
 def _circuit_of(item: CircuitBreakerItem) -> CircuitBreaker:
     stored = {field.name: getattr(item, field.name) for field in fields(CircuitBreaker) if field.name not in ("model", "state")}
-    given = {name: value for name, value in stored.items() if value is not None}
-    return CircuitBreaker(model=item.sk.removeprefix(PREFIX), state=CircuitState(item.state), **given)
+    present = {name: value for name, value in stored.items() if value is not None}
+    return CircuitBreaker(model=item.sk.removeprefix(PREFIX), state=CircuitState(item.state), **present)

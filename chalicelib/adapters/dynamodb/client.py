@@ -1,10 +1,13 @@
-"""How the stores use DynamoDB: PynamoDB's models on the process's one client, and the few calls that its own methods lack.
+"""DynamoDB for the stores: PynamoDB's models on the client of the process, and calls that it lacks.
 
-* Models are declared without a table; `bound` ties one to a stage's table, so importing them needs no stage and makes no client.
-* All models share one botocore client (`aws.client`). By themselves each would build its own, with timeouts that outlive a lease.
-* A condition that fails gives back what is there (`ALL_OLD`), because the SDK repeats a request whose answer was lost, and the repetition
-  of a write that had been done fails its condition: who wrote must look whether it was themselves. `Model.save` cannot ask for that.
-* Expressions always name attributes by placeholders, so no reserved word can break one.
+* Models are declared without a table. `bound` ties one to a stage's table, so importing them needs
+  no stage and makes no client.
+* All models share one botocore client (`aws.client`). By default each would build its own, with
+  timeouts that outlive a lease.
+* A failed condition returns the stored item (`ALL_OLD`). The SDK repeats a request whose response
+  was lost, and the repetition of a write that was made fails its condition; the writer compares the
+  stored item with its own. `Model.save` cannot ask for that.
+* Expressions name attributes by placeholders only, so reserved words cannot break one.
 """
 
 from __future__ import annotations
@@ -29,16 +32,16 @@ from chalicelib.domain.errors import Throttled
 Raw = dict[str, Any]  # an item as DynamoDB's API writes it: {"id": {"S": "job_1"}}
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
-CONFLICT_TRIES = 5  # of what met a transaction; together well below the timeout of a request
-CONFLICT_BACKOFF = 0.02
+CONFLICT_TRIES = 5  # of a write that met a transaction; all tries take well below the timeout of a request
+CONFLICT_BACKOFF = 0.02  # seconds
 BATCH_KEYS = 100  # BatchGetItem's limit
 BATCH_WRITES = 25  # BatchWriteItem's
-BATCH_TRIES = 5  # for keys that DynamoDB left out because it is busy
-TTL_GRACE_SECONDS = 86_400  # seconds that a row outlives its own end: TTL only cleans up, readers compare times
+BATCH_TRIES = 5  # for keys that a busy DynamoDB left unprocessed
+TTL_GRACE_SECONDS = 86_400  # how long a row outlives its own end: TTL only cleans up, readers compare times
 
 
 class ConditionFailed(Exception):
-    """The condition of a write did not hold. `item` is what is there, None if nothing is."""
+    """The condition of a write did not hold. `item` is the stored item, None if there is none."""
 
     def __init__(self, item: Raw | None) -> None:
         super().__init__(CONDITION_FAILED)
@@ -46,7 +49,11 @@ class ConditionFailed(Exception):
 
 
 class TransactionConditionFailed(Exception):
-    """Conditions of a transaction did not hold. `items` has, for each write in order, None or what was there (`{}`: nothing)."""
+    """Conditions of a transaction did not hold.
+
+    `items` has one entry for each write, in order: None if its condition held, else the stored item
+    (`{}`: there is none).
+    """
 
     def __init__(self, items: list[Raw | None]) -> None:
         super().__init__("TransactionCanceledException")
@@ -54,7 +61,10 @@ class TransactionConditionFailed(Exception):
 
 
 class SharedConnection(Connection):
-    """PynamoDB's connection on the shared client; failures to reach DynamoDB are raised in our words, refusals as botocore's."""
+    """PynamoDB's connection on the shared client.
+
+    Outages are raised as `Unavailable`, refused requests as botocore raises them.
+    """
 
     @property
     def client(self) -> Any:
@@ -62,12 +72,12 @@ class SharedConnection(Connection):
 
     def _make_api_call(self, operation_name: str, operation_kwargs: dict[str, Any]) -> dict[str, Any]:
         with aws.translate_errors():
-            answer: dict[str, Any] = self.client._make_api_call(operation_name, operation_kwargs)
-        return answer
+            response: dict[str, Any] = self.client._make_api_call(operation_name, operation_kwargs)
+        return response
 
 
 class Item(Model):
-    """A kind of item. Several kinds share a table and are told apart by their keys."""
+    """A kind of item. Several kinds share a table and differ in their keys."""
 
     @classmethod
     def _get_connection(cls) -> TableConnection:
@@ -80,7 +90,7 @@ class Item(Model):
 
 
 class IntAttribute(Attribute[int]):
-    """A whole number: times, counts and money here are nothing else, and PynamoDB's own number may be a float."""
+    """An integer, as all stored times, counts and costs are. PynamoDB's own number may be a float."""
 
     attr_type = NUMBER
 
@@ -99,25 +109,27 @@ def table_name(stage: str, table: str) -> str:
 
 
 def bound(model: type[I], stage: str, table: str) -> type[I]:
-    """The same model, on a stage's table."""
+    """Return the model on a stage's table."""
     tied: type[I] = _bound(model, table_name(stage, table))
     return tied
 
 
 def put(item: Item, condition: Condition | None = None) -> None:
-    """One PutItem of the whole item.
+    """Put the whole item, with one PutItem.
 
     Raises:
-        ConditionFailed: with what is there.
+        ConditionFailed: with the stored item.
     """
     _call(item, "PutItem", item.get_save_kwargs_from_instance(condition, "ALL_OLD" if condition is not None else None))
 
 
 def update(item: Item, actions: Sequence[Action], condition: Condition | None = None, returns: str = "NONE") -> Raw:
-    """One UpdateItem; `returns` as DynamoDB names it (`UPDATED_NEW`).
+    """Update an item, with one UpdateItem.
+
+    `returns` is DynamoDB's `ReturnValues`, such as `UPDATED_NEW`.
 
     Raises:
-        ConditionFailed: with what is there.
+        ConditionFailed: with the stored item.
     """
     kwargs = item.get_update_kwargs_from_instance(list(actions), condition, "ALL_OLD" if condition is not None else None)
     attributes: Raw = _call(item, "UpdateItem", {**kwargs, "ReturnValues": returns}).get("Attributes", {})
@@ -125,25 +137,27 @@ def update(item: Item, actions: Sequence[Action], condition: Condition | None = 
 
 
 def delete(item: Item, condition: Condition | None = None) -> Raw | None:
-    """One DeleteItem; the answer is what was there.
+    """Delete an item, with one DeleteItem, and return what was stored.
 
     Raises:
-        ConditionFailed: with what is there.
+        ConditionFailed: with the stored item.
     """
     kwargs = item.get_delete_kwargs_from_instance(condition, "ALL_OLD" if condition is not None else None)
     return _call(item, "DeleteItem", {**kwargs, "ReturnValues": "ALL_OLD"}).get("Attributes")
 
 
 def update_changed(seen: Item, new: Item, condition: Condition) -> None:
-    """One UpdateItem that makes `seen` into `new`, attribute by attribute: what this version of the code does not know stays as it is.
+    """Update the attributes in which `new` differs from `seen`, with one UpdateItem.
+
+    Attributes that this version of the code does not know stay as they are.
 
     Raises:
-        ConditionFailed: with what is there.
+        ConditionFailed: with the stored item.
     """
     before, after = _present(seen), _present(new)
     changed = [getattr(type(new), name).set(value) for name, value in after.items() if before.get(name) != value]
-    gone = [getattr(type(new), name).remove() for name in before if name not in after]
-    update(seen, changed + gone, condition)
+    removed = [getattr(type(new), name).remove() for name in before if name not in after]
+    update(seen, changed + removed, condition)
 
 
 def _present(item: Item) -> dict[str, Any]:
@@ -151,7 +165,7 @@ def _present(item: Item) -> dict[str, Any]:
 
 
 def get(model: type[I], *key: str) -> I | None:
-    """The item with this key, read consistently."""
+    """Return the item with this key, read consistently."""
     try:
         return model.get(key[0], key[1] if key[1:] else None, consistent_read=True)
     except model.DoesNotExist:
@@ -159,10 +173,12 @@ def get(model: type[I], *key: str) -> I | None:
 
 
 def transact_put(writes: Sequence[tuple[Item, Condition | None]], pause: Callable[[float], None] = time.sleep) -> None:
-    """One TransactWriteItems of puts, tried again when it met another transaction. It costs double, so only where it must be.
+    """Put several items in one TransactWriteItems, which costs double.
+
+    It is repeated if it meets another transaction.
 
     Raises:
-        TransactionRefused: with what is there, for each condition that did not hold.
+        TransactionConditionFailed: with the stored items whose conditions did not hold.
     """
     connection = writes[0][0]._get_connection().connection
     for attempt in range(1, CONFLICT_TRIES + 1):
@@ -180,17 +196,17 @@ def transact_put(writes: Sequence[tuple[Item, Condition | None]], pause: Callabl
 
 
 def batch_put(items: Sequence[Item], pause: Callable[[float], None] = time.sleep) -> None:
-    """One BatchWriteItem of puts for each 25 items, without conditions.
+    """Put items without conditions, with one BatchWriteItem for each 25.
 
     Raises:
-        Throttled: some were left out again and again.
+        Throttled: DynamoDB left some unprocessed in every try.
     """
     table = items[0]._get_connection() if items else None
     left: list[Any] = [item.serialize() for item in items]
     tries = 0
     while table is not None and left:
-        answer = table.batch_write_item(put_items=left[:BATCH_WRITES])
-        skipped = (answer or {}).get("UnprocessedItems", {}).get(table.table_name, [])
+        response = table.batch_write_item(put_items=left[:BATCH_WRITES])
+        skipped = (response or {}).get("UnprocessedItems", {}).get(table.table_name, [])
         left = [*(one["PutRequest"]["Item"] for one in skipped), *left[BATCH_WRITES:]]
         tries = tries + 1 if skipped else 0
         if tries >= BATCH_TRIES:
@@ -200,19 +216,20 @@ def batch_put(items: Sequence[Item], pause: Callable[[float], None] = time.sleep
 
 
 def batch_delete(items: Sequence[Item], pause: Callable[[float], None] = time.sleep) -> None:
-    """One BatchWriteItem for each 25 items, without conditions. Deleting what is gone succeeds.
+    """Delete items without conditions, with one BatchWriteItem for each 25.
 
-    PynamoDB's own `batch_write` repeats what DynamoDB left out without a pause.
+    Deleting an absent item succeeds. PynamoDB's own `batch_write` repeats unprocessed items without
+    a pause.
 
     Raises:
-        Throttled: some were left out again and again.
+        Throttled: DynamoDB left some unprocessed in every try.
     """
     table = items[0]._get_connection() if items else None
     left: list[Any] = [item._get_keys() for item in items]  # type: ignore[no-untyped-call]
     tries = 0
     while table is not None and left:
-        answer = table.batch_write_item(delete_items=left[:BATCH_WRITES])
-        skipped = (answer or {}).get("UnprocessedItems", {}).get(table.table_name, [])
+        response = table.batch_write_item(delete_items=left[:BATCH_WRITES])
+        skipped = (response or {}).get("UnprocessedItems", {}).get(table.table_name, [])
         left = [*(one["DeleteRequest"]["Key"] for one in skipped), *left[BATCH_WRITES:]]
         tries = tries + 1 if skipped else 0
         if tries >= BATCH_TRIES:
@@ -229,16 +246,20 @@ def batch_get(
     *,
     consistent: bool = False,
 ) -> list[I]:
-    """The items that exist, in no order: one BatchGetItem for each hundred keys."""
+    """Return the items that exist, in no order, with one BatchGetItem for each hundred keys.
+
+    Raises:
+        Throttled: DynamoDB left some keys unprocessed in every try.
+    """
     table = model._get_connection()
     names: list[str] = table.get_meta_table().get_key_names()  # type: ignore[no-untyped-call]
     left: list[Any] = [dict(zip(names, key, strict=True)) for key in dict.fromkeys(keys)]
     found: list[I] = []
     tries = 0
     while left:
-        answer = table.batch_get_item(left[:BATCH_KEYS], consistent_read=consistent, attributes_to_get=attributes)
-        found += [model.from_raw_data(raw) for raw in answer["Responses"].get(table.table_name, [])]
-        skipped = answer.get("UnprocessedKeys", {}).get(table.table_name, {}).get("Keys", [])
+        response = table.batch_get_item(left[:BATCH_KEYS], consistent_read=consistent, attributes_to_get=attributes)
+        found += [model.from_raw_data(raw) for raw in response["Responses"].get(table.table_name, [])]
+        skipped = response.get("UnprocessedKeys", {}).get(table.table_name, {}).get("Keys", [])
         left = [*skipped, *left[BATCH_KEYS:]]
         tries = tries + 1 if skipped else 0
         if tries >= BATCH_TRIES:
@@ -248,19 +269,22 @@ def batch_get(
     return found
 
 
-@cache  # a class is made once: it is what PynamoDB keeps its connection in
+@cache  # one class for each table: PynamoDB keeps its connection in the class
 def _bound(model: Any, name: str) -> Any:
     return type(model.__name__, (model,), {"Meta": type("Meta", (), {"table_name": name}), "__module__": model.__module__})
 
 
 def _call(item: Item, operation: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """One write; again, for a moment, if it met a transaction on the same item, which has kept it from having any effect."""
+    """Make one write.
+
+    Repeat it for a moment if it met a transaction on the same item: then it had no effect.
+    """
     from botocore.exceptions import ClientError
 
     connection = item._get_connection().connection
     for attempt in range(1, CONFLICT_TRIES + 1):
         try:
-            answer: dict[str, Any] = connection.dispatch(operation, kwargs)
+            response: dict[str, Any] = connection.dispatch(operation, kwargs)
         except ClientError as exc:
             if aws.error_code(exc) == CONDITION_FAILED:
                 raise ConditionFailed(exc.response.get("Item")) from exc
@@ -270,7 +294,7 @@ def _call(item: Item, operation: str, kwargs: dict[str, Any]) -> dict[str, Any]:
                 raise
             time.sleep(CONFLICT_BACKOFF * 2**attempt)
         else:
-            return answer
+            return response
     raise Throttled
 
 

@@ -1,14 +1,15 @@
-"""Open WebSockets, `C#<0-7>` / `<hash>#<connection>`, and the tickets with which browsers open them.
+"""WebSocket connections and tickets, in the table `coordination`.
 
-So whoever looks for closed ones queries eight partitions, from any place on. Ids of one moment begin alike, hence the hash.
+Connections are `C#<0-7>` / `<hash>#<connection id>`. The sweeper looks for closed ones in one of
+these partitions, from a random position on. The hash spreads ids that were made at the same moment,
+which begin alike. Tickets are `tk#<hash of the secret>` / `tk`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict
 from zlib import crc32
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
@@ -16,6 +17,7 @@ from pynamodb.expressions.condition import size
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.json_record import known_fields
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard
 
@@ -63,9 +65,9 @@ class DynamoConnections:
     def subscribe(self, connection_id: str, job_id: str) -> bool:
         jobs = self._items.jobs
         has_room = size(jobs) < SUBSCRIPTIONS_PER_CONNECTION  # type: ignore[no-untyped-call]
-        may = self._items.pk.exists() & (jobs.does_not_exist() | has_room | jobs.contains(job_id))
+        allowed = self._items.pk.exists() & (jobs.does_not_exist() | has_room | jobs.contains(job_id))
         try:
-            dynamodb.update(self._item(connection_id), [jobs.add({job_id})], may)
+            dynamodb.update(self._item(connection_id), [jobs.add({job_id})], allowed)
         except ConditionFailed:
             return False
         return True
@@ -74,19 +76,19 @@ class DynamoConnections:
         try:
             dynamodb.update(self._item(connection_id), [self._items.jobs.delete({job_id})], self._items.pk.exists())
         except ConditionFailed:
-            return  # the connection is closed: nothing to take away
+            return  # the connection is closed
 
     def close(self, connection_id: str) -> Connection | None:
-        there = dynamodb.delete(self._item(connection_id))
-        return _connection_of(self._items.from_raw_data(there)) if there else None
+        deleted = dynamodb.delete(self._item(connection_id))
+        return _connection_of(self._items.from_raw_data(deleted)) if deleted else None
 
     def sample(self, part: int, limit: int) -> list[Connection]:
-        """From a place by chance on, and round to it again."""
-        place, start = f"C#{part % CONNECTION_SHARDS}", f"{random.getrandbits(32):08x}"
-        found = list(self._items.query(place, self._items.sk >= start, limit=limit, page_size=limit))
+        """Query from a random position to the end of the partition, and then from its beginning."""
+        partition, start = f"C#{part % CONNECTION_SHARDS}", f"{random.getrandbits(32):08x}"
+        found = list(self._items.query(partition, self._items.sk >= start, limit=limit, page_size=limit))
         if len(found) < limit:
-            left = limit - len(found)
-            found += self._items.query(place, self._items.sk < start, limit=left, page_size=left)
+            missing = limit - len(found)
+            found += self._items.query(partition, self._items.sk < start, limit=missing, page_size=missing)
         return [_connection_of(item) for item in found]
 
     def _item(self, connection_id: str) -> ConnectionItem:
@@ -113,11 +115,11 @@ class DynamoTickets:
         return Ticket(hash=ticket_hash, caller=caller_of(item.caller), created_at=item.created_at, expires_at=item.expires_at)
 
     def use(self, ticket_hash: str, connection_id: str) -> bool:
-        """The same connection may ask twice: the first answer may have been lost."""
+        """The same connection may use it again: the first response may have been lost."""
         used_by = self._items.used_by
-        free = used_by.does_not_exist() | (used_by == connection_id)
+        unused = used_by.does_not_exist() | (used_by == connection_id)
         try:
-            dynamodb.update(self._item(ticket_hash), [used_by.set(connection_id)], self._items.pk.exists() & free)
+            dynamodb.update(self._item(ticket_hash), [used_by.set(connection_id)], self._items.pk.exists() & unused)
         except ConditionFailed:
             return False
         return True
@@ -127,7 +129,7 @@ class DynamoTickets:
 
 
 def connection_key(connection_id: str) -> tuple[str, str]:
-    """Partition and sort key of a connection's row."""
+    """Return the partition key and sort key of a connection."""
     return f"C#{connection_shard(connection_id)}", f"{crc32(connection_id.encode()):08x}#{connection_id}"
 
 
@@ -138,9 +140,7 @@ def caller_json(caller: Caller) -> str:
 
 
 def caller_of(text: str) -> Caller:
-    """Fields that this version does not know are left out: during a deployment two versions read each other's rows."""
-    known = {field.name for field in fields(Caller)}
-    values: dict[str, Any] = {name: value for name, value in json.loads(text).items() if name in known}
+    values = known_fields(Caller, json.loads(text))
     jobs = values.get("jobs")
     return Caller(**{**values, "role": Role(values["role"]), "jobs": None if jobs is None else frozenset(jobs)})
 

@@ -1,7 +1,8 @@
-"""What is counted from the change stream, in `ledger`: a mark for each job, `m#<job>` / `m`, and counters wherever their keys say.
+"""Counters of the change stream, in the table `counters`.
 
-A counter is an item with a number for each of its names, so they are not known beforehand, and no model declares them: these are plain
-requests. Each counter also has `v`, one more for each transaction that added to it.
+Each job has a mark, `m#<job>` / `m`. Counters are at the keys that the domain gives; each is an
+item with one number for each of its names. The names are not known beforehand, so there is no model
+and these are plain requests. `v` of a counter grows by one with each transaction that adds to it.
 """
 
 from __future__ import annotations
@@ -35,25 +36,26 @@ class DynamoCounters:
         found = [_mark(item) for item in self._items(keys, consistent=consistent)]
         return {mark.job_id: mark for mark in found}
 
-    def increment(self, marked: Sequence[MarkUpdate], adds: Sequence[CounterIncrement]) -> None:
-        writes = [{"Put": self._put_of(one)} for one in marked] + [{"Update": self._add_of(add)} for add in adds]
+    def increment(self, marks: Sequence[MarkUpdate], increments: Sequence[CounterIncrement]) -> None:
         from botocore.exceptions import ClientError
 
+        puts = [{"Put": self._mark_put(one)} for one in marks]
+        updates = [{"Update": self._counter_update(one)} for one in increments]
         try:
             with aws.translate_errors():
-                aws.client("dynamodb").transact_write_items(TransactItems=writes)
+                aws.client("dynamodb").transact_write_items(TransactItems=[*puts, *updates])
         except ClientError as exc:
             if aws.error_code(exc) != CANCELLED:
                 raise
             raise StaleVersion(None) from exc
 
-    def get(self, places: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:
-        items = self._items(list(dict.fromkeys(places)), consistent=True)
+    def get(self, keys: Sequence[CounterKey]) -> dict[CounterKey, dict[str, int]]:
+        items = self._items(list(dict.fromkeys(keys)), consistent=True)
         return {(item["pk"]["S"], item["sk"]["S"]): _numbers(item) for item in items}
 
     def query(self, pk: str, limit: int) -> dict[str, dict[str, int]]:
         with aws.translate_errors():
-            answer = aws.client("dynamodb").query(
+            response = aws.client("dynamodb").query(
                 TableName=self._table,
                 KeyConditionExpression="#pk = :pk",
                 ExpressionAttributeNames={"#pk": "pk"},
@@ -61,13 +63,13 @@ class DynamoCounters:
                 ConsistentRead=True,
                 Limit=limit,
             )
-        return {item["sk"]["S"]: _numbers(item) for item in answer["Items"]}
+        return {item["sk"]["S"]: _numbers(item) for item in response["Items"]}
 
-    def overwrite(self, place: CounterKey, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
+    def overwrite(self, key: CounterKey, version: int, numbers: Mapping[str, int], ttl: int) -> bool:
         from botocore.exceptions import ClientError
 
-        said = {name: {"N": str(amount)} for name, amount in numbers.items()}
-        item = {**_key(place), **said, "v": {"N": str(version + 1)}, "ttl": {"N": str(ttl)}}
+        stored = {name: {"N": str(amount)} for name, amount in numbers.items()}
+        item = {**_key(key), **stored, "v": {"N": str(version + 1)}, "ttl": {"N": str(ttl)}}
         condition = "#v = :seen" if version else "attribute_not_exists(#v)"
         seen = {"ExpressionAttributeValues": {":seen": {"N": str(version)}}} if version else {}
         try:
@@ -81,14 +83,14 @@ class DynamoCounters:
             raise
         return True
 
-    def _put_of(self, marked: MarkUpdate) -> Raw:
-        """A mark that was not there is to be not there still."""
-        new, seen = marked.new, marked.seen.version
+    def _mark_put(self, update: MarkUpdate) -> Raw:
+        """Return the put of a mark on the condition that the stored one is still what was read."""
+        new, seen = update.new, update.seen.version
         item = {
             **_key((_mark_key(new.job_id), MARK)),
             "v": {"N": str(new.version)},
             "data": {"S": json.dumps(dict(new.counted), separators=(",", ":"))},
-            "ttl": {"N": str(marked.ttl)},
+            "ttl": {"N": str(update.ttl)},
         }
         condition = "#v = :seen" if seen else "attribute_not_exists(#v)"
         values = {"ExpressionAttributeValues": {":seen": {"N": str(seen)}}} if seen else {}
@@ -100,17 +102,17 @@ class DynamoCounters:
             **values,
         }
 
-    def _add_of(self, add: CounterIncrement) -> Raw:
-        names = {f"#{at}": name for at, name in enumerate(add.amounts)}
-        values: Raw = {f":{at}": {"N": str(amount)} for at, amount in enumerate(add.amounts.values())}
+    def _counter_update(self, increment: CounterIncrement) -> Raw:
+        names = {f"#{at}": name for at, name in enumerate(increment.amounts)}
+        values: Raw = {f":{at}": {"N": str(amount)} for at, amount in enumerate(increment.amounts.values())}
         added = ", ".join([*(f"#{at} :{at}" for at in range(len(names))), "#v :one"])
-        keeps = " SET #ttl = :ttl" if add.ttl is not None else ""
+        set_ttl = " SET #ttl = :ttl" if increment.ttl is not None else ""
         return {
             "TableName": self._table,
-            "Key": _key(add.key),
-            "UpdateExpression": f"ADD {added}{keeps}",
-            "ExpressionAttributeNames": {**names, "#v": "v"} | ({"#ttl": "ttl"} if keeps else {}),
-            "ExpressionAttributeValues": {**values, ":one": {"N": "1"}} | ({":ttl": {"N": str(add.ttl)}} if keeps else {}),
+            "Key": _key(increment.key),
+            "UpdateExpression": f"ADD {added}{set_ttl}",
+            "ExpressionAttributeNames": {**names, "#v": "v"} | ({"#ttl": "ttl"} if set_ttl else {}),
+            "ExpressionAttributeValues": {**values, ":one": {"N": "1"}} | ({":ttl": {"N": str(increment.ttl)}} if set_ttl else {}),
         }
 
     def _items(self, keys: Sequence[CounterKey], *, consistent: bool) -> Iterator[Raw]:
@@ -119,9 +121,9 @@ class DynamoCounters:
         while left:
             request = {self._table: {"Keys": left[:BATCH_KEYS], "ConsistentRead": consistent}}
             with aws.translate_errors():
-                answer = aws.client("dynamodb").batch_get_item(RequestItems=request)
-            yield from answer["Responses"].get(self._table, [])
-            skipped = answer.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
+                response = aws.client("dynamodb").batch_get_item(RequestItems=request)
+            yield from response["Responses"].get(self._table, [])
+            skipped = response.get("UnprocessedKeys", {}).get(self._table, {}).get("Keys", [])
             left = [*skipped, *left[BATCH_KEYS:]]
             tries = tries + 1 if skipped else 0
             if tries >= dynamodb.BATCH_TRIES:
@@ -134,8 +136,8 @@ def _mark_key(job_id: str) -> str:
     return f"m#{job_id}"
 
 
-def _key(place: CounterKey) -> Raw:
-    return {name: {"S": part} for name, part in zip(KEYS, place, strict=True)}
+def _key(key: CounterKey) -> Raw:
+    return {name: {"S": part} for name, part in zip(KEYS, key, strict=True)}
 
 
 def _mark(item: Raw) -> CountMark:
@@ -144,6 +146,6 @@ def _mark(item: Raw) -> CountMark:
 
 
 def _numbers(item: Raw) -> dict[str, int]:
-    """All numbers of a counter, its version by the name that the port has for it."""
+    """Return all numbers of a counter, with its version under the name `VERSION`."""
     plain = {name: int(value["N"]) for name, value in item.items() if "N" in value and name not in ("v", "ttl")}
     return {**plain, VERSION: int(item.get("v", {"N": "0"})["N"])}

@@ -1,4 +1,4 @@
-"""Removing all that is kept of a job beside its head: its rows in `pages`, whatever they are, and its objects."""
+"""Deletion of a job's items in the table `job_data` and of its objects."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ from pynamodb.attributes import UnicodeAttribute
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import Item, bound
-from chalicelib.adapters.dynamodb.dependencies import PREFIX
+from chalicelib.adapters.dynamodb.dependencies import EDGE
 from chalicelib.adapters.s3.blobs import Blobs, folder_of
 
 
 class JobDataItem(Item):
-    """Any row of a page; `names`: of the job's parents, each of which has an edge to it."""
+    """Any item of a job's partition.
+
+    `parents` are in one of them, and each parent has an edge to the job.
+    """
 
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
-    names = UnicodeAttribute(null=True)
+    parents = UnicodeAttribute(null=True)
 
 
 class DynamoJobData:
-    """Units: what the rows hold, once to find them (0.5 for each 4 KB) and once to remove them (1 for each KB); S3 lists once."""
+    """Units: 0.5 for each 4 KB of items to find them, 1 for each KB to delete them; one list of S3."""
 
     def __init__(self, stage: str, blobs: Blobs) -> None:
         self._items = bound(JobDataItem, stage, "job_data")
         self._blobs = blobs
 
     def delete_all(self, job_id: str, tenant: str) -> None:
-        """Rows before objects: a row never names what is not there. Objects are listed, because one may have been left without a row."""
-        rows = list(self._items.query(job_id, consistent_read=True, attributes_to_get=["id", "sk", "names"]))
-        parents = [parent for row in rows for parent in json.loads(row.names or "{}").values()]
-        dynamodb.batch_delete([self._items(parent, PREFIX + job_id) for parent in parents])  # before the row that names them
+        """Delete items before objects, so that no item names an absent object.
+
+        Objects are listed by their folder, because a crash may have left one that no item names.
+        """
+        rows = list(self._items.query(job_id, consistent_read=True, attributes_to_get=["id", "sk", "parents"]))
+        parents = [parent for row in rows for parent in json.loads(row.parents or "{}").values()]
+        dynamodb.batch_delete([self._items(parent, EDGE + job_id) for parent in parents])  # before the item that names the parents
         dynamodb.batch_delete(rows)
         self._blobs.delete_below(folder_of(tenant, job_id))

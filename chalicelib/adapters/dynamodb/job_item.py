@@ -1,7 +1,8 @@
-"""The head of a job as an item of the table `jobs`, and the keys under which its indexes find it.
+"""A job record as an item of the table `jobs`, and the keys of its indexes.
 
-Budget: 900 bytes for a typical job, so that every state change is one write unit. Hence short names, and nothing stored that is None or
-an empty default. The indexes are chosen by what a change costs (one unit for each entry that is added, removed or rewritten):
+Budget: 900 bytes for a typical job, so that every state change is one write unit. Hence the short
+names, and None and empty defaults are not stored. The indexes are chosen by what a change costs:
+one unit for each index entry that is added, removed or rewritten.
 
 | index | partition | order | holds | written |
 |---|---|---|---|---|
@@ -10,15 +11,16 @@ an empty default. The indexes are chosen by what a change costs (one unit for ea
 | `by_state` | `<tenant>#<class>` | id, or `<finished_at>#<id>` | all but completed | `active`: queued and processing are one |
 | `due` | `w#<lane>#<n>` (queued, processing), `t#<n>` (others) | `due_at` | not terminal | queued and processing are one |
 
-So a claim of a queued job changes no index: it is one unit, all in all. The claim of a `retrying` job moves it from `t` to `w` and to
-`active`, which is four more, and rare. The `w` are apart because a deep queue must not hide the retries behind it. `n` spreads a partition
-that every job passes through.
+So a claim of a queued job changes no index and costs one unit. The claim of a `retrying` job moves
+it from `t` to `w` and to `active`, which is four more, and rare. `w` is apart because a deep queue
+must not hide the retries behind it. `n` is a shard: every job passes through this index, and one
+partition would be too hot.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from pynamodb.attributes import Attribute, BooleanAttribute, UnicodeAttribute
@@ -26,6 +28,7 @@ from pynamodb.constants import STRING
 from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyProjection
 
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw
+from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
 from chalicelib.domain.jobs.index_keys import LISTED_BY_END, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
 
@@ -33,10 +36,7 @@ T = TypeVar("T")
 
 
 class RecordAttribute(Attribute[T]):
-    """A small dataclass (or, without one, a tuple of strings) as JSON, without what has its default value.
-
-    Fields that this version does not know are left out: during a deployment two versions read each other's records.
-    """
+    """A small dataclass as JSON without its default values, or a tuple of strings as a JSON list."""
 
     attr_type = STRING
 
@@ -46,16 +46,14 @@ class RecordAttribute(Attribute[T]):
 
     def serialize(self, value: Any) -> str:
         if not isinstance(value, tuple):
-            defaults = {field.name: field.default for field in fields(value)}
-            value = {name: part for name, part in asdict(value).items() if part != defaults[name]}
+            value = non_default_fields(value)
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
     def deserialize(self, value: Any) -> T:
         stored: Any = json.loads(value)
         if isinstance(stored, list):
             return self.kind(stored)  # type: ignore[call-arg]
-        known = {field.name for field in fields(self.kind)}  # type: ignore[arg-type]
-        return self.kind(**{name: part for name, part in stored.items() if name in known})
+        return self.kind(**known_fields(self.kind, stored))
 
 
 class ByTenant(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
@@ -95,7 +93,10 @@ class Due(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
 
 
 class JobItem(Item):
-    """The attributes are named as the fields of `Job`; what they are called in the table stands beside them."""
+    """The attributes have the names of the fields of `Job`.
+
+    `attr_name` is the short name in the table.
+    """
 
     id = UnicodeAttribute(hash_key=True)
     tenant = UnicodeAttribute(attr_name="t")
@@ -161,27 +162,27 @@ _FIELDS = {field.name: field.default for field in fields(Job)}
 
 
 def item_of(model: type[JobItem], job: Job) -> JobItem:
-    """The item that says this, all of it."""
+    """Return the complete item of a job record."""
     values = {name: getattr(job, name) for name in _FIELDS}
-    kept = {name: value for name, value in values.items() if not _is_default(name, value)}
-    kept["status"] = job.status.value
-    kept |= index_keys(job)
-    return model(**kept)
+    stored = {name: value for name, value in values.items() if not _is_default(name, value)}
+    stored["status"] = job.status.value
+    stored |= index_keys(job)
+    return model(**stored)
 
 
 def job_of(item: JobItem) -> Job:
     stored = {name: getattr(item, name) for name in _FIELDS}
-    given = {name: value for name, value in stored.items() if value is not None or _FIELDS[name] is MISSING}
-    return Job(**{**given, "status": Status(item.status)})
+    present = {name: value for name, value in stored.items() if value is not None or _FIELDS[name] is MISSING}
+    return Job(**{**present, "status": Status(item.status)})
 
 
 def job_of_raw(raw: Raw) -> Job:
-    """A head from an item as DynamoDB's API writes it: of a failed condition, or of a change stream's images."""
+    """Return the job record of a raw item: of a failed condition or of the change stream."""
     return job_of(JobItem.from_raw_data(raw))
 
 
 def index_keys(job: Job) -> dict[str, str]:
-    """The keys of the indexes; an index lists only the jobs that have its keys."""
+    """Return the keys of the indexes. An index holds only the jobs that have its keys."""
     keys = {"g_t": tenant_key(job.tenant), "g_u": user_key(job.tenant, job.user)}
     if job.status is not Status.COMPLETED:
         keys["g_s"] = state_key(job.tenant, job.status)
@@ -196,7 +197,7 @@ def due_key(lane: str | None, shard: int) -> str:
 
 
 def tenant_key(tenant: str) -> str:
-    """The `0` leaves room for more partitions for a tenant that outgrows one."""
+    """The `0` leaves room for more partitions of a tenant that outgrows one."""
     return f"{tenant}#0"
 
 

@@ -1,4 +1,7 @@
-"""What jobs are asked to do: the item `body` of a job's page, or an object that it names."""
+"""Job specs, in the table `job_data`: the item `spec` of a job.
+
+It holds the spec, or the key of an object with it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from chalicelib.adapters.s3.blobs import Blobs, key_of
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.jobs.spec import JobSpec
 
-BODY = "body"
+SPEC = "spec"
 
 
 class JobSpecItem(Item):
@@ -22,7 +25,7 @@ class JobSpecItem(Item):
     sk = UnicodeAttribute(range_key=True)
     data = BinaryAttribute(legacy_encoding=False, null=True)
     s3 = UnicodeAttribute(null=True)
-    version = IntAttribute(null=True, attr_name="v")  # of the head that changed it last
+    version = IntAttribute(null=True, attr_name="v")  # of the job record to which it belongs
     ttl = IntAttribute()
 
 
@@ -33,39 +36,39 @@ class DynamoJobSpecs:
         self._items = bound(JobSpecItem, stage, "job_data")
         self._blobs = blobs
 
-    def put(self, job_id: str, tenant: str, body: JobSpec, ttl: int) -> None:
-        """The object before the item: an item never names what is not there."""
-        data = pack_json(body.to_dict())
+    def put(self, job_id: str, tenant: str, spec: JobSpec, ttl: int) -> None:
+        """Write the object before the item, so that no item names an absent object."""
+        data = pack_json(spec.to_dict())
         if len(data) <= INLINE_BYTES:
-            dynamodb.put(self._items(job_id, BODY, data=data, ttl=ttl))
+            dynamodb.put(self._items(job_id, SPEC, data=data, ttl=ttl))
             return
-        key = key_of(tenant, job_id, BODY)
+        key = key_of(tenant, job_id, SPEC)
         self._blobs.put(key, data, "application/json")
-        dynamodb.put(self._items(job_id, BODY, s3=key, ttl=ttl))
+        dynamodb.put(self._items(job_id, SPEC, s3=key, ttl=ttl))
 
-    def extend_ttl(self, job_id: str, until: int) -> None:
-        with suppress(ConditionFailed):  # there is none, or it is kept longer
-            dynamodb.update(self._items(job_id, BODY), [self._items.ttl.set(until)], self._items.ttl < until)
+    def extend_ttl(self, job_id: str, ttl: int) -> None:
+        with suppress(ConditionFailed):  # there is no spec, or it is kept longer
+            dynamodb.update(self._items(job_id, SPEC), [self._items.ttl.set(ttl)], self._items.ttl < ttl)
 
-    def replace(self, job_id: str, tenant: str, body: JobSpec, version: int) -> None:
-        """An object under a name of its own: the one before it is named until the item says otherwise."""
-        data, items = pack_json(body.to_dict()), self._items
-        key = key_of(tenant, job_id, f"{BODY}-{version}-{hashlib.sha256(data).hexdigest()[:8]}")
+    def replace(self, job_id: str, tenant: str, spec: JobSpec, version: int) -> None:
+        """Write an object under a new name: until the item is changed it names the old object."""
+        data, items = pack_json(spec.to_dict()), self._items
+        key = key_of(tenant, job_id, f"{SPEC}-{version}-{hashlib.sha256(data).hexdigest()[:8]}")
         if len(data) <= INLINE_BYTES:
-            places = [items.data.set(data), items.s3.remove()]
+            content = [items.data.set(data), items.s3.remove()]
         else:
             self._blobs.put(key, data, "application/json")
-            places = [items.s3.set(key), items.data.remove()]
+            content = [items.s3.set(key), items.data.remove()]
         older = items.version.does_not_exist() | (items.version < version)
         try:
-            dynamodb.update(items(job_id, BODY), [*places, items.version.set(version)], items.id.exists() & older)
-        except ConditionFailed as failed:  # there is none, a later head has said more, or it had been done
-            there = items.from_raw_data(failed.item) if failed.item else None
-            if there is not None and there.version == version and data != there.data and key != there.s3:
+            dynamodb.update(items(job_id, SPEC), [*content, items.version.set(version)], items.id.exists() & older)
+        except ConditionFailed as failed:  # there is no spec, a later version is stored, or this write was made before
+            stored = items.from_raw_data(failed.item) if failed.item else None
+            if stored is not None and stored.version == version and data != stored.data and key != stored.s3:
                 raise StaleVersion(None) from failed
 
     def get(self, job_id: str) -> JobSpec | None:
-        item = dynamodb.get(self._items, job_id, BODY)
+        item = dynamodb.get(self._items, job_id, SPEC)
         if item is None:
             return None
         data = item.data if item.s3 is None else self._blobs.get(item.s3)

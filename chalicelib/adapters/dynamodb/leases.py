@@ -1,4 +1,7 @@
-"""Leases of the workers' invocations: `W#<0-7>` / `<lease>`, so that who looks for dead ones queries eight partitions."""
+"""Leases of the workers, in the table `coordination`: `W#<0-7>` / lease id.
+
+The sweeper looks for expired ones with a query of each of the eight partitions.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from chalicelib.domain.errors import StaleVersion
 from chalicelib.ports import Lease
 
 SHARDS = 8
-ALIVE, DEAD = "alive", "dead"
+OPEN, FENCED = "open", "fenced"
 
 
 class LeaseItem(Item):
@@ -41,22 +44,21 @@ class DynamoLeases:
 
     def renew(self, lease: Lease) -> None:
         try:
-            dynamodb.put(self._item_of(lease), self._items.state == ALIVE)
+            dynamodb.put(self._item_of(lease), self._items.state == OPEN)
         except ConditionFailed as failed:
             raise StaleVersion(_lease_of(self._items.from_raw_data(failed.item)) if failed.item else None) from failed
 
     def close(self, lease: Lease) -> None:
-        """A lease that was fenced stays: whoever fenced it is going through its jobs."""
+        """Keep a fenced lease: the sweeper is recovering its jobs."""
         try:
-            dynamodb.delete(self._item_of(lease), self._items.state == ALIVE)
+            dynamodb.delete(self._item_of(lease), self._items.state == OPEN)
         except ConditionFailed:
             return
 
     def fence(self, seen: Lease) -> bool:
-        """Declare the lease dead if it has not been renewed since it was read. Repeating it is True again."""
         unchanged = self._items.expires_at == seen.expires_at
         try:
-            dynamodb.update(self._item_of(seen), [self._items.state.set(DEAD)], unchanged)
+            dynamodb.update(self._item_of(seen), [self._items.state.set(FENCED)], unchanged)
         except ConditionFailed:
             return False
         return True
@@ -70,13 +72,13 @@ class DynamoLeases:
 
     def delete_fenced(self, lease: Lease) -> None:
         with suppress(ConditionFailed):
-            dynamodb.delete(self._item_of(lease), self._items.state == DEAD)
+            dynamodb.delete(self._item_of(lease), self._items.state == FENCED)
 
     def _item_of(self, lease: Lease) -> LeaseItem:
         return self._items(
             _partition(lease.id),
             lease.id,
-            state=ALIVE,
+            state=OPEN,
             lane=lease.lane,
             expires_at=lease.expires_at,
             started_at=lease.started_at,
@@ -100,5 +102,5 @@ def _lease_of(item: LeaseItem) -> Lease:
         jobs=tuple(json.loads(item.jobs)),
         environment=item.environment,
         watermark=item.watermark or 0,
-        fenced=item.state == DEAD,
+        fenced=item.state == FENCED,
     )

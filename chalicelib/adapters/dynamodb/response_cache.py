@@ -1,4 +1,7 @@
-"""Whose answer may serve again: one small item of the table `live` for each request that was answered."""
+"""The response cache, in the table `coordination`: `cache#<tenant>#<hash of the request>` / `ref`.
+
+An item only names the attempt that answered the request.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,20 @@ class CacheItem(Item):
     sk = UnicodeAttribute(range_key=True)
     job_id = UnicodeAttribute(attr_name="job")
     attempt = IntAttribute()
-    stored_at = IntAttribute()
+    stored_at = IntAttribute(attr_name="at")
     expires_at = IntAttribute(attr_name="exp")
     ttl = IntAttribute()
 
 
 class DynamoResponseCache:
-    """Units: half a read, 1 to write."""
+    """Units: 0.5 to read, 1 to write."""
 
     def __init__(self, stage: str) -> None:
         self._items = bound(CacheItem, stage, "coordination")
 
     def get(self, tenant: str, key: str) -> CachedResponse | None:
         try:
-            item = self._items.get(_place(tenant, key), SORT)
+            item = self._items.get(_partition(tenant, key), SORT)
         except self._items.DoesNotExist:
             return None
         return CachedResponse(job_id=item.job_id, attempt=item.attempt, stored_at=item.stored_at, expires_at=item.expires_at)
@@ -37,7 +40,7 @@ class DynamoResponseCache:
     def put(self, tenant: str, key: str, cached: CachedResponse) -> None:
         dynamodb.put(
             self._items(
-                _place(tenant, key),
+                _partition(tenant, key),
                 SORT,
                 job_id=cached.job_id,
                 attempt=cached.attempt,
@@ -48,5 +51,5 @@ class DynamoResponseCache:
         )
 
 
-def _place(tenant: str, key: str) -> str:
+def _partition(tenant: str, key: str) -> str:
     return f"cache#{tenant}#{key}"

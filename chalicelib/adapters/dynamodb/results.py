@@ -1,4 +1,7 @@
-"""What attempts left behind: the items `result#<attempt>` of a job's page, with the text in them or in object storage."""
+"""Results of attempts, in the table `job_data`: the items `result#<attempt>` of a job.
+
+Large texts are objects.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from chalicelib.domain.execution.result import WORKER_LOST, Result
 from chalicelib.domain.jobs.job import Usage
 
 PREFIX = "result#"
-PLAIN = (
+PLAIN_FIELDS = (
     "generation",
     "status",
     "finish_reason",
@@ -39,14 +42,14 @@ WITHOUT_TEXT = ["id", "sk", "gen", "status", "finish", "model", "usage", "cost",
 
 
 class ResultItem(Item):
-    """`same`: what was parsed is exactly what the text says as JSON, so it is not stored twice. `s3`: both are objects, not here."""
+    """The item of one attempt."""
 
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     text = BinaryAttribute(legacy_encoding=False, null=True)
     parsed = BinaryAttribute(legacy_encoding=False, null=True)
-    same = BooleanAttribute(null=True)
-    s3 = UnicodeAttribute(null=True)
+    same = BooleanAttribute(null=True)  # `parsed` is exactly the text as JSON, so it is not stored twice
+    s3 = UnicodeAttribute(null=True)  # the key of the object with the text; then `parsed` is an object, too
     generation = IntAttribute(null=True, attr_name="gen")
     status = UnicodeAttribute(null=True)
     finish_reason = UnicodeAttribute(null=True, attr_name="finish")
@@ -70,7 +73,10 @@ class DynamoResults:
         self._blobs = blobs
 
     def put(self, result: Result, tenant: str) -> None:
-        """A durable attempt may have had several workers. The row of a later one stays, and so do its objects: they have its generation."""
+        """Keep the result of the later claim, if a durable attempt had several workers.
+
+        Its objects stay, too: their keys have the generation of the claim.
+        """
         newer_stays = self._items.generation.does_not_exist() | (self._items.generation <= result.generation)
         if result.is_exact:
             newer_stays |= self._items.finish_reason == WORKER_LOST
@@ -78,20 +84,20 @@ class DynamoResults:
             dynamodb.put(self._item_of(result, tenant), newer_stays)
 
     def put_if_absent(self, result: Result, tenant: str) -> None:
-        """Its objects, if it is large, are named apart from the worker's, so that neither replaces the other's."""
+        """Objects get other names than the worker's, so that neither replaces the other."""
         item = self._item_of(result, tenant, "-lost")
         with suppress(ConditionFailed):
             dynamodb.put(item, self._items.id.does_not_exist())
 
-    def _item_of(self, result: Result, tenant: str, mark: str = "") -> ResultItem:
+    def _item_of(self, result: Result, tenant: str, suffix: str = "") -> ResultItem:
         text = pack(result.text)
-        same = result.parsed is not None and _says(result.text, result.parsed)
+        same = result.parsed is not None and _is_text_of(result.text, result.parsed)
         parsed = None if same or result.parsed is None else pack_json(result.parsed)
-        item = self._items(result.job_id, _key(result.attempt), same=same or None, **_plain(result))
+        item = self._items(result.job_id, _key(result.attempt), same=same or None, **_plain_fields(result))
         if len(text) + len(parsed or b"") <= INLINE_BYTES:
             item.text, item.parsed = text, parsed
         else:
-            item.s3 = key_of(tenant, result.job_id, f"result-{result.attempt}-{result.generation}{mark}")
+            item.s3 = key_of(tenant, result.job_id, f"result-{result.attempt}-{result.generation}{suffix}")
             self._blobs.put(item.s3, text, "text/plain; charset=utf-8")
             if parsed is not None:
                 self._blobs.put(_parsed_key(item.s3), parsed, "application/json")
@@ -103,7 +109,7 @@ class DynamoResults:
 
     def get_many(self, attempts: Sequence[tuple[str, int]]) -> list[Result]:
         keys = [(job_id, _key(attempt)) for job_id, attempt in attempts]
-        items = dynamodb.batch_get(self._items, keys, consistent=True)  # else one of a job that just ended might not be there
+        items = dynamodb.batch_get(self._items, keys, consistent=True)  # otherwise the result of a job that has just ended might be missing
         return [found for item in items if (found := self._result_of(item)) is not None]
 
     def _result_of(self, item: ResultItem) -> Result | None:
@@ -118,7 +124,6 @@ class DynamoResults:
         return [_without_text(item) for item in rows]
 
     def link(self, job_id: str, attempt: int, seconds: int = 300) -> str | None:
-        """An address to read a large text from; None if it is small enough to be handed over."""
         item = dynamodb.get(self._items, job_id, _key(attempt))
         return self._blobs.presign(item.s3, seconds) if item and item.s3 else None
 
@@ -129,18 +134,21 @@ class DynamoResults:
 
 def _without_text(item: ResultItem) -> Result:
     attempt = int(item.sk.removeprefix(PREFIX))
-    plain = {name: getattr(item, name) for name in PLAIN}
-    always = {"generation": item.generation or 0, "fallback": bool(item.fallback)}
-    return Result(job_id=item.id, attempt=attempt, text="", **{**plain, **always})
+    stored = {name: getattr(item, name) for name in PLAIN_FIELDS}
+    defaults = {"generation": item.generation or 0, "fallback": bool(item.fallback)}
+    return Result(job_id=item.id, attempt=attempt, text="", **{**stored, **defaults})
 
 
-def _plain(result: Result) -> dict[str, Any]:
-    """What is stored as it is; a flag only where it is set."""
-    return {name: getattr(result, name) for name in PLAIN} | {"fallback": result.fallback or None}
+def _plain_fields(result: Result) -> dict[str, Any]:
+    """Return the fields that are stored unchanged. A flag is stored only if it is set."""
+    return {name: getattr(result, name) for name in PLAIN_FIELDS} | {"fallback": result.fallback or None}
 
 
-def _says(text: str, parsed: object) -> bool:
-    """Whether `parsed` is what the text says, exactly: `1`, `1.0` and `true` are equal in Python and not in JSON."""
+def _is_text_of(text: str, parsed: object) -> bool:
+    """Return whether `parsed` is exactly the text as JSON.
+
+    (`1`, `1.0` and `true` are equal in Python and not in JSON.)
+    """
     try:
         return json.dumps(json.loads(text)) == json.dumps(parsed)
     except ValueError:

@@ -1,4 +1,7 @@
-"""What bounds the use of something: slots that are taken for a time, and meters that count."""
+"""Semaphores and request counters, in the table `coordination`.
+
+Semaphores are `slot#<name>` / `<slot number>`, request counters `rl#<name>` / `<window>`.
+"""
 
 from __future__ import annotations
 
@@ -11,66 +14,77 @@ from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
 from chalicelib.domain.units import Ms
 
-TRIES = 3  # slots that are looked at; a full set is recognised by three of them being taken
+MAX_TRIES = 3  # slots that are tried: if three are in use, the semaphore counts as full
 
 
 class SemaphoreItem(Item):
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     until = IntAttribute()
-    by = UnicodeAttribute()
+    holder = UnicodeAttribute(attr_name="by")
     ttl = IntAttribute()
 
 
 class RequestCounterItem(Item):
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
-    count_ = IntAttribute(attr_name="n")
+    requests = IntAttribute(attr_name="n")
     ttl = IntAttribute()
 
 
 class DynamoSemaphores:
-    """Units: 1 to 3 to take one, 1 to give it back."""
+    """Units: 1 to 3 to acquire a slot, 1 to release it."""
 
     def __init__(self, stage: str) -> None:
         self._items = bound(SemaphoreItem, stage, "coordination")
-        self._taken: dict[tuple[str, int], str] = {}
+        self._holders: dict[tuple[str, int], str] = {}
 
     def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
-        """Up to three slots by chance: with many taken there may be a free one that is not seen, and the caller has to wait anyway."""
-        mark = str(ULID())
-        for slot in random.sample(range(size), min(TRIES, size)):
-            if self._take(name, slot, until, now, mark):
-                self._taken[name, slot] = mark
+        """Try up to three random slots.
+
+        A free slot may be missed when most are in use; the caller has to wait then anyway.
+        """
+        holder = str(ULID())
+        for slot in random.sample(range(size), min(MAX_TRIES, size)):
+            if self._acquire_slot(name, slot, until, now, holder):
+                self._holders[name, slot] = holder
                 return slot
         return None
 
     def release(self, name: str, slot: int) -> None:
-        """Only what this process took, and only while nobody else has it: otherwise it is given back by its time."""
-        mark = self._taken.pop((name, slot), None)
-        if mark is None:
+        """Free the slot only if this process took it and still holds it.
+
+        Otherwise it is free at the end of its time.
+        """
+        holder = self._holders.pop((name, slot), None)
+        if holder is None:
             return
         try:
-            dynamodb.delete(self._items(f"slot#{name}", str(slot)), self._items.by == mark)
+            dynamodb.delete(self._items(f"slot#{name}", str(slot)), self._items.holder == holder)
         except ConditionFailed:
-            return  # its time was over
+            return  # its time was over and another process holds it
 
-    def _take(self, name: str, slot: int, until: Ms, now: Ms, mark: str) -> bool:
-        item = self._items(f"slot#{name}", str(slot), until=until, by=mark, ttl=until // 1000 + TTL_GRACE_SECONDS)
+    def _acquire_slot(self, name: str, slot: int, until: Ms, now: Ms, holder: str) -> bool:
+        item = self._items(f"slot#{name}", str(slot), until=until, holder=holder, ttl=until // 1000 + TTL_GRACE_SECONDS)
         try:
             dynamodb.put(item, self._items.pk.does_not_exist() | (self._items.until <= now))
         except ConditionFailed as failed:
-            return failed.item is not None and self._items.from_raw_data(failed.item).by == mark  # ours, answer lost
+            # This process already holds the slot if it repeats a request whose response was lost.
+            return failed.item is not None and self._items.from_raw_data(failed.item).holder == holder
         return True
 
 
 class DynamoRequestCounters:
-    """Units: 1. A request that the SDK repeats after a lost answer counts twice, which a rate limit can bear and money could not."""
+    """Units: 1.
+
+    A request that the SDK repeats after a lost response counts twice: acceptable for a rate limit,
+    not for money.
+    """
 
     def __init__(self, stage: str) -> None:
         self._items = bound(RequestCounterItem, stage, "coordination")
 
     def increment(self, name: str, window: int, ttl: int) -> int:
-        actions = [self._items.count_.add(1), self._items.ttl.set(ttl)]
+        actions = [self._items.requests.add(1), self._items.ttl.set(ttl)]
         updated = dynamodb.update(self._items(f"rl#{name}", str(window)), actions, returns="UPDATED_NEW")
         return int(updated["n"]["N"])

@@ -1,7 +1,8 @@
-"""Who watches a job: the items `sub#<connection>` of its page, and `ctl`, which its worker reads once a second.
+"""Subscriptions, in the table `job_data`: the items `sub#<connection>` of a job, and `ctl`.
 
-Nothing on `ctl` is counted or appended, so that a repeated request changes nothing: the bell is set to a value that was never used, not
-added to. Every write gives the row an end, so that one that comes late leaves no ghost.
+The worker of the job reads `ctl` each second. Nothing in `ctl` is counted or appended, so that a
+repeated request changes nothing: `subscribers_version` is set to a value that was never used
+before. Every write sets a TTL, so a late one leaves no item for ever.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class SubscriptionItem(Item):
     key_hash = UnicodeAttribute(attr_name="key")
     attempt = IntAttribute()
     offset = IntAttribute(attr_name="o")
-    subscription_id = UnicodeAttribute()
+    subscription_id = UnicodeAttribute(attr_name="sub")
     expires_at = IntAttribute(attr_name="exp")
     ttl = IntAttribute()
 
@@ -37,7 +38,7 @@ class SubscriptionItem(Item):
 class JobControlItem(Item):
     id = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
-    subscribers_version = UnicodeAttribute(null=True)
+    subscribers_version = UnicodeAttribute(null=True, attr_name="subs_v")
     cancel = IntAttribute(null=True)
     read_until = IntAttribute(null=True, attr_name="r")
     ttl = IntAttribute()
@@ -47,57 +48,61 @@ class DynamoSubscriptions:
     """Units: add and remove 2 each, the others 1; reading the controls of n jobs 0.5 n."""
 
     def __init__(self, stage: str) -> None:
-        self._watchers = bound(SubscriptionItem, stage, "job_data")
+        self._subscriptions = bound(SubscriptionItem, stage, "job_data")
         self._controls = bound(JobControlItem, stage, "job_data")
 
-    def add(self, watcher: Subscription) -> None:
-        item = self._watchers(
-            watcher.job_id,
-            PREFIX + watcher.connection_id,
-            endpoint=watcher.endpoint,
-            key_hash=watcher.key_hash,
-            attempt=watcher.attempt,
-            offset=watcher.offset,
-            subscription_id=watcher.subscription_id,
-            expires_at=watcher.expires_at,
-            ttl=watcher.expires_at // 1000 + TTL_GRACE_SECONDS,
+    def add(self, subscription: Subscription) -> None:
+        item = self._subscriptions(
+            subscription.job_id,
+            PREFIX + subscription.connection_id,
+            endpoint=subscription.endpoint,
+            key_hash=subscription.key_hash,
+            attempt=subscription.attempt,
+            offset=subscription.offset,
+            subscription_id=subscription.subscription_id,
+            expires_at=subscription.expires_at,
+            ttl=subscription.expires_at // 1000 + TTL_GRACE_SECONDS,
         )
         dynamodb.put(item)
-        self._set(watcher.job_id, item.ttl, _ring(self._controls))
+        self._update_control(subscription.job_id, item.ttl, _change_version(self._controls))
 
     def remove(self, job_id: str, connection_id: str) -> None:
-        """The bell rings if there is one: where there is none, nobody ever watched."""
-        dynamodb.delete(self._watchers(job_id, PREFIX + connection_id))
+        """Without a `ctl` item there was never a subscriber, so there is no version to change."""
+        dynamodb.delete(self._subscriptions(job_id, PREFIX + connection_id))
         with suppress(ConditionFailed):
-            dynamodb.update(self._controls(job_id, CONTROL), [_ring(self._controls)], self._controls.id.exists())
+            dynamodb.update(self._controls(job_id, CONTROL), [_change_version(self._controls)], self._controls.id.exists())
 
     def for_job(self, job_id: str) -> list[Subscription]:
-        rows = self._watchers.query(job_id, self._watchers.sk.startswith(PREFIX), consistent_read=True)
-        return [_watcher_of(item) for item in rows]
+        items = self._subscriptions.query(job_id, self._subscriptions.sk.startswith(PREFIX), consistent_read=True)
+        return [_subscription_of(item) for item in items]
 
     def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
-        self._set(job_id, ttl, self._controls.cancel.set(generation))
+        self._update_control(job_id, ttl, self._controls.cancel.set(generation))
 
     def announce_reader(self, job_id: str, until: Ms) -> None:
-        self._set(job_id, (until + CONNECTION_TTL_MS) // 1000 + TTL_GRACE_SECONDS, self._controls.read_until.set(until))
+        self._update_control(job_id, (until + CONNECTION_TTL_MS) // 1000 + TTL_GRACE_SECONDS, self._controls.read_until.set(until))
 
     def controls(self, job_ids: Sequence[str]) -> dict[str, JobControl]:
-        rows = dynamodb.batch_get(self._controls, ((job_id, CONTROL) for job_id in job_ids))
-        return {
-            row.id: JobControl(subscribers_version=row.subscribers_version or "", cancel=row.cancel or 0, read_until=row.read_until or 0)
-            for row in rows
-        }
+        items = dynamodb.batch_get(self._controls, ((job_id, CONTROL) for job_id in job_ids))
+        return {item.id: _control_of(item) for item in items}
 
-    def _set(self, job_id: str, ttl: int, action: Action) -> None:
-        """Each sets the row's end anew, always beyond what the others need: a worker looks at it for a quarter of an hour at most."""
+    def _update_control(self, job_id: str, ttl: int, action: Action) -> None:
+        """Update one attribute and the TTL.
+
+        Every caller's TTL is beyond what the others need: a worker reads it for 15 minutes at most.
+        """
         dynamodb.update(self._controls(job_id, CONTROL), [action, self._controls.ttl.set(ttl)])
 
 
-def _ring(controls: type[JobControlItem]) -> Action:
+def _change_version(controls: type[JobControlItem]) -> Action:
     return controls.subscribers_version.set(str(ULID()))
 
 
-def _watcher_of(item: SubscriptionItem) -> Subscription:
+def _control_of(item: JobControlItem) -> JobControl:
+    return JobControl(subscribers_version=item.subscribers_version or "", cancel=item.cancel or 0, read_until=item.read_until or 0)
+
+
+def _subscription_of(item: SubscriptionItem) -> Subscription:
     return Subscription(
         job_id=item.id,
         connection_id=item.sk.removeprefix(PREFIX),

@@ -1,4 +1,8 @@
-"""The measured speeds: counters of the table `ledger`, of which each attribute that is a number was added up by the counting projection."""
+"""Throughput statistics, read from the counters of completed jobs in the table `counters`.
+
+The keys are `speed#<type>#<model>` / `w<ISO year>-<week>`; the consumer that counts jobs adds to
+them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from chalicelib.adapters.dynamodb.client import Item, Raw, bound
 from chalicelib.domain.metrics.throughput import Throughput, counter_keys, throughput_from
 from chalicelib.domain.units import Ms
 
-NO_COUNTS = ("ttl", "v")  # when it goes, and how often it was changed
+NOT_COUNTS = ("ttl", "v")  # numbers of an item that are no counts
 
 
 class CounterItem(Item):
@@ -19,18 +23,21 @@ class CounterItem(Item):
 
 
 class DynamoThroughputStats:
-    """Units: half a read for each of two weeks, up to 4 KB."""
+    """Units: 0.5 to read each of two weeks, up to 4 KB."""
 
     def __init__(self, stage: str) -> None:
         self._items = bound(CounterItem, stage, "counters")
 
     def get(self, job_type: str, model: str, now: Ms) -> Throughput:
-        """A key that DynamoDB leaves out because it is busy is a week less: what is said rests on the other."""
+        """Read both weeks once.
+
+        If a busy DynamoDB leaves one unprocessed, the result rests on the other.
+        """
         table = self._items._get_connection()
         keys: list[Any] = [{"pk": pk, "sk": sk} for pk, sk in counter_keys(job_type, model, now)]
-        answer = table.batch_get_item(keys)
-        return throughput_from(_numbers(raw) for raw in answer["Responses"].get(table.table_name, []))
+        response = table.batch_get_item(keys)
+        return throughput_from(_numbers(raw) for raw in response["Responses"].get(table.table_name, []))
 
 
 def _numbers(raw: Raw) -> dict[str, int]:
-    return {name: int(value["N"]) for name, value in raw.items() if "N" in value and name not in NO_COUNTS}
+    return {name: int(value["N"]) for name, value in raw.items() if "N" in value and name not in NOT_COUNTS}

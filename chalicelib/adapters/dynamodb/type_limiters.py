@@ -1,4 +1,4 @@
-"""The limits of kinds of work: one item each in the table `live`."""
+"""Type limiters, in the table `coordination`: `limiters` / job type."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.limits.type_limiter import Slot, TypeLimiter
 from chalicelib.domain.units import Ms
 
-PARTITION = "turns"  # not the circuits': those are read far more often
+PARTITION = "limiters"  # not that of the circuit breakers, which is read far more often
 
 
 class TypeLimiterItem(Item):
     pk = UnicodeAttribute(hash_key=True)
     sk = UnicodeAttribute(range_key=True)
     version = IntAttribute(attr_name="v")
-    recent_starts = UnicodeAttribute()  # JSON lists: nothing here is asked for by itself
-    reservations = UnicodeAttribute()
+    recent_starts = UnicodeAttribute(attr_name="starts")  # a JSON list, as the next two: only whole limiters are read
+    reservations = UnicodeAttribute(attr_name="reserved")
     slots = UnicodeAttribute()
-    next_slot_at = IntAttribute()
-    average_hold_ms = IntAttribute()
+    next_slot_at = IntAttribute(attr_name="next")
+    average_hold_ms = IntAttribute(attr_name="avg")
     ttl = IntAttribute()
 
 
 class DynamoTypeLimiters:
-    """Units: 1 to read, 1 to write for each KB: about 2, and one more for each 70 that may begin in a minute."""
+    """Units: 1 to read, 1 to write each KB: about 2, and 1 more for each 70 starts a minute."""
 
     def __init__(self, stage: str) -> None:
         self._items = bound(TypeLimiterItem, stage, "coordination")
 
     def get(self, job_type: str) -> TypeLimiter | None:
         item = dynamodb.get(self._items, PARTITION, job_type)
-        return _turnstile_of(item) if item else None
+        return _limiter_of(item) if item else None
 
     def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        """A whole put: nobody else writes here, and no index is there to be changed."""
+        """Put the whole item: it has no index, and no other code writes to it."""
         unchanged = self._items.version == seen.version if seen.version else self._items.pk.does_not_exist()
         try:
             dynamodb.put(self._item_of(new, now), unchanged)
         except ConditionFailed as failed:
-            current = _turnstile_of(self._items.from_raw_data(failed.item)) if failed.item else None
+            current = _limiter_of(self._items.from_raw_data(failed.item)) if failed.item else None
             if current != new:
                 raise StaleVersion(current) from failed
 
     def _item_of(self, new: TypeLimiter, now: Ms) -> TypeLimiterItem:
-        """Kept until the last of those who were told a time has come, and a day."""
+        """The TTL is a day after the last reserved start."""
         return self._items(
             PARTITION,
             new.type,
@@ -62,12 +62,12 @@ class DynamoTypeLimiters:
         )
 
 
-def _turnstile_of(item: TypeLimiterItem) -> TypeLimiter:
+def _limiter_of(item: TypeLimiterItem) -> TypeLimiter:
     return TypeLimiter(
         type=item.sk,
         version=item.version,
         recent_starts=tuple(json.loads(item.recent_starts)),
-        reservations=tuple((mark, at) for mark, at in json.loads(item.reservations)),
+        reservations=tuple((holder, at) for holder, at in json.loads(item.reservations)),
         slots=tuple(Slot(*slot) for slot in json.loads(item.slots)),
         next_slot_at=item.next_slot_at,
         average_hold_ms=item.average_hold_ms,

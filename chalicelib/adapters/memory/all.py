@@ -1,45 +1,45 @@
 """An in-memory twin of every port but the provider, for tests and for trying things out.
 
-Each behaves as its real adapter does, conditions and refusals included; the contract tests run on both.
+Each behaves like its real adapter, conditions and refusals included. The contract tests run on
+both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from chalicelib.adapters.memory.auth import MemoryApiKeys
+from chalicelib.adapters.memory.batches import MemoryBatches, MemoryBatchRows
+from chalicelib.adapters.memory.bulk import MemoryBulkOperations
+from chalicelib.adapters.memory.cache import MemoryResponseCache
 from chalicelib.adapters.memory.clock import ManualClock, run_inline
-from chalicelib.adapters.memory.counters import MemoryBatches, MemoryBatchRows, MemoryCounters
+from chalicelib.adapters.memory.counters import MemoryCounters
 from chalicelib.adapters.memory.dependencies import MemoryDependencies
-from chalicelib.adapters.memory.files import MemoryJobFiles, MemoryTypeLimiters
-from chalicelib.adapters.memory.job_data import MemoryChunks, MemoryJobData, MemoryJobSpecs, MemoryResults, MemorySubscriptions
+from chalicelib.adapters.memory.files import MemoryJobFiles, MemoryUploads
+from chalicelib.adapters.memory.job_data import MemoryChunks, MemoryJobData, MemoryJobSpecs, MemoryResults
 from chalicelib.adapters.memory.jobs import MemoryJobs
+from chalicelib.adapters.memory.leases import MemoryLeases
+from chalicelib.adapters.memory.limits import MemoryCircuitBreakers, MemoryRequestCounters, MemorySemaphores, MemoryTypeLimiters
 from chalicelib.adapters.memory.notifications import (
     MemoryDeliveries,
     MemoryEmailSender,
     MemoryNotificationSettings,
     MemoryWebhookClient,
 )
-from chalicelib.adapters.memory.queues import MemoryPrices, MemoryQueues, MemorySockets
-from chalicelib.adapters.memory.streaming import (
-    MemoryApiKeys,
-    MemoryBulkOperations,
-    MemoryCircuitBreakers,
-    MemoryConnections,
-    MemoryLeases,
-    MemoryRequestCounters,
-    MemoryResponseCache,
-    MemorySemaphores,
-    MemoryTickets,
-)
+from chalicelib.adapters.memory.provider import MemoryPrices
+from chalicelib.adapters.memory.queues import MemoryQueues
+from chalicelib.adapters.memory.streaming import MemoryConnections, MemorySockets, MemorySubscriptions, MemoryTickets
 from chalicelib.adapters.memory.throughput import MemoryThroughputStats
-from chalicelib.adapters.memory.uploads import MemoryUploads
 
 __all__ = ["InMemoryAdapters", "ManualClock", "run_inline"]
 
 
 @dataclass
 class InMemoryAdapters:
-    """Everything outside the process at once. A test takes what it needs: `memory.jobs`, `memory.queues`, `memory.clock` ..."""
+    """All twins, by the names of the container.
+
+    A test takes what it needs: `memory.jobs`, `memory.queues`, `memory.clock`.
+    """
 
     clock: ManualClock = field(default_factory=ManualClock)
     jobs: MemoryJobs = field(default_factory=MemoryJobs)

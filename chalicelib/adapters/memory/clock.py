@@ -1,4 +1,4 @@
-"""Time that a test holds in its hand, and calls that are made on the spot."""
+"""A clock that moves only when a test moves it, and calls that are made inline."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from chalicelib.domain.units import Ms
 
 T = TypeVar("T")
 
-START: Ms = 1_763_800_000_000  # a day in November 2025: real ids and real times are of this size
-SETTLE_TURNS = 50  # rounds of the event loop after which everything that can run has run
+START: Ms = 1_763_800_000_000  # a day in November 2025, so that ids and times have their usual length
+SETTLE_TURNS = 50  # turns of the event loop after which all runnable coroutines have run
 
 
 class ManualClock:
-    """A clock that moves only when it is told to. Coroutines wait on it with `pause`; `run` moves it to whatever is due next."""
+    """A clock that moves only by `advance`, `sleep` and `run`. Coroutines wait on it with `pause`."""
 
     def __init__(self, start: Ms = START) -> None:
         self._now = start
@@ -31,7 +31,7 @@ class ManualClock:
         self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and wake whoever waited for it."""
+        """Move time and wake the coroutines whose pause is over."""
         self._now += round(seconds * 1000)
         while self._waiting and self._waiting[0][0] <= self._now:
             waiter = heapq.heappop(self._waiting)[2]
@@ -39,7 +39,7 @@ class ManualClock:
                 waiter.set_result(None)
 
     async def pause(self, seconds: float) -> None:
-        """What coroutines take for `asyncio.sleep`; at least one turn of the event loop."""
+        """Wait like `asyncio.sleep`, for at least one turn of the event loop."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -48,7 +48,7 @@ class ManualClock:
         await waiter
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end; when everything waits, time jumps to the next one due."""
+        """Run `work` to its end. When all coroutines wait, move time to the end of the next pause."""
         task = asyncio.ensure_future(work)
         while not task.done():
             for _ in range(SETTLE_TURNS):
@@ -65,6 +65,9 @@ class ManualClock:
 
 
 async def run_inline(call: Callable[..., T], *args: Any) -> T:
-    """An `Offload` for stores that never block; one turn of the event loop, so that others run in between as they would."""
+    """An `Offload` for stores that never block.
+
+    It takes one turn of the event loop, so that other coroutines run in between.
+    """
     await asyncio.sleep(0)
     return call(*args)

@@ -1,4 +1,4 @@
-"""Who waits for whom, in memory."""
+"""Dependencies between jobs in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chalicelib.domain.jobs.dependencies import DependencyEdge, DependencyRecord
 
 
 class MemoryDependencies:
-    """`families` and `edges` are open to tests: what is kept of children, and by parent and child who is to be told."""
+    """Tests may use `families`, the dependency records by child, and `edges`, by parent and child."""
 
     def __init__(self) -> None:
         self.families: dict[str, DependencyRecord] = {}
@@ -27,11 +27,11 @@ class MemoryDependencies:
 
     def mark_parents_ended(self, child: str, parents: Collection[str], *, linked_until: int | None = None) -> int | None:
         with self._lock:
-            known = self.families.get(child)
-            if known is None:
+            record = self.families.get(child)
+            if record is None:
                 return None
-            until = known.linked_until if linked_until is None else linked_until
-            self.families[child] = replace(known, open=known.open - set(parents), linked_until=until)
+            until = record.linked_until if linked_until is None else linked_until
+            self.families[child] = replace(record, open=record.open - set(parents), linked_until=until)
             return len(self.families[child].open)
 
     def get(self, child: str) -> DependencyRecord | None:
@@ -44,13 +44,13 @@ class MemoryDependencies:
 
     def children(self, parent: str, after: str | None = None, limit: int = 100) -> list[DependencyEdge]:
         with self._lock:
-            found = sorted(child for known, child in self.edges if known == parent and (after is None or child > after))
+            found = sorted(child for other, child in self.edges if other == parent and (after is None or child > after))
             return [self.edges[parent, child] for child in found[:limit]]
 
-    def forget(self, job_id: str) -> None:
-        """All of it: as a child, and as a parent."""
+    def delete_all(self, job_id: str) -> None:
+        """Delete what is stored of a job as a child and as a parent."""
         with self._lock:
-            known = self.families.pop(job_id, None)
-            told = set(known.parents.values()) if known else set()
-            for place in [place for place in self.edges if place[0] == job_id or (place[1] == job_id and place[0] in told)]:
-                del self.edges[place]
+            record = self.families.pop(job_id, None)
+            parents = set(record.parents.values()) if record else set()
+            for edge in [edge for edge in self.edges if edge[0] == job_id or (edge[1] == job_id and edge[0] in parents)]:
+                del self.edges[edge]

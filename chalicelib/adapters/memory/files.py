@@ -1,24 +1,26 @@
-"""In memory: objects that jobs make, and the limits of kinds of work."""
+"""Files in memory: those that jobs write, and those that callers upload."""
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
 
-from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.limits.type_limiter import TypeLimiter
-from chalicelib.domain.units import Ms
+from chalicelib.domain.files.upload import Upload, object_key
+from chalicelib.ports import UploadedFile
+
+SCHEME = "memory://"
+PIECE_BYTES = 7  # bytes; small, so that a test's file has several pieces
 
 
 class MemoryFileWriter:
-    def __init__(self, files: MemoryJobFiles, place: tuple[str, str, str]) -> None:
-        self._files, self._place = files, place
+    def __init__(self, files: MemoryJobFiles, key: tuple[str, str, str]) -> None:
+        self._files, self._key = files, key
         self._data = bytearray()
 
     def write(self, data: bytes) -> None:
         self._data += data
 
     def close(self) -> int:
-        self._files.kept[self._place] = bytes(self._data)
+        self._files.kept[self._key] = bytes(self._data)
         return len(self._data)
 
     def abort(self) -> None:
@@ -26,7 +28,7 @@ class MemoryFileWriter:
 
 
 class MemoryJobFiles:
-    """`kept` is open to tests: objects by (tenant, job, name)."""
+    """Tests may use `kept`, the files by (tenant, job, name)."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str, str], bytes] = {}
@@ -41,28 +43,38 @@ class MemoryJobFiles:
     def link(self, tenant: str, job_id: str, name: str, seconds: int) -> str:
         return f"https://files.example/{tenant}/{job_id}/{name}?expires={seconds}"
 
-    def forget(self, job_id: str) -> None:
-        """What removing a job's page does."""
-        for place in [place for place in self.kept if place[1] == job_id]:
-            del self.kept[place]
+    def delete_all(self, job_id: str) -> None:
+        """Delete the files of a job."""
+        for key in [key for key in self.kept if key[1] == job_id]:
+            del self.kept[key]
 
 
-class MemoryTypeLimiters:
-    """`rows` is open to tests: what is known, by type."""
+class MemoryUploads:
+    """`put` behaves like S3 at a signed link: it refuses what was not signed."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, TypeLimiter] = {}
-        self._lock = threading.Lock()
+        self._signed: dict[str, Upload] = {}
+        self._files: dict[str, tuple[str, bytes]] = {}
 
-    def get(self, job_type: str) -> TypeLimiter | None:
-        with self._lock:
-            return self.rows.get(job_type)
+    def sign(self, upload: Upload, seconds: int) -> str:
+        key = object_key(upload.id, upload.tenant, upload.user)
+        self._signed[key] = upload
+        return SCHEME + key
 
-    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        with self._lock:
-            there = self.rows.get(new.type)
-            if there == new:
-                return
-            if (there.version if there else 0) != seen.version:
-                raise StaleVersion(there)
-            self.rows[new.type] = new
+    def put(self, url: str, data: bytes, content_type: str) -> None:
+        key = url.removeprefix(SCHEME)
+        signed = self._signed[key]
+        if content_type != signed.content_type or signed.size not in (None, len(data)):
+            raise ValueError("SignatureDoesNotMatch")
+        self._files[key] = content_type, data
+
+    def open(self, upload_id: str, tenant: str, user: str) -> UploadedFile | None:
+        found = self._files.get(object_key(upload_id, tenant, user))
+        if found is None:
+            return None
+        content_type, data = found
+        return UploadedFile(content_type=content_type, size=len(data), pieces=_pieces(data))
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))

@@ -1,4 +1,4 @@
-"""The text of jobs in memory: what they are asked, what is answered, who watches."""
+"""Specs, chunks and results of jobs in memory."""
 
 from __future__ import annotations
 
@@ -8,62 +8,62 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-from ulid import ULID
-
 from chalicelib.adapters.memory.dependencies import MemoryDependencies
 from chalicelib.adapters.memory.files import MemoryJobFiles
+from chalicelib.adapters.memory.streaming import MemorySubscriptions
 from chalicelib.domain.errors import ChunkConflict, StaleVersion
 from chalicelib.domain.execution.result import WORKER_LOST, Result
 from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.spec import JobSpec
-from chalicelib.domain.streaming.subscriptions import JobControl, Subscription
-from chalicelib.domain.units import Ms
 
 
 class MemoryJobSpecs:
-    """Bodies as JSON, because that is what the real store gives back. `kept_until` is open to tests, in seconds."""
+    """Stores specs as JSON, as the real store does.
+
+    Tests may use `kept_until`, their TTLs in seconds since 1970.
+    """
 
     def __init__(self) -> None:
         self.kept_until: dict[str, int] = {}
-        self._bodies: dict[str, str] = {}
+        self._specs: dict[str, str] = {}
         self._versions: dict[str, int] = {}
 
-    def put(self, job_id: str, tenant: str, body: JobSpec, ttl: int) -> None:
-        self._bodies[job_id] = json.dumps(body.to_dict())
+    def put(self, job_id: str, tenant: str, spec: JobSpec, ttl: int) -> None:
+        self._specs[job_id] = json.dumps(spec.to_dict())
         self.kept_until[job_id] = ttl
 
-    def extend_ttl(self, job_id: str, until: int) -> None:
-        if job_id in self._bodies:
-            self.kept_until[job_id] = max(until, self.kept_until[job_id])
+    def extend_ttl(self, job_id: str, ttl: int) -> None:
+        if job_id in self._specs:
+            self.kept_until[job_id] = max(ttl, self.kept_until[job_id])
 
-    def replace(self, job_id: str, tenant: str, body: JobSpec, version: int) -> None:
-        data, there = json.dumps(body.to_dict()), self._versions.get(job_id, 0)
-        if job_id in self._bodies and there < version:
-            self._bodies[job_id], self._versions[job_id] = data, version
-        elif there == version and data != self._bodies.get(job_id, data):
+    def replace(self, job_id: str, tenant: str, spec: JobSpec, version: int) -> None:
+        data, stored = json.dumps(spec.to_dict()), self._versions.get(job_id, 0)
+        if job_id in self._specs and stored < version:
+            self._specs[job_id], self._versions[job_id] = data, version
+        elif stored == version and data != self._specs.get(job_id, data):
             raise StaleVersion(None)
 
     def get(self, job_id: str) -> JobSpec | None:
-        stored = self._bodies.get(job_id)
+        stored = self._specs.get(job_id)
         return JobSpec.from_dict(json.loads(stored)) if stored else None
 
-    def forget(self, job_id: str) -> None:
-        """What retention does when a body's time is over."""
-        self._bodies.pop(job_id, None)
+    def delete(self, job_id: str) -> None:
+        """Delete the spec, as DynamoDB does after its TTL."""
+        self._specs.pop(job_id, None)
 
 
 class MemoryChunks:
-    """`rows` is open to tests: chunks by (job, attempt, end)."""
+    """Tests may use `rows`, the chunks by (job, attempt, end)."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, int, int], Chunk] = {}
         self._lock = threading.Lock()
 
     def append(self, chunk: Chunk) -> None:
-        place = (chunk.job_id, chunk.attempt, chunk.end)
+        key = (chunk.job_id, chunk.attempt, chunk.end)
         with self._lock:
-            there = self.rows.setdefault(place, deepcopy(chunk))
-        if there != chunk:
+            stored = self.rows.setdefault(key, deepcopy(chunk))
+        if stored != chunk:
             raise ChunkConflict
 
     def put_progress(self, chunk: Chunk) -> None:
@@ -75,10 +75,10 @@ class MemoryChunks:
             found = [chunk for (job, number, end), chunk in self.rows.items() if (job, number) == (job_id, attempt) and end > offset]
         return deepcopy(sorted(found, key=lambda chunk: chunk.end))
 
-    def forget(self, job_id: str) -> None:
+    def delete_all(self, job_id: str) -> None:
         with self._lock:
-            for place in [place for place in self.rows if place[0] == job_id]:
-                del self.rows[place]
+            for key in [key for key in self.rows if key[0] == job_id]:
+                del self.rows[key]
 
     def last(self, job_id: str, attempt: int) -> Chunk | None:
         chunks = self.read(job_id, attempt, -1)
@@ -86,7 +86,7 @@ class MemoryChunks:
 
 
 class MemoryResults:
-    """`links` is open to tests: the addresses of texts that the real store would keep as objects."""
+    """Tests may use `links`, by (job, attempt), for texts that the real store keeps as objects."""
 
     def __init__(self) -> None:
         self.links: dict[tuple[str, int], str] = {}
@@ -99,9 +99,9 @@ class MemoryResults:
 
     def put(self, result: Result, tenant: str) -> None:
         with self._lock:
-            there = self._results.get((result.job_id, result.attempt))
-            estimated = there is not None and there.finish_reason == WORKER_LOST and result.is_exact
-            if there is None or there.generation <= result.generation or estimated:
+            stored = self._results.get((result.job_id, result.attempt))
+            estimated = stored is not None and stored.finish_reason == WORKER_LOST and result.is_exact
+            if stored is None or stored.generation <= result.generation or estimated:
                 self._results[result.job_id, result.attempt] = deepcopy(result)
 
     def get(self, job_id: str, attempt: int) -> Result | None:
@@ -111,13 +111,13 @@ class MemoryResults:
     def get_many(self, attempts: Sequence[tuple[str, int]]) -> list[Result]:
         return [found for job_id, attempt in attempts if (found := self.get(job_id, attempt)) is not None]
 
-    def forget(self, job_id: str) -> None:
+    def delete_all(self, job_id: str) -> None:
         with self._lock:
-            for place in [place for place in self._results if place[0] == job_id]:
-                del self._results[place]
+            for key in [key for key in self._results if key[0] == job_id]:
+                del self._results[key]
 
     def clear(self) -> None:
-        """What retention does when their time is over."""
+        """Delete all results, as DynamoDB does after their TTL."""
         self._results.clear()
 
     def attempts(self, job_id: str) -> list[Result]:
@@ -130,80 +130,34 @@ class MemoryResults:
 
 
 class MemoryJobData:
-    """All that the other stores keep of a job."""
+    """Deletes what the other twins store of a job."""
 
     def __init__(
         self,
-        bodies: MemoryJobSpecs,
+        specs: MemoryJobSpecs,
         chunks: MemoryChunks,
         results: MemoryResults,
-        watchers: MemorySubscriptions,
+        subscriptions: MemorySubscriptions,
         dependencies: MemoryDependencies,
         files: MemoryJobFiles,
     ) -> None:
-        self._bodies, self._chunks, self._results, self._watchers = bodies, chunks, results, watchers
+        self._specs, self._chunks, self._results, self._subscriptions = specs, chunks, results, subscriptions
         self._dependencies, self._files = dependencies, files
 
     def delete_all(self, job_id: str, tenant: str) -> None:
-        self._bodies.forget(job_id)
-        self._chunks.forget(job_id)
-        self._results.forget(job_id)
-        self._watchers.forget(job_id)
-        self._dependencies.forget(job_id)
-        self._files.forget(job_id)
+        self._specs.delete(job_id)
+        self._chunks.delete_all(job_id)
+        self._results.delete_all(job_id)
+        self._subscriptions.delete_all(job_id)
+        self._dependencies.delete_all(job_id)
+        self._files.delete_all(job_id)
 
     def rows(self, job_id: str) -> list[str]:
-        """For tests: what is still kept of a job."""
+        """For tests: what is still stored of a job."""
         attempts = [f"result {result.attempt}" for result in self._results.attempts(job_id)]
         chunks = [f"chunk {attempt}:{end}" for job, attempt, end in self._chunks.rows if job == job_id]
-        watchers = [f"watcher {watcher.connection_id}" for watcher in self._watchers.for_job(job_id)]
-        controls = ["controls"] if self._watchers.controls([job_id]) else []
-        family = [f"edge {place}" for place in self._dependencies.edges if job_id in place]
-        family += ["wait"] if self._dependencies.get(job_id) else []
-        return [*family, *(["body"] if self._bodies.get(job_id) else []), *chunks, *attempts, *watchers, *controls]
-
-
-class MemorySubscriptions:
-    def __init__(self) -> None:
-        self._watchers: dict[str, dict[str, Subscription]] = {}
-        self._controls: dict[str, JobControl] = {}
-        self._lock = threading.RLock()
-
-    def add(self, watcher: Subscription) -> None:
-        with self._lock:
-            self._watchers.setdefault(watcher.job_id, {})[watcher.connection_id] = watcher
-            self._ring(watcher.job_id)
-
-    def remove(self, job_id: str, connection_id: str) -> None:
-        with self._lock:
-            self._watchers.get(job_id, {}).pop(connection_id, None)
-            if job_id in self._controls:
-                self._ring(job_id)
-
-    def for_job(self, job_id: str) -> list[Subscription]:
-        with self._lock:
-            watchers = self._watchers.get(job_id, {})
-            return [watchers[connection] for connection in sorted(watchers)]
-
-    def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
-        with self._lock:
-            self._controls[job_id] = replace(self._control(job_id), cancel=generation)
-
-    def announce_reader(self, job_id: str, until: Ms) -> None:
-        with self._lock:
-            self._controls[job_id] = replace(self._control(job_id), read_until=until)
-
-    def controls(self, job_ids: Sequence[str]) -> dict[str, JobControl]:
-        with self._lock:
-            return {job_id: self._controls[job_id] for job_id in job_ids if job_id in self._controls}
-
-    def forget(self, job_id: str) -> None:
-        with self._lock:
-            self._watchers.pop(job_id, None)
-            self._controls.pop(job_id, None)
-
-    def _ring(self, job_id: str) -> None:
-        self._controls[job_id] = replace(self._control(job_id), subscribers_version=str(ULID()))
-
-    def _control(self, job_id: str) -> JobControl:
-        return self._controls.get(job_id, JobControl())
+        subscriptions = [f"subscription {subscription.connection_id}" for subscription in self._subscriptions.for_job(job_id)]
+        controls = ["controls"] if self._subscriptions.controls([job_id]) else []
+        dependencies = [f"edge {edge}" for edge in self._dependencies.edges if job_id in edge]
+        dependencies += ["dependency record"] if self._dependencies.get(job_id) else []
+        return [*dependencies, *(["spec"] if self._specs.get(job_id) else []), *chunks, *attempts, *subscriptions, *controls]

@@ -1,4 +1,4 @@
-"""The heads of jobs in memory, with the conditions of the real store."""
+"""Job records in memory, with the conditions of the real store."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
 
 class MemoryJobs:
-    """`heads` is open to tests: what is stored now."""
+    """Tests may use `heads`, the job records by id."""
 
     def __init__(self) -> None:
         self.heads: dict[str, Job] = {}
-        self._remembered: dict[tuple[str, str], tuple[IdempotentResult, Ms]] = {}
-        self._pointers: dict[tuple[str, str, str], str] = {}
+        self._idempotency: dict[tuple[str, str], tuple[IdempotentResult, Ms]] = {}
+        self._dedupe_keys: dict[tuple[str, str, str], str] = {}
         self._lock = threading.RLock()
 
     def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
@@ -32,9 +32,9 @@ class MemoryJobs:
                 raise DedupeConflict
             self.heads[job.id] = job
             if idempotency:
-                self._remembered[idempotency.scope, idempotency.key] = _row(idempotency, job.id)
+                self._idempotency[idempotency.scope, idempotency.key] = _row(idempotency, job.id)
             if job.dedupe_key:
-                self._pointers[job.tenant, job.user, job.dedupe_key] = job.id
+                self._dedupe_keys[job.tenant, job.user, job.dedupe_key] = job.id
 
     def get(self, job_id: str) -> Job | None:
         with self._lock:
@@ -63,30 +63,30 @@ class MemoryJobs:
             del self.heads[seen.id]
 
     def save_idempotency(self, idempotency: IdempotencyRecord, job_id: str, now: Ms) -> None:
-        place, row = (idempotency.scope, idempotency.key), _row(idempotency, job_id)
+        key, row = (idempotency.scope, idempotency.key), _row(idempotency, job_id)
         with self._lock:
-            there = self._remembered.get(place)
-            if there is not None and now < there[1] and there != row:
+            stored = self._idempotency.get(key)
+            if stored is not None and now < stored[1] and stored != row:
                 raise IdempotencyKeyTaken
-            self._remembered[place] = row
+            self._idempotency[key] = row
 
     def get_idempotency(self, scope: str, key: str, now: Ms) -> IdempotentResult | None:
         with self._lock:
-            row = self._remembered.get((scope, key))
+            row = self._idempotency.get((scope, key))
         return row[0] if row and now < row[1] else None
 
     def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         with self._lock:
-            return self._pointers.get((tenant, user, dedupe_key))
+            return self._dedupe_keys.get((tenant, user, dedupe_key))
 
     def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
         with self._lock:
             due = [(job.due_at, job.id) for job in self.heads.values() if job.due_at is not None and due_partition(job) == lane]
-        parts: list[list[tuple[Ms, str]]] = [[] for _ in range(DUE_SHARDS)]
+        shards: list[list[tuple[Ms, str]]] = [[] for _ in range(DUE_SHARDS)]
         for at, job_id in sorted(due):
-            if at <= until and len(parts[due_shard(job_id)]) < limit:
-                parts[due_shard(job_id)].append((at, job_id))
-        return [job_id for _, job_id in sorted(row for part in parts for row in part)]
+            if at <= until and len(shards[due_shard(job_id)]) < limit:
+                shards[due_shard(job_id)].append((at, job_id))
+        return [job_id for _, job_id in sorted(row for shard in shards for row in shard)]
 
     def postpone(self, job_id: str, until: Ms) -> None:
         with self._lock:
@@ -97,21 +97,16 @@ class MemoryJobs:
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         with self._lock:
             matching = [job for job in self.heads.values() if _matches(job, query)]
-        places = sorted(((_place(job, query), job.id) for job in matching), reverse=True)
+        rows = sorted(((_sort_key(job, query), job.id) for job in matching), reverse=True)
         if query.before:
-            places = [row for row in places if row[0] < query.before]
-        page = places[: query.limit]
-        return [job_id for _, job_id in page], page[-1][0] if len(places) > len(page) else None
-
-    def forget(self, job_id: str) -> None:
-        """What retention does when a head's time is over."""
-        with self._lock:
-            self.heads.pop(job_id, None)
+            rows = [row for row in rows if row[0] < query.before]
+        page = rows[: query.limit]
+        return [job_id for _, job_id in page], page[-1][0] if len(rows) > len(page) else None
 
 
-def _row(asked: IdempotencyRecord, job_id: str) -> tuple[IdempotentResult, Ms]:
-    row = IdempotentResult(job_id=job_id, fingerprint=asked.fingerprint, position=asked.position, generation=asked.generation)
-    return row, asked.expires_at
+def _row(record: IdempotencyRecord, job_id: str) -> tuple[IdempotentResult, Ms]:
+    row = IdempotentResult(job_id=job_id, fingerprint=record.fingerprint, position=record.position, generation=record.generation)
+    return row, record.expires_at
 
 
 def _matches(job: Job, query: JobQuery) -> bool:
@@ -124,5 +119,5 @@ def _matches(job: Job, query: JobQuery) -> bool:
     )
 
 
-def _place(job: Job, query: JobQuery) -> str:
+def _sort_key(job: Job, query: JobQuery) -> str:
     return sort_key(job, by_end=query.user is None and query.state in LISTED_BY_END)

@@ -1,4 +1,4 @@
-"""Whom we write to, in memory: what was posted and mailed, and what is on its way."""
+"""Notifications in memory: deliveries, settings, and the requests and e-mails that were sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chalicelib.ports import WebhookResponse
 
 
 class MemoryDeliveries:
-    """`rows` is open to tests."""
+    """Tests may use `rows`, the deliveries by (owner, id)."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], Delivery] = {}
@@ -52,34 +52,34 @@ class MemoryDeliveries:
 
 class MemoryNotificationSettings:
     def __init__(self) -> None:
-        self._seals: dict[str, SigningSecrets] = {}
-        self._books: dict[str, RecipientAllowlist] = {}
+        self._secrets: dict[str, SigningSecrets] = {}
+        self._allowlists: dict[str, RecipientAllowlist] = {}
         self._lock = threading.Lock()
 
     def signing_secrets(self, tenant: str, *, fresh: bool = False) -> SigningSecrets | None:
         with self._lock:
-            return self._seals.get(tenant)
+            return self._secrets.get(tenant)
 
-    def create_signing_secrets(self, tenant: str, seal: SigningSecrets) -> SigningSecrets:
+    def create_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> SigningSecrets:
         with self._lock:
-            return self._seals.setdefault(tenant, seal)
+            return self._secrets.setdefault(tenant, secrets)
 
-    def put_signing_secrets(self, tenant: str, seal: SigningSecrets) -> None:
+    def put_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> None:
         with self._lock:
-            self._seals[tenant] = seal
+            self._secrets[tenant] = secrets
 
     def allowlist(self, tenant: str, *, fresh: bool = False) -> RecipientAllowlist:
         with self._lock:
-            return self._books.get(tenant, RecipientAllowlist())
+            return self._allowlists.get(tenant, RecipientAllowlist())
 
-    def put_allowlist(self, tenant: str, book: RecipientAllowlist) -> None:
+    def put_allowlist(self, tenant: str, allowlist: RecipientAllowlist) -> None:
         with self._lock:
-            self._books[tenant] = book
+            self._allowlists[tenant] = allowlist
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """A request as a receiver got it."""
+    """A request as the receiver got it."""
 
     url: str
     body: bytes
@@ -87,11 +87,14 @@ class ReceivedRequest:
 
 
 class MemoryWebhookClient:
-    """`letters` is what arrived; `answer` says what a receiver does with one, and may raise `NotSent`."""
+    """`letters` are the requests that arrived.
+
+    `answer` computes the response of the receiver and may raise `DeliveryError`.
+    """
 
     def __init__(self, allowed: tuple[Network, ...] = ()) -> None:
         self.letters: list[ReceivedRequest] = []
-        self.answer: Callable[[ReceivedRequest], WebhookResponse] = lambda _letter: WebhookResponse(204)
+        self.answer: Callable[[ReceivedRequest], WebhookResponse] = lambda _request: WebhookResponse(204)
         self.allowed = allowed
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> WebhookResponse:
@@ -99,13 +102,13 @@ class MemoryWebhookClient:
             parse_webhook_url(url, self.allowed)
         except ValueError as exc:
             raise DeliveryError(f"the address {exc}", final=True) from exc
-        letter = ReceivedRequest(url, body, dict(headers))
-        self.letters.append(letter)
-        return self.answer(letter)
+        request = ReceivedRequest(url, body, dict(headers))
+        self.letters.append(request)
+        return self.answer(request)
 
 
 class MemoryEmailSender:
-    """`sent` is open to tests; without a sender nothing is sent."""
+    """Tests may use `sent`, the messages as (to, subject, text). Without a sender nothing is sent."""
 
     def __init__(self, sender: str | None = "headrace@example.com") -> None:
         self.sender = sender

@@ -1,25 +1,22 @@
-"""What leaves the process, in memory: messages, frames, and the prices they may cost."""
+"""The queues in memory."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, ConnectionRefused
 from chalicelib.domain.queues.lanes import LANES, TASK_QUEUES, TASK_TIMEOUT, VISIBILITY_TIMEOUT
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import Ms
-from chalicelib.ports import Clock, DeadLetter, Price, QueueMessage
+from chalicelib.ports import Clock, DeadLetter, QueueMessage
 
 
 @dataclass(slots=True)
 class Message:
-    """A message as SQS keeps it: hidden until `visible_at`, gone only when it is acknowledged."""
+    """A message as SQS stores it: hidden until `visible_at`, deleted only when it is acknowledged."""
 
     id: str
     body: str
@@ -30,9 +27,11 @@ class Message:
 
 
 class MemoryQueues:
-    """`messages`, `aside` and `dead` are open to tests, by lane; `sent` is every wake-up ever sent, for tests that deliver them all again.
+    """Queues by name, with a clock that hides delayed and received messages.
 
-    `aside` is what was set aside, in order; `dead` all that is in the dead-letter queue now, with its reason.
+    Tests may use `messages` (what a queue holds), `aside` (all that was ever sent to its
+    dead-letter queue, as (body, reason)), `dead` (what the dead-letter queue holds, with reasons)
+    and `sent` (every wake-up ever sent, for tests that deliver all of them again).
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -55,11 +54,11 @@ class MemoryQueues:
         for wake_up in wake_ups:
             self.send(lane, wake_up, tenant)
 
-    def send_task(self, errands: str, body: str, tenant: str, delay: int = 0) -> None:
+    def send_task(self, queue: str, body: str, tenant: str, delay: int = 0) -> None:
         if not 0 <= delay <= 900:
             raise ValueError(f"SQS delays a message by 0 to 900 seconds, not by {delay}")
         with self._lock:
-            self._put(errands, body, tenant, delay)
+            self._put(queue, body, tenant, delay)
 
     def acknowledge(self, lane: str, receipts: Sequence[str]) -> None:
         if len(receipts) > 10:
@@ -70,7 +69,7 @@ class MemoryQueues:
     def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
         with self._lock:
             self.aside[lane].append((body, reason))
-            self._bury(lane, body, reason)
+            self._put_dead(lane, body, reason)
 
     def depth(self, lane: str) -> int:
         now = self._clock.now()
@@ -99,17 +98,20 @@ class MemoryQueues:
             self.dead[lane] = [(message, reason) for message, reason in self.dead[lane] if message.receipt not in receipts]
 
     def give_up(self, lane: str, body: str) -> None:
-        """What the queue does with a message that was received too often."""
+        """Put a message in the dead-letter queue, as SQS does after too many receives."""
         with self._lock:
-            self._bury(lane, body, None)
+            self._put_dead(lane, body, None)
 
     def put_raw(self, lane: str, body: str) -> None:
-        """Put any text in the queue, as somebody at a console would."""
+        """Put any text in the queue, as an operator could at the console."""
         with self._lock:
             self._put(lane, body, "", 0)
 
     def receive(self, lane: str, limit: int = 10) -> list[QueueMessage]:
-        """What a worker is given now; hidden from others for as long as the real queue would hide it."""
+        """Receive up to `limit` messages.
+
+        They are hidden for the visibility timeout of the real queue.
+        """
         now = self._clock.now()
         with self._lock:
             due = [message for message in self.messages[lane] if message.visible_at <= now][:limit]
@@ -119,60 +121,8 @@ class MemoryQueues:
                 message.receipt = f"{message.id}-{message.receives}"
             return [QueueMessage(message.body, message.receipt, message.id) for message in due]
 
-    def _bury(self, lane: str, body: str, reason: str | None) -> None:
+    def _put_dead(self, lane: str, body: str, reason: str | None) -> None:
         self.dead[lane].append((Message(f"d{next(self._ids)}", body, "", self._clock.now()), reason))
 
     def _put(self, lane: str, body: str, tenant: str, delay: int) -> None:
         self.messages[lane].append(Message(f"m{next(self._ids)}", body, tenant, self._clock.now() + delay * 1000))
-
-
-class MemorySockets:
-    """`frames` holds what each connection was sent, decoded. `gone`, `refused` and `busy` say which connections take nothing."""
-
-    def __init__(self) -> None:
-        self.frames: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.endpoints: dict[str, str] = {}
-        self.closed: list[str] = []
-        self.gone: set[str] = set()
-        self.refused: set[str] = set()
-        self.busy: defaultdict[str, int] = defaultdict(int)  # how many more posts are refused
-        self._lock = threading.Lock()
-
-    def post(self, endpoint: str, connection_id: str, data: bytes) -> None:
-        with self._lock:
-            self._answers(connection_id)
-            if connection_id in self.gone:
-                raise ConnectionGone
-            self.endpoints[connection_id] = endpoint
-            self.frames[connection_id].append(json.loads(data))
-
-    def close(self, endpoint: str, connection_id: str) -> None:
-        with self._lock:
-            self.closed.append(connection_id)
-            self.gone.add(connection_id)
-
-    def is_open(self, endpoint: str, connection_id: str) -> bool:
-        with self._lock:
-            self._answers(connection_id)
-            return connection_id not in self.gone
-
-    def _answers(self, connection_id: str) -> None:
-        if connection_id in self.refused:
-            raise ConnectionRefused
-        if self.busy[connection_id] > 0:
-            self.busy[connection_id] -= 1
-            raise ConnectionBusy
-
-    def events(self, connection_id: str, names: Iterable[str] = ()) -> list[dict[str, Any]]:
-        """The frames of one connection, of the events named, or all."""
-        wanted = set(names)
-        with self._lock:
-            return [frame for frame in self.frames[connection_id] if not wanted or frame["event"] in wanted]
-
-
-class MemoryPrices:
-    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
-        self.prices = dict(prices or {"gpt-4o-mini": Price(input=150, cached=75, output=600)})
-
-    def of(self, model: str) -> Price | None:
-        return self.prices.get(model)

@@ -1,12 +1,13 @@
-"""What OpenAI can be asked about a response in the background, by the official SDK: to stream on, to tell, to stop.
+"""Requests about a background response: resume its stream, fetch it, cancel it.
 
-What it does, as its guide (https://developers.openai.com/api/docs/guides/background) and those who met it say:
+Uses the official SDK. What OpenAI does, by its guide
+(https://developers.openai.com/api/docs/guides/background) and by reports of users:
 
-| asked | OpenAI answers |
+| request | response |
 |---|---|
-| `GET /responses/{id}?stream=true&starting_after=n` | the events above n, as they come; 400 once the response is five minutes old |
-| `GET /responses/{id}` | the response as it is; 404 some ten minutes after it ended |
-| `POST /responses/{id}/cancel` | the response, cancelled, its output gone; again the same; 400 if it had ended before |
+| `GET /responses/{id}?stream=true&starting_after=n` | the events after n, as they come; 400 once the response is five minutes old |
+| `GET /responses/{id}` | the response as it is; 404 about ten minutes after it ended |
+| `POST /responses/{id}/cancel` | the cancelled response, without output; the same again; 400 if it had ended before |
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ if TYPE_CHECKING:
     from openai._response import AsyncAPIResponse
     from openai.types.responses import Response
 
-CONNECT_TIMEOUT = 5.0
-ANSWER_TIMEOUT = 20.0  # of an answer that is no stream
+CONNECT_TIMEOUT = 5.0  # seconds
+RESPONSE_TIMEOUT = 20.0  # seconds; of a response that is no stream
 
 
-def resumed(client: AsyncOpenAI, response_id: str, after: int, timeout: float) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
-    """Ask for the events after `after`, of all if that is negative. Without padding, as when the response was made."""
+def open_stream(client: AsyncOpenAI, response_id: str, after: int, timeout: float) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
+    """Request the events after sequence number `after`; all events if that is negative.
+
+    They come without padding, as in the stream of the first request.
+    """
     import openai
 
     return client.responses.with_streaming_response.retrieve(
-        _known(response_id),
+        _require_id(response_id),
         stream=True,
         starting_after=after if after >= 0 else openai.omit,
         include_obfuscation=False,
@@ -45,40 +49,48 @@ def resumed(client: AsyncOpenAI, response_id: str, after: int, timeout: float) -
 
 
 async def fetch(client: AsyncOpenAI, response_id: str) -> FetchedResponse:
-    """The response as it is. A refusal says that it is not kept: nothing else in this request could be wrong."""
+    """Return the response as it is now.
+
+    Raises:
+        ResponseLost: OpenAI refused the request. It has nothing but the id, so the response is no
+            longer kept.
+    """
     import openai
 
-    timeout = openai.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
+    timeout = openai.Timeout(RESPONSE_TIMEOUT, connect=CONNECT_TIMEOUT)
     try:
-        answer = await _answered(client.responses.with_raw_response.retrieve(_known(response_id), timeout=timeout))
+        response = await _await_response(client.responses.with_raw_response.retrieve(_require_id(response_id), timeout=timeout))
     except (RequestRefused, ContentRefused) as exc:
         raise ResponseLost(provider_status=exc.provider_status, provider_request_id=exc.provider_request_id) from exc
-    return fetched(answer.http_response.content)
+    return fetched(response.http_response.content)
 
 
 async def cancel(client: AsyncOpenAI, response_id: str) -> None:
-    """Stop the response. A refusal says that there is nothing to stop: it ended, or is no longer kept."""
+    """Stop the response.
+
+    If OpenAI refuses the request, the response has ended or is no longer kept.
+    """
     import openai
 
-    timeout = openai.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
+    timeout = openai.Timeout(RESPONSE_TIMEOUT, connect=CONNECT_TIMEOUT)
     try:
-        await _answered(client.responses.with_raw_response.cancel(_known(response_id), timeout=timeout))
+        await _await_response(client.responses.with_raw_response.cancel(_require_id(response_id), timeout=timeout))
     except (RequestRefused, ContentRefused):
         return
 
 
-def _known(response_id: str) -> str:
-    """The id, if there is one: a server that is only like OpenAI may have named none."""
+def _require_id(response_id: str) -> str:
+    """Return the id, or raise if it is empty: a compatible server may not have sent one."""
     if not response_id:
         raise RequestRefused
     return response_id
 
 
-async def _answered(asked: Awaitable[LegacyAPIResponse[Response]]) -> LegacyAPIResponse[Response]:
+async def _await_response(request: Awaitable[LegacyAPIResponse[Response]]) -> LegacyAPIResponse[Response]:
     import openai
 
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT):
-            return await asked
+        async with asyncio.timeout(RESPONSE_TIMEOUT):
+            return await request
     except (openai.OpenAIError, TimeoutError) as exc:
         raise from_exception(exc) from exc

@@ -1,17 +1,18 @@
-"""What goes wrong at OpenAI, in our own tree: by the status of an answer, or by the code in an event of a stream.
+"""Errors of OpenAI as `AttemptFailed`, by the status of a response or the code in an event.
 
-| seen | means |
+| seen | raised |
 |---|---|
-| 429 with `insufficient_quota` and its like | `ProviderQuotaExhausted`: waiting does not help |
-| 429, `rate_limit_exceeded` | `ProviderRateLimited`, with the wait that was asked for |
+| 429 with `insufficient_quota` or a similar code | `ProviderQuotaExhausted`: waiting does not help |
+| 429, `rate_limit_exceeded` | `ProviderRateLimited`, with the wait that OpenAI asks for |
 | 401, 403, `invalid_api_key` | `AuthenticationFailed` |
 | a code of a content policy | `ContentRefused` |
 | 408, a timeout | `ProviderTimeout` |
-| other 4xx, `invalid_...`, `image_...` | `RequestRefused`, in OpenAI's words |
-| 5xx, and any code that is not known | `ProviderUnavailable` |
+| other 4xx, `invalid_...`, `image_...` | `RequestRefused`, with OpenAI's message |
+| 5xx, and any unknown code | `ProviderUnavailable` |
 | no connection, or a broken one | `ProviderConnectionLost` |
 
-Codes: https://platform.openai.com/docs/guides/error-codes and the SDK's `types/responses/response_error.py`.
+Codes: https://platform.openai.com/docs/guides/error-codes and the SDK's
+`types/responses/response_error.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from chalicelib.domain.failures import (
     RequestRefused,
 )
 
-LONGEST_MESSAGE = 500
+MAX_MESSAGE_LENGTH = 500
 QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 AUTHENTICATION = frozenset({"invalid_api_key", "invalid_organization", "invalid_project", "account_deactivated"})
 POLICY = frozenset(
@@ -63,23 +64,29 @@ def from_exception(exc: Exception) -> AttemptFailed:
 
 
 def from_response(status: int, headers: Mapping[str, str], body: object) -> AttemptFailed:
-    """Translate an answer that is no 200."""
+    """Translate a response whose status is not 200."""
     error = _error_in(body)
-    kind = _kind_of_status(status, error)
+    kind = _error_for_status(status, error)
     wait = retry_after(headers, time.time())
     if wait is None and kind is ProviderRateLimited:
-        wait = _asked_in_words(error)
+        wait = _wait_in_message(error)
     return kind(_message(kind, error), provider_status=status, provider_request_id=headers.get("x-request-id"), retry_after=wait)
 
 
 def from_event(error: Mapping[str, Any]) -> AttemptFailed:
-    """Translate the error that an event carries: `{"code", "message", ...}`. The status was 200 by then, so none is told."""
-    kind = _kind_of_code(_codes(error)) or ProviderUnavailable
-    return kind(_message(kind, error), retry_after=_asked_in_words(error) if kind is ProviderRateLimited else None)
+    """Translate the error in an event: `{"code", "message", ...}`.
+
+    There is no status, because it was 200 before.
+    """
+    kind = _error_for_codes(_codes(error)) or ProviderUnavailable
+    return kind(_message(kind, error), retry_after=_wait_in_message(error) if kind is ProviderRateLimited else None)
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> int | None:
-    """The wait that an answer asks for, in whole seconds, rounded up: `retry-after-ms`, or `Retry-After` in seconds or as a date."""
+    """Return the wait that a response asks for, in seconds, rounded up.
+
+    The header is `retry-after-ms`, or `Retry-After` in seconds or as a date.
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             wait = float(headers.get(name, "")) * unit
@@ -95,12 +102,12 @@ def retry_after(headers: Mapping[str, str], now: float) -> int | None:
 
 
 def redact_message(message: str) -> str:
-    """OpenAI's words without key material (a 401 quotes the key), and not longer than what one reads."""
+    """Return OpenAI's message, cut and without key material (a 401 quotes the key)."""
     text = _KEY_MATERIAL.sub("[hidden]", " ".join(message.split()))
-    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 1] + "…"
+    return text if len(text) <= MAX_MESSAGE_LENGTH else text[: MAX_MESSAGE_LENGTH - 1] + "…"
 
 
-def _kind_of_status(status: int, error: Mapping[str, Any]) -> type[AttemptFailed]:
+def _error_for_status(status: int, error: Mapping[str, Any]) -> type[AttemptFailed]:
     codes = _codes(error)
     if status == 429:
         return ProviderQuotaExhausted if codes & QUOTA else ProviderRateLimited
@@ -113,7 +120,7 @@ def _kind_of_status(status: int, error: Mapping[str, Any]) -> type[AttemptFailed
     return ProviderUnavailable
 
 
-def _kind_of_code(codes: set[str]) -> type[AttemptFailed] | None:
+def _error_for_codes(codes: set[str]) -> type[AttemptFailed] | None:
     known: tuple[tuple[frozenset[str], type[AttemptFailed]], ...] = (
         (QUOTA, ProviderQuotaExhausted),
         (frozenset({"rate_limit_exceeded", "rate_limit_error"}), ProviderRateLimited),
@@ -128,11 +135,14 @@ def _kind_of_code(codes: set[str]) -> type[AttemptFailed] | None:
 
 
 def _message(kind: type[AttemptFailed], error: Mapping[str, Any]) -> str:
-    """OpenAI's words where they help whoever asked; our own otherwise: theirs speak to the owner of the account."""
-    said = error.get("message")
+    """Return OpenAI's message where it helps the caller.
+
+    Other messages address the owner of the account; these are replaced.
+    """
+    text = error.get("message")
     return (
-        f"OpenAI refused the request: {redact_message(said)}"
-        if kind in (RequestRefused, ContentRefused) and isinstance(said, str) and said
+        f"OpenAI refused the request: {redact_message(text)}"
+        if kind in (RequestRefused, ContentRefused) and isinstance(text, str) and text
         else ""
     )
 
@@ -140,7 +150,7 @@ def _message(kind: type[AttemptFailed], error: Mapping[str, Any]) -> str:
 def _error_in(body: object) -> Mapping[str, Any]:
     if not isinstance(body, Mapping):
         return {}
-    inner = body.get("error", body)  # the SDK has taken it out already, where the body was as expected
+    inner = body.get("error", body)  # the SDK unwraps `error` if the body is as expected
     return inner if isinstance(inner, Mapping) else {"message": str(inner)}
 
 
@@ -148,8 +158,8 @@ def _codes(error: Mapping[str, Any]) -> set[str]:
     return {value.lower() for value in (error.get("code"), error.get("type")) if isinstance(value, str)}
 
 
-def _asked_in_words(error: Mapping[str, Any]) -> int | None:
-    """The wait in "Please try again in 1m12.5s": an event has no headers."""
+def _wait_in_message(error: Mapping[str, Any]) -> int | None:
+    """Return the seconds in "Please try again in 1m12.5s", which an event has instead of a header."""
     found = _TRY_AGAIN.search(str(error.get("message") or ""))
     if not found or not (found[1] or found[2]):
         return None

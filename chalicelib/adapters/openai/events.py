@@ -1,9 +1,11 @@
-"""The events of OpenAI's Responses stream, read as ours.
+"""The events of OpenAI's Responses stream, as provider events.
 
-Of some sixty kinds of event (the SDK's `types/responses/response_stream_event.py`) these say something to us; all others are skipped, so
-that a new kind breaks nothing. A stream is a success only if its final event was seen: a stream that is cut off ends like one that is done.
+The stream has about sixty kinds of event (the SDK's `types/responses/response_stream_event.py`).
+Those that are not needed are skipped, so that a new kind breaks nothing. A stream is a success only
+if its final event was seen, because a stream that is cut off ends like a complete one.
 
-A response in the background can also be asked for as it is: the object that the final event carries, read in the same way.
+A background response can also be fetched as it is. That is the object in the final event, and read
+in the same way.
 """
 
 from __future__ import annotations
@@ -26,27 +28,30 @@ DONE = b"[DONE]"  # how Chat Completions end; some compatible providers send it 
 
 
 class ResponseReader:
-    """Reads one response, event by event; text up to the event numbered `after` is known already, and is not said again.
+    """Reads one response, event by event.
 
-    `ended`: the final event was seen. `thinking`: the model reasons, or has not begun: that may take minutes without a word.
+    Text up to sequence number `after` is known already and is skipped. `ended`: the final event was
+    seen. `thinking`: the model reasons or has not begun, which may take minutes without an event.
     """
 
     def __init__(self, after: int = -1) -> None:
         self.ended = False
         self.thinking = False
         self._after = after
-        self._spoken = after > 0  # event 0 is the beginning of the response: whoever knows more has heard of its text
+        self._has_text = after > 0  # event 0 is the start of the response; later events mean that text was read before
 
     def read(self, data: bytes) -> list[ProviderEvent] | None:
-        """What one event says to us, often nothing. None: it was not even a sign of progress, only of an open connection.
+        """Return the provider events of one event, often none.
+
+        None: it shows only that the connection is open.
 
         Raises:
-            StreamMalformed: it cannot be read.
-            AttemptFailed: it tells of an error.
+            StreamMalformed: it cannot be parsed.
+            AttemptFailed: it reports an error.
         """
         if data == DONE:
             return None
-        event = _parsed(data)
+        event = _parse(data)
         kind = event.get("type")
         if kind == "response.output_text.delta":
             return self._delta(event, refusal=False)
@@ -78,7 +83,7 @@ class ResponseReader:
         text = event.get("delta")
         if not isinstance(text, str):
             raise StreamMalformed("OpenAI's stream had a piece of text that is no text.")
-        self._spoken = self._spoken or bool(text)
+        self._has_text = self._has_text or bool(text)
         self.thinking = False
         sequence = _sequence(event)
         if 0 < sequence <= self._after:
@@ -86,31 +91,31 @@ class ResponseReader:
         return [TextDelta(text, sequence, refusal)]
 
     def _end(self, response: Mapping[str, Any], sequence: int) -> Iterator[ProviderEvent]:
-        ended = _outcome(response)
-        if not self._spoken:  # some compatible providers send an answer whole
-            yield from _said(response, sequence)
+        ended = _ended(response)
+        if not self._has_text:  # some compatible providers send the whole text at the end
+            yield from _text_parts(response, sequence)
         self.ended = True
         yield ended
 
 
 def fetched(data: bytes) -> FetchedResponse:
-    """A response that was asked for as it is.
+    """Read a response that was fetched.
 
     Raises:
-        StreamMalformed: it cannot be read.
+        StreamMalformed: it cannot be parsed.
         ResponseLost: it was cancelled.
     """
-    response = _parsed(data)
-    status, said = response.get("status"), list(_said(response))
+    response = _parse(data)
+    status, parts = response.get("status"), list(_text_parts(response))
     if status == "cancelled":
         raise _failure(response)
-    ended = _outcome(response) if status in ("completed", "incomplete") else None
+    ended = _ended(response) if status in ("completed", "incomplete") else None
     failure = _failure(response) if status == "failed" else None
-    return FetchedResponse(repair_surrogates("".join(one.text for one in said)), ended, any(one.refusal for one in said), failure)
+    return FetchedResponse(repair_surrogates("".join(one.text for one in parts)), ended, any(one.refusal for one in parts), failure)
 
 
-def _outcome(response: Mapping[str, Any]) -> ResponseEnded:
-    """How a response ended that says it has."""
+def _ended(response: Mapping[str, Any]) -> ResponseEnded:
+    """Return how a response ended, or raise its failure."""
     if response.get("status") in ("failed", "cancelled"):
         raise _failure(response)
     reason = _mapping(response.get("incomplete_details")).get("reason")
@@ -120,11 +125,14 @@ def _outcome(response: Mapping[str, Any]) -> ResponseEnded:
 
 
 def _failure(response: Mapping[str, Any]) -> AttemptFailed:
-    """What a response failed of. The stream of one that was cancelled ends as if it had failed, but with that status."""
+    """Return the error of a failed response.
+
+    The stream of a cancelled one ends like a failed one, but with that status.
+    """
     return ResponseLost() if response.get("status") == "cancelled" else from_event(_mapping(response.get("error")))
 
 
-def _parsed(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes) -> dict[str, Any]:
     try:
         event = json.loads(data)
     except (ValueError, RecursionError) as exc:
@@ -139,11 +147,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _sequence(event: Mapping[str, Any]) -> int:
-    """The number of an event; 0 where there is none."""
+    """Return the sequence number of an event, 0 if it has none."""
     return event.get("sequence_number") or 0
 
 
-def _said(response: Mapping[str, Any], sequence: int = 0) -> Iterator[TextDelta]:
+def _text_parts(response: Mapping[str, Any], sequence: int = 0) -> Iterator[TextDelta]:
     for item in response.get("output") or ():
         for part in _mapping(item).get("content") or ():
             part = _mapping(part)
@@ -165,5 +173,5 @@ def _usage(counted: Any) -> Usage | None:
 
 
 def _count(value: Any) -> int:
-    """A count, 0 where a provider that is only like OpenAI says something else."""
+    """Return a count, 0 if a compatible provider sends something else."""
     return value if isinstance(value, int) and value > 0 else 0

@@ -1,9 +1,11 @@
-"""OpenAI's Responses API, by the official SDK: its client, its requests, its errors; the stream itself we decode.
+"""OpenAI's Responses API, with the official SDK for requests and errors and our own stream decoder.
 
-Why not the SDK's typed events: they cost several times the processor time (`docs/decisions/0003-asynchronous-raw-event-stream.md` has the
-numbers), of which a worker with ten streams has a third of a core.
+The SDK's typed events cost several times the processor time
+(`docs/decisions/0003-asynchronous-raw-event-stream.md` has the numbers), and a worker with ten
+streams has a third of a core.
 
-The SDK's own retries are off: there is one retry loop, the engine's, and the SDK would sleep up to two minutes inside a worker.
+The SDK's own retries are off. Only the worker retries, and the SDK would sleep up to two minutes
+inside it.
 """
 
 from __future__ import annotations
@@ -40,15 +42,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DRAIN_SECONDS = 0.1
-RESERVED_FIELDS = frozenset({"model", "input", "stream", "background"})  # what a request's `extra` may not change
+RESERVED_FIELDS = frozenset({"model", "input", "stream", "background"})  # `extra` of a request may not set these
 
 
 class OpenAIResponses:
-    """The provider. One for an environment, used on one event loop, because the connections of its client belong to that.
+    """The provider.
 
-    `idle_timeout` is the longest silence in a stream: the SDK's read timeout counts bytes, and a ping every few seconds would keep
-    it content for ever. While a model reasons, the only limit is the request's own timeout.
-    `forget` drops credentials that were kept: if OpenAI refuses the key, a newer one is looked for, once.
+    There is one in an environment, and it is used on one event loop, to which its connections
+    belong.
+
+    Args:
+        credentials: returns the credentials, perhaps cached.
+        forget: drops cached credentials. If OpenAI refuses the key, the request is made once more
+            with newer ones.
+        idle_timeout: seconds without an event that shows progress. The SDK's read timeout counts
+            bytes, and a ping every few seconds would satisfy it for ever. While a model reasons,
+            only the request's timeout applies.
+        offload: runs a synchronous call on a thread.
     """
 
     def __init__(
@@ -68,20 +78,27 @@ class OpenAIResponses:
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
-        """Ask, and read the answer as it comes. Leaving closes the connection at once, by which OpenAI stops a plain response."""
+        """Send a request and read the response as it is written.
+
+        Leaving the context closes the connection at once, and OpenAI stops a plain response.
+        """
         async with AsyncExitStack() as stack:
-            response = await self._ask(lambda client: _open(_created(client, request), request, stack))
+            response = await self._call(lambda client: _open(_create_stream(client, request), request, stack))
             events = self._events(response, request, ResponseReader())
             stack.push_async_callback(events.aclose)
             yield events
 
     @asynccontextmanager
     async def resume(self, response_id: str, after: int, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
-        """Go on reading a background response. What OpenAI will not stream is refused as such: the request itself was accepted once."""
+        """Read on a background response.
+
+        Raises:
+            ReattachRefused: OpenAI refused to stream it. The request itself was accepted before.
+        """
         async with AsyncExitStack() as stack:
             try:
-                response = await self._ask(
-                    lambda client: _open(openai_background.resumed(client, response_id, after, request.timeout), request, stack)
+                response = await self._call(
+                    lambda client: _open(openai_background.open_stream(client, response_id, after, request.timeout), request, stack)
                 )
             except (RequestRefused, ContentRefused) as exc:
                 raise ReattachRefused(provider_status=exc.provider_status, provider_request_id=exc.provider_request_id) from exc
@@ -90,46 +107,52 @@ class OpenAIResponses:
             yield events
 
     async def is_configured(self) -> bool:
-        """Whether a key is stored. One that is known costs nothing; where there is none the secret is read each time."""
+        """Return whether a key is stored.
+
+        Cached credentials cost no call; without a key the secret is read each time.
+        """
         try:
             await self._offload(self._credentials)
         except NotConfigured:
             return False
-        except Exception:  # noqa: BLE001 - whatever keeps it from being read, the request itself says so
+        except Exception:  # noqa: BLE001 - the request itself will raise what keeps the secret from being read
             return True
         return True
 
     async def fetch(self, response_id: str) -> FetchedResponse:
-        """A background response as it is now."""
-        return await self._ask(lambda client: openai_background.fetch(client, response_id))
+        """Fetch a background response as it is now."""
+        return await self._call(lambda client: openai_background.fetch(client, response_id))
 
     async def cancel(self, response_id: str) -> None:
         """Stop a background response, unless it has ended."""
-        await self._ask(lambda client: openai_background.cancel(client, response_id))
+        await self._call(lambda client: openai_background.cancel(client, response_id))
 
     def client(self) -> AsyncOpenAI:
-        """The SDK's client, built when it is first asked for (the import takes half a second) and when the credentials have changed."""
+        """Return the SDK's client.
+
+        It is built at the first use (the import takes half a second) and for new credentials.
+        """
         credentials = self._credentials()
         with self._lock:
             if self._built is None or self._built[0] != credentials:
-                self._built = (credentials, _client(credentials))  # streams that run keep the one they began with
+                self._built = (credentials, _client(credentials))  # running streams keep their client
             return self._built[1]
 
-    async def _ask(self, call: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
-        """Call with the credentials that are known; if OpenAI refuses them, once more with newer ones."""
-        client = await self._current()
+    async def _call(self, call: Callable[[AsyncOpenAI], Awaitable[T]]) -> T:
+        """Call with the cached credentials; if OpenAI refuses them, once more with newer ones."""
+        client = await self._current_client()
         try:
             return await call(client)
         except AuthenticationFailed:
             if self._forget is None:
                 raise
             self._forget()
-            newer = await self._current()
+            newer = await self._current_client()
             if newer is client:
                 raise
             return await call(newer)
 
-    async def _current(self) -> AsyncOpenAI:
+    async def _current_client(self) -> AsyncOpenAI:
         try:
             current: AsyncOpenAI = await self._offload(self.client)
         except Unavailable as exc:
@@ -144,10 +167,10 @@ class OpenAIResponses:
         clock, silent = asyncio.get_running_loop().time, 0.0
         try:
             while not reader.ended:
-                patience = request.timeout if reader.thinking else self._idle_timeout
-                asked = clock()
-                piece = await _next(pieces, patience - silent)
-                silent += clock() - asked  # only while we wait: a reader of ours that is slow is no silence of theirs
+                idle_limit = request.timeout if reader.thinking else self._idle_timeout
+                started = clock()
+                piece = await _next(pieces, idle_limit - silent)
+                silent += clock() - started  # only while waiting: a slow consumer of the events is not the provider's silence
                 if piece is None:
                     raise StreamCut
                 for data in decoder.feed(piece):
@@ -162,50 +185,51 @@ class OpenAIResponses:
             raise
 
 
-def body(request: ModelRequest) -> dict[str, Any]:
-    """What is asked beyond model and prompt. OpenAI sends no padding, and keeps nothing (`store`) unless `extra` says so.
+def request_fields(request: ModelRequest) -> dict[str, Any]:
+    """Build the fields of a request beyond model and prompt.
 
-    A response in the background has to be kept: nobody could come back to it.
+    OpenAI sends no padding, and stores no response unless `extra` asks for it. A background
+    response is stored, because it can only be resumed then.
     """
     extra = {name: value for name, value in request.extra.items() if name not in RESERVED_FIELDS}
     options = {"include_obfuscation": False, **(extra.pop("stream_options", None) or {})}
-    asked: dict[str, Any] = {"store": False, **extra, "stream_options": options}
+    fields: dict[str, Any] = {"store": False, **extra, "stream_options": options}
     plain = {
         "instructions": request.instructions and repair_surrogates(request.instructions),
         "max_output_tokens": request.max_tokens,
         "temperature": request.temperature,
     }
-    asked |= {name: value for name, value in plain.items() if value is not None}
+    fields |= {name: value for name, value in plain.items() if value is not None}
     if request.background:
-        asked |= {"background": True, "store": True}
+        fields |= {"background": True, "store": True}
     if request.schema is not None:
-        asked["text"] = {**(extra.get("text") or {}), "format": {"type": "json_schema", **request.schema}}
+        fields["text"] = {**(extra.get("text") or {}), "format": {"type": "json_schema", **request.schema}}
     elif request.json:
-        asked["text"] = {**(extra.get("text") or {}), "format": {"type": "json_object"}}
-    return asked
+        fields["text"] = {**(extra.get("text") or {}), "format": {"type": "json_object"}}
+    return fields
 
 
-def _created(client: AsyncOpenAI, request: ModelRequest) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
+def _create_stream(client: AsyncOpenAI, request: ModelRequest) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
     import openai
 
     return client.responses.with_streaming_response.create(
         model=request.model,
-        input=repair_surrogates(request.prompt),  # half a character cannot be sent
+        input=repair_surrogates(request.prompt),  # a lone surrogate cannot be sent
         stream=True,
-        extra_body=body(request),
+        extra_body=request_fields(request),
         timeout=openai.Timeout(request.timeout, connect=openai_background.CONNECT_TIMEOUT),
     )
 
 
 async def _open(
-    asked: AbstractAsyncContextManager[AsyncAPIResponse[Any]], request: ModelRequest, stack: AsyncExitStack
+    stream: AbstractAsyncContextManager[AsyncAPIResponse[Any]], request: ModelRequest, stack: AsyncExitStack
 ) -> AsyncAPIResponse[Any]:
-    """The beginning of an answer, whose connection is closed with `stack`."""
+    """Wait for the head of the response. Its connection is closed with `stack`."""
     import openai
 
     try:
         async with asyncio.timeout(request.timeout):
-            return await stack.enter_async_context(asked)
+            return await stack.enter_async_context(stream)
     except (openai.OpenAIError, TimeoutError) as exc:
         raise from_exception(exc) from exc
 
@@ -223,7 +247,11 @@ def _client(credentials: Credentials) -> AsyncOpenAI:
 
 
 async def _next(pieces: AsyncIterator[bytes], seconds: float) -> bytes | None:
-    """The next bytes, None at the end, and `ProviderTimeout` if there are none for `seconds`."""
+    """Return the next bytes, None at the end.
+
+    Raises:
+        ProviderTimeout: no bytes came within `seconds`.
+    """
     import httpx2
 
     try:
@@ -234,7 +262,7 @@ async def _next(pieces: AsyncIterator[bytes], seconds: float) -> bytes | None:
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
-    """Read on to the end of an answer that is complete, so that its connection can serve the next request: a handshake less."""
+    """Read to the end of a complete response, so that the next request can reuse its connection."""
     with suppress(AttemptFailed):
         while await _next(pieces, DRAIN_SECONDS) is not None:
             continue

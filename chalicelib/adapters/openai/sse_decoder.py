@@ -1,32 +1,37 @@
-"""Server-sent events, decoded as their bytes arrive.
+"""Server-sent events, decoded as their bytes arrive. Only the data of each event is returned.
 
-Written for what a model's stream needs and no more: the data of each event. By the standard (WHATWG HTML, "Server-sent events") lines end
-at LF, CR or CRLF and nowhere else. `httpx`'s `iter_lines` also ends them at U+2028, U+0085 and others, which may stand unescaped inside
-JSON: an answer with such a character would tear its event in two. So lines are split in bytes, where no part of a character of several
-bytes can look like a line's end, and whoever reads the data decodes it.
+By the standard (WHATWG HTML, "Server-sent events") lines end at LF, CR or CRLF. `httpx`'s
+`iter_lines` also ends them at U+2028, U+0085 and others, which may stand unescaped inside JSON and
+would tear an event in two. So lines are split in bytes, where no part of a multi-byte character can
+look like the end of a line. The data is decoded afterwards.
 """
 
 from __future__ import annotations
 
 from chalicelib.domain.failures import StreamMalformed
 
-MAX_EVENT_BYTES = 8 * 1024 * 1024  # the final event repeats the whole answer, which is far below it
+MAX_EVENT_BYTES = 8 * 1024 * 1024  # the final event repeats the whole text, which is far smaller
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class EventDecoder:
-    """Bytes in, in pieces of any size; the data of whole events out. What is cut off at the end is no event, as the standard says."""
+    """Takes bytes in pieces of any size and returns the data of complete events.
+
+    An incomplete event at the end is dropped.
+    """
 
     def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._held = 0  # bytes of the event that is not whole yet
-        self._line: list[bytes] = []  # pieces of a line that has not ended
-        self._data: list[bytes] = []  # lines of data of an event that has not ended
+        self._held = 0  # bytes of the event that is not complete
+        self._line: list[bytes] = []  # pieces of the incomplete line
+        self._data: list[bytes] = []  # lines of data of the incomplete event
         self._after_cr = False
         self._first = True
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The data of each event that `piece` completes. Lines of data are joined with LF; comments and other fields are skipped.
+        """Return the data of each event that `piece` completes.
+
+        Lines of data are joined with LF. Comments and other fields are skipped.
 
         Raises:
             StreamMalformed: an event is larger than `max_bytes`.

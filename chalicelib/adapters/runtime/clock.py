@@ -1,4 +1,4 @@
-"""The time of the machine."""
+"""The clock of the machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from chalicelib.domain.units import Ms
 
 
 class SystemClock:
+    """The system's time. `sleep` blocks the thread."""
+
     def now(self) -> Ms:
         return time.time_ns() // 1_000_000
 

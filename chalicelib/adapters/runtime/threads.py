@@ -1,4 +1,7 @@
-"""Many calls at once, for code that is not asynchronous: on threads that end before it goes on [20]."""
+"""A parallel map over blocking calls, for code that is not asynchronous.
+
+Its threads end before it returns (protocol rule 20: a handler returns after its tasks).
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from typing import TypeVar
 
 A = TypeVar("A")
 T = TypeVar("T")
-MAX_WORKERS = 8  # a write takes some 5 ms of waiting and 1 ms of work: more would wait for each other
+MAX_WORKERS = 8  # a write waits about 5 ms and works 1 ms, so more threads would wait for each other
 
 
 def parallel_map(call: Callable[[A], T], each: Iterable[A]) -> list[T]:
-    """What each call answered, in order; the first failure once all have ended."""
+    """Call for each argument on threads and return the results in order.
+
+    Raise the first exception after all calls have ended.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(MAX_WORKERS) as pool:
@@ -20,5 +26,5 @@ def parallel_map(call: Callable[[A], T], each: Iterable[A]) -> list[T]:
 
 
 def serial_map(call: Callable[[A], T], each: Iterable[A]) -> list[T]:
-    """The same without threads, for stores that never block."""
+    """The same on the caller's thread, for stores that never block."""
     return [call(one) for one in each]

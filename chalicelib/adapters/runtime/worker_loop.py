@@ -1,4 +1,4 @@
-"""The event loop of a worker's environment, and the threads in which it makes calls that would stop it."""
+"""The event loop of a worker's environment, and the threads for its blocking calls."""
 
 from __future__ import annotations
 
@@ -8,30 +8,37 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-STORE_THREADS, POST_THREADS = 16, 12  # for the calls of ten jobs and their sockets; each spends its time waiting
-MAX_CALL_SECONDS = 20.0  # seconds: three tries with their timeouts, see adapters/aws/client.py
+STORE_THREADS, SEND_THREADS = 16, 12  # for the calls of ten jobs and their sockets; each thread mostly waits
+MAX_CALL_SECONDS = 20.0  # three tries with their timeouts, see adapters/aws/client.py
 
 
 class WorkerLoop:
-    """The one event loop of an environment, kept between invocations because the provider's connections belong to it, and its threads.
+    """One event loop and its threads for the life of an environment.
 
-    Posts to sockets, which may be slow and many, have threads of their own: a lease must be renewed whatever the audience does.
+    The provider's connections belong to the loop. Frames to sockets have threads of their own: they
+    may be slow and many, and must not delay the renewal of a lease.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._stores = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
-        self._posts = ThreadPoolExecutor(POST_THREADS, thread_name_prefix="post")
+        self._sends = ThreadPoolExecutor(SEND_THREADS, thread_name_prefix="send")
         self._calls: set[Future[Any]] = set()
 
     async def offload(self, call: Callable[..., T], *args: Any) -> T:
+        """Make a call to a store on a thread."""
         return await self._call(self._stores, call, *args)
 
     async def offload_sends(self, call: Callable[..., T], *args: Any) -> T:
-        return await self._call(self._posts, call, *args)
+        """Send a frame on a thread of the sockets."""
+        return await self._call(self._sends, call, *args)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run an invocation's work, and wait for its calls: a thread that is frozen with its environment would thaw as a zombie."""
+        """Run an invocation's work and wait for its calls.
+
+        Lambda would freeze a running thread with the environment, and its write would be made
+        minutes later (protocol rule 20: a handler returns after its tasks).
+        """
         try:
             self._loop.run_until_complete(work)
         finally:

@@ -1,4 +1,7 @@
-"""The rows of batches in object storage: `batches/<hash>/<tenant>/<batch>/...`, which the bucket's lifecycle removes by itself."""
+"""Rows of batches in object storage: `batches/<hash>/<tenant>/<batch>/<part-n | options | export>`.
+
+The bucket's lifecycle deletes them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ LINK_SECONDS = 300
 
 
 class S3BatchRows:
-    """A put for each 250 rows."""
+    """Calls: 1 for each part of 250 rows, for the options and for an export."""
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
@@ -29,11 +32,11 @@ class S3BatchRows:
         data = self._blobs.get(_key(tenant, batch_id, f"part-{part:04}"))
         return [Row.from_dict(json.loads(line)) for line in unpack(data).split("\n")] if data is not None else None
 
-    def put_options(self, tenant: str, batch_id: str, terms: Mapping[str, Any]) -> None:
-        self._blobs.put(_key(tenant, batch_id, "terms"), pack_json(dict(terms)), JSON)
+    def put_options(self, tenant: str, batch_id: str, options: Mapping[str, Any]) -> None:
+        self._blobs.put(_key(tenant, batch_id, "options"), pack_json(dict(options)), JSON)
 
     def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
-        data = self._blobs.get(_key(tenant, batch_id, "terms"))
+        data = self._blobs.get(_key(tenant, batch_id, "options"))
         return dict(unpack_json(data)) if data is not None else None
 
     def put_export(self, tenant: str, batch_id: str, name: str, text: str, content_type: str) -> str:
@@ -43,5 +46,5 @@ class S3BatchRows:
 
 
 def _key(tenant: str, batch_id: str, name: str) -> str:
-    """Two digits of a hash, because S3 bounds requests by prefix."""
+    """Start with two digits of a hash, because S3 limits the request rate of a prefix."""
     return f"batches/{hashlib.sha256(batch_id.encode()).hexdigest()[:2]}/{tenant}/{batch_id}/{name}"

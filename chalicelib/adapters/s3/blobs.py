@@ -1,4 +1,4 @@
-"""Object storage: texts that are too large for a table."""
+"""Object storage, for texts that are too large for a table."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 from chalicelib.adapters.aws import client as aws
 from chalicelib.domain.errors import Unavailable
 
-READ_TIMEOUT = 10.0  # megabytes take longer than rows
+READ_TIMEOUT = 10.0  # seconds; megabytes take longer than items
 
 
 class Blobs:
-    """The bucket of a stage. Its name holds the account's id, which is asked for once, when the first text needs it."""
+    """The bucket of a stage.
+
+    Its name contains the account id, which is requested once, at the first use.
+    """
 
     def __init__(self, stage: str, account: str | None = None) -> None:
         self._stage = stage
@@ -29,12 +32,15 @@ class Blobs:
             return f"headrace-{self._stage}-content-{self._account}"
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Keep gzipped `data`. Writing the same key again is harmless: what is kept under one never differs."""
+        """Store gzipped `data`.
+
+        A key is only ever written with the same content, so a repetition is harmless.
+        """
         with aws.translate_errors():
             s3().put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, ContentEncoding="gzip")
 
     def get(self, key: str) -> bytes | None:
-        """The gzipped data; None if nothing is kept there (any more)."""
+        """Return the gzipped data; None if the object does not exist (any more)."""
         client = s3()
         with aws.translate_errors():
             try:
@@ -44,7 +50,7 @@ class Blobs:
         return data
 
     def open(self, key: str) -> Any:
-        """S3's answer, its `Body` not read yet; None if nothing is kept there (any more)."""
+        """Return S3's response, `Body` unread; None if the object does not exist (any more)."""
         client = s3()
         with aws.translate_errors():
             try:
@@ -53,39 +59,50 @@ class Blobs:
                 return None
 
     def delete_below(self, folder: str) -> None:
-        """Delete all that is kept below a folder. Deleting nothing succeeds."""
+        """Delete all objects below a folder, a thousand with each two calls.
+
+        Raises:
+            Unavailable: S3 did not delete some of them.
+        """
         client = s3()
         with aws.translate_errors():
-            while keys := [{"Key": found["Key"]} for found in self._some(folder)]:
+            while keys := [{"Key": found["Key"]} for found in self._first_page(folder)]:
                 failed = client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True}).get("Errors", [])
                 if failed:
                     raise Unavailable(f"S3 did not delete {len(failed)} of {len(keys)} objects ({failed[0].get('Code')}). Try again.")
 
-    def _some(self, folder: str) -> list[dict[str, Any]]:
+    def _first_page(self, folder: str) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = s3().list_objects_v2(Bucket=self.bucket, Prefix=folder).get("Contents", [])
         return listed
 
     def presign(self, key: str, seconds: int = 300) -> str:
-        """An address from which anybody who has it may read the text for some time."""
+        """Return a link that lets its holder read the object for `seconds`."""
         url: str = s3().generate_presigned_url("get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds)
         return url
 
-    def presign_put(self, asked: dict[str, Any], seconds: int) -> str:
-        """An address to which anybody who has it may write one object for some time: `asked` is its key, and the headers it must have."""
-        url: str = s3().generate_presigned_url("put_object", Params={"Bucket": self.bucket, **asked}, ExpiresIn=seconds)
+    def presign_put(self, params: dict[str, Any], seconds: int) -> str:
+        """Return a link that lets its holder write one object for `seconds`.
+
+        `params`: its key and the required headers.
+        """
+        url: str = s3().generate_presigned_url("put_object", Params={"Bucket": self.bucket, **params}, ExpiresIn=seconds)
         return url
 
 
 def key_of(tenant: str, job_id: str, name: str) -> str:
-    """Two digits of a hash first, because S3 bounds requests by prefix."""
+    """Return the key of an object of a job."""
     return f"{folder_of(tenant, job_id)}{name}"
 
 
 def folder_of(tenant: str, job_id: str) -> str:
-    """Where all objects of a job are. It ends with the job's whole id and a slash, so it holds no other job's."""
+    """Return the folder of a job's objects.
+
+    It starts with two digits of a hash, because S3 limits the request rate of a prefix. It ends
+    with the whole id and a slash, so it contains no other job's objects.
+    """
     return f"p/{hashlib.sha256(job_id.encode()).hexdigest()[:2]}/{tenant}/{job_id}/"
 
 
 def s3() -> Any:
-    """The client of S3, patient enough for megabytes, whose links newer regions take."""
+    """Return the client of S3, with a longer timeout and signatures that newer regions accept."""
     return aws.client("s3", read_timeout=READ_TIMEOUT, signature="s3v4")

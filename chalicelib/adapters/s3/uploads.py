@@ -1,4 +1,4 @@
-"""Uploads in S3."""
+"""Uploads of callers, in the bucket of the stage."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from chalicelib.adapters.s3.blobs import Blobs
 from chalicelib.domain.files.upload import Upload, object_key
 from chalicelib.ports import UploadedFile
 
-PIECE = 65_536
+PIECE_BYTES = 65_536
 
 
 class S3Uploads:
-    """The bucket of a stage, below `u/`."""
+    """Objects below `u/`. Calls: none to sign a link, 1 to open a file."""
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
 
     def sign(self, upload: Upload, seconds: int) -> str:
-        asked: dict[str, Any] = {"Key": object_key(upload.id, upload.tenant, upload.user), "ContentType": upload.content_type}
+        params: dict[str, Any] = {"Key": object_key(upload.id, upload.tenant, upload.user), "ContentType": upload.content_type}
         if upload.size is not None:
-            asked["ContentLength"] = upload.size
-        return self._blobs.presign_put(asked, seconds)
+            params["ContentLength"] = upload.size
+        return self._blobs.presign_put(params, seconds)
 
     def open(self, upload_id: str, tenant: str, user: str) -> UploadedFile | None:
-        answer = self._blobs.open(object_key(upload_id, tenant, user))
-        if answer is None:
+        response = self._blobs.open(object_key(upload_id, tenant, user))
+        if response is None:
             return None
-        return UploadedFile(content_type=answer.get("ContentType", ""), size=answer["ContentLength"], pieces=_pieces(answer["Body"]))
+        return UploadedFile(content_type=response.get("ContentType", ""), size=response["ContentLength"], pieces=_pieces(response["Body"]))
 
 
 def _pieces(body: Any) -> Iterator[bytes]:
     try:
         with aws.translate_errors():
-            yield from body.iter_chunks(PIECE)
+            yield from body.iter_chunks(PIECE_BYTES)
     finally:
-        body.close()  # read to its end or not: the connection is not kept
+        body.close()  # the connection is not reused, whether or not the body was read to its end

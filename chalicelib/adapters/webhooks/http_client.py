@@ -1,10 +1,13 @@
-"""HTTP to addresses that others gave us, without becoming their way into our network.
+"""A guarded HTTP client for URLs that tenants give: they cannot reach our own network (SSRF).
 
-A name is resolved once, every address that it has must be public, and the connection goes to exactly the address that was checked: a name
-that changes its mind in between ("rebinding") cannot win. TLS is verified against the name all the same. Redirects are answers, not ways;
-no proxy of the environment is asked. The time for all of it is bounded by a watchdog: a socket's own timeout begins anew with each byte.
+A name is resolved once, all its addresses must be public, and the connection goes to exactly the
+address that was checked, so a name that resolves differently a moment later ("DNS rebinding")
+cannot get around the check. TLS is verified against the name. Redirects are returned and not
+followed, and no proxy of the environment is used. A watchdog limits the total time, because the
+timeout of a socket starts again with each byte.
 
-On the standard library: the clients that are there connect by themselves, to whatever a second resolution says.
+It uses the standard library: other clients connect by themselves, to what a second resolution
+returns.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from chalicelib.ports import WebhookResponse
 CONNECT_SECONDS = 3.0
 TOTAL_SECONDS = 10.0
 ADDRESSES_TRIED = 3
-MAX_RESPONSE_BYTES = 65_536  # bytes of an answer that are taken off the wire; nothing of them is kept
+MAX_RESPONSE_BYTES = 65_536  # of a response that are read; they are not kept
 USER_AGENT = "Headrace/0.1 (+webhooks)"
 
 Resolve = Callable[[str, int], Sequence[str]]
@@ -34,9 +37,9 @@ Connect = Callable[[str, int, float], socket.socket]
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name, in the system's order."""
+    """Return the addresses of a name, in the system's order."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(place[4][0]) for place in found))
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
 
 
 def connect(address: str, port: int, timeout: float) -> socket.socket:
@@ -44,7 +47,14 @@ def connect(address: str, port: int, timeout: float) -> socket.socket:
 
 
 class GuardedHttpClient:
-    """`allowed`: networks that may be reached besides public ones, and without TLS. `trust` replaces the system's certificates."""
+    """Posts to public addresses.
+
+    Args:
+        allowed: networks that may be reached besides public ones, also without TLS.
+        trust: replaces the system's certificates.
+        seconds: limit of one request, from the connection to the response.
+        resolve, connect: replaced in tests.
+    """
 
     def __init__(
         self,
@@ -67,16 +77,16 @@ class GuardedHttpClient:
             endpoint = parse_webhook_url(url, self._allowed)
         except ValueError as exc:
             raise DeliveryError(f"the address {exc}", final=True) from exc
-        addresses = self._checked(endpoint)
-        sock = self._secured(endpoint, self._connected(endpoint, addresses))
+        addresses = self._resolve_allowed(endpoint)
+        sock = self._wrap_tls(endpoint, self._connect_any(endpoint, addresses))
         with _with_deadline(sock, self._seconds) as late:
             try:
                 return self._exchange(endpoint, sock, body, headers, late)
             except (OSError, http.client.HTTPException, ValueError) as exc:
                 raise DeliveryError(_describe_error(exc, late=late.is_set())) from exc
 
-    def _secured(self, endpoint: WebhookUrl, sock: socket.socket) -> socket.socket:
-        """The handshake comes later, when the watchdog is there."""
+    def _wrap_tls(self, endpoint: WebhookUrl, sock: socket.socket) -> socket.socket:
+        """Wrap the socket. The handshake is made later, under the watchdog."""
         if endpoint.scheme == "http":
             return sock
         try:
@@ -86,21 +96,28 @@ class GuardedHttpClient:
             raise DeliveryError(_describe_error(exc, late=False)) from exc
 
     def _context(self) -> ssl.SSLContext:
-        """Made at the first use: the system's certificates take some 20 ms to read."""
+        """Return the TLS context.
+
+        It is made at the first use: reading certificates takes about 20 ms.
+        """
         with self._lock:
             if self._trust is None:
                 self._trust = ssl.create_default_context()
             return self._trust
 
-    def _checked(self, endpoint: WebhookUrl) -> list[str]:
-        """The addresses that may be connected to: none, if one of them may not be."""
-        found = self._addresses(endpoint)
+    def _resolve_allowed(self, endpoint: WebhookUrl) -> list[str]:
+        """Return the addresses of the endpoint.
+
+        Raises:
+            DeliveryError: one of them is not allowed, or there is none.
+        """
+        found = self._resolve_host(endpoint)
         parsed = [parse_ip(address) for address in found]
-        if not all(address is not None and self._may_reach(address, endpoint) for address in parsed):
+        if not all(address is not None and self._is_allowed(address, endpoint) for address in parsed):
             raise DeliveryError("the host is not at a public address", final=True)
         return found[:ADDRESSES_TRIED]
 
-    def _addresses(self, endpoint: WebhookUrl) -> list[str]:
+    def _resolve_host(self, endpoint: WebhookUrl) -> list[str]:
         if parse_ip(endpoint.host) is not None:
             return [endpoint.host]
         try:
@@ -111,12 +128,12 @@ class GuardedHttpClient:
             raise DeliveryError("the name of the host could not be resolved")
         return found
 
-    def _may_reach(self, address: Address, endpoint: WebhookUrl) -> bool:
+    def _is_allowed(self, address: Address, endpoint: WebhookUrl) -> bool:
         if endpoint.scheme == "http":
             return is_within(address, self._allowed)
         return is_allowed(address, self._allowed)
 
-    def _connected(self, endpoint: WebhookUrl, addresses: Sequence[str]) -> socket.socket:
+    def _connect_any(self, endpoint: WebhookUrl, addresses: Sequence[str]) -> socket.socket:
         for address in addresses:
             with suppress(OSError):
                 return self._connect(address, endpoint.port, CONNECT_SECONDS)
@@ -136,22 +153,25 @@ class GuardedHttpClient:
             connection.putheader(name, value)
         connection.endheaders(body)
         with connection.getresponse() as response:
-            if late.is_set():  # headers that were cut short are headers to the library
+            if late.is_set():  # http.client accepts headers that were cut short
                 raise TimeoutError
-            with suppress(OSError, http.client.HTTPException):  # the status is known; what follows is read out of politeness
+            with suppress(OSError, http.client.HTTPException):  # the status is known; the rest is read so that the receiver sees no reset
                 response.read(MAX_RESPONSE_BYTES)
         return WebhookResponse(response.status, _retry_after(response.getheader("Retry-After")))
 
 
 @contextmanager
 def _with_deadline(sock: socket.socket, seconds: float) -> Iterator[threading.Event]:
-    """Shut the socket when its time is over, whatever it is doing; the event says so. It is closed in any case."""
+    """Shut the socket down after `seconds`, whatever it is doing, and set the event.
+
+    Close the socket at the end.
+    """
     late = threading.Event()
 
     def shut() -> None:
         late.set()
         with suppress(OSError):
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # of TLS, too: whoever reads it sees its end
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)  # also of TLS: a blocked read sees the end of the stream
 
     watchdog = threading.Timer(seconds, shut)
     watchdog.daemon = True
@@ -164,7 +184,7 @@ def _with_deadline(sock: socket.socket, seconds: float) -> Iterator[threading.Ev
 
 
 def _describe_error(exc: Exception, *, late: bool) -> str:
-    """What went wrong, in words of ours: a receiver's own could hold anything."""
+    """Return a message of our own for an error: the receiver's text could contain anything."""
     if late or isinstance(exc, TimeoutError):
         return "there was no answer in time"
     if isinstance(exc, ssl.SSLCertVerificationError):
@@ -176,13 +196,13 @@ def _describe_error(exc: Exception, *, late: bool) -> str:
     return "the connection was lost"
 
 
-def _retry_after(said: str | None) -> float | None:
-    """Seconds, from a number or a date."""
-    if said is None:
+def _retry_after(value: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, from a number or a date."""
+    if value is None:
         return None
-    if said.strip().isascii() and said.strip().isdigit():
-        return float(said.strip()[:9])
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value.strip()[:9])
     try:
-        return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""Signatures as Standard Webhooks defines them, by its own library: what receivers verify with."""
+"""Signatures by the Standard Webhooks specification, made with its own library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chalicelib.domain.units import Ms
 
 
 def signed_headers(secrets: Iterable[str], message_id: str, now: Ms, payload: str) -> dict[str, str]:
-    """The headers of a message: one signature for each secret, the newest first."""
+    """Return the headers of a message, with one signature for each secret, the newest first."""
     at = datetime.fromtimestamp(now // 1000, UTC)
     return {
         "webhook-id": message_id,

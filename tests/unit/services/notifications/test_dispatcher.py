@@ -350,7 +350,7 @@ def test_a_change_that_cannot_be_dead_lettered_is_redelivered() -> None:
 def test_a_deleted_job_creates_no_delivery() -> None:
     world = World()
     change = ended(world)
-    world.container.job_specs.forget(change[0])
+    world.container.job_specs.delete(change[0])
 
     tell(world, change)
 

@@ -435,7 +435,7 @@ def test_a_durable_job_that_loses_its_spec_fails_and_keeps_its_text() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
     kept = world.log_text(job)
-    world.container.job_specs.forget(job.id)
+    world.container.job_specs.delete(job.id)
 
     world.deliver()
 

@@ -53,7 +53,7 @@ def test_completed_and_retrying_jobs_log_no_failure(script: Script) -> None:
 def test_a_job_without_its_spec_logs_one_failure() -> None:
     world = World()
     job = world.submit()
-    world.container.job_specs.forget(job.id)
+    world.container.job_specs.delete(job.id)
 
     world.deliver()
 

@@ -239,7 +239,7 @@ def test_a_job_without_its_spec_or_job_type_fails_with_an_attempt_record() -> No
     """It can never run, so it must not be claimed again and again."""
     world = World()
     no_body, no_type = world.submit("a"), world.submit("b")
-    world.container.job_specs.forget(no_body.id)
+    world.container.job_specs.delete(no_body.id)
     world.container.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
 
     world.deliver()
@@ -257,7 +257,7 @@ def test_an_immediate_failure_writes_its_attempt_record_before_the_end() -> None
     """After a crash in between, the job is reclaimed and no attempt lacks its record."""
     world = World()
     job = world.submit()
-    world.container.job_specs.forget(job.id)
+    world.container.job_specs.delete(job.id)
     put = world.container.results.put
     states: list[Status] = []
 

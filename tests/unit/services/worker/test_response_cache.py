@@ -219,7 +219,7 @@ def test_the_answer_of_a_deleted_job_is_a_cache_miss() -> None:
     """So is the answer of a job whose retention has ended."""
     world = World(FIRST)
     first = done(world)
-    world.container.results.forget(first.id)
+    world.container.results.delete_all(first.id)
     second = done(world)
     assert not is_hit(world, second)
     head = world.container.jobs.heads[second.id]

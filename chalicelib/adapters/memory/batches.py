@@ -1,0 +1,87 @@
+"""Batches in memory."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chalicelib.domain.batches.batch import Batch
+from chalicelib.domain.batches.row import Row
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.units import Ms
+
+
+class MemoryBatches:
+    """Tests may use `rows`, the records by id, and `open`, the run of each batch in the index."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Batch] = {}
+        self.open: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def create(self, batch: Batch) -> None:
+        with self._lock:
+            self.open[batch.id] = max(batch.run, self.open.get(batch.id, 0))
+            self.rows.setdefault(batch.id, batch)
+
+    def get(self, tenant: str, batch_id: str) -> Batch | None:
+        with self._lock:
+            found = self.rows.get(batch_id)
+        return found if found is not None and found.tenant == tenant else None
+
+    def replace(self, seen: Batch, new: Batch) -> None:
+        with self._lock:
+            if new.run > seen.run:
+                self.open[new.id] = max(new.run, self.open.get(new.id, 0))
+            current = self.rows.get(seen.id)
+            if current == new:
+                return
+            if current is None or current.version != seen.version:
+                raise StaleVersion(current)
+            self.rows[seen.id] = new
+
+    def mark_closed(self, batch: Batch) -> None:
+        with self._lock:
+            if self.open.get(batch.id) == batch.run:
+                del self.open[batch.id]
+
+    def page(self, tenant: str, before: str | None, limit: int) -> tuple[list[Batch], str | None]:
+        with self._lock:
+            matching = [batch for batch in self.rows.values() if batch.tenant == tenant and (before is None or batch.id < before)]
+        found = sorted(matching, key=lambda batch: batch.id, reverse=True)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    def stalled(self, now: Ms, limit: int) -> list[Batch]:
+        with self._lock:
+            ids = sorted(batch_id for batch_id in self.open if batch_id in self.rows)
+            start = now // 60_000 * limit % len(ids) if len(ids) > limit else 0
+            taken = (ids + ids)[start : start + min(limit, len(ids))]
+            return [self.rows[batch_id] for batch_id in taken if self.rows[batch_id].locked_until <= now]
+
+
+class MemoryBatchRows:
+    """Stores rows as JSON, as the real store does. Tests may use `exports`, texts by name."""
+
+    def __init__(self) -> None:
+        self.exports: dict[str, str] = {}
+        self._kept: dict[tuple[str, str, str], str] = {}
+
+    def put_part(self, tenant: str, batch_id: str, part: int, rows: Sequence[Row]) -> None:
+        self._kept[tenant, batch_id, f"part-{part}"] = json.dumps([row.to_dict() for row in rows])
+
+    def get_part(self, tenant: str, batch_id: str, part: int) -> list[Row] | None:
+        stored = self._kept.get((tenant, batch_id, f"part-{part}"))
+        return [Row.from_dict(row) for row in json.loads(stored)] if stored is not None else None
+
+    def put_options(self, tenant: str, batch_id: str, options: Mapping[str, Any]) -> None:
+        self._kept[tenant, batch_id, "options"] = json.dumps(dict(options))
+
+    def get_options(self, tenant: str, batch_id: str) -> dict[str, Any] | None:
+        stored = self._kept.get((tenant, batch_id, "options"))
+        return dict(json.loads(stored)) if stored is not None else None
+
+    def put_export(self, tenant: str, batch_id: str, name: str, text: str, content_type: str) -> str:
+        self.exports[name] = text
+        return f"https://content.example/{batch_id}/{name}"

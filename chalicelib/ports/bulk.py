@@ -1,0 +1,37 @@
+"""Bulk operations."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chalicelib.domain.jobs.bulk_operation import BulkOperation
+from chalicelib.domain.units import Ms
+
+
+class BulkOperations(Protocol):
+    """Stores bulk operations for a week after their last step, and an index of the unfinished ones."""
+
+    def create(self, bulk: BulkOperation) -> None:
+        """Put a new record. One that is there already stays.
+
+        The index row is written first, so a crash cannot leave an operation that the sweeper does
+        not find.
+        """
+
+    def get(self, tenant: str, bulk_id: str) -> BulkOperation | None:
+        """Return the record, read consistently."""
+
+    def replace(self, seen: BulkOperation, new: BulkOperation) -> None:
+        """Swap `new` in for `seen` if the version is still that of `seen`.
+
+        A repeated swap succeeds.
+
+        Raises:
+            StaleVersion: the version has changed; `current` is the stored record.
+        """
+
+    def unfinished(self, now: Ms, limit: int) -> list[BulkOperation]:
+        """Return unfinished operations whose lock is over, oldest first.
+
+        One request, and one for each operation.
+        """

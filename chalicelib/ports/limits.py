@@ -1,0 +1,67 @@
+"""Limits: circuit breakers, type limiters, semaphores, request counters."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.limits.type_limiter import TypeLimiter
+from chalicelib.domain.units import Ms
+
+
+class CircuitBreakers(Protocol):
+    """Stores the circuit breaker of each model. A healthy one need not be stored."""
+
+    def all(self) -> list[CircuitBreaker]:
+        """Return all that are stored, not read consistently. One request."""
+
+    def get(self, model: str) -> CircuitBreaker | None:
+        """Return one circuit breaker, read consistently."""
+
+    def replace(self, seen: CircuitBreaker, new: CircuitBreaker) -> None:
+        """Swap `new` in for `seen` if the version is still that of `seen` (0: none is stored).
+
+        A repeated swap succeeds.
+
+        Raises:
+            StaleVersion: the version has changed; `current` is the stored one.
+        """
+
+
+class TypeLimiters(Protocol):
+    """Stores the limiter of each job type that has limits."""
+
+    def get(self, job_type: str) -> TypeLimiter | None:
+        """Return one limiter, read consistently."""
+
+    def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
+        """Swap `new` in for `seen` if the version is still that of `seen` (0: none is stored).
+
+        A repeated swap succeeds.
+
+        Raises:
+            StaleVersion: the version has changed; `current` is the stored one.
+        """
+
+
+class Semaphores(Protocol):
+    """Stores which slots of a bounded resource are in use.
+
+    A slot is free again after `until`, also after a crash.
+    """
+
+    def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
+        """Take a free slot of the `size` slots of a semaphore; None if none was found.
+
+        One to three requests.
+        """
+
+    def release(self, name: str, slot: int) -> None:
+        """Free a slot that this process took."""
+
+
+class RequestCounters(Protocol):
+    """Counts requests in fixed windows of time."""
+
+    def increment(self, name: str, window: int, ttl: int) -> int:
+        """Add one to the counter of a window and return its value. `ttl` in seconds since 1970."""
