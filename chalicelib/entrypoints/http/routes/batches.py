@@ -11,7 +11,7 @@ from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES
 from chalicelib.domain.errors import Forbidden, TooLarge
-from chalicelib.domain.files.export_formats import FORMATS, rendered
+from chalicelib.domain.files.export_formats import FORMATS, render_rows
 from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.entrypoints.http.requests import batches as batch_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
@@ -86,7 +86,7 @@ def export(request: ApiRequest, batch_id: str) -> ApiResponse:
     clerk, kind = bootstrap.batch_context(), batch_requests.word(request, "format", batch_requests.FORMATS, "json")
     seen = _seen(request, clerk, batch_id)
     head = {"success": True, **batch_responses.in_list(seen, clerk.clock.now())}
-    text = "".join(rendered(_lines(clerk, seen.batch), "csv" if kind == "csv" else "json", head=head))
+    text = "".join(render_rows(_lines(clerk, seen.batch), "csv" if kind == "csv" else "json", envelope=head))
     if seen.batch.total <= ANSWERED_ROWS and fits(text):
         return ApiResponse(body=text, headers={"Content-Type": FORMATS[kind]})
     name = f"export-{seen.batch.version}-{seen.counts.version}.{kind}"
