@@ -72,7 +72,7 @@ def test_checks_answer_the_job() -> None:
 
 def test_a_viewer_is_told_why() -> None:
     """A viewer knows the job, so it is not hidden but refused."""
-    with pytest.raises(Forbidden, match="viewer"):
+    with pytest.raises(Forbidden, match="Viewers"):
         _caller("viewer").require_readable(HIS, HIS.id)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.errors import TemplateProblem
-from chalicelib.domain.template import LITERAL, fill, fill_within, names, names_within, rename_placeholders
+from chalicelib.domain.template import ESCAPED_BRACES, fill, fill_within, names, names_within, rename_placeholders
 
 NAMES = st.text(string.ascii_letters + string.digits + "_- ", min_size=1, max_size=12).map(str.strip).filter(bool)
 
@@ -34,7 +34,7 @@ def test_a_column_with_a_dot_in_its_name_is_found_whole() -> None:
 
 @pytest.mark.parametrize("text", ["{{missing}}", "{{a.b}}", "{{}}", "{{a.0}}", "{{list.9}}", "{{list.-x}}"])
 def test_a_place_that_cannot_be_filled_is_named_with_what_there_is(text: str) -> None:
-    with pytest.raises(TemplateProblem, match=r"there is \{\{a\}\}, \{\{list\}\}"):
+    with pytest.raises(TemplateProblem, match=r"known are \{\{a\}\}, \{\{list\}\}"):
         fill(text, {"a": 1, "list": [1]})
 
 
@@ -68,8 +68,8 @@ def test_any_text_is_a_template_or_is_refused_and_without_braces_stays_what_it_i
 
 
 def test_four_braces_stand_for_two_that_are_to_stay() -> None:
-    assert fill(f"{LITERAL}name}}}} is {{{{name}}}}", {"name": "Ada"}) == "{{name}} is Ada"
-    assert names(f"{LITERAL}name}}}}") == ()
+    assert fill(f"{ESCAPED_BRACES}name}}}} is {{{{name}}}}", {"name": "Ada"}) == "{{name}} is Ada"
+    assert names(f"{ESCAPED_BRACES}name}}}}") == ()
 
 
 def test_a_json_value_is_filled_in_all_its_texts_and_asks_for_what_they_ask() -> None:
