@@ -59,7 +59,7 @@ async def import_file(task: TaskRun) -> dict[str, Any]:
     opened = await task.run_sync(open_upload, task.context.uploads, caller, said.pop("upload_id"))
     reading, rows = await _rows(task, opened, said)
     task.start_stage("checking")
-    prepared = await task.run_sync(prepare_batch, clerk, caller, reading.terms, base_submission(reading.terms), rows)
+    prepared = await task.run_sync(prepare_batch, clerk, caller, reading.options, base_submission(reading.options), rows)
     task.start_stage("accepting")
     begun = await task.run_sync(submit_batch, clerk, caller, prepared, None, batch_id_of_job(task.job.id))
     task.record_milestone("batch accepted", f"{len(rows)} rows")
@@ -92,7 +92,7 @@ async def _rows(task: TaskRun, opened: UploadedFile, said: dict[str, Any]) -> tu
 
 def _check_own_terms(reading: BatchReader, said: dict[str, Any]) -> None:
     """A JSON file brings terms of its own. Whom it wants to be told has not been checked, and nobody is there to read a dry run."""
-    own = [name for name in OF_THE_INPUT if getattr(reading.terms, name) and name not in said]
+    own = [name for name in OF_THE_INPUT if getattr(reading.options, name) and name not in said]
     if own:
         raise InvalidRequest(details=tuple(Detail(name, "cannot be said in the file, only in the input of the job") for name in own))
 

@@ -38,7 +38,7 @@ def test_what_was_put_there_is_opened_by_its_owner_and_by_nobody_else(api: Api) 
 
     assert b"".join(opened.pieces) == b"prompt\nhello\n"
     for other in (caller("bob"), caller(tenant="other")):
-        with pytest.raises(UploadNotFound, match="kept for two days"):
+        with pytest.raises(UploadNotFound, match="removed after two days"):
             open_upload(api.twins.uploads, other, begun["upload_id"])
 
 

@@ -205,7 +205,7 @@ def test_a_json_file_brings_its_terms() -> None:
     world.deliver()
 
     assert "config.temperature" in why(world, wrong)[1]
-    assert "said twice" in why(world, other)[1]
+    assert "two different values" in why(world, other)[1]
 
 
 def test_a_cancel_stops_the_reading() -> None:

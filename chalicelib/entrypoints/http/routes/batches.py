@@ -44,10 +44,10 @@ def submit(request: ApiRequest) -> ApiResponse:
     if found is not None:
         return _accepted(clerk, found, replayed=True)
     reading, now = batch_requests.batch_reader(request), clerk.clock.now()
-    check_recipients(bootstrap.notification_context(), caller.tenant, reading.terms.webhook_url, reading.terms.notify)
-    prepared = prepare_batch(clerk, caller, reading.terms, base_submission(reading.terms), reading)
+    check_recipients(bootstrap.notification_context(), caller.tenant, reading.options.webhook_url, reading.options.notify)
+    prepared = prepare_batch(clerk, caller, reading.options, base_submission(reading.options), reading)
     _check_inputs(caller, prepared)
-    if reading.terms.dry_run:
+    if reading.options.dry_run:
         return ApiResponse(body=batch_responses.estimate(estimate_batch(clerk, caller, prepared), now))
     return _accepted(clerk, submit_batch(clerk, caller, prepared, once).batch, replayed=False)
 
