@@ -21,7 +21,7 @@ from chalicelib.domain.failures import ResponseLost
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.jobs.spec import JobSpec
-from chalicelib.domain.limits.admission import CIRCUIT_OPEN
+from chalicelib.domain.limits.admission import HoldReason
 from chalicelib.domain.metrics.estimate import REQUEST_TOKENS, estimate_tokens
 from chalicelib.domain.metrics.throughput import UNMEASURED
 from chalicelib.domain.streaming.frames import Frame
@@ -84,7 +84,7 @@ class Attempt:
         self.probe: str | None = None  # the mark under which it tries an open circuit out
         self.turn: str | None = None  # the mark of its slot among those of its type
         self.held_until: Ms | None = None  # it could not be made, and has cost nothing: its job waits so long
-        self.held_why = CIRCUIT_OPEN
+        self.held_why = HoldReason.CIRCUIT_OPEN
         self.local = False  # the type's own fallback answers, and no provider
         self.looked_up: CacheLookup | None = None  # what the cache said, if it was asked
         self.looked_up_by = ""  # the key of the request there
