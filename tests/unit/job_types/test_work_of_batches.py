@@ -192,7 +192,7 @@ def test_a_file_names_nobody_to_be_told(term: dict[str, Any]) -> None:
     world.deliver()
 
     (name,) = term
-    assert f"{name} cannot be said in the file" in why(world, job)[1]
+    assert f"{name} cannot be set in the file" in why(world, job)[1]
     assert batches_of(world) == []
 
 
@@ -296,9 +296,9 @@ def test_wherever_a_worker_dies_it_is_warmed_up_once(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("terms", "part"),
     [
-        ({"config": {"cache": False}}, "input.config.cache is off"),
+        ({"config": {"cache": False}}, "input.config.cache must not be off"),
         ({"type": "export"}, "export takes an input"),
-        ({"type": "poetry"}, "no job type"),
+        ({"type": "poetry"}, "does not exist"),
         ({"config": {"durable": True, "openai": {"store": False}}}, "config.openai.store"),
     ],
     ids=str,
