@@ -1,7 +1,8 @@
 """Every error that Headrace raises, except the failures of an attempt (`domain/failures.py`).
 
-The docstring of a class is its default message, so it says what happened and what the caller can do about it. The HTTP
-status of each class is defined in one place, `entrypoints/http/errors.py`; the numbers below repeat it for orientation.
+The docstring of a class is its default message, so it says what happened and what the caller can do
+about it. The HTTP status of each class is defined in one place, `entrypoints/http/errors.py`; the
+numbers below repeat it for orientation.
 
 HeadraceError
 ├── InvalidRequest                400  `details` names every wrong field
@@ -33,7 +34,7 @@ HeadraceError
 │
 │   Internal; these never reach a caller of the API:
 │
-├── TemplateProblem                    a prompt template cannot be rendered; reported as a detail of the request
+├── TemplateProblem                    a prompt template cannot be rendered; reported as a detail
 ├── StaleVersion                       a record has changed since it was read
 ├── IdempotencyKeyTaken                a concurrent request used the key first
 ├── DedupeConflict                     a concurrent request used the dedupe key first
@@ -50,7 +51,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import cleandoc
 from typing import Any, ClassVar
 
 MAX_CYCLE_SHOWN = 10
@@ -70,7 +70,7 @@ class HeadraceError(Exception):
     code: ClassVar[str] = "internal_error"
 
     def __init__(self, message: str = "", *, details: tuple[Detail, ...] = (), retry_after: int | None = None) -> None:
-        super().__init__(message or cleandoc(type(self).__doc__ or ""))
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
         self.details = details
         self.retry_after = retry_after
 
@@ -89,7 +89,7 @@ class InvalidRequest(HeadraceError):
 
 
 class Unauthenticated(HeadraceError):
-    """The API key is missing, unknown, expired or revoked. Send a valid one: `Authorization: Bearer hr_...`."""
+    """The API key is missing, invalid, expired or revoked. Send `Authorization: Bearer hr_...`."""
 
     code = "unauthenticated"
 
@@ -144,15 +144,15 @@ class BatchNotFound(NotFound):
 
 
 class BatchNotRetryable(HeadraceError):
-    """The batch has no failed rows, or ten retries of it are already pending, or it was cancelled: retry a cancelled batch
-    with `cancelled: true` once all its rows have ended.
+    """The batch has no failed rows, ten retries of it are pending, or it was cancelled. Retry a
+    cancelled batch with `cancelled: true` once all its rows have ended.
     """
 
     code = "batch_not_retryable"
 
 
 class IdempotencyConflict(HeadraceError):
-    """This Idempotency-Key was used for a different request within the last 24 hours. Use a new key for a new request."""
+    """This Idempotency-Key was used for a different request within 24 hours. Use a new key."""
 
     code = "idempotency_conflict"
 
@@ -170,7 +170,9 @@ class JobNotDeletable(HeadraceError):
 
 
 class JobNotChangeable(HeadraceError):
-    """A job that has ended cannot be changed. Its start time can be changed only while the job waits for it."""
+    """An ended job cannot be changed. A start time can be changed only while the job waits for that
+    time.
+    """
 
     code = "job_not_changeable"
 
@@ -188,7 +190,7 @@ class DeliveryBusy(HeadraceError):
 
 
 class PreconditionFailed(HeadraceError):
-    """The job has changed since you read it. Read it again, then repeat the change with the new ETag."""
+    """The job has changed since you read it. Read it again and use the new ETag."""
 
     code = "precondition_failed"
 
@@ -241,7 +243,7 @@ class RateLimited(HeadraceError):
 
 
 class QueueFull(HeadraceError):
-    """The lane is full: it holds the maximum number of messages for all tenants. Retry later or use another lane."""
+    """The lane holds its maximum number of messages. Retry later or use another lane."""
 
     code = "queue_full"
 
@@ -253,7 +255,7 @@ class Unavailable(HeadraceError):
 
 
 class Throttled(Unavailable):
-    """A service that Headrace depends on is throttling. Nothing was lost; retry in a few seconds."""
+    """A service that Headrace depends on is throttling. Nothing was lost; retry in seconds."""
 
 
 # ---- internal: one part of the system to another
@@ -295,7 +297,7 @@ class ConnectionGone(HeadraceError):
 
 
 class ConnectionRefused(ConnectionGone):
-    """API Gateway refuses frames for this WebSocket, which may be open: a permission is missing or its id is wrong."""
+    """API Gateway refuses frames for this WebSocket: a permission is missing or its id is wrong."""
 
 
 class ConnectionBusy(HeadraceError):

@@ -1,6 +1,9 @@
-"""How an attempt ends without a result. The provider's adapter translates its errors into these once, with `from exc`.
+"""How an attempt ends without a result.
 
-The code is what users see; `error_class` groups codes. "retried": a new attempt follows while attempts are left.
+The provider's adapter translates its errors into these once, with `from exc`.
+
+Users see the code; `error_class` groups codes. "retried": a new attempt follows while attempts are
+left. "not counted": it does not count as an attempt.
 
 AttemptFailed                 internal_error              retried; a fault of Headrace
 ├── ProviderRateLimited       provider_rate_limited       retried, after OpenAI's Retry-After
@@ -10,8 +13,8 @@ AttemptFailed                 internal_error              retried; a fault of He
 ├── ProviderConnectionLost    provider_connection_lost    retried
 ├── StreamCut                 stream_cut                  retried
 ├── StreamMalformed           stream_malformed            retried
-├── ReattachRefused           reattach_refused            handled within the attempt, which fetches the response instead
-├── ResponseLost              response_lost               retried; does not count as an attempt
+├── ReattachRefused           reattach_refused            not final: the response is fetched instead
+├── ResponseLost              response_lost               retried; not counted
 ├── OutputInvalid             output_invalid              retried
 ├── ContentRefused            content_refused
 ├── RequestRefused            request_invalid
@@ -19,7 +22,7 @@ AttemptFailed                 internal_error              retried; a fault of He
 ├── NotConfigured             openai_not_configured       the job is held until a key is stored
 ├── ContentExpired            content_gone
 ├── DependencyFailed          dependency_failed
-├── WorkerShutdown            worker_ending               retried at once; does not count as an attempt
+├── WorkerShutdown            worker_ending               retried at once; not counted
 ├── StoreUnavailable          store_unavailable           retried
 └── AttemptTimedOut           timeout                     retried
 """
@@ -38,7 +41,8 @@ class AttemptFailed(HeadraceError):
     error_class: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = True  # whether a new attempt may succeed
     counts_as_attempt: ClassVar[bool] = True  # whether it counts against `max_attempts`
-    suggestion: ClassVar[str] = "Retry the job. If it fails again, send the request id to the operator."  # what the user can do
+    # What the user can do.
+    suggestion: ClassVar[str] = "Retry the job. If it fails again, send the request id to the operator."
 
     def __init__(
         self,
@@ -110,7 +114,7 @@ class ReattachRefused(AttemptFailed):
 
 
 class ResponseLost(AttemptFailed):
-    """OpenAI no longer stores the response that this attempt started, or the response was cancelled there."""
+    """OpenAI no longer stores the response of this attempt, or it was cancelled there."""
 
     code, error_class, counts_as_attempt = "response_lost", "stream", False
     suggestion = "No action needed: the job is retried as a new attempt."

@@ -1,7 +1,10 @@
-"""Make and check ids. A job's id is `job_` and a ULID; text of another form is answered as "not found" without a read.
+"""Make and check ids.
 
-A batch's id is `batch_` and a ULID whose last 20 bits are zero. The id of a job of the batch has the row number in those
-bits. So the rows of a batch need no index: every caller computes the same ids, and they sort as the rows do.
+A job's id is `job_` and a ULID; text of another form is answered as "not found" without a read.
+
+A batch's id is `batch_` and a ULID whose last 20 bits are zero. The id of a job of the batch has
+the row number in those bits. So the rows of a batch need no index: every caller computes the same
+ids, and they sort as the rows do.
 """
 
 from __future__ import annotations
@@ -42,10 +45,12 @@ def batch_id(ulid: str) -> str:
 
 
 def batch_id_of_job(job_id: str) -> str:
-    """Return the id of the batch that a job creates. Deterministic, so a repeated attempt creates the same batch.
+    """Return the id of the batch that a job creates.
 
-    The time part is the job's. The other digits are a hash of the whole job id, because the job may itself be a row of a
-    batch, whose neighbours differ only in their last digits.
+    Deterministic, so a repeated attempt creates the same batch.
+
+    The time part is the job's. The other digits are a hash of the whole job id, because the job may
+    itself be a row of a batch, whose neighbours differ only in their last digits.
     """
     digest = int.from_bytes(sha256(job_id.encode()).digest()[:8])
     letters = "".join(_LETTERS[digest >> 5 * digit & 31] for digit in range(_RANDOM_DIGITS))

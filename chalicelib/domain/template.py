@@ -1,7 +1,7 @@
 """Fill prompt templates: `{{name}}` is replaced by a value, `{{name.part.0}}` by a part of one.
 
-There are no expressions and no loops. Inserted text is never read as a template again, so text from outside cannot refer
-to other values. `{{{{` is the escape for two literal braces.
+There are no expressions and no loops. Inserted text is never read as a template again, so text from
+outside cannot refer to other values. `{{{{` is the escape for two literal braces.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from chalicelib.domain.errors import TemplateProblem
 _PLACEHOLDER = re.compile(r"\{\{\{\{|\{\{([^{}]{0,332})\}\}")
 ESCAPED_BRACES = "{{{{"
 MAX_NAME_SHOWN = 80
-# Characters of all inserted text together. Without it a long value that is named ten thousand times would exhaust the memory.
+# Characters of all inserted text together. Without it a long value that is named ten thousand times
+# would exhaust the memory.
 MAX_FILLED_LENGTH = 4_000_000
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Return the names in a template, each once, in the order of the text: `input`, `parents.job_1.output`."""
+    """Return the distinct names in a template, in order: `input`, `parents.job_1.output`."""
     return tuple(dict.fromkeys(_name(match) for match in _PLACEHOLDER.finditer(text) if match.group() != ESCAPED_BRACES))
 
 
@@ -32,16 +33,17 @@ def names_within(value: Any) -> tuple[str, ...]:
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:
-    """Return `text` with every placeholder replaced from `values`; a value that is not text is inserted as JSON.
+    """Return `text` with every placeholder replaced; values that are not text become JSON.
 
     Raises:
-        TemplateProblem: a name is not in `values` (the message names it and the known ones), or the result is too long.
+        TemplateProblem: a name is not in `values` (the message names it and the known ones), or the
+            result is too long.
     """
     return _Filler(values).text(text)
 
 
 def rename_placeholders(text: str, placeholders: Sequence[str], replacement: str) -> str:
-    """Return `text` with the placeholders of these names replaced by another template, whose own placeholders stay.
+    """Return `text` with the placeholders of some names replaced by another template.
 
     Raises:
         TemplateProblem: the result is too long.
@@ -108,7 +110,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _value(name: str, values: Mapping[str, Any]) -> Any:
-    """Look up the whole name first, because column names may contain dots; then follow the dotted path."""
+    """Look up the whole name, because column names may have dots; then the dotted path."""
     if name in values:
         return values[name]
     value: Any = values

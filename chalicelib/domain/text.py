@@ -1,13 +1,15 @@
-"""Repair and split text from OpenAI: join surrogate halves, and cut pieces that fit a frame or a DynamoDB item.
+"""Repair and split text from OpenAI: join surrogates, and cut pieces of bounded size.
 
-Offsets and lengths count Unicode code points everywhere: Python's `len`, JavaScript's `[...text].length`.
+Offsets and lengths count Unicode code points everywhere: Python's `len`, JavaScript's
+`[...text].length`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-# A frame is at most 32 KB. A code point takes at most 6 bytes in JSON: a control character, as \u0000. UTF-8 needs at most 4.
+# A frame is at most 32 KB. A code point takes at most 6 bytes in JSON: a control character, as
+# \u0000. UTF-8 needs at most 4.
 MAX_FRAME_POINTS = 5_000
 # A DynamoDB item is at most 400 KB. A code point takes at most 4 bytes.
 MAX_CHUNK_POINTS = 60_000
@@ -15,7 +17,7 @@ REPLACEMENT = "\ufffd"
 
 
 class SurrogateJoiner:
-    """Joins characters that were split between two deltas: JSON may carry an emoji's two surrogates apart.
+    """Joins characters split between two deltas: JSON may carry an emoji's surrogates apart.
 
     The output can always be encoded as UTF-8. A surrogate without its other half becomes U+FFFD.
     """
@@ -24,7 +26,10 @@ class SurrogateJoiner:
         self._held = ""
 
     def feed(self, delta: str) -> str:
-        """Return the text that is complete now. At most one code unit is held back for the next delta."""
+        """Return the text that is complete now.
+
+        At most one code unit is held back for the next delta.
+        """
         text = self._held + delta
         self._held = ""
         if text and "\ud800" <= text[-1] <= "\udbff":

@@ -1,4 +1,4 @@
-"""Convert times and amounts of money between internal integers and the strings of the public API."""
+"""Convert times and amounts of money between internal integers and public strings."""
 
 from __future__ import annotations
 

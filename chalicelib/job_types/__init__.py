@@ -1,7 +1,8 @@
 """The registry of job types: each module of this package defines one as `JOB_TYPE`.
 
-To add a type, add a file; no other code names it. The modules are imported when a type is first looked up, so that
-importing this package is cheap. Names that begin with `_` are shared code and not types.
+To add a type, add a file; no other code names it. The modules are imported when a type is first
+looked up, so that importing this package is cheap. Names that begin with `_` are shared code and
+not types.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ def all_types() -> tuple[JobType, ...]:
 
 
 def discover_again() -> None:
-    """Discover the types again at the next lookup. Only needed if files are added while the program runs."""
+    """Discover the types again at the next lookup.
+
+    Only needed if files are added while the program runs.
+    """
     _discovered.cache_clear()
 
 

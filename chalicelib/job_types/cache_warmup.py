@@ -1,4 +1,4 @@
-"""Fill the response cache in advance: submit a batch of the requests that the tenant's cache cannot answer yet.
+"""Fill the response cache: submit a batch of the requests that it cannot answer yet.
 
 The id of the batch is derived from that of the job, so a repeated attempt creates the same batch.
 """
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 MAX_PROMPTS = 1_000
 CONCURRENCY = 8
-_DEPENDENCY_FIELDS = ("depends_on", "on_parent_failure")  # the request of a dependent row is not known in advance
+# The request of a dependent row is not known in advance.
+_DEPENDENCY_FIELDS = ("depends_on", "on_parent_failure")
 
 _ITEM: Schema = {**ITEM, "properties": {name: rule for name, rule in ITEM["properties"].items() if name not in _DEPENDENCY_FIELDS}}
 INPUT: Schema = {
@@ -102,7 +103,10 @@ def _prepare(task: TaskRun) -> PreparedBatch:
 
 
 def _cache_key(task: TaskRun, prepared: PreparedBatch, row: Row) -> str:
-    """Return the cache key of a row's request. The row is planned exactly as it will be when it is submitted."""
+    """Return the cache key of a row's request.
+
+    The row is planned exactly as it will be when it is submitted.
+    """
     ctx = task.context.batch_context()
     plan = plan_job(ctx.job_type, ctx.prices, task.caller, submission_of(prepared.base, row, {}), 0)
     return cache_key(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))

@@ -1,6 +1,7 @@
 """Review code or a diff: issues with severity, category, location and suggestion, and a verdict.
 
-The schema has the issues before the score and the score before the verdict, so that the model judges what it has written.
+The schema has the issues before the score and the score before the verdict, so that the model
+judges what it has written.
 """
 
 from __future__ import annotations

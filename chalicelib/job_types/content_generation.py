@@ -1,4 +1,4 @@
-"""Write a text for publication from a brief: an outline, the text, and what to check before it is published."""
+"""Write a text from a brief: an outline, the text, and what to check before publication."""
 
 from __future__ import annotations
 

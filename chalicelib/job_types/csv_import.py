@@ -1,4 +1,4 @@
-"""Create a batch from an uploaded file in the background, for files that take longer to read than a request may.
+"""Create a batch from an uploaded file in the background, when a request is too short.
 
 The id of the batch is derived from that of the job, so a repeated attempt creates the same batch.
 """
@@ -50,7 +50,7 @@ OUTPUT: Schema = {
 
 
 async def import_file(task: TaskRun) -> dict[str, Any]:
-    """Read the file, validate every row, and submit the batch with the rights of the job's submitter."""
+    """Read the file, validate every row, and submit the batch with the submitter's rights."""
     existing = await existing_batch(task)
     if existing is not None:
         return _output(existing)
@@ -93,7 +93,8 @@ async def _read_rows(task: TaskRun, file: UploadedFile, given: dict[str, Any]) -
 def _check_file_options(reader: BatchReader, given: dict[str, Any]) -> None:
     """Refuse options that a JSON file must not set.
 
-    Recipients were checked when the job was submitted, so those in the file would not be; a dry run has no reader.
+    Recipients were checked when the job was submitted, so those in the file would not be; a dry run
+    has no reader.
     """
     from_file = [name for name in INPUT_ONLY_OPTIONS if getattr(reader.options, name) and name not in given]
     if from_file:

@@ -1,8 +1,9 @@
 """Write the results of many jobs into one object to download: CSV, JSON or JSON lines.
 
-Job records are listed first. Results are then read in groups (up to 100 in one request, bounded by their length) and
-written in parts, so that a worker's memory never holds all of them. The object belongs to the export's own job: a
-repeated attempt overwrites it under the same name, and deleting the job deletes it.
+Job records are listed first. Results are then read in groups (up to 100 in one request, bounded by
+their length) and written in parts, so that a worker's memory never holds all of them. The object
+belongs to the export's own job: a repeated attempt overwrites it under the same name, and deleting
+the job deletes it.
 """
 
 from __future__ import annotations
@@ -104,7 +105,10 @@ OUTPUT: Schema = {
 
 
 async def export(task: TaskRun) -> dict[str, Any]:
-    """Write the object and return where it is. `more`: more jobs matched than fit; the newest were exported."""
+    """Write the object and return where it is.
+
+    `more`: more jobs matched than fit; the newest were exported.
+    """
     file_format: Format = task.body.options.get("format", "csv")
     name, job, files = f"export.{file_format}", task.job, task.context.job_files
     task.start_stage("listing")
@@ -131,7 +135,7 @@ async def export(task: TaskRun) -> dict[str, Any]:
 
 
 async def _jobs_by_id(task: TaskRun) -> tuple[list[Job], int, bool]:
-    """Return the jobs of `ids` whose content the submitter may read, in the given order, and how many are missing."""
+    """Return the readable jobs of `ids` in the given order, and how many are missing."""
     ids, jobs = list(dict.fromkeys(task.body.input["ids"])), list[Job]()
     for start in range(0, len(ids), PAGE_SIZE):
         records = await task.run_sync(task.context.jobs.get_many, ids[start : start + PAGE_SIZE])
@@ -140,7 +144,7 @@ async def _jobs_by_id(task: TaskRun) -> tuple[list[Job], int, bool]:
 
 
 async def _jobs_by_filter(task: TaskRun) -> tuple[list[Job], int, bool]:
-    """Return the jobs that match, newest first and without this job itself, and whether there are more."""
+    """Return the matching jobs, newest first and without this one, and whether there are more."""
     given, jobs, cursor = task.body.input, list[Job](), None
     filters = Filters(batch=given["batch_id"]) if "batch_id" in given else parse_filters(given["filter"])
     while len(jobs) <= MAX_ROWS:
@@ -179,7 +183,8 @@ async def _abort(task: TaskRun, upload: FileWriter) -> None:
 def _groups(jobs: Sequence[Job], max_jobs: int) -> Iterator[list[Job]]:
     """Yield the jobs in order, in groups bounded by `max_jobs` and by the length of their results.
 
-    The length of a prompt is not in the job record, so callers pass a smaller `max_jobs` when they read job specs.
+    The length of a prompt is not in the job record, so callers pass a smaller `max_jobs` when they
+    read job specs.
     """
     group: list[Job] = []
     code_points = 0
@@ -237,7 +242,7 @@ def _record_fields(job: Job) -> dict[str, Any]:
 
 
 def _result_fields(job: Job, result: Result | None) -> dict[str, Any]:
-    """Return the result up to the recorded length; a stalled worker may have written text beyond it."""
+    """Return the result up to the recorded length; a stalled worker may have written more."""
     if result is None:
         return {}
     length = job.length or 0

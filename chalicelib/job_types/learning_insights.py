@@ -1,4 +1,4 @@
-"""Analyse study material, notes or a learner's answers: what is understood, what is missing, and what to do next."""
+"""Analyse learning material or answers: what is understood or missing, and what to do next."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Send a message of the caller by e-mail, Slack or webhook.
 
-The job completes when the messages are in the outbox; their deliveries show what becomes of them. The id of a message is
-derived from that of the job, so a repeated attempt sends nothing twice.
+The job completes when the messages are in the outbox; their deliveries show what becomes of them.
+The id of a message is derived from that of the job, so a repeated attempt sends nothing twice.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ OUTPUT: Schema = {
 
 
 def recipients_of(job_input: Any) -> list[tuple[str, str]]:
-    """Return the recipients in the input, each with its path. Values of a wrong type are left to the schema."""
+    """Return the recipients in the input, each with its path.
+
+    Values of a wrong type are left to the schema.
+    """
     to = job_input.get("to") if isinstance(job_input, dict) else None
     if isinstance(to, str):
         return [("input.to", to)]

@@ -1,4 +1,6 @@
-"""Analyse a personal reflection: themes, emotions, insights and follow-up questions. It never diagnoses.
+"""Analyse a personal reflection: themes, emotions, insights and follow-up questions.
+
+It never diagnoses.
 
 The model looks for signs of a crisis first and then advises to seek help, whatever the options are.
 """

@@ -1,7 +1,8 @@
-"""Audit smart contracts and other code: findings with severity, location and remedy, and an overall risk.
+"""Audit smart contracts and other code: findings with remedies, and an overall risk.
 
-The schema has the findings first, then the overall risk, then the summary. A model writes the fields in that order, so it
-judges after it has examined the code, and the stages follow what it writes.
+The schema has the findings first, then the overall risk, then the summary. A model writes the
+fields in that order, so it judges after it has examined the code, and the stages follow what it
+writes.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ OPTIONS_SCHEMA: Schema = {
     "additionalProperties": False,
 }
 
-# Quotation marks inside a JSON string are escaped, so code quoted in a description is never mistaken for a field.
+# Quotation marks inside a JSON string are escaped, so code quoted in a description is never
+# mistaken for a field.
 MARKERS = (
     Marker(pattern=re.compile(r'"findings"\s{0,16}:'), stage="vulnerability_scan", once=True),
     Marker(

@@ -1,4 +1,4 @@
-"""Measure the sentiment of a text: its segments, aspects and emotions, then the whole with score and confidence."""
+"""Measure the sentiment of a text: segments, aspects, emotions, then the whole."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Evaluate a news story: its claims and their support, scores for hype and ethics, and an explanation for a five-year-old.
+"""Evaluate a news story: its claims, scores for hype and ethics, and a simple explanation.
 
-Without an OpenAI key, `_shared/story_scoring.py` scores the story. Its answer fits the same schema and says in `source`
-that no model has read the story. The same answer is returned at once as `preliminary` when a job is submitted.
+Without an OpenAI key, `_shared/story_scoring.py` scores the story. Its answer fits the same schema
+and says in `source` that no model has read the story. The same answer is returned at once as
+`preliminary` when a job is submitted.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def render(story: Any, options: dict[str, Any]) -> str:
 
 
 def dedupe_key(story: Any) -> str:
-    """Return a key for title and content that ignores white space, Unicode composition and capitalisation."""
+    """Return a key for title and content that ignores spacing, composition and case."""
     normal = [" ".join(unicodedata.normalize("NFKC", repair_surrogates(story[part])).casefold().split()) for part in ("title", "content")]
     return f"story:{sha256(json.dumps(normal).encode()).hexdigest()[:32]}"
 

@@ -1,7 +1,7 @@
 """Analyse a conversation or debate turn by turn, with the analyses that the options select.
 
-The response schema has only the selected analyses, so that the caller pays for nothing else. There is one schema object per
-selection, because compiled schemas are cached by object.
+The response schema has only the selected analyses, so that the caller pays for nothing else. There
+is one schema object per selection, because compiled schemas are cached by object.
 """
 
 from __future__ import annotations
@@ -103,7 +103,10 @@ def _schema(names: tuple[str, ...]) -> Schema:
 
 
 def render(transcript: Any, options: dict[str, Any]) -> str:
-    """Return the prompt: which analyses, then the transcript as data. Each turn is one line of JSON, so no text can fake a turn."""
+    """Return the prompt: which analyses, then the transcript as data.
+
+    Each turn is one line of JSON, so no text can fake a turn.
+    """
     lines = [f"Analyse the transcript below: {', '.join(chosen(options))}."]
     lines.append(
         "Be exhaustive: list every instance, each with its turns."

@@ -29,7 +29,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An API key as it is stored. The secret itself is shown once, at creation, and never stored."""
+    """A stored API key. The secret itself is shown once, at creation, and never stored."""
 
     id: str
     hash: str  # SHA-256 of the secret
@@ -56,7 +56,8 @@ class Caller:
     key_id: str
     key_hash: str
     all_tenants: bool = False
-    jobs: frozenset[str] | None = None  # the only jobs that a ticket gives access to; None: no such restriction
+    # The only jobs that a ticket gives access to; None: no such restriction.
+    jobs: frozenset[str] | None = None
     read_only: bool = False  # true for tickets
 
     @classmethod
@@ -66,7 +67,8 @@ class Caller:
     def restricted_to(self, other: Caller) -> Caller:
         """Return this caller with the ticket restrictions of `other`.
 
-        A ticket or socket is checked against the current state of its key, so that revoking the key takes effect.
+        A ticket or socket is checked against the current state of its key, so that revoking the key
+        takes effect.
         """
         return replace(self, jobs=other.jobs, read_only=other.read_only)
 
@@ -80,11 +82,14 @@ class Caller:
             raise Forbidden(f"This requires the role {role.label}; this key has the role {self.role.label}.")
 
     def may_see(self, job: Job) -> bool:
-        """Whether the job is visible to this caller. A deleted job is not, even while parts of it are still stored."""
+        """Whether the job is visible to this caller.
+
+        A deleted job is not, even while parts of it are still stored.
+        """
         return not job.is_deleted and self.owns(job)
 
     def owns(self, job: Job) -> bool:
-        """Whether the job is in this caller's scope: its tenant, for a user its own jobs, for a ticket the named jobs."""
+        """Whether the job is in this caller's scope: tenant, own jobs (users), named jobs (tickets)."""
         if self.tenant != job.tenant and not self.all_tenants:
             return False
         if self.jobs is not None and job.id not in self.jobs:

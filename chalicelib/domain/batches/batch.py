@@ -1,11 +1,12 @@
 """The record of a batch: many rows under one name, whose jobs are created in waves.
 
-The record holds only what decides the next step, and nothing that grows with the number of rows: the rows are in object
-storage, each job has its own record, and the counters come from the change stream. Every change is a pure function from
-the current record to the next one; None means "not now". A store writes it if the version is still the one that was read.
+The record holds only what decides the next step, and nothing that grows with the number of rows:
+the rows are in object storage, each job has its own record, and the counters come from the change
+stream. Every change is a pure function from the current record to the next one; None means "not
+now". A store writes it if the version is still the one that was read.
 
-The range of a wave is stored before its jobs are created. If the process dies in between, another one resumes the wave:
-the job ids are computed, so no job is created twice.
+The range of a wave is stored before its jobs are created. If the process dies in between, another
+one resumes the wave: the job ids are computed, so no job is created twice.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ ROWS_PER_OBJECT = 250  # rows in one object in storage
 WAVE_SIZE = 125  # rows whose jobs are created between two writes of the record: half an object
 LOCK_MS = 30_000  # how long other workers leave a wave to the one that started it
 DEFAULT_GROUP_SIZE = 100  # the batch size if only `delay` is given
-RECHECK_MS = 15 * 60_000  # when the row jobs are read again, because the change stream may have lost a change
+# When the row jobs are read again, because the change stream may have lost a change.
+RECHECK_MS = 15 * 60_000
 MAX_RECHECK_MS = 6 * 3_600_000
 MAX_ACTIONS = 10  # pending at once: they are stored in the record
-FAILURE_TOLERANCE = "failure_tolerance"  # reason of a batch in which more rows failed than it tolerates
+# Reason of a batch in which more rows failed than it tolerates.
+FAILURE_TOLERANCE = "failure_tolerance"
 ROWS_GONE = "rows_gone"  # reason of a batch whose rows have expired
 
 RETRYABLE = (Status.FAILED, Status.EXPIRED, Status.INCOMPLETE)
@@ -74,7 +77,8 @@ class Batch:
     batch_size: int | None = None  # rows released as one group; None: all rows are one group
     delay: float = 0.0  # seconds between two groups
     parallel_limit: int | None = None  # rows that may be unfinished at once; None: no limit
-    failure_tolerance: float | None = None  # share of failed rows beyond which the batch fails; None: never
+    # Share of failed rows beyond which the batch fails; None: never.
+    failure_tolerance: float | None = None
     ordered: bool = True  # rows are released in the order of the input
     version: int = 1
     status: BatchStatus = BatchStatus.PROCESSING
@@ -85,13 +89,15 @@ class Batch:
     next_at: Ms = 0  # the next group is not released before
     run: int = 1  # grows each time that ended rows are started again
     run_started_at: Ms | None = None
-    run_started_with: int = 0  # rows that had ended when this run started; the speed is measured from there
+    # Rows that had ended when this run started; the speed is measured from there.
+    run_started_with: int = 0
     actions: tuple[BatchAction, ...] = ()  # pending bulk operations
     recheck_at: Ms = 0  # when the row jobs are read again
     cancelled_at: Ms | None = None
     finished_at: Ms | None = None  # set when every row has ended and no action is pending
     notified: bool = False  # whether the notifications of its end are in the outbox
-    notify_targets: tuple[str, ...] = ()  # recipients of those: `email:...`, `slack:...` or `webhook:<URL>`
+    # Recipients of those: `email:...`, `slack:...` or `webhook:<URL>`
+    notify_targets: tuple[str, ...] = ()
 
     @property
     def is_active(self) -> bool:
@@ -117,7 +123,10 @@ class Batch:
 
 
 def start_wave(batch: Batch, running: int, now: Ms) -> Batch | None:
-    """Start the next wave while `running` released rows have not ended. None: not now, or no rows are left."""
+    """Start the next wave while `running` released rows have not ended.
+
+    None: not now, or no rows are left.
+    """
     if not batch.is_active or batch.is_releasing or batch.released >= batch.total or now < batch.next_at:
         return None
     size = min(WAVE_SIZE, batch.total - batch.released, ROWS_PER_OBJECT - batch.released % ROWS_PER_OBJECT)
@@ -131,21 +140,30 @@ def start_wave(batch: Batch, running: int, now: Ms) -> Batch | None:
 
 
 def resume_wave(batch: Batch, now: Ms) -> Batch | None:
-    """Take over a wave whose worker did not finish it before its lock expired. None: there is no such wave."""
+    """Take over a wave whose worker did not finish it before its lock expired.
+
+    None: there is no such wave.
+    """
     if not batch.is_active or not batch.is_releasing or now < batch.locked_until:
         return None
     return _next(batch, now, locked_until=now + LOCK_MS)
 
 
 def finish_wave(batch: Batch, now: Ms) -> Batch:
-    """Record that all rows of the wave have jobs. After the last wave of a group, the next one waits for `delay`."""
+    """Record that all rows of the wave have jobs.
+
+    After the last wave of a group, the next one waits for `delay`.
+    """
     group_ends = batch.batch_size is not None and batch.wave_end % batch.batch_size == 0 and batch.wave_end < batch.total
     next_at = now + round(batch.delay * 1000) if group_ends and batch.delay else batch.next_at
     return _next(batch, now, released=batch.wave_end, next_at=next_at, locked_until=max(now, next_at))
 
 
 def running(batch: Batch, counts: BatchCounts) -> int:
-    """Return how many released rows have not ended. The counts lag behind, so the true number may be lower, never higher."""
+    """Return how many released rows have not ended.
+
+    The counts lag behind, so the true number may be lower, never higher.
+    """
     return batch.released - counts.ended
 
 
@@ -160,7 +178,8 @@ def needs_counts(batch: Batch) -> bool:
 
 def exceeds_tolerance(batch: Batch, counts: BatchCounts) -> bool:
     """Whether more rows have failed than the batch tolerates."""
-    is_stable = batch.is_active and not batch.actions  # a pending retry will start failed rows again
+    # A pending retry will start failed rows again.
+    is_stable = batch.is_active and not batch.actions
     return is_stable and batch.failure_tolerance is not None and counts.failed > batch.failure_tolerance * batch.total
 
 
@@ -187,7 +206,10 @@ def mark_notified(batch: Batch, now: Ms) -> Batch:
 
 
 def reopen(batch: Batch, counts: BatchCounts, now: Ms) -> Batch | None:
-    """Continue a finished batch because rows of it were retried individually. None: nothing runs, or it was cancelled or failed."""
+    """Continue a finished batch because rows of it were retried individually.
+
+    None: nothing runs, or it was cancelled or failed.
+    """
     ended = batch.status in (BatchStatus.COMPLETED, BatchStatus.COMPLETED_WITH_FAILURES)
     if batch.finished_at is None or not ended or counts.ended >= batch.total:
         return None
@@ -195,7 +217,10 @@ def reopen(batch: Batch, counts: BatchCounts, now: Ms) -> Batch | None:
 
 
 def cancel(batch: Batch, bulk_ids: tuple[str, str], now: Ms) -> Batch | None:
-    """Stop releasing rows and cancel the unfinished ones. None: the batch has finished or is being cancelled."""
+    """Stop releasing rows and cancel the unfinished ones.
+
+    None: the batch has finished or is being cancelled.
+    """
     if batch.finished_at is not None or batch.status is BatchStatus.CANCELLED:
         return None
     actions = _cancel_actions(batch, bulk_ids, UNFINISHED, now)
@@ -210,10 +235,13 @@ def fail(batch: Batch, bulk_ids: tuple[str, str], now: Ms, reason: str = FAILURE
 
 
 def retry(batch: Batch, bulk_id: str, counts: BatchCounts, now: Ms, *, cancelled: bool) -> Batch | None:
-    """Start the failed rows again and continue releasing where the batch stopped. `cancelled`: the cancelled rows as well.
+    """Start the failed rows again and continue releasing where the batch stopped.
 
-    Returns None if the batch was cancelled and `cancelled` is false, if a cancellation is still pending, if it has
-    finished and no row can be retried, or if the maximum number of actions is pending.
+    `cancelled`: the cancelled rows as well.
+
+    Returns None if the batch was cancelled and `cancelled` is false, if a cancellation is still
+    pending, if it has finished and no row can be retried, or if the maximum number of actions is
+    pending.
     """
     if (batch.status is BatchStatus.CANCELLED and not cancelled) or any(one.action is BulkAction.CANCEL for one in batch.actions):
         return None
@@ -252,7 +280,8 @@ def needs_attention(batch: Batch, counts: BatchCounts, now: Ms) -> bool:
 def _cancel_actions(batch: Batch, bulk_ids: tuple[str, str], states: tuple[Status, ...], now: Ms) -> tuple[BatchAction, ...]:
     """Return the actions that cancel the row jobs.
 
-    While a wave is being released its worker may still create jobs, so a second action runs when that worker has timed out.
+    While a wave is being released its worker may still create jobs, so a second action runs when
+    that worker has timed out.
     """
     first = BatchAction(bulk_id=bulk_ids[0], action=BulkAction.CANCEL, states=states)
     if not batch.is_releasing:
@@ -279,7 +308,7 @@ def _start_run(batch: Batch, counts: BatchCounts, now: Ms) -> Batch:
 
 
 def _lock_end(batch: Batch, now: Ms) -> Ms:
-    """Keep the lock of a wave that is being released; end a pause between two groups, because there is other work."""
+    """Keep the lock of a wave in progress, but end a pause between groups: there is other work."""
     return batch.locked_until if batch.is_releasing else now
 
 

@@ -12,7 +12,8 @@ from chalicelib.domain.units import dollars, rfc3339
 def batch_completed_message(batch: Batch, counts: BatchCounts, api_url: str | None) -> NotificationMessage:
     """Return the `batch.completed` message; its `status` says how the batch ended.
 
-    The message id is derived from batch, run and status, so a repeated call yields the same message.
+    The message id is derived from batch, run and status, so a repeated call yields the same
+    message.
     """
     base = f"{api_url or ''}/batches/{batch.id}"
     data = {

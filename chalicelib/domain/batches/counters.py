@@ -1,7 +1,8 @@
 """Count the rows of a batch by state, their cost and tokens, and which of them failed.
 
-The counts come from the change stream. Each row has a count mark that says how it is counted now, so a change that
-arrives twice or late, or is lost, never counts a row twice (`domain/metrics/counters.py`).
+The counts come from the change stream. Each row has a count mark that says how it is counted now,
+so a change that arrives twice or late, or is lost, never counts a row twice
+(`domain/metrics/counters.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from chalicelib.domain.units import Nano
 
 NAME = "batch"  # the key of this count in a count mark
 COUNTS = "counts"  # sort key of the counter of states, cost and tokens
-COUNTER_TTL_SECONDS = 100 * 86_400  # after the last change of a row: longer than any record of the batch is kept
-# Rows whose failures share one item. Counting one writes at most 2 KB, and a hundred failed rows are found in few items.
+# After the last change of a row: longer than any record of the batch is kept.
+COUNTER_TTL_SECONDS = 100 * 86_400
+# Rows whose failures share one item. Counting one writes at most 2 KB, and a hundred failed rows
+# are found in few items.
 ROWS_PER_FAILURE_COUNTER = 250
 MAX_FAILURES = 100  # failed rows that are listed
 
@@ -71,7 +74,7 @@ def counter_key(batch_id: str) -> tuple[str, str]:
 
 
 def count_row(mark: CountMark, job: Job) -> tuple[list[CounterIncrement], Any]:
-    """Return what a row's change adds to the counters of its batch, and how the row is counted from now on."""
+    """Return what a row's change adds to the counters, and how the row is counted from now on."""
     if job.batch_id is None:
         return [], None
     before: Mapping[str, Any] = mark.counted.get(NAME) or {}
@@ -91,7 +94,7 @@ def failed_rows(counters: Mapping[str, Mapping[str, int]]) -> list[int]:
 
 
 def sum_counts(counted: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return the counts that result from the count marks of all rows; used to rebuild the counters."""
+    """Return the counts that result from the count marks of all rows, to rebuild the counters."""
     sums: dict[str, int] = {}
     for row in counted:
         for name, amount in (("known", 1), (row["as"], 1), *((name, row[name]) for name in ("cost", "input", "output"))):

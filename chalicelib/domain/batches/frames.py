@@ -1,7 +1,9 @@
-"""Build the frames for subscribers of a batch: flat objects `{"event", "batch_id", "version", "at", ...}` without content.
+"""Build the frames for subscribers of a batch, which are flat objects without content.
 
-Every frame is a state: the highest `version` wins, that of the batch or, in `batch_item`, of the row's job. Receiving a
-frame twice is harmless.
+Their fields: `{"event", "batch_id", "version", "at", ...}`.
+
+Every frame is a state: the highest `version` wins, that of the batch or, in `batch_item`, of the
+row's job. Receiving a frame twice is harmless.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ def connected(batch: Batch, counts: BatchCounts, now: Ms) -> Frame:
 
 
 def state(batch: Batch, counts: BatchCounts, now: Ms) -> Frame:
-    """The progress of the batch: `batch_progress`, or `batch_completed` once it has finished with any status."""
+    """The progress of the batch: `batch_progress`, or `batch_completed` once it has finished."""
     return _state("batch_progress" if batch.finished_at is None else "batch_completed", batch, counts, now)
 
 

@@ -21,8 +21,8 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 _NAME: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": 128}
 _ROW_COUNT: Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_ROWS}
 
-# The options as they are sent: in a JSON body beside `items`, or in the query. The contents of `config` and `options` are
-# validated when the rows are planned as jobs.
+# The options as they are sent: in a JSON body beside `items`, or in the query. The contents of
+# `config` and `options` are validated when the rows are planned as jobs.
 PROPERTIES: dict[str, Schema] = {
     "name": _NAME,
     "type": _NAME,
@@ -65,13 +65,15 @@ class BatchOptions:
     name: str | None = None
     type: str = "general"  # job type of the rows
     priority: str = LOW.name  # lane of the rows
-    config: Mapping[str, Any] = field(default_factory=dict)  # only what was given, with the model and without the priority
+    # Only what was given, with the model and without the priority.
+    config: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)  # of the job type
     prompt_template: str | None = None  # None: the content of each row is its prompt
     batch_size: int | None = None  # rows released as one group; None: all at once
     delay: float = 0.0  # seconds between two groups
     parallel_limit: int | None = None  # rows that may be unfinished at once; None: no limit
-    failure_tolerance: float | None = None  # share of rows that may fail before the rest is cancelled; None: all may
+    # Share of rows that may fail before the rest is cancelled; None: all may.
+    failure_tolerance: float | None = None
     dry_run: bool = False  # estimate the cost and create nothing
     webhook_url: str | None = None  # is sent `batch.completed` at the end
     notify: tuple[str, ...] = ()  # recipients of the same: `email:<address>`, `slack:<name>`
@@ -142,7 +144,10 @@ def parse_options(given: Mapping[str, Any]) -> BatchOptions:
 
 
 def _resolve_alias(details: list[Detail], name: str, value: Any, alias: str, alias_value: Any) -> Any:
-    """Return the value of an option that has two names. Two different values are an error, which is added to `details`."""
+    """Return the value of an option that has two names.
+
+    Two different values are an error, which is added to `details`.
+    """
     if value is not None and alias_value is not None and value != alias_value:
         details.append(Detail(name, f"is {value!r} but {alias} is {alias_value!r}; they are the same option"))
     return value if value is not None else alias_value

@@ -17,7 +17,10 @@ def status(batch: Batch, counts: BatchCounts) -> str:
 
 
 def row_counts(batch: Batch, counts: BatchCounts) -> dict[str, int]:
-    """Count each row in one state. Rows without a job are waiting while the batch is active, otherwise cancelled."""
+    """Count each row in one state.
+
+    Rows without a job are waiting while the batch is active, otherwise cancelled.
+    """
     without_job = max(0, batch.total - counts.known)
     return {
         "total": batch.total,
@@ -37,7 +40,7 @@ def percentage(batch: Batch, counts: BatchCounts) -> float:
 
 
 def estimated_completion(batch: Batch, counts: BatchCounts, now: Ms) -> Ms | None:
-    """Estimate the end from the speed of this run so far, but not before the last group is released.
+    """Estimate the end from the speed of this run, but not before the last group is released.
 
     Returns None while no row of this run has ended.
     """

@@ -22,7 +22,7 @@ class Row:
     on_parent_failure: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that are set. An empty `input` is kept: some types accept nothing else."""
+        """Return the fields that are set. An empty `input` counts: some types accept only that."""
         fields_set = {name: value for name, value in asdict(self).items() if value not in (None, {}, ()) or name == "number"}
         return fields_set if self.input is None else {**fields_set, "input": self.input}
 

@@ -1,4 +1,4 @@
-"""The deadline of a Lambda invocation: when its worker must stop starting jobs, and when it must hand over."""
+"""The deadline of a Lambda invocation: when to stop starting jobs, and when to hand over."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from chalicelib.domain.units import Ms
 
-HANDOVER_MARGIN_MS = 45_000  # to write the last chunk and the record and to notify subscribers, even with a slow store
+# To write the last chunk and the record and to notify subscribers, even with a slow store.
+HANDOVER_MARGIN_MS = 45_000
 START_MARGIN_MS = 120_000  # a job that starts should have some time for its answer
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The time of one invocation. In a short one the margins shrink in proportion, so that some time for work remains."""
+    """The time of one invocation.
+
+    In a short one the margins shrink in proportion, so that some time for work remains.
+    """
 
     started_at: Ms
     ends_at: Ms  # when Lambda kills the process

@@ -1,9 +1,10 @@
-"""Find the markers of a job type in text that arrives in pieces, each exactly once and as early as possible.
+"""Find the markers of a job type in streamed text, each once and as early as possible.
 
-The result does not depend on where the text is cut: a marker is found at the first position up to which the text contains
-a match, and matched text is not used again. This holds for patterns that match at most `MAX_MATCH_LENGTH` characters and
-depend only on the matched text: no `^` or `$`, no `\\b` or look-ahead at the end. A test checks the patterns of every
-type. Each piece costs one search of itself and of `MAX_MATCH_LENGTH` characters before it.
+The result does not depend on where the text is cut: a marker is found at the first position up to
+which the text contains a match, and matched text is not used again. This holds for patterns that
+match at most `MAX_MATCH_LENGTH` characters and depend only on the matched text: no `^` or `$`, no
+`\\b` or look-ahead at the end. A test checks the patterns of every type. Each piece costs one
+search of itself and of `MAX_MATCH_LENGTH` characters before it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ FoundMarker = tuple[Marker, dict[str, str]]  # with its named groups
 
 
 class MarkerScanner:
-    """Takes pieces of text and returns the markers that each piece completes, in the order of the text."""
+    """Takes pieces of text and returns the markers that each completes, in order."""
 
     def __init__(self, markers: Sequence[Marker]) -> None:
         self._markers = markers
         self._tail = ""
         self._tail_start = 0  # position of the tail in the whole text
-        self._search_from = [0] * len(markers)  # position in the whole text from which each marker may match
+        # Position in the whole text from which each marker may match.
+        self._search_from = [0] * len(markers)
         self._done = [False] * len(markers)
 
     def feed(self, text: str) -> list[FoundMarker]:
@@ -46,12 +48,13 @@ class MarkerScanner:
         return matches
 
     def _first_match(self, index: int) -> Match[str] | None:
-        """Return the match within the shortest prefix of the tail that has one, found by bisection."""
+        """Return the match within the shortest matching prefix of the tail, found by bisection."""
         pattern, start = self._markers[index].pattern, max(0, self._search_from[index] - self._tail_start)
         match = pattern.search(self._tail, start)
         if match is None or match.end() == match.start():
             return None
-        low, high = start, match.end()  # the prefix up to `high` has a match, the one up to `low` has none
+        # The prefix up to `high` has a match, the one up to `low` has none.
+        low, high = start, match.end()
         while high - low > 1:
             middle = (low + high) // 2
             earlier = pattern.search(self._tail, start, middle)

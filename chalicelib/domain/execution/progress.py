@@ -1,11 +1,12 @@
-"""Track the progress of one attempt from its streamed text: stages, milestones, percentage and remaining time.
+"""Track the progress of an attempt: stages, milestones, percentage and remaining time.
 
-The percentage is linear in the tokens and reaches 90 at the expected length, approaches 95 beyond it, and is 100 only at
-the end: the expected length is a guess, and a bar that waits at 100 looks broken. A task (work without a model) reports
-its own share of work done. The percentage never decreases within an attempt.
+The percentage is linear in the tokens and reaches 90 at the expected length, approaches 95 beyond
+it, and is 100 only at the end: the expected length is a guess, and a bar that waits at 100 looks
+broken. A task (work without a model) reports its own share of work done. The percentage never
+decreases within an attempt.
 
-The remaining time is estimated from the beginning: first from the measured throughput of other jobs, then increasingly
-from the speed of this stream.
+The remaining time is estimated from the beginning: first from the measured throughput of other
+jobs, then increasingly from the speed of this stream.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ Event = dict[str, Any]
 
 MAX_MILESTONES = 50  # every snapshot carries all of them
 LINEAR_TO, LIMIT = 90.0, 95.0  # percent at the expected length, and the limit beyond it
-PRIOR_WEIGHT_SECONDS = 1.0  # the measured throughput of other jobs weighs as much as this many seconds of this stream
+# The measured throughput of other jobs weighs as much as this many seconds of this stream.
+PRIOR_WEIGHT_SECONDS = 1.0
 TASK_DONE_PERCENTAGE = 99.0  # of a task that has done all its work, before the result is stored
 
 
@@ -47,8 +49,8 @@ class _Stage:
 class ProgressTracker:
     """The progress of one attempt. Methods take the current time as an argument.
 
-    Every method that changes something returns the events that it caused, `{"kind": "stage" | "milestone" | "progress",
-    ...}`, which are stored in the log and sent to subscribers.
+    Every method that changes something returns the events that it caused, `{"kind": "stage" |
+    "milestone" | "progress", ...}`, which are stored in the log and sent to subscribers.
     """
 
     def __init__(self, job_type: JobType, expected_tokens: int) -> None:
@@ -67,7 +69,8 @@ class ProgressTracker:
         self._first_text_at: Ms | None = None
         self._last_text_at: Ms | None = None
         self._percentage = 0.0
-        self._reported: tuple[float, Ms] | None = None  # the share of a task that is done, and when it was reported
+        # The share of a task that is done, and when it was reported.
+        self._reported: tuple[float, Ms] | None = None
 
     @property
     def tokens_received(self) -> int:
@@ -85,11 +88,17 @@ class ProgressTracker:
         return started[-1].name if started else None
 
     def calibrate(self, throughput: Throughput, max_tokens: int) -> None:
-        """Use the measured throughput of other jobs. May be called at any time; the percentage does not jump back."""
+        """Use the measured throughput of other jobs.
+
+        May be called at any time; the percentage does not jump back.
+        """
         self._throughput, self._expected_length = throughput, throughput.expected_output(self._type.typical_tokens, max_tokens)
 
     def restore(self, snapshot: dict[str, Any], text: str) -> None:
-        """Continue from a snapshot of this attempt and its text so far, without repeating events. The rate is measured anew."""
+        """Continue from a snapshot of this attempt and its text so far, without repeating events.
+
+        The rate is measured anew.
+        """
         known = {stage["name"]: stage for stage in snapshot.get("stages", ())}
         for index, stage in enumerate(self._stages):
             shape = known.get(stage.name, {})
@@ -108,11 +117,17 @@ class ProgressTracker:
         return self._advance(0, now)
 
     def start_stage(self, stage: str, now: Ms) -> list[Event]:
-        """Start `stage` and end the ones before it. Does nothing if the type has no such stage or it has already started."""
+        """Start `stage` and end the ones before it.
+
+        Does nothing if the type has no such stage or it has already started.
+        """
         return self._advance(next((index for index, one in enumerate(self._stages) if one.name == stage), -1), now)
 
     def feed(self, text: str, now: Ms, tokens: int = 1) -> list[Event]:
-        """Add text of the answer. `tokens`: how many tokens it stands for; one delta of the provider is one token."""
+        """Add text of the answer.
+
+        `tokens`: how many tokens it stands for; one delta of the provider is one token.
+        """
         if not text:
             return []
         events = self.start_stage(self._type.streaming_stage, now) if self._first_text_at is None else []
@@ -122,7 +137,10 @@ class ProgressTracker:
         return events
 
     def report_progress(self, done: float, total: float, now: Ms) -> list[Event]:
-        """Record that `done` of `total` units of a task are done. Causes an event at each new whole percent, below 100."""
+        """Record that `done` of `total` units of a task are done.
+
+        Causes an event at each new whole percent, below 100.
+        """
         share = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
         if self._reported is None or share >= self._reported[0]:
             self._reported = share, now
@@ -193,13 +211,16 @@ class ProgressTracker:
         return max(1, round(self._expected_length.p50))
 
     def _rate(self) -> float | None:
-        """Return tokens per second since the first text; None until two pieces arrived at different times."""
+        """Return tokens per second since the first text; None until they can be measured."""
         if self._first_text_at is None or self._last_text_at is None or self._last_text_at <= self._first_text_at:
             return None
         return (self._received - self._first_piece_tokens) * 1000 / (self._last_text_at - self._first_text_at)
 
     def _total(self) -> int | None:
-        """Return the expected length, or a little more than was received once that is exceeded. Tasks have none."""
+        """Return the expected length, or a little more than was received once that is exceeded.
+
+        Tasks have none.
+        """
         if self._type.handler is not None:
             return None
         if self._percentage >= 100:
@@ -221,7 +242,8 @@ class ProgressTracker:
     def _seconds_until(self, total: float, first_ms: float, rate: float) -> float:
         """Return the seconds until `total` tokens are received.
 
-        Before the first text it is predicted from `first_ms` and `rate` alone; later the rate of this stream is weighed in.
+        Before the first text it is predicted from `first_ms` and `rate` alone; later the rate of
+        this stream is weighed in.
         """
         remaining_tokens = max(0.0, total - self._received)
         if self._first_text_at is None or self._last_text_at is None:

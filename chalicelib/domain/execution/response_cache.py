@@ -1,6 +1,7 @@
 """The response cache: entries that refer to the result of an earlier job with the same request.
 
-An entry is a reference, never a copy: the text stays with the job that produced it and expires with that job.
+An entry is a reference, never a copy: the text stays with the job that produced it and expires with
+that job.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MAX_SECONDS = 2_592_000  # as long as results are kept
 
 
 def parse_ttl(cache: Any) -> float | None:
-    """Return the seconds of `config.cache` (`false`, `true` or `{"ttl": seconds}`); None: the cache is not used."""
+    """Return the seconds of `config.cache`: `false` (None), `true` or `{"ttl": seconds}`."""
     if isinstance(cache, dict):
         return float(cache.get("ttl", DEFAULT_SECONDS))
     return DEFAULT_SECONDS if cache else None
@@ -31,7 +32,10 @@ class CachedResponse:
     expires_at: Ms  # the entry is not used from then on
 
     def is_fresh(self, seconds: float, now: Ms) -> bool:
-        """Whether the entry is not expired and younger than `seconds`. A time in the future (clocks differ) counts as new."""
+        """Whether the entry is not expired and younger than `seconds`.
+
+        A time in the future (clocks differ) counts as new.
+        """
         return now < self.expires_at and now - self.stored_at < seconds * 1000
 
 

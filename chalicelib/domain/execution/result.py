@@ -9,22 +9,25 @@ from chalicelib.domain.execution.response_cache import CacheLookup
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.units import Ms, Nano
 
-WORKER_LOST = "worker_lost"  # `finish_reason` of a row that the sweeper wrote, with estimates, for a worker that died
+# `finish_reason` of a row that the sweeper wrote, with estimates, for a worker that died.
+WORKER_LOST = "worker_lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """The outcome of one attempt.
 
-    It is written before the job record says that the attempt ended, so that a worker that recovers the job finds it and
-    does not ask the provider again.
+    It is written before the job record says that the attempt ended, so that a worker that recovers
+    the job finds it and does not ask the provider again.
     """
 
     job_id: str
     attempt: int
     text: str  # the raw answer of the model
-    generation: int = 0  # of the claim that wrote it: of two workers of one durable attempt, the later row stays
-    parsed: Any = None  # the text parsed by its schema; None: no schema, or the text does not match it
+    # Of the claim that wrote it: of two workers of one durable attempt, the later row stays.
+    generation: int = 0
+    # The text parsed by its schema; None: no schema, or the text does not match it.
+    parsed: Any = None
     status: str | None = None  # the status that the job record is about to get
     finish_reason: str | None = None
     model: str | None = None
@@ -35,7 +38,8 @@ class Result:
     finished_at: Ms | None = None
     error_code: str | None = None
     fallback: bool = False  # answered by the type's local rules, because no OpenAI key is stored
-    looked_up: CacheLookup | None = None  # None: the cache was not used; after a hit the text is another job's
+    # None: the cache was not used; after a hit the text is another job's.
+    looked_up: CacheLookup | None = None
     ttl: int | None = None  # seconds since 1970
 
     @property

@@ -39,7 +39,8 @@ Decision = RetryAt | GiveUp
 def counts_as_attempt(error: AttemptFailed, *, again: bool) -> bool:
     """Whether a failed attempt counts against `max_attempts`.
 
-    `again`: the previous attempt failed with the same error. Then it counts in any case, so that retries end.
+    `again`: the previous attempt failed with the same error. Then it counts in any case, so that
+    retries end.
     """
     return error.counts_as_attempt or again
 
@@ -48,12 +49,14 @@ def counts_as_attempt(error: AttemptFailed, *, again: bool) -> bool:
 class RetryPolicy:
     """How often and when to retry.
 
-    Without a schedule the delay is exponential, `base` x 2^n seconds up to `cap`, with full jitter: uniformly distributed
-    between zero and that, so that jobs that failed together do not retry together.
+    Without a schedule the delay is exponential, `base` x 2^n seconds up to `cap`, with full jitter:
+    uniformly distributed between zero and that, so that jobs that failed together do not retry
+    together.
     """
 
     max_attempts: int  # includes the first
-    schedule: tuple[float, ...] = ()  # seconds before the second, third ... attempt; the last entry repeats
+    # Seconds before the second, third ... attempt; the last entry repeats.
+    schedule: tuple[float, ...] = ()
     base: float = 2.0  # seconds
     cap: float = 300.0  # seconds
 
@@ -82,10 +85,11 @@ class RetryPolicy:
         previous = max(0, tries - 1)
         if self.schedule:
             return self.schedule[min(previous, len(self.schedule) - 1)]
-        return random * min(self.cap, self.base * 2.0 ** min(previous, 64))  # 2^64 exceeds any cap without overflowing
+        # 2^64 exceeds any cap without overflowing.
+        return random * min(self.cap, self.base * 2.0 ** min(previous, 64))
 
     def _retry_after(self, error: AttemptFailed, random: float) -> float:
-        """Return the provider's Retry-After plus jitter, because all waiting jobs received the same value."""
+        """Return the provider's Retry-After plus jitter: all waiting jobs got the same value."""
         if not error.retry_after or error.retry_after < 0:
             return 0.0
         return min(MAX_RETRY_AFTER, error.retry_after + random * self.base)

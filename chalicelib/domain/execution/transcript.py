@@ -1,7 +1,8 @@
 """The append-only text of one attempt, and the chunks in which it is stored.
 
-One writer appends. Every reader has its own offset and calls `read_from(offset)` when it is ready for more, so a slow
-reader delays nothing else: text that arrives meanwhile is part of its next piece.
+One writer appends. Every reader has its own offset and calls `read_from(offset)` when it is ready
+for more, so a slow reader delays nothing else: text that arrives meanwhile is part of its next
+piece.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from chalicelib.domain.errors import ChunkConflict
 
 
 class Transcript:
-    """The text of one attempt in memory. Appending is O(1); reading is linear in the text that is returned."""
+    """The text of one attempt in memory.
+
+    Appending is O(1); reading is linear in the text that is returned.
+    """
 
     def __init__(self, attempt: int) -> None:
         self.attempt = attempt
@@ -31,7 +35,10 @@ class Transcript:
             self._parts.append(text)
 
     def read_from(self, offset: int) -> str:
-        """Return the text from `offset` (code points) to the end. A negative offset means the beginning."""
+        """Return the text from `offset` (code points) to the end.
+
+        A negative offset means the beginning.
+        """
         offset = max(0, offset)
         if offset >= len(self):
             return ""
@@ -57,8 +64,10 @@ class Chunk:
     text: str
     at: int  # when it was written, milliseconds since 1970
     progress: dict[str, Any] = field(default_factory=dict)  # at its end
-    events: tuple[dict[str, Any], ...] = ()  # stages and milestones reached in it, so that the history needs no extra writes
-    sequence: int | None = None  # the provider's last event whose text is completely stored; a durable stream resumes after it
+    # Stages and milestones reached in it, so that the history needs no extra writes.
+    events: tuple[dict[str, Any], ...] = ()
+    # The provider's last event whose text is completely stored; a durable stream resumes after it.
+    sequence: int | None = None
     sequence_offset: int | None = None  # where the text of that event ends
     ttl: int | None = None  # seconds since 1970
 
@@ -68,9 +77,12 @@ class Chunk:
 
 
 def join_chunks(chunks: Iterable[Chunk], offset: int, length: int | None = None) -> str:
-    """Return the text from `offset` that the chunks hold, not beyond `length`. The chunks are in the order of their ends.
+    """Return the text from `offset` that the chunks hold, not beyond `length`.
 
-    Chunks may overlap, because two workers of one durable response cut it differently; overlapping text is skipped.
+    The chunks are in the order of their ends.
+
+    Chunks may overlap, because two workers of one durable response cut it differently; overlapping
+    text is skipped.
 
     Raises:
         ChunkConflict: text is missing between two chunks; workers never write such a gap.

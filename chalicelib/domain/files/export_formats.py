@@ -1,9 +1,11 @@
-"""Render rows as CSV, JSON or JSON lines, piece by piece, so that an export is never in memory as a whole.
+"""Render rows as CSV, JSON or JSON lines in pieces, so that no export is in memory whole.
 
-Exports of jobs (the job type `export`) and of batches (`GET /batches/{id}/export`) use this one writer.
+Exports of jobs (the job type `export`) and of batches (`GET /batches/{id}/export`) use this one
+writer.
 
-CSV is mostly opened in spreadsheets, which run text that begins like a formula. Such text gets an apostrophe in front,
-which spreadsheets read as "this is text". Numbers stay as they are. JSON and JSON lines carry every value unchanged.
+CSV is mostly opened in spreadsheets, which run text that begins like a formula. Such text gets an
+apostrophe in front, which spreadsheets read as "this is text". Numbers stay as they are. JSON and
+JSON lines carry every value unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ FORMATS: dict[str, str] = {  # the content type of each
     "json": "application/json",
     "jsonl": "application/x-ndjson",
 }
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # some spreadsheets read the wide forms as formulas too
+# Some spreadsheets read the wide forms as formulas too.
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 METADATA = "metadata"
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
@@ -47,9 +50,10 @@ def row_writer(file_format: Format, columns: Sequence[str], *, envelope: Row | N
 
     Args:
         file_format: One of `FORMATS`.
-        columns: The columns of CSV; `metadata.file` selects one field of the metadata. The other formats ignore them.
-        envelope: Fields around the rows in JSON, where the rows then are `items`. None: JSON is a plain array of rows.
-            The other formats have rows only.
+        columns: The columns of CSV; `metadata.file` selects one field of the metadata. The other
+            formats ignore them.
+        envelope: Fields around the rows in JSON, where the rows then are `items`. None: JSON is a
+            plain array of rows. The other formats have rows only.
     """
     if file_format == "csv":
         return _CsvWriter(columns)
@@ -61,7 +65,8 @@ def render_rows(
 ) -> Iterator[str]:
     """Yield the text of a whole export. The arguments are those of `row_writer`.
 
-    Without `columns`, CSV has every column that occurs in any row, which needs all rows in memory at once.
+    Without `columns`, CSV has every column that occurs in any row, which needs all rows in memory
+    at once.
     """
     if file_format == "csv" and columns is None:
         rows = list(rows)
@@ -75,7 +80,7 @@ def render_rows(
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
-    """Return the fields of these rows in order of first appearance; each field of the metadata has its own column."""
+    """Return the fields of these rows in order of appearance, one for each metadata field."""
     columns: dict[str, None] = {}
     for row in rows:
         for name, value in row.items():
@@ -85,7 +90,7 @@ def columns_of(rows: Iterable[Row]) -> list[str]:
 
 
 def cell(value: Any) -> str | int | float:
-    """Return a value as a CSV cell: None is empty, lists and objects are JSON, and no text can run as a formula."""
+    """Return a value as a CSV cell: None is empty, lists and objects are JSON, no formulas."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -96,7 +101,10 @@ def cell(value: Any) -> str | int | float:
 
 
 def escape_formula(text: str) -> str:
-    """Prefix `text` with an apostrophe if a spreadsheet would run it. Text that is a number, such as `-0.5`, stays."""
+    """Prefix `text` with an apostrophe if a spreadsheet would run it.
+
+    Text that is a number, such as `-0.5`, stays.
+    """
     return f"'{text}" if text.startswith(FORMULA_PREFIXES) and not _NUMBER.fullmatch(text) else text
 
 
@@ -151,7 +159,10 @@ class _JsonLinesWriter:
 
 
 def _csv_record(cells: Iterable[str | int | float]) -> str:
-    """Return one record. `csv.writer` quotes a lone empty cell, which would otherwise be a blank line."""
+    """Return one record.
+
+    `csv.writer` quotes a lone empty cell, which would otherwise be a blank line.
+    """
     text = io.StringIO()
     csv.writer(text).writerow(cells)
     return text.getvalue()

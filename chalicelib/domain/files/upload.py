@@ -1,4 +1,4 @@
-"""Uploads: files too large for a request, which clients put into object storage with a signed link."""
+"""Uploads: files too large for a request, put into object storage with a signed link."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Upload:
     tenant: str
     user: str
     content_type: str
-    size: int | None = None  # bytes, enforced by the link; None: unknown, so the limit applies only when the file is read
+    # Bytes, enforced by the link; None: unknown, so the limit applies only when the file is read.
+    size: int | None = None
 
 
 def is_upload_id(text: str) -> bool:
@@ -30,10 +31,12 @@ def is_upload_id(text: str) -> bool:
 
 
 def object_key(upload_id: str, tenant: str, user: str) -> str:
-    """Return the key of the file. It contains tenant and user, so a request of another user looks up another object.
+    """Return the key of the file.
 
-    It begins with two digits of a hash, because S3 limits the request rate per prefix. The user is hashed, because user
-    names may contain any character.
+    It contains tenant and user, so a request of another user looks up another object.
+
+    It begins with two digits of a hash, because S3 limits the request rate per prefix. The user is
+    hashed, because user names may contain any character.
     """
     user_hash = hashlib.sha256(user.encode()).hexdigest()[:32]
     return f"{FOLDER}{hashlib.sha256(upload_id.encode()).hexdigest()[:2]}/{tenant}/{user_hash}/{upload_id}"

@@ -1,4 +1,4 @@
-"""The decision of the admission gates on a woken job before it is claimed: run now, or wait until a time for a reason."""
+"""The decision of the admission gates before a job is claimed: run now or wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class HoldReason(StrEnum):
     """Why a job is `held`."""
 
     CIRCUIT_OPEN = "circuit_open"  # the circuits of its model and of all fallback models are open
-    OPENAI_NOT_CONFIGURED = "openai_not_configured"  # no OpenAI key is stored, and the type has no fallback
+    # No OpenAI key is stored, and the type has no fallback.
+    OPENAI_NOT_CONFIGURED = "openai_not_configured"
     TYPE_RATE = "type_rate"  # the maximum number of jobs of its type has started in this minute
     TYPE_CONCURRENCY = "type_concurrency"  # the maximum number of jobs of its type is running
     TYPE_LIMITS_UNKNOWN = "type_limits_unknown"  # the store of the limits did not answer
@@ -23,8 +24,10 @@ class RunNow:
     """The job may be claimed."""
 
     model: str  # the model to use: its own or a fallback model
-    probe: str | None = None  # the attempt mark of the circuit's probe; None: the attempt is not a probe
-    permit: str | None = None  # the holder of its slot in the type limiter; None: the type has no concurrency limit
+    # The attempt mark of the circuit's probe; None: the attempt is not a probe.
+    probe: str | None = None
+    # The holder of its slot in the type limiter; None: the type has no concurrency limit.
+    permit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

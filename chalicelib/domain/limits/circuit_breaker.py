@@ -1,10 +1,11 @@
 """The circuit breaker of a model: stop sending requests to the provider while they keep failing.
 
-While it is closed, jobs run. Consecutive failures, or a single exhausted quota or refused key, open it, and jobs wait.
-After the cool-down one attempt may probe: its first text closes the circuit, its failure opens it again for longer.
+While it is closed, jobs run. Consecutive failures, or a single exhausted quota or refused key, open
+it, and jobs wait. After the cool-down one attempt may probe: its first text closes the circuit, its
+failure opens it again for longer.
 
-All functions are pure. A store writes the new value only if the version that it was computed from is still current.
-An attempt is identified by its mark, `<job id>#<generation>`.
+All functions are pure. A store writes the new value only if the version that it was computed from
+is still current. An attempt is identified by its mark, `<job id>#<generation>`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Any
 from chalicelib.domain.units import Ms
 
 FAILURE_THRESHOLD = 5  # consecutive failures that open the circuit
-FAILURE_WINDOW_MS = 60_000  # the longest pause between two consecutive failures; after it counting starts again
+# The longest pause between two consecutive failures; after it counting starts again.
+FAILURE_WINDOW_MS = 60_000
 COOL_DOWN_MS, MAX_COOL_DOWN_MS = 30_000, 300_000  # doubles with each trip
 TRIP_RESET_MS = 600_000  # after being closed for so long, earlier trips no longer count
-PROBE_TIMEOUT_MS = 60_000  # a probe without a result is abandoned then, and another attempt may probe
-RECHECK_MS = 10_000  # when a waiting job checks again during a probe, whose first text may arrive at any moment
+# A probe without a result is abandoned then, and another attempt may probe.
+PROBE_TIMEOUT_MS = 60_000
+# When a waiting job checks again during a probe, whose first text may arrive at any moment.
+RECHECK_MS = 10_000
 FORCED_RECHECK_MS = 300_000  # when it checks again if an operator keeps the circuit open
 
 
@@ -55,7 +59,7 @@ _SIGNALS = {
 
 
 def classify_error(error_code: str | None) -> ProviderSignal:
-    """Return the signal of an attempt that ended with this error code; None: it ended without an error."""
+    """Return the signal of an attempt by its error code; None: it ended without an error."""
     return ProviderSignal.SUCCESS if error_code is None else _SIGNALS.get(error_code, ProviderSignal.INCONCLUSIVE)
 
 
@@ -69,11 +73,14 @@ class CircuitBreaker:
     last_failure_at: Ms | None = None
     opened_at: Ms | None = None
     closed_at: Ms | None = None
-    until: Ms | None = None  # open: end of the cool-down; half-open: when the probe times out; None: forced open
+    # Open: end of the cool-down; half-open: when the probe times out; None: forced open.
+    until: Ms | None = None
     reason: str | None = None  # the error code of the last failure, or the operator's reason
     trips: int = 0  # consecutive openings; starts again after `TRIP_RESET_MS` closed
     version: int = 0  # 0: never written
-    mark: str = ""  # the attempt that wrote it last; of a half-open one its probe. Tells a retried write from another's
+    # The attempt that wrote it last; of a half-open one its probe. Tells a retried write from
+    # another's.
+    mark: str = ""
     by: str | None = None  # the operator who forced the state; None: changed automatically
 
     @property
@@ -116,7 +123,10 @@ def retry_at(circuit: CircuitBreaker, now: Ms) -> Ms:
 
 
 def start_probe(circuit: CircuitBreaker, mark: str, now: Ms) -> CircuitBreaker | None:
-    """Make this attempt the probe. None: the cool-down has not ended, or another attempt is the probe."""
+    """Make this attempt the probe.
+
+    None: the cool-down has not ended, or another attempt is the probe.
+    """
     if circuit.is_probe(mark):
         return circuit
     if check_permission(circuit, mark, now) is not Permission.PROBE:
@@ -125,10 +135,13 @@ def start_probe(circuit: CircuitBreaker, mark: str, now: Ms) -> CircuitBreaker |
 
 
 def record_failure(circuit: CircuitBreaker, error_code: str, began_at: Ms, mark: str, now: Ms) -> CircuitBreaker:
-    """Record the error of an attempt that started at `began_at`. Returns the same object if nothing changes.
+    """Record the error of an attempt that started at `began_at`.
 
-    An open circuit ignores all failures, because those attempts started before it opened. A half-open one counts only its
-    probe. A closed one ignores attempts that started before it was closed.
+    Returns the same object if nothing changes.
+
+    An open circuit ignores all failures, because those attempts started before it opened. A
+    half-open one counts only its probe. A closed one ignores attempts that started before it was
+    closed.
     """
     signal = classify_error(error_code)
     if signal not in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED) or circuit.state is CircuitState.OPEN:
@@ -145,10 +158,12 @@ def record_failure(circuit: CircuitBreaker, error_code: str, began_at: Ms, mark:
 
 
 def record_success(circuit: CircuitBreaker, began_at: Ms, mark: str, now: Ms) -> CircuitBreaker:
-    """Record that the provider answered an attempt that started at `began_at`. Returns the same object if nothing changes.
+    """Record that the provider answered an attempt that started at `began_at`.
 
-    It resets the failures of a closed circuit. An open or half-open one is closed only by its probe or by an attempt that
-    started after it opened.
+    Returns the same object if nothing changes.
+
+    It resets the failures of a closed circuit. An open or half-open one is closed only by its probe
+    or by an attempt that started after it opened.
     """
     if circuit.is_healthy or circuit.is_forced:
         return circuit
@@ -160,7 +175,7 @@ def record_success(circuit: CircuitBreaker, began_at: Ms, mark: str, now: Ms) ->
 
 
 def release_probe(circuit: CircuitBreaker, mark: str, now: Ms) -> CircuitBreaker:
-    """End a probe whose outcome says nothing about the provider, so that another attempt may probe at once."""
+    """End a probe without a conclusion, so that another attempt may probe at once."""
     return _next(circuit, mark, state=CircuitState.OPEN, until=now) if circuit.is_probe(mark) else circuit
 
 

@@ -1,12 +1,13 @@
 """Limit the jobs of one type: how many run at once, and how many start in any minute.
 
-A job that may not start yet gets a reservation: its own start time. So of a hundred jobs that arrive together each waits
-once, instead of all of them retrying. For the rate, `recent_starts` holds the last starts and reserved starts, as many as
-are allowed in a minute; the next start is a minute after the oldest of them. A slot is held for a limited time and renewed
-while the job runs, so that the slot of a crashed worker becomes free.
+A job that may not start yet gets a reservation: its own start time. So of a hundred jobs that
+arrive together each waits once, instead of all of them retrying. For the rate, `recent_starts`
+holds the last starts and reserved starts, as many as are allowed in a minute; the next start is a
+minute after the oldest of them. A slot is held for a limited time and renewed while the job runs,
+so that the slot of a crashed worker becomes free.
 
-All functions are pure. A store writes the new value only if the version that it was computed from is still current. A
-holder is one wake-up of a job, `<job id>#<generation>`.
+All functions are pure. A store writes the new value only if the version that it was computed from
+is still current. A holder is one wake-up of a job, `<job id>#<generation>`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from chalicelib.domain.jobs.job_type import Limits
 from chalicelib.domain.units import Ms
 
 MINUTE_MS = 60_000
-SLOT_TTL_MS = 30_000  # about a lease and its margin: the slot of a dead worker expires with its lease
+# About a lease and its margin: the slot of a dead worker expires with its lease.
+SLOT_TTL_MS = 30_000
 RESERVATION_TTL_MS = 60_000  # how long after its time a reservation is valid
 CLOCK_TOLERANCE_MS = 1_000  # the clocks of workers differ
-MAX_RESERVATIONS = 16  # the last ones are remembered, so that a duplicate wake-up does not reserve twice
+# The last ones are remembered, so that a duplicate wake-up does not reserve twice.
+MAX_RESERVATIONS = 16
 INITIAL_HOLD_MS = 10_000  # average time of a slot before any was measured
 MIN_WAIT_MS, MAX_WAIT_MS = 1_000, 600_000  # between two reserved starts that wait for a slot
 
@@ -92,13 +95,19 @@ def acquire(
 
 
 def renew(limiter: TypeLimiter, holder: str, now: Ms) -> TypeLimiter:
-    """Extend a slot. If it has expired it is acquired again, even beyond the limit, because its job is running."""
+    """Extend a slot.
+
+    If it has expired it is acquired again, even beyond the limit, because its job is running.
+    """
     since = next((slot.since for slot in limiter.slots if slot.holder == holder), now)
     return _next(limiter, slots=(*_other_slots(limiter, holder, now), Slot(holder, since, now + SLOT_TTL_MS)))
 
 
 def release(limiter: TypeLimiter, holder: str, now: Ms, *, ran: bool = True) -> TypeLimiter:
-    """Free a slot. `ran`: the job did run, so the time that the slot was held counts for the average."""
+    """Free a slot.
+
+    `ran`: the job did run, so the time that the slot was held counts for the average.
+    """
     slot = next((slot for slot in limiter.slots if slot.holder == holder), None)
     if slot is None:
         return limiter
@@ -125,7 +134,7 @@ def _start(limiter: TypeLimiter, limits: Limits, holder: str, now: Ms, *, count_
 
 
 def _reserve(limiter: TypeLimiter, limits: Limits, holder: str, now: Ms, latest: Ms | None, *, is_full: bool) -> PermitDecision:
-    """Reserve a start after those that are already reserved, at the pace at which slots are likely to become free."""
+    """Reserve the next start, at the pace at which slots are likely to become free."""
     rate_at, next_slot_at = _earliest_by_rate(limiter, limits, now), limiter.next_slot_at
     start_at = rate_at
     if limits.concurrency is not None:

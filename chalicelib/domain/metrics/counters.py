@@ -1,8 +1,9 @@
 """Counters that are maintained from the change stream.
 
-Each job has a count mark: the version up to which it was counted, and as what. A change adds the difference between the
-mark and the record, and mark and counters are written in one transaction (protocol rule 21: a count and its marker are one
-transaction). So a change that arrives twice or late counts once, and a lost one is made up for by the next.
+Each job has a count mark: the version up to which it was counted, and as what. A change adds the
+difference between the mark and the record, and mark and counters are written in one transaction
+(protocol rule 21: a count and its marker are one transaction). So a change that arrives twice or
+late counts once, and a lost one is made up for by the next.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ class CountMark:
 
     job_id: str
     version: int = 0  # of the job record
-    counted: Mapping[str, Any] = field(default_factory=dict)  # by name of the count: what it was counted as
+    # By name of the count: what it was counted as.
+    counted: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,13 @@
 """Estimate the cost and duration of a job before anything is paid.
 
-Tokens are estimated without a tokenizer, whose tables are megabytes that a worker would load for one number. The rules
-below approximate how byte-pair vocabularies of OpenAI's size split text. They are accurate to about 20 % and tend to be too
-high rather than too low. Tokens per piece, rounded up:
+Tokens are estimated without a tokenizer, whose tables are megabytes that a worker would load for
+one number. The rules below approximate how byte-pair vocabularies of OpenAI's size split text. They
+are accurate to about 20 % and tend to be too high rather than too low. Tokens per piece, rounded
+up:
 
 * a word of Latin letters with the space before it: one per 6 letters; digits: one per 3;
-* punctuation and operators: one per 2, which makes code more expensive than prose of the same length;
+* punctuation and operators: one per 2, which makes code more expensive than prose of the same
+  length;
 * a line break with its indentation: one;
 * an ideograph, kana or Hangul syllable: one; letters of other scripts: one per 2; an emoji: two.
 """
@@ -22,7 +24,8 @@ from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.queues.lanes import Lane
 from chalicelib.domain.units import Ms, Nano
 
-SAMPLING_THRESHOLD = 40_000  # code points; of longer texts, samples of this total length are counted
+# Code points; of longer texts, samples of this total length are counted.
+SAMPLING_THRESHOLD = 40_000
 SAMPLES = 40
 
 TOKENS_PER_SECOND = 60  # of one stream; a conservative figure for small models
@@ -54,13 +57,17 @@ class Estimate:
     input_tokens: int
     output_tokens: int
     expected_cost: Nano | None  # one attempt with a typical answer
-    max_cost: Nano | None  # every allowed attempt with the longest answer, from the most expensive of its models
+    # Every allowed attempt with the longest answer, from the most expensive of its models.
+    max_cost: Nano | None
     wait_ms: Ms  # in the lane
     duration_ms: Ms  # from now to the end, `wait_ms` included
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimate the number of tokens of `text`. Texts above `SAMPLING_THRESHOLD` are sampled evenly, to bound the time."""
+    """Estimate the number of tokens of `text`.
+
+    Texts above `SAMPLING_THRESHOLD` are sampled evenly, to bound the time.
+    """
     if len(text) <= SAMPLING_THRESHOLD:
         return _count(text)
     size = SAMPLING_THRESHOLD // SAMPLES
@@ -87,7 +94,8 @@ def estimate(
 
     Args:
         prompt: The rendered prompt.
-        instructions: Everything else that is sent: the type's instructions, the system prompt, the schema.
+        instructions: Everything else that is sent: the type's instructions, the system prompt, the
+            schema.
         answer_tokens: The usual length of an answer.
         max_tokens: The longest answer.
         max_attempts: How many attempts may be paid for.
@@ -123,7 +131,7 @@ def working_ms(output_tokens: int, tokens_per_second: float = TOKENS_PER_SECOND,
 
 
 def waiting_ms(lane: Lane, depth: int, each_ms: Ms = 12_000) -> Ms:
-    """Return how long `depth` jobs of `each_ms` take when the lane runs at its maximum concurrency."""
+    """Return how long `depth` jobs of `each_ms` take at the lane's maximum concurrency."""
     parallel_jobs = lane.max_concurrency * lane.batch_size
     return lane.window * 1000 + max(0, depth) * each_ms // parallel_jobs
 

@@ -1,8 +1,8 @@
-"""Measure how fast models write and how long their answers are: count completed jobs, and read percentiles from the counts.
+"""Measure how fast models write and how long their answers are, from completed jobs.
 
-The counters are per job type, model and week. They are integers that are only incremented, so counters can be merged by
-adding them. Speeds, lengths and delays are counted in logarithmic bins, each about 20 % wider than the one before; a
-percentile read from them is accurate to about 10 %.
+The counters are per job type, model and week. They are integers that are only incremented, so
+counters can be merged by adding them. Speeds, lengths and delays are counted in logarithmic bins,
+each about 20 % wider than the one before; a percentile read from them is accurate to about 10 %.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ RETENTION_SECONDS = 60 * 86_400
 WEEK_MS = 7 * 86_400_000
 MIN_SAMPLES = 5  # jobs; with fewer, nothing is derived from them
 BINS_PER_DOUBLING = 4
-BIN_ERROR = 2 ** (1 / (2 * BINS_PER_DOUBLING)) - 1  # relative error of a percentile: from the middle of a bin to its edge
+# Relative error of a percentile: from the middle of a bin to its edge.
+BIN_ERROR = 2 ** (1 / (2 * BINS_PER_DOUBLING)) - 1
 LOWEST_BIN, HIGHEST_BIN = -16, 100  # values from 1/16 to 33 million
-MIN_TOKENS = 20  # shorter answers give no rate, because ending the attempt takes longer than writing them
-TYPICAL_TOKENS, HIGHEST_TOKENS = 600, 10**9  # for `duration_range`, which needs only a ratio of durations
+# Shorter answers give no rate, because ending the attempt takes longer than writing them.
+MIN_TOKENS = 20
+# For `duration_range`, which needs only a ratio of durations.
+TYPICAL_TOKENS, HIGHEST_TOKENS = 600, 10**9
 MAX_TOKENS_PER_SECOND = 5_000  # a higher rate means that the answer arrived in one piece
-RATE, LENGTH, FIRST = "r", "o", "f"  # prefixes of the bins: tokens per second, tokens, milliseconds to the first text
+# Prefixes of the bins: tokens per second, tokens, milliseconds to the first text.
+RATE, LENGTH, FIRST = "r", "o", "f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class Throughput:
 
     n: int = 0  # completed jobs
     tokens_per_second: Percentiles = Percentiles(TOKENS_PER_SECOND / 2, TOKENS_PER_SECOND, TOKENS_PER_SECOND * 2)
-    output_tokens: Percentiles | None = None  # None: too few jobs, so the type's `typical_tokens` is used
+    # None: too few jobs, so the type's `typical_tokens` is used.
+    output_tokens: Percentiles | None = None
     first_token_ms: Percentiles = Percentiles(FIRST_TOKEN_MS / 2, FIRST_TOKEN_MS, FIRST_TOKEN_MS * 3)
 
     def expected_output(self, typical_tokens: int, max_tokens: int) -> Percentiles:
@@ -75,7 +80,7 @@ UNMEASURED = Throughput()
 
 
 def count_job(mark: CountMark, job: Job) -> tuple[list[CounterIncrement], Any]:
-    """Return what a job adds to the counters, and the entry for its count mark: the generation that was counted.
+    """Return what a job adds to the counters, and its count mark: the counted generation.
 
     Each job counts once. Cache hits, which have no usage, and estimated usages do not count.
     """
@@ -94,7 +99,7 @@ def counter_key(job_type: str, model: str, at: Ms) -> tuple[str, str]:
 
 
 def counter_keys(job_type: str, model: str, now: Ms) -> list[tuple[str, str]]:
-    """Return the keys of the counters of this week and the last, which describe the current throughput."""
+    """Return the keys of the counters of this week and the last."""
     return [counter_key(job_type, model, now), counter_key(job_type, model, now - WEEK_MS)]
 
 
@@ -136,7 +141,8 @@ def _amounts(job: Job) -> dict[str, int] | None:
     rate = usage.output * 1000 / streaming if streaming else math.inf
     if usage.output >= MIN_TOKENS and rate <= MAX_TOKENS_PER_SECOND:
         amounts[f"{RATE}{bin_of(rate)}"] = 1
-    if job.attempt == 1 and job.started_at is not None:  # the record does not have the start of a later attempt
+    # The record does not have the start of a later attempt.
+    if job.attempt == 1 and job.started_at is not None:
         first = max(1, job.first_token_at - job.started_at)
         amounts |= {"first": 1, "first_ms": first, f"{FIRST}{bin_of(first)}": 1}
     return amounts

@@ -1,7 +1,9 @@
-"""The delivery of one message to one recipient: its attempts, and when it is retried. Pure functions return the next value.
+"""The delivery of one message to one recipient: its attempts, and when it is retried.
 
-Delivery is at least once: if a dispatcher dies between sending and recording it, the message is sent again. Receivers
-recognise duplicates by the message id.
+Pure functions return the next value.
+
+Delivery is at least once: if a dispatcher dies between sending and recording it, the message is
+sent again. Receivers recognise duplicates by the message id.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ from hashlib import sha256
 from chalicelib.domain.notifications.recipients import Channel, Recipient
 from chalicelib.domain.units import DAY_MS, Ms
 
-# Seconds before the second, third ... attempt. 23.6 hours in total, so that the last attempt is within a day.
+# Seconds before the second, third ... attempt. 23.6 hours in total, so that the last attempt is
+# within a day.
 RETRY_SCHEDULE = (5, 30, 300, 1_800, 7_200, 18_000, 28_800, 28_800)
-JITTER = 0.2  # a random share of the delay up to this is left out, so that messages that failed together are spread
+# A random share of the delay up to this is left out, so that messages that failed together are
+# spread.
+JITTER = 0.2
 MAX_RETRY_AFTER = 3_600.0  # seconds
-MAX_DELAY_MS = 900_000  # of a queue message; the sweeper sends the message of a delivery that is due later
+# Of a queue message; the sweeper sends the message of a delivery that is due later.
+MAX_DELAY_MS = 900_000
 LOCK_MS = 60_000  # how long a claimed delivery belongs to its dispatcher
 STALLED_MS = 120_000  # after the due time, the sweeper checks whether the queue message was lost
 RECHECK_MS = 300_000  # between two checks by the sweeper
@@ -38,7 +44,8 @@ class DeliveryAttempt:
     at: Ms  # when it started
     ms: int  # duration
     status: int | None = None  # HTTP status
-    error: str | None = None  # None: it succeeded. Never contains the response body, which may hold secrets
+    # None: it succeeded. Never contains the response body, which may hold secrets.
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +81,8 @@ class Delivery:
     attempt_count: int = 0  # since the start or the last restart
     locked_until: Ms = 0  # until then it belongs to the dispatcher that claimed it
     ended_at: Ms | None = None
-    attempts: tuple[DeliveryAttempt, ...] = ()  # the last `MAX_ATTEMPTS_KEPT`, including those before a restart
+    # The last `MAX_ATTEMPTS_KEPT`, including those before a restart.
+    attempts: tuple[DeliveryAttempt, ...] = ()
 
     @property
     def recipient(self) -> Recipient:
@@ -86,19 +94,25 @@ class Delivery:
 
 
 def delivery_id(message_id: str, recipient: Recipient) -> str:
-    """Return the id, which is derived from message and recipient, so that a message is enqueued once per recipient."""
+    """Return an id derived from message and recipient, so that each gets the message once."""
     return f"dlv_{sha256('|'.join((message_id, recipient.channel, recipient.address)).encode()).hexdigest()[:32]}"
 
 
 def claim(delivery: Delivery, now: Ms) -> Delivery | None:
-    """Lock the delivery for one attempt. None: it has ended, is not due, or another dispatcher holds it."""
+    """Lock the delivery for one attempt.
+
+    None: it has ended, is not due, or another dispatcher holds it.
+    """
     if not delivery.is_open or delivery.locked_until > now or delivery.due_at > now + CLOCK_TOLERANCE_MS:
         return None
     return replace(delivery, version=delivery.version + 1, attempt_count=delivery.attempt_count + 1, locked_until=now + LOCK_MS)
 
 
 def record_attempt(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random: float) -> Delivery:
-    """Record an attempt and decide what follows: delivered, retried or failed. `random` is in [0, 1), for the jitter."""
+    """Record an attempt and decide what follows: delivered, retried or failed.
+
+    `random` is in [0, 1), for the jitter.
+    """
     attempt = DeliveryAttempt(at=now - outcome.ms, ms=outcome.ms, status=outcome.status, error=outcome.error)
     after = replace(delivery, version=delivery.version + 1, locked_until=0, attempts=(*delivery.attempts, attempt)[-MAX_ATTEMPTS_KEPT:])
     if outcome.error is None:
@@ -126,7 +140,10 @@ def postpone_recheck(delivery: Delivery, now: Ms) -> Delivery:
 
 
 def restart(delivery: Delivery, now: Ms) -> Delivery | None:
-    """Start the delivery again for another day, on a user's request. None: an attempt is in progress."""
+    """Start the delivery again for another day, on a user's request.
+
+    None: an attempt is in progress.
+    """
     if delivery.locked_until > now:
         return None
     return replace(
@@ -143,6 +160,9 @@ def restart(delivery: Delivery, now: Ms) -> Delivery | None:
 
 
 def message_delay(delivery: Delivery, now: Ms) -> int | None:
-    """Return the seconds by which to delay its queue message; None: longer than a queue allows, so the sweeper sends it."""
+    """Return the delay of its queue message in seconds.
+
+    None: it is longer than a queue allows, so the sweeper sends the message.
+    """
     remaining = max(0, delivery.due_at - now)
     return -(-remaining // 1000) if remaining <= MAX_DELAY_MS else None

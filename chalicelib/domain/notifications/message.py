@@ -1,4 +1,7 @@
-"""Build notification messages: that a job or a batch has ended, and how. They never contain prompts or results."""
+"""Build notification messages: that a job or a batch has ended, and how.
+
+They never contain prompts or results.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ MAX_SUBJECT_LENGTH = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationMessage:
-    """A message before it is addressed. Webhooks carry `{id, type, created_at, data}`; e-mail and Slack subject and text."""
+    """A message before it is addressed.
+
+    Webhooks carry `{id, type, created_at, data}`; e-mail and Slack subject and text.
+    """
 
     id: str  # the same at every repetition, so that receivers recognise duplicates
     type: str  # `job.<status>` or `batch.completed`
@@ -32,12 +38,18 @@ class NotificationMessage:
 
 
 def message_id(*about: str | int) -> str:
-    """Return the id of an event, a hash of what identifies it. The same event always has the same id."""
+    """Return the id of an event, a hash of what identifies it.
+
+    The same event always has the same id.
+    """
     return f"msg_{sha256(json.dumps(about).encode()).hexdigest()[:32]}"
 
 
 def job_ended_message(job: Job, api_url: str | None) -> NotificationMessage:
-    """Return the message that a job has ended. Each run ends once, so job, run and status identify the event."""
+    """Return the message that a job has ended.
+
+    Each run ends once, so job, run and status identify the event.
+    """
     base = f"{api_url or ''}/jobs/{job.id}"
     data = {
         "job_id": job.id,

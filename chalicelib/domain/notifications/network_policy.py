@@ -1,7 +1,8 @@
-"""Decide which IP addresses webhooks may be sent to: public ones, and the networks that the configuration allows.
+"""Decide which IP addresses webhooks may be sent to: public and explicitly allowed ones.
 
-The lists are IANA's special-purpose registries. They are copied here because the result of `ipaddress.is_global` differs
-between patch releases of one Python version, and because it does not look at an IPv4 address embedded in an IPv6 one.
+The lists are IANA's special-purpose registries. They are copied here because the result of
+`ipaddress.is_global` differs between patch releases of one Python version, and because it does not
+look at an IPv4 address embedded in an IPv6 one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _NOT_PUBLIC_4 = (
     "224.0.0.0/4",
     "240.0.0.0/4",
 )
-_PUBLIC_6 = "2000::/3"  # the only block that is assigned; the rest is reserved, local, link-local or multicast
+# The only block that is assigned; the rest is reserved, local, link-local or multicast.
+_PUBLIC_6 = "2000::/3"
 _NOT_PUBLIC_6 = (
     "2001::/23",  # protocol assignments such as Teredo
     "2001:db8::/32",
@@ -68,7 +70,10 @@ def is_within(address: Address, allowed: Sequence[Network]) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is a host on the public internet. An IPv4 address embedded in IPv6 is checked as IPv4."""
+    """Whether it is a host on the public internet.
+
+    An IPv4 address embedded in IPv6 is checked as IPv4.
+    """
     target = _unwrap(address)
     if isinstance(target, IPv4Address):
         return not any(target in network for network in _table(_NOT_PUBLIC_4))

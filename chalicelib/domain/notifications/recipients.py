@@ -1,4 +1,4 @@
-"""Recipients of notifications, the allowlist of a tenant, and the secrets that sign its webhooks."""
+"""Recipients of notifications, a tenant's allowlist, and the secrets that sign webhooks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Recipient:
     """Where a message is sent."""
 
     channel: Channel
-    address: str  # a URL, an e-mail address, or the tenant's name for a Slack webhook, whose URL is secret
+    # A URL, an e-mail address, or the tenant's name for a Slack webhook, whose URL is secret.
+    address: str
 
     @property
     def name(self) -> str:
@@ -50,7 +51,9 @@ def parse_recipient(text: str) -> Recipient:
 
 
 def parse_any_recipient(text: str) -> Recipient:
-    """Parse a recipient as `parse_recipient` does, or `webhook:https://...`. The URL itself is not checked.
+    """Parse a recipient as `parse_recipient` does, or `webhook:https://...`.
+
+    The URL itself is not checked.
 
     Raises:
         ValueError: it is none of them.
@@ -77,7 +80,8 @@ class RecipientAllowlist:
     """The recipients that the tenant's administrators allow."""
 
     emails: tuple[str, ...] = ()
-    slack: Mapping[str, str] = field(default_factory=dict, repr=False)  # name to incoming-webhook URL, which is secret
+    # Name to incoming-webhook URL, which is secret.
+    slack: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def allows(self, recipient: Recipient) -> bool:
         """Whether messages may be sent to it. Webhook URLs need no entry."""
@@ -93,9 +97,10 @@ class RecipientAllowlist:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningSecrets:
-    """The secrets that sign a tenant's webhooks, in the form of Standard Webhooks: `whsec_` and base64.
+    """The secrets that sign a tenant's webhooks, as in Standard Webhooks: `whsec_` and base64.
 
-    For a day after a rotation messages carry a signature with each secret, so that receivers can switch at any time.
+    For a day after a rotation messages carry a signature with each secret, so that receivers can
+    switch at any time.
     """
 
     current: str = field(repr=False)

@@ -1,4 +1,7 @@
-"""Parse the URL of a webhook strictly, because it comes from a user. The address is checked again at each connection."""
+"""Parse the URL of a webhook strictly, because it comes from a user.
+
+The address is checked again at each connection.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +40,8 @@ class WebhookUrl:
 def parse_webhook_url(url: str, allowed: Sequence[Network] = ()) -> WebhookUrl:
     """Parse and check a URL.
 
-    `allowed`: networks that may be reached in addition to public ones. If there are any, http and bare host names are
-    accepted too.
+    `allowed`: networks that may be reached in addition to public ones. If there are any, http and
+    bare host names are accepted too.
 
     Raises:
         ValueError: it cannot be used; the message continues a sentence that begins with the field.

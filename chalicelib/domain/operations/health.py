@@ -11,7 +11,8 @@ from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitStat
 from chalicelib.domain.units import Ms
 
 BACKLOG_THRESHOLD = 100  # messages waiting in a lane: more than its workers take at once
-STALE_MS = 120_000  # how long an expired lease may exist: the sweeper runs every minute and deletes it
+# How long an expired lease may exist: the sweeper runs every minute and deletes it.
+STALE_MS = 120_000
 
 
 class Level(IntEnum):
@@ -89,7 +90,10 @@ def check_queues(lanes: Mapping[str, LaneLoad]) -> Part:
 
 
 def check_workers(leases: Sequence[WorkerStatus], now: Ms) -> Part:
-    """Check the workers by their leases. No worker at all is healthy: workers start when there are jobs."""
+    """Check the workers by their leases.
+
+    No worker at all is healthy: workers start when there are jobs.
+    """
     stale = [lease for lease in leases if lease.expires_at + STALE_MS < now]
     alive = [lease for lease in leases if lease.expires_at >= now]
     facts = {"active": len(alive), "stale": len(stale), "jobs": sum(lease.jobs for lease in alive)}

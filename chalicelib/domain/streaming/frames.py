@@ -1,7 +1,10 @@
-"""Build the frames for subscribers of a job: flat objects `{"event", "job_id", "attempt", "version", "at", ...}`.
+"""Build the frames for subscribers of a job.
 
-WebSocket and SSE use the same frames. `tokens` frames are ordered by (attempt, offset), and a client must not miss one.
-The others are states of the record at `version`: the highest version wins, not the last to arrive.
+They are flat objects `{"event", "job_id", "attempt", "version", "at", ...}`.
+
+WebSocket and SSE use the same frames. `tokens` frames are ordered by (attempt, offset), and a
+client must not miss one. The others are states of the record at `version`: the highest version
+wins, not the last to arrive.
 """
 
 from __future__ import annotations
@@ -62,7 +65,10 @@ def gap(job: Job, requested: int, earliest: int | None, now: Ms) -> Frame:
 
 
 def state(job: Job, now: Ms) -> Frame | None:
-    """The status of the job: `job_<status>` once it has ended, `retrying` or `held`. None: other statuses have no frame."""
+    """The status of the job: `job_<status>` once it has ended, `retrying` or `held`.
+
+    None: other statuses have no frame.
+    """
     if job.status.is_terminal:
         return {
             **_about(job, f"job_{job.status.value}", now),
@@ -80,7 +86,7 @@ def state(job: Job, now: Ms) -> Frame | None:
 
 
 def closing(now: Ms) -> Frame:
-    """AWS closes this WebSocket soon, as it does after two hours: the client should reconnect and subscribe from its offset."""
+    """AWS closes this WebSocket soon, after two hours: the client should reconnect."""
     return {"event": "closing", "at": rfc3339(now)}
 
 
@@ -104,7 +110,10 @@ def usage_shape(usage: Usage | None) -> dict[str, Any] | None:
 
 
 def error_shape(job: Job) -> dict[str, Any] | None:
-    """Return the error of a job as the public API shows it. `class` is a Python keyword, so the field has another name."""
+    """Return the error of a job as the public API shows it.
+
+    `class` is a Python keyword, so the field has another name.
+    """
     if job.error is None:
         return None
     shape = asdict(job.error)

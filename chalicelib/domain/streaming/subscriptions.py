@@ -1,4 +1,4 @@
-"""Connections, their subscriptions to jobs and batches, and the control record that a running worker polls."""
+"""Connections, their subscriptions, and the control record that a worker polls."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.units import Ms
 
 SUBSCRIPTIONS_PER_CONNECTION = 50
-LAST_OFFSET = 9_999_999_998  # code points; the end of a chunk is stored with ten digits and lies beyond its offset
+# Code points; the end of a chunk is stored with ten digits and lies beyond its offset.
+LAST_OFFSET = 9_999_999_998
 CONNECTION_TTL_MS = 2 * 3600 * 1000  # AWS closes every WebSocket after two hours
 GRACE_MS = 300_000  # how long the rows of a connection are kept after its end
-CONNECTION_SHARDS = 8  # partitions that hold all connections, so that they can be listed without a scan
+# Partitions that hold all connections, so that they can be listed without a scan.
+CONNECTION_SHARDS = 8
 CLOSING_NOTICE_MS = 300_000  # how long before its end a client receives the `closing` frame
 
 
@@ -57,12 +59,16 @@ class JobControl:
 
     subscribers_version: str = ""  # changes when the subscriptions change
     cancel: int = 0  # the generation to cancel, so that an old request does not stop a new run
-    read_until: Ms = 0  # until then a client reads stored chunks (SSE, polling), so they are written more often
+    # Until then a client reads stored chunks (SSE, polling), so they are written more often.
+    read_until: Ms = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A short-lived, read-only credential for browsers, which cannot send headers with a stream request. Stored by its hash."""
+    """A short-lived, read-only credential, because browsers send no headers with streams.
+
+    It is stored by its hash.
+    """
 
     hash: str
     caller: Caller

@@ -1,4 +1,4 @@
-"""The JSON Schema of `config`, of a job or of all rows of a batch, and the rules between its fields."""
+"""The JSON Schema of `config`, of a job or of a batch, and the rules between its fields."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def config_problems(config: dict[str, Any]) -> list[Detail]:
 
 
 def durable_problems(config: dict[str, Any]) -> list[Detail]:
-    """Return the problems of fields that depend on `durable`: a response that outlives its worker."""
+    """Return the problems of fields that depend on `durable`."""
     timeout, openai, details = config.get("timeout"), config.get("openai"), []
     if config.get("durable") is True:
         if isinstance(openai, dict) and openai.get("store") is False:

@@ -1,7 +1,8 @@
 """Validate values against a JSON Schema and report every wrong field at once, in words for users.
 
-The library is imported at first use, because the import takes 25 ms. It may not fetch anything: a schema may come from a
-caller, and a `$ref` with a URL would let the caller send requests from our network.
+The library is imported at first use, because the import takes 25 ms. It may not fetch anything: a
+schema may come from a caller, and a `$ref` with a URL would let the caller send requests from our
+network.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ _compiled: OrderedDict[int, tuple[Schema, Validator]] = OrderedDict()
 
 
 def problems(schema: Schema, value: Any, at: str = "") -> tuple[Detail, ...]:
-    """Return the problems of `value`, at most one per path. `at`: the path of the value in the request, such as `config`.
+    """Return the problems of `value`, at most one per path.
 
-    Never raises for any value; `schema` has to be valid (see `schema_problems`). A schema is compiled once per object, so
-    a schema that is used often should be a constant, and must not be changed after its first use.
+    `at`: the path of the value in the request, such as `config`.
+
+    Never raises for any value; `schema` has to be valid (see `schema_problems`). A schema is
+    compiled once per object, so a schema that is used often should be a constant, and must not be
+    changed after its first use.
     """
     unreadable: list[Detail] = []
     clean = _replace_unreadable(value, at, 0, unreadable)
@@ -68,7 +72,10 @@ def schema_problems(schema: Any, at: str = "") -> tuple[Detail, ...]:
 
 
 def _validator(schema: Schema) -> Validator:
-    """Return the compiled schema. The cache also holds the schema, so that its `id()` is not reused."""
+    """Return the compiled schema.
+
+    The cache also holds the schema, so that its `id()` is not reused.
+    """
     cached = _compiled.get(id(schema))
     if cached:
         return cached[1]
@@ -86,7 +93,7 @@ def _refuse(uri: str) -> Any:
 
 
 def _replace_unreadable(value: Any, path: str, depth: int, unreadable: list[Detail]) -> Any:
-    """Return the value without parts that are not valid JSON, which are added to `unreadable`; the rest can then be checked."""
+    """Return the value without parts that are not valid JSON, which go to `unreadable`."""
     if isinstance(value, str):
         return _replace_surrogates(value, path, unreadable)
     if isinstance(value, float) and not math.isfinite(value):
@@ -145,7 +152,7 @@ def _mismatch(path: str, rule: Schema, value: Any) -> Detail:
 
 
 def _intended_branch(branches: list[list[ValidationError]], path: list[str | int]) -> list[ValidationError]:
-    """Return the errors of the only alternative whose type fits the value; empty if none or several fit."""
+    """Return the errors of the only alternative whose type fits the value, if there is one."""
     type_keywords = ("type", "enum", "const")
     fitting = [
         branch for branch in branches if not any(error.kind.name in type_keywords and error.instance_path == path for error in branch)
@@ -154,7 +161,7 @@ def _intended_branch(branches: list[list[ValidationError]], path: list[str | int
 
 
 def _subschema(schema: Schema, path: list[str | int]) -> Schema:
-    """Return the schema that has the keyword at the end of `path`; empty if the path cannot be followed."""
+    """Return the schema that has the keyword at the end of `path`; empty if there is none."""
     part: Any = schema
     for step in path[:-1]:
         try:

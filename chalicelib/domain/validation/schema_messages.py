@@ -21,7 +21,7 @@ NOUNS = {
 
 
 def describe_expected(rule: dict[str, Any]) -> str:
-    """Describe a schema: `a number between 0 and 2`, `one of "text", "json"`, `text of at most 64 characters or null`."""
+    """Describe a schema: `a number between 0 and 2`, `one of "text", "json"`."""
     if "const" in rule:
         return shortened(rule["const"])
     if "enum" in rule:
@@ -42,7 +42,10 @@ def describe_unknown_field(name: str, known: Sequence[str]) -> str:
 
 
 def shortened(value: Any, limit: int = 60, *, quoted: bool = True) -> str:
-    """Return enough of the value to recognise it, as JSON. Lists and objects are only described, because they may be large."""
+    """Return enough of the value to recognise it, as JSON.
+
+    Lists and objects are only described, because they may be large.
+    """
     if isinstance(value, dict | list | tuple):
         return _size("an object with", len(value), "field") if isinstance(value, dict) else _size("a list of", len(value), "item")
     if isinstance(value, str):

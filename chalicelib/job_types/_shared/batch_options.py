@@ -45,7 +45,10 @@ OPTIONS: dict[str, Schema] = {
 
 
 def recipients_of(job_input: Any) -> list[tuple[str, str]]:
-    """Return the recipients in the input, each with its path. Values of a wrong type are left to the schema."""
+    """Return the recipients in the input, each with its path.
+
+    Values of a wrong type are left to the schema.
+    """
     fields = job_input if isinstance(job_input, dict) else {}
     url, notify = fields.get("webhook_url"), fields.get("notify")
     recipients = [("input.webhook_url", f"webhook:{url}")] if isinstance(url, str) else []

@@ -1,7 +1,7 @@
 """Make markers that find stages and milestones in a JSON answer while it is streamed.
 
-Quotation marks inside a JSON string are escaped, so quoted text is never mistaken for a field. A number matches only with
-the character after it, because `1` may become `10`.
+Quotation marks inside a JSON string are escaped, so quoted text is never mistaken for a field. A
+number matches only with the character after it, because `1` may become `10`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def stage_at_field(field: str, stage: str) -> Marker:
 
 
 def stage_at_object(field: str, stage: str) -> Marker:
-    """Start a stage at the first occurrence of a field whose value is an object; other fields of that name do not match."""
+    """Start a stage at the first occurrence of a field whose value is an object."""
     return Marker(pattern=re.compile(rf'"{field}"{GAP}:{GAP}\{{'), stage=stage, once=True)
 
 
@@ -30,17 +30,26 @@ def milestone_at_field(field: str, milestone: str, description: str) -> Marker:
 
 
 def milestone_each(field: str, values: tuple[str, ...], milestone: str, description: str) -> Marker:
-    """Report a milestone each time that a field has one of these values. The texts may use it as `{<field>}`."""
+    """Report a milestone each time that a field has one of these values.
+
+    The texts may use it as `{<field>}`.
+    """
     return Marker(pattern=_value_pattern(field, values), milestone=milestone, description=description)
 
 
 def milestone_once(field: str, values: tuple[str, ...], milestone: str, description: str) -> Marker:
-    """Report a milestone the first time that a field has one of these values. The texts may use it as `{<field>}`."""
+    """Report a milestone the first time that a field has one of these values.
+
+    The texts may use it as `{<field>}`.
+    """
     return Marker(pattern=_value_pattern(field, values), milestone=milestone, description=description, once=True)
 
 
 def milestone_score(field: str, milestone: str, description: str) -> Marker:
-    """Report a milestone the first time that a field has a number. The texts may use it as `{score}`."""
+    """Report a milestone the first time that a field has a number.
+
+    The texts may use it as `{score}`.
+    """
     pattern = re.compile(rf'"{field}"{GAP}:{GAP}(?P<score>{NUMBER}){GAP}[,}}\]]')
     return Marker(pattern=pattern, milestone=milestone, description=description, once=True)
 

@@ -1,6 +1,9 @@
-"""Build the JSON Schemas of job types: closed objects with all properties required, as OpenAI's strict mode demands.
+"""Build the JSON Schemas of job types: closed objects with all properties required.
 
-A model writes properties in the order of the schema, so observations come before the judgements that rest on them.
+OpenAI's strict mode demands that.
+
+A model writes properties in the order of the schema, so observations come before the judgements
+that rest on them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Score a story by its words, without a model: the fallback of `story_enhancement` and its preliminary answer.
+"""Score a story by its words: the fallback and preliminary answer of `story_enhancement`.
 
-It counts words of hype, evidence, harm and care, and says so in its answer. It knows only English words: a story in another
-language gets the scores of one in which no such word occurs.
+It counts words of hype, evidence, harm and care, and says so in its answer. It knows only English
+words: a story in another language gets the scores of one in which no such word occurs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ CARE = _words(
 WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 MAX_EXCERPT = 280
-MAX_ETHICS_SHIFT = 3  # words alone move the ethics score no further from the middle: they may be negated in the text
+# Words alone move the ethics score no further from the middle: they may be negated in the text.
+MAX_ETHICS_SHIFT = 3
 
 
 def as_json(story: Any) -> str:
@@ -48,7 +49,10 @@ def as_json(story: Any) -> str:
 
 
 def score_story(story: Any, _options: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer that fits the response schema of the type. The same story always gets the same answer."""
+    """Return an answer that fits the response schema of the type.
+
+    The same story always gets the same answer.
+    """
     title, content = repair_surrogates(story["title"]), repair_surrogates(story["content"])
     text = f"{title}\n{content}"
     spoken = [word.casefold() for word in WORD.findall(text)]

@@ -1,4 +1,4 @@
-"""The analyses that `transcript_analysis` offers: the instructions and the response schema of each."""
+"""The analyses of `transcript_analysis`: the instructions and response schema of each."""
 
 from __future__ import annotations
 

@@ -18,14 +18,17 @@ MAX_FIELD_LENGTH = 1_048_576  # characters
 MAX_COLUMNS = 256
 DELIMITERS = (",", ";", "\t")
 PROMPT = "prompt"
-PROMPT_COLUMNS = (PROMPT, "input", "content", "text", "question")  # names of the prompt column; the first that exists is used
+# Names of the prompt column; the first that exists is used.
+PROMPT_COLUMNS = (PROMPT, "input", "content", "text", "question")
 ID_COLUMNS = ("id", "custom_id")
 PRIORITY = "priority"
 DEPENDENCY_COLUMNS = frozenset(["depends_on", "on_parent_failure"])
 
 
 def csv_rows(pieces: Iterable[bytes], options: BatchOptions, found: ProblemCollector) -> Iterator[ParsedRow]:
-    """Yield each row with the line on which it begins. An invalid row is left out and its problem added to `found`.
+    """Yield each row with the line on which it begins.
+
+    An invalid row is left out and its problem added to `found`.
 
     Raises:
         UnreadableInput: the records cannot be separated, or the header is unusable.
@@ -51,7 +54,8 @@ class _Records:
             if first.strip():
                 break
             empty_lines += 1
-        csv.field_size_limit(MAX_FIELD_LENGTH)  # a process-wide setting; nothing else here reads CSV
+        # A process-wide setting; nothing else here reads CSV.
+        csv.field_size_limit(MAX_FIELD_LENGTH)
         reader = csv.reader(_chained(first, self._lines), delimiter=self._delimiter or detect_delimiter(first), strict=True)
         while True:
             location = f"line {empty_lines + reader.line_num + 1}"
@@ -66,7 +70,7 @@ class _Records:
 
 
 def detect_delimiter(line: str) -> str:
-    """Return the delimiter with which the header has a prompt column and most columns; the comma in case of a tie."""
+    """Return the delimiter with which the header has a prompt column and most columns."""
 
     def score(delimiter: str) -> tuple[bool, int]:
         cells = [_key(cell) for cell in next(csv.reader([line], delimiter=delimiter), [])]
@@ -94,7 +98,8 @@ class Header:
         """Return the header.
 
         Raises:
-            UnreadableInput: a column name is missing, repeated or not allowed, or the template needs another column.
+            UnreadableInput: a column name is missing, repeated or not allowed, or the template
+                needs another column.
         """
         header = cls._from_names(tuple(cell.strip() for cell in cells), location)
         template_names = names(options.prompt_template or "")

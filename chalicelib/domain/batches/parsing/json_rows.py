@@ -1,4 +1,4 @@
-"""Read the rows of a batch from JSON, which is parsed as a whole, or from JSON lines, one row a line."""
+"""Read the rows of a batch from JSON (parsed as a whole) or JSON lines (one row a line)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from chalicelib.domain.validation.schema_messages import shortened
 
 MAX_JSON_BYTES = 16_000_000
 MAX_ID_LENGTH = 128
-CONTENT_FIELDS = ("content", "prompt", "input")  # three names for what the row asks; a row may have one of them
+# Three names for what the row asks; a row may have one of them.
+CONTENT_FIELDS = ("content", "prompt", "input")
 
 _TEXT: Schema = {"type": ["string", "null"]}
 ITEM: Schema = {
@@ -97,7 +98,7 @@ def _parse_line(line: str, location: str, found: ProblemCollector) -> ParsedRow 
 
 
 def _parse_item(item: Any, location: str, found: ProblemCollector) -> ParsedRow | None:
-    """Return the row of an item that fits the schema; None after adding a contradiction within it to `found`."""
+    """Return the row of a valid item; None after adding a contradiction in it to `found`."""
     if isinstance(item, str):
         return ParsedRow(location, Row(number=0, prompt=item, values=dict.fromkeys(PROMPT_NAMES, item)), "")
     given = [name for name in CONTENT_FIELDS if item.get(name) is not None]
@@ -109,7 +110,11 @@ def _parse_item(item: Any, location: str, found: ProblemCollector) -> ParsedRow 
 
 
 def _row(item: Mapping[str, Any], content: Any, priority: str | None) -> Row:
-    """Build the row. In the template `{{input}}` is the item's content, even if its metadata has a field of that name."""
+    """Build the row.
+
+    In the template `{{input}}` is the item's content, even if its metadata has a field of that
+    name.
+    """
     metadata = item.get("metadata") or {}
     row_id = None if item.get("id") is None else str(item["id"])
     own_values = {"id": row_id, **dict.fromkeys(PROMPT_NAMES, content)}
@@ -141,7 +146,8 @@ def _loads(text: str) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as exc:
         raise UnreadableInput(f"line {exc.lineno}", f"column {exc.colno}: {exc.msg[:1].lower()}{exc.msg[1:]}") from exc
-    except (ValueError, RecursionError) as exc:  # NaN, a number of thousands of digits, or lists nested too deeply
+    # NaN, a number of thousands of digits, or lists nested too deeply.
+    except (ValueError, RecursionError) as exc:
         raise UnreadableInput("", str(exc)[:200] or "is nested too deeply") from exc
 
 

@@ -1,4 +1,7 @@
-"""Split a stream of bytes into lines of text. The bytes may be cut anywhere; at most one line is in memory."""
+"""Split a stream of bytes into lines of text.
+
+The bytes may be cut anywhere; at most one line is in memory.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,11 @@ _LONGEST_BOM = 4
 
 
 def lines(pieces: Iterable[bytes], max_length: int = MAX_LINE_LENGTH) -> Iterator[str]:
-    """Yield each line with its end (LF, CRLF or CR; the last line may have none), without a byte order mark.
+    """Yield each line with its end: LF, CRLF or CR. The byte order mark is removed.
 
     Raises:
-        UnreadableInput: the bytes are not UTF-8, contain a NUL byte, or have a line of more than `max_length` characters.
+        UnreadableInput: the bytes are not UTF-8, contain a NUL byte, or have a line of more than
+            `max_length` characters.
     """
     splitter, decoder, decoded_bytes = _Splitter(max_length), codecs.getincrementaldecoder("utf-8")(), 0
     for piece in _cut(_check_encoding(pieces)):
@@ -99,7 +103,7 @@ class _Splitter:
 
 
 def _check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes; refuse those that begin with the byte order mark of another encoding than UTF-8."""
+    """Yield the same bytes; refuse a byte order mark of another encoding than UTF-8."""
     head, checked = b"", False
     for piece in pieces:
         if checked:

@@ -20,7 +20,10 @@ class ParsedRow(NamedTuple):
 
 
 class UnreadableInput(Exception):
-    """The input cannot be parsed beyond this location. `BatchReader` turns it into a detail of `InvalidRequest`."""
+    """The input cannot be parsed beyond this location.
+
+    `BatchReader` turns it into a detail of `InvalidRequest`.
+    """
 
     def __init__(self, location: str, message: str) -> None:
         super().__init__(message)

@@ -82,9 +82,10 @@ RowSource = Callable[[BatchOptions, ProblemCollector], Iterator[ParsedRow]]
 class BatchReader:
     """Iterates over the rows of a batch in the order of the input, without reading ahead.
 
-    After the first problem no more rows are yielded. The rest of the input is checked for further problems, and the
-    iteration ends with `InvalidRequest`; the consumer must undo what it did with the rows so far. If the only problem is
-    that rows depend on each other in a cycle, it ends with `DependencyCycle`.
+    After the first problem no more rows are yielded. The rest of the input is checked for further
+    problems, and the iteration ends with `InvalidRequest`; the consumer must undo what it did with
+    the rows so far. If the only problem is that rows depend on each other in a cycle, it ends with
+    `DependencyCycle`.
     """
 
     def __init__(self, options: BatchOptions, rows: RowSource) -> None:

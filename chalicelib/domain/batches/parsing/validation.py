@@ -17,18 +17,20 @@ from chalicelib.domain.template import fill, names_within, rename_placeholders
 from chalicelib.domain.validation.schema_messages import shortened
 
 MAX_PROMPT_BYTES = 1_000_000
-MAX_BATCH_BYTES = 64_000_000  # of all rendered prompts; larger than any upload, so only templates can exceed it
+# Of all rendered prompts; larger than any upload, so only templates can exceed it.
+MAX_BATCH_BYTES = 64_000_000
 MAX_METADATA_BYTES = 16_000
 MAX_ID_LENGTH = 128
 
 
 class RowValidator:
-    """Validates the rows of one batch, and remembers ids and dependencies for the checks between rows."""
+    """Validates the rows of one batch, including ids and dependencies between rows."""
 
     def __init__(self, template: str | None, found: ProblemCollector) -> None:
         self._template, self._found, self._bytes = template, found, 0
         self._locations: dict[str, str] = {}  # of each row id
-        self._parents: dict[str, tuple[str | None, tuple[str, ...]]] = {}  # by location: the id of a row and its parents
+        # By location: the id of a row and its parents.
+        self._parents: dict[str, tuple[str | None, tuple[str, ...]]] = {}
 
     def validate(self, parsed: ParsedRow, number: int) -> Row | None:
         """Return the row with its number and prompt, or None after adding its problems."""
@@ -83,7 +85,7 @@ class RowValidator:
         return self._check_size(parsed, replace(row, prompt=prompt, input=None, values={}))
 
     def _prepare_dependent(self, parsed: ParsedRow) -> Row | None:
-        """Return a row with dependencies unrendered, with its values: its placeholders need the results of its parents."""
+        """Return a dependent row unrendered: its placeholders need the results of its parents."""
         row, location = parsed.row, parsed.location
         self._parents[location] = row.id, row.depends_on
         try:
@@ -103,7 +105,8 @@ class RowValidator:
     def _template_and_values(self, row: Row) -> tuple[Any, Mapping[str, Any]]:
         """Return the row's content as a template, and the values for it.
 
-        The prompt of a row with dependencies is a template itself; it is inserted into the template of the batch.
+        The prompt of a row with dependencies is a template itself; it is inserted into the template
+        of the batch.
         """
         if self._template is not None and row.prompt is None:
             return self._template, row.values
