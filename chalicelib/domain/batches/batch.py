@@ -30,9 +30,6 @@ DEFAULT_GROUP_SIZE = 100  # the batch size if only `delay` is given
 RECHECK_MS = 15 * 60_000
 MAX_RECHECK_MS = 6 * 3_600_000
 MAX_ACTIONS = 10  # pending at once: they are stored in the record
-# Reason of a batch in which more rows failed than it tolerates.
-FAILURE_TOLERANCE = "failure_tolerance"
-ROWS_GONE = "rows_gone"  # reason of a batch whose rows have expired
 
 RETRYABLE = (Status.FAILED, Status.EXPIRED, Status.INCOMPLETE)
 UNFINISHED = (Status.WAITING, Status.QUEUED, Status.RETRYING, Status.HELD, Status.PROCESSING)
@@ -44,8 +41,15 @@ class BatchStatus(StrEnum):
     PROCESSING = "processing"
     COMPLETED = "completed"
     COMPLETED_WITH_FAILURES = "completed_with_failures"
-    FAILED = "failed"  # more rows failed than it tolerates, or its rows have expired
+    FAILED = "failed"  # see `FailReason`
     CANCELLED = "cancelled"
+
+
+class FailReason(StrEnum):
+    """Why a batch is `failed`."""
+
+    FAILURE_TOLERANCE = "failure_tolerance"  # more rows failed than it tolerates
+    ROWS_GONE = "rows_gone"  # its rows have expired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,7 @@ class Batch:
     ordered: bool = True  # rows are released in the order of the input
     version: int = 1
     status: BatchStatus = BatchStatus.PROCESSING
-    reason: str | None = None  # why it failed
+    reason: str | None = None  # a `FailReason`
     released: int = 0  # the rows before this number have jobs
     wave_end: int = 0  # the rows up to this number may have jobs, while a wave is being released
     locked_until: Ms = 0  # until then other workers do not advance the batch
@@ -125,7 +129,7 @@ class Batch:
 def start_wave(batch: Batch, running: int, now: Ms) -> Batch | None:
     """Start the next wave while `running` released rows have not ended.
 
-    None: not now, or no rows are left.
+    Returns None if it is not time, the limit is reached, or no rows are left.
     """
     if not batch.is_active or batch.is_releasing or batch.released >= batch.total or now < batch.next_at:
         return None
@@ -142,7 +146,7 @@ def start_wave(batch: Batch, running: int, now: Ms) -> Batch | None:
 def resume_wave(batch: Batch, now: Ms) -> Batch | None:
     """Take over a wave whose worker did not finish it before its lock expired.
 
-    None: there is no such wave.
+    Returns None if there is no such wave.
     """
     if not batch.is_active or not batch.is_releasing or now < batch.locked_until:
         return None
@@ -208,7 +212,7 @@ def mark_notified(batch: Batch, now: Ms) -> Batch:
 def reopen(batch: Batch, counts: BatchCounts, now: Ms) -> Batch | None:
     """Continue a finished batch because rows of it were retried individually.
 
-    None: nothing runs, or it was cancelled or failed.
+    Returns None if no row is running, or if the batch was cancelled or failed.
     """
     ended = batch.status in (BatchStatus.COMPLETED, BatchStatus.COMPLETED_WITH_FAILURES)
     if batch.finished_at is None or not ended or counts.ended >= batch.total:
@@ -219,7 +223,7 @@ def reopen(batch: Batch, counts: BatchCounts, now: Ms) -> Batch | None:
 def cancel(batch: Batch, bulk_ids: tuple[str, str], now: Ms) -> Batch | None:
     """Stop releasing rows and cancel the unfinished ones.
 
-    None: the batch has finished or is being cancelled.
+    Returns None if the batch has finished or is being cancelled.
     """
     if batch.finished_at is not None or batch.status is BatchStatus.CANCELLED:
         return None
@@ -228,7 +232,7 @@ def cancel(batch: Batch, bulk_ids: tuple[str, str], now: Ms) -> Batch | None:
     return _next(batch, now, status=BatchStatus.CANCELLED, **changes)
 
 
-def fail(batch: Batch, bulk_ids: tuple[str, str], now: Ms, reason: str = FAILURE_TOLERANCE) -> Batch:
+def fail(batch: Batch, bulk_ids: tuple[str, str], now: Ms, reason: FailReason = FailReason.FAILURE_TOLERANCE) -> Batch:
     """Fail the batch: rows that have not started are cancelled, running ones may finish."""
     actions = _cancel_actions(batch, bulk_ids, NOT_STARTED, now)
     return _next(batch, now, status=BatchStatus.FAILED, reason=reason, actions=actions, locked_until=_lock_end(batch, now))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from chalicelib.domain.execution.marker_scanner import MarkerScanner
@@ -29,6 +30,12 @@ PRIOR_WEIGHT_SECONDS = 1.0
 TASK_DONE_PERCENTAGE = 99.0  # of a task that has done all its work, before the result is stored
 
 
+class StageStatus(StrEnum):
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+
+
 @dataclass(slots=True)
 class _Stage:
     name: str
@@ -36,14 +43,19 @@ class _Stage:
     ended_at: Ms | None = None
 
     @property
-    def status(self) -> str:
+    def status(self) -> StageStatus:
         if self.started_at is None:
-            return "pending"
-        return "processing" if self.ended_at is None else "completed"
+            return StageStatus.PENDING
+        return StageStatus.PROCESSING if self.ended_at is None else StageStatus.COMPLETED
 
     def shape(self) -> dict[str, Any]:
         duration = None if self.started_at is None or self.ended_at is None else self.ended_at - self.started_at
-        return {"name": self.name, "status": self.status, "started_at": rfc3339(self.started_at), "duration_seconds": seconds(duration)}
+        return {
+            "name": self.name,
+            "status": self.status.value,
+            "started_at": rfc3339(self.started_at),
+            "duration_seconds": seconds(duration),
+        }
 
 
 class ProgressTracker:

@@ -34,8 +34,9 @@ Row = Mapping[str, Any]
 class RowWriter(Protocol):
     """Renders one export as text: `begin()` once, `row()` for each row, `end()` once.
 
-    writer = row_writer("csv", ["id", "output"])
-    text = writer.begin() + "".join(writer.row(row) for row in rows) + writer.end()
+    Example:
+        writer = row_writer("csv", ["id", "output"])
+        text = writer.begin() + "".join(writer.row(row) for row in rows) + writer.end()
     """
 
     def begin(self) -> str: ...

@@ -59,7 +59,7 @@ _SIGNALS = {
 
 
 def classify_error(error_code: str | None) -> ProviderSignal:
-    """Return the signal of an attempt by its error code; None: it ended without an error."""
+    """Return the signal of an attempt by its error code, which is None after a success."""
     return ProviderSignal.SUCCESS if error_code is None else _SIGNALS.get(error_code, ProviderSignal.INCONCLUSIVE)
 
 
@@ -125,7 +125,7 @@ def retry_at(circuit: CircuitBreaker, now: Ms) -> Ms:
 def start_probe(circuit: CircuitBreaker, mark: str, now: Ms) -> CircuitBreaker | None:
     """Make this attempt the probe.
 
-    None: the cool-down has not ended, or another attempt is the probe.
+    Returns None if the cool-down has not ended or another attempt is the probe.
     """
     if circuit.is_probe(mark):
         return circuit
@@ -137,11 +137,9 @@ def start_probe(circuit: CircuitBreaker, mark: str, now: Ms) -> CircuitBreaker |
 def record_failure(circuit: CircuitBreaker, error_code: str, began_at: Ms, mark: str, now: Ms) -> CircuitBreaker:
     """Record the error of an attempt that started at `began_at`.
 
-    Returns the same object if nothing changes.
-
-    An open circuit ignores all failures, because those attempts started before it opened. A
-    half-open one counts only its probe. A closed one ignores attempts that started before it was
-    closed.
+    Returns the same object if nothing changes. An open circuit ignores all failures, because those
+    attempts started before it opened. A half-open one counts only its probe. A closed one ignores
+    attempts that started before it was closed.
     """
     signal = classify_error(error_code)
     if signal not in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED) or circuit.state is CircuitState.OPEN:
@@ -160,10 +158,9 @@ def record_failure(circuit: CircuitBreaker, error_code: str, began_at: Ms, mark:
 def record_success(circuit: CircuitBreaker, began_at: Ms, mark: str, now: Ms) -> CircuitBreaker:
     """Record that the provider answered an attempt that started at `began_at`.
 
-    Returns the same object if nothing changes.
-
-    It resets the failures of a closed circuit. An open or half-open one is closed only by its probe
-    or by an attempt that started after it opened.
+    Returns the same object if nothing changes. A success resets the failures of a closed circuit.
+    An open or half-open one is closed only by its probe or by an attempt that started after it
+    opened.
     """
     if circuit.is_healthy or circuit.is_forced:
         return circuit

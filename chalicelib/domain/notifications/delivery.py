@@ -101,7 +101,7 @@ def delivery_id(message_id: str, recipient: Recipient) -> str:
 def claim(delivery: Delivery, now: Ms) -> Delivery | None:
     """Lock the delivery for one attempt.
 
-    None: it has ended, is not due, or another dispatcher holds it.
+    Returns None if it has ended, is not due, or belongs to another dispatcher.
     """
     if not delivery.is_open or delivery.locked_until > now or delivery.due_at > now + CLOCK_TOLERANCE_MS:
         return None
@@ -124,7 +124,7 @@ def record_attempt(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random
 
 
 def _retry_at(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random: float) -> Ms | None:
-    """Return when to retry; None: the attempts are used up, or the delivery expires before."""
+    """Return when to retry, or None if the attempts are used up or the delivery expires before."""
     if delivery.attempt_count > len(RETRY_SCHEDULE):
         return None
     delay = RETRY_SCHEDULE[delivery.attempt_count - 1] * (1 - JITTER * random)
@@ -142,7 +142,7 @@ def postpone_recheck(delivery: Delivery, now: Ms) -> Delivery:
 def restart(delivery: Delivery, now: Ms) -> Delivery | None:
     """Start the delivery again for another day, on a user's request.
 
-    None: an attempt is in progress.
+    Returns None if an attempt is in progress.
     """
     if delivery.locked_until > now:
         return None
@@ -162,7 +162,7 @@ def restart(delivery: Delivery, now: Ms) -> Delivery | None:
 def message_delay(delivery: Delivery, now: Ms) -> int | None:
     """Return the delay of its queue message in seconds.
 
-    None: it is longer than a queue allows, so the sweeper sends the message.
+    Returns None if it is longer than a queue allows; then the sweeper sends the message.
     """
     remaining = max(0, delivery.due_at - now)
     return -(-remaining // 1000) if remaining <= MAX_DELAY_MS else None

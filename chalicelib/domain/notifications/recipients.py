@@ -108,7 +108,7 @@ class SigningSecrets:
     rotated_at: Ms = 0
 
     def previous_until(self, now: Ms) -> Ms | None:
-        """Return when the previous secret stops being used; None: there is none any more."""
+        """Return when the previous secret stops being used, or None if there is none."""
         until = self.rotated_at + DAY_MS
         return until if self.previous is not None and now < until else None
 

@@ -67,7 +67,7 @@ def gap(job: Job, requested: int, earliest: int | None, now: Ms) -> Frame:
 def state(job: Job, now: Ms) -> Frame | None:
     """The status of the job: `job_<status>` once it has ended, `retrying` or `held`.
 
-    None: other statuses have no frame.
+    Returns None for other statuses, which have no frame.
     """
     if job.status.is_terminal:
         return {

@@ -8,8 +8,15 @@ write per KB, so chunks are larger while no client reads the table.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-MODES = ("realtime", "batched", "none")
+
+class StreamingMode(StrEnum):
+    """How a job is streamed: `config.streaming_mode`."""
+
+    REALTIME = "realtime"
+    BATCHED = "batched"  # one token frame a second
+    NONE = "none"  # no token frames
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,9 @@ def frame_pace(mode: str, frames_per_second: float = 4.0) -> FramePace:
 
     `frames_per_second`: the steady rate of `realtime`, a setting of the stage.
     """
-    if mode == "none":
+    if mode == StreamingMode.NONE:
         return FramePace(None, None)
-    if mode == "batched":
+    if mode == StreamingMode.BATCHED:
         return FramePace(1.0, 1.0)
     steady = 1 / frames_per_second
     return FramePace(min(0.1, steady), steady)
@@ -70,4 +77,4 @@ def log_pace(mode: str) -> LogPace:
 
     In mode `none` no client streams the job, so chunks are written rarely.
     """
-    return LogPace(tick=5.0, early=0.0, every=15.0, enough=8_000) if mode == "none" else LogPace()
+    return LogPace(tick=5.0, early=0.0, every=15.0, enough=8_000) if mode == StreamingMode.NONE else LogPace()

@@ -7,7 +7,7 @@ from typing import Any
 from chalicelib.domain.errors import Detail
 from chalicelib.domain.execution.response_cache import MAX_SECONDS
 from chalicelib.domain.queues.lanes import LANES
-from chalicelib.domain.streaming.pacing import MODES
+from chalicelib.domain.streaming.pacing import StreamingMode
 from chalicelib.domain.validation.schema import problems
 
 Schema = dict[str, Any]
@@ -72,7 +72,7 @@ CONFIG: Schema = closed(
         "temperature": optional({"type": "number", "minimum": 0, "maximum": 2}),
         "system_prompt": optional({"type": "string", "maxLength": 100_000}),
         "response_format": optional(RESPONSE_FORMAT),
-        "streaming_mode": optional({"enum": list(MODES)}),
+        "streaming_mode": optional({"enum": [mode.value for mode in StreamingMode]}),
         "max_attempts": optional({"type": "integer", "minimum": 1, "maximum": 10}),
         "timeout": optional({"type": "number", "minimum": 1, "maximum": MAX_DURABLE_TIMEOUT}),
         "retry_for": optional({"type": "number", "minimum": 0, "maximum": 604_800}),

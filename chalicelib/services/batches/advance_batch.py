@@ -151,7 +151,7 @@ def _release_wave(shift: AdvanceRun, batch: Batch, *, again: bool) -> Batch | No
         jobs = release_rows(clerk, batch, _common(shift, batch), rows_in_wave(clerk, batch), again=again)
     except RowsExpired as exc:  # nothing more can come of it, and somebody has to be told
         clerk.log("the rows of a batch are gone", batch_id=batch.id, tenant=batch.tenant, error=exc)
-        return _save(clerk, batch, batch_rules.fail(batch, _two_ids(clerk), clerk.clock.now(), batch_rules.ROWS_GONE))
+        return _save(clerk, batch, batch_rules.fail(batch, _two_ids(clerk), clerk.clock.now(), batch_rules.FailReason.ROWS_GONE))
     new = batch_rules.finish_wave(batch, clerk.clock.now())
     try:
         clerk.batches.replace(batch, new)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.streaming.pacing import MODES, frame_pace, log_pace
+from chalicelib.domain.streaming.pacing import StreamingMode, frame_pace, log_pace
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,11 @@ def test_frames(mode: str, rate: float, elapsed: float, pause: float | None) -> 
     assert frame_pace(mode, rate).pause(elapsed) == pause
 
 
-@given(mode=st.sampled_from([mode for mode in MODES if mode != "none"]), rate=st.floats(0.1, 50), elapsed=st.floats(0, 10_000))
+@given(
+    mode=st.sampled_from([mode for mode in StreamingMode if mode is not StreamingMode.NONE]),
+    rate=st.floats(0.1, 50),
+    elapsed=st.floats(0, 10_000),
+)
 def test_frames_never_get_faster(mode: str, rate: float, elapsed: float) -> None:
     """A stream that lasts is never told more often than at its start."""
     pace = frame_pace(mode, rate)
@@ -61,7 +65,7 @@ def test_chunks(mode: str, elapsed: float, since_last: float, pending: int, watc
     assert log_pace(mode).is_due(elapsed, since_last, pending, watched=watched) is due
 
 
-@given(mode=st.sampled_from(MODES), elapsed=st.floats(0, 900), pending=st.integers(0, 10_000), watched=st.booleans())
+@given(mode=st.sampled_from(StreamingMode), elapsed=st.floats(0, 900), pending=st.integers(0, 10_000), watched=st.booleans())
 def test_no_text_waits_for_ever(mode: str, elapsed: float, pending: int, watched: bool) -> None:
     """After `every` seconds a chunk is due, however little there is; the reader looks more often than that."""
     pace = log_pace(mode)
