@@ -89,7 +89,7 @@ class Caller:
         return not job.is_deleted and self.owns(job)
 
     def owns(self, job: Job) -> bool:
-        """Whether the job is in scope: of the tenant, own jobs of a user, named ones of a ticket."""
+        """Whether the job is in scope: of the tenant, of the user, or named by the ticket."""
         if self.tenant != job.tenant and not self.all_tenants:
             return False
         if self.jobs is not None and job.id not in self.jobs:

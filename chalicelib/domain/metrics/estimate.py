@@ -2,7 +2,7 @@
 
 Tokens are estimated without a tokenizer, whose tables are megabytes that a worker would load for
 one number. The rules below approximate how byte-pair vocabularies of OpenAI's size split text. They
-are accurate to about 20 % and tend to be too high rather than too low. Tokens per piece, rounded
+are accurate to about 20 % and usually too high rather than too low. Tokens per piece, rounded
 up:
 
 * a word of Latin letters with the space before it: one per 6 letters; digits: one per 3;
