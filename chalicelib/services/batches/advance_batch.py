@@ -152,7 +152,7 @@ def _release_wave(shift: AdvanceRun, batch: Batch, *, again: bool) -> Batch | No
         jobs = release_rows(ctx, batch, _common(shift, batch), rows_in_wave(ctx, batch), again=again)
     except RowsExpired as exc:  # nothing more can come of it, and somebody has to be told
         ctx.log("batch_rows_expired", batch_id=batch.id, tenant=batch.tenant, error=exc)
-        return _save(ctx, batch, batch_rules.fail(batch, _two_ids(ctx), ctx.clock.now(), batch_rules.ROWS_GONE))
+        return _save(ctx, batch, batch_rules.fail(batch, _two_ids(ctx), ctx.clock.now(), batch_rules.FailReason.ROWS_GONE))
     new = batch_rules.finish_wave(batch, ctx.clock.now())
     try:
         ctx.batches.replace(batch, new)

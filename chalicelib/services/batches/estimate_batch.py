@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from chalicelib.domain.auth.identity import Caller
-from chalicelib.domain.batches.batch import GROUP
+from chalicelib.domain.batches.batch import DEFAULT_GROUP_SIZE
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms, Nano
@@ -71,6 +71,6 @@ def _duration(prepared: PreparedBatch, each: Ms) -> Ms:
     """The last group is released when all others were, and what runs at once is bounded by the terms, or else by the lane."""
     terms, lane, count = prepared.options, LANES[prepared.base.priority], len(prepared.rows)
     width = min(terms.parallel_limit or count, lane.max_concurrency * lane.batch_size)
-    groups = ceil(count / (terms.batch_size or GROUP)) if terms.delay else 1
+    groups = ceil(count / (terms.batch_size or DEFAULT_GROUP_SIZE)) if terms.delay else 1
     released = round((groups - 1) * terms.delay * 1000)
     return lane.window * 1000 + max(released + each, ceil(count / width) * each)

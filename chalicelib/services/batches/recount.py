@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from chalicelib.domain.batches.batch import Batch
-from chalicelib.domain.batches.counters import KEPT_SECONDS, NAME, counter_key, sum_counts
+from chalicelib.domain.batches.counters import COUNTER_TTL_SECONDS, NAME, counter_key, sum_counts
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.metrics.counters import CountMark
@@ -40,7 +40,7 @@ def rebuild_counters(ctx: BatchContext, batch: Batch) -> None:
     for _ in range(MAX_ATTEMPTS):
         said = ctx.counters.get([where]).get(where, {})
         marks = [mark for ids in _hundreds(batch) for mark in ctx.counters.marks(ids, consistent=True).values()]
-        ttl = ctx.clock.now() // 1000 + KEPT_SECONDS
+        ttl = ctx.clock.now() // 1000 + COUNTER_TTL_SECONDS
         if ctx.counters.overwrite(where, said.get(VERSION, 0), sum_counts(_counted(marks)), ttl):
             return
     raise Throttled

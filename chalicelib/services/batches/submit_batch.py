@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from chalicelib.domain.auth.identity import Caller
-from chalicelib.domain.batches.batch import GROUP, ROWS_PER_OBJECT, Batch
+from chalicelib.domain.batches.batch import DEFAULT_GROUP_SIZE, ROWS_PER_OBJECT, Batch
 from chalicelib.domain.batches.options import BatchOptions
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest, Unavailable
@@ -145,7 +145,7 @@ def _put_part(ctx: BatchContext, batch: Batch, rows: Sequence[Row], start: int) 
 
 def _new(ctx: BatchContext, caller: Caller, prepared: PreparedBatch, batch_id: str) -> Batch:
     terms, now = prepared.options, ctx.clock.now()
-    size = terms.batch_size if terms.batch_size is not None or not terms.delay else GROUP
+    size = terms.batch_size if terms.batch_size is not None or not terms.delay else DEFAULT_GROUP_SIZE
     return Batch(
         id=batch_id,
         tenant=caller.tenant,

@@ -86,7 +86,7 @@ def _entry(mark: CountMark, job: Job, clock: Clock) -> CountEntry | None:
             counted[name] = said
     if not adds and not counted:
         return None
-    lasts = batch_counters.KEPT_SECONDS if job.batch_id is not None else MARK_TTL_SECONDS
+    lasts = batch_counters.COUNTER_TTL_SECONDS if job.batch_id is not None else MARK_TTL_SECONDS
     new = CountMark(job_id=job.id, version=job.version, counted=counted)
     return CountEntry(MarkUpdate(mark, new, clock.now() // 1000 + lasts), tuple(adds))
 

@@ -11,7 +11,7 @@ from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.parsing.reader import CONTENT_TYPES
 from chalicelib.domain.errors import Forbidden, TooLarge
-from chalicelib.domain.files.export_formats import FORMATS, rendered
+from chalicelib.domain.files.export_formats import FORMATS, render_rows
 from chalicelib.domain.ids import checked_delivery_id
 from chalicelib.entrypoints.http.requests import batches as batch_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
@@ -44,10 +44,10 @@ def submit(request: ApiRequest) -> ApiResponse:
     if found is not None:
         return _accepted(ctx, found, replayed=True)
     reading, now = batch_requests.batch_reader(request), ctx.clock.now()
-    check_recipients(request.container, caller.tenant, reading.terms.webhook_url, reading.terms.notify)
-    prepared = prepare_batch(ctx, caller, reading.terms, base_submission(reading.terms), reading)
+    check_recipients(request.container, caller.tenant, reading.options.webhook_url, reading.options.notify)
+    prepared = prepare_batch(ctx, caller, reading.options, base_submission(reading.options), reading)
     _check_inputs(ctx, caller, prepared)
-    if reading.terms.dry_run:
+    if reading.options.dry_run:
         return ApiResponse(body=batch_responses.estimate(estimate_batch(ctx, caller, prepared), now))
     return _accepted(ctx, submit_batch(ctx, caller, prepared, once).batch, replayed=False)
 
@@ -85,8 +85,8 @@ def export(request: ApiRequest, batch_id: str) -> ApiResponse:
     """All rows with their answers so far, as JSON or CSV; 307 to an object where that is large, 413 where it is too much for that."""
     ctx, kind = request.container, batch_requests.word(request, "format", batch_requests.FORMATS, "json")
     seen = _seen(request, ctx, batch_id)
-    head = {"success": True, **batch_responses.in_list(seen, ctx.clock.now())}
-    text = "".join(rendered(_lines(ctx, seen.batch), "csv" if kind == "csv" else "json", head=head))
+    envelope = {"success": True, **batch_responses.in_list(seen, ctx.clock.now())}
+    text = "".join(render_rows(_lines(ctx, seen.batch), "csv" if kind == "csv" else "json", envelope=envelope))
     if seen.batch.total <= ANSWERED_ROWS and fits(text):
         return ApiResponse(body=text, headers={"Content-Type": FORMATS[kind]})
     name = f"export-{seen.batch.version}-{seen.counts.version}.{kind}"
