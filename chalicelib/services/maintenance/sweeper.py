@@ -95,8 +95,8 @@ def _reap_lease(ctx: SweepContext, lease: Lease) -> SweepResult:
     """Fence a dead worker's lease, recover its jobs, then delete the lease.
 
     Fencing first keeps a slow worker from finishing a recovered job (protocol rule 19: clocks
-    decide when, never whether). The lease stays if one of its jobs could not be recovered; the next run
-    tries again.
+    decide when, never whether). The lease stays if one of its jobs could not be recovered; the next
+    run tries again.
     """
     if not ctx.leases.fence(lease):
         return SweepResult.LEASE_ALIVE
@@ -125,7 +125,7 @@ def _check_due_jobs(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) ->
 
 
 def _due_ids(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> list[str]:
-    """Ids of due jobs: one per lane and one scheduled job in turn, so that no lane delays another."""
+    """Ids of due jobs, interleaved by lane, so that no lane delays another."""
     groups: list[list[str]] = [
         _guarded(ctx, partial[list[str]](_due_ids_of, ctx, lane, leases), [], what=lane or "scheduled")
         for lane in (None, *LANES)
