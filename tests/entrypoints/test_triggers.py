@@ -84,7 +84,7 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_others(api: Api) -> None
 def test_what_is_no_task_is_set_aside(api: Api, body: str) -> None:
     api.module.run_tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
 
-    assert api.container.queues.aside["tasks"] == [(body, "it names no task")]
+    assert api.container.queues.aside["tasks"] == [(body, "the message names no task")]
 
 
 def test_a_large_family_is_let_go_by_the_stream_and_by_tasks(api: Api) -> None:

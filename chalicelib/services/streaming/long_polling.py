@@ -30,7 +30,7 @@ class LongPollContext(Context, Protocol):
 
 
 def long_poll(ctx: LongPollContext, seconds: float, check: Callable[[], T | None]) -> T | None:
-    """Call `check` until it returns a value or `seconds` are over; only once without a free slot."""
+    """Call `check` until it returns a value or `seconds` are over; without a slot only once."""
     answer = check()
     if answer is not None or seconds <= 0:
         return answer

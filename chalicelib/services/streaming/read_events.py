@@ -78,7 +78,7 @@ def events_since(chunks: Chunks, results: Results, job: Job, position: Position 
 
 
 def _opening_frames(job: Job, position: Position | None, offset: int, now: Ms) -> list[Frame]:
-    """Frames before the text: `connected` for a new client, `reset` if the client's text is void."""
+    """Frames before the text: `connected` for a new client, `reset` if its text is void."""
     if position is None or (position.ended and position.attempt == job.attempt and not job.status.is_terminal):
         return [frames.connected(job, offset, now)]  # also for a client that has the end of an earlier run
     if position.attempt < job.attempt and position.offset:
