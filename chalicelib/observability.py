@@ -16,7 +16,7 @@ def logger() -> Logger:
 
 
 def record(fact: str, **fields: Any) -> None:
-    """Log one event by its key, at level INFO; with `error=exc` at level ERROR with the traceback."""
+    """Log one event by its key. With `error=exc` at level ERROR with the traceback, else at INFO."""
     error = fields.pop("error", None)
     if error is None:
         logger().info(fact, extra=fields)

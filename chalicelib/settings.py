@@ -35,7 +35,7 @@ class Settings:
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
-    type_limits: limits that replace a job type's own, as `type=concurrency/per_minute`: `export=2/5,general=-/600`. `-`: unlimited; at most 1000.
+    type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.
     """
 
     stage: str = "local"

@@ -136,7 +136,7 @@ class Container(DynamoStores):
 
     @cached_property
     def endpoints(self) -> dict[str, str]:
-        """The URLs of the stage's APIs. They change only with a deployment, which restarts the functions."""
+        """The URLs of the stage's APIs. Only a deployment changes them, and it restarts the functions."""
         return self.api_keys.endpoints()
 
     @property
@@ -155,7 +155,8 @@ class Container(DynamoStores):
     def new_batch_id() -> str:
         """A batch id with fresh random bits.
 
-        `new_id` counts up within a millisecond, as row ids do from their batch's id: they could collide.
+        `new_id` counts up within a millisecond, as row ids do from their batch's id, so rows of two
+        batches could collide.
         """
         from secrets import token_bytes
         from time import time_ns

@@ -57,14 +57,14 @@ def handle_schedule() -> None:
 
 
 def handle_delivery_messages(event: Any) -> None:
-    """Attempt the deliveries that a batch of messages names, in parallel: a slow one delays no other."""
+    """Attempt the deliveries that a batch of messages names, in parallel."""
     bodies, ctx = [each["body"] for each in event.to_dict()["Records"]], container()
     with ThreadPoolExecutor(max_workers=len(bodies)) as threads:
         list(threads.map(lambda body: handle_delivery_message(ctx, body), bodies))
 
 
 def handle_task_messages(event: Any) -> None:
-    """Run the tasks of the `tasks` queue. If this raises, SQS delivers them again, which is safe."""
+    """Run the tasks of the `tasks` queue. If this raises, SQS safely delivers them again."""
     ctx, remaining = container(), event.context.get_remaining_time_in_millis()
     until = ctx.clock.now() + max(remaining // 2, remaining - TASK_MARGIN_MS)
     for each in event.to_dict()["Records"]:
@@ -104,7 +104,7 @@ _TASKS: dict[str, Callable[[Container, dict[str, Any]], Callable[[Ms], object] |
 
 
 def handle_job_changes(event: Any) -> None:
-    """Pass a batch of the change stream to each consumer; one that fails does not stop the others."""
+    """Pass a batch of the change stream to each consumer. A failing one does not stop the others."""
     ctx = container()
     changes = list(ctx.changes(event.to_dict()["Records"]))
     consumers: tuple[Callable[[], None], ...] = (

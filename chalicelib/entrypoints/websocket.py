@@ -80,7 +80,7 @@ def message(event: Event) -> dict[str, int]:
         _reply(ctx, endpoint, connection_id, _error_of(ctx, exc, reply_to))
     except Exception as exc:  # noqa: BLE001 - no internal detail may reach the client, and the connection stays open
         record("socket_message_failed", connection_id=connection_id, error=exc)
-        _reply(ctx, endpoint, connection_id, _error(ctx, "internal_error", "Something went wrong inside Headrace. Try again.", reply_to))
+        _reply(ctx, endpoint, connection_id, _error(ctx, "internal_error", "Internal error in Headrace. Try again.", reply_to))
     return {"statusCode": 200}
 
 

@@ -275,7 +275,7 @@ def test_a_slack_address_is_never_shown_whole_and_may_stay_unsaid(api: Api) -> N
     gone = refused(api.call("PUT", "/webhooks/addresses", {"slack": {"other": None}}, "admin"))
 
     assert shown == {"emails": ["ops@acme.com"], "slack": {"alerts": "https://hooks.slack.com/...efgh"}}
-    assert gone == {"slack.other": "has no URL that could stay"}
+    assert gone == {"slack.other": "has no stored URL to keep"}
     assert api.container.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
 
 
