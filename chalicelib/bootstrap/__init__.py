@@ -17,6 +17,6 @@ def container() -> Container:
     return _current[0]
 
 
-def override(other: Container | None) -> None:
+def override(replacement: Container | None) -> None:
     """Replace the container, in tests. None: create a new one on the next use."""
-    _current[:] = [other] if other is not None else []
+    _current[:] = [replacement] if replacement is not None else []

@@ -59,7 +59,7 @@ def for_each_change(
             ctx.log("change_failed", consumer=consumer, job_id=job_id, error=exc)
             lost += not _send_to_dead_letter(ctx, job_id, f"{consumer}: {type(exc).__name__}", until)
     if lost:
-        raise DeadLetterFailed(f"{lost} change records could not be dead-lettered; the stream delivers them again.")
+        raise DeadLetterFailed(f"{lost} records could not be dead-lettered; the stream delivers them again.")
 
 
 def call_with_retry(clock: Clock, call: Callable[[], T], until: Ms) -> T:

@@ -35,7 +35,7 @@ STORE_HANG_MS = 15_000  # a hanging store may exceed the delivery budget by this
 def handle_lane_messages(lane: Lane, event: Any) -> None:
     """Run the jobs that a batch of wake-ups names.
 
-    If this raises, SQS delivers the messages again that were not acknowledged.
+    If this raises, SQS redelivers the messages that were not acknowledged.
     """
     records = event.to_dict()["Records"]
     messages = [QueueMessage(body=each["body"], receipt=each["receiptHandle"], id=each.get("messageId", "")) for each in records]
@@ -64,7 +64,7 @@ def handle_delivery_messages(event: Any) -> None:
 
 
 def handle_task_messages(event: Any) -> None:
-    """Run the tasks of the `tasks` queue. If this raises, SQS safely delivers them again."""
+    """Run the tasks of the `tasks` queue. If this raises, SQS redelivers them, which is safe."""
     ctx, remaining = container(), event.context.get_remaining_time_in_millis()
     until = ctx.clock.now() + max(remaining // 2, remaining - TASK_MARGIN_MS)
     for each in event.to_dict()["Records"]:

@@ -234,7 +234,7 @@ def test_one_that_cannot_be_announced_is_let_go_all_the_same(api: Api) -> None:
 
     api.container.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
     api.container.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
-    with pytest.raises(Exception, match="come again"):
+    with pytest.raises(Exception, match="delivers them again"):
         told(api, first)
 
     assert api.head(second).status is Status.QUEUED

@@ -24,7 +24,7 @@ GONE = 410
 
 
 class DeliveryResult(StrEnum):
-    """What became of a delivery message, or of a stalled delivery."""
+    """The result of a delivery message, or of requeuing a stalled delivery."""
 
     PENDING = "pending"  # attempted; another attempt follows
     DELIVERED = "delivered"
@@ -119,7 +119,7 @@ def _attempt(ctx: NotificationContext, delivery: Delivery) -> DeliveryOutcome:
 
 
 def _outcome_of(response: WebhookResponse | None, duration: Ms) -> DeliveryOutcome:
-    """The outcome of an attempt that was sent; `response` is None for e-mail."""
+    """The outcome of a message that was sent; `response` is None for e-mail."""
     if response is None or 200 <= response.status < 300:
         return DeliveryOutcome(ms=duration, status=response.status if response else None)
     if 300 <= response.status < 400:
