@@ -136,7 +136,7 @@ class Container(DynamoStores):
 
     @cached_property
     def endpoints(self) -> dict[str, str]:
-        """The URLs of the stage's APIs. Only a deployment changes them, and it restarts the functions."""
+        """The URLs of the stage's APIs. Only a deployment changes them; it restarts the functions."""
         return self.api_keys.endpoints()
 
     @property

@@ -104,7 +104,7 @@ _TASKS: dict[str, Callable[[Container, dict[str, Any]], Callable[[Ms], object] |
 
 
 def handle_job_changes(event: Any) -> None:
-    """Pass a batch of the change stream to each consumer. A failing one does not stop the others."""
+    """Pass a batch of the change stream to each consumer. One failure does not stop the others."""
     ctx = container()
     changes = list(ctx.changes(event.to_dict()["Records"]))
     consumers: tuple[Callable[[], None], ...] = (
