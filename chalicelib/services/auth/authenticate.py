@@ -29,8 +29,8 @@ def secret_hash(secret: str) -> str:
 class ApiKeyCache:
     """The keys that were looked up lately, for one environment. Unknown ones are asked for each time, so that a new key works at once."""
 
-    def __init__(self, accounts: ApiKeys, clock: Clock) -> None:
-        self._accounts, self._clock = accounts, clock
+    def __init__(self, api_keys: ApiKeys, clock: Clock) -> None:
+        self._api_keys, self._clock = api_keys, clock
         self._kept: dict[str, tuple[Key, Ms]] = {}
 
     def caller(self, key_hash: str) -> Caller | None:
@@ -38,7 +38,7 @@ class ApiKeyCache:
         now = self._clock.now()
         key, until = self._kept.get(key_hash, (None, 0))
         if key is None or now >= until:
-            key = self._accounts.key(key_hash)
+            key = self._api_keys.key(key_hash)
             if key is None:
                 self._kept.pop(key_hash, None)
                 return None
@@ -51,20 +51,20 @@ class ApiKeyCache:
         return caller is not None and caller.may_read_content(job)
 
 
-def authenticate_bearer(ring: ApiKeyCache, authorization: str | None) -> Caller:
+def authenticate_bearer(cache: ApiKeyCache, authorization: str | None) -> Caller:
     """The caller of an `Authorization: Bearer hr_...` header.
 
     Raises:
         Unauthenticated: there is none, or its key is not valid.
     """
     scheme, _, secret = (authorization or "").partition(" ")
-    caller = ring.caller(secret_hash(secret.strip())) if scheme.lower() == "bearer" and secret.strip() else None
+    caller = cache.caller(secret_hash(secret.strip())) if scheme.lower() == "bearer" and secret.strip() else None
     if caller is None:
         raise Unauthenticated
     return caller
 
 
-def authenticate_ticket(ring: ApiKeyCache, tickets: Tickets, clock: Clock, secret: str, connection_id: str | None = None) -> Caller:
+def authenticate_ticket(cache: ApiKeyCache, tickets: Tickets, clock: Clock, secret: str, connection_id: str | None = None) -> Caller:
     """The caller of a `?ticket=`: whom its key speaks for now, limited to what the ticket names.
 
     For a WebSocket, `connection_id`, it must be fresh and opens one connection.
@@ -74,7 +74,7 @@ def authenticate_ticket(ring: ApiKeyCache, tickets: Tickets, clock: Clock, secre
     """
     hashed, now = secret_hash(secret), clock.now()
     ticket = tickets.get(hashed)
-    present = ring.caller(ticket.caller.key_hash) if ticket is not None and now < ticket.expires_at else None
+    present = cache.caller(ticket.caller.key_hash) if ticket is not None and now < ticket.expires_at else None
     if ticket is None or present is None:
         raise Unauthenticated("This ticket is unknown or has expired. Ask for a new one: POST /stream-tickets.")
     if connection_id is not None and (now >= ticket.created_at + FRESH_MS or not tickets.use(hashed, connection_id)):
