@@ -84,7 +84,7 @@ def test_a_change_that_is_there_already_is_none() -> None:
 
 
 def test_new_metadata_is_a_change_of_the_record_too() -> None:
-    assert edited(job(), body=True).version == 2
+    assert edited(job(), changes_spec=True).version == 2
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
