@@ -137,7 +137,7 @@ def _act(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
 def _subscribe_batch(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
     batch_id = checked_batch_id(data["batch_id"])
     if data["action"] == "subscribe":
-        subscribe_to_batch(ctx, ctx.batches, ctx.counters, connection, batch_id, data.get("tenant"), data.get("id"))
+        subscribe_to_batch(ctx, connection, batch_id, data.get("tenant"), data.get("id"))
     else:
         unsubscribe(ctx, connection, batch_id)
 

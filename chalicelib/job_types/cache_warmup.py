@@ -100,7 +100,7 @@ def _key(task: TaskRun, prepared: PreparedBatch, row: Row) -> str:
     """By what the cache knows the request of a row: it is planned as it will be."""
     ctx = task.context
     plan = plan_job(ctx.job_type, ctx.prices, task.caller, submission_of(prepared.base, row, {}), 0)
-    return cache_key(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
+    return cache_key(task.job.tenant, plan.kind.name, model_request(plan.spec, plan.kind))
 
 
 async def _missing(task: TaskRun, prepared: PreparedBatch, rows: dict[str, Row]) -> list[Row]:

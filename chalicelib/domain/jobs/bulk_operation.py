@@ -61,7 +61,7 @@ class BulkPage:
 
     jobs: tuple[JobRef, ...] = ()
     missing: tuple[str, ...] = ()  # requested ids that name no job of the tenant
-    position: int = 0  # next index into `ids`, next row of the batch, or index of the scanned status
+    position: int = 0  # next index into `ids`, next row, or index of the scanned status
     cursor: str | None = None  # where the scan of that status continues; None: at its start
     last: bool = False  # no page follows
 
@@ -80,8 +80,8 @@ class BulkOperation:
     created_at: Ms
     updated_at: Ms
     lane: str | None = None  # new lane, for `set_priority`; otherwise None
-    ids: tuple[str, ...] = ()  # jobs named by the caller; empty: `filters` or `batch_id` selects them
-    filters: Mapping[str, Any] = field(default_factory=dict)  # as in `GET /jobs`, without the tenant
+    ids: tuple[str, ...] = ()  # named by the caller; empty: `filters` or `batch_id` selects
+    filters: Mapping[str, Any] = field(default_factory=dict)  # as in `GET /jobs`, without tenant
     all_tenants: bool = False  # the caller's key covers all tenants, so `ids` may be of any tenant
     batch_id: str | None = None  # batch whose rows are selected; None: not an action of a batch
     rows: int = 0  # rows of that batch, from the first
@@ -95,7 +95,7 @@ class BulkOperation:
     skipped: int = 0  # jobs whose state does not allow the action
     failed: int = 0  # jobs for which it failed with an internal error
     not_found: int = 0  # `ids` that name no job
-    problems: tuple[tuple[str, str], ...] = ()  # (job id, code) of the first jobs that are not `done`
+    problems: tuple[tuple[str, str], ...] = ()  # (job id, code) of the first that are not `done`
 
     @property
     def statuses(self) -> tuple[Status, ...]:

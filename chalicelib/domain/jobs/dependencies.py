@@ -1,5 +1,4 @@
-"""Define jobs that run after others: what a parent's end means for a child, and what a template may
-use of a parent.
+"""Define what the end of a parent means for a child, and what a template may use of a parent.
 
 Only `completed` counts as success. A deleted parent counts as failed, because its output is gone.
 """
@@ -31,7 +30,7 @@ class DependencyRecord:
     parents: Mapping[str, str]  # parent job ids by their aliases in the template
     open: frozenset[str]  # parent job ids whose end the child still waits for
     run_anyway: bool = False  # whether the child also runs if a parent fails
-    # Seconds since 1970 until which every parent has an edge to the child; 0 while edges may be missing.
+    # Seconds since 1970 until which every parent has an edge to the child; 0: edges may be missing.
     linked_until: int = 0
 
 

@@ -27,10 +27,10 @@ class JobEdit:
 
 
 def apply_edit(job: Job, edit: JobEdit, now: Ms) -> Job | None:
-    """Return the edited record, the same object if nothing changes, or None if the job does not allow it.
+    """Return the edited record; the same object if nothing changes; None if that is not allowed.
 
-    Moving the start moves the expiry and the end of its retries by the same time, unless `expires_at`
-    is set.
+    Moving the start moves the expiry and the end of its retries by the same time, unless
+    `expires_at` is set.
     """
     if job.status.is_terminal:
         return None
@@ -63,8 +63,9 @@ def needs_wake_up(before: Job, after: Job) -> bool:
 def _move_start(job: Job, at: Ms, now: Ms) -> Job | None:
     """Move the start of a waiting job.
 
-    A later start adds to the generation, so that the pending wake-up, which would come too early, is
-    dropped; an earlier start only needs another wake-up (protocol rule 17: resending keeps the generation).
+    A later start adds to the generation, so that the pending wake-up, which would come too early,
+    is dropped; an earlier start only needs another wake-up (protocol rule 17: resending keeps the
+    generation).
     """
     if job.status is Status.QUEUED and job.started_at is None and at <= now:
         return job  # an earlier request has started it
@@ -95,8 +96,9 @@ def _move_start_after_parents(job: Job, at: Ms, now: Ms) -> Job:
 def _move_to_lane(job: Job, lane: str, now: Ms) -> Job:
     """Move a job to another lane.
 
-    Up: it gets another wake-up, and the first of the two to arrive counts. Down: the generation grows, so
-    that the pending wake-up in the faster lane is dropped (protocol rule 17: resending keeps the generation).
+    Up: it gets another wake-up, and the first of the two to arrive counts. Down: the generation
+    grows, so that the pending wake-up in the faster lane is dropped (protocol rule 17: resending
+    keeps the generation).
     """
     if not is_claimable(job):
         return replace(job, lane=lane)

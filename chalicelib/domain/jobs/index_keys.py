@@ -6,7 +6,7 @@ from zlib import crc32
 
 from chalicelib.domain.jobs.job import Job, Status
 
-DUE_SHARDS = 8  # shards of each due partition: one alone takes 1,000 writes/s, and every job is written to it
+DUE_SHARDS = 8  # of each due partition: every job is written to it, and one shard takes 1,000/s
 
 # Lists of these statuses are sorted by the time of the end, all others by creation.
 LISTED_BY_END = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.INCOMPLETE})
@@ -20,8 +20,8 @@ def sort_key(job: Job, *, by_end: bool) -> str:
 def due_partition(job: Job) -> str | None:
     """Return the partition of the due index that holds a job: its lane, or None.
 
-    Queued and running jobs are in their lane's partition; jobs that wait for a time share the partition
-    None. They are apart so that a deep queue does not hide the retries behind it.
+    Queued and running jobs are in their lane's partition; jobs that wait for a time share the
+    partition None. They are apart so that a deep queue does not hide the retries behind it.
     """
     return job.lane if job.status in (Status.QUEUED, Status.PROCESSING) else None
 

@@ -19,7 +19,7 @@ class Status(StrEnum):
     QUEUED = "queued"  # a worker may claim it
     PROCESSING = "processing"  # a worker has claimed it
     RETRYING = "retrying"  # an attempt failed; the next may start at `resume_at`
-    HELD = "held"  # blocked, for example by an open circuit; `reason` says why, `resume_at` when it is checked
+    HELD = "held"  # blocked, for example by an open circuit, until `resume_at`; `reason` says why
     COMPLETED = "completed"  # final, also for a manual retry
     INCOMPLETE = "incomplete"  # ended early with its text kept; `incomplete_reason` says why
     FAILED = "failed"  # no attempt is left, or none would help
@@ -32,7 +32,7 @@ class Status(StrEnum):
 
 
 START_LATER = "run_at"  # the reason of a job that waits for its start time, `resume_at`
-DEPENDENCIES = "dependencies"  # the reason of a job that waits for its parents, and then for `resume_at`, if set
+DEPENDENCIES = "dependencies"  # the reason of a job that waits for its parents, then for `resume_at`
 
 TERMINAL = frozenset({Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 
@@ -68,9 +68,7 @@ class JobError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job record. Immutable: `transitions` makes the next one, and the store replaces it if `version` is
-    unchanged.
-    """
+    """One job record. Immutable: `transitions` makes the next one, which replaces it in the store."""
 
     id: str  # `job_...`; for a batch row computed from the batch id and the row number
     tenant: str  # the tenant that owns it
@@ -84,28 +82,28 @@ class Job:
     queued_at: Ms  # when it last became ready for a worker; for a delayed job its start time
     expires_at: Ms  # the first attempt of a run must start before this
     due_at: Ms | None  # when the sweeper checks it next; None once it has ended
-    generation: int = 1  # fencing token of wake-ups and workers: grows when older ones must lose the job
+    generation: int = 1  # fencing token: grows when older wake-ups and workers must lose the job
     attempt: int = 0  # number of the latest request to the provider, never used twice; 0: none yet
     run: int = 1  # grows with each manual retry of an ended job
     tries: int = 0  # attempts of this run that count against `max_attempts`
     version: int = 1  # grows with each write: the token of the compare-and-swap
     max_attempts: int = 3  # attempts in a run, the first included
     started_at: Ms | None = None  # when the first attempt of this run was claimed; None: not yet
-    first_token_at: Ms | None = None  # when the first text of the last attempt came; None: none, or not ended
+    first_token_at: Ms | None = None  # first text of the last attempt; None: no text, or not ended
     finished_at: Ms | None = None  # when it ended; None: it has not
     updated_at: Ms = 0  # when it was last written
     retry_until: Ms = 0  # no further attempt starts after this; 0: no limit
-    owner: str | None = None  # nonce of the latest claim, `<lease id>#<random>`; None: never claimed
+    owner: str | None = None  # nonce of the latest claim, `<lease>#<random>`; None: never claimed
     crashes: int = 0  # workers that died while they ran this job, in this run
     run_alone: bool = False  # whether the latest attempt is the only work of its worker
     isolated_crashes: int = 0  # crashes while it ran alone; only these can fail the job
     cancel_requested: bool = False  # its owner, or the next worker of its response, must cancel it
-    reason: str | None = None  # why it has its status, for example `circuit_open`; None: needs no reason
+    reason: str | None = None  # why it has its status, such as `circuit_open`; None: no reason needed
     resume_at: Ms | None = None  # when it may continue, as users are shown; None: now, or unknown
     error: JobError | None = None  # failure of the last attempt; None: no failure
     incomplete_reason: str | None = None  # why it ended early; None: its status is not `incomplete`
-    length: int | None = None  # code points of the text of `attempt`; None: the attempt has not ended
-    usage: Usage | None = None  # tokens of the attempt that ended it; None: not ended, or no attempt
+    length: int | None = None  # code points of the text of `attempt`; None: it has not ended
+    usage: Usage | None = None  # tokens of the attempt that ended it; None: there was none
     cost: Nano | None = None  # nano-dollars of all attempts so far; None: none has a known cost
     estimated_cost: Nano | None = None  # expected at the submission; None: the price is unknown
     max_cost: Nano | None = None  # upper bound over all attempts; None: the price is unknown
@@ -113,18 +111,18 @@ class Job:
     tags: tuple[str, ...] = ()  # the caller's own, for filters
     dedupe_key: str | None = None  # no second unfinished job of the user has this key; None: no key
     batch_id: str | None = None  # the batch of which it is a row; None: it is not part of a batch
-    # The provider's background response of a durable attempt: the next worker continues it within the
-    # same attempt. None: the attempt has no such response.
+    # The provider's background response of a durable attempt: the next worker continues it within
+    # the same attempt. None: there is no such response.
     response_id: str | None = None
     response_at: Ms | None = None  # when `response_id` was stored; None: there is no response
-    fallback_models: tuple[str, ...] = ()  # models that may replace `model` while its circuit is open, in order
-    attempt_model: str | None = None  # the fallback model of the latest attempt; None: it uses `model`
+    fallback_models: tuple[str, ...] = ()  # may replace `model` while its circuit is open, in order
+    attempt_model: str | None = None  # fallback model of the latest attempt; None: it uses `model`
     notifies: bool = False  # whether its spec names recipients of a completion notification
-    ttl: int | None = None  # seconds since 1970, when DynamoDB may remove it; None: it has not ended
+    ttl: int | None = None  # seconds since 1970 when DynamoDB may remove it; None: not ended
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the attempt outlives its worker: the provider goes on with the response by itself."""
+        """Whether the attempt outlives its worker: the provider continues its response."""
         return self.response_id is not None and not self.status.is_terminal
 
     @property
@@ -139,5 +137,5 @@ class Job:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether it was deleted: its `ttl` is not after its end. Only the deletion still reads such a record."""
+        """Whether it was deleted. Only the deletion itself still reads such a record."""
         return self.status.is_terminal and self.ttl is not None and self.ttl <= (self.finished_at or 0) // 1000

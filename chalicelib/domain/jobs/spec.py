@@ -1,7 +1,7 @@
 """Define the job spec: what a job is asked to do.
 
-It is written at the submission and stored apart from the job record, because it is large. Workers never
-change it.
+It is written at the submission and stored apart from the job record, because it is large. Workers
+never change it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ class JobConfig:
     temperature: float | None = None  # None: the provider's default
     system_prompt: str | None = None  # None: only the instructions of the type
     response_format: Any = "text"  # `text`, `json`, or a dict with a JSON schema
-    streaming_mode: str = "realtime"  # how often subscribers get frames: `realtime`, `batched`, `none`
+    streaming_mode: str = "realtime"  # pace of the frames: `realtime`, `batched` or `none`
     max_attempts: int = 3  # attempts in a run, the first included
     timeout: float = 300.0  # longest duration of one attempt
     durable: bool = False  # the provider makes a background response, which outlives its worker
-    retry_for: float = 86_400.0  # no further attempt starts later than this after the job was queued
+    retry_for: float = 86_400.0  # no further attempt starts later than this after the queueing
     # The first attempt must start within this time of the submission, `run_at` or a manual retry.
     expires_in: float = 86_400.0
     openai: dict[str, Any] = field(default_factory=dict)  # parameters passed on to OpenAI unchanged
-    fallback_models: list[str] = field(default_factory=list)  # tried in order while the model's circuit is open
-    cache: float | None = None  # age up to which equal requests of the tenant share an answer; None: not cached
+    fallback_models: list[str] = field(default_factory=list)  # in order, while its circuit is open
+    cache: float | None = None  # equal requests share answers up to this age; None: not cached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class JobSpec:
     input: Any = None  # the input, for types with an input schema; otherwise None
     options: dict[str, Any] = field(default_factory=dict)  # options of the type
     metadata: dict[str, Any] = field(default_factory=dict)  # the caller's own, returned unchanged
-    depends_on: dict[str, str] = field(default_factory=dict)  # parent job ids by their aliases in the template
+    depends_on: dict[str, str] = field(default_factory=dict)  # parent job ids by alias
     on_parent_failure: str = "cancel"  # `cancel` or `run_anyway`
-    # `{"content": prompt or input, "values": values of the batch row}`, filled in when an attempt starts;
-    # None without parents.
+    # `{"content": prompt or input, "values": values of the batch row}`, filled in when an attempt
+    # starts; None without parents.
     template: dict[str, Any] | None = None
     webhook_url: str | None = None  # where the completion webhook is sent; None: nowhere
-    notify: list[str] = field(default_factory=list)  # other recipients of the completion notification
-    # Role of the submitter: a task that reads or changes other jobs has no more rights. None for model jobs.
+    notify: list[str] = field(default_factory=list)  # other recipients of that notification
+    # Role of the submitter, with which a task reads and changes other jobs. None for model jobs.
     role: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,8 +56,8 @@ class JobSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> JobSpec:
-        """Read a stored spec. Unknown fields are ignored: during a deployment two versions of the code read
-        each other's jobs.
+        """Read a stored spec; ignore unknown fields, which a newer version of the code may have
+        written.
         """
         return cls(**{**_known(cls, data), "config": JobConfig(**_known(JobConfig, data["config"]))})
 

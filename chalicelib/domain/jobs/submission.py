@@ -23,7 +23,7 @@ class Submission:
     tags: tuple[str, ...] = ()
     user: str | None = None  # user on whose behalf it is submitted; None: the caller
     dedupe_key: str | None = None  # None: the type may derive one from the input
-    expires_in: float = 86_400.0  # seconds after `run_at`, or after now, by which it must have started
+    expires_in: float = 86_400.0  # it must start within these seconds after `run_at`, or after now
     run_at: Ms | None = None  # earliest start; None: now
     depends_on: dict[str, str] = field(default_factory=dict)  # parent job ids by alias
     on_parent_failure: str = CANCEL  # `cancel` or `run_anyway`

@@ -8,10 +8,10 @@ from chalicelib.domain.errors import DependencyCycle
 
 
 def topological_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the keys with each key after its parents, otherwise in their order. Parents that are not keys
-    are ignored.
+    """Return the keys with each key after its parents, otherwise in their order.
 
-    A depth-first walk without recursion, because a chain may be ten thousand keys long.
+    Parents that are not keys are ignored. A depth-first walk without recursion, because a chain may
+    be ten thousand keys long.
 
     Raises:
         DependencyCycle: keys depend on each other; it names one such cycle.

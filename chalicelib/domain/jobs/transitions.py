@@ -1,8 +1,9 @@
 """Define every change of a job record as a pure function from the record to the next one.
 
-None means that the job does not allow the change. `services/update_job.py` writes the result only if the
-record still has the version that was read, and decides again on the newer record otherwise. So each function
-states a protocol rule once (docs/protocol.md), and no concurrent write can break it.
+None means that the job does not allow the change. `services/update_job.py` writes the result only
+if the record still has the version that was read, and decides again on the newer record otherwise.
+So each function states a protocol rule once (docs/protocol.md), and no concurrent write can break
+it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from chalicelib.domain.units import Ms, Nano
 
 QUEUED_CHECK_DELAY_MS = 120_000  # a wake-up may take this long before the sweeper checks the job
 RECHECK_MS = 60_000  # how often the sweeper checks a job that a worker has claimed
-MAX_DELAY_SECONDS = 900  # SQS delays no message longer; for a later start the sweeper sends the wake-up
+MAX_DELAY_SECONDS = 900  # the most that SQS delays a message; a later wake-up is the sweeper's
 MAX_RECHECK_MS = 3_600_000
 MAX_ISOLATED_CRASHES = 3  # workers that may die while they run nothing but this job
-HANDED_OVER = "handed_over"  # the reason of a job whose worker reached its deadline before the response ended
+HANDED_OVER = "handed_over"  # the reason after a worker reached its deadline before the response ended
 COMPLETED_RETENTION_DAYS = 30
 OTHER_RETENTION_DAYS = 7
 
@@ -38,11 +39,13 @@ class AttemptOutcome:
 
 
 def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False, model: str | None = None) -> Job | None:
-    """Claim the job for a new attempt (protocol rule 1: the generation is the fencing token; 4: one attempt number
-    per request), or for the one whose response outlived its worker (protocol rule 5: one attempt, one response,
-    one text). Idempotent per owner (protocol rule 3: the owner is a nonce).
+    """Claim the job for a new attempt (protocol rule 1: the generation is the fencing token; 4: one
+    attempt number per request), or for the one whose response outlived its worker (protocol rule 5:
+    one attempt, one response, one text). Idempotent per owner (protocol rule 3: the owner is a
+    nonce).
 
-    A queued job keeps its `due_at`, so that the claim changes no index. A job that is too late ends instead.
+    A queued job keeps its `due_at`, so that the claim changes no index. A job that is too late ends
+    instead.
 
     Args:
         alone: the worker runs no other job.
@@ -75,17 +78,17 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
 
 
 def is_claimable(job: Job) -> bool:
-    """Whether a wake-up may start the job. A waiting or held job must wait for a time: its wake-up is delayed until then."""
+    """Whether a wake-up may start the job: a waiting or held job only if it waits for a time."""
     if job.status is Status.HELD:
         return job.resume_at is not None
     return job.status in (Status.QUEUED, Status.RETRYING) or (job.status is Status.WAITING and job.reason == START_LATER)
 
 
 def hold(job: Job, generation: int, reason: str, until: Ms, now: Ms) -> Job | None:
-    """Hold a job that an admission gate refuses, until `until` (protocol: a gate uses up no attempt).
+    """Hold a job that an admission gate refuses until `until` (a gate uses up no attempt).
 
-    It waits at most until it would expire or until its last attempt may start; then it ends. Idempotent per
-    generation and reason.
+    It waits at most until it would expire or until its last attempt may start; then it ends.
+    Idempotent per generation and reason.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.reason == reason:
         return job  # this write has succeeded before; only its response was lost
@@ -101,14 +104,16 @@ def hold(job: Job, generation: int, reason: str, until: Ms, now: Ms) -> Job | No
 
 
 def message_delay(job: Job, now: Ms) -> int | None:
-    """Return the delay of the job's wake-up in seconds; None: longer than SQS allows, so the sweeper sends it later."""
+    """Return the delay of the wake-up in seconds; None: longer than SQS allows, the sweeper sends
+    it.
+    """
     seconds = -(-max(0, (job.resume_at or 0) - now) // 1000)
     return seconds if seconds <= MAX_DELAY_SECONDS else None
 
 
 def first_check_at(until: Ms, now: Ms) -> Ms:
-    """Return when the sweeper must check a job that may continue at `until`: some time after its wake-up, or
-    in time to send it.
+    """Return when the sweeper must check a job that may continue at `until`: some time after its
+    wake-up, or in time to send it.
     """
     return until + QUEUED_CHECK_DELAY_MS if until - now <= MAX_DELAY_SECONDS * 1000 else until
 
@@ -130,10 +135,11 @@ def store_response_id(job: Job, generation: int, owner: str, response_id: str, n
 
 
 def hand_over(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
-    """Hand a durable attempt to the next worker when this one reaches its deadline. Call it after all text that
-    was read is stored (protocol rule 8: the terminal write comes last).
+    """Hand a durable attempt to the next worker when this one reaches its deadline. Call it after
+    all text that was read is stored (protocol rule 8: the terminal write comes last).
 
-    `cancel_requested` stays set: the next worker cancels the job, because it must stop the response as well.
+    `cancel_requested` stays set: the next worker cancels the job, because it must stop the response
+    as well.
     """
     if job.is_resumable and job.generation == generation + 1 and job.owner == owner:
         return job  # this write has succeeded before; only its response was lost
@@ -151,8 +157,9 @@ def hand_over(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
 
 
 def finish(job: Job, generation: int, owner: str, outcome: AttemptOutcome, now: Ms) -> Job | None:
-    """End the job with the outcome of its attempt, or as `cancelled`, with its text, if a cancel was requested
-    (protocol rule 2: only the owner writes; 8: the terminal write comes last). Idempotent per owner.
+    """End the job with the outcome of its attempt, or as `cancelled`, with its text, if a cancel
+    was requested (protocol rule 2: only the owner writes; 8: the terminal write comes last).
+    Idempotent per owner.
     """
     if job.status.is_terminal and job.generation == generation and job.owner == owner:
         return job  # this write has succeeded before; only its response was lost
@@ -175,11 +182,10 @@ def finish(job: Job, generation: int, owner: str, outcome: AttemptOutcome, now: 
 def retry_later(
     job: Job, generation: int, owner: str, outcome: AttemptOutcome, due: Ms, now: Ms, *, counts_as_attempt: bool = True
 ) -> Job | None:
-    """Queue the job for another attempt at `due`, after a failed one; end it if a cancel was requested. Idempotent
-    per owner.
+    """Queue the job for another attempt at `due`, or end it if a cancel was requested.
 
-    `length` records the end of the failed attempt's text, so that readers stop there even if a stalled worker
-    appends more.
+    Idempotent per owner. `length` records the end of the failed attempt's text, so that readers
+    stop there even if a stalled worker appends more.
 
     Args:
         counts_as_attempt: the attempt counts against `max_attempts`.
@@ -209,8 +215,8 @@ def retry_later(
 
 
 def hold_after_attempt(job: Job, generation: int, owner: str, outcome: AttemptOutcome, reason: str, until: Ms, now: Ms) -> Job | None:
-    """Hold a job whose attempt failed before a response started, for a cause outside the job: the probe of an open
-    circuit failed, or there is no OpenAI key.
+    """Hold a job whose attempt failed before a response started, for a cause outside the job: the
+    probe of an open circuit failed, or there is no OpenAI key.
 
     Like `retry_later`, but the attempt does not count. It keeps its attempt record.
     """
@@ -221,8 +227,9 @@ def hold_after_attempt(job: Job, generation: int, owner: str, outcome: AttemptOu
 
 
 def release(job: Job, now: Ms) -> Job | None:
-    """Release a job whose parents have ended: queue it, or let it wait for its start time. Several callers may find
-    the parents ended; one of them releases it (protocol rule 22: a dependent is released only from waiting).
+    """Release a job whose parents have ended: queue it, or let it wait for its start time. Several
+    callers may find the parents ended; one of them releases it (protocol rule 22: a dependent is
+    released only from waiting).
 
     `retry_until` counts from now on; `expires_at` stays.
     """
@@ -244,8 +251,8 @@ def release(job: Job, now: Ms) -> Job | None:
 
 
 def dependency_failed(job: Job, parent: str, status: str, now: Ms) -> Job | None:
-    """Cancel a job because a parent ended without being completed (protocol rule 22: a dependent is released only
-    from waiting).
+    """Cancel a job because a parent ended without being completed (protocol rule 22: a dependent is
+    released only from waiting).
     """
     if not waits_for_parents(job):
         return None
@@ -271,10 +278,11 @@ def parent_failed(parent: str, status: str) -> str:
 
 
 def cancel(job: Job, now: Ms) -> Job | None:
-    """Cancel the job at once, or request it from the owner of a running one (protocol rule 10: a running job is
-    cancelled by its owner). None: it has ended.
+    """Cancel the job at once, or request it from the owner of a running one (protocol rule 10: a
+    running job is cancelled by its owner). None: it has ended.
 
-    Between two workers of a durable attempt the request is for the next one, which must stop the response.
+    Between two workers of a durable attempt the request is for the next one, which must stop the
+    response.
     """
     if job.status.is_terminal:
         return None
@@ -289,8 +297,8 @@ def expire(job: Job, now: Ms) -> Job:
 
 
 def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
-    """Apply a manual retry: start a `retrying`, held or delayed job now, or start a new run of an ended job, but not
-    of a completed one (protocol rule 11: terminal is final for a run).
+    """Apply a manual retry: start a `retrying`, held or delayed job now, or start a new run of an
+    ended job, but not of a completed one (protocol rule 11: terminal is final for a run).
 
     Attempt numbers continue (protocol rule 4: one attempt number per request).
 
@@ -337,7 +345,7 @@ def mark_deleted(job: Job, now: Ms) -> Job | None:
 
 
 def postpone_check(job: Job, now: Ms) -> Job | None:
-    """Set the next check after one that found nothing to do; the interval grows with the time that the job has waited."""
+    """Set the next check after one that found nothing to do; the interval grows with the wait."""
     if job.status.is_terminal:
         return None
     if job.status is Status.PROCESSING:
@@ -354,11 +362,12 @@ def postpone(job: Job, until: Ms, now: Ms) -> Job | None:
 
 
 def reclaim(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) -> Job | None:
-    """Reclaim a job from a worker whose lease is dead: queue it again, or end it (protocol rule 16: act only on an
-    unchanged record; 18: a dead letter is a hint).
+    """Reclaim a job from a worker whose lease is dead: queue it again, or end it (protocol rule 16:
+    act only on an unchanged record; 18: a dead letter is a hint).
 
-    The attempt does not count against `max_attempts`, but a job that crashes alone `MAX_ISOLATED_CRASHES` times
-    fails. A durable attempt goes on with the next worker (protocol rule 6: the response id is stored first).
+    The attempt does not count against `max_attempts`, but a job that crashes alone
+    `MAX_ISOLATED_CRASHES` times fails. A durable attempt goes on with the next worker (protocol
+    rule 6: the response id is stored first).
 
     Args:
         length: code points of the attempt's stored text.
@@ -367,7 +376,7 @@ def reclaim(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) ->
     if job.status is not Status.PROCESSING or lease_of(job) != lease_id:
         return None
     total = (job.cost or 0) + cost if cost is not None else job.cost
-    generation = job.generation + 1  # a dead worker that wakes up must not take the end for its own write
+    generation = job.generation + 1  # a dead worker that wakes up must not take the end for its own
     if job.cancel_requested:
         return _end(job, now, Status.CANCELLED, length=length, cost=total, generation=generation)
     isolated_crashes = job.isolated_crashes + job.run_alone
@@ -391,7 +400,7 @@ def reclaim(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) ->
 
 
 def give_up(job: Job, now: Ms) -> Job | None:
-    """End a job that may start no further attempt, with its last failure as the error. None: it still may."""
+    """Fail a job that may start no further attempt, with its last error. None: it still may."""
     was_attempted = job.status is Status.RETRYING or (job.status is Status.HELD and job.started_at is not None)
     if not was_attempted or not job.retry_until or now < job.retry_until:
         return None
@@ -399,7 +408,7 @@ def give_up(job: Job, now: Ms) -> Job | None:
 
 
 def expire_if_late(job: Job, now: Ms) -> Job | None:
-    """End a job that starts too late, or was held until it may start no further attempt. None: it is in time."""
+    """End a job that starts too late, or was held too long. None: it is in time."""
     if now >= job.expires_at and job.started_at is None:
         return expire(job, now)
     return give_up(job, now) if job.status is Status.HELD else None

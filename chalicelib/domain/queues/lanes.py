@@ -2,12 +2,13 @@
 
 Why the lanes have these numbers:
 
-* `batch_size` is how many jobs an invocation starts with. A full batch keeps its environment until its slowest
-  job ends, so lanes for users who wait start small, and lanes where cost matters start full.
+* `batch_size` is how many jobs an invocation starts with. A full batch keeps its environment until
+  its slowest job ends, so lanes for users who wait start small, and lanes where cost matters start
+  full.
 * `window` delays every first token by its length; only `low` may wait to fill a batch.
-* `max_concurrency` bounds the environments of a lane. Their sum (450) leaves room in a default account of 1,000
-  for the API and the stream consumers. It is the limit of the SQS event source: reserved concurrency would
-  throttle invocations, and each throttled message uses up a receive.
+* `max_concurrency` bounds the environments of a lane. Their sum (450) leaves room in a default
+  account of 1,000 for the API and the stream consumers. It is the limit of the SQS event source:
+  reserved concurrency would throttle invocations, and each throttled message uses up a receive.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ LOW = Lane("low", batch_size=10, window=5, max_concurrency=60)
 LANES: dict[str, Lane] = {lane.name: lane for lane in (URGENT, HIGH, NORMAL, LOW)}
 
 WORKER_TIMEOUT = 900  # seconds; the maximum of Lambda
-WORKER_MEMORY = 512  # MB; its 29 % of a vCPU carry ten raw streams; with less, importing openai is too slow
-VISIBILITY_TIMEOUT = WORKER_TIMEOUT + 60  # seconds; prevents early redelivery, the claim prevents double work
+WORKER_MEMORY = 512  # MB; 29 % of a vCPU carry ten raw streams; with less, openai imports too slowly
+VISIBILITY_TIMEOUT = WORKER_TIMEOUT + 60  # seconds; only against early redelivery
 MAX_RECEIVE_COUNT = 5  # receives before a message becomes a dead letter
 MESSAGE_RETENTION = 14 * 24 * 3600  # seconds
 

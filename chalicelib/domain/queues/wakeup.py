@@ -11,7 +11,7 @@ from chalicelib.domain.ids import is_job_id
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """A wake-up for a job. It is dropped as late or duplicate if the record has another generation when it is read."""
+    """A wake-up for a job. It is dropped if the record has another generation when it is read."""
 
     job_id: str
     generation: int

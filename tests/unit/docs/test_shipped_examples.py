@@ -38,14 +38,14 @@ class TestEveryType:
     def test_it_can_be_planned(self, kind: JobType) -> None:
         """Options and input fit; what is sent asks for the type's schema, and is worth cents."""
         plan = planned(kind)
-        request = model_request(plan.body, kind)
+        request = model_request(plan.spec, kind)
 
-        assert (request.schema or {}).get("schema") is kind.schema_for(plan.body.options)
+        assert (request.schema or {}).get("schema") is kind.schema_for(plan.spec.options)
         assert plan.estimate.expected_cost is None or plan.estimate.expected_cost < 20_000_000
 
     def test_its_content_stands_in_a_fence(self, kind: JobType) -> None:
         """All of it, once; of a type without a fence it is the whole prompt."""
-        prompt, example = planned(kind).body.prompt, EXAMPLES[kind.name]
+        prompt, example = planned(kind).spec.prompt, EXAMPLES[kind.name]
         text = (ROOT / FOLDER / example.file).read_text(encoding="utf-8")
         if kind.render is None:
             assert prompt == text
@@ -63,7 +63,7 @@ class TestEveryType:
 
     def test_its_reply_fits(self, kind: JobType) -> None:
         """Field by field, in the order in which a model writes them, and about as long as the type says."""
-        body, answer = planned(kind).body, EXAMPLES[kind.name].answer()
+        body, answer = planned(kind).spec, EXAMPLES[kind.name].answer()
         if kind.response_schema is None:
             assert answer == ""
             return

@@ -142,7 +142,7 @@ def answers() -> dict[str, Schema]:
     others = {name: _object_of(properties) for name, properties in openapi_batches.answers().items()}
     return {
         **others,
-        "Accepted": _fields_of(job_responses.accepted(Accepted(job=_JOB, body=_BODY, position=1), None)),
+        "Accepted": _fields_of(job_responses.accepted(Accepted(job=_JOB, spec=_BODY, position=1), None)),
         "Record": _fields_of(job_responses.record(_JOB, _BODY, None, content=True)),
         "Status": _fields_of(job_responses.status(_JOB, None, None, 0)),
         "Progress": _fields_of(job_responses.progress(_JOB, None, None, 0, content=True)),

@@ -137,8 +137,8 @@ def _planned(one: Row, plan: Plan) -> Shape:
     return {
         "row": one.number,
         "id": one.id,
-        "prompt": plan.body.prompt[:SHOWN_PROMPT],
-        "model": plan.body.config.model,
+        "prompt": plan.spec.prompt[:SHOWN_PROMPT],
+        "model": plan.spec.config.model,
         "job_type": plan.kind.name,
         "priority": one.priority,
         "estimated_cost": dollars(plan.estimate.expected_cost),

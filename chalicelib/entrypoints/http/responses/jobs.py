@@ -42,8 +42,8 @@ def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> S
     """The answer to a submission; `preliminary` is what its type can say at once."""
     job = answer.job
     duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], max(0, answer.position - 1))
-    begins = job.expires_at - round(answer.body.config.expires_in * 1000) if answer.body else job.created_at
-    waits = answer.body is not None and bool(answer.body.depends_on)
+    begins = job.expires_at - round(answer.spec.config.expires_in * 1000) if answer.spec else job.created_at
+    waits = answer.spec is not None and bool(answer.spec.depends_on)
     first = Status.WAITING if waits or begins > job.created_at else Status.QUEUED
     shape: Shape = {
         "job_id": job.id,
@@ -56,7 +56,7 @@ def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> S
         "max_cost": dollars(job.max_cost),
         "currency": "USD",
         "links": links(job.id, ws_url),
-        "config": config(answer.body, job) if answer.body else None,
+        "config": config(answer.spec, job) if answer.spec else None,
     }
     if answer.deduplicated:
         shape["deduplicated"] = True

@@ -84,7 +84,7 @@ def estimate(request: ApiRequest) -> ApiResponse:
     return ApiResponse(
         body={
             "job_type": planned.kind.name,
-            "model": job_responses.model(planned.body.config.model),
+            "model": job_responses.model(planned.spec.config.model),
             "queue": f"{planned.kind.name}:{asked.priority}",
             "queue_position": ctx.queues.depth(asked.priority) + 1,
             "estimated_input_tokens": expected.input_tokens,
