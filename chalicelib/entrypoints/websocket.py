@@ -147,7 +147,7 @@ def _cancel(ctx: Container, connection: Connection, job_id: str) -> None:
         raise Forbidden("A ticket only reads; cancel over HTTPS with a key.")
     job = connection.caller.require_readable(ctx.jobs.get(job_id), job_id)
     if not job.status.is_terminal:
-        cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job)
+        cancel_job(ctx, job)
 
 
 def _refusal(ctx: Container, exc: HeadraceError, reply_to: Any) -> frames.Frame:

@@ -106,7 +106,7 @@ def _kept_ms(task: TaskRun) -> tuple[Ms, Ms]:
 def _delete(ctx: TaskContext, job: Job) -> int:
     """1 if it is gone; one that somebody started again meanwhile stays."""
     try:
-        delete_job(ctx.clock, ctx.jobs, ctx.job_data, job, job.generation)
+        delete_job(ctx, job, job.generation)
     except JobNotDeletable:
         return 0
     return 1

@@ -178,7 +178,7 @@ def _cancel_released(ctx: BatchContext, batch: Batch | None, jobs: list[Job]) ->
         return
     only = batch_rules.UNFINISHED if batch.status is BatchStatus.CANCELLED else batch_rules.NOT_STARTED
     for job in jobs:
-        cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job, only)
+        cancel_job(ctx, job, only)
 
 
 def _row_defaults(run: AdvanceRun, batch: Batch) -> RowDefaults:

@@ -9,21 +9,15 @@ from chalicelib.domain.errors import HeadraceError, JobNotFound, Unavailable
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, JobOutcome, JobRef
 from chalicelib.domain.jobs.edits import JobEdit
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.ports import JobData, Subscriptions
 from chalicelib.services.context import JobContext
-from chalicelib.services.jobs.cancel_job import cancel_job
-from chalicelib.services.jobs.delete_job import delete_job
+from chalicelib.services.jobs.cancel_job import CancelContext, cancel_job
+from chalicelib.services.jobs.delete_job import DeleteContext, delete_job
 from chalicelib.services.jobs.edit_job import edit_job
 from chalicelib.services.jobs.retry_job import retry_job
 
 
-class BulkActionContext(JobContext, Protocol):
+class BulkActionContext(JobContext, CancelContext, DeleteContext, Protocol):
     """What the actions need."""
-
-    @property
-    def job_data(self) -> JobData: ...
-    @property
-    def subscriptions(self) -> Subscriptions: ...
 
 
 def apply_page(ctx: BulkActionContext, bulk: BulkOperation) -> list[JobOutcome]:
@@ -64,14 +58,14 @@ def _cancel(ctx: BulkActionContext, bulk: BulkOperation, ref: JobRef, job: Job |
     if current.status.is_terminal and current.status is not Status.CANCELLED:
         raise _JobHasEnded
     if not current.status.is_terminal:
-        cancelled = cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, current, bulk.states or None)
+        cancelled = cancel_job(ctx, current, bulk.states or None)
         if not (cancelled.status.is_terminal or cancelled.cancel_requested):
             raise _JobHasStarted
 
 
 def _delete(ctx: BulkActionContext, _bulk: BulkOperation, ref: JobRef, job: Job | None) -> None:
     if job is not None:
-        delete_job(ctx.clock, ctx.jobs, ctx.job_data, job, ref.generation)
+        delete_job(ctx, job, ref.generation)
 
 
 def _set_priority(ctx: BulkActionContext, bulk: BulkOperation, ref: JobRef, job: Job | None) -> None:

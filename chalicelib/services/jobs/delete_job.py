@@ -7,14 +7,26 @@ again (protocol rule 25: no unconditional update of a record).
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from chalicelib.domain.errors import JobNotDeletable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job
-from chalicelib.ports import Clock, JobData, Jobs
+from chalicelib.ports import JobData, Jobs
+from chalicelib.services.context import Context
 from chalicelib.services.update_job import update_job
 
 
-def delete_job(clock: Clock, jobs: Jobs, job_data: JobData, job: Job, generation: int | None = None) -> None:
+class DeleteContext(Context, Protocol):
+    """What deleting a job needs."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def job_data(self) -> JobData: ...
+
+
+def delete_job(ctx: DeleteContext, job: Job, generation: int | None = None) -> None:
     """Delete the job and all its data. Repeating it succeeds.
 
     Args:
@@ -26,12 +38,12 @@ def delete_job(clock: Clock, jobs: Jobs, job_data: JobData, job: Job, generation
     """
 
     def mark(seen: Job) -> Job | None:
-        return transitions.mark_deleted(seen, clock.now()) if generation in (None, seen.generation) else None
+        return transitions.mark_deleted(seen, ctx.clock.now()) if generation in (None, seen.generation) else None
 
-    marked = update_job(jobs, job, mark)
+    marked = update_job(ctx.jobs, job, mark)
     if marked is None:
-        if jobs.get(job.id) is None:
+        if ctx.jobs.get(job.id) is None:
             return  # a concurrent deletion has completed
         raise JobNotDeletable
-    job_data.delete_all(job.id, job.tenant)
-    jobs.delete(marked)
+    ctx.job_data.delete_all(job.id, job.tenant)
+    ctx.jobs.delete(marked)

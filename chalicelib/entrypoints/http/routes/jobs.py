@@ -128,7 +128,7 @@ def cancel(request: ApiRequest, job_id: str) -> ApiResponse:
     job = _mine(request, job_id)
     if job.status.is_terminal:
         return ApiResponse(body=_status_shape(ctx, job))
-    cancelled = cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job)
+    cancelled = cancel_job(ctx, job)
     return ApiResponse(status=200 if cancelled.status.is_terminal else 202, body=_status_shape(ctx, cancelled))
 
 

@@ -285,7 +285,7 @@ def test_cancelling_stops_the_response_too() -> None:
     """Closing a stream does not end a response in the background."""
     world = World(slow())
     job = submitted(world)
-    world.loop.call_later(6.0, lambda: cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job)))
+    world.loop.call_later(6.0, lambda: cancel_job(world.container, world.job(job)))
 
     world.deliver()
 
@@ -301,7 +301,7 @@ def test_a_cancel_between_two_workers_is_obeyed_by_the_next() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
 
-    asked = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    asked = cancel_job(world.container, world.job(job))
     assert (asked.status, asked.cancel_requested) == (Status.QUEUED, True)
     world.deliver()
 
@@ -316,7 +316,7 @@ def test_the_sweep_stops_the_response_of_a_job_that_it_ends() -> None:
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    cancel_job(world.container, world.job(job))
 
     world.sweep(after=40)
 
@@ -458,7 +458,7 @@ def test_a_provider_that_hangs_keeps_neither_a_job_nor_the_sweep_from_the_end() 
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    cancel_job(world.container, world.job(job))
 
     async def hang(_response_id: str) -> None:
         await asyncio.sleep(3600)

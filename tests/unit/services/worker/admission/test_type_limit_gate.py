@@ -184,7 +184,7 @@ def test_a_job_that_was_cancelled_meanwhile_leaves_its_slot() -> None:
 
     def cancelled_meanwhile(lease: Any) -> None:
         real(lease)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
 
     world.container.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
     world.deliver()
