@@ -140,7 +140,7 @@ def _handle(ctx: Container, connection: Connection, data: dict[str, Any]) -> Non
 def _subscribe_batch(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
     batch_id = checked_batch_id(data["batch_id"])
     if data["action"] == "subscribe":
-        subscribe_to_batch(ctx, ctx.batches, ctx.counters, connection, batch_id, data.get("tenant"), data.get("id"))
+        subscribe_to_batch(ctx, connection, batch_id, data.get("tenant"), data.get("id"))
     else:
         unsubscribe(ctx, connection, batch_id)
 
@@ -150,7 +150,7 @@ def _cancel(ctx: Container, connection: Connection, job_id: str) -> None:
         raise Forbidden("A ticket is read-only. Cancel over HTTPS with an API key.")
     job = connection.caller.require_readable(ctx.jobs.get(job_id), job_id)
     if not job.status.is_terminal:
-        cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job)
+        cancel_job(ctx, job)
 
 
 def _error_of(ctx: Container, exc: HeadraceError, reply_to: Any) -> frames.Frame:

@@ -109,7 +109,7 @@ def _cache_key(task: TaskRun, prepared: PreparedBatch, row: Row) -> str:
     """
     ctx = task.context
     plan = plan_job(ctx.job_type, ctx.prices, task.caller, submission_of(prepared.base, row, {}), 0)
-    return cache_key(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
+    return cache_key(task.job.tenant, plan.kind.name, model_request(plan.spec, plan.kind))
 
 
 async def _uncached_rows(task: TaskRun, prepared: PreparedBatch, rows: dict[str, Row]) -> list[Row]:

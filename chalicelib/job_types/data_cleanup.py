@@ -106,7 +106,7 @@ def _max_ages(task: TaskRun) -> tuple[Ms, Ms]:
 def _delete(ctx: TaskContext, job: Job) -> int:
     """Delete a job and return 1; return 0 for a job that was retried in the meantime."""
     try:
-        delete_job(ctx.clock, ctx.jobs, ctx.job_data, job, job.generation)
+        delete_job(ctx, job, job.generation)
     except JobNotDeletable:
         return 0
     return 1

@@ -280,7 +280,7 @@ def test_a_cancelled_export_stops_within_seconds_and_leaves_no_file() -> None:
     async def story() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(2)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked < 3_000

@@ -215,7 +215,7 @@ def test_a_cancelled_import_creates_no_batch() -> None:
     async def go_on() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(4.0)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         await worker
 
     world.loop.run_until_complete(go_on())

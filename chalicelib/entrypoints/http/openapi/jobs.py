@@ -146,7 +146,7 @@ def response_schemas() -> dict[str, Schema]:
     others = {name: _object_of(properties) for name, properties in openapi_batches.response_schemas().items()}
     return {
         **others,
-        "Accepted": _fields_of(job_responses.accepted(Accepted(job=_JOB, body=_SPEC, position=1), None)),
+        "Accepted": _fields_of(job_responses.accepted(Accepted(job=_JOB, spec=_SPEC, position=1), None)),
         "Record": _fields_of(job_responses.record(_JOB, _SPEC, None, content=True)),
         "Status": _fields_of(progress_responses.status(_JOB, None, None, 0)),
         "Progress": _fields_of(progress_responses.progress(_JOB, None, None, 0, content=True)),

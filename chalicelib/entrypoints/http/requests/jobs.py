@@ -99,7 +99,7 @@ def change(data: dict[str, Any], now: Ms) -> tuple[JobEdit, dict[str, Any] | Non
     if details:
         raise InvalidRequest(details=tuple(details))
     priority: str | None = data.get("priority")
-    return JobEdit(run_at=run_at, expires_at=expires_at, lane=priority, tags=_tags(data), body=metadata is not None), metadata
+    return JobEdit(run_at=run_at, expires_at=expires_at, lane=priority, tags=_tags(data), changes_spec=metadata is not None), metadata
 
 
 def versions(request: ApiRequest) -> frozenset[int] | None:

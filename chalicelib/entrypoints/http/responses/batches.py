@@ -137,8 +137,8 @@ def _planned(row: Row, plan: Plan) -> Shape:
     return {
         "row": row.number,
         "id": row.id,
-        "prompt": plan.body.prompt[:MAX_SHOWN_PROMPT],
-        "model": plan.body.config.model,
+        "prompt": plan.spec.prompt[:MAX_SHOWN_PROMPT],
+        "model": plan.spec.config.model,
         "job_type": plan.kind.name,
         "priority": row.priority,
         "estimated_cost": dollars(plan.estimate.expected_cost),

@@ -36,8 +36,8 @@ def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> S
     """The response to a submission. `preliminary`: what the job type can answer at once."""
     job = answer.job
     duration = (job.estimated_ms or 0) + waiting_ms(LANES[job.lane], max(0, answer.position - 1))
-    start = job.expires_at - round(answer.body.config.expires_in * 1000) if answer.body else job.created_at
-    has_parents = answer.body is not None and bool(answer.body.depends_on)
+    start = job.expires_at - round(answer.spec.config.expires_in * 1000) if answer.spec else job.created_at
+    has_parents = answer.spec is not None and bool(answer.spec.depends_on)
     initial = Status.WAITING if has_parents or start > job.created_at else Status.QUEUED
     shape: Shape = {
         "job_id": job.id,
@@ -50,7 +50,7 @@ def accepted(answer: Accepted, ws_url: str | None, preliminary: Any = None) -> S
         "max_cost": dollars(job.max_cost),
         "currency": "USD",
         "links": links(job.id, ws_url),
-        "config": config(answer.body, job) if answer.body else None,
+        "config": config(answer.spec, job) if answer.spec else None,
     }
     if answer.deduplicated:
         shape["deduplicated"] = True

@@ -85,7 +85,7 @@ def estimate(request: ApiRequest) -> ApiResponse:
     return ApiResponse(
         body={
             "job_type": plan.kind.name,
-            "model": job_responses.model(plan.body.config.model),
+            "model": job_responses.model(plan.spec.config.model),
             "queue": f"{plan.kind.name}:{submission.priority}",
             "queue_position": ctx.queues.depth(submission.priority) + 1,
             "estimated_input_tokens": expected.input_tokens,
@@ -128,7 +128,7 @@ def cancel(request: ApiRequest, job_id: str) -> ApiResponse:
     job = _own_job(request, job_id)
     if job.status.is_terminal:
         return ApiResponse(body=_status_shape(ctx, job))
-    cancelled = cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job)
+    cancelled = cancel_job(ctx, job)
     return ApiResponse(status=200 if cancelled.status.is_terminal else 202, body=_status_shape(ctx, cancelled))
 
 
