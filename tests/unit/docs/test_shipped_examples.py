@@ -68,7 +68,7 @@ class TestEveryType:
             assert answer == ""
             return
 
-        parsed = parsed_output(answer, body, kind)
+        parsed = parsed_output(answer, spec, kind)
 
         assert list(parsed) == list(kind.response_schema["properties"])
         assert problems(kind.response_schema, parsed) == ()
