@@ -1,4 +1,4 @@
-"""Access to AWS: one client per configuration, and AWS errors translated to errors of the domain."""
+"""Access to AWS: one client per configuration, and AWS errors translated to domain errors."""
 
 from __future__ import annotations
 

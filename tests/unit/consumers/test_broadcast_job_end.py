@@ -1,4 +1,4 @@
-"""Broadcasts of job ends: failing stores are retried, and a failing record blocks no other and is not lost."""
+"""Broadcasts of job ends: a failing record is retried, blocks no other and is not lost."""
 
 from __future__ import annotations
 

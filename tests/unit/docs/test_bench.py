@@ -1,4 +1,4 @@
-"""Measurements of the bench that do not depend on the machine: DynamoDB units, and the cost of a job."""
+"""Measurements that do not depend on the machine: DynamoDB units, and the cost of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shipped examples: every job type that calls a model has one, and it can be submitted unchanged."""
+"""Shipped examples: every job type that calls a model has one that can be submitted unchanged."""
 
 from __future__ import annotations
 

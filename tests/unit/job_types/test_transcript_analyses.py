@@ -1,4 +1,4 @@
-"""The response schema of transcript analyses: built from the options, and without bounds for some models."""
+"""The response schema of transcript analyses: built from the options, with or without bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from the provider: surrogate pairs are joined, and long text is split into pieces that fit."""
+"""Text from the provider: surrogate pairs are joined, and long text is split into pieces."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_start_edit_of_an_unscheduled_job_is_refused(status: Status) -> None:
 
 
 def test_start_edit_of_a_job_with_open_dependencies_keeps_it_waiting_for_them() -> None:
-    """Only its start time moves, with its expiry and retry deadline; it has no wake-up that the edit could disown."""
+    """The expiry and the retry deadline move with the start; no wake-up is sent or disowned."""
     before = waiting(reason=DEPENDENCIES, resume_at=None, queued_at=NOW)
 
     later = edited(before, run_at=AT)

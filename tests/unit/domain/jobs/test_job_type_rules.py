@@ -1,4 +1,4 @@
-"""Rules of job types towards the model: schemas that the provider accepts, and fences around what the caller sent."""
+"""Rules of job types towards the model: valid schemas, and fences around the caller's content."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Parents = dict[str, list[str]]
 
 @st.composite
 def dags(draw: st.DrawFn) -> Parents:
-    """Any graph without a cycle. Each node has parents that precede it in a hidden order; the dict has another order."""
+    """Any graph without a cycle, shuffled. Parents precede their children in a hidden order."""
     names = [f"n{number}" for number in range(draw(st.integers(0, 12)))]
     parents = {name: draw(st.lists(st.sampled_from(names[:at]), max_size=4)) if at else [] for at, name in enumerate(names)}
     return {name: parents[name] for name in draw(st.permutations(names))}

@@ -42,7 +42,7 @@ def test_frame_pause_never_shrinks_over_time(mode: str, rate: float, elapsed: fl
 @pytest.mark.parametrize(
     ("mode", "elapsed", "since_last", "pending", "watched", "due"),
     [
-        ("realtime", 1.0, 1.0, 5, False, True),  # at 1, 2 and 3 s, whatever the size
+        ("realtime", 1.0, 1.0, 5, False, True),  # at 1, 2 and 3 s, for any size
         ("realtime", 3.0, 1.0, 5, False, True),
         ("realtime", 4.0, 1.0, 5, False, False),
         ("realtime", 7.0, 4.0, 5, False, True),  # a slow stream stores a chunk every 4 s

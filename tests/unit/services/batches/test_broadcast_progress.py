@@ -1,4 +1,4 @@
-"""Subscribers of a batch get its progress, and a slow socket delays neither the counters nor the batch."""
+"""Subscribers of a batch get its progress. A slow socket delays neither counters nor batch."""
 
 from __future__ import annotations
 

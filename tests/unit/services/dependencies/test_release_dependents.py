@@ -182,7 +182,10 @@ def test_an_outdated_failure_record_of_a_restarted_parent_is_ignored() -> None:
 
 @contextmanager
 def hooked(world: World, before: Callable[[str], None], after: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Call `before` and `after` at each store call of a submission. Store calls that they make themselves are not hooked."""
+    """Call `before` and `after` at each store call of a submission.
+
+    Store calls that the hooks make themselves are not hooked.
+    """
     real = world.container
 
     def unhooked(hook: Callable[[str], None]) -> Callable[[str], None]:
@@ -213,7 +216,7 @@ def calls_of_a_submission() -> int:
 
 
 class Calls:
-    """End each parent before the store call with its number, and report the end to the change stream if `streamed`."""
+    """End each parent before the store call with its number; `streamed` reports the end at once."""
 
     def __init__(self, world: World, numbers: dict[Job, int], *, streamed: bool) -> None:
         self._world, self._left, self._streamed, self._number = world, dict(numbers), streamed, 0

@@ -34,7 +34,10 @@ def parent_with_children(size: int, status: Status = Status.COMPLETED) -> tuple[
 
 
 def run_release_tasks(world: World) -> list[RemainingDependents]:
-    """Run each message of the queue `tasks` in its own invocation, until none is left. Return what they asked for."""
+    """Run each message of the queue `tasks` in its own invocation, until none is left.
+
+    Return what the messages asked for.
+    """
     done = []
     while received := world.container.queues.receive(TASKS):
         for message in received:

@@ -1,4 +1,4 @@
-"""Transitions and edits of a job that waits for its dependencies, and the rules for parents and templates."""
+"""A job that waits for its dependencies: transitions and edits, and the rules for parents."""
 
 from __future__ import annotations
 

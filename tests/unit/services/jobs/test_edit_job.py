@@ -17,7 +17,10 @@ SWEEP_EVERY = 60
 
 
 def run_until_started(world: World, job: Job, until: Ms) -> Ms | None:
-    """Deliver messages as they become visible and sweep every minute. Return the start of the job, None if it is after `until`."""
+    """Deliver messages as they become visible and sweep every minute, at most until `until`.
+
+    Return when the job started, None if it did not.
+    """
     swept = world.clock.now()
     while world.clock.now() < until and world.job(job).started_at is None:
         if world.clock.now() - swept >= SWEEP_EVERY * 1000:

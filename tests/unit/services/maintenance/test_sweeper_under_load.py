@@ -1,4 +1,4 @@
-"""The sweeper with more work than one run can do: runs are bounded, continue, and isolate failing records."""
+"""The sweeper with more work than one run can do: bounded runs that isolate failing records."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:
 
 
 def drain(world: World, jobs: int, workers: int) -> None:
-    """Run workers that take one message at a time, and sweep every minute, until the queue is empty."""
+    """Run workers with one message at a time, and sweep every minute, until the queue is empty."""
 
     async def run_worker(number: int) -> None:
         await asyncio.sleep(number * 3)  # staggered, so that one is always running

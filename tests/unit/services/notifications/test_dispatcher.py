@@ -1,4 +1,4 @@
-"""Notifications of job ends: each recipient gets one message, retried for a day and never lost in a crash."""
+"""Notifications of job ends: one message for each recipient, retried for a day, never lost."""
 
 from __future__ import annotations
 

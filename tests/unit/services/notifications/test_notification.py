@@ -1,4 +1,4 @@
-"""Jobs of the type `notification`: each recipient gets the caller's message once, despite crashes."""
+"""Job type `notification`: each recipient gets the caller's message once, despite crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Closed sockets: wherever the closing is noticed, the connection and its subscriptions are deleted.
+"""Closed sockets: wherever one is noticed, its connection and subscriptions are deleted.
 
 The sweeper probes connections, because some receive no frames.
 """

@@ -37,7 +37,7 @@ def submitted(world: World, **config: Any) -> Job:
 
 
 def assert_one_text(world: World, job: Job, text: str = TEXT) -> None:
-    """Check that one attempt with one response completed the job, and that text and frames are what was sent."""
+    """Check that one attempt with one response completed the job, and that its text is intact."""
     ended = world.job(job)
     assert (ended.status, ended.attempt, ended.tries, ended.length) == (Status.COMPLETED, 1, 1, len(text))
     assert len(world.provider.requests) == 1
@@ -52,7 +52,7 @@ def assert_one_text(world: World, job: Job, text: str = TEXT) -> None:
 
 
 def test_the_response_id_is_stored_before_the_first_token_frame() -> None:
-    """It precedes the first stored chunk as well (protocol rule 6: the response id is stored first)."""
+    """No chunk is stored before it (protocol rule 6: the response id is stored first)."""
     world = World(slow())
     job = submitted(world)
     at_frames: list[str | None] = []

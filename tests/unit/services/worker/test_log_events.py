@@ -1,4 +1,4 @@
-"""The log event `job_failed`, which alerts use: one for each failed job, wherever its end was written."""
+"""The log event `job_failed`: one for each failed job, wherever its end was written."""
 
 from __future__ import annotations
 

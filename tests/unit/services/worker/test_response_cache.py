@@ -1,4 +1,4 @@
-"""The response cache: an equal request of the same tenant gets an earlier answer and costs nothing."""
+"""The response cache: an equal request of the tenant gets an earlier answer and costs nothing."""
 
 from __future__ import annotations
 

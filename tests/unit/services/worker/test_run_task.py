@@ -1,4 +1,4 @@
-"""Task handlers: jobs without an OpenAI call, with the same claims, cancels, timeouts, retries and frames."""
+"""Task handlers: jobs without an OpenAI call, under the same rules as jobs with one."""
 
 from __future__ import annotations
 

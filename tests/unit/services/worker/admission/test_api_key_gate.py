@@ -34,7 +34,7 @@ def story(world: World, **fields: Any) -> Job:
 
 
 def run_for(world: World, job: Job, seconds: float) -> None:
-    """Deliver messages as they come due and sweep every minute, until the job ends or the time is over."""
+    """Deliver due messages and sweep every minute, until the job ends or the time is over."""
     end = world.clock.now() + seconds * 1000
     while world.clock.now() < end and not world.job(job).status.is_terminal:
         world.clock.advance(20)

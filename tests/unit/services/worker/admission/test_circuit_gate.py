@@ -1,4 +1,4 @@
-"""Circuit breakers in the worker: what opens them, how jobs wait, the one probe, and how jobs resume."""
+"""Circuit breakers in the worker: what opens them, how jobs wait, and how they resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of job types in the worker: concurrency and rate hold, and held jobs start at their reserved times."""
+"""Limits of job types in the worker: both limits hold, and held jobs start as reserved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.kit.world import World, kill
 
 
 class RecordingHandler:
-    """A task handler that runs for these seconds in turn. It records its starts and how many runs overlap."""
+    """A task handler that runs for these seconds in turn, and records starts and overlaps."""
 
     def __init__(self, *seconds: float) -> None:
         self.starts: list[int] = []
@@ -42,7 +42,10 @@ class RecordingHandler:
         return "done"
 
     def max_starts_per_minute(self) -> int:
-        """Count in 58 seconds: messages are delayed by whole seconds, so a start may be up to two seconds late."""
+        """The most starts within 58 seconds.
+
+        Messages are delayed by whole seconds, so a start may be up to two seconds late.
+        """
         return max(sum(1 for other in self.starts if start <= other < start + 58_000) for start in self.starts)
 
 
