@@ -126,18 +126,18 @@ def test_rate_and_concurrency_limits_hold_for_any_arrival_pattern(pauses: list[i
     """Every request with a reserved time returns at that time, and all of them start in the end."""
     limits, now, seen = Limits(concurrency=concurrency, per_minute=per_minute), NOW, EMPTY
     waiting: list[tuple[int, int]] = []
-    started: list[int] = []
+    began: list[int] = []
 
     def request(number: int, at: int, *, has_place: bool) -> None:
         nonlocal seen
-        decision = acquire(seen, limits, f"job{number}#{len(started)}.{at}", at, has_place=has_place)
-        seen = decision.limiter
-        if decision.until is None:
-            started.append(at)
+        turn = acquire(seen, limits, f"job{number}#{len(began)}.{at}", at, has_place=has_place)
+        seen = turn.limiter
+        if turn.until is None:
+            began.append(at)
             assert concurrency is None or seen.slots_in_use(at) <= concurrency
         else:
-            assert decision.until > at
-            waiting.append((decision.until, number))
+            assert turn.until > at
+            waiting.append((turn.until, number))
 
     for number, pause in enumerate(pauses):
         now += pause
@@ -154,5 +154,5 @@ def test_rate_and_concurrency_limits_hold_for_any_arrival_pattern(pauses: list[i
         request(other, at, has_place=True)
 
     assert not waiting
-    started.sort()
-    assert all(later - sooner >= MINUTE_MS for sooner, later in zip(started, started[per_minute:], strict=False))
+    began.sort()
+    assert all(later - sooner >= MINUTE_MS for sooner, later in zip(began, began[per_minute:], strict=False))
