@@ -1,4 +1,4 @@
-"""Runs of task handlers: slow calls between which a worker can be killed, and the parsed result of a job."""
+"""Runs of task handlers: calls slow enough to kill a worker between them, and parsed results."""
 
 from __future__ import annotations
 
