@@ -1,4 +1,4 @@
-"""Rows taken elsewhere: as CSV that a spreadsheet may open, as JSON, as JSON lines."""
+"""Export formats: CSV that a spreadsheet may open, JSON, and JSON lines."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-values = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | texts
-lines = st.lists(st.dictionaries(texts, values, max_size=4), max_size=5)
+cell_values = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | texts
+lines = st.lists(st.dictionaries(texts, cell_values, max_size=4), max_size=5)
 
 
 def read_back(pieces: Iterator[str]) -> list[list[str]]:

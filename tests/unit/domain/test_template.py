@@ -1,4 +1,4 @@
-"""What a template in a prompt stands for."""
+"""Templates in prompts: placeholders, paths, escapes and limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A story scored by its words: the same every time, in bounds for whatever is sent, and honest about what it is."""
+"""Local story scoring: deterministic, within its bounds, and marked as a local fallback."""
 
 from __future__ import annotations
 

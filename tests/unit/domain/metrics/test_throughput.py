@@ -1,4 +1,4 @@
-"""Measured speeds: what is counted of completed jobs, and what is read from that."""
+"""Measured throughput: what completed jobs add to the counters, and what is read from them."""
 
 from __future__ import annotations
 
@@ -26,28 +26,13 @@ from chalicelib.domain.metrics.throughput import (
     throughput_from,
 )
 from chalicelib.services.metrics.throughput_cache import ThroughputCache
-from tests.contract.given import NOW, job
 from tests.kit.provider import Script
+from tests.kit.throughput import NOW, WEEK, completed
 from tests.kit.world import World
-
-WEEK = 7 * 86_400_000
-
-
-def completed(output: int = 300, streaming: int = 3_000, first: int = 400, **changes: Any) -> Job:
-    begun = changes.pop("at", NOW)
-    values: dict[str, Any] = {
-        "status": Status.COMPLETED,
-        "attempt": 1,
-        "started_at": begun,
-        "first_token_at": begun + first,
-        "finished_at": begun + first + streaming,
-        "usage": Usage(input=10, output=output),
-    }
-    return job(**(values | changes))
 
 
 def counted(*jobs: Job) -> dict[str, int]:
-    """What all these add to one counter."""
+    """The sum of what these jobs add to one counter."""
     sums: dict[str, int] = {}
     for one in jobs:
         for add in count_job(CountMark(job_id=one.id), one)[0]:
@@ -57,10 +42,10 @@ def counted(*jobs: Job) -> dict[str, int]:
 
 
 def test_completed_job_increments_the_counters_of_its_week() -> None:
-    [add], said = count_job(CountMark(job_id="j"), completed(output=300, streaming=3_000, first=400, generation=2))
+    [add], mark = count_job(CountMark(job_id="j"), completed(output=300, streaming=3_000, first=400, generation=2))
 
     assert add.key == ("speed#general#gpt-4o-mini", "w2025-47")
-    assert said == 2
+    assert mark == 2
     assert {name: add.amounts[name] for name in ("n", "tokens", "streaming_ms", "first", "first_ms")} == {
         "n": 1,
         "tokens": 300,
@@ -80,9 +65,9 @@ def test_job_counts_for_the_model_of_its_last_attempt() -> None:
 
 def test_job_with_a_count_mark_is_not_counted_again() -> None:
     ended = completed()
-    _, said = count_job(CountMark(job_id=ended.id), ended)
+    _, mark = count_job(CountMark(job_id=ended.id), ended)
 
-    assert count_job(CountMark(job_id=ended.id, version=9, counted={SPEED: said}), ended) == ([], said)
+    assert count_job(CountMark(job_id=ended.id, version=9, counted={SPEED: mark}), ended) == ([], mark)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +122,10 @@ def test_percentiles_are_exact_to_within_one_bin(samples: list[int]) -> None:
     measured = throughput_from([counted(*(completed(output=output) for output in samples))]).output_tokens
     assert measured is not None
 
-    for part, told in ((0.1, measured.p10), (0.5, measured.p50), (0.9, measured.p90)):
+    for part, reported in ((0.1, measured.p10), (0.5, measured.p50), (0.9, measured.p90)):
         exact = sorted(samples)[math.ceil(part * len(samples)) - 1]
-        assert exact / (1 + BIN_ERROR) <= told * 1.000001
-        assert told <= exact * (1 + BIN_ERROR) * 1.000001
+        assert exact / (1 + BIN_ERROR) <= reported * 1.000001
+        assert reported <= exact * (1 + BIN_ERROR) * 1.000001
 
 
 @given(value=st.floats(0.07, 3e7))
@@ -165,11 +150,11 @@ def test_counter_key_uses_the_iso_year_of_the_week() -> None:
     assert counter_key("general", "m", new_year)[1] == "w2026-53"
 
 
-# ---- what an environment knows
+# ---- the cache of an environment
 
 
-def known(memory: InMemoryAdapters, facts: list[str]) -> ThroughputCache:
-    return ThroughputCache(memory.throughput, memory.clock, lambda fact, **_: facts.append(fact))
+def cache_of(memory: InMemoryAdapters, events: list[str]) -> ThroughputCache:
+    return ThroughputCache(memory.throughput, memory.clock, lambda event, **_: events.append(event))
 
 
 def test_throughput_covers_the_current_and_the_previous_week() -> None:
@@ -179,7 +164,7 @@ def test_throughput_covers_the_current_and_the_previous_week() -> None:
         for _ in range(MIN_SAMPLES):
             memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=at, output=output))[0])
 
-    found = known(memory, []).get("general", "gpt-4o-mini")
+    found = cache_of(memory, []).get("general", "gpt-4o-mini")
 
     assert found.n == 2 * MIN_SAMPLES
     assert found.output_tokens is not None
@@ -188,30 +173,30 @@ def test_throughput_covers_the_current_and_the_previous_week() -> None:
 
 def test_throughput_is_cached_for_a_minute_per_type_and_model() -> None:
     memory = InMemoryAdapters()
-    speeds = known(memory, [])
-    assert speeds.get("general", "gpt-4o-mini") == UNMEASURED
+    cache = cache_of(memory, [])
+    assert cache.get("general", "gpt-4o-mini") == UNMEASURED
     for _ in range(MIN_SAMPLES):
         memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=memory.clock.now()))[0])
 
-    before = speeds.get("general", "gpt-4o-mini")
+    before = cache.get("general", "gpt-4o-mini")
     memory.clock.advance(61)
 
-    assert (before.n, speeds.get("general", "gpt-4o-mini").n) == (0, MIN_SAMPLES)
-    assert speeds.get("general", "gpt-4o") == UNMEASURED
+    assert (before.n, cache.get("general", "gpt-4o-mini").n) == (0, MIN_SAMPLES)
+    assert cache.get("general", "gpt-4o") == UNMEASURED
 
 
 def test_throughput_cache_serves_old_values_while_the_store_is_unavailable() -> None:
     """The next read of the store follows after a minute, not at each job."""
-    memory, facts = InMemoryAdapters(), list[str]()
+    memory, events = InMemoryAdapters(), list[str]()
     for _ in range(MIN_SAMPLES):
         memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=memory.clock.now()))[0])
-    speeds = known(memory, facts)
-    speeds.get("general", "gpt-4o-mini")
+    cache = cache_of(memory, events)
+    cache.get("general", "gpt-4o-mini")
     memory.clock.advance(61)
     memory.throughput.rows = None  # type: ignore[assignment]
 
-    assert [speeds.get("general", "gpt-4o-mini").n for _ in range(3)] == [MIN_SAMPLES] * 3
-    assert facts == ["throughput_unavailable"]
+    assert [cache.get("general", "gpt-4o-mini").n for _ in range(3)] == [MIN_SAMPLES] * 3
+    assert events == ["throughput_unavailable"]
 
 
 def test_worker_progress_uses_the_measured_output_length() -> None:
@@ -232,7 +217,7 @@ def test_worker_progress_uses_the_measured_output_length() -> None:
 def test_retried_job_counts_once_with_its_current_generation() -> None:
     ended = replace(completed(), attempt=3, tries=1, run=2, generation=7)
 
-    [add], said = count_job(CountMark(job_id=ended.id, version=3, counted={}), ended)
+    [add], mark = count_job(CountMark(job_id=ended.id, version=3, counted={}), ended)
 
-    assert said == 7
+    assert mark == 7
     assert add.amounts["n"] == 1

@@ -1,4 +1,4 @@
-"""Which addresses may be written to: whatever form a private one takes, it is recognised."""
+"""Addresses and webhook URLs that may be contacted. A private address is found in every form."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_allowed_network_permits_only_its_own_addresses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "why"),
+    ("url", "reason"),
     [
         ("http://hooks.example.com/", "https"),
         ("ftp://hooks.example.com/", "https"),
@@ -129,8 +129,8 @@ def test_allowed_network_permits_only_its_own_addresses() -> None:
         ("https://hooks.example.com/" + "x" * 2_048, "2048"),
     ],
 )
-def test_unsafe_or_malformed_webhook_urls_are_rejected(url: str, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+def test_unsafe_or_malformed_webhook_urls_are_rejected(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         parse_webhook_url(url)
 
 

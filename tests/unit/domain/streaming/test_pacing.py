@@ -1,4 +1,4 @@
-"""How often readers move."""
+"""How often frames are sent and chunks are stored."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from chalicelib.domain.streaming.pacing import StreamingMode, frame_pace, log_pa
 @pytest.mark.parametrize(
     ("mode", "rate", "elapsed", "pause"),
     [
-        ("realtime", 4.0, 0.0, 0.1),  # many frames while somebody waits for the first words
+        ("realtime", 4.0, 0.0, 0.1),  # many frames while a reader waits for the first words
         ("realtime", 4.0, 2.9, 0.1),
         ("realtime", 4.0, 3.0, 0.25),
         ("realtime", 1.0, 3.0, 1.0),  # a busy fleet lowers the steady rate only
         ("realtime", 1.0, 0.0, 0.1),
-        ("realtime", 20.0, 0.0, 0.05),  # the opening is never slower than what follows
+        ("realtime", 20.0, 0.0, 0.05),  # the opening is never slower than the steady rate
         ("batched", 4.0, 0.0, 1.0),
         ("batched", 4.0, 60.0, 1.0),
         ("none", 4.0, 0.0, None),
@@ -46,13 +46,13 @@ def test_frame_pause_never_shrinks_over_time(mode: str, rate: float, elapsed: fl
 @pytest.mark.parametrize(
     ("mode", "elapsed", "since_last", "pending", "watched", "due"),
     [
-        ("realtime", 1.0, 1.0, 5, False, True),  # at 1, 2 and 3 s, whatever there is
+        ("realtime", 1.0, 1.0, 5, False, True),  # at 1, 2 and 3 s, for any size
         ("realtime", 3.0, 1.0, 5, False, True),
         ("realtime", 4.0, 1.0, 5, False, False),
-        ("realtime", 7.0, 4.0, 5, False, True),  # a slow stream every 4 s
+        ("realtime", 7.0, 4.0, 5, False, True),  # a slow stream stores a chunk every 4 s
         ("realtime", 5.0, 1.0, 899, False, False),
-        ("realtime", 5.0, 1.0, 900, False, True),  # a fast one by the KB
-        ("realtime", 5.0, 1.0, 1, True, True),  # at every look while somebody reads the table
+        ("realtime", 5.0, 1.0, 900, False, True),  # a fast stream stores a chunk for each KB
+        ("realtime", 5.0, 1.0, 1, True, True),  # at every check while there are subscribers
         ("batched", 5.0, 1.0, 5, False, False),
         ("none", 5.0, 5.0, 5, False, False),
         ("none", 20.0, 15.0, 5, False, True),
