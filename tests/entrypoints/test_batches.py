@@ -16,7 +16,7 @@ from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.units import dollars
 from chalicelib.settings import Settings
-from tests.contract.given import new_id
+from tests.kit.records import new_id
 from tests.kit import batches
 from tests.kit.change_records import change
 from tests.kit.http import CONTEXT, Api

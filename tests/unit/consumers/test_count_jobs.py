@@ -12,8 +12,8 @@ from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.services.metrics import count_jobs as counting
-from tests.contract.given import job
 from tests.kit.failing_store import refusing
+from tests.kit.records import job
 from tests.kit.world import World
 
 BATCH = "batch_" + "0" * 21 + "10000"

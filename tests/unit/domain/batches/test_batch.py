@@ -14,7 +14,7 @@ from chalicelib.domain.batches.counters import COUNTS, BatchCounts, count_row, c
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.metrics.counters import CountMark
-from tests.contract.given import NOW, job
+from tests.kit.records import NOW, job
 
 BATCH = "batch_" + "0" * 21 + "10000"
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from chalicelib.domain.jobs.backlog import due_cutoff, watermark
 from chalicelib.domain.jobs.transitions import QUEUED_CHECK_DELAY_MS
-from tests.contract.given import NOW, job
+from tests.kit.records import NOW, job
 
 
 def test_watermark_is_the_earliest_ready_time() -> None:

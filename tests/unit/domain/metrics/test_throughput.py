@@ -26,8 +26,8 @@ from chalicelib.domain.metrics.throughput import (
     throughput_from,
 )
 from chalicelib.services.metrics.throughput_cache import ThroughputCache
-from tests.contract.given import NOW, job
 from tests.kit.provider import Script
+from tests.kit.records import NOW, job
 from tests.kit.world import World
 
 WEEK = 7 * 86_400_000

@@ -13,8 +13,8 @@ from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.queues.lanes import TASKS
 from chalicelib.services.batches.broadcast_progress import TIME_BUDGET_MS
-from tests.contract.given import job
 from tests.kit.failing_store import refusing
+from tests.kit.records import job
 from tests.kit.world import ALICE, World
 from tests.unit.domain.batches.test_batch import batch
 
