@@ -36,7 +36,7 @@ def test_an_invalid_wake_up_goes_to_the_dead_letter_queue(api: Api, body: str) -
 
 
 def test_the_change_stream_announces_an_end_missed_by_the_worker(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker dies before broadcasting (protocol rule 14: write the record, query the rows)."""
+    """The worker dies before broadcasting (protocol rule 14: write first, then read)."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     socket = Socket(api)
     socket.connect("user")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,11 +15,8 @@ def item_size(item: dict[str, Any]) -> int:
 
     Names and texts count in UTF-8, a number has a byte for two digits and one more, and a boolean has one byte.
     """
-    size = 0
-    for name, value in item.items():
-        kind, content = next(iter(value.items()))
-        size += len(name.encode()) + {"S": _text, "B": len, "N": _number, "BOOL": lambda _: 1}[kind](content)
-    return size
+    sizes: dict[str, Callable[[Any], int]] = {"S": _text, "B": len, "N": _number, "BOOL": lambda _: 1}
+    return sum(len(name.encode()) + sizes[kind](content) for name, value in item.items() for kind, content in value.items())
 
 
 def _text(content: str) -> int:

@@ -30,6 +30,8 @@ def test_open_lease_can_be_renewed_repeatedly(stores: Any, lose_response: LoseRe
         stores.leases.renew(renewed)
     stores.leases.renew(renewed)
 
+    assert stores.leases.get(lease.id) == renewed
+
 
 def test_fenced_lease_cannot_be_renewed(stores: Any) -> None:
     """Closing it leaves it to the sweeper that fenced it."""
