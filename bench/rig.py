@@ -66,7 +66,7 @@ class Rig:
         submission = Submission(prompt="Tell me about water wheels.", job_type=job_type, priority=LANE)
         plan = plan_job(job_types.get, have.prices, CALLER, submission, 0)
         job = new_job(f"job_{have.new_id()}", CALLER, submission, plan, have.clock.now())
-        have.job_specs.put(job.id, job.tenant, plan.body, have.clock.now() // 1000 + 86_400)
+        have.job_specs.put(job.id, job.tenant, plan.spec, have.clock.now() // 1000 + 86_400)
         have.jobs.create(job)
         for number in range(watchers):
             have.subscriptions.add(self._watcher(job, number))

@@ -228,7 +228,7 @@ def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -
 
     api.container.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
     api.container.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
-    with pytest.raises(Exception, match="come again"):
+    with pytest.raises(Exception, match="delivers them again"):
         publish_change(api, first)
 
     assert api.head(second).status is Status.QUEUED

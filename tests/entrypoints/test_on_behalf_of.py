@@ -162,7 +162,7 @@ def test_an_imported_notification_never_reaches_a_recipient_not_allowed(api: Api
     (row_id,) = (job.id for job in api.container.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
     log = {one["channel"]: one for one in api.call("GET", f"/jobs/{row_id}/deliveries").json["data"]}
     assert (log["email"]["status"], log["slack"]["status"], api.container.email.sent) == ("failed", "delivered", [])
-    assert "does not allow" in log["email"]["attempts"][0]["error"]
+    assert "no longer on the tenant's allowlist" in log["email"]["attempts"][0]["error"]
 
 
 # ---- csv_import

@@ -18,8 +18,8 @@ from jsonschema_rs import validator_for
 
 from chalicelib import bootstrap, job_types
 from chalicelib.domain.validation.schema import schema_problems
-from chalicelib.entrypoints.http.openapi.document import VERSION, document, placed
-from chalicelib.entrypoints.http.openapi.jobs import ANSWERS, BODIES, PARAMETERS, REQUESTS
+from chalicelib.entrypoints.http.openapi.document import VERSION, document, rebase_refs
+from chalicelib.entrypoints.http.openapi.jobs import PARAMETERS, REQUEST_BODIES, REQUEST_SCHEMAS, RESPONSES
 from chalicelib.entrypoints.http.server import ROUTES
 from tests.kit.http import Api
 from tests.kit.paths import ROOT
@@ -89,8 +89,8 @@ def test_operation_ids_are_unique(described: Any) -> None:
 def test_route_descriptions_refer_only_to_existing_routes() -> None:
     served = {f"{route.method} {route.path}" for route in ROUTES}
 
-    assert set(PARAMETERS) | set(BODIES) | set(ANSWERS) <= served
-    assert {name for name in BODIES.values() if name != "Submission"} <= set(REQUESTS)
+    assert set(PARAMETERS) | set(REQUEST_BODIES) | set(RESPONSES) <= served
+    assert {name for name in REQUEST_BODIES.values() if name != "Submission"} <= set(REQUEST_SCHEMAS)
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in job_types.all_types()])
@@ -214,7 +214,7 @@ def test_documented_filters_of_the_job_list_match_the_accepted_filters(api: Api,
 def test_internal_references_of_a_type_schema_are_relocated() -> None:
     """Each `$ref` is rewritten to the position of the schema in the document."""
     schema = {"$defs": {"name": {"type": "string"}}, "properties": {"who": {"$ref": "#/$defs/name"}}}
-    whole = {"$ref": "#/components/schemas/Input.t", "components": {"schemas": {"Input.t": placed(schema, "Input.t")}}}
+    whole = {"$ref": "#/components/schemas/Input.t", "components": {"schemas": {"Input.t": rebase_refs(schema, "Input.t")}}}
 
     assert validator_for(whole).is_valid({"who": "me"})
     assert not validator_for(whole).is_valid({"who": 3})

@@ -166,7 +166,7 @@ def test_health_shows_an_open_circuit(api: Api) -> None:
 def test_health_recommends_how_to_close_a_forced_circuit(api: Api) -> None:
     api.call("POST", f"/circuits/{MODEL}/open", {}, "admin")
 
-    assert health(api)["recommendations"] == [f"A person opened it. `headrace circuits close {MODEL}` lets its jobs run again."]
+    assert health(api)["recommendations"] == [f"An operator opened it. `headrace circuits close {MODEL}` lets its jobs run again."]
 
 
 def test_health_shows_dead_letters_and_long_queues(api: Api) -> None:
@@ -182,8 +182,8 @@ def test_health_shows_dead_letters_and_long_queues(api: Api) -> None:
     assert seen["parts"]["change_stream"] == {
         "status": "degraded",
         "dead_letters": 1,
-        "issues": ["The change stream has set 1 message aside."],
-        "recommendations": ["Read them in its dead-letter queue: docs/operations.md says what they mean. No job fails by them."],
+        "issues": ["1 message in the dead-letter queue of the change stream."],
+        "recommendations": ["Read the messages; docs/operations.md explains them. No job fails because of a dead letter."],
     }
     assert len(seen["issues"]) == 3
     assert len(seen["recommendations"]) == 2

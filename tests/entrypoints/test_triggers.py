@@ -87,7 +87,7 @@ def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
 def test_an_invalid_task_message_goes_to_the_dead_letter_queue(api: Api, body: str) -> None:
     api.module.run_tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
 
-    assert api.container.queues.aside["tasks"] == [(body, "it names no task")]
+    assert api.container.queues.aside["tasks"] == [(body, "the message names no task")]
 
 
 def test_many_dependents_are_released_by_the_change_stream_and_by_tasks(api: Api) -> None:

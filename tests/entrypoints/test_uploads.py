@@ -39,7 +39,7 @@ def test_an_upload_can_be_opened_only_by_its_owner(api: Api) -> None:
 
     assert b"".join(opened.pieces) == b"prompt\nhello\n"
     for other in (caller("bob"), caller(tenant="other")):
-        with pytest.raises(UploadNotFound, match="kept for two days"):
+        with pytest.raises(UploadNotFound, match="removed after two days"):
             open_upload(api.container.uploads, other, upload["upload_id"])
 
 

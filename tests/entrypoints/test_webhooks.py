@@ -274,7 +274,7 @@ def test_a_slack_url_is_masked_and_kept_when_sent_as_null(api: Api) -> None:
     gone = field_errors(api.call("PUT", "/webhooks/addresses", {"slack": {"other": None}}, "admin"))
 
     assert shown == {"emails": ["ops@acme.com"], "slack": {"alerts": "https://hooks.slack.com/...efgh"}}
-    assert gone == {"slack.other": "has no URL that could stay"}
+    assert gone == {"slack.other": "has no stored URL to keep"}
     assert api.container.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
 
 

@@ -59,7 +59,7 @@ class Cloud(Processes):
     async def cancel(self, job_id: str) -> Job:
         def ask() -> Job:
             memory = self.world.container
-            return cancel_job(self.world.clock, memory.jobs, memory.subscriptions, memory.jobs.get(job_id))  # type: ignore[arg-type]
+            return cancel_job(memory, memory.jobs.get(job_id))  # type: ignore[arg-type]
 
         return await self.request(ask)
 

@@ -27,6 +27,7 @@ from pynamodb.expressions.update import Action
 from pynamodb.models import Model
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.names import table_name
 from chalicelib.domain.errors import Throttled
 
 Raw = dict[str, Any]  # an item as DynamoDB's API writes it: {"id": {"S": "job_1"}}
@@ -102,10 +103,6 @@ class IntAttribute(Attribute[int]):
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
-
-
-def table_name(stage: str, table: str) -> str:
-    return f"headrace-{stage}-{table}"
 
 
 def bound(model: type[I], stage: str, table: str) -> type[I]:

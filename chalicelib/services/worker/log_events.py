@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.admission import OPENAI_NOT_CONFIGURED
+from chalicelib.domain.limits.admission import HoldReason
 from chalicelib.services.log import Log
 from chalicelib.services.worker.context import WorkerContext
 
@@ -31,4 +31,4 @@ def log_missing_api_key(ctx: WorkerContext) -> None:
     board, now = ctx.local_state, ctx.clock.now()
     if board.api_key_reported_missing_at is None or now - board.api_key_reported_missing_at >= REPEAT_INTERVAL_MS:
         board.api_key_reported_missing_at = now
-        ctx.log("openai_not_configured", code=OPENAI_NOT_CONFIGURED)
+        ctx.log("openai_not_configured", code=HoldReason.OPENAI_NOT_CONFIGURED)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from chalicelib.adapters.aws import client as aws
-from chalicelib.adapters.aws.notification_settings import ADDRESSES, SECRETS, SecretsManagerNotificationSettings, secret_name
+from chalicelib.adapters.aws.names import tenant_secret_name
+from chalicelib.adapters.aws.notification_settings import ADDRESSES, SECRETS, SecretsManagerNotificationSettings
 from chalicelib.adapters.memory.clock import ManualClock
 from chalicelib.adapters.memory.notifications import MemoryNotificationSettings
 from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
@@ -95,7 +96,7 @@ def test_replaced_secrets_reach_other_processes_within_a_minute(monkeypatch: pyt
 
 @given(st.text(min_size=1, max_size=128), st.text(min_size=1, max_size=128))
 def test_secret_names_are_valid_and_unique_for_each_tenant(one: str, other: str) -> None:
-    names = [secret_name("dev", tenant, what) for tenant in {one, other} for what in (SECRETS, ADDRESSES)]
+    names = [tenant_secret_name("dev", tenant, what) for tenant in {one, other} for what in (SECRETS, ADDRESSES)]
 
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"headrace/dev/tenants/[A-Za-z0-9_.@=+-]+/[a-z]+", name) and len(name) <= 512 for name in names)

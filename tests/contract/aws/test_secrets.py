@@ -10,7 +10,8 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from chalicelib.adapters.aws import client as aws
-from chalicelib.adapters.aws.openai_credentials import Credentials, SecretsManagerCredentials, parse, secret_name
+from chalicelib.adapters.aws.names import openai_secret_name
+from chalicelib.adapters.aws.openai_credentials import Credentials, SecretsManagerCredentials, parse
 from chalicelib.adapters.memory.clock import ManualClock
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.failures import NotConfigured
@@ -30,9 +31,9 @@ def store(secret: str) -> None:
     """Create or replace the secret of the stage."""
     secrets = aws.client("secretsmanager")
     try:
-        secrets.create_secret(Name=secret_name("dev"), SecretString=secret)
+        secrets.create_secret(Name=openai_secret_name("dev"), SecretString=secret)
     except secrets.exceptions.ResourceExistsException:
-        secrets.put_secret_value(SecretId=secret_name("dev"), SecretString=secret)
+        secrets.put_secret_value(SecretId=openai_secret_name("dev"), SecretString=secret)
 
 
 def test_openai_key_is_cached_for_five_minutes() -> None:
@@ -85,7 +86,7 @@ def test_secret_is_a_json_object_or_a_bare_key() -> None:
 
 def test_deleted_secret_is_not_configured() -> None:
     store("sk-1")
-    aws.client("secretsmanager").delete_secret(SecretId=secret_name("dev"))
+    aws.client("secretsmanager").delete_secret(SecretId=openai_secret_name("dev"))
 
     with pytest.raises(NotConfigured):
         SecretsManagerCredentials("dev", ManualClock())()

@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.job_item import item_of
+from chalicelib.adapters.dynamodb.jobs.item import item_of
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.execution.result import Result

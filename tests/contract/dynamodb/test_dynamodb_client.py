@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.job_item import item_of, job_of_raw
+from chalicelib.adapters.dynamodb.jobs.item import item_of, job_of_raw
 from chalicelib.adapters.s3.blobs import Blobs
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion, Throttled, Unavailable

@@ -90,7 +90,7 @@ def test_a_counter_conflict_is_retried_and_dead_lettered_in_the_end() -> None:
     with refusing(world.container.counters, "increment", 10**6, error=Conflict):
         count_job_changes(world.container, changes(rows(1, version=5)))
 
-    assert world.container.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
+    assert world.container.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: every try lost to a concurrent counter")]
 
 
 def test_repeated_counter_conflicts_are_retried_with_a_delay() -> None:

@@ -38,14 +38,14 @@ class TestEveryType:
     def test_the_example_can_be_planned(self, kind: JobType) -> None:
         """The request asks for the type's schema and costs less than two cents."""
         plan = planned(kind)
-        request = model_request(plan.body, kind)
+        request = model_request(plan.spec, kind)
 
-        assert (request.schema or {}).get("schema") is kind.schema_for(plan.body.options)
+        assert (request.schema or {}).get("schema") is kind.schema_for(plan.spec.options)
         assert plan.estimate.expected_cost is None or plan.estimate.expected_cost < 20_000_000
 
     def test_the_content_is_delimited_once_in_the_prompt(self, kind: JobType) -> None:
         """For a type without `render`, the content is the whole prompt."""
-        prompt, example = planned(kind).body.prompt, EXAMPLES[kind.name]
+        prompt, example = planned(kind).spec.prompt, EXAMPLES[kind.name]
         text = (ROOT / FOLDER / example.file).read_text(encoding="utf-8")
         if kind.render is None:
             assert prompt == text
@@ -63,7 +63,7 @@ class TestEveryType:
 
     def test_the_example_reply_matches_the_response_schema(self, kind: JobType) -> None:
         """Its fields come in the order in which a model writes them."""
-        body, answer = planned(kind).body, EXAMPLES[kind.name].answer()
+        spec, answer = planned(kind).spec, EXAMPLES[kind.name].answer()
         if kind.response_schema is None:
             assert answer == ""
             return

@@ -71,7 +71,7 @@ def test_require_visible_and_require_readable_return_the_job() -> None:
 
 def test_viewer_reading_content_is_forbidden() -> None:
     """A viewer sees the job, so the error is Forbidden and not JobNotFound."""
-    with pytest.raises(Forbidden, match="viewer"):
+    with pytest.raises(Forbidden, match="Viewers"):
         _caller("viewer").require_readable(HIS, HIS.id)
 
 

@@ -80,7 +80,7 @@ def test_a_csv_export_has_one_line_per_readable_job_in_the_given_order() -> None
     rows = list(csv.DictReader(io.StringIO(content(world, job, "export.csv"), newline="")))
     assert [row["output"] for row in rows] == ['fine, "really"\nyes', "first"]
     assert [row["job_id"] for row in rows] == [one.id for one in reversed(jobs)]
-    assert (rows[0]["tags"], rows[1]["tags"], rows[0]["cost"], rows[0]["input_tokens"]) == ('["a", "b"]', "[]", "0.0000015", "3")
+    assert (rows[0]["tags"], rows[1]["tags"], rows[0]["cost"], rows[0]["input_tokens"]) == ('["a","b"]', "[]", "0.0000015", "3")
     assert rows[1]["prompt"] == "prompt of first"
     assert (output["rows"], output["not_found"], output["more"], output["object"]) == (2, 2, False, "export.csv")
     assert output["bytes"] == len(content(world, job, "export.csv").encode())
@@ -280,7 +280,7 @@ def test_a_cancelled_export_stops_within_seconds_and_leaves_no_file() -> None:
     async def story() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(2)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked < 3_000

@@ -192,7 +192,7 @@ def test_a_json_file_cannot_set_recipients_or_dry_run(term: dict[str, Any]) -> N
     world.deliver()
 
     (name,) = term
-    assert f"{name} cannot be said in the file" in why(world, job)[1]
+    assert f"{name} cannot be set in the file" in why(world, job)[1]
     assert batches_of(world) == []
 
 
@@ -204,7 +204,7 @@ def test_options_in_a_json_file_are_validated_and_conflicts_are_refused() -> Non
     world.deliver()
 
     assert "config.temperature" in why(world, wrong)[1]
-    assert "said twice" in why(world, other)[1]
+    assert "two different values" in why(world, other)[1]
 
 
 def test_a_cancelled_import_creates_no_batch() -> None:
@@ -215,7 +215,7 @@ def test_a_cancelled_import_creates_no_batch() -> None:
     async def go_on() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(4.0)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         await worker
 
     world.loop.run_until_complete(go_on())
@@ -294,9 +294,9 @@ def test_a_warm_up_creates_one_batch_wherever_its_worker_is_killed(seconds: floa
 @pytest.mark.parametrize(
     ("terms", "part"),
     [
-        ({"config": {"cache": False}}, "input.config.cache is off"),
+        ({"config": {"cache": False}}, "input.config.cache must not be off"),
         ({"type": "export"}, "export takes an input"),
-        ({"type": "poetry"}, "no job type"),
+        ({"type": "poetry"}, "does not exist"),
         ({"config": {"durable": True, "openai": {"store": False}}}, "config.openai.store"),
     ],
     ids=str,

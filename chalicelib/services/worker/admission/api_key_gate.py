@@ -11,7 +11,7 @@ import json
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.failures import AttemptFailed, NotConfigured
 from chalicelib.domain.jobs.job import Job, Usage
-from chalicelib.domain.limits.admission import OPENAI_NOT_CONFIGURED, WaitUntil
+from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.units import Ms
 from chalicelib.ports import ResponseEnded
 from chalicelib.services.worker.admission.circuit_gate import add_jitter
@@ -36,7 +36,7 @@ async def api_key_gate(ctx: WorkerContext, job: Job) -> WaitUntil | None:
     if not kind.instructions or kind.fallback is not None or await _has_key(ctx):
         return None
     log_missing_api_key(ctx)
-    return WaitUntil(_next_check(ctx), OPENAI_NOT_CONFIGURED)
+    return WaitUntil(_next_check(ctx), HoldReason.OPENAI_NOT_CONFIGURED)
 
 
 def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> WaitUntil | None:
@@ -45,7 +45,7 @@ def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: Attemp
         return None
     ctx.local_state.api_key_present, ctx.local_state.key_read_at = False, ctx.clock.now()
     log_missing_api_key(ctx)
-    return WaitUntil(_next_check(ctx), OPENAI_NOT_CONFIGURED)
+    return WaitUntil(_next_check(ctx), HoldReason.OPENAI_NOT_CONFIGURED)
 
 
 def answer_with_fallback(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded | None:

@@ -12,7 +12,7 @@ from functools import partial
 
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
-from chalicelib.domain.limits.admission import CIRCUIT_OPEN, WaitUntil
+from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import COOL_DOWN_MS, CircuitBreaker, CircuitState, Permission, ProviderSignal, classify_error
 from chalicelib.domain.units import Ms, rfc3339
 from chalicelib.services.compare_and_swap import update_async
@@ -79,10 +79,10 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
         return None
     now = ctx.clock.now()
     if attempt.job.fallback_models:
-        return WaitUntil(now, CIRCUIT_OPEN)
+        return WaitUntil(now, HoldReason.CIRCUIT_OPEN)
     if breaker is not None and breaker.state is CircuitState.CLOSED:
         return None
-    return WaitUntil(add_jitter(ctx, circuit_rules.retry_at(breaker, now) if breaker else now + COOL_DOWN_MS), CIRCUIT_OPEN)
+    return WaitUntil(add_jitter(ctx, circuit_rules.retry_at(breaker, now) if breaker else now + COOL_DOWN_MS), HoldReason.CIRCUIT_OPEN)
 
 
 def add_jitter(ctx: WorkerContext, when: Ms) -> Ms:

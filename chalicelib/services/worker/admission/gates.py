@@ -9,7 +9,7 @@ from dataclasses import replace
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.admission import CIRCUIT_OPEN, Admission, RunNow, WaitUntil
+from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, retry_at
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.retrying import offload_with_retry
@@ -79,4 +79,4 @@ async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
         if entry is not Permission.DENIED:
             return RunNow(model, probe=mark if entry is Permission.PROBE else None)
         shut.append(ctx.local_state.circuits.get(model, circuit))
-    return WaitUntil(add_jitter(ctx, min(retry_at(circuit, now) for circuit in shut)), CIRCUIT_OPEN)
+    return WaitUntil(add_jitter(ctx, min(retry_at(circuit, now) for circuit in shut)), HoldReason.CIRCUIT_OPEN)

@@ -12,7 +12,7 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType, Limits
 from chalicelib.domain.limits import type_limiter as limiter_rules
-from chalicelib.domain.limits.admission import TYPE_CONCURRENCY, TYPE_LIMITS_UNKNOWN, TYPE_RATE, RunNow, WaitUntil
+from chalicelib.domain.limits.admission import HoldReason, RunNow, WaitUntil
 from chalicelib.domain.limits.type_limiter import PermitDecision, TypeLimiter
 from chalicelib.services.compare_and_swap import update_async
 from chalicelib.services.worker.admission.circuit_gate import add_jitter
@@ -41,16 +41,16 @@ async def acquire_permit(ctx: WorkerContext, kind: JobType, job: Job) -> RunNow 
     if limits is None:
         return RunNow(job.asked_model)
     now, mark = ctx.clock.now(), f"{job.id}#{job.generation}"
-    told = job.resume_at if job.status is Status.HELD and job.reason in (TYPE_RATE, TYPE_CONCURRENCY) else None
+    told = job.resume_at if job.status is Status.HELD and job.reason in (HoldReason.TYPE_RATE, HoldReason.TYPE_CONCURRENCY) else None
     if told is not None and told > now + limiter_rules.CLOCK_TOLERANCE_MS:
-        return WaitUntil(told, job.reason or TYPE_RATE)  # its wake-up came too early: its place is not used up
+        return WaitUntil(told, HoldReason(job.reason or HoldReason.TYPE_RATE))  # its wake-up came too early: its place is not used up
     in_time = told is not None and told >= now - limiter_rules.RESERVATION_TTL_MS
     latest = job.expires_at if job.started_at is None else job.retry_until or None
 
     decisions: list[PermitDecision] = []
 
     def acquire(seen: TypeLimiter) -> TypeLimiter:
-        decisions.append(limiter_rules.acquire(seen, limits, mark, ctx.clock.now(), has_place=in_time, latest=latest))
+        decisions.append(limiter_rules.acquire(seen, limits, mark, ctx.clock.now(), has_reservation=in_time, latest=latest))
         return decisions[-1].limiter
 
     try:
@@ -58,10 +58,10 @@ async def acquire_permit(ctx: WorkerContext, kind: JobType, job: Job) -> RunNow 
             await _update(ctx, kind.name, acquire)
     except (Unavailable, TimeoutError) as exc:
         ctx.log("type_limit_unavailable", job_id=job.id, tenant=job.tenant, type=kind.name, error=exc)
-        return WaitUntil(add_jitter(ctx, now + FALLBACK_DELAY_MS), TYPE_LIMITS_UNKNOWN)
+        return WaitUntil(add_jitter(ctx, now + FALLBACK_DELAY_MS), HoldReason.TYPE_LIMITS_UNKNOWN)
     decision = decisions[-1]
     if decision.until is not None:
-        return WaitUntil(decision.until, TYPE_RATE if decision.by_rate else TYPE_CONCURRENCY)
+        return WaitUntil(decision.until, HoldReason.TYPE_RATE if decision.by_rate else HoldReason.TYPE_CONCURRENCY)
     return RunNow(job.asked_model, permit=mark if limits.concurrency is not None else None)
 
 

@@ -106,11 +106,11 @@ class TestCsv:
         ("header", "reason"),
         [
             ("id,prompt,ID", 'two columns "id"'),
-            ("id,,prompt", "no column 2"),
-            ("What is a vault?", "names no column `prompt`"),
-            ("a,b", "names no column `prompt`"),
-            ("prompt,depends_on", "sent as JSON"),
-            (",".join(f"c{number}" for number in range(300)), "256 are the most"),
+            ("id,,prompt", "no name for column 2"),
+            ("What is a vault?", "has no column `prompt`"),
+            ("a,b", "has no column `prompt`"),
+            ("prompt,depends_on", "as JSON or JSON lines"),
+            (",".join(f"c{number}" for number in range(300)), "the maximum is 256"),
         ],
     )
     def test_invalid_csv_header_is_rejected(self, header: str, reason: str) -> None:
@@ -122,11 +122,11 @@ class TestCsv:
         wrong = refused(CSV, data)
 
         assert list(wrong) == ["line 4", "line 6", "line 7.id", "line 8.priority", "line 9.prompt"]
-        assert wrong["line 4"] == "has 2 fields where the header has 3"
-        assert wrong["line 7.id"] == '"1" is the id of line 2 too'
+        assert wrong["line 4"] == "has 2 fields, but the header has 3"
+        assert wrong["line 7.id"] == '"1" is already the id of line 2'
 
     @pytest.mark.parametrize(
-        ("row", "reason"), [('"a', "never closed"), ('"a"b,c', "behind a closing quote"), ('"' + "x" * 1_100_000 + '"', "more than 1 MB")]
+        ("row", "reason"), [('"a', "never closed"), ('"a"b,c', "after a closing quote"), ('"' + "x" * 1_100_000 + '"', "more than 1 MB")]
     )
     def test_broken_quoting_is_reported_with_its_reason(self, row: str, reason: str) -> None:
         assert reason in refused(CSV, f"prompt\nfine\n{row}\n")["line 3"]
@@ -270,7 +270,7 @@ class TestJson:
     def test_options_come_from_the_document_and_from_the_query(self) -> None:
         reading = read_batch(JSON, [b'{"items": ["a"], "type": "general", "config": {"model": "m", "priority": "high"}}'], {"name": "n"})
 
-        assert (reading.terms.name, reading.terms.priority, reading.terms.config) == ("n", "high", {"model": "m"})
+        assert (reading.options.name, reading.options.priority, reading.options.config) == ("n", "high", {"model": "m"})
 
     def test_conflicting_values_of_an_option_are_rejected(self) -> None:
         assert list(refused(JSON, '{"items": ["a"], "name": "one"}', name="two")) == ["name"]
@@ -287,10 +287,10 @@ class TestJson:
         items = [{"id": "a", "content": "x"}, {"id": "a", "content": " "}, {"content": "x", "prompt": "y"}, {"id": "z"}, ""]
 
         assert refused(JSON, json.dumps(items)) == {
-            "items.1.id": '"a" is the id of items.0 too',
+            "items.1.id": '"a" is already the id of items.0',
             "items.1.content": "is empty",
-            "items.2.prompt": "cannot be given together with content: they are the same thing",
-            "items.3.content": "is missing: what is to be done with this row?",
+            "items.2.prompt": "cannot be given together with content: they are the same field",
+            "items.3.content": "is missing: each row needs a prompt or an input",
             "items.4": "is empty",
         }
 
@@ -305,7 +305,7 @@ class TestJson:
         assert list(refused(LINES, '"a"\n\n{\n[]\n{"conten": "x"}\n')) == ["line 3", "line 4", "line 5.conten"]
 
     def test_too_large_json_names_the_streamable_formats(self) -> None:
-        with pytest.raises(TooLarge, match="CSV, text, or JSON lines"):
+        with pytest.raises(TooLarge, match="CSV, text or JSON lines"):
             read_batch(JSON, (b" " * 1_000_000 for _ in range(17)), {})
 
 
@@ -405,7 +405,7 @@ def test_batch_without_rows_is_rejected(content_type: str, data: str) -> None:
 
 def test_batch_over_ten_thousand_rows_is_rejected() -> None:
     assert len(rows(TEXT, "x\n" * MAX_ROWS)) == MAX_ROWS
-    assert refused(TEXT, "x\n" * (MAX_ROWS + 1)) == {"line 10001": "is one too many: a batch has at most 10,000 rows"}
+    assert refused(TEXT, "x\n" * (MAX_ROWS + 1)) == {"line 10001": "exceeds the maximum of 10,000 rows"}
 
 
 def test_example_files_are_valid_batches() -> None:

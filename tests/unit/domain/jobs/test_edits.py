@@ -85,7 +85,7 @@ def test_edit_without_a_change_returns_the_same_job() -> None:
 
 
 def test_job_spec_edit_increments_the_record_version() -> None:
-    assert edited(job(), body=True).version == 2
+    assert edited(job(), changes_spec=True).version == 2
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))

@@ -11,7 +11,7 @@ from chalicelib.domain.limits.circuit_breaker import (
     COOL_DOWN_MS,
     FAILURE_THRESHOLD,
     FAILURE_WINDOW_MS,
-    FORCED_LOOK_MS,
+    FORCED_RECHECK_MS,
     MAX_COOL_DOWN_MS,
     PROBE_TIMEOUT_MS,
     TRIP_RESET_MS,
@@ -226,7 +226,7 @@ def test_forced_open_circuit_closes_only_by_force_close() -> None:
         (OPEN, DUE + 5, DUE + 5),
         (PROBED, DUE + 1, DUE + 10_001),  # the probe's first text may come any moment
         (PROBED, DUE + 59_000, DUE + PROBE_TIMEOUT_MS),
-        (force_open(CALM, "ann", None, "x", NOW), NOW, NOW + FORCED_LOOK_MS),
+        (force_open(CALM, "ann", None, "x", NOW), NOW, NOW + FORCED_RECHECK_MS),
     ],
 )
 def test_retry_at_by_circuit_state(circuit: CircuitBreaker, at: int, again: int) -> None:

@@ -43,7 +43,7 @@ def test_due_reservation_is_used_without_taking_a_second_one() -> None:
     seen, _ = asked(4, RATE)
     later = NOW + MINUTE_MS
 
-    known = acquire(seen, RATE, "job3#2", later, has_place=True)
+    known = acquire(seen, RATE, "job3#2", later, has_reservation=True)
     new = acquire(known.limiter, RATE, "job9#1", later)
 
     assert (known.until, known.limiter.recent_starts) == (None, seen.recent_starts)
@@ -130,7 +130,7 @@ def test_rate_and_concurrency_limits_hold_for_any_arrival_pattern(pauses: list[i
 
     def come(number: int, at: int, *, has_place: bool) -> None:
         nonlocal seen
-        turn = acquire(seen, limits, f"job{number}#{len(began)}.{at}", at, has_place=has_place)
+        turn = acquire(seen, limits, f"job{number}#{len(began)}.{at}", at, has_reservation=has_place)
         seen = turn.limiter
         if turn.until is None:
             began.append(at)

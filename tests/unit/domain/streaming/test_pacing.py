@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.streaming.pacing import MODES, frame_pace, log_pace
+from chalicelib.domain.streaming.pacing import StreamingMode, frame_pace, log_pace
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,11 @@ def test_frame_pause_by_mode_rate_and_elapsed_time(mode: str, rate: float, elaps
     assert frame_pace(mode, rate).pause(elapsed) == pause
 
 
-@given(mode=st.sampled_from([mode for mode in MODES if mode != "none"]), rate=st.floats(0.1, 50), elapsed=st.floats(0, 10_000))
+@given(
+    mode=st.sampled_from([mode for mode in StreamingMode if mode is not StreamingMode.NONE]),
+    rate=st.floats(0.1, 50),
+    elapsed=st.floats(0, 10_000),
+)
 def test_frame_pause_never_shrinks_over_time(mode: str, rate: float, elapsed: float) -> None:
     pace = frame_pace(mode, rate)
     first, later = pace.pause(0), pace.pause(elapsed)
@@ -62,7 +66,7 @@ def test_chunk_is_due_by_time_size_or_subscribers(
     assert log_pace(mode).is_due(elapsed, since_last, pending, watched=watched) is due
 
 
-@given(mode=st.sampled_from(MODES), elapsed=st.floats(0, 900), pending=st.integers(0, 10_000), watched=st.booleans())
+@given(mode=st.sampled_from(StreamingMode), elapsed=st.floats(0, 900), pending=st.integers(0, 10_000), watched=st.booleans())
 def test_chunk_is_always_due_after_the_longest_interval(mode: str, elapsed: float, pending: int, watched: bool) -> None:
     """The reader checks more often than that."""
     pace = log_pace(mode)

@@ -360,7 +360,7 @@ def test_a_deleted_parent_counts_as_a_failed_parent() -> None:
         parent = world.submit()
         child = child_of(world, parent, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
         ended(world, parent)
-        delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(parent))
+        delete_job(world.container, world.job(parent))
 
         world.sweep(after=130)
 
@@ -510,7 +510,7 @@ def test_a_child_cancelled_while_waiting_stays_cancelled() -> None:
     parent = world.submit()
     child = child_of(world, parent)
 
-    cancelled = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, child)
+    cancelled = cancel_job(world.container, child)
     ended(world, parent)
     stream(world, parent)
 
@@ -540,9 +540,9 @@ def test_a_deleted_child_leaves_no_data_and_no_dependency_edges() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, child)
+    cancel_job(world.container, child)
 
-    delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(child))
+    delete_job(world.container, world.job(child))
     ended(world, parent)
     stream(world, parent)
 

@@ -255,7 +255,7 @@ def test_a_durable_attempt_resumes_after_its_parent_was_deleted() -> None:
     child = world.submit("{{parents.a.output}}", depends_on={"a": first.id}, config={"durable": True})
     finished(world, first)
     kill(world, 6.0)
-    delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(first))
+    delete_job(world.container, world.job(first))
 
     world.sweep(after=60)
     world.deliver()

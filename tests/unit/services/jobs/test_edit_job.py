@@ -177,9 +177,9 @@ def test_a_metadata_edit_with_an_outdated_version_is_refused() -> None:
     world = World()
     job = world.submit()
 
-    edit_job(world.container, job, JobEdit(body=True), {"n": 1}, {job.version})
+    edit_job(world.container, job, JobEdit(changes_spec=True), {"n": 1}, {job.version})
     with pytest.raises(PreconditionFailed):
-        edit_job(world.container, job, JobEdit(body=True), {"n": 2}, {job.version})
+        edit_job(world.container, job, JobEdit(changes_spec=True), {"n": 2}, {job.version})
 
     body = world.container.job_specs.get(job.id)
     assert body is not None

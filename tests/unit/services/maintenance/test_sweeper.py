@@ -118,7 +118,7 @@ def test_the_sweeper_cancels_a_flagged_job_whose_worker_died() -> None:
     world = World(SLOW)
     job = world.submit()
     kill(world, 5)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    cancel_job(world.container, world.job(job))
 
     world.sweep(after=40)
 
@@ -254,7 +254,7 @@ def test_a_delayed_job_can_be_cancelled_or_started_now() -> None:
     """The wake-up for the original time has no effect."""
     world = World()
     first, second = (world.submit(str(n), run_at=world.clock.now() + 60_000) for n in (1, 2))
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, first)
+    cancel_job(world.container, first)
     again = restart(world.job(second), world.clock.now(), 1, 1)
     assert again is not None
     world.container.jobs.replace(world.job(second), again)

@@ -220,7 +220,7 @@ def test_an_internal_error_during_a_delivery_is_retried() -> None:
         deliver(world)
     live(world, 0.1)
 
-    assert [one.error for one in only(world).attempts] == ["something went wrong on our side", None]
+    assert [one.error for one in only(world).attempts] == ["internal error", None]
 
 
 def test_a_crash_at_any_call_loses_no_message() -> None:

@@ -283,7 +283,7 @@ def test_cancelling_a_durable_job_stops_its_response() -> None:
     """Closing the stream does not stop a background response."""
     world = World(slow())
     job = submitted(world)
-    world.loop.call_later(6.0, lambda: cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job)))
+    world.loop.call_later(6.0, lambda: cancel_job(world.container, world.job(job)))
 
     world.deliver()
 
@@ -299,7 +299,7 @@ def test_a_cancel_between_two_workers_is_executed_by_the_next_one() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
 
-    asked = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    asked = cancel_job(world.container, world.job(job))
     assert (asked.status, asked.cancel_requested) == (Status.QUEUED, True)
     world.deliver()
 
@@ -314,7 +314,7 @@ def test_the_sweeper_stops_the_response_of_a_job_that_it_ends() -> None:
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    cancel_job(world.container, world.job(job))
 
     world.sweep(after=40)
 
@@ -453,7 +453,7 @@ def test_a_hanging_provider_does_not_keep_the_sweeper_from_ending_a_job() -> Non
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    cancel_job(world.container, world.job(job))
 
     async def hang(_response_id: str) -> None:
         await asyncio.sleep(3600)

@@ -26,7 +26,7 @@ LONG = Script(deltas=[f"token{n} " for n in range(400)], every=0.05)
 def cancel_after(world: World, seconds: float, job: Any) -> Any:
     async def work() -> None:
         await asyncio.sleep(seconds)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
 
     return work()
 
@@ -377,7 +377,7 @@ def test_a_cancel_requested_just_before_the_terminal_write_wins() -> None:
     put = results.put
 
     def cancel_then_put(*args: Any) -> None:
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         put(*args)
 
     results.put = cancel_then_put  # type: ignore[method-assign]

@@ -357,7 +357,7 @@ def test_a_cancel_during_the_cache_lookup_wins() -> None:
     real = world.container.cache.get
 
     def cancel_first(tenant: str, key: str) -> CachedResponse | None:
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         return real(tenant, key)
 
     world.container.cache.get = cancel_first  # type: ignore[method-assign]

@@ -131,7 +131,7 @@ def test_a_cancelled_task_stops_after_its_current_call_within_two_seconds() -> N
     async def story() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(3.1)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked <= 2_000

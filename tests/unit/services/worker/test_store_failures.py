@@ -113,7 +113,7 @@ def test_an_error_in_a_control_check_does_not_stop_later_checks() -> None:
 
     async def cancel() -> None:
         await asyncio.sleep(3)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
 
     async def work() -> None:
         await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), cancel())

@@ -182,7 +182,7 @@ def test_a_job_cancelled_between_gate_and_claim_releases_its_slot() -> None:
 
     def cancelled_meanwhile(lease: Any) -> None:
         real(lease)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
 
     world.container.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
     world.deliver()

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.job_item import JobItem, state_key, tenant_key, user_key
+from chalicelib.adapters.dynamodb.jobs.item import JobItem, state_key, tenant_key, user_key
 from chalicelib.domain.jobs.index_keys import LISTED_BY_END
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import Ms

@@ -12,8 +12,8 @@ from pynamodb.expressions.condition import Condition
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound
-from chalicelib.adapters.dynamodb.job_item import JobItem, due_key, item_of, job_of, job_of_raw
-from chalicelib.adapters.dynamodb.job_queries import JobQueries
+from chalicelib.adapters.dynamodb.jobs.item import JobItem, due_key, item_of, job_of, job_of_raw
+from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS
 from chalicelib.domain.jobs.job import Job
