@@ -1,4 +1,4 @@
-"""Batches over HTTPS, and the functions behind them."""
+"""Batches through `app.py`: the routes, and the functions that release, run and count rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.units import dollars
 from chalicelib.settings import Settings
-from tests.contract.given import new_id
 from tests.kit import batches
 from tests.kit.change_records import change
 from tests.kit.http import CONTEXT, Api
 from tests.kit.provider import Script
+from tests.kit.records import new_id
 from tests.kit.work import sweep, work
 
 
@@ -89,7 +89,7 @@ def test_a_repeated_retry_of_failed_rows_starts_no_second_run(api: Api) -> None:
     batch_id = batches.submit(api, 1)
     batches.settle(api)
     first = api.call("POST", f"/batches/{batch_id}/retry-failed", {}, idempotency_key="k")
-    batches.settle(api)  # and fails again
+    batches.settle(api)  # the second request fails, too
 
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {}, idempotency_key="k")
 
@@ -157,7 +157,7 @@ def test_the_sweeper_recovers_a_message_lost_between_two_groups(api: Api) -> Non
     api.container.queues.messages["tasks"].clear()
 
     sweep(api, 60)
-    assert not api.container.queues.depth("tasks")  # its time has not come
+    assert not api.container.queues.depth("tasks")  # the next group is not due yet
     sweep(api, 61)
     batches.settle(api)
 
@@ -166,16 +166,16 @@ def test_the_sweeper_recovers_a_message_lost_between_two_groups(api: Api) -> Non
 
 def test_parallel_limit_bounds_the_unfinished_rows(api: Api) -> None:
     batch_id = batches.submit(api, 23, parallel_limit=5)
-    most = 0
+    max_unfinished = 0
     for _ in range(20):
         batches.tasks(api)
         unfinished = [job for job in api.container.jobs.heads.values() if not job.status.is_terminal]
-        most = max(most, len(unfinished))
+        max_unfinished = max(max_unfinished, len(unfinished))
         work(api, "low")
         batches.count(api)
     batches.settle(api)
 
-    assert most == 5
+    assert max_unfinished == 5
     assert batches.look(api, batch_id)["counts"]["completed"] == 23
 
 
@@ -252,7 +252,7 @@ def test_all_invalid_rows_are_reported_and_no_batch_is_stored(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("terms", "path"),
+    ("options", "path"),
     [
         ({"config": {"temperature": 9}}, "config.temperature"),
         ({"options": {"unknown": 1}}, "options.unknown"),
@@ -261,8 +261,8 @@ def test_all_invalid_rows_are_reported_and_no_batch_is_stored(api: Api) -> None:
         ({"unknown": 1}, "unknown"),
     ],
 )
-def test_an_invalid_batch_option_is_named_in_the_error(api: Api, terms: dict[str, Any], path: str) -> None:
-    reply = api.call("POST", "/batches", {"items": ["one"], **terms})
+def test_an_invalid_batch_option_is_named_in_the_error(api: Api, options: dict[str, Any], path: str) -> None:
+    reply = api.call("POST", "/batches", {"items": ["one"], **options})
 
     assert reply.status == 400
     assert path in {detail["path"] for detail in reply.json["error"]["details"]}
@@ -279,8 +279,8 @@ def test_a_batch_can_be_submitted_as_csv_or_text(api: Api) -> None:
 
     assert (csv.status, text.status) == (202, 202), csv.text + text.text
     lanes = [api.head(job_id_of_row(csv.json["batch_id"], number)).lane for number in range(2)]
-    body = api.container.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
-    assert (lanes, body.prompt if body else None) == (["high", "urgent"], "Analyze: two")
+    spec = api.container.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
+    assert (lanes, spec.prompt if spec else None) == (["high", "urgent"], "Analyze: two")
     assert [row["id"] for row in batches.look(api, csv.json["batch_id"], query="?detailed=true")["data"]] == ["a", "b"]
     assert api.call("POST", "/batches", raw="<x/>", content_type="text/xml").status == 415
 
@@ -325,12 +325,12 @@ def test_batches_of_other_users_and_tenants_are_not_found(api: Api) -> None:
 
 
 def test_batches_are_listed_newest_first(api: Api) -> None:
-    made = [batches.submit(api, 1) for _ in range(3)]
+    batch_ids = [batches.submit(api, 1) for _ in range(3)]
 
     first = api.call("GET", "/batches?limit=2").json
     rest = api.call("GET", f"/batches?limit=2&cursor={first['next_cursor']}").json
 
-    assert [one["batch_id"] for one in first["data"] + rest["data"]] == made[::-1]
+    assert [one["batch_id"] for one in first["data"] + rest["data"]] == batch_ids[::-1]
     assert rest["next_cursor"] is None
 
 
@@ -361,14 +361,14 @@ def test_a_replayed_change_stream_changes_no_counts(api: Api) -> None:
 def test_a_recount_repairs_wrong_counters(api: Api) -> None:
     batch_id = batches.submit(api, 4)
     batches.settle(api)
-    right = batches.look(api, batch_id)
+    before = batches.look(api, batch_id)
     api.container.counters.counters[counter_key(batch_id)]["completed"] -= 2
 
     assert batches.look(api, batch_id)["counts"]["completed"] == 2
     recounted = api.call("POST", f"/batches/{batch_id}/recount", {}, "operator")
 
     assert recounted.status == 200
-    assert batches.look(api, batch_id)["counts"] == right["counts"]
+    assert batches.look(api, batch_id)["counts"] == before["counts"]
     assert api.call("POST", f"/batches/{batch_id}/recount", {}, "user").status == 403
 
 
@@ -408,13 +408,13 @@ def test_a_retry_does_not_run_a_row_with_an_invalid_request(api: Api) -> None:
     assert rows is not None
     api.container.batch_rows.put_part("acme", batch_id, 0, [rows[0], replace(rows[1], prompt=None, input={"no": "prompt"})])
     batches.settle(api)
-    asked = len(api.container.provider.requests)
+    requests = len(api.container.provider.requests)
 
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {})
     batches.settle(api)
 
     assert again.status == 202
-    assert len(api.container.provider.requests) == asked
+    assert len(api.container.provider.requests) == requests
     assert batches.look(api, batch_id)["status"] == "completed_with_failures"
     assert api.call("POST", f"/jobs/{job_id_of_row(batch_id, 1)}/retry", {}).status == 409
     assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}?include=prompt").json["error"]["code"] == "invalid_request"
@@ -424,12 +424,12 @@ def test_a_row_with_an_internal_error_fails_without_stopping_others(api: Api, mo
     """The job of the row must fail; otherwise the batch would be tried for ever."""
     batch_id = batches.submit(api, 3)
 
-    def stumble(content: Any, _options: Any) -> str:
+    def fail_one_row(content: Any, _options: Any) -> str:
         if content == "Say 1.":
-            raise KeyError("a fault of ours")
+            raise KeyError("a bug")
         return str(content)
 
-    monkeypatch.setitem(job_types._discovered(), "general", replace(job_types.get("general"), render=stumble))
+    monkeypatch.setitem(job_types._discovered(), "general", replace(job_types.get("general"), render=fail_one_row))
     batches.settle(api)
 
     seen = batches.look(api, batch_id)
@@ -472,8 +472,8 @@ def test_a_large_export_is_stored_and_redirected(api: Api) -> None:
     reply = batches.export(api, batch_id, "csv")
 
     assert (reply.status, reply.headers["location"]) == (307, reply.json["location"])
-    [kept] = api.container.batch_rows.exports.values()
-    assert len(kept.splitlines()) == 502
+    [export] = api.container.batch_rows.exports.values()
+    assert len(export.splitlines()) == 502
 
 
 def test_an_export_too_large_once_encoded_is_redirected(api: Api) -> None:
@@ -570,10 +570,10 @@ def test_a_row_runs_after_its_dependencies_with_their_outputs(api: Api) -> None:
 
 
 def test_a_row_may_depend_only_on_jobs_visible_to_its_user(api: Api) -> None:
-    mine, others = api.submit(), api.submit("stranger")
+    own, foreign = api.submit(), api.submit("stranger")
 
-    assert batches.submit(api, [{"content": "After {{parents." + mine + ".output}}", "depends_on": [mine]}])
-    refused = api.call("POST", "/batches", {"items": [{"content": "After", "depends_on": [others]}]})
+    assert batches.submit(api, [{"content": "After {{parents." + own + ".output}}", "depends_on": [own]}])
+    refused = api.call("POST", "/batches", {"items": [{"content": "After", "depends_on": [foreign]}]})
 
     assert refused.status == 400
 
@@ -581,11 +581,11 @@ def test_a_row_may_depend_only_on_jobs_visible_to_its_user(api: Api) -> None:
 def test_the_number_of_jobs_a_batch_depends_on_is_limited(api: Api) -> None:
     """Each job is read at submission and each missing job is reported, so both are bounded."""
 
-    def after(rows: int) -> list[dict[str, Any]]:
+    def items_with_unknown_dependencies(rows: int) -> list[dict[str, Any]]:
         return [{"content": "After.", "depends_on": [new_id() for _ in range(100)]} for _ in range(rows)]
 
-    unknown = api.call("POST", "/batches", {"items": after(3)})
-    many = api.call("POST", "/batches", {"items": after(11)})
+    unknown = api.call("POST", "/batches", {"items": items_with_unknown_dependencies(3)})
+    many = api.call("POST", "/batches", {"items": items_with_unknown_dependencies(11)})
 
     assert (unknown.status, len(unknown.json["error"]["details"])) == (400, 100)
     assert many.status == 400

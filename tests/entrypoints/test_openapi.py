@@ -1,6 +1,6 @@
-"""The API's document: it is valid, complete, and says what is really asked.
+"""The OpenAPI document: it is valid and complete, and agrees with what the API accepts and returns.
 
-`data/openapi-3.1.schema.json` is what the OpenAPI Initiative publishes for 3.1 documents (2022-10-07, Apache License 2.0).
+`data/openapi-3.1.schema.json` is the schema of the OpenAPI Initiative for 3.1 documents (2022-10-07, Apache License 2.0).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def described(api: Api) -> Any:
 
 
 def accepts(described: Any, name: str, value: Any) -> bool:
+    """Whether a value is valid by a schema of the document."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
     return bool(validator_for(schema).is_valid(value))
 
@@ -53,14 +54,14 @@ def test_every_component_schema_is_valid(described: Any) -> None:
 
 def test_every_reference_resolves(described: Any) -> None:
     for reference in _references(described["paths"]):
-        place = described
+        part = described
         for step in reference.removeprefix("#/").split("/"):
-            place = place[step]
+            part = part[step]
 
 
 def test_the_document_is_served_without_a_key_or_a_store(api: Api) -> None:
-    nothing = SimpleNamespace(clock=api.container.clock, settings=api.container.settings)
-    bootstrap.override(nothing)
+    without_stores = SimpleNamespace(clock=api.container.clock, settings=api.container.settings)
+    bootstrap.override(without_stores)
 
     assert api.call("GET", "/openapi.json", token=None).status == 200
 

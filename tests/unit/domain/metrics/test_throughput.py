@@ -27,7 +27,7 @@ from chalicelib.domain.metrics.throughput import (
 )
 from chalicelib.services.metrics.throughput_cache import ThroughputCache
 from tests.kit.provider import Script
-from tests.kit.throughput import NOW, WEEK, completed
+from tests.kit.records import NOW, WEEK, completed_job
 from tests.kit.world import World
 
 
@@ -42,7 +42,7 @@ def counted(*jobs: Job) -> dict[str, int]:
 
 
 def test_completed_job_increments_the_counters_of_its_week() -> None:
-    [add], mark = count_job(CountMark(job_id="j"), completed(output=300, streaming=3_000, first=400, generation=2))
+    [add], mark = count_job(CountMark(job_id="j"), completed_job(output=300, streaming=3_000, first=400, generation=2))
 
     assert add.key == ("speed#general#gpt-4o-mini", "w2025-47")
     assert mark == 2
@@ -58,13 +58,13 @@ def test_completed_job_increments_the_counters_of_its_week() -> None:
 
 
 def test_job_counts_for_the_model_of_its_last_attempt() -> None:
-    [add], _ = count_job(CountMark(job_id="j"), completed(attempt_model="gpt-4o"))
+    [add], _ = count_job(CountMark(job_id="j"), completed_job(attempt_model="gpt-4o"))
 
     assert add.key[0] == "speed#general#gpt-4o"
 
 
 def test_job_with_a_count_mark_is_not_counted_again() -> None:
-    ended = completed()
+    ended = completed_job()
     _, mark = count_job(CountMark(job_id=ended.id), ended)
 
     assert count_job(CountMark(job_id=ended.id, version=9, counted={SPEED: mark}), ended) == ([], mark)
@@ -85,26 +85,26 @@ def test_job_with_a_count_mark_is_not_counted_again() -> None:
 )
 def test_unrepresentative_jobs_are_not_counted(changes: dict[str, Any]) -> None:
     """Unfinished jobs, cache hits and estimated usage say nothing about the speed of a model."""
-    assert count_job(CountMark(job_id="j"), completed(**changes)) == ([], None)
+    assert count_job(CountMark(job_id="j"), completed_job(**changes)) == ([], None)
 
 
 def test_first_token_time_counts_only_for_first_attempts() -> None:
     """The job record stores the start of the first attempt, not of a later one."""
-    assert "first" not in counted(completed(attempt=2, tries=2))
+    assert "first" not in counted(completed_job(attempt=2, tries=2))
 
 
 @pytest.mark.parametrize(("output", "streaming"), [(5, 100), (4_000, 0), (4_000, 3)])
 def test_token_rate_counts_only_for_streamed_output(output: int, streaming: int) -> None:
     """Very short answers and answers in one piece have no meaningful rate."""
-    amounts = counted(completed(output=output, streaming=streaming))
+    amounts = counted(completed_job(output=output, streaming=streaming))
 
     assert amounts["n"] == 1
     assert not [name for name in amounts if name[0] == "r"]
 
 
 def test_throughput_is_unmeasured_below_the_minimum_sample_count() -> None:
-    assert throughput_from([counted(*[completed()] * (MIN_SAMPLES - 1))]) == UNMEASURED
-    assert throughput_from([counted(*[completed()] * MIN_SAMPLES)]).n == MIN_SAMPLES
+    assert throughput_from([counted(*[completed_job()] * (MIN_SAMPLES - 1))]) == UNMEASURED
+    assert throughput_from([counted(*[completed_job()] * MIN_SAMPLES)]).n == MIN_SAMPLES
 
 
 SAMPLE = st.tuples(st.integers(1, 120_000), st.integers(0, 800_000), st.integers(1, 100_000))
@@ -112,14 +112,14 @@ SAMPLE = st.tuples(st.integers(1, 120_000), st.integers(0, 800_000), st.integers
 
 @given(one=st.lists(SAMPLE, max_size=30), other=st.lists(SAMPLE, max_size=30))
 def test_merged_weeks_equal_one_count_of_all_jobs(one: list[tuple[int, ...]], other: list[tuple[int, ...]]) -> None:
-    first, second = ([completed(*sample) for sample in samples] for samples in (one, other))
+    first, second = ([completed_job(*sample) for sample in samples] for samples in (one, other))
 
     assert throughput_from([counted(*first), counted(*second)]) == throughput_from([counted(*first, *second)])
 
 
 @given(samples=st.lists(st.integers(1, 128_000), min_size=MIN_SAMPLES, max_size=60))
 def test_percentiles_are_exact_to_within_one_bin(samples: list[int]) -> None:
-    measured = throughput_from([counted(*(completed(output=output) for output in samples))]).output_tokens
+    measured = throughput_from([counted(*(completed_job(output=output) for output in samples))]).output_tokens
     assert measured is not None
 
     for part, reported in ((0.1, measured.p10), (0.5, measured.p50), (0.9, measured.p90)):
@@ -162,7 +162,7 @@ def test_throughput_covers_the_current_and_the_previous_week() -> None:
     now = memory.clock.now()
     for at, output in ((now, 100), (now - WEEK, 100), (now - 2 * WEEK, 9_999)):
         for _ in range(MIN_SAMPLES):
-            memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=at, output=output))[0])
+            memory.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=at, output=output))[0])
 
     found = cache_of(memory, []).get("general", "gpt-4o-mini")
 
@@ -176,7 +176,7 @@ def test_throughput_is_cached_for_a_minute_per_type_and_model() -> None:
     cache = cache_of(memory, [])
     assert cache.get("general", "gpt-4o-mini") == UNMEASURED
     for _ in range(MIN_SAMPLES):
-        memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=memory.clock.now()))[0])
+        memory.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=memory.clock.now()))[0])
 
     before = cache.get("general", "gpt-4o-mini")
     memory.clock.advance(61)
@@ -189,7 +189,7 @@ def test_throughput_cache_serves_old_values_while_the_store_is_unavailable() -> 
     """The next read of the store follows after a minute, not at each job."""
     memory, events = InMemoryAdapters(), list[str]()
     for _ in range(MIN_SAMPLES):
-        memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=memory.clock.now()))[0])
+        memory.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=memory.clock.now()))[0])
     cache = cache_of(memory, events)
     cache.get("general", "gpt-4o-mini")
     memory.clock.advance(61)
@@ -203,7 +203,7 @@ def test_worker_progress_uses_the_measured_output_length() -> None:
     """A model without measurements uses the default of the job type."""
     world = World(Script(deltas=["word "] * 200, every=0.02))
     for _ in range(MIN_SAMPLES):
-        world.container.throughput.add(count_job(CountMark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
+        world.container.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=world.clock.now(), output=400))[0])
     measured, other = world.submit(), world.submit(config={"model": "gpt-4o"})
 
     world.deliver()
@@ -215,7 +215,7 @@ def test_worker_progress_uses_the_measured_output_length() -> None:
 
 
 def test_retried_job_counts_once_with_its_current_generation() -> None:
-    ended = replace(completed(), attempt=3, tries=1, run=2, generation=7)
+    ended = replace(completed_job(), attempt=3, tries=1, run=2, generation=7)
 
     [add], mark = count_job(CountMark(job_id=ended.id, version=3, counted={}), ended)
 
