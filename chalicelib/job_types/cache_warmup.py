@@ -85,7 +85,7 @@ async def warm_up(task: TaskRun) -> dict[str, Any]:
 
 
 def _prepared(task: TaskRun) -> PreparedBatch:
-    said = dict(task.body.input)
+    said = dict(task.spec.input)
     items = said.pop("prompts")
     terms = parse_options(said)
     cache = terms.config.get("cache", True)

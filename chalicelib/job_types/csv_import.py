@@ -54,7 +54,7 @@ async def import_file(task: TaskRun) -> dict[str, Any]:
     made = await made_before(task)
     if made is not None:
         return _shape(made)
-    said, ctx, caller = dict(task.body.input), task.context, task.caller
+    said, ctx, caller = dict(task.spec.input), task.context, task.caller
     task.start_stage("reading")
     opened = await task.run_sync(open_upload, task.context.uploads, caller, said.pop("upload_id"))
     reading, rows = await _rows(task, opened, said)

@@ -56,13 +56,13 @@ OUTPUT: Schema = {
 async def clean_up(task: TaskRun) -> dict[str, Any]:
     """Delete, or count. `more`: there was more to delete than one job does; submit another."""
     task.caller.require(Role.OPERATOR)
-    dry, now, tools = bool(task.body.input.get("dry_run")), task.context.clock.now(), task.context
+    dry, now, tools = bool(task.spec.input.get("dry_run")), task.context.clock.now(), task.context
     looked, deleted, counts = 0, 0, dict[str, int]()
     task.start_stage("deletion")
     async for jobs in _pages(task, now):
         old = [job for job in jobs if _is_old(task, job, now)][: MAX_DELETED - sum(counts.values())]
         looked += len(jobs)
-        deleted += sum(await task.run_sync_each(partial(_delete, tools), old, together=4)) if not dry else 0
+        deleted += sum(await task.run_sync_each(partial(_delete, tools), old, concurrency=4)) if not dry else 0
         for job in old:
             counts[job.status.value] = counts.get(job.status.value, 0) + 1
         task.report_progress(sum(counts.values()), MAX_DELETED)
@@ -99,7 +99,7 @@ def _is_old(task: TaskRun, job: Job, now: Ms) -> bool:
 
 def _kept_ms(task: TaskRun) -> tuple[Ms, Ms]:
     """How long what ended well is kept, and what did not."""
-    said = task.body.input
+    said = task.spec.input
     return round(said.get("days", DEFAULT_RETENTION_DAYS) * DAY_MS), round(said.get("failed_days", KEPT_DAYS_OF_OTHERS) * DAY_MS)
 
 

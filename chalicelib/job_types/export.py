@@ -102,10 +102,10 @@ OUTPUT: Schema = {
 
 async def export(task: TaskRun) -> dict[str, Any]:
     """Write the object, and say where it is. `more`: there were more jobs than an export holds; the newest are in it."""
-    form = task.body.options.get("format", "csv")
+    form = task.spec.options.get("format", "csv")
     name, job, files = f"export.{form}", task.job, task.context.job_files
     task.start_stage("listing")
-    jobs, not_found, more = await _named(task) if "ids" in task.body.input else await _found(task)
+    jobs, not_found, more = await _named(task) if "ids" in task.spec.input else await _found(task)
     task.start_stage("writing")
     upload = await task.run_sync(files.create, job.tenant, job.id, name, FORMATS[form])
     try:
@@ -129,7 +129,7 @@ async def export(task: TaskRun) -> dict[str, Any]:
 
 async def _named(task: TaskRun) -> tuple[list[Job], int, bool]:
     """The named jobs whose content the caller may read, in the order in which they were named, and how many are not there for them."""
-    ids, jobs = list(dict.fromkeys(task.body.input["ids"])), list[Job]()
+    ids, jobs = list(dict.fromkeys(task.spec.input["ids"])), list[Job]()
     for start in range(0, len(ids), PAGE):
         heads = await task.run_sync(task.context.jobs.get_many, ids[start : start + PAGE])
         jobs += [job for job in heads if task.caller.may_read_content(job)]
@@ -138,7 +138,7 @@ async def _named(task: TaskRun) -> tuple[list[Job], int, bool]:
 
 async def _found(task: TaskRun) -> tuple[list[Job], int, bool]:
     """What the filters find, newest first, without this job itself; and whether there is more."""
-    said, jobs, cursor = task.body.input, list[Job](), None
+    said, jobs, cursor = task.spec.input, list[Job](), None
     wanted = Filters(batch=said["batch_id"]) if "batch_id" in said else filters_of(said["filter"])
     while len(jobs) <= MAX_ROWS:
         page = await task.run_sync(list_jobs, task.context.jobs, task.caller, wanted, PAGE, cursor)
@@ -151,7 +151,7 @@ async def _found(task: TaskRun) -> tuple[list[Job], int, bool]:
 
 async def _write(task: TaskRun, upload: FileWriter, jobs: list[Job], form: str) -> int:
     """All rows, a few at a time; the answer is the size of the object."""
-    include = tuple(task.body.options.get("include", ("output",)))
+    include = tuple(task.spec.options.get("include", ("output",)))
     shape = table(form, (*COLUMNS, *include))
     await task.run_sync(upload.write, shape.begin().encode())
     written = 0

@@ -65,7 +65,7 @@ def named(given: Any) -> list[tuple[str, str]]:
 
 async def notify(task: TaskRun) -> dict[str, Any]:
     """Write the messages down, and have them delivered."""
-    given, job, ctx = task.body.input, task.job, task.context
+    given, job, ctx = task.spec.input, task.job, task.context
     recipients = [_read(place, text) for place, text in named(given)]
     task.start_stage("sending")
     about = (given["subject"], given["message"], message_id(job.id, "notification"), given.get("data"))
