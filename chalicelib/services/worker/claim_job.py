@@ -34,12 +34,12 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
         admission: what the gates granted.
         alone: this invocation runs no other job.
 
-    Returns: None if the wake-up may be acknowledged without an attempt: another worker has the job, or it has ended, or
-        the claim ended it because it cannot be attempted.
+    Returns: None if the wake-up may be acknowledged without an attempt: another worker has the job,
+        or it has ended, or the claim ended it because it cannot be attempted.
 
     Raises:
-        Unavailable: it is unknown whether the claim was written. The message must not be acknowledged; the sweeper
-            recovers the job if the claim was written.
+        Unavailable: it is unknown whether the claim was written. The message must not be
+            acknowledged; the sweeper recovers the job if the claim was written.
     """
     clock, generation = ctx.clock, wake_up.generation
 
@@ -71,7 +71,8 @@ async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, a
 async def _release_unused_permit(ctx: WorkerContext, job: Job, admission: RunNow) -> None:
     """Release the permit of a wake-up that started no attempt.
 
-    The permit is kept if another worker has claimed the job with the same wake-up, because both share it.
+    The permit is kept if another worker has claimed the job with the same wake-up, because both
+    share it.
     """
     if admission.permit is None:
         return
@@ -83,8 +84,9 @@ async def _release_unused_permit(ctx: WorkerContext, job: Job, admission: RunNow
 async def _fail_claimed_job(ctx: WorkerContext, claimed: Job, error: JobError) -> None:
     """Fail a claimed job that cannot be attempted.
 
-    The claim took an attempt number, so an attempt record is written too (protocol rule 23: one row per attempt, one
-    writer). If an earlier worker started the attempt, its text is kept and its response is cancelled.
+    The claim took an attempt number, so an attempt record is written too (protocol rule 23: one row
+    per attempt, one writer). If an earlier worker started the attempt, its text is kept and its
+    response is cancelled.
     """
     now, text, usage = ctx.clock.now(), "", None
     if claimed.is_resumable and claimed.response_id is not None:

@@ -1,4 +1,4 @@
-"""What the services that run jobs need: ports, settings, and state shared by the invocations of one environment."""
+"""What the services that run jobs need: ports, settings, and the state of the environment."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LocalState:
 class WorkerContext(TaskContext, Protocol):
     """What a worker needs.
 
-    `offload` runs a synchronous store call on a thread, off the event loop. `offload_sends` does the same for sockets, on
-    threads of its own, because a slow socket must not delay the stores.
+    `offload` runs a synchronous store call on a thread, off the event loop. `offload_sends` does
+    the same for sockets, on threads of its own, because a slow socket must not delay the stores.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Evaluate an attempt whose text is complete: its outcome, its result, and the error if it failed."""
+"""Evaluate an attempt whose text is complete: outcome, result, and the failure if there is one."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def job_error(failure: AttemptFailed, job: Job) -> JobError:
 
 
 def _parse_output(attempt: Attempt, ended: ResponseEnded) -> Any:
-    """Return the output as its type parses it; None for an incomplete response, because half a document fits no schema.
+    """Return the parsed output; None for an incomplete response, because it fits no schema.
 
     Raises:
         AttemptFailed: the model refused to answer, or the output does not fit its schema.

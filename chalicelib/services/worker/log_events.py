@@ -1,4 +1,7 @@
-"""Log events that alarms count. Each is written by one function here, so that its fields are always the same."""
+"""Log events that alarms count.
+
+Each is written by one function, so that its fields are always the same.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ REPEAT_INTERVAL_MS = 300_000
 
 
 def log_job_failed(log: Log, job: Job) -> None:
-    """Log that a job has failed for good, if it has. Called by the function that wrote the end, so it is logged once."""
+    """Log that a job has failed for good, if it has.
+
+    Only the function that wrote the end calls this, so it is logged once.
+    """
     if job.status is Status.FAILED:
         log(
             "job_failed",

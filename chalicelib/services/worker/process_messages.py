@@ -1,4 +1,7 @@
-"""Process the queue messages of one invocation: run their jobs concurrently and acknowledge each message when its job ends."""
+"""Process the queue messages of one invocation.
+
+Their jobs run concurrently, and each message is acknowledged when its job ends.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ MAX_DELETE_BATCH = 10  # SQS's limit
 
 
 class PartialBatchFailure(HeadraceError):
-    """Some messages were not processed. SQS delivers those again, and only those, because the others are acknowledged."""
+    """Some messages were not processed.
+
+    SQS delivers only those again, because the others have been acknowledged.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ async def process_messages(
 ) -> None:
     """Claim and run the job of every message, concurrently.
 
-    Returns before `deadline`, and only when every task has ended (protocol rule 20: a handler returns after its tasks).
+    Returns before `deadline`, and only when every task has ended (protocol rule 20: a handler
+    returns after its tasks).
 
     Args:
         lane: the lane whose queue delivered the messages.
@@ -61,7 +68,8 @@ async def process_messages(
         deadline: when Lambda ends the invocation; None outside Lambda.
 
     Raises:
-        PartialBatchFailure: some messages could not be processed. All others have been acknowledged.
+        PartialBatchFailure: some messages could not be processed. All others have been
+            acknowledged.
     """
     invocation = _Invocation(ctx, lane, deadline)
     admitted = await invocation.admit(await invocation.isolate_crashed(await invocation.select_candidates(messages)))
@@ -87,9 +95,10 @@ class _Invocation:
     async def select_candidates(self, messages: Sequence[QueueMessage]) -> list[Candidate]:
         """Return the messages whose jobs may be claimed.
 
-        Malformed messages go to the dead-letter queue. Late and duplicate wake-ups are dropped. The records are read
-        consistently, because a wake-up may arrive right after its record was written and is acknowledged for good if the
-        record does not look claimable. The circuit breakers, which the gates need, are read at the same time.
+        Malformed messages go to the dead-letter queue. Late and duplicate wake-ups are dropped. The
+        records are read consistently, because a wake-up may arrive right after its record was
+        written and is acknowledged for good if the record does not look claimable. The circuit
+        breakers, which the gates need, are read at the same time.
         """
         ctx, wake_ups = self._ctx, []
         for message in messages:
@@ -118,9 +127,10 @@ class _Invocation:
             await circuits
 
     async def isolate_crashed(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Keep either one job whose worker has died before, or the jobs without a crash; send the rest to other workers.
+        """Keep one job that has crashed before, or all that have not; resend the other wake-ups.
 
-        A job that kills its worker must not take other jobs with it (protocol rule 18: a dead letter is a hint).
+        A job that kills its worker must not take other jobs with it (protocol rule 18: a dead
+        letter is a hint).
         """
         if len(candidates) < 2 or not any(candidate.job.crashes for candidate in candidates):
             return candidates
@@ -137,7 +147,8 @@ class _Invocation:
     async def _resend(self, candidate: Candidate) -> None:
         """Send the same wake-up again, for another worker.
 
-        An unacknowledged message would stay invisible for the queue's visibility timeout, as long as a function may run.
+        An unacknowledged message would stay invisible for the queue's visibility timeout, as long
+        as a function may run.
         """
         await self._ctx.offload(self._ctx.queues.send, self._lane, candidate.wake_up, candidate.job.tenant)
 
@@ -146,7 +157,7 @@ class _Invocation:
         return self._deadline is not None and self._ctx.clock.now() >= self._deadline.last_start_at
 
     async def admit(self, candidates: list[Candidate]) -> list[AdmittedJob]:
-        """Return the candidates that may run now; the others are held until the time that a gate returned."""
+        """Return the candidates that may run now; hold the others."""
         admitted = await asyncio.gather(*(self._admit_one(candidate) for candidate in candidates))
         return [job for job in admitted if job is not None]
 
@@ -164,9 +175,11 @@ class _Invocation:
         return None
 
     async def run(self, admitted: list[AdmittedJob], environment: str) -> None:
-        """Run the jobs under one lease: written before the first claim, renewed while a job runs, deleted at the end.
+        """Run the jobs under one lease.
 
-        If a job is unfinished, the lease is left to expire, so that the sweeper recovers the job.
+        The lease is written before the first claim, renewed while a job runs, and deleted at the
+        end. If a job is unfinished, the lease is left to expire, so that the sweeper recovers the
+        job.
         """
         ctx, now = self._ctx, self._ctx.clock.now()
         self._pending = len(admitted)
@@ -193,7 +206,7 @@ class _Invocation:
                 await self._guarded("lease_not_closed", lambda: ctx.offload(ctx.leases.close, lease))
 
     async def _run_job(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> None:
-        """Claim and run one job. Errors are logged and do not reach the other jobs of the invocation."""
+        """Claim and run one job. An error is logged and does not affect the other jobs."""
         ctx, candidate, job, runner = self._ctx, admitted.candidate, admitted.candidate.job, None
         try:
             if self._is_too_late_to_start:
@@ -215,7 +228,7 @@ class _Invocation:
             self._pending -= 1
 
     async def _heartbeat(self, lease: Lease, tasks: list[asyncio.Task[None]]) -> None:
-        """Renew the lease. If it was fenced, cancel all jobs: the sweeper gives them to other workers."""
+        """Renew the lease. If it was fenced, cancel all jobs: the sweeper recovers them."""
         ctx, pause = self._ctx, HEARTBEAT_SECONDS
         while True:
             await asyncio.sleep(pause)
@@ -232,7 +245,7 @@ class _Invocation:
                 pause = HEARTBEAT_RETRY_SECONDS
 
     async def _poll_controls(self) -> None:
-        """Read the controls of the running jobs and acknowledge finished messages, once a second and when a job starts."""
+        """Check controls and acknowledge finished messages, once a second and when a job starts."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONTROL_POLL_SECONDS):
@@ -243,7 +256,7 @@ class _Invocation:
                 await self._guarded("acknowledge_failed", self.acknowledge)
 
     async def _check_controls(self) -> None:
-        """Read the controls of the running jobs once: cancel requests, readers, and changes of subscriptions."""
+        """Read and apply the controls of the running jobs once."""
         running = dict(self._running)
         controls = await self._ctx.offload(self._ctx.subscriptions.controls, list(running)) if running else {}
         reloads = []
@@ -257,14 +270,17 @@ class _Invocation:
         await asyncio.gather(*reloads)
 
     async def acknowledge(self) -> None:
-        """Delete the finished messages from the queue. After an invocation without an error SQS deletes them itself."""
+        """Delete the finished messages from the queue.
+
+        After an invocation without an error SQS deletes them itself.
+        """
         while self._done:
             receipts = self._done[:MAX_DELETE_BATCH]
             await self._ctx.offload(self._ctx.queues.acknowledge, self._lane, receipts)
             self._done = self._done[len(receipts) :]
 
     async def _guarded(self, event: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work`; if it fails, log `event`. It is repeated within a second, and the jobs continue."""
+        """Run `work`, which is repeated within a second; if it fails, log `event`."""
         try:
             await work()
         except Exception as exc:  # noqa: BLE001 - an error here must not end a job

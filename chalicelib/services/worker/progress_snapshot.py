@@ -13,9 +13,9 @@ from chalicelib.services.worker.usage import measure_usage
 def progress_of(attempt: Attempt, now: Ms) -> dict[str, Any]:
     """Return the tracker's figures, the cost so far and performance metrics.
 
-    `network_latency_ms` is the time from the request to the first text; null if no provider was asked. `api_call_count`
-    counts the requests to the provider for this attempt. Memory (its peak) and processor time are those of the
-    environment, which other jobs share.
+    `network_latency_ms` is the time from the request to the first text; null if no provider was
+    asked. `api_call_count` counts the requests to the provider for this attempt. Memory (its peak)
+    and processor time are those of the environment, which other jobs share.
     """
     usage = measure_usage(attempt, None)
     cost = attempt.price.cost(usage) if attempt.price and usage else None

@@ -1,7 +1,7 @@
-"""Answer a request from the response to an equal request of the same tenant, if the job allows it (`config.cache`).
+"""Answer a request with the response to an equal request of the tenant, if `config.cache` allows.
 
-The cache holds references: the job and attempt whose result is the answer. It must never fail a job: an entry that cannot
-be read is a miss, and one that cannot be written is a later miss.
+The cache holds references: the job and attempt whose result is the answer. It must never fail a
+job: an entry that cannot be read is a miss, and one that cannot be written is a later miss.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ STORE_TIMEOUT_SECONDS = 3.0  # for all three reads; in that time the provider wo
 def cache_key(tenant: str, job_type: str, request: ModelRequest) -> str:
     """Return the hash of everything that affects the response.
 
-    New request fields are included unless `TRANSPORT_FIELDS` names them, so a forgotten field causes misses, not wrong
-    answers.
+    New request fields are included unless `TRANSPORT_FIELDS` names them, so a forgotten field
+    causes misses, not wrong answers.
     """
     content = {field.name: getattr(request, field.name) for field in fields(request) if field.name not in TRANSPORT_FIELDS}
     return hashlib.sha256(json.dumps([tenant, job_type, content], sort_keys=True).encode()).hexdigest()
@@ -57,7 +57,7 @@ async def serve_from_cache(ctx: WorkerContext, attempt: Attempt, request: ModelR
 
 
 def is_cached(jobs: Jobs, cache: ResponseCache, tenant: str, key: str, seconds: float, now: Ms) -> bool:
-    """Return whether an equal request would very likely be answered from the cache. Makes two reads at most.
+    """Return whether an equal request would very likely be a hit. Makes two reads at most.
 
     Raises:
         Unavailable: a store did not answer.
@@ -72,7 +72,8 @@ def is_cached(jobs: Jobs, cache: ResponseCache, tenant: str, key: str, seconds: 
 async def store_in_cache(ctx: WorkerContext, attempt: Attempt, result: Result) -> None:
     """Store a reference to the result of a completed job, for later equal requests.
 
-    A response that came from the cache is not stored again: its lifetime would start anew each time.
+    A response that came from the cache is not stored again: its lifetime would start anew each
+    time.
     """
     seconds = attempt.spec.config.cache
     if seconds is None or attempt.cache_lookup is None or attempt.cache_lookup.hit or not _is_cacheable(result):
@@ -86,7 +87,10 @@ async def store_in_cache(ctx: WorkerContext, attempt: Attempt, result: Result) -
 
 
 async def _look_up(ctx: WorkerContext, attempt: Attempt, request: ModelRequest) -> tuple[CachedResponse, Result] | None:
-    """Read the reference, then the job record that it names, then that job's result; None if any of them does not serve."""
+    """Read the reference, the job record that it names, and that job's result.
+
+    Returns: None if one of them is missing or no longer valid.
+    """
     job, seconds, now = attempt.job, attempt.spec.config.cache or 0, ctx.clock.now()
     attempt.cache_key = cache_key(job.tenant, job.type, request)
     cached = await ctx.offload(ctx.cache.get, job.tenant, attempt.cache_key)
@@ -102,11 +106,11 @@ async def _look_up(ctx: WorkerContext, attempt: Attempt, request: ModelRequest) 
 
 
 def _is_valid(source: Job, tenant: str, cached: CachedResponse, now: int) -> bool:
-    """Return whether the attempt is still the job's answer. A job that is being deleted serves no more."""
+    """Return whether the attempt is still the answer of a completed job that is not deleted."""
     matches = source.tenant == tenant and source.attempt == cached.attempt and not source.is_deleted
     return matches and source.status is Status.COMPLETED and (source.ttl is None or now < source.ttl)
 
 
 def _is_cacheable(result: Result) -> bool:
-    """Return whether the provider completed the response: its final event was received and reports output tokens."""
+    """Return whether the provider's final event was received and reports output tokens."""
     return result.status == Status.COMPLETED and result.is_exact and result.usage is not None and result.usage.output > 0

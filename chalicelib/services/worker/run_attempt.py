@@ -1,4 +1,7 @@
-"""Run one attempt of a job: stream the response, store and send its text, then end the job or schedule another attempt."""
+"""Run one attempt of a job.
+
+Stream the response, store and send its text, then end the job or schedule another attempt.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,8 @@ class AttemptRunner:
     """Runs one attempt with its transcript writer and its socket writers.
 
     Attributes:
-        broadcaster: the socket writers; the caller reports changes of the job's `subscribers_version` to it.
+        broadcaster: the socket writers; the caller reports changes of the job's
+            `subscribers_version` to it.
     """
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt, deadline: Deadline | None = None) -> None:
@@ -52,7 +56,8 @@ class AttemptRunner:
         A fenced worker stops silently (protocol rule 2: only the owner writes).
 
         Raises:
-            Unavailable: a store did not answer. The job record is left as it is, and the sweeper recovers the job.
+            Unavailable: a store did not answer. The job record is left as it is, and the sweeper
+                recovers the job.
         """
         ctx, attempt = self._ctx, self.attempt
         preparation = asyncio.create_task(ctx.offload(self._prepare))
@@ -77,7 +82,7 @@ class AttemptRunner:
                 await self.broadcaster.close()
 
     def _prepare(self) -> int:
-        """Load throughput, price and token estimate on a thread: they take a while and are needed only later.
+        """Load throughput, price and token estimate, which take a while and are needed only later.
 
         Returns: the token estimate, which the attempt caches; 0 for a task.
         """
@@ -144,7 +149,7 @@ class AttemptRunner:
     def _unexpected(self, error: BaseException) -> AttemptFailed:
         """Log a bug in Headrace or a job type and return it as a failure of the attempt."""
         self._ctx.log("attempt_error", job_id=self.attempt.job.id, attempt=self.attempt.number, error=error)
-        return AttemptFailed("The attempt broke on our side.")
+        return AttemptFailed("The attempt failed because of an internal error in Headrace.")
 
     async def _stream(self) -> ResponseEnded:
         """Read the provider's response, or run the task handler, within the attempt's timeout.
@@ -164,7 +169,8 @@ class AttemptRunner:
             raise AttemptTimedOut(f"The attempt took longer than {limit:g} s.") from exc
 
     async def _hand_over(self, writer: asyncio.Task[None]) -> None:
-        """Store the text read so far, then give the attempt to the next worker (protocol rule 8: the terminal write comes last).
+        """Store the text read so far, then give the attempt to the next worker
+        (protocol rule 8: the terminal write comes last).
 
         Subscribers notice nothing.
 
@@ -185,10 +191,11 @@ class AttemptRunner:
         await offload_with_retry(ctx, send_wake_up, ctx.queues, job, ctx.clock.now())
 
     async def _store(self, evaluation: Evaluation, writer: asyncio.Task[None]) -> None:
-        """Store the rest of the text, then the result; meanwhile sockets get the text (protocol rule 8: the terminal write comes last).
+        """Store the rest of the text, then the result; meanwhile sockets get the text
+        (protocol rule 8: the terminal write comes last).
 
-        In this order, because the sweeper finishes a job whose worker died by its stored result: then its transcript must
-        be complete.
+        In this order, because the sweeper finishes a job whose worker died by its stored result:
+        then its transcript must be complete.
         """
 
         async def store() -> None:
@@ -198,7 +205,7 @@ class AttemptRunner:
         await gather_or_cancel(store(), self.broadcaster.drain())
 
     async def _end(self, evaluation: Evaluation, hold: WaitUntil | None) -> None:
-        """Write how the attempt ended; then notify subscribers and wake a worker if the job is to run again
+        """Write how the attempt ended, then notify subscribers and send the wake-up of a retry
         (protocol rule 9: no frame before the write).
         """
         ctx, attempt = self._ctx, self.attempt

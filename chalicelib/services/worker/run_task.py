@@ -1,11 +1,11 @@
 """Run a task: a job whose type has a handler and asks no model.
 
-Claim, lease, cancel, timeout and retries are those of every job. The text of the attempt is the JSON of what the handler
-returns.
+Claim, lease, cancel, timeout and retries are those of every job. The text of the attempt is the
+JSON of what the handler returns.
 
-Handlers must be idempotent. One is run again from its beginning if its worker died, its time ran out or a store did not
-answer. So it may only write what can be written twice, such as an object under a fixed name, and must tolerate that what
-it deletes is already gone.
+Handlers must be idempotent. One is run again from its beginning if its worker died, its time ran
+out or a store did not answer. So it may only write what can be written twice, such as an object
+under a fixed name, and must tolerate that what it deletes is already gone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class TaskRun:
     async def run_sync(self, call: Callable[..., T], *args: Any) -> T:
         """Call a port or a service on a thread, off the event loop.
 
-        If the handler is cancelled, the cancellation waits until the call has returned, so that no thread outlives it.
+        If the handler is cancelled, the cancellation waits until the call has returned, so that no
+        thread outlives it.
         """
         running = asyncio.ensure_future(self._ctx.offload(call, *args))
         try:
@@ -76,7 +77,7 @@ class TaskRun:
             raise
 
     async def run_sync_each(self, call: Callable[..., T], items: list[Any], concurrency: int = 8) -> list[T]:
-        """Call `call(item)` for each item, `concurrency` at a time, and return the results in order.
+        """Make the call for each item, `concurrency` at a time, and return the results in order.
 
         If calls fail, the others of their group are awaited, then the first error is raised.
         """
@@ -127,7 +128,7 @@ async def run_task(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded:
 
 
 def _refusal_message(error: HeadraceError) -> str:
-    """Return as many of the error's details as fit into the job record; the error's own message if it has none."""
+    """Return as many details of the error as fit into the job record, or else its message."""
     details = [f"{detail.path} {detail.message}.".strip() for detail in error.details]
     message = details[0] if details else error.message
     for number, detail in enumerate(details[1:], start=1):

@@ -1,10 +1,11 @@
-"""Read a provider's response into the transcript: from its stream, or by fetching a durable response that has ended.
+"""Read a provider's response into the transcript, from its stream or by fetching it at its end.
 
-A durable response continues at the provider without a reader. Its id is stored before any of its text is stored or sent
-(protocol rule 6: the response id is stored first). A broken stream is resumed after the last event that was read, by this
-worker or a successor. If the provider refuses to resume it, the worker waits until the response has ended, fetches it and
-appends the missing text in one piece, so that one attempt remains one text (protocol rule 5: one attempt, one response,
-one text).
+A durable response continues at the provider without a reader. Its id is stored before any of its
+text is stored or sent (protocol rule 6: the response id is stored first). A broken stream is
+resumed after the last event that was read, by this worker or a successor. If the provider refuses
+to resume it, the worker waits until the response has ended, fetches it and appends the missing text
+in one piece, so that one attempt remains one text (protocol rule 5: one attempt, one response, one
+text).
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ async def stream_response(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded
 async def cancel_if_owned(ctx: WorkerContext, attempt: Attempt) -> None:
     """Cancel the attempt's response, unless another worker owns the job now and may be reading it.
 
-    Otherwise it would run to its end and be charged (protocol rule 6: the response id is stored first).
+    Otherwise it would run to its end and be charged (protocol rule 6: the response id is stored
+    first).
     """
     if attempt.response_id is None:
         return
@@ -84,9 +86,10 @@ async def cancel_if_owned(ctx: WorkerContext, attempt: Attempt) -> None:
 async def cancel_response(provider: Provider, log: Log, response_id: str) -> None:
     """Cancel a response at the provider, with a few retries.
 
-    Call it before writing the record that abandons the response: if the process dies in between, the next worker or the
-    sweeper finds the response id and cancels it again. If the provider does not answer within the timeout, this logs it
-    and returns, because the end of the job and the rest of a sweep must not wait; the response is then charged in full.
+    Call it before writing the record that abandons the response: if the process dies in between,
+    the next worker or the sweeper finds the response id and cancels it again. If the provider does
+    not answer within the timeout, this logs it and returns, because the end of the job and the rest
+    of a sweep must not wait; the response is then charged in full.
     """
     error: Exception = TimeoutError()
     with suppress(TimeoutError):
@@ -125,9 +128,12 @@ async def _read_stream(ctx: WorkerContext, attempt: Attempt, events: AsyncIterat
 
 
 async def _record_started(ctx: WorkerContext, attempt: Attempt, event: ResponseStarted) -> None:
-    """Record that the provider created the response; store the id of a durable one, or cancel it if that fails.
+    """Record that the provider created the response, and store the id of a durable one.
 
-    An OpenAI-compatible provider may give no id. Such a response is not durable: it ends with its worker.
+    If the id cannot be stored, the response is cancelled.
+
+    An OpenAI-compatible provider may give no id. Such a response is not durable: it ends with its
+    worker.
 
     Raises:
         Fenced: another worker owns the job.
@@ -156,14 +162,16 @@ async def _record_started(ctx: WorkerContext, attempt: Attempt, event: ResponseS
 
 
 class _DurableReader:
-    """Reads a durable response, as far as one worker does."""
+    """Reads a durable response, from where an earlier worker stopped if there was one."""
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt, request: ModelRequest) -> None:
         self._ctx, self._attempt, self._request = ctx, attempt, request
         self._pause = INITIAL_BACKOFF
 
     async def read(self) -> ResponseEnded:
-        """Stream the response, resuming it after errors; fetch it once resuming is refused or brings nothing new."""
+        """Stream the response, resuming it after errors; fetch it if resuming is refused or brings
+        nothing new.
+        """
         failures, last_sequence = 0, self._attempt.output.sequence
         while failures <= MAX_RESUMES:
             try:
@@ -206,7 +214,7 @@ class _DurableReader:
             await self._back_off()
 
     async def _back_off(self, error: AttemptFailed | None = None, *, reset: bool = False) -> None:
-        """Sleep, twice as long as the last time unless `reset`, and at least as long as the provider asked for."""
+        """Sleep twice as long as last time unless `reset`; at least as long as the provider asks."""
         pause = INITIAL_BACKOFF if reset else self._pause
         self._pause = min(pause * 2, MAX_BACKOFF)
         await asyncio.sleep(max(pause, (error.retry_after or 0) if error else 0))

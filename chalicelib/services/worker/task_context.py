@@ -1,4 +1,7 @@
-"""The ports that a task handler may use. Their calls are synchronous, so handlers make them with `TaskRun.run_sync`."""
+"""The ports that a task handler may use.
+
+Their calls are synchronous, so handlers make them with `TaskRun.run_sync`.
+"""
 
 from __future__ import annotations
 

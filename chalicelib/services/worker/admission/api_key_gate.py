@@ -1,7 +1,8 @@
-"""What happens while no OpenAI key is stored: types with a fallback answer with it, all other jobs are held.
+"""While no OpenAI key is stored, answer jobs with their type's fallback and hold all others.
 
-The gate comes before the claim, so that waiting uses up no attempt. If the key is removed between the gate and the
-request, the attempt is given back and does not count. A fallback replaces only a missing key, never a failing OpenAI.
+The gate comes before the claim, so that waiting uses up no attempt. If the key is removed between
+the gate and the request, the attempt is given back and does not count. A fallback replaces only a
+missing key, never a failing OpenAI.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ LOCAL_MODEL = "local"  # the model that results name if the fallback answered
 
 
 async def api_key_gate(ctx: WorkerContext, job: Job) -> WaitUntil | None:
-    """Return until when the job waits for an OpenAI key; None if there is one or the job needs none.
+    """Return until when the job waits for an OpenAI key; None if it need not wait.
 
-    A type without instructions asks no model. A job of an unknown type is let through, because its claim ends it.
+    A type without instructions asks no model. A job of an unknown type is let through, because its
+    claim ends it.
     """
     try:
         kind = ctx.job_type(job.type)
@@ -40,7 +42,11 @@ async def api_key_gate(ctx: WorkerContext, job: Job) -> WaitUntil | None:
 
 
 def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> WaitUntil | None:
-    """Return how long the job waits if its attempt found no OpenAI key before a response was created; it does not count."""
+    """Return how long the job waits if its attempt found no OpenAI key; None otherwise.
+
+    Such an attempt does not count. If it has created a response, which is charged, the job does not
+    wait here but fails or retries as usual.
+    """
     if not isinstance(failure, NotConfigured) or attempt.response_started:
         return None
     ctx.local_state.api_key_present, ctx.local_state.api_key_read_at = False, ctx.clock.now()
@@ -51,8 +57,8 @@ def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: Attemp
 def answer_with_fallback(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded | None:
     """Append the type's fallback answer to the transcript as if it had been streamed.
 
-    Returns: None if the type has no fallback, the provider had created a response, or the caller gave a JSON schema,
-        which the fallback's answer need not fit.
+    Returns: None if the type has no fallback, the provider had created a response, or the caller
+        gave a JSON schema, which the fallback's answer need not fit.
     """
     kind, spec, now = attempt.kind, attempt.spec, ctx.clock.now()
     if kind.fallback is None or attempt.response_started or isinstance(spec.config.response_format, dict):

@@ -1,9 +1,11 @@
-"""Read and update the models' circuit breakers. If their store does not answer, jobs run (protocol: if in doubt the circuit
-is closed).
+"""Read and update the models' circuit breakers.
 
-An environment reads them at most every two seconds: when an invocation starts, and when an attempt ends, because otherwise
-it would count its own failures as consecutive although other workers had successes between them. It writes them after a
-failure, and after a success while a circuit is not healthy.
+If their store does not answer, jobs run (protocol: if in doubt the circuit is closed).
+
+An environment reads them at most every two seconds: when an invocation starts, and when an attempt
+ends, because otherwise it would count its own failures as consecutive although other workers had
+successes between them. It writes them after a failure, and after a success while a circuit is not
+healthy.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Change = Callable[[CircuitBreaker], CircuitBreaker | None]
 
 
 async def load_circuit_breakers(ctx: WorkerContext) -> dict[str, CircuitBreaker]:
-    """Return the circuit breakers by model, at most two seconds old; an empty dict if they cannot be read."""
+    """Return the circuit breakers by model, at most two seconds old; empty if unavailable."""
     state, now = ctx.local_state, ctx.clock.now()
     if state.circuit_breakers_read_at is None or not 0 <= now - state.circuit_breakers_read_at < CACHE_TTL_MS:
         state.circuit_breakers_read_at = now  # concurrent calls use the earlier values instead of reading too
@@ -51,8 +53,8 @@ async def acquire_probe(ctx: WorkerContext, seen: CircuitBreaker, mark: str) -> 
     Args:
         mark: identifies the attempt, as job id and generation.
 
-    Returns: PROBE if it is the probe now; ALLOWED if the circuit was closed meanwhile or its store does not answer; DENIED
-        otherwise.
+    Returns: PROBE if it is the probe now; ALLOWED if the circuit was closed meanwhile or its store
+        does not answer; DENIED otherwise.
     """
     now = ctx.clock.now()
     current = await _try_update(ctx, seen, lambda circuit: circuit_rules.start_probe(circuit, mark, now))
@@ -64,7 +66,7 @@ async def acquire_probe(ctx: WorkerContext, seen: CircuitBreaker, mark: str) -> 
 
 
 async def close_on_first_token(ctx: WorkerContext, attempt: Attempt) -> None:
-    """Close the circuit at the first text of its probe, without waiting for the end of the attempt."""
+    """Close the circuit at the first text of its probe, before the attempt ends."""
     if attempt.admission.probe is None:
         return
     await attempt.output.wait_until(lambda: attempt.output.first_token_at is not None or attempt.output.complete)
@@ -78,8 +80,9 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
     Args:
         answered: the provider's final event was read.
 
-    Returns: how long the job waits, if the attempt was a probe that failed before a response was created. Such an
-        attempt has cost nothing and does not count. A job with fallback models does not wait.
+    Returns: how long the job waits, if the attempt was a probe that failed before a response was
+        created. Such an attempt has cost nothing and does not count. A job with fallback models
+        does not wait.
     """
     if attempt.kind.handler is not None:  # a task asks no model
         return None
@@ -98,7 +101,7 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
 
 
 def add_jitter(ctx: WorkerContext, when: Ms) -> Ms:
-    """Return a random time soon after `when`, so that jobs that wait for the same time do not all start at once."""
+    """Return a random time soon after `when`, so that waiting jobs do not all start at once."""
     return when + round(ctx.random() * JITTER_MS)
 
 
@@ -114,7 +117,8 @@ def log_state_change(log: Log, before: CircuitBreaker, after: CircuitBreaker) ->
 async def _record_signal(ctx: WorkerContext, attempt: Attempt, signal: ProviderSignal, code: str | None) -> CircuitBreaker | None:
     """Update the circuit breaker of the attempt's model.
 
-    Returns: the circuit breaker as it is now; None if there was nothing to record or the store did not answer.
+    Returns: the circuit breaker as it is now; None if there was nothing to record or the store did
+        not answer.
     """
     started_at, mark = attempt.started_at, attempt.admission.probe or attempt.owner
 
@@ -138,7 +142,8 @@ async def _record_signal(ctx: WorkerContext, attempt: Attempt, signal: ProviderS
 async def _try_update(ctx: WorkerContext, seen: CircuitBreaker, change: Change) -> CircuitBreaker | None:
     """Apply `change` by compare-and-swap.
 
-    Returns: the circuit breaker as it is now, changed or not; None if the store did not answer in time.
+    Returns: the circuit breaker as it is now, changed or not; None if the store did not answer in
+        time.
     """
     try:
         async with asyncio.timeout(STORE_TIMEOUT_SECONDS):

@@ -1,7 +1,7 @@
 """Ask the gates, in order, whether a job may run, before it is claimed.
 
-A job that must wait is held and its message is acknowledged, so no worker waits with it (protocol: a gate uses up no
-attempt).
+A job that must wait is held and its message is acknowledged, so no worker waits with it (protocol:
+a gate uses up no attempt).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from chalicelib.services.worker.context import WorkerContext
 async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
     """Decide whether the job may run now, and with which model.
 
-    A resumable attempt skips the gates, because it makes no new request. So does a job that is too late to start or
-    whose type is unknown, because its claim ends it.
+    A resumable attempt skips the gates, because it makes no new request. So does a job that is too
+    late to start or whose type is unknown, because its claim ends it.
 
     Args:
-        limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one after another instead
-            of losing each other's compare-and-swaps.
+        limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one
+            after another instead of losing each other's compare-and-swaps.
     """
     if job.is_resumable or transitions.expire_if_late(job, ctx.clock.now()) is not None:
         return RunNow(job.asked_model)
@@ -55,12 +55,14 @@ async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) ->
 
 
 async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
-    """Mark the job as held, then send a delayed wake-up (protocol rule 9: no frame before the write).
+    """Mark the job as held, then send a delayed wake-up
+    (protocol rule 9: no frame before the write).
 
     Returns: the job record as it is now; None if the wake-up no longer applies to it.
 
     Raises:
-        Unavailable: it is unknown whether the hold was written; the message must not be acknowledged.
+        Unavailable: it is unknown whether the hold was written; the message must not be
+            acknowledged.
     """
     clock = ctx.clock
 
@@ -74,10 +76,10 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
 
 
 async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
-    """Choose the job's own model, or the first of its fallback models, whose circuit allows the attempt or its probe.
+    """Choose the first model, of the job's own and its fallback models, whose circuit allows it.
 
-    A probe is identified by the wake-up, not by the worker: if two workers have the same wake-up, one must not hold the
-    job while the other claims it (protocol: one probe).
+    A probe is identified by the wake-up, not by the worker: if two workers have the same wake-up,
+    one must not hold the job while the other claims it (protocol: one probe).
     """
     circuits, now, mark = await load_circuit_breakers(ctx), ctx.clock.now(), f"{job.id}#{job.generation}"
     denied = []

@@ -1,7 +1,7 @@
-"""Limit the jobs of a type: acquire a permit before the claim, renew it while the job runs, release it at the end.
+"""Limit the jobs of a type: acquire a permit before the claim, renew it, release it at the end.
 
-Types without limits make no request. If the limiter cannot be read or written the job waits some seconds, because a limit
-protects something (protocol: one reservation per job).
+Types without limits make no request. If the limiter cannot be read or written the job waits some
+seconds, because a limit protects something (protocol: one reservation per job).
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ def limits_of(kind: JobType) -> Limits | None:
 async def acquire_permit(ctx: WorkerContext, kind: JobType, job: Job) -> RunNow | WaitUntil:
     """Acquire a permit for the job, or reserve the earliest time at which it may start.
 
-    Makes no request if the type is unlimited, otherwise one write. A job that comes at its reserved time needs only a
-    slot. The holder is the wake-up, not the worker: of two workers with the same wake-up neither may keep the other out.
+    Makes no request if the type is unlimited, otherwise one write. A job that comes at its reserved
+    time needs only a slot. The holder is the wake-up, not the worker: of two workers with the same
+    wake-up neither may keep the other out.
 
-    Returns: `RunNow`, or `WaitUntil` the reserved time; if the limiter is unavailable, until some seconds from now.
+    Returns: `RunNow`, or `WaitUntil` the reserved time; if the limiter is unavailable, until some
+        seconds from now.
     """
     limits = limits_of(kind)
     if limits is None:
@@ -71,7 +73,8 @@ async def acquire_permit(ctx: WorkerContext, kind: JobType, job: Job) -> RunNow 
 async def renew_permit(ctx: WorkerContext, attempt: Attempt) -> None:
     """Renew the permit's slot until cancelled.
 
-    A renewal that fails is repeated. If the slot expires meanwhile, one more job of the type may run than the limit allows.
+    A renewal that fails is repeated. If the slot expires meanwhile, one more job of the type may
+    run than the limit allows.
     """
     if attempt.admission.permit is None:
         return
@@ -101,7 +104,9 @@ async def release_permit(ctx: WorkerContext, job_type: str, holder: str | None, 
 
 
 async def _update(ctx: WorkerContext, job_type: str, change: Callable[[TypeLimiter], TypeLimiter]) -> None:
-    """Change the type's limiter by compare-and-swap, starting from the version that this environment saw last.
+    """Change the type's limiter by compare-and-swap.
+
+    The first attempt uses the version that this environment saw last, to save a read.
 
     Raises:
         Unavailable: the store did not answer, or other workers changed the limiter first each time.

@@ -33,7 +33,10 @@ class Broadcaster:
         self._sync_lock = asyncio.Lock()
 
     async def on_control(self, version: str) -> None:
-        """Reload the subscriptions if `subscribers_version` has changed; otherwise check the API keys every 15 seconds."""
+        """Reload the subscriptions if `subscribers_version` has changed.
+
+        Otherwise check the subscribers' API keys every 15 seconds.
+        """
         if version != self._version:
             await self.sync_writers()
             self._version = version
@@ -41,7 +44,10 @@ class Broadcaster:
             await self._drop_revoked()
 
     async def sync_writers(self) -> None:
-        """Reload the subscriptions: start writers for new ones, stop those that were removed or whose key is not valid."""
+        """Reload the subscriptions; start and stop writers accordingly.
+
+        A subscription whose API key is not valid gets no writer.
+        """
         async with self._sync_lock:
             now = self._ctx.clock.now()
             rows = await self._ctx.offload(self._ctx.subscriptions.for_job, self._attempt.job.id)
@@ -65,7 +71,9 @@ class Broadcaster:
                 await self._attempt.output.wait_until(lambda: all(writer.drained for writer, _ in self._writers.values()))
 
     async def close(self) -> None:
-        """Let the writers send the final frame, then end them (protocol rule 20: a handler returns after its tasks)."""
+        """Let the writers send the final frame, then end them
+        (protocol rule 20: a handler returns after its tasks).
+        """
         self._closed = True
         tasks = [task for _, task in self._writers.values()]
         try:

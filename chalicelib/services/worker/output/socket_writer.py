@@ -21,8 +21,9 @@ INITIAL_BACKOFF, MAX_BACKOFF = 0.5, 4.0  # seconds after a failed post, doubling
 class SocketWriter:
     """Sends one attempt to one subscriber.
 
-    One post is in flight at a time; what arrives meanwhile is merged into the next frame. If the answer to a post is
-    unknown, the same text is sent again from the acknowledged offset; clients ignore the overlap.
+    One post is in flight at a time; what arrives meanwhile is merged into the next frame. If the
+    answer to a post is unknown, the same text is sent again from the acknowledged offset; clients
+    ignore the overlap.
 
     Attributes:
         offset: transcript offset up to which the connection has acknowledged the text.
@@ -74,7 +75,9 @@ class SocketWriter:
             self._warned = await self._post(frames.closing(now))
 
     async def _send_text(self) -> bool:
-        """Send the text beyond the acknowledged offset. What arrives meanwhile goes into the next frame.
+        """Send the text beyond the acknowledged offset.
+
+        What arrives meanwhile goes into the next frame.
 
         Returns: False if a post failed.
         """

@@ -18,8 +18,8 @@ TEXT_RETENTION_DAYS = 7
 async def write_transcript(ctx: WorkerContext, attempt: Attempt, pace: LogPace) -> None:
     """Write chunks until the text is complete and all of it is acknowledged.
 
-    One put is in flight at a time, at the acknowledged end of the log, so the log never has a hole (protocol rule 7:
-    chunks are appended where none ends).
+    One put is in flight at a time, at the acknowledged end of the log, so the log never has a hole
+    (protocol rule 7: chunks are appended where none ends).
 
     Raises:
         ChunkConflict: another worker writes the log of this attempt, so this worker is fenced.
@@ -69,8 +69,10 @@ async def _write(ctx: WorkerContext, attempt: Attempt, stored: int, events: list
 
 
 async def _reconcile(ctx: WorkerContext, attempt: Attempt, stored: int) -> int:
-    """Compare the log with this worker's text, after an earlier worker of this durable attempt wrote one more chunk
-    before it was fenced (protocol rule 7: chunks are appended where none ends).
+    """Compare the stored text with this worker's, after a conflict
+    (protocol rule 7: chunks are appended where none ends).
+
+    An earlier worker of this durable attempt may have written one more chunk before it was fenced.
 
     Returns: the end of the text that both have.
 
