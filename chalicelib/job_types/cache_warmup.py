@@ -91,7 +91,7 @@ def _prepare(task: TaskRun) -> PreparedBatch:
     Raises:
         InvalidRequest: an option or a row is invalid, or the cache is turned off.
     """
-    given = dict(task.body.input)
+    given = dict(task.spec.input)
     items = given.pop("prompts")
     options = parse_options(given)
     cache = options.config.get("cache", True)

@@ -54,7 +54,7 @@ async def import_file(task: TaskRun) -> dict[str, Any]:
     existing = await existing_batch(task)
     if existing is not None:
         return _output(existing)
-    given, ctx, caller = dict(task.body.input), task.context, task.caller
+    given, ctx, caller = dict(task.spec.input), task.context, task.caller
     task.start_stage("reading")
     file = await task.run_sync(open_upload, task.context.uploads, caller, given.pop("upload_id"))
     reader, rows = await _read_rows(task, file, given)

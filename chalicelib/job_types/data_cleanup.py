@@ -56,13 +56,13 @@ OUTPUT: Schema = {
 async def clean_up(task: TaskRun) -> dict[str, Any]:
     """Delete the old jobs, or count them. `more`: the limit of one job was reached."""
     task.caller.require(Role.OPERATOR)
-    dry_run, now, ctx = bool(task.body.input.get("dry_run")), task.context.clock.now(), task.context
+    dry_run, now, ctx = bool(task.spec.input.get("dry_run")), task.context.clock.now(), task.context
     scanned, deleted, by_status = 0, 0, dict[str, int]()
     task.start_stage("deletion")
     async for jobs in _pages(task, now):
         old = [job for job in jobs if _is_old(task, job, now)][: MAX_DELETED - sum(by_status.values())]
         scanned += len(jobs)
-        deleted += sum(await task.run_sync_each(partial(_delete, ctx), old, together=4)) if not dry_run else 0
+        deleted += sum(await task.run_sync_each(partial(_delete, ctx), old, concurrency=4)) if not dry_run else 0
         for job in old:
             by_status[job.status.value] = by_status.get(job.status.value, 0) + 1
         task.report_progress(sum(by_status.values()), MAX_DELETED)
@@ -99,7 +99,7 @@ def _is_old(task: TaskRun, job: Job, now: Ms) -> bool:
 
 def _max_ages(task: TaskRun) -> tuple[Ms, Ms]:
     """Return the ages beyond which successful and other jobs are deleted."""
-    given = task.body.input
+    given = task.spec.input
     return round(given.get("days", DEFAULT_DAYS) * DAY_MS), round(given.get("failed_days", DEFAULT_FAILED_DAYS) * DAY_MS)
 
 

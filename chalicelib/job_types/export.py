@@ -109,10 +109,10 @@ async def export(task: TaskRun) -> dict[str, Any]:
 
     `more`: more jobs matched than fit; the newest were exported.
     """
-    file_format: Format = task.body.options.get("format", "csv")
+    file_format: Format = task.spec.options.get("format", "csv")
     name, job, files = f"export.{file_format}", task.job, task.context.job_files
     task.start_stage("listing")
-    jobs, not_found, more = await _jobs_by_id(task) if "ids" in task.body.input else await _jobs_by_filter(task)
+    jobs, not_found, more = await _jobs_by_id(task) if "ids" in task.spec.input else await _jobs_by_filter(task)
     task.start_stage("writing")
     upload = await task.run_sync(files.create, job.tenant, job.id, name, FORMATS[file_format])
     try:
@@ -136,7 +136,7 @@ async def export(task: TaskRun) -> dict[str, Any]:
 
 async def _jobs_by_id(task: TaskRun) -> tuple[list[Job], int, bool]:
     """Return the readable jobs of `ids` in the given order, and how many are missing."""
-    ids, jobs = list(dict.fromkeys(task.body.input["ids"])), list[Job]()
+    ids, jobs = list(dict.fromkeys(task.spec.input["ids"])), list[Job]()
     for start in range(0, len(ids), PAGE_SIZE):
         records = await task.run_sync(task.context.jobs.get_many, ids[start : start + PAGE_SIZE])
         jobs += [job for job in records if task.caller.may_read_content(job)]
@@ -145,7 +145,7 @@ async def _jobs_by_id(task: TaskRun) -> tuple[list[Job], int, bool]:
 
 async def _jobs_by_filter(task: TaskRun) -> tuple[list[Job], int, bool]:
     """Return the matching jobs, newest first and without this one, and whether there are more."""
-    given, jobs, cursor = task.body.input, list[Job](), None
+    given, jobs, cursor = task.spec.input, list[Job](), None
     filters = Filters(batch=given["batch_id"]) if "batch_id" in given else parse_filters(given["filter"])
     while len(jobs) <= MAX_ROWS:
         page = await task.run_sync(list_jobs, task.context.jobs, task.caller, filters, PAGE_SIZE, cursor)
@@ -158,7 +158,7 @@ async def _jobs_by_filter(task: TaskRun) -> tuple[list[Job], int, bool]:
 
 async def _write(task: TaskRun, upload: FileWriter, jobs: list[Job], file_format: Format) -> int:
     """Write all rows, a group at a time, and return the size of the object in bytes."""
-    include = tuple(task.body.options.get("include", ("output",)))
+    include = tuple(task.spec.options.get("include", ("output",)))
     writer = row_writer(file_format, (*RECORD_COLUMNS, *include))
     await task.run_sync(upload.write, writer.begin().encode())
     written = 0

@@ -68,7 +68,7 @@ def recipients_of(job_input: Any) -> list[tuple[str, str]]:
 
 async def notify(task: TaskRun) -> dict[str, Any]:
     """Put a message for each recipient into the outbox."""
-    given, job, ctx = task.body.input, task.job, task.context
+    given, job, ctx = task.spec.input, task.job, task.context
     recipients = [_parse_recipient(path, text) for path, text in recipients_of(given)]
     task.start_stage("sending")
     message = (given["subject"], given["message"], message_id(job.id, "notification"), given.get("data"))

@@ -57,7 +57,7 @@ def test_write_units_count_the_item_and_each_changed_index_entry(old: Any, new: 
 
 
 def test_a_transaction_doubles_the_item_but_not_its_index_entries() -> None:
-    assert write_units(TABLE, None, QUEUED, together=True) == 4
+    assert write_units(TABLE, None, QUEUED, in_transaction=True) == 4
     assert index_units(TABLE, None, QUEUED) == 2
 
 

@@ -24,7 +24,7 @@ OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", ke
 
 
 async def answer(task: TaskRun) -> Any:
-    return {"got": task.body.input, "for": task.caller.user}
+    return {"got": task.spec.input, "for": task.caller.user}
 
 
 def submitted(world: World, given: Any = None, **fields: Any) -> Job:
