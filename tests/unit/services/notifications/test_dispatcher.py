@@ -202,9 +202,9 @@ def test_a_410_answer_ends_the_delivery_at_once() -> None:
 def test_a_forbidden_address_fails_the_delivery_without_a_request() -> None:
     world = World()
     tell(world, ended(world))
-    world.container.deliveries.rows = {
-        key: replace(one, address="https://10.0.0.1/") for key, one in world.container.deliveries.rows.items()
-    }
+    world.container.deliveries.rows.update(
+        {key: replace(one, address="https://10.0.0.1/") for key, one in world.container.deliveries.rows.items()}
+    )
 
     live(world, 1)
 
