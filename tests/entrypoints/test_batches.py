@@ -94,7 +94,7 @@ def test_a_repeated_retry_of_failed_rows_starts_no_second_run(api: Api) -> None:
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {}, idempotency_key="k")
 
     assert (first.status, again.status, again.headers["idempotent-replayed"]) == (202, 202, "true")
-    assert api.head(job_id_of_row(batch_id, 0)).run == 2
+    assert api.job(job_id_of_row(batch_id, 0)).run == 2
     assert batches.look(api, batch_id)["status"] == "completed_with_failures"
     assert api.call("POST", f"/batches/{batch_id}/retry-failed", {"cancelled": True}, idempotency_key="k").status == 409
 
@@ -278,7 +278,7 @@ def test_a_batch_can_be_submitted_as_csv_or_text(api: Api) -> None:
     batches.tasks(api)
 
     assert (csv.status, text.status) == (202, 202), csv.text + text.text
-    lanes = [api.head(job_id_of_row(csv.json["batch_id"], number)).lane for number in range(2)]
+    lanes = [api.job(job_id_of_row(csv.json["batch_id"], number)).lane for number in range(2)]
     body = api.container.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
     assert (lanes, body.prompt if body else None) == (["high", "urgent"], "Analyze: two")
     assert [row["id"] for row in batches.look(api, csv.json["batch_id"], query="?detailed=true")["data"]] == ["a", "b"]
@@ -545,7 +545,7 @@ def test_a_bulk_operation_can_select_the_jobs_of_a_batch(api: Api) -> None:
     answer = api.call("POST", "/bulk", {"action": "set_priority", "priority": "high", "filter": {"batch": batch_id}}, "operator").json
 
     assert answer["done"] == 5
-    assert api.head(other).lane == "normal"
+    assert api.job(other).lane == "normal"
 
 
 def test_a_row_runs_after_its_dependencies_with_their_outputs(api: Api) -> None:
@@ -556,7 +556,7 @@ def test_a_row_runs_after_its_dependencies_with_their_outputs(api: Api) -> None:
     ]
     batch_id = batches.submit(api, items)
     batches.tasks(api)
-    assert api.head(job_id_of_row(batch_id, 0)).status.value == "waiting"
+    assert api.job(job_id_of_row(batch_id, 0)).status.value == "waiting"
 
     for _ in range(3):
         batches.settle(api)

@@ -253,7 +253,7 @@ def test_warm_ups_over_the_limits_of_their_type_are_held(api: Api) -> None:
     for _ in range(12):
         work(api)
 
-    states = [(api.head(job_id).status.value, api.head(job_id).reason) for job_id in jobs]
+    states = [(api.job(job_id).status.value, api.job(job_id).reason) for job_id in jobs]
 
     assert ("completed", None) in states
     assert {reason for status, reason in states if status == "held"} <= {"type_rate", "type_concurrency"}

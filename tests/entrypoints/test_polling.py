@@ -19,7 +19,7 @@ from tests.kit.work import work
 
 def claimed(api: Api) -> Job:
     """A job that a worker is at, with three characters of text."""
-    head = api.head(api.submit())
+    head = api.job(api.submit())
     running = transitions.claim(head, 1, "owner", api.container.clock.now())
     assert running is not None
     api.container.jobs.replace(head, running)
@@ -115,7 +115,7 @@ def test_a_result_is_cut_at_the_length_in_the_job_record(api: Api) -> None:
     job_id = api.submit(config={"response_format": "json"})
     work(api)
     whole = api.call("GET", f"/jobs/{job_id}/result").json
-    head = api.head(job_id)
+    head = api.job(job_id)
     api.container.jobs.heads[job_id] = replace(head, status=Status.CANCELLED, length=4, version=head.version + 1)
 
     cut = api.call("GET", f"/jobs/{job_id}/result").json

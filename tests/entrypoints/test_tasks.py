@@ -71,7 +71,7 @@ def test_a_job_without_an_object_has_nothing_to_download(api: Api) -> None:
 
     reply = said.call("GET", f"/jobs/{job_id}/download")
 
-    assert said.head(job_id).status == "completed"
+    assert said.job(job_id).status == "completed"
     assert (reply.status, reply.json["error"]["code"]) == (404, "nothing_to_download")
 
 

@@ -93,8 +93,8 @@ def test_many_dependents_are_released_by_the_change_stream_and_by_tasks(api: Api
     children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE_SIZE + 20)]
     work(api, "normal")
 
-    api.module.on_job_change({"Records": [change(parent, api.head(parent.id))]}, CONTEXT)
-    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE, Status.WAITING: 20}
+    api.module.on_job_change({"Records": [change(parent, api.job(parent.id))]}, CONTEXT)
+    assert Counter(api.job(child).status for child in children) == {Status.QUEUED: PAGE_SIZE, Status.WAITING: 20}
     tasks(api)
 
-    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE + 20}
+    assert Counter(api.job(child).status for child in children) == {Status.QUEUED: PAGE_SIZE + 20}

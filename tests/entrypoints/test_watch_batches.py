@@ -256,7 +256,7 @@ def test_a_later_change_to_an_ended_row_is_not_broadcast(api: Api) -> None:
     batch_id, socket = batches.submit(api, 1), watcher(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
-    job, items = api.head(job_id_of_row(batch_id, 0)), len(named(socket, "batch_item"))
+    job, items = api.job(job_id_of_row(batch_id, 0)), len(named(socket, "batch_item"))
 
     api.module.count_jobs({"Records": [change(job, replace(job, tags=("late",), version=job.version + 1))]}, CONTEXT)
 

@@ -157,7 +157,7 @@ class Cloud(Processes):
         await asyncio.sleep(SWEEP_PHASE)
         while True:
             for _ in range(self.sweeps):
-                self.background(self.act("sweep", sweep, self.world.container.but(clock=SkewedClock(self.world.clock, self.skew))))
+                self.background(self.act("sweep", sweep, self.world.container.with_changes(clock=SkewedClock(self.world.clock, self.skew))))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _project(self) -> None:

@@ -16,7 +16,7 @@ from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.answers import Says
 from tests.faults.cloud import Cloud
 from tests.faults.steps import FREEZES, end
-from tests.kit.task_types import chore, knowing
+from tests.kit.task_types import chore, with_job_types
 
 MODEL = "gpt-4o-mini"
 Story = Callable[[Cloud], Coroutine[Any, Any, None]]
@@ -174,7 +174,7 @@ async def limited(cloud: Cloud) -> None:
         return {"answer": answer.number}
 
     kind = chore(work, limits=Limits(concurrency=1, per_minute=4))
-    cloud.world.container.job_type = knowing(kind)
+    cloud.world.container.job_type = with_job_types(kind)
     for name in ("first", "second"):
         await cloud.watch(await cloud.submit(name, job_type=kind.name, input=name))
 

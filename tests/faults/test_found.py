@@ -124,7 +124,7 @@ def test_job_of_an_unknown_type_is_reclaimed_from_its_dead_worker() -> None:
         raise JobTypeNotFound(name)
 
     world.clock.advance(200)
-    done = sweep(world.container.but(job_type=gone))
+    done = sweep(world.container.with_changes(job_type=gone))
 
     assert done["failed"] == 0
     assert world.job(job).status is Status.QUEUED

@@ -83,7 +83,7 @@ class Engine(RuleBasedStateMachine):
     @rule(skew=st.sampled_from([0, 0, 0, 600, -600]))
     def sweep(self, skew: int) -> None:
         """By a clock that may be wrong."""
-        ctx = self.cloud.world.container.but(clock=SkewedClock(self.cloud.world.clock, skew))
+        ctx = self.cloud.world.container.with_changes(clock=SkewedClock(self.cloud.world.clock, skew))
         self._start(self.cloud.act("sweep", sweep, ctx))
 
     @rule(seconds=st.sampled_from([0.05, 0.3, 1.0, 4.0, 10.0, 31.0, 70.0]))

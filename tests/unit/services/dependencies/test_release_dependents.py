@@ -215,7 +215,7 @@ def hooked(world: World, before: Callable[[str], None], after: Callable[[str], N
 
     names = ("job_specs", "jobs", "dependencies", "queues")
     ports = {name: Hooked(name, getattr(plain, name), on_plain(before), on_plain(after)) for name in names}
-    world.container = plain.but(**ports)
+    world.container = plain.with_changes(**ports)
     try:
         yield
     finally:

@@ -314,7 +314,7 @@ def test_a_failed_cache_write_is_logged_and_the_job_completes() -> None:
 
     assert job.status is Status.COMPLETED
     assert not is_hit(world, done(world))
-    assert [fact for fact, _ in world.facts].count("response_not_cached") == 1
+    assert [fact for fact, _ in world.log_lines].count("response_not_cached") == 1
 
 
 # ---- beside other things

@@ -66,7 +66,7 @@ def failing(world: World, count: int) -> list[Job]:
 
 
 def facts(world: World, name: str) -> list[dict[str, Any]]:
-    return [fields for fact, fields in world.facts if fact == name]
+    return [fields for fact, fields in world.log_lines if fact == name]
 
 
 def test_five_failures_open_the_circuit_and_later_jobs_are_held() -> None:
