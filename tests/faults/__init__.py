@@ -1,1 +1,1 @@
-"""The whole engine in memory, where any single call may be the last one, unanswered, late or repeated."""
+"""The whole system in memory, with a fault at any single call: a death, a freeze, a lost, late or repeated response."""
