@@ -525,7 +525,7 @@ class Subscribe(Small):
         looked: bool = False  # the handler has read the end
         worker: str = "run"
         record: bool = False  # a change record waits
-        told: bool = False  # the subscriber knows the end
+        informed: bool = False  # the subscriber knows the end
         left: bool = True  # the single fault has not happened yet
 
     def steps(self, s, R):
@@ -547,15 +547,15 @@ class Subscribe(Small):
         if s.record and "projection" in R:
             yield from self.push(s._replace(record=False), "the change-stream function announces", s.row)
         if "ask-again" in R and s.handler == 3 and s.over:
-            yield "the subscriber subscribes again", s._replace(told=True), False
+            yield "the subscriber subscribes again", s._replace(informed=True), False
 
     def push(self, s, label, goes):
-        yield label, s._replace(told=s.told or goes), False
+        yield label, s._replace(informed=s.informed or goes), False
         if goes and s.left and "loss" in self.faults:
             yield label + ": lost", s._replace(left=False), True
 
     def goals(self):
-        return (("the subscriber knows", lambda s: True, lambda s: s.told),)
+        return (("the subscriber knows", lambda s: True, lambda s: s.informed),)
 
 
 class SubscribeKill(Subscribe):
