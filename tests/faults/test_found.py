@@ -12,6 +12,7 @@ from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.services.maintenance.sweeper import sweep
+from chalicelib.services.worker import run_attempt
 from chalicelib.services.worker.process_messages import process_messages
 from tests.faults.report import failure_report, problems_of, run_scenario
 from tests.faults.scenarios import SCENARIOS, Scenario
@@ -86,8 +87,13 @@ def test_stored_result_has_its_whole_log() -> None:
 def test_socket_writer_ends_with_a_worker_that_is_fenced_late() -> None:
     """Its heartbeat is refused while it cleans up after its refused terminal write."""
 
+    delayed = []
+
     async def offload(call: Any, *args: Any) -> Any:
-        await asyncio.sleep(20 if getattr(call, "__name__", "") == "_work_out_ahead" else 0)
+        """Delay the lookups of the attempt, which its cleanup awaits. All other calls are those of ports."""
+        if type(getattr(call, "__self__", None)).__module__ == run_attempt.__name__:
+            delayed.append(call)
+            await asyncio.sleep(20)
         return call(*args)
 
     world = World(Script(), offload=offload)
@@ -110,6 +116,7 @@ def test_socket_writer_ends_with_a_worker_that_is_fenced_late() -> None:
         )
 
     run(world.loop, work())  # asserts that no task is left
+    assert delayed
 
 
 def test_job_of_an_unknown_type_is_reclaimed_from_its_dead_worker() -> None:
