@@ -32,7 +32,7 @@ down: ## stop the laptop cloud
 	@if [ -x $(PY) ]; then $(PY) -m infra down; else echo "Nothing was running."; fi
 
 test: environments ## run all tests; tests without their laptop cloud or browser are skipped with a reason
-	$(PY) -m tests -rs
+	$(PY) -m tests $(foreach suite,$(WITHOUT),--without $(suite)) -rs
 
 check: $(VENV) ## run the checks for a merge: format, lint, types, layers, fast tests
 	@$(MAKE) --no-print-directory --output-sync=target --jobs 2 check-source check-tests

@@ -1,4 +1,4 @@
-"""Headrace: every way in, on one screen."""
+"""Headrace: every entry point of the Lambda functions, on one screen."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from chalicelib.entrypoints.triggers import (
 )
 from chalicelib.settings import settings
 
-app = Chalice(app_name="headrace", configure_logs=False)  # one line a fact: `observability` writes them
+app = Chalice(app_name="headrace", configure_logs=False)  # `observability` writes the log
 app.experimental_feature_flags.update(["WEBSOCKETS"])
 app.register_middleware(middleware.wrap_chalice_errors, "http")
 for module in (about, jobs, job_reads, batches, bulk, failed_jobs, streams, operations, openapi_document, uploads, webhooks):
@@ -29,7 +29,7 @@ add_cors_preflight(app)
 
 
 def lane_trigger(lane: Lane) -> Any:
-    """An SQS trigger as wide as its lane."""
+    """An SQS trigger with the batch size and concurrency of its lane."""
     return app.on_sqs_message(
         queue=queue_name(settings().stage, lane.name),
         batch_size=lane.batch_size,

@@ -1,1 +1,4 @@
-"""Measurements of what Headrace promises, each a ratio in one run or a count: `python -m bench`."""
+"""Measure Headrace against its performance targets: `python -m bench`.
+
+Each target is a count, or a ratio within one run.
+"""

@@ -1,8 +1,9 @@
-"""AWS on the loopback, as small as can be: `python -m bench.cloud` prints its port and serves until it is ended.
+"""Serve a minimal AWS on the loopback; print the port: `python -m bench.cloud`.
 
-It keeps items as the adapters put them and answers their reads, so that all of PynamoDB's and botocore's work is done and counted; it
-checks no condition, because nobody competes here. Frames posted to connections are counted. moto in the measured process would take the
-processor time that is to be measured, so this has a process of its own.
+It stores items and answers reads, so that PynamoDB and botocore do their real work in the measured
+process. It checks no conditions, because there are no competing writers. It counts the frames that
+are posted to connections. moto would use the processor time of the measured process, so this runs
+in a process of its own.
 """
 
 from __future__ import annotations
@@ -29,46 +30,48 @@ class Tables:
     def __init__(self) -> None:
         self._items: defaultdict[str, dict[tuple[str, str], Item]] = defaultdict(dict)
 
-    def answer(self, operation: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """One request of DynamoDB's API, of those that the adapters make."""
-        return getattr(self, f"_{operation}")(asked)  # type: ignore[no-any-return]
+    def answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer a request of DynamoDB's API, with one of the operations below."""
+        return getattr(self, f"_{operation}")(request)  # type: ignore[no-any-return]
 
-    def _PutItem(self, asked: Item) -> Item:  # noqa: N802 - named as the operation is
-        self._items[asked["TableName"]][_key(asked["TableName"], asked["Item"])] = asked["Item"]
+    def _PutItem(self, request: Item) -> Item:  # noqa: N802 - the name of the operation
+        self._items[request["TableName"]][_key(request["TableName"], request["Item"])] = request["Item"]
         return {}
 
-    def _TransactWriteItems(self, asked: Item) -> Item:  # noqa: N802
-        for one in asked["TransactItems"]:
-            self._PutItem(one["Put"])
+    def _TransactWriteItems(self, request: Item) -> Item:  # noqa: N802
+        for write in request["TransactItems"]:
+            self._PutItem(write["Put"])
         return {}
 
-    def _UpdateItem(self, asked: Item) -> Item:  # noqa: N802
-        """Only `SET #0 = :0, ...`: what ringing a bell needs."""
-        item = self._items[asked["TableName"]].setdefault(_key(asked["TableName"], asked["Key"]), dict(asked["Key"]))
-        for name, value in SET.findall(asked["UpdateExpression"]):
-            item[asked["ExpressionAttributeNames"][name]] = asked["ExpressionAttributeValues"][value]
+    def _UpdateItem(self, request: Item) -> Item:  # noqa: N802
+        """Apply `SET #0 = :0, ...`; it is used to change `subscribers_version`."""
+        item = self._items[request["TableName"]].setdefault(_key(request["TableName"], request["Key"]), dict(request["Key"]))
+        for name, value in SET.findall(request["UpdateExpression"]):
+            item[request["ExpressionAttributeNames"][name]] = request["ExpressionAttributeValues"][value]
         return {}
 
-    def _DeleteItem(self, asked: Item) -> Item:  # noqa: N802
-        self._items[asked["TableName"]].pop(_key(asked["TableName"], asked["Key"]), None)
+    def _DeleteItem(self, request: Item) -> Item:  # noqa: N802
+        self._items[request["TableName"]].pop(_key(request["TableName"], request["Key"]), None)
         return {}
 
-    def _GetItem(self, asked: Item) -> Item:  # noqa: N802
-        item = self._items[asked["TableName"]].get(_key(asked["TableName"], asked["Key"]))
+    def _GetItem(self, request: Item) -> Item:  # noqa: N802
+        item = self._items[request["TableName"]].get(_key(request["TableName"], request["Key"]))
         return {"Item": item} if item else {}
 
-    def _BatchGetItem(self, asked: Item) -> Item:  # noqa: N802
-        found = {
-            name: [item for key in wanted["Keys"] if (item := self._items[name].get(_key(name, key)))]
-            for name, wanted in asked["RequestItems"].items()
+    def _BatchGetItem(self, request: Item) -> Item:  # noqa: N802
+        responses = {
+            name: [item for key in keys["Keys"] if (item := self._items[name].get(_key(name, key)))]
+            for name, keys in request["RequestItems"].items()
         }
-        return {"Responses": found, "UnprocessedKeys": {}}
+        return {"Responses": responses, "UnprocessedKeys": {}}
 
-    def _Query(self, asked: Item) -> Item:  # noqa: N802
-        """One partition, in order, from a beginning of the sort key or between two."""
-        texts = [value["S"] for _, value in sorted(asked["ExpressionAttributeValues"].items())]
-        owner, *bounds = texts if "begins_with" in asked["KeyConditionExpression"] or len(texts) != 3 else (texts[0], *sorted(texts[1:]))
-        rows = sorted((sort, item) for (partition, sort), item in self._items[asked["TableName"]].items() if partition == owner)
+    def _Query(self, request: Item) -> Item:  # noqa: N802
+        """Return a partition in order of the sort key: all of it, a prefix, or a range."""
+        values = [value["S"] for _, value in sorted(request["ExpressionAttributeValues"].items())]
+        if len(values) == 3 and "begins_with" not in request["KeyConditionExpression"]:
+            values[1:] = sorted(values[1:])
+        wanted, *bounds = values
+        rows = sorted((sort, item) for (partition, sort), item in self._items[request["TableName"]].items() if partition == wanted)
         if len(bounds) == 1:
             rows = [row for row in rows if row[0].startswith(bounds[0])]
         elif len(bounds) == 2:
@@ -77,63 +80,68 @@ class Tables:
 
 
 class Cloud:
-    """Everything that an engine reaches."""
+    """The services that a worker uses: DynamoDB, SQS, STS, S3 and WebSocket connections."""
 
     def __init__(self) -> None:
         self._tables = Tables()
-        self._posts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
-        self._last: dict[str, bytes] = {}
+        self._posts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])  # posts and bytes by connection
+        self._last: dict[str, bytes] = {}  # the last frame by connection
 
     def answer(self, path: str, target: str, body: bytes) -> bytes:
+        """Answer a request; `/seen` returns what each connection received.
+
+        `target` is the header `X-Amz-Target`.
+        """
         if "/@connections/" in path:
             connection = unquote(path.rsplit("/", 1)[1])
-            counted = self._posts[connection]
-            counted[0], counted[1] = counted[0] + 1, counted[1] + len(body)
+            counts = self._posts[connection]
+            counts[0], counts[1] = counts[0] + 1, counts[1] + len(body)
             self._last[connection] = body
             return b""
         if path == "/seen":
-            seen = {
+            received = {
                 connection: {"posts": posts, "bytes": size, "last": json.loads(self._last[connection])}
                 for connection, (posts, size) in self._posts.items()
             }
-            return json.dumps(seen).encode()
+            return json.dumps(received).encode()
         service, _, operation = target.partition(".")
         if service.startswith("DynamoDB"):
             return json.dumps(self._tables.answer(operation, json.loads(body))).encode()
         if not service:
-            return IDENTITY if b"GetCallerIdentity" in body else b""  # or a put of S3
+            return IDENTITY if b"GetCallerIdentity" in body else b""  # the empty answer is for a put to S3
         return json.dumps({"QueueUrl": "http://127.0.0.1/queue", "Successful": []}).encode()
 
 
 class _Connection(asyncio.Protocol):
-    """HTTP/1.1, one request after the other: little work, because what is measured waits for it."""
+    """A minimal HTTP/1.1 server, because the measured process waits for its answers."""
 
     def __init__(self, cloud: Cloud) -> None:
-        self._cloud, self._held, self._told = cloud, b"", False
+        self._cloud, self._buffer, self._continue_sent = cloud, b"", False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
 
     def data_received(self, data: bytes) -> None:
-        self._held += data
-        while (end := self._held.find(b"\r\n\r\n")) >= 0:
-            head = self._held[:end].decode("latin-1").split("\r\n")
-            fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
-            whole = end + 4 + int(fields.get("content-length", 0))
-            if len(self._held) < whole:
-                if "expect" in fields and not self._told:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            lines = self._buffer[:end].decode("latin-1").split("\r\n")
+            fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+            length = end + 4 + int(fields.get("content-length", 0))
+            if len(self._buffer) < length:
+                if "expect" in fields and not self._continue_sent:
                     self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                    self._told = True
+                    self._continue_sent = True
                 return
-            self._told = False
-            body, self._held = self._held[end + 4 : whole], self._held[whole:]
-            answer = self._cloud.answer(head[0].split(" ")[1], fields.get("x-amz-target", ""), body)
+            self._continue_sent = False
+            body, self._buffer = self._buffer[end + 4 : length], self._buffer[length:]
+            answer = self._cloud.answer(lines[0].split(" ")[1], fields.get("x-amz-target", ""), body)
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer
             )
 
 
 async def serve() -> None:
+    """Print the port and serve until terminated."""
     cloud = Cloud()
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(cloud), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)

@@ -1,15 +1,20 @@
-"""What one job costs on AWS: requests, bytes, capacity units, and dollars for a million of them: `python -m bench cost`.
+"""Compute what one job costs on AWS: `python -m bench cost`.
 
-The whole path is lived through by `journey.py`; the units are computed from the items by DynamoDB's documented rules (`units.py`), the
-prices stand in `prices.py`. OpenAI's own bill is not in it, nor what a stage costs while nothing happens (alarms, idle pollers).
+The result has requests, bytes, capacity units, and dollars per million jobs.
 
-Assumed, because nothing here can measure it:
+`journey.py` runs the job and counts its requests. Capacity units are computed from the items by
+DynamoDB's documented rules (`units.py`); prices are in `prices.py`. OpenAI's charges are not
+included, nor the fixed costs of a stage (alarms, idle pollers).
 
-* A busy lane: `STREAMS` jobs share an environment of the worker at a time. That is what full batches of ten come to, because the slowest
-  of ten lasts 2.8 times the mean (simulated with lognormal durations). They share its lease as well, and as many are counted together. A
-  quiet lane, one job to an environment, is shown beside it.
-* Every other function takes `OTHER_SECONDS`, cold starts included, and each record of the change stream an invocation of its own.
-* Lambda's own lines of log (START, END, REPORT) are 350 bytes an invocation.
+Assumptions that are not measured here:
+
+* Busy lane: on average `STREAMS` jobs share a worker environment, its lease and the writes of the
+  counters. With full batches of ten, 3.4 jobs run on average, because the slowest of ten lasts 2.8
+  times the mean (simulated with lognormal durations). A quiet lane, with one job per environment,
+  is shown too.
+* Every other function takes `OTHER_SECONDS`, cold starts included, and each record of the change
+  stream is one invocation.
+* Lambda's own log lines (START, END, REPORT) are 350 bytes per invocation.
 """
 
 from __future__ import annotations
@@ -19,11 +24,11 @@ from typing import Any
 
 from bench import prices, units
 from bench.findings import Finding, finding, table, verdicts
-from bench.journey import SECONDS, TOKENS, Journey, travel
+from bench.journey import SECONDS, TOKENS, Journey, run_journey
 from bench.metering import Meter
 from chalicelib.domain.queues.lanes import WORKER_MEMORY
 
-STREAMS = 3.4  # jobs at a time in an environment of a busy lane
+STREAMS = 3.4  # concurrent jobs in a worker environment of a busy lane
 OTHER_SECONDS = 0.1
 OTHER_MEMORY = {
     "api_handler": 512,
@@ -33,34 +38,34 @@ OTHER_MEMORY = {
     "on_job_change": 256,
     "count_jobs": 512,
 }  # MB
-PLATFORM_LINES = 350  # bytes
+PLATFORM_LOG_BYTES = 350  # per invocation
 FRAME_BYTES = 32 * 1024
-MONTH = 30 * 86_400
+MONTH = 30 * 86_400  # seconds
 AIM = {"dollars a million jobs, DynamoDB": 30.0, "dollars a million jobs, in all": 200.0}
 
-Bill = dict[str, float]  # dollars a million jobs
+Bill = dict[str, float]  # dollars per million jobs, by item of the bill
 
 
 def measure() -> Finding:
-    """One job, its units and its bill, beside the two ways that suggest themselves."""
-    journey = travel()
+    """Measure one job and compute its bill, and the bills of two simpler designs for comparison."""
+    journey = run_journey()
     busy, quiet = bill(journey, STREAMS), bill(journey, 1.0)
     per_token, log_per_token = bill(journey, STREAMS, frames=_frame_per_token(journey)), bill(journey, STREAMS)
     log_per_token["DynamoDB writes"] += _dollars(prices.WRITE, _log_units_per_token(journey.meter) - journey.meter.rows["log"].write_units)
-    found = dict(zip(AIM, (dynamo_of(busy), sum(busy.values())), strict=True))
+    value = dict(zip(AIM, (dynamodb_total(busy), sum(busy.values())), strict=True))
     return finding(
         "cost",
-        f"a job of {TOKENS:,} tokens in {SECONDS:g} s, an 8 KB prompt, one WebSocket watcher, a POST and two GETs",
+        f"a job of {TOKENS:,} tokens in {SECONDS:g} s, an 8 KB prompt, one WebSocket subscriber, a POST and two GETs",
         AIM,
-        found,
+        value,
         assumptions={"streams in an environment": STREAMS, "worker MB": WORKER_MEMORY, "seconds of other functions": OTHER_SECONDS},
         kinds={name: vars(row) for name, row in journey.meter.rows.items()},
         requests=_requests(journey),
-        dynamo_if={
+        dynamodb_if={
             "index entries counted double in transactions": round(
-                dynamo_of(busy) + _dollars(prices.WRITE, journey.meter.entries_together), 2
+                dynamodb_total(busy) + _dollars(prices.WRITE, journey.meter.transacted_index_units), 2
             ),
-            "one job to an environment": round(dynamo_of(quiet), 2),
+            "one job to an environment": round(dynamodb_total(quiet), 2),
         },
         bills={
             "ours": _rounded(busy),
@@ -72,7 +77,7 @@ def measure() -> Finding:
 
 
 def bill(journey: Journey, streams: float, frames: list[int] | None = None) -> Bill:
-    """Dollars for a million such jobs, with `streams` of them to an environment."""
+    """Return the bill for a million such jobs, `streams` of them in each worker environment."""
     meter, frames = journey.meter, journey.frames if frames is None else frames
     shared = (meter.rows["lease"].write_units + meter.rows["counters"].write_units) * (1 - 1 / streams)
     writes = sum(row.write_units for row in meter.rows.values()) - shared
@@ -90,18 +95,18 @@ def bill(journey: Journey, streams: float, frames: list[int] | None = None) -> B
         "REST calls": _dollars(prices.REST_CALL, journey.calls),
         "SQS requests": _dollars(prices.SQS_REQUEST, meter.sqs.total()),
         "S3 puts": _dollars(prices.S3_PUT, meter.s3_puts),
-        "logs": _dollars(prices.LOG_BYTE, journey.logged + invocations * PLATFORM_LINES),
-        "bytes sent": _dollars(prices.SENT_BYTE, sum(frames) + journey.answered),
+        "logs": _dollars(prices.LOG_BYTE, journey.log_bytes + invocations * PLATFORM_LOG_BYTES),
+        "bytes sent": _dollars(prices.SENT_BYTE, sum(frames) + journey.response_bytes),
     }
 
 
-def dynamo_of(bill_: Bill) -> float:
-    """Requests to DynamoDB; what is kept is a line of its own, because how long is a policy."""
+def dynamodb_total(bill_: Bill) -> float:
+    """Return the cost of requests to DynamoDB, without storage, which depends on retention."""
     return bill_["DynamoDB writes"] + bill_["DynamoDB reads"]
 
 
 def show(found: Finding) -> str:
-    """The tables of a finding."""
+    """Format the finding as tables."""
     kinds: list[tuple[str, ...]] = [
         (name, f"{row['requests']}", f"{row['sent']:,}", f"{row['read']:,}", f"{row['write_units']:g}", f"{row['read_units']:g}")
         for name, row in found["kinds"].items()
@@ -111,7 +116,7 @@ def show(found: Finding) -> str:
     names = list(found["bills"])
     lines = [(line, *(f"{found['bills'][name][line]:.2f}" for name in names)) for line in found["bills"]["ours"]]
     lines.append(("sum", *(f"{sum(found['bills'][name].values()):.2f}" for name in names)))
-    others = ", ".join(f"{count:g} {what}" for what, count in found["requests"].items())
+    others = ", ".join(f"{count:g} {name}" for name, count in found["requests"].items())
     return "\n".join(
         [
             table(kinds, ("DynamoDB, one job", "requests", "bytes written", "bytes read", "write units", "read units")),
@@ -119,7 +124,7 @@ def show(found: Finding) -> str:
             "",
             table(lines, ("dollars a million jobs", *names)),
             verdicts(found),
-            *(f"  DynamoDB, {what}: {dollars:.2f}" for what, dollars in found["dynamo_if"].items()),
+            *(f"  DynamoDB, {case}: {dollars:.2f}" for case, dollars in found["dynamodb_if"].items()),
         ]
     )
 
@@ -136,24 +141,32 @@ def _requests(journey: Journey) -> dict[str, float]:
 
 
 def _frame_per_token(journey: Journey) -> list[int]:
-    """The frames that are not tokens stay; each token's is as large as ours without most of its text."""
+    """Return the frames of a design that posts each token.
+
+    Each is the average frame with the text of one token.
+    """
     text = len(_text_of(TOKENS)) / len(journey.frames)
-    small = round(sum(journey.frames) / len(journey.frames) - text + len(_text_of(1)))
-    return [small] * TOKENS
+    size = round(sum(journey.frames) / len(journey.frames) - text + len(_text_of(1)))
+    return [size] * TOKENS
 
 
 def _log_units_per_token(meter: Meter) -> float:
-    """A put of the smallest chunk there was, for each token."""
-    pages = [(kept, item) for place, (kept, item) in meter.items.items() if place[0] == "job_data" and "c#" in place[-1]]
-    least, smallest = min(pages, key=lambda page: units.item_bytes(page[1]))
-    return TOKENS * float(units.write_units(least, None, smallest))
+    """Return the write units of a design that puts a chunk for each token.
+
+    Each is as large as the smallest measured chunk.
+    """
+    chunks = [(schema, item) for address, (schema, item) in meter.items.items() if address[0] == "job_data" and "c#" in address[-1]]
+    job_data, smallest = min(chunks, key=lambda chunk: units.item_bytes(chunk[1]))
+    return TOKENS * float(units.write_units(job_data, None, smallest))
 
 
 def _byte_months(journey: Journey) -> float:
-    """How much is kept for how long: until each item's own end."""
+    """Return the storage of all items until each one's TTL."""
     now = journey.ended_at // 1000
-    kept = [(units.stored_bytes(where, item), int(item["ttl"]["N"]) - now) for where, item in journey.meter.items.values() if "ttl" in item]
-    return sum(size * max(0, seconds) / MONTH for size, seconds in kept)
+    stored = [
+        (units.stored_bytes(schema, item), int(item["ttl"]["N"]) - now) for schema, item in journey.meter.items.values() if "ttl" in item
+    ]
+    return sum(size * max(0, seconds) / MONTH for size, seconds in stored)
 
 
 def _text_of(count: int) -> str:

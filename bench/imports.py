@@ -1,8 +1,9 @@
-"""How long the functions take to import, to what their frameworks take alone: `python -m bench imports`.
+"""Compare the functions' import time with that of their frameworks: `python -m bench imports`.
 
-Each import in a fresh process, in turn, all from bytecode that was compiled beforehand. The API's function is `import app`: what it needs
-for its first request (stores, queues) it imports then, and a line of its own says what that adds. The worker is that and the adapters of a
-first job, the SDK's client included. The price list is apart: its library builds every provider's prices.
+Each import runs in a new process, all from compiled bytecode; the variants take turns. For the API,
+`import app` is measured; the modules that its first request imports (stores, queues) are in a row
+of their own. For the worker, the adapters of its first job and the SDK's client are included. The
+price list has its own row, because its library loads the prices of all providers.
 """
 
 from __future__ import annotations
@@ -29,50 +30,51 @@ WORKER = (
 API = "import app; from chalicelib.observability import logger; logger()"
 PRICES = "chalicelib.adapters.openai.prices.GenaiPrices().of('gpt-4o-mini')"
 
-WAYS = {
+VARIANTS = {
     "chalice, Logger, pynamodb": FRAMEWORKS,
     "API: import app": API,
-    "API and its first request": f"{API}; {STORES}",
+    "API: import app and its first request": f"{API}; {STORES}",
     "chalice, Logger, pynamodb, openai": f"{FRAMEWORKS}; {SDK}",
-    "worker: app and its first job": f"{API}; {STORES}; {WORKER}; {SDK}",
-    "... and the price list": f"{API}; {STORES}; {WORKER}; {SDK}; {PRICES}",
+    "worker: import app and its first job": f"{API}; {STORES}; {WORKER}; {SDK}",
+    "worker, with the price list": f"{API}; {STORES}; {WORKER}; {SDK}; {PRICES}",
 }
-AIM = {"API, to its frameworks": 1.25, "worker, to its frameworks": 1.1}
+AIM = {"API relative to its frameworks": 1.25, "worker relative to its frameworks": 1.1}
 RATIOS = {
-    "API, to its frameworks": ("API: import app", "chalice, Logger, pynamodb"),
-    "worker, to its frameworks": ("worker: app and its first job", "chalice, Logger, pynamodb, openai"),
+    "API relative to its frameworks": ("API: import app", "chalice, Logger, pynamodb"),
+    "worker relative to its frameworks": ("worker: import app and its first job", "chalice, Logger, pynamodb, openai"),
 }
 
 
 def measure() -> Finding:
-    """Medians of interleaved fresh processes."""
-    seen: dict[str, list[float]] = {name: [] for name in WAYS}
+    """Measure all variants in turn, each in a new process, and compare the medians."""
+    samples: dict[str, list[float]] = {name: [] for name in VARIANTS}
     with tempfile.TemporaryDirectory() as bytecode:
-        for turn in range(ROUNDS + 1):
-            for name, code in WAYS.items():
-                seconds = _fresh(code, bytecode)
-                if turn:  # the first compiles
-                    seen[name].append(seconds)
-    took = {name: median(times) for name, times in seen.items()}
+        for number in range(ROUNDS + 1):
+            for name, code in VARIANTS.items():
+                seconds = _import_seconds(code, bytecode)
+                if number:  # the first round compiles the bytecode
+                    samples[name].append(seconds)
+    medians = {name: median(times) for name, times in samples.items()}
     return finding(
         "imports",
-        f"import in a fresh process, processor seconds, medians of {ROUNDS}",
+        f"import in a new process, processor time, medians of {ROUNDS}",
         AIM,
-        {aim: took[ours] / took[theirs] for aim, (ours, theirs) in RATIOS.items()},
-        milliseconds={name: round(1000 * seconds) for name, seconds in took.items()},
-        best={name: round(1000 * min(times)) for name, times in seen.items()},
+        {aim: medians[ours] / medians[frameworks] for aim, (ours, frameworks) in RATIOS.items()},
+        milliseconds={name: round(1000 * seconds) for name, seconds in medians.items()},
+        best={name: round(1000 * min(times)) for name, times in samples.items()},
     )
 
 
 def show(found: Finding) -> str:
-    rows: list[tuple[str, ...]] = [(name, f"{took}", f"{found['best'][name]}") for name, took in found["milliseconds"].items()]
+    """Format the finding as a table."""
+    rows: list[tuple[str, ...]] = [(name, f"{ms}", f"{found['best'][name]}") for name, ms in found["milliseconds"].items()]
     return "\n".join([table(rows, ("", "ms", "best")), verdicts(found)])
 
 
-def _fresh(code: str, bytecode: str) -> float:
-    """Processor time of the import: with others at work on the machine, the wall's clock measures them as well."""
-    timed = f"import time; began = time.process_time()\n{code}\nprint(time.process_time() - began)"
+def _import_seconds(code: str, bytecode: str) -> float:
+    """Return the processor time of the import; wall time would include other processes."""
+    timed = f"import time; started_at = time.process_time()\n{code}\nprint(time.process_time() - started_at)"
     environment = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1", "PYTHONPYCACHEPREFIX": bytecode}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    said = subprocess.run([sys.executable, "-c", timed], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return float(said.stdout)
+    process = subprocess.run([sys.executable, "-c", timed], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(process.stdout)

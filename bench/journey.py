@@ -1,7 +1,9 @@
-"""One job's whole life, through `app.py` and the real container: moto answers for AWS, a script for OpenAI, and time jumps.
+"""Take one job from submission to result, and count its requests to AWS.
 
-A client with a key opens a WebSocket, submits an 8 KB prompt with an Idempotency-Key, subscribes before a worker starts, follows 1,000
-tokens in 20 s, then reads the record and the result, and closes the socket. The change stream's records are delivered one by one.
+The job goes through `app.py` and the real container. moto stands in for AWS and a script for
+OpenAI; pauses take no real time. A client opens a WebSocket, submits an 8 KB prompt with an
+Idempotency-Key, subscribes before a worker starts, receives 1,000 tokens in 20 s, reads the record
+and the result, and closes the socket. The records of the change stream are delivered one by one.
 """
 
 from __future__ import annotations
@@ -43,41 +45,41 @@ from tests.kit.time import JumpingLoop, LoopClock
 
 STAGE, LANE = "dev", "normal"
 TOKENS, SECONDS, PROMPT_POINTS = 1_000, 20.0, 8 * 1024
-FIRST_TOKEN = 0.5  # seconds; part of the 20
+FIRST_TOKEN = 0.5  # seconds until the first token, of the 20
 CONNECTION = "conn-0123456789="
 CONTEXT = SimpleNamespace(
     log_stream_name="2026/11/22/[$LATEST]0123456789abcdef0123456789abcdef", get_remaining_time_in_millis=lambda: 900_000
 )
-AWAY = {"AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"}
+REMOVED_VARIABLES = {"AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @dataclass
 class Journey:
-    """What one job asked of AWS. `invocations` by function; `answered` are bytes of REST answers; `logged` bytes of our own lines."""
+    """What one job used."""
 
     meter: Meter
-    invocations: Counter[str] = field(default_factory=Counter)
-    frames: list[int] = field(default_factory=list)  # bytes of each
-    messages_in: int = 0
-    calls: int = 0
-    answered: int = 0
-    logged: int = 0
+    invocations: Counter[str] = field(default_factory=Counter)  # by function
+    frames: list[int] = field(default_factory=list)  # bytes of each frame that was posted
+    messages_in: int = 0  # WebSocket messages from the client
+    calls: int = 0  # REST calls
+    response_bytes: int = 0  # of all REST calls, with headers
+    log_bytes: int = 0  # of Headrace's own lines
     worker_seconds: float = 0.0
     connected_seconds: float = 0.0
-    ended_at: int = 0
+    ended_at: int = 0  # milliseconds since 1970
 
 
 class _Container(bootstrap.Container):
-    """The real container; the provider is a script, frames go to memory, time is the loop's."""
+    """The real container with a scripted provider, in-memory sockets and the event loop's clock."""
 
     offload: Any = staticmethod(run_inline)
     offload_sends: Any = staticmethod(run_inline)
 
     def __init__(self, clock: LoopClock, loop: InlineLoop) -> None:
         super().__init__(Settings(stage=STAGE))
-        made: dict[str, Any] = {"clock": clock, "provider": _model(), "sockets": MemorySockets(), "worker_loop": loop}
-        vars(self).update(made)  # before the cached properties are asked for
+        replaced: dict[str, Any] = {"clock": clock, "provider": _scripted_provider(), "sockets": MemorySockets(), "worker_loop": loop}
+        vars(self).update(replaced)  # takes precedence over the cached properties
 
 
 class _Api(Api):
@@ -86,16 +88,16 @@ class _Api(Api):
         self.app = self.module.app
 
 
-def travel() -> Journey:
-    """Live through it once. Nothing depends on the machine's clock or speed."""
-    with _aws(), _stage() as (container, loop, journey):
+def run_journey() -> Journey:
+    """Run the job once. The counts do not depend on the machine's clock or speed."""
+    with _mocked_aws(), _deployed_stage() as (container, loop, journey):
         client = _Client(_Api(), container, journey)
         client.open()
         job_id = client.submit()
         client.subscribe(job_id)
-        began = loop.moment
+        started_at = loop.moment
         client.work()
-        journey.worker_seconds = loop.moment - began
+        journey.worker_seconds = loop.moment - started_at
         client.read(job_id)
         client.close()
         client.stream_changes()
@@ -106,14 +108,14 @@ def travel() -> Journey:
 
 
 class _Client:
-    """Everything that happens to a stage while one job lives, in order."""
+    """The client, SQS's poller and the change stream, each step as a method."""
 
     def __init__(self, api: _Api, container: _Container, journey: Journey) -> None:
-        self._api, self._adapters, self._journey = api, container, journey
+        self._api, self._container, self._journey = api, container, journey
         self._module: Any = api.module
 
     def open(self) -> None:
-        with self._journey.meter.during("watch"):
+        with self._journey.meter.during("websocket"):
             self._socket("websocket_connect", "CONNECT", headers={"Authorization": "Bearer hr_user"})
 
     def submit(self) -> str:
@@ -123,44 +125,53 @@ class _Client:
         return str(reply["job_id"])
 
     def subscribe(self, job_id: str) -> None:
-        with self._journey.meter.during("watch"):
+        with self._journey.meter.during("websocket"):
             self._socket("websocket_message", "MESSAGE", body=f'{{"action": "subscribe", "job_id": "{job_id}"}}')
         self._journey.messages_in += 1
 
     def work(self) -> None:
-        """SQS's poller asks and, after the function, deletes: two requests that are billed like ours."""
+        """Receive the wake-up, run the worker function, delete the message.
+
+        The poller's two requests are charged like Headrace's own.
+        """
         url = aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, LANE))["QueueUrl"]
-        self._journey.meter.sqs["GetQueueUrl"] -= 1  # the poller knows it
+        self._journey.meter.sqs["GetQueueUrl"] -= 1  # the poller does not make this request
         received = aws.client("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
-        records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in received]
+        records = [
+            {"body": message["Body"], "receiptHandle": message["ReceiptHandle"], "messageId": message["MessageId"]} for message in received
+        ]
         with self._journey.meter.during("work"):
             self._invoke(f"worker_{LANE}", {"Records": records})
-        for one in received:
-            aws.client("sqs").delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
+        for message in received:
+            aws.client("sqs").delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
 
     def read(self, job_id: str) -> None:
         with self._journey.meter.during("read"):
             record = self._call("GET", f"/jobs/{job_id}")
             result = self._call("GET", f"/jobs/{job_id}/result")
-        assert (record["status"], result["output"]) == ("completed", "".join(tokens(TOKENS))), "not what the model said"
+        assert (record["status"], result["output"]) == ("completed", "".join(tokens(TOKENS))), "the result differs from the model's text"
 
     def close(self) -> None:
-        with self._journey.meter.during("watch"):
+        with self._journey.meter.during("websocket"):
             self._socket("websocket_disconnect", "DISCONNECT")
 
     def stream_changes(self) -> None:
-        with self._journey.meter.during("project"):
-            for number, change in enumerate(list(self._journey.meter.heads)):
+        """Deliver the changes to `on_job_change` one by one, and to `count_jobs` in one batch.
+
+        `count_jobs` collects the records of some seconds.
+        """
+        with self._journey.meter.during("change stream"):
+            for number, change in enumerate(list(self._journey.meter.job_changes)):
                 self._invoke("on_job_change", {"Records": [_record(number, change)]})
-            together = [_record(number, change) for number, change in enumerate(self._journey.meter.heads)]
-            self._invoke("count_jobs", {"Records": together})  # it waits for some seconds' worth of records
+            batch = [_record(number, change) for number, change in enumerate(self._journey.meter.job_changes)]
+            self._invoke("count_jobs", {"Records": batch})
 
     def _call(self, method: str, path: str, body: Any = None, **headers: str) -> dict[str, Any]:
         reply = self._api.call(method, path, body, **headers)
         assert reply.status < 300, reply.text
         self._journey.invocations["api_handler"] += 1
         self._journey.calls += 1
-        self._journey.answered += len(reply.text.encode()) + sum(len(name) + len(value) + 4 for name, value in reply.headers.items())
+        self._journey.response_bytes += len(reply.text.encode()) + sum(len(name) + len(value) + 4 for name, value in reply.headers.items())
         answer: dict[str, Any] = reply.json
         return answer
 
@@ -173,30 +184,31 @@ class _Client:
         self._journey.invocations[function] += 1
 
 
-def _kind(phase: str, table: str, item: Raw) -> str:
-    """The row of the table of units that a request counts for."""
+def _row_name(phase: str, table: str, item: Raw) -> str:
+    """Return the row of the printed table that a request to DynamoDB counts for."""
     sort = str(next(iter(item.get("sk", {"S": ""}).values())))
-    owner = str(next(iter(item.get("pk", {"S": ""}).values())))
+    partition = str(next(iter(item.get("pk", {"S": ""}).values())))
     if table == "accounts":
-        return "keys and addresses"
-    if owner.startswith("rl#"):
-        return "rate meter"
-    if owner.startswith("W#"):
+        return "keys and endpoints"
+    if partition.startswith("rl#"):
+        return "request counter"
+    if partition.startswith("W#"):
         return "lease"
     if sort.startswith("c#"):
         return "log"
-    if owner.startswith(("m#", "speed#")):
-        return "mark of what is counted" if owner.startswith("m#") else "counters"
-    if owner.startswith(("C#", "tk#")) or sort.startswith(("sub#", "ctl")):
-        return "projection" if phase == "project" else "watcher"
+    if partition.startswith(("m#", "speed#")):
+        return "mark of what is counted" if partition.startswith("m#") else "counters"
+    if partition.startswith(("C#", "tk#")) or sort.startswith(("sub#", "ctl")):
+        return "change stream" if phase == "change stream" else "subscription"
     if phase == "work" and table == "jobs":
         return "finish" if "fin" in item else "claim"
     if phase == "work" and sort.startswith("result#"):
         return "result"
-    return {"submit": "submit", "work": "claim", "watch": "watcher", "read": "reads", "project": "projection"}[phase]
+    rows = {"submit": "submit", "work": "claim", "websocket": "subscription", "read": "reads", "change stream": "change stream"}
+    return rows[phase]
 
 
-def _model() -> ScriptedProvider:
+def _scripted_provider() -> ScriptedProvider:
     every = (SECONDS - FIRST_TOKEN) / TOKENS
     end = ResponseEnded(Usage(input=PROMPT_POINTS // 4, output=TOKENS), "gpt-4o-mini")
     return ScriptedProvider(Script(deltas=tokens(TOKENS), every=every, first=FIRST_TOKEN, end=end))
@@ -205,14 +217,14 @@ def _model() -> ScriptedProvider:
 def _record(number: int, change: Change) -> dict[str, Any]:
     old, new = change
     images = {"NewImage": new, **({"OldImage": old} if old else {})}
-    about = {"Keys": {"id": (new or {})["id"]}, "SequenceNumber": str(number), "StreamViewType": "NEW_AND_OLD_IMAGES"}
-    return {"eventID": str(number), "eventName": "MODIFY" if old else "INSERT", "dynamodb": {**about, **images}}
+    metadata = {"Keys": {"id": (new or {})["id"]}, "SequenceNumber": str(number), "StreamViewType": "NEW_AND_OLD_IMAGES"}
+    return {"eventID": str(number), "eventName": "MODIFY" if old else "INSERT", "dynamodb": {**metadata, **images}}
 
 
 @contextmanager
-def _aws() -> Iterator[None]:
-    """moto in this process, with credentials of nobody, and the clients built anew before and after."""
-    environment = {name: value for name, value in os.environ.items() if name not in AWAY}
+def _mocked_aws() -> Iterator[None]:
+    """Run moto in this process, with fake credentials and new AWS clients."""
+    environment = {name: value for name, value in os.environ.items() if name not in REMOVED_VARIABLES}
     with mock.patch.dict(os.environ, {**environment, **CREDENTIALS}, clear=True), mock_aws():
         aws.reset_clients()
         yield
@@ -220,12 +232,12 @@ def _aws() -> Iterator[None]:
 
 
 @contextmanager
-def _stage() -> Iterator[tuple[_Container, JumpingLoop, Journey]]:
-    """A deployed stage with one user, and a meter on its wires."""
+def _deployed_stage() -> Iterator[tuple[_Container, JumpingLoop, Journey]]:
+    """Create the tables and queues of a stage and one user, and meter its requests."""
     loop = InlineLoop()
     time: JumpingLoop = loop._loop
     container = _Container(LoopClock(time), loop)
-    journey = Journey(Meter(_kind))
+    journey = Journey(Meter(_row_name))
     for table in TABLES:
         aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
     for lane in LANES:
@@ -239,7 +251,7 @@ def _stage() -> Iterator[tuple[_Container, JumpingLoop, Journey]]:
     )
     journey.meter.attach(STAGE)
     bootstrap.override(container)
-    with _lines(journey):
+    with _counted_log(journey):
         yield container, time, journey
     bootstrap.override(None)
     time.close()
@@ -247,16 +259,16 @@ def _stage() -> Iterator[tuple[_Container, JumpingLoop, Journey]]:
 
 
 @contextmanager
-def _lines(journey: Journey) -> Iterator[None]:
-    """Count the bytes of our own lines of log, and print none."""
-    ours: Any = logger()
-    formatter = ours.registered_formatter
+def _counted_log(journey: Journey) -> Iterator[None]:
+    """Count the bytes of Headrace's log lines instead of printing them."""
+    powertools: Any = logger()
+    formatter = powertools.registered_formatter
 
     class Count(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            journey.logged += len(formatter.format(record)) + 1
+            journey.log_bytes += len(formatter.format(record)) + 1
 
-    plain = logging.getLogger(ours.name)
+    plain = logging.getLogger(powertools.name)
     handlers, plain.handlers = plain.handlers, [Count()]
     try:
         yield

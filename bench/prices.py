@@ -1,4 +1,4 @@
-"""What AWS charges, us-east-1, arm64, without free tiers and discounts. Each price with its source; correct one here and run again."""
+"""AWS prices for us-east-1 and arm64, without free tiers and discounts, each with its source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars for each unit of something."""
+    """The price of one unit."""
 
     dollars: float
     unit: str

@@ -1,7 +1,7 @@
-"""Text that has the weight of real text, the same in every run.
+"""Generate text that compresses like real text, the same in every run.
 
-gzip makes 47 % of 8 KB of it. Of 8 KB of licences it makes 34 to 42 %, of the dense notes of engineers 46 to 53 %; the mean of 15 such
-pieces was 46 %.
+gzip compresses 8 KB of it to 47 %. It compresses 8 KB of licence texts to 34 to 42 %, and of dense
+engineering notes to 46 to 53 %; the mean of 15 samples was 46 %.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import random
 from functools import cache
 
-POINTS_PER_TOKEN = 4  # what English comes to with OpenAI's encodings
-LETTERS = "eeeeeeeeeeeetttttttttaaaaaaaaooooooooiiiiiiinnnnnnnsssssshhhhhhrrrrrrddddllllcccuuummmwwffggyyppbbvk"  # as often as in English
+POINTS_PER_TOKEN = 4  # characters per token of English text in OpenAI's encodings
+# Each letter as often as in English.
+LETTERS = "eeeeeeeeeeeetttttttttaaaaaaaaooooooooiiiiiiinnnnnnnsssssshhhhhhrrrrrrddddllllcccuuummmwwffggyyppbbvk"
 WORDS = 800
 
 
 @cache
 def prose(points: int, seed: int = 7) -> str:
-    """So many characters of sentences."""
+    """Return sentences of `points` characters in total."""
     draw = random.Random(seed)
     words = ["".join(draw.choices(LETTERS, k=min(12, 2 + rank // 40 + draw.randint(0, 4)))) for rank in range(WORDS)]
     weights = [1 / (rank + 3) for rank in range(WORDS)]  # Zipf's law
@@ -28,6 +29,6 @@ def prose(points: int, seed: int = 7) -> str:
 
 
 def tokens(count: int) -> list[str]:
-    """So many pieces of text, as a model sends them."""
+    """Return `count` pieces of text, as a model sends them."""
     text = prose(count * POINTS_PER_TOKEN, seed=11)
     return [text[at : at + POINTS_PER_TOKEN] for at in range(0, len(text), POINTS_PER_TOKEN)]

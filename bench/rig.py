@@ -1,4 +1,4 @@
-"""The real engine on real adapters, with the loopback in place of AWS and OpenAI: what `throughput` and `batch` measure."""
+"""Run the worker on the real adapters, against local servers for AWS and OpenAI."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CALLER = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key
 
 
 class _Container(bootstrap.Container):
-    """The real ones, with a key that is not looked up."""
+    """The real container; only the provider's address is set, and its API key is fixed."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__(Settings(stage=STAGE, log_level="ERROR"))
@@ -46,7 +46,7 @@ class _Container(bootstrap.Container):
 
 
 class Rig:
-    """`model_url(tokens, pace)` is where a response of that length and pace comes from; `cloud_url` is everything of AWS."""
+    """A container on the two local servers, with methods that submit, run and check jobs."""
 
     def __init__(self, source_port: int, cloud_port: int) -> None:
         self.cloud_url = f"http://127.0.0.1:{cloud_port}"
@@ -58,48 +58,54 @@ class Rig:
         self._container.api_keys.put_key(key)
 
     def model_url(self, tokens: int, pace: float = 0) -> str:
+        """Return the base URL for responses of this length; `pace` is tokens a second, 0: no limit."""
         return f"{self._source}/{tokens}/{pace:g}/v1"
 
-    def submit(self, watchers: int, job_type: str = "general") -> Job:
-        """A queued job with its watchers, as submit and subscribe leave it."""
-        have = self._container
+    def submit(self, subscribers: int, job_type: str = "general") -> Job:
+        """Create a queued job with subscribers, as the API would."""
+        container = self._container
         submission = Submission(prompt="Tell me about water wheels.", job_type=job_type, priority=LANE)
-        plan = plan_job(job_types.get, have.prices, CALLER, submission, 0)
-        job = new_job(f"job_{have.new_id()}", CALLER, submission, plan, have.clock.now())
-        have.job_specs.put(job.id, job.tenant, plan.body, have.clock.now() // 1000 + 86_400)
-        have.jobs.create(job)
-        for number in range(watchers):
-            have.subscriptions.add(self._watcher(job, number))
+        plan = plan_job(job_types.get, container.prices, CALLER, submission, 0)
+        job = new_job(f"job_{container.new_id()}", CALLER, submission, plan, container.clock.now())
+        container.job_specs.put(job.id, job.tenant, plan.spec, container.clock.now() // 1000 + 86_400)
+        container.jobs.create(job)
+        for number in range(subscribers):
+            container.subscriptions.add(self._subscription(job, number))
         return job
 
     def run(self, jobs: list[Job], tokens: int, pace: float = 0) -> float:
-        """Seconds from the wake-up to the last acknowledgement of one invocation that runs them all."""
+        """Run the jobs in one invocation and return how many seconds it took."""
         self._container.base_url = self.model_url(tokens, pace)
-        ctx = self._container
-        received = [QueueMessage(WakeUp(job.id, job.generation).to_json(), f"receipt-{job.id}") for job in jobs]
-        began = time.perf_counter()
-        self.loop.run(process_messages(ctx, LANE, received, "bench"))
-        return time.perf_counter() - began
+        messages = [QueueMessage(WakeUp(job.id, job.generation).to_json(), f"receipt-{job.id}") for job in jobs]
+        started_at = time.perf_counter()
+        self.loop.run(process_messages(self._container, LANE, messages, "bench"))
+        return time.perf_counter() - started_at
 
-    def check(self, job: Job, watchers: int, points: int) -> int:
-        """That the job completed with all its text and every watcher was told so. The answer is how many frames that took."""
+    def check(self, job: Job, subscribers: int, points: int) -> int:
+        """Check that the job has all its text and that every subscriber received its end.
+
+        Returns: the number of frames that were posted.
+
+        Raises:
+            AssertionError: the job, its log or a subscriber is incomplete.
+        """
         ended = self._container.jobs.get(job.id)
         assert ended is not None
         assert (ended.status, ended.length) == (Status.COMPLETED, points), ended
-        kept = self._container.chunks.read(job.id, 1)
-        assert sum(len(chunk.text) for chunk in kept) == points, "the log is not whole"
-        seen = self.seen()
-        mine = [seen[f"{job.id}-{number}"] for number in range(watchers)]
-        assert all((one["last"]["event"], one["last"]["length"]) == ("job_completed", points) for one in mine), "a watcher was not told"
-        return sum(one["posts"] for one in mine)
+        chunks = self._container.chunks.read(job.id, 1)
+        assert sum(len(chunk.text) for chunk in chunks) == points, "the log is incomplete"
+        received = self.received()
+        of_job = [received[f"{job.id}-{number}"] for number in range(subscribers)]
+        ends = {(entry["last"]["event"], entry["last"]["length"]) for entry in of_job}
+        assert ends <= {("job_completed", points)}, "a subscriber did not receive the end of the job"
+        return sum(entry["posts"] for entry in of_job)
 
-    def seen(self) -> dict[str, Any]:
-        """What each connection was sent."""
+    def received(self) -> dict[str, Any]:
+        """Return what was posted to each connection: posts, bytes, and the last frame."""
         with urlopen(f"{self.cloud_url}/seen") as answer:
             return dict(json.load(answer))
 
-    def _watcher(self, job: Job, number: int) -> Subscription:
-        have = self._container
+    def _subscription(self, job: Job, number: int) -> Subscription:
         return Subscription(
             job_id=job.id,
             connection_id=f"{job.id}-{number}",
@@ -107,26 +113,27 @@ class Rig:
             key_hash=CALLER.key_hash,
             attempt=0,
             offset=0,
-            subscription_id=have.new_id(),
-            expires_at=have.clock.now() + 7_200_000,
+            subscription_id=self._container.new_id(),
+            expires_at=self._container.clock.now() + 7_200_000,
         )
 
 
 @contextmanager
-def rig() -> Iterator[Rig]:
-    """Both stand-ins, each in a process of its own, and this process's environment pointed at them."""
+def open_rig() -> Iterator[Rig]:
+    """Start both servers, each in its own process, and point this process at them."""
     with ExitStack() as stack:
-        source, cloud = (stack.enter_context(_served(module)) for module in ("bench.source", "bench.cloud"))
+        source, cloud = (stack.enter_context(_serve(module)) for module in ("bench.source", "bench.cloud"))
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             os.environ.pop(name, None)
         os.environ.update(AWS_ACCESS_KEY_ID="bench", AWS_SECRET_ACCESS_KEY="bench", AWS_DEFAULT_REGION="us-east-1")
-        os.environ["HEADRACE_LOG_LEVEL"] = "ERROR"  # standard output carries the finding
+        os.environ["HEADRACE_LOG_LEVEL"] = "ERROR"  # keeps log lines out of the JSON on standard output
         os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{cloud}"
         yield Rig(source, cloud)
 
 
 @contextmanager
-def _served(module: str) -> Iterator[int]:
+def _serve(module: str) -> Iterator[int]:
+    """Run a server module and yield its port."""
     with subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         try:

@@ -1,7 +1,9 @@
-"""A model on the loopback: `python -m bench.source` prints its port and serves until it is ended.
+"""Serve model responses on the loopback; print the port: `python -m bench.source`.
 
-`POST /<tokens>/<pace>/v1/responses` streams a well-formed response of so many tokens, `pace` of them a second, or flat out with 0. It has
-a process of its own, so that only the reader is measured. Flat out, all bytes are made beforehand, so that the reader is what limits.
+`POST /<tokens>/<pace>/v1/responses` streams a well-formed response of `tokens` tokens, `pace` of
+them a second; with pace 0 as fast as possible. It runs in its own process, so that only the reader
+is measured. The bytes of a response are built before they are sent, so that the reader is the
+bottleneck.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from bench.prose import tokens
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
-AT_ONCE = 64  # events in a write when sent flat out
+EVENTS_PER_WRITE = 64  # if there is no pace
 RESPONSE: dict[str, Any] = {
     "id": "resp_68f0a1b2c3d4e5f60718293a4b5c6d7e",
     "object": "response",
@@ -25,11 +27,11 @@ RESPONSE: dict[str, Any] = {
     "tool_choice": "auto",
     "tools": [],
 }
-PLACE = {"item_id": "msg_68f0a1b2c3d4e5f60718293a", "output_index": 0, "content_index": 0}
+CONTENT_POSITION = {"item_id": "msg_68f0a1b2c3d4e5f60718293a", "output_index": 0, "content_index": 0}
 
 
 def event(kind: str, number: int, **fields: object) -> bytes:
-    """One event, as a chunk of HTTP."""
+    """Return one event as a chunk of HTTP's chunked encoding."""
     data = json.dumps({"type": kind, "sequence_number": number, **fields}, separators=(",", ":"))
     text = f"event: {kind}\ndata: {data}\n\n".encode()
     return b"%x\r\n%s\r\n" % (len(text), text)
@@ -37,10 +39,13 @@ def event(kind: str, number: int, **fields: object) -> bytes:
 
 @cache
 def answer(count: int) -> tuple[bytes, list[bytes], bytes]:
-    """What comes before the text, an event for each token, and what comes after them, where OpenAI says all of the text again."""
-    words = tokens(count)
-    message = {"id": PLACE["item_id"], "type": "message", "role": "assistant"}
-    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": "".join(words)}
+    """Return the events of a response: those before the text, a delta per token, those after it.
+
+    Like OpenAI's, the last events repeat the whole text.
+    """
+    pieces = tokens(count)
+    message = {"id": CONTENT_POSITION["item_id"], "type": "message", "role": "assistant"}
+    part = {"type": "output_text", "annotations": [], "logprobs": [], "text": "".join(pieces)}
     done = {**message, "status": "completed", "content": [part]}
     usage = {
         "input_tokens": 9,
@@ -49,17 +54,17 @@ def answer(count: int) -> tuple[bytes, list[bytes], bytes]:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": 9 + count,
     }
-    begun = {**RESPONSE, "status": "in_progress", "output": []}
+    started = {**RESPONSE, "status": "in_progress", "output": []}
     before = [
-        event("response.created", 0, response=begun),
-        event("response.in_progress", 1, response=begun),
+        event("response.created", 0, response=started),
+        event("response.in_progress", 1, response=started),
         event("response.output_item.added", 2, output_index=0, item={**message, "status": "in_progress", "content": []}),
-        event("response.content_part.added", 3, **PLACE, part={**part, "text": ""}),
+        event("response.content_part.added", 3, **CONTENT_POSITION, part={**part, "text": ""}),
     ]
-    deltas = [event("response.output_text.delta", 4 + at, **PLACE, delta=word, logprobs=[]) for at, word in enumerate(words)]
+    deltas = [event("response.output_text.delta", 4 + at, **CONTENT_POSITION, delta=piece, logprobs=[]) for at, piece in enumerate(pieces)]
     after = [
-        event("response.output_text.done", count + 4, **PLACE, text=part["text"], logprobs=[]),
-        event("response.content_part.done", count + 5, **PLACE, part=part),
+        event("response.output_text.done", count + 4, **CONTENT_POSITION, text=part["text"], logprobs=[]),
+        event("response.content_part.done", count + 5, **CONTENT_POSITION, part=part),
         event("response.output_item.done", count + 6, output_index=0, item=done),
         event("response.completed", count + 7, response={**RESPONSE, "status": "completed", "output": [done], "usage": usage}),
     ]
@@ -67,13 +72,13 @@ def answer(count: int) -> tuple[bytes, list[bytes], bytes]:
 
 
 async def serve() -> None:
-    """Answer every request of every connection, one after the other."""
-    server = await asyncio.start_server(_connected, "127.0.0.1", 0)
+    """Print the port and serve until terminated."""
+    server = await asyncio.start_server(_handle_connection, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
-async def _connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _handle_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -88,11 +93,11 @@ async def _stream(writer: asyncio.StreamWriter, count: int, pace: float) -> None
     before, deltas, after = answer(count)
     writer.write(HEAD + before)
     clock = asyncio.get_running_loop().time
-    began = clock()
-    step = 1 if pace else AT_ONCE
+    started_at = clock()
+    step = 1 if pace else EVENTS_PER_WRITE
     for at in range(0, count, step):
         if pace:
-            await asyncio.sleep(max(0.0, began + at / pace - clock()))
+            await asyncio.sleep(max(0.0, started_at + at / pace - clock()))
         writer.write(b"".join(deltas[at : at + step]))
         await writer.drain()
     writer.write(after + END)

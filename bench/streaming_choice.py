@@ -1,8 +1,12 @@
-"""What an event of OpenAI's stream costs, by the way it is read: `python -m bench.streaming_choice`.
+"""Compare three ways to read OpenAI's stream: `python -m bench.streaming_choice`.
 
-One process (`source.py`) serves streams over loopback; each way reads them in a fresh process of its own. "paced" sends an event every
-10 ms to each stream, about what a model does; "flat out" sends as fast as it can, so that one read brings many events. CPU is the reader's,
-user and system, without its imports. Only the ratios mean something elsewhere. The numbers it gave are in docs/decisions/0003.
+The measure is the processor time per event.
+
+One process (`source.py`) serves streams over loopback; each variant reads them in a new process.
+"paced" sends an event every 10 ms to each stream, about as fast as a model; "flat out" sends as
+fast as possible, so that one read brings many events. The processor time is that of the reading
+process, user and system, without its imports. Only the ratios are valid on other machines. Results
+are in docs/decisions/0003.
 """
 
 from __future__ import annotations
@@ -22,95 +26,97 @@ from chalicelib.ports import ModelRequest, TextDelta
 
 
 def raw_asynchronous(url: str, streams: int) -> int:
-    """(b) what Headrace does: raw bytes, its own decoder, one event loop."""
+    """What Headrace does: raw bytes, its own decoder, one event loop."""
     provider = OpenAIResponses(lambda: Credentials("key", url))
 
-    async def one() -> int:
+    async def read() -> int:
         async with provider.stream(ModelRequest(model="gpt-4o-mini", prompt="hello")) as events:
-            return sum([isinstance(seen, TextDelta) async for seen in events])
+            return sum([isinstance(event, TextDelta) async for event in events])
 
-    async def all_of_them() -> int:
-        return sum(await asyncio.gather(*(one() for _ in range(streams))))
+    async def read_all() -> int:
+        return sum(await asyncio.gather(*(read() for _ in range(streams))))
 
     provider.client()
-    with asyncio.Runner() as runner:  # one loop, because connections belong to it
-        return _measured(lambda: runner.run(all_of_them()))
+    with asyncio.Runner() as runner:  # both runs use one loop, because the connections belong to it
+        return _print_measurement(lambda: runner.run(read_all()))
 
 
 def typed_asynchronous(url: str, streams: int) -> int:
-    """(a) `responses.create(stream=True)` of AsyncOpenAI."""
+    """`responses.create(stream=True)` of AsyncOpenAI, one event loop."""
     from openai import AsyncOpenAI
 
     client = AsyncOpenAI(api_key="key", base_url=url, max_retries=0)
 
-    async def one() -> int:
+    async def read() -> int:
         stream = await client.responses.create(model="gpt-4o-mini", input="hello", stream=True)
-        return sum([seen.type == "response.output_text.delta" async for seen in stream])
+        return sum([event.type == "response.output_text.delta" async for event in stream])
 
-    async def all_of_them() -> int:
-        return sum(await asyncio.gather(*(one() for _ in range(streams))))
+    async def read_all() -> int:
+        return sum(await asyncio.gather(*(read() for _ in range(streams))))
 
-    with asyncio.Runner() as runner:  # one loop, because connections belong to it
-        return _measured(lambda: runner.run(all_of_them()))
+    with asyncio.Runner() as runner:  # both runs use one loop, because the connections belong to it
+        return _print_measurement(lambda: runner.run(read_all()))
 
 
 def typed_threads(url: str, streams: int) -> int:
-    """(c) `responses.create(stream=True)` of OpenAI, a thread for each stream."""
+    """`responses.create(stream=True)` of OpenAI, a thread for each stream."""
     from openai import OpenAI
 
     client = OpenAI(api_key="key", base_url=url, max_retries=0)
 
-    def one(_: int) -> int:
+    def read(_: int) -> int:
         stream = client.responses.create(model="gpt-4o-mini", input="hello", stream=True)
-        return sum(seen.type == "response.output_text.delta" for seen in stream)
+        return sum(event.type == "response.output_text.delta" for event in stream)
 
-    def all_of_them() -> int:
+    def read_all() -> int:
         with ThreadPoolExecutor(streams) as threads:
-            return sum(threads.map(one, range(streams)))
+            return sum(threads.map(read, range(streams)))
 
-    return _measured(all_of_them)
-
-
-WAYS = {way.__name__: way for way in (raw_asynchronous, typed_asynchronous, typed_threads)}
+    return _print_measurement(read_all)
 
 
-def _measured(work: Callable[[], int]) -> int:
-    work()  # imports, first connections, caches
-    began, cpu = time.perf_counter(), time.process_time()
-    seen = work()
-    print(json.dumps({"events": seen, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - began}))
-    return seen
+VARIANTS = {variant.__name__: variant for variant in (raw_asynchronous, typed_asynchronous, typed_threads)}
+
+
+def _print_measurement(read: Callable[[], int]) -> int:
+    """Read once to warm up, then measure the second run and print it as JSON."""
+    read()  # imports, first connections, caches
+    started_at, cpu = time.perf_counter(), time.process_time()
+    events = read()
+    print(json.dumps({"events": events, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - started_at}))
+    return events
 
 
 def compare(streams: int, events: int, pace: float) -> None:
+    """Run all variants on the same streams and print a line for each."""
     command = [sys.executable, "-m", "bench.streaming_choice"]
     with subprocess.Popen([sys.executable, "-m", "bench.source"], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         url = f"http://127.0.0.1:{int(server.stdout.readline())}/{events}/{pace:g}/v1"
-        for way in WAYS:
-            said = subprocess.run(
-                [*command, "--way", way, "--url", url, "--streams", str(streams)], capture_output=True, text=True, check=True
+        for variant in VARIANTS:
+            process = subprocess.run(
+                [*command, "--variant", variant, "--url", url, "--streams", str(streams)], capture_output=True, text=True, check=True
             )
-            seen = json.loads(said.stdout)
-            per_event = 1e6 * seen["cpu"] / seen["events"]
-            print(f"  {way:20} {per_event:7.1f} us CPU an event {seen['events'] / seen['wall']:9.0f} events/s")
+            measured = json.loads(process.stdout)
+            per_event = 1e6 * measured["cpu"] / measured["events"]
+            print(f"  {variant:20} {per_event:7.1f} us CPU an event {measured['events'] / measured['wall']:9.0f} events/s")
         server.terminate()
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--way", choices=WAYS)
+    options.add_argument("--variant", choices=VARIANTS)
     options.add_argument("--url", default="")
     options.add_argument("--streams", type=int, default=10)
     options.add_argument("--events", type=int, default=500)
-    options.add_argument("--pace", type=float, default=100, help="events a second of each stream, where it is paced")
-    given = options.parse_args()
-    if given.way:
-        WAYS[given.way](given.url, given.streams)
+    options.add_argument("--pace", type=float, default=100, help="events a second of each paced stream")
+    arguments = options.parse_args()
+    if arguments.variant:
+        VARIANTS[arguments.variant](arguments.url, arguments.streams)
     else:
-        for name, pace in ((f"paced, {given.pace:g} events a second to each", given.pace), ("flat out", 0.0)):
-            print(f"{given.streams} streams of {given.events} events, {name}")
-            compare(given.streams, given.events, pace)
+        for name, pace in ((f"paced, {arguments.pace:g} events a second to each", arguments.pace), ("flat out", 0.0)):
+            print(f"{arguments.streams} streams of {arguments.events} events, {name}")
+            compare(arguments.streams, arguments.events, pace)
 
 
 if __name__ == "__main__":

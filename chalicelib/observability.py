@@ -1,4 +1,4 @@
-"""One structured line of log per fact, with its job, tenant and attempt as fields."""
+"""Write the structured log: one JSON line per event, with job, tenant and attempt as fields."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from chalicelib.settings import settings
 
 @cache
 def logger() -> Logger:
-    return Logger(service="headrace", level=settings().log_level, location=None)  # every line is written here, so its place says nothing
+    return Logger(service="headrace", level=settings().log_level, location=None)  # the location would always be this module
 
 
 def record(fact: str, **fields: Any) -> None:
-    """Log one fact. With `error=exc` it is an error and carries the exception's trace; nothing else is above information."""
+    """Log one event by its key. With `error=exc` at level ERROR with the traceback, else at INFO."""
     error = fields.pop("error", None)
     if error is None:
         logger().info(fact, extra=fields)

@@ -1,4 +1,4 @@
-"""The environment as one frozen, validated object. Nothing else reads it."""
+"""Read and validate the environment. No other module reads it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,37 @@ from ipaddress import ip_network
 
 _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 _TYPE_LIMIT = re.compile(r"[a-z][a-z0-9_]*=(-|[0-9]{1,4})/(-|[0-9]{1,4})\Z")
-MOST_LIMIT = 1000  # the moments of a minute are kept in one item
+MAX_TYPE_LIMIT = 1000  # the start times of one minute must fit into one DynamoDB item
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-NOT_DEPLOYED = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
+PLACEHOLDER_STREAM_ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
 
 
 class SettingsError(Exception):
-    """The environment cannot be used; the message names the variable."""
+    """An environment variable has an invalid value; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every setting, with its default. `docs/settings.md` is printed from here.
+    """Every setting, with its default. `docs/settings.md` prints the meanings below.
 
-    stage: names every resource, `headrace-<stage>-...`.
-    jobs_stream_arn: only read while deploying; its ARN holds the time the stream was made, so no convention can name it.
-    allowed_origins: browsers' origins that may call the API; empty: none.
-    max_lane_depth: messages that a lane may hold, of all tenants together, before submissions to it are refused.
-    webhook_networks: networks (`10.1.0.0/16`, separated by commas) that webhooks may reach besides public addresses, and without TLS.
-    mail_from: the sender of e-mail, verified in SES; empty: this stage sends none.
-    type_limits: jobs of a type at work at once, and begun in a minute, in the place of its own: `export=2/5,general=-/600`; at most 1000.
+    stage: the stage, part of every resource name: `headrace-<stage>-...`.
+    log_level: the minimum level that is logged: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.
+    allowed_origins: browser origins that may call the API, separated by commas. Empty: none.
+    jobs_stream_arn: the change stream of the jobs table; read only while deploying. The ARN contains a time, so it cannot be derived.
+    requests_per_minute: maximum requests per key and clock minute. Event streams count, but are never rejected.
+    max_long_polls: maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.
+    max_lane_depth: maximum messages in a lane, of all tenants together; submissions to a full lane are rejected.
+    frames_per_second: token frames per second to one WebSocket. In the first three seconds it is ten.
+    provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
+    webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
+    mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
+    type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.
     """
 
     stage: str = "local"
     log_level: str = "INFO"
     allowed_origins: tuple[str, ...] = ()
-    jobs_stream_arn: str = NOT_DEPLOYED
+    jobs_stream_arn: str = PLACEHOLDER_STREAM_ARN
     requests_per_minute: int = 600
     max_long_polls: int = 100
     max_lane_depth: int = 100_000
@@ -48,10 +53,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Read `HEADRACE_*`.
+        """Read the `HEADRACE_*` variables of `env`.
 
         Raises:
-            SettingsError: a value cannot be used.
+            SettingsError: a value is invalid.
         """
         stage = env.get("HEADRACE_STAGE", cls.stage)
         if not _STAGE.match(stage):
@@ -76,21 +81,21 @@ class Settings:
         )
 
 
-def _networks(said: str) -> tuple[str, ...]:
-    texts = tuple(text.strip() for text in said.split(",") if text.strip())
+def _networks(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
     try:
-        return tuple(str(ip_network(text)) for text in texts)
+        return tuple(str(ip_network(part)) for part in parts)
     except ValueError as exc:
         raise SettingsError(f"HEADRACE_WEBHOOK_NETWORKS must be networks such as 10.1.0.0/16: {exc}") from exc
 
 
 def _type_limits(text: str) -> tuple[str, ...]:
-    said = tuple(part.strip() for part in text.split(",") if part.strip())
-    for part in said:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    for part in parts:
         match = _TYPE_LIMIT.match(part)
-        if match is None or any(number != "-" and not 1 <= int(number) <= MOST_LIMIT for number in match.groups()):
-            raise SettingsError(f"HEADRACE_TYPE_LIMITS must be like export=2/5, each - or 1 to {MOST_LIMIT}, not {part!r}")
-    return said
+        if match is None or any(number != "-" and not 1 <= int(number) <= MAX_TYPE_LIMIT for number in match.groups()):
+            raise SettingsError(f"HEADRACE_TYPE_LIMITS must be like export=2/5, each - or 1 to {MAX_TYPE_LIMIT}, not {part!r}")
+    return parts
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:
@@ -105,5 +110,5 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read at the first call."""
+    """The settings of this process, read on the first call."""
     return Settings.from_env(os.environ)

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from chalicelib.adapters.aws.names import bucket_name, openai_secret_name, table_name, tenant_secret_prefix
+
+__all__ = [
+    "API_STAGE",
+    "STAGES",
+    "bucket_name",
+    "openai_secret_name",
+    "resource_id",
+    "stack_name",
+    "table_name",
+    "tenant_secret_prefix",
+]
+
 STAGES = ("local", "dev", "prod")
 API_STAGE = "api"  # the first path segment of both APIs
 
@@ -9,24 +22,6 @@ API_STAGE = "api"  # the first path segment of both APIs
 def stack_name(stage: str) -> str:
     """The CloudFormation stack of the resources that Chalice does not create."""
     return f"headrace-{stage}"
-
-
-def table_name(stage: str, table: str) -> str:
-    return f"headrace-{stage}-{table}"
-
-
-def bucket_name(stage: str, account: str) -> str:
-    """The content bucket. Bucket names are global, so it includes the account."""
-    return f"headrace-{stage}-content-{account}"
-
-
-def openai_secret_name(stage: str) -> str:
-    return f"headrace/{stage}/openai"
-
-
-def tenant_secret_prefix(stage: str) -> str:
-    """The common prefix of the names of all tenant secrets."""
-    return f"headrace/{stage}/tenants/"
 
 
 def resource_id(name: str) -> str:

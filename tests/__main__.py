@@ -1,6 +1,8 @@
-"""All tests, in two runs beside each other: the faults and the model, which compute for minutes, and all others, which often wait.
+"""Run the tests in suites, two at a time: some compute for minutes, others mostly wait.
 
-python -m tests [arguments for pytest]
+    python -m tests [--without SUITE]... [arguments for pytest]
+
+The suites are taken in order by two lanes, so the long ones start first. Each suite prints its report when it ends.
 """
 
 from __future__ import annotations
@@ -8,30 +10,78 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Sequence
+from typing import IO
 
-COMPUTING = ("tests/faults", "tests/model")
-CACHE = "cache_dir=.pytest_cache/computing"  # so that neither run forgets what failed in the other
+LANES = 2
+SUITES: dict[str, tuple[str, ...]] = {
+    "cloud": ("tests/e2e", "tests/browser"),  # on the laptop cloud: mostly waits
+    "faults": ("tests/faults", "tests/model"),  # computes
+    "contract": ("tests/contract",),
+    "fast": ("tests/test_architecture.py", "tests/unit", "tests/entrypoints", "tests/infra"),  # also run by `make check`
+}
+INTERRUPTED = 130
+
+
+class Run:
+    """The suites that are left, and those that run."""
+
+    def __init__(self, suites: Sequence[str], arguments: Sequence[str]) -> None:
+        self._left = list(suites)
+        self._arguments = arguments
+        self._lock = threading.Lock()
+        self.failed: list[str] = []
+
+    def work(self) -> None:
+        """Run suites until none is left; two lanes do this at once."""
+        while True:
+            with self._lock:
+                if not self._left:
+                    return
+                suite = self._left.pop(0)
+                print(f"... {suite}: {' '.join(SUITES[suite])}", flush=True)
+            with tempfile.TemporaryFile() as report:
+                code = self._run(suite, report)
+                with self._lock:
+                    if code:
+                        self.failed.append(suite)
+                    report.seek(0)
+                    sys.stdout.write(f"\n=== {suite}\n\n{report.read().decode(errors='replace')}")
+                    sys.stdout.flush()
+
+    def stop(self) -> None:
+        """Take no more suites. A terminal sends Ctrl-C to the running ones as well, and they end what they have started."""
+        with self._lock:
+            self._left.clear()
+
+    def _run(self, suite: str, report: IO[bytes]) -> int:
+        cache = f"cache_dir=.pytest_cache/{suite}"  # so that no suite forgets what failed in another
+        command = [sys.executable, "-m", "pytest", *SUITES[suite], "-o", cache, *self._arguments]
+        return subprocess.run(command, stdout=report, stderr=subprocess.STDOUT, check=False).returncode
 
 
 def main(arguments: list[str]) -> int:
-    """The exit code of the run that failed, 0 if none did. The report of the faults comes behind that of the others."""
-    with tempfile.TemporaryFile("w+") as report:
-        computing = subprocess.Popen(_pytest(*COMPUTING, "-o", CACHE, *arguments), stdout=report, stderr=subprocess.STDOUT)
-        try:
-            others = subprocess.run(_pytest("tests", *(f"--ignore={path}" for path in COMPUTING), *arguments), check=False).returncode
-            sys.stdout.write("\n... and the faults and the model:\n\n")
-            sys.stdout.flush()
-            computed = computing.wait()
-        except KeyboardInterrupt:  # which a terminal sends to all three: they end what they have started
-            others = computed = computing.wait()
-        report.seek(0)
-        sys.stdout.write(report.read())
-        sys.stdout.flush()
-    return others or computed
-
-
-def _pytest(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pytest", *arguments]
+    """0 if every suite passed."""
+    suites = list(SUITES)
+    while arguments[:1] == ["--without"]:
+        suites.remove(arguments[1])
+        arguments = arguments[2:]
+    run = Run(suites, arguments)
+    lanes = [threading.Thread(target=run.work) for _ in range(LANES)]
+    for lane in lanes:
+        lane.start()
+    try:
+        for lane in lanes:
+            lane.join()
+    except KeyboardInterrupt:
+        run.stop()
+        for lane in lanes:
+            lane.join()
+        return INTERRUPTED
+    if run.failed:
+        print(f"\nfailed: {', '.join(run.failed)}")
+    return int(bool(run.failed))
 
 
 if __name__ == "__main__":

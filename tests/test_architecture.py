@@ -7,10 +7,13 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.__main__ import SUITES
 
 ROOT = Path(__file__).parent.parent
 HEAVY = (
@@ -102,3 +105,20 @@ def test_each_layer_imports_only_the_layers_below() -> None:
     said = subprocess.run([sys.executable, "-c", command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_no_folder_of_code_holds_more_than_25_files() -> None:
+    """A larger folder is due for a split by topic."""
+    tops = ("chalicelib", "cli", "infra", "bench")
+    folders = Counter(path.parent for top in tops for path in (ROOT / top).rglob("*.py"))
+
+    assert {str(folder.relative_to(ROOT)): files for folder, files in folders.items() if files > 25} == {}
+
+
+def test_every_test_file_belongs_to_a_suite() -> None:
+    """Otherwise `make test` would leave it out."""
+    suites = tuple(ROOT / path for paths in SUITES.values() for path in paths)
+    files = list((ROOT / "tests").rglob("test_*.py"))
+
+    assert len(files) > 100
+    assert [path for path in files if not any(path == suite or suite in path.parents for suite in suites)] == []

@@ -52,7 +52,7 @@ class DynamoStores:
 
     @cached_property
     def jobs(self) -> Jobs:
-        from chalicelib.adapters.dynamodb.jobs import DynamoJobs
+        from chalicelib.adapters.dynamodb.jobs.records import DynamoJobs
 
         return DynamoJobs(self.stage)
 

@@ -1,4 +1,4 @@
-"""The composition root: entry points take the container from here once per invocation and hand it on."""
+"""The composition root. Entry points get the container here and pass it to the services."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def container() -> Container:
     return _current[0]
 
 
-def override(other: Container | None) -> None:
-    """Use another container, as tests do; None: a new real one when it is next needed."""
-    _current[:] = [other] if other is not None else []
+def override(replacement: Container | None) -> None:
+    """Replace the container, in tests. None: create a new one on the next use."""
+    _current[:] = [replacement] if replacement is not None else []

@@ -1,7 +1,7 @@
-"""The one container: every port with its real adapter, and what use cases need beyond the ports.
+"""The container: every port with its adapter, and the caches and settings that services need.
 
-It satisfies the contexts that the use cases declare (`SubmitContext`, `WorkerContext` ...), so use cases take it as it is.
-Everything is made when it is first used, and then once for the life of the execution environment.
+It satisfies the contexts that services declare (`SubmitContext`, `WorkerContext`, ...), so it is
+passed to them as it is. Members are created on first use, once per execution environment.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 
 
 class Container(DynamoStores):
-    """Tests hand in a subclass whose ports are the in-memory twins."""
+    """Tests use a subclass whose ports are in-memory adapters."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings.stage)
         self.settings = settings
 
-    # ---- ports that are no stores
+    # ---- ports that are not stores
 
     @cached_property
     def clock(self) -> Clock:
@@ -136,24 +136,28 @@ class Container(DynamoStores):
 
     @cached_property
     def endpoints(self) -> dict[str, str]:
-        """The addresses of the stage; they change only with a deployment, which makes new environments."""
+        """The URLs of the stage's APIs. Only a deployment changes them; it restarts the functions."""
         return self.api_keys.endpoints()
 
     @property
     def api_url(self) -> str | None:
-        """The address of the HTTP API, None before the first deployment has stored it."""
+        """The URL of the HTTP API, None before the first deployment has stored it."""
         return self.endpoints.get("api_url")
 
     @staticmethod
     def new_id() -> str:
-        """A ULID: sorts by time, cannot be guessed."""
+        """A ULID: sorts by time and cannot be guessed."""
         from ulid import ULID
 
         return str(ULID())
 
     @staticmethod
     def new_batch_id() -> str:
-        """An id for a batch, with random bits of its own: ids of one millisecond from `new_id` are neighbours, and row ids count up."""
+        """A batch id with fresh random bits.
+
+        `new_id` counts up within a millisecond, as row ids do from their batch's id, so rows of two
+        batches could collide.
+        """
         from secrets import token_bytes
         from time import time_ns
 
@@ -202,7 +206,7 @@ class Container(DynamoStores):
     def allowed_networks(self) -> Sequence[Network]:
         return networks(self.settings.webhook_networks)
 
-    # ---- what is made of the ports
+    # ---- built from the ports
 
     @cached_property
     def local_state(self) -> LocalState:
@@ -220,27 +224,27 @@ class Container(DynamoStores):
         return self.api_key_cache.caller(key_hash)
 
     def may_stream(self, key_hash: str, job: Job) -> bool:
-        """Whether the key of this hash may still read the job's content."""
+        """Whether the API key with this hash may still read the job's content."""
         return self.api_key_cache.may_read_job(key_hash, job)
 
     def throughput_of(self, job_type: str, model: str) -> Throughput:
-        """What was measured of jobs of this type and model."""
+        """The measured throughput of jobs of this type and model."""
         return self._throughput_cache.get(job_type, model)
 
     def row_count(self, tenant: str, batch_id: str) -> int | None:
-        """How many rows a batch has, None if there is no such batch."""
-        found = self.batches.get(tenant, batch_id)
-        return found.total if found is not None else None
+        """The number of rows of a batch, None if there is no such batch."""
+        batch = self.batches.get(tenant, batch_id)
+        return batch.total if batch is not None else None
 
     def cancel_response(self, response_id: str) -> None:
-        """Stop a background response, for code that is not asynchronous."""
+        """Stop a background response, from synchronous code."""
         self.worker_loop.run(cancel_response(self.provider, self.log, response_id))
 
     def job_type(self, name: str) -> JobType:
-        """The job type of this name, with the stage's limits for it.
+        """The job type of this name, with the stage's limits.
 
         Raises:
-            JobTypeNotFound: there is no such type.
+            JobTypeNotFound: there is no such job type.
         """
         return self._with_stage_limits(job_types.get(name))
 

@@ -1,4 +1,8 @@
-"""Tell watchers how a job ended, from the change stream: the worker that wrote the end may have died before it could tell [14]."""
+"""Broadcast job states to WebSocket subscribers from the change stream.
+
+The worker that wrote a state may die before it broadcasts it (protocol rule 14: write first, then
+read).
+"""
 
 from __future__ import annotations
 
@@ -17,18 +21,20 @@ class BroadcastContext(StreamingContext, QueueContext, Protocol):
 
 
 def broadcast_job_ends(ctx: BroadcastContext, changes: Iterable[Change]) -> None:
-    """For each change to another status, or to another time of a job that is held: tell it. A record that cannot be read is set aside.
+    """Broadcast each change of status, and each new resume time or reason of a held job.
+
+    Records that cannot be read are dead-lettered here, for all consumers of the same batch.
 
     Raises:
-        NotSetAside: the stream must give the records again.
+        DeadLetterFailed: the stream must deliver the batch again.
     """
-    for_each_change(ctx, "broadcast_job_ends", changes, partial(_tell, ctx), dead_letter_unreadable=True)
+    for_each_change(ctx, "broadcast_job_ends", changes, partial(_broadcast, ctx), dead_letter_unreadable=True)
 
 
-def _tell(ctx: StreamingContext, before: Job | None, after: Job) -> None:
-    if before is None or before.status is not after.status or _waits_anew(before, after):
+def _broadcast(ctx: StreamingContext, before: Job | None, after: Job) -> None:
+    if before is None or before.status is not after.status or _is_rescheduled(before, after):
         broadcast_state(ctx, after)
 
 
-def _waits_anew(before: Job, after: Job) -> bool:
+def _is_rescheduled(before: Job, after: Job) -> bool:
     return after.status is Status.HELD and (before.resume_at, before.reason) != (after.resume_at, after.reason)

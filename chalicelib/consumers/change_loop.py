@@ -1,4 +1,4 @@
-"""How every projection goes through a batch of changes: patient with stores, and one bad record never stops the others."""
+"""Process the change stream: retry while a store is down, dead-letter what keeps failing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chalicelib.domain.units import Ms
 from chalicelib.services.context import QueueContext
 from chalicelib.services.retrying import call_with_retry
 
-TIME_BUDGET_MS = 20_000  # of one batch together, and of one projection of three; afterwards each record has one try
+TIME_BUDGET_MS = 20_000  # per batch and consumer; three consumers run in turn. After it each record gets one try
 
 UNREADABLE = "the change record could not be read"
 Change = tuple[str, Job | None, Job | None]
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class DeadLetterFailed(HeadraceError):
-    """What could not be announced could not be set aside either; the stream gives the records again."""
+    """Some changes were neither handled nor dead-lettered; the stream delivers the batch again."""
 
 
 def for_each_change(
@@ -34,13 +34,17 @@ def for_each_change(
 ) -> None:
     """Call `handle(before, after)` for each change.
 
-    A change that keeps failing goes to the dead-letter queue of the stream, so that one bad record does not block the
-    shard. So does a record that could not be read (both images are None), if `dead_letter_unreadable`: of the consumers
-    that see the same records, one does this.
+    A change that keeps failing goes to the stream's dead-letter queue, so that one bad record does
+    not block the shard.
+
+    Args:
+        consumer: the name of the consumer, for the log and the reason of a dead letter.
+        dead_letter_unreadable: dead-letter records that could not be parsed (both images are None).
+            Several consumers see the same records, so only one of them sets this.
 
     Raises:
-        DeadLetterFailed: a record could be neither handled nor sent to the dead-letter queue. All others were handled,
-            and handling them again does no harm.
+        DeadLetterFailed: a record could be neither handled nor dead-lettered. All others were
+            handled; handling them again is safe.
     """
     until, lost = ctx.clock.now() + TIME_BUDGET_MS, 0
     for job_id, before, after in changes:
@@ -50,17 +54,17 @@ def for_each_change(
             continue
         try:
             call_with_retry(ctx.clock, partial(handle, before, after), until)
-        except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
+        except Exception as exc:  # noqa: BLE001 - a record that always fails would block its shard for a day and then be lost
             ctx.log("change_failed", consumer=consumer, job_id=job_id, error=exc)
             lost += not _send_to_dead_letter(ctx, job_id, f"{consumer}: {type(exc).__name__}", until)
     if lost:
-        raise DeadLetterFailed(f"{lost} records will come again.")
+        raise DeadLetterFailed(f"{lost} records could not be dead-lettered; the stream delivers them again.")
 
 
 def _send_to_dead_letter(ctx: QueueContext, job_id: str, reason: str, until: Ms) -> bool:
     try:
         call_with_retry(ctx.clock, partial(ctx.queues.send_to_dead_letter, STREAM, job_id, reason), until)
-    except Exception as exc:  # noqa: BLE001 - the other records come first; then DeadLetterFailed is raised
+    except Exception as exc:  # noqa: BLE001 - handle the other records first; the caller raises DeadLetterFailed at the end
         ctx.log("dead_letter_failed", job_id=job_id, error=exc)
         return False
     return True

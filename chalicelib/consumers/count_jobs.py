@@ -1,4 +1,4 @@
-"""Count what the change stream says, have those batches gone on with to which it matters, and tell those who watch."""
+"""Update job and batch counters from the change stream, then advance and broadcast batches."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ from chalicelib.services.batches.context import BatchContext, enqueue_advance, l
 from chalicelib.services.metrics.count_jobs import count_jobs
 from chalicelib.services.retrying import call_with_retry
 
-PAGE_SIZE = 100  # jobs whose marks are read together
+PAGE_SIZE = 100  # jobs whose count marks are read together
 
 
 def count_job_changes(ctx: BatchContext, changes: Iterable[Change]) -> None:
-    """Count the newest image of each job. One that cannot be read, or counted, is set aside by its id and stops no other.
+    """Count the newest image of each job, then advance and broadcast the batches they belong to.
+
+    A record that cannot be read or counted goes to the dead-letter queue, and does not stop the
+    others.
 
     Raises:
-        Unavailable: the ledger did not answer; the stream gives the records again, and none is counted twice.
+        Unavailable: the counters did not answer. The stream delivers the batch again; count marks
+            prevent double counting (protocol rule 21: mark and counters in one transaction).
     """
     until = ctx.clock.now() + COUNTING_MS
     newest: dict[str, Job] = {}
     ends: set[str] = set()
     for job_id, before, after in changes:
         if after is None and before is None:
-            _set_aside(ctx, job_id, UNREADABLE, until)
+            _send_to_dead_letter(ctx, job_id, UNREADABLE, until)
         elif after is not None and (job_id not in newest or newest[job_id].version < after.version):
             newest[job_id] = after
         if after is not None and after.status.is_terminal and (before is None or not before.status.is_terminal):
@@ -41,54 +45,56 @@ def count_job_changes(ctx: BatchContext, changes: Iterable[Change]) -> None:
     jobs = list(newest.values())
     for start in range(0, len(jobs), PAGE_SIZE):
         _count(ctx, jobs[start : start + PAGE_SIZE], until)
-    touched: defaultdict[tuple[str, str], list[Job]] = defaultdict(list)
+    ended_rows: defaultdict[tuple[str, str], list[Job]] = defaultdict(list)
     for job in jobs:
         if job.batch_id is not None:
-            touched[job.tenant, job.batch_id] += [job] if job.id in ends and job.status.is_terminal else []
-    _tell(ctx, _advance_batches(ctx, sorted(touched)), touched)
+            ended_rows[job.tenant, job.batch_id] += [job] if job.id in ends and job.status.is_terminal else []
+    _broadcast(ctx, _advance_batches(ctx, sorted(ended_rows)), ended_rows)
 
 
 def _count(ctx: BatchContext, jobs: Sequence[Job], until: Ms) -> None:
-    """Together; or each alone, to find the one that cannot be."""
+    """Count the jobs in one call; if that fails, count each alone to isolate the bad record."""
     try:
-        left = call_with_retry(ctx.clock, partial(count_jobs, ctx.counters, ctx.clock, jobs), until)
+        uncounted = call_with_retry(ctx.clock, partial(count_jobs, ctx.counters, ctx.clock, jobs), until)
     except Unavailable:
         raise
-    except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard for a day, and then be lost
+    except Exception as exc:  # noqa: BLE001 - a record that always fails would block its shard for a day and then be lost
         if len(jobs) == 1:
             ctx.log("change_not_counted", job_id=jobs[0].id, error=exc)
-            _set_aside(ctx, jobs[0].id, f"not counted: {type(exc).__name__}", until)
+            _send_to_dead_letter(ctx, jobs[0].id, f"not counted: {type(exc).__name__}", until)
             return
         for job in jobs:
             _count(ctx, [job], until)
         return
-    for job_id in left:
-        _set_aside(ctx, job_id, "not counted: others counted it at every try", until)
+    for job_id in uncounted:
+        _send_to_dead_letter(ctx, job_id, "not counted: every try lost to a concurrent counter", until)
 
 
-def _advance_batches(ctx: BatchContext, touched: Iterable[tuple[str, str]]) -> list[tuple[Batch, BatchCounts]]:
-    """Have somebody go on with those batches that it matters to. The answer is how they all stand."""
-    seen = []
-    for tenant, batch_id in touched:
+def _advance_batches(ctx: BatchContext, batch_keys: Iterable[tuple[str, str]]) -> list[tuple[Batch, BatchCounts]]:
+    """Enqueue an advance of each batch that needs one. Returns all batches with their counts."""
+    found = []
+    for tenant, batch_id in batch_keys:
         try:
             batch = ctx.batches.get(tenant, batch_id)
             if batch is None:
                 continue
             counts = load_counts(ctx, batch_id)
-            seen.append((batch, counts))
+            found.append((batch, counts))
             if needs_attention(batch, counts, ctx.clock.now()):
                 enqueue_advance(ctx.queues, batch)
-        except Unavailable as exc:  # what is counted is counted; the sweep goes on with the batch
+        except Unavailable as exc:  # the counts are stored; the sweeper advances the batch
             ctx.log("batch_advance_not_enqueued", batch_id=batch_id, tenant=tenant, error=exc)
-    return seen
+    return found
 
 
-def _tell(ctx: BatchContext, seen: Iterable[tuple[Batch, BatchCounts]], ended: Mapping[tuple[str, str], Sequence[Job]]) -> None:
-    """Afterwards: no row waits for a socket."""
+def _broadcast(
+    ctx: BatchContext, batches: Iterable[tuple[Batch, BatchCounts]], ended_rows: Mapping[tuple[str, str], Sequence[Job]]
+) -> None:
+    """Broadcast batch progress. Runs last, so that a slow socket never delays counting."""
     until = ctx.clock.now() + TIME_BUDGET_MS
-    for batch, counts in seen:
-        broadcast_batch_progress(ctx, batch, counts, until, ended[batch.tenant, batch.id])
+    for batch, counts in batches:
+        broadcast_batch_progress(ctx, batch, counts, until, ended_rows[batch.tenant, batch.id])
 
 
-def _set_aside(ctx: BatchContext, job_id: str, reason: str, until: Ms) -> None:
+def _send_to_dead_letter(ctx: BatchContext, job_id: str, reason: str, until: Ms) -> None:
     call_with_retry(ctx.clock, partial(ctx.queues.send_to_dead_letter, STREAM, job_id, reason), until)

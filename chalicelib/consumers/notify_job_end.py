@@ -1,6 +1,7 @@
-"""Send word of a job's end to whom it names, from the change stream: so nothing is said outside before the end is written [9].
+"""Enqueue notifications of job ends from the change stream.
 
-What cannot be read at all is set aside by `announce_ends`, which sees the same changes.
+Sending from the stream guarantees that no notification leaves before the end is stored (protocol
+rule 9: no frame before the write). `broadcast_job_ends` dead-letters unreadable records.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class NotifyContext(JobContext, NotificationContext, Protocol):
 
 
 def notify_job_ends(ctx: NotifyContext, changes: Iterable[Change]) -> None:
-    """Enqueue deliveries for each job that has ended and names recipients. A repeated change enqueues nothing new.
+    """Enqueue deliveries for each job that has ended and names recipients. Idempotent per change.
 
     Raises:
-        DeadLetterFailed: the stream must give the records again.
+        DeadLetterFailed: the stream must deliver the batch again.
     """
     for_each_change(ctx, "notify_job_ends", changes, partial(_notify, ctx))
 
@@ -34,7 +35,7 @@ def _notify(ctx: NotifyContext, before: Job | None, after: Job) -> None:
     if not after.notifies or not after.status.is_terminal or (before is not None and before.status is after.status):
         return
     spec = ctx.job_specs.get(after.id)
-    if spec is None:  # the job was deleted meanwhile, and its recipients with it
+    if spec is None:  # the job was deleted since, together with its recipients
         ctx.log("notification_skipped", reason="spec_gone", job_id=after.id, tenant=after.tenant)
         return
     recipients = parse_recipients(spec.webhook_url, spec.notify)

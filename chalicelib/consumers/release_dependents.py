@@ -1,8 +1,9 @@
-"""Let the children of jobs go that have ended, from the change stream and, where there are many, from the queue `tasks` [22].
+"""Release the dependents of ended jobs, from the change stream and from the `tasks` queue.
 
-The stream lets a page of each parent's children go. What is left, because there are more or time is short, is asked for by a message that
-says after which child to go on, and sends itself on in turn. Nothing is lost here: every child is due, and the sweep decides afresh. So
-what fails is said in the log, the others go on, and what is done twice changes nothing.
+The change stream releases one page of dependents per parent. If more are left, or time runs out, a
+task message continues after the last dependent that was handled. Failures are logged and skipped:
+every dependent has a due time, so the sweeper releases it later. Repeating is safe (protocol rule
+22: a dependent is released only from waiting).
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from chalicelib.services.dependencies.release_dependents import DependencyContex
 from chalicelib.services.load_jobs import load_jobs
 from chalicelib.services.retrying import call_with_retry
 
-RELEASE_DEPENDENTS = "release_dependents"  # the task of going on with a parent's children
-TIME_BUDGET_MS = 15_000  # of one batch of the stream; the function has time for that of all its projections
+RELEASE_DEPENDENTS = "release_dependents"  # the task name in the queue message
+TIME_BUDGET_MS = 15_000  # per batch of the stream; the function's timeout covers the budgets of all consumers
 PAGE_SIZE = 100
-CONCURRENCY = 20  # children between two looks at the time
-ERROR_BACKOFF_MS = 600_000  # a record that cannot be read hides no other
+CONCURRENCY = 20  # dependents released in parallel; the time is checked between two groups
+ERROR_BACKOFF_MS = 600_000  # an unreadable record is postponed, so that it does not hide the others
 
 
 class ReleaseContext(DependencyContext, Protocol):
@@ -42,7 +43,7 @@ class ReleaseContext(DependencyContext, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RemainingDependents:
-    """The children of a job beyond one of them; `after` is None for all."""
+    """The dependents of a job that follow the dependent `after`; None means all of them."""
 
     tenant: str
     job_id: str
@@ -52,53 +53,57 @@ class RemainingDependents:
         return json.dumps({"task": RELEASE_DEPENDENTS, "tenant": self.tenant, "job_id": self.job_id, "after": self.after})
 
     @classmethod
-    def from_message(cls, asked: Mapping[str, Any]) -> RemainingDependents | None:
-        """What a message asks for; None if it does not name them."""
-        tenant, job_id, after = (asked.get(name) for name in ("tenant", "job_id", "after"))
+    def from_message(cls, message: Mapping[str, Any]) -> RemainingDependents | None:
+        """Parse a task message; None if its fields are missing or invalid."""
+        tenant, job_id, after = (message.get(name) for name in ("tenant", "job_id", "after"))
         if not isinstance(tenant, str) or not isinstance(job_id, str) or not isinstance(after, str | None):
             return None
         return cls(tenant, job_id, after) if is_job_id(job_id) and (after is None or is_job_id(after)) else None
 
 
 def release_dependents(ctx: ReleaseContext, changes: Iterable[Change]) -> None:
-    """For each change `(job id, before, after)` to an end: let its children go that wait for nothing else, or cancel them. Never raises."""
+    """Release or cancel the dependents of each job that has ended. Never raises."""
     until = ctx.clock.now() + TIME_BUDGET_MS
     for job_id, before, after in changes:
         if after is None or not after.status.is_terminal or (before is not None and before.status.is_terminal):
             continue
         try:
-            left = _begin(ctx, RemainingDependents(after.tenant, job_id), until)
-            if left is not None:
-                _pass_on(ctx, left)
-        except Exception as exc:  # noqa: BLE001 - a record that always fails would stop its shard; the sweep finds the children
+            rest = _release_first_page(ctx, RemainingDependents(after.tenant, job_id), until)
+            if rest is not None:
+                _enqueue_rest(ctx, rest)
+        except Exception as exc:  # noqa: BLE001 - a record that always fails would block its shard; the sweeper finds the dependents
             ctx.log("release_dependents_failed", job_id=job_id, tenant=after.tenant, error=exc)
 
 
 def release_remaining(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> None:
-    """Let the rest of a parent's children go, as far as there is time: some at least, so that it comes to an end.
+    """Release the remaining dependents of a parent until `until`, then enqueue a task for the rest.
+
+    At least one page is released, so that every task makes progress.
 
     Raises:
-        Unavailable: a store did not answer; the message comes again, and those that were let go wait no longer.
+        Unavailable: a store did not answer; the message is delivered again, and dependents that
+            were released are skipped.
     """
     left: RemainingDependents | None = rest
     while left is not None:
-        left = _page(ctx, left, until)
+        left = _release_page(ctx, left, until)
         if left is not None and ctx.clock.now() >= until:
             ctx.queues.send_task(TASKS, left.to_json(), left.tenant)
             return
 
 
-def _begin(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> RemainingDependents | None:
-    """The first page; or, if time is over, a look at whether there is any."""
+def _release_first_page(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> RemainingDependents | None:
+    """Release the first page; after `until`, only check whether there are dependents at all."""
     if ctx.clock.now() < until:
-        return _page(ctx, rest, until)
+        return _release_page(ctx, rest, until)
     return rest if ctx.dependencies.children(rest.job_id, None, 1) else None
 
 
-def _page(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> RemainingDependents | None:
-    """Let a page of children go. The answer is what is left then, or was left when time was over.
+def _release_page(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> RemainingDependents | None:
+    """Release one page of dependents. Returns those that are left, None if there are no more.
 
-    What counts is the record of the parent and not its image: a replayed one may be from before the job was started again.
+    Reads the parent's record instead of using its image in the stream: a replayed image may predate
+    a retry of the parent.
     """
     edges = call_with_retry(ctx.clock, partial(ctx.dependencies.children, rest.job_id, rest.after, PAGE_SIZE), until)
     parent = call_with_retry(ctx.clock, partial(ctx.jobs.get, rest.job_id), until) if edges else None
@@ -108,28 +113,28 @@ def _page(ctx: ReleaseContext, rest: RemainingDependents, until: Ms) -> Remainin
     for start in range(0, len(waiting), CONCURRENCY):
         if start and ctx.clock.now() >= until:
             return replace(rest, after=waiting[start - 1][1].id)
-        ctx.parallel_map(partial(_let_one_go, ctx, parent, until), waiting[start : start + CONCURRENCY])
+        ctx.parallel_map(partial(_release_one, ctx, parent, until), waiting[start : start + CONCURRENCY])
     return replace(rest, after=edges[-1].child) if len(edges) == PAGE_SIZE else None
 
 
 def _waiting(ctx: ReleaseContext, edges: Sequence[DependencyEdge], until: Ms) -> list[tuple[DependencyEdge, Job]]:
-    """The children that still wait, in the order of their edges."""
-    ids, again = [edge.child for edge in edges], ctx.clock.now() + ERROR_BACKOFF_MS
-    heads = call_with_retry(ctx.clock, partial(load_jobs, ctx.jobs, ctx.log, ids, again, consistent=True), until)
-    children = {child.id: child for child in heads if waits_for_parents(child)}
+    """The dependents that still wait, in the order of their edges."""
+    ids, retry_at = [edge.child for edge in edges], ctx.clock.now() + ERROR_BACKOFF_MS
+    jobs = call_with_retry(ctx.clock, partial(load_jobs, ctx.jobs, ctx.log, ids, retry_at, consistent=True), until)
+    children = {child.id: child for child in jobs if waits_for_parents(child)}
     return [(edge, children[edge.child]) for edge in edges if edge.child in children]
 
 
-def _let_one_go(ctx: ReleaseContext, parent: Job, until: Ms, one: tuple[DependencyEdge, Job]) -> None:
-    edge, child = one
+def _release_one(ctx: ReleaseContext, parent: Job, until: Ms, dependent: tuple[DependencyEdge, Job]) -> None:
+    edge, child = dependent
     try:
         call_with_retry(ctx.clock, partial(release_dependent, ctx, parent, edge, child), until)
-    except Exception as exc:  # noqa: BLE001 - one child must not stop the others
+    except Exception as exc:  # noqa: BLE001 - one dependent must not stop the others
         ctx.log("dependent_not_released", job_id=child.id, tenant=child.tenant, error=exc)
 
 
-def _pass_on(ctx: ReleaseContext, left: RemainingDependents) -> None:
+def _enqueue_rest(ctx: ReleaseContext, rest: RemainingDependents) -> None:
     try:
-        ctx.queues.send_task(TASKS, left.to_json(), left.tenant)
+        ctx.queues.send_task(TASKS, rest.to_json(), rest.tenant)
     except Unavailable as exc:
-        ctx.log("remaining_dependents_not_enqueued", job_id=left.job_id, tenant=left.tenant, error=exc)
+        ctx.log("remaining_dependents_not_enqueued", job_id=rest.job_id, tenant=rest.tenant, error=exc)

@@ -1,63 +1,76 @@
-"""Everything that can be refused or can go wrong, as one tree.
+"""Every error that Headrace raises, except the failures of an attempt (`domain/failures.py`).
+
+The docstring of a class is its default message, so it says what happened and what the caller can do
+about it. The HTTP status of each class is defined in one place, `entrypoints/http/errors.py`; the
+numbers below repeat it for orientation.
 
 HeadraceError
-├── InvalidRequest             400  every wrong field at once, in `details`
-├── Unauthenticated            401
-├── Forbidden                  403
-├── NotFound                   404
-├── IdempotencyConflict        409  the key was used with another body
-├── JobNotRetryable            409
-├── BatchNotRetryable          409
-├── JobNotDeletable            409
-├── JobNotChangeable           409
-├── DependencyCycle            409  jobs that depend on each other
-├── DeliveryBusy               409
-├── ResultExpired              410
-├── PreconditionFailed         412  with If-Match: the job moved on
-├── TooLarge                   413
-├── UnsupportedMediaType       415
-├── RateLimited                429  with `retry_after`
-├── QueueFull                  429
-├── Unavailable                503  a dependency did not answer; nothing was lost
+├── InvalidRequest                400  `details` names every wrong field
+├── Unauthenticated               401
+├── Forbidden                     403
+├── NotFound                      404
+│   ├── JobNotFound
+│   ├── JobTypeNotFound
+│   ├── BulkNotFound
+│   ├── UploadNotFound
+│   ├── BatchNotFound
+│   ├── DeliveryNotFound
+│   └── NothingToDownload
+├── IdempotencyConflict           409  the key was used for another request
+├── JobNotRetryable               409
+├── BatchNotRetryable             409
+├── JobNotDeletable               409
+├── JobNotChangeable              409
+├── DependencyCycle               409
+├── DeliveryBusy                  409
+├── ResultExpired                 410
+├── PreconditionFailed            412  the job has changed since the version named by If-Match
+├── TooLarge                      413
+├── UnsupportedMediaType          415
+├── RateLimited                   429  with `retry_after`
+├── QueueFull                     429
+├── Unavailable                   503  a dependency did not answer; nothing was lost
 │   └── Throttled
-├── StaleVersion                    a record moved on since it was read
-├── AlreadyRemembered, AlreadyPointed   somebody else created it first
-├── ChunkConflict                   another text is where a chunk should go
-├── ConnectionGone                  a WebSocket that is no longer there
-├── ConnectionBusy                  a WebSocket that cannot take more just now
-├── BadMessage                      a queue message that is no wake-up call
-├── NotSent                         a message to somebody outside did not get there
-└── AttemptFailed                   an attempt ended without a result; see the table at the end
-
-The docstring of a class is its default message: it says what happened and what to do. Which HTTP status it has is said once, in
-`entrypoints/http/errors.py`.
+│
+│   Internal; these never reach a caller of the API:
+│
+├── TemplateProblem                    a prompt template cannot be rendered; reported as a detail
+├── StaleVersion                       a record has changed since it was read
+├── IdempotencyKeyTaken                a concurrent request used the key first
+├── DedupeConflict                     a concurrent request used the dedupe key first
+├── ChunkConflict                      different text is stored where a chunk should go
+├── ConnectionGone                     a WebSocket is closed
+│   └── ConnectionRefused
+├── ConnectionBusy                     a WebSocket accepts no frames at the moment
+├── InvalidMessage                     a queue message is not a wake-up
+├── DeliveryError                      a notification was not delivered
+└── AttemptFailed                      an attempt ended without a result: `domain/failures.py`
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import cleandoc
 from typing import Any, ClassVar
 
-LONGEST_CYCLE_SHOWN = 10
+MAX_CYCLE_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Detail:
-    """One wrong field: a dotted `path` into the request (`config.temperature`, `items.3`), and what is wrong with it."""
+    """One wrong field of a request."""
 
-    path: str
-    message: str
+    path: str  # dotted, into the request: `config.temperature`, `items.3`
+    message: str  # what is wrong with the field, as the rest of a sentence about it
 
 
 class HeadraceError(Exception):
-    """Something went wrong."""
+    """An internal error occurred."""
 
     code: ClassVar[str] = "internal_error"
 
     def __init__(self, message: str = "", *, details: tuple[Detail, ...] = (), retry_after: int | None = None) -> None:
-        super().__init__(message or cleandoc(type(self).__doc__ or ""))
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
         self.details = details
         self.retry_after = retry_after
 
@@ -66,80 +79,80 @@ class HeadraceError(Exception):
         return str(self)
 
 
-# ---- what a caller is told
+# ---- answered to callers of the API
 
 
 class InvalidRequest(HeadraceError):
-    """The request has fields that cannot be used; `details` names each of them."""
+    """The request has invalid fields; `details` names each of them."""
 
     code = "invalid_request"
 
 
 class Unauthenticated(HeadraceError):
-    """Send a valid key: `Authorization: Bearer hr_...`. This one is missing, unknown, expired or revoked."""
+    """The API key is missing, invalid, expired or revoked. Send `Authorization: Bearer hr_...`."""
 
     code = "unauthenticated"
 
 
 class Forbidden(HeadraceError):
-    """The role of this key may not do that."""
+    """The role of this API key does not allow this."""
 
     code = "forbidden"
 
 
 class NotFound(HeadraceError):
-    """There is nothing here."""
+    """Not found."""
 
     code = "not_found"
 
 
 class JobNotFound(NotFound):
-    """There is no such job here."""
+    """This job does not exist, or this key may not see it."""
 
     code = "job_not_found"
 
     def __init__(self, job_id: str = "") -> None:
-        super().__init__(f"No job {job_id[:80]} here.")
+        super().__init__(f"Job {job_id[:80]} does not exist, or this key may not see it.")
 
 
 class JobTypeNotFound(NotFound):
-    """There is no such job type; `GET /job-types` lists them."""
+    """This job type does not exist; `GET /job-types` lists all of them."""
 
     code = "job_type_not_found"
 
 
 class BulkNotFound(NotFound):
-    """There is no such bulk action here."""
+    """This bulk operation does not exist, or this key may not see it."""
 
     code = "bulk_not_found"
 
 
 class UploadNotFound(NotFound):
-    """There is no such upload here."""
+    """This upload does not exist."""
 
     code = "upload_not_found"
 
     def __init__(self, upload_id: str = "") -> None:
-        message = "Nothing was put there, it is another user's, or it was removed: uploads are kept for two days."
-        super().__init__(f"No upload {upload_id[:80]} here. {message}")
+        reasons = "No file was uploaded to it, it belongs to another user, or it was removed after two days."
+        super().__init__(f"Upload {upload_id[:80]} does not exist. {reasons}")
 
 
 class BatchNotFound(NotFound):
-    """There is no such batch here."""
+    """This batch does not exist, or this key may not see it."""
 
     code = "batch_not_found"
 
 
 class BatchNotRetryable(HeadraceError):
-    """Nothing of this batch has failed; or it was cancelled, and is taken up again only with `cancelled: true`, once all of it is; or ten
-    retries of it wait already.
+    """The batch has no failed rows, ten retries of it are pending, or it was cancelled. Retry a
+    cancelled batch with `cancelled: true` once all its rows have ended.
     """
 
     code = "batch_not_retryable"
 
 
 class IdempotencyConflict(HeadraceError):
-    """This Idempotency-Key was used for another request within the last 24 hours. Use a new key for a new request."""
+    """This Idempotency-Key was used for a different request within 24 hours. Use a new key."""
 
     code = "idempotency_conflict"
 
@@ -151,60 +164,62 @@ class JobNotRetryable(HeadraceError):
 
 
 class JobNotDeletable(HeadraceError):
-    """Only a job that has ended can be deleted; cancel it first."""
+    """Only a job that has ended can be deleted. Cancel it first."""
 
     code = "job_not_deletable"
 
 
 class JobNotChangeable(HeadraceError):
-    """A job that has ended cannot be changed, and its start can be moved only while it waits for its time."""
+    """An ended job cannot be changed. A start time can be changed only while the job waits for that
+    time.
+    """
 
     code = "job_not_changeable"
 
 
 class DeliveryNotFound(NotFound):
-    """There is no such delivery here."""
+    """This delivery does not exist."""
 
     code = "delivery_not_found"
 
 
 class DeliveryBusy(HeadraceError):
-    """This delivery is being tried at this moment. Look at it again in a minute."""
+    """A delivery attempt is in progress. Check again in a minute."""
 
     code = "delivery_busy"
 
 
 class PreconditionFailed(HeadraceError):
-    """The job has changed since you read it. Read it again, and repeat the change with its new ETag."""
+    """The job has changed since you read it. Read it again and use the new ETag."""
 
     code = "precondition_failed"
 
 
 class TemplateProblem(HeadraceError):
-    """The template asks for something that is not there, or for far too much."""
+    """The template refers to a value that does not exist, or its result is too long."""
 
     code = "invalid_template"
 
 
 class DependencyCycle(HeadraceError):
-    """Some of these depend on each other in a circle, so that none of them could ever begin."""
+    """The dependencies form a cycle, so none of these jobs could ever start."""
 
     code = "dependency_cycle"
 
     def __init__(self, cycle: Sequence[str] = ()) -> None:
-        shown = [*cycle[:LONGEST_CYCLE_SHOWN], "..."] if len(cycle) > LONGEST_CYCLE_SHOWN + 1 else cycle
-        super().__init__(f"These depend on each other in a circle: {' -> '.join(one[:80] for one in shown)}." if cycle else "")
+        shown = [*cycle[:MAX_CYCLE_SHOWN], "..."] if len(cycle) > MAX_CYCLE_SHOWN + 1 else cycle
+        super().__init__(f"The dependencies form a cycle: {' -> '.join(name[:80] for name in shown)}." if cycle else "")
         self.cycle = tuple(cycle)
 
 
 class ResultExpired(HeadraceError):
-    """The result of this job is no longer kept."""
+    """The result of this job has expired."""
 
     code = "result_expired"
 
 
 class NothingToDownload(NotFound):
-    """This job makes nothing that could be downloaded; its result is at `/result`."""
+    """This job has no file to download; read its result at `/result`."""
 
     code = "nothing_to_download"
 
@@ -222,85 +237,87 @@ class UnsupportedMediaType(HeadraceError):
 
 
 class RateLimited(HeadraceError):
-    """Too many requests with this key. Wait as long as Retry-After says."""
+    """Too many requests with this API key. Retry after the seconds in the Retry-After header."""
 
     code = "rate_limited"
 
 
 class QueueFull(HeadraceError):
-    """The lane holds as many messages as it may, of all tenants together. Try again later, or in another lane."""
+    """The lane holds its maximum number of messages. Retry later or use another lane."""
 
     code = "queue_full"
 
 
 class Unavailable(HeadraceError):
-    """Something that Headrace needs did not answer. Nothing was lost; try again."""
+    """A service that Headrace depends on did not answer. Nothing was lost; retry the request."""
 
     code = "unavailable"
 
 
 class Throttled(Unavailable):
-    """Something that Headrace needs is busy. Nothing was lost; try again in a moment."""
+    """A service that Headrace depends on is throttling. Nothing was lost; retry in seconds."""
 
 
-# ---- what one part of the engine tells another
+# ---- internal: one part of the system to another
 
 
 class StaleVersion(HeadraceError):
-    """The record moved on since it was read. `current` is what is there now, None if nothing is."""
+    """The record has changed since it was read."""
 
     code = "stale_version"
 
     def __init__(self, current: Any) -> None:
+        """`current` is the stored record, None if there is none."""
         super().__init__()
         self.current = current
 
 
 class IdempotencyKeyTaken(HeadraceError):
-    """This Idempotency-Key stands for another creation."""
+    """A concurrent request used this Idempotency-Key first."""
 
     code = "idempotency_conflict"
 
 
 class DedupeConflict(HeadraceError):
-    """This dedupe key points at another job by now."""
+    """A concurrent request used this dedupe key first."""
 
     code = "conflict"
 
 
 class ChunkConflict(HeadraceError):
-    """Another text is where this chunk should go."""
+    """Different text is stored where this chunk should go."""
 
     code = "chunk_conflict"
 
 
 class ConnectionGone(HeadraceError):
-    """That WebSocket is closed."""
+    """The WebSocket is closed."""
 
     code = "connection_gone"
 
 
 class ConnectionRefused(ConnectionGone):
-    """Frames for that WebSocket are refused, though it may be open: a permission is missing, or its id is wrong."""
+    """API Gateway refuses frames for this WebSocket: a permission is missing or its id is wrong."""
 
 
 class ConnectionBusy(HeadraceError):
-    """That WebSocket cannot take more just now."""
+    """The WebSocket accepts no frames at the moment."""
 
     code = "connection_busy"
 
 
 class InvalidMessage(HeadraceError):
-    """A queue message that is no wake-up call."""
+    """The queue message is not a wake-up."""
 
     code = "bad_message"
 
 
 class DeliveryError(HeadraceError):
-    """The message did not get there. `final`: sending it again would be in vain, or must not be done."""
+    """The notification was not delivered."""
 
     code = "not_sent"
 
     def __init__(self, message: str = "", *, final: bool = False) -> None:
+        """`final`: a retry cannot succeed, or is not allowed."""
         super().__init__(message)
         self.final = final

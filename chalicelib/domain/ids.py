@@ -1,7 +1,10 @@
-"""What the id of a job looks like: `job_` and a ULID. Whatever does not, names no job, and is not looked for.
+"""Make and check ids.
 
-A batch's is `batch_` and a ULID whose last 20 bits are zero; in the id of a job they are its row. So the rows of a batch need no index:
-their ids are computed, are the same whoever computes them, and sort as the rows do.
+A job's id is `job_` and a ULID; text of another form is answered as "not found" without a read.
+
+A batch's id is `batch_` and a ULID whose last 20 bits are zero. The id of a job of the batch has
+the row number in those bits. So the rows of a batch need no index: every caller computes the same
+ids, and they sort as the rows do.
 """
 
 from __future__ import annotations
@@ -19,43 +22,46 @@ def is_job_id(text: str) -> bool:
 
 
 def checked_job_id(text: str) -> str:
-    """`text`, if it may name a job.
+    """Return `text` if it has the form of a job id.
 
     Raises:
-        JobNotFound: it cannot.
+        JobNotFound: it does not.
     """
     if not is_job_id(text):
         raise JobNotFound(text)
     return text
 
 
-MAX_ROWS = 1 << 20  # that 20 bits can tell apart
+MAX_ROWS = 1 << 20  # what 20 bits can number
 _LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_DIGITS = 4  # of five bits each
-_OF_TIME, _DRAWN = 10, 12
+_ROW_DIGITS = 4  # of five bits each
+_TIME_DIGITS, _RANDOM_DIGITS = 10, 12
 _BATCH_ID = re.compile(r"batch_[0-9A-HJKMNP-TV-Z]{22}0000", re.ASCII)
 
 
 def batch_id(ulid: str) -> str:
-    """The id of a new batch, of a ULID that is used for nothing else."""
-    return f"batch_{ulid[:-_DIGITS]}{'0' * _DIGITS}"
+    """Return the id of a new batch. `ulid` must not be used for anything else."""
+    return f"batch_{ulid[:-_ROW_DIGITS]}{'0' * _ROW_DIGITS}"
 
 
 def batch_id_of_job(job_id: str) -> str:
-    """The batch that a job makes: the same whoever computes it and however often.
+    """Return the id of the batch that a job creates.
 
-    Its time is the job's, its other bits are drawn from the whole of the id: the job itself may be a row of a batch, or its neighbour.
+    Deterministic, so a repeated attempt creates the same batch.
+
+    The time part is the job's. The other digits are a hash of the whole job id, because the job may
+    itself be a row of a batch, whose neighbours differ only in their last digits.
     """
-    drawn = int.from_bytes(sha256(job_id.encode()).digest()[:8])
-    letters = "".join(_LETTERS[drawn >> 5 * place & 31] for place in range(_DRAWN))
-    return batch_id(f"{job_id.removeprefix('job_')[:_OF_TIME]}{letters}{'0' * _DIGITS}")
+    digest = int.from_bytes(sha256(job_id.encode()).digest()[:8])
+    letters = "".join(_LETTERS[digest >> 5 * digit & 31] for digit in range(_RANDOM_DIGITS))
+    return batch_id(f"{job_id.removeprefix('job_')[:_TIME_DIGITS]}{letters}{'0' * _ROW_DIGITS}")
 
 
 def checked_batch_id(text: str) -> str:
-    """`text`, if it may name a batch.
+    """Return `text` if it has the form of a batch id.
 
     Raises:
-        BatchNotFound: it cannot.
+        BatchNotFound: it does not.
     """
     if _BATCH_ID.fullmatch(text) is None:
         raise BatchNotFound
@@ -63,10 +69,10 @@ def checked_batch_id(text: str) -> str:
 
 
 def checked_delivery_id(text: str) -> str:
-    """`text`, if it may name a delivery.
+    """Return `text` if it may be the id of a delivery.
 
     Raises:
-        DeliveryNotFound: it cannot.
+        DeliveryNotFound: it cannot be one.
     """
     if not text.startswith("dlv_") or len(text) > 100:
         raise DeliveryNotFound
@@ -74,16 +80,16 @@ def checked_delivery_id(text: str) -> str:
 
 
 def job_id_of_row(batch: str, row: int) -> str:
-    """The job of a row of a batch."""
+    """Return the id of the job of a row of a batch."""
     if not 0 <= row < MAX_ROWS:
         raise ValueError(f"a batch has rows 0 to {MAX_ROWS - 1}, not {row}")
-    letters = "".join(_LETTERS[row >> 5 * place & 31] for place in reversed(range(_DIGITS)))
-    return f"job_{batch.removeprefix('batch_')[:-_DIGITS]}{letters}"
+    letters = "".join(_LETTERS[row >> 5 * digit & 31] for digit in reversed(range(_ROW_DIGITS)))
+    return f"job_{batch.removeprefix('batch_')[:-_ROW_DIGITS]}{letters}"
 
 
 def row_of_job_id(job_id: str) -> int:
-    """Which row of its batch a job is."""
+    """Return the row number of a job within its batch."""
     row = 0
-    for letter in job_id[-_DIGITS:]:
+    for letter in job_id[-_ROW_DIGITS:]:
         row = row << 5 | _LETTERS.index(letter)
     return row

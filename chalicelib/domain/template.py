@@ -1,7 +1,7 @@
-"""Templates in prompts: `{{name}}` stands for a value, `{{name.part.0}}` for a part of one.
+"""Fill prompt templates: `{{name}}` is replaced by a value, `{{name.part.0}}` by a part of one.
 
-There is nothing else to them: no expressions, no loops. What is put in is never read as a template again, so text from outside cannot
-name anything. `{{{{` stands for two braces that are to stay.
+There are no expressions and no loops. Inserted text is never read as a template again, so text from
+outside cannot refer to other values. `{{{{` is the escape for two literal braces.
 """
 
 from __future__ import annotations
@@ -13,54 +13,56 @@ from typing import Any
 
 from chalicelib.domain.errors import TemplateProblem
 
-_PLACE = re.compile(r"\{\{\{\{|\{\{([^{}]{0,332})\}\}")  # one way to match it, or none: text from outside costs no more than its length
-LITERAL = "{{{{"
-LONGEST_SHOWN = 80
-MAX_FILLED_LENGTH = (
-    4_000_000  # characters, of all that is filled together: a value may be long, and its name stand there ten thousand times
-)
+# The pattern has one way to match at each position, so scanning untrusted text takes linear time.
+_PLACEHOLDER = re.compile(r"\{\{\{\{|\{\{([^{}]{0,332})\}\}")
+ESCAPED_BRACES = "{{{{"
+MAX_NAME_SHOWN = 80
+# Characters of all inserted text together. Without it a long value that is named ten thousand times
+# would exhaust the memory.
+MAX_FILLED_LENGTH = 4_000_000
 
 
 def names(text: str) -> tuple[str, ...]:
-    """What a template asks for, each once, in the order of the text: `input`, `parents.job_1.output`."""
-    return tuple(dict.fromkeys(_name(match) for match in _PLACE.finditer(text) if match.group() != LITERAL))
+    """Return the distinct names in a template, in order: `input`, `parents.job_1.output`."""
+    return tuple(dict.fromkeys(_name(match) for match in _PLACEHOLDER.finditer(text) if match.group() != ESCAPED_BRACES))
 
 
 def names_within(value: Any) -> tuple[str, ...]:
-    """What all the texts of a JSON value ask for."""
+    """Return the names in all texts of a JSON value."""
     return tuple(dict.fromkeys(name for text in _texts(value) for name in names(text)))
 
 
 def fill(text: str, values: Mapping[str, Any]) -> str:
-    """`text` with every place filled from `values`; what is not text is put in as JSON.
+    """Return `text` with every placeholder replaced; values that are not text become JSON.
 
     Raises:
-        TemplateProblem: it asks for what is not there, and the message names it and what there is; or it becomes far too long.
+        TemplateProblem: a name is not in `values` (the message names it and the known ones), or the
+            result is too long.
     """
     return _Filler(values).text(text)
 
 
-def rename_placeholders(text: str, places: Sequence[str], by: str) -> str:
-    """`text` with the places of these names replaced by another template, whose own places stay to be filled.
+def rename_placeholders(text: str, placeholders: Sequence[str], replacement: str) -> str:
+    """Return `text` with the placeholders of some names replaced by another template.
 
     Raises:
-        TemplateProblem: it becomes far too long.
+        TemplateProblem: the result is too long.
     """
-    room = _SizeBudget()
-    return _PLACE.sub(lambda match: room.take(by) if _name(match) in places else match.group(), text)
+    budget = _SizeBudget()
+    return _PLACEHOLDER.sub(lambda match: budget.take(replacement) if _name(match) in placeholders else match.group(), text)
 
 
 def fill_within(value: Any, values: Mapping[str, Any]) -> Any:
-    """The same JSON value with every text in it filled; the names of fields stay as they are.
+    """Return the JSON value with every text in it filled; field names are not templates.
 
     Raises:
-        TemplateProblem: as above.
+        TemplateProblem: as for `fill`.
     """
     return _Filler(values).within(value)
 
 
 class _SizeBudget:
-    """How much may still be put in."""
+    """Counts inserted characters and refuses those beyond the limit."""
 
     def __init__(self) -> None:
         self._left = MAX_FILLED_LENGTH
@@ -68,18 +70,18 @@ class _SizeBudget:
     def take(self, text: str) -> str:
         self._left -= len(text)
         if self._left < 0:
-            raise TemplateProblem(f"The template comes to more than {MAX_FILLED_LENGTH:,} characters.")
+            raise TemplateProblem(f"The filled template has more than {MAX_FILLED_LENGTH:,} characters.")
         return text
 
 
 class _Filler:
-    """One value's texts being filled."""
+    """Fills the texts of one JSON value within one size budget."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values, self._room = values, _SizeBudget()
+        self._values, self._budget = values, _SizeBudget()
 
     def text(self, text: str) -> str:
-        return _PLACE.sub(self._of, text)
+        return _PLACEHOLDER.sub(self._replacement, text)
 
     def within(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -90,12 +92,12 @@ class _Filler:
             return [self.within(part) for part in value]
         return value
 
-    def _of(self, match: re.Match[str]) -> str:
-        return self._room.take("{{" if match.group() == LITERAL else _shown(_find(_name(match), self._values)))
+    def _replacement(self, match: re.Match[str]) -> str:
+        return self._budget.take("{{" if match.group() == ESCAPED_BRACES else _as_text(_value(_name(match), self._values)))
 
 
 def _name(match: re.Match[str]) -> str:
-    """What stands in a place, without the spaces around it."""
+    """Return the name in a placeholder, without surrounding spaces."""
     return (match.group(1) or "").strip()
 
 
@@ -107,19 +109,20 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _find(name: str, values: Mapping[str, Any]) -> Any:
-    """A whole name first, because columns may have dots in theirs; then step by step."""
+def _value(name: str, values: Mapping[str, Any]) -> Any:
+    """Look up the whole name, because column names may have dots; then the dotted path."""
     if name in values:
         return values[name]
-    here: Any = values
+    value: Any = values
     for step in name.split("."):
         try:
-            here = here[int(step)] if isinstance(here, Sequence) and not isinstance(here, str) else here[step]
+            value = value[int(step)] if isinstance(value, Sequence) and not isinstance(value, str) else value[step]
         except (KeyError, IndexError, ValueError, TypeError):
             known = ", ".join(f"{{{{{key}}}}}" for key in list(values)[:20])
-            raise TemplateProblem(f"The template asks for {{{{{name[:LONGEST_SHOWN]}}}}}; there is {known or 'nothing'}.") from None
-    return here
+            unknown = f"{{{{{name[:MAX_NAME_SHOWN]}}}}}"
+            raise TemplateProblem(f"The template refers to {unknown}, which does not exist; known are {known or 'none'}.") from None
+    return value
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

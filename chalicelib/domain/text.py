@@ -1,30 +1,35 @@
-"""Text as OpenAI sends it and as it may be sent on: no half characters, no piece that is too large for where it goes.
+"""Repair and split text from OpenAI: join surrogates, and cut pieces of bounded size.
 
-Offsets and lengths everywhere count Unicode code points: Python's `len`, JavaScript's `[...text].length`.
+Offsets and lengths count Unicode code points everywhere: Python's `len`, JavaScript's
+`[...text].length`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-# A frame is at most 32 KB. In JSON a code point takes at most 6 bytes: a control character, as \u0000. Others go as UTF-8, at most 4.
+# A frame is at most 32 KB. A code point takes at most 6 bytes in JSON: a control character, as
+# \u0000. UTF-8 needs at most 4.
 MAX_FRAME_POINTS = 5_000
-# A DynamoDB item is at most 400 KB; a code point is at most 4 bytes.
+# A DynamoDB item is at most 400 KB. A code point takes at most 4 bytes.
 MAX_CHUNK_POINTS = 60_000
 REPLACEMENT = "\ufffd"
 
 
 class SurrogateJoiner:
-    """Puts characters together again that were cut in two: JSON may carry an emoji's surrogates in two deltas.
+    """Joins characters split between two deltas: JSON may carry an emoji's surrogates apart.
 
-    What comes out can always be encoded. A surrogate that never finds its other half becomes U+FFFD.
+    The output can always be encoded as UTF-8. A surrogate without its other half becomes U+FFFD.
     """
 
     def __init__(self) -> None:
         self._held = ""
 
     def feed(self, delta: str) -> str:
-        """The text that is whole now. At most one code unit is held back for the next delta."""
+        """Return the text that is complete now.
+
+        At most one code unit is held back for the next delta.
+        """
         text = self._held + delta
         self._held = ""
         if text and "\ud800" <= text[-1] <= "\udbff":
@@ -33,23 +38,23 @@ class SurrogateJoiner:
 
     @property
     def holds(self) -> bool:
-        """Whether half a character is held back."""
+        """Whether a surrogate is held back."""
         return bool(self._held)
 
     def flush(self) -> str:
-        """What was held back, at the end of the stream."""
+        """Return what was held back; call it at the end of the stream."""
         held, self._held = self._held, ""
         return repair_surrogates(held)
 
 
 def repair_surrogates(text: str) -> str:
-    """The same text with surrogate pairs joined and lone surrogates replaced."""
+    """Return the text with surrogate pairs joined and lone surrogates replaced by U+FFFD."""
     if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def split_text(text: str, size: int) -> Iterator[str]:
-    """`text` in order, in pieces of at most `size` code points. Nothing for an empty text."""
+    """Yield `text` in order, in pieces of at most `size` code points. Empty text yields nothing."""
     for start in range(0, len(text), size):
         yield text[start : start + size]

@@ -1,28 +1,28 @@
-"""Times and money as people and programs outside read them."""
+"""Convert times and amounts of money between internal integers and public strings."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
 
-Ms = int
-Nano = int
+Ms = int  # milliseconds since 1970, or a duration in milliseconds
+Nano = int  # billionths of a US dollar
 
 DAY_MS = 86_400_000
 
 
 def rfc3339(at: Ms | None) -> str | None:
-    """`2026-11-22T09:30:00.125Z`; None stays None."""
+    """Format a time as `2026-11-22T09:30:00.125Z`; None stays None."""
     if at is None:
         return None
     return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at % 1000:03d}Z"
 
 
 def parse_rfc3339(text: str) -> Ms:
-    """Milliseconds since 1970 of a time with a zone.
+    """Parse a time that names its zone.
 
     Raises:
-        ValueError: it is no such time, or has no zone.
+        ValueError: `text` is not such a time, or has no zone.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -31,7 +31,7 @@ def parse_rfc3339(text: str) -> Ms:
 
 
 def dollars(amount: Nano | None) -> str | None:
-    """Nano-dollars as a decimal string of dollars, at least six places: `"0.000150"`."""
+    """Format nano-dollars as a decimal string of dollars with at least six places: `"0.000150"`."""
     if amount is None:
         return None
     exact = Decimal(amount).scaleb(-9)

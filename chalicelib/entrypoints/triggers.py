@@ -1,4 +1,4 @@
-"""What comes from queues and streams rather than from people."""
+"""Handlers of queue messages, of the change stream and of the schedule."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.notifications.dispatcher import handle_delivery_message, requeue_stalled
 from chalicelib.services.worker.process_messages import process_messages
 
-SWEEP_BUDGET_MS = 48_000  # of the function's 55 s, all parts together
-TASK_MARGIN_MS = 30_000  # of a task's function, for what it has begun when its time is over
-DELIVERY_BUDGET_MS = 5_000  # of them for deliveries that were forgotten
-STORE_HANG_MS = 15_000  # what a store that hangs may take beyond that: with less left they are the next sweep's
+SWEEP_BUDGET_MS = 48_000  # of the function's 55 s, for all steps together
+TASK_MARGIN_MS = 30_000  # kept free at the end of a task's function, to finish what has been started
+DELIVERY_BUDGET_MS = 5_000  # of the sweep's budget, for stalled deliveries
+STORE_HANG_MS = 15_000  # a hanging store may exceed the delivery budget by this; with less time left the step is skipped
 
 
 def handle_lane_messages(lane: Lane, event: Any) -> None:
-    """Run the jobs that a batch of an SQS queue wakes. An exception gives back the messages that were not acknowledged."""
+    """Run the jobs that a batch of wake-ups names.
+
+    If this raises, SQS redelivers the messages that were not acknowledged.
+    """
     records = event.to_dict()["Records"]
-    messages = [QueueMessage(body=one["body"], receipt=one["receiptHandle"], id=one.get("messageId", "")) for one in records]
+    messages = [QueueMessage(body=each["body"], receipt=each["receiptHandle"], id=each.get("messageId", "")) for each in records]
     ctx, context = container(), event.context
     now = ctx.clock.now()
     deadline = Deadline(started_at=now, ends_at=now + context.get_remaining_time_in_millis())
@@ -44,7 +47,7 @@ def handle_lane_messages(lane: Lane, event: Any) -> None:
 
 
 def handle_schedule() -> None:
-    """Bring right whatever nobody is working on any more; in the time that is left, go on with what many jobs are to have done to them."""
+    """Run one sweep: recover jobs, wake batches, requeue deliveries, resume bulk operations."""
     ctx = container()
     ends = ctx.clock.now() + SWEEP_BUDGET_MS
     sweep(ctx)
@@ -54,43 +57,43 @@ def handle_schedule() -> None:
 
 
 def handle_delivery_messages(event: Any) -> None:
-    """Try the deliveries that a batch of messages names, all at once: each is bounded in time, and none waits for a slow one."""
-    bodies, ctx = [one["body"] for one in event.to_dict()["Records"]], container()
+    """Attempt the deliveries that a batch of messages names, in parallel."""
+    bodies, ctx = [each["body"] for each in event.to_dict()["Records"]], container()
     with ThreadPoolExecutor(max_workers=len(bodies)) as threads:
         list(threads.map(lambda body: handle_delivery_message(ctx, body), bodies))
 
 
 def handle_task_messages(event: Any) -> None:
-    """Do what the messages of the queue `tasks` ask for. An exception gives the messages back; doing it twice does no harm."""
+    """Run the tasks of the `tasks` queue. If this raises, SQS redelivers them, which is safe."""
     ctx, remaining = container(), event.context.get_remaining_time_in_millis()
     until = ctx.clock.now() + max(remaining // 2, remaining - TASK_MARGIN_MS)
-    for one in event.to_dict()["Records"]:
-        work = _parse_task(ctx, one["body"])
-        if work is None:
-            ctx.queues.send_to_dead_letter(TASKS, one["body"], "it names no task")
+    for each in event.to_dict()["Records"]:
+        task = _parse_task(ctx, each["body"])
+        if task is None:
+            ctx.queues.send_to_dead_letter(TASKS, each["body"], "the message names no task")
         else:
-            work(until)
+            task(until)
 
 
 def _parse_task(ctx: Container, body: str) -> Callable[[Ms], object] | None:
-    """What a message of ours asks for; None for anything else."""
+    """The task that a message names, to be called with its deadline; None if it names none."""
     try:
-        asked: Any = json.loads(body)
+        message: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    task = asked.get("task") if isinstance(asked, dict) else None
-    return _TASKS[task](ctx, asked) if isinstance(task, str) and task in _TASKS else None
+    name = message.get("task") if isinstance(message, dict) else None
+    return _TASKS[name](ctx, message) if isinstance(name, str) and name in _TASKS else None
 
 
-def _advance_batch_task(ctx: Container, asked: dict[str, Any]) -> Callable[[Ms], object] | None:
-    tenant, batch_id = asked.get("tenant"), asked.get("batch_id")
+def _advance_batch_task(ctx: Container, message: dict[str, Any]) -> Callable[[Ms], object] | None:
+    tenant, batch_id = message.get("tenant"), message.get("batch_id")
     if not isinstance(tenant, str) or not isinstance(batch_id, str):
         return None
     return partial(advance_batch, ctx, tenant, batch_id)
 
 
-def _release_dependents_task(ctx: Container, asked: dict[str, Any]) -> Callable[[Ms], object] | None:
-    rest = RemainingDependents.from_message(asked)
+def _release_dependents_task(ctx: Container, message: dict[str, Any]) -> Callable[[Ms], object] | None:
+    rest = RemainingDependents.from_message(message)
     return partial(release_remaining, ctx, rest) if rest is not None else None
 
 
@@ -101,7 +104,7 @@ _TASKS: dict[str, Callable[[Container, dict[str, Any]], Callable[[Ms], object] |
 
 
 def handle_job_changes(event: Any) -> None:
-    """Hand a batch of the change stream to each consumer. A consumer that fails does not stop the others."""
+    """Pass a batch of the change stream to each consumer. One failure does not stop the others."""
     ctx = container()
     changes = list(ctx.changes(event.to_dict()["Records"]))
     consumers: tuple[Callable[[], None], ...] = (
@@ -127,15 +130,15 @@ def _requeue_stalled_deliveries(ctx: Container, ends: Ms) -> None:
     if now + STORE_HANG_MS > ends:
         return
     try:
-        done = requeue_stalled(ctx, now + DELIVERY_BUDGET_MS)
+        results = requeue_stalled(ctx, now + DELIVERY_BUDGET_MS)
     except Unavailable as exc:  # the next sweep tries again; bulk operations do not wait for it
         ctx.log("delivery_sweep_failed", error=exc)
     else:
-        if done:
-            ctx.log("deliveries_requeued", **{result.value: count for result, count in done.items()})
+        if results:
+            ctx.log("deliveries_requeued", **{result.value: count for result, count in results.items()})
 
 
 def handle_count_changes(event: Any) -> None:
-    """Count what the change stream of the jobs table says."""
+    """Update counters and batches from a batch of the change stream."""
     ctx = container()
     count_job_changes(ctx, ctx.changes(event.to_dict()["Records"]))

@@ -1,4 +1,4 @@
-"""WebSocket in, frames out. Whatever is sent here is answered with a frame; only an unknown caller is turned away."""
+"""Handlers of the WebSocket API. Every message is answered with a frame, errors included."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from chalicelib.services.streaming.subscriptions import (
 
 Event = dict[str, Any]
 
-MOST_DETAILS = 10  # so that an error, too, fits into a frame
+MAX_DETAILS = 10  # keeps error frames small enough
 
 _JOB_ID = {"type": "string", "minLength": 1, "maxLength": 64}
 _ATTEMPT = {"type": "integer", "minimum": 0, "maximum": LAST_ATTEMPT}
@@ -40,11 +40,11 @@ ACTIONS: dict[str, dict[str, Any]] = {
     "cancel": {"job_id": _JOB_ID},
     "ping": {},
 }
-BATCH_ACTIONS: dict[str, dict[str, Any]] = {"subscribe": _BATCH, "unsubscribe": _BATCH}  # of messages that name a batch
+BATCH_ACTIONS: dict[str, dict[str, Any]] = {"subscribe": _BATCH, "unsubscribe": _BATCH}  # for messages with a `batch_id`
 
 
 def connect(event: Event) -> dict[str, int]:
-    """`$connect`: the status by which API Gateway opens the socket or refuses it."""
+    """Handle `$connect`: the status makes API Gateway open the connection or refuse it."""
     context, ctx = event["requestContext"], container()
     headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
     ticket = (event.get("queryStringParameters") or {}).get("ticket")
@@ -66,41 +66,44 @@ def connect(event: Event) -> dict[str, int]:
 
 
 def message(event: Event) -> dict[str, int]:
-    """`$default`: one message of a client."""
+    """Handle `$default`: one message of a client."""
     context, ctx = event["requestContext"], container()
     connection_id, endpoint = context["connectionId"], endpoint_of(context)
     reply_to: Any = None
     try:
         data = _parse(event.get("body"))
         reply_to = data.get("id")
-        _act(ctx, get_connection(ctx, connection_id), data)
-    except (ConnectionGone, ConnectionBusy) as exc:  # it asks again by itself when it hears nothing
+        _handle(ctx, get_connection(ctx, connection_id), data)
+    except (ConnectionGone, ConnectionBusy) as exc:  # the client asks again when it hears nothing
         record("socket_reply_failed", connection_id=connection_id, reason=exc.code)
     except HeadraceError as exc:
-        _reply(ctx, endpoint, connection_id, _refusal(ctx, exc, reply_to))
-    except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show, and the socket stays open
+        _reply(ctx, endpoint, connection_id, _error_of(ctx, exc, reply_to))
+    except Exception as exc:  # noqa: BLE001 - no internal detail may reach the client, and the connection stays open
         record("socket_message_failed", connection_id=connection_id, error=exc)
-        _reply(ctx, endpoint, connection_id, _error(ctx, "internal_error", "Something went wrong on our side.", reply_to))
+        _reply(ctx, endpoint, connection_id, _error(ctx, "internal_error", "Internal error in Headrace. Try again.", reply_to))
     return {"statusCode": 200}
 
 
 def disconnect(event: Event) -> dict[str, int]:
-    """`$disconnect`, which is not guaranteed to come: every row of a connection also expires."""
+    """Handle `$disconnect`. It is not guaranteed to arrive, so connections also expire."""
     close_connection(container(), event["requestContext"]["connectionId"])
     return {"statusCode": 200}
 
 
 def endpoint_of(context: dict[str, Any]) -> str:
-    """Where frames for this connection are posted: `https://{domain}/{stage}`, or as the domain says if it names a scheme."""
+    """The URL that frames of this connection are posted to: `https://{domain}/{stage}`.
+
+    The domain may have its own scheme (a local stack).
+    """
     domain: str = context["domainName"]
     return f"{domain if '://' in domain else f'https://{domain}'}/{context['stage']}"
 
 
 def _parse(body: str | None) -> dict[str, Any]:
-    """A message.
+    """Parse and validate a message.
 
     Raises:
-        InvalidRequest: it is none; the details say why.
+        InvalidRequest: the message is invalid; the details say why.
     """
     try:
         data = json.loads(body or "")
@@ -111,13 +114,13 @@ def _parse(body: str | None) -> dict[str, Any]:
         raise InvalidRequest(f"`action` must be one of {', '.join(ACTIONS)}.")
     fields = BATCH_ACTIONS.get(action, ACTIONS[action]) if "batch_id" in data else ACTIONS[action]
     properties = {"action": {}, "id": {"type": ["string", "integer"], "maxLength": 128}, **fields}
-    wrong = problems({"type": "object", "properties": properties, "additionalProperties": False, "required": list(fields)[:1]}, data)
-    if wrong:
-        raise InvalidRequest(details=wrong)
+    details = problems({"type": "object", "properties": properties, "additionalProperties": False, "required": list(fields)[:1]}, data)
+    if details:
+        raise InvalidRequest(details=details)
     return dict(data)
 
 
-def _act(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
+def _handle(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
     action = data["action"]
     if "batch_id" in data:
         _subscribe_batch(ctx, connection, data)
@@ -137,21 +140,21 @@ def _act(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
 def _subscribe_batch(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:
     batch_id = checked_batch_id(data["batch_id"])
     if data["action"] == "subscribe":
-        subscribe_to_batch(ctx, ctx.batches, ctx.counters, connection, batch_id, data.get("tenant"), data.get("id"))
+        subscribe_to_batch(ctx, connection, batch_id, data.get("tenant"), data.get("id"))
     else:
         unsubscribe(ctx, connection, batch_id)
 
 
 def _cancel(ctx: Container, connection: Connection, job_id: str) -> None:
     if connection.caller.read_only:
-        raise Forbidden("A ticket only reads; cancel over HTTPS with a key.")
+        raise Forbidden("A ticket is read-only. Cancel over HTTPS with an API key.")
     job = connection.caller.require_readable(ctx.jobs.get(job_id), job_id)
     if not job.status.is_terminal:
-        cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job)
+        cancel_job(ctx, job)
 
 
-def _refusal(ctx: Container, exc: HeadraceError, reply_to: Any) -> frames.Frame:
-    details = [{"path": detail.path[:100], "message": detail.message[:200]} for detail in exc.details[:MOST_DETAILS]]
+def _error_of(ctx: Container, exc: HeadraceError, reply_to: Any) -> frames.Frame:
+    details = [{"path": detail.path[:100], "message": detail.message[:200]} for detail in exc.details[:MAX_DETAILS]]
     return {**_error(ctx, exc.code, exc.message, reply_to), "details": details}
 
 

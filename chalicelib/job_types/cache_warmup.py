@@ -1,6 +1,6 @@
-"""Ask beforehand what will be asked: a batch of those requests that the tenant's cache cannot answer yet, with the cache on.
+"""Fill the response cache: submit a batch of the requests that it cannot answer yet.
 
-The id of the batch is made of the job's, so whatever is done again makes the same batch.
+The id of the batch is derived from that of the job, so a repeated attempt creates the same batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.execution.response_cache import parse_ttl
 from chalicelib.domain.ids import batch_id_of_job
 from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
-from chalicelib.job_types._shared.batch_options import OPTIONS, made_before, recipients
+from chalicelib.job_types._shared.batch_options import OPTIONS, existing_batch, recipients_of
 from chalicelib.services.batches.release_rows import submission_of
 from chalicelib.services.batches.submit_batch import PreparedBatch, base_submission, prepare_batch, submit_batch
 from chalicelib.services.jobs.plan_job import plan_job
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 MAX_PROMPTS = 1_000
 CONCURRENCY = 8
-_OF_OTHERS = ("depends_on", "on_parent_failure")  # what such a row asks is not known yet
+# The request of a dependent row is not known in advance.
+_DEPENDENCY_FIELDS = ("depends_on", "on_parent_failure")
 
-_ALONE: Schema = {**ITEM, "properties": {name: rule for name, rule in ITEM["properties"].items() if name not in _OF_OTHERS}}
+_ITEM: Schema = {**ITEM, "properties": {name: rule for name, rule in ITEM["properties"].items() if name not in _DEPENDENCY_FIELDS}}
 INPUT: Schema = {
     "type": "object",
     "properties": {
@@ -39,8 +40,8 @@ INPUT: Schema = {
             "type": "array",
             "minItems": 1,
             "maxItems": MAX_PROMPTS,
-            "items": _ALONE,
-            "description": "What will be asked: texts, or objects as in `items` of `POST /batches`; none may wait for another.",
+            "items": _ITEM,
+            "description": "The future requests: texts, or objects as in `items` of `POST /batches`, without dependencies.",
         },
         **OPTIONS,
     },
@@ -52,9 +53,9 @@ _COUNT: Schema = {"type": "integer", "minimum": 0}
 OUTPUT: Schema = {
     "type": "object",
     "properties": {
-        "batch_id": {"type": ["string", "null"], "description": "Null where nothing was left to be asked."},
-        "cached_already": {**_COUNT, "description": "Requests that the cache answers."},
-        "submitted": {**_COUNT, "description": "Rows of the batch. Equal requests are one row."},
+        "batch_id": {"type": ["string", "null"], "description": "Null if the cache has all responses."},
+        "cached_already": {**_COUNT, "description": "How many requests the cache can answer already."},
+        "submitted": {**_COUNT, "description": "How many rows the batch has. Equal requests are one row."},
     },
     "required": ["batch_id", "cached_already", "submitted"],
     "additionalProperties": False,
@@ -62,78 +63,86 @@ OUTPUT: Schema = {
 
 
 async def warm_up(task: TaskRun) -> dict[str, Any]:
-    """Find out which requests have no answer, and have them asked."""
+    """Find the requests that the cache cannot answer, and submit them as a batch."""
     ctx, caller = task.context, task.caller
     task.start_stage("checking")
-    prepared = await task.run_sync(_prepared, task)
-    rows: dict[str, Row] = {}
+    prepared = await task.run_sync(_prepare, task)
+    rows: dict[str, Row] = {}  # by cache key, so that equal requests are one row
     for start in range(0, len(prepared.rows), CONCURRENCY):
-        some = list(prepared.rows[start : start + CONCURRENCY])
-        for row, key in zip(some, await task.run_sync_each(partial(_key, task, prepared), some), strict=True):
+        group = list(prepared.rows[start : start + CONCURRENCY])
+        for row, key in zip(group, await task.run_sync_each(partial(_cache_key, task, prepared), group), strict=True):
             rows.setdefault(key, row)
-    made = await made_before(task)
-    if made is not None:
-        return _shape(made.id, len(rows), made.total)
+    existing = await existing_batch(task)
+    if existing is not None:
+        return _output(existing.id, len(rows), existing.total)
     task.start_stage("looking")
-    missing = await _missing(task, prepared, rows)
-    if not missing:
-        return _shape(None, len(rows), 0)
+    uncached = await _uncached_rows(task, prepared, rows)
+    if not uncached:
+        return _output(None, len(rows), 0)
     task.start_stage("accepting")
-    renumbered = [replace(row, number=number) for number, row in enumerate(missing)]
-    begun = await task.run_sync(submit_batch, ctx, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
-    return _shape(begun.batch.id, len(rows), begun.batch.total)
+    renumbered = [replace(row, number=number) for number, row in enumerate(uncached)]
+    submitted = await task.run_sync(submit_batch, ctx, caller, replace(prepared, rows=renumbered), None, batch_id_of_job(task.job.id))
+    return _output(submitted.batch.id, len(rows), submitted.batch.total)
 
 
-def _prepared(task: TaskRun) -> PreparedBatch:
-    said = dict(task.body.input)
-    items = said.pop("prompts")
-    terms = parse_options(said)
-    cache = terms.config.get("cache", True)
+def _prepare(task: TaskRun) -> PreparedBatch:
+    """Validate input and rows.
+
+    Raises:
+        InvalidRequest: an option or a row is invalid, or the cache is turned off.
+    """
+    given = dict(task.spec.input)
+    items = given.pop("prompts")
+    options = parse_options(given)
+    cache = options.config.get("cache", True)
     if cache in (None, False):
-        raise InvalidRequest(details=(Detail("input.config.cache", "is off: there would be nothing to warm up"),))
-    terms = replace(terms, config={**terms.config, "cache": cache})
-    reading = BatchReader(terms, lambda _, flaws: json_rows(items, flaws))
-    return prepare_batch(task.context, task.caller, terms, base_submission(terms), reading)
+        raise InvalidRequest(details=(Detail("input.config.cache", "must not be off, because the responses are to be cached"),))
+    options = replace(options, config={**options.config, "cache": cache})
+    reader = BatchReader(options, lambda _, found: json_rows(items, found))
+    return prepare_batch(task.context, task.caller, options, base_submission(options), reader)
 
 
-def _key(task: TaskRun, prepared: PreparedBatch, row: Row) -> str:
-    """By what the cache knows the request of a row: it is planned as it will be."""
+def _cache_key(task: TaskRun, prepared: PreparedBatch, row: Row) -> str:
+    """Return the cache key of a row's request.
+
+    The row is planned exactly as it will be when it is submitted.
+    """
     ctx = task.context
     plan = plan_job(ctx.job_type, ctx.prices, task.caller, submission_of(prepared.base, row, {}), 0)
-    return cache_key(task.job.tenant, plan.kind.name, model_request(plan.body, plan.kind))
+    return cache_key(task.job.tenant, plan.kind.name, model_request(plan.spec, plan.kind))
 
 
-async def _missing(task: TaskRun, prepared: PreparedBatch, rows: dict[str, Row]) -> list[Row]:
-    """The rows that no answer serves, in their order."""
-    tools, seconds, keys = task.context, parse_ttl(prepared.base.config["cache"]) or 0.0, list(rows)
+async def _uncached_rows(task: TaskRun, prepared: PreparedBatch, rows: dict[str, Row]) -> list[Row]:
+    """Return the rows without a cached response, in order."""
+    ctx, seconds, keys = task.context, parse_ttl(prepared.base.config["cache"]) or 0.0, list(rows)
 
-    def is_there(key: str) -> bool:
-        return is_cached(tools.jobs, tools.cache, task.job.tenant, key, seconds, tools.clock.now())
+    def has_response(key: str) -> bool:
+        return is_cached(ctx.jobs, ctx.cache, task.job.tenant, key, seconds, ctx.clock.now())
 
-    missing: list[Row] = []
+    uncached: list[Row] = []
     for start in range(0, len(keys), CONCURRENCY):
-        some = keys[start : start + CONCURRENCY]
-        there = await task.run_sync_each(is_there, some)
-        missing += [rows[key] for key, cached in zip(some, there, strict=True) if not cached]
-        task.report_progress(start + len(some), len(keys))
-    return missing
+        group = keys[start : start + CONCURRENCY]
+        cached = await task.run_sync_each(has_response, group)
+        uncached += [rows[key] for key, is_hit in zip(group, cached, strict=True) if not is_hit]
+        task.report_progress(start + len(group), len(keys))
+    return uncached
 
 
-def _shape(batch_id: str | None, asked: int, submitted: int) -> dict[str, Any]:
-    return {"batch_id": batch_id, "cached_already": asked - submitted, "submitted": submitted}
+def _output(batch_id: str | None, requests: int, submitted: int) -> dict[str, Any]:
+    return {"batch_id": batch_id, "cached_already": requests - submitted, "submitted": submitted}
 
 
 JOB_TYPE = JobType(
     name="cache_warmup",
     title="Cache warm-up",
-    description="Asks beforehand what the cache cannot answer yet: a batch of those requests, with `config.cache` on.",
+    description="Fills the response cache in advance: submits a batch of the requests that the cache cannot answer yet.",
     instructions="",
     stages=("setup", "checking", "looking", "accepting", "finalization"),
     streaming_stage="finalization",
     input_schema=INPUT,
     response_schema=OUTPUT,
     retry_schedule=(5.0, 30.0, 120.0),
-    recipients_of=recipients,
+    recipients_of=recipients_of,
     limits=Limits(concurrency=1, per_minute=10),
     handler=warm_up,
 )

@@ -1,6 +1,6 @@
-"""A file that was uploaded becomes a batch, read in the background: for files that take longer to be read than a request may.
+"""Create a batch from an uploaded file in the background, when a request is too short.
 
-The id of the batch is made of the job's, so whatever is done again makes the same batch.
+The id of the batch is derived from that of the job, so a repeated attempt creates the same batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.ids import batch_id_of_job
 from chalicelib.domain.jobs.job_type import JobType, Limits, Schema
-from chalicelib.job_types._shared.batch_options import OPTIONS, made_before, recipients
+from chalicelib.job_types._shared.batch_options import OPTIONS, existing_batch, recipients_of
 from chalicelib.ports import UploadedFile
 from chalicelib.services.batches.submit_batch import base_submission, prepare_batch, submit_batch
 from chalicelib.services.files.uploads import open_upload
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from chalicelib.domain.batches.batch import Batch
     from chalicelib.services.worker.run_task import TaskRun
 
-ROWS_AT_ONCE = 250  # between two looks at how far it is, and whether it is cancelled
-OF_THE_INPUT = ("dry_run", "webhook_url", "notify")  # what a JSON file may not say itself
+PAGE_SIZE = 250  # rows read between two progress reports; a cancellation takes effect there
+INPUT_ONLY_OPTIONS = ("dry_run", "webhook_url", "notify")  # options that a JSON file must not set
 
 INPUT: Schema = {
     "type": "object",
@@ -33,10 +33,10 @@ INPUT: Schema = {
             "type": "string",
             "minLength": 1,
             "maxLength": 64,
-            "description": "A file of the submitter's own, from `POST /uploads`.",
+            "description": "An upload of the submitter, from `POST /uploads`.",
         },
         **OPTIONS,
-        "delimiter": {"enum": ["comma", "semicolon", "tab"], "description": "Of CSV. Default: seen from the header."},
+        "delimiter": {"enum": ["comma", "semicolon", "tab"], "description": "The delimiter of CSV. Default: detected from the header."},
     },
     "required": ["upload_id"],
     "additionalProperties": False,
@@ -50,68 +50,73 @@ OUTPUT: Schema = {
 
 
 async def import_file(task: TaskRun) -> dict[str, Any]:
-    """Read the file, look at every row, and accept the batch with the rights of whoever submitted the job."""
-    made = await made_before(task)
-    if made is not None:
-        return _shape(made)
-    said, ctx, caller = dict(task.body.input), task.context, task.caller
+    """Read the file, validate every row, and submit the batch with the submitter's rights."""
+    existing = await existing_batch(task)
+    if existing is not None:
+        return _output(existing)
+    given, ctx, caller = dict(task.spec.input), task.context, task.caller
     task.start_stage("reading")
-    opened = await task.run_sync(open_upload, task.context.uploads, caller, said.pop("upload_id"))
-    reading, rows = await _rows(task, opened, said)
+    file = await task.run_sync(open_upload, task.context.uploads, caller, given.pop("upload_id"))
+    reader, rows = await _read_rows(task, file, given)
     task.start_stage("checking")
-    prepared = await task.run_sync(prepare_batch, ctx, caller, reading.terms, base_submission(reading.terms), rows)
+    prepared = await task.run_sync(prepare_batch, ctx, caller, reader.options, base_submission(reader.options), rows)
     task.start_stage("accepting")
-    begun = await task.run_sync(submit_batch, ctx, caller, prepared, None, batch_id_of_job(task.job.id))
+    submitted = await task.run_sync(submit_batch, ctx, caller, prepared, None, batch_id_of_job(task.job.id))
     task.record_milestone("batch accepted", f"{len(rows)} rows")
-    return _shape(begun.batch)
+    return _output(submitted.batch)
 
 
-async def _rows(task: TaskRun, opened: UploadedFile, said: dict[str, Any]) -> tuple[BatchReader, list[Row]]:
-    """All rows, some at a time; how far it is, is told by the bytes that were read."""
-    read_so_far = 0
+async def _read_rows(task: TaskRun, file: UploadedFile, given: dict[str, Any]) -> tuple[BatchReader, list[Row]]:
+    """Read all rows, a page at a time. Progress is measured by the bytes that were read."""
+    bytes_read = 0
 
-    def counted() -> Iterator[bytes]:
-        nonlocal read_so_far
-        for piece in opened.pieces:
-            read_so_far += len(piece)
+    def counted_pieces() -> Iterator[bytes]:
+        nonlocal bytes_read
+        for piece in file.pieces:
+            bytes_read += len(piece)
             yield piece
 
-    reading = await task.run_sync(read_batch, opened.content_type, counted(), said)
-    _check_own_terms(reading, said)
-    coming = iter(reading)
+    reader = await task.run_sync(read_batch, file.content_type, counted_pieces(), given)
+    _check_file_options(reader, given)
+    remaining = iter(reader)
     rows: list[Row] = []
 
-    def some() -> list[Row]:
-        return list(islice(coming, ROWS_AT_ONCE))
+    def next_page() -> list[Row]:
+        return list(islice(remaining, PAGE_SIZE))
 
-    while read_now := await task.run_sync(some):
-        rows += read_now
-        task.report_progress(read_so_far, max(opened.size, 1))
-    return reading, rows
-
-
-def _check_own_terms(reading: BatchReader, said: dict[str, Any]) -> None:
-    """A JSON file brings terms of its own. Whom it wants to be told has not been checked, and nobody is there to read a dry run."""
-    own = [name for name in OF_THE_INPUT if getattr(reading.terms, name) and name not in said]
-    if own:
-        raise InvalidRequest(details=tuple(Detail(name, "cannot be said in the file, only in the input of the job") for name in own))
+    while page := await task.run_sync(next_page):
+        rows += page
+        task.report_progress(bytes_read, max(file.size, 1))
+    return reader, rows
 
 
-def _shape(batch: Batch) -> dict[str, Any]:
+def _check_file_options(reader: BatchReader, given: dict[str, Any]) -> None:
+    """Refuse options that a JSON file must not set.
+
+    Recipients were checked when the job was submitted, so those in the file would not be; a dry run
+    has no reader.
+    """
+    from_file = [name for name in INPUT_ONLY_OPTIONS if getattr(reader.options, name) and name not in given]
+    if from_file:
+        message = "cannot be set in the file, only in the input of the job"
+        raise InvalidRequest(details=tuple(Detail(name, message) for name in from_file))
+
+
+def _output(batch: Batch) -> dict[str, Any]:
     return {"batch_id": batch.id, "rows": batch.total}
 
 
 JOB_TYPE = JobType(
     name="csv_import",
     title="CSV import",
-    description="Makes a batch of a file that was uploaded (CSV, text, JSON, JSON Lines), read in the background.",
+    description="Creates a batch from an uploaded file (CSV, text, JSON, JSON Lines), which is read in the background.",
     instructions="",
     stages=("setup", "reading", "checking", "accepting", "finalization"),
     streaming_stage="finalization",
     input_schema=INPUT,
     response_schema=OUTPUT,
     retry_schedule=(5.0, 30.0, 120.0),
-    recipients_of=recipients,
+    recipients_of=recipients_of,
     limits=Limits(concurrency=5, per_minute=20),
     handler=import_file,
 )

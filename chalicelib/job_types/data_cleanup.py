@@ -1,6 +1,6 @@
-"""Delete jobs that ended long ago, with all that is kept of them, before their time is over by itself.
+"""Delete jobs that ended long ago, with all their data, before their retention ends.
 
-A deletion can be repeated, so an attempt that begins anew finds what is left and counts that.
+Deleting is idempotent. A repeated attempt finds and counts only the jobs that are left.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from chalicelib.services.worker.run_task import TaskRun
     from chalicelib.services.worker.task_context import TaskContext
 
-MAX_DELETED = 2_000  # by one job: some minutes of work
-PAGE = 100
-DEFAULT_RETENTION_DAYS, KEPT_DAYS_OF_OTHERS = 30, 7  # what retention has anyway
+MAX_DELETED = 2_000  # by one job, which takes some minutes
+PAGE_SIZE = 100
+DEFAULT_DAYS, DEFAULT_FAILED_DAYS = 30, 7  # the same as the retention of jobs
 SUCCESSFUL = (Status.COMPLETED, Status.INCOMPLETE)
 
 _DAYS: Schema = {"type": "number", "minimum": 0, "maximum": 365}
 INPUT: Schema = {
     "type": "object",
     "properties": {
-        "days": {**_DAYS, "description": "What completed, or is incomplete, goes so long after its end. Default: 30."},
-        "failed_days": {**_DAYS, "description": "What ended otherwise. Default: 7."},
-        "dry_run": {"type": "boolean", "description": "Only count. Default: false."},
+        "days": {**_DAYS, "description": "Delete completed and incomplete jobs that ended more days ago. Default: 30."},
+        "failed_days": {**_DAYS, "description": "The same for all other ended jobs. Default: 7."},
+        "dry_run": {"type": "boolean", "description": "Count the jobs without deleting them. Default: false."},
     },
     "additionalProperties": False,
 }
@@ -43,10 +43,10 @@ OUTPUT: Schema = {
     "properties": {
         "dry_run": {"type": "boolean"},
         "looked_at": _COUNT,
-        "matched": {**_COUNT, "description": "How many ended so long ago."},
+        "matched": {**_COUNT, "description": "How many jobs ended that long ago."},
         "deleted": _COUNT,
-        "by_status": {"type": "object", "additionalProperties": _COUNT, "description": "What matched, by how it ended."},
-        "more": {"type": "boolean", "description": "There may be more: submit another."},
+        "by_status": {"type": "object", "additionalProperties": _COUNT, "description": "The matched jobs by status."},
+        "more": {"type": "boolean", "description": "Whether more jobs may match; then submit another clean-up."},
     },
     "required": ["dry_run", "looked_at", "matched", "deleted", "by_status", "more"],
     "additionalProperties": False,
@@ -54,36 +54,36 @@ OUTPUT: Schema = {
 
 
 async def clean_up(task: TaskRun) -> dict[str, Any]:
-    """Delete, or count. `more`: there was more to delete than one job does; submit another."""
+    """Delete the old jobs, or count them. `more`: the limit of one job was reached."""
     task.caller.require(Role.OPERATOR)
-    dry, now, tools = bool(task.body.input.get("dry_run")), task.context.clock.now(), task.context
-    looked, deleted, counts = 0, 0, dict[str, int]()
+    dry_run, now, ctx = bool(task.spec.input.get("dry_run")), task.context.clock.now(), task.context
+    scanned, deleted, by_status = 0, 0, dict[str, int]()
     task.start_stage("deletion")
     async for jobs in _pages(task, now):
-        old = [job for job in jobs if _is_old(task, job, now)][: MAX_DELETED - sum(counts.values())]
-        looked += len(jobs)
-        deleted += sum(await task.run_sync_each(partial(_delete, tools), old, together=4)) if not dry else 0
+        old = [job for job in jobs if _is_old(task, job, now)][: MAX_DELETED - sum(by_status.values())]
+        scanned += len(jobs)
+        deleted += sum(await task.run_sync_each(partial(_delete, ctx), old, concurrency=4)) if not dry_run else 0
         for job in old:
-            counts[job.status.value] = counts.get(job.status.value, 0) + 1
-        task.report_progress(sum(counts.values()), MAX_DELETED)
-        if sum(counts.values()) >= MAX_DELETED:
+            by_status[job.status.value] = by_status.get(job.status.value, 0) + 1
+        task.report_progress(sum(by_status.values()), MAX_DELETED)
+        if sum(by_status.values()) >= MAX_DELETED:
             break
-    matched = sum(counts.values())
+    matched = sum(by_status.values())
     return {
-        "dry_run": dry,
-        "looked_at": looked,
+        "dry_run": dry_run,
+        "looked_at": scanned,
         "matched": matched,
         "deleted": deleted,
-        "by_status": counts,
+        "by_status": by_status,
         "more": matched >= MAX_DELETED,
     }
 
 
 async def _pages(task: TaskRun, now: Ms) -> AsyncIterator[list[Job]]:
-    """The tenant's jobs that are old enough to have ended so long ago, newest first."""
-    wanted, cursor = Filters(until=now - min(_kept_ms(task))), None
+    """Yield the tenant's jobs that were created long enough ago to match, newest first."""
+    filters, cursor = Filters(until=now - min(_max_ages(task))), None
     while True:
-        page = await task.run_sync(list_jobs, task.context.jobs, task.caller, wanted, PAGE, cursor)
+        page = await task.run_sync(list_jobs, task.context.jobs, task.caller, filters, PAGE_SIZE, cursor)
         yield page.jobs
         cursor = page.next_cursor
         if cursor is None:
@@ -91,22 +91,22 @@ async def _pages(task: TaskRun, now: Ms) -> AsyncIterator[list[Job]]:
 
 
 def _is_old(task: TaskRun, job: Job, now: Ms) -> bool:
-    well, others = _kept_ms(task)
+    successful_age, failed_age = _max_ages(task)
     if not job.status.is_terminal or job.id == task.job.id or job.finished_at is None:
         return False
-    return job.finished_at <= now - (well if job.status in SUCCESSFUL else others)
+    return job.finished_at <= now - (successful_age if job.status in SUCCESSFUL else failed_age)
 
 
-def _kept_ms(task: TaskRun) -> tuple[Ms, Ms]:
-    """How long what ended well is kept, and what did not."""
-    said = task.body.input
-    return round(said.get("days", DEFAULT_RETENTION_DAYS) * DAY_MS), round(said.get("failed_days", KEPT_DAYS_OF_OTHERS) * DAY_MS)
+def _max_ages(task: TaskRun) -> tuple[Ms, Ms]:
+    """Return the ages beyond which successful and other jobs are deleted."""
+    given = task.spec.input
+    return round(given.get("days", DEFAULT_DAYS) * DAY_MS), round(given.get("failed_days", DEFAULT_FAILED_DAYS) * DAY_MS)
 
 
 def _delete(ctx: TaskContext, job: Job) -> int:
-    """1 if it is gone; one that somebody started again meanwhile stays."""
+    """Delete a job and return 1; return 0 for a job that was retried in the meantime."""
     try:
-        delete_job(ctx.clock, ctx.jobs, ctx.job_data, job, job.generation)
+        delete_job(ctx, job, job.generation)
     except JobNotDeletable:
         return 0
     return 1

@@ -1,8 +1,9 @@
-"""Results of many jobs as one object to download: CSV, JSON, or a JSON object a line.
+"""Write the results of many jobs into one object to download: CSV, JSON or JSON lines.
 
-The heads are listed first. Texts are read together, as many as a hundred in one request but never too much of them, and sent on in parts,
-so that a worker's memory never holds them all. The object is the job's own: a repeated attempt writes it again under the same name, and
-deleting the job deletes it.
+Job records are listed first. Results are then read in groups (up to 100 in one request, bounded by
+their length) and written in parts, so that a worker's memory never holds all of them. The object
+belongs to the export's own job: a repeated attempt overwrites it under the same name, and deleting
+the job deletes it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.execution.result import Result
+from chalicelib.domain.files.export_formats import FORMATS, Format, Row, row_writer
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.job_type import NO_MODEL, JobType, Limits, Schema
 from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.streaming.frames import error_shape
 from chalicelib.domain.text import repair_surrogates
 from chalicelib.domain.units import dollars, rfc3339
-from chalicelib.job_types._shared.job_filters import FILTER, filters_of
-from chalicelib.job_types._shared.table_writer import FORMATS, Row, table
+from chalicelib.job_types._shared.job_filters import FILTER, parse_filters
 from chalicelib.ports import FileWriter
 from chalicelib.services.jobs.list_jobs import Filters, list_jobs
 
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from chalicelib.services.worker.run_task import TaskRun
 
 MAX_ROWS = 10_000
-PAGE, CONCURRENCY = 100, 8
-MAX_CODE_POINTS = 500_000  # code points of the results that are read together; a longer one is read alone
+PAGE_SIZE, CONCURRENCY = 100, 8
+MAX_CODE_POINTS = 500_000  # of the results that are read together; a longer result is read alone
 LINK_SECONDS = 3_600
 
-COLUMNS = (
+RECORD_COLUMNS = (
     *(
         "job_id",
         "status",
@@ -48,7 +49,7 @@ COLUMNS = (
     ),
     *("cost", "input_tokens", "output_tokens", "error_code", "error_message"),
 )
-OF_RESULTS, OF_BODIES = ("output", "parsed"), ("prompt", "input", "options", "metadata")
+RESULT_COLUMNS, SPEC_COLUMNS = ("output", "parsed"), ("prompt", "input", "options", "metadata")
 
 INPUT: Schema = {
     "type": "object",
@@ -58,10 +59,13 @@ INPUT: Schema = {
             "minItems": 1,
             "maxItems": 1000,
             "items": {"type": "string", "minLength": 1, "maxLength": 64},
-            "description": "These jobs, in this order. Exactly one of `ids`, `filter` and `batch_id` is given.",
+            "description": "Export these jobs, in this order. Give exactly one of `ids`, `filter` and `batch_id`.",
         },
-        "filter": {**FILTER, "description": "The newest 10,000 that it finds, by the filters of `GET /jobs`: `{}` finds all."},
-        "batch_id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "The jobs of a batch."},
+        "filter": {
+            **FILTER,
+            "description": "Export the newest 10,000 jobs that match these filters of `GET /jobs`; `{}` matches all.",
+        },
+        "batch_id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "Export the jobs of this batch."},
     },
     "additionalProperties": False,
     "minProperties": 1,
@@ -71,12 +75,12 @@ INPUT: Schema = {
 OPTIONS: Schema = {
     "type": "object",
     "properties": {
-        "format": {"enum": list(FORMATS), "description": "What to write: CSV is the default."},
+        "format": {"enum": list(FORMATS), "description": "`csv` (the default), `json` (an array of rows) or `jsonl` (a row a line)."},
         "include": {
             "type": "array",
             "uniqueItems": True,
-            "items": {"enum": [*OF_RESULTS, *OF_BODIES]},
-            "description": "Columns besides the figures. Default: `output`.",
+            "items": {"enum": [*RESULT_COLUMNS, *SPEC_COLUMNS]},
+            "description": "Columns to add to those of the job record. Default: `output`.",
         },
     },
     "additionalProperties": False,
@@ -87,12 +91,12 @@ OUTPUT: Schema = {
     "type": "object",
     "properties": {
         "rows": _COUNT,
-        "not_found": {**_COUNT, "description": "How many of `ids` are not there for the submitter."},
-        "more": {"type": "boolean", "description": "There were more than an export holds."},
+        "not_found": {**_COUNT, "description": "How many of `ids` do not exist or are not visible to the submitter."},
+        "more": {"type": "boolean", "description": "Whether more than 10,000 jobs matched."},
         "bytes": _COUNT,
         "format": {"enum": list(FORMATS)},
-        "object": {"type": "string", "description": "Its name. `GET /jobs/{id}/download` leads to it."},
-        "link": {"type": "string", "description": "Good for an hour at most."},
+        "object": {"type": "string", "description": "The name of the object. `GET /jobs/{id}/download` redirects to it."},
+        "link": {"type": "string", "description": "A download link, valid for an hour at most."},
         "link_expires_at": {"type": "string"},
     },
     "required": ["rows", "not_found", "more", "bytes", "format", "object", "link", "link_expires_at"],
@@ -101,17 +105,20 @@ OUTPUT: Schema = {
 
 
 async def export(task: TaskRun) -> dict[str, Any]:
-    """Write the object, and say where it is. `more`: there were more jobs than an export holds; the newest are in it."""
-    form = task.body.options.get("format", "csv")
-    name, job, files = f"export.{form}", task.job, task.context.job_files
+    """Write the object and return where it is.
+
+    `more`: more jobs matched than fit; the newest were exported.
+    """
+    file_format: Format = task.spec.options.get("format", "csv")
+    name, job, files = f"export.{file_format}", task.job, task.context.job_files
     task.start_stage("listing")
-    jobs, not_found, more = await _named(task) if "ids" in task.body.input else await _found(task)
+    jobs, not_found, more = await _jobs_by_id(task) if "ids" in task.spec.input else await _jobs_by_filter(task)
     task.start_stage("writing")
-    upload = await task.run_sync(files.create, job.tenant, job.id, name, FORMATS[form])
+    upload = await task.run_sync(files.create, job.tenant, job.id, name, FORMATS[file_format])
     try:
-        size = await _write(task, upload, jobs, form)
+        size = await _write(task, upload, jobs, file_format)
     except BaseException:
-        await _abandon(task, upload)
+        await _abort(task, upload)
         raise
     link = await task.run_sync(files.link, job.tenant, job.id, name, LINK_SECONDS)
     task.record_milestone("object written", f"{len(jobs)} rows, {size} bytes")
@@ -120,28 +127,28 @@ async def export(task: TaskRun) -> dict[str, Any]:
         "not_found": not_found,
         "more": more,
         "bytes": size,
-        "format": form,
+        "format": file_format,
         "object": name,
         "link": link,
         "link_expires_at": rfc3339(task.context.clock.now() + LINK_SECONDS * 1000),
     }
 
 
-async def _named(task: TaskRun) -> tuple[list[Job], int, bool]:
-    """The named jobs whose content the caller may read, in the order in which they were named, and how many are not there for them."""
-    ids, jobs = list(dict.fromkeys(task.body.input["ids"])), list[Job]()
-    for start in range(0, len(ids), PAGE):
-        heads = await task.run_sync(task.context.jobs.get_many, ids[start : start + PAGE])
-        jobs += [job for job in heads if task.caller.may_read_content(job)]
+async def _jobs_by_id(task: TaskRun) -> tuple[list[Job], int, bool]:
+    """Return the readable jobs of `ids` in the given order, and how many are missing."""
+    ids, jobs = list(dict.fromkeys(task.spec.input["ids"])), list[Job]()
+    for start in range(0, len(ids), PAGE_SIZE):
+        records = await task.run_sync(task.context.jobs.get_many, ids[start : start + PAGE_SIZE])
+        jobs += [job for job in records if task.caller.may_read_content(job)]
     return jobs, len(ids) - len(jobs), False
 
 
-async def _found(task: TaskRun) -> tuple[list[Job], int, bool]:
-    """What the filters find, newest first, without this job itself; and whether there is more."""
-    said, jobs, cursor = task.body.input, list[Job](), None
-    wanted = Filters(batch=said["batch_id"]) if "batch_id" in said else filters_of(said["filter"])
+async def _jobs_by_filter(task: TaskRun) -> tuple[list[Job], int, bool]:
+    """Return the matching jobs, newest first and without this one, and whether there are more."""
+    given, jobs, cursor = task.spec.input, list[Job](), None
+    filters = Filters(batch=given["batch_id"]) if "batch_id" in given else parse_filters(given["filter"])
     while len(jobs) <= MAX_ROWS:
-        page = await task.run_sync(list_jobs, task.context.jobs, task.caller, wanted, PAGE, cursor)
+        page = await task.run_sync(list_jobs, task.context.jobs, task.caller, filters, PAGE_SIZE, cursor)
         jobs += [job for job in page.jobs if job.id != task.job.id]
         cursor = page.next_cursor
         if cursor is None:
@@ -149,66 +156,69 @@ async def _found(task: TaskRun) -> tuple[list[Job], int, bool]:
     return jobs[:MAX_ROWS], 0, len(jobs) > MAX_ROWS
 
 
-async def _write(task: TaskRun, upload: FileWriter, jobs: list[Job], form: str) -> int:
-    """All rows, a few at a time; the answer is the size of the object."""
-    include = tuple(task.body.options.get("include", ("output",)))
-    shape = table(form, (*COLUMNS, *include))
-    await task.run_sync(upload.write, shape.begin().encode())
+async def _write(task: TaskRun, upload: FileWriter, jobs: list[Job], file_format: Format) -> int:
+    """Write all rows, a group at a time, and return the size of the object in bytes."""
+    include = tuple(task.spec.options.get("include", ("output",)))
+    writer = row_writer(file_format, (*RECORD_COLUMNS, *include))
+    await task.run_sync(upload.write, writer.begin().encode())
     written = 0
-    for some in _groups(jobs, CONCURRENCY if set(include) & set(OF_BODIES) else PAGE):
-        kept = await _results(task, include, some)
-        bodies = await _bodies(task, include, some)
-        rows = [_row(include, job, kept.get(job.id), bodies.get(job.id)) for job in some]
-        await task.run_sync(upload.write, "".join(shape.row(row) for row in rows).encode())
-        written += len(some)
+    for group in _groups(jobs, CONCURRENCY if set(include) & set(SPEC_COLUMNS) else PAGE_SIZE):
+        results = await _results(task, include, group)
+        specs = await _specs(task, include, group)
+        rows = [_row(include, job, results.get(job.id), specs.get(job.id)) for job in group]
+        await task.run_sync(upload.write, "".join(writer.row(row) for row in rows).encode())
+        written += len(group)
         task.report_progress(written, len(jobs))
-    await task.run_sync(upload.write, shape.end().encode())
+    await task.run_sync(upload.write, writer.end().encode())
     return await task.run_sync(upload.close)
 
 
-async def _abandon(task: TaskRun, upload: FileWriter) -> None:
+async def _abort(task: TaskRun, upload: FileWriter) -> None:
     try:
         await task.run_sync(upload.abort)
-    except Unavailable as exc:  # what is left of it goes by itself
+    except Unavailable as exc:  # a lifecycle rule of the bucket removes the parts that are left
         task.context.log("export_upload_not_aborted", job_id=task.job.id, tenant=task.job.tenant, error=exc)
 
 
-def _groups(jobs: Sequence[Job], most: int) -> Iterator[list[Job]]:
-    """The jobs in their order, as many together as `most` and as their results' lengths allow. Prompts can be long, and no head says so."""
-    some: list[Job] = []
-    points = 0
+def _groups(jobs: Sequence[Job], max_jobs: int) -> Iterator[list[Job]]:
+    """Yield the jobs in order, in groups bounded by `max_jobs` and by the length of their results.
+
+    The length of a prompt is not in the job record, so callers pass a smaller `max_jobs` when they
+    read job specs.
+    """
+    group: list[Job] = []
+    code_points = 0
     for job in jobs:
-        if some and (len(some) == most or points + (job.length or 0) > MAX_CODE_POINTS):
-            yield some
-            some, points = [], 0
-        some.append(job)
-        points += job.length or 0
-    if some:
-        yield some
+        if group and (len(group) == max_jobs or code_points + (job.length or 0) > MAX_CODE_POINTS):
+            yield group
+            group, code_points = [], 0
+        group.append(job)
+        code_points += job.length or 0
+    if group:
+        yield group
 
 
 async def _results(task: TaskRun, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, Result]:
-    """The results of those that have ended, if they are wanted: one request."""
+    """Read the results of the ended jobs in one request, if a column needs them."""
     ended = [(job.id, job.attempt) for job in jobs if job.attempt and job.status.is_terminal]
-    if not ended or not set(include) & set(OF_RESULTS):
+    if not ended or not set(include) & set(RESULT_COLUMNS):
         return {}
     return {result.job_id: result for result in await task.run_sync(task.context.results.get_many, ended)}
 
 
-async def _bodies(task: TaskRun, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, JobSpec | None]:
-    if not set(include) & set(OF_BODIES):
+async def _specs(task: TaskRun, include: tuple[str, ...], jobs: Sequence[Job]) -> dict[str, JobSpec | None]:
+    if not set(include) & set(SPEC_COLUMNS):
         return {}
     ids = [job.id for job in jobs]
     return dict(zip(ids, await task.run_sync_each(task.context.job_specs.get, ids), strict=True))
 
 
-def _row(include: tuple[str, ...], job: Job, kept: Result | None, body: JobSpec | None) -> Row:
-    """A job as a row, with what it was asked and what it answered where that is wanted."""
-    content = {**_answered(job, kept), **_asked(body)}
-    return {**_figures(job), **{name: content.get(name) for name in include}}
+def _row(include: tuple[str, ...], job: Job, result: Result | None, spec: JobSpec | None) -> Row:
+    content = {**_result_fields(job, result), **_spec_fields(spec)}
+    return {**_record_fields(job), **{name: content.get(name) for name in include}}
 
 
-def _figures(job: Job) -> Row:
+def _record_fields(job: Job) -> dict[str, Any]:
     error = error_shape(job) or {}
     return {
         "job_id": job.id,
@@ -231,22 +241,22 @@ def _figures(job: Job) -> Row:
     }
 
 
-def _answered(job: Job, kept: Result | None) -> Row:
-    """The result of an ended job; what a stalled worker wrote beyond its end is no part of it."""
-    if kept is None:
+def _result_fields(job: Job, result: Result | None) -> dict[str, Any]:
+    """Return the result up to the recorded length; a stalled worker may have written more."""
+    if result is None:
         return {}
     length = job.length or 0
-    return {"output": repair_surrogates(kept.text[:length]), "parsed": kept.parsed if len(kept.text) <= length else None}
+    return {"output": repair_surrogates(result.text[:length]), "parsed": result.parsed if len(result.text) <= length else None}
 
 
-def _asked(body: JobSpec | None) -> Row:
-    return {name: getattr(body, name) for name in OF_BODIES} if body is not None else {}
+def _spec_fields(spec: JobSpec | None) -> dict[str, Any]:
+    return {name: getattr(spec, name) for name in SPEC_COLUMNS} if spec is not None else {}
 
 
 JOB_TYPE = JobType(
     name="export",
     title="Export",
-    description="Jobs and their results as one CSV, JSON or JSON Lines object, with a link to download it.",
+    description="Exports jobs and their results as one CSV, JSON or JSON Lines object, with a download link.",
     instructions="",
     stages=("setup", "listing", "writing", "finalization"),
     streaming_stage="finalization",

@@ -1,4 +1,4 @@
-"""Anything that has no type of its own: the prompt goes to the model as it was given."""
+"""The default job type: the prompt is sent to the model unchanged."""
 
 from __future__ import annotations
 

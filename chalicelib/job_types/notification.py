@@ -1,7 +1,7 @@
-"""A message in the caller's own words, to people and to other systems.
+"""Send a message of the caller by e-mail, Slack or webhook.
 
-The work waits for nobody: it ends when the messages are written down to be delivered, and the log of deliveries says what becomes of them.
-The id of a message is made of the job's, so whatever is done again writes to nobody twice.
+The job completes when the messages are in the outbox; their deliveries show what becomes of them.
+The id of a message is derived from that of the job, so a repeated attempt sends nothing twice.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ INPUT: Schema = {
     "type": "object",
     "properties": {
         "to": {
-            "description": "`email:<address>` and `slack:<name>`, as the tenant's admins allow them, or `webhook:<URL>`; one, or a list.",
+            "description": "One recipient or a list: `email:<address>` or `slack:<name>` from the tenant's allowlist, `webhook:<URL>`.",
             "anyOf": [_ADDRESS, {"type": "array", "minItems": 1, "maxItems": MAX_RECIPIENTS, "items": _ADDRESS}],
         },
-        "subject": {"type": "string", "minLength": 1, "maxLength": MAX_SUBJECT_LENGTH, "description": "One line."},
+        "subject": {"type": "string", "minLength": 1, "maxLength": MAX_SUBJECT_LENGTH, "description": "The subject, one line."},
         "message": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT_LENGTH, "description": "The text."},
-        "data": {"type": "object", "maxProperties": 100, "description": "For programs: webhooks carry it as `data.data`."},
+        "data": {"type": "object", "maxProperties": 100, "description": "Data for programs; webhooks carry it as `data.data`."},
     },
     "required": ["to", "subject", "message"],
     "additionalProperties": False,
@@ -41,7 +41,7 @@ _ONE: Schema = {
         "recipient": {"type": "string"},
         "status": {
             "enum": ["pending", "delivered", "failed"],
-            "description": "When the work ended; `GET /jobs/{id}/deliveries` has it now.",
+            "description": "The status when the job completed; `GET /jobs/{id}/deliveries` has the current one.",
         },
     },
     "required": ["delivery_id", "recipient", "status"],
@@ -55,30 +55,33 @@ OUTPUT: Schema = {
 }
 
 
-def named(given: Any) -> list[tuple[str, str]]:
-    """Whom it is for, each by its place. What is no address at all is left to the schema."""
-    to = given.get("to") if isinstance(given, dict) else None
+def recipients_of(job_input: Any) -> list[tuple[str, str]]:
+    """Return the recipients in the input, each with its path.
+
+    Values of a wrong type are left to the schema.
+    """
+    to = job_input.get("to") if isinstance(job_input, dict) else None
     if isinstance(to, str):
         return [("input.to", to)]
-    return [(f"input.to.{at}", text) for at, text in enumerate(to) if isinstance(text, str)] if isinstance(to, list) else []
+    return [(f"input.to.{index}", text) for index, text in enumerate(to) if isinstance(text, str)] if isinstance(to, list) else []
 
 
 async def notify(task: TaskRun) -> dict[str, Any]:
-    """Write the messages down, and have them delivered."""
-    given, job, ctx = task.body.input, task.job, task.context
-    recipients = [_read(place, text) for place, text in named(given)]
+    """Put a message for each recipient into the outbox."""
+    given, job, ctx = task.spec.input, task.job, task.context
+    recipients = [_parse_recipient(path, text) for path, text in recipients_of(given)]
     task.start_stage("sending")
-    about = (given["subject"], given["message"], message_id(job.id, "notification"), given.get("data"))
-    made = await task.run_sync(enqueue_message, ctx, job.tenant, job.id, recipients, *about)
-    task.report_progress(len(made), len(made))
-    return {"deliveries": [_shape(delivery) for delivery in made]}
+    message = (given["subject"], given["message"], message_id(job.id, "notification"), given.get("data"))
+    deliveries = await task.run_sync(enqueue_message, ctx, job.tenant, job.id, recipients, *message)
+    task.report_progress(len(deliveries), len(deliveries))
+    return {"deliveries": [_shape(delivery) for delivery in deliveries]}
 
 
-def _read(place: str, text: str) -> Recipient:
+def _parse_recipient(path: str, text: str) -> Recipient:
     try:
         return parse_any_recipient(text)
     except ValueError as exc:
-        raise InvalidRequest(details=(Detail(place, str(exc)),)) from exc
+        raise InvalidRequest(details=(Detail(path, str(exc)),)) from exc
 
 
 def _shape(delivery: Delivery) -> dict[str, Any]:
@@ -88,14 +91,14 @@ def _shape(delivery: Delivery) -> dict[str, Any]:
 JOB_TYPE = JobType(
     name="notification",
     title="Notification",
-    description="A message by e-mail, Slack or webhook. Ends when it is written down; `GET /jobs/{id}/deliveries` says what becomes of it.",
+    description="Sends a message by e-mail, Slack or webhook. Completes once it is enqueued; see `GET /jobs/{id}/deliveries`.",
     instructions="",
     stages=("setup", "sending", "finalization"),
     streaming_stage="finalization",
     input_schema=INPUT,
     response_schema=OUTPUT,
     retry_schedule=(2.0, 10.0, 60.0),
-    recipients_of=named,
+    recipients_of=recipients_of,
     limits=Limits(concurrency=10, per_minute=100),
     handler=notify,
 )

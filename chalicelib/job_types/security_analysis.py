@@ -1,7 +1,8 @@
-"""Audits of smart contracts and other code: findings with severity, place and remedy, and an overall risk.
+"""Audit smart contracts and other code: findings with remedies, and an overall risk.
 
-The schema puts the findings first, then the overall risk, then the summary. A model writes the fields in that order, so it judges after it
-has looked, and the stages follow what it is writing.
+The schema has the findings first, then the overall risk, then the summary. A model writes the
+fields in that order, so it judges after it has examined the code, and the stages follow what it
+writes.
 """
 
 from __future__ import annotations
@@ -97,21 +98,22 @@ OPTIONS_SCHEMA: Schema = {
     "properties": {
         "focus": {
             "type": "array",
-            "description": "Look at these first and most closely; anything serious elsewhere is reported all the same.",
+            "description": "Weaknesses to look for first and most closely; other serious findings are reported too.",
             "items": {"type": "string", "enum": list(FOCUS)},
             "maxItems": len(FOCUS),
         },
-        "min_severity": {"type": "string", "enum": list(SEVERITIES), "description": "Leave out findings below this severity."},
+        "min_severity": {"type": "string", "enum": list(SEVERITIES), "description": "Findings below this severity are left out."},
         "language": {
             "type": "string",
-            "description": "The language that the report is written in, as an English name: `Italian`.",
+            "description": "The language of the report, as an English name: `Italian`.",
             "pattern": "^[A-Z][A-Za-z]{1,23}( [A-Z][A-Za-z]{1,23})?$",
         },
     },
     "additionalProperties": False,
 }
 
-# Quotation marks inside a JSON string are escaped, so code that is quoted in a description is never taken for a field.
+# Quotation marks inside a JSON string are escaped, so code quoted in a description is never
+# mistaken for a field.
 MARKERS = (
     Marker(pattern=re.compile(r'"findings"\s{0,16}:'), stage="vulnerability_scan", once=True),
     Marker(
@@ -130,17 +132,17 @@ MARKERS = (
 )
 
 
-def render(given: Any, options: dict[str, Any]) -> str:
-    """The prompt: what to look for, then the code as data."""
-    asked = ["Audit the code below."]
+def render(code: Any, options: dict[str, Any]) -> str:
+    """Return the prompt: what to look for, then the code as data."""
+    lines = ["Audit the code below."]
     if focus := options.get("focus"):
-        asked += ["Look at these first and most closely; report anything serious elsewhere all the same:"]
-        asked += [f"- {area}: {FOCUS[area]}" for area in dict.fromkeys(focus)]
-    if least := options.get("min_severity"):
-        asked.append(f"Leave out findings whose severity is below {least}.")
+        lines += ["Look at these first and most closely; report anything serious elsewhere all the same:"]
+        lines += [f"- {area}: {FOCUS[area]}" for area in dict.fromkeys(focus)]
+    if min_severity := options.get("min_severity"):
+        lines.append(f"Leave out findings whose severity is below {min_severity}.")
     if language := options.get("language"):
-        asked.append(f"Write titles, descriptions, recommendations and the summary in {language}; keep names from the code as they are.")
-    return "\n".join(asked) + "\n\n" + delimited(given, "CODE")
+        lines.append(f"Write titles, descriptions, recommendations and the summary in {language}; keep names from the code as they are.")
+    return "\n".join(lines) + "\n\n" + delimited(code, "CODE")
 
 
 JOB_TYPE = JobType(

@@ -1,7 +1,8 @@
-"""News stories weighed: what is claimed and what holds, hype and ethics as scores, and an explanation for a five-year-old.
+"""Evaluate a news story: its claims, scores for hype and ethics, and a simple explanation.
 
-Without a key of OpenAI a story is scored by `_story_words`: that answer fits the same schema, and says in `source` that no model has read
-the story. It is also what a submission is answered with at once.
+Without an OpenAI key, `_shared/story_scoring.py` scores the story. Its answer fits the same schema
+and says in `source` that no model has read the story. The same answer is returned at once as
+`preliminary` when a job is submitted.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from chalicelib.domain.text import repair_surrogates
 from chalicelib.job_types._shared import story_scoring
 from chalicelib.job_types._shared.delimiters import data_rule, delimited
 from chalicelib.job_types._shared.json_markers import milestone_each, milestone_score, stage_at_field
-from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, TEXTS, closed, listed, number, one_of, options
+from chalicelib.job_types._shared.schema import LANGUAGE, TEXT, TEXTS, closed, list_of, number, one_of, options_schema
 
 SUPPORT = ("supported", "plausible", "exaggerated", "unsupported")
 
-_GIVEN = data_rule(
+_DATA_RULE = data_rule(
     "The story, as JSON with title, content, sector and impact_tags,",
     "Count it among the `hype_signals`.",
 )
@@ -48,11 +49,11 @@ Do not add facts that the story does not have, except common knowledge that puts
 If the story is too thin to be judged, say so in `reality_check` and score 5.
 
 # What you are given
-{_GIVEN}
+{_DATA_RULE}
 """
 
 RESPONSE_SCHEMA = closed(
-    claims=listed(claim=TEXT, why=TEXT, support=one_of(*SUPPORT)),
+    claims=list_of(claim=TEXT, why=TEXT, support=one_of(*SUPPORT)),
     reality_check=TEXT,
     hype_signals=TEXTS,
     hype_score=number(0, 10, "0: sober, all claims carried; 10: nothing but promises."),
@@ -67,32 +68,32 @@ _LABEL: Schema = {"type": "string", "minLength": 1, "maxLength": 100}
 INPUT_SCHEMA: Schema = {
     "type": "object",
     "properties": {
-        "title": {"type": "string", "description": "The headline.", "minLength": 1, "maxLength": 500},
-        "content": {"type": "string", "description": "The story itself.", "minLength": 1, "maxLength": 100_000},
-        "sector": {**_LABEL, "description": "The field it belongs to: `health`."},
-        "impact_tags": {"type": "array", "description": "Whom or what it touches: `jobs`, `privacy`.", "items": _LABEL, "maxItems": 20},
+        "title": {"type": "string", "description": "The headline of the story.", "minLength": 1, "maxLength": 500},
+        "content": {"type": "string", "description": "The text of the story.", "minLength": 1, "maxLength": 100_000},
+        "sector": {**_LABEL, "description": "The sector that it is about: `health`."},
+        "impact_tags": {"type": "array", "description": "What it affects: `jobs`, `privacy`.", "items": _LABEL, "maxItems": 20},
     },
     "required": ["title", "content"],
     "additionalProperties": False,
 }
 
 
-def render(given: Any, asked: dict[str, Any]) -> str:
-    """The prompt: the story as data."""
-    language = f" Write in {asked['language']}; quote the story as it is." if "language" in asked else ""
-    return f"Weigh the story below.{language}\n\n" + delimited(story_scoring.as_json(given), "STORY")
+def render(story: Any, options: dict[str, Any]) -> str:
+    """Return the prompt: the story as data."""
+    language = f" Write in {options['language']}; quote the story as it is." if "language" in options else ""
+    return f"Weigh the story below.{language}\n\n" + delimited(story_scoring.as_json(story), "STORY")
 
 
-def dedupe_key(given: Any) -> str:
-    """One name for a story however it is spaced, composed and capitalised."""
-    normal = [" ".join(unicodedata.normalize("NFKC", repair_surrogates(given[part])).casefold().split()) for part in ("title", "content")]
+def dedupe_key(story: Any) -> str:
+    """Return a key for title and content that ignores spacing, composition and case."""
+    normal = [" ".join(unicodedata.normalize("NFKC", repair_surrogates(story[part])).casefold().split()) for part in ("title", "content")]
     return f"story:{sha256(json.dumps(normal).encode()).hexdigest()[:32]}"
 
 
 JOB_TYPE = JobType(
     name="story_enhancement",
     title="Story enhancement",
-    description="Weighs a news story: its claims, a reality check, scores for hype and ethics, and an explanation for a five-year-old.",
+    description="Evaluates a news story: claims, a reality check, scores for hype and ethics, and an explanation for a five-year-old.",
     instructions=INSTRUCTIONS,
     max_tokens=3_072,
     typical_tokens=700,
@@ -107,7 +108,7 @@ JOB_TYPE = JobType(
         milestone_score("ethics_score", "ethics score", "Ethics: {score} of 10."),
         stage_at_field("eli5_summary", "explanation"),
     ),
-    options_schema=options(language=LANGUAGE),
+    options_schema=options_schema(language=LANGUAGE),
     input_schema=INPUT_SCHEMA,
     response_schema=RESPONSE_SCHEMA,
     render=render,

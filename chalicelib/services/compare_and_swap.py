@@ -1,4 +1,4 @@
-"""Change a versioned record: write it if it is still as it was seen, and decide afresh if it is not."""
+"""Change a versioned record: write it if it is unchanged, and decide again if it is not."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ MAX_ATTEMPTS = 10  # each lost attempt means that another writer changed the rec
 
 
 def update(replace: Callable[[T, T], Any], seen: T, change: Callable[[T], T | None], *, missing: T | None = None) -> T | None:
-    """Write `change(seen)` with `replace(seen, new)`, deciding again on the newer record whenever it was stale.
+    """Write `change(seen)` with `replace(seen, new)`, deciding again on a newer record if it is
+    stale.
 
     Args:
         replace: writes `new` only over `seen`; raises `StaleVersion` with the current record.
-        change: the new record; the same object if there is nothing to write, None if the change is not allowed.
-        missing: stands for a record that is not stored; without it a missing record ends the update with None.
+        change: the new record; the same object if there is nothing to write, None if the change is
+            not allowed.
+        missing: stands for a record that is not stored; without it a missing record ends the update
+            with None.
 
     Returns: the record as it is now, or None if `change` did not allow it or the record is gone.
 
@@ -51,10 +54,11 @@ async def update_async(
     attempts: int = MAX_ATTEMPTS,
     pause: Callable[[], float] = lambda: 0.0,
 ) -> tuple[T, T]:
-    """Like `update`, for event loops. A write whose answer was lost is repeated: if it had its effect, that changes nothing.
+    """Like `update`, for event loops. A write whose response was lost is repeated; that is safe.
 
     Args:
-        pause: seconds to wait after a lost attempt; random, so that writers who collided do not collide again.
+        pause: seconds to wait after a lost attempt; random, so that writers who collided do not
+            collide again.
 
     Returns: the record before and after; the same object twice if nothing was written.
 

@@ -1,4 +1,8 @@
-"""What use cases share. Each declares a Protocol of the ports it uses; the one `Container` of `bootstrap` satisfies them all."""
+"""Define the contexts that services share.
+
+Each service declares a Protocol with the ports that it uses; the one `Container` of `bootstrap`
+satisfies all of them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from chalicelib.services.log import Log
 
 
 class Context(Protocol):
-    """The time, and the log."""
+    """The clock and the log."""
 
     @property
     def clock(self) -> Clock: ...
@@ -18,14 +22,14 @@ class Context(Protocol):
 
 
 class QueueContext(Context, Protocol):
-    """The queues that wake workers, and those of tasks."""
+    """The queues of wake-ups and tasks as well."""
 
     @property
     def queues(self) -> Queues: ...
 
 
 class JobContext(QueueContext, Protocol):
-    """The job records and the job specs."""
+    """The job records and the job specs as well."""
 
     @property
     def jobs(self) -> Jobs: ...

@@ -1,4 +1,4 @@
-"""Requests that carry an Idempotency-Key: each has its effect once, however often it is sent."""
+"""Give a request with an Idempotency-Key its effect once, even if it is sent several times."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from chalicelib.ports import IdempotencyRecord, IdempotentResult, Jobs
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """A request by its key: `scope` is whose key it is, and for what; `fingerprint` tells the request from another with the same key."""
+    """A request with an Idempotency-Key."""
 
-    scope: str
-    key: str
-    fingerprint: str
+    scope: str  # JSON of tenant, user and route: the same key in another scope is another key
+    key: str  # as the client sent it
+    fingerprint: str  # hash of the request, which tells it from another request with the same key
 
     @classmethod
     def of(cls, caller: Caller, route: str, key: str, request: Any) -> IdempotentRequest:
@@ -27,7 +27,7 @@ class IdempotentRequest:
         return cls(scope, key, sha256(json.dumps(request, sort_keys=True).encode()).hexdigest())
 
     def to_record(self, now: Ms, *, position: int = 0, generation: int = 0) -> IdempotencyRecord:
-        """What is to be remembered of it for a day."""
+        """Return the record to store for this request. It expires after a day."""
         return IdempotencyRecord(
             scope=self.scope,
             key=self.key,
@@ -38,29 +38,31 @@ class IdempotentRequest:
         )
 
     def lookup(self, jobs: Jobs, now: Ms) -> IdempotentResult | None:
-        """What was answered to it already.
+        """Return the stored result of this request; None if it is new.
 
         Raises:
-            IdempotencyConflict: the key stands for another request.
+            IdempotencyConflict: the key belongs to another request.
         """
-        remembered = jobs.get_idempotency(self.scope, self.key, now)
-        if remembered is not None and remembered.fingerprint != self.fingerprint:
+        result = jobs.get_idempotency(self.scope, self.key, now)
+        if result is not None and result.fingerprint != self.fingerprint:
             raise IdempotencyConflict
-        return remembered
+        return result
 
-    def claim(self, jobs: Jobs, now: Ms, made: str) -> str:
-        """What the request stands for: `made`, if it stood for nothing yet. It is remembered before anything is made, so that a repetition
-        goes on with what whoever sent it first may have begun.
+    def claim(self, jobs: Jobs, now: Ms, new_id: str) -> str:
+        """Return the id that the request creates: `new_id`, or that of an earlier copy.
+
+        The claim is stored before anything is created, so that a repeated request resumes what the
+        first one may have started.
 
         Raises:
-            IdempotencyConflict: the key stands for another request.
+            IdempotencyConflict: the key belongs to another request.
         """
-        remembered = self.lookup(jobs, now)
-        if remembered is None:
+        result = self.lookup(jobs, now)
+        if result is None:
             try:
-                jobs.save_idempotency(self.to_record(now), made, now)
-            except IdempotencyKeyTaken:  # by the same request, at this moment
-                remembered = self.lookup(jobs, now)
-                if remembered is None:
+                jobs.save_idempotency(self.to_record(now), new_id, now)
+            except IdempotencyKeyTaken:  # a concurrent copy of this request came first
+                result = self.lookup(jobs, now)
+                if result is None:
                     raise Throttled from None
-        return remembered.job_id if remembered is not None else made
+        return result.job_id if result is not None else new_id

@@ -1,4 +1,4 @@
-"""Read heads together, even if some of them cannot be read."""
+"""Read several job records, and postpone those that cannot be read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from chalicelib.ports import Jobs
 from chalicelib.services.log import Log
 
 
-def load_jobs(jobs: Jobs, log: Log, ids: Sequence[str], again: Ms, *, consistent: bool = False) -> list[Job]:
-    """The heads that exist. A record that another version of the code has written, or a person, hides no other: it is put off until
-    `again` without being read.
+def load_jobs(jobs: Jobs, log: Log, ids: Sequence[str], retry_at: Ms, *, consistent: bool = False) -> list[Job]:
+    """Return the records that exist. A record that cannot be read, such as one that another version
+    of the code wrote, is left out and postponed until `retry_at`, so that it does not hide the
+    others.
 
     Raises:
         Unavailable: the store did not answer.
@@ -22,9 +23,9 @@ def load_jobs(jobs: Jobs, log: Log, ids: Sequence[str], again: Ms, *, consistent
         return jobs.get_many(ids, consistent=consistent)
     except Unavailable:
         raise
-    except Exception as exc:  # noqa: BLE001 - one of them is wrong: which, is seen when each is read alone
+    except Exception as exc:  # noqa: BLE001 - one record is broken; reading each alone finds it
         if len(ids) > 1:
-            return [job for job_id in ids for job in load_jobs(jobs, log, [job_id], again, consistent=consistent)]
+            return [job for job_id in ids for job in load_jobs(jobs, log, [job_id], retry_at, consistent=consistent)]
         log("job_record_unreadable", job_id=ids[0], error=exc)
-        jobs.postpone(ids[0], again)
+        jobs.postpone(ids[0], retry_at)
         return []

@@ -1,4 +1,4 @@
-"""How facts are told."""
+"""Declare how services write log events."""
 
 from __future__ import annotations
 
@@ -6,4 +6,6 @@ from typing import Any, Protocol
 
 
 class Log(Protocol):
+    """Write one event: `fact` is its stable key."""
+
     def __call__(self, fact: str, **fields: Any) -> None: ...

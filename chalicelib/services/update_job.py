@@ -12,7 +12,8 @@ from chalicelib.services.compare_and_swap import update
 def update_job(jobs: Jobs, job: Job, change: Callable[[Job], Job | None]) -> Job | None:
     """Write `change(job)`, deciding again on the newer record if another writer came first.
 
-    Returns: the record as it is now: changed, or the same object if `change` found nothing to do; None if `change` does
+    Returns: the record as it is now: changed, or the same object if `change` found nothing to do;
+    None if `change` does
         not allow it or the job is gone.
 
     Raises:

@@ -12,10 +12,11 @@ from chalicelib.services.context import QueueContext
 
 
 def send_wake_up(queues: Queues, job: Job, now: Ms) -> int | None:
-    """Send the job's wake-up message, delayed until it may start; send it after the write that it announces
-    (protocol rule 9: no frame before the write).
+    """Send the job's wake-up message, delayed until it may start; send it after the write that it
+    announces (protocol rule 9: no frame before the write).
 
-    Returns: the delay in seconds; None if the start is further away than a message can be delayed. The record is due
+    Returns: the delay in seconds; None if the start is further away than a message can be delayed.
+    The record is due
         then, and the sweeper sends the message when the time is near.
 
     Raises:
@@ -28,7 +29,7 @@ def send_wake_up(queues: Queues, job: Job, now: Ms) -> int | None:
 
 
 def try_send_wake_up(ctx: QueueContext, job: Job) -> None:
-    """Like `send_wake_up`. If the queue does not answer, log it: the record is due, so the sweeper sends the message."""
+    """Like `send_wake_up`, but only log a failed queue: the job is due, so the sweeper sends it."""
     try:
         send_wake_up(ctx.queues, job, ctx.clock.now())
     except Unavailable as exc:

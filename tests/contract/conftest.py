@@ -18,7 +18,7 @@ from infra.tables import TABLES, create_table_arguments
 STAGE = "dev"
 ACCOUNT = "123456789012"  # moto's
 
-Lost = Callable[[str], AbstractContextManager[None]]
+LoseResponse = Callable[[str], AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def stores(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-def answer_lost(stores: Any) -> Lost:
-    """Lose the response of one request: `with answer_lost("PutItem")`. It has its effect, and the SDK repeats it."""
+def lose_response(stores: Any) -> LoseResponse:
+    """Lose the response of one request: `with lose_response("PutItem")`. It has its effect, and the SDK repeats it."""
     return _repeat_once if isinstance(stores, DynamoStores) else lambda _: nullcontext()
 
 
@@ -54,16 +54,16 @@ def answer_lost(stores: Any) -> Lost:
 def _repeat_once(operation: str) -> Iterator[None]:
     event, repeated = f"needs-retry.dynamodb.{operation}", []
 
-    def ask_again(**_: object) -> float | None:
+    def retry_once(**_: object) -> float | None:
         if repeated:
             return None
         repeated.append(operation)
         return 0.0
 
     events = aws.client("dynamodb").meta.events
-    events.register_first(event, ask_again)
+    events.register_first(event, retry_once)
     try:
         yield
     finally:
-        events.unregister(event, ask_again)
+        events.unregister(event, retry_once)
     assert repeated, f"no {operation} was sent"

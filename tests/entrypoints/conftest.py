@@ -10,7 +10,7 @@ from tests.kit.http import Api
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    """`app.py` with everything outside in memory."""
+    """The API of `app.py` on in-memory adapters."""
     made = Api()
     yield made
     bootstrap.override(None)

@@ -1,4 +1,4 @@
-"""One line of log for each request, and never a secret in it."""
+"""The access log: one line per request, without secrets."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ Lines = list[dict[str, Any]]
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
+    """The log lines that are written, as dicts."""
     written: Lines = []
-    monkeypatch.setattr(access_log, "record", lambda fact, **fields: written.append({"fact": fact, **fields}))
+    monkeypatch.setattr(access_log, "record", lambda event, **fields: written.append({"event": event, **fields}))
     return written
 
 
@@ -28,7 +29,7 @@ def test_a_request_writes_one_log_line(api: Api, lines: Lines) -> None:
 
     assert lines == [
         {
-            "fact": "request",
+            "event": "request",
             "method": "GET",
             "route": "/jobs/{job_id}/stream",
             "status": 200,

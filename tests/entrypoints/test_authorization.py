@@ -1,4 +1,4 @@
-"""What a key, a ticket or an open socket may do follows the key as it is now."""
+"""Authorization: a key, a ticket or an open socket has the current rights of the key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
 
 
-def key_of_all_tenants(api: Api) -> str:
+def put_key_of_all_tenants(api: Api) -> str:
+    """Store a key of all tenants and return its token."""
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
     api.container.api_keys.put_key(key)
     return "all"
@@ -25,9 +26,9 @@ def key_of_all_tenants(api: Api) -> str:
 
 def test_a_ticket_has_the_current_rights_of_its_key(api: Api) -> None:
     """A key demoted to user loses other users' jobs (404); demoted to viewer, all jobs (403)."""
-    alices = api.submit("user")
+    job_id = api.submit("user")
     ticket = api.call("POST", "/stream-tickets", {}, "operator").json["ticket"]
-    url = f"/jobs/{alices}/stream?ticket={ticket}"
+    url = f"/jobs/{job_id}/stream?ticket={ticket}"
     assert api.call("GET", url, token=None).status == 200
 
     api.change_key("operator", role=Role.USER)
@@ -75,7 +76,7 @@ def test_a_ticket_socket_gains_no_rights_when_its_key_is_promoted(api: Api) -> N
 
 def test_a_ticket_for_no_jobs_or_for_all_tenants_is_refused(api: Api) -> None:
     """An empty list must not mean every job, and a key of all tenants must name the jobs."""
-    token = key_of_all_tenants(api)
+    token = put_key_of_all_tenants(api)
     job_id = api.submit()
 
     empty = api.call("POST", "/stream-tickets", {"jobs": []})
@@ -94,7 +95,7 @@ def test_a_ticket_request_with_an_invalid_job_id_returns_404(api: Api, name: str
 
 def test_a_key_lists_only_the_jobs_of_its_own_tenant(api: Api) -> None:
     """Only a key of all tenants may filter by another tenant; for other keys that is a 403."""
-    token = key_of_all_tenants(api)
+    token = put_key_of_all_tenants(api)
     job_id = api.submit()
 
     own = api.call("GET", "/jobs?tenant=acme", token="operator")

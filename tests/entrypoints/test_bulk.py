@@ -1,4 +1,4 @@
-"""One wish for many jobs, over HTTPS."""
+"""Bulk operations through `app.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bulk(api: Api, body: Any, token: str = "operator", **headers: str) -> Reply:
     return api.call("POST", "/bulk", body, token, **headers)
 
 
-def look(api: Api, bulk_id: str, token: str = "operator") -> Any:
+def read_bulk(api: Api, bulk_id: str, token: str = "operator") -> Any:
     return api.call("GET", f"/bulk/{bulk_id}", token=token).json
 
 
@@ -42,7 +42,7 @@ def test_cancel_all_cancels_every_unfinished_job(api: Api) -> None:
     assert (answer["status"], answer["done"], answer["created_by"]) == ("completed", 4, "olga")
     assert statuses(api, queued + waiting) == {"cancelled"}
     assert api.job(completed).status is Status.COMPLETED
-    assert look(api, answer["bulk_id"])["done"] == 4
+    assert read_bulk(api, answer["bulk_id"])["done"] == 4
 
 
 def test_set_priority_moves_only_filtered_jobs_to_another_lane(api: Api) -> None:
@@ -54,7 +54,7 @@ def test_set_priority_moves_only_filtered_jobs_to_another_lane(api: Api) -> None
     assert {api.job(job_id).lane for job_id in tagged} == {"low"}
     assert api.job(other).lane == "normal"
     work(api)
-    assert statuses(api, tagged) == {"queued"}  # the wake-ups in the better lane are disowned
+    assert statuses(api, tagged) == {"queued"}  # the wake-ups in the old lane have an outdated generation
     work(api, "low")
     assert statuses(api, tagged) == {"completed"}
 
@@ -82,8 +82,8 @@ def test_a_large_bulk_operation_continues_after_the_request(api: Api) -> None:
     assert reply.json["done"] >= bulk_operations.INLINE_MAX_JOBS
     assert "queued" in statuses(api, ids)
     sweep(api)
-    assert (look(api, reply.json["bulk_id"])["status"], statuses(api, ids)) == ("completed", {"cancelled"})
-    assert look(api, reply.json["bulk_id"])["done"] == len(ids)
+    assert (read_bulk(api, reply.json["bulk_id"])["status"], statuses(api, ids)) == ("completed", {"cancelled"})
+    assert read_bulk(api, reply.json["bulk_id"])["done"] == len(ids)
 
 
 def test_a_bulk_operation_resumes_after_a_store_outage(api: Api) -> None:
@@ -91,10 +91,10 @@ def test_a_bulk_operation_resumes_after_a_store_outage(api: Api) -> None:
     api.container.jobs.replace = unreachable(api.container.jobs.replace, 3)  # type: ignore[method-assign]
 
     reply = bulk(api, {"action": "cancel", "all": True})
-    assert (reply.status, reply.json["done"]) == (202, 0)  # written down, and not yet counted
+    assert (reply.status, reply.json["done"]) == (202, 0)  # two jobs are cancelled, but not counted yet
     sweep(api)
 
-    ended = look(api, reply.json["bulk_id"])
+    ended = read_bulk(api, reply.json["bulk_id"])
     assert (ended["status"], ended["done"], ended["matched"]) == ("completed", 5, 5)
     assert statuses(api, ids) == {"cancelled"}
 
@@ -103,12 +103,12 @@ def test_a_job_with_an_internal_error_does_not_stop_a_bulk_operation(api: Api) -
     ids = [api.submit() for _ in range(3)]
     real = api.container.jobs.replace
 
-    def break_at_one(seen: Any, new: Any) -> None:
+    def fail_on_second_job(seen: Any, new: Any) -> None:
         if seen.id == ids[1]:
-            raise RuntimeError("a fault of ours")
+            raise RuntimeError("a bug")
         real(seen, new)
 
-    api.container.jobs.replace = break_at_one  # type: ignore[method-assign]
+    api.container.jobs.replace = fail_on_second_job  # type: ignore[method-assign]
 
     answer = bulk(api, {"action": "cancel", "ids": ids}).json
 
@@ -117,18 +117,18 @@ def test_a_job_with_an_internal_error_does_not_stop_a_bulk_operation(api: Api) -
 
 def test_a_broken_bulk_operation_does_not_stop_the_next(api: Api) -> None:
     ids = [[api.submit()], [api.submit()]]
-    with_trouble = unreachable(api.container.jobs.replace, 1, 2)
-    real, api.container.jobs.replace = api.container.jobs.replace, with_trouble  # type: ignore[method-assign]
-    for some in ids:
-        assert bulk(api, {"action": "cancel", "ids": some}).status == 202
+    failing = unreachable(api.container.jobs.replace, 1, 2)
+    real, api.container.jobs.replace = api.container.jobs.replace, failing  # type: ignore[method-assign]
+    for job_ids in ids:
+        assert bulk(api, {"action": "cancel", "ids": job_ids}).status == 202
     api.container.jobs.replace = real  # type: ignore[method-assign]
     first = min(api.container.bulk_operations.rows)
-    swap = api.container.bulk_operations.replace
+    replace_operation = api.container.bulk_operations.replace
 
     def broken(seen: Any, new: Any) -> None:
         if seen.id == first:
             raise HeadraceError("broken")
-        swap(seen, new)
+        replace_operation(seen, new)
 
     api.container.bulk_operations.replace = broken  # type: ignore[method-assign]
     sweep(api)
@@ -159,8 +159,8 @@ def test_a_bulk_operation_never_reaches_jobs_of_another_tenant(api: Api) -> None
 
     assert api.job(theirs).status is Status.CANCELLED
     assert api.job(ours).status is Status.QUEUED
-    mine = bulk(api, {"action": "cancel", "all": True, "dry_run": True}, "stranger").json
-    assert mine["matched"] == 0
+    dry_run = bulk(api, {"action": "cancel", "all": True, "dry_run": True}, "stranger").json
+    assert dry_run["matched"] == 0
 
 
 def test_an_unknown_or_foreign_bulk_operation_returns_404(api: Api) -> None:

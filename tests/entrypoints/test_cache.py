@@ -1,4 +1,4 @@
-"""`config.cache`: equal requests of a tenant may share an answer, if each asks for it."""
+"""`config.cache`: equal requests of a tenant share a response if each sets the option."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from tests.kit.http import Api
 from tests.kit.work import work
 
 
-def answered(api: Api, token: str = "user", cache: Any = True, **config: Any) -> dict[str, Any]:
+def result_of(api: Api, token: str = "user", cache: Any = True, **config: Any) -> dict[str, Any]:
+    """Submit a job, run it and return its result."""
     job_id = api.submit(token, config={"cache": cache, **config})
     work(api)
     reply = api.call("GET", f"/jobs/{job_id}/result", token=token)
@@ -19,18 +20,18 @@ def answered(api: Api, token: str = "user", cache: Any = True, **config: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown"), [(True, {"ttl": 86400.0}), ({"ttl": 60}, {"ttl": 60.0}), (False, False), (None, False)], ids=str
+    ("given", "shown"), [(True, {"ttl": 86400.0}), ({"ttl": 60}, {"ttl": 60.0}), (False, False), (None, False)], ids=str
 )
-def test_the_cache_option_is_shown_with_its_default_ttl(api: Api, asked: Any, shown: Any) -> None:
-    reply = api.call("POST", "/jobs", {"prompt": "Say hello.", "config": {"cache": asked}})
+def test_the_cache_option_is_shown_with_its_default_ttl(api: Api, given: Any, shown: Any) -> None:
+    reply = api.call("POST", "/jobs", {"prompt": "Say hello.", "config": {"cache": given}})
 
     assert reply.json["config"]["cache"] == shown
     assert api.call("GET", reply.json["links"]["self"]).json["config"]["cache"] == shown
 
 
-@pytest.mark.parametrize("asked", [1, "yes", {}, {"ttl": 0}, {"ttl": 2_592_001}, {"ttl": 60, "for": "ever"}], ids=str)
-def test_an_invalid_cache_option_is_refused(api: Api, asked: Any) -> None:
-    reply = api.call("POST", "/jobs", {"prompt": "Say hello.", "config": {"cache": asked}})
+@pytest.mark.parametrize("given", [1, "yes", {}, {"ttl": 0}, {"ttl": 2_592_001}, {"ttl": 60, "for": "ever"}], ids=str)
+def test_an_invalid_cache_option_is_refused(api: Api, given: Any) -> None:
+    reply = api.call("POST", "/jobs", {"prompt": "Say hello.", "config": {"cache": given}})
 
     assert reply.status == 400
     assert reply.json["error"]["details"][0]["path"].startswith("config.cache")
@@ -38,9 +39,9 @@ def test_an_invalid_cache_option_is_refused(api: Api, asked: Any) -> None:
 
 def test_a_cache_hit_names_its_source_job_and_costs_nothing(api: Api) -> None:
     """Users of one tenant share the cache."""
-    first = answered(api)
+    first = result_of(api)
 
-    second = answered(api, "colleague")
+    second = result_of(api, "colleague")
 
     assert (first["cache"], second["output"]) == ({"hit": False}, first["output"])
     assert second["cache"]["hit"] is True
@@ -51,30 +52,30 @@ def test_a_cache_hit_names_its_source_job_and_costs_nothing(api: Api) -> None:
 
 
 def test_a_cache_hit_is_recorded_as_an_attempt_without_cost(api: Api) -> None:
-    answered(api)
-    hit = answered(api)
+    result_of(api)
+    hit = result_of(api)
 
-    ledger = api.call("GET", f"/jobs/{hit['job_id']}/attempts").json
+    attempts = api.call("GET", f"/jobs/{hit['job_id']}/attempts").json
 
-    [row] = ledger["data"]
+    [row] = attempts["data"]
     assert (row["cost"], row["model"], row["cache"]["hit"], row["wasted"]) == ("0.000000", hit["model"], True, False)
-    assert ledger["total_cost"] == "0.000000"
+    assert attempts["total_cost"] == "0.000000"
 
 
 def test_tenants_do_not_share_a_cache(api: Api) -> None:
-    answered(api)
+    result_of(api)
 
-    assert answered(api, "stranger")["cache"] == {"hit": False}
+    assert result_of(api, "stranger")["cache"] == {"hit": False}
 
 
 def test_a_result_without_the_cache_option_has_no_cache_information(api: Api) -> None:
-    answered(api)
+    result_of(api)
 
-    assert answered(api, cache=False)["cache"] is None
+    assert result_of(api, cache=False)["cache"] is None
 
 
 def test_the_response_of_a_deleted_job_is_not_served_from_the_cache(api: Api) -> None:
-    first = answered(api)
+    first = result_of(api)
     api.call("POST", "/bulk", {"action": "delete", "ids": [first["job_id"]]}, "operator")
 
-    assert answered(api)["cache"] == {"hit": False}
+    assert result_of(api)["cache"] == {"hit": False}

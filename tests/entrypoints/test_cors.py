@@ -1,4 +1,4 @@
-"""Pages of allowed origins may call the API; of others, or where none is allowed, they may not."""
+"""CORS: browsers may call the API from pages of allowed origins only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def origins(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     settings.cache_clear()
 
 
-def an_app() -> Any:
+def make_app() -> Any:
     app = Chalice("headrace")
     app.route("/jobs", methods=["GET"])(lambda: None)
     app.route("/jobs/{job_id}", methods=["GET", "DELETE"], name="one")(lambda job_id: {})
@@ -31,7 +31,8 @@ def an_app() -> Any:
     return app
 
 
-def asked(app: Any, origin: str) -> tuple[int, dict[str, str]]:
+def preflight(app: Any, origin: str) -> tuple[int, dict[str, str]]:
+    """Send a preflight request, and return the status and the headers of the response."""
     headers = {"origin": origin, "access-control-request-method": "DELETE"}
     path = {"resourcePath": "/jobs/{job_id}", "httpMethod": "OPTIONS", "path": "/api/jobs/job_1", "requestId": "r1"}
     event = {"requestContext": path, "headers": headers, "multiValueQueryStringParameters": None, "pathParameters": {"job_id": "job_1"}}
@@ -41,7 +42,7 @@ def asked(app: Any, origin: str) -> tuple[int, dict[str, str]]:
 
 def test_a_preflight_from_an_allowed_origin_is_accepted(origins: pytest.MonkeyPatch) -> None:
     """The response names only the requesting origin, so several origins can be allowed."""
-    status, headers = asked(an_app(), PAGE)
+    status, headers = preflight(make_app(), PAGE)
 
     assert status == 204
     assert headers["Access-Control-Allow-Origin"] == PAGE
@@ -52,7 +53,7 @@ def test_a_preflight_from_an_allowed_origin_is_accepted(origins: pytest.MonkeyPa
 
 def test_a_preflight_from_another_origin_allows_nothing(origins: pytest.MonkeyPatch) -> None:
     """Without these headers the browser does not send the request."""
-    status, headers = asked(an_app(), "https://evil.example")
+    status, headers = preflight(make_app(), "https://evil.example")
 
     assert status == 204
     assert [name for name in headers if name.startswith("Access-Control")] == []
@@ -63,4 +64,4 @@ def test_no_options_routes_exist_without_allowed_origins(origins: pytest.MonkeyP
     origins.setenv("HEADRACE_ALLOWED_ORIGINS", "")
     settings.cache_clear()
 
-    assert {method for methods in an_app().routes.values() for method in methods} == {"GET", "DELETE"}
+    assert {method for methods in make_app().routes.values() for method in methods} == {"GET", "DELETE"}

@@ -1,4 +1,4 @@
-"""Jobs that run after others, and their graph, through `app.py`."""
+"""Dependencies between jobs and the graph of them, through `app.py`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ import pytest
 
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import rfc3339
-from tests.entrypoints.test_triggers import change
-from tests.kit.http import CONTEXT, Api, Reply
+from tests.kit.http import Api, Reply
 from tests.kit.provider import Script
+from tests.kit.replies import field_errors
+from tests.kit.triggers import publish_change
 from tests.kit.work import sweep, work
 
 
-def asked(api: Api, depends_on: Any, token: str = "user", prompt: str = "x", **fields: Any) -> Reply:
+def submit_dependent(api: Api, depends_on: Any, token: str = "user", prompt: str = "x", **fields: Any) -> Reply:
     return api.call("POST", "/jobs", {"prompt": prompt, "depends_on": depends_on, **fields}, token)
-
-
-def details(reply: Reply) -> dict[str, str]:
-    assert reply.status == 400, reply.text
-    return {detail["path"]: detail["message"] for detail in reply.json["error"]["details"]}
-
-
-def told(api: Api, job_id: str) -> None:
-    """The change stream says how it stands."""
-    api.module.on_job_change({"Records": [change(None, api.job(job_id))]}, CONTEXT)
 
 
 def graph(api: Api, job_id: str, token: str = "user") -> dict[str, Any]:
@@ -40,7 +31,7 @@ def graph(api: Api, job_id: str, token: str = "user") -> dict[str, Any]:
 def test_a_dependent_job_runs_with_the_output_of_its_parent(api: Api) -> None:
     api.container.provider.scripts[:] = [Script(deltas=("first answer",)), Script(deltas=("second",))]
     first = api.submit()
-    reply = asked(api, {"one": first}, prompt="Go on from {{parents.one.output}}.", **{"async": True})
+    reply = submit_dependent(api, {"one": first}, prompt="Go on from {{parents.one.output}}.", **{"async": True})
     second = reply.json["job_id"]
 
     assert (reply.status, reply.json["status"], reply.json["queue_position"]) == (202, "waiting", None)
@@ -51,7 +42,7 @@ def test_a_dependent_job_runs_with_the_output_of_its_parent(api: Api) -> None:
     assert api.call("GET", f"/jobs/{second}/status").json["estimated_seconds_remaining"] is None
 
     work(api)
-    told(api, first)
+    publish_change(api, first)
     work(api)
 
     assert api.call("GET", f"/jobs/{second}/result").json["output"] == "second"
@@ -61,7 +52,7 @@ def test_a_dependent_job_runs_with_the_output_of_its_parent(api: Api) -> None:
 def test_a_parent_given_in_a_list_is_named_by_its_id(api: Api) -> None:
     first = api.submit()
 
-    reply = asked(api, [first], prompt=f"{{{{parents.{first}.output}}}}")
+    reply = submit_dependent(api, [first], prompt=f"{{{{parents.{first}.output}}}}")
 
     assert reply.status == 202
 
@@ -70,10 +61,13 @@ def test_a_dependent_job_expires_after_thirty_days_by_default(api: Api) -> None:
     """The parents may have to wait themselves; `expires_in` overrides the default."""
     first, now = api.submit(), api.container.clock.now()
 
-    patient, hasty = asked(api, [first]).json["job_id"], asked(api, [first], expires_in=60).json["job_id"]
+    by_default, within_a_minute = (
+        submit_dependent(api, [first]).json["job_id"],
+        submit_dependent(api, [first], expires_in=60).json["job_id"],
+    )
 
-    assert api.call("GET", f"/jobs/{patient}").json["expires_at"] == rfc3339(now + 30 * 86_400_000)
-    assert api.call("GET", f"/jobs/{hasty}").json["expires_at"] == rfc3339(now + 60_000)
+    assert api.call("GET", f"/jobs/{by_default}").json["expires_at"] == rfc3339(now + 30 * 86_400_000)
+    assert api.call("GET", f"/jobs/{within_a_minute}").json["expires_at"] == rfc3339(now + 60_000)
     assert api.call("GET", f"/jobs/{first}").json["expires_at"] == rfc3339(now + 86_400_000)
 
 
@@ -95,8 +89,8 @@ def test_a_job_with_a_cancelled_parent_is_cancelled_at_submission(api: Api) -> N
     first = api.submit()
     api.call("DELETE", f"/jobs/{first}")
 
-    reply = asked(api, [first])
-    anyway = asked(api, [first], on_parent_failure="run_anyway")
+    reply = submit_dependent(api, [first])
+    anyway = submit_dependent(api, [first], on_parent_failure="run_anyway")
 
     assert (reply.json["status"], anyway.json["status"]) == ("cancelled", "queued")
     error = api.call("GET", f"/jobs/{reply.json['job_id']}").json["error"]
@@ -108,7 +102,7 @@ def test_a_repeated_idempotency_key_returns_the_first_response(api: Api) -> None
     first = api.submit()
     replies = [api.call("POST", "/jobs", {"prompt": "x", "depends_on": [first]}, idempotency_key="k") for _ in range(2)]
     work(api)
-    told(api, first)
+    publish_change(api, first)
     work(api)
     late = api.call("POST", "/jobs", {"prompt": "x", "depends_on": [first]}, idempotency_key="k")
 
@@ -118,29 +112,29 @@ def test_a_repeated_idempotency_key_returns_the_first_response(api: Api) -> None
 
 @pytest.mark.parametrize("value", [None, [], {}])
 def test_an_empty_depends_on_makes_a_plain_job(api: Api, value: Any) -> None:
-    reply = asked(api, value, prompt="{{anything}}", on_parent_failure=None)
+    reply = submit_dependent(api, value, prompt="{{anything}}", on_parent_failure=None)
 
     assert reply.json["status"] == "queued"
 
 
-# ---- what is refused
+# ---- invalid dependencies
 
 
 def test_unknown_parents_and_parents_of_others_get_the_same_error(api: Api) -> None:
     mine, colleagues = api.submit(), api.submit(token="colleague")
     strangers = api.submit(token="stranger")
-    nobody = f"job_{9:026}"
+    missing = f"job_{9:026}"
 
-    reply = asked(api, {"a": mine, "b": colleagues, "c": strangers, "d": nobody})
+    reply = submit_dependent(api, {"a": mine, "b": colleagues, "c": strangers, "d": missing})
 
     messages = [detail["message"] for detail in reply.json["error"]["details"]]
-    unknown = zip("bcd", (colleagues, strangers, nobody), strict=True)
+    unknown = zip("bcd", (colleagues, strangers, missing), strict=True)
     assert messages == [f"names {job_id} ({name}), and there is no such job here" for name, job_id in unknown]
-    assert asked(api, [mine, colleagues], token="operator").status == 202
+    assert submit_dependent(api, [mine, colleagues], token="operator").status == 202
 
 
 @pytest.mark.parametrize(
-    ("given", "path", "word"),
+    ("given", "path", "message"),
     [
         (["job_1"], "depends_on.0", "the id of a job"),
         ([None], "depends_on.0", "the id of a job"),
@@ -153,27 +147,27 @@ def test_unknown_parents_and_parents_of_others_get_the_same_error(api: Api) -> N
         ("job_1", "depends_on", "list"),
     ],
 )
-def test_an_invalid_depends_on_is_refused(api: Api, given: Any, path: str, word: str) -> None:
-    wrong = details(asked(api, given))
+def test_an_invalid_depends_on_is_refused(api: Api, given: Any, path: str, message: str) -> None:
+    errors = field_errors(submit_dependent(api, given))
 
-    assert word in wrong[path]
+    assert message in errors[path]
 
 
 def test_an_unknown_on_parent_failure_is_refused(api: Api) -> None:
-    assert "on_parent_failure" in details(asked(api, [api.submit()], on_parent_failure="ignore"))
+    assert "on_parent_failure" in field_errors(submit_dependent(api, [api.submit()], on_parent_failure="ignore"))
 
 
 def test_a_template_may_only_name_values_of_its_parents(api: Api) -> None:
     """The error is reported at submission, not after hours of waiting."""
     first = api.submit()
 
-    reply = asked(api, {"a": first}, prompt="{{parents.b.output}} {{parents.a.text}} {{x}}")
+    reply = submit_dependent(api, {"a": first}, prompt="{{parents.b.output}} {{parents.a.text}} {{x}}")
 
     names = ("parents.b.output", "parents.a.text", "x")
     assert reply.json["error"]["details"] == [
         {"path": "prompt", "message": f"asks for {{{{{name}}}}}; there is {{{{parents.a.output}}}} and the like"} for name in names
     ]
-    assert asked(api, {"a": first}, prompt="{{{{x}} {{parents.a.status}}").status == 202
+    assert submit_dependent(api, {"a": first}, prompt="{{{{x}} {{parents.a.status}}").status == 202
 
 
 def test_an_estimate_validates_the_parents(api: Api) -> None:
@@ -181,12 +175,12 @@ def test_an_estimate_validates_the_parents(api: Api) -> None:
     assert api.call("POST", "/jobs/estimate", {"prompt": "x", "depends_on": [api.submit()]}).status == 200
 
 
-# ---- with the rest of the API
+# ---- other routes
 
 
 def test_a_waiting_dependent_job_can_be_changed_and_cancelled(api: Api) -> None:
     first = api.submit()
-    second = asked(api, [first]).json["job_id"]
+    second = submit_dependent(api, [first]).json["job_id"]
 
     later = rfc3339(api.container.clock.now() + 600_000)
     record = api.call("PATCH", f"/jobs/{second}", {"run_at": later, "priority": "high"}).json
@@ -198,14 +192,14 @@ def test_a_waiting_dependent_job_can_be_changed_and_cancelled(api: Api) -> None:
     assert api.call("DELETE", f"/jobs/{second}").json["status"] == "cancelled"
 
     work(api)
-    told(api, first)
+    publish_change(api, first)
     assert api.job(second).status is Status.CANCELLED
 
 
 def test_lists_and_viewers_do_not_see_depends_on(api: Api) -> None:
     """Lists read job records only; for viewers, dependencies count as part of the job's input."""
     first = api.submit()
-    second = asked(api, [first]).json["job_id"]
+    second = submit_dependent(api, [first]).json["job_id"]
 
     assert [row["depends_on"] for row in api.call("GET", "/jobs").json["data"]] == [None, None]
     assert api.call("GET", f"/jobs/{second}", token="viewer").json["depends_on"] is None
@@ -214,7 +208,7 @@ def test_lists_and_viewers_do_not_see_depends_on(api: Api) -> None:
 
 def test_the_sweeper_releases_dependents_missed_by_the_change_stream(api: Api) -> None:
     first = api.submit()
-    second = asked(api, [first]).json["job_id"]
+    second = submit_dependent(api, [first]).json["job_id"]
     work(api)
 
     sweep(api, after=130)
@@ -226,7 +220,7 @@ def test_the_sweeper_releases_dependents_missed_by_the_change_stream(api: Api) -
 def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -> None:
     """A failure of one consumer of the change stream does not stop the others."""
     first = api.submit()
-    second = asked(api, [first]).json["job_id"]
+    second = submit_dependent(api, [first]).json["job_id"]
     work(api)
 
     def broken(*_: Any) -> None:
@@ -234,8 +228,8 @@ def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -
 
     api.container.subscriptions.for_job = broken  # type: ignore[assignment, method-assign]
     api.container.queues.send_to_dead_letter = broken  # type: ignore[assignment, method-assign]
-    with pytest.raises(Exception, match="come again"):
-        told(api, first)
+    with pytest.raises(Exception, match="delivers them again"):
+        publish_change(api, first)
 
     assert api.job(second).status is Status.QUEUED
 
@@ -245,8 +239,8 @@ def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -
 
 def diamond(api: Api, token: str = "user") -> tuple[str, str, str, str]:
     top = api.submit(token=token)
-    left, right = (asked(api, {"top": top}, token).json["job_id"] for _ in range(2))
-    bottom = asked(api, {"left": left, "right": right}, token).json["job_id"]
+    left, right = (submit_dependent(api, {"top": top}, token).json["job_id"] for _ in range(2))
+    bottom = submit_dependent(api, {"left": left, "right": right}, token).json["job_id"]
     return top, left, right, bottom
 
 
@@ -279,7 +273,7 @@ def test_a_graph_contains_all_ancestors_and_descendants(api: Api) -> None:
 def test_a_graph_shows_the_status_of_each_job(api: Api) -> None:
     top, left, _, bottom = diamond(api)
     api.call("DELETE", f"/jobs/{left}")
-    told(api, left)
+    publish_change(api, left)
 
     nodes = {node["job_id"]: node for node in graph(api, top)["nodes"]}
 
@@ -299,7 +293,7 @@ def test_a_viewer_sees_the_graph_without_aliases(api: Api) -> None:
 def test_a_graph_leaves_out_jobs_of_other_users(api: Api) -> None:
     """An operator's job may depend on jobs of two users, who must not see each other's jobs."""
     mine, colleagues = api.submit(), api.submit(token="colleague")
-    both = asked(api, [mine, colleagues], "operator").json["job_id"]
+    both = submit_dependent(api, [mine, colleagues], "operator").json["job_id"]
 
     assert [node["job_id"] for node in graph(api, mine)["nodes"]] == [mine]
     assert [node["job_id"] for node in graph(api, both, "operator")["nodes"]] == [mine, colleagues, both]
@@ -320,10 +314,10 @@ def test_a_graph_is_truncated_at_200_jobs(api: Api) -> None:
     """The nearest jobs come first, and `truncated` reports missing ones."""
     first = api.submit()
     for _ in range(199):
-        asked(api, [first])
+        submit_dependent(api, [first])
     assert (len(graph(api, first)["nodes"]), graph(api, first)["truncated"]) == (200, False)
 
-    last = asked(api, [first]).json["job_id"]
+    last = submit_dependent(api, [first]).json["job_id"]
 
     assert (len(graph(api, first)["nodes"]), graph(api, first)["truncated"]) == (200, True)
     assert [node["job_id"] for node in graph(api, last)["nodes"]] == [first, last]

@@ -1,4 +1,4 @@
-"""How long it will take, by what was measured of other jobs: at submission, while it waits, before the first token, and as it streams."""
+"""Estimates of duration and cost, from defaults and from the measured throughput of other jobs."""
 
 from __future__ import annotations
 
@@ -15,52 +15,54 @@ from chalicelib.domain.metrics.counters import CountMark
 from chalicelib.domain.metrics.throughput import count_job
 from tests.kit.http import Api
 from tests.kit.provider import Script
+from tests.kit.records import completed_job
 from tests.kit.work import work
-from tests.unit.domain.metrics.test_throughput import completed
 
-FAST = {"output": 400, "streaming": 2_000, "first": 400}  # a job of 2.4 s, of which the usual guess is 11.3 s
+FAST = {"output": 400, "streaming": 2_000, "first": 400}  # a job of 2.4 s; the default estimate is 11.3 s
 
 
-def measured(api: Api, **changes: Any) -> None:
+def measure_fast_jobs(api: Api, **changes: Any) -> None:
+    """Count six completed jobs like FAST."""
     for _ in range(6):
-        api.container.throughput.add(count_job(CountMark(job_id="j"), completed(at=api.container.clock.now(), **(FAST | changes)))[0])
+        api.container.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=api.container.clock.now(), **(FAST | changes)))[0])
 
 
 def seconds(api: Api, **fields: Any) -> float:
+    """The estimated duration of a job with these fields."""
     return float(api.call("POST", "/jobs/estimate", {"prompt": "Say hello.", **fields}).json["estimated_duration_seconds"])
 
 
 def test_estimates_use_defaults_until_throughput_is_measured(api: Api) -> None:
-    guess = seconds(api)
+    default = seconds(api)
     api.container.clock.advance(61)
-    measured(api)
+    measure_fast_jobs(api)
 
-    assert guess == pytest.approx(11.3)
+    assert default == pytest.approx(11.3)
     assert seconds(api) == pytest.approx(2.7, rel=0.1)
 
 
 def test_a_batch_estimate_uses_the_measurements_of_other_jobs(api: Api) -> None:
     """A dry run of one row quotes the same cost as the estimate of a single job."""
-    asked = {"items": ["Say hello."], "dry_run": True}
-    guess = api.call("POST", "/batches", asked).json
+    dry_run = {"items": ["Say hello."], "dry_run": True}
+    default = api.call("POST", "/batches", dry_run).json
     api.container.clock.advance(61)
-    measured(api)
+    measure_fast_jobs(api)
 
-    again = api.call("POST", "/batches", asked).json
+    again = api.call("POST", "/batches", dry_run).json
 
-    assert float(again["estimated_cost"]) < float(guess["estimated_cost"])
+    assert float(again["estimated_cost"]) < float(default["estimated_cost"])
     assert again["estimated_cost"] == api.call("POST", "/jobs/estimate", {"prompt": "Say hello."}).json["estimated_cost"]
 
 
 def test_measurements_apply_only_to_their_job_type_and_model(api: Api) -> None:
-    measured(api)
+    measure_fast_jobs(api)
 
     assert seconds(api, config={"model": "gpt-4o"}) == pytest.approx(11.3)
     assert seconds(api, job_type="security_analysis", prompt="contract C {}") > 11
 
 
 def test_the_output_estimate_is_capped_by_max_tokens(api: Api) -> None:
-    measured(api)
+    measure_fast_jobs(api)
 
     reply = api.call("POST", "/jobs/estimate", {"prompt": "Say hello.", "config": {"max_tokens": 40}}).json
 
@@ -78,7 +80,7 @@ def test_an_unavailable_store_leaves_the_default_estimate(api: Api, monkeypatch:
 
 def test_a_queued_job_shows_its_remaining_time_and_a_range(api: Api) -> None:
     """Status and progress show the measured estimate from submission on."""
-    measured(api)
+    measure_fast_jobs(api)
     job_id = api.submit()
 
     for part in ("status", "progress"):
@@ -94,16 +96,16 @@ def test_uniform_measurements_narrow_the_estimated_range(api: Api) -> None:
         low, high = api.call("GET", f"/jobs/{job_id}/status").json["estimated_seconds_remaining_range"]
         return float(high - low)
 
-    guessed = width(api.submit())
+    default = width(api.submit())
     api.container.clock.advance(61)
-    measured(api)
+    measure_fast_jobs(api)
 
-    assert width(api.submit()) < guessed / 10
+    assert width(api.submit()) < default / 10
 
 
 def test_elapsed_time_is_subtracted_before_the_first_token(api: Api) -> None:
     """The job was claimed a second ago and has written nothing yet."""
-    measured(api)
+    measure_fast_jobs(api)
     job_id = api.submit()
     job = api.job(job_id)
     started: Job = _claimed(api, job)
@@ -147,6 +149,6 @@ def test_the_progress_history_of_an_earlier_attempt_is_kept() -> None:
 
 
 def _claimed(api: Api, job: Job) -> Job:
-    taken = claim(job, job.generation, "lease#1", api.container.clock.now())
-    assert taken is not None
-    return taken
+    claimed = claim(job, job.generation, "lease#1", api.container.clock.now())
+    assert claimed is not None
+    return claimed

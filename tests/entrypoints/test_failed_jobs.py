@@ -1,4 +1,4 @@
-"""Failed jobs over HTTPS: which and why, started again, deleted; and dead letters."""
+"""Failed jobs through `app.py`: listing, retries, deletion, and the redrive of dead letters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _region(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def failed(api: Api) -> str:
-    """A job whose only attempt failed for good, with text, a watcher and a wish to cancel kept of it."""
+    """A job whose only attempt failed for good, with stored text, a result and a cancel request."""
     api.container.provider.scripts[:] = [Script(deltas=("Half ", "a text"), error=ProviderQuotaExhausted())]
     job_id = api.submit()
     work(api)
@@ -36,8 +36,8 @@ def failed(api: Api) -> str:
     return job_id
 
 
-def many(api: Api, count: int, **changes: Any) -> list[str]:
-    """Failed jobs, the oldest first."""
+def fail_jobs(api: Api, count: int, **changes: Any) -> list[str]:
+    """Create failed jobs and return their ids, the oldest first."""
     ids = []
     for number in range(count):
         job_id = api.submit()
@@ -79,8 +79,8 @@ def test_the_list_shows_the_error_of_each_failed_job(api: Api, failed: str) -> N
 
 
 def test_the_list_is_filtered_and_paginated(api: Api) -> None:
-    ids = many(api, 3)
-    many(api, 1, error=replace(ERROR, code="timeout"))
+    ids = fail_jobs(api, 3)
+    fail_jobs(api, 1, error=replace(ERROR, code="timeout"))
 
     first = api.call("GET", "/failed-jobs?error_code=stream_cut&limit=2", token="operator").json
     rest = api.call("GET", f"/failed-jobs?error_code=stream_cut&limit=2&cursor={first['next_cursor']}", token="operator").json
@@ -148,7 +148,7 @@ def test_unsupported_methods_return_405(api: Api, method: str, path: str) -> Non
 
 
 def test_retry_all_restarts_every_failed_job(api: Api) -> None:
-    ids = many(api, 30)
+    ids = fail_jobs(api, 30)
     running = api.submit()
 
     reply = retry(api, {"all": True})
@@ -161,7 +161,7 @@ def test_retry_all_restarts_every_failed_job(api: Api) -> None:
 
 
 def test_retry_all_restarts_only_jobs_matching_the_filters(api: Api) -> None:
-    cut, timed_out = many(api, 2), many(api, 2, error=replace(ERROR, code="timeout"))
+    cut, timed_out = fail_jobs(api, 2), fail_jobs(api, 2, error=replace(ERROR, code="timeout"))
 
     assert retry(api, {"all": True, "error_code": "timeout"}).json["done"] == 2
 
@@ -171,29 +171,29 @@ def test_retry_all_restarts_only_jobs_matching_the_filters(api: Api) -> None:
 
 def test_retry_by_id_reports_the_jobs_not_restarted_as_problems(api: Api, failed: str) -> None:
     """Another tenant's job is reported exactly like a job that does not exist."""
-    queued, others, never = api.submit(), api.submit("stranger"), f"job_{9:026}"
+    queued, foreign, missing = api.submit(), api.submit("stranger"), f"job_{9:026}"
 
-    answer = retry(api, {"ids": [failed, queued, others, never, failed]}).json
+    answer = retry(api, {"ids": [failed, queued, foreign, missing, failed]}).json
 
     assert (answer["matched"], answer["done"], answer["skipped"], answer["not_found"]) == (2, 1, 1, 2)
     assert {(one["job_id"], one["code"]) for one in answer["problems"]} == {
         (queued, "job_not_retryable"),
-        (others, "job_not_found"),
-        (never, "job_not_found"),
+        (foreign, "job_not_found"),
+        (missing, "job_not_found"),
     }
-    assert api.job(others).run == 1
+    assert api.job(foreign).run == 1
 
 
 def test_retry_all_restarts_a_job_failing_again_only_once(api: Api) -> None:
     """The scan starts at the newest job, so a job failing again is listed behind the cursor."""
-    ids = many(api, 60)
+    ids = fail_jobs(api, 60)
     real = api.container.queues.send
 
     def fail_at_once(lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         real(lane, wake_up, tenant, delay)
-        head, now = api.job(wake_up.job_id), api.container.clock.now() + 1_000
-        again = replace(head, status=Status.FAILED, due_at=None, finished_at=now, ttl=now // 1000 + 600, version=head.version + 1)
-        api.container.jobs.heads[wake_up.job_id] = again
+        job, now = api.job(wake_up.job_id), api.container.clock.now() + 1_000
+        failed = replace(job, status=Status.FAILED, due_at=None, finished_at=now, ttl=now // 1000 + 600, version=job.version + 1)
+        api.container.jobs.heads[wake_up.job_id] = failed
 
     api.container.queues.send = fail_at_once  # type: ignore[method-assign]
 
@@ -204,9 +204,9 @@ def test_retry_all_restarts_a_job_failing_again_only_once(api: Api) -> None:
 
 
 def test_a_repeated_idempotency_key_returns_the_same_bulk_operation(api: Api) -> None:
-    ids = many(api, 2)
+    ids = fail_jobs(api, 2)
     first = retry(api, {"all": True}, idempotency_key="k1")
-    later = many(api, 1)
+    later = fail_jobs(api, 1)
 
     again = retry(api, {"all": True}, idempotency_key="k1")
     other = retry(api, {"ids": ids}, idempotency_key="k1")
@@ -218,7 +218,7 @@ def test_a_repeated_idempotency_key_returns_the_same_bulk_operation(api: Api) ->
 
 
 def test_a_repeated_request_creates_a_bulk_operation_lost_before_storage(api: Api) -> None:
-    many(api, 2)
+    fail_jobs(api, 2)
     real = api.container.bulk_operations.create
     api.container.bulk_operations.create = unreachable(real, 1)  # type: ignore[method-assign]
 
@@ -251,7 +251,7 @@ def test_an_invalid_retry_request_returns_400_and_changes_nothing(api: Api, fail
 
 
 def test_a_dry_run_counts_and_changes_nothing(api: Api) -> None:
-    many(api, 130)
+    fail_jobs(api, 130)
 
     answer = retry(api, {"all": True, "dry_run": True}).json
 
@@ -340,7 +340,7 @@ def test_the_dedupe_key_of_a_deleted_job_can_be_reused(api: Api) -> None:
 
 
 def test_a_purge_deletes_all_failed_jobs_and_nothing_else(api: Api) -> None:
-    many(api, 30)
+    fail_jobs(api, 30)
     completed = api.submit()
     work(api)
 
@@ -359,11 +359,13 @@ def test_a_purge_with_an_unclear_selection_returns_400(api: Api, failed: str, qu
 # ---- redrive
 
 
-def dead(api: Api, job: Job | str, generation: int = 1, lane: str = "normal") -> None:
+def add_dead_letter(api: Api, job: Job | str, generation: int = 1, lane: str = "normal") -> None:
+    """Move a wake-up to the dead-letter queue, as SQS does after too many receives."""
     api.container.queues.give_up(lane, WakeUp(job if isinstance(job, str) else job.id, generation).to_json())
 
 
 def wake_ups(api: Api, lane: str = "normal") -> list[dict[str, Any]]:
+    """The wake-ups in the queue of a lane."""
     return [json.loads(message.body) for message in api.container.queues.messages[lane]]
 
 
@@ -373,7 +375,7 @@ def test_a_redrive_follows_the_job_record_and_not_the_dead_letter(api: Api, fail
     api.container.queues.messages["normal"].clear()
     api.container.jobs.heads[waiting] = replace(api.job(waiting), generation=4)
     for job_id in (waiting, failed, f"job_{7:026}"):
-        dead(api, job_id)
+        add_dead_letter(api, job_id)
     api.container.queues.send_to_dead_letter("normal", "garbage", "The message is not JSON.")
 
     answer = api.call("POST", "/failed-jobs/redrive", {}, "admin").json
@@ -389,7 +391,7 @@ def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
     job_id = api.submit(priority="high")
     api.container.queues.messages["high"].clear()
     for _ in range(3):
-        dead(api, job_id, lane="low")
+        add_dead_letter(api, job_id, lane="low")
 
     assert api.call("POST", "/failed-jobs/redrive", {"lane": "low"}, "admin").json["redriven"] == 3
     assert len(wake_ups(api, "high")) == 1
@@ -400,7 +402,7 @@ def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
 
 def test_a_dead_letter_stays_when_its_wake_up_cannot_be_sent(api: Api) -> None:
     job_id = api.submit()
-    dead(api, job_id)
+    add_dead_letter(api, job_id)
     api.container.queues.send = unreachable(api.container.queues.send, 1)  # type: ignore[method-assign]
 
     assert api.call("POST", "/failed-jobs/redrive", {}, "admin").status == 503
@@ -411,7 +413,7 @@ def test_a_dead_letter_stays_when_its_wake_up_cannot_be_sent(api: Api) -> None:
 
 def test_a_redrive_handles_100_dead_letters_and_reports_more(api: Api) -> None:
     for number in range(130):
-        dead(api, f"job_{number:026}")
+        add_dead_letter(api, f"job_{number:026}")
 
     first = api.call("POST", "/failed-jobs/redrive", {"lane": "normal"}, "admin").json
     second = api.call("POST", "/failed-jobs/redrive", {"lane": "normal"}, "admin").json
@@ -424,7 +426,7 @@ def test_an_invalid_redrive_request_returns_400(api: Api, body: Any) -> None:
     assert api.call("POST", "/failed-jobs/redrive", body, "admin").status == 400
 
 
-# ---- what was spent in vain
+# ---- wasted cost
 
 
 def test_attempt_records_show_the_wasted_cost(api: Api) -> None:
@@ -435,17 +437,17 @@ def test_attempt_records_show_the_wasted_cost(api: Api) -> None:
     api.container.clock.advance(60)
     work(api)
 
-    ledger = api.call("GET", f"/jobs/{job_id}/attempts").json
+    attempts = api.call("GET", f"/jobs/{job_id}/attempts").json
 
     assert [row["wasted"] for row in while_retrying["data"]] == [True]
-    assert [row["wasted"] for row in ledger["data"]] == [True, False]
-    costs = [float(row["cost"]) for row in ledger["data"]]
-    assert float(ledger["total_cost"]) == pytest.approx(sum(costs))
-    assert float(ledger["wasted_cost"]) == pytest.approx(costs[0])
+    assert [row["wasted"] for row in attempts["data"]] == [True, False]
+    costs = [float(row["cost"]) for row in attempts["data"]]
+    assert float(attempts["total_cost"]) == pytest.approx(sum(costs))
+    assert float(attempts["wasted_cost"]) == pytest.approx(costs[0])
 
 
 def test_every_attempt_of_a_failed_job_counts_as_wasted(api: Api, failed: str) -> None:
-    ledger = api.call("GET", f"/jobs/{failed}/attempts").json
+    attempts = api.call("GET", f"/jobs/{failed}/attempts").json
 
-    assert [row["wasted"] for row in ledger["data"]] == [True]
-    assert ledger["wasted_cost"] == ledger["total_cost"]
+    assert [row["wasted"] for row in attempts["data"]] == [True]
+    assert attempts["wasted_cost"] == attempts["total_cost"]

@@ -1,4 +1,4 @@
-"""Requests that are sent again: what was begun once is never begun twice, and what got lost on the way is made good."""
+"""Repeated requests: nothing is started twice, and a repetition does what the first request could not finish."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ FAILS = Script(error=RequestRefused())
 
 
 def wake_ups(api: Api, lane: str = "normal") -> list[dict[str, Any]]:
+    """The wake-ups in the queue of a lane."""
     return [json.loads(message.body) for message in api.container.queues.messages[lane]]
 
 
@@ -28,7 +29,7 @@ def retry(api: Api, job_id: str, body: Any = None, **headers: str) -> Reply:
 
 @pytest.fixture
 def failed(api: Api) -> str:
-    """A job whose every attempt fails for good."""
+    """A failed job; a retry of it fails, too."""
     api.container.provider.scripts[:] = [FAILS]
     job_id = api.submit()
     work(api)
@@ -56,11 +57,11 @@ def test_idempotency_and_dedupe_keys_belong_to_one_user(api: Api, other: str) ->
 
 def test_a_dedupe_key_belongs_to_the_user_an_operator_submits_for(api: Api) -> None:
     """The user of the job decides, not the caller."""
-    hers = api.submit("user", dedupe_key="story:1")
+    alices_job = api.submit("user", dedupe_key="story:1")
 
     reply = api.call("POST", "/jobs", {"prompt": "x", "dedupe_key": "story:1", "user": "alice"}, "operator")
 
-    assert (reply.json["job_id"], reply.json["deduplicated"]) == (hers, True)
+    assert (reply.json["job_id"], reply.json["deduplicated"]) == (alices_job, True)
 
 
 def test_a_replay_requires_the_current_right_to_read_the_job(api: Api) -> None:
@@ -129,17 +130,17 @@ def test_a_replay_skips_the_checks_of_a_new_submission(api: Api) -> None:
 def test_concurrent_requests_with_one_idempotency_key_create_one_job(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second request is answered while the first is still creating its job."""
     create = api.container.jobs.create
-    between: list[Reply] = []
+    second: list[Reply] = []
 
-    def second_comes_between(*args: Any) -> None:
+    def send_second_request(*args: Any) -> None:
         monkeypatch.setattr(api.container.jobs, "create", create)
-        between.append(api.call("POST", "/jobs", {"prompt": "x"}, idempotency_key="k"))
+        second.append(api.call("POST", "/jobs", {"prompt": "x"}, idempotency_key="k"))
         create(*args)
 
-    monkeypatch.setattr(api.container.jobs, "create", second_comes_between)
+    monkeypatch.setattr(api.container.jobs, "create", send_second_request)
     first = api.call("POST", "/jobs", {"prompt": "x"}, idempotency_key="k")
 
-    assert (first.status, first.json["job_id"]) == (202, between[0].json["job_id"])
+    assert (first.status, first.json["job_id"]) == (202, second[0].json["job_id"])
     assert len(api.container.jobs.heads) == 1
 
 

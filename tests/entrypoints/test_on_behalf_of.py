@@ -1,4 +1,4 @@
-"""Notifications, imports and warm-ups through `app.py`: refused where they may not be, worked off, and seen by whom they concern."""
+"""Job types that send notifications, import batches or warm the cache, through `app.py`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 from chalicelib import bootstrap
 from chalicelib.domain.notifications.recipients import RecipientAllowlist
-from tests.entrypoints.test_dependencies import told
-from tests.entrypoints.test_webhooks import deliver, refused
 from tests.kit import batches
 from tests.kit.deliveries import HOOK
 from tests.kit.http import Api
 from tests.kit.provider import Script
+from tests.kit.replies import field_errors
+from tests.kit.triggers import deliver, publish_change
 from tests.kit.work import work
 
 SLACK = "https://hooks.slack.com/services/T0/B0/abcdefgh"
@@ -40,16 +40,18 @@ def submit(api: Api, kind: str, given: Any, token: str = "user", **more: Any) ->
 
 
 def parsed(api: Api, job_id: str) -> Any:
+    """The parsed result of a completed job."""
     reply = api.call("GET", f"/jobs/{job_id}/result")
     assert reply.status == 200, reply.text
     assert reply.json["status"] == "completed", reply.text
     return reply.json["parsed"]
 
 
-def uploaded(api: Api, data: bytes, token: str = "user") -> str:
-    begun = api.call("POST", "/uploads", {"content_type": "text/csv"}, token).json
-    api.container.uploads.put(begun["url"], data, "text/csv")
-    return str(begun["upload_id"])
+def upload_csv(api: Api, data: bytes, token: str = "user") -> str:
+    """Upload a CSV file and return its id."""
+    upload = api.call("POST", "/uploads", {"content_type": "text/csv"}, token).json
+    api.container.uploads.put(upload["url"], data, "text/csv")
+    return str(upload["upload_id"])
 
 
 # ---- notification
@@ -59,13 +61,13 @@ def test_a_notification_job_completes_before_its_deliveries(api: Api) -> None:
     """The delivery log shows `pending` first, and `delivered` once the dispatcher has run."""
     job_id = submit(api, "notification", {"to": ["email:ops@acme.com", f"webhook:{HOOK}"], **MESSAGE}).json["job_id"]
     work(api)
-    said = parsed(api, job_id)["deliveries"]
+    deliveries = parsed(api, job_id)["deliveries"]
     before = api.call("GET", f"/jobs/{job_id}/deliveries").json["data"]
 
     deliver(api)
 
     after = api.call("GET", f"/jobs/{job_id}/deliveries").json["data"]
-    assert {one["delivery_id"] for one in said} == {one["delivery_id"] for one in after}
+    assert {one["delivery_id"] for one in deliveries} == {one["delivery_id"] for one in after}
     assert ({one["status"] for one in before}, {one["status"] for one in after}) == ({"pending"}, {"delivered"})
     assert {one["event"] for one in after} == {"notification"}
     assert api.container.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
@@ -76,12 +78,12 @@ def test_recipients_not_allowed_are_refused_at_submission(api: Api) -> None:
     given = {"to": ["slack:alerts", "email:me@evil.example", "webhook:https://127.0.0.1/", "fax:1"], **MESSAGE}
 
     for path in ("/jobs", "/jobs/estimate"):
-        wrong = refused(api.call("POST", path, {"type": "notification", "input": given}))
-        assert set(wrong) == {"input.to.1", "input.to.2", "input.to.3"}
-        assert "allowed are email:ops@acme.com, slack:alerts" in wrong["input.to.1"]
-        assert wrong["input.to.2"] == "must be a public address"
-        assert wrong["input.to.3"] == "must be email:<address>, slack:<name> or webhook:<URL>"
-    assert refused(submit(api, "notification", {"to": "slack:alerts", **MESSAGE}, "stranger"))["input.to"].startswith("is not allowed")
+        errors = field_errors(api.call("POST", path, {"type": "notification", "input": given}))
+        assert set(errors) == {"input.to.1", "input.to.2", "input.to.3"}
+        assert "allowed are email:ops@acme.com, slack:alerts" in errors["input.to.1"]
+        assert errors["input.to.2"] == "must be a public address"
+        assert errors["input.to.3"] == "must be email:<address>, slack:<name> or webhook:<URL>"
+    assert field_errors(submit(api, "notification", {"to": "slack:alerts", **MESSAGE}, "stranger"))["input.to"].startswith("is not allowed")
     assert api.container.jobs.heads == {}
 
 
@@ -94,10 +96,10 @@ def test_recipients_not_allowed_are_refused_at_submission(api: Api) -> None:
         ({"to": "slack:alerts", **MESSAGE, "subject": ""}, "input.subject"),
         ({"to": "slack:alerts", **MESSAGE, "cc": "x"}, "input.cc"),
     ],
-    ids=["no message", "nobody", "too many", "no subject", "unknown"],
+    ids=["no message", "no recipient", "too many", "no subject", "unknown"],
 )
 def test_an_invalid_notification_input_is_refused(api: Api, given: Any, path: str) -> None:
-    assert path in {place[: len(path)] for place in refused(submit(api, "notification", given))}
+    assert path in {found[: len(path)] for found in field_errors(submit(api, "notification", given))}
 
 
 def test_a_notification_may_contain_the_output_of_its_parent(api: Api) -> None:
@@ -106,25 +108,25 @@ def test_a_notification_may_contain_the_output_of_its_parent(api: Api) -> None:
     given = {"to": "slack:alerts", "subject": "Done", "message": "It says: {{parents.a.output}}"}
     job_id = submit(api, "notification", given, depends_on={"a": parent}).json["job_id"]
     work(api)
-    told(api, parent)
+    publish_change(api, parent)
     work(api)
     deliver(api)
 
     assert parsed(api, job_id)["deliveries"][0]["recipient"] == "slack:alerts"
     assert "It says: all of it" in str(api.container.webhook_client.letters[0].body)
-    wrong = refused(submit(api, "notification", {**given, "to": "email:{{parents.a.output}}"}, depends_on={"a": parent}))
-    assert "input.to" in wrong
+    errors = field_errors(submit(api, "notification", {**given, "to": "email:{{parents.a.output}}"}, depends_on={"a": parent}))
+    assert "input.to" in errors
 
 
 def test_the_allowlist_is_checked_for_every_row_of_a_notification_batch(api: Api) -> None:
     rows = [{"input": {"to": to, **MESSAGE}} for to in ("slack:alerts", ["slack:alerts", "email:me@evil.example"])]
 
-    wrong = refused(api.call("POST", "/batches", {"items": rows, "type": "notification"}))
+    errors = field_errors(api.call("POST", "/batches", {"items": rows, "type": "notification"}))
     batch_id = batches.submit(api, rows[:1], type="notification")
     batches.settle(api)
 
-    assert set(wrong) == {"items.1.input.to.1"}
-    assert batches.look(api, batch_id)["status"] == "completed"
+    assert set(errors) == {"items.1.input.to.1"}
+    assert batches.get_batch(api, batch_id)["status"] == "completed"
 
 
 VALID: dict[str, Any] = {
@@ -149,10 +151,10 @@ def test_the_input_of_a_dependent_row_is_not_validated_at_submission(api: Api, k
 
 def test_an_imported_notification_never_reaches_a_recipient_not_allowed(api: Api) -> None:
     """The import worker does not know the recipient allowlist; the dispatcher checks it."""
-    begun = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json
+    upload = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json
     row = json.dumps({"input": {"to": ["email:me@evil.example", "slack:alerts"], **MESSAGE}})
-    api.container.uploads.put(begun["url"], row.encode(), "application/x-ndjson")
-    job_id = submit(api, "csv_import", {"upload_id": begun["upload_id"], "type": "notification"}).json["job_id"]
+    api.container.uploads.put(upload["url"], row.encode(), "application/x-ndjson")
+    job_id = submit(api, "csv_import", {"upload_id": upload["upload_id"], "type": "notification"}).json["job_id"]
     work(api)
     batches.settle(api)
     deliver(api)
@@ -160,7 +162,7 @@ def test_an_imported_notification_never_reaches_a_recipient_not_allowed(api: Api
     (row_id,) = (job.id for job in api.container.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
     log = {one["channel"]: one for one in api.call("GET", f"/jobs/{row_id}/deliveries").json["data"]}
     assert (log["email"]["status"], log["slack"]["status"], api.container.email.sent) == ("failed", "delivered", [])
-    assert "does not allow" in log["email"]["attempts"][0]["error"]
+    assert "no longer on the tenant's allowlist" in log["email"]["attempts"][0]["error"]
 
 
 # ---- csv_import
@@ -168,27 +170,27 @@ def test_an_imported_notification_never_reaches_a_recipient_not_allowed(api: Api
 
 def test_a_csv_import_creates_a_batch_and_the_rows_complete(api: Api) -> None:
     """The batch has the options of the import and sends `batch.completed` at its end."""
-    upload_id = uploaded(api, b"prompt,who\nhello,Ada\ngoodbye,Bob\n")
+    upload_id = upload_csv(api, b"prompt,who\nhello,Ada\ngoodbye,Bob\n")
     given = {"upload_id": upload_id, "name": "greetings", "prompt_template": "{{input}}, {{who}}", "webhook_url": HOOK}
     job_id = submit(api, "csv_import", given).json["job_id"]
     work(api)
 
-    said = parsed(api, job_id)
+    result = parsed(api, job_id)
     batches.settle(api)
 
-    assert said["rows"] == 2
-    batch = batches.look(api, said["batch_id"])
+    assert result["rows"] == 2
+    batch = batches.get_batch(api, result["batch_id"])
     assert (batch["name"], batch["user"], batch["status"]) == ("greetings", "alice", "completed")
     assert [request.prompt for request in api.container.provider.requests] == ["hello, Ada", "goodbye, Bob"]
-    (kept,) = api.call("GET", f"/batches/{said['batch_id']}/deliveries").json["data"]
-    assert kept["event"] == "batch.completed"
+    (delivery,) = api.call("GET", f"/batches/{result['batch_id']}/deliveries").json["data"]
+    assert delivery["event"] == "batch.completed"
     stages = api.call("GET", f"/jobs/{job_id}/progress").json["stages"]
     assert [stage["name"] for stage in stages] == ["setup", "reading", "checking", "accepting", "finalization"]
 
 
 @pytest.mark.parametrize("token", ["colleague", "operator", "stranger"])
 def test_an_upload_of_another_user_cannot_be_imported(api: Api, token: str) -> None:
-    upload_id = uploaded(api, b"prompt\nhello\n")
+    upload_id = upload_csv(api, b"prompt\nhello\n")
     job_id = submit(api, "csv_import", {"upload_id": upload_id}, token).json["job_id"]
 
     work(api)
@@ -200,15 +202,17 @@ def test_an_upload_of_another_user_cannot_be_imported(api: Api, token: str) -> N
 
 def test_invalid_import_options_are_refused_at_submission(api: Api) -> None:
     """Each invalid option is reported by its path in the input."""
-    wrong = refused(
+    errors = field_errors(
         submit(
             api, "csv_import", {"upload_id": "upload_1", "batch_size": 0, "config": {"temperature": 7}, "dry_run": True, "priority": "soon"}
         )
     )
-    told = refused(submit(api, "csv_import", {"upload_id": "upload_1", "webhook_url": "http://a.example/", "notify": ["slack:other"]}))
+    recipients = field_errors(
+        submit(api, "csv_import", {"upload_id": "upload_1", "webhook_url": "http://a.example/", "notify": ["slack:other"]})
+    )
 
-    assert {path.split(".")[1] for path in wrong} == {"batch_size", "config", "dry_run", "priority"}
-    assert set(told) == {"input.webhook_url", "input.notify.0"}
+    assert {path.split(".")[1] for path in errors} == {"batch_size", "config", "dry_run", "priority"}
+    assert set(recipients) == {"input.webhook_url", "input.notify.0"}
 
 
 # ---- cache_warmup
@@ -218,25 +222,25 @@ def test_a_warm_up_caches_the_responses_to_its_prompts(api: Api) -> None:
     """A second warm-up submits nothing, and a job with a cached prompt costs nothing."""
     job_id = submit(api, "cache_warmup", {"prompts": ["Say 1.", "Say 2."]}).json["job_id"]
     work(api)
-    said = parsed(api, job_id)
+    result = parsed(api, job_id)
     batches.settle(api)
-    asked = len(api.container.provider.requests)
+    requests = len(api.container.provider.requests)
     again = submit(api, "cache_warmup", {"prompts": ["Say 1.", "Say 2."]}).json["job_id"]
     hit = api.call("POST", "/jobs", {"prompt": "Say 1.", "config": {"cache": True}}).json["job_id"]
 
     work(api)
 
-    assert (said["submitted"], asked) == (2, 2)
+    assert (result["submitted"], requests) == (2, 2)
     assert parsed(api, again) == {"batch_id": None, "cached_already": 2, "submitted": 0}
     assert api.call("GET", f"/jobs/{hit}").json["cost"] == "0.000000"
-    assert len(api.container.provider.requests) == asked
+    assert len(api.container.provider.requests) == requests
 
 
 def test_a_warm_up_with_invalid_or_too_many_prompts_is_refused(api: Api) -> None:
-    wrong = refused(submit(api, "cache_warmup", {"prompts": [{"content": "x", "depends_on": ["a"]}], "items": []}))
-    many = refused(submit(api, "cache_warmup", {"prompts": ["x"] * 1_001}))
+    errors = field_errors(submit(api, "cache_warmup", {"prompts": [{"content": "x", "depends_on": ["a"]}], "items": []}))
+    many = field_errors(submit(api, "cache_warmup", {"prompts": ["x"] * 1_001}))
 
-    assert set(wrong) == {"input.prompts.0.depends_on", "input.items"}
+    assert set(errors) == {"input.prompts.0.depends_on", "input.items"}
     assert set(many) == {"input.prompts"}
 
 

@@ -1,4 +1,4 @@
-"""The real adapters on moto, through `app.py`, in one process: from a POST to the last token; a failure, and its removal."""
+"""The real adapters on moto, through `app.py` in one process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.settings import Settings
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
-from tests.entrypoints.test_triggers import change
+from tests.kit.change_records import change
 from tests.kit.container import InlineLoop
 from tests.kit.http import CONTEXT, TOKENS, Api
 from tests.kit.provider import Script, ScriptedProvider
@@ -32,7 +32,7 @@ SCRIPTS = (Script(deltas=["all ", "of ", "it"], every=0.01, first=0.01), Script(
 
 
 class RealProvider(bootstrap.Container):
-    """Every real adapter, on a worker loop whose time jumps."""
+    """Every real adapter, on a worker loop where sleeps return at once."""
 
     offload: Any = staticmethod(run_inline)
     offload_sends: Any = staticmethod(run_inline)
@@ -43,7 +43,7 @@ class RealProvider(bootstrap.Container):
 
 
 class OnMoto(RealProvider):
-    """The same with a scripted provider."""
+    """Every real adapter but the provider, which is scripted."""
 
     @cached_property
     def provider(self) -> Any:
@@ -52,7 +52,7 @@ class OnMoto(RealProvider):
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """The API of a stage whose tables, queues, bucket and keys are there."""
+    """The API of a stage with its tables, queues, bucket and API keys."""
     made = Api()
     for name, value in (("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing"), ("AWS_DEFAULT_REGION", "us-east-1")):
         monkeypatch.setenv(name, value)
@@ -66,19 +66,19 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         for lane in (*LANES, TASKS, DELIVERIES):
             for queue in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
                 aws.client("sqs").create_queue(QueueName=queue)
-        adapters = OnMoto(Settings(stage=STAGE))
+        container = OnMoto(Settings(stage=STAGE))
         for name, (tenant, user, role) in TOKENS.items():
-            adapters.api_keys.put_key(
+            container.api_keys.put_key(
                 Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1)
             )
-        bootstrap.override(adapters)
+        bootstrap.override(container)
         yield made
     bootstrap.override(None)
     aws.reset_clients()
 
 
 def deliver(api: Api, lane: str = "normal") -> None:
-    """What SQS holds for a lane, to its worker; what that leaves is deleted, as SQS does."""
+    """Receive the messages of a lane and invoke its worker with them."""
     sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
     messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", [])
     records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
@@ -103,20 +103,20 @@ def test_a_submitted_job_completes_and_streams_its_text(api: Api) -> None:
 
 def test_a_dependent_job_is_released_with_the_output_of_its_parent(api: Api) -> None:
     """Dependencies are stored in DynamoDB, and the change record arrives twice."""
-    have = bootstrap.container()
+    container = bootstrap.container()
     parent = api.submit()
     child = api.submit(prompt="Go on from: {{parents.first.output}}.", depends_on={"first": parent})
     deliver(api)
     assert api.call("GET", f"/jobs/{child}/status").json["status"] == "waiting"
 
-    ended = have.jobs.get(parent)
+    ended = container.jobs.get(parent)
     assert ended is not None
     api.module.on_job_change({"Records": [change(None, ended), change(None, ended)]}, CONTEXT)
     assert api.call("GET", f"/jobs/{child}/status").json["status"] == "queued"
     deliver(api)
 
-    assert isinstance(have.provider, ScriptedProvider)
-    assert have.provider.requests[1].prompt == "Go on from: all of it."
+    assert isinstance(container.provider, ScriptedProvider)
+    assert container.provider.requests[1].prompt == "Go on from: all of it."
     graph = api.call("GET", f"/jobs/{child}/graph").json
     assert [node["status"] for node in graph["nodes"]] == ["completed", "failed"]
     assert graph["edges"] == [{"from": parent, "to": child, "alias": "first"}]
@@ -162,8 +162,8 @@ def test_an_export_is_created_downloaded_and_deleted(api: Api) -> None:
     """The limiter slot of the export is free again, and deleting the job removes the S3 object."""
     api.submit()
     deliver(api)
-    asked = {"type": "export", "input": {"filter": {"status": "completed"}}, "options": {"format": "jsonl"}}
-    job_id = api.call("POST", "/jobs", asked).json["job_id"]
+    body = {"type": "export", "input": {"filter": {"status": "completed"}}, "options": {"format": "jsonl"}}
+    job_id = api.call("POST", "/jobs", body).json["job_id"]
     in_use = []
     for _ in range(2):
         in_use.append(api.call("GET", "/job-types/export").json["in_use"])
@@ -190,23 +190,23 @@ def test_a_data_cleanup_deletes_old_jobs(api: Api) -> None:
 
 def test_a_csv_import_runs_its_batch_and_stores_a_delivery(api: Api) -> None:
     """The file is uploaded through the signed link, and the batch keeps its options."""
-    begun = api.call("POST", "/uploads", {"content_type": "text/csv"}).json
-    assert requests.put(begun["url"], data=b"prompt\nhello\n", headers=begun["headers"], timeout=10).status_code == 200
-    asked = {"type": "csv_import", "input": {"upload_id": begun["upload_id"], "webhook_url": "https://hooks.example.com/x"}}
-    job_id = api.call("POST", "/jobs", asked).json["job_id"]
+    upload = api.call("POST", "/uploads", {"content_type": "text/csv"}).json
+    assert requests.put(upload["url"], data=b"prompt\nhello\n", headers=upload["headers"], timeout=10).status_code == 200
+    body = {"type": "csv_import", "input": {"upload_id": upload["upload_id"], "webhook_url": "https://hooks.example.com/x"}}
+    job_id = api.call("POST", "/jobs", body).json["job_id"]
 
     deliver(api)
-    made = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]
+    result = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]
     _tasks(api)
     deliver(api, "low")
-    row = bootstrap.container().jobs.get(job_id_of_row(made["batch_id"], 0))
+    row = bootstrap.container().jobs.get(job_id_of_row(result["batch_id"], 0))
     assert row is not None
     api.module.count_jobs({"Records": [change(None, row)]}, CONTEXT)
     _tasks(api)
 
-    assert (made["rows"], api.call("GET", f"/batches/{made['batch_id']}").json["status"]) == (1, "completed")
-    (kept,) = api.call("GET", f"/batches/{made['batch_id']}/deliveries").json["data"]
-    assert (kept["event"], kept["address"], kept["status"]) == ("batch.completed", "https://hooks.example.com/x", "pending")
+    assert (result["rows"], api.call("GET", f"/batches/{result['batch_id']}").json["status"]) == (1, "completed")
+    (delivery,) = api.call("GET", f"/batches/{result['batch_id']}/deliveries").json["data"]
+    assert (delivery["event"], delivery["address"], delivery["status"]) == ("batch.completed", "https://hooks.example.com/x", "pending")
 
 
 def test_a_notification_job_stores_one_delivery(api: Api) -> None:
@@ -215,13 +215,13 @@ def test_a_notification_job_stores_one_delivery(api: Api) -> None:
 
     deliver(api)
 
-    (said,) = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]["deliveries"]
-    (kept,) = api.call("GET", f"/jobs/{job_id}/deliveries").json["data"]
-    assert (kept["delivery_id"], kept["event"], said["recipient"]) == (said["delivery_id"], "notification", given["to"])
+    (sent,) = api.call("GET", f"/jobs/{job_id}/result").json["parsed"]["deliveries"]
+    (delivery,) = api.call("GET", f"/jobs/{job_id}/deliveries").json["data"]
+    assert (delivery["delivery_id"], delivery["event"], sent["recipient"]) == (sent["delivery_id"], "notification", given["to"])
 
 
 def _tasks(api: Api) -> None:
-    """What the queue `tasks` holds, each to its function."""
+    """Receive the messages of the queue `tasks` and invoke `run_tasks` with each."""
     sqs, queue = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue_name(STAGE, TASKS))["QueueUrl"]
     for one in sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
         api.module.run_tasks(

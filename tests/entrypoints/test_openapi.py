@@ -1,6 +1,6 @@
-"""The API's document: it is valid, complete, and says what is really asked.
+"""The OpenAPI document: it is valid and complete, and agrees with what the API accepts and returns.
 
-`data/openapi-3.1.schema.json` is what the OpenAPI Initiative publishes for 3.1 documents (2022-10-07, Apache License 2.0).
+`data/openapi-3.1.schema.json` is the schema of the OpenAPI Initiative for 3.1 documents (2022-10-07, Apache License 2.0).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from jsonschema_rs import validator_for
 
 from chalicelib import bootstrap, job_types
 from chalicelib.domain.validation.schema import schema_problems
-from chalicelib.entrypoints.http.openapi.document import VERSION, document, placed
-from chalicelib.entrypoints.http.openapi.jobs import ANSWERS, BODIES, PARAMETERS, REQUESTS
+from chalicelib.entrypoints.http.openapi.document import VERSION, document, rebase_refs
+from chalicelib.entrypoints.http.openapi.jobs import PARAMETERS, REQUEST_BODIES, REQUEST_SCHEMAS, RESPONSES
 from chalicelib.entrypoints.http.server import ROUTES
 from tests.kit.http import Api
 from tests.kit.paths import ROOT
@@ -37,6 +37,7 @@ def described(api: Api) -> Any:
 
 
 def accepts(described: Any, name: str, value: Any) -> bool:
+    """Whether a value is valid by a schema of the document."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
     return bool(validator_for(schema).is_valid(value))
 
@@ -53,14 +54,14 @@ def test_every_component_schema_is_valid(described: Any) -> None:
 
 def test_every_reference_resolves(described: Any) -> None:
     for reference in _references(described["paths"]):
-        place = described
+        part = described
         for step in reference.removeprefix("#/").split("/"):
-            place = place[step]
+            part = part[step]
 
 
 def test_the_document_is_served_without_a_key_or_a_store(api: Api) -> None:
-    nothing = SimpleNamespace(clock=api.container.clock, settings=api.container.settings)
-    bootstrap.override(nothing)
+    without_stores = SimpleNamespace(clock=api.container.clock, settings=api.container.settings)
+    bootstrap.override(without_stores)
 
     assert api.call("GET", "/openapi.json", token=None).status == 200
 
@@ -88,8 +89,8 @@ def test_operation_ids_are_unique(described: Any) -> None:
 def test_route_descriptions_refer_only_to_existing_routes() -> None:
     served = {f"{route.method} {route.path}" for route in ROUTES}
 
-    assert set(PARAMETERS) | set(BODIES) | set(ANSWERS) <= served
-    assert {name for name in BODIES.values() if name != "Submission"} <= set(REQUESTS)
+    assert set(PARAMETERS) | set(REQUEST_BODIES) | set(RESPONSES) <= served
+    assert {name for name in REQUEST_BODIES.values() if name != "Submission"} <= set(REQUEST_SCHEMAS)
 
 
 @pytest.mark.parametrize("name", [kind.name for kind in job_types.all_types()])
@@ -213,7 +214,7 @@ def test_documented_filters_of_the_job_list_match_the_accepted_filters(api: Api,
 def test_internal_references_of_a_type_schema_are_relocated() -> None:
     """Each `$ref` is rewritten to the position of the schema in the document."""
     schema = {"$defs": {"name": {"type": "string"}}, "properties": {"who": {"$ref": "#/$defs/name"}}}
-    whole = {"$ref": "#/components/schemas/Input.t", "components": {"schemas": {"Input.t": placed(schema, "Input.t")}}}
+    whole = {"$ref": "#/components/schemas/Input.t", "components": {"schemas": {"Input.t": rebase_refs(schema, "Input.t")}}}
 
     assert validator_for(whole).is_valid({"who": "me"})
     assert not validator_for(whole).is_valid({"who": 3})

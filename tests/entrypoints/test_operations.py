@@ -1,4 +1,4 @@
-"""Circuits and the health of the system, as people and programs see them through the API."""
+"""Circuits, the health of the system and fallback models, through `app.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.kit.provider import Script
 from tests.kit.work import work
 
 MODEL = "gpt-4o-mini"
-SHAPE = {
+FIELDS = {
     "model",
     "state",
     "reason",
@@ -35,6 +35,7 @@ SHAPE = {
 
 
 def trip(api: Api, model: str = MODEL, code: str = "provider_quota_exhausted") -> CircuitBreaker:
+    """Record a failure of a model; by default one that opens its circuit."""
     now = api.container.clock.now()
     circuit = record_failure(CircuitBreaker(model=model), code, now, "mark", now)
     api.container.circuit_breakers.replace(CircuitBreaker(model=model), circuit)
@@ -60,7 +61,7 @@ def test_a_viewer_can_list_circuits(api: Api) -> None:
         ("z", "open", "provider_quota_exhausted", 1),
     ]
     assert listed["next_cursor"] is None
-    assert set(listed["data"][0]) == SHAPE
+    assert set(listed["data"][0]) == FIELDS
     assert listed["data"][1]["until"] == "2025-11-22T08:27:10.000Z"
     assert (listed["data"][1]["forced"], listed["data"][1]["trips"]) == (False, 1)
 
@@ -90,7 +91,7 @@ def test_opening_and_closing_a_circuit_is_idempotent(api: Api) -> None:
     assert api.call("POST", f"{path}/open", {"reason": "a"}, "admin").json == first
     assert api.call("POST", f"{path}/open", None, "admin").json == first
     assert api.call("POST", f"{path}/open", {"reason": "b"}, "admin").json["reason"] == "b"
-    assert api.call("POST", "/circuits/never-heard-of/close", {}, "admin").json["state"] == "closed"
+    assert api.call("POST", "/circuits/unknown-model/close", {}, "admin").json["state"] == "closed"
     assert [one["model"] for one in api.call("GET", "/circuits").json["data"]] == [MODEL]
 
 
@@ -112,10 +113,10 @@ def test_jobs_of_a_model_are_held_while_its_circuit_is_forced_open(api: Api) -> 
     assert api.job(job_id).status is Status.COMPLETED
 
 
-@pytest.mark.parametrize("what", ["open", "close"])
+@pytest.mark.parametrize("action", ["open", "close"])
 @pytest.mark.parametrize(("token", "status"), [("operator", 403), ("user", 403), ("viewer", 403), (None, 401), ("admin", 200)])
-def test_only_admins_may_force_circuits(api: Api, what: str, token: str | None, status: int) -> None:
-    assert api.call("POST", f"/circuits/{MODEL}/{what}", {}, token).status == status
+def test_only_admins_may_force_circuits(api: Api, action: str, token: str | None, status: int) -> None:
+    assert api.call("POST", f"/circuits/{MODEL}/{action}", {}, token).status == status
 
 
 @pytest.mark.parametrize("name", ["x" * 129, "%20x", "a%00b", "a%0Ab", "%20"])
@@ -165,7 +166,7 @@ def test_health_shows_an_open_circuit(api: Api) -> None:
 def test_health_recommends_how_to_close_a_forced_circuit(api: Api) -> None:
     api.call("POST", f"/circuits/{MODEL}/open", {}, "admin")
 
-    assert health(api)["recommendations"] == [f"A person opened it. `headrace circuits close {MODEL}` lets its jobs run again."]
+    assert health(api)["recommendations"] == [f"An operator opened it. `headrace circuits close {MODEL}` lets its jobs run again."]
 
 
 def test_health_shows_dead_letters_and_long_queues(api: Api) -> None:
@@ -181,8 +182,8 @@ def test_health_shows_dead_letters_and_long_queues(api: Api) -> None:
     assert seen["parts"]["change_stream"] == {
         "status": "degraded",
         "dead_letters": 1,
-        "issues": ["The change stream has set 1 message aside."],
-        "recommendations": ["Read them in its dead-letter queue: docs/operations.md says what they mean. No job fails by them."],
+        "issues": ["1 message in the dead-letter queue of the change stream."],
+        "recommendations": ["Read the messages; docs/operations.md explains them. No job fails because of a dead letter."],
     }
     assert len(seen["issues"]) == 3
     assert len(seen["recommendations"]) == 2
@@ -214,10 +215,10 @@ def test_stale_worker_leases_make_the_system_unhealthy(api: Api) -> None:
 def test_an_unavailable_part_is_reported_as_unhealthy(api: Api, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     """The other parts are still reported, and no internal error text is shown."""
 
-    def breaks() -> list[CircuitBreaker]:
+    def fail() -> list[CircuitBreaker]:
         raise error("secret detail")
 
-    monkeypatch.setattr(api.container.circuit_breakers, "all", breaks)
+    monkeypatch.setattr(api.container.circuit_breakers, "all", fail)
 
     seen = health(api)
 
@@ -240,7 +241,7 @@ def test_a_circuit_is_forced_open_after_a_concurrent_change(api: Api, monkeypatc
     assert api.call("POST", f"/circuits/{MODEL}/open", {}, "admin").json["forced"] is True
 
 
-# ---- models that stand in
+# ---- fallback models
 
 
 def test_fallback_models_are_stored_with_the_job(api: Api) -> None:
@@ -258,7 +259,7 @@ def test_fallback_models_are_stored_with_the_job(api: Api) -> None:
 
 
 def test_max_cost_is_null_when_a_fallback_model_has_no_price(api: Api) -> None:
-    reply = api.call("POST", "/jobs/estimate", {"prompt": "x", "config": {"fallback_models": ["nobody-knows"]}}).json
+    reply = api.call("POST", "/jobs/estimate", {"prompt": "x", "config": {"fallback_models": ["unknown-model"]}}).json
 
     assert (reply["max_cost"], reply["estimated_cost"] is not None) == (None, True)
 

@@ -1,4 +1,4 @@
-"""Polls that are held, ETags, and results of any size, through `app.py`."""
+"""Long polling, ETags and results of any size, through `app.py`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.kit.work import work
 
 
 def claimed(api: Api) -> Job:
-    """A job that a worker is at, with three characters of text."""
-    head = api.job(api.submit())
-    running = transitions.claim(head, 1, "owner", api.container.clock.now())
+    """A claimed job with three characters of text."""
+    queued = api.job(api.submit())
+    running = transitions.claim(queued, 1, "owner", api.container.clock.now())
     assert running is not None
-    api.container.jobs.replace(head, running)
+    api.container.jobs.replace(queued, running)
     write(api, running, 0)
     return running
 
@@ -32,16 +32,16 @@ def write(api: Api, job: Job, start: int) -> None:
 
 
 def at_second(api: Api, second: float, do: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let something happen while a request is held."""
+    """Call `do` once so many seconds have passed, while a request is held."""
     clock, pending, sleep = api.container.clock, [do], api.container.clock.sleep
-    moment = clock.now() + second * 1000
+    due_at = clock.now() + second * 1000
 
-    def meanwhile(seconds: float) -> None:
+    def sleep_then_do(seconds: float) -> None:
         sleep(seconds)
-        if pending and clock.now() >= moment:
+        if pending and clock.now() >= due_at:
             pending.pop()()
 
-    monkeypatch.setattr(clock, "sleep", meanwhile)
+    monkeypatch.setattr(clock, "sleep", sleep_then_do)
 
 
 @pytest.mark.parametrize("suffix", ["/status", "/progress"])
@@ -76,15 +76,15 @@ def test_the_etag_of_a_job_changes_only_with_its_version(api: Api) -> None:
 def test_a_waiting_request_is_announced_as_a_reader(api: Api, route: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker writes text every second for readers; announcements are 5 s apart or more."""
     job = claimed(api)
-    noted: list[int] = []
-    monkeypatch.setattr(api.container.subscriptions, "announce_reader", lambda job_id, until: noted.append(until))
-    begun = api.container.clock.now()
+    announced: list[int] = []
+    monkeypatch.setattr(api.container.subscriptions, "announce_reader", lambda job_id, until: announced.append(until))
+    started_at = api.container.clock.now()
 
     assert api.call("GET", f"/jobs/{job.id}{route}").status == 200
 
-    assert 4 <= len(noted) <= 5
-    assert noted[0] == begun + 10_000
-    assert all(later - earlier >= 5_000 for earlier, later in pairwise(noted))
+    assert 4 <= len(announced) <= 5
+    assert announced[0] == started_at + 10_000
+    assert all(later - earlier >= 5_000 for earlier, later in pairwise(announced))
 
 
 @pytest.mark.parametrize("route", ["/status?wait=20", "/text?offset=3&wait=20"])
@@ -115,8 +115,8 @@ def test_a_result_is_cut_at_the_length_in_the_job_record(api: Api) -> None:
     job_id = api.submit(config={"response_format": "json"})
     work(api)
     whole = api.call("GET", f"/jobs/{job_id}/result").json
-    head = api.job(job_id)
-    api.container.jobs.heads[job_id] = replace(head, status=Status.CANCELLED, length=4, version=head.version + 1)
+    job = api.job(job_id)
+    api.container.jobs.heads[job_id] = replace(job, status=Status.CANCELLED, length=4, version=job.version + 1)
 
     cut = api.call("GET", f"/jobs/{job_id}/result").json
 
@@ -124,10 +124,10 @@ def test_a_result_is_cut_at_the_length_in_the_job_record(api: Api) -> None:
     assert (cut["output"], cut["parsed"], cut["length"]) == ('{"a"', None, 4)
 
 
-@pytest.mark.parametrize("letter", ["x", "\x01", "é", "字", "🎉", '"'])
-def test_a_result_too_large_for_one_response_is_redirected(api: Api, letter: str) -> None:
+@pytest.mark.parametrize("character", ["x", "\x01", "é", "字", "🎉", '"'])
+def test_a_result_too_large_for_one_response_is_redirected(api: Api, character: str) -> None:
     """The 307 leads to a signed link, or to the text in slices below the size limit of Lambda."""
-    api.container.provider.scripts[:] = [Script(deltas=[letter * 100_000] * 60, every=0.001)]
+    api.container.provider.scripts[:] = [Script(deltas=[character * 100_000] * 60, every=0.001)]
     job_id = api.submit()
     work(api)
 

@@ -1,4 +1,4 @@
-"""Event streams that outlive what goes wrong: a 5xx or 429 would end an EventSource for good, a wrong 204 too."""
+"""Event streams during failures: a 5xx, a 429 or a wrong 204 would end an EventSource for good."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ HALF = Script(deltas=["abc"], error=RequestRefused())
 
 
 def slice_of(api: Api, job_id: str, last: str | None = None) -> Reply:
+    """Request a slice of the stream, after the event id `last`."""
     return api.call("GET", f"/jobs/{job_id}/stream", **({"last_event_id": last} if last else {}))
 
 
@@ -40,7 +41,7 @@ def events(api: Api, job_id: str, last: str | None = None) -> list[dict[str, obj
         ("subscriptions", "announce_reader"),
     ],
 )
-@pytest.mark.parametrize("failing", [(), (1,), (2,)], ids=["always", "at first", "later"])
+@pytest.mark.parametrize("failing", [(), (1,), (2,)], ids=["every call", "first call", "second call"])
 def test_a_stream_slice_returns_200_when_a_store_is_unavailable(
     api: Api, store: str, call: str, failing: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,11 +50,11 @@ def test_a_stream_slice_returns_200_when_a_store_is_unavailable(
     job_id = api.submit()
     work(api)
     retried(api, job_id)
-    api.container.chunks.rows.clear()  # so that the text comes from the result
-    port, asked = getattr(api.container, store), Mock()
+    api.container.chunks.rows.clear()  # the text has to come from the result
+    port, called = getattr(api.container, store), Mock()
     broken = unreachable(getattr(port, call), *failing)
-    monkeypatch.setattr(port, call, lambda *args: (asked(), broken(*args))[1])
-    api.container.clock.advance(31)  # so that the key is looked up anew
+    monkeypatch.setattr(port, call, lambda *args: (called(), broken(*args))[1])
+    api.container.clock.advance(31)  # the cached API key has expired
 
     for last in (None, "1:3"):
         reply = slice_of(api, job_id, last)
@@ -61,7 +62,7 @@ def test_a_stream_slice_returns_200_when_a_store_is_unavailable(
         assert reply.headers["content-type"].startswith("text/event-stream")
         assert reply.text.startswith("retry: ")
         assert reply.text.startswith("retry: 3000\n: ") or Events(reply.text)
-    assert asked.called
+    assert called.called
 
 
 def test_a_stream_slice_returns_200_on_an_internal_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,14 +136,14 @@ def retried_and_cancelled(api: Api, job_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("happens", "told", "last"),
+    ("happens", "expected", "last"),
     [
         (retried_and_run, ["reset", "job_completed"], "2:12:end:2"),
         (retried_and_cancelled, ["job_cancelled"], "1:3:end:2"),
         (retried, ["connected"], "1:3"),
     ],
 )
-def test_a_stream_continues_into_the_next_run(api: Api, happens: Callable[[Api, str], None], told: list[str], last: str) -> None:
+def test_a_stream_continues_into_the_next_run(api: Api, happens: Callable[[Api, str], None], expected: list[str], last: str) -> None:
     """A client at the end of run 1 receives run 2, even if run 2 is cancelled before its start."""
     job_id, end = ended_in_run_one(api)
     happens(api, job_id)
@@ -150,7 +151,7 @@ def test_a_stream_continues_into_the_next_run(api: Api, happens: Callable[[Api, 
     after = events(api, job_id, end)
 
     states = ("reset", "connected", "job_completed", "job_cancelled")
-    assert [event["event"] for event in after if event["event"] in states] == told
+    assert [event["event"] for event in after if event["event"] in states] == expected
     assert after[-1]["id"] == last
     if api.job(job_id).status is Status.QUEUED:
         assert not Events(slice_of(api, job_id, last).text)

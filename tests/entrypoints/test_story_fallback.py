@@ -1,4 +1,4 @@
-"""What a type may add to a submission and a result: an answer at once, one job for one story, an answer without a key."""
+"""What a job type can add to a job: preliminary results, a dedupe key, and a result without a provider key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.kit.work import sweep, work
 
 STORY = {
     "title": "A miracle battery!",
-    "content": "It charges instantly. Nobody measured it.",
+    "content": "It charges instantly. It was never measured.",
     "sector": "energy",
     "impact_tags": ["climate"],
 }
@@ -83,14 +83,14 @@ def test_other_jobs_are_held_until_a_provider_key_is_stored(api: Api) -> None:
 
 def test_invalid_model_output_is_kept_unparsed_in_the_result() -> None:
     """The failed job keeps the exact text of the model."""
-    said = '{"claims": "none", "hype_score": 11}'
-    api = Api(Script(deltas=[said[:9], said[9:]]))
+    output = '{"claims": "none", "hype_score": 11}'
+    api = Api(Script(deltas=[output[:9], output[9:]]))
     job_id = submit(api, config={"max_attempts": 1})["job_id"]
 
     work(api)
 
     result = api.call("GET", f"/jobs/{job_id}/result").json
-    assert (result["status"], result["output"], result["parsed"], result["fallback"]) == ("failed", said, None, False)
+    assert (result["status"], result["output"], result["parsed"], result["fallback"]) == ("failed", output, None, False)
     assert (result["error"]["code"], result["error"]["class"], result["error"]["retryable"]) == ("output_invalid", "output", True)
 
 

@@ -57,12 +57,12 @@ def test_a_client_of_a_failed_attempt_receives_a_reset(api: Api) -> None:
     api.container.provider.scripts[:] = [Script(deltas=["half"], error=StreamCut()), Script(deltas=["whole"])]
     job_id = api.submit()
     work(api)
-    told = Events(api.call("GET", f"/jobs/{job_id}/stream").text)
-    assert [event["event"] for event in told if event["event"] in ("tokens", "retrying")] == ["tokens", "retrying"]
+    before = Events(api.call("GET", f"/jobs/{job_id}/stream").text)
+    assert [event["event"] for event in before if event["event"] in ("tokens", "retrying")] == ["tokens", "retrying"]
     api.container.clock.advance(10)
     work(api)
 
-    after = Events(api.call("GET", f"/jobs/{job_id}/stream", last_event_id=told[-1]["id"]).text)
+    after = Events(api.call("GET", f"/jobs/{job_id}/stream", last_event_id=before[-1]["id"]).text)
 
     assert after[0]["event"] == "reset"
     assert after[0]["data"]["attempt"] == 2
@@ -70,11 +70,11 @@ def test_a_client_of_a_failed_attempt_receives_a_reset(api: Api) -> None:
     assert after[-1]["id"] == "2:5:end"
 
 
-@pytest.mark.parametrize("said", ["x", "1", "1:", ":", "-1:0", "1:2:3", "1:2:end:x", "١:٢", "9" * 40 + ":0"])
-def test_a_malformed_last_event_id_returns_400(api: Api, said: str) -> None:
+@pytest.mark.parametrize("last_event_id", ["x", "1", "1:", ":", "-1:0", "1:2:3", "1:2:end:x", "١:٢", "9" * 40 + ":0"])
+def test_a_malformed_last_event_id_returns_400(api: Api, last_event_id: str) -> None:
     job_id = api.submit()
 
-    assert api.call("GET", f"/jobs/{job_id}/stream", last_event_id=said).status == 400
+    assert api.call("GET", f"/jobs/{job_id}/stream", last_event_id=last_event_id).status == 400
 
 
 def test_a_stream_over_its_rate_limit_gets_a_longer_retry_and_no_429(api: Api) -> None:
@@ -84,12 +84,12 @@ def test_a_stream_over_its_rate_limit_gets_a_longer_retry_and_no_429(api: Api) -
     for _ in range(700):
         api.container.request_counters.increment("stream#key_user", api.container.clock.now() // 60_000, 0)
 
-    hasty = api.call("GET", f"/jobs/{job_id}/stream")
+    limited = api.call("GET", f"/jobs/{job_id}/stream")
 
-    assert (first.status, hasty.status) == (200, 200)
+    assert (first.status, limited.status) == (200, 200)
     assert first.headers["ratelimit-policy"] == '"stream";q=600;w=60'
     assert first.text.startswith("retry: 250")
-    assert hasty.text.startswith("retry: 3000")
+    assert limited.text.startswith("retry: 3000")
     assert api.call("GET", "/me").headers["ratelimit"].startswith('"key";r=598;')
 
 
@@ -189,17 +189,17 @@ def test_a_synchronous_submission_waits_for_its_result(api: Api, monkeypatch: py
     """`async: false` returns 200 with the result if the job completes in time, otherwise 202."""
     sleep = api.container.clock.sleep
 
-    def meanwhile(seconds: float) -> None:
+    def sleep_and_work(seconds: float) -> None:
         sleep(seconds)
         work(api)
 
-    monkeypatch.setattr(api.container.clock, "sleep", meanwhile)
-    held = api.call("POST", "/jobs", {"prompt": "x", "async": False})
+    monkeypatch.setattr(api.container.clock, "sleep", sleep_and_work)
+    in_time = api.call("POST", "/jobs", {"prompt": "x", "async": False})
     monkeypatch.setattr(api.container.clock, "sleep", sleep)
-    given_up = api.call("POST", "/jobs", {"prompt": "x", "async": False})
+    too_late = api.call("POST", "/jobs", {"prompt": "x", "async": False})
 
-    assert (held.status, held.json["output"]) == (200, "Hello, world")
-    assert given_up.status == 202
+    assert (in_time.status, in_time.json["output"]) == (200, "Hello, world")
+    assert too_late.status == 202
 
 
 def test_an_expired_result_returns_410(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Work that is no OpenAI call, through `app.py`: submitted, refused, worked off, downloaded; the limits of types as people see them."""
+"""Job types without a model, through `app.py`: submissions, refusals, downloads and limits."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def submit(api: Api, token: str = "user", **fields: Any) -> Any:
     return api.call("POST", "/jobs", fields, token)
 
 
-def exported(api: Api, token: str = "user", **options: Any) -> str:
-    """An export of all that the caller may read, worked off."""
+def export_jobs(api: Api, token: str = "user", **options: Any) -> str:
+    """Run an export of all jobs that the caller may read, and return its id."""
     reply = submit(api, token, type="export", input={"filter": {"type": "general"}}, options=options)
     assert reply.status == 202, reply.text
     work(api)
@@ -58,25 +58,25 @@ def api() -> Api:
 
 @pytest.mark.parametrize(("token", "status"), [("user", 307), ("operator", 307), ("colleague", 404), ("stranger", 404), ("viewer", 403)])
 def test_a_download_requires_the_right_to_read_the_result(api: Api, token: str, status: int) -> None:
-    job_id = exported(api)
+    job_id = export_jobs(api)
 
     assert api.call("GET", f"/jobs/{job_id}/download", token=token).status == status
 
 
-def test_a_job_without_an_object_has_nothing_to_download(api: Api) -> None:
+def test_a_job_without_an_object_has_nothing_to_download() -> None:
     """The JSON output of a model cannot name an object."""
-    said = Api(Script(deltas=['{"object": "export.csv"}']))
-    job_id = said.submit(config={"response_format": "json"})
-    work(said)
+    api = Api(Script(deltas=['{"object": "export.csv"}']))
+    job_id = api.submit(config={"response_format": "json"})
+    work(api)
 
-    reply = said.call("GET", f"/jobs/{job_id}/download")
+    reply = api.call("GET", f"/jobs/{job_id}/download")
 
-    assert said.job(job_id).status == "completed"
+    assert api.job(job_id).status == "completed"
     assert (reply.status, reply.json["error"]["code"]) == (404, "nothing_to_download")
 
 
 def test_an_expired_object_returns_410(api: Api) -> None:
-    job_id = exported(api)
+    job_id = export_jobs(api)
     api.container.job_files.kept.clear()
 
     assert api.call("GET", f"/jobs/{job_id}/download").status == 410
@@ -84,13 +84,13 @@ def test_an_expired_object_returns_410(api: Api) -> None:
 
 def test_deleting_an_export_deletes_its_object(api: Api) -> None:
     """The objects of other exports stay."""
-    job_id = exported(api)
-    other = exported(api, "operator")
+    job_id = export_jobs(api)
+    other = export_jobs(api, "operator")
 
     reply = api.call("POST", "/bulk", {"action": "delete", "ids": [job_id]}, "operator")
 
     assert reply.json["done"] == 1, reply.text
-    assert [place[1] for place in api.container.job_files.kept] == [other]
+    assert [key[1] for key in api.container.job_files.kept] == [other]
 
 
 def test_all_invalid_fields_of_an_export_are_reported_at_once(api: Api) -> None:
@@ -126,7 +126,7 @@ def test_a_data_cleanup_requires_an_operator(api: Api) -> None:
 
 
 def test_the_progress_of_an_export_shows_stages_and_milestones(api: Api) -> None:
-    job_id = exported(api)
+    job_id = export_jobs(api)
 
     progress = api.call("GET", f"/jobs/{job_id}/progress").json
 
@@ -161,12 +161,14 @@ def test_a_job_held_by_a_type_limit_shows_reason_and_next_attempt(api: Api) -> N
     assert api.call("GET", "/jobs?status=held").json["data"][0]["reason"] in ("type_rate", "type_concurrency")
 
 
-@pytest.mark.parametrize(("said", "limits"), [("export=-/3", (None, 3)), ("export=7/-", (7, None)), ("other=1/1", (2, 5))])
-def test_type_limits_can_be_overridden_for_a_stage(api: Api, monkeypatch: pytest.MonkeyPatch, said: str, limits: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize(("setting", "limits"), [("export=-/3", (None, 3)), ("export=7/-", (7, None)), ("other=1/1", (2, 5))])
+def test_type_limits_can_be_overridden_for_a_stage(
+    api: Api, monkeypatch: pytest.MonkeyPatch, setting: str, limits: tuple[Any, Any]
+) -> None:
     """`HEADRACE_TYPE_LIMITS` replaces single limits of a job type."""
     from chalicelib.settings import settings
 
-    monkeypatch.setenv("HEADRACE_TYPE_LIMITS", said)
+    monkeypatch.setenv("HEADRACE_TYPE_LIMITS", setting)
     settings.cache_clear()
     try:
         kind: JobType = bootstrap.Container(settings()).job_type("export")

@@ -1,4 +1,4 @@
-"""Queues and the change stream through `app.py`."""
+"""Invocations by queues and by the change stream, through `app.py`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_invalid_wake_up_goes_to_the_dead_letter_queue(api: Api, body: str) -
 
 
 def test_the_change_stream_announces_an_end_missed_by_the_worker(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker dies before broadcasting (protocol rule 14: write the record, query the rows)."""
+    """The worker dies before broadcasting (protocol rule 14: write first, then read)."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     socket = Socket(api)
     socket.connect("user")
@@ -55,15 +55,18 @@ def test_the_change_stream_announces_an_end_missed_by_the_worker(api: Api, monke
 
 def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
     """Its job id goes to the dead-letter queue; deletions by TTL are ignored."""
-    job = api.container.jobs.heads[api.submit()]
-    broken = change(None, job)
+    readable, deleted = (api.submit() for _ in range(2))
+    child, child_of_deleted = (api.submit(depends_on=[parent]) for parent in (readable, deleted))
+    work(api)
+    broken = change(None, api.job(readable))
     broken["dynamodb"]["NewImage"] = {"id": {"S": "job_broken"}, "status": {"S": "flying"}}
     broken["dynamodb"]["Keys"] = {"id": {"S": "job_broken"}}
-    removed = {**change(None, job), "eventName": "REMOVE"}
+    removed = {**change(None, api.job(deleted)), "eventName": "REMOVE"}
 
-    api.module.on_job_change({"Records": [broken, removed, change(None, job)]}, CONTEXT)
+    api.module.on_job_change({"Records": [broken, removed, change(None, api.job(readable))]}, CONTEXT)
 
     assert [body for body, _ in api.container.queues.aside["stream"]] == ["job_broken"]
+    assert (api.job(child).status, api.job(child_of_deleted).status) == (Status.QUEUED, Status.WAITING)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
 def test_an_invalid_task_message_goes_to_the_dead_letter_queue(api: Api, body: str) -> None:
     api.module.run_tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
 
-    assert api.container.queues.aside["tasks"] == [(body, "it names no task")]
+    assert api.container.queues.aside["tasks"] == [(body, "the message names no task")]
 
 
 def test_many_dependents_are_released_by_the_change_stream_and_by_tasks(api: Api) -> None:

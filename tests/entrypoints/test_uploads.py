@@ -1,4 +1,4 @@
-"""`POST /uploads`, and what can be opened of what was put there."""
+"""`POST /uploads`, and the files and batches that are read from uploads."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def test_a_new_upload_returns_all_fields_needed_to_send_the_file(api: Api) -> No
 
 
 def test_an_upload_can_be_opened_only_by_its_owner(api: Api) -> None:
-    begun = api.call("POST", "/uploads").json
-    api.container.uploads.put(begun["url"], b"prompt\nhello\n", "text/csv")
+    upload = api.call("POST", "/uploads").json
+    api.container.uploads.put(upload["url"], b"prompt\nhello\n", "text/csv")
 
-    opened = open_upload(api.container.uploads, caller(), begun["upload_id"])
+    opened = open_upload(api.container.uploads, caller(), upload["upload_id"])
 
     assert b"".join(opened.pieces) == b"prompt\nhello\n"
     for other in (caller("bob"), caller(tenant="other")):
-        with pytest.raises(UploadNotFound, match="kept for two days"):
-            open_upload(api.container.uploads, other, begun["upload_id"])
+        with pytest.raises(UploadNotFound, match="removed after two days"):
+            open_upload(api.container.uploads, other, upload["upload_id"])
 
 
 @pytest.mark.parametrize("upload_id", ["upload_nonsense", "", "../p/00/acme", f"upload_{'0' * 26}"])
@@ -52,12 +52,12 @@ def test_an_invalid_or_unknown_upload_id_is_not_found(api: Api, upload_id: str) 
 
 def test_an_upload_over_50_mb_is_refused_before_and_after_sending(api: Api) -> None:
     refused = api.call("POST", "/uploads", {"size": MAX_BYTES + 1})
-    begun = api.call("POST", "/uploads", {}).json
-    api.container.uploads.put(begun["url"], bytes(MAX_BYTES + 1), "text/csv")
+    upload = api.call("POST", "/uploads", {}).json
+    api.container.uploads.put(upload["url"], bytes(MAX_BYTES + 1), "text/csv")
 
     assert (refused.status, refused.json["error"]["code"]) == (413, "too_large")
     with pytest.raises(TooLarge, match="50 MB"):
-        open_upload(api.container.uploads, caller(), begun["upload_id"])
+        open_upload(api.container.uploads, caller(), upload["upload_id"])
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_viewers_may_not_create_uploads(api: Api) -> None:
     assert api.call("POST", "/uploads", {}, "viewer").status == 403
 
 
-def asked(raw: str | bytes = b"", content_type: str = "application/json", **query: str) -> ApiRequest:
+def batch_request(raw: str | bytes = b"", content_type: str = "application/json", **query: str) -> ApiRequest:
+    """A `POST /batches` with this body and query."""
     data = raw.encode() if isinstance(raw, str) else raw
-    sender = caller()
     return ApiRequest(
         id="r",
         container=bootstrap.container(),
@@ -88,39 +88,40 @@ def asked(raw: str | bytes = b"", content_type: str = "application/json", **quer
         query=query,
         headers={"content-type": content_type},
         raw=data,
-        caller_or_none=sender,
+        caller_or_none=caller(),
     )
 
 
-def put(api: Api, data: bytes) -> str:
-    begun = api.call("POST", "/uploads").json
-    api.container.uploads.put(begun["url"], data, "text/csv")
-    return str(begun["upload_id"])
+def upload_csv(api: Api, data: bytes) -> str:
+    """Upload a CSV file and return its id."""
+    upload = api.call("POST", "/uploads").json
+    api.container.uploads.put(upload["url"], data, "text/csv")
+    return str(upload["upload_id"])
 
 
 def test_a_batch_is_read_from_the_request_body(api: Api) -> None:
-    content_type, pieces, said = batch_source(asked('prompt\n"upload_id"\n', "text/csv", name="n", batch_size="3"))
+    content_type, pieces, options = batch_source(batch_request('prompt\n"upload_id"\n', "text/csv", name="n", batch_size="3"))
 
-    assert (content_type, b"".join(pieces), said) == ("text/csv", b'prompt\n"upload_id"\n', {"name": "n", "batch_size": 3})
+    assert (content_type, b"".join(pieces), options) == ("text/csv", b'prompt\n"upload_id"\n', {"name": "n", "batch_size": 3})
 
 
 @pytest.mark.parametrize("raw", ['[{"content": "upload_id"}]', "{upload_id", '{"items": ["the upload_id"], "name": "n"}'])
 def test_a_json_body_with_upload_id_only_as_text_is_read_unchanged(api: Api, raw: str) -> None:
-    assert b"".join(batch_source(asked(raw))[1]) == raw.encode()
+    assert b"".join(batch_source(batch_request(raw))[1]) == raw.encode()
 
 
 def test_a_batch_is_read_from_an_upload_with_options_of_body_and_query(api: Api) -> None:
-    upload_id = put(api, b"prompt\nhello\n")
+    upload_id = upload_csv(api, b"prompt\nhello\n")
 
     for request in (
-        asked(f'{{"upload_id": "{upload_id}", "name": "n"}}', batch_size="3"),
-        asked('{"name": "n"}', upload_id=upload_id, batch_size="3"),
-        asked(upload_id=upload_id, name="n", batch_size="3"),
-        asked(b"", "text/csv", upload_id=upload_id, name="n", batch_size="3"),
+        batch_request(f'{{"upload_id": "{upload_id}", "name": "n"}}', batch_size="3"),
+        batch_request('{"name": "n"}', upload_id=upload_id, batch_size="3"),
+        batch_request(upload_id=upload_id, name="n", batch_size="3"),
+        batch_request(b"", "text/csv", upload_id=upload_id, name="n", batch_size="3"),
     ):
-        content_type, pieces, said = batch_source(request)
+        content_type, pieces, options = batch_source(request)
 
-        assert (content_type, b"".join(pieces), said) == ("text/csv", b"prompt\nhello\n", {"name": "n", "batch_size": 3})
+        assert (content_type, b"".join(pieces), options) == ("text/csv", b"prompt\nhello\n", {"name": "n", "batch_size": 3})
 
 
 @pytest.mark.parametrize(
@@ -128,25 +129,25 @@ def test_a_batch_is_read_from_an_upload_with_options_of_body_and_query(api: Api)
 )
 def test_rows_together_with_an_upload_are_refused(api: Api, raw: str, content_type: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        batch_source(asked(raw, content_type, upload_id="u"))
+        batch_source(batch_request(raw, content_type, upload_id="u"))
     assert [detail.path for detail in caught.value.details] == ["upload_id"]
 
 
 @pytest.mark.parametrize(("body", "error"), [('{"upload_id": 3}', InvalidRequest), ('{"upload_id": "upload_x"}', UploadNotFound)])
 def test_a_batch_with_an_invalid_upload_id_is_refused(api: Api, body: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        batch_source(asked(body))
+        batch_source(batch_request(body))
 
 
 def test_replacement_characters_in_a_request_body_are_refused(api: Api) -> None:
     """API Gateway replaces invalid UTF-8 with U+FFFD; in an upload the character is intended."""
     mangled = api.call("POST", "/batches", raw="prompt\nfine\nGr\ufffd\ufffde\n", content_type="text/csv")
-    begun = api.call("POST", "/uploads", {"content_type": "text/plain"}).json
-    api.container.uploads.put(begun["url"], "what does \ufffd mean?".encode(), "text/plain")
-    meant = api.call("POST", "/batches", {"upload_id": begun["upload_id"]})
+    upload = api.call("POST", "/uploads", {"content_type": "text/plain"}).json
+    api.container.uploads.put(upload["url"], "what does \ufffd mean?".encode(), "text/plain")
+    uploaded = api.call("POST", "/batches", {"upload_id": upload["upload_id"]})
 
     assert mangled.status == 400
-    [wrong] = mangled.json["error"]["details"]
-    assert wrong["path"] == "line 3"
-    assert "UTF-8" in wrong["message"]
-    assert meant.status == 202
+    [error] = mangled.json["error"]["details"]
+    assert error["path"] == "line 3"
+    assert "UTF-8" in error["message"]
+    assert uploaded.status == 202

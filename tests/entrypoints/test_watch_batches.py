@@ -1,4 +1,4 @@
-"""A batch over a WebSocket, through `app.py`: how it stands, which rows have ended, and that it is over."""
+"""Subscriptions to batches over WebSockets, through `app.py`: progress, ended rows and the end of the batch."""
 
 from __future__ import annotations
 
@@ -38,29 +38,31 @@ def api() -> Iterator[Api]:
     bootstrap.override(None)
 
 
-def watcher(api: Api, token: str = "user", name: str = "c1") -> Socket:
+def connected_socket(api: Api, token: str = "user", name: str = "c1") -> Socket:
+    """Open a socket with the key of `token`."""
     made = Socket(api, name)
     assert made.connect(token) == 200
     return made
 
 
-def named(socket: Socket, event: str) -> list[Frame]:
+def frames_of(socket: Socket, event: str) -> list[Frame]:
+    """The frames that the socket has received of one event."""
     return [frame for frame in socket.frames if frame["event"] == event]
 
 
 def test_a_subscriber_receives_every_row_and_the_end_of_a_batch(api: Api) -> None:
-    batch_id, socket = batches.submit(api, 20), watcher(api)
+    batch_id, socket = batches.submit(api, 20), connected_socket(api)
 
     [connected] = socket.send({"action": "subscribe", "batch_id": batch_id, "id": 7})
     batches.settle(api)
 
     assert (connected["event"], connected["status"], connected["reply_to"]) == ("connected", "queued", 7)
     assert connected["counts"]["total"] == connected["counts"]["waiting"] == 20
-    seen, final = batches.look(api, batch_id), named(socket, "batch_completed")[-1]
+    seen, final = batches.get_batch(api, batch_id), frames_of(socket, "batch_completed")[-1]
     assert {name: final[name] for name in ("status", "counts", "cost", "progress_percentage", "usage", "run", "finished_at")} == {
         name: seen[name] for name in ("status", "counts", "cost", "progress_percentage", "usage", "run", "finished_at")
     }
-    items = named(socket, "batch_item")
+    items = frames_of(socket, "batch_item")
     assert {(one["row"], one["job_id"], one["status"]) for one in items} == {
         (n, job_id_of_row(batch_id, n), "completed") for n in range(20)
     }
@@ -73,7 +75,7 @@ def test_a_late_subscriber_receives_the_end_at_once(api: Api) -> None:
     batch_id = batches.submit(api, 2)
     batches.settle(api)
 
-    frames = watcher(api).send({"action": "subscribe", "batch_id": batch_id})
+    frames = connected_socket(api).send({"action": "subscribe", "batch_id": batch_id})
 
     assert [(frame["event"], frame["status"]) for frame in frames] == [("connected", "completed"), ("batch_completed", "completed")]
 
@@ -81,15 +83,15 @@ def test_a_late_subscriber_receives_the_end_at_once(api: Api) -> None:
 def test_a_subscription_continues_with_a_new_run(api: Api) -> None:
     """Versions keep growing, so a client keeping the highest version shows the new run."""
     api.container.provider.scripts[:1] = [Script(error=RequestRefused("No."))]
-    batch_id, socket = batches.submit(api, 2), watcher(api)
+    batch_id, socket = batches.submit(api, 2), connected_socket(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
-    first = named(socket, "batch_completed")[-1]
+    first = frames_of(socket, "batch_completed")[-1]
 
     api.call("POST", f"/batches/{batch_id}/retry-failed", {})
     batches.settle(api)
 
-    last = named(socket, "batch_completed")[-1]
+    last = frames_of(socket, "batch_completed")[-1]
     assert (first["status"], last["status"]) == ("completed_with_failures", "completed")
     assert (last["run"], first["run"]) == (2, 1)
     assert last["version"] > first["version"]
@@ -97,19 +99,19 @@ def test_a_subscription_continues_with_a_new_run(api: Api) -> None:
 
 def test_the_cancellation_of_a_batch_is_broadcast_by_a_task(api: Api) -> None:
     """The HTTP request itself sends no frames."""
-    batch_id, socket = batches.submit(api, 3), watcher(api)
+    batch_id, socket = batches.submit(api, 3), connected_socket(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     assert api.call("DELETE", f"/batches/{batch_id}").status in (200, 202)
-    assert named(socket, "batch_completed") == []
+    assert frames_of(socket, "batch_completed") == []
 
     batches.settle(api)
 
-    final = named(socket, "batch_completed")[-1]
+    final = frames_of(socket, "batch_completed")[-1]
     assert (final["status"], final["counts"]["cancelled"]) == ("cancelled", 3)
 
 
 def test_row_frames_over_the_maximum_are_counted_as_left_out(api: Api) -> None:
-    batch_id, socket = batches.submit(api, MAX_ROW_FRAMES + 10), watcher(api)
+    batch_id, socket = batches.submit(api, MAX_ROW_FRAMES + 10), connected_socket(api)
     batches.tasks(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     while api.container.queues.depth("low"):
@@ -117,13 +119,13 @@ def test_row_frames_over_the_maximum_are_counted_as_left_out(api: Api) -> None:
 
     batches.count(api)
 
-    [progress] = named(socket, "batch_progress")
+    [progress] = frames_of(socket, "batch_progress")
     assert progress["items_left_out"] == 10
     assert progress["counts"]["completed"] == MAX_ROW_FRAMES + 10
-    assert [one["row"] for one in named(socket, "batch_item")] == list(range(MAX_ROW_FRAMES))
+    assert [one["row"] for one in frames_of(socket, "batch_item")] == list(range(MAX_ROW_FRAMES))
 
 
-# ---- who may
+# ---- access
 
 
 def test_a_batch_not_visible_to_the_caller_cannot_be_subscribed_to(api: Api) -> None:
@@ -131,7 +133,7 @@ def test_a_batch_not_visible_to_the_caller_cannot_be_subscribed_to(api: Api) -> 
     batch_id = batches.submit(api, 1)
     job_id = api.submit()
     ticket = api.call("POST", "/stream-tickets", {"jobs": [job_id]}).json["ticket"]
-    sockets = [watcher(api, "colleague", "a"), watcher(api, "stranger", "b"), Socket(api, "c")]
+    sockets = [connected_socket(api, "colleague", "a"), connected_socket(api, "stranger", "b"), Socket(api, "c")]
     assert sockets[-1].connect(ticket=ticket) == 200
 
     for socket in sockets:
@@ -146,14 +148,14 @@ def test_operators_and_unlimited_tickets_can_subscribe_to_a_batch(api: Api) -> N
     reader = Socket(api, "b")
     assert reader.connect(ticket=ticket) == 200
 
-    for socket in (watcher(api, "operator", "a"), reader):
+    for socket in (connected_socket(api, "operator", "a"), reader):
         assert socket.send({"action": "subscribe", "batch_id": batch_id})[0]["event"] == "connected"
 
 
 def test_a_key_of_all_tenants_must_name_the_tenant_of_a_batch(api: Api) -> None:
     batch_id = batches.submit(api, 1)
     api.change_key("stranger", all_tenants=True)
-    socket = watcher(api, "stranger")
+    socket = connected_socket(api, "stranger")
 
     [unnamed] = socket.send({"action": "subscribe", "batch_id": batch_id})
     [named] = socket.send({"action": "subscribe", "batch_id": batch_id, "tenant": "acme"})
@@ -163,7 +165,7 @@ def test_a_key_of_all_tenants_must_name_the_tenant_of_a_batch(api: Api) -> None:
 
 @pytest.mark.parametrize("changes", [{"revoked_at": 1}, {"user": "bob"}, {"tenant": "other"}])
 def test_a_key_without_access_receives_no_more_frames(api: Api, changes: dict[str, Any]) -> None:
-    batch_id, socket = batches.submit(api, 2), watcher(api)
+    batch_id, socket = batches.submit(api, 2), connected_socket(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     api.change_key("user", **changes)
     before = len(socket.frames)
@@ -175,22 +177,22 @@ def test_a_key_without_access_receives_no_more_frames(api: Api, changes: dict[st
 
 def test_batch_frames_contain_no_prompts_or_outputs(api: Api) -> None:
     """A key demoted to viewer still receives statuses and counts."""
-    batch_id, socket = batches.submit(api, ["a secret prompt"]), watcher(api)
+    batch_id, socket = batches.submit(api, ["a secret prompt"]), connected_socket(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     api.change_key("user", role=Role.VIEWER)
 
     batches.settle(api)
 
-    assert named(socket, "batch_completed")
+    assert frames_of(socket, "batch_completed")
     assert "secret" not in str(socket.frames)
     assert "all of it" not in str(socket.frames)
 
 
-# ---- who leaves, who fails
+# ---- closed sockets and failures
 
 
 def test_no_frames_are_sent_after_unsubscribing_or_disconnecting(api: Api) -> None:
-    batch_id, first, second = batches.submit(api, 2), watcher(api), watcher(api, name="c2")
+    batch_id, first, second = batches.submit(api, 2), connected_socket(api), connected_socket(api, name="c2")
     for socket in (first, second):
         socket.send({"action": "subscribe", "batch_id": batch_id})
     first.send({"action": "unsubscribe", "batch_id": batch_id})
@@ -205,7 +207,7 @@ def test_no_frames_are_sent_after_unsubscribing_or_disconnecting(api: Api) -> No
 def test_a_gone_socket_is_removed_and_a_busy_socket_is_served_later(api: Api) -> None:
     """Neither failure affects the row counts or the other subscribers."""
     batch_id = batches.submit(api, 2)
-    gone, busy, well = (watcher(api, name=name) for name in ("gone", "busy", "well"))
+    gone, busy, well = (connected_socket(api, name=name) for name in ("gone", "busy", "well"))
     for socket in (gone, busy, well):
         socket.send({"action": "subscribe", "batch_id": batch_id})
     api.container.sockets.gone.add("gone")
@@ -213,17 +215,17 @@ def test_a_gone_socket_is_removed_and_a_busy_socket_is_served_later(api: Api) ->
 
     batches.settle(api)
 
-    assert batches.look(api, batch_id)["status"] == "completed"
+    assert batches.get_batch(api, batch_id)["status"] == "completed"
     assert {one.connection_id for one in api.container.subscriptions.for_job(batch_id)} == {"busy", "well"}
     assert api.container.connections.get("gone") is None
     for socket in (busy, well):
-        assert named(socket, "batch_completed")
+        assert frames_of(socket, "batch_completed")
 
 
 @pytest.mark.parametrize(("port", "method"), [("subscriptions", "for_job"), ("api_keys", "key"), ("sockets", "post")])
 @pytest.mark.parametrize("error", [None, RuntimeError])
 def test_rows_are_counted_when_subscribers_cannot_be_notified(api: Api, port: str, method: str, error: type[Exception] | None) -> None:
-    batch_id, socket = batches.submit(api, 2), watcher(api)
+    batch_id, socket = batches.submit(api, 2), connected_socket(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.tasks(api)
     work(api, "low")
@@ -234,33 +236,33 @@ def test_rows_are_counted_when_subscribers_cannot_be_notified(api: Api, port: st
         batches.settle(api)
 
     assert api.container.counters.counters[counter_key(batch_id)]["completed"] == 2
-    assert batches.look(api, batch_id)["finished_at"] is not None
+    assert batches.get_batch(api, batch_id)["finished_at"] is not None
     assert socket.send({"action": "subscribe", "batch_id": batch_id})[-1]["event"] == "batch_completed"
 
 
 def test_a_replayed_change_stream_broadcasts_the_same_versions(api: Api) -> None:
     """Versions come from the records, so a client keeping the highest shows the same state."""
-    batch_id, socket = batches.submit(api, 2), watcher(api)
+    batch_id, socket = batches.submit(api, 2), connected_socket(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
-    final = named(socket, "batch_completed")[-1]
+    final = frames_of(socket, "batch_completed")[-1]
 
     batches.count(api)
 
     assert {**socket.frames[-3], "at": 0, "items_left_out": 0} == {**final, "at": 0, "items_left_out": 0}
-    assert named(socket, "batch_item")[-1]["version"] == named(socket, "batch_item")[1]["version"]
+    assert frames_of(socket, "batch_item")[-1]["version"] == frames_of(socket, "batch_item")[1]["version"]
 
 
 def test_a_later_change_to_an_ended_row_is_not_broadcast(api: Api) -> None:
     """The end of the row was broadcast before."""
-    batch_id, socket = batches.submit(api, 1), watcher(api)
+    batch_id, socket = batches.submit(api, 1), connected_socket(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
-    job, items = api.job(job_id_of_row(batch_id, 0)), len(named(socket, "batch_item"))
+    job, items = api.job(job_id_of_row(batch_id, 0)), len(frames_of(socket, "batch_item"))
 
     api.module.count_jobs({"Records": [change(job, replace(job, tags=("late",), version=job.version + 1))]}, CONTEXT)
 
-    assert len(named(socket, "batch_item")) == items
+    assert len(frames_of(socket, "batch_item")) == items
 
 
 @pytest.mark.parametrize(
@@ -275,13 +277,13 @@ def test_a_later_change_to_an_ended_row_is_not_broadcast(api: Api) -> None:
     ],
 )
 def test_an_invalid_message_gets_an_error_frame(api: Api, message: Any) -> None:
-    [frame] = watcher(api).send(message)
+    [frame] = connected_socket(api).send(message)
 
     assert (frame["event"], frame["code"]) == ("error", "invalid_request")
 
 
 def test_a_batch_subscription_counts_towards_the_limit(api: Api) -> None:
-    socket = watcher(api)
+    socket = connected_socket(api)
     for _ in range(50):
         socket.send({"action": "subscribe", "job_id": api.submit()})
 
@@ -292,7 +294,7 @@ def test_a_batch_subscription_counts_towards_the_limit(api: Api) -> None:
 
 def test_job_and_batch_subscriptions_can_share_one_connection(api: Api) -> None:
     """The text of a row is still assembled correctly."""
-    batch_id, socket = batches.submit(api, 1), watcher(api)
+    batch_id, socket = batches.submit(api, 1), connected_socket(api)
     batches.tasks(api)
     job_id = job_id_of_row(batch_id, 0)
     socket.send({"action": "subscribe", "batch_id": batch_id})

@@ -1,4 +1,4 @@
-"""Webhooks through `app.py`: from the submission to a receiver that checks the signature with the library that receivers use."""
+"""Webhooks and other notifications, through `app.py`. The receiver verifies signatures with the Standard Webhooks library."""
 
 from __future__ import annotations
 
@@ -14,29 +14,22 @@ from chalicelib.adapters.webhooks.signing import signed_headers
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.notifications.network_policy import networks
 from chalicelib.settings import Settings, SettingsError, settings
-from tests.entrypoints.test_triggers import change
+from tests.kit.change_records import change
 from tests.kit.deliveries import HOOK
-from tests.kit.http import CONTEXT, Api, Reply
+from tests.kit.http import CONTEXT, Api
 from tests.kit.receiver import Receiver, answer, receiver
+from tests.kit.replies import field_errors
+from tests.kit.triggers import deliver
 from tests.kit.work import sweep, work
 
 SLACK = "https://hooks.slack.com/services/T0/B0/abcdefgh"
 
 
 def run(api: Api, job_id: str) -> None:
-    """A worker takes the job to its end, and the stream tells of it."""
+    """Run a job to its end and publish the change."""
     before = api.job(job_id)
     work(api, before.lane)
     api.module.on_job_change({"Records": [change(before, api.job(job_id))]}, CONTEXT)
-
-
-def deliver(api: Api) -> None:
-    """One invocation of `deliver` on what the queue holds."""
-    received = api.container.queues.receive("deliveries")
-    if received:
-        records = [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in received]
-        api.module.deliver({"Records": records}, CONTEXT)
-        api.container.queues.acknowledge("deliveries", [message.receipt for message in received])
 
 
 def deliveries(api: Api, job_id: str, token: str = "user") -> Any:
@@ -45,19 +38,14 @@ def deliveries(api: Api, job_id: str, token: str = "user") -> Any:
     return reply.json["data"]
 
 
-def refused(reply: Reply) -> dict[str, str]:
-    assert reply.status == 400, reply.text
-    return {detail["path"]: detail["message"] for detail in reply.json["error"]["details"]}
-
-
-def allow(api: Api) -> None:
-    book = {"emails": ["Ops@acme.com"], "slack": {"alerts": SLACK}}
-    assert api.call("PUT", "/webhooks/addresses", book, "admin").status == 200
+def put_allowlist(api: Api) -> None:
+    allowlist = {"emails": ["Ops@acme.com"], "slack": {"alerts": SLACK}}
+    assert api.call("PUT", "/webhooks/addresses", allowlist, "admin").status == 200
 
 
 @pytest.fixture
-def there(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A receiver on this machine, which this stage allows."""
+def hook_receiver(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A receiver on this machine, in a network that the stage allows."""
     monkeypatch.setenv("HEADRACE_WEBHOOK_NETWORKS", "127.0.0.0/8")
     settings.cache_clear()
     api.container.webhook_client = GuardedHttpClient(networks(settings().webhook_networks))
@@ -69,42 +57,47 @@ def there(api: Api, monkeypatch: pytest.MonkeyPatch) -> Any:
     settings.cache_clear()
 
 
-def test_a_receiver_can_verify_the_signature_of_a_delivery(api: Api, there: Receiver) -> None:
+def test_a_receiver_can_verify_the_signature_of_a_delivery(api: Api, hook_receiver: Receiver) -> None:
     """The receiver uses the Standard Webhooks library and the secret shown to an admin."""
     secret = api.call("GET", "/webhooks", token="admin").json["secret"]
-    job_id = api.submit(webhook_url=there.url())
+    job_id = api.submit(webhook_url=hook_receiver.url())
 
     run(api, job_id)
-    assert there.received == []  # the end is written first, then told by somebody else
+    assert hook_receiver.received == []  # the consumer only stores the delivery; `deliver` sends it
     deliver(api)
 
-    (got,) = there.received
-    event = Webhook(secret).verify(got.body, got.headers)
-    (kept,) = deliveries(api, job_id)
+    (request,) = hook_receiver.received
+    event = Webhook(secret).verify(request.body, request.headers)
+    (delivery,) = deliveries(api, job_id)
     assert (event["type"], event["data"]["job_id"], event["data"]["status"]) == ("job.completed", job_id, "completed")
-    assert event["id"] == got.headers["webhook-id"] == kept["message_id"]
-    assert (kept["status"], kept["channel"], kept["address"], kept["event"]) == ("delivered", "webhook", there.url(), "job.completed")
-    assert [(one["status_code"], one["error"]) for one in kept["attempts"]] == [(204, None)]
+    assert event["id"] == request.headers["webhook-id"] == delivery["message_id"]
+    assert (delivery["status"], delivery["channel"], delivery["address"], delivery["event"]) == (
+        "delivered",
+        "webhook",
+        hook_receiver.url(),
+        "job.completed",
+    )
+    assert [(one["status_code"], one["error"]) for one in delivery["attempts"]] == [(204, None)]
     with pytest.raises(WebhookVerificationError):
-        Webhook(secret).verify(got.body + b" ", got.headers)
+        Webhook(secret).verify(request.body + b" ", request.headers)
 
 
-def test_both_secrets_verify_a_delivery_during_a_rotation(api: Api, there: Receiver) -> None:
+def test_both_secrets_verify_a_delivery_during_a_rotation(api: Api, hook_receiver: Receiver) -> None:
     """Some receivers still know only the old secret, others already only the new one."""
     old = api.call("GET", "/webhooks", token="admin").json["secret"]
     rotated = api.call("POST", "/webhooks/rotate", {}, "admin").json
-    job_id = api.submit(webhook_url=there.url())
+    job_id = api.submit(webhook_url=hook_receiver.url())
 
     run(api, job_id)
     deliver(api)
 
-    (got,) = there.received
+    (request,) = hook_receiver.received
     assert rotated["secret"] != old
     assert rotated["previous_valid_until"] is not None
     for secret in (old, rotated["secret"]):
-        assert Webhook(secret).verify(got.body, got.headers)["type"] == "job.completed"
+        assert Webhook(secret).verify(request.body, request.headers)["type"] == "job.completed"
     with pytest.raises(WebhookVerificationError):
-        Webhook("whsec_" + "b3RoZXI=").verify(got.body, got.headers)
+        Webhook("whsec_" + "b3RoZXI=").verify(request.body, request.headers)
 
 
 def test_a_signature_matches_the_standard_webhooks_example() -> None:
@@ -116,17 +109,17 @@ def test_a_signature_matches_the_standard_webhooks_example() -> None:
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def test_a_failed_delivery_attempt_is_recorded_and_retried(api: Api, there: Receiver) -> None:
+def test_a_failed_delivery_attempt_is_recorded_and_retried(api: Api, hook_receiver: Receiver) -> None:
     """The record has the status code, and nothing of the receiver's response body."""
     answers = iter([500, 204])
-    there.respond = lambda handler: answer(handler, next(answers), b"internal: password=hunter2")
-    job_id = api.submit(webhook_url=there.url())
+    hook_receiver.respond = lambda handler: answer(handler, next(answers), b"internal: password=hunter2")
+    job_id = api.submit(webhook_url=hook_receiver.url())
     run(api, job_id)
     deliver(api)
-    (kept,) = deliveries(api, job_id)
-    assert (kept["status"], kept["attempts"][0]["error"]) == ("pending", "the receiver answered 500")
-    assert kept["next_attempt_at"] is not None
-    assert "hunter2" not in str(kept)
+    (delivery,) = deliveries(api, job_id)
+    assert (delivery["status"], delivery["attempts"][0]["error"]) == ("pending", "the receiver answered 500")
+    assert delivery["next_attempt_at"] is not None
+    assert "hunter2" not in str(delivery)
 
     api.container.clock.advance(6)
     deliver(api)
@@ -134,24 +127,24 @@ def test_a_failed_delivery_attempt_is_recorded_and_retried(api: Api, there: Rece
     assert [one["status_code"] for one in deliveries(api, job_id)[0]["attempts"]] == [500, 204]
 
 
-def test_deliveries_to_slow_receivers_run_in_parallel(api: Api, there: Receiver) -> None:
+def test_deliveries_to_slow_receivers_run_in_parallel(api: Api, hook_receiver: Receiver) -> None:
     """Ten deliveries of one queue batch take about as long as a single delivery."""
-    there.respond = lambda handler: (time.sleep(0.3), answer(handler, 204))[1]
+    hook_receiver.respond = lambda handler: (time.sleep(0.3), answer(handler, 204))[1]
     for _ in range(10):
-        run(api, api.submit(webhook_url=there.url()))
+        run(api, api.submit(webhook_url=hook_receiver.url()))
     began = time.monotonic()
 
     deliver(api)
 
-    assert len(there.received) == 10
+    assert len(hook_receiver.received) == 10
     assert time.monotonic() - began < 2
 
 
 def test_a_webhook_to_a_private_address_is_refused_by_default(api: Api) -> None:
     """The URL is refused at submission."""
     for url in ("http://127.0.0.1:9/", "https://127.0.0.1/", "https://[::1]/", "https://169.254.169.254/latest", "https://localhost/"):
-        wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": url}))
-        assert "public" in wrong["webhook_url"] or "https" in wrong["webhook_url"]
+        errors = field_errors(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": url}))
+        assert "public" in errors["webhook_url"] or "https" in errors["webhook_url"]
 
 
 def test_a_delivery_to_a_host_with_a_private_address_fails(api: Api) -> None:
@@ -162,48 +155,50 @@ def test_a_delivery_to_a_host_with_a_private_address_fails(api: Api) -> None:
 
     deliver(api)
 
-    (kept,) = deliveries(api, job_id)
-    assert kept["status"] == "failed"
-    assert kept["attempts"][0]["error"] == "the host is not at a public address"
+    (delivery,) = deliveries(api, job_id)
+    assert delivery["status"] == "failed"
+    assert delivery["attempts"][0]["error"] == "the host is not at a public address"
 
 
 def test_only_allowed_recipients_are_accepted(api: Api) -> None:
     """The error lists the allowed recipients."""
-    nobody = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:me@evil.example"]}))
-    allow(api)
-    wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:me@evil.example", "slack:other", "fax:1", "email:nobody"]}))
+    before = field_errors(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:me@evil.example"]}))
+    put_allowlist(api)
+    errors = field_errors(
+        api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:me@evil.example", "slack:other", "fax:1", "email:no-domain"]})
+    )
 
-    assert "no addresses yet" in nobody["notify.0"]
-    assert wrong["notify.0"] == wrong["notify.1"] == "is not allowed; allowed are email:ops@acme.com, slack:alerts"
-    assert wrong["notify.2"] == wrong["notify.3"] == "must be email:<address> or slack:<name>"
+    assert "no addresses yet" in before["notify.0"]
+    assert errors["notify.0"] == errors["notify.1"] == "is not allowed; allowed are email:ops@acme.com, slack:alerts"
+    assert errors["notify.2"] == errors["notify.3"] == "must be email:<address> or slack:<name>"
     assert api.submit(notify=["email:ops@ACME.com", "slack:alerts"])
 
 
 def test_a_recipient_allowlist_applies_to_its_tenant_only(api: Api) -> None:
-    allow(api)
+    put_allowlist(api)
 
-    assert "not allowed" in refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["slack:alerts"]}, "stranger"))["notify.0"]
+    assert "not allowed" in field_errors(api.call("POST", "/jobs", {"prompt": "x", "notify": ["slack:alerts"]}, "stranger"))["notify.0"]
 
 
 def test_an_email_recipient_is_refused_when_email_is_not_configured(api: Api) -> None:
-    allow(api)
+    put_allowlist(api)
     api.container.email.sender = None
 
-    wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:ops@acme.com"]}))
+    errors = field_errors(api.call("POST", "/jobs", {"prompt": "x", "notify": ["email:ops@acme.com"]}))
 
-    assert wrong["notify.0"] == "e-mail is not configured for this stage"
+    assert errors["notify.0"] == "e-mail is not configured for this stage"
 
 
 def test_email_and_slack_recipients_are_notified(api: Api) -> None:
     """The delivery log does not show the Slack URL, which is a secret."""
-    allow(api)
+    put_allowlist(api)
     job_id = api.submit(notify=["email:ops@acme.com", "slack:alerts"])
 
     run(api, job_id)
     deliver(api)
 
     assert [to for to, _, _ in api.container.email.sent] == ["ops@acme.com"]
-    assert [letter.url for letter in api.container.webhook_client.letters] == [SLACK]
+    assert [request.url for request in api.container.webhook_client.letters] == [SLACK]
     shown = str(deliveries(api, job_id))
     assert "slack" in shown
     assert SLACK not in shown
@@ -219,10 +214,13 @@ def test_a_job_without_recipients_stores_no_deliveries(api: Api) -> None:
 
 
 def test_all_invalid_recipients_are_reported_at_once(api: Api) -> None:
-    wrong = refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": "http://x.example/", "notify": ["a"]}))
+    errors = field_errors(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": "http://x.example/", "notify": ["a"]}))
 
-    assert set(wrong) == {"webhook_url", "notify.0"}
-    assert refused(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": 5, "notify": "email:x"})).keys() == {"webhook_url", "notify"}
+    assert set(errors) == {"webhook_url", "notify.0"}
+    assert field_errors(api.call("POST", "/jobs", {"prompt": "x", "webhook_url": 5, "notify": "email:x"})).keys() == {
+        "webhook_url",
+        "notify",
+    }
 
 
 def test_the_sweeper_resends_a_lost_delivery_message(api: Api) -> None:
@@ -245,9 +243,9 @@ def test_deliveries_are_stored_when_subscribers_cannot_be_notified(api: Api) -> 
     def unreachable(*_: Any) -> Any:
         raise RuntimeError
 
-    of, api.container.subscriptions.for_job = api.container.subscriptions.for_job, unreachable  # type: ignore[method-assign]
+    for_job, api.container.subscriptions.for_job = api.container.subscriptions.for_job, unreachable  # type: ignore[method-assign]
     api.module.on_job_change({"Records": [change(before, after)]}, CONTEXT)
-    api.container.subscriptions.for_job = of  # type: ignore[method-assign]
+    api.container.subscriptions.for_job = for_job  # type: ignore[method-assign]
 
     assert [body for body, _ in api.container.queues.aside["stream"]] == [job_id]
     assert deliveries(api, job_id)[0]["event"] == "job.cancelled"
@@ -270,18 +268,18 @@ def test_webhook_secrets_and_recipients_require_an_admin(api: Api) -> None:
 
 
 def test_a_slack_url_is_masked_and_kept_when_sent_as_null(api: Api) -> None:
-    allow(api)
+    put_allowlist(api)
 
     shown = api.call("PUT", "/webhooks/addresses", {"slack": {"alerts": None}}, "admin").json["addresses"]
-    gone = refused(api.call("PUT", "/webhooks/addresses", {"slack": {"other": None}}, "admin"))
+    gone = field_errors(api.call("PUT", "/webhooks/addresses", {"slack": {"other": None}}, "admin"))
 
     assert shown == {"emails": ["ops@acme.com"], "slack": {"alerts": "https://hooks.slack.com/...efgh"}}
-    assert gone == {"slack.other": "has no URL that could stay"}
+    assert gone == {"slack.other": "has no stored URL to keep"}
     assert api.container.notification_settings.allowlist("acme").slack == {"alerts": SLACK}
 
 
 @pytest.mark.parametrize(
-    "book",
+    "allowlist",
     [
         {"emails": ["no address"]},
         {"emails": ["a@b.example\r\nBcc: x@y.example"]},
@@ -293,24 +291,24 @@ def test_a_slack_url_is_masked_and_kept_when_sent_as_null(api: Api) -> None:
         {"other": 1},
     ],
 )
-def test_an_invalid_recipient_allowlist_changes_nothing(api: Api, book: Any) -> None:
-    allow(api)
+def test_an_invalid_recipient_allowlist_changes_nothing(api: Api, allowlist: Any) -> None:
+    put_allowlist(api)
 
-    assert refused(api.call("PUT", "/webhooks/addresses", book, "admin"))
+    assert field_errors(api.call("PUT", "/webhooks/addresses", allowlist, "admin"))
     assert api.container.notification_settings.allowlist("acme").names == ["email:ops@acme.com", "slack:alerts"]
 
 
-def test_an_admin_can_send_a_test_event_to_a_webhook(api: Api, there: Receiver) -> None:
+def test_an_admin_can_send_a_test_event_to_a_webhook(api: Api, hook_receiver: Receiver) -> None:
     """The event is signed and sent once, and the response reports the outcome."""
     secret = api.call("GET", "/webhooks", token="admin").json["secret"]
 
-    told = api.call("POST", "/webhooks/test", {"url": there.url()}, "admin").json
-    there.respond = lambda handler: answer(handler, 302, Location="http://169.254.169.254/")
-    redirected = api.call("POST", "/webhooks/test", {"url": there.url()}, "admin").json
-    inside = refused(api.call("POST", "/webhooks/test", {"url": "https://10.0.0.1/"}, "admin"))
+    sent = api.call("POST", "/webhooks/test", {"url": hook_receiver.url()}, "admin").json
+    hook_receiver.respond = lambda handler: answer(handler, 302, Location="http://169.254.169.254/")
+    redirected = api.call("POST", "/webhooks/test", {"url": hook_receiver.url()}, "admin").json
+    inside = field_errors(api.call("POST", "/webhooks/test", {"url": "https://10.0.0.1/"}, "admin"))
 
-    assert (told["delivered"], told["status_code"], told["error"]) == (True, 204, None)
-    assert Webhook(secret).verify(there.received[0].body, there.received[0].headers)["type"] == "webhook.test"
+    assert (sent["delivered"], sent["status_code"], sent["error"]) == (True, 204, None)
+    assert Webhook(secret).verify(hook_receiver.received[0].body, hook_receiver.received[0].headers)["type"] == "webhook.test"
     assert (redirected["delivered"], redirected["status_code"]) == (False, 302)
     assert inside == {"url": "must be a public address"}
 
@@ -319,8 +317,8 @@ def test_an_operator_can_retry_a_delivery(api: Api) -> None:
     job_id = api.submit(webhook_url=HOOK)
     run(api, job_id)
     deliver(api)
-    (kept,) = deliveries(api, job_id)
-    path = f"/jobs/{job_id}/deliveries/{kept['delivery_id']}/retry"
+    (delivery,) = deliveries(api, job_id)
+    path = f"/jobs/{job_id}/deliveries/{delivery['delivery_id']}/retry"
 
     assert api.call("POST", path, {}, "user").status == 403
     assert api.call("POST", path, {}, "stranger").status == 404

@@ -1,4 +1,4 @@
-"""WebSockets through `app.py`: who gets in, what is answered, what is pushed."""
+"""WebSockets through `app.py`: connections, messages and frames."""
 
 from __future__ import annotations
 

@@ -55,18 +55,18 @@ class Simulation(Processes):
 
     async def cancel(self, job_id: str) -> Job:
         def cancel() -> Job:
-            ports = self.world.container
-            return cancel_job(self.world.clock, ports.jobs, ports.subscriptions, ports.jobs.get(job_id))  # type: ignore[arg-type]
+            ctx = self.world.container
+            return cancel_job(ctx, ctx.jobs.get(job_id))  # type: ignore[arg-type]
 
         return await self.request(cancel)
 
     async def retry(self, job_id: str) -> Job:
-        ports, run = self.world.container, self.job(job_id).run
+        ctx, run = self.world.container, self.job(job_id).run
 
         def retry() -> Job:
-            job = ports.jobs.get(job_id)
+            job = ctx.jobs.get(job_id)
             assert job is not None
-            return retry_job(self.world.container, job, run=run)
+            return retry_job(ctx, job, run=run)
 
         job = await self.request(retry)
         if job_id in self.clients:

@@ -91,7 +91,7 @@ def test_configured_functions_match_the_app() -> None:
 @pytest.mark.parametrize(("stage", "kind", "statement"), statements())
 def test_policy_statement_names_its_actions_and_its_stage(stage: str, kind: str, statement: dict[str, Any]) -> None:
     assert all("*" not in action and action.split(":")[0] in SERVICES for action in statement["Action"])
-    if statement["Sid"] not in ("WebSocketConnections", "Mail"):  # an API's id is known only after its deployment, a sender is a setting
+    if statement["Sid"] not in ("WebSocketConnections", "Mail"):  # an API's id is known only after its deployment; a sender is a setting
         assert all(f"headrace-{stage}" in resource or f"headrace/{stage}/" in resource for resource in statement["Resource"])
 
 
@@ -127,7 +127,7 @@ def test_account_concurrency_is_read_from_lambda(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_statement_ids_of_a_policy_are_unique_and_alphanumeric(stage: str, kind: str) -> None:
-    """IAM refuses any other policy; the laptop cloud's emulator does not look."""
+    """IAM refuses any other policy; the laptop cloud's emulator accepts it."""
     ids = [statement["Sid"] for statement in policy(kind, stage)["Statement"]]
 
     assert len(set(ids)) == len(ids)
@@ -152,6 +152,7 @@ def test_only_api_and_deliver_may_read_signing_secrets(stage: str) -> None:
 
 
 def readers_of(stage: str, secret: str) -> set[str]:
+    """The kinds of functions that may read a secret."""
     return {
         kind
         for kind in KINDS

@@ -1,4 +1,4 @@
-"""The laptop cloud is isolated: own folder, dummy credentials, this machine only."""
+"""The laptop cloud is isolated: its own folder, dummy credentials, this machine only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that were started here are ended with their descendants; no others are."""
+"""Ending processes: those that were started here and their descendants, and no others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def child_of(tmp_path: Path) -> psutil.Process:
         if text.endswith("\n"):
             return psutil.Process(int(text))
         time.sleep(0.05)
-    raise AssertionError("no child")
+    raise AssertionError("the parent has printed no pid of a child")
 
 
 def gone(process: psutil.Process) -> bool:
@@ -66,8 +66,8 @@ def test_children_of_a_dead_process_are_ended(started: Started, tmp_path: Path) 
 
 def test_process_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.local.processes.GRACE", 0.3)
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
-    process = start("deaf", [sys.executable, "-c", deaf], dict(os.environ), tmp_path, tmp_path / "log")
+    ignores_sigterm = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    process = start("ignores_sigterm", [sys.executable, "-c", ignores_sigterm], dict(os.environ), tmp_path, tmp_path / "log")
     while not (tmp_path / "log").read_text():
         time.sleep(0.02)
 

@@ -15,17 +15,17 @@ from infra.local.watch import CHECK_INTERVAL, QUIET_CHECKS, Changes, format_path
 class Script:
     """A `sleep` that runs one planned action per call."""
 
-    def __init__(self, *acts: Callable[[], object] | None) -> None:
-        self.acts = list(acts)
-        self.looks = 0
+    def __init__(self, *actions: Callable[[], object] | None) -> None:
+        self.actions = list(actions)
+        self.checks = 0
 
     def sleep(self, seconds: float) -> None:
         assert seconds == CHECK_INTERVAL
-        self.looks += 1
-        act = self.acts.pop(0) if self.acts else None
-        if act is not None:
-            act()
-        assert self.looks < 100, "nothing was noticed"
+        self.checks += 1
+        action = self.actions.pop(0) if self.actions else None
+        if action is not None:
+            action()
+        assert self.checks < 100, "no change was reported within 100 checks"
 
 
 @pytest.fixture
@@ -63,16 +63,16 @@ def test_files_outside_the_deployment_are_ignored(checkout: Path) -> None:
     script = Script(others, *[None] * 9, lambda: (checkout / "app.py").write_text("at last"))
 
     assert Changes(checkout, script.sleep).wait() == [Path("app.py")]
-    assert script.looks > 10
+    assert script.checks > 10
 
 
 def test_consecutive_changes_are_reported_together(checkout: Path) -> None:
     """A checkout of another branch is deployed once, when it is done."""
-    acts = [lambda number=number: (checkout / "chalicelib" / f"new{number}.py").write_text("x") for number in range(5)]
-    script = Script(*acts)  # type: ignore[arg-type]
+    actions = [lambda number=number: (checkout / "chalicelib" / f"new{number}.py").write_text("x") for number in range(5)]
+    script = Script(*actions)  # type: ignore[arg-type]
 
     assert len(Changes(checkout, script.sleep).wait()) == 5
-    assert script.looks == 5 + QUIET_CHECKS
+    assert script.checks == 5 + QUIET_CHECKS
 
 
 def test_change_during_a_deployment_is_reported_next(checkout: Path) -> None:
@@ -109,10 +109,10 @@ def test_watch_deploys_at_start_and_after_each_change(
 
     watching.watch(checkout, lambda _: None)
 
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert deployed == [checkout] * 3
-    assert said.count("Changed: app.py") == 2
-    assert "No longer watching" in said
+    assert output.count("Changed: app.py") == 2
+    assert "No longer watching" in output
 
 
 def test_long_list_of_files_is_truncated() -> None:

@@ -19,7 +19,7 @@ def submit(api: Api, items: list[Any] | int, token: str = "user", **options: Any
     return str(reply.json["batch_id"])
 
 
-def look(api: Api, batch_id: str, token: str = "user", query: str = "") -> Any:
+def get_batch(api: Api, batch_id: str, token: str = "user", query: str = "") -> Any:
     """Return the batch as the API shows it."""
     reply = api.call("GET", f"/batches/{batch_id}{query}", token=token)
     assert reply.status == 200, reply.text

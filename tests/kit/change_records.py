@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.adapters.dynamodb.job_item import JobItem, item_of
+from chalicelib.adapters.dynamodb.jobs.item import JobItem, item_of
 from chalicelib.domain.jobs.job import Job
 
 

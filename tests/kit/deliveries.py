@@ -42,7 +42,7 @@ def sweep(world: World) -> int:
     return requeue_stalled(world.container, world.clock.now() + 10_000)[DeliveryResult.SCHEDULED]
 
 
-def run_for(world: World, hours: float, step: float = 5.0) -> None:
+def run_deliveries(world: World, hours: float, step: float = 5.0) -> None:
     """Advance the clock by `hours`. The dispatcher runs every `step` seconds, the sweeper every minute."""
     seconds = 0.0
     while seconds < hours * 3_600:

@@ -1,4 +1,4 @@
-"""What several unit tests are given."""
+"""Fixtures of the unit tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.unit.cli.server import KEY, FakeServer
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeServer]:
+    """A fake API server, and an environment in which the command line uses it."""
     with FakeServer() as server:
         monkeypatch.setenv("HEADRACE_API_URL", server.api_url)
         monkeypatch.setenv("HEADRACE_KEY", KEY)

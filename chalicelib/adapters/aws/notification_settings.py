@@ -9,12 +9,11 @@ ARN. Each secret costs $0.40 a month from its first use on.
 from __future__ import annotations
 
 import json
-import re
-from hashlib import sha256
 from threading import Lock
 from typing import Any
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.names import tenant_secret_name
 from chalicelib.adapters.aws.openai_credentials import ABSENT
 from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
 from chalicelib.domain.units import Ms
@@ -22,21 +21,8 @@ from chalicelib.ports import Clock
 
 CACHE_TTL_MS = 60_000
 SECRETS, ADDRESSES = "webhooks", "addresses"
-MAX_TENANT_LENGTH = 200  # a secret's name may have 512 characters
-_UNSAFE = re.compile(rb"[^A-Za-z0-9_.@=-]")
 
 Content = dict[str, Any]
-
-
-def secret_name(stage: str, tenant: str, kind: str) -> str:
-    """Return the name of a tenant's secret.
-
-    Bytes that Secrets Manager refuses are written as `+` and two hex digits.
-    """
-    safe = _UNSAFE.sub(lambda match: b"+%02X" % match[0][0], tenant.encode("utf-8", "surrogatepass")).decode()
-    if len(safe) > MAX_TENANT_LENGTH:
-        safe = f"+sha256+{sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()}"
-    return f"headrace/{stage}/tenants/{safe}/{kind}"
 
 
 class SecretsManagerNotificationSettings:
@@ -49,11 +35,11 @@ class SecretsManagerNotificationSettings:
         self._lock = Lock()
 
     def signing_secrets(self, tenant: str, *, fresh: bool = False) -> SigningSecrets | None:
-        content = self._read(secret_name(self._stage, tenant, SECRETS), fresh=fresh)
+        content = self._read(tenant_secret_name(self._stage, tenant, SECRETS), fresh=fresh)
         return _secrets_of(content) if content is not None else None
 
     def create_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> SigningSecrets:
-        name = secret_name(self._stage, tenant, SECRETS)
+        name = tenant_secret_name(self._stage, tenant, SECRETS)
         if self._create(name, _content(secrets)):
             return secrets
         stored = self._read(name, fresh=True)
@@ -62,15 +48,15 @@ class SecretsManagerNotificationSettings:
         return _secrets_of(stored)
 
     def put_signing_secrets(self, tenant: str, secrets: SigningSecrets) -> None:
-        self._put(secret_name(self._stage, tenant, SECRETS), _content(secrets))
+        self._put(tenant_secret_name(self._stage, tenant, SECRETS), _content(secrets))
 
     def allowlist(self, tenant: str, *, fresh: bool = False) -> RecipientAllowlist:
-        content = self._read(secret_name(self._stage, tenant, ADDRESSES), fresh=fresh) or {}
+        content = self._read(tenant_secret_name(self._stage, tenant, ADDRESSES), fresh=fresh) or {}
         return RecipientAllowlist(emails=tuple(content.get("emails", ())), slack=dict(content.get("slack", {})))
 
     def put_allowlist(self, tenant: str, allowlist: RecipientAllowlist) -> None:
         content = {"emails": list(allowlist.emails), "slack": dict(allowlist.slack)}
-        self._put(secret_name(self._stage, tenant, ADDRESSES), content)
+        self._put(tenant_secret_name(self._stage, tenant, ADDRESSES), content)
 
     def _read(self, name: str, *, fresh: bool) -> Content | None:
         """Return the content of a secret, None if it does not exist. An absence is not cached."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.names import openai_secret_name
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.failures import NotConfigured
 from chalicelib.domain.units import Ms
@@ -29,10 +30,6 @@ class Credentials:
     project: str | None = None
 
 
-def secret_name(stage: str) -> str:
-    return f"headrace/{stage}/openai"
-
-
 class SecretsManagerCredentials:
     """A callable that returns the credentials.
 
@@ -40,7 +37,7 @@ class SecretsManagerCredentials:
     """
 
     def __init__(self, stage: str, clock: Clock, cache_seconds: int = 300) -> None:
-        self._name = secret_name(stage)
+        self._name = openai_secret_name(stage)
         self._clock = clock
         self._cache_ms = cache_seconds * 1000
         self._cached: tuple[Ms, Credentials] | None = None

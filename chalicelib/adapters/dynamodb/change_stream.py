@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chalicelib.adapters.dynamodb.job_item import job_of_raw
+from chalicelib.adapters.dynamodb.jobs.item import job_of_raw
 from chalicelib.domain.jobs.job import Job
 
 Change = tuple[str, Job | None, Job | None]

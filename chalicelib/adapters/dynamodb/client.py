@@ -27,6 +27,7 @@ from pynamodb.expressions.update import Action
 from pynamodb.models import Model
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.names import table_name
 from chalicelib.domain.errors import Throttled
 
 Raw = dict[str, Any]  # an item as DynamoDB's API writes it: {"id": {"S": "job_1"}}
@@ -102,10 +103,6 @@ class IntAttribute(Attribute[int]):
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
-
-
-def table_name(stage: str, table: str) -> str:
-    return f"headrace-{stage}-{table}"
 
 
 def bound(model: type[I], stage: str, table: str) -> type[I]:
@@ -201,36 +198,27 @@ def batch_put(items: Sequence[Item], pause: Callable[[float], None] = time.sleep
     Raises:
         Throttled: DynamoDB left some unprocessed in every try.
     """
-    table = items[0]._get_connection() if items else None
-    left: list[Any] = [item.serialize() for item in items]
-    tries = 0
-    while table is not None and left:
-        response = table.batch_write_item(put_items=left[:BATCH_WRITES])
-        skipped = (response or {}).get("UnprocessedItems", {}).get(table.table_name, [])
-        left = [*(one["PutRequest"]["Item"] for one in skipped), *left[BATCH_WRITES:]]
-        tries = tries + 1 if skipped else 0
-        if tries >= BATCH_TRIES:
-            raise Throttled
-        if skipped:
-            pause(CONFLICT_BACKOFF * 2**tries)
+    _batch_write(items, [item.serialize() for item in items], "put_items", ("PutRequest", "Item"), pause)
 
 
 def batch_delete(items: Sequence[Item], pause: Callable[[float], None] = time.sleep) -> None:
-    """Delete items without conditions, with one BatchWriteItem for each 25.
-
-    Deleting an absent item succeeds. PynamoDB's own `batch_write` repeats unprocessed items without
-    a pause.
+    """Delete items without conditions, with one BatchWriteItem for each 25. Deleting an absent item succeeds.
 
     Raises:
         Throttled: DynamoDB left some unprocessed in every try.
     """
-    table = items[0]._get_connection() if items else None
-    left: list[Any] = [item._get_keys() for item in items]  # type: ignore[no-untyped-call]
+    keys = [item._get_keys() for item in items]  # type: ignore[no-untyped-call]
+    _batch_write(items, keys, "delete_items", ("DeleteRequest", "Key"), pause)
+
+
+def _batch_write(items: Sequence[Item], left: list[Any], operation: str, request: tuple[str, str], pause: Callable[[float], None]) -> None:
+    """PynamoDB's own `batch_write` repeats unprocessed items without a pause."""
+    table: Any = items[0]._get_connection() if items else None
     tries = 0
     while table is not None and left:
-        response = table.batch_write_item(delete_items=left[:BATCH_WRITES])
+        response = table.batch_write_item(**{operation: left[:BATCH_WRITES]})
         skipped = (response or {}).get("UnprocessedItems", {}).get(table.table_name, [])
-        left = [*(one["DeleteRequest"]["Key"] for one in skipped), *left[BATCH_WRITES:]]
+        left = [*(one[request[0]][request[1]] for one in skipped), *left[BATCH_WRITES:]]
         tries = tries + 1 if skipped else 0
         if tries >= BATCH_TRIES:
             raise Throttled

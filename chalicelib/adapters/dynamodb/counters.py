@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.names import table_name
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import BATCH_KEYS, CONDITION_FAILED, Raw, table_name
+from chalicelib.adapters.dynamodb.client import BATCH_KEYS, CONDITION_FAILED, Raw
 from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.metrics.counters import CounterIncrement, CountMark
 from chalicelib.ports import MarkUpdate

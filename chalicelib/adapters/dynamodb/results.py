@@ -16,7 +16,7 @@ from pynamodb.attributes import BinaryAttribute, BooleanAttribute, UnicodeAttrib
 from chalicelib.adapters.compression import INLINE_BYTES, pack, pack_json, unpack, unpack_json
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
-from chalicelib.adapters.dynamodb.job_item import RecordAttribute
+from chalicelib.adapters.dynamodb.jobs.item import RecordAttribute
 from chalicelib.adapters.s3.blobs import Blobs, key_of
 from chalicelib.domain.execution.response_cache import CacheLookup
 from chalicelib.domain.execution.result import WORKER_LOST, Result

@@ -55,7 +55,7 @@ class DynamoTypeLimiters:
             version=new.version,
             recent_starts=json.dumps(new.recent_starts, separators=(",", ":")),
             reservations=json.dumps(new.reservations, separators=(",", ":")),
-            slots=json.dumps([(slot.mark, slot.since, slot.until) for slot in new.slots], separators=(",", ":")),
+            slots=json.dumps([(slot.holder, slot.since, slot.until) for slot in new.slots], separators=(",", ":")),
             next_slot_at=new.next_slot_at,
             average_hold_ms=new.average_hold_ms,
             ttl=max(now, new.next_slot_at, *new.recent_starts[-1:]) // 1000 + TTL_GRACE_SECONDS,

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chalicelib.adapters.memory.record_table import RecordTable
 from chalicelib.domain.batches.batch import Batch
 from chalicelib.domain.batches.row import Row
-from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.units import Ms
 
 
@@ -17,30 +17,27 @@ class MemoryBatches:
     """Tests may use `rows`, the records by id, and `open`, the run of each batch in the index."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, Batch] = {}
+        self._table: RecordTable[str, Batch] = RecordTable(lambda batch: batch.id)
+        self.rows = self._table.rows
         self.open: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def create(self, batch: Batch) -> None:
-        with self._lock:
-            self.open[batch.id] = max(batch.run, self.open.get(batch.id, 0))
-            self.rows.setdefault(batch.id, batch)
+        self._mark_open(batch)
+        self._table.create(batch)
 
     def get(self, tenant: str, batch_id: str) -> Batch | None:
-        with self._lock:
-            found = self.rows.get(batch_id)
+        found = self._table.get(batch_id)
         return found if found is not None and found.tenant == tenant else None
 
     def replace(self, seen: Batch, new: Batch) -> None:
+        if new.run > seen.run:
+            self._mark_open(new)
+        self._table.replace(seen, new)
+
+    def _mark_open(self, batch: Batch) -> None:
         with self._lock:
-            if new.run > seen.run:
-                self.open[new.id] = max(new.run, self.open.get(new.id, 0))
-            current = self.rows.get(seen.id)
-            if current == new:
-                return
-            if current is None or current.version != seen.version:
-                raise StaleVersion(current)
-            self.rows[seen.id] = new
+            self.open[batch.id] = max(batch.run, self.open.get(batch.id, 0))
 
     def mark_closed(self, batch: Batch) -> None:
         with self._lock:
@@ -48,9 +45,8 @@ class MemoryBatches:
                 del self.open[batch.id]
 
     def page(self, tenant: str, before: str | None, limit: int) -> tuple[list[Batch], str | None]:
-        with self._lock:
-            matching = [batch for batch in self.rows.values() if batch.tenant == tenant and (before is None or batch.id < before)]
-        found = sorted(matching, key=lambda batch: batch.id, reverse=True)
+        wanted = self._table.select(lambda batch: batch.tenant == tenant, lambda batch: batch.id, reverse=True)
+        found = [batch for batch in wanted if before is None or batch.id < before]
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     def stalled(self, now: Ms, limit: int) -> list[Batch]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-
-from chalicelib.domain.errors import StaleVersion
+from chalicelib.adapters.memory.record_table import RecordTable
 from chalicelib.domain.jobs.bulk_operation import BulkOperation
 from chalicelib.domain.units import Ms
 
@@ -13,28 +11,16 @@ class MemoryBulkOperations:
     """Tests may use `rows`, the records by id."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, BulkOperation] = {}
-        self._lock = threading.Lock()
+        self._table: RecordTable[str, BulkOperation] = RecordTable(lambda bulk: bulk.id)
+        self.rows = self._table.rows
+        self.replace = self._table.replace
 
     def create(self, bulk: BulkOperation) -> None:
-        with self._lock:
-            self.rows.setdefault(bulk.id, bulk)
+        self._table.create(bulk)
 
     def get(self, tenant: str, bulk_id: str) -> BulkOperation | None:
-        with self._lock:
-            found = self.rows.get(bulk_id)
+        found = self._table.get(bulk_id)
         return found if found is not None and found.tenant == tenant else None
 
-    def replace(self, seen: BulkOperation, new: BulkOperation) -> None:
-        with self._lock:
-            current = self.rows.get(seen.id)
-            if current == new:
-                return
-            if current is None or current.version != seen.version:
-                raise StaleVersion(current)
-            self.rows[seen.id] = new
-
     def unfinished(self, now: Ms, limit: int) -> list[BulkOperation]:
-        with self._lock:
-            unfinished = [bulk for bulk in self.rows.values() if bulk.finished_at is None and bulk.locked_until <= now]
-        return sorted(unfinished, key=lambda bulk: bulk.id)[:limit]
+        return self._table.select(lambda bulk: bulk.finished_at is None and bulk.locked_until <= now, lambda bulk: bulk.id)[:limit]

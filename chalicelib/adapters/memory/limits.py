@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from chalicelib.domain.errors import StaleVersion
+from chalicelib.adapters.memory.record_table import RecordTable
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
 from chalicelib.domain.limits.type_limiter import TypeLimiter
 from chalicelib.domain.units import Ms
@@ -12,46 +12,22 @@ from chalicelib.domain.units import Ms
 
 class MemoryCircuitBreakers:
     def __init__(self) -> None:
-        self._by_model: dict[str, CircuitBreaker] = {}
-        self._lock = threading.Lock()
+        self._table: RecordTable[str, CircuitBreaker] = RecordTable(lambda circuit: circuit.model, absent_version=0)
+        self.get, self.replace = self._table.get, self._table.replace
 
     def all(self) -> list[CircuitBreaker]:
-        with self._lock:
-            return sorted(self._by_model.values(), key=lambda circuit: circuit.model)
-
-    def get(self, model: str) -> CircuitBreaker | None:
-        with self._lock:
-            return self._by_model.get(model)
-
-    def replace(self, seen: CircuitBreaker, new: CircuitBreaker) -> None:
-        with self._lock:
-            current = self._by_model.get(seen.model)
-            if current == new:
-                return
-            if (current.version if current else 0) != seen.version:
-                raise StaleVersion(current)
-            self._by_model[seen.model] = new
+        return self._table.select(lambda _: True, lambda circuit: circuit.model)
 
 
 class MemoryTypeLimiters:
     """Tests may use `rows`, the limiters by job type."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, TypeLimiter] = {}
-        self._lock = threading.Lock()
-
-    def get(self, job_type: str) -> TypeLimiter | None:
-        with self._lock:
-            return self.rows.get(job_type)
+        self._table: RecordTable[str, TypeLimiter] = RecordTable(lambda limiter: limiter.type, absent_version=0)
+        self.rows, self.get = self._table.rows, self._table.get
 
     def replace(self, seen: TypeLimiter, new: TypeLimiter, now: Ms) -> None:
-        with self._lock:
-            stored = self.rows.get(new.type)
-            if stored == new:
-                return
-            if (stored.version if stored else 0) != seen.version:
-                raise StaleVersion(stored)
-            self.rows[new.type] = new
+        self._table.replace(seen, new)
 
 
 class MemorySemaphores:

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from chalicelib.domain.errors import DeliveryError, StaleVersion
+from chalicelib.adapters.memory.record_table import RecordTable
+from chalicelib.domain.errors import DeliveryError
 from chalicelib.domain.notifications.delivery import Delivery
 from chalicelib.domain.notifications.network_policy import Network
 from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
@@ -19,35 +20,18 @@ class MemoryDeliveries:
     """Tests may use `rows`, the deliveries by (owner, id)."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, str], Delivery] = {}
-        self._lock = threading.Lock()
-
-    def create(self, delivery: Delivery) -> Delivery:
-        with self._lock:
-            return self.rows.setdefault((delivery.owner, delivery.id), delivery)
+        self._table: RecordTable[tuple[str, str], Delivery] = RecordTable(lambda delivery: (delivery.owner, delivery.id))
+        self.rows = self._table.rows
+        self.create, self.replace = self._table.create, self._table.replace
 
     def get(self, owner: str, delivery_id: str) -> Delivery | None:
-        with self._lock:
-            return self.rows.get((owner, delivery_id))
+        return self._table.get((owner, delivery_id))
 
     def for_owner(self, owner: str) -> list[Delivery]:
-        with self._lock:
-            found = [delivery for delivery in self.rows.values() if delivery.owner == owner]
-        return sorted(found, key=lambda one: (-one.created_at, one.id))[:100]
-
-    def replace(self, seen: Delivery, new: Delivery) -> None:
-        with self._lock:
-            current = self.rows.get((seen.owner, seen.id))
-            if current == new:
-                return
-            if current is None or current.version != seen.version:
-                raise StaleVersion(current)
-            self.rows[seen.owner, seen.id] = new
+        return self._table.select(lambda delivery: delivery.owner == owner, lambda one: (-one.created_at, one.id))[:100]
 
     def due(self, until: Ms, limit: int) -> list[Delivery]:
-        with self._lock:
-            found = [delivery for delivery in self.rows.values() if delivery.is_open and delivery.recheck_at <= until]
-        return sorted(found, key=lambda one: one.recheck_at)[:limit]
+        return self._table.select(lambda delivery: delivery.is_open and delivery.recheck_at <= until, lambda one: one.recheck_at)[:limit]
 
 
 class MemoryNotificationSettings:

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.names import bucket_name
 from chalicelib.domain.errors import Unavailable
 
 READ_TIMEOUT = 10.0  # seconds; megabytes take longer than items
@@ -29,7 +30,7 @@ class Blobs:
             if self._account is None:
                 with aws.translate_errors():
                     self._account = str(aws.client("sts").get_caller_identity()["Account"])
-            return f"headrace-{self._stage}-content-{self._account}"
+            return bucket_name(self._stage, self._account)
 
     def put(self, key: str, data: bytes, content_type: str) -> None:
         """Store gzipped `data`.

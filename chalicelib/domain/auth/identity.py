@@ -1,4 +1,4 @@
-"""Who is asking, and what they may do."""
+"""API keys, roles and callers: who makes a request and what they may do."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from chalicelib.domain.units import Ms
 
 
 class Role(IntEnum):
-    """Each role may do what the ones before it may."""
+    """What a key may do. Each role includes the ones before it."""
 
-    VIEWER = 1  # statuses and counts of its tenant, never content
-    USER = 2  # submit; read, stream, cancel and retry its own jobs
-    OPERATOR = 3  # all jobs of the tenant, with content
-    ADMIN = 4  # keys and limits as well
+    VIEWER = 1  # sees statuses and counts of its tenant, never content
+    USER = 2  # submits jobs; reads, streams, cancels and retries its own
+    OPERATOR = 3  # does so with all jobs of the tenant
+    ADMIN = 4  # manages keys and limits
 
     @classmethod
     def named(cls, name: str) -> Role:
@@ -29,18 +29,18 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An API key as it is stored: by the SHA-256 of its secret, which is shown once and kept nowhere."""
+    """A stored API key. The secret itself is shown once, at creation, and never stored."""
 
     id: str
-    hash: str
+    hash: str  # SHA-256 of the secret
     tenant: str
-    user: str
+    user: str  # the owner of the jobs that are submitted with it
     role: Role
     created_at: Ms
     expires_at: Ms | None = None
     revoked_at: Ms | None = None
-    all_tenants: bool = False
-    name: str = ""
+    all_tenants: bool = False  # may read and act across tenants
+    name: str = ""  # the administrator's label for it
 
     def is_valid(self, now: Ms) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
@@ -48,7 +48,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whoever a request or a connection speaks for. `jobs` narrows a ticket to the jobs that it names; tickets only read."""
+    """The identity behind a request or a connection, from an API key or a ticket."""
 
     tenant: str
     user: str
@@ -56,15 +56,20 @@ class Caller:
     key_id: str
     key_hash: str
     all_tenants: bool = False
+    # The only jobs that a ticket gives access to; None: no such restriction.
     jobs: frozenset[str] | None = None
-    read_only: bool = False
+    read_only: bool = False  # true for tickets
 
     @classmethod
     def of_key(cls, key: Key) -> Caller:
         return cls(tenant=key.tenant, user=key.user, role=key.role, key_id=key.id, key_hash=key.hash, all_tenants=key.all_tenants)
 
     def restricted_to(self, other: Caller) -> Caller:
-        """This caller, limited as `other` is by a ticket: what a ticket or a socket may do now, whatever its key could once."""
+        """Return this caller with the ticket restrictions of `other`.
+
+        A ticket or socket is checked against the current state of its key, so that revoking the key
+        takes effect.
+        """
         return replace(self, jobs=other.jobs, read_only=other.read_only)
 
     def require(self, role: Role) -> None:
@@ -74,14 +79,17 @@ class Caller:
             Forbidden: the message names both roles.
         """
         if self.role < role:
-            raise Forbidden(f"This needs the role {role.label}; this key is a {self.role.label}.")
+            raise Forbidden(f"This requires the role {role.label}; this key has the role {self.role.label}.")
 
     def may_see(self, job: Job) -> bool:
-        """Whether the job exists for this caller. One that was deleted does not, whatever is still kept of it."""
+        """Whether the job is visible to this caller.
+
+        A deleted job is not, even while parts of it are still stored.
+        """
         return not job.is_deleted and self.owns(job)
 
     def owns(self, job: Job) -> bool:
-        """Whether the job is, or was, one of this caller's. Another tenant's is not; neither is another user's for a user."""
+        """Whether the job is in scope: of the tenant, of the user, or named by the ticket."""
         if self.tenant != job.tenant and not self.all_tenants:
             return False
         if self.jobs is not None and job.id not in self.jobs:
@@ -89,27 +97,27 @@ class Caller:
         return self.role != Role.USER or job.user == self.user
 
     def may_read_content(self, job: Job) -> bool:
-        """Whether prompts and results may be shown: never to viewers."""
+        """Whether this caller may read prompts and results. Viewers may not."""
         return self.role >= Role.USER and self.may_see(job)
 
     def require_visible(self, job: Job | None, job_id: str) -> Job:
-        """The job, if it is there for this caller.
+        """Return the job if it exists and is visible to this caller.
 
         Raises:
-            JobNotFound: it is not, or it is somebody else's; both look the same.
+            JobNotFound: it does not exist or is not visible; the caller cannot tell which.
         """
         if job is None or not self.may_see(job):
             raise JobNotFound(job_id)
         return job
 
     def require_readable(self, job: Job | None, job_id: str) -> Job:
-        """The job, if this caller may read its content.
+        """Return the job if this caller may read its content.
 
         Raises:
-            JobNotFound: as above.
-            Forbidden: a viewer of the job's own tenant asked for content.
+            JobNotFound: as for `require_visible`.
+            Forbidden: the job is visible, but the caller is a viewer.
         """
-        seen = self.require_visible(job, job_id)
-        if not self.may_read_content(seen):
-            raise Forbidden("A viewer sees statuses and counts, not prompts and results.")
-        return seen
+        visible = self.require_visible(job, job_id)
+        if not self.may_read_content(visible):
+            raise Forbidden("Viewers may read statuses and counts, but not prompts and results.")
+        return visible

@@ -1,4 +1,4 @@
-"""The notification that a batch has completed."""
+"""Build the notification that a batch has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from chalicelib.domain.units import dollars, rfc3339
 
 
 def batch_completed_message(batch: Batch, counts: BatchCounts, api_url: str | None) -> NotificationMessage:
-    """Of a batch that has come to its end, however it ended: that is its status. Batch, run and status name the event."""
+    """Return the `batch.completed` message; its `status` says how the batch ended.
+
+    The message id is derived from batch, run and status, so a repeated call yields the same
+    message.
+    """
     base = f"{api_url or ''}/batches/{batch.id}"
     data = {
         "batch_id": batch.id,
@@ -27,12 +31,12 @@ def batch_completed_message(batch: Batch, counts: BatchCounts, api_url: str | No
         "finished_at": rfc3339(batch.finished_at),
         "links": {"self": base, "rows": f"{base}?detailed=true", "export": f"{base}/export", "retry_failed": f"{base}/retry-failed"},
     }
-    called = single_line(batch.name) if batch.name else batch.id
+    label = single_line(batch.name) if batch.name else batch.id
     return NotificationMessage(
         id=message_id(batch.id, batch.run, batch.status.value),
         type="batch.completed",
         created_at=batch.finished_at or batch.updated_at,
-        subject=single_line(f"Headrace: batch {called} {batch.status.value}"),
+        subject=single_line(f"Headrace: batch {label} {batch.status.value}"),
         text=_batch_text(batch, counts, base),
         data=data,
     )

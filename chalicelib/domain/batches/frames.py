@@ -1,6 +1,9 @@
-"""What whoever watches a batch is told: flat objects `{"event", "batch_id", "version", "at", ...}`, without a word of what jobs say.
+"""Build the frames for subscribers of a batch, which are flat objects without content.
 
-All of them are states: the highest `version` wins, of the batch or, in `batch_item`, of the row's job. Being told one twice does no harm.
+Their fields: `{"event", "batch_id", "version", "at", ...}`.
+
+Every frame is a state: the highest `version` wins, that of the batch or, in `batch_item`, of the
+row's job. Receiving a frame twice is harmless.
 """
 
 from __future__ import annotations
@@ -20,12 +23,12 @@ def connected(batch: Batch, counts: BatchCounts, now: Ms) -> Frame:
 
 
 def state(batch: Batch, counts: BatchCounts, now: Ms) -> Frame:
-    """How it stands; `batch_completed` however it has ended."""
+    """The progress of the batch: `batch_progress`, or `batch_completed` once it has finished."""
     return _state("batch_progress" if batch.finished_at is None else "batch_completed", batch, counts, now)
 
 
 def row_ended(batch: Batch, job: Job, now: Ms) -> Frame:
-    """A row that has ended."""
+    """The end of one row: `batch_item`."""
     return {
         "event": "batch_item",
         "batch_id": batch.id,

@@ -1,4 +1,4 @@
-"""The terms of a batch: all that is said once for all of its rows."""
+"""Parse the options of a batch: what applies to all of its rows."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from chalicelib.domain.template import names
 from chalicelib.domain.validation.schema import Schema, problems
 
 MAX_ROWS = 10_000
-MAX_DELAY = 3_600
+MAX_DELAY = 3_600  # seconds
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 
-_WORD: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": 128}
-_SOME: Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_ROWS}
+_NAME: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": 128}
+_ROW_COUNT: Schema = {"type": ["integer", "null"], "minimum": 1, "maximum": MAX_ROWS}
 
-# What may be said, in a JSON body beside `items`, or in the query. `config` and `options` are checked by whoever makes jobs of the rows.
+# The options as they are sent: in a JSON body beside `items`, or in the query. The contents of
+# `config` and `options` are validated when the rows are planned as jobs.
 PROPERTIES: dict[str, Schema] = {
-    "name": _WORD,
-    "type": _WORD,
-    "job_type": _WORD,
-    "model": _WORD,
+    "name": _NAME,
+    "type": _NAME,
+    "job_type": _NAME,
+    "model": _NAME,
     "priority": {"enum": [*LANES, None]},
     "config": {"type": ["object", "null"]},
     "options": {"type": ["object", "null"]},
     "prompt_template": {"type": ["string", "null"], "minLength": 1, "maxLength": 100_000},
-    "batch_size": _SOME,
+    "batch_size": _ROW_COUNT,
     "delay": {"type": ["number", "null"], "minimum": 0, "maximum": MAX_DELAY},
-    "parallel_limit": _SOME,
+    "parallel_limit": _ROW_COUNT,
     "failure_tolerance": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
     "dry_run": {"type": ["boolean", "null"]},
     "webhook_url": {"type": ["string", "null"], "minLength": 1, "maxLength": MAX_URL_LENGTH},
@@ -41,11 +42,11 @@ PROPERTIES: dict[str, Schema] = {
     "delimiter": {"enum": [*DELIMITERS, *DELIMITERS.values(), None]},
 }
 OPTIONS_SCHEMA: Schema = {"type": "object", "properties": PROPERTIES, "additionalProperties": False}
-TEXT_OPTIONS = (
+_COPIED_OPTIONS = (  # taken over unchanged, apart from types
     *("name", "options", "prompt_template", "batch_size", "delay", "parallel_limit", "failure_tolerance", "dry_run", "delimiter"),
     *("webhook_url", "notify"),
 )
-JSON_OPTIONS = (
+_JSON_OPTIONS = (  # written as JSON in a query, because their values are not text
     "config",
     "options",
     "batch_size",
@@ -54,97 +55,99 @@ JSON_OPTIONS = (
     "failure_tolerance",
     "dry_run",
     "notify",
-)  # not text, in the query
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOptions:
-    """`config` holds only what was said, the model too, without the priority. `batch_size` rows are released at a time, `delay` seconds
-    apart; None: all at once. `parallel_limit`: so many of its jobs at once; None: no bound. `failure_tolerance`: the share of rows that
-    may fail before the rest is cancelled; None: all may. `webhook_url` and `notify` are told of its end.
-    """
+    """The parsed options of a batch."""
 
     name: str | None = None
-    type: str = "general"
-    priority: str = LOW.name
+    type: str = "general"  # job type of the rows
+    priority: str = LOW.name  # lane of the rows
+    # Only what was given, with the model and without the priority.
     config: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    prompt_template: str | None = None
-    batch_size: int | None = None
-    delay: float = 0.0
-    parallel_limit: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the job type
+    prompt_template: str | None = None  # None: the content of each row is its prompt
+    batch_size: int | None = None  # rows released as one group; None: all at once
+    delay: float = 0.0  # seconds between two groups
+    parallel_limit: int | None = None  # rows that may be unfinished at once; None: no limit
+    # Share of rows that may fail before the rest is cancelled; None: all may.
     failure_tolerance: float | None = None
-    dry_run: bool = False
-    webhook_url: str | None = None
-    notify: tuple[str, ...] = ()
-    delimiter: str | None = None
+    dry_run: bool = False  # estimate the cost and create nothing
+    webhook_url: str | None = None  # is sent `batch.completed` at the end
+    notify: tuple[str, ...] = ()  # recipients of the same: `email:<address>`, `slack:<name>`
+    delimiter: str | None = None  # of CSV; None: detected from the header
 
 
 def options_from_query(query: Mapping[str, str]) -> dict[str, Any]:
-    """What the query says, as it would stand in a JSON body: `config` and `options` are JSON there too.
+    """Return the options in a query as they would be in a JSON body.
 
     Raises:
-        InvalidRequest: a value is no JSON where it should be.
+        InvalidRequest: the value of an option that must be JSON is not.
     """
-    said: dict[str, Any] = dict(query)
-    wrong = []
-    for name in JSON_OPTIONS:
+    given: dict[str, Any] = dict(query)
+    details = []
+    for name in _JSON_OPTIONS:
         if name in query:
             try:
-                said[name] = json.loads(query[name])
+                given[name] = json.loads(query[name])
             except (ValueError, RecursionError):
-                wrong.append(Detail(name, 'must be JSON, as true, 20, ["..."] or {...}'))
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
-    return said
+                details.append(Detail(name, 'must be JSON, such as true, 20, ["..."] or {...}'))
+    if details:
+        raise InvalidRequest(details=tuple(details))
+    return given
 
 
-def merge_options(said: Mapping[str, Any], also: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said in two places: the query, the body, or a JSON file that was uploaded.
+def merge_options(given: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Combine options from two places: the query, the body, or an uploaded JSON file.
 
     Raises:
-        InvalidRequest: two different values of one field.
+        InvalidRequest: both have an option, with different values.
     """
-    differing = [name for name in said if said[name] is not None and also.get(name) not in (None, said[name])]
+    differing = [name for name in given if given[name] is not None and other.get(name) not in (None, given[name])]
     if differing:
-        message = "is said twice, with two different values: in the query, the body or the file"
+        message = "has two different values in the query, the body or the file"
         raise InvalidRequest(details=tuple(Detail(name, message) for name in differing))
-    return {**also, **{name: value for name, value in said.items() if value is not None}}
+    return {**other, **{name: value for name, value in given.items() if value is not None}}
 
 
-def parse_options(said: Mapping[str, Any]) -> BatchOptions:
-    """The terms, with what is short for something else put where it belongs.
+def parse_options(given: Mapping[str, Any]) -> BatchOptions:
+    """Validate the options and resolve the short forms (`model`, `priority`, `job_type`).
 
     Raises:
-        InvalidRequest: with every field that cannot be used.
+        InvalidRequest: with every invalid field.
     """
-    wrong = list(problems(OPTIONS_SCHEMA, dict(said)))
-    config = said.get("config")
-    inner: dict[str, Any] = dict(config) if isinstance(config, dict) else {}
-    kind = _same(wrong, "type", said.get("type"), "job_type", said.get("job_type"))
-    model = _same(wrong, "model", said.get("model"), "config.model", inner.pop("model", None))
-    priority = _same(wrong, "priority", said.get("priority"), "config.priority", inner.pop("priority", None))
-    if priority is not None and priority not in tuple(LANES) and said.get("priority") is None:
-        wrong.append(Detail("config.priority", f"must be one of {', '.join(LANES)}"))
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
-    template = said.get("prompt_template")
+    details = list(problems(OPTIONS_SCHEMA, dict(given)))
+    config: dict[str, Any] = dict(given["config"]) if isinstance(given.get("config"), dict) else {}
+    job_type = _resolve_alias(details, "type", given.get("type"), "job_type", given.get("job_type"))
+    model = _resolve_alias(details, "model", given.get("model"), "config.model", config.pop("model", None))
+    priority = _resolve_alias(details, "priority", given.get("priority"), "config.priority", config.pop("priority", None))
+    if priority is not None and priority not in tuple(LANES) and given.get("priority") is None:
+        details.append(Detail("config.priority", f"must be one of {', '.join(LANES)}"))
+    if details:
+        raise InvalidRequest(details=tuple(details))
+    template = given.get("prompt_template")
     if template is not None and not names(template):
-        raise InvalidRequest(details=(Detail("prompt_template", "has no place such as {{input}}: every prompt would be the same"),))
-    given = {name: said[name] for name in TEXT_OPTIONS if said.get(name) is not None}
-    if "notify" in given:
-        given["notify"] = tuple(dict.fromkeys(given["notify"]))
-    if kind is not None:
-        given["type"] = kind
+        message = "has no placeholder such as {{input}}, so every prompt would be the same"
+        raise InvalidRequest(details=(Detail("prompt_template", message),))
+    options = {name: given[name] for name in _COPIED_OPTIONS if given.get(name) is not None}
+    if "notify" in options:
+        options["notify"] = tuple(dict.fromkeys(options["notify"]))
+    if job_type is not None:
+        options["type"] = job_type
     if priority is not None:
-        given["priority"] = priority
-    if "delimiter" in given:
-        given["delimiter"] = DELIMITERS.get(given["delimiter"], given["delimiter"])
-    return BatchOptions(**given, config=inner | ({"model": model} if model is not None else {}))
+        options["priority"] = priority
+    if "delimiter" in options:
+        options["delimiter"] = DELIMITERS.get(options["delimiter"], options["delimiter"])
+    return BatchOptions(**options, config=config | ({"model": model} if model is not None else {}))
 
 
-def _same(wrong: list[Detail], name: str, value: Any, other: str, other_value: Any) -> Any:
-    """Two names for one thing: either will do, two different values are an error."""
-    if value is not None and other_value is not None and value != other_value:
-        wrong.append(Detail(name, f"says {value!r} but {other} says {other_value!r}; they are the same thing"))
-    return value if value is not None else other_value
+def _resolve_alias(details: list[Detail], name: str, value: Any, alias: str, alias_value: Any) -> Any:
+    """Return the value of an option that has two names.
+
+    Two different values are an error, which is added to `details`.
+    """
+    if value is not None and alias_value is not None and value != alias_value:
+        details.append(Detail(name, f"is {value!r} but {alias} is {alias_value!r}; they are the same option"))
+    return value if value is not None else alias_value

@@ -1,4 +1,4 @@
-"""How a batch stands, as people are shown it: its record and what is counted of its rows, put together."""
+"""Compute the progress of a batch as it is shown to users, from its record and its counters."""
 
 from __future__ import annotations
 
@@ -9,49 +9,54 @@ from chalicelib.domain.batches.counters import BatchCounts
 from chalicelib.domain.units import Ms
 
 
-def status(one: Batch, counts: BatchCounts) -> str:
-    """`queued` until the first of its rows has begun."""
-    if one.is_active and not counts.processing and not counts.ended:
+def status(batch: Batch, counts: BatchCounts) -> str:
+    """Return the status; `queued` until the first row has started."""
+    if batch.is_active and not counts.processing and not counts.ended:
         return BatchStatus.QUEUED.value
-    return one.status.value
+    return batch.status.value
 
 
-def row_counts(one: Batch, counts: BatchCounts) -> dict[str, int]:
-    """Each row once. Rows that have no job yet wait; those that will never have one are cancelled."""
-    without = max(0, one.total - counts.known)
+def row_counts(batch: Batch, counts: BatchCounts) -> dict[str, int]:
+    """Count each row in one state.
+
+    Rows without a job are waiting while the batch is active, otherwise cancelled.
+    """
+    without_job = max(0, batch.total - counts.known)
     return {
-        "total": one.total,
-        "waiting": counts.waiting + (without if one.is_active else 0),
+        "total": batch.total,
+        "waiting": counts.waiting + (without_job if batch.is_active else 0),
         "queued": counts.queued,
         "processing": counts.processing,
         "completed": counts.completed,
         "failed": counts.failed,
-        "cancelled": counts.cancelled + (0 if one.is_active else without),
+        "cancelled": counts.cancelled + (0 if batch.is_active else without_job),
     }
 
 
-def percentage(one: Batch, counts: BatchCounts) -> float:
-    ended = counts.ended if one.is_active else counts.ended + max(0, one.total - counts.known)
-    return round(100 * ended / one.total, 1)
+def percentage(batch: Batch, counts: BatchCounts) -> float:
+    """Return the share of rows that have ended, with one decimal."""
+    ended = counts.ended if batch.is_active else counts.ended + max(0, batch.total - counts.known)
+    return round(100 * ended / batch.total, 1)
 
 
-def estimated_completion(one: Batch, counts: BatchCounts, now: Ms) -> Ms | None:
-    """When it will probably be done, by how fast its rows have ended in this run, and not before its last group is released; None while
-    nothing is known of that.
+def estimated_completion(batch: Batch, counts: BatchCounts, now: Ms) -> Ms | None:
+    """Estimate the end from the speed of this run, but not before the last group is released.
+
+    Returns None while no row of this run has ended.
     """
-    if not one.is_active or one.run_started_at is None:
+    if not batch.is_active or batch.run_started_at is None:
         return None
-    left = one.total - counts.ended
-    done = counts.ended - one.run_started_with
-    if done <= 0:
+    remaining = batch.total - counts.ended
+    ended_in_run = counts.ended - batch.run_started_with
+    if ended_in_run <= 0:
         return None
-    by_speed = now + round(left * (now - one.run_started_at) / done)
-    size = one.batch_size or one.total
-    groups = ceil((one.total - one.released) / size)
-    released = max(now, one.next_at) + round((groups - 1) * one.delay * 1000) if groups else now
-    return max(by_speed, released)
+    by_speed = now + round(remaining * (now - batch.run_started_at) / ended_in_run)
+    group_size = batch.batch_size or batch.total
+    groups = ceil((batch.total - batch.released) / group_size)
+    last_release = max(now, batch.next_at) + round((groups - 1) * batch.delay * 1000) if groups else now
+    return max(by_speed, last_release)
 
 
-def view_version(one: Batch, counts: BatchCounts) -> int:
-    """Grows with each change of either."""
-    return one.version + counts.version
+def view_version(batch: Batch, counts: BatchCounts) -> int:
+    """Return a version of the view; it grows with each change of the record or the counters."""
+    return batch.version + counts.version

@@ -1,4 +1,4 @@
-"""When an invocation's time is over, and what may still be done before it is."""
+"""The deadline of a Lambda invocation: when to stop starting jobs, and when to hand over."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from dataclasses import dataclass
 
 from chalicelib.domain.units import Ms
 
-HANDOVER_MARGIN_MS = 45_000  # for the last chunk, the record, the farewell to sockets, and a store that is slow meanwhile
-START_MARGIN_MS = 120_000  # what begins now should have a while to answer
+# To write the last chunk and the record and to notify subscribers, even with a slow store.
+HANDOVER_MARGIN_MS = 45_000
+START_MARGIN_MS = 120_000  # a job that starts should have some time for its answer
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """An invocation that began at `began` is ended by Lambda at `at`, in the middle of whatever it does.
+    """The time of one invocation.
 
-    The margins are parts of a short invocation, so that one of any length has some time for its work.
+    In a short one the margins shrink in proportion, so that some time for work remains.
     """
 
     started_at: Ms
-    ends_at: Ms
+    ends_at: Ms  # when Lambda kills the process
 
     @property
     def last_start_at(self) -> Ms:
-        """Nothing is begun any more from here on."""
+        """When the worker stops starting jobs."""
         return self.ends_at - min(START_MARGIN_MS, self._length // 3)
 
     @property
     def handover_at(self) -> Ms:
-        """What is not done by now is handed on."""
+        """When the worker hands running attempts over to another one."""
         return self.ends_at - min(HANDOVER_MARGIN_MS, self._length // 5)
 
     @property

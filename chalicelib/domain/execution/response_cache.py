@@ -1,6 +1,7 @@
-"""Answers that serve again: whose answer a key names, for how long, and what a job's result says of it.
+"""The response cache: entries that refer to the result of an earlier job with the same request.
 
-What is kept is a reference, never a copy: the text stays with the job that was given it, and goes when that goes.
+An entry is a reference, never a copy: the text stays with the job that produced it and expires with
+that job.
 """
 
 from __future__ import annotations
@@ -10,37 +11,40 @@ from typing import Any
 
 from chalicelib.domain.units import Ms
 
-DEFAULT_SECONDS = 86_400.0  # `config.cache: true`
+DEFAULT_SECONDS = 86_400.0  # for `config.cache: true`
 MAX_SECONDS = 2_592_000  # as long as results are kept
 
 
-def parse_ttl(asked: Any) -> float | None:
-    """`config.cache` as it is asked for (`false`, `true`, `{"ttl": seconds}`) in seconds; None: not at all."""
-    if isinstance(asked, dict):
-        return float(asked.get("ttl", DEFAULT_SECONDS))
-    return DEFAULT_SECONDS if asked else None
+def parse_ttl(cache: Any) -> float | None:
+    """Return the seconds of `config.cache`: `false` (None), `true` or `{"ttl": seconds}`."""
+    if isinstance(cache, dict):
+        return float(cache.get("ttl", DEFAULT_SECONDS))
+    return DEFAULT_SECONDS if cache else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedResponse:
-    """Whose answer it is: that of `attempt` of a job, kept at `at`. It serves nobody from `expires_at` on."""
+    """A cache entry."""
 
-    job_id: str
-    attempt: int
+    job_id: str  # the job that produced the response
+    attempt: int  # the attempt of that job
     stored_at: Ms
-    expires_at: Ms
+    expires_at: Ms  # the entry is not used from then on
 
     def is_fresh(self, seconds: float, now: Ms) -> bool:
-        """Whether somebody may have it who takes nothing older than so many seconds. One of the future (clocks differ) is new."""
+        """Whether the entry is not expired and younger than `seconds`.
+
+        A time in the future (clocks differ) counts as new.
+        """
         return now < self.expires_at and now - self.stored_at < seconds * 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheLookup:
-    """What became of asking the cache: the job whose answer it was and since when it is kept, or nothing of the kind."""
+    """The outcome of a cache lookup."""
 
-    job_id: str | None = None
-    at: Ms | None = None
+    job_id: str | None = None  # the job whose response is reused; None: a miss
+    at: Ms | None = None  # when that response was stored
 
     @property
     def hit(self) -> bool:

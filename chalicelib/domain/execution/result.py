@@ -1,4 +1,4 @@
-"""What an attempt left behind."""
+"""The stored result of an attempt."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from chalicelib.domain.execution.response_cache import CacheLookup
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.units import Ms, Nano
 
-WORKER_LOST = "worker_lost"  # why the sweep wrote a row, as well as it could
+# `finish_reason` of a row that the sweeper wrote, with estimates, for a worker that died.
+WORKER_LOST = "worker_lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The outcome of one attempt, written before the head says that it ended: whoever takes over finds it and need not ask again.
+    """The outcome of one attempt.
 
-    `status` is the one that the head was to get.
-    `generation` is that of the claim that wrote it: of two workers of one durable attempt the later one's row stays.
-    `looked_up` is what the cache said, None where it was not asked: of a hit the text is another job's.
-    `text` is what the model said, raw. `parsed` is that text read by its schema, None where there is no schema or it does not fit.
-    `fallback`: no model said it, but the type's own plain way of answering, because there is no key.
+    It is written before the job record says that the attempt ended, so that a worker that recovers
+    the job finds it and does not ask the provider again.
     """
 
     job_id: str
     attempt: int
-    text: str
+    text: str  # the raw answer of the model
+    # Of the claim that wrote it: of two workers of one durable attempt, the later row stays.
     generation: int = 0
+    # The text parsed by its schema; None: no schema, or the text does not match it.
     parsed: Any = None
-    status: str | None = None
+    status: str | None = None  # the status that the job record is about to get
     finish_reason: str | None = None
     model: str | None = None
     usage: Usage | None = None
@@ -37,11 +37,12 @@ class Result:
     first_token_at: Ms | None = None
     finished_at: Ms | None = None
     error_code: str | None = None
-    fallback: bool = False
+    fallback: bool = False  # answered by the type's local rules, because no OpenAI key is stored
+    # None: the cache was not used; after a hit the text is another job's.
     looked_up: CacheLookup | None = None
-    ttl: int | None = None
+    ttl: int | None = None  # seconds since 1970
 
     @property
     def is_exact(self) -> bool:
-        """Whether the provider's final event was seen, so that text and usage are all there is."""
+        """Whether the provider's final event was received, so that text and usage are complete."""
         return self.usage is not None and not self.usage.estimated

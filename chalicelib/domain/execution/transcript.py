@@ -1,7 +1,8 @@
-"""The append-only text of one attempt, and the chunks in which it is kept.
+"""The append-only text of one attempt, and the chunks in which it is stored.
 
-One writer appends; every reader holds an offset of its own and takes `since(offset)` when it is ready for more. So a slow reader costs
-only itself, and what arrives meanwhile is simply part of its next piece.
+One writer appends. Every reader has its own offset and calls `read_from(offset)` when it is ready
+for more, so a slow reader delays nothing else: text that arrives meanwhile is part of its next
+piece.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from chalicelib.domain.errors import ChunkConflict
 
 
 class Transcript:
-    """The text of attempt `attempt`, in memory. Appending costs O(1), reading costs what is read."""
+    """The text of one attempt in memory.
+
+    Appending is O(1); reading is linear in the text that is returned.
+    """
 
     def __init__(self, attempt: int) -> None:
         self.attempt = attempt
@@ -31,7 +35,10 @@ class Transcript:
             self._parts.append(text)
 
     def read_from(self, offset: int) -> str:
-        """The text from `offset` (code points) to the end; empty when there is none. What lies before the beginning is the beginning."""
+        """Return the text from `offset` (code points) to the end.
+
+        A negative offset means the beginning.
+        """
         offset = max(0, offset)
         if offset >= len(self):
             return ""
@@ -49,22 +56,20 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A stretch of one attempt's text as it is kept, `[start, start + len(text))`, with the progress at its end.
-
-    `events` are the stages and milestones that were reached in it, so that the history costs no write of its own.
-    `sequence` and `sequence_offset` name the provider's last event whose text is wholly kept: from there a durable stream goes on.
-    """
+    """A stored part of the text of one attempt: the range `[start, start + len(text))`."""
 
     job_id: str
     attempt: int
-    start: int
+    start: int  # offset in code points
     text: str
-    at: int
-    progress: dict[str, Any] = field(default_factory=dict)
+    at: int  # when it was written, milliseconds since 1970
+    progress: dict[str, Any] = field(default_factory=dict)  # at its end
+    # Stages and milestones reached in it, so that the history needs no extra writes.
     events: tuple[dict[str, Any], ...] = ()
+    # The provider's last event whose text is completely stored; a durable stream resumes after it.
     sequence: int | None = None
-    sequence_offset: int | None = None
-    ttl: int | None = None
+    sequence_offset: int | None = None  # where the text of that event ends
+    ttl: int | None = None  # seconds since 1970
 
     @property
     def end(self) -> int:
@@ -72,19 +77,22 @@ class Chunk:
 
 
 def join_chunks(chunks: Iterable[Chunk], offset: int, length: int | None = None) -> str:
-    """The text from `offset` that the chunks hold, in the order of their ends, not beyond `length`.
+    """Return the text from `offset` that the chunks hold, not beyond `length`.
 
-    Chunks may overlap (two workers of one durable response cut it differently): what is known already is skipped.
+    The chunks are in the order of their ends.
+
+    Chunks may overlap, because two workers of one durable response cut it differently; overlapping
+    text is skipped.
 
     Raises:
-        ChunkConflict: a stretch is missing between two chunks, which the engine never writes.
+        ChunkConflict: text is missing between two chunks; workers never write such a gap.
     """
     at, parts = offset, []
     for chunk in chunks:
         if chunk.end <= at:
             continue
         if chunk.start > at:
-            raise ChunkConflict(f"nothing is kept of {at}:{chunk.start} of attempt {chunk.attempt}")
+            raise ChunkConflict(f"the text {at}:{chunk.start} of attempt {chunk.attempt} is missing")
         parts.append(chunk.text[at - chunk.start :])
         at = chunk.end
     text = "".join(parts)

@@ -1,7 +1,11 @@
-"""Rows rendered to be taken elsewhere: as CSV, JSON or JSON lines, piece by piece, so that no more than one of them is held.
+"""Render rows as CSV, JSON or JSON lines in pieces, so that no export is in memory whole.
 
-CSV is mostly opened in spreadsheets, which run what begins like a formula. So a text that does gets an apostrophe before it, which they
-show as text; numbers stay as they are. Where that matters, JSON has every value as it is.
+Exports of jobs (the job type `export`) and of batches (`GET /batches/{id}/export`) use this one
+writer.
+
+CSV is mostly opened in spreadsheets, which run text that begins like a formula. Such text gets an
+apostrophe in front, which spreadsheets read as "this is text". Numbers stay as they are. JSON and
+JSON lines carry every value unchanged.
 """
 
 from __future__ import annotations
@@ -11,90 +15,168 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 Format = Literal["csv", "json", "jsonl"]
-FORMATS: dict[str, str] = {"csv": "text/csv; charset=utf-8", "json": "application/json", "jsonl": "application/x-ndjson"}
-FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the wide ones too, which some read as the others
+FORMATS: dict[str, str] = {  # the content type of each
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "jsonl": "application/x-ndjson",
+}
+# Some spreadsheets read the wide forms as formulas too.
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 METADATA = "metadata"
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
-Line = Mapping[str, Any]
+Row = Mapping[str, Any]
 
 
-def rendered(rows: Iterable[Line], kind: Format, *, columns: Sequence[str] | None = None, head: Line | None = None) -> Iterator[str]:
-    """The rows as text. `columns` are those of CSV (`metadata.file` for a part of the metadata); None: all that any row has, which
-    takes all rows at once.
+class RowWriter(Protocol):
+    """Renders one export as text: `begin()` once, `row()` for each row, `end()` once.
 
-    `head` stands around the rows in JSON, which are its `items`; the other formats have rows only.
+    Example:
+        writer = row_writer("csv", ["id", "output"])
+        text = writer.begin() + "".join(writer.row(row) for row in rows) + writer.end()
     """
-    if kind == "json":
-        return _json(rows, head or {})
-    return _lines(rows) if kind == "jsonl" else _csv(rows, columns)
+
+    def begin(self) -> str: ...
+
+    def row(self, row: Row) -> str: ...
+
+    def end(self) -> str: ...
 
 
-def columns_of(rows: Iterable[Line]) -> list[str]:
-    """The fields of these rows in the order in which they were first seen, with one for each field of the metadata."""
-    found: dict[str, None] = {}
+def row_writer(file_format: Format, columns: Sequence[str], *, envelope: Row | None = None) -> RowWriter:
+    """Return the writer of a format.
+
+    Args:
+        file_format: One of `FORMATS`.
+        columns: The columns of CSV; `metadata.file` selects one field of the metadata. The other
+            formats ignore them.
+        envelope: Fields around the rows in JSON, where the rows then are `items`. None: JSON is a
+            plain array of rows. The other formats have rows only.
+    """
+    if file_format == "csv":
+        return _CsvWriter(columns)
+    return _JsonWriter(envelope) if file_format == "json" else _JsonLinesWriter()
+
+
+def render_rows(
+    rows: Iterable[Row], file_format: Format, *, columns: Sequence[str] | None = None, envelope: Row | None = None
+) -> Iterator[str]:
+    """Yield the text of a whole export. The arguments are those of `row_writer`.
+
+    Without `columns`, CSV has every column that occurs in any row, which needs all rows in memory
+    at once.
+    """
+    if file_format == "csv" and columns is None:
+        rows = list(rows)
+        columns = columns_of(rows)
+    writer = row_writer(file_format, columns or (), envelope=envelope)
+    if header := writer.begin():
+        yield header
+    yield from map(writer.row, rows)
+    if footer := writer.end():
+        yield footer
+
+
+def columns_of(rows: Iterable[Row]) -> list[str]:
+    """Return the fields of these rows in order of appearance, one for each metadata field."""
+    columns: dict[str, None] = {}
     for row in rows:
         for name, value in row.items():
-            inner = value if name == METADATA and isinstance(value, Mapping) else None
-            found.update(dict.fromkeys([name] if inner is None else [f"{METADATA}.{part}" for part in inner]))
-    return list(found)
+            fields = value if name == METADATA and isinstance(value, Mapping) else None
+            columns.update(dict.fromkeys([name] if fields is None else [f"{METADATA}.{field}" for field in fields]))
+    return list(columns)
 
 
 def cell(value: Any) -> str | int | float:
-    """A value as CSV has it: nothing is empty, lists and objects are JSON, and no text is a formula."""
+    """Return a value as a CSV cell: None is empty, lists and objects are JSON, no formulas."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return value
-    return escape_formula(value if isinstance(value, str) else _compact(value))
+    return escape_formula(value if isinstance(value, str) else _compact_json(value))
 
 
 def escape_formula(text: str) -> str:
-    """`text`, with an apostrophe before it where a spreadsheet would run it. Texts that are numbers, as `-0.5`, are none."""
+    """Prefix `text` with an apostrophe if a spreadsheet would run it.
+
+    Text that is a number, such as `-0.5`, stays.
+    """
     return f"'{text}" if text.startswith(FORMULA_PREFIXES) and not _NUMBER.fullmatch(text) else text
 
 
-def _csv(rows: Iterable[Line], columns: Sequence[str] | None) -> Iterator[str]:
-    if columns is None:
-        rows = list(rows)
-        columns = columns_of(rows)
-    yield _record(escape_formula(name) for name in columns)
-    for row in rows:
-        yield _record(cell(_value(row, name)) for name in columns)
+class _CsvWriter:
+    """A header, then one record a row, with the line ends of RFC 4180."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = columns
+
+    def begin(self) -> str:
+        return _csv_record(escape_formula(name) for name in self._columns)
+
+    def row(self, row: Row) -> str:
+        return _csv_record(cell(_value(row, name)) for name in self._columns)
+
+    def end(self) -> str:
+        return ""
 
 
-def _record(cells: Iterable[str | int | float]) -> str:
-    """One record, with the line end that RFC 4180 has. A lone empty cell is quoted, or its line would be blank."""
-    made = io.StringIO()
-    csv.writer(made).writerow(cells)
-    return made.getvalue()
+class _JsonWriter:
+    """An array with one row a line, on its own or as the `items` of the envelope."""
+
+    def __init__(self, envelope: Row | None) -> None:
+        self._envelope = envelope
+        self._separator = "\n"
+
+    def begin(self) -> str:
+        if self._envelope is None:
+            return "["
+        fields = _compact_json(dict(self._envelope))[:-1]
+        return f'{fields}{"," if self._envelope else ""}"items":['
+
+    def row(self, row: Row) -> str:
+        separator, self._separator = self._separator, ",\n"
+        return separator + _compact_json(row)
+
+    def end(self) -> str:
+        return "\n]\n" if self._envelope is None else "\n]}\n"
 
 
-def _value(row: Line, column: str) -> Any:
+class _JsonLinesWriter:
+    """One JSON object a line."""
+
+    def begin(self) -> str:
+        return ""
+
+    def row(self, row: Row) -> str:
+        return f"{_compact_json(row)}\n"
+
+    def end(self) -> str:
+        return ""
+
+
+def _csv_record(cells: Iterable[str | int | float]) -> str:
+    """Return one record.
+
+    `csv.writer` quotes a lone empty cell, which would otherwise be a blank line.
+    """
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()
+
+
+def _value(row: Row, column: str) -> Any:
+    """Return the field of a row, or `part` of an object in it for a column `field.part`."""
     if column in row:
         return row[column]
-    outer, _, inner = column.partition(".")
-    part = row.get(outer)
-    return part.get(inner) if isinstance(part, Mapping) else None
+    field, _, part = column.partition(".")
+    value = row.get(field)
+    return value.get(part) if isinstance(value, Mapping) else None
 
 
-def _json(rows: Iterable[Line], head: Line) -> Iterator[str]:
-    opening = _compact(dict(head))[:-1]
-    yield f'{opening}{"," if head else ""}"items":['
-    for number, row in enumerate(rows):
-        yield f"{',' if number else ''}\n{_compact(row)}"
-    yield "\n]}\n"
-
-
-def _lines(rows: Iterable[Line]) -> Iterator[str]:
-    for row in rows:
-        yield f"{_compact(row)}\n"
-
-
-def _compact(value: Any) -> str:
+def _compact_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Files that are too large for a request: they go to object storage by a signed link, and are read from there."""
+"""Uploads: files too large for a request, put into object storage with a signed link."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 
 MAX_BYTES = 50_000_000
-LINK_SECONDS = 900
-DAYS = 2  # then storage forgets it
+LINK_SECONDS = 900  # how long the link is valid
+DAYS = 2  # after which a lifecycle rule of the bucket removes the file
 FOLDER = "u/"
 
 _ID = re.compile(r"upload_[0-9A-HJKMNP-TV-Z]{26}", re.ASCII)
@@ -16,12 +16,13 @@ _ID = re.compile(r"upload_[0-9A-HJKMNP-TV-Z]{26}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A place for one file. `size` in bytes, None where it is not known beforehand: then nothing bounds it before it is read."""
+    """A place for one file."""
 
     id: str
     tenant: str
     user: str
     content_type: str
+    # Bytes, enforced by the link; None: unknown, so the limit applies only when the file is read.
     size: int | None = None
 
 
@@ -30,9 +31,12 @@ def is_upload_id(text: str) -> bool:
 
 
 def object_key(upload_id: str, tenant: str, user: str) -> str:
-    """Where a file is. Whose it is stands in the name, so nobody else can as much as ask for it.
+    """Return the key of the file.
 
-    Two digits of a hash come first, because S3 bounds requests by prefix; users are hashed, because their names may be anything.
+    It contains tenant and user, so a request of another user looks up another object.
+
+    It begins with two digits of a hash, because S3 limits the request rate per prefix. The user is
+    hashed, because user names may contain any character.
     """
-    whose = hashlib.sha256(user.encode()).hexdigest()[:32]
-    return f"{FOLDER}{hashlib.sha256(upload_id.encode()).hexdigest()[:2]}/{tenant}/{whose}/{upload_id}"
+    user_hash = hashlib.sha256(user.encode()).hexdigest()[:32]
+    return f"{FOLDER}{hashlib.sha256(upload_id.encode()).hexdigest()[:2]}/{tenant}/{user_hash}/{upload_id}"

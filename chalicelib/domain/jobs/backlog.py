@@ -1,4 +1,8 @@
-"""How far a deep queue has been handed out, so that jobs which only wait for their turn are not taken for forgotten ones."""
+"""Decide which due jobs of a lane the sweeper checks while its queue is deep.
+
+Workers report a watermark: how far they have got through the queue. Jobs queued after it only wait
+for their turn; without the watermark the sweeper would send each of them another wake-up.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,20 @@ from chalicelib.domain.units import Ms
 
 
 def watermark(jobs: Iterable[Job]) -> Ms:
-    """Since when the one of these that has waited longest has been ready: what a worker says of the batch that it was handed."""
+    """Return when the job that has waited longest became ready, among the jobs of one invocation."""
     return min(max(job.queued_at, job.resume_at or 0) for job in jobs)
 
 
 def due_cutoff(until: Ms, watermarks: Iterable[Ms], depth: int) -> Ms:
-    """Until when the due jobs of a lane are looked at that holds `depth` messages and whose workers say these watermarks.
+    """Return the `due_at` up to which the sweeper checks the jobs of a lane.
 
-    What was queued after the newest watermark is behind it, and no wake-up of it need be missed. Nothing is hidden where no worker says
-    anything, or where nobody waits.
+    Jobs that became ready after the newest watermark are behind it in the queue, so none of their
+    wake-ups is missing. Without a watermark or without messages in the queue, all due jobs count.
+
+    Args:
+        until: the `due_at` up to which jobs are due now.
+        watermarks: the latest reports of the lane's workers.
+        depth: messages in the lane's queue.
     """
     newest = max(watermarks, default=0)
     if not newest or not depth:

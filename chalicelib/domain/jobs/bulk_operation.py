@@ -1,7 +1,8 @@
-"""One wish for many jobs: what is to be done to which, and how far that has come.
+"""Define a bulk operation: one action on many jobs, and its progress.
 
-It is worked through in hands of a few jobs. A hand is written down before it is played, with the generation and run that each job was
-seen in, so that whoever takes over after a crash plays the same hand again: what had been done is recognised, and done no second time.
+It is processed in pages of a few jobs. A page is stored before it is processed, with the generation
+and the run of each job, so that after a crash the same page is processed again: an action that was
+already applied is recognised by them and not applied twice.
 """
 
 from __future__ import annotations
@@ -14,26 +15,29 @@ from typing import Any
 from chalicelib.domain.jobs.job import TERMINAL, Status
 from chalicelib.domain.units import Ms
 
-MAX_PROBLEMS = 20  # that are kept by name
-LOCK_MS = 30_000  # who works on it is left alone for so long after each hand
+MAX_PROBLEMS = 20  # skipped, failed or missing jobs that are listed by id
+LOCK_MS = 30_000  # after each page no other caller resumes the operation for this long
 
 
 class BulkAction(StrEnum):
+    """What a bulk operation does to each job."""
+
     RETRY = "retry"
     CANCEL = "cancel"
     DELETE = "delete"
     SET_PRIORITY = "set_priority"
 
 
-_STARTED_LATER = (Status.WAITING, Status.QUEUED, Status.RETRYING, Status.HELD)
+_NOT_STARTED = (Status.WAITING, Status.QUEUED, Status.RETRYING, Status.HELD)
 
-# Which jobs an action is for, where the filter names no status; and which it may name.
+# The statuses that an action scans where the filters name none.
 SCANNED_STATUSES: dict[BulkAction, tuple[Status, ...]] = {
     BulkAction.RETRY: (Status.FAILED,),
-    BulkAction.CANCEL: (*_STARTED_LATER, Status.PROCESSING),
+    BulkAction.CANCEL: (*_NOT_STARTED, Status.PROCESSING),
     BulkAction.DELETE: (Status.FAILED,),
-    BulkAction.SET_PRIORITY: _STARTED_LATER,
+    BulkAction.SET_PRIORITY: _NOT_STARTED,
 }
+# The statuses that the filters of an action may name.
 ALLOWED: dict[BulkAction, frozenset[Status]] = {
     BulkAction.RETRY: TERMINAL - {Status.COMPLETED} | {Status.RETRYING},
     BulkAction.CANCEL: frozenset(Status) - TERMINAL,
@@ -44,7 +48,7 @@ ALLOWED: dict[BulkAction, frozenset[Status]] = {
 
 @dataclass(frozen=True, slots=True)
 class JobRef:
-    """A job of a hand, and which one of its lives it was in when it was taken up."""
+    """A job of a page, as it was when the page was read."""
 
     job_id: str
     generation: int
@@ -53,76 +57,76 @@ class JobRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkPage:
-    """The next few jobs. `missing`: ids that name no job here. `place` and `cursor` are where to go on; `last`: nowhere."""
+    """The next few jobs, and where the page after them starts."""
 
     jobs: tuple[JobRef, ...] = ()
-    missing: tuple[str, ...] = ()
-    position: int = 0
-    cursor: str | None = None
-    last: bool = False
+    missing: tuple[str, ...] = ()  # requested ids that name no job of the tenant
+    position: int = 0  # next index into `ids`, next row, or index of the scanned status
+    cursor: str | None = None  # where the scan of that status continues; None: at its start
+    last: bool = False  # no page follows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkOperation:
-    """`ids` names jobs, or `filters` finds them, or they are those of the first `rows` rows of a batch that are in one of `states`.
-    `hand` is what is to be played next; while it is open, `worked_until` says that somebody is at it. `matched` counts the jobs that were
-    taken up; each ends as `done`, `skipped` (not in a state for it) or `failed`. `not_found` counts the ids that name no job.
+    """A bulk operation and how far it has got.
+
+    Its jobs are named by `ids`, found by `filters`, or those of the rows of a batch.
     """
 
-    id: str
-    tenant: str
-    created_by: str
+    id: str  # `bulk_<ULID>`
+    tenant: str  # tenant whose jobs are changed
+    created_by: str  # user who requested it
     action: BulkAction
     created_at: Ms
     updated_at: Ms
-    lane: str | None = None
-    ids: tuple[str, ...] = ()
-    filters: Mapping[str, Any] = field(default_factory=dict)
-    all_tenants: bool = False
-    batch_id: str | None = None
-    rows: int = 0
-    states: tuple[Status, ...] = ()
-    version: int = 1
-    page: BulkPage = field(default_factory=BulkPage)
-    locked_until: Ms = 0
-    finished_at: Ms | None = None
-    matched: int = 0
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
-    not_found: int = 0
-    problems: tuple[tuple[str, str], ...] = ()
+    lane: str | None = None  # new lane, for `set_priority`; otherwise None
+    ids: tuple[str, ...] = ()  # named by the caller; empty: `filters` or `batch_id` selects
+    filters: Mapping[str, Any] = field(default_factory=dict)  # as in `GET /jobs`, without tenant
+    all_tenants: bool = False  # the caller's key covers all tenants, so `ids` may be of any tenant
+    batch_id: str | None = None  # batch whose rows are selected; None: not an action of a batch
+    rows: int = 0  # rows of that batch, from the first
+    states: tuple[Status, ...] = ()  # only rows whose jobs have one of these statuses
+    version: int = 1  # grows with each write: the token of the compare-and-swap
+    page: BulkPage = field(default_factory=BulkPage)  # the page to process next
+    locked_until: Ms = 0  # until then the sweeper leaves it to the caller that processes it
+    finished_at: Ms | None = None  # None while pages are left
+    matched: int = 0  # jobs selected so far
+    done: int = 0  # jobs that the action was applied to
+    skipped: int = 0  # jobs whose state does not allow the action
+    failed: int = 0  # jobs for which it failed with an internal error
+    not_found: int = 0  # `ids` that name no job
+    problems: tuple[tuple[str, str], ...] = ()  # (job id, code) of the first that are not `done`
 
     @property
     def statuses(self) -> tuple[Status, ...]:
-        """The lists that are walked, one after the other."""
-        named = self.filters.get("status")
-        return (Status(named),) if named else SCANNED_STATUSES[self.action]
+        """The statuses to scan, one after the other."""
+        status = self.filters.get("status")
+        return (Status(status),) if status else SCANNED_STATUSES[self.action]
 
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """What became of one job of a hand. `code` says why it was left as it is."""
+    """The result of the action for one job of a page."""
 
     job_id: str
-    outcome: str  # done, skipped or failed
-    code: str = ""
+    outcome: str  # `done`, `skipped` or `failed`
+    code: str = ""  # why the job was not changed; empty if `done`
 
 
-def next_page(bulk: BulkOperation, played: Sequence[JobOutcome], hand: BulkPage, now: Ms) -> BulkOperation:
-    """The bulk action after its hand was played, with the next one taken up; after the last, finished."""
-    counts = {name: getattr(bulk, name) + sum(one.outcome == name for one in played) for name in ("done", "skipped", "failed")}
-    left = [(one.job_id, one.code) for one in played if one.code] + [(job_id, "job_not_found") for job_id in hand.missing]
-    over = hand.last and not hand.jobs
+def next_page(bulk: BulkOperation, outcomes: Sequence[JobOutcome], page: BulkPage, now: Ms) -> BulkOperation:
+    """Record the outcomes of the current page and make `page` the next one; finish after the last."""
+    counts = {name: getattr(bulk, name) + sum(one.outcome == name for one in outcomes) for name in ("done", "skipped", "failed")}
+    problems = [(one.job_id, one.code) for one in outcomes if one.code] + [(job_id, "job_not_found") for job_id in page.missing]
+    finished = page.last and not page.jobs
     return replace(
         bulk,
         version=bulk.version + 1,
         updated_at=now,
         locked_until=now + LOCK_MS,
-        finished_at=now if over else None,
-        page=replace(hand, missing=()),
-        matched=bulk.matched + len(hand.jobs),
-        not_found=bulk.not_found + len(hand.missing),
-        problems=(*bulk.problems, *left)[:MAX_PROBLEMS],
+        finished_at=now if finished else None,
+        page=replace(page, missing=()),
+        matched=bulk.matched + len(page.jobs),
+        not_found=bulk.not_found + len(page.missing),
+        problems=(*bulk.problems, *problems)[:MAX_PROBLEMS],
         **counts,
     )

@@ -1,6 +1,4 @@
-"""The order of lists: by creation, which ids say, or by the end where jobs that have ended badly are asked for; and the parts of the
-index of what is due.
-"""
+"""Compute the sort keys of job lists and the partitions of the index of due jobs."""
 
 from __future__ import annotations
 
@@ -8,23 +6,26 @@ from zlib import crc32
 
 from chalicelib.domain.jobs.job import Job, Status
 
-DUE_SHARDS = 8  # parts of each group: one would take a thousand changes a second, and every job passes through
+DUE_SHARDS = 8  # of each due partition: every job is written to it, and one shard takes 1,000/s
 
+# Lists of these statuses are sorted by the time of the end, all others by creation.
 LISTED_BY_END = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.INCOMPLETE})
 
 
 def sort_key(job: Job, *, by_end: bool) -> str:
-    """Where a job stands in a list; sorts as text."""
+    """Return a job's position in a list; sorts as text. Ids sort by creation."""
     return f"{job.finished_at or 0:013d}#{job.id}" if by_end else job.id
 
 
 def due_partition(job: Job) -> str | None:
-    """Among what a job is looked at when it is due: the queued and running jobs of its lane, or (None) all that waits for a time.
+    """Return the partition of the due index that holds a job: its lane, or None.
 
-    They are apart because a deep queue must not hide the retries behind it.
+    Queued and running jobs are in their lane's partition; jobs that wait for a time share the
+    partition None. They are apart so that a deep queue does not hide the retries behind it.
     """
     return job.lane if job.status in (Status.QUEUED, Status.PROCESSING) else None
 
 
 def due_shard(job_id: str) -> int:
+    """Return the shard of a due partition that holds a job."""
     return crc32(job_id.encode()) % DUE_SHARDS

@@ -1,7 +1,7 @@
-"""The head of a job: everything that decides what happens to it next, and nothing else.
+"""Define the job record: everything that decides what happens to a job next.
 
-Text lives elsewhere (`body`, `chunk`, `result`). Times are whole milliseconds since 1970 (`Ms`), money is whole nano-dollars (`Nano`):
-one input token of a small model costs 150 of them.
+The job spec, the text and the result are stored apart from it. Times are milliseconds since 1970
+(`Ms`). Money is nano-dollars (`Nano`), because one input token of a small model costs 150 of them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from chalicelib.domain.units import Ms, Nano
 
 
 class Status(StrEnum):
-    """Where a job is. `docs/states.md` has the picture."""
+    """The status of a job. `docs/states.md` has the diagram."""
 
-    WAITING = "waiting"  # for its parents or its time; `reason` says which
+    WAITING = "waiting"  # for its parents or its start time; `reason` says which
     QUEUED = "queued"  # a worker may claim it
     PROCESSING = "processing"  # a worker has claimed it
-    RETRYING = "retrying"  # an attempt failed; the next may start at `due_at`
-    HELD = "held"  # something does not let it through, such as an open circuit; `reason` says what, `until` when it looks again
-    COMPLETED = "completed"  # final for ever
+    RETRYING = "retrying"  # an attempt failed; the next may start at `resume_at`
+    HELD = "held"  # blocked, for example by an open circuit, until `resume_at`; `reason` says why
+    COMPLETED = "completed"  # final, also for a manual retry
     INCOMPLETE = "incomplete"  # ended early with its text kept; `incomplete_reason` says why
     FAILED = "failed"  # no attempt is left, or none would help
-    CANCELLED = "cancelled"
+    CANCELLED = "cancelled"  # by a user, or because a parent failed
     EXPIRED = "expired"  # not started before `expires_at`
 
     @property
@@ -31,21 +31,21 @@ class Status(StrEnum):
         return self in TERMINAL
 
 
-START_LATER = "run_at"  # the reason of a job that waits for its time
-DEPENDENCIES = "dependencies"  # the reason of a job that waits for its parents; `until` is the time that it waits for as well, if any
+START_LATER = "run_at"  # the reason of a job that waits for its start time, `resume_at`
+DEPENDENCIES = "dependencies"  # the reason of a job that waits for its parents, then for `resume_at`
 
 TERMINAL = frozenset({Status.COMPLETED, Status.INCOMPLETE, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens as the provider counted them. `estimated` when no final event was seen, so that they are our own count."""
+    """The tokens of an attempt, as the provider counted them."""
 
     input: int = 0
-    cached: int = 0
+    cached: int = 0  # the part of `input` that came from the provider's prompt cache
     output: int = 0
-    reasoning: int = 0
-    estimated: bool = False
+    reasoning: int = 0  # the part of `output` that was reasoning
+    estimated: bool = False  # our own count: the provider's final event was not received
 
     @property
     def total(self) -> int:
@@ -54,87 +54,75 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobError:
-    """Why an attempt failed, safe to show: nothing internal, no part of the prompt."""
+    """Why an attempt failed. Safe to show: no internals, no part of the prompt."""
 
     code: str
     error_class: str
     retryable: bool
     message: str
-    suggestion: str
+    suggestion: str  # what the user can do about it
     attempt: int
-    provider_status: int | None = None
-    provider_request_id: str | None = None
+    provider_status: int | None = None  # HTTP status of the provider; None: no response
+    provider_request_id: str | None = None  # request id of the provider; None: no response
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job's head. Frozen: `transitions` makes the next one, and the store swaps it in if `version` is still the one that was read.
+    """One job record. Immutable: `transitions` makes the next one, which replaces it in the store."""
 
-    `generation` grows each time the job is queued anew: it is the fencing token that a wake-up and a worker carry.
-    `attempt` grows with each request to the provider and is never used twice; one attempt is one text.
-    `tries` counts the attempts of this `run` against `max_attempts`; a manual retry begins a new run.
-    `owner` is the nonce of the claim that holds the job, `<lease>#<random>`; it stays on the record after the end.
-    `due_at` is when somebody must look at the job again: every head that is not terminal has one. `until` is when it may go on, as far as
-    that is known: what people are told.
-    `crashes` counts the workers that died with the job; after one it runs alone, and only `isolated_crashes` are held against it.
-    `fallback_models` may stand in for `model` while its circuit is open; `attempt_model` is the one that does, None for the job's own.
-    `notifies`: its body names somebody who is sent word of its end.
-    `length` is the exact length, in code points, of the text of `attempt`; known once that attempt is over.
-    `response_id` is the provider's background response of a durable attempt, from `response_at` on: whoever has the job next goes on with
-    it, and the attempt is the same.
-    """
-
-    id: str
-    tenant: str
-    user: str
-    key_id: str
-    type: str
-    lane: str
-    model: str
+    id: str  # `job_...`; for a batch row computed from the batch id and the row number
+    tenant: str  # the tenant that owns it
+    user: str  # the user on whose behalf it runs
+    key_id: str  # the API key that submitted it
+    type: str  # name of its job type
+    lane: str  # priority lane, a key of `LANES`
+    model: str  # the configured model; `none` for types that call no model
     status: Status
-    created_at: Ms
-    queued_at: Ms
-    expires_at: Ms
-    due_at: Ms | None
-    generation: int = 1
-    attempt: int = 0
-    run: int = 1
-    tries: int = 0
-    version: int = 1
-    max_attempts: int = 3
-    started_at: Ms | None = None
-    first_token_at: Ms | None = None
-    finished_at: Ms | None = None
-    updated_at: Ms = 0
-    retry_until: Ms = 0
-    owner: str | None = None
-    crashes: int = 0
-    run_alone: bool = False
-    isolated_crashes: int = 0
-    cancel_requested: bool = False
-    reason: str | None = None
-    resume_at: Ms | None = None
-    error: JobError | None = None
-    incomplete_reason: str | None = None
-    length: int | None = None
-    usage: Usage | None = None
-    cost: Nano | None = None
-    estimated_cost: Nano | None = None
-    max_cost: Nano | None = None
-    estimated_ms: Ms | None = None
-    tags: tuple[str, ...] = ()
-    dedupe_key: str | None = None
-    batch_id: str | None = None
+    created_at: Ms  # when it was submitted
+    queued_at: Ms  # when it last became ready for a worker; for a delayed job its start time
+    expires_at: Ms  # the first attempt of a run must start before this
+    due_at: Ms | None  # when the sweeper checks it next; None once it has ended
+    generation: int = 1  # fencing token: grows when older wake-ups and workers must lose the job
+    attempt: int = 0  # number of the latest request to the provider, never used twice; 0: none yet
+    run: int = 1  # grows with each manual retry of an ended job
+    tries: int = 0  # attempts of this run that count against `max_attempts`
+    version: int = 1  # grows with each write: the token of the compare-and-swap
+    max_attempts: int = 3  # attempts in a run, the first included
+    started_at: Ms | None = None  # when the first attempt of this run was claimed; None: not yet
+    first_token_at: Ms | None = None  # first text of the last attempt; None: no text, or not ended
+    finished_at: Ms | None = None  # when it ended; None: it has not
+    updated_at: Ms = 0  # when it was last written
+    retry_until: Ms = 0  # no further attempt starts after this; 0: no limit
+    owner: str | None = None  # nonce of the latest claim, `<lease>#<random>`; None: never claimed
+    crashes: int = 0  # workers that died while they ran this job, in this run
+    run_alone: bool = False  # whether the latest attempt is the only work of its worker
+    isolated_crashes: int = 0  # crashes while it ran alone; only these can fail the job
+    cancel_requested: bool = False  # its owner, or the next worker of its response, must cancel it
+    reason: str | None = None  # why it has its status, such as `circuit_open`; None: no reason needed
+    resume_at: Ms | None = None  # when it may continue, as users are shown; None: now, or unknown
+    error: JobError | None = None  # failure of the last attempt; None: no failure
+    incomplete_reason: str | None = None  # why it ended early; None: its status is not `incomplete`
+    length: int | None = None  # code points of the text of `attempt`; None: it has not ended
+    usage: Usage | None = None  # tokens of the attempt that ended it; None: there was none
+    cost: Nano | None = None  # nano-dollars of all attempts so far; None: none has a known cost
+    estimated_cost: Nano | None = None  # expected at the submission; None: the price is unknown
+    max_cost: Nano | None = None  # upper bound over all attempts; None: the price is unknown
+    estimated_ms: Ms | None = None  # expected duration without the wait in the queue; None: unknown
+    tags: tuple[str, ...] = ()  # the caller's own, for filters
+    dedupe_key: str | None = None  # no second unfinished job of the user has this key; None: no key
+    batch_id: str | None = None  # the batch of which it is a row; None: it is not part of a batch
+    # The provider's background response of a durable attempt: the next worker continues it within
+    # the same attempt. None: there is no such response.
     response_id: str | None = None
-    response_at: Ms | None = None
-    fallback_models: tuple[str, ...] = ()
-    attempt_model: str | None = None
-    notifies: bool = False
-    ttl: int | None = None  # seconds since 1970, as DynamoDB's TTL wants it; set at the terminal write
+    response_at: Ms | None = None  # when `response_id` was stored; None: there is no response
+    fallback_models: tuple[str, ...] = ()  # may replace `model` while its circuit is open, in order
+    attempt_model: str | None = None  # fallback model of the latest attempt; None: it uses `model`
+    notifies: bool = False  # whether its spec names recipients of a completion notification
+    ttl: int | None = None  # seconds since 1970 when DynamoDB may remove it; None: not ended
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the attempt outlives its worker: its text may still grow, whoever works on the job just now."""
+        """Whether the attempt outlives its worker: the provider continues its response."""
         return self.response_id is not None and not self.status.is_terminal
 
     @property
@@ -144,10 +132,10 @@ class Job:
 
     @property
     def asked_model(self) -> str:
-        """The model that makes, or made, the attempt."""
+        """The model of the latest attempt."""
         return self.attempt_model or self.model
 
     @property
     def is_deleted(self) -> bool:
-        """Whether somebody deleted it: it is kept no longer than to its end, so to everybody but who cleans up it is gone already."""
+        """Whether it was deleted. Only the deletion itself still reads such a record."""
         return self.status.is_terminal and self.ttl is not None and self.ttl <= (self.finished_at or 0) // 1000

@@ -1,4 +1,4 @@
-"""What depends on what, as a graph without circles."""
+"""Sort a dependency graph so that parents come before their children."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from chalicelib.domain.errors import DependencyCycle
 
 
 def topological_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
-    """The keys, each after its parents, and otherwise as they came. Parents that are no keys are somebody else's, and left out.
+    """Return the keys with each key after its parents, otherwise in their order.
 
-    One walk in depth, without recursion, because a chain may be ten thousand long.
+    Parents that are not keys are ignored. A depth-first walk without recursion, because a chain may
+    be ten thousand keys long.
 
     Raises:
-        DependencyCycle: some depend on each other; it names one such circle.
+        DependencyCycle: keys depend on each other; it names one such cycle.
     """
     placed: dict[str, None] = {}
     for start in parents:
         path: dict[str, Iterator[str]] = {} if start in placed else {start: iter(parents[start])}
         while path:
-            here = next(reversed(path))
-            parent = next((one for one in path[here] if one in parents and one not in placed), None)
+            node = next(reversed(path))
+            parent = next((one for one in path[node] if one in parents and one not in placed), None)
             if parent is None:
-                del path[here]
-                placed[here] = None
+                del path[node]
+                placed[node] = None
             elif parent in path:
-                raise DependencyCycle(_circle(list(path), parent))
+                raise DependencyCycle(_cycle(list(path), parent))
             else:
                 path[parent] = iter(parents[parent])
     return list(placed)
 
 
-def _circle(path: list[str], again: str) -> list[str]:
-    """The part of a path that leads from a node back to it: each is a parent of the one before."""
-    return [*path[path.index(again) :], again]
+def _cycle(path: list[str], node: str) -> list[str]:
+    """Return the part of `path` from `node` back to it; each entry is a parent of the one before."""
+    return [*path[path.index(node) :], node]

@@ -1,8 +1,9 @@
-"""Every way a job's head may change: pure functions from the head as it is to the head as it should be.
+"""Define every change of a job record as a pure function from the record to the next one.
 
-None means "not allowed from here". A store writes the answer only if the version it was decided on is still there, and asks again on
-the newer head otherwise (`services/update_job.py`): so each function states a rule of the protocol once, and no write can break it.
-The numbers in brackets are the protocol's (docs/protocol.md).
+None means that the job does not allow the change. `services/update_job.py` writes the result only
+if the record still has the version that was read, and decides again on the newer record otherwise.
+So each function states a protocol rule once (docs/protocol.md), and no concurrent write can break
+it.
 """
 
 from __future__ import annotations
@@ -14,34 +15,41 @@ from chalicelib.domain.failures import DependencyFailed
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage
 from chalicelib.domain.units import Ms, Nano
 
-QUEUED_CHECK_DELAY_MS = 120_000  # how long a wake-up may take before somebody looks for it
-RECHECK_MS = 60_000  # how often somebody looks at a job that a worker has
-MAX_DELAY_SECONDS = 900  # seconds, of an SQS message: beyond it the sweep sends the wake-up
+QUEUED_CHECK_DELAY_MS = 120_000  # a wake-up may take this long before the sweeper checks the job
+RECHECK_MS = 60_000  # how often the sweeper checks a job that a worker has claimed
+MAX_DELAY_SECONDS = 900  # the most that SQS delays a message; a later wake-up is the sweeper's
 MAX_RECHECK_MS = 3_600_000
-MAX_ISOLATED_CRASHES = 3  # workers that may die with nothing else to do than this job
-HANDED_OVER = "handed_over"  # the reason of a job whose worker's time was over before its response was
+MAX_ISOLATED_CRASHES = 3  # workers that may die while they run nothing but this job
+HANDED_OVER = "handed_over"  # the reason after a worker reached its deadline before the response ended
 COMPLETED_RETENTION_DAYS = 30
 OTHER_RETENTION_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptOutcome:
-    """How an attempt ended: what the terminal write records."""
+    """How an attempt ended, as the terminal write records it."""
 
     status: Status
-    length: int
-    usage: Usage | None = None
-    cost: Nano | None = None
-    error: JobError | None = None
-    incomplete_reason: str | None = None
-    first_token_at: Ms | None = None
+    length: int  # code points of its text
+    usage: Usage | None = None  # None: no tokens were counted
+    cost: Nano | None = None  # nano-dollars; None: unknown
+    error: JobError | None = None  # None: it did not fail
+    incomplete_reason: str | None = None  # None: `status` is not `incomplete`
+    first_token_at: Ms | None = None  # None: there was no text
 
 
 def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False, model: str | None = None) -> Job | None:
-    """Take the job for one attempt [1, 3, 4], or to go on with one whose response outlived its worker [5]. Asking again with the same
-    owner answers the job as it is: the write had been done.
+    """Claim the job for a new attempt (protocol rule 1: the generation is the fencing token; 4: one
+    attempt number per request), or for the one whose response outlived its worker (protocol rule 5:
+    one attempt, one response, one text). Idempotent per owner (protocol rule 3: the owner is a
+    nonce).
 
-    `model` makes the attempt, if it is not the job's own. A queued job keeps its `due_at`, so that the claim changes no index.
+    A queued job keeps its `due_at`, so that the claim changes no index. A job that is too late ends
+    instead.
+
+    Args:
+        alone: the worker runs no other job.
+        model: the model of the attempt, if it is a fallback model.
     """
     if owns(job, generation, owner):
         return job
@@ -49,15 +57,15 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
         return None
     if (end := expire_if_late(job, now)) is not None:
         return end
-    keeps = job.status is Status.QUEUED and job.due_at is not None and job.due_at > now
-    another = 0 if job.is_resumable else 1
+    keep_due_at = job.status is Status.QUEUED and job.due_at is not None and job.due_at > now
+    new_attempts = 0 if job.is_resumable else 1
     return _next(
         job,
         now,
         status=Status.PROCESSING,
         owner=owner,
-        attempt=job.attempt + another,
-        tries=job.tries + another,
+        attempt=job.attempt + new_attempts,
+        tries=job.tries + new_attempts,
         started_at=job.started_at or now,
         first_token_at=None,
         length=None,
@@ -65,24 +73,25 @@ def claim(job: Job, generation: int, owner: str, now: Ms, *, alone: bool = False
         resume_at=None,
         run_alone=alone,
         attempt_model=model if model != job.model else None,
-        due_at=job.due_at if keeps else now + RECHECK_MS,
+        due_at=job.due_at if keep_due_at else now + RECHECK_MS,
     )
 
 
 def is_claimable(job: Job) -> bool:
-    """Whether a wake-up may start it. Of those that wait or are held, only for a time: a wake-up is sent so that it comes then."""
+    """Whether a wake-up may start the job: a waiting or held job only if it waits for a time."""
     if job.status is Status.HELD:
         return job.resume_at is not None
     return job.status in (Status.QUEUED, Status.RETRYING) or (job.status is Status.WAITING and job.reason == START_LATER)
 
 
 def hold(job: Job, generation: int, reason: str, until: Ms, now: Ms) -> Job | None:
-    """Give back a job that a gate does not let through, to be looked at again at `until`: no attempt is made, no try is used up.
+    """Hold a job that an admission gate refuses until `until` (a gate uses up no attempt).
 
-    It never waits beyond the time by which it must have begun, or the last one for another attempt: then it ends.
+    It waits at most until it would expire or until its last attempt may start; then it ends.
+    Idempotent per generation and reason.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.reason == reason:
-        return job  # our own write, whose answer was lost
+        return job  # this write has succeeded before; only its response was lost
     if job.generation != generation or not is_claimable(job):
         return None
     if (end := expire_if_late(job, now)) is not None:
@@ -95,23 +104,29 @@ def hold(job: Job, generation: int, reason: str, until: Ms, now: Ms) -> Job | No
 
 
 def message_delay(job: Job, now: Ms) -> int | None:
-    """Seconds by which the job's wake-up is to be delayed; None: further than a message can be, so the sweep sends it when it is near."""
+    """Return the delay of the wake-up in seconds; None: longer than SQS allows, the sweeper sends
+    it.
+    """
     seconds = -(-max(0, (job.resume_at or 0) - now) // 1000)
     return seconds if seconds <= MAX_DELAY_SECONDS else None
 
 
 def first_check_at(until: Ms, now: Ms) -> Ms:
-    """When somebody must look at a job that may go on at `until`: a while after its wake-up, or in time to send it."""
+    """Return when the sweeper must check a job that may continue at `until`: some time after its
+    wake-up, or in time to send it.
+    """
     return until + QUEUED_CHECK_DELAY_MS if until - now <= MAX_DELAY_SECONDS * 1000 else until
 
 
 def owns(job: Job, generation: int, owner: str) -> bool:
-    """Whether this claim still owns the job: the fence of every later write [2]."""
+    """Whether this claim still owns the job (protocol rule 2: only the owner writes)."""
     return job.status is Status.PROCESSING and job.generation == generation and job.owner == owner
 
 
 def store_response_id(job: Job, generation: int, owner: str, response_id: str, now: Ms) -> Job | None:
-    """Store the response of a durable attempt before anything of it is shown or kept [6]: from here on a successor goes on with it."""
+    """Store the response id of a durable attempt, so that the next worker can continue the response
+    (protocol rule 6: the response id is stored first).
+    """
     if not owns(job, generation, owner):
         return None
     if job.response_id == response_id:
@@ -120,12 +135,14 @@ def store_response_id(job: Job, generation: int, owner: str, response_id: str, n
 
 
 def hand_over(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
-    """Give a durable attempt to the next worker as it is, once all that was read of it is kept [8]: this one's time is over.
+    """Hand a durable attempt to the next worker when this one reaches its deadline. Call it after
+    all text that was read is stored (protocol rule 8: the terminal write comes last).
 
-    A cancel that was asked stays asked: the next worker obeys it, because the response has to be stopped as well.
+    `cancel_requested` stays set: the next worker cancels the job, because it must stop the response
+    as well.
     """
     if job.is_resumable and job.generation == generation + 1 and job.owner == owner:
-        return job  # our own write, whose answer was lost
+        return job  # this write has succeeded before; only its response was lost
     if not owns(job, generation, owner) or not job.is_resumable:
         return None
     return _next(
@@ -140,9 +157,12 @@ def hand_over(job: Job, generation: int, owner: str, now: Ms) -> Job | None:
 
 
 def finish(job: Job, generation: int, owner: str, outcome: AttemptOutcome, now: Ms) -> Job | None:
-    """The terminal write of a worker [2, 8]. Whoever asked for a cancel before it gets `cancelled`, with the text that there is."""
+    """End the job with the outcome of its attempt, or as `cancelled`, with its text, if a cancel
+    was requested (protocol rule 2: only the owner writes; 8: the terminal write comes last).
+    Idempotent per owner.
+    """
     if job.status.is_terminal and job.generation == generation and job.owner == owner:
-        return job  # our own write, whose answer was lost
+        return job  # this write has succeeded before; only its response was lost
     if not owns(job, generation, owner):
         return None
     status = Status.CANCELLED if job.cancel_requested else outcome.status
@@ -162,10 +182,13 @@ def finish(job: Job, generation: int, owner: str, outcome: AttemptOutcome, now: 
 def retry_later(
     job: Job, generation: int, owner: str, outcome: AttemptOutcome, due: Ms, now: Ms, *, counts_as_attempt: bool = True
 ) -> Job | None:
-    """Give the job back after a failed attempt, to be claimed again at `due` [8: never over a cancel flag].
+    """Queue the job for another attempt at `due`, or end it if a cancel was requested.
 
-    `length` keeps the end of the failed attempt's text, so that readers stop there whatever a stalled worker may still append.
-    `counts_as_attempt`: the attempt counts against `max_attempts`.
+    Idempotent per owner. `length` records the end of the failed attempt's text, so that readers
+    stop there even if a stalled worker appends more.
+
+    Args:
+        counts_as_attempt: the attempt counts against `max_attempts`.
     """
     if job.status is Status.RETRYING and job.generation == generation + 1 and job.owner == owner:
         return job
@@ -192,27 +215,28 @@ def retry_later(
 
 
 def hold_after_attempt(job: Job, generation: int, owner: str, outcome: AttemptOutcome, reason: str, until: Ms, now: Ms) -> Job | None:
-    """Give back a job whose attempt met, before a response was begun, what is no fault of its own: it was the probe of an open circuit in
-    vain, or found no key of OpenAI.
+    """Hold a job whose attempt failed before a response started, for a cause outside the job: the
+    probe of an open circuit failed, or there is no OpenAI key.
 
-    The attempt is in the ledger, and counts for nothing. As `retry_later` otherwise.
+    Like `retry_later`, but the attempt does not count. It keeps its attempt record.
     """
     if job.status is Status.HELD and job.generation == generation + 1 and job.owner == owner:
         return job
-    given = retry_later(job, generation, owner, outcome, min(until, job.retry_until or until), now, counts_as_attempt=False)
-    return replace(given, status=Status.HELD, reason=reason) if given is not None and given.status is Status.RETRYING else given
+    new = retry_later(job, generation, owner, outcome, min(until, job.retry_until or until), now, counts_as_attempt=False)
+    return replace(new, status=Status.HELD, reason=reason) if new is not None and new.status is Status.RETRYING else new
 
 
 def release(job: Job, now: Ms) -> Job | None:
-    """Let a job go on whose parents have ended [22]: to the queue, or to wait for its time. Only from where it waits for them, so that of
-    all who find them ended one releases it.
+    """Release a job whose parents have ended: queue it, or let it wait for its start time. Several
+    callers may find the parents ended; one of them releases it (protocol rule 22: a dependent is
+    released only from waiting).
 
-    How long it may be tried counts from here. By when it must have begun stays as it was said.
+    `retry_until` counts from now on; `expires_at` stays.
     """
     if not waits_for_parents(job):
         return None
-    begins = max(now, job.resume_at or 0)
-    later = begins if begins > now else None
+    start = max(now, job.resume_at or 0)
+    later = start if start > now else None
     return _next(
         job,
         now,
@@ -220,14 +244,16 @@ def release(job: Job, now: Ms) -> Job | None:
         reason=START_LATER if later else None,
         resume_at=later,
         generation=job.generation + 1,
-        queued_at=begins,
-        retry_until=begins + job.retry_until - job.queued_at,
-        due_at=first_check_at(begins, now),
+        queued_at=start,
+        retry_until=start + job.retry_until - job.queued_at,
+        due_at=first_check_at(start, now),
     )
 
 
 def dependency_failed(job: Job, parent: str, status: str, now: Ms) -> Job | None:
-    """Cancel a job one of whose parents ended without being completed, once and for all [22]."""
+    """Cancel a job because a parent ended without being completed (protocol rule 22: a dependent is
+    released only from waiting).
+    """
     if not waits_for_parents(job):
         return None
     error = JobError(
@@ -242,18 +268,21 @@ def dependency_failed(job: Job, parent: str, status: str, now: Ms) -> Job | None
 
 
 def waits_for_parents(job: Job) -> bool:
+    """Whether the job waits for the end of its parents."""
     return job.status is Status.WAITING and job.reason == DEPENDENCIES
 
 
 def parent_failed(parent: str, status: str) -> str:
-    """Why a child does not run."""
+    """Return the error message of a child that does not run."""
     return f"It depends on {parent}, which is {status}."
 
 
 def cancel(job: Job, now: Ms) -> Job | None:
-    """Cancel at once what nobody works on; ask the owner of what is being worked on [10]. None: it has ended.
+    """Cancel the job at once, or request it from the owner of a running one (protocol rule 10: a
+    running job is cancelled by its owner). None: it has ended.
 
-    A response that goes on between two workers is stopped by the next one.
+    Between two workers of a durable attempt the request is for the next one, which must stop the
+    response.
     """
     if job.status.is_terminal:
         return None
@@ -263,14 +292,19 @@ def cancel(job: Job, now: Ms) -> Job | None:
 
 
 def expire(job: Job, now: Ms) -> Job:
-    """End a job that nobody started in time."""
+    """End a job that was not started before `expires_at`."""
     return _end(job, now, Status.EXPIRED, length=job.length or 0)
 
 
 def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
-    """A person's retry: a `retrying`, held or delayed job now, or a new run of an ended one, never of a completed one [11].
+    """Apply a manual retry: start a `retrying`, held or delayed job now, or start a new run of an
+    ended job, but not of a completed one (protocol rule 11: terminal is final for a run).
 
-    Attempts go on counting [4].
+    Attempt numbers continue (protocol rule 4: one attempt number per request).
+
+    Args:
+        expires_in: milliseconds within which the new run must start.
+        retry_for: milliseconds after which the new run starts no further attempt.
     """
     if not job.status.is_terminal and job.status is not Status.QUEUED and is_claimable(job):
         due = now + QUEUED_CHECK_DELAY_MS
@@ -304,14 +338,14 @@ def restart(job: Job, now: Ms, expires_in: Ms, retry_for: Ms) -> Job | None:
 
 
 def mark_deleted(job: Job, now: Ms) -> Job | None:
-    """Delete an ended job: its time is over with its end, so nothing starts it again while what is kept of it is removed."""
+    """Mark an ended job as deleted, so that it cannot be restarted while its data is removed."""
     if not job.status.is_terminal:
         return None
     return job if job.is_deleted else _next(job, now, ttl=(job.finished_at or now) // 1000)
 
 
 def postpone_check(job: Job, now: Ms) -> Job | None:
-    """Somebody looked and found nothing to do: the next look is further away the longer the job has been waiting."""
+    """Set the next check after one that found nothing to do; the interval grows with the wait."""
     if job.status.is_terminal:
         return None
     if job.status is Status.PROCESSING:
@@ -321,36 +355,41 @@ def postpone_check(job: Job, now: Ms) -> Job | None:
 
 
 def postpone(job: Job, until: Ms, now: Ms) -> Job | None:
-    """Have the job looked at no earlier than `until`: a look at it failed."""
+    """Postpone the next check to `until` at the earliest, because a check failed."""
     if job.status.is_terminal:
         return None
     return job if (job.due_at or 0) >= until else _next(job, now, due_at=until)
 
 
 def reclaim(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) -> Job | None:
-    """Take a job from a worker whose lease is dead [6, 16, 18]. `length` is the end of what is kept of the attempt's text, `cost` what it
-    has cost at least.
+    """Reclaim a job from a worker whose lease is dead: queue it again, or end it (protocol rule 16:
+    act only on an unchanged record; 18: a dead letter is a hint).
 
-    The dead attempt is not held against `max_attempts`: it was not the job's fault, until it dies alone again and again. A durable one is
-    not dead: its successor goes on with it.
+    The attempt does not count against `max_attempts`, but a job that crashes alone
+    `MAX_ISOLATED_CRASHES` times fails. A durable attempt goes on with the next worker (protocol
+    rule 6: the response id is stored first).
+
+    Args:
+        length: code points of the attempt's stored text.
+        cost: what the attempt has cost at least; None: unknown.
     """
     if job.status is not Status.PROCESSING or lease_of(job) != lease_id:
         return None
     total = (job.cost or 0) + cost if cost is not None else job.cost
-    disowned = job.generation + 1  # so that the dead worker, should it wake, takes no end for its own
+    generation = job.generation + 1  # a dead worker that wakes up must not take the end for its own
     if job.cancel_requested:
-        return _end(job, now, Status.CANCELLED, length=length, cost=total, generation=disowned)
+        return _end(job, now, Status.CANCELLED, length=length, cost=total, generation=generation)
     isolated_crashes = job.isolated_crashes + job.run_alone
     if isolated_crashes >= MAX_ISOLATED_CRASHES:
         error = _worker_lost(job)
         crashed = {"crashes": job.crashes + 1, "isolated_crashes": isolated_crashes}
-        return _end(job, now, Status.FAILED, length=length, cost=total, generation=disowned, error=error, **crashed)
+        return _end(job, now, Status.FAILED, length=length, cost=total, generation=generation, error=error, **crashed)
     lost = {} if job.is_resumable else {"tries": max(0, job.tries - 1), "length": length, "cost": total}
     return _next(
         job,
         now,
         status=Status.QUEUED,
-        generation=disowned,
+        generation=generation,
         crashes=job.crashes + 1,
         isolated_crashes=isolated_crashes,
         queued_at=now,
@@ -361,22 +400,22 @@ def reclaim(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) ->
 
 
 def give_up(job: Job, now: Ms) -> Job | None:
-    """End a job whose time for another attempt is over; the last failure says why it came to that."""
-    begun = job.status is Status.RETRYING or (job.status is Status.HELD and job.started_at is not None)
-    if not begun or not job.retry_until or now < job.retry_until:
+    """Fail a job that may start no further attempt, with its last error. None: it still may."""
+    was_attempted = job.status is Status.RETRYING or (job.status is Status.HELD and job.started_at is not None)
+    if not was_attempted or not job.retry_until or now < job.retry_until:
         return None
     return _end(job, now, Status.FAILED, length=job.length or 0, error=job.error or _waited_too_long(job))
 
 
 def expire_if_late(job: Job, now: Ms) -> Job | None:
-    """The end of a job that wakes too late to begin, or was held until it was too late to go on. None: it is in time."""
+    """End a job that starts too late, or was held too long. None: it is in time."""
     if now >= job.expires_at and job.started_at is None:
         return expire(job, now)
     return give_up(job, now) if job.status is Status.HELD else None
 
 
 def lease_of(job: Job) -> str:
-    """The lease under which the job was claimed."""
+    """Return the id of the lease under which the job was claimed."""
     return (job.owner or "").partition("#")[0]
 
 

@@ -1,35 +1,41 @@
-"""What a job that has been woken is told at the gates, before it is claimed: run now, with this model, or wait, and why."""
+"""The decision of the admission gates before a job is claimed: run now or wait."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from chalicelib.domain.units import Ms
 
-CIRCUIT_OPEN = "circuit_open"  # why a job is held: the circuit of its model, and those of all that may stand in for it, are open
-OPENAI_NOT_CONFIGURED = "openai_not_configured"  # no key of OpenAI is stored, and nothing else can answer it
-TYPE_RATE = "type_rate"  # as many of its kind as may have begun in this minute
-TYPE_CONCURRENCY = "type_concurrency"  # as many of its kind as may are at work
-TYPE_LIMITS_UNKNOWN = "type_limits_unknown"  # whether it may begin could not be found out
+
+class HoldReason(StrEnum):
+    """Why a job is `held`."""
+
+    CIRCUIT_OPEN = "circuit_open"  # the circuits of its model and of all fallback models are open
+    # No OpenAI key is stored, and the type has no fallback.
+    OPENAI_NOT_CONFIGURED = "openai_not_configured"
+    TYPE_RATE = "type_rate"  # the maximum number of jobs of its type has started in this minute
+    TYPE_CONCURRENCY = "type_concurrency"  # the maximum number of jobs of its type is running
+    TYPE_LIMITS_UNKNOWN = "type_limits_unknown"  # the store of the limits did not answer
 
 
 @dataclass(frozen=True, slots=True)
 class RunNow:
-    """`model` makes the attempt. `probe` is the mark under which it tries an open circuit out, None for all others. `turn` is that of the
-    slot which it has among those of its type, None where the type has no such limit.
-    """
+    """The job may be claimed."""
 
-    model: str
+    model: str  # the model to use: its own or a fallback model
+    # The attempt mark of the circuit's probe; None: the attempt is not a probe.
     probe: str | None = None
+    # The holder of its slot in the type limiter; None: the type has no concurrency limit.
     permit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WaitUntil:
-    """Look again at `when`; `why` is the reason that the record shows."""
+    """The job is held and checked again at `when`."""
 
     when: Ms
-    reason: str
+    reason: HoldReason
 
 
 Admission = RunNow | WaitUntil

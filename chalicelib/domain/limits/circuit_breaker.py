@@ -1,8 +1,11 @@
-"""The circuit of a model: whether it is worth asking the provider for it, learnt from how attempts ended.
+"""The circuit breaker of a model: stop sending requests to the provider while they keep failing.
 
-Closed, jobs run. A run of failures, or at once an exhausted quota or a refused key, opens it: jobs wait. After its cool-down one attempt
-may probe; its first text closes the circuit, its failure opens it again for longer. All functions are pure: None of them decides by what
-another process may have seen, because each new circuit is swapped in for the very version that it was made from.
+While it is closed, jobs run. Consecutive failures, or a single exhausted quota or refused key, open
+it, and jobs wait. After the cool-down one attempt may probe: its first text closes the circuit, its
+failure opens it again for longer.
+
+All functions are pure. A store writes the new value only if the version that it was computed from
+is still current. An attempt is identified by its mark, `<job id>#<generation>`.
 """
 
 from __future__ import annotations
@@ -13,33 +16,36 @@ from typing import Any
 
 from chalicelib.domain.units import Ms
 
-FAILURE_THRESHOLD = 5  # in a row
-FAILURE_WINDOW_MS = 60_000  # between two of them; after a longer pause counting begins anew
-COOL_DOWN_MS, MAX_COOL_DOWN_MS = 30_000, 300_000  # doubling with each trip
-TRIP_RESET_MS = 600_000  # closed for so long, its former trips count no more
-PROBE_TIMEOUT_MS = 60_000  # a probe of which nothing was heard is over then, and another attempt may be one
-RECHECK_MS = 10_000  # how soon a job looks again while a probe is on: its first text may come any moment
-FORCED_LOOK_MS = 300_000  # how soon a job looks again at a circuit that only a person will close
+FAILURE_THRESHOLD = 5  # consecutive failures that open the circuit
+# The longest pause between two consecutive failures; after it counting starts again.
+FAILURE_WINDOW_MS = 60_000
+COOL_DOWN_MS, MAX_COOL_DOWN_MS = 30_000, 300_000  # doubles with each trip
+TRIP_RESET_MS = 600_000  # after being closed for so long, earlier trips no longer count
+# A probe without a result is abandoned then, and another attempt may probe.
+PROBE_TIMEOUT_MS = 60_000
+# When a waiting job checks again during a probe, whose first text may arrive at any moment.
+RECHECK_MS = 10_000
+FORCED_RECHECK_MS = 300_000  # when it checks again if an operator keeps the circuit open
 
 
 class CircuitState(StrEnum):
-    """What the circuit lets through."""
+    """Which attempts the circuit allows."""
 
-    CLOSED = "closed"  # everything
-    OPEN = "open"  # nothing
-    HALF_OPEN = "half_open"  # one probe, which is on its way
+    CLOSED = "closed"  # all
+    OPEN = "open"  # none
+    HALF_OPEN = "half_open"  # one probe, which is running
 
 
 class ProviderSignal(StrEnum):
-    """What the end of an attempt says of the provider."""
+    """What the end of an attempt says about the provider."""
 
-    SUCCESS = "answers"  # it answered in full, whatever the answer is worth
-    FAILURE = "fails"  # several of these in a row open the circuit
-    ACCOUNT_BLOCKED = "refuses_all"  # one of these is enough: every other request would meet it too
-    INCONCLUSIVE = "silent"  # nothing: our own doing, or this request's alone
+    SUCCESS = "success"  # it answered completely, even if the answer is unusable
+    FAILURE = "failure"  # several of these in a row open the circuit
+    ACCOUNT_BLOCKED = "account_blocked"  # one of these opens it: every other request would fail too
+    INCONCLUSIVE = "inconclusive"  # the cause was Headrace or this request alone
 
 
-_SIGNS = {
+_SIGNALS = {
     "content_refused": ProviderSignal.SUCCESS,
     "output_invalid": ProviderSignal.SUCCESS,
     "provider_unavailable": ProviderSignal.FAILURE,
@@ -53,56 +59,55 @@ _SIGNS = {
 
 
 def classify_error(error_code: str | None) -> ProviderSignal:
-    """What an attempt's error says; None: it ended without one."""
-    return ProviderSignal.SUCCESS if error_code is None else _SIGNS.get(error_code, ProviderSignal.INCONCLUSIVE)
+    """Return the signal of an attempt by its error code, which is None after a success."""
+    return ProviderSignal.SUCCESS if error_code is None else _SIGNALS.get(error_code, ProviderSignal.INCONCLUSIVE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitBreaker:
-    """`until`: when an open one lets a probe through, or when a probe is over; None while a person keeps it open.
-
-    `mark` is the attempt that wrote it last, of a half-open one its probe: so that nobody takes another's write for their own.
-    `by` is the person who forced it, None for what came by itself. `version` 0 has never been written.
-    """
+    """The stored state of one model's circuit."""
 
     model: str
     state: CircuitState = CircuitState.CLOSED
-    failures: int = 0
+    failures: int = 0  # consecutive
     last_failure_at: Ms | None = None
     opened_at: Ms | None = None
     closed_at: Ms | None = None
+    # Open: end of the cool-down; half-open: when the probe times out; None: forced open.
     until: Ms | None = None
-    reason: str | None = None
-    trips: int = 0
-    version: int = 0
+    reason: str | None = None  # the error code of the last failure, or the operator's reason
+    trips: int = 0  # consecutive openings; starts again after `TRIP_RESET_MS` closed
+    version: int = 0  # 0: never written
+    # The attempt that wrote it last; of a half-open one its probe. Tells a retried write from
+    # another's.
     mark: str = ""
-    by: str | None = None
+    by: str | None = None  # the operator who forced the state; None: changed automatically
 
     @property
     def is_forced(self) -> bool:
-        """Whether it stays open until a person closes it."""
+        """Whether it stays open until an operator closes it."""
         return self.state is CircuitState.OPEN and self.until is None
 
     @property
     def is_healthy(self) -> bool:
-        """Whether an answer has nothing to change here."""
+        """Whether it is closed without recent failures, so that a success changes nothing."""
         return self.state is CircuitState.CLOSED and self.failures == 0
 
     def is_probe(self, mark: str) -> bool:
-        """Whether the attempt of this mark is the probe."""
+        """Whether this attempt is the probe."""
         return self.state is CircuitState.HALF_OPEN and self.mark == mark
 
 
 class Permission(StrEnum):
-    """What an attempt that asks is told."""
+    """The answer of the circuit to an attempt."""
 
-    ALLOWED = "free"
-    PROBE = "probe"  # it may try to be the probe
-    DENIED = "shut"
+    ALLOWED = "allowed"
+    PROBE = "probe"  # it may try to become the probe
+    DENIED = "denied"
 
 
 def check_permission(circuit: CircuitBreaker, mark: str, now: Ms) -> Permission:
-    """Whether the attempt of this mark may begin."""
+    """Return whether this attempt may start."""
     if circuit.state is CircuitState.CLOSED:
         return Permission.ALLOWED
     if circuit.is_probe(mark):
@@ -111,14 +116,17 @@ def check_permission(circuit: CircuitBreaker, mark: str, now: Ms) -> Permission:
 
 
 def retry_at(circuit: CircuitBreaker, now: Ms) -> Ms:
-    """When whoever found it shut should look again."""
+    """Return when a denied job should check again."""
     if circuit.state is CircuitState.HALF_OPEN:
         return min(circuit.until or now, now + RECHECK_MS)
-    return now + FORCED_LOOK_MS if circuit.until is None else max(now, circuit.until)
+    return now + FORCED_RECHECK_MS if circuit.until is None else max(now, circuit.until)
 
 
 def start_probe(circuit: CircuitBreaker, mark: str, now: Ms) -> CircuitBreaker | None:
-    """Be the one probe. None: it is not time, or another one is it."""
+    """Make this attempt the probe.
+
+    Returns None if the cool-down has not ended or another attempt is the probe.
+    """
     if circuit.is_probe(mark):
         return circuit
     if check_permission(circuit, mark, now) is not Permission.PROBE:
@@ -127,13 +135,14 @@ def start_probe(circuit: CircuitBreaker, mark: str, now: Ms) -> CircuitBreaker |
 
 
 def record_failure(circuit: CircuitBreaker, error_code: str, began_at: Ms, mark: str, now: Ms) -> CircuitBreaker:
-    """An attempt that began at `began_at` ended with this error. The same circuit, if that says nothing new.
+    """Record the error of an attempt that started at `began_at`.
 
-    An open one learns nothing from attempts that were under way when it opened; a half-open one only from its probe; and one that was
-    closed meanwhile nothing from those that began before.
+    Returns the same object if nothing changes. An open circuit ignores all failures, because those
+    attempts started before it opened. A half-open one counts only its probe. A closed one ignores
+    attempts that started before it was closed.
     """
-    sign = classify_error(error_code)
-    if sign not in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED) or circuit.state is CircuitState.OPEN:
+    signal = classify_error(error_code)
+    if signal not in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED) or circuit.state is CircuitState.OPEN:
         return circuit
     if circuit.state is CircuitState.HALF_OPEN:
         return _open(circuit, error_code, mark, now, circuit.failures + 1) if circuit.is_probe(mark) else circuit
@@ -141,13 +150,18 @@ def record_failure(circuit: CircuitBreaker, error_code: str, began_at: Ms, mark:
         return circuit
     recent = circuit.last_failure_at is not None and now - circuit.last_failure_at <= FAILURE_WINDOW_MS
     failures = circuit.failures + 1 if recent else 1
-    if sign is ProviderSignal.ACCOUNT_BLOCKED or failures >= FAILURE_THRESHOLD:
+    if signal is ProviderSignal.ACCOUNT_BLOCKED or failures >= FAILURE_THRESHOLD:
         return _open(circuit, error_code, mark, now, failures)
     return _next(circuit, mark, failures=failures, last_failure_at=now, reason=error_code)
 
 
 def record_success(circuit: CircuitBreaker, began_at: Ms, mark: str, now: Ms) -> CircuitBreaker:
-    """An attempt has proved that the provider answers: whoever began after the circuit opened closes it; else a run of failures is over."""
+    """Record that the provider answered an attempt that started at `began_at`.
+
+    Returns the same object if nothing changes. A success resets the failures of a closed circuit.
+    An open or half-open one is closed only by its probe or by an attempt that started after it
+    opened.
+    """
     if circuit.is_healthy or circuit.is_forced:
         return circuit
     if circuit.state is CircuitState.CLOSED:
@@ -158,23 +172,23 @@ def record_success(circuit: CircuitBreaker, began_at: Ms, mark: str, now: Ms) ->
 
 
 def release_probe(circuit: CircuitBreaker, mark: str, now: Ms) -> CircuitBreaker:
-    """The probe ended without a word on the provider: another one may be it at once."""
+    """End a probe without a conclusion, so that another attempt may probe at once."""
     return _next(circuit, mark, state=CircuitState.OPEN, until=now) if circuit.is_probe(mark) else circuit
 
 
 def force_open(circuit: CircuitBreaker, by: str, reason: str | None, mark: str, now: Ms) -> CircuitBreaker:
-    """A person opens it, and it stays open until a person closes it."""
+    """Open the circuit on an operator's request, until an operator closes it."""
     return _next(circuit, mark, state=CircuitState.OPEN, opened_at=now, until=None, reason=reason or "forced", by=by)
 
 
 def force_close(circuit: CircuitBreaker, by: str, mark: str, now: Ms) -> CircuitBreaker:
-    """A person closes it; what happened before is forgotten."""
+    """Close the circuit on an operator's request and reset its trips."""
     return replace(_close(circuit, mark, now), trips=0, by=by)
 
 
 def _open(circuit: CircuitBreaker, reason: str, mark: str, now: Ms, failures: int) -> CircuitBreaker:
-    quiet = circuit.state is CircuitState.CLOSED and (circuit.closed_at is None or now - circuit.closed_at >= TRIP_RESET_MS)
-    trips = 1 if quiet else circuit.trips + 1
+    was_stable = circuit.state is CircuitState.CLOSED and (circuit.closed_at is None or now - circuit.closed_at >= TRIP_RESET_MS)
+    trips = 1 if was_stable else circuit.trips + 1
     return _next(
         circuit,
         mark,
@@ -190,7 +204,7 @@ def _open(circuit: CircuitBreaker, reason: str, mark: str, now: Ms, failures: in
 
 
 def cool_down(trips: int) -> Ms:
-    """How long it stays open after so many trips."""
+    """Return how long the circuit stays open after this number of trips."""
     return int(min(MAX_COOL_DOWN_MS, COOL_DOWN_MS * 2 ** min(trips - 1, 10)))
 
 

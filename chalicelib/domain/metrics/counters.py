@@ -1,7 +1,9 @@
-"""What is counted from the change stream: how much each change of a job adds to which counter.
+"""Counters that are maintained from the change stream.
 
-A job is counted against a mark, which says up to which version, and as what, it was counted before. So what comes twice, late or not at
-all is counted once: the difference between the mark and the record is what is added, and mark and counters are written together [21].
+Each job has a count mark: the version up to which it was counted, and as what. A change adds the
+difference between the mark and the record, and mark and counters are written in one transaction
+(protocol rule 21: a count and its marker are one transaction). So a change that arrives twice or
+late counts once, and a lost one is made up for by the next.
 """
 
 from __future__ import annotations
@@ -13,31 +15,32 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountMark:
-    """As what a job was counted last, at `version` of its head. `counted` is what each count wants to know of that, by its name."""
+    """How a job was counted last."""
 
     job_id: str
-    version: int = 0
+    version: int = 0  # of the job record
+    # By name of the count: what it was counted as.
     counted: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterIncrement:
-    """So much more (or less) of each number of the counter at `place`, its two keys. `ttl`: seconds since 1970, None for ever."""
+    """An increment of one counter item."""
 
-    key: tuple[str, str]
-    amounts: Mapping[str, int]
-    ttl: int | None = None
+    key: tuple[str, str]  # partition and sort key
+    amounts: Mapping[str, int]  # by name of the number; may be negative
+    ttl: int | None = None  # seconds since 1970; None: never expires
 
 
-def merge_increments(adds: list[CounterIncrement]) -> list[CounterIncrement]:
-    """One change for each counter, without those that come to nothing."""
+def merge_increments(increments: list[CounterIncrement]) -> list[CounterIncrement]:
+    """Sum the increments by counter, without those that add up to zero."""
     sums: dict[tuple[str, str], tuple[dict[str, int], int | None]] = {}
-    for add in adds:
-        amounts, _ = sums.setdefault(add.key, ({}, add.ttl))
-        for name, amount in add.amounts.items():
+    for increment in increments:
+        amounts, _ = sums.setdefault(increment.key, ({}, increment.ttl))
+        for name, amount in increment.amounts.items():
             amounts[name] = amounts.get(name, 0) + amount
-    kept = [
-        CounterIncrement(key=place, amounts={name: n for name, n in amounts.items() if n}, ttl=ttl)
-        for place, (amounts, ttl) in sums.items()
+    merged = [
+        CounterIncrement(key=key, amounts={name: amount for name, amount in amounts.items() if amount}, ttl=ttl)
+        for key, (amounts, ttl) in sums.items()
     ]
-    return [add for add in kept if add.amounts]
+    return [increment for increment in merged if increment.amounts]

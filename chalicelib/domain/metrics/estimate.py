@@ -1,12 +1,15 @@
-"""What a job will probably cost and take, told before anything is paid.
+"""Estimate the cost and duration of a job before anything is paid.
 
-Tokens are estimated without a tokenizer (its tables are megabytes, and a worker would load them for one number). The rule of thumb, after
-how byte-pair vocabularies of OpenAI's size cut text; good to about a fifth, and rather above than below:
+Tokens are estimated without a tokenizer, whose tables are megabytes that a worker would load for
+one number. The rules below approximate how byte-pair vocabularies of OpenAI's size split text. They
+are accurate to about 20 % and usually too high rather than too low. Tokens per piece, rounded
+up:
 
-* a word of Latin letters with the space before it is one token for each started 6 letters, digits one for each started 3;
-* punctuation and operators are one for each started 2, which is what makes code dearer than prose of its length;
-* a line break with its indentation is one;
-* an ideograph, kana or Hangul syllable is one; letters of other scripts are one for each started 2; an emoji is two.
+* a word of Latin letters with the space before it: one per 6 letters; digits: one per 3;
+* punctuation and operators: one per 2, which makes code more expensive than prose of the same
+  length;
+* a line break with its indentation: one;
+* an ideograph, kana or Hangul syllable: one; letters of other scripts: one per 2; an emoji: two.
 """
 
 from __future__ import annotations
@@ -21,14 +24,15 @@ from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.queues.lanes import Lane
 from chalicelib.domain.units import Ms, Nano
 
-SAMPLING_THRESHOLD = 40_000  # code points; longer texts are estimated from as much of them
+# Code points; of longer texts, samples of this total length are counted.
+SAMPLING_THRESHOLD = 40_000
 SAMPLES = 40
 
-TOKENS_PER_SECOND = 60  # of one stream, a cautious figure for small models
+TOKENS_PER_SECOND = 60  # of one stream; a conservative figure for small models
 FIRST_TOKEN_MS = 1_000
-TASK_DURATION_MS = 5_000  # of work that is no answer of a model
+TASK_DURATION_MS = 5_000  # of a job that asks no model
 OVERHEAD_MS = 300  # claim, validation and the terminal write
-MARGIN = 1.25  # on the prompt's tokens in the worst case, because they are estimated
+MARGIN = 1.25  # added to the estimated tokens of the prompt in the maximum cost
 REQUEST_TOKENS = 10  # what the provider adds around the messages
 
 _PIECES = re.compile(
@@ -41,29 +45,29 @@ _PER_TOKEN = {"word": 6, "digits": 3, "sign": 2, "other": 2, "cjk": 1}  # code p
 
 
 class Priced(Protocol):
-    """A price list of one model, as `ports.Price`."""
+    """The prices of one model; `ports.Price` satisfies it."""
 
     def cost(self, usage: Usage) -> Nano: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """`expected_cost`: the prompt and a typical answer, once. `max_cost`: every allowed attempt is paid to its last token, and made by
-    the dearest of the models that may make it.
-
-    Both are None where a price that they need is not known.
-    """
+    """The estimate of one job. A cost is None if a price that it needs is unknown."""
 
     input_tokens: int
     output_tokens: int
-    expected_cost: Nano | None
+    expected_cost: Nano | None  # one attempt with a typical answer
+    # Every allowed attempt with the longest answer, from the most expensive of its models.
     max_cost: Nano | None
-    wait_ms: Ms
+    wait_ms: Ms  # in the lane
     duration_ms: Ms  # from now to the end, `wait_ms` included
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens `text` has. Takes time for 40,000 code points at most: a longer text is sampled evenly."""
+    """Estimate the number of tokens of `text`.
+
+    Texts above `SAMPLING_THRESHOLD` are sampled evenly, to bound the time.
+    """
     if len(text) <= SAMPLING_THRESHOLD:
         return _count(text)
     size = SAMPLING_THRESHOLD // SAMPLES
@@ -86,41 +90,53 @@ def estimate(
     first_token_ms: Ms = FIRST_TOKEN_MS,
     tokens_per_second: float = TOKENS_PER_SECOND,
 ) -> Estimate:
-    """The estimate of a job that asks `prompt` with `instructions` (the type's, its system prompt, its schema), `depth` jobs waiting.
+    """Estimate a job that asks a model.
 
-    `others` are the prices of the models that may stand in for its own. An answer usually has `answer_tokens`.
+    Args:
+        prompt: The rendered prompt.
+        instructions: Everything else that is sent: the type's instructions, the system prompt, the
+            schema.
+        answer_tokens: The usual length of an answer.
+        max_tokens: The longest answer.
+        max_attempts: How many attempts may be paid for.
+        price: The prices of its model; None: unknown.
+        lane: Its lane.
+        depth: Jobs that wait in the lane before it.
+        others: The prices of its fallback models.
+        first_token_ms: Time to the first token.
+        tokens_per_second: Speed of the stream.
     """
-    given = estimate_tokens(prompt) + estimate_tokens(instructions) + REQUEST_TOKENS
+    input_tokens = estimate_tokens(prompt) + estimate_tokens(instructions) + REQUEST_TOKENS
     answer = min(answer_tokens, max_tokens)
     wait = waiting_ms(lane, depth)
     return Estimate(
-        input_tokens=given,
+        input_tokens=input_tokens,
         output_tokens=answer,
-        expected_cost=price.cost(Usage(input=given, output=answer)) if price else None,
-        max_cost=_dearest([price, *others], Usage(input=ceil(given * MARGIN), output=max_tokens), max_attempts),
+        expected_cost=price.cost(Usage(input=input_tokens, output=answer)) if price else None,
+        max_cost=_highest_cost([price, *others], Usage(input=ceil(input_tokens * MARGIN), output=max_tokens), max_attempts),
         wait_ms=wait,
         duration_ms=wait + working_ms(answer, tokens_per_second, first_token_ms),
     )
 
 
 def estimate_task(lane: Lane, depth: int) -> Estimate:
-    """Of work that asks no model: nothing to pay, and a guess of the time."""
+    """Estimate a job that asks no model: it costs nothing, and its duration is a fixed guess."""
     wait = waiting_ms(lane, depth)
     return Estimate(input_tokens=0, output_tokens=0, expected_cost=0, max_cost=0, wait_ms=wait, duration_ms=wait + TASK_DURATION_MS)
 
 
 def working_ms(output_tokens: int, tokens_per_second: float = TOKENS_PER_SECOND, first_token_ms: Ms = FIRST_TOKEN_MS) -> Ms:
-    """How long an attempt takes that answers with so many tokens."""
+    """Return how long an attempt with so many output tokens takes."""
     return first_token_ms + OVERHEAD_MS + round(output_tokens * 1000 / tokens_per_second)
 
 
 def waiting_ms(lane: Lane, depth: int, each_ms: Ms = 12_000) -> Ms:
-    """How long `depth` jobs ahead take, `each_ms` of work each, when the lane is at its full width."""
-    width = lane.max_concurrency * lane.batch_size
-    return lane.window * 1000 + max(0, depth) * each_ms // width
+    """Return how long `depth` jobs of `each_ms` take at the lane's maximum concurrency."""
+    parallel_jobs = lane.max_concurrency * lane.batch_size
+    return lane.window * 1000 + max(0, depth) * each_ms // parallel_jobs
 
 
-def _dearest(prices: Sequence[Priced | None], usage: Usage, attempts: int) -> Nano | None:
+def _highest_cost(prices: Sequence[Priced | None], usage: Usage, attempts: int) -> Nano | None:
     costs = [price.cost(usage) for price in prices if price is not None]
     return max(costs) * attempts if len(costs) == len(prices) else None
 

@@ -1,6 +1,9 @@
-"""A message on its way to one recipient: what was tried, and when it is tried again. Pure values that return the next one.
+"""The delivery of one message to one recipient: its attempts, and when it is retried.
 
-At least once: whoever dies between sending and writing so has it sent again. Receivers tell doubles by the id of the message.
+Pure functions return the next value.
+
+Delivery is at least once: if a dispatcher dies between sending and recording it, the message is
+sent again. Receivers recognise duplicates by the message id.
 """
 
 from __future__ import annotations
@@ -12,71 +15,73 @@ from hashlib import sha256
 from chalicelib.domain.notifications.recipients import Channel, Recipient
 from chalicelib.domain.units import DAY_MS, Ms
 
-# Seconds before the second, third ... attempt: 23.6 hours in all, so that the last falls within the day.
+# Seconds before the second, third ... attempt. 23.6 hours in total, so that the last attempt is
+# within a day.
 RETRY_SCHEDULE = (5, 30, 300, 1_800, 7_200, 18_000, 28_800, 28_800)
-JITTER = 0.2  # up to so much of a pause is left out by chance: messages that failed together do not come back together
+# A random share of the delay up to this is left out, so that messages that failed together are
+# spread.
+JITTER = 0.2
 MAX_RETRY_AFTER = 3_600.0  # seconds
-MAX_DELAY_MS = 900_000  # of a queue's message; what is due later, the sweep sends
-LOCK_MS = 60_000  # who has taken it up is left alone for so long
-STALLED_MS = 120_000  # after which the sweep looks at what its message should have brought up
-RECHECK_MS = 300_000
-CLOCK_TOLERANCE_MS = 2_000  # a queue's delay and our clocks do not agree to the millisecond
+# Of a queue message; the sweeper sends the message of a delivery that is due later.
+MAX_DELAY_MS = 900_000
+LOCK_MS = 60_000  # how long a claimed delivery belongs to its dispatcher
+STALLED_MS = 120_000  # after the due time, the sweeper checks whether the queue message was lost
+RECHECK_MS = 300_000  # between two checks by the sweeper
+CLOCK_TOLERANCE_MS = 2_000  # the delay of a queue and the clock of a worker differ by milliseconds
 MAX_ATTEMPTS_KEPT = 20
 
 
 class DeliveryState(StrEnum):
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    FAILED = "failed"
+    PENDING = "pending"  # not delivered yet; it is retried
+    DELIVERED = "delivered"  # the recipient accepted it
+    FAILED = "failed"  # given up: a final error, or no attempt is left within a day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryAttempt:
-    """One attempt as it went. `error` is None where it succeeded; it never holds what the other side answered."""
+    """One recorded attempt."""
 
-    at: Ms
-    ms: int
-    status: int | None = None
+    at: Ms  # when it started
+    ms: int  # duration
+    status: int | None = None  # HTTP status
+    # None: it succeeded. Never contains the response body, which may hold secrets.
     error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryOutcome:
-    """What an attempt came to. `final`: trying again would be in vain, or is not wanted."""
+    """The outcome of an attempt, from which `record_attempt` decides what follows."""
 
-    ms: int
-    status: int | None = None
-    error: str | None = None
-    retry_after: float | None = None
-    final: bool = False
+    ms: int  # duration
+    status: int | None = None  # HTTP status
+    error: str | None = None  # None: it succeeded
+    retry_after: float | None = None  # seconds, as the recipient asked for
+    final: bool = False  # a retry cannot succeed or is not allowed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """`owner` is the job or batch that the message is about. `subject` and `text` are sent as they stand here: the same each time.
-
-    `due_at` is when it is to be tried, `until` when that ends; `worked_until`: somebody is at it. `look_at` is when the sweep looks
-    whether it was forgotten. `tried` counts attempts since it was last begun, `tries` are the last of all.
-    """
+    """The stored record of a delivery."""
 
     id: str
-    owner: str
+    owner: str  # id of the job or batch that the message is about
     tenant: str
     channel: Channel
-    address: str
-    event: str
+    address: str  # of the recipient, see `Recipient`
+    event: str  # type of the message, such as `job.completed`
     message_id: str
     subject: str
-    payload: str
+    payload: str  # sent unchanged at every attempt
     created_at: Ms
-    due_at: Ms
-    expires_at: Ms
-    recheck_at: Ms
+    due_at: Ms  # when the next attempt is due
+    expires_at: Ms  # no attempt is made after this time
+    recheck_at: Ms  # when the sweeper checks whether its queue message was lost
     state: DeliveryState = DeliveryState.PENDING
     version: int = 1
-    attempt_count: int = 0
-    locked_until: Ms = 0
+    attempt_count: int = 0  # since the start or the last restart
+    locked_until: Ms = 0  # until then it belongs to the dispatcher that claimed it
     ended_at: Ms | None = None
+    # The last `MAX_ATTEMPTS_KEPT`, including those before a restart.
     attempts: tuple[DeliveryAttempt, ...] = ()
 
     @property
@@ -89,46 +94,56 @@ class Delivery:
 
 
 def delivery_id(message_id: str, recipient: Recipient) -> str:
-    """The same for the same message to the same recipient, so that it is made once."""
+    """Return an id derived from message and recipient, so that each gets the message once."""
     return f"dlv_{sha256('|'.join((message_id, recipient.channel, recipient.address)).encode()).hexdigest()[:32]}"
 
 
 def claim(delivery: Delivery, now: Ms) -> Delivery | None:
-    """Taken up by whoever writes this; None: it has ended, is not due yet, or somebody is at it."""
+    """Lock the delivery for one attempt.
+
+    Returns None if it has ended, is not due, or belongs to another dispatcher.
+    """
     if not delivery.is_open or delivery.locked_until > now or delivery.due_at > now + CLOCK_TOLERANCE_MS:
         return None
     return replace(delivery, version=delivery.version + 1, attempt_count=delivery.attempt_count + 1, locked_until=now + LOCK_MS)
 
 
 def record_attempt(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random: float) -> Delivery:
-    """The delivery after an attempt. `random` is in [0, 1)."""
-    tried = DeliveryAttempt(at=now - outcome.ms, ms=outcome.ms, status=outcome.status, error=outcome.error)
-    after = replace(delivery, version=delivery.version + 1, locked_until=0, attempts=(*delivery.attempts, tried)[-MAX_ATTEMPTS_KEPT:])
+    """Record an attempt and decide what follows: delivered, retried or failed.
+
+    `random` is in [0, 1), for the jitter.
+    """
+    attempt = DeliveryAttempt(at=now - outcome.ms, ms=outcome.ms, status=outcome.status, error=outcome.error)
+    after = replace(delivery, version=delivery.version + 1, locked_until=0, attempts=(*delivery.attempts, attempt)[-MAX_ATTEMPTS_KEPT:])
     if outcome.error is None:
         return replace(after, state=DeliveryState.DELIVERED, ended_at=now)
-    due = None if outcome.final else _next(delivery, outcome, now, random)
-    if due is None:
+    due_at = None if outcome.final else _retry_at(delivery, outcome, now, random)
+    if due_at is None:
         return replace(after, state=DeliveryState.FAILED, ended_at=now)
-    return replace(after, due_at=due, recheck_at=due if due - now > MAX_DELAY_MS else due + STALLED_MS)
+    return replace(after, due_at=due_at, recheck_at=due_at if due_at - now > MAX_DELAY_MS else due_at + STALLED_MS)
 
 
-def _next(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random: float) -> Ms | None:
+def _retry_at(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random: float) -> Ms | None:
+    """Return when to retry, or None if the attempts are used up or the delivery expires before."""
     if delivery.attempt_count > len(RETRY_SCHEDULE):
         return None
-    pause = RETRY_SCHEDULE[delivery.attempt_count - 1] * (1 - JITTER * random)
+    delay = RETRY_SCHEDULE[delivery.attempt_count - 1] * (1 - JITTER * random)
     if outcome.retry_after is not None and outcome.retry_after > 0:
-        pause = max(pause, min(outcome.retry_after, MAX_RETRY_AFTER))
-    due = now + round(pause * 1000)
-    return due if due <= delivery.expires_at else None
+        delay = max(delay, min(outcome.retry_after, MAX_RETRY_AFTER))
+    due_at = now + round(delay * 1000)
+    return due_at if due_at <= delivery.expires_at else None
 
 
 def postpone_recheck(delivery: Delivery, now: Ms) -> Delivery:
-    """It was sent a message: the sweep leaves it alone for a while."""
+    """Schedule the sweeper's next check, after a queue message was sent for it."""
     return replace(delivery, version=delivery.version + 1, recheck_at=max(now, delivery.due_at) + RECHECK_MS)
 
 
 def restart(delivery: Delivery, now: Ms) -> Delivery | None:
-    """From the start, for another day, because a person wants it; None: somebody is at it this moment."""
+    """Start the delivery again for another day, on a user's request.
+
+    Returns None if an attempt is in progress.
+    """
     if delivery.locked_until > now:
         return None
     return replace(
@@ -145,6 +160,9 @@ def restart(delivery: Delivery, now: Ms) -> Delivery | None:
 
 
 def message_delay(delivery: Delivery, now: Ms) -> int | None:
-    """Seconds by which its message is to be delayed; None: longer than a queue can, so that the sweep sends it."""
-    left = max(0, delivery.due_at - now)
-    return -(-left // 1000) if left <= MAX_DELAY_MS else None
+    """Return the delay of its queue message in seconds.
+
+    Returns None if it is longer than a queue allows; then the sweeper sends the message.
+    """
+    remaining = max(0, delivery.due_at - now)
+    return -(-remaining // 1000) if remaining <= MAX_DELAY_MS else None

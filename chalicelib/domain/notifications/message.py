@@ -1,4 +1,7 @@
-"""What is said outside about a job or a batch: that it has ended, and how. Never what it was asked or what it answered."""
+"""Build notification messages: that a job or a batch has ended, and how.
+
+They never contain prompts or results.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +19,37 @@ MAX_SUBJECT_LENGTH = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotificationMessage:
-    """For programs `{id, type, created_at, data}`; for people a subject and a text. One id is one message, however often it comes."""
+    """A message before it is addressed.
 
-    id: str
-    type: str
+    Webhooks carry `{id, type, created_at, data}`; e-mail and Slack subject and text.
+    """
+
+    id: str  # the same at every repetition, so that receivers recognise duplicates
+    type: str  # `job.<status>` or `batch.completed`
     created_at: Ms
     subject: str
     text: str
     data: dict[str, Any] = field(default_factory=dict)
 
     def payload(self) -> str:
-        """As a webhook carries it."""
+        """Return the body of the webhook request."""
         body = {"id": self.id, "type": self.type, "created_at": rfc3339(self.created_at), "data": self.data}
         return json.dumps(body, separators=(",", ":"))
 
 
 def message_id(*about: str | int) -> str:
-    """The same for the same event, whoever makes it and however often."""
+    """Return the id of an event, a hash of what identifies it.
+
+    The same event always has the same id.
+    """
     return f"msg_{sha256(json.dumps(about).encode()).hexdigest()[:32]}"
 
 
 def job_ended_message(job: Job, api_url: str | None) -> NotificationMessage:
-    """Of an ended job. Each run ends once, so job, run and status name the event."""
+    """Return the message that a job has ended.
+
+    Each run ends once, so job, run and status identify the event.
+    """
     base = f"{api_url or ''}/jobs/{job.id}"
     data = {
         "job_id": job.id,
@@ -69,7 +81,7 @@ def job_ended_message(job: Job, api_url: str | None) -> NotificationMessage:
 
 
 def single_line(text: str) -> str:
-    """Fit for a subject: one line, of bounded length, without what would control a terminal or a header."""
+    """Make text safe for a subject: one line of bounded length, without control characters."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:MAX_SUBJECT_LENGTH]
 
 

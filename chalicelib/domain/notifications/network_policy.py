@@ -1,7 +1,8 @@
-"""Which network addresses may be written to on behalf of others: public ones, and what the configuration allows besides.
+"""Decide which IP addresses webhooks may be sent to: public and explicitly allowed ones.
 
-The lists are those of IANA's special-purpose registries. They stand here because `ipaddress.is_global` has changed its mind between patch
-releases of one Python, and because it takes an address that carries another one inside by its outside.
+The lists are IANA's special-purpose registries. They are copied here because the result of
+`ipaddress.is_global` differs between patch releases of one Python version, and because it does not
+look at an IPv4 address embedded in an IPv6 one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ Network = IPv4Network | IPv6Network
 _NOT_PUBLIC_4 = (
     "0.0.0.0/8",  # this network
     "10.0.0.0/8",
-    "100.64.0.0/10",  # carriers' own, and some clouds' services
+    "100.64.0.0/10",  # carrier-grade NAT; services of some clouds
     "127.0.0.0/8",
-    "169.254.0.0/16",  # link-local: the metadata of clouds, Lambda's own machinery
+    "169.254.0.0/16",  # link-local: the metadata service of clouds, the Lambda runtime
     "172.16.0.0/12",
     "192.0.0.0/24",
     "192.0.2.0/24",
@@ -30,27 +31,28 @@ _NOT_PUBLIC_4 = (
     "224.0.0.0/4",
     "240.0.0.0/4",
 )
-_PUBLIC_6 = "2000::/3"  # all that was ever given out; the rest is reserved, local, link-local or multicast
+# The only block that is assigned; the rest is reserved, local, link-local or multicast.
+_PUBLIC_6 = "2000::/3"
 _NOT_PUBLIC_6 = (
-    "2001::/23",  # protocols' own, Teredo among them
+    "2001::/23",  # protocol assignments such as Teredo
     "2001:db8::/32",
-    "2002::/16",  # 6to4: another address inside, and nobody's webhooks
+    "2002::/16",  # 6to4, which embeds another address
     "3fff::/20",
 )
 _NAT64 = "64:ff9b::/96"
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Networks as a configuration writes them.
+    """Parse networks such as `10.0.0.0/8`.
 
     Raises:
-        ValueError: one is none.
+        ValueError: a text is not a network.
     """
     return tuple(ip_network(text) for text in texts)
 
 
 def parse_ip(host: str) -> Address | None:
-    """The address that a host is, None if it is a name."""
+    """Return the address if `host` is one, None if it is a name."""
     try:
         return ip_address(host)
     except ValueError:
@@ -58,25 +60,29 @@ def parse_ip(host: str) -> Address | None:
 
 
 def is_allowed(address: Address, allowed: Sequence[Network] = ()) -> bool:
-    """Whether a connection may be made to it."""
+    """Whether a connection to this address may be made."""
     return is_within(address, allowed) or is_public(address)
 
 
 def is_within(address: Address, allowed: Sequence[Network]) -> bool:
-    plain = _inside(address)
-    return any(plain in network for network in allowed if network.version == plain.version)
+    target = _unwrap(address)
+    return any(target in network for network in allowed if network.version == target.version)
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is one host on the internet, by what it is in the end: an IPv4 address in the clothes of IPv6 is judged as that."""
-    plain = _inside(address)
-    if isinstance(plain, IPv4Address):
-        return not any(plain in network for network in _table(_NOT_PUBLIC_4))
+    """Whether it is a host on the public internet.
+
+    An IPv4 address embedded in IPv6 is checked as IPv4.
+    """
+    target = _unwrap(address)
+    if isinstance(target, IPv4Address):
+        return not any(target in network for network in _table(_NOT_PUBLIC_4))
     (public,) = _table((_PUBLIC_6,))
-    return plain in public and plain.scope_id is None and not any(plain in network for network in _table(_NOT_PUBLIC_6))
+    return target in public and target.scope_id is None and not any(target in network for network in _table(_NOT_PUBLIC_6))
 
 
-def _inside(address: Address) -> Address:
+def _unwrap(address: Address) -> Address:
+    """Return the IPv4 address embedded in a mapped or NAT64 address, else the address itself."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped

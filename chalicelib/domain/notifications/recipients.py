@@ -1,4 +1,4 @@
-"""Whom a tenant may have written to, and what its webhooks are signed with."""
+"""Recipients of notifications, a tenant's allowlist, and the secrets that sign webhooks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chalicelib.domain.units import DAY_MS, Ms
 
 MAX_RECIPIENTS = 10
 MAX_ADDRESSES = 50
-# Compiled at their first use: most environments never have one.
+# Compiled at first use: most processes never need them.
 _EMAIL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,63}"
 _NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
 
@@ -24,22 +24,23 @@ class Channel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """`address`: a URL, an e-mail address, or the tenant's own name for a Slack channel, whose URL is a secret."""
+    """Where a message is sent."""
 
     channel: Channel
+    # A URL, an e-mail address, or the tenant's name for a Slack webhook, whose URL is secret.
     address: str
 
     @property
     def name(self) -> str:
-        """As `anyone_of` reads it."""
+        """The text that `parse_any_recipient` reads."""
         return f"{self.channel.value}:{self.address}"
 
 
 def parse_recipient(text: str) -> Recipient:
-    """Read `email:ops@acme.com` or `slack:alerts`.
+    """Parse `email:ops@acme.com` or `slack:alerts`.
 
     Raises:
-        ValueError: it is neither; the message is the rest of a sentence about it.
+        ValueError: it is neither; the message continues a sentence that begins with the field.
     """
     channel, _, address = text.partition(":")
     if channel == Channel.EMAIL and is_email(address):
@@ -50,10 +51,12 @@ def parse_recipient(text: str) -> Recipient:
 
 
 def parse_any_recipient(text: str) -> Recipient:
-    """The same, or `webhook:https://...`.
+    """Parse a recipient as `parse_recipient` does, or `webhook:https://...`.
+
+    The URL itself is not checked.
 
     Raises:
-        ValueError: it is none of them; whether the URL may be reached is asked elsewhere.
+        ValueError: it is none of them.
     """
     channel, _, address = text.partition(":")
     if channel == Channel.WEBHOOK and address:
@@ -74,27 +77,30 @@ def is_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipientAllowlist:
-    """Whom a tenant's administrators allow to be written to. `slack`: name to incoming-webhook URL, which is a secret."""
+    """The recipients that the tenant's administrators allow."""
 
     emails: tuple[str, ...] = ()
+    # Name to incoming-webhook URL, which is secret.
     slack: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def allows(self, recipient: Recipient) -> bool:
+        """Whether messages may be sent to it. Webhook URLs need no entry."""
         if recipient.channel is Channel.EMAIL:
             return recipient.address in self.emails
         return recipient.channel is Channel.WEBHOOK or recipient.address in self.slack
 
     @property
     def names(self) -> list[str]:
-        """As `notify` writes them."""
+        """The allowed recipients as `notify` takes them."""
         return [*(f"email:{address}" for address in self.emails), *(f"slack:{name}" for name in sorted(self.slack))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningSecrets:
-    """The secrets that a tenant's webhooks are signed with: `whsec_` and base64, as Standard Webhooks writes them.
+    """The secrets that sign a tenant's webhooks, as in Standard Webhooks: `whsec_` and base64.
 
-    After a rotation the one before is good for another day: messages carry a signature of each, so receivers may change in their own time.
+    For a day after a rotation messages carry a signature with each secret, so that receivers can
+    switch at any time.
     """
 
     current: str = field(repr=False)
@@ -102,14 +108,15 @@ class SigningSecrets:
     rotated_at: Ms = 0
 
     def previous_until(self, now: Ms) -> Ms | None:
-        """When the one before stops being good; None: there is none any more."""
+        """Return when the previous secret stops being used, or None if there is none."""
         until = self.rotated_at + DAY_MS
         return until if self.previous is not None and now < until else None
 
     def active(self, now: Ms) -> tuple[str, ...]:
-        """The newest first."""
-        old = self.previous if self.previous_until(now) is not None else None
-        return (self.current, old) if old is not None else (self.current,)
+        """Return the secrets to sign with, the newest first."""
+        previous = self.previous if self.previous_until(now) is not None else None
+        return (self.current, previous) if previous is not None else (self.current,)
 
     def rotated(self, secret: str, now: Ms) -> SigningSecrets:
+        """Return the secrets with `secret` as the current one."""
         return replace(self, current=secret, previous=self.current, rotated_at=now)

@@ -1,4 +1,4 @@
-"""How well the system is, part by part: what is wrong, and what helps."""
+"""Assess the health of the system part by part: what is wrong, and what the operator can do."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
 from chalicelib.domain.units import Ms
 
-BACKLOG_THRESHOLD = 100  # messages that wait in a lane: more than its workers take at once
-STALE_MS = 120_000  # a lease that nobody renewed or buried for so long: the sweep, which runs every minute, does not
+BACKLOG_THRESHOLD = 100  # messages waiting in a lane: more than its workers take at once
+# How long an expired lease may exist: the sweeper runs every minute and deletes it.
+STALE_MS = 120_000
 
 
 class Level(IntEnum):
-    """Each is worse than the ones before it."""
+    """The health of a part, from best to worst."""
 
     HEALTHY = 0
-    DEGRADED = 1  # work goes on, more slowly or not all of it
-    UNHEALTHY = 2  # somebody has to do something
+    DEGRADED = 1  # jobs still run, but slower or not all of them
+    UNHEALTHY = 2  # the operator has to act
 
     @property
     def label(self) -> str:
@@ -28,7 +29,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """What is wrong, and what helps."""
+    """A problem and its remedy."""
 
     level: Level
     message: str
@@ -37,9 +38,9 @@ class Issue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """`facts` are what was looked at."""
+    """The health of one part of the system."""
 
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)  # the figures that were checked
     issues: Sequence[Issue] = ()
 
     @property
@@ -49,94 +50,97 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class LaneLoad:
-    """Messages that wait in a lane, and those that lie in its dead-letter queue."""
+    """The messages of a lane."""
 
     waiting: int
-    dead: int
+    dead: int  # in its dead-letter queue
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker's lease as it counts here."""
+    """A worker's lease."""
 
     lane: str
-    jobs: int
+    jobs: int  # how many it runs
     expires_at: Ms
 
 
 def check_provider(circuits: Sequence[CircuitBreaker]) -> Part:
-    """The provider, by the circuits of its models."""
-    shut = [circuit for circuit in circuits if circuit.state is not CircuitState.CLOSED]
+    """Check the provider by the circuits of its models."""
+    not_closed = [circuit for circuit in circuits if circuit.state is not CircuitState.CLOSED]
     return Part(
         facts={"circuits": {circuit.model: circuit.state.value for circuit in circuits}},
-        issues=[_of_circuit(circuit) for circuit in shut],
+        issues=[_circuit_issue(circuit) for circuit in not_closed],
     )
 
 
 def check_queues(lanes: Mapping[str, LaneLoad]) -> Part:
-    """The lanes, by what waits and what was given up."""
+    """Check the lanes by their waiting messages and dead letters."""
     issues = [
         Issue(
             Level.DEGRADED,
             f"{_count(load.waiting, 'job')} waiting in the {lane} lane.",
-            "Wait, or use another lane. If it does not shrink, look at the errors and throttles of the lane's worker function.",
+            "Wait or use another lane. If the backlog does not shrink, check errors and throttles of the lane's worker function.",
         )
         for lane, load in lanes.items()
         if load.waiting > BACKLOG_THRESHOLD
     ]
-    issues += [_dead_letters(f"The {lane} lane", load.dead) for lane, load in lanes.items() if load.dead]
+    issues += [_dead_letter_issue(f"the {lane} lane", load.dead) for lane, load in lanes.items() if load.dead]
     return Part(facts={lane: {"waiting": load.waiting, "dead_letters": load.dead} for lane, load in lanes.items()}, issues=issues)
 
 
 def check_workers(leases: Sequence[WorkerStatus], now: Ms) -> Part:
-    """The workers, by their leases. None at all is well: workers come with work."""
+    """Check the workers by their leases.
+
+    No worker at all is healthy: workers start when there are jobs.
+    """
     stale = [lease for lease in leases if lease.expires_at + STALE_MS < now]
     alive = [lease for lease in leases if lease.expires_at >= now]
     facts = {"active": len(alive), "stale": len(stale), "jobs": sum(lease.jobs for lease in alive)}
     issue = Issue(
         Level.UNHEALTHY,
-        f"{_count(len(stale), 'worker')} died, and nobody has taken its jobs back.",
-        "The sweep should have, within a minute: look whether its schedule is on, and at the errors of the function `sweep`.",
+        f"{_count(len(stale), 'worker')} died, and the jobs were not recovered.",
+        "The sweeper recovers jobs within a minute: check that its schedule is enabled, and the errors of the function `sweep`.",
     )
     return Part(facts=facts, issues=[issue] if stale else [])
 
 
 def check_change_stream(dead: int) -> Part:
-    """The change stream, by the records that could not be dealt with."""
-    return Part(facts={"dead_letters": dead}, issues=[_dead_letters("The change stream", dead)] if dead else [])
+    """Check the change stream by its dead letters: the changes that could not be processed."""
+    return Part(facts={"dead_letters": dead}, issues=[_dead_letter_issue("the change stream", dead)] if dead else [])
 
 
 def unknown_health() -> Part:
-    """A part of which nothing could be learnt."""
-    issue = Issue(Level.UNHEALTHY, "It did not answer.", "Try again in a moment. If it stays so, look at the status of AWS in this region.")
+    """Return the health of a part that could not be checked."""
+    issue = Issue(Level.UNHEALTHY, "It did not answer.", "Retry in a minute. If it still fails, check the status of AWS in this region.")
     return Part(issues=[issue])
 
 
-def _of_circuit(circuit: CircuitBreaker) -> Issue:
+def _circuit_issue(circuit: CircuitBreaker) -> Issue:
     if circuit.is_forced:
-        helps = f"A person opened it. `headrace circuits close {circuit.model}` lets its jobs run again."
-        return Issue(Level.DEGRADED, f"The circuit of {circuit.model} is kept open: its jobs wait.", helps)
-    state = "is being tried out" if circuit.state is CircuitState.HALF_OPEN else "is open"
+        remedy = f"An operator opened it. `headrace circuits close {circuit.model}` lets its jobs run again."
+        return Issue(Level.DEGRADED, f"The circuit of {circuit.model} is forced open: its jobs wait.", remedy)
+    state = "is half-open" if circuit.state is CircuitState.HALF_OPEN else "is open"
     return Issue(
         Level.DEGRADED,
         f"The circuit of {circuit.model} {state} ({circuit.reason}): its jobs wait.",
-        _HELPS.get(circuit.reason or "", "Nothing to do: it is tried out again by itself. See OpenAI's status page if it goes on."),
+        _REMEDIES.get(circuit.reason or "", "No action needed: it is probed automatically. If this continues, check OpenAI's status page."),
     )
 
 
-_HELPS = {
-    "provider_quota_exhausted": "Add credit to the OpenAI account, or raise its limit; the circuit closes by itself.",
-    "authentication_failed": "Store a valid OpenAI key (`make openai-key`); the circuit closes by itself.",
+_REMEDIES = {
+    "provider_quota_exhausted": "Add credit to the OpenAI account, or raise its limit; the circuit closes automatically.",
+    "authentication_failed": "Store a valid OpenAI key (`make openai-key`); the circuit closes automatically.",
 }
 
 
-def _dead_letters(where: str, count: int) -> Issue:
+def _dead_letter_issue(source: str, count: int) -> Issue:
     return Issue(
         Level.DEGRADED,
-        f"{where} has set {_count(count, 'message')} aside.",
-        "Read them in its dead-letter queue: docs/operations.md says what they mean. No job fails by them.",
+        f"{_count(count, 'message')} in the dead-letter queue of {source}.",
+        "Read the messages; docs/operations.md explains them. No job fails because of a dead letter.",
     )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

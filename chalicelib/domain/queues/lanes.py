@@ -1,12 +1,14 @@
-"""The four lanes: what each is for, and how wide it is. `infra/` and `app.py` read the same table.
+"""Define the four priority lanes and the other queues. `infra/` and `app.py` read the same table.
 
-The numbers and their reasons:
+Why the lanes have these numbers:
 
-* `batch_size` only sets how a run *starts*. A full batch keeps its environment until its slowest job ends, so lanes where somebody
-  waits start small and lanes where money matters start full.
+* `batch_size` is how many jobs an invocation starts with. A full batch keeps its environment until
+  its slowest job ends, so lanes for users who wait start small, and lanes where cost matters start
+  full.
 * `window` delays every first token by its length; only `low` may wait to fill a batch.
-* `max_concurrency` bounds the environments of a lane. Their sum (450) leaves room in a default account of 1,000 for the API and the
-  projections. It is SQS's own limit, because reserved concurrency throttles and throttles burn receive counts.
+* `max_concurrency` bounds the environments of a lane. Their sum (450) leaves room in a default
+  account of 1,000 for the API and the stream consumers. It is the limit of the SQS event source:
+  reserved concurrency would throttle invocations, and each throttled message uses up a receive.
 """
 
 from __future__ import annotations
@@ -31,25 +33,27 @@ LOW = Lane("low", batch_size=10, window=5, max_concurrency=60)
 
 LANES: dict[str, Lane] = {lane.name: lane for lane in (URGENT, HIGH, NORMAL, LOW)}
 
-WORKER_TIMEOUT = 900  # seconds; Lambda's longest
-WORKER_MEMORY = 512  # MB; 29 % of a vCPU carries ten raw streams, and openai imports too slowly below it
-VISIBILITY_TIMEOUT = WORKER_TIMEOUT + 60  # the claim prevents double work, visibility only an early wake-up
-MAX_RECEIVE_COUNT = 5  # a dead letter is a hint, so generous
-MESSAGE_RETENTION = 14 * 24 * 3600
+WORKER_TIMEOUT = 900  # seconds; the maximum of Lambda
+WORKER_MEMORY = 512  # MB; 29 % of a vCPU carry ten raw streams; with less, openai imports too slowly
+VISIBILITY_TIMEOUT = WORKER_TIMEOUT + 60  # seconds; only against early redelivery
+MAX_RECEIVE_COUNT = 5  # receives before a message becomes a dead letter
+MESSAGE_RETENTION = 14 * 24 * 3600  # seconds
 
 
 def queue_name(stage: str, lane: str) -> str:
-    """The SQS queue of a lane, `headrace-<stage>-<lane>`."""
+    """Return the name of a lane's SQS queue, `headrace-<stage>-<lane>`."""
     return f"headrace-{stage}-{lane}"
 
 
-TASKS = "tasks"  # not a lane: what is to be done to many jobs, a piece a message: rows of a batch released, children of a parent let go
-DELIVERIES = "deliveries"  # not a lane: messages to people and to other systems
+# Queues that are not lanes:
+TASKS = "tasks"  # task messages for many jobs: advance a batch, release the dependents of a parent
+DELIVERIES = "deliveries"  # webhooks and other notifications
 DELIVERY_CONCURRENCY = 10  # environments at once, each with up to ten deliveries
 TASK_QUEUES = (TASKS, DELIVERIES)
-TASK_TIMEOUT = 120  # seconds of the functions behind them
-STREAM = "stream"  # not a lane: its dead-letter queue keeps the change records that could not be read
+TASK_TIMEOUT = 120  # seconds; of the functions behind them
+STREAM = "stream"  # has only a dead-letter queue: the change records that could not be read
 
 
 def dead_letter_queue_name(stage: str, lane: str) -> str:
+    """Return the name of the dead-letter queue of a lane."""
     return f"{queue_name(stage, lane)}-dead"

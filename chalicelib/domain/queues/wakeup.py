@@ -1,4 +1,4 @@
-"""The queue message. It is only a wake-up call: the record decides."""
+"""Define the queue message of a job. It only wakes a worker; the job record decides what happens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chalicelib.domain.ids import is_job_id
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """`generation` must be the record's when the message is read; otherwise it is a late or doubled one, and is dropped."""
+    """A wake-up for a job. It is dropped if the record has another generation when it is read."""
 
     job_id: str
     generation: int
@@ -20,17 +20,17 @@ class WakeUp:
         return json.dumps({"job_id": self.job_id, "generation": self.generation})
 
     @classmethod
-    def from_json(cls, body: str) -> WakeUp:
-        """Read a message.
+    def from_json(cls, text: str) -> WakeUp:
+        """Parse a message.
 
         Raises:
-            BadMessage: it is not ours; the message says what is wrong with it.
+            InvalidMessage: it is not a wake-up; the error says what is wrong with it.
         """
         try:
-            data = json.loads(body)
-        except (ValueError, RecursionError) as exc:  # lists within lists without end
+            data = json.loads(text)
+        except (ValueError, RecursionError) as exc:  # RecursionError: lists nested without end
             raise InvalidMessage("The message is not JSON.") from exc
         job_id, generation = (data.get("job_id"), data.get("generation")) if isinstance(data, dict) else (None, None)
         if not isinstance(job_id, str) or not is_job_id(job_id) or isinstance(generation, bool) or not isinstance(generation, int):
-            raise InvalidMessage('A wake-up is {"job_id": "job_...", "generation": 1}.')
+            raise InvalidMessage('The message is not a wake-up, such as {"job_id": "job_...", "generation": 1}.')
         return cls(job_id, generation)

@@ -1,7 +1,10 @@
-"""What a watcher is told, the same on WebSocket and SSE: flat objects `{"event", "job_id", "attempt", "version", "at", ...}`.
+"""Build the frames for subscribers of a job.
 
-`tokens` frames are ordered by (attempt, offset) and none may be missed; the others are states of the record at `version`, and the highest
-version wins, not the last to arrive.
+They are flat objects `{"event", "job_id", "attempt", "version", "at", ...}`.
+
+WebSocket and SSE use the same frames. `tokens` frames are ordered by (attempt, offset), and a
+client must not miss one. The others are states of the record at `version`: the highest version
+wins, not the last to arrive.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ Frame = dict[str, Any]
 
 
 def encode(frame: Frame) -> bytes:
-    """A frame as it goes out: UTF-8 JSON, at most 32 KB by the bounds in `text`."""
+    """Encode a frame as UTF-8 JSON. `MAX_FRAME_POINTS` in `domain/text.py` keeps it below 32 KB."""
     return json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -27,6 +30,7 @@ def connected(job: Job, offset: int, now: Ms) -> Frame:
 
 
 def tokens(job_id: str, attempt: int, version: int, offset: int, text: str, now: Ms, received: int, percentage: float | None) -> Frame:
+    """A piece of the text of `attempt` that starts at `offset`."""
     return {
         "event": "tokens",
         "job_id": job_id,
@@ -41,25 +45,30 @@ def tokens(job_id: str, attempt: int, version: int, offset: int, text: str, now:
 
 
 def progress(job: Job, shape: dict[str, Any], now: Ms) -> Frame:
+    """The progress of the attempt."""
     return {**_about(job, "progress", now), **shape}
 
 
 def milestone(job: Job, shape: dict[str, Any], now: Ms) -> Frame:
+    """A milestone that was reached."""
     return {**_about(job, "milestone", now), **shape}
 
 
 def reset(job: Job, reason: str, now: Ms) -> Frame:
-    """Discard what was shown: `attempt` starts at offset 0."""
+    """A new attempt: the client must discard its text, and `attempt` starts at offset 0."""
     return {**_about(job, "reset", now), "reason": reason}
 
 
 def gap(job: Job, requested: int, earliest: int | None, now: Ms) -> Frame:
-    """What was asked for is no longer kept."""
+    """The requested text has expired; `earliest` is the first offset that is still stored."""
     return {**_about(job, "gap", now), "requested": requested, "earliest": earliest}
 
 
 def state(job: Job, now: Ms) -> Frame | None:
-    """The frame of the record's state, None where no frame tells it: `job_completed` and its like, `retrying`, `held`."""
+    """The status of the job: `job_<status>` once it has ended, `retrying` or `held`.
+
+    Returns None for other statuses, which have no frame.
+    """
     if job.status.is_terminal:
         return {
             **_about(job, f"job_{job.status.value}", now),
@@ -77,16 +86,17 @@ def state(job: Job, now: Ms) -> Frame | None:
 
 
 def closing(now: Ms) -> Frame:
-    """AWS will close this socket soon, as it does after two hours: connect again and subscribe from the offset."""
+    """AWS closes this WebSocket soon, after two hours: the client should reconnect."""
     return {"event": "closing", "at": rfc3339(now)}
 
 
 def error(code: str, message: str, now: Ms, **more: Any) -> Frame:
-    """This stream cannot go on, or this message could not be understood."""
+    """The stream cannot continue, or the client's message is invalid."""
     return {"event": "error", "code": code, "message": message, "at": rfc3339(now), **more}
 
 
 def usage_shape(usage: Usage | None) -> dict[str, Any] | None:
+    """Return the token counts as the public API shows them."""
     if usage is None:
         return None
     return {
@@ -100,7 +110,10 @@ def usage_shape(usage: Usage | None) -> dict[str, Any] | None:
 
 
 def error_shape(job: Job) -> dict[str, Any] | None:
-    """The error of a job as users see it; the key `class` is a Python keyword, hence the rename."""
+    """Return the error of a job as the public API shows it.
+
+    `class` is a Python keyword, so the field has another name.
+    """
     if job.error is None:
         return None
     shape = asdict(job.error)

@@ -1,4 +1,4 @@
-"""Who watches what: connections, their subscriptions to jobs and batches, and the bell that tells a worker to look."""
+"""Connections, their subscriptions, and the control record that a worker polls."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.units import Ms
 
 SUBSCRIPTIONS_PER_CONNECTION = 50
-LAST_OFFSET = 9_999_999_998  # in code points: where chunks end has ten digits, and they end beyond an offset
+# Code points; the end of a chunk is stored with ten digits and lies beyond its offset.
+LAST_OFFSET = 9_999_999_998
 CONNECTION_TTL_MS = 2 * 3600 * 1000  # AWS closes every WebSocket after two hours
-GRACE_MS = 300_000  # how long rows of a connection outlive it
-CONNECTION_SHARDS = 8  # in which all connections are found without a scan
-CLOSING_NOTICE_MS = 300_000  # how long before its end a connection is told of it
+GRACE_MS = 300_000  # how long the rows of a connection are kept after its end
+# Partitions that hold all connections, so that they can be listed without a scan.
+CONNECTION_SHARDS = 8
+CLOSING_NOTICE_MS = 300_000  # how long before its end a client receives the `closing` frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """An open WebSocket. `endpoint` is where frames for it are posted, as the connection itself was told at its start."""
+    """An open WebSocket."""
 
     id: str
-    endpoint: str
+    endpoint: str  # the URL to which its frames are posted, as API Gateway named it at the connect
     caller: Caller
     connected_at: Ms
     expires_at: Ms
-    jobs: frozenset[str] = frozenset()
+    jobs: frozenset[str] = frozenset()  # that it is subscribed to
 
 
 def connection_shard(connection_id: str) -> int:
@@ -34,42 +36,39 @@ def connection_shard(connection_id: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """One connection's subscription to one job, from `offset` of `attempt` on. `since` changes when it subscribes anew.
+    """The subscription of one connection to one job or batch."""
 
-    To a batch likewise: then `job_id` is the batch's, and attempt and offset say nothing.
-    """
-
-    job_id: str
+    job_id: str  # or the id of a batch, for which attempt and offset have no meaning
     connection_id: str
-    endpoint: str
-    key_hash: str
+    endpoint: str  # of the connection
+    key_hash: str  # of the API key, which is checked again while frames are sent
     attempt: int
-    offset: int
-    subscription_id: str
+    offset: int  # frames start from here
+    subscription_id: str  # changes when the connection subscribes again
     expires_at: Ms
 
     @property
     def closing_at(self) -> Ms:
-        """When the client is to be told that its socket will be closed."""
+        """When the client receives the `closing` frame."""
         return self.expires_at - GRACE_MS - CLOSING_NOTICE_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobControl:
-    """What a worker looks at once a second: `bell` changes whenever the watchers do; `cancel` is the generation
-    that is asked to stop, so that an old wish does not stop a new run.
+    """What a worker reads once a second about the job that it runs."""
 
-    `read_until` says until when somebody reads the table (SSE, polling), so that chunks are written more often.
-    """
-
-    subscribers_version: str = ""
-    cancel: int = 0
+    subscribers_version: str = ""  # changes when the subscriptions change
+    cancel: int = 0  # the generation to cancel, so that an old request does not stop a new run
+    # Until then a client reads stored chunks (SSE, polling), so they are written more often.
     read_until: Ms = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A short-lived, read-only permission for browsers, which cannot send headers on a stream. Stored by its hash."""
+    """A short-lived, read-only credential, because browsers send no headers with streams.
+
+    It is stored by its hash.
+    """
 
     hash: str
     caller: Caller

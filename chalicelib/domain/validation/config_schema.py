@@ -1,4 +1,4 @@
-"""What `config` may say, of a job or of all rows of a batch: as JSON Schema, and what of it goes together."""
+"""The JSON Schema of `config`, of a job or of a batch, and the rules between its fields."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from typing import Any
 from chalicelib.domain.errors import Detail
 from chalicelib.domain.execution.response_cache import MAX_SECONDS
 from chalicelib.domain.queues.lanes import LANES
-from chalicelib.domain.streaming.pacing import MODES
+from chalicelib.domain.streaming.pacing import StreamingMode
 from chalicelib.domain.validation.schema import problems
 
 Schema = dict[str, Any]
 
 
 def optional(schema: Schema) -> Schema:
-    """The schema, or null for "not said"."""
+    """Return the schema with null allowed, which means "not given"."""
     return {"anyOf": [schema, {"type": "null"}]} if "enum" not in schema else {"enum": [*schema["enum"], None]}
 
 
 def closed(properties: Schema, **more: Any) -> Schema:
+    """Return an object schema that allows no other properties."""
     return {"type": "object", "properties": properties, "additionalProperties": False, **more}
 
 
-MAX_TIMEOUT = 840  # seconds, within one invocation of a worker
-MAX_DURABLE_TIMEOUT = 86_400
+MAX_TIMEOUT = 840  # seconds; an attempt must fit into one invocation of a worker
+MAX_DURABLE_TIMEOUT = 86_400  # seconds; a durable attempt is handed over between workers
 
 PRIORITY: Schema = {"enum": list(LANES)}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
@@ -45,7 +46,7 @@ RESPONSE_FORMAT: Schema = {
     ]
 }
 
-# Parameters of the Responses API that may be passed on as they are.
+# Parameters of the Responses API that are passed through unchanged.
 OPENAI: Schema = closed(
     {
         "top_p": {"type": "number", "minimum": 0, "maximum": 1},
@@ -71,7 +72,7 @@ CONFIG: Schema = closed(
         "temperature": optional({"type": "number", "minimum": 0, "maximum": 2}),
         "system_prompt": optional({"type": "string", "maxLength": 100_000}),
         "response_format": optional(RESPONSE_FORMAT),
-        "streaming_mode": optional({"enum": list(MODES)}),
+        "streaming_mode": optional({"enum": [mode.value for mode in StreamingMode]}),
         "max_attempts": optional({"type": "integer", "minimum": 1, "maximum": 10}),
         "timeout": optional({"type": "number", "minimum": 1, "maximum": MAX_DURABLE_TIMEOUT}),
         "retry_for": optional({"type": "number", "minimum": 0, "maximum": 604_800}),
@@ -84,16 +85,16 @@ CONFIG: Schema = closed(
 
 
 def config_problems(config: dict[str, Any]) -> list[Detail]:
-    """What is wrong with a `config`."""
+    """Return every problem of a `config`."""
     return [*problems(CONFIG, config, "config"), *durable_problems(config)]
 
 
 def durable_problems(config: dict[str, Any]) -> list[Detail]:
-    """What goes together only with, or not with, a response that outlives its worker."""
-    timeout, openai, wrong = config.get("timeout"), config.get("openai"), []
+    """Return the problems of fields that depend on `durable`."""
+    timeout, openai, details = config.get("timeout"), config.get("openai"), []
     if config.get("durable") is True:
         if isinstance(openai, dict) and openai.get("store") is False:
-            wrong.append(Detail("config.openai.store", "cannot be false for a durable job: OpenAI keeps its response while it is made"))
+            details.append(Detail("config.openai.store", "cannot be false for a durable job: OpenAI must store its response"))
     elif isinstance(timeout, int | float) and MAX_TIMEOUT < timeout <= MAX_DURABLE_TIMEOUT:
-        wrong.append(Detail("config.timeout", f"may be at most {MAX_TIMEOUT} without config.durable"))
-    return wrong
+        details.append(Detail("config.timeout", f"may be at most {MAX_TIMEOUT} without config.durable"))
+    return details

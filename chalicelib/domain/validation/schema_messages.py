@@ -1,4 +1,4 @@
-"""What a schema wants, and what it was given instead, in words for people."""
+"""Describe what a schema expects and what it was given instead, in words for users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOUNS = {
 
 
 def describe_expected(rule: dict[str, Any]) -> str:
-    """`a number between 0 and 2`, `one of "text", "json"`, `text of at most 64 characters or null`."""
+    """Describe a schema: `a number between 0 and 2`, `one of "text", "json"`."""
     if "const" in rule:
         return shortened(rule["const"])
     if "enum" in rule:
@@ -35,19 +35,22 @@ def describe_expected(rule: dict[str, Any]) -> str:
 
 
 def describe_unknown_field(name: str, known: Sequence[str]) -> str:
-    """Why a field is refused, with the one that was probably meant."""
+    """Return the problem of an unknown field, with the known field that was probably meant."""
     label = shortened(name, 60, quoted=False)
     near = get_close_matches(name[:60], known, n=1, cutoff=0.6)
     return f"unknown field `{label}`" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
 def shortened(value: Any, limit: int = 60, *, quoted: bool = True) -> str:
-    """The value as JSON, as much as is needed to recognise it. Lists and objects are only named: they may be anything."""
+    """Return enough of the value to recognise it, as JSON.
+
+    Lists and objects are only described, because they may be large.
+    """
     if isinstance(value, dict | list | tuple):
         return _size("an object with", len(value), "field") if isinstance(value, dict) else _size("a list of", len(value), "item")
     if isinstance(value, str):
-        cut = repair_surrogates(value if len(value) <= limit else value[:limit] + "…")
-        return json.dumps(cut, ensure_ascii=False) if quoted else cut
+        short = repair_surrogates(value if len(value) <= limit else value[:limit] + "…")
+        return json.dumps(short, ensure_ascii=False) if quoted else short
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**limit:
         return f"a whole number of more than {limit} digits"
     return json.dumps(value, default=lambda other: f"a {type(other).__name__}")

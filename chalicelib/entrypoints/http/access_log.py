@@ -1,4 +1,7 @@
-"""One line of log for each request: who asked for what, how it was answered, how long it took. Never a query, which may hold a ticket."""
+"""Write the access log: one event per request.
+
+The query string is never logged, because it may contain a ticket.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from chalicelib.observability import record
 
 
 def id_of(raw: Any) -> str:
-    """The id of a request, which its answer and its log name."""
+    """The id of a request, for its response and its log events."""
     return (getattr(raw, "context", None) or {}).get("requestId") or str(uuid4())
 
 

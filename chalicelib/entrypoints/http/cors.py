@@ -1,4 +1,4 @@
-"""What browsers ask before they send a key or JSON to another origin. Where origins are allowed, every path answers it."""
+"""Answer CORS preflight requests on every path, if the stage allows any origin."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from chalicelib.entrypoints.http.server import ApiResponse, cors_headers, to_cha
 from chalicelib.settings import settings
 
 REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID")
-MAX_AGE_SECONDS = 7_200  # seconds that a browser need not ask again; Chromium's longest
+MAX_AGE_SECONDS = 7_200  # how long a browser may cache the answer; Chromium's maximum
 
 
 def add_cors_preflight(app: Any) -> None:
-    """Add `OPTIONS` to every path of `app`; without allowed origins, nothing: then no page may call the API.
+    """Add an `OPTIONS` route to every path of `app`, if the settings allow any origin.
 
-    Chalice's own CORS would have API Gateway answer, which knows one origin and cannot choose.
+    Chalice's own CORS support is not used: it lets API Gateway answer, with one fixed origin.
     """
     if not settings().allowed_origins:
         return
@@ -31,7 +31,7 @@ def _view(app: Any, methods: tuple[str, ...]) -> Callable[..., Response]:
     def preflight(**_path_values: str) -> Response:
         request = app.current_request
         ctx, request_id = container(), access_log.id_of(request)
-        began = ctx.clock.now()
+        started_at = ctx.clock.now()
         allowed = cors_headers(request.headers.get("origin"), ctx.settings)
         if allowed:
             allowed |= {
@@ -39,7 +39,7 @@ def _view(app: Any, methods: tuple[str, ...]) -> Callable[..., Response]:
                 "Access-Control-Allow-Headers": ", ".join(REQUEST_HEADERS),
                 "Access-Control-Max-Age": str(MAX_AGE_SECONDS),
             }
-        access_log.log_request(request, request_id, 204, ctx.clock.now() - began)
+        access_log.log_request(request, request_id, 204, ctx.clock.now() - started_at)
         return to_chalice_response(ApiResponse(status=204), request_id, allowed)
 
     return preflight

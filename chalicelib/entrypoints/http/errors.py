@@ -1,4 +1,4 @@
-"""The one table from our errors to HTTP, and the one shape in which they are told."""
+"""The HTTP status of each error class, and the JSON shape of an error."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
 
 
 def status_of(error: HeadraceError) -> int:
-    """The HTTP status of an error; what has none of its own is our fault."""
+    """The HTTP status of an error; 500 for classes that are not in `STATUS`."""
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
 
 
 def shape(code: str, message: str, request_id: str, details: tuple[errors.Detail, ...] = ()) -> dict[str, Any]:
-    """`{"success": false, "error": {...}}`, as every error of every route."""
-    wrong = [{"path": detail.path, "message": detail.message} for detail in details]
-    return {"success": False, "error": {"code": code, "message": message, "request_id": request_id, "details": wrong}}
+    """The JSON of an error: `{"success": false, "error": {...}}`."""
+    problems = [{"path": detail.path, "message": detail.message} for detail in details]
+    return {"success": False, "error": {"code": code, "message": message, "request_id": request_id, "details": problems}}

@@ -1,4 +1,4 @@
-"""HTTP in, HTTP out: what every route shares, so that a handler parses, calls one use case, and shapes the answer."""
+"""What all routes share: authentication, rate limits, request and response types, errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chalicelib.services.auth.authenticate import authenticate_bearer, authentic
 from chalicelib.settings import Settings
 
 MAX_BODY_BYTES = 4_000_000
-WINDOW_SECONDS = 60
+WINDOW_SECONDS = 60  # of the rate limit
 JSON = "application/json"
 REPLAYED = {"Idempotent-Replayed": "true"}
 EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", "Retry-After", "ETag", "Idempotent-Replayed")
@@ -27,7 +27,11 @@ EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiRequest:
-    """A request as routes see it. `caller` is whoever sent it; public routes have none. `over_rate`: it should come more slowly."""
+    """A request as handlers get it.
+
+    `caller_or_none` is None on public routes. `over_rate`: the key is over its rate limit; only on
+    routes that slow clients down instead of rejecting them.
+    """
 
     id: str
     container: Container
@@ -41,6 +45,7 @@ class ApiRequest:
 
     @property
     def caller(self) -> Caller:
+        """The authenticated caller of a route that is not public."""
         if self.caller_or_none is None:
             raise TypeError("a public route has no caller")
         return self.caller_or_none
@@ -49,11 +54,11 @@ class ApiRequest:
         """The body as a JSON object; an empty body is an empty object.
 
         Raises:
-            InvalidRequest: it is not one.
-            TooLarge: it is larger than a request may be.
+            InvalidRequest: the body is not a JSON object.
+            TooLarge: the body is too large.
         """
         if len(self.raw) > MAX_BODY_BYTES:
-            raise TooLarge("A request may have 4 MB.")
+            raise TooLarge("A request may have at most 4 MB.")
         if not self.raw:
             return {}
         try:
@@ -67,7 +72,7 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiResponse:
-    """What a handler answers. An object gets `success: true`; text goes out as it is."""
+    """The response of a handler. A JSON object gets `success: true`; text is sent unchanged."""
 
     body: dict[str, Any] | str | None = None
     status: int = 200
@@ -76,7 +81,7 @@ class ApiResponse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A line of the API's table: what the document of the API and the tests of its roles are made from."""
+    """A registered route. The OpenAPI document and docs/routes.md are generated from these."""
 
     path: str
     method: str
@@ -87,7 +92,7 @@ class Route:
 ROUTES: list[Route] = []
 
 
-Handler = Callable[..., ApiResponse]  # (request, and the values of the path by name)
+Handler = Callable[..., ApiResponse]  # called with the request, and the path parameters by name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +108,7 @@ class RouteOptions:
 
 @dataclass(slots=True)
 class RequestState:
-    """What is known of a request while it is served."""
+    """What is known about a request while it is handled."""
 
     id: str
     container: Container
@@ -119,22 +124,26 @@ def endpoint(
     role: Role | None,
     *,
     tickets: bool = False,
-    slows: bool = False,
-    instead: ApiResponse | None = None,
+    rate_limited: bool = True,
+    fallback: ApiResponse | None = None,
     accepts: tuple[str, ...] = (JSON,),
 ) -> Callable[[Handler], Handler]:
-    """Register a handler. `role` is the least that may call it, None for a public route; `tickets`: `?ticket=` will do instead of a key.
+    """Register the decorated handler as a route.
 
-    `slows`: too many requests are not refused but told to come more slowly, and are counted apart from the others.
-
-    `accepts`: what a body may be. `instead` is answered where others answer that something is wrong on our side.
+    Args:
+        role: the minimum role of the caller; None makes the route public.
+        tickets: a `?ticket=` may replace the API key.
+        rate_limited: reject requests over the rate limit. If False, they are counted separately and
+            reach the handler with `over_rate` set.
+        fallback: sent instead of a 5xx response.
+        accepts: the content types of the request body.
     """
 
     def register(handler: Handler) -> Handler:
-        way = RouteOptions(handler=handler, role=role, tickets=tickets, rate_limited=slows, fallback=instead)
+        options = RouteOptions(handler=handler, role=role, tickets=tickets, rate_limited=rate_limited, fallback=fallback)
 
         def view(**path_values: str) -> Response:
-            return _handle(blueprint.current_request, way, path_values)
+            return _handle(blueprint.current_request, options, path_values)
 
         name = f"{handler.__name__}_{method.lower()}"
         content_types = list(accepts) if method in ("POST", "PATCH") else []
@@ -145,67 +154,69 @@ def endpoint(
     return register
 
 
-def _handle(raw: Any, way: RouteOptions, path_values: dict[str, str]) -> Response:
-    visit = RequestState(access_log.id_of(raw), container())
-    began = visit.container.clock.now()
-    answer = _answer(raw, way, path_values, visit)
-    access_log.log_request(raw, visit.id, answer.status, visit.container.clock.now() - began, visit.caller)
-    return to_chalice_response(answer, visit.id, {**visit.headers, **cors_headers(raw.headers.get("origin"), visit.container.settings)})
+def _handle(raw: Any, options: RouteOptions, path_values: dict[str, str]) -> Response:
+    state = RequestState(access_log.id_of(raw), container())
+    started_at = state.container.clock.now()
+    response = _respond(raw, options, path_values, state)
+    access_log.log_request(raw, state.id, response.status, state.container.clock.now() - started_at, state.caller)
+    return to_chalice_response(response, state.id, {**state.headers, **cors_headers(raw.headers.get("origin"), state.container.settings)})
 
 
-def _answer(raw: Any, way: RouteOptions, path_values: dict[str, str], visit: RequestState) -> ApiResponse:
+def _respond(raw: Any, options: RouteOptions, path_values: dict[str, str], state: RequestState) -> ApiResponse:
     try:
-        if way.role is not None:
-            _admit(raw, way, way.role, visit)
+        if options.role is not None:
+            _authorize(raw, options, options.role, state)
         if "job_id" in path_values:
             checked_job_id(path_values["job_id"])
-        return way.handler(_request(raw, visit), **path_values)
+        return options.handler(_request(raw, state), **path_values)
     except HeadraceError as exc:
-        answer = error_response(exc, visit.id)
-        if answer.status < 500:
-            return answer
-        record("request_failed", request_id=visit.id, path=raw.path, error=exc)
-    except Exception as exc:  # noqa: BLE001 - the last line of defence: nothing internal may show
-        record("request_failed", request_id=visit.id, path=raw.path, error=exc)
-        body_shape = errors.shape("internal_error", f"Something went wrong on our side. Quote request {visit.id}.", visit.id)
-        answer = ApiResponse(status=500, body=body_shape)
-    return way.fallback or answer
+        response = error_response(exc, state.id)
+        if response.status < 500:
+            return response
+        record("request_failed", request_id=state.id, path=raw.path, error=exc)
+    except Exception as exc:  # noqa: BLE001 - no internal detail may reach the client
+        record("request_failed", request_id=state.id, path=raw.path, error=exc)
+        body = errors.shape("internal_error", f"Internal error in Headrace. Quote request {state.id} when you report it.", state.id)
+        response = ApiResponse(status=500, body=body)
+    return options.fallback or response
 
 
-def _admit(raw: Any, way: RouteOptions, role: Role, visit: RequestState) -> None:
-    visit.caller = _caller(visit.container, raw, tickets=way.tickets)
-    visit.caller.require(role)
-    visit.over_rate = not _check_rate_limit(visit.container, visit.caller, visit.headers, "stream" if way.rate_limited else "key")
-    if visit.over_rate and not way.rate_limited:
-        raise RateLimited(retry_after=WINDOW_SECONDS - visit.container.clock.now() // 1000 % WINDOW_SECONDS)
+def _authorize(raw: Any, options: RouteOptions, role: Role, state: RequestState) -> None:
+    """Authenticate the caller, check the role, and count the request against the rate limit."""
+    state.caller = _caller(state.container, raw, tickets=options.tickets)
+    state.caller.require(role)
+    policy = "key" if options.rate_limited else "stream"
+    state.over_rate = not _check_rate_limit(state.container, state.caller, state.headers, policy)
+    if state.over_rate and options.rate_limited:
+        raise RateLimited(retry_after=WINDOW_SECONDS - state.container.clock.now() // 1000 % WINDOW_SECONDS)
 
 
-def _request(raw: Any, visit: RequestState) -> ApiRequest:
+def _request(raw: Any, state: RequestState) -> ApiRequest:
     body = raw.raw_body
     return ApiRequest(
-        id=visit.id,
-        container=visit.container,
+        id=state.id,
+        container=state.container,
         method=raw.method,
         path=raw.path,
         query={key: raw.query_params[key] for key in raw.query_params or {}},
         headers=raw.headers,
         raw=body.encode() if isinstance(body, str) else body or b"",
-        caller_or_none=visit.caller,
-        over_rate=visit.over_rate,
+        caller_or_none=state.caller,
+        over_rate=state.over_rate,
     )
 
 
 def error_response(error: HeadraceError, request_id: str) -> ApiResponse:
-    """An error as an answer."""
-    retry = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    """The response for an error."""
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
     return ApiResponse(
-        status=errors.status_of(error), body=errors.shape(error.code, error.message, request_id, error.details), headers=retry
+        status=errors.status_of(error), body=errors.shape(error.code, error.message, request_id, error.details), headers=headers
     )
 
 
-def to_chalice_response(answer: ApiResponse, request_id: str, headers: dict[str, str]) -> Response:
-    """An answer as it leaves: with the headers that every answer has."""
-    body: Any = answer.body
+def to_chalice_response(response: ApiResponse, request_id: str, headers: dict[str, str]) -> Response:
+    """Convert a response for Chalice, with the headers that all responses have."""
+    body: Any = response.body
     content_type = {"Content-Type": JSON}
     if isinstance(body, dict):
         body = json.dumps({"success": True, **body}, ensure_ascii=False, separators=(",", ":"))
@@ -213,20 +224,20 @@ def to_chalice_response(answer: ApiResponse, request_id: str, headers: dict[str,
         body, content_type = "", {}
     return Response(
         body=body,
-        status_code=answer.status,
+        status_code=response.status,
         headers={
             **content_type,
             "X-Request-Id": request_id,
             "Headrace-Version": "1",
             "Cache-Control": "no-store",
             **headers,
-            **answer.headers,
+            **response.headers,
         },
     )
 
 
 def cors_headers(origin: str | None, settings: Settings) -> dict[str, str]:
-    """The headers that let a page of an allowed origin read the answer."""
+    """The headers that let a page of an allowed origin read the response."""
     allowed = settings.allowed_origins
     if not origin or (origin not in allowed and "*" not in allowed):
         return {}
@@ -244,15 +255,15 @@ def _caller(ctx: Container, raw: Any, *, tickets: bool) -> Caller:
     return authenticate_bearer(ctx.api_key_cache, raw.headers.get("authorization"))
 
 
-def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], meter: str) -> bool:
-    """Count the request against its key's minute, and say in the headers what is left of it. False: nothing is."""
+def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], policy: str) -> bool:
+    """Count the request and set the `RateLimit` headers. False if the key is over its limit."""
     limit = ctx.settings.requests_per_minute
     now = ctx.clock.now() // 1000
-    headers["RateLimit-Policy"] = f'"{meter}";q={limit};w={WINDOW_SECONDS}'
+    headers["RateLimit-Policy"] = f'"{policy}";q={limit};w={WINDOW_SECONDS}'
     try:
-        used = ctx.request_counters.increment(f"{meter}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
-    except Unavailable as exc:  # who cannot be counted is let in: the meter guards against haste, not against strangers
+        used = ctx.request_counters.increment(f"{policy}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
+    except Unavailable as exc:  # allow the request: the limit protects against load, not against intruders
         record("rate_limit_count_failed", key_id=caller.key_id, error=exc)
         return True
-    headers["RateLimit"] = f'"{meter}";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
+    headers["RateLimit"] = f'"{policy}";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
     return used <= limit

@@ -1,4 +1,4 @@
-"""The terms of a batch as inputs of work take them: those of `POST /batches`, and what becomes a batch of them."""
+"""The batch options of `POST /batches` as inputs of job types that create a batch."""
 
 from __future__ import annotations
 
@@ -14,44 +14,48 @@ if TYPE_CHECKING:
     from chalicelib.services.worker.run_task import TaskRun
 
 DESCRIPTIONS = {
-    "name": "What to call the batch.",
-    "type": "The job type of its rows. Default: `general`.",
-    "model": "The model, short for `config.model`. Default: the type's.",
-    "priority": "The lane of its rows. Default: `low`.",
-    "config": "As the `config` of a job, for all rows.",
+    "name": "A name for the batch.",
+    "type": "The job type of the rows. Default: `general`.",
+    "model": "The model; short for `config.model`. Default: the model of the job type.",
+    "priority": "The lane of the rows. Default: `low`.",
+    "config": "The `config` of a job, for all rows.",
     "options": "The options of the job type, for all rows.",
-    "prompt_template": "The prompt, with `{{input}}`, or any column or field of the metadata, in it.",
-    "batch_size": "How many rows are released at a time. Default: all.",
-    "delay": "Seconds between those.",
-    "parallel_limit": "How many rows may be worked on at once.",
+    "prompt_template": "The prompt of every row. It may contain `{{input}}` and any column or metadata field.",
+    "batch_size": "How many rows are released as one group. Default: all.",
+    "delay": "Seconds between two groups.",
+    "parallel_limit": "How many rows may be unfinished at once.",
     "failure_tolerance": "The share of rows that may fail before the rest is cancelled. Default: 1.",
-    "webhook_url": "Is sent `batch.completed` when the batch has ended.",
-    "notify": "`email:<address>` or `slack:<name>`: hear of its end.",
+    "webhook_url": "A URL that is sent `batch.completed` when the batch has ended.",
+    "notify": "Recipients of the same message: `email:<address>` or `slack:<name>`.",
 }
 
 
-def _plain(rule: Schema) -> Schema:
-    """The rule without null, which says nothing where a field may be left out."""
+def _without_null(rule: Schema) -> Schema:
+    """Return the schema without null, which is redundant for an optional field."""
     if "enum" in rule:
-        return {**rule, "enum": [word for word in rule["enum"] if word is not None]}
+        return {**rule, "enum": [value for value in rule["enum"] if value is not None]}
     (kind,) = (kind for kind in rule["type"] if kind != "null")
     return {**rule, "type": kind}
 
 
 OPTIONS: dict[str, Schema] = {
-    name: {**(CONFIG if name == "config" else _plain(PROPERTIES[name])), "description": meaning} for name, meaning in DESCRIPTIONS.items()
+    name: {**(CONFIG if name == "config" else _without_null(PROPERTIES[name])), "description": description}
+    for name, description in DESCRIPTIONS.items()
 }
 
 
-def recipients(given: Any) -> list[tuple[str, str]]:
-    """Whom the terms name, each by its place. What is no address at all is left to the schema."""
-    said = given if isinstance(given, dict) else {}
-    url, others = said.get("webhook_url"), said.get("notify")
-    found = [("input.webhook_url", f"webhook:{url}")] if isinstance(url, str) else []
-    listed = enumerate(others) if isinstance(others, list) else ()
-    return found + [(f"input.notify.{at}", text) for at, text in listed if isinstance(text, str)]
+def recipients_of(job_input: Any) -> list[tuple[str, str]]:
+    """Return the recipients in the input, each with its path.
+
+    Values of a wrong type are left to the schema.
+    """
+    fields = job_input if isinstance(job_input, dict) else {}
+    url, notify = fields.get("webhook_url"), fields.get("notify")
+    recipients = [("input.webhook_url", f"webhook:{url}")] if isinstance(url, str) else []
+    entries = enumerate(notify) if isinstance(notify, list) else ()
+    return recipients + [(f"input.notify.{index}", text) for index, text in entries if isinstance(text, str)]
 
 
-async def made_before(task: TaskRun) -> Batch | None:
-    """The batch of this job, if a former attempt has made it."""
+async def existing_batch(task: TaskRun) -> Batch | None:
+    """Return the batch of this job if an earlier attempt has created it."""
     return await task.run_sync(task.context.batches.get, task.job.tenant, batch_id_of_job(task.job.id))

@@ -1,4 +1,4 @@
-"""Which jobs a piece of work is about, as an input says it: the same filters as those of `GET /jobs`."""
+"""Read the job filters of a job type's input: the same filters as those of `GET /jobs`."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms, parse_rfc3339
 from chalicelib.services.jobs.list_jobs import Filters
 
-_WORD: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
-_TIMES = ("since", "until")
+_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+_TIME_FIELDS = ("since", "until")
 
 FILTER: Schema = {
     "type": "object",
     "properties": {
         "status": {"enum": [status.value for status in Status]},
         "priority": {"enum": list(LANES)},
-        **dict.fromkeys(("type", "batch", "user", "tag", "dedupe_key", "model", "error_code", *_TIMES), _WORD),
+        **dict.fromkeys(("type", "batch", "user", "tag", "dedupe_key", "model", "error_code", *_TIME_FIELDS), _TEXT),
     },
     "additionalProperties": False,
 }
 
 
-def filters_of(said: dict[str, Any]) -> Filters:
-    """The filters.
+def parse_filters(given: dict[str, Any]) -> Filters:
+    """Return the filters.
 
     Raises:
-        InvalidRequest: a time is none.
+        InvalidRequest: `since` or `until` is not a time.
     """
-    words: dict[str, Any] = {name: _time(name, value) if name in _TIMES else value for name, value in said.items()}
-    return Filters(**words)
+    fields: dict[str, Any] = {name: _parse_time(name, value) if name in _TIME_FIELDS else value for name, value in given.items()}
+    return Filters(**fields)
 
 
-def _time(name: str, text: str) -> Ms:
+def _parse_time(name: str, text: str) -> Ms:
     try:
         return parse_rfc3339(text)
     except (ValueError, OverflowError) as exc:

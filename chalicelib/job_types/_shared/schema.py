@@ -1,6 +1,9 @@
-"""Schemas as the types write them: closed objects whose every property is required, as the provider's strict mode wants them.
+"""Build the JSON Schemas of job types: closed objects with all properties required.
 
-The order of properties is the order in which a model writes them: what it has seen comes before what it makes of it.
+OpenAI's strict mode demands that.
+
+A model writes properties in the order of the schema, so observations come before the judgements
+that rest on them.
 """
 
 from __future__ import annotations
@@ -15,49 +18,49 @@ TURN: Schema = {"type": "integer", "minimum": 1}
 
 LANGUAGE: Schema = {
     "type": "string",
-    "description": "The language that the answer is written in, as an English name: `Italian`. Default: that of the content.",
+    "description": "The language of the answer, as an English name: `Italian`. Default: the language of the content.",
     "pattern": "^[A-Z][A-Za-z]{1,23}( [A-Z][A-Za-z]{1,23})?$",
 }
 
 
 def closed(**properties: Schema) -> Schema:
-    """An object with exactly these fields."""
+    """Return the schema of an object with exactly these properties."""
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def listed(**properties: Schema) -> Schema:
-    """A list of such objects."""
+def list_of(**properties: Schema) -> Schema:
+    """Return the schema of a list of such objects."""
     return {"type": "array", "items": closed(**properties)}
 
 
-def one_of(*words: str) -> Schema:
-    return {"type": "string", "enum": list(words)}
+def one_of(*values: str) -> Schema:
+    return {"type": "string", "enum": list(values)}
 
 
-def number(least: float, most: float, means: str = "") -> Schema:
-    return {"type": "number", "minimum": least, "maximum": most} | ({"description": means} if means else {})
+def number(minimum: float, maximum: float, description: str = "") -> Schema:
+    return {"type": "number", "minimum": minimum, "maximum": maximum} | ({"description": description} if description else {})
 
 
-def or_null(schema: Schema) -> Schema:
+def nullable(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def options(**properties: Schema) -> Schema:
-    """Options: all may be left out, and none is unknown."""
+def options_schema(**properties: Schema) -> Schema:
+    """Return the schema of options: all are optional, and unknown ones are refused."""
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def some_of(words: Any, description: str) -> Schema:
-    """An option that chooses among words."""
-    return {"type": "array", "description": description, "items": one_of(*words), "minItems": 1, "maxItems": len(list(words))}
+def subset_of(values: Any, description: str) -> Schema:
+    """Return the schema of an option that selects some of these values."""
+    return {"type": "array", "description": description, "items": one_of(*values), "minItems": 1, "maxItems": len(list(values))}
 
 
-def phrases(description: str, most: int, length: int = 60) -> Schema:
-    """An option that lists words of the caller's own: one line each."""
-    item = {"type": "string", "pattern": rf"^[^\x00-\x1f\x7f]{{1,{length}}}$"}
-    return {"type": "array", "description": description, "items": item, "minItems": 1, "maxItems": most}
+def phrases(description: str, max_items: int, max_length: int = 60) -> Schema:
+    """Return the schema of an option that lists free texts of one line each."""
+    item = {"type": "string", "pattern": rf"^[^\x00-\x1f\x7f]{{1,{max_length}}}$"}
+    return {"type": "array", "description": description, "items": item, "minItems": 1, "maxItems": max_items}
 
 
-def phrase(description: str, length: int = 200) -> Schema:
-    """An option in the caller's own words, on one line."""
-    return {"type": "string", "description": description, "pattern": rf"^[^\x00-\x1f\x7f]{{1,{length}}}$"}
+def phrase(description: str, max_length: int = 200) -> Schema:
+    """Return the schema of an option that is free text of one line."""
+    return {"type": "string", "description": description, "pattern": rf"^[^\x00-\x1f\x7f]{{1,{max_length}}}$"}

@@ -1,7 +1,7 @@
-"""A story scored by its words alone, on the spot: what is answered where no model can be asked, and before one has.
+"""Score a story by its words: the fallback and preliminary answer of `story_enhancement`.
 
-It counts words that promise, words that measure, words of harm and of care, and says so. It knows English words only, and it understands
-nothing: a story in another language gets the scores of one in which nothing was found.
+It counts words of hype, evidence, harm and care, and says so in its answer. It knows only English
+words: a story in another language gets the scores of one in which no such word occurs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from chalicelib.domain.text import repair_surrogates
 
-SOURCE = "local_fallback"
+SOURCE = "local_fallback"  # the `source` of its answers
 
 
 def _words(text: str) -> frozenset[str]:
@@ -39,58 +39,62 @@ CARE = _words(
 WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 MAX_EXCERPT = 280
-MAX_ITEMS = 3  # words alone move the ethics no further from the middle: they may be there to deny what they name
+# Words alone move the ethics score no further from the middle: they may be negated in the text.
+MAX_ETHICS_SHIFT = 3
 
 
-def as_json(given: Any) -> str:
-    """The story in one form, whatever of it was given."""
-    return json.dumps({name: given.get(name) for name in ("title", "content", "sector", "impact_tags")}, ensure_ascii=False, indent=1)
+def as_json(story: Any) -> str:
+    """Return the story as JSON that always has the same fields."""
+    return json.dumps({name: story.get(name) for name in ("title", "content", "sector", "impact_tags")}, ensure_ascii=False, indent=1)
 
 
-def score_story(given: Any, _options: dict[str, Any]) -> dict[str, Any]:
-    """An answer of the type's own shape, the same for the same story."""
-    title, content = repair_surrogates(given["title"]), repair_surrogates(given["content"])
+def score_story(story: Any, _options: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer that fits the response schema of the type.
+
+    The same story always gets the same answer.
+    """
+    title, content = repair_surrogates(story["title"]), repair_surrogates(story["content"])
     text = f"{title}\n{content}"
     spoken = [word.casefold() for word in WORD.findall(text)]
-    words = [*spoken, *(word.casefold() for tag in given.get("impact_tags") or [] for word in WORD.findall(repair_surrogates(tag)))]
-    promising, measuring = _found(spoken, PROMISING), _found(spoken, MEASURING)
-    harm, care = _found(words, HARM), _found(words, CARE)
+    words = [*spoken, *(word.casefold() for tag in story.get("impact_tags") or [] for word in WORD.findall(repair_surrogates(tag)))]
+    promising, measuring = _matching(spoken, PROMISING), _matching(spoken, MEASURING)
+    harm, care = _matching(words, HARM), _matching(words, CARE)
     marks, shouted = text.count("!"), sum(len(word) > 3 and word.isupper() for word in WORD.findall(text))
     per_hundred = 100 / max(100, len(spoken))
     hype = 3 + (len(promising) * 1.5 + min(marks, 6) * 0.5 + min(shouted, 6) * 0.5 - len(measuring)) * per_hundred
-    ethics = 5 + max(-MAX_ITEMS, min(MAX_ITEMS, len(set(care)) - len(set(harm))))
+    ethics = 5 + max(-MAX_ETHICS_SHIFT, min(MAX_ETHICS_SHIFT, len(set(care)) - len(set(harm))))
     return {
         "claims": [],
         "reality_check": (
-            f"No model has read this story. By its words alone: {len(promising)} that promise, {len(measuring)} that measure or limit, "
-            f"{marks} exclamation marks, in {len(spoken)} words. Whether its claims hold was not looked at."
+            f"No model has read this story. A count of its words found {len(promising)} that promise and {len(measuring)} that measure or "
+            f"limit, and {marks} exclamation marks, in {len(spoken)} words. The claims were not checked."
         ),
-        "hype_signals": _named(promising),
-        "hype_score": _bounded(hype),
-        "ethics_signals": [*_named(harm), *_named(care)],
-        "ethics_score": _bounded(ethics),
-        "eli5_summary": f"In its own words, not simplified: {_beginning(content)}",
-        "why_it_matters": f"Not judged. The story is called: {_cut(title)}",
+        "hype_signals": _quote(promising),
+        "hype_score": _clamp(hype),
+        "ethics_signals": [*_quote(harm), *_quote(care)],
+        "ethics_score": _clamp(ethics),
+        "eli5_summary": f"The beginning of the story, not simplified: {_first_sentences(content)}",
+        "why_it_matters": f"Not judged. The title of the story: {_truncate(title)}",
         "source": SOURCE,
     }
 
 
-def _found(words: list[str], known: frozenset[str]) -> list[str]:
+def _matching(words: list[str], known: frozenset[str]) -> list[str]:
     return [word for word in words if word in known]
 
 
-def _named(words: list[str]) -> list[str]:
+def _quote(words: list[str]) -> list[str]:
     return [f"“{word}”, {words.count(word)} times" if words.count(word) > 1 else f"“{word}”" for word in list(dict.fromkeys(words))[:10]]
 
 
-def _bounded(score: float) -> float:
+def _clamp(score: float) -> float:
     return round(min(10.0, max(0.0, score)), 1)
 
 
-def _beginning(content: str) -> str:
-    """The first two sentences, as far as they are short."""
-    return _cut(" ".join(" ".join(SENTENCE_END.split(content[: MAX_EXCERPT * 4].strip())[:2]).split()))
+def _first_sentences(content: str) -> str:
+    """Return the first two sentences, truncated to `MAX_EXCERPT`."""
+    return _truncate(" ".join(" ".join(SENTENCE_END.split(content[: MAX_EXCERPT * 4].strip())[:2]).split()))
 
 
-def _cut(text: str) -> str:
+def _truncate(text: str) -> str:
     return text if len(text) <= MAX_EXCERPT else text[: MAX_EXCERPT - 1].rstrip() + "…"

@@ -1,9 +1,9 @@
-"""The parts of a transcript's analysis: how each is done, and what its answer looks like."""
+"""The analyses of `transcript_analysis`: the instructions and response schema of each."""
 
 from __future__ import annotations
 
 from chalicelib.domain.jobs.job_type import Schema
-from chalicelib.job_types._shared.schema import TEXT, TEXTS, TURN, closed, listed, number, one_of, or_null
+from chalicelib.job_types._shared.schema import TEXT, TEXTS, TURN, closed, list_of, nullable, number, one_of
 
 ANALYSES = ("topics", "argument_structure", "linguistic_features", "interaction_patterns", "sentiment", "quality")
 SENTIMENTS = ("positive", "negative", "neutral", "mixed")
@@ -41,26 +41,26 @@ conversation's purpose demands; 5 is ordinary."""
 
 _BLOCKS: dict[str, Schema] = {
     "topics": closed(
-        segments=listed(first_turn=TURN, last_turn=TURN, topic=TEXT, gist=TEXT),
-        drifts=listed(at_turn=TURN, from_topic=TEXT, to_topic=TEXT, cause=TEXT, on_purpose={"type": "boolean"}),
+        segments=list_of(first_turn=TURN, last_turn=TURN, topic=TEXT, gist=TEXT),
+        drifts=list_of(at_turn=TURN, from_topic=TEXT, to_topic=TEXT, cause=TEXT, on_purpose={"type": "boolean"}),
         unresolved=TEXTS,
     ),
     "argument_structure": closed(
-        claims=listed(
+        claims=list_of(
             speaker=TEXT,
             at_turn=TURN,
             claim=TEXT,
             premises=TEXTS,
-            evidence=or_null(TEXT),
+            evidence=nullable(TEXT),
             supported_by_turns=TURNS,
             answered_by_turns=TURNS,
             strength=one_of("strong", "moderate", "weak", "bare"),
         ),
-        fallacies=listed(speaker=TEXT, at_turn=TURN, why=TEXT, fallacy=one_of(*FALLACIES)),
-        unanswered=listed(at_turn=TURN, by=TEXT, matter=TEXT),
+        fallacies=list_of(speaker=TEXT, at_turn=TURN, why=TEXT, fallacy=one_of(*FALLACIES)),
+        unanswered=list_of(at_turn=TURN, by=TEXT, matter=TEXT),
     ),
     "linguistic_features": closed(
-        speakers=listed(
+        speakers=list_of(
             speaker=TEXT,
             phrases=TEXTS,
             devices=TEXTS,
@@ -71,8 +71,8 @@ _BLOCKS: dict[str, Schema] = {
         observations=TEXTS,
     ),
     "interaction_patterns": closed(
-        speakers=listed(speaker=TEXT, addresses=TEXTS, part=TEXT),
-        events=listed(
+        speakers=list_of(speaker=TEXT, addresses=TEXTS, part=TEXT),
+        events=list_of(
             turns=TURNS,
             note=TEXT,
             event=one_of("interruption", "challenge", "concession", "agreement", "evasion", "question", "moderation", "personal_attack"),
@@ -80,8 +80,8 @@ _BLOCKS: dict[str, Schema] = {
         balance=TEXT,
     ),
     "sentiment": closed(
-        speakers=listed(speaker=TEXT, telling_turn=TURN, note=TEXT, feeling=one_of(*SENTIMENTS), score=number(-1, 1)),
-        over_time=listed(first_turn=TURN, last_turn=TURN, note=TEXT, score=number(-1, 1)),
+        speakers=list_of(speaker=TEXT, telling_turn=TURN, note=TEXT, feeling=one_of(*SENTIMENTS), score=number(-1, 1)),
+        over_time=list_of(first_turn=TURN, last_turn=TURN, note=TEXT, score=number(-1, 1)),
         overall_sentiment=one_of(*SENTIMENTS),
         overall_score=number(-1, 1),
     ),
@@ -98,5 +98,5 @@ _BLOCKS: dict[str, Schema] = {
 
 
 def block(analysis: str) -> Schema:
-    """What the answer holds of one analysis."""
+    """Return the response schema of one analysis."""
     return _BLOCKS[analysis]

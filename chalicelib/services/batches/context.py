@@ -1,4 +1,4 @@
-"""What batches need from outside, and the messages by which their work goes on."""
+"""Define the context of the batch services, and enqueue the task that advances a batch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from chalicelib.services.jobs.submit_job import SubmitContext
 from chalicelib.services.notifications.outbox import NotificationContext
 from chalicelib.services.streaming.subscriptions import StreamingContext
 
-ADVANCE_BATCH = "advance_batch"  # the task of going on with a batch
-MAX_DELAY_SECONDS = 900  # seconds, of a message
+ADVANCE_BATCH = "advance_batch"  # the `task` in a message that advances a batch
+MAX_DELAY_SECONDS = 900  # SQS delays no message longer
 
 
 class BatchContext(BulkContext, SubmitContext, StreamingContext, NotificationContext, Protocol):
-    """What batches need. Nothing is released into a lane that holds `max_lane_depth` messages."""
+    """What batches need. No row is released into a lane that holds `max_lane_depth` messages."""
 
     @property
     def prices(self) -> Prices: ...
@@ -39,16 +39,18 @@ class BatchContext(BulkContext, SubmitContext, StreamingContext, NotificationCon
 
 
 def load_counts(ctx: BatchContext, batch_id: str) -> BatchCounts:
-    """The counters of a batch as they stand."""
+    """Return the current counters of a batch."""
     key = counter_key(batch_id)
     return BatchCounts.of(ctx.counters.get([key]).get(key, {}))
 
 
 def enqueue_advance(queues: Queues, batch: Batch, delay: int = 0) -> None:
-    """Have somebody go on with a batch. Sent too often it does no harm; what is lost, the sweep sends.
+    """Enqueue a task that advances this batch, after `delay` seconds.
+
+    Safe to repeat; if the message is lost, the sweeper sends another.
 
     Raises:
-        Unavailable: it may not have been sent.
+        Unavailable: the message may not have been sent.
     """
-    body = json.dumps({"task": ADVANCE_BATCH, "tenant": batch.tenant, "batch_id": batch.id})
-    queues.send_task(TASKS, body, batch.tenant, min(MAX_DELAY_SECONDS, max(0, delay)))
+    message = json.dumps({"task": ADVANCE_BATCH, "tenant": batch.tenant, "batch_id": batch.id})
+    queues.send_task(TASKS, message, batch.tenant, min(MAX_DELAY_SECONDS, max(0, delay)))

@@ -1,4 +1,4 @@
-"""What a batch will probably cost and take, told before anything is paid or made."""
+"""Estimate the cost and the duration of a batch before it is submitted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from chalicelib.domain.auth.identity import Caller
-from chalicelib.domain.batches.batch import GROUP
+from chalicelib.domain.batches.batch import DEFAULT_GROUP_SIZE
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms, Nano
@@ -16,33 +16,33 @@ from chalicelib.services.batches.release_rows import submission_of
 from chalicelib.services.batches.submit_batch import PreparedBatch
 from chalicelib.services.jobs.plan_job import Plan, plan_job
 
-MAX_EXACT_ROWS = 500  # rows; of more, as many are taken evenly, and their sum is scaled up
-PREVIEW_ROWS = 5
+MAX_EXACT_ROWS = 500  # with more rows, an even sample of this size is estimated and scaled up
+PREVIEW_ROWS = 5  # rows that are shown with their prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchEstimate:
-    """`estimated_from`: how many rows were looked at, if not all. Costs are None where a price is not known."""
+    """The estimate of a batch."""
 
-    count: int
-    estimated_from: int | None
+    count: int  # rows
+    estimated_from: int | None  # rows in the sample; None: all rows were estimated
     input_tokens: int
     output_tokens: int
-    expected_cost: Nano | None
-    max_cost: Nano | None
+    expected_cost: Nano | None  # None: a price is unknown
+    max_cost: Nano | None  # None: a price is unknown
     duration_ms: Ms
-    first: tuple[tuple[Row, Plan], ...]
+    first: tuple[tuple[Row, Plan], ...]  # the first rows of the input, for a preview
 
 
 def estimate_batch(ctx: BatchContext, caller: Caller, prepared: PreparedBatch) -> BatchEstimate:
-    """Estimate each row, or an even sample; show the first as they would be asked.
+    """Estimate all rows, or an even sample, and plan the first rows for a preview.
 
     Raises:
         InvalidRequest: a row of the sample cannot be planned.
     """
     rows = prepared.rows
     count = len(rows)
-    sample = [rows[at * count // MAX_EXACT_ROWS] for at in range(MAX_EXACT_ROWS)] if count > MAX_EXACT_ROWS else list(rows)
+    sample = [rows[index * count // MAX_EXACT_ROWS] for index in range(MAX_EXACT_ROWS)] if count > MAX_EXACT_ROWS else list(rows)
     first = sorted(rows, key=lambda row: row.number)[:PREVIEW_ROWS]
     plans = [_plan(ctx, caller, prepared, row) for row in sample]
     scale = count / len(sample)
@@ -63,14 +63,17 @@ def _plan(ctx: BatchContext, caller: Caller, prepared: PreparedBatch, row: Row) 
 
 
 def _scaled(costs: Iterable[Nano | None], scale: float) -> Nano | None:
-    known = list(costs)
-    return round(sum(cost for cost in known if cost is not None) * scale) if None not in known else None
+    values = list(costs)
+    return round(sum(cost for cost in values if cost is not None) * scale) if None not in values else None
 
 
-def _duration(prepared: PreparedBatch, each: Ms) -> Ms:
-    """The last group is released when all others were, and what runs at once is bounded by the terms, or else by the lane."""
-    terms, lane, count = prepared.options, LANES[prepared.base.priority], len(prepared.rows)
-    width = min(terms.parallel_limit or count, lane.max_concurrency * lane.batch_size)
-    groups = ceil(count / (terms.batch_size or GROUP)) if terms.delay else 1
-    released = round((groups - 1) * terms.delay * 1000)
-    return lane.window * 1000 + max(released + each, ceil(count / width) * each)
+def _duration(prepared: PreparedBatch, row_ms: Ms) -> Ms:
+    """Return the expected duration, by the pauses between groups or by the concurrency.
+
+    The options of the batch limit the concurrency, or else the lane.
+    """
+    options, lane, count = prepared.options, LANES[prepared.base.priority], len(prepared.rows)
+    width = min(options.parallel_limit or count, lane.max_concurrency * lane.batch_size)
+    groups = ceil(count / (options.batch_size or DEFAULT_GROUP_SIZE)) if options.delay else 1
+    last_release = round((groups - 1) * options.delay * 1000)
+    return lane.window * 1000 + max(last_release + row_ms, ceil(count / width) * row_ms)

@@ -1,4 +1,4 @@
-"""What people do with a batch that is there: look at it, cancel it, start again what has failed of it, have it counted anew."""
+"""Read, list, cancel and retry batches, and rebuild their counters."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from chalicelib.services.batches.recount import rebuild_counters
 from chalicelib.services.compare_and_swap import update
 from chalicelib.services.idempotency import IdempotentRequest
 
-INLINE_BUDGET_MS = 5_000  # what a request does itself
-COUNTERS = 50  # of a batch, read together: its counts, and its failures by 250 rows
+INLINE_BUDGET_MS = 5_000  # how long a request advances a batch itself
+MAX_COUNTERS = 50  # items of a view: the counts, and the failures of each 250 rows
 
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
-    """A batch with what is counted of it, and the jobs of its first rows that have failed."""
+    """A batch with its counts."""
 
     batch: Batch
     counts: BatchCounts
-    failed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()  # job ids of the first failed rows
 
     @property
     def etag(self) -> str:
@@ -36,10 +36,10 @@ class BatchView:
 
 
 def get_batch(batches: Batches, caller: Caller, batch_id: str, tenant: str | None = None) -> Batch:
-    """A batch that the caller may see: a user its own, others those of their tenant.
+    """Return a batch, if the caller may see it: users see their own, other roles their tenant's.
 
     Raises:
-        BatchNotFound: there is none.
+        BatchNotFound: there is no such batch for the caller.
     """
     checked_batch_id(batch_id)
     found = batches.get(tenant if tenant and caller.all_tenants else caller.tenant, batch_id)
@@ -49,8 +49,8 @@ def get_batch(batches: Batches, caller: Caller, batch_id: str, tenant: str | Non
 
 
 def view_batch(ctx: BatchContext, batch: Batch) -> BatchView:
-    """Two requests, whatever has become of it."""
-    counters = ctx.counters.query(counter_partition(batch.id), COUNTERS)
+    """Return the batch with its counts and its first failed rows. It sends one request."""
+    counters = ctx.counters.query(counter_partition(batch.id), MAX_COUNTERS)
     failed = tuple(job_id_of_row(batch.id, row) for row in failed_rows(counters))
     return BatchView(batch, BatchCounts.of(counters.get(COUNTS, {})), failed)
 
@@ -58,68 +58,81 @@ def view_batch(ctx: BatchContext, batch: Batch) -> BatchView:
 def list_batches(
     ctx: BatchContext, caller: Caller, tenant: str | None, before: str | None, limit: int
 ) -> tuple[list[BatchView], str | None]:
-    """A page of batches, the newest first. A user's own may be fewer than a page: those of others are left out of it.
+    """Return a page of batches, newest first.
+
+    A user's page may be short, because it leaves out the batches of other users.
+
+    Returns:
+        The batches, and `before` of the next page; None: this is the last one.
 
     Raises:
-        Forbidden: they are another tenant's.
+        Forbidden: the caller's key does not cover the requested tenant.
     """
-    of = tenant or caller.tenant
-    if of != caller.tenant and not caller.all_tenants:
+    listed_tenant = tenant or caller.tenant
+    if listed_tenant != caller.tenant and not caller.all_tenants:
         raise Forbidden(f"This key lists the batches of {caller.tenant} only.")
-    found, following = ctx.batches.page(of, before, limit)
-    mine = [batch for batch in found if caller.role != Role.USER or batch.user == caller.user]
-    numbers = ctx.counters.get([(counter_partition(batch.id), COUNTS) for batch in mine]) if mine else {}
-    return [BatchView(batch, BatchCounts.of(numbers.get((counter_partition(batch.id), COUNTS), {}))) for batch in mine], following
+    found, following = ctx.batches.page(listed_tenant, before, limit)
+    visible = [batch for batch in found if caller.role != Role.USER or batch.user == caller.user]
+    numbers = ctx.counters.get([(counter_partition(batch.id), COUNTS) for batch in visible]) if visible else {}
+    return [BatchView(batch, BatchCounts.of(numbers.get((counter_partition(batch.id), COUNTS), {}))) for batch in visible], following
 
 
 def cancel_batch(ctx: BatchContext, batch: Batch) -> Batch:
-    """No more rows are released, and those that have not ended are cancelled: at once as far as a request may, the rest by itself."""
+    """Cancel the batch: release no more rows, and cancel the unfinished ones.
+
+    The request cancels as many as it can; tasks cancel the rest.
+    """
     ids = f"bulk_{ctx.new_id()}", f"bulk_{ctx.new_id()}"
-    changed = _changed(ctx, batch, lambda seen: batch_rules.cancel(seen, ids, ctx.clock.now()))
-    return _go_on(ctx, changed) if changed is not None else batch
+    changed = _update(ctx, batch, lambda seen: batch_rules.cancel(seen, ids, ctx.clock.now()))
+    return _advance_inline(ctx, changed) if changed is not None else batch
 
 
-def retry_failed(ctx: BatchContext, batch: Batch, once: IdempotentRequest | None, *, cancelled: bool) -> tuple[Batch, bool]:
-    """Start again what has failed, expired or ended early of it (and what was `cancelled`); what was not released yet is.
+def retry_failed(ctx: BatchContext, batch: Batch, idempotent_request: IdempotentRequest | None, *, cancelled: bool) -> tuple[Batch, bool]:
+    """Retry the rows that failed, expired or ended early, and continue to release rows.
 
-    Whether the request had been sent before is the second answer.
+    Args:
+        cancelled: retry cancelled rows as well.
+
+    Returns:
+        The batch, and whether the request had been sent before.
 
     Raises:
         BatchNotRetryable: see there.
-        IdempotencyConflict: the key stands for another request.
+        IdempotencyConflict: the key belongs to another request.
     """
-    made = f"bulk_{ctx.new_id()}"
-    bulk_id = once.claim(ctx.jobs, ctx.clock.now(), made) if once is not None else made
-    if bulk_id != made and (there := _has_begun(ctx, batch, bulk_id)) is not None:
-        return there, True
+    new_id = f"bulk_{ctx.new_id()}"
+    bulk_id = idempotent_request.claim(ctx.jobs, ctx.clock.now(), new_id) if idempotent_request is not None else new_id
+    if bulk_id != new_id and (started := _find_started(ctx, batch, bulk_id)) is not None:
+        return started, True
     counts = load_counts(ctx, batch.id)
 
     def change(seen: Batch) -> Batch | None:
-        again = batch_rules.retry(seen, bulk_id, counts, ctx.clock.now(), cancelled=cancelled)
-        if again is not None and seen.finished_at is not None and not seen.notified:  # the run that has ended would never be told of
+        new = batch_rules.retry(seen, bulk_id, counts, ctx.clock.now(), cancelled=cancelled)
+        # Announce the end of this run now; otherwise it would never be announced.
+        if new is not None and seen.finished_at is not None and not seen.notified:
             announce_completion(ctx, seen, counts)
-        return again
+        return new
 
-    changed = _changed(ctx, batch, change)
+    changed = _update(ctx, batch, change)
     if changed is None:
         raise BatchNotRetryable
-    return _go_on(ctx, changed), False
+    return _advance_inline(ctx, changed), False
 
 
 def rebuild_counts(ctx: BatchContext, batch: Batch) -> Batch:
-    """Let the counters say what the rows say, then see to whatever follows from it."""
+    """Rebuild the counters from the rows, then advance the batch: the new counts may complete it."""
     rebuild_counters(ctx, batch)
-    return _go_on(ctx, batch)
+    return _advance_inline(ctx, batch)
 
 
-def _has_begun(ctx: BatchContext, batch: Batch, bulk_id: str) -> Batch | None:
-    """The batch, if this very wish was written on it before."""
-    now = ctx.batches.get(batch.tenant, batch.id) or batch
-    known = any(errand.bulk_id == bulk_id for errand in now.actions) or ctx.bulk_operations.get(batch.tenant, bulk_id) is not None
-    return now if known else None
+def _find_started(ctx: BatchContext, batch: Batch, bulk_id: str) -> Batch | None:
+    """Return the batch if an earlier copy of the request has stored its action; otherwise None."""
+    current = ctx.batches.get(batch.tenant, batch.id) or batch
+    known = any(action.bulk_id == bulk_id for action in current.actions) or ctx.bulk_operations.get(batch.tenant, bulk_id) is not None
+    return current if known else None
 
 
-def _changed(ctx: BatchContext, batch: Batch, change: Callable[[Batch], Batch | None]) -> Batch | None:
+def _update(ctx: BatchContext, batch: Batch, change: Callable[[Batch], Batch | None]) -> Batch | None:
     """Write `change(batch)`. None: the batch does not allow the change.
 
     Raises:
@@ -131,11 +144,11 @@ def _changed(ctx: BatchContext, batch: Batch, change: Callable[[Batch], Batch | 
     return changed
 
 
-def _go_on(ctx: BatchContext, batch: Batch) -> Batch:
-    """Do what fits into a request; the rest goes on by itself, whatever happens to this."""
+def _advance_inline(ctx: BatchContext, batch: Batch) -> Batch:
+    """Advance the batch as far as fits into a request; enqueue a task for the rest first."""
     try:
         enqueue_advance(ctx.queues, batch)
-        return advance_batch(ctx, batch.tenant, batch.id, ctx.clock.now() + INLINE_BUDGET_MS, tells=False) or batch
+        return advance_batch(ctx, batch.tenant, batch.id, ctx.clock.now() + INLINE_BUDGET_MS, notify=False) or batch
     except Unavailable as exc:
         ctx.log("batch_advance_deferred", batch_id=batch.id, tenant=batch.tenant, error=exc)
         return batch

@@ -1,4 +1,4 @@
-"""Send word of a batch's end to whom it names."""
+"""Notify the recipients of a batch that it has ended."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from chalicelib.services.notifications.outbox import NotificationContext, enqueu
 
 
 def notify_batch_completed(ctx: NotificationContext, batch: Batch, counts: BatchCounts) -> None:
-    """One message for each run, to each of them once, however often it is done [9].
+    """Enqueue one delivery per run and recipient. Idempotent. Call it after the end is written
+    (protocol rule 9: no frame before the write).
 
     Raises:
-        Unavailable: some may not have been written to; repeat it.
+        Unavailable: some deliveries may not have been enqueued; repeat it.
     """
     enqueue_deliveries(
         ctx, batch.tenant, batch.id, map(parse_any_recipient, batch.notify_targets), batch_completed_message(batch, counts, ctx.api_url)

@@ -1,4 +1,4 @@
-"""The rows of a batch in the order of the input, with what has become of each."""
+"""Read the rows of a batch in the order of the input, with their jobs."""
 
 from __future__ import annotations
 
@@ -13,48 +13,52 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.ports import Results
 from chalicelib.services.batches.context import BatchContext
 
-WAITING, CANCELLED, DELETED = "waiting", "cancelled", "deleted"
+WAITING, CANCELLED, DELETED = "waiting", "cancelled", "deleted"  # statuses of rows without a job
 PAGE_SIZE = 100
 
-Parts = dict[int, list[Row]]
+Parts = dict[int, list[Row]]  # rows by the number of the stored object
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """A row, and its job where it has one. `row` is None where the rows are no longer kept."""
+    """A row of a batch with its job."""
 
-    number: int
-    job_id: str
-    row: Row | None
-    job: Job | None
-    status: str
+    number: int  # position in the input, from 0
+    job_id: str  # computed, also without a job
+    row: Row | None  # None: the rows are no longer stored
+    job: Job | None  # None: not released, cancelled before its release, or deleted
+    status: str  # that of the job, or `waiting`, `cancelled` or `deleted`
 
 
 def read_rows(ctx: BatchContext, batch: Batch, start: int, limit: int, parts: Parts | None = None) -> list[BatchRow]:
-    """At most `limit` rows: a read for each, and an object for each 250 (all of them, where they are released in another order).
+    """Return at most `limit` rows from number `start` on.
 
-    `parts` are those that were read already.
+    It reads the job of each row, and the objects with the rows: one for each 250, or all if the
+    rows are released in another order than the input's.
+
+    Args:
+        parts: objects that were read before; the new ones are added.
     """
     numbers = range(start, min(batch.total, start + limit))
     ids = [job_id_of_row(batch.id, number) for number in numbers]
-    heads = {job.id: job for job in ctx.jobs.get_many(ids) if not job.is_deleted and job.tenant == batch.tenant}
+    jobs = {job.id: job for job in ctx.jobs.get_many(ids) if not job.is_deleted and job.tenant == batch.tenant}
     rows = _rows(ctx, batch, numbers, {} if parts is None else parts)
-    return [_seat(batch, number, job_id, rows.get(number), heads.get(job_id)) for number, job_id in zip(numbers, ids, strict=True)]
+    return [_batch_row(batch, number, job_id, rows.get(number), jobs.get(job_id)) for number, job_id in zip(numbers, ids, strict=True)]
 
 
 def iter_pages(ctx: BatchContext, batch: Batch) -> Iterator[list[BatchRow]]:
-    """All rows, a hundred at a time, each part read once, and not held for longer than it is needed."""
+    """Yield all rows in pages of 100. Each object is read once, and kept only while it is needed."""
     parts: Parts = {}
     for start in range(0, batch.total, PAGE_SIZE):
         yield read_rows(ctx, batch, start, PAGE_SIZE, parts)
         if batch.ordered:
-            for done in [part for part in parts if (part + 1) * ROWS_PER_OBJECT <= start + PAGE_SIZE]:
-                del parts[done]
+            for finished in [part for part in parts if (part + 1) * ROWS_PER_OBJECT <= start + PAGE_SIZE]:
+                del parts[finished]
 
 
-def results_of(results: Results, seats: Sequence[BatchRow]) -> dict[str, Result]:
-    """The result of each that has ended with one."""
-    ended = [seat.job for seat in seats if seat.job is not None and seat.job.status.is_terminal and seat.job.attempt]
+def results_of(results: Results, rows: Sequence[BatchRow]) -> dict[str, Result]:
+    """Return the results of the rows that have ended with one, by job id."""
+    ended = [row.job for row in rows if row.job is not None and row.job.status.is_terminal and row.job.attempt]
     return {result.job_id: result for result in results.get_many([(job.id, job.attempt) for job in ended])} if ended else {}
 
 
@@ -72,12 +76,12 @@ def _rows(ctx: BatchContext, batch: Batch, numbers: range, parts: Parts) -> dict
     return {row.number: row for part in wanted for row in parts[part] if row.number in numbers}
 
 
-def _seat(batch: Batch, number: int, job_id: str, row: Row | None, job: Job | None) -> BatchRow:
-    return BatchRow(number, job_id, row, job, job.status.value if job is not None else _without_job(batch, number))
+def _batch_row(batch: Batch, number: int, job_id: str, row: Row | None, job: Job | None) -> BatchRow:
+    return BatchRow(number, job_id, row, job, job.status.value if job is not None else _status_without_job(batch, number))
 
 
-def _without_job(batch: Batch, number: int) -> str:
-    """A row without a job: not released yet, or never, or its job is no longer kept."""
+def _status_without_job(batch: Batch, number: int) -> str:
+    """Return the status of a row without a job: not released yet, never released, or deleted."""
     if batch.released >= batch.total or (batch.ordered and number < batch.released):
         return DELETED
     return WAITING if batch.is_active else CANCELLED

@@ -1,4 +1,4 @@
-"""Look at the rows of a batch themselves, and bring right what was counted of them."""
+"""Recount the rows of a batch from their job records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from chalicelib.domain.batches.batch import Batch
-from chalicelib.domain.batches.counters import KEPT_SECONDS, NAME, counter_key, sum_counts
+from chalicelib.domain.batches.counters import COUNTER_TTL_SECONDS, NAME, counter_key, sum_counts
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.metrics.counters import CountMark
@@ -15,33 +15,33 @@ from chalicelib.services.batches.context import BatchContext
 from chalicelib.services.metrics.count_jobs import count_jobs
 
 PAGE_SIZE = 100
-MAX_ATTEMPTS = 10  # each lost round means that something was counted meanwhile
+MAX_ATTEMPTS = 10  # each lost attempt means that another writer changed the counters
 
 
 def recount_batch(ctx: BatchContext, batch: Batch) -> None:
-    """Count each row as it is now: what the change stream has lost, or not brought yet, is counted, and nothing twice.
+    """Count each row as it is now, whatever the change stream has delivered. None is counted twice.
 
-    A read for each row that has a job, and one of its mark; a write only where they differ.
+    It reads each job and its mark, and writes only where they differ.
     """
-    for ids in _hundreds(batch):
-        heads = ctx.jobs.get_many(ids, consistent=True)
-        if heads:
-            count_jobs(ctx.counters, ctx.clock, heads, consistent=True)
+    for ids in _pages_of_job_ids(batch):
+        jobs = ctx.jobs.get_many(ids, consistent=True)
+        if jobs:
+            count_jobs(ctx.counters, ctx.clock, jobs, consistent=True)
 
 
 def rebuild_counters(ctx: BatchContext, batch: Batch) -> None:
-    """As `recount`, and let the counters say what the marks of all rows come to, whatever they said.
+    """Recount the rows, then replace the counters by the sum of all marks.
 
     Raises:
-        Throttled: something was counted at each try.
+        Throttled: other writers changed the counters at each attempt.
     """
     recount_batch(ctx, batch)
-    where = counter_key(batch.id)
+    key = counter_key(batch.id)
     for _ in range(MAX_ATTEMPTS):
-        said = ctx.counters.get([where]).get(where, {})
-        marks = [mark for ids in _hundreds(batch) for mark in ctx.counters.marks(ids, consistent=True).values()]
-        ttl = ctx.clock.now() // 1000 + KEPT_SECONDS
-        if ctx.counters.overwrite(where, said.get(VERSION, 0), sum_counts(_counted(marks)), ttl):
+        seen = ctx.counters.get([key]).get(key, {})
+        marks = [mark for ids in _pages_of_job_ids(batch) for mark in ctx.counters.marks(ids, consistent=True).values()]
+        ttl = ctx.clock.now() // 1000 + COUNTER_TTL_SECONDS
+        if ctx.counters.overwrite(key, seen.get(VERSION, 0), sum_counts(_counted(marks)), ttl):
             return
     raise Throttled
 
@@ -50,8 +50,8 @@ def _counted(marks: Iterable[CountMark]) -> Iterable[Any]:
     return (mark.counted[NAME] for mark in marks if NAME in mark.counted)
 
 
-def _hundreds(batch: Batch) -> Iterable[list[str]]:
-    """All rows that may have jobs: of those in another order than the input's, any."""
+def _pages_of_job_ids(batch: Batch) -> Iterable[list[str]]:
+    """Yield the job ids of all rows that may have jobs; with an order of their own, of all rows."""
     rows = max(batch.released, batch.wave_end) if batch.ordered else batch.total
     for start in range(0, rows, PAGE_SIZE):
         yield [job_id_of_row(batch.id, row) for row in range(start, min(rows, start + PAGE_SIZE))]

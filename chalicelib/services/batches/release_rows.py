@@ -1,4 +1,4 @@
-"""Make jobs of the rows of a hand, once: what is there already stays as it is, because the ids are computed."""
+"""Create the jobs of a wave. Job ids are computed from the rows, so no job is created twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.dependencies import CANCEL
 from chalicelib.domain.jobs.job import Job, JobError, Status
-from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS, OTHER_RETENTION_DAYS, is_claimable, waits_for_parents
 from chalicelib.domain.queues.wakeup import WakeUp
@@ -28,23 +27,28 @@ from chalicelib.services.jobs.submit_job import new_job
 
 
 class RowsExpired(HeadraceError):
-    """The rows of this batch are no longer kept."""
+    """The rows of this batch are no longer stored."""
 
 
-def base_submission_of(batch: Batch, terms: dict[str, Any]) -> Submission:
-    """What all rows of a batch have in common."""
-    return Submission(job_type=batch.type, priority=batch.lane, options=terms["options"], config=terms["config"])
+def base_submission_of(batch: Batch, options: dict[str, Any]) -> Submission:
+    """Return the part of a submission that all rows of a batch share."""
+    return Submission(job_type=batch.type, priority=batch.lane, options=options["options"], config=options["config"])
 
 
-def submission_of(base: Submission, row: Row, named: Mapping[str, str]) -> Submission:
-    """What is submitted for a row. `named` are the jobs of rows by their own names; what is not among them is a job itself."""
+def submission_of(base: Submission, row: Row, row_jobs: Mapping[str, str]) -> Submission:
+    """Return the submission of a row.
+
+    Args:
+        base: the part that all rows share.
+        row_jobs: job ids by row id, for parents within the batch; any other parent is a job id.
+    """
     return replace(
         base,
         prompt=row.prompt,
         input=row.input,
         priority=row.priority or base.priority,
         metadata=dict(row.metadata),
-        depends_on={parent: named.get(parent, parent) for parent in row.depends_on},
+        depends_on={parent: row_jobs.get(parent, parent) for parent in row.depends_on},
         on_parent_failure=row.on_parent_failure or CANCEL,
         values=dict(row.values),
     )
@@ -52,98 +56,104 @@ def submission_of(base: Submission, row: Row, named: Mapping[str, str]) -> Submi
 
 @dataclass(frozen=True, slots=True)
 class RowDefaults:
-    """What all rows of a batch have in common: `base` of their submissions, `named` jobs that others depend on."""
+    """What all rows of a batch share."""
 
     base: Submission
-    named: Mapping[str, str]
+    row_jobs: Mapping[str, str]  # job ids, by row id, of the rows that other rows depend on
 
     @classmethod
-    def of(cls, batch: Batch, terms: dict[str, Any]) -> RowDefaults:
-        named = {name: job_id_of_row(batch.id, number) for name, number in terms.get("rows", {}).items()}
-        return cls(base_submission_of(batch, terms), named)
+    def of(cls, batch: Batch, options: dict[str, Any]) -> RowDefaults:
+        row_jobs = {row_id: job_id_of_row(batch.id, number) for row_id, number in options.get("rows", {}).items()}
+        return cls(base_submission_of(batch, options), row_jobs)
 
 
 def submitter(batch: Batch) -> Caller:
-    """Whoever submitted the batch, as its rows are submitted now."""
+    """Return the caller that submitted the batch; its rows are submitted with the same rights."""
     return Caller(tenant=batch.tenant, user=batch.user, role=Role.named(batch.role), key_id=batch.key_id, key_hash="")
 
 
 def rows_in_wave(ctx: BatchContext, batch: Batch) -> list[Row]:
-    """The rows of the open hand. A hand lies within a part.
+    """Return the rows of the open wave. A wave lies within one stored object.
 
     Raises:
-        RowsGone: they are no longer there.
+        RowsExpired: the rows are no longer stored.
     """
     part = ctx.batch_rows.get_part(batch.tenant, batch.id, batch.released // ROWS_PER_OBJECT)
     if part is None:
         raise RowsExpired
-    return part[batch.released % ROWS_PER_OBJECT : batch.released % ROWS_PER_OBJECT + batch.wave_end - batch.released]
+    start = batch.released % ROWS_PER_OBJECT
+    return part[start : start + batch.wave_end - batch.released]
 
 
-def release_rows(ctx: BatchContext, batch: Batch, common: RowDefaults, rows: Sequence[Row], *, again: bool) -> list[Job]:
-    """The jobs of these rows, made now or, `again`, by whoever played this hand before; each is woken.
+def release_rows(ctx: BatchContext, batch: Batch, defaults: RowDefaults, rows: Sequence[Row], *, resumed: bool) -> list[Job]:
+    """Create the jobs of these rows, send their wake-ups and resolve their dependencies.
+
+    Args:
+        resumed: an earlier caller may have created some of the jobs.
 
     Raises:
-        Unavailable: some may not have been made.
+        Unavailable: some jobs may not have been created.
     """
     ids = [job_id_of_row(batch.id, row.number) for row in rows]
-    there = {job.id: job for job in ctx.jobs.get_many(ids, consistent=True)} if again else {}
-    new = [row for row, job_id in zip(rows, ids, strict=True) if job_id not in there]
-    jobs = [*there.values(), *ctx.parallel_map(partial(_make, ctx, batch, common, submitter(batch)), new)]
-    _wake(ctx, batch, jobs)
+    existing = {job.id: job for job in ctx.jobs.get_many(ids, consistent=True)} if resumed else {}
+    new = [row for row, job_id in zip(rows, ids, strict=True) if job_id not in existing]
+    jobs = [*existing.values(), *ctx.parallel_map(partial(_create_job, ctx, batch, defaults, submitter(batch)), new)]
+    _send_wake_ups(ctx, batch, jobs)
     for job in jobs:
-        _look_at_parents(ctx, job)
+        _resolve_dependencies(ctx, job)
     return jobs
 
 
-def _make(ctx: BatchContext, batch: Batch, common: RowDefaults, caller: Caller, row: Row) -> Job:
-    """The body, whom it waits for, then the head, as with every job. One that is refused has no body: what could be kept is no request,
-    and must not be sent as one by a retry.
+def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: Caller, row: Row) -> Job:
+    """Write job spec, dependency record and job record (protocol rule 24: object, record, message).
+
+    A row that cannot be planned gets a failed job without a spec, so that a retry does not send an
+    invalid request.
     """
     job_id, now = job_id_of_row(batch.id, row.number), ctx.clock.now()
-    submission = submission_of(common.base, row, common.named)
+    submission = submission_of(defaults.base, row, defaults.row_jobs)
     try:
         plan = plan_job(ctx.job_type, ctx.prices, caller, submission, 0, ctx.throughput_of)
     except Unavailable:
         raise
-    except Exception as exc:  # noqa: BLE001 - whatever is wrong with one row, the others go on, and the batch has an end
-        job = _refused(batch, submission, job_id, exc if isinstance(exc, HeadraceError) else _broke(ctx, batch, job_id, exc), now)
+    except Exception as exc:  # noqa: BLE001 - one row must not stop the others or the batch
+        job = _failed_job(batch, submission, job_id, exc if isinstance(exc, HeadraceError) else _unforeseen(ctx, batch, job_id, exc), now)
         ctx.jobs.create(job)
         return job
-    body, job = _planned(batch, caller, submission, plan, job_id, now)
-    ctx.job_specs.put(job.id, job.tenant, body, (job.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000)
+    job = _planned_job(batch, caller, submission, plan, job_id, now)
+    ctx.job_specs.put(job.id, job.tenant, plan.spec, (job.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000)
     if waits_for_parents(job):
-        record_dependencies(ctx, job, body)
+        record_dependencies(ctx, job, plan.spec)
     ctx.jobs.create(job)
     return job
 
 
-def _look_at_parents(ctx: BatchContext, job: Job) -> None:
-    """Once its head is there: some may have ended already."""
+def _resolve_dependencies(ctx: BatchContext, job: Job) -> None:
+    """Resolve the dependencies after the job record is written: parents may have ended already."""
     try:
         resolve_dependencies(ctx, job)
-    except Unavailable as exc:  # it is made all the same, and will be looked at
+    except Unavailable as exc:  # the job exists, and is due for the sweeper
         ctx.log("dependencies_not_resolved", job_id=job.id, tenant=job.tenant, error=exc)
 
 
-def _planned(batch: Batch, caller: Caller, submission: Submission, plan: Plan, job_id: str, now: int) -> tuple[JobSpec, Job]:
-    """Its id is computed, so nothing is made twice; a key besides, as a type may make of an input, would stand in the way of others."""
-    return plan.body, replace(new_job(job_id, caller, submission, plan, now), batch_id=batch.id, dedupe_key=None)
+def _planned_job(batch: Batch, caller: Caller, submission: Submission, plan: Plan, job_id: str, now: int) -> Job:
+    """Return the job of a row, without a dedupe key, because equal rows must all run."""
+    return replace(new_job(job_id, caller, submission, plan, now), batch_id=batch.id, dedupe_key=None)
 
 
-def _broke(ctx: BatchContext, batch: Batch, job_id: str, problem: Exception) -> AttemptFailed:
-    """A fault of ours, as that of a job."""
-    ctx.log("row_submission_failed", job_id=job_id, batch_id=batch.id, tenant=batch.tenant, error=problem)
-    return AttemptFailed("No job could be made of this row.")
+def _unforeseen(ctx: BatchContext, batch: Batch, job_id: str, exc: Exception) -> AttemptFailed:
+    """Log an unforeseen error, and return the error that the user sees."""
+    ctx.log("row_submission_failed", job_id=job_id, batch_id=batch.id, tenant=batch.tenant, error=exc)
+    return AttemptFailed("No job could be created from this row.")
 
 
-def _refused(batch: Batch, submission: Submission, job_id: str, exc: HeadraceError, now: int) -> Job:
-    """A row that was fit to be submitted when the batch was, and is no longer: its job has failed, and is counted and shown as such."""
+def _failed_job(batch: Batch, submission: Submission, job_id: str, exc: HeadraceError, now: int) -> Job:
+    """Return a failed job for a row that was valid when the batch was submitted and is not now."""
     error = JobError(
         code=exc.code,
         error_class=exc.error_class if isinstance(exc, AttemptFailed) else "invalid_request",
         retryable=False,
-        message="; ".join(f"{one.path} {one.message}" for one in exc.details)[:300] or exc.message,
+        message="; ".join(f"{detail.path} {detail.message}" for detail in exc.details)[:300] or exc.message,
         suggestion="Correct the row and submit it again.",
         attempt=0,
     )
@@ -169,7 +179,7 @@ def _refused(batch: Batch, submission: Submission, job_id: str, exc: HeadraceErr
     )
 
 
-def _wake(ctx: BatchContext, batch: Batch, jobs: Sequence[Job]) -> None:
+def _send_wake_ups(ctx: BatchContext, batch: Batch, jobs: Sequence[Job]) -> None:
     lanes: defaultdict[str, list[WakeUp]] = defaultdict(list)
     for job in jobs:
         if is_claimable(job):
@@ -177,5 +187,5 @@ def _wake(ctx: BatchContext, batch: Batch, jobs: Sequence[Job]) -> None:
     for lane, wake_ups in lanes.items():
         try:
             ctx.queues.send_many(lane, wake_ups, batch.tenant)
-        except Unavailable as exc:  # they are made all the same: their records are due and will be looked at
+        except Unavailable as exc:  # the jobs exist, and are due for the sweeper
             ctx.log("wake_ups_not_sent", batch_id=batch.id, tenant=batch.tenant, error=exc)

@@ -1,7 +1,8 @@
-"""Accept a batch: every row is looked at first, then all of them are kept, then the record that releases them, then the first message.
+"""Accept a batch: check every row, store the rows, write the batch record, then enqueue its first
+task (protocol rule 24: object, record, message).
 
-Whoever dies in between leaves objects that nothing names, and the bucket removes. The same request under the same Idempotency-Key goes on
-where it stood, because it has the same id.
+A process that dies in between leaves objects that no record names; the bucket expires them. A
+repeated request with the same Idempotency-Key continues, because it gets the same batch id.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from chalicelib.domain.auth.identity import Caller
-from chalicelib.domain.batches.batch import GROUP, ROWS_PER_OBJECT, Batch
+from chalicelib.domain.batches.batch import DEFAULT_GROUP_SIZE, ROWS_PER_OBJECT, Batch
 from chalicelib.domain.batches.options import BatchOptions
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest, Unavailable
@@ -28,124 +29,129 @@ from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.plan_job import plan_job
 from chalicelib.services.notifications.settings import parse_recipients
 
-MAX_EXTERNAL_PARENTS = 1_000  # jobs beside its rows that they depend on: each is read before it is accepted
+MAX_EXTERNAL_PARENTS = 1_000  # parents outside the batch; each is read at the submission
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedBatch:
-    """A batch that may be accepted: its rows in the order in which they are to be released. `ordered`: which is that of the input."""
+    """A checked batch that can be submitted."""
 
     options: BatchOptions
-    base: Submission
+    base: Submission  # the part of the submission that all rows share
     model: str
-    rows: Sequence[Row]
-    ordered: bool
+    rows: Sequence[Row]  # in the order of their release
+    ordered: bool  # that order is the order of the input
 
 
 @dataclass(frozen=True, slots=True)
 class SubmittedBatch:
-    """A batch as it was accepted. `replayed`: the request had been sent before."""
+    """An accepted batch."""
 
     batch: Batch
-    replayed: bool = False
+    replayed: bool = False  # the request had been sent before
 
 
-def base_submission(terms: BatchOptions) -> Submission:
-    """What all rows have in common, as if one of them was submitted as a job.
+def base_submission(options: BatchOptions) -> Submission:
+    """Return the part of a submission that all rows share.
 
     Raises:
-        InvalidRequest: with every field of `config` that cannot be used.
+        InvalidRequest: with every invalid field of `config`.
     """
-    config = dict(terms.config)
-    if wrong := config_problems(config):
-        raise InvalidRequest(details=tuple(wrong))
-    return Submission(prompt="-", job_type=terms.type, priority=terms.priority, options=dict(terms.options), config=config)
+    config = dict(options.config)
+    if details := config_problems(config):
+        raise InvalidRequest(details=tuple(details))
+    return Submission(prompt="-", job_type=options.type, priority=options.priority, options=dict(options.options), config=config)
 
 
-def prepare_batch(ctx: BatchContext, caller: Caller, terms: BatchOptions, base: Submission, rows: Iterable[Row]) -> PreparedBatch:
-    """Look at all rows, and at what is said once for all of them.
+def prepare_batch(ctx: BatchContext, caller: Caller, options: BatchOptions, base: Submission, rows: Iterable[Row]) -> PreparedBatch:
+    """Check all rows and the options that they share.
 
     Raises:
-        InvalidRequest: with every row that cannot be used, up to a hundred.
+        InvalidRequest: with every invalid row, up to 100.
         JobTypeNotFound: there is no such type.
     """
-    kind, read = ctx.job_type(base.job_type), list(rows)
-    wrong = [problem for row in read for problem in _row_problems(kind, row)][:MAX_DETAILS]
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
-    _check_external_parents(ctx, caller, read)
-    plan = plan_job(ctx.job_type, ctx.prices, caller, submission_of(base, read[0], {}), 0)  # options and config are the same in all
-    released = order_rows(read)
-    return PreparedBatch(terms, base, plan.body.config.model, released, ordered=released == read)
+    kind, checked = ctx.job_type(base.job_type), list(rows)
+    details = [detail for row in checked for detail in _row_problems(kind, row)][:MAX_DETAILS]
+    if details:
+        raise InvalidRequest(details=tuple(details))
+    _check_external_parents(ctx, caller, checked)
+    # One plan checks the options and the config, which all rows share.
+    plan = plan_job(ctx.job_type, ctx.prices, caller, submission_of(base, checked[0], {}), 0)
+    ordered_rows = order_rows(checked)
+    return PreparedBatch(options, base, plan.spec.config.model, ordered_rows, ordered=ordered_rows == checked)
 
 
 def order_rows(rows: list[Row]) -> list[Row]:
-    """Rows after those that they depend on, otherwise as they came."""
+    """Return the rows with each row after its parents, otherwise in the order of the input."""
     if not any(row.depends_on for row in rows):
         return rows
-    named = {row.id if row.id is not None else f"\0{row.number}": row for row in rows}
-    return [named[name] for name in topological_order({name: row.depends_on for name, row in named.items()})]
+    by_id = {row.id if row.id is not None else f"\0{row.number}": row for row in rows}
+    return [by_id[row_id] for row_id in topological_order({row_id: row.depends_on for row_id, row in by_id.items()})]
 
 
 def _check_external_parents(ctx: BatchContext, caller: Caller, rows: Sequence[Row]) -> None:
-    """Of the parents that are not rows, whether they are there for the caller."""
+    """Check the parents that are not rows of the batch."""
     ids = {row.id for row in rows}
-    others = dict.fromkeys(parent for row in rows for parent in row.depends_on if parent not in ids)
-    if len(others) > MAX_EXTERNAL_PARENTS:
-        wrong = f"depend on {len(others):,} jobs that are no rows of this batch; {MAX_EXTERNAL_PARENTS:,} are the most"
-        raise InvalidRequest(details=(Detail("items", wrong),))
-    check_parents(ctx.jobs, caller, {parent: parent for parent in others})
+    external = dict.fromkeys(parent for row in rows for parent in row.depends_on if parent not in ids)
+    if len(external) > MAX_EXTERNAL_PARENTS:
+        message = f"depend on {len(external):,} jobs outside this batch; at most {MAX_EXTERNAL_PARENTS:,} are allowed"
+        raise InvalidRequest(details=(Detail("items", message),))
+    check_parents(ctx.jobs, caller, {parent: parent for parent in external})
 
 
-def _named(rows: Sequence[Row]) -> dict[str, int]:
-    """The rows that others depend on, by their own names."""
-    wanted = {parent for row in rows for parent in row.depends_on}
-    return {row.id: row.number for row in rows if row.id in wanted and row.id is not None}
+def _parent_rows(rows: Sequence[Row]) -> dict[str, int]:
+    """Return the numbers, by row id, of the rows that other rows depend on."""
+    parents = {parent for row in rows for parent in row.depends_on}
+    return {row.id: row.number for row in rows if row.id in parents and row.id is not None}
 
 
-def find_replay(ctx: BatchContext, caller: Caller, once: IdempotentRequest) -> Batch | None:
-    """The batch of the same request, if it was sent before with this key: asked before anything else.
+def find_replay(ctx: BatchContext, caller: Caller, idempotent_request: IdempotentRequest) -> Batch | None:
+    """Return the batch of an earlier copy of this request; None if it is new. Call it first.
 
     Raises:
-        IdempotencyConflict: the key stands for another request.
+        IdempotencyConflict: the key belongs to another request.
     """
-    remembered = once.lookup(ctx.jobs, ctx.clock.now())
-    return ctx.batches.get(caller.tenant, remembered.job_id) if remembered is not None else None
+    result = idempotent_request.lookup(ctx.jobs, ctx.clock.now())
+    return ctx.batches.get(caller.tenant, result.job_id) if result is not None else None
 
 
 def submit_batch(
-    ctx: BatchContext, caller: Caller, prepared: PreparedBatch, once: IdempotentRequest | None, batch_id: str | None = None
+    ctx: BatchContext, caller: Caller, prepared: PreparedBatch, idempotent_request: IdempotentRequest | None, batch_id: str | None = None
 ) -> SubmittedBatch:
-    """Keep it, and have its rows released. `batch_id`: the one that it is to have; if there is one of it, that stays as it is.
+    """Store the batch, and enqueue the task that releases its rows.
+
+    Args:
+        batch_id: the id of the new batch; an existing batch with this id is returned unchanged.
+            None: a new id.
 
     Raises:
-        IdempotencyConflict: the key stands for another request.
-        Unavailable: it was not accepted, or nobody can tell: send it again with the same key.
+        IdempotencyConflict: the key belongs to another request.
+        Unavailable: the batch may not have been accepted; send the request again with the same key.
     """
-    there = ctx.batches.get(caller.tenant, batch_id) if batch_id is not None else None
-    if there is not None:
-        return SubmittedBatch(there, replayed=True)
-    made = _new(ctx, caller, prepared, batch_id or ctx.new_batch_id())
-    if once is not None:
-        made = replace(made, id=once.claim(ctx.jobs, ctx.clock.now(), made.id))
-    ctx.parallel_map(partial(_put_part, ctx, made, prepared.rows), range(0, len(prepared.rows), ROWS_PER_OBJECT))
-    terms = {"options": dict(prepared.base.options), "config": dict(prepared.base.config), "rows": _named(prepared.rows)}
-    ctx.batch_rows.put_options(made.tenant, made.id, terms)
-    ctx.batches.create(made)
+    existing = ctx.batches.get(caller.tenant, batch_id) if batch_id is not None else None
+    if existing is not None:
+        return SubmittedBatch(existing, replayed=True)
+    batch = _new_batch(ctx, caller, prepared, batch_id or ctx.new_batch_id())
+    if idempotent_request is not None:
+        batch = replace(batch, id=idempotent_request.claim(ctx.jobs, ctx.clock.now(), batch.id))
+    ctx.parallel_map(partial(_put_part, ctx, batch, prepared.rows), range(0, len(prepared.rows), ROWS_PER_OBJECT))
+    options = {"options": dict(prepared.base.options), "config": dict(prepared.base.config), "rows": _parent_rows(prepared.rows)}
+    ctx.batch_rows.put_options(batch.tenant, batch.id, options)
+    ctx.batches.create(batch)
     try:
-        enqueue_advance(ctx.queues, made)
-    except Unavailable as exc:  # it is accepted all the same: the sweep sends it
-        ctx.log("batch_start_deferred", batch_id=made.id, tenant=made.tenant, error=exc)
-    return SubmittedBatch(made)
+        enqueue_advance(ctx.queues, batch)
+    except Unavailable as exc:  # the batch is accepted; the sweeper sends the task
+        ctx.log("batch_start_deferred", batch_id=batch.id, tenant=batch.tenant, error=exc)
+    return SubmittedBatch(batch)
 
 
 def _put_part(ctx: BatchContext, batch: Batch, rows: Sequence[Row], start: int) -> None:
     ctx.batch_rows.put_part(batch.tenant, batch.id, start // ROWS_PER_OBJECT, rows[start : start + ROWS_PER_OBJECT])
 
 
-def _new(ctx: BatchContext, caller: Caller, prepared: PreparedBatch, batch_id: str) -> Batch:
-    terms, now = prepared.options, ctx.clock.now()
-    size = terms.batch_size if terms.batch_size is not None or not terms.delay else GROUP
+def _new_batch(ctx: BatchContext, caller: Caller, prepared: PreparedBatch, batch_id: str) -> Batch:
+    options, now = prepared.options, ctx.clock.now()
+    batch_size = options.batch_size if options.batch_size is not None or not options.delay else DEFAULT_GROUP_SIZE
     return Batch(
         id=batch_id,
         tenant=caller.tenant,
@@ -155,26 +161,26 @@ def _new(ctx: BatchContext, caller: Caller, prepared: PreparedBatch, batch_id: s
         total=len(prepared.rows),
         created_at=now,
         updated_at=now,
-        name=terms.name,
+        name=options.name,
         type=prepared.base.job_type,
         model=prepared.model,
         lane=prepared.base.priority,
-        batch_size=size,
-        delay=terms.delay,
-        parallel_limit=terms.parallel_limit,
-        failure_tolerance=terms.failure_tolerance,
+        batch_size=batch_size,
+        delay=options.delay,
+        parallel_limit=options.parallel_limit,
+        failure_tolerance=options.failure_tolerance,
         ordered=prepared.ordered,
-        notify_targets=tuple(recipient.name for recipient in parse_recipients(terms.webhook_url, terms.notify)),
+        notify_targets=tuple(recipient.name for recipient in parse_recipients(options.webhook_url, options.notify)),
     )
 
 
 def _row_problems(kind: JobType, row: Row) -> list[Detail]:
-    """What a type has against a row; that it is not empty, and not too large, whoever read it has seen."""
-    place = f"items.{row.number}.input"
+    """Return what the type rejects in a row. The reader has already checked its size."""
+    path = f"items.{row.number}.input"
     if len(row.depends_on) > MAX_PARENTS:
         return [Detail(f"items.{row.number}.depends_on", f"names more than {MAX_PARENTS} others")]
     if row.input is None:
-        return [] if kind.input_schema is None else [Detail(place, f"is required: {kind.name} takes an input")]
+        return [] if kind.input_schema is None else [Detail(path, f"is required: {kind.name} takes an input")]
     if kind.input_schema is None:
-        return [Detail(place, f"{kind.name} takes a prompt, not an input")]
-    return [] if row.depends_on else list(problems(kind.input_schema, row.input, place))
+        return [Detail(path, f"{kind.name} takes a prompt, not an input")]
+    return [] if row.depends_on else list(problems(kind.input_schema, row.input, path))

@@ -1,4 +1,4 @@
-"""Whether the jobs are there that a submission depends on."""
+"""Check that the parents of a submission exist and that the caller may read them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from chalicelib.ports import Jobs
 
 
 def check_parents(jobs: Jobs, caller: Caller, parents: Mapping[str, str]) -> None:
-    """A job may depend only on what its submitter may read, because it will say so to the model.
+    """Check that the caller may read the parents, because their output can get into the prompt.
+
+    Args:
+        parents: parent job ids by alias.
 
     Raises:
-        InvalidRequest: with every parent that is not there, up to a hundred; somebody else's looks the same.
+        InvalidRequest: with every parent that does not exist, up to 100. A parent that the caller
+            may not read looks the same.
     """
     if not parents:
         return
-    heads = {job.id: job for job in jobs.get_many(list(parents.values()), consistent=True)}
-    wrong = []
-    for name, parent in parents.items():
+    existing = {job.id: job for job in jobs.get_many(list(parents.values()), consistent=True)}
+    details = []
+    for alias, parent in parents.items():
         try:
-            caller.require_readable(heads.get(parent), parent)
+            caller.require_readable(existing.get(parent), parent)
         except (JobNotFound, Forbidden):
-            where = f" ({name})" if name != parent else ""
-            wrong.append(Detail("depends_on", f"names {parent}{where}, and there is no such job here"))
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong[:MAX_DETAILS]))
+            suffix = f" ({alias})" if alias != parent else ""
+            details.append(Detail("depends_on", f"names {parent}{suffix}, and there is no such job here"))
+    if details:
+        raise InvalidRequest(details=tuple(details[:MAX_DETAILS]))

@@ -1,4 +1,4 @@
-"""What a job depends on, and what depends on it, as far as that goes."""
+"""Read the dependency graph around a job: its ancestors and its descendants."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.jobs.job import Job
 from chalicelib.ports import Dependencies, Jobs
 
-MAX_NODES = 200
+MAX_NODES = 200  # jobs in one graph
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`child` runs after `parent`, which its template calls `alias`."""
+    """An edge: `child` runs after `parent`."""
 
     parent: str
     child: str
-    alias: str
+    alias: str  # the name of the parent in the template of the child
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Each parent before its children would be too much to promise: nodes are by id, so by age. `truncated`: there are more."""
+    """The jobs around one job, and the edges between them."""
 
-    nodes: tuple[Job, ...]
+    nodes: tuple[Job, ...]  # sorted by id, so by creation
     links: tuple[Link, ...]
-    truncated: bool
+    truncated: bool  # there are more than `MAX_NODES`
 
 
 def read_graph(jobs: Jobs, dependencies: Dependencies, caller: Caller, job: Job) -> Graph:
-    """The ancestors and the descendants of a job that this caller may see; beyond one that they may not, nothing is looked for.
+    """Return the ancestors and descendants that the caller may see.
 
-    A request for each hundred jobs of a generation, and one for the children of each job; at most 200 jobs.
+    The walk stops at jobs that the caller may not see. It sends one request for each 100 jobs of a
+    level, and one for the children of each job.
     """
     found: dict[str, Job] = {job.id: job}
     walk = _Walk(jobs, dependencies, caller, found)
@@ -51,32 +52,33 @@ class _Walk:
     caller: Caller
     found: dict[str, Job]
 
-    def up(self, here: list[str]) -> bool:
-        """One generation after the other; whether there was more than may be shown."""
-        more = False
-        while here and not more:
-            parents = self.dependencies.parents_of(here).values()
-            here, more = self._take([parent for names in parents for parent in names.values()])
-        return more
+    def up(self, level: list[str]) -> bool:
+        """Add the ancestors of `level`, level by level; return whether some did not fit."""
+        truncated = False
+        while level and not truncated:
+            parents = self.dependencies.parents_of(level).values()
+            level, truncated = self._add([parent for names in parents for parent in names.values()])
+        return truncated
 
-    def down(self, here: list[str]) -> bool:
-        more = False
-        while here and not more:
+    def down(self, level: list[str]) -> bool:
+        """Add the descendants of `level`, level by level; return whether some did not fit."""
+        truncated = False
+        while level and not truncated:
             children: list[str] = []
-            for job_id in here:
+            for job_id in level:
                 if len(children) <= self._room:
                     children += [edge.child for edge in self.dependencies.children(job_id, limit=self._room + 1)]
-            here, more = self._take(children)
-        return more
+            level, truncated = self._add(children)
+        return truncated
 
     @property
     def _room(self) -> int:
         return MAX_NODES - len(self.found)
 
-    def _take(self, ids: list[str]) -> tuple[list[str], bool]:
-        """Those of them that are new and may be seen, as many as there is room for; whether there were more."""
+    def _add(self, ids: list[str]) -> tuple[list[str], bool]:
+        """Add new jobs that the caller may see; return their ids, and whether some did not fit."""
         new = [job_id for job_id in dict.fromkeys(ids) if job_id not in self.found]
         room = self._room
-        heads = [job for job in self.jobs.get_many(new[:room]) if self.caller.may_see(job)]
-        self.found.update({job.id: job for job in heads})
-        return [job.id for job in heads], len(new) > room
+        added = [job for job in self.jobs.get_many(new[:room]) if self.caller.may_see(job)]
+        self.found.update({job.id: job for job in added})
+        return [job.id for job in added], len(new) > room

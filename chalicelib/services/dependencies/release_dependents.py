@@ -1,8 +1,10 @@
-"""Let jobs go on once their parents have ended, each exactly once, whoever dies in between [22].
+"""Release or cancel jobs when their parents have ended, each job once, even if a process dies in
+between (protocol rule 22: a dependent is released only from waiting).
 
-The child's rows are put before its head, its edges after it, and then the parents are looked at: a parent that ends later finds the edge,
-one that ended before is found by the look. Who is left to be waited for is a set, so crossing a parent off twice does no harm; and the head
-is released only from where it waits. What all of them miss is the sweep's, which decides afresh on the parents' heads.
+The dependency record is written before the child's job record, the edges after it, and then the
+parents are read. A parent that ends later finds the edge; a parent that ended earlier is found by
+reading it. The open parents are a set, so marking a parent as ended twice is safe. The sweeper
+finds what all of this misses: it decides again from the job records of the parents.
 """
 
 from __future__ import annotations
@@ -31,41 +33,43 @@ class DependencyContext(QueueContext, Protocol):
     def dependencies(self) -> Dependencies: ...
 
 
-def record_dependencies(ctx: DependencyContext, child: Job, body: JobSpec) -> None:
-    """Before the head of `child` is made: whom it waits for."""
-    ctx.dependencies.put(child.id, body.depends_on, run_anyway=body.on_parent_failure == RUN_ANYWAY, ttl=_kept_until(child))
+def record_dependencies(ctx: DependencyContext, child: Job, spec: JobSpec) -> None:
+    """Store the dependencies of `child`. Call it before its job record is created."""
+    ctx.dependencies.put(child.id, spec.depends_on, run_anyway=spec.on_parent_failure == RUN_ANYWAY, ttl=_spec_ttl(child))
 
 
 def resolve_dependencies(ctx: DependencyContext, child: Job) -> Job:
-    """The head of a job that waits for its parents, after a look at what has become of them: as its creator does once the head is made, and
-    the sweep from time to time.
+    """Release or cancel `child` if its parents allow it now, and return its record.
+
+    Its creator calls it after it has written the job record; the sweeper calls it for each due
+    child.
 
     Raises:
         Unavailable: a store did not answer; repeat it.
     """
     if not transitions.waits_for_parents(child):
         return child
-    family = ctx.dependencies.get(child.id)
-    if family is None:
+    record = ctx.dependencies.get(child.id)
+    if record is None:
         ctx.log("dependency_record_missing", job_id=child.id, tenant=child.tenant)
         return child
-    until = _kept_until(child)
-    linked = family.linked_until >= until
+    until = _spec_ttl(child)
+    linked = record.linked_until >= until
     if not linked:
-        ctx.dependencies.link(child.id, family.parents, run_anyway=family.run_anyway, ttl=until)
-    parents = _heads(ctx, family)
-    failed = None if family.run_anyway else first_failed(family.parents.values(), parents)
+        ctx.dependencies.link(child.id, record.parents, run_anyway=record.run_anyway, ttl=until)
+    parents = _load_parents(ctx, record)
+    failed = None if record.run_anyway else first_failed(record.parents.values(), parents)
     if failed is not None:
         return _cancel(ctx, child, failed, parents.get(failed))
-    left: int | None = len(family.open)
-    ended = [parent for parent in family.open if has_ended(parents.get(parent))]
+    remaining: int | None = len(record.open)
+    ended = [parent for parent in record.open if has_ended(parents.get(parent))]
     if ended or not linked:
-        left = ctx.dependencies.mark_parents_ended(child.id, ended, linked_until=None if linked else until)
-    return _release(ctx, child) if left == 0 else child
+        remaining = ctx.dependencies.mark_parents_ended(child.id, ended, linked_until=None if linked else until)
+    return _release(ctx, child) if remaining == 0 else child
 
 
 def release_dependent(ctx: DependencyContext, parent: Job, edge: DependencyEdge, child: Job) -> Job:
-    """The head of a child of `parent`, which has ended.
+    """Release or cancel a child of `parent`, which has ended, and return its record.
 
     Raises:
         Unavailable: a store did not answer; repeat it.
@@ -77,19 +81,21 @@ def release_dependent(ctx: DependencyContext, parent: Job, edge: DependencyEdge,
     return _release(ctx, child) if ctx.dependencies.mark_parents_ended(child.id, [parent.id]) == 0 else child
 
 
-def _heads(ctx: DependencyContext, family: DependencyRecord) -> Mapping[str, Job]:
-    """The parents that are there, read consistently: what ended before its edge was put is seen."""
-    return {job.id: job for job in ctx.jobs.get_many(list(family.parents.values()), consistent=True) if not job.is_deleted}
+def _load_parents(ctx: DependencyContext, record: DependencyRecord) -> Mapping[str, Job]:
+    """Return the existing parents, read consistently: an end before the edge was written must be
+    seen.
+    """
+    return {job.id: job for job in ctx.jobs.get_many(list(record.parents.values()), consistent=True) if not job.is_deleted}
 
 
-def _cancel(ctx: DependencyContext, child: Job, parent: str, head: Job | None) -> Job:
-    status = status_of(head)
-    cancelled = update_job(ctx.jobs, child, lambda seen: transitions.dependency_failed(seen, parent, status, ctx.clock.now()))
+def _cancel(ctx: DependencyContext, child: Job, parent_id: str, parent: Job | None) -> Job:
+    status = status_of(parent)
+    cancelled = update_job(ctx.jobs, child, lambda seen: transitions.dependency_failed(seen, parent_id, status, ctx.clock.now()))
     return cancelled or ctx.jobs.get(child.id) or child
 
 
 def _release(ctx: DependencyContext, child: Job) -> Job:
-    """The wake-up follows the write's answer [9]; one that is lost is the sweep's."""
+    """Release the child, then send its wake-up (protocol rule 9: no frame before the write)."""
     released = update_job(ctx.jobs, child, lambda seen: transitions.release(seen, ctx.clock.now()))
     if released is None:
         return ctx.jobs.get(child.id) or child
@@ -97,6 +103,6 @@ def _release(ctx: DependencyContext, child: Job) -> Job:
     return released
 
 
-def _kept_until(child: Job) -> int:
-    """As long as the body, in seconds."""
+def _spec_ttl(child: Job) -> int:
+    """Return when the child's job spec expires, in seconds since 1970."""
     return (child.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000

@@ -1,4 +1,4 @@
-"""The object that a job made, for whoever wants to download it."""
+"""Find the object that a task created, and sign a link to download it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.ports import JobFiles, Results
 
-LINK_SECONDS = 300
+LINK_SECONDS = 300  # how long the link works
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """Its name, and an address from which anybody who has it may save it for some minutes."""
+    """An object of a job."""
 
     name: str
-    link: str
+    link: str  # signed: works without a key for `LINK_SECONDS`
 
 
 def find_object(job_type: Callable[[str], JobType], results: Results, files: JobFiles, job: Job) -> Download | None:
-    """What the job made, or None while it may still make it. Only work says by its output what it made: a model may say anything.
+    """Return the object that the job created; None while the job has not ended.
+
+    Only the output of a task names its object; the output of a model is not trusted for that.
 
     Raises:
-        NothingToDownload: it makes, or made, no object.
-        ResultExpired: it is no longer kept.
+        NothingToDownload: the job creates no object, or ended without one.
+        ResultExpired: the result or the object is no longer stored.
     """
-    if not _is_work(job_type, job) or (job.status.is_terminal and job.status is not Status.COMPLETED):
+    if not _is_task(job_type, job) or (job.status.is_terminal and job.status is not Status.COMPLETED):
         raise NothingToDownload
     if not job.status.is_terminal:
         return None
-    kept = results.get(job.id, job.attempt)
-    if kept is None:
+    result = results.get(job.id, job.attempt)
+    if result is None:
         raise ResultExpired
-    name = kept.parsed.get("object") if isinstance(kept.parsed, dict) else None
+    name = result.parsed.get("object") if isinstance(result.parsed, dict) else None
     if not isinstance(name, str):
         raise NothingToDownload
     if files.size(job.tenant, job.id, name) is None:
@@ -43,8 +45,8 @@ def find_object(job_type: Callable[[str], JobType], results: Results, files: Job
     return Download(name, files.link(job.tenant, job.id, name, LINK_SECONDS))
 
 
-def _is_work(job_type: Callable[[str], JobType], job: Job) -> bool:
+def _is_task(job_type: Callable[[str], JobType], job: Job) -> bool:
     try:
         return job_type(job.type).handler is not None
-    except JobTypeNotFound:  # taken away since
+    except JobTypeNotFound:  # the type was removed after the job was submitted
         return False

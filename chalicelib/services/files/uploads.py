@@ -1,4 +1,4 @@
-"""Files that come by a signed link: make one, and open what came."""
+"""Sign links for uploads, and open uploaded files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from chalicelib.ports import UploadedFile, Uploads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedUpload:
-    """A file may be put at `url` until `expires_at`, as `upload` says."""
+    """A signed link: the client may put the file described by `upload` at `url` until `expires_at`."""
 
     upload: Upload
     url: str
@@ -22,11 +22,14 @@ class SignedUpload:
 
 
 def create_upload(uploads: Uploads, caller: Caller, upload_id: str, now: Ms, content_type: str, size: int | None) -> SignedUpload:
-    """A place for a file of the caller's, and the link to it.
+    """Sign a link for a file of the caller.
+
+    Args:
+        size: bytes, if the client has announced them.
 
     Raises:
-        TooLarge: it has more than 50 MB.
-        UnsupportedMediaType, InvalidRequest: nothing is read from such a file.
+        TooLarge: the file is larger than 50 MB.
+        UnsupportedMediaType, InvalidRequest: no rows can be read from this content type.
     """
     if size is not None and size > MAX_BYTES:
         raise _too_large(size)
@@ -36,11 +39,11 @@ def create_upload(uploads: Uploads, caller: Caller, upload_id: str, now: Ms, con
 
 
 def open_upload(uploads: Uploads, caller: Caller, upload_id: str) -> UploadedFile:
-    """The file that the caller has put there.
+    """Open a file that the caller has uploaded.
 
     Raises:
-        UploadNotFound: there is none of theirs, or it is not kept any more.
-        TooLarge: it has more than 50 MB.
+        UploadNotFound: the caller has no such upload, or it has expired.
+        TooLarge: the file is larger than 50 MB.
     """
     opened = uploads.open(upload_id, caller.tenant, caller.user) if is_upload_id(upload_id) else None
     if opened is None:
@@ -51,4 +54,4 @@ def open_upload(uploads: Uploads, caller: Caller, upload_id: str) -> UploadedFil
 
 
 def _too_large(size: int) -> TooLarge:
-    return TooLarge(f"An upload may have {MAX_BYTES // 1_000_000} MB; this one has {size:,} bytes.")
+    return TooLarge(f"An upload may have at most {MAX_BYTES // 1_000_000} MB; this one has {size:,} bytes.")

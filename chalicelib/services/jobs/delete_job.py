@@ -1,35 +1,49 @@
-"""Delete an ended job: mark the head, remove the page, remove the head.
+"""Delete an ended job: mark its record as deleted, remove its data, remove the record.
 
-In this order, so that a crash anywhere leaves what can be repeated: while anything is kept of it the head is there and says that it is
-deleted, so nothing starts it again; and once the head is gone, no late write makes one, because every write needs its version [25].
+After a crash in between, the deletion can be repeated: while data is left the record is there,
+marked as deleted, so nothing restarts the job. Once the record is gone no late write creates it
+again (protocol rule 25: no unconditional update of a record).
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from chalicelib.domain.errors import JobNotDeletable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job
-from chalicelib.ports import Clock, JobData, Jobs
+from chalicelib.ports import JobData, Jobs
+from chalicelib.services.context import Context
 from chalicelib.services.update_job import update_job
 
 
-def delete_job(clock: Clock, jobs: Jobs, pages: JobData, job: Job, generation: int | None = None) -> None:
-    """Returns when nothing is kept of it. Repeating it, from wherever it was left, succeeds.
+class DeleteContext(Context, Protocol):
+    """What deleting a job needs."""
 
-    `generation` is what the caller saw: a job that was started again since is not deleted.
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def job_data(self) -> JobData: ...
+
+
+def delete_job(ctx: DeleteContext, job: Job, generation: int | None = None) -> None:
+    """Delete the job and all its data. Repeating it succeeds.
+
+    Args:
+        generation: as the caller saw it; a job that was restarted since is not deleted. None: any.
 
     Raises:
-        JobNotDeletable: it has not ended, or was started again.
-        Unavailable: something may be left; repeat it.
+        JobNotDeletable: the job has not ended, or was restarted.
+        Unavailable: data may be left; repeat it.
     """
 
-    def forget(seen: Job) -> Job | None:
-        return transitions.mark_deleted(seen, clock.now()) if generation in (None, seen.generation) else None
+    def mark(seen: Job) -> Job | None:
+        return transitions.mark_deleted(seen, ctx.clock.now()) if generation in (None, seen.generation) else None
 
-    forgotten = update_job(jobs, job, forget)
-    if forgotten is None:
-        if jobs.get(job.id) is None:
-            return  # somebody else has done it meanwhile
+    marked = update_job(ctx.jobs, job, mark)
+    if marked is None:
+        if ctx.jobs.get(job.id) is None:
+            return  # a concurrent deletion has completed
         raise JobNotDeletable
-    pages.delete_all(job.id, job.tenant)
-    jobs.delete(forgotten)
+    ctx.job_data.delete_all(job.id, job.tenant)
+    ctx.jobs.delete(marked)

@@ -1,4 +1,4 @@
-"""Change a job that has not ended: move its start, its expiry, its lane; replace its tags and metadata."""
+"""Edit a job that has not ended: its start time, expiry, lane, tags and metadata."""
 
 from __future__ import annotations
 
@@ -19,62 +19,68 @@ MAX_EXPIRY_MS = 30 * DAY_MS
 
 
 def edit_job(
-    ctx: JobContext, job: Job, wanted: JobEdit, metadata: dict[str, Any] | None = None, versions: Collection[int] | None = None
+    ctx: JobContext, job: Job, edit: JobEdit, metadata: dict[str, Any] | None = None, versions: Collection[int] | None = None
 ) -> Job:
-    """The head with the changes. `versions`: what it may be to be changed at all, None for any.
+    """Edit the job, and return its record.
 
-    The body is kept longer before the head says that it will be needed; new metadata is put after the head, by its version, so that of two
-    who change it at once the later head's stays.
+    The expiry of the job spec is extended before the job record needs it. New metadata is written
+    after the record, by its version, so that of two concurrent edits the later record's metadata
+    stays.
+
+    Args:
+        metadata: replaces the metadata; None: unchanged.
+        versions: edit only a record with one of these versions; None: any.
 
     Raises:
-        PreconditionFailed: it is at none of the versions; or somebody else changed its metadata at the very same moment.
-        InvalidRequest: it would expire before it may begin.
-        JobNotChangeable: it has ended; or its start is to be moved, and it waits for no time.
-        JobNotFound: it was deleted meanwhile.
+        PreconditionFailed: the record has another version, or a concurrent edit changed the
+            metadata.
+        InvalidRequest: the job would expire before it may start.
+        JobNotChangeable: the job has ended, or its start cannot be moved because it waits for no
+            start time.
+        JobNotFound: the job was deleted meanwhile.
     """
 
     def change(seen: Job) -> Job | None:
         if versions is not None and seen.version not in versions:
             raise PreconditionFailed
-        _check_expiry(seen, wanted, ctx.clock.now())
-        new = apply_edit(seen, wanted, ctx.clock.now())
+        _check_expiry(seen, edit, ctx.clock.now())
+        new = apply_edit(seen, edit, ctx.clock.now())
         if new is not None and new.expires_at > seen.expires_at:
             ctx.job_specs.extend_ttl(seen.id, (new.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000)
         return new
 
-    before = job
     changed = update_job(ctx.jobs, job, change)
     if changed is None:
-        now = ctx.jobs.get(job.id)
-        raise JobNotFound(job.id) if now is None else JobNotChangeable(_why_not(now))
+        current = ctx.jobs.get(job.id)
+        raise JobNotFound(job.id) if current is None else JobNotChangeable(_refusal_message(current))
     if metadata is not None:
         _put_metadata(ctx, changed, metadata)
-    if needs_wake_up(before, changed):
+    if needs_wake_up(job, changed):
         try_send_wake_up(ctx, changed)
     return changed
 
 
-def _check_expiry(job: Job, wanted: JobEdit, now: Ms) -> None:
-    if wanted.expires_at is None or job.status.is_terminal:
+def _check_expiry(job: Job, edit: JobEdit, now: Ms) -> None:
+    if edit.expires_at is None or job.status.is_terminal:
         return
-    start = starts_at(job, wanted, now)
-    if wanted.expires_at <= start:
+    start = starts_at(job, edit, now)
+    if edit.expires_at <= start:
         raise InvalidRequest(details=(Detail("expires_at", "must be after now, and after the job may begin"),))
-    if wanted.expires_at > start + MAX_EXPIRY_MS:
+    if edit.expires_at > start + MAX_EXPIRY_MS:
         raise InvalidRequest(details=(Detail("expires_at", "must be within 30 days of when the job may begin"),))
 
 
-def _why_not(job: Job) -> str:
+def _refusal_message(job: Job) -> str:
     if job.status.is_terminal:
         return f"A {job.status.value} job cannot be changed."
-    return f"The start of a {job.status.value} job cannot be moved; only of one that waits for its time."
+    return f"The start of a {job.status.value} job cannot be moved; the job waits for no start time."
 
 
 def _put_metadata(ctx: JobContext, job: Job, metadata: dict[str, Any]) -> None:
-    body = ctx.job_specs.get(job.id)
-    if body is None:
+    spec = ctx.job_specs.get(job.id)
+    if spec is None:
         return
     try:
-        ctx.job_specs.replace(job.id, job.tenant, replace(body, metadata=metadata), job.version)
-    except StaleVersion as stale:  # two heads of one millisecond that say the same: only their bodies tell who was first
+        ctx.job_specs.replace(job.id, job.tenant, replace(spec, metadata=metadata), job.version)
+    except StaleVersion as stale:  # a concurrent equal edit: only the spec tells which came first
         raise PreconditionFailed from stale

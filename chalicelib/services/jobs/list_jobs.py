@@ -1,4 +1,4 @@
-"""A page of jobs, newest first: one filter is answered by an index, the others narrow it within a bounded amount of work."""
+"""List jobs, newest first. An index answers one filter; a bounded scan applies the others."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.units import Ms
 from chalicelib.ports import JobQuery, Jobs
 
-MAX_EVALUATED = 2_000  # rows looked at for one page, whatever matches
-READ_AT_ONCE = 100
+MAX_EVALUATED = 2_000  # records read for one page, whether they match or not
+READ_SIZE = 100  # records read together
 
-RowCount = Callable[[str, str], int | None]  # how many rows a batch of a tenant has, None if there is none
-PageReader = Callable[[JobQuery], tuple[list[str], str | None]]
+RowCount = Callable[[str, str], int | None]  # rows of (tenant, batch id); None: no such batch
+PageReader = Callable[[JobQuery], tuple[list[str], str | None]]  # ids, next `before`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What is asked for; all that are given must match."""
+    """The filters of a list; a job must match all that are set."""
 
     status: str | None = None
     type: str | None = None
@@ -36,54 +36,57 @@ class Filters:
     dedupe_key: str | None = None
     model: str | None = None
     error_code: str | None = None
-    tenant: str | None = None
-    since: Ms | None = None
-    until: Ms | None = None
+    tenant: str | None = None  # None: the caller's
+    since: Ms | None = None  # created at or after
+    until: Ms | None = None  # created before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """`scanned_until`: creation time of the last row looked at, None at the end of the list."""
+    """One page of a list. It may be short, or empty, and still have a next page."""
 
     jobs: list[Job]
-    next_cursor: str | None
-    scanned_until: Ms | None
+    next_cursor: str | None  # None: the end of the list
+    scanned_until: Ms | None  # creation time of the last record read; None: the end of the list
 
 
-def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: str | None, rows_of: RowCount | None = None) -> Page:
-    """One page for `caller`: users see their own jobs, operators their tenant's. The ids of a batch are computed, if `rows_of` can say how
-    many there are.
+def list_jobs(jobs: Jobs, caller: Caller, filters: Filters, limit: int, cursor: str | None, row_count: RowCount | None = None) -> Page:
+    """Return one page for `caller`: users see their own jobs, operators those of their tenant.
+
+    Args:
+        row_count: with it, the jobs of a batch are found by their computed ids instead of an index.
 
     Raises:
-        Forbidden: another tenant's are asked for, with a key of one tenant.
-        InvalidRequest: the cursor is not one of this query's.
+        Forbidden: the caller's key does not cover the requested tenant.
+        InvalidRequest: the cursor does not belong to this query.
     """
     query = _query(caller, filters)
-    seal = sha256(json.dumps([asdict(filters), caller.tenant, caller.user], sort_keys=True).encode()).hexdigest()[:12]
-    query = replace(query, before=_decode_cursor(cursor, seal))
-    pages: PageReader = jobs.page
-    if filters.batch is not None and rows_of is not None:
+    query_hash = sha256(json.dumps([asdict(filters), caller.tenant, caller.user], sort_keys=True).encode()).hexdigest()[:12]
+    query = replace(query, before=_decode_cursor(cursor, query_hash))
+    read_page: PageReader = jobs.page
+    if filters.batch is not None and row_count is not None:
         query = replace(query, state=None)
-        pages = _rows(filters.batch, rows_of(query.tenant, filters.batch) or 0)
+        read_page = _row_pages(filters.batch, row_count(query.tenant, filters.batch) or 0)
     by_end = query.user is None and query.state in LISTED_BY_END
     found: list[Job] = []
     evaluated, last, before = 0, None, query.before
     while evaluated < MAX_EVALUATED:
-        ids, before = pages(replace(query, before=before, limit=READ_AT_ONCE))
+        ids, before = read_page(replace(query, before=before, limit=READ_SIZE))
         for job in jobs.get_many(ids):
             evaluated, last = evaluated + 1, job
-            if caller.may_see(job) and matches(job, filters) and _is_of(job, query):
+            if caller.may_see(job) and matches(job, filters) and _is_in_query(job, query):
                 found.append(job)
                 if len(found) == limit:
                     at_end = before is None and job.id == ids[-1]
                     return Page(
                         jobs=found,
-                        next_cursor=None if at_end else _encode_cursor(sort_key(job, by_end=by_end), seal),
+                        next_cursor=None if at_end else _encode_cursor(sort_key(job, by_end=by_end), query_hash),
                         scanned_until=job.created_at,
                     )
         if before is None:
             return Page(jobs=found, next_cursor=None, scanned_until=None)
-    return Page(jobs=found, next_cursor=_encode_cursor(before, seal) if before else None, scanned_until=last.created_at if last else None)
+    cursor = _encode_cursor(before, query_hash) if before else None
+    return Page(jobs=found, next_cursor=cursor, scanned_until=last.created_at if last else None)
 
 
 def _query(caller: Caller, filters: Filters) -> JobQuery:
@@ -95,8 +98,8 @@ def _query(caller: Caller, filters: Filters) -> JobQuery:
     return JobQuery(tenant=tenant, user=user, state=filters.status if indexed else None, since=filters.since, until=filters.until)
 
 
-def _rows(batch: str, total: int) -> PageReader:
-    """Pages of the rows of a batch, the last first."""
+def _row_pages(batch: str, total: int) -> PageReader:
+    """Return a reader of the job ids of a batch's rows, from the last row to the first."""
 
     def page(query: JobQuery) -> tuple[list[str], str | None]:
         end = min(total, row_of_job_id(query.before)) if query.before and is_job_id(query.before) else total
@@ -107,14 +110,14 @@ def _rows(batch: str, total: int) -> PageReader:
     return page
 
 
-def _is_of(job: Job, query: JobQuery) -> bool:
-    """What an index takes care of, and computed ids do not."""
-    begun = query.since is None or job.created_at >= query.since
-    return job.tenant == query.tenant and begun and (query.until is None or job.created_at < query.until)
+def _is_in_query(job: Job, query: JobQuery) -> bool:
+    """Check the tenant and the times, which an index has applied, but computed ids have not."""
+    recent = query.since is None or job.created_at >= query.since
+    return job.tenant == query.tenant and recent and (query.until is None or job.created_at < query.until)
 
 
 def matches(job: Job, filters: Filters) -> bool:
-    """Whether a job is what the filters ask for; of bounds of time and of the tenant the query has taken care."""
+    """Whether a job matches the filters, except those for tenant and time, which the query applies."""
     pairs = (
         (filters.status, job.status.value),
         (filters.type, job.type),
@@ -128,18 +131,18 @@ def matches(job: Job, filters: Filters) -> bool:
     return all(wanted is None or wanted == value for wanted, value in pairs) and (filters.tag is None or filters.tag in job.tags)
 
 
-def _encode_cursor(before: str, seal: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([seal, before]).encode()).decode().rstrip("=")
+def _encode_cursor(before: str, query_hash: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([query_hash, before]).encode()).decode().rstrip("=")
 
 
-def _decode_cursor(cursor: str | None, seal: str) -> str | None:
-    """The place that a cursor of this very query names."""
+def _decode_cursor(cursor: str | None, query_hash: str) -> str | None:
+    """Return the position in a cursor of this query; None without a cursor."""
     if not cursor:
         return None
     try:
-        known, before = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        encoded_hash, before = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, TypeError):
-        known, before = None, None
-    if known != seal or not isinstance(before, str):
-        raise InvalidRequest(details=(Detail("cursor", "is not a cursor of this query; begin without one"),))
+        encoded_hash, before = None, None
+    if encoded_hash != query_hash or not isinstance(before, str):
+        raise InvalidRequest(details=(Detail("cursor", "is not a cursor of this query; start without one"),))
     return before

@@ -1,4 +1,4 @@
-"""Work out what a submission means: its type, its model, every default, and what it may cost. Nothing is written."""
+"""Plan a submission: resolve its type, model and defaults, and estimate its cost. Writes nothing."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ MODEL_ONLY_OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A submission with every default filled in. `dedupe_key`: the caller's own, else what the type makes of the input."""
+    """A submission with every default filled in."""
 
     kind: JobType
-    user: str
-    body: JobSpec
+    user: str  # the user on whose behalf the job runs
+    spec: JobSpec
     estimate: Estimate
-    dedupe_key: str | None = None
+    dedupe_key: str | None = None  # the caller's, or the one that the type derives from the input
 
 
 def plan_job(
@@ -53,29 +53,33 @@ def plan_job(
     caller: Caller,
     submission: Submission,
     depth: int,
-    speed_of: Callable[[str, str], Throughput] = lambda _type, _model: UNMEASURED,
+    throughput_of: Callable[[str, str], Throughput] = lambda _type, _model: UNMEASURED,
 ) -> Plan:
-    """Resolve a submission, with `depth` jobs waiting in its lane. `speed_of` a job type and a model is what was measured of them.
+    """Resolve a submission.
+
+    Args:
+        depth: messages in its lane, for the estimate.
+        throughput_of: the measured throughput of (job type, model), for the estimate.
 
     Raises:
-        Forbidden: the type needs a greater role.
-        InvalidRequest: with every field that cannot be used.
+        Forbidden: the type needs a higher role.
+        InvalidRequest: with every invalid field.
         JobTypeNotFound: there is no such type.
     """
     kind = job_type(submission.job_type)
     _check_role(kind, caller)
-    wrong = [
+    details = [
         *problems(kind.options_schema, submission.options, "options"),
         *_content_problems(kind, submission),
         *_template_problems(submission),
         *_format_problems(submission.config.get("response_format")),
-        *_work_problems(kind, submission),
+        *_task_problems(kind, submission),
     ]
     if submission.user not in (None, caller.user) and caller.role < Role.OPERATOR:
-        wrong.append(Detail("user", "only an operator may submit on behalf of somebody else"))
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
-    body = JobSpec(
+        details.append(Detail("user", "only an operator may submit on behalf of another user"))
+    if details:
+        raise InvalidRequest(details=tuple(details))
+    spec = JobSpec(
         prompt=render_prompt(kind, _content(submission), submission.options),
         config=resolve_config(kind, submission),
         input=submission.input,
@@ -86,29 +90,29 @@ def plan_job(
         template={"content": _content(submission), "values": submission.values} if submission.depends_on else None,
         webhook_url=submission.webhook_url,
         notify=list(submission.notify),
-        role=_role(kind, caller, submission),
+        role=_task_role(kind, caller, submission),
     )
-    if len(body.prompt.encode()) > MAX_PROMPT_BYTES:
+    if len(spec.prompt.encode()) > MAX_PROMPT_BYTES:
         raise InvalidRequest(details=(Detail("prompt", "is longer than 1 MB"),))
     return Plan(
         kind=kind,
         user=submission.user or caller.user,
-        body=body,
-        dedupe_key=submission.dedupe_key or _own_dedupe_key(kind, submission),
-        estimate=_estimate(kind, body, prices, speed_of(kind.name, body.config.model), LANES[submission.priority], depth),
+        spec=spec,
+        dedupe_key=submission.dedupe_key or _derived_dedupe_key(kind, submission),
+        estimate=_estimate(kind, spec, prices, throughput_of(kind.name, spec.config.model), LANES[submission.priority], depth),
     )
 
 
-def _estimate(kind: JobType, body: JobSpec, prices: Prices, speed: Throughput, lane: Lane, depth: int) -> Estimate:
+def _estimate(kind: JobType, spec: JobSpec, prices: Prices, throughput: Throughput, lane: Lane, depth: int) -> Estimate:
     if kind.handler is not None:
         return estimate_task(lane, depth)
-    config = body.config
+    config = spec.config
     return estimate(
-        prompt=body.prompt,
-        instructions=instructions(config, kind) + json.dumps(kind.schema_for(body.options) or ""),
-        answer_tokens=round(speed.expected_output(kind.typical_tokens, config.max_tokens).p50),
-        first_token_ms=round(speed.first_token_ms.p50),
-        tokens_per_second=speed.tokens_per_second.p50,
+        prompt=spec.prompt,
+        instructions=instructions(config, kind) + json.dumps(kind.schema_for(spec.options) or ""),
+        answer_tokens=round(throughput.expected_output(kind.typical_tokens, config.max_tokens).p50),
+        first_token_ms=round(throughput.first_token_ms.p50),
+        tokens_per_second=throughput.tokens_per_second.p50,
         max_tokens=config.max_tokens,
         max_attempts=config.max_attempts,
         price=prices.of(config.model),
@@ -119,16 +123,16 @@ def _estimate(kind: JobType, body: JobSpec, prices: Prices, speed: Throughput, l
 
 
 def resolve_config(kind: JobType, submission: Submission) -> JobConfig:
-    """Every default filled in: the type's, else the system's."""
-    said: dict[str, Any] = {name: value for name, value in submission.config.items() if value is not None and name != "priority"}
+    """Return the config with every default filled in: the type's, else the system's."""
+    config: dict[str, Any] = {name: value for name, value in submission.config.items() if value is not None and name != "priority"}
     if kind.handler is not None:
-        said |= {"model": NO_MODEL, "max_tokens": 0, "response_format": "json"}
-    said.setdefault("model", kind.default_model)
-    said.setdefault("max_tokens", kind.max_tokens)
-    said.setdefault("response_format", "json" if kind.response_schema else "text")
-    said["cache"] = parse_ttl(said.get("cache"))
-    others = [model for model in dict.fromkeys(said.pop("fallback_models", ())) if model != said["model"]]
-    return JobConfig(**said, fallback_models=others, expires_in=submission.expires_in)
+        config |= {"model": NO_MODEL, "max_tokens": 0, "response_format": "json"}
+    config.setdefault("model", kind.default_model)
+    config.setdefault("max_tokens", kind.max_tokens)
+    config.setdefault("response_format", "json" if kind.response_schema else "text")
+    config["cache"] = parse_ttl(config.get("cache"))
+    fallbacks = [model for model in dict.fromkeys(config.pop("fallback_models", ())) if model != config["model"]]
+    return JobConfig(**config, fallback_models=fallbacks, expires_in=submission.expires_in)
 
 
 def _check_role(kind: JobType, caller: Caller) -> None:
@@ -136,19 +140,21 @@ def _check_role(kind: JobType, caller: Caller) -> None:
         raise Forbidden(f"Jobs of the type {kind.name} need the role {kind.min_role}; this key is a {caller.role.label}.")
 
 
-def _role(kind: JobType, caller: Caller, submission: Submission) -> str | None:
-    """With whose rights work reads and changes other jobs: the caller's own, or a user's where it is on behalf of somebody else."""
+def _task_role(kind: JobType, caller: Caller, submission: Submission) -> str | None:
+    """Return the role with which a task reads and changes other jobs: the caller's, or that of a
+    user if it is submitted on behalf of another user. None for types that call a model.
+    """
     if kind.handler is None:
         return None
     return caller.role.label if submission.user in (None, caller.user) else Role.USER.label
 
 
-def _work_problems(kind: JobType, submission: Submission) -> list[Detail]:
-    """What means something for answers of a model only."""
+def _task_problems(kind: JobType, submission: Submission) -> list[Detail]:
+    """Refuse options of a model for a task, which would ignore them."""
     if kind.handler is None:
         return []
-    said = [name for name in MODEL_ONLY_OPTIONS if submission.config.get(name)]
-    return [Detail(f"config.{name}", f"means nothing for {kind.name}, which asks no model") for name in said]
+    unused = [name for name in MODEL_ONLY_OPTIONS if submission.config.get(name)]
+    return [Detail(f"config.{name}", f"means nothing for {kind.name}, which asks no model") for name in unused]
 
 
 def _content_problems(kind: JobType, submission: Submission) -> list[Detail]:
@@ -163,26 +169,26 @@ def _content_problems(kind: JobType, submission: Submission) -> list[Detail]:
     return []
 
 
-def _format_problems(asked: Any) -> tuple[Detail, ...]:
-    """A schema that cannot be one is refused before an attempt is paid for."""
-    if not isinstance(asked, dict):
+def _format_problems(response_format: Any) -> tuple[Detail, ...]:
+    """Refuse an invalid schema here, before an attempt is paid for."""
+    if not isinstance(response_format, dict):
         return ()
-    inner = asked.get("json_schema", asked)
+    inner = response_format.get("json_schema", response_format)
     return schema_problems(inner["schema"], "config.response_format.schema")
 
 
 def _template_problems(submission: Submission) -> list[Detail]:
-    """Braces mean something only where there are parents to be named."""
+    """Check the template. Only a job with parents has one; otherwise braces are plain text."""
     if not submission.depends_on:
         return []
     path = "prompt" if submission.input is None else "input"
     content = _content(submission)
     others = [name for name in names_within(content) if name.partition(".")[0] in submission.values or name in submission.values]
-    return [Detail(path, wrong) for wrong in template_problems(content, submission.depends_on, others)]
+    return [Detail(path, message) for message in template_problems(content, submission.depends_on, others)]
 
 
-def _own_dedupe_key(kind: JobType, submission: Submission) -> str | None:
-    """What the type takes an input for; of a template nobody knows that yet."""
+def _derived_dedupe_key(kind: JobType, submission: Submission) -> str | None:
+    """Return the key that the type derives from the input; None for a template."""
     return kind.dedupe_key(submission.input) if kind.dedupe_key and not submission.depends_on else None
 
 

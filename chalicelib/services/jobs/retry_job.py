@@ -1,4 +1,6 @@
-"""Start a job again by a person's wish: a `retrying` one now, an ended one as a new run [11]."""
+"""Retry a job manually: start a `retrying` job now, or an ended one as a new run (protocol rule 11:
+terminal is final for a run).
+"""
 
 from __future__ import annotations
 
@@ -15,68 +17,75 @@ from chalicelib.services.wake_up import send_wake_up
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """The head after a retry. `replayed`: the request had its effect before."""
+    """The job record after a retry."""
 
     job: Job
-    replayed: bool = False
+    replayed: bool = False  # the request had been sent before
 
 
-def retry_once(ctx: JobContext, job: Job, run: int | None, once: IdempotentRequest) -> Retried:
-    """As `retry_job`, for a request with an Idempotency-Key: however often it comes, it starts the job again once.
+def retry_once(ctx: JobContext, job: Job, run: int | None, idempotent_request: IdempotentRequest) -> Retried:
+    """Like `retry_job`, for a request with an Idempotency-Key, which starts the job only once.
 
-    Before anything is changed the key is given the generation that the request saw; a repetition finds it, and every start of a job makes
-    the generation grow.
+    The key is stored with the generation that the request saw, before the job changes. A repeated
+    request reads that generation and finds that the job has passed it.
 
     Raises:
-        IdempotencyConflict: the key stands for another request.
-        JobNotRetryable: as in `retry_job`; the key is not used up then.
+        IdempotencyConflict: the key belongs to another request.
+        JobNotRetryable: as in `retry_job`; the key stays unused.
     """
-    remembered = once.lookup(ctx.jobs, ctx.clock.now())
-    replayed = remembered is not None
-    if remembered is None:
-        if not _has_begun(job, run) and transitions.restart(job, ctx.clock.now(), 0, 0) is None:
+    result = idempotent_request.lookup(ctx.jobs, ctx.clock.now())
+    replayed = result is not None
+    if result is None:
+        if not _was_restarted(job, run) and transitions.restart(job, ctx.clock.now(), 0, 0) is None:
             raise _refusal(job)
         try:
-            ctx.jobs.save_idempotency(once.to_record(ctx.clock.now(), generation=job.generation), job.id, ctx.clock.now())
-        except IdempotencyKeyTaken:  # by the same request, at this moment
-            remembered = once.lookup(ctx.jobs, ctx.clock.now())
-    seen = remembered.generation if remembered is not None else job.generation
-    return Retried(retry_job(ctx, job, run, seen), replayed)
+            record = idempotent_request.to_record(ctx.clock.now(), generation=job.generation)
+            ctx.jobs.save_idempotency(record, job.id, ctx.clock.now())
+        except IdempotencyKeyTaken:  # a concurrent copy of this request came first
+            result = idempotent_request.lookup(ctx.jobs, ctx.clock.now())
+    generation = result.generation if result is not None else job.generation
+    return Retried(retry_job(ctx, job, run, generation), replayed)
 
 
 def retry_job(ctx: JobContext, job: Job, run: int | None = None, generation: int | None = None) -> Job:
-    """The head, queued again. `run` and `generation` are what the caller saw: when one of them has grown, nothing is changed any more.
+    """Queue the job again, and return its record.
 
-    What is found queued is woken again: whoever repeats a request may do so because its wake-up could not be sent.
+    A job that is already queued gets another wake-up: the request may be repeated because the first
+    wake-up could not be sent.
+
+    Args:
+        run, generation: as the caller saw them; if one of them has grown since, the job is not
+            changed.
 
     Raises:
-        JobNotRetryable: it is completed, under way, or its content is no longer kept.
-        JobNotFound: it was deleted meanwhile.
-        Unavailable: it may be queued, but its wake-up could not be sent; the sweep will, or a repetition.
+        JobNotRetryable: the job is completed or running, or its job spec is no longer stored.
+        JobNotFound: the job was deleted meanwhile.
+        Unavailable: the job may be queued without a wake-up; the sweeper or a repeated request
+            sends it.
     """
 
-    def start_again(seen: Job) -> Job | None:
-        if _has_begun(seen, run, generation):
+    def restart(seen: Job) -> Job | None:
+        if _was_restarted(seen, run, generation):
             return seen
-        body = ctx.job_specs.get(job.id)
-        if body is None and not seen.is_deleted:
+        spec = ctx.job_specs.get(job.id)
+        if spec is None and not seen.is_deleted:
             raise JobNotRetryable("The content of this job is no longer kept. Submit it again.")
-        if body is None:
+        if spec is None:
             return None
-        config = body.config
+        config = spec.config
         return transitions.restart(seen, ctx.clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
 
-    again = update_job(ctx.jobs, job, start_again)
-    if again is None:
-        now = ctx.jobs.get(job.id)
-        raise JobNotFound(job.id) if now is None else _refusal(now)
-    if again.status is Status.QUEUED:
-        send_wake_up(ctx.queues, again, ctx.clock.now())
-    return again
+    restarted = update_job(ctx.jobs, job, restart)
+    if restarted is None:
+        current = ctx.jobs.get(job.id)
+        raise JobNotFound(job.id) if current is None else _refusal(current)
+    if restarted.status is Status.QUEUED:
+        send_wake_up(ctx.queues, restarted, ctx.clock.now())
+    return restarted
 
 
-def _has_begun(job: Job, run: int | None, generation: int | None = None) -> bool:
-    """Whether the job has been started again since somebody saw it at `run` or `generation`, or is about to be."""
+def _was_restarted(job: Job, run: int | None, generation: int | None = None) -> bool:
+    """Whether the job was restarted, or queued, after the caller saw it at `run` or `generation`."""
     if run is not None and (job.run > run or job.status is Status.QUEUED):
         return True
     return generation is not None and job.generation > generation

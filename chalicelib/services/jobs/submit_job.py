@@ -1,4 +1,6 @@
-"""Accept a job: the body, then its head with all that guards against doubles in one transaction, then the wake-up [24]."""
+"""Accept a job: write the job spec, then the job record with its idempotency record and dedupe
+pointer in one transaction, then send the wake-up (protocol rule 24: object, record, message).
+"""
 
 from __future__ import annotations
 
@@ -35,80 +37,83 @@ from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.plan_job import Plan
 from chalicelib.services.wake_up import try_send_wake_up
 
-ROUTE = "POST /jobs"
-ROUNDS = 5
+ROUTE = "POST /jobs"  # in the scope of Idempotency-Keys
+MAX_ATTEMPTS = 5  # each lost attempt means that a concurrent submission took the key first
 
 
 class SubmitContext(JobContext, DependencyContext, Protocol):
-    """What accepting a job needs. `max_lane_depth`: messages that a lane may hold, of all tenants together."""
+    """What accepting a job needs."""
 
     def new_id(self) -> str: ...
     @property
-    def max_lane_depth(self) -> int: ...
+    def max_lane_depth(self) -> int:
+        """Messages that a lane may hold, of all tenants together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """`position` as it was at the submission, 0 where a job was found; a replay answers with the first one.
-
-    `body` is what the job was asked, None where that is no longer kept.
-    """
+    """An accepted job, or the existing one that answers the request."""
 
     job: Job
-    body: JobSpec | None
-    position: int
-    replayed: bool = False
-    deduplicated: bool = False
+    spec: JobSpec | None  # None: no longer stored
+    position: int  # in the queue, at the first submission; 0: an existing job was found
+    replayed: bool = False  # the request had been sent before
+    deduplicated: bool = False  # the job existed: it has the same dedupe key
 
 
 def find_replay(ctx: SubmitContext, caller: Caller, key: str, request: Any) -> Accepted | None:
-    """The first answer to this very request, if it was sent before with this key: asked before anything else, even its validity.
+    """Return the answer to an earlier copy of this request; None if it is new. Call it first.
 
-    Whoever repeats a request may have got no answer because its wake-up could not be sent; so it is sent again.
+    The wake-up is sent again: the earlier request may have failed before it was sent.
 
     Raises:
-        IdempotencyConflict: the key stands for another request.
+        IdempotencyConflict: the key belongs to another request, or its job was deleted.
         JobNotFound: the caller may not read the job any more.
     """
-    remembered = IdempotentRequest.of(caller, ROUTE, key, request).lookup(ctx.jobs, ctx.clock.now())
-    if remembered is None:
+    result = IdempotentRequest.of(caller, ROUTE, key, request).lookup(ctx.jobs, ctx.clock.now())
+    if result is None:
         return None
-    job = ctx.jobs.get(remembered.job_id)
-    if job is None:  # deleted since: the key is free again only when its day is over
-        raise IdempotencyConflict("This Idempotency-Key stands for a job that has been deleted. Use a new key.")
+    job = ctx.jobs.get(result.job_id)
+    if job is None:  # deleted since; the key stays in use until its record expires
+        raise IdempotencyConflict("This Idempotency-Key belongs to a job that has been deleted. Use a new key.")
     caller.require_readable(job, job.id)
     if is_claimable(job) and job.generation == 1:
         try_send_wake_up(ctx, job)
-    job = _link_dependencies(ctx, job)
-    position = remembered.position
-    return Accepted(job=job, body=ctx.job_specs.get(job.id), position=position, replayed=True, deduplicated=position == 0)
+    job = _resolve_dependencies(ctx, job)
+    position = result.position
+    return Accepted(job=job, spec=ctx.job_specs.get(job.id), position=position, replayed=True, deduplicated=position == 0)
 
 
 def submit_job(ctx: SubmitContext, caller: Caller, submission: Submission, plan: Plan, *, key: str | None, request: Any) -> Accepted:
-    """Accept `plan`, or find the user's unfinished job with the same dedupe key.
+    """Accept `plan`, or return the user's unfinished job with the same dedupe key.
 
-    `key` is the caller's Idempotency-Key and `request` what it stands for; `find_replay` has been asked before.
+    Call `find_replay` before.
+
+    Args:
+        key: the client's Idempotency-Key; None: the request has none.
+        request: the request as the client sent it, for the fingerprint.
 
     Raises:
-        IdempotencyConflict: the key stands for another request.
-        QueueFull: the lane holds as many messages as it may.
+        IdempotencyConflict: the key belongs to another request.
+        QueueFull: the lane holds `max_lane_depth` messages.
+        Throttled: concurrent submissions took the keys at each attempt.
         Unavailable: nothing was accepted.
     """
-    once = IdempotentRequest.of(caller, ROUTE, key, request) if key is not None else None
-    for _ in range(ROUNDS):
+    idempotent_request = IdempotentRequest.of(caller, ROUTE, key, request) if key is not None else None
+    for _ in range(MAX_ATTEMPTS):
         try:
-            pointed = ctx.jobs.get_by_dedupe_key(caller.tenant, plan.user, plan.dedupe_key) if plan.dedupe_key else None
-            found = _unfinished(ctx, caller, pointed)
+            previous = ctx.jobs.get_by_dedupe_key(caller.tenant, plan.user, plan.dedupe_key) if plan.dedupe_key else None
+            found = _unfinished(ctx, caller, previous)
             if found is not None:
-                if once is not None:
-                    ctx.jobs.save_idempotency(once.to_record(ctx.clock.now()), found.id, ctx.clock.now())
-                return Accepted(job=found, body=ctx.job_specs.get(found.id), position=0, deduplicated=True)
+                if idempotent_request is not None:
+                    ctx.jobs.save_idempotency(idempotent_request.to_record(ctx.clock.now()), found.id, ctx.clock.now())
+                return Accepted(job=found, spec=ctx.job_specs.get(found.id), position=0, deduplicated=True)
             position = _queue_position(ctx, submission.priority)
-            row = once.to_record(ctx.clock.now(), position=position) if once is not None else None
-            return _accept(ctx, caller, submission, plan, position, pointed, row)
+            record = idempotent_request.to_record(ctx.clock.now(), position=position) if idempotent_request is not None else None
+            return _accept(ctx, caller, submission, plan, position, previous, record)
         except DedupeConflict:
             continue
-        except IdempotencyKeyTaken:  # the same request is being answered elsewhere at this moment
+        except IdempotencyKeyTaken:  # a concurrent copy of this request came first
             replay = find_replay(ctx, caller, key, request) if key is not None else None
             if replay is not None:
                 return replay
@@ -116,26 +121,29 @@ def submit_job(ctx: SubmitContext, caller: Caller, submission: Submission, plan:
 
 
 def preliminary(job_type: Callable[[str], JobType], accepted: Accepted) -> Any:
-    """What the type can say of the job at once, without a model; None if it says nothing, or what it was asked is not there, or not yet."""
+    """Return the answer that the type can give at once, without a model.
+
+    None: the type has no such answer, the job spec is no longer stored, or the job has parents.
+    """
     try:
         kind = job_type(accepted.job.type)
-    except JobTypeNotFound:  # a repeated request may be for a type of a former version
+    except JobTypeNotFound:  # a repeated request may name a type that was removed since
         return None
-    body = accepted.body
-    if not kind.preliminary or kind.fallback is None or body is None or body.input is None or body.depends_on:
+    spec = accepted.spec
+    if not kind.preliminary or kind.fallback is None or spec is None or spec.input is None or spec.depends_on:
         return None
-    return kind.fallback(body.input, body.options)
+    return kind.fallback(spec.input, spec.options)
 
 
-def _unfinished(ctx: SubmitContext, caller: Caller, pointed: str | None) -> Job | None:
-    job = ctx.jobs.get(pointed) if pointed is not None else None
+def _unfinished(ctx: SubmitContext, caller: Caller, job_id: str | None) -> Job | None:
+    job = ctx.jobs.get(job_id) if job_id is not None else None
     return caller.require_readable(job, job.id) if job is not None and not job.status.is_terminal else None
 
 
 def _queue_position(ctx: SubmitContext, lane: str) -> int:
     depth = ctx.queues.depth(lane)
     if depth >= ctx.max_lane_depth:
-        raise QueueFull(f"The {lane} lane holds {depth} messages, as many as it may. Try again later, or in another lane.", retry_after=30)
+        raise QueueFull(f"The {lane} lane holds {depth} messages and is full. Try again later, or in another lane.", retry_after=30)
     return depth + 1
 
 
@@ -145,38 +153,39 @@ def _accept(
     submission: Submission,
     plan: Plan,
     position: int,
-    pointed: str | None,
-    row: IdempotencyRecord | None,
+    previous: str | None,
+    idempotency: IdempotencyRecord | None,
 ) -> Accepted:
+    """Store the job. It replaces `previous`, the ended job, in the dedupe pointer."""
     job = new_job(f"job_{ctx.new_id()}", caller, submission, plan, ctx.clock.now())
-    keep = (job.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000
-    ctx.job_specs.put(job.id, job.tenant, plan.body, keep)
-    if plan.body.depends_on:
-        record_dependencies(ctx, job, plan.body)
-    ctx.jobs.create(job, row, pointed)
+    ttl = (job.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000
+    ctx.job_specs.put(job.id, job.tenant, plan.spec, ttl)
+    if plan.spec.depends_on:
+        record_dependencies(ctx, job, plan.spec)
+    ctx.jobs.create(job, idempotency, previous)
     if is_claimable(job):
         try_send_wake_up(ctx, job)
-    job = _link_dependencies(ctx, job)
-    return Accepted(job=job, body=plan.body, position=position)
+    job = _resolve_dependencies(ctx, job)
+    return Accepted(job=job, spec=plan.spec, position=position)
 
 
-def _link_dependencies(ctx: SubmitContext, job: Job) -> Job:
-    """The head after its parents were told and looked at, if it waits for any: some may have ended already."""
+def _resolve_dependencies(ctx: SubmitContext, job: Job) -> Job:
+    """Resolve the dependencies, and return the job record: parents may have ended already."""
     if not waits_for_parents(job):
         return job
     try:
         return resolve_dependencies(ctx, job)
-    except Unavailable as exc:  # it is accepted all the same, and will be looked at
+    except Unavailable as exc:  # the job is accepted, and due for the sweeper
         ctx.log("dependencies_not_resolved", job_id=job.id, tenant=job.tenant, error=exc)
         return job
 
 
 def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now: Ms) -> Job:
-    """The head of a job as it is accepted: queued, or waiting for its parents or its time."""
-    config = plan.body.config
+    """Return the record of a new job: queued, or waiting for its parents or its start time."""
+    config = plan.spec.config
     later = submission.run_at if submission.run_at and submission.run_at > now else None
-    begins = later or now
-    reason = DEPENDENCIES if plan.body.depends_on else START_LATER if later else None
+    start = later or now
+    reason = DEPENDENCIES if plan.spec.depends_on else START_LATER if later else None
     return Job(
         id=job_id,
         tenant=caller.tenant,
@@ -189,11 +198,11 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         reason=reason,
         resume_at=later,
         created_at=now,
-        queued_at=begins,
+        queued_at=start,
         updated_at=now,
-        expires_at=begins + round(config.expires_in * 1000),
-        retry_until=begins + round(config.retry_for * 1000),
-        due_at=now + QUEUED_CHECK_DELAY_MS if reason == DEPENDENCIES else first_check_at(begins, now),
+        expires_at=start + round(config.expires_in * 1000),
+        retry_until=start + round(config.retry_for * 1000),
+        due_at=now + QUEUED_CHECK_DELAY_MS if reason == DEPENDENCIES else first_check_at(start, now),
         max_attempts=config.max_attempts,
         estimated_cost=plan.estimate.expected_cost,
         max_cost=plan.estimate.max_cost,
@@ -201,5 +210,5 @@ def new_job(job_id: str, caller: Caller, submission: Submission, plan: Plan, now
         tags=submission.tags,
         fallback_models=tuple(config.fallback_models),
         dedupe_key=plan.dedupe_key,
-        notifies=bool(plan.body.webhook_url or plan.body.notify),
+        notifies=bool(plan.spec.webhook_url or plan.spec.notify),
     )

@@ -1,4 +1,4 @@
-"""What the sweep needs from outside, and what all its parts do alike."""
+"""What the sweeper needs, the results it counts, and how it changes a job record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chalicelib.services.worker.log_events import log_job_failed
 
 
 class SweepContext(JobContext, DependencyContext, Protocol):
-    """What the sweeper needs. `cancel_response` stops a background response at the provider, if the provider can be reached."""
+    """What the sweeper needs. `cancel_response` stops a background response, best effort."""
 
     @property
     def chunks(self) -> Chunks: ...
@@ -39,30 +39,30 @@ class SweepContext(JobContext, DependencyContext, Protocol):
 class SweepResult(StrEnum):
     """What a sweep did with a job, a lease or a WebSocket connection; its log line counts them."""
 
-    NOTHING = "nothing"  # the record has moved on meanwhile
+    NOTHING = "nothing"  # the record has changed since it was read
     NOT_DUE = "not_due"
     ALIVE = "alive"  # the job's worker still renews its lease
     RESENT = "resent"  # a lost wake-up
     RELEASED = "released"  # a job whose parents have ended
     CHECKED = "checked"  # nothing to do now; checked again later
     EXPIRED = "expired"
-    GIVEN_UP = "given_up"  # a job that was held beyond its time
-    FINISHED = "finished"  # by the result that a dead worker had stored
+    GIVEN_UP = "given_up"  # a job that was held until its retry time was over
+    FINISHED = "finished"  # with the result that a dead worker had stored
     RECLAIMED = "reclaimed"  # queued again after its worker died
     HANDED_OVER = "handed_over"  # another worker resumes the response of the dead one
     ENDED = "ended"  # failed or cancelled after its worker died
     LEASE_ALIVE = "lease_alive"
-    LEASE_KEPT = "lease_kept"  # a job of it could not be recovered; the next run tries again
+    LEASE_KEPT = "lease_kept"  # one of its jobs could not be recovered; the next run tries again
     LEASE_REAPED = "lease_reaped"
     CONNECTION_EXPIRED = "connection_expired"
     CONNECTION_CLOSED = "connection_closed"
-    CONNECTION_UNKNOWN = "connection_unknown"  # API Gateway did not say whether it is open
+    CONNECTION_UNKNOWN = "connection_unknown"  # API Gateway did not answer whether it is open
     FAILED = "failed"  # an error; postponed
     DEFERRED = "deferred"  # no time left; the next run continues
 
 
 def apply_transition(ctx: SweepContext, job: Job, step: Callable[[Job], Job | None], result: SweepResult) -> SweepResult:
-    """Change the job record with `step`; `NOTHING` if the record does not allow it any more."""
+    """Apply `step` to the job record; return `result`, or `NOTHING` if `step` no longer applies."""
     changed = update_job(ctx.jobs, job, step)
     if changed is None:
         return SweepResult.NOTHING

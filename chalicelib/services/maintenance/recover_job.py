@@ -1,4 +1,4 @@
-"""What becomes of a job whose worker is dead: finished, run again, gone on with, or ended."""
+"""Recover a job whose worker has died: finish it, queue it again, hand it over, or end it."""
 
 from __future__ import annotations
 
@@ -20,71 +20,91 @@ from chalicelib.services.worker.usage import cost_of
 
 
 def recover_job(ctx: SweepContext, job: Job, lease_id: str) -> SweepResult:
-    """Finish what a dead worker had as good as finished, or have the job run again."""
+    """Recover a job that the lease's dead worker was processing.
+
+    A job whose result is stored is finished with it. Any other job is reclaimed: queued again, or
+    failed or cancelled if it must not run again.
+
+    Returns:
+        What was done; `NOTHING` if the job is no longer processed under this lease.
+    """
     if job.status is not Status.PROCESSING or transitions.lease_of(job) != lease_id:
         return SweepResult.NOTHING
-    kept = ctx.results.get(job.id, job.attempt)
+    stored = ctx.results.get(job.id, job.attempt)
     now = ctx.clock.now()
-    if kept is not None and kept.status in (Status.COMPLETED, Status.INCOMPLETE):
+    if stored is not None and stored.status in (Status.COMPLETED, Status.INCOMPLETE):
         outcome = AttemptOutcome(
-            status=Status(kept.status),
-            length=len(kept.text),
-            usage=kept.usage,
-            cost=kept.cost,
-            incomplete_reason=kept.finish_reason,
-            first_token_at=kept.first_token_at,
+            status=Status(stored.status),
+            length=len(stored.text),
+            usage=stored.usage,
+            cost=stored.cost,
+            incomplete_reason=stored.finish_reason,
+            first_token_at=stored.first_token_at,
         )
         generation, owner = job.generation, job.owner or ""
-        return apply_transition(ctx, job, lambda seen: transitions.finish(seen, generation, owner, outcome, now), SweepResult.FINISHED)
-    cost, length = (None, 0) if _goes_on(job, lease_id, now) else _settle_lost_attempt(ctx, job, kept, now)
-    taken = update_job(
-        ctx.jobs, job, lambda seen: transitions.reclaim(seen, lease_id, length, cost, now) if seen.attempt == job.attempt else None
+        return apply_transition(
+            ctx, job, lambda current: transitions.finish(current, generation, owner, outcome, now), SweepResult.FINISHED
+        )
+    cost, length = (None, 0) if _is_resumed(job, lease_id, now) else _settle_lost_attempt(ctx, job, stored, now)
+    reclaimed = update_job(
+        ctx.jobs, job, lambda current: transitions.reclaim(current, lease_id, length, cost, now) if current.attempt == job.attempt else None
     )
-    if taken is None:
+    if reclaimed is None:
         return SweepResult.NOTHING
-    log_job_failed(ctx.log, taken)
-    if taken.status is Status.QUEUED:
-        send_wake_up(ctx.queues, taken, now)
-    ctx.log("worker_lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=taken.crashes)
-    if taken.is_resumable:
+    log_job_failed(ctx.log, reclaimed)
+    if reclaimed.status is Status.QUEUED:
+        send_wake_up(ctx.queues, reclaimed, now)
+    ctx.log("worker_lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=reclaimed.crashes)
+    if reclaimed.is_resumable:
         return SweepResult.HANDED_OVER
-    return SweepResult.RECLAIMED if taken.status is Status.QUEUED else SweepResult.ENDED
+    return SweepResult.RECLAIMED if reclaimed.status is Status.QUEUED else SweepResult.ENDED
 
 
-def _goes_on(job: Job, lease_id: str, now: Ms) -> bool:
-    """Whether another worker will go on with the very attempt."""
-    taken = transitions.reclaim(job, lease_id, 0, None, now)
-    return taken is not None and taken.is_resumable
+def _is_resumed(job: Job, lease_id: str, now: Ms) -> bool:
+    """Whether another worker will continue the attempt by resuming its background response."""
+    reclaimed = transitions.reclaim(job, lease_id, 0, None, now)
+    return reclaimed is not None and reclaimed.is_resumable
 
 
-def _settle_lost_attempt(ctx: SweepContext, job: Job, kept: Result | None, now: Ms) -> tuple[Nano | None, int]:
-    """What the dead worker's attempt has cost, and how long its text is. A response that is left to itself is stopped [6]."""
+def _settle_lost_attempt(ctx: SweepContext, job: Job, stored: Result | None, now: Ms) -> tuple[Nano | None, int]:
+    """Stop the dead worker's response and store the row of its attempt.
+
+    The response is stopped because no worker reads it any more (protocol rule 6: the response id
+    is stored first).
+
+    Returns:
+        Cost and text length of the attempt.
+    """
     if job.response_id is not None:
         ctx.cancel_response(job.response_id)
-    chunks = ctx.chunks.read(job.id, job.attempt) if kept is None else []
-    text = _text_of(chunks) if kept is None else kept.text
-    lost = kept or _lost_attempt_result(ctx, job, text, now, asked=_provider_was_called(chunks))
-    if kept is None and lost is not None:  # before the job is given on: whoever dies in between, the ledger has its row
+    chunks = ctx.chunks.read(job.id, job.attempt) if stored is None else []
+    text = _text_of(chunks) if stored is None else stored.text
+    lost = stored or _lost_attempt_result(ctx, job, text, now, provider_called=_provider_was_called(chunks))
+    if stored is None and lost is not None:  # store it before the reclaim: a crash in between must not lose it
         ctx.results.put_if_absent(lost, job.tenant)
     return lost.cost if lost else None, len(text)
 
 
-def _lost_attempt_result(ctx: SweepContext, job: Job, text: str, now: Ms, *, asked: bool) -> Result | None:
-    """A killed attempt, for the ledger: what it must have used at least, marked as an estimate. `asked`: the provider was."""
-    body = ctx.job_specs.get(job.id)
+def _lost_attempt_result(ctx: SweepContext, job: Job, text: str, now: Ms, *, provider_called: bool) -> Result | None:
+    """The result row of a lost attempt, with its least usage as an estimate.
+
+    None if the spec or the job type no longer exists.
+    """
+    spec = ctx.job_specs.get(job.id)
     try:
         kind = ctx.job_type(job.type)
-    except JobTypeNotFound:  # taken away since: whoever claims the job next says so
+    except JobTypeNotFound:  # the type was removed; the next claim of the job reports it
         return None
-    if body is None:
+    if spec is None:
         return None
-    if body.depends_on:
-        body = fill_parent_results_if_available(ctx.jobs, ctx.results, body, kind)
-    given = estimate_tokens(body.prompt) + estimate_tokens(instructions(body.config, kind)) + REQUEST_TOKENS
+    if spec.depends_on:
+        spec = fill_parent_results_if_available(ctx.jobs, ctx.results, spec, kind)
+    input_tokens = estimate_tokens(spec.prompt) + estimate_tokens(instructions(spec.config, kind)) + REQUEST_TOKENS
     if kind.handler is not None:
         usage = Usage()
     else:
-        usage = Usage(input=given, output=estimate_tokens(text), estimated=True) if asked else Usage(estimated=True)
+        output_tokens = estimate_tokens(text)
+        usage = Usage(input=input_tokens, output=output_tokens, estimated=True) if provider_called else Usage(estimated=True)
     return Result(
         job_id=job.id,
         attempt=job.attempt,
@@ -94,7 +114,7 @@ def _lost_attempt_result(ctx: SweepContext, job: Job, text: str, now: Ms, *, ask
         finish_reason=WORKER_LOST,
         model=job.asked_model,
         usage=usage,
-        cost=cost_of(ctx.prices, job.asked_model, usage) if asked else 0,
+        cost=cost_of(ctx.prices, job.asked_model, usage) if provider_called else 0,
         finished_at=now,
         error_code=WORKER_LOST,
         ttl=now // 1000 + transitions.COMPLETED_RETENTION_DAYS * 86_400,
@@ -109,6 +129,6 @@ def _text_of(chunks: list[Chunk]) -> str:
 
 
 def _provider_was_called(chunks: list[Chunk]) -> bool:
-    """Whether the attempt's text came from the provider, as far as the log can tell: a cached answer took no request."""
-    measured = (chunks[-1].progress.get("performance_metrics") or {}) if chunks else {}
-    return measured.get("api_call_count") != 0
+    """Whether the attempt called the provider; without metrics, assume that it did."""
+    metrics = (chunks[-1].progress.get("performance_metrics") or {}) if chunks else {}
+    return metrics.get("api_call_count") != 0

@@ -1,8 +1,10 @@
-"""Look at everything that is due, and bring right what nobody is working on any more: "nothing is lost, whatever dies".
+"""Recover every job, lease and connection that its worker has left behind.
 
-Runs every minute, and decides afresh on what it finds: nothing here trusts what an index or an earlier look said [15, 16]. Two sweeps at
-once do no harm, because every change is a swap of the head that was looked at. A run ends in good time; what it leaves is the next one's,
-the longest overdue first. What fails is put off, so that it stands in nobody's way.
+Runs every minute and decides from the records alone; the due index only says which to read
+(protocol rule 15: everything unfinished is due; rule 16: act only on an unchanged record).
+Concurrent sweeps are safe, because every change is a compare-and-swap. A run stops before its time
+is over; the next one continues with the longest overdue. A job whose check fails is postponed, so
+that it does not delay the others.
 """
 
 from __future__ import annotations
@@ -28,26 +30,26 @@ from chalicelib.services.streaming.prune_connections import ConnectionState, pru
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import send_wake_up
 
-LEASE_GRACE_MS = 5_000  # a lease is dead only so long after its end: clocks differ
-LOOKAHEAD_MS = 65_000  # what comes due before the next sweep is sent now, with a delay, so that it begins in time
-MAX_PER_PARTITION = 100  # of each part of the index, for one run
+LEASE_GRACE_MS = 5_000  # a lease counts as dead only this long after its expiry, because clocks differ
+LOOKAHEAD_MS = 65_000  # jobs due before the next sweep are woken now, with a message delay, so that they start on time
+MAX_PER_PARTITION = 100  # due jobs per index partition and run
 LOAD_BATCH_SIZE = 100
-BUDGET_MS = 40_000  # of the function's 55 s; a call that hangs takes up to ten
-LEASE_BUDGET_MS = 20_000  # of them for the leases of dead workers, so that a thousand dead ones leave time for what else is due
-SOCKETS_MS = 45_000
-UNAVAILABLE_BACKOFF_MS = 30_000  # a job whose look met a store that did not answer is looked at in the next run, behind the others
-ERROR_BACKOFF_MS = 600_000  # one whose look fails for another reason: most likely it will again
+BUDGET_MS = 40_000  # of the function's 55 s, since a call that hangs takes up to 10 s
+LEASE_BUDGET_MS = 20_000  # limits the time for dead leases, so that many dead workers do not block the due jobs
+CONNECTIONS_DEADLINE_MS = 45_000  # since the start of the run
+UNAVAILABLE_BACKOFF_MS = 30_000  # a job whose store did not answer is checked again in the next run, after the others
+ERROR_BACKOFF_MS = 600_000  # a job whose check failed otherwise will most likely fail again
 
 T = TypeVar("T")
 
 
 def sweep(ctx: SweepContext) -> Counter[SweepResult]:
-    """One run; the answer counts what was done. What fails is looked at again later, and never stops the others."""
-    began, none = ctx.clock.now(), Counter[SweepResult]()
+    """Run one sweep. Returns how often each result occurred; errors are logged and never raised."""
+    started_at, none = ctx.clock.now(), Counter[SweepResult]()
     leases: list[Lease] = _guarded(ctx, ctx.leases.all, [], what="leases")
-    done = _reap_dead_leases(ctx, leases, began + LEASE_BUDGET_MS)
-    done += _check_due_jobs(ctx, leases, began + BUDGET_MS)
-    done += _guarded(ctx, partial(_prune_connections, ctx, began + SOCKETS_MS), none, what="connections")
+    done = _reap_dead_leases(ctx, leases, started_at + LEASE_BUDGET_MS)
+    done += _check_due_jobs(ctx, leases, started_at + BUDGET_MS)
+    done += _guarded(ctx, partial(_prune_connections, ctx, started_at + CONNECTIONS_DEADLINE_MS), none, what="connections")
     if done:
         ctx.log("swept", **{result.value: count for result, count in done.items()})
     return done
@@ -65,22 +67,23 @@ _PRUNED = {
 }
 
 
-def _guarded(ctx: SweepContext, work: Callable[[], T], otherwise: T, **about: str) -> T:
+def _guarded(ctx: SweepContext, work: Callable[[], T], fallback: T, **fields: str) -> T:
+    """Call `work`; log any error with `fields` and return `fallback` instead."""
     try:
         return work()
-    except Exception as exc:  # noqa: BLE001 - what one record does to the sweep must not happen to all others
-        ctx.log("sweep_step_failed", error=exc, **about)
-        return otherwise
+    except Exception as exc:  # noqa: BLE001 - one bad record must not stop the sweep
+        ctx.log("sweep_step_failed", error=exc, **fields)
+        return fallback
 
 
 def _reap_dead_leases(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> Counter[SweepResult]:
-    """The leases of dead workers: those that nobody has tried to bury first, the oldest first."""
+    """Reap the leases of dead workers: those not fenced yet first, then by expiry."""
     done: Counter[SweepResult] = Counter()
     now = ctx.clock.now()
     dead = [lease for lease in leases if not _is_alive(lease, now)]
     for lease in sorted(dead, key=lambda lease: (lease.fenced, lease.expires_at)):
-        late = ctx.clock.now() >= deadline
-        done[SweepResult.DEFERRED if late else _guarded(ctx, partial(_reap_lease, ctx, lease), SweepResult.FAILED, lease=lease.id)] += 1
+        is_late = ctx.clock.now() >= deadline
+        done[SweepResult.DEFERRED if is_late else _guarded(ctx, partial(_reap_lease, ctx, lease), SweepResult.FAILED, lease=lease.id)] += 1
     return done
 
 
@@ -89,47 +92,49 @@ def _is_alive(lease: Lease, now: Ms) -> bool:
 
 
 def _reap_lease(ctx: SweepContext, lease: Lease) -> SweepResult:
-    """Fence a dead worker's lease first, so that it can finish nothing more; then take its jobs back; then forget the lease [19].
+    """Fence a dead worker's lease, recover its jobs, then delete the lease.
 
-    A lease of which a job could not be taken back stays, for the next run.
+    Fencing first keeps a slow worker from finishing a recovered job (protocol rule 19: clocks
+    decide when, never whether). The lease stays if one of its jobs could not be recovered; the next
+    run tries again.
     """
     if not ctx.leases.fence(lease):
         return SweepResult.LEASE_ALIVE
-    taken = [
+    results = [
         _guarded(ctx, partial(recover_job, ctx, job, lease.id), SweepResult.FAILED, job_id=job.id, tenant=job.tenant)
-        for job in _heads(ctx, lease.jobs, consistent=True)
+        for job in _load_jobs(ctx, lease.jobs, consistent=True)
     ]
-    if SweepResult.FAILED in taken:
+    if SweepResult.FAILED in results:
         return SweepResult.LEASE_KEPT
     ctx.leases.delete_fenced(lease)
     return SweepResult.LEASE_REAPED
 
 
 def _check_due_jobs(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> Counter[SweepResult]:
-    """What is due, of all lanes in turn."""
+    """Check the jobs that are due, lane by lane in turn."""
     done: Counter[SweepResult] = Counter()
-    ids = _due(ctx, leases, deadline)
+    ids = _due_ids(ctx, leases, deadline)
     for start in range(0, len(ids), LOAD_BATCH_SIZE):
         if ctx.clock.now() >= deadline:
             done[SweepResult.DEFERRED] += len(ids) - start
             break
-        heads: list[Job] = _guarded(ctx, partial(_heads, ctx, ids[start : start + LOAD_BATCH_SIZE]), [], what="heads")
-        for job in heads:
+        jobs: list[Job] = _guarded(ctx, partial(_load_jobs, ctx, ids[start : start + LOAD_BATCH_SIZE]), [], what="jobs")
+        for job in jobs:
             done[SweepResult.DEFERRED if ctx.clock.now() >= deadline else _check_guarded(ctx, job)] += 1
     return done
 
 
-def _due(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> list[str]:
-    """Ids of what is due: one of each lane and one of what waits for a time in turn, so that none has to wait for all of another."""
+def _due_ids(ctx: SweepContext, leases: Sequence[Lease], deadline: Ms) -> list[str]:
+    """Ids of due jobs, interleaved by lane, so that no lane delays another."""
     groups: list[list[str]] = [
-        _guarded(ctx, partial[list[str]](_due_of, ctx, lane, leases), [], what=lane or "times")
+        _guarded(ctx, partial[list[str]](_due_ids_of, ctx, lane, leases), [], what=lane or "scheduled")
         for lane in (None, *LANES)
         if ctx.clock.now() < deadline
     ]
-    return [job_id for turn in zip_longest(*groups) for job_id in turn if job_id is not None]
+    return [job_id for interleaved in zip_longest(*groups) for job_id in interleaved if job_id is not None]
 
 
-def _due_of(ctx: SweepContext, lane: str | None, leases: Sequence[Lease]) -> list[str]:
+def _due_ids_of(ctx: SweepContext, lane: str | None, leases: Sequence[Lease]) -> list[str]:
     now = ctx.clock.now()
     until = now + LOOKAHEAD_MS
     watermarks = [lease.watermark for lease in leases if lease.lane == lane and lease.watermark and _is_alive(lease, now)]
@@ -138,41 +143,41 @@ def _due_of(ctx: SweepContext, lane: str | None, leases: Sequence[Lease]) -> lis
     return ctx.jobs.due(lane, until, MAX_PER_PARTITION)
 
 
-def _heads(ctx: SweepContext, ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
+def _load_jobs(ctx: SweepContext, ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
     return load_jobs(ctx.jobs, ctx.log, ids, ctx.clock.now() + ERROR_BACKOFF_MS, consistent=consistent)
 
 
 def _check_guarded(ctx: SweepContext, job: Job) -> SweepResult:
-    """Look, and put the job off if that fails: it goes to the end of the line, and comes up again."""
+    """Check a job; postpone it if the check fails, so that it does not delay the others."""
     try:
         return _check_job(ctx, job)
-    except Exception as exc:  # noqa: BLE001 - as above
+    except Exception as exc:  # noqa: BLE001 - one bad record must not stop the sweep
         ctx.log("sweep_step_failed", error=exc, job_id=job.id, tenant=job.tenant)
         now = ctx.clock.now()
         until = now + (UNAVAILABLE_BACKOFF_MS if isinstance(exc, Unavailable) else ERROR_BACKOFF_MS)
-        put_off = partial(update_job, ctx.jobs, job, lambda seen: transitions.postpone(seen, until, now))
-        _guarded(ctx, put_off, None, job_id=job.id, tenant=job.tenant)
+        postpone = partial(update_job, ctx.jobs, job, lambda current: transitions.postpone(current, until, now))
+        _guarded(ctx, postpone, None, job_id=job.id, tenant=job.tenant)
         return SweepResult.FAILED
 
 
 def _check_job(ctx: SweepContext, job: Job) -> SweepResult:
-    """Decide afresh what a job that is due needs. The answer names what was done."""
+    """Decide from the record what a due job needs, and do it. Returns what was done."""
     now = ctx.clock.now()
     if job.status.is_terminal or job.due_at is None:
         return SweepResult.NOTHING
     if job.status is Status.PROCESSING:
         return _check_worker(ctx, job, now)
     if now >= job.expires_at and job.started_at is None:
-        return apply_transition(ctx, job, lambda seen: _if_same(seen, job, transitions.expire(seen, now)), SweepResult.EXPIRED)
+        return apply_transition(ctx, job, lambda current: _if_same(current, job, transitions.expire(current, now)), SweepResult.EXPIRED)
     if transitions.give_up(job, now) is not None:
-        return apply_transition(ctx, job, lambda seen: transitions.give_up(seen, now), SweepResult.GIVEN_UP)
+        return apply_transition(ctx, job, lambda current: transitions.give_up(current, now), SweepResult.GIVEN_UP)
     if job.due_at > now and not (job.resume_at and transitions.is_claimable(job)):
         return SweepResult.NOT_DUE
     if transitions.waits_for_parents(job):
         return _check_dependencies(ctx, job, now)
     if transitions.is_claimable(job):
         return _resend(ctx, job, now)
-    return apply_transition(ctx, job, lambda seen: transitions.postpone_check(seen, now), SweepResult.CHECKED)
+    return apply_transition(ctx, job, lambda current: transitions.postpone_check(current, now), SweepResult.CHECKED)
 
 
 def _check_worker(ctx: SweepContext, job: Job, now: Ms) -> SweepResult:
@@ -181,30 +186,36 @@ def _check_worker(ctx: SweepContext, job: Job, now: Ms) -> SweepResult:
     lease_id = transitions.lease_of(job)
     lease = ctx.leases.get(lease_id)
     if lease is not None and lease.expires_at + LEASE_GRACE_MS >= now:
-        return apply_transition(ctx, job, lambda seen: transitions.postpone_check(seen, now), SweepResult.ALIVE)
+        return apply_transition(ctx, job, lambda current: transitions.postpone_check(current, now), SweepResult.ALIVE)
     if lease is not None and not ctx.leases.fence(lease):
         return SweepResult.ALIVE
     return recover_job(ctx, job, lease_id)
 
 
 def _check_dependencies(ctx: SweepContext, job: Job, now: Ms) -> SweepResult:
-    """Whoever was to tell it of its parents' ends may have died, or they were too many for one go."""
-    looked = resolve_dependencies(ctx, job)
-    if not transitions.waits_for_parents(looked):
+    """Release the job if its parents have ended; the consumer that should have may have died."""
+    resolved = resolve_dependencies(ctx, job)
+    if not transitions.waits_for_parents(resolved):
         return SweepResult.RELEASED
-    return apply_transition(ctx, looked, lambda seen: transitions.postpone_check(seen, now), SweepResult.CHECKED)
+    return apply_transition(ctx, resolved, lambda current: transitions.postpone_check(current, now), SweepResult.CHECKED)
 
 
 def _resend(ctx: SweepContext, job: Job, now: Ms) -> SweepResult:
-    """Send the wake-up again, with the generation it had [17]: sent too often it is dropped, sent too seldom the job would wait."""
+    """Send the wake-up again.
+
+    Workers drop duplicates (protocol rule 17: resending keeps the generation).
+    """
     delay = send_wake_up(ctx.queues, job, now)
     if delay is None:
         return SweepResult.NOT_DUE
     later = now + delay * 1000
     return apply_transition(
-        ctx, job, lambda seen: transitions.postpone_check(seen, later) if seen.generation == job.generation else None, SweepResult.RESENT
+        ctx,
+        job,
+        lambda current: transitions.postpone_check(current, later) if current.generation == job.generation else None,
+        SweepResult.RESENT,
     )
 
 
-def _if_same(seen: Job, job: Job, new: Job) -> Job | None:
-    return new if seen.version == job.version else None
+def _if_same(current: Job, job: Job, new: Job) -> Job | None:
+    return new if current.version == job.version else None

@@ -1,4 +1,6 @@
-"""Count jobs against their marks: mark and counters in one transaction, so that nothing is counted twice or half [21]."""
+"""Count jobs against their marks. Mark and counters are written in one transaction, so that a job
+is never counted twice or in part (protocol rule 21: mark and counters in one transaction).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,13 @@ from chalicelib.domain.metrics.counters import CounterIncrement, CountMark, merg
 from chalicelib.ports import Clock, Counters, MarkUpdate
 from chalicelib.services.retrying import CONFLICT_RETRY_DELAYS
 
-MAX_TRANSACTION_ITEMS = 90  # marks and counters of one transaction; DynamoDB takes a hundred
-MARK_TTL_SECONDS = 3 * 86_400  # seconds: longer than a change stream can be replayed
+MAX_TRANSACTION_ITEMS = 90  # marks and counters of one transaction; DynamoDB allows 100
+MARK_TTL_SECONDS = 3 * 86_400  # longer than a change stream can be replayed
 
 CountFunction = Callable[[CountMark, Job], tuple[list[CounterIncrement], Any]]
 
-# What is counted, by its name in the marks: what a job adds beyond what its mark says, and what its mark is to say. None: nothing.
+# The counts, by their names in the marks. Each function returns the increments since the mark, and
+# what the new mark stores; None: nothing.
 COUNTERS: dict[str, CountFunction] = {
     batch_counters.NAME: batch_counters.count_row,
     throughput.SPEED: throughput.count_job,
@@ -28,79 +31,85 @@ COUNTERS: dict[str, CountFunction] = {
 
 @dataclass(frozen=True, slots=True)
 class CountEntry:
-    """What is to be written for one job."""
+    """The writes for one job."""
 
-    marked: MarkUpdate
-    adds: tuple[CounterIncrement, ...]
+    mark_update: MarkUpdate
+    increments: tuple[CounterIncrement, ...]
 
 
-def count_jobs(ledger: Counters, clock: Clock, jobs: Iterable[Job], *, consistent: bool = False) -> list[str]:
-    """Count the newest of each job. The answer names the ones that could not be, because others counted them at every try.
+def count_jobs(counters: Counters, clock: Clock, jobs: Iterable[Job], *, consistent: bool = False) -> list[str]:
+    """Count the newest record of each job. Return the ids that lost every try to another writer.
+
+    Args:
+        consistent: read the marks consistently from the first try on.
 
     Raises:
-        Unavailable: some may not have been counted; again, they are counted once all the same.
+        Unavailable: some jobs may not have been counted. Repeating it counts no job twice.
     """
     newest: dict[str, Job] = {}
     for job in jobs:
         if job.id not in newest or newest[job.id].version < job.version:
             newest[job.id] = job
-    left = [job for job in newest.values() if is_counted(job)]
-    for attempt, pause in enumerate(CONFLICT_RETRY_DELAYS):
-        if left and pause:
-            clock.sleep(pause)
-        left = _count_once(ledger, clock, left, MAX_TRANSACTION_ITEMS >> attempt, consistent=consistent or attempt > 0)
-    return [job.id for job in left]
+    remaining = [job for job in newest.values() if is_counted(job)]
+    for attempt, delay in enumerate(CONFLICT_RETRY_DELAYS):
+        if remaining and delay:
+            clock.sleep(delay)
+        remaining = _try_count(counters, clock, remaining, MAX_TRANSACTION_ITEMS >> attempt, consistent=consistent or attempt > 0)
+    return [job.id for job in remaining]
 
 
 def is_counted(job: Job) -> bool:
-    """A row of a batch with each change; any other job only as it ends."""
+    """Whether this record is counted: a batch row at each change, any other job only at its end."""
     return job.batch_id is not None or job.status.is_terminal
 
 
-def _count_once(ledger: Counters, clock: Clock, jobs: Sequence[Job], most: int, *, consistent: bool) -> list[Job]:
-    """Those that met somebody else."""
+def _try_count(counters: Counters, clock: Clock, jobs: Sequence[Job], max_items: int, *, consistent: bool) -> list[Job]:
+    """Count jobs in transactions of at most `max_items`; return those that lost to another writer."""
     if not jobs:
         return []
-    marks = ledger.marks([job.id for job in jobs], consistent=consistent)
+    marks = counters.marks([job.id for job in jobs], consistent=consistent)
     by_id = {job.id: job for job in jobs}
     entries = [entry for job in jobs if (entry := _entry(marks.get(job.id, CountMark(job_id=job.id)), job, clock)) is not None]
     failed: list[Job] = []
-    for some in _transactions(entries, most):
+    for chunk in _transactions(entries, max_items):
         try:
-            ledger.increment([entry.marked for entry in some], merge_increments([add for entry in some for add in entry.adds]))
+            counters.increment(
+                [entry.mark_update for entry in chunk],
+                merge_increments([increment for entry in chunk for increment in entry.increments]),
+            )
         except StaleVersion:
-            failed += [by_id[entry.marked.new.job_id] for entry in some]
+            failed += [by_id[entry.mark_update.new.job_id] for entry in chunk]
     return failed
 
 
 def _entry(mark: CountMark, job: Job, clock: Clock) -> CountEntry | None:
-    """None: it was counted as this already, or as something later; or nothing counts it."""
+    """Return the writes for a job; None: this or a later version is counted, or nothing counts it."""
     if mark.version >= job.version:
         return None
-    adds: list[CounterIncrement] = []
+    increments: list[CounterIncrement] = []
     counted: dict[str, Any] = {}
-    for name, tally in COUNTERS.items():
-        more, said = tally(mark, job)
-        adds += more
-        if said is not None:
-            counted[name] = said
-    if not adds and not counted:
+    for name, count in COUNTERS.items():
+        added, new_mark = count(mark, job)
+        increments += added
+        if new_mark is not None:
+            counted[name] = new_mark
+    if not increments and not counted:
         return None
-    lasts = batch_counters.KEPT_SECONDS if job.batch_id is not None else MARK_TTL_SECONDS
+    ttl = batch_counters.COUNTER_TTL_SECONDS if job.batch_id is not None else MARK_TTL_SECONDS
     new = CountMark(job_id=job.id, version=job.version, counted=counted)
-    return CountEntry(MarkUpdate(mark, new, clock.now() // 1000 + lasts), tuple(adds))
+    return CountEntry(MarkUpdate(mark, new, clock.now() // 1000 + ttl), tuple(increments))
 
 
-def _transactions(entries: Sequence[CountEntry], most: int) -> Iterable[list[CountEntry]]:
-    """As many together as fit, marks and counters."""
-    some: list[CountEntry] = []
-    places: set[tuple[str, str]] = set()
+def _transactions(entries: Sequence[CountEntry], max_items: int) -> Iterable[list[CountEntry]]:
+    """Group the entries so that the marks and counters of each group fit into one transaction."""
+    chunk: list[CountEntry] = []
+    keys: set[tuple[str, str]] = set()
     for entry in entries:
-        more = places | {add.key for add in entry.adds}
-        if some and len(some) + 1 + len(more) > most:
-            yield some
-            some, more = [], {add.key for add in entry.adds}
-        some.append(entry)
-        places = more
-    if some:
-        yield some
+        merged = keys | {increment.key for increment in entry.increments}
+        if chunk and len(chunk) + 1 + len(merged) > max_items:
+            yield chunk
+            chunk, merged = [], {increment.key for increment in entry.increments}
+        chunk.append(entry)
+        keys = merged
+    if chunk:
+        yield chunk

@@ -1,4 +1,4 @@
-"""The measured speeds as an environment knows them: each read at most once a minute, and never waited for twice."""
+"""Cache the measured throughput in one environment: each entry is read at most once a minute."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from chalicelib.ports import Clock, ThroughputStats
 from chalicelib.services.log import Log
 
 CACHE_TTL_MS = 60_000
-MAX_ENTRIES = 500  # types by models; beyond it all are read anew
+MAX_ENTRIES = 500  # pairs of type and model; beyond it the cache is cleared
 
 
 class ThroughputCache:
-    """`of(job_type, model)` answers at once what was read within the last minute. A store that does not answer costs a guess, not a job."""
+    """The throughput by job type and model. If the store fails, the last known value or
+    `UNMEASURED` is used: the estimate is worse, but no job fails.
+    """
 
-    def __init__(self, speeds: ThroughputStats, clock: Clock, log: Log) -> None:
-        self._speeds, self._clock, self._log = speeds, clock, log
-        self._known: dict[tuple[str, str], tuple[Throughput, Ms]] = {}
+    def __init__(self, stats: ThroughputStats, clock: Clock, log: Log) -> None:
+        self._stats, self._clock, self._log = stats, clock, log
+        self._entries: dict[tuple[str, str], tuple[Throughput, Ms]] = {}
 
     def get(self, job_type: str, model: str) -> Throughput:
+        """Return the throughput, from the store if the cached entry is older than a minute."""
         now = self._clock.now()
-        known, read_at = self._known.get((job_type, model), (UNMEASURED, None))
+        throughput, read_at = self._entries.get((job_type, model), (UNMEASURED, None))
         if read_at is not None and 0 <= now - read_at < CACHE_TTL_MS:
-            return known
+            return throughput
         try:
-            known = self._speeds.get(job_type, model, now)
-        except Exception as exc:  # noqa: BLE001 - what only an estimate is made of must not keep a job from anything
+            throughput = self._stats.get(job_type, model, now)
+        except Exception as exc:  # noqa: BLE001 - only estimates use it, so it must fail no job
             self._log("throughput_unavailable", job_type=job_type, model=model, error=exc)
-        if len(self._known) >= MAX_ENTRIES:
-            self._known.clear()
-        self._known[job_type, model] = (known, now)
-        return known
+        if len(self._entries) >= MAX_ENTRIES:
+            self._entries.clear()
+        self._entries[job_type, model] = (throughput, now)
+        return throughput

@@ -1,4 +1,4 @@
-"""Try a delivery: take it up, send it, write down what came of it, and when it is tried again."""
+"""Attempt deliveries: claim one, send it, record the outcome and schedule the next attempt."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from chalicelib.services.compare_and_swap import update
 from chalicelib.services.notifications.outbox import NotificationContext, decode_delivery_message, schedule_delivery
 from chalicelib.services.notifications.settings import get_allowlist, get_signing_secrets
 
-LOOKAHEAD_MS = 65_000  # what comes due before the next sweep is sent now, with a delay
-MAX_PER_SHARD = 100  # of each part of what is open, for one sweep
+LOOKAHEAD_MS = 65_000  # deliveries due before the next sweep get their message now, with a delay
+MAX_PER_SHARD = 100  # open deliveries per index shard and sweep
 GONE = 410
 
 
 class DeliveryResult(StrEnum):
-    """What became of a delivery message, or of a stalled delivery."""
+    """The result of a delivery message, or of requeuing a stalled delivery."""
 
     PENDING = "pending"  # attempted; another attempt follows
     DELIVERED = "delivered"
@@ -37,7 +37,10 @@ class DeliveryResult(StrEnum):
 
 
 def handle_delivery_message(ctx: NotificationContext, body: str) -> DeliveryResult:
-    """What a message of the queue asks for; the answer names what came of it. What fails, the sweep finds again: nothing is raised."""
+    """Attempt the delivery that a queue message names.
+
+    Never raises: the sweeper enqueues a failed one again.
+    """
     try:
         owner, delivery_id = decode_delivery_message(body)
     except InvalidMessage as exc:
@@ -46,35 +49,39 @@ def handle_delivery_message(ctx: NotificationContext, body: str) -> DeliveryResu
         return DeliveryResult.DEAD_LETTERED
     try:
         return attempt_delivery(ctx, owner, delivery_id)
-    except Exception as exc:  # noqa: BLE001 - what one delivery does must not happen to the others of its batch
+    except Exception as exc:  # noqa: BLE001 - one delivery must not stop the others of its batch
         ctx.log("delivery_deferred", delivery_id=delivery_id, job_id=owner, error=exc)
         return DeliveryResult.DEFERRED
 
 
 def attempt_delivery(ctx: NotificationContext, owner: str, delivery_id: str) -> DeliveryResult:
-    """Try it once, if it is due and nobody is at it.
+    """Attempt a delivery once, if it is due and no other dispatcher has claimed it.
 
     Raises:
-        Unavailable: a store did not answer. It may have been sent; it is tried again when whoever had it is given up.
+        Unavailable: a store did not answer. The message may have been sent; it is sent again after
+            the claim has expired.
     """
-    mine = _claimed(ctx, owner, delivery_id)
-    if mine is None:
+    claimed = _claim(ctx, owner, delivery_id)
+    if claimed is None:
         return DeliveryResult.NOT_DUE
-    outcome = _attempt(ctx, mine)
-    new = delivery_rules.record_attempt(mine, outcome, ctx.clock.now(), ctx.random())
+    outcome = _attempt(ctx, claimed)
+    attempted = delivery_rules.record_attempt(claimed, outcome, ctx.clock.now(), ctx.random())
     try:
-        ctx.deliveries.replace(mine, new)
+        ctx.deliveries.replace(claimed, attempted)
     except StaleVersion:
-        ctx.log("delivery_fenced", delivery_id=mine.id, job_id=mine.owner, tenant=mine.tenant)
+        ctx.log("delivery_fenced", delivery_id=claimed.id, job_id=claimed.owner, tenant=claimed.tenant)
         return DeliveryResult.FENCED
-    if new.is_open:
-        schedule_delivery(ctx, new)
-    _log_attempt(ctx, new, outcome)
-    return DeliveryResult(new.state.value)
+    if attempted.is_open:
+        schedule_delivery(ctx, attempted)
+    _log_attempt(ctx, attempted, outcome)
+    return DeliveryResult(attempted.state.value)
 
 
 def requeue_stalled(ctx: NotificationContext, until: Ms) -> Counter[DeliveryResult]:
-    """What the sweep does: send for what is due and has no message any more, or could not be given one yet."""
+    """Send queue messages for due deliveries whose message was lost or could not be delayed enough.
+
+    Runs in every sweep. Returns how many were scheduled, and how many are left to the next sweep.
+    """
     done: Counter[DeliveryResult] = Counter()
     for delivery in ctx.deliveries.due(ctx.clock.now() + LOOKAHEAD_MS, MAX_PER_SHARD):
         now = ctx.clock.now()
@@ -86,42 +93,43 @@ def requeue_stalled(ctx: NotificationContext, until: Ms) -> Counter[DeliveryResu
                 ctx.deliveries.replace(delivery, delivery_rules.postpone_recheck(delivery, now))
                 done[DeliveryResult.SCHEDULED] += 1
             except StaleVersion:
-                continue  # somebody has just taken it up
-            except Exception as exc:  # noqa: BLE001 - one that fails must not stop the others
+                continue  # a dispatcher has just claimed it
+            except Exception as exc:  # noqa: BLE001 - one delivery must not stop the others
                 ctx.log("delivery_not_requeued", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
     return done
 
 
-def _claimed(ctx: NotificationContext, owner: str, delivery_id: str) -> Delivery | None:
-    seen = ctx.deliveries.get(owner, delivery_id)
-    if seen is None:
+def _claim(ctx: NotificationContext, owner: str, delivery_id: str) -> Delivery | None:
+    found = ctx.deliveries.get(owner, delivery_id)
+    if found is None:
         return None
-    return update(ctx.deliveries.replace, seen, lambda delivery: delivery_rules.claim(delivery, ctx.clock.now()))
+    return update(ctx.deliveries.replace, found, lambda delivery: delivery_rules.claim(delivery, ctx.clock.now()))
 
 
 def _attempt(ctx: NotificationContext, delivery: Delivery) -> DeliveryOutcome:
-    began = ctx.clock.now()
+    started_at = ctx.clock.now()
     try:
-        posted = _CHANNELS[delivery.channel](ctx, delivery)
+        response = _CHANNELS[delivery.channel](ctx, delivery)
     except DeliveryError as exc:
-        return DeliveryOutcome(ms=ctx.clock.now() - began, error=exc.message, final=exc.final)
-    except Exception as exc:  # noqa: BLE001 - a fault of ours: it is tried again, and people see that it failed
+        return DeliveryOutcome(ms=ctx.clock.now() - started_at, error=exc.message, final=exc.final)
+    except Exception as exc:  # noqa: BLE001 - a bug here must not lose the delivery: the attempt is recorded as failed and retried
         ctx.log("delivery_error", delivery_id=delivery.id, job_id=delivery.owner, tenant=delivery.tenant, error=exc)
-        return DeliveryOutcome(ms=ctx.clock.now() - began, error="something went wrong on our side")
-    return _outcome_of(posted, ctx.clock.now() - began)
+        return DeliveryOutcome(ms=ctx.clock.now() - started_at, error="internal error")
+    return _outcome_of(response, ctx.clock.now() - started_at)
 
 
-def _outcome_of(posted: WebhookResponse | None, took: Ms) -> DeliveryOutcome:
-    if posted is None or 200 <= posted.status < 300:
-        return DeliveryOutcome(ms=took, status=posted.status if posted else None)
-    if 300 <= posted.status < 400:
+def _outcome_of(response: WebhookResponse | None, duration: Ms) -> DeliveryOutcome:
+    """The outcome of a message that was sent; `response` is None for e-mail."""
+    if response is None or 200 <= response.status < 300:
+        return DeliveryOutcome(ms=duration, status=response.status if response else None)
+    if 300 <= response.status < 400:
         error = "redirects are not followed"
-    elif posted.status == GONE:
-        error = "the receiver says that it is gone"
+    elif response.status == GONE:
+        error = "the receiver answered 410 Gone; it is not tried again"
     else:
-        error = f"the receiver answered {posted.status}"
-    asked = posted.retry_after if posted.status in (429, 503) else None
-    return DeliveryOutcome(ms=took, status=posted.status, error=error, retry_after=asked, final=posted.status == GONE)
+        error = f"the receiver answered {response.status}"
+    retry_after = response.retry_after if response.status in (429, 503) else None
+    return DeliveryOutcome(ms=duration, status=response.status, error=error, retry_after=retry_after, final=response.status == GONE)
 
 
 def _post_webhook(ctx: NotificationContext, delivery: Delivery) -> WebhookResponse:
@@ -129,37 +137,37 @@ def _post_webhook(ctx: NotificationContext, delivery: Delivery) -> WebhookRespon
 
 
 def post_signed(ctx: NotificationContext, tenant: str, url: str, message_id: str, payload: str) -> WebhookResponse:
-    """Post a message as Standard Webhooks says: signed anew for each attempt, with every secret that is valid.
+    """Post a message as Standard Webhooks defines it: signed now, with every active secret.
 
     Raises:
-        NotSent: there was no answer, or none may be asked for.
+        DeliveryError: the receiver did not answer, or the network policy forbids its address.
     """
     now = ctx.clock.now()
-    signed = ctx.sign(get_signing_secrets(ctx, tenant).active(now), message_id, now, payload)
-    return ctx.webhook_client.post(url, payload.encode(), {"Content-Type": "application/json", **signed})
+    signature_headers = ctx.sign(get_signing_secrets(ctx, tenant).active(now), message_id, now, payload)
+    return ctx.webhook_client.post(url, payload.encode(), {"Content-Type": "application/json", **signature_headers})
 
 
 def _post_to_slack(ctx: NotificationContext, delivery: Delivery) -> WebhookResponse:
-    """The address book decides at the moment of sending: what was taken out of it is written to no more."""
+    """Post to Slack. The allowlist is read now, so that a removed recipient gets nothing."""
     url = get_allowlist(ctx, delivery.tenant, delivery.recipient).slack[delivery.address]
     text = f"*{_escaped(delivery.subject)}*\n{_escaped(delivery.payload)}"
     return ctx.webhook_client.post(url, json.dumps({"text": text}).encode(), {"Content-Type": "application/json"})
 
 
-def _send_mail(ctx: NotificationContext, delivery: Delivery) -> None:
+def _send_email(ctx: NotificationContext, delivery: Delivery) -> None:
     get_allowlist(ctx, delivery.tenant, delivery.recipient)
     ctx.email.send(delivery.address, delivery.subject, delivery.payload)
 
 
 def _escaped(text: str) -> str:
-    """As Slack wants text that is not its markup."""
+    """Escape text for Slack's markup."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 _CHANNELS: dict[Channel, Callable[[NotificationContext, Delivery], WebhookResponse | None]] = {
     Channel.WEBHOOK: _post_webhook,
     Channel.SLACK: _post_to_slack,
-    Channel.EMAIL: _send_mail,
+    Channel.EMAIL: _send_email,
 }
 
 

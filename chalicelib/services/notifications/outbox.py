@@ -1,4 +1,4 @@
-"""Write to somebody outside: put the message down for each recipient, then have it delivered."""
+"""The outbox: store a delivery per recipient, then enqueue it for the dispatcher."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from chalicelib.domain.units import DAY_MS, Ms
 from chalicelib.ports import Deliveries, EmailSender, NotificationSettings, WebhookClient
 from chalicelib.services.context import QueueContext
 
-MAX_TEXT_LENGTH = 10_000  # characters of what a person is written
+MAX_TEXT_LENGTH = 10_000  # characters of a notification's text
 
 
 class NotificationContext(QueueContext, Protocol):
     """What sending notifications needs.
 
-    `sign` gives the signature headers of a webhook payload. `new_signing_secret` makes a secret, `random` a number in [0, 1).
-    `allowed_networks`: private networks that webhooks may reach. `api_url`: the API's address, for links in messages.
+    `sign` returns the signature headers of a webhook payload. `random` returns a number in [0, 1).
+    `allowed_networks`: private networks that webhooks may reach. `api_url`: for links in messages.
     """
 
     @property
@@ -48,18 +48,19 @@ class NotificationContext(QueueContext, Protocol):
 def enqueue_deliveries(
     ctx: NotificationContext, tenant: str, owner: str, recipients: Iterable[Recipient], message: NotificationMessage
 ) -> list[Delivery]:
-    """Put down a delivery for each recipient and wake whoever delivers. Doing it again makes nothing new [9].
+    """Store a delivery for each recipient and enqueue it. Idempotent per message id and recipient.
 
-    `owner` is the job or batch that it is about; the one whose deliveries name it.
+    Args:
+        owner: the id of the job or batch that the message is about.
 
     Raises:
-        Unavailable: some may be put down and others not; repeat it.
+        Unavailable: a store did not answer; some deliveries may be stored. Call again.
     """
-    made = [ctx.deliveries.create(_new(ctx, tenant, owner, recipient, message)) for recipient in dict.fromkeys(recipients)]
-    for delivery in made:
+    deliveries = [ctx.deliveries.create(_new_delivery(ctx, tenant, owner, recipient, message)) for recipient in dict.fromkeys(recipients)]
+    for delivery in deliveries:
         if delivery.is_open and not delivery.attempt_count:
             schedule_delivery(ctx, delivery)
-    return made
+    return deliveries
 
 
 def enqueue_message(
@@ -70,26 +71,33 @@ def enqueue_message(
     subject: str,
     text: str,
     message_id: str,
-    more: Any = None,
+    extra: Any = None,
 ) -> list[Delivery]:
-    """Write to people and programs in somebody's own words. The same `message_id` is the same message: it is put down once for each.
+    """Enqueue a message with its own text for each recipient.
 
-    `more` is for programs.
+    Idempotent per `message_id` and recipient.
+
+    Args:
+        owner: the id of the job that sends it.
+        extra: JSON for webhook receivers, in the payload's `data`.
     """
-    title, words = single_line(repair_surrogates(subject)), repair_surrogates(text)[:MAX_TEXT_LENGTH]
-    data = {"job_id": owner, "subject": title, "text": words} | ({"data": more} if more is not None else {})
-    message = NotificationMessage(id=message_id, type="notification", created_at=ctx.clock.now(), subject=title, text=words, data=data)
+    title, content = single_line(repair_surrogates(subject)), repair_surrogates(text)[:MAX_TEXT_LENGTH]
+    data = {"job_id": owner, "subject": title, "text": content} | ({"data": extra} if extra is not None else {})
+    message = NotificationMessage(id=message_id, type="notification", created_at=ctx.clock.now(), subject=title, text=content, data=data)
     return enqueue_deliveries(ctx, tenant, owner, recipients, message)
 
 
 def schedule_delivery(ctx: NotificationContext, delivery: Delivery) -> None:
-    """Have it delivered when it is due; what is due later than a message can be delayed, the sweep sends."""
+    """Enqueue a delivery message that arrives when the delivery is due.
+
+    If that is later than a message can be delayed, the sweeper sends it.
+    """
     delay = delivery_rules.message_delay(delivery, ctx.clock.now())
     if delay is None:
         return
     try:
         ctx.queues.send_task(DELIVERIES, encode_delivery_message(delivery), delivery.tenant, delay)
-    except Unavailable as exc:  # it is put down, so the sweep finds it
+    except Unavailable as exc:  # the delivery is stored, so the sweeper finds it
         ctx.log("delivery_not_scheduled", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
 
 
@@ -98,22 +106,22 @@ def encode_delivery_message(delivery: Delivery) -> str:
 
 
 def decode_delivery_message(body: str) -> tuple[str, str]:
-    """Owner and id of the delivery that a message is about.
+    """Owner and id of the delivery that a message names.
 
     Raises:
-        BadMessage: it is about none.
+        InvalidMessage: the message names no delivery.
     """
     try:
         data = json.loads(body)
     except (ValueError, RecursionError) as exc:
         raise InvalidMessage("The message is not JSON.") from exc
-    owner, name = (data.get("owner"), data.get("delivery")) if isinstance(data, dict) else (None, None)
-    if not (isinstance(owner, str) and isinstance(name, str) and 0 < len(owner) < 200 and 0 < len(name) < 200):
-        raise InvalidMessage('A delivery is {"owner": "job_...", "delivery": "dlv_..."}.')
-    return owner, name
+    owner, delivery = (data.get("owner"), data.get("delivery")) if isinstance(data, dict) else (None, None)
+    if not (isinstance(owner, str) and isinstance(delivery, str) and 0 < len(owner) < 200 and 0 < len(delivery) < 200):
+        raise InvalidMessage('A delivery message must be {"owner": "job_...", "delivery": "dlv_..."}.')
+    return owner, delivery
 
 
-def _new(ctx: NotificationContext, tenant: str, owner: str, recipient: Recipient, message: NotificationMessage) -> Delivery:
+def _new_delivery(ctx: NotificationContext, tenant: str, owner: str, recipient: Recipient, message: NotificationMessage) -> Delivery:
     now: Ms = ctx.clock.now()
     return Delivery(
         id=delivery_id(message.id, recipient),

@@ -1,4 +1,4 @@
-"""What a tenant signs with, whom it may write to, and whether a submission asks for nobody else."""
+"""A tenant's signing secrets and recipient allowlist, and the checks of submissions against it."""
 
 from __future__ import annotations
 
@@ -22,90 +22,97 @@ from chalicelib.services.notifications.outbox import NotificationContext, schedu
 
 SECRET_BYTES = 32
 
-Reader = Callable[[str], Recipient]
+RecipientParser = Callable[[str], Recipient]
 
 
 def new_signing_secret() -> str:
-    """256 random bits, as Standard Webhooks writes them."""
+    """256 random bits in the format of Standard Webhooks."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
 
 
 def get_signing_secrets(ctx: NotificationContext, tenant: str, *, fresh: bool = False) -> SigningSecrets:
-    """The tenant's secrets, made at the first need."""
-    there = ctx.notification_settings.signing_secrets(tenant, fresh=fresh)
-    return there or ctx.notification_settings.create_signing_secrets(tenant, SigningSecrets(current=ctx.new_signing_secret()))
+    """The tenant's signing secrets, created on first use. `fresh` bypasses the cache."""
+    existing = ctx.notification_settings.signing_secrets(tenant, fresh=fresh)
+    return existing or ctx.notification_settings.create_signing_secrets(tenant, SigningSecrets(current=ctx.new_signing_secret()))
 
 
 def rotate_signing_secret(ctx: NotificationContext, tenant: str) -> SigningSecrets:
-    """A new secret; the one before stays good for a day, so nobody has to change at a stroke."""
+    """Store a new signing secret. The previous one stays valid for a day."""
     rotated = get_signing_secrets(ctx, tenant, fresh=True).rotated(ctx.new_signing_secret(), ctx.clock.now())
     ctx.notification_settings.put_signing_secrets(tenant, rotated)
     return rotated
 
 
 def check_recipients(ctx: NotificationContext, tenant: str, webhook_url: str | None, notify: Sequence[str]) -> None:
-    """Refuse a submission that asks for a word to somebody who may not be written to. Without `notify` it asks no store.
+    """Reject a submission with a recipient that the tenant may not notify.
+
+    Reads the allowlist only if `notify` names recipients.
 
     Raises:
-        InvalidRequest: with every address that cannot be used, and what is allowed.
+        InvalidRequest: with every recipient that cannot be used, and those that are allowed.
     """
-    wrong = _url_problems(ctx, webhook_url) if webhook_url is not None else []
-    told = _allowlist_problems(ctx, tenant, [(f"notify.{at}", text) for at, text in enumerate(notify)], parse_recipient)
-    if wrong or told:
-        raise InvalidRequest(details=(*wrong, *told))
+    url_problems = _url_problems(ctx, webhook_url) if webhook_url is not None else []
+    recipients = [(f"notify.{index}", text) for index, text in enumerate(notify)]
+    problems = [*url_problems, *_allowlist_problems(ctx, tenant, recipients, parse_recipient)]
+    if problems:
+        raise InvalidRequest(details=tuple(problems))
 
 
-def check_addresses(ctx: NotificationContext, tenant: str, named: Sequence[tuple[str, str]]) -> None:
-    """Refuse what names somebody, each by a place in it, who may not be written to. Of webhooks alone it asks no store.
+def check_addresses(ctx: NotificationContext, tenant: str, recipients: Sequence[tuple[str, str]]) -> None:
+    """Reject recipients that the tenant may not notify. Webhooks need no read of the allowlist.
+
+    Args:
+        recipients: pairs of the field's path in the request and its text, such as `slack:alerts`.
 
     Raises:
-        InvalidRequest: with the addresses that cannot be used, up to a hundred, and what is allowed.
+        InvalidRequest: with up to a hundred recipients that cannot be used, and the allowed ones.
     """
-    urls = [(place, text.partition(":")[2]) for place, text in named if _is_webhook(text)]
-    wrong = [Detail(place, detail.message) for place, url in urls for detail in _url_problems(ctx, url)]
-    wrong += _allowlist_problems(ctx, tenant, [(place, text) for place, text in named if not _is_webhook(text)], parse_any_recipient)
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong[:MAX_DETAILS]))
+    urls = [(path, text.partition(":")[2]) for path, text in recipients if _is_webhook(text)]
+    problems = [Detail(path, detail.message) for path, url in urls for detail in _url_problems(ctx, url)]
+    others = [(path, text) for path, text in recipients if not _is_webhook(text)]
+    problems += _allowlist_problems(ctx, tenant, others, parse_any_recipient)
+    if problems:
+        raise InvalidRequest(details=tuple(problems[:MAX_DETAILS]))
 
 
 def get_allowlist(ctx: NotificationContext, tenant: str, recipient: Recipient) -> RecipientAllowlist:
-    """The tenant's address book, read anew if it did not name the recipient a minute ago.
+    """The tenant's allowlist, which names `recipient`. Read again if the cached one does not.
 
     Raises:
-        NotSent: it does not: nobody is written to who was taken out of it.
+        DeliveryError: the recipient is not on the allowlist any more.
     """
     for fresh in (False, True):
-        book = ctx.notification_settings.allowlist(tenant, fresh=fresh)
-        if book.allows(recipient):
-            return book
-    raise DeliveryError("the tenant does not allow this address any more", final=True)
+        allowlist = ctx.notification_settings.allowlist(tenant, fresh=fresh)
+        if allowlist.allows(recipient):
+            return allowlist
+    raise DeliveryError("the recipient is no longer on the tenant's allowlist", final=True)
 
 
 def parse_recipients(webhook_url: str | None, notify: Sequence[str]) -> list[Recipient]:
-    """Who is to be told, of what was accepted."""
+    """The recipients of an accepted submission."""
     webhooks = [Recipient(Channel.WEBHOOK, webhook_url)] if webhook_url else []
     return [*webhooks, *(parse_recipient(text) for text in notify)]
 
 
 def redeliver(ctx: NotificationContext, owner: str, delivery_id: str) -> Delivery:
-    """Begin a delivery from the start, however it ended.
+    """Restart a delivery with all its attempts, whatever its state.
 
     Raises:
-        DeliveryNotFound: there is none.
-        DeliveryBusy: somebody is at it this moment.
+        DeliveryNotFound: there is no such delivery.
+        DeliveryBusy: a dispatcher is attempting it now.
     """
-    seen = ctx.deliveries.get(owner, delivery_id)
-    if seen is None:
+    found = ctx.deliveries.get(owner, delivery_id)
+    if found is None:
         raise DeliveryNotFound
-    again = restart(seen, ctx.clock.now())
-    if again is None:
+    restarted = restart(found, ctx.clock.now())
+    if restarted is None:
         raise DeliveryBusy
     try:
-        ctx.deliveries.replace(seen, again)
+        ctx.deliveries.replace(found, restarted)
     except StaleVersion as stale:
         raise DeliveryBusy from stale
-    schedule_delivery(ctx, again)
-    return again
+    schedule_delivery(ctx, restarted)
+    return restarted
 
 
 def _url_problems(ctx: NotificationContext, url: str) -> list[Detail]:
@@ -120,25 +127,31 @@ def _is_webhook(text: str) -> bool:
     return text.startswith(f"{Channel.WEBHOOK.value}:")
 
 
-def _allowlist_problems(ctx: NotificationContext, tenant: str, named: Sequence[tuple[str, str]], read: Reader) -> list[Detail]:
-    """Of those who are in the address book or not. If somebody is not, it is read anew: an admin may have added them a minute ago."""
-    wrong: list[Detail] = []
+def _allowlist_problems(
+    ctx: NotificationContext, tenant: str, recipients: Sequence[tuple[str, str]], parse: RecipientParser
+) -> list[Detail]:
+    """Problems of the recipients.
+
+    Reads the allowlist again if there are any, because an admin may just have changed it.
+    """
+    problems: list[Detail] = []
     for fresh in (False, True):
-        book = ctx.notification_settings.allowlist(tenant, fresh=fresh) if named else RecipientAllowlist()
-        found = ((place, _problem(ctx, book, text, read)) for place, text in named)
-        wrong = [Detail(place, problem) for place, problem in found if problem is not None]
-        if not wrong:
+        allowlist = ctx.notification_settings.allowlist(tenant, fresh=fresh) if recipients else RecipientAllowlist()
+        checked = ((path, _problem(ctx, allowlist, text, parse)) for path, text in recipients)
+        problems = [Detail(path, problem) for path, problem in checked if problem is not None]
+        if not problems:
             break
-    return wrong
+    return problems
 
 
-def _problem(ctx: NotificationContext, book: RecipientAllowlist, text: str, read: Reader) -> str | None:
+def _problem(ctx: NotificationContext, allowlist: RecipientAllowlist, text: str, parse: RecipientParser) -> str | None:
     try:
-        recipient = read(text)
+        recipient = parse(text)
     except ValueError as exc:
         return str(exc)
     if recipient.channel is Channel.EMAIL and not ctx.email.is_configured:
         return "e-mail is not configured for this stage"
-    if not book.allows(recipient):
-        return f"is not allowed; allowed are {', '.join(book.names) or 'no addresses yet: an admin adds them with PUT /webhooks/addresses'}"
+    if not allowlist.allows(recipient):
+        allowed = ", ".join(allowlist.names) or "no addresses yet: an admin adds them with PUT /webhooks/addresses"
+        return f"is not allowed; allowed are {allowed}"
     return None

@@ -1,4 +1,4 @@
-"""Open or close a circuit by hand."""
+"""Open or close a model's circuit by hand."""
 
 from __future__ import annotations
 
@@ -14,35 +14,45 @@ from chalicelib.services.worker.admission.circuit_gate import log_state_change
 
 
 def open_circuit(circuits: CircuitBreakers, log: Log, model: str, by: str, reason: str | None, mark: str, now: Ms) -> CircuitBreaker:
-    """It stays open until somebody closes it; asking again for the same reason changes nothing.
+    """Force the circuit open until it is closed by hand. Idempotent for the same reason.
+
+    Args:
+        by: the user who asked for it.
+        mark: a new id that makes this write recognisable.
 
     Raises:
-        Unavailable: it may or may not be open.
+        Unavailable: a store did not answer; the circuit may or may not be open.
     """
 
-    def change(seen: CircuitBreaker) -> CircuitBreaker:
-        same = seen.is_forced and reason in (None, seen.reason)
-        return seen if same else circuit_rules.force_open(seen, by, reason, mark, now)
+    def change(current: CircuitBreaker) -> CircuitBreaker:
+        is_same = current.is_forced and reason in (None, current.reason)
+        return current if is_same else circuit_rules.force_open(current, by, reason, mark, now)
 
     return _force(circuits, log, model, change)
 
 
 def close_circuit(circuits: CircuitBreakers, log: Log, model: str, by: str, mark: str, now: Ms) -> CircuitBreaker:
-    """Let its jobs run again; those that wait come back within their next look. One that is calm stays as it is.
+    """Close the circuit, forced or not. Held jobs resume at their next check.
+
+    A healthy circuit is left unchanged.
 
     Raises:
-        Unavailable: it may or may not be closed.
+        Unavailable: a store did not answer; the circuit may or may not be closed.
     """
-    return _force(circuits, log, model, lambda seen: seen if seen.is_healthy else circuit_rules.force_close(seen, by, mark, now))
+
+    def change(current: CircuitBreaker) -> CircuitBreaker:
+        return current if current.is_healthy else circuit_rules.force_close(current, by, mark, now)
+
+    return _force(circuits, log, model, change)
 
 
 def _force(circuits: CircuitBreakers, log: Log, model: str, change: Callable[[CircuitBreaker], CircuitBreaker]) -> CircuitBreaker:
     closed = CircuitBreaker(model=model)
     before = [circuits.get(model) or closed]
 
-    def remember(seen: CircuitBreaker) -> CircuitBreaker:
-        before[:] = [seen]
-        return change(seen)
+    def remember(current: CircuitBreaker) -> CircuitBreaker:
+        before[:] = [current]
+        return change(current)
 
     after = update(circuits.replace, before[0], remember, missing=closed) or closed
     log_state_change(log, before[0], after)

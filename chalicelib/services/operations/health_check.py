@@ -1,4 +1,4 @@
-"""Look at every part of the system. What does not answer is a finding, not an error."""
+"""Check every part of the system. A part that does not answer is a finding, not an error."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class HealthContext(QueueContext, Protocol):
 
 
 def check_health(ctx: HealthContext) -> dict[str, Part]:
-    """Each part by its name: one read, nine questions to SQS that are remembered for some seconds, and eight reads."""
-    looks: dict[str, Callable[[], Part]] = {
+    """Check each part; the result is keyed by its name. Queue figures may be some seconds old."""
+    checks: dict[str, Callable[[], Part]] = {
         "openai": lambda: check_provider(ctx.circuit_breakers.all()),
         "queues": lambda: check_queues({lane: LaneLoad(ctx.queues.depth(lane), ctx.queues.dead_letters(lane)) for lane in LANES}),
         "workers": lambda: _workers(ctx),
         "change_stream": lambda: check_change_stream(ctx.queues.dead_letters(STREAM)),
     }
-    return {name: _guarded(ctx, name, look) for name, look in looks.items()}
+    return {name: _guarded(ctx, name, check) for name, check in checks.items()}
 
 
 def _workers(ctx: HealthContext) -> Part:
@@ -45,9 +45,9 @@ def _workers(ctx: HealthContext) -> Part:
     return check_workers(leases, ctx.clock.now())
 
 
-def _guarded(ctx: HealthContext, name: str, look: Callable[[], Part]) -> Part:
+def _guarded(ctx: HealthContext, name: str, check: Callable[[], Part]) -> Part:
     try:
-        return look()
-    except Exception as exc:  # noqa: BLE001 - whatever keeps it from being known is what people ask for here
+        return check()
+    except Exception as exc:  # noqa: BLE001 - a part that cannot be checked is what the health check reports
         ctx.log("health_check_failed", part=name, error=exc)
         return unknown_health()

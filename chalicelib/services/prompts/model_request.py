@@ -1,4 +1,4 @@
-"""What the provider is asked for a job, and how its answer is read."""
+"""Make the provider request of a job, and parse the answer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from chalicelib.domain.jobs.spec import JobConfig, JobSpec
 from chalicelib.domain.validation.schema import problems
 from chalicelib.ports import ModelRequest
 
-FINE_TUNED = "ft:"  # models that take no bounds in a schema: the answer is checked against them all the same
+FINE_TUNED = "ft:"  # such models reject bounds in a schema; answers are still validated against them
 UNSUPPORTED_KEYWORDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems", "maxItems"})
 
 
-def model_request(body: JobSpec, kind: JobType) -> ModelRequest:
-    """The request of one attempt."""
-    config = body.config
-    schema = _schema(body, kind)
+def model_request(spec: JobSpec, kind: JobType) -> ModelRequest:
+    """Return the request of one attempt."""
+    config = spec.config
+    schema = _schema(spec, kind)
     if schema is not None and config.model.startswith(FINE_TUNED):
         schema = {**schema, "schema": strip_bounds(schema["schema"])}
     return ModelRequest(
         model=config.model,
-        prompt=body.prompt,
-        instructions=instructions(body.config, kind),
+        prompt=spec.prompt,
+        instructions=instructions(config, kind),
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         schema=schema,
@@ -35,44 +35,49 @@ def model_request(body: JobSpec, kind: JobType) -> ModelRequest:
     )
 
 
-def parsed_output(text: str, body: JobSpec, kind: JobType) -> Any:
-    """The answer read by what was asked for: the type's schema, the caller's own, any JSON, or None for plain text.
+def parsed_output(text: str, spec: JobSpec, kind: JobType) -> Any:
+    """Parse an answer by the requested schema or as any JSON; None if plain text was requested.
 
     Raises:
-        OutputInvalid: it does not fit; the message names the first places.
+        OutputInvalid: the answer does not match; the message names up to three places.
     """
-    schema = _schema(body, kind)
-    if schema is None and body.config.response_format != "json":
+    schema = _schema(spec, kind)
+    if schema is None and spec.config.response_format != "json":
         return None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise OutputInvalid("The answer is not JSON; the raw text is kept.") from exc
-    wrong = problems(schema["schema"] if schema else {}, value)
-    if wrong:
-        places = "; ".join(f"{detail.path or 'the answer'} {detail.message}" for detail in wrong[:3])
+    details = problems(schema["schema"] if schema else {}, value)
+    if details:
+        places = "; ".join(f"{detail.path or 'the answer'} {detail.message}" for detail in details[:3])
         raise OutputInvalid(f"The answer does not fit its schema: {places}. The raw text is kept.")
     return value
 
 
 def instructions(config: JobConfig, kind: JobType) -> str:
-    """The caller's system prompt; behind the type's own where an answer has a form, because that would be lost with them."""
+    """Return the instructions of a job: the type's, or the caller's system prompt instead.
+
+    A type with a response schema keeps its own in front, because they explain the schema.
+    """
     if config.system_prompt is None:
         return kind.instructions
     return f"{kind.instructions}\n\n{config.system_prompt}" if kind.response_schema else config.system_prompt
 
 
-def _schema(body: JobSpec, kind: JobType) -> dict[str, Any] | None:
-    asked = body.config.response_format
-    if isinstance(asked, dict):
-        inner = asked.get("json_schema", asked)
+def _schema(spec: JobSpec, kind: JobType) -> dict[str, Any] | None:
+    requested = spec.config.response_format
+    if isinstance(requested, dict):
+        inner = requested.get("json_schema", requested)
         return {"name": inner.get("name", "answer"), "schema": inner["schema"], "strict": inner.get("strict", True)}
-    own = kind.schema_for(body.options) if asked != "text" else None
-    return {"name": kind.name, "schema": own, "strict": True} if own is not None else None
+    schema = kind.schema_for(spec.options) if requested != "text" else None
+    return {"name": kind.name, "schema": schema, "strict": True} if schema is not None else None
 
 
 def strip_bounds(schema: Any) -> Any:
-    """The schema without the bounds of numbers and lists. What stands under `properties` is a name, whatever it is called."""
+    """Return the schema without the bounds of numbers and lists. Keys under `properties` and
+    `$defs` are names, so they stay even if they look like bounds.
+    """
     if isinstance(schema, list):
         return [strip_bounds(part) for part in schema]
     if not isinstance(schema, dict):

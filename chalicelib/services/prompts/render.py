@@ -1,4 +1,4 @@
-"""The prompt of a job: as its type makes it of what was given, and with what its parents said once they have ended."""
+"""Render the prompt of a job, and fill the results of its parents into its template."""
 
 from __future__ import annotations
 
@@ -22,90 +22,94 @@ MAX_PROMPT_BYTES = 1_000_000
 
 
 def render_prompt(kind: JobType, content: Any, options: dict[str, Any]) -> str:
-    """What the provider is asked, of a prompt or an input."""
+    """Return the prompt for a prompt or an input, as the type renders it."""
     return repair_surrogates(kind.render(content, options) if kind.render else str(content))
 
 
-def fill_parent_results(jobs: Jobs, results: Results, body: JobSpec, kind: JobType) -> JobSpec:
-    """The body of a job that depends on others, its template filled with what they said. Nothing is written: a later attempt fills it anew,
-    and finds the same, because what is completed stays as it is.
+def fill_parent_results(jobs: Jobs, results: Results, spec: JobSpec, kind: JobType) -> JobSpec:
+    """Return the job spec with its template filled in from the results of its parents.
+
+    Nothing is written. A later attempt gets the same prompt, because completed jobs do not change.
 
     Raises:
-        DependencyFailed: a parent is not completed, and the job was to run only then: it was started by hand.
-        RequestRefused: the template asks for what there is not, or it is too much.
+        DependencyFailed: a parent is not completed, and the job needs that; it was started by a
+            manual retry.
+        RequestRefused: the template uses a value that does not exist, or the prompt gets too long.
         Unavailable: a store did not answer.
     """
-    heads = {job.id: job for job in jobs.get_many(list(body.depends_on.values()), consistent=True) if not job.is_deleted}
-    if body.on_parent_failure != RUN_ANYWAY:
-        _expect_completed(body.depends_on.values(), heads)
-    if body.template is None:
-        return body
-    content = body.template["content"]
-    values = {**body.template.get("values", {}), ROOT: _said(results, body.depends_on, heads, names_within(content))}
-    return _filled(body, kind, content, values)
+    parents = {job.id: job for job in jobs.get_many(list(spec.depends_on.values()), consistent=True) if not job.is_deleted}
+    if spec.on_parent_failure != RUN_ANYWAY:
+        _require_completed(spec.depends_on.values(), parents)
+    if spec.template is None:
+        return spec
+    content = spec.template["content"]
+    values = {**spec.template.get("values", {}), ROOT: _parent_values(results, spec.depends_on, parents, names_within(content))}
+    return _fill_template(spec, kind, content, values)
 
 
-def fill_parent_results_if_available(jobs: Jobs, results: Results, body: JobSpec, kind: JobType) -> JobSpec:
-    """The same for an attempt that has been begun: if the parents are gone by now, it goes on without them."""
+def fill_parent_results_if_available(jobs: Jobs, results: Results, spec: JobSpec, kind: JobType) -> JobSpec:
+    """Like `fill_parent_results`, but return the spec unchanged if that fails: for an attempt that
+    has started, whose parents may have been deleted since.
+    """
     try:
-        return fill_parent_results(jobs, results, body, kind)
+        return fill_parent_results(jobs, results, spec, kind)
     except AttemptFailed:
-        return body
+        return spec
 
 
-def _expect_completed(parents: Iterable[str], heads: Mapping[str, Job]) -> None:
-    """One that was started again, and has not ended yet, has not completed either."""
-    for parent in parents:
-        head = heads.get(parent)
-        if first_failed([parent], heads) or (head is not None and not head.status.is_terminal):
-            raise DependencyFailed(parent_failed(parent, status_of(head)))
+def _require_completed(ids: Iterable[str], parents: Mapping[str, Job]) -> None:
+    """Raise `DependencyFailed` if a parent failed, or was restarted and has not ended."""
+    for parent_id in ids:
+        parent = parents.get(parent_id)
+        if first_failed([parent_id], parents) or (parent is not None and not parent.status.is_terminal):
+            raise DependencyFailed(parent_failed(parent_id, status_of(parent)))
 
 
-def _said(results: Results, parents: Mapping[str, str], heads: Mapping[str, Job], names: Iterable[str]) -> dict[str, Any]:
-    """What a template can name of each parent. Only those results are read that it does name."""
-    asked = {tuple(name.split(".")[1:3]) for name in names if name.startswith(f"{ROOT}.")}
-    said: dict[str, Any] = {}
-    for alias, parent in parents.items():
-        head = heads.get(parent)
-        said[alias] = {"status": status_of(head), "job_id": parent}
-        if {(alias, "output"), (alias, "parsed")} & asked:
-            said[alias] |= _answer(results, head)
-    return said
+def _parent_values(results: Results, ids: Mapping[str, str], parents: Mapping[str, Job], names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of each parent by alias. Only results that the template uses are read."""
+    used = {tuple(name.split(".")[1:3]) for name in names if name.startswith(f"{ROOT}.")}
+    values: dict[str, Any] = {}
+    for alias, parent_id in ids.items():
+        parent = parents.get(parent_id)
+        values[alias] = {"status": status_of(parent), "job_id": parent_id}
+        if {(alias, "output"), (alias, "parsed")} & used:
+            values[alias] |= _output_of(results, parent)
+    return values
 
 
-def _answer(results: Results, head: Job | None) -> dict[str, Any]:
-    """The text of a parent, as far as its record says that it goes; of one that has none, nothing."""
-    kept = results.get(head.id, head.attempt) if head is not None and head.attempt else None
-    if head is None or kept is None:
+def _output_of(results: Results, parent: Job | None) -> dict[str, Any]:
+    """Return a parent's text up to the length in its record, and its parsed output if complete."""
+    result = results.get(parent.id, parent.attempt) if parent is not None and parent.attempt else None
+    if parent is None or result is None:
         return {"output": ""}
-    length = head.length or 0
-    whole_answer = kept.parsed is not None and len(kept.text) <= length
-    return {"output": kept.text[:length], **({"parsed": kept.parsed} if whole_answer else {})}
+    length = parent.length or 0
+    is_complete = result.parsed is not None and len(result.text) <= length
+    return {"output": result.text[:length], **({"parsed": result.parsed} if is_complete else {})}
 
 
-def _filled(body: JobSpec, kind: JobType, content: Any, values: Mapping[str, Any]) -> JobSpec:
+def _fill_template(spec: JobSpec, kind: JobType, content: Any, values: Mapping[str, Any]) -> JobSpec:
     for name in names_within(content):
         try:
             fill(f"{{{{{name}}}}}", values)
         except TemplateProblem as missing:
-            raise RequestRefused(f"The template asks for {{{{{name[:80]}}}}}, which is not there: {_why(name, values)}.") from missing
+            raise RequestRefused(f"The template asks for {{{{{name[:80]}}}}}, which is not there: {_reason(name, values)}.") from missing
     try:
         filled = fill_within(content, values)
-    except TemplateProblem as long:  # nothing is missing
-        raise RequestRefused("With what its parents said, the prompt is longer than 1 MB.") from long
+    except TemplateProblem as too_long:  # every name has a value, so only the length can be wrong
+        raise RequestRefused("With the output of its parents, the prompt is longer than 1 MB.") from too_long
     try:
-        wrong = problems(kind.input_schema, filled, "input") if body.input is not None and kind.input_schema else ()
-        prompt = render_prompt(kind, filled, body.options) if not wrong else ""
-    except Exception as broken:
-        raise RequestRefused("With what its parents said, no prompt could be made of the input.") from broken
-    if wrong:
-        raise RequestRefused(f"With what its parents said, {wrong[0].path} {wrong[0].message}.")
+        details = problems(kind.input_schema, filled, "input") if spec.input is not None and kind.input_schema else ()
+        prompt = render_prompt(kind, filled, spec.options) if not details else ""
+    except Exception as exc:
+        raise RequestRefused("With the output of its parents, no prompt could be made from the input.") from exc
+    if details:
+        raise RequestRefused(f"With the output of its parents, {details[0].path} {details[0].message}.")
     if len(prompt.encode()) > MAX_PROMPT_BYTES:
-        raise RequestRefused("With what its parents said, the prompt is longer than 1 MB.")
-    return replace(body, prompt=prompt, input=filled if body.input is not None else None)
+        raise RequestRefused("With the output of its parents, the prompt is longer than 1 MB.")
+    return replace(spec, prompt=prompt, input=filled if spec.input is not None else None)
 
 
-def _why(name: str, values: Mapping[str, Any]) -> str:
+def _reason(name: str, values: Mapping[str, Any]) -> str:
     alias, _, part = name.removeprefix(f"{ROOT}.").partition(".")
     parent = values[ROOT].get(alias)
     if parent is None:

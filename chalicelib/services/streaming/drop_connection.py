@@ -1,4 +1,4 @@
-"""Forget a WebSocket that is closed, wherever it was found to be."""
+"""Remove WebSocket connections that are closed, with their subscriptions."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ from chalicelib.domain.errors import ConnectionGone, ConnectionRefused
 from chalicelib.ports import Connections, Subscriptions
 
 
-def drop_connection(connections: Connections, watchers: Subscriptions, connection_id: str, job_id: str = "") -> None:
-    """Its row and all its subscriptions; `job_id` is the one by which it was found, whose row may be there without the connection's.
+def drop_connection(connections: Connections, subscriptions: Subscriptions, connection_id: str, job_id: str = "") -> None:
+    """Delete a connection and all its subscriptions.
 
-    API Gateway gives each connection an id of its own and never gives it again, so whoever came back is another one and stays.
+    API Gateway never reuses a connection id, so a client that reconnects is not affected.
+
+    Args:
+        job_id: the job whose subscription led to the connection; that row may exist without the
+            connection's own.
     """
     connection = connections.close(connection_id)
     jobs = set(connection.jobs) if connection else set()
-    for watched in sorted(jobs | {job_id} - {""}):
-        watchers.remove(watched, connection_id)
+    for subscribed in sorted(jobs | {job_id} - {""}):
+        subscriptions.remove(subscribed, connection_id)
 
 
-def drop_unreachable(connections: Connections, watchers: Subscriptions, gone: ConnectionGone, connection_id: str, job_id: str) -> None:
-    """What is forgotten after a post that failed: all of a connection that is closed; one that only refuses loses this subscription."""
+def drop_unreachable(connections: Connections, subscriptions: Subscriptions, gone: ConnectionGone, connection_id: str, job_id: str) -> None:
+    """Clean up after a frame that could not be posted.
+
+    A closed connection is deleted. One that API Gateway refuses frames for may still be open, so it
+    loses only this subscription.
+    """
     if isinstance(gone, ConnectionRefused):
-        watchers.remove(job_id, connection_id)
+        subscriptions.remove(job_id, connection_id)
     else:
-        drop_connection(connections, watchers, connection_id, job_id)
+        drop_connection(connections, subscriptions, connection_id, job_id)

@@ -1,4 +1,4 @@
-"""Hold a request for a while, until there is something to answer."""
+"""Long polling: delay the response to a request until there is something new, or time is over."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from chalicelib.services.context import Context
 T = TypeVar("T")
 SEMAPHORE_NAME = "held"
 POLL_INTERVAL_SECONDS = 0.4
-PRESENCE_TTL_MS = 10_000  # how long somebody who waits counts as a reader, so that the worker keeps the text more often
+PRESENCE_TTL_MS = 10_000  # how long the worker stores text more often after a reader was announced
 PRESENCE_INTERVAL_MS = 5_000
 
 
 class LongPollContext(Context, Protocol):
-    """What long polling needs. At most `max_long_polls` requests wait at once: each keeps a function busy."""
+    """What long polling needs. Each waiting request occupies a function, hence `max_long_polls`."""
 
     @property
     def semaphores(self) -> Semaphores: ...
@@ -29,27 +29,27 @@ class LongPollContext(Context, Protocol):
     def max_long_polls(self) -> int: ...
 
 
-def long_poll(ctx: LongPollContext, seconds: float, look: Callable[[], T | None]) -> T | None:
-    """The first answer of `look` that is not None, within `seconds`. Without a free slot it looks once."""
-    answer = look()
+def long_poll(ctx: LongPollContext, seconds: float, check: Callable[[], T | None]) -> T | None:
+    """Call `check` until it returns a value or `seconds` are over; without a slot only once."""
+    answer = check()
     if answer is not None or seconds <= 0:
         return answer
     clock = ctx.clock
     until = clock.now() + round(seconds * 1000)
-    slot = _slot(ctx, until + 5_000)
+    slot = _acquire_slot(ctx, until + 5_000)
     if slot is None:
         return None
     try:
         while answer is None and clock.now() < until:
             clock.sleep(min(POLL_INTERVAL_SECONDS, max(0.0, (until - clock.now()) / 1000)))
-            answer = look()
+            answer = check()
     finally:
-        _give_back(ctx, slot)
+        _release_slot(ctx, slot)
     return answer
 
 
 class ReaderPresence:
-    """Asks the worker to keep a job's text every second while a held request waits for it; nobody waits in vain if that fails."""
+    """Announces a waiting reader, so that the worker stores the text every second. Best effort."""
 
     def __init__(self, ctx: LongPollContext) -> None:
         self._ctx = ctx
@@ -66,7 +66,7 @@ class ReaderPresence:
             self._ctx.log("reader_not_announced", job_id=job.id, error=exc)
 
 
-def _slot(ctx: LongPollContext, until: Ms) -> int | None:
+def _acquire_slot(ctx: LongPollContext, until: Ms) -> int | None:
     try:
         return ctx.semaphores.acquire(SEMAPHORE_NAME, ctx.max_long_polls, until, ctx.clock.now())
     except Unavailable as exc:
@@ -74,8 +74,8 @@ def _slot(ctx: LongPollContext, until: Ms) -> int | None:
         return None
 
 
-def _give_back(ctx: LongPollContext, slot: int) -> None:
+def _release_slot(ctx: LongPollContext, slot: int) -> None:
     try:
         ctx.semaphores.release(SEMAPHORE_NAME, slot)
-    except Unavailable as exc:  # it comes back by itself
+    except Unavailable as exc:  # the slot expires by itself
         ctx.log("long_poll_slot_not_released", error=exc)

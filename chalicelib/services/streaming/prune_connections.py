@@ -1,8 +1,8 @@
-"""Find WebSockets that have gone without a `$disconnect`, which AWS does not promise, and to which nobody posts.
+"""Find WebSocket connections that closed without a `$disconnect`, which AWS does not guarantee.
 
-A post to such a connection finds it by itself. For the others, each run asks API Gateway about some: one part of eight a minute, so each
-connection every eight minutes, and at most a hundred a run. Where there are more than 800, the rest are asked less often; the row of a
-connection that is never asked about ends with its time, two hours after it was opened.
+A connection that gets frames is found when a post fails. For the others, each run asks API Gateway
+about one shard of eight, at most a hundred connections: every connection is asked about every eight
+minutes, less often if there are more than 800. Rows expire after two hours in any case.
 """
 
 from __future__ import annotations
@@ -16,31 +16,34 @@ from chalicelib.domain.units import Ms
 from chalicelib.ports import Clock, Connections, Sockets, Subscriptions
 from chalicelib.services.streaming.drop_connection import drop_connection
 
-INTERVAL_MS = 60_000  # another part each minute
-MAX_PROBED = 100  # connections of one run
-MIN_AGE_MS = 60_000  # until `$connect` was answered API Gateway says that there is no such connection
-BUSY_ENOUGH = 3  # unanswered questions, after which this run asks no more
+INTERVAL_MS = 60_000  # another shard each minute
+MAX_PROBED = 100  # connections per run
+MIN_AGE_MS = 60_000  # API Gateway does not know a connection until its `$connect` was answered
+MAX_UNKNOWN = 3  # probes without an answer, after which the run stops
 
 
 class ConnectionState(StrEnum):
     OPEN = "open"
-    CLOSED = "closed"  # without a `$disconnect` that reached us
+    CLOSED = "closed"  # its `$disconnect` was lost
     EXPIRED = "expired"
-    UNKNOWN = "unknown"  # API Gateway did not say
+    UNKNOWN = "unknown"  # API Gateway did not answer
 
 
 def prune_stale_connections(
     clock: Clock, connections: Connections, sockets: Sockets, subscriptions: Subscriptions, deadline: Ms
 ) -> Counter[ConnectionState]:
-    """Forget connections of this minute's part that are closed or whose time is over. The answer counts them.
+    """Drop the closed and expired connections of this minute's shard.
+
+    Returns:
+        How many connections had each state, except open.
 
     Raises:
-        Unavailable: a store did not answer; what is left is found another time.
+        Unavailable: a store did not answer; a later run finds the rest.
     """
     found: Counter[ConnectionState] = Counter()
     for connection in connections.sample(clock.now() // INTERVAL_MS, MAX_PROBED):
         now = clock.now()
-        if now >= deadline or found[ConnectionState.UNKNOWN] >= BUSY_ENOUGH:
+        if now >= deadline or found[ConnectionState.UNKNOWN] >= MAX_UNKNOWN:
             break
         if now - connection.connected_at < MIN_AGE_MS:
             continue

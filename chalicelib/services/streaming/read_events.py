@@ -1,4 +1,4 @@
-"""One slice of an event stream: what has happened since the client's position."""
+"""Read one slice of a job's event stream: the events after the client's position."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ID = re.compile(r"(?P<attempt>\d{1,9}):(?P<offset>\d{1,12})(?::(?:v(?P<version>
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a client is: after `offset` of `attempt`.
+    """How far a client has read: up to `offset` of `attempt`.
 
-    `version` only after an event that tells a state of the record which is not its end, so that it is told once. `ended` is the run whose
-    end the client has had: a person may have opened another one since.
+    `version` is set after a state event that is not the end, so that each state is sent once.
+    `ended` is the run whose end the client has received; a retry may have started another since.
     """
 
     attempt: int = 0
@@ -37,36 +37,39 @@ class Position:
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """Read an event's id: `attempt:offset`, `attempt:offset:v<version>`, `attempt:offset:end` or, after a retry, `...:end:<run>`.
+        """Parse an event id.
+
+        It is `attempt:offset`, `attempt:offset:v<version>`, `attempt:offset:end` or, after a retry,
+        `attempt:offset:end:<run>`.
 
         Raises:
-            InvalidRequest: it is none of ours.
+            InvalidRequest: the text is not an event id.
         """
         match = _ID.fullmatch(text)
         if match is None:
-            raise InvalidRequest(details=(Detail("Last-Event-ID", "is not an id of this stream; begin without one"),))
+            raise InvalidRequest(details=(Detail("Last-Event-ID", "is not an event id of this stream; start without one"),))
         ended = int(match["run"] or 1) if match["end"] else 0
         return cls(int(match["attempt"]), min(int(match["offset"]), LAST_OFFSET), int(match["version"] or 0), ended)
 
     def has_all(self, job: Job) -> bool:
-        """Whether the client has had everything that there will be."""
+        """Whether the client has received every event of the job, its end included."""
         return job.status.is_terminal and (self.attempt, self.ended) == (job.attempt, job.run)
 
 
 def events_since(chunks: Chunks, results: Results, job: Job, position: Position | None, now: Ms) -> list[tuple[Position, Frame]]:
-    """Each event with the position after it; nothing if nothing has happened since `position`. None: a client that begins."""
+    """The events since `position` (None: a new client), each with the position after it."""
     at = Position(job.attempt, position.offset if position and position.attempt == job.attempt else 0)
-    events = [(at, frame) for frame in _opening(job, position, at.offset, now)]
+    events = [(at, frame) for frame in _opening_frames(job, position, at.offset, now)]
     try:
         part = read_text(chunks, results, job, at.offset)
     except ResultExpired:
-        missing, at = at.offset, Position(at.attempt, job.length or 0)  # behind what is lost, so that it is told once
+        missing, at = at.offset, Position(at.attempt, job.length or 0)  # after the lost text, so that the gap is reported once
         events.append((at, frames.gap(job, missing, None, now)))
         part = None
     if part is not None:
-        told = _told(job, part, now)
-        events += told
-        at = told[-1][0] if told else at
+        text_events = _text_events(job, part, now)
+        events += text_events
+        at = text_events[-1][0] if text_events else at
     state = frames.state(job, now) if part is None or part.done else None
     if state is not None and (job.status.is_terminal or position is None or position.version < job.version):
         ended = job.run if job.status.is_terminal else 0
@@ -74,26 +77,26 @@ def events_since(chunks: Chunks, results: Results, job: Job, position: Position 
     return events
 
 
-def _opening(job: Job, position: Position | None, offset: int, now: Ms) -> list[Frame]:
-    """What a client must know before it is told more: where it begins, or that what it has is void."""
+def _opening_frames(job: Job, position: Position | None, offset: int, now: Ms) -> list[Frame]:
+    """Frames before the text: `connected` for a new client, `reset` if its text is void."""
     if position is None or (position.ended and position.attempt == job.attempt and not job.status.is_terminal):
-        return [frames.connected(job, offset, now)]  # also for one that holds the end of a former run
+        return [frames.connected(job, offset, now)]  # also for a client that has the end of an earlier run
     if position.attempt < job.attempt and position.offset:
         return [frames.reset(job, "a new attempt began", now)]
     return []
 
 
-def _told(job: Job, part: TextSlice, now: Ms) -> list[tuple[Position, Frame]]:
-    """A stretch of text as events: its tokens, the milestones reached in it, and the progress at its end."""
-    offset, kept, told = part.offset, part.progress, []
+def _text_events(job: Job, part: TextSlice, now: Ms) -> list[tuple[Position, Frame]]:
+    """A slice of text as events: its tokens, the milestones in it, and the progress at its end."""
+    offset, progress, events = part.offset, part.progress, []
     for piece in split_text(part.text, MAX_FRAME_POINTS):
-        received, percentage = kept.get("tokens_received", 0), kept.get("progress_percentage")
+        received, percentage = progress.get("tokens_received", 0), progress.get("progress_percentage")
         frame = frames.tokens(job.id, job.attempt, job.version, offset, piece, now, received, percentage)
         offset += len(piece)
-        told.append((Position(job.attempt, offset), frame))
+        events.append((Position(job.attempt, offset), frame))
     at = Position(job.attempt, offset)
-    reached = [event for event in part.events if event["kind"] == "milestone"]
-    told += [(at, frames.milestone(job, {key: value for key, value in event.items() if key != "kind"}, now)) for event in reached]
+    milestones = [event for event in part.events if event["kind"] == "milestone"]
+    events += [(at, frames.milestone(job, {key: value for key, value in event.items() if key != "kind"}, now)) for event in milestones]
     if part.events:
-        told.append((at, frames.progress(job, kept, now)))
-    return told
+        events.append((at, frames.progress(job, progress, now)))
+    return events

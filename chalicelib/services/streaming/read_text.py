@@ -1,4 +1,4 @@
-"""Read a job's text from any offset: for late joiners, replays, polls and the slices of an event stream alike."""
+"""Read a job's text from any offset, for late subscribers, replays, polls and event streams."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from chalicelib.domain.execution.transcript import join_chunks
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.ports import Chunks, Results
 
-MAX_SLICE_LENGTH = 400_000  # code points: at most 12 bytes each as a function's runtime encodes them, which may answer 6 MB
+MAX_SLICE_LENGTH = 400_000  # code points; each takes at most 12 bytes as Lambda encodes it, and a response may have 6 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSlice:
-    """`[offset, next_offset)` of an attempt's text. `done`: that attempt has no more.
+    """The text of an attempt in `[offset, next_offset)`. `done`: the attempt has no more text.
 
-    `events` happened in it, and `progress` is how it stood at its end, where the log still has them.
+    `events` and `progress` come from the transcript; they are empty once it has expired.
     """
 
     attempt: int
@@ -33,28 +33,28 @@ class TextSlice:
 
 
 def read_text(chunks: Chunks, results: Results, job: Job, offset: int, attempt: int | None = None) -> TextSlice:
-    """The text of `attempt` (the record's, if not said) from `offset` on.
+    """Read the text of `attempt` (default: the job's present one) from `offset` on.
 
-    What the log no longer keeps is taken from the attempt's result, which is kept longer.
+    Text that the transcript no longer has comes from the attempt's result, which is kept longer.
 
     Raises:
-        ResultExpired: neither is kept any more.
+        ResultExpired: both have expired.
     """
     number = job.attempt if attempt is None else attempt
-    current = number == job.attempt
+    is_current = number == job.attempt
     if number < 1 or number > job.attempt:
         return TextSlice(attempt=number, offset=offset, text="", done=number > 0 or job.status.is_terminal)
-    over = not current or not (job.status is Status.PROCESSING or job.is_resumable)
-    length = job.length if current and over else None
-    kept = chunks.read(job.id, number, offset)
+    has_ended = not is_current or not (job.status is Status.PROCESSING or job.is_resumable)
+    length = job.length if is_current and has_ended else None
+    found = chunks.read(job.id, number, offset)
     try:
-        text = join_chunks(kept, offset, length)
-        short = length is not None and offset + len(text) < length
-    except ChunkConflict:  # its beginning has expired
-        text, short = "", True
-    if short:
+        text = join_chunks(found, offset, length)
+        is_short = length is not None and offset + len(text) < length
+    except ChunkConflict:  # the first chunks have expired
+        text, is_short = "", True
+    if is_short:
         text = _from_result(results, job, number, offset, length)
-    elif not current:  # its end is known only by its result; without one the log has what there is
+    elif not is_current:  # only the result knows where an earlier attempt ends; without one, the chunks are all there is
         result = results.get(job.id, number)
         text = result.text[offset:] if result is not None else text
     cut = text[:MAX_SLICE_LENGTH]
@@ -62,9 +62,9 @@ def read_text(chunks: Chunks, results: Results, job: Job, offset: int, attempt: 
         attempt=number,
         offset=offset,
         text=cut,
-        done=over and len(cut) == len(text),
-        events=tuple(event for chunk in kept for event in chunk.events),
-        progress=kept[-1].progress if kept else {},
+        done=has_ended and len(cut) == len(text),
+        events=tuple(event for chunk in found for event in chunk.events),
+        progress=found[-1].progress if found else {},
     )
 
 

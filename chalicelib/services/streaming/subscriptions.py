@@ -1,4 +1,4 @@
-"""WebSocket connections: who may open one, what it watches, and how it is told what has happened already."""
+"""WebSocket connections: open and close them, subscribe to jobs, replay text, broadcast states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from chalicelib.services.streaming.read_text import read_text
 
 
 class StreamingContext(Context, Protocol):
-    """What subscribing and broadcasting need. `caller_by_key_hash`: the caller of an API key, None if it is revoked or has expired."""
+    """What subscribing and broadcasting need.
+
+    `caller_by_key_hash` returns the caller of an API key, None if it is revoked or has expired.
+    """
 
     @property
     def jobs(self) -> Jobs: ...
@@ -45,7 +48,7 @@ class StreamingContext(Context, Protocol):
 
 
 def open_connection(ctx: StreamingContext, connection_id: str, endpoint: str, caller: Caller) -> None:
-    """Remember a WebSocket and whom it speaks for."""
+    """Store a WebSocket connection with its caller."""
     now = ctx.clock.now()
     ctx.connections.open(
         Connection(id=connection_id, endpoint=endpoint, caller=caller, connected_at=now, expires_at=now + CONNECTION_TTL_MS + GRACE_MS)
@@ -53,20 +56,20 @@ def open_connection(ctx: StreamingContext, connection_id: str, endpoint: str, ca
 
 
 def close_connection(ctx: StreamingContext, connection_id: str) -> None:
-    """Forget a WebSocket and its subscriptions."""
+    """Delete a WebSocket connection and its subscriptions."""
     drop_connection(ctx.connections, ctx.subscriptions, connection_id)
 
 
 def get_connection(ctx: StreamingContext, connection_id: str) -> Connection:
-    """The connection, with the rights that its key has now.
+    """The connection, with the present rights of its API key.
 
     Raises:
-        NotFound: it is not known here.
-        Unauthenticated: its key has been revoked or has expired meanwhile.
+        NotFound: the connection is unknown or has expired.
+        Unauthenticated: the key has been revoked or has expired.
     """
     connection = ctx.connections.get(connection_id)
     if connection is None or ctx.clock.now() >= connection.expires_at:
-        raise NotFound("This connection is not known here. Connect again.")
+        raise NotFound("This connection is unknown or has expired. Connect again.")
     present = ctx.caller_by_key_hash(connection.caller.key_hash)
     if present is None:
         raise Unauthenticated
@@ -74,37 +77,37 @@ def get_connection(ctx: StreamingContext, connection_id: str) -> Connection:
 
 
 def subscribe(ctx: StreamingContext, connection: Connection, job_id: str, attempt: int, offset: int, reply_to: str | None) -> None:
-    """Let the connection follow a job from `offset` of `attempt` on.
+    """Subscribe the connection to a job from `offset` of `attempt` on.
 
-    The row is written before the record is read [14]: so either the worker finds the row, or this finds that nobody works on the job and
-    tells everything itself. A worker that is at it tells the rest.
+    The subscription is stored before the record is read (protocol rule 14: write first, then read).
+    So either the worker finds the subscription and sends the rest, or the record shows that no
+    worker processes the job, and its text is replayed here.
 
     Raises:
-        JobNotFound, Forbidden: as for reading its content.
-        InvalidRequest: the connection has as many subscriptions as it may.
+        JobNotFound, Forbidden: the caller may not read the job's content.
+        InvalidRequest: the connection has the maximum number of subscriptions.
     """
     caller = connection.caller
     caller.require_readable(ctx.jobs.get(job_id), job_id)
-    watcher = add_subscription(ctx, connection, job_id, attempt, offset)
+    subscription = add_subscription(ctx, connection, job_id, attempt, offset)
     job = caller.require_readable(ctx.jobs.get(job_id), job_id)
     start = offset if attempt == job.attempt else 0
-    more = {"reply_to": reply_to} if reply_to is not None else {}
-    answer = {**frames.connected(job, start, ctx.clock.now()), **more}
-    send_frame(ctx, watcher, answer)
+    reply = {"reply_to": reply_to} if reply_to is not None else {}
+    send_frame(ctx, subscription, {**frames.connected(job, start, ctx.clock.now()), **reply})
     if job.status is not Status.PROCESSING:
-        replay_to_subscriber(ctx, replace(watcher, attempt=job.attempt, offset=start), job)
+        replay_to_subscriber(ctx, replace(subscription, attempt=job.attempt, offset=start), job)
 
 
-def add_subscription(ctx: StreamingContext, connection: Connection, watched: str, attempt: int = 0, offset: int = 0) -> Subscription:
-    """Put the row by which the connection is found: it watches a job, or a batch by the same rows.
+def add_subscription(ctx: StreamingContext, connection: Connection, subject_id: str, attempt: int = 0, offset: int = 0) -> Subscription:
+    """Store a subscription of the connection to a job or a batch.
 
     Raises:
-        InvalidRequest: the connection has as many subscriptions as it may.
+        InvalidRequest: the connection has the maximum number of subscriptions.
     """
-    if not ctx.connections.subscribe(connection.id, watched):
+    if not ctx.connections.subscribe(connection.id, subject_id):
         raise InvalidRequest(f"A connection may have {SUBSCRIPTIONS_PER_CONNECTION} subscriptions. Unsubscribe or open another one.")
-    watcher = Subscription(
-        job_id=watched,
+    subscription = Subscription(
+        job_id=subject_id,
         connection_id=connection.id,
         endpoint=connection.endpoint,
         key_hash=connection.caller.key_hash,
@@ -113,58 +116,65 @@ def add_subscription(ctx: StreamingContext, connection: Connection, watched: str
         subscription_id=ctx.new_id(),
         expires_at=connection.expires_at,
     )
-    ctx.subscriptions.add(watcher)
-    return watcher
+    ctx.subscriptions.add(subscription)
+    return subscription
 
 
-def unsubscribe(ctx: StreamingContext, connection: Connection, job_id: str) -> None:
-    """From a job, or a batch."""
-    ctx.subscriptions.remove(job_id, connection.id)
-    ctx.connections.unsubscribe(connection.id, job_id)
+def unsubscribe(ctx: StreamingContext, connection: Connection, subject_id: str) -> None:
+    """End the connection's subscription to a job or a batch."""
+    ctx.subscriptions.remove(subject_id, connection.id)
+    ctx.connections.unsubscribe(connection.id, subject_id)
 
 
-def replay_to_subscriber(ctx: StreamingContext, watcher: Subscription, job: Job) -> None:
-    """Everything that is kept of a job that nobody works on, from the watcher's offset on, then its state."""
-    offset, done = watcher.offset, False
+def replay_to_subscriber(ctx: StreamingContext, subscription: Subscription, job: Job) -> None:
+    """Send the stored text from the subscription's offset on, then the state.
+
+    Only for a job that is not being processed: otherwise its worker sends the rest.
+    """
+    offset, done = subscription.offset, False
     while not done:
         try:
             part = read_text(ctx.chunks, ctx.results, job, offset)
         except ResultExpired:
-            send_frame(ctx, watcher, frames.gap(job, offset, None, ctx.clock.now()))
+            send_frame(ctx, subscription, frames.gap(job, offset, None, ctx.clock.now()))
             break
         for text in split_text(part.text, MAX_FRAME_POINTS):
-            send_frame(ctx, watcher, frames.tokens(job.id, job.attempt, job.version, offset, text, ctx.clock.now(), 0, None))
+            send_frame(ctx, subscription, frames.tokens(job.id, job.attempt, job.version, offset, text, ctx.clock.now(), 0, None))
             offset += len(text)
         done = part.done or not part.text
     state = frames.state(job, ctx.clock.now())
     if state is not None:
-        send_frame(ctx, watcher, state)
+        send_frame(ctx, subscription, state)
 
 
 def broadcast_state(ctx: StreamingContext, job: Job) -> int:
-    """Tell everybody who watches how the record stands, once more: the worker may have died before it could. How many were told."""
+    """Send the job's state to every subscriber; the worker may have died before it could.
+
+    Returns:
+        How many subscribers got it.
+    """
     state = frames.state(job, ctx.clock.now())
-    told = 0
+    sent = 0
     now = ctx.clock.now()
-    watchers = [watcher for watcher in ctx.subscriptions.for_job(job.id) if watcher.expires_at > now] if state else []
-    for watcher in watchers:
-        caller = ctx.caller_by_key_hash(watcher.key_hash)
+    subscriptions = [each for each in ctx.subscriptions.for_job(job.id) if each.expires_at > now] if state else []
+    for subscription in subscriptions:
+        caller = ctx.caller_by_key_hash(subscription.key_hash)
         if caller is None or not caller.may_read_content(job):
             continue
         try:
-            send_frame(ctx, watcher, state or {})
-            told += 1
+            send_frame(ctx, subscription, state or {})
+            sent += 1
         except (ConnectionGone, ConnectionBusy):
-            continue  # forgotten, or it asks by itself when it hears nothing
-    return told
+            continue  # dropped by `send_frame`, or the client subscribes again when it hears nothing
+    return sent
 
 
 def send_reply(ctx: StreamingContext, endpoint: str, connection_id: str, frame: frames.Frame) -> None:
-    """Answer a connection about no job.
+    """Send a frame that belongs to no subscription. A closed connection is deleted.
 
     Raises:
-        ConnectionGone: it is closed, and forgotten.
-        ConnectionBusy: it asks again by itself when it hears nothing.
+        ConnectionGone: the connection is closed or refuses frames.
+        ConnectionBusy: the connection takes no frames now; the client asks again after silence.
     """
     try:
         ctx.sockets.post(endpoint, connection_id, frames.encode(frame))
@@ -175,15 +185,15 @@ def send_reply(ctx: StreamingContext, endpoint: str, connection_id: str, frame: 
         raise
 
 
-def send_frame(ctx: StreamingContext, watcher: Subscription, frame: frames.Frame) -> None:
-    """Tell a watcher something.
+def send_frame(ctx: StreamingContext, subscription: Subscription, frame: frames.Frame) -> None:
+    """Send a frame to a subscriber. A subscriber that cannot be reached is dropped.
 
     Raises:
-        ConnectionGone: it is closed, and forgotten.
-        ConnectionBusy: it cannot take it now.
+        ConnectionGone: the connection is closed or refuses frames.
+        ConnectionBusy: the connection takes no frames now.
     """
     try:
-        ctx.sockets.post(watcher.endpoint, watcher.connection_id, frames.encode(frame))
+        ctx.sockets.post(subscription.endpoint, subscription.connection_id, frames.encode(frame))
     except ConnectionGone as gone:
-        drop_unreachable(ctx.connections, ctx.subscriptions, gone, watcher.connection_id, watcher.job_id)
+        drop_unreachable(ctx.connections, ctx.subscriptions, gone, subscription.connection_id, subscription.job_id)
         raise

@@ -1,4 +1,4 @@
-"""Take a job for one attempt, with what it asks for."""
+"""Claim a job for one attempt and load its spec."""
 
 from __future__ import annotations
 
@@ -26,61 +26,75 @@ from chalicelib.services.worker.stream_response import cancel_response
 from chalicelib.services.worker.usage import cost_of
 
 
-async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, run: RunNow, *, alone: bool = False) -> Attempt | None:
-    """The attempt that this worker may now make, as the gates let it through. None: somebody else has the job, or it has ended; the
-    wake-up is dropped without harm.
+async def claim_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, owner: str, admission: RunNow, *, alone: bool = False) -> Attempt | None:
+    """Claim the job and return the attempt that this worker makes.
+
+    Args:
+        owner: nonce of this claim (protocol rule 3: the owner is a nonce).
+        admission: what the gates granted.
+        alone: this invocation runs no other job.
+
+    Returns: None if the wake-up may be acknowledged without an attempt: another worker has the job,
+        or it has ended, or the claim ended it because it cannot be attempted.
 
     Raises:
-        Unavailable: whether the claim was made is unknown; the message has to come again, or the sweep finds the job.
+        Unavailable: it is unknown whether the claim was written. The message must not be
+            acknowledged; the sweeper recovers the job if the claim was written.
     """
     clock, generation = ctx.clock, wake_up.generation
 
     def change(seen: Job) -> Job | None:
-        return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=run.model)
+        return transitions.claim(seen, generation, owner, clock.now(), alone=alone, model=admission.model)
 
     claimed = await offload_with_retry(ctx, update_job, ctx.jobs, job, change)
     if claimed is None or not transitions.owns(claimed, generation, owner):
-        await _leave_if_nobody_runs(ctx, job, run)
+        await _release_unused_permit(ctx, job, admission)
         return None
     try:
-        kind, body = ctx.job_type(claimed.type), await offload_with_retry(ctx, ctx.job_specs.get, claimed.id)
-        if body is None:
+        kind, spec = ctx.job_type(claimed.type), await offload_with_retry(ctx, ctx.job_specs.get, claimed.id)
+        if spec is None:
             raise ContentExpired
-        if body.depends_on:
+        if spec.depends_on:
             fill = fill_parent_results_if_available if claimed.is_resumable else fill_parent_results
-            body = await offload_with_retry(ctx, fill, ctx.jobs, ctx.results, body, kind)
+            spec = await offload_with_retry(ctx, fill, ctx.jobs, ctx.results, spec, kind)
     except (JobTypeNotFound, AttemptFailed) as exc:
         failure = exc if isinstance(exc, AttemptFailed) else RequestRefused(exc.message)
-        await _end_at_once(ctx, claimed, job_error(failure, claimed))
-        await release_permit(ctx, claimed.type, run.permit, ran=False)
+        await _fail_claimed_job(ctx, claimed, job_error(failure, claimed))
+        await release_permit(ctx, claimed.type, admission.permit, ran=False)
         return None
     if claimed.attempt_model is not None:
-        body = replace(body, config=replace(body.config, model=claimed.attempt_model))
-    kept = await offload_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt) if claimed.is_resumable else ()
-    return Attempt(claimed, body, kind, owner, clock.now(), run, kept)
+        spec = replace(spec, config=replace(spec.config, model=claimed.attempt_model))
+    chunks = await offload_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt) if claimed.is_resumable else ()
+    return Attempt(claimed, spec, kind, owner, clock.now(), admission, chunks)
 
 
-async def _leave_if_nobody_runs(ctx: WorkerContext, job: Job, run: RunNow) -> None:
-    """Give the slot of a wake-up back that starts nothing. Another worker with the same one may have claimed the job, and needs it."""
-    if run.permit is None:
+async def _release_unused_permit(ctx: WorkerContext, job: Job, admission: RunNow) -> None:
+    """Release the permit of a wake-up that started no attempt.
+
+    The permit is kept if another worker has claimed the job with the same wake-up, because both
+    share it.
+    """
+    if admission.permit is None:
         return
-    there = await ctx.offload(ctx.jobs.get, job.id)
-    if there is None or there.status is not Status.PROCESSING or there.generation != job.generation:
-        await release_permit(ctx, job.type, run.permit, ran=False)
+    current = await ctx.offload(ctx.jobs.get, job.id)
+    if current is None or current.status is not Status.PROCESSING or current.generation != job.generation:
+        await release_permit(ctx, job.type, admission.permit, ran=False)
 
 
-async def _end_at_once(ctx: WorkerContext, claimed: Job, error: JobError) -> None:
-    """End a job that cannot be tried. Its attempt was taken, so the ledger has its row: nothing was asked, nothing is owed.
+async def _fail_claimed_job(ctx: WorkerContext, claimed: Job, error: JobError) -> None:
+    """Fail a claimed job that cannot be attempted.
 
-    Of an attempt that a former worker began the text is kept, and its response is stopped.
+    The claim took an attempt number, so an attempt record is written too (protocol rule 23: one row
+    per attempt, one writer). If an earlier worker started the attempt, its text is kept and its
+    response is cancelled.
     """
     now, text, usage = ctx.clock.now(), "", None
     if claimed.is_resumable and claimed.response_id is not None:
         await cancel_response(ctx.provider, ctx.log, claimed.response_id)
         text = join_chunks(await offload_with_retry(ctx, ctx.chunks.read, claimed.id, claimed.attempt), 0)
-        usage = Usage(output=estimate_tokens(text), estimated=True)  # only answers of a provider go on
+        usage = Usage(output=estimate_tokens(text), estimated=True)  # a resumable attempt is always a provider's response
     cost = cost_of(ctx.prices, claimed.asked_model, usage)
-    row = Result(
+    result = Result(
         job_id=claimed.id,
         attempt=claimed.attempt,
         text=text,
@@ -95,11 +109,11 @@ async def _end_at_once(ctx: WorkerContext, claimed: Job, error: JobError) -> Non
         error_code=error.code,
         ttl=now // 1000 + transitions.COMPLETED_RETENTION_DAYS * 86_400,
     )
-    await offload_with_retry(ctx, ctx.results.put, row, claimed.tenant)
-    failed = AttemptOutcome(status=Status.FAILED, length=len(text), usage=usage, cost=cost, error=error)
+    await offload_with_retry(ctx, ctx.results.put, result, claimed.tenant)
+    outcome = AttemptOutcome(status=Status.FAILED, length=len(text), usage=usage, cost=cost, error=error)
     generation, owner = claimed.generation, claimed.owner or ""
     ended = await offload_with_retry(
-        ctx, update_job, ctx.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, failed, ctx.clock.now())
+        ctx, update_job, ctx.jobs, claimed, lambda seen: transitions.finish(seen, generation, owner, outcome, ctx.clock.now())
     )
     if ended is not None:
         log_job_failed(ctx.log, ended)

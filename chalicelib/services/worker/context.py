@@ -1,4 +1,4 @@
-"""What a worker reaches for: the ports and policies of one environment, handed to every use case that runs jobs."""
+"""What the services that run jobs need: ports, settings, and the state of the environment."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from chalicelib.services.worker.task_context import TaskContext
 
 @dataclass
 class LocalState:
-    """The circuits by model, and the turnstiles by type, as this environment last saw them; and whether there is a key of OpenAI."""
+    """What one Lambda environment read last, kept between its invocations to save requests."""
 
-    circuits: dict[str, CircuitBreaker] = field(default_factory=dict)
-    read_at: Ms | None = None
-    type_limiters: dict[str, TypeLimiter] = field(default_factory=dict)
-    api_key_present: bool = True
-    key_read_at: Ms | None = None
-    api_key_reported_missing_at: Ms | None = None  # when operators were last told that there is none
+    circuit_breakers: dict[str, CircuitBreaker] = field(default_factory=dict)  # by model
+    circuit_breakers_read_at: Ms | None = None  # when all of them were read last; None: not yet
+    type_limiters: dict[str, TypeLimiter] = field(default_factory=dict)  # by job type, as last read or written here
+    api_key_present: bool = True  # whether an OpenAI key is stored
+    api_key_read_at: Ms | None = None  # when `api_key_present` was determined; None: not yet
+    api_key_reported_missing_at: Ms | None = None  # when `openai_not_configured` was last logged
 
 
 class WorkerContext(TaskContext, Protocol):
     """What a worker needs.
 
-    `offload` runs a synchronous store call beside the event loop; `offload_sends` likewise for sockets, on threads of
-    their own, because a slow socket must not delay the stores.
+    `offload` runs a synchronous store call on a thread, off the event loop. `offload_sends` does
+    the same for sockets, on threads of its own, because a slow socket must not delay the stores.
     """
 
     @property
@@ -48,4 +48,5 @@ class WorkerContext(TaskContext, Protocol):
     def frames_per_second(self) -> float: ...
     @property
     def local_state(self) -> LocalState: ...
-    def may_stream(self, key_hash: str, job: Job) -> bool: ...
+    def may_stream(self, key_hash: str, job: Job) -> bool:
+        """Return whether the API key is valid and may read the job."""

@@ -1,4 +1,4 @@
-"""What came of an attempt, once its text is complete."""
+"""Evaluate an attempt whose text is complete: outcome, result, and the failure if there is one."""
 
 from __future__ import annotations
 
@@ -16,28 +16,33 @@ from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.usage import cost_of, measure_usage
 
-MAX_MESSAGE_LENGTH = 300  # it is part of the head, whose whole size every change is charged for
+MAX_MESSAGE_LENGTH = 300  # stored in the job record; every change of it is charged by the size of the whole record
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the head is to say, what is kept beside it, and why it failed if it did."""
+    """The evaluation of one attempt."""
 
-    outcome: AttemptOutcome
-    result: Result
-    failure: AttemptFailed | None
+    outcome: AttemptOutcome  # for the job record
+    result: Result  # stored with the job's data
+    failure: AttemptFailed | None  # None unless it failed
 
 
 def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnded | None, failure: AttemptFailed | None) -> Evaluation:
-    """Judge an attempt: `ended` is the provider's final event, `failure` what went wrong; neither, if it was cancelled."""
+    """Evaluate an attempt.
+
+    Args:
+        ended: the provider's final event; None if it did not come.
+        failure: why the attempt failed. With neither the attempt was cancelled.
+    """
     now = ctx.clock.now()
     parsed: Any = None
     if ended is not None:
         attempt.output.start_stage("validation", now)
         try:
-            parsed = _validated(attempt, ended)
-        except AttemptFailed as problem:
-            failure = problem
+            parsed = _parse_output(attempt, ended)
+        except AttemptFailed as exc:
+            failure = exc
     attempt.output.start_stage("finalization", now)
     usage = measure_usage(attempt, ended)
     model = (ended.model if ended else None) or attempt.spec.config.model
@@ -73,7 +78,7 @@ def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnded 
 
 
 def job_error(failure: AttemptFailed, job: Job) -> JobError:
-    """A failure as the record keeps it."""
+    """Return the failure as the job record stores it."""
     return JobError(
         code=failure.code,
         error_class=failure.error_class,
@@ -86,8 +91,12 @@ def job_error(failure: AttemptFailed, job: Job) -> JobError:
     )
 
 
-def _validated(attempt: Attempt, ended: ResponseEnded) -> Any:
-    """The parsed output; None for an answer that was cut, because half a document fits no schema."""
+def _parse_output(attempt: Attempt, ended: ResponseEnded) -> Any:
+    """Return the parsed output; None for an incomplete response, because it fits no schema.
+
+    Raises:
+        AttemptFailed: the model refused to answer, or the output does not fit its schema.
+    """
     if attempt.refused:
         raise ContentRefused
     return None if ended.incomplete_reason else parsed_output(attempt.output.transcript.text, attempt.spec, attempt.kind)

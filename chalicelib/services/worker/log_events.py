@@ -1,9 +1,12 @@
-"""Facts of the log that others count: one line each, with the same fields wherever it is said."""
+"""Log events that alarms count.
+
+Each is written by one function, so that its fields are always the same.
+"""
 
 from __future__ import annotations
 
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.admission import OPENAI_NOT_CONFIGURED
+from chalicelib.domain.limits.admission import HoldReason
 from chalicelib.services.log import Log
 from chalicelib.services.worker.context import WorkerContext
 
@@ -11,7 +14,10 @@ REPEAT_INTERVAL_MS = 300_000
 
 
 def log_job_failed(log: Log, job: Job) -> None:
-    """Say that a job failed for good, if it did: once by whoever wrote its end."""
+    """Log that a job has failed for good, if it has.
+
+    Only the function that wrote the end calls this, so it is logged once.
+    """
     if job.status is Status.FAILED:
         log(
             "job_failed",
@@ -27,8 +33,8 @@ def log_job_failed(log: Log, job: Job) -> None:
 
 
 def log_missing_api_key(ctx: WorkerContext) -> None:
-    """Say that no key of OpenAI is stored: once in five minutes for each environment, however many jobs meet it."""
-    board, now = ctx.local_state, ctx.clock.now()
-    if board.api_key_reported_missing_at is None or now - board.api_key_reported_missing_at >= REPEAT_INTERVAL_MS:
-        board.api_key_reported_missing_at = now
-        ctx.log("openai_not_configured", code=OPENAI_NOT_CONFIGURED)
+    """Log that no OpenAI key is stored, at most once in five minutes per environment."""
+    state, now = ctx.local_state, ctx.clock.now()
+    if state.api_key_reported_missing_at is None or now - state.api_key_reported_missing_at >= REPEAT_INTERVAL_MS:
+        state.api_key_reported_missing_at = now
+        ctx.log("openai_not_configured", code=HoldReason.OPENAI_NOT_CONFIGURED)

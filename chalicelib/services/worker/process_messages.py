@@ -1,4 +1,7 @@
-"""Run what one invocation was woken for: all its jobs at once, each acknowledged when it ends."""
+"""Process the queue messages of one invocation.
+
+Their jobs run concurrently, and each message is acknowledged when its job ends.
+"""
 
 from __future__ import annotations
 
@@ -23,64 +26,79 @@ from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.run_attempt import AttemptRunner
 
 LEASE_MS, HEARTBEAT_SECONDS, HEARTBEAT_RETRY_SECONDS = 25_000, 8.0, 1.0
-CONTROL_POLL_SECONDS = 1.0  # how often the bells and cancel flags of the running jobs are read
+CONTROL_POLL_SECONDS = 1.0  # how often the controls of the running jobs are read
 MAX_DELETE_BATCH = 10  # SQS's limit
 
 
 class PartialBatchFailure(HeadraceError):
-    """Some messages could not be dealt with; SQS will deliver those, and only those, again."""
+    """Some messages were not processed.
+
+    SQS delivers only those again, because the others have been acknowledged.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A message that may start a job, and the job's head as it was read."""
+    """A message that may start a job."""
 
     message: QueueMessage
     wake_up: WakeUp
-    job: Job
+    job: Job  # as it was read
 
 
 @dataclass(frozen=True, slots=True)
 class AdmittedJob:
-    """A message whose job the gates have let through."""
+    """A candidate that the gates admitted."""
 
-    woken: Candidate
-    run: RunNow
+    candidate: Candidate
+    admission: RunNow
 
 
 async def process_messages(
     ctx: WorkerContext, lane: str, messages: Sequence[QueueMessage], environment: str = "", deadline: Deadline | None = None
 ) -> None:
-    """Claim and run every message's job concurrently. Returns only when every task has ended [20], in good time before `deadline`.
+    """Claim and run the job of every message, concurrently.
+
+    Returns before `deadline`, and only when every task has ended (protocol rule 20: a handler
+    returns after its tasks).
+
+    Args:
+        lane: the lane whose queue delivered the messages.
+        environment: identifies the Lambda environment in the lease.
+        deadline: when Lambda ends the invocation; None outside Lambda.
 
     Raises:
-        BatchUnfinished: a store did not answer for some messages. All others have been acknowledged.
+        PartialBatchFailure: some messages could not be processed. All others have been
+            acknowledged.
     """
-    batch = _Invocation(ctx, lane, deadline)
-    admitted = await batch.admit(await batch.apart(await batch.sort(messages)))
+    invocation = _Invocation(ctx, lane, deadline)
+    admitted = await invocation.admit(await invocation.isolate_crashed(await invocation.select_candidates(messages)))
     if admitted:
-        await batch.run(admitted, environment)
-    if batch.unfinished:
-        await batch.acknowledge()
-        raise PartialBatchFailure(f"{batch.unfinished} of {len(messages)} messages will come again.")
+        await invocation.run(admitted, environment)
+    if invocation.unfinished:
+        await invocation.acknowledge()
+        raise PartialBatchFailure(f"{invocation.unfinished} of {len(messages)} messages will come again.")
 
 
 class _Invocation:
+    """The state of one invocation: its running jobs, and the messages to acknowledge."""
+
     def __init__(self, ctx: WorkerContext, lane: str, deadline: Deadline | None) -> None:
         self._ctx, self._lane, self._deadline = ctx, lane, deadline
         self._running: dict[str, AttemptRunner] = {}
-        self._open = 0  # messages that are neither done nor given up
-        self._done: list[str] = []
-        self._arrived = asyncio.Event()
-        self._one_by_one = asyncio.Lock()
-        self.unfinished = 0
+        self._pending = 0  # admitted messages whose jobs have not ended
+        self._done: list[str] = []  # receipts of the messages to acknowledge
+        self._job_started = asyncio.Event()
+        self._limiter_lock = asyncio.Lock()
+        self.unfinished = 0  # messages that were not processed; SQS delivers them again
 
-    async def sort(self, messages: Sequence[QueueMessage]) -> list[Candidate]:
-        """The messages that may wake a job. Garbage is set aside; late and doubled wake-ups are dropped at the cost of one read.
+    async def select_candidates(self, messages: Sequence[QueueMessage]) -> list[Candidate]:
+        """Return the messages whose jobs may be claimed.
 
-        What the gates need is read at the same time, so that they cost no time.
-
-        That read is consistent: what it does not show as claimable is acknowledged, and a wake-up arrives just after its record.
+        Malformed messages go to the dead-letter queue. Late and duplicate wake-ups are dropped. The
+        records are read consistently, because a wake-up may arrive right after its record was
+        written and is acknowledged for good if the record does not look claimable. The circuit
+        breakers, which the gates need, are read at the same time.
         """
         ctx, wake_ups = self._ctx, []
         for message in messages:
@@ -91,115 +109,126 @@ class _Invocation:
                 await ctx.offload(ctx.queues.send_to_dead_letter, self._lane, message.body, exc.message)
                 self._done.append(message.receipt)
         ids = list({wake_up.job_id for _, wake_up in wake_ups})
-        jobs = {job.id: job for job in await self._read(ids)} if ids else {}
-        woken = []
+        jobs = {job.id: job for job in await self._read_jobs(ids)} if ids else {}
+        candidates = []
         for message, wake_up in wake_ups:
             job = jobs.get(wake_up.job_id)
             if job is not None and job.generation == wake_up.generation and is_claimable(job):
-                woken.append(Candidate(message, wake_up, job))
+                candidates.append(Candidate(message, wake_up, job))
             else:
                 self._done.append(message.receipt)
-        return woken
+        return candidates
 
-    async def _read(self, ids: list[str]) -> list[Job]:
+    async def _read_jobs(self, ids: list[str]) -> list[Job]:
         circuits = asyncio.create_task(load_circuit_breakers(self._ctx))
         try:
-            return await self._ctx.offload(self._heads, ids)
+            return await self._ctx.offload(partial(self._ctx.jobs.get_many, consistent=True), ids)
         finally:
             await circuits
 
-    async def apart(self, woken: list[Candidate]) -> list[Candidate]:
-        """Keep a job whose worker died once away from others, which would die with it [18]: the rest of the batch is handed on."""
-        if len(woken) < 2 or not any(one.job.crashes for one in woken):
-            return woken
-        if woken[0].job.crashes:
-            kept, handed = woken[:1], woken[1:]
+    async def isolate_crashed(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Keep one job that has crashed before, or all that have not; resend the other wake-ups.
+
+        A job that kills its worker must not take other jobs with it (protocol rule 18: a dead
+        letter is a hint).
+        """
+        if len(candidates) < 2 or not any(candidate.job.crashes for candidate in candidates):
+            return candidates
+        if candidates[0].job.crashes:
+            kept, others = candidates[:1], candidates[1:]
         else:
-            kept, handed = [one for one in woken if not one.job.crashes], [one for one in woken if one.job.crashes]
-        for one in handed:
-            await self._hand_on(one)
-            self._done.append(one.message.receipt)
+            kept = [candidate for candidate in candidates if not candidate.job.crashes]
+            others = [candidate for candidate in candidates if candidate.job.crashes]
+        for candidate in others:
+            await self._resend(candidate)
+            self._done.append(candidate.message.receipt)
         return kept
 
-    async def _hand_on(self, woken: Candidate) -> None:
-        """Wake another worker with the same wake-up: giving a message back would hide it for as long as a function may run."""
-        await self._ctx.offload(self._ctx.queues.send, self._lane, woken.wake_up, woken.job.tenant)
+    async def _resend(self, candidate: Candidate) -> None:
+        """Send the same wake-up again, for another worker.
+
+        An unacknowledged message would stay invisible for the queue's visibility timeout, as long
+        as a function may run.
+        """
+        await self._ctx.offload(self._ctx.queues.send, self._lane, candidate.wake_up, candidate.job.tenant)
 
     @property
-    def _is_late(self) -> bool:
+    def _is_too_late_to_start(self) -> bool:
         return self._deadline is not None and self._ctx.clock.now() >= self._deadline.last_start_at
 
-    async def admit(self, woken: list[Candidate]) -> list[AdmittedJob]:
-        """Those that may run now. The others are given back at once, and wait for what they are told."""
-        admitted = await asyncio.gather(*(self._admit_one(one) for one in woken))
-        return [one for one in admitted if one is not None]
+    async def admit(self, candidates: list[Candidate]) -> list[AdmittedJob]:
+        """Return the candidates that may run now; hold the others."""
+        admitted = await asyncio.gather(*(self._admit_one(candidate) for candidate in candidates))
+        return [job for job in admitted if job is not None]
 
-    async def _admit_one(self, woken: Candidate) -> AdmittedJob | None:
-        ctx = self._ctx
+    async def _admit_one(self, candidate: Candidate) -> AdmittedJob | None:
+        ctx, job = self._ctx, candidate.job
         try:
-            admission = await admit_job(ctx, woken.job, self._one_by_one)
+            admission = await admit_job(ctx, job, self._limiter_lock)
             if isinstance(admission, RunNow):
-                return AdmittedJob(woken, admission)
-            await hold_job(ctx, woken.wake_up, woken.job, admission)
-            self._done.append(woken.message.receipt)
-        except Exception as exc:  # noqa: BLE001 - as in `_one`
+                return AdmittedJob(candidate, admission)
+            await hold_job(ctx, candidate.wake_up, job, admission)
+            self._done.append(candidate.message.receipt)
+        except Exception as exc:  # noqa: BLE001 - as in `_run_job`
             self.unfinished += 1
-            ctx.log("job_not_held", job_id=woken.job.id, tenant=woken.job.tenant, lane=self._lane, error=exc)
+            ctx.log("job_not_held", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
         return None
 
     async def run(self, admitted: list[AdmittedJob], environment: str) -> None:
-        """Everything under one lease: written before the first claim, renewed while anything runs, gone at the end.
+        """Run the jobs under one lease.
 
-        A lease under which something was left unfinished stays, to run out: so the sweep finds what it holds.
+        The lease is written before the first claim, renewed while a job runs, and deleted at the
+        end. If a job is unfinished, the lease is left to expire, so that the sweeper recovers the
+        job.
         """
         ctx, now = self._ctx, self._ctx.clock.now()
-        self._open = len(admitted)
+        self._pending = len(admitted)
         lease = Lease(
             id=ctx.new_id(),
             lane=self._lane,
             started_at=now,
             expires_at=now + LEASE_MS,
-            jobs=tuple(one.woken.job.id for one in admitted),
+            jobs=tuple(entry.candidate.job.id for entry in admitted),
             environment=environment,
-            watermark=watermark(one.woken.job for one in admitted),
+            watermark=watermark(entry.candidate.job for entry in admitted),
         )
         await ctx.offload(ctx.leases.open, lease)
-        alone = len(set(lease.jobs)) == 1  # a wake-up that came twice is no company
-        jobs = [asyncio.create_task(self._one(one, lease, alone=alone)) for one in admitted]
-        helpers = [asyncio.create_task(self._heartbeat(lease, jobs)), asyncio.create_task(self._look())]
+        alone = len(set(lease.jobs)) == 1  # duplicate wake-ups are one job
+        tasks = [asyncio.create_task(self._run_job(entry, lease, alone=alone)) for entry in admitted]
+        monitors = [asyncio.create_task(self._heartbeat(lease, tasks)), asyncio.create_task(self._poll_controls())]
         try:
-            await asyncio.gather(*jobs, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            for task in (*jobs, *helpers):
+            for task in (*tasks, *monitors):
                 task.cancel()
-            await asyncio.gather(*jobs, *helpers, return_exceptions=True)
+            await asyncio.gather(*tasks, *monitors, return_exceptions=True)
             if not self.unfinished:
                 await self._guarded("lease_not_closed", lambda: ctx.offload(ctx.leases.close, lease))
 
-    async def _one(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> None:
-        """One message, whatever becomes of it. What goes wrong here is this job's alone."""
-        ctx, woken, job, run = self._ctx, admitted.woken, admitted.woken.job, None
+    async def _run_job(self, admitted: AdmittedJob, lease: Lease, *, alone: bool) -> None:
+        """Claim and run one job. An error is logged and does not affect the other jobs."""
+        ctx, candidate, job, runner = self._ctx, admitted.candidate, admitted.candidate.job, None
         try:
-            if self._is_late:
-                await self._hand_on(woken)
-            elif attempt := await claim_job(ctx, woken.wake_up, job, f"{lease.id}#{ctx.new_id()}", admitted.run, alone=alone):
-                run = self._running[job.id] = AttemptRunner(ctx, attempt, self._deadline)
-                self._arrived.set()
-                await run.run()
-            self._done.append(woken.message.receipt)
-        except asyncio.CancelledError:  # the lease was fenced: the message comes again, and finds out whether it still means anything
+            if self._is_too_late_to_start:
+                await self._resend(candidate)
+            elif attempt := await claim_job(ctx, candidate.wake_up, job, f"{lease.id}#{ctx.new_id()}", admitted.admission, alone=alone):
+                runner = self._running[job.id] = AttemptRunner(ctx, attempt, self._deadline)
+                self._job_started.set()
+                await runner.run()
+            self._done.append(candidate.message.receipt)
+        except asyncio.CancelledError:  # the lease was fenced; SQS delivers the message again, and the job record decides
             self.unfinished += 1
             raise
-        except Exception as exc:  # noqa: BLE001 - the one place where a job's failure must not become its neighbours'
+        except Exception as exc:  # noqa: BLE001 - an error of one job must not end the other jobs of the invocation
             self.unfinished += 1
             ctx.log("job_deferred_to_sweep", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
         finally:
-            if run is not None and self._running.get(job.id) is run:
+            if runner is not None and self._running.get(job.id) is runner:
                 del self._running[job.id]
-            self._open -= 1
+            self._pending -= 1
 
-    async def _heartbeat(self, lease: Lease, jobs: list[asyncio.Task[None]]) -> None:
-        """Renew the lease. If it was fenced, everything is dropped at once: it belongs to others now."""
+    async def _heartbeat(self, lease: Lease, tasks: list[asyncio.Task[None]]) -> None:
+        """Renew the lease. If it was fenced, cancel all jobs: the sweeper recovers them."""
         ctx, pause = self._ctx, HEARTBEAT_SECONDS
         while True:
             await asyncio.sleep(pause)
@@ -208,50 +237,51 @@ class _Invocation:
                 pause = HEARTBEAT_SECONDS
             except StaleVersion:
                 ctx.log("lease_fenced", lease=lease.id, lane=self._lane)
-                for job in jobs:
-                    job.cancel()
+                for task in tasks:
+                    task.cancel()
                 return
-            except Exception as exc:  # noqa: BLE001 - whatever it is, an unrenewed lease costs every job of the batch
+            except Exception as exc:  # noqa: BLE001 - the heartbeat must not end: every job of the invocation depends on it
                 ctx.log("lease_renewal_failed", lease=lease.id, lane=self._lane, error=exc)
                 pause = HEARTBEAT_RETRY_SECONDS
 
-    async def _look(self) -> None:
-        """Once a second, and when a job begins: look at the running jobs' controls, and acknowledge what has ended."""
+    async def _poll_controls(self) -> None:
+        """Check controls and acknowledge finished messages, once a second and when a job starts."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CONTROL_POLL_SECONDS):
-                    await self._arrived.wait()
-            self._arrived.clear()
-            await self._guarded("control_check_failed", self._look_once)
-            if self._open and self._done:
+                    await self._job_started.wait()
+            self._job_started.clear()
+            await self._guarded("control_check_failed", self._check_controls)
+            if self._pending and self._done:
                 await self._guarded("acknowledge_failed", self.acknowledge)
 
-    async def _look_once(self) -> None:
+    async def _check_controls(self) -> None:
+        """Read and apply the controls of the running jobs once."""
         running = dict(self._running)
         controls = await self._ctx.offload(self._ctx.subscriptions.controls, list(running)) if running else {}
-        heard = []
+        reloads = []
         for job_id, control in controls.items():
-            run = running[job_id]
-            run.attempt.watched_until = control.read_until
-            if control.cancel == run.attempt.generation:
-                run.attempt.cancelled.set()
-            if control.subscribers_version:
-                heard.append(self._guarded("subscription_reload_failed", partial(run.broadcaster.on_control, control.subscribers_version)))
-        await asyncio.gather(*heard)
+            attempt, broadcaster, version = running[job_id].attempt, running[job_id].broadcaster, control.subscribers_version
+            attempt.watched_until = control.read_until
+            if control.cancel == attempt.generation:
+                attempt.cancelled.set()
+            if version:
+                reloads.append(self._guarded("subscription_reload_failed", partial(broadcaster.on_control, version)))
+        await asyncio.gather(*reloads)
 
     async def acknowledge(self) -> None:
-        """Delete the messages that are done. At the end of an invocation that succeeds SQS does it by itself."""
+        """Delete the finished messages from the queue.
+
+        After an invocation without an error SQS deletes them itself.
+        """
         while self._done:
             receipts = self._done[:MAX_DELETE_BATCH]
             await self._ctx.offload(self._ctx.queues.acknowledge, self._lane, receipts)
             self._done = self._done[len(receipts) :]
 
-    async def _guarded(self, fact: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something that the jobs must not suffer from; it is done again soon."""
+    async def _guarded(self, event: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work`, which is repeated within a second; if it fails, log `event`."""
         try:
             await work()
-        except Exception as exc:  # noqa: BLE001 - said in the log, and the jobs go on
-            self._ctx.log(fact, lane=self._lane, error=exc)
-
-    def _heads(self, ids: list[str]) -> list[Job]:
-        return self._ctx.jobs.get_many(ids, consistent=True)
+        except Exception as exc:  # noqa: BLE001 - an error here must not end a job
+            self._ctx.log(event, lane=self._lane, error=exc)

@@ -1,4 +1,7 @@
-"""Run one attempt of one job: stream, keep, show, and end it or have it tried again."""
+"""Run one attempt of a job.
+
+Stream the response, store and send its text, then end the job or schedule another attempt.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,12 @@ from chalicelib.services.worker.stream_response import Fenced, cancel_if_owned, 
 
 
 class AttemptRunner:
-    """One attempt and its readers. `audience` is told by the batch when the job's bell rings; at `deadline` the worker's time is over."""
+    """Runs one attempt with its transcript writer and its socket writers.
+
+    Attributes:
+        broadcaster: the socket writers; the caller reports changes of the job's
+            `subscribers_version` to it.
+    """
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt, deadline: Deadline | None = None) -> None:
         self.attempt = attempt
@@ -43,35 +51,41 @@ class AttemptRunner:
         self._deadline = deadline
 
     async def run(self) -> None:
-        """Make the attempt; return when every task of it has ended. A fenced worker stops silently: its successor continues.
+        """Run the attempt and return when every task of it has ended.
+
+        A fenced worker stops silently (protocol rule 2: only the owner writes).
 
         Raises:
-            Unavailable: a store did not answer; the job stays as it is until the sweeper finds it.
+            Unavailable: a store did not answer. The job record is left as it is, and the sweeper
+                recovers the job.
         """
         ctx, attempt = self._ctx, self.attempt
-        lookups = asyncio.create_task(ctx.offload(self._look_up))
+        preparation = asyncio.create_task(ctx.offload(self._prepare))
         try:
             async with background(
                 write_transcript(ctx, attempt, log_pace(attempt.spec.config.streaming_mode)),
                 close_on_first_token(ctx, attempt),
                 renew_permit(ctx, attempt),
-            ) as (writer, proof, _):
-                ended, failure = await self._answer()
+            ) as (writer, probe, _):
+                ended, failure = await self._read_response()
                 if isinstance(failure, WorkerShutdown) and attempt.job.is_resumable:
                     await self._hand_over(writer)
                 else:
-                    await self._conclude(ended, failure, writer, proof)
+                    await self._conclude(ended, failure, writer, probe)
         except (ChunkConflict, Fenced) as exc:
             ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number, by=type(exc).__name__)
         finally:
             try:
-                await asyncio.gather(lookups, return_exceptions=True)
+                await asyncio.gather(preparation, return_exceptions=True)
                 await release_permit(ctx, attempt.kind.name, attempt.admission.permit)
-            finally:  # the heartbeat may find the lease fenced at this very moment, and cancel
+            finally:  # the heartbeat may cancel this task during the lines above, when the lease was fenced
                 await self.broadcaster.close()
 
-    def _look_up(self) -> int:
-        """Prepare off the event loop what takes a while and is needed only later."""
+    def _prepare(self) -> int:
+        """Load throughput, price and token estimate, which take a while and are needed only later.
+
+        Returns: the token estimate, which the attempt caches; 0 for a task.
+        """
         attempt, config = self.attempt, self.attempt.spec.config
         if attempt.kind.handler is not None:
             return 0
@@ -80,41 +94,47 @@ class AttemptRunner:
         return attempt.input_tokens
 
     async def _conclude(
-        self, ended: ResponseEnded | None, failure: AttemptFailed | None, writer: asyncio.Task[None], proof: asyncio.Task[None]
+        self, ended: ResponseEnded | None, failure: AttemptFailed | None, writer: asyncio.Task[None], probe: asyncio.Task[None]
     ) -> None:
-        """The attempt is over: evaluate it, store its text and result, and end it."""
+        """Evaluate the attempt, store its text and result, and write its end to the job record."""
         ctx, attempt = self._ctx, self.attempt
         attempt.output.finish_text(ctx.clock.now())
         if ended is None:
             await cancel_if_owned(ctx, attempt)
         evaluation = self._evaluate(ended, failure)
-        await proof
+        await probe
         answered = ended is not None and not attempt.is_free
         outcome = asyncio.ensure_future(record_outcome(ctx, attempt, evaluation.failure, answered=answered))
         await gather_or_cancel(self._store(evaluation, writer), outcome)
         hold = hold_if_not_configured(ctx, attempt, evaluation.failure) or outcome.result()
         await self._end(evaluation, hold)
 
-    async def _answer(self) -> tuple[ResponseEnded | None, AttemptFailed | None]:
-        """Read the answer to its last character: the provider's final event, or what went wrong; neither after a cancel request."""
+    async def _read_response(self) -> tuple[ResponseEnded | None, AttemptFailed | None]:
+        """Read the response until it ends, fails, is cancelled or the deadline passes.
+
+        Returns: the provider's final event, or the failure; neither after a cancel request.
+
+        Raises:
+            Fenced: another worker owns the job.
+        """
         attempt = self.attempt
         if attempt.cancelled.is_set():
             return None, None
         async with background(self._stream(), attempt.cancelled.wait(), self._deadline_passed()) as (stream, cancel, deadline):
             await asyncio.wait({stream, cancel, deadline}, return_when=asyncio.FIRST_COMPLETED)
-        if stream.cancelled():  # by `background`, or by something below that gave up
+        if stream.cancelled():  # by `background`, or because a call inside it was cancelled
             if attempt.cancelled.is_set():
                 return None, None
             return None, ProviderConnectionLost() if deadline.cancelled() else WorkerShutdown()
-        problem = stream.exception()
-        if problem is None:
+        error = stream.exception()
+        if error is None:
             return stream.result(), None
-        if isinstance(problem, Fenced):
-            raise problem
-        return None, problem if isinstance(problem, AttemptFailed) else self._unexpected(problem)
+        if isinstance(error, Fenced):
+            raise error
+        return None, error if isinstance(error, AttemptFailed) else self._unexpected(error)
 
     async def _deadline_passed(self) -> None:
-        """Return when what is not done has to be handed over."""
+        """Return when the attempt has to be handed over; without a deadline, never."""
         if self._deadline is None:
             await asyncio.Event().wait()
         else:
@@ -123,16 +143,22 @@ class AttemptRunner:
     def _evaluate(self, ended: ResponseEnded | None, failure: AttemptFailed | None) -> Evaluation:
         try:
             return evaluate_attempt(self._ctx, self.attempt, ended, failure)
-        except Exception as exc:  # noqa: BLE001 - whatever a provider may answer, the job must not be left with nobody
+        except Exception as exc:  # noqa: BLE001 - an unexpected response must fail the attempt, not leave the job without a worker
             return evaluate_attempt(self._ctx, self.attempt, None, self._unexpected(exc))
 
-    def _unexpected(self, problem: BaseException) -> AttemptFailed:
-        """A fault of ours, as a failure of the attempt."""
-        self._ctx.log("attempt_error", job_id=self.attempt.job.id, attempt=self.attempt.number, error=problem)
-        return AttemptFailed("The attempt broke on our side.")
+    def _unexpected(self, error: BaseException) -> AttemptFailed:
+        """Log a bug in Headrace or a job type and return it as a failure of the attempt."""
+        self._ctx.log("attempt_error", job_id=self.attempt.job.id, attempt=self.attempt.number, error=error)
+        return AttemptFailed("The attempt failed because of an internal error in Headrace.")
 
     async def _stream(self) -> ResponseEnded:
-        """Read the provider's answer, or do the work, within the attempt's time, which a durable one takes along from worker to worker."""
+        """Read the provider's response, or run the task handler, within the attempt's timeout.
+
+        The timeout of a durable attempt covers all its workers.
+
+        Raises:
+            AttemptTimedOut: the time was over first.
+        """
         attempt = self.attempt
         limit = attempt.spec.config.timeout
         spent = (self._ctx.clock.now() - attempt.started_at) / 1000
@@ -143,7 +169,14 @@ class AttemptRunner:
             raise AttemptTimedOut(f"The attempt took longer than {limit:g} s.") from exc
 
     async def _hand_over(self, writer: asyncio.Task[None]) -> None:
-        """Let the next worker go on with the response, once all that was read of it is kept [8]. Watchers notice nothing."""
+        """Store the text read so far, then give the attempt to the next worker
+        (protocol rule 8: the terminal write comes last).
+
+        Subscribers notice nothing.
+
+        Raises:
+            Fenced: another worker owns the job.
+        """
         ctx, attempt = self._ctx, self.attempt
         attempt.output.detach()
         await gather_or_cancel(writer, self.broadcaster.drain())
@@ -158,56 +191,60 @@ class AttemptRunner:
         await offload_with_retry(ctx, send_wake_up, ctx.queues, job, ctx.clock.now())
 
     async def _store(self, evaluation: Evaluation, writer: asyncio.Task[None]) -> None:
-        """Have all of the text, then the result acknowledged before the head may say that it ended [8]; sockets get the text meanwhile.
+        """Store the rest of the text, then the result; meanwhile sockets get the text
+        (protocol rule 8: the terminal write comes last).
 
-        In this order, because the sweep ends by its result a job whose worker died here: its log is whole by then.
+        In this order, because the sweeper finishes a job whose worker died by its stored result:
+        then its transcript must be complete.
         """
 
-        async def keep() -> None:
+        async def store() -> None:
             await writer
             await offload_with_retry(self._ctx, self._ctx.results.put, evaluation.result, self.attempt.job.tenant)
 
-        await gather_or_cancel(keep(), self.broadcaster.drain())
+        await gather_or_cancel(store(), self.broadcaster.drain())
 
     async def _end(self, evaluation: Evaluation, hold: WaitUntil | None) -> None:
-        """The write that says how it ended; then whoever watches, and the wake-up of another attempt [9]."""
+        """Write how the attempt ended, then notify subscribers and send the wake-up of a retry
+        (protocol rule 9: no frame before the write).
+        """
         ctx, attempt = self._ctx, self.attempt
-        job = await offload_with_retry(ctx, update_job, ctx.jobs, attempt.job, self._change(evaluation, hold))
+        job = await offload_with_retry(ctx, update_job, ctx.jobs, attempt.job, self._end_transition(evaluation, hold))
         if job is None:
             ctx.log("attempt_fenced", job_id=attempt.job.id, attempt=attempt.number)
             return
         if job.status in (Status.COMPLETED, Status.INCOMPLETE):
             attempt.output.tracker.end(ctx.clock.now())
         attempt.finish(job, frames.state(job, ctx.clock.now()))
-        self._note(job, evaluation)
+        self._log_end(job, evaluation)
         try:
             if job.status in (Status.RETRYING, Status.HELD):
                 await ctx.offload(send_wake_up, ctx.queues, job, ctx.clock.now())
-            await self.broadcaster.sync_followers()
-        except Unavailable as exc:  # the record says it: the sweep wakes the job, and the change stream tells the watchers
+            await self.broadcaster.sync_writers()
+        except Unavailable as exc:  # the record is written: the sweeper wakes the job, and the change stream notifies subscribers
             ctx.log("job_end_not_broadcast", job_id=job.id, attempt=attempt.number, error=exc)
         if job.status is Status.COMPLETED:
             await store_in_cache(ctx, attempt, evaluation.result)
 
-    def _change(self, evaluation: Evaluation, hold: WaitUntil | None) -> Callable[[Job], Job | None]:
-        """The change to the head: the end, or another attempt later."""
+    def _end_transition(self, evaluation: Evaluation, hold: WaitUntil | None) -> Callable[[Job], Job | None]:
+        """Return the transition of the job record: finish it, or schedule another attempt."""
         ctx, attempt, outcome = self._ctx, self.attempt, evaluation.outcome
         if hold is not None:
-            generation, owner, why, until = attempt.generation, attempt.owner, hold.reason, hold.when
-            return lambda job: transitions.hold_after_attempt(job, generation, owner, outcome, why, until, ctx.clock.now())
+            generation, owner, reason, until = attempt.generation, attempt.owner, hold.reason, hold.when
+            return lambda job: transitions.hold_after_attempt(job, generation, owner, outcome, reason, until, ctx.clock.now())
         if evaluation.failure is not None:
             policy = RetryPolicy(max_attempts=attempt.job.max_attempts, schedule=attempt.kind.retry_schedule)
             job, failure = attempt.job, evaluation.failure
-            again = job.error is not None and (job.error.code, job.error.attempt) == (failure.code, job.attempt - 1)
-            decision = policy.decide(failure, job.tries, ctx.clock.now(), job.retry_until, ctx.random(), again=again)
+            repeated = job.error is not None and (job.error.code, job.error.attempt) == (failure.code, job.attempt - 1)
+            decision = policy.decide(failure, job.tries, ctx.clock.now(), job.retry_until, ctx.random(), again=repeated)
             if not isinstance(decision, GiveUp):
-                due, counts = decision.due_ms, counts_as_attempt(failure, again=again)
+                due, counts = decision.due_ms, counts_as_attempt(failure, again=repeated)
                 return lambda job: transitions.retry_later(
                     job, attempt.generation, attempt.owner, outcome, due, ctx.clock.now(), counts_as_attempt=counts
                 )
         return lambda job: transitions.finish(job, attempt.generation, attempt.owner, outcome, ctx.clock.now())
 
-    def _note(self, job: Job, evaluation: Evaluation) -> None:
+    def _log_end(self, job: Job, evaluation: Evaluation) -> None:
         self._ctx.log(
             "attempt_ended",
             job_id=job.id,

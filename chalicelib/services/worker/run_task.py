@@ -1,7 +1,11 @@
-"""Do work that is no OpenAI call: under the same claim, lease, cancel, time and retries, with a text that is the JSON of what it returns.
+"""Run a task: a job whose type has a handler and asks no model.
 
-Work must be idempotent. It is done again from its beginning when its worker died, its time was over, or a store did not answer; so it
-writes what may be written twice, such as an object under one name, and deletes what may be gone already.
+Claim, lease, cancel, timeout and retries are those of every job. The text of the attempt is the
+JSON of what the handler returns.
+
+Handlers must be idempotent. One is run again from its beginning if its worker died, its time ran
+out or a store did not answer. So it may only write what can be written twice, such as an object
+under a fixed name, and must tolerate that what it deletes is already gone.
 """
 
 from __future__ import annotations
@@ -28,13 +32,13 @@ from chalicelib.services.worker.output.transcript_writer import TEXT_RETENTION_D
 from chalicelib.services.worker.progress_snapshot import progress_of
 from chalicelib.services.worker.task_context import TaskContext
 
-PROGRESS_INTERVAL_SECONDS = 2.0  # how often the progress is kept where polls read it, if it has changed
+PROGRESS_INTERVAL_SECONDS = 2.0  # how often the progress is stored for polling clients, if it has changed
 
 T = TypeVar("T")
 
 
 class TaskRun:
-    """What a type's `work` is handed: the job, what it asks for, and what may be done about it."""
+    """The argument of a task handler: the job, its spec, the ports, and how to report progress."""
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt) -> None:
         self._ctx, self._attempt = ctx, attempt
@@ -44,7 +48,7 @@ class TaskRun:
         return self._attempt.job
 
     @property
-    def body(self) -> JobSpec:
+    def spec(self) -> JobSpec:
         return self._attempt.spec
 
     @property
@@ -53,92 +57,99 @@ class TaskRun:
 
     @property
     def caller(self) -> Caller:
-        """Whoever submitted the job, with no more rights than they had then."""
-        job, role = self.job, Role.named(self.body.role or Role.USER.label)
+        """The caller who submitted the job, with the role they had then."""
+        job, role = self.job, Role.named(self.spec.role or Role.USER.label)
         return Caller(tenant=job.tenant, user=job.user, role=role, key_id=job.key_id, key_hash="")
 
     async def run_sync(self, call: Callable[..., T], *args: Any) -> T:
-        """Make a call of a port or a use case, off the event loop. A cancel waits until it has returned: no thread outlives the work."""
-        made = asyncio.ensure_future(self._ctx.offload(call, *args))
+        """Call a port or a service on a thread, off the event loop.
+
+        If the handler is cancelled, the cancellation waits until the call has returned, so that no
+        thread outlives it.
+        """
+        running = asyncio.ensure_future(self._ctx.offload(call, *args))
         try:
-            return await asyncio.shield(made)
+            return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.wait({made})
-            if not made.cancelled():
-                made.exception()  # nobody asks for it any more
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()  # marks it as retrieved; otherwise asyncio would log it
             raise
 
-    async def run_sync_each(self, call: Callable[..., T], items: list[Any], together: int = 8) -> list[T]:
-        """Make the call for each item, so many at a time. The first that fails is raised when those beside it have returned."""
-        answers: list[T] = []
-        for start in range(0, len(items), together):
-            made = await asyncio.gather(*(self.run_sync(call, item) for item in items[start : start + together]), return_exceptions=True)
-            for answer in made:
-                if isinstance(answer, BaseException):
-                    raise answer
-                answers.append(answer)
-        return answers
+    async def run_sync_each(self, call: Callable[..., T], items: list[Any], concurrency: int = 8) -> list[T]:
+        """Make the call for each item, `concurrency` at a time, and return the results in order.
+
+        If calls fail, the others of their group are awaited, then the first error is raised.
+        """
+        results: list[T] = []
+        for start in range(0, len(items), concurrency):
+            group = items[start : start + concurrency]
+            for result in await asyncio.gather(*(self.run_sync(call, item) for item in group), return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+                results.append(result)
+        return results
 
     def start_stage(self, stage: str) -> None:
-        """Begin a stage of the type."""
+        """Start a stage of the type."""
         self._attempt.output.start_stage(stage, self._ctx.clock.now())
 
     def report_progress(self, done: float, total: float) -> None:
-        """Say how far it is: the percentage and the time that is left are made of it."""
+        """Report how much is done; the percentage and the remaining time are computed from it."""
         self._attempt.output.report_progress(done, total, self._ctx.clock.now())
 
     def record_milestone(self, name: str, description: str) -> None:
-        """Say that something was reached."""
+        """Record a milestone."""
         self._attempt.output.record_milestone(name, description, self._ctx.clock.now())
 
 
 async def run_task(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded:
-    """The end of the work, once what it returned is in the transcript.
+    """Run the type's handler and append its output to the transcript.
 
     Raises:
-        AttemptFailed: there will be none; `RequestRefused` where doing it again would not help.
+        AttemptFailed: the handler failed; `RequestRefused` if a retry would not help.
     """
-    work = attempt.kind.handler
-    assert work is not None
-    noting = asyncio.create_task(_note_progress(ctx, attempt))
+    handler = attempt.kind.handler
+    assert handler is not None
+    saving = asyncio.create_task(_save_progress(ctx, attempt))
     try:
-        output = await work(TaskRun(ctx, attempt))
+        output = await handler(TaskRun(ctx, attempt))
     except AttemptFailed:
         raise
     except Unavailable as exc:
         raise StoreUnavailable from exc
     except HeadraceError as exc:
-        raise RequestRefused(_told(exc)) from exc
+        raise RequestRefused(_refusal_message(exc)) from exc
     finally:
-        noting.cancel()
-        await asyncio.gather(noting, return_exceptions=True)
+        saving.cancel()
+        await asyncio.gather(saving, return_exceptions=True)
     attempt.output.put_task_output(repair_surrogates(json.dumps(output, ensure_ascii=False)))
     return ResponseEnded(Usage(), NO_MODEL)
 
 
-def _told(problem: HeadraceError) -> str:
-    """The first places of what is wrong, as many as are kept whole of a message; the message where no place is named."""
-    places = [f"{detail.path} {detail.message}.".strip() for detail in problem.details]
-    told = places[0] if places else problem.message
-    for number, place in enumerate(places[1:], start=1):
-        more = f" And {len(places) - number} more."
-        if len(told) + 1 + len(place) + len(more) > MAX_MESSAGE_LENGTH:
-            return told + more
-        told = f"{told} {place}"
-    return told
+def _refusal_message(error: HeadraceError) -> str:
+    """Return as many details of the error as fit into the job record, or else its message."""
+    details = [f"{detail.path} {detail.message}.".strip() for detail in error.details]
+    message = details[0] if details else error.message
+    for number, detail in enumerate(details[1:], start=1):
+        rest = f" And {len(details) - number} more."
+        if len(message) + 1 + len(detail) + len(rest) > MAX_MESSAGE_LENGTH:
+            return message + rest
+        message = f"{message} {detail}"
+    return message
 
 
-async def _note_progress(ctx: WorkerContext, attempt: Attempt) -> None:
-    """Keep the progress for those who poll, as a chunk without text: its text comes in one piece at the end."""
-    known: dict[str, Any] = {}
+async def _save_progress(ctx: WorkerContext, attempt: Attempt) -> None:
+    """Store the progress for polling clients, as a chunk without text, whenever it has changed."""
+    saved: dict[str, Any] = {}
     while True:
         await asyncio.sleep(PROGRESS_INTERVAL_SECONDS)
-        shown = attempt.output.tracker.snapshot()
-        if shown == known:
+        current = attempt.output.tracker.snapshot()
+        if current == saved:
             continue
-        now, known = ctx.clock.now(), shown
+        now, saved = ctx.clock.now(), current
         chunk = Chunk(job_id=attempt.job.id, attempt=attempt.number, start=0, text="", at=now, progress=progress_of(attempt, now))
         try:
             await ctx.offload(ctx.chunks.put_progress, replace(chunk, ttl=now // 1000 + TEXT_RETENTION_DAYS * 86_400))
-        except Unavailable as exc:  # the next one is as good
+        except Unavailable as exc:  # the next write stores newer progress
             ctx.log("progress_not_saved", job_id=attempt.job.id, tenant=attempt.job.tenant, error=exc)

@@ -1,8 +1,11 @@
-"""Read a provider's answer into the transcript: as it streams, and, where the response outlives its worker, however it can still be had.
+"""Read a provider's response into the transcript, from its stream or by fetching it at its end.
 
-A durable response goes on at the provider whether or not somebody listens. Its id is stored before anything of it is kept or shown [6]; a
-stream that breaks is taken up again behind the last event that was read, by this worker or by a successor; where that is refused, the
-answer is fetched when it has ended, and what is missing is added in one piece. So one attempt stays one text [5].
+A durable response continues at the provider without a reader. Its id is stored before any of its
+text is stored or sent (protocol rule 6: the response id is stored first). A broken stream is
+resumed after the last event that was read, by this worker or a successor. If the provider refuses
+to resume it, the worker waits until the response has ended, fetches it and appends the missing text
+in one piece, so that one attempt remains one text (protocol rule 5: one attempt, one response, one
+text).
 """
 
 from __future__ import annotations
@@ -35,31 +38,31 @@ from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.response_cache import serve_from_cache
 
 TRANSIENT_ERRORS = (ProviderConnectionLost, ProviderRateLimited, ProviderTimeout, ProviderUnavailable, StreamCut, StreamMalformed)
-MAX_RESUMES = 3  # in a row without a new event; then the answer is fetched
+MAX_RESUMES = 3  # in a row without a new event; then the response is fetched
 INITIAL_BACKOFF, MAX_BACKOFF = 0.5, 15.0  # seconds, doubling
-CANCEL_TIMEOUT_SECONDS = 10.0  # all in all: a cold start of the SDK takes some of them
+CANCEL_TIMEOUT_SECONDS = 10.0  # for all tries together; a cold start of the SDK takes some of it
 
 
 class Fenced(HeadraceError):
-    """Somebody else has the job: whatever this worker has in hand is of no use any more."""
+    """Another worker owns the job, so nothing that this worker still writes would count."""
 
 
 async def stream_response(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded:
-    """The provider's final event, once all text is in the transcript.
+    """Read the whole response into the transcript and return the provider's final event.
 
     Raises:
-        AttemptFailed: there will be none.
-        Fenced: the response could not be stored, because somebody else has the job.
+        AttemptFailed: the response failed or broke off.
+        Fenced: the response id could not be stored, because another worker owns the job.
     """
     request = model_request(attempt.spec, attempt.kind)
     if (ended := await serve_from_cache(ctx, attempt, request)) is not None:
         return ended
     try:
         if request.background:
-            return await _Durable(ctx, attempt, request).read()
+            return await _DurableReader(ctx, attempt, request).read()
         attempt.calls += 1
         async with ctx.provider.stream(request) as events:
-            return await _follow(ctx, attempt, events)
+            return await _read_stream(ctx, attempt, events)
     except NotConfigured:
         ended = answer_with_fallback(ctx, attempt)
         if ended is None:
@@ -68,7 +71,11 @@ async def stream_response(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded
 
 
 async def cancel_if_owned(ctx: WorkerContext, attempt: Attempt) -> None:
-    """Stop a response that nobody will read to its end: it would run on, and be charged [6]. Not if somebody else has the job by now."""
+    """Cancel the attempt's response, unless another worker owns the job now and may be reading it.
+
+    Otherwise it would run to its end and be charged (protocol rule 6: the response id is stored
+    first).
+    """
     if attempt.response_id is None:
         return
     job = await offload_with_retry(ctx, ctx.jobs.get, attempt.job.id)
@@ -77,27 +84,33 @@ async def cancel_if_owned(ctx: WorkerContext, attempt: Attempt) -> None:
 
 
 async def cancel_response(provider: Provider, log: Log, response_id: str) -> None:
-    """Stop a response at the provider, best of all before the record says that nobody wants it: whoever dies in between, another will.
+    """Cancel a response at the provider, with a few retries.
 
-    A provider that cannot be reached, or hangs, must keep neither a job from its end nor the sweep from all others: then this says so, and
-    the response is charged to its own end.
+    Call it before writing the record that abandons the response: if the process dies in between,
+    the next worker or the sweeper finds the response id and cancels it again. If the provider does
+    not answer within the timeout, this logs it and returns, because the end of the job and the rest
+    of a sweep must not wait; the response is then charged in full.
     """
-    problem: Exception = TimeoutError()
+    error: Exception = TimeoutError()
     with suppress(TimeoutError):
         async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
             for pause in CANCEL_RETRY_DELAYS:
                 try:
                     await provider.cancel(response_id)
                 except AttemptFailed as exc:
-                    problem = exc
+                    error = exc
                     await asyncio.sleep(pause)
                 else:
                     return
-    log("response_not_cancelled", response_id=response_id, error=problem)
+    log("response_not_cancelled", response_id=response_id, error=error)
 
 
-async def _follow(ctx: WorkerContext, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> ResponseEnded:
-    """Read one stream to its final event."""
+async def _read_stream(ctx: WorkerContext, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> ResponseEnded:
+    """Read one stream to its final event.
+
+    Raises:
+        StreamCut: it ended without one.
+    """
     clock = ctx.clock
     attempt.output.start_stage(attempt.kind.stages[1], clock.now())
     ended: ResponseEnded | None = None
@@ -108,16 +121,23 @@ async def _follow(ctx: WorkerContext, attempt: Attempt, events: AsyncIterator[Pr
         elif isinstance(event, ResponseEnded):
             ended = event
         else:
-            await _begun(ctx, attempt, event)
+            await _record_started(ctx, attempt, event)
     if ended is None:
         raise StreamCut
     return ended
 
 
-async def _begun(ctx: WorkerContext, attempt: Attempt, event: ResponseStarted) -> None:
-    """The provider has made a response. A durable one is stored, so that it can be found again, or else stopped.
+async def _record_started(ctx: WorkerContext, attempt: Attempt, event: ResponseStarted) -> None:
+    """Record that the provider created the response, and store the id of a durable one.
 
-    Where a provider that is only like OpenAI gives it no id it is like any other: it ends with its worker.
+    If the id cannot be stored, the response is cancelled.
+
+    An OpenAI-compatible provider may give no id. Such a response is not durable: it ends with its
+    worker.
+
+    Raises:
+        Fenced: another worker owns the job.
+        Unavailable: it is unknown whether the id was stored.
     """
     attempt.response_started = True
     if not attempt.spec.config.durable or attempt.response_id is not None or not event.response_id:
@@ -125,44 +145,46 @@ async def _begun(ctx: WorkerContext, attempt: Attempt, event: ResponseStarted) -
     attempt.response_id = event.response_id
     generation, owner, now = attempt.generation, attempt.owner, ctx.clock.now()
     try:
-        noted = await offload_with_retry(
+        updated = await offload_with_retry(
             ctx,
             update_job,
             ctx.jobs,
             attempt.job,
             lambda seen: transitions.store_response_id(seen, generation, owner, event.response_id, now),
         )
-        if noted is None:
+        if updated is None:
             raise Fenced
-    except BaseException:  # stored or not: nobody is to count on it
+    except BaseException:  # whether or not the id was stored, no successor may resume this response
         attempt.response_id = None
         await asyncio.shield(cancel_response(ctx.provider, ctx.log, event.response_id))
         raise
-    attempt.job = noted
+    attempt.job = updated
 
 
-class _Durable:
-    """One worker's part in reading a durable response."""
+class _DurableReader:
+    """Reads a durable response, from where an earlier worker stopped if there was one."""
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt, request: ModelRequest) -> None:
         self._ctx, self._attempt, self._request = ctx, attempt, request
         self._pause = INITIAL_BACKOFF
 
     async def read(self) -> ResponseEnded:
-        """By streams as long as that goes on, then by fetching."""
-        broken, before = 0, self._attempt.output.sequence
-        while broken <= MAX_RESUMES:
+        """Stream the response, resuming it after errors; fetch it if resuming is refused or brings
+        nothing new.
+        """
+        failures, last_sequence = 0, self._attempt.output.sequence
+        while failures <= MAX_RESUMES:
             try:
                 async with self._stream() as events:
-                    return await _follow(self._ctx, self._attempt, events)
+                    return await _read_stream(self._ctx, self._attempt, events)
             except ReattachRefused:
                 break
-            except TRANSIENT_ERRORS as problem:
-                if self._attempt.response_id is None:  # nothing was begun that could be taken up again
+            except TRANSIENT_ERRORS as error:
+                if self._attempt.response_id is None:  # there is no response to resume
                     raise
-                went_on = self._attempt.output.sequence != before
-                broken, before = (0 if went_on else broken) + 1, self._attempt.output.sequence
-                await self._wait(problem, anew=went_on)
+                progressed = self._attempt.output.sequence != last_sequence
+                failures, last_sequence = (0 if progressed else failures) + 1, self._attempt.output.sequence
+                await self._back_off(error, reset=progressed)
         return await self._fetch()
 
     def _stream(self) -> AbstractAsyncContextManager[AsyncIterator[ProviderEvent]]:
@@ -173,15 +195,15 @@ class _Durable:
         return provider.resume(attempt.response_id, -1 if attempt.output.sequence is None else attempt.output.sequence, self._request)
 
     async def _fetch(self) -> ResponseEnded:
-        """Wait until the response has ended, and take what is missing of it in one piece."""
+        """Wait until the response has ended and append the missing text in one piece."""
         attempt, self._pause = self._attempt, INITIAL_BACKOFF
         assert attempt.response_id is not None
         while True:
             attempt.calls += 1
             try:
                 fetched = await self._ctx.provider.fetch(attempt.response_id)
-            except TRANSIENT_ERRORS as problem:
-                await self._wait(problem)
+            except TRANSIENT_ERRORS as error:
+                await self._back_off(error)
                 continue
             if fetched.failure is not None:
                 raise fetched.failure
@@ -189,10 +211,10 @@ class _Durable:
                 attempt.refused = attempt.refused or fetched.refusal
                 attempt.output.append_rest(fetched.text, self._ctx.clock.now())
                 return fetched.ended
-            await self._wait()
+            await self._back_off()
 
-    async def _wait(self, problem: AttemptFailed | None = None, *, anew: bool = False) -> None:
-        """Longer each time that nothing comes of it; as long as was asked for, if it was."""
-        pause = INITIAL_BACKOFF if anew else self._pause
+    async def _back_off(self, error: AttemptFailed | None = None, *, reset: bool = False) -> None:
+        """Sleep twice as long as last time unless `reset`; at least as long as the provider asks."""
+        pause = INITIAL_BACKOFF if reset else self._pause
         self._pause = min(pause * 2, MAX_BACKOFF)
-        await asyncio.sleep(max(pause, (problem.retry_after or 0) if problem else 0))
+        await asyncio.sleep(max(pause, (error.retry_after or 0) if error else 0))

@@ -1,4 +1,7 @@
-"""What work that is no OpenAI call may use: the ports, whose calls go through `TaskRun.run_sync` because they are synchronous."""
+"""The ports that a task handler may use.
+
+Their calls are synchronous, so handlers make them with `TaskRun.run_sync`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from chalicelib.services.batches.context import BatchContext
 
 
 class TaskContext(BatchContext, Protocol):
-    """Batches, notifications and all they need; besides, files."""
+    """What batches and notifications need, and files, uploads and the response cache."""
 
     @property
     def job_files(self) -> JobFiles: ...

@@ -1,4 +1,4 @@
-"""What an attempt used: as the provider counted it, or our own count where it never said."""
+"""The token usage and the cost of an attempt, as the provider counted it or estimated."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from chalicelib.services.worker.attempt import Attempt
 
 
 def measure_usage(attempt: Attempt, ended: ResponseEnded | None) -> Usage | None:
-    """The usage of the final event. Without one: nothing if no response was begun, else an estimate that is marked as such.
+    """Return the usage of the provider's final event, or an estimate if the response was cut off.
 
-    What no provider was asked for uses nothing.
+    Returns: zero usage if no provider was asked; None if no response was created.
     """
     if attempt.is_free:
         return Usage()
@@ -24,7 +24,10 @@ def measure_usage(attempt: Attempt, ended: ResponseEnded | None) -> Usage | None
 
 
 def cost_of(prices: Prices, model: str, usage: Usage | None) -> Nano | None:
-    """None: nothing was used, or the price of the model is not known. Work that asks no model costs nothing."""
+    """Return the cost of the usage; 0 for a task, which asks no model.
+
+    Returns: None if there is no usage or the model's price is unknown.
+    """
     if usage is not None and model == NO_MODEL:
         return 0
     price = prices.of(model) if usage else None

@@ -1,4 +1,4 @@
-"""How AWS is reached: one client for everybody, and errors in our own words."""
+"""Access to AWS: one client per configuration, and AWS errors translated to domain errors."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def cancelled(*codes: str) -> botocore.ClientError:
     [
         (answer("ThrottlingException"), Throttled),
         (answer("ProvisionedThroughputExceededException"), Throttled),
-        (answer("TransactionConflictException"), Throttled),  # a plain write that met a transaction
+        (answer("TransactionConflictException"), Throttled),  # a write that conflicts with a transaction
         (answer("SlowDown", 503), Throttled),
-        (answer("OverLimit", 403), Throttled),  # SQS, of messages in flight
-        (answer("RequestTimeout", 400), Unavailable),  # S3, of an upload that stood still
+        (answer("OverLimit", 403), Throttled),  # SQS: too many messages are in flight
+        (answer("RequestTimeout", 400), Unavailable),  # S3: an upload stalled
         (answer("Anything", 429), Throttled),
         (cancelled("None", "TransactionConflict"), Throttled),
-        (cancelled("ConditionalCheckFailed", "TransactionConflict"), None),  # the condition is the answer
+        (cancelled("ConditionalCheckFailed", "TransactionConflict"), None),  # the failed condition decides
         (cancelled("ConditionalCheckFailed", "None"), None),
         (answer("InternalServerError", 500), Unavailable),
         (answer("ConditionalCheckFailedException"), None),
-        (answer("AccessDeniedException", 403), None),  # a fault of the deployment, not of the moment
+        (answer("AccessDeniedException", 403), None),  # an error of the deployment, not a transient one
         (botocore.ReadTimeoutError(endpoint_url="x"), Unavailable),
         (botocore.ConnectTimeoutError(endpoint_url="x"), Unavailable),
         (botocore.EndpointConnectionError(endpoint_url="x"), Unavailable),
@@ -76,16 +76,16 @@ def test_translated_errors_keep_their_cause_and_others_pass_unchanged() -> None:
 
 
 def test_all_threads_share_one_client_per_configuration() -> None:
-    got: list[Any] = []
-    threads = [threading.Thread(target=lambda: got.append(aws.client("sqs"))) for _ in range(8)]
+    clients: list[Any] = []
+    threads = [threading.Thread(target=lambda: clients.append(aws.client("sqs"))) for _ in range(8)]
 
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len({id(client) for client in got}) == 1
-    assert aws.client("sqs", endpoint_url="http://localhost:1") is not got[0]
+    assert len({id(client) for client in clients}) == 1
+    assert aws.client("sqs", endpoint_url="http://localhost:1") is not clients[0]
 
 
 def test_every_error_code_that_botocore_retries_is_translated() -> None:

@@ -1,4 +1,4 @@
-"""The parts of the twins that have no store behind them: time, messages, frames."""
+"""In-memory adapters without a store: the clock, the queues and the sockets."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_a_cancelled_pause_is_skipped_by_the_manual_clock() -> None:
     clock = ManualClock(start=0)
 
     async def work() -> int:
-        given_up = asyncio.ensure_future(clock.pause(5))
+        cancelled = asyncio.ensure_future(clock.pause(5))
         await asyncio.sleep(0)
-        given_up.cancel()
+        cancelled.cancel()
         await clock.pause(9)
         return await run_inline(clock.now)
 

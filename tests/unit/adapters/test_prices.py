@@ -1,4 +1,4 @@
-"""What models cost, in nano-dollars a token."""
+"""Prices of models, in nano-dollars per token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-sent events, whatever the pieces are in which their bytes arrive."""
+"""The decoder of server-sent events, for any split of the received bytes."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def test_arbitrary_bytes_decode_equally_in_one_piece_and_in_many(stream: bytes, 
     ("stream", "events"),
     [
         (b"data: a\n\n", ["a"]),
-        (b"data:a\n\ndata:  b\n\n", ["a", " b"]),  # one space belongs to the colon
+        (b"data:a\n\ndata:  b\n\n", ["a", " b"]),  # one space after the colon is dropped
         (b"data\n\n", [""]),
         (b"data: a\ndata: b\n\n", ["a\nb"]),
         (b"data: a\r\rdata: b\r\n\r\n", ["a", "b"]),
         (b"\xef\xbb\xbfdata: a\n\n", ["a"]),  # a byte order mark
-        (b": comment\n\nevent: x\n\n", []),  # an event without data is none
-        (b"data: a\n", []),  # cut off
+        (b": comment\n\nevent: x\n\n", []),  # an event without data is ignored
+        (b"data: a\n", []),  # incomplete
         (b"\n\n\n", []),
     ],
 )

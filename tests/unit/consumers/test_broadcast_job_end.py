@@ -1,4 +1,4 @@
-"""Ends from the change stream: patient with stores, never stopped by a record, and nothing is lost silently."""
+"""Broadcasts of job ends: a failing record is retried, blocks no other and is not lost."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tests.kit.failing_store import refusing
 from tests.kit.world import World
 
 
-def ended(world: World, prompt: str = "Say hello.", watcher: str = "c1") -> Change:
-    """A change to `completed` that nobody has told."""
+def ended(world: World, prompt: str = "Say hello.", connection: str = "c1") -> Change:
+    """Complete a job that has a subscriber. Return the change, which has not been broadcast."""
     job = world.submit(prompt)
-    world.watch(job, watcher)
+    world.watch(job, connection)
     after = replace(job, status=Status.COMPLETED, version=2, due_at=None, length=0, finished_at=world.clock.now())
     world.container.jobs.heads[job.id] = after
     return job.id, job, after
 
 
-def tell(world: World, *changes: Change) -> None:
+def broadcast(world: World, *changes: Change) -> None:
     broadcast_job_ends(world.container, changes)
 
 
-def aside(world: World) -> list[str]:
+def dead_letters(world: World) -> list[str]:
     return [body for body, _ in world.container.queues.aside["stream"]]
 
 
@@ -37,28 +37,28 @@ def test_a_throttled_broadcast_is_retried() -> None:
     change = ended(world)
 
     with refusing(world.container.subscriptions, "for_job", 2):
-        tell(world, change)
+        broadcast(world, change)
 
     assert [frame["event"] for frame in world.frames()] == ["job_completed"]
-    assert aside(world) == []
+    assert dead_letters(world) == []
     assert world.loop.moment < 1
 
 
 def test_a_record_whose_store_stays_down_goes_to_the_dead_letter_queue() -> None:
     """The other record is broadcast."""
     world = World()
-    lost, told = ended(world), ended(world, "another", "c2")
-    of = world.container.subscriptions.for_job
+    lost, other = ended(world), ended(world, "another", "c2")
+    for_job = world.container.subscriptions.for_job
 
-    def of_others(job_id: str) -> object:
+    def for_other_jobs(job_id: str) -> object:
         if job_id == lost[0]:
             raise Throttled
-        return of(job_id)
+        return for_job(job_id)
 
-    world.container.subscriptions.for_job = of_others  # type: ignore[assignment, method-assign]
-    tell(world, lost, told)
+    world.container.subscriptions.for_job = for_other_jobs  # type: ignore[assignment, method-assign]
+    broadcast(world, lost, other)
 
-    assert aside(world) == [lost[0]]
+    assert dead_letters(world) == [lost[0]]
     assert [frame["event"] for frame in world.frames("c2")] == ["job_completed"]
 
 
@@ -68,10 +68,10 @@ def test_all_records_of_a_call_share_one_retry_budget() -> None:
     changes = [ended(world, str(number), f"c{number}") for number in range(100)]
 
     with refusing(world.container.subscriptions, "for_job", 10**6):
-        tell(world, *changes)
+        broadcast(world, *changes)
 
     assert world.loop.moment * 1000 <= TIME_BUDGET_MS
-    assert len(aside(world)) == 100
+    assert len(dead_letters(world)) == 100
 
 
 def test_a_non_retryable_error_dead_letters_its_record_at_once() -> None:
@@ -79,24 +79,24 @@ def test_a_non_retryable_error_dead_letters_its_record_at_once() -> None:
     change = ended(world)
 
     with refusing(world.container.subscriptions, "for_job", 1, ValueError):
-        tell(world, change)
+        broadcast(world, change)
 
-    assert aside(world) == [change[0]]
+    assert dead_letters(world) == [change[0]]
     assert world.loop.moment == 0
 
 
 def test_an_end_that_cannot_be_dead_lettered_is_redelivered() -> None:
     """The other record is broadcast first."""
     world = World()
-    told, broken = ended(world), (ended(world, "broken")[0], None, None)
+    other, broken = ended(world), (ended(world, "broken")[0], None, None)
 
     with refusing(world.container.queues, "send_to_dead_letter", 4), pytest.raises(DeadLetterFailed, match="1 records"):
-        tell(world, broken, told)
+        broadcast(world, broken, other)
     assert [frame["event"] for frame in world.frames()] == ["job_completed"]
-    assert aside(world) == []
+    assert dead_letters(world) == []
 
-    tell(world, broken, told)
-    assert aside(world) == [broken[0]]
+    broadcast(world, broken, other)
+    assert dead_letters(world) == [broken[0]]
 
 
 def test_sending_to_the_dead_letter_queue_is_retried() -> None:
@@ -104,6 +104,6 @@ def test_sending_to_the_dead_letter_queue_is_retried() -> None:
     job: Job = ended(world)[2]
 
     with refusing(world.container.queues, "send_to_dead_letter", 3):
-        tell(world, (job.id, None, None))
+        broadcast(world, (job.id, None, None))
 
-    assert aside(world) == [job.id]
+    assert dead_letters(world) == [job.id]

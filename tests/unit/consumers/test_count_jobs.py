@@ -1,4 +1,4 @@
-"""Counting from the change stream, where something is wrong with it."""
+"""Counting job changes: failing records, conflicts, throttling and repeated records."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from chalicelib.domain.errors import StaleVersion, Throttled
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.services.metrics import count_jobs as counting
-from tests.contract.given import job
+from tests.kit.batch_records import BATCH
 from tests.kit.failing_store import refusing
+from tests.kit.jobs import job
 from tests.kit.world import World
-
-BATCH = "batch_" + "0" * 21 + "10000"
 
 
 class Conflict(StaleVersion):
-    """Somebody else has counted meanwhile."""
+    """Another consumer has changed the counter in the meantime."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -52,7 +51,7 @@ def test_a_change_that_cannot_be_counted_is_dead_lettered(monkeypatch: pytest.Mo
 
     def broken(_mark: Any, seen: Job) -> Any:
         if seen.id == bad:
-            raise RuntimeError("a fault of ours")
+            raise RuntimeError("a bug")
         return [], None
 
     monkeypatch.setitem(counting.COUNTERS, "broken", broken)
@@ -90,7 +89,7 @@ def test_a_counter_conflict_is_retried_and_dead_lettered_in_the_end() -> None:
     with refusing(world.container.counters, "increment", 10**6, error=Conflict):
         count_job_changes(world.container, changes(rows(1, version=5)))
 
-    assert world.container.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: others counted it at every try")]
+    assert world.container.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: every try lost to a concurrent counter")]
 
 
 def test_repeated_counter_conflicts_are_retried_with_a_delay() -> None:
@@ -132,6 +131,6 @@ def test_an_outdated_record_image_is_not_counted() -> None:
 def test_jobs_without_a_batch_are_not_counted_before_their_end() -> None:
     world = World()
 
-    count_job_changes(world.container, changes([job(), job(status=Status.PROCESSING)]))
+    count_job_changes(world.container, changes([job(), job(id="job_02", status=Status.PROCESSING)]))
 
     assert world.container.counters.rows == {}

@@ -1,4 +1,4 @@
-"""The measurements that do not depend on the machine: units by DynamoDB's rules, and what a job costs."""
+"""Measurements that do not depend on the machine: DynamoDB units, and the cost of a job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUEUED: dict[str, Any] = {"id": {"S": "1"}, "g_s": {"S": "queued"}, "g_sk": {"S"
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    """One job's journey, measured once for all tests here."""
+    """The measured cost of one job, shared by the tests of this module."""
     return cost.measure()
 
 
@@ -25,13 +25,13 @@ def found() -> dict[str, Any]:
     ("item", "size"),
     [
         ({"id": {"S": "job"}}, 5),
-        ({"é": {"S": "é"}}, 4),  # UTF-8, names as well
-        ({"n": {"N": "1763800000000"}}, 5),  # two digits a byte, without zeros at the ends, and one
+        ({"é": {"S": "é"}}, 4),  # names and values in UTF-8
+        ({"n": {"N": "1763800000000"}}, 5),  # one byte, and one for every two digits without the zeros at the ends
         ({"n": {"N": "0"}}, 3),
         ({"b": {"B": b"12345"}}, 6),
         ({"f": {"BOOL": True}}, 2),
         ({"s": {"SS": ["ab", "c"]}}, 4),
-        ({"m": {"M": {"a": {"S": "b"}}}}, 7),  # three for the map, one for each entry
+        ({"m": {"M": {"a": {"S": "b"}}}}, 7),  # three bytes for the map, and one for each entry
         ({"l": {"L": [{"S": "a"}]}}, 6),
     ],
 )
@@ -42,14 +42,14 @@ def test_item_size_counts_attribute_names_and_values(item: dict[str, Any], size:
 @pytest.mark.parametrize(
     ("old", "new", "units"),
     [
-        (None, QUEUED, 3),  # the item and two entries
-        (QUEUED, {**QUEUED, "owner": {"S": "w"}}, 1),  # in no index
-        (QUEUED, {**QUEUED, "g_s": {"S": "failed"}}, 3),  # an entry is removed, another added
-        (QUEUED, {**QUEUED, "type": {"S": "other"}}, 2),  # an entry is rewritten
-        (QUEUED, {name: value for name, value in QUEUED.items() if name != "g_s"}, 2),  # an entry goes
+        (None, QUEUED, 3),  # the item and two index entries
+        (QUEUED, {**QUEUED, "owner": {"S": "w"}}, 1),  # the attribute is in no index
+        (QUEUED, {**QUEUED, "g_s": {"S": "failed"}}, 3),  # one index entry is removed and another one added
+        (QUEUED, {**QUEUED, "type": {"S": "other"}}, 2),  # one index entry is rewritten
+        (QUEUED, {name: value for name, value in QUEUED.items() if name != "g_s"}, 2),  # one index entry is removed
         (QUEUED, None, 3),
-        (None, {**QUEUED, "text": {"S": "x" * 1024}}, 4),  # two KB, and two entries
-        (None, None, 1),  # a deletion of what is not there
+        (None, {**QUEUED, "text": {"S": "x" * 1024}}, 4),  # two KB and two index entries
+        (None, None, 1),  # deletes a missing item
     ],
 )
 def test_write_units_count_the_item_and_each_changed_index_entry(old: Any, new: Any, units: int) -> None:
@@ -57,7 +57,7 @@ def test_write_units_count_the_item_and_each_changed_index_entry(old: Any, new: 
 
 
 def test_a_transaction_doubles_the_item_but_not_its_index_entries() -> None:
-    assert write_units(TABLE, None, QUEUED, together=True) == 4
+    assert write_units(TABLE, None, QUEUED, in_transaction=True) == 4
     assert index_units(TABLE, None, QUEUED) == 2
 
 

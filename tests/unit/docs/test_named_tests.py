@@ -1,4 +1,4 @@
-"""Pages that say which test shows something name tests that exist."""
+"""Tests and files that a page names as evidence exist."""
 
 from __future__ import annotations
 

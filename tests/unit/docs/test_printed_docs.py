@@ -1,4 +1,4 @@
-"""The printed pages of `docs/` say what the code says."""
+"""The generated pages of `docs/` match the code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_setting_is_explained_on_the_settings_page() -> None:
 def test_every_attempt_failure_is_listed_on_the_errors_page() -> None:
     page = print_docs.errors_page()
 
-    for kind in {AttemptFailed, *AttemptFailed.__subclasses__()} - {ReattachRefused}:  # which is no end: the answer is fetched then
+    for kind in {AttemptFailed, *AttemptFailed.__subclasses__()} - {ReattachRefused}:  # ends no attempt: the response is fetched instead
         assert f"| `{kind.code}` | {kind.error_class} |" in page
 
 

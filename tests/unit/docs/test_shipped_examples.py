@@ -1,4 +1,4 @@
-"""The examples that are shipped: every type that asks a model has one, and it can be submitted as it is."""
+"""Shipped examples: every job type that calls a model has one that can be submitted unchanged."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from tests.kit.paths import ROOT
 from tests.kit.world import ALICE, World
 from tests.unit.cli.server import FakeServer, run
 
-ASKING = [kind for kind in job_types.all_types() if kind.instructions]
+MODEL_TYPES = [kind for kind in job_types.all_types() if kind.instructions]
 
 
 def planned(kind: JobType) -> Plan:
     return plan_job(job_types.get, InMemoryAdapters().prices, ALICE, EXAMPLES[kind.name].submission(kind.name), 0)
 
 
-@pytest.mark.parametrize("kind", ASKING, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", MODEL_TYPES, ids=lambda kind: kind.name)
 class TestEveryType:
-    """One example each, good for a first try."""
+    """Each job type that calls a model has one example."""
 
     def test_the_example_can_be_planned(self, kind: JobType) -> None:
         """The request asks for the type's schema and costs less than two cents."""
         plan = planned(kind)
-        request = model_request(plan.body, kind)
+        request = model_request(plan.spec, kind)
 
-        assert (request.schema or {}).get("schema") is kind.schema_for(plan.body.options)
+        assert (request.schema or {}).get("schema") is kind.schema_for(plan.spec.options)
         assert plan.estimate.expected_cost is None or plan.estimate.expected_cost < 20_000_000
 
     def test_the_content_is_delimited_once_in_the_prompt(self, kind: JobType) -> None:
         """For a type without `render`, the content is the whole prompt."""
-        prompt, example = planned(kind).body.prompt, EXAMPLES[kind.name]
+        prompt, example = planned(kind).spec.prompt, EXAMPLES[kind.name]
         text = (ROOT / FOLDER / example.file).read_text(encoding="utf-8")
         if kind.render is None:
             assert prompt == text
@@ -55,7 +55,7 @@ class TestEveryType:
         inside = fences[-1][2]
         parts = [inside] if example.is_input else [text]
         if example.is_input:
-            assert all(repair_surrogates(json.dumps(said, ensure_ascii=False)) in inside for said in _texts(json.loads(text)))
+            assert all(repair_surrogates(json.dumps(part, ensure_ascii=False)) in inside for part in _texts(json.loads(text)))
         else:
             assert inside == text
         assert prompt.count(parts[0]) == 1
@@ -63,12 +63,12 @@ class TestEveryType:
 
     def test_the_example_reply_matches_the_response_schema(self, kind: JobType) -> None:
         """Its fields come in the order in which a model writes them."""
-        body, answer = planned(kind).body, EXAMPLES[kind.name].answer()
+        spec, answer = planned(kind).spec, EXAMPLES[kind.name].answer()
         if kind.response_schema is None:
             assert answer == ""
             return
 
-        parsed = parsed_output(answer, body, kind)
+        parsed = parsed_output(answer, spec, kind)
 
         assert list(parsed) == list(kind.response_schema["properties"])
         assert problems(kind.response_schema, parsed) == ()
@@ -81,16 +81,16 @@ class TestEveryType:
 
         assert run(*shlex.split(command)[1:-1]) == 0
 
-        sent, meant = server.sent("POST /jobs")[0][3], example.submission(kind.name)
-        assert (sent["job_type"], sent.get("options", {})) == (kind.name, meant.options)
-        assert (sent.get("prompt"), sent.get("input")) == (meant.prompt, meant.input)
+        sent, expected = server.sent("POST /jobs")[0][3], example.submission(kind.name)
+        assert (sent["job_type"], sent.get("options", {})) == (kind.name, expected.options)
+        assert (sent.get("prompt"), sent.get("input")) == (expected.prompt, expected.input)
         assert command in job_types_page()
 
     def test_the_readme_lists_the_example_and_its_command(self, kind: JobType) -> None:
-        listed, example = (ROOT / FOLDER / "README.md").read_text(), EXAMPLES[kind.name]
+        readme, example = (ROOT / FOLDER / "README.md").read_text(), EXAMPLES[kind.name]
 
-        assert f"| `{example.file}` | `{kind.name}` |" in listed
-        assert example.command(kind.name) in listed
+        assert f"| `{example.file}` | `{kind.name}` |" in readme
+        assert example.command(kind.name) in readme
 
 
 @pytest.mark.parametrize("name", EXAMPLES_WITHOUT_MODEL)
@@ -106,9 +106,9 @@ def test_the_examples_of_task_types_run_as_shipped(name: str, server: FakeServer
 
     assert run(*shlex.split(command)[1:-1]) == 0
     assert server.sent("POST /jobs")[0][3]["input"] == example.submission(name).input
-    listed = (ROOT / FOLDER / "README.md").read_text()
-    assert command in listed
-    assert f"| `{example.file}` | `{name}` |" in listed
+    readme = (ROOT / FOLDER / "README.md").read_text()
+    assert command in readme
+    assert f"| `{example.file}` | `{name}` |" in readme
     assert command in job_types_page()
     assert world.job(job).status is Status.COMPLETED
 

@@ -1,4 +1,4 @@
-"""Rows taken elsewhere: as CSV that a spreadsheet may open, as JSON, as JSON lines."""
+"""Export formats: CSV that a spreadsheet may open, JSON, and JSON lines."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.domain.files.export_formats import FORMATS, cell, columns_of, escape_formula, rendered
-from chalicelib.job_types._shared.table_writer import table
+from chalicelib.domain.files.export_formats import FORMATS, cell, columns_of, escape_formula, render_rows, row_writer
 
 ROWS: list[dict[str, Any]] = [
     {"number": 0, "id": "a", "output": 'Say "hi",\nthen bye', "parsed": {"score": 1}, "cost": "0.001200", "metadata": {"file": "a.sol"}},
@@ -21,8 +20,8 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-values = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | texts
-lines = st.lists(st.dictionaries(texts, values, max_size=4), max_size=5)
+cell_values = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | texts
+lines = st.lists(st.dictionaries(texts, cell_values, max_size=4), max_size=5)
 
 
 def read_back(pieces: Iterator[str]) -> list[list[str]]:
@@ -30,7 +29,7 @@ def read_back(pieces: Iterator[str]) -> list[list[str]]:
 
 
 def test_csv_has_a_column_for_each_field_and_each_metadata_field() -> None:
-    assert read_back(rendered(ROWS, "csv")) == [
+    assert read_back(render_rows(ROWS, "csv")) == [
         ["number", "id", "output", "parsed", "cost", "metadata.file", "metadata.owner"],
         ["0", "a", 'Say "hi",\nthen bye', '{"score":1}', "0.001200", "a.sol", ""],
         ["1", "", "'=HYPERLINK(1)", "", "", "b.sol", "Ann"],
@@ -42,18 +41,23 @@ def test_csv_with_requested_columns_streams_without_buffering_rows() -> None:
         while True:
             yield ROWS[0]
 
-    pieces = rendered(endless(), "csv", columns=["id", "metadata.file", "metadata.owner", "missing"])
+    pieces = render_rows(endless(), "csv", columns=["id", "metadata.file", "metadata.owner", "missing"])
 
     assert [next(pieces), next(pieces)] == ["id,metadata.file,metadata.owner,missing\r\n", "a,a.sol,,\r\n"]
 
 
-def test_json_export_is_a_valid_document_with_the_header_fields() -> None:
-    assert json.loads("".join(rendered(ROWS, "json", head={"batch_id": "b"}))) == {"batch_id": "b", "items": ROWS}
-    assert json.loads("".join(rendered([], "json"))) == {"items": []}
+def test_json_with_an_envelope_has_the_rows_as_items() -> None:
+    assert json.loads("".join(render_rows(ROWS, "json", envelope={"batch_id": "b"}))) == {"batch_id": "b", "items": ROWS}
+    assert json.loads("".join(render_rows([], "json", envelope={}))) == {"items": []}
+
+
+def test_json_without_an_envelope_is_an_array() -> None:
+    assert json.loads("".join(render_rows(ROWS, "json"))) == ROWS
+    assert json.loads("".join(render_rows([], "json"))) == []
 
 
 def test_jsonl_export_has_one_row_per_line() -> None:
-    assert [json.loads(line) for line in rendered(ROWS, "jsonl")] == ROWS
+    assert [json.loads(line) for line in render_rows(ROWS, "jsonl")] == ROWS
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+49 170", "-x", "@sum", "\tx", "\r=1", "-", "-inf", "+1_0", "＝1"])
@@ -77,7 +81,7 @@ def test_csv_round_trips_all_rows(rows: list[dict[str, Any]]) -> None:
     if not columns:
         return
 
-    header, *records = read_back(rendered(rows, "csv"))
+    header, *records = read_back(render_rows(rows, "csv"))
 
     assert header == [str(cell(name)) for name in columns]
     assert records == [[str(cell(row.get(name))) for name in columns] for row in rows]
@@ -85,17 +89,18 @@ def test_csv_round_trips_all_rows(rows: list[dict[str, Any]]) -> None:
 
 @given(lines)
 def test_json_and_jsonl_round_trip_all_rows(rows: list[dict[str, Any]]) -> None:
-    assert json.loads("".join(rendered(rows, "json", head={"n": 1})))["items"] == rows
-    assert [json.loads(line) for line in rendered(rows, "jsonl")] == rows
+    assert json.loads("".join(render_rows(rows, "json", envelope={"n": 1})))["items"] == rows
+    assert [json.loads(line) for line in render_rows(rows, "jsonl")] == rows
 
 
 def test_export_formats_are_csv_json_and_jsonl() -> None:
     assert FORMATS.keys() == {"csv", "json", "jsonl"}
 
 
-@pytest.mark.parametrize("text", ["=1+1", "\n=1+1", "＝1+1", "-0.5", "plain", "+cmd|' /C calc'!A0"])
-def test_job_export_escapes_formulas_like_the_batch_export(text: str) -> None:
-    """Both files open in the same spreadsheet programs."""
-    [line] = list(csv.reader(io.StringIO(table("csv", ["output"]).row({"output": text}), newline="")))
+def test_a_writer_renders_the_rows_one_by_one() -> None:
+    """The job type `export` writes its parts as they come; the whole is what `render_rows` yields."""
+    writer = row_writer("csv", ["id", "output"])
 
-    assert line == [escape_formula(text)]
+    assert writer.begin() + "".join(map(writer.row, ROWS)) + writer.end() == "".join(render_rows(ROWS, "csv", columns=["id", "output"]))
+    [line] = list(csv.reader(io.StringIO(writer.row({"id": "a", "output": "=1+1"}), newline="")))
+    assert line == ["a", escape_formula("=1+1")]

@@ -1,4 +1,4 @@
-"""Who may see and do what: the whole table of roles, tenants and tickets."""
+"""What a caller may see and do, by role, tenant and ticket."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def _key(**more: Any) -> Key:
 @pytest.mark.parametrize(
     ("caller", "subject", "sees", "reads"),
     [
-        (_caller("viewer"), HERS, True, False),  # statuses, never content, not even of their own
+        (_caller("viewer"), HERS, True, False),  # a viewer sees statuses but no content, not even of its own jobs
         (_caller("viewer"), HIS, True, False),
         (_caller("viewer"), ELSEWHERE, False, False),
         (_caller("user"), HERS, True, True),
         (_caller("user"), HIS, False, False),
-        (_caller("user"), ELSEWHERE, False, False),  # the same user name in another tenant is somebody else
+        (_caller("user"), ELSEWHERE, False, False),  # the same user name in another tenant is another user
         (_caller("operator"), HIS, True, True),
         (_caller("operator"), ELSEWHERE, False, False),
         (_caller("admin"), HIS, True, True),
         (_caller("admin"), ELSEWHERE, False, False),
         (_caller("admin", all_tenants=True), ELSEWHERE, True, True),
         (_caller("user", jobs=frozenset({HERS.id}), read_only=True), HERS, True, True),
-        (_caller("user", jobs=frozenset({"job_99"})), HERS, False, False),  # a ticket shows only what it names
+        (_caller("user", jobs=frozenset({"job_99"})), HERS, False, False),  # a ticket shows only the jobs that it names
         (_caller("user", jobs=frozenset()), HERS, False, False),
         (_caller("operator", jobs=frozenset({"job_99"})), HERS, False, False),
-        (_caller("user", jobs=frozenset({HIS.id})), HIS, False, False),  # and nothing that its key may not see
+        (_caller("user", jobs=frozenset({HIS.id})), HIS, False, False),  # and only those that its key may see
         (_caller("admin", all_tenants=True, jobs=frozenset({"job_99"})), ELSEWHERE, False, False),
     ],
 )
@@ -71,7 +71,7 @@ def test_require_visible_and_require_readable_return_the_job() -> None:
 
 def test_viewer_reading_content_is_forbidden() -> None:
     """A viewer sees the job, so the error is Forbidden and not JobNotFound."""
-    with pytest.raises(Forbidden, match="viewer"):
+    with pytest.raises(Forbidden, match="Viewers"):
         _caller("viewer").require_readable(HIS, HIS.id)
 
 
@@ -96,7 +96,7 @@ def test_require_accepts_the_same_or_a_higher_role(role: str, needed: str) -> No
         (_key(expires_at=NOW + 1), True),
         (_key(expires_at=NOW), False),
         (_key(revoked_at=NOW - 1), False),
-        (_key(revoked_at=NOW + 60_000), False),  # revoked is revoked, whatever some clock says
+        (_key(revoked_at=NOW + 60_000), False),  # a later timestamp comes from a clock that is ahead
     ],
 )
 def test_key_is_valid_until_expiry_or_revocation(key: Key, valid: bool) -> None:

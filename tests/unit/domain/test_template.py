@@ -1,4 +1,4 @@
-"""What a template in a prompt stands for."""
+"""Templates in prompts: placeholders, paths, escapes and limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.errors import TemplateProblem
-from chalicelib.domain.template import LITERAL, fill, fill_within, names, names_within, rename_placeholders
+from chalicelib.domain.template import ESCAPED_BRACES, fill, fill_within, names, names_within, rename_placeholders
 
 NAMES = st.text(string.ascii_letters + string.digits + "_- ", min_size=1, max_size=12).map(str.strip).filter(bool)
 
@@ -34,7 +34,7 @@ def test_column_name_with_a_dot_matches_as_a_whole() -> None:
 
 @pytest.mark.parametrize("text", ["{{missing}}", "{{a.b}}", "{{}}", "{{a.0}}", "{{list.9}}", "{{list.-x}}"])
 def test_unresolvable_placeholder_lists_the_available_names(text: str) -> None:
-    with pytest.raises(TemplateProblem, match=r"there is \{\{a\}\}, \{\{list\}\}"):
+    with pytest.raises(TemplateProblem, match=r"known are \{\{a\}\}, \{\{list\}\}"):
         fill(text, {"a": 1, "list": [1]})
 
 
@@ -67,8 +67,8 @@ def test_arbitrary_text_is_filled_or_raises_template_problem(text: str) -> None:
 
 
 def test_escaped_braces_are_literal() -> None:
-    assert fill(f"{LITERAL}name}}}} is {{{{name}}}}", {"name": "Ada"}) == "{{name}} is Ada"
-    assert names(f"{LITERAL}name}}}}") == ()
+    assert fill(f"{ESCAPED_BRACES}name}}}} is {{{{name}}}}", {"name": "Ada"}) == "{{name}} is Ada"
+    assert names(f"{ESCAPED_BRACES}name}}}}") == ()
 
 
 def test_fill_within_fills_every_string_value_of_a_json_document() -> None:

@@ -1,4 +1,4 @@
-"""Times and money as people read them."""
+"""Times and amounts of money in their public formats."""
 
 from __future__ import annotations
 

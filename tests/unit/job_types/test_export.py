@@ -1,4 +1,7 @@
-"""Exports: the rows that somebody may read, in the form they asked for, whatever happens meanwhile; and clean-ups."""
+"""Job types `export` and `data_cleanup`.
+
+An export holds the rows that its submitter may read, in the requested format, despite crashes.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", ke
 DAY = 86_400
 
 
-def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str = "acme", **changes: Any) -> Job:
-    """A job that completed with this text a moment ago."""
+def completed_job(world: World, text: str = "fine", *, user: str = "alice", tenant: str = "acme", **changes: Any) -> Job:
+    """Store a job that completes now with this text."""
     now, job_id = world.clock.now(), f"job_{world.container.new_id()}"
-    about: dict[str, Any] = {
+    values: dict[str, Any] = {
         "id": job_id,
         "tenant": tenant,
         "user": user,
@@ -48,15 +51,15 @@ def ended(world: World, text: str = "fine", *, user: str = "alice", tenant: str 
         "usage": Usage(input=3, output=4),
         "cost": 1_500,
     }
-    job = Job(**{**about, **changes})
+    job = Job(**{**values, **changes})
     world.container.jobs.create(job)
     world.container.results.put(Result(job_id=job.id, attempt=1, text=text, parsed={"a": 1} if text == "fine" else None), tenant)
     world.container.job_specs.put(job.id, tenant, JobSpec(prompt=f"prompt of {text}", config=JobConfig(model="m", max_tokens=9)), 0)
     return job
 
 
-def exported(world: World, given: dict[str, Any], caller: Caller = ALICE, **options: Any) -> tuple[Job, dict[str, Any]]:
-    """An export that ran, and its output."""
+def run_export(world: World, given: dict[str, Any], caller: Caller = ALICE, **options: Any) -> tuple[Job, dict[str, Any]]:
+    """Run an export, and return its job and its output."""
     job = world.submit(None, input=given, options=options, job_type="export", caller=caller)
     run_to_end(world, [job])
     kept = world.container.results.get(job.id, world.job(job).attempt)
@@ -72,15 +75,15 @@ def content(world: World, job: Job, name: str) -> str:
 def test_a_csv_export_has_one_line_per_readable_job_in_the_given_order() -> None:
     """Jobs of other users and tenants are counted as not found."""
     world = World()
-    jobs = [ended(world, "first"), ended(world, 'fine, "really"\nyes', tags=("a", "b"))]
-    others = [ended(world, user="bob"), ended(world, tenant="other")]
+    jobs = [completed_job(world, "first"), completed_job(world, 'fine, "really"\nyes', tags=("a", "b"))]
+    others = [completed_job(world, user="bob"), completed_job(world, tenant="other")]
 
-    job, output = exported(world, {"ids": [one.id for one in (*reversed(jobs), *others)]}, include=["output", "prompt"])
+    job, output = run_export(world, {"ids": [one.id for one in (*reversed(jobs), *others)]}, include=["output", "prompt"])
 
     rows = list(csv.DictReader(io.StringIO(content(world, job, "export.csv"), newline="")))
     assert [row["output"] for row in rows] == ['fine, "really"\nyes', "first"]
     assert [row["job_id"] for row in rows] == [one.id for one in reversed(jobs)]
-    assert (rows[0]["tags"], rows[1]["tags"], rows[0]["cost"], rows[0]["input_tokens"]) == ('["a", "b"]', "[]", "0.0000015", "3")
+    assert (rows[0]["tags"], rows[1]["tags"], rows[0]["cost"], rows[0]["input_tokens"]) == ('["a","b"]', "[]", "0.0000015", "3")
     assert rows[1]["prompt"] == "prompt of first"
     assert (output["rows"], output["not_found"], output["more"], output["object"]) == (2, 2, False, "export.csv")
     assert output["bytes"] == len(content(world, job, "export.csv").encode())
@@ -90,9 +93,9 @@ def test_a_csv_export_has_one_line_per_readable_job_in_the_given_order() -> None
 @pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("jsonl", lambda text: [json.loads(line) for line in text.splitlines()])])
 def test_json_and_jsonl_exports_contain_the_parsed_results(form: str, read: Any) -> None:
     world = World()
-    jobs = [ended(world), ended(world, "plain")]
+    jobs = [completed_job(world), completed_job(world, "plain")]
 
-    job, output = exported(world, {"filter": {"type": "general"}}, format=form, include=["output", "parsed"])
+    job, output = run_export(world, {"filter": {"type": "general"}}, format=form, include=["output", "parsed"])
 
     rows = read(content(world, job, f"export.{form}"))
     assert [(row["job_id"], row["output"], row["parsed"]) for row in rows] == [(jobs[1].id, "plain", None), (jobs[0].id, "fine", {"a": 1})]
@@ -103,7 +106,7 @@ def test_json_and_jsonl_exports_contain_the_parsed_results(form: str, read: Any)
 def test_an_export_without_matches_is_a_valid_empty_file(form: str) -> None:
     world = World()
 
-    job, output = exported(world, {"filter": {"tag": "none"}}, format=form)
+    job, output = run_export(world, {"filter": {"tag": "none"}}, format=form)
 
     text = content(world, job, f"export.{form}")
     assert output["rows"] == 0
@@ -114,9 +117,9 @@ def test_an_export_without_matches_is_a_valid_empty_file(form: str) -> None:
 def test_csv_cells_that_look_like_formulas_are_escaped(text: str) -> None:
     """A spreadsheet must not execute what a model or a user wrote."""
     world = World()
-    named = ended(world, text)
+    listed = completed_job(world, text)
 
-    job, _ = exported(world, {"ids": [named.id]})
+    job, _ = run_export(world, {"ids": [listed.id]})
 
     (row,) = csv.DictReader(io.StringIO(content(world, job, "export.csv"), newline=""))
     assert row["output"] == f"'{text}"
@@ -125,27 +128,27 @@ def test_csv_cells_that_look_like_formulas_are_escaped(text: str) -> None:
 def test_an_export_contains_only_jobs_readable_by_its_submitter() -> None:
     """A user gets their own jobs, an operator those of the tenant."""
     world = World()
-    own, other = ended(world), ended(world, user="bob")
-    ended(world, tenant="other")
+    own, other = completed_job(world), completed_job(world, user="bob")
+    completed_job(world, tenant="other")
 
-    mine, _ = exported(world, {"filter": {"type": "general"}}, format="jsonl")
-    all_of_them, _ = exported(world, {"filter": {"type": "general"}}, OLGA, format="jsonl")
+    own_export, _ = run_export(world, {"filter": {"type": "general"}}, format="jsonl")
+    tenant_export, _ = run_export(world, {"filter": {"type": "general"}}, OLGA, format="jsonl")
 
     def ids(job: Job) -> set[str]:
         return {json.loads(line)["job_id"] for line in content(world, job, "export.jsonl").splitlines()}
 
-    assert (ids(mine), ids(all_of_them)) == ({own.id}, {own.id, other.id})
+    assert (ids(own_export), ids(tenant_export)) == ({own.id}, {own.id, other.id})
 
 
 def test_an_export_filters_by_batch_status_and_tag() -> None:
     world = World()
-    wanted = ended(world, batch_id="batch_1", tags=("x",))
-    ended(world, batch_id="batch_2")
+    wanted = completed_job(world, batch_id="batch_1", tags=("x",))
+    completed_job(world, batch_id="batch_2")
     world.clock.advance(100)
-    late = ended(world, batch_id="batch_1", status=Status.FAILED)
+    late = completed_job(world, batch_id="batch_1", status=Status.FAILED)
 
     def rows(given: dict[str, Any]) -> list[str]:
-        job, _ = exported(world, given, format="jsonl")
+        job, _ = run_export(world, given, format="jsonl")
         return [json.loads(line)["job_id"] for line in content(world, job, "export.jsonl").splitlines()]
 
     assert rows({"batch_id": "batch_1"}) == [late.id, wanted.id]
@@ -183,19 +186,19 @@ def test_an_invalid_time_filter_fails_the_export_without_a_retry() -> None:
 
 def test_a_killed_export_leaves_no_partial_file_and_runs_again() -> None:
     world = World()
-    jobs = [ended(world, f"text {number}") for number in range(40)]
+    jobs = [completed_job(world, f"text {number}") for number in range(40)]
     job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
     real = world.container.results.get
-    gate: list[float] = [0.0]
+    delay: list[float] = [0.0]
 
     async def slow(call: Any, *args: Any) -> Any:
-        await asyncio.sleep(gate[0])
+        await asyncio.sleep(delay[0])
         return call(*args)
 
     world.container = world.container.with_changes(offload=slow)
-    gate[0] = 0.1
+    delay[0] = 0.1
     kill(world, 2.0)
-    gate[0] = 0.0
+    delay[0] = 0.0
     before = dict(world.container.job_files.kept)
     run_to_end(world, [job])
 
@@ -217,7 +220,7 @@ def test_a_killed_export_leaves_no_partial_file_and_runs_again() -> None:
 def test_results_are_read_in_groups_limited_by_number_and_size(lengths: list[int], requests: list[int]) -> None:
     """At most a hundred at once, and fewer if their job records say that they are long."""
     world = World()
-    jobs = [ended(world, "x", length=length) for length in lengths]
+    jobs = [completed_job(world, "x", length=length) for length in lengths]
     asked, real = [], world.container.results.get_many
 
     def get_many(attempts: Any) -> Any:
@@ -225,7 +228,7 @@ def test_results_are_read_in_groups_limited_by_number_and_size(lengths: list[int
         return real(attempts)
 
     world.container.results.get_many = get_many  # type: ignore[method-assign]
-    exported(world, {"ids": [one.id for one in jobs]})
+    run_export(world, {"ids": [one.id for one in jobs]})
 
     assert asked == requests
 
@@ -233,11 +236,11 @@ def test_results_are_read_in_groups_limited_by_number_and_size(lengths: list[int
 def test_results_that_are_not_exported_are_not_read() -> None:
     """The results of unfinished jobs are not read either."""
     world = World()
-    done, running = ended(world), ended(world, status=Status.PROCESSING, finished_at=None, length=None)
+    done, running = completed_job(world), completed_job(world, status=Status.PROCESSING, finished_at=None, length=None)
 
     with refusing(world.container.results, "get_many", 0) as asked:
-        exported(world, {"ids": [done.id]}, include=["prompt"])
-        job, _ = exported(world, {"ids": [running.id]})
+        run_export(world, {"ids": [done.id]}, include=["prompt"])
+        job, _ = run_export(world, {"ids": [running.id]})
 
     assert asked == [0]
     assert "fine" not in content(world, job, "export.csv")
@@ -248,18 +251,18 @@ def test_results_that_are_not_exported_are_not_read() -> None:
 )
 def test_an_export_completes_after_a_store_failure(port: str, method: str) -> None:
     world = World()
-    named = ended(world)
-    job = world.submit(None, input={"ids": [named.id]}, job_type="export")
+    listed = completed_job(world)
+    job = world.submit(None, input={"ids": [listed.id]}, job_type="export")
     received = world.container.queues.receive("normal")
 
-    async def story() -> None:
+    async def scenario() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         while world.job(job).status is not Status.PROCESSING:
             await asyncio.sleep(0)
         with refusing(getattr(world.container, port), method, 1):
             await worker
 
-    world.loop.run_until_complete(story())
+    world.loop.run_until_complete(scenario())
     run_to_end(world, [job])
 
     assert world.job(job).status is Status.COMPLETED
@@ -268,7 +271,7 @@ def test_an_export_completes_after_a_store_failure(port: str, method: str) -> No
 
 def test_a_cancelled_export_stops_within_seconds_and_leaves_no_file() -> None:
     world = World()
-    jobs = [ended(world, f"text {number}") for number in range(200)]
+    jobs = [completed_job(world, f"text {number}") for number in range(200)]
     job = world.submit(None, input={"ids": [one.id for one in jobs]}, options={"include": ["output", "prompt"]}, job_type="export")
 
     async def slow(call: Any, *args: Any) -> Any:
@@ -277,15 +280,15 @@ def test_a_cancelled_export_stops_within_seconds_and_leaves_no_file() -> None:
 
     world.container = world.container.with_changes(offload=slow)
 
-    async def story() -> None:
+    async def scenario() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(2)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked < 3_000
 
-    world.loop.run_until_complete(story())
+    world.loop.run_until_complete(scenario())
 
     assert (world.job(job).status, world.container.job_files.kept) == (Status.CANCELLED, {})
 
@@ -293,12 +296,14 @@ def test_a_cancelled_export_stops_within_seconds_and_leaves_no_file() -> None:
 # ---- clean-ups
 
 
-def old(world: World, days: float, status: Status = Status.COMPLETED, **changes: Any) -> Job:
+def old_job(world: World, days: float, status: Status = Status.COMPLETED, **changes: Any) -> Job:
+    """Store a job that ended this many days ago."""
     at = world.clock.now() - round(days * DAY * 1000)
-    return ended(world, status=status, created_at=at, finished_at=at, **changes)
+    return completed_job(world, status=status, created_at=at, finished_at=at, **changes)
 
 
-def cleaned(world: World, caller: Caller = OLGA, **given: Any) -> dict[str, Any]:
+def clean_up(world: World, caller: Caller = OLGA, **given: Any) -> dict[str, Any]:
+    """Run a clean-up, and return its output."""
     job = world.submit(None, input=given, job_type="data_cleanup", caller=caller)
     run_to_end(world, [job])
     kept = world.container.results.get(job.id, world.job(job).attempt)
@@ -310,34 +315,34 @@ def cleaned(world: World, caller: Caller = OLGA, **given: Any) -> dict[str, Any]
 def test_a_clean_up_deletes_old_ended_jobs_with_all_their_data() -> None:
     """Recent jobs, unfinished jobs and those of other tenants stay."""
     world = World()
-    gone = [old(world, 31), old(world, 8, Status.FAILED)]
-    kept = [old(world, 29), old(world, 6, Status.CANCELLED), old(world, 99, tenant="other"), world.submit()]
+    expired = [old_job(world, 31), old_job(world, 8, Status.FAILED)]
+    kept = [old_job(world, 29), old_job(world, 6, Status.CANCELLED), old_job(world, 99, tenant="other"), world.submit()]
 
-    output = cleaned(world)
+    output = clean_up(world)
 
     assert (output["deleted"], output["matched"], output["more"]) == (2, 2, False)
     assert output["by_status"] == {"completed": 1, "failed": 1}
-    assert [world.container.jobs.get(job.id) for job in gone] == [None, None]
+    assert [world.container.jobs.get(job.id) for job in expired] == [None, None]
     assert all(world.container.jobs.get(job.id) is not None for job in kept)
-    assert world.container.job_data.rows(gone[0].id) == []
+    assert world.container.job_data.rows(expired[0].id) == []
 
 
 def test_a_dry_run_clean_up_counts_but_deletes_nothing() -> None:
     world = World()
-    there = old(world, 3)
+    matching = old_job(world, 3)
 
-    output = cleaned(world, days=2, dry_run=True)
+    output = clean_up(world, days=2, dry_run=True)
 
     assert (output["dry_run"], output["matched"], output["deleted"]) == (True, 1, 0)
-    assert world.container.jobs.get(there.id) is not None
+    assert world.container.jobs.get(matching.id) is not None
 
 
 def test_a_second_clean_up_finds_nothing() -> None:
     world = World()
     for _ in range(150):
-        old(world, 40)
+        old_job(world, 40)
 
-    assert (cleaned(world)["deleted"], cleaned(world)["deleted"]) == (150, 0)
+    assert (clean_up(world)["deleted"], clean_up(world)["deleted"]) == (150, 0)
 
 
 def test_only_an_operator_may_clean_up() -> None:
@@ -355,7 +360,7 @@ def test_only_an_operator_may_clean_up() -> None:
 
 def test_a_clean_up_is_completed_after_its_worker_was_killed() -> None:
     world = World()
-    jobs = [old(world, 40) for _ in range(200)]
+    jobs = [old_job(world, 40) for _ in range(200)]
     job = world.submit(None, input={}, job_type="data_cleanup", caller=OLGA)
 
     async def slow(call: Any, *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The registry of job types, and what holds for every type that is in it."""
+"""The registry of job types, and rules that every registered type satisfies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AUDIT = job_types.get("security_analysis")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder whose files are job types too."""
+    """A folder whose modules are discovered as job types too."""
     monkeypatch.setattr(job_types, "__path__", [*job_types.__path__, str(tmp_path)])
     job_types.discover_again()
     yield tmp_path
@@ -110,7 +110,7 @@ def test_importing_the_package_imports_no_job_type() -> None:
 
 @pytest.mark.parametrize("job_type", TYPES, ids=lambda job_type: job_type.name)
 class TestEveryType:
-    """What holds for each type, those of later too."""
+    """Rules for every job type, including those added later."""
 
     def test_has_a_name_title_description_and_instructions(self, job_type: JobType) -> None:
         """A task type needs no instructions."""
@@ -149,14 +149,14 @@ class TestEveryType:
 
     def test_every_option_and_input_field_has_a_description(self, job_type: JobType) -> None:
         """The job types page is printed from the descriptions."""
-        asked = {**job_type.options_schema.get("properties", {}), **(job_type.input_schema or {}).get("properties", {})}
+        fields = {**job_type.options_schema.get("properties", {}), **(job_type.input_schema or {}).get("properties", {})}
 
-        assert [name for name, rule in asked.items() if not rule.get("description")] == []
+        assert [name for name, rule in fields.items() if not rule.get("description")] == []
 
     def test_the_response_schema_is_strict(self, job_type: JobType) -> None:
         """OpenAI's strict mode requires every property and forbids additional ones."""
         if job_type.handler is not None:
-            return  # it is sent to nobody
+            return  # no model receives the schema of a task type
         for part in _objects(job_type.response_schema or {}):
             assert part["additionalProperties"] is False
             assert part["required"] == list(part["properties"])

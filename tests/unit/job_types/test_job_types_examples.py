@@ -1,4 +1,4 @@
-"""The example audit fits its job type and speaks of the contract that lies beside it."""
+"""The example audit matches its job type, and describes the contract next to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTRACT = (EXAMPLES / "vulnerable_vault.sol").read_text().splitlines()
 TEXT = (EXAMPLES / "vulnerable_vault.reply.json").read_text()
 REPLY: dict[str, Any] = json.loads(TEXT)
 TYPE = job_types.get("security_analysis")
-PLACE = re.compile(r"VulnerableVault\.(\w+), lines (\d+)-(\d+)")
+LOCATION = re.compile(r"VulnerableVault\.(\w+), lines (\d+)-(\d+)")
 AT = 1_800_000_000_000
 
 
@@ -31,11 +31,11 @@ def test_the_example_audit_matches_the_response_schema() -> None:
 
 @pytest.mark.parametrize("finding", REPLY["findings"], ids=lambda finding: finding["title"])
 def test_every_finding_location_lies_in_the_named_function(finding: dict[str, str]) -> None:
-    places = finding["location"].split("; ")
+    locations = finding["location"].split("; ")
 
-    for place in places:
-        match = PLACE.fullmatch(place)
-        assert match, place
+    for location in locations:
+        match = LOCATION.fullmatch(location)
+        assert match, location
         name, first, last = match[1], int(match[2]), int(match[3])
         opened = [line for line in CONTRACT[:first] if re.match(r"    (function|modifier) ", line)][-1]
         assert re.match(rf"    (function|modifier) {name}\(", opened), opened

@@ -1,4 +1,4 @@
-"""A story scored by its words: the same every time, in bounds for whatever is sent, and honest about what it is."""
+"""Local story scoring: deterministic, within its bounds, and marked as a local fallback."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_local_score_says_that_no_model_has_read_the_story() -> None:
 
     assert answer["claims"] == []
     assert answer["reality_check"].startswith("No model has read this story.")
-    assert answer["eli5_summary"] == "In its own words, not simplified: It cures everything. Always."
+    assert answer["eli5_summary"] == "The beginning of the story, not simplified: It cures everything. Always."
     assert "“miracle”" in answer["hype_signals"]
 
 

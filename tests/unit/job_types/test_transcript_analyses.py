@@ -1,4 +1,4 @@
-"""A schema made of the options, from the request to the parsed result; and bounds, for models that take none."""
+"""The response schema of transcript analyses: built from the options, with or without bounds."""
 
 from __future__ import annotations
 

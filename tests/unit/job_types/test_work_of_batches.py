@@ -1,10 +1,12 @@
-"""Files that become batches, and caches that are warmed up: once, whatever dies in between, with the rights of whoever asked for it."""
+"""Job types `csv_import` and `cache_warmup`.
+
+Each job creates one batch despite crashes, with the rights of its submitter.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
+from tests.kit.task_runs import parsed_result, slow_offload
 from tests.kit.task_types import run_to_end
 from tests.kit.world import ALICE, World, kill
 
@@ -29,37 +32,25 @@ MALLORY = Caller(tenant="other", user="alice", role=Role.USER, key_id="key_4", k
 CSV = b"id,prompt,language\n" + b"".join(b"r%d,Say %d.,Italian\n" % (number, number) for number in range(600))
 
 
-async def unhurried(call: Callable[..., Any], *args: Any) -> Any:
-    """Each call takes half a second: so that a worker may die between any two."""
-    answer = call(*args)
-    await asyncio.sleep(0.5)
-    return answer
-
-
-def put(world: World, data: bytes = CSV, kind: str = "text/csv", caller: Caller = ALICE) -> str:
-    """A file, where a signed link leads."""
+def put_upload(world: World, data: bytes = CSV, kind: str = "text/csv", caller: Caller = ALICE) -> str:
+    """Store a file through the signed link of an upload."""
     url = world.container.uploads.sign(Upload(id=UPLOAD, tenant=caller.tenant, user=caller.user, content_type=kind), 900)
     world.container.uploads.put(url, data, kind)
     return UPLOAD
 
 
-def imports(world: World, caller: Caller = ALICE, attempts: int = 3, **terms: Any) -> Job:
-    return world.submit(None, input={"upload_id": UPLOAD, **terms}, job_type="csv_import", caller=caller, config={"max_attempts": attempts})
+def import_job(world: World, caller: Caller = ALICE, attempts: int = 3, **options: Any) -> Job:
+    return world.submit(
+        None, input={"upload_id": UPLOAD, **options}, job_type="csv_import", caller=caller, config={"max_attempts": attempts}
+    )
 
 
-def warms(world: World, prompts: list[Any], **terms: Any) -> Job:
-    return world.submit(None, input={"prompts": prompts, **terms}, job_type="cache_warmup")
+def warm_up_job(world: World, prompts: list[Any], **options: Any) -> Job:
+    return world.submit(None, input={"prompts": prompts, **options}, job_type="cache_warmup")
 
 
-def parsed(world: World, job: Job) -> Any:
-    ended = world.job(job)
-    assert ended.status is Status.COMPLETED, ended.error
-    kept = world.container.results.get(job.id, ended.attempt)
-    assert kept is not None
-    return kept.parsed
-
-
-def why(world: World, job: Job) -> tuple[str, str]:
+def failure(world: World, job: Job) -> tuple[str, str]:
+    """Return the error code and the error message of a failed job."""
     error = world.job(job).error
     assert error is not None
     return error.code, error.message
@@ -70,7 +61,7 @@ def batches_of(world: World, tenant: str = "acme") -> list[Batch]:
 
 
 def run_all(world: World, batch_id: str) -> None:
-    """Release the rows of a batch, and run them."""
+    """Release the rows of a batch and run them."""
     advance_batch(world.container, "acme", batch_id, world.clock.now() + 60_000)
     while world.container.queues.depth("low"):
         world.deliver("low")
@@ -79,19 +70,19 @@ def run_all(world: World, batch_id: str) -> None:
 def test_an_imported_file_becomes_a_batch_with_the_given_options() -> None:
     """The batch has all rows and belongs to the submitter."""
     world = World()
-    put(world)
-    job = imports(world, name="greetings", prompt_template="In {{language}}: {{input}}", config={"max_tokens": 50}, batch_size=100)
+    put_upload(world)
+    job = import_job(world, name="greetings", prompt_template="In {{language}}: {{input}}", config={"max_tokens": 50}, batch_size=100)
 
     world.deliver()
 
     (batch,) = batches_of(world)
-    assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
+    assert parsed_result(world, job) == {"batch_id": batch.id, "rows": 600}
     assert (batch.id, batch.total, batch.name, batch.batch_size) == (batch_id_of_job(job.id), 600, "greetings", 100)
     assert (batch.user, batch.key_id, batch.role, batch.lane) == ("alice", "key_1", "user", "low")
     advance_batch(world.container, "acme", batch.id, world.clock.now() + 60_000)
-    body = world.container.job_specs.get(job_id_of_row(batch.id, 599))
-    assert body is not None
-    assert (body.prompt, body.config.max_tokens) == ("In Italian: Say 599.", 50)
+    spec = world.container.job_specs.get(job_id_of_row(batch.id, 599))
+    assert spec is not None
+    assert (spec.prompt, spec.config.max_tokens) == ("In Italian: Say 599.", 50)
     assert world.job(job).usage is not None
     assert world.provider.requests == []
 
@@ -99,15 +90,15 @@ def test_an_imported_file_becomes_a_batch_with_the_given_options() -> None:
 @pytest.mark.parametrize("seconds", [number / 4 + 0.1 for number in range(36)])
 def test_an_import_creates_one_batch_wherever_its_worker_is_killed(seconds: float) -> None:
     """The batch has all rows, each once."""
-    world = World(offload=unhurried)
-    put(world)
-    job = imports(world)
+    world = World(offload=slow_offload)
+    put_upload(world)
+    job = import_job(world)
     kill(world, seconds)
 
     run_to_end(world, [job])
 
     (batch,) = batches_of(world)
-    assert parsed(world, job) == {"batch_id": batch.id, "rows": 600}
+    assert parsed_result(world, job) == {"batch_id": batch.id, "rows": 600}
     rows = [row.number for part in range(3) for row in world.container.batch_rows.get_part("acme", batch.id, part) or []]
     assert rows == list(range(600))
 
@@ -117,38 +108,38 @@ def test_an_import_creates_one_batch_wherever_its_worker_is_killed(seconds: floa
 def test_a_store_failure_during_an_import_creates_no_second_batch(port: str, method: str, after: bool) -> None:
     """The second attempt finds what the first one has written."""
     world = World()
-    put(world)
-    job = imports(world)
+    put_upload(world)
+    job = import_job(world)
 
     with refusing(getattr(world.container, port), method, after=after):
         run_to_end(world, [job])
 
-    assert (world.job(job).attempt, parsed(world, job)["rows"], len(batches_of(world))) == (2, 600, 1)
+    assert (world.job(job).attempt, parsed_result(world, job)["rows"], len(batches_of(world))) == (2, 600, 1)
 
 
 def test_a_repeated_import_does_not_change_an_existing_batch() -> None:
     """The file has been replaced, but rows of the batch may have run."""
-    world = World(offload=unhurried)
-    put(world, b"prompt\nfirst\n")
-    job = imports(world)
+    world = World(offload=slow_offload)
+    put_upload(world, b"prompt\nfirst\n")
+    job = import_job(world)
     with refusing(world.container.results, "put", 1):
         world.deliver()
-    put(world, b"prompt\nsecond\nthird\n")
+    put_upload(world, b"prompt\nsecond\nthird\n")
 
     run_to_end(world, [job])
 
-    assert parsed(world, job) == {"batch_id": batch_id_of_job(job.id), "rows": 1}
+    assert parsed_result(world, job) == {"batch_id": batch_id_of_job(job.id), "rows": 1}
 
 
 def test_invalid_rows_fail_the_import_and_the_first_are_named() -> None:
     """The import is not retried, and no row is accepted."""
     world = World()
-    put(world, b"prompt,priority\n" + b"hello,soon\n" * 40)
-    job = imports(world)
+    put_upload(world, b"prompt,priority\n" + b"hello,soon\n" * 40)
+    job = import_job(world)
 
     world.deliver()
 
-    code, message = why(world, job)
+    code, message = failure(world, job)
     assert (code, world.job(job).tries) == ("request_invalid", 1)
     assert "line 2.priority must be" in message
     assert message.endswith("more.")
@@ -156,69 +147,69 @@ def test_invalid_rows_fail_the_import_and_the_first_are_named() -> None:
     assert batches_of(world) == []
 
 
-@pytest.mark.parametrize("caller", [BOB, MALLORY], ids=["a colleague", "another tenant"])
+@pytest.mark.parametrize("caller", [BOB, MALLORY], ids=["another user", "another tenant"])
 def test_an_upload_of_another_user_or_tenant_cannot_be_imported(caller: Caller) -> None:
     """Even if its id is known."""
     world = World()
-    put(world)
-    job = imports(world, caller)
+    put_upload(world)
+    job = import_job(world, caller)
 
     world.deliver()
 
-    assert why(world, job)[0] == "request_invalid"
-    assert "There is no upload" in why(world, job)[1] or UPLOAD in why(world, job)[1]
+    assert failure(world, job)[0] == "request_invalid"
+    assert "There is no upload" in failure(world, job)[1] or UPLOAD in failure(world, job)[1]
     assert batches_of(world) == batches_of(world, "other") == []
 
 
 def test_imported_rows_have_no_more_rights_than_the_submitter() -> None:
     """A user cannot start a clean-up through a batch."""
     world = World()
-    put(world, b'{"input": {"days": 0}}\n', "application/x-ndjson")
-    job = imports(world, type="data_cleanup")
+    put_upload(world, b'{"input": {"days": 0}}\n', "application/x-ndjson")
+    job = import_job(world, type="data_cleanup")
 
     world.deliver()
 
-    assert why(world, job)[0] == "request_invalid"
-    assert "operator" in why(world, job)[1]
+    assert failure(world, job)[0] == "request_invalid"
+    assert "operator" in failure(world, job)[1]
 
 
-@pytest.mark.parametrize("term", [{"dry_run": True}, {"webhook_url": "https://a.example/"}, {"notify": ["email:a@b.example"]}], ids=str)
-def test_a_json_file_cannot_set_recipients_or_dry_run(term: dict[str, Any]) -> None:
+@pytest.mark.parametrize("option", [{"dry_run": True}, {"webhook_url": "https://a.example/"}, {"notify": ["email:a@b.example"]}], ids=str)
+def test_a_json_file_cannot_set_recipients_or_dry_run(option: dict[str, Any]) -> None:
     """These fields of a file were not checked at submission."""
     world = World()
-    put(world, json.dumps({"items": ["hello"], **term}).encode(), "application/json")
-    job = imports(world)
+    put_upload(world, json.dumps({"items": ["hello"], **option}).encode(), "application/json")
+    job = import_job(world)
 
     world.deliver()
 
-    (name,) = term
-    assert f"{name} cannot be said in the file" in why(world, job)[1]
+    (name,) = option
+    assert f"{name} cannot be set in the file" in failure(world, job)[1]
     assert batches_of(world) == []
 
 
 def test_options_in_a_json_file_are_validated_and_conflicts_are_refused() -> None:
     world = World()
-    put(world, json.dumps({"items": ["hello"], "name": "own", "config": {"temperature": 7}}).encode(), "application/json")
-    wrong, other = imports(world), imports(world, name="another")
+    put_upload(world, json.dumps({"items": ["hello"], "name": "own", "config": {"temperature": 7}}).encode(), "application/json")
+    wrong, other = import_job(world), import_job(world, name="another")
 
     world.deliver()
 
-    assert "config.temperature" in why(world, wrong)[1]
-    assert "said twice" in why(world, other)[1]
+    assert "config.temperature" in failure(world, wrong)[1]
+    assert "two different values" in failure(world, other)[1]
 
 
 def test_a_cancelled_import_creates_no_batch() -> None:
-    world = World(offload=unhurried)
-    put(world)
-    job = imports(world)
+    world = World(offload=slow_offload)
+    put_upload(world)
+    job = import_job(world)
 
-    async def go_on() -> None:
+    async def scenario() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(4.0)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         await worker
 
-    world.loop.run_until_complete(go_on())
+    world.loop.run_until_complete(scenario())
 
     assert world.job(job).status is Status.CANCELLED
     assert batches_of(world) == []
@@ -232,26 +223,28 @@ def test_a_cache_warm_up_submits_only_uncached_distinct_prompts() -> None:
     world = World(*(Script() for _ in range(9)))
     world.submit("Say 1.", config={"cache": True})
     world.deliver()
-    job = warms(world, ["Say 1.", "Say 2.", {"content": "Say 3.", "metadata": {"a": 1}, "id": "three"}, "Say 2."], name="warm")
+    job = warm_up_job(world, ["Say 1.", "Say 2.", {"content": "Say 3.", "metadata": {"a": 1}, "id": "three"}, "Say 2."], name="warm")
 
     world.deliver()
 
     batch_id = batch_id_of_job(job.id)
-    assert parsed(world, job) == {"batch_id": batch_id, "cached_already": 1, "submitted": 2}
+    assert parsed_result(world, job) == {"batch_id": batch_id, "cached_already": 1, "submitted": 2}
     run_all(world, batch_id)
     assert [request.prompt for request in world.provider.requests] == ["Say 1.", "Say 2.", "Say 3."]
-    again = warms(world, ["Say 1.", "Say 2.", "Say 3."])
+    again = warm_up_job(world, ["Say 1.", "Say 2.", "Say 3."])
     world.deliver()
-    assert parsed(world, again) == {"batch_id": None, "cached_already": 3, "submitted": 0}
+    assert parsed_result(world, again) == {"batch_id": None, "cached_already": 3, "submitted": 0}
     assert len(batches_of(world)) == 1
 
 
 def test_a_warmed_up_request_is_answered_from_the_cache() -> None:
     """Also with options, a template and another model."""
     world = World(*(Script() for _ in range(9)))
-    job = warms(world, ["Say 1."], model="gpt-4o", prompt_template="Please: {{input}}", config={"max_tokens": 99, "cache": {"ttl": 60}})
+    job = warm_up_job(
+        world, ["Say 1."], model="gpt-4o", prompt_template="Please: {{input}}", config={"max_tokens": 99, "cache": {"ttl": 60}}
+    )
     world.deliver()
-    run_all(world, parsed(world, job)["batch_id"])
+    run_all(world, parsed_result(world, job)["batch_id"])
     asked = len(world.provider.requests)
 
     world.submit("Please: Say 1.", config={"model": "gpt-4o", "max_tokens": 99, "cache": True})
@@ -266,48 +259,48 @@ def test_a_warm_up_requests_answers_again_that_are_too_old_or_deleted() -> None:
     first = world.submit("Say 1.", config={"cache": True})
     world.deliver()
     world.clock.advance(100)
-    old = warms(world, ["Say 1."], config={"cache": {"ttl": 60}})
+    old = warm_up_job(world, ["Say 1."], config={"cache": {"ttl": 60}})
     world.deliver()
     done = world.job(first)
     world.container.jobs.replace(done, replace(done, version=done.version + 1, ttl=world.clock.now() // 1000 - 1))
-    gone = warms(world, ["Say 1."])
+    gone = warm_up_job(world, ["Say 1."])
     world.deliver()
 
-    assert [parsed(world, job)["submitted"] for job in (old, gone)] == [1, 1]
+    assert [parsed_result(world, job)["submitted"] for job in (old, gone)] == [1, 1]
 
 
 @pytest.mark.parametrize("seconds", [number / 2 + 0.3 for number in range(16)])
 def test_a_warm_up_creates_one_batch_wherever_its_worker_is_killed(seconds: float) -> None:
     """Its output states what was submitted."""
-    world = World(Script(), offload=unhurried)
+    world = World(Script(), offload=slow_offload)
     world.submit("Say 1.", config={"cache": True})
     world.deliver()
-    job = warms(world, ["Say 1.", "Say 2.", "Say 3."])
+    job = warm_up_job(world, ["Say 1.", "Say 2.", "Say 3."])
     kill(world, seconds)
 
     run_to_end(world, [job])
 
     (batch,) = batches_of(world)
-    assert parsed(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 2}
+    assert parsed_result(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 2}
 
 
 @pytest.mark.parametrize(
-    ("terms", "part"),
+    ("options", "part"),
     [
-        ({"config": {"cache": False}}, "input.config.cache is off"),
+        ({"config": {"cache": False}}, "input.config.cache must not be off"),
         ({"type": "export"}, "export takes an input"),
-        ({"type": "poetry"}, "no job type"),
+        ({"type": "poetry"}, "does not exist"),
         ({"config": {"durable": True, "openai": {"store": False}}}, "config.openai.store"),
     ],
     ids=str,
 )
-def test_an_invalid_warm_up_fails_with_a_reason(terms: dict[str, Any], part: str) -> None:
+def test_an_invalid_warm_up_fails_with_a_reason(options: dict[str, Any], part: str) -> None:
     world = World()
-    job = warms(world, ["Say 1."], **terms)
+    job = warm_up_job(world, ["Say 1."], **options)
 
     world.deliver()
 
-    code, message = why(world, job)
+    code, message = failure(world, job)
     assert (code, part in message) == ("request_invalid", True), message
     assert batches_of(world) == []
 
@@ -315,25 +308,25 @@ def test_an_invalid_warm_up_fails_with_a_reason(terms: dict[str, Any], part: str
 def test_a_stale_warm_up_worker_does_not_change_the_existing_batch() -> None:
     """Its successor created the batch while it was still reading the cache."""
     world = World(*(Script() for _ in range(9)))
-    looked, done = world.container.cache.get, list[str]()
-    job = warms(world, ["Say 1.", "Say 2."])
+    lookup, done = world.container.cache.get, list[str]()
+    job = warm_up_job(world, ["Say 1.", "Say 2."])
 
-    def stalled(tenant: str, key: str) -> Any:
-        """While the first looks into the cache, the second does all of it."""
+    def create_then_look_up(tenant: str, key: str) -> Any:
+        """Let another worker create the batch during the first lookup."""
         if not done:
             done.append(key)
-            world.container.batches.create(_made_by_another(world, job))
-        return looked(tenant, key)
+            world.container.batches.create(_batch_of_another_worker(world, job))
+        return lookup(tenant, key)
 
-    world.container.cache.get = stalled  # type: ignore[method-assign]
+    world.container.cache.get = create_then_look_up  # type: ignore[method-assign]
     world.deliver()
 
     (batch,) = batches_of(world)
     assert (batch.total, world.container.batch_rows.get_part("acme", batch.id, 0)) == (1, None)
-    assert parsed(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 1}
+    assert parsed_result(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 1}
 
 
-def _made_by_another(world: World, job: Job) -> Batch:
+def _batch_of_another_worker(world: World, job: Job) -> Batch:
     now = world.clock.now()
     who = {"tenant": "acme", "user": "alice", "key_id": "key_1", "role": "user"}
     return Batch(id=batch_id_of_job(job.id), total=1, created_at=now, updated_at=now, **who)
@@ -345,9 +338,9 @@ def _made_by_another(world: World, job: Job) -> Batch:
 def test_the_batch_id_of_a_job_is_stable_and_unique() -> None:
     """No row of the batch has the id of the job, nor of a neighbour of the job."""
     jobs = [job_id_of_row(f"batch_01M80EHY9G6SEBMSDB5MBC{'0' * 4}", number) for number in range(500)]
-    made = [batch_id_of_job(job) for job in jobs]
+    batch_ids = [batch_id_of_job(job) for job in jobs]
 
-    assert made == [batch_id_of_job(job) for job in jobs]
-    assert len({checked_batch_id(batch) for batch in made}) == len(jobs)
-    assert {batch.removeprefix("batch_")[:10] for batch in made} == {jobs[0].removeprefix("job_")[:10]}
-    assert not {job_id_of_row(batch, number) for batch in made for number in range(500)} & set(jobs)
+    assert batch_ids == [batch_id_of_job(job) for job in jobs]
+    assert len({checked_batch_id(batch) for batch in batch_ids}) == len(jobs)
+    assert {batch.removeprefix("batch_")[:10] for batch in batch_ids} == {jobs[0].removeprefix("job_")[:10]}
+    assert not {job_id_of_row(batch, number) for batch in batch_ids for number in range(500)} & set(jobs)

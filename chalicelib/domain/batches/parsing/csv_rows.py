@@ -1,4 +1,4 @@
-"""Rows out of CSV: a header that says what each column is, then a row each."""
+"""Read the rows of a batch from CSV: a header that names the columns, then one row a record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from chalicelib.domain.batches.options import BatchOptions
 from chalicelib.domain.batches.parsing.line_splitter import lines
-from chalicelib.domain.batches.parsing.problems import OF_THE_PROMPT, ParsedRow, ProblemCollector, UnreadableInput
+from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, UnreadableInput
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.template import names
@@ -18,141 +18,148 @@ MAX_FIELD_LENGTH = 1_048_576  # characters
 MAX_COLUMNS = 256
 DELIMITERS = (",", ";", "\t")
 PROMPT = "prompt"
-PROMPTS = (PROMPT, "input", "content", "text", "question")  # what the prompt's column may be called, the first that is there
-IDS = ("id", "custom_id")
+# Names of the prompt column; the first that exists is used.
+PROMPT_COLUMNS = (PROMPT, "input", "content", "text", "question")
+ID_COLUMNS = ("id", "custom_id")
 PRIORITY = "priority"
 DEPENDENCY_COLUMNS = frozenset(["depends_on", "on_parent_failure"])
 
 
-def csv_rows(pieces: Iterable[bytes], terms: BatchOptions, flaws: ProblemCollector) -> Iterator[ParsedRow]:
-    """Each row at its line, that of its beginning. What is wrong with a row goes to `flaws`, and the row is left out.
+def csv_rows(pieces: Iterable[bytes], options: BatchOptions, found: ProblemCollector) -> Iterator[ParsedRow]:
+    """Yield each row with the line on which it begins.
+
+    An invalid row is left out and its problem added to `found`.
 
     Raises:
-        Unreadable: its lines cannot be told apart any more, or there is no header that can be used.
+        UnreadableInput: the records cannot be separated, or the header is unusable.
     """
-    source = _Source(lines(pieces), terms.delimiter)
+    records = _Records(lines(pieces), options.delimiter)
     header = None
-    for place, cells in source:
+    for location, cells in records:
         if header is None:
-            header = Header.of(cells, place, terms)
-        elif row := header.row(cells, place, flaws):
-            yield ParsedRow(place, row, header.content)
+            header = Header.parse(cells, location, options)
+        elif row := header.row(cells, location, found):
+            yield ParsedRow(location, row, header.content)
 
 
-class _Source:
-    """Records of a CSV and the line on which each begins. Lines with nothing in them, or only delimiters, are left out."""
+class _Records:
+    """Iterates over the records of a CSV and the lines on which they begin, without empty ones."""
 
     def __init__(self, source: Iterator[str], delimiter: str | None) -> None:
         self._lines, self._delimiter = source, delimiter
 
     def __iter__(self) -> Iterator[tuple[str, list[str]]]:
-        first, before = "", 0
+        first, empty_lines = "", 0
         for first in self._lines:
             if first.strip():
                 break
-            before += 1
-        csv.field_size_limit(MAX_FIELD_LENGTH)  # of the whole process, which reads nothing else as CSV
+            empty_lines += 1
+        # A process-wide setting; nothing else here reads CSV.
+        csv.field_size_limit(MAX_FIELD_LENGTH)
         reader = csv.reader(_chained(first, self._lines), delimiter=self._delimiter or detect_delimiter(first), strict=True)
         while True:
-            place = f"line {before + reader.line_num + 1}"
+            location = f"line {empty_lines + reader.line_num + 1}"
             try:
                 cells = next(reader)
             except StopIteration:
                 return
-            except csv.Error as wrong:
-                raise UnreadableInput(place, _in_words(str(wrong))) from wrong
+            except csv.Error as exc:
+                raise UnreadableInput(location, _explain_csv_error(str(exc))) from exc
             if any(cell and not cell.isspace() for cell in cells):
-                yield place, cells
+                yield location, cells
 
 
 def detect_delimiter(line: str) -> str:
-    """The one by which the header names a prompt and the most columns; the comma, where it makes no difference."""
+    """Return the delimiter with which the header has a prompt column and most columns."""
 
     def score(delimiter: str) -> tuple[bool, int]:
         cells = [_key(cell) for cell in next(csv.reader([line], delimiter=delimiter), [])]
-        return any(name in cells for name in PROMPTS), len(cells)
+        return any(name in cells for name in PROMPT_COLUMNS), len(cells)
 
     return max(DELIMITERS, key=score)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Which column is what. `names` are the columns as they were written, without the spaces around them."""
+    """The header of a CSV: what each column holds."""
 
-    names: tuple[str, ...]
-    prompt: int | None
-    id: int | None
-    priority: int | None
+    names: tuple[str, ...]  # the column names as written, without surrounding spaces
+    prompt: int | None  # index of the prompt column
+    id: int | None  # index of the id column
+    priority: int | None  # index of the priority column
 
     @property
     def content(self) -> str:
+        """The name of the prompt column, for error paths."""
         return PROMPT if self.prompt is None else _key(self.names[self.prompt])
 
     @classmethod
-    def of(cls, cells: list[str], place: str, terms: BatchOptions) -> Header:
-        """The header of these cells.
+    def parse(cls, cells: list[str], location: str, options: BatchOptions) -> Header:
+        """Return the header.
 
         Raises:
-            Unreadable: it is none, or not what the template needs.
+            UnreadableInput: a column name is missing, repeated or not allowed, or the template
+                needs another column.
         """
-        header = cls._named(tuple(cell.strip() for cell in cells), place)
-        asked = names(terms.prompt_template or "")
-        if header.prompt is None and (terms.prompt_template is None or set(asked) & set(OF_THE_PROMPT)):
-            raise UnreadableInput(place, header.without_prompt())
-        known = {*header.names, *(OF_THE_PROMPT if header.prompt is not None else ())}
-        for name in asked:
+        header = cls._from_names(tuple(cell.strip() for cell in cells), location)
+        template_names = names(options.prompt_template or "")
+        if header.prompt is None and (options.prompt_template is None or set(template_names) & set(PROMPT_NAMES)):
+            raise UnreadableInput(location, header._missing_prompt_message())
+        known = {*header.names, *(PROMPT_NAMES if header.prompt is not None else ())}
+        for name in template_names:
             if name not in known:
-                there = ", ".join(f"{{{{{column}}}}}" for column in sorted(known)[:20])
-                raise UnreadableInput("prompt_template", f"asks for {shortened(name, quoted=False)}, but the columns are {there}")
+                columns = ", ".join(f"{{{{{column}}}}}" for column in sorted(known)[:20])
+                raise UnreadableInput("prompt_template", f"refers to {shortened(name, quoted=False)}, but the columns are {columns}")
         return header
 
     @classmethod
-    def _named(cls, written: tuple[str, ...], place: str) -> Header:
+    def _from_names(cls, written: tuple[str, ...], location: str) -> Header:
         keys = [_key(name) for name in written]
         if len(keys) > MAX_COLUMNS:
-            raise UnreadableInput(place, f"has {len(keys)} columns; {MAX_COLUMNS} are the most")
+            raise UnreadableInput(location, f"has {len(keys)} columns; the maximum is {MAX_COLUMNS}")
         if "" in keys:
-            raise UnreadableInput(place, f"names no column {keys.index('') + 1}: the first line is the header and names each column")
-        twice = next((name for index, name in enumerate(keys) if name in keys[:index]), None)
-        if twice is not None:
-            raise UnreadableInput(place, f"has two columns {shortened(twice)}: each needs a name of its own")
-        graph = next((name for name in keys if name in DEPENDENCY_COLUMNS), None)
-        if graph is not None:
-            raise UnreadableInput(place, f"has a column {graph}: rows that depend on others are sent as JSON or JSON lines")
-        return cls(written, *(_first(keys, these) for these in (PROMPTS, IDS, (PRIORITY,))))
+            message = f"has no name for column {keys.index('') + 1}: the first line is the header and must name each column"
+            raise UnreadableInput(location, message)
+        repeated = next((name for index, name in enumerate(keys) if name in keys[:index]), None)
+        if repeated is not None:
+            raise UnreadableInput(location, f"has two columns {shortened(repeated)}: each column needs its own name")
+        dependency = next((name for name in keys if name in DEPENDENCY_COLUMNS), None)
+        if dependency is not None:
+            raise UnreadableInput(location, f"has a column {dependency}: send rows that depend on others as JSON or JSON lines")
+        return cls(written, *(_index_of_first(keys, columns) for columns in (PROMPT_COLUMNS, ID_COLUMNS, (PRIORITY,))))
 
-    def without_prompt(self) -> str:
-        found = ", ".join(shortened(name, 40) for name in self.names[:10])
+    def _missing_prompt_message(self) -> str:
+        columns = ", ".join(shortened(name, 40) for name in self.names[:10])
         return (
-            f"names no column `prompt`, only {found}. The first line is the header: a column `prompt` "
-            f"(or {', '.join(PROMPTS[1:])}), and `id`, `priority` or what else you like"
+            f"has no column `prompt`, only {columns}. The first line is the header. It needs a column `prompt` "
+            f"(or {', '.join(PROMPT_COLUMNS[1:])}); `id`, `priority` and any other columns are optional"
         )
 
-    def row(self, cells: list[str], place: str, flaws: ProblemCollector) -> Row | None:
-        """A row; None where it is no row of this header."""
+    def row(self, cells: list[str], location: str, found: ProblemCollector) -> Row | None:
+        """Return the row of these cells, or None after adding its problem to `found`."""
         if len(cells) != len(self.names):
-            hint = "; a field with a delimiter in it is put in quotes" if len(cells) > len(self.names) else ""
-            flaws.add(place, f"has {len(cells)} fields where the header has {len(self.names)}{hint}")
+            hint = "; put a field that contains the delimiter in quotes" if len(cells) > len(self.names) else ""
+            found.add(location, f"has {len(cells)} fields, but the header has {len(self.names)}{hint}")
             return None
         lane = None if self.priority is None else cells[self.priority].strip().lower() or None
         if lane is not None and lane not in LANES:
-            flaws.add(f"{place}.priority", f"must be one of {', '.join(LANES)}, not {shortened(lane)}")
+            found.add(f"{location}.priority", f"must be one of {', '.join(LANES)}, not {shortened(lane)}")
             return None
-        own = {self.prompt, self.id, self.priority}
+        special = {self.prompt, self.id, self.priority}
         prompt = None if self.prompt is None else cells[self.prompt]
-        values = {} if prompt is None else dict.fromkeys(OF_THE_PROMPT, prompt)
+        values = {} if prompt is None else dict.fromkeys(PROMPT_NAMES, prompt)
         return Row(
             number=0,
             id=None if self.id is None else cells[self.id].strip() or None,
             prompt=prompt,
             priority=lane,
-            metadata={name: cells[index] for index, name in enumerate(self.names) if index not in own},
+            metadata={name: cells[index] for index, name in enumerate(self.names) if index not in special},
             values=values | dict(zip(self.names, cells, strict=True)),
         )
 
 
-def _first(keys: list[str], wanted: tuple[str, ...]) -> int | None:
-    return next((keys.index(name) for name in wanted if name in keys), None)
+def _index_of_first(keys: list[str], candidates: tuple[str, ...]) -> int | None:
+    return next((keys.index(name) for name in candidates if name in keys), None)
 
 
 def _key(name: str) -> str:
@@ -164,12 +171,12 @@ def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _in_words(problem: str) -> str:
-    """Python's words for what is wrong with CSV, with what to do about it."""
-    if "field larger" in problem:
-        return "has a field of more than 1 MB: is a quote never closed?"
-    if "unexpected end" in problem:
-        return "begins a field in quotes that is never closed"
-    if "expected after" in problem:
-        return 'has something behind a closing quote: a quote within a field in quotes is written twice, as ""'
-    return f"cannot be read as CSV ({problem})"
+def _explain_csv_error(error: str) -> str:
+    """Translate the message of a `csv.Error` into one that says what to fix."""
+    if "field larger" in error:
+        return "has a field of more than 1 MB: a quote is probably not closed"
+    if "unexpected end" in error:
+        return "begins a quoted field that is never closed"
+    if "expected after" in error:
+        return 'has text after a closing quote: write a quote within a quoted field twice, as ""'
+    return f"cannot be read as CSV ({error})"

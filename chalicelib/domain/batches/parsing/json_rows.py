@@ -1,4 +1,4 @@
-"""Rows out of JSON, which is read whole because only its end says whether it is JSON; and out of JSON lines, a row a line."""
+"""Read the rows of a batch from JSON (parsed as a whole) or JSON lines (one row a line)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from chalicelib.domain.batches.options import PROPERTIES
 from chalicelib.domain.batches.parsing.line_splitter import lines
-from chalicelib.domain.batches.parsing.problems import OF_THE_PROMPT, ParsedRow, ProblemCollector, UnreadableInput
+from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, UnreadableInput
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import InvalidRequest, TooLarge
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
@@ -17,14 +17,15 @@ from chalicelib.domain.validation.schema import Schema, problems
 from chalicelib.domain.validation.schema_messages import shortened
 
 MAX_JSON_BYTES = 16_000_000
-LONGEST_ID = 128
-CONTENTS = ("content", "prompt", "input")  # what a row asks, under any one of these names
+MAX_ID_LENGTH = 128
+# Three names for what the row asks; a row may have one of them.
+CONTENT_FIELDS = ("content", "prompt", "input")
 
 _TEXT: Schema = {"type": ["string", "null"]}
 ITEM: Schema = {
     "type": ["string", "object"],
     "properties": {
-        "id": {"type": ["string", "integer", "null"], "minLength": 1, "maxLength": LONGEST_ID},
+        "id": {"type": ["string", "integer", "null"], "minLength": 1, "maxLength": MAX_ID_LENGTH},
         "content": _TEXT,
         "prompt": _TEXT,
         "input": {},
@@ -33,7 +34,7 @@ ITEM: Schema = {
         "depends_on": {
             "type": ["array", "null"],
             "maxItems": MAX_PARENTS,
-            "items": {"type": ["string", "integer"], "minLength": 1, "maxLength": LONGEST_ID},
+            "items": {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_ID_LENGTH},
         },
         "on_parent_failure": {"enum": [*POLICIES, None]},
     },
@@ -47,112 +48,117 @@ BATCH: Schema = {
 }
 
 
-def parsed(pieces: Iterable[bytes]) -> tuple[list[Any], dict[str, Any]]:
-    """The items of a JSON body and what else it says: its terms.
+def parse_json(pieces: Iterable[bytes]) -> tuple[list[Any], dict[str, Any]]:
+    """Return the items of a JSON body and its other fields, the options.
 
     Raises:
-        InvalidRequest: it is no JSON, or no batch; with every field that cannot be used.
+        InvalidRequest: it is not JSON or not a batch; with every invalid field.
         TooLarge: it has more than 16 MB.
     """
     try:
-        value = _json("".join(lines(_bounded(pieces), MAX_JSON_BYTES)))
-    except UnreadableInput as wrong:
-        raise InvalidRequest("The batch cannot be read.", details=(wrong.detail,)) from wrong
+        value = _loads("".join(lines(_limit_size(pieces), MAX_JSON_BYTES)))
+    except UnreadableInput as exc:
+        raise InvalidRequest("The batch cannot be read.", details=(exc.detail,)) from exc
     batch: Any = {"items": value} if isinstance(value, list) else value
-    wrong_fields = problems(BATCH, batch)
-    if wrong_fields:
-        raise InvalidRequest(details=wrong_fields)
-    return batch["items"], {name: said for name, said in batch.items() if name != "items"}
+    details = problems(BATCH, batch)
+    if details:
+        raise InvalidRequest(details=details)
+    return batch["items"], {name: option for name, option in batch.items() if name != "items"}
 
 
-def json_rows(items: Iterable[Any], flaws: ProblemCollector) -> Iterator[ParsedRow]:
-    """Each row at its place in the list: `items.3`. The items are as `parsed` gives them."""
+def json_rows(items: Iterable[Any], found: ProblemCollector) -> Iterator[ParsedRow]:
+    """Yield each row with its position in the list: `items.3`. `items` come from `parse_json`."""
     for number, item in enumerate(items):
-        if found := _found(item, f"items.{number}", flaws):
-            yield found
+        if row := _parse_item(item, f"items.{number}", found):
+            yield row
 
 
-def json_line_rows(pieces: Iterable[bytes], flaws: ProblemCollector) -> Iterator[ParsedRow]:
-    """Each row at its line. Lines with nothing in them are left out.
+def json_line_rows(pieces: Iterable[bytes], found: ProblemCollector) -> Iterator[ParsedRow]:
+    """Yield each row with its line. Empty lines are skipped.
 
     Raises:
-        Unreadable: the lines are no text.
+        UnreadableInput: the bytes are not lines of text.
     """
     for number, line in enumerate(lines(pieces), start=1):
-        if line.strip() and (found := _line(line, f"line {number}", flaws)):
-            yield found
+        if line.strip() and (row := _parse_line(line, f"line {number}", found)):
+            yield row
 
 
-def _line(line: str, place: str, flaws: ProblemCollector) -> ParsedRow | None:
+def _parse_line(line: str, location: str, found: ProblemCollector) -> ParsedRow | None:
     try:
-        item = _json(line)
-    except UnreadableInput as wrong:
-        flaws.add(place, f"is not JSON: {wrong}")
+        item = _loads(line)
+    except UnreadableInput as exc:
+        found.add(location, f"is not JSON: {exc}")
         return None
-    wrong_fields = problems(ITEM, item, place)
-    if wrong_fields:
-        flaws.extend(wrong_fields)
+    details = problems(ITEM, item, location)
+    if details:
+        found.extend(details)
         return None
-    return _found(item, place, flaws)
+    return _parse_item(item, location, found)
 
 
-def _found(item: Any, place: str, flaws: ProblemCollector) -> ParsedRow | None:
-    """The row of an item that fits the schema; None where it contradicts itself."""
+def _parse_item(item: Any, location: str, found: ProblemCollector) -> ParsedRow | None:
+    """Return the row of a valid item; None after adding a contradiction in it to `found`."""
     if isinstance(item, str):
-        return ParsedRow(place, Row(number=0, prompt=item, values=dict.fromkeys(OF_THE_PROMPT, item)), "")
-    contents = [name for name in CONTENTS if item.get(name) is not None]
-    if len(contents) > 1:
-        flaws.add(f"{place}.{contents[1]}", f"cannot be given together with {contents[0]}: they are the same thing")
+        return ParsedRow(location, Row(number=0, prompt=item, values=dict.fromkeys(PROMPT_NAMES, item)), "")
+    given = [name for name in CONTENT_FIELDS if item.get(name) is not None]
+    if len(given) > 1:
+        found.add(f"{location}.{given[1]}", f"cannot be given together with {given[0]}: they are the same field")
         return None
-    content = item[contents[0]] if contents else None
-    return ParsedRow(place, _row(item, content, _priority(item, place, flaws)), (contents or CONTENTS)[0])
+    content = item[given[0]] if given else None
+    return ParsedRow(location, _row(item, content, _priority(item, location, found)), (given or CONTENT_FIELDS)[0])
 
 
 def _row(item: Mapping[str, Any], content: Any, priority: str | None) -> Row:
-    """In the template `{{input}}` is the item's content, whatever its metadata say."""
+    """Build the row.
+
+    In the template `{{input}}` is the item's content, even if its metadata has a field of that
+    name.
+    """
     metadata = item.get("metadata") or {}
-    name = None if item.get("id") is None else str(item["id"])
-    own = {"id": name, **dict.fromkeys(OF_THE_PROMPT, content)}
+    row_id = None if item.get("id") is None else str(item["id"])
+    own_values = {"id": row_id, **dict.fromkeys(PROMPT_NAMES, content)}
     return Row(
         number=0,
-        id=name,
+        id=row_id,
         prompt=content if isinstance(content, str) else None,
         input=None if isinstance(content, str) else content,
         priority=priority,
         metadata=metadata,
-        values={**metadata, **{key: value for key, value in own.items() if value is not None}},
+        values={**metadata, **{name: value for name, value in own_values.items() if value is not None}},
         depends_on=tuple(dict.fromkeys(str(parent) for parent in item.get("depends_on") or ())),
         on_parent_failure=item.get("on_parent_failure"),
     )
 
 
-def _priority(item: Mapping[str, Any], place: str, flaws: ProblemCollector) -> str | None:
-    """The item's own, else that of its metadata."""
-    own: Any = item.get("priority") or (item.get("metadata") or {}).get("priority")
-    if own is None or own in tuple(LANES):
-        return None if own is None else str(own)
-    message = f"counts where an item has no priority of its own: one of {', '.join(LANES)}, not {shortened(own)}"
-    flaws.add(f"{place}.metadata.priority", message)
+def _priority(item: Mapping[str, Any], location: str, found: ProblemCollector) -> str | None:
+    """Return the item's `priority`, else that of its metadata."""
+    priority: Any = item.get("priority") or (item.get("metadata") or {}).get("priority")
+    if priority is None or priority in tuple(LANES):
+        return None if priority is None else str(priority)
+    message = f"is used because the item has no `priority`: must be one of {', '.join(LANES)}, not {shortened(priority)}"
+    found.add(f"{location}.metadata.priority", message)
     return None
 
 
-def _json(text: str) -> Any:
+def _loads(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number)
-    except json.JSONDecodeError as wrong:
-        raise UnreadableInput(f"line {wrong.lineno}", f"column {wrong.colno}: {wrong.msg[:1].lower()}{wrong.msg[1:]}") from wrong
-    except (ValueError, RecursionError) as wrong:  # a number that is none or has thousands of digits, lists in lists in lists
-        raise UnreadableInput("", str(wrong)[:200] or "is nested too deeply") from wrong
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as exc:
+        raise UnreadableInput(f"line {exc.lineno}", f"column {exc.colno}: {exc.msg[:1].lower()}{exc.msg[1:]}") from exc
+    # NaN, a number of thousands of digits, or lists nested too deeply.
+    except (ValueError, RecursionError) as exc:
+        raise UnreadableInput("", str(exc)[:200] or "is nested too deeply") from exc
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-def _bounded(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _limit_size(pieces: Iterable[bytes]) -> Iterator[bytes]:
     size = 0
     for piece in pieces:
         size += len(piece)
         if size > MAX_JSON_BYTES:
-            raise TooLarge("JSON may have 16 MB, because it is read whole. Send more as CSV, text, or JSON lines, by upload up to 50 MB.")
+            raise TooLarge("A JSON batch may have at most 16 MB. Send larger ones as CSV, text or JSON lines, with an upload up to 50 MB.")
         yield piece

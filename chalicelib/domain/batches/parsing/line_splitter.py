@@ -1,4 +1,7 @@
-"""Bytes as they arrive, as lines of text: in any pieces, cut anywhere, with no more than a line of them in memory."""
+"""Split a stream of bytes into lines of text.
+
+The bytes may be cut anywhere; at most one line is in memory.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from collections.abc import Iterable, Iterator
 
 from chalicelib.domain.batches.parsing.problems import UnreadableInput
 
-MAX_LINE_BYTES = 4_000_000  # characters: what a row may be, with room
+MAX_LINE_LENGTH = 4_000_000  # characters: more than the largest valid row
 CHUNK_SIZE = 65_536
 BYTE_ORDER_MARK = "\ufeff"
-_END = re.compile(r"\r\n|\n|\r")
-_OTHERS = {  # the longer ones first: UTF-32's begins as UTF-16's
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_OTHER_ENCODINGS = {  # UTF-32 first, because its little-endian mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
@@ -21,109 +24,113 @@ _OTHERS = {  # the longer ones first: UTF-32's begins as UTF-16's
 _LONGEST_BOM = 4
 
 
-def lines(pieces: Iterable[bytes], longest: int = MAX_LINE_BYTES) -> Iterator[str]:
-    """Each line with its end, whichever of LF, CRLF and CR that is; the last may have none. A byte order mark is left out.
+def lines(pieces: Iterable[bytes], max_length: int = MAX_LINE_LENGTH) -> Iterator[str]:
+    """Yield each line with its end: LF, CRLF or CR. The byte order mark is removed.
 
     Raises:
-        Unreadable: it is not UTF-8, has a NUL byte, or a line of more than `longest` characters.
+        UnreadableInput: the bytes are not UTF-8, contain a NUL byte, or have a line of more than
+            `max_length` characters.
     """
-    splitter, decoder, taken = _Splitter(longest), codecs.getincrementaldecoder("utf-8")(), 0
-    for piece in _small(_unmarked(pieces)):
-        held = len(decoder.getstate()[0])
+    splitter, decoder, decoded_bytes = _Splitter(max_length), codecs.getincrementaldecoder("utf-8")(), 0
+    for piece in _cut(_check_encoding(pieces)):
+        pending = len(decoder.getstate()[0])
         try:
             text = decoder.decode(piece)
-        except UnicodeDecodeError as wrong:
-            yield from splitter.feed(str(wrong.object[: wrong.start], "utf-8"))
-            raise _not_utf8(splitter.place, taken - held + wrong.start, wrong.object[wrong.start]) from wrong
-        taken += len(piece)
+        except UnicodeDecodeError as exc:
+            yield from splitter.feed(str(exc.object[: exc.start], "utf-8"))
+            raise _not_utf8(splitter.location, decoded_bytes - pending + exc.start, exc.object[exc.start]) from exc
+        decoded_bytes += len(piece)
         yield from splitter.feed(text)
-    if left := decoder.getstate()[0]:  # it ends within a character
-        raise _not_utf8(splitter.place, taken - len(left), left[0])
-    yield from splitter.rest()
+    if left := decoder.getstate()[0]:  # the input ends within a character
+        raise _not_utf8(splitter.location, decoded_bytes - len(left), left[0])
+    yield from splitter.flush()
 
 
 class _Splitter:
-    """Text in, whole lines out. `place` is that of the line that is not whole yet."""
+    """Takes pieces of text and yields complete lines."""
 
-    def __init__(self, longest: int) -> None:
-        self._longest, self._line, self._length = longest, 1, 0
+    def __init__(self, max_length: int) -> None:
+        self._max_length, self._line, self._length = max_length, 1, 0
         self._parts: list[str] = []
-        self._held = False  # a CR, which a LF may still join
-        self._began = False
+        self._has_cr = False  # the text so far ends with a CR; a LF may follow in the next piece
+        self._started = False
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
+        """The line that is not complete yet."""
         return f"line {self._line}"
 
     def feed(self, text: str) -> Iterator[str]:
-        if text and not self._began:
-            self._began, text = True, text.removeprefix(BYTE_ORDER_MARK)
-        clean, nul, _ = text.partition("\0")
-        yield from self._feed(clean)
+        if text and not self._started:
+            self._started, text = True, text.removeprefix(BYTE_ORDER_MARK)
+        valid, nul, _ = text.partition("\0")
+        yield from self._feed(valid)
         if nul:
-            raise UnreadableInput(self.place, "has a NUL byte, which is in no text: is this another kind of file, or UTF-16?")
+            raise UnreadableInput(self.location, "has a NUL byte, so it is not UTF-8 text: it may be UTF-16 or a binary file")
 
-    def rest(self) -> Iterator[str]:
-        if self._held or self._parts:
-            yield self._whole("\r" if self._held else "", ends=self._held)
+    def flush(self) -> Iterator[str]:
+        """Yield the last line if it has no end."""
+        if self._has_cr or self._parts:
+            yield self._complete("\r" if self._has_cr else "", ended=self._has_cr)
 
     def _feed(self, text: str) -> Iterator[str]:
         start = 0
-        if self._held and text:
+        if self._has_cr and text:
             start = 1 if text[0] == "\n" else 0
-            yield self._whole("\r\n" if start else "\r")
-        for end in _END.finditer(text, start):
+            yield self._complete("\r\n" if start else "\r")
+        for end in _LINE_END.finditer(text, start):
             if end.end() == len(text) and end.group() == "\r":
-                self._keep(text[start : end.start()])
-                self._held = True
+                self._append(text[start : end.start()])
+                self._has_cr = True
                 return
-            self._keep(text[start : end.end()])
-            yield self._whole("")
+            self._append(text[start : end.end()])
+            yield self._complete("")
             start = end.end()
-        self._keep(text[start:])
+        self._append(text[start:])
 
-    def _keep(self, part: str) -> None:
+    def _append(self, part: str) -> None:
         self._length += len(part)
-        if self._length > self._longest:
-            raise UnreadableInput(self.place, f"is longer than {self._longest:,} characters")
+        if self._length > self._max_length:
+            raise UnreadableInput(self.location, f"is longer than {self._max_length:,} characters")
         if part:
             self._parts.append(part)
 
-    def _whole(self, end: str, *, ends: bool = True) -> str:
+    def _complete(self, end: str, *, ended: bool = True) -> str:
         line = "".join(self._parts) + end
-        self._parts, self._length, self._held = [], 0, False
-        self._line += ends
+        self._parts, self._length, self._has_cr = [], 0, False
+        self._line += ended
         return line
 
 
-def _unmarked(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same pieces, if they do not begin with the mark of another encoding. UTF-8's own stays: it counts as bytes."""
-    head, begun = b"", False
+def _check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the same bytes; refuse a byte order mark of another encoding than UTF-8."""
+    head, checked = b"", False
     for piece in pieces:
-        if begun:
+        if checked:
             yield piece
             continue
         head += piece
         if len(head) >= _LONGEST_BOM:
-            _refuse_others(head)
+            _refuse_other_encodings(head)
             yield head
-            begun = True
-    if not begun:
-        _refuse_others(head)
+            checked = True
+    if not checked:
+        _refuse_other_encodings(head)
         yield head
 
 
-def _refuse_others(head: bytes) -> None:
-    for mark, name in _OTHERS.items():
+def _refuse_other_encodings(head: bytes) -> None:
+    for mark, name in _OTHER_ENCODINGS.items():
         if head.startswith(mark):
-            raise UnreadableInput("line 1", f"begins as {name} does. Save it as UTF-8 and send it again.")
+            raise UnreadableInput("line 1", f"is encoded as {name}. Save the file as UTF-8 and send it again.")
 
 
-def _small(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def _cut(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Bound the pieces, so that decoding one never needs much memory."""
     for piece in pieces:
         yield from (piece[start : start + CHUNK_SIZE] for start in range(0, len(piece), CHUNK_SIZE))
 
 
-def _not_utf8(place: str, offset: int, byte: int) -> UnreadableInput:
-    """`offset` counts from 0, people from 1."""
-    return UnreadableInput(place, f"is not UTF-8: byte {offset + 1} of what was sent is 0x{byte:02X}. Save it as UTF-8 and send it again.")
+def _not_utf8(location: str, offset: int, byte: int) -> UnreadableInput:
+    """Return the error for the byte at `offset`, which counts from 0; the message counts from 1."""
+    return UnreadableInput(location, f"is not UTF-8: byte {offset + 1} of the input is 0x{byte:02X}. Save it as UTF-8 and send it again.")

@@ -1,4 +1,4 @@
-"""What is wrong with what was sent as a batch, collected while it is read."""
+"""Collect what is wrong with a batch while it is read."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail
 from chalicelib.domain.validation.schema import MAX_DETAILS
 
-OF_THE_PROMPT = ("input", "prompt")  # the template's names for what the row itself asks
+PROMPT_NAMES = ("input", "prompt")  # the names by which a template refers to the content of a row
 
 
 class ParsedRow(NamedTuple):
-    """A row as it stands in its source, and where: `line 17`, `items.3`. Its prompt is not filled in yet; its values are all it has.
+    """A row as it was read, before its prompt is rendered."""
 
-    `content` is the name under which it has its prompt.
-    """
-
-    location: str
+    location: str  # in the input: `line 17`, `items.3`
     row: Row
-    content: str = "prompt"
+    content: str = "prompt"  # the field or column that holds its prompt, for error paths
 
 
 class UnreadableInput(Exception):
-    """Nothing behind this place can be told apart any more. Ends the reading; no caller sees it."""
+    """The input cannot be parsed beyond this location.
 
-    def __init__(self, place: str, message: str) -> None:
+    `BatchReader` turns it into a detail of `InvalidRequest`.
+    """
+
+    def __init__(self, location: str, message: str) -> None:
         super().__init__(message)
-        self.detail = Detail(place, message)
+        self.detail = Detail(location, message)
 
 
 class TooManyProblems(Exception):
-    """There are as many flaws as anybody reads. Ends the reading; no caller sees it."""
+    """The maximum number of problems was found. `BatchReader` stops reading and reports them."""
 
 
 class ProblemCollector:
-    """What was found wrong so far, at most a hundred things."""
+    """The problems found so far, at most `MAX_DETAILS`."""
 
     def __init__(self) -> None:
         self.details: list[Detail] = []
@@ -43,11 +43,16 @@ class ProblemCollector:
     def __bool__(self) -> bool:
         return bool(self.details)
 
-    def add(self, place: str, message: str) -> None:
-        """Note one, and end the reading where there are enough."""
-        self.extend([Detail(place, message)])
+    def add(self, location: str, message: str) -> None:
+        """Add a problem.
+
+        Raises:
+            TooManyProblems: the maximum is reached.
+        """
+        self.extend([Detail(location, message)])
 
     def extend(self, details: list[Detail] | tuple[Detail, ...]) -> None:
+        """Add several problems; raises as `add` does."""
         self.details = [*self.details, *details][:MAX_DETAILS]
         if len(self.details) >= MAX_DETAILS:
             raise TooManyProblems

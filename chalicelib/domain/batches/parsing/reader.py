@@ -1,4 +1,4 @@
-"""A batch as it was sent - CSV, plain text, JSON or JSON lines - read row by row."""
+"""Read a batch row by row from CSV, plain text, JSON or JSON lines."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from chalicelib.domain.batches.options import MAX_ROWS, BatchOptions, merge_options, parse_options
 from chalicelib.domain.batches.parsing.csv_rows import csv_rows
-from chalicelib.domain.batches.parsing.json_rows import json_line_rows, json_rows, parsed
+from chalicelib.domain.batches.parsing.json_rows import json_line_rows, json_rows, parse_json
 from chalicelib.domain.batches.parsing.line_splitter import lines
-from chalicelib.domain.batches.parsing.problems import OF_THE_PROMPT, ParsedRow, ProblemCollector, TooManyProblems, UnreadableInput
+from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, TooManyProblems, UnreadableInput
 from chalicelib.domain.batches.parsing.validation import RowValidator
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest, UnsupportedMediaType
@@ -32,90 +32,97 @@ CONTENT_TYPES = {
 }
 
 
-def read_batch(content_type: str, pieces: Iterable[bytes], said: Mapping[str, Any]) -> BatchReader:
-    """What was sent, to be iterated once. `said` are the terms beside it, as in a JSON body; a JSON body brings some with it.
+def read_batch(content_type: str, pieces: Iterable[bytes], given: Mapping[str, Any]) -> BatchReader:
+    """Return a reader of the rows, to be iterated once.
+
+    Args:
+        content_type: The media type of the bytes.
+        pieces: The bytes as they arrive.
+        given: The options of the batch. A JSON body may have options too; both are combined.
 
     Raises:
-        InvalidRequest: the terms, or the fields of a JSON body, cannot be used.
-        UnsupportedMediaType: batches are not read from this.
-        TooLarge: it is JSON of more than 16 MB.
+        InvalidRequest: the options, or the fields of a JSON body, are invalid.
+        UnsupportedMediaType: the content type is not supported.
+        TooLarge: a JSON body has more than 16 MB.
     """
-    kind = content_format(content_type)
-    if kind == JSON:
-        items, own = parsed(pieces)
-        return BatchReader(parse_options(merge_options(said, own)), lambda _, flaws: json_rows(items, flaws))
-    terms = parse_options(said)
-    if kind == LINES:
-        return BatchReader(terms, lambda _, flaws: json_line_rows(pieces, flaws))
-    if kind == TEXT:
-        return BatchReader(terms, lambda of, _: _text_rows(pieces, of))
-    if content_type.startswith("text/tab-separated-values") and terms.delimiter is None:
-        terms = replace(terms, delimiter="\t")
-    return BatchReader(terms, lambda of, flaws: csv_rows(pieces, of, flaws))
+    input_format = content_format(content_type)
+    if input_format == JSON:
+        items, body_options = parse_json(pieces)
+        return BatchReader(parse_options(merge_options(given, body_options)), lambda _, found: json_rows(items, found))
+    options = parse_options(given)
+    if input_format == LINES:
+        return BatchReader(options, lambda _, found: json_line_rows(pieces, found))
+    if input_format == TEXT:
+        return BatchReader(options, lambda options, _: _text_rows(pieces, options))
+    if content_type.startswith("text/tab-separated-values") and options.delimiter is None:
+        options = replace(options, delimiter="\t")
+    return BatchReader(options, lambda options, found: csv_rows(pieces, options, found))
 
 
 def content_format(content_type: str) -> str:
-    """Which of the four a Content-Type says.
+    """Return the format that a Content-Type header names: one of the four media types above.
 
     Raises:
-        UnsupportedMediaType: none of them.
+        UnsupportedMediaType: it names none of them.
         InvalidRequest: it names another encoding than UTF-8.
     """
-    essence, *parameters = [part.strip().lower() for part in content_type.split(";")]
-    if essence not in CONTENT_TYPES:
-        raise UnsupportedMediaType(f"Batches are read from {', '.join((JSON, CSV, TEXT, LINES))}.")
+    media_type, *parameters = [part.strip().lower() for part in content_type.split(";")]
+    if media_type not in CONTENT_TYPES:
+        raise UnsupportedMediaType(f"Send a batch as {', '.join((JSON, CSV, TEXT, LINES))}.")
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8", "us-ascii"):
-            raise InvalidRequest(details=(Detail("Content-Type", "must say UTF-8, or nothing: that is how batches are read"),))
-    return CONTENT_TYPES[essence]
+            raise InvalidRequest(details=(Detail("Content-Type", "must have the charset UTF-8 or none: batches are read as UTF-8"),))
+    return CONTENT_TYPES[media_type]
 
 
-Rows = Callable[[BatchOptions, ProblemCollector], Iterator[ParsedRow]]
+RowSource = Callable[[BatchOptions, ProblemCollector], Iterator[ParsedRow]]
 
 
 class BatchReader:
-    """The rows of a batch, in the order of the input, as many of them as are asked for: nothing is read ahead.
+    """Iterates over the rows of a batch in the order of the input, without reading ahead.
 
-    Once something is wrong with it, no more rows come, what else is wrong is looked for, and the iteration ends with InvalidRequest: who
-    has done something with the rows so far has to undo it. Where all is right but for rows that wait for each other, it ends with
-    DependencyCycle. `count` says how many have come; `terms` are known from the beginning.
+    After the first problem no more rows are yielded. The rest of the input is checked for further
+    problems, and the iteration ends with `InvalidRequest`; the consumer must undo what it did with
+    the rows so far. If the only problem is that rows depend on each other in a cycle, it ends with
+    `DependencyCycle`.
     """
 
-    def __init__(self, terms: BatchOptions, rows: Rows) -> None:
-        self.terms, self.count = terms, 0
+    def __init__(self, options: BatchOptions, rows: RowSource) -> None:
+        self.options = options  # known before the first row is read
+        self.count = 0  # rows yielded so far
         self._rows = rows
 
     def __iter__(self) -> Iterator[Row]:
-        flaws = ProblemCollector()
+        found = ProblemCollector()
         with suppress(TooManyProblems):
-            yield from self._until_the_end(flaws)
-        if flaws:
-            raise InvalidRequest("The batch cannot be used as it is; `details` says where and why.", details=tuple(flaws.details))
+            yield from self._valid_rows(found)
+        if found:
+            raise InvalidRequest("The batch has errors; `details` names each with its location.", details=tuple(found.details))
         if not self.count:
             raise InvalidRequest("The batch has no rows.", details=(Detail("items", "is empty: a batch has at least one row"),))
 
-    def _until_the_end(self, flaws: ProblemCollector) -> Iterator[Row]:
-        check = RowValidator(self.terms.prompt_template, flaws)
+    def _valid_rows(self, found: ProblemCollector) -> Iterator[Row]:
+        validator = RowValidator(self.options.prompt_template, found)
         try:
-            for number, found in enumerate(self._rows(self.terms, flaws)):
+            for number, parsed in enumerate(self._rows(self.options, found)):
                 if number >= MAX_ROWS:
-                    raise UnreadableInput(found.location, f"is one too many: a batch has at most {MAX_ROWS:,} rows")
-                row = check.validate(found, number)
-                if row is not None and not flaws:
+                    raise UnreadableInput(parsed.location, f"exceeds the maximum of {MAX_ROWS:,} rows")
+                row = validator.validate(parsed, number)
+                if row is not None and not found:
                     self.count += 1
                     yield row
-            check.check_dependencies()
-        except UnreadableInput as wrong:
-            flaws.extend([wrong.detail])
+            validator.check_dependencies()
+        except UnreadableInput as exc:
+            found.extend([exc.detail])
 
 
-def _text_rows(pieces: Iterable[bytes], terms: BatchOptions) -> Iterator[ParsedRow]:
-    """A prompt a line; lines with nothing in them are left out."""
-    for name in names(terms.prompt_template or ""):
-        if name not in OF_THE_PROMPT:
-            raise UnreadableInput("prompt_template", f"asks for {{{{{name[:80]}}}}}, but a line of text is only {{{{input}}}}")
+def _text_rows(pieces: Iterable[bytes], options: BatchOptions) -> Iterator[ParsedRow]:
+    """Yield one prompt a line. Empty lines are skipped."""
+    for name in names(options.prompt_template or ""):
+        if name not in PROMPT_NAMES:
+            raise UnreadableInput("prompt_template", f"refers to {{{{{name[:80]}}}}}, but rows of plain text have only {{{{input}}}}")
     for number, line in enumerate(lines(pieces), start=1):
         if line.strip():
             prompt = line.rstrip("\r\n")
-            yield ParsedRow(f"line {number}", Row(number=0, prompt=prompt, values=dict.fromkeys(OF_THE_PROMPT, prompt)))
+            yield ParsedRow(f"line {number}", Row(number=0, prompt=prompt, values=dict.fromkeys(PROMPT_NAMES, prompt)))

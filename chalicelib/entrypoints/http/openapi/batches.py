@@ -1,4 +1,4 @@
-"""What the table of routes does not say of batches and of uploads, for the API's document."""
+"""OpenAPI parameters, request bodies and responses of the batch and upload routes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from chalicelib.services.batches.estimate_batch import BatchEstimate
 from chalicelib.services.batches.manage_batch import BatchView
 
 _ITEMS: Schema = {"type": "array", "minItems": 1, "maxItems": MAX_ROWS, "items": ITEM}
-_UPLOAD_ID: Schema = {"type": "string", "description": "A file of the caller's, from `POST /uploads`, instead of rows."}
-_RETRY_FAILED: Schema = closed({"cancelled": {"type": "boolean", "default": False, "description": "Those that were cancelled as well."}})
+_UPLOAD_ID: Schema = {"type": "string", "description": "An upload from `POST /uploads`, instead of rows."}
+_RETRY_FAILED: Schema = closed({"cancelled": {"type": "boolean", "default": False, "description": "Retry cancelled rows as well."}})
 _SUBMISSION: Schema = {
     "anyOf": [
         _ITEMS,
@@ -26,16 +26,16 @@ _SUBMISSION: Schema = {
         ),
     ]
 }
-_TABLE: Schema = {"type": "string", "description": "Rows, as docs/batches.md says what they look like; the terms are in the query."}
+_ROWS_AS_TEXT: Schema = {"type": "string", "description": "Rows in the format of docs/batches.md; the options are in the query."}
 
 
 def _in_query(name: str, rule: Schema) -> Schema:
-    """A term as the query has it: what is no text there is JSON, and null is not said at all."""
+    """The schema of an option as a query parameter: objects are JSON text, null is omitted."""
     if name in ("config", "options", "notify"):
-        return {"type": "string", "contentMediaType": JSON, "description": "JSON, as it would stand in a JSON body."}
+        return {"type": "string", "contentMediaType": JSON, "description": "JSON, as in a JSON body."}
     plain = {key: value for key, value in rule.items() if key not in ("enum", "type")}
     if "enum" in rule:
-        return {**plain, "enum": [word for word in rule["enum"] if word is not None]}
+        return {**plain, "enum": [value for value in rule["enum"] if value is not None]}
     (kind,) = (kind for kind in rule["type"] if kind != "null")
     return {**plain, "type": kind}
 
@@ -43,7 +43,7 @@ def _in_query(name: str, rule: Schema) -> Schema:
 QUERY: dict[str, Schema] = {
     **{name: _in_query(name, rule) for name, rule in PROPERTIES.items()},
     "upload_id": _UPLOAD_ID,
-    "detailed": {"type": "boolean", "description": "With the rows, a page of them."},
+    "detailed": {"type": "boolean", "description": "Include a page of rows."},
     "format": {"enum": ["json", "csv"], "default": "json"},
 }
 
@@ -58,10 +58,10 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "DELETE /batches/{batch_id}": ("tenant",),
     "POST /batches/{batch_id}/recount": ("tenant",),
 }
-BODIES: dict[str, str] = {"POST /batches": "BatchSubmission", "POST /batches/{batch_id}/retry-failed": "RetryFailed"}
-REQUESTS: dict[str, Schema] = {"BatchSubmission": _SUBMISSION, "RetryFailed": _RETRY_FAILED}
-OTHER_BODIES: dict[str, dict[str, Schema]] = {"POST /batches": {kind: _TABLE for kind in CONTENT_TYPES if kind != JSON}}
-ANSWERS: dict[str, dict[str, str | None]] = {
+REQUEST_BODIES: dict[str, str] = {"POST /batches": "BatchSubmission", "POST /batches/{batch_id}/retry-failed": "RetryFailed"}
+REQUEST_SCHEMAS: dict[str, Schema] = {"BatchSubmission": _SUBMISSION, "RetryFailed": _RETRY_FAILED}
+NON_JSON_BODIES: dict[str, dict[str, Schema]] = {"POST /batches": {kind: _ROWS_AS_TEXT for kind in CONTENT_TYPES if kind != JSON}}
+RESPONSES: dict[str, dict[str, str | None]] = {
     "POST /batches": {"202": "Batch", "200": "DryRun"},
     "GET /batches": {"200": "Batches"},
     "GET /batches/{batch_id}": {"200": "Batch", "304": None},
@@ -76,21 +76,21 @@ ANSWERS: dict[str, dict[str, str | None]] = {
 }
 
 _BATCH = Batch(id="", tenant="", user="", key_id="", role="", total=1, created_at=0, updated_at=0)
-_OUTLOOK = BatchEstimate(
+_ESTIMATE = BatchEstimate(
     count=1, estimated_from=None, input_tokens=0, output_tokens=0, expected_cost=None, max_cost=None, duration_ms=0, first=()
 )
 
 
-def answers() -> dict[str, dict[str, Any]]:
-    """What these routes answer, by name: every field of what they do answer, of something empty."""
-    seen = BatchView(_BATCH, BatchCounts())
+def response_schemas() -> dict[str, dict[str, Any]]:
+    """Response schemas by name. The fields are those of the real response to an empty batch."""
+    view = BatchView(_BATCH, BatchCounts())
     page = {"data": {"type": "array", "items": {"type": "object"}}, "next_cursor": {"type": ["string", "null"]}}
     text, count = {"type": "string"}, {"type": "integer"}
     return {
-        "Batch": _fields(batch_responses.batch(seen, 0)),
-        "BatchExport": {**_fields(batch_responses.in_list(seen, 0)), "items": page["data"]},
+        "Batch": _fields(batch_responses.batch(view, 0)),
+        "BatchExport": {**_fields(batch_responses.in_list(view, 0)), "items": page["data"]},
         "Batches": page,
-        "DryRun": _fields(batch_responses.estimate(_OUTLOOK, 0)),
+        "DryRun": _fields(batch_responses.estimate(_ESTIMATE, 0)),
         "Deliveries": page,
         "UploadLink": {"upload_id": text, "url": text, "method": text, "headers": {}, "expires_at": text, "max_bytes": count},
     }

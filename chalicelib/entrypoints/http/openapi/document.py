@@ -1,6 +1,6 @@
-"""The API as an OpenAPI 3.1 document, made of what serves it: the table of routes, the schemas that check requests, the job types.
+"""Generate the OpenAPI 3.1 document from the routes, the request schemas and the job types.
 
-What is asked of each job type is part of it: a submission is one of as many forms as there are types, each with its own options and input.
+A submission is one of as many forms as there are job types, each with its own options and input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from chalice import Blueprint
 from chalicelib import job_types
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.entrypoints.http.errors import STATUS
-from chalicelib.entrypoints.http.openapi.jobs import ANSWERS, BODIES, HEADERS, OTHER_BODIES, PARAMETERS, QUERY, REQUESTS, SAID, answers
+from chalicelib.entrypoints.http.openapi.jobs import (
+    HEADERS,
+    NON_JSON_BODIES,
+    PARAMETERS,
+    QUERY,
+    REQUEST_BODIES,
+    REQUEST_SCHEMAS,
+    RESPONSES,
+    STATUS_DESCRIPTIONS,
+    response_schemas,
+)
 from chalicelib.entrypoints.http.server import JSON, ROUTES, ApiRequest, ApiResponse, Route, endpoint
 
 blueprint = Blueprint(__name__)
@@ -23,24 +33,24 @@ blueprint = Blueprint(__name__)
 Schema = dict[str, Any]
 
 VERSION = "0.1.0"
-GENERAL = "general"  # the type of a submission that names none
+GENERAL = "general"  # the job type of a submission that names none
 WITH_BODY = ("POST", "PATCH", "PUT")
 NULL: Schema = {"type": "null"}
 
 
 @endpoint(blueprint, "GET", "/openapi.json", None)
 def openapi(_request: ApiRequest) -> ApiResponse:
-    """The API as an OpenAPI document: every route with its least role, every request, the options of every job type."""
+    """Get the OpenAPI document: routes with their roles, request schemas, options of job types."""
     return ApiResponse(body=_encoded(), headers={"Content-Type": JSON, "Cache-Control": "public, max-age=300"})
 
 
-@cache  # routes and job types are those of the deployment
+@cache  # routes and job types change only with a deployment
 def _encoded() -> str:
     return json.dumps(document(), ensure_ascii=False, separators=(",", ":"))
 
 
 def document() -> Schema:
-    """The document. Addresses are relative to where it is served, which is below the API's stage."""
+    """The OpenAPI document. Its server URL is relative, because the stage is part of the path."""
     paths: dict[str, Schema] = {}
     for route in sorted(ROUTES, key=lambda route: (route.path, route.method)):
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -49,12 +59,12 @@ def document() -> Schema:
         "info": {
             "title": "Headrace",
             "version": VERSION,
-            "description": "Work for language models, run in the background and streamed. Rules and shapes: docs/api.md.",
+            "description": "Runs OpenAI jobs in the background and streams their output. Details: docs/api.md.",
         },
         "servers": [{"url": "."}],
         "security": [{"key": []}],
         "paths": paths,
-        "components": {"schemas": _schemas(), "responses": {"Error": _error_answer()}, "securitySchemes": _security()},
+        "components": {"schemas": _schemas(), "responses": {"Error": _error_response()}, "securitySchemes": _security()},
     }
 
 
@@ -66,14 +76,14 @@ def _operation(route: Route) -> Schema:
         "tags": [route.path.split("/")[1]],
         "x-least-role": route.role.label if route.role else "public",
         "parameters": [*_path_parameters(route.path), *(_parameter(parameter) for parameter in PARAMETERS.get(name, ()))],
-        "responses": {**_answers(name), "default": {"$ref": "#/components/responses/Error"}},
+        "responses": {**_responses(name), "default": {"$ref": "#/components/responses/Error"}},
     }
     if route.role is None:
         operation["security"] = []
     elif "ticket" in PARAMETERS.get(name, ()):
         operation["security"] = [{"key": []}, {"ticket": []}]
     if route.method in WITH_BODY:
-        operation["requestBody"] = _body(BODIES.get(name), OTHER_BODIES.get(name, {}))
+        operation["requestBody"] = _body(REQUEST_BODIES.get(name), NON_JSON_BODIES.get(name, {}))
     return operation
 
 
@@ -83,9 +93,9 @@ def _path_parameters(path: str) -> list[Schema]:
 
 def _parameter(name: str) -> Schema:
     schema = dict(QUERY.get(name) or HEADERS[name])
-    about = schema.pop("description", None)
-    described = {"description": about} if about else {}
-    return {"name": name, "in": "query" if name in QUERY else "header", **described, "schema": schema}
+    text = schema.pop("description", None)
+    description = {"description": text} if text else {}
+    return {"name": name, "in": "query" if name in QUERY else "header", **description, "schema": schema}
 
 
 def _body(name: str | None, others: dict[str, Schema]) -> Schema:
@@ -93,33 +103,34 @@ def _body(name: str | None, others: dict[str, Schema]) -> Schema:
     return {"required": name == "Submission", "content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
 
 
-def _answers(name: str) -> Schema:
-    return {status: _answer(status, kind) for status, kind in ANSWERS.get(name, {"200": None}).items()}
+def _responses(name: str) -> Schema:
+    return {status: _response(status, kind) for status, kind in RESPONSES.get(name, {"200": None}).items()}
 
 
-def _answer(status: str, kind: str | None) -> Schema:
-    said: Schema = {"description": SAID[status]}
+def _response(status: str, kind: str | None) -> Schema:
+    """A response; `kind` is a content type or the name of a schema, None a plain success."""
+    response: Schema = {"description": STATUS_DESCRIPTIONS[status]}
     if kind is not None and "/" in kind:
-        return {**said, "content": {kind: {"schema": {"type": "string"}}}}
+        return {**response, "content": {kind: {"schema": {"type": "string"}}}}
     if status in ("204", "304"):
-        return said
-    return {**said, "content": {JSON: {"schema": _ref(kind or "Done")}}}
+        return response
+    return {**response, "content": {JSON: {"schema": _ref(kind or "Done")}}}
 
 
 def _schemas() -> dict[str, Schema]:
     kinds = job_types.all_types()
     done = {"type": "object", "required": ["success"], "properties": {"success": {"const": True}}}
     submission = {"oneOf": [_ref(f"Submission.{kind.name}") for kind in kinds]}
-    of_types = {name: schema for kind in kinds for name, schema in _of_type(kind).items()}
-    return {"Done": done, "Error": _error(), **REQUESTS, **answers(), "Submission": submission, **of_types}
+    of_types = {name: schema for kind in kinds for name, schema in _job_type_schemas(kind).items()}
+    return {"Done": done, "Error": _error(), **REQUEST_SCHEMAS, **response_schemas(), "Submission": submission, **of_types}
 
 
-def _of_type(kind: JobType) -> dict[str, Schema]:
-    """What a job type adds: its options, its input if it takes one, the form of its answer if that has one, and its submission."""
+def _job_type_schemas(kind: JobType) -> dict[str, Schema]:
+    """The schemas of a job type: submission, options and, if it has them, input and output."""
     parts = {"Options": kind.options_schema, "Input": kind.input_schema, "Output": kind.response_schema}
-    named = {f"{part}.{kind.name}": placed(schema, f"{part}.{kind.name}") for part, schema in parts.items() if schema is not None}
+    named = {f"{part}.{kind.name}": rebase_refs(schema, f"{part}.{kind.name}") for part, schema in parts.items() if schema is not None}
     content = {"anyOf": [_ref(f"Input.{kind.name}"), NULL]} if kind.input_schema is not None else NULL
-    names = ("job_type", "type")  # either will do
+    names = ("job_type", "type")  # two names of one field
     special: Schema = {
         "title": kind.title,
         "description": kind.description,
@@ -135,15 +146,17 @@ def _of_type(kind: JobType) -> dict[str, Schema]:
     return {**named, f"Submission.{kind.name}": {"allOf": [_ref("SubmissionOfAnyType"), special]}}
 
 
-def placed(schema: Any, name: str) -> Any:
-    """A schema as a component: what it refers to within itself is now within that."""
+def rebase_refs(schema: Any, name: str) -> Any:
+    """A schema as the component `name`: its local `$ref`s point into the component."""
     if isinstance(schema, list):
-        return [placed(part, name) for part in schema]
+        return [rebase_refs(part, name) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {key: placed(part, name) for key, part in schema.items()}
-    to = moved.get("$ref")
-    return {**moved, "$ref": f"#/components/schemas/{name}{to[1:]}"} if isinstance(to, str) and to.startswith("#") else moved
+    rebased = {key: rebase_refs(part, name) for key, part in schema.items()}
+    ref = rebased.get("$ref")
+    if isinstance(ref, str) and ref.startswith("#"):
+        return {**rebased, "$ref": f"#/components/schemas/{name}{ref[1:]}"}
+    return rebased
 
 
 def _error() -> Schema:
@@ -162,8 +175,8 @@ def _error() -> Schema:
     return {"type": "object", "required": ["success", "error"], "properties": {"success": {"const": False}, "error": error}}
 
 
-def _error_answer() -> Schema:
-    return {"description": "Anything that is wrong, in one shape.", "content": {JSON: {"schema": _ref("Error")}}}
+def _error_response() -> Schema:
+    return {"description": "Any error; all have this shape.", "content": {JSON: {"schema": _ref("Error")}}}
 
 
 def _security() -> Schema:

@@ -1,6 +1,7 @@
-"""What the table of routes does not say: which parameters a route takes, what its body looks like, and how it may answer.
+"""OpenAPI parameters, request bodies and responses of the routes.
 
-A route that is not named here is in the document all the same, with its path and its role, and with any object as its body.
+Routes that are not listed here appear in the document with their path and role, and with any object
+as request body.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from chalicelib.domain.streaming.subscriptions import LAST_OFFSET
 from chalicelib.entrypoints.http.openapi import batches as openapi_batches
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.responses import jobs as job_responses
+from chalicelib.entrypoints.http.responses import progress as progress_responses
+from chalicelib.entrypoints.http.responses import results as result_responses
 from chalicelib.services.jobs.list_jobs import Filters
 from chalicelib.services.jobs.submit_job import Accepted
 
@@ -25,21 +28,21 @@ QUERY: dict[str, Schema] = {
     **openapi_batches.QUERY,
     **{name: schema for name, schema in schemas.FILTER.items() if name in _FILTERS},
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-    "cursor": {"type": "string", "description": "`next_cursor` of the page before."},
-    "wait": {"type": "integer", "minimum": 0, "maximum": 20, "default": 0, "description": "Seconds to hold the request for something new."},
-    "include": {"type": "string", "description": "`prompt`: what the job was asked as well."},
-    "attempt": {"type": "integer", "minimum": 0, "description": "The last one, unless it is named."},
+    "cursor": {"type": "string", "description": "`next_cursor` of the previous page."},
+    "wait": {"type": "integer", "minimum": 0, "maximum": 20, "default": 0, "description": "Long polling: seconds to wait for a change."},
+    "include": {"type": "string", "description": "`prompt`: include prompt and input."},
+    "attempt": {"type": "integer", "minimum": 0, "description": "The number of an attempt; default: the last one."},
     "offset": {"type": "integer", "minimum": 0, "maximum": LAST_OFFSET, "default": 0, "description": "In Unicode code points."},
-    "ticket": {"type": "string", "description": "Instead of a key, for browsers."},
-    "last_event_id": {"type": "string", "description": "Like the header, for a first request."},
+    "ticket": {"type": "string", "description": "A stream ticket instead of an API key, for browsers."},
+    "last_event_id": {"type": "string", "description": "Like the header `Last-Event-ID`, for a first request."},
     "all": {"type": "boolean"},
     "dry_run": {"type": "boolean"},
 }
 HEADERS: dict[str, Schema] = {
     "Idempotency-Key": {"type": "string", "minLength": 1, "maxLength": 255},
-    "If-None-Match": {"type": "string", "description": "An `ETag`: 304 while nothing has changed."},
+    "If-None-Match": {"type": "string", "description": "An `ETag`: 304 if nothing has changed."},
     "If-Match": {"type": "string", "description": "An `ETag`: 412 if something has changed."},
-    "Last-Event-ID": {"type": "string", "description": "Where the reader is, as `attempt:offset`."},
+    "Last-Event-ID": {"type": "string", "description": "The client's position, as `attempt:offset`."},
 }
 PARAMETERS: dict[str, tuple[str, ...]] = {
     **openapi_batches.PARAMETERS,
@@ -59,8 +62,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "POST /failed-jobs/retry": ("Idempotency-Key",),
     "DELETE /failed-jobs": (*schemas.FAILED_FILTERS, "all", "dry_run"),
 }
-BODIES: dict[str, str] = {
-    **openapi_batches.BODIES,
+REQUEST_BODIES: dict[str, str] = {
+    **openapi_batches.REQUEST_BODIES,
     "POST /jobs": "Submission",
     "POST /jobs/estimate": "Submission",
     "PATCH /jobs/{job_id}": "Change",
@@ -76,9 +79,9 @@ BODIES: dict[str, str] = {
     "PUT /webhooks/addresses": "WebhookAddresses",
     "POST /webhooks/test": "WebhookTest",
 }
-OTHER_BODIES = openapi_batches.OTHER_BODIES  # what may be sent instead of JSON
-REQUESTS: dict[str, Schema] = {
-    **openapi_batches.REQUESTS,
+NON_JSON_BODIES = openapi_batches.NON_JSON_BODIES  # by content type
+REQUEST_SCHEMAS: dict[str, Schema] = {
+    **openapi_batches.REQUEST_SCHEMAS,
     "SubmissionOfAnyType": schemas.SUBMIT,
     "Change": schemas.CHANGE,
     "Retry": schemas.RETRY,
@@ -92,8 +95,9 @@ REQUESTS: dict[str, Schema] = {
     "WebhookAddresses": schemas.ADDRESSES,
     "WebhookTest": schemas.WEBHOOK_TEST,
 }
-ANSWERS: dict[str, dict[str, str | None]] = {
-    **openapi_batches.ANSWERS,
+# By route and status: a schema, a content type, or None for a plain success.
+RESPONSES: dict[str, dict[str, str | None]] = {
+    **openapi_batches.RESPONSES,
     "POST /jobs": {"202": "Accepted", "200": "Result"},
     "GET /jobs/{job_id}": {"200": "Record", "304": None},
     "PATCH /jobs/{job_id}": {"200": "Record"},
@@ -111,13 +115,13 @@ ANSWERS: dict[str, dict[str, str | None]] = {
     "DELETE /failed-jobs": {"200": None, "202": None},
     "DELETE /failed-jobs/{job_id}": {"200": None, "202": None},
 }
-SAID = {
-    "200": "Done, or read.",
-    "201": "Made.",
+STATUS_DESCRIPTIONS = {
+    "200": "Success.",
+    "201": "Created.",
     "202": "Accepted, or not finished yet.",
-    "204": "Nothing to say: the stream has ended.",
-    "304": "Nothing has changed.",
-    "307": "Too large for an answer: read it at `Location`.",
+    "204": "No more events: the stream has ended.",
+    "304": "Not modified.",
+    "307": "The content is at `Location`.",
 }
 
 _JOB = Job(
@@ -134,19 +138,19 @@ _JOB = Job(
     expires_at=0,
     due_at=0,
 )
-_BODY = JobSpec(prompt="", config=JobConfig(model="", max_tokens=16))
+_SPEC = JobSpec(prompt="", config=JobConfig(model="", max_tokens=16))
 
 
-def answers() -> dict[str, Schema]:
-    """What the routes that show a job answer, by name: every field of what they do answer, of an empty job."""
-    others = {name: _object_of(properties) for name, properties in openapi_batches.answers().items()}
+def response_schemas() -> dict[str, Schema]:
+    """Response schemas by name. The fields are those of the real responses to an empty job."""
+    others = {name: _object_of(properties) for name, properties in openapi_batches.response_schemas().items()}
     return {
         **others,
-        "Accepted": _fields_of(job_responses.accepted(Accepted(job=_JOB, body=_BODY, position=1), None)),
-        "Record": _fields_of(job_responses.record(_JOB, _BODY, None, content=True)),
-        "Status": _fields_of(job_responses.status(_JOB, None, None, 0)),
-        "Progress": _fields_of(job_responses.progress(_JOB, None, None, 0, content=True)),
-        "Result": _fields_of(job_responses.result(_JOB, None)),
+        "Accepted": _fields_of(job_responses.accepted(Accepted(job=_JOB, spec=_SPEC, position=1), None)),
+        "Record": _fields_of(job_responses.record(_JOB, _SPEC, None, content=True)),
+        "Status": _fields_of(progress_responses.status(_JOB, None, None, 0)),
+        "Progress": _fields_of(progress_responses.progress(_JOB, None, None, 0, content=True)),
+        "Result": _fields_of(result_responses.result(_JOB, None)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Requests for batches as the use cases want them."""
+"""Parse requests to `/batches`."""
 
 from __future__ import annotations
 
@@ -17,53 +17,56 @@ FORMATS = ("json", "csv")
 
 
 def batch_reader(request: ApiRequest) -> BatchReader:
-    """What was sent: its terms now, its rows as they are asked for.
+    """A reader of the submission: its options are parsed now, its rows when they are iterated.
 
     Raises:
-        InvalidRequest, UnsupportedMediaType: it cannot be read as a batch.
-        TooLarge: it is larger than a request may be.
+        InvalidRequest, UnsupportedMediaType: the submission is not a valid batch.
+        TooLarge: the request is too large.
     """
     if len(request.raw) > MAX_BODY_BYTES:
-        raise TooLarge("A request may ctx 4 MB. Send larger batches by upload: POST /uploads.")
+        raise TooLarge("A request may have at most 4 MB. Use an upload for larger batches: POST /uploads.")
     return read_batch(*batch_source(request))
 
 
 def idempotent_request(request: ApiRequest) -> IdempotentRequest | None:
-    """The request by its Idempotency-Key, if it has one: the same bytes, read in the same way."""
+    """The request as identified by its Idempotency-Key, None without one.
+
+    A repeated request must have the same content type, body and query.
+    """
     key = job_requests.idempotency_key(request)
     if key is None:
         return None
-    said = [_content_type(request), sha256(request.raw).hexdigest(), dict(request.query)]
-    return IdempotentRequest.of(request.caller, ROUTE, key, said)
+    content = [_content_type(request), sha256(request.raw).hexdigest(), dict(request.query)]
+    return IdempotentRequest.of(request.caller, ROUTE, key, content)
 
 
 def retry(request: ApiRequest) -> bool:
-    """Whether the cancelled are meant as well.
+    """Parse a `POST /batches/{batch_id}/retry-failed`: whether cancelled rows are retried as well.
 
     Raises:
-        InvalidRequest: something else is said.
+        InvalidRequest: the body has other fields, or `cancelled` is not a boolean.
     """
     data = request.json()
-    wrong = [Detail(name, "is not a field here; there is cancelled") for name in data if name != "cancelled"]
+    problems = [Detail(name, "is not a known field; known is cancelled") for name in data if name != "cancelled"]
     if not isinstance(data.get("cancelled", False), bool):
-        wrong.append(Detail("cancelled", "must be true or false"))
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
+        problems.append(Detail("cancelled", "must be true or false"))
+    if problems:
+        raise InvalidRequest(details=tuple(problems))
     return bool(data.get("cancelled", False))
 
 
-def word(request: ApiRequest, name: str, allowed: tuple[str, ...], default: str) -> str:
-    """A word of the query.
+def choice(request: ApiRequest, name: str, allowed: tuple[str, ...], default: str) -> str:
+    """A query parameter with a fixed set of values.
 
     Raises:
-        InvalidRequest: it is none of those allowed.
+        InvalidRequest: the value is not allowed.
     """
-    said = request.query.get(name, default)
-    if said not in allowed:
+    value = request.query.get(name, default)
+    if value not in allowed:
         raise InvalidRequest(details=(Detail(name, f"must be one of {', '.join(allowed)}"),))
-    return said
+    return value
 
 
 def _content_type(request: ApiRequest) -> str:
-    said: Any = request.headers.get("content-type")
-    return str(said or JSON)
+    header: Any = request.headers.get("content-type")
+    return str(header or JSON)

@@ -1,4 +1,4 @@
-"""What is to be done to many jobs, and to which. Every wrong field is named at once."""
+"""Parse requests to `/bulk` and `/failed-jobs`. All invalid fields are reported at once."""
 
 from __future__ import annotations
 
@@ -14,63 +14,63 @@ from chalicelib.services.jobs.bulk_operations import BulkRequest
 
 
 def bulk_request(data: dict[str, Any]) -> BulkRequest:
-    """A `POST /bulk`.
+    """Parse a `POST /bulk`.
 
     Raises:
-        InvalidRequest: with every field that cannot be used; or nothing says which jobs.
+        InvalidRequest: fields are invalid, or the request does not select jobs.
     """
-    wrong = list(problems(schemas.BULK, data))
+    details = list(problems(schemas.BULK, data))
     if data.get("action") in schemas.NOT_YET_ACTIONS:
-        wrong.append(Detail("action", f"{data['action']} is not available in this version"))
+        details.append(Detail("action", f"{data['action']} is not available in this version"))
     if (data.get("action") == BulkAction.SET_PRIORITY) != ("priority" in data):
-        wrong.append(Detail("priority", "must be given for set_priority, and only for it"))
-    found = data.get("filter") if isinstance(data.get("filter"), dict) else {}
-    _which(wrong, data, found or {})
-    filters = _filters(wrong, "filter.", found or {})
-    if not wrong:
-        _fits(wrong, BulkAction(data["action"]), filters)
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
+        details.append(Detail("priority", "must be given for set_priority, and only for it"))
+    raw_filter = data.get("filter") if isinstance(data.get("filter"), dict) else {}
+    _check_selection(details, data, raw_filter or {})
+    filters = _filters(details, "filter.", raw_filter or {})
+    if not details:
+        _check_status(details, BulkAction(data["action"]), filters)
+    if details:
+        raise InvalidRequest(details=tuple(details))
     return BulkRequest(action=BulkAction(data["action"]), ids=tuple(data.get("ids", ())), filters=filters, lane=data.get("priority"))
 
 
 def failed_jobs_request(data: dict[str, Any], action: BulkAction) -> BulkRequest:
-    """The failed jobs that are meant: by name, or `all`, narrowed by filters.
+    """Parse a retry or delete of failed jobs: by `ids`, or `all` narrowed by filters.
 
     Raises:
-        InvalidRequest: as above.
+        InvalidRequest: fields are invalid, or the request does not select jobs.
     """
-    wrong = list(problems(schemas.FAILED, data))
-    filters = _filters(wrong, "", {name: data[name] for name in schemas.FAILED_FILTERS if name in data})
+    details = list(problems(schemas.FAILED, data))
+    filters = _filters(details, "", {name: data[name] for name in schemas.FAILED_FILTERS if name in data})
     if data.get("ids") and (data.get("all") or filters):
-        wrong.append(Detail("ids", "cannot be given together with all or filters"))
+        details.append(Detail("ids", "cannot be given together with all or filters"))
     if not data.get("ids") and data.get("all") is not True:
-        wrong.append(Detail("all", "must be true, unless ids are named" if action is BulkAction.RETRY else "must be true"))
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
+        details.append(Detail("all", "must be true, unless ids are given" if action is BulkAction.RETRY else "must be true"))
+    if details:
+        raise InvalidRequest(details=tuple(details))
     ids = tuple(data.get("ids", ()))
     return BulkRequest(action=action, ids=ids, filters={} if ids else {**filters, "status": Status.FAILED.value})
 
 
-def word(text: str) -> Any:
-    """A value of a query as JSON would say it."""
+def query_value(text: str) -> Any:
+    """A query parameter as JSON: `true` and `false` become booleans."""
     return {"true": True, "false": False}.get(text, text)
 
 
-def _which(wrong: list[Detail], data: dict[str, Any], found: dict[str, Any]) -> None:
-    """Which jobs a bulk action is for must be said, and said once: nobody cancels everything by leaving something out."""
-    if data.get("ids") and (found or data.get("all")):
-        wrong.append(Detail("ids", "cannot be given together with filter or all"))
-    if not data.get("ids") and not found.keys() - {"tenant"} and data.get("all") is not True:
-        wrong.append(Detail("all", "must be true, unless ids or a filter say which jobs are meant"))
+def _check_selection(details: list[Detail], data: dict[str, Any], filters: dict[str, Any]) -> None:
+    """Require one selection of jobs, so that a forgotten field never selects all of them."""
+    if data.get("ids") and (filters or data.get("all")):
+        details.append(Detail("ids", "cannot be given together with filter or all"))
+    if not data.get("ids") and not filters.keys() - {"tenant"} and data.get("all") is not True:
+        details.append(Detail("all", "must be true, unless ids or a filter select the jobs"))
 
 
-def _filters(wrong: list[Detail], prefix: str, found: dict[str, Any]) -> dict[str, Any]:
-    times = {name: time_of(wrong, prefix + name, found[name]) for name in ("since", "until") if isinstance(found.get(name), str)}
-    return {**found, **times}
+def _filters(details: list[Detail], prefix: str, filters: dict[str, Any]) -> dict[str, Any]:
+    times = {name: time_of(details, prefix + name, filters[name]) for name in ("since", "until") if isinstance(filters.get(name), str)}
+    return {**filters, **times}
 
 
-def _fits(wrong: list[Detail], action: BulkAction, found: dict[str, Any]) -> None:
-    status = found.get("status")
+def _check_status(details: list[Detail], action: BulkAction, filters: dict[str, Any]) -> None:
+    status = filters.get("status")
     if status is not None and status not in ALLOWED[action]:
-        wrong.append(Detail("filter.status", f"must be one of {', '.join(sorted(ALLOWED[action]))} for {action.value}"))
+        details.append(Detail("filter.status", f"must be one of {', '.join(sorted(ALLOWED[action]))} for {action.value}"))

@@ -1,4 +1,4 @@
-"""The parents of a submission: a list of job ids, or an object that names them."""
+"""Parse `depends_on` of a submission: a list of job ids, or an object of aliases and job ids."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from chalicelib.domain.ids import is_job_id
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS, is_alias
 
 
-def parse_depends_on(wrong: list[Detail], given: Any) -> dict[str, str]:
-    """Job ids by the names that a template has for them: in a list each is its own name. What is wrong is told entry by entry."""
-    if isinstance(given, list):
-        entries = [(f"depends_on.{number}", str(one), one) for number, one in enumerate(given)]
-    elif isinstance(given, dict):
-        entries = [(f"depends_on.{name[:80]}", str(name), one) for name, one in given.items()]
-        wrong += [Detail(path, "must be named with 1 to 64 letters, digits, _ or -") for path, name, _ in entries if not is_alias(name)]
+def parse_depends_on(details: list[Detail], value: Any) -> dict[str, str]:
+    """Job ids by the alias that templates use; in a list, each id is its own alias.
+
+    Problems are appended to `details`, one per entry.
+    """
+    if isinstance(value, list):
+        entries = [(f"depends_on.{index}", str(job_id), job_id) for index, job_id in enumerate(value)]
+    elif isinstance(value, dict):
+        entries = [(f"depends_on.{alias[:80]}", str(alias), job_id) for alias, job_id in value.items()]
+        details += [Detail(path, "must be named by 1 to 64 letters, digits, _ or -") for path, alias, _ in entries if not is_alias(alias)]
     else:
         return {}
     if len(entries) > MAX_PARENTS:
-        wrong.append(Detail("depends_on", f"may name {MAX_PARENTS} jobs, not {len(entries)}"))
+        details.append(Detail("depends_on", f"may name at most {MAX_PARENTS} jobs, not {len(entries)}"))
         return {}
-    first: dict[str, str] = {}
-    for path, _, one in entries:
-        if not isinstance(one, str) or not is_job_id(one):
-            wrong.append(Detail(path, "must be the id of a job, job_..."))
-        elif first.setdefault(one, path) != path:
-            wrong.append(Detail(path, f"is the same job as {first[one]}"))
-    return {name: one for _, name, one in entries if isinstance(one, str)}
+    first_paths: dict[str, str] = {}
+    for path, _, job_id in entries:
+        if not isinstance(job_id, str) or not is_job_id(job_id):
+            details.append(Detail(path, "must be the id of a job, job_..."))
+        elif first_paths.setdefault(job_id, path) != path:
+            details.append(Detail(path, f"is the same job as {first_paths[job_id]}"))
+    return {alias: job_id for _, alias, job_id in entries if isinstance(job_id, str)}

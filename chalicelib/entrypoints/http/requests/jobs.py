@@ -1,4 +1,4 @@
-"""Requests as the use cases want them. Every wrong field is named at once."""
+"""Parse requests to `/jobs`. All invalid fields are reported at once."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from chalicelib.services.jobs.list_jobs import Filters
 
 MAX_METADATA_BYTES = 16_000
 MAX_KEY_LENGTH = 255
-MAX_DELAY_SECONDS = 2_592_000  # seconds: 30 days
+MAX_DELAY_SECONDS = 2_592_000  # 30 days
 LAST_ATTEMPT = 10**9
-A_DAY = 86_400.0  # seconds
-MAX_RETRY_SECONDS = 30 * A_DAY  # for parents, unless said otherwise: they may have to wait themselves
+DEFAULT_EXPIRY_SECONDS = 86_400.0
+DEPENDENT_EXPIRY_SECONDS = 30 * DEFAULT_EXPIRY_SECONDS  # of jobs with parents, which may have to wait themselves
 
 
 def check(schema: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """`data`, if it fits.
+    """Validate `data` against a JSON schema and return it.
 
     Raises:
-        InvalidRequest: it does not.
+        InvalidRequest: `data` does not match the schema.
     """
-    wrong = problems(schema, data)
-    if wrong:
-        raise InvalidRequest(details=wrong)
+    details = problems(schema, data)
+    if details:
+        raise InvalidRequest(details=details)
     return data
 
 
 def submission(data: dict[str, Any], now: Ms) -> Submission:
-    """A `POST /jobs` or `/jobs/estimate`.
+    """Parse a `POST /jobs` or `/jobs/estimate`.
 
     Raises:
-        InvalidRequest: with every field that cannot be used.
+        InvalidRequest: fields are invalid; the details name all of them.
     """
-    wrong = list(problems(schemas.SUBMIT, data))
+    details = list(problems(schemas.SUBMIT, data))
     config = data.get("config") if isinstance(data.get("config"), dict) else {}
     assert isinstance(config, dict)
-    kind = _same(wrong, "type", data.get("type"), "job_type", data.get("job_type")) or "general"
-    priority = _same(wrong, "priority", data.get("priority"), "config.priority", config.get("priority")) or "normal"
+    kind = _same(details, "type", data.get("type"), "job_type", data.get("job_type")) or "general"
+    priority = _same(details, "priority", data.get("priority"), "config.priority", config.get("priority")) or "normal"
     if data.get("input") is not None and data.get("prompt") is not None:
-        wrong.append(Detail("input", "cannot be given together with prompt"))
-    metadata = _metadata(wrong, data) or {}
-    run_at = _run_at(wrong, data, now)
-    parents = parse_depends_on(wrong, data.get("depends_on"))
-    expires_in = _expires_in(wrong, data, run_at or now, MAX_RETRY_SECONDS if parents else A_DAY)
-    wrong += durable_problems(config)
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
+        details.append(Detail("input", "cannot be given together with prompt"))
+    metadata = _metadata(details, data) or {}
+    run_at = _run_at(details, data, now)
+    parents = parse_depends_on(details, data.get("depends_on"))
+    expires_in = _expires_in(details, data, run_at or now, DEPENDENT_EXPIRY_SECONDS if parents else DEFAULT_EXPIRY_SECONDS)
+    details += durable_problems(config)
+    if details:
+        raise InvalidRequest(details=tuple(details))
     return Submission(
         prompt=data.get("prompt"),
         input=data.get("input"),
@@ -82,71 +82,77 @@ def submission(data: dict[str, Any], now: Ms) -> Submission:
 
 
 def change(data: dict[str, Any], now: Ms) -> tuple[JobEdit, dict[str, Any] | None]:
-    """A `PATCH /jobs/{id}`: what is to be changed on the head, and the metadata, None if they stay.
+    """Parse a `PATCH /jobs/{id}`: the changes of the record, and the metadata (None: unchanged).
 
     Raises:
-        InvalidRequest: with every field that cannot be used.
+        InvalidRequest: fields are invalid; the details name all of them.
     """
-    wrong = list(problems(schemas.CHANGE, data))
-    metadata = _metadata(wrong, data)
-    begin_said = data.get("run_at") is not None or data.get("delay") is not None
-    run_at = _run_at(wrong, data, now) or now if begin_said else None
-    expiry_said = data.get("expires_at") is not None or data.get("expires_in") is not None
-    begins = run_at or now
-    expires_at = begins + round(_expires_in(wrong, data, begins) * 1000) if expiry_said else None
-    if all(value is None for value in data.values()) and not wrong:
-        wrong.append(Detail("", f"names nothing to change; there are {', '.join(schemas.CHANGE['properties'])}"))
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
+    details = list(problems(schemas.CHANGE, data))
+    metadata = _metadata(details, data)
+    has_start = data.get("run_at") is not None or data.get("delay") is not None
+    run_at = _run_at(details, data, now) or now if has_start else None
+    has_expiry = data.get("expires_at") is not None or data.get("expires_in") is not None
+    start = run_at or now
+    expires_at = start + round(_expires_in(details, data, start) * 1000) if has_expiry else None
+    if all(value is None for value in data.values()) and not details:
+        details.append(Detail("", f"has no field to change; fields are {', '.join(schemas.CHANGE['properties'])}"))
+    if details:
+        raise InvalidRequest(details=tuple(details))
     priority: str | None = data.get("priority")
-    return JobEdit(run_at=run_at, expires_at=expires_at, lane=priority, tags=_tags(data), body=metadata is not None), metadata
+    return JobEdit(run_at=run_at, expires_at=expires_at, lane=priority, tags=_tags(data), changes_spec=metadata is not None), metadata
 
 
 def versions(request: ApiRequest) -> frozenset[int] | None:
-    """The versions of the record that If-Match names, None for any."""
-    said = request.headers.get("if-match")
-    if said is None or said.strip() == "*":
+    """The record versions that If-Match names; None accepts any version."""
+    header = request.headers.get("if-match")
+    if header is None or header.strip() == "*":
         return None
-    tags = [tag.strip().removeprefix("W/").strip('"') for tag in said.split(",")]
+    tags = [tag.strip().removeprefix("W/").strip('"') for tag in header.split(",")]
     return frozenset(int(tag[1:]) for tag in tags if tag[:1] == "v" and tag[1:].isascii() and tag[1:].isdigit() and len(tag) < 12)
 
 
 def idempotency_key(request: ApiRequest) -> str | None:
-    """The Idempotency-Key header, if any.
+    """The Idempotency-Key header, None without one.
 
     Raises:
-        InvalidRequest: it is longer than 255 characters.
+        InvalidRequest: the key is empty or longer than 255 characters.
     """
     key: str | None = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
-        raise InvalidRequest(details=(Detail("Idempotency-Key", "must ctx 1 to 255 characters"),))
+        raise InvalidRequest(details=(Detail("Idempotency-Key", "must have 1 to 255 characters"),))
     return key
 
 
 def filters(request: ApiRequest, names: Collection[str] = tuple(Filters.__dataclass_fields__), **fixed: str) -> Filters:
-    """The filters of `GET /jobs`, or those of them that a list has; `fixed` are said by the list itself.
+    """Parse the filters of a list from the query.
+
+    Args:
+        names: the filters that the list supports; default: all.
+        fixed: filters that the route sets itself.
 
     Raises:
-        InvalidRequest: a parameter is not known, or its value is not one of its words.
+        InvalidRequest: a parameter is unknown, or its value is not allowed.
     """
     known = {*names, "limit", "cursor"}
-    wrong = [Detail(name, f"is not a parameter here; known are {', '.join(sorted(known))}") for name in request.query if name not in known]
+    details = [
+        Detail(name, f"is not a known parameter; known are {', '.join(sorted(known))}") for name in request.query if name not in known
+    ]
     enums = {"status": [status.value for status in Status], "priority": list(LANES)}
     for name, allowed in enums.items():
         if name in request.query and request.query[name] not in allowed:
-            wrong.append(Detail(name, f"must be one of {', '.join(allowed)}"))
-    times: dict[str, Any] = {name: time_of(wrong, name, request.query[name]) for name in ("since", "until") if name in request.query}
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
-    words: dict[str, Any] = {name: value for name, value in request.query.items() if name in Filters.__dataclass_fields__}
-    return Filters(**(words | times | fixed))
+            details.append(Detail(name, f"must be one of {', '.join(allowed)}"))
+    times: dict[str, Any] = {name: time_of(details, name, request.query[name]) for name in ("since", "until") if name in request.query}
+    if details:
+        raise InvalidRequest(details=tuple(details))
+    values: dict[str, Any] = {name: value for name, value in request.query.items() if name in Filters.__dataclass_fields__}
+    return Filters(**(values | times | fixed))
 
 
 def number(request: ApiRequest, name: str, default: int, lowest: int, highest: int) -> int:
-    """A whole number of the query.
+    """A whole number from the query.
 
     Raises:
-        InvalidRequest: it is none, or out of bounds.
+        InvalidRequest: the value is not a number, or out of range.
     """
     text = request.query.get(name)
     if text is None:
@@ -157,34 +163,34 @@ def number(request: ApiRequest, name: str, default: int, lowest: int, highest: i
 
 
 def offset(request: ApiRequest) -> int:
-    """`?offset=`, in code points."""
+    """The `offset` parameter, in code points."""
     return number(request, "offset", 0, 0, LAST_OFFSET)
 
 
 def attempt(request: ApiRequest, default: int) -> int:
-    """`?attempt=`."""
+    """The `attempt` parameter."""
     return number(request, "attempt", default, 0, LAST_ATTEMPT)
 
 
 def etags(request: ApiRequest) -> list[str] | None:
-    """The tags that If-None-Match names, None without it."""
-    seen = request.headers.get("if-none-match")
-    return None if seen is None else [tag.strip().removeprefix("W/") for tag in seen.split(",")]
+    """The entity tags in If-None-Match, None without the header."""
+    header = request.headers.get("if-none-match")
+    return None if header is None else [tag.strip().removeprefix("W/") for tag in header.split(",")]
 
 
-def time_of(wrong: list[Detail], name: str, text: Any) -> Ms | None:
-    """A time, None if it is none, which is wrong then."""
+def time_of(details: list[Detail], name: str, text: Any) -> Ms | None:
+    """Parse a time; if it is invalid, append a detail and return None."""
     try:
         return parse_rfc3339(text)
     except (ValueError, TypeError, OverflowError):
-        wrong.append(Detail(name, "must be a time such as 2026-11-22T09:30:00Z"))
+        details.append(Detail(name, "must be a time such as 2026-11-22T09:30:00Z"))
         return None
 
 
-def _metadata(wrong: list[Detail], data: dict[str, Any]) -> dict[str, Any] | None:
+def _metadata(details: list[Detail], data: dict[str, Any]) -> dict[str, Any] | None:
     metadata: dict[str, Any] | None = data.get("metadata")
     if len(json.dumps(metadata).encode()) > MAX_METADATA_BYTES:
-        wrong.append(Detail("metadata", "is larger than 16 KB"))
+        details.append(Detail("metadata", "is larger than 16 KB"))
     return metadata
 
 
@@ -193,33 +199,34 @@ def _tags(data: dict[str, Any]) -> tuple[str, ...] | None:
     return None if tags is None else tuple(dict.fromkeys(tags))
 
 
-def _same(wrong: list[Detail], name: str, value: Any, other: str, other_value: Any) -> Any:
-    """Two names for one thing: either will do, two different values are an error."""
+def _same(details: list[Detail], name: str, value: Any, other: str, other_value: Any) -> Any:
+    """The value of a field that has two names; different values are an error."""
     if value is not None and other_value is not None and value != other_value:
-        wrong.append(Detail(name, f"says {value!r} but {other} says {other_value!r}; they are the same thing"))
+        details.append(Detail(name, f"is {value!r} but {other} is {other_value!r}; they are names of the same field"))
     return value if value is not None else other_value
 
 
-def _run_at(wrong: list[Detail], data: dict[str, Any], now: Ms) -> Ms | None:
-    """When the job may begin: at a time, or after a delay; a time that has passed is now."""
+def _run_at(details: list[Detail], data: dict[str, Any], now: Ms) -> Ms | None:
+    """When the job may start, from `run_at` or `delay`. None: now, also for a time in the past."""
     moment, delay = data.get("run_at"), data.get("delay")
     if moment is not None and delay is not None:
-        wrong.append(Detail("run_at", "cannot be given together with delay"))
+        details.append(Detail("run_at", "cannot be given together with delay"))
     if moment is None:
         return now + round(delay * 1000) if isinstance(delay, int | float) and 0 < delay <= MAX_DELAY_SECONDS else None
-    at = time_of(wrong, "run_at", moment)
+    at = time_of(details, "run_at", moment)
     if at is not None and at > now + MAX_DELAY_SECONDS * 1000:
-        wrong.append(Detail("run_at", "must be within 30 days"))
+        details.append(Detail("run_at", "must be within 30 days"))
     return at if at is not None and at > now else None
 
 
-def _expires_in(wrong: list[Detail], data: dict[str, Any], now: Ms, default: float = A_DAY) -> float:
-    said, moment = data.get("expires_in"), data.get("expires_at")
+def _expires_in(details: list[Detail], data: dict[str, Any], now: Ms, default: float = DEFAULT_EXPIRY_SECONDS) -> float:
+    """Seconds until the job expires, from `expires_in` or `expires_at`."""
+    duration, moment = data.get("expires_in"), data.get("expires_at")
     if moment is None:
-        return float(said) if isinstance(said, int | float) else default
-    if said is not None:
-        wrong.append(Detail("expires_at", "cannot be given together with expires_in"))
-    at = time_of(wrong, "expires_at", moment)
+        return float(duration) if isinstance(duration, int | float) else default
+    if duration is not None:
+        details.append(Detail("expires_at", "cannot be given together with expires_in"))
+    at = time_of(details, "expires_at", moment)
     if at is not None and at <= now:
-        wrong.append(Detail("expires_at", "must be after the job may begin"))
+        details.append(Detail("expires_at", "must be after the job may start"))
     return ((at or now) - now) / 1000

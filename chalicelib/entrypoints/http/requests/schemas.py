@@ -1,4 +1,4 @@
-"""The requests as JSON Schema: what is validated, and what the API's document says."""
+"""JSON schemas of the requests, for validation and for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -69,20 +69,20 @@ CHANGE: Schema = closed(
     }
 )
 
-WORD: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+SHORT_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
 FILTER: Schema = {
     "status": {"enum": [status.value for status in Status]},
-    "type": WORD,
+    "type": SHORT_TEXT,
     "priority": PRIORITY,
-    "batch": WORD,
-    "user": WORD,
-    "tag": WORD,
-    "dedupe_key": WORD,
-    "model": WORD,
-    "error_code": WORD,
-    "since": WORD,
-    "until": WORD,
-    "tenant": WORD,
+    "batch": SHORT_TEXT,
+    "user": SHORT_TEXT,
+    "tag": SHORT_TEXT,
+    "dedupe_key": SHORT_TEXT,
+    "model": SHORT_TEXT,
+    "error_code": SHORT_TEXT,
+    "since": SHORT_TEXT,
+    "until": SHORT_TEXT,
+    "tenant": SHORT_TEXT,
 }
 FAILED_FILTERS = ("type", "error_code", "user", "model", "since", "until", "tenant")
 IDS: Schema = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"type": "string", "minLength": 1, "maxLength": 64}}

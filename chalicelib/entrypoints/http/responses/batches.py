@@ -1,4 +1,4 @@
-"""Batches as answers show them. Names here are promises: see docs/api.md."""
+"""JSON of batches. The field names are public: see docs/api.md."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from chalicelib.services.batches.read_rows import BatchRow
 from chalicelib.services.jobs.plan_job import Plan
 
 Shape = dict[str, Any]
-SHOWN_PROMPT = 2_000  # code points of a rendered prompt in a dry run
+MAX_SHOWN_PROMPT = 2_000  # code points of a rendered prompt in a dry run
 
 
-def batch(seen: BatchView, now: Ms) -> Shape:
-    """A batch, how far it has come, and when it will probably be done."""
-    one, counts = seen.batch, seen.counts
+def batch(view: BatchView, now: Ms) -> Shape:
+    """A batch with its progress and its estimated completion."""
+    shown, counts = view.batch, view.counts
     return {
-        "batch_id": one.id,
-        "name": one.name,
-        "tenant": one.tenant,
-        "user": one.user,
-        "status": status(one, counts),
-        "reason": one.reason,
-        "run": one.run,
-        "job_type": one.type,
-        "model": one.model,
-        "priority": one.lane,
-        "counts": row_counts(one, counts),
-        "progress_percentage": percentage(one, counts),
-        "estimated_completion_at": rfc3339(estimated_completion(one, counts, now)),
+        "batch_id": shown.id,
+        "name": shown.name,
+        "tenant": shown.tenant,
+        "user": shown.user,
+        "status": status(shown, counts),
+        "reason": shown.reason,
+        "run": shown.run,
+        "job_type": shown.type,
+        "model": shown.model,
+        "priority": shown.lane,
+        "counts": row_counts(shown, counts),
+        "progress_percentage": percentage(shown, counts),
+        "estimated_completion_at": rfc3339(estimated_completion(shown, counts, now)),
         "cost": dollars(counts.cost),
         "currency": "USD",
         "usage": {"input_tokens": counts.input, "output_tokens": counts.output},
-        "batch_size": one.batch_size,
-        "delay": one.delay,
-        "parallel_limit": one.parallel_limit,
-        "failure_tolerance": one.failure_tolerance,
-        "failed_job_ids": list(seen.failed),
-        "created_at": rfc3339(one.created_at),
-        "updated_at": rfc3339(one.updated_at),
-        "finished_at": rfc3339(one.finished_at),
-        "cancelled_at": rfc3339(one.cancelled_at),
-        "links": links(one.id),
+        "batch_size": shown.batch_size,
+        "delay": shown.delay,
+        "parallel_limit": shown.parallel_limit,
+        "failure_tolerance": shown.failure_tolerance,
+        "failed_job_ids": list(view.failed),
+        "created_at": rfc3339(shown.created_at),
+        "updated_at": rfc3339(shown.updated_at),
+        "finished_at": rfc3339(shown.finished_at),
+        "cancelled_at": rfc3339(shown.cancelled_at),
+        "links": links(shown.id),
     }
 
 
-def in_list(seen: BatchView, now: Ms) -> Shape:
-    """The same without the failures, which a list does not read."""
-    return {name: value for name, value in batch(seen, now).items() if name != "failed_job_ids"}
+def in_list(view: BatchView, now: Ms) -> Shape:
+    """A batch in a list: without `failed_job_ids`, which a list does not load."""
+    return {name: value for name, value in batch(view, now).items() if name != "failed_job_ids"}
 
 
 def links(batch_id: str) -> Shape:
-    """Paths under the API's stage."""
+    """Paths relative to the API's stage."""
     base = f"/batches/{batch_id}"
     return {
         "self": base,
@@ -69,19 +69,19 @@ def links(batch_id: str) -> Shape:
     }
 
 
-def row(seat: BatchRow, *, content: bool) -> Shape:
-    """A row of `detailed=true`. What people wrote is null for a viewer."""
-    job = seat.job
+def row(batch_row: BatchRow, *, content: bool) -> Shape:
+    """A row of `detailed=true`. Without `content` (a viewer), user-written fields are null."""
+    job = batch_row.job
     return {
-        "row": seat.number,
-        "id": seat.row.id if seat.row and content else None,
-        "job_id": seat.job_id,
-        "status": seat.status,
+        "row": batch_row.number,
+        "id": batch_row.row.id if batch_row.row and content else None,
+        "job_id": batch_row.job_id,
+        "status": batch_row.status,
         "reason": job.reason if job else None,
         "priority": job.lane if job else None,
         "run": job.run if job else None,
         "attempt": job.attempt if job else None,
-        "metadata": dict(seat.row.metadata) if seat.row and content else None,
+        "metadata": dict(batch_row.row.metadata) if batch_row.row and content else None,
         "error": error_shape(job) if job and content else None,
         "cost": dollars(job.cost) if job else None,
         "usage": usage_shape(job.usage) if job else None,
@@ -90,18 +90,18 @@ def row(seat: BatchRow, *, content: bool) -> Shape:
     }
 
 
-def exported(seat: BatchRow, kept: Result | None) -> Shape:
-    """A row of an export, with its answer as far as there is one."""
-    job = seat.job
+def exported(batch_row: BatchRow, result: Result | None) -> Shape:
+    """A row of an export, with its output if there is any."""
+    job = batch_row.job
     length = (job.length if job else 0) or 0
     return {
-        "row": seat.number,
-        "id": seat.row.id if seat.row else None,
-        "job_id": seat.job_id,
-        "status": seat.status,
-        "output": kept.text[:length] if kept else None,
-        "parsed": kept.parsed if kept and len(kept.text) <= length else None,
-        "finish_reason": kept.finish_reason if kept else None,
+        "row": batch_row.number,
+        "id": batch_row.row.id if batch_row.row else None,
+        "job_id": batch_row.job_id,
+        "status": batch_row.status,
+        "output": result.text[:length] if result else None,
+        "parsed": result.parsed if result and len(result.text) <= length else None,
+        "finish_reason": result.finish_reason if result else None,
         "error_code": job.error.code if job and job.error else None,
         "error_message": job.error.message if job and job.error else None,
         "model": job.asked_model if job else None,
@@ -112,34 +112,34 @@ def exported(seat: BatchRow, kept: Result | None) -> Shape:
         "created_at": rfc3339(job.created_at) if job else None,
         "started_at": rfc3339(job.started_at) if job else None,
         "finished_at": rfc3339(job.finished_at) if job else None,
-        "metadata": dict(seat.row.metadata) if seat.row else {},
+        "metadata": dict(batch_row.row.metadata) if batch_row.row else {},
     }
 
 
-def estimate(found: BatchEstimate, now: Ms) -> Shape:
-    """What a dry run says."""
+def estimate(batch_estimate: BatchEstimate, now: Ms) -> Shape:
+    """The response to a dry run."""
     return {
         "dry_run": True,
-        "count": found.count,
-        "estimated_from": found.estimated_from,
-        "estimated_input_tokens": found.input_tokens,
-        "estimated_output_tokens": found.output_tokens,
-        "estimated_cost": dollars(found.expected_cost),
-        "max_cost": dollars(found.max_cost),
+        "count": batch_estimate.count,
+        "estimated_from": batch_estimate.estimated_from,
+        "estimated_input_tokens": batch_estimate.input_tokens,
+        "estimated_output_tokens": batch_estimate.output_tokens,
+        "estimated_cost": dollars(batch_estimate.expected_cost),
+        "max_cost": dollars(batch_estimate.max_cost),
         "currency": "USD",
-        "estimated_duration_seconds": seconds(found.duration_ms),
-        "estimated_completion_at": rfc3339(now + found.duration_ms),
-        "items": [_planned(one, plan) for one, plan in found.first],
+        "estimated_duration_seconds": seconds(batch_estimate.duration_ms),
+        "estimated_completion_at": rfc3339(now + batch_estimate.duration_ms),
+        "items": [_planned(row, plan) for row, plan in batch_estimate.first],
     }
 
 
-def _planned(one: Row, plan: Plan) -> Shape:
+def _planned(row: Row, plan: Plan) -> Shape:
     return {
-        "row": one.number,
-        "id": one.id,
-        "prompt": plan.body.prompt[:SHOWN_PROMPT],
-        "model": plan.body.config.model,
+        "row": row.number,
+        "id": row.id,
+        "prompt": plan.spec.prompt[:MAX_SHOWN_PROMPT],
+        "model": plan.spec.config.model,
         "job_type": plan.kind.name,
-        "priority": one.priority,
+        "priority": row.priority,
         "estimated_cost": dollars(plan.estimate.expected_cost),
     }

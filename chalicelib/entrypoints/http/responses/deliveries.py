@@ -1,4 +1,4 @@
-"""Deliveries as answers show them. Names here are promises: see docs/api.md."""
+"""JSON of deliveries. The field names are public: see docs/api.md."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt
 from chalicelib.domain.units import rfc3339, seconds
 
 
-def delivery(sent: Delivery) -> dict[str, Any]:
-    """A delivery as answers show it."""
+def delivery_shape(delivery: Delivery) -> dict[str, Any]:
+    """A delivery with its attempts."""
     return {
-        "delivery_id": sent.id,
-        "channel": sent.channel.value,
-        "address": sent.address,
-        "event": sent.event,
-        "message_id": sent.message_id,
-        "status": sent.state.value,
-        "attempts": [_attempt(one) for one in sent.attempts],
-        "next_attempt_at": rfc3339(sent.due_at) if sent.is_open else None,
-        "created_at": rfc3339(sent.created_at),
-        "finished_at": rfc3339(sent.ended_at),
+        "delivery_id": delivery.id,
+        "channel": delivery.channel.value,
+        "address": delivery.address,
+        "event": delivery.event,
+        "message_id": delivery.message_id,
+        "status": delivery.state.value,
+        "attempts": [_attempt(attempt) for attempt in delivery.attempts],
+        "next_attempt_at": rfc3339(delivery.due_at) if delivery.is_open else None,
+        "created_at": rfc3339(delivery.created_at),
+        "finished_at": rfc3339(delivery.ended_at),
     }
 
 
-def _attempt(one: DeliveryAttempt) -> dict[str, Any]:
-    return {"at": rfc3339(one.at), "duration_seconds": seconds(one.ms), "status_code": one.status, "error": one.error}
+def _attempt(attempt: DeliveryAttempt) -> dict[str, Any]:
+    return {
+        "at": rfc3339(attempt.at),
+        "duration_seconds": seconds(attempt.ms),
+        "status_code": attempt.status,
+        "error": attempt.error,
+    }

@@ -1,4 +1,4 @@
-"""A graph of jobs as answers show it."""
+"""JSON of a dependency graph. The field names are public: see docs/api.md."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from chalicelib.entrypoints.http.responses.jobs import Shape, percentage
 from chalicelib.services.dependencies.read_graph import Graph
 
 
-def graph(job: Job, found: Graph, *, content: bool) -> Shape:
-    """Nodes and edges, from parent to child. Aliases are what somebody wrote: without `content` (a viewer) they are null."""
+def graph_shape(job: Job, graph: Graph, *, content: bool) -> Shape:
+    """Nodes, and edges from parent to child. Without `content` (a viewer), aliases are null."""
     return {
         "job_id": job.id,
-        "nodes": [_node(one) for one in found.nodes],
-        "edges": [{"from": link.parent, "to": link.child, "alias": link.alias if content else None} for link in found.links],
-        "truncated": found.truncated,
+        "nodes": [_node(node) for node in graph.nodes],
+        "edges": [{"from": link.parent, "to": link.child, "alias": link.alias if content else None} for link in graph.links],
+        "truncated": graph.truncated,
     }
 
 

@@ -1,4 +1,4 @@
-"""What is here and who is asking: health, the caller, the job types, the models."""
+"""`/health`, `/me` and `/job-types`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ blueprint = Blueprint(__name__)
 
 @endpoint(blueprint, "GET", "/health", None)
 def health(request: ApiRequest) -> ApiResponse:
-    """Whether the API answers: public, and no call to anything."""
+    """Check that the API answers; calls no other service."""
     return ApiResponse(body={"status": "ok", "stage": request.container.settings.stage, "time": rfc3339(request.container.clock.now())})
 
 
 @endpoint(blueprint, "GET", "/me", Role.VIEWER)
 def me(request: ApiRequest) -> ApiResponse:
-    """Whom this key speaks for."""
+    """Get the tenant, user, role and limits of the API key."""
     caller, ctx = request.caller, request.container
     key = ctx.api_keys.key(caller.key_hash)
     return ApiResponse(
@@ -41,18 +41,18 @@ def me(request: ApiRequest) -> ApiResponse:
 
 @endpoint(blueprint, "GET", "/job-types", Role.VIEWER)
 def types(request: ApiRequest) -> ApiResponse:
-    """The kinds of work that this deployment knows."""
+    """List the job types of this deployment."""
     return ApiResponse(body={"data": [_type(kind) for kind in request.container.all_job_types()], "next_cursor": None})
 
 
 @endpoint(blueprint, "GET", "/job-types/{name}", Role.VIEWER)
 def one_type(request: ApiRequest, name: str) -> ApiResponse:
-    """One kind of work, and how many of its jobs are at work where that is limited."""
+    """Get a job type; `in_use` counts its running jobs if their number is limited."""
     kind, ctx = request.container.job_type(name), request.container
     in_use = None
     if kind.limits is not None and kind.limits.concurrency is not None:
-        there = ctx.type_limiters.get(kind.name)
-        in_use = there.slots_in_use(ctx.clock.now()) if there is not None else 0
+        limiter = ctx.type_limiters.get(kind.name)
+        in_use = limiter.slots_in_use(ctx.clock.now()) if limiter is not None else 0
     return ApiResponse(body={**_type(kind), "in_use": in_use})
 
 

@@ -1,4 +1,4 @@
-"""`/bulk`: one wish for many jobs."""
+"""`/bulk`: operations on many jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chalice import Blueprint
 from chalicelib.domain.auth.identity import Role
 from chalicelib.entrypoints.http.requests import bulk as bulk_requests
 from chalicelib.entrypoints.http.requests import jobs as job_requests
-from chalicelib.entrypoints.http.responses import jobs as job_responses
+from chalicelib.entrypoints.http.responses import bulk as bulk_responses
 from chalicelib.entrypoints.http.server import REPLAYED, ApiRequest, ApiResponse, endpoint
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs import bulk_operations
@@ -20,26 +20,32 @@ blueprint = Blueprint(__name__)
 
 @endpoint(blueprint, "POST", "/bulk", Role.OPERATOR)
 def start(request: ApiRequest) -> ApiResponse:
-    """Do one thing to many jobs: retry, cancel, delete, set_priority."""
+    """Start a bulk operation on many jobs: retry, cancel, delete or set_priority."""
     data = request.json()
     return run_or_count(request, bulk_requests.bulk_request(data), "POST /bulk", data, dry_run=bool(data.get("dry_run")))
 
 
 @endpoint(blueprint, "GET", "/bulk/{bulk_id}", Role.OPERATOR)
 def read(request: ApiRequest, bulk_id: str) -> ApiResponse:
-    """How far a bulk action has come."""
-    return ApiResponse(
-        body=job_responses.bulk(bulk_operations.get_bulk(request.container, request.caller, bulk_id, request.query.get("tenant")))
-    )
+    """Get a bulk operation and its progress."""
+    operation = bulk_operations.get_bulk(request.container, request.caller, bulk_id, request.query.get("tenant"))
+    return ApiResponse(body=bulk_responses.bulk(operation))
 
 
-def run_or_count(request: ApiRequest, wish: BulkRequest, route: str, data: dict[str, Any], *, dry_run: bool) -> ApiResponse:
-    """Do it, or count: 200 if it is finished, 202 while it goes on by itself."""
+def run_or_count(request: ApiRequest, bulk_request: BulkRequest, route: str, data: dict[str, Any], *, dry_run: bool) -> ApiResponse:
+    """Start a bulk operation: 200 if it is finished, 202 if it continues in the background.
+
+    Args:
+        route: the route, which is part of the idempotency key.
+        data: the request body; a repeated request must have the same.
+        dry_run: only count the matching jobs.
+    """
     ctx, caller = request.container, request.caller
     if dry_run:
-        matched, more = bulk_operations.count_matching(ctx, caller, wish)
-        return ApiResponse(body={"dry_run": True, "action": wish.action.value, "matched": matched, "more": more})
+        matched, more = bulk_operations.count_matching(ctx, caller, bulk_request)
+        return ApiResponse(body={"dry_run": True, "action": bulk_request.action.value, "matched": matched, "more": more})
     key = job_requests.idempotency_key(request)
-    begun = bulk_operations.start_bulk(ctx, caller, wish, IdempotentRequest.of(caller, route, key, data) if key is not None else None)
-    status = 202 if begun.bulk.finished_at is None else 200
-    return ApiResponse(status=status, body=job_responses.bulk(begun.bulk), headers=REPLAYED if begun.replayed else {})
+    idempotent = IdempotentRequest.of(caller, route, key, data) if key is not None else None
+    started = bulk_operations.start_bulk(ctx, caller, bulk_request, idempotent)
+    status = 202 if started.bulk.finished_at is None else 200
+    return ApiResponse(status=status, body=bulk_responses.bulk(started.bulk), headers=REPLAYED if started.replayed else {})

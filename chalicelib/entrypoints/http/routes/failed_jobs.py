@@ -1,4 +1,4 @@
-"""`/failed-jobs`: what failed and why, started again or deleted; and dead letters."""
+"""`/failed-jobs`: list, retry and delete failed jobs; redrive dead letters."""
 
 from __future__ import annotations
 
@@ -28,51 +28,51 @@ blueprint = Blueprint(__name__)
 
 @endpoint(blueprint, "GET", "/failed-jobs", Role.OPERATOR)
 def listing(request: ApiRequest) -> ApiResponse:
-    """List failed jobs with their errors, the last to fail first; and how many dead letters each lane has."""
+    """List failed jobs with their errors, latest failure first, and count dead letters by lane."""
     ctx, filters = request.container, job_requests.filters(request, schemas.FAILED_FILTERS, status=Status.FAILED.value)
     limit, cursor = job_requests.number(request, "limit", 20, 1, 100), request.query.get("cursor")
     page = list_jobs(ctx.jobs, request.caller, filters, limit, cursor)
     rows = [job_responses.record(job, None, ctx.endpoints.get("ws_url"), content=True) for job in page.jobs]
-    letters = None if cursor else _dead_letters(ctx.queues)
+    dead_letters = None if cursor else _dead_letters(ctx.queues)
     return ApiResponse(
-        body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until), "dead_letters": letters}
+        body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until), "dead_letters": dead_letters}
     )
 
 
 @endpoint(blueprint, "POST", "/failed-jobs/retry", Role.OPERATOR)
 def retry(request: ApiRequest) -> ApiResponse:
-    """Start failed jobs again: those that are named, or all."""
+    """Retry failed jobs: the given ids, or all that match the filters."""
     data = request.json()
-    wish = bulk_requests.failed_jobs_request(data, BulkAction.RETRY)
-    return run_or_count(request, wish, "POST /failed-jobs/retry", data, dry_run=bool(data.get("dry_run")))
+    bulk_request = bulk_requests.failed_jobs_request(data, BulkAction.RETRY)
+    return run_or_count(request, bulk_request, "POST /failed-jobs/retry", data, dry_run=bool(data.get("dry_run")))
 
 
 @endpoint(blueprint, "DELETE", "/failed-jobs", Role.OPERATOR)
 def purge(request: ApiRequest) -> ApiResponse:
-    """Delete all failed jobs, or all that the filters find: only with `?all=true`."""
-    said = {name: bulk_requests.word(value) for name, value in request.query.items()}
-    return run_or_count(request, bulk_requests.failed_jobs_request(said, BulkAction.DELETE), "", said, dry_run=bool(said.get("dry_run")))
+    """Delete all failed jobs, or all that match the filters; requires `?all=true`."""
+    data = {name: bulk_requests.query_value(value) for name, value in request.query.items()}
+    return run_or_count(request, bulk_requests.failed_jobs_request(data, BulkAction.DELETE), "", data, dry_run=bool(data.get("dry_run")))
 
 
 @endpoint(blueprint, "DELETE", "/failed-jobs/{job_id}", Role.OPERATOR)
 def delete(request: ApiRequest, job_id: str) -> ApiResponse:
-    """Delete a failed job and all that is kept of it; 202 if that goes on by itself."""
+    """Delete a failed job and all its data; 202 if the deletion continues in the background."""
     job = request.container.jobs.get(job_id)
     if job is None or not request.caller.owns(job):
         raise JobNotFound(job_id)
     if job.status is not Status.FAILED:
-        raise JobNotDeletable(f"This job is {job.status.value}; only failed jobs are deleted here.")
-    begun = bulk_operations.start_bulk(request.container, request.caller, BulkRequest(action=BulkAction.DELETE, ids=(job_id,)))
-    if begun.bulk.finished_at is None:
-        return ApiResponse(status=202, body={"job_id": job_id, "deleted": False, "bulk_id": begun.bulk.id})
-    if begun.bulk.skipped:
-        raise JobNotDeletable("This job has been started again.")
+        raise JobNotDeletable(f"This job is {job.status.value}; this route deletes only failed jobs.")
+    started = bulk_operations.start_bulk(request.container, request.caller, BulkRequest(action=BulkAction.DELETE, ids=(job_id,)))
+    if started.bulk.finished_at is None:
+        return ApiResponse(status=202, body={"job_id": job_id, "deleted": False, "bulk_id": started.bulk.id})
+    if started.bulk.skipped:
+        raise JobNotDeletable("This job has been retried since; it was not deleted.")
     return ApiResponse(body={"job_id": job_id, "deleted": True})
 
 
 @endpoint(blueprint, "POST", "/failed-jobs/redrive", Role.ADMIN)
 def redrive(request: ApiRequest) -> ApiResponse:
-    """Wake the jobs of dead letters again, by what their records say. The queues are of all tenants."""
+    """Redrive dead letters of all tenants: wake their jobs again if the records allow it."""
     ctx, data = request.container, job_requests.check(schemas.REDRIVE, request.json())
     lane = data.get("lane")
     done = redrive_lanes(ctx.clock, ctx.jobs, ctx.queues, [lane] if lane else LANES)
@@ -82,7 +82,7 @@ def redrive(request: ApiRequest) -> ApiResponse:
 
 
 def _dead_letters(queues: Queues) -> dict[str, int] | None:
-    """By lane; None where they cannot be counted just now, which must not hide the jobs."""
+    """Dead letters by lane. None if they cannot be counted now; the jobs are listed anyway."""
     try:
         return {lane: queues.dead_letters(lane) for lane in LANES}
     except Unavailable as exc:

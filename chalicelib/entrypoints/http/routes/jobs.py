@@ -1,4 +1,4 @@
-"""`/jobs`: submit, estimate, list, change, cancel, retry."""
+"""`/jobs`: submit, estimate, list, change, cancel and retry jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from chalicelib.domain.units import dollars, rfc3339, seconds
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.responses import jobs as job_responses
-from chalicelib.entrypoints.http.responses.result import result_response
+from chalicelib.entrypoints.http.responses import progress as progress_responses
+from chalicelib.entrypoints.http.responses.result_response import result_response
 from chalicelib.entrypoints.http.server import REPLAYED, ApiRequest, ApiResponse, endpoint
 from chalicelib.services.auth.authenticate import issue_ticket
 from chalicelib.services.dependencies.check_parents import check_parents
@@ -31,40 +32,40 @@ from chalicelib.services.streaming.long_polling import long_poll
 
 blueprint = Blueprint(__name__)
 
-HOLD_FOR_RESULT = 25  # seconds
-TICKET_LASTS_MS = 900_000
+RESULT_WAIT_SECONDS = 25
+TICKET_TTL_MS = 900_000
 
 
 @endpoint(blueprint, "POST", "/jobs", Role.USER)
 def submit(request: ApiRequest) -> ApiResponse:
-    """Submit a job."""
+    """Submit a job; with `async: false`, wait up to 25 s for its result."""
     ctx, data = request.container, request.json()
     accepted = _accepted(request, data)
     headers = REPLAYED if accepted.replayed else {}
     if data.get("async") is False:
-        ended = long_poll(request.container, HOLD_FOR_RESULT, lambda: _ended(ctx, accepted.job.id))
+        ended = long_poll(request.container, RESULT_WAIT_SECONDS, lambda: _ended(ctx, accepted.job.id))
         if ended is not None:
-            answer = result_response(ended, ctx.results)
-            if answer.status == 200:
-                return ApiResponse(body=answer.body, headers=headers)
+            response = result_response(ended, ctx.results)
+            if response.status == 200:
+                return ApiResponse(body=response.body, headers=headers)
     body = job_responses.accepted(accepted, ctx.endpoints.get("ws_url"), preliminary(ctx.job_type, accepted))
     if data.get("ticket"):
-        body["ticket"], _ = issue_ticket(ctx.tickets, ctx.clock, request.caller, frozenset({accepted.job.id}), TICKET_LASTS_MS)
+        body["ticket"], _ = issue_ticket(ctx.tickets, ctx.clock, request.caller, frozenset({accepted.job.id}), TICKET_TTL_MS)
     return ApiResponse(status=202, body=body, headers=headers)
 
 
 def _accepted(request: ApiRequest, data: dict[str, Any]) -> Accepted:
-    """The job: of the first such request if this one repeats it, whatever has become of its fields since."""
+    """The submitted job. A repeated request returns the first one's job, without validation."""
     ctx, key = request.container, job_requests.idempotency_key(request)
-    found = find_replay(ctx, request.caller, key, data) if key is not None else None
-    if found is not None:
-        return found
-    asked = job_requests.submission(data, ctx.clock.now())
-    return submit_job(ctx, request.caller, asked, _plan(ctx, request.caller, asked), key=key, request=data)
+    replay = find_replay(ctx, request.caller, key, data) if key is not None else None
+    if replay is not None:
+        return replay
+    submission = job_requests.submission(data, ctx.clock.now())
+    return submit_job(ctx, request.caller, submission, _plan(ctx, request.caller, submission), key=key, request=data)
 
 
 def _plan(ctx: Container, caller: Caller, submission: Submission) -> Plan:
-    """The plan of a submission, if the caller may name all that it names."""
+    """Check the recipients and parents that a submission names, and plan the job."""
     check_recipients(ctx, caller.tenant, submission.webhook_url, submission.notify)
     check_parents(ctx.jobs, caller, submission.depends_on)
     depth = ctx.queues.depth(submission.priority)
@@ -76,17 +77,17 @@ def _plan(ctx: Container, caller: Caller, submission: Submission) -> Plan:
 
 @endpoint(blueprint, "POST", "/jobs/estimate", Role.USER)
 def estimate(request: ApiRequest) -> ApiResponse:
-    """What a submission would cost and take; nothing is created."""
+    """Estimate the cost and duration of a submission; nothing is created."""
     ctx = request.container
-    asked = job_requests.submission(request.json(), ctx.clock.now())
-    planned = _plan(ctx, request.caller, asked)
-    expected = planned.estimate
+    submission = job_requests.submission(request.json(), ctx.clock.now())
+    plan = _plan(ctx, request.caller, submission)
+    expected = plan.estimate
     return ApiResponse(
         body={
-            "job_type": planned.kind.name,
-            "model": job_responses.model(planned.body.config.model),
-            "queue": f"{planned.kind.name}:{asked.priority}",
-            "queue_position": ctx.queues.depth(asked.priority) + 1,
+            "job_type": plan.kind.name,
+            "model": job_responses.model(plan.spec.config.model),
+            "queue": f"{plan.kind.name}:{submission.priority}",
+            "queue_position": ctx.queues.depth(submission.priority) + 1,
             "estimated_input_tokens": expected.input_tokens,
             "estimated_output_tokens": expected.output_tokens,
             "estimated_cost": dollars(expected.expected_cost),
@@ -111,52 +112,62 @@ def listing(request: ApiRequest) -> ApiResponse:
 
 @endpoint(blueprint, "PATCH", "/jobs/{job_id}", Role.USER)
 def change(request: ApiRequest, job_id: str) -> ApiResponse:
-    """Change a job that has not ended: its start, its expiry, its lane, its tags, its metadata."""
+    """Change a job that has not ended: its start, expiry, priority, tags or metadata."""
     ctx = request.container
-    wanted, metadata = job_requests.change(request.json(), ctx.clock.now())
-    job = _mine(request, job_id)
-    changed = edit_job(request.container, job, wanted, metadata, job_requests.versions(request))
+    edit, metadata = job_requests.change(request.json(), ctx.clock.now())
+    job = _own_job(request, job_id)
+    changed = edit_job(request.container, job, edit, metadata, job_requests.versions(request))
     shape = job_responses.record(changed, ctx.job_specs.get(job.id), ctx.endpoints.get("ws_url"), content=True)
     return ApiResponse(body=shape, headers={"ETag": job_responses.etag(changed)})
 
 
-@endpoint(blueprint, "DELETE", "/jobs/{job_id}", Role.USER)
 @endpoint(blueprint, "POST", "/jobs/{job_id}/cancel", Role.USER)
 def cancel(request: ApiRequest, job_id: str) -> ApiResponse:
-    """Cancel a job: 202 while it stops, 200 if it had ended."""
+    """Cancel a job: 202 while it stops, 200 if it has ended."""
     ctx = request.container
-    job = _mine(request, job_id)
+    job = _own_job(request, job_id)
     if job.status.is_terminal:
         return ApiResponse(body=_status_shape(ctx, job))
-    cancelled = cancel_job(ctx.clock, ctx.jobs, ctx.subscriptions, job)
+    cancelled = cancel_job(ctx, job)
     return ApiResponse(status=200 if cancelled.status.is_terminal else 202, body=_status_shape(ctx, cancelled))
+
+
+@endpoint(blueprint, "DELETE", "/jobs/{job_id}", Role.USER)
+def cancel_alias(request: ApiRequest, job_id: str) -> ApiResponse:
+    """Alias of `POST /jobs/{job_id}/cancel`, the documented way to cancel a job."""
+    return cancel(request, job_id)
 
 
 @endpoint(blueprint, "POST", "/jobs/{job_id}/retry", Role.USER)
 def retry(request: ApiRequest, job_id: str) -> ApiResponse:
-    """Start a retrying job now, or a new run of one that did not complete.
+    """Retry a job: a new run if it did not complete, or its next attempt now if it waits for one.
 
-    With `run` or an Idempotency-Key a repeated request changes nothing.
+    With `run` or an Idempotency-Key, a repeated request changes nothing.
     """
     ctx, data = request.container, job_requests.check(schemas.RETRY, request.json())
-    job, key = _mine(request, job_id), job_requests.idempotency_key(request)
+    job, key = _own_job(request, job_id), job_requests.idempotency_key(request)
     if key is None:
-        again = retry_job(ctx, job, data.get("run"))
-        return ApiResponse(status=202, body=_status_shape(ctx, again))
-    once = IdempotentRequest.of(request.caller, "POST /jobs/{job_id}/retry", key, [job.id, data])
-    retried = retry_once(ctx, job, data.get("run"), once)
+        retried_job = retry_job(ctx, job, data.get("run"))
+        return ApiResponse(status=202, body=_status_shape(ctx, retried_job))
+    idempotent = IdempotentRequest.of(request.caller, "POST /jobs/{job_id}/retry", key, [job.id, data])
+    retried = retry_once(ctx, job, data.get("run"), idempotent)
     return ApiResponse(status=202, body=_status_shape(ctx, retried.job), headers=REPLAYED if retried.replayed else {})
 
 
-def _mine(request: ApiRequest, job_id: str) -> Job:
-    """A job that the caller may act on; a ticket may not."""
+def _own_job(request: ApiRequest, job_id: str) -> Job:
+    """The job, if the caller may change it.
+
+    Raises:
+        Forbidden: the caller uses a ticket, or may not read the job's content.
+        JobNotFound: there is no such job for the caller.
+    """
     if request.caller.read_only:
-        raise Forbidden("A ticket only reads.")
+        raise Forbidden("A ticket is read-only.")
     return request.caller.require_readable(request.container.jobs.get(job_id), job_id)
 
 
 def _status_shape(ctx: Container, job: Job) -> dict[str, Any]:
-    return job_responses.status(job, None, None, ctx.clock.now())
+    return progress_responses.status(job, None, None, ctx.clock.now())
 
 
 def _ended(ctx: Container, job_id: str) -> Job | None:

@@ -1,4 +1,4 @@
-"""How the system is, and the circuits of its models."""
+"""`/health/system` and `/circuits`."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from chalicelib.services.operations.health_check import check_health
 
 blueprint = Blueprint(__name__)
 
-LONGEST_NAME = 128
+MAX_MODEL_NAME_LENGTH = 128
 
 
 @endpoint(blueprint, "GET", "/health/system", Role.VIEWER)
 def health(request: ApiRequest) -> ApiResponse:
-    """How each part of the system is, what is wrong, and what helps."""
+    """Get the health of each part of the system, with issues and recommendations."""
     parts = check_health(request.container)
     worst = max((part.level for part in parts.values()), default=Level.HEALTHY)
     now = request.container.clock.now()
@@ -36,14 +36,14 @@ def health(request: ApiRequest) -> ApiResponse:
 
 @endpoint(blueprint, "GET", "/circuits", Role.VIEWER)
 def circuits(request: ApiRequest) -> ApiResponse:
-    """The circuit of each model of which something is known; every other one is closed."""
+    """List the circuits of models with a stored state; all other circuits are closed."""
     known = sorted(request.container.circuit_breakers.all(), key=lambda circuit: circuit.model)
     return ApiResponse(body={"data": [_circuit(circuit, request) for circuit in known], "next_cursor": None})
 
 
 @endpoint(blueprint, "POST", "/circuits/{model}/open", Role.ADMIN)
 def force_open(request: ApiRequest, model: str) -> ApiResponse:
-    """Let a model's jobs wait until its circuit is closed by hand."""
+    """Open a model's circuit: its jobs are held until the circuit is closed by hand."""
     ctx, name = request.container, _model(request, model)
     reason = job_requests.check(schemas.CIRCUIT, request.json()).get("reason")
     circuit = open_circuit(ctx.circuit_breakers, record, name, request.caller.user, reason, ctx.new_id(), ctx.clock.now())
@@ -52,7 +52,7 @@ def force_open(request: ApiRequest, model: str) -> ApiResponse:
 
 @endpoint(blueprint, "POST", "/circuits/{model}/close", Role.ADMIN)
 def force_close(request: ApiRequest, model: str) -> ApiResponse:
-    """Let a model's jobs run again."""
+    """Close a model's circuit, so that its jobs run again."""
     ctx, name = request.container, _model(request, model)
     job_requests.check(schemas.CIRCUIT, request.json())
     circuit = close_circuit(ctx.circuit_breakers, record, name, request.caller.user, ctx.new_id(), ctx.clock.now())
@@ -60,17 +60,20 @@ def force_close(request: ApiRequest, model: str) -> ApiResponse:
 
 
 def _model(request: ApiRequest, model: str) -> str:
-    """The name in the path: API Gateway hands it over as it was sent, so a slash is `%2F`."""
+    """The model's name from the path. API Gateway does not decode it: a slash is sent as `%2F`."""
     if request.caller.read_only:
-        raise Forbidden("A ticket only reads.")
+        raise Forbidden("A ticket is read-only.")
     name = unquote(model)
-    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable() or name != name.strip():
-        raise InvalidRequest(details=(Detail("model", f"must be the name of a model, at most {LONGEST_NAME} characters"),))
+    if not 1 <= len(name) <= MAX_MODEL_NAME_LENGTH or not name.isprintable() or name != name.strip():
+        raise InvalidRequest(details=(Detail("model", f"must be the name of a model, at most {MAX_MODEL_NAME_LENGTH} characters"),))
     return name
 
 
 def _circuit(circuit: CircuitBreaker, request: ApiRequest) -> dict[str, Any]:
-    """`until`: when one attempt may try an open circuit out, or when that trial is over. Who forced it is for administrators."""
+    """A circuit. `until`: when an open circuit allows a probe, or when the present probe is over.
+
+    `forced_by` is shown only to administrators.
+    """
     return {
         "model": circuit.model,
         "state": circuit.state.value,
@@ -91,7 +94,7 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _findings(parts: dict[str, Part]) -> dict[str, list[str]]:
-    """What is wrong and what helps, the worst first."""
+    """Issues and recommendations, the worst first."""
     issues = sorted((issue for part in parts.values() for issue in part.issues), key=lambda issue: -issue.level)
-    helps = dict.fromkeys(issue.recommendation for issue in issues)
-    return {"issues": [issue.message for issue in issues], "recommendations": list(helps)}
+    recommendations = dict.fromkeys(issue.recommendation for issue in issues)
+    return {"issues": [issue.message for issue in issues], "recommendations": list(recommendations)}

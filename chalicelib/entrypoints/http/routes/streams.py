@@ -1,4 +1,4 @@
-"""Server-Sent Events in slices, and the tickets that browsers need for streams."""
+"""Event streams in slices (Server-Sent Events), and the tickets that browsers use for them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from chalicelib.services.streaming.read_events import Position, events_since
 blueprint = Blueprint(__name__)
 
 SLICE_SECONDS = 20
-RETRY_FLOWING, RETRY_QUIET = 250, 3_000  # milliseconds until EventSource asks for the next slice
+RETRY_ACTIVE_MS, RETRY_IDLE_MS = 250, 3_000  # until EventSource requests the next slice
 EVENT_STREAM = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-NOTHING_YET = ApiResponse(body=f"retry: {RETRY_QUIET}\n: nothing yet\n\n", headers=EVENT_STREAM)
-TRY_AGAIN = ApiResponse(
-    body=f"retry: {RETRY_QUIET}\n: something did not answer, ask again\n\n", headers=EVENT_STREAM
-)  # 5xx ends an EventSource
+NO_EVENTS = ApiResponse(body=f"retry: {RETRY_IDLE_MS}\n: nothing yet\n\n", headers=EVENT_STREAM)
+# Sent instead of a 5xx response, which would make EventSource stop.
+TEMPORARY_ERROR = ApiResponse(body=f"retry: {RETRY_IDLE_MS}\n: temporary error, ask again\n\n", headers=EVENT_STREAM)
 
 
-@endpoint(blueprint, "GET", "/jobs/{job_id}/stream", Role.USER, tickets=True, slows=True, instead=TRY_AGAIN)
+@endpoint(blueprint, "GET", "/jobs/{job_id}/stream", Role.USER, tickets=True, rate_limited=False, fallback=TEMPORARY_ERROR)
 def stream(request: ApiRequest, job_id: str) -> ApiResponse:
-    """A slice of the job's event stream: what there is after Last-Event-ID, or the next that comes within 20 s."""
+    """Read a slice of a job's event stream: events after Last-Event-ID, or the next within 20 s."""
     ctx = request.container
     job = request.caller.require_readable(ctx.jobs.get(job_id), job_id)
     position = _position(request)
@@ -38,45 +37,48 @@ def stream(request: ApiRequest, job_id: str) -> ApiResponse:
     ctx = request.container
     reader = ReaderPresence(ctx)
 
-    def look() -> list[tuple[Position, frames.Frame]] | None:
+    def check() -> list[tuple[Position, frames.Frame]] | None:
         current = ctx.jobs.get(job.id) or job
         events = events_since(ctx.chunks, ctx.results, current, position, ctx.clock.now())
         if not events:
             reader.announce(current)
         return events or None
 
-    events = long_poll(ctx, SLICE_SECONDS, look)
+    events = long_poll(ctx, SLICE_SECONDS, check)
     if events is None:
-        return NOTHING_YET
-    retry = RETRY_QUIET if request.over_rate else RETRY_FLOWING
+        return NO_EVENTS
+    retry = RETRY_IDLE_MS if request.over_rate else RETRY_ACTIVE_MS
     return ApiResponse(body=f"retry: {retry}\n\n" + "".join(_event(at, frame) for at, frame in events), headers=EVENT_STREAM)
 
 
 @endpoint(blueprint, "POST", "/stream-tickets", Role.USER)
 def ticket(request: ApiRequest) -> ApiResponse:
-    """A short-lived, read-only ticket for streams, to be used as `?ticket=`."""
+    """Create a short-lived, read-only ticket for streams, to be sent as `?ticket=`."""
     ctx, data = request.container, job_requests.check(schemas.TICKET, request.json())
     if request.caller.read_only:
-        raise Forbidden("A ticket only reads.")
-    named = data.get("jobs")
-    if named is None and request.caller.all_tenants:
-        raise InvalidRequest(details=(Detail("jobs", "must be named: this key is of all tenants"),))
-    for job_id in named or ():
+        raise Forbidden("A ticket is read-only.")
+    job_ids = data.get("jobs")
+    if job_ids is None and request.caller.all_tenants:
+        raise InvalidRequest(details=(Detail("jobs", "must be given, because this key reads the jobs of all tenants"),))
+    for job_id in job_ids or ():
         request.caller.require_readable(ctx.jobs.get(checked_job_id(job_id)), job_id)
-    lasts = round((data.get("expires_in") or 900) * 1000)
-    secret, made = issue_ticket(ctx.tickets, ctx.clock, request.caller, frozenset(named) if named else None, lasts)
-    return ApiResponse(status=201, body={"ticket": secret, "expires_at": rfc3339(made.expires_at), "jobs": named})
+    ttl_ms = round((data.get("expires_in") or 900) * 1000)
+    secret, issued = issue_ticket(ctx.tickets, ctx.clock, request.caller, frozenset(job_ids) if job_ids else None, ttl_ms)
+    return ApiResponse(status=201, body={"ticket": secret, "expires_at": rfc3339(issued.expires_at), "jobs": job_ids})
 
 
 def _position(request: ApiRequest) -> Position | None:
-    """Where the client is, None if it begins. EventSource says it in a header; a first request may say it in the query."""
-    said = request.headers.get("last-event-id") or request.query.get("last_event_id")
-    if said:
-        return Position.parse(said)
+    """The client's position, None for a new client.
+
+    EventSource sends it in a header; a first request may send it in the query.
+    """
+    event_id = request.headers.get("last-event-id") or request.query.get("last_event_id")
+    if event_id:
+        return Position.parse(event_id)
     offset, attempt = job_requests.offset(request), job_requests.attempt(request, 1)
     return Position(attempt, offset) if offset else None
 
 
 def _event(at: Position, frame: frames.Frame) -> str:
-    name = "stream_error" if frame["event"] == "error" else frame["event"]
+    name = "stream_error" if frame["event"] == "error" else frame["event"]  # EventSource itself emits `error` events
     return f"id: {at}\nevent: {name}\ndata: {frames.encode(frame).decode()}\n\n"

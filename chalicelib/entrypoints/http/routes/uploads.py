@@ -1,4 +1,4 @@
-"""`/uploads`: a place for what is too large for a request, and what a request means that names it."""
+"""`/uploads`: files that are too large for a request body."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from chalicelib.services.files.uploads import create_upload
 
 blueprint = Blueprint(__name__)
 
-DEFAULT_TYPE = "text/csv"
+DEFAULT_CONTENT_TYPE = "text/csv"
 
 
 @endpoint(blueprint, "POST", "/uploads", Role.USER)
 def create(request: ApiRequest) -> ApiResponse:
-    """A signed link to which a file of up to 50 MB can be PUT, for `upload_id` in `POST /batches`."""
+    """Create an upload for `POST /batches`: a signed link for a PUT of up to 50 MB."""
     data, ctx = job_requests.check(schemas.UPLOAD, request.json()), request.container
-    content_type, new_id = data.get("content_type") or DEFAULT_TYPE, f"upload_{ctx.new_id()}"
-    begun = create_upload(ctx.uploads, request.caller, new_id, ctx.clock.now(), content_type, data.get("size"))
+    content_type, new_id = data.get("content_type") or DEFAULT_CONTENT_TYPE, f"upload_{ctx.new_id()}"
+    created = create_upload(ctx.uploads, request.caller, new_id, ctx.clock.now(), content_type, data.get("size"))
     return ApiResponse(
         status=201,
         body={
-            "upload_id": begun.upload.id,
-            "url": begun.url,
+            "upload_id": created.upload.id,
+            "url": created.url,
             "method": "PUT",
             "headers": {"Content-Type": content_type},
-            "expires_at": rfc3339(begun.expires_at),
+            "expires_at": rfc3339(created.expires_at),
             "max_bytes": MAX_BYTES,
         },
     )

@@ -1,4 +1,4 @@
-"""`/webhooks`: what a tenant's messages are signed with, and whom they may go to; and what became of those of a job."""
+"""`/webhooks`: signing secret, recipient allowlist and test events; and the deliveries of a job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from chalicelib.domain.notifications.webhook_url import parse_webhook_url
 from chalicelib.domain.units import rfc3339, seconds
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
-from chalicelib.entrypoints.http.responses.deliveries import delivery
+from chalicelib.entrypoints.http.responses.deliveries import delivery_shape
 from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
 from chalicelib.observability import record
 from chalicelib.services.notifications.dispatcher import post_signed
@@ -27,56 +27,58 @@ from chalicelib.services.notifications.settings import get_signing_secrets, rede
 
 blueprint = Blueprint(__name__)
 
-VISIBLE_CHARACTERS = 4  # letters at the end of a URL that is a secret
+VISIBLE_CHARACTERS = 4  # at the end of a masked URL
 
 
 @endpoint(blueprint, "GET", "/webhooks", Role.ADMIN)
 def read(request: ApiRequest) -> ApiResponse:
-    """The signing secret of the tenant, made at the first look, and the addresses that `notify` may name."""
+    """Get the tenant's signing secret, created on first use, and its recipient allowlist."""
     ctx, tenant = request.container, _tenant(request)
-    seal = get_signing_secrets(ctx, tenant, fresh=True)
-    return ApiResponse(body=_shape(ctx, seal, ctx.notification_settings.allowlist(tenant, fresh=True)))
+    secrets = get_signing_secrets(ctx, tenant, fresh=True)
+    return ApiResponse(body=_shape(ctx, secrets, ctx.notification_settings.allowlist(tenant, fresh=True)))
 
 
 @endpoint(blueprint, "POST", "/webhooks/rotate", Role.ADMIN)
 def rotate_secret(request: ApiRequest) -> ApiResponse:
-    """A new signing secret; messages carry a signature of the one before, too, for 24 hours."""
+    """Create a new signing secret; for 24 hours messages are also signed with the previous one."""
     ctx, tenant = request.container, _tenant(request)
     job_requests.check(schemas.NOTHING, request.json())
-    seal = rotate_signing_secret(ctx, tenant)
+    secrets = rotate_signing_secret(ctx, tenant)
     record("signing_secret_rotated", tenant=tenant, key_id=request.caller.key_id)
-    return ApiResponse(body=_shape(ctx, seal, ctx.notification_settings.allowlist(tenant, fresh=True)))
+    return ApiResponse(body=_shape(ctx, secrets, ctx.notification_settings.allowlist(tenant, fresh=True)))
 
 
 @endpoint(blueprint, "PUT", "/webhooks/addresses", Role.ADMIN)
 def put_addresses(request: ApiRequest) -> ApiResponse:
-    """Whom `notify` may name from now on; `null` keeps a Slack URL that is there."""
+    """Change the recipients that `notify` may name; `null` keeps a stored Slack URL."""
     ctx, tenant = request.container, _tenant(request)
     data = job_requests.check(schemas.ADDRESSES, request.json())
-    book = _allowlist(data, ctx.notification_settings.allowlist(tenant, fresh=True), ctx.allowed_networks)
-    ctx.notification_settings.put_allowlist(tenant, book)
-    record("recipient_allowlist_changed", tenant=tenant, key_id=request.caller.key_id, emails=len(book.emails), slack=len(book.slack))
-    return ApiResponse(body=_shape(ctx, get_signing_secrets(ctx, tenant), book))
+    allowlist = _allowlist(data, ctx.notification_settings.allowlist(tenant, fresh=True), ctx.allowed_networks)
+    ctx.notification_settings.put_allowlist(tenant, allowlist)
+    record(
+        "recipient_allowlist_changed", tenant=tenant, key_id=request.caller.key_id, emails=len(allowlist.emails), slack=len(allowlist.slack)
+    )
+    return ApiResponse(body=_shape(ctx, get_signing_secrets(ctx, tenant), allowlist))
 
 
 @endpoint(blueprint, "POST", "/webhooks/test", Role.ADMIN)
 def test(request: ApiRequest) -> ApiResponse:
-    """Send a signed test event to a URL, once and now, and say what happened."""
+    """Send one signed test event to a URL now and return the outcome."""
     ctx, tenant = request.container, _tenant(request)
     url = job_requests.check(schemas.WEBHOOK_TEST, request.json())["url"]
     try:
         parse_webhook_url(url, ctx.allowed_networks)
     except ValueError as exc:
         raise InvalidRequest(details=(Detail("url", str(exc)),)) from exc
-    began = ctx.clock.now()
-    message = NotificationMessage(id=message_id("test", ctx.new_id()), type="webhook.test", created_at=began, subject="", text="")
+    started_at = ctx.clock.now()
+    message = NotificationMessage(id=message_id("test", ctx.new_id()), type="webhook.test", created_at=started_at, subject="", text="")
     status, error = None, None
     try:
         status = post_signed(ctx, tenant, url, message.id, message.payload()).status
     except DeliveryError as exc:
         error = exc.message
     delivered = status is not None and 200 <= status < 300
-    duration = seconds(ctx.clock.now() - began)
+    duration = seconds(ctx.clock.now() - started_at)
     return ApiResponse(
         body={"delivered": delivered, "message_id": message.id, "status_code": status, "error": error, "duration_seconds": duration}
     )
@@ -84,71 +86,70 @@ def test(request: ApiRequest) -> ApiResponse:
 
 @endpoint(blueprint, "GET", "/jobs/{job_id}/deliveries", Role.USER)
 def deliveries(request: ApiRequest, job_id: str) -> ApiResponse:
-    """Who was sent word of the job's end: each attempt, and what came of it."""
-    job = _job(request, job_id)
-    return ApiResponse(
-        body={"job_id": job.id, "data": [delivery(one) for one in request.container.deliveries.for_owner(job.id)], "next_cursor": None}
-    )
+    """List the notification deliveries of a job with their attempts."""
+    job = _own_job(request, job_id)
+    found = request.container.deliveries.for_owner(job.id)
+    return ApiResponse(body={"job_id": job.id, "data": [delivery_shape(delivery) for delivery in found], "next_cursor": None})
 
 
 @endpoint(blueprint, "POST", "/jobs/{job_id}/deliveries/{delivery_id}/retry", Role.OPERATOR)
 def retry(request: ApiRequest, job_id: str, delivery_id: str) -> ApiResponse:
-    """Deliver it again from the start, for another 24 hours, however it ended."""
-    job = _job(request, job_id)
-    return ApiResponse(status=202, body=delivery(redeliver(request.container, job.id, checked_delivery_id(delivery_id))))
+    """Restart a delivery for another 24 hours, whatever its status."""
+    job = _own_job(request, job_id)
+    return ApiResponse(status=202, body=delivery_shape(redeliver(request.container, job.id, checked_delivery_id(delivery_id))))
 
 
-def _job(request: ApiRequest, job_id: str) -> Job:
+def _own_job(request: ApiRequest, job_id: str) -> Job:
     if request.caller.read_only:
-        raise Forbidden("A ticket only reads a job's stream.")
+        raise Forbidden("A ticket only reads a job's text and events.")
     return request.caller.require_readable(request.container.jobs.get(job_id), job_id)
 
 
 def _tenant(request: ApiRequest) -> str:
     if request.caller.read_only:
-        raise Forbidden("A ticket only reads.")
+        raise Forbidden("A ticket is read-only.")
     return request.caller.tenant
 
 
-def _shape(ctx: Container, seal: SigningSecrets, book: RecipientAllowlist) -> dict[str, Any]:
+def _shape(ctx: Container, secrets: SigningSecrets, allowlist: RecipientAllowlist) -> dict[str, Any]:
     return {
-        "secret": seal.current,
-        "rotated_at": rfc3339(seal.rotated_at or None),
-        "previous_valid_until": rfc3339(seal.previous_until(ctx.clock.now())),
-        "addresses": {"emails": list(book.emails), "slack": {name: _masked(url) for name, url in sorted(book.slack.items())}},
+        "secret": secrets.current,
+        "rotated_at": rfc3339(secrets.rotated_at or None),
+        "previous_valid_until": rfc3339(secrets.previous_until(ctx.clock.now())),
+        "addresses": {"emails": list(allowlist.emails), "slack": {name: _masked(url) for name, url in sorted(allowlist.slack.items())}},
         "email_configured": ctx.email.is_configured,
     }
 
 
 def _masked(url: str) -> str:
-    """Enough to tell one from another: whoever has such a URL may write to its channel."""
+    """Host and last characters of a Slack URL; the full URL would let its reader post."""
     return f"{'/'.join(url.split('/')[:3])}/...{url[-VISIBLE_CHARACTERS:]}"
 
 
-def _allowlist(data: dict[str, Any], there: RecipientAllowlist, allowed: Sequence[Network]) -> RecipientAllowlist:
-    """The new address book. What is not said stays as it is; a Slack URL may stay unsaid, since nobody is shown it.
+def _allowlist(data: dict[str, Any], current: RecipientAllowlist, networks: Sequence[Network]) -> RecipientAllowlist:
+    """The new allowlist. Missing fields keep their value, and so does a Slack URL that is null.
 
     Raises:
-        InvalidRequest: with every address that is none.
+        InvalidRequest: addresses are invalid; the details name all of them.
     """
-    emails, slack = data.get("emails", list(there.emails)), data.get("slack")
-    wrong = [Detail(f"emails.{at}", "is no e-mail address") for at, text in enumerate(emails) if not is_email(text)]
-    urls = dict(there.slack)
+    emails, slack = data.get("emails", list(current.emails)), data.get("slack")
+    details = [Detail(f"emails.{index}", "is not an e-mail address") for index, text in enumerate(emails) if not is_email(text)]
+    urls = dict(current.slack)
     if slack is not None:
-        urls = {name: url if url is not None else there.slack.get(name, "") for name, url in slack.items()}
-        wrong += [Detail(f"slack.{name}", problem) for name, url in urls.items() if (problem := _slack_problem(name, url, allowed))]
-    if wrong:
-        raise InvalidRequest(details=tuple(wrong))
+        urls = {name: url if url is not None else current.slack.get(name, "") for name, url in slack.items()}
+        details += [Detail(f"slack.{name}", problem) for name, url in urls.items() if (problem := _slack_problem(name, url, networks))]
+    if details:
+        raise InvalidRequest(details=tuple(details))
     return RecipientAllowlist(emails=tuple(dict.fromkeys(text.lower() for text in emails)), slack=urls)
 
 
-def _slack_problem(name: str, url: str, allowed: Sequence[Network]) -> str | None:
+def _slack_problem(name: str, url: str, networks: Sequence[Network]) -> str | None:
     if not is_name(name):
-        return "must be a name of lower-case letters, digits, dashes and underscores, at most 64"
+        return "must be a name of at most 64 lower-case letters, digits, dashes and underscores"
     if not url:
-        return "has no URL that could stay"
+        return "has no stored URL to keep"
     try:
-        parse_webhook_url(url, allowed)
+        parse_webhook_url(url, networks)
     except ValueError as exc:
         return str(exc)
     return None

@@ -1,7 +1,8 @@
-"""Where no key of OpenAI is stored: types with a fallback answer by it, all other jobs wait until there is a key.
+"""While no OpenAI key is stored, answer jobs with their type's fallback and hold all others.
 
-A gate asks before the claim, so that waiting uses nothing up, however long it lasts. An attempt that meets it all the same, because the key
-was taken away a moment ago, is given back. A fallback answers only for a key that is not there, never for an OpenAI that fails.
+The gate comes before the claim, so that waiting uses up no attempt. If the key is removed between
+the gate and the request, the attempt is given back and does not count. A fallback replaces only a
+missing key, never a failing OpenAI.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.failures import AttemptFailed, NotConfigured
 from chalicelib.domain.jobs.job import Job, Usage
-from chalicelib.domain.limits.admission import OPENAI_NOT_CONFIGURED, WaitUntil
+from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.units import Ms
 from chalicelib.ports import ResponseEnded
 from chalicelib.services.worker.admission.circuit_gate import add_jitter
@@ -19,15 +20,16 @@ from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.log_events import log_missing_api_key
 
-RECHECK_MS = 300_000  # how soon a job that waits for a key looks again
-CACHE_TTL_MS = 15_000  # how long an environment believes what it saw
-LOCAL = "local"  # the model that results name where none was asked
+RECHECK_MS = 300_000  # after how long a job that waits for a key is checked again
+CACHE_TTL_MS = 15_000  # how long an environment caches whether there is a key
+LOCAL_MODEL = "local"  # the model that results name if the fallback answered
 
 
 async def api_key_gate(ctx: WorkerContext, job: Job) -> WaitUntil | None:
-    """Until when a job that only OpenAI could answer has to wait; None: it need not.
+    """Return until when the job waits for an OpenAI key; None if it need not wait.
 
-    A type without instructions asks no model, and a type that is not known any more is told so by the claim.
+    A type without instructions asks no model. A job of an unknown type is let through, because its
+    claim ends it.
     """
     try:
         kind = ctx.job_type(job.type)
@@ -36,37 +38,45 @@ async def api_key_gate(ctx: WorkerContext, job: Job) -> WaitUntil | None:
     if not kind.instructions or kind.fallback is not None or await _has_key(ctx):
         return None
     log_missing_api_key(ctx)
-    return WaitUntil(_next_check(ctx), OPENAI_NOT_CONFIGURED)
+    return WaitUntil(_next_check(ctx), HoldReason.OPENAI_NOT_CONFIGURED)
 
 
 def hold_if_not_configured(ctx: WorkerContext, attempt: Attempt, failure: AttemptFailed | None) -> WaitUntil | None:
-    """How long the job waits, if its attempt found no API key before a response was created: it counts for nothing."""
+    """Return how long the job waits if its attempt found no OpenAI key; None otherwise.
+
+    Such an attempt does not count. If it has created a response, which is charged, the job does not
+    wait here but fails or retries as usual.
+    """
     if not isinstance(failure, NotConfigured) or attempt.response_started:
         return None
-    ctx.local_state.api_key_present, ctx.local_state.key_read_at = False, ctx.clock.now()
+    ctx.local_state.api_key_present, ctx.local_state.api_key_read_at = False, ctx.clock.now()
     log_missing_api_key(ctx)
-    return WaitUntil(_next_check(ctx), OPENAI_NOT_CONFIGURED)
+    return WaitUntil(_next_check(ctx), HoldReason.OPENAI_NOT_CONFIGURED)
 
 
 def answer_with_fallback(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded | None:
-    """The type's own answer, as if it had been streamed; None where it has none, or where the caller asked for a form of their own."""
-    kind, body, now = attempt.kind, attempt.spec, ctx.clock.now()
-    if kind.fallback is None or attempt.response_started or isinstance(body.config.response_format, dict):
+    """Append the type's fallback answer to the transcript as if it had been streamed.
+
+    Returns: None if the type has no fallback, the provider had created a response, or the caller
+        gave a JSON schema, which the fallback's answer need not fit.
+    """
+    kind, spec, now = attempt.kind, attempt.spec, ctx.clock.now()
+    if kind.fallback is None or attempt.response_started or isinstance(spec.config.response_format, dict):
         return None
     log_missing_api_key(ctx)
-    answer = json.dumps(kind.fallback(body.input, body.options), ensure_ascii=False)
+    answer = json.dumps(kind.fallback(spec.input, spec.options), ensure_ascii=False)
     attempt.used_fallback = True
     attempt.output.start_stage(kind.stages[1], now)
     attempt.output.append(answer, now)
-    return ResponseEnded(Usage(), LOCAL)
+    return ResponseEnded(Usage(), LOCAL_MODEL)
 
 
 async def _has_key(ctx: WorkerContext) -> bool:
-    board, now = ctx.local_state, ctx.clock.now()
-    if board.key_read_at is None or not 0 <= now - board.key_read_at < CACHE_TTL_MS:
+    state, now = ctx.local_state, ctx.clock.now()
+    if state.api_key_read_at is None or not 0 <= now - state.api_key_read_at < CACHE_TTL_MS:
         has_key = await ctx.provider.is_configured()
-        board.api_key_present, board.key_read_at = has_key, ctx.clock.now()
-    return board.api_key_present
+        state.api_key_present, state.api_key_read_at = has_key, ctx.clock.now()
+    return state.api_key_present
 
 
 def _next_check(ctx: WorkerContext) -> Ms:

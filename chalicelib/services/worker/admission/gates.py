@@ -1,4 +1,8 @@
-"""The gates before the claim, in order. A job that must wait is given back at once: nobody sleeps with it, and no attempt is used up."""
+"""Ask the gates, in order, whether a job may run, before it is claimed.
+
+A job that must wait is held and its message is acknowledged, so no worker waits with it (protocol:
+a gate uses up no attempt).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from dataclasses import replace
 from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.admission import CIRCUIT_OPEN, Admission, RunNow, WaitUntil
+from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, retry_at
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.retrying import offload_with_retry
@@ -21,12 +25,15 @@ from chalicelib.services.worker.admission.type_limit_gate import acquire_permit,
 from chalicelib.services.worker.context import WorkerContext
 
 
-async def admit_job(ctx: WorkerContext, job: Job, one_by_one: asyncio.Lock) -> Admission:
-    """Whether the job may run now, and with which model. Jobs of one batch ask for the limits of their type `one_by_one`: all at once they
-    would only be in each other's way.
+async def admit_job(ctx: WorkerContext, job: Job, limiter_lock: asyncio.Lock) -> Admission:
+    """Decide whether the job may run now, and with which model.
 
-    An attempt that goes on with a response that OpenAI has begun is not asked, because nothing new is requested; nor is a job whose time
-    is over, because its claim ends it.
+    A resumable attempt skips the gates, because it makes no new request. So does a job that is too
+    late to start or whose type is unknown, because its claim ends it.
+
+    Args:
+        limiter_lock: shared by the jobs of one invocation, so that they change a type limiter one
+            after another instead of losing each other's compare-and-swaps.
     """
     if job.is_resumable or transitions.expire_if_late(job, ctx.clock.now()) is not None:
         return RunNow(job.asked_model)
@@ -34,24 +41,28 @@ async def admit_job(ctx: WorkerContext, job: Job, one_by_one: asyncio.Lock) -> A
         return wait
     try:
         kind = ctx.job_type(job.type)
-    except JobTypeNotFound:  # the claim ends it
+    except JobTypeNotFound:
         return RunNow(job.asked_model)
-    async with one_by_one if kind.limits is not None else nullcontext():
-        turn = await acquire_permit(ctx, kind, job)
-    if isinstance(turn, WaitUntil) or kind.handler is not None:
-        return turn
+    async with limiter_lock if kind.limits is not None else nullcontext():
+        permitted = await acquire_permit(ctx, kind, job)
+    if isinstance(permitted, WaitUntil) or kind.handler is not None:
+        return permitted
     admission = await _circuit_gate(ctx, job)
     if isinstance(admission, RunNow):
-        return replace(admission, permit=turn.permit)
-    await release_permit(ctx, kind.name, turn.permit, ran=False)
+        return replace(admission, permit=permitted.permit)
+    await release_permit(ctx, kind.name, permitted.permit, ran=False)
     return admission
 
 
 async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUntil) -> Job | None:
-    """Write that it waits, then send the wake-up for its time [9]. The head as it is now, None if it is somebody else's by now.
+    """Mark the job as held, then send a delayed wake-up
+    (protocol rule 9: no frame before the write).
+
+    Returns: the job record as it is now; None if the wake-up no longer applies to it.
 
     Raises:
-        Unavailable: whether it was written is unknown; its message has to come again.
+        Unavailable: it is unknown whether the hold was written; the message must not be
+            acknowledged.
     """
     clock = ctx.clock
 
@@ -65,18 +76,19 @@ async def hold_job(ctx: WorkerContext, wake_up: WakeUp, job: Job, wait: WaitUnti
 
 
 async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
-    """The job's own model if its circuit lets it through, if only as a probe; else the first of its others that does.
+    """Choose the first model, of the job's own and its fallback models, whose circuit allows it.
 
-    The probe is a wake-up's, not a worker's: of two workers that have the same one neither may send the job away as the other claims it.
+    A probe is identified by the wake-up, not by the worker: if two workers have the same wake-up,
+    one must not hold the job while the other claims it (protocol: one probe).
     """
     circuits, now, mark = await load_circuit_breakers(ctx), ctx.clock.now(), f"{job.id}#{job.generation}"
-    shut = []
+    denied = []
     for model in (job.model, *job.fallback_models):
         circuit = circuits.get(model) or CircuitBreaker(model=model)
-        entry = check_permission(circuit, mark, now)
-        if entry is Permission.PROBE:
-            entry = await acquire_probe(ctx, circuit, mark)
-        if entry is not Permission.DENIED:
-            return RunNow(model, probe=mark if entry is Permission.PROBE else None)
-        shut.append(ctx.local_state.circuits.get(model, circuit))
-    return WaitUntil(add_jitter(ctx, min(retry_at(circuit, now) for circuit in shut)), CIRCUIT_OPEN)
+        permission = check_permission(circuit, mark, now)
+        if permission is Permission.PROBE:
+            permission = await acquire_probe(ctx, circuit, mark)
+        if permission is not Permission.DENIED:
+            return RunNow(model, probe=mark if permission is Permission.PROBE else None)
+        denied.append(ctx.local_state.circuit_breakers.get(model, circuit))
+    return WaitUntil(add_jitter(ctx, min(retry_at(circuit, now) for circuit in denied)), HoldReason.CIRCUIT_OPEN)

@@ -1,4 +1,4 @@
-"""Everybody who watches an attempt over WebSocket: one follower each, found again whenever the job's bell rings."""
+"""Send an attempt to its WebSocket subscribers: one socket writer per subscription."""
 
 from __future__ import annotations
 
@@ -13,100 +13,115 @@ from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.output.socket_writer import SocketWriter
 
-DRAIN_SECONDS = 1.0  # how long the terminal write waits for sockets, so that whoever is told of the end has the text
-CLOSE_TIMEOUT_SECONDS = 8.0  # how long a slow socket may take to get the rest; afterwards it asks by itself
-KEY_CHECK_INTERVAL_MS = 15_000  # a revocation holds within 60 s: 30 that a key is kept, and this
-MAX_UNVERIFIED_MS = 60_000  # after so long without an answer about their keys nobody is told any more
+DRAIN_SECONDS = 1.0  # how long the terminal write waits for sockets, so that subscribers have the text before the end
+CLOSE_TIMEOUT_SECONDS = 8.0  # how long a slow socket may take for the rest; after that its client subscribes again
+KEY_CHECK_INTERVAL_MS = 15_000  # revocation takes effect within 60 s: keys are cached for 30 s, and this
+MAX_UNVERIFIED_MS = 60_000  # if keys could not be checked for so long, nothing more is sent
 
 
 class Broadcaster:
-    """The followers of one attempt. All of them have ended when `dismiss` returns."""
+    """The socket writers of one attempt. All of them have ended when `close` returns."""
 
     def __init__(self, ctx: WorkerContext, attempt: Attempt) -> None:
         self._ctx, self._attempt = ctx, attempt
         self._pace = frame_pace(attempt.spec.config.streaming_mode, ctx.frames_per_second)
-        self._bell = ""
-        self._followers: dict[str, tuple[SocketWriter, asyncio.Task[None]]] = {}
-        self._left: list[asyncio.Task[None]] = []
-        self._checked_at: Ms = ctx.clock.now()
+        self._version = ""  # the `subscribers_version` at the last reload
+        self._writers: dict[str, tuple[SocketWriter, asyncio.Task[None]]] = {}  # by connection id
+        self._stopped: list[asyncio.Task[None]] = []  # cancelled, to be awaited by `close`
+        self._checked_at: Ms = ctx.clock.now()  # when the subscribers' keys were last checked
         self._closed = False
-        self._looking = asyncio.Lock()
+        self._sync_lock = asyncio.Lock()
 
-    async def on_control(self, bell: str) -> None:
-        """Look who is there if the bell has another tone than the last time, and from time to time whether they still may be."""
-        if bell != self._bell:
-            await self.sync_followers()
-            self._bell = bell
+    async def on_control(self, version: str) -> None:
+        """Reload the subscriptions if `subscribers_version` has changed.
+
+        Otherwise check the subscribers' API keys every 15 seconds.
+        """
+        if version != self._version:
+            await self.sync_writers()
+            self._version = version
         elif self._ctx.clock.now() - self._checked_at >= KEY_CHECK_INTERVAL_MS:
-            await self._turn_away()
+            await self._drop_revoked()
 
-    async def sync_followers(self) -> None:
-        """Follow for whoever came or subscribed anew; leave whoever went or may no longer watch."""
-        async with self._looking:
+    async def sync_writers(self) -> None:
+        """Reload the subscriptions; start and stop writers accordingly.
+
+        A subscription whose API key is not valid gets no writer.
+        """
+        async with self._sync_lock:
             now = self._ctx.clock.now()
             rows = await self._ctx.offload(self._ctx.subscriptions.for_job, self._attempt.job.id)
-            welcome = await self._welcome({watcher.key_hash for watcher in rows})
-            watchers = {row.connection_id: row for row in rows if row.expires_at > now and row.key_hash in welcome}
+            allowed = await self._allowed_keys({row.key_hash for row in rows})
+            subscriptions = {row.connection_id: row for row in rows if row.expires_at > now and row.key_hash in allowed}
             if self._closed:
                 return
             self._checked_at = now
-            for connection_id, (follower, _) in list(self._followers.items()):
-                watcher = watchers.get(connection_id)
-                if watcher is None or watcher.subscription_id != follower.watcher.subscription_id:
-                    self._leave(connection_id)
-            for connection_id, watcher in watchers.items():
-                if connection_id not in self._followers:
-                    self._follow(watcher)
+            for connection_id, (writer, _) in list(self._writers.items()):
+                subscription = subscriptions.get(connection_id)
+                if subscription is None or subscription.subscription_id != writer.subscription.subscription_id:
+                    self._stop(connection_id)
+            for connection_id, subscription in subscriptions.items():
+                if connection_id not in self._writers:
+                    self._start(subscription)
 
     async def drain(self) -> None:
-        """Give every socket a moment to get the text that is complete now."""
+        """Wait until all sockets have the text, at most for a second."""
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self._attempt.output.wait_until(lambda: all(follower.drained for follower, _ in self._followers.values()))
+                await self._attempt.output.wait_until(lambda: all(writer.drained for writer, _ in self._writers.values()))
 
     async def close(self) -> None:
-        """Let the followers tell the end, and end them: no task of an attempt outlives it [20]."""
+        """Let the writers send the final frame, then end them
+        (protocol rule 20: a handler returns after its tasks).
+        """
         self._closed = True
-        tasks = [task for _, task in self._followers.values()]
+        tasks = [task for _, task in self._writers.values()]
         try:
             if tasks and self._attempt.output.over:
                 await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT_SECONDS)
         finally:
             for task in tasks:
                 task.cancel()
-            results = await asyncio.gather(*tasks, *self._left, return_exceptions=True)
-        for problem in results:
-            if isinstance(problem, Exception):
-                self._ctx.log("socket_writer_failed", job_id=self._attempt.job.id, attempt=self._attempt.number, error=problem)
+            results = await asyncio.gather(*tasks, *self._stopped, return_exceptions=True)
+        for error in results:
+            if isinstance(error, Exception):
+                self._ctx.log("socket_writer_failed", job_id=self._attempt.job.id, attempt=self._attempt.number, error=error)
 
-    async def _turn_away(self) -> None:
-        """Leave those whose key is not valid any more, and close their sockets. In doubt for long, nobody is told any more."""
+    async def _drop_revoked(self) -> None:
+        """Stop the writers whose API key is no longer valid, and close their sockets.
+
+        If the keys could not be checked for a minute, all writers are stopped.
+
+        Raises:
+            Unavailable: the keys could not be checked now, but less than a minute ago.
+        """
         ctx, now = self._ctx, self._ctx.clock.now()
-        followed = {connection_id: follower.watcher for connection_id, (follower, _) in self._followers.items()}
+        subscriptions = {connection_id: writer.subscription for connection_id, (writer, _) in self._writers.items()}
         try:
-            welcome = await self._welcome({watcher.key_hash for watcher in followed.values()})
+            allowed = await self._allowed_keys({subscription.key_hash for subscription in subscriptions.values()})
         except Unavailable:
             if now - self._checked_at < MAX_UNVERIFIED_MS:
                 raise
-            welcome = set()
+            allowed = set()
         self._checked_at = now
-        for connection_id, watcher in followed.items():
-            if watcher.key_hash not in welcome:
-                self._leave(connection_id)
-                await ctx.offload(ctx.subscriptions.remove, watcher.job_id, connection_id)
-                with suppress(HeadraceError):  # it may be gone already, which is as well
-                    await ctx.offload_sends(ctx.sockets.close, watcher.endpoint, connection_id)
+        for connection_id, subscription in subscriptions.items():
+            if subscription.key_hash not in allowed:
+                self._stop(connection_id)
+                await ctx.offload(ctx.subscriptions.remove, subscription.job_id, connection_id)
+                with suppress(HeadraceError):  # the connection may already be gone
+                    await ctx.offload_sends(ctx.sockets.close, subscription.endpoint, connection_id)
 
-    async def _welcome(self, key_hashes: set[str]) -> set[str]:
+    async def _allowed_keys(self, key_hashes: set[str]) -> set[str]:
+        """Return the hashes of the keys that are valid and may read the job."""
         ctx, job = self._ctx, self._attempt.job
         return {key_hash for key_hash in key_hashes if await ctx.offload(ctx.may_stream, key_hash, job)}
 
-    def _follow(self, watcher: Subscription) -> None:
-        follower = SocketWriter(self._ctx, self._attempt, watcher, self._pace)
-        self._followers[watcher.connection_id] = follower, asyncio.create_task(follower.run())
+    def _start(self, subscription: Subscription) -> None:
+        writer = SocketWriter(self._ctx, self._attempt, subscription, self._pace)
+        self._writers[subscription.connection_id] = writer, asyncio.create_task(writer.run())
 
-    def _leave(self, connection_id: str) -> None:
-        _, task = self._followers.pop(connection_id, (None, None))
+    def _stop(self, connection_id: str) -> None:
+        _, task = self._writers.pop(connection_id, (None, None))
         if task is not None:
             task.cancel()
-            self._left.append(task)
+            self._stopped.append(task)

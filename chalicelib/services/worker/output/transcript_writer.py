@@ -1,4 +1,4 @@
-"""The log reader: keeps the text of an attempt in the transcript table, a chunk at a time."""
+"""Store the text of an attempt in chunks while it is produced."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ TEXT_RETENTION_DAYS = 7
 async def write_transcript(ctx: WorkerContext, attempt: Attempt, pace: LogPace) -> None:
     """Write chunks until the text is complete and all of it is acknowledged.
 
-    One put at a time, each at the acknowledged end of the log [7]: so the log of an attempt never has a hole.
+    One put is in flight at a time, at the acknowledged end of the log, so the log never has a hole
+    (protocol rule 7: chunks are appended where none ends).
 
     Raises:
-        ChunkConflict: another worker writes this attempt's log, so this one has been fenced.
-        Unavailable: the table could not be reached; what was acknowledged stays.
+        ChunkConflict: another worker writes the log of this attempt, so this worker is fenced.
+        Unavailable: the table did not answer; acknowledged chunks stay.
     """
-    kept, seen_events = attempt.output.begins_at, 0
-    await attempt.output.wait_until(lambda: len(attempt.output.transcript) > kept or attempt.output.complete)
-    began = last = ctx.clock.now()
+    stored, events_stored = attempt.output.begins_at, 0
+    await attempt.output.wait_until(lambda: len(attempt.output.transcript) > stored or attempt.output.complete)
+    started_at = last_write_at = ctx.clock.now()
     while True:
         if not attempt.output.complete:
             await attempt.output.pause(pace.tick)
         now = ctx.clock.now()
-        pending = len(attempt.output.transcript) - kept
+        pending = len(attempt.output.transcript) - stored
         watched = attempt.watched_until > now
-        if pending and (attempt.output.complete or pace.is_due((now - began) / 1000, (now - last) / 1000, pending, watched=watched)):
-            events, seen_events = (
-                [event for event in attempt.output.events[seen_events:] if event["kind"] != "progress"],
-                len(attempt.output.events),
-            )
-            kept, last = await _write(ctx, attempt, kept, events), now
+        elapsed, since_write = (now - started_at) / 1000, (now - last_write_at) / 1000
+        if pending and (attempt.output.complete or pace.is_due(elapsed, since_write, pending, watched=watched)):
+            events = [event for event in attempt.output.events[events_stored:] if event["kind"] != "progress"]
+            events_stored = len(attempt.output.events)
+            stored, last_write_at = await _write(ctx, attempt, stored, events), now
         elif attempt.output.complete:
             return
 
 
-async def _write(ctx: WorkerContext, attempt: Attempt, kept: int, events: list[dict[str, object]]) -> int:
-    """Put all text beyond `kept`; the answer is the new acknowledged end."""
+async def _write(ctx: WorkerContext, attempt: Attempt, stored: int, events: list[dict[str, object]]) -> int:
+    """Store all text beyond the offset `stored` and return the new acknowledged end."""
     now = ctx.clock.now()
-    for text in split_text(attempt.output.transcript.read_from(kept), MAX_CHUNK_POINTS):
-        sequence, sequence_offset = attempt.output.resume_cursor(kept + len(text))
+    for text in split_text(attempt.output.transcript.read_from(stored), MAX_CHUNK_POINTS):
+        sequence, sequence_offset = attempt.output.resume_cursor(stored + len(text))
         chunk = Chunk(
             job_id=attempt.job.id,
             attempt=attempt.number,
-            start=kept,
+            start=stored,
             text=text,
             at=now,
             progress=progress_of(attempt, now),
@@ -63,25 +63,28 @@ async def _write(ctx: WorkerContext, attempt: Attempt, kept: int, events: list[d
         try:
             await offload_with_retry(ctx, ctx.chunks.append, chunk)
         except ChunkConflict:
-            return await _what_is_kept(ctx, attempt, kept)
-        kept, events = chunk.end, []
-    return kept
+            return await _reconcile(ctx, attempt, stored)
+        stored, events = chunk.end, []
+    return stored
 
 
-async def _what_is_kept(ctx: WorkerContext, attempt: Attempt, kept: int) -> int:
-    """The end of the log after another worker of this durable attempt, fenced since, wrote one more chunk of the same text [7].
+async def _reconcile(ctx: WorkerContext, attempt: Attempt, stored: int) -> int:
+    """Compare the stored text with this worker's, after a conflict
+    (protocol rule 7: chunks are appended where none ends).
+
+    An earlier worker of this durable attempt may have written one more chunk before it was fenced.
+
+    Returns: the end of the text that both have.
 
     Raises:
-        ChunkConflict: it is this worker that was fenced, or it is another text.
+        ChunkConflict: this worker is the fenced one, or the texts differ.
     """
     job = await offload_with_retry(ctx, ctx.jobs.get, attempt.job.id)
     if job is None or not job.is_resumable or not transitions.owns(job, attempt.generation, attempt.owner):
         raise ChunkConflict
-    text, ours = (
-        join_chunks(await offload_with_retry(ctx, ctx.chunks.read, job.id, attempt.number, kept), kept),
-        attempt.output.transcript.read_from(kept),
-    )
-    same = min(len(text), len(ours))
-    if text[:same] != ours[:same]:
+    chunks = await offload_with_retry(ctx, ctx.chunks.read, job.id, attempt.number, stored)
+    stored_text, own_text = join_chunks(chunks, stored), attempt.output.transcript.read_from(stored)
+    common = min(len(stored_text), len(own_text))
+    if stored_text[:common] != own_text[:common]:
         raise ChunkConflict
-    return kept + same
+    return stored + common

@@ -1,4 +1,4 @@
-"""What is said once for all rows of a batch, in the query or in a JSON body."""
+"""Options for all rows of a batch, from the query or from a JSON body."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from chalicelib.domain.batches.options import BatchOptions, merge_options, optio
 from chalicelib.domain.errors import InvalidRequest
 
 
-def refused(said: dict[str, Any]) -> list[str]:
+def refused(given: dict[str, Any]) -> list[str]:
+    """The paths at which the options are refused."""
     with pytest.raises(InvalidRequest) as caught:
-        parse_options(said)
+        parse_options(given)
     return [detail.path for detail in caught.value.details]
 
 
 def test_all_batch_options_have_defaults() -> None:
-    terms = parse_options({})
+    options = parse_options({})
 
-    assert terms == BatchOptions()
-    assert (terms.type, terms.priority, terms.parallel_limit, terms.failure_tolerance) == ("general", "low", None, None)
+    assert options == BatchOptions()
+    assert (options.type, options.priority, options.parallel_limit, options.failure_tolerance) == ("general", "low", None, None)
 
 
 def test_null_options_are_ignored() -> None:
@@ -31,13 +32,13 @@ def test_null_options_are_ignored() -> None:
 
 
 def test_top_level_model_and_config_priority_are_normalised() -> None:
-    said = {"type": "general", "model": "m", "config": {"max_tokens": 50, "priority": "high"}, "delimiter": "semicolon"}
+    given = {"type": "general", "model": "m", "config": {"max_tokens": 50, "priority": "high"}, "delimiter": "semicolon"}
 
-    assert parse_options(said) == BatchOptions(type="general", config={"max_tokens": 50, "model": "m"}, priority="high", delimiter=";")
+    assert parse_options(given) == BatchOptions(type="general", config={"max_tokens": 50, "model": "m"}, priority="high", delimiter=";")
 
 
 @pytest.mark.parametrize(
-    ("said", "wrong"),
+    ("given", "invalid"),
     [
         ({"type": "a", "job_type": "b"}, ["type"]),
         ({"priority": "low", "config": {"priority": "high"}}, ["priority"]),
@@ -48,12 +49,12 @@ def test_top_level_model_and_config_priority_are_normalised() -> None:
             ["batch_size", "delay", "failure_tolerance", "parallel_limit"],
         ),
         ({"delimiter": "|"}, ["delimiter"]),
-        ({"prompt_template": "no place"}, ["prompt_template"]),
+        ({"prompt_template": "no placeholder"}, ["prompt_template"]),
         ({"nme": "x"}, ["nme"]),
     ],
 )
-def test_invalid_options_are_reported_by_path(said: dict[str, Any], wrong: list[str]) -> None:
-    assert sorted(refused(said)) == sorted(wrong)
+def test_invalid_options_are_reported_by_path(given: dict[str, Any], invalid: list[str]) -> None:
+    assert sorted(refused(given)) == sorted(invalid)
 
 
 def test_query_options_other_than_text_are_parsed_as_json() -> None:

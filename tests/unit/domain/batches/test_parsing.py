@@ -1,4 +1,4 @@
-"""What is read from a batch as it was sent, whatever its format: the rows, or where and why not."""
+"""Parsing of a batch in any format: the rows, or every problem with its position."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tests.kit.paths import EXAMPLES
 CSV, TEXT, JSON, LINES = "text/csv", "text/plain", "application/json", "application/x-ndjson"
 
 
-def rows(content_type: str, data: bytes | str, **said: Any) -> list[Row]:
-    return list(read_batch(content_type, [data.encode() if isinstance(data, str) else data], said))
+def rows(content_type: str, data: bytes | str, **options: Any) -> list[Row]:
+    return list(read_batch(content_type, [data.encode() if isinstance(data, str) else data], options))
 
 
-def refused(content_type: str, data: bytes | str, **said: Any) -> dict[str, str]:
-    """What is wrong, by its place."""
+def refused(content_type: str, data: bytes | str, **options: Any) -> dict[str, str]:
+    """Return the messages of the problems by their positions."""
     with pytest.raises(InvalidRequest) as caught:
-        rows(content_type, data, **said)
+        rows(content_type, data, **options)
     return {detail.path: detail.message for detail in caught.value.details}
 
 
 def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
-    """`data` in pieces of these sizes, over and over."""
+    """Yield `data` in pieces of these sizes, repeated."""
     start = 0
     for size in itertools.cycle(sizes):
         if start >= len(data):
@@ -73,9 +73,9 @@ class TestCsv:
     def test_delimiter_detection_prefers_a_header_with_a_prompt_column(self) -> None:
         assert rows(CSV, "prompt;a,b,c\nx;y\n") == [Row(number=0, prompt="x", metadata={"a,b,c": "y"})]
 
-    @pytest.mark.parametrize("said", [";", "semicolon"])
-    def test_explicit_delimiter_overrides_detection(self, said: str) -> None:
-        assert rows(CSV, "prompt,a;text\nx;y\n", delimiter=said, prompt_template="{{text}}")[0].prompt == "y"
+    @pytest.mark.parametrize("delimiter", [";", "semicolon"])
+    def test_explicit_delimiter_overrides_detection(self, delimiter: str) -> None:
+        assert rows(CSV, "prompt,a;text\nx;y\n", delimiter=delimiter, prompt_template="{{text}}")[0].prompt == "y"
 
     def test_tab_separated_content_type_is_accepted(self) -> None:
         assert rows("text/tab-separated-values", "prompt\nhello\n")[0].prompt == "hello"
@@ -85,32 +85,32 @@ class TestCsv:
 
     @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
     def test_utf16_and_utf32_are_named_in_the_problem(self, encoding: str) -> None:
-        [(place, message)] = refused(CSV, "prompt\nhello\n".encode(encoding)).items()
+        [(position, message)] = refused(CSV, "prompt\nhello\n".encode(encoding)).items()
 
-        assert place == "line 1"
+        assert position == "line 1"
         assert "UTF-16" in message or "UTF-32" in message
 
     def test_invalid_utf8_is_reported_with_line_and_byte(self) -> None:
-        [(place, message)] = refused(CSV, b"prompt\nhello\ncaf\xe9,x\n").items()
+        [(position, message)] = refused(CSV, b"prompt\nhello\ncaf\xe9,x\n").items()
 
-        assert place == "line 3"
+        assert position == "line 3"
         assert "byte 17 " in message
         assert "0xE9" in message
 
     def test_truncated_last_character_is_reported_with_line_and_byte(self) -> None:
-        [(place, message)] = refused(CSV, "prompt\nhé".encode()[:-1]).items()
+        [(position, message)] = refused(CSV, "prompt\nhé".encode()[:-1]).items()
 
-        assert (place, "byte 9 " in message) == ("line 2", True)
+        assert (position, "byte 9 " in message) == ("line 2", True)
 
     @pytest.mark.parametrize(
         ("header", "reason"),
         [
             ("id,prompt,ID", 'two columns "id"'),
-            ("id,,prompt", "no column 2"),
-            ("What is a vault?", "names no column `prompt`"),
-            ("a,b", "names no column `prompt`"),
-            ("prompt,depends_on", "sent as JSON"),
-            (",".join(f"c{number}" for number in range(300)), "256 are the most"),
+            ("id,,prompt", "no name for column 2"),
+            ("What is a vault?", "has no column `prompt`"),
+            ("a,b", "has no column `prompt`"),
+            ("prompt,depends_on", "as JSON or JSON lines"),
+            (",".join(f"c{number}" for number in range(300)), "the maximum is 256"),
         ],
     )
     def test_invalid_csv_header_is_rejected(self, header: str, reason: str) -> None:
@@ -122,11 +122,11 @@ class TestCsv:
         wrong = refused(CSV, data)
 
         assert list(wrong) == ["line 4", "line 6", "line 7.id", "line 8.priority", "line 9.prompt"]
-        assert wrong["line 4"] == "has 2 fields where the header has 3"
-        assert wrong["line 7.id"] == '"1" is the id of line 2 too'
+        assert wrong["line 4"] == "has 2 fields, but the header has 3"
+        assert wrong["line 7.id"] == '"1" is already the id of line 2'
 
     @pytest.mark.parametrize(
-        ("row", "reason"), [('"a', "never closed"), ('"a"b,c', "behind a closing quote"), ('"' + "x" * 1_100_000 + '"', "more than 1 MB")]
+        ("row", "reason"), [('"a', "never closed"), ('"a"b,c', "after a closing quote"), ('"' + "x" * 1_100_000 + '"', "more than 1 MB")]
     )
     def test_broken_quoting_is_reported_with_its_reason(self, row: str, reason: str) -> None:
         assert reason in refused(CSV, f"prompt\nfine\n{row}\n")["line 3"]
@@ -149,7 +149,7 @@ class TestCsv:
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]], bytes]:
-    """A header and rows, and what csv.writer makes of them."""
+    """A header, rows, and their CSV text from `csv.writer`."""
     text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
     columns = draw(st.lists(st.text("abcxyz ,;\"'é\n", min_size=1, max_size=6), max_size=3, unique_by=lambda name: name.strip().casefold()))
     header = ["prompt", *(name for name in columns if name.strip())]
@@ -270,7 +270,7 @@ class TestJson:
     def test_options_come_from_the_document_and_from_the_query(self) -> None:
         reading = read_batch(JSON, [b'{"items": ["a"], "type": "general", "config": {"model": "m", "priority": "high"}}'], {"name": "n"})
 
-        assert (reading.terms.name, reading.terms.priority, reading.terms.config) == ("n", "high", {"model": "m"})
+        assert (reading.options.name, reading.options.priority, reading.options.config) == ("n", "high", {"model": "m"})
 
     def test_conflicting_values_of_an_option_are_rejected(self) -> None:
         assert list(refused(JSON, '{"items": ["a"], "name": "one"}', name="two")) == ["name"]
@@ -287,10 +287,10 @@ class TestJson:
         items = [{"id": "a", "content": "x"}, {"id": "a", "content": " "}, {"content": "x", "prompt": "y"}, {"id": "z"}, ""]
 
         assert refused(JSON, json.dumps(items)) == {
-            "items.1.id": '"a" is the id of items.0 too',
+            "items.1.id": '"a" is already the id of items.0',
             "items.1.content": "is empty",
-            "items.2.prompt": "cannot be given together with content: they are the same thing",
-            "items.3.content": "is missing: what is to be done with this row?",
+            "items.2.prompt": "cannot be given together with content: they are the same field",
+            "items.3.content": "is missing: each row needs a prompt or an input",
             "items.4": "is empty",
         }
 
@@ -305,7 +305,7 @@ class TestJson:
         assert list(refused(LINES, '"a"\n\n{\n[]\n{"conten": "x"}\n')) == ["line 3", "line 4", "line 5.conten"]
 
     def test_too_large_json_names_the_streamable_formats(self) -> None:
-        with pytest.raises(TooLarge, match="CSV, text, or JSON lines"):
+        with pytest.raises(TooLarge, match="CSV, text or JSON lines"):
             read_batch(JSON, (b" " * 1_000_000 for _ in range(17)), {})
 
 
@@ -379,17 +379,17 @@ class TestDependencies:
         assert rows(JSON, json.dumps([item]))[0].input == item["input"]
 
     @pytest.mark.parametrize(
-        ("item", "place"),
+        ("item", "position"),
         [
-            ({"content": "x", "depends_on": ["nobody"]}, "items.1.depends_on"),
+            ({"content": "x", "depends_on": ["missing"]}, "items.1.depends_on"),
             ({"content": "{{parents.a.outptu}}", "depends_on": ["a"]}, "items.1"),
             ({"content": "{{parents.c.output}}", "depends_on": ["a"]}, "items.1"),
             ({"content": "{{other}}", "depends_on": ["a"]}, "items.1"),
             ({"depends_on": ["a"]}, "items.1.content"),
         ],
     )
-    def test_unresolvable_dependency_references_are_rejected(self, item: dict[str, Any], place: str) -> None:
-        assert list(refused(JSON, json.dumps([{"id": "a", "content": "x"}, item]))) == [place]
+    def test_unresolvable_dependency_references_are_rejected(self, item: dict[str, Any], position: str) -> None:
+        assert list(refused(JSON, json.dumps([{"id": "a", "content": "x"}, item]))) == [position]
 
     def test_dependency_cycle_is_reported_with_its_path(self) -> None:
         items = [{"id": one, "content": "x", "depends_on": [other]} for one, other in ("ab", "bc", "ca")]
@@ -405,7 +405,7 @@ def test_batch_without_rows_is_rejected(content_type: str, data: str) -> None:
 
 def test_batch_over_ten_thousand_rows_is_rejected() -> None:
     assert len(rows(TEXT, "x\n" * MAX_ROWS)) == MAX_ROWS
-    assert refused(TEXT, "x\n" * (MAX_ROWS + 1)) == {"line 10001": "is one too many: a batch has at most 10,000 rows"}
+    assert refused(TEXT, "x\n" * (MAX_ROWS + 1)) == {"line 10001": "exceeds the maximum of 10,000 rows"}
 
 
 def test_example_files_are_valid_batches() -> None:
@@ -420,7 +420,7 @@ def test_example_files_are_valid_batches() -> None:
 def test_rows_are_yielded_before_the_input_is_complete() -> None:
     def arriving() -> Iterator[bytes]:
         yield b"first\nsec"
-        raise AssertionError("nobody asked for more")
+        raise AssertionError("more input was read than the first row needs")
 
     reading: BatchReader = read_batch(TEXT, arriving(), {})
 

@@ -1,4 +1,4 @@
-"""When a worker leaves: in time, whatever the length of its invocation."""
+"""The deadline of an invocation: when a worker stops starting jobs, and when it hands over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOW = 1_800_000_000_000
 @pytest.mark.parametrize(
     ("seconds", "starts", "streams"),
     [
-        (900, 780, 855),  # Lambda's longest: 45 s for what is left to do
+        (900, 780, 855),  # the longest Lambda invocation: 45 s remain after the hand-over
         (60, 40, 48),
         (12, 8, 9.6),
         (0, 0, 0),

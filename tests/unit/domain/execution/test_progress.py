@@ -1,4 +1,4 @@
-"""Progress: stages, milestones and figures from a text that arrives in any pieces."""
+"""Progress: stages, milestones and figures of a text that arrives in any pieces."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_snapshot_has_the_shape_of_the_progress_response() -> None:
         ],
         "tokens_received": 50,
         "estimated_total_tokens": 100,
-        "tokens_per_second": 20.0,  # the first piece's came before the measurement began
-        "estimated_seconds_remaining": 1.5,  # what was measured of others still counts for one second in three
+        "tokens_per_second": 20.0,  # the tokens of the first piece arrived before the measurement started
+        "estimated_seconds_remaining": 1.5,  # the default rate still has a weight of one third
         "estimated_seconds_remaining_range": [0.9, 2.1],
     }
 
@@ -139,9 +139,9 @@ def test_skipped_stages_are_completed_with_zero_duration() -> None:
 
 @given(cuts=st.lists(st.integers(0, len(TEXT)), max_size=30))
 def test_events_do_not_depend_on_the_delta_boundaries(cuts: list[int]) -> None:
-    places = [0, *sorted(cuts), len(TEXT)]
+    bounds = [0, *sorted(cuts), len(TEXT)]
 
-    assert _fed([TEXT[a:b] for a, b in pairwise(places)]) == _fed([TEXT])
+    assert _fed([TEXT[a:b] for a, b in pairwise(bounds)]) == _fed([TEXT])
 
 
 @given(
@@ -151,9 +151,9 @@ def test_events_do_not_depend_on_the_delta_boundaries(cuts: list[int]) -> None:
 )
 def test_events_of_long_texts_do_not_depend_on_the_delta_boundaries(text: str, data: st.DataObject) -> None:
     """These texts are longer than the tail that the scanner keeps."""
-    places = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20))), len(text)]
+    bounds = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20))), len(text)]
 
-    assert _fed([text[a:b] for a, b in pairwise(places)]) == _fed(list(text)) == _fed([text])
+    assert _fed([text[a:b] for a, b in pairwise(bounds)]) == _fed(list(text)) == _fed([text])
 
 
 def test_marker_matches_do_not_overlap_or_repeat() -> None:
@@ -215,17 +215,17 @@ def test_number_of_milestones_is_bounded() -> None:
 
 
 def test_cost_of_a_delta_does_not_grow_with_the_text() -> None:
-    def took(tracker: ProgressTracker) -> float:
+    def duration(tracker: ProgressTracker) -> float:
         start = time.process_time()
         for _ in range(2_000):
             tracker.feed("word", AT)
         return time.process_time() - start
 
     short, long = ProgressTracker(TYPE, 10), ProgressTracker(TYPE, 10)
-    took(long)
+    duration(long)
     long.feed("x" * 5_000_000, AT)
 
-    assert took(long) < 5 * took(short) + 0.05
+    assert duration(long) < 5 * duration(short) + 0.05
 
 
 def test_restored_tracker_continues_without_repeating_events() -> None:
@@ -290,8 +290,8 @@ def test_own_rate_gains_weight_while_streaming() -> None:
 
 STEP = st.one_of(
     st.tuples(st.just("feed"), st.integers(1, 300)),
-    st.tuples(st.just("learn"), st.sampled_from([UNMEASURED, FAST, Throughput(n=9, output_tokens=Percentiles(1, 2, 3))])),
-    st.tuples(st.just("enter"), st.sampled_from(TYPE.stages)),
+    st.tuples(st.just("calibrate"), st.sampled_from([UNMEASURED, FAST, Throughput(n=9, output_tokens=Percentiles(1, 2, 3))])),
+    st.tuples(st.just("start_stage"), st.sampled_from(TYPE.stages)),
     st.tuples(st.just("restore"), st.none()),
 )
 
@@ -301,15 +301,15 @@ def test_percentage_never_decreases_after_calibrate_or_restore(steps: list[tuple
     """Measurements may arrive late, and another worker may restore the tracker from a snapshot."""
     tracker, text, now, shown = ProgressTracker(TYPE, 600), "", AT, 0.0
     tracker.begin(now)
-    for step, given_ in steps:
+    for step, argument in steps:
         now += 100
         if step == "feed":
             text += "x"
-            tracker.feed("x", now, tokens=given_)
-        elif step == "learn":
-            tracker.calibrate(given_, most)
-        elif step == "enter":
-            tracker.start_stage(given_, now)
+            tracker.feed("x", now, tokens=argument)
+        elif step == "calibrate":
+            tracker.calibrate(argument, most)
+        elif step == "start_stage":
+            tracker.start_stage(argument, now)
         else:
             kept, tracker = tracker.snapshot(), ProgressTracker(TYPE, 600)
             tracker.restore(kept, text)

@@ -1,4 +1,4 @@
-"""Retry: a table of decisions, and what holds for every failure."""
+"""Retry decisions as tables, and properties of every failure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _seconds(policy: RetryPolicy, error: failures.AttemptFailed, tries: int, ran
 @pytest.mark.parametrize(
     ("tries", "random", "seconds"),
     [
-        (1, 0.0, 0.0),  # full jitter starts at nothing
+        (1, 0.0, 0.0),  # full jitter starts at zero
         (1, 0.5, 1.0),
         (1, 0.999, 1.998),
         (2, 0.5, 2.0),
@@ -48,11 +48,11 @@ def test_schedule_is_followed_and_its_last_entry_repeated(tries: int, seconds: f
 @pytest.mark.parametrize(
     ("policy", "retry_after", "tries", "seconds"),
     [
-        (BACKOFF, 30, 1, 31.0),  # obeyed, spread over the next two seconds
-        (BACKOFF, 5, 8, 128.0),  # our own pause is longer
+        (BACKOFF, 30, 1, 31.0),  # honoured, with a jitter of two seconds
+        (BACKOFF, 5, 8, 128.0),  # the backoff is longer
         (BACKOFF, 86_400, 1, 900.0),  # capped
         (BACKOFF, 0, 1, 1.0),
-        (BACKOFF, -4, 1, 1.0),  # nonsense is ignored
+        (BACKOFF, -4, 1, 1.0),  # a negative value is ignored
         (BACKOFF, None, 1, 1.0),
         (SCHEDULE, 100, 1, 101.0),
         (SCHEDULE, 100, 2, 300.0),
@@ -64,11 +64,11 @@ def test_retry_after_is_a_capped_lower_bound(policy: RetryPolicy, retry_after: i
 
 
 @pytest.mark.parametrize(
-    ("error", "tries", "until", "why"),
+    ("error", "tries", "until", "reason"),
     [
         (failures.ContentRefused(), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),
-        (failures.ProviderQuotaExhausted(retry_after=1), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),  # whatever it asks for
-        (failures.NotConfigured(), 20, NOW, GiveUpReason.NOT_RETRYABLE),  # the reason that would stay is the one that is told
+        (failures.ProviderQuotaExhausted(retry_after=1), 1, NOW + DAY, GiveUpReason.NOT_RETRYABLE),  # although it names a delay
+        (failures.NotConfigured(), 20, NOW, GiveUpReason.NOT_RETRYABLE),  # the permanent reason is given
         (failures.StreamCut(), 20, NOW + DAY, GiveUpReason.ATTEMPTS_USED_UP),
         (failures.StreamCut(), 21, NOW + DAY, GiveUpReason.ATTEMPTS_USED_UP),
         (failures.StreamCut(), 1, NOW + 999, GiveUpReason.TOO_LATE),  # it would be due one millisecond later
@@ -76,9 +76,9 @@ def test_retry_after_is_a_capped_lower_bound(policy: RetryPolicy, retry_after: i
     ],
 )
 def test_gives_up_when_not_retryable_out_of_attempts_or_too_late(
-    error: failures.AttemptFailed, tries: int, until: int, why: GiveUpReason
+    error: failures.AttemptFailed, tries: int, until: int, reason: GiveUpReason
 ) -> None:
-    assert BACKOFF.decide(error, tries, NOW, until, 0.5) == GiveUp(why)
+    assert BACKOFF.decide(error, tries, NOW, until, 0.5) == GiveUp(reason)
 
 
 def test_retry_may_be_due_exactly_at_retry_until() -> None:

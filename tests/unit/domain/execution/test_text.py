@@ -1,4 +1,4 @@
-"""Text as it comes from the provider: characters put together again, and pieces that fit."""
+"""Text from the provider: surrogate pairs are joined, and long text is split into pieces."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def test_valid_text_is_unchanged(text: str) -> None:
 @given(text=HALVES, data=st.data())
 def test_surrogate_joiner_output_does_not_depend_on_the_cuts(text: str, data: st.DataObject) -> None:
     """Deltas may cut a character in two; each output must be valid UTF-8."""
-    places = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8))), len(text)]
+    cuts = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8))), len(text)]
     joiner = SurrogateJoiner()
 
-    out = [joiner.feed(text[a:b]) for a, b in pairwise(places)] + [joiner.flush()]
+    out = [joiner.feed(text[a:b]) for a, b in pairwise(cuts)] + [joiner.flush()]
 
     assert "".join(out) == repair_surrogates(text)
     assert all(part.encode() is not None for part in out)

@@ -1,4 +1,4 @@
-"""The text of an attempt: appended once, read by anybody from anywhere, the same from memory and from chunks."""
+"""The text of an attempt: appended once, and readable from any offset, in memory or from chunks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _transcript(parts: list[str], read_at: int = -1) -> Transcript:
     for index, part in enumerate(parts):
         transcript.append(part)
         if index == read_at:
-            assert transcript.text  # reading everything puts the parts together
+            assert transcript.text  # reading the whole text joins the parts
     return transcript
 
 
@@ -38,13 +38,13 @@ def test_read_from_returns_the_text_after_any_offset(parts: list[str], offset: i
 
 @given(parts=WORDS.filter(any), data=st.data())
 def test_interleaved_reads_return_each_character_once(parts: list[str], data: st.DataObject) -> None:
-    transcript, taken = Transcript(1), ""
+    transcript, received = Transcript(1), ""
     for part in parts:
         transcript.append(part)
         if data.draw(st.booleans()):
-            taken += transcript.read_from(len(taken))
+            received += transcript.read_from(len(received))
 
-    assert taken + transcript.read_from(len(taken)) == "".join(parts)
+    assert received + transcript.read_from(len(received)) == "".join(parts)
 
 
 def test_reading_the_whole_text_does_not_change_offsets() -> None:
@@ -61,10 +61,10 @@ CHUNKS = [_chunk(0, "Hello"), _chunk(5, ", "), _chunk(7, "world")]
         (CHUNKS, 0, None, "Hello, world"),
         (CHUNKS, 3, None, "lo, world"),
         (CHUNKS, 5, None, ", world"),
-        (CHUNKS[1:], 6, None, " world"),  # a query answers only what ends beyond the offset
+        (CHUNKS[1:], 6, None, " world"),  # a query returns only chunks that end after the offset
         (CHUNKS, 12, None, ""),
         (CHUNKS, 99, None, ""),
-        (CHUNKS, 0, 7, "Hello, "),  # a stalled worker wrote beyond the end
+        (CHUNKS, 0, 7, "Hello, "),  # a stalled worker wrote beyond the length
         (CHUNKS, 5, 7, ", "),
         (CHUNKS, 9, 7, ""),
         ([], 0, None, ""),

@@ -1,4 +1,4 @@
-"""How far a queue has been handed out."""
+"""How far the workers have read a lane, and which jobs are therefore due."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from chalicelib.domain.jobs.backlog import due_cutoff, watermark
 from chalicelib.domain.jobs.transitions import QUEUED_CHECK_DELAY_MS
-from tests.contract.given import NOW, job
+from tests.kit.jobs import NOW, job
 
 
 def test_watermark_is_the_earliest_ready_time() -> None:
@@ -18,9 +18,9 @@ def test_watermark_is_the_earliest_ready_time() -> None:
 
 def test_due_cutoff_excludes_jobs_queued_at_or_after_the_watermark() -> None:
     """Earlier jobs are due two minutes after they were queued."""
-    first_look = NOW + QUEUED_CHECK_DELAY_MS
+    first_check = NOW + QUEUED_CHECK_DELAY_MS
 
-    assert due_cutoff(NOW + 10**9, [NOW - 5, NOW, NOW - 9], depth=1) == first_look - 1
+    assert due_cutoff(NOW + 10**9, [NOW - 5, NOW, NOW - 9], depth=1) == first_check - 1
     assert due_cutoff(NOW - 7, [NOW], depth=1) == NOW - 7
 
 

@@ -1,4 +1,4 @@
-"""What a person may change on a job that has not ended, as pure functions from head to head."""
+"""Edits of a job that has not ended, as pure functions on the job record."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.jobs.edits import JobEdit, apply_edit, needs_wake_up
-from chalicelib.domain.jobs.job import START_LATER, TERMINAL, Job, Status
+from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, TERMINAL, Job, Status
 from chalicelib.domain.jobs.transitions import claim, mark_deleted, restart
 from tests.kit.jobs import HOUR, NOW, job
 
@@ -19,8 +19,8 @@ def waiting(**changes: Any) -> Job:
     return job(**{**values, "retry_until": AT + 2 * HOUR, **changes})
 
 
-def edited(before: Job, **wanted: Any) -> Job:
-    after = apply_edit(before, JobEdit(**wanted), NOW)
+def edited(before: Job, **changes: Any) -> Job:
+    after = apply_edit(before, JobEdit(**changes), NOW)
     assert after is not None
     return after
 
@@ -46,7 +46,7 @@ def test_moving_the_start_to_now_queues_the_job() -> None:
     after = edited(waiting(), run_at=NOW - 1)
 
     assert (after.status, after.resume_at, after.reason, after.queued_at, after.expires_at) == (Status.QUEUED, None, None, NOW, NOW + HOUR)
-    assert apply_edit(after, JobEdit(run_at=NOW), NOW) is after  # asked again
+    assert apply_edit(after, JobEdit(run_at=NOW), NOW) is after  # a repeated request
 
 
 def test_due_time_of_a_moved_start_depends_on_the_sqs_delay_limit() -> None:
@@ -58,7 +58,21 @@ def test_due_time_of_a_moved_start_depends_on_the_sqs_delay_limit() -> None:
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.PROCESSING, Status.RETRYING, Status.HELD])
 def test_start_edit_of_an_unscheduled_job_is_refused(status: Status) -> None:
     assert apply_edit(job(status=status), JobEdit(run_at=AT), NOW) is None
-    assert apply_edit(waiting(reason="parents"), JobEdit(run_at=AT), NOW) is None
+
+
+def test_start_edit_of_a_job_with_open_dependencies_keeps_it_waiting_for_them() -> None:
+    """The expiry and the retry deadline move with the start; no wake-up is sent or disowned."""
+    before = waiting(reason=DEPENDENCIES, resume_at=None, queued_at=NOW)
+
+    later = edited(before, run_at=AT)
+    now = edited(later, run_at=NOW - 1)
+
+    assert (later.status, later.reason, later.resume_at, later.generation) == (Status.WAITING, DEPENDENCIES, AT, 1)
+    assert (later.queued_at, later.expires_at, later.retry_until) == (AT, before.expires_at + HOUR, before.retry_until + HOUR)
+    assert (now.status, now.reason, now.resume_at, now.generation) == (Status.WAITING, DEPENDENCIES, None, 1)
+    assert (now.queued_at, now.expires_at, now.retry_until) == (NOW, before.expires_at, before.retry_until)
+    assert not needs_wake_up(before, later)
+    assert not needs_wake_up(later, now)
 
 
 @pytest.mark.parametrize(("lane", "generation"), [("urgent", 1), ("high", 1), ("low", 2)])
@@ -85,7 +99,7 @@ def test_edit_without_a_change_returns_the_same_job() -> None:
 
 
 def test_job_spec_edit_increments_the_record_version() -> None:
-    assert edited(job(), body=True).version == 2
+    assert edited(job(), changes_spec=True).version == 2
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))

@@ -1,4 +1,4 @@
-"""The ids of batches and of their rows."""
+"""Ids of batches and of their rows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ROWS = st.integers(min_value=0, max_value=MAX_ROWS - 1)
 
 @given(BATCHES, ROWS)
 def test_row_id_is_a_valid_job_id_and_encodes_the_row_number(batch: str, row: int) -> None:
-    made = job_id_of_row(batch, row)
+    row_id = job_id_of_row(batch, row)
 
-    assert is_job_id(made)
-    assert row_of_job_id(made) == row
-    ULID.from_str(made.removeprefix("job_"))
+    assert is_job_id(row_id)
+    assert row_of_job_id(row_id) == row
+    ULID.from_str(row_id.removeprefix("job_"))
 
 
 @given(BATCHES, ROWS, ROWS)

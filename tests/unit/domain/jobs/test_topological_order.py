@@ -1,4 +1,4 @@
-"""An order in which everything comes after what it depends on, or the circle that allows none."""
+"""An order in which each node comes after its parents, or the cycle that prevents one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parents = dict[str, list[str]]
 
 @st.composite
 def dags(draw: st.DrawFn) -> Parents:
-    """Any graph without a circle: nodes in one hidden order, each with parents from before it, told in another."""
+    """Any graph without a cycle, shuffled. Parents precede their children in a hidden order."""
     names = [f"n{number}" for number in range(draw(st.integers(0, 12)))]
     parents = {name: draw(st.lists(st.sampled_from(names[:at]), max_size=4)) if at else [] for at, name in enumerate(names)}
     return {name: parents[name] for name in draw(st.permutations(names))}
@@ -24,7 +24,7 @@ def dags(draw: st.DrawFn) -> Parents:
 
 @st.composite
 def graphs(draw: st.DrawFn) -> Parents:
-    """Any graph at all."""
+    """Any graph, with or without cycles."""
     names = [f"n{number}" for number in range(draw(st.integers(1, 10)))]
     return {name: draw(st.lists(st.sampled_from(names), max_size=3)) for name in names}
 
@@ -34,25 +34,25 @@ def test_order_contains_each_node_once_after_its_parents(parents: Parents) -> No
     order = topological_order(parents)
 
     assert sorted(order) == sorted(parents)
-    place = {name: at for at, name in enumerate(order)}
-    assert all(place[parent] < place[child] for child, its in parents.items() for parent in its)
+    position = {name: at for at, name in enumerate(order)}
+    assert all(position[parent] < position[child] for child, parent_names in parents.items() for parent in parent_names)
 
 
 @given(graphs())
 def test_reported_cycle_is_a_real_cycle(parents: Parents) -> None:
     """If no cycle is reported, the order is valid."""
-    cycle, order = told(parents)
+    cycle, order = cycle_or_order(parents)
 
     if cycle:
         assert cycle[0] == cycle[-1]
         assert len(set(cycle)) == len(cycle) - 1
         assert all(parent in parents[child] for child, parent in pairwise(cycle))
     else:
-        assert all(order.index(parent) < order.index(child) for child, its in parents.items() for parent in its)
+        assert all(order.index(parent) < order.index(child) for child, parent_names in parents.items() for parent in parent_names)
 
 
-def told(parents: Parents) -> tuple[tuple[str, ...], list[str]]:
-    """The circle, or the order."""
+def cycle_or_order(parents: Parents) -> tuple[tuple[str, ...], list[str]]:
+    """Return the cycle and no order, or no cycle and the order."""
     try:
         return (), topological_order(parents)
     except DependencyCycle as found:
@@ -94,5 +94,5 @@ def test_graphs_of_ten_thousand_nodes_do_not_exhaust_the_stack(forward: bool) ->
     wide = {"root": [], **{f"n{at}": ["root", *(f"n{at - back}" for back in range(1, min(at, 99) + 1))] for at in range(10_000)}}
 
     for parents in (chain, wide):
-        told = dict(parents.items() if forward else reversed(parents.items()))
-        assert len(topological_order(told)) == len(parents)
+        given_order = dict(parents.items() if forward else reversed(parents.items()))
+        assert len(topological_order(given_order)) == len(parents)

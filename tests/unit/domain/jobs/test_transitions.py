@@ -1,4 +1,4 @@
-"""Every way a head may change, and every way it may not: a table a transition, and what holds for any sequence of them."""
+"""Allowed and refused transitions of a job record, and invariants for any sequence of them."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def test_claim_sets_the_owner_and_starts_a_new_attempt() -> None:
 @pytest.mark.parametrize(
     ("before", "generation"),
     [
-        (job(), 2),  # a wake-up from the future
-        (job(generation=2), 1),  # a late one
-        (_claimed(owner="lease-2#b"), 1),  # a doubled one: somebody else has it
+        (job(), 2),  # a wake-up of a later generation
+        (job(generation=2), 1),  # an outdated wake-up
+        (_claimed(owner="lease-2#b"), 1),  # a duplicate: another worker owns the job
         (job(status=Status.HELD), 1),
         (job(status=Status.WAITING), 1),
         *((job(status=status), 1) for status in TERMINAL),
@@ -77,9 +77,9 @@ def test_repeated_claim_by_the_same_owner_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("before", "status"),
     [
-        (job(expires_at=NOW), Status.EXPIRED),  # exactly then is too late
+        (job(expires_at=NOW), Status.EXPIRED),  # the expiry itself is too late
         (job(expires_at=NOW + 1), Status.PROCESSING),
-        (job(expires_at=NOW - 1, started_at=NOW - 9, attempt=1, status=Status.RETRYING), Status.PROCESSING),  # it had begun in time
+        (job(expires_at=NOW - 1, started_at=NOW - 9, attempt=1, status=Status.RETRYING), Status.PROCESSING),  # it started in time
     ],
 )
 def test_claim_of_an_expired_job_ends_the_job(before: Job, status: Status) -> None:
@@ -114,7 +114,7 @@ def test_retention_depends_on_the_terminal_status(status: Status, days: int) -> 
 @pytest.mark.parametrize(
     ("before", "owner"),
     [
-        (_claimed(generation=2), OWNER),  # requeued meanwhile
+        (_claimed(generation=2), OWNER),  # requeued in the meantime
         (_claimed(owner="lease-2#b"), OWNER),
         (job(status=Status.RETRYING, owner=OWNER), OWNER),
         (job(status=Status.CANCELLED, owner="lease-2#b"), OWNER),
@@ -137,10 +137,10 @@ def test_repeated_finish_changes_nothing() -> None:
 @pytest.mark.parametrize("outcome", [DONE, BROKEN, AttemptOutcome(status=Status.INCOMPLETE, length=1, incomplete_reason="max_tokens")])
 def test_earlier_cancel_request_overrides_the_outcome(outcome: AttemptOutcome) -> None:
     """The text and the cost of the attempt are kept."""
-    asked = cancel(_claimed(), NOW)
-    assert asked is not None
+    flagged = cancel(_claimed(), NOW)
+    assert flagged is not None
 
-    for after in (finish(asked, 1, OWNER, outcome, NOW), retry_later(asked, 1, OWNER, outcome, NOW + 2_000, NOW)):
+    for after in (finish(flagged, 1, OWNER, outcome, NOW), retry_later(flagged, 1, OWNER, outcome, NOW + 2_000, NOW)):
         assert after is not None
         assert (after.status, after.length, after.cost) == (Status.CANCELLED, outcome.length, outcome.cost)
         assert (after.error, after.incomplete_reason) == (None, None)
@@ -232,16 +232,16 @@ def test_restart_is_refused_for_a_completed_or_unfinished_job(status: Status) ->
     assert restart(job(status=status), NOW, HOUR, HOUR) is None
 
 
-MOVES: list[Callable[[Job, int], Job | None]] = [
-    lambda head, now: claim(head, head.generation, f"lease-{now % 3}#x", now),
-    lambda head, now: finish(head, head.generation, head.owner or "", DONE, now),
-    lambda head, now: retry_later(head, head.generation, head.owner or "", BROKEN, now + 2_000, now),
-    lambda head, now: hold(head, head.generation, "circuit_open", now + 30_000, now),
-    lambda head, now: hold_after_attempt(head, head.generation, head.owner or "", BROKEN, "circuit_open", now + 30_000, now),
+TRANSITIONS: list[Callable[[Job, int], Job | None]] = [
+    lambda record, now: claim(record, record.generation, f"lease-{now % 3}#x", now),
+    lambda record, now: finish(record, record.generation, record.owner or "", DONE, now),
+    lambda record, now: retry_later(record, record.generation, record.owner or "", BROKEN, now + 2_000, now),
+    lambda record, now: hold(record, record.generation, "circuit_open", now + 30_000, now),
+    lambda record, now: hold_after_attempt(record, record.generation, record.owner or "", BROKEN, "circuit_open", now + 30_000, now),
     cancel,
-    lambda head, now: restart(head, now, HOUR, HOUR),
-    lambda head, now: postpone(head, now + HOUR, now),
-    lambda head, now: None if head.status.is_terminal or head.status is Status.PROCESSING else expire(head, now),
+    lambda record, now: restart(record, now, HOUR, HOUR),
+    lambda record, now: postpone(record, now + HOUR, now),
+    lambda record, now: None if record.status.is_terminal or record.status is Status.PROCESSING else expire(record, now),
 ]
 
 
@@ -255,27 +255,27 @@ def test_postpone_never_moves_the_due_time_earlier() -> None:
     assert postpone(expire(queued, 7), 10**15, 7) is None
 
 
-@given(steps=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(1, 2 * HOUR)), max_size=40))
+@given(steps=st.lists(st.tuples(st.sampled_from(TRANSITIONS), st.integers(1, 2 * HOUR)), max_size=40))
 def test_invariants_hold_for_any_sequence_of_transitions(steps: list[tuple[Callable[[Job, int], Job | None], int]]) -> None:
     """Numbers and costs only grow; an unfinished job has a due time, an ended one a TTL."""
-    head, now = job(), NOW
-    for move, later in steps:
+    record, now = job(), NOW
+    for transition, later in steps:
         now += later
-        after = move(head, now)
-        if after is None or after is head:
+        after = transition(record, now)
+        if after is None or after is record:
             continue
-        assert after.version == head.version + 1
+        assert after.version == record.version + 1
         assert after.updated_at == now
-        assert (after.generation, after.attempt, after.run) >= (head.generation, head.attempt, head.run)
-        assert after.attempt - head.attempt == (after.status is Status.PROCESSING and head.status is not Status.PROCESSING)
-        assert (after.cost or 0) >= (head.cost or 0)
-        if head.status.is_terminal:
-            assert (after.status, after.run) == (Status.QUEUED, head.run + 1)
+        assert (after.generation, after.attempt, after.run) >= (record.generation, record.attempt, record.run)
+        assert after.attempt - record.attempt == (after.status is Status.PROCESSING and record.status is not Status.PROCESSING)
+        assert (after.cost or 0) >= (record.cost or 0)
+        if record.status.is_terminal:
+            assert (after.status, after.run) == (Status.QUEUED, record.run + 1)
         assert (after.due_at is None) == after.status.is_terminal
         assert (after.ttl is None) == (not after.status.is_terminal)
         if after.status.is_terminal:
             assert after.length is not None
-        head = after
+        record = after
 
 
 DURABLE = _claimed(response_id="resp_1", response_at=NOW)
@@ -283,24 +283,24 @@ DURABLE = _claimed(response_id="resp_1", response_at=NOW)
 
 def test_response_id_is_stored_once_and_only_by_the_owner() -> None:
     """With a stored response id the attempt can outlive its worker."""
-    noted = store_response_id(_claimed(), 1, OWNER, "resp_1", NOW)
+    stored = store_response_id(_claimed(), 1, OWNER, "resp_1", NOW)
 
-    assert noted is not None
-    assert (noted.response_id, noted.response_at, noted.is_resumable, noted.version) == ("resp_1", NOW, True, 3)
-    assert store_response_id(noted, 1, OWNER, "resp_1", NOW + 1) is noted
+    assert stored is not None
+    assert (stored.response_id, stored.response_at, stored.is_resumable, stored.version) == ("resp_1", NOW, True, 3)
+    assert store_response_id(stored, 1, OWNER, "resp_1", NOW + 1) is stored
     assert store_response_id(_claimed(owner="lease-2#b"), 1, OWNER, "resp_1", NOW) is None
 
 
 def test_hand_over_continues_the_same_attempt() -> None:
     """The next claim adds no attempt and no try, and the text may still grow."""
-    given = hand_over(DURABLE, 1, OWNER, NOW)
-    assert given is not None
+    handed_over = hand_over(DURABLE, 1, OWNER, NOW)
+    assert handed_over is not None
 
-    assert (given.status, given.generation, given.reason, given.length) == (Status.QUEUED, 2, "handed_over", None)
-    assert hand_over(given, 1, OWNER, NOW) is given  # its answer was lost
-    taken = claim(given, 2, "lease-2#b", NOW)
-    assert taken is not None
-    assert (taken.attempt, taken.tries, taken.response_id) == (1, 1, "resp_1")
+    assert (handed_over.status, handed_over.generation, handed_over.reason, handed_over.length) == (Status.QUEUED, 2, "handed_over", None)
+    assert hand_over(handed_over, 1, OWNER, NOW) is handed_over  # the first response was lost
+    claimed = claim(handed_over, 2, "lease-2#b", NOW)
+    assert claimed is not None
+    assert (claimed.attempt, claimed.tries, claimed.response_id) == (1, 1, "resp_1")
 
 
 @pytest.mark.parametrize(
@@ -318,9 +318,9 @@ def test_hand_over_requires_a_response_id_and_ownership(before: Job) -> None:
 
 def test_reclaim_keeps_the_response_of_a_dead_worker() -> None:
     """Only the crash is counted; a job that crashed too often fails and keeps text and cost."""
-    taken = reclaim(DURABLE, "lease-1", 5, 100, NOW)
-    assert taken is not None
-    assert (taken.status, taken.attempt, taken.tries, taken.crashes, taken.length, taken.cost) == (Status.QUEUED, 1, 1, 1, None, None)
+    after = reclaim(DURABLE, "lease-1", 5, 100, NOW)
+    assert after is not None
+    assert (after.status, after.attempt, after.tries, after.crashes, after.length, after.cost) == (Status.QUEUED, 1, 1, 1, None, None)
 
     poison = reclaim(_claimed(response_id="resp_1", run_alone=True, isolated_crashes=MAX_ISOLATED_CRASHES - 1), "lease-1", 5, 100, NOW)
     assert poison is not None
@@ -331,11 +331,11 @@ def test_cancel_of_a_handed_over_job_sets_a_flag_for_the_next_worker() -> None:
     """The next worker must stop the response at the provider."""
     between = job(generation=2, attempt=1, response_id="resp_1")
 
-    asked = cancel(between, NOW)
+    flagged = cancel(between, NOW)
 
-    assert asked is not None
-    assert (asked.status, asked.cancel_requested) == (Status.QUEUED, True)
-    assert cancel(asked, NOW) is asked
+    assert flagged is not None
+    assert (flagged.status, flagged.cancel_requested) == (Status.QUEUED, True)
+    assert cancel(flagged, NOW) is flagged
 
 
 def test_new_attempt_starts_without_the_response_of_the_last() -> None:

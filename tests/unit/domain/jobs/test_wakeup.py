@@ -1,4 +1,4 @@
-"""The queue message: read back as it was, or refused with a reason."""
+"""Wake-up messages: parsed back to what was sent, or refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_unknown_fields_are_ignored() -> None:
         f'{{"job_id": "{ID}", "generation": true}}',
         f'{{"job_id": "{ID}", "generation": 1.5}}',
         f'{{"job_id": "{ID}", "generation": ' + "9" * 5_000 + "}",
-        "[" * 200_000,  # deep enough to exhaust the reader
+        "[" * 200_000,  # deep enough to exhaust the parser
     ],
 )
 def test_malformed_message_raises_invalid_message(body: str) -> None:

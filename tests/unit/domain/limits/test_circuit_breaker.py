@@ -1,4 +1,4 @@
-"""When a circuit opens, what it lets through, who may try it out, and what closes it: a table a rule."""
+"""The circuit breaker: when it opens, what it permits, who may probe, and what closes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from chalicelib.domain.limits.circuit_breaker import (
     COOL_DOWN_MS,
     FAILURE_THRESHOLD,
     FAILURE_WINDOW_MS,
-    FORCED_LOOK_MS,
+    FORCED_RECHECK_MS,
     MAX_COOL_DOWN_MS,
     PROBE_TIMEOUT_MS,
     TRIP_RESET_MS,
@@ -40,7 +40,7 @@ assert PROBED is not None
 
 
 def after(*failures: tuple[str, int]) -> CircuitBreaker:
-    """What so many failures, each at its time, make of a calm circuit."""
+    """A healthy circuit after these failures, each at its time."""
     circuit = CALM
     for number, (code, at) in enumerate(failures):
         circuit = record_failure(circuit, code, at, f"a{number}", at)
@@ -48,10 +48,10 @@ def after(*failures: tuple[str, int]) -> CircuitBreaker:
 
 
 @pytest.mark.parametrize(
-    ("code", "sign"),
+    ("code", "signal"),
     [
         (None, ProviderSignal.SUCCESS),
-        ("content_refused", ProviderSignal.SUCCESS),  # an answer, if no welcome one
+        ("content_refused", ProviderSignal.SUCCESS),  # the model answered, although it refused
         ("output_invalid", ProviderSignal.SUCCESS),
         ("provider_unavailable", ProviderSignal.FAILURE),
         ("provider_timeout", ProviderSignal.FAILURE),
@@ -62,13 +62,13 @@ def after(*failures: tuple[str, int]) -> CircuitBreaker:
         ("authentication_failed", ProviderSignal.ACCOUNT_BLOCKED),
         ("provider_rate_limited", ProviderSignal.INCONCLUSIVE),
         ("request_invalid", ProviderSignal.INCONCLUSIVE),
-        ("timeout", ProviderSignal.INCONCLUSIVE),  # `config.timeout`: the caller's wish
+        ("timeout", ProviderSignal.INCONCLUSIVE),  # `config.timeout` is set by the caller
         ("openai_not_configured", ProviderSignal.INCONCLUSIVE),
         ("internal_error", ProviderSignal.INCONCLUSIVE),
     ],
 )
-def test_classify_error_maps_error_codes_to_provider_signals(code: str | None, sign: ProviderSignal) -> None:
-    assert classify_error(code) is sign
+def test_classify_error_maps_error_codes_to_provider_signals(code: str | None, signal: ProviderSignal) -> None:
+    assert classify_error(code) is signal
 
 
 def test_inconclusive_attempt_errors_are_listed_explicitly() -> None:
@@ -94,7 +94,7 @@ def test_inconclusive_attempt_errors_are_listed_explicitly() -> None:
     [
         ([("stream_cut", NOW + n) for n in range(FAILURE_THRESHOLD - 1)], CircuitState.CLOSED),
         ([("stream_cut", NOW + n) for n in range(FAILURE_THRESHOLD)], CircuitState.OPEN),
-        ([("provider_timeout", NOW + n * FAILURE_WINDOW_MS) for n in range(FAILURE_THRESHOLD)], CircuitState.OPEN),  # just in a row
+        ([("provider_timeout", NOW + n * FAILURE_WINDOW_MS) for n in range(FAILURE_THRESHOLD)], CircuitState.OPEN),  # just close enough
         ([("provider_timeout", NOW + n * (FAILURE_WINDOW_MS + 1)) for n in range(FAILURE_THRESHOLD)], CircuitState.CLOSED),  # too far apart
         ([("provider_rate_limited", NOW + n) for n in range(99)], CircuitState.CLOSED),
         ([("provider_quota_exhausted", NOW)], CircuitState.OPEN),
@@ -114,27 +114,27 @@ def test_success_resets_the_failure_count() -> None:
     """A healthy circuit is returned unchanged, so a success writes nothing."""
     failing = after(*[("stream_cut", NOW)] * 4)
 
-    calm = record_success(failing, NOW - 1, "x", NOW + 1)
+    healthy = record_success(failing, NOW - 1, "x", NOW + 1)
 
-    assert (failing.failures, calm.failures, calm.is_healthy) == (4, 0, True)
-    assert record_success(calm, NOW, "x", NOW + 2) is calm
+    assert (failing.failures, healthy.failures, healthy.is_healthy) == (4, 0, True)
+    assert record_success(healthy, NOW, "x", NOW + 2) is healthy
     assert record_success(CALM, NOW, "x", NOW) is CALM
 
 
 @pytest.mark.parametrize(
-    ("circuit", "at", "entry"),
+    ("circuit", "at", "permission"),
     [
         (CALM, NOW, Permission.ALLOWED),
         (after(*[("stream_cut", NOW)] * 4), NOW, Permission.ALLOWED),
         (OPEN, DUE - 1, Permission.DENIED),
         (OPEN, DUE, Permission.PROBE),
         (PROBED, DUE + PROBE_TIMEOUT_MS - 1, Permission.DENIED),
-        (PROBED, DUE + PROBE_TIMEOUT_MS, Permission.PROBE),  # its holder is dead: the probe is over by itself [15]
+        (PROBED, DUE + PROBE_TIMEOUT_MS, Permission.PROBE),  # a dead probe expires (protocol rule 15: everything unfinished is due)
         (force_open(CALM, "ann", None, "x", NOW), NOW + 10**9, Permission.DENIED),
     ],
 )
-def test_check_permission_by_circuit_state_and_time(circuit: CircuitBreaker, at: int, entry: Permission) -> None:
-    assert check_permission(circuit, "q", at) is entry
+def test_check_permission_by_circuit_state_and_time(circuit: CircuitBreaker, at: int, permission: Permission) -> None:
+    assert check_permission(circuit, "q", at) is permission
 
 
 def test_half_open_circuit_allows_one_probe() -> None:
@@ -157,16 +157,16 @@ def test_successful_probe_closes_the_circuit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("began", "closes"),
+    ("started_at", "closes"),
     [
-        (NOW + 1, True),  # another process had not heard of it yet, and its attempt goes well
-        (NOW - 1, False),  # it was under way before: that says nothing of now
+        (NOW + 1, True),  # another process had not read the open circuit yet, and its attempt succeeds
+        (NOW - 1, False),  # an attempt from before the opening says nothing about the provider now
     ],
 )
-def test_success_of_an_attempt_started_after_opening_closes_the_circuit(began: int, closes: bool) -> None:
+def test_success_of_an_attempt_started_after_opening_closes_the_circuit(started_at: int, closes: bool) -> None:
     for circuit in (OPEN, PROBED):
         assert circuit is not None
-        assert (record_success(circuit, began, "x", DUE + 1).state is CircuitState.CLOSED) is closes
+        assert (record_success(circuit, started_at, "x", DUE + 1).state is CircuitState.CLOSED) is closes
 
 
 def test_failed_probe_reopens_with_a_doubled_cool_down() -> None:
@@ -209,7 +209,7 @@ def test_cool_downs_double_up_to_a_limit_and_reset_after_a_quiet_period() -> Non
 
 def test_forced_open_circuit_closes_only_by_force_close() -> None:
     """No success, failure or probe changes a circuit that an operator opened."""
-    forced = force_open(CALM, "ann", "moving house", "x", NOW)
+    forced = force_open(CALM, "ann", "maintenance", "x", NOW)
 
     assert forced.is_forced
     assert record_success(forced, NOW + 9, "y", NOW + 99) is forced
@@ -224,9 +224,9 @@ def test_forced_open_circuit_closes_only_by_force_close() -> None:
     [
         (OPEN, NOW + 5, DUE),
         (OPEN, DUE + 5, DUE + 5),
-        (PROBED, DUE + 1, DUE + 10_001),  # the probe's first text may come any moment
+        (PROBED, DUE + 1, DUE + 10_001),  # the first token of the probe may arrive at any moment
         (PROBED, DUE + 59_000, DUE + PROBE_TIMEOUT_MS),
-        (force_open(CALM, "ann", None, "x", NOW), NOW, NOW + FORCED_LOOK_MS),
+        (force_open(CALM, "ann", None, "x", NOW), NOW, NOW + FORCED_RECHECK_MS),
     ],
 )
 def test_retry_at_by_circuit_state(circuit: CircuitBreaker, at: int, again: int) -> None:

@@ -1,4 +1,4 @@
-"""The limits of a kind of work, as rules: no minute has too many, no more than so many at once, and each place is somebody's own."""
+"""Limits of a job type, as pure rules: starts per minute, slots, and reservations per holder."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ SLOTS = Limits(concurrency=2)
 EMPTY = TypeLimiter(type="chore")
 
 
-def asked(count: int, limits: Limits, now: int = NOW, seen: TypeLimiter = EMPTY) -> tuple[TypeLimiter, list[int]]:
-    """So many come together: what they leave, and when each may begin, in seconds from now."""
+def acquire_many(count: int, limits: Limits, now: int = NOW, seen: TypeLimiter = EMPTY) -> tuple[TypeLimiter, list[int]]:
+    """Acquire for many holders at once. Return the limiter and the seconds until each may start."""
     times = []
     for number in range(count):
-        turn = acquire(seen, limits, f"job{number}#1", now)
-        seen = turn.limiter
-        times.append(((turn.until or now) - now) // 1000)
+        decision = acquire(seen, limits, f"job{number}#1", now)
+        seen = decision.limiter
+        times.append(((decision.until or now) - now) // 1000)
     return seen, times
 
 
 def test_rate_limit_spreads_starts_over_minutes() -> None:
     """Three start at once; each later start is a minute after the start three before it."""
-    assert asked(8, RATE)[1] == [0, 0, 0, 60, 60, 60, 120, 120]
+    assert acquire_many(8, RATE)[1] == [0, 0, 0, 60, 60, 60, 120, 120]
 
 
 def test_due_reservation_is_used_without_taking_a_second_one() -> None:
     """Callers without a reservation wait behind those that hold one."""
-    seen, _ = asked(4, RATE)
+    seen, _ = acquire_many(4, RATE)
     later = NOW + MINUTE_MS
 
-    known = acquire(seen, RATE, "job3#2", later, has_place=True)
+    known = acquire(seen, RATE, "job3#2", later, has_reservation=True)
     new = acquire(known.limiter, RATE, "job9#1", later)
 
     assert (known.until, known.limiter.recent_starts) == (None, seen.recent_starts)
@@ -53,19 +53,19 @@ def test_due_reservation_is_used_without_taking_a_second_one() -> None:
 
 def test_acquire_is_idempotent_per_holder() -> None:
     """A duplicate wake-up or a lost response must not consume a second start."""
-    seen, _ = asked(4, RATE)
+    seen, _ = acquire_many(4, RATE)
 
     again = acquire(seen, RATE, "job3#1", NOW + 5)
 
     assert (again.until, again.limiter) == (NOW + MINUTE_MS, seen)
-    entered = acquire(seen, RATE, "job0#1", NOW + 5)
-    assert entered.until is None
-    assert entered.limiter.recent_starts == seen.recent_starts
+    started = acquire(seen, RATE, "job0#1", NOW + 5)
+    assert started.until is None
+    assert started.limiter.recent_starts == seen.recent_starts
 
 
 def test_concurrency_slots_are_freed_by_release_or_expiry() -> None:
     """A renewed slot does not expire."""
-    seen, times = asked(3, SLOTS)
+    seen, times = acquire_many(3, SLOTS)
 
     assert times == [0, 0, INITIAL_HOLD_MS // 2000]
     assert acquire(release(seen, "job0#1", NOW + 100), SLOTS, "job3#1", NOW + 100).until is None
@@ -77,7 +77,7 @@ def test_concurrency_slots_are_freed_by_release_or_expiry() -> None:
 
 def test_duplicate_wake_up_shares_one_slot() -> None:
     """Two workers may run the same wake-up; neither blocks the other."""
-    seen, _ = asked(1, SLOTS)
+    seen, _ = acquire_many(1, SLOTS)
 
     again = acquire(seen, SLOTS, "job0#1", NOW)
 
@@ -89,7 +89,7 @@ def test_reserved_start_times_follow_the_average_slot_duration() -> None:
     """The average is updated at each release of a slot whose job ran."""
     slow = TypeLimiter(type="chore", average_hold_ms=60_000)
 
-    seen, times = asked(6, SLOTS, seen=slow)
+    seen, times = acquire_many(6, SLOTS, seen=slow)
 
     assert times == [0, 0, 30, 60, 90, 120]
     assert release(seen, "job0#1", NOW + 20_000).average_hold_ms == 50_000
@@ -98,7 +98,7 @@ def test_reserved_start_times_follow_the_average_slot_duration() -> None:
 
 def test_no_reservation_beyond_the_latest_start_time() -> None:
     """The job would have expired by then, and the jobs behind it would wait for nothing."""
-    seen, _ = asked(3, RATE)
+    seen, _ = acquire_many(3, RATE)
 
     late = acquire(seen, RATE, "job3#1", NOW, latest=NOW + 1000)
 
@@ -112,7 +112,7 @@ def test_release_without_a_slot_changes_nothing() -> None:
 
 def test_limiter_state_is_bounded() -> None:
     """Checked with 500 requests at the same moment."""
-    seen, _ = asked(500, Limits(concurrency=2, per_minute=10))
+    seen, _ = acquire_many(500, Limits(concurrency=2, per_minute=10))
 
     assert (len(seen.recent_starts), len(seen.reservations), len(seen.slots)) == (10, MAX_RESERVATIONS, 2)
 
@@ -128,9 +128,9 @@ def test_rate_and_concurrency_limits_hold_for_any_arrival_pattern(pauses: list[i
     waiting: list[tuple[int, int]] = []
     began: list[int] = []
 
-    def come(number: int, at: int, *, has_place: bool) -> None:
+    def request(number: int, at: int, *, has_place: bool) -> None:
         nonlocal seen
-        turn = acquire(seen, limits, f"job{number}#{len(began)}.{at}", at, has_place=has_place)
+        turn = acquire(seen, limits, f"job{number}#{len(began)}.{at}", at, has_reservation=has_place)
         seen = turn.limiter
         if turn.until is None:
             began.append(at)
@@ -144,14 +144,14 @@ def test_rate_and_concurrency_limits_hold_for_any_arrival_pattern(pauses: list[i
         while waiting and min(waiting)[0] <= now:
             at, other = min(waiting)
             waiting.remove((at, other))
-            come(other, at, has_place=True)
-        come(number, now, has_place=False)
+            request(other, at, has_place=True)
+        request(number, now, has_place=False)
     for _ in range(2_000):
         if not waiting:
             break
         at, other = min(waiting)
         waiting.remove((at, other))
-        come(other, at, has_place=True)
+        request(other, at, has_place=True)
 
     assert not waiting
     began.sort()

@@ -1,4 +1,4 @@
-"""Estimates: tokens by a rule of thumb, and the money and time that follow."""
+"""Estimates: tokens by a heuristic, and the cost and time that follow from them."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_long_texts_are_sampled_with_small_error() -> None:
     whole = estimate_tokens(page) * (1_000_000 // len(page))
     start = time.process_time()
 
-    guess = estimate_tokens(page * (1_000_000 // len(page)))
+    sampled = estimate_tokens(page * (1_000_000 // len(page)))
 
-    assert guess == pytest.approx(whole, rel=0.05)
+    assert sampled == pytest.approx(whole, rel=0.05)
     assert time.process_time() - start < 0.5
 
 
@@ -81,8 +81,8 @@ def _estimate(*, price: Price | None = PRICE, max_tokens: int = 1_000, depth: in
     [
         (_estimate(), (100, 600, 375_000, 3 * 618_750, 0, 11_300)),
         (_estimate(max_attempts=1), (100, 600, 375_000, 618_750, 0, 11_300)),
-        (_estimate(max_tokens=60), (100, 60, 51_000, 3 * 54_750, 0, 2_300)),  # an answer is never longer than allowed
-        (_estimate(price=None), (100, 600, None, None, 0, 11_300)),  # unknown is not free
+        (_estimate(max_tokens=60), (100, 60, 51_000, 3 * 54_750, 0, 2_300)),  # an answer is never longer than `max_tokens`
+        (_estimate(price=None), (100, 600, None, None, 0, 11_300)),  # an unknown price is not zero
         (_estimate(depth=750), (100, 600, 375_000, 3 * 618_750, 12_000, 23_300)),
     ],
 )

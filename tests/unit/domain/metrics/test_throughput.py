@@ -1,4 +1,4 @@
-"""Measured speeds: what is counted of completed jobs, and what is read from that."""
+"""Measured throughput: what completed jobs add to the counters, and what is read from them."""
 
 from __future__ import annotations
 
@@ -26,28 +26,13 @@ from chalicelib.domain.metrics.throughput import (
     throughput_from,
 )
 from chalicelib.services.metrics.throughput_cache import ThroughputCache
-from tests.contract.given import NOW, job
 from tests.kit.provider import Script
+from tests.kit.records import NOW, WEEK, completed_job
 from tests.kit.world import World
-
-WEEK = 7 * 86_400_000
-
-
-def completed(output: int = 300, streaming: int = 3_000, first: int = 400, **changes: Any) -> Job:
-    begun = changes.pop("at", NOW)
-    values: dict[str, Any] = {
-        "status": Status.COMPLETED,
-        "attempt": 1,
-        "started_at": begun,
-        "first_token_at": begun + first,
-        "finished_at": begun + first + streaming,
-        "usage": Usage(input=10, output=output),
-    }
-    return job(**(values | changes))
 
 
 def counted(*jobs: Job) -> dict[str, int]:
-    """What all these add to one counter."""
+    """The sum of what these jobs add to one counter."""
     sums: dict[str, int] = {}
     for one in jobs:
         for add in count_job(CountMark(job_id=one.id), one)[0]:
@@ -57,10 +42,10 @@ def counted(*jobs: Job) -> dict[str, int]:
 
 
 def test_completed_job_increments_the_counters_of_its_week() -> None:
-    [add], said = count_job(CountMark(job_id="j"), completed(output=300, streaming=3_000, first=400, generation=2))
+    [add], mark = count_job(CountMark(job_id="j"), completed_job(output=300, streaming=3_000, first=400, generation=2))
 
     assert add.key == ("speed#general#gpt-4o-mini", "w2025-47")
-    assert said == 2
+    assert mark == 2
     assert {name: add.amounts[name] for name in ("n", "tokens", "streaming_ms", "first", "first_ms")} == {
         "n": 1,
         "tokens": 300,
@@ -73,16 +58,16 @@ def test_completed_job_increments_the_counters_of_its_week() -> None:
 
 
 def test_job_counts_for_the_model_of_its_last_attempt() -> None:
-    [add], _ = count_job(CountMark(job_id="j"), completed(attempt_model="gpt-4o"))
+    [add], _ = count_job(CountMark(job_id="j"), completed_job(attempt_model="gpt-4o"))
 
     assert add.key[0] == "speed#general#gpt-4o"
 
 
 def test_job_with_a_count_mark_is_not_counted_again() -> None:
-    ended = completed()
-    _, said = count_job(CountMark(job_id=ended.id), ended)
+    ended = completed_job()
+    _, mark = count_job(CountMark(job_id=ended.id), ended)
 
-    assert count_job(CountMark(job_id=ended.id, version=9, counted={SPEED: said}), ended) == ([], said)
+    assert count_job(CountMark(job_id=ended.id, version=9, counted={SPEED: mark}), ended) == ([], mark)
 
 
 @pytest.mark.parametrize(
@@ -100,26 +85,26 @@ def test_job_with_a_count_mark_is_not_counted_again() -> None:
 )
 def test_unrepresentative_jobs_are_not_counted(changes: dict[str, Any]) -> None:
     """Unfinished jobs, cache hits and estimated usage say nothing about the speed of a model."""
-    assert count_job(CountMark(job_id="j"), completed(**changes)) == ([], None)
+    assert count_job(CountMark(job_id="j"), completed_job(**changes)) == ([], None)
 
 
 def test_first_token_time_counts_only_for_first_attempts() -> None:
     """The job record stores the start of the first attempt, not of a later one."""
-    assert "first" not in counted(completed(attempt=2, tries=2))
+    assert "first" not in counted(completed_job(attempt=2, tries=2))
 
 
 @pytest.mark.parametrize(("output", "streaming"), [(5, 100), (4_000, 0), (4_000, 3)])
 def test_token_rate_counts_only_for_streamed_output(output: int, streaming: int) -> None:
     """Very short answers and answers in one piece have no meaningful rate."""
-    amounts = counted(completed(output=output, streaming=streaming))
+    amounts = counted(completed_job(output=output, streaming=streaming))
 
     assert amounts["n"] == 1
     assert not [name for name in amounts if name[0] == "r"]
 
 
 def test_throughput_is_unmeasured_below_the_minimum_sample_count() -> None:
-    assert throughput_from([counted(*[completed()] * (MIN_SAMPLES - 1))]) == UNMEASURED
-    assert throughput_from([counted(*[completed()] * MIN_SAMPLES)]).n == MIN_SAMPLES
+    assert throughput_from([counted(*[completed_job()] * (MIN_SAMPLES - 1))]) == UNMEASURED
+    assert throughput_from([counted(*[completed_job()] * MIN_SAMPLES)]).n == MIN_SAMPLES
 
 
 SAMPLE = st.tuples(st.integers(1, 120_000), st.integers(0, 800_000), st.integers(1, 100_000))
@@ -127,20 +112,20 @@ SAMPLE = st.tuples(st.integers(1, 120_000), st.integers(0, 800_000), st.integers
 
 @given(one=st.lists(SAMPLE, max_size=30), other=st.lists(SAMPLE, max_size=30))
 def test_merged_weeks_equal_one_count_of_all_jobs(one: list[tuple[int, ...]], other: list[tuple[int, ...]]) -> None:
-    first, second = ([completed(*sample) for sample in samples] for samples in (one, other))
+    first, second = ([completed_job(*sample) for sample in samples] for samples in (one, other))
 
     assert throughput_from([counted(*first), counted(*second)]) == throughput_from([counted(*first, *second)])
 
 
 @given(samples=st.lists(st.integers(1, 128_000), min_size=MIN_SAMPLES, max_size=60))
 def test_percentiles_are_exact_to_within_one_bin(samples: list[int]) -> None:
-    measured = throughput_from([counted(*(completed(output=output) for output in samples))]).output_tokens
+    measured = throughput_from([counted(*(completed_job(output=output) for output in samples))]).output_tokens
     assert measured is not None
 
-    for part, told in ((0.1, measured.p10), (0.5, measured.p50), (0.9, measured.p90)):
+    for part, reported in ((0.1, measured.p10), (0.5, measured.p50), (0.9, measured.p90)):
         exact = sorted(samples)[math.ceil(part * len(samples)) - 1]
-        assert exact / (1 + BIN_ERROR) <= told * 1.000001
-        assert told <= exact * (1 + BIN_ERROR) * 1.000001
+        assert exact / (1 + BIN_ERROR) <= reported * 1.000001
+        assert reported <= exact * (1 + BIN_ERROR) * 1.000001
 
 
 @given(value=st.floats(0.07, 3e7))
@@ -165,11 +150,11 @@ def test_counter_key_uses_the_iso_year_of_the_week() -> None:
     assert counter_key("general", "m", new_year)[1] == "w2026-53"
 
 
-# ---- what an environment knows
+# ---- the cache of an environment
 
 
-def known(memory: InMemoryAdapters, facts: list[str]) -> ThroughputCache:
-    return ThroughputCache(memory.throughput, memory.clock, lambda fact, **_: facts.append(fact))
+def cache_of(memory: InMemoryAdapters, events: list[str]) -> ThroughputCache:
+    return ThroughputCache(memory.throughput, memory.clock, lambda event, **_: events.append(event))
 
 
 def test_throughput_covers_the_current_and_the_previous_week() -> None:
@@ -177,9 +162,9 @@ def test_throughput_covers_the_current_and_the_previous_week() -> None:
     now = memory.clock.now()
     for at, output in ((now, 100), (now - WEEK, 100), (now - 2 * WEEK, 9_999)):
         for _ in range(MIN_SAMPLES):
-            memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=at, output=output))[0])
+            memory.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=at, output=output))[0])
 
-    found = known(memory, []).get("general", "gpt-4o-mini")
+    found = cache_of(memory, []).get("general", "gpt-4o-mini")
 
     assert found.n == 2 * MIN_SAMPLES
     assert found.output_tokens is not None
@@ -188,37 +173,37 @@ def test_throughput_covers_the_current_and_the_previous_week() -> None:
 
 def test_throughput_is_cached_for_a_minute_per_type_and_model() -> None:
     memory = InMemoryAdapters()
-    speeds = known(memory, [])
-    assert speeds.get("general", "gpt-4o-mini") == UNMEASURED
+    cache = cache_of(memory, [])
+    assert cache.get("general", "gpt-4o-mini") == UNMEASURED
     for _ in range(MIN_SAMPLES):
-        memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=memory.clock.now()))[0])
+        memory.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=memory.clock.now()))[0])
 
-    before = speeds.get("general", "gpt-4o-mini")
+    before = cache.get("general", "gpt-4o-mini")
     memory.clock.advance(61)
 
-    assert (before.n, speeds.get("general", "gpt-4o-mini").n) == (0, MIN_SAMPLES)
-    assert speeds.get("general", "gpt-4o") == UNMEASURED
+    assert (before.n, cache.get("general", "gpt-4o-mini").n) == (0, MIN_SAMPLES)
+    assert cache.get("general", "gpt-4o") == UNMEASURED
 
 
 def test_throughput_cache_serves_old_values_while_the_store_is_unavailable() -> None:
     """The next read of the store follows after a minute, not at each job."""
-    memory, facts = InMemoryAdapters(), list[str]()
+    memory, events = InMemoryAdapters(), list[str]()
     for _ in range(MIN_SAMPLES):
-        memory.throughput.add(count_job(CountMark(job_id="j"), completed(at=memory.clock.now()))[0])
-    speeds = known(memory, facts)
-    speeds.get("general", "gpt-4o-mini")
+        memory.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=memory.clock.now()))[0])
+    cache = cache_of(memory, events)
+    cache.get("general", "gpt-4o-mini")
     memory.clock.advance(61)
     memory.throughput.rows = None  # type: ignore[assignment]
 
-    assert [speeds.get("general", "gpt-4o-mini").n for _ in range(3)] == [MIN_SAMPLES] * 3
-    assert facts == ["throughput_unavailable"]
+    assert [cache.get("general", "gpt-4o-mini").n for _ in range(3)] == [MIN_SAMPLES] * 3
+    assert events == ["throughput_unavailable"]
 
 
 def test_worker_progress_uses_the_measured_output_length() -> None:
     """A model without measurements uses the default of the job type."""
     world = World(Script(deltas=["word "] * 200, every=0.02))
     for _ in range(MIN_SAMPLES):
-        world.container.throughput.add(count_job(CountMark(job_id="j"), completed(at=world.clock.now(), output=400))[0])
+        world.container.throughput.add(count_job(CountMark(job_id="j"), completed_job(at=world.clock.now(), output=400))[0])
     measured, other = world.submit(), world.submit(config={"model": "gpt-4o"})
 
     world.deliver()
@@ -230,9 +215,9 @@ def test_worker_progress_uses_the_measured_output_length() -> None:
 
 
 def test_retried_job_counts_once_with_its_current_generation() -> None:
-    ended = replace(completed(), attempt=3, tries=1, run=2, generation=7)
+    ended = replace(completed_job(), attempt=3, tries=1, run=2, generation=7)
 
-    [add], said = count_job(CountMark(job_id=ended.id, version=3, counted={}), ended)
+    [add], mark = count_job(CountMark(job_id=ended.id, version=3, counted={}), ended)
 
-    assert said == 7
+    assert mark == 7
     assert add.amounts["n"] == 1

@@ -1,4 +1,4 @@
-"""Which addresses may be written to: whatever form a private one takes, it is recognised."""
+"""Addresses and webhook URLs that may be contacted. A private address is found in every form."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_allowed_network_permits_only_its_own_addresses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "why"),
+    ("url", "reason"),
     [
         ("http://hooks.example.com/", "https"),
         ("ftp://hooks.example.com/", "https"),
@@ -119,9 +119,9 @@ def test_allowed_network_permits_only_its_own_addresses() -> None:
         ("https://hooks.example.com./", "name a host"),
         ("https://-hooks.example.com/", "name a host"),
         ("https://hooks.example.com:25/", "port"),
-        ("https://hooks.example.com:99999/", "no URL"),
-        ("https://hooks.example.com:x/", "no URL"),
-        ("https://[::1/", "no URL"),
+        ("https://hooks.example.com:99999/", "not a URL"),
+        ("https://hooks.example.com:x/", "not a URL"),
+        ("https://[::1/", "not a URL"),
         ("https://hooks.example.com\\@127.0.0.1/", "ASCII"),
         ("https://hooks.example.com/ x", "ASCII"),
         ("https://hooks.example.com/\r\nX: y", "ASCII"),
@@ -129,8 +129,8 @@ def test_allowed_network_permits_only_its_own_addresses() -> None:
         ("https://hooks.example.com/" + "x" * 2_048, "2048"),
     ],
 )
-def test_unsafe_or_malformed_webhook_urls_are_rejected(url: str, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
+def test_unsafe_or_malformed_webhook_urls_are_rejected(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         parse_webhook_url(url)
 
 

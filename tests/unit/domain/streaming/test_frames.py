@@ -1,4 +1,4 @@
-"""What a watcher is told: the shapes of the frames, and that each fits its road."""
+"""Frames for subscribers: their fields, and that each fits into a WebSocket message."""
 
 from __future__ import annotations
 

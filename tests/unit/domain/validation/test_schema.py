@@ -1,4 +1,4 @@
-"""Validation: all problems at once, in words for people, whatever the value."""
+"""Validation: all problems at once, as readable messages, for any value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def _told(value: Any, at: str = "config") -> dict[str, str]:
+def _problems(value: Any, at: str = "config") -> dict[str, str]:
     return {detail.path: detail.message for detail in problems(CONFIG, value, at)}
 
 
@@ -64,7 +64,7 @@ def _told(value: Any, at: str = "config") -> dict[str, str]:
         ({"key": "A"}, "config.key", 'must be text that matches ^[a-z]+$, not "A"'),
         ({"flag": {"a": 1}}, "config.flag", "must be true or false, not an object with 1 field"),
         ({"format": "xml"}, "config.format", 'must be one of "text", "json" or an object, not "xml"'),
-        ({"format": {}}, "config.format.name", "is missing"),  # an object was meant, so its own problem is told
+        ({"format": {}}, "config.format.name", "is missing"),  # the value is an object, so the object branch reports its problem
         ({"format": {"name": 1}}, "config.format.name", "must be text, not 1"),
         ({"temprature": 1}, "config.temprature", "unknown field `temprature`; did you mean `temperature`?"),
         ({"zzz": 1}, "config.zzz", "unknown field `zzz`"),
@@ -79,13 +79,13 @@ def _told(value: Any, at: str = "config") -> dict[str, str]:
 )
 def test_problem_message_for_each_kind_of_invalid_value(value: Any, path: str, message: str) -> None:
     """Messages describe the value instead of dumping all of it."""
-    assert _told(value) == {path: message}
+    assert _problems(value) == {path: message}
 
 
 def test_all_problems_are_reported_at_once() -> None:
-    told = _told({"temperature": "hot", "max_tokens": 1.5, "tags": [1, 2], "modes": "none", "anything": math.inf})
+    reported = _problems({"temperature": "hot", "max_tokens": 1.5, "tags": [1, 2], "modes": "none", "anything": math.inf})
 
-    assert set(told) == {"config.temperature", "config.max_tokens", "config.tags.0", "config.tags.1", "config.modes", "config.anything"}
+    assert set(reported) == {"config.temperature", "config.max_tokens", "config.tags.0", "config.tags.1", "config.modes", "config.anything"}
 
 
 def test_paths_without_a_prefix_start_at_the_field() -> None:
@@ -94,7 +94,7 @@ def test_paths_without_a_prefix_start_at_the_field() -> None:
 
 
 def test_valid_value_has_no_problems() -> None:
-    assert _told({"temperature": 0.3, "tags": ["a"], "format": {"name": "x"}, "note": None, "anything": {"é": ["😀"]}}) == {}
+    assert _problems({"temperature": 0.3, "tags": ["a"], "format": {"name": "x"}, "note": None, "anything": {"é": ["😀"]}}) == {}
 
 
 def test_deep_nesting_is_reported_as_a_problem() -> None:

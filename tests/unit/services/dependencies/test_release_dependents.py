@@ -1,11 +1,13 @@
-"""Children are let go exactly once, by whoever finds their parents ended: creator, change stream or sweep [22]."""
+"""Each dependent is released once, by its submission, the change stream or the sweeper.
+
+(protocol rule 22: a dependent is released only from waiting)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.delete_job import delete_job
 from chalicelib.services.jobs.edit_job import edit_job
 from chalicelib.services.jobs.retry_job import retry_job
+from tests.kit.dependencies import Killed, child_of, consume_changes, write_end
 from tests.kit.failing_store import refusing
 from tests.kit.hooked_port import Hooked
 from tests.kit.provider import Script
@@ -29,38 +32,17 @@ HOUR = 3_600.0
 ENDS = [Status.INCOMPLETE, Status.FAILED, Status.CANCELLED, Status.EXPIRED]
 
 
-class Killed(BaseException):
-    """The process is gone."""
-
-
-def child_of(world: World, *parents: Job, **fields: Any) -> Job:
-    return world.submit("A child.", depends_on={parent.id: parent.id for parent in parents}, **fields)
-
-
-def ended(world: World, job: Job, status: Status = Status.COMPLETED) -> Job:
-    """A job that has ended so, and nobody has been told."""
-    seen = world.job(job)
-    after = replace(seen, status=status, version=seen.version + 1, due_at=None, finished_at=world.clock.now(), attempt=1, length=0)
-    world.container.jobs.heads[job.id] = after
-    return after
-
-
-def stream(world: World, *jobs: Job) -> None:
-    """The change stream says that these have ended."""
-    release_dependents(world.container, [(job.id, None, world.job(job)) for job in jobs])
-
-
 def wake_ups(world: World, job: Job) -> list[int]:
-    """The generations of a job for which a wake-up was sent."""
+    """Return the generations in the wake-ups that were sent for a job."""
     woken = [WakeUp.from_json(message.body) for messages in world.container.queues.messages.values() for message in messages]
     return [one.generation for one in woken if one.job_id == job.id]
 
 
-def stands(world: World, job: Job) -> tuple[Status, str | None]:
+def state_of(world: World, job: Job) -> tuple[Status, str | None]:
     return world.job(job).status, world.job(job).reason
 
 
-# ---- the plain way
+# ---- release after the parents have ended
 
 
 def test_a_child_waits_until_its_last_parent_has_completed() -> None:
@@ -68,20 +50,20 @@ def test_a_child_waits_until_its_last_parent_has_completed() -> None:
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
 
-    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
-    ended(world, a)
-    stream(world, a)
-    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
-    ended(world, b)
-    stream(world, b)
+    assert state_of(world, child) == (Status.WAITING, DEPENDENCIES)
+    write_end(world, a)
+    consume_changes(world, a)
+    assert state_of(world, child) == (Status.WAITING, DEPENDENCIES)
+    write_end(world, b)
+    consume_changes(world, b)
 
-    assert stands(world, child) == (Status.QUEUED, None)
+    assert state_of(world, child) == (Status.QUEUED, None)
     assert wake_ups(world, child) == [2]
 
 
 def test_a_child_of_a_completed_parent_is_queued_at_submission() -> None:
     world = World()
-    parent = ended(world, world.submit())
+    parent = write_end(world, world.submit())
 
     child = child_of(world, parent)
 
@@ -95,15 +77,15 @@ def test_a_parent_that_does_not_complete_cancels_its_child(status: Status) -> No
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
 
-    ended(world, a, status)
-    stream(world, a)
+    write_end(world, a, status)
+    consume_changes(world, a)
 
     after = world.job(child)
     assert (after.status, after.error and after.error.code) == (Status.CANCELLED, "dependency_failed")
     assert after.error is not None
     assert f"{a.id}, which is {status.value}" in after.error.message
-    ended(world, b)
-    stream(world, b)
+    write_end(world, b)
+    consume_changes(world, b)
     assert world.job(child) == after
 
 
@@ -113,16 +95,16 @@ def test_a_run_anyway_child_is_released_however_its_parents_end(status: Status) 
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b, on_parent_failure=RUN_ANYWAY)
 
-    ended(world, a, status)
-    stream(world, a)
-    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
-    ended(world, b)
-    stream(world, b)
+    write_end(world, a, status)
+    consume_changes(world, a)
+    assert state_of(world, child) == (Status.WAITING, DEPENDENCIES)
+    write_end(world, b)
+    consume_changes(world, b)
 
     assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
 
 
-@pytest.mark.parametrize("by", ["the stream", "the sweep"])
+@pytest.mark.parametrize("by", ["change stream", "sweeper"])
 def test_a_failure_in_a_diamond_cancels_only_the_jobs_that_depend_on_it(by: str) -> None:
     """One more job depends on the cancelled one with `run_anyway` and is released."""
     world = World()
@@ -131,17 +113,17 @@ def test_a_failure_in_a_diamond_cancels_only_the_jobs_that_depend_on_it(by: str)
     bottom = child_of(world, left, right)
     tail = child_of(world, bottom, on_parent_failure=RUN_ANYWAY)
 
-    def tell(*jobs: Job) -> None:
-        if by == "the stream":
-            stream(world, *jobs)
+    def process_ends(*jobs: Job) -> None:
+        if by == "change stream":
+            consume_changes(world, *jobs)
         else:
             world.sweep(after=2 * HOUR)
 
-    ended(world, top)
-    tell(top)
-    ended(world, left, Status.FAILED)
-    tell(left)
-    tell(bottom)
+    write_end(world, top)
+    process_ends(top)
+    write_end(world, left, Status.FAILED)
+    process_ends(left)
+    process_ends(bottom)
 
     assert [world.job(job).status for job in (right, bottom, tail)] == [Status.QUEUED, Status.CANCELLED, Status.QUEUED]
     assert wake_ups(world, bottom) == []
@@ -153,14 +135,14 @@ def test_a_released_child_runs_with_its_parents_output_in_the_prompt() -> None:
     child = world.submit("Explain {{parents.a.output}}.", depends_on={"a": parent.id})
 
     world.deliver()
-    stream(world, parent)
+    consume_changes(world, parent)
     world.deliver()
 
     assert world.job(child).status is Status.COMPLETED
     assert [request.prompt for request in world.provider.requests] == ["What is six times seven?", "Explain 42."]
 
 
-# ---- exactly once, whoever dies or comes twice
+# ---- released once, despite duplicates and crashes
 
 
 def test_repeated_stream_records_release_a_child_only_once() -> None:
@@ -168,15 +150,15 @@ def test_repeated_stream_records_release_a_child_only_once() -> None:
     world = World()
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
-    ended(world, a)
+    write_end(world, a)
 
-    stream(world, a, a)
-    stream(world, a)
+    consume_changes(world, a, a)
+    consume_changes(world, a)
 
-    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
-    ended(world, b)
-    stream(world, a, b, b, a)
-    stream(world, b)
+    assert state_of(world, child) == (Status.WAITING, DEPENDENCIES)
+    write_end(world, b)
+    consume_changes(world, a, b, b, a)
+    consume_changes(world, b)
     assert (world.job(child).generation, wake_ups(world, child)) == (2, [2])
 
 
@@ -184,7 +166,7 @@ def test_an_outdated_failure_record_of_a_restarted_parent_is_ignored() -> None:
     """The current job record decides, not the image in the stream record."""
     world = World()
     parent = world.submit()
-    failed = ended(world, parent, Status.FAILED)
+    failed = write_end(world, parent, Status.FAILED)
     again = transitions.restart(failed, world.clock.now(), 10**8, 10**8)
     assert again is not None
     world.container.jobs.heads[parent.id] = again
@@ -192,34 +174,37 @@ def test_an_outdated_failure_record_of_a_restarted_parent_is_ignored() -> None:
 
     release_dependents(world.container, [(parent.id, None, failed)])
 
-    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
-    ended(world, parent)
-    stream(world, parent)
+    assert state_of(world, child) == (Status.WAITING, DEPENDENCIES)
+    write_end(world, parent)
+    consume_changes(world, parent)
     assert world.job(child).status is Status.QUEUED
 
 
 @contextmanager
 def hooked(world: World, before: Callable[[str], None], after: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Run `before` and `after` at each store call that a submission makes; what they do themselves is not hooked."""
-    plain = world.container
+    """Call `before` and `after` at each store call of a submission.
 
-    def on_plain(hook: Callable[[str], None]) -> Callable[[str], None]:
+    Store calls that the hooks make themselves are not hooked.
+    """
+    real = world.container
+
+    def unhooked(hook: Callable[[str], None]) -> Callable[[str], None]:
         def call(name: str) -> None:
-            within, world.container = world.container, plain
+            wrapped, world.container = world.container, real
             try:
                 hook(name)
             finally:
-                world.container = within
+                world.container = wrapped
 
         return call
 
     names = ("job_specs", "jobs", "dependencies", "queues")
-    ports = {name: Hooked(name, getattr(plain, name), on_plain(before), on_plain(after)) for name in names}
-    world.container = plain.with_changes(**ports)
+    ports = {name: Hooked(name, getattr(real, name), unhooked(before), unhooked(after)) for name in names}
+    world.container = real.with_changes(**ports)
     try:
         yield
     finally:
-        world.container = plain
+        world.container = real
 
 
 def calls_of_a_submission() -> int:
@@ -231,13 +216,13 @@ def calls_of_a_submission() -> int:
 
 
 class Calls:
-    """Ends each parent before the call of that number."""
+    """End each parent before the store call with its number; `streamed` reports the end at once."""
 
-    def __init__(self, world: World, moments: dict[Job, int], told: bool) -> None:
-        self._world, self._left, self._told, self._number = world, dict(moments), told, 0
+    def __init__(self, world: World, numbers: dict[Job, int], *, streamed: bool) -> None:
+        self._world, self._left, self._streamed, self._number = world, dict(numbers), streamed, 0
 
     def before(self, _: str) -> None:
-        for parent in [parent for parent, moment in self._left.items() if moment == self._number]:
+        for parent in [parent for parent, number in self._left.items() if number == self._number]:
             self._end(parent, Status.COMPLETED)
         self._number += 1
 
@@ -247,33 +232,33 @@ class Calls:
 
     def _end(self, parent: Job, status: Status) -> None:
         del self._left[parent]
-        ended(self._world, parent, status)
-        if self._told:
-            stream(self._world, parent)
+        write_end(self._world, parent, status)
+        if self._streamed:
+            consume_changes(self._world, parent)
 
 
 CALLS = calls_of_a_submission()
-MOMENTS = [(first, second) for first in range(CALLS + 1) for second in range(CALLS + 1)]
+ALL_NUMBERS = [(first, second) for first in range(CALLS + 1) for second in range(CALLS + 1)]
 
 
-@pytest.mark.parametrize("told", ["at once", "later", "never"])
-@pytest.mark.parametrize("anyway", [False, True])
-def test_parents_that_end_during_submission_release_the_child_once(told: str, anyway: bool) -> None:
+@pytest.mark.parametrize("streamed", ["at once", "later", "never"])
+@pytest.mark.parametrize("run_anyway", [False, True])
+def test_parents_that_end_during_submission_release_the_child_once(streamed: str, run_anyway: bool) -> None:
     """Each parent ends before any call; the stream reports the end at once, later or never."""
-    for moments in MOMENTS:
+    for numbers in ALL_NUMBERS:
         world = World()
         parents = [world.submit("a"), world.submit("b")]
-        calls = Calls(world, dict(zip(parents, moments, strict=True)), told == "at once")
+        calls = Calls(world, dict(zip(parents, numbers, strict=True)), streamed=streamed == "at once")
         with hooked(world, calls.before):
-            child = child_of(world, *parents, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
-        calls.end_the_rest(Status.FAILED if anyway else Status.COMPLETED)
-        if told == "later":
-            stream(world, *parents)
-        if told == "never":
+            child = child_of(world, *parents, on_parent_failure=RUN_ANYWAY if run_anyway else "cancel")
+        calls.end_the_rest(Status.FAILED if run_anyway else Status.COMPLETED)
+        if streamed == "later":
+            consume_changes(world, *parents)
+        if streamed == "never":
             world.sweep(after=130)
 
-        assert (world.job(child).status, world.job(child).generation) == (Status.QUEUED, 2), moments
-        assert set(wake_ups(world, child)) == {2}, moments
+        assert (world.job(child).status, world.job(child).generation) == (Status.QUEUED, 2), numbers
+        assert set(wake_ups(world, child)) == {2}, numbers
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -292,16 +277,16 @@ def test_a_child_is_released_once_wherever_its_submission_crashes(number: int, w
 
     with hooked(world, *((count,) if when == "before" else (lambda _: None, count))), pytest.raises(Killed):
         child_of(world, a, b)
-    made = [job for job in world.container.jobs.heads.values() if job.reason == DEPENDENCIES]
+    created = [job for job in world.container.jobs.heads.values() if job.reason == DEPENDENCIES]
 
     world.sweep(after=130)
     for parent in (a, b):
-        ended(world, parent)
-        stream(world, parent)
+        write_end(world, parent)
+        consume_changes(world, parent)
 
-    assert [(world.job(job).status, world.job(job).generation) for job in made] == [(Status.QUEUED, 2)] * len(made)
-    assert [wake_ups(world, job) for job in made] == [[2]] * len(made)
-    assert len(world.container.jobs.heads) == 2 + len(made)
+    assert [(world.job(job).status, world.job(job).generation) for job in created] == [(Status.QUEUED, 2)] * len(created)
+    assert [wake_ups(world, job) for job in created] == [[2]] * len(created)
+    assert len(world.container.jobs.heads) == 2 + len(created)
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -311,7 +296,7 @@ def test_a_child_is_released_once_wherever_its_submission_crashes(number: int, w
 def test_a_store_failure_during_submission_only_delays_the_release(port: str, after: bool) -> None:
     """The submission is accepted, and the sweeper continues where it stopped."""
     world = World()
-    parent = ended(world, world.submit())
+    parent = write_end(world, world.submit())
     name, method = port.split(".")
 
     with refusing(getattr(world.container, name), method, after=after):
@@ -326,7 +311,7 @@ def test_a_store_failure_during_submission_only_delays_the_release(port: str, af
 def test_a_repeated_idempotent_submission_releases_the_waiting_child() -> None:
     world = World()
     parent = world.submit()
-    ended(world, parent)
+    write_end(world, parent)
     with refusing(world.container.dependencies, "get"):
         child = world.submit("again", key="k", depends_on={"a": parent.id})
     assert child.status is Status.WAITING
@@ -336,18 +321,18 @@ def test_a_repeated_idempotent_submission_releases_the_waiting_child() -> None:
     assert (again.id, world.job(child).status) == (child.id, Status.QUEUED)
 
 
-# ---- the sweep alone
+# ---- release by the sweeper
 
 
 def test_the_sweeper_releases_a_child_without_the_change_stream() -> None:
     world = World()
     a, b = world.submit("a"), world.submit("b")
     child = child_of(world, a, b)
-    ended(world, a)
+    write_end(world, a)
     assert world.sweep(after=130)["checked"] == 1
     assert world.container.dependencies.families[child.id].open == {b.id}
 
-    ended(world, b)
+    write_end(world, b)
     assert world.sweep(after=300)["released"] == 1
 
     assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
@@ -355,17 +340,17 @@ def test_the_sweeper_releases_a_child_without_the_change_stream() -> None:
 
 def test_a_deleted_parent_counts_as_a_failed_parent() -> None:
     """Its dependency edges are deleted with it, so only the sweeper can notice."""
-    for anyway, status in ((False, Status.CANCELLED), (True, Status.QUEUED)):
+    for run_anyway, status in ((False, Status.CANCELLED), (True, Status.QUEUED)):
         world = World()
         parent = world.submit()
-        child = child_of(world, parent, on_parent_failure=RUN_ANYWAY if anyway else "cancel")
-        ended(world, parent)
-        delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(parent))
+        child = child_of(world, parent, on_parent_failure=RUN_ANYWAY if run_anyway else "cancel")
+        write_end(world, parent)
+        delete_job(world.container, world.job(parent))
 
         world.sweep(after=130)
 
         assert world.job(child).status is status
-        if not anyway:
+        if not run_anyway:
             error = world.job(child).error
             assert error is not None
             assert "which is deleted" in error.message
@@ -385,7 +370,7 @@ def test_the_sweeper_rechecks_unfinished_parents_at_growing_intervals() -> None:
 
     assert gaps == sorted(gaps)
     assert 3_500_000 < gaps[-1] <= 3_700_000
-    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
+    assert state_of(world, child) == (Status.WAITING, DEPENDENCIES)
 
 
 def test_a_waiting_child_expires_although_its_parent_is_unfinished() -> None:
@@ -404,7 +389,7 @@ def test_a_failed_dependency_check_does_not_block_other_children() -> None:
     parents = [world.submit("a"), world.submit("b")]
     children = [child_of(world, parent) for parent in parents]
     for parent in parents:
-        ended(world, parent)
+        write_end(world, parent)
 
     with refusing(world.container.dependencies, "get"):
         world.sweep(after=130)
@@ -426,7 +411,7 @@ def test_dependency_records_live_as_long_as_a_job_with_an_extended_expiry() -> N
     assert world.container.dependencies.families[child.id].linked_until == before + 20 * 86_400 - 3_600
 
 
-# ---- many
+# ---- many parents and many changes
 
 
 def test_a_child_of_a_hundred_parents_waits_for_the_last_one() -> None:
@@ -434,11 +419,11 @@ def test_a_child_of_a_hundred_parents_waits_for_the_last_one() -> None:
     parents = [world.submit(str(number)) for number in range(100)]
     child = child_of(world, *parents)
     for parent in parents:
-        ended(world, parent)
+        write_end(world, parent)
 
-    stream(world, *parents[:99])
-    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
-    stream(world, *parents)
+    consume_changes(world, *parents[:99])
+    assert state_of(world, child) == (Status.WAITING, DEPENDENCIES)
+    consume_changes(world, *parents)
 
     assert (world.job(child).status, wake_ups(world, child)) == (Status.QUEUED, [2])
 
@@ -449,24 +434,24 @@ def test_a_failing_release_does_not_block_other_children() -> None:
     a, b = world.submit("a"), world.submit("b")
     first, second, third = child_of(world, a), child_of(world, a), child_of(world, b)
     for parent in (a, b):
-        ended(world, parent)
+        write_end(world, parent)
 
     with refusing(world.container.dependencies, "mark_parents_ended", 1, ValueError):
-        stream(world, a)
+        consume_changes(world, a)
     with refusing(world.container.dependencies, "children", 1, Throttled):
-        stream(world, b)
+        consume_changes(world, b)
 
     assert [world.job(child).status for child in (first, second, third)] == [Status.WAITING, Status.QUEUED, Status.QUEUED]
     with refusing(world.container.dependencies, "children", 1, ValueError):
-        stream(world, a, b)
-    stream(world, a)
+        consume_changes(world, a, b)
+    consume_changes(world, a)
     assert world.job(first).status is Status.QUEUED
 
 
 def test_an_ended_job_without_dependents_costs_one_query() -> None:
     world = World()
     parent = world.submit()
-    change = (parent.id, parent, ended(world, parent))
+    change = (parent.id, parent, write_end(world, parent))
 
     with refusing(world.container.dependencies, "children", 0) as asked, refusing(world.container.jobs, "get", 0) as read:
         release_dependents(world.container, [change])
@@ -478,16 +463,16 @@ def test_changes_other_than_a_job_end_query_no_dependents() -> None:
     """Unreadable records and the deletion of an ended job are among them."""
     world = World()
     queued = world.submit()
-    done = ended(world, queued)
-    forgotten = transitions.mark_deleted(done, world.clock.now())
+    done = write_end(world, queued)
+    deleted = transitions.mark_deleted(done, world.clock.now())
 
     with refusing(world.container.dependencies, "children", 10**6) as asked:
-        release_dependents(world.container, [("x", None, None), (queued.id, None, queued), (done.id, done, forgotten)])
+        release_dependents(world.container, [("x", None, None), (queued.id, None, queued), (done.id, done, deleted)])
 
     assert asked == [0]
 
 
-# ---- with everything else
+# ---- with other features
 
 
 def test_a_released_child_with_run_at_then_waits_for_its_start_time() -> None:
@@ -495,12 +480,12 @@ def test_a_released_child_with_run_at_then_waits_for_its_start_time() -> None:
     parent = world.submit()
     at = world.clock.now() + 600_000
     child = child_of(world, parent, run_at=at)
-    assert stands(world, child) == (Status.WAITING, DEPENDENCIES)
-    ended(world, parent)
+    assert state_of(world, child) == (Status.WAITING, DEPENDENCIES)
+    write_end(world, parent)
 
-    stream(world, parent)
+    consume_changes(world, parent)
 
-    assert stands(world, child) == (Status.WAITING, START_LATER)
+    assert state_of(world, child) == (Status.WAITING, START_LATER)
     [message] = [one for one in world.container.queues.messages["normal"] if child.id in one.body]
     assert message.visible_at == at
 
@@ -510,9 +495,9 @@ def test_a_child_cancelled_while_waiting_stays_cancelled() -> None:
     parent = world.submit()
     child = child_of(world, parent)
 
-    cancelled = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, child)
-    ended(world, parent)
-    stream(world, parent)
+    cancelled = cancel_job(world.container, child)
+    write_end(world, parent)
+    consume_changes(world, parent)
 
     assert cancelled.status is Status.CANCELLED
     assert world.job(child) == cancelled
@@ -523,12 +508,12 @@ def test_a_retried_parent_does_not_revive_its_cancelled_child() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent)
-    ended(world, parent, Status.FAILED)
-    stream(world, parent)
+    write_end(world, parent, Status.FAILED)
+    consume_changes(world, parent)
 
     retry_job(world.container, world.job(parent))
-    ended(world, parent)
-    stream(world, parent)
+    write_end(world, parent)
+    consume_changes(world, parent)
     assert world.job(child).status is Status.CANCELLED
     retry_job(world.container, world.job(child))
     world.deliver()
@@ -540,11 +525,11 @@ def test_a_deleted_child_leaves_no_data_and_no_dependency_edges() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, child)
+    cancel_job(world.container, child)
 
-    delete_job(world.clock, world.container.jobs, world.container.job_data, world.job(child))
-    ended(world, parent)
-    stream(world, parent)
+    delete_job(world.container, world.job(child))
+    write_end(world, parent)
+    consume_changes(world, parent)
 
     assert world.container.job_data.rows(child.id) == []
     assert world.container.dependencies.children(parent.id) == []

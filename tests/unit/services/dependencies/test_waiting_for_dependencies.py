@@ -1,4 +1,4 @@
-"""A job that waits for its parents, as pure functions from head to head."""
+"""A job that waits for its dependencies: transitions and edits, and the rules for parents."""
 
 from __future__ import annotations
 
@@ -93,19 +93,19 @@ def test_a_job_with_open_dependencies_can_be_cancelled_and_can_expire() -> None:
 
 def test_dependency_recheck_intervals_grow_up_to_the_maximum() -> None:
     """A distant `run_at` does not change the intervals."""
-    for until in (None, NOW + 90 * HOUR):
-        looks, at = [], NOW
-        child = waiting(resume_at=until, queued_at=until or NOW - 5_000)
+    for resume_at in (None, NOW + 90 * HOUR):
+        intervals, at = [], NOW
+        child = waiting(resume_at=resume_at, queued_at=resume_at or NOW - 5_000)
         for _ in range(12):
-            seen = postpone_check(child, at)
-            assert seen is not None
-            assert seen.due_at is not None
-            looks.append(seen.due_at - at)
-            child, at = seen, seen.due_at
+            checked = postpone_check(child, at)
+            assert checked is not None
+            assert checked.due_at is not None
+            intervals.append(checked.due_at - at)
+            child, at = checked, checked.due_at
 
-        assert looks[0] == 120_000
-        assert looks == sorted(looks)
-        assert looks[-1] == MAX_RECHECK_MS
+        assert intervals[0] == 120_000
+        assert intervals == sorted(intervals)
+        assert intervals[-1] == MAX_RECHECK_MS
 
 
 def test_run_at_can_be_changed_while_dependencies_are_open() -> None:
@@ -150,9 +150,9 @@ def test_parent_aliases_are_ascii_words_of_at_most_64_characters() -> None:
     assert not any(map(is_alias, ["", "a.b", "a" * 65, "é", 5, None]))
 
 
-@pytest.mark.parametrize("place", ["output", "parsed", "parsed.items.0.name", "status", "job_id"])
-def test_templates_may_use_output_parsed_status_and_job_id_of_a_parent(place: str) -> None:
-    assert template_problems(f"x {{{{ parents.first.{place} }}}} y", ["first"]) == []
+@pytest.mark.parametrize("path", ["output", "parsed", "parsed.items.0.name", "status", "job_id"])
+def test_templates_may_use_output_parsed_status_and_job_id_of_a_parent(path: str) -> None:
+    assert template_problems(f"x {{{{ parents.first.{path} }}}} y", ["first"]) == []
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,6 @@ def test_templates_may_use_output_parsed_status_and_job_id_of_a_parent(place: st
     ["parents", "parents.first", "parents.other.output", "parents.first.outptu", "parents.first.output.0", "first.output", "input", ""],
 )
 def test_unknown_template_placeholders_are_refused_with_the_valid_forms(name: str) -> None:
-    [wrong] = template_problems({"deep": [f"{{{{{name}}}}}"]}, ["first"])
+    [problem] = template_problems({"deep": [f"{{{{{name}}}}}"]}, ["first"])
 
-    assert wrong.startswith(f"asks for {{{{{name}}}}}; there is {{{{parents.first.output}}}}")
+    assert problem.startswith(f"asks for {{{{{name}}}}}; there is {{{{parents.first.output}}}}")

@@ -1,4 +1,4 @@
-"""Jobs whose start is moved, in virtual time: they begin when they are to, and not before."""
+"""Edited jobs in virtual time: a moved start, another lane, another expiry, new metadata."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from tests.kit.world import World
 SWEEP_EVERY = 60
 
 
-def live(world: World, job: Job, until: Ms) -> Ms | None:
-    """Deliver each message when it is visible and sweep every minute, until a time; when the job began."""
+def run_until_started(world: World, job: Job, until: Ms) -> Ms | None:
+    """Deliver messages as they become visible and sweep every minute, at most until `until`.
+
+    Return when the job started, None if it did not.
+    """
     swept = world.clock.now()
     while world.clock.now() < until and world.job(job).started_at is None:
         if world.clock.now() - swept >= SWEEP_EVERY * 1000:
@@ -29,7 +32,7 @@ def live(world: World, job: Job, until: Ms) -> Ms | None:
     return world.job(job).started_at
 
 
-def later(world: World, seconds: float) -> Job:
+def delayed_job(world: World, seconds: float) -> Job:
     return world.submit(run_at=world.clock.now() + round(seconds * 1000))
 
 
@@ -39,10 +42,10 @@ def test_a_delayed_job_starts_within_five_seconds_of_its_time(seconds: int) -> N
     world = World()
     at = world.clock.now() + seconds * 1000
 
-    began = live(world, later(world, seconds), at + 120_000)
+    started = run_until_started(world, delayed_job(world, seconds), at + 120_000)
 
-    assert began is not None
-    assert at <= began <= at + 5_000
+    assert started is not None
+    assert at <= started <= at + 5_000
 
 
 @pytest.mark.parametrize("first", [30, 600, 5_000])
@@ -50,35 +53,35 @@ def test_a_delayed_job_starts_within_five_seconds_of_its_time(seconds: int) -> N
 def test_a_rescheduled_job_starts_within_five_seconds_of_its_new_time(first: int, second: int) -> None:
     """The wake-up for the old time is still in flight and must not start the job early."""
     world = World()
-    job = later(world, first)
+    job = delayed_job(world, first)
     at = world.clock.now() + second * 1000
 
     edit_job(world.container, job, JobEdit(run_at=at))
-    began = live(world, job, at + 120_000)
+    started = run_until_started(world, job, at + 120_000)
 
-    assert began is not None
-    assert at <= began <= at + 5_000
+    assert started is not None
+    assert at <= started <= at + 5_000
     assert world.job(job).attempt == 1
 
 
 def test_a_job_rescheduled_several_times_runs_once_at_its_last_time() -> None:
     world = World()
-    job, now = later(world, 60), world.clock.now()
+    job, now = delayed_job(world, 60), world.clock.now()
 
     for seconds in (600, 30, 1_200, 90):
         job = edit_job(world.container, job, JobEdit(run_at=now + seconds * 1000))
-    began = live(world, job, now + 300_000)
+    started = run_until_started(world, job, now + 300_000)
     world.clock.advance(1_500)
     world.deliver()
 
-    assert began is not None
-    assert now + 90_000 <= began <= now + 95_000
+    assert started is not None
+    assert now + 90_000 <= started <= now + 95_000
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 1)
 
 
 def test_setting_run_at_to_now_starts_a_delayed_job_at_once() -> None:
     world = World()
-    job = later(world, 3_600)
+    job = delayed_job(world, 3_600)
 
     edit_job(world.container, job, JobEdit(run_at=world.clock.now()))
     world.deliver()
@@ -115,9 +118,9 @@ def test_a_wake_up_lost_after_a_lane_change_is_sent_again_by_the_sweeper() -> No
     moved = edit_job(world.container, job, JobEdit(lane="low"))
     world.container.queues.messages["low"].clear()
 
-    began = live(world, moved, world.clock.now() + 300_000)
+    started = run_until_started(world, moved, world.clock.now() + 300_000)
 
-    assert began is not None
+    assert started is not None
 
 
 # ---- expiry
@@ -128,13 +131,13 @@ def test_an_extended_expiry_wins_over_a_sweep_that_read_the_old_record() -> None
     world = World()
     job = world.submit(expires_in=10.0)
     world.clock.advance(5)
-    read_by_the_sweep = world.job(job)
+    read_by_the_sweeper = world.job(job)
 
     extended = edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + 3_600_000))
     world.clock.advance(60)
-    too_late = expire(read_by_the_sweep, world.clock.now())
+    expired = expire(read_by_the_sweeper, world.clock.now())
     with pytest.raises(StaleVersion):
-        world.container.jobs.replace(read_by_the_sweep, too_late)
+        world.container.jobs.replace(read_by_the_sweeper, expired)
     world.sweep()
 
     assert world.job(job) == extended
@@ -164,7 +167,7 @@ def test_extending_the_expiry_extends_the_retention_of_the_job_spec() -> None:
 @pytest.mark.parametrize("seconds", [0, 3_600, 3_600 + 31 * 86_400])
 def test_an_expiry_before_run_at_or_beyond_the_maximum_is_refused(seconds: int) -> None:
     world = World()
-    job = later(world, 3_600)
+    job = delayed_job(world, 3_600)
 
     with pytest.raises(InvalidRequest):
         edit_job(world.container, job, JobEdit(expires_at=world.clock.now() + seconds * 1000))
@@ -177,10 +180,10 @@ def test_a_metadata_edit_with_an_outdated_version_is_refused() -> None:
     world = World()
     job = world.submit()
 
-    edit_job(world.container, job, JobEdit(body=True), {"n": 1}, {job.version})
+    edit_job(world.container, job, JobEdit(changes_spec=True), {"n": 1}, {job.version})
     with pytest.raises(PreconditionFailed):
-        edit_job(world.container, job, JobEdit(body=True), {"n": 2}, {job.version})
+        edit_job(world.container, job, JobEdit(changes_spec=True), {"n": 2}, {job.version})
 
-    body = world.container.job_specs.get(job.id)
-    assert body is not None
-    assert body.metadata == {"n": 1}
+    spec = world.container.job_specs.get(job.id)
+    assert spec is not None
+    assert spec.metadata == {"n": 1}

@@ -1,4 +1,4 @@
-"""The sweep: whatever died, the job ends, once."""
+"""The sweeper: every unfinished job reaches its end after crashes and lost messages."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_the_job_of_a_dead_worker_runs_again() -> None:
 
     assert not world.sweep(after=5)
     assert world.sweep(after=30)["lease_reaped"] == 1
-    taken = world.job(job)
-    assert (taken.status, taken.generation, taken.crashes, taken.tries) == (Status.QUEUED, 2, 1, 0)
-    assert taken.length == len(world.log_text(job)) > 0
+    reclaimed = world.job(job)
+    assert (reclaimed.status, reclaimed.generation, reclaimed.crashes, reclaimed.tries) == (Status.QUEUED, 2, 1, 0)
+    assert reclaimed.length == len(world.log_text(job)) > 0
     [lost] = world.container.results.attempts(job.id)
     assert (lost.error_code, lost.usage.estimated if lost.usage else None) == ("worker_lost", True)
-    assert taken.cost == lost.cost is not None
+    assert reclaimed.cost == lost.cost is not None
     world.deliver()
 
     ended = world.job(job)
@@ -66,12 +66,12 @@ def test_the_sweeper_completes_a_job_from_its_stored_result() -> None:
     job = world.submit()
     replaced = world.container.jobs.replace
 
-    def die_before_the_end(seen: Job, new: Job) -> None:
+    def fail_terminal_write(seen: Job, new: Job) -> None:
         if new.status.is_terminal:
             raise KeyError("killed")
         replaced(seen, new)
 
-    world.container.jobs.replace = die_before_the_end  # type: ignore[method-assign]
+    world.container.jobs.replace = fail_terminal_write  # type: ignore[method-assign]
     with pytest.raises(Exception, match="come again"):
         world.deliver()
     world.container.jobs.replace = replaced  # type: ignore[method-assign]
@@ -118,7 +118,7 @@ def test_the_sweeper_cancels_a_flagged_job_whose_worker_died() -> None:
     world = World(SLOW)
     job = world.submit()
     kill(world, 5)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    cancel_job(world.container, world.job(job))
 
     world.sweep(after=40)
 
@@ -161,11 +161,11 @@ def test_a_job_that_has_crashed_runs_alone() -> None:
     jobs = [world.submit(str(number)) for number in range(4)]
     suspect = jobs[2]
     world.container.jobs.heads[suspect.id] = replace(world.job(suspect), crashes=1)
-    together: list[int] = []
+    running_counts: list[int] = []
     stream = world.provider.stream
 
     def note(request: Any) -> Any:
-        together.append(len([job for job in world.container.jobs.heads.values() if job.status is Status.PROCESSING]))
+        running_counts.append(len([job for job in world.container.jobs.heads.values() if job.status is Status.PROCESSING]))
         return stream(request)
 
     world.provider.stream = note  # type: ignore[method-assign]
@@ -174,7 +174,7 @@ def test_a_job_that_has_crashed_runs_alone() -> None:
     world.deliver()
 
     assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
-    assert together[-1] == 1
+    assert running_counts[-1] == 1
 
 
 def test_a_job_that_cannot_be_swept_does_not_block_the_others() -> None:
@@ -235,7 +235,7 @@ def test_a_delayed_job_starts_once_at_its_run_at_time(delay: float) -> None:
     assert (world.job(job).status, world.job(job).reason) == (Status.WAITING, "run_at")
 
     world.sweep()
-    world.clock.advance(max(0.0, delay - 150))  # nothing happens meanwhile but sweeps that find nothing due
+    world.clock.advance(max(0.0, delay - 150))  # skips sweeps that find nothing due
     while world.job(job).started_at is None and world.loop.moment < delay + 300:
         if world.loop.moment % 60 < 1:
             world.sweep()
@@ -254,7 +254,7 @@ def test_a_delayed_job_can_be_cancelled_or_started_now() -> None:
     """The wake-up for the original time has no effect."""
     world = World()
     first, second = (world.submit(str(n), run_at=world.clock.now() + 60_000) for n in (1, 2))
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, first)
+    cancel_job(world.container, first)
     again = restart(world.job(second), world.clock.now(), 1, 1)
     assert again is not None
     world.container.jobs.replace(world.job(second), again)

@@ -1,4 +1,4 @@
-"""The sweep when there is more to do than one run can: bounded, resumable, and nobody in anybody's way."""
+"""The sweeper with more work than one run can do: bounded runs that isolate failing records."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
 from tests.kit.world import World
 
-LOST = 120  # more than the index gives of one part
 SECOND = 1.0
 
 
-def put(world: World, number: int, **changes: Any) -> Job:
-    """A job that is due and whose wake-up was lost."""
+def put_due(world: World, number: int, **changes: Any) -> Job:
+    """Submit a job whose wake-up is lost, with changes to its record."""
     job = world.submit(f"prompt {number}")
     world.container.queues.messages[job.lane].clear()
     world.container.jobs.heads[job.id] = replace(job, **changes)
     return world.container.jobs.heads[job.id]
 
 
-def slow(world: World, port: Any, method: str, seconds: float) -> None:
-    """Each call takes so long."""
+def slow_down(world: World, port: Any, method: str, seconds: float) -> None:
+    """Let each call of this method take so many seconds."""
     real = getattr(port, method)
 
     def call(*args: Any, **named: Any) -> Any:
@@ -48,19 +47,19 @@ def sent(world: World) -> set[str]:
     return {wake_up.job_id for _, wake_up in world.container.queues.sent}
 
 
-def forget_sent(world: World) -> None:
+def clear_sent(world: World) -> None:
     world.container.queues.sent.clear()
 
 
-# ---- one run is bounded, and the next goes on
+# ---- one run is bounded, and the next one continues
 
 
 def test_a_sweep_run_stops_at_its_budget_and_the_next_one_continues() -> None:
     """The oldest jobs come first, and none is handled twice before all were handled once."""
     world = World()
-    jobs = [put(world, number) for number in range(100)]
-    forget_sent(world)
-    slow(world, world.container.queues, "send", SECOND)
+    jobs = [put_due(world, number) for number in range(100)]
+    clear_sent(world)
+    slow_down(world, world.container.queues, "send", SECOND)
     world.clock.advance(130)
 
     began = world.clock.now()
@@ -80,11 +79,11 @@ def test_a_sweep_run_stops_at_its_budget_and_the_next_one_continues() -> None:
 
 def test_every_lane_and_retry_gets_a_share_of_a_short_sweep_run() -> None:
     world = World()
-    waiting = [put(world, number) for number in range(200)]
-    retry = put(world, 900, status=Status.RETRYING, generation=2, resume_at=world.clock.now() + 1, due_at=world.clock.now() + 120_001)
-    others = [put(world, 901 + at, lane=lane) for at, lane in enumerate(LANES) if lane != "normal"]
-    forget_sent(world)
-    slow(world, world.container.queues, "send", SECOND)
+    waiting = [put_due(world, number) for number in range(200)]
+    retry = put_due(world, 900, status=Status.RETRYING, generation=2, resume_at=world.clock.now() + 1, due_at=world.clock.now() + 120_001)
+    others = [put_due(world, 901 + at, lane=lane) for at, lane in enumerate(LANES) if lane != "normal"]
+    clear_sent(world)
+    slow_down(world, world.container.queues, "send", SECOND)
 
     world.sweep(after=130)
 
@@ -98,9 +97,9 @@ def test_expired_leases_use_at_most_half_of_a_sweep_run() -> None:
     for number in range(60):
         lease = Lease(id=f"lease-{number:02}", lane="normal", started_at=0, expires_at=world.clock.now() + number)
         world.container.leases.open(lease)
-    job = put(world, 1)
-    forget_sent(world)
-    slow(world, world.container.leases, "fence", SECOND)
+    job = put_due(world, 1)
+    clear_sent(world)
+    slow_down(world, world.container.leases, "fence", SECOND)
 
     done = world.sweep(after=130)
 
@@ -109,7 +108,7 @@ def test_expired_leases_use_at_most_half_of_a_sweep_run() -> None:
     assert min(world.container.leases.rows) == "lease-20"
 
 
-# ---- what fails stands in nobody's way (T35)
+# ---- failing records do not block others
 
 
 def broken_for(world: World, poison: Sequence[str]) -> Callable[..., None]:
@@ -127,30 +126,30 @@ def broken_for(world: World, poison: Sequence[str]) -> Callable[..., None]:
 def test_failing_records_at_the_head_of_the_index_do_not_starve_others(count: int) -> None:
     """Even if they are more than all index partitions return in one run."""
     world = World()
-    poison = [put(world, number).id for number in range(count)]
+    poison = [put_due(world, number).id for number in range(count)]
     world.clock.advance(1)
-    healthy = [put(world, count + number) for number in range(20)]
-    forget_sent(world)
+    healthy = [put_due(world, count + number) for number in range(20)]
+    clear_sent(world)
     world.container.queues.send = broken_for(world, poison)  # type: ignore[method-assign]
 
     runs: list[Counter[str]] = [world.sweep(after=130 if not run else 60) for run in range(2)]
 
     assert sent(world) == {job.id for job in healthy}
-    given = sum(min(MAX_PER_PARTITION, filled) for filled in Counter(map(due_shard, poison)).values())
-    assert (runs[0]["failed"], runs[1]["failed"]) == (given, count - given)
+    returned = sum(min(MAX_PER_PARTITION, filled) for filled in Counter(map(due_shard, poison)).values())
+    assert (runs[0]["failed"], runs[1]["failed"]) == (returned, count - returned)
 
 
 def test_unreadable_records_are_postponed_and_do_not_starve_others() -> None:
     """Another version of the code wrote them, so they are postponed by their id alone."""
     world = World()
-    strange = {put(world, number).id for number in range(200)}
+    unreadable = {put_due(world, number).id for number in range(200)}
     world.clock.advance(1)
-    healthy = [put(world, 200 + number) for number in range(5)]
-    forget_sent(world)
+    healthy = [put_due(world, 200 + number) for number in range(5)]
+    clear_sent(world)
     real = world.container.jobs.get_many
 
     def read(ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
-        if strange & set(ids):
+        if unreadable & set(ids):
             raise ValueError("'flying' is not a valid Status")
         return real(ids, consistent=consistent)
 
@@ -167,8 +166,8 @@ def test_unreadable_records_are_postponed_and_do_not_starve_others() -> None:
 def test_a_throttled_job_is_swept_again_in_the_next_run() -> None:
     """A throttle is no reason to postpone a job for long."""
     world = World()
-    job = put(world, 1)
-    forget_sent(world)
+    job = put_due(world, 1)
+    clear_sent(world)
 
     with refusing(world.container.queues, "send"):
         assert world.sweep(after=130)["failed"] == 1
@@ -180,24 +179,24 @@ def test_a_throttled_job_is_swept_again_in_the_next_run() -> None:
 def test_a_failing_index_partition_does_not_hide_the_others() -> None:
     """Neither do failing reads of leases or connections; each failure is logged."""
     world = World()
-    retry = put(world, 1, status=Status.RETRYING, resume_at=world.clock.now(), due_at=world.clock.now())
-    forget_sent(world)
+    retry = put_due(world, 1, status=Status.RETRYING, resume_at=world.clock.now(), due_at=world.clock.now())
+    clear_sent(world)
     memory = world.container
     due = memory.jobs.due
 
-    def only_times(lane: str | None, until: int, limit: int) -> list[str]:
+    def fail_lanes(lane: str | None, until: int, limit: int) -> list[str]:
         if lane is not None:
             raise Unavailable
         return due(lane, until, limit)
 
-    memory.jobs.due = only_times  # type: ignore[method-assign]
+    memory.jobs.due = fail_lanes  # type: ignore[method-assign]
     with refusing(memory.leases, "all", 9), refusing(memory.connections, "sample", 9):
         done = world.sweep(after=5)
 
     assert done["resent"] == 1
     assert sent(world) == {retry.id}
-    said = [about.get("what") for fact, about in world.log_lines if fact == "sweep_step_failed"]
-    assert said == ["leases", *LANES, "connections"]
+    logged = [about.get("what") for fact, about in world.log_lines if fact == "sweep_step_failed"]
+    assert logged == ["leases", *LANES, "connections"]
 
 
 def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:
@@ -206,14 +205,14 @@ def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:
     jobs = [world.submit(str(number)) for number in range(3)]
     received = world.container.queues.receive("normal")
 
-    async def die() -> None:
+    async def crash() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         await asyncio.sleep(3)
         with refusing(world.container.leases, "close", 99):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
-    world.loop.run_until_complete(die())
+    world.loop.run_until_complete(crash())
     with refusing(world.container.results, "put_if_absent"):
         assert world.sweep(after=40)["lease_kept"] == 1
     assert Counter(world.job(job).status for job in jobs) == {Status.QUEUED: 2, Status.PROCESSING: 1}
@@ -223,14 +222,14 @@ def test_a_lease_with_an_unreclaimed_job_is_kept_for_the_next_sweep() -> None:
     assert {world.job(job).status for job in jobs} == {Status.QUEUED}
 
 
-# ---- a deep queue (T31)
+# ---- a deep queue
 
 
-def deep(world: World, jobs: int, workers: int) -> None:
-    """Workers take one message each at a time while the sweep runs each minute, until the queue is empty."""
+def drain(world: World, jobs: int, workers: int) -> None:
+    """Run workers with one message at a time, and sweep every minute, until the queue is empty."""
 
-    async def one(number: int) -> None:
-        await asyncio.sleep(number * 3)  # so that there is always one at work
+    async def run_worker(number: int) -> None:
+        await asyncio.sleep(number * 3)  # staggered, so that one is always running
         while received := world.container.queues.receive("normal", 1):
             await process_messages(world.container, "normal", received)
             world.container.queues.acknowledge("normal", [message.receipt for message in received])
@@ -242,7 +241,7 @@ def deep(world: World, jobs: int, workers: int) -> None:
 
     async def work() -> None:
         sweeping = asyncio.ensure_future(sweeps())
-        await asyncio.gather(*(one(number) for number in range(workers)))
+        await asyncio.gather(*(run_worker(number) for number in range(workers)))
         sweeping.cancel()
 
     for number in range(jobs):
@@ -255,7 +254,7 @@ def test_a_deep_queue_gets_no_duplicate_wake_ups() -> None:
     """The lane's watermark shows that the waiting jobs are still in the queue."""
     world = World(Script(deltas=["x"] * 90, every=0.1))
 
-    deep(world, jobs=200, workers=3)
+    drain(world, jobs=200, workers=3)
 
     assert world.loop.moment > 600
     assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
@@ -269,7 +268,7 @@ def test_without_watermarks_duplicate_wake_ups_come_at_growing_intervals(monkeyp
     opened = world.container.leases.open
     monkeypatch.setattr(world.container.leases, "open", lambda lease: opened(replace(lease, watermark=0)))
 
-    deep(world, jobs=200, workers=3)
+    drain(world, jobs=200, workers=3)
 
     assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
     assert len(world.provider.requests) == 200
@@ -284,7 +283,7 @@ def test_a_wake_up_lost_in_a_deep_queue_is_sent_again() -> None:
     world.container.queues.messages["normal"].clear()
     world.clock.advance(1)
 
-    deep(world, jobs=60, workers=3)
+    drain(world, jobs=60, workers=3)
     world.sweep(after=130)
     world.deliver()
 
@@ -292,7 +291,7 @@ def test_a_wake_up_lost_in_a_deep_queue_is_sent_again() -> None:
     assert max(Counter(wake_up.job_id for _, wake_up in world.container.queues.sent).values()) == 2
 
 
-# ---- what people are alerted by
+# ---- log events for alerts
 
 
 def test_jobs_failed_by_the_sweeper_are_logged_with_code_and_crashes() -> None:
@@ -300,19 +299,19 @@ def test_jobs_failed_by_the_sweeper_are_logged_with_code_and_crashes() -> None:
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
     error = JobError(code="provider_overloaded", error_class="server", retryable=True, message="m", suggestion="s", attempt=1)
-    late = put(world, 2, status=Status.RETRYING, error=error, retry_until=world.clock.now(), due_at=world.clock.now())
+    late = put_due(world, 2, status=Status.RETRYING, error=error, retry_until=world.clock.now(), due_at=world.clock.now())
     world.container.jobs.heads[job.id] = replace(world.job(job), isolated_crashes=2, crashes=2)
     received = [world.wake(job)]
 
-    async def die() -> None:
+    async def crash() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", received))
         await asyncio.sleep(3)
         with refusing(world.container.leases, "close", 99):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
-    world.loop.run_until_complete(die())
+    world.loop.run_until_complete(crash())
     world.sweep(after=40)
 
-    said = {about["job_id"]: (about["code"], about["crashes"]) for fact, about in world.log_lines if fact == "job_failed"}
-    assert said == {job.id: ("worker_lost", 3), late.id: ("provider_overloaded", 0)}
+    logged = {about["job_id"]: (about["code"], about["crashes"]) for fact, about in world.log_lines if fact == "job_failed"}
+    assert logged == {job.id: ("worker_lost", 3), late.id: ("provider_overloaded", 0)}

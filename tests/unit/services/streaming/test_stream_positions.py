@@ -1,4 +1,4 @@
-"""The ids of an event stream's events."""
+"""Event ids in the event stream of a job."""
 
 from __future__ import annotations
 

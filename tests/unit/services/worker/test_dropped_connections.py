@@ -1,4 +1,7 @@
-"""Sockets that are closed: forgotten wholly wherever it is found out, and found out even if nobody posts to them."""
+"""Closed sockets: wherever one is noticed, its connection and subscriptions are deleted.
+
+The sweeper probes connections, because some receive no frames.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +31,15 @@ ENDPOINT = "https://ws/api"
 
 
 def opened(world: World, connection_id: str = "c1", jobs: list[Job] | None = None) -> Connection:
-    """A socket that watches these jobs."""
+    """Open a connection that subscribes to these jobs."""
     open_connection(world.container, connection_id, ENDPOINT, ALICE)
     for job in jobs or []:
         subscribe(world.container, get_connection(world.container, connection_id), job.id, 0, 0, None)
     return get_connection(world.container, connection_id)
 
 
-def watchers(world: World, *jobs: Job) -> list[list[str]]:
-    return [[watcher.connection_id for watcher in world.container.subscriptions.for_job(job.id)] for job in jobs]
+def subscribers(world: World, *jobs: Job) -> list[list[str]]:
+    return [[subscription.connection_id for subscription in world.container.subscriptions.for_job(job.id)] for job in jobs]
 
 
 def by_a_worker(world: World, job: Job) -> None:
@@ -52,38 +55,38 @@ def by_subscribing(world: World, job: Job) -> None:
         subscribe(world.container, get_connection(world.container, "c1"), job.id, 0, 0, None)
 
 
-def by_telling_the_past(world: World, job: Job) -> None:
+def by_replaying_the_end(world: World, job: Job) -> None:
     world.container.jobs.heads[job.id] = replace(job, status=Status.CANCELLED, length=0, due_at=None)
     by_subscribing(world, job)
 
 
-def by_an_answer(world: World, job: Job) -> None:
+def by_a_reply(world: World, job: Job) -> None:
     with suppress(ConnectionGone):
         send_reply(world.container, ENDPOINT, "c1", {"event": "pong"})
 
 
-def by_the_sweep(world: World, job: Job) -> None:
+def by_the_sweeper(world: World, job: Job) -> None:
     for _ in range(CONNECTION_SHARDS + 1):
         world.sweep(after=60)
 
 
-FOUND = [by_a_worker, by_the_change_stream, by_subscribing, by_telling_the_past, by_an_answer, by_the_sweep]
+DETECTORS = [by_a_worker, by_the_change_stream, by_subscribing, by_replaying_the_end, by_a_reply, by_the_sweeper]
 
 
-@pytest.mark.parametrize("find", FOUND)
-def test_a_closed_socket_loses_its_connection_and_all_subscriptions(find: Callable[[World, Job], None]) -> None:
+@pytest.mark.parametrize("detect", DETECTORS)
+def test_a_closed_socket_loses_its_connection_and_all_subscriptions(detect: Callable[[World, Job], None]) -> None:
     """Other connections stay, including a new one of the same client."""
     world = World()
     first, second = world.submit("first"), world.submit("second")
-    world.container.queues.messages["normal"].pop()  # the second is not begun
+    world.container.queues.messages["normal"].pop()  # the second job is not started
     opened(world, "c1", [first, second])
     other, again = opened(world, "other", [first]), opened(world, "again", [first, second])
     world.container.sockets.gone.add("c1")
 
-    find(world, first)
+    detect(world, first)
 
     assert world.container.connections.get("c1") is None
-    assert watchers(world, first, second) == [["again", "other"], ["again"]]
+    assert subscribers(world, first, second) == [["again", "other"], ["again"]]
     assert (world.container.connections.get("other"), world.container.connections.get("again")) == (other, again)
 
 
@@ -96,11 +99,11 @@ def test_a_subscription_of_a_closed_socket_is_deleted_by_the_next_frame() -> Non
 
     world.deliver()
 
-    assert watchers(world, job) == [[]]
+    assert subscribers(world, job) == [[]]
 
 
-@pytest.mark.parametrize("find", [by_the_change_stream, by_a_worker])
-def test_a_refused_socket_loses_only_the_failing_subscription(find: Callable[[World, Job], None]) -> None:
+@pytest.mark.parametrize("detect", [by_the_change_stream, by_a_worker])
+def test_a_refused_socket_loses_only_the_failing_subscription(detect: Callable[[World, Job], None]) -> None:
     """A missing permission must not disconnect every client."""
     world = World()
     first, second = world.submit("first"), world.submit("second")
@@ -108,10 +111,10 @@ def test_a_refused_socket_loses_only_the_failing_subscription(find: Callable[[Wo
     opened(world, "c1", [first, second])
     world.container.sockets.refused.add("c1")
 
-    find(world, first)
+    detect(world, first)
 
     assert world.container.connections.get("c1") is not None
-    assert watchers(world, first, second) == [[], ["c1"]]
+    assert subscribers(world, first, second) == [[], ["c1"]]
 
 
 @pytest.mark.parametrize("busy", [1, 2])
@@ -125,7 +128,7 @@ def test_a_busy_socket_keeps_its_subscription_and_gets_the_whole_text(busy: int)
 
     world.deliver()
 
-    assert watchers(world, job) == [["c1", "c2"]]
+    assert subscribers(world, job) == [["c1", "c2"]]
     assert [world.assembled(each).text for each in ("c1", "c2")] == ["Hello, world"] * 2
 
 
@@ -140,7 +143,7 @@ def test_a_reply_to_a_busy_socket_keeps_its_connection() -> None:
     assert world.container.connections.get("c1") is not None
 
 
-# ---- those to whom nobody posts
+# ---- connections that receive no frames
 
 
 def test_every_connection_is_probed_within_eight_minutes() -> None:
@@ -166,7 +169,7 @@ def test_every_connection_is_probed_within_eight_minutes() -> None:
 def test_a_connection_that_is_being_opened_is_not_pruned() -> None:
     """Its row is written first, and API Gateway reports it as gone until `$connect` is answered."""
     world = World()
-    world.clock.advance(_until_part_of(world, "c1"))
+    world.clock.advance(_seconds_until_probe_of(world, "c1"))
     opened(world)
     world.container.sockets.gone.add("c1")
 
@@ -179,15 +182,15 @@ def test_an_expired_connection_is_deleted_without_a_probe() -> None:
     """DynamoDB's TTL may take two days to delete its row."""
     world = World()
     job = world.submit()
-    given = opened(world, "c1", [job])
+    connection = opened(world, "c1", [job])
     world.container.sockets.busy["c1"] = 100
-    world.clock.advance((given.expires_at - world.clock.now()) / 1000)
-    world.clock.advance(_until_part_of(world, "c1"))
+    world.clock.advance((connection.expires_at - world.clock.now()) / 1000)
+    world.clock.advance(_seconds_until_probe_of(world, "c1"))
 
     assert world.sweep()["connection_expired"] == 1
 
     assert world.container.connections.get("c1") is None
-    assert watchers(world, job) == [[]]
+    assert subscribers(world, job) == [[]]
     assert world.container.sockets.busy["c1"] == 100
 
 
@@ -199,7 +202,7 @@ def test_unanswered_probes_end_the_probing_of_a_run() -> None:
         opened(world, each)
         world.container.sockets.busy[each] = 1
     world.clock.advance(60)
-    world.clock.advance(_until_part_of(world, ids[0]))
+    world.clock.advance(_seconds_until_probe_of(world, ids[0]))
 
     assert world.sweep() == {"connection_unknown": 3}
 
@@ -226,11 +229,11 @@ def test_closing_a_connection_twice_is_harmless() -> None:
     close_connection(world.container, "c1")
     close_connection(world.container, "c1")
 
-    assert watchers(world, job) == [[]]
+    assert subscribers(world, job) == [[]]
 
 
-def _until_part_of(world: World, connection_id: str) -> float:
-    """Seconds until the sweep looks at this connection's part."""
+def _seconds_until_probe_of(world: World, connection_id: str) -> float:
+    """Seconds until the sweeper probes the shard of this connection."""
     minute = world.clock.now() // 60_000
     ahead = (connection_shard(connection_id) - minute) % CONNECTION_SHARDS or CONNECTION_SHARDS
     return ((minute + ahead) * 60_000 - world.clock.now()) / 1000

@@ -1,4 +1,7 @@
-"""Durable jobs: the response outlives its worker, and whoever has the job next goes on with it. One attempt, one text, paid for once."""
+"""Durable jobs: the response outlives its worker, and the next worker resumes it.
+
+One attempt has one response, one text and one payment.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ TEXT = "".join(WORDS)
 
 
 def slow(**more: Any) -> Script:
-    """Half a minute of text."""
+    """A script that sends half a minute of text."""
     return Script(deltas=WORDS, every=0.5, **more)
 
 
@@ -33,8 +36,8 @@ def submitted(world: World, **config: Any) -> Job:
     return job
 
 
-def expect_one_text(world: World, job: Job, text: str = TEXT) -> None:
-    """Completed in one attempt by one response, kept and shown as it was sent, and nobody was told to start over."""
+def assert_one_text(world: World, job: Job, text: str = TEXT) -> None:
+    """Check that one attempt with one response completed the job, and that its text is intact."""
     ended = world.job(job)
     assert (ended.status, ended.attempt, ended.tries, ended.length) == (Status.COMPLETED, 1, 1, len(text))
     assert len(world.provider.requests) == 1
@@ -49,24 +52,30 @@ def expect_one_text(world: World, job: Job, text: str = TEXT) -> None:
 
 
 def test_the_response_id_is_stored_before_the_first_token_frame() -> None:
-    """A successor resumes by it (protocol rule 6: the response id is stored first)."""
+    """No chunk is stored before it (protocol rule 6: the response id is stored first)."""
     world = World(slow())
     job = submitted(world)
-    stored: list[str | None] = []
-    post = world.container.sockets.post
+    at_frames: list[str | None] = []
+    at_chunks: list[str | None] = []
+    post, append = world.container.sockets.post, world.container.chunks.append
 
-    def look_and_post(endpoint: str, connection_id: str, data: bytes) -> None:
+    def check_and_post(endpoint: str, connection_id: str, data: bytes) -> None:
         if json.loads(data)["event"] == "tokens":
-            stored.append(world.job(job).response_id)
+            at_frames.append(world.job(job).response_id)
         post(endpoint, connection_id, data)
 
-    world.container.sockets.post = look_and_post  # type: ignore[method-assign]
+    def check_and_append(*args: Any) -> None:
+        at_chunks.append(world.job(job).response_id)
+        append(*args)
+
+    world.container.sockets.post = check_and_post  # type: ignore[method-assign]
+    world.container.chunks.append = check_and_append  # type: ignore[method-assign]
 
     world.deliver()
 
-    assert set(stored) == {"resp_0"}
+    assert set(at_frames) == set(at_chunks) == {"resp_0"}
     assert world.provider.requests[0].background
-    expect_one_text(world, job)
+    assert_one_text(world, job)
 
 
 @pytest.mark.parametrize("breaks", [(1,), (7,), (20, 3, 10), (1, 1, 1)])
@@ -78,7 +87,7 @@ def test_a_broken_stream_is_resumed_after_the_last_event(breaks: tuple[int, ...]
 
     world.deliver()
 
-    expect_one_text(world, job)
+    assert_one_text(world, job)
     assert len(world.provider.resumes) == len(breaks)
     assert not world.provider.fetches
 
@@ -92,12 +101,12 @@ def test_a_successor_resumes_the_response_of_a_dead_worker(seconds: float) -> No
     assert world.job(job).response_id == "resp_0"
 
     world.sweep(after=40)
-    taken = world.job(job)
-    assert (taken.status, taken.attempt, taken.crashes, taken.length) == (Status.QUEUED, 1, 1, None)
+    reclaimed = world.job(job)
+    assert (reclaimed.status, reclaimed.attempt, reclaimed.crashes, reclaimed.length) == (Status.QUEUED, 1, 1, None)
     assert not world.container.results.attempts(job.id)
     world.deliver()
 
-    expect_one_text(world, job)
+    assert_one_text(world, job)
 
 
 def test_a_worker_hands_over_before_its_invocation_ends() -> None:
@@ -108,7 +117,7 @@ def test_a_worker_hands_over_before_its_invocation_ends() -> None:
     for _ in range(4):
         world.deliver(seconds=12)
 
-    expect_one_text(world, job)
+    assert_one_text(world, job)
     assert [fact for fact, _ in world.log_lines].count("attempt_handed_over") == 3
     assert world.job(job).crashes == 0
 
@@ -131,11 +140,11 @@ def test_a_surrogate_pair_split_by_a_hand_over_stays_intact() -> None:
     world = World(Script(deltas=deltas, every=4.0))
     job = submitted(world)
 
-    world.deliver(seconds=12)  # leaves at 9.6 s
+    world.deliver(seconds=12)  # hands over after 9.6 s
     assert world.log_text(job) == "a"
     world.deliver()
 
-    expect_one_text(world, job, "a😀b")
+    assert_one_text(world, job, "a😀b")
 
 
 def test_progress_does_not_decrease_at_a_hand_over() -> None:
@@ -163,7 +172,7 @@ def test_the_rest_of_a_response_is_fetched_if_its_stream_cannot_resume() -> None
 
     world.deliver()
 
-    expect_one_text(world, job)
+    assert_one_text(world, job)
     assert world.provider.fetches
 
 
@@ -175,7 +184,7 @@ def test_an_unfinished_response_is_polled_until_complete() -> None:
 
     world.deliver()
 
-    expect_one_text(world, job)
+    assert_one_text(world, job)
     assert 3 < len(world.provider.fetches) < 12
 
 
@@ -186,7 +195,7 @@ def test_a_worker_that_polls_for_a_response_hands_over_in_time() -> None:
     for _ in range(4):
         world.deliver(seconds=12)
 
-    expect_one_text(world, job)
+    assert_one_text(world, job)
 
 
 def test_a_lost_response_is_replaced_by_a_new_attempt() -> None:
@@ -233,7 +242,7 @@ def test_a_resumed_stream_with_different_text_starts_a_new_attempt() -> None:
     chunks = world.container.chunks.rows
     last = max(chunks)
     assert last[2] > 10
-    chunks[last] = replace(chunks[last], sequence=5, sequence_offset=6)  # as if it were cut inside an event
+    chunks[last] = replace(chunks[last], sequence=5, sequence_offset=6)  # as if the chunk ended inside an event
     world.sweep(after=40)
 
     world.deliver()
@@ -256,7 +265,7 @@ def test_replayed_text_that_is_already_logged_is_skipped() -> None:
 
     world.deliver()
 
-    expect_one_text(world, job)
+    assert_one_text(world, job)
 
 
 def test_a_response_whose_id_cannot_be_stored_is_stopped() -> None:
@@ -265,12 +274,12 @@ def test_a_response_whose_id_cannot_be_stored_is_stopped() -> None:
     job = submitted(world)
     replaced = world.container.jobs.replace
 
-    def refuse_the_response(seen: Job, new: Job) -> None:
+    def refuse_response_id(seen: Job, new: Job) -> None:
         if new.response_id and not seen.response_id:
-            raise KeyError("no such luck")
+            raise KeyError("write failed")
         replaced(seen, new)
 
-    world.container.jobs.replace = refuse_the_response  # type: ignore[method-assign]
+    world.container.jobs.replace = refuse_response_id  # type: ignore[method-assign]
     world.deliver()
 
     assert world.provider.cancels == ["resp_0"]
@@ -283,7 +292,7 @@ def test_cancelling_a_durable_job_stops_its_response() -> None:
     """Closing the stream does not stop a background response."""
     world = World(slow())
     job = submitted(world)
-    world.loop.call_later(6.0, lambda: cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job)))
+    world.loop.call_later(6.0, lambda: cancel_job(world.container, world.job(job)))
 
     world.deliver()
 
@@ -299,7 +308,7 @@ def test_a_cancel_between_two_workers_is_executed_by_the_next_one() -> None:
     job = submitted(world)
     world.deliver(seconds=12)
 
-    asked = cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    asked = cancel_job(world.container, world.job(job))
     assert (asked.status, asked.cancel_requested) == (Status.QUEUED, True)
     world.deliver()
 
@@ -314,7 +323,7 @@ def test_the_sweeper_stops_the_response_of_a_job_that_it_ends() -> None:
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    cancel_job(world.container, world.job(job))
 
     world.sweep(after=40)
 
@@ -373,8 +382,8 @@ def test_a_non_durable_attempt_restarts_when_its_invocation_ends() -> None:
     world.watch(job)
 
     world.deliver(seconds=12)
-    given_back = world.job(job)
-    assert (given_back.status, given_back.reason, given_back.tries) == (Status.RETRYING, "worker_ending", 0)
+    interrupted = world.job(job)
+    assert (interrupted.status, interrupted.reason, interrupted.tries) == (Status.RETRYING, "worker_ending", 0)
     world.deliver()
 
     ended = world.job(job)
@@ -426,7 +435,7 @@ def test_a_hand_over_that_cannot_be_sent_is_completed_by_the_sweeper() -> None:
     world.sweep(after=130)
     world.deliver()
 
-    expect_one_text(world, job)
+    assert_one_text(world, job)
 
 
 def test_a_durable_job_that_loses_its_spec_fails_and_keeps_its_text() -> None:
@@ -453,7 +462,7 @@ def test_a_hanging_provider_does_not_keep_the_sweeper_from_ending_a_job() -> Non
     world = World(slow())
     job = submitted(world)
     kill(world, 6)
-    cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+    cancel_job(world.container, world.job(job))
 
     async def hang(_response_id: str) -> None:
         await asyncio.sleep(3600)

@@ -1,4 +1,4 @@
-"""What alerts will count: one fact for each job that failed for good, whoever wrote its end."""
+"""The log event `job_failed`: one for each failed job, wherever its end was written."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def failures(world: World) -> list[dict[str, Any]]:
 
 
 def expected(job: Job, code: str) -> dict[str, Any]:
-    said = {"job_id": job.id, "tenant": "acme", "type": "general", "model": "gpt-4o-mini", "code": code}
-    return {**said, "run": job.run, "attempt": job.attempt, "crashes": job.crashes}
+    common = {"job_id": job.id, "tenant": "acme", "type": "general", "model": "gpt-4o-mini", "code": code}
+    return {**common, "run": job.run, "attempt": job.attempt, "crashes": job.crashes}
 
 
 def test_a_job_failure_is_logged_only_after_its_last_attempt() -> None:
@@ -81,14 +81,14 @@ def test_a_job_that_crashes_its_workers_logs_one_failure() -> None:
     job = world.submit()
     world.container.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
 
-    async def die() -> None:
+    async def crash() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(3)
         with refusing(world.container.leases, "close", 10**6):
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
 
-    world.loop.run_until_complete(die())
+    world.loop.run_until_complete(crash())
     world.sweep(after=40)
     world.sweep(after=60)
 

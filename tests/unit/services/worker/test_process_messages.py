@@ -1,4 +1,4 @@
-"""The engine, end to end in memory: from a wake-up to what every reader holds."""
+"""The worker, end to end in memory: from a wake-up to the text that every reader holds."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ LONG = Script(deltas=[f"token{n} " for n in range(400)], every=0.05)
 def cancel_after(world: World, seconds: float, job: Any) -> Any:
     async def work() -> None:
         await asyncio.sleep(seconds)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
 
     return work()
 
 
-def together(world: World, *others: Any, lane: str = "normal") -> None:
-    """A worker on what the queue holds, and something else meanwhile."""
+def deliver_with(world: World, *coroutines: Any, lane: str = "normal") -> None:
+    """Run a worker on the messages of a lane, and these coroutines at the same time."""
     received = world.container.queues.receive(lane)
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.container, lane, received), *others)
+        await asyncio.gather(process_messages(world.container, lane, received), *coroutines)
 
     run(world.loop, work())
 
@@ -153,7 +153,7 @@ def test_a_duplicate_message_in_one_batch_runs_the_job_once() -> None:
 
     assert len(world.provider.requests) == 1
     assert world.job(job).status is Status.COMPLETED
-    assert world.job(job).run_alone  # its double was no company: had the worker died, it would have been this job's doing
+    assert world.job(job).run_alone  # its duplicate does not count as another job
 
 
 def test_malformed_messages_go_to_the_dead_letter_queue_with_a_reason() -> None:
@@ -238,15 +238,15 @@ def test_an_internal_error_fails_the_attempt_and_is_retried() -> None:
 def test_a_job_without_its_spec_or_job_type_fails_with_an_attempt_record() -> None:
     """It can never run, so it must not be claimed again and again."""
     world = World()
-    no_body, no_type = world.submit("a"), world.submit("b")
-    world.container.job_specs.delete(no_body.id)
-    world.container.jobs.heads[no_type.id] = replace(world.job(no_type), type="of_yesterday")
+    no_spec, no_type = world.submit("a"), world.submit("b")
+    world.container.job_specs.delete(no_spec.id)
+    world.container.jobs.heads[no_type.id] = replace(world.job(no_type), type="removed_type")
 
     world.deliver()
 
-    errors = [world.job(job).error for job in (no_body, no_type)]
+    errors = [world.job(job).error for job in (no_spec, no_type)]
     assert [error.code if error else None for error in errors] == ["content_gone", "request_invalid"]
-    rows = [world.container.results.attempts(job.id) for job in (no_body, no_type)]
+    rows = [world.container.results.attempts(job.id) for job in (no_spec, no_type)]
     assert [[(row.attempt, row.status, row.error_code, row.usage, row.cost) for row in each] for each in rows] == [
         [(1, "failed", "content_gone", None, None)],
         [(1, "failed", "request_invalid", None, None)],
@@ -355,7 +355,7 @@ def test_a_running_job_is_cancelled_within_two_seconds() -> None:
     job = world.submit()
     world.watch(job)
 
-    together(world, cancel_after(world, 4.0, job))
+    deliver_with(world, cancel_after(world, 4.0, job))
 
     ended = world.job(job)
     assert ended.status is Status.CANCELLED
@@ -377,7 +377,7 @@ def test_a_cancel_requested_just_before_the_terminal_write_wins() -> None:
     put = results.put
 
     def cancel_then_put(*args: Any) -> None:
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         put(*args)
 
     results.put = cancel_then_put  # type: ignore[method-assign]
@@ -404,12 +404,12 @@ def test_late_subscribers_get_the_text_from_their_requested_offset() -> None:
     world = World(LONG)
     job = world.submit()
 
-    async def come() -> None:
+    async def subscribe_late() -> None:
         await asyncio.sleep(5)
         world.watch(job, "late")
         world.watch(job, "again", attempt=1, offset=100)
 
-    together(world, come())
+    deliver_with(world, subscribe_late())
 
     assert world.assembled("late").text == world.log_text(job)
     assert world.frames("again", "tokens")[0]["offset"] == 100
@@ -426,7 +426,7 @@ def test_a_closed_socket_loses_its_subscription_and_disturbs_no_other() -> None:
     world.deliver()
 
     assert world.assembled("there").text == world.log_text(job)
-    assert [watcher.connection_id for watcher in world.container.subscriptions.for_job(job.id)] == ["there"]
+    assert [subscription.connection_id for subscription in world.container.subscriptions.for_job(job.id)] == ["there"]
 
 
 def test_a_socket_is_closed_after_its_api_key_is_revoked() -> None:
@@ -440,7 +440,7 @@ def test_a_socket_is_closed_after_its_api_key_is_revoked() -> None:
         await asyncio.sleep(1)
         revoked.append("hash")
 
-    together(world, revoke())
+    deliver_with(world, revoke())
 
     assert world.container.sockets.closed == ["c1"]
     assert not world.container.subscriptions.for_job(job.id)
@@ -544,12 +544,12 @@ def test_the_terminal_record_is_written_before_the_end_frame_is_sent() -> None:
     world.watch(job)
     post = world.container.sockets.post
 
-    def look(endpoint: str, connection: str, data: bytes) -> None:
+    def check_record(endpoint: str, connection: str, data: bytes) -> None:
         if b"job_completed" in data:
             assert world.job(job).status is Status.COMPLETED
         post(endpoint, connection, data)
 
-    world.container.sockets.post = look  # type: ignore[method-assign]
+    world.container.sockets.post = check_record  # type: ignore[method-assign]
     world.deliver()
 
     assert world.frames("c1", "job_completed")
@@ -577,22 +577,22 @@ def test_repeated_record_writes_after_a_lost_answer_change_nothing() -> None:
 def test_retry_delays_follow_the_schedule_of_the_job_type_to_the_second() -> None:
     """SQS cannot delay a message by half an hour, so the sweeper sends that wake-up."""
     world = World(Script(error=StreamCut()), Script(error=StreamCut()), Script(error=StreamCut()), Script(deltas=["at last"]))
-    patient = replace(job_types.get("general"), retry_schedule=(60.0, 300.0, 1800.0))
-    world.container.job_type = lambda _name: patient
+    scheduled = replace(job_types.get("general"), retry_schedule=(60.0, 300.0, 1800.0))
+    world.container.job_type = lambda _name: scheduled
     job = world.submit(config={"max_attempts": 4})
 
-    pauses = []
+    delays = []
     for _ in range(3):
         world.deliver()
-        waits = world.job(job)
-        assert waits.resume_at is not None
-        pauses.append(round((waits.resume_at - waits.updated_at) / 1000))
-        while world.clock.now() < waits.resume_at:
+        retrying = world.job(job)
+        assert retrying.resume_at is not None
+        delays.append(round((retrying.resume_at - retrying.updated_at) / 1000))
+        while world.clock.now() < retrying.resume_at:
             world.deliver()
-            assert world.job(job).attempt == len(pauses)
+            assert world.job(job).attempt == len(delays)
             world.sweep(after=30)
     world.clock.advance(1)
     world.deliver()
 
-    assert pauses == [60, 300, 1800]
+    assert delays == [60, 300, 1800]
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 4)

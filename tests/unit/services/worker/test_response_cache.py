@@ -1,4 +1,4 @@
-"""The response cache: an equal request of the tenant is answered with what was answered before, and costs nothing."""
+"""The response cache: an equal request of the tenant gets an earlier answer and costs nothing."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ OTHER: dict[str, Any] = {
 }
 
 
-def done(world: World, prompt: str = "Say hello.", cache: Any = True, **config: Any) -> Job:
-    """A job that was submitted and run."""
+def run_job(world: World, prompt: str = "Say hello.", cache: Any = True, **config: Any) -> Job:
+    """Submit a job, run it and return its record."""
     job = world.submit(prompt, config={"cache": cache, **config})
     world.watch(job, f"c-{job.id}")
     world.deliver()
@@ -52,12 +52,12 @@ def result(world: World, job: Job) -> Result:
 
 
 def is_hit(world: World, job: Job) -> bool:
-    said = result(world, job).looked_up
-    assert said is not None
-    return said.hit
+    lookup = result(world, job).looked_up
+    assert lookup is not None
+    return lookup.hit
 
 
-# ---- what is equal
+# ---- cache keys
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(ModelRequest)])
@@ -89,17 +89,17 @@ def test_the_cache_key_ignores_the_order_of_dict_keys() -> None:
 def test_an_equal_request_is_answered_from_the_cache() -> None:
     """The answer is streamed like any other, costs nothing and names the original job."""
     world = World(FIRST, SECOND)
-    first = done(world)
+    first = run_job(world)
 
-    second = done(world)
+    second = run_job(world)
 
     assert len(world.provider.requests) == 1
     assert (second.status, second.attempt, second.usage, second.cost) == (Status.COMPLETED, 1, Usage(), 0)
     assert world.log_text(second) == "Hello, world"
     assert world.assembled(f"c-{second.id}").text == "Hello, world"
-    said = result(world, second).looked_up
-    assert said is not None
-    assert (said.job_id, said.hit) == (first.id, True)
+    lookup = result(world, second).looked_up
+    assert lookup is not None
+    assert (lookup.job_id, lookup.hit) == (first.id, True)
     assert result(world, second).model == MODEL
     assert result(world, second).cost == 0
 
@@ -107,17 +107,17 @@ def test_an_equal_request_is_answered_from_the_cache() -> None:
 def test_a_cache_miss_is_recorded_only_if_caching_was_requested() -> None:
     world = World(FIRST)
 
-    missed, unasked = done(world), done(world, cache=False)
+    missed, uncached = run_job(world), run_job(world, cache=False)
 
     assert is_hit(world, missed) is False
-    assert result(world, unasked).looked_up is None
+    assert result(world, uncached).looked_up is None
 
 
 def test_a_job_without_caching_makes_no_cache_call() -> None:
     world = World(FIRST)
 
     with refusing(world.container.cache, "get", 99) as reads, refusing(world.container.cache, "put", 99) as writes:
-        job = done(world, cache=False)
+        job = run_job(world, cache=False)
 
     assert job.status is Status.COMPLETED
     assert (reads, writes) == ([0], [0])
@@ -127,9 +127,9 @@ def test_the_progress_of_a_cached_answer_is_computed_from_its_text() -> None:
     """Tokens, percentage and stages are those of a generated answer of that length."""
     text = "".join(f"word{number} " for number in range(300))
     world = World(Script(deltas=text.split(" "), every=0.01, end=ResponseEnded(Usage(input=9, output=300), MODEL)))
-    done(world)
+    run_job(world)
 
-    job = done(world)
+    job = run_job(world)
     last = world.container.chunks.last(job.id, 1)
 
     assert last is not None
@@ -142,9 +142,9 @@ def test_the_progress_of_a_cached_answer_is_computed_from_its_text() -> None:
 def test_a_cached_structured_answer_is_parsed() -> None:
     world = World(Script(deltas=(REPORT,)))
     kind = {"type": "json_schema", "schema": {"type": "object", "required": ["summary"]}}
-    done(world, response_format=kind)
+    run_job(world, response_format=kind)
 
-    job = done(world, response_format=kind)
+    job = run_job(world, response_format=kind)
 
     assert is_hit(world, job)
     assert result(world, job).parsed == json.loads(REPORT)
@@ -153,9 +153,9 @@ def test_a_cached_structured_answer_is_parsed() -> None:
 def test_a_durable_job_is_answered_from_the_cache() -> None:
     """`durable` only affects transport and is not part of the cache key."""
     world = World(FIRST)
-    done(world)
+    run_job(world)
 
-    job = done(world, durable=True)
+    job = run_job(world, durable=True)
 
     assert is_hit(world, job)
     assert not world.provider.responses
@@ -164,14 +164,14 @@ def test_a_durable_job_is_answered_from_the_cache() -> None:
 # ---- misses
 
 
-@pytest.mark.parametrize(("kept_for", "taken_for", "hit"), [(60, 60, True), (60, 20, False), (20, 60, False), (60, None, False)])
-def test_a_cached_answer_is_used_within_the_ttl_of_both_jobs(kept_for: float, taken_for: float | None, hit: bool) -> None:
+@pytest.mark.parametrize(("write_ttl", "read_ttl", "hit"), [(60, 60, True), (60, 20, False), (20, 60, False), (60, None, False)])
+def test_a_cached_answer_is_used_within_the_ttl_of_both_jobs(write_ttl: float, read_ttl: float | None, hit: bool) -> None:
     """The TTL of the writing job and the TTL of the reading job both apply."""
     world = World(FIRST)
-    done(world, cache={"ttl": kept_for})
+    run_job(world, cache={"ttl": write_ttl})
     world.clock.advance(30)
 
-    done(world, cache=taken_for and {"ttl": taken_for})
+    run_job(world, cache=read_ttl and {"ttl": read_ttl})
 
     assert len(world.provider.requests) == (1 if hit else 2)
 
@@ -179,12 +179,12 @@ def test_a_cached_answer_is_used_within_the_ttl_of_both_jobs(kept_for: float, ta
 def test_a_cache_hit_does_not_extend_the_ttl() -> None:
     """Otherwise a popular answer would never expire."""
     world = World(FIRST)
-    done(world, cache={"ttl": 60})
+    run_job(world, cache={"ttl": 60})
     world.clock.advance(40)
-    assert is_hit(world, done(world, cache={"ttl": 60}))
+    assert is_hit(world, run_job(world, cache={"ttl": 60}))
     world.clock.advance(40)
 
-    assert not is_hit(world, done(world, cache={"ttl": 60}))
+    assert not is_hit(world, run_job(world, cache={"ttl": 60}))
 
 
 def test_a_cached_answer_is_fresh_for_a_clock_that_is_behind() -> None:
@@ -198,11 +198,11 @@ def test_a_cached_answer_is_fresh_for_a_clock_that_is_behind() -> None:
         Script(end=ResponseEnded(None, MODEL)),
         Script(end=ResponseEnded(Usage(input=10), MODEL)),
     ],
-    ids=["cut", "not counted", "nothing charged"],
+    ids=["cut", "no usage", "no output tokens"],
 )
 def test_cut_or_uncounted_answers_are_not_cached(script: Script) -> None:
     world = World(script)
-    done(world)
+    run_job(world)
 
     assert world.container.cache.rows == {}
 
@@ -210,7 +210,7 @@ def test_cut_or_uncounted_answers_are_not_cached(script: Script) -> None:
 def test_a_failed_job_caches_nothing() -> None:
     world = World(Script(error=ProviderUnavailable()))
 
-    done(world, max_attempts=1)
+    run_job(world, max_attempts=1)
 
     assert world.container.cache.rows == {}
 
@@ -218,117 +218,113 @@ def test_a_failed_job_caches_nothing() -> None:
 def test_the_answer_of_a_deleted_job_is_a_cache_miss() -> None:
     """So is the answer of a job whose retention has ended."""
     world = World(FIRST)
-    first = done(world)
+    first = run_job(world)
     world.container.results.delete_all(first.id)
-    second = done(world)
+    second = run_job(world)
     assert not is_hit(world, second)
-    head = world.container.jobs.heads[second.id]
-    world.container.jobs.heads[second.id] = replace(head, ttl=(head.finished_at or 0) // 1000)
+    record = world.container.jobs.heads[second.id]
+    world.container.jobs.heads[second.id] = replace(record, ttl=(record.finished_at or 0) // 1000)
 
-    assert not is_hit(world, done(world))
+    assert not is_hit(world, run_job(world))
 
 
 def test_a_cached_text_longer_than_the_job_record_says_is_not_used() -> None:
     world = World(FIRST)
-    first = done(world)
+    first = run_job(world)
     world.container.jobs.heads[first.id] = replace(world.container.jobs.heads[first.id], length=5)
 
-    assert not is_hit(world, done(world))
+    assert not is_hit(world, run_job(world))
 
 
 def test_a_request_for_another_model_is_a_cache_miss() -> None:
     world = World(FIRST)
-    done(world)
+    run_job(world)
 
-    assert not is_hit(world, done(world, model="gpt-4o"))
+    assert not is_hit(world, run_job(world, model="gpt-4o"))
 
 
 @pytest.mark.parametrize(("store", "method"), [("cache", "get"), ("results", "get")])
 def test_an_unreadable_cache_is_a_miss(store: str, method: str) -> None:
     world = World(FIRST)
-    done(world)
+    run_job(world)
 
     with refusing(getattr(world.container, store), method, 99):
-        job = done(world)
+        job = run_job(world)
 
     assert job.status is Status.COMPLETED
     assert not is_hit(world, job)
 
 
-# ---- when it is kept
+# ---- writes to the cache
 
 
 def test_the_cache_reference_is_written_after_the_terminal_record() -> None:
     """A crash in between causes a later miss, never a wrong hit."""
     world = World(FIRST, SECOND)
     order: list[str] = []
-    put, swap, keep = world.container.results.put, world.container.jobs.replace, world.container.cache.put
+    results, jobs, cache = world.container.results, world.container.jobs, world.container.cache
 
     def noted(name: str, call: Any) -> Any:
-        def record(*args: Any) -> Any:
-            if name != "head" or args[1].status is Status.COMPLETED:
+        def note(*args: Any) -> Any:
+            if name != "job record" or args[1].status is Status.COMPLETED:
                 order.append(name)
             return call(*args)
 
-        return record
+        return note
 
-    for owner, method, name, call in (
-        (world.container.results, "put", "result", put),
-        (world.container.jobs, "replace", "head", swap),
-        (world.container.cache, "put", "reference", keep),
-    ):
-        setattr(owner, method, noted(name, call))
+    for store, method, name in ((results, "put", "result"), (jobs, "replace", "job record"), (cache, "put", "reference")):
+        setattr(store, method, noted(name, getattr(store, method)))
 
-    done(world)
+    run_job(world)
 
-    assert order == ["result", "head", "reference"]
+    assert order == ["result", "job record", "reference"]
 
 
 def test_a_worker_killed_before_the_terminal_write_caches_nothing() -> None:
     """The sweeper completes the job from its stored result."""
     world = World(FIRST, SECOND)
     job = world.submit(config={"cache": True})
-    swap = world.container.jobs.replace
+    real = world.container.jobs.replace
 
-    def unreachable_at_the_end(seen: Job, new: Job) -> None:
+    def fail_terminal_write(seen: Job, new: Job) -> None:
         if new.status is Status.COMPLETED:
             raise Throttled
-        swap(seen, new)
+        real(seen, new)
 
-    world.container.jobs.replace = unreachable_at_the_end  # type: ignore[method-assign]
+    world.container.jobs.replace = fail_terminal_write  # type: ignore[method-assign]
     kill(world, 5)
-    world.container.jobs.replace = swap  # type: ignore[method-assign]
+    world.container.jobs.replace = real  # type: ignore[method-assign]
     assert result(world, world.job(job)).status == Status.COMPLETED
     world.sweep(after=90)
 
     assert world.job(job).status is Status.COMPLETED
     assert world.container.cache.rows == {}
-    assert not is_hit(world, done(world))
+    assert not is_hit(world, run_job(world))
 
 
 def test_a_failed_cache_write_is_logged_and_the_job_completes() -> None:
     world = World(FIRST)
 
     with refusing(world.container.cache, "put", 99):
-        job = done(world)
+        job = run_job(world)
 
     assert job.status is Status.COMPLETED
-    assert not is_hit(world, done(world))
+    assert not is_hit(world, run_job(world))
     assert [fact for fact, _ in world.log_lines].count("response_not_cached") == 1
 
 
-# ---- beside other things
+# ---- with other features
 
 
 def test_a_cached_answer_does_not_close_the_circuit() -> None:
     """The job was let through as the probe of an open circuit."""
     world = World(FIRST)
-    done(world)
+    run_job(world)
     opened = record_failure(CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), "m", world.clock.now())
     world.container.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
     world.clock.advance(60)
 
-    job = done(world)
+    job = run_job(world)
 
     circuit = world.container.circuit_breakers.get(MODEL)
     assert is_hit(world, job)
@@ -338,9 +334,9 @@ def test_a_cached_answer_does_not_close_the_circuit() -> None:
 
 def test_a_retry_uses_an_answer_that_another_job_has_cached() -> None:
     world = World(Script(error=ProviderUnavailable()), FIRST)
-    failing = done(world)
+    failing = run_job(world)
     assert failing.status is Status.RETRYING
-    done(world)
+    run_job(world)
     world.clock.advance(10)
 
     world.deliver()
@@ -352,12 +348,12 @@ def test_a_retry_uses_an_answer_that_another_job_has_cached() -> None:
 
 def test_a_cancel_during_the_cache_lookup_wins() -> None:
     world = World(FIRST)
-    done(world)
+    run_job(world)
     job = world.submit(config={"cache": True})
     real = world.container.cache.get
 
     def cancel_first(tenant: str, key: str) -> CachedResponse | None:
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         return real(tenant, key)
 
     world.container.cache.get = cancel_first  # type: ignore[method-assign]
@@ -369,7 +365,7 @@ def test_a_cancel_during_the_cache_lookup_wins() -> None:
 def test_a_worker_killed_after_a_cache_hit_records_no_cost() -> None:
     """The sweeper must not estimate the usage of a request that was never made."""
     world = World(FIRST)
-    done(world)
+    run_job(world)
     job = world.submit(config={"cache": True})
     with refusing(world.container.results, "put", 99):
         kill(world, 5)
@@ -386,12 +382,12 @@ def test_a_worker_killed_after_a_cache_hit_records_no_cost() -> None:
 
 def test_a_throttled_cache_lookup_costs_no_attempt() -> None:
     world = World(FIRST)
-    done(world)
+    run_job(world)
 
     def throttled(_tenant: str, _key: str) -> CachedResponse | None:
         raise Throttled
 
     world.container.cache.get = throttled  # type: ignore[method-assign]
-    job = done(world)
+    job = run_job(world)
 
     assert (job.attempt, job.tries, job.status) == (1, 1, Status.COMPLETED)

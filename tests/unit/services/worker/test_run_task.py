@@ -1,4 +1,4 @@
-"""Work that is no OpenAI call: under the same claim, cancel, time, retries and frames as an answer of a provider."""
+"""Task handlers: jobs without an OpenAI call, under the same rules as jobs with one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", ke
 
 
 async def answer(task: TaskRun) -> Any:
-    return {"got": task.body.input, "for": task.caller.user}
+    return {"got": task.spec.input, "for": task.caller.user}
 
 
 def submitted(world: World, given: Any = None, **fields: Any) -> Job:
@@ -74,7 +74,7 @@ def test_a_task_asks_for_no_price_and_changes_no_circuit_breaker() -> None:
     ("problem", "code", "attempts"),
     [
         (Throttled(), "store_unavailable", 3),
-        (InvalidRequest(details=(Detail("input.ids", "are none"),)), "request_invalid", 1),
+        (InvalidRequest(details=(Detail("input.ids", "must not be empty"),)), "request_invalid", 1),
         (RuntimeError("a secret"), "internal_error", 3),
     ],
 )
@@ -93,7 +93,7 @@ def test_task_errors_map_to_error_codes_and_numbers_of_attempts(problem: Excepti
     assert ended.error is not None
     assert (ended.status, ended.error.code, ended.attempt) == (Status.FAILED, code, attempts)
     assert "secret" not in ended.error.message
-    assert code != "request_invalid" or "input.ids are none" in ended.error.message
+    assert code != "request_invalid" or "input.ids must not be empty" in ended.error.message
 
 
 def test_task_retries_follow_the_schedule_of_the_job_type() -> None:
@@ -128,15 +128,15 @@ def test_a_cancelled_task_stops_after_its_current_call_within_two_seconds() -> N
     world = World(job_type=with_job_types(chore(work)), offload=slow_offload)
     job = submitted(world)
 
-    async def story() -> None:
+    async def scenario() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(3.1)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
         asked = world.clock.now()
         await worker
         assert world.clock.now() - asked <= 2_000
 
-    world.loop.run_until_complete(story())
+    world.loop.run_until_complete(scenario())
 
     assert world.job(job).status is Status.CANCELLED
     assert calls.count("begun") == calls.count("ended")
@@ -158,20 +158,20 @@ def test_config_timeout_bounds_a_task() -> None:
 
 def test_a_task_cut_off_by_the_end_of_an_invocation_runs_again() -> None:
     """The interrupted attempt does not count against `max_attempts`."""
-    took = [100.0, 1.0]
+    durations = [100.0, 1.0]
 
     async def work(_task: TaskRun) -> Any:
-        await asyncio.sleep(took.pop(0))
+        await asyncio.sleep(durations.pop(0))
         return "done"
 
     world = chore_world(work)
     job = submitted(world, config={"max_attempts": 1})
     world.deliver(seconds=60)
-    left = world.job(job)
+    interrupted = world.job(job)
 
     run_to_end(world, [job])
 
-    assert (left.status, left.reason, left.tries) == (Status.RETRYING, "worker_ending", 0)
+    assert (interrupted.status, interrupted.reason, interrupted.tries) == (Status.RETRYING, "worker_ending", 0)
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 2)
 
 
@@ -195,40 +195,40 @@ def test_a_task_of_a_killed_worker_runs_again() -> None:
     assert [(row.error_code, row.cost, row.usage) for row in rows if row] == [("worker_lost", 0, Usage()), (None, 0, Usage())]
 
 
-async def _in_steps(task: TaskRun) -> Any:
+async def _ten_steps(task: TaskRun) -> Any:
     task.start_stage("doing")
     for number in range(10):
         await asyncio.sleep(3)
         task.report_progress(number + 1, 10)
     task.report_progress(2, 10)
-    task.record_milestone("half of it twice", "all that there was")
+    task.record_milestone("all steps done", "The task has finished its ten steps.")
     await asyncio.sleep(3)
     return "done"
 
 
 def test_subscribers_receive_progress_and_milestone_frames_of_a_task() -> None:
     """The percentage never decreases, and the end frame comes last."""
-    world = chore_world(_in_steps)
+    world = chore_world(_ten_steps)
     job = submitted(world)
     world.watch(job)
 
     world.deliver()
 
-    told = [frame["progress_percentage"] for frame in world.frames("c1", "progress")]
-    assert told == sorted(told)
-    assert {9.9, 49.5, 99.0} <= set(told)
-    assert [frame["name"] for frame in world.frames("c1", "milestone")] == ["half of it twice"]
+    percentages = [frame["progress_percentage"] for frame in world.frames("c1", "progress")]
+    assert percentages == sorted(percentages)
+    assert {9.9, 49.5, 99.0} <= set(percentages)
+    assert [frame["name"] for frame in world.frames("c1", "milestone")] == ["all steps done"]
     assert world.assembled().text == '"done"'
     assert world.frames("c1")[-1]["event"] == "job_completed"
 
 
 def test_polling_shows_task_progress_before_there_is_text() -> None:
     """The remaining time is extrapolated from the speed so far."""
-    world = chore_world(_in_steps)
+    world = chore_world(_ten_steps)
     job = submitted(world)
     seen: list[dict[str, Any]] = []
 
-    async def story() -> None:
+    async def scenario() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
         await asyncio.sleep(17)
         last = world.container.chunks.last(job.id, 1)
@@ -236,7 +236,7 @@ def test_polling_shows_task_progress_before_there_is_text() -> None:
         seen.append(last.progress)
         await worker
 
-    world.loop.run_until_complete(story())
+    world.loop.run_until_complete(scenario())
 
     progress = seen[0]
     assert (progress["progress_percentage"], progress["stage"], progress["tokens_received"]) == (49.5, "doing", 0)
@@ -249,7 +249,7 @@ def test_polling_shows_task_progress_before_there_is_text() -> None:
 
 
 def test_a_task_completes_although_its_progress_cannot_be_stored() -> None:
-    world = chore_world(_in_steps)
+    world = chore_world(_ten_steps)
     job = submitted(world)
 
     with refusing(world.container.chunks, "put_progress", 10**6):

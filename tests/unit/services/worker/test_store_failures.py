@@ -1,4 +1,4 @@
-"""What a worker does when a store does not answer: it is patient, loses nothing, and asks nobody twice for what was paid."""
+"""A worker while a store fails: it retries, loses nothing and requests no answer twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.kit.world import World
 SLOW = Script(deltas=[f"t{n} " for n in range(200)], every=0.05)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["no effect", "effect, answer lost"])
+@pytest.mark.parametrize("after", [False, True], ids=["no effect", "effect, response lost"])
 @pytest.mark.parametrize(
     ("port", "method"),
     [
@@ -113,7 +113,7 @@ def test_an_error_in_a_control_check_does_not_stop_later_checks() -> None:
 
     async def cancel() -> None:
         await asyncio.sleep(3)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
 
     async def work() -> None:
         await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), cancel())
@@ -171,7 +171,7 @@ def test_a_subscription_during_the_final_flush_leaves_no_task_running() -> None:
     world.watch(job, "slow")
     world.container.sockets.busy["slow"] = 10**6
 
-    async def come() -> None:
+    async def subscribe_late() -> None:
         while world.job(job).status is not Status.COMPLETED:
             await asyncio.sleep(0.1)
         await asyncio.sleep(1)
@@ -179,9 +179,9 @@ def test_a_subscription_during_the_final_flush_leaves_no_task_running() -> None:
         world.watch(job, "late")
 
     async def work() -> None:
-        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), come())
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), subscribe_late())
 
-    run(world.loop, work())  # which asserts that no task is left
+    run(world.loop, work())  # asserts that no task is left
 
     assert world.job(job).status is Status.COMPLETED
 
@@ -213,8 +213,8 @@ def test_a_socket_is_closed_when_its_key_cannot_be_checked_for_a_minute() -> Non
     world.watch(job)
     world.deliver()
 
-    told = world.frames("c1", "tokens")
-    assert told
+    frames = world.frames("c1", "tokens")
+    assert frames
     assert not world.frames("c1", "job_completed")
     assert world.container.sockets.closed == ["c1"]
     assert world.job(job).status is Status.COMPLETED

@@ -1,4 +1,4 @@
-"""No key of OpenAI: what waits for one, what is answered without, and how everything goes on once there is one."""
+"""A missing OpenAI API key: jobs are held until there is one, or answered by a local fallback."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def story(world: World, **fields: Any) -> Job:
     return world.submit(prompt=None, job_type="story_enhancement", input=STORY, **fields)  # type: ignore[arg-type]
 
 
-def rest(world: World, job: Job, seconds: float) -> None:
-    """Messages come as they are due, and the sweep runs every minute."""
+def run_for(world: World, job: Job, seconds: float) -> None:
+    """Deliver due messages and sweep every minute, until the job ends or the time is over."""
     end = world.clock.now() + seconds * 1000
     while world.clock.now() < end and not world.job(job).status.is_terminal:
         world.clock.advance(20)
@@ -43,7 +43,7 @@ def rest(world: World, job: Job, seconds: float) -> None:
             world.sweep()
 
 
-def told(world: World) -> int:
+def missing_key_events(world: World) -> int:
     return [fact for fact, _ in world.log_lines].count("openai_not_configured")
 
 
@@ -52,10 +52,10 @@ def test_a_job_is_held_without_an_api_key_and_runs_once_there_is_one() -> None:
     world = keyless(WHOLE)
     job = world.submit()
 
-    rest(world, job, 3_600)
+    run_for(world, job, 3_600)
     waiting = world.job(job)
     world.provider.has_key = True
-    rest(world, job, 400)
+    run_for(world, job, 400)
 
     assert (waiting.status, waiting.reason) == (Status.HELD, "openai_not_configured")
     assert waiting.resume_at is not None
@@ -87,19 +87,19 @@ def test_a_missing_api_key_is_logged_once_per_interval() -> None:
 
     world.deliver()
     world.deliver()
-    first = told(world)
+    first = missing_key_events(world)
     world.clock.advance(400)
     world.deliver()
 
     assert first == 1
-    assert told(world) == 2
+    assert missing_key_events(world) == 2
 
 
 def test_a_job_held_without_an_api_key_expires_in_time() -> None:
     world = keyless()
     job = world.submit(expires_in=900.0)
 
-    rest(world, job, 3_600)
+    run_for(world, job, 3_600)
 
     ended = world.job(job)
     assert (ended.status, ended.attempt) == (Status.EXPIRED, 0)
@@ -113,13 +113,13 @@ def test_a_job_is_held_if_the_api_key_disappears_during_an_attempt() -> None:
 
     world.deliver()
     held = world.job(job)
-    rest(world, job, 400)
+    run_for(world, job, 400)
 
     assert (held.status, held.reason, held.tries, held.attempt) == (Status.HELD, "openai_not_configured", 0, 1)
     assert held.error is not None
     assert held.error.code == "openai_not_configured"
     assert world.job(job).status is Status.COMPLETED
-    assert told(world) == 1
+    assert missing_key_events(world) == 1
 
 
 def test_a_job_type_with_a_local_fallback_answers_without_an_api_key() -> None:
@@ -141,7 +141,7 @@ def test_a_job_type_with_a_local_fallback_answers_without_an_api_key() -> None:
     assert SCHEMA is not None
     assert problems(SCHEMA, kept.parsed) == ()
     assert kept.parsed["source"] == "local_fallback"
-    assert told(world) == 1
+    assert missing_key_events(world) == 1
     assert world.provider.requests == []
 
 
@@ -163,12 +163,12 @@ def test_the_local_fallback_is_not_used_when_openai_fails(refuses: bool) -> None
 
     world.deliver()
     again = world.job(job)
-    rest(world, job, 60)
+    run_for(world, job, 60)
 
     assert again.status is Status.RETRYING
     assert world.job(job).status is Status.FAILED
     assert not any(one.fallback for one in world.container.results.attempts(job.id))
-    assert told(world) == 0
+    assert missing_key_events(world) == 0
 
 
 def test_a_custom_response_format_disables_the_local_fallback() -> None:
@@ -206,7 +206,7 @@ def test_an_answer_out_of_bounds_is_retried_and_its_raw_text_kept() -> None:
 
     world.deliver()
     first = world.job(job)
-    rest(world, job, 60)
+    run_for(world, job, 60)
 
     assert (first.status, first.reason) == (Status.RETRYING, "output_invalid")
     ended = world.job(job)

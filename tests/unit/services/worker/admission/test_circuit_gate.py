@@ -1,4 +1,4 @@
-"""Circuits at work: what opens them, how jobs wait, one probe, and how everything goes on by itself."""
+"""Circuit breakers in the worker: what opens them, how jobs wait, and how they resume."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ def circuit(world: World, model: str = MODEL) -> CircuitBreaker:
     return world.container.circuit_breakers.get(model) or CircuitBreaker(model=model)
 
 
-def later(world: World, seconds: float) -> None:
-    """Time passes, and whatever is due is delivered."""
+def advance(world: World, seconds: float) -> None:
+    """Let time pass, and deliver the messages that are due."""
     world.clock.advance(seconds)
     world.deliver()
 
 
-def rest(world: World, *jobs: Job, seconds: float = 3_600) -> None:
-    """Messages are delivered as they come due, and the sweep runs every minute, until all have ended."""
+def run_until_ended(world: World, *jobs: Job, seconds: float = 3_600) -> None:
+    """Deliver messages as they come due and sweep every minute, until all these jobs have ended."""
     end = world.clock.now() + seconds * 1000
     while not all(world.job(job).status.is_terminal for job in jobs):
         assert world.clock.now() < end, [world.job(job).status for job in jobs]
-        later(world, 5)
+        advance(world, 5)
         if world.clock.now() // 1000 % 60 < 5:
             world.sweep()
 
 
-def failing(world: World, count: int) -> list[Job]:
-    """So many jobs, each of which fails once, for good."""
+def fail_jobs(world: World, count: int) -> list[Job]:
+    """Run this many jobs, one after the other. Each fails in its only attempt."""
     jobs = []
     for _ in range(count):
         jobs.append(world.submit(config={"max_attempts": 1}))
@@ -65,14 +65,14 @@ def failing(world: World, count: int) -> list[Job]:
     return jobs
 
 
-def facts(world: World, name: str) -> list[dict[str, Any]]:
-    return [fields for fact, fields in world.log_lines if fact == name]
+def events(world: World, name: str) -> list[dict[str, Any]]:
+    return [fields for event, fields in world.log_lines if event == name]
 
 
 def test_five_failures_open_the_circuit_and_later_jobs_are_held() -> None:
     """Failures of different jobs count together; the held jobs use up no attempt."""
     world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
-    failed = failing(world, 5)
+    failed = fail_jobs(world, 5)
     assert [world.job(job).status for job in failed] == [Status.FAILED] * 5
     assert (circuit(world).state, circuit(world).reason) == (CircuitState.OPEN, "provider_unavailable")
 
@@ -86,32 +86,32 @@ def test_five_failures_open_the_circuit_and_later_jobs_are_held() -> None:
         assert 0 <= held.resume_at - (circuit(world).until or 0) <= 10_000
     assert len(world.provider.requests) == 5
     assert not world.container.leases.rows
-    [opened] = facts(world, "circuit_opened")
+    [opened] = events(world, "circuit_opened")
     assert (opened["model"], opened["reason"]) == (MODEL, "provider_unavailable")
 
 
 def test_a_successful_probe_closes_the_circuit_and_held_jobs_complete() -> None:
     """One of the held jobs is the probe."""
     world = World(*[refusal(ProviderUnavailable())] * 5, WHOLE)
-    failing(world, 5)
+    fail_jobs(world, 5)
     waiting = [world.submit() for _ in range(6)]
     world.deliver()
 
-    later(world, 36)
+    advance(world, 36)
     assert len(world.provider.requests) == 6
     assert Counter(world.job(job).status for job in waiting) == {Status.COMPLETED: 1, Status.HELD: 5}
     assert circuit(world).state is CircuitState.CLOSED
-    rest(world, *waiting)
+    run_until_ended(world, *waiting)
 
     assert {(world.job(job).status, world.job(job).attempt) for job in waiting} == {(Status.COMPLETED, 1)}
-    assert [fact["reason"] for fact in facts(world, "circuit_closed")] == ["provider_unavailable"]
+    assert [event["reason"] for event in events(world, "circuit_closed")] == ["provider_unavailable"]
     assert circuit(world).is_healthy
 
 
 def test_the_first_token_of_the_probe_closes_the_circuit() -> None:
     """Other jobs do not have to wait for the end of its answer."""
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["a", "b"], every=40.0))
-    failing(world, 1)
+    fail_jobs(world, 1)
     probing = world.submit()
     world.deliver()
     world.clock.advance(36)
@@ -133,30 +133,30 @@ def test_the_first_token_of_the_probe_closes_the_circuit() -> None:
 def test_an_account_wide_error_opens_the_circuit_at_once(error: AttemptFailed) -> None:
     """Only the first job fails; failed probes do not count against their jobs."""
     world = World(*[refusal(error)] * 4, WHOLE)
-    [first] = failing(world, 1)
+    [first] = fail_jobs(world, 1)
     kept = [world.submit() for _ in range(4)]
     world.deliver()
     assert world.job(first).status is Status.FAILED
     assert {world.job(job).status for job in kept} == {Status.HELD}
 
-    rest(world, *kept)
+    run_until_ended(world, *kept)
 
     ended = [world.job(job) for job in kept]
     assert {job.status for job in ended} == {Status.COMPLETED}
     assert {job.tries for job in ended} == {1}
-    assert sum(job.attempt for job in ended) == 4 + 3  # three probes met the same, and were not held against anybody
-    assert len(facts(world, "circuit_opened")) == 4
+    assert sum(job.attempt for job in ended) == 4 + 3  # three failed probes, which do not count as tries
+    assert len(events(world, "circuit_opened")) == 4
 
 
 def test_a_failed_probe_has_an_attempt_record() -> None:
     """Its job is held again and shows the error of the probe."""
     world = World(*[refusal(ProviderQuotaExhausted())] * 2, WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     job = world.submit()
     world.deliver()
     world.watch(job)
 
-    later(world, 36)
+    advance(world, 36)
 
     held = world.job(job)
     assert (held.status, held.reason, held.attempt, held.tries) == (Status.HELD, "circuit_open", 1, 0)
@@ -172,7 +172,7 @@ def test_a_probe_whose_response_had_begun_counts_as_an_attempt() -> None:
     world = World(Script(deltas=["x"], error=StreamCut()))
     jobs = [world.submit(config={"max_attempts": 3}) for _ in range(3)]
 
-    rest(world, *jobs)
+    run_until_ended(world, *jobs)
 
     assert [(world.job(job).status, world.job(job).attempt) for job in jobs] == [(Status.FAILED, 3)] * 3
 
@@ -181,12 +181,12 @@ def test_successes_between_failures_keep_the_circuit_closed() -> None:
     world = World(*[refusal(ProviderUnavailable()), WHOLE] * 8)
     for _ in range(16):
         world.submit(config={"max_attempts": 1})
-        later(world, 1)
+        advance(world, 1)
         world.clock.advance(2)
 
     assert len(world.provider.requests) == 16
     assert circuit(world).is_healthy
-    assert not facts(world, "circuit_opened")
+    assert not events(world, "circuit_opened")
 
 
 def test_a_healthy_model_costs_two_circuit_reads_and_no_write() -> None:
@@ -203,14 +203,14 @@ def test_a_healthy_model_costs_two_circuit_reads_and_no_write() -> None:
 def test_an_inconclusive_probe_lets_the_next_job_probe() -> None:
     """A rate limit proves neither a failure nor a recovery."""
     world = World(refusal(ProviderQuotaExhausted()), refusal(ProviderRateLimited()), WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     first, second = world.submit(), world.submit()
     world.deliver()
-    later(world, 36)
+    advance(world, 36)
     assert world.job(first).status is Status.RETRYING
     assert (circuit(world).state, circuit(world).trips) == (CircuitState.OPEN, 1)
 
-    rest(world, first, second, seconds=60)
+    run_until_ended(world, first, second, seconds=60)
 
     assert {world.job(first).status, world.job(second).status} == {Status.COMPLETED}
 
@@ -218,7 +218,7 @@ def test_an_inconclusive_probe_lets_the_next_job_probe() -> None:
 def test_the_probe_of_a_dead_worker_expires_and_another_is_made() -> None:
     """It expires after a minute, and the next probe closes the circuit."""
     world = World(refusal(ProviderQuotaExhausted()), Script(first=200.0), WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     first, second = world.submit(), world.submit()
     world.deliver()
     world.clock.advance(36)
@@ -233,7 +233,7 @@ def test_the_probe_of_a_dead_worker_expires_and_another_is_made() -> None:
     world.loop.run_until_complete(work())
     assert circuit(world).state is CircuitState.HALF_OPEN
 
-    rest(world, first, second, seconds=200)
+    run_until_ended(world, first, second, seconds=200)
 
     assert [world.job(job).status for job in (first, second)] == [Status.COMPLETED] * 2
     assert circuit(world).is_healthy
@@ -242,7 +242,7 @@ def test_the_probe_of_a_dead_worker_expires_and_another_is_made() -> None:
 def test_a_duplicate_wake_up_of_the_probing_job_runs_one_attempt() -> None:
     """Two workers receive the same message."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     job = world.submit()
     world.deliver()
     world.clock.advance(36)
@@ -263,18 +263,18 @@ def test_jobs_run_while_the_circuit_breaker_store_is_down(method: str, error: ty
     world = World(refusal(ProviderUnavailable()), refusal(ProviderQuotaExhausted()), WHOLE)
     with refusing(world.container.circuit_breakers, method, 10**6, error):
         first, second = world.submit(config={"max_attempts": 2}), None
-        rest(world, first)
+        run_until_ended(world, first)
         second = world.submit()
-        rest(world, second, seconds=20)
+        run_until_ended(world, second, seconds=20)
 
     assert [world.job(job).status for job in (first, second)] == [Status.FAILED, Status.COMPLETED]
-    assert facts(world, "circuit_breakers_unavailable" if method == "all" else "circuit_breaker_update_failed")
+    assert events(world, "circuit_breakers_unavailable" if method == "all" else "circuit_breaker_update_failed")
 
 
 def test_jobs_run_if_no_probe_can_be_recorded() -> None:
     """Otherwise a store that takes no writes would keep the circuit open."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     job = world.submit()
     world.deliver()
     world.clock.advance(36)
@@ -288,12 +288,12 @@ def test_jobs_run_if_no_probe_can_be_recorded() -> None:
 def test_a_hanging_circuit_breaker_store_delays_a_job_by_seconds_only() -> None:
     """The end of an attempt waits at most two seconds for it."""
 
-    async def hangs(call: Any, *args: Any) -> Any:
+    async def hang(call: Any, *args: Any) -> Any:
         if getattr(call, "__self__", None) is world.container.circuit_breakers:
             await asyncio.sleep(600)
         return call(*args)
 
-    world = World(offload=hangs)
+    world = World(offload=hang)
     job = world.submit()
     world.deliver()
 
@@ -306,7 +306,7 @@ def test_a_fallback_model_is_used_while_the_circuit_is_open() -> None:
     """The attempt record has the fallback model and its price."""
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["hi"], end=None, error=StreamCut()), WHOLE)
     world.container.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
-    failing(world, 1)
+    fail_jobs(world, 1)
     job = world.submit(config={"fallback_models": ["big", "small"]})
     assert job.fallback_models == ("big", "small")
 
@@ -325,11 +325,11 @@ def test_a_fallback_model_is_used_while_the_circuit_is_open() -> None:
 def test_a_job_with_a_fallback_model_probes_its_own_model_first() -> None:
     """After a failed probe the fallback model is used at once."""
     world = World(refusal(ProviderQuotaExhausted()), refusal(ProviderQuotaExhausted()), WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     world.clock.advance(31)
     job = world.submit(config={"fallback_models": ["big"]})
 
-    rest(world, job, seconds=40)
+    run_until_ended(world, job, seconds=40)
 
     ended = world.job(job)
     assert [request.model for request in world.provider.requests] == [MODEL, MODEL, "big"]
@@ -338,7 +338,7 @@ def test_a_job_with_a_fallback_model_probes_its_own_model_first() -> None:
 
 def test_a_job_whose_models_are_all_denied_waits_for_the_earliest_probe() -> None:
     world = World(*[refusal(ProviderQuotaExhausted())] * 2, WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     world.clock.advance(10)
     other = world.submit(config={"model": "big"})
     world.deliver()
@@ -353,7 +353,7 @@ def test_a_job_whose_models_are_all_denied_waits_for_the_earliest_probe() -> Non
 def test_a_lost_fallback_attempt_is_priced_by_the_fallback_model() -> None:
     world = World(refusal(ProviderQuotaExhausted()), Script(deltas=["t "] * 200, every=0.1), WHOLE)
     world.container.prices.prices["big"] = Price(input=1_000, cached=500, output=8_000)
-    failing(world, 1)
+    fail_jobs(world, 1)
     job = world.submit(config={"fallback_models": ["big"]})
 
     async def work() -> None:
@@ -394,7 +394,7 @@ def test_jobs_expire_while_an_operator_keeps_the_circuit_open() -> None:
     )
     job = world.submit(expires_in=1_000)
 
-    rest(world, job, seconds=1_200)
+    run_until_ended(world, job, seconds=1_200)
 
     assert (world.job(job).status, world.job(job).attempt) == (Status.EXPIRED, 0)
     assert world.provider.requests == []
@@ -402,20 +402,20 @@ def test_jobs_expire_while_an_operator_keeps_the_circuit_open() -> None:
 
 def test_a_lost_wake_up_of_a_held_job_is_sent_again() -> None:
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     job = world.submit()
     with refusing(world.container.queues, "send", 1):
         world.deliver()
     assert world.job(job).status is Status.HELD
 
-    rest(world, job, seconds=300)
+    run_until_ended(world, job, seconds=300)
 
     assert world.job(job).status is Status.COMPLETED
 
 
 def test_the_message_of_a_job_that_cannot_be_held_comes_again() -> None:
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     job, other = world.submit(), world.submit(config={"model": "big"})
     received = world.container.queues.receive("normal")
 
@@ -430,21 +430,21 @@ def test_the_message_of_a_job_that_cannot_be_held_comes_again() -> None:
 def test_subscribers_are_sent_each_new_resume_time_of_a_held_job() -> None:
     """The change stream consumer sends it after the write."""
     world = World(refusal(ProviderQuotaExhausted()), WHOLE)
-    failing(world, 1)
+    fail_jobs(world, 1)
     job = world.submit()
     world.watch(job)
-    heads = [world.job(job)]
+    records = [world.job(job)]
     world.deliver()
-    heads.append(world.job(job))
+    records.append(world.job(job))
     world.container.circuit_breakers.replace(circuit(world), force_open(circuit(world), "ann", "moving", "m", world.clock.now()))
-    later(world, 36)
-    heads.append(world.job(job))
+    advance(world, 36)
+    records.append(world.job(job))
 
-    changes = [(job.id, before, after) for before, after in pairwise(heads)]
+    changes = [(job.id, before, after) for before, after in pairwise(records)]
     broadcast_job_ends(world.container, changes)
 
     first, second = world.frames("c1", "held")
-    assert (first["reason"], first["version"]) == ("circuit_open", heads[1].version)
+    assert (first["reason"], first["version"]) == ("circuit_open", records[1].version)
     assert second["until"] > first["until"]
 
 

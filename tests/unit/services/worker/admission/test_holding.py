@@ -1,4 +1,4 @@
-"""A job that a gate does not let through: how it waits, how it goes on, and how it ends if it waits too long."""
+"""Transitions of a held job: it is held by a gate, resumed, or ended if it waits too long."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from chalicelib.domain.jobs.transitions import (
 from tests.kit.jobs import ERROR, HOUR, NOW, job
 
 SOON = NOW + 30_000
-WHY = "circuit_open"
+REASON = "circuit_open"
 OWNER = "lease-1#a"
-HELD = hold(job(), 1, WHY, SOON, NOW)
+HELD = hold(job(), 1, REASON, SOON, NOW)
 assert HELD is not None
 REFUSED = AttemptOutcome(status=Status.FAILED, length=0, error=ERROR)
 
@@ -35,15 +35,15 @@ REFUSED = AttemptOutcome(status=Status.FAILED, length=0, error=ERROR)
         job(attempt=2, tries=1, length=7, started_at=NOW - 9),
         job(status=Status.RETRYING, attempt=1, tries=1, error=ERROR, resume_at=NOW, started_at=NOW - 9),
         job(status=Status.WAITING, reason="run_at", resume_at=NOW),
-        job(status=Status.HELD, reason=WHY, resume_at=NOW),
+        job(status=Status.HELD, reason=REASON, resume_at=NOW),
     ],
 )
 def test_hold_keeps_attempts_text_and_error_and_schedules_a_wake_up(before: Job) -> None:
     """`due_at` lies after the wake-up, so that the sweeper can repeat a lost one."""
-    after = hold(before, 1, WHY, SOON, NOW)
+    after = hold(before, 1, REASON, SOON, NOW)
 
     assert after is not None
-    assert (after.status, after.reason, after.resume_at, after.generation) == (Status.HELD, WHY, SOON, 2)
+    assert (after.status, after.reason, after.resume_at, after.generation) == (Status.HELD, REASON, SOON, 2)
     assert (after.attempt, after.tries, after.length, after.error) == (before.attempt, before.tries, before.length, before.error)
     assert message_delay(after, NOW) == 30
     assert after.due_at == SOON + 120_000
@@ -53,11 +53,11 @@ def test_hold_keeps_attempts_text_and_error_and_schedules_a_wake_up(before: Job)
 def test_hold_is_idempotent_and_ignores_outdated_wake_ups() -> None:
     """A write whose answer was lost is recognised."""
     assert HELD is not None
-    assert hold(HELD, 1, WHY, SOON + 9, NOW + 5) is HELD
-    assert hold(job(generation=2), 1, WHY, SOON, NOW) is None
-    assert hold(job(status=Status.PROCESSING, owner=OWNER), 1, WHY, SOON, NOW) is None
+    assert hold(HELD, 1, REASON, SOON + 9, NOW + 5) is HELD
+    assert hold(job(generation=2), 1, REASON, SOON, NOW) is None
+    assert hold(job(status=Status.PROCESSING, owner=OWNER), 1, REASON, SOON, NOW) is None
     for status in TERMINAL:
-        assert hold(job(status=status), 1, WHY, SOON, NOW) is None
+        assert hold(job(status=status), 1, REASON, SOON, NOW) is None
 
 
 def test_a_held_job_can_be_claimed_restarted_or_cancelled() -> None:
@@ -95,11 +95,11 @@ def test_claiming_with_the_jobs_own_model_clears_attempt_model() -> None:
     [
         (job(), job().expires_at),
         (job(status=Status.RETRYING, started_at=NOW - 9, retry_until=NOW + 2_000), NOW + 2_000),
-        (job(status=Status.RETRYING, started_at=NOW - 9, expires_at=NOW + 1, retry_until=NOW + HOUR), NOW + HOUR),  # it has begun in time
+        (job(status=Status.RETRYING, started_at=NOW - 9, expires_at=NOW + 1, retry_until=NOW + HOUR), NOW + HOUR),  # it started in time
     ],
 )
 def test_hold_never_waits_beyond_the_expiry_or_the_retry_window(before: Job, last: int) -> None:
-    held = hold(before, 1, WHY, NOW + 10 * HOUR, NOW)
+    held = hold(before, 1, REASON, NOW + 10 * HOUR, NOW)
 
     assert held is not None
     assert held.resume_at == last
@@ -127,19 +127,19 @@ def test_a_failed_probe_holds_its_job_without_using_up_a_try() -> None:
     """The attempt number stays taken, and the job has the error of the probe."""
     before = job(status=Status.PROCESSING, owner=OWNER, attempt=2, tries=2, started_at=NOW - 9)
 
-    after = hold_after_attempt(before, 1, OWNER, REFUSED, WHY, SOON, NOW)
+    after = hold_after_attempt(before, 1, OWNER, REFUSED, REASON, SOON, NOW)
 
     assert after is not None
-    assert (after.status, after.reason, after.resume_at, after.error) == (Status.HELD, WHY, SOON, ERROR)
+    assert (after.status, after.reason, after.resume_at, after.error) == (Status.HELD, REASON, SOON, ERROR)
     assert (after.attempt, after.tries, after.generation, after.version) == (2, 1, 2, before.version + 1)
-    assert hold_after_attempt(after, 1, OWNER, REFUSED, WHY, SOON + 9, NOW + 5) is after
-    assert hold_after_attempt(before, 1, "lease-2#b", REFUSED, WHY, SOON, NOW) is None
+    assert hold_after_attempt(after, 1, OWNER, REFUSED, REASON, SOON + 9, NOW + 5) is after
+    assert hold_after_attempt(before, 1, "lease-2#b", REFUSED, REASON, SOON, NOW) is None
 
 
 def test_a_cancel_request_wins_over_a_hold_after_an_attempt() -> None:
     before = job(status=Status.PROCESSING, owner=OWNER, attempt=1, tries=1, cancel_requested=True)
 
-    after = hold_after_attempt(before, 1, OWNER, REFUSED, WHY, SOON, NOW)
+    after = hold_after_attempt(before, 1, OWNER, REFUSED, REASON, SOON, NOW)
 
     assert after is not None
     assert after.status is Status.CANCELLED

@@ -1,4 +1,4 @@
-"""Types with limits at work: never more at once than may be, never more begun in a minute, and nobody waits in vain."""
+"""Limits of job types in the worker: both limits hold, and held jobs start as reserved."""
 
 from __future__ import annotations
 
@@ -23,75 +23,78 @@ from tests.kit.task_types import chore, chore_world, run_to_end, with_job_types
 from tests.kit.world import World, kill
 
 
-class Clerk:
-    """Work that takes so many seconds, and remembers who was at it when."""
+class RecordingHandler:
+    """A task handler that runs for these seconds in turn, and records starts and overlaps."""
 
     def __init__(self, *seconds: float) -> None:
-        self.began: list[int] = []
-        self.at_work = self.most = 0
+        self.starts: list[int] = []
+        self.running = self.max_running = 0
         self._seconds = seconds
 
     async def __call__(self, task: TaskRun) -> Any:
-        self.began.append(task.context.clock.now())
-        self.at_work += 1
-        self.most = max(self.most, self.at_work)
+        self.starts.append(task.context.clock.now())
+        self.running += 1
+        self.max_running = max(self.max_running, self.running)
         try:
-            await asyncio.sleep(self._seconds[(len(self.began) - 1) % len(self._seconds)])
+            await asyncio.sleep(self._seconds[(len(self.starts) - 1) % len(self._seconds)])
         finally:
-            self.at_work -= 1
+            self.running -= 1
         return "done"
 
-    def most_in_a_minute(self) -> int:
-        """Messages are delayed by whole seconds, so one may come up to two later than its place."""
-        return max(sum(1 for other in self.began if moment <= other < moment + 58_000) for moment in self.began)
+    def max_starts_per_minute(self) -> int:
+        """The most starts within 58 seconds.
+
+        Messages are delayed by whole seconds, so a start may be up to two seconds late.
+        """
+        return max(sum(1 for other in self.starts if start <= other < start + 58_000) for start in self.starts)
 
 
 def submitted(world: World, count: int, **fields: Any) -> list[Job]:
     return [world.submit(None, input=number, job_type="chore", **fields) for number in range(count)]
 
 
-def holds(world: World, jobs: list[Job]) -> int:
-    """How often they were held, all together: each hold and each attempt make a generation."""
+def hold_count(world: World, jobs: list[Job]) -> int:
+    """Count the generations after the first. Each hold and each retry adds one."""
     return sum(world.job(job).generation - 1 for job in jobs)
 
 
-def slots(world: World) -> int:
-    there = world.container.type_limiters.get("chore")
-    return there.slots_in_use(world.clock.now()) if there else 0
+def slots_in_use(world: World) -> int:
+    limiter = world.container.type_limiters.get("chore")
+    return limiter.slots_in_use(world.clock.now()) if limiter else 0
 
 
 def test_a_hundred_limited_jobs_keep_the_limits_and_wait_about_once_each() -> None:
     """Two at once and five a minute: each job gets a reservation and starts by it."""
-    clerk = Clerk(1.0, 4.0)
-    world = chore_world(clerk, limits=Limits(concurrency=2, per_minute=5))
+    handler = RecordingHandler(1.0, 4.0)
+    world = chore_world(handler, limits=Limits(concurrency=2, per_minute=5))
     jobs = submitted(world, 100)
 
     run_to_end(world, jobs)
 
     assert {world.job(job).status for job in jobs} == {Status.COMPLETED}
-    assert (clerk.most, clerk.most_in_a_minute()) == (2, 5)
-    assert max(clerk.began) - min(clerk.began) <= 20 * 60_000
-    assert holds(world, jobs) <= 105
-    assert slots(world) == 0
+    assert (handler.max_running, handler.max_starts_per_minute()) == (2, 5)
+    assert max(handler.starts) - min(handler.starts) <= 20 * 60_000
+    assert hold_count(world, jobs) <= 105
+    assert slots_in_use(world) == 0
 
 
 def test_all_slots_stay_in_use_and_waiting_jobs_are_held_few_times() -> None:
     """Only concurrency is limited here, and each job runs for 50 seconds."""
-    clerk = Clerk(50.0)
-    world = chore_world(clerk, limits=Limits(concurrency=2))
+    handler = RecordingHandler(50.0)
+    world = chore_world(handler, limits=Limits(concurrency=2))
     jobs = submitted(world, 20)
 
     run_to_end(world, jobs)
 
-    assert clerk.most == 2
-    assert max(clerk.began) - min(clerk.began) <= 20 * 50_000
-    assert holds(world, jobs) <= 100
+    assert handler.max_running == 2
+    assert max(handler.starts) - min(handler.starts) <= 20 * 50_000
+    assert hold_count(world, jobs) <= 100
     assert max(world.job(job).generation for job in jobs) <= 12
 
 
 def test_a_rate_limited_job_records_its_reason_and_resume_time() -> None:
     """No attempt and no try is used up."""
-    world = chore_world(Clerk(1.0), limits=Limits(per_minute=1))
+    world = chore_world(RecordingHandler(1.0), limits=Limits(per_minute=1))
     first, second = submitted(world, 2)
     world.deliver()
 
@@ -103,7 +106,7 @@ def test_a_rate_limited_job_records_its_reason_and_resume_time() -> None:
 
 
 def test_a_job_without_a_slot_is_held_for_type_concurrency() -> None:
-    world = chore_world(Clerk(5.0), limits=Limits(concurrency=1))
+    world = chore_world(RecordingHandler(5.0), limits=Limits(concurrency=1))
     jobs = submitted(world, 2)
     world.deliver()
 
@@ -114,7 +117,7 @@ def test_a_job_without_a_slot_is_held_for_type_concurrency() -> None:
 
 def test_a_reservation_survives_an_early_wake_up_but_not_a_late_one() -> None:
     """A reservation is kept for a minute after its time."""
-    world = chore_world(Clerk(0.1), limits=Limits(per_minute=1))
+    world = chore_world(RecordingHandler(0.1), limits=Limits(per_minute=1))
     jobs = submitted(world, 3)
     world.deliver()
     second, third = (world.job(job) for job in jobs[1:])
@@ -130,85 +133,85 @@ def test_a_reservation_survives_an_early_wake_up_but_not_a_late_one() -> None:
 
 def test_a_duplicate_wake_up_takes_one_permit() -> None:
     """One counted start, one slot, one attempt."""
-    clerk = Clerk(1.0)
-    world = chore_world(clerk, limits=Limits(concurrency=2, per_minute=5))
+    handler = RecordingHandler(1.0)
+    world = chore_world(handler, limits=Limits(concurrency=2, per_minute=5))
     (job,) = submitted(world, 1)
     world.deliver(messages=[world.wake(job), world.wake(job)])
 
-    there = world.container.type_limiters.get("chore")
+    limiter = world.container.type_limiters.get("chore")
 
-    assert there is not None
-    assert (world.job(job).attempt, len(there.recent_starts), len(clerk.began), slots(world)) == (1, 1, 1, 0)
+    assert limiter is not None
+    assert (world.job(job).attempt, len(limiter.recent_starts), len(handler.starts), slots_in_use(world)) == (1, 1, 1, 0)
 
 
 def test_a_slot_is_renewed_while_the_job_runs() -> None:
-    world = chore_world(Clerk(100.0), limits=Limits(concurrency=1))
+    world = chore_world(RecordingHandler(100.0), limits=Limits(concurrency=1))
     jobs, seen = submitted(world, 2), list[int]()
 
-    async def look() -> None:
+    async def sample() -> None:
         for _ in range(9):
             await asyncio.sleep(10)
-            seen.append(slots(world))
+            seen.append(slots_in_use(world))
 
-    async def story() -> None:
-        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), look())
+    async def scenario() -> None:
+        await asyncio.gather(process_messages(world.container, "normal", world.container.queues.receive("normal")), sample())
 
-    world.loop.run_until_complete(story())
+    world.loop.run_until_complete(scenario())
 
     assert seen == [1] * 9
-    assert slots(world) == 0
+    assert slots_in_use(world) == 0
     assert sorted(world.job(job).status for job in jobs) == [Status.COMPLETED, Status.HELD]
 
 
 def test_the_slot_of_a_dead_worker_expires() -> None:
     """The recovered job acquires a slot like any other."""
-    clerk = Clerk(5.0)
-    world = chore_world(clerk, limits=Limits(concurrency=1))
+    handler = RecordingHandler(5.0)
+    world = chore_world(handler, limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
     kill(world, 2.0)
-    with_dead = world.container.type_limiters.get("chore")
-    assert with_dead is not None
+    with_dead_worker = world.container.type_limiters.get("chore")
+    assert with_dead_worker is not None
     world.clock.advance(SLOT_TTL_MS / 1000)
 
-    assert slots(world) == 0
+    assert slots_in_use(world) == 0
     run_to_end(world, [job])
-    assert (world.job(job).status, slots(world)) == (Status.COMPLETED, 0)
+    assert (world.job(job).status, slots_in_use(world)) == (Status.COMPLETED, 0)
 
 
 def test_a_job_cancelled_between_gate_and_claim_releases_its_slot() -> None:
-    world = chore_world(Clerk(1.0), limits=Limits(concurrency=1))
+    world = chore_world(RecordingHandler(1.0), limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
     real = world.container.leases.open
 
-    def cancelled_meanwhile(lease: Any) -> None:
+    def open_and_cancel(lease: Any) -> None:
         real(lease)
-        cancel_job(world.clock, world.container.jobs, world.container.subscriptions, world.job(job))
+        cancel_job(world.container, world.job(job))
 
-    world.container.leases.open = cancelled_meanwhile  # type: ignore[method-assign]
+    world.container.leases.open = open_and_cancel  # type: ignore[method-assign]
     world.deliver()
 
-    assert (world.job(job).status, slots(world)) == (Status.CANCELLED, 0)
+    assert (world.job(job).status, slots_in_use(world)) == (Status.CANCELLED, 0)
 
 
 def test_a_job_gets_no_reservation_beyond_its_expiry() -> None:
     """It expires while held and does not delay the job behind it."""
-    world = chore_world(Clerk(0.1), limits=Limits(per_minute=1))
-    first, late, patient = (
+    world = chore_world(RecordingHandler(0.1), limits=Limits(per_minute=1))
+    first, late, third = (
         *submitted(world, 1),
         world.submit(None, input=1, job_type="chore", expires_in=30),
         world.submit(None, input=2, job_type="chore"),
     )
 
-    run_to_end(world, [first, late, patient])
+    run_to_end(world, [first, late, third])
 
     assert world.job(late).status is Status.EXPIRED
-    assert (world.job(patient).started_at or 0) - (world.job(first).started_at or 0) <= 62_000
+    assert (world.job(third).started_at or 0) - (world.job(first).started_at or 0) <= 62_000
 
 
 @pytest.mark.parametrize("method", ["get", "replace"])
 def test_a_job_is_held_while_its_type_limiter_cannot_be_read_or_written(method: str) -> None:
     """A limit protects something, so the job waits until the limiter answers."""
-    world = chore_world(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
+    world = chore_world(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
     with refusing(world.container.type_limiters, method, 10**6):
         world.deliver()
@@ -221,15 +224,15 @@ def test_a_job_is_held_while_its_type_limiter_cannot_be_read_or_written(method: 
 
 
 def test_a_limiter_write_whose_answer_was_lost_counts_once() -> None:
-    world = chore_world(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5))
+    world = chore_world(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
     with refusing(world.container.type_limiters, "replace", 1, Throttled, after=True):
         world.deliver()
 
-    there = world.container.type_limiters.get("chore")
+    limiter = world.container.type_limiters.get("chore")
 
-    assert there is not None
-    assert (world.job(job).status, len(there.recent_starts), slots(world)) == (Status.COMPLETED, 1, 0)
+    assert limiter is not None
+    assert (world.job(job).status, len(limiter.recent_starts), slots_in_use(world)) == (Status.COMPLETED, 1, 0)
 
 
 def test_only_types_with_limits_call_the_limiter_store() -> None:
@@ -243,40 +246,40 @@ def test_only_types_with_limits_call_the_limiter_store() -> None:
             setattr(real, name, lambda *args, name=name, method=method: (calls.update([name]), method(*args))[1])
         return world
 
-    free = counted(chore_world(Clerk(0.1)))
-    submitted(free, 3)
-    free.submit("Say hello.")
-    free.deliver()
+    unlimited = counted(chore_world(RecordingHandler(0.1)))
+    submitted(unlimited, 3)
+    unlimited.submit("Say hello.")
+    unlimited.deliver()
     assert not calls
 
-    bound = counted(chore_world(Clerk(0.1), limits=Limits(concurrency=1, per_minute=5)))
-    submitted(bound, 3)
+    limited = counted(chore_world(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5)))
+    submitted(limited, 3)
     for _ in range(3):
-        bound.deliver()
-        bound.clock.advance(10)
+        limited.deliver()
+        limited.clock.advance(10)
     assert calls["get"] == 1
-    assert calls["replace"] <= 3 * 2 + 2  # and one for each that had to wait
+    assert calls["replace"] <= 3 * 2 + 2  # and one for each job that had to wait
 
 
-def _audit(limits: Limits) -> JobType:
+def _general_type(limits: Limits) -> JobType:
     return JobType(name="general", title="G", description="G.", instructions="Do it.", limits=limits)
 
 
 def test_a_job_held_by_the_circuit_occupies_no_slot_of_its_type() -> None:
-    world = World(Script(deltas=["whole"]), job_type=with_job_types(_audit(Limits(concurrency=1))))
-    open_one = force_open(CircuitBreaker(model="gpt-4o-mini"), "ops", None, "mark", world.clock.now())
-    world.container.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), open_one)
+    world = World(Script(deltas=["whole"]), job_type=with_job_types(_general_type(Limits(concurrency=1))))
+    opened = force_open(CircuitBreaker(model="gpt-4o-mini"), "ops", None, "holder", world.clock.now())
+    world.container.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), opened)
     job = world.submit("Say hello.")
     world.deliver()
-    held, there = world.job(job), world.container.type_limiters.get("general")
+    held, limiter = world.job(job), world.container.type_limiters.get("general")
 
     assert (held.status, held.reason) == (Status.HELD, "circuit_open")
-    assert there is not None
-    assert there.slots_in_use(world.clock.now()) == 0
+    assert limiter is not None
+    assert limiter.slots_in_use(world.clock.now()) == 0
 
 
 def test_a_full_job_type_does_not_block_another_type() -> None:
-    slow, quick = Clerk(30.0), Clerk(0.1)
+    slow, quick = RecordingHandler(30.0), RecordingHandler(0.1)
     world = World(
         job_type=with_job_types(chore(slow, limits=Limits(concurrency=1)), chore(quick, name="other", limits=Limits(concurrency=1)))
     )
@@ -287,11 +290,11 @@ def test_a_full_job_type_does_not_block_another_type() -> None:
     assert world.job(other).status is Status.COMPLETED
 
 
-@pytest.mark.parametrize("said", ["export", "export=2", "export=0/5", "export=2/5;x=1/1", "export=2/1001", "Export=1/1", "export=-1/5"])
-def test_invalid_type_limits_raise_a_settings_error(said: str) -> None:
+@pytest.mark.parametrize("setting", ["export", "export=2", "export=0/5", "export=2/5;x=1/1", "export=2/1001", "Export=1/1", "export=-1/5"])
+def test_invalid_type_limits_raise_a_settings_error(setting: str) -> None:
     """The error names the setting."""
     with pytest.raises(SettingsError, match="HEADRACE_TYPE_LIMITS"):
-        Settings.from_env({"HEADRACE_TYPE_LIMITS": said})
+        Settings.from_env({"HEADRACE_TYPE_LIMITS": setting})
 
 
 def test_type_limits_are_read_from_the_environment() -> None:

@@ -1,0 +1,182 @@
+"""Job records, in the table `jobs`, and callers' keys, in the table `coordination`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pynamodb.attributes import UnicodeAttribute
+from pynamodb.expressions.condition import Condition
+
+from chalicelib.adapters.dynamodb import client as dynamodb
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound
+from chalicelib.adapters.dynamodb.jobs.item import JobItem, due_key, item_of, job_of, job_of_raw
+from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
+from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
+from chalicelib.domain.jobs.index_keys import DUE_SHARDS
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.units import Ms
+from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
+
+DEDUPE_TTL_SECONDS = 90 * 86_400  # only cleans up: a dedupe key counts while the job that it names has not ended
+
+
+class PointerItem(Item):
+    """A caller's key, `idem#...` / `idem` or `dedupe#...` / `dedupe`, and its job."""
+
+    pk = UnicodeAttribute(hash_key=True)
+    sk = UnicodeAttribute(range_key=True)
+    job = UnicodeAttribute()
+    fingerprint = UnicodeAttribute(null=True, attr_name="fp")
+    position = IntAttribute(null=True, attr_name="pos")
+    generation = IntAttribute(null=True, attr_name="gen")
+    expires_at = IntAttribute(null=True, attr_name="exp")
+    ttl = IntAttribute()
+
+
+class DynamoJobs:
+    """Units: create 5, claim 1, finish 3; 0.5-1 to read.
+
+    A creation with a key is a transaction: 1 more, and 2 for each key.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._jobs = bound(JobItem, stage, "jobs")
+        self._pointers = bound(PointerItem, stage, "coordination")
+        self._queries = JobQueries(self._jobs)
+
+    def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
+        item = item_of(self._jobs, job)
+        absent = self._jobs.id.does_not_exist()
+        if idempotency is None and job.dedupe_key is None:
+            _put_once(item, absent)
+            return
+        writes: list[tuple[Item, Condition | None]] = [(item, absent)]
+        errors: list[type[IdempotencyKeyTaken | DedupeConflict]] = []
+        if idempotency is not None:
+            writes.append(self._idempotency_item(idempotency, job.id, job.created_at))
+            errors.append(IdempotencyKeyTaken)
+        if job.dedupe_key is not None:
+            writes.append(self._dedupe_item(job, job.dedupe_key, replaces))
+            errors.append(DedupeConflict)
+        try:
+            dynamodb.transact_put(writes)
+        except TransactionConditionFailed as refused:
+            item_refused, *others = refused.items
+            if item_refused is not None:
+                return  # ids are used once: this call was made before, and its response lost
+            raise next(error for error, stored in zip(errors, others, strict=True) if stored is not None) from refused
+
+    def get(self, job_id: str) -> Job | None:
+        item = dynamodb.get(self._jobs, job_id)
+        return job_of(item) if item else None
+
+    def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
+        items = dynamodb.batch_get(self._jobs, ((job_id,) for job_id in job_ids), consistent=consistent)
+        found = {item.id: job_of(item) for item in items}
+        return [found[job_id] for job_id in job_ids if job_id in found]
+
+    def replace(self, seen: Job, new: Job) -> None:
+        try:
+            dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version)
+        except ConditionFailed as failed:
+            current = job_of_raw(failed.item) if failed.item else None
+            if current != new:
+                raise StaleVersion(current) from failed
+
+    def delete(self, seen: Job) -> None:
+        try:
+            dynamodb.delete(self._jobs(seen.id), self._jobs.version == seen.version)
+        except ConditionFailed as failed:
+            if failed.item:
+                raise StaleVersion(job_of_raw(failed.item)) from failed
+
+    def save_idempotency(self, idempotency: IdempotencyRecord, job_id: str, now: Ms) -> None:
+        item, unused = self._idempotency_item(idempotency, job_id, now)
+        try:
+            dynamodb.put(item, unused)
+        except ConditionFailed as failed:
+            stored = self._pointers.from_raw_data(failed.item) if failed.item else None
+            if stored is None or (_idempotent_result(stored), stored.expires_at) != (_idempotent_result(item), item.expires_at):
+                raise IdempotencyKeyTaken from failed
+
+    def get_idempotency(self, scope: str, key: str, now: Ms) -> IdempotentResult | None:
+        item = dynamodb.get(self._pointers, _pointer_key("idem", scope, key), "idem")
+        if item is None or item.expires_at is None or item.expires_at <= now:
+            return None
+        return _idempotent_result(item)
+
+    def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
+        item = dynamodb.get(self._pointers, _dedupe_pointer_key(tenant, user, dedupe_key), "dedupe")
+        return item.job if item else None
+
+    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+        index, up_to = self._jobs.due, self._jobs.due_at <= until
+        shards = [due_key(lane, shard) for shard in range(DUE_SHARDS)]
+        found = [(item.due_at or 0, item.id) for shard in shards for item in index.query(shard, up_to, limit=limit, page_size=limit)]
+        return [job_id for _, job_id in sorted(found)]
+
+    def postpone(self, job_id: str, until: Ms) -> None:
+        """Raise the version, too: earlier readers must not take the record for unchanged.
+
+        The condition keeps this from creating an item (protocol rule 25: no unconditional update of
+        a record).
+        """
+        indexed = self._jobs.g_d.exists() & (self._jobs.due_at < until)
+        actions = [self._jobs.due_at.set(until), self._jobs.version.add(1)]
+        with suppress(ConditionFailed):
+            dynamodb.update(self._jobs(job_id), actions, indexed)
+
+    def page(self, query: JobQuery) -> tuple[list[str], str | None]:
+        return self._queries.page(query)
+
+    def _idempotency_item(self, record: IdempotencyRecord, job_id: str, now: Ms) -> tuple[PointerItem, Condition]:
+        """Return the item, and the condition that no unexpired one is there.
+
+        TTL takes up to two days to remove an expired one.
+        """
+        item = self._pointers(
+            _pointer_key("idem", record.scope, record.key),
+            "idem",
+            job=job_id,
+            fingerprint=record.fingerprint,
+            position=record.position or None,
+            generation=record.generation or None,
+            expires_at=record.expires_at,
+            ttl=record.expires_at // 1000 + dynamodb.TTL_GRACE_SECONDS,
+        )
+        return item, self._pointers.pk.does_not_exist() | (self._pointers.expires_at <= now)
+
+    def _dedupe_item(self, job: Job, dedupe_key: str, replaces: str | None) -> tuple[PointerItem, Condition]:
+        """Return the item, and the condition that there is none, or the one of the replaced job."""
+        key = _dedupe_pointer_key(job.tenant, job.user, dedupe_key)
+        item = self._pointers(key, "dedupe", job=job.id, ttl=job.created_at // 1000 + DEDUPE_TTL_SECONDS)
+        absent = self._pointers.pk.does_not_exist()
+        return item, absent if replaces is None else absent | (self._pointers.job == replaces)
+
+
+def _put_once(item: JobItem, absent: Condition) -> None:
+    try:
+        dynamodb.put(item, absent)
+    except ConditionFailed:
+        return  # ids are used once: this call was made before, and its response lost
+
+
+def _idempotent_result(item: PointerItem) -> IdempotentResult:
+    return IdempotentResult(
+        job_id=item.job, fingerprint=item.fingerprint or "", position=item.position or 0, generation=item.generation or 0
+    )
+
+
+def _dedupe_pointer_key(tenant: str, user: str, dedupe_key: str) -> str:
+    return _pointer_key("dedupe", tenant, json.dumps([user, dedupe_key]))
+
+
+def _pointer_key(kind: str, scope: str, key: str) -> str:
+    """Return a partition key with a hash of the caller's key.
+
+    Callers choose any length and characters, and a hash spreads keys over all partitions.
+    """
+    return f"{kind}#{scope}#{hashlib.sha256(key.encode()).hexdigest()[:32]}"

@@ -1,0 +1,121 @@
+"""The index of due jobs: queried without a scan, in order, and no lane hides another."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.stores import DynamoStores
+from chalicelib.domain.jobs.index_keys import due_shard
+from chalicelib.domain.jobs.job import Job, Status
+from chalicelib.domain.queues.lanes import LANES
+from infra.naming import table_name
+from tests.kit.dynamodb import counted_requests
+from tests.kit.records import NOW, job, new_id
+
+PERIODS = itertools.count(1)  # the stores are shared, so the due times of two tests must not overlap
+
+
+def new_period() -> int:
+    """Return the start of a period of time that no other test uses."""
+    return NOW - 10**11 + next(PERIODS) * 10**7
+
+
+def put(stores: Any, **changes: Any) -> Job:
+    made = job(**changes)
+    stores.jobs.create(made)
+    return made
+
+
+def test_due_jobs_are_found_by_lane_longest_overdue_first(stores: Any) -> None:
+    """Jobs that wait for a time are in a group of their own, and ended jobs are in none."""
+    begin = new_period()
+    late, early = (put(stores, lane="high", due_at=begin + ms) for ms in (2, 1))
+    running = put(stores, lane="high", status=Status.PROCESSING, due_at=begin + 3)
+    other = put(stores, lane="low", due_at=begin)
+    waits = [put(stores, lane="high", status=each, due_at=begin + 4) for each in (Status.RETRYING, Status.WAITING, Status.HELD)]
+    put(stores, lane="high", due_at=begin + 1_001)
+    put(stores, lane="high", status=Status.FAILED, due_at=None)
+
+    def found(lane: str | None) -> list[str]:
+        ours = {early.id, late.id, running.id, other.id, *(one.id for one in waits)}
+        return [job_id for job_id in stores.jobs.due(lane, begin + 1_000, 100) if job_id in ours]
+
+    assert found("high") == [early.id, late.id, running.id]
+    assert found("low") == [other.id]
+    assert found(None) == sorted(one.id for one in waits)
+
+
+def test_limit_of_due_jobs_applies_to_each_shard(stores: Any) -> None:
+    """A full shard must not hide the jobs of the others."""
+    begin = new_period()
+    made: dict[int, list[str]] = {shard: [] for shard in range(8)}
+    while min(map(len, made.values())) < 3:
+        each = job(lane="urgent", created_at=begin, due_at=begin + len(list(itertools.chain(*made.values()))))
+        made[due_shard(each.id)].append(each.id)
+        stores.jobs.create(each)
+
+    ids = [job_id for job_id in stores.jobs.due("urgent", begin + 10**6, 2) if job_id in itertools.chain(*made.values())]
+
+    assert set(ids) == {job_id for part in made.values() for job_id in part[:2]}
+
+
+def test_postpone_only_moves_the_due_time_later(stores: Any) -> None:
+    """Ended jobs stay as they are, and no record is created."""
+    begin = new_period()
+    given = put(stores, due_at=begin)
+    ended = put(stores, status=Status.FAILED, due_at=None)
+
+    stores.jobs.postpone(given.id, begin + 500)
+    stores.jobs.postpone(given.id, begin + 400)
+    stores.jobs.postpone(ended.id, begin + 500)
+    missing = new_id()
+    stores.jobs.postpone(missing, begin)
+
+    assert stores.jobs.get(given.id) == replace(given, due_at=begin + 500, version=2)
+    assert stores.jobs.get(ended.id) == ended
+    assert stores.jobs.get(missing) is None
+
+
+def test_postpone_with_a_lost_response_applies_once(stores: Any, lose_response: Any) -> None:
+    given = put(stores, due_at=new_period())
+
+    with lose_response("UpdateItem"):
+        stores.jobs.postpone(given.id, (given.due_at or 0) + 5)
+
+    assert stores.jobs.get(given.id).version == 2
+
+
+def test_unreadable_job_record_is_due_and_can_be_postponed(dynamo_stores: DynamoStores) -> None:
+    """Another version of the code may have written it."""
+    begin = new_period()
+    given = put(dynamo_stores, status=Status.RETRYING, due_at=begin)
+    aws.client("dynamodb").update_item(
+        TableName=table_name("dev", "jobs"),
+        Key={"id": {"S": given.id}},
+        UpdateExpression="SET #s = :s",
+        ExpressionAttributeNames={"#s": "status"},
+        ExpressionAttributeValues={":s": {"S": "flying"}},
+    )
+    with pytest.raises(ValueError, match="flying"):
+        dynamo_stores.jobs.get_many([given.id])
+    assert given.id in dynamo_stores.jobs.due(None, begin, 1000)
+
+    dynamo_stores.jobs.postpone(given.id, begin + 5)
+
+    assert given.id not in dynamo_stores.jobs.due(None, begin, 1000)
+    assert given.id in dynamo_stores.jobs.due(None, begin + 5, 1000)
+
+
+def test_due_jobs_and_leases_are_read_with_48_queries(dynamo_stores: DynamoStores) -> None:
+    """The number does not depend on the number of jobs (docs/data-model.md)."""
+    with counted_requests() as requests:
+        for lane in (None, *LANES):
+            dynamo_stores.jobs.due(lane, new_period(), 100)
+        dynamo_stores.leases.all()
+
+    assert requests == {"Query": 48}

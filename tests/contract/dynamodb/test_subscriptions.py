@@ -1,0 +1,91 @@
+"""Subscriptions, and the version that tells a worker to reload them, on the twin and on moto."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from chalicelib.domain.streaming.subscriptions import JobControl, Subscription
+from tests.kit.records import NOW, new_id
+
+HOUR = 3_600_000
+
+
+def subscription(job_id: str, connection_id: str = "a") -> Subscription:
+    return Subscription(
+        job_id=job_id,
+        connection_id=connection_id,
+        endpoint="https://example.test/api",
+        key_hash="hash",
+        attempt=0,
+        offset=0,
+        subscription_id="s1",
+        expires_at=NOW + HOUR,
+    )
+
+
+def control(stores: Any, job_id: str) -> JobControl:
+    found: JobControl = stores.subscriptions.controls([job_id]).get(job_id, JobControl())
+    return found
+
+
+def test_each_connection_has_one_subscription_per_job(stores: Any) -> None:
+    """Subscribing again replaces the row."""
+    job_id = new_id()
+    stores.subscriptions.add(subscription(job_id, "b="))
+    stores.subscriptions.add(subscription(job_id, "a"))
+    again = replace(subscription(job_id, "a"), attempt=2, offset=7, subscription_id="s2")
+    stores.subscriptions.add(again)
+
+    assert stores.subscriptions.for_job(job_id) == [again, subscription(job_id, "b=")]
+    assert stores.subscriptions.for_job(new_id()) == []
+
+
+def test_subscribers_version_changes_with_every_subscription_change(stores: Any) -> None:
+    """A worker that compares the versions misses no change."""
+    job_id = new_id()
+    versions = [control(stores, job_id).subscribers_version]
+    for change in (
+        lambda: stores.subscriptions.add(subscription(job_id, "a")),
+        lambda: stores.subscriptions.add(subscription(job_id, "a")),
+        lambda: stores.subscriptions.remove(job_id, "a"),
+    ):
+        change()
+        versions.append(control(stores, job_id).subscribers_version)
+
+    assert len(set(versions)) == 4
+    assert stores.subscriptions.for_job(job_id) == []
+
+
+def test_removing_an_unknown_subscription_changes_nothing(stores: Any) -> None:
+    job_id = new_id()
+
+    stores.subscriptions.remove(job_id, "unknown")
+
+    assert stores.subscriptions.controls([job_id]) == {}
+
+
+def test_job_controls_are_set_independently(stores: Any) -> None:
+    """Cancel requests, readers and subscriptions must not overwrite each other."""
+    job_id = new_id()
+    stores.subscriptions.request_cancel(job_id, 3, NOW // 1000 + 9)
+    stores.subscriptions.request_cancel(job_id, 3, NOW // 1000 + 9)
+    stores.subscriptions.announce_reader(job_id, NOW + 5_000)
+    stores.subscriptions.announce_reader(job_id, NOW + 4_000)
+    stores.subscriptions.add(subscription(job_id))
+
+    found = control(stores, job_id)
+
+    assert (found.cancel, found.read_until, bool(found.subscribers_version)) == (3, NOW + 4_000, True)
+
+
+def test_controls_of_many_jobs_are_read_together(stores: Any) -> None:
+    """More ids than one request takes, some without controls, one of them twice."""
+    jobs = [new_id() for _ in range(130)]
+    for job_id in jobs[::2]:
+        stores.subscriptions.announce_reader(job_id, NOW)
+
+    found = stores.subscriptions.controls([*jobs, jobs[0]])
+
+    assert found == {job_id: JobControl(read_until=NOW) for job_id in jobs[::2]}
+    assert stores.subscriptions.controls([]) == {}
