@@ -67,7 +67,10 @@ def model(stack: Stack) -> Model:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, headless. It ends with its module, because Playwright keeps an event loop in this thread."""
+    """Debian's Chromium, headless.
+
+    It ends with its module, because Playwright keeps an event loop in this thread.
+    """
     if not shutil.which(CHROMIUM):
         missing = f"Chromium is not at {CHROMIUM}: `apt-get install chromium`."
         if os.environ.get("CI") == "true":

@@ -1,4 +1,4 @@
-"""A page from an allowed origin uses the API with a key: preflights succeed, and the page can read the headers that it needs."""
+"""A page from an allowed origin uses the API with a key: preflights and exposed headers."""
 
 from __future__ import annotations
 

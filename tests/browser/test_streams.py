@@ -1,4 +1,4 @@
-"""A page from another origin follows a job in a real browser, with the standard EventSource and with the JavaScript client."""
+"""A page from another origin follows a job: with EventSource and the JavaScript client."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Faults for a running stack: workers are killed and frozen, functions time out, queues get stray messages.
+"""Faults for a running stack: killed and frozen workers, timeouts, stray messages.
 
-Only child processes of this stack's own emulator are stopped, and each of them is resumed at the end.
+Only child processes of this stack's own emulator are stopped, and each of them is resumed at the
+end.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ TIMED_OUT_LANE = "urgent"
 
 @dataclass(eq=False)
 class Hit:
-    """A worker that was killed or frozen in mid-stream. `victims` are its attempts: job id and attempt number."""
+    """A worker that was killed or frozen in mid-stream.
+
+    `victims` are its attempts: job id and attempt number.
+    """
 
     kind: str  # killed, frozen, timed out
     at: float
@@ -114,9 +118,12 @@ class Workers:
                 yield lease["lane"]["S"], process, lease
 
     def _owned(self, lease: dict[str, Any]) -> dict[str, int]:
-        """Return the jobs that run under a lease now, with their attempts. The API does not show the owner of a job.
+        """Return the jobs that run under a lease now, with their attempts.
 
-        A lease lists the jobs of its invocation's wake-ups: some twice, and some that another worker owns.
+        The API does not show the owner of a job.
+
+        A lease lists the jobs of its invocation's wake-ups: some twice, and some that another
+        worker owns.
         """
         keys = [{"id": {"S": job_id}} for job_id in dict.fromkeys(json.loads(lease["jobs"]["S"]))]
         request = {"Keys": keys, "ConsistentRead": True}
@@ -154,7 +161,7 @@ class Workers:
 
 
 class StrayMessages:
-    """Sends messages that the product would not send: duplicate, stale and foreign wake-ups, and garbage."""
+    """Sends messages that the product does not send: duplicate and stale wake-ups, garbage."""
 
     def __init__(self, stack: Stack, random: Random) -> None:
         self._sqs, self._random = stack.aws("sqs"), random
@@ -164,7 +171,11 @@ class StrayMessages:
         self.garbage: set[str] = set()
 
     def send(self, job_id: str, lane: str, attempt: int) -> None:
-        """Send a stray message. Only delivered wake-ups are duplicated; a duplicate of a delayed one would start the job early."""
+        """Send a stray message.
+
+        Only delivered wake-ups are duplicated; a duplicate of a delayed one would start the job
+        early.
+        """
         kind = self._random.random()
         if kind < 0.12:
             self._send_garbage(lane)
@@ -178,7 +189,7 @@ class StrayMessages:
                 self._wake(lane, job_id, self._random.randint(1, max(1, attempt)))
 
     def left(self) -> dict[str, int]:
-        """Return the number of messages in each lane that has any: visible, in flight or delayed."""
+        """Return the number of messages by lane: visible, in flight and delayed."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
         answers = {lane: self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names) for lane, url in self._urls.items()}
         counts = {lane: sum(int(answer["Attributes"][name]) for name in names) for lane, answer in answers.items()}
@@ -196,7 +207,7 @@ class StrayMessages:
 
     @contextmanager
     def short_visibility_timeout(self) -> Iterator[None]:
-        """Shorten the lanes' visibility timeout, so that the messages of a dead worker are delivered again soon."""
+        """Shorten the visibility timeout, so that a dead worker's messages are redelivered soon."""
         before = {}
         for lane, url in self._urls.items():
             answer = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
@@ -243,7 +254,7 @@ def logged_timeouts() -> int:
 
 
 def reclaimed_at(stack: Stack) -> dict[tuple[str, int], float]:
-    """Return the attempts that the sweeper's log has as reclaimed from a worker, with the time of each."""
+    """Return the attempts that the sweeper reclaimed, with their times, from its log."""
     found, logs = {}, stack.aws("logs").get_paginator("filter_log_events")
     for page in logs.paginate(logGroupName="/aws/lambda/headrace-local-sweep"):
         for event in page["events"]:

@@ -13,12 +13,12 @@ from tests.e2e.soak_plan import JOBS, SECONDS, SEED
 from tests.e2e.stack import TERMINAL
 
 TARGET_SECONDS = 90  # for 95 of 100 recoveries; reported and not asserted, because it depends on the load of the machine
-# llmock reports these as faults of the client, but here the worker was killed or frozen between two requests.
+# llmock reports these as faults of the client, but here a worker died between two requests.
 EXPLAINED_BY_A_DEATH = ("no_backoff", "malformed_chunk_ignored")
 
 
 def recovery_times(soak: Soak) -> list[float]:
-    """Return the seconds from a worker's death or freeze to the next attempt of each of its jobs, by the attempt records."""
+    """Return the seconds from a worker's death or freeze to the next attempt of each job."""
     runs = {run.job_id: run for run in soak.runs}
     found = []
     for hit, job_id, attempt in _lost(soak):
@@ -28,7 +28,7 @@ def recovery_times(soak: Soak) -> list[float]:
 
 
 def reclaim_times(soak: Soak) -> list[float]:
-    """Return the seconds from a worker's death or freeze until the sweeper reclaimed each of its jobs."""
+    """Return the seconds from a worker's death or freeze until each job was reclaimed."""
     return sorted(soak.reclaimed_at[job_id, attempt] - hit.at for hit, job_id, attempt in _lost(soak))
 
 
@@ -39,12 +39,15 @@ def _lost(soak: Soak) -> Iterator[tuple[Hit, str, int]]:
 
 
 def percentile(values: list[float], part: float) -> float:
-    """Return the smallest value such that at least `part` of all values are not above it. `values` are sorted."""
+    """Return the smallest value such that at least `part` of all values are not above it.
+
+    `values` are sorted.
+    """
     return values[max(0, ceil(part * len(values)) - 1)]
 
 
 def wrong_texts(soak: Soak) -> Iterator[str]:
-    """Yield completed jobs whose text is not one whole answer, and others whose text is not the beginning of one."""
+    """Yield jobs whose text is not one whole answer, or, if not completed, its beginning."""
     for run in soak.runs:
         output, texts = run.result.get("output"), run.planned.texts
         if run.status == "completed" and output not in texts:
@@ -69,10 +72,11 @@ def wrong_views(soak: Soak) -> Iterator[str]:
 
 
 def wrong_attempts(soak: Soak) -> Iterator[str]:
-    """Yield jobs whose attempt records are not numbered from 1 without a gap, or of which another attempt than the last one counts.
+    """Yield jobs with a gap in their attempt numbers, or whose last attempt does not count.
 
     Another attempt may have completed as well: that of a frozen or starved worker, which read its
-    response to the end when it no longer owned the job. It was charged, so it has a record, marked as wasted.
+    response to the end when it no longer owned the job. It was charged, so it has a record, marked
+    as wasted.
     """
     for run in soak.runs:
         numbers = [row["attempt"] for row in run.attempts]
@@ -87,7 +91,7 @@ def wrong_attempts(soak: Soak) -> Iterator[str]:
 
 
 def wrong_ends(soak: Soak) -> Iterator[str]:
-    """Yield jobs without the expected status: only refused requests may fail, only cancelled jobs may be cancelled."""
+    """Yield jobs without the expected status. Only a refused request may fail."""
     for run in soak.runs:
         expected = {"failed"} if run.planned.trouble == "refused" else {"completed"}
         if run.cancelled and not run.retried:
@@ -112,7 +116,10 @@ def findings(soak: Soak) -> list[str]:
 
 
 def counted(soak: Soak) -> dict[str, int]:
-    """Return how often each fault and each kind of subscriber occurred. A soak without one of them proves less."""
+    """Return how often each fault and each kind of subscriber occurred.
+
+    A soak without one of them proves less.
+    """
     hits = Counter(hit.kind for hit in soak.workers.hits)
     sockets = [socket for run in soak.runs for socket in run.sockets]
     sources = [source for run in soak.runs for source in run.event_sources]

@@ -32,7 +32,7 @@ USERS = ("one", "two", "three")  # several, because each key has a rate limit
 
 
 class RetryingApi(Api):
-    """An API client that repeats a request after a refusal or a lost response, and counts the repeats."""
+    """An API client that repeats refused and failed requests, and counts the repeats."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -286,7 +286,7 @@ class Soak:
     # ---- afterwards
 
     def _settle(self) -> None:
-        """Wait until the lanes are empty, because the messages of dead workers are delivered again, and let all subscribers finish."""
+        """Wait for the redelivered messages of dead workers, and for all subscribers."""
         with _recorded("an empty lane", self.broken):
             until(lambda: not self.stray.left(), "empty lanes")
         self.left = self.stray.left()
@@ -325,7 +325,10 @@ class Soak:
 
 
 def _client(connections: int) -> httpx2.Client:
-    """Create an HTTP client with a limit of concurrent requests. Further requests wait, because a busy machine responds late."""
+    """Create an HTTP client with a limit of concurrent requests.
+
+    Further requests wait, because a busy machine responds late.
+    """
     limits = httpx2.Limits(max_connections=connections)
     return httpx2.Client(timeout=httpx2.Timeout(60.0, pool=None), trust_env=False, limits=limits)
 

@@ -1,4 +1,4 @@
-"""The plan of a soak, drawn from its seed: its jobs, OpenAI's behaviour, its faults and subscribers."""
+"""The plan of a soak, drawn from its seed: jobs, OpenAI's behaviour, faults, subscribers."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _rate_limit_then_cut(random: Random) -> list[Behaviour]:
     return _rate_limit(random) + _break("disconnect")(random)
 
 
-# OpenAI's behaviour, with the number of jobs out of 100. A job has at most one failure without `Retry-After`: with full jitter
-# a second delay may be the shorter one, which llmock reports as missing backoff.
+# OpenAI's behaviour, with the number of jobs out of 100. A job has at most one failure without
+# `Retry-After`: with full jitter a second delay may be shorter, which llmock reports as no backoff.
 TROUBLES: dict[str, tuple[int, Any]] = {
     "none": (56, lambda _random: []),
     "disconnect": (7, _break("disconnect")),

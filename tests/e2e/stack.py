@@ -45,7 +45,7 @@ class Stack:
         return Model(self.http, self.openai_url)
 
     def aws(self, service: str) -> Any:
-        """Return a boto3 client of the emulator, for what the API cannot do, such as sending an invalid message."""
+        """Return a boto3 client of the emulator, for what the API cannot do."""
         return boto3.client(
             service, endpoint_url=self.aws_endpoint, region_name=self.region, aws_access_key_id="test", aws_secret_access_key="test"
         )
@@ -109,9 +109,10 @@ class Api:
 
 @dataclass(frozen=True)
 class Model:
-    """A model name that only one test uses, so that its script and its requests are separate from those of other tests.
+    """A model name that only one test uses, so that tests do not share scripts and requests.
 
-    llmock accepts any model name, and sends a word every 20 ms. All names with this beginning have one price.
+    llmock accepts any model name, and sends a word every 20 ms. All names with this beginning have
+    one price.
     """
 
     http: httpx2.Client
@@ -124,7 +125,10 @@ class Model:
 
     @property
     def echo(self) -> dict[str, Any]:
-        """A config with a minimal system prompt. Without a script, llmock repeats the beginning of its input."""
+        """A config with a minimal system prompt.
+
+        Without a script, llmock repeats the beginning of its input.
+        """
         return {**self.config, "system_prompt": "Say:"}
 
     def reply(self, text: str, times: int | None = None) -> None:
@@ -174,7 +178,9 @@ def words(count: int, word: str = "word") -> str:
 
 
 def running_stack() -> Iterator[Stack]:
-    """Yield the laptop cloud of this checkout with its current code. It is stopped afterwards, unless it ran before.
+    """Yield the laptop cloud of this checkout with its current code.
+
+    It is stopped afterwards, unless it ran before.
 
     The user's OpenAI key is not used, so these tests cost nothing.
     """

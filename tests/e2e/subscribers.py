@@ -1,4 +1,7 @@
-"""Clients that follow a job over a WebSocket, an EventSource or polling. `text` is the assembled text. Each may run in a thread."""
+"""Clients that follow a job over a WebSocket, an EventSource or polling.
+
+`text` is the assembled text. Each may run in a thread.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ class Socket:
         return self.receive()
 
     def kill(self) -> None:
-        """Break the connection without a closing handshake, as a failing network does. Data in transit is lost."""
+        """Break the connection without a closing handshake, as a failing network does.
+
+        Data in transit is lost.
+        """
         with suppress(OSError):  # it may just have ended
             self._open.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
             self._open.socket.shutdown(socket.SHUT_RDWR)
@@ -71,9 +77,12 @@ class Socket:
 
 
 class SocketSubscriber:
-    """A WebSocket client that subscribes again at a hole and after a silence. It breaks its connection at each text length of `break_at`.
+    """A WebSocket client that subscribes again at a hole and after a silence.
 
-    `expected_version` is the version of the record that its user knows. An end of an older version is not the end.
+    It breaks its connection at each text length of `break_at`.
+
+    `expected_version` is the version of the record that its user knows. An end of an older version
+    is not the end.
     """
 
     def __init__(
@@ -123,7 +132,7 @@ class SocketSubscriber:
                 self._receive_all(open_socket, deadline)
 
     def watch_retried(self) -> None:
-        """Subscribe again to a job that was retried, and receive frames until the end of a later attempt."""
+        """Subscribe again to a retried job, and receive frames until its end."""
         with Socket(self._stack) as open_socket:
             open_socket.subscribe(self._job_id, self.assembly.attempt, self.assembly.position)
             while not (self.frames and self.frames[-1]["event"].startswith("job_") and self.frames[-1]["attempt"] > 1):
@@ -156,9 +165,12 @@ class SocketSubscriber:
 
 
 class EventSource:
-    """A standard EventSource: it sends the last event id, waits for the `retry:` time, and stops at a 204.
+    """A standard EventSource.
 
-    With `cuts` some of its requests are reset before or during the response, and it gets nothing of that response.
+    It sends the last event id, waits as `retry:` says, and stops at a 204.
+
+    With `cuts` some of its requests are reset before or during the response, and it gets nothing of
+    that response.
     """
 
     def __init__(self, api: Api, job_id: str, ticket: str | None = None, *, cuts: Random | None = None, timeout: float = TIMEOUT) -> None:
@@ -171,7 +183,10 @@ class EventSource:
 
     @property
     def text(self) -> str:
-        """All tokens since the last reset, joined. The server starts each response where the last one ended."""
+        """All tokens since the last reset, joined.
+
+        The server starts each response where the last one ended.
+        """
         begins = max((number for number, name in enumerate(self.names) if name == "reset"), default=-1) + 1
         return "".join(frame["text"] for name, frame in self.events[begins:] if name == "tokens")
 
@@ -197,7 +212,7 @@ class EventSource:
         raise AssertionError("the stream has not ended")
 
     def _cut_off(self, headers: dict[str, str], cuts: Random) -> None:
-        """Send a request, and reset its connection after a random time or a random number of bytes."""
+        """Send a request, and reset its connection after a random time or number of bytes."""
         url = urlsplit(self._api.url + self._path)
         lines = [f"GET {url.path} HTTP/1.1", f"Host: {url.netloc}"]
         lines += [f"{name}: {value}" for name, value in (self._api.headers | headers).items()]
@@ -210,7 +225,7 @@ class EventSource:
         self.resets += 1
 
     def _parse(self, body: str) -> None:
-        """Parse as the HTML standard says: an event without an empty line at its end is dropped with its id."""
+        """Parse as the HTML standard says. An incomplete event is dropped with its id."""
         name, data, last_id = "message", list[str](), self._last_id
         for line in body.replace("\r\n", "\n").replace("\r", "\n").split("\n")[:-1]:
             key, _, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""Batches on the laptop cloud: CSV and JSON, uploads, dependencies, and failures injected while rows run."""
+"""Batches on the laptop cloud, some with failures injected while rows run."""
 
 from __future__ import annotations
 

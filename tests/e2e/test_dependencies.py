@@ -6,7 +6,7 @@ from tests.e2e.stack import Api, Model
 
 
 def diamond(api: Api, model: Model, policy: str) -> dict[str, str]:
-    """Submit a job, two jobs that depend on it, of which the left one fails, and one that depends on both. Return their ids."""
+    """Submit a diamond of four jobs, of which the left one fails. Return their ids."""
     broken = Model(model.http, model.openai_url)
     broken.fail(400)
     top = api.submit(prompt="TOP", config=model.echo)

@@ -1,6 +1,7 @@
 """Durable jobs on the laptop cloud: worker processes die or time out, and the response continues.
 
-llmock has no background responses, so a stand-in with them is put in front of it while these tests run.
+llmock has no background responses, so a stand-in with them is put in front of it while these tests
+run.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def reached_at(stack: Stack, url: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def openai(stack: Stack) -> Iterator[BackgroundOpenAI]:
-    """The stand-in for OpenAI. Idle workers, which have cached another URL, are killed before and after."""
+    """The stand-in for OpenAI.
+
+    Idle workers, which have cached another URL, are killed before and after.
+    """
     workers = Workers(stack, stack.api())
     with BackgroundOpenAI(upstream=stack.openai_url) as background, reached_at(stack, background.url):
         workers.end_idle()

@@ -1,4 +1,4 @@
-"""Failed jobs, bulk operations and edited jobs through the API, with the IAM permissions of the functions."""
+"""Failed jobs, bulk operations and edited jobs, with the functions' IAM permissions."""
 
 from __future__ import annotations
 

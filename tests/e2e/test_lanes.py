@@ -1,4 +1,4 @@
-"""Invalid, duplicate and stale messages in the lanes' queues: they have no effect, and nothing runs twice.
+"""Invalid, duplicate and stale messages in the lanes' queues have no effect.
 
 The messages are sent with SQS itself, because the API sends no such messages.
 """

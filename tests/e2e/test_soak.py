@@ -1,4 +1,6 @@
-"""Many faults at once on the laptop cloud: every guarantee holds. Pytest's report ends with the soak's numbers.
+"""Many faults at once on the laptop cloud: every guarantee holds.
+
+Pytest's report ends with the soak's numbers.
 
 `HEADRACE_SOAK_SEED`, `HEADRACE_SOAK_JOBS` and `HEADRACE_SOAK_SECONDS` draw other soaks. A seed
 determines the jobs, the faults and their times, but not which worker has which job at that time.

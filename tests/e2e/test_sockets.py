@@ -1,4 +1,4 @@
-"""WebSockets: invalid messages get an error frame, a ticket opens one connection, and unknown callers are refused."""
+"""WebSockets: invalid messages, tickets, refused callers, and vanished connections."""
 
 from __future__ import annotations
 

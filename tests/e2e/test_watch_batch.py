@@ -1,4 +1,7 @@
-"""A batch followed over one WebSocket of the laptop cloud. The client keeps the highest version, and subscribes again after a silence."""
+"""A batch followed over one WebSocket of the laptop cloud.
+
+The client keeps the highest version, and subscribes again after a silence.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ Frame = dict[str, Any]
 
 
 def follow(socket: Socket, batch_id: str, rows: int) -> tuple[list[Frame], dict[int, Frame]]:
-    """Return the states until the end, and the newest frame of each row. Frames of rows may come after the end of the batch."""
+    """Return the states until the end, and the newest frame of each row.
+
+    Frames of rows may come after the end of the batch.
+    """
     states, items, deadline = list[Frame](), dict[int, Frame](), time.monotonic() + TIMEOUT
     socket.send({"action": "subscribe", "batch_id": batch_id})
     while time.monotonic() < deadline:

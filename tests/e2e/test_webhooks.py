@@ -1,4 +1,7 @@
-"""Webhooks on the laptop cloud, with a receiver on this machine. Only these tests allow deliveries to loopback."""
+"""Webhooks on the laptop cloud, with a receiver on this machine.
+
+Only these tests allow deliveries to loopback.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ def webhook_receiver() -> Iterator[Receiver]:
 
 
 def submit(stack: Stack, url: str, model: Model) -> str:
-    """Submit a job with a webhook, until the API has the new setting and accepts it. Return its id."""
+    """Submit a job with a webhook, until the API has the new setting and accepts it.
+
+    Return its id.
+    """
 
     def post() -> str | None:
         reply = stack.api().call("POST", "/jobs", {"prompt": "Say something.", "config": model.config, "webhook_url": url})

@@ -1,4 +1,4 @@
-"""Job types with a task handler on the laptop cloud: imports, cache warm-ups and notifications; and the webhook of a batch's end."""
+"""Job types with a task handler on the laptop cloud, and the webhook of a batch's end."""
 
 from __future__ import annotations
 

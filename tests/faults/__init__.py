@@ -1,1 +1,1 @@
-"""The whole system in memory, with a fault at any single call: a death, a freeze, a lost, late or repeated response."""
+"""The whole system in memory, with faults at single calls: deaths, freezes and lost responses."""

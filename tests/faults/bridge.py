@@ -1,4 +1,4 @@
-"""Run synchronous code in a greenlet, so that each of its port calls can suspend the current coroutine.
+"""Run synchronous code in a greenlet, so that its port calls can suspend the current coroutine.
 
 Calls interleave as those of threads do, but in the same order in every run.
 """

@@ -1,4 +1,4 @@
-"""A subscriber's client: it assembles the text, and subscribes again at a hole or after a silence."""
+"""A subscriber. It assembles the text, and subscribes again at a hole or after a silence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ SILENCE_SECONDS = 30.0
 class Client:
     """One connection's view of one job. `subscribe(attempt, offset)` is a request that may fail.
 
-    `expected_version` is the version of the record that its user knows. An end of an older version is not the end.
+    `expected_version` is the version of the record that its user knows. An end of an older version
+    is not the end.
     """
 
     def __init__(self, job_id: str, history: History, subscribe: Callable[[int, int], Awaitable[Any]]) -> None:

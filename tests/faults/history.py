@@ -1,4 +1,4 @@
-"""What happened in a run that the stores do not keep, and the invariants that are checked at each write."""
+"""The history of a run, which the stores do not keep, and invariants of each write."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALLOWED_TRANSITIONS: frozenset[tuple[Status, Status]] = frozenset(
 
 @dataclass(eq=False)
 class ResponseLog:
-    """One response of the provider: the text it sent, and the usage it charged if its final event was read."""
+    """One response of the provider: its text, and its usage if the final event was read."""
 
     job_id: str
     attempt: int
@@ -93,11 +93,14 @@ class History:
         return requested or self.cache_hits.get((job_id, attempt))
 
     def record_cache_hit(self, job_id: str, attempt: int, source: ResponseLog) -> None:
-        """Record that the cache returned the response `source`, which costs nothing. The attempt may send a request all the same."""
+        """Record that the cache returned the response `source`, which costs nothing.
+
+        The attempt may send a request all the same.
+        """
         self.cache_hits[job_id, attempt] = ResponseLog(job_id, attempt, source.number, source.sent, Usage())
 
     def reclaimed_attempts(self, job_id: str) -> set[int]:
-        """Return the attempts that the sweeper took from a worker, whether the worker was dead or not."""
+        """Return the attempts that the sweeper took from a worker, dead or not."""
         versions = self.versions[job_id]
         swaps = [(before, after) for before, after in pairwise(versions) if before.status is Status.PROCESSING]
         by_its_worker = (Status.RETRYING, Status.HELD)
@@ -111,7 +114,7 @@ class History:
         self.results.setdefault((result.job_id, result.attempt), []).append(result)
 
     def check_shown_text(self, job_id: str, attempt: int, text: str) -> None:
-        """Check the text that a subscriber holds after a frame: it must be the beginning of one response."""
+        """Check that a subscriber's text is the beginning of one response."""
         log = self.response_of(job_id, attempt)
         sent = log.sent if log else ""
         self._expect(sent.startswith(text), f"a subscriber of {job_id[-3:]} a{attempt} holds {text!r}, the provider sent {sent!r}")

@@ -65,7 +65,10 @@ def _check_ends(sim: Simulation, job: Job) -> Iterator[str]:
 
 
 def _check_text(sim: Simulation, job: Job) -> Iterator[str]:
-    """The log of each attempt is one text without holes. The result is its beginning, with the length in the record."""
+    """The log of each attempt is one text without holes.
+
+    The result is its beginning, with the length in the record.
+    """
     real, attempts = sim.real, range(1, job.attempt + 1)
     with_log = {attempt for job_id, attempt, _ in real.chunks.rows if job_id == job.id}
     if not with_log <= set(attempts):
@@ -103,10 +106,12 @@ def _check_text(sim: Simulation, job: Job) -> Iterator[str]:
 
 
 def _check_usage(sim: Simulation, job: Job) -> Iterator[str]:
-    """Each claimed attempt has a record. Its usage is exact if the final event was stored, and otherwise marked as estimated.
+    """Each claimed attempt has a record.
 
-    The cost of the job is the sum of these records. The exception is a worker that was taken for dead,
-    resumed, and replaced the estimate by its own record.
+    Its usage is exact if the final event was stored, and otherwise marked as estimated.
+
+    The cost of the job is the sum of these records. The exception is a worker that was taken for
+    dead, resumed, and replaced the estimate by its own record.
     """
     real = sim.real
     rows = {row.attempt: real.results.get(job.id, row.attempt) or row for row in real.results.attempts(job.id)}
@@ -135,7 +140,7 @@ def _check_usage(sim: Simulation, job: Job) -> Iterator[str]:
 
 
 def _check_dependencies(sim: Simulation) -> Iterator[str]:
-    """Each child was released once, after all its parents had ended, or cancelled because a parent had not completed."""
+    """Each child was released once, after its parents, or cancelled if one did not complete."""
     for child, dependency in sim.real.dependencies.families.items():
         if child not in sim.real.jobs.heads:
             continue  # the API died before it created the job record

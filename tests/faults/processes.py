@@ -1,4 +1,4 @@
-"""One `World` with processes that can be killed: requests, workers and sweeps, each with its own tasks and threads."""
+"""One `World` with processes that can be killed: requests, workers and sweeps."""
 
 from __future__ import annotations
 
@@ -102,11 +102,17 @@ class Processes:
         return ", ".join(f"{name} {what}" for name, what in unfinished.items() if what)
 
     async def run_call(self, role: str, call: Callable[..., Any], *args: Any) -> Any:
-        """Run a synchronous call as one process. Return what it returned or raised; `Killed` if the process died."""
+        """Run a synchronous call as one process.
+
+        Return what it returned or raised; `Killed` if the process died.
+        """
         return await self._process(Actor(f"{role} {next(self._numbers)}"), partial(run_in_greenlet, call, *args))
 
     async def run_worker(self, messages: Sequence[QueueMessage]) -> None:
-        """Invoke a worker with these messages. Messages that it does not acknowledge are received again later."""
+        """Invoke a worker with these messages.
+
+        Messages that it does not acknowledge are received again later.
+        """
         actor = Actor(f"worker {next(self._numbers)}")
         self.workers.append(actor)
         outcome = await self._process(
@@ -146,7 +152,10 @@ class Processes:
         return actor.root.exception() or actor.root.result()
 
     async def _check_tasks_ended(self, actor: Actor) -> None:
-        """Check that no task of a living actor is left (protocol rule 20: a handler returns after its tasks), and end those that are."""
+        """End the tasks that an actor has left; a living one must not leave any.
+
+        (protocol rule 20: a handler returns after its tasks)
+        """
         while left := [task for task in actor.tasks if not task.done()]:
             if not actor.dead:
                 self.history.problems.append(f"{actor.name} has ended before its tasks {left}")

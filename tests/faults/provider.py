@@ -1,4 +1,7 @@
-"""A provider whose events and responses are steps. Its background responses run without a listener."""
+"""A provider whose events and responses are steps.
+
+Its background responses run without a listener.
+"""
 
 from __future__ import annotations
 
@@ -166,7 +169,7 @@ class StepProvider:
             loop = asyncio.get_running_loop()
             response = BackgroundResponse(log, script, loop.time())
             self.background[response.id] = response
-            # Not created by the task factory of the simulation: the task must not end or freeze with the actor's process.
+            # Not a task of the actor, because it must not end or freeze with the actor's process.
             task = asyncio.Task(response.run(), loop=loop)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

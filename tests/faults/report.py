@@ -1,4 +1,4 @@
-"""Run scenarios, report a failed run so that it can be reproduced, and count all runs for pytest's summary."""
+"""Run scenarios, describe failed runs, and count all runs for pytest's summary."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def run_scenario(scenario: Scenario, faults: Sequence[Fault] = (), director: Dir
 
 
 def problems_of(sim: Simulation, scenario: Scenario) -> list[str]:
-    """Run a scenario. Return the invariants that it broke, and the jobs that ended with another status than expected."""
+    """Run a scenario.
+
+    Return the invariants that it broke, and the jobs that ended with another status than expected.
+    """
     try:
         sim.run(scenario.run)
     except Stuck as stuck:

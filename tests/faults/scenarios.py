@@ -1,4 +1,4 @@
-"""The scenarios that run with every single fault: requests of users, and the statuses that jobs may end with."""
+"""Scenarios: requests of users, and the statuses that their jobs may end with."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def handed_over(sim: Simulation) -> None:
 
 
 async def not_resumed(sim: Simulation) -> None:
-    """The worker dies, the stream can no longer be resumed, and the rest of the response is fetched."""
+    """The worker dies, its stream can no longer be resumed, and the rest is fetched."""
     job = await sim.submit("not resumed", ScriptedAnswer(pieces=5, every=2.2, streams_for=1.0), config={"durable": True})
     await sim.watch(job)
     await sim.until(lambda: len(sim.real.chunks.rows) > 0, 300)
@@ -112,14 +112,17 @@ async def durable_cancelled(sim: Simulation) -> None:
 
 
 async def cached(sim: Simulation) -> None:
-    """The job looks its request up in the cache before each attempt, and stores its response there."""
+    """The job reads the cache before each attempt, and stores its response there."""
     await sim.watch(
         await sim.submit("cached", ScriptedAnswer(pieces=2, error=StreamCut()), ScriptedAnswer(pieces=3), config={"cache": True})
     )
 
 
 async def found(sim: Simulation) -> None:
-    """Two equal requests in sequence. The second gets the cached response of the first, if that was stored."""
+    """Two equal requests in sequence.
+
+    The second gets the cached response of the first, if that was stored.
+    """
     first = await sim.submit("equal", ScriptedAnswer(pieces=2), config={"cache": True})
     await sim.until(lambda: sim.job(first).status.is_terminal and not sim.workers, 600)
     await sim.watch(await sim.submit("equal", ScriptedAnswer(pieces=3), key="equal again", config={"cache": True}))
@@ -138,7 +141,10 @@ async def circuit(sim: Simulation) -> None:
 
 
 async def child_of_two(sim: Simulation) -> None:
-    """A job depends on two others, one of which ends about when it is submitted. Its prompt contains their results."""
+    """A job depends on two others, one of which ends about when it is submitted.
+
+    Its prompt contains their results.
+    """
     first = await sim.submit("a parent", ScriptedAnswer(pieces=1, every=0.1))
     second = await sim.submit("another parent", ScriptedAnswer(pieces=3))
     prompt = "{{parents.first.output}} {{parents.second.output}}"
@@ -157,7 +163,10 @@ async def orphaned(sim: Simulation) -> None:
 
 
 async def limited(sim: Simulation) -> None:
-    """Two jobs with a task handler, of a type that runs one at a time. The other one gets a reservation."""
+    """Two jobs with a task handler, of a type that runs one at a time.
+
+    The other one gets a reservation.
+    """
 
     running: set[str] = set()
     frozen = any(kind in FREEZES for kind in sim.steps.faults.values())  # the slot of a frozen worker expires while it still runs

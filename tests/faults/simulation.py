@@ -1,4 +1,4 @@
-"""The system in memory: message delivery, sweeper and change stream as AWS runs them, and the API's users."""
+"""The system in memory, with AWS's part (delivery, schedule, change stream) and users."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Simulation(Processes):
         return job
 
     async def watch(self, job_id: str, silence: float = SILENCE_SECONDS) -> None:
-        """Start a client that subscribes to the job, and again after `silence` seconds without a frame."""
+        """Start a client that subscribes, and again after `silence` seconds without a frame."""
         connection = f"c{next(self._numbers)}"
         now = self.world.clock.now()
         self.real.connections.open(
@@ -159,7 +159,10 @@ class Simulation(Processes):
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _read_changes(self) -> None:
-        """Pass the changes to the consumers in order. A consumer that fails gets the change again."""
+        """Pass the changes to the consumers in order.
+
+        A consumer that fails gets the change again.
+        """
         while True:
             change = await self._changes.get()
             self._reading_changes = True

@@ -16,7 +16,10 @@ from tests.faults.steps import ACTOR, Steps
 
 
 class StepPort:
-    """An in-memory twin whose methods are steps when an actor calls them, and plain calls when a test does."""
+    """An in-memory twin.
+
+    Its methods are steps if an actor calls them, and plain calls in a test.
+    """
 
     refusal: type[Exception] = Throttled
 
@@ -38,7 +41,10 @@ class StepPort:
 
 
 class JobsStepPort(StepPort):
-    """The job records. `on_change` gets each write that took effect, as the table's change stream does."""
+    """The job records.
+
+    `on_change` gets each write that took effect, as the table's change stream does.
+    """
 
     def __init__(self, real: Any, steps: Steps, history: History, on_change: Callable[[Job | None, Job], None]) -> None:
         super().__init__("jobs", real, steps)

@@ -1,4 +1,4 @@
-"""Every call of a port and every event of the provider is a numbered step, at which a fault can be injected."""
+"""Numbered steps: every call of a port and every event of the provider. Each may have a fault."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ LATENCY = 0.01  # seconds of each way to a store and back, in which other proces
 
 
 class Killed(BaseException):
-    """The process has died. Not an `Exception`, so that no code of it goes on as after a failed call."""
+    """The process has died.
+
+    Not an `Exception`, so that no code of it goes on as after a failed call.
+    """
 
 
 class Kind(StrEnum):
@@ -105,7 +108,10 @@ class Steps:
         self.trace: list[Step] = []
 
     async def perform(self, name: str, args: Sequence[Any], effect: Callable[[], Any], refusal: type[Exception] = Unavailable) -> Any:
-        """Perform one step of the current actor: latency, effect, latency. Raises `refusal` if a fault refuses it."""
+        """Perform one step of the current actor: latency, effect, latency.
+
+        Raises `refusal` if a fault refuses it.
+        """
         actor = ACTOR.get()
         assert actor is not None
         await self._delay(actor)
@@ -178,7 +184,7 @@ def freeze(actor: Actor, seconds: float = FROZEN_SECONDS) -> None:
 
 
 def _outcome(effect: Callable[[], Any]) -> Callable[[], Any]:
-    """Run `effect`, and return a function that returns its value or raises its error when the response has arrived."""
+    """Run `effect`, and return a function that delivers its value or error."""
     try:
         value = effect()
     except Exception as exc:  # noqa: BLE001 - raised when the response has arrived

@@ -71,7 +71,7 @@ class BatchSimulation(Simulation):
         return ", ".join(filter(None, [super().unfinished(), *(f"{name} {what}" for name, what in unfinished.items() if what)]))
 
     async def _count(self) -> None:
-        """Pass the changes to `count_job_changes`, all that are waiting at once, until it succeeds."""
+        """Pass all waiting changes to `count_job_changes`, until it succeeds."""
         while True:
             changes = [await self._counted.get()]
             self._counting = True
@@ -111,7 +111,7 @@ class BatchSimulation(Simulation):
     # ---- the API's users
 
     async def submit_rows(self, *scripts: Sequence[ScriptedAnswer], **options: Any) -> str:
-        """Submit a batch with one row for each script, under one idempotency key until there is a response."""
+        """Submit a batch with one row for each script. Repeats have the same idempotency key."""
         rows = [Row(number=number, prompt=f"row {number}") for number in range(len(scripts))]
         self.provider.scripts |= {f"row {number}": list(script) for number, script in enumerate(scripts)}
         idempotent = IdempotentRequest.of(ALICE, "POST /batches", "key", "rows")
@@ -264,7 +264,10 @@ def test_invariants_hold_without_faults(scenario: ScenarioFunction) -> None:
 
 
 def _calls(sim: BatchSimulation) -> list[int]:
-    """Return the calls of the API, the task function and the counting function. Other tests inject faults into workers and sweeps."""
+    """Return the calls of the API, the task function and the counting function.
+
+    Other tests inject faults into workers and sweeps.
+    """
     return [step.number for step in sim.steps.trace if step.actor.role in ("api", "tasks", "count")]
 
 

@@ -1,4 +1,4 @@
-"""Bulk retries and deletions with one fault at any call: no job is left half done, and none is handled twice."""
+"""Bulk retries and deletions with one fault at any call: every job is handled once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ JOBS = 3
 
 
 class BulkSimulation(Simulation):
-    """A simulation with an operator who starts bulk operations. The sweeper resumes unfinished ones."""
+    """A simulation with an operator who starts bulk operations.
+
+    The sweeper resumes unfinished ones.
+    """
 
     def _install_ports(self) -> None:
         super()._install_ports()
@@ -39,14 +42,17 @@ class BulkSimulation(Simulation):
         return ", ".join(filter(None, [super().unfinished(), f"bulk operations {unfinished}" if unfinished else ""]))
 
     async def submit_failing(self) -> list[str]:
-        """Submit jobs whose first run fails permanently, with a text and a result. Return their ids."""
+        """Submit jobs whose first run fails permanently, with a text and a result.
+
+        Return their ids.
+        """
         scripts = (ScriptedAnswer(pieces=2, error=ProviderQuotaExhausted()), ScriptedAnswer(pieces=2))
         ids = [await self.submit(f"failing {number}", *scripts) for number in range(JOBS)]
         await self.until(lambda: all(self.job(job_id).status is Status.FAILED for job_id in ids))
         return ids
 
     async def start_bulk(self, bulk: BulkRequest, *, repeat: bool) -> None:
-        """Request a bulk operation, and with `repeat` until there is a response, under one idempotency key, as the CLI does."""
+        """Request a bulk operation. With `repeat`, repeat it under one key, as the CLI does."""
         idempotent = IdempotentRequest.of(OLGA, "POST /bulk", "key", [bulk.action.value])
 
         def start() -> StartedBulk:

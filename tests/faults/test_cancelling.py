@@ -19,7 +19,7 @@ NEVER = 10**6
 
 
 class Cancelling:
-    """A `Director`: the job is cancelled at the first worker's call number `cancel_at`, and the worker dies at its call `die_at`."""
+    """A `Director`: a cancel at the worker's call number `cancel_at`, its death at `die_at`."""
 
     def __init__(self, cancel_at: int, die_at: int) -> None:
         self.cancel_at, self.die_at = cancel_at, die_at

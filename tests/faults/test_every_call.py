@@ -18,7 +18,7 @@ TIME_DEPENDENT = ("cancelled", "cancelled_and_retried")  # a repeated call takes
 
 
 def _outcome(sim: Simulation) -> list[tuple[object, ...]]:
-    """Return the end of each job and the lengths of the provider's texts, without times and without the order of responses."""
+    """Return the end of each job and the lengths of the provider's texts, without times."""
     jobs = sim.real.jobs.heads.values()
     ends = [(job.status, job.generation, job.attempt, job.run, job.tries, job.crashes, job.length, job.cost, job.error) for job in jobs]
     return [*ends, tuple(sorted(len(log.sent.split()) for log in sim.history.responses))]

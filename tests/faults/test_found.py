@@ -29,7 +29,7 @@ def _calls(sim: Simulation, role: str, name: str) -> list[Step]:
 
 
 def _frozen_before_its_result(resumes_at: int) -> tuple[Simulation, list[str]]:
-    """Freeze a worker after its last chunk and before its result, and resume it at the others' call number `resumes_at`."""
+    """Freeze a worker before it stores its result, until the others' call `resumes_at`."""
     never = Zombie(NEVER, NEVER)
     undisturbed = Simulation(director=never)
     problems_of(undisturbed, Scenario(frozen_scenario("whole", never)))
@@ -90,7 +90,10 @@ def test_socket_writer_ends_with_a_worker_that_is_fenced_late() -> None:
     delayed = []
 
     async def offload(call: Any, *args: Any) -> Any:
-        """Delay the lookups of the attempt, which its cleanup awaits. All other calls are those of ports."""
+        """Delay the lookups of the attempt, which its cleanup awaits.
+
+        All other calls are those of ports.
+        """
         if type(getattr(call, "__self__", None)).__module__ == run_attempt.__name__:
             delayed.append(call)
             await asyncio.sleep(20)

@@ -24,7 +24,10 @@ FrameFault = Callable[[Simulation, Client, dict[str, Any]], None]
 
 
 def _run(name: str, fault_of: Callable[[int], FrameFault | None]) -> tuple[Simulation, list[str], int]:
-    """Run a scenario with the fault `fault_of(n)` at frame number n. Also return the number of frames."""
+    """Run a scenario with the fault `fault_of(n)` at frame number n.
+
+    Also return the number of frames.
+    """
     sim, frames = Simulation(), 0
 
     def transmit(client: Client, frame: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Jobs, workers, sweeps, cancels, retries and faults in random orders. When the faults stop, all jobs end and the invariants hold."""
+"""Jobs, workers, sweeps, cancels, retries and faults in random orders.
+
+When the faults stop, all jobs end and the invariants hold.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ SCRIPTS = {
 
 
 class Engine(RuleBasedStateMachine):
-    """Each rule is a request, a function that AWS starts, or a fault. Nothing else starts by itself before the teardown."""
+    """Each rule is a request, a function that AWS starts, or a fault.
+
+    Nothing else starts by itself before the teardown.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Messages that arrive twice, late or never, and a change stream that is read again: nothing happens twice, and no job is lost."""
+"""Messages that arrive twice, late or never, and a change stream that is read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client that subscribes while a job ends receives the end without subscribing again (protocol rule 14: write first, then read)."""
+"""Clients that subscribe while a job ends (protocol rule 14: write first, then read)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ CALLS = 8  # of one more than a subscription has: connection, key, record, subsc
 
 
 class Subscriber:
-    """A `Director`: a subscription makes its first `calls` calls just before the worker's call number `at`, the others after its end.
+    """A `Director`: a subscription makes `calls` calls before the worker's call number `at`.
+
+    Its other calls follow after the worker's end.
 
     With `dies` the worker dies after its terminal write.
     """

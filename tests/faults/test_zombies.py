@@ -1,4 +1,4 @@
-"""A worker freezes beyond its lease and resumes beside its successors: every call to freeze at, every call to resume at."""
+"""A worker freezes beyond its lease, and resumes beside its successors."""
 
 from __future__ import annotations
 

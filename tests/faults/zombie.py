@@ -17,11 +17,12 @@ HEARTBEAT_LAG_SECONDS = 40.0
 
 
 class Zombie:
-    """A `Director` that freezes the first worker before its call number `freezes_at`, or with `after` after that call.
+    """A `Director` that freezes the first worker before or `after` its call `freezes_at`.
 
-    The worker resumes when the sweeper and its successors have made `resumes_at` calls, counted from
-    the one that fences it. Their next call waits until the resumed worker has ended, for at most
-    `SETTLE_SECONDS`. Its heartbeat would detect the fencing, so it is late unless `heartbeat_in_time`.
+    The worker resumes when the sweeper and its successors have made `resumes_at` calls, counted
+    from the one that fences it. Their next call waits until the resumed worker has ended, for at
+    most `SETTLE_SECONDS`. Its heartbeat would detect the fencing, so it is late unless
+    `heartbeat_in_time`.
     """
 
     def __init__(self, freezes_at: int, resumes_at: int, *, after: bool = False, heartbeat_in_time: bool = False) -> None:

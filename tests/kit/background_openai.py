@@ -68,7 +68,8 @@ class BackgroundOpenAI:
     def verdict(self) -> dict[str, Any]:
         """Return the responses, the requests for them and their usage.
 
-        `ok` is true if the end of every response was read, or the response was cancelled. `unheeded` lists the others.
+        `ok` is true if the end of every response was read, or the response was cancelled.
+        `unheeded` lists the others.
         """
         created = list(self.responses.values())
         unheeded = [each.id for each in created if not each.read and each.status != "cancelled"]
@@ -162,7 +163,7 @@ class BackgroundOpenAI:
         scenario = next((each for each in reversed(self.scenarios) if each.matches(body)), Scenario())
         scenario.times -= 1
         if scenario.refuses is not None:
-            raise HttpError(scenario.refuses, "The stand-in was told to refuse this.")
+            raise HttpError(scenario.refuses, "The scenario refuses this.")
         self.counts["created"] += 1
         response = LiveResponse(f"resp_standin_{next(self._ids)}", body, scenario)
         self.responses[response.id] = response
@@ -199,7 +200,7 @@ class BackgroundOpenAI:
 
     def _check_streamable(self, response: LiveResponse) -> None:
         if response.scenario.refuses_resume is not None:
-            raise HttpError(response.scenario.refuses_resume, "The stand-in was told to refuse this.")
+            raise HttpError(response.scenario.refuses_resume, "The scenario refuses this.")
         if not response.request.get("stream"):
             raise HttpError(400, "This response cannot be streamed because it was not created with stream=true.", param="stream")
         if time.time() > response.created_at + self.settings.streams_for:
@@ -210,7 +211,8 @@ class BackgroundOpenAI:
     async def _stream(self, response: LiveResponse, after: int, connection: Connection) -> bool:
         """Send the events after `after` until the end, or until the client disconnects.
 
-        The client sends nothing more on this connection, so a completed read means that it disconnected.
+        The client sends nothing more on this connection, so a completed read means that it
+        disconnected.
         """
         number, response.connections = response.connections, response.connections + 1
         await connection.begin_events()
@@ -262,7 +264,10 @@ class BackgroundOpenAI:
         return {}
 
     async def _proxy(self, request: Request, connection: Connection) -> None:
-        """Forward a request to the upstream and stream its response back. A disconnect on either side ends both."""
+        """Forward a request to the upstream and stream its response back.
+
+        A disconnect on either side ends both.
+        """
         if self._upstream is None:
             raise HttpError(404, f"The stand-in knows only responses in the background, and has no upstream for {request.target}.")
         port = self._upstream.port or (443 if self._upstream.scheme == "https" else 80)

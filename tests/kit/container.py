@@ -29,7 +29,10 @@ class InlineLoop:
 
 
 class InMemoryContainer(InMemoryAdapters, Container):
-    """A `Container` on in-memory twins. Ids count up; the last five digits are zero, because row ids of a batch use them."""
+    """A `Container` on in-memory twins.
+
+    Ids count up; the last five digits are zero, because row ids of a batch use them.
+    """
 
     offload: Any = staticmethod(run_inline)
     offload_sends: Any = staticmethod(run_inline)
@@ -51,7 +54,7 @@ class InMemoryContainer(InMemoryAdapters, Container):
         return batch_id(self.new_id())
 
     def log(self, fact: str, **fields: Any) -> None:
-        """Append the event `fact` to `log_lines` if a test has set it; otherwise log it as production does."""
+        """Append the event to `log_lines` if a test has set it; otherwise log it."""
         if self.log_lines is None:
             record(fact, **fields)
         else:

@@ -43,7 +43,10 @@ def sweep(world: World) -> int:
 
 
 def run_deliveries(world: World, hours: float, step: float = 5.0) -> None:
-    """Advance the clock by `hours`. The dispatcher runs every `step` seconds, the sweeper every minute."""
+    """Advance the clock by `hours`.
+
+    The dispatcher runs every `step` seconds, the sweeper every minute.
+    """
     seconds = 0.0
     while seconds < hours * 3_600:
         deliver(world)

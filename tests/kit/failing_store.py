@@ -11,7 +11,10 @@ from chalicelib.domain.errors import Throttled
 
 @contextmanager
 def refusing(port: Any, method: str, times: int = 1, error: type[Exception] = Throttled, *, after: bool = False) -> Iterator[list[int]]:
-    """Make the next `times` calls of `method` raise `error`, before their effect or `after` it. Yields a list with the number of calls."""
+    """Make the next `times` calls of `method` raise `error`, before their effect or `after` it.
+
+    Yields a list with the number of calls.
+    """
     real, calls = getattr(port, method), [0]
 
     def call(*args: Any, **named: Any) -> Any:

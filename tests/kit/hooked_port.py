@@ -8,7 +8,10 @@ from typing import Any
 
 
 class Hooked:
-    """Calls `before` and `after` with the name of each call, `port.method`. The caller gets what a hook raises."""
+    """Calls `before` and `after` with the name of each call, `port.method`.
+
+    The caller gets what a hook raises.
+    """
 
     def __init__(self, name: str, real: Any, before: Callable[[str], None], after: Callable[[str], None]) -> None:
         self._name, self._real, self._before, self._after = name, real, before, after

@@ -34,7 +34,10 @@ TOKENS = {
 
 
 def unreachable(call: Callable[..., T], *numbers: int) -> Callable[..., T]:
-    """Return `call` with a store failure at these of its calls, counted from 1. Without numbers every call fails."""
+    """Return `call` with a store failure at these of its calls, counted from 1.
+
+    Without numbers every call fails.
+    """
     counted = itertools.count(1)
 
     def attempt(*args: Any, **kwargs: Any) -> T:

@@ -1,6 +1,7 @@
-"""One background response: it produces events at its own pace and keeps each under its sequence number.
+"""One background response: it produces numbered events at its own pace, and keeps them.
 
-The objects have the shapes of the SDK (`openai/types/responses`). The texts of errors are those that OpenAI's users report.
+The objects have the shapes of the SDK (`openai/types/responses`). The texts of errors are those
+that OpenAI's users report.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class Scenario:
 
 
 class LiveResponse:
-    """A response that runs as a task of the current loop. `read` is true once a client has received its end."""
+    """A response that runs as a task of the current loop.
+
+    `read` is true once a client has received its end.
+    """
 
     def __init__(self, response_id: str, request: dict[str, Any], scenario: Scenario) -> None:
         self.id = response_id
@@ -64,7 +68,7 @@ class LiveResponse:
             self._end("cancelled", None if self.scenario.cancels_silently else "response.failed")
 
     async def follow(self, after: int) -> AsyncIterator[dict[str, Any]]:
-        """Yield each event numbered above `after` when it is produced, until the response has ended."""
+        """Yield each event above number `after` when it is produced, until the end."""
         at = after + 1
         while True:
             more = self._more
@@ -94,7 +98,10 @@ class LiveResponse:
         }
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the response object. It has an output only after its end, and none if it was cancelled."""
+        """Return the response object.
+
+        It has an output only after its end, and none if it was cancelled.
+        """
         has_output = self.status in FINISHED - {"cancelled"} and self.produced > 0
         return {
             "id": self.id,

@@ -19,7 +19,10 @@ FIRST_DELTA = 4  # the events before it: created, in progress, and the beginning
 
 @dataclass
 class Script:
-    """One answer: `deltas` at an interval, then `end`, or `error` in its place. With neither, a background response runs for ever."""
+    """One answer: `deltas` at an interval, then `end`, or `error` in its place.
+
+    With neither, a background response runs for ever.
+    """
 
     deltas: Sequence[str] = ("Hello", ", ", "world")
     every: float = 0.02  # seconds before each delta
@@ -70,7 +73,7 @@ class BackgroundResponse:
         return self.endless or self._loop.time() < self._ends_at + self.script.keeps_for
 
     async def events(self, after: int, deltas: Sequence[str]) -> AsyncGenerator[ProviderEvent]:
-        """Yield the events after event number `after`, each at its time, until this connection breaks."""
+        """Yield the events above number `after`, each at its time, until this connection breaks."""
         breaks = self.script.breaks[self.connections] if self.connections < len(self.script.breaks) else 0
         self.connections += 1
         if after < 0:

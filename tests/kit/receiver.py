@@ -89,7 +89,10 @@ def receiver(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iter
 
 
 def certificate_for(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Create a self-signed certificate for `name`. Return the TLS contexts of a server with it and of a client that trusts it."""
+    """Create a self-signed certificate for `name`.
+
+    Return the TLS contexts of a server with it and of a client that trusts it.
+    """
     from datetime import UTC, datetime, timedelta
 
     from cryptography import x509

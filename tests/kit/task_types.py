@@ -1,4 +1,4 @@
-"""Job types with a task handler in place of an OpenAI call, and a loop that runs their jobs to the end."""
+"""Job types with a task handler, and a loop that runs their jobs to the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def chore_world(work: TaskHandler, *, limits: Limits | None = None, **more: Any)
 
 
 def run_to_end(world: World, jobs: Sequence[Job], seconds: float = 7_200, lane: str = "normal") -> None:
-    """Deliver messages as they become due, each receive to its own worker, and sweep every minute, until all `jobs` have ended."""
+    """Deliver due messages to workers, and sweep every minute, until all `jobs` have ended."""
 
     async def loop() -> None:
         end, swept, workers = world.clock.now() + round(seconds * 1000), 0, set[asyncio.Task[None]]()

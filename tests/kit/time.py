@@ -41,7 +41,10 @@ class _Jump(selectors.BaseSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time. `made` lists the open ones; a fixture closes them after each test."""
+    """An event loop in virtual time.
+
+    `made` lists the open ones; a fixture closes them after each test.
+    """
 
     made: ClassVar[list[JumpingLoop]] = []
 
@@ -84,7 +87,10 @@ class SkewedClock:
 
 
 def run(loop: JumpingLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end, and assert that no task is left (protocol rule 20: a handler returns after its tasks)."""
+    """Run `work`, and assert that no task is left.
+
+    (protocol rule 20: a handler returns after its tasks)
+    """
     result = loop.run_until_complete(work)
     left = asyncio.all_tasks(loop)
     assert not left, f"tasks are still running after their handler returned: {left}"

@@ -1,4 +1,4 @@
-"""A minimal HTTP/1.1 server for the stand-in: requests with a length, responses as JSON or as an event stream."""
+"""A minimal HTTP/1.1 server for the stand-in, with JSON and event stream responses."""
 
 from __future__ import annotations
 

@@ -63,7 +63,10 @@ class World:
         return submit_job(self.container, caller, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
     def deliver(self, lane: str = "normal", messages: list[QueueMessage] | None = None, seconds: float | None = None) -> None:
-        """Invoke a worker with these messages, or with those that its queue holds now. The invocation's deadline is in `seconds`."""
+        """Invoke a worker with these messages, or with those that its queue holds now.
+
+        The invocation's deadline is in `seconds`.
+        """
         received, now = self.container.queues.receive(lane) if messages is None else messages, self.clock.now()
         deadline = Deadline(started_at=now, ends_at=now + round(seconds * 1000)) if seconds is not None else None
         run(self.loop, process_messages(self.container, lane, received, deadline=deadline))
@@ -95,7 +98,10 @@ class World:
         return self.container.sockets.events(connection, events)
 
     def assembled(self, connection: str = "c1") -> TextAssembler:
-        """Return what a client holds after all frames of a connection. Fail if it would have to subscribe again."""
+        """Return what a client holds after all frames of a connection.
+
+        Fail if it would have to subscribe again.
+        """
         assembly = TextAssembler()
         for frame in self.frames(connection):
             resubscribed = [outcome for outcome in assembly.receive(frame) if isinstance(outcome, Resubscribe)]
@@ -113,7 +119,10 @@ class World:
 
 
 def kill(world: World, seconds: float, messages: list[QueueMessage] | None = None) -> None:
-    """Run a worker and kill it after `seconds`. Its lease stays open, because a killed process runs no `finally`."""
+    """Run a worker and kill it after `seconds`.
+
+    Its lease stays open, because a killed process runs no `finally`.
+    """
     received = world.container.queues.receive("normal") if messages is None else messages
 
     async def work() -> None:

@@ -1,4 +1,7 @@
-"""Garbage collection after the model's tests. Their many states would slow down the tests that follow."""
+"""Garbage collection after the model's tests.
+
+Their many states would slow down the tests that follow.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,10 @@ class Report(NamedTuple):
 
 
 def explore(model, rules):
-    """Visit every reachable state of `model` under `rules`. Return the shortest trace to a violation, if there is one."""
+    """Visit every reachable state of `model` under `rules`.
+
+    Return the shortest trace to a violation, if there is one.
+    """
     started, init = time.time(), model.init()
     index, order, parent, back = {init: 0}, [init], [(-1, "")], [[]]
     steps = at = 0
@@ -129,7 +132,7 @@ CORE_RULES = {
     "sweepcond": ("the sweeper takes a job only if its lease is unchanged since it was read", dict(stall=1)),
     "dlq": ("a dead letter is a hint: it never fails a job, but may wake it again", {}),
 }
-# The rules of the original design, with those that it does not state but does not contradict either.
+# The rules of the original design, and those that it leaves open.
 ORIGINAL_DESIGN = frozenset(CORE_RULES) - {"fence", "attempt", "save", "append", "newer", "flag", "clip"}
 
 
@@ -148,7 +151,7 @@ IDLE = Worker()
 
 
 class Job(NamedTuple):
-    """One job: its record, wake-up, workers and transcript, one subscriber, and the remaining fault budget."""
+    """One job: record, wake-up, workers, transcript, one subscriber, remaining faults."""
 
     status: str = "queued"  # waiting, held and retrying are `queued` with another timer: see the small models
     gen: int = 1
@@ -386,7 +389,7 @@ class Core:
             yield from requeue(job, "the user retries", True)
 
     def subscriber(self, s, R):
-        """A subscription, an SSE request or a poll is answered from the record and the log, from the subscriber's position."""
+        """Answer a subscription, an SSE request or a poll from the record and the log."""
         att, text, _ = s.view
         offset = len(text) if att == s.att else 0
         over = (s.status, s.result[1]) if s.status in TERMINAL else ()
@@ -458,7 +461,10 @@ def spend(s, fault):
 
 
 def swap(s, old, new):
-    """Replace a worker. Workers are interchangeable, so they are sorted: symmetric states are one state."""
+    """Replace a worker.
+
+    Workers are interchangeable, so they are sorted: symmetric states are one state.
+    """
     workers = list(s.workers)
     workers[workers.index(old)] = new
     return tuple(sorted(workers))
@@ -495,7 +501,10 @@ def requeue(s, label, fault=False):
 
 # ------------------------------------------------------------------------------------------- small models beside the core
 class Small:
-    """A model given by class attributes: `State()` is the first state, `rules` can be removed, the rules `given` cannot."""
+    """A model given by class attributes:
+
+    `State()` is the first state, `rules` can be removed, the rules `given` cannot.
+    """
 
     rules, given = {}, ()
 
@@ -512,7 +521,7 @@ class Small:
 class Subscribe(Small):
     name = "subscribe: while the worker finishes; no fault, no timeout"
     rules = {
-        "row-then-look": "the subscribe handler writes its row, then reads the record (consistently); if the job has ended, it sends the end itself",
+        "row-then-read": "the subscribe handler writes its row, then reads the record (consistently); if the job has ended, it sends the end itself",
         "write-then-query": "the worker writes the terminal status, then queries the subscribers (consistently), then announces",
     }
     faults = ()
@@ -522,7 +531,7 @@ class Subscribe(Small):
         row: bool = False
         cached: bool = False  # the worker's list of subscribers, as of its last refresh
         handler: int = 0
-        looked: bool = False  # the handler has read the end
+        read_end: bool = False  # the handler has read the end
         worker: str = "run"
         record: bool = False  # a change record waits
         informed: bool = False  # the subscriber knows the end
@@ -539,11 +548,11 @@ class Subscribe(Small):
             if s.left and "kill" in self.faults:
                 yield "the worker is killed", s._replace(worker="gone", left=False), True
         if s.handler < 2:
-            act = ("row", "look")[s.handler] if "row-then-look" in R else ("look", "row")[s.handler]
-            nxt = s._replace(handler=s.handler + 1, row=s.row or act == "row", looked=s.over if act == "look" else s.looked)
+            act = ("row", "read")[s.handler] if "row-then-read" in R else ("read", "row")[s.handler]
+            nxt = s._replace(handler=s.handler + 1, row=s.row or act == "row", read_end=s.over if act == "read" else s.read_end)
             yield f"the subscribe handler: {act}", nxt, False
         if s.handler == 2:
-            yield from self.push(s._replace(handler=3), "the subscribe handler answers", s.looked)
+            yield from self.push(s._replace(handler=3), "the subscribe handler answers", s.read_end)
         if s.record and "projection" in R:
             yield from self.push(s._replace(record=False), "the change-stream function announces", s.row)
         if "ask-again" in R and s.handler == 3 and s.over:
@@ -561,13 +570,13 @@ class Subscribe(Small):
 class SubscribeKill(Subscribe):
     name = "subscribe: the worker is killed after the terminal write"
     rules = {"projection": "the change-stream function announces the end as well"}
-    given, faults = ("row-then-look", "write-then-query"), ("kill",)
+    given, faults = ("row-then-read", "write-then-query"), ("kill",)
 
 
 class SubscribeLoss(Subscribe):
     name = "subscribe: any one frame is lost"
     rules = {"ask-again": "a subscriber that receives nothing for a while subscribes again from its position"}
-    given, faults = ("row-then-look", "write-then-query", "projection"), ("kill", "loss")
+    given, faults = ("row-then-read", "write-then-query", "projection"), ("kill", "loss")
 
 
 class Resume(Small):
@@ -633,7 +642,7 @@ class Hold(Small):
 class Parents(Small):
     name = "parents: two finish while the child is created; the change-stream function may be killed"
     rules = {
-        "row-then-look": "the child and its edges are written before its parents are read",
+        "row-then-read": "the child and its edges are written before its parents are read",
         "set": "the parents that a child waits for are a set of ids, not a number that counts down",
     }
     kill_creator = False
@@ -669,7 +678,7 @@ class Parents(Small):
             yield "the sweeper reads the parents: release", s._replace(child="queued"), False
 
     def create(self, s, R):
-        act = ("row", "look")[s.creator] if "row-then-look" in R else ("look", "row")[s.creator]
+        act = ("row", "read")[s.creator] if "row-then-read" in R else ("read", "row")[s.creator]
         nxt = s._replace(creator=s.creator + 1)
         if act == "row":
             unmet = frozenset(i for i in (0, 1) if not s.read[i])
@@ -696,7 +705,7 @@ class Parents(Small):
 class ParentsKill(Parents):
     name = "parents: the creator may be killed between its write and its read"
     rules = {"due": "the sweeper reads the parents of a child that waits"}
-    given, kill_creator = ("row-then-look", "set"), True
+    given, kill_creator = ("row-then-read", "set"), True
 
 
 def remove_ended(unmet, ids):
@@ -782,20 +791,24 @@ class Submit(Small):
         pc: tuple = (0, 0)
         key: int = 0  # the job in the idempotency record
         jobs: tuple = ()
-        said: tuple = (0, 0)  # the job in the response to each caller
+        returned: tuple = (0, 0)  # the job in the response to each caller
         left: bool = True
 
     def steps(self, s, R):
         for i in (0, 1):
             job, over = i + 1, put(s.pc, i, 9)
             if s.pc[i] == 0 and s.key:
-                yield f"request {i}: the key exists, returns job {s.key}", s._replace(pc=over, said=put(s.said, i, s.key)), False
+                yield f"request {i}: the key exists, returns job {s.key}", s._replace(pc=over, returned=put(s.returned, i, s.key)), False
             elif s.pc[i] == 0 and "one-transaction" in R:
-                yield f"request {i}: puts key and job", s._replace(pc=over, key=job, jobs=s.jobs + (job,), said=put(s.said, i, job)), False
+                yield (
+                    f"request {i}: puts key and job",
+                    s._replace(pc=over, key=job, jobs=s.jobs + (job,), returned=put(s.returned, i, job)),
+                    False,
+                )
             elif s.pc[i] == 0:
                 yield f"request {i}: puts the key if absent", s._replace(pc=put(s.pc, i, 1), key=job), False
             elif s.pc[i] == 1:
-                yield f"request {i}: puts job {job}", s._replace(pc=over, jobs=s.jobs + (job,), said=put(s.said, i, job)), False
+                yield f"request {i}: puts job {job}", s._replace(pc=over, jobs=s.jobs + (job,), returned=put(s.returned, i, job)), False
                 if s.left:
                     yield f"request {i} is killed before it puts job {job}", s._replace(pc=over, left=False), True
 
@@ -803,7 +816,7 @@ class Submit(Small):
         return "two jobs for one key" if len(s.jobs) > 1 else ""
 
     def goals(self):
-        return (("every caller with a response has a job", lambda s: True, lambda s: s.jobs and all(j in s.jobs for j in s.said if j)),)
+        return (("every caller with a response has a job", lambda s: True, lambda s: s.jobs and all(j in s.jobs for j in s.returned if j)),)
 
 
 class Resend(Small):

@@ -61,7 +61,7 @@ def claimed(seen: Job, owner: str = A) -> Job:
 
 
 def requeued(seen: Job, length: int = 0) -> Job:
-    """Return the job after its owner has stalled, its lease has expired and the sweeper has requeued it."""
+    """Return the job after its owner has stalled and the sweeper has requeued it."""
     return allowed(reclaim(seen, transitions.lease_of(seen), length, None, NOW))
 
 
