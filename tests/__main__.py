@@ -2,7 +2,8 @@
 
     python -m tests [--without SUITE]... [arguments for pytest]
 
-The suites are taken in order by two lanes, so the long ones start first. Each suite prints its report when it ends.
+The suites are taken in order by two lanes, so the long ones start first. Each suite prints its
+report when it ends.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ INTERRUPTED = 130
 
 
 class Run:
-    """The suites that are left, and those that run."""
+    """The suites that have not started, and the names of those that failed."""
 
     def __init__(self, suites: Sequence[str], arguments: Sequence[str]) -> None:
         self._left = list(suites)
@@ -51,18 +52,21 @@ class Run:
                     sys.stdout.flush()
 
     def stop(self) -> None:
-        """Take no more suites. A terminal sends Ctrl-C to the running ones as well, and they end what they have started."""
+        """Take no more suites.
+
+        A terminal sends Ctrl-C to the running ones as well, and they end what they have started.
+        """
         with self._lock:
             self._left.clear()
 
     def _run(self, suite: str, report: IO[bytes]) -> int:
-        cache = f"cache_dir=.pytest_cache/{suite}"  # so that no suite forgets what failed in another
+        cache = f"cache_dir=.pytest_cache/{suite}"  # otherwise one suite would overwrite the failures of another
         command = [sys.executable, "-m", "pytest", *SUITES[suite], "-o", cache, *self._arguments]
         return subprocess.run(command, stdout=report, stderr=subprocess.STDOUT, check=False).returncode
 
 
 def main(arguments: list[str]) -> int:
-    """0 if every suite passed."""
+    """Run the suites. Return the exit code: 0 if every suite passed."""
     suites = list(SUITES)
     while arguments[:1] == ["--without"]:
         suites.remove(arguments[1])

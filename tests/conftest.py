@@ -1,4 +1,4 @@
-"""What every test gets."""
+"""Fixtures and hooks of all tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def _close_loops() -> Iterator[None]:
 
 
 def _not_skipped(report: Any) -> Any:
-    """In CI nothing may be missing: a skip is a failure, and its reason says what to install."""
+    """Turn a skip into a failure in CI, where everything has to be installed.
+
+    Its reason says what is missing.
+    """
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which is a failure in CI: {report.longrepr}"
@@ -38,9 +41,9 @@ def pytest_make_collect_report() -> Generator[None, Any, Any]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What the tests have to tell: how many faults there were, and what became of them."""
-    for title, tell in SUMMARY.items():
-        lines = tell()
+    """Print the summaries of the tests, such as the numbers of injected faults."""
+    for title, summary_lines in SUMMARY.items():
+        lines = summary_lines()
         if lines:
             terminalreporter.section(title)
         for line in lines:

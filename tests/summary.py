@@ -1,7 +1,7 @@
-"""What tests have to tell beside passing, as lines at the end of pytest's report."""
+"""Summaries that tests add to the end of pytest's report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-SUMMARY: dict[str, Callable[[], list[str]]] = {}  # by title; asked when all tests have ended
+SUMMARY: dict[str, Callable[[], list[str]]] = {}  # by title; called when all tests have ended

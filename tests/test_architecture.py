@@ -1,4 +1,4 @@
-"""The shape of the house: what imports what, what importing does, and where the ways in are."""
+"""The architecture: layers, effects of importing, entry points and sizes of folders."""
 
 from __future__ import annotations
 
@@ -32,61 +32,62 @@ TRIGGER = re.compile(
     r"\.(on_sqs_message|on_sns_message|on_s3_event|on_dynamodb_record|on_kinesis_record|on_cw_event|on_ws_\w+|schedule|lambda_function)\("
 )
 
-# Stands in for the environment, and notes which module asked for what: the first frame that is not the standard library's own plumbing.
+# Replaces `os.environ` and records which module reads which variable: the module of the first frame
+# outside the standard library.
 RECORDER = """
 import collections, json, os, sys
 
 class Recorder(collections.UserDict):
-    asked = []
+    reads = []
 
     def __getitem__(self, name):
-        self.note(name)
+        self.record(name)
         return super().__getitem__(name)
 
     def get(self, name, default=None):
-        self.note(name)
+        self.record(name)
         return self.data.get(name, default)
 
     def __contains__(self, name):
-        self.note(name)
+        self.record(name)
         return name in self.data
 
-    def note(self, name):
+    def record(self, name):
         frame = sys._getframe(2)
         while frame.f_globals.get("__name__") in ("os", "_collections_abc", "collections", "__main__") and frame.f_back:
             frame = frame.f_back
-        self.asked.append((frame.f_globals.get("__name__"), name))
+        self.reads.append((frame.f_globals.get("__name__"), name))
 
 plain = dict(os.environ)
 os.environ = Recorder(plain)
 import app
 from chalicelib import bootstrap
-print(json.dumps({"asked": Recorder.asked, "made": list(bootstrap._current)}))
+print(json.dumps({"reads": Recorder.reads, "containers": list(bootstrap._current)}))
 """
 
 
-def fresh(code: str) -> Any:
-    """What a process of its own prints, as JSON."""
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stderr
-    return json.loads(said.stdout)
+def run_in_new_process(code: str) -> Any:
+    """Run code in a new process, and return the JSON that it prints."""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
 
 
 def test_importing_the_app_imports_no_heavy_library() -> None:
     """The SDK costs half a second of a cold start, so it is imported at first use."""
-    loaded = fresh("import app, json, sys; print(json.dumps(sorted(sys.modules)))")
+    loaded = run_in_new_process("import app, json, sys; print(json.dumps(sorted(sys.modules)))")
 
     assert [name for name in HEAVY if name in loaded] == []
 
 
 def test_importing_the_app_creates_nothing_and_only_settings_read_env() -> None:
     """No adapter and no client is created."""
-    seen = fresh(RECORDER)
+    seen = run_in_new_process(RECORDER)
 
-    ours = {(module, name) for module, name in seen["asked"] if module == "app" or module.startswith("chalicelib")}
-    assert {module for module, _ in ours} == {"chalicelib.settings"}
-    assert all(name.startswith("HEADRACE_") for _, name in ours)
-    assert seen["made"] == []
+    own_reads = {(module, name) for module, name in seen["reads"] if module == "app" or module.startswith("chalicelib")}
+    assert {module for module, _ in own_reads} == {"chalicelib.settings"}
+    assert all(name.startswith("HEADRACE_") for _, name in own_reads)
+    assert seen["containers"] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "chalicelib").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
@@ -102,9 +103,9 @@ def test_the_trigger_pattern_matches_the_triggers_in_app_py() -> None:
 def test_each_layer_imports_only_the_layers_below() -> None:
     """Runs the import-linter contracts in `pyproject.toml`."""
     command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
-    said = subprocess.run([sys.executable, "-c", command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    run = subprocess.run([sys.executable, "-c", command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert said.returncode == 0, said.stdout + said.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_no_folder_of_code_holds_more_than_25_files() -> None:

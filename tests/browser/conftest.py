@@ -1,4 +1,4 @@
-"""A real browser, and a page of another origin than the API's."""
+"""A real browser, and a page from another origin than the API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.e2e.cloud import ROOT, Api, Model, Stack, running_stack
+from tests.e2e.stack import ROOT, Api, Model, Stack, running_stack
 
 CHROMIUM = "/usr/bin/chromium"
 QUIET = [
@@ -30,7 +30,7 @@ PAGE = b"<!doctype html><meta charset=utf-8><link rel=icon href=data:,><title>An
 
 
 class AnotherOrigin(SimpleHTTPRequestHandler):
-    """An empty page at `/`, and beside it the JavaScript client, as somebody's own site would serve them."""
+    """Serves an empty page at `/`, and the JavaScript client beside it."""
 
     def do_GET(self) -> None:
         if self.path != "/":
@@ -43,7 +43,7 @@ class AnotherOrigin(SimpleHTTPRequestHandler):
         return None
 
     def log_message(self, *_arguments: Any) -> None:
-        """Nothing: the tests' output is for people."""
+        """Log nothing."""
 
 
 AnotherOrigin.extensions_map[".mjs"] = "text/javascript"
@@ -51,7 +51,7 @@ AnotherOrigin.extensions_map[".mjs"] = "text/javascript"
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The laptop cloud of this checkout; its stage allows every origin."""
+    """The laptop cloud of this checkout. Its stage allows every origin."""
     yield from running_stack()
 
 
@@ -67,7 +67,10 @@ def model(stack: Stack) -> Model:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window. Playwright keeps an event loop running in this thread, so it ends with its module."""
+    """Debian's Chromium, headless.
+
+    It ends with its module, because Playwright keeps an event loop in this thread.
+    """
     if not shutil.which(CHROMIUM):
         missing = f"Chromium is not at {CHROMIUM}: `apt-get install chromium`."
         if os.environ.get("CI") == "true":
@@ -81,7 +84,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[str]:
-    """The address of that page."""
+    """The URL of the page."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(AnotherOrigin, directory=ROOT / "clients" / "js")) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
@@ -92,7 +95,7 @@ def site() -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Browser, site: str) -> Iterator[Page]:
-    """The page, open. Whatever goes wrong in it unseen fails the test."""
+    """The page in a new tab. An uncaught error in it fails the test."""
     opened = browser.new_page()
     problems: list[str] = []
     opened.on("pageerror", lambda error: problems.append(str(error)))

@@ -1,15 +1,15 @@
-"""A job watched by a page of another origin, in a real browser: the standard EventSource, and the JavaScript client on a WebSocket."""
+"""A page from another origin follows a job: with EventSource and the JavaScript client."""
 
 from __future__ import annotations
 
 from playwright.sync_api import Page
 
-from tests.e2e.cloud import Api, Model, Stack, words
+from tests.e2e.stack import Api, Model, Stack, words
 
 TEXT = "\U0001f468\u200d\U0001f469\u200d\U0001f467 e\u0301 \u2028 \u05e9\u05dc\u05d5\u05dd " + words(150)
 EVENTS = ["connected", "tokens", "progress", "milestone", "reset", "gap", "job_completed", "stream_error"]
 
-# Resolves some time after the end, so that a request that should not be made would be seen.
+# Resolves some time after the end, so that a wrong reconnect would be recorded.
 WATCH_BY_EVENT_SOURCE = """
 ([url, names]) => new Promise((resolve, reject) => {
   const seen = { events: [], errors: [], text: "" };
@@ -61,7 +61,7 @@ async ([url, jobId]) => {
 
 def test_an_event_source_gets_the_whole_text_and_stops(stack: Stack, api: Api, model: Model, page: Page) -> None:
     """The text comes over several requests, and the browser does not reconnect after the end."""
-    model.say(TEXT)
+    model.reply(TEXT)
     accepted = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
     url = f"{stack.api_url}/jobs/{accepted['job_id']}/stream?ticket={accepted['ticket']}"
     statuses: list[int] = []
@@ -85,7 +85,7 @@ def test_an_event_source_gets_the_whole_text_and_stops(stack: Stack, api: Api, m
 
 def test_an_event_source_with_a_wrong_ticket_is_closed(stack: Stack, api: Api, model: Model, page: Page) -> None:
     """The browser does not reconnect."""
-    model.say("Nothing for you.")
+    model.reply("Nothing for you.")
     job_id = api.submit(config=model.config)
 
     seen = page.evaluate(WATCH_BY_EVENT_SOURCE, [f"{stack.api_url}/jobs/{job_id}/stream?ticket=hrt_wrong", EVENTS])
@@ -95,7 +95,7 @@ def test_an_event_source_with_a_wrong_ticket_is_closed(stack: Stack, api: Api, m
 
 def test_javascript_client_assembles_the_text(stack: Stack, api: Api, model: Model, page: Page) -> None:
     """A browser's WebSocket sends no headers, hence a ticket; offsets count code points."""
-    model.say(TEXT)
+    model.reply(TEXT)
     accepted = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
 
     seen = page.evaluate(WATCH_BY_WEBSOCKET, [f"{stack.ws_url}?ticket={accepted['ticket']}", accepted["job_id"]])

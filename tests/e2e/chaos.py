@@ -1,6 +1,7 @@
-"""What goes wrong on purpose with a running stack: its worker processes are killed and frozen, its functions time out, its queues lie.
+"""Faults for a running stack: killed and frozen workers, timeouts, stray messages.
 
-Only processes are touched that are children of this stack's own emulator, and each is let go again at the end.
+Only child processes of this stack's own emulator are stopped, and each of them is resumed at the
+end.
 """
 
 from __future__ import annotations
@@ -19,29 +20,32 @@ import psutil
 
 from chalicelib.domain.queues.lanes import LANES, dead_letter_queue_name, queue_name
 from infra.local import stack_file
-from tests.e2e.cloud import Api, Stack
+from tests.e2e.stack import Api, Stack
 
-AT_WORK = 1.5  # seconds that an invocation must have been working before it is hit: its streams are under way by then
-MOST_HITS = 2  # of one job: after three deaths alone it would fail, as it should
+AT_WORK = 1.5  # seconds that an invocation must have run before it is hit, so that its streams have started
+MAX_HITS = 2  # of one job, which fails after three isolated crashes
 FUNCTION_TIMEOUT = 60  # seconds, of one lane's worker while a soak runs
-VISIBILITY = 40  # seconds: what a dead worker had is given out again within the soak, and not after 16 minutes
+VISIBILITY = 40  # seconds; the messages of a dead worker are delivered again within the soak, and not after 16 minutes
 TIMED_OUT_LANE = "urgent"
 
 
 @dataclass(eq=False)
 class Hit:
-    """A worker that was hit in mid-stream. `victims` are the attempts that it was making: job and attempt number."""
+    """A worker that was killed or frozen in mid-stream.
+
+    `victims` are its attempts: job id and attempt number.
+    """
 
     kind: str  # killed, frozen, timed out
     at: float
     lane: str
     process: psutil.Process
     victims: dict[str, int]
-    woken_beside: set[str] = field(default_factory=set)  # jobs that its successors were running when it woke
+    resumed_beside: set[str] = field(default_factory=set)  # the jobs that its successors were running when it resumed
 
 
 class Workers:
-    """The worker processes of a stack, and what each of them is doing."""
+    """The worker processes of a stack, and their jobs."""
 
     def __init__(self, stack: Stack, api: Api) -> None:
         content = stack_file.read() or {}
@@ -53,12 +57,12 @@ class Workers:
         self.hits: list[Hit] = []
 
     def hit(self, kind: str, random: Random, lane: str | None = None) -> Hit | None:
-        """Kill a worker that is in mid-stream, or stop it; None if there is none."""
+        """Kill or freeze a worker that is in mid-stream. Return None if there is none."""
         candidates = list(self._busy(lane))
         random.shuffle(candidates)
         for name, process, lease in candidates:
             running = self._owned(lease)
-            if not running or any(self._hits.get(job_id, 0) >= MOST_HITS for job_id in running):
+            if not running or any(self._hits.get(job_id, 0) >= MAX_HITS for job_id in running):
                 continue
             with suppress(psutil.NoSuchProcess):
                 process.kill() if kind == "killed" else process.suspend()
@@ -67,66 +71,69 @@ class Workers:
                 for job_id in running:
                     self._hits[job_id] = self._hits.get(job_id, 0) + 1
                 hit = Hit(kind, time.time(), name, process, running)
-                hit.victims |= self._owned(lease)  # while it stands still: it may have claimed more since it was looked at
+                hit.victims |= self._owned(lease)  # read again while it is frozen: it may have claimed more jobs
                 self.hits.append(hit)
                 return hit
         return None
 
     def succeeded(self, hit: Hit) -> set[str]:
-        """The jobs of a stopped worker that another one is running now."""
+        """Return the jobs of a frozen worker that another worker is running now."""
         records = {job_id: self._running(job_id) for job_id in hit.victims}
         return {job_id for job_id, record in records.items() if record and record["attempt"] > hit.victims[job_id]}
 
-    def over(self, hit: Hit) -> bool:
-        """Whether all jobs of a stopped worker have ended without it."""
-        return not any(self._running(job_id) or self._waits(job_id) for job_id in hit.victims)
+    def all_ended(self, hit: Hit) -> bool:
+        """Whether all jobs of a frozen worker have ended without it."""
+        return not any(self._running(job_id) or self._waiting(job_id) for job_id in hit.victims)
 
     def is_gone(self, hit: Hit) -> bool:
-        """Whether its process has been ended, and not by us."""
+        """Whether the emulator has ended the process."""
         return not hit.process.is_running() or hit.process.status() == psutil.STATUS_ZOMBIE
 
-    def wake(self, hit: Hit, beside: set[str]) -> None:
-        """Let a stopped worker go on as if nothing were."""
-        hit.woken_beside = beside
+    def resume(self, hit: Hit, beside: set[str]) -> None:
+        """Resume a frozen worker. `beside` are its jobs that others run now."""
+        hit.resumed_beside = beside
         with suppress(psutil.NoSuchProcess):
             hit.process.resume()
 
     def end_idle(self) -> None:
-        """End the processes that have no job: the next ones start anew."""
+        """Kill the worker processes that have no job. The next invocations start new ones."""
         busy = {lease["env"]["S"] for lease in self._leases()}
         for name, process in self._processes().items():
             if name not in busy:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 
-    def let_all_go(self) -> None:
+    def resume_all(self) -> None:
         for process in self._stopped:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
     def _busy(self, lane: str | None) -> Iterator[tuple[str, psutil.Process, dict[str, Any]]]:
-        """Lane, process and lease of each invocation that has been at work for a moment."""
+        """Yield lane, process and lease of each invocation that has run for `AT_WORK` seconds."""
         processes, now = self._processes(), time.time()
         for lease in self._leases():
             process = processes.get(lease["env"]["S"])
-            at_work = now - int(lease["start"]["N"]) / 1000 > AT_WORK and lease["st"]["S"] == "alive"
-            if process and at_work and process not in self._stopped and lane in (None, lease["lane"]["S"]):
+            is_running = now - int(lease["start"]["N"]) / 1000 > AT_WORK and lease["st"]["S"] == "alive"
+            if process and is_running and process not in self._stopped and lane in (None, lease["lane"]["S"]):
                 yield lease["lane"]["S"], process, lease
 
     def _owned(self, lease: dict[str, Any]) -> dict[str, int]:
-        """The jobs that run under a lease at this moment, and their attempts. No public surface tells who owns a job.
+        """Return the jobs that run under a lease now, with their attempts.
 
-        A lease names those that its invocation was woken for: some twice, and some that another one has.
+        The API does not show the owner of a job.
+
+        A lease lists the jobs of its invocation's wake-ups: some twice, and some that another
+        worker owns.
         """
         keys = [{"id": {"S": job_id}} for job_id in dict.fromkeys(json.loads(lease["jobs"]["S"]))]
-        wanted = {"Keys": keys, "ConsistentRead": True}
-        heads = self._table.batch_get_item(RequestItems={"headrace-local-jobs": wanted})["Responses"]["headrace-local-jobs"]
-        id_of = lease["sk"]["S"]
-        mine = [head for head in heads if head["status"]["S"] == "processing" and head["owner"]["S"].startswith(f"{id_of}#")]
-        return {head["id"]["S"]: int(head["attempt"]["N"]) for head in mine}
+        request = {"Keys": keys, "ConsistentRead": True}
+        records = self._table.batch_get_item(RequestItems={"headrace-local-jobs": request})["Responses"]["headrace-local-jobs"]
+        lease_id = lease["sk"]["S"]
+        owned = [one for one in records if one["status"]["S"] == "processing" and one["owner"]["S"].startswith(f"{lease_id}#")]
+        return {one["id"]["S"]: int(one["attempt"]["N"]) for one in owned}
 
     def _leases(self) -> Iterator[dict[str, Any]]:
-        """The rows themselves: no public surface tells which process has which job."""
+        """Yield the rows of all leases. The API does not show which process has which job."""
         for shard in range(8):
             yield from self._table.query(
                 TableName="headrace-local-coordination",
@@ -136,7 +143,7 @@ class Workers:
             )["Items"]
 
     def _processes(self) -> dict[str, psutil.Process]:
-        """By the log stream that the emulator gave them."""
+        """Return the worker processes by the log stream that the emulator gave them."""
         found = {}
         for process in psutil.Process(self._emulator).children():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -149,54 +156,58 @@ class Workers:
         record: dict[str, Any] = self._api.get(f"/jobs/{job_id}")
         return record if record["status"] == "processing" else None
 
-    def _waits(self, job_id: str) -> bool:
+    def _waiting(self, job_id: str) -> bool:
         return self._api.get(f"/jobs/{job_id}")["status"] in ("queued", "retrying", "waiting")
 
 
-class Lies:
-    """Messages that nobody should have sent: copies of wake-ups, late ones, foreign ones, garbage."""
+class StrayMessages:
+    """Sends messages that the product does not send: duplicate and stale wake-ups, garbage."""
 
     def __init__(self, stack: Stack, random: Random) -> None:
         self._sqs, self._random = stack.aws("sqs"), random
         self._urls = {lane: self._url(queue_name("local", lane)) for lane in LANES}
-        self._dead = {lane: self._url(dead_letter_queue_name("local", lane)) for lane in LANES}
-        self.copies = self.strangers = 0
+        self._dead_letter_urls = {lane: self._url(dead_letter_queue_name("local", lane)) for lane in LANES}
+        self.duplicates = self.foreign = 0
         self.garbage: set[str] = set()
 
-    def tell(self, job_id: str, lane: str, attempt: int) -> None:
-        """One lie about a job. Of its wake-ups only those are copied that were delivered: one that is delayed would come too early."""
+    def send(self, job_id: str, lane: str, attempt: int) -> None:
+        """Send a stray message.
+
+        Only delivered wake-ups are duplicated; a duplicate of a delayed one would start the job
+        early.
+        """
         kind = self._random.random()
         if kind < 0.12:
-            self._garbage(lane)
+            self._send_garbage(lane)
         elif kind < 0.24:
-            self.strangers += 1
-            stranger = f"job_{self._random.randrange(10**26):026}"
-            self._wake(lane, *self._random.choice([(stranger, 1), (job_id, 0), (job_id, 77)]))
+            self.foreign += 1
+            unknown = f"job_{self._random.randrange(10**26):026}"
+            self._wake(lane, *self._random.choice([(unknown, 1), (job_id, 0), (job_id, 77)]))
         else:
             for _ in range(self._random.choice((1, 1, 2, 4))):
-                self.copies += 1
+                self.duplicates += 1
                 self._wake(lane, job_id, self._random.randint(1, max(1, attempt)))
 
     def left(self) -> dict[str, int]:
-        """Messages in the lanes, under way or waiting."""
+        """Return the number of messages by lane: visible, in flight and delayed."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed"]
         answers = {lane: self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names) for lane, url in self._urls.items()}
         counts = {lane: sum(int(answer["Attributes"][name]) for name in names) for lane, answer in answers.items()}
         return {lane: count for lane, count in counts.items() if count}
 
-    def set_aside(self) -> list[str]:
-        """The bodies of all dead letters, which are taken away."""
+    def take_dead_letters(self) -> list[str]:
+        """Delete all dead letters, and return their bodies."""
         bodies = []
-        for url in self._dead.values():
-            while letters := self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
-                for letter in letters:
-                    bodies.append(letter["Body"])
-                    self._sqs.delete_message(QueueUrl=url, ReceiptHandle=letter["ReceiptHandle"])
+        for url in self._dead_letter_urls.values():
+            while messages := self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
+                for message in messages:
+                    bodies.append(message["Body"])
+                    self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return bodies
 
     @contextmanager
-    def given_out_again_soon(self) -> Iterator[None]:
-        """What a dead worker had received is delivered again within the soak."""
+    def short_visibility_timeout(self) -> Iterator[None]:
+        """Shorten the visibility timeout, so that a dead worker's messages are redelivered soon."""
         before = {}
         for lane, url in self._urls.items():
             answer = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
@@ -208,7 +219,7 @@ class Lies:
             for lane, url in self._urls.items():
                 self._sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": before[lane]})
 
-    def _garbage(self, lane: str) -> None:
+    def _send_garbage(self, lane: str) -> None:
         mark = uuid4().hex
         body = self._random.choice([f"{mark} is no JSON", json.dumps([mark]), json.dumps({"job_id": mark, "generation": "one"})])
         self.garbage.add(body)
@@ -226,7 +237,7 @@ class Lies:
 
 @contextmanager
 def function_times_out(stack: Stack, lane: str = TIMED_OUT_LANE, seconds: int = FUNCTION_TIMEOUT) -> Iterator[None]:
-    """One lane's worker function has a timeout that a test can wait for."""
+    """Set a short timeout for one lane's worker function."""
     functions, name = stack.aws("lambda"), f"headrace-local-worker_{lane}"
     before = functions.get_function_configuration(FunctionName=name)["Timeout"]
     functions.update_function_configuration(FunctionName=name, Timeout=seconds)
@@ -236,14 +247,14 @@ def function_times_out(stack: Stack, lane: str = TIMED_OUT_LANE, seconds: int = 
         functions.update_function_configuration(FunctionName=name, Timeout=before)
 
 
-def timeouts_told() -> int:
-    """How often the emulator has ended a worker at its function's timeout, by its own log."""
+def logged_timeouts() -> int:
+    """Return how often the emulator's log has a worker that ended at its function's timeout."""
     log = stack_file.log_file("ministack").read_text(errors="replace")
     return log.count(f"Lambda headrace-local-worker_{TIMED_OUT_LANE} timed out after {FUNCTION_TIMEOUT}s")
 
 
-def taken_back(stack: Stack) -> dict[tuple[str, int], float]:
-    """When the sweep took which attempt from a worker, by its own log."""
+def reclaimed_at(stack: Stack) -> dict[tuple[str, int], float]:
+    """Return the attempts that the sweeper reclaimed, with their times, from its log."""
     found, logs = {}, stack.aws("logs").get_paginator("filter_log_events")
     for page in logs.paginate(logGroupName="/aws/lambda/headrace-local-sweep"):
         for event in page["events"]:

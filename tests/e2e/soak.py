@@ -1,4 +1,4 @@
-"""A few minutes in which everything goes wrong at once, and what came of it."""
+"""A soak: some minutes of concurrent jobs and faults, and everything that was observed."""
 
 from __future__ import annotations
 
@@ -17,56 +17,56 @@ from uuid import uuid4
 
 import httpx2
 
-from tests.e2e.chaos import FUNCTION_TIMEOUT, TIMED_OUT_LANE, Lies, Workers, function_times_out, taken_back, timeouts_told
-from tests.e2e.cloud import ROOT, TERMINAL, Api, Model, Stack, until
+from tests.e2e.chaos import FUNCTION_TIMEOUT, TIMED_OUT_LANE, StrayMessages, Workers, function_times_out, logged_timeouts, reclaimed_at
 from tests.e2e.soak_plan import SEED, Plan, Planned, planned
-from tests.e2e.watchers import EventSource, SocketWatcher
+from tests.e2e.stack import ROOT, TERMINAL, Api, Model, Stack, until
+from tests.e2e.subscribers import EventSource, SocketSubscriber
 
-LONGEST = 600.0  # seconds from the first job to the last end; beyond it something is stuck
-MOST_AT_ONCE = 45  # jobs that have not ended: what comes faster than this machine can do it waits, as it would behind a rate limit
-REQUESTS_AT_ONCE, SLICES_AT_ONCE = 6, 4  # each that is held or slow has a function, which is a process, of its own
-LOOKS = 2.0  # seconds between two looks at the list of jobs
-LIES_EVERY = 0.7  # seconds
+MAX_SECONDS = 600.0  # from the first job to the last end
+MAX_UNFINISHED = 45  # jobs; further ones wait, because this machine runs no more at once
+MAX_REQUESTS, MAX_SSE_REQUESTS = 6, 4  # concurrent ones; each that waits or is slow occupies a function, which is a process
+POLL_EVERY = 2.0  # seconds between two reads of the job list
+STRAY_EVERY = 0.7  # seconds
 THREADS = 200
-USERS = ("one", "two", "three")  # a key has a rate: the soak asks as several people do
+USERS = ("one", "two", "three")  # several, because each key has a rate limit
 
 
-class Persistent(Api):
-    """The API as a client sees it that asks again when it was refused or not answered, and counts that."""
+class RetryingApi(Api):
+    """An API client that repeats refused and failed requests, and counts the repeats."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.repeats: Counter[str] = Counter()
 
     def call(self, method: str, path: str, *args: Any, **named: Any) -> httpx2.Response:
-        for pause in (0.5, 1.0, 2.0, 4.0, 8.0, 15.0):
-            asked_for = 0.0
+        for delay in (0.5, 1.0, 2.0, 4.0, 8.0, 15.0):
+            retry_after = 0.0
             try:
                 answer = super().call(method, path, *args, **named)
                 if answer.status_code != 429 and answer.status_code < 500:
                     return answer
                 self.repeats[str(answer.status_code)] += 1
-                asked_for = float(answer.headers.get("Retry-After", 0))
+                retry_after = float(answer.headers.get("Retry-After", 0))
             except httpx2.TransportError as exc:
                 self.repeats[type(exc).__name__] += 1
-            time.sleep(max(pause, asked_for))
+            time.sleep(max(delay, retry_after))
         return super().call(method, path, *args, **named)
 
 
 @dataclass(eq=False)
 class Run:
-    """One job of a soak, and all that was seen of it."""
+    """One job of a soak, and everything that was observed of it."""
 
     planned: Planned
     model: Model
     job_id: str = ""
-    began: bool = False
+    started: bool = False
     submitted: float = 0.0
     cancelled: bool = False
     retried: bool = False
     status: str = ""
     attempt: int = 0
-    sockets: list[SocketWatcher] = field(default_factory=list)
+    sockets: list[SocketSubscriber] = field(default_factory=list)
     event_sources: list[EventSource] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Run:
 
 
 class Soak:
-    """`run` does it all; afterwards everything that was seen lies here."""
+    """`run` runs the soak. Its attributes are the observations."""
 
     def __init__(self, stack: Stack, plan: Plan | None = None) -> None:
         self.plan = plan or planned()
@@ -92,115 +92,115 @@ class Soak:
         self.dead_letters: list[str] = []
         self.verdict: dict[str, Any] = {}
         self.requests: list[dict[str, Any]] = []
-        self.taken_back: dict[tuple[str, int], float] = {}
+        self.reclaimed_at: dict[tuple[str, int], float] = {}
         self.broken: list[str] = []
         self.seconds = 0.0
         self.timeouts = 0
-        self._http, self._slices = _client(REQUESTS_AT_ONCE), _client(SLICES_AT_ONCE)
+        self._http, self._sse_http = _client(MAX_REQUESTS), _client(MAX_SSE_REQUESTS)
         keys = {f"soak-{user}": _key(user) for user in USERS}
         self.stack = replace(stack, http=self._http, tokens=stack.tokens | keys)
-        self.apis = [Persistent(self._http, stack.api_url, key) for key in keys.values()]
+        self.apis = [RetryingApi(self._http, stack.api_url, key) for key in keys.values()]
         self._turn = count()
         self.workers = Workers(self.stack, self.apis[0])
-        self.lies = Lies(self.stack, Random(f"lies/{SEED}"))
-        self._began = 0.0
-        self._over = False
+        self.stray = StrayMessages(self.stack, Random(f"lies/{SEED}"))
+        self._started = 0.0
+        self._ended = False
 
     @property
-    def api(self) -> Persistent:
+    def api(self) -> RetryingApi:
         return self.apis[next(self._turn) % len(USERS)]
 
     @property
     def repeats(self) -> Counter[str]:
-        """How often somebody had to ask again, and why."""
+        """How often a request was repeated, by its HTTP status or error."""
         return sum((api.repeats for api in self.apis), Counter[str]())
 
     def run(self) -> None:
-        told = timeouts_told()
-        with ExitStack() as around:
-            around.enter_context(self._http)
-            around.enter_context(self._slices)
-            around.enter_context(function_times_out(self.stack))
-            around.enter_context(self.lies.given_out_again_soon())
-            around.callback(self.workers.let_all_go)
-            self.lies.set_aside()
+        earlier_timeouts = logged_timeouts()
+        with ExitStack() as stack:
+            stack.enter_context(self._http)
+            stack.enter_context(self._sse_http)
+            stack.enter_context(function_times_out(self.stack))
+            stack.enter_context(self.stray.short_visibility_timeout())
+            stack.callback(self.workers.resume_all)
+            self.stray.take_dead_letters()
             self._http.delete(f"{self.stack.openai_url}/_llmock/requests").raise_for_status()
-            self._began = time.monotonic()
+            self._started = time.monotonic()
             with ThreadPoolExecutor(THREADS) as threads:
-                self._storm(threads)
-            self.seconds = time.monotonic() - self._began
+                self._run_all(threads)
+            self.seconds = time.monotonic() - self._started
             self._settle()
             self._collect()
-            self.timeouts = timeouts_told() - told
+            self.timeouts = logged_timeouts() - earlier_timeouts
 
-    # ---- the storm
+    # ---- jobs and faults at once
 
-    def _storm(self, threads: ThreadPoolExecutor) -> None:
-        """Everything at once, until all jobs have ended."""
-        work = [threads.submit(self._begin_all, threads)]
+    def _run_all(self, threads: ThreadPoolExecutor) -> None:
+        """Submit all jobs and inject all faults, until all jobs have ended."""
+        work = [threads.submit(self._submit_all, threads)]
         work += [threads.submit(self._at, at, self._kill, Random(f"{SEED}/kill/{at}")) for at in self.plan.kills]
-        work += [threads.submit(self._at, at, self._make_a_zombie, Random(f"{SEED}/zombie/{at}")) for at in self.plan.zombies]
+        work += [threads.submit(self._at, at, self._make_zombie, Random(f"{SEED}/zombie/{at}")) for at in self.plan.zombies]
         work += [threads.submit(self._at, at, self._time_out, Random(f"{SEED}/timeout/{at}")) for at in self.plan.timeouts]
-        work.append(threads.submit(self._tell_lies))
+        work.append(threads.submit(self._send_stray_messages))
         try:
-            while not self._all_over and self._goes_on:
-                time.sleep(LOOKS)
-                with suppress(AssertionError):  # the API was too busy to answer, however often: looked at again
-                    self._look()
+            while not self._all_ended and self._is_running:
+                time.sleep(POLL_EVERY)
+                with suppress(AssertionError):  # the API was too busy to respond; the next poll follows
+                    self._poll_jobs()
             for one in work:
                 one.result()
         finally:
-            self._over = True
-            self.workers.let_all_go()
+            self._ended = True
+            self.workers.resume_all()
 
-    def _begin_all(self, threads: ThreadPoolExecutor) -> None:
-        """Each when its time has come."""
-        begun = []
+    def _submit_all(self, threads: ThreadPoolExecutor) -> None:
+        """Submit each job at its planned time, while fewer than `MAX_UNFINISHED` are unfinished."""
+        submitted = []
         for run in self.runs:
             self._sleep_until(run.planned.at)
-            while self._goes_on and sum(one.began and one.status not in TERMINAL for one in self.runs) >= MOST_AT_ONCE:
+            while self._is_running and sum(one.started and one.status not in TERMINAL for one in self.runs) >= MAX_UNFINISHED:
                 time.sleep(0.2)
-            run.began = True
-            begun.append(threads.submit(self._begin, run, threads))
-        for one in begun:
+            run.started = True
+            submitted.append(threads.submit(self._submit, run, threads))
+        for one in submitted:
             one.result()
 
-    def _begin(self, run: Run, threads: ThreadPoolExecutor) -> None:
-        """Submit a job and have it watched."""
-        run.model.follow(run.planned.script(run.model.name))
+    def _submit(self, run: Run, threads: ThreadPoolExecutor) -> None:
+        """Submit a job and start its subscribers."""
+        run.model.script(run.planned.script(run.model.name))
         fields = run.planned.fields
         body = {**fields, "config": {**fields["config"], "model": run.model.name}, "tags": [self.tag]}
         api = self.api
         for _ in range(2 if run.planned.repeated else 1):
             answer = api.call("POST", "/jobs", body, headers={"Idempotency-Key": f"{self.tag}-{run.planned.number}"})
             assert answer.status_code == 202, answer.text
-            assert run.job_id in ("", answer.json()["job_id"]), "one Idempotency-Key made two jobs"
+            assert run.job_id in ("", answer.json()["job_id"]), "one Idempotency-Key created two jobs"
             run.job_id = answer.json()["job_id"]
         run.submitted = self._elapsed
-        for watcher in self._watchers(run):
-            threads.submit(self._watch, run, watcher)
+        for subscriber in self._subscribers(run):
+            threads.submit(self._watch, run, subscriber)
 
-    def _watchers(self, run: Run) -> list[SocketWatcher | EventSource]:
+    def _subscribers(self, run: Run) -> list[SocketSubscriber | EventSource]:
         random = Random(f"{SEED}/watchers/{run.planned.number}")
         length = len(run.planned.texts[0])
         for _ in range(run.planned.sockets):
             breaks = tuple(sorted(random.randrange(1, length) for _ in range(random.choice((0, 1, 1, 2)))))
             role = f"soak-{random.choice(USERS)}"
-            run.sockets.append(SocketWatcher(self.stack, run.job_id, breaks, role=role, patience=LONGEST, ask_again=30.0))
+            run.sockets.append(SocketSubscriber(self.stack, run.job_id, breaks, role=role, timeout=MAX_SECONDS, silence=30.0))
         for _ in range(run.planned.event_sources):
-            api = Persistent(self._slices, self.stack.api_url, self.stack.tokens[f"soak-{random.choice(USERS)}"])
+            api = RetryingApi(self._sse_http, self.stack.api_url, self.stack.tokens[f"soak-{random.choice(USERS)}"])
             self.apis.append(api)
-            run.event_sources.append(EventSource(api, run.job_id, cuts=random, patience=LONGEST))
+            run.event_sources.append(EventSource(api, run.job_id, cuts=random, timeout=MAX_SECONDS))
         return [*run.sockets, *run.event_sources]
 
-    def _watch(self, run: Run, watcher: SocketWatcher | EventSource) -> None:
+    def _watch(self, run: Run, subscriber: SocketSubscriber | EventSource) -> None:
         try:
-            watcher.watch()
-        except Exception as exc:  # noqa: BLE001 - said as what it is: a watcher that broke
-            self.broken.append(f"a watcher of {run.name}: {exc!r}")
+            subscriber.watch()
+        except Exception as exc:  # noqa: BLE001 - reported by the tests
+            self.broken.append(f"a subscriber of {run.name}: {exc!r}")
 
-    def _look(self) -> None:
-        """What the list says; cancels and retries by hand as they were planned."""
+    def _poll_jobs(self) -> None:
+        """Read the job list, and send the planned cancels and manual retries."""
         by_id = {run.job_id: run for run in self.runs if run.job_id}
         for record in self._listed():
             run = by_id.get(record["job_id"])
@@ -220,8 +220,8 @@ class Soak:
         answer = self.api.call("POST", f"/jobs/{run.job_id}/retry", {"run": 1})
         assert answer.status_code == 202, answer.text
         run.retried, run.status = True, "queued"
-        for watcher in run.sockets:
-            watcher.wants = answer.json()["version"]
+        for subscriber in run.sockets:
+            subscriber.expected_version = answer.json()["version"]
 
     def _listed(self) -> Iterator[dict[str, Any]]:
         cursor: dict[str, str] = {}
@@ -234,66 +234,66 @@ class Soak:
             cursor = {"cursor": page["next_cursor"]}
 
     @property
-    def _all_over(self) -> bool:
-        """Every job has ended, and nobody is still to cancel or to retry one."""
+    def _all_ended(self) -> bool:
+        """Whether every job has ended, and all planned manual retries were sent."""
         return all(run.status in TERMINAL and (run.retried or not (run.planned.retried and run.status == "cancelled")) for run in self.runs)
 
-    # ---- what goes wrong
+    # ---- faults
 
     def _kill(self, random: Random) -> None:
         self._hit("killed", random)
 
-    def _make_a_zombie(self, random: Random) -> None:
-        """A worker stands still until its successors are in the middle of its jobs, and goes on beside them."""
+    def _make_zombie(self, random: Random) -> None:
+        """Freeze a worker until its successors run its jobs, then resume it."""
         hit = self._hit("frozen", random)
-        while hit is not None and self._goes_on:
+        while hit is not None and self._is_running:
             time.sleep(0.7)
             beside = self.workers.succeeded(hit)
-            if beside or self.workers.over(hit):
+            if beside or self.workers.all_ended(hit):
                 time.sleep(random.uniform(0, 1.5))
-                return self.workers.wake(hit, beside)
+                return self.workers.resume(hit, beside)
         return None
 
     def _time_out(self, random: Random) -> None:
-        """A worker stands still until its function's timeout ends it."""
+        """Freeze a worker until its function's timeout ends it."""
         hit = self._hit("timed out", random, TIMED_OUT_LANE)
-        given_up = self._elapsed + FUNCTION_TIMEOUT + 10
-        while hit is not None and self._goes_on and not self.workers.is_gone(hit):
+        deadline = self._elapsed + FUNCTION_TIMEOUT + 10
+        while hit is not None and self._is_running and not self.workers.is_gone(hit):
             time.sleep(1.0)
-            if self._elapsed > given_up:  # its invocation had ended just before: nothing to time out
+            if self._elapsed > deadline:  # its invocation had just ended, so there is no timeout
                 hit.kind = "frozen"
-                return self.workers.wake(hit, set())
+                return self.workers.resume(hit, set())
         return None
 
     def _hit(self, kind: str, random: Random, lane: str | None = None) -> Any:
-        """As soon as somebody is in mid-stream; not at all once nobody is any more."""
-        while not self._all_over and self._goes_on:
+        """Hit a worker as soon as one is in mid-stream. Return None if all jobs end before."""
+        while not self._all_ended and self._is_running:
             hit = self.workers.hit(kind, random, lane)
             if hit is not None:
                 return hit
             time.sleep(0.5)
         return None
 
-    def _tell_lies(self) -> None:
+    def _send_stray_messages(self) -> None:
         random = Random(f"{SEED}/lies")
-        while not self._all_over and self._goes_on:
-            time.sleep(LIES_EVERY)
+        while not self._all_ended and self._is_running:
+            time.sleep(STRAY_EVERY)
             known = [run for run in self.runs if run.job_id]
             if known:
                 run = random.choice(known[-60:])
-                self.lies.tell(run.job_id, random.choice(("normal", run.planned.lane)), run.attempt)
+                self.stray.send(run.job_id, random.choice(("normal", run.planned.lane)), run.attempt)
 
     # ---- afterwards
 
     def _settle(self) -> None:
-        """What a dead worker had received comes once more, and is dropped."""
-        with _patience_is_for("an empty lane", self.broken):
-            until(lambda: not self.lies.left(), "empty lanes")
-        self.left = self.lies.left()
-        self.dead_letters = self.lies.set_aside()
+        """Wait for the redelivered messages of dead workers, and for all subscribers."""
+        with _recorded("an empty lane", self.broken):
+            until(lambda: not self.stray.left(), "empty lanes")
+        self.left = self.stray.left()
+        self.dead_letters = self.stray.take_dead_letters()
         for run in self.runs:
-            for watcher in (watcher for watcher in run.sockets if not watcher.at_rest):
-                self._watch(run, watcher)
+            for subscriber in (subscriber for subscriber in run.sockets if not subscriber.is_up_to_date):
+                self._watch(run, subscriber)
             for source in run.event_sources if run.retried else []:
                 self._watch(run, source)
 
@@ -306,15 +306,15 @@ class Soak:
             run.attempts = sorted(self.api.get(f"/jobs/{run.job_id}/attempts")["data"], key=lambda attempt: attempt["attempt"])
         self.verdict = self._http.get(f"{self.stack.openai_url}/_llmock/verdict").json()
         self.requests = self._http.get(f"{self.stack.openai_url}/_llmock/requests").json()["requests"]
-        self.taken_back = taken_back(self.stack)
+        self.reclaimed_at = reclaimed_at(self.stack)
 
     @property
-    def _goes_on(self) -> bool:
-        return not self._over and self._elapsed < LONGEST
+    def _is_running(self) -> bool:
+        return not self._ended and self._elapsed < MAX_SECONDS
 
     @property
     def _elapsed(self) -> float:
-        return time.monotonic() - self._began
+        return time.monotonic() - self._started
 
     def _sleep_until(self, at: float) -> None:
         time.sleep(max(0.0, at - self._elapsed))
@@ -325,14 +325,17 @@ class Soak:
 
 
 def _client(connections: int) -> httpx2.Client:
-    """So many requests at once; others wait for their turn. A machine that is busy answers late, and asking it more would not help."""
+    """Create an HTTP client with a limit of concurrent requests.
+
+    Further requests wait, because a busy machine responds late.
+    """
     limits = httpx2.Limits(max_connections=connections)
     return httpx2.Client(timeout=httpx2.Timeout(60.0, pool=None), trust_env=False, limits=limits)
 
 
 @contextmanager
-def _patience_is_for(what: str, broken: list[str]) -> Iterator[None]:
-    """What is not as it should be at the end is said by the tests, not by an error on the way there."""
+def _recorded(what: str, broken: list[str]) -> Iterator[None]:
+    """Append a failed assertion to `broken`, which the tests check, so that the soak goes on."""
     try:
         yield
     except AssertionError as exc:
@@ -340,6 +343,6 @@ def _patience_is_for(what: str, broken: list[str]) -> Iterator[None]:
 
 
 def _key(user: str) -> str:
-    """A key of an operator, made as people make them."""
+    """Create an operator's key with the admin command."""
     command = [sys.executable, "-m", "infra", "keys", "make", "--stage", "local", "--tenant", "demo", "--role", "operator", "--user", user]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,4 @@
-"""What is going to happen in a soak, drawn from its seed before it begins: each job, what OpenAI does to it, who watches it."""
+"""The plan of a soak, drawn from its seed: jobs, OpenAI's behaviour, faults, subscribers."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from tests.e2e.cloud import words
+from tests.e2e.stack import words
 
 SEED = os.environ.get("HEADRACE_SOAK_SEED", "2026")
 JOBS = int(os.environ.get("HEADRACE_SOAK_JOBS", "200"))
-SECONDS = float(os.environ.get("HEADRACE_SOAK_SECONDS", "60"))  # in which jobs come and things go wrong; then the last recoveries
+SECONDS = float(os.environ.get("HEADRACE_SOAK_SECONDS", "60"))  # of submissions and faults; the last recoveries follow
 
 LANES = {"normal": 9, "high": 5, "low": 3, "urgent": 3}
-SCRIPTED = 6  # answers of one job that have texts of their own; one more text is for all later ones
-LEAST_WORDS, MOST_WORDS = 120, 320  # at 20 ms each: two to six seconds, on a machine that has time
-STALLS = 600.0  # seconds: for ever
-GIVES_UP = 20.0  # `config.timeout` of a job whose answer stalls: less than a worker's own patience of a minute, to keep the soak short
+SCRIPTED = 6  # answers of one job with distinct texts; one further text is repeated
+MIN_WORDS, MAX_WORDS = 120, 320  # at 20 ms each: two to six seconds on an idle machine
+STALL_SECONDS = 600.0  # longer than the soak
+STALLED_JOB_TIMEOUT = 20.0  # `config.timeout` of a job whose answer stalls; shorter than the provider idle timeout of a minute
 
 Behaviour = dict[str, Any]
 
 
 def _break(kind: str) -> Any:
     def behaviour(random: Random) -> list[Behaviour]:
-        return [{"type": "stream_fault", "kind": kind, "after_chunks": random.randint(20, 100), "stall_seconds": STALLS}]
+        return [{"type": "stream_fault", "kind": kind, "after_chunks": random.randint(20, 100), "stall_seconds": STALL_SECONDS}]
 
     return behaviour
 
@@ -42,8 +42,8 @@ def _rate_limit_then_cut(random: Random) -> list[Behaviour]:
     return _rate_limit(random) + _break("disconnect")(random)
 
 
-# What OpenAI does to a job, and how often of a hundred. At most one failure of each without `Retry-After`: of two pauses with full jitter
-# the second may be the shorter, which llmock takes for no backoff.
+# OpenAI's behaviour, with the number of jobs out of 100. A job has at most one failure without
+# `Retry-After`: with full jitter a second delay may be shorter, which llmock reports as no backoff.
 TROUBLES: dict[str, tuple[int, Any]] = {
     "none": (56, lambda _random: []),
     "disconnect": (7, _break("disconnect")),
@@ -60,7 +60,7 @@ TROUBLES: dict[str, tuple[int, Any]] = {
 
 @dataclass(frozen=True)
 class Planned:
-    """One job. `texts` are what OpenAI says to it, each once and in this order; the last again and again."""
+    """One job. `texts` are OpenAI's answers, in this order; the last one is repeated."""
 
     number: int
     at: float
@@ -70,7 +70,7 @@ class Planned:
     texts: list[str]
     delay: int = 0
     cancel_after: float | None = None
-    retried: bool = False  # by hand, after its cancel
+    retried: bool = False  # manually, after its cancel
     sockets: int = 0
     event_sources: int = 0
     repeated: bool = False  # the submission is sent twice, under one Idempotency-Key
@@ -79,20 +79,20 @@ class Planned:
     def fields(self) -> dict[str, Any]:
         config: dict[str, Any] = {"priority": self.lane}
         if self.trouble == "stall":
-            config["timeout"] = GIVES_UP
+            config["timeout"] = STALLED_JOB_TIMEOUT
         return {"prompt": f"Soak job {self.number}.", "config": config, **({"delay": self.delay} if self.delay else {})}
 
     def script(self, model: str) -> list[Behaviour]:
-        """What llmock is told."""
+        """Return the behaviours for llmock."""
         match = {"match": {"model": model}}
-        said = [{"type": "reply", "text": text, "times": 1, **match} for text in self.texts[:-1]]
+        replies = [{"type": "reply", "text": text, "times": 1, **match} for text in self.texts[:-1]]
         last = {"type": "reply", "text": self.texts[-1], "times": None, **match}
-        return [{"times": 1, **behaviour, **match} for behaviour in self.behaviours] + [*said, last]
+        return [{"times": 1, **behaviour, **match} for behaviour in self.behaviours] + [*replies, last]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A soak. The moments are seconds after its beginning."""
+    """A soak. Times are in seconds after its start."""
 
     jobs: list[Planned]
     kills: list[float]
@@ -102,13 +102,13 @@ class Plan:
 
 
 def planned(seed: str = SEED, count: int = JOBS, seconds: float = SECONDS) -> Plan:
-    """The same for the same numbers."""
+    """Draw a plan. The same arguments give the same plan."""
     random = Random(f"soak/{seed}")
     jobs = [_job(random, number, seconds * number / count) for number in range(count)]
-    often = max(3, round(seconds / 6))
+    kills = max(3, round(seconds / 6))
     return Plan(
         jobs=jobs,
-        kills=[3 + (number + random.random()) * seconds / often for number in range(often)],  # spread, as the sweep comes once a minute
+        kills=[3 + (number + random.random()) * seconds / kills for number in range(kills)],  # spread over the sweeper's runs
         zombies=sorted(random.uniform(5, seconds * 0.7) for _ in range(3)),
         timeouts=sorted(random.uniform(4, seconds * 0.4) for _ in range(2)),
         troubles=Counter(job.trouble for job in jobs if job.behaviours),
@@ -116,9 +116,9 @@ def planned(seed: str = SEED, count: int = JOBS, seconds: float = SECONDS) -> Pl
 
 
 def _job(random: Random, number: int, at: float) -> Planned:
-    trouble = random.choices(list(TROUBLES), [often for often, _ in TROUBLES.values()])[0]
+    trouble = random.choices(list(TROUBLES), [weight for weight, _ in TROUBLES.values()])[0]
     cancelled = trouble == "none" and random.random() < 0.12
-    length = LEAST_WORDS if trouble == "stall" else random.randint(LEAST_WORDS, MOST_WORDS)  # its second answer has to be in time
+    length = MIN_WORDS if trouble == "stall" else random.randint(MIN_WORDS, MAX_WORDS)  # the second answer has to end before the timeout
     return Planned(
         number=number,
         at=at,

@@ -1,4 +1,4 @@
-"""Batches on the laptop cloud: thousands of rows of a CSV, with failures injected while they run."""
+"""Batches on the laptop cloud, some with failures injected while rows run."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import io
 import json
 import os
 import time
-from collections import Counter
 from decimal import Decimal
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.e2e.cloud import Api, Model, Stack, until
+from tests.e2e.stack import Api, Model, Stack, until
 
-ROWS = int(os.environ.get("HEADRACE_E2E_ROWS", "120"))  # 2000 takes two minutes more on two cores
-PATIENCE = 600.0
+ROWS = int(os.environ.get("HEADRACE_E2E_ROWS", "120"))  # 2000 rows take two minutes more on two cores
+TIMEOUT = 600.0
 TOPICS = ("tides", 'the word "tide"', "line\nbreaks, and commas", "Ebbe und Flut · 潮")
 
 
 def sheet(rows: int) -> bytes:
-    """A CSV as Excel writes one: a byte order mark, CRLF, quotes and line breaks in fields."""
+    """Return a CSV in Excel's format: a byte order mark, CRLF, quotes and line breaks in fields."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(["ID", "Prompt", "topic"])
@@ -31,7 +30,7 @@ def sheet(rows: int) -> bytes:
 
 
 class Batches:
-    """`/batches` as one caller."""
+    """The `/batches` routes as one caller."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -43,13 +42,15 @@ class Batches:
         return body
 
     def get(self, batch_id: str) -> dict[str, Any]:
+        """Return a batch. The counts of its rows must add up to the total."""
         body: dict[str, Any] = self.api.get(f"/batches/{batch_id}")
         counts = body["counts"]
         assert sum(counts[name] for name in counts if name != "total") == counts["total"], counts
         return body
 
     def wait(self, batch_id: str, *statuses: str) -> dict[str, Any]:
-        deadline = time.monotonic() + PATIENCE
+        """Wait until the batch has ended with one of these statuses."""
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             body = self.get(batch_id)
             if body["finished_at"] and body["status"] in statuses:
@@ -60,7 +61,7 @@ class Batches:
 
     def export(self, batch_id: str, kind: str) -> str:
         answer = self.api.call("GET", f"/batches/{batch_id}/export", query={"format": kind})
-        if answer.status_code == 307:  # a signed link: it wants no key of ours
+        if answer.status_code == 307:  # a presigned URL, which needs no key
             answer = httpx2.get(answer.headers["Location"], trust_env=False, timeout=60)
         assert answer.status_code == 200, answer.text
         return str(answer.text)
@@ -73,15 +74,15 @@ def batches(api: Api) -> Batches:
 
 def test_csv_batch_completes_in_order_after_failed_rows_are_retried(batches: Batches, model: Model) -> None:
     """Failures are injected while it runs; rows are retried in the middle and at the end."""
-    made = batches.submit(
+    created = batches.submit(
         sheet(ROWS),
         model=model.name,
         prompt_template="Row {{ID}} on {{topic}}: {{input}}",
         name="tides",
         config=json.dumps({"system_prompt": "Say:"}),
     )
-    batch_id, injected, retried, seen = made["batch_id"], 0, False, -1
-    deadline = time.monotonic() + PATIENCE
+    batch_id, injected, retried, seen = created["batch_id"], 0, False, -1
+    deadline = time.monotonic() + TIMEOUT
 
     while time.monotonic() < deadline:
         body = batches.get(batch_id)
@@ -116,25 +117,25 @@ def test_csv_batch_completes_in_order_after_failed_rows_are_retried(batches: Bat
     for number, row in enumerate(rows):
         assert f"Row r{number:05d} on" in row["output"], row
     assert Decimal(body["cost"]) == sum(Decimal(row["cost"]) for row in rows)
-    sheeted = list(csv.DictReader(io.StringIO(batches.export(batch_id, "csv"))))
-    assert [row["id"] for row in sheeted] == [row["id"] for row in rows]
-    assert [row["output"] for row in sheeted] == [row["output"] for row in rows]
-    assert max(Counter(row["attempt"] for row in rows)) >= 2, "nothing of what was injected struck"
+    csv_rows = list(csv.DictReader(io.StringIO(batches.export(batch_id, "csv"))))
+    assert [row["id"] for row in csv_rows] == [row["id"] for row in rows]
+    assert [row["output"] for row in csv_rows] == [row["output"] for row in rows]
+    assert max(row["attempt"] for row in rows) >= 2, "no injected failure had an effect"
 
 
 def test_dry_run_estimates_the_cost_and_creates_no_batch(batches: Batches, model: Model) -> None:
     before = [one["batch_id"] for one in batches.api.get("/batches")["data"]]
 
-    said = batches.submit(sheet(30), model=model.name, prompt_template="On {{topic}}: {{input}}", dry_run="true")
+    estimate = batches.submit(sheet(30), model=model.name, prompt_template="On {{topic}}: {{input}}", dry_run="true")
 
-    assert said["count"] == 30, said
-    assert Decimal(said["estimated_cost"]) > 0
+    assert estimate["count"] == 30, estimate
+    assert Decimal(estimate["estimated_cost"]) > 0
     assert [one["batch_id"] for one in batches.api.get("/batches")["data"]] == before
 
 
 def test_batch_is_created_from_an_upload(stack: Stack, batches: Batches, model: Model) -> None:
     """Another tenant cannot use the upload."""
-    model.say("Noted.")
+    model.reply("Noted.")
     upload = batches.api.call("POST", "/uploads", {"content_type": "text/csv"})
     assert upload.status_code == 201, upload.text
     ticket = upload.json()
@@ -152,14 +153,14 @@ def test_batch_is_created_from_an_upload(stack: Stack, batches: Batches, model: 
 
 
 def test_cancelled_batch_starts_no_further_rows(batches: Batches, model: Model) -> None:
-    model.think_first(2)
-    made = batches.submit(sheet(200), model=model.name, parallel_limit=5)
-    until(lambda: batches.get(made["batch_id"])["counts"]["processing"], "a row that runs")
+    model.delay_first_token(2)
+    created = batches.submit(sheet(200), model=model.name, parallel_limit=5)
+    until(lambda: batches.get(created["batch_id"])["counts"]["processing"], "a row that runs")
 
-    answer = batches.api.call("DELETE", f"/batches/{made['batch_id']}")
+    answer = batches.api.call("DELETE", f"/batches/{created['batch_id']}")
 
     assert answer.status_code in (200, 202), answer.text
-    body = batches.wait(made["batch_id"], "cancelled")
+    body = batches.wait(created["batch_id"], "cancelled")
     assert body["counts"]["cancelled"] >= 150, body["counts"]
     assert len(model.requests) <= 50
 
@@ -167,9 +168,9 @@ def test_cancelled_batch_starts_no_further_rows(batches: Batches, model: Model) 
 def test_batch_stops_when_failures_exceed_its_tolerance(batches: Batches, model: Model) -> None:
     for _ in range(12):
         model.fail(400)
-    made = batches.submit(sheet(100), model=model.name, parallel_limit=4, failure_tolerance=0.1)
+    created = batches.submit(sheet(100), model=model.name, parallel_limit=4, failure_tolerance=0.1)
 
-    body = batches.wait(made["batch_id"], "failed")
+    body = batches.wait(created["batch_id"], "failed")
 
     assert body["reason"] == "failure_tolerance", body
     assert body["counts"]["failed"] >= 11
@@ -186,10 +187,10 @@ def test_rows_of_a_batch_may_depend_on_each_other(batches: Batches, model: Model
         "config": model.echo,
     }
 
-    made = batches.submit(json.dumps(steps).encode(), "application/json")
-    batches.wait(made["batch_id"], "completed")
+    created = batches.submit(json.dumps(steps).encode(), "application/json")
+    batches.wait(created["batch_id"], "completed")
 
-    rows = json.loads(batches.export(made["batch_id"], "json"))["items"]
+    rows = json.loads(batches.export(created["batch_id"], "json"))["items"]
     assert [row["id"] for row in rows] == ["sum", "left", "right"]
     assert "Say: LEFT" in rows[0]["output"]
     assert "Say: RIGHT" in rows[0]["output"]

@@ -1,30 +1,30 @@
-"""Stopping a job, and starting it again."""
+"""Cancelling and retrying a job."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
-from tests.e2e.cloud import Api, Model, Stack, until, words
-from tests.e2e.watchers import Socket, SocketWatcher
+from tests.e2e.stack import Api, Model, Stack, until, words
+from tests.e2e.subscribers import Socket, SocketSubscriber
 
-LONG = 900  # words, at 20 ms each: longer than any test waits
+LONG = 900  # words, at 20 ms each: longer than any of these tests takes
 
 
 def test_a_cancelled_job_stops_its_stream_and_keeps_its_text(stack: Stack, api: Api, model: Model) -> None:
     """The request to OpenAI is closed early, and the usage of the text is estimated."""
-    model.say(words(LONG))
+    model.reply(words(LONG))
     job_id = api.submit(config=model.config)
-    watcher = SocketWatcher(stack, job_id)
+    subscriber = SocketSubscriber(stack, job_id)
     with ThreadPoolExecutor() as threads:
-        watching = threads.submit(watcher.watch)
-        until(lambda: watcher.assembly.position > 0 or watching.done(), "the first text")
+        watching = threads.submit(subscriber.watch)
+        until(lambda: subscriber.assembly.position > 0 or watching.done(), "the first text")
 
-        asked = api.call("POST", f"/jobs/{job_id}/cancel")
+        answer = api.call("POST", f"/jobs/{job_id}/cancel")
         watching.result()
     result = api.wait_for_end(job_id)
 
-    assert asked.status_code == 202
+    assert answer.status_code == 202
     (request,) = model.requests
     assert request["completed"] is False
     assert request["chunks_sent"] < LONG // 2
@@ -34,15 +34,15 @@ def test_a_cancelled_job_stops_its_stream_and_keeps_its_text(stack: Stack, api: 
     assert result["usage"]["estimated"] is True
     assert result["usage"]["output_tokens"] > 0
     assert Decimal(result["cost"]) > 0
-    assert watcher.text == result["output"]
-    assert watcher.frames[-1]["event"] == "job_cancelled"
-    assert watcher.frames[-1]["length"] == result["length"]
+    assert subscriber.text == result["output"]
+    assert subscriber.frames[-1]["event"] == "job_cancelled"
+    assert subscriber.frames[-1]["length"] == result["length"]
 
 
 def test_job_is_cancelled_before_the_first_token(api: Api, model: Model) -> None:
     """It has ended before OpenAI would have begun to answer."""
-    model.say("Too late.")
-    model.think_first(45)
+    model.reply("Too late.")
+    model.delay_first_token(45)
     job_id = api.submit(config=model.config)
     until(lambda: api.get(f"/jobs/{job_id}/status")["status"] == "processing", "a worker")
 
@@ -55,7 +55,7 @@ def test_job_is_cancelled_before_the_first_token(api: Api, model: Model) -> None
 
 def test_job_is_cancelled_over_a_websocket(stack: Stack, api: Api, model: Model) -> None:
     """`{"action": "cancel"}` does what DELETE does."""
-    model.say(words(LONG))
+    model.reply(words(LONG))
     job_id = api.submit(config=model.config)
     api.wait_for_text(job_id)
 
@@ -69,7 +69,7 @@ def test_job_is_cancelled_over_a_websocket(stack: Stack, api: Api, model: Model)
 
 def test_queued_job_is_cancelled_at_once_without_an_attempt(api: Api, model: Model) -> None:
     """The response is 200 and already has status `cancelled`."""
-    for _ in range(10):  # a free worker may be faster than the second request
+    for _ in range(10):  # an idle worker may claim the job before the second request
         job_id = api.submit(config=model.config, priority="low")
         answer = api.call("DELETE", f"/jobs/{job_id}")
         if answer.status_code == 200:
@@ -84,7 +84,7 @@ def test_queued_job_is_cancelled_at_once_without_an_attempt(api: Api, model: Mod
 
 def test_cancelling_an_ended_job_changes_nothing(api: Api, model: Model) -> None:
     """The response has the final status."""
-    model.say("All there is.")
+    model.reply("All there is.")
     job_id = api.submit(config=model.config)
     ended = api.wait_for_end(job_id)
 
@@ -96,32 +96,32 @@ def test_cancelling_an_ended_job_changes_nothing(api: Api, model: Model) -> None
 
 def test_a_cancelled_job_is_retried_as_a_new_run(stack: Stack, api: Api, model: Model) -> None:
     """Subscribers start over, and a repeated retry request starts nothing."""
-    model.say(words(LONG, "old"), times=1)
-    model.say("The new answer.", times=1)
+    model.reply(words(LONG, "old"), times=1)
+    model.reply("The new answer.", times=1)
     job_id = api.submit(config=model.config)
-    watcher = SocketWatcher(stack, job_id)
+    subscriber = SocketSubscriber(stack, job_id)
     with ThreadPoolExecutor() as threads:
-        first = threads.submit(watcher.watch)
-        until(lambda: watcher.assembly.position > 0 or first.done(), "the first text")
+        first = threads.submit(subscriber.watch)
+        until(lambda: subscriber.assembly.position > 0 or first.done(), "the first text")
         api.call("DELETE", f"/jobs/{job_id}")
         first.result()
 
     answer = api.call("POST", f"/jobs/{job_id}/retry", {"run": 1})
-    again = api.call("POST", f"/jobs/{job_id}/retry", {"run": 1})
+    repeated = api.call("POST", f"/jobs/{job_id}/retry", {"run": 1})
     result = api.wait_for_end(job_id)
-    watcher.watch_again()
+    subscriber.watch_retried()
 
     assert (answer.status_code, answer.json()["run"]) == (202, 2)
-    assert again.status_code == 202, "a repeated request names a run that has begun: nothing is refused, nothing starts twice"
+    assert repeated.status_code == 202, "a repeated request names a run that has started, so it is accepted and starts nothing"
     assert (result["status"], result["attempt"], result["output"]) == ("completed", 2, "The new answer.")
-    assert watcher.text == "The new answer."
-    assert watcher.started_over
+    assert subscriber.text == "The new answer."
+    assert subscriber.started_over
     assert [attempt["attempt"] for attempt in api.get(f"/jobs/{job_id}/attempts")["data"]] in ([1, 2], [2, 1])
     assert len(model.requests) == 2
 
 
 def test_completed_job_cannot_be_retried(api: Api, model: Model) -> None:
-    model.say("Done.")
+    model.reply("Done.")
     job_id = api.submit(config=model.config)
     api.wait_for_end(job_id)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tests.e2e.cloud import Api, Model, until
+from tests.e2e.stack import Api, Model
 
 
 def diamond(api: Api, model: Model, policy: str) -> dict[str, str]:
-    """One above, two in the middle of which the left one fails, one below both."""
+    """Submit a diamond of four jobs, of which the left one fails. Return their ids."""
     broken = Model(model.http, model.openai_url)
     broken.fail(400)
     top = api.submit(prompt="TOP", config=model.echo)
@@ -66,13 +64,12 @@ def test_unknown_parent_is_refused(api: Api) -> None:
 
 
 def test_waiting_child_names_its_parents(api: Api, model: Model) -> None:
-    model.think_first(3)
-    parent = api.submit(prompt="slow", config=model.echo)
+    slow = Model(model.http, model.openai_url)
+    slow.delay_first_token(15)  # an API that has to start may take seconds for each of the two requests
+    parent = api.submit(prompt="slow", config=slow.echo)
     child = api.submit(prompt="x", config=model.echo, depends_on=[parent])
 
-    record: Any = api.get(f"/jobs/{child}")
+    record = api.get(f"/jobs/{child}")
 
-    assert (record["status"], record["reason"], record["depends_on"]) == ("waiting", "dependencies", [parent]) or record[
-        "status"
-    ] != "waiting"
-    assert until(lambda: api.get(f"/jobs/{child}")["status"] == "completed", "the child's end")
+    assert (record["status"], record["reason"], record["depends_on"]) == ("waiting", "dependencies", [parent])
+    assert api.wait_for_end(child)["status"] == "completed"

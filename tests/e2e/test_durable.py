@@ -1,6 +1,7 @@
-"""Durable jobs on the laptop cloud: real worker processes die or come to their time's end, and the answer goes on.
+"""Durable jobs on the laptop cloud: worker processes die or time out, and the response continues.
 
-llmock has no background responses, so a stand-in for those stands before it while these tests run.
+llmock has no background responses, so a stand-in with them is put in front of it while these tests
+run.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from typing import Any
 import pytest
 
 from infra.naming import openai_secret_name
-from tests.e2e.chaos import Lies, Workers, function_times_out
-from tests.e2e.cloud import Api, Stack, until
-from tests.e2e.watchers import EventSource, SocketWatcher
+from tests.e2e.chaos import StrayMessages, Workers, function_times_out
+from tests.e2e.stack import Api, Stack, until
+from tests.e2e.subscribers import EventSource, SocketSubscriber
 from tests.kit.background_openai import BackgroundOpenAI
 from tests.kit.live_response import Scenario
 
 LANE = "urgent"
-SECONDS = 20  # of an invocation: its worker leaves four seconds before
+SECONDS = 20  # the function timeout; the worker hands over four seconds before it
 WORDS = [f"w{number} " for number in range(120)]
 TEXT = "".join(WORDS)
 
 
 @contextmanager
 def reached_at(stack: Stack, url: str) -> Iterator[None]:
-    """Workers that start from now on find OpenAI there."""
+    """Set OpenAI's URL for the workers that start from now on."""
     secrets, name = stack.aws("secretsmanager"), openai_secret_name("local")
     before = secrets.get_secret_value(SecretId=name)["SecretString"]
     secrets.put_secret_value(SecretId=name, SecretString=json.dumps(json.loads(before) | {"base_url": url}))
@@ -41,7 +42,10 @@ def reached_at(stack: Stack, url: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def openai(stack: Stack) -> Iterator[BackgroundOpenAI]:
-    """What answers instead of llmock. Idle workers, which know another address, are ended before and after."""
+    """The stand-in for OpenAI.
+
+    Idle workers, which have cached another URL, are killed before and after.
+    """
     workers = Workers(stack, stack.api())
     with BackgroundOpenAI(upstream=stack.openai_url) as background, reached_at(stack, background.url):
         workers.end_idle()
@@ -50,41 +54,43 @@ def openai(stack: Stack) -> Iterator[BackgroundOpenAI]:
 
 
 def _submitted(api: Api, openai: BackgroundOpenAI, prompt: str, every: float, **config: Any) -> str:
+    """Submit a durable job whose answer has a word every `every` seconds. Return its id."""
     openai.scenarios.append(Scenario(deltas=WORDS, every=every, prompt=prompt))
     return api.submit(prompt=prompt, priority=LANE, config={"durable": True, "timeout": 600, **config})
 
 
-def _watched(stack: Stack, job_id: str) -> tuple[SocketWatcher, EventSource]:
-    watcher, events = SocketWatcher(stack, job_id, patience=240.0), EventSource(stack.api("operator"), job_id, patience=240.0)
+def _follow(stack: Stack, job_id: str) -> tuple[SocketSubscriber, EventSource]:
+    """Follow a job to its end, over a WebSocket and an EventSource."""
+    subscriber, events = SocketSubscriber(stack, job_id, timeout=240.0), EventSource(stack.api("operator"), job_id, timeout=240.0)
     with ThreadPoolExecutor() as threads:
-        for one in [threads.submit(watcher.watch), threads.submit(events.watch)]:
+        for one in [threads.submit(subscriber.watch), threads.submit(events.watch)]:
             one.result()
-    return watcher, events
+    return subscriber, events
 
 
-def _expect_one_text(api: Api, job_id: str, watcher: SocketWatcher, events: EventSource) -> None:
+def _expect_one_text(api: Api, job_id: str, subscriber: SocketSubscriber, events: EventSource) -> None:
     result = api.wait_for_end(job_id)
     attempts = api.get(f"/jobs/{job_id}/attempts")["data"]
     assert (result["status"], result["output"]) == ("completed", TEXT)
-    assert (watcher.text, events.text) == (TEXT, TEXT)
-    assert not watcher.started_over
+    assert (subscriber.text, events.text) == (TEXT, TEXT)
+    assert not subscriber.started_over
     assert [(one["attempt"], one["usage"]["estimated"]) for one in attempts] == [(1, False)]
 
 
 def test_durable_job_survives_a_killed_worker(stack: Stack, api: Api, openai: BackgroundOpenAI) -> None:
     """The successor continues the same attempt, and subscribers hold the whole text."""
-    queues, workers = Lies(stack, Random(1)), Workers(stack, api)
-    with queues.given_out_again_soon():
+    queues, workers = StrayMessages(stack, Random(1)), Workers(stack, api)
+    with queues.short_visibility_timeout():
         job_id = _submitted(api, openai, "killed", 0.1)
         until(lambda: api.get(f"/jobs/{job_id}")["status"] == "processing", "a worker")
     until(lambda: api.get(f"/jobs/{job_id}/text")["text"], "some text")
 
     assert until(lambda: workers.hit("killed", Random(1), LANE), "a worker to kill")
-    watcher, events = _watched(stack, job_id)
+    subscriber, events = _follow(stack, job_id)
 
-    _expect_one_text(api, job_id, watcher, events)
-    until(lambda: not queues.left(), "the dead worker's message, given out again and dropped")
-    [response] = [one for one in openai.responses.values() if one.asked["input"] == "killed"]
+    _expect_one_text(api, job_id, subscriber, events)
+    until(lambda: not queues.left(), "the redelivery of the dead worker's message")
+    [response] = [one for one in openai.responses.values() if one.request["input"] == "killed"]
     assert (response.read, response.status) == (True, "completed")
 
 
@@ -92,10 +98,10 @@ def test_durable_job_outlives_its_invocation(stack: Stack, api: Api, openai: Bac
     """Thirty seconds of text pass through invocations of twenty seconds."""
     with function_times_out(stack, LANE, SECONDS):
         job_id = _submitted(api, openai, "handed over", 0.25)
-        watcher, events = _watched(stack, job_id)
+        subscriber, events = _follow(stack, job_id)
 
-    _expect_one_text(api, job_id, watcher, events)
-    assert sum(one.asked["input"] == "handed over" for one in openai.responses.values()) == 1
+    _expect_one_text(api, job_id, subscriber, events)
+    assert sum(one.request["input"] == "handed over" for one in openai.responses.values()) == 1
 
 
 def test_cancelling_a_durable_job_cancels_its_response(api: Api, openai: BackgroundOpenAI) -> None:
@@ -108,7 +114,7 @@ def test_cancelling_a_durable_job_cancels_its_response(api: Api, openai: Backgro
     result = api.wait_for_end(job_id)
     assert result["status"] == "cancelled"
     assert TEXT.startswith(result["output"])
-    [response] = [one for one in openai.responses.values() if one.asked["input"] == "cancelled"]
+    [response] = [one for one in openai.responses.values() if one.request["input"] == "cancelled"]
     assert response.status == "cancelled"
 
 

@@ -1,4 +1,4 @@
-"""The headline: whoever watches a job, however and from whenever on, holds exactly its result."""
+"""Every subscriber holds exactly the result, over any transport and from any moment on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.cloud import Api, Model, Stack, until, words
-from tests.e2e.watchers import EventSource, Poller, SocketWatcher
+from tests.e2e.stack import Api, Model, Stack, until, words
+from tests.e2e.subscribers import EventSource, Poller, SocketSubscriber
 
-WORDS = 300  # at 20 ms each: time enough to lose a connection twice
+WORDS = 300  # at 20 ms each: enough time to break a connection twice
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
 FLAG = "\U0001f3f3\ufe0f\u200d\U0001f308"
 
@@ -28,14 +28,14 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_sockets_event_source_and_poller_hold_exactly_the_result(stack: Stack, api: Api, model: Model, text: str) -> None:
     """One socket subscribes at the start, one late, and one is disconnected twice."""
-    model.say(text)
-    model.think_first(1)
+    model.reply(text)
+    model.delay_first_token(1)
     job_id = api.submit(config=model.config)
-    early = SocketWatcher(stack, job_id)
-    late = SocketWatcher(stack, job_id)
-    cut_off = SocketWatcher(stack, job_id, break_at=(len(text) // 8, len(text) // 3))
-    colleague = stack.api("operator")  # with a rate of its own
-    events, poller = EventSource(colleague, job_id), Poller(colleague, job_id)
+    early = SocketSubscriber(stack, job_id)
+    late = SocketSubscriber(stack, job_id)
+    cut_off = SocketSubscriber(stack, job_id, break_at=(len(text) // 8, len(text) // 3))
+    operator = stack.api("operator")  # has its own rate limit
+    events, poller = EventSource(operator, job_id), Poller(operator, job_id)
 
     with ThreadPoolExecutor() as threads:
         watching = [threads.submit(one.watch) for one in (early, cut_off, events, poller)]
@@ -51,10 +51,10 @@ def test_sockets_event_source_and_poller_hold_exactly_the_result(stack: Stack, a
     held = {"result": result["output"], "early": early.text, "late": late.text, "cut off": cut_off.text}
     held |= {"events": events.text, "polls": poller.text}
     assert [name for name, one in held.items() if one.encode() != text.encode()] == []
-    assert joined_at < len(text), "late was not late, or the job had ended by then"
+    assert joined_at < len(text), "the late subscriber joined after the end"
     assert (cut_off.connections, len(cut_off.broken_at)) == (3, 2)
     assert cut_off.broken_at[-1] < len(text)
     assert not early.started_over
     assert events.names.count("job_completed") == 1
     assert events.names[-1] == "job_completed"
-    assert events.slices > 2, "the EventSource saw it all in one slice: it was not live"
+    assert events.slices > 2, "the EventSource received everything in two requests, so it was not live"

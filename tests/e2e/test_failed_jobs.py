@@ -1,4 +1,4 @@
-"""Failed jobs, bulk actions and moved jobs through the public surface, with the permissions that the functions have."""
+"""Failed jobs, bulk operations and edited jobs, with the functions' IAM permissions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from chalicelib.domain.queues.lanes import dead_letter_queue_name
-from tests.e2e.cloud import Api, Model, Stack, until, words
+from tests.e2e.stack import Api, Model, Stack, until, words
 
 
 def failed_job(api: Api, model: Model, **fields: Any) -> str:
-    """A job that OpenAI refuses as invalid: no other attempt would help."""
+    """Submit a job whose request OpenAI refuses with a permanent error. Return its id."""
     model.fail(400)
     job_id = api.submit(config=model.config, **fields)
     assert api.wait_for_end(job_id)["status"] == "failed"
@@ -18,7 +18,7 @@ def failed_job(api: Api, model: Model, **fields: Any) -> str:
 
 
 def test_failed_job_is_listed_with_its_error_and_retried(stack: Stack, api: Api, model: Model) -> None:
-    model.say("At last.")
+    model.reply("At last.")
     job_id = failed_job(api, model)
     operator = stack.api("operator")
 
@@ -57,7 +57,7 @@ def test_deleted_job_leaves_no_rows_and_no_objects(stack: Stack, api: Api, model
 
 def test_delayed_job_can_be_moved_to_now(api: Api, model: Model) -> None:
     """A second edit with the same ETag is refused."""
-    model.say("Now.")
+    model.reply("Now.")
     job_id = api.submit(config=model.config, delay=86_400)
     tag = api.call("GET", f"/jobs/{job_id}").headers["ETag"]
 
@@ -91,12 +91,12 @@ def test_bulk_operations_cancel_and_delete_jobs(stack: Stack, api: Api) -> None:
     for _ in range(30):
         api.submit(delay=3_000, tags=[tag])
 
-    def all_of_them(action: str, **more: Any) -> dict[str, Any]:
-        begun = operator.call("POST", "/bulk", {"action": action, "filter": {"tag": tag, **more}})
-        assert begun.status_code in (200, 202), begun.text
-        bulk_id = begun.json()["bulk_id"]
-        return until(lambda: (one := operator.get(f"/bulk/{bulk_id}"))["status"] == "completed" and one, "the end of a bulk action") or {}
+    def run_bulk(action: str, **more: Any) -> dict[str, Any]:
+        started = operator.call("POST", "/bulk", {"action": action, "filter": {"tag": tag, **more}})
+        assert started.status_code in (200, 202), started.text
+        path = f"/bulk/{started.json()['bulk_id']}"
+        return until(lambda: (bulk := operator.get(path))["status"] == "completed" and bulk, "the end of a bulk operation") or {}
 
-    assert all_of_them("cancel")["done"] == 30
-    assert all_of_them("delete", status="cancelled")["done"] == 30
+    assert run_bulk("cancel")["done"] == 30
+    assert run_bulk("delete", status="cancelled")["done"] == 30
     assert api.get("/jobs", tag=tag)["data"] == []

@@ -1,4 +1,4 @@
-"""Every type of job on the laptop cloud, by the example that ships with it."""
+"""Every job type on the laptop cloud, with the example that ships with it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from infra.cloud import Cloud
 from infra.examples import EXAMPLES
 from infra.local.workers import restart_workers
 from infra.naming import openai_secret_name
-from tests.e2e.cloud import Api, Model, Stack, until
+from tests.e2e.stack import Api, Model, Stack, until
 
 
 @dataclass(frozen=True)
-class Shown:
+class SubmittedExample:
     """An example that was submitted, and the model that answers it."""
 
     job_id: str
@@ -29,24 +29,24 @@ class Shown:
 
 
 @pytest.fixture(scope="module")
-def shown(stack: Stack, api: Api) -> dict[str, Shown]:
-    """All examples at once: a model writes at its own pace, so each takes its time."""
-    return {kind: show(stack.model(), api, kind) for kind in EXAMPLES}
+def submitted(stack: Stack, api: Api) -> dict[str, SubmittedExample]:
+    """All examples, submitted together, because each takes some time."""
+    return {kind: submit(stack.model(), api, kind) for kind in EXAMPLES}
 
 
-def show(model: Model, api: Api, kind: str) -> Shown:
+def submit(model: Model, api: Api, kind: str) -> SubmittedExample:
     example = EXAMPLES[kind]
     if example.reply:
-        model.say(example.answer())
-    asked = example.submission(kind)
-    content = {"input": asked.input} if example.is_input else {"prompt": asked.prompt}
-    return Shown(api.submit(job_type=kind, options=example.options, config=model.config, **{"prompt": None, **content}), model)
+        model.reply(example.answer())
+    submission = example.submission(kind)
+    content = {"input": submission.input} if example.is_input else {"prompt": submission.prompt}
+    return SubmittedExample(api.submit(job_type=kind, options=example.options, config=model.config, **{"prompt": None, **content}), model)
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_example_of_every_job_type_completes(api: Api, shown: dict[str, Shown], kind: str) -> None:
+def test_example_of_every_job_type_completes(api: Api, submitted: dict[str, SubmittedExample], kind: str) -> None:
     """The reply is streamed, milestones are recorded, and the output is parsed."""
-    example, job_id = EXAMPLES[kind], shown[kind].job_id
+    example, job_id = EXAMPLES[kind], submitted[kind].job_id
 
     result = api.wait_for_end(job_id)
 
@@ -60,13 +60,13 @@ def test_example_of_every_job_type_completes(api: Api, shown: dict[str, Shown], 
         assert result["parsed"] == json.loads(example.answer())
         assert progress["milestones"], progress
         assert {milestone["name"] for milestone in progress["milestones"]} == {e["name"] for e in history if e["kind"] == "milestone"}
-    [request] = shown[kind].model.requests
+    [request] = submitted[kind].model.requests
     assert request["stream"] is True
 
 
 def test_output_that_violates_the_schema_is_retried_and_kept(api: Api, model: Model) -> None:
     """The second violation is final."""
-    model.say('{"findings": "none that I would know of"}')
+    model.reply('{"findings": "none that I would know of"}')
 
     job_id = api.submit(job_type="security_analysis", prompt="contract A {}", config={**model.config, "max_attempts": 2})
     result = api.wait_for_end(job_id)
@@ -77,8 +77,8 @@ def test_output_that_violates_the_schema_is_retried_and_kept(api: Api, model: Mo
 
 
 def test_story_has_a_preliminary_answer_and_is_deduplicated(api: Api, model: Model) -> None:
-    model.think_first(2)
-    model.say(EXAMPLES["story_enhancement"].answer())
+    model.delay_first_token(2)
+    model.reply(EXAMPLES["story_enhancement"].answer())
     story = EXAMPLES["story_enhancement"].submission("story_enhancement").input
 
     first = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story, "config": model.config}).json()
@@ -101,26 +101,26 @@ def test_job_type_options_are_validated_and_documented(api: Api) -> None:
 
 @contextmanager
 def without_a_key(stack: Stack) -> Iterator[None]:
-    """The stage with no key of OpenAI stored, as before anybody has given it one."""
+    """Remove the OpenAI key of the stage, and restore it afterwards."""
     secrets, name = stack.aws("secretsmanager"), openai_secret_name("local")
-    kept = secrets.get_secret_value(SecretId=name)["SecretString"]
-    said = {**json.loads(kept), "api_key": ""}
+    before = secrets.get_secret_value(SecretId=name)["SecretString"]
+    without = {**json.loads(before), "api_key": ""}
     cloud = Cloud("local", stack.aws_endpoint)
-    secrets.put_secret_value(SecretId=name, SecretString=json.dumps(said))
+    secrets.put_secret_value(SecretId=name, SecretString=json.dumps(without))
     restart_workers(cloud)
     try:
         yield
     finally:
-        secrets.put_secret_value(SecretId=name, SecretString=kept)
+        secrets.put_secret_value(SecretId=name, SecretString=before)
         restart_workers(cloud)
 
 
 def test_without_a_key_stories_use_the_fallback_and_others_are_held(stack: Stack, api: Api, model: Model) -> None:
-    model.say("There is a key now.")
+    model.reply("There is a key now.")
     story: Any = {"title": "The miracle", "content": "It is a revolutionary, guaranteed miracle!"}
     with without_a_key(stack):
         scored = api.wait_for_end(api.submit(prompt=None, job_type="story_enhancement", input=story, config=model.config))
-        waiting = api.submit(config=model.config, expires_in=90)  # nor is its wake-up delayed beyond that: it would lie in its lane
+        waiting = api.submit(config=model.config, expires_in=90)  # also limits the delay of its wake-up, which would stay in the lane
         until(lambda: api.get(f"/jobs/{waiting}")["status"] == "held", "a job that waits for a key")
         record = api.get(f"/jobs/{waiting}")
 
@@ -133,7 +133,7 @@ def test_without_a_key_stories_use_the_fallback_and_others_are_held(stack: Stack
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_export_is_created_and_downloaded(api: Api, model: Model, kind: str) -> None:
-    model.say("=1+1")
+    model.reply("=1+1")
     tag = f"export-{model.name[-12:]}-{kind}"
     ids = [api.submit(config=model.config, tags=[tag]) for _ in range(3)]
     for job_id in ids:
@@ -149,7 +149,7 @@ def test_export_is_created_and_downloaded(api: Api, model: Model, kind: str) -> 
     assert text == httpx2.get(result["parsed"]["link"], trust_env=False).text
     if kind == "csv":
         rows = list(csv.DictReader(io.StringIO(text)))
-        assert {row["output"] for row in rows} == {"'=1+1"}, "a spreadsheet would calculate what a model wrote"
+        assert {row["output"] for row in rows} == {"'=1+1"}, "a spreadsheet would evaluate the model's text as a formula"
     assert all(one in text for one in ids)
 
 

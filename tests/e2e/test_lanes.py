@@ -1,6 +1,6 @@
-"""The lanes' queues: what does not belong there does no harm, and nothing runs twice.
+"""Invalid, duplicate and stale messages in the lanes' queues have no effect.
 
-The one place where AWS itself is touched: no public surface sends a message that nobody should send.
+The messages are sent with SQS itself, because the API sends no such messages.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from uuid import uuid4
 import pytest
 
 from chalicelib.domain.queues.lanes import dead_letter_queue_name, queue_name
-from tests.e2e.cloud import Api, Model, Stack, until, words
+from tests.e2e.stack import Api, Model, Stack, until, words
 
 
 @dataclass(frozen=True)
 class Lane:
-    """A lane's queue and its dead letters, on the emulator."""
+    """A lane's queue and its dead-letter queue, on the emulator."""
 
     sqs: Any
     queue: str
@@ -32,22 +32,22 @@ class Lane:
         self.send(json.dumps({"job_id": job_id, "generation": generation}))
 
     def send_together(self, *bodies: str) -> None:
-        """All at once, so that one worker gets them."""
+        """Send messages in one request, so that one worker receives them."""
         entries = [{"Id": str(number), "MessageBody": body, "MessageGroupId": "demo"} for number, body in enumerate(bodies)]
         self.sqs.send_message_batch(QueueUrl=self.queue, Entries=entries)
 
     def is_empty(self) -> bool:
-        """Nothing waits in it and nothing is under way."""
+        """Whether no message is visible or in flight."""
         return self.counts() == (0, 0)
 
     def counts(self) -> tuple[int, int]:
-        """How many messages wait, how many are under way."""
+        """Return the number of visible messages and of messages in flight."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         answer = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)["Attributes"]
         return int(answer[names[0]]), int(answer[names[1]])
 
     def dead_letter(self, body: str) -> dict[str, Any] | None:
-        """The dead letter with this body, which is then taken away."""
+        """Return the dead letter with this body, and delete it. Return None if there is none."""
         answer = self.sqs.receive_message(QueueUrl=self.dead, MaxNumberOfMessages=10, MessageAttributeNames=["All"], VisibilityTimeout=1)
         for message in answer.get("Messages", []):
             if message["Body"] == body:
@@ -66,7 +66,7 @@ def urgent(stack: Stack) -> Lane:
 
 def test_invalid_messages_are_dead_lettered_and_their_neighbours_run(api: Api, model: Model, urgent: Lane) -> None:
     """Each arrives in the dead-letter queue once, with a reason."""
-    model.say("Undisturbed.")
+    model.reply("Undisturbed.")
     mark = uuid4().hex
     garbage = [f"{mark} is no JSON", json.dumps([mark]), json.dumps({"job_id": mark, "generation": "one"})]
 
@@ -75,10 +75,10 @@ def test_invalid_messages_are_dead_lettered_and_their_neighbours_run(api: Api, m
         urgent.send(body)
         jobs.append(api.submit(config=model.config, priority="urgent"))
     results = [api.wait_for_end(job_id) for job_id in jobs]
-    letters = [until(lambda body=body: urgent.dead_letter(body), f"the dead letter {body}") for body in garbage]
+    dead_letters = [until(lambda body=body: urgent.dead_letter(body), f"the dead letter {body}") for body in garbage]
 
     assert [result["output"] for result in results] == ["Undisturbed."] * len(garbage)
-    reasons = [letter["MessageAttributes"]["reason"]["StringValue"] for letter in letters]
+    reasons = [message["MessageAttributes"]["reason"]["StringValue"] for message in dead_letters]
     assert "JSON" in reasons[0]
     assert all("wake-up" in reason for reason in reasons[1:])
     until(urgent.is_empty, "an empty lane")
@@ -87,7 +87,7 @@ def test_invalid_messages_are_dead_lettered_and_their_neighbours_run(api: Api, m
 
 def test_doubled_late_and_unknown_wake_ups_are_dropped(api: Api, model: Model, urgent: Lane) -> None:
     """They arrive while the job runs and after its end."""
-    model.say(words(100))
+    model.reply(words(100))
     job_id = api.submit(config=model.config, priority="urgent")
     api.wait_for_text(job_id)
     for generation in (1, 1, 0, 7):
@@ -105,7 +105,7 @@ def test_doubled_late_and_unknown_wake_ups_are_dropped(api: Api, model: Model, u
 def test_wake_up_of_an_earlier_run_is_dropped(api: Api, model: Model, urgent: Lane) -> None:
     """A retry starts a new generation."""
     model.fail(400)
-    model.say("Second run.")
+    model.reply("Second run.")
     job_id = api.submit(config=model.config, priority="urgent")
     assert api.wait_for_end(job_id)["status"] == "failed"
 
@@ -124,7 +124,7 @@ def test_wake_up_of_an_earlier_run_is_dropped(api: Api, model: Model, urgent: La
 
 def test_a_message_is_acknowledged_while_its_neighbour_runs(api: Api, model: Model, urgent: Lane) -> None:
     """A finished message must not come again when the worker of its batch dies."""
-    model.say(words(900))
+    model.reply(words(900))
     job_id = api.submit(config=model.config, priority="urgent", delay=3600)
     garbage = f"{uuid4().hex} is no JSON"
 
@@ -140,7 +140,7 @@ def test_a_message_is_acknowledged_while_its_neighbour_runs(api: Api, model: Mod
 
 
 def test_ten_concurrent_jobs_complete_once_each(api: Api, model: Model) -> None:
-    model.say(words(50))
+    model.reply(words(50))
 
     with ThreadPoolExecutor(10) as threads:
         jobs = list(threads.map(lambda _: api.submit(config={**model.config, "priority": "high"}), range(10)))

@@ -1,13 +1,13 @@
-"""Reading: lists, ETags, errors in one shape, and who may see what."""
+"""Reading jobs: lists, ETags, the error format and permissions."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.e2e.cloud import Api, Model, Stack
-from tests.e2e.watchers import EventSource, Socket
+from tests.e2e.stack import Api, Model, Stack
+from tests.e2e.subscribers import EventSource, Socket
 
-OF_A_JOB = [
+JOB_ROUTES = [
     ("GET", ""),
     ("GET", "/status"),
     ("GET", "/progress"),
@@ -25,30 +25,30 @@ CONTENT = ["/progress-history", "/text", "/result", "/attempts", "/stream"]
 
 @pytest.fixture(scope="module")
 def job_id(stack: Stack) -> str:
-    """A completed job that says "Read me."."""
+    """A completed job with the output "Read me."."""
     api, model = stack.api(), stack.model()
-    model.say("Read me.")
-    made = api.submit(prompt="A secret.", config=model.config, metadata={"note": "secret"}, tags=["reading"])
-    api.wait_for_end(made)
-    return made
+    model.reply("Read me.")
+    created = api.submit(prompt="A secret.", config=model.config, metadata={"note": "secret"}, tags=["reading"])
+    api.wait_for_end(created)
+    return created
 
 
 def test_job_list_is_paged_by_cursor(api: Api, model: Model) -> None:
     """Each job is listed once, newest first, and a cursor is valid for its query only."""
-    model.say("One of five.")
-    made = [api.submit(config=model.config) for _ in range(5)]
+    model.reply("One of five.")
+    created = [api.submit(config=model.config) for _ in range(5)]
     listed, cursor = [], None
     for _ in range(5):
         page = api.get("/jobs", model=model.name, limit=2, **({"cursor": cursor} if cursor else {}))
         assert len(page["data"]) <= 2
         listed += [job["job_id"] for job in page["data"]]
-        borrowed, cursor = cursor or page["next_cursor"], page["next_cursor"]
+        last_cursor, cursor = cursor or page["next_cursor"], page["next_cursor"]
         if cursor is None:
             break
 
-    assert listed == made[::-1]
-    elsewhere = api.call("GET", "/jobs", query={"tag": "reading", "cursor": borrowed})
-    assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (400, "invalid_request")
+    assert listed == created[::-1]
+    other_query = api.call("GET", "/jobs", query={"tag": "reading", "cursor": last_cursor})
+    assert (other_query.status_code, other_query.json()["error"]["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("path", ["", "/status", "/progress"])
@@ -62,18 +62,18 @@ def test_matching_etag_is_answered_with_304(api: Api, job_id: str, path: str) ->
     assert (older.status_code, older.json()["job_id"]) == (200, job_id)
 
 
-@pytest.mark.parametrize(("method", "path"), OF_A_JOB)
+@pytest.mark.parametrize(("method", "path"), JOB_ROUTES)
 def test_job_of_another_tenant_is_not_found(stack: Stack, job_id: str, method: str, path: str) -> None:
     """The response has the very words of a job that never existed."""
     stranger = stack.api("other_user")
 
     answer = stranger.call(method, f"/jobs/{job_id}{path}")
-    nothing = stranger.call(method, f"/jobs/job_0{path}")
+    unknown = stranger.call(method, f"/jobs/job_0{path}")
 
-    assert (answer.status_code, nothing.status_code) == (404, 404)
-    told, told_of_nothing = answer.json()["error"], nothing.json()["error"]
-    assert told["code"] == told_of_nothing["code"] == "job_not_found"
-    assert told["message"] == told_of_nothing["message"].replace("job_0", job_id)
+    assert (answer.status_code, unknown.status_code) == (404, 404)
+    error, unknown_error = answer.json()["error"], unknown.json()["error"]
+    assert error["code"] == unknown_error["code"] == "job_not_found"
+    assert error["message"] == unknown_error["message"].replace("job_0", job_id)
 
 
 def test_job_of_another_tenant_cannot_be_subscribed_or_listed(stack: Stack, job_id: str) -> None:
@@ -115,9 +115,9 @@ def test_operator_reads_the_result_of_another_users_job(stack: Stack, job_id: st
 )
 def test_request_without_a_valid_key_is_unauthenticated(stack: Stack, job_id: str, headers: dict[str, str]) -> None:
     """The response is the same for existing and unknown jobs."""
-    nobody = stack.api(None)
+    anonymous = stack.api(None)
 
-    answers = [nobody.call("GET", path, headers=headers) for path in (f"/jobs/{job_id}", "/jobs/job_0", "/jobs", "/me")]
+    answers = [anonymous.call("GET", path, headers=headers) for path in (f"/jobs/{job_id}", "/jobs/job_0", "/jobs", "/me")]
 
     assert {(answer.status_code, answer.json()["error"]["code"]) for answer in answers} == {(401, "unauthenticated")}
 
@@ -149,15 +149,15 @@ def test_response_has_request_id_version_and_rate_limit_headers(api: Api, job_id
 
 def test_ticket_streams_its_job_and_nothing_else(stack: Stack, api: Api, job_id: str, model: Model) -> None:
     """An EventSource uses it for every request, and other routes refuse it."""
-    model.say("Other.")
+    model.reply("Other.")
     other = api.submit(config=model.config)
     ticket = api.call("POST", "/stream-tickets", {"jobs": [job_id]}).json()["ticket"]
-    nobody = stack.api(None)
-    events = EventSource(nobody, job_id, ticket)
+    anonymous = stack.api(None)
+    events = EventSource(anonymous, job_id, ticket)
 
     events.watch()
 
     assert (events.text, events.names[-1]) == ("Read me.", "job_completed")
-    assert nobody.call("GET", f"/jobs/{other}/stream", query={"ticket": ticket}).status_code == 404
-    assert nobody.call("GET", f"/jobs/{job_id}/result", query={"ticket": ticket}).status_code == 401
-    assert nobody.call("GET", f"/jobs/{job_id}/stream", query={"ticket": "hrt_wrong"}).status_code == 401
+    assert anonymous.call("GET", f"/jobs/{other}/stream", query={"ticket": ticket}).status_code == 404
+    assert anonymous.call("GET", f"/jobs/{job_id}/result", query={"ticket": ticket}).status_code == 401
+    assert anonymous.call("GET", f"/jobs/{job_id}/stream", query={"ticket": "hrt_wrong"}).status_code == 401

@@ -1,4 +1,4 @@
-"""WebSocket: garbage is answered, tickets open one connection, and nobody unknown gets in."""
+"""WebSockets: invalid messages, tickets, refused callers, and vanished connections."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from websockets.exceptions import InvalidStatus
 
 from chalicelib.adapters.dynamodb.connections import connection_key
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, connection_shard
-from tests.e2e.cloud import Api, Model, Stack
-from tests.e2e.watchers import Socket
+from tests.e2e.stack import Api, Model, Stack
+from tests.e2e.subscribers import Socket
 
 GARBAGE = [
     "{",
@@ -54,7 +54,7 @@ def test_error_frame_names_its_message_and_the_wrong_fields(stack: Stack) -> Non
 
 def test_a_ticket_opens_one_socket(stack: Stack, api: Api, model: Model) -> None:
     """The second connection is refused; the first reads its job and may not cancel it."""
-    model.say("For the ticket.")
+    model.reply("For the ticket.")
     answer = api.call("POST", "/jobs", {"prompt": "hello", "config": model.config, "ticket": True}).json()
     api.wait_for_end(answer["job_id"])
 
@@ -82,7 +82,7 @@ def test_handshake_without_a_key_or_as_a_viewer_is_refused(stack: Stack, role: s
 def test_frames_are_at_most_32_kb(stack: Stack, api: Api, model: Model) -> None:
     """The size and the characters of OpenAI's pieces make no difference."""
     text = "\x00\U0001f30d" * 20_000
-    model.say(text)
+    model.reply(text)
     job_id = api.submit(config=model.config)
     api.wait_for_end(job_id)
 
@@ -115,7 +115,7 @@ def test_sweeper_forgets_only_vanished_connections(stack: Stack) -> None:
 
 
 def _connections(stack: Stack) -> list[dict[str, Any]]:
-    """The rows of all connections, the youngest last."""
+    """Return the rows of all connections, the newest last."""
     pages = stack.aws("dynamodb").get_paginator("scan").paginate(TableName="headrace-local-coordination")
     rows = [item for page in pages for item in page["Items"] if item["pk"]["S"].startswith("C#")]
     return sorted(rows, key=lambda row: int(row["at"]["N"]))
@@ -126,7 +126,7 @@ def _put(stack: Stack, item: dict[str, Any]) -> None:
 
 
 def _sweep(stack: Stack) -> None:
-    """One run, as its schedule would begin it."""
+    """Run the sweeper once, with the event of its schedule."""
     event = {"version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "aws.events", "account": "0", "time": "", "region": ""}
     answer = stack.aws("lambda").invoke(
         FunctionName="headrace-local-sweep", Payload=json.dumps({**event, "resources": [], "detail": {}}).encode()

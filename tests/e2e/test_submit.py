@@ -1,4 +1,4 @@
-"""Submitting: once is once, limits hold, and what was promised in the answer is what happens."""
+"""Submitting jobs: idempotency, limits, validation and estimates."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from chalicelib.job_types.security_analysis import JOB_TYPE
 from cli.reducer import MilestoneReached
-from tests.e2e.cloud import ROOT, Api, Model, Stack, words
-from tests.e2e.watchers import EventSource, SocketWatcher
+from tests.e2e.stack import ROOT, Api, Model, Stack, words
+from tests.e2e.subscribers import EventSource, SocketSubscriber
 
 MB = 1_000_000
 AT_ONCE = 20
@@ -21,7 +21,7 @@ AT_ONCE = 20
 
 def test_concurrent_requests_with_one_idempotency_key_create_one_job(api: Api, model: Model) -> None:
     """Every response names that job, and another request with the key is refused."""
-    model.say("Once.")
+    model.reply("Once.")
     key = uuid4().hex
 
     def post(_number: int) -> httpx2.Response:
@@ -42,8 +42,8 @@ def test_concurrent_requests_with_one_idempotency_key_create_one_job(api: Api, m
 
 def test_concurrent_submissions_with_one_dedupe_key_create_one_job(api: Api, model: Model) -> None:
     """When the job has ended, the key is free again."""
-    model.say("One at a time.")
-    model.think_first(8)  # the last of the twenty may meet an API that has to start
+    model.reply("One at a time.")
+    model.delay_first_token(8)  # the last of the twenty requests may have to wait for a cold start of the API
     key = f"story:{uuid4().hex}"
 
     def post(number: int) -> httpx2.Response:
@@ -77,7 +77,7 @@ def test_an_estimate_creates_nothing(api: Api, model: Model) -> None:
 
 def test_synchronous_submission_returns_the_result(api: Api, model: Model) -> None:
     """With `async: false` the response has the output and its cost."""
-    model.say("Here it is.")
+    model.reply("Here it is.")
 
     answer = api.call("POST", "/jobs", {"prompt": "Tell me.", "config": model.config, "async": False})
 
@@ -89,24 +89,24 @@ def test_synchronous_submission_returns_the_result(api: Api, model: Model) -> No
 def test_security_analysis_example_is_audited(stack: Stack, api: Api, model: Model) -> None:
     """Findings are parsed, and stages and milestones are sent while it runs."""
     reply = (ROOT / "examples" / "vulnerable_vault.reply.json").read_text(encoding="utf-8")
-    model.say(reply)
+    model.reply(reply)
     contract = (ROOT / "examples" / "vulnerable_vault.sol").read_text(encoding="utf-8")
 
     job_id = api.submit(prompt=contract, job_type="security_analysis", config={**model.config, "priority": "high"})
-    watcher = SocketWatcher(stack, job_id)
-    watcher.watch()
+    subscriber = SocketSubscriber(stack, job_id)
+    subscriber.watch()
     result = api.wait_for_end(job_id)
 
-    assert (result["status"], result["output"], watcher.text) == ("completed", reply, reply)
+    assert (result["status"], result["output"], subscriber.text) == ("completed", reply, reply)
     assert result["parsed"] == json.loads(reply)
     severities = [finding["severity"] for finding in result["parsed"]["findings"]]
-    reached = [outcome.frame["name"] for outcome in watcher.outcomes if isinstance(outcome, MilestoneReached)]
+    reached = [outcome.frame["name"] for outcome in subscriber.outcomes if isinstance(outcome, MilestoneReached)]
     assert reached == [*(f"{severity} finding" for severity in severities), "overall risk"]
     progress = api.get(f"/jobs/{job_id}/progress")
     assert [stage["name"] for stage in progress["stages"]] == list(JOB_TYPE.stages)
     assert {stage["status"] for stage in progress["stages"]} == {"completed"}
     assert [milestone["name"] for milestone in progress["milestones"]] == reached
-    seen = {frame["stage"] for frame in watcher.events("progress")}
+    seen = {frame["stage"] for frame in subscriber.events("progress")}
     assert {"vulnerability_scan", "analysis_generation"} <= seen
     history = api.get(f"/jobs/{job_id}/progress-history")["data"]
     assert [event["name"] for event in history if event["kind"] == "milestone"] == reached
@@ -115,7 +115,7 @@ def test_security_analysis_example_is_audited(stack: Stack, api: Api, model: Mod
 
 def test_large_prompt_round_trips(api: Api, model: Model) -> None:
     """600 KB exceed a DynamoDB item, so the prompt is stored in S3."""
-    model.say("Read.")
+    model.reply("Read.")
     prompt = "Grüße \U0001f30d " + "x" * 600_000
 
     job_id = api.submit(prompt=prompt, config=model.config)
@@ -128,19 +128,19 @@ def test_large_prompt_round_trips(api: Api, model: Model) -> None:
 def test_large_result_is_readable_after_the_job_ended(stack: Stack, api: Api, model: Model) -> None:
     """500 KB exceed a DynamoDB item; it is read as result, by a socket and by slices."""
     text = " ".join(f"{number:*<5000}" for number in range(100))
-    model.say(text)
+    model.reply(text)
 
     job_id = api.submit(prompt="Long.", config=model.config)
     result = api.wait_for_end(job_id)
-    watcher, events = SocketWatcher(stack, job_id), EventSource(api, job_id)
-    watcher.watch()
+    subscriber, events = SocketSubscriber(stack, job_id), EventSource(api, job_id)
+    subscriber.watch()
     events.watch()
 
-    assert (result["output"] == text, watcher.text == text, events.text == text) == (True, True, True)
+    assert (result["output"] == text, subscriber.text == text, events.text == text) == (True, True, True)
 
 
 def test_a_prompt_of_one_megabyte_is_accepted(api: Api, model: Model) -> None:
-    model.say("Read.")
+    model.reply("Read.")
 
     job_id = api.submit(prompt="y" * MB, config=model.config)
 

@@ -1,4 +1,4 @@
-"""What OpenAI does wrong, as a watcher and the ledger see it."""
+"""OpenAI's errors, as a subscriber and the attempt records show them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from tests.e2e.cloud import Api, Model, Stack, words
-from tests.e2e.watchers import SocketWatcher
+from tests.e2e.stack import Api, Model, Stack, words
+from tests.e2e.subscribers import SocketSubscriber
 
 
 @pytest.mark.parametrize(
@@ -15,20 +15,20 @@ from tests.e2e.watchers import SocketWatcher
 )
 def test_a_broken_stream_is_followed_by_a_second_attempt(stack: Stack, api: Api, model: Model, fault: str, code: str) -> None:
     """A reset voids the text of the first, and the subscriber ends with the second alone."""
-    model.say(words(400, "first"), times=1)
-    model.say(words(30, "second"), times=1)
+    model.reply(words(400, "first"), times=1)
+    model.reply(words(30, "second"), times=1)
     model.fault(fault, after_chunks=150)
     job_id = api.submit(config=model.config)
-    watcher = SocketWatcher(stack, job_id)
+    subscriber = SocketSubscriber(stack, job_id)
 
-    watcher.watch()
+    subscriber.watch()
     result = api.wait_for_end(job_id)
 
     assert (result["status"], result["attempt"]) == ("completed", 2)
-    assert result["output"] == words(30, "second") == watcher.text
-    assert watcher.appended[0].startswith("first0 ")
-    assert watcher.started_over
-    assert [frame["attempt"] for frame in watcher.events("reset")] == [2]
+    assert result["output"] == words(30, "second") == subscriber.text
+    assert subscriber.appended[0].startswith("first0 ")
+    assert subscriber.started_over
+    assert [frame["attempt"] for frame in subscriber.events("reset")] == [2]
     first, second = sorted(api.get(f"/jobs/{job_id}/attempts")["data"], key=lambda attempt: attempt["attempt"])
     assert (first["error_code"], second["error_code"]) == (code, None)
     assert first["usage"]["estimated"] is True
@@ -45,15 +45,15 @@ def test_a_broken_stream_is_followed_by_a_second_attempt(stack: Stack, api: Api,
 )
 def test_transient_openai_error_is_retried(api: Api, model: Model, status: int, more: dict[str, int], code: str) -> None:
     """Rate limits and server errors cost an attempt, and the next one answers."""
-    model.say("At last.")
+    model.reply("At last.")
     model.fail(status, **more)
 
     job_id = api.submit(config=model.config)
     result = api.wait_for_end(job_id)
 
     assert (result["status"], result["attempt"], result["output"]) == ("completed", 2, "At last.")
-    ledger = {attempt["attempt"]: attempt["error_code"] for attempt in api.get(f"/jobs/{job_id}/attempts")["data"]}
-    assert ledger == {1: code, 2: None}
+    codes = {attempt["attempt"]: attempt["error_code"] for attempt in api.get(f"/jobs/{job_id}/attempts")["data"]}
+    assert codes == {1: code, 2: None}
     refused, answered = model.requests
     assert (refused["status"], answered["status"]) == (status, 200)
     assert answered["started_at"] - refused["ended_at"] >= more.get("retry_after", 0)
@@ -71,24 +71,24 @@ def test_permanent_openai_error_fails_the_job(stack: Stack, api: Api, model: Mod
     """Only one request is made."""
     model.fail(status, code=openai_code)
     job_id = api.submit(config=model.config)
-    watcher = SocketWatcher(stack, job_id)
+    subscriber = SocketSubscriber(stack, job_id)
 
-    watcher.watch()
+    subscriber.watch()
     result = api.wait_for_end(job_id)
 
     assert (result["status"], result["output"]) == ("failed", "")
     assert (result["error"]["code"], result["error"]["retryable"]) == (code, False)
     assert result["error"]["suggestion"]
     assert len(model.requests) == 1
-    assert watcher.frames[-1]["event"] == "job_failed"
-    assert watcher.frames[-1]["error"]["code"] == code
+    assert subscriber.frames[-1]["event"] == "job_failed"
+    assert subscriber.frames[-1]["error"]["code"] == code
 
 
 def test_a_job_fails_when_its_attempts_are_used_up(api: Api, model: Model) -> None:
     """`max_attempts` includes the first attempt, and a manual retry opens a new run."""
     model.fail(500)
     model.fail(503)
-    model.say("The third time.")
+    model.reply("The third time.")
     job_id = api.submit(config={**model.config, "max_attempts": 2})
 
     failed = api.wait_for_end(job_id)

@@ -60,7 +60,7 @@ def test_an_open_socket_has_the_current_rights_of_its_key(api: Api) -> None:
     [frame] = socket.send({"action": "cancel", "job_id": seen})
     assert frame["code"] == "forbidden"
     api.call("DELETE", f"/jobs/{seen}")
-    assert broadcast_state(api.container, api.head(seen)) == 0
+    assert broadcast_state(api.container, api.job(seen)) == 0
 
 
 def test_a_ticket_socket_gains_no_rights_when_its_key_is_promoted(api: Api) -> None:

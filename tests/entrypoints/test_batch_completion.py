@@ -68,8 +68,8 @@ def test_the_recipients_of_a_batch_are_notified_of_its_end(api: Api) -> None:
     data = event["data"]
     assert event["type"] == "batch.completed"
     assert (data["batch_id"], data["name"], data["status"], data["run"], data["job_type"]) == (batch_id, "three", "completed", 1, "general")
-    assert data["counts"] == batches.look(api, batch_id)["counts"]
-    assert (data["cost"], data["currency"], data["user"]) == (batches.look(api, batch_id)["cost"], "USD", "alice")
+    assert data["counts"] == batches.get_batch(api, batch_id)["counts"]
+    assert (data["cost"], data["currency"], data["user"]) == (batches.get_batch(api, batch_id)["cost"], "USD", "alice")
     assert data["links"]["export"] == f"https://api.example/api/batches/{batch_id}/export"
     assert "all of it" not in json.dumps(event)
     ((to, subject, text),) = api.container.email.sent
@@ -114,7 +114,7 @@ def test_every_final_status_of_a_batch_is_notified(api: Api, submit: Callable[[A
 
     (event,) = events(api)
     assert (event["type"], event["data"]["status"], event["data"]["batch_id"]) == ("batch.completed", status, batch_id)
-    assert batches.look(api, batch_id)["status"] == status
+    assert batches.get_batch(api, batch_id)["status"] == status
 
 
 def test_each_run_of_a_batch_is_notified(api: Api) -> None:

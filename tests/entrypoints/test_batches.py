@@ -38,11 +38,11 @@ def api() -> Iterator[Api]:
 
 def test_a_batch_of_prompts_completes_with_all_outputs(api: Api) -> None:
     batch_id = batches.submit(api, 3, name="three")
-    assert batches.look(api, batch_id)["status"] == "queued"
+    assert batches.get_batch(api, batch_id)["status"] == "queued"
 
     batches.settle(api)
 
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert (seen["status"], seen["name"], seen["progress_percentage"]) == ("completed", "three", 100.0)
     assert seen["counts"] == {"total": 3, "waiting": 0, "queued": 0, "processing": 0, "completed": 3, "failed": 0, "cancelled": 0}
     assert seen["finished_at"] is not None
@@ -56,7 +56,7 @@ def test_a_row_has_no_job_before_its_release(api: Api) -> None:
     batch_id = batches.submit(api, 2)
 
     assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}").status == 404
-    rows = batches.look(api, batch_id, query="?detailed=true")["data"]
+    rows = batches.get_batch(api, batch_id, query="?detailed=true")["data"]
     assert [(row["row"], row["status"], row["job_id"]) for row in rows] == [
         (0, "waiting", job_id_of_row(batch_id, 0)),
         (1, "waiting", job_id_of_row(batch_id, 1)),
@@ -70,7 +70,7 @@ def test_a_failed_row_is_counted_listed_and_retried(api: Api) -> None:
     batch_id = batches.submit(api, 3)
     batches.settle(api)
 
-    failed = batches.look(api, batch_id)
+    failed = batches.get_batch(api, batch_id)
     assert (failed["status"], failed["counts"]["completed"], failed["counts"]["failed"]) == ("completed_with_failures", 2, 1)
     assert len(failed["failed_job_ids"]) == 1
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {})
@@ -78,7 +78,7 @@ def test_a_failed_row_is_counted_listed_and_retried(api: Api) -> None:
     assert batch_id in api.container.batches.open
     batches.settle(api)
 
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"], seen["failed_job_ids"]) == ("completed", 3, [])
     assert {job.run for job in api.container.jobs.heads.values()} == {1, 2}
     assert seen["cost"] == dollars(sum(job.cost or 0 for job in api.container.jobs.heads.values()))
@@ -94,8 +94,8 @@ def test_a_repeated_retry_of_failed_rows_starts_no_second_run(api: Api) -> None:
     again = api.call("POST", f"/batches/{batch_id}/retry-failed", {}, idempotency_key="k")
 
     assert (first.status, again.status, again.headers["idempotent-replayed"]) == (202, 202, "true")
-    assert api.head(job_id_of_row(batch_id, 0)).run == 2
-    assert batches.look(api, batch_id)["status"] == "completed_with_failures"
+    assert api.job(job_id_of_row(batch_id, 0)).run == 2
+    assert batches.get_batch(api, batch_id)["status"] == "completed_with_failures"
     assert api.call("POST", f"/batches/{batch_id}/retry-failed", {"cancelled": True}, idempotency_key="k").status == 409
 
 
@@ -109,7 +109,7 @@ def test_a_cancelled_batch_releases_and_runs_no_more_rows(api: Api) -> None:
 
     assert reply.json["status"] == "cancelled"
     batches.settle(api)
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert seen["counts"] == {"total": 60, "waiting": 0, "queued": 0, "processing": 0, "completed": 10, "failed": 0, "cancelled": 50}
     assert (seen["progress_percentage"], seen["finished_at"] is None) == (100.0, False)
     assert len(api.container.jobs.heads) == 20
@@ -133,7 +133,7 @@ def test_a_cancelled_batch_is_retried_only_with_cancelled_true(api: Api) -> None
         api.container.clock.advance(61)
     batches.settle(api)
 
-    assert batches.look(api, batch_id)["counts"]["completed"] == 30
+    assert batches.get_batch(api, batch_id)["counts"]["completed"] == 30
 
 
 def test_groups_of_rows_are_released_delay_seconds_apart(api: Api) -> None:
@@ -148,7 +148,7 @@ def test_groups_of_rows_are_released_delay_seconds_apart(api: Api) -> None:
         api.container.clock.advance(1)
 
     assert released == [10, 20, 25, 25]
-    assert batches.look(api, batch_id)["status"] == "completed"
+    assert batches.get_batch(api, batch_id)["status"] == "completed"
 
 
 def test_the_sweeper_recovers_a_message_lost_between_two_groups(api: Api) -> None:
@@ -161,7 +161,7 @@ def test_the_sweeper_recovers_a_message_lost_between_two_groups(api: Api) -> Non
     sweep(api, 61)
     batches.settle(api)
 
-    assert batches.look(api, batch_id)["counts"]["completed"] == 20
+    assert batches.get_batch(api, batch_id)["counts"]["completed"] == 20
 
 
 def test_parallel_limit_bounds_the_unfinished_rows(api: Api) -> None:
@@ -176,7 +176,7 @@ def test_parallel_limit_bounds_the_unfinished_rows(api: Api) -> None:
     batches.settle(api)
 
     assert max_unfinished == 5
-    assert batches.look(api, batch_id)["counts"]["completed"] == 23
+    assert batches.get_batch(api, batch_id)["counts"]["completed"] == 23
 
 
 def test_a_batch_fails_when_failures_exceed_the_tolerance(api: Api) -> None:
@@ -189,7 +189,7 @@ def test_a_batch_fails_when_failures_exceed_the_tolerance(api: Api) -> None:
     batches.tasks(api)
     batches.settle(api)
 
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert (seen["status"], seen["reason"]) == ("failed", "failure_tolerance")
     assert seen["counts"] | {"total": 20} == {
         "total": 20,
@@ -208,12 +208,12 @@ def test_a_retried_batch_resumes_its_remaining_rows(api: Api) -> None:
     api.container.provider.scripts[:3] = [Script(deltas=["no"], error=RequestRefused("No."))] * 3
     batch_id = batches.submit(api, 20, failure_tolerance=0.1, parallel_limit=5)
     batches.settle(api)
-    assert batches.look(api, batch_id)["counts"]["cancelled"] == 20 - 5
+    assert batches.get_batch(api, batch_id)["counts"]["cancelled"] == 20 - 5
 
     api.call("POST", f"/batches/{batch_id}/retry-failed", {})
     batches.settle(api)
 
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"]) == ("completed", 20)
 
 
@@ -221,15 +221,15 @@ def test_a_retry_of_a_single_row_reopens_its_batch(api: Api) -> None:
     api.container.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
     batch_id = batches.submit(api, 2)
     batches.settle(api)
-    [failed] = batches.look(api, batch_id)["failed_job_ids"]
+    [failed] = batches.get_batch(api, batch_id)["failed_job_ids"]
 
     api.call("POST", f"/jobs/{failed}/retry", {})
     batches.count(api)
     batches.tasks(api)
-    assert batches.look(api, batch_id)["status"] == "processing"
+    assert batches.get_batch(api, batch_id)["status"] == "processing"
     batches.settle(api, "low")
 
-    assert batches.look(api, batch_id)["status"] == "completed"
+    assert batches.get_batch(api, batch_id)["status"] == "completed"
 
 
 def test_a_repeated_idempotency_key_returns_the_same_batch(api: Api) -> None:
@@ -278,10 +278,10 @@ def test_a_batch_can_be_submitted_as_csv_or_text(api: Api) -> None:
     batches.tasks(api)
 
     assert (csv.status, text.status) == (202, 202), csv.text + text.text
-    lanes = [api.head(job_id_of_row(csv.json["batch_id"], number)).lane for number in range(2)]
+    lanes = [api.job(job_id_of_row(csv.json["batch_id"], number)).lane for number in range(2)]
     spec = api.container.job_specs.get(job_id_of_row(text.json["batch_id"], 1))
     assert (lanes, spec.prompt if spec else None) == (["high", "urgent"], "Analyze: two")
-    assert [row["id"] for row in batches.look(api, csv.json["batch_id"], query="?detailed=true")["data"]] == ["a", "b"]
+    assert [row["id"] for row in batches.get_batch(api, csv.json["batch_id"], query="?detailed=true")["data"]] == ["a", "b"]
     assert api.call("POST", "/batches", raw="<x/>", content_type="text/xml").status == 415
 
 
@@ -349,26 +349,26 @@ def test_a_replayed_change_stream_changes_no_counts(api: Api) -> None:
     api.container.provider.scripts[0] = Script(deltas=["no"], error=RequestRefused("No."))
     batch_id = batches.submit(api, 4)
     batches.settle(api)
-    before = batches.look(api, batch_id)
+    before = batches.get_batch(api, batch_id)
 
     for _ in range(3):
         batches.count(api)
 
-    assert batches.look(api, batch_id)["counts"] == before["counts"]
-    assert batches.look(api, batch_id)["cost"] == before["cost"]
+    assert batches.get_batch(api, batch_id)["counts"] == before["counts"]
+    assert batches.get_batch(api, batch_id)["cost"] == before["cost"]
 
 
 def test_a_recount_repairs_wrong_counters(api: Api) -> None:
     batch_id = batches.submit(api, 4)
     batches.settle(api)
-    before = batches.look(api, batch_id)
+    before = batches.get_batch(api, batch_id)
     api.container.counters.counters[counter_key(batch_id)]["completed"] -= 2
 
-    assert batches.look(api, batch_id)["counts"]["completed"] == 2
+    assert batches.get_batch(api, batch_id)["counts"]["completed"] == 2
     recounted = api.call("POST", f"/batches/{batch_id}/recount", {}, "operator")
 
     assert recounted.status == 200
-    assert batches.look(api, batch_id)["counts"] == before["counts"]
+    assert batches.get_batch(api, batch_id)["counts"] == before["counts"]
     assert api.call("POST", f"/batches/{batch_id}/recount", {}, "user").status == 403
 
 
@@ -380,11 +380,11 @@ def test_a_batch_completes_after_the_change_stream_lost_its_rows(api: Api) -> No
 
     sweep(api, 60)
     batches.tasks(api)
-    assert batches.look(api, batch_id)["finished_at"] is None
+    assert batches.get_batch(api, batch_id)["finished_at"] is None
     sweep(api, 900)
     batches.tasks(api)
 
-    assert batches.look(api, batch_id)["status"] == "completed"
+    assert batches.get_batch(api, batch_id)["status"] == "completed"
 
 
 def test_a_row_with_an_invalid_request_fails_without_stopping_others(api: Api) -> None:
@@ -395,7 +395,7 @@ def test_a_row_with_an_invalid_request_fails_without_stopping_others(api: Api) -
 
     batches.settle(api)
 
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert (seen["counts"]["completed"], seen["counts"]["failed"], seen["status"]) == (1, 1, "completed_with_failures")
     [_, refused] = batches.export(api, batch_id).json["items"]
     assert (refused["status"], refused["error_code"]) == ("failed", "invalid_request")
@@ -415,7 +415,7 @@ def test_a_retry_does_not_run_a_row_with_an_invalid_request(api: Api) -> None:
 
     assert again.status == 202
     assert len(api.container.provider.requests) == requests
-    assert batches.look(api, batch_id)["status"] == "completed_with_failures"
+    assert batches.get_batch(api, batch_id)["status"] == "completed_with_failures"
     assert api.call("POST", f"/jobs/{job_id_of_row(batch_id, 1)}/retry", {}).status == 409
     assert api.call("GET", f"/jobs/{job_id_of_row(batch_id, 1)}?include=prompt").json["error"]["code"] == "invalid_request"
 
@@ -432,7 +432,7 @@ def test_a_row_with_an_internal_error_fails_without_stopping_others(api: Api, mo
     monkeypatch.setitem(job_types._discovered(), "general", replace(job_types.get("general"), render=fail_one_row))
     batches.settle(api)
 
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"], seen["counts"]["failed"]) == ("completed_with_failures", 2, 1)
     [_, broken, _] = batches.export(api, batch_id).json["items"]
     assert broken["error_code"] == "internal_error"
@@ -446,7 +446,7 @@ def test_a_batch_with_expired_rows_fails_with_reason_rows_gone(api: Api) -> None
     sweep(api, 300)
     batches.settle(api)
 
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert (seen["status"], seen["reason"], seen["counts"]["cancelled"]) == ("failed", "rows_gone", 2)
 
 
@@ -520,7 +520,7 @@ def test_a_batch_releases_no_rows_into_a_full_lane(api: Api, monkeypatch: pytest
         api.container.clock.advance(31)
         batches.settle(api)
 
-    assert batches.look(api, batch_id)["status"] == "completed"
+    assert batches.get_batch(api, batch_id)["status"] == "completed"
 
 
 def test_a_full_lane_does_not_multiply_retry_messages(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,7 +545,7 @@ def test_a_bulk_operation_can_select_the_jobs_of_a_batch(api: Api) -> None:
     answer = api.call("POST", "/bulk", {"action": "set_priority", "priority": "high", "filter": {"batch": batch_id}}, "operator").json
 
     assert answer["done"] == 5
-    assert api.head(other).lane == "normal"
+    assert api.job(other).lane == "normal"
 
 
 def test_a_row_runs_after_its_dependencies_with_their_outputs(api: Api) -> None:
@@ -556,14 +556,14 @@ def test_a_row_runs_after_its_dependencies_with_their_outputs(api: Api) -> None:
     ]
     batch_id = batches.submit(api, items)
     batches.tasks(api)
-    assert api.head(job_id_of_row(batch_id, 0)).status.value == "waiting"
+    assert api.job(job_id_of_row(batch_id, 0)).status.value == "waiting"
 
     for _ in range(3):
         batches.settle(api)
         api.module.on_job_change({"Records": [change(None, job) for job in api.container.jobs.heads.values()]}, CONTEXT)
     batches.settle(api)
 
-    seen = batches.look(api, batch_id)
+    seen = batches.get_batch(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"]) == ("completed", 3)
     assert [row["id"] for row in batches.export(api, batch_id).json["items"]] == ["last", "first", "second"]
     assert "Compare all of it and all of it." in [request.prompt for request in api.container.provider.requests]

@@ -29,7 +29,7 @@ def read_bulk(api: Api, bulk_id: str, token: str = "operator") -> Any:
 
 
 def statuses(api: Api, ids: list[str]) -> set[str]:
-    return {api.head(job_id).status.value for job_id in ids}
+    return {api.job(job_id).status.value for job_id in ids}
 
 
 def test_cancel_all_cancels_every_unfinished_job(api: Api) -> None:
@@ -41,7 +41,7 @@ def test_cancel_all_cancels_every_unfinished_job(api: Api) -> None:
 
     assert (answer["status"], answer["done"], answer["created_by"]) == ("completed", 4, "olga")
     assert statuses(api, queued + waiting) == {"cancelled"}
-    assert api.head(completed).status is Status.COMPLETED
+    assert api.job(completed).status is Status.COMPLETED
     assert read_bulk(api, answer["bulk_id"])["done"] == 4
 
 
@@ -51,8 +51,8 @@ def test_set_priority_moves_only_filtered_jobs_to_another_lane(api: Api) -> None
     answer = bulk(api, {"action": "set_priority", "priority": "low", "filter": {"tag": "night"}}).json
 
     assert (answer["done"], answer["priority"], answer["filter"]) == (2, "low", {"tag": "night"})
-    assert {api.head(job_id).lane for job_id in tagged} == {"low"}
-    assert api.head(other).lane == "normal"
+    assert {api.job(job_id).lane for job_id in tagged} == {"low"}
+    assert api.job(other).lane == "normal"
     work(api)
     assert statuses(api, tagged) == {"queued"}  # the wake-ups in the old lane have an outdated generation
     work(api, "low")
@@ -133,7 +133,7 @@ def test_a_broken_bulk_operation_does_not_stop_the_next(api: Api) -> None:
     api.container.bulk_operations.replace = broken  # type: ignore[method-assign]
     sweep(api)
 
-    assert api.head(ids[1][0]).status is Status.CANCELLED
+    assert api.job(ids[1][0]).status is Status.CANCELLED
     assert [row.finished_at is None for row in api.container.bulk_operations.rows.values()] == [True, False]
 
 
@@ -146,7 +146,7 @@ def test_a_repeated_idempotency_key_returns_the_same_bulk_operation(api: Api) ->
     again = bulk(api, body, idempotency_key="k")
 
     assert (again.json["bulk_id"], again.headers["idempotent-replayed"]) == (first.json["bulk_id"], "true")
-    assert api.head(later).status is Status.QUEUED
+    assert api.job(later).status is Status.QUEUED
     assert bulk(api, {**body, "all": True, "filter": {"type": "general"}}, idempotency_key="k").status == 409
 
 
@@ -157,8 +157,8 @@ def test_a_bulk_operation_never_reaches_jobs_of_another_tenant(api: Api) -> None
     assert bulk(api, {"action": "cancel", "ids": [ours]}, "stranger").json["not_found"] == 1
     assert bulk(api, {"action": "cancel", "filter": {"tenant": "acme", "type": "general"}}, "stranger").status == 403
 
-    assert api.head(theirs).status is Status.CANCELLED
-    assert api.head(ours).status is Status.QUEUED
+    assert api.job(theirs).status is Status.CANCELLED
+    assert api.job(ours).status is Status.QUEUED
     dry_run = bulk(api, {"action": "cancel", "all": True, "dry_run": True}, "stranger").json
     assert dry_run["matched"] == 0
 
@@ -212,7 +212,7 @@ def test_all_invalid_fields_are_reported_at_once(api: Api, body: Any, paths: set
 
     assert reply.status == 400
     assert {detail["path"] for detail in reply.json["error"]["details"]} == paths
-    assert api.head(job_id).status is Status.QUEUED
+    assert api.job(job_id).status is Status.QUEUED
     assert api.container.bulk_operations.rows == {}
 
 

@@ -47,7 +47,7 @@ def test_a_delayed_job_can_be_started_now(api: Api) -> None:
     assert patch(api, job_id, {"delay": 0}).json["status"] == "queued"
     work(api)
 
-    assert api.head(job_id).status is Status.COMPLETED
+    assert api.job(job_id).status is Status.COMPLETED
 
 
 def test_a_postponed_job_ignores_its_earlier_wake_up(api: Api) -> None:
@@ -57,13 +57,13 @@ def test_a_postponed_job_ignores_its_earlier_wake_up(api: Api) -> None:
     for _ in range(3):
         sweep(api)
         work(api)
-    assert api.head(job_id).status is Status.WAITING
+    assert api.job(job_id).status is Status.WAITING
 
     api.container.clock.advance(86_400 - 180 - 60)
     sweep(api, after=0)
     api.container.clock.advance(60)
     work(api)
-    assert api.head(job_id).status is Status.COMPLETED
+    assert api.job(job_id).status is Status.COMPLETED
 
 
 def test_a_change_with_an_outdated_if_match_returns_412(api: Api) -> None:
@@ -74,7 +74,7 @@ def test_a_change_with_an_outdated_if_match_returns_412(api: Api) -> None:
     late = patch(api, job_id, {"tags": ["late"]}, if_match=tag)
 
     assert (late.status, late.json["error"]["code"]) == (412, "precondition_failed")
-    assert api.head(job_id).tags == ("mine",)
+    assert api.job(job_id).tags == ("mine",)
     assert patch(api, job_id, {"tags": ["any"]}, if_match="*").status == 200
     assert patch(api, job_id, {"tags": ["one of"]}, if_match='"v1", W/"v3"').status == 200
 
@@ -84,7 +84,7 @@ def test_an_if_match_with_a_foreign_etag_returns_412(api: Api, tag: str) -> None
     job_id = api.submit()
 
     assert patch(api, job_id, {"tags": ["x"]}, if_match=tag).status == 412
-    assert api.head(job_id).tags == ()
+    assert api.job(job_id).tags == ()
 
 
 def test_a_repeated_change_has_no_further_effect(api: Api) -> None:
@@ -114,13 +114,13 @@ def test_a_repeated_change_has_no_further_effect(api: Api) -> None:
 )
 def test_all_invalid_fields_are_reported_at_once(api: Api, body: Any, paths: set[str]) -> None:
     job_id = api.submit(delay=60)
-    before = api.head(job_id)
+    before = api.job(job_id)
 
     reply = patch(api, job_id, body)
 
     assert reply.status == 400
     assert {detail["path"] for detail in reply.json["error"]["details"]} == paths
-    assert api.head(job_id) == before
+    assert api.job(job_id) == before
 
 
 def test_a_job_cannot_expire_before_its_start(api: Api) -> None:
@@ -147,7 +147,7 @@ def test_a_job_can_be_changed_only_by_its_user_and_operators(api: Api, token: st
     job_id = api.submit()
 
     assert api.call("PATCH", f"/jobs/{job_id}", {"tags": ["x"]}, token).status == status
-    assert api.head(job_id).tags == (("x",) if status == 200 else ())
+    assert api.job(job_id).tags == (("x",) if status == 200 else ())
 
 
 def test_a_change_with_unsupported_or_malformed_content_is_refused(api: Api) -> None:

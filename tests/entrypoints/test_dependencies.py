@@ -188,12 +188,12 @@ def test_a_waiting_dependent_job_can_be_changed_and_cancelled(api: Api) -> None:
     assert api.call("POST", f"/jobs/{second}/retry").status == 409
     bulk = api.call("POST", "/bulk", {"action": "set_priority", "priority": "urgent", "ids": [second]}, "operator")
     assert bulk.status in (200, 202)
-    assert api.head(second).lane == "urgent"
+    assert api.job(second).lane == "urgent"
     assert api.call("DELETE", f"/jobs/{second}").json["status"] == "cancelled"
 
     work(api)
     publish_change(api, first)
-    assert api.head(second).status is Status.CANCELLED
+    assert api.job(second).status is Status.CANCELLED
 
 
 def test_lists_and_viewers_do_not_see_depends_on(api: Api) -> None:
@@ -214,7 +214,7 @@ def test_the_sweeper_releases_dependents_missed_by_the_change_stream(api: Api) -
     sweep(api, after=130)
     work(api)
 
-    assert api.head(second).status is Status.COMPLETED
+    assert api.job(second).status is Status.COMPLETED
 
 
 def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -> None:
@@ -231,7 +231,7 @@ def test_dependents_are_released_when_subscribers_cannot_be_notified(api: Api) -
     with pytest.raises(Exception, match="delivers them again"):
         publish_change(api, first)
 
-    assert api.head(second).status is Status.QUEUED
+    assert api.job(second).status is Status.QUEUED
 
 
 # ---- the graph

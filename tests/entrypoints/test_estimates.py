@@ -107,7 +107,7 @@ def test_elapsed_time_is_subtracted_before_the_first_token(api: Api) -> None:
     """The job was claimed a second ago and has written nothing yet."""
     measure_fast_jobs(api)
     job_id = api.submit()
-    job = api.head(job_id)
+    job = api.job(job_id)
     started: Job = _claimed(api, job)
     api.container.jobs.heads[job_id] = started
     api.container.clock.advance(1)

@@ -32,7 +32,7 @@ def failed(api: Api) -> str:
     job_id = api.submit()
     work(api)
     api.container.subscriptions.request_cancel(job_id, 1, 10**10)
-    assert api.head(job_id).status is Status.FAILED
+    assert api.job(job_id).status is Status.FAILED
     return job_id
 
 
@@ -49,7 +49,7 @@ def fail_jobs(api: Api, count: int, **changes: Any) -> list[str]:
             "finished_at": now + number,
             "ttl": now // 1000 + 600,
         }
-        api.container.jobs.heads[job_id] = replace(api.head(job_id), **(ended | changes))
+        api.container.jobs.heads[job_id] = replace(api.job(job_id), **(ended | changes))
         ids.append(job_id)
     api.container.queues.messages["normal"].clear()
     return ids
@@ -131,7 +131,7 @@ def test_the_list_is_limited_to_the_tenant_of_the_key(api: Api, failed: str) -> 
 def test_users_and_viewers_may_not_use_failed_job_and_bulk_routes(api: Api, failed: str, method: str, path: str, body: Any) -> None:
     for token in ("user", "viewer"):
         assert api.call(method, path.format(job=failed), body, token).status == 403
-    assert api.head(failed).status is Status.FAILED
+    assert api.job(failed).status is Status.FAILED
 
 
 def test_an_operator_may_not_redrive(api: Api) -> None:
@@ -155,8 +155,8 @@ def test_retry_all_restarts_every_failed_job(api: Api) -> None:
 
     answer = reply.json
     assert (reply.status, answer["status"], answer["matched"], answer["done"], answer["skipped"]) == (200, "completed", 30, 30, 0)
-    assert {api.head(job_id).run for job_id in ids} == {2}
-    assert api.head(running).run == 1
+    assert {api.job(job_id).run for job_id in ids} == {2}
+    assert api.job(running).run == 1
     assert len(api.container.queues.messages["normal"]) == 31
 
 
@@ -165,8 +165,8 @@ def test_retry_all_restarts_only_jobs_matching_the_filters(api: Api) -> None:
 
     assert retry(api, {"all": True, "error_code": "timeout"}).json["done"] == 2
 
-    assert [api.head(job_id).status for job_id in cut] == [Status.FAILED] * 2
-    assert [api.head(job_id).status for job_id in timed_out] == [Status.QUEUED] * 2
+    assert [api.job(job_id).status for job_id in cut] == [Status.FAILED] * 2
+    assert [api.job(job_id).status for job_id in timed_out] == [Status.QUEUED] * 2
 
 
 def test_retry_by_id_reports_the_jobs_not_restarted_as_problems(api: Api, failed: str) -> None:
@@ -181,7 +181,7 @@ def test_retry_by_id_reports_the_jobs_not_restarted_as_problems(api: Api, failed
         (foreign, "job_not_found"),
         (missing, "job_not_found"),
     }
-    assert api.head(foreign).run == 1
+    assert api.job(foreign).run == 1
 
 
 def test_retry_all_restarts_a_job_failing_again_only_once(api: Api) -> None:
@@ -191,7 +191,7 @@ def test_retry_all_restarts_a_job_failing_again_only_once(api: Api) -> None:
 
     def fail_at_once(lane: str, wake_up: WakeUp, tenant: str, delay: int = 0) -> None:
         real(lane, wake_up, tenant, delay)
-        job, now = api.head(wake_up.job_id), api.container.clock.now() + 1_000
+        job, now = api.job(wake_up.job_id), api.container.clock.now() + 1_000
         failed = replace(job, status=Status.FAILED, due_at=None, finished_at=now, ttl=now // 1000 + 600, version=job.version + 1)
         api.container.jobs.heads[wake_up.job_id] = failed
 
@@ -200,7 +200,7 @@ def test_retry_all_restarts_a_job_failing_again_only_once(api: Api) -> None:
     answer = retry(api, {"all": True}).json
 
     assert (answer["status"], answer["done"]) == ("completed", 60)
-    assert {api.head(job_id).run for job_id in ids} == {2}
+    assert {api.job(job_id).run for job_id in ids} == {2}
 
 
 def test_a_repeated_idempotency_key_returns_the_same_bulk_operation(api: Api) -> None:
@@ -214,7 +214,7 @@ def test_a_repeated_idempotency_key_returns_the_same_bulk_operation(api: Api) ->
     assert again.json["bulk_id"] == first.json["bulk_id"]
     assert again.headers["idempotent-replayed"] == "true"
     assert (other.status, other.json["error"]["code"]) == (409, "idempotency_conflict")
-    assert api.head(later[0]).status is Status.FAILED
+    assert api.job(later[0]).status is Status.FAILED
 
 
 def test_a_repeated_request_creates_a_bulk_operation_lost_before_storage(api: Api) -> None:
@@ -247,7 +247,7 @@ def test_an_invalid_retry_request_returns_400_and_changes_nothing(api: Api, fail
 
     assert reply.status == 400
     assert path in {detail["path"] for detail in reply.json["error"]["details"]}
-    assert api.head(failed).status is Status.FAILED
+    assert api.job(failed).status is Status.FAILED
 
 
 def test_a_dry_run_counts_and_changes_nothing(api: Api) -> None:
@@ -264,7 +264,7 @@ def test_retry_all_never_reaches_jobs_of_another_tenant(api: Api, failed: str) -
     assert retry(api, {"all": True, "tenant": "acme"}, "stranger").status == 403
     assert retry(api, {"all": True, "tenant": "acme", "dry_run": True}, "stranger").status == 403
     assert retry(api, {"all": True}, "stranger").json["matched"] == 0
-    assert api.head(failed).status is Status.FAILED
+    assert api.job(failed).status is Status.FAILED
 
 
 # ---- delete
@@ -373,7 +373,7 @@ def test_a_redrive_follows_the_job_record_and_not_the_dead_letter(api: Api, fail
     """Waiting jobs are woken with their current generation, ended jobs dropped, garbage kept."""
     waiting = api.submit()
     api.container.queues.messages["normal"].clear()
-    api.container.jobs.heads[waiting] = replace(api.head(waiting), generation=4)
+    api.container.jobs.heads[waiting] = replace(api.job(waiting), generation=4)
     for job_id in (waiting, failed, f"job_{7:026}"):
         add_dead_letter(api, job_id)
     api.container.queues.send_to_dead_letter("normal", "garbage", "The message is not JSON.")
@@ -397,7 +397,7 @@ def test_a_redriven_job_runs_once_and_in_its_own_lane(api: Api) -> None:
     assert len(wake_ups(api, "high")) == 1
     work(api, "high")
 
-    assert (api.head(job_id).status, api.head(job_id).attempt) == (Status.COMPLETED, 1)
+    assert (api.job(job_id).status, api.job(job_id).attempt) == (Status.COMPLETED, 1)
 
 
 def test_a_dead_letter_stays_when_its_wake_up_cannot_be_sent(api: Api) -> None:

@@ -33,7 +33,7 @@ def failed(api: Api) -> str:
     api.container.provider.scripts[:] = [FAILS]
     job_id = api.submit()
     work(api)
-    assert api.head(job_id).status is Status.FAILED
+    assert api.job(job_id).status is Status.FAILED
     return job_id
 
 
@@ -176,14 +176,14 @@ def test_a_replayed_retry_of_a_waiting_attempt_starts_no_new_run(api: Api) -> No
     api.container.provider.scripts[:] = [Script(error=StreamCut()), FAILS]
     job_id = api.submit()
     work(api)
-    assert api.head(job_id).status is Status.RETRYING
+    assert api.job(job_id).status is Status.RETRYING
 
     first = retry(api, job_id, idempotency_key="k")
     work(api)
     again = retry(api, job_id, idempotency_key="k")
 
     assert (first.json["status"], again.json["status"], again.json["run"]) == ("queued", "failed", 1)
-    assert api.head(job_id).status is Status.FAILED
+    assert api.job(job_id).status is Status.FAILED
 
 
 def test_a_retry_key_with_another_job_or_body_is_a_conflict(api: Api, failed: str) -> None:
@@ -222,7 +222,7 @@ def test_a_repeated_retry_sends_the_wake_up_missed_by_the_first(api: Api, failed
     again = retry(api, failed, body, **headers)
 
     assert (lost.status, again.status, again.json["status"], again.json["run"]) == (503, 202, "queued", 2)
-    assert wake_ups(api) == [{"job_id": failed, "generation": api.head(failed).generation}]
+    assert wake_ups(api) == [{"job_id": failed, "generation": api.job(failed).generation}]
 
 
 def test_the_run_of_a_retry_is_compared_with_the_latest_record(api: Api, failed: str, monkeypatch: pytest.MonkeyPatch) -> None:

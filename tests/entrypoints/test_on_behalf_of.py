@@ -126,7 +126,7 @@ def test_the_allowlist_is_checked_for_every_row_of_a_notification_batch(api: Api
     batches.settle(api)
 
     assert set(errors) == {"items.1.input.to.1"}
-    assert batches.look(api, batch_id)["status"] == "completed"
+    assert batches.get_batch(api, batch_id)["status"] == "completed"
 
 
 VALID: dict[str, Any] = {
@@ -179,7 +179,7 @@ def test_a_csv_import_creates_a_batch_and_the_rows_complete(api: Api) -> None:
     batches.settle(api)
 
     assert result["rows"] == 2
-    batch = batches.look(api, result["batch_id"])
+    batch = batches.get_batch(api, result["batch_id"])
     assert (batch["name"], batch["user"], batch["status"]) == ("greetings", "alice", "completed")
     assert [request.prompt for request in api.container.provider.requests] == ["hello, Ada", "goodbye, Bob"]
     (delivery,) = api.call("GET", f"/batches/{result['batch_id']}/deliveries").json["data"]
@@ -257,7 +257,7 @@ def test_warm_ups_over_the_limits_of_their_type_are_held(api: Api) -> None:
     for _ in range(12):
         work(api)
 
-    states = [(api.head(job_id).status.value, api.head(job_id).reason) for job_id in jobs]
+    states = [(api.job(job_id).status.value, api.job(job_id).reason) for job_id in jobs]
 
     assert ("completed", None) in states
     assert {reason for status, reason in states if status == "held"} <= {"type_rate", "type_concurrency"}

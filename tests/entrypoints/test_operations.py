@@ -110,7 +110,7 @@ def test_jobs_of_a_model_are_held_while_its_circuit_is_forced_open(api: Api) -> 
     assert api.call("POST", f"/jobs/{job_id}/retry", {}).json["status"] == "queued"
     work(api)
 
-    assert api.head(job_id).status is Status.COMPLETED
+    assert api.job(job_id).status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("action", ["open", "close"])
@@ -254,7 +254,7 @@ def test_fallback_models_are_stored_with_the_job(api: Api) -> None:
     assert reply["config"]["fallback_models"] == ["big"]
     assert float(reply["max_cost"]) > 5 * float(plain["max_cost"])
     assert reply["estimated_cost"] == plain["estimated_cost"]
-    assert api.head(reply["job_id"]).fallback_models == ("big",)
+    assert api.job(reply["job_id"]).fallback_models == ("big",)
     assert api.call("GET", f"/jobs/{reply['job_id']}").json["config"]["fallback_models"] == ["big"]
 
 

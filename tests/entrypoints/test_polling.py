@@ -19,7 +19,7 @@ from tests.kit.work import work
 
 def claimed(api: Api) -> Job:
     """A claimed job with three characters of text."""
-    queued = api.head(api.submit())
+    queued = api.job(api.submit())
     running = transitions.claim(queued, 1, "owner", api.container.clock.now())
     assert running is not None
     api.container.jobs.replace(queued, running)
@@ -115,7 +115,7 @@ def test_a_result_is_cut_at_the_length_in_the_job_record(api: Api) -> None:
     job_id = api.submit(config={"response_format": "json"})
     work(api)
     whole = api.call("GET", f"/jobs/{job_id}/result").json
-    job = api.head(job_id)
+    job = api.job(job_id)
     api.container.jobs.heads[job_id] = replace(job, status=Status.CANCELLED, length=4, version=job.version + 1)
 
     cut = api.call("GET", f"/jobs/{job_id}/result").json

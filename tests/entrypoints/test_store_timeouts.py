@@ -153,7 +153,7 @@ def test_a_stream_continues_into_the_next_run(api: Api, happens: Callable[[Api, 
     states = ("reset", "connected", "job_completed", "job_cancelled")
     assert [event["event"] for event in after if event["event"] in states] == expected
     assert after[-1]["id"] == last
-    if api.head(job_id).status is Status.QUEUED:
+    if api.job(job_id).status is Status.QUEUED:
         assert not Events(slice_of(api, job_id, last).text)
     else:
         assert slice_of(api, job_id, last).status == 204

@@ -51,7 +51,7 @@ def test_equal_stories_of_a_user_share_one_job(api: Api) -> None:
 
 def test_a_story_without_a_provider_key_has_a_fallback_result(api: Api) -> None:
     """`fallback` is true, the model is `local`, and the job costs nothing."""
-    api.container.provider.keyed = False
+    api.container.provider.has_key = False
     job_id = submit(api)["job_id"]
 
     work(api)
@@ -66,12 +66,12 @@ def test_a_story_without_a_provider_key_has_a_fallback_result(api: Api) -> None:
 
 def test_other_jobs_are_held_until_a_provider_key_is_stored(api: Api) -> None:
     """A held job shows its reason and the time of the next check, and has used no attempt."""
-    api.container.provider.keyed = False
+    api.container.provider.has_key = False
     job_id = api.submit()
 
     work(api)
     held = api.call("GET", f"/jobs/{job_id}").json
-    api.container.provider.keyed = True
+    api.container.provider.has_key = True
     sweep(api, 400)
     work(api)
 

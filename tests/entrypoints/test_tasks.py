@@ -71,7 +71,7 @@ def test_a_job_without_an_object_has_nothing_to_download() -> None:
 
     reply = api.call("GET", f"/jobs/{job_id}/download")
 
-    assert api.head(job_id).status == "completed"
+    assert api.job(job_id).status == "completed"
     assert (reply.status, reply.json["error"]["code"]) == (404, "nothing_to_download")
 
 

@@ -58,15 +58,15 @@ def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
     readable, deleted = (api.submit() for _ in range(2))
     child, child_of_deleted = (api.submit(depends_on=[parent]) for parent in (readable, deleted))
     work(api)
-    broken = change(None, api.head(readable))
+    broken = change(None, api.job(readable))
     broken["dynamodb"]["NewImage"] = {"id": {"S": "job_broken"}, "status": {"S": "flying"}}
     broken["dynamodb"]["Keys"] = {"id": {"S": "job_broken"}}
-    removed = {**change(None, api.head(deleted)), "eventName": "REMOVE"}
+    removed = {**change(None, api.job(deleted)), "eventName": "REMOVE"}
 
-    api.module.on_job_change({"Records": [broken, removed, change(None, api.head(readable))]}, CONTEXT)
+    api.module.on_job_change({"Records": [broken, removed, change(None, api.job(readable))]}, CONTEXT)
 
     assert [body for body, _ in api.container.queues.aside["stream"]] == ["job_broken"]
-    assert (api.head(child).status, api.head(child_of_deleted).status) == (Status.QUEUED, Status.WAITING)
+    assert (api.job(child).status, api.job(child_of_deleted).status) == (Status.QUEUED, Status.WAITING)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_many_dependents_are_released_by_the_change_stream_and_by_tasks(api: Api
     children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE_SIZE + 20)]
     work(api, "normal")
 
-    api.module.on_job_change({"Records": [change(parent, api.head(parent.id))]}, CONTEXT)
-    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE, Status.WAITING: 20}
+    api.module.on_job_change({"Records": [change(parent, api.job(parent.id))]}, CONTEXT)
+    assert Counter(api.job(child).status for child in children) == {Status.QUEUED: PAGE_SIZE, Status.WAITING: 20}
     tasks(api)
 
-    assert Counter(api.head(child).status for child in children) == {Status.QUEUED: PAGE_SIZE + 20}
+    assert Counter(api.job(child).status for child in children) == {Status.QUEUED: PAGE_SIZE + 20}

@@ -58,7 +58,7 @@ def test_a_subscriber_receives_every_row_and_the_end_of_a_batch(api: Api) -> Non
 
     assert (connected["event"], connected["status"], connected["reply_to"]) == ("connected", "queued", 7)
     assert connected["counts"]["total"] == connected["counts"]["waiting"] == 20
-    seen, final = batches.look(api, batch_id), frames_of(socket, "batch_completed")[-1]
+    seen, final = batches.get_batch(api, batch_id), frames_of(socket, "batch_completed")[-1]
     assert {name: final[name] for name in ("status", "counts", "cost", "progress_percentage", "usage", "run", "finished_at")} == {
         name: seen[name] for name in ("status", "counts", "cost", "progress_percentage", "usage", "run", "finished_at")
     }
@@ -215,7 +215,7 @@ def test_a_gone_socket_is_removed_and_a_busy_socket_is_served_later(api: Api) ->
 
     batches.settle(api)
 
-    assert batches.look(api, batch_id)["status"] == "completed"
+    assert batches.get_batch(api, batch_id)["status"] == "completed"
     assert {one.connection_id for one in api.container.subscriptions.for_job(batch_id)} == {"busy", "well"}
     assert api.container.connections.get("gone") is None
     for socket in (busy, well):
@@ -236,7 +236,7 @@ def test_rows_are_counted_when_subscribers_cannot_be_notified(api: Api, port: st
         batches.settle(api)
 
     assert api.container.counters.counters[counter_key(batch_id)]["completed"] == 2
-    assert batches.look(api, batch_id)["finished_at"] is not None
+    assert batches.get_batch(api, batch_id)["finished_at"] is not None
     assert socket.send({"action": "subscribe", "batch_id": batch_id})[-1]["event"] == "batch_completed"
 
 
@@ -258,7 +258,7 @@ def test_a_later_change_to_an_ended_row_is_not_broadcast(api: Api) -> None:
     batch_id, socket = batches.submit(api, 1), connected_socket(api)
     socket.send({"action": "subscribe", "batch_id": batch_id})
     batches.settle(api)
-    job, items = api.head(job_id_of_row(batch_id, 0)), len(frames_of(socket, "batch_item"))
+    job, items = api.job(job_id_of_row(batch_id, 0)), len(frames_of(socket, "batch_item"))
 
     api.module.count_jobs({"Records": [change(job, replace(job, tags=("late",), version=job.version + 1))]}, CONTEXT)
 

@@ -27,9 +27,9 @@ SLACK = "https://hooks.slack.com/services/T0/B0/abcdefgh"
 
 def run(api: Api, job_id: str) -> None:
     """Run a job to its end and publish the change."""
-    before = api.head(job_id)
+    before = api.job(job_id)
     work(api, before.lane)
-    api.module.on_job_change({"Records": [change(before, api.head(job_id))]}, CONTEXT)
+    api.module.on_job_change({"Records": [change(before, api.job(job_id))]}, CONTEXT)
 
 
 def deliveries(api: Api, job_id: str, token: str = "user") -> Any:
@@ -210,7 +210,7 @@ def test_a_job_without_recipients_stores_no_deliveries(api: Api) -> None:
     run(api, job_id)
 
     assert deliveries(api, job_id) == []
-    assert not api.head(job_id).notifies
+    assert not api.job(job_id).notifies
 
 
 def test_all_invalid_recipients_are_reported_at_once(api: Api) -> None:
@@ -237,7 +237,7 @@ def test_the_sweeper_resends_a_lost_delivery_message(api: Api) -> None:
 def test_deliveries_are_stored_when_subscribers_cannot_be_notified(api: Api) -> None:
     """The change that could not be broadcast goes to the dead-letter queue of the stream."""
     job_id = api.submit(webhook_url=HOOK)
-    before = api.head(job_id)
+    before = api.job(job_id)
     after = replace(before, status=Status.CANCELLED, version=2, due_at=None, finished_at=1)
 
     def unreachable(*_: Any) -> Any:

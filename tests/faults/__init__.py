@@ -1,1 +1,1 @@
-"""The whole engine in memory, where any single call may be the last one, unanswered, late or repeated."""
+"""The whole system in memory, with faults at single calls: deaths, freezes and lost responses."""

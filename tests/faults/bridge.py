@@ -1,4 +1,7 @@
-"""Synchronous code whose every call of a port is a point where others may run: as with threads, but in an order that is always the same."""
+"""Run synchronous code in a greenlet, so that its port calls can suspend the current coroutine.
+
+Calls interleave as those of threads do, but in the same order in every run.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,24 @@ from greenlet import getcurrent, greenlet
 T = TypeVar("T")
 
 
-async def as_if_on_a_thread(call: Callable[..., T], *args: Any) -> T:
-    """Run synchronous `call`; wherever it says `wait`, this coroutine waits, and everything else goes on."""
-    here = getcurrent()
-    thread = greenlet(call, here)
-    thread.gr_context = here.gr_context
-    said = thread.switch(*args)
-    while not thread.dead:
+async def run_in_greenlet(call: Callable[..., T], *args: Any) -> T:
+    """Run synchronous `call`. Where it calls `wait`, this coroutine awaits, and other tasks run."""
+    parent = getcurrent()
+    child = greenlet(call, parent)
+    child.gr_context = parent.gr_context
+    value = child.switch(*args)
+    while not child.dead:
         try:
-            answer = await said
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, it belongs to the code that waits
-            said = thread.throw(exc)
+            result = await value
+        except BaseException as exc:  # noqa: BLE001 - raised again in the code that waits
+            value = child.throw(exc)
         else:
-            said = thread.switch(answer)
-    return said  # type: ignore[no-any-return]
+            value = child.switch(result)
+    return value  # type: ignore[no-any-return]
 
 
 def wait(work: Awaitable[T]) -> T:
-    """Wait, in synchronous code that runs `as_if_on_a_thread`."""
-    here = getcurrent()
-    assert here.parent is not None, "only code that runs as if on a thread can wait"
-    return here.parent.switch(work)  # type: ignore[no-any-return]
+    """Await `work` from synchronous code that `run_in_greenlet` runs."""
+    child = getcurrent()
+    assert child.parent is not None, "only code in a greenlet of run_in_greenlet can wait"
+    return child.parent.switch(work)  # type: ignore[no-any-return]

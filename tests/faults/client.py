@@ -1,4 +1,4 @@
-"""A watcher's client that keeps the rules: it puts the text together, asks at holes, and subscribes again when it hears nothing."""
+"""A subscriber. It assembles the text, and subscribes again at a hole or after a silence."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ from typing import Any
 from cli.reducer import Resubscribe, TextAssembler, Trimmed
 from tests.faults.history import History
 
-SILENCE = 30.0  # seconds
+SILENCE_SECONDS = 30.0
 
 
 class Client:
-    """One connection's view of one job. `subscribe(attempt, offset)` is a request that may fail; silence is its only timer.
+    """One connection's view of one job. `subscribe(attempt, offset)` is a request that may fail.
 
-    `wants` is the version of the record that its user knows of: until it has heard of that, it is not at rest.
+    `expected_version` is the version of the record that its user knows. An end of an older version
+    is not the end.
     """
 
     def __init__(self, job_id: str, history: History, subscribe: Callable[[int, int], Awaitable[Any]]) -> None:
         self.job_id = job_id
         self.assembly = TextAssembler()
-        self.wants = 0
-        self.silence = SILENCE
+        self.expected_version = 0
+        self.silence = SILENCE_SECONDS
         self.trimmed: list[tuple[str | None, int]] = []
         self._history, self._subscribe = history, subscribe
-        self._heard = asyncio.Event()
-        self._ask = True
+        self._received = asyncio.Event()
+        self._must_subscribe = True
 
     @property
-    def at_rest(self) -> bool:
-        return self.assembly.over and self.assembly.version >= self.wants
+    def is_up_to_date(self) -> bool:
+        return self.assembly.over and self.assembly.version >= self.expected_version
 
     def receive(self, frame: dict[str, Any]) -> None:
         attempt, version = self.assembly.attempt, self.assembly.version
         outcomes = self.assembly.receive(frame)
         if self.assembly.attempt < attempt or self.assembly.version < version:
-            self._history.problems.append(f"a watcher of {self.job_id[-3:]} was thrown back from a{attempt} by {frame}")
-        self._ask = self._ask or any(isinstance(one, Resubscribe) for one in outcomes)
+            self._history.problems.append(f"a subscriber of {self.job_id[-3:]} went back from a{attempt} after {frame}")
+        self._must_subscribe = self._must_subscribe or any(isinstance(one, Resubscribe) for one in outcomes)
         self.trimmed += [(self.assembly.status, one.length) for one in outcomes if isinstance(one, Trimmed)]
-        self._history.shown(self.job_id, self.assembly.attempt, self.assembly.text)
-        self._heard.set()
+        self._history.check_shown_text(self.job_id, self.assembly.attempt, self.assembly.text)
+        self._received.set()
 
     async def run(self) -> None:
-        """Listen until the task is cancelled."""
+        """Wait for frames until the task is cancelled. Silence is the only timer."""
         while True:
-            self._heard.clear()
-            if self._ask and not self.at_rest:
-                self._ask = False
+            self._received.clear()
+            if self._must_subscribe and not self.is_up_to_date:
+                self._must_subscribe = False
                 await self._subscribe(self.assembly.attempt, self.assembly.position)
             try:
                 async with asyncio.timeout(self.silence):
-                    await self._heard.wait()
+                    await self._received.wait()
             except TimeoutError:
-                self._ask = True
+                self._must_subscribe = True

@@ -1,4 +1,4 @@
-"""What happened in a run that the stores do not remember, and what is wrong with it the moment it happens."""
+"""The history of a run, which the stores do not keep, and invariants of each write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chalicelib.domain.execution.result import Result
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.jobs.transitions import waits_for_parents
 
-LEGAL: frozenset[tuple[Status, Status]] = frozenset(
+ALLOWED_TRANSITIONS: frozenset[tuple[Status, Status]] = frozenset(
     {
         (Status(before), Status(after))
         for before, afters in {
@@ -25,101 +25,100 @@ LEGAL: frozenset[tuple[Status, Status]] = frozenset(
         }.items()
         for after in afters
     }
-)  # docs/states.md, and the looks that leave a job where it is; a deletion marks a failed one
+)  # docs/states.md, a re-check that keeps the status, and the deletion mark of a failed job
 
 
 @dataclass(eq=False)
-class Answered:
-    """One response of the provider: what it sent, and what it charged if its final event was read."""
+class ResponseLog:
+    """One response of the provider: its text, and its usage if the final event was read."""
 
     job_id: str
     attempt: int
     number: int
     sent: str = ""
     charged: Usage | None = None
-    closed: bool = False
 
 
 @dataclass(eq=False)
 class History:
-    """Every head that was ever written, every request to the provider, every result. `problems` are rules that were broken.
+    """Every version of every job record, every request to the provider and every result."""
 
-    `let_go`: what had ended each time that a job was let go which waited for its parents.
-    """
+    versions: dict[str, list[Job]] = field(default_factory=dict)  # by job id
+    responses: list[ResponseLog] = field(default_factory=list)
+    results: dict[tuple[str, int], list[Result]] = field(default_factory=dict)  # by job id and attempt
+    problems: list[str] = field(default_factory=list)  # broken invariants
+    cache_hits: dict[tuple[str, int], ResponseLog] = field(default_factory=dict)  # by job id and attempt
+    ended: set[str] = field(default_factory=set)  # the ids of the jobs that have ended, in the order of writes and not of clocks
+    releases: dict[str, list[frozenset[str]]] = field(default_factory=dict)  # by dependent: `ended` at each of its releases
 
-    heads: dict[str, list[Job]] = field(default_factory=dict)
-    answers: list[Answered] = field(default_factory=list)
-    results: dict[tuple[str, int], list[Result]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    found: dict[tuple[str, int], Answered] = field(default_factory=dict)
-    ends: set[str] = field(default_factory=set)  # what has ended so far, by no clock
-    let_go: dict[str, list[frozenset[str]]] = field(default_factory=dict)
+    def record_creation(self, job: Job) -> None:
+        if job.id in self.versions:
+            self.problems.append(f"{job.id} was created twice")
+        self.versions.setdefault(job.id, []).append(job)
 
-    def made(self, job: Job) -> None:
-        if job.id in self.heads:
-            self.problems.append(f"{job.id} was made twice")
-        self.heads.setdefault(job.id, []).append(job)
-
-    def wrote(self, before: Job, after: Job) -> None:
-        """A swap that took effect."""
-        self.heads[before.id].append(after)
+    def record_replace(self, before: Job, after: Job) -> None:
+        """Record a compare-and-swap that took effect, and check it."""
+        self.versions[before.id].append(after)
         if after.status.is_terminal:
-            self.ends.add(after.id)
+            self.ended.add(after.id)
         if waits_for_parents(before) and not after.status.is_terminal and not waits_for_parents(after):
-            self.let_go.setdefault(after.id, []).append(frozenset(self.ends))
+            self.releases.setdefault(after.id, []).append(frozenset(self.ended))
         name = f"{before.id[-3:]} {before.status}->{after.status}"
-        legal = (before.status, after.status) in LEGAL
-        self._expect(legal, f"{name} is no arrow of docs/states.md")
+        allowed = (before.status, after.status) in ALLOWED_TRANSITIONS
+        self._expect(allowed, f"{name} is not a transition of docs/states.md")
         self._expect(after.version == before.version + 1, f"{name}: the version went from {before.version} to {after.version}")
-        self._expect(after.generation >= before.generation, f"{name}: the generation shrank")
-        self._expect(after.attempt >= before.attempt, f"{name}: the attempt shrank")
-        self._expect(after.attempt <= before.attempt + 1, f"{name}: an attempt number was left out")
+        self._expect(after.generation >= before.generation, f"{name}: the generation decreased")
+        self._expect(after.attempt >= before.attempt, f"{name}: the attempt number decreased")
+        self._expect(after.attempt <= before.attempt + 1, f"{name}: an attempt number was skipped")
         self._expect((after.due_at is None) == after.status.is_terminal, f"{name}: due_at is {after.due_at}")
         if after.is_deleted:
             return
-        given_back = after.status in (Status.RETRYING, Status.QUEUED, Status.HELD) and before.status is Status.PROCESSING
-        if before.status.is_terminal or given_back:
-            self._expect(after.generation > before.generation, f"{name}: queued anew under the same generation")
+        released = after.status in (Status.RETRYING, Status.QUEUED, Status.HELD) and before.status is Status.PROCESSING
+        if before.status.is_terminal or released:
+            self._expect(after.generation > before.generation, f"{name}: queued again with the same generation")
         if before.cancel_requested and before.run == after.run:
-            self._expect(after.status is not Status.COMPLETED, f"{name}: completed over a cancel flag")
+            self._expect(after.status is not Status.COMPLETED, f"{name}: completed despite a cancel request")
 
-    def asked(self, job_id: str, attempt: int) -> Answered:
+    def record_request(self, job_id: str, attempt: int) -> ResponseLog:
         self._expect(
-            all((one.job_id, one.attempt) != (job_id, attempt) for one in self.answers),
-            f"{job_id[-3:]} asked the provider twice for attempt {attempt}",
+            all((one.job_id, one.attempt) != (job_id, attempt) for one in self.responses),
+            f"{job_id[-3:]} sent two requests to the provider for attempt {attempt}",
         )
-        answer = Answered(job_id, attempt, len(self.answers) + 1)
-        self.answers.append(answer)
-        return answer
+        log = ResponseLog(job_id, attempt, len(self.responses) + 1)
+        self.responses.append(log)
+        return log
 
-    def answer_of(self, job_id: str, attempt: int) -> Answered | None:
-        given = next((one for one in self.answers if (one.job_id, one.attempt) == (job_id, attempt)), None)
-        return given or self.found.get((job_id, attempt))
+    def response_of(self, job_id: str, attempt: int) -> ResponseLog | None:
+        requested = next((one for one in self.responses if (one.job_id, one.attempt) == (job_id, attempt)), None)
+        return requested or self.cache_hits.get((job_id, attempt))
 
-    def hit(self, job_id: str, attempt: int, source: Answered) -> None:
-        """An attempt was told whose answer it may have: it costs nothing. It may ask the provider all the same."""
-        self.found[job_id, attempt] = Answered(job_id, attempt, source.number, source.sent, Usage())
+    def record_cache_hit(self, job_id: str, attempt: int, source: ResponseLog) -> None:
+        """Record that the cache returned the response `source`, which costs nothing.
 
-    def taken_back(self, job_id: str) -> set[int]:
-        """The attempts that the sweep took from a worker, dead or not."""
-        heads = self.heads[job_id]
-        swaps = [(before, after) for before, after in pairwise(heads) if before.status is Status.PROCESSING]
-        away = (Status.RETRYING, Status.HELD)
+        The attempt may send a request all the same.
+        """
+        self.cache_hits[job_id, attempt] = ResponseLog(job_id, attempt, source.number, source.sent, Usage())
+
+    def reclaimed_attempts(self, job_id: str) -> set[int]:
+        """Return the attempts that the sweeper took from a worker, dead or not."""
+        versions = self.versions[job_id]
+        swaps = [(before, after) for before, after in pairwise(versions) if before.status is Status.PROCESSING]
+        by_its_worker = (Status.RETRYING, Status.HELD)
         return {
             before.attempt
             for before, after in swaps
-            if after.generation > before.generation and after.status not in away and not after.is_resumable
+            if after.generation > before.generation and after.status not in by_its_worker and not after.is_resumable
         }
 
-    def kept(self, result: Result) -> None:
+    def record_result(self, result: Result) -> None:
         self.results.setdefault((result.job_id, result.attempt), []).append(result)
 
-    def shown(self, job_id: str, attempt: int, text: str) -> None:
-        """What a watcher holds after a frame: always the beginning of one answer."""
-        answer = self.answer_of(job_id, attempt)
-        sent = answer.sent if answer else ""
-        self._expect(sent.startswith(text), f"a watcher of {job_id[-3:]} a{attempt} holds {text!r}, the provider sent {sent!r}")
+    def check_shown_text(self, job_id: str, attempt: int, text: str) -> None:
+        """Check that a subscriber's text is the beginning of one response."""
+        log = self.response_of(job_id, attempt)
+        sent = log.sent if log else ""
+        self._expect(sent.startswith(text), f"a subscriber of {job_id[-3:]} a{attempt} holds {text!r}, the provider sent {sent!r}")
 
-    def _expect(self, fine: bool, problem: str) -> None:
-        if not fine:
+    def _expect(self, holds: bool, problem: str) -> None:
+        if not holds:
             self.problems.append(problem)

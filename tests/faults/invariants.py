@@ -1,4 +1,4 @@
-"""What holds at rest, whatever happened before: the promise, as one list of what is wrong with a run."""
+"""The invariants that must hold when a run has ended, whatever happened before."""
 
 from __future__ import annotations
 
@@ -10,72 +10,73 @@ from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.jobs.job_type import NO_MODEL
 from chalicelib.domain.limits.type_limiter import SLOT_TTL_MS
 from chalicelib.services.streaming.read_text import read_text
-from tests.faults.cloud import LANE, Cloud
+from tests.faults.simulation import LANE, Simulation
 
 
-def broken(cloud: Cloud) -> list[str]:
-    """The rules that a run at rest has broken; empty if the promise held.
-
-    The record's cost is the sum of its ledger unless a worker that was taken for dead woke and wrote its own row over the estimate.
-    """
-    found = list(cloud.history.problems)
-    found += _at_rest(cloud)
-    for job in cloud.real.jobs.heads.values():
+def violations(sim: Simulation) -> list[str]:
+    """Return the invariants that an ended run has broken."""
+    found = list(sim.history.problems)
+    found += _check_leftovers(sim)
+    for job in sim.real.jobs.heads.values():
         name = f"{job.id[-3:]} ({job.status})"
-        found += [f"{name}: {problem}" for problem in (*_ended_once(cloud, job), *_text(cloud, job), *_money(cloud, job))]
-    found += _families(cloud)
-    found += _watched(cloud)
+        found += [f"{name}: {problem}" for problem in (*_check_ends(sim, job), *_check_text(sim, job), *_check_usage(sim, job))]
+    found += _check_dependencies(sim)
+    found += _check_subscribers(sim)
     return found
 
 
-def _at_rest(cloud: Cloud) -> Iterator[str]:
-    real, there = cloud.real, set(cloud.real.jobs.heads)
-    if busy := cloud.at_work():
-        yield f"not at rest: {busy}"
+def _check_leftovers(sim: Simulation) -> Iterator[str]:
+    """Nothing is unfinished, and no message, stream, row or slot is left."""
+    real, existing = sim.real, set(sim.real.jobs.heads)
+    if unfinished := sim.unfinished():
+        yield f"unfinished: {unfinished}"
     if real.queues.messages[LANE]:
         yield "messages are left"
-    if cloud.provider.open:
-        yield f"{cloud.provider.open} streams of the provider are still open"
-    ghosts = {key[0] for key in real.chunks.rows} | {key[0] for key in real.results._results}
-    ghosts |= set(real.subscriptions._subscriptions) | set(real.subscriptions._controls)
-    if ghosts - there:
-        yield f"something is kept of jobs that do not exist: {sorted(ghosts - there)}"
-    for response in cloud.provider.background.values():
-        stored = any(head.response_id == response.id for head in cloud.history.heads[response.answer.job_id])
-        if stored and not (response.read or response.cancelled):
-            yield f"{response.id} was left to itself: nobody read its end or stopped it"
-    for turnstile in real.type_limiters.rows.values():
-        now = cloud.world.clock.now()
-        if turnstile.slots_in_use(now + SLOT_TTL_MS) or (not cloud.steps.faults and turnstile.slots_in_use(now)):
-            yield f"slots of {turnstile.type} are taken: {turnstile.slots}"
+    if sim.provider.open:
+        yield f"{sim.provider.open} streams of the provider are still open"
+    stored_for = {key[0] for key in real.chunks.rows} | {key[0] for key in real.results._results}
+    stored_for |= set(real.subscriptions._subscriptions) | set(real.subscriptions._controls)
+    if stored_for - existing:
+        yield f"rows are left of jobs that do not exist: {sorted(stored_for - existing)}"
+    for response in sim.provider.background.values():
+        is_stored = any(version.response_id == response.id for version in sim.history.versions[response.log.job_id])
+        if is_stored and not (response.read or response.cancelled):
+            yield f"{response.id} was abandoned: its end was not read, and it was not cancelled"
+    for limiter in real.type_limiters.rows.values():
+        now = sim.world.clock.now()
+        if limiter.slots_in_use(now + SLOT_TTL_MS) or (not sim.steps.faults and limiter.slots_in_use(now)):
+            yield f"slots of {limiter.type} are in use: {limiter.slots}"
     if LANE in real.queues.aside:
-        yield f"messages were set aside: {real.queues.aside[LANE]}"
+        yield f"there are dead letters: {real.queues.aside[LANE]}"
 
 
-def _ended_once(cloud: Cloud, job: Job) -> Iterator[str]:
-    """One end for each generation, and for each run; `completed` for ever."""
-    heads = cloud.history.heads[job.id]
-    ends = [after for before, after in zip([None, *heads[:-1]], heads, strict=True) if after.status.is_terminal]
+def _check_ends(sim: Simulation, job: Job) -> Iterator[str]:
+    """A job ends once in each generation and in each run, and `completed` is final."""
+    versions = sim.history.versions[job.id]
+    ends = [after for before, after in zip([None, *versions[:-1]], versions, strict=True) if after.status.is_terminal]
     for what in ("generation", "run"):
         numbers = [getattr(end, what) for end in ends]
         if len(set(numbers)) < len(numbers):
             yield f"ended more than once in a {what}: {[(end.status.value, end.generation, end.run) for end in ends]}"
-    if any(head.status is Status.COMPLETED for head in heads[:-1]):
-        yield "left completed"
-    if heads[-1] != job:
-        yield "its record changed by no swap"
+    if any(version.status is Status.COMPLETED for version in versions[:-1]):
+        yield "changed after it had completed"
+    if versions[-1] != job:
+        yield "its record was changed without a compare-and-swap"
 
 
-def _text(cloud: Cloud, job: Job) -> Iterator[str]:
-    """The log of each attempt is one text without holes; the result is its beginning, as long as the record says."""
-    real, attempts = cloud.real, range(1, job.attempt + 1)
-    kept = {attempt for job_id, attempt, _ in real.chunks.rows if job_id == job.id}
-    if not kept <= set(attempts):
-        yield f"there is a log of an attempt that was never taken: {sorted(kept)}"
+def _check_text(sim: Simulation, job: Job) -> Iterator[str]:
+    """The log of each attempt is one text without holes.
+
+    The result is its beginning, with the length in the record.
+    """
+    real, attempts = sim.real, range(1, job.attempt + 1)
+    with_log = {attempt for job_id, attempt, _ in real.chunks.rows if job_id == job.id}
+    if not with_log <= set(attempts):
+        yield f"there is a log of an attempt that was never claimed: {sorted(with_log)}"
     texts = {}
     for attempt in attempts:
-        answer = cloud.history.answer_of(job.id, attempt)
-        sent = answer.sent if answer else ""
+        response = sim.history.response_of(job.id, attempt)
+        sent = response.sent if response else ""
         try:
             texts[attempt] = join_chunks(real.chunks.read(job.id, attempt), 0)
         except ChunkConflict as hole:
@@ -88,9 +89,9 @@ def _text(cloud: Cloud, job: Job) -> Iterator[str]:
     length, log = job.length or 0, texts.get(job.attempt, "")
     if len(log) < length:
         yield f"the log has {len(log)} of {length} code points"
-    answer = cloud.history.answer_of(job.id, job.attempt)
-    if job.status is Status.COMPLETED and (answer is None or answer.sent != log[:length]):
-        yield "completed without all of the answer"
+    response = sim.history.response_of(job.id, job.attempt)
+    if job.status is Status.COMPLETED and (response is None or response.sent != log[:length]):
+        yield "completed without the whole text of its response"
     row = real.results.get(job.id, job.attempt)
     if row is None and length:
         yield "there is no result"
@@ -101,63 +102,69 @@ def _text(cloud: Cloud, job: Job) -> Iterator[str]:
     except ResultExpired:
         read = None
     if read != log[:length]:
-        yield f"a reader is given {read!r}, the log has {log[:length]!r}"
+        yield f"a reader gets {read!r}, the log has {log[:length]!r}"
 
 
-def _money(cloud: Cloud, job: Job) -> Iterator[str]:
-    """A row for each attempt that was taken: exact where the final event was kept, marked where it is an estimate."""
-    real = cloud.real
+def _check_usage(sim: Simulation, job: Job) -> Iterator[str]:
+    """Each claimed attempt has a record.
+
+    Its usage is exact if the final event was stored, and otherwise marked as estimated.
+
+    The cost of the job is the sum of these records. The exception is a worker that was taken for
+    dead, resumed, and replaced the estimate by its own record.
+    """
+    real = sim.real
     rows = {row.attempt: real.results.get(job.id, row.attempt) or row for row in real.results.attempts(job.id)}
     if set(rows) != set(range(1, job.attempt + 1)):
-        yield f"{job.attempt} attempts were taken, the ledger has {sorted(rows)}"
+        yield f"{job.attempt} attempts were claimed, there are records of {sorted(rows)}"
     for attempt, row in rows.items():
-        answer = cloud.history.answer_of(job.id, attempt)
-        charged = Usage() if row.model == NO_MODEL else answer.charged if answer else None
-        puts = cloud.history.results.get((job.id, attempt), [])
+        response = sim.history.response_of(job.id, attempt)
+        charged = Usage() if row.model == NO_MODEL else response.charged if response else None
+        puts = sim.history.results.get((job.id, attempt), [])
         if row.usage is None and row.text:
-            yield f"a{attempt}: the provider sent text, the ledger says nothing"
+            yield f"a{attempt}: the provider sent text, the attempt record has no usage"
         if row.usage is not None and not row.usage.estimated and row.usage != charged:
-            yield f"a{attempt}: the ledger says {row.usage}, the provider charged {charged}"
+            yield f"a{attempt}: the attempt record has {row.usage}, the provider charged {charged}"
         exact = [put for put in puts if put.usage is not None and not put.usage.estimated]
         if exact and (row.usage is None or row.usage.estimated):
-            yield f"a{attempt}: the ledger knew what was charged and has an estimate now"
-        free = (job.id, attempt) in cloud.history.found or row.model == NO_MODEL
+            yield f"a{attempt}: an estimate replaced the exact usage in the attempt record"
+        free = (job.id, attempt) in sim.history.cache_hits or row.model == NO_MODEL
         if row.usage is not None and row.usage.output == 0 and row.text and not free:
-            yield f"a{attempt}: text was kept, the ledger has no tokens"
+            yield f"a{attempt}: there is text, the attempt record has no tokens"
     if job.status is Status.COMPLETED and (job.usage is None or job.usage.estimated):
         yield f"completed with {job.usage}"
-    late = any(rows[attempt].error_code != "worker_lost" for attempt in cloud.history.taken_back(job.id) if attempt in rows)
+    late = any(rows[attempt].error_code != "worker_lost" for attempt in sim.history.reclaimed_attempts(job.id) if attempt in rows)
     total = sum(row.cost or 0 for row in rows.values())
     if not late and (job.cost or 0) != total:
-        yield f"the record says {job.cost}, its ledger {total}"
+        yield f"the job record has the cost {job.cost}, its attempt records {total}"
 
 
-def _families(cloud: Cloud) -> Iterator[str]:
-    """Each child was let go once, when all that it waited for had ended; or it was cancelled because one had not completed."""
-    for child, family in cloud.real.dependencies.families.items():
-        if child not in cloud.real.jobs.heads:
-            continue  # whoever made it died before its head was there
-        name, released = child[-3:], cloud.history.let_go.get(child, [])
-        parents = [cloud.head(parent) for parent in family.parents.values()]
+def _check_dependencies(sim: Simulation) -> Iterator[str]:
+    """Each child was released once, after its parents, or cancelled if one did not complete."""
+    for child, dependency in sim.real.dependencies.families.items():
+        if child not in sim.real.jobs.heads:
+            continue  # the API died before it created the job record
+        name, released = child[-3:], sim.history.releases.get(child, [])
+        parents = [sim.job(parent) for parent in dependency.parents.values()]
         failed = [parent for parent in parents if parent.status is not Status.COMPLETED]
         if len(released) > 1:
-            yield f"{name} was let go {len(released)} times"
-        if released and not released[0] >= set(family.parents.values()):
-            yield f"{name} was let go before its parents had ended"
-        if released and failed and not family.run_anyway:
-            yield f"{name} was let go though {failed[0].id[-3:]} is {failed[0].status}"
-        error = cloud.head(child).error
-        if error is not None and error.code == "dependency_failed" and (not failed or family.run_anyway):
-            yield f"{name} was cancelled for no reason"
+            yield f"{name} was released {len(released)} times"
+        if released and not released[0] >= set(dependency.parents.values()):
+            yield f"{name} was released before its parents had ended"
+        if released and failed and not dependency.run_anyway:
+            yield f"{name} was released though {failed[0].id[-3:]} is {failed[0].status}"
+        error = sim.job(child).error
+        if error is not None and error.code == "dependency_failed" and (not failed or dependency.run_anyway):
+            yield f"{name} was cancelled though no parent had failed"
 
 
-def _watched(cloud: Cloud) -> Iterator[str]:
-    """Whoever watches knows the end, and holds exactly the result."""
-    for client in cloud.clients.values():
-        job, held = cloud.head(client.job_id), client.assembly
+def _check_subscribers(sim: Simulation) -> Iterator[str]:
+    """Each subscriber knows the end, and holds exactly the result."""
+    for client in sim.clients.values():
+        job, held = sim.job(client.job_id), client.assembly
         length = job.length or 0
-        text = join_chunks(cloud.real.chunks.read(job.id, job.attempt), 0, length) if job.attempt else ""
+        text = join_chunks(sim.real.chunks.read(job.id, job.attempt), 0, length) if job.attempt else ""
         if (held.status, held.attempt, held.text) != (job.status.value, job.attempt, text):
-            yield f"a watcher holds {held.status} a{held.attempt} {held.text!r}, the record {job.status} a{job.attempt} {text!r}"
+            yield f"a subscriber holds {held.status} a{held.attempt} {held.text!r}, the record {job.status} a{job.attempt} {text!r}"
         if any(status == Status.COMPLETED for status, _ in client.trimmed):
-            yield "text of a completed answer was withdrawn"
+            yield "text of a completed job was trimmed"

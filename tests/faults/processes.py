@@ -1,4 +1,4 @@
-"""One `World` whose processes can be killed: requests, workers and sweeps, each with its own tasks and threads."""
+"""One `World` with processes that can be killed: requests, workers and sweeps."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from chalicelib.ports import QueueMessage
 from chalicelib.services.prompts.render import fill_parent_results_if_available
 from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.services.worker.stream_response import cancel_response
-from tests.faults.answers import StepProvider
-from tests.faults.bridge import as_if_on_a_thread, wait
+from tests.faults.bridge import run_in_greenlet, wait
 from tests.faults.client import Client
 from tests.faults.history import History
+from tests.faults.provider import StepProvider
+from tests.faults.step_ports import CacheStepPort, JobsStepPort, QueuesStepPort, ResultsStepPort, SocketsStepPort, StepPort
 from tests.faults.steps import ACTOR, Actor, Director, Fault, Killed, Steps, end
-from tests.faults.twins import CachePort, JobsPort, Port, QueuesPort, ResultsPort, SocketsPort
 from tests.kit.world import ALICE, World
 
 LANE = "normal"
-Change = tuple[str, Job | None, Job]  # of the table's stream: the job, its head before and after
+Change = tuple[str, Job | None, Job]  # of the change stream: the job id, the record before and after
 
 
 class Processes:
-    """Everything outside in memory, and the processes that work on it. `real` are the twins without the steps: what is kept now.
+    """All ports in memory, and the processes that use them.
 
-    `carry` decides what the network does to a frame; by default it arrives after 20 ms. `follows_changes`: the change stream has a reader.
-    `changes` is all that it ever said.
+    `real` are the in-memory twins without the steps. `transmit` decides what the network does to a
+    frame; by default the frame arrives after 20 ms.
     """
 
-    follows_changes = True
-    invocation: float | None = None  # seconds after which a worker's invocation is ended; None: long after everything
+    follows_changes = True  # the change stream has a reader
+    invocation: float | None = None  # the timeout of a worker's invocation, in seconds; None: none
 
     def __init__(self, faults: Sequence[Fault] = (), director: Director | None = None) -> None:
         self.world = World()
@@ -46,36 +46,36 @@ class Processes:
         self.history = History()
         self.clients: dict[str, Client] = {}
         self.workers: list[Actor] = []
-        self.carry: Callable[[Client, dict[str, Any]], None] = self.deliver_frame
+        self.transmit: Callable[[Client, dict[str, Any]], None] = self.deliver_frame
         self.provider = StepProvider(self.steps, self.history, self._prompt_of)
-        self._names = count(1)
-        self._alive: set[asyncio.Task[Any]] = set()
+        self._numbers = count(1)
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._sent = asyncio.Event()
         self._by_connection: dict[str, Client] = {}
-        self.changes: list[Change] = []
+        self.changes: list[Change] = []  # all that the change stream has had
         self._changes: asyncio.Queue[Change] = asyncio.Queue()
-        self._projecting = False
-        self._wire()
+        self._reading_changes = False
+        self._install_ports()
 
-    def _wire(self) -> None:
-        """Put the steps between the engine and its twins."""
-        self.world.loop.set_task_factory(_task)
+    def _install_ports(self) -> None:
+        """Replace the ports of the world by step ports."""
+        self.world.loop.set_task_factory(_create_task)
         world, real, steps = self.world, self.real, self.steps
         ports: dict[str, Any] = {
-            name: Port(name, getattr(real, name), steps)
+            name: StepPort(name, getattr(real, name), steps)
             for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "type_limiters")
         }
-        ports["cache"] = CachePort(real.cache, steps, self.history)
-        ports["jobs"] = JobsPort(real.jobs, steps, self.history, self._changed)
-        ports["results"] = ResultsPort(real.results, steps, self.history)
-        ports["queues"] = QueuesPort(real.queues, steps, self._sent)
-        ports["sockets"] = SocketsPort(real.sockets, steps, self._carried)
+        ports["cache"] = CacheStepPort(real.cache, steps, self.history)
+        ports["jobs"] = JobsStepPort(real.jobs, steps, self.history, self._on_change)
+        ports["results"] = ResultsStepPort(real.results, steps, self.history)
+        ports["queues"] = QueuesStepPort(real.queues, steps, self._sent)
+        ports["sockets"] = SocketsStepPort(real.sockets, steps, self._on_frame)
         for name, port in ports.items():
             setattr(world.container, name, port)
-        world.container.dependencies = Port("dependencies", real.dependencies, steps)  # type: ignore[assignment]
-        keys = Port("keys", _Keys(), steps)
+        world.container.dependencies = StepPort("dependencies", real.dependencies, steps)  # type: ignore[assignment]
+        keys = StepPort("keys", _Keys(), steps)
         vars(world.container).update(
-            job_files=Port("job_files", real.job_files, steps),
+            job_files=StepPort("job_files", real.job_files, steps),
             provider=self.provider,
             may_stream=keys.may_stream,
             caller_by_key_hash=keys.caller,
@@ -84,40 +84,49 @@ class Processes:
             cancel_response=lambda response_id: wait(cancel_response(self.provider, world.container.log, response_id)),
         )
 
-    def head(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> Job:
+        """Return the stored job record."""
         return self.real.jobs.heads[job_id]
 
-    def at_work(self) -> str:
-        """What is not at rest; empty if all is."""
+    def unfinished(self) -> str:
+        """Return what is unfinished, as text. It is empty when nothing will happen any more."""
         real = self.real
-        busy = {
+        unfinished = {
             "jobs": [f"{job.id[-3:]} {job.status}" for job in real.jobs.heads.values() if not job.status.is_terminal],
             "workers": [worker.name for worker in self.workers],
             "leases": list(real.leases.rows),
             "messages": [message.body for message in real.queues.messages[LANE]],
-            "changes": self.follows_changes and self._changes.qsize() + self._projecting,
-            "clients": [client.job_id[-3:] for client in self.clients.values() if not client.at_rest],
+            "changes": self.follows_changes and self._changes.qsize() + self._reading_changes,
+            "clients": [client.job_id[-3:] for client in self.clients.values() if not client.is_up_to_date],
         }
-        return ", ".join(f"{name} {what}" for name, what in busy.items() if what)
+        return ", ".join(f"{name} {what}" for name, what in unfinished.items() if what)
 
-    async def act(self, role: str, call: Callable[..., Any], *args: Any) -> Any:
-        """One process that makes a synchronous call, to its end. The answer is what it returned or raised, `Killed` among it."""
-        return await self._process(Actor(f"{role} {next(self._names)}"), partial(as_if_on_a_thread, call, *args))
+    async def run_call(self, role: str, call: Callable[..., Any], *args: Any) -> Any:
+        """Run a synchronous call as one process.
 
-    async def work(self, messages: Sequence[QueueMessage]) -> None:
-        """One invocation of a worker. What it does not acknowledge comes again when the messages are visible again."""
-        actor = Actor(f"worker {next(self._names)}")
+        Return what it returned or raised; `Killed` if the process died.
+        """
+        return await self._process(Actor(f"{role} {next(self._numbers)}"), partial(run_in_greenlet, call, *args))
+
+    async def run_worker(self, messages: Sequence[QueueMessage]) -> None:
+        """Invoke a worker with these messages.
+
+        Messages that it does not acknowledge are received again later.
+        """
+        actor = Actor(f"worker {next(self._numbers)}")
         self.workers.append(actor)
-        answer = await self._process(actor, partial(process_messages, self.world.container, LANE, messages, deadline=self._deadline(actor)))
+        outcome = await self._process(
+            actor, partial(process_messages, self.world.container, LANE, messages, deadline=self._deadline(actor))
+        )
         while actor.threads:
             await asyncio.wait(set(actor.threads))
-        await self._expect_nothing_left(actor)
+        await self._check_tasks_ended(actor)
         self.workers.remove(actor)
-        if answer is None and not actor.dead:
+        if outcome is None and not actor.dead:
             self.real.queues.acknowledge(LANE, [message.receipt for message in messages])
 
     def _deadline(self, actor: Actor) -> Deadline | None:
-        """When the invocation's time is over, and the worker with it."""
+        """Return the invocation's deadline, and have the worker killed at it."""
         if self.invocation is None:
             return None
         now = self.world.clock.now()
@@ -129,41 +138,44 @@ class Processes:
             end(actor)
 
     async def _process(self, actor: Actor, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Run an actor's work as a task that can be killed."""
+        """Run an actor's work as a task that can be killed. Return what it returned or raised."""
 
-        async def begin() -> Any:
+        async def run() -> Any:
             ACTOR.set(actor)
             return await work()
 
-        actor.root = asyncio.ensure_future(begin())
+        actor.root = asyncio.ensure_future(run())
         await asyncio.wait([actor.root])
         actor.tasks.discard(actor.root)
         if actor.root.cancelled():
             return Killed()
         return actor.root.exception() or actor.root.result()
 
-    async def _expect_nothing_left(self, actor: Actor) -> None:
-        """A handler returns only after all its tasks have ended [20]; of a dead one nothing is expected."""
+    async def _check_tasks_ended(self, actor: Actor) -> None:
+        """End the tasks that an actor has left; a living one must not leave any.
+
+        (protocol rule 20: a handler returns after its tasks)
+        """
         while left := [task for task in actor.tasks if not task.done()]:
             if not actor.dead:
-                self.history.problems.append(f"{actor.name} has ended, and left {left}")
+                self.history.problems.append(f"{actor.name} has ended before its tasks {left}")
             for task in left:
                 task.cancel()
             await asyncio.wait(left)
 
     async def _offload(self, call: Callable[..., Any], *args: Any) -> Any:
-        """A call on a thread of the worker: whoever gives up waiting does not end it."""
+        """Run a call as on a thread of the worker: it goes on when its caller stops waiting."""
         actor = ACTOR.get()
         assert actor is not None
         if actor.dead:
             raise Killed
-        thread = asyncio.ensure_future(as_if_on_a_thread(call, *args))
+        thread = asyncio.ensure_future(run_in_greenlet(call, *args))
         actor.threads.add(thread)
-        thread.add_done_callback(partial(_ended, actor))
+        thread.add_done_callback(partial(_on_thread_end, actor))
         return await asyncio.shield(thread)
 
     def close(self) -> None:
-        """End whatever is still there, and the loop."""
+        """Cancel all tasks, and close the loop."""
         loop = self.world.loop
         loop.run_until_complete(self._end_all())
         loop.made.remove(loop)
@@ -178,34 +190,34 @@ class Processes:
     def deliver_frame(self, client: Client, frame: dict[str, Any], after: float = 0.02) -> None:
         self.world.loop.call_later(after, client.receive, frame)
 
-    def replay(self) -> None:
-        """Hand the whole change stream on once more, from its beginning, as a reader gets it whose place was lost."""
+    def replay_changes(self) -> None:
+        """Put the whole change stream into the reader's queue again, as after a lost checkpoint."""
         for change in self.changes:
             self._changes.put_nowait(change)
 
-    def _changed(self, before: Job | None, new: Job) -> None:
+    def _on_change(self, before: Job | None, new: Job) -> None:
         self.changes.append((new.id, before, new))
         self._changes.put_nowait(self.changes[-1])
 
     def _prompt_of(self, job_id: str) -> str:
-        """What a worker asks for a job: with what its parents said, if it has any."""
-        body = self.real.job_specs.get(job_id)
-        if body is not None and body.depends_on:
-            body = fill_parent_results_if_available(self.real.jobs, self.real.results, body, job_types.get(self.head(job_id).type))
-        return body.prompt if body else ""
+        """Return the prompt that a worker sends for a job, with the results of its parents."""
+        spec = self.real.job_specs.get(job_id)
+        if spec is not None and spec.depends_on:
+            spec = fill_parent_results_if_available(self.real.jobs, self.real.results, spec, job_types.get(self.job(job_id).type))
+        return spec.prompt if spec else ""
 
-    def _carried(self, connection: str, frame: dict[str, Any]) -> None:
-        self.carry(self._by_connection[connection], frame)
+    def _on_frame(self, connection: str, frame: dict[str, Any]) -> None:
+        self.transmit(self._by_connection[connection], frame)
 
-    def background(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Have something done while others go on."""
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run `work` as a concurrent task."""
         task = asyncio.ensure_future(work)
-        self._alive.add(task)
-        task.add_done_callback(self._alive.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-def _task(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:
-    """A task that its actor knows of."""
+def _create_task(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.Task[Any]:
+    """Create a task and register it with the current actor."""
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **named)
     actor = ACTOR.get()
     if actor is not None:
@@ -213,15 +225,14 @@ def _task(loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> asyncio.T
     return task
 
 
-def _ended(actor: Actor, thread: asyncio.Task[Any]) -> None:
-    """A thread's last word is lost if nobody waits for it any more."""
+def _on_thread_end(actor: Actor, thread: asyncio.Task[Any]) -> None:
     actor.threads.discard(thread)
     if not thread.cancelled():
-        thread.exception()
+        thread.exception()  # retrieved, or asyncio warns about it if its caller has stopped waiting
 
 
 class _Keys:
-    """Everybody's key is valid."""
+    """The API keys: every key is valid."""
 
     def may_stream(self, key_hash: str, _job: Job) -> bool:
         return True

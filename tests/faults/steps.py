@@ -1,4 +1,4 @@
-"""Every call of a port and every event of the provider as a numbered step, at which something may go wrong."""
+"""Numbered steps: every call of a port and every event of the provider. Each may have a fault."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from typing import Any, Protocol
 
 from chalicelib.domain.errors import Unavailable
 
-LATENCY = 0.01  # seconds to a store, and as many back: time in which others act
+LATENCY = 0.01  # seconds of each way to a store and back, in which other processes act
 
 
 class Killed(BaseException):
-    """The process is gone. Not an `Exception`, so that nothing in it goes on as if a call had failed."""
+    """The process has died.
+
+    Not an `Exception`, so that no code of it goes on as after a failed call.
+    """
 
 
 class Kind(StrEnum):
-    """What goes wrong at a step."""
+    """The kinds of faults at a step."""
 
     DIES_BEFORE = "the process dies before the effect"
     DIES_AFTER = "the process dies after the effect"
-    REPEATED = "the answer is lost, the SDK repeats the call"
+    REPEATED = "the response is lost, the SDK repeats the call"
     REFUSED = "refused once, without effect"
-    UNANSWERED = "the effect happens, no answer comes"
+    UNANSWERED = "the call has its effect, the response is lost"
     FREEZES_BEFORE = "the process freezes before the effect, beyond its lease"
     FREEZES_AFTER = "the process freezes after the effect, beyond its lease"
 
@@ -44,7 +47,7 @@ class Fault:
 
 @dataclass(eq=False)
 class Actor:
-    """One process: an invocation of a worker, a request to the API, a run of the sweep. `claims` are the attempts that it took, by job."""
+    """One process: an invocation of a worker, a request to the API or a run of the sweeper."""
 
     name: str
     root: asyncio.Task[Any] | None = None
@@ -52,7 +55,7 @@ class Actor:
     awake: asyncio.Event = field(default_factory=asyncio.Event)
     threads: set[asyncio.Task[Any]] = field(default_factory=set)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    claims: dict[str, int] = field(default_factory=dict)
+    claims: dict[str, int] = field(default_factory=dict)  # the attempts that it claimed, by job id
 
     def __post_init__(self) -> None:
         self.awake.set()
@@ -67,14 +70,14 @@ ACTOR: ContextVar[Actor | None] = ContextVar("actor", default=None)
 
 @dataclass(eq=False)
 class Step:
-    """One call, as it is printed when something was wrong."""
+    """One call, as a failure report prints it. `note` marks a fault."""
 
     number: int
     at: float
     actor: Actor
     name: str
     args: Sequence[Any]
-    came: str = ""
+    note: str = ""
 
     @property
     def refusable(self) -> bool:
@@ -82,14 +85,14 @@ class Step:
 
     @property
     def repeatable(self) -> bool:
-        return not self.name.startswith("provider.")  # the adapter never repeats a request that costs money
+        return not self.name.startswith("provider.")  # the adapter never repeats a provider request, which would cost twice
 
     def __str__(self) -> str:
-        return f"{self.number:4} {self.at:8.2f} {self.actor.name:<10} {self.name} {_brief(self.name, self.args)}{self.came}"
+        return f"{self.number:4} {self.at:8.2f} {self.actor.name:<10} {self.name} {_format_args(self.name, self.args)}{self.note}"
 
 
 class Director(Protocol):
-    """Decides when a step may go on: a test that wants an order of its own."""
+    """Controls the order of steps: a step waits until `before` returns."""
 
     async def before(self, step: Step) -> None: ...
 
@@ -97,74 +100,77 @@ class Director(Protocol):
 
 
 class Steps:
-    """Numbers the steps of a run, and does to them what the faults say. `trace` is the run so far."""
+    """Numbers the steps of a run, and injects the faults. `trace` are the steps so far."""
 
     def __init__(self, faults: Sequence[Fault] = (), director: Director | None = None) -> None:
         self.faults = {fault.step: fault.kind for fault in faults}
         self.director = director
         self.trace: list[Step] = []
 
-    async def take(self, name: str, args: Sequence[Any], effect: Callable[[], Any], refusal: type[Exception] = Unavailable) -> Any:
-        """One step of the actor that asks: to the store, the effect, and back."""
+    async def perform(self, name: str, args: Sequence[Any], effect: Callable[[], Any], refusal: type[Exception] = Unavailable) -> Any:
+        """Perform one step of the current actor: latency, effect, latency.
+
+        Raises `refusal` if a fault refuses it.
+        """
         actor = ACTOR.get()
         assert actor is not None
-        await self._travel(actor)
+        await self._delay(actor)
         step = Step(len(self.trace) + 1, asyncio.get_running_loop().time(), actor, name, args)
         self.trace.append(step)
         fault = self.faults.get(step.number)
         if fault is not None:
-            step.came = f"   <-- {fault.value}"
+            step.note = f"   <-- {fault.value}"
         if self.director is not None:
             await self.director.before(step)
         if fault is Kind.FREEZES_BEFORE:
             freeze(actor)
-        await self._alive(actor)
+        await self._check_alive(actor)
         if fault is Kind.DIES_BEFORE:
             kill(actor)
         if fault is Kind.REFUSED and step.refusable:
             raise refusal
-        answer = _outcome(effect)
+        outcome = _outcome(effect)
         if fault is Kind.DIES_AFTER:
             kill(actor)
         if fault is Kind.REPEATED and step.repeatable:
-            await self._travel(actor)
-            answer = _outcome(effect)
+            await self._delay(actor)
+            outcome = _outcome(effect)
         if fault is Kind.UNANSWERED and step.repeatable:
             raise refusal
         if fault is Kind.FREEZES_AFTER:
             freeze(actor)
         if self.director is not None:
             await self.director.after(step)
-        await self._travel(actor)
-        return answer()
+        await self._delay(actor)
+        return outcome()
 
-    async def _travel(self, actor: Actor) -> None:
+    async def _delay(self, actor: Actor) -> None:
         await asyncio.sleep(LATENCY)
-        await self._alive(actor)
+        await self._check_alive(actor)
 
-    async def _alive(self, actor: Actor) -> None:
-        """Wait until the process is not frozen; if it is dead, nothing of it goes on."""
+    async def _check_alive(self, actor: Actor) -> None:
+        """Wait while the process is frozen. Raise `Killed` if it is dead."""
         if not actor.awake.is_set():
             await actor.awake.wait()
         if actor.dead:
             raise Killed
 
-    def printed(self) -> str:
+    def formatted(self) -> str:
         return "\n".join(map(str, self.trace))
 
 
 def kill(actor: Actor) -> None:
-    """End a process: nothing that it still does has an effect outside.
+    """Kill the current process. No later step of it has an effect.
 
     Raises:
-        Killed: where it stands.
+        Killed: always, so that the current code stops.
     """
     end(actor)
     raise Killed
 
 
 def end(actor: Actor) -> None:
-    """End a process from outside."""
+    """Kill a process from outside."""
     actor.dead = True
     actor.awake.set()
     if actor.root is not None:
@@ -172,35 +178,35 @@ def end(actor: Actor) -> None:
 
 
 def freeze(actor: Actor, seconds: float = FROZEN_SECONDS) -> None:
-    """Nothing of a process goes on for so long."""
+    """Suspend all steps of a process for `seconds`."""
     actor.awake.clear()
     asyncio.get_running_loop().call_later(seconds, actor.awake.set)
 
 
 def _outcome(effect: Callable[[], Any]) -> Callable[[], Any]:
-    """What a call answers: a value or an error, said when the caller is reached."""
+    """Run `effect`, and return a function that delivers its value or error."""
     try:
         value = effect()
-    except Exception as exc:  # noqa: BLE001 - an answer as well
-        problem = exc
+    except Exception as exc:  # noqa: BLE001 - raised when the response has arrived
+        error = exc
 
-        def refuse() -> Any:
-            raise problem
+        def fail() -> Any:
+            raise error
 
-        return refuse
+        return fail
     return lambda: value
 
 
-def _brief(name: str, args: Sequence[Any]) -> str:
-    """The arguments as people read them."""
+def _format_args(name: str, args: Sequence[Any]) -> str:
+    """Return the arguments in short form."""
     if name == "jobs.replace":
         seen, new = args[0], args[1]
         flag = " cancel!" if new.cancel_requested else ""
         return f"{new.id[-3:]} {seen.status}->{new.status} v{new.version} g{new.generation} a{new.attempt}{flag}"
-    return " ".join(_short(arg) for arg in args)
+    return " ".join(_format_arg(arg) for arg in args)
 
 
-def _short(value: Any) -> str:
+def _format_arg(value: Any) -> str:
     text = str(getattr(value, "id", None) or value)
     if text.startswith("Chunk("):
         return f"a{value.attempt} {value.start}:{value.end}"

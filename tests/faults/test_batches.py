@@ -1,4 +1,4 @@
-"""Batches of a few rows, and one thing goes wrong at whichever call: every row has its job once, and what is counted is what there is."""
+"""Small batches with one fault at any call: each row has one job, and the counters are exact."""
 
 from __future__ import annotations
 
@@ -27,80 +27,80 @@ from chalicelib.services.batches.submit_batch import prepare_batch, submit_batch
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.bulk_operations import resume_unfinished
 from chalicelib.services.maintenance.sweeper import sweep
-from tests.faults.answers import Says
-from tests.faults.cloud import LANE, LONGEST, SWEEP_EVERY, SWEEP_PHASE, Cloud, Stuck
-from tests.faults.invariants import broken
+from tests.faults.invariants import violations
 from tests.faults.processes import Change
-from tests.faults.reach import some
+from tests.faults.provider import ScriptedAnswer
+from tests.faults.sampling import sample
+from tests.faults.simulation import LANE, MAX_SECONDS, SWEEP_EVERY, SWEEP_PHASE, Simulation, Stuck
+from tests.faults.step_ports import StepPort
 from tests.faults.steps import Fault, Kind
-from tests.faults.twins import Port
 from tests.kit.world import ALICE
 
 ROWS = 5
 TASK_MS = 90_000
-FAILS = Says(pieces=1, error=RequestRefused("No."))
+FAILS = ScriptedAnswer(pieces=1, error=RequestRefused("No."))
 
 
-class Hall(Cloud):
-    """A cloud with what releases rows, counts them, and carries out what is asked for them."""
+class BatchSimulation(Simulation):
+    """A simulation that also releases rows, counts jobs and runs batch actions."""
 
-    def _wire(self) -> None:
-        super()._wire()
+    def _install_ports(self) -> None:
+        super()._install_ports()
         for name in ("batches", "batch_rows", "counters", "bulk_operations"):
-            setattr(self.world.container, name, Port(name, getattr(self.real, name), self.steps))
+            setattr(self.world.container, name, StepPort(name, getattr(self.real, name), self.steps))
         self._counted: asyncio.Queue[Change] = asyncio.Queue()
         self._counting = False
-        self._tending = 0
+        self._running_tasks = 0
 
-    def _changed(self, before: Any, new: Any) -> None:
-        super()._changed(before, new)
+    def _on_change(self, before: Any, new: Any) -> None:
+        super()._on_change(before, new)
         self._counted.put_nowait((new.id, before, new))
 
     def start(self) -> None:
         super().start()
-        self.background(self._count())
-        self.background(self._tasks())
+        self.spawn(self._count())
+        self.spawn(self._deliver_tasks())
 
-    def at_work(self) -> str:
-        busy = {
+    def unfinished(self) -> str:
+        unfinished = {
             "batches": sorted(self.real.batches.open),
-            "bulk actions": [bulk.id for bulk in self.real.bulk_operations.rows.values() if bulk.finished_at is None],
-            "tasks": len(self.real.queues.messages[TASKS]) + self._tending,
+            "bulk operations": [bulk.id for bulk in self.real.bulk_operations.rows.values() if bulk.finished_at is None],
+            "tasks": len(self.real.queues.messages[TASKS]) + self._running_tasks,
             "counting": self._counted.qsize() + self._counting,
         }
-        return ", ".join(filter(None, [super().at_work(), *(f"{name} {what}" for name, what in busy.items() if what)]))
+        return ", ".join(filter(None, [super().unfinished(), *(f"{name} {what}" for name, what in unfinished.items() if what)]))
 
     async def _count(self) -> None:
-        """Hand the changes on, as many together as there are, until they were counted."""
+        """Pass all waiting changes to `count_job_changes`, until it succeeds."""
         while True:
             changes = [await self._counted.get()]
             self._counting = True
             await asyncio.sleep(0.5)
             while not self._counted.empty():
                 changes.append(self._counted.get_nowait())
-            while isinstance(await self.act("count", count_job_changes, self.world.container, changes), BaseException):
+            while isinstance(await self.run_call("count", count_job_changes, self.world.container, changes), BaseException):
                 await asyncio.sleep(1.0)
             self._counting = False
 
-    async def _tasks(self) -> None:
+    async def _deliver_tasks(self) -> None:
         while True:
             for message in self.real.queues.receive(TASKS):
-                self.background(self._task_of(message.body, message.receipt))
+                self.spawn(self._run_task(message.body, message.receipt))
             await asyncio.sleep(0.2)
 
-    async def _task_of(self, body: str, receipt: str) -> None:
-        """A message is deleted only if its function came to its end."""
-        asked, self._tending = json.loads(body), self._tending + 1
+    async def _run_task(self, body: str, receipt: str) -> None:
+        """Run one task message, and delete it only if its function has returned."""
+        message, self._running_tasks = json.loads(body), self._running_tasks + 1
         until = self.world.clock.now() + TASK_MS
-        answer = await self.act("tasks", advance_batch, self.world.container, asked["tenant"], asked["batch_id"], until)
-        self._tending -= 1
-        if not isinstance(answer, BaseException):
+        outcome = await self.run_call("tasks", advance_batch, self.world.container, message["tenant"], message["batch_id"], until)
+        self._running_tasks -= 1
+        if not isinstance(outcome, BaseException):
             self.real.queues.acknowledge(TASKS, [receipt])
 
     async def _sweep(self) -> None:
         await asyncio.sleep(SWEEP_PHASE)
         while True:
-            self.background(self.act("sweep", self._sweep_all))
+            self.spawn(self.run_call("sweep", self._sweep_all))
             await asyncio.sleep(SWEEP_EVERY)
 
     def _sweep_all(self) -> None:
@@ -108,210 +108,221 @@ class Hall(Cloud):
         wake_stalled_batches(self.world.container)
         resume_unfinished(self.world.container)
 
-    # ---- what people do
+    # ---- the API's users
 
-    async def submit_rows(self, *scripts: Sequence[Says], **terms: Any) -> str:
-        """A batch of rows, each with its script; sent under one key until there is an answer."""
+    async def submit_rows(self, *scripts: Sequence[ScriptedAnswer], **options: Any) -> str:
+        """Submit a batch with one row for each script. Repeats have the same idempotency key."""
         rows = [Row(number=number, prompt=f"row {number}") for number in range(len(scripts))]
         self.provider.scripts |= {f"row {number}": list(script) for number, script in enumerate(scripts)}
-        once = IdempotentRequest.of(ALICE, "POST /batches", "key", "rows")
+        idempotent = IdempotentRequest.of(ALICE, "POST /batches", "key", "rows")
 
-        def ask() -> str:
-            clerk = self.world.container
-            prepared = prepare_batch(clerk, ALICE, BatchOptions(**terms), Submission(priority=LANE), rows)
-            return submit_batch(clerk, ALICE, prepared, once).batch.id
+        def submit() -> str:
+            ctx = self.world.container
+            prepared = prepare_batch(ctx, ALICE, BatchOptions(**options), Submission(priority=LANE), rows)
+            return submit_batch(ctx, ALICE, prepared, idempotent).batch.id
 
-        return str(await self.request(ask))
+        return str(await self.request(submit))
 
     async def cancel_batch(self, batch_id: str) -> None:
-        def ask() -> None:
-            clerk = self.world.container
-            manage_batch.cancel_batch(clerk, manage_batch.get_batch(clerk.batches, ALICE, batch_id))
+        def cancel() -> None:
+            ctx = self.world.container
+            manage_batch.cancel_batch(ctx, manage_batch.get_batch(ctx.batches, ALICE, batch_id))
 
-        await self.request(ask)
+        await self.request(cancel)
 
     async def retry_batch(self, batch_id: str, *, cancelled: bool = False) -> None:
-        once = IdempotentRequest.of(ALICE, "retry-failed", "key", batch_id)
+        idempotent = IdempotentRequest.of(ALICE, "retry-failed", "key", batch_id)
 
-        def ask() -> None:
-            clerk = self.world.container
-            manage_batch.retry_failed(clerk, manage_batch.get_batch(clerk.batches, ALICE, batch_id), once, cancelled=cancelled)
+        def retry() -> None:
+            ctx = self.world.container
+            manage_batch.retry_failed(ctx, manage_batch.get_batch(ctx.batches, ALICE, batch_id), idempotent, cancelled=cancelled)
 
-        await self.request(ask)
+        await self.request(retry)
 
     def batch(self, batch_id: str) -> Batch:
         return self.real.batches.rows[batch_id]
 
-    def heads(self, batch_id: str) -> dict[int, Any]:
+    def jobs_of(self, batch_id: str) -> dict[int, Any]:
+        """Return the existing job records of a batch, by row number."""
         found = {number: self.real.jobs.heads.get(job_id_of_row(batch_id, number)) for number in range(self.batch(batch_id).total)}
         return {number: job for number, job in found.items() if job is not None}
 
 
-Story = Callable[[Hall], Coroutine[Any, Any, None]]
+class UncountedSimulation(BatchSimulation):
+    """The counting function receives no change record."""
+
+    def _on_change(self, before: Any, new: Any) -> None:
+        Simulation._on_change(self, before, new)
 
 
-async def released(hall: Hall) -> None:
-    await hall.submit_rows(*[[Says(pieces=1)]] * ROWS, batch_size=2)
+ScenarioFunction = Callable[[BatchSimulation], Coroutine[Any, Any, None]]
 
 
-async def few_at_once(hall: Hall) -> None:
-    await hall.submit_rows(*[[Says(pieces=1)]] * ROWS, parallel_limit=2)
+async def released(sim: BatchSimulation) -> None:
+    await sim.submit_rows(*[[ScriptedAnswer(pieces=1)]] * ROWS, batch_size=2)
 
 
-async def apart(hall: Hall) -> None:
-    await hall.submit_rows(*[[Says(pieces=1)]] * ROWS, batch_size=2, delay=20)
+async def parallel_limit(sim: BatchSimulation) -> None:
+    await sim.submit_rows(*[[ScriptedAnswer(pieces=1)]] * ROWS, parallel_limit=2)
 
 
-async def cancelled(hall: Hall) -> None:
-    batch_id = await hall.submit_rows(*[[Says(pieces=4)]] * ROWS, batch_size=2)
-    await hall.until(lambda: bool(hall.heads(batch_id)))
-    await hall.cancel_batch(batch_id)
+async def delayed_waves(sim: BatchSimulation) -> None:
+    await sim.submit_rows(*[[ScriptedAnswer(pieces=1)]] * ROWS, batch_size=2, delay=20)
 
 
-async def retried(hall: Hall) -> None:
-    batch_id = await hall.submit_rows([FAILS, Says(pieces=1)], [Says(pieces=1)], [FAILS, Says(pieces=1)])
-    await hall.until(lambda: hall.batch(batch_id).finished_at is not None)
-    await hall.retry_batch(batch_id)
+async def cancelled(sim: BatchSimulation) -> None:
+    batch_id = await sim.submit_rows(*[[ScriptedAnswer(pieces=4)]] * ROWS, batch_size=2)
+    await sim.until(lambda: bool(sim.jobs_of(batch_id)))
+    await sim.cancel_batch(batch_id)
 
 
-async def not_tolerated(hall: Hall) -> None:
-    await hall.submit_rows([FAILS], [FAILS], *[[Says(pieces=1)]] * 3, parallel_limit=2, failure_tolerance=0.2)
+async def retried(sim: BatchSimulation) -> None:
+    batch_id = await sim.submit_rows([FAILS, ScriptedAnswer(pieces=1)], [ScriptedAnswer(pieces=1)], [FAILS, ScriptedAnswer(pieces=1)])
+    await sim.until(lambda: sim.batch(batch_id).finished_at is not None)
+    await sim.retry_batch(batch_id)
 
 
-EXPECTED: dict[Story, Callable[[Counter[str]], bool]] = {
+async def failure_tolerance(sim: BatchSimulation) -> None:
+    await sim.submit_rows([FAILS], [FAILS], *[[ScriptedAnswer(pieces=1)]] * 3, parallel_limit=2, failure_tolerance=0.2)
+
+
+EXPECTED: dict[ScenarioFunction, Callable[[Counter[str]], bool]] = {
     released: lambda ends: ends == {"completed": ROWS},
-    few_at_once: lambda ends: ends == {"completed": ROWS},
-    apart: lambda ends: ends == {"completed": ROWS},
+    parallel_limit: lambda ends: ends == {"completed": ROWS},
+    delayed_waves: lambda ends: ends == {"completed": ROWS},
     cancelled: lambda ends: set(ends) <= {"completed", "cancelled"},
     retried: lambda ends: ends == {"completed": 3},
-    not_tolerated: lambda ends: ends["failed"] == 2,
+    failure_tolerance: lambda ends: ends["failed"] == 2,
 }
 STATUSES = {
     released: {BatchStatus.COMPLETED},
-    few_at_once: {BatchStatus.COMPLETED},
-    apart: {BatchStatus.COMPLETED},
-    cancelled: {BatchStatus.CANCELLED, BatchStatus.COMPLETED},  # it may have been over when the request came through
+    parallel_limit: {BatchStatus.COMPLETED},
+    delayed_waves: {BatchStatus.COMPLETED},
+    cancelled: {BatchStatus.CANCELLED, BatchStatus.COMPLETED},  # it may have completed before the cancel
     retried: {BatchStatus.COMPLETED},
-    not_tolerated: {BatchStatus.FAILED, BatchStatus.COMPLETED_WITH_FAILURES},
+    failure_tolerance: {BatchStatus.FAILED, BatchStatus.COMPLETED_WITH_FAILURES},
 }
 
 
-def played(story: Story, faults: Sequence[Fault] = ()) -> tuple[Hall, list[str]]:
-    hall = Hall(faults)
+def run_scenario(scenario: ScenarioFunction, faults: Sequence[Fault] = ()) -> tuple[BatchSimulation, list[str]]:
+    sim = BatchSimulation(faults)
     try:
-        hall.run(story)  # type: ignore[arg-type]
+        sim.run(scenario)  # type: ignore[arg-type]
     except Stuck as stuck:
-        return hall, [f"stuck within {LONGEST / 3600:g} h: {stuck}"]
-    return hall, [*broken(hall), *_wrong(hall, story)]
+        return sim, [f"stuck within {MAX_SECONDS / 3600:g} h: {stuck}"]
+    return sim, [*violations(sim), *_wrong(sim, scenario)]
 
 
-def _wrong(hall: Hall, story: Story) -> list[str]:
-    [batch] = hall.real.batches.rows.values()
-    heads = hall.heads(batch.id)
-    ends = Counter(job.status.value for job in heads.values())
-    found = [f"{len(heads)} of {len(hall.real.jobs.heads)} jobs are rows"] if len(heads) != len(hall.real.jobs.heads) else []
-    found += [] if EXPECTED[story](ends) else [f"the rows ended as {dict(ends)}"]
-    found += [] if batch.status in STATUSES[story] else [f"the batch is {batch.status}"]
-    found += [] if batch.finished_at is not None and batch.notified else ["the batch is not over"]
-    found += [f"{job.id[-3:]} has had {job.run} runs" for job in heads.values() if job.run > (2 if story is retried else 1)]
-    found += _miscounted(hall, batch, heads)
-    hall_aside = hall.real.queues.aside["stream"]
-    return found + ([f"set aside: {hall_aside}"] if hall_aside else [])
+def _wrong(sim: BatchSimulation, scenario: ScenarioFunction) -> list[str]:
+    [batch] = sim.real.batches.rows.values()
+    jobs = sim.jobs_of(batch.id)
+    ends = Counter(job.status.value for job in jobs.values())
+    found = [f"{len(jobs)} of {len(sim.real.jobs.heads)} jobs are rows"] if len(jobs) != len(sim.real.jobs.heads) else []
+    found += [] if EXPECTED[scenario](ends) else [f"the rows ended as {dict(ends)}"]
+    found += [] if batch.status in STATUSES[scenario] else [f"the batch is {batch.status}"]
+    found += [] if batch.finished_at is not None and batch.notified else ["the batch has not ended"]
+    found += [f"{job.id[-3:]} has had {job.run} runs" for job in jobs.values() if job.run > (2 if scenario is retried else 1)]
+    found += _miscounted(sim, batch, jobs)
+    dead_letters = sim.real.queues.aside["stream"]
+    return found + ([f"dead letters: {dead_letters}"] if dead_letters else [])
 
 
-def _miscounted(hall: Hall, batch: Batch, heads: dict[int, Any]) -> list[str]:
-    """Counters are what the heads say, to the last nano-dollar."""
-    counts = BatchCounts.of(hall.real.counters.counters.get(counter_key(batch.id), {}))
-    status = Counter(job.status for job in heads.values())
-    true = {
-        "known": len(heads),
+def _miscounted(sim: BatchSimulation, batch: Batch, jobs: dict[int, Any]) -> list[str]:
+    """Compare the counters with the job records. Costs are in nano-dollars and must be equal."""
+    counts = BatchCounts.of(sim.real.counters.counters.get(counter_key(batch.id), {}))
+    status = Counter(job.status for job in jobs.values())
+    expected = {
+        "known": len(jobs),
         "completed": status[Status.COMPLETED],
         "failed": status[Status.FAILED],
         "cancelled": status[Status.CANCELLED],
         "queued": 0,
         "processing": 0,
         "waiting": 0,
-        "cost": sum(job.cost or 0 for job in heads.values()),
-        "output": sum(job.usage.output for job in heads.values() if job.usage),
+        "cost": sum(job.cost or 0 for job in jobs.values()),
+        "output": sum(job.usage.output for job in jobs.values() if job.usage),
     }
-    said = {name: getattr(counts, name) for name in true}
-    wrong = [f"counted {said}, there is {true}"] if said != true else []
-    failed = {number for number, job in heads.items() if job.status is Status.FAILED}
+    counted = {name: getattr(counts, name) for name in expected}
+    wrong = [f"the counters have {counted}, the records {expected}"] if counted != expected else []
+    failed = {number for number, job in jobs.items() if job.status is Status.FAILED}
     listed = {
         int(name[1:])
-        for (pk, sk), numbers in hall.real.counters.counters.items()
+        for (pk, sk), numbers in sim.real.counters.counters.items()
         if pk == counter_partition(batch.id) and sk != "counts"
         for name, n in numbers.items()
         if name.startswith("r") and n
     }
-    return wrong + ([f"{listed} are listed as failed, {failed} are"] if listed != failed else [])
+    return wrong + ([f"rows {listed} are counted as failed, rows {failed} have failed"] if listed != failed else [])
 
 
-@pytest.mark.parametrize("story", EXPECTED, ids=lambda story: story.__name__)
-def test_invariants_hold_without_faults(story: Story) -> None:
-    hall, problems = played(story)
+@pytest.mark.parametrize("scenario", EXPECTED, ids=lambda scenario: scenario.__name__)
+def test_invariants_hold_without_faults(scenario: ScenarioFunction) -> None:
+    sim, problems = run_scenario(scenario)
 
-    assert not problems, "\n".join([*problems, hall.steps.printed()])
-    assert len(hall.steps.trace) > 40
+    assert not problems, "\n".join([*problems, sim.steps.formatted()])
+    assert len(sim.steps.trace) > 40
 
 
-def _calls(hall: Hall) -> list[int]:
-    """The calls of whoever accepts, releases, counts and steers; those of workers and sweeps have tests of their own."""
-    return [step.number for step in hall.steps.trace if step.actor.role in ("api", "tasks", "count")]
+def _calls(sim: BatchSimulation) -> list[int]:
+    """Return the calls of the API, the task function and the counting function.
+
+    Other tests inject faults into workers and sweeps.
+    """
+    return [step.number for step in sim.steps.trace if step.actor.role in ("api", "tasks", "count")]
 
 
 @pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])
-@pytest.mark.parametrize("story", EXPECTED, ids=lambda story: story.__name__)
-def test_invariants_hold_with_a_fault_at_any_call(story: Story, kind: Kind) -> None:
+@pytest.mark.parametrize("scenario", EXPECTED, ids=lambda scenario: scenario.__name__)
+def test_invariants_hold_with_a_fault_at_any_call(scenario: ScenarioFunction, kind: Kind) -> None:
     """The process dies, freezes beyond its time and resumes, or loses a response."""
-    for number in some(_calls(played(story)[0]), kind, 3):
-        hall, problems = played(story, [Fault(number, kind)])
-        assert not problems, "\n".join([f"{story.__name__}, step {number}: {kind.value}", *problems, hall.steps.printed()])
+    for number in sample(_calls(run_scenario(scenario)[0]), kind, 3):
+        sim, problems = run_scenario(scenario, [Fault(number, kind)])
+        assert not problems, "\n".join([f"{scenario.__name__}, step {number}: {kind.value}", *problems, sim.steps.formatted()])
 
 
 def test_replaying_the_change_stream_changes_no_batch_count() -> None:
-    hall = Hall()
+    sim = BatchSimulation()
 
-    async def story(_: Cloud) -> None:
-        await retried(hall)
-        await hall.rest()
-        for change in hall.changes:
-            hall._counted.put_nowait(change)
+    async def scenario(_: Simulation) -> None:
+        await retried(sim)
+        await sim.wait_until_idle()
+        for change in sim.changes:
+            sim._counted.put_nowait(change)
 
-    hall.run(story)
+    sim.run(scenario)
 
-    assert not _wrong(hall, retried)
+    assert not _wrong(sim, retried)
 
 
 def test_batch_ends_without_any_change_record() -> None:
     """The batch re-checks the job records of its rows instead."""
-    hall = Hall()
-    hall._changed = super(Hall, hall)._changed  # type: ignore[method-assign]
+    sim = UncountedSimulation()
 
-    hall.run(released)  # type: ignore[arg-type]
+    sim.run(released)  # type: ignore[arg-type]
 
-    assert not _wrong(hall, released)
+    assert not _wrong(sim, released)
+    assert "count" not in {step.actor.role for step in sim.steps.trace}
 
 
 def test_cancelled_batch_completes_after_a_retry() -> None:
-    hall = Hall()
+    sim = BatchSimulation()
 
-    async def story(_: Cloud) -> None:
-        await cancelled(hall)
-        [batch_id] = hall.real.batches.rows
+    async def scenario(_: Simulation) -> None:
+        await cancelled(sim)
+        [batch_id] = sim.real.batches.rows
         while True:
             try:
-                await hall.retry_batch(batch_id, cancelled=True)
+                await sim.retry_batch(batch_id, cancelled=True)
             except BatchNotRetryable:
                 await asyncio.sleep(10)
             else:
                 return
 
-    hall.run(story)
+    sim.run(scenario)
 
-    [batch] = hall.real.batches.rows.values()
-    assert (batch.status, Counter(job.status for job in hall.heads(batch.id).values())) == (
+    [batch] = sim.real.batches.rows.values()
+    assert (batch.status, Counter(job.status for job in sim.jobs_of(batch.id).values())) == (
         BatchStatus.COMPLETED,
         {Status.COMPLETED: ROWS},
     )
-    assert not _miscounted(hall, batch, hall.heads(batch.id))
+    assert not _miscounted(sim, batch, sim.jobs_of(batch.id))

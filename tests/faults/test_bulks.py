@@ -1,4 +1,4 @@
-"""Many jobs are started again or deleted, and one thing goes wrong at whichever call: nothing is half done, and nothing is done twice."""
+"""Bulk retries and deletions with one fault at any call: every job is handled once."""
 
 from __future__ import annotations
 
@@ -15,49 +15,55 @@ from chalicelib.domain.jobs.job import Status
 from chalicelib.services.idempotency import IdempotentRequest
 from chalicelib.services.jobs.bulk_operations import BulkRequest, StartedBulk, resume_unfinished, start_bulk
 from chalicelib.services.maintenance.sweeper import sweep
-from tests.faults.answers import Says
-from tests.faults.cloud import LONGEST, SWEEP_EVERY, SWEEP_PHASE, Cloud, Stuck
-from tests.faults.invariants import broken
-from tests.faults.reach import some
+from tests.faults.invariants import violations
+from tests.faults.provider import ScriptedAnswer
+from tests.faults.sampling import sample
+from tests.faults.simulation import MAX_SECONDS, SWEEP_EVERY, SWEEP_PHASE, Simulation, Stuck
+from tests.faults.step_ports import StepPort
 from tests.faults.steps import Fault, Kind
-from tests.faults.twins import Port
 
 OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", key_hash="hash")
 JOBS = 3
 
 
-class Office(Cloud):
-    """A cloud with an operator: what has failed is hers to deal with, and the sweep goes on with what she began."""
+class BulkSimulation(Simulation):
+    """A simulation with an operator who starts bulk operations.
 
-    def _wire(self) -> None:
-        super()._wire()
-        self.world.container.job_data = Port("job_data", self.real.job_data, self.steps)  # type: ignore[assignment]
-        self.world.container.bulk_operations = Port("bulk_operations", self.real.bulk_operations, self.steps)  # type: ignore[assignment]
+    The sweeper resumes unfinished ones.
+    """
 
-    def at_work(self) -> str:
+    def _install_ports(self) -> None:
+        super()._install_ports()
+        self.world.container.job_data = StepPort("job_data", self.real.job_data, self.steps)  # type: ignore[assignment]
+        self.world.container.bulk_operations = StepPort("bulk_operations", self.real.bulk_operations, self.steps)  # type: ignore[assignment]
+
+    def unfinished(self) -> str:
         unfinished = [bulk.id for bulk in self.real.bulk_operations.rows.values() if bulk.finished_at is None]
-        return ", ".join(filter(None, [super().at_work(), f"bulk actions {unfinished}" if unfinished else ""]))
+        return ", ".join(filter(None, [super().unfinished(), f"bulk operations {unfinished}" if unfinished else ""]))
 
-    async def failures(self) -> list[str]:
-        """Jobs whose first run failed for good, with text and a result kept of it."""
-        scripts = (Says(pieces=2, error=ProviderQuotaExhausted()), Says(pieces=2))
+    async def submit_failing(self) -> list[str]:
+        """Submit jobs whose first run fails permanently, with a text and a result.
+
+        Return their ids.
+        """
+        scripts = (ScriptedAnswer(pieces=2, error=ProviderQuotaExhausted()), ScriptedAnswer(pieces=2))
         ids = [await self.submit(f"failing {number}", *scripts) for number in range(JOBS)]
-        await self.until(lambda: all(self.head(job_id).status is Status.FAILED for job_id in ids))
+        await self.until(lambda: all(self.job(job_id).status is Status.FAILED for job_id in ids))
         return ids
 
-    async def ask(self, wish: BulkRequest, *, again: bool) -> None:
-        """Sent under one key, and `again` if there is no answer, as the command line does."""
-        once = IdempotentRequest.of(OLGA, "POST /bulk", "key", [wish.action.value])
+    async def start_bulk(self, bulk: BulkRequest, *, repeat: bool) -> None:
+        """Request a bulk operation. With `repeat`, repeat it under one key, as the CLI does."""
+        idempotent = IdempotentRequest.of(OLGA, "POST /bulk", "key", [bulk.action.value])
 
-        def asked() -> StartedBulk:
-            return start_bulk(self.world.container, OLGA, wish, once)
+        def start() -> StartedBulk:
+            return start_bulk(self.world.container, OLGA, bulk, idempotent)
 
-        await (self.request(asked) if again else self.act("api", asked))
+        await (self.request(start) if repeat else self.run_call("api", start))
 
     async def _sweep(self) -> None:
         await asyncio.sleep(SWEEP_PHASE)
         while True:
-            self.background(self.act("sweep", self._sweep_all))
+            self.spawn(self.run_call("sweep", self._sweep_all))
             await asyncio.sleep(SWEEP_EVERY)
 
     def _sweep_all(self) -> None:
@@ -65,82 +71,83 @@ class Office(Cloud):
         resume_unfinished(self.world.container)
 
 
-Story = Callable[[Office], Coroutine[Any, Any, None]]
+ScenarioFunction = Callable[[BulkSimulation], Coroutine[Any, Any, None]]
 ALL_FAILED = {"status": Status.FAILED.value}
 
 
-async def retry_all(office: Office) -> None:
-    await office.failures()
-    await office.ask(BulkRequest(action=BulkAction.RETRY, filters=ALL_FAILED), again=True)
+async def retry_all(sim: BulkSimulation) -> None:
+    await sim.submit_failing()
+    await sim.start_bulk(BulkRequest(action=BulkAction.RETRY, filters=ALL_FAILED), repeat=True)
 
 
-async def retry_named(office: Office) -> None:
-    await office.ask(BulkRequest(action=BulkAction.RETRY, ids=tuple(await office.failures())), again=True)
+async def retry_named(sim: BulkSimulation) -> None:
+    await sim.start_bulk(BulkRequest(action=BulkAction.RETRY, ids=tuple(await sim.submit_failing())), repeat=True)
 
 
-async def purge(office: Office) -> None:
-    await office.failures()
-    await office.ask(BulkRequest(action=BulkAction.DELETE, filters=ALL_FAILED), again=True)
+async def purge(sim: BulkSimulation) -> None:
+    await sim.submit_failing()
+    await sim.start_bulk(BulkRequest(action=BulkAction.DELETE, filters=ALL_FAILED), repeat=True)
 
 
-async def delete_named_once(office: Office) -> None:
-    """Whoever asked does not ask again, whatever they hear."""
-    await office.ask(BulkRequest(action=BulkAction.DELETE, ids=tuple(await office.failures())), again=False)
+async def delete_named_once(sim: BulkSimulation) -> None:
+    """The operator does not repeat the request, whatever the response is."""
+    await sim.start_bulk(BulkRequest(action=BulkAction.DELETE, ids=tuple(await sim.submit_failing())), repeat=False)
 
 
-def played(story: Story, faults: Sequence[Fault] = ()) -> tuple[Office, list[str]]:
-    office = Office(faults)
+def run_scenario(scenario: ScenarioFunction, faults: Sequence[Fault] = ()) -> tuple[BulkSimulation, list[str]]:
+    sim = BulkSimulation(faults)
     try:
-        office.run(story)  # type: ignore[arg-type]
+        sim.run(scenario)  # type: ignore[arg-type]
     except Stuck as stuck:
-        return office, [f"stuck within {LONGEST / 3600:g} h: {stuck}"]
-    wrong = _not_deleted(office) if story in (purge, delete_named_once) else _not_retried(office)
-    return office, [*broken(office), *wrong]
+        return sim, [f"stuck within {MAX_SECONDS / 3600:g} h: {stuck}"]
+    wrong = _not_deleted(sim) if scenario in (purge, delete_named_once) else _not_retried(sim)
+    return sim, [*violations(sim), *wrong]
 
 
-def _not_retried(office: Office) -> list[str]:
-    """Each has had a second run, whole, and no third; and that is what the bulk action says."""
-    heads = office.real.jobs.heads.values()
-    wrong = [f"{job.id[-3:]} is {job.status}, run {job.run}" for job in heads if (job.status, job.run) != (Status.COMPLETED, 2)]
-    [bulk] = office.real.bulk_operations.rows.values()
-    said = (bulk.matched, bulk.done, bulk.skipped, bulk.failed, bulk.not_found)
-    return [*wrong, *([f"it says {said}"] if said != (JOBS, JOBS, 0, 0, 0) else [])]
+def _not_retried(sim: BulkSimulation) -> list[str]:
+    """Each job has completed in its second run, and the bulk operation counts every job as done."""
+    jobs = sim.real.jobs.heads.values()
+    wrong = [f"{job.id[-3:]} is {job.status}, run {job.run}" for job in jobs if (job.status, job.run) != (Status.COMPLETED, 2)]
+    [bulk] = sim.real.bulk_operations.rows.values()
+    counts = (bulk.matched, bulk.done, bulk.skipped, bulk.failed, bulk.not_found)
+    return [*wrong, *([f"the bulk operation counts {counts}"] if counts != (JOBS, JOBS, 0, 0, 0) else [])]
 
 
-def _not_deleted(office: Office) -> list[str]:
-    """All or nothing of each: its head and what is kept of it. Nothing only if the wish was written down nowhere."""
-    bulks, heads = list(office.real.bulk_operations.rows.values()), office.real.jobs.heads
-    left = [f"{job_id[-3:]}: {rows}" for job_id in office.history.heads if (rows := office.real.job_data.rows(job_id))]
+def _not_deleted(sim: BulkSimulation) -> list[str]:
+    """Each job is deleted with all its data; or, if no bulk operation was stored, none is."""
+    bulks, jobs = list(sim.real.bulk_operations.rows.values()), sim.real.jobs.heads
+    left = [f"{job_id[-3:]}: {rows}" for job_id in sim.history.versions if (rows := sim.real.job_data.rows(job_id))]
     if not bulks:
-        whole = len(heads) == JOBS and not any(job.is_deleted for job in heads.values())
-        return [] if whole else [f"nobody wished it, and {len(heads)} are left"]
-    wrong = [f"{job_id[-3:]} is still there" for job_id in heads] + left
+        unchanged = len(jobs) == JOBS and not any(job.is_deleted for job in jobs.values())
+        return [] if unchanged else [f"there is no bulk operation, and {len(jobs)} jobs are left"]
+    wrong = [f"{job_id[-3:]} is not deleted" for job_id in jobs] + left
     [bulk] = bulks
-    return [*wrong, *([f"it says {bulk.done} done of {bulk.matched}"] if (bulk.matched, bulk.done) != (JOBS, JOBS) else [])]
+    counted = (bulk.matched, bulk.done) == (JOBS, JOBS)
+    return [*wrong, *([] if counted else [f"the bulk operation counts {bulk.done} done of {bulk.matched}"])]
 
 
-STORIES: tuple[Story, ...] = (retry_all, retry_named, purge, delete_named_once)
+SCENARIOS: tuple[ScenarioFunction, ...] = (retry_all, retry_named, purge, delete_named_once)
 
 
-def _calls(office: Office) -> list[int]:
-    """The calls of whoever carries it out, and of all that follows."""
-    first = next(step for step in office.steps.trace if step.name.startswith("bulk_operations.create"))
-    begun = next(step.number for step in office.steps.trace if step.actor is first.actor)
-    return list(range(begun, len(office.steps.trace) + 1))
+def _calls(sim: BulkSimulation) -> list[int]:
+    """Return the calls from the first one of the request that starts the bulk operation."""
+    create = next(step for step in sim.steps.trace if step.name.startswith("bulk_operations.create"))
+    first = next(step.number for step in sim.steps.trace if step.actor is create.actor)
+    return list(range(first, len(sim.steps.trace) + 1))
 
 
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_invariants_hold_without_faults(story: Story) -> None:
-    office, problems = played(story)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_invariants_hold_without_faults(scenario: ScenarioFunction) -> None:
+    sim, problems = run_scenario(scenario)
 
     assert not problems, problems
-    assert len(_calls(office)) > 10
+    assert len(_calls(sim)) > 10
 
 
 @pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_invariants_hold_with_a_fault_at_any_call(story: Story, kind: Kind) -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_invariants_hold_with_a_fault_at_any_call(scenario: ScenarioFunction, kind: Kind) -> None:
     """The operation goes on after the fault, and no job is handled twice."""
-    for number in some(_calls(played(story)[0]), kind, 2):
-        office, problems = played(story, [Fault(number, kind)])
-        assert not problems, "\n".join([f"{story.__name__}, step {number}: {kind.value}", *problems, office.steps.printed()])
+    for number in sample(_calls(run_scenario(scenario)[0]), kind, 2):
+        sim, problems = run_scenario(scenario, [Fault(number, kind)])
+        assert not problems, "\n".join([f"{scenario.__name__}, step {number}: {kind.value}", *problems, sim.steps.formatted()])

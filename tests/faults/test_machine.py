@@ -1,4 +1,7 @@
-"""Many jobs, workers, sweeps, cancels, retries and faults in any order that can be thought of; then peace, and everything is right."""
+"""Jobs, workers, sweeps, cancels, retries and faults in random orders.
+
+When the faults stop, all jobs end and the invariants hold.
+"""
 
 from __future__ import annotations
 
@@ -13,131 +16,134 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from chalicelib.domain.errors import JobNotRetryable
 from chalicelib.domain.failures import ProviderQuotaExhausted, ProviderUnavailable, StreamCut
 from chalicelib.services.maintenance.sweeper import sweep
-from tests.faults.answers import Says
-from tests.faults.cloud import LANE, Cloud
-from tests.faults.invariants import broken
-from tests.faults.report import remember
+from tests.faults.invariants import violations
+from tests.faults.provider import ScriptedAnswer
+from tests.faults.report import count_run
+from tests.faults.simulation import LANE, Simulation
 from tests.faults.steps import Actor, Kind, end, freeze
 from tests.kit.time import SkewedClock
 
-MOST_JOBS = 6
+MAX_JOBS = 6
 SCRIPTS = {
-    "whole": [Says(pieces=3)],
-    "slow": [Says(pieces=6, every=3.0)],
-    "cut, then whole": [Says(pieces=2, error=StreamCut()), Says(pieces=2)],
-    "never answered": [Says(pieces=0, error=ProviderUnavailable())],
-    "no quota, then whole": [Says(pieces=1, error=ProviderQuotaExhausted()), Says(pieces=1)],
-    "durable": [Says(pieces=4, every=4.0)],
-    "durable, soon forgotten": [Says(pieces=3, every=1.0, streams_for=2.0, keeps_for=20.0)],
+    "whole": [ScriptedAnswer(pieces=3)],
+    "slow": [ScriptedAnswer(pieces=6, every=3.0)],
+    "cut, then whole": [ScriptedAnswer(pieces=2, error=StreamCut()), ScriptedAnswer(pieces=2)],
+    "never answered": [ScriptedAnswer(pieces=0, error=ProviderUnavailable())],
+    "no quota, then whole": [ScriptedAnswer(pieces=1, error=ProviderQuotaExhausted()), ScriptedAnswer(pieces=1)],
+    "durable": [ScriptedAnswer(pieces=4, every=4.0)],
+    "durable, soon forgotten": [ScriptedAnswer(pieces=3, every=1.0, streams_for=2.0, keeps_for=20.0)],
 }
 
 
 class Engine(RuleBasedStateMachine):
-    """Nothing happens by itself here but what is under way: each rule is something that somebody does, or that goes wrong."""
+    """Each rule is a request, a function that AWS starts, or a fault.
+
+    Nothing else starts by itself before the teardown.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.cloud = Cloud()
+        self.sim = Simulation()
         self.jobs: list[str] = []
-        self.made = 0
+        self.submitted = 0
 
-    # ---- people
+    # ---- the API's users
 
-    @precondition(lambda self: len(self.jobs) < MOST_JOBS)
+    @precondition(lambda self: len(self.jobs) < MAX_JOBS)
     @rule(script=st.sampled_from(sorted(SCRIPTS)), watched=st.booleans())
     def submit(self, script: str, watched: bool) -> None:
-        self.made += 1
+        self.submitted += 1
         config = {"durable": True} if script.startswith("durable") else {}
-        job_id = self._run(self.cloud.submit(f"{script} {self.made}", *SCRIPTS[script], config=config))
+        job_id = self._run(self.sim.submit(f"{script} {self.submitted}", *SCRIPTS[script], config=config))
         self.jobs.append(job_id)
         if watched:
-            self._run(self.cloud.watch(job_id))
+            self._run(self.sim.watch(job_id))
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        self._start(self.cloud.cancel(data.draw(st.sampled_from(self.jobs))))
+        self._start(self.sim.cancel(data.draw(st.sampled_from(self.jobs))))
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
     def retry(self, data: st.DataObject) -> None:
         job_id = data.draw(st.sampled_from(self.jobs))
 
-        async def ask() -> None:
+        async def retry() -> None:
             try:
-                await self.cloud.retry(job_id)
+                await self.sim.retry(job_id)
             except JobNotRetryable:
                 return
 
-        self._start(ask())
+        self._start(retry())
 
-    # ---- machines
+    # ---- AWS
 
     @rule(most=st.integers(1, 10))
     def deliver(self, most: int) -> None:
-        """A worker is given what waits."""
-        messages = self.cloud.real.queues.receive(LANE, most)
+        """A worker receives visible messages."""
+        messages = self.sim.real.queues.receive(LANE, most)
         if messages:
-            self._start(self.cloud.work(messages))
+            self._start(self.sim.run_worker(messages))
 
     @rule(skew=st.sampled_from([0, 0, 0, 600, -600]))
     def sweep(self, skew: int) -> None:
-        """By a clock that may be wrong."""
-        ctx = self.cloud.world.container.but(clock=SkewedClock(self.cloud.world.clock, skew))
-        self._start(self.cloud.act("sweep", sweep, ctx))
+        """The sweeper runs, with a clock that may be wrong."""
+        ctx = self.sim.world.container.with_changes(clock=SkewedClock(self.sim.world.clock, skew))
+        self._start(self.sim.run_call("sweep", sweep, ctx))
 
     @rule(seconds=st.sampled_from([0.05, 0.3, 1.0, 4.0, 10.0, 31.0, 70.0]))
-    def time_passes(self, seconds: float) -> None:
+    def advance_time(self, seconds: float) -> None:
         self._run(asyncio.sleep(seconds))
 
     @rule(seconds=st.sampled_from([5.0, 40.0, 200.0]))
-    def everything_stands_still(self, seconds: float) -> None:
-        """The clock jumps: whatever was due in between is late."""
-        self.cloud.world.clock.advance(seconds)
+    def jump_clock(self, seconds: float) -> None:
+        """The clock jumps, so that every timer in between is late."""
+        self.sim.world.clock.advance(seconds)
 
-    # ---- what goes wrong
+    # ---- faults
 
     @rule(after=st.integers(1, 25), kind=st.sampled_from(list(Kind)))
-    def a_call_goes_wrong(self, after: int, kind: Kind) -> None:
-        self.cloud.steps.faults[len(self.cloud.steps.trace) + after] = kind
+    def inject_fault(self, after: int, kind: Kind) -> None:
+        self.sim.steps.faults[len(self.sim.steps.trace) + after] = kind
 
-    @precondition(lambda self: self.cloud.workers)
+    @precondition(lambda self: self.sim.workers)
     @rule(data=st.data(), dies=st.booleans())
-    def a_worker_stops(self, data: st.DataObject, dies: bool) -> None:
-        worker: Actor = data.draw(st.sampled_from(self.cloud.workers))
+    def stop_worker(self, data: st.DataObject, dies: bool) -> None:
+        worker: Actor = data.draw(st.sampled_from(self.sim.workers))
         self._run(self._stop(worker, dies))
 
     @rule(data=st.data(), lost=st.booleans())
-    def a_message_is_lost_or_doubled(self, data: st.DataObject, lost: bool) -> None:
-        queues = self.cloud.real.queues
+    def lose_or_double_message(self, data: st.DataObject, lost: bool) -> None:
+        queues = self.sim.real.queues
         if lost and queues.messages[LANE]:
             queues.messages[LANE].pop(data.draw(st.integers(0, len(queues.messages[LANE]) - 1)))
         elif queues.sent:
             queues.put_raw(LANE, data.draw(st.sampled_from(queues.sent))[1].to_json())
 
-    # ---- what holds
+    # ---- invariants
 
     @invariant()
-    def no_rule_was_broken(self) -> None:
-        assert not self.cloud.history.problems, self._told(self.cloud.history.problems)
+    def history_has_no_problems(self) -> None:
+        assert not self.sim.history.problems, self._failure(self.sim.history.problems)
 
     def teardown(self) -> None:
-        """Peace: machines run by themselves, nothing goes wrong any more, and everything comes to rest."""
-        cloud = self.cloud
-        cloud.steps.faults.clear()
+        """Stop the faults, start the regular system, and wait until nothing is unfinished."""
+        sim = self.sim
+        sim.steps.faults.clear()
 
-        async def peace() -> None:
-            cloud.start()
-            await asyncio.sleep(120)  # the requests under way
-            await cloud.rest()
+        async def finish() -> None:
+            sim.start()
+            await asyncio.sleep(120)  # for the requests that are in progress
+            await sim.wait_until_idle()
 
         try:
-            self._run(peace())
-            problems = broken(cloud)
-            remember(cloud)
-            assert not problems, self._told(problems)
+            self._run(finish())
+            problems = violations(sim)
+            count_run(sim)
+            assert not problems, self._failure(problems)
         finally:
-            cloud.close()
+            sim.close()
 
     async def _stop(self, worker: Actor, dies: bool) -> None:
         if dies:
@@ -146,16 +152,16 @@ class Engine(RuleBasedStateMachine):
             freeze(worker)
 
     def _run(self, work: Any) -> Any:
-        return self.cloud.world.loop.run_until_complete(work)
+        return self.sim.world.loop.run_until_complete(work)
 
     def _start(self, work: Any) -> None:
-        async def begin() -> None:
-            self.cloud.background(work)
+        async def spawn() -> None:
+            self.sim.spawn(work)
 
-        self._run(begin())
+        self._run(spawn())
 
-    def _told(self, problems: list[str]) -> str:
-        return "\n".join([*problems, self.cloud.steps.printed()])
+    def _failure(self, problems: list[str]) -> str:
+        return "\n".join([*problems, self.sim.steps.formatted()])
 
 
 EXAMPLES = int(os.environ.get("HEADRACE_MACHINE_EXAMPLES", "120"))

@@ -1,4 +1,4 @@
-"""Two or three things at once go wrong, anywhere: drawn by lot, from a seed that is printed."""
+"""Two or three faults in one run, at random calls. The seed is printed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from random import Random
 
 import pytest
 
-from tests.faults.report import SEED, report, told
+from tests.faults.report import SEED, failure_report, run_scenario
 from tests.faults.scenarios import SCENARIOS
 from tests.faults.steps import Fault, Kind
 
 PAIRS = int(os.environ.get("HEADRACE_FAULT_PAIRS", "600"))
 GROUPS = 4
-LAST, APART = 110, 60  # steps
+MAX_FIRST, MAX_DISTANCE = 110, 60  # steps
 
 
 def _draw(random: Random) -> list[Fault]:
-    """Faults that are near each other, because far apart they are single ones."""
+    """Draw faults that are near each other. Distant ones would act like single faults."""
     step, faults = 0, []
     for _ in range(random.choice((2, 2, 3))):
-        step += random.randint(1, APART if faults else LAST)
+        step += random.randint(1, MAX_DISTANCE if faults else MAX_FIRST)
         faults.append(Fault(step, random.choice(list(Kind))))
     return faults
 
@@ -31,6 +31,6 @@ def test_invariants_hold_with_several_faults(group: int) -> None:
     for number in range(group, PAIRS, GROUPS):
         random = Random(f"{SEED}/{number}")
         name, faults = random.choice(list(SCENARIOS)), _draw(random)
-        cloud, problems = told(SCENARIOS[name], faults)
+        sim, problems = run_scenario(SCENARIOS[name], faults)
         what = ", ".join(f"step {fault.step}: {fault.kind.value}" for fault in faults)
-        assert not problems, report(name, f"HEADRACE_FAULT_SEED={SEED}, pair {number}: {what}", cloud, problems)
+        assert not problems, failure_report(name, f"HEADRACE_FAULT_SEED={SEED}, pair {number}: {what}", sim, problems)

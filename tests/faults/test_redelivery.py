@@ -1,4 +1,4 @@
-"""Messages come twice, late or never, and the change stream is read again from its beginning: nothing happens twice, nothing is lost."""
+"""Messages that arrive twice, late or never, and a change stream that is read again."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from tests.faults.cloud import LANE, Cloud
-from tests.faults.report import problems_of, report
+from tests.faults.report import failure_report, problems_of
 from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.faults.simulation import LANE, Simulation
 from tests.faults.steps import Fault, Kind
 
 DRAWS = 12
 
 
-def _kept(cloud: Cloud) -> dict[str, Any]:
-    """Everything that is kept, times included."""
-    real = cloud.real
-    results = {key: real.results.get(*key) for key in cloud.history.results}
-    watched = {job_id: client.assembly.text for job_id, client in cloud.clients.items()}
-    kept = {"jobs": real.jobs.heads, "log": real.chunks.rows, "results": results, "leases": real.leases.rows, "watched": watched}
-    return copy.deepcopy({**kept, "asked": len(cloud.history.answers)})
+def _snapshot(sim: Simulation) -> dict[str, Any]:
+    """Return a copy of the stored records, the clients' texts and the number of requests."""
+    real = sim.real
+    results = {key: real.results.get(*key) for key in sim.history.results}
+    texts = {job_id: client.assembly.text for job_id, client in sim.clients.items()}
+    stored = {"jobs": real.jobs.heads, "log": real.chunks.rows, "results": results, "leases": real.leases.rows}
+    return copy.deepcopy({**stored, "texts": texts, "requests": len(sim.history.responses)})
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -33,24 +33,24 @@ def test_redelivering_all_messages_changes_nothing(name: str, draw: int) -> None
     random = Random(f"{name}/{draw}")
     before: dict[str, Any] = {}
 
-    async def story(cloud: Cloud) -> None:
-        await SCENARIOS[name].story(cloud)
-        await cloud.rest()
-        before.update(_kept(cloud))
-        again = list(cloud.real.queues.sent) * random.choice((1, 2))
-        random.shuffle(again)
-        for lane, wake_up in again:
-            cloud.real.queues.put_raw(lane, wake_up.to_json())
+    async def scenario(sim: Simulation) -> None:
+        await SCENARIOS[name].run(sim)
+        await sim.wait_until_idle()
+        before.update(_snapshot(sim))
+        repeated = list(sim.real.queues.sent) * random.choice((1, 2))
+        random.shuffle(repeated)
+        for lane, wake_up in repeated:
+            sim.real.queues.put_raw(lane, wake_up.to_json())
             if random.random() < 0.3:
-                await cloud.rest()
+                await sim.wait_until_idle()
 
     fault = Fault(random.randint(1, 60), random.choice(list(Kind)))
-    cloud = Cloud([fault] if draw else [])
-    problems = problems_of(cloud, Scenario(story, SCENARIOS[name].ends))
-    after = _kept(cloud)
+    sim = Simulation([fault] if draw else [])
+    problems = problems_of(sim, Scenario(scenario, SCENARIOS[name].ends))
+    after = _snapshot(sim)
     problems += [f"{what} changed" for what in before if before[what] != after[what]]
-    assert not problems, report(name, f"all messages once more, {fault}", cloud, problems)
-    assert not cloud.real.queues.messages[LANE]
+    assert not problems, failure_report(name, f"all messages once more, {fault}", sim, problems)
+    assert not sim.real.queues.messages[LANE]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -60,23 +60,23 @@ def test_replaying_the_change_stream_changes_nothing(name: str, draw: int) -> No
     random = Random(f"stream/{name}/{draw}")
     before: dict[str, Any] = {}
 
-    async def story(cloud: Cloud) -> None:
-        await SCENARIOS[name].story(cloud)
-        await cloud.rest()
-        before.update(_kept(cloud))
-        cloud.replay()
+    async def scenario(sim: Simulation) -> None:
+        await SCENARIOS[name].run(sim)
+        await sim.wait_until_idle()
+        before.update(_snapshot(sim))
+        sim.replay_changes()
         if random.random() < 0.5:
-            await cloud.rest()
-        for lane, wake_up in list(cloud.real.queues.sent):
-            cloud.real.queues.put_raw(lane, wake_up.to_json())
+            await sim.wait_until_idle()
+        for lane, wake_up in list(sim.real.queues.sent):
+            sim.real.queues.put_raw(lane, wake_up.to_json())
 
     fault = Fault(random.randint(1, 60), random.choice(list(Kind)))
-    cloud = Cloud([fault] if draw else [])
-    problems = problems_of(cloud, Scenario(story, SCENARIOS[name].ends))
-    after = _kept(cloud)
+    sim = Simulation([fault] if draw else [])
+    problems = problems_of(sim, Scenario(scenario, SCENARIOS[name].ends))
+    after = _snapshot(sim)
     problems += [f"{what} changed" for what in before if before[what] != after[what]]
-    assert not problems, report(name, f"the change stream once more, {fault}", cloud, problems)
-    assert len(cloud.changes) > 2
+    assert not problems, failure_report(name, f"the change stream once more, {fault}", sim, problems)
+    assert len(sim.changes) > 2
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -85,38 +85,38 @@ def test_doubled_messages_run_each_attempt_once(name: str, draw: int) -> None:
     """Both copies come in one batch or in two, to workers that live and workers that die."""
     random = Random(f"twice/{name}/{draw}")
 
-    async def doubled(cloud: Cloud) -> None:
+    async def doubled(sim: Simulation) -> None:
         seen = 0
         while True:
-            for lane, wake_up in cloud.real.queues.sent[seen:]:
-                cloud.real.queues.put_raw(lane, wake_up.to_json())
-            seen = len(cloud.real.queues.sent)
+            for lane, wake_up in sim.real.queues.sent[seen:]:
+                sim.real.queues.put_raw(lane, wake_up.to_json())
+            seen = len(sim.real.queues.sent)
             await asyncio.sleep(random.choice((0.005, 0.05, 0.5)))
 
-    async def story(cloud: Cloud) -> None:
-        cloud.background(doubled(cloud))
-        await SCENARIOS[name].story(cloud)
+    async def scenario(sim: Simulation) -> None:
+        sim.spawn(doubled(sim))
+        await SCENARIOS[name].run(sim)
 
     fault = Fault(random.randint(1, 60), random.choice(list(Kind)))
-    cloud = Cloud([fault] if draw else [])
-    problems = problems_of(cloud, Scenario(story, SCENARIOS[name].ends))
-    assert not problems, report(name, f"every message twice, {fault}", cloud, problems)
+    sim = Simulation([fault] if draw else [])
+    problems = problems_of(sim, Scenario(scenario, SCENARIOS[name].ends))
+    assert not problems, failure_report(name, f"every message twice, {fault}", sim, problems)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_jobs_end_after_ten_minutes_of_lost_messages(name: str) -> None:
     """No job fails, because the sweeper sends the wake-ups again."""
 
-    async def lossy(cloud: Cloud) -> None:
-        while cloud.world.loop.moment < 600:
-            cloud.real.queues.messages[LANE].clear()
+    async def lossy(sim: Simulation) -> None:
+        while sim.world.loop.moment < 600:
+            sim.real.queues.messages[LANE].clear()
             await asyncio.sleep(0.05)
 
-    async def story(cloud: Cloud) -> None:
-        cloud.background(lossy(cloud))
-        await SCENARIOS[name].story(cloud)
+    async def scenario(sim: Simulation) -> None:
+        sim.spawn(lossy(sim))
+        await SCENARIOS[name].run(sim)
 
-    cloud = Cloud()
-    problems = problems_of(cloud, Scenario(story, SCENARIOS[name].ends))
-    assert not problems, report(name, "no message arrives for ten minutes", cloud, problems)
-    assert cloud.world.loop.moment > 300
+    sim = Simulation()
+    problems = problems_of(sim, Scenario(scenario, SCENARIOS[name].ends))
+    assert not problems, failure_report(name, "no message arrives for ten minutes", sim, problems)
+    assert sim.world.loop.moment > 300

@@ -1,16 +1,16 @@
-"""A worker that stands still for longer than its lease, and wakes when others have its job: every place to stop, every moment to wake."""
+"""A worker freezes beyond its lease, and resumes beside its successors."""
 
 from __future__ import annotations
 
 import pytest
 
 from chalicelib.domain.jobs.job import Status
-from tests.faults.cloud import Cloud
-from tests.faults.reach import stride
-from tests.faults.report import problems_of, report
+from tests.faults.report import failure_report, problems_of
+from tests.faults.sampling import stride
 from tests.faults.scenarios import Scenario
+from tests.faults.simulation import Simulation
 from tests.faults.steps import Step
-from tests.faults.zombie import NEVER, STORIES, Zombie, frozen_story
+from tests.faults.zombie import ANSWERS, NEVER, Zombie, frozen_scenario
 
 STRIDES = {
     "whole": 1,
@@ -18,36 +18,36 @@ STRIDES = {
     "cancelled": 1,
     "durable": 1,
     "durable, cancelled": 2,
-}  # every other moment, beginning in turn, is enough for what differs little
-WRITES = ("jobs.replace", "results.put", "chunks.append", "leases.open")  # where it matters whether the effect is there
+}  # 2: every other moment; successive runs start at another one, and neighbouring moments differ little
+WRITES = ("jobs.replace", "results.put", "chunks.append", "leases.open")  # a freeze before the effect differs from one after it
 
 
-def _run(name: str, zombie: Zombie) -> tuple[Cloud, list[str]]:
-    cloud = Cloud(director=zombie)
-    problems = problems_of(cloud, Scenario(frozen_story(name, zombie), (Status.COMPLETED, Status.CANCELLED)))
-    return cloud, problems
+def _run(name: str, zombie: Zombie) -> tuple[Simulation, list[str]]:
+    sim = Simulation(director=zombie)
+    problems = problems_of(sim, Scenario(frozen_scenario(name, zombie), (Status.COMPLETED, Status.CANCELLED)))
+    return sim, problems
 
 
 def _own_steps(name: str) -> list[Step]:
-    """What the first worker does when nothing stops it."""
+    """Return the steps of the first worker when it never freezes."""
     zombie = Zombie(NEVER, NEVER)
-    cloud, problems = _run(name, zombie)
-    assert not problems, report(name, "nobody stops", cloud, problems)
-    return [step for step in cloud.steps.trace if step.actor is zombie.actor]
+    sim, problems = _run(name, zombie)
+    assert not problems, failure_report(name, "no worker freezes", sim, problems)
+    return [step for step in sim.steps.trace if step.actor is zombie.actor]
 
 
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", ANSWERS)
 def test_invariants_hold_with_a_zombie_that_resumes_at_any_step(name: str) -> None:
     """The worker freezes at each of its calls and resumes between the steps of its successors."""
-    runs, far = 0, stride(STRIDES[name])
-    for stops, step in enumerate(_own_steps(name), 1):
+    runs, distance = 0, stride(STRIDES[name])
+    for freezes_at, step in enumerate(_own_steps(name), 1):
         for after in (False, True) if step.name in WRITES else (False,):
-            last = Zombie(stops, NEVER, after=after)
+            last = Zombie(freezes_at, NEVER, after=after)
             _run(name, last)
-            for wakes in range(1 + stops % far, last.others + 1, far):
-                zombie = Zombie(stops, wakes, after=after, told=wakes % 4 == 0)
-                cloud, problems = _run(name, zombie)
+            for resumes_at in range(1 + freezes_at % distance, last.other_calls + 1, distance):
+                zombie = Zombie(freezes_at, resumes_at, after=after, heartbeat_in_time=resumes_at % 4 == 0)
+                sim, problems = _run(name, zombie)
                 runs += 1
-                what = f"stops {'after' if after else 'before'} its call {stops}, goes on at the others' call {wakes}"
-                assert not problems, report(name, what, cloud, problems)
+                what = f"freezes {'after' if after else 'before'} its call {freezes_at}, resumes at the others' call {resumes_at}"
+                assert not problems, failure_report(name, what, sim, problems)
     assert runs > 50

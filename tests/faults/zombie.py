@@ -1,4 +1,4 @@
-"""A worker that stands still at one of its calls until its successors have come to one of theirs, and then goes on as if nothing were."""
+"""A worker that freezes at one of its calls, and resumes at a chosen call of its successors."""
 
 from __future__ import annotations
 
@@ -6,87 +6,93 @@ import asyncio
 from collections.abc import Sequence
 
 from chalicelib.domain.failures import StreamCut
-from tests.faults.answers import Says
-from tests.faults.cloud import Cloud
-from tests.faults.scenarios import Story
+from tests.faults.provider import ScriptedAnswer
+from tests.faults.scenarios import ScenarioFunction
+from tests.faults.simulation import Simulation
 from tests.faults.steps import Actor, Step
 
 NEVER = 10**6
-SETTLED = 15.0  # seconds that the others wait for the zombie to do all that it still can
-HEARTBEAT_LAGS = 40.0
+SETTLE_SECONDS = 15.0  # in which the others wait for the resumed worker to do what it still can
+HEARTBEAT_LAG_SECONDS = 40.0
 
 
 class Zombie:
-    """A `Director`. The first worker stops before or `after` its call number `stops`; it goes on when the sweep and its successors have
-    made `wakes` calls, counted from the one that disowns it. The next of theirs waits until it has done its worst.
+    """A `Director` that freezes the first worker before or `after` its call `freezes_at`.
 
-    Its heartbeat, which would tell it, lags, unless it is `told`.
+    The worker resumes when the sweeper and its successors have made `resumes_at` calls, counted
+    from the one that fences it. Their next call waits until the resumed worker has ended, for at
+    most `SETTLE_SECONDS`. Its heartbeat would detect the fencing, so it is late unless
+    `heartbeat_in_time`.
     """
 
-    def __init__(self, stops: int, wakes: int, *, after: bool = False, told: bool = False) -> None:
-        self.stops, self.wakes, self.after_effect, self.told = stops, wakes, after, told
+    def __init__(self, freezes_at: int, resumes_at: int, *, after: bool = False, heartbeat_in_time: bool = False) -> None:
+        self.freezes_at, self.resumes_at, self.after_effect, self.heartbeat_in_time = freezes_at, resumes_at, after, heartbeat_in_time
         self.actor: Actor | None = None
-        self.stopped_at = ""
-        self.own = self.others = 0
-        self.done = False
+        self.frozen_step = ""
+        self.own_calls = self.other_calls = 0
+        self.resumed = False
 
     @property
-    def asleep(self) -> bool:
-        return bool(self.stopped_at) and not self.done
+    def is_frozen(self) -> bool:
+        return bool(self.frozen_step) and not self.resumed
 
     async def before(self, step: Step) -> None:
         if self.actor is None and step.actor.role == "worker":
             self.actor = step.actor
         if step.actor is self.actor:
-            if self.done and step.name == "leases.renew" and not self.told:
-                await asyncio.sleep(HEARTBEAT_LAGS)
-            self.own += 1
-            if self.own == self.stops and not self.after_effect:
-                self._stop(step)
-        elif self.asleep and step.actor.role in ("sweep", "worker") and (self.others or step.name == "leases.fence"):
-            self.others += 1
-            if self.others == self.wakes:
-                step.came += "   <-- here the zombie goes on"
-                await self.wake()
+            if self.resumed and step.name == "leases.renew" and not self.heartbeat_in_time:
+                await asyncio.sleep(HEARTBEAT_LAG_SECONDS)
+            self.own_calls += 1
+            if self.own_calls == self.freezes_at and not self.after_effect:
+                self._freeze(step)
+        elif self.is_frozen and step.actor.role in ("sweep", "worker") and (self.other_calls or step.name == "leases.fence"):
+            self.other_calls += 1
+            if self.other_calls == self.resumes_at:
+                step.note += "   <-- here the zombie resumes"
+                await self.resume()
 
     async def after(self, step: Step) -> None:
-        if step.actor is self.actor and self.own == self.stops and self.after_effect and not self.stopped_at:
-            self._stop(step)
+        if step.actor is self.actor and self.own_calls == self.freezes_at and self.after_effect and not self.frozen_step:
+            self._freeze(step)
 
-    async def wake(self) -> None:
-        """Let it go on, and wait until it can do no more."""
-        if self.actor is None or not self.asleep:
+    async def resume(self) -> None:
+        """Resume the worker, and wait until it has ended or `SETTLE_SECONDS` have passed."""
+        if self.actor is None or not self.is_frozen:
             return
-        self.done = True
+        self.resumed = True
         self.actor.awake.set()
         if self.actor.root is not None:
-            await asyncio.wait([self.actor.root], timeout=SETTLED)
+            await asyncio.wait([self.actor.root], timeout=SETTLE_SECONDS)
 
-    def _stop(self, step: Step) -> None:
-        self.stopped_at = step.name
-        step.came += "   <-- stops here"
+    def _freeze(self, step: Step) -> None:
+        self.frozen_step = step.name
+        step.note += "   <-- freezes here"
         step.actor.awake.clear()
 
 
-STORIES: dict[str, Sequence[Says]] = {
-    "whole": [Says(pieces=2), Says(pieces=2, every=0.3)],
-    "cut": [Says(pieces=1, error=StreamCut()), Says(pieces=2, every=0.3)],
-    "cancelled": [Says(pieces=2)],
-    "durable": [Says(pieces=3, every=0.5)],
-    "durable, cancelled": [Says(pieces=3, every=0.5)],
+ANSWERS: dict[str, Sequence[ScriptedAnswer]] = {
+    "whole": [ScriptedAnswer(pieces=2), ScriptedAnswer(pieces=2, every=0.3)],
+    "cut": [ScriptedAnswer(pieces=1, error=StreamCut()), ScriptedAnswer(pieces=2, every=0.3)],
+    "cancelled": [ScriptedAnswer(pieces=2)],
+    "durable": [ScriptedAnswer(pieces=3, every=0.5)],
+    "durable, cancelled": [ScriptedAnswer(pieces=3, every=0.5)],
 }
 
 
-def frozen_story(name: str, zombie: Zombie) -> Story:
-    """A watched job; in `cancelled` a cancel is asked while its worker stands still. At the latest the zombie wakes when all is done."""
+def frozen_scenario(name: str, zombie: Zombie) -> ScenarioFunction:
+    """Return a scenario with one job and one subscriber.
 
-    async def story(cloud: Cloud) -> None:
-        job = await cloud.submit(name, *STORIES[name], config={"durable": "durable" in name})
-        await cloud.watch(job)
-        if "cancelled" in name and await cloud.until(lambda: zombie.asleep, 30):
+    If `cancelled` is in its name, the job is cancelled while its worker is frozen. A worker that is
+    still frozen when the job has ended resumes then.
+    """
+
+    async def scenario(sim: Simulation) -> None:
+        job = await sim.submit(name, *ANSWERS[name], config={"durable": "durable" in name})
+        await sim.watch(job)
+        if "cancelled" in name and await sim.until(lambda: zombie.is_frozen, 30):
             await asyncio.sleep(1.0)
-            await cloud.cancel(job)
-        await cloud.until(lambda: cloud.head(job).status.is_terminal and all(worker is zombie.actor for worker in cloud.workers))
-        await zombie.wake()
+            await sim.cancel(job)
+        await sim.until(lambda: sim.job(job).status.is_terminal and all(worker is zombie.actor for worker in sim.workers))
+        await zombie.resume()
 
-    return story
+    return scenario

@@ -1,1 +1,1 @@
-"""What tests of the engine share: time that jumps, a scripted provider, a watcher, and everything outside in memory."""
+"""Shared by the tests: virtual time, a scripted provider, clients, and an in-memory container."""

@@ -1,16 +1,17 @@
-"""A stand-in for OpenAI's background responses, which no emulator has: they are written whether or not anybody listens.
+"""A stand-in for OpenAI's background responses, which no emulator has. They run without a listener.
 
     with BackgroundOpenAI(Scenario(deltas=["Hel", "lo"])) as openai:
         OpenAIResponses(lambda: Credentials("key", openai.url))
         ...
     assert openai.verdict()["ok"]
 
-As a process, in front of a server that answers everything else (`--upstream`):
+As a process, in front of a server that answers all other requests (`--upstream`):
 
     python -m tests.kit.background_openai --port 9191 --upstream http://127.0.0.1:9190
 
-Tests in other processes use `POST /_standin/scenarios` (the fields of a `Scenario`; the last one that fits a request is played), `POST
-/_standin/settings` (those of `Settings`), `POST /_standin/reset`, `GET /_standin/verdict` and `GET /_standin/requests`.
+Tests in other processes use `POST /_standin/scenarios` (the fields of a `Scenario`; the last one
+that matches a request is used), `POST /_standin/settings` (the fields of `Settings`), `POST
+/_standin/reset`, `GET /_standin/verdict` and `GET /_standin/requests`.
 """
 
 from __future__ import annotations
@@ -28,21 +29,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.kit.live_response import FINISHED, LiveResponse, Scenario
-from tests.kit.tiny_http import Connection, Refusal, Request, read_request
+from tests.kit.tiny_http import Connection, HttpError, Request, read_request
 
 
 @dataclass(frozen=True)
 class Settings:
-    """streams_for: seconds from its beginning in which the stream of a response can be come back to; keeps_for: from its end, until it
-    is forgotten. keys: the only keys that are not refused, all if there are none."""
+    """Limits of the stand-in."""
 
-    streams_for: float = 300.0
-    keeps_for: float = 600.0
-    keys: tuple[str, ...] = ()
+    streams_for: float = 300.0  # seconds after its creation in which the stream of a response can be resumed
+    keeps_for: float = 600.0  # seconds after its end until a response is deleted
+    keys: tuple[str, ...] = ()  # the valid keys; empty: every key is valid
 
 
 class BackgroundOpenAI:
-    """The server, on a thread of its own. What tests read of it may be read from any thread."""
+    """The server, on its own thread. Its attributes may be read from any thread."""
 
     def __init__(self, *scenarios: Scenario, upstream: str | None = None, host: str = "127.0.0.1", port: int = 0, **settings: Any) -> None:
         self._upstream = urlsplit(upstream) if upstream else None
@@ -54,7 +54,7 @@ class BackgroundOpenAI:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what was asked. Responses that run are left alone, and are nobody's."""
+        """Delete what was recorded. Running responses continue, but can no longer be retrieved."""
         self.responses: dict[str, LiveResponse] = {}
         self.counts: Counter[str] = Counter()
         self.requests: list[dict[str, Any]] = []
@@ -66,16 +66,20 @@ class BackgroundOpenAI:
         return f"http://{self._host}:{self._port}/v1"
 
     def verdict(self) -> dict[str, Any]:
-        """What was done and what it cost. `ok`: of every response somebody has read the end, or has cancelled it."""
-        made = list(self.responses.values())
-        unheeded = [each.id for each in made if not each.read and each.status != "cancelled"]
+        """Return the responses, the requests for them and their usage.
+
+        `ok` is true if the end of every response was read, or the response was cancelled.
+        `unheeded` lists the others.
+        """
+        created = list(self.responses.values())
+        unheeded = [each.id for each in created if not each.read and each.status != "cancelled"]
         return {
             "ok": not unheeded,
             "unheeded": unheeded,
-            "running": [each.id for each in made if each.status not in FINISHED],
+            "running": [each.id for each in created if each.status not in FINISHED],
             "counts": dict(self.counts),
-            "charged": {name: sum(each.usage()[name] for each in made) for name in ("input_tokens", "output_tokens")},
-            "responses": [{"id": each.id, "status": each.status, "read": each.read, **each.usage()} for each in made],
+            "charged": {name: sum(each.usage()[name] for each in created) for name in ("input_tokens", "output_tokens")},
+            "responses": [{"id": each.id, "status": each.status, "read": each.read, **each.usage()} for each in created],
         }
 
     def __enter__(self) -> BackgroundOpenAI:
@@ -90,7 +94,7 @@ class BackgroundOpenAI:
         self._thread.join(10)
 
     async def serve(self) -> None:
-        """Serve until it is stopped, or for ever."""
+        """Serve until `_stop` is set."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._ids = itertools.count(1)
         server = await asyncio.start_server(self._connected, self._host, self._port)
@@ -117,21 +121,21 @@ class BackgroundOpenAI:
                 try:
                     if not await self._answer(request, connection):
                         return
-                except Refusal as refusal:
-                    await connection.answer(refusal.status, {"error": refusal.error})
+                except HttpError as error:
+                    await connection.answer(error.status, {"error": error.body})
         except ConnectionError:
             return
         finally:
             connection.writer.close()
 
     async def _answer(self, request: Request, connection: Connection) -> bool:
-        """Answer one request. False: the connection is of no more use."""
+        """Answer one request. Return False if the connection cannot be used again."""
         path = request.path
         if path.startswith("/_standin/"):
             await connection.answer(200, self._admin(request))
             return True
         if not path.startswith("/v1/responses/") and not (path == "/v1/responses" and request.json.get("background") is True):
-            await self._pass_on(request, connection)
+            await self._proxy(request, connection)
             return False
         return await self._respond(request, path, connection)
 
@@ -145,25 +149,25 @@ class BackgroundOpenAI:
             return await self._cancel(response_id, connection)
         if (request.method, verb) == ("GET", ""):
             return await self._retrieve(response_id, request, connection)
-        raise Refusal(404, f"Invalid URL ({request.method} {path})")
+        raise HttpError(404, f"Invalid URL ({request.method} {path})")
 
     def _check_key(self, request: Request) -> None:
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self.settings.keys and key not in self.settings.keys:
-            raise Refusal(401, "Incorrect API key provided.", "invalid_api_key")
+            raise HttpError(401, "Incorrect API key provided.", "invalid_api_key")
 
     async def _create(self, request: Request, connection: Connection) -> bool:
-        asked = request.json
-        if asked.get("store") is False:
-            raise Refusal(400, "Background mode requires 'store' to be true.", param="store")
-        scenario = next((each for each in reversed(self.scenarios) if each.fits(asked)), Scenario())
+        body = request.json
+        if body.get("store") is False:
+            raise HttpError(400, "Background mode requires 'store' to be true.", param="store")
+        scenario = next((each for each in reversed(self.scenarios) if each.matches(body)), Scenario())
         scenario.times -= 1
         if scenario.refuses is not None:
-            raise Refusal(scenario.refuses, "The stand-in was told to refuse this.")
+            raise HttpError(scenario.refuses, "The scenario refuses this.")
         self.counts["created"] += 1
-        response = LiveResponse(f"resp_standin_{next(self._ids)}", asked, scenario)
+        response = LiveResponse(f"resp_standin_{next(self._ids)}", body, scenario)
         self.responses[response.id] = response
-        if asked.get("stream"):
+        if body.get("stream"):
             return await self._stream(response, -1, connection)
         await connection.answer(200, response.snapshot())
         return True
@@ -171,7 +175,7 @@ class BackgroundOpenAI:
     async def _retrieve(self, response_id: str, request: Request, connection: Connection) -> bool:
         streamed = request.query.get("stream", "false").lower() == "true"
         self.counts["reattached" if streamed else "retrieved"] += 1
-        response = self._kept(response_id)
+        response = self._find(response_id)
         if streamed:
             self._check_streamable(response)
             return await self._stream(response, int(request.query.get("starting_after", -1)), connection)
@@ -181,42 +185,46 @@ class BackgroundOpenAI:
 
     async def _cancel(self, response_id: str, connection: Connection) -> bool:
         self.counts["cancelled"] += 1
-        response = self._kept(response_id)
+        response = self._find(response_id)
         await response.cancel()
         if response.status != "cancelled":
-            raise Refusal(400, f"Cannot cancel a {response.status} response.", param="response_id")
+            raise HttpError(400, f"Cannot cancel a {response.status} response.", param="response_id")
         await connection.answer(200, response.snapshot())
         return True
 
-    def _kept(self, response_id: str) -> LiveResponse:
+    def _find(self, response_id: str) -> LiveResponse:
         response = self.responses.get(response_id)
         if response is None or (response.ended_at is not None and time.time() > response.ended_at + self.settings.keeps_for):
-            raise Refusal(404, f"Response with id '{response_id}' not found.")
+            raise HttpError(404, f"Response with id '{response_id}' not found.")
         return response
 
     def _check_streamable(self, response: LiveResponse) -> None:
         if response.scenario.refuses_resume is not None:
-            raise Refusal(response.scenario.refuses_resume, "The stand-in was told to refuse this.")
-        if not response.asked.get("stream"):
-            raise Refusal(400, "This response cannot be streamed because it was not created with stream=true.", param="stream")
+            raise HttpError(response.scenario.refuses_resume, "The scenario refuses this.")
+        if not response.request.get("stream"):
+            raise HttpError(400, "This response cannot be streamed because it was not created with stream=true.", param="stream")
         if time.time() > response.created_at + self.settings.streams_for:
-            raise Refusal(400, "This response can no longer be streamed because it is more than 5 minutes old.")
+            raise HttpError(400, "This response can no longer be streamed because it is more than 5 minutes old.")
 
     # ---- streams
 
     async def _stream(self, response: LiveResponse, after: int, connection: Connection) -> bool:
-        """Send the events after `after` until the end, or until the client hangs up: it sends nothing more, so all it can do is that."""
+        """Send the events after `after` until the end, or until the client disconnects.
+
+        The client sends nothing more on this connection, so a completed read means that it
+        disconnected.
+        """
         number, response.connections = response.connections, response.connections + 1
         await connection.begin_events()
-        gone = asyncio.create_task(connection.reader.read(1))
+        disconnected = asyncio.create_task(connection.reader.read(1))
         sending = asyncio.create_task(self._send(response, after, number, connection))
         try:
-            await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
-            return sending.done() and sending.result() and not gone.done()
+            await asyncio.wait({disconnected, sending}, return_when=asyncio.FIRST_COMPLETED)
+            return sending.done() and sending.result() and not disconnected.done()
         finally:
-            gone.cancel()
+            disconnected.cancel()
             sending.cancel()
-            await asyncio.gather(gone, sending, return_exceptions=True)
+            await asyncio.gather(disconnected, sending, return_exceptions=True)
 
     async def _send(self, response: LiveResponse, after: int, number: int, connection: Connection) -> bool:
         breaks, stalls = (dict(enumerate(each)).get(number, 0) for each in (response.scenario.breaks, response.scenario.stalls))
@@ -233,7 +241,7 @@ class BackgroundOpenAI:
         await connection.end_events()
         return True
 
-    # ---- everything else
+    # ---- other requests
 
     def _admin(self, request: Request) -> Any:
         try:
@@ -250,30 +258,33 @@ class BackgroundOpenAI:
                 case "GET", "requests":
                     return {"requests": self.requests}
                 case _:
-                    raise Refusal(404, f"The stand-in has no {request.method} {request.path}.")
+                    raise HttpError(404, f"The stand-in has no {request.method} {request.path}.")
         except TypeError as exc:
-            raise Refusal(400, str(exc)) from exc
+            raise HttpError(400, str(exc)) from exc
         return {}
 
-    async def _pass_on(self, request: Request, connection: Connection) -> None:
-        """Send a request to the upstream and its answer back, byte by byte as it comes; hanging up is passed on as well."""
+    async def _proxy(self, request: Request, connection: Connection) -> None:
+        """Forward a request to the upstream and stream its response back.
+
+        A disconnect on either side ends both.
+        """
         if self._upstream is None:
-            raise Refusal(404, f"The stand-in knows only responses in the background, and has no upstream for {request.target}.")
+            raise HttpError(404, f"The stand-in knows only responses in the background, and has no upstream for {request.target}.")
         port = self._upstream.port or (443 if self._upstream.scheme == "https" else 80)
         try:
             reader, writer = await asyncio.open_connection(self._upstream.hostname, port, ssl=self._upstream.scheme == "https" or None)
         except OSError as exc:
-            raise Refusal(502, f"The stand-in's upstream does not answer: {exc}") from exc
+            raise HttpError(502, f"The stand-in's upstream does not answer: {exc}") from exc
         kept = [line for line in request.head if not line.lower().startswith(("host:", "connection:"))]
         writer.write("\r\n".join([*kept, f"Host: {self._upstream.netloc}", "Connection: close", "", ""]).encode("latin-1") + request.body)
         copying = asyncio.create_task(_copy(reader, connection.writer))
-        gone = asyncio.create_task(connection.reader.read(1))
+        disconnected = asyncio.create_task(connection.reader.read(1))
         try:
-            await asyncio.wait({copying, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({copying, disconnected}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             copying.cancel()
-            gone.cancel()
-            await asyncio.gather(copying, gone, return_exceptions=True)
+            disconnected.cancel()
+            await asyncio.gather(copying, disconnected, return_exceptions=True)
             writer.close()
 
 
@@ -284,13 +295,13 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description="Stand in for OpenAI's background responses.")
-    options.add_argument("--host", default="127.0.0.1")
-    options.add_argument("--port", type=int, required=True)
-    options.add_argument("--upstream", help="who answers everything else, such as http://127.0.0.1:9190")
-    given = options.parse_args()
+    parser = argparse.ArgumentParser(description="Stand in for OpenAI's background responses.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--upstream", help="the server that answers all other requests, such as http://127.0.0.1:9190")
+    options = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        asyncio.run(BackgroundOpenAI(upstream=given.upstream, host=given.host, port=given.port).serve())
+        asyncio.run(BackgroundOpenAI(upstream=options.upstream, host=options.host, port=options.port).serve())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Batches through `app.py`: what their functions do, at the word of a test."""
+"""Batches through `app.py`: submit them, and run their Lambda functions one call at a time."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from tests.kit.change_records import change
 from tests.kit.http import CONTEXT, Api, Reply
 from tests.kit.work import work
 
-ROUNDS = 200
+MAX_ROUNDS = 200
 
 
-def submit(api: Api, items: list[Any] | int, token: str = "user", **terms: Any) -> str:
-    """A batch of these items, or of so many."""
+def submit(api: Api, items: list[Any] | int, token: str = "user", **options: Any) -> str:
+    """Submit a batch of these items, or of that many generated items. Return its id."""
     rows = [f"Say {number}." for number in range(items)] if isinstance(items, int) else items
-    reply = api.call("POST", "/batches", {"items": rows, **terms}, token)
+    reply = api.call("POST", "/batches", {"items": rows, **options}, token)
     assert reply.status == 202, reply.text
     return str(reply.json["batch_id"])
 
 
-def look(api: Api, batch_id: str, token: str = "user", query: str = "") -> Any:
+def get_batch(api: Api, batch_id: str, token: str = "user", query: str = "") -> Any:
+    """Return the batch as the API shows it."""
     reply = api.call("GET", f"/batches/{batch_id}{query}", token=token)
     assert reply.status == 200, reply.text
     return reply.json
 
 
 def tasks(api: Api) -> int:
-    """Deliver what waits in the queue `tasks` now."""
+    """Deliver the messages that are in the queue `tasks` now. Return how many there were."""
     received = api.container.queues.receive("tasks", 100)
     for message in received:
         api.module.run_tasks({"Records": [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id}]}, CONTEXT)
@@ -35,14 +36,14 @@ def tasks(api: Api) -> int:
 
 
 def count(api: Api) -> None:
-    """The change stream, as it would bring the newest image of each job."""
+    """Run `count_jobs` on a change record with the newest image of each job."""
     records = [change(None, job) for job in api.container.jobs.heads.values()]
     api.module.count_jobs({"Records": records}, CONTEXT)
 
 
 def settle(api: Api, *lanes: str) -> None:
-    """Release, run and count until nothing more happens by itself."""
-    for _ in range(ROUNDS):
+    """Run task messages, workers of `lanes` and counting until nothing is left to do."""
+    for _ in range(MAX_ROUNDS):
         done = tasks(api)
         for lane in lanes or ("low",):
             while api.container.queues.depth(lane):
@@ -51,7 +52,7 @@ def settle(api: Api, *lanes: str) -> None:
         count(api)
         if not done and not api.container.queues.depth("tasks"):
             return
-    raise AssertionError("it does not come to rest")
+    raise AssertionError(f"there is still work after {MAX_ROUNDS} rounds")
 
 
 def export(api: Api, batch_id: str, kind: str = "json", token: str = "user") -> Reply:

@@ -1,4 +1,4 @@
-"""Records of the change stream, as DynamoDB makes them."""
+"""Records of the change stream, in DynamoDB's format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chalicelib.domain.jobs.job import Job
 
 
 def change(before: Job | None, after: Job) -> dict[str, Any]:
-    """A record of the stream."""
+    """Return the stream record of a change of a job."""
 
     def image(job: Job) -> Any:
         return item_of(JobItem, job).to_dynamodb_dict()

@@ -1,4 +1,4 @@
-"""The container of tests: the real one, whose ports are the in-memory twins."""
+"""The container of the tests: the real one with the in-memory twins as ports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ API_URL = "https://api.example/api"
 
 
 class InlineLoop:
-    """A worker loop on which pauses pass at once."""
+    """The worker loop in virtual time: a pause takes no real time."""
 
     def __init__(self, loop: JumpingLoop | None = None) -> None:
         self._loop = loop or JumpingLoop()
@@ -29,7 +29,10 @@ class InlineLoop:
 
 
 class InMemoryContainer(InMemoryAdapters, Container):
-    """Ids count up; the last five digits are zeros, as the rows of a batch need it."""
+    """A `Container` on in-memory twins.
+
+    Ids count up; the last five digits are zero, because row ids of a batch use them.
+    """
 
     offload: Any = staticmethod(run_inline)
     offload_sends: Any = staticmethod(run_inline)
@@ -41,7 +44,7 @@ class InMemoryContainer(InMemoryAdapters, Container):
         self.provider = ScriptedProvider(*scripts)
         self.worker_loop: Any = InlineLoop(loop)
         self.endpoints = {"ws_url": "wss://ws.example/api", "api_url": API_URL}
-        self.facts: list[tuple[str, dict[str, Any]]] | None = None
+        self.log_lines: list[tuple[str, dict[str, Any]]] | None = None
         self._ids = iter(range(1, 10**9))
 
     def new_id(self) -> str:  # type: ignore[override]
@@ -51,18 +54,18 @@ class InMemoryContainer(InMemoryAdapters, Container):
         return batch_id(self.new_id())
 
     def log(self, fact: str, **fields: Any) -> None:
-        """Keep the facts in a list, if a test gave one; else write them as production does."""
-        if self.facts is None:
+        """Append the event to `log_lines` if a test has set it; otherwise log it."""
+        if self.log_lines is None:
             record(fact, **fields)
         else:
-            self.facts.append((fact, fields))
+            self.log_lines.append((fact, fields))
 
     @property
     def parallel_map(self) -> ParallelMap:
         return serial_map
 
-    def but(self, **members: Any) -> Any:
-        """A copy with other members."""
-        other = copy.copy(self)
-        vars(other).update(members)
-        return other
+    def with_changes(self, **members: Any) -> Any:
+        """Return a copy with these members replaced."""
+        changed = copy.copy(self)
+        vars(changed).update(members)
+        return changed

@@ -1,4 +1,4 @@
-"""Deliveries as SQS and the sweep bring them up, on the twins, in virtual time."""
+"""Webhook deliveries on the in-memory twins, in virtual time: create, dispatch, sweep."""
 
 from __future__ import annotations
 
@@ -17,31 +17,36 @@ Change = tuple[str, Job | None, Job | None]
 
 
 def ended(world: World, status: Status = Status.COMPLETED, **fields: object) -> Change:
-    """The change in which a job that names a webhook ends."""
+    """Submit a job with a webhook, and return the change in which it ends."""
     job = world.submit(**{"webhook_url": HOOK, **fields})  # type: ignore[arg-type]
     before = replace(job, status=Status.PROCESSING, attempt=1)
     after = replace(before, status=status, version=3, due_at=None, finished_at=world.clock.now(), cost=1_500_000)
     return job.id, before, after
 
 
-def tell(world: World, *changes: Change) -> None:
+def notify(world: World, *changes: Change) -> None:
+    """Run the consumer that creates the deliveries of these changes."""
     notify_job_ends(world.container, changes)
 
 
 def deliver(world: World) -> list[DeliveryResult]:
-    """One invocation on whatever the queue holds now."""
+    """Run the dispatcher once, on the messages that the queue holds now."""
     received = world.container.queues.receive("deliveries")
-    done = [handle_delivery_message(world.container, message.body) for message in received]
+    results = [handle_delivery_message(world.container, message.body) for message in received]
     world.container.queues.acknowledge("deliveries", [message.receipt for message in received])
-    return done
+    return results
 
 
 def sweep(world: World) -> int:
+    """Requeue stalled deliveries. Return how many were scheduled."""
     return requeue_stalled(world.container, world.clock.now() + 10_000)[DeliveryResult.SCHEDULED]
 
 
-def live(world: World, hours: float, step: float = 5.0) -> None:
-    """Let time pass, with a sweep each minute and whoever delivers always there."""
+def run_deliveries(world: World, hours: float, step: float = 5.0) -> None:
+    """Advance the clock by `hours`.
+
+    The dispatcher runs every `step` seconds, the sweeper every minute.
+    """
     seconds = 0.0
     while seconds < hours * 3_600:
         deliver(world)
@@ -52,11 +57,12 @@ def live(world: World, hours: float, step: float = 5.0) -> None:
     deliver(world)
 
 
-def only(world: World) -> Delivery:
+def only_delivery(world: World) -> Delivery:
+    """Return the one delivery that exists."""
     (delivery,) = world.container.deliveries.rows.values()
     return delivery
 
 
-def payload(letter: ReceivedRequest) -> dict[str, object]:
-    body: dict[str, object] = json.loads(letter.body)
+def payload(request: ReceivedRequest) -> dict[str, object]:
+    body: dict[str, object] = json.loads(request.body)
     return body

@@ -28,5 +28,5 @@ def write_end(world: World, job: Job, status: Status = Status.COMPLETED) -> Job:
 
 
 def consume_changes(world: World, *jobs: Job) -> None:
-    """Run the consumer that releases dependents, with one change for the current record of each job."""
+    """Run the consumer that releases dependents, with one change for each job."""
     release_dependents(world.container, [(job.id, None, world.job(job)) for job in jobs])

@@ -13,7 +13,8 @@ from chalicelib.adapters.aws import client as aws
 def item_size(item: dict[str, Any]) -> int:
     """Size in bytes as DynamoDB counts it.
 
-    Names and texts count in UTF-8, a number has a byte for two digits and one more, and a boolean has one byte.
+    Names and texts count in UTF-8, a number has a byte for two digits and one more, and a boolean
+    has one byte.
     """
     sizes: dict[str, Callable[[Any], int]] = {"S": _text, "B": len, "N": _number, "BOOL": lambda _: 1}
     return sum(len(name.encode()) + sizes[kind](content) for name, value in item.items() for kind, content in value.items())

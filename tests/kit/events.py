@@ -1,4 +1,4 @@
-"""Server-Sent Events as a standard EventSource reads them."""
+"""Server-Sent Events, parsed as by a standard EventSource."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.kit.http import Api, Reply
 
 
 class Events(list[dict[str, Any]]):
-    """The events of one response, `{"id", "event", "data"}`."""
+    """The events of one response, each as `{"id", "event", "data"}`."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class Events(list[dict[str, Any]]):
 
 
 def read_whole_stream(api: Api, url: str, most: int = 50) -> tuple[list[dict[str, Any]], list[Reply]]:
-    """Reconnect with the last id, as EventSource does, until 204 stops it."""
+    """Reconnect with the last event id, as EventSource does, until the response is 204."""
     events: list[dict[str, Any]] = []
     replies: list[Reply] = []
     while len(replies) < most:

@@ -1,4 +1,4 @@
-"""Stores that do not answer."""
+"""Stores whose calls fail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from chalicelib.domain.errors import Throttled
 
 @contextmanager
 def refusing(port: Any, method: str, times: int = 1, error: type[Exception] = Throttled, *, after: bool = False) -> Iterator[list[int]]:
-    """`method` of `port` fails so many times, before its effect or `after` it. The list counts the calls."""
+    """Make the next `times` calls of `method` raise `error`, before their effect or `after` it.
+
+    Yields a list with the number of calls.
+    """
     real, calls = getattr(port, method), [0]
 
     def call(*args: Any, **named: Any) -> Any:

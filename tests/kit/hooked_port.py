@@ -1,4 +1,4 @@
-"""A port at each call of which a test may have its say."""
+"""A port with a hook before and after each call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 
 class Hooked:
-    """`before` is asked with the name of each call; what it raises, the caller gets in place of the call. `after` likewise."""
+    """Calls `before` and `after` with the name of each call, `port.method`.
+
+    The caller gets what a hook raises.
+    """
 
     def __init__(self, name: str, real: Any, before: Callable[[str], None], after: Callable[[str], None]) -> None:
         self._name, self._real, self._before, self._after = name, real, before, after

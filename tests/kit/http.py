@@ -1,4 +1,4 @@
-"""Requests as API Gateway hands them over, through `app.py`, with everything outside in memory."""
+"""Requests through `app.py` in API Gateway's format, with all ports in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ TOKENS = {
 
 
 def unreachable(call: Callable[..., T], *numbers: int) -> Callable[..., T]:
-    """`call`, which cannot reach its store at these of its calls, counted from 1; at all without numbers."""
+    """Return `call` with a store failure at these of its calls, counted from 1.
+
+    Without numbers every call fails.
+    """
     counted = itertools.count(1)
 
     def attempt(*args: Any, **kwargs: Any) -> T:
@@ -58,13 +61,13 @@ class Reply:
 
 
 class Api:
-    """`app.py` on the twins. `call` sends one request as `token`."""
+    """`app.py` on the in-memory twins. `call` sends one request as `token`."""
 
     def __init__(self, *scripts: Script) -> None:
         self.container = InMemoryContainer(*scripts)
         for name, (tenant, user, role) in TOKENS.items():
-            made = self.container.clock.now()
-            key = Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=made)
+            now = self.container.clock.now()
+            key = Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=now)
             self.container.api_keys.put_key(key)
         bootstrap.override(self.container)
         self.app: Any = importlib.import_module("app").app
@@ -109,13 +112,14 @@ class Api:
         return str(reply.json["job_id"])
 
     def change_key(self, token: str, **changes: Any) -> None:
-        """Change a key as an administrator does, and wait until every environment has noticed."""
+        """Change a key, and advance the clock until no environment has the old one cached."""
         key = self.container.api_keys.key(secret_hash(f"hr_{token}"))
         assert key is not None
         self.container.api_keys.put_key(replace(key, **changes))
         self.container.clock.advance(31)
 
-    def head(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> Job:
+        """Return the stored job record."""
         return self.container.jobs.heads[job_id]
 
     def _match(self, path: str) -> tuple[str, dict[str, str]]:
@@ -125,5 +129,5 @@ class Api:
             found = re.fullmatch(pattern, path)
             if found and (best is None or len(found.groupdict()) < len(best[1])):
                 best = route, found.groupdict()
-        assert best is not None, f"no route for {path}: API Gateway would answer"
+        assert best is not None, f"app.py has no route for {path}, so API Gateway would not call it"
         return best

@@ -1,4 +1,4 @@
-"""Jobs for the tests of the domain."""
+"""Job records for the tests of the domain."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ QUEUED = Job(
 
 
 def job(**changes: Any) -> Job:
-    """A queued job, with changes."""
+    """Return a queued job record with these fields changed."""
     return replace(QUEUED, **changes)

@@ -1,4 +1,4 @@
-"""A provider that says what a test tells it to say."""
+"""A provider that answers from a script."""
 
 from __future__ import annotations
 
@@ -19,32 +19,30 @@ FIRST_DELTA = 4  # the events before it: created, in progress, and the beginning
 
 @dataclass
 class Script:
-    """One answer: `deltas` at an interval, then `end`, or `error` in its place. `first` is the wait before the first.
+    """One answer: `deltas` at an interval, then `end`, or `error` in its place.
 
-    The rest is for answers in the background. `breaks`: the connection that listens first, second ... is lost (`lost`) after so many
-    deltas; a 0, or an entry too few, lets it go on. `replays`: the deltas are others for whoever resumes. With neither `end` nor `error`
-    the response runs for ever. OpenAI's own times: no stream of it can be resumed `streams_for` seconds after its beginning (0: never),
-    and it is forgotten `keeps_for` seconds after its end.
+    With neither, a background response runs for ever.
     """
 
     deltas: Sequence[str] = ("Hello", ", ", "world")
-    every: float = 0.02
-    first: float = 0.3
+    every: float = 0.02  # seconds before each delta
+    first: float = 0.3  # seconds before the response starts
     end: ResponseEnded | None = field(default_factory=lambda: ResponseEnded(Usage(input=10, output=3), MODEL))
     error: Exception | None = None
-    refusal: bool = False
-    refuses: bool = False  # the request itself, before a response is begun
-    breaks: Sequence[int] = ()
-    lost: type[AttemptFailed] = ProviderConnectionLost
-    replays: Sequence[str] | None = None
-    streams_for: float = 300.0
-    keeps_for: float = 600.0
+    refusal: bool = False  # the text is a refusal
+    refuses: bool = False  # the request itself fails with `error`, so no response starts
+    # Background responses only:
+    breaks: Sequence[int] = ()  # by connection: it is lost after so many deltas; 0 or no entry: it is not lost
+    lost: type[AttemptFailed] = ProviderConnectionLost  # what a lost connection raises
+    replays: Sequence[str] | None = None  # the deltas of a resumed stream, where they differ
+    streams_for: float = 300.0  # seconds after its start in which the stream can be resumed; 0: never
+    keeps_for: float = 600.0  # seconds after its end until the response is deleted
 
 
 class BackgroundResponse:
-    """A response that lives on whether or not anybody listens: what there is of it is worked out from the time of its loop.
+    """A response that runs without a listener. Its state is computed from the loop's time.
 
-    `read`: somebody has learned how it ended.
+    `read` is true once its end has been delivered.
     """
 
     def __init__(self, number: int, script: Script) -> None:
@@ -53,10 +51,10 @@ class BackgroundResponse:
         self.script = script
         self.read = False
         self.cancelled = False
-        self.listened = 0
+        self.connections = 0
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
-        self._ends_at = self._began + len(script.deltas) * script.every
+        self._started_at = self._loop.time()
+        self._ends_at = self._started_at + len(script.deltas) * script.every
 
     @property
     def endless(self) -> bool:
@@ -68,21 +66,21 @@ class BackgroundResponse:
 
     @property
     def streamable(self) -> bool:
-        return self.kept and self._loop.time() < self._began + self.script.streams_for
+        return self.kept and self._loop.time() < self._started_at + self.script.streams_for
 
     @property
     def kept(self) -> bool:
         return self.endless or self._loop.time() < self._ends_at + self.script.keeps_for
 
     async def events(self, after: int, deltas: Sequence[str]) -> AsyncGenerator[ProviderEvent]:
-        """What comes after an event, at its time, until this listener's connection breaks."""
-        breaks = self.script.breaks[self.listened] if self.listened < len(self.script.breaks) else 0
-        self.listened += 1
+        """Yield the events above number `after`, each at its time, until this connection breaks."""
+        breaks = self.script.breaks[self.connections] if self.connections < len(self.script.breaks) else 0
+        self.connections += 1
         if after < 0:
             yield ResponseStarted(self.id, MODEL)
         begin = max(0, after - FIRST_DELTA + 1)
         for index, delta in enumerate(deltas[begin:], begin):
-            await self._until(self._began + (index + 1) * self.script.every)
+            await self._until(self._started_at + (index + 1) * self.script.every)
             yield TextDelta(delta, FIRST_DELTA + index, self.script.refusal)
             if index - begin + 1 == breaks:
                 raise self.script.lost
@@ -92,7 +90,7 @@ class BackgroundResponse:
         yield self.outcome()
 
     def outcome(self) -> ResponseEnded:
-        """How it ended, told to somebody."""
+        """Deliver the end: return it, or raise the error of the script."""
         self.read = True
         if self.script.error is not None:
             raise self.script.error
@@ -117,10 +115,9 @@ class BackgroundResponse:
 
 
 class ScriptedProvider:
-    """Answers with its scripts in order, the last one again and again.
+    """Answers with its scripts in order, then repeats the last one.
 
-    `requests`, `resumes` (with `after`), `fetches` and `cancels` are what it was asked. `trouble["fetch"]` holds what the next calls
-    of that method raise instead.
+    `requests`, `resumes` (with `after`), `fetches` and `cancels` record the calls.
     """
 
     def __init__(self, *scripts: Script) -> None:
@@ -129,25 +126,25 @@ class ScriptedProvider:
         self.resumes: list[tuple[str, int]] = []
         self.fetches: list[str] = []
         self.cancels: list[str] = []
-        self.trouble: dict[str, list[Exception]] = defaultdict(list)
+        self.errors: dict[str, list[Exception]] = defaultdict(list)  # by method (resume, fetch, cancel): what its next calls raise
         self.responses: dict[str, BackgroundResponse] = {}
-        self.sent: list[str] = []  # the text of each response, as far as it was read by whoever asked for it
+        self.sent: list[str] = []  # the text of each response, as far as its request has read it
         self.open = 0
-        self.keyed = True  # without a key every request is refused before it is sent
+        self.has_key = True  # without a key every request fails before it is sent
 
     @property
     def running(self) -> list[str]:
-        """The background responses that are being written, whether or not anybody listens."""
+        """The ids of the background responses that have not ended."""
         return [response.id for response in self.responses.values() if response.running]
 
     @property
     def abandoned(self) -> list[str]:
-        """The background responses that nobody has cancelled and of which nobody has learned how they ended."""
+        """The ids of the background responses that were neither cancelled nor read to the end."""
         return [response.id for response in self.responses.values() if not response.read and not response.cancelled]
 
     @asynccontextmanager
     async def stream(self, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
-        if not self.keyed:
+        if not self.has_key:
             raise NotConfigured
         script = self.scripts[min(len(self.requests), len(self.scripts) - 1)]
         self.requests.append(request)
@@ -159,7 +156,7 @@ class ScriptedProvider:
     async def resume(self, response_id: str, after: int, request: ModelRequest) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:
         assert request.background, "only a response in the background can be resumed"
         self.resumes.append((response_id, after))
-        self._give_trouble("resume")
+        self._raise_next("resume")
         response = self.responses.get(response_id)
         if response is None or not response.streamable:
             raise ReattachRefused(provider_status=400 if response and response.kept else 404)
@@ -168,25 +165,25 @@ class ScriptedProvider:
             yield events
 
     async def is_configured(self) -> bool:
-        return self.keyed
+        return self.has_key
 
     async def fetch(self, response_id: str) -> FetchedResponse:
         self.fetches.append(response_id)
-        self._give_trouble("fetch")
+        self._raise_next("fetch")
         if response_id not in self.responses:
             raise ResponseLost(provider_status=404)
         return self.responses[response_id].fetched()
 
     async def cancel(self, response_id: str) -> None:
         self.cancels.append(response_id)
-        self._give_trouble("cancel")
+        self._raise_next("cancel")
         response = self.responses.get(response_id)
         if response is not None:
             response.cancelled = response.cancelled or response.running
 
-    def _give_trouble(self, method: str) -> None:
-        if self.trouble[method]:
-            raise self.trouble[method].pop(0)
+    def _raise_next(self, method: str) -> None:
+        if self.errors[method]:
+            raise self.errors[method].pop(0)
 
     @asynccontextmanager
     async def _listening(self, events: AsyncGenerator[ProviderEvent]) -> AsyncGenerator[AsyncIterator[ProviderEvent]]:

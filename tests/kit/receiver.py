@@ -1,4 +1,4 @@
-"""A receiver of webhooks as somebody would write one: a real server on this machine, in a thread."""
+"""A webhook receiver: a real HTTP server on this machine, in a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """`respond` writes the answer; `received` is what came, in order."""
+    """`respond` writes the response; `received` are the requests, in order."""
 
     port: int = 0
     respond: Callable[[BaseHTTPRequestHandler], None] = lambda handler: answer(handler, 204)
@@ -40,7 +40,7 @@ def answer(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **he
 
 
 def drip(handler: BaseHTTPRequestHandler, seconds: float) -> None:
-    """A byte of a header now and then, so that no single read ever waits long."""
+    """Send one byte of a header every 50 ms, so that no single read of the client times out."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -59,20 +59,20 @@ def receiver(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iter
             made.received.append(Received(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
             try:
                 made.respond(self)
-            except OSError:  # who posted has gone
+            except OSError:  # the client has disconnected
                 self.close_connection = True
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Tests look at what was received."""
+            """Log nothing: tests read `received`."""
 
         def log_error(self, *_: object) -> None:
-            """As above."""
+            """Log nothing."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
         def handle_error(self, request: object, client_address: object) -> None:
-            """A client that refuses the certificate is what some tests are about."""
+            """Print nothing: some tests have a client that rejects the certificate."""
 
     server = Server((host, 0), Handler)
     if tls is not None:
@@ -89,7 +89,10 @@ def receiver(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iter
 
 
 def certificate_for(name: str, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """What a server of this name shows, and what a client that trusts its maker has."""
+    """Create a self-signed certificate for `name`.
+
+    Return the TLS contexts of a server with it and of a client that trusts it.
+    """
     from datetime import UTC, datetime, timedelta
 
     from cryptography import x509

@@ -1,4 +1,7 @@
-"""Valid records for tests of stores and of code that reads stored records. Each function takes changes by keyword."""
+"""Valid records for tests of stores and of code that reads stored records.
+
+Each function takes changes by keyword.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,7 @@ def full_job(**changes: Any) -> Job:
 
 
 def completed_job(output: int = 300, streaming: int = 3_000, first: int = 400, **changes: Any) -> Job:
-    """A completed job with its output tokens and its times in ms: of streaming, and until the first token."""
+    """A completed job with its output tokens, and its streaming and first-token times in ms."""
     started_at = changes.pop("at", NOW)
     values: dict[str, Any] = {
         "status": Status.COMPLETED,

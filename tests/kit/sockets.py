@@ -1,4 +1,4 @@
-"""A WebSocket client as API Gateway passes it on, through `app.py`."""
+"""A WebSocket client whose events reach `app.py` in API Gateway's format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.kit.http import CONTEXT, Api
 
 
 class Socket:
-    """One connection. `frames` is what was posted to it."""
+    """One connection. `frames` are the frames that were sent to it."""
 
     def __init__(self, api: Api, connection_id: str = "c1") -> None:
         self.api, self.id = api, connection_id
@@ -22,7 +22,7 @@ class Socket:
         return int(self.api.module.websocket_connect(event, CONTEXT)["statusCode"])
 
     def send(self, message: Any) -> list[dict[str, Any]]:
-        """Send one message; the answer is what was posted meanwhile."""
+        """Send one message, and return the frames that were sent while it was handled."""
         before = len(self.frames)
         body = message if isinstance(message, str) or message is None else json.dumps(message)
         answer = self.api.module.websocket_message({"body": body, **self._context("$default", "MESSAGE")}, CONTEXT)
@@ -38,7 +38,7 @@ class Socket:
 
     @property
     def assembled(self) -> TextAssembler:
-        """What a client that keeps the rules holds now."""
+        """The text as a client assembles it from the frames so far."""
         assembly = TextAssembler()
         for frame in self.frames:
             assembly.receive(frame)

@@ -11,7 +11,7 @@ from tests.kit.world import World
 
 
 async def slow_offload(call: Callable[..., Any], *args: Any) -> Any:
-    """Run a call and wait half a second, so that a test can kill the worker between any two calls."""
+    """Run a call and wait half a second, so that a test can kill the worker in between."""
     answer = call(*args)
     await asyncio.sleep(0.5)
     return answer

@@ -1,4 +1,4 @@
-"""Work that is no OpenAI call, for tests: types whose work is a function at hand, and a cloud that goes on until they have ended."""
+"""Job types with a task handler, and a loop that runs their jobs to the end."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tests.kit.world import World
 
 
 def chore(work: TaskHandler, *, name: str = "chore", limits: Limits | None = None, **more: Any) -> JobType:
-    """A type that takes any input."""
-    about = {"title": "Chore", "description": "Something to do.", "instructions": "", "input_schema": {}}
-    return JobType(name=name, **{"stages": ("setup", "doing", "finalization"), **about, **more}, handler=work, limits=limits)
+    """Return a job type whose handler is `work`. It accepts any input."""
+    texts = {"title": "Chore", "description": "Something to do.", "instructions": "", "input_schema": {}}
+    return JobType(name=name, **{"stages": ("setup", "doing", "finalization"), **texts, **more}, handler=work, limits=limits)
 
 
-def knowing(*kinds: JobType) -> Callable[[str], JobType]:
-    """The types of the deployment, and these."""
-    known = {kind.name: kind for kind in kinds}
-    return lambda name: known.get(name) or job_types.get(name)
+def with_job_types(*kinds: JobType) -> Callable[[str], JobType]:
+    """Return a lookup of the deployed job types and these."""
+    added = {kind.name: kind for kind in kinds}
+    return lambda name: added.get(name) or job_types.get(name)
 
 
-def doing(work: TaskHandler, *, limits: Limits | None = None, **more: Any) -> World:
-    """A world that knows the type `chore`."""
-    return World(job_type=knowing(chore(work, limits=limits, **more)))
+def chore_world(work: TaskHandler, *, limits: Limits | None = None, **more: Any) -> World:
+    """Return a world that also has the job type `chore`."""
+    return World(job_type=with_job_types(chore(work, limits=limits, **more)))
 
 
-def rest(world: World, jobs: Sequence[Job], seconds: float = 7_200, lane: str = "normal") -> None:
-    """Messages are delivered as they come due, each batch by a worker of its own, and the sweep runs every minute, until all have ended."""
+def run_to_end(world: World, jobs: Sequence[Job], seconds: float = 7_200, lane: str = "normal") -> None:
+    """Deliver due messages to workers, and sweep every minute, until all `jobs` have ended."""
 
-    async def go_on() -> None:
+    async def loop() -> None:
         end, swept, workers = world.clock.now() + round(seconds * 1000), 0, set[asyncio.Task[None]]()
         while not all(world.job(job).status.is_terminal for job in jobs):
             assert world.clock.now() < end, [(world.job(job).status, world.job(job).reason) for job in jobs]
@@ -45,4 +45,4 @@ def rest(world: World, jobs: Sequence[Job], seconds: float = 7_200, lane: str = 
             await asyncio.sleep(0.25)
         await asyncio.gather(*workers)
 
-    world.loop.run_until_complete(go_on())
+    world.loop.run_until_complete(loop())

@@ -1,4 +1,4 @@
-"""An event loop whose time jumps: where everything waits, it is at once the moment of whatever is due next.
+"""An event loop with virtual time: when every task waits, the clock jumps to the next timer.
 
 Hours of leases and retries pass in milliseconds, and the order of events is the same in every run.
 """
@@ -22,7 +22,7 @@ class _Jump(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = self._inner.select(0)
         if not ready and timeout is None:
-            raise RuntimeError("everything waits, and nothing will ever happen")
+            raise RuntimeError("deadlock: every task waits, and there is no timer")
         if not ready and timeout:
             self._loop.moment += timeout
         return ready
@@ -41,7 +41,10 @@ class _Jump(selectors.BaseSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """`made` are those that are open: a fixture closes them after each test."""
+    """An event loop in virtual time.
+
+    `made` lists the open ones; a fixture closes them after each test.
+    """
 
     made: ClassVar[list[JumpingLoop]] = []
 
@@ -55,7 +58,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """The clock port, on the same time as the loop."""
+    """The clock port, on the loop's virtual time."""
 
     def __init__(self, loop: JumpingLoop) -> None:
         self._loop = loop
@@ -71,7 +74,7 @@ class LoopClock:
 
 
 class SkewedClock:
-    """A clock that is wrong by some seconds."""
+    """A clock that is `seconds` ahead, or behind if negative."""
 
     def __init__(self, clock: LoopClock, seconds: float) -> None:
         self._clock, self._ms = clock, round(seconds * 1000)
@@ -84,8 +87,11 @@ class SkewedClock:
 
 
 def run(loop: JumpingLoop, work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, and hold the engine to its word that nothing of it is left over."""
+    """Run `work`, and assert that no task is left.
+
+    (protocol rule 20: a handler returns after its tasks)
+    """
     result = loop.run_until_complete(work)
     left = asyncio.all_tasks(loop)
-    assert not left, f"tasks outlived their work: {left}"
+    assert not left, f"tasks are still running after their handler returned: {left}"
     return result

@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as a stand-in needs: requests with a length, answers as JSON or as a stream of events."""
+"""A minimal HTTP/1.1 server for the stand-in, with JSON and event stream responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """`head` are the lines as they came, the first one included."""
+    """One request. `head` is the request line and the header lines, unparsed."""
 
     method: str
     target: str
@@ -30,16 +30,16 @@ class Request:
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as an object, an empty one if it is none."""
+        """The body as a JSON object; empty if the body is anything else."""
         try:
-            said = json.loads(self.body or b"{}")
+            parsed = json.loads(self.body or b"{}")
         except ValueError:
             return {}
-        return said if isinstance(said, dict) else {}
+        return parsed if isinstance(parsed, dict) else {}
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request | None:
-    """The next request of a connection, None when there are no more."""
+    """Read the next request of a connection. Return None when the connection has ended."""
     try:
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
@@ -50,23 +50,23 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
     return Request(method, target, headers, body, lines)
 
 
-class Refusal(Exception):
-    """Answered as an error in OpenAI's shape."""
+class HttpError(Exception):
+    """Makes the server respond with an error in OpenAI's format."""
 
     def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+        self.body = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
 
 
 class Connection:
-    """One client. What is written goes out at once."""
+    """One client connection. Every write is flushed at once."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    async def answer(self, status: int, said: Any) -> None:
-        data = json.dumps(said).encode()
+    async def answer(self, status: int, body: Any) -> None:
+        data = json.dumps(body).encode()
         self._head(status, "application/json", f"content-length: {len(data)}")
         self.writer.write(data)
         await self.writer.drain()
@@ -85,7 +85,7 @@ class Connection:
         await self.writer.drain()
 
     def abort(self) -> None:
-        """Reset it, with whatever was being said."""
+        """Reset the connection, in the middle of a response too."""
         self.writer.transport.abort()
 
     def _head(self, status: int, kind: str, *more: str) -> None:

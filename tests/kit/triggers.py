@@ -8,7 +8,7 @@ from tests.kit.http import CONTEXT, Api
 
 def publish_change(api: Api, job_id: str) -> None:
     """Invoke `on_job_change` with the current record of a job, as new."""
-    api.module.on_job_change({"Records": [change(None, api.head(job_id))]}, CONTEXT)
+    api.module.on_job_change({"Records": [change(None, api.job(job_id))]}, CONTEXT)
 
 
 def deliver(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Workers for what the API has queued, through the triggers of `app.py`."""
+"""Run workers and the sweeper through the triggers of `app.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.kit.http import CONTEXT, Api
 
 
 def work(api: Api, lane: str = "normal") -> None:
-    """Deliver all that waits in a lane, as SQS does."""
+    """Deliver the messages of a lane to a worker, as SQS does."""
     received = api.container.queues.receive(lane)
     if received:
         invoke(api, lane, [{"body": message.body, "receiptHandle": message.receipt, "messageId": message.id} for message in received])
@@ -16,12 +16,12 @@ def work(api: Api, lane: str = "normal") -> None:
 
 
 def invoke(api: Api, lane: str, records: list[dict[str, Any]]) -> None:
-    """One invocation of a lane's worker with these records."""
+    """Invoke a lane's worker with these records."""
     getattr(api.module, f"worker_{lane}")({"Records": records}, CONTEXT)
 
 
 def sweep(api: Api, after: float = 60.0) -> None:
-    """One run of the sweep, so many seconds later."""
+    """Advance the clock by `after` seconds, and run the sweeper once."""
     api.container.clock.advance(after)
     names = ("version", "account", "region", "source", "id", "time", "detail-type")
     api.module.sweep({**dict.fromkeys(names, ""), "detail": {}, "resources": []}, CONTEXT)

@@ -1,4 +1,4 @@
-"""Everything at once: an engine on the in-memory twins, with a scripted provider, on a loop whose time jumps."""
+"""The services on in-memory twins, with a scripted provider, in virtual time."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ ALICE = Caller(tenant="acme", user="alice", role=Role.USER, key_id="key_1", key_
 
 
 class World:
-    """`deliver` runs a worker on what a lane's queue holds; `text_of` is what a watcher's client has put together."""
+    """A container, its clock and its event loop. `changes` replace members of the container."""
 
     def __init__(self, *scripts: Script, **changes: Any) -> None:
         self.loop = JumpingLoop()
         self.clock = LoopClock(self.loop)
         self.provider = ScriptedProvider(*scripts)
-        self.facts: list[tuple[str, dict[str, Any]]] = []
+        self.log_lines: list[tuple[str, dict[str, Any]]] = []
         self.container = InMemoryContainer(clock=cast(Any, self.clock), loop=self.loop)
         numbers, batches = itertools.count(1), itertools.count(1)
         members: dict[str, Any] = {
             "provider": self.provider,
-            "facts": self.facts,
+            "log_lines": self.log_lines,
             "may_stream": lambda _hash, _job: True,
             "caller_by_key_hash": lambda _hash: ALICE,
             "random": lambda: 0.5,
@@ -53,7 +53,7 @@ class World:
         vars(self.container).update(members)
 
     def sweep(self, after: float = 0.0) -> Counter[SweepResult]:
-        """Let time pass, and sweep once."""
+        """Advance the clock by `after` seconds, and run the sweeper once."""
         self.clock.advance(after)
         return sweep(self.container)
 
@@ -63,16 +63,21 @@ class World:
         return submit_job(self.container, caller, submission, plan, key=key, request=[prompt, sorted(fields)]).job
 
     def deliver(self, lane: str = "normal", messages: list[QueueMessage] | None = None, seconds: float | None = None) -> None:
-        """One invocation of a worker, on the given messages or on whatever its queue holds now; it is over after so many seconds."""
+        """Invoke a worker with these messages, or with those that its queue holds now.
+
+        The invocation's deadline is in `seconds`.
+        """
         received, now = self.container.queues.receive(lane) if messages is None else messages, self.clock.now()
         deadline = Deadline(started_at=now, ends_at=now + round(seconds * 1000)) if seconds is not None else None
         run(self.loop, process_messages(self.container, lane, received, deadline=deadline))
 
     def wake(self, job: Job, generation: int | None = None) -> QueueMessage:
+        """Return a wake-up message of a job."""
         return QueueMessage(WakeUp(job.id, generation or job.generation).to_json(), f"r{self.container.new_id()}")
 
     def watch(self, job: Job, connection: str = "c1", attempt: int = 0, offset: int = 0, expires_in: float = 7_200.0) -> None:
-        watcher = Subscription(
+        """Add a subscription of a connection to a job."""
+        subscription = Subscription(
             job_id=job.id,
             connection_id=connection,
             endpoint="https://ws/api",
@@ -82,7 +87,7 @@ class World:
             subscription_id=self.container.new_id(),
             expires_at=self.clock.now() + round(expires_in * 1000),
         )
-        self.container.subscriptions.add(watcher)
+        self.container.subscriptions.add(subscription)
 
     def job(self, job: Job) -> Job:
         found = self.container.jobs.get(job.id)
@@ -93,24 +98,31 @@ class World:
         return self.container.sockets.events(connection, events)
 
     def assembled(self, connection: str = "c1") -> TextAssembler:
-        """What a client that keeps the rules holds, after all frames of a connection."""
+        """Return what a client holds after all frames of a connection.
+
+        Fail if it would have to subscribe again.
+        """
         assembly = TextAssembler()
         for frame in self.frames(connection):
-            asked = [outcome for outcome in assembly.receive(frame) if isinstance(outcome, Resubscribe)]
-            assert not asked, f"a client had to ask again: {asked}"
+            resubscribed = [outcome for outcome in assembly.receive(frame) if isinstance(outcome, Resubscribe)]
+            assert not resubscribed, f"the client had to subscribe again: {resubscribed}"
         return assembly
 
     def log_text(self, job: Job, attempt: int = 1) -> str:
+        """Return the text that is stored as chunks."""
         chunks = self.container.chunks.read(job.id, attempt)
         at = 0
         for chunk in chunks:
-            assert chunk.start == at, "the log has a hole or an overlap"
+            assert chunk.start == at, "the chunks have a hole or an overlap"
             at = chunk.end
         return "".join(chunk.text for chunk in chunks)
 
 
 def kill(world: World, seconds: float, messages: list[QueueMessage] | None = None) -> None:
-    """A worker takes what waits, and is killed so many seconds later: no `finally` of it has any effect outside."""
+    """Run a worker and kill it after `seconds`.
+
+    Its lease stays open, because a killed process runs no `finally`.
+    """
     received = world.container.queues.receive("normal") if messages is None else messages
 
     async def work() -> None:

@@ -1,1 +1,1 @@
-"""The protocol as an executable specification, and the engine's domain held against it."""
+"""The protocol as an executable specification, and tests of the domain code against it."""

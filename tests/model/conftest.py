@@ -1,4 +1,7 @@
-"""What the model leaves behind is taken away, so that it does not slow down what comes after it."""
+"""Garbage collection after the model's tests.
+
+Their many states would slow down the tests that follow.
+"""
 
 from __future__ import annotations
 

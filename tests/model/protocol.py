@@ -1,24 +1,29 @@
 # ruff: noqa: B905, C408, E501, N803, N806, RUF005, RUF012, RUF021, T201 - a specification: R is the set of rules, as on paper
-"""Headrace's promise, as an executable specification.
+"""Headrace's protocol as an executable specification.
 
-    python -m tests.model.protocol            every model with every rule (must be OK), then each rule taken away in turn (must break): < 60 s
+    python -m tests.model.protocol            every model with all rules (must hold), then without each rule (must fail): < 60 s
     python -m tests.model.protocol --quiet    the same, without the counterexamples
     python -m tests.model.protocol --deep     larger fault budgets: millions of states, minutes, some GB
     python -m tests.model.protocol core       only the models whose name starts with "core"
 
-Each model is a set of atomic steps (one step = one write that AWS makes atomic, one frame, one token). `explore` walks every interleaving of them,
-breadth first, so the first counterexample it meets is a shortest one. Some steps are *faults* (kill, stall, loss, delay). Two kinds of property:
+A model is a set of atomic steps: a write that AWS makes atomic, a frame, a token. `explore` walks
+every interleaving of them, breadth first, so the first counterexample that it finds is a shortest
+one. Some steps are *faults* (kill, stall, loss, delay). There are two kinds of properties:
 
-  check  must hold in every state that can be reached, whatever faults happened;
-  goals  from every state that can be reached, an end must be reachable by steps that are no fault: "when faults stop, it comes right by itself".
+  check  must hold in every reachable state, whatever faults happened;
+  goals  must be reachable from every reachable state by steps that are not faults: the system
+         recovers when the faults stop.
 
-A *rule* is a line of the protocol that can be switched off. A model passes when all its rules together admit no violation and each rule, taken away
-alone, does: the set is sufficient and none of it is decoration. Budgets bound the faults: an exhaustive search of small cases, not a proof; and a goal
-is something that stays possible, not something that a fair scheduler is shown to reach (`Resend` is the one livelock that is modelled).
+A *rule* is a line of the protocol that can be switched off. A model passes if it has no violation
+with all its rules, and one without each single rule: the rules are sufficient, and each is
+necessary. The faults have budgets, so this is an exhaustive search of small cases and not a proof.
+A goal is something that stays possible, which does not show that a fair scheduler reaches it.
+`Resend` is the only livelock that is modelled.
 
-A worker may stop for any time between any two steps, and its lease may run out meanwhile: that is a zombie, a slow network, a frozen Lambda and a
-skewed clock in one. A conditional write whose reply is lost is "the write, then a kill": the worker never learns. A message may be delivered any
-number of times, at any time, or never.
+A worker may stop for any time between any two steps, and its lease may expire meanwhile. This
+covers a zombie, a slow network, a frozen Lambda and a skewed clock. A conditional write whose
+response is lost is "the write, then a kill", because the worker does not learn of it. A message may
+be delivered any number of times, at any time, or never.
 """
 
 import multiprocessing
@@ -29,7 +34,7 @@ from typing import NamedTuple
 TERMINAL = ("completed", "failed", "cancelled")
 
 
-# ---------------------------------------------------------------------------------------------------------------- the engine
+# ---------------------------------------------------------------------------------------------------------------- the search
 class Report(NamedTuple):
     states: int
     steps: int
@@ -39,18 +44,21 @@ class Report(NamedTuple):
 
 
 def explore(model, rules):
-    """Every reachable state of `model` under `rules`, and the shortest way to a violation if there is one."""
-    began, init = time.time(), model.init()
+    """Visit every reachable state of `model` under `rules`.
+
+    Return the shortest trace to a violation, if there is one.
+    """
+    started, init = time.time(), model.init()
     index, order, parent, back = {init: 0}, [init], [(-1, "")], [[]]
     steps = at = 0
 
-    def report(wrong="", at=0):
-        return Report(len(order), steps, wrong, trace_to(parent, at), time.time() - began)
+    def report(violation="", at=0):
+        return Report(len(order), steps, violation, trace_to(parent, at), time.time() - started)
 
     while at < len(order):
         state = order[at]
-        if wrong := model.check(state, rules):
-            return report(wrong, at)
+        if violation := model.check(state, rules):
+            return report(violation, at)
         for label, nxt, fault in model.steps(state, rules):
             steps += 1
             to = index.get(nxt)
@@ -65,7 +73,7 @@ def explore(model, rules):
     for name, applies, target in model.goals():
         at = first_stuck(order, back, applies, target)
         if at is not None:
-            return report(f'STUCK: no way to "{name}", though no fault happens any more', at)
+            return report(f'STUCK: "{name}" is not reachable without a fault', at)
     return report()
 
 
@@ -90,10 +98,10 @@ def trace_to(parent, at):
     return tuple(reversed(labels))
 
 
-# ------------------------------------------------------------------------------ the core: record, wake-up, lease, transcript, watcher
+# ------------------------------------------------------------------------------ the core: record, wake-up, lease, transcript, subscriber
 N = 2  # tokens in every OpenAI response; token i of response r sits at position i of a text and is stored there as r
 
-# rule: (what it says, the smallest faults that show why)
+# rule: (its text, the smallest fault budget that violates the protocol without it)
 CORE_RULES = {
     "fence": (
         "every write of a worker to the record is conditional on status = processing AND generation = the one it claimed",
@@ -101,31 +109,31 @@ CORE_RULES = {
     ),
     "attempt": ("the claim itself takes a new attempt number, unless it continues a stored OpenAI response", dict(stall=1)),
     "record": ("a retry inside one claim takes its attempt number by a fenced write before it calls OpenAI again", dict(stall=1, error=1)),
-    "reuse": ("attempt numbers of a job are never used again, not after a manual retry either", dict(error=1, retry=1)),
+    "reuse": ("attempt numbers of a job are never reused, even after a manual retry", dict(error=1, retry=1)),
     "nonce": ("owner is a fresh nonce per claim call, not per process or message", {}),
     "save": (
-        "durable: a fenced write puts the response id on the record before anything of that response is logged or pushed",
+        "durable: a fenced write stores the response id in the record before any text of that response is logged or pushed",
         dict(durable=True, crash=1, stall=1),
     ),
     "append": (
-        "a chunk is put only where no chunk is, at an acknowledged end of the log; on conflict: stop if fenced, else re-read the end",
+        "a chunk is put only at the acknowledged end of the log, if no chunk is there; on conflict: stop if fenced, else re-read the end",
         dict(durable=True, stall=1),
     ),
     "flush": ("a worker ends an attempt only after all of its text is in the log and acknowledged", {}),
     "clip": ("the terminal write records (attempt, length), and readers never read past it", dict(stall=1, cancel=1)),
-    "commit": ("no frame tells a state before the write that makes it true is acknowledged", {}),
-    "newer": ("a watcher drops frames of an attempt or a generation lower than the one it is at", dict(stall=1)),
+    "commit": ("no frame reports a state before the write of that state is acknowledged", {}),
+    "newer": ("a subscriber drops frames of a lower attempt or generation than its own", dict(stall=1)),
     "length": (
-        "a watcher is done only when it holds exactly `length` of `attempt`: short of it, it asks; beyond it, it trims",
+        "a subscriber is done only when it holds exactly `length` of `attempt`: it asks for a missing rest, and trims a surplus",
         dict(error=1),
     ),
-    "flag": ("cancel of a processing job sets a flag; its owner, or the sweep after the lease, writes cancelled", dict(cancel=1)),
+    "flag": ("cancelling a processing job sets a flag; its owner, or the sweeper after the lease, writes cancelled", dict(cancel=1)),
     "clear": ("a manual retry clears the cancel flag", dict(cancel=1, retry=1)),
-    "sweepcond": ("the sweep takes a job only if its lease is unchanged since it was read", dict(stall=1)),
-    "dlq": ("a dead letter is a hint: it never fails a job, at most it wakes it again", {}),
+    "sweepcond": ("the sweeper takes a job only if its lease is unchanged since it was read", dict(stall=1)),
+    "dlq": ("a dead letter is a hint: it never fails a job, but may wake it again", {}),
 }
-# What the design says or, where it is silent, what a careful developer would do anyway. The other rules it does not state or contradicts.
-AS_WRITTEN = frozenset(CORE_RULES) - {"fence", "attempt", "save", "append", "newer", "flag", "clip"}
+# The rules of the original design, and those that it leaves open.
+ORIGINAL_DESIGN = frozenset(CORE_RULES) - {"fence", "attempt", "save", "append", "newer", "flag", "clip"}
 
 
 class Worker(NamedTuple):
@@ -143,7 +151,7 @@ IDLE = Worker()
 
 
 class Job(NamedTuple):
-    """One job: its record, its wake-up, its workers, its transcript, one watcher, and the faults that are left to happen."""
+    """One job: record, wake-up, workers, transcript, one subscriber, remaining faults."""
 
     status: str = "queued"  # waiting, held and retrying are `queued` with another timer: see the small models
     gen: int = 1
@@ -152,19 +160,19 @@ class Job(NamedTuple):
     cancel: bool = False
     resp: int = 0  # durable: the stored response id
     result: tuple = ()  # (attempt, length)
-    wake: bool = True  # a message of this generation is in the queue; older ones can never claim and are left out
-    saw: int = 0  # the sweep read this generation's lease as expired and is about to act (only without `sweepcond`)
+    wake: bool = True  # a message of this generation is in the queue; older ones can never claim and are not modelled
+    saw: int = 0  # the sweeper has read this generation's lease as expired and is about to act (only without `sweepcond`)
     workers: tuple = (IDLE, IDLE)
     log: tuple = ()  # chunks (attempt, offset, text)
     made: int = 0  # OpenAI responses created, each of them billed
-    view: tuple = (0, (), ())  # the watcher's attempt, text and done = (generation, status, trimmed)
-    late: tuple = ()  # one frame that the network holds back
-    left: tuple = ()  # faults left
-    # ghosts: no part of the system, only there to state properties
+    view: tuple = (0, (), ())  # the subscriber's attempt, text and done = (generation, status, trimmed)
+    late: tuple = ()  # one frame that the network delays
+    left: tuple = ()  # the remaining faults
+    # not part of the system, but of its properties:
     truth: tuple = ()  # the text at the moment of the terminal write
     ended: tuple = ()  # every (generation, status) that was terminal
-    asked: bool = False  # the user asked to cancel this run
-    wrong: str = ""  # a step that must never be taken was taken
+    asked: bool = False  # the user has cancelled this run
+    wrong: str = ""  # a forbidden step was taken
 
 
 FAULTS = ("crash", "stall", "error", "cancel", "retry", "late", "reply", "handover")
@@ -179,7 +187,10 @@ def text_of(log, att, upto=None):
 
 
 def receive(R, view, frame):
-    """What a watcher does with a frame (generation, attempt, offset, text, end). At a hole it does nothing: asking again is a step of its own."""
+    """Return the subscriber's view after a frame (generation, attempt, offset, text, end).
+
+    At a hole the view does not change; subscribing again is another step.
+    """
     att, text, done = view
     gen, a, offset, piece, end = frame
     if "newer" in R and (a < att or done and a == att and (not end or gen <= done[0])):
@@ -212,7 +223,7 @@ class Core:
                 yield from self.worker(s, R, w)
         yield from self.sweep(s, R)
         yield from self.users(s, R)
-        yield from self.watcher(s, R)
+        yield from self.subscriber(s, R)
 
     def queue(self, s, R):
         idle = IDLE in s.workers
@@ -224,14 +235,14 @@ class Core:
                 yield f"a worker claims generation {s.gen}: attempt {att}", job, False
         if "nonce" not in R and s.status == "processing" and s.wake and idle and any(w.gen == s.gen for w in s.workers):
             job = s._replace(workers=swap(s, IDLE, Worker("claimed", s.gen, s.att)))
-            yield 'a duplicate in the same batch: its claim fails, but "the owner is me", so it goes on', job, False
+            yield 'a duplicate in the same batch: its claim fails, but "the owner is me", so it continues', job, False
 
     def claimed_attempt(self, s, R):
         if self.durable and s.resp:
             return s.att
         if "attempt" in R or s.att == 0 or text_of(s.log, s.att):
             return s.att + 1
-        return s.att  # the design as written: "after visible tokens a retry begins a new attempt"
+        return s.att  # the original design: "after visible tokens a retry begins a new attempt"
 
     def worker(self, s, R, w):
         me = f"worker g{w.gen}a{w.att}"
@@ -269,10 +280,10 @@ class Core:
             n = len(text_of(s.log, w.att))
             yield f"{me} re-attaches to response {s.resp} after token {n}", to(w._replace(pc="stream", resp=s.resp, got=n, logged=n)), False
             if left(s, "error"):
-                yield f"{me} may not re-attach (too old, gone): a new attempt", self.again(s, R, w, to), True
+                yield f"{me} cannot re-attach (too old, deleted): a new attempt", self.again(s, R, w, to), True
 
     def stream(self, s, R, me, w, owns, to):
-        """A zombie does all of this as well: nothing here but the chunk's key knows who owns the job."""
+        """Steps that a zombie takes too: only the key of a chunk depends on the owner."""
         if w.got < N:
             yield f"{me} gets token {w.got} of response {w.resp}", to(w._replace(got=w.got + 1)), False
         if w.pushed < w.got:
@@ -284,22 +295,26 @@ class Core:
                 chunk = (w.att, w.logged, (w.resp,) * (w.got - w.logged))
                 kw = dict(log=tuple(sorted([c for c in s.log if c not in there] + [chunk])))
                 if self.durable and "save" not in R:
-                    kw["resp"] = w.resp  # the design as written: the id is stored "with each log write"
+                    kw["resp"] = w.resp  # the original design: the id is stored "with each log write"
                 label = f"{me} logs {w.logged}:{w.got} of response {w.resp}"
                 yield label, to(w._replace(logged=w.got), **kw), False
                 if left(s, "reply"):
-                    yield f"{label}: the reply is lost", s._replace(left=spend(s, "reply"), **kw), True
+                    yield f"{label}: the response is lost", s._replace(left=spend(s, "reply"), **kw), True
             elif owns:
                 end = len(text_of(s.log, w.att))
-                yield f"{me} meets another chunk, still owns: goes on at {end}", to(w._replace(logged=end, got=max(w.got, end))), False
+                yield (
+                    f"{me} finds another chunk, still owns the job: continues at {end}",
+                    to(w._replace(logged=end, got=max(w.got, end))),
+                    False,
+                )
             else:
-                yield f"{me} meets another chunk and is fenced: stops", to(IDLE), False
+                yield f"{me} finds another chunk and is fenced: stops", to(IDLE), False
 
     def finish(self, s, R, me, w, may, to):
         flushed = w.logged == w.got
         if w.got == N and (flushed or "flush" not in R):
             if may and not s.cancel:
-                yield f"{me} writes completed", end(to(told(w, "completed", N)), "completed", w.att, N), False
+                yield f"{me} writes completed", end(to(announcing(w, "completed", N)), "completed", w.att, N), False
             elif not may:
                 yield f"{me} is fenced: stops", to(IDLE), False
             if "commit" not in R:
@@ -307,10 +322,14 @@ class Core:
         if not (flushed and may):
             return
         if s.cancel:
-            yield f"{me} sees the cancel flag: writes cancelled", end(to(told(w, "cancelled", w.got)), "cancelled", w.att, w.got), False
+            yield (
+                f"{me} sees the cancel flag: writes cancelled",
+                end(to(announcing(w, "cancelled", w.got)), "cancelled", w.att, w.got),
+                False,
+            )
         elif left(s, "error"):
             used = spend(s, "error")
-            yield f"{me} fails for good: writes failed", end(to(told(w, "failed", w.got), left=used), "failed", w.att, w.got), True
+            yield f"{me} fails permanently: writes failed", end(to(announcing(w, "failed", w.got), left=used), "failed", w.att, w.got), True
             yield from requeue(to(IDLE, left=used, resp=0), f"{me} fails: requeues", True)
             yield f"{me} fails: retries in place", self.again(s, R, w, to), True
         if self.durable and left(s, "handover") and not s.cancel:
@@ -330,9 +349,9 @@ class Core:
 
     def sweep(self, s, R):
         if s.status == "queued" and not s.wake:
-            yield "the sweep re-sends the wake-up", s._replace(wake=True), False
+            yield "the sweeper re-sends the wake-up", s._replace(wake=True), False
         if "dlq" not in R and s.status in ("queued", "processing"):
-            yield "the dead-letter consumer marks the job failed", end(rob(s), "failed", s.att), False
+            yield "the dead-letter consumer marks the job failed", end(without_owner(s), "failed", s.att), False
         if s.status != "processing":
             return
         if s.lease:
@@ -342,13 +361,13 @@ class Core:
             elif left(s, "stall"):
                 yield "the owner stalls and its lease expires", s._replace(lease=False, left=spend(s, "stall")), True
         if "sweepcond" not in R and not s.lease and s.saw != s.gen:
-            yield "the sweep reads an expired lease", s._replace(saw=s.gen), False
+            yield "the sweeper reads an expired lease", s._replace(saw=s.gen), False
         if not s.lease if "sweepcond" in R else s.saw == s.gen:
-            taken = rob(s)._replace(saw=0)
+            taken = without_owner(s)._replace(saw=0)
             if s.cancel:
-                yield "the sweep finds the lease expired and a cancel asked: cancelled", end(taken, "cancelled", s.att), False
+                yield "the sweeper finds the lease expired and the cancel flag: cancelled", end(taken, "cancelled", s.att), False
             else:
-                yield from requeue(taken, "the sweep requeues")
+                yield from requeue(taken, "the sweeper requeues")
 
     def users(self, s, R):
         if left(s, "cancel") and s.status in ("queued", "processing"):
@@ -369,17 +388,17 @@ class Core:
             )
             yield from requeue(job, "the user retries", True)
 
-    def watcher(self, s, R):
-        """Asking again (subscribe, SSE slice, poll) is answered from the record and the log, from the watcher's position."""
+    def subscriber(self, s, R):
+        """Answer a subscription, an SSE request or a poll from the record and the log."""
         att, text, _ = s.view
         offset = len(text) if att == s.att else 0
         over = (s.status, s.result[1]) if s.status in TERMINAL else ()
         answer = (s.gen, s.att, offset, text_of(s.log, s.att, over[1] if over and "clip" in R else None)[offset:], over)
         after = show(s, R, answer)
         if after.view != s.view:
-            yield f"the watcher asks from attempt {att}, offset {len(text)}", after, False
+            yield f"the subscriber subscribes from attempt {att}, offset {len(text)}", after, False
             if left(s, "late") and not s.late:
-                yield "the watcher asks: the answer is delayed", s._replace(late=answer, left=spend(s, "late")), True
+                yield "the subscriber subscribes: the response is delayed", s._replace(late=answer, left=spend(s, "late")), True
         if s.late:
             yield "the delayed frame arrives", show(s, R, s.late)._replace(late=()), False
 
@@ -389,7 +408,7 @@ class Core:
             return s.wrong
         if len({g for g, _ in s.ended}) < len(s.ended):
             return "two terminal writes in one run"
-        return self.check_log(s) or self.check_result(s, R) or self.check_watcher(s)
+        return self.check_log(s) or self.check_result(s, R) or self.check_subscriber(s)
 
     def check_log(self, s):
         ends = {}
@@ -412,23 +431,23 @@ class Core:
             return "the result changed after the terminal write"
         return f"the result is of attempt {att}, the record is at attempt {s.att}" if att != s.att else ""
 
-    def check_watcher(self, s):
+    def check_subscriber(self, s):
         att, text, done = s.view
         if len(set(text)) > 1:
-            return "the watcher holds a mix of two OpenAI responses"
+            return "the subscriber holds a mix of two OpenAI responses"
         if not done:
             return ""
         if done[:2] not in s.ended:
-            return f"the watcher was told {done[1]}, which was never true"
+            return f"the subscriber received {done[1]}, which was never true"
         if done[:2] == s.ended[-1] and s.result and (att, text) != (s.result[0], s.truth[: s.result[1]]):
-            return "the watcher is done and its text is not the result"
+            return "the subscriber is done and its text is not the result"
         if done[2] and all(left(s, f) == self.faults.get(f, 0) for f in ("crash", "stall")):
-            return "a text that was shown is not kept, though no worker died or stalled"
+            return "a text that was shown is not stored, though no worker died or stalled"
         return ""
 
     def goals(self):
         return (
-            ("ended, and the watcher knows", lambda s: True, lambda s: s.status in TERMINAL and s.view[2][:2] == (s.gen, s.status)),
+            ("ended, and the subscriber knows", lambda s: True, lambda s: s.status in TERMINAL and s.view[2][:2] == (s.gen, s.status)),
             ("completed", lambda s: s.status not in TERMINAL and not s.asked, lambda s: s.status == "completed"),
         )
 
@@ -442,28 +461,31 @@ def spend(s, fault):
 
 
 def swap(s, old, new):
-    """Workers are interchangeable: keep them sorted, so that mirror images are one state."""
+    """Replace a worker.
+
+    Workers are interchangeable, so they are sorted: symmetric states are one state.
+    """
     workers = list(s.workers)
     workers[workers.index(old)] = new
     return tuple(sorted(workers))
 
 
-def told(w, status, length):
+def announcing(w, status, length):
     return Worker("announce", w.gen, w.att, end=(status, length))
 
 
 def show(s, R, frame):
     view = receive(R, s.view, frame)
-    back = view != s.view and s.status in TERMINAL and s.view[2][:2] == (s.gen, s.status)
-    return s._replace(view=view, wrong="a watcher that had the end was thrown back" if back else s.wrong)
+    went_back = view != s.view and s.status in TERMINAL and s.view[2][:2] == (s.gen, s.status)
+    return s._replace(view=view, wrong="a subscriber that had the end went back" if went_back else s.wrong)
 
 
-def rob(s):
+def without_owner(s):
     return s._replace(wrong="a job was taken from a worker with a live lease" if s.lease else s.wrong)
 
 
 def end(s, status, att, length=None):
-    """The terminal write. The sweep and the API do not know the text: they take what is in the log."""
+    """The terminal write. The sweeper and the API do not know the text, so they use the log."""
     length = len(text_of(s.log, att)) if length is None else length
     return s._replace(
         status=status, lease=False, result=(att, length), truth=text_of(s.log, att, length), ended=s.ended + ((s.gen, status),)
@@ -471,15 +493,18 @@ def end(s, status, att, length=None):
 
 
 def requeue(s, label, fault=False):
-    """The record first, the message second; the process may die between the two."""
+    """Write the record, then send the message. The process may die in between."""
     job = s._replace(status="queued", gen=s.gen + 1, lease=False)
     yield label, job._replace(wake=True), fault
     yield f"{label} (dies before the send)", job._replace(wake=False), True
 
 
-# ------------------------------------------------------------------------------------------- small models around the core
+# ------------------------------------------------------------------------------------------- small models beside the core
 class Small:
-    """Class attributes give the model: `State()` is where it begins, `rules` are the ones to take away, `given` always hold."""
+    """A model given by class attributes:
+
+    `State()` is the first state, `rules` can be removed, the rules `given` cannot.
+    """
 
     rules, given = {}, ()
 
@@ -494,9 +519,9 @@ class Small:
 
 
 class Subscribe(Small):
-    name = "subscribe: while the worker finishes; no fault, no time-out"
+    name = "subscribe: while the worker finishes; no fault, no timeout"
     rules = {
-        "row-then-look": "the subscribe handler writes its row, then reads the record (consistently); if it is over, it answers itself",
+        "row-then-read": "the subscribe handler writes its row, then reads the record (consistently); if the job has ended, it sends the end itself",
         "write-then-query": "the worker writes the terminal status, then queries the subscribers (consistently), then announces",
     }
     faults = ()
@@ -506,11 +531,11 @@ class Subscribe(Small):
         row: bool = False
         cached: bool = False  # the worker's list of subscribers, as of its last refresh
         handler: int = 0
-        looked: bool = False  # what the handler read
+        read_end: bool = False  # the handler has read the end
         worker: str = "run"
         record: bool = False  # a change record waits
-        told: bool = False
-        left: bool = True  # the one fault has not happened yet
+        informed: bool = False  # the subscriber knows the end
+        left: bool = True  # the single fault has not happened yet
 
     def steps(self, s, R):
         R = {*R, *self.given}
@@ -523,43 +548,43 @@ class Subscribe(Small):
             if s.left and "kill" in self.faults:
                 yield "the worker is killed", s._replace(worker="gone", left=False), True
         if s.handler < 2:
-            act = ("row", "look")[s.handler] if "row-then-look" in R else ("look", "row")[s.handler]
-            nxt = s._replace(handler=s.handler + 1, row=s.row or act == "row", looked=s.over if act == "look" else s.looked)
+            act = ("row", "read")[s.handler] if "row-then-read" in R else ("read", "row")[s.handler]
+            nxt = s._replace(handler=s.handler + 1, row=s.row or act == "row", read_end=s.over if act == "read" else s.read_end)
             yield f"the subscribe handler: {act}", nxt, False
         if s.handler == 2:
-            yield from self.push(s._replace(handler=3), "the subscribe handler answers", s.looked)
+            yield from self.push(s._replace(handler=3), "the subscribe handler answers", s.read_end)
         if s.record and "projection" in R:
             yield from self.push(s._replace(record=False), "the change-stream function announces", s.row)
         if "ask-again" in R and s.handler == 3 and s.over:
-            yield "the watcher asks again", s._replace(told=True), False
+            yield "the subscriber subscribes again", s._replace(informed=True), False
 
     def push(self, s, label, goes):
-        yield label, s._replace(told=s.told or goes), False
+        yield label, s._replace(informed=s.informed or goes), False
         if goes and s.left and "loss" in self.faults:
             yield label + ": lost", s._replace(left=False), True
 
     def goals(self):
-        return (("the watcher knows", lambda s: True, lambda s: s.told),)
+        return (("the subscriber knows", lambda s: True, lambda s: s.informed),)
 
 
 class SubscribeKill(Subscribe):
     name = "subscribe: the worker is killed after the terminal write"
-    rules = {"projection": "the change-stream function announces the end too"}
-    given, faults = ("row-then-look", "write-then-query"), ("kill",)
+    rules = {"projection": "the change-stream function announces the end as well"}
+    given, faults = ("row-then-read", "write-then-query"), ("kill",)
 
 
 class SubscribeLoss(Subscribe):
     name = "subscribe: any one frame is lost"
-    rules = {"ask-again": "a watcher that hears nothing for a while asks again from its position"}
-    given, faults = ("row-then-look", "write-then-query", "projection"), ("kill", "loss")
+    rules = {"ask-again": "a subscriber that receives nothing for a while subscribes again from its position"}
+    given, faults = ("row-then-read", "write-then-query", "projection"), ("kill", "loss")
 
 
 class Resume(Small):
-    name = "resume: a redactor holds one token back; the worker is killed and its successor re-attaches"
-    rules = {"whole-event": "with each chunk goes the sequence number of the last event whose text is wholly in the log, in the same item"}
+    name = "resume: the last token is buffered; the worker is killed and its successor re-attaches"
+    rules = {"whole-event": "each chunk stores the sequence number of the last event whose text is wholly in the log, in the same item"}
 
     class State(NamedTuple):
-        got: int = 0  # events received, of 3; what is emitted lags one behind until the stream ends
+        got: int = 0  # events received, of 3; until the stream ends, the emitted text lacks the last one
         log: tuple = ()  # tokens
         cursor: int = 0  # stored with the log: re-attach after this event
         text: tuple = ()  # in memory
@@ -586,8 +611,8 @@ class Resume(Small):
 
 
 class Hold(Small):
-    name = "hold: a worker parks a job while the operator resumes"
-    rules = {"due": "every status that is not terminal carries a due time in the one sparse index; the sweep decides again on what is due"}
+    name = "hold: a worker holds a job while the operator resumes"
+    rules = {"due": "every status that is not terminal has a due time in the sparse index; the sweeper decides again about due jobs"}
 
     class State(NamedTuple):
         paused: bool = True
@@ -606,9 +631,9 @@ class Hold(Small):
         if s.resume == 0:
             yield "the operator clears the pause", s._replace(paused=False, resume=1), False
         if s.resume == 1:
-            yield "the operator releases what is held", s._replace(resume=2, status="queued" if s.status == "held" else s.status), False
+            yield "the operator releases the held jobs", s._replace(resume=2, status="queued" if s.status == "held" else s.status), False
         if "due" in R and s.status == "held" and not s.paused:
-            yield "the sweep finds the hold due and the gate open", s._replace(status="queued"), False
+            yield "the sweeper finds the held job due and the gate open", s._replace(status="queued"), False
 
     def goals(self):
         return (("the job runs", lambda s: True, lambda s: s.status == "processing"),)
@@ -617,8 +642,8 @@ class Hold(Small):
 class Parents(Small):
     name = "parents: two finish while the child is created; the change-stream function may be killed"
     rules = {
-        "row-then-look": "the child and its edges are written before its parents are read",
-        "set": "what a child waits for is a set of ids that shrinks, not a number that counts down",
+        "row-then-read": "the child and its edges are written before its parents are read",
+        "set": "the parents that a child waits for are a set of ids, not a number that counts down",
     }
     kill_creator = False
 
@@ -628,7 +653,7 @@ class Parents(Small):
         creator: int = 0
         read: tuple = (False, False)  # what the creator read
         child: str = ""
-        unmet: object = None  # a frozenset of parents, or a number
+        unmet: object = None  # the parents that have not ended: a frozenset, or without rule `set` their number
         left: bool = True
 
     def steps(self, s, R):
@@ -637,11 +662,11 @@ class Parents(Small):
             if not s.done[i]:
                 yield f"parent {i} completes", s._replace(done=put(s.done, i, True), record=put(s.record, i, "new")), False
             if s.record[i] == "new":
-                seen = s._replace(unmet=cross_off(s.unmet, {i})) if s.child else s
+                seen = s._replace(unmet=remove_ended(s.unmet, {i})) if s.child else s
                 yield f"the change-stream function handles parent {i}", seen._replace(record=put(s.record, i, "taken")), False
                 if s.left:
                     yield (
-                        f"the change-stream function handles parent {i} and is killed: the record comes again",
+                        f"the change-stream function handles parent {i} and is killed: the record is delivered again",
                         seen._replace(left=False),
                         True,
                     )
@@ -650,10 +675,10 @@ class Parents(Small):
         if s.creator < 2:
             yield from self.create(s, R)
         if "due" in R and s.child == "waiting" and all(s.done):
-            yield "the sweep reads the parents: release", s._replace(child="queued"), False
+            yield "the sweeper reads the parents: release", s._replace(child="queued"), False
 
     def create(self, s, R):
-        act = ("row", "look")[s.creator] if "row-then-look" in R else ("look", "row")[s.creator]
+        act = ("row", "read")[s.creator] if "row-then-read" in R else ("read", "row")[s.creator]
         nxt = s._replace(creator=s.creator + 1)
         if act == "row":
             unmet = frozenset(i for i in (0, 1) if not s.read[i])
@@ -666,9 +691,9 @@ class Parents(Small):
             yield "the creator reads the parents", nxt._replace(read=s.done), False
         else:
             done = {i for i in (0, 1) if s.done[i]}
-            yield "the creator reads the parents and crosses off what is done", nxt._replace(unmet=cross_off(s.unmet, done)), False
+            yield "the creator reads the parents and removes those that have ended", nxt._replace(unmet=remove_ended(s.unmet, done)), False
             if s.left and self.kill_creator:
-                yield "the creator is killed before it looks", s._replace(creator=2, left=False), True
+                yield "the creator is killed before it reads the parents", s._replace(creator=2, left=False), True
 
     def check(self, s, R):
         return "the child is released before its parents are done" if s.child == "queued" and not all(s.done) else ""
@@ -678,18 +703,18 @@ class Parents(Small):
 
 
 class ParentsKill(Parents):
-    name = "parents: the creator may be killed between writing and looking"
-    rules = {"due": "the sweep reads the parents of a child that waits"}
-    given, kill_creator = ("row-then-look", "set"), True
+    name = "parents: the creator may be killed between its write and its read"
+    rules = {"due": "the sweeper reads the parents of a child that waits"}
+    given, kill_creator = ("row-then-read", "set"), True
 
 
-def cross_off(unmet, ids):
+def remove_ended(unmet, ids):
     return max(0, unmet - len(ids)) if isinstance(unmet, int) else unmet - ids
 
 
 class Counter(Small):
     name = "counter: a change record is delivered twice"
-    rules = {"marker": 'a count and its marker "this job is counted up to this version" are written in one transaction'}
+    rules = {"marker": 'a counter and its mark "this job is counted up to this version" are written in one transaction'}
 
     class State(NamedTuple):
         record: str = "new"
@@ -702,7 +727,7 @@ class Counter(Small):
             counted = s if s.marker and "marker" in R else s._replace(count=s.count + 1, marker=True)
             yield "the change-stream function counts", counted._replace(record="taken"), False
             if s.left:
-                yield "the change-stream function counts and is killed: the record comes again", counted._replace(left=False), True
+                yield "the change-stream function counts and is killed: the record is delivered again", counted._replace(left=False), True
 
     def check(self, s, R):
         return "counted twice" if s.count > 1 else ""
@@ -714,8 +739,8 @@ class Counter(Small):
 class Budget(Small):
     name = "budget: reserve, run, settle, with a kill anywhere"
     rules = {
-        "row": "a reservation is a row (job, attempt), made in one transaction with the budget, closed at most once",
-        "projection": "a row that is open when its attempt is over is settled by the change stream or the sweep, not by the worker alone",
+        "row": "a reservation is a row (job, attempt), created in one transaction with the budget and closed at most once",
+        "projection": "a row that is open after its attempt is settled by the change stream or the sweeper, not by the worker alone",
     }
 
     class State(NamedTuple):
@@ -764,22 +789,26 @@ class Submit(Small):
 
     class State(NamedTuple):
         pc: tuple = (0, 0)
-        key: int = 0  # the job that the key points at
+        key: int = 0  # the job in the idempotency record
         jobs: tuple = ()
-        said: tuple = (0, 0)  # the job that each caller was told
+        returned: tuple = (0, 0)  # the job in the response to each caller
         left: bool = True
 
     def steps(self, s, R):
         for i in (0, 1):
             job, over = i + 1, put(s.pc, i, 9)
             if s.pc[i] == 0 and s.key:
-                yield f"request {i}: the key is known, answers job {s.key}", s._replace(pc=over, said=put(s.said, i, s.key)), False
+                yield f"request {i}: the key exists, returns job {s.key}", s._replace(pc=over, returned=put(s.returned, i, s.key)), False
             elif s.pc[i] == 0 and "one-transaction" in R:
-                yield f"request {i}: puts key and job", s._replace(pc=over, key=job, jobs=s.jobs + (job,), said=put(s.said, i, job)), False
+                yield (
+                    f"request {i}: puts key and job",
+                    s._replace(pc=over, key=job, jobs=s.jobs + (job,), returned=put(s.returned, i, job)),
+                    False,
+                )
             elif s.pc[i] == 0:
                 yield f"request {i}: puts the key if absent", s._replace(pc=put(s.pc, i, 1), key=job), False
             elif s.pc[i] == 1:
-                yield f"request {i}: puts job {job}", s._replace(pc=over, jobs=s.jobs + (job,), said=put(s.said, i, job)), False
+                yield f"request {i}: puts job {job}", s._replace(pc=over, jobs=s.jobs + (job,), returned=put(s.returned, i, job)), False
                 if s.left:
                     yield f"request {i} is killed before it puts job {job}", s._replace(pc=over, left=False), True
 
@@ -787,35 +816,37 @@ class Submit(Small):
         return "two jobs for one key" if len(s.jobs) > 1 else ""
 
     def goals(self):
-        return (("whoever was answered has a job", lambda s: True, lambda s: s.jobs and all(j in s.jobs for j in s.said if j)),)
+        return (("every caller with a response has a job", lambda s: True, lambda s: s.jobs and all(j in s.jobs for j in s.returned if j)),)
 
 
 class Resend(Small):
-    name = "resend: the sweep re-sends into a queue that is two sweeps long"
-    rules = {"same-generation": "a wake-up is sent again with the generation it had; only a move that must disown the old one bumps it"}
+    name = "resend: the sweeper re-sends into a queue that is two sweeps long"
+    rules = {
+        "same-generation": "a wake-up is re-sent with the same generation; only a transition that must invalidate the old one increases it"
+    }
 
     class State(NamedTuple):
         gen: int = 1
-        pipe: tuple = (0, 1)  # generations (modulo 4) of the messages under way, the oldest first
+        pipe: tuple = (0, 1)  # generations (modulo 4) of the messages in the queue, the oldest first
         claimed: bool = False
 
     def steps(self, s, R):
         if not s.claimed:
             gen = s.gen if "same-generation" in R else (s.gen + 1) % 4
             nxt = s._replace(gen=gen, pipe=s.pipe[1:] + (gen,), claimed=s.pipe[0] == s.gen)
-            yield f"a minute passes: generation {s.pipe[0]} arrives at a record of generation {s.gen}, the sweep sends {gen}", nxt, False
+            yield f"a minute passes: generation {s.pipe[0]} arrives at a record of generation {s.gen}, the sweeper sends {gen}", nxt, False
 
     def goals(self):
         return (("claimed", lambda s: True, lambda s: s.claimed),)
 
 
 class Frames(Small):
-    name = "frames: two workers tell states to one socket"
-    rules = {"version": "state frames carry the version of the record; a watcher keeps the highest, not the last to arrive"}
+    name = "frames: two workers send states to one socket"
+    rules = {"version": "state frames carry the version of the record; a subscriber keeps the highest version, not the last frame"}
 
     class State(NamedTuple):
         version: int = 1  # 1 processing, 2 retrying, 3 completed
-        wire: tuple = ()  # frames under way, delivered in any order
+        wire: tuple = ()  # frames in transit, delivered in any order
         shown: int = 0
 
     def steps(self, s, R):
@@ -830,12 +861,12 @@ class Frames(Small):
             yield f"the frame of version {f} arrives", s._replace(wire=tuple(x for x in s.wire if x != f), shown=shown), False
 
     def check(self, s, R):
-        return "the watcher shows an old state for good" if s.version == 3 and not s.wire and s.shown != 3 else ""
+        return "the subscriber keeps an old state" if s.version == 3 and not s.wire and s.shown != 3 else ""
 
 
 class Slot(Small):
     name = "slot: the holder of a concurrency slot or of the half-open probe dies"
-    rules = {"expires": "slots and probes are leases: rows with an expiry, never bare counters"}
+    rules = {"expires": "slots and probes are leases: rows with an expiry, not plain counters"}
 
     class State(NamedTuple):
         slot: bool = False
@@ -847,7 +878,7 @@ class Slot(Small):
         if s.worker == "idle" and not s.slot and not s.done:
             yield "a worker takes the slot", s._replace(slot=True, worker="run"), False
         if s.worker == "run":
-            yield "it ends and gives the slot back", s._replace(slot=False, worker="idle", done=True), False
+            yield "it ends and releases the slot", s._replace(slot=False, worker="idle", done=True), False
             if s.left:
                 yield "it is killed", s._replace(worker="idle", left=False), True
         if "expires" in R and s.slot and s.worker == "idle":
@@ -861,7 +892,7 @@ def put(row, i, value):
     return row[:i] + (value,) + row[i + 1 :]
 
 
-# ---------------------------------------------------------------------------------------------------------------- running it
+# ---------------------------------------------------------------------------------------------------------------- the command
 PLAIN = [
     dict(crash=1, stall=1),
     dict(stall=1, error=1),
@@ -915,25 +946,25 @@ def show_trace(report, model, quiet):
 
 def main(args):
     quiet, deep = "--quiet" in args, "--deep" in args
-    wanted = tuple(a for a in args if not a.startswith("-")) or ("",)
+    prefixes = tuple(a for a in args if not a.startswith("-")) or ("",)
     chosen = (
         [core(**f) for f in (PLAIN_DEEP if deep else PLAIN)]
         + [core(True, **f) for f in (DURABLE_DEEP if deep else DURABLE)]
         + [m() for m in SMALL]
     )
-    chosen = [m for m in chosen if m.name.startswith(wanted)]
-    cored = any(m.name.startswith("core") for m in chosen)
-    written = [core(stall=1), core(stall=1, cancel=1), core(True, crash=1, stall=1)] if cored else []
-    without = [(rule, text, core(**faults)) for rule, (text, faults) in CORE_RULES.items()] if cored else []
+    chosen = [m for m in chosen if m.name.startswith(prefixes)]
+    has_core = any(m.name.startswith("core") for m in chosen)
+    original = [core(stall=1), core(stall=1, cancel=1), core(True, crash=1, stall=1)] if has_core else []
+    without = [(rule, text, core(**faults)) for rule, (text, faults) in CORE_RULES.items()] if has_core else []
     without += [(rule, text, m) for m in chosen if isinstance(m, Small) for rule, text in m.rules.items()]
 
-    began, states, bad = time.time(), 0, 0
+    started, states, bad = time.time(), 0, 0
     with multiprocessing.Pool(2 if deep else None) as pool:
         full = pool.imap(run, [(m, m.rules) for m in chosen])
-        as_written = pool.imap(run, [(m, AS_WRITTEN) for m in written])
+        as_designed = pool.imap(run, [(m, ORIGINAL_DESIGN) for m in original])
         reduced = pool.imap(run, [(m, set(m.rules) - {rule}) for rule, _, m in without])
 
-        print("A. All rules: no interleaving may break the promise.")
+        print("A. All rules: no interleaving may violate a property.")
         for m, r in zip(chosen, full):
             states, bad = states + r.states, bad + bool(r.violation)
             print(
@@ -942,19 +973,17 @@ def main(args):
             )
             if r.violation:
                 show_trace(r, m, False)
-        if cored:
-            print(
-                "\nB. The design as written, on a charitable reading; it lacks: " + ", ".join(r for r in CORE_RULES if r not in AS_WRITTEN)
-            )
-        for m, r in zip(written, as_written):
+        if has_core:
+            print("\nB. The original design, which lacks: " + ", ".join(r for r in CORE_RULES if r not in ORIGINAL_DESIGN))
+        for m, r in zip(original, as_designed):
             show_trace(r, m, quiet)
-        print("\nC. Each rule taken away alone: the promise must break, or the rule is decoration.")
+        print("\nC. Without each single rule: a property must be violated, or the rule is not necessary.")
         for (rule, text, m), r in zip(without, reduced):
             bad += not r.violation
             print(f"   without {rule}: {text}")
-            show_trace(r if r.violation else r._replace(violation="NOTHING BREAKS"), m, quiet)
+            show_trace(r if r.violation else r._replace(violation="NO VIOLATION"), m, quiet)
     print(
-        f"\n{states} states explored with all rules, {len(without)} rules taken away, {time.time() - began:.0f} s: {'OK' if not bad else f'{bad} NOT OK'}"
+        f"\n{states} states explored with all rules, {len(without)} rules removed, {time.time() - started:.0f} s: {'OK' if not bad else f'{bad} NOT OK'}"
     )
     return bool(bad)
 

@@ -1,6 +1,7 @@
-"""What breaks the protocol when one of its rules is off, done to the engine's own transitions, which have them all.
+"""Counterexamples of the model, run on the domain's transitions.
 
-Each test takes the model's shortest counterexample without the rule, and does what it says: the last step is not possible, or harmless.
+Each test takes the model's shortest counterexample without one rule, and repeats its steps on the
+real code: the last step is refused, or has no effect.
 """
 
 from __future__ import annotations
@@ -43,25 +44,25 @@ FAILED = AttemptOutcome(status=Status.FAILED, length=1, cost=5, error=ERROR)
 
 @cache
 def without(rule: str) -> tuple[str, ...]:
-    """The shortest way to a violation when `rule` is off."""
+    """Return the shortest trace to a violation without `rule`."""
     report = explore(core(**CORE_RULES[rule][1]), frozenset(CORE_RULES) - {rule})  # type: ignore[arg-type]
     assert report.violation
     return report.trace
 
 
-def sure(new: Job | None) -> Job:
-    """A change that is allowed."""
+def allowed(new: Job | None) -> Job:
+    """Assert that a transition was allowed."""
     assert new is not None
     return new
 
 
 def claimed(seen: Job, owner: str = A) -> Job:
-    return sure(claim(seen, seen.generation, owner, NOW))
+    return allowed(claim(seen, seen.generation, owner, NOW))
 
 
 def requeued(seen: Job, length: int = 0) -> Job:
-    """Its owner stalled, its lease ran out, and the sweep took it."""
-    return sure(reclaim(seen, transitions.lease_of(seen), length, None, NOW))
+    """Return the job after its owner has stalled and the sweeper has requeued it."""
+    return allowed(reclaim(seen, transitions.lease_of(seen), length, None, NOW))
 
 
 def test_fence_stops_the_writes_of_a_stale_worker() -> None:
@@ -89,18 +90,18 @@ def test_retry_is_recorded_before_the_next_attempt() -> None:
     assert any("retries in place" in step for step in without("record"))
 
     first = claimed(job())
-    given_back = sure(retry_later(first, first.generation, A, FAILED, NOW + 1, NOW))
+    released = allowed(retry_later(first, first.generation, A, FAILED, NOW + 1, NOW))
 
-    assert finish(given_back, first.generation, A, DONE, NOW) is None
-    assert claimed(given_back, A).attempt == first.attempt + 1
+    assert finish(released, first.generation, A, DONE, NOW) is None
+    assert claimed(released, A).attempt == first.attempt + 1
 
 
 def test_manual_retry_does_not_reuse_attempt_numbers() -> None:
     """Without rule `reuse`, a manual retry begins at attempt 1 again."""
     assert without("reuse")[3:5] == ("the user retries", "a worker claims generation 2: attempt 1")
 
-    failed = sure(finish(claimed(job()), 1, A, FAILED, NOW))
-    again = sure(restart(failed, NOW, HOUR, HOUR))
+    failed = allowed(finish(claimed(job()), 1, A, FAILED, NOW))
+    again = allowed(restart(failed, NOW, HOUR, HOUR))
 
     assert (claimed(again).attempt, again.generation, again.run) == (2, 2, 2)
 
@@ -113,14 +114,14 @@ def test_owner_nonce_differs_for_each_claim() -> None:
 
     assert claim(first, 1, "lease-a#2", NOW) is None
     assert not owns(first, 1, "lease-a#2")
-    assert claim(first, 1, "lease-a#1", NOW) is first  # its own claim, whose answer was lost
+    assert claim(first, 1, "lease-a#1", NOW) is first  # its own claim, whose response was lost
 
 
 def test_readers_stop_at_the_recorded_length() -> None:
     """Without rule `clip`, a stalled worker's chunk extends the text of an ended job."""
     assert without("clip")[-2:] == ("the user cancels a queued job: cancelled at once", "worker g1a1 logs 0:1 of response 1")
 
-    ended = sure(cancel(requeued(claimed(job()), length=1), NOW))
+    ended = allowed(cancel(requeued(claimed(job()), length=1), NOW))
     log = [Chunk(job_id="job_01", attempt=1, start=at, text=text, at=NOW) for at, text in enumerate("ab")]
 
     assert (ended.status, ended.length) == (Status.CANCELLED, 1)
@@ -132,24 +133,24 @@ def test_cancelling_a_running_job_only_sets_a_flag() -> None:
     assert "the user cancels a processing job: cancelled at once" in without("flag")
 
     running = claimed(job())
-    asked = sure(cancel(running, NOW))
+    asked = allowed(cancel(running, NOW))
 
     assert (asked.status, asked.cancel_requested) == (Status.PROCESSING, True)
-    by_owner = sure(finish(asked, 1, A, DONE, NOW))
+    by_owner = allowed(finish(asked, 1, A, DONE, NOW))
     assert (by_owner.status, by_owner.length, by_owner.cost) == (Status.CANCELLED, 2, 10)
     assert requeued(asked, length=1).status is Status.CANCELLED
-    assert sure(retry_later(asked, 1, A, FAILED, NOW + 1, NOW)).status is Status.CANCELLED
+    assert allowed(retry_later(asked, 1, A, FAILED, NOW + 1, NOW)).status is Status.CANCELLED
 
 
 def test_manual_retry_clears_the_cancel_flag() -> None:
     """Without rule `clear`, the next run inherits the cancel request."""
     assert any("retries" in step for step in without("clear"))
 
-    ended = sure(finish(sure(cancel(claimed(job()), NOW)), 1, A, DONE, NOW))
-    again = claimed(sure(restart(ended, NOW, HOUR, HOUR)), B)
+    ended = allowed(finish(allowed(cancel(claimed(job()), NOW)), 1, A, DONE, NOW))
+    again = claimed(allowed(restart(ended, NOW, HOUR, HOUR)), B)
 
     assert not again.cancel_requested
-    assert sure(finish(again, again.generation, B, DONE, NOW)).status is Status.COMPLETED
+    assert allowed(finish(again, again.generation, B, DONE, NOW)).status is Status.COMPLETED
 
 
 def test_sweeper_takes_a_job_only_if_its_lease_is_unchanged() -> None:
@@ -164,7 +165,7 @@ def test_sweeper_takes_a_job_only_if_its_lease_is_unchanged() -> None:
 
     running = claimed(job())
     assert reclaim(claimed(requeued(running), B), "lease-a", 0, None, NOW) is None
-    assert reclaim(sure(finish(running, 1, A, DONE, NOW)), "lease-a", 0, None, NOW) is None
+    assert reclaim(allowed(finish(running, 1, A, DONE, NOW)), "lease-a", 0, None, NOW) is None
 
 
 def test_lease_renewal_fails_after_fencing() -> None:
@@ -200,7 +201,7 @@ def test_resent_wake_up_keeps_the_generation() -> None:
 
     waiting = job()
     for minute in range(1, 10):
-        waiting = sure(postpone_check(waiting, NOW + minute * 60_000))
+        waiting = allowed(postpone_check(waiting, NOW + minute * 60_000))
 
     assert waiting.generation == job().generation
     assert claimed(waiting).status is Status.PROCESSING
@@ -216,9 +217,9 @@ def test_successor_continues_only_a_stored_response_id() -> None:
     second = claimed(requeued(stalled), B)
 
     assert store_response_id(second, 1, A, "response-1", NOW) is None
-    third = claimed(requeued(sure(store_response_id(second, 2, B, "response-2", NOW))), "lease-c#1")
+    third = claimed(requeued(allowed(store_response_id(second, 2, B, "response-2", NOW))), "lease-c#1")
     assert (third.attempt, third.response_id) == (2, "response-2")
-    assert claimed(requeued(second), "lease-c#1").attempt == 3  # nothing was stored, so nothing is gone on with
+    assert claimed(requeued(second), "lease-c#1").attempt == 3  # no response id was stored, so a new attempt starts
 
 
 def test_append_never_replaces_a_longer_chunk() -> None:
@@ -241,7 +242,7 @@ def test_resume_cursor_names_an_event_that_is_wholly_in_the_log() -> None:
     report = explore(Resume(), frozenset())
     assert report.violation == "a token is missing from the log"
 
-    running = sure(store_response_id(claimed(job()), 1, A, "response-1", NOW))
+    running = allowed(store_response_id(claimed(job()), 1, A, "response-1", NOW))
     spec = JobSpec(prompt="p", config=JobConfig(model="m", max_tokens=100, durable=True))
     output = Attempt(running, spec, job_types.get("general"), A, NOW, RunNow("m")).output
     for sequence, delta in ((4, "ab"), (5, "c\ud83d"), (6, "\ude00d")):

@@ -21,7 +21,7 @@ from chalicelib.domain.jobs.spec import JobConfig, JobSpec
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.failing_store import refusing
-from tests.kit.task_types import rest
+from tests.kit.task_types import run_to_end
 from tests.kit.world import ALICE, World, kill
 
 OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", key_hash="hash2")
@@ -61,7 +61,7 @@ def completed_job(world: World, text: str = "fine", *, user: str = "alice", tena
 def run_export(world: World, given: dict[str, Any], caller: Caller = ALICE, **options: Any) -> tuple[Job, dict[str, Any]]:
     """Run an export, and return its job and its output."""
     job = world.submit(None, input=given, options=options, job_type="export", caller=caller)
-    rest(world, [job])
+    run_to_end(world, [job])
     kept = world.container.results.get(job.id, world.job(job).attempt)
     assert world.job(job).status is Status.COMPLETED, world.job(job).error
     assert kept is not None
@@ -195,12 +195,12 @@ def test_a_killed_export_leaves_no_partial_file_and_runs_again() -> None:
         await asyncio.sleep(delay[0])
         return call(*args)
 
-    world.container = world.container.but(offload=slow)
+    world.container = world.container.with_changes(offload=slow)
     delay[0] = 0.1
     kill(world, 2.0)
     delay[0] = 0.0
     before = dict(world.container.job_files.kept)
-    rest(world, [job])
+    run_to_end(world, [job])
 
     assert before == {}
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 2)
@@ -263,7 +263,7 @@ def test_an_export_completes_after_a_store_failure(port: str, method: str) -> No
             await worker
 
     world.loop.run_until_complete(scenario())
-    rest(world, [job])
+    run_to_end(world, [job])
 
     assert world.job(job).status is Status.COMPLETED
     assert len(content(world, job, "export.csv").splitlines()) == 2
@@ -278,7 +278,7 @@ def test_a_cancelled_export_stops_within_seconds_and_leaves_no_file() -> None:
         await asyncio.sleep(0.05)
         return call(*args)
 
-    world.container = world.container.but(offload=slow)
+    world.container = world.container.with_changes(offload=slow)
 
     async def scenario() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))
@@ -305,7 +305,7 @@ def old_job(world: World, days: float, status: Status = Status.COMPLETED, **chan
 def clean_up(world: World, caller: Caller = OLGA, **given: Any) -> dict[str, Any]:
     """Run a clean-up, and return its output."""
     job = world.submit(None, input=given, job_type="data_cleanup", caller=caller)
-    rest(world, [job])
+    run_to_end(world, [job])
     kept = world.container.results.get(job.id, world.job(job).attempt)
     assert world.job(job).status is Status.COMPLETED, world.job(job).error
     assert kept is not None
@@ -367,11 +367,11 @@ def test_a_clean_up_is_completed_after_its_worker_was_killed() -> None:
         await asyncio.sleep(0.05)
         return call(*args)
 
-    quick, world.container = world.container, world.container.but(offload=slow)
+    quick, world.container = world.container, world.container.with_changes(offload=slow)
     kill(world, 1.5)
     left = sum(world.container.jobs.get(one.id) is not None for one in jobs)
     world.container = quick
-    rest(world, [job])
+    run_to_end(world, [job])
 
     assert 0 < left < 200
     assert world.job(job).status is Status.COMPLETED

@@ -23,7 +23,7 @@ from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
 from tests.kit.task_runs import parsed_result, slow_offload
-from tests.kit.task_types import rest
+from tests.kit.task_types import run_to_end
 from tests.kit.world import ALICE, World, kill
 
 UPLOAD = f"upload_{'0' * 25}1"
@@ -95,7 +95,7 @@ def test_an_import_creates_one_batch_wherever_its_worker_is_killed(seconds: floa
     job = import_job(world)
     kill(world, seconds)
 
-    rest(world, [job])
+    run_to_end(world, [job])
 
     (batch,) = batches_of(world)
     assert parsed_result(world, job) == {"batch_id": batch.id, "rows": 600}
@@ -112,7 +112,7 @@ def test_a_store_failure_during_an_import_creates_no_second_batch(port: str, met
     job = import_job(world)
 
     with refusing(getattr(world.container, port), method, after=after):
-        rest(world, [job])
+        run_to_end(world, [job])
 
     assert (world.job(job).attempt, parsed_result(world, job)["rows"], len(batches_of(world))) == (2, 600, 1)
 
@@ -126,7 +126,7 @@ def test_a_repeated_import_does_not_change_an_existing_batch() -> None:
         world.deliver()
     put_upload(world, b"prompt\nsecond\nthird\n")
 
-    rest(world, [job])
+    run_to_end(world, [job])
 
     assert parsed_result(world, job) == {"batch_id": batch_id_of_job(job.id), "rows": 1}
 
@@ -278,7 +278,7 @@ def test_a_warm_up_creates_one_batch_wherever_its_worker_is_killed(seconds: floa
     job = warm_up_job(world, ["Say 1.", "Say 2.", "Say 3."])
     kill(world, seconds)
 
-    rest(world, [job])
+    run_to_end(world, [job])
 
     (batch,) = batches_of(world)
     assert parsed_result(world, job) == {"batch_id": batch.id, "cached_already": 1, "submitted": 2}

@@ -93,5 +93,5 @@ def test_an_error_at_one_socket_is_logged_and_does_not_block_others(error: type[
     with refusing(world.container.sockets, "post", 1, error):
         count_job_changes(world.container, changes)
 
-    assert "batch_broadcast_failed" in [fact for fact, _ in world.facts]
+    assert "batch_broadcast_failed" in [fact for fact, _ in world.log_lines]
     assert [bool(world.frames(one)) for one in ("c0", "c1")] == [False, True]

@@ -200,7 +200,7 @@ def hooked(world: World, before: Callable[[str], None], after: Callable[[str], N
 
     names = ("job_specs", "jobs", "dependencies", "queues")
     ports = {name: Hooked(name, getattr(real, name), unhooked(before), unhooked(after)) for name in names}
-    world.container = real.but(**ports)
+    world.container = real.with_changes(**ports)
     try:
         yield
     finally:

@@ -157,10 +157,10 @@ def test_unreadable_records_are_postponed_and_do_not_starve_others() -> None:
     world.sweep(after=130)
 
     assert sent(world) == {job.id for job in healthy}
-    assert Counter(fact for fact, _ in world.facts)["job_record_unreadable"] == 200
-    world.facts.clear()
+    assert Counter(fact for fact, _ in world.log_lines)["job_record_unreadable"] == 200
+    world.log_lines.clear()
     world.sweep(after=60)
-    assert not [fact for fact, _ in world.facts if fact == "job_record_unreadable"]
+    assert not [fact for fact, _ in world.log_lines if fact == "job_record_unreadable"]
 
 
 def test_a_throttled_job_is_swept_again_in_the_next_run() -> None:
@@ -195,7 +195,7 @@ def test_a_failing_index_partition_does_not_hide_the_others() -> None:
 
     assert done["resent"] == 1
     assert sent(world) == {retry.id}
-    logged = [about.get("what") for fact, about in world.facts if fact == "sweep_step_failed"]
+    logged = [about.get("what") for fact, about in world.log_lines if fact == "sweep_step_failed"]
     assert logged == ["leases", *LANES, "connections"]
 
 
@@ -313,5 +313,5 @@ def test_jobs_failed_by_the_sweeper_are_logged_with_code_and_crashes() -> None:
     world.loop.run_until_complete(crash())
     world.sweep(after=40)
 
-    logged = {about["job_id"]: (about["code"], about["crashes"]) for fact, about in world.facts if fact == "job_failed"}
+    logged = {about["job_id"]: (about["code"], about["crashes"]) for fact, about in world.log_lines if fact == "job_failed"}
     assert logged == {job.id: ("worker_lost", 3), late.id: ("provider_overloaded", 0)}

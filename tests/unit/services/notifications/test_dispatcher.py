@@ -19,7 +19,7 @@ from chalicelib.ports import WebhookResponse
 from chalicelib.services.notifications.dispatcher import requeue_stalled
 from chalicelib.services.notifications.outbox import enqueue_message
 from chalicelib.services.notifications.settings import get_signing_secrets, redeliver, rotate_signing_secret
-from tests.kit.deliveries import HOOK, deliver, ended, live, only, payload, sweep, tell
+from tests.kit.deliveries import HOOK, deliver, ended, notify, only_delivery, payload, run_deliveries, sweep
 from tests.kit.failing_store import refusing
 from tests.kit.world import World
 
@@ -35,7 +35,7 @@ def answering(*statuses: int, then: int = 204) -> Callable[[ReceivedRequest], We
 
 def enqueue_end(world: World, **fields: Any) -> None:
     """End a job that has recipients, and process the change."""
-    tell(world, ended(world, **fields))
+    notify(world, ended(world, **fields))
 
 
 def test_a_webhook_receives_the_end_of_a_job_without_its_text() -> None:
@@ -43,7 +43,7 @@ def test_a_webhook_receives_the_end_of_a_job_without_its_text() -> None:
     world = World()
     change = ended(world, prompt="A secret question.", tags=("nightly",))
 
-    tell(world, change)
+    notify(world, change)
     assert deliver(world) == ["delivered"]
 
     (request,) = world.container.webhook_client.letters
@@ -74,7 +74,7 @@ def test_a_webhook_contains_the_error_code_but_not_its_message() -> None:
     assert after is not None
     error = JobError(code="timeout", error_class="timeout", retryable=True, message="private", suggestion="private", attempt=1)
 
-    tell(world, (job_id, before, replace(after, error=error)))
+    notify(world, (job_id, before, replace(after, error=error)))
     deliver(world)
 
     (request,) = world.container.webhook_client.letters
@@ -90,8 +90,8 @@ def test_changes_other_than_a_job_end_create_no_delivery() -> None:
     assert after is not None
     unnotified = world.submit("no recipients")
 
-    tell(world, (job_id, None, before), (job_id, after, replace(after, version=4, ttl=1)))
-    tell(world, (unnotified.id, unnotified, replace(unnotified, status=Status.COMPLETED)))
+    notify(world, (job_id, None, before), (job_id, after, replace(after, version=4, ttl=1)))
+    notify(world, (unnotified.id, unnotified, replace(unnotified, status=Status.COMPLETED)))
 
     assert world.container.deliveries.rows == {}
     assert not unnotified.notifies
@@ -102,12 +102,12 @@ def test_repeated_stream_records_send_one_webhook() -> None:
     world = World()
     change = ended(world)
 
-    tell(world, change, change)
-    live(world, 0.1)
-    tell(world, change)
+    notify(world, change, change)
+    run_deliveries(world, 0.1)
+    notify(world, change)
     world.clock.advance(2 * 86_400)
-    tell(world, change)
-    live(world, 1)
+    notify(world, change)
+    run_deliveries(world, 1)
 
     assert len(world.container.webhook_client.letters) == 1
 
@@ -118,9 +118,9 @@ def test_each_run_of_a_job_has_its_own_message() -> None:
     assert before is not None
     assert after is not None
 
-    tell(world, (job_id, before, after))
-    tell(world, (job_id, replace(before, run=2), replace(after, run=2)))
-    live(world, 0.1)
+    notify(world, (job_id, before, after))
+    notify(world, (job_id, replace(before, run=2), replace(after, run=2)))
+    run_deliveries(world, 0.1)
 
     ids = {request.headers["webhook-id"] for request in world.container.webhook_client.letters}
     assert len(ids) == len(world.container.webhook_client.letters) == 2
@@ -131,9 +131,9 @@ def test_a_failing_delivery_is_abandoned_within_a_day() -> None:
     world.container.webhook_client.answer = answering(then=500)
     enqueue_end(world)
 
-    live(world, 25, step=20)
+    run_deliveries(world, 25, step=20)
 
-    delivery = only(world)
+    delivery = only_delivery(world)
     created_at = delivery.created_at
     assert delivery.state is DeliveryState.FAILED
     assert len(delivery.attempts) == len(RETRY_SCHEDULE) + 1 == 9
@@ -150,12 +150,12 @@ def test_a_delivery_is_retried_until_accepted_by_the_receiver() -> None:
     world.container.webhook_client.answer = answering(503, 500, 302, 404)
     enqueue_end(world)
 
-    live(world, 3)
+    run_deliveries(world, 3)
 
     requests = world.container.webhook_client.letters
-    assert only(world).state is DeliveryState.DELIVERED
-    assert [one.status for one in only(world).attempts] == [503, 500, 302, 404, 204]
-    assert only(world).attempts[2].error == "redirects are not followed"
+    assert only_delivery(world).state is DeliveryState.DELIVERED
+    assert [one.status for one in only_delivery(world).attempts] == [503, 500, 302, 404, 204]
+    assert only_delivery(world).attempts[2].error == "redirects are not followed"
     assert len({(request.headers["webhook-id"], request.body) for request in requests}) == 1
     assert len({request.headers["webhook-timestamp"] for request in requests}) == len(requests)
 
@@ -167,9 +167,9 @@ def test_retry_after_of_a_receiver_is_honoured_within_bounds() -> None:
     world.container.webhook_client.answer = lambda _request: next(answers)
     enqueue_end(world)
 
-    live(world, 2)
+    run_deliveries(world, 2)
 
-    first, second, third, fourth = (one.at for one in only(world).attempts)
+    first, second, third, fourth = (one.at for one in only_delivery(world).attempts)
     assert 100_000 <= second - first < 110_000
     assert 3_600_000 <= third - second < 3_670_000
     assert fourth - third < 400_000
@@ -180,9 +180,9 @@ def test_retry_after_does_not_extend_the_delivery_window_of_a_day() -> None:
     world.container.webhook_client.answer = lambda _request: WebhookResponse(429, 10**9)
     enqueue_end(world)
 
-    live(world, 30, step=20)
+    run_deliveries(world, 30, step=20)
 
-    delivery = only(world)
+    delivery = only_delivery(world)
     assert delivery.state is DeliveryState.FAILED
     assert len(delivery.attempts) < len(RETRY_SCHEDULE) + 1
     assert delivery.attempts[-1].at - delivery.created_at <= 24 * HOUR
@@ -193,23 +193,23 @@ def test_a_410_answer_ends_the_delivery_at_once() -> None:
     world.container.webhook_client.answer = answering(410, then=204)
     enqueue_end(world)
 
-    live(world, 1)
+    run_deliveries(world, 1)
 
-    assert only(world).state is DeliveryState.FAILED
+    assert only_delivery(world).state is DeliveryState.FAILED
     assert len(world.container.webhook_client.letters) == 1
 
 
 def test_a_forbidden_address_fails_the_delivery_without_a_request() -> None:
     world = World()
-    tell(world, ended(world))
+    notify(world, ended(world))
     world.container.deliveries.rows.update(
         {key: replace(one, address="https://10.0.0.1/") for key, one in world.container.deliveries.rows.items()}
     )
 
-    live(world, 1)
+    run_deliveries(world, 1)
 
-    assert only(world).state is DeliveryState.FAILED
-    assert [one.error for one in only(world).attempts] == ["the address must be a public address"]
+    assert only_delivery(world).state is DeliveryState.FAILED
+    assert [one.error for one in only_delivery(world).attempts] == ["the address must be a public address"]
     assert world.container.webhook_client.letters == []
 
 
@@ -219,9 +219,9 @@ def test_an_internal_error_during_a_delivery_is_retried() -> None:
 
     with refusing(world.container.notification_settings, "signing_secrets", error=RuntimeError):
         deliver(world)
-    live(world, 0.1)
+    run_deliveries(world, 0.1)
 
-    assert [one.error for one in only(world).attempts] == ["internal error", None]
+    assert [one.error for one in only_delivery(world).attempts] == ["internal error", None]
 
 
 def test_a_crash_at_any_call_loses_no_message() -> None:
@@ -250,14 +250,14 @@ def test_a_crash_at_any_call_loses_no_message() -> None:
         for _ in range(400):
             try:
                 if not world.container.deliveries.rows:
-                    tell(world, change)  # the stream redelivers a batch whose function crashed
+                    notify(world, change)  # the stream redelivers a batch whose function crashed
                 deliver(world)
                 sweep(world)
             except SystemExit:
                 world.clock.advance(60)
             world.clock.advance(15)
 
-        assert only(world).state is DeliveryState.DELIVERED, (port, method, number, after)
+        assert only_delivery(world).state is DeliveryState.DELIVERED, (port, method, number, after)
         assert len({request.headers["webhook-id"] for request in world.container.webhook_client.letters}) == 1
 
 
@@ -271,7 +271,7 @@ def test_a_message_received_by_two_dispatchers_is_sent_once() -> None:
     deliver(world)
 
     assert len(world.container.webhook_client.letters) == 1
-    assert only(world).state is DeliveryState.DELIVERED
+    assert only_delivery(world).state is DeliveryState.DELIVERED
 
 
 def _deliver_duplicate(world: World, body: str) -> None:
@@ -296,7 +296,7 @@ def test_a_slow_dispatcher_does_not_overwrite_its_successors_outcome() -> None:
     )
     deliver(world)
 
-    assert only(world).state is DeliveryState.DELIVERED
+    assert only_delivery(world).state is DeliveryState.DELIVERED
 
 
 @pytest.mark.parametrize("body", ["", "{}", "garbage", '{"owner": "x"}', '{"owner": 1, "delivery": 2}', "[" * 50_000, '["a"]'])
@@ -327,10 +327,10 @@ def test_a_change_that_cannot_be_enqueued_goes_to_the_dead_letter_queue() -> Non
         return get(job_id)
 
     world.container.job_specs.get = get_others  # type: ignore[method-assign]
-    tell(world, lost, other)
+    notify(world, lost, other)
 
     assert [body for body, _ in world.container.queues.aside["stream"]] == [lost[0]]
-    assert only(world).owner == other[0]
+    assert only_delivery(world).owner == other[0]
 
 
 def test_a_change_that_cannot_be_dead_lettered_is_redelivered() -> None:
@@ -342,10 +342,10 @@ def test_a_change_that_cannot_be_dead_lettered_is_redelivered() -> None:
         refusing(world.container.queues, "send_to_dead_letter", 10**6),
         pytest.raises(DeadLetterFailed),
     ):
-        tell(world, change)
-    tell(world, change)
+        notify(world, change)
+    notify(world, change)
 
-    assert only(world).owner == change[0]
+    assert only_delivery(world).owner == change[0]
 
 
 def test_a_deleted_job_creates_no_delivery() -> None:
@@ -353,7 +353,7 @@ def test_a_deleted_job_creates_no_delivery() -> None:
     change = ended(world)
     world.container.job_specs.delete(change[0])
 
-    tell(world, change)
+    notify(world, change)
 
     assert world.container.deliveries.rows == {}
     assert world.container.queues.aside["stream"] == []
@@ -410,7 +410,7 @@ def test_a_recipient_removed_from_the_allowlist_is_not_contacted() -> None:
     enqueue_end(world, webhook_url=None, notify=("email:ops@acme.com", "slack:alerts"))
 
     world.container.notification_settings.put_allowlist("acme", RecipientAllowlist())
-    live(world, 1)
+    run_deliveries(world, 1)
 
     assert world.container.email.sent == []
     assert world.container.webhook_client.letters == []
@@ -434,9 +434,9 @@ def test_an_email_without_a_configured_sender_fails_with_a_reason() -> None:
     enqueue_end(world, webhook_url=None, notify=("email:ops@acme.com",))
     world.container.email.sender = None
 
-    live(world, 1)
+    run_deliveries(world, 1)
 
-    assert [one.error for one in only(world).attempts] == ["e-mail is not configured for this stage"]
+    assert [one.error for one in only_delivery(world).attempts] == ["e-mail is not configured for this stage"]
 
 
 def test_a_failing_recipient_does_not_block_another() -> None:
@@ -462,7 +462,7 @@ def test_a_custom_message_is_sent_once_to_each_recipient() -> None:
     for recipient in [*recipients, *recipients]:
         enqueue_message(world.container, "acme", "job_1", [recipient], "All\r\nBcc: done\x07", "a < b & c \ud800", "msg_1")
     deliver(world)
-    live(world, 0.5)
+    run_deliveries(world, 0.5)
 
     assert world.container.email.sent == [("ops@acme.com", "All Bcc: done", "a < b & c \ufffd")]
     slack, hook = world.container.webhook_client.letters
@@ -476,15 +476,15 @@ def test_an_operator_can_redeliver_a_finished_delivery() -> None:
     world = World()
     world.container.webhook_client.answer = answering(410)
     enqueue_end(world)
-    live(world, 0.1)
-    failed = only(world)
+    run_deliveries(world, 0.1)
+    failed = only_delivery(world)
 
     redeliver(world.container, failed.owner, failed.id)
     assert deliver(world) == ["delivered"]
     redeliver(world.container, failed.owner, failed.id)
-    live(world, 0.1)
+    run_deliveries(world, 0.1)
 
-    assert [one.status for one in only(world).attempts] == [410, 204, 204]
+    assert [one.status for one in only_delivery(world).attempts] == [410, 204, 204]
     assert len({request.headers["webhook-id"] for request in world.container.webhook_client.letters}) == 1
     with pytest.raises(DeliveryNotFound):
         redeliver(world.container, failed.owner, "dlv_none")
@@ -496,7 +496,7 @@ def test_redelivery_is_refused_during_a_delivery_attempt() -> None:
 
     def redeliver_too_early(_request: ReceivedRequest) -> WebhookResponse:
         with pytest.raises(DeliveryBusy):
-            redeliver(world.container, only(world).owner, only(world).id)
+            redeliver(world.container, only_delivery(world).owner, only_delivery(world).id)
         return WebhookResponse(204)
 
     world.container.webhook_client.answer = redeliver_too_early
@@ -540,7 +540,7 @@ def test_a_retry_beyond_the_queue_delay_is_sent_by_the_sweeper_in_time() -> None
     world.container.webhook_client.answer = answering(*([500] * 4))
     enqueue_end(world)
 
-    live(world, 3)
+    run_deliveries(world, 3)
 
-    *_, fourth, fifth = (one.at for one in only(world).attempts)
+    *_, fourth, fifth = (one.at for one in only_delivery(world).attempts)
     assert 0 <= (fifth - fourth) - round(RETRY_SCHEDULE[3] * 0.9 * 1000) < 65_000

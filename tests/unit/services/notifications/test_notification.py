@@ -13,10 +13,10 @@ from chalicelib.domain.notifications.delivery import Delivery, DeliveryState
 from chalicelib.domain.notifications.recipients import RecipientAllowlist
 from chalicelib.services.jobs.retry_job import retry_job
 from chalicelib.services.notifications.settings import check_addresses
-from tests.kit.deliveries import HOOK, deliver, live, payload
+from tests.kit.deliveries import HOOK, deliver, payload, run_deliveries
 from tests.kit.failing_store import refusing
 from tests.kit.task_runs import parsed_result, slow_offload
-from tests.kit.task_types import rest
+from tests.kit.task_types import run_to_end
 from tests.kit.world import World, kill
 
 SLACK = "https://hooks.slack.com/services/T0/B0/secret"
@@ -72,8 +72,8 @@ def test_each_recipient_gets_one_message_wherever_the_worker_is_killed(seconds: 
     kill(world, seconds)
     deliver(world)
 
-    rest(world, [job])
-    live(world, 0.2)
+    run_to_end(world, [job])
+    run_deliveries(world, 0.2)
 
     assert len(parsed_result(world, job)["deliveries"]) == 3
     assert (len(world.container.email.sent), len(world.container.webhook_client.letters)) == (1, 2)
@@ -99,8 +99,8 @@ def test_a_retried_notification_job_sends_no_message_twice(number: int) -> None:
     lose_response(world, number)
     job = submit_notification(world)
 
-    rest(world, [job])
-    live(world, 0.2)
+    run_to_end(world, [job])
+    run_deliveries(world, 0.2)
 
     assert world.job(job).attempt == 2
     assert (len(world.container.email.sent), len(world.container.webhook_client.letters)) == (1, 2)
@@ -111,13 +111,13 @@ def test_a_manual_retry_sends_only_the_missing_notifications() -> None:
     world = with_allowlist()
     lose_response(world, 2)
     job = submit_notification(world, attempts=1)
-    rest(world, [job])
+    run_to_end(world, [job])
     assert world.job(job).status is Status.FAILED
 
     memory = world.container
     retry_job(world.container, world.job(job))
-    rest(world, [job])
-    live(world, 0.2)
+    run_to_end(world, [job])
+    run_deliveries(world, 0.2)
 
     assert (world.job(job).run, len(parsed_result(world, job)["deliveries"])) == (2, 3)
     assert (len(memory.email.sent), len(memory.webhook_client.letters)) == (1, 2)

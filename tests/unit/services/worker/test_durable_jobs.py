@@ -118,7 +118,7 @@ def test_a_worker_hands_over_before_its_invocation_ends() -> None:
         world.deliver(seconds=12)
 
     assert_one_text(world, job)
-    assert [fact for fact, _ in world.facts].count("attempt_handed_over") == 3
+    assert [fact for fact, _ in world.log_lines].count("attempt_handed_over") == 3
     assert world.job(job).crashes == 0
 
 
@@ -179,7 +179,7 @@ def test_the_rest_of_a_response_is_fetched_if_its_stream_cannot_resume() -> None
 def test_an_unfinished_response_is_polled_until_complete() -> None:
     """The intervals grow, and a fetch that fails is repeated."""
     world = World(slow(streams_for=1.0, breaks=(3,)))
-    world.provider.trouble["fetch"] = [ProviderUnavailable(), ProviderConnectionLost()]
+    world.provider.errors["fetch"] = [ProviderUnavailable(), ProviderConnectionLost()]
     job = submitted(world)
 
     world.deliver()
@@ -473,4 +473,4 @@ def test_a_hanging_provider_does_not_keep_the_sweeper_from_ending_a_job() -> Non
 
     assert world.job(job).status is Status.CANCELLED
     assert world.clock.now() - before <= 51_000
-    assert ("response_not_cancelled", "resp_0") in [(fact, about.get("response_id")) for fact, about in world.facts]
+    assert ("response_not_cancelled", "resp_0") in [(fact, about.get("response_id")) for fact, about in world.log_lines]

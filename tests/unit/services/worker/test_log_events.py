@@ -20,7 +20,7 @@ CUT = Script(deltas=["lost"], error=StreamCut())
 
 
 def failures(world: World) -> list[dict[str, Any]]:
-    return [fields for fact, fields in world.facts if fact == "job_failed"]
+    return [fields for fact, fields in world.log_lines if fact == "job_failed"]
 
 
 def expected(job: Job, code: str) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def test_an_internal_error_fails_the_attempt_and_is_retried() -> None:
     world.deliver()
 
     assert world.job(job).status is Status.COMPLETED
-    assert any(fact == "attempt_error" for fact, _ in world.facts)
+    assert any(fact == "attempt_error" for fact, _ in world.log_lines)
 
 
 def test_a_job_without_its_spec_or_job_type_fails_with_an_attempt_record() -> None:

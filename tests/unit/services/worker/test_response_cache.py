@@ -310,7 +310,7 @@ def test_a_failed_cache_write_is_logged_and_the_job_completes() -> None:
 
     assert job.status is Status.COMPLETED
     assert not is_hit(world, run_job(world))
-    assert [fact for fact, _ in world.facts].count("response_not_cached") == 1
+    assert [fact for fact, _ in world.log_lines].count("response_not_cached") == 1
 
 
 # ---- with other features

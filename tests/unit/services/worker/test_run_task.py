@@ -17,7 +17,7 @@ from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.services.worker.run_task import TaskRun
 from tests.kit.failing_store import refusing
-from tests.kit.task_types import chore, doing, knowing, rest
+from tests.kit.task_types import chore, chore_world, run_to_end, with_job_types
 from tests.kit.world import World, kill
 
 OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", key_hash="hash2")
@@ -33,7 +33,7 @@ def submitted(world: World, given: Any = None, **fields: Any) -> Job:
 
 def test_the_return_value_of_a_task_handler_becomes_the_result() -> None:
     """The attempt has no tokens, no cost and no model."""
-    world = doing(answer, response_schema={"type": "object", "required": ["got"]})
+    world = chore_world(answer, response_schema={"type": "object", "required": ["got"]})
     job = submitted(world)
 
     world.deliver()
@@ -50,7 +50,7 @@ def test_the_return_value_of_a_task_handler_becomes_the_result() -> None:
 
 def test_a_task_result_that_violates_its_schema_fails_the_job() -> None:
     """Such a result is a bug of the handler and must not look valid."""
-    world = doing(answer, response_schema={"type": "object", "required": ["rows"]})
+    world = chore_world(answer, response_schema={"type": "object", "required": ["rows"]})
     job = submitted(world, config={"max_attempts": 1})
 
     world.deliver()
@@ -61,7 +61,7 @@ def test_a_task_result_that_violates_its_schema_fails_the_job() -> None:
 
 
 def test_a_task_asks_for_no_price_and_changes_no_circuit_breaker() -> None:
-    world = doing(answer)
+    world = chore_world(answer)
     with refusing(world.container.prices, "of", 10**6, RuntimeError) as asked:
         job = submitted(world)
         world.deliver()
@@ -84,10 +84,10 @@ def test_task_errors_map_to_error_codes_and_numbers_of_attempts(problem: Excepti
     async def fail(_task: TaskRun) -> Any:
         raise problem
 
-    world = doing(fail)
+    world = chore_world(fail)
     job = submitted(world)
 
-    rest(world, [job])
+    run_to_end(world, [job])
 
     ended = world.job(job)
     assert ended.error is not None
@@ -103,8 +103,8 @@ def test_task_retries_follow_the_schedule_of_the_job_type() -> None:
         times.append(task.context.clock.now())
         raise Unavailable
 
-    world = doing(fail, retry_schedule=(5.0, 40.0))
-    rest(world, [submitted(world)])
+    world = chore_world(fail, retry_schedule=(5.0, 40.0))
+    run_to_end(world, [submitted(world)])
 
     assert [round((later - sooner) / 1000) for sooner, later in pairwise(times)] == [5, 40]
 
@@ -125,7 +125,7 @@ def test_a_cancelled_task_stops_after_its_current_call_within_two_seconds() -> N
             calls.append("begun")
             await task.run_sync(step)
 
-    world = World(job_type=knowing(chore(work)), offload=slow_offload)
+    world = World(job_type=with_job_types(chore(work)), offload=slow_offload)
     job = submitted(world)
 
     async def scenario() -> None:
@@ -146,7 +146,7 @@ def test_config_timeout_bounds_a_task() -> None:
     async def work(_task: TaskRun) -> Any:
         await asyncio.sleep(1_000)
 
-    world = doing(work)
+    world = chore_world(work)
     job = submitted(world, config={"timeout": 20, "max_attempts": 1})
 
     world.deliver()
@@ -164,12 +164,12 @@ def test_a_task_cut_off_by_the_end_of_an_invocation_runs_again() -> None:
         await asyncio.sleep(durations.pop(0))
         return "done"
 
-    world = doing(work)
+    world = chore_world(work)
     job = submitted(world, config={"max_attempts": 1})
     world.deliver(seconds=60)
     interrupted = world.job(job)
 
-    rest(world, [job])
+    run_to_end(world, [job])
 
     assert (interrupted.status, interrupted.reason, interrupted.tries) == (Status.RETRYING, "worker_ending", 0)
     assert (world.job(job).status, world.job(job).attempt) == (Status.COMPLETED, 2)
@@ -184,11 +184,11 @@ def test_a_task_of_a_killed_worker_runs_again() -> None:
         await asyncio.sleep(5)
         return len(begun)
 
-    world = doing(work)
+    world = chore_world(work)
     job = submitted(world)
     kill(world, 2.0)
 
-    rest(world, [job])
+    run_to_end(world, [job])
 
     rows = [world.container.results.get(job.id, attempt) for attempt in (1, 2)]
     assert (world.job(job).status, world.job(job).attempt, len(set(begun))) == (Status.COMPLETED, 2, 2)
@@ -208,7 +208,7 @@ async def _ten_steps(task: TaskRun) -> Any:
 
 def test_subscribers_receive_progress_and_milestone_frames_of_a_task() -> None:
     """The percentage never decreases, and the end frame comes last."""
-    world = doing(_ten_steps)
+    world = chore_world(_ten_steps)
     job = submitted(world)
     world.watch(job)
 
@@ -224,7 +224,7 @@ def test_subscribers_receive_progress_and_milestone_frames_of_a_task() -> None:
 
 def test_polling_shows_task_progress_before_there_is_text() -> None:
     """The remaining time is extrapolated from the speed so far."""
-    world = doing(_ten_steps)
+    world = chore_world(_ten_steps)
     job = submitted(world)
     seen: list[dict[str, Any]] = []
 
@@ -249,7 +249,7 @@ def test_polling_shows_task_progress_before_there_is_text() -> None:
 
 
 def test_a_task_completes_although_its_progress_cannot_be_stored() -> None:
-    world = doing(_ten_steps)
+    world = chore_world(_ten_steps)
     job = submitted(world)
 
     with refusing(world.container.chunks, "put_progress", 10**6):
@@ -263,7 +263,7 @@ def test_a_task_may_report_progress_with_a_total_of_zero() -> None:
         task.report_progress(0, 0)
         return "done"
 
-    world = doing(work)
+    world = chore_world(work)
     job = submitted(world)
     world.deliver()
 
@@ -272,7 +272,7 @@ def test_a_task_may_report_progress_with_a_total_of_zero() -> None:
 
 def test_model_settings_in_the_config_of_a_task_are_refused() -> None:
     """All of them are named at once; the other settings are accepted."""
-    world = doing(answer)
+    world = chore_world(answer)
 
     with pytest.raises(InvalidRequest) as refused:
         submitted(world, config={"model": "gpt-4o", "temperature": 0.3, "max_tokens": 100, "durable": True, "timeout": 60})
@@ -287,7 +287,7 @@ def test_model_settings_in_the_config_of_a_task_are_refused() -> None:
 
 
 def test_a_task_submitted_with_a_prompt_is_refused() -> None:
-    world = doing(answer)
+    world = chore_world(answer)
 
     with pytest.raises(InvalidRequest) as refused:
         world.submit("Do it.", job_type="chore")
@@ -297,7 +297,7 @@ def test_a_task_submitted_with_a_prompt_is_refused() -> None:
 
 def test_a_job_type_with_a_min_role_refuses_lower_roles() -> None:
     """The error names the required role."""
-    world = World(job_type=knowing(chore(answer, min_role="operator")))
+    world = World(job_type=with_job_types(chore(answer, min_role="operator")))
 
     with pytest.raises(Forbidden, match="need the role operator; this key is a user"):
         submitted(world)
@@ -312,7 +312,7 @@ def test_a_task_runs_with_the_rights_of_its_submitter(user: str | None, role: st
     async def work(task: TaskRun) -> Any:
         return [task.caller.user, task.caller.role.label]
 
-    world = doing(work)
+    world = chore_world(work)
     job = submitted(world, caller=OLGA, user=user)
     world.deliver()
 

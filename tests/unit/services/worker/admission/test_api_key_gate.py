@@ -25,7 +25,7 @@ WHOLE = Script(deltas=["whole"])
 
 def keyless(*scripts: Script) -> World:
     world = World(*scripts)
-    world.provider.keyed = False
+    world.provider.has_key = False
     return world
 
 
@@ -44,7 +44,7 @@ def run_for(world: World, job: Job, seconds: float) -> None:
 
 
 def missing_key_events(world: World) -> int:
-    return [fact for fact, _ in world.facts].count("openai_not_configured")
+    return [fact for fact, _ in world.log_lines].count("openai_not_configured")
 
 
 def test_a_job_is_held_without_an_api_key_and_runs_once_there_is_one() -> None:
@@ -54,7 +54,7 @@ def test_a_job_is_held_without_an_api_key_and_runs_once_there_is_one() -> None:
 
     run_for(world, job, 3_600)
     waiting = world.job(job)
-    world.provider.keyed = True
+    world.provider.has_key = True
     run_for(world, job, 400)
 
     assert (waiting.status, waiting.reason) == (Status.HELD, "openai_not_configured")
@@ -70,7 +70,7 @@ def test_a_wake_up_after_storing_a_key_runs_a_held_job_at_once() -> None:
     world = keyless(WHOLE)
     job = world.submit()
     world.deliver()
-    world.provider.keyed = True
+    world.provider.has_key = True
     world.clock.advance(CACHE_TTL_MS / 1000)
 
     assert world.job(job).resume_at is not None

@@ -66,7 +66,7 @@ def fail_jobs(world: World, count: int) -> list[Job]:
 
 
 def events(world: World, name: str) -> list[dict[str, Any]]:
-    return [fields for event, fields in world.facts if event == name]
+    return [fields for event, fields in world.log_lines if event == name]
 
 
 def test_five_failures_open_the_circuit_and_later_jobs_are_held() -> None:

@@ -19,7 +19,7 @@ from chalicelib.services.worker.run_task import TaskRun
 from chalicelib.settings import Settings, SettingsError
 from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
-from tests.kit.task_types import chore, doing, knowing, rest
+from tests.kit.task_types import chore, chore_world, run_to_end, with_job_types
 from tests.kit.world import World, kill
 
 
@@ -66,10 +66,10 @@ def slots_in_use(world: World) -> int:
 def test_a_hundred_limited_jobs_keep_the_limits_and_wait_about_once_each() -> None:
     """Two at once and five a minute: each job gets a reservation and starts by it."""
     handler = RecordingHandler(1.0, 4.0)
-    world = doing(handler, limits=Limits(concurrency=2, per_minute=5))
+    world = chore_world(handler, limits=Limits(concurrency=2, per_minute=5))
     jobs = submitted(world, 100)
 
-    rest(world, jobs)
+    run_to_end(world, jobs)
 
     assert {world.job(job).status for job in jobs} == {Status.COMPLETED}
     assert (handler.max_running, handler.max_starts_per_minute()) == (2, 5)
@@ -81,10 +81,10 @@ def test_a_hundred_limited_jobs_keep_the_limits_and_wait_about_once_each() -> No
 def test_all_slots_stay_in_use_and_waiting_jobs_are_held_few_times() -> None:
     """Only concurrency is limited here, and each job runs for 50 seconds."""
     handler = RecordingHandler(50.0)
-    world = doing(handler, limits=Limits(concurrency=2))
+    world = chore_world(handler, limits=Limits(concurrency=2))
     jobs = submitted(world, 20)
 
-    rest(world, jobs)
+    run_to_end(world, jobs)
 
     assert handler.max_running == 2
     assert max(handler.starts) - min(handler.starts) <= 20 * 50_000
@@ -94,7 +94,7 @@ def test_all_slots_stay_in_use_and_waiting_jobs_are_held_few_times() -> None:
 
 def test_a_rate_limited_job_records_its_reason_and_resume_time() -> None:
     """No attempt and no try is used up."""
-    world = doing(RecordingHandler(1.0), limits=Limits(per_minute=1))
+    world = chore_world(RecordingHandler(1.0), limits=Limits(per_minute=1))
     first, second = submitted(world, 2)
     world.deliver()
 
@@ -106,7 +106,7 @@ def test_a_rate_limited_job_records_its_reason_and_resume_time() -> None:
 
 
 def test_a_job_without_a_slot_is_held_for_type_concurrency() -> None:
-    world = doing(RecordingHandler(5.0), limits=Limits(concurrency=1))
+    world = chore_world(RecordingHandler(5.0), limits=Limits(concurrency=1))
     jobs = submitted(world, 2)
     world.deliver()
 
@@ -117,7 +117,7 @@ def test_a_job_without_a_slot_is_held_for_type_concurrency() -> None:
 
 def test_a_reservation_survives_an_early_wake_up_but_not_a_late_one() -> None:
     """A reservation is kept for a minute after its time."""
-    world = doing(RecordingHandler(0.1), limits=Limits(per_minute=1))
+    world = chore_world(RecordingHandler(0.1), limits=Limits(per_minute=1))
     jobs = submitted(world, 3)
     world.deliver()
     second, third = (world.job(job) for job in jobs[1:])
@@ -134,7 +134,7 @@ def test_a_reservation_survives_an_early_wake_up_but_not_a_late_one() -> None:
 def test_a_duplicate_wake_up_takes_one_permit() -> None:
     """One counted start, one slot, one attempt."""
     handler = RecordingHandler(1.0)
-    world = doing(handler, limits=Limits(concurrency=2, per_minute=5))
+    world = chore_world(handler, limits=Limits(concurrency=2, per_minute=5))
     (job,) = submitted(world, 1)
     world.deliver(messages=[world.wake(job), world.wake(job)])
 
@@ -145,7 +145,7 @@ def test_a_duplicate_wake_up_takes_one_permit() -> None:
 
 
 def test_a_slot_is_renewed_while_the_job_runs() -> None:
-    world = doing(RecordingHandler(100.0), limits=Limits(concurrency=1))
+    world = chore_world(RecordingHandler(100.0), limits=Limits(concurrency=1))
     jobs, seen = submitted(world, 2), list[int]()
 
     async def sample() -> None:
@@ -166,7 +166,7 @@ def test_a_slot_is_renewed_while_the_job_runs() -> None:
 def test_the_slot_of_a_dead_worker_expires() -> None:
     """The recovered job acquires a slot like any other."""
     handler = RecordingHandler(5.0)
-    world = doing(handler, limits=Limits(concurrency=1))
+    world = chore_world(handler, limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
     kill(world, 2.0)
     with_dead_worker = world.container.type_limiters.get("chore")
@@ -174,12 +174,12 @@ def test_the_slot_of_a_dead_worker_expires() -> None:
     world.clock.advance(SLOT_TTL_MS / 1000)
 
     assert slots_in_use(world) == 0
-    rest(world, [job])
+    run_to_end(world, [job])
     assert (world.job(job).status, slots_in_use(world)) == (Status.COMPLETED, 0)
 
 
 def test_a_job_cancelled_between_gate_and_claim_releases_its_slot() -> None:
-    world = doing(RecordingHandler(1.0), limits=Limits(concurrency=1))
+    world = chore_world(RecordingHandler(1.0), limits=Limits(concurrency=1))
     (job,) = submitted(world, 1)
     real = world.container.leases.open
 
@@ -195,14 +195,14 @@ def test_a_job_cancelled_between_gate_and_claim_releases_its_slot() -> None:
 
 def test_a_job_gets_no_reservation_beyond_its_expiry() -> None:
     """It expires while held and does not delay the job behind it."""
-    world = doing(RecordingHandler(0.1), limits=Limits(per_minute=1))
+    world = chore_world(RecordingHandler(0.1), limits=Limits(per_minute=1))
     first, late, third = (
         *submitted(world, 1),
         world.submit(None, input=1, job_type="chore", expires_in=30),
         world.submit(None, input=2, job_type="chore"),
     )
 
-    rest(world, [first, late, third])
+    run_to_end(world, [first, late, third])
 
     assert world.job(late).status is Status.EXPIRED
     assert (world.job(third).started_at or 0) - (world.job(first).started_at or 0) <= 62_000
@@ -211,20 +211,20 @@ def test_a_job_gets_no_reservation_beyond_its_expiry() -> None:
 @pytest.mark.parametrize("method", ["get", "replace"])
 def test_a_job_is_held_while_its_type_limiter_cannot_be_read_or_written(method: str) -> None:
     """A limit protects something, so the job waits until the limiter answers."""
-    world = doing(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5))
+    world = chore_world(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
     with refusing(world.container.type_limiters, method, 10**6):
         world.deliver()
     held = world.job(job)
 
-    rest(world, [job])
+    run_to_end(world, [job])
 
     assert (held.status, held.reason) == (Status.HELD, "type_limits_unknown")
     assert world.job(job).status is Status.COMPLETED
 
 
 def test_a_limiter_write_whose_answer_was_lost_counts_once() -> None:
-    world = doing(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5))
+    world = chore_world(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5))
     (job,) = submitted(world, 1)
     with refusing(world.container.type_limiters, "replace", 1, Throttled, after=True):
         world.deliver()
@@ -246,13 +246,13 @@ def test_only_types_with_limits_call_the_limiter_store() -> None:
             setattr(real, name, lambda *args, name=name, method=method: (calls.update([name]), method(*args))[1])
         return world
 
-    unlimited = counted(doing(RecordingHandler(0.1)))
+    unlimited = counted(chore_world(RecordingHandler(0.1)))
     submitted(unlimited, 3)
     unlimited.submit("Say hello.")
     unlimited.deliver()
     assert not calls
 
-    limited = counted(doing(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5)))
+    limited = counted(chore_world(RecordingHandler(0.1), limits=Limits(concurrency=1, per_minute=5)))
     submitted(limited, 3)
     for _ in range(3):
         limited.deliver()
@@ -266,7 +266,7 @@ def _general_type(limits: Limits) -> JobType:
 
 
 def test_a_job_held_by_the_circuit_occupies_no_slot_of_its_type() -> None:
-    world = World(Script(deltas=["whole"]), job_type=knowing(_general_type(Limits(concurrency=1))))
+    world = World(Script(deltas=["whole"]), job_type=with_job_types(_general_type(Limits(concurrency=1))))
     opened = force_open(CircuitBreaker(model="gpt-4o-mini"), "ops", None, "holder", world.clock.now())
     world.container.circuit_breakers.replace(CircuitBreaker(model="gpt-4o-mini"), opened)
     job = world.submit("Say hello.")
@@ -280,7 +280,9 @@ def test_a_job_held_by_the_circuit_occupies_no_slot_of_its_type() -> None:
 
 def test_a_full_job_type_does_not_block_another_type() -> None:
     slow, quick = RecordingHandler(30.0), RecordingHandler(0.1)
-    world = World(job_type=knowing(chore(slow, limits=Limits(concurrency=1)), chore(quick, name="other", limits=Limits(concurrency=1))))
+    world = World(
+        job_type=with_job_types(chore(slow, limits=Limits(concurrency=1)), chore(quick, name="other", limits=Limits(concurrency=1)))
+    )
     submitted(world, 3)
     other = world.submit(None, input=1, job_type="other")
     world.deliver()

@@ -1,4 +1,7 @@
-"""The ways to follow a job, each as a client of its kind does it. `text` is what it has put together; all can run in threads."""
+"""Clients that follow a job over a WebSocket, an EventSource or polling.
+
+`text` is the assembled text. Each may run in a thread.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,16 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from cli.reducer import Appended, Outcome, Resubscribe, StartedOver, TextAssembler
-from tests.e2e.cloud import PATIENCE, Api, Stack
+from tests.e2e.stack import TIMEOUT, Api, Stack
 
-ASK_AGAIN = 10.0  # seconds of silence after which a WebSocket client subscribes again
-ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: what is closed is reset, whatever is still under way
-CUTS = 0.2  # of the requests of an EventSource whose network fails
+SILENCE_SECONDS = 10.0  # seconds of silence after which a WebSocket client subscribes again
+ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection and drops unsent data
+CUTS = 0.2  # the share of requests that fail, of an EventSource with `cuts`
 Frame = dict[str, Any]
 
 
 class Socket:
-    """One WebSocket."""
+    """One WebSocket connection."""
 
     def __init__(self, stack: Stack, role: str | None = "user", ticket: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {stack.tokens[role]}"} if role and not ticket else {}
@@ -39,19 +42,27 @@ class Socket:
     def subscribe(self, job_id: str, attempt: int = 0, offset: int = 0) -> None:
         self.send({"action": "subscribe", "job_id": job_id, **({"attempt": attempt, "offset": offset} if attempt else {})})
 
-    def receive(self, timeout: float = PATIENCE) -> Frame:
-        """The next frame. Raises TimeoutError, ConnectionClosed."""
+    def receive(self, timeout: float = TIMEOUT) -> Frame:
+        """Wait for the next frame.
+
+        Raises:
+            TimeoutError: no frame arrives within `timeout` seconds.
+            ConnectionClosed: the connection has ended.
+        """
         frame: Frame = json.loads(self._open.recv(timeout))
         return frame
 
     def ask(self, message: Any) -> Frame:
-        """Send something and take the next frame as its answer."""
+        """Send a message, and return the next frame."""
         self.send(message)
         return self.receive()
 
     def kill(self) -> None:
-        """Break the connection as a lost network does: no closing handshake, and what is under way is lost."""
-        with suppress(OSError):  # it may have ended by itself at this moment
+        """Break the connection without a closing handshake, as a failing network does.
+
+        Data in transit is lost.
+        """
+        with suppress(OSError):  # it may just have ended
             self._open.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
             self._open.socket.shutdown(socket.SHUT_RDWR)
 
@@ -65,10 +76,13 @@ class Socket:
         self.close()
 
 
-class SocketWatcher:
-    """A WebSocket client that keeps the five rules. It breaks its own connection whenever it holds as much as one of `break_at` says.
+class SocketSubscriber:
+    """A WebSocket client that subscribes again at a hole and after a silence.
 
-    `wants` is the version of the record that its user knows of: an end that is older is not the end.
+    It breaks its connection at each text length of `break_at`.
+
+    `expected_version` is the version of the record that its user knows. An end of an older version
+    is not the end.
     """
 
     def __init__(
@@ -78,25 +92,25 @@ class SocketWatcher:
         break_at: tuple[int, ...] = (),
         *,
         role: str = "user",
-        patience: float = PATIENCE,
-        ask_again: float = ASK_AGAIN,
+        timeout: float = TIMEOUT,
+        silence: float = SILENCE_SECONDS,
     ) -> None:
         self.assembly = TextAssembler()
-        self.wants = 0
+        self.expected_version = 0
         self.frames: list[Frame] = []
         self.outcomes: list[Outcome] = []
         self.connections = 0
         self.broken_at: list[int] = []
         self._stack, self._job_id, self._break_at = stack, job_id, list(break_at)
-        self._role, self._patience, self._ask_again = role, patience, ask_again
+        self._role, self._timeout, self._silence = role, timeout, silence
 
     @property
     def text(self) -> str:
         return self.assembly.text
 
     @property
-    def at_rest(self) -> bool:
-        return self.assembly.over and self.assembly.version >= self.wants
+    def is_up_to_date(self) -> bool:
+        return self.assembly.over and self.assembly.version >= self.expected_version
 
     @property
     def started_over(self) -> bool:
@@ -110,42 +124,40 @@ class SocketWatcher:
         return [frame for frame in self.frames if frame["event"] == name]
 
     def watch(self) -> None:
-        """Listen to the end, on as many connections as it takes."""
-        deadline = time.monotonic() + self._patience
-        while not self.at_rest and time.monotonic() < deadline:
+        """Receive frames until the end. A broken connection is opened again."""
+        deadline = time.monotonic() + self._timeout
+        while not self.is_up_to_date and time.monotonic() < deadline:
             self.connections += 1
             with suppress(ConnectionClosed, OSError), Socket(self._stack, self._role) as open_socket:
-                self._listen(open_socket, deadline)
+                self._receive_all(open_socket, deadline)
 
-    def watch_again(self) -> None:
-        """Come back after the end, as for a job that was retried meanwhile, and listen until nothing more comes."""
+    def watch_retried(self) -> None:
+        """Subscribe again to a retried job, and receive frames until its end."""
         with Socket(self._stack) as open_socket:
             open_socket.subscribe(self._job_id, self.assembly.attempt, self.assembly.position)
             while not (self.frames and self.frames[-1]["event"].startswith("job_") and self.frames[-1]["attempt"] > 1):
-                self._take(open_socket, open_socket.receive())
+                self._handle(open_socket, open_socket.receive())
 
-    def _listen(self, open_socket: Socket, deadline: float) -> None:
-        self._ask(open_socket)
-        while not self.at_rest and time.monotonic() < deadline:
+    def _receive_all(self, open_socket: Socket, deadline: float) -> None:
+        self._subscribe(open_socket)
+        while not self.is_up_to_date and time.monotonic() < deadline:
             try:
-                frame = open_socket.receive(self._ask_again)
+                frame = open_socket.receive(self._silence)
             except TimeoutError:
-                self._ask(open_socket)
+                self._subscribe(open_socket)
                 continue
-            self._take(open_socket, frame)
+            self._handle(open_socket, frame)
             if self._break_at and self.assembly.position >= self._break_at[0]:
                 self._break_at.pop(0)
                 self.broken_at.append(self.assembly.position)
                 open_socket.kill()
 
-    def _ask(self, open_socket: Socket) -> None:
+    def _subscribe(self, open_socket: Socket) -> None:
         open_socket.subscribe(self._job_id, self.assembly.attempt, self.assembly.position)
 
-    def _take(self, open_socket: Socket, frame: Frame) -> None:
+    def _handle(self, open_socket: Socket, frame: Frame) -> None:
         self.frames.append(frame)
-        self._follow(open_socket, self.assembly.receive(frame))
-
-    def _follow(self, open_socket: Socket, outcomes: list[Outcome]) -> None:
+        outcomes = self.assembly.receive(frame)
         self.outcomes += outcomes
         for outcome in outcomes:
             if isinstance(outcome, Resubscribe):
@@ -153,22 +165,28 @@ class SocketWatcher:
 
 
 class EventSource:
-    """A standard EventSource: it knows no offsets, repeats the last id, waits as `retry:` says, and a 204 ends it.
+    """A standard EventSource.
 
-    With `cuts` its network fails now and then: a request is reset before its answer, or in the middle of it, and nothing of that is seen.
+    It sends the last event id, waits as `retry:` says, and stops at a 204.
+
+    With `cuts` some of its requests are reset before or during the response, and it gets nothing of
+    that response.
     """
 
-    def __init__(self, api: Api, job_id: str, ticket: str | None = None, *, cuts: Random | None = None, patience: float = PATIENCE) -> None:
+    def __init__(self, api: Api, job_id: str, ticket: str | None = None, *, cuts: Random | None = None, timeout: float = TIMEOUT) -> None:
         self.events: list[tuple[str, Frame]] = []
         self.slices = self.resets = 0
         self._api, self._path = api, f"/jobs/{job_id}/stream"
         self._query = {"ticket": ticket} if ticket else None
         self._last_id, self._retry = "", 1.0
-        self._cuts, self._patience = cuts, patience
+        self._cuts, self._timeout = cuts, timeout
 
     @property
     def text(self) -> str:
-        """All tokens since the last reset, one after the other: the server starts each slice where the last one ended."""
+        """All tokens since the last reset, joined.
+
+        The server starts each response where the last one ended.
+        """
         begins = max((number for number, name in enumerate(self.names) if name == "reset"), default=-1) + 1
         return "".join(frame["text"] for name, frame in self.events[begins:] if name == "tokens")
 
@@ -177,7 +195,7 @@ class EventSource:
         return [name for name, _ in self.events]
 
     def watch(self) -> None:
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._timeout
         while time.monotonic() < deadline:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self._last_id} if self._last_id else {})
             if self._cuts and self._cuts.random() < CUTS:
@@ -194,7 +212,7 @@ class EventSource:
         raise AssertionError("the stream has not ended")
 
     def _cut_off(self, headers: dict[str, str], cuts: Random) -> None:
-        """A request whose connection is reset soon, whether something has come or not."""
+        """Send a request, and reset its connection after a random time or number of bytes."""
         url = urlsplit(self._api.url + self._path)
         lines = [f"GET {url.path} HTTP/1.1", f"Host: {url.netloc}"]
         lines += [f"{name}: {value}" for name, value in (self._api.headers | headers).items()]
@@ -207,7 +225,7 @@ class EventSource:
         self.resets += 1
 
     def _parse(self, body: str) -> None:
-        """As the HTML standard says; an event that no empty line ends is dropped, and its id with it."""
+        """Parse as the HTML standard says. An incomplete event is dropped with its id."""
         name, data, last_id = "message", list[str](), self._last_id
         for line in body.replace("\r\n", "\n").replace("\r", "\n").split("\n")[:-1]:
             key, _, value = line.partition(":")
@@ -228,7 +246,7 @@ class EventSource:
 
 
 class Poller:
-    """A client that can do nothing but ask for the text from where it is."""
+    """A client that polls for the text after its offset."""
 
     def __init__(self, api: Api, job_id: str) -> None:
         self.text = ""
@@ -236,7 +254,7 @@ class Poller:
         self._api, self._path = api, f"/jobs/{job_id}/text"
 
     def watch(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             part = self._api.get(self._path, offset=len(self.text), wait=20)
             self.polls += 1

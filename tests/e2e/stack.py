@@ -1,4 +1,4 @@
-"""The product from outside: what is up, its API as each role, and the model that stands in for OpenAI."""
+"""The running laptop cloud: its API as each role, its emulators, and llmock in place of OpenAI."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from infra.local import stack_file
 from tests.kit.paths import ROOT
 
 TERMINAL = ("completed", "incomplete", "failed", "cancelled", "expired")
-PATIENCE = 60.0  # seconds after which a test gives up waiting; none asserts how long something took
+TIMEOUT = 60.0  # seconds that a test waits for an event; no test asserts a duration
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What `.local/stack.json` says of the running laptop cloud."""
+    """The running laptop cloud, as described in `.local/stack.json`."""
 
     api_url: str
     ws_url: str
@@ -35,24 +35,24 @@ class Stack:
     openai_url: str
     region: str
     tokens: dict[str, str]
-    http: httpx2.Client  # one for all, safe to share between threads
+    http: httpx2.Client  # shared; safe to use from several threads
 
     def api(self, role: str | None = "user") -> Api:
-        """The API as one of the keys of `tokens` sees it; None: without a key."""
+        """Return the API with one of the keys of `tokens`, or without a key."""
         return Api(self.http, self.api_url, self.tokens[role] if role else None)
 
     def model(self) -> Model:
         return Model(self.http, self.openai_url)
 
     def aws(self, service: str) -> Any:
-        """A client of the emulator: for what no public surface can do, such as a message that nobody should send."""
+        """Return a boto3 client of the emulator, for what the API cannot do."""
         return boto3.client(
             service, endpoint_url=self.aws_endpoint, region_name=self.region, aws_access_key_id="test", aws_secret_access_key="test"
         )
 
 
 class Api:
-    """HTTP as one caller. Answers are as they came: no error is raised for a status."""
+    """HTTP requests of one caller. `call` raises no error for an HTTP status."""
 
     def __init__(self, http: httpx2.Client, url: str, token: str | None) -> None:
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -74,20 +74,20 @@ class Api:
         return self._http.request(method, self.url + path, params=query, headers=sent, **payload)
 
     def get(self, path: str, **query: Any) -> Any:
-        """The JSON of an answer that has to be a success."""
+        """Return the JSON of a response, which has to be a success."""
         answer = self.call("GET", path, query=query)
         assert answer.is_success, answer.text
         return answer.json()
 
     def submit(self, **fields: Any) -> str:
-        """A job that has to be accepted."""
+        """Submit a job, which has to be accepted. Return its id."""
         answer = self.call("POST", "/jobs", {"prompt": "Say something.", **fields})
         assert answer.status_code == 202, answer.text
         return str(answer.json()["job_id"])
 
     def wait_for_end(self, job_id: str) -> dict[str, Any]:
-        """The result, once there is one."""
-        deadline, version = time.monotonic() + PATIENCE, ""
+        """Wait for the end of a job, and return its result."""
+        deadline, version = time.monotonic() + TIMEOUT, ""
         while time.monotonic() < deadline:
             seen = {"If-None-Match": version} if version else {}
             answer = self.call("GET", f"/jobs/{job_id}/status", query={"wait": 10}, headers=seen)
@@ -98,20 +98,21 @@ class Api:
         raise AssertionError(f"{job_id} has not ended: {self.get(f'/jobs/{job_id}')}")
 
     def wait_for_text(self, job_id: str) -> dict[str, Any]:
-        """The first stretch of the text that is kept."""
-        deadline = time.monotonic() + PATIENCE
+        """Wait until some text is stored, and return the first part of it."""
+        deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
             part: dict[str, Any] = self.get(f"/jobs/{job_id}/text", wait=10)
             if part["text"]:
                 return part
-        raise AssertionError(f"nothing came of {job_id}")
+        raise AssertionError(f"{job_id} has no text")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model of OpenAI's that only one test uses, so that what one scripts and counts is nothing to the others.
+    """A model name that only one test uses, so that tests do not share scripts and requests.
 
-    llmock sends a word every 20 ms, and answers any model by any name. All that begin like these have one price.
+    llmock accepts any model name, and sends a word every 20 ms. All names with this beginning have
+    one price.
     """
 
     http: httpx2.Client
@@ -124,61 +125,67 @@ class Model:
 
     @property
     def echo(self) -> dict[str, Any]:
-        """A config in which nothing stands before the prompt, whose beginning llmock then repeats."""
+        """A config with a minimal system prompt.
+
+        Without a script, llmock repeats the beginning of its input.
+        """
         return {**self.config, "system_prompt": "Say:"}
 
-    def say(self, text: str, times: int | None = None) -> None:
-        self._script({"type": "reply", "text": text, "times": times})
+    def reply(self, text: str, times: int | None = None) -> None:
+        """Answer requests with this text."""
+        self._add({"type": "reply", "text": text, "times": times})
 
     def fault(self, kind: str, after_chunks: int) -> None:
         """Break the next stream."""
-        self._script({"type": "stream_fault", "kind": kind, "after_chunks": after_chunks, "times": 1})
+        self._add({"type": "stream_fault", "kind": kind, "after_chunks": after_chunks, "times": 1})
 
     def fail(self, status: int, **more: Any) -> None:
         """Refuse the next request."""
-        self._script({"type": "fail", "status": status, "times": 1, **more})
+        self._add({"type": "fail", "status": status, "times": 1, **more})
 
-    def follow(self, script: list[dict[str, Any]]) -> None:
-        """Have all of llmock's behaviours of `script` come, each in its order; they name this model themselves."""
-        self.http.post(f"{self.openai_url}/_llmock/scenario", json={"behaviors": script}).raise_for_status()
+    def script(self, behaviours: list[dict[str, Any]]) -> None:
+        """Add behaviours to llmock, in this order. Each has to name this model itself."""
+        self.http.post(f"{self.openai_url}/_llmock/scenario", json={"behaviors": behaviours}).raise_for_status()
 
-    def think_first(self, seconds: float) -> None:
-        """Let each answer begin so much later."""
-        self._script({"type": "slow_first_token", "seconds": seconds, "times": None})
+    def delay_first_token(self, seconds: float) -> None:
+        """Delay the first token of each answer."""
+        self._add({"type": "slow_first_token", "seconds": seconds, "times": None})
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """What OpenAI was asked, as far as the answers have ended."""
+        """The requests to this model whose responses have ended."""
         answer = self.http.get(f"{self.openai_url}/_llmock/requests")
         return [request for request in answer.json()["requests"] if request["model"] == self.name]
 
-    def _script(self, behaviour: dict[str, Any]) -> None:
-        self.follow([{**behaviour, "match": {"model": self.name}}])
+    def _add(self, behaviour: dict[str, Any]) -> None:
+        self.script([{**behaviour, "match": {"model": self.name}}])
 
 
-def until(look: Callable[[], T | None], what: str) -> T:
-    """What `look` finds, as soon as it finds something."""
-    deadline = time.monotonic() + PATIENCE
+def until(find: Callable[[], T | None], what: str) -> T:
+    """Call `find` until it returns something, and return that. `what` is for the error message."""
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        found = look()
+        found = find()
         if found:
             return found
         time.sleep(0.1)
-    raise AssertionError(f"still not there: {what}")
+    raise AssertionError(f"not found in time: {what}")
 
 
 def words(count: int, word: str = "word") -> str:
-    """`count` words, each different, so that none can be lost or doubled unseen."""
+    """Return `count` distinct words, so that a lost or doubled word is detected."""
     return " ".join(f"{word}{number}" for number in itertools.islice(itertools.count(), count))
 
 
 def running_stack() -> Iterator[Stack]:
-    """The laptop cloud of this checkout, with its code of now. What is started here is ended here; one that ran stays.
+    """Yield the laptop cloud of this checkout with its current code.
 
-    The user's own key of OpenAI is kept out: these tests cost nothing.
+    It is stopped afterwards, unless it ran before.
+
+    The user's OpenAI key is not used, so these tests cost nothing.
     """
     if not (ROOT / ".venv-cloud" / "bin" / "python").exists():
-        missing = "The laptop cloud has no environment (.venv-cloud): `make environments` makes it."
+        missing = "The laptop cloud has no environment (.venv-cloud): `make environments` creates it."
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
@@ -188,19 +195,19 @@ def running_stack() -> Iterator[Stack]:
     try:
         content = stack_file.read() or {}
         known = {name: content[name] for name in Stack.__dataclass_fields__ if name in content}
-        with httpx2.Client(timeout=PATIENCE, trust_env=False) as http:
+        with httpx2.Client(timeout=TIMEOUT, trust_env=False) as http:
             stack = Stack(**known, http=http)
-            _says_something(stack)
+            _check_end_to_end(stack)
             yield stack
     finally:
         if not was_running:
             _infra("down")
 
 
-def _says_something(stack: Stack) -> None:
-    """One job from end to end: where that fails, no other test waits in vain."""
+def _check_end_to_end(stack: Stack) -> None:
+    """Run one job. If that fails, no other test has to wait for its timeout."""
     api, model = stack.api(), stack.model()
-    model.say("Hello.")
+    model.reply("Hello.")
     result = api.wait_for_end(api.submit(config=model.config))
     assert result["output"] == "Hello.", result
 

@@ -1,4 +1,4 @@
-"""The ports of a `World`, each call of which is a step."""
+"""The ports of a `World`. Each call of them is a step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from tests.faults.history import History
 from tests.faults.steps import ACTOR, Steps
 
 
-class Port:
-    """A twin whose methods are steps when an actor calls them, and plain calls when a test does."""
+class StepPort:
+    """An in-memory twin.
+
+    Its methods are steps if an actor calls them, and plain calls in a test.
+    """
 
     refusal: type[Exception] = Throttled
 
@@ -31,90 +34,93 @@ class Port:
         effect = partial(self._effect, method, *args, **named)
         if ACTOR.get() is None:
             return effect()
-        return wait(self._steps.take(f"{self._name}.{method}", args, effect, self.refusal))
+        return wait(self._steps.perform(f"{self._name}.{method}", args, effect, self.refusal))
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
         return getattr(self._real, method)(*args, **named)
 
 
-class JobsPort(Port):
-    """The heads; `changed` is told of each swap that took effect, as the table's change stream is."""
+class JobsStepPort(StepPort):
+    """The job records.
 
-    def __init__(self, real: Any, steps: Steps, history: History, changed: Callable[[Job | None, Job], None]) -> None:
+    `on_change` gets each write that took effect, as the table's change stream does.
+    """
+
+    def __init__(self, real: Any, steps: Steps, history: History, on_change: Callable[[Job | None, Job], None]) -> None:
         super().__init__("jobs", real, steps)
-        self._history, self._changed = history, changed
+        self._history, self._on_change = history, on_change
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
         if method not in ("create", "replace"):
             return super()._effect(method, *args, **named)
         new: Job = args[-1] if method == "replace" else args[0]
         before = self._real.heads.get(new.id)
-        answer = super()._effect(method, *args, **named)
+        value = super()._effect(method, *args, **named)
         actor = ACTOR.get()
         if self._real.heads.get(new.id) is not before:
             if before is None:
-                self._history.made(new)
+                self._history.record_creation(new)
             else:
-                self._history.wrote(before, new)
-            self._changed(before, new)
+                self._history.record_replace(before, new)
+            self._on_change(before, new)
             if actor is not None and new.status is Status.PROCESSING and (before is None or before.status is not Status.PROCESSING):
                 actor.claims[new.id] = new.attempt
-        return answer
+        return value
 
 
-class ResultsPort(Port):
+class ResultsStepPort(StepPort):
     def __init__(self, real: Any, steps: Steps, history: History) -> None:
         super().__init__("results", real, steps)
         self._history = history
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
-        answer = super()._effect(method, *args, **named)
+        value = super()._effect(method, *args, **named)
         if method.startswith("put") and self._real.get(args[0].job_id, args[0].attempt) == args[0]:
-            self._history.kept(args[0])  # a row that gave way to that of a later claim was never there
-        return answer
+            self._history.record_result(args[0])  # not the result of an earlier claim, which the store ignores
+        return value
 
 
-class CachePort(Port):
-    """Whose answer serves again; the history is told who was told."""
+class CacheStepPort(StepPort):
+    """The response cache. The history records each hit."""
 
     def __init__(self, real: Any, steps: Steps, history: History) -> None:
         super().__init__("cache", real, steps)
         self._history = history
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
-        answer, actor = super()._effect(method, *args, **named), ACTOR.get()
-        source = self._history.answer_of(answer.job_id, answer.attempt) if answer is not None else None
+        value, actor = super()._effect(method, *args, **named), ACTOR.get()
+        source = self._history.response_of(value.job_id, value.attempt) if value is not None else None
         if actor is not None and source is not None:
-            job_id = list(actor.claims)[-1]  # the only one that it has
-            self._history.hit(job_id, actor.claims[job_id], source)
-        return answer
+            job_id = list(actor.claims)[-1]  # the worker's only job
+            self._history.record_cache_hit(job_id, actor.claims[job_id], source)
+        return value
 
 
-class QueuesPort(Port):
-    """The queues; `sent` rings when there is something new to receive."""
+class QueuesStepPort(StepPort):
+    """The queues. `sent` is set when there is a new message to receive."""
 
     def __init__(self, real: Any, steps: Steps, sent: asyncio.Event) -> None:
         super().__init__("queues", real, steps)
         self._sent = sent
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
-        answer = super()._effect(method, *args, **named)
+        value = super()._effect(method, *args, **named)
         if method == "send":
             self._sent.set()
-        return answer
+        return value
 
 
-class SocketsPort(Port):
-    """The sockets; `carry` is the network behind them."""
+class SocketsStepPort(StepPort):
+    """The WebSocket connections. `transmit` is the network behind them."""
 
     refusal = ConnectionBusy
 
-    def __init__(self, real: Any, steps: Steps, carry: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(self, real: Any, steps: Steps, transmit: Callable[[str, dict[str, Any]], None]) -> None:
         super().__init__("sockets", real, steps)
-        self._carry = carry
+        self._transmit = transmit
 
     def _effect(self, method: str, *args: Any, **named: Any) -> Any:
-        answer = super()._effect(method, *args, **named)
+        value = super()._effect(method, *args, **named)
         if method == "post":
-            self._carry(args[1], json.loads(args[2]))
-        return answer
+            self._transmit(args[1], json.loads(args[2]))
+        return value

@@ -1,0 +1,180 @@
+"""The system in memory, with AWS's part (delivery, schedule, change stream) and users."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
+from chalicelib.consumers.release_dependents import release_dependents
+from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.streaming.subscriptions import Connection
+from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.jobs.retry_job import retry_job
+from chalicelib.services.maintenance.sweeper import sweep
+from chalicelib.services.streaming.subscriptions import get_connection, subscribe
+from tests.faults.client import SILENCE_SECONDS, Client
+from tests.faults.processes import LANE, Processes
+from tests.faults.provider import ScriptedAnswer
+from tests.faults.steps import Killed
+from tests.kit.time import SkewedClock
+from tests.kit.world import ALICE
+
+__all__ = ["LANE", "Simulation", "Stuck"]
+
+SWEEP_EVERY, SWEEP_PHASE = 60.0, 20.0
+MAX_SECONDS = 3 * 3600.0  # of virtual time, until a run that is unfinished counts as stuck
+MAX_REQUEST_ATTEMPTS = 20  # of a user whose request got no response
+
+
+class Stuck(AssertionError):
+    """The run does not finish by itself."""
+
+
+class Simulation(Processes):
+    """Runs a scenario, and everything that follows from it, until nothing is unfinished."""
+
+    sweepers = 1  # that run at the same time
+    sweeper_skew = 0.0  # seconds that the sweepers' clock is wrong
+
+    # ---- the API's users
+
+    async def submit(self, prompt: str, *scripts: ScriptedAnswer, **fields: Any) -> str:
+        """Submit a job, with one idempotency key until there is a response. Return its id."""
+        self.provider.scripts[prompt] = list(scripts or [ScriptedAnswer()])
+
+        key = fields.pop("key", prompt)
+
+        def submit() -> Job:
+            return self.world.submit(prompt, key=key, **fields)
+
+        return str((await self.request(submit)).id)
+
+    async def cancel(self, job_id: str) -> Job:
+        def cancel() -> Job:
+            ctx = self.world.container
+            return cancel_job(ctx, ctx.jobs.get(job_id))  # type: ignore[arg-type]
+
+        return await self.request(cancel)
+
+    async def retry(self, job_id: str) -> Job:
+        ctx, run = self.world.container, self.job(job_id).run
+
+        def retry() -> Job:
+            job = ctx.jobs.get(job_id)
+            assert job is not None
+            return retry_job(ctx, job, run=run)
+
+        job = await self.request(retry)
+        if job_id in self.clients:
+            self.clients[job_id].expected_version = job.version
+        return job
+
+    async def watch(self, job_id: str, silence: float = SILENCE_SECONDS) -> None:
+        """Start a client that subscribes, and again after `silence` seconds without a frame."""
+        connection = f"c{next(self._numbers)}"
+        now = self.world.clock.now()
+        self.real.connections.open(
+            Connection(id=connection, endpoint="https://ws/api", caller=ALICE, connected_at=now, expires_at=now + 10**8)
+        )
+        client = Client(job_id, self.history, partial(self._subscribe, connection, job_id))
+        client.silence = silence
+        self.clients[job_id] = client
+        self._by_connection[connection] = client
+        self.spawn(client.run())
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 3600.0) -> bool:
+        """Wait until `condition` is true, for at most `seconds`. Return whether it is."""
+        end = self.world.loop.moment + seconds
+        while not condition() and self.world.loop.moment < end:
+            await asyncio.sleep(0.2)
+        return condition()
+
+    async def request(self, call: Callable[[], Any]) -> Any:
+        """Repeat a request until the API responds. Return its value, or raise its error."""
+        for _ in range(MAX_REQUEST_ATTEMPTS):
+            outcome = await self.run_call("api", call)
+            if not isinstance(outcome, (Killed, asyncio.CancelledError, Unavailable)):
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                return outcome
+            await asyncio.sleep(1.0)
+        raise Stuck("the API does not respond")
+
+    # ---- the run
+
+    def run(self, scenario: Callable[[Simulation], Coroutine[Any, Any, None]]) -> None:
+        """Run a scenario from its first request until nothing is unfinished."""
+
+        async def main() -> None:
+            self.start()
+            await scenario(self)
+            await self.wait_until_idle()
+
+        try:
+            self.world.loop.run_until_complete(main())
+        finally:
+            self.close()
+
+    def start(self) -> None:
+        """Start the message delivery, the sweeper and the reader of the change stream."""
+        for loop in (self._poll, self._sweep, self._read_changes):
+            if loop != self._read_changes or self.follows_changes:
+                self.spawn(loop())
+
+    async def wait_until_idle(self) -> None:
+        """Wait until nothing is unfinished."""
+        while self.unfinished():
+            if self.world.loop.moment > MAX_SECONDS:
+                raise Stuck(f"unfinished after {MAX_SECONDS / 3600:g} h: {self.unfinished()}")
+            await asyncio.sleep(10.0)
+
+    # ---- AWS
+
+    async def _poll(self) -> None:
+        """Deliver the visible messages to workers, at most ten to one."""
+        queues = self.real.queues
+        while True:
+            self._sent.clear()
+            await asyncio.sleep(0.2)
+            while messages := queues.receive(LANE):
+                self.spawn(self.run_worker(messages))
+            times = [message.visible_at for message in queues.messages[LANE]]
+            pause = max(0.0, (min(times) - self.world.clock.now()) / 1000) if times else SWEEP_EVERY
+            try:
+                async with asyncio.timeout(pause):
+                    await self._sent.wait()
+            except TimeoutError:
+                continue
+
+    async def _sweep(self) -> None:
+        await asyncio.sleep(SWEEP_PHASE)
+        while True:
+            for _ in range(self.sweepers):
+                skewed = SkewedClock(self.world.clock, self.sweeper_skew)
+                self.spawn(self.run_call("sweep", sweep, self.world.container.with_changes(clock=skewed)))
+            await asyncio.sleep(SWEEP_EVERY)
+
+    async def _read_changes(self) -> None:
+        """Pass the changes to the consumers in order.
+
+        A consumer that fails gets the change again.
+        """
+        while True:
+            change = await self._changes.get()
+            self._reading_changes = True
+            while isinstance(await self.run_call("stream", broadcast_job_ends, self.world.container, [change]), BaseException):
+                await asyncio.sleep(1.0)
+            while isinstance(await self.run_call("stream", release_dependents, self.world.container, [change]), BaseException):
+                await asyncio.sleep(1.0)
+            self._reading_changes = False
+
+    async def _subscribe(self, connection: str, job_id: str, attempt: int, offset: int) -> None:
+        def request() -> None:
+            ctx = self.world.container
+            subscribe(ctx, get_connection(ctx, connection), job_id, attempt, offset, None)
+
+        await self.run_call("api", request)
