@@ -113,7 +113,7 @@ class Workers:
         processes, now = self._processes(), time.time()
         for lease in self._leases():
             process = processes.get(lease["env"]["S"])
-            is_running = now - int(lease["start"]["N"]) / 1000 > AT_WORK and lease["st"]["S"] == "alive"
+            is_running = now - int(lease["start"]["N"]) / 1000 > AT_WORK and lease["st"]["S"] == "open"
             if process and is_running and process not in self._stopped and lane in (None, lease["lane"]["S"]):
                 yield lease["lane"]["S"], process, lease
 

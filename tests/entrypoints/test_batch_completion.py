@@ -42,7 +42,7 @@ def api() -> Iterator[Api]:
 def events(api: Api) -> list[Any]:
     """Deliver what is queued, and return all events that the webhook has received."""
     deliver(api)
-    return [json.loads(request.body) for request in api.container.webhook_client.letters if request.url == HOOK]
+    return [json.loads(request.body) for request in api.container.webhook_client.requests if request.url == HOOK]
 
 
 def delivery_log(api: Api, batch_id: str) -> Any:

@@ -80,8 +80,8 @@ def test_a_failed_row_is_counted_listed_and_retried(api: Api) -> None:
 
     seen = batches.get_batch(api, batch_id)
     assert (seen["status"], seen["counts"]["completed"], seen["failed_job_ids"]) == ("completed", 3, [])
-    assert {job.run for job in api.container.jobs.heads.values()} == {1, 2}
-    assert seen["cost"] == dollars(sum(job.cost or 0 for job in api.container.jobs.heads.values()))
+    assert {job.run for job in api.container.jobs.records.values()} == {1, 2}
+    assert seen["cost"] == dollars(sum(job.cost or 0 for job in api.container.jobs.records.values()))
 
 
 def test_a_repeated_retry_of_failed_rows_starts_no_second_run(api: Api) -> None:
@@ -112,10 +112,10 @@ def test_a_cancelled_batch_releases_and_runs_no_more_rows(api: Api) -> None:
     seen = batches.get_batch(api, batch_id)
     assert seen["counts"] == {"total": 60, "waiting": 0, "queued": 0, "processing": 0, "completed": 10, "failed": 0, "cancelled": 50}
     assert (seen["progress_percentage"], seen["finished_at"] is None) == (100.0, False)
-    assert len(api.container.jobs.heads) == 20
+    assert len(api.container.jobs.records) == 20
     sweep(api, 700)
     batches.settle(api)
-    assert len(api.container.jobs.heads) == 20
+    assert len(api.container.jobs.records) == 20
     assert api.call("DELETE", f"/batches/{batch_id}").status == 200
 
 
@@ -141,10 +141,10 @@ def test_groups_of_rows_are_released_delay_seconds_apart(api: Api) -> None:
     released = []
     for _ in range(4):
         batches.settle(api)
-        released.append(len(api.container.jobs.heads))
+        released.append(len(api.container.jobs.records))
         api.container.clock.advance(119)
         batches.settle(api)
-        assert len(api.container.jobs.heads) == released[-1]
+        assert len(api.container.jobs.records) == released[-1]
         api.container.clock.advance(1)
 
     assert released == [10, 20, 25, 25]
@@ -169,7 +169,7 @@ def test_parallel_limit_bounds_the_unfinished_rows(api: Api) -> None:
     max_unfinished = 0
     for _ in range(20):
         batches.tasks(api)
-        unfinished = [job for job in api.container.jobs.heads.values() if not job.status.is_terminal]
+        unfinished = [job for job in api.container.jobs.records.values() if not job.status.is_terminal]
         max_unfinished = max(max_unfinished, len(unfinished))
         work(api, "low")
         batches.count(api)
@@ -292,7 +292,7 @@ def test_a_dry_run_returns_an_estimate_and_creates_nothing(api: Api) -> None:
     assert [item["prompt"] for item in answer["items"]] == ["Say one.", "Say two."]
     one = api.call("POST", "/jobs/estimate", {"prompt": "Say one.", "priority": "low"}).json
     assert Decimal(answer["estimated_cost"]) == 2 * Decimal(one["estimated_cost"])
-    assert (api.container.batches.rows, api.container.jobs.heads) == ({}, {})
+    assert (api.container.batches.rows, api.container.jobs.records) == ({}, {})
 
 
 def test_a_large_dry_run_is_estimated_from_a_sample(api: Api) -> None:
@@ -506,14 +506,14 @@ def test_an_invalid_task_message_goes_to_the_dead_letter_queue(api: Api) -> None
 
     batches.tasks(api)
 
-    assert [body for body, _ in api.container.queues.aside["tasks"]] == ["garbage", "[]", '{"task": "dance"}']
+    assert [body for body, _ in api.container.queues.dead_lettered["tasks"]] == ["garbage", "[]", '{"task": "dance"}']
 
 
 def test_a_batch_releases_no_rows_into_a_full_lane(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     api.container.settings = Settings(max_lane_depth=60)
     batch_id = batches.submit(api, 150)
     batches.tasks(api)
-    assert len(api.container.jobs.heads) == WAVE_SIZE
+    assert len(api.container.jobs.records) == WAVE_SIZE
 
     work(api, "low")
     for _ in range(20):
@@ -560,7 +560,7 @@ def test_a_row_runs_after_its_dependencies_with_their_outputs(api: Api) -> None:
 
     for _ in range(3):
         batches.settle(api)
-        api.module.on_job_change({"Records": [change(None, job) for job in api.container.jobs.heads.values()]}, CONTEXT)
+        api.module.on_job_change({"Records": [change(None, job) for job in api.container.jobs.records.values()]}, CONTEXT)
     batches.settle(api)
 
     seen = batches.get_batch(api, batch_id)
@@ -601,5 +601,5 @@ def test_equal_story_rows_are_not_deduplicated(api: Api) -> None:
     again = batches.submit(api, [story], type="story_enhancement")
     batches.tasks(api)
 
-    assert [len([job for job in api.container.jobs.heads.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
+    assert [len([job for job in api.container.jobs.records.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
     assert all(row.released == row.total for row in api.container.batches.rows.values())

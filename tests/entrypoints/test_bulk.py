@@ -70,7 +70,7 @@ def test_ended_jobs_can_be_deleted_by_status_or_by_id(api: Api) -> None:
     named = bulk(api, {"action": "delete", "ids": [done, running]}).json
 
     assert (named["done"], named["problems"]) == (1, [{"job_id": running, "code": "job_not_deletable"}])
-    assert list(api.container.jobs.heads) == [running]
+    assert list(api.container.jobs.records) == [running]
 
 
 def test_a_large_bulk_operation_continues_after_the_request(api: Api) -> None:

@@ -109,7 +109,7 @@ def test_elapsed_time_is_subtracted_before_the_first_token(api: Api) -> None:
     job_id = api.submit()
     job = api.job(job_id)
     started: Job = _claimed(api, job)
-    api.container.jobs.heads[job_id] = started
+    api.container.jobs.records[job_id] = started
     api.container.clock.advance(1)
 
     shown = api.call("GET", f"/jobs/{job_id}/progress").json

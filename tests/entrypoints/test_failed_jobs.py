@@ -49,7 +49,7 @@ def fail_jobs(api: Api, count: int, **changes: Any) -> list[str]:
             "finished_at": now + number,
             "ttl": now // 1000 + 600,
         }
-        api.container.jobs.heads[job_id] = replace(api.job(job_id), **(ended | changes))
+        api.container.jobs.records[job_id] = replace(api.job(job_id), **(ended | changes))
         ids.append(job_id)
     api.container.queues.messages["normal"].clear()
     return ids
@@ -60,7 +60,7 @@ def retry(api: Api, body: Any, token: str = "operator", **headers: str) -> Reply
 
 
 def statuses(api: Api) -> list[str]:
-    return [job.status.value for job in api.container.jobs.heads.values()]
+    return [job.status.value for job in api.container.jobs.records.values()]
 
 
 # ---- the list
@@ -193,7 +193,7 @@ def test_retry_all_restarts_a_job_failing_again_only_once(api: Api) -> None:
         real(lane, wake_up, tenant, delay)
         job, now = api.job(wake_up.job_id), api.container.clock.now() + 1_000
         failed = replace(job, status=Status.FAILED, due_at=None, finished_at=now, ttl=now // 1000 + 600, version=job.version + 1)
-        api.container.jobs.heads[wake_up.job_id] = failed
+        api.container.jobs.records[wake_up.job_id] = failed
 
     api.container.queues.send = fail_at_once  # type: ignore[method-assign]
 
@@ -277,7 +277,7 @@ def test_deleting_a_failed_job_removes_all_of_its_data(api: Api, failed: str) ->
 
     assert (reply.status, reply.json) == (200, {"success": True, "job_id": failed, "deleted": True})
     assert api.container.job_data.rows(failed) == []
-    assert failed not in api.container.jobs.heads
+    assert failed not in api.container.jobs.records
     assert api.call("DELETE", f"/failed-jobs/{failed}", token="operator").status == 404
     assert api.call("GET", f"/jobs/{failed}").status == 404
 
@@ -303,7 +303,7 @@ def test_the_sweeper_finishes_an_interrupted_deletion(api: Api, failed: str) -> 
 
     sweep(api)
 
-    assert (api.container.jobs.heads, api.container.job_data.rows(failed)) == ({}, [])
+    assert (api.container.jobs.records, api.container.job_data.rows(failed)) == ({}, [])
     assert api.call("GET", f"/bulk/{bulk_id}", token="operator").json["done"] == 1
 
 
@@ -315,7 +315,7 @@ def test_a_job_of_another_tenant_or_not_failed_cannot_be_deleted(api: Api, faile
     refused = api.call("DELETE", f"/failed-jobs/{running}", token="operator")
 
     assert (refused.status, refused.json["error"]["code"]) == (409, "job_not_deletable")
-    assert {failed, running} <= set(api.container.jobs.heads)
+    assert {failed, running} <= set(api.container.jobs.records)
 
 
 def test_the_idempotency_key_of_a_deleted_job_returns_409(api: Api) -> None:
@@ -347,13 +347,13 @@ def test_a_purge_deletes_all_failed_jobs_and_nothing_else(api: Api) -> None:
     assert api.call("DELETE", "/failed-jobs?all=true&dry_run=true", token="operator").json["matched"] == 30
     assert api.call("DELETE", "/failed-jobs?all=true", token="operator").json["done"] == 30
 
-    assert list(api.container.jobs.heads) == [completed]
+    assert list(api.container.jobs.records) == [completed]
 
 
 @pytest.mark.parametrize("query", ["", "?all=false", "?type=general", "?all=yes", "?ids=job_1", "?all=true&status=completed"])
 def test_a_purge_with_an_unclear_selection_returns_400(api: Api, failed: str, query: str) -> None:
     assert api.call("DELETE", f"/failed-jobs{query}", token="operator").status == 400
-    assert failed in api.container.jobs.heads
+    assert failed in api.container.jobs.records
 
 
 # ---- redrive
@@ -373,7 +373,7 @@ def test_a_redrive_follows_the_job_record_and_not_the_dead_letter(api: Api, fail
     """Waiting jobs are woken with their current generation, ended jobs dropped, garbage kept."""
     waiting = api.submit()
     api.container.queues.messages["normal"].clear()
-    api.container.jobs.heads[waiting] = replace(api.job(waiting), generation=4)
+    api.container.jobs.records[waiting] = replace(api.job(waiting), generation=4)
     for job_id in (waiting, failed, f"job_{7:026}"):
         add_dead_letter(api, job_id)
     api.container.queues.send_to_dead_letter("normal", "garbage", "The message is not JSON.")

@@ -110,7 +110,7 @@ def test_a_replay_returns_the_deduplicated_job_after_its_end(api: Api) -> None:
     assert (found.json["job_id"], again.json["job_id"]) == (job_id, job_id)
     assert (again.headers["idempotent-replayed"], again.json["deduplicated"], again.json["status"]) == ("true", True, "completed")
     assert api.call("POST", "/jobs", {"prompt": "z", "dedupe_key": "d"}, idempotency_key="k").status == 409
-    assert len(api.container.jobs.heads) == 1
+    assert len(api.container.jobs.records) == 1
 
 
 def test_a_replay_skips_the_checks_of_a_new_submission(api: Api) -> None:
@@ -141,7 +141,7 @@ def test_concurrent_requests_with_one_idempotency_key_create_one_job(api: Api, m
     first = api.call("POST", "/jobs", {"prompt": "x"}, idempotency_key="k")
 
     assert (first.status, first.json["job_id"]) == (202, second[0].json["job_id"])
-    assert len(api.container.jobs.heads) == 1
+    assert len(api.container.jobs.records) == 1
 
 
 def test_a_full_lane_returns_429_and_names_the_lane(api: Api) -> None:

@@ -97,7 +97,7 @@ def test_a_malformed_body_never_causes_an_internal_error(api: Api, raw: str) -> 
 
     assert reply.status == 400
     assert reply.json["error"]["code"] == "invalid_request"
-    assert not api.container.jobs.heads
+    assert not api.container.jobs.records
     assert "Traceback" not in reply.text
 
 
@@ -150,7 +150,7 @@ def test_a_repeated_idempotency_key_returns_the_first_response(api: Api) -> None
     assert "idempotent-replayed" not in first.headers
     assert (other_body.status, other_body.json["error"]["code"]) == (409, "idempotency_conflict")
     assert other_tenant.json["job_id"] != first.json["job_id"]
-    assert len(api.container.jobs.heads) == 2
+    assert len(api.container.jobs.records) == 2
     assert api.call("POST", "/jobs", body, idempotency_key="k" * 256).status == 400
 
 
@@ -177,7 +177,7 @@ def test_an_estimate_creates_nothing(api: Api) -> None:
 
     assert reply.status == 200
     assert float(reply.json["max_cost"]) > float(reply.json["estimated_cost"]) > 0
-    assert not api.container.jobs.heads
+    assert not api.container.jobs.records
 
 
 def test_an_unknown_price_is_null(api: Api) -> None:
@@ -204,7 +204,7 @@ def test_a_job_of_another_user_or_tenant_is_not_found_on_any_route(api: Api) -> 
             reply = api.call(method, f"/jobs/{job_id}{suffix}", {} if method == "POST" else None, token)
             assert (reply.status, reply.json["error"]["code"]) == (404, "job_not_found"), (method, suffix, token)
     assert api.call("GET", f"/jobs/{job_id}", token="operator").status == 200
-    assert api.container.jobs.heads[job_id].status is Status.QUEUED
+    assert api.container.jobs.records[job_id].status is Status.QUEUED
 
 
 def test_a_viewer_sees_statuses_and_no_content(api: Api) -> None:

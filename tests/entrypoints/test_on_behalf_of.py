@@ -84,7 +84,7 @@ def test_recipients_not_allowed_are_refused_at_submission(api: Api) -> None:
         assert errors["input.to.2"] == "must be a public address"
         assert errors["input.to.3"] == "must be email:<address>, slack:<name> or webhook:<URL>"
     assert field_errors(submit(api, "notification", {"to": "slack:alerts", **MESSAGE}, "stranger"))["input.to"].startswith("is not allowed")
-    assert api.container.jobs.heads == {}
+    assert api.container.jobs.records == {}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_notification_may_contain_the_output_of_its_parent(api: Api) -> None:
     deliver(api)
 
     assert parsed(api, job_id)["deliveries"][0]["recipient"] == "slack:alerts"
-    assert "It says: all of it" in str(api.container.webhook_client.letters[0].body)
+    assert "It says: all of it" in str(api.container.webhook_client.requests[0].body)
     errors = field_errors(submit(api, "notification", {**given, "to": "email:{{parents.a.output}}"}, depends_on={"a": parent}))
     assert "input.to" in errors
 
@@ -159,7 +159,7 @@ def test_an_imported_notification_never_reaches_a_recipient_not_allowed(api: Api
     batches.settle(api)
     deliver(api)
 
-    (row_id,) = (job.id for job in api.container.jobs.heads.values() if job.batch_id == parsed(api, job_id)["batch_id"])
+    (row_id,) = (job.id for job in api.container.jobs.records.values() if job.batch_id == parsed(api, job_id)["batch_id"])
     log = {one["channel"]: one for one in api.call("GET", f"/jobs/{row_id}/deliveries").json["data"]}
     assert (log["email"]["status"], log["slack"]["status"], api.container.email.sent) == ("failed", "delivered", [])
     assert "no longer on the tenant's allowlist" in log["email"]["attempts"][0]["error"]

@@ -116,7 +116,7 @@ def test_a_result_is_cut_at_the_length_in_the_job_record(api: Api) -> None:
     work(api)
     whole = api.call("GET", f"/jobs/{job_id}/result").json
     job = api.job(job_id)
-    api.container.jobs.heads[job_id] = replace(job, status=Status.CANCELLED, length=4, version=job.version + 1)
+    api.container.jobs.records[job_id] = replace(job, status=Status.CANCELLED, length=4, version=job.version + 1)
 
     cut = api.call("GET", f"/jobs/{job_id}/result").json
 

@@ -22,7 +22,7 @@ def test_each_lane_has_its_worker(api: Api, lane: str) -> None:
 
     work(api, lane)
 
-    assert api.container.jobs.heads[job_id].status is Status.COMPLETED
+    assert api.container.jobs.records[job_id].status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("body", ["", "{}", "garbage", '{"job_id": "x"}', "\x00", "[" * 50_000])
@@ -30,7 +30,7 @@ def test_an_invalid_wake_up_goes_to_the_dead_letter_queue(api: Api, body: str) -
     """The reason is stored with the message for the operator."""
     invoke(api, "high", [{"body": body, "receiptHandle": "r", "messageId": "m"}])
 
-    [(kept, reason)] = api.container.queues.aside["high"]
+    [(kept, reason)] = api.container.queues.dead_lettered["high"]
     assert kept == body
     assert reason
 
@@ -40,7 +40,7 @@ def test_the_change_stream_announces_an_end_missed_by_the_worker(api: Api, monke
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     socket = Socket(api)
     socket.connect("user")
-    job = api.container.jobs.heads[api.submit()]
+    job = api.container.jobs.records[api.submit()]
     socket.send({"action": "subscribe", "job_id": job.id})
     running = claim(job, 1, "owner", api.container.clock.now())
     assert running is not None
@@ -65,7 +65,7 @@ def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
 
     api.module.on_job_change({"Records": [broken, removed, change(None, api.job(readable))]}, CONTEXT)
 
-    assert [body for body, _ in api.container.queues.aside["stream"]] == ["job_broken"]
+    assert [body for body, _ in api.container.queues.dead_lettered["stream"]] == ["job_broken"]
     assert (api.job(child).status, api.job(child_of_deleted).status) == (Status.QUEUED, Status.WAITING)
 
 
@@ -87,12 +87,12 @@ def test_an_unreadable_change_record_does_not_stop_the_others(api: Api) -> None:
 def test_an_invalid_task_message_goes_to_the_dead_letter_queue(api: Api, body: str) -> None:
     api.module.run_tasks({"Records": [{"body": body, "receiptHandle": "r", "messageId": "m"}]}, CONTEXT)
 
-    assert api.container.queues.aside["tasks"] == [(body, "the message names no task")]
+    assert api.container.queues.dead_lettered["tasks"] == [(body, "the message names no task")]
 
 
 def test_many_dependents_are_released_by_the_change_stream_and_by_tasks(api: Api) -> None:
     """The change stream releases the first page, and a task releases the rest."""
-    parent = api.container.jobs.heads[api.submit()]
+    parent = api.container.jobs.records[api.submit()]
     children = [api.submit(depends_on=[parent.id]) for _ in range(PAGE_SIZE + 20)]
     work(api, "normal")
 

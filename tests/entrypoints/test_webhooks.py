@@ -198,7 +198,7 @@ def test_email_and_slack_recipients_are_notified(api: Api) -> None:
     deliver(api)
 
     assert [to for to, _, _ in api.container.email.sent] == ["ops@acme.com"]
-    assert [request.url for request in api.container.webhook_client.letters] == [SLACK]
+    assert [request.url for request in api.container.webhook_client.requests] == [SLACK]
     shown = str(deliveries(api, job_id))
     assert "slack" in shown
     assert SLACK not in shown
@@ -247,7 +247,7 @@ def test_deliveries_are_stored_when_subscribers_cannot_be_notified(api: Api) -> 
     api.module.on_job_change({"Records": [change(before, after)]}, CONTEXT)
     api.container.subscriptions.for_job = for_job  # type: ignore[method-assign]
 
-    assert [body for body, _ in api.container.queues.aside["stream"]] == [job_id]
+    assert [body for body, _ in api.container.queues.dead_lettered["stream"]] == [job_id]
     assert deliveries(api, job_id)[0]["event"] == "job.cancelled"
 
 

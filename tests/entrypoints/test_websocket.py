@@ -103,7 +103,7 @@ def test_a_job_of_another_tenant_is_not_found(api: Api, socket: Socket) -> None:
         assert (frame["code"], frame["reply_to"]) == ("job_not_found", "q")
     [unknown] = socket.send({"action": "subscribe", "job_id": "job_unknown"})
     assert unknown["code"] == "job_not_found"
-    assert api.container.jobs.heads[job_id].status is Status.QUEUED
+    assert api.container.jobs.records[job_id].status is Status.QUEUED
 
 
 def test_a_ping_is_answered(socket: Socket) -> None:
@@ -120,7 +120,7 @@ def test_a_job_can_be_cancelled_over_a_socket(api: Api, socket: Socket) -> None:
     socket.send({"action": "cancel", "job_id": job_id})
 
     assert refused["code"] == "forbidden"
-    assert api.container.jobs.heads[job_id].status is Status.CANCELLED
+    assert api.container.jobs.records[job_id].status is Status.CANCELLED
 
 
 def test_no_frames_are_sent_after_unsubscribing_or_disconnecting(api: Api, socket: Socket) -> None:

@@ -17,7 +17,7 @@ def violations(sim: Simulation) -> list[str]:
     """Return the invariants that an ended run has broken."""
     found = list(sim.history.problems)
     found += _check_leftovers(sim)
-    for job in sim.real.jobs.heads.values():
+    for job in sim.real.jobs.records.values():
         name = f"{job.id[-3:]} ({job.status})"
         found += [f"{name}: {problem}" for problem in (*_check_ends(sim, job), *_check_text(sim, job), *_check_usage(sim, job))]
     found += _check_dependencies(sim)
@@ -27,7 +27,7 @@ def violations(sim: Simulation) -> list[str]:
 
 def _check_leftovers(sim: Simulation) -> Iterator[str]:
     """Nothing is unfinished, and no message, stream, row or slot is left."""
-    real, existing = sim.real, set(sim.real.jobs.heads)
+    real, existing = sim.real, set(sim.real.jobs.records)
     if unfinished := sim.unfinished():
         yield f"unfinished: {unfinished}"
     if real.queues.messages[LANE]:
@@ -46,8 +46,8 @@ def _check_leftovers(sim: Simulation) -> Iterator[str]:
         now = sim.world.clock.now()
         if limiter.slots_in_use(now + SLOT_TTL_MS) or (not sim.steps.faults and limiter.slots_in_use(now)):
             yield f"slots of {limiter.type} are in use: {limiter.slots}"
-    if LANE in real.queues.aside:
-        yield f"there are dead letters: {real.queues.aside[LANE]}"
+    if LANE in real.queues.dead_lettered:
+        yield f"there are dead letters: {real.queues.dead_lettered[LANE]}"
 
 
 def _check_ends(sim: Simulation, job: Job) -> Iterator[str]:
@@ -141,8 +141,8 @@ def _check_usage(sim: Simulation, job: Job) -> Iterator[str]:
 
 def _check_dependencies(sim: Simulation) -> Iterator[str]:
     """Each child was released once, after its parents, or cancelled if one did not complete."""
-    for child, dependency in sim.real.dependencies.families.items():
-        if child not in sim.real.jobs.heads:
+    for child, dependency in sim.real.dependencies.records.items():
+        if child not in sim.real.jobs.records:
             continue  # the API died before it created the job record
         name, released = child[-3:], sim.history.releases.get(child, [])
         parents = [sim.job(parent) for parent in dependency.parents.values()]

@@ -86,13 +86,13 @@ class Processes:
 
     def job(self, job_id: str) -> Job:
         """Return the stored job record."""
-        return self.real.jobs.heads[job_id]
+        return self.real.jobs.records[job_id]
 
     def unfinished(self) -> str:
         """Return what is unfinished, as text. It is empty when nothing will happen any more."""
         real = self.real
         unfinished = {
-            "jobs": [f"{job.id[-3:]} {job.status}" for job in real.jobs.heads.values() if not job.status.is_terminal],
+            "jobs": [f"{job.id[-3:]} {job.status}" for job in real.jobs.records.values() if not job.status.is_terminal],
             "workers": [worker.name for worker in self.workers],
             "leases": list(real.leases.rows),
             "messages": [message.body for message in real.queues.messages[LANE]],

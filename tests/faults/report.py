@@ -36,7 +36,7 @@ def problems_of(sim: Simulation, scenario: Scenario) -> list[str]:
         return [f"stuck: {stuck}"]
     finally:
         count_run(sim)
-    wrong = [job for job in sim.real.jobs.heads.values() if job.status not in scenario.ends and not _may_have_failed(job)]
+    wrong = [job for job in sim.real.jobs.records.values() if job.status not in scenario.ends and not _may_have_failed(job)]
     return violations(sim) + [f"{job.id[-3:]} ended {job.status.value}" for job in wrong]
 
 

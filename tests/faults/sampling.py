@@ -22,5 +22,5 @@ def sample(numbers: Sequence[int], kind: Kind, every: int) -> Sequence[int]:
 
 
 def stride(length: int) -> int:
-    """Return the distance between two tried moments: `length`, or twice that if sampled."""
-    return length if ALL else 2 * length
+    """Return the distance between two tried moments: `length`, or three times that if sampled."""
+    return length if ALL else 3 * length

@@ -54,10 +54,10 @@ class JobsStepPort(StepPort):
         if method not in ("create", "replace"):
             return super()._effect(method, *args, **named)
         new: Job = args[-1] if method == "replace" else args[0]
-        before = self._real.heads.get(new.id)
+        before = self._real.records.get(new.id)
         value = super()._effect(method, *args, **named)
         actor = ACTOR.get()
-        if self._real.heads.get(new.id) is not before:
+        if self._real.records.get(new.id) is not before:
             if before is None:
                 self._history.record_creation(new)
             else:

@@ -144,7 +144,7 @@ class BatchSimulation(Simulation):
 
     def jobs_of(self, batch_id: str) -> dict[int, Any]:
         """Return the existing job records of a batch, by row number."""
-        found = {number: self.real.jobs.heads.get(job_id_of_row(batch_id, number)) for number in range(self.batch(batch_id).total)}
+        found = {number: self.real.jobs.records.get(job_id_of_row(batch_id, number)) for number in range(self.batch(batch_id).total)}
         return {number: job for number, job in found.items() if job is not None}
 
 
@@ -217,13 +217,13 @@ def _wrong(sim: BatchSimulation, scenario: ScenarioFunction) -> list[str]:
     [batch] = sim.real.batches.rows.values()
     jobs = sim.jobs_of(batch.id)
     ends = Counter(job.status.value for job in jobs.values())
-    found = [f"{len(jobs)} of {len(sim.real.jobs.heads)} jobs are rows"] if len(jobs) != len(sim.real.jobs.heads) else []
+    found = [f"{len(jobs)} of {len(sim.real.jobs.records)} jobs are rows"] if len(jobs) != len(sim.real.jobs.records) else []
     found += [] if EXPECTED[scenario](ends) else [f"the rows ended as {dict(ends)}"]
     found += [] if batch.status in STATUSES[scenario] else [f"the batch is {batch.status}"]
     found += [] if batch.finished_at is not None and batch.notified else ["the batch has not ended"]
     found += [f"{job.id[-3:]} has had {job.run} runs" for job in jobs.values() if job.run > (2 if scenario is retried else 1)]
     found += _miscounted(sim, batch, jobs)
-    dead_letters = sim.real.queues.aside["stream"]
+    dead_letters = sim.real.queues.dead_lettered["stream"]
     return found + ([f"dead letters: {dead_letters}"] if dead_letters else [])
 
 

@@ -106,7 +106,7 @@ def run_scenario(scenario: ScenarioFunction, faults: Sequence[Fault] = ()) -> tu
 
 def _not_retried(sim: BulkSimulation) -> list[str]:
     """Each job has completed in its second run, and the bulk operation counts every job as done."""
-    jobs = sim.real.jobs.heads.values()
+    jobs = sim.real.jobs.records.values()
     wrong = [f"{job.id[-3:]} is {job.status}, run {job.run}" for job in jobs if (job.status, job.run) != (Status.COMPLETED, 2)]
     [bulk] = sim.real.bulk_operations.rows.values()
     counts = (bulk.matched, bulk.done, bulk.skipped, bulk.failed, bulk.not_found)
@@ -115,7 +115,7 @@ def _not_retried(sim: BulkSimulation) -> list[str]:
 
 def _not_deleted(sim: BulkSimulation) -> list[str]:
     """Each job is deleted with all its data; or, if no bulk operation was stored, none is."""
-    bulks, jobs = list(sim.real.bulk_operations.rows.values()), sim.real.jobs.heads
+    bulks, jobs = list(sim.real.bulk_operations.rows.values()), sim.real.jobs.records
     left = [f"{job_id[-3:]}: {rows}" for job_id in sim.history.versions if (rows := sim.real.job_data.rows(job_id))]
     if not bulks:
         unchanged = len(jobs) == JOBS and not any(job.is_deleted for job in jobs.values())

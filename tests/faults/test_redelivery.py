@@ -22,7 +22,7 @@ def _snapshot(sim: Simulation) -> dict[str, Any]:
     real = sim.real
     results = {key: real.results.get(*key) for key in sim.history.results}
     texts = {job_id: client.assembly.text for job_id, client in sim.clients.items()}
-    stored = {"jobs": real.jobs.heads, "log": real.chunks.rows, "results": results, "leases": real.leases.rows}
+    stored = {"jobs": real.jobs.records, "log": real.chunks.rows, "results": results, "leases": real.leases.rows}
     return copy.deepcopy({**stored, "texts": texts, "requests": len(sim.history.responses)})
 
 

@@ -37,7 +37,7 @@ def tasks(api: Api) -> int:
 
 def count(api: Api) -> None:
     """Run `count_jobs` on a change record with the newest image of each job."""
-    records = [change(None, job) for job in api.container.jobs.heads.values()]
+    records = [change(None, job) for job in api.container.jobs.records.values()]
     api.module.count_jobs({"Records": records}, CONTEXT)
 
 

@@ -23,7 +23,7 @@ def write_end(world: World, job: Job, status: Status = Status.COMPLETED) -> Job:
     """Write the terminal record of a job, without a record of the change stream. Return it."""
     seen = world.job(job)
     ended = replace(seen, status=status, version=seen.version + 1, due_at=None, finished_at=world.clock.now(), attempt=1, length=0)
-    world.container.jobs.heads[job.id] = ended
+    world.container.jobs.records[job.id] = ended
     return ended
 
 

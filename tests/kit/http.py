@@ -120,7 +120,7 @@ class Api:
 
     def job(self, job_id: str) -> Job:
         """Return the stored job record."""
-        return self.container.jobs.heads[job_id]
+        return self.container.jobs.records[job_id]
 
     def _match(self, path: str) -> tuple[str, dict[str, str]]:
         best: tuple[str, dict[str, str]] | None = None

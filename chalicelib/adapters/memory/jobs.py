@@ -14,23 +14,23 @@ from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
 
 class MemoryJobs:
-    """Tests may use `heads`, the job records by id."""
+    """Tests may use `records`, the job records by id."""
 
     def __init__(self) -> None:
-        self.heads: dict[str, Job] = {}
+        self.records: dict[str, Job] = {}
         self._idempotency: dict[tuple[str, str], tuple[IdempotentResult, Ms]] = {}
         self._dedupe_keys: dict[tuple[str, str, str], str] = {}
         self._lock = threading.RLock()
 
     def create(self, job: Job, idempotency: IdempotencyRecord | None = None, replaces: str | None = None) -> None:
         with self._lock:
-            if job.id in self.heads:
+            if job.id in self.records:
                 return
             if idempotency and self.get_idempotency(idempotency.scope, idempotency.key, job.created_at):
                 raise IdempotencyKeyTaken
             if job.dedupe_key and self.get_by_dedupe_key(job.tenant, job.user, job.dedupe_key) not in (None, replaces):
                 raise DedupeConflict
-            self.heads[job.id] = job
+            self.records[job.id] = job
             if idempotency:
                 self._idempotency[idempotency.scope, idempotency.key] = _row(idempotency, job.id)
             if job.dedupe_key:
@@ -38,29 +38,29 @@ class MemoryJobs:
 
     def get(self, job_id: str) -> Job | None:
         with self._lock:
-            return self.heads.get(job_id)
+            return self.records.get(job_id)
 
     def get_many(self, job_ids: Sequence[str], *, consistent: bool = False) -> list[Job]:
         with self._lock:
-            return [self.heads[job_id] for job_id in job_ids if job_id in self.heads]
+            return [self.records[job_id] for job_id in job_ids if job_id in self.records]
 
     def replace(self, seen: Job, new: Job) -> None:
         with self._lock:
-            current = self.heads.get(seen.id)
+            current = self.records.get(seen.id)
             if current == new:
                 return
             if current is None or current.version != seen.version:
                 raise StaleVersion(current)
-            self.heads[seen.id] = new
+            self.records[seen.id] = new
 
     def delete(self, seen: Job) -> None:
         with self._lock:
-            current = self.heads.get(seen.id)
+            current = self.records.get(seen.id)
             if current is None:
                 return
             if current.version != seen.version:
                 raise StaleVersion(current)
-            del self.heads[seen.id]
+            del self.records[seen.id]
 
     def save_idempotency(self, idempotency: IdempotencyRecord, job_id: str, now: Ms) -> None:
         key, row = (idempotency.scope, idempotency.key), _row(idempotency, job_id)
@@ -81,7 +81,7 @@ class MemoryJobs:
 
     def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
         with self._lock:
-            due = [(job.due_at, job.id) for job in self.heads.values() if job.due_at is not None and due_partition(job) == lane]
+            due = [(job.due_at, job.id) for job in self.records.values() if job.due_at is not None and due_partition(job) == lane]
         shards: list[list[tuple[Ms, str]]] = [[] for _ in range(DUE_SHARDS)]
         for at, job_id in sorted(due):
             if at <= until and len(shards[due_shard(job_id)]) < limit:
@@ -90,13 +90,13 @@ class MemoryJobs:
 
     def postpone(self, job_id: str, until: Ms) -> None:
         with self._lock:
-            job = self.heads.get(job_id)
+            job = self.records.get(job_id)
             if job is not None and job.due_at is not None and job.due_at < until:
-                self.heads[job_id] = replace(job, due_at=until, version=job.version + 1)
+                self.records[job_id] = replace(job, due_at=until, version=job.version + 1)
 
     def page(self, query: JobQuery) -> tuple[list[str], str | None]:
         with self._lock:
-            matching = [job for job in self.heads.values() if _matches(job, query)]
+            matching = [job for job in self.records.values() if _matches(job, query)]
         rows = sorted(((_sort_key(job, query), job.id) for job in matching), reverse=True)
         if query.before:
             rows = [row for row in rows if row[0] < query.before]

@@ -71,13 +71,13 @@ class ReceivedRequest:
 
 
 class MemoryWebhookClient:
-    """`letters` are the requests that arrived.
+    """`requests` are the requests that arrived.
 
     `answer` computes the response of the receiver and may raise `DeliveryError`.
     """
 
     def __init__(self, allowed: tuple[Network, ...] = ()) -> None:
-        self.letters: list[ReceivedRequest] = []
+        self.requests: list[ReceivedRequest] = []
         self.answer: Callable[[ReceivedRequest], WebhookResponse] = lambda _request: WebhookResponse(204)
         self.allowed = allowed
 
@@ -87,7 +87,7 @@ class MemoryWebhookClient:
         except ValueError as exc:
             raise DeliveryError(f"the address {exc}", final=True) from exc
         request = ReceivedRequest(url, body, dict(headers))
-        self.letters.append(request)
+        self.requests.append(request)
         return self.answer(request)
 
 

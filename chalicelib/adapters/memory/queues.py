@@ -29,14 +29,14 @@ class Message:
 class MemoryQueues:
     """Queues by name, with a clock that hides delayed and received messages.
 
-    Tests may use `messages` (what a queue holds), `aside` (all that was ever sent to its
+    Tests may use `messages` (what a queue holds), `dead_lettered` (all that was ever sent to its
     dead-letter queue, as (body, reason)), `dead` (what the dead-letter queue holds, with reasons)
     and `sent` (every wake-up ever sent, for tests that deliver all of them again).
     """
 
     def __init__(self, clock: Clock) -> None:
         self.messages: dict[str, list[Message]] = {lane: [] for lane in (*LANES, *TASK_QUEUES)}
-        self.aside: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.dead_lettered: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         self.dead: defaultdict[str, list[tuple[Message, str | None]]] = defaultdict(list)
         self.sent: list[tuple[str, WakeUp]] = []
         self._clock = clock
@@ -68,7 +68,7 @@ class MemoryQueues:
 
     def send_to_dead_letter(self, lane: str, body: str, reason: str) -> None:
         with self._lock:
-            self.aside[lane].append((body, reason))
+            self.dead_lettered[lane].append((body, reason))
             self._put_dead(lane, body, reason)
 
     def depth(self, lane: str) -> int:

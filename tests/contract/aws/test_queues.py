@@ -50,7 +50,7 @@ class InMemory:
         return self.queues.receive(lane)
 
     def dead_letter_contents(self, lane: str) -> list[tuple[str, str]]:
-        return self.queues.aside[lane]
+        return self.queues.dead_lettered[lane]
 
     def move_to_dead_letters(self, lane: str, body: str) -> None:
         self.queues.give_up(lane, body)

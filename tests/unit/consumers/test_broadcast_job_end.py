@@ -19,7 +19,7 @@ def ended(world: World, prompt: str = "Say hello.", connection: str = "c1") -> C
     job = world.submit(prompt)
     world.watch(job, connection)
     after = replace(job, status=Status.COMPLETED, version=2, due_at=None, length=0, finished_at=world.clock.now())
-    world.container.jobs.heads[job.id] = after
+    world.container.jobs.records[job.id] = after
     return job.id, job, after
 
 
@@ -28,7 +28,7 @@ def broadcast(world: World, *changes: Change) -> None:
 
 
 def dead_letters(world: World) -> list[str]:
-    return [body for body, _ in world.container.queues.aside["stream"]]
+    return [body for body, _ in world.container.queues.dead_lettered["stream"]]
 
 
 def test_a_throttled_broadcast_is_retried() -> None:

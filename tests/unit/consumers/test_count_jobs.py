@@ -43,7 +43,7 @@ def test_an_unreadable_change_is_dead_lettered_and_others_are_counted() -> None:
     count_job_changes(world.container, [("job_broken", None, None), *changes(rows(3))])
 
     assert completed(world) == 3
-    assert [body for body, _ in world.container.queues.aside["stream"]] == ["job_broken"]
+    assert [body for body, _ in world.container.queues.dead_lettered["stream"]] == ["job_broken"]
 
 
 def test_a_change_that_cannot_be_counted_is_dead_lettered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_a_change_that_cannot_be_counted_is_dead_lettered(monkeypatch: pytest.Mo
     count_job_changes(world.container, changes(rows(3)))
 
     assert completed(world) == 2
-    assert [body for body, _ in world.container.queues.aside["stream"]] == [bad]
+    assert [body for body, _ in world.container.queues.dead_lettered["stream"]] == [bad]
 
 
 def test_changes_are_redelivered_while_the_counters_are_throttled() -> None:
@@ -89,7 +89,9 @@ def test_a_counter_conflict_is_retried_and_dead_lettered_in_the_end() -> None:
     with refusing(world.container.counters, "increment", 10**6, error=Conflict):
         count_job_changes(world.container, changes(rows(1, version=5)))
 
-    assert world.container.queues.aside["stream"] == [(job_id_of_row(BATCH, 0), "not counted: every try lost to a concurrent counter")]
+    assert world.container.queues.dead_lettered["stream"] == [
+        (job_id_of_row(BATCH, 0), "not counted: every try lost to a concurrent counter")
+    ]
 
 
 def test_repeated_counter_conflicts_are_retried_with_a_delay() -> None:
@@ -101,7 +103,7 @@ def test_repeated_counter_conflicts_are_retried_with_a_delay() -> None:
         count_job_changes(world.container, changes(rows(1)))
 
     assert completed(world) == 1
-    assert not world.container.queues.aside["stream"]
+    assert not world.container.queues.dead_lettered["stream"]
     assert world.clock.now() > before
 
 

@@ -169,7 +169,7 @@ def test_an_outdated_failure_record_of_a_restarted_parent_is_ignored() -> None:
     failed = write_end(world, parent, Status.FAILED)
     again = transitions.restart(failed, world.clock.now(), 10**8, 10**8)
     assert again is not None
-    world.container.jobs.heads[parent.id] = again
+    world.container.jobs.records[parent.id] = again
     child = child_of(world, parent)
 
     release_dependents(world.container, [(parent.id, None, failed)])
@@ -277,7 +277,7 @@ def test_a_child_is_released_once_wherever_its_submission_crashes(number: int, w
 
     with hooked(world, *((count,) if when == "before" else (lambda _: None, count))), pytest.raises(Killed):
         child_of(world, a, b)
-    created = [job for job in world.container.jobs.heads.values() if job.reason == DEPENDENCIES]
+    created = [job for job in world.container.jobs.records.values() if job.reason == DEPENDENCIES]
 
     world.sweep(after=130)
     for parent in (a, b):
@@ -286,7 +286,7 @@ def test_a_child_is_released_once_wherever_its_submission_crashes(number: int, w
 
     assert [(world.job(job).status, world.job(job).generation) for job in created] == [(Status.QUEUED, 2)] * len(created)
     assert [wake_ups(world, job) for job in created] == [[2]] * len(created)
-    assert len(world.container.jobs.heads) == 2 + len(created)
+    assert len(world.container.jobs.records) == 2 + len(created)
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -330,7 +330,7 @@ def test_the_sweeper_releases_a_child_without_the_change_stream() -> None:
     child = child_of(world, a, b)
     write_end(world, a)
     assert world.sweep(after=130)["checked"] == 1
-    assert world.container.dependencies.families[child.id].open == {b.id}
+    assert world.container.dependencies.records[child.id].open == {b.id}
 
     write_end(world, b)
     assert world.sweep(after=300)["released"] == 1
@@ -362,7 +362,7 @@ def test_the_sweeper_rechecks_unfinished_parents_at_growing_intervals() -> None:
     child = child_of(world, parent, expires_in=10 * 86_400.0)
     gaps = []
     for _ in range(10):
-        world.container.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
+        world.container.jobs.records[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
         before = world.job(child).due_at or 0
         world.clock.advance((before - world.clock.now()) / 1000 + 1)
         world.sweep()
@@ -377,7 +377,7 @@ def test_a_waiting_child_expires_although_its_parent_is_unfinished() -> None:
     world = World()
     parent = world.submit()
     child = child_of(world, parent, expires_in=HOUR)
-    world.container.jobs.heads[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
+    world.container.jobs.records[parent.id] = replace(world.job(parent), due_at=10**15, expires_at=10**15)
 
     world.sweep(after=HOUR + 1)
 
@@ -403,12 +403,12 @@ def test_dependency_records_live_as_long_as_a_job_with_an_extended_expiry() -> N
     """Otherwise the dependency record would be deleted before the child expires."""
     world = World()
     child = child_of(world, world.submit(), expires_in=HOUR)
-    before = world.container.dependencies.families[child.id].linked_until
+    before = world.container.dependencies.records[child.id].linked_until
 
     edit_job(world.container, world.job(child), JobEdit(expires_at=world.clock.now() + 20 * 86_400_000))
     world.sweep(after=130)
 
-    assert world.container.dependencies.families[child.id].linked_until == before + 20 * 86_400 - 3_600
+    assert world.container.dependencies.records[child.id].linked_until == before + 20 * 86_400 - 3_600
 
 
 # ---- many parents and many changes

@@ -179,7 +179,7 @@ def test_remaining_dependents_stay_waiting_when_the_parent_is_restarted() -> Non
     consume_changes(world, parent)
     again = transitions.restart(parent, world.clock.now(), 10**8, 10**8)
     assert again is not None
-    world.container.jobs.heads[parent.id] = again
+    world.container.jobs.records[parent.id] = again
 
     run_release_tasks(world)
 

@@ -33,7 +33,7 @@ def parent(
 ) -> str:
     """Store an ended job with this answer, and return its id."""
     record = job(**{"id": f"job_{name}", "status": status, "attempt": 2, "length": len(text), "due_at": None, **changes})
-    memory.jobs.heads[record.id] = record
+    memory.jobs.records[record.id] = record
     memory.results.put(Result(job_id=record.id, attempt=2, text=text, parsed=parsed), "acme")
     return record.id
 
@@ -224,7 +224,7 @@ def test_a_child_retried_before_its_parent_completes_fails_without_a_call() -> N
     first = world.submit("a")
     child = world.submit("{{parents.a.output}}", depends_on={"a": first.id})
     memory = world.container
-    memory.jobs.heads[first.id] = replace(world.job(first), status=Status.FAILED, due_at=None, version=2, finished_at=world.clock.now())
+    memory.jobs.records[first.id] = replace(world.job(first), status=Status.FAILED, due_at=None, version=2, finished_at=world.clock.now())
     release_dependents(world.container, [(first.id, None, world.job(first))])
 
     retry_job(world.container, world.job(child))

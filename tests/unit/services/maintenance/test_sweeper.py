@@ -160,12 +160,12 @@ def test_a_job_that_has_crashed_runs_alone() -> None:
     world = World()
     jobs = [world.submit(str(number)) for number in range(4)]
     suspect = jobs[2]
-    world.container.jobs.heads[suspect.id] = replace(world.job(suspect), crashes=1)
+    world.container.jobs.records[suspect.id] = replace(world.job(suspect), crashes=1)
     running_counts: list[int] = []
     stream = world.provider.stream
 
     def note(request: Any) -> Any:
-        running_counts.append(len([job for job in world.container.jobs.heads.values() if job.status is Status.PROCESSING]))
+        running_counts.append(len([job for job in world.container.jobs.records.values() if job.status is Status.PROCESSING]))
         return stream(request)
 
     world.provider.stream = note  # type: ignore[method-assign]
@@ -173,7 +173,7 @@ def test_a_job_that_has_crashed_runs_alone() -> None:
     assert world.job(suspect).status is Status.QUEUED
     world.deliver()
 
-    assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
+    assert {job.status for job in world.container.jobs.records.values()} == {Status.COMPLETED}
     assert running_counts[-1] == 1
 
 

@@ -28,8 +28,8 @@ def put_due(world: World, number: int, **changes: Any) -> Job:
     """Submit a job whose wake-up is lost, with changes to its record."""
     job = world.submit(f"prompt {number}")
     world.container.queues.messages[job.lane].clear()
-    world.container.jobs.heads[job.id] = replace(job, **changes)
-    return world.container.jobs.heads[job.id]
+    world.container.jobs.records[job.id] = replace(job, **changes)
+    return world.container.jobs.records[job.id]
 
 
 def slow_down(world: World, port: Any, method: str, seconds: float) -> None:
@@ -257,7 +257,7 @@ def test_a_deep_queue_gets_no_duplicate_wake_ups() -> None:
     drain(world, jobs=200, workers=3)
 
     assert world.loop.moment > 600
-    assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
+    assert {job.status for job in world.container.jobs.records.values()} == {Status.COMPLETED}
     assert len(world.container.queues.sent) == 200
     assert len(world.provider.requests) == 200
 
@@ -270,7 +270,7 @@ def test_without_watermarks_duplicate_wake_ups_come_at_growing_intervals(monkeyp
 
     drain(world, jobs=200, workers=3)
 
-    assert {job.status for job in world.container.jobs.heads.values()} == {Status.COMPLETED}
+    assert {job.status for job in world.container.jobs.records.values()} == {Status.COMPLETED}
     assert len(world.provider.requests) == 200
     assert len(world.container.queues.sent) > 200
     assert max(Counter(wake_up.job_id for _, wake_up in world.container.queues.sent).values()) <= 4  # 120, 240 and 480 s
@@ -300,7 +300,7 @@ def test_jobs_failed_by_the_sweeper_are_logged_with_code_and_crashes() -> None:
     job = world.submit()
     error = JobError(code="provider_overloaded", error_class="server", retryable=True, message="m", suggestion="s", attempt=1)
     late = put_due(world, 2, status=Status.RETRYING, error=error, retry_until=world.clock.now(), due_at=world.clock.now())
-    world.container.jobs.heads[job.id] = replace(world.job(job), isolated_crashes=2, crashes=2)
+    world.container.jobs.records[job.id] = replace(world.job(job), isolated_crashes=2, crashes=2)
     received = [world.wake(job)]
 
     async def crash() -> None:

@@ -46,7 +46,7 @@ def test_a_webhook_receives_the_end_of_a_job_without_its_text() -> None:
     notify(world, change)
     assert deliver(world) == ["delivered"]
 
-    (request,) = world.container.webhook_client.letters
+    (request,) = world.container.webhook_client.requests
     event = payload(request)
     assert request.url == HOOK
     assert event["type"] == "job.completed"
@@ -64,7 +64,7 @@ def test_every_terminal_status_sends_its_webhook_event(status: Status) -> None:
     enqueue_end(world, status=status)
     deliver(world)
 
-    assert payload(world.container.webhook_client.letters[0])["type"] == f"job.{status.value}"
+    assert payload(world.container.webhook_client.requests[0])["type"] == f"job.{status.value}"
 
 
 def test_a_webhook_contains_the_error_code_but_not_its_message() -> None:
@@ -77,7 +77,7 @@ def test_a_webhook_contains_the_error_code_but_not_its_message() -> None:
     notify(world, (job_id, before, replace(after, error=error)))
     deliver(world)
 
-    (request,) = world.container.webhook_client.letters
+    (request,) = world.container.webhook_client.requests
     assert payload(request)["data"]["error"] == {"code": "timeout", "class": "timeout", "retryable": True}  # type: ignore[index]
     assert b"private" not in request.body
 
@@ -109,7 +109,7 @@ def test_repeated_stream_records_send_one_webhook() -> None:
     notify(world, change)
     run_deliveries(world, 1)
 
-    assert len(world.container.webhook_client.letters) == 1
+    assert len(world.container.webhook_client.requests) == 1
 
 
 def test_each_run_of_a_job_has_its_own_message() -> None:
@@ -122,8 +122,8 @@ def test_each_run_of_a_job_has_its_own_message() -> None:
     notify(world, (job_id, replace(before, run=2), replace(after, run=2)))
     run_deliveries(world, 0.1)
 
-    ids = {request.headers["webhook-id"] for request in world.container.webhook_client.letters}
-    assert len(ids) == len(world.container.webhook_client.letters) == 2
+    ids = {request.headers["webhook-id"] for request in world.container.webhook_client.requests}
+    assert len(ids) == len(world.container.webhook_client.requests) == 2
 
 
 def test_a_failing_delivery_is_abandoned_within_a_day() -> None:
@@ -152,7 +152,7 @@ def test_a_delivery_is_retried_until_accepted_by_the_receiver() -> None:
 
     run_deliveries(world, 3)
 
-    requests = world.container.webhook_client.letters
+    requests = world.container.webhook_client.requests
     assert only_delivery(world).state is DeliveryState.DELIVERED
     assert [one.status for one in only_delivery(world).attempts] == [503, 500, 302, 404, 204]
     assert only_delivery(world).attempts[2].error == "redirects are not followed"
@@ -196,7 +196,7 @@ def test_a_410_answer_ends_the_delivery_at_once() -> None:
     run_deliveries(world, 1)
 
     assert only_delivery(world).state is DeliveryState.FAILED
-    assert len(world.container.webhook_client.letters) == 1
+    assert len(world.container.webhook_client.requests) == 1
 
 
 def test_a_forbidden_address_fails_the_delivery_without_a_request() -> None:
@@ -210,7 +210,7 @@ def test_a_forbidden_address_fails_the_delivery_without_a_request() -> None:
 
     assert only_delivery(world).state is DeliveryState.FAILED
     assert [one.error for one in only_delivery(world).attempts] == ["the address must be a public address"]
-    assert world.container.webhook_client.letters == []
+    assert world.container.webhook_client.requests == []
 
 
 def test_an_internal_error_during_a_delivery_is_retried() -> None:
@@ -258,7 +258,7 @@ def test_a_crash_at_any_call_loses_no_message() -> None:
             world.clock.advance(15)
 
         assert only_delivery(world).state is DeliveryState.DELIVERED, (port, method, number, after)
-        assert len({request.headers["webhook-id"] for request in world.container.webhook_client.letters}) == 1
+        assert len({request.headers["webhook-id"] for request in world.container.webhook_client.requests}) == 1
 
 
 def test_a_message_received_by_two_dispatchers_is_sent_once() -> None:
@@ -270,7 +270,7 @@ def test_a_message_received_by_two_dispatchers_is_sent_once() -> None:
     world.container.queues.put_raw("deliveries", message.body)
     deliver(world)
 
-    assert len(world.container.webhook_client.letters) == 1
+    assert len(world.container.webhook_client.requests) == 1
     assert only_delivery(world).state is DeliveryState.DELIVERED
 
 
@@ -285,14 +285,14 @@ def test_a_slow_dispatcher_does_not_overwrite_its_successors_outcome() -> None:
     enqueue_end(world)
 
     def answer_slowly(_request: ReceivedRequest) -> WebhookResponse:
-        if len(world.container.webhook_client.letters) == 1:
+        if len(world.container.webhook_client.requests) == 1:
             world.clock.advance(200)
             sweep(world)
             assert deliver(world) == ["delivered"]
         return WebhookResponse(500)
 
     world.container.webhook_client.answer = lambda request: (
-        WebhookResponse(204) if len(world.container.webhook_client.letters) > 1 else answer_slowly(request)
+        WebhookResponse(204) if len(world.container.webhook_client.requests) > 1 else answer_slowly(request)
     )
     deliver(world)
 
@@ -305,7 +305,7 @@ def test_malformed_delivery_messages_go_to_the_dead_letter_queue(body: str) -> N
     world.container.queues.put_raw("deliveries", body)
 
     assert deliver(world) == ["dead_lettered"]
-    assert [kept for kept, _ in world.container.queues.aside["deliveries"]] == [body]
+    assert [kept for kept, _ in world.container.queues.dead_lettered["deliveries"]] == [body]
 
 
 def test_a_message_for_an_unknown_delivery_is_dropped() -> None:
@@ -329,7 +329,7 @@ def test_a_change_that_cannot_be_enqueued_goes_to_the_dead_letter_queue() -> Non
     world.container.job_specs.get = get_others  # type: ignore[method-assign]
     notify(world, lost, other)
 
-    assert [body for body, _ in world.container.queues.aside["stream"]] == [lost[0]]
+    assert [body for body, _ in world.container.queues.dead_lettered["stream"]] == [lost[0]]
     assert only_delivery(world).owner == other[0]
 
 
@@ -356,7 +356,7 @@ def test_a_deleted_job_creates_no_delivery() -> None:
     notify(world, change)
 
     assert world.container.deliveries.rows == {}
-    assert world.container.queues.aside["stream"] == []
+    assert world.container.queues.dead_lettered["stream"] == []
 
 
 def test_signing_secrets_are_created_at_first_use_and_kept_per_tenant() -> None:
@@ -380,7 +380,7 @@ def test_messages_are_signed_with_both_secrets_after_a_rotation() -> None:
     enqueue_end(world)
     deliver(world)
 
-    both, one = (request.headers["webhook-signature"].split(" ") for request in world.container.webhook_client.letters)
+    both, one = (request.headers["webhook-signature"].split(" ") for request in world.container.webhook_client.requests)
     assert first != second
     assert (len(both), len(one)) == (2, 1)
 
@@ -394,7 +394,7 @@ def test_email_and_slack_recipients_get_status_figures_and_a_link() -> None:
     assert sorted(deliver(world)) == ["delivered", "delivered"]
 
     ((to, subject, text),) = world.container.email.sent
-    (request,) = world.container.webhook_client.letters
+    (request,) = world.container.webhook_client.requests
     assert (to, subject) == ("ops@acme.com", "Headrace: job failed (general)")
     assert "0.001500 USD" in text
     assert "/result" in text
@@ -413,7 +413,7 @@ def test_a_recipient_removed_from_the_allowlist_is_not_contacted() -> None:
     run_deliveries(world, 1)
 
     assert world.container.email.sent == []
-    assert world.container.webhook_client.letters == []
+    assert world.container.webhook_client.requests == []
     assert {one.state for one in world.container.deliveries.rows.values()} == {DeliveryState.FAILED}
 
 
@@ -465,7 +465,7 @@ def test_a_custom_message_is_sent_once_to_each_recipient() -> None:
     run_deliveries(world, 0.5)
 
     assert world.container.email.sent == [("ops@acme.com", "All Bcc: done", "a < b & c \ufffd")]
-    slack, hook = world.container.webhook_client.letters
+    slack, hook = world.container.webhook_client.requests
     assert payload(slack) == {"text": "*All Bcc: done*\na &lt; b &amp; c \ufffd"}
     assert payload(hook)["type"] == "notification"
     assert payload(hook)["id"] == hook.headers["webhook-id"] == "msg_1"
@@ -485,7 +485,7 @@ def test_an_operator_can_redeliver_a_finished_delivery() -> None:
     run_deliveries(world, 0.1)
 
     assert [one.status for one in only_delivery(world).attempts] == [410, 204, 204]
-    assert len({request.headers["webhook-id"] for request in world.container.webhook_client.letters}) == 1
+    assert len({request.headers["webhook-id"] for request in world.container.webhook_client.requests}) == 1
     with pytest.raises(DeliveryNotFound):
         redeliver(world.container, failed.owner, "dlv_none")
 

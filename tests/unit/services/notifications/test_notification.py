@@ -45,13 +45,13 @@ def test_a_notification_job_completes_once_its_deliveries_are_enqueued() -> None
     deliveries = parsed_result(world, job)["deliveries"]
     assert [one["recipient"] for one in deliveries] == ["email:ops@acme.com", "slack:alerts", f"webhook:{HOOK}"]
     assert {one["status"] for one in deliveries} == {"pending"}
-    assert (world.container.email.sent, world.container.webhook_client.letters) == ([], [])
+    assert (world.container.email.sent, world.container.webhook_client.requests) == ([], [])
     deliver(world)
     assert world.container.email.sent == [("ops@acme.com", "All done", "The nightly run is over.")]
     kept = world.container.deliveries.for_owner(job.id)
     assert {one.id for one in kept} == {one["delivery_id"] for one in deliveries}
     assert {one.state for one in kept} == {DeliveryState.DELIVERED}
-    event = payload(world.container.webhook_client.letters[-1])
+    event = payload(world.container.webhook_client.requests[-1])
     assert event["type"] == "notification"
     assert event["data"] == {"job_id": job.id, "subject": "All done", "text": "The nightly run is over.", "data": {"rows": 3}}
 
@@ -76,7 +76,7 @@ def test_each_recipient_gets_one_message_wherever_the_worker_is_killed(seconds: 
     run_deliveries(world, 0.2)
 
     assert len(parsed_result(world, job)["deliveries"]) == 3
-    assert (len(world.container.email.sent), len(world.container.webhook_client.letters)) == (1, 2)
+    assert (len(world.container.email.sent), len(world.container.webhook_client.requests)) == (1, 2)
 
 
 def lose_response(world: World, number: int) -> None:
@@ -103,7 +103,7 @@ def test_a_retried_notification_job_sends_no_message_twice(number: int) -> None:
     run_deliveries(world, 0.2)
 
     assert world.job(job).attempt == 2
-    assert (len(world.container.email.sent), len(world.container.webhook_client.letters)) == (1, 2)
+    assert (len(world.container.email.sent), len(world.container.webhook_client.requests)) == (1, 2)
 
 
 def test_a_manual_retry_sends_only_the_missing_notifications() -> None:
@@ -120,7 +120,7 @@ def test_a_manual_retry_sends_only_the_missing_notifications() -> None:
     run_deliveries(world, 0.2)
 
     assert (world.job(job).run, len(parsed_result(world, job)["deliveries"])) == (2, 3)
-    assert (len(memory.email.sent), len(memory.webhook_client.letters)) == (1, 2)
+    assert (len(memory.email.sent), len(memory.webhook_client.requests)) == (1, 2)
 
 
 def test_a_recipient_removed_from_the_allowlist_gets_no_notification() -> None:
@@ -133,7 +133,7 @@ def test_a_recipient_removed_from_the_allowlist_gets_no_notification() -> None:
     deliver(world)
 
     (kept,) = world.container.deliveries.rows.values()
-    assert (kept.state, world.container.webhook_client.letters) == (DeliveryState.FAILED, [])
+    assert (kept.state, world.container.webhook_client.requests) == (DeliveryState.FAILED, [])
 
 
 @pytest.mark.parametrize(

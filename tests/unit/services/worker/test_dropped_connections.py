@@ -56,7 +56,7 @@ def by_subscribing(world: World, job: Job) -> None:
 
 
 def by_replaying_the_end(world: World, job: Job) -> None:
-    world.container.jobs.heads[job.id] = replace(job, status=Status.CANCELLED, length=0, due_at=None)
+    world.container.jobs.records[job.id] = replace(job, status=Status.CANCELLED, length=0, due_at=None)
     by_subscribing(world, job)
 
 

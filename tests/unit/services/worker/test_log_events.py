@@ -67,7 +67,7 @@ def test_a_job_given_up_by_the_sweeper_logs_one_failure() -> None:
     world.deliver()
     world.container.queues.messages["normal"].clear()
     retrying = world.job(job)
-    world.container.jobs.heads[job.id] = replace(retrying, retry_until=world.clock.now())
+    world.container.jobs.records[job.id] = replace(retrying, retry_until=world.clock.now())
 
     world.sweep(after=600)
     world.sweep(after=60)
@@ -79,7 +79,7 @@ def test_a_job_given_up_by_the_sweeper_logs_one_failure() -> None:
 def test_a_job_that_crashes_its_workers_logs_one_failure() -> None:
     world = World(Script(deltas=["x"] * 100, every=0.1))
     job = world.submit()
-    world.container.jobs.heads[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
+    world.container.jobs.records[job.id] = replace(job, crashes=3, isolated_crashes=MAX_ISOLATED_CRASHES - 1)
 
     async def crash() -> None:
         worker = asyncio.ensure_future(process_messages(world.container, "normal", world.container.queues.receive("normal")))

@@ -166,8 +166,8 @@ def test_malformed_messages_go_to_the_dead_letter_queue_with_a_reason() -> None:
 
     world.deliver(messages=[*garbage, world.wake(job)])
 
-    assert [body for body, _ in world.container.queues.aside["normal"]] == [message.body for message in garbage]
-    assert all(reason for _, reason in world.container.queues.aside["normal"])
+    assert [body for body, _ in world.container.queues.dead_lettered["normal"]] == [message.body for message in garbage]
+    assert all(reason for _, reason in world.container.queues.dead_lettered["normal"])
     assert world.job(job).status is Status.COMPLETED
 
 
@@ -240,7 +240,7 @@ def test_a_job_without_its_spec_or_job_type_fails_with_an_attempt_record() -> No
     world = World()
     no_spec, no_type = world.submit("a"), world.submit("b")
     world.container.job_specs.delete(no_spec.id)
-    world.container.jobs.heads[no_type.id] = replace(world.job(no_type), type="removed_type")
+    world.container.jobs.records[no_type.id] = replace(world.job(no_type), type="removed_type")
 
     world.deliver()
 
@@ -472,7 +472,7 @@ def test_one_invocation_runs_ten_jobs_concurrently() -> None:
     ten.deliver()
 
     assert ten.loop.moment < alone.loop.moment * 1.1
-    assert all(job.status is Status.COMPLETED for job in ten.container.jobs.heads.values())
+    assert all(job.status is Status.COMPLETED for job in ten.container.jobs.records.values())
 
 
 def test_a_message_is_acknowledged_when_its_job_ends_not_with_the_batch() -> None:

@@ -222,8 +222,8 @@ def test_the_answer_of_a_deleted_job_is_a_cache_miss() -> None:
     world.container.results.delete_all(first.id)
     second = run_job(world)
     assert not is_hit(world, second)
-    record = world.container.jobs.heads[second.id]
-    world.container.jobs.heads[second.id] = replace(record, ttl=(record.finished_at or 0) // 1000)
+    record = world.container.jobs.records[second.id]
+    world.container.jobs.records[second.id] = replace(record, ttl=(record.finished_at or 0) // 1000)
 
     assert not is_hit(world, run_job(world))
 
@@ -231,7 +231,7 @@ def test_the_answer_of_a_deleted_job_is_a_cache_miss() -> None:
 def test_a_cached_text_longer_than_the_job_record_says_is_not_used() -> None:
     world = World(FIRST)
     first = run_job(world)
-    world.container.jobs.heads[first.id] = replace(world.container.jobs.heads[first.id], length=5)
+    world.container.jobs.records[first.id] = replace(world.container.jobs.records[first.id], length=5)
 
     assert not is_hit(world, run_job(world))
 

@@ -380,7 +380,7 @@ def test_a_resumed_attempt_ignores_an_open_circuit() -> None:
     )
     job = world.submit()
     begun = world.job(job)
-    world.container.jobs.heads[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
+    world.container.jobs.records[job.id] = type(begun)(**{**_fields(begun), "response_id": "resp_1"})
 
     world.deliver()
 
