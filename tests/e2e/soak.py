@@ -335,7 +335,7 @@ def _client(connections: int) -> httpx2.Client:
 
 @contextmanager
 def _recorded(what: str, broken: list[str]) -> Iterator[None]:
-    """Append a failed assertion to `broken`, which the tests check, so that the soak goes on."""
+    """Append a failed assertion to `broken`, which the tests check, so that the soak continues."""
     try:
         yield
     except AssertionError as exc:

@@ -164,7 +164,7 @@ class Processes:
             await asyncio.wait(left)
 
     async def _offload(self, call: Callable[..., Any], *args: Any) -> Any:
-        """Run a call as on a thread of the worker: it goes on when its caller stops waiting."""
+        """Run a call as on a thread of the worker: it continues when its caller stops waiting."""
         actor = ACTOR.get()
         assert actor is not None
         if actor.dead:

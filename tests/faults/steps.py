@@ -17,7 +17,7 @@ LATENCY = 0.01  # seconds of each way to a store and back, in which other proces
 class Killed(BaseException):
     """The process has died.
 
-    Not an `Exception`, so that no code of it goes on as after a failed call.
+    Not an `Exception`, so that its code does not continue as after a failed call.
     """
 
 

@@ -15,7 +15,7 @@ from tests.faults.simulation import Simulation
 
 SUBSCRIBED = ("plain", "failing_first", "retried", "dead_worker")
 FRAME_FAULTS: dict[str, Callable[[Simulation, Client, dict[str, Any]], None]] = {
-    "lost": lambda _cloud, _client, _frame: None,
+    "lost": lambda _sim, _client, _frame: None,
     "overtaken": lambda sim, client, frame: sim.deliver_frame(client, frame, after=0.7),
     "late": lambda sim, client, frame: sim.deliver_frame(client, frame, after=45.0),
     "doubled": lambda sim, client, frame: (sim.deliver_frame(client, frame), sim.deliver_frame(client, frame, after=5.0))[0],

@@ -14,15 +14,14 @@ from tests.faults.scenarios import Scenario
 from tests.faults.simulation import Simulation
 from tests.faults.steps import Actor, Step, end
 
-CALLS = 8  # of one more than a subscription has: connection, key, record, subscription, row, record, frame
+CALLS = 8  # the seven of a subscription (connection, key, record, subscription, row, record, frame), and none
 
 
 class Subscriber:
     """A `Director`: a subscription makes `calls` calls before the worker's call number `at`.
 
-    Its other calls follow after the worker's end.
-
-    With `dies` the worker dies after its terminal write.
+    Its other calls follow after the worker's end. With `dies` the worker dies after its terminal
+    write.
     """
 
     def __init__(self, at: int, calls: int, *, dies: bool = False) -> None:

@@ -501,9 +501,9 @@ def requeue(s, label, fault=False):
 
 # ------------------------------------------------------------------------------------------- small models beside the core
 class Small:
-    """A model given by class attributes:
+    """A model given by class attributes.
 
-    `State()` is the first state, `rules` can be removed, the rules `given` cannot.
+    `State()` is the first state. `rules` can be removed, the rules `given` cannot.
     """
 
     rules, given = {}, ()
