@@ -32,8 +32,8 @@ from chalicelib.domain.limits.circuit_breaker import (
 )
 from tests.kit.jobs import NOW
 
-CALM = CircuitBreaker(model="m")
-OPEN = record_failure(CALM, "provider_quota_exhausted", NOW - 500, "first", NOW)
+CLOSED = CircuitBreaker(model="m")
+OPEN = record_failure(CLOSED, "provider_quota_exhausted", NOW - 500, "first", NOW)
 DUE = NOW + COOL_DOWN_MS
 PROBED = start_probe(OPEN, "p", DUE)
 assert PROBED is not None
@@ -41,7 +41,7 @@ assert PROBED is not None
 
 def after(*failures: tuple[str, int]) -> CircuitBreaker:
     """A healthy circuit after these failures, each at its time."""
-    circuit = CALM
+    circuit = CLOSED
     for number, (code, at) in enumerate(failures):
         circuit = record_failure(circuit, code, at, f"a{number}", at)
     return circuit
@@ -118,19 +118,19 @@ def test_success_resets_the_failure_count() -> None:
 
     assert (failing.failures, healthy.failures, healthy.is_healthy) == (4, 0, True)
     assert record_success(healthy, NOW, "x", NOW + 2) is healthy
-    assert record_success(CALM, NOW, "x", NOW) is CALM
+    assert record_success(CLOSED, NOW, "x", NOW) is CLOSED
 
 
 @pytest.mark.parametrize(
     ("circuit", "at", "permission"),
     [
-        (CALM, NOW, Permission.ALLOWED),
+        (CLOSED, NOW, Permission.ALLOWED),
         (after(*[("stream_cut", NOW)] * 4), NOW, Permission.ALLOWED),
         (OPEN, DUE - 1, Permission.DENIED),
         (OPEN, DUE, Permission.PROBE),
         (PROBED, DUE + PROBE_TIMEOUT_MS - 1, Permission.DENIED),
         (PROBED, DUE + PROBE_TIMEOUT_MS, Permission.PROBE),  # a dead probe expires (protocol rule 15: everything unfinished is due)
-        (force_open(CALM, "ann", None, "x", NOW), NOW + 10**9, Permission.DENIED),
+        (force_open(CLOSED, "ann", None, "x", NOW), NOW + 10**9, Permission.DENIED),
     ],
 )
 def test_check_permission_by_circuit_state_and_time(circuit: CircuitBreaker, at: int, permission: Permission) -> None:
@@ -145,7 +145,7 @@ def test_half_open_circuit_allows_one_probe() -> None:
     assert check_permission(PROBED, "p", DUE + 1) is Permission.PROBE
     assert start_probe(PROBED, "q", DUE + 1) is None
     assert start_probe(OPEN, "q", DUE - 1) is None
-    assert start_probe(CALM, "q", NOW) is None
+    assert start_probe(CLOSED, "q", NOW) is None
 
 
 def test_successful_probe_closes_the_circuit() -> None:
@@ -199,7 +199,7 @@ def test_failure_of_an_attempt_started_before_closing_is_ignored() -> None:
 def test_cool_downs_double_up_to_a_limit_and_reset_after_a_quiet_period() -> None:
     """The limit is five minutes; ten quiet minutes reset the trip count."""
     assert [cool_down(trips) for trips in (1, 2, 3, 4, 5, 50)] == [30_000, 60_000, 120_000, 240_000, 300_000, MAX_COOL_DOWN_MS]
-    closed = replace(CALM, trips=4, closed_at=NOW, version=9)
+    closed = replace(CLOSED, trips=4, closed_at=NOW, version=9)
 
     soon = record_failure(closed, "authentication_failed", NOW + 1, "x", NOW + TRIP_RESET_MS - 1)
     late = record_failure(closed, "authentication_failed", NOW + 1, "x", NOW + TRIP_RESET_MS)
@@ -209,7 +209,7 @@ def test_cool_downs_double_up_to_a_limit_and_reset_after_a_quiet_period() -> Non
 
 def test_forced_open_circuit_closes_only_by_force_close() -> None:
     """No success, failure or probe changes a circuit that an operator opened."""
-    forced = force_open(CALM, "ann", "maintenance", "x", NOW)
+    forced = force_open(CLOSED, "ann", "maintenance", "x", NOW)
 
     assert forced.is_forced
     assert record_success(forced, NOW + 9, "y", NOW + 99) is forced
@@ -226,7 +226,7 @@ def test_forced_open_circuit_closes_only_by_force_close() -> None:
         (OPEN, DUE + 5, DUE + 5),
         (PROBED, DUE + 1, DUE + 10_001),  # the first token of the probe may arrive at any moment
         (PROBED, DUE + 59_000, DUE + PROBE_TIMEOUT_MS),
-        (force_open(CALM, "ann", None, "x", NOW), NOW, NOW + FORCED_RECHECK_MS),
+        (force_open(CLOSED, "ann", None, "x", NOW), NOW, NOW + FORCED_RECHECK_MS),
     ],
 )
 def test_retry_at_by_circuit_state(circuit: CircuitBreaker, at: int, again: int) -> None:
@@ -237,4 +237,4 @@ def test_every_transition_increments_the_version() -> None:
     """The store compares versions to detect a concurrent change."""
     assert PROBED is not None
     assert (OPEN.version, PROBED.version, record_success(PROBED, DUE, "p", DUE).version) == (1, 2, 3)
-    assert force_close(force_open(CALM, "a", None, "x", NOW), "a", "x", NOW).version == 2
+    assert force_close(force_open(CLOSED, "a", None, "x", NOW), "a", "x", NOW).version == 2

@@ -126,33 +126,33 @@ def test_rate_and_concurrency_limits_hold_for_any_arrival_pattern(pauses: list[i
     """Every request with a reserved time returns at that time, and all of them start in the end."""
     limits, now, seen = Limits(concurrency=concurrency, per_minute=per_minute), NOW, EMPTY
     waiting: list[tuple[int, int]] = []
-    began: list[int] = []
+    started: list[int] = []
 
-    def request(number: int, at: int, *, has_place: bool) -> None:
+    def request(number: int, at: int, *, has_reservation: bool) -> None:
         nonlocal seen
-        turn = acquire(seen, limits, f"job{number}#{len(began)}.{at}", at, has_reservation=has_place)
-        seen = turn.limiter
-        if turn.until is None:
-            began.append(at)
+        outcome = acquire(seen, limits, f"job{number}#{len(started)}.{at}", at, has_reservation=has_reservation)
+        seen = outcome.limiter
+        if outcome.until is None:
+            started.append(at)
             assert concurrency is None or seen.slots_in_use(at) <= concurrency
         else:
-            assert turn.until > at
-            waiting.append((turn.until, number))
+            assert outcome.until > at
+            waiting.append((outcome.until, number))
 
     for number, pause in enumerate(pauses):
         now += pause
         while waiting and min(waiting)[0] <= now:
             at, other = min(waiting)
             waiting.remove((at, other))
-            request(other, at, has_place=True)
-        request(number, now, has_place=False)
+            request(other, at, has_reservation=True)
+        request(number, now, has_reservation=False)
     for _ in range(2_000):
         if not waiting:
             break
         at, other = min(waiting)
         waiting.remove((at, other))
-        request(other, at, has_place=True)
+        request(other, at, has_reservation=True)
 
     assert not waiting
-    began.sort()
-    assert all(later - sooner >= MINUTE_MS for sooner, later in zip(began, began[per_minute:], strict=False))
+    started.sort()
+    assert all(later - sooner >= MINUTE_MS for sooner, later in zip(started, started[per_minute:], strict=False))
