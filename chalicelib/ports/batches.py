@@ -11,7 +11,10 @@ from chalicelib.domain.units import Ms
 
 
 class Batches(Protocol):
-    """Stores the records of batches, and an index of the open ones: those that are not at rest."""
+    """Stores the records of batches, and an index of the open ones.
+
+    A batch is open from before it is created until its end has been notified.
+    """
 
     def create(self, batch: Batch) -> None:
         """Put a new record. One that is there already stays.

@@ -1,6 +1,6 @@
 """Batches, in the table `counters`: `B#<tenant>` / batch id.
 
-A batch that is not at rest also has a row in the index `batches-open`.
+An open batch also has a row in the index `batches-open`.
 """
 
 from __future__ import annotations

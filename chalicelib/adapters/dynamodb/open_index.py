@@ -60,7 +60,7 @@ class OpenIndex:
             dynamodb.delete(row, None if row.run is None else self._items.run == row.run)
 
     def delete_orphan(self, row: OpenItem, made_at: Ms, now: Ms) -> None:
-        """Delete a row without a record once the record cannot be in the making any more."""
+        """Delete a row without a record, unless its record may still be about to be written."""
         if made_at + ORPHAN_GRACE_MS < now:
             dynamodb.delete(row)
 

@@ -109,7 +109,7 @@ class ProgressTracker:
     def restore(self, snapshot: dict[str, Any], text: str) -> None:
         """Continue from a snapshot of this attempt and its text so far, without repeating events.
 
-        The rate is measured anew.
+        The rate is measured from here on.
         """
         known = {stage["name"]: stage for stage in snapshot.get("stages", ())}
         for index, stage in enumerate(self._stages):

@@ -366,7 +366,7 @@ def reclaim(job: Job, lease_id: str, length: int, cost: Nano | None, now: Ms) ->
     act only on an unchanged record; 18: a dead letter is a hint).
 
     The attempt does not count against `max_attempts`, but a job that crashes alone
-    `MAX_ISOLATED_CRASHES` times fails. A durable attempt goes on with the next worker (protocol
+    `MAX_ISOLATED_CRASHES` times fails. The next worker continues a durable attempt (protocol
     rule 6: the response id is stored first).
 
     Args:
