@@ -21,7 +21,7 @@ EVERY_CALL = "tests/faults/test_every_call.py"
 OTHER_FAULTS = sorted({f"tests/faults/{path.name}" for path in (Path(__file__).parent / "faults").glob("test_*.py")} - {EVERY_CALL})
 SUITES: dict[str, tuple[str, ...]] = {
     "cloud": ("tests/e2e", "tests/browser"),  # on the laptop cloud: mostly waits
-    "every-call": (EVERY_CALL,),  # with `HEADRACE_FAULTS=all` as long as all other faults
+    "every-call": (EVERY_CALL,),
     "faults": (*OTHER_FAULTS, "tests/model"),
     "contract": ("tests/contract",),
     "fast": ("tests/test_architecture.py", "tests/unit", "tests/entrypoints", "tests/infra"),  # also run by `make check`
