@@ -147,7 +147,7 @@ def test_invariants_hold_without_faults(scenario: ScenarioFunction) -> None:
 @pytest.mark.parametrize("kind", Kind, ids=[kind.name.lower() for kind in Kind])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_invariants_hold_with_a_fault_at_any_call(scenario: ScenarioFunction, kind: Kind) -> None:
-    """The operation goes on after the fault, and no job is handled twice."""
-    for number in sample(_calls(run_scenario(scenario)[0]), kind, 2):
+    """The operation continues after the fault and handles no job twice."""
+    for number in sample(_calls(run_scenario(scenario)[0]), kind):
         sim, problems = run_scenario(scenario, [Fault(number, kind)])
         assert not problems, "\n".join([f"{scenario.__name__}, step {number}: {kind.value}", *problems, sim.steps.formatted()])
