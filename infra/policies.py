@@ -74,6 +74,7 @@ def _on_job_change(stage: str) -> list[Statement]:
         _table(stage, "coordination", REMOVE),
         _table(stage, "counters", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),
+        _content(stage),  # recipients are in the job's spec, which is an object if it is large
         _send(stage),
         _connections(),
     ]
@@ -124,6 +125,7 @@ def _sweep(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
         _send(stage),
         _measure(stage),
         _content(stage),

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
 
 from chalicelib.consumers.change_loop import Change, for_each_change
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.notifications.message import job_ended_message
-from chalicelib.services.context import JobContext
-from chalicelib.services.notifications.outbox import NotificationContext, enqueue_deliveries
-from chalicelib.services.notifications.settings import parse_recipients
+from chalicelib.services.notifications.job_ends import JobEndContext, notify_job_end
 
 
-class NotifyContext(JobContext, NotificationContext, Protocol):
-    """What notifying of job ends needs."""
-
-
-def notify_job_ends(ctx: NotifyContext, changes: Iterable[Change]) -> None:
+def notify_job_ends(ctx: JobEndContext, changes: Iterable[Change]) -> None:
     """Enqueue deliveries for each job that has ended and names recipients. Idempotent per change.
+
+    A failure is logged and blocks nothing: the job stays due, and the sweep notifies of its end
+    (protocol rule 26). Only an end that an older version of the code wrote is not due; it goes to
+    the dead-letter queue.
 
     Raises:
         DeadLetterFailed: the stream must deliver the batch again.
@@ -31,12 +27,12 @@ def notify_job_ends(ctx: NotifyContext, changes: Iterable[Change]) -> None:
     for_each_change(ctx, "notify_job_ends", changes, partial(_notify, ctx))
 
 
-def _notify(ctx: NotifyContext, before: Job | None, after: Job) -> None:
+def _notify(ctx: JobEndContext, before: Job | None, after: Job) -> None:
     if not after.notifies or not after.status.is_terminal or (before is not None and before.status is after.status):
         return
-    spec = ctx.job_specs.get(after.id)
-    if spec is None:  # the job was deleted since, together with its recipients
-        ctx.log("notification_skipped", reason="spec_gone", job_id=after.id, tenant=after.tenant)
-        return
-    recipients = parse_recipients(spec.webhook_url, spec.notify)
-    enqueue_deliveries(ctx, after.tenant, after.id, recipients, job_ended_message(after, ctx.api_url))
+    try:
+        notify_job_end(ctx, after)
+    except Exception as exc:
+        if not after.has_unsent_notifications:
+            raise
+        ctx.log("notification_left_to_sweep", job_id=after.id, tenant=after.tenant, error=exc)

@@ -24,6 +24,7 @@ from chalicelib.services.batches.context import ADVANCE_BATCH
 from chalicelib.services.jobs.bulk_operations import resume_unfinished
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.notifications.dispatcher import handle_delivery_message, requeue_stalled
+from chalicelib.services.notifications.job_ends import notify_overdue_ends
 from chalicelib.services.worker.process_messages import process_messages
 
 SWEEP_BUDGET_MS = 48_000  # of the function's 55 s, for all steps together
@@ -52,6 +53,7 @@ def handle_schedule() -> None:
     ends = ctx.clock.now() + SWEEP_BUDGET_MS
     sweep(ctx)
     wake_stalled_batches(ctx)
+    _notify_overdue_ends(ctx, ends)
     _requeue_stalled_deliveries(ctx, ends)
     resume_unfinished(ctx, ends)
 
@@ -123,6 +125,19 @@ def _failure(consumer: Callable[[], None]) -> DeadLetterFailed | None:
     except DeadLetterFailed as exc:
         return exc
     return None
+
+
+def _notify_overdue_ends(ctx: Container, ends: Ms) -> None:
+    now = ctx.clock.now()
+    if now + STORE_HANG_MS > ends:
+        return
+    try:
+        results = notify_overdue_ends(ctx, now + DELIVERY_BUDGET_MS)
+    except Unavailable as exc:  # the next sweep tries again
+        ctx.log("delivery_sweep_failed", error=exc)
+    else:
+        if results:
+            ctx.log("overdue_ends_notified", **{result.value: count for result, count in results.items()})
 
 
 def _requeue_stalled_deliveries(ctx: Container, ends: Ms) -> None:

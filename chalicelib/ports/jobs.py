@@ -102,11 +102,22 @@ class Jobs(Protocol):
     def get_by_dedupe_key(self, tenant: str, user: str, dedupe_key: str) -> str | None:
         """Return the id of the job that a user's dedupe key names, whatever its status."""
 
-    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+    def set_notification_due(self, job: Job, due_at: Ms | None) -> None:
+        """Change the `due_at` of an ended job whose notifications are not stored; None once they
+        are.
+
+        The version stays: readers and the change stream see no change of the job. Nothing happens
+        if it was restarted, or has no `due_at` any more. Repeatable.
+        """
+
+    def due(self, partition: str | None, until: Ms, limit: int) -> list[str]:
         """Return ids of jobs with `due_at` up to `until`, oldest first, at most `limit` a shard.
 
-        Eight requests. With a `lane`: its queued and processing jobs. None: jobs of all lanes that
-        wait for a time.
+        Eight requests.
+
+        Args:
+            partition: a lane, for its queued and processing jobs; `UNNOTIFIED`, for ended jobs
+                whose notifications are not stored; None: jobs that wait for a time.
         """
 
     def postpone(self, job_id: str, until: Ms) -> None:

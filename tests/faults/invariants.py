@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from chalicelib.domain.errors import ChunkConflict, ResultExpired
 from chalicelib.domain.execution.transcript import join_chunks
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.jobs.job_type import NO_MODEL
+from chalicelib.domain.jobs.transitions import is_stored
 from chalicelib.domain.limits.type_limiter import SLOT_TTL_MS
+from chalicelib.domain.notifications.message import job_ended_message
 from chalicelib.services.streaming.read_text import read_text
 from tests.faults.simulation import LANE, Simulation
 
@@ -21,6 +24,7 @@ def violations(sim: Simulation) -> list[str]:
         name = f"{job.id[-3:]} ({job.status})"
         found += [f"{name}: {problem}" for problem in (*_check_ends(sim, job), *_check_text(sim, job), *_check_usage(sim, job))]
     found += _check_dependencies(sim)
+    found += _check_notifications(sim)
     found += _check_subscribers(sim)
     return found
 
@@ -60,8 +64,20 @@ def _check_ends(sim: Simulation, job: Job) -> Iterator[str]:
             yield f"ended more than once in a {what}: {[(end.status.value, end.generation, end.run) for end in ends]}"
     if any(version.status is Status.COMPLETED for version in versions[:-1]):
         yield "changed after it had completed"
-    if versions[-1] != job:
+    if not is_stored(job, versions[-1]):
         yield "its record was changed without a compare-and-swap"
+
+
+def _check_notifications(sim: Simulation) -> Iterator[str]:
+    """Each end of a job with a webhook has one delivery, and nothing else has one."""
+    ends = (version for versions in sim.history.versions.values() for version in versions if version.status.is_terminal)
+    messages = {job_ended_message(end, None).id: f"{end.id[-3:]} run {end.run}" for end in ends if end.notifies}
+    stored = Counter(delivery.message_id for delivery in sim.real.deliveries.rows.values())
+    for message, end in messages.items():
+        if stored[message] != 1:
+            yield f"{end}: its end has {stored[message]} deliveries"
+    if unknown := set(stored) - set(messages):
+        yield f"there are deliveries of ends that never were: {unknown}"
 
 
 def _check_text(sim: Simulation, job: Job) -> Iterator[str]:

@@ -63,7 +63,7 @@ class Processes:
         world, real, steps = self.world, self.real, self.steps
         ports: dict[str, Any] = {
             name: StepPort(name, getattr(real, name), steps)
-            for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "type_limiters")
+            for name in ("job_specs", "chunks", "subscriptions", "connections", "leases", "circuit_breakers", "type_limiters", "deliveries")
         }
         ports["cache"] = CacheStepPort(real.cache, steps, self.history)
         ports["jobs"] = JobsStepPort(real.jobs, steps, self.history, self._on_change)
@@ -92,7 +92,7 @@ class Processes:
         """Return what is unfinished, as text. It is empty when nothing will happen any more."""
         real = self.real
         unfinished = {
-            "jobs": [f"{job.id[-3:]} {job.status}" for job in real.jobs.records.values() if not job.status.is_terminal],
+            "jobs": [f"{job.id[-3:]} {job.status}" for job in real.jobs.records.values() if job.due_at is not None],
             "workers": [worker.name for worker in self.workers],
             "leases": list(real.leases.rows),
             "messages": [message.body for message in real.queues.messages[LANE]],

@@ -16,6 +16,7 @@ from chalicelib.services.worker.run_task import TaskRun
 from tests.faults.provider import ScriptedAnswer
 from tests.faults.simulation import Simulation
 from tests.faults.steps import FREEZES, end
+from tests.kit.deliveries import HOOK
 from tests.kit.task_types import chore, with_job_types
 
 MODEL = "gpt-4o-mini"
@@ -162,6 +163,14 @@ async def orphaned(sim: Simulation) -> None:
     await sim.cancel(parent)
 
 
+async def notified(sim: Simulation) -> None:
+    """The job fails with a permanent error, its owner retries it, and both ends have a webhook."""
+    job = await sim.submit("notified", ScriptedAnswer(pieces=1, error=ProviderQuotaExhausted()), ScriptedAnswer(pieces=2), webhook_url=HOOK)
+    await sim.until(lambda: sim.job(job).status.is_terminal)
+    if sim.job(job).status is Status.FAILED:
+        await sim.retry(job)
+
+
 async def limited(sim: Simulation) -> None:
     """Two jobs with a task handler, of a type that runs one at a time.
 
@@ -224,6 +233,7 @@ SCENARIOS = {
         Scenario(found),
         Scenario(child_of_two),
         Scenario(orphaned, (Status.CANCELLED, Status.COMPLETED)),
+        Scenario(notified),
         Scenario(limited),
     )
 }

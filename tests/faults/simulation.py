@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
+from chalicelib.consumers.notify_job_end import notify_job_ends
 from chalicelib.consumers.release_dependents import release_dependents
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.jobs.job import Job
@@ -15,6 +16,7 @@ from chalicelib.domain.streaming.subscriptions import Connection
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.jobs.retry_job import retry_job
 from chalicelib.services.maintenance.sweeper import sweep
+from chalicelib.services.notifications.job_ends import notify_overdue_ends
 from chalicelib.services.streaming.subscriptions import get_connection, subscribe
 from tests.faults.client import SILENCE_SECONDS, Client
 from tests.faults.processes import LANE, Processes
@@ -26,6 +28,7 @@ from tests.kit.world import ALICE
 __all__ = ["LANE", "Simulation", "Stuck"]
 
 SWEEP_EVERY, SWEEP_PHASE = 60.0, 20.0
+NOTIFY_MS = 40_000  # of each minute, for the ends of which nobody has been notified
 MAX_SECONDS = 3 * 3600.0  # of virtual time, until a run that is unfinished counts as stuck
 MAX_REQUEST_ATTEMPTS = 20  # of a user whose request got no response
 
@@ -155,7 +158,9 @@ class Simulation(Processes):
         while True:
             for _ in range(self.sweepers):
                 skewed = SkewedClock(self.world.clock, self.sweeper_skew)
-                self.spawn(self.run_call("sweep", sweep, self.world.container.with_changes(clock=skewed)))
+                ctx = self.world.container.with_changes(clock=skewed)
+                self.spawn(self.run_call("sweep", sweep, ctx))
+                self.spawn(self.run_call("sweep", notify_overdue_ends, ctx, skewed.now() + NOTIFY_MS))
             await asyncio.sleep(SWEEP_EVERY)
 
     async def _read_changes(self) -> None:
@@ -166,10 +171,9 @@ class Simulation(Processes):
         while True:
             change = await self._changes.get()
             self._reading_changes = True
-            while isinstance(await self.run_call("stream", broadcast_job_ends, self.world.container, [change]), BaseException):
-                await asyncio.sleep(1.0)
-            while isinstance(await self.run_call("stream", release_dependents, self.world.container, [change]), BaseException):
-                await asyncio.sleep(1.0)
+            for consumer in (broadcast_job_ends, release_dependents, notify_job_ends):
+                while isinstance(await self.run_call("stream", consumer, self.world.container, [change]), BaseException):
+                    await asyncio.sleep(1.0)
             self._reading_changes = False
 
     async def _subscribe(self, connection: str, job_id: str, attempt: int, offset: int) -> None:

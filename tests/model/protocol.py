@@ -736,6 +736,43 @@ class Counter(Small):
         return (("counted", lambda s: True, lambda s: s.count == 1 and s.record == "taken"),)
 
 
+class Outbox(Small):
+    name = "outbox: a job ends, is retried and ends again; change records are lost, and a reader stalls"
+    rules = {
+        "due": "the write that ends a job leaves it due, until its notifications are stored",
+        "first": "a retry stores the notifications of the end before it starts the next run",
+        "same-run": "whoever has stored the notifications ends the due time only of the run that it read",
+    }
+
+    class State(NamedTuple):
+        run: int = 1
+        ended: bool = False
+        due: bool = False
+        records: tuple = ("", "")  # the change record of each run's end: none, new, stored (by a reader that stalls), taken
+        stored: frozenset = frozenset()  # the runs of whose ends the notifications are stored
+
+    def steps(self, s, R):
+        if not s.ended:
+            yield f"run {s.run} ends", s._replace(ended=True, due="due" in R, records=put(s.records, s.run - 1, "new")), False
+        if s.ended and s.run == 1:
+            stored = s.stored | {1} if "first" in R else s.stored
+            yield "the owner retries it", s._replace(run=2, ended=False, due=False, stored=stored), False
+        if s.due:
+            yield f"the sweep notifies of run {s.run}", s._replace(stored=s.stored | {s.run}, due=False), False
+        for run in (1, 2):
+            if s.records[run - 1] == "new":
+                yield f"the change record of run {run} is lost", s._replace(records=put(s.records, run - 1, "taken")), True
+                stored = s._replace(stored=s.stored | {run}, records=put(s.records, run - 1, "stored"))
+                yield f"the reader stores the notifications of run {run}", stored, False
+            if s.records[run - 1] == "stored":
+                same = s.run == run and s.ended or "same-run" not in R
+                taken = s._replace(records=put(s.records, run - 1, "taken"))
+                yield f"the reader of run {run} ends the due time", taken._replace(due=s.due and not same), False
+
+    def goals(self):
+        return (("the end of each run is notified of", lambda s: True, lambda s: s.stored == {1, 2}),)
+
+
 class Budget(Small):
     name = "budget: reserve, run, settle, with a kill anywhere"
     rules = {
@@ -925,7 +962,7 @@ DURABLE_DEEP = [
     dict(crash=1, stall=1, error=1),
     dict(stall=1, error=1, late=1, handover=1),
 ]
-SMALL = (Resume, Subscribe, SubscribeKill, SubscribeLoss, Hold, Parents, ParentsKill, Counter, Budget, Submit, Resend, Frames, Slot)
+SMALL = (Resume, Subscribe, SubscribeKill, SubscribeLoss, Hold, Parents, ParentsKill, Counter, Outbox, Budget, Submit, Resend, Frames, Slot)
 
 
 def core(durable=False, **faults):

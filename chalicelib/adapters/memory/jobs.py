@@ -9,6 +9,7 @@ from dataclasses import replace
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS, LISTED_BY_END, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.transitions import is_stored
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
@@ -47,7 +48,7 @@ class MemoryJobs:
     def replace(self, seen: Job, new: Job) -> None:
         with self._lock:
             current = self.records.get(seen.id)
-            if current == new:
+            if is_stored(current, new):
                 return
             if current is None or current.version != seen.version:
                 raise StaleVersion(current)
@@ -79,9 +80,15 @@ class MemoryJobs:
         with self._lock:
             return self._dedupe_keys.get((tenant, user, dedupe_key))
 
-    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+    def set_notification_due(self, job: Job, due_at: Ms | None) -> None:
         with self._lock:
-            due = [(job.due_at, job.id) for job in self.records.values() if job.due_at is not None and due_partition(job) == lane]
+            stored = self.records.get(job.id)
+            if stored is not None and stored.has_unsent_notifications and (stored.generation, stored.run) == (job.generation, job.run):
+                self.records[job.id] = replace(stored, due_at=due_at)
+
+    def due(self, partition: str | None, until: Ms, limit: int) -> list[str]:
+        with self._lock:
+            due = [(job.due_at, job.id) for job in self.records.values() if job.due_at is not None and due_partition(job) == partition]
         shards: list[list[tuple[Ms, str]]] = [[] for _ in range(DUE_SHARDS)]
         for at, job_id in sorted(due):
             if at <= until and len(shards[due_shard(job_id)]) < limit:

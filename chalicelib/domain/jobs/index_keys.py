@@ -8,6 +8,8 @@ from chalicelib.domain.jobs.job import Job, Status
 
 DUE_SHARDS = 8  # of each due partition: every job is written to it, and one shard takes 1,000/s
 
+UNNOTIFIED = "unnotified"  # the due partition of ended jobs whose notifications are not stored
+
 # Lists of these statuses are sorted by the time of the end, all others by creation.
 LISTED_BY_END = frozenset({Status.FAILED, Status.EXPIRED, Status.CANCELLED, Status.INCOMPLETE})
 
@@ -18,11 +20,13 @@ def sort_key(job: Job, *, by_end: bool) -> str:
 
 
 def due_partition(job: Job) -> str | None:
-    """Return the partition of the due index that holds a job: its lane, or None.
+    """Return the partition of the due index that holds a job: its lane, `UNNOTIFIED`, or None.
 
     Queued and running jobs are in their lane's partition; jobs that wait for a time share the
     partition None. They are apart so that a deep queue does not hide the retries behind it.
     """
+    if job.status.is_terminal:
+        return UNNOTIFIED
     return job.lane if job.status in (Status.QUEUED, Status.PROCESSING) else None
 
 

@@ -81,7 +81,7 @@ class Job:
     created_at: Ms  # when it was submitted
     queued_at: Ms  # when it last became ready for a worker; for a delayed job its start time
     expires_at: Ms  # the first attempt of a run must start before this
-    due_at: Ms | None  # when the sweeper checks it next; None once it has ended
+    due_at: Ms | None  # when the sweeper checks it next; after its end: while its notifications are not stored
     generation: int = 1  # fencing token: grows when older wake-ups and workers must lose the job
     attempt: int = 0  # number of the latest request to the provider, never used twice; 0: none yet
     run: int = 1  # grows with each manual retry of an ended job
@@ -134,6 +134,11 @@ class Job:
     def asked_model(self) -> str:
         """The model of the latest attempt."""
         return self.attempt_model or self.model
+
+    @property
+    def has_unsent_notifications(self) -> bool:
+        """Whether it has ended and the deliveries of its notification are not stored yet."""
+        return self.status.is_terminal and self.due_at is not None
 
     @property
     def is_deleted(self) -> bool:

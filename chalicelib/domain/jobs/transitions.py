@@ -15,6 +15,7 @@ from chalicelib.domain.failures import DependencyFailed
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage
 from chalicelib.domain.units import Ms, Nano
 
+NOTIFICATION_CHECK_DELAY_MS = 60_000  # the change stream stores the notifications of an end within this time, or the sweep does
 QUEUED_CHECK_DELAY_MS = 120_000  # a wake-up may take this long before the sweeper checks the job
 RECHECK_MS = 60_000  # how often the sweeper checks a job that a worker has claimed
 MAX_DELAY_SECONDS = 900  # the most that SQS delays a message; a later wake-up is the sweeper's
@@ -341,7 +342,17 @@ def mark_deleted(job: Job, now: Ms) -> Job | None:
     """Mark an ended job as deleted, so that it cannot be restarted while its data is removed."""
     if not job.status.is_terminal:
         return None
-    return job if job.is_deleted else _next(job, now, ttl=(job.finished_at or now) // 1000)
+    return job if job.is_deleted else _next(job, now, due_at=None, ttl=(job.finished_at or now) // 1000)
+
+
+def is_stored(stored: Job | None, new: Job) -> bool:
+    """Whether `stored` is the record that a write of `new` left. The `due_at` of an ended job is
+    compared with nothing: it changes without a new version (protocol rule 26: an end is due until
+    its notifications are stored).
+    """
+    if stored is None or not new.status.is_terminal:
+        return stored == new
+    return replace(stored, due_at=None) == replace(new, due_at=None)
 
 
 def postpone_check(job: Job, now: Ms) -> Job | None:
@@ -446,7 +457,18 @@ def _next(job: Job, now: Ms, **changes: Any) -> Job:
 
 
 def _end(job: Job, now: Ms, status: Status, **changes: Any) -> Job:
+    """End the job. One that names recipients stays due until its notifications are stored
+    (protocol rule 26).
+    """
     days = COMPLETED_RETENTION_DAYS if status in (Status.COMPLETED, Status.INCOMPLETE) else OTHER_RETENTION_DAYS
     return _next(
-        job, now, status=status, finished_at=now, due_at=None, resume_at=None, reason=None, ttl=now // 1000 + days * 86_400, **changes
+        job,
+        now,
+        status=status,
+        finished_at=now,
+        due_at=now + NOTIFICATION_CHECK_DELAY_MS if job.notifies else None,
+        resume_at=None,
+        reason=None,
+        ttl=now // 1000 + days * 86_400,
+        **changes,
     )

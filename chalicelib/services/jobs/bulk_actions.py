@@ -9,14 +9,13 @@ from chalicelib.domain.errors import HeadraceError, JobNotFound, Unavailable
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, JobOutcome, JobRef
 from chalicelib.domain.jobs.edits import JobEdit
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.services.context import JobContext
 from chalicelib.services.jobs.cancel_job import CancelContext, cancel_job
 from chalicelib.services.jobs.delete_job import DeleteContext, delete_job
 from chalicelib.services.jobs.edit_job import edit_job
 from chalicelib.services.jobs.retry_job import retry_job
 
 
-class BulkActionContext(JobContext, CancelContext, DeleteContext, Protocol):
+class BulkActionContext(CancelContext, DeleteContext, Protocol):
     """What the actions need."""
 
 

@@ -12,16 +12,14 @@ from typing import Protocol
 from chalicelib.domain.errors import JobNotDeletable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job
-from chalicelib.ports import JobData, Jobs
-from chalicelib.services.context import Context
+from chalicelib.ports import JobData
+from chalicelib.services.notifications.job_ends import JobEndContext, notify_before_change
 from chalicelib.services.update_job import update_job
 
 
-class DeleteContext(Context, Protocol):
+class DeleteContext(JobEndContext, Protocol):
     """What deleting a job needs."""
 
-    @property
-    def jobs(self) -> Jobs: ...
     @property
     def job_data(self) -> JobData: ...
 
@@ -38,7 +36,10 @@ def delete_job(ctx: DeleteContext, job: Job, generation: int | None = None) -> N
     """
 
     def mark(seen: Job) -> Job | None:
-        return transitions.mark_deleted(seen, ctx.clock.now()) if generation in (None, seen.generation) else None
+        if generation not in (None, seen.generation):
+            return None
+        notify_before_change(ctx, seen)
+        return transitions.mark_deleted(seen, ctx.clock.now())
 
     marked = update_job(ctx.jobs, job, mark)
     if marked is None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from chalicelib.domain.errors import HeadraceError, IdempotencyKeyTaken, JobNotFound, JobNotRetryable
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.services.context import JobContext
 from chalicelib.services.idempotency import IdempotentRequest
+from chalicelib.services.notifications.job_ends import JobEndContext, notify_before_change
 from chalicelib.services.update_job import update_job
 from chalicelib.services.wake_up import send_wake_up
 
@@ -23,7 +23,7 @@ class Retried:
     replayed: bool = False  # the request had been sent before
 
 
-def retry_once(ctx: JobContext, job: Job, run: int | None, idempotent_request: IdempotentRequest) -> Retried:
+def retry_once(ctx: JobEndContext, job: Job, run: int | None, idempotent_request: IdempotentRequest) -> Retried:
     """Like `retry_job`, for a request with an Idempotency-Key, which starts the job only once.
 
     The key is stored with the generation that the request saw, before the job changes. A repeated
@@ -47,7 +47,7 @@ def retry_once(ctx: JobContext, job: Job, run: int | None, idempotent_request: I
     return Retried(retry_job(ctx, job, run, generation), replayed)
 
 
-def retry_job(ctx: JobContext, job: Job, run: int | None = None, generation: int | None = None) -> Job:
+def retry_job(ctx: JobEndContext, job: Job, run: int | None = None, generation: int | None = None) -> Job:
     """Queue the job again, and return its record.
 
     A job that is already queued gets another wake-up: the request may be repeated because the first
@@ -73,6 +73,7 @@ def retry_job(ctx: JobContext, job: Job, run: int | None = None, generation: int
         if spec is None:
             return None
         config = spec.config
+        notify_before_change(ctx, seen)
         return transitions.restart(seen, ctx.clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
 
     restarted = update_job(ctx.jobs, job, restart)

@@ -10,7 +10,9 @@ import pytest
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.stores import DynamoStores
-from chalicelib.domain.jobs.index_keys import due_shard
+from chalicelib.domain.errors import StaleVersion
+from chalicelib.domain.jobs import transitions
+from chalicelib.domain.jobs.index_keys import UNNOTIFIED, due_shard
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.queues.lanes import LANES
 from infra.naming import table_name
@@ -109,6 +111,81 @@ def test_unreadable_job_record_is_due_and_can_be_postponed(dynamo_stores: Dynamo
 
     assert given.id not in dynamo_stores.jobs.due(None, begin, 1000)
     assert given.id in dynamo_stores.jobs.due(None, begin + 5, 1000)
+
+
+def put_ended(stores: Any, due_at: int | None, **changes: Any) -> Job:
+    return put(stores, status=Status.COMPLETED, notifies=True, finished_at=NOW, due_at=due_at, **changes)
+
+
+def test_ended_jobs_are_due_in_a_partition_of_their_own_until_they_are_notified_of(stores: Any) -> None:
+    begin = new_period()
+    ended = put_ended(stores, begin + 1)
+    put_ended(stores, None)
+
+    def found(partition: str | None, until: int) -> list[str]:
+        return [job_id for job_id in stores.jobs.due(partition, until, 1000) if job_id == ended.id]
+
+    assert (found(UNNOTIFIED, begin), found(UNNOTIFIED, begin + 1)) == ([], [ended.id])
+    assert [found(partition, begin + 1) for partition in (None, *LANES)] == [[]] * 5
+
+    stores.jobs.set_notification_due(ended, begin + 500)
+    assert (found(UNNOTIFIED, begin + 499), found(UNNOTIFIED, begin + 500)) == ([], [ended.id])
+    stores.jobs.set_notification_due(ended, None)
+    stores.jobs.set_notification_due(ended, None)
+    stores.jobs.set_notification_due(ended, begin)
+
+    assert found(UNNOTIFIED, begin + 10**6) == []
+    assert stores.jobs.get(ended.id) == replace(ended, due_at=None)  # its version is the same: nothing of the job has changed
+
+
+def test_notifications_of_a_restarted_job_leave_its_due_time_alone(stores: Any) -> None:
+    ended = put_ended(stores, new_period())
+    again = transitions.restart(replace(ended, status=Status.FAILED), NOW, 10**6, 10**6)
+    assert again is not None
+    stores.jobs.replace(ended, again)
+
+    for due_at in (None, NOW):
+        stores.jobs.set_notification_due(ended, due_at)
+
+    assert stores.jobs.get(ended.id) == again
+
+
+def test_a_write_of_an_ended_job_wins_against_its_notification(stores: Any) -> None:
+    """Neither changes the version, so a swap may come from a reader who still saw the due time."""
+    begin = new_period()
+    ended = put_ended(stores, begin)
+    stores.jobs.set_notification_due(ended, None)
+
+    again = replace(ended, status=Status.QUEUED, finished_at=None, run=2, generation=2, version=ended.version + 1)  # the same `due_at`
+    stores.jobs.replace(ended, again)
+
+    assert stores.jobs.get(ended.id) == again
+    assert again.id in stores.jobs.due(again.lane, begin, 1000)
+
+
+def test_a_repeated_end_succeeds_after_its_notification(stores: Any) -> None:
+    """Its first response was lost, and the change stream was faster than the repetition."""
+    running = put(stores, status=Status.PROCESSING, notifies=True, due_at=new_period())
+    ended = transitions.cancel(replace(running, status=Status.QUEUED), NOW)
+    assert ended is not None
+    assert ended.has_unsent_notifications
+    stores.jobs.replace(running, ended)
+    stores.jobs.set_notification_due(ended, None)
+
+    stores.jobs.replace(running, ended)
+
+    assert not stores.jobs.get(ended.id).has_unsent_notifications
+    with pytest.raises(StaleVersion):
+        stores.jobs.replace(running, replace(ended, status=Status.EXPIRED))
+
+
+def test_notification_due_with_a_lost_response_is_removed_once(stores: Any, lose_response: Any) -> None:
+    ended = put_ended(stores, new_period())
+
+    with lose_response("UpdateItem"):
+        stores.jobs.set_notification_due(ended, None)
+
+    assert stores.jobs.get(ended.id) == replace(ended, due_at=None)
 
 
 def test_due_jobs_and_leases_are_read_with_48_queries(dynamo_stores: DynamoStores) -> None:

@@ -9,11 +9,12 @@ one unit for each index entry that is added, removed or rewritten.
 | `by_tenant` | `<tenant>#0` | id | all | once: nothing in it ever changes |
 | `by_user` | `<tenant>#<user>` | id | all | once |
 | `by_state` | `<tenant>#<class>` | id, or `<finished_at>#<id>` | all but completed | `active`: queued and processing are one |
-| `due` | `w#<lane>#<n>` (queued, processing), `t#<n>` (others) | `due_at` | not terminal | queued and processing are one |
+| `due` | `w#<lane>#<n>`, `o#<n>` or `t#<n>` | `due_at` | unfinished, or not notified of | queued and processing are one |
 
 So a claim of a queued job changes no index and costs one unit. The claim of a `retrying` job moves
-it from `t` to `w` and to `active`, which is four more, and rare. `w` is apart because a deep queue
-must not hide the retries behind it. `n` is a shard: every job passes through this index, and one
+it from `t` to `w` and to `active`, which is four more, and rare. `w` (queued and processing) is
+apart from `t` (waiting for a time) because a deep queue must not hide the retries behind it, and
+so is `o`, the outbox: ended jobs whose notifications are not stored. `n` is a shard: every job passes through this index, and one
 partition would be too hot.
 """
 
@@ -29,10 +30,11 @@ from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyPr
 
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw
 from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
-from chalicelib.domain.jobs.index_keys import LISTED_BY_END, due_partition, due_shard, sort_key
+from chalicelib.domain.jobs.index_keys import LISTED_BY_END, UNNOTIFIED, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
 
 T = TypeVar("T")
+UNNOTIFIED_KEY = "o#"  # of the outbox: ended jobs whose notifications are not stored
 
 
 class RecordAttribute(Attribute[T]):
@@ -187,13 +189,15 @@ def index_keys(job: Job) -> dict[str, str]:
     if job.status is not Status.COMPLETED:
         keys["g_s"] = state_key(job.tenant, job.status)
         keys["g_sk"] = sort_key(job, by_end=job.status in LISTED_BY_END)
-    if job.due_at is not None and not job.status.is_terminal:
+    if job.due_at is not None:
         keys["g_d"] = due_key(due_partition(job), due_shard(job.id))
     return keys
 
 
-def due_key(lane: str | None, shard: int) -> str:
-    return f"w#{lane}#{shard}" if lane else f"t#{shard}"
+def due_key(partition: str | None, shard: int) -> str:
+    if partition == UNNOTIFIED:
+        return f"{UNNOTIFIED_KEY}{shard}"
+    return f"w#{partition}#{shard}" if partition else f"t#{shard}"
 
 
 def tenant_key(tenant: str) -> str:

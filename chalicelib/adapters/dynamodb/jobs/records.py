@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ from pynamodb.expressions.condition import Condition
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, TransactionConditionFailed, bound
-from chalicelib.adapters.dynamodb.jobs.item import JobItem, due_key, item_of, job_of, job_of_raw
+from chalicelib.adapters.dynamodb.jobs.item import UNNOTIFIED_KEY, JobItem, due_key, item_of, job_of, job_of_raw
 from chalicelib.adapters.dynamodb.jobs.queries import JobQueries
 from chalicelib.domain.errors import DedupeConflict, IdempotencyKeyTaken, StaleVersion
 from chalicelib.domain.jobs.index_keys import DUE_SHARDS
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.jobs.transitions import is_stored
 from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord, IdempotentResult, JobQuery
 
@@ -79,12 +81,21 @@ class DynamoJobs:
         return [found[job_id] for job_id in job_ids if job_id in found]
 
     def replace(self, seen: Job, new: Job) -> None:
+        if seen.status.is_terminal:
+            seen = dataclasses.replace(seen, due_at=None)  # it may have been removed since, so it is written if `new` has one
         try:
             dynamodb.update_changed(item_of(self._jobs, seen), item_of(self._jobs, new), self._jobs.version == seen.version)
         except ConditionFailed as failed:
             current = job_of_raw(failed.item) if failed.item else None
-            if current != new:
+            if not is_stored(current, new):
                 raise StaleVersion(current) from failed
+
+    def set_notification_due(self, job: Job, due_at: Ms | None) -> None:
+        items = self._jobs
+        same_end = (items.generation == job.generation) & (items.run == job.run) & items.g_d.startswith(UNNOTIFIED_KEY)
+        actions = [items.due_at.remove(), items.g_d.remove()] if due_at is None else [items.due_at.set(due_at)]
+        with suppress(ConditionFailed):
+            dynamodb.update(items(job.id), actions, same_end)
 
     def delete(self, seen: Job) -> None:
         try:
@@ -112,9 +123,9 @@ class DynamoJobs:
         item = dynamodb.get(self._pointers, _dedupe_pointer_key(tenant, user, dedupe_key), "dedupe")
         return item.job if item else None
 
-    def due(self, lane: str | None, until: Ms, limit: int) -> list[str]:
+    def due(self, partition: str | None, until: Ms, limit: int) -> list[str]:
         index, up_to = self._jobs.due, self._jobs.due_at <= until
-        shards = [due_key(lane, shard) for shard in range(DUE_SHARDS)]
+        shards = [due_key(partition, shard) for shard in range(DUE_SHARDS)]
         found = [(item.due_at or 0, item.id) for shard in shards for item in index.query(shard, up_to, limit=limit, page_size=limit)]
         return [job_id for _, job_id in sorted(found)]
 

@@ -315,8 +315,8 @@ def test_a_message_for_an_unknown_delivery_is_dropped() -> None:
     assert deliver(world) == ["not_due"]
 
 
-def test_a_change_that_cannot_be_enqueued_goes_to_the_dead_letter_queue() -> None:
-    """The other change of the batch is processed."""
+def test_an_end_of_an_older_version_that_cannot_be_enqueued_goes_to_the_dead_letter_queue() -> None:
+    """It is not due, so no sweep would find it. The other change of the batch is processed."""
     world = World()
     lost, other = ended(world), ended(world)
     get = world.container.job_specs.get
@@ -333,7 +333,7 @@ def test_a_change_that_cannot_be_enqueued_goes_to_the_dead_letter_queue() -> Non
     assert only_delivery(world).owner == other[0]
 
 
-def test_a_change_that_cannot_be_dead_lettered_is_redelivered() -> None:
+def test_an_end_of_an_older_version_that_cannot_be_dead_lettered_is_redelivered() -> None:
     world = World()
     change = ended(world)
 
