@@ -41,14 +41,14 @@ def webhook_receiver() -> Iterator[Receiver]:
         yield started
 
 
-def submit(stack: Stack, url: str, model: Model) -> str:
+def submit(stack: Stack, url: str, model: Model, prompt: str = "Say something.") -> str:
     """Submit a job with a webhook, until the API has the new setting and accepts it.
 
     Return its id.
     """
 
     def post() -> str | None:
-        reply = stack.api().call("POST", "/jobs", {"prompt": "Say something.", "config": model.config, "webhook_url": url})
+        reply = stack.api().call("POST", "/jobs", {"prompt": prompt, "config": model.config, "webhook_url": url})
         assert reply.status_code in (202, 400), reply.text
         return str(reply.json()["job_id"]) if reply.status_code == 202 else None
 
@@ -95,3 +95,15 @@ def test_loopback_webhook_is_refused_without_the_setting(stack: Stack, model: Mo
     assert delivery["status"] == "failed"
     assert [(one["status_code"], one["error"]) for one in delivery["attempts"]] == [(None, "the address must begin with https://")]
     assert webhook_receiver.received == []
+
+
+def test_webhook_of_a_job_with_a_large_prompt_is_sent(stack: Stack, model: Model, webhook_receiver: Receiver) -> None:
+    """Its spec, with the recipients, is an object in the bucket, which the function needs a right to read."""
+    model.reply("Done.")
+    words = [str(number * number) for number in range(20_000)]
+    with allowed(stack, API, DELIVER):
+        job_id = submit(stack, webhook_receiver.url(), model, " ".join(words))
+        stack.api().wait_for_end(job_id)
+        until(lambda: [one for one in deliveries(stack, job_id) if one["status"] == "delivered"], "a delivery")
+
+    assert json.loads(webhook_receiver.received[0].body)["data"]["job_id"] == job_id
