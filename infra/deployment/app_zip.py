@@ -18,7 +18,7 @@ from chalice.deploy.packager import AppOnlyDeploymentPackager
 
 from infra.deployment.zip_file import write_zip
 
-FUNCTION_FOLDER = "/var/task/"  # where Lambda unpacks the zip, for the file names in tracebacks
+FUNCTION_FOLDER = "/var/task/"  # where Lambda unpacks the zip; without it the bytecode would name a temporary file
 UNCHECKED = PycInvalidationMode.UNCHECKED_HASH
 FORMAT = "1"  # part of the file name, so that a zip of another kind is never used again
 
