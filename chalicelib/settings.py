@@ -35,7 +35,7 @@ class Settings:
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
-    report_batch_failures: whether the event source of this function takes `batchItemFailures` as its answer; set by the deployment. Otherwise it raises.
+    report_batch_failures: `true` if the event source of the function takes the ids of failed messages as an answer; set per function.
     type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.
     """
 

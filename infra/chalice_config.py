@@ -86,7 +86,12 @@ FUNCTIONS: tuple[Function, ...] = (
         loops="a batch is advanced, and many dependents are released, one message after the other",
     ),
     Function(
-        "deliver", "deliver", lanes.TASK_TIMEOUT, 256, reports=True, loops="a delivery that failed, or is not yet due, is sent to its queue again"
+        "deliver",
+        "deliver",
+        lanes.TASK_TIMEOUT,
+        256,
+        reports=True,
+        loops="a delivery that failed, or is not yet due, is sent to its queue again",
     ),
     Function("sweep", "sweep", 55, 512, reserved=2, every_minute=True),
 )

@@ -41,7 +41,11 @@ def deploy_and_record(deployer: Deployer, config: Config, stage: str) -> dict[st
         deployed: dict[str, Any] = _original_deploy(deployer, config, stage)
     except BaseException:
         if made := deployer._executor.resource_values:
-            recorded = {"resources": merged(recorded_resources(config, stage), made), "schema_version": "2.0", "backend": Deployer.BACKEND_NAME}
+            recorded = {
+                "resources": merged(recorded_resources(config, stage), made),
+                "schema_version": "2.0",
+                "backend": Deployer.BACKEND_NAME,
+            }
             deployer._recorder.record_results(recorded, stage, config.project_dir)
         raise
     return deployed

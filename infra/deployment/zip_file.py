@@ -8,7 +8,7 @@ from pathlib import Path
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def write_zip(files: Files, target: Path) -> None:
+def write_zip(files: dict[str, bytes], target: Path) -> None:
     """Write a zip atomically. The same content gives the same bytes."""
     unfinished = target.with_suffix(".tmp")
     with zipfile.ZipFile(unfinished, "w") as archive:

@@ -33,7 +33,9 @@ def concurrency(cloud: Cloud) -> Iterator[Finding]:
     if narrow:
         yield problem("concurrency", narrow)
     elif cloud.stage not in RESERVES and limit < sum(function.reserved or 0 for function in FUNCTIONS):
-        yield warning("concurrency", f"The account has {limit} concurrent executions: enough to try, not for load. Ask for more in Service Quotas.")
+        yield warning(
+            "concurrency", f"The account has {limit} concurrent executions: enough to try, not for load. Ask for more in Service Quotas."
+        )
     else:
         yield ok("concurrency", f"The account has {limit} concurrent executions.")
 
@@ -58,7 +60,9 @@ def interpreter(cloud: Cloud) -> Iterator[Finding]:
     minor = sys.version_info.minor
     version = f"3.{minor}"
     if minor not in RUNTIMES:
-        yield problem("python", f"Chalice cannot deploy Python {version}. Use 3.{RUNTIMES[2]} to 3.{RUNTIMES[-1]}: make PYTHON=python3.12 ...")
+        yield problem(
+            "python", f"Chalice cannot deploy Python {version}. Use 3.{RUNTIMES[2]} to 3.{RUNTIMES[-1]}: make PYTHON=python3.12 ..."
+        )
     elif minor < 12 and ARCHITECTURE == "arm64" and cloud.stage != "local":
         yield problem("python", NEWER_PYTHON)
     else:

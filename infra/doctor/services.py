@@ -58,7 +58,9 @@ def alarm_topic(cloud: Cloud) -> Iterator[Finding]:
     subscriptions = cloud.client("sns").list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]
     confirmed = [each for each in subscriptions if each["SubscriptionArn"].startswith("arn:")]
     if not confirmed:
-        waits = "the address has not given its consent; it has a mail of SNS" if subscriptions else "set ALARM_EMAIL in infra/chalice_config.py"
+        waits = (
+            "the address has not given its consent; it has a mail of SNS" if subscriptions else "set ALARM_EMAIL in infra/chalice_config.py"
+        )
         yield warning("alarm topic", f"Nobody hears the alarms: {waits}.")
     else:
         yield ok("alarm topic", f"{len(confirmed)} subscriptions.")

@@ -30,7 +30,9 @@ TIME = 150.0  # seconds for a job that is recovered: its lease ends, a sweep fin
 SWEEP_SECONDS = 5.0  # between two sweeps, which the schedule would run every minute
 COPIED = ("app.py", "chalicelib", "infra", "requirements.txt", ".chalice/config.json", ".chalice/policies")
 SHARED = (".venv", ".venv-cloud", ".local", ".chalice/deployments")
-SCHEDULED = json.dumps({**dict.fromkeys(("version", "account", "region", "source", "id", "time", "detail-type"), ""), "detail": {}, "resources": []})
+SCHEDULED = json.dumps(
+    {**dict.fromkeys(("version", "account", "region", "source", "id", "time", "detail-type"), ""), "detail": {}, "resources": []}
+)
 CHANGED = "chalicelib/job_types/general.py", "You complete one task in the background", "You complete one task of many in the background"
 
 

@@ -148,7 +148,9 @@ def test_what_a_failed_deployment_made_is_recorded(tmp_path: Path) -> None:
     """Chalice records only deployments that succeed, and would make a second API the next time."""
     environment = os.environ | {"HEADRACE_STAGE": "dev", "PYTHONPATH": str(ROOT)}
 
-    run = subprocess.run([sys.executable, "-c", FAILING_DEPLOYMENT, str(tmp_path)], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", FAILING_DEPLOYMENT, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
 
     assert run.stdout.strip() == "AWS refuses the next step"
     recorded = json.loads((tmp_path / ".chalice" / "deployed" / "dev.json").read_text())
@@ -165,10 +167,11 @@ from infra.deployment import chalice_command
 chalice_command.install()
 client = TypedAWSClient(CLIFactory(".").create_botocore_session())
 sent = []
-client._client("lambda").meta.events.register("before-parameter-build.lambda.CreateEventSourceMapping", lambda params, **_: sent.append(params))
-with Stubber(client._client("lambda")) as stub:
+functions, prefix = client._client("lambda"), "arn:aws:lambda:us-east-1:1:function:"
+functions.meta.events.register("before-parameter-build.lambda.CreateEventSourceMapping", lambda params, **_: sent.append(params))
+with Stubber(functions) as stub:
     stub.add_response("create_event_source_mapping", {"UUID": "u" * 36})
-    client.create_lambda_event_source("arn:aws:sqs:us-east-1:1:headrace-dev-low", "arn:aws:lambda:us-east-1:1:function:headrace-dev-worker_low", 10)
+    client.create_lambda_event_source("arn:aws:sqs:us-east-1:1:headrace-dev-low", prefix + "headrace-dev-worker_low", 10)
 print(json.dumps(sent[0]))
 """
 

@@ -191,7 +191,9 @@ def test_workers_may_read_and_write_every_folder_of_content(stage: str, key: str
 def test_functions_report_failed_messages_only_where_their_environment_says_so(stage: str) -> None:
     """An event source that was not told takes the answer for success, and the messages are lost."""
     functions = stage_block(stage)["lambda_functions"]
-    reporting = {name for name, one in functions.items() if one.get("environment_variables", {}).get("HEADRACE_REPORT_BATCH_FAILURES") == "true"}
+    reporting = {
+        name for name, one in functions.items() if one.get("environment_variables", {}).get("HEADRACE_REPORT_BATCH_FAILURES") == "true"
+    }
 
     assert reporting == {function.name for function in chalice_config.FUNCTIONS if function.reports}
 

@@ -64,7 +64,7 @@ def test_a_stage_without_a_sender_needs_no_mail(aws: Cloud) -> None:
 
 class FakeSes:
     class exceptions:  # noqa: N801 - as botocore calls it
-        class NotFoundException(Exception):  # noqa: N818
+        class NotFoundException(Exception):
             pass
 
     def __init__(self, verified: tuple[str, ...], production: bool) -> None:

@@ -25,7 +25,7 @@ class FakeLambda:
     """The calls of Lambda that a deployment makes, each counted."""
 
     class exceptions:  # noqa: N801 - as botocore calls it
-        class ResourceNotFoundException(Exception):  # noqa: N818
+        class ResourceNotFoundException(Exception):
             pass
 
     def __init__(self, mappings: dict[str, dict[str, Any]], loops: dict[str, str] | None = None) -> None:
@@ -99,13 +99,20 @@ def test_a_queue_consumer_takes_the_answer_that_its_environment_promises(functio
 
 
 def test_new_event_sources_are_created_with_their_settings() -> None:
-    arguments = {"FunctionName": "arn:aws:lambda:eu-west-1:123456789012:function:headrace-dev-worker_low", "EventSourceArn": QUEUE, "BatchSize": 10}
+    arguments = {
+        "FunctionName": "arn:aws:lambda:eu-west-1:123456789012:function:headrace-dev-worker_low",
+        "EventSourceArn": QUEUE,
+        "BatchSize": 10,
+    }
 
     assert settings_of_new("dev", arguments) == arguments | {"FunctionResponseTypes": ["ReportBatchItemFailures"]}
 
 
 def test_event_sources_of_other_functions_are_left_alone() -> None:
-    assert settings_of_new("dev", {"FunctionName": "another", "EventSourceArn": QUEUE}) == {"FunctionName": "another", "EventSourceArn": QUEUE}
+    assert settings_of_new("dev", {"FunctionName": "another", "EventSourceArn": QUEUE}) == {
+        "FunctionName": "another",
+        "EventSourceArn": QUEUE,
+    }
 
 
 def test_existing_event_sources_get_their_settings_once() -> None:

@@ -161,7 +161,9 @@ def age_days(key: str, tags: dict[str, str]) -> dict[str, int]:
     bucket = next(one["Properties"] for one in template("dev")["Resources"].values() if one["Type"] == "AWS::S3::Bucket")
     rules = [rule for rule in bucket["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in rule and key.startswith(rule["Prefix"])]
     return {
-        rule["Id"]: rule["ExpirationInDays"] for rule in rules if all(tags.get(tag["Key"]) == tag["Value"] for tag in rule.get("TagFilters", []))
+        rule["Id"]: rule["ExpirationInDays"]
+        for rule in rules
+        if all(tags.get(tag["Key"]) == tag["Value"] for tag in rule.get("TagFilters", []))
     }
 
 
