@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.jobs.job import Status
 from infra.chalice_config import BY_NAME, FUNCTIONS, REST_THROTTLE, WEBSOCKET_THROTTLE, Throttle
 from infra.cloud import Cloud
 from infra.deployment.event_sources import NotSettled, differences, set_event_sources, settings_of, settings_of_new
@@ -14,6 +15,8 @@ from infra.deployment.recursion import allow_loops
 from infra.deployment.throttling import rest_throttle, set_throttles, websocket_throttle
 from infra.naming import STAGES
 from infra.policies import policy
+from tests.kit.change_records import change
+from tests.kit.records import job
 
 QUEUE = "arn:aws:sqs:eu-west-1:123456789012:headrace-dev-normal"
 STREAM = "arn:aws:dynamodb:eu-west-1:123456789012:table/headrace-dev-jobs/stream/2026-11-28T00:00:00.000"
@@ -96,6 +99,36 @@ def test_a_stream_reader_may_send_to_the_destination_of_its_event_source(stage: 
 @pytest.mark.parametrize("function", CONSUMERS, ids=lambda one: str(one.name))
 def test_a_queue_consumer_takes_the_answer_that_its_environment_promises(function: Any) -> None:
     assert settings_of(function, "dev", QUEUE) == {"FunctionResponseTypes": ["ReportBatchItemFailures"]}
+
+
+def gets(function: str, record: dict[str, Any]) -> bool:
+    """Whether a function gets a change record, by Lambda's rules of filters."""
+    reader = BY_NAME[function].stream
+    assert reader is not None
+    return any(_matches(pattern, record) for pattern in reader.filters)
+
+
+def _matches(pattern: dict[str, Any], value: dict[str, Any]) -> bool:
+    return all(
+        value.get(key) in wanted if isinstance(wanted, list) else _matches(wanted, value.get(key, {})) for key, wanted in pattern.items()
+    )
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_readers_of_the_stream_get_every_change_that_they_act_on(status: Status) -> None:
+    """Nobody waits for, watches or is told of a job that is just being created, unless it has ended at once."""
+    before, after = job(status=Status.QUEUED), job(status=status)
+    created, changed = change(None, after), change(before, after)
+
+    assert gets("on_job_change", changed)
+    assert gets("on_job_change", created) is status.is_terminal
+    assert gets("count_jobs", created)
+    assert gets("count_jobs", changed)
+
+
+@pytest.mark.parametrize("function", READERS, ids=lambda one: str(one.name))
+def test_readers_of_the_stream_do_not_get_removed_records(function: Any) -> None:
+    assert not gets(function.name, {**change(None, job(status=Status.COMPLETED)), "eventName": "REMOVE"})
 
 
 def test_new_event_sources_are_created_with_their_settings() -> None:
