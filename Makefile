@@ -14,7 +14,7 @@ ROLE ?= user
 KEY_USER ?= $(ROLE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up watch down test check check-source check-tests format audit bench deploy destroy key openai-key python environments
+.PHONY: help demo up watch down test check check-source check-tests format audit bench deploy destroy doctor key openai-key python environments
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { gsub(/\$$\$$/, "$$", $$2); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ deploy: $(VENV) ## deploy a stage to AWS: make deploy STAGE=dev
 
 destroy: $(VENV) ## remove a stage from AWS: make destroy STAGE=dev
 	$(PY) -m infra destroy --stage $(STAGE)
+
+doctor: $(VENV) ## check a stage and its AWS account: make doctor STAGE=dev
+	@$(PY) -m infra doctor --stage $(STAGE)
 
 key: $(VENV) ## create an API key: make key STAGE=dev TENANT=demo ROLE=user KEY_USER=ada
 	@$(PY) -m infra keys make --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(KEY_USER)

@@ -6,6 +6,7 @@ from chalice import Chalice, Rate
 
 from chalicelib.domain.queues.lanes import DELIVERIES, DELIVERY_CONCURRENCY, HIGH, LOW, NORMAL, TASKS, URGENT, Lane, queue_name
 from chalicelib.entrypoints import websocket
+from chalicelib.entrypoints.batch_response import BatchResponse
 from chalicelib.entrypoints.http import middleware
 from chalicelib.entrypoints.http.cors import add_cors_preflight
 from chalicelib.entrypoints.http.openapi import document as openapi_document
@@ -40,28 +41,28 @@ def lane_trigger(lane: Lane) -> Any:
 
 
 @lane_trigger(URGENT)
-def worker_urgent(event: Any) -> None:
-    handle_lane_messages(URGENT, event)
+def worker_urgent(event: Any) -> BatchResponse:
+    return handle_lane_messages(URGENT, event)
 
 
 @lane_trigger(HIGH)
-def worker_high(event: Any) -> None:
-    handle_lane_messages(HIGH, event)
+def worker_high(event: Any) -> BatchResponse:
+    return handle_lane_messages(HIGH, event)
 
 
 @lane_trigger(NORMAL)
-def worker_normal(event: Any) -> None:
-    handle_lane_messages(NORMAL, event)
+def worker_normal(event: Any) -> BatchResponse:
+    return handle_lane_messages(NORMAL, event)
 
 
 @lane_trigger(LOW)
-def worker_low(event: Any) -> None:
-    handle_lane_messages(LOW, event)
+def worker_low(event: Any) -> BatchResponse:
+    return handle_lane_messages(LOW, event)
 
 
 @app.on_sqs_message(queue=queue_name(settings().stage, DELIVERIES), batch_size=10, maximum_concurrency=DELIVERY_CONCURRENCY, name="deliver")
-def deliver(event: Any) -> None:
-    handle_delivery_messages(event)
+def deliver(event: Any) -> BatchResponse:
+    return handle_delivery_messages(event)
 
 
 @app.on_dynamodb_record(stream_arn=settings().jobs_stream_arn, starting_position="TRIM_HORIZON", name="on_job_change")
@@ -81,8 +82,8 @@ def count_jobs(event: Any) -> None:
 
 
 @app.on_sqs_message(queue=queue_name(settings().stage, TASKS), batch_size=1, maximum_concurrency=5, name="run_tasks")
-def run_tasks(event: Any) -> None:
-    handle_task_messages(event)
+def run_tasks(event: Any) -> BatchResponse:
+    return handle_task_messages(event)
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep")

@@ -35,6 +35,7 @@ class Settings:
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
+    report_batch_failures: `true` if the event source of the function takes the ids of failed messages as an answer; set per function.
     type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.
     """
 
@@ -49,6 +50,7 @@ class Settings:
     provider_idle_timeout: float = 60.0
     webhook_networks: tuple[str, ...] = ()
     mail_from: str | None = None
+    report_batch_failures: bool = False
     type_limits: tuple[str, ...] = ()
 
     @classmethod
@@ -77,6 +79,7 @@ class Settings:
             provider_idle_timeout=_number(env, "HEADRACE_PROVIDER_IDLE_TIMEOUT", cls.provider_idle_timeout),
             webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
             mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
+            report_batch_failures=_flag(env, "HEADRACE_REPORT_BATCH_FAILURES"),
             type_limits=_type_limits(env.get("HEADRACE_TYPE_LIMITS", "")),
         )
 
@@ -96,6 +99,13 @@ def _type_limits(text: str) -> tuple[str, ...]:
         if match is None or any(number != "-" and not 1 <= int(number) <= MAX_TYPE_LIMIT for number in match.groups()):
             raise SettingsError(f"HEADRACE_TYPE_LIMITS must be like export=2/5, each - or 1 to {MAX_TYPE_LIMIT}, not {part!r}")
     return parts
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "false")
+    if text not in ("true", "false"):
+        raise SettingsError(f"{name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def _number(env: Mapping[str, str], name: str, default: float) -> float:

@@ -7,6 +7,7 @@ any time.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,6 +115,15 @@ def watch(
     raise Unreachable("There is no way to watch a job.")
 
 
+def reconnect_delay(failures: int, random_part: float) -> float:
+    """Seconds until the next connection, of which `random_part` (0 to 1) decides half.
+
+    When API Gateway closes all sockets of a stage, their clients must not come back together.
+    """
+    longest: float = min(0.5 * 2**failures, MAX_RECONNECT_DELAY)
+    return longest * (0.5 + random_part / 2)
+
+
 class WatchSession:
     """The watch of one job. It has one assembly and, one after the other, many connections."""
 
@@ -142,7 +152,7 @@ class WatchSession:
                 if failures >= max_failures:
                     raise TransportFailed(f"{transport.name}: {lost}") from lost
                 self._emit(Interrupted(transport.name, str(lost)))
-                self._clock.sleep(min(0.5 * 2**failures, MAX_RECONNECT_DELAY))
+                self._clock.sleep(reconnect_delay(failures, random.random()))
 
     def _use_connection(self, transport: Transport) -> None:
         connection = transport.connect()

@@ -21,6 +21,7 @@ from infra.local.reach import cloud_of
 from infra.local.up import NotHealthy
 from infra.local.up import up as start_local
 from infra.local.watch import watch as watch_sources
+from infra.naming import STAGES
 from infra.openai_key import put_openai_credentials
 
 app = typer.Typer(
@@ -62,6 +63,16 @@ def deploy(stage: str = typer.Option(...)) -> None:
 def destroy(stage: str = typer.Option(...)) -> None:
     """Remove a stage. Protected tables keep their data."""
     destroy_stage(cloud_of(stage))
+
+
+@app.command()
+def doctor(stage: str = typer.Option(...)) -> None:
+    """Check a stage and its account, and say what to do. Exits with 1 if there is a problem."""
+    from infra.doctor.run import run
+
+    if stage not in STAGES:
+        raise typer.BadParameter(f"must be one of {', '.join(STAGES)}", param_hint="--stage")
+    raise typer.Exit(0 if run(cloud_of(stage)) else 1)
 
 
 @app.command()

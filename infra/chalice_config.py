@@ -12,12 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.queues import lanes
 from infra.naming import API_STAGE, STAGES
 from infra.policies import KINDS, policy
 
 ROOT = Path(__file__).resolve().parent.parent
 CHALICE_FOLDER = ROOT / ".chalice"
+
+
+@dataclass(frozen=True)
+class StreamReader:
+    """How Lambda hands the change stream to a function."""
+
+    filters: tuple[dict[str, Any], ...]  # patterns of the records that it gets; one of them has to match
+    parallel: int = 1  # invocations at once for a shard; the changes of one job stay in order
 
 
 @dataclass(frozen=True)
@@ -29,21 +38,64 @@ class Function:
     timeout: int  # seconds
     memory: int  # MB
     reserved: int | None = None  # concurrency reserved for it, and its maximum, in the stages of RESERVES
+    reports: bool = False  # it reads a queue, and its answer names the messages that it did not process
+    stream: StreamReader | None = None  # it reads the change stream, like this
+    loops: str | None = None  # why it sends messages that come back to it: Lambda must not take that for an endless loop
+    every_minute: bool = False  # a schedule invokes it each minute
+
+    def aws_name(self, stage: str) -> str:
+        """The name that Chalice gives to the function."""
+        return f"headrace-{stage}" if self.name == "api_handler" else f"headrace-{stage}-{self.name}"
 
 
-WORKERS = tuple(Function(f"worker_{lane}", "worker", lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY) for lane in lanes.LANES)
+# What the readers of the change stream must see. Each checks the records again, because a mapping
+# that is changed takes a while to filter.
+INSERTED, CHANGED = ["INSERT"], ["MODIFY"]
+NO_REMOVALS = ({"eventName": INSERTED + CHANGED},)
+# Nobody can have subscribed to a job that is just being created, and it has no dependents.
+CHANGES_AND_ENDS = (
+    {"eventName": CHANGED},
+    {"eventName": INSERTED, "dynamodb": {"NewImage": {"status": {"S": sorted(status for status in Status if status.is_terminal)}}}},
+)
+
+WORKERS = tuple(
+    Function(
+        f"worker_{lane}",
+        "worker",
+        lanes.WORKER_TIMEOUT,
+        lanes.WORKER_MEMORY,
+        reports=True,
+        loops="a job that must wait, or that is run alone, is sent to the same lane again",
+    )
+    for lane in lanes.LANES
+)
 FUNCTIONS: tuple[Function, ...] = (
     Function("api_handler", "api", 30, 512, reserved=300),
-    Function("websocket_connect", "websocket", 30, 256),
+    Function("websocket_connect", "websocket", 30, 512, reserved=40),  # AWS lets in 500 a second, each for less than 0.08 s
     Function("websocket_message", "websocket", 30, 256),
     Function("websocket_disconnect", "websocket", 30, 256),
     *WORKERS,
-    Function("on_job_change", "on_job_change", 90, 256, reserved=20),
-    Function("count_jobs", "count_jobs", 60, 256, reserved=20),
-    Function("run_tasks", "run_tasks", lanes.TASK_TIMEOUT, 512),
-    Function("deliver", "deliver", lanes.TASK_TIMEOUT, 256),
-    Function("sweep", "sweep", 55, 512, reserved=2),
+    Function("on_job_change", "on_job_change", 90, 1024, reserved=40, stream=StreamReader(CHANGES_AND_ENDS, parallel=5)),
+    Function("count_jobs", "count_jobs", 60, 512, reserved=20, stream=StreamReader(NO_REMOVALS)),  # more at once would conflict
+    Function(
+        "run_tasks",
+        "run_tasks",
+        lanes.TASK_TIMEOUT,
+        512,
+        reports=True,
+        loops="a batch is advanced, and many dependents are released, one message after the other",
+    ),
+    Function(
+        "deliver",
+        "deliver",
+        lanes.TASK_TIMEOUT,
+        256,
+        reports=True,
+        loops="a delivery that failed, or is not yet due, is sent to its queue again",
+    ),
+    Function("sweep", "sweep", 55, 512, reserved=2, every_minute=True),
 )
+BY_NAME = {function.name: function for function in FUNCTIONS}
 RESERVES = ("prod",)  # reserved concurrency is taken from the account, and a new account often has ten executions in all
 
 SETTINGS: dict[str, dict[str, str]] = {
@@ -53,6 +105,22 @@ SETTINGS: dict[str, dict[str, str]] = {
 }
 ARCHITECTURE = "arm64"  # 20 % cheaper than x86_64; some packages have arm64 wheels for Lambda only from Python 3.12 on
 LOG_DAYS = {"local": 1, "dev": 14, "prod": 30}
+ALARM_EMAIL = {"local": "", "dev": "", "prod": ""}  # whom the alarms of a stage are mailed to; SNS asks the address for its consent
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """What API Gateway lets in: requests a second, and how many at once."""
+
+    rate: int
+    burst: int
+
+
+# An account and region has 10,000 requests a second in a bucket of 5,000, which all stages, REST,
+# WebSocket and every frame to a socket share. In `prod` 6,000 a second are left to the frames,
+# whoever floods the two APIs. The bursts stay below what the reserved functions can take.
+REST_THROTTLE = {"local": Throttle(1_000, 1_000), "dev": Throttle(200, 200), "prod": Throttle(2_500, 1_500)}
+WEBSOCKET_THROTTLE = {"local": Throttle(1_000, 1_000), "dev": Throttle(200, 200), "prod": Throttle(1_500, 1_000)}
 
 
 def config() -> dict[str, Any]:
@@ -106,6 +174,8 @@ def _function(function: Function, stage: str) -> dict[str, Any]:
     }
     if function.reserved is not None and stage in RESERVES:
         settings["reserved_concurrency"] = function.reserved
+    if function.reports:
+        settings["environment_variables"] = {"HEADRACE_REPORT_BATCH_FAILURES": "true"}
     return settings
 
 

@@ -18,8 +18,8 @@ def concurrency_problem(stage: str, account: int) -> str | None:
     if stage not in RESERVES or account >= needed:
         return None
     return (
-        f"{stage} reserves {needed - MIN_UNRESERVED} concurrent executions of Lambda for the API, the change stream and the sweep, and AWS "
-        f"wants {MIN_UNRESERVED} left for the rest. This account has {account}. Ask for more in Service Quotas."
+        f"{stage} reserves {needed - MIN_UNRESERVED} executions of Lambda for the API, new sockets, the change stream and the sweep, "
+        f"and AWS wants {MIN_UNRESERVED} left for the rest. This account has {account}. Ask for more in Service Quotas."
     )
 
 

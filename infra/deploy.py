@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from infra import chalice_config, layer
-from infra.chalice_config import CHALICE_FOLDER, LOG_DAYS, RESERVES, ROOT, SETTINGS
+from infra.chalice_config import LOG_DAYS, RESERVES, ROOT, SETTINGS
 from infra.cloud import Cloud
 from infra.concurrency import account_concurrency, concurrency_problem
+from infra.deployment import record
+from infra.deployment.event_sources import NotSettled, set_event_sources
+from infra.deployment.recursion import allow_loops
+from infra.deployment.throttling import set_throttles
 from infra.gateway_responses import set_gateway_responses
 from infra.naming import API_STAGE, stack_name
 from infra.openai_key import ensure_openai_secret
-from infra.stack import delete_stack, deploy_stack, stack_outputs
+from infra.stack import delete_stack, deploy_stack, stack_outputs, stack_outputs_or_none
 
 STREAM_VARIABLE = "HEADRACE_JOBS_STREAM_ARN"  # app.py reads it while Chalice loads it; the functions do not get it
 MISSING_WHEELS = "Could not install dependencies"  # Chalice only warns about it and would deploy a broken package
@@ -33,23 +37,50 @@ class Deployment:
 
     rest_api_id: str
     rest_url: str
+    websocket_api_id: str
     websocket_url: str
 
 
 def deploy(cloud: Cloud) -> Deployment:
-    """Deploy tables and queues, then functions and APIs, then the gateway responses."""
+    """Deploy tables and queues, then functions and APIs, then what Chalice cannot set.
+
+    Raises:
+        DeploymentFailed: the account is too small, another machine deploys the stage, or a step
+            failed.
+    """
     if cloud.stage in RESERVES and (narrow := concurrency_problem(cloud.stage, account_concurrency(cloud))):
         raise DeploymentFailed(narrow)
     chalice_config.write()
     layer.build(cloud.stage)
-    outputs = deploy_stack(cloud)
-    ensure_openai_secret(cloud)
-    run_chalice(cloud, "deploy", {STREAM_VARIABLE: outputs["JobsStreamArn"]})
-    deployment = deployed(cloud)
-    publish_endpoints(cloud, deployment)
+    bucket = (stack_outputs_or_none(cloud) or deploy_stack(cloud))["ContentBucketName"]  # it holds the lock
+    with failing(), record.exclusive(cloud, bucket):
+        outputs = deploy_stack(cloud)
+        ensure_openai_secret(cloud)
+        set_event_sources(cloud)  # those that exist: before the code that relies on it
+        with record.shared_record(cloud, bucket):
+            run_chalice(cloud, "deploy", {STREAM_VARIABLE: outputs["JobsStreamArn"]})
+        deployment = deployed(cloud)
+        _set_what_chalice_cannot(cloud, deployment)
+        publish_endpoints(cloud, deployment)
+    return deployment
+
+
+def _set_what_chalice_cannot(cloud: Cloud, deployment: Deployment) -> None:
+    """Every step changes only what differs: an update can end what a function is doing."""
+    set_event_sources(cloud)
+    allow_loops(cloud)
     set_api_log_retention(cloud)
     set_gateway_responses(cloud, deployment.rest_api_id, SETTINGS[cloud.stage]["HEADRACE_ALLOWED_ORIGINS"])
-    return deployment
+    set_throttles(cloud, deployment.rest_api_id, deployment.websocket_api_id)
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Turn the errors of the steps into DeploymentFailed."""
+    try:
+        yield
+    except (record.StageLocked, record.RecordMissing, NotSettled) as error:
+        raise DeploymentFailed(str(error)) from error
 
 
 def set_api_log_retention(cloud: Cloud) -> None:
@@ -69,9 +100,11 @@ def destroy(cloud: Cloud) -> None:
 
     Retained resources and the OpenAI secret stay.
     """
-    run_chalice(cloud, "delete", {})
+    bucket = stack_outputs(cloud)["ContentBucketName"]
+    with failing(), record.exclusive(cloud, bucket), record.shared_record(cloud, bucket):
+        run_chalice(cloud, "delete", {})
     if cloud.stage != "prod":  # CloudFormation can delete only an empty bucket
-        empty_bucket(cloud, stack_outputs(cloud)["ContentBucketName"])
+        empty_bucket(cloud, bucket)
     delete_stack(cloud, stack_name(cloud.stage))
 
 
@@ -88,14 +121,14 @@ def deployed(cloud: Cloud) -> Deployment:
 
     The emulator is addressed by path, because not every system resolves its host names.
     """
-    record = json.loads((CHALICE_FOLDER / "deployed" / f"{cloud.stage}.json").read_text())
-    resources = {resource["name"]: resource for resource in record["resources"]}
+    content = json.loads(record.record_file(cloud.stage).read_text())
+    resources = {resource["name"]: resource for resource in content["resources"]}
     rest, websocket = resources["rest_api"], resources["websocket_api"]
     rest_url, websocket_url = rest["rest_api_url"], websocket["websocket_api_url"]
     if cloud.endpoint:
         rest_url = f"{cloud.endpoint}/_aws/execute-api/{rest['rest_api_id']}/{API_STAGE}"
         websocket_url = f"{cloud.endpoint}/_aws/execute-api/{websocket['websocket_api_id']}/{API_STAGE}".replace("http", "ws", 1)
-    return Deployment(rest["rest_api_id"], rest_url.rstrip("/"), websocket_url.rstrip("/"))
+    return Deployment(rest["rest_api_id"], rest_url.rstrip("/"), websocket["websocket_api_id"], websocket_url.rstrip("/"))
 
 
 def publish_endpoints(cloud: Cloud, deployment: Deployment) -> None:
@@ -128,6 +161,5 @@ def run_chalice(cloud: Cloud, command: str, variables: dict[str, str]) -> None:
 
 
 def _chalice(stage: str) -> list[str]:
-    if stage == "local":
-        return [sys.executable, "-m", "infra.local.chalice_on_ministack"]
-    return [str(Path(sys.executable).with_name("chalice"))]
+    module = "infra.local.chalice_on_ministack" if stage == "local" else "infra.deployment.chalice_command"
+    return [sys.executable, "-m", module]

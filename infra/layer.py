@@ -24,13 +24,13 @@ from chalice.deploy.packager import DependencyBuilder, LayerDeploymentPackager, 
 from chalice.utils import UI, OSUtils
 
 from infra.chalice_config import ROOT
+from infra.deployment.zip_file import write_zip
 
 REQUIREMENTS = ROOT / "requirements.txt"
 AWS_SERVICES = {
     *("apigatewaymanagementapi", "cloudwatch", "dynamodb", "dynamodbstreams", "events", "lambda", "logs", "s3"),
     *("scheduler", "secretsmanager", "ses", "sesv2", "sns", "sqs", "ssm", "sts"),
 }
-ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 POINTER = "headrace.pth"
 NEWER_PYTHON = (
     "Lambda's python3.11 has an old C library, for which some packages have no arm64 wheels. Deploy with Python 3.12 or newer"
@@ -52,13 +52,13 @@ def build(stage: str) -> Path:
     zip_path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f"python/lib/{python}/site-packages"
     if stage == "local":
-        _zip({f"{prefix}/{POINTER}": _pointer(_local_packages(zip_path.with_suffix("")))}, zip_path)
+        write_zip({f"{prefix}/{POINTER}": _pointer(_local_packages(zip_path.with_suffix("")))}, zip_path)
     elif not zip_path.exists() or _is_pointer(zip_path):
         with tempfile.TemporaryDirectory(dir=zip_path.parent) as scratch:
             site_packages = Path(scratch)
             _install_for_lambda(dependencies, config, site_packages)
             _slim_down(site_packages)
-            _zip({f"{prefix}/{name}": content for name, content in _contents(site_packages)}, zip_path)
+            write_zip({f"{prefix}/{name}": content for name, content in _contents(site_packages)}, zip_path)
     return zip_path
 
 
@@ -130,15 +130,3 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield path.relative_to(folder).as_posix(), path.read_bytes()
-
-
-def _zip(files: dict[str, bytes], target: Path) -> None:
-    """Write the zip atomically. The same content gives the same bytes."""
-    unfinished = target.with_suffix(".tmp")
-    with zipfile.ZipFile(unfinished, "w") as archive:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name, ZIP_TIME)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, content)
-    unfinished.replace(target)

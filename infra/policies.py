@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from chalicelib.domain.files import upload
+from chalicelib.domain.files.object_retention import BATCHES_FOLDER, JOBS_FOLDER
 from infra.naming import API_STAGE, bucket_name, openai_secret_name, resource_id, table_name, tenant_secret_prefix
 
 Statement = dict[str, Any]
@@ -189,16 +191,21 @@ def _redrive(stage: str) -> Statement:
 def _delete_content(stage: str) -> list[Statement]:
     """Listing is needed to delete all objects of a job: a crash can leave one that no row names."""
     bucket = f"arn:aws:s3:::{bucket_name(stage, '*')}"
-    return [_allow("FindContent", ["s3:ListBucket"], bucket), _allow("RemoveContent", ["s3:DeleteObject"], f"{bucket}/*")]
+    return [_allow("FindContent", ["s3:ListBucket"], bucket), _allow("RemoveContent", ["s3:DeleteObject"], *_content_folders(stage))]
 
 
 def _content(stage: str) -> Statement:
-    return _allow("Content", ["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
+    return _allow("Content", ["s3:GetObject", "s3:PutObject", "s3:PutObjectTagging"], *_content_folders(stage))
+
+
+def _content_folders(stage: str) -> list[str]:
+    """Everything but the record of the deployment, which would let a function replace the stage."""
+    return [f"arn:aws:s3:::{bucket_name(stage, '*')}/{folder}*" for folder in (JOBS_FOLDER, BATCHES_FOLDER, upload.FOLDER)]
 
 
 def _abort_uploads(stage: str) -> Statement:
     """For multipart uploads that are not completed."""
-    return _allow("LeaveUploads", ["s3:AbortMultipartUpload"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
+    return _allow("LeaveUploads", ["s3:AbortMultipartUpload"], *_content_folders(stage))
 
 
 def _openai_credentials(stage: str) -> Statement:

@@ -35,6 +35,12 @@ def stack_outputs(cloud: Cloud) -> Outputs:
     return _outputs(cloud.client("cloudformation"), stack_name(cloud.stage))
 
 
+def stack_outputs_or_none(cloud: Cloud) -> Outputs | None:
+    """The outputs of the stack; None if it does not exist, or has none yet."""
+    exists = _exists(cloud.client("cloudformation"), stack_name(cloud.stage))
+    return (stack_outputs(cloud) if exists else None) or None
+
+
 def delete_stack(cloud: Cloud, name: str) -> None:
     client = cloud.client("cloudformation")
     client.delete_stack(StackName=name)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from chalicelib.domain.files import upload
+from chalicelib.domain.files import object_retention, upload
 from chalicelib.domain.queues import lanes
+from infra.alarms import TOPIC, alarm_resources
 from infra.chalice_config import SETTINGS
 from infra.naming import bucket_name, resource_id
 from infra.tables import TABLES, TTL_ATTRIBUTE, Table, create_table_arguments
 
 Resource = dict[str, Any]
 
-CONTENT_DAYS = 400  # a safety net: the product itself deletes content when its retention ends
 BATCH_DAYS = 70  # rows and exports of batches; longer than the retention of batch records
 UNFINISHED_UPLOAD_DAYS = 2  # incomplete multipart uploads of S3
 
@@ -33,10 +33,11 @@ def template(stage: str) -> dict[str, Any]:
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": f"Headrace, {stage}: tables, queues and content. Chalice deploys the functions and the APIs.",
-        "Resources": resources | _content(stage),
+        "Resources": resources | _content(stage) | alarm_resources(stage),
         "Outputs": {
             "JobsStreamArn": {"Value": {"Fn::GetAtt": ["JobsTable", "StreamArn"]}},
             "ContentBucketName": {"Value": {"Ref": "ContentBucket"}},
+            "AlarmTopicArn": {"Value": {"Ref": TOPIC}},
         },
     }
 
@@ -102,24 +103,30 @@ def _bucket(stage: str) -> Resource:
                 "RestrictPublicBuckets": True,
             },
             "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-            "LifecycleConfiguration": {"Rules": [_expiry(), _uploads_expiry(), _batches_expiry()]},
+            "LifecycleConfiguration": {"Rules": _lifecycle_rules()},
             **_cors(stage),
         },
     }
 
 
-def _expiry() -> dict[str, Any]:
-    return {
-        "Id": "bounded-age",
-        "Status": "Enabled",
-        "ExpirationInDays": CONTENT_DAYS,
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_UPLOAD_DAYS},
-    }
+def _lifecycle_rules() -> list[dict[str, Any]]:
+    """No rule covers the whole bucket: the record of the deployment in it has no age."""
+    tag, value = object_retention.RESULT_TAG
+    return [
+        {
+            "Id": "unfinished-uploads",
+            "Status": "Enabled",
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_UPLOAD_DAYS},
+        },
+        _expiry("results", object_retention.JOBS_FOLDER, object_retention.RESULT_DAYS) | {"TagFilters": [{"Key": tag, "Value": value}]},
+        _expiry("jobs", object_retention.JOBS_FOLDER, object_retention.SPEC_DAYS),
+        _expiry("uploads", upload.FOLDER, upload.DAYS),  # an uploaded file is read once, when its batch is created
+        _expiry("batches", object_retention.BATCHES_FOLDER, BATCH_DAYS),
+    ]
 
 
-def _uploads_expiry() -> dict[str, Any]:
-    """An uploaded file is read once, when its batch is created."""
-    return {"Id": "uploads", "Status": "Enabled", "Prefix": upload.FOLDER, "ExpirationInDays": upload.DAYS}
+def _expiry(name: str, folder: str, days: int) -> dict[str, Any]:
+    return {"Id": name, "Status": "Enabled", "Prefix": folder, "ExpirationInDays": days}
 
 
 def _cors(stage: str) -> dict[str, Any]:
@@ -127,10 +134,6 @@ def _cors(stage: str) -> dict[str, Any]:
     origins = [origin.strip() for origin in SETTINGS[stage]["HEADRACE_ALLOWED_ORIGINS"].split(",") if origin.strip()]
     rule = {"AllowedOrigins": origins, "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["Content-Type"], "MaxAge": 3600}
     return {"CorsConfiguration": {"CorsRules": [rule]}} if origins else {}
-
-
-def _batches_expiry() -> dict[str, Any]:
-    return {"Id": "batches", "Status": "Enabled", "Prefix": "batches/", "ExpirationInDays": BATCH_DAYS}
 
 
 def _tls_only() -> Resource:

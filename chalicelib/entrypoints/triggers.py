@@ -18,6 +18,7 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.queues.lanes import TASKS, Lane
 from chalicelib.domain.units import Ms
+from chalicelib.entrypoints.batch_response import BatchResponse, all_processed, deliver_again, handle_each
 from chalicelib.ports import QueueMessage
 from chalicelib.services.batches.advance_batch import advance_batch, wake_stalled_batches
 from chalicelib.services.batches.context import ADVANCE_BATCH
@@ -25,7 +26,7 @@ from chalicelib.services.jobs.bulk_operations import resume_unfinished
 from chalicelib.services.maintenance.sweeper import sweep
 from chalicelib.services.notifications.dispatcher import handle_delivery_message, requeue_stalled
 from chalicelib.services.notifications.job_ends import notify_overdue_ends
-from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
 
 SWEEP_BUDGET_MS = 48_000  # of the function's 55 s, for all steps together
 TASK_MARGIN_MS = 30_000  # kept free at the end of a task's function, to finish what has been started
@@ -33,18 +34,21 @@ DELIVERY_BUDGET_MS = 5_000  # of the sweep's budget, for stalled deliveries
 STORE_HANG_MS = 15_000  # a hanging store may exceed the delivery budget by this; with less time left the step is skipped
 
 
-def handle_lane_messages(lane: Lane, event: Any) -> None:
-    """Run the jobs that a batch of wake-ups names.
-
-    If this raises, SQS redelivers the messages that were not acknowledged.
-    """
+def handle_lane_messages(lane: Lane, event: Any) -> BatchResponse:
+    """Run the jobs that a batch of wake-ups names. SQS redelivers those that were not processed."""
     records = event.to_dict()["Records"]
     messages = [QueueMessage(body=each["body"], receipt=each["receiptHandle"], id=each.get("messageId", "")) for each in records]
     ctx, context = container(), event.context
     now = ctx.clock.now()
     deadline = Deadline(started_at=now, ends_at=now + context.get_remaining_time_in_millis())
     environment = getattr(context, "log_stream_name", "") or ""
-    ctx.worker_loop.run(process_messages(ctx, lane.name, messages, environment, deadline))
+    try:
+        ctx.worker_loop.run(process_messages(ctx, lane.name, messages, environment, deadline))
+    except PartialBatchFailure as exc:
+        return deliver_again(ctx, exc.messages, exc)
+    except Unavailable as exc:  # a store does not answer; a job that ran meanwhile is dropped by its record when it comes again
+        return deliver_again(ctx, [message.id for message in messages], exc)
+    return all_processed()
 
 
 def handle_schedule() -> None:
@@ -58,23 +62,26 @@ def handle_schedule() -> None:
     resume_unfinished(ctx, ends)
 
 
-def handle_delivery_messages(event: Any) -> None:
+def handle_delivery_messages(event: Any) -> BatchResponse:
     """Attempt the deliveries that a batch of messages names, in parallel."""
-    bodies, ctx = [each["body"] for each in event.to_dict()["Records"]], container()
-    with ThreadPoolExecutor(max_workers=len(bodies)) as threads:
-        list(threads.map(lambda body: handle_delivery_message(ctx, body), bodies))
+    records, ctx = event.to_dict()["Records"], container()
+    with ThreadPoolExecutor(max_workers=len(records)) as threads:
+        return handle_each(ctx, records, partial(handle_delivery_message, ctx), threads.map)
 
 
-def handle_task_messages(event: Any) -> None:
-    """Run the tasks of the `tasks` queue. If this raises, SQS redelivers them, which is safe."""
+def handle_task_messages(event: Any) -> BatchResponse:
+    """Run the tasks of the `tasks` queue. SQS redelivers those that fail, which is safe."""
     ctx, remaining = container(), event.context.get_remaining_time_in_millis()
     until = ctx.clock.now() + max(remaining // 2, remaining - TASK_MARGIN_MS)
-    for each in event.to_dict()["Records"]:
-        task = _parse_task(ctx, each["body"])
-        if task is None:
-            ctx.queues.send_to_dead_letter(TASKS, each["body"], "the message names no task")
-        else:
-            task(until)
+    return handle_each(ctx, event.to_dict()["Records"], partial(_run_task, ctx, until))
+
+
+def _run_task(ctx: Container, until: Ms, body: str) -> None:
+    task = _parse_task(ctx, body)
+    if task is None:
+        ctx.queues.send_to_dead_letter(TASKS, body, "the message names no task")
+    else:
+        task(until)
 
 
 def _parse_task(ctx: Container, body: str) -> Callable[[Ms], object] | None:

@@ -1,6 +1,8 @@
 /**
  * Assemble the text of a job from frames that may be lost, late, repeated or out of order.
  *
+ * Before a new connection, wait `reconnectDelay(failures)` seconds.
+ *
  * Implements the same rules as `cli/reducer.py`; `tests/unit/cli/reducer_cases.json` tests both. It has no clock, no
  * connection and no dependency. Pass each frame to `receive`. For an `ask` outcome, send
  * {"action": "subscribe", job_id, attempt, offset}. Call `resubscribe` on a new connection, when an ask is not answered
@@ -8,6 +10,14 @@
  *
  * Offsets and lengths count Unicode code points: `[...text].length`, not `text.length`.
  */
+
+const MAX_RECONNECT_DELAY = 20;
+
+/**
+ * Seconds until the next connection, after this many failed ones in a row. Half of it is random: when thousands of
+ * sockets close at once, their clients must not come back at once.
+ */
+export const reconnectDelay = (failures, random = Math.random()) => Math.min(0.5 * 2 ** failures, MAX_RECONNECT_DELAY) * (0.5 + random / 2);
 
 const TERMINAL = new Set(["completed", "incomplete", "failed", "cancelled", "expired"]);
 const SURROGATE = /[\ud800-\udfff]/;

@@ -1,4 +1,4 @@
-"""`chalice` for the emulator: the real command with five of its AWS calls replaced.
+"""`chalice` for the emulator: the command of every stage with five of its AWS calls replaced.
 
 Three concern the REST API: ministack cannot import one (see `rest_api.py`) and rejects
 `UpdateRestApi` operations without a value. Two wait for a function and would poll only every five
@@ -16,6 +16,7 @@ from chalice.awsclient import TypedAWSClient
 from chalice.cli import main
 
 from infra.cloud import Cloud
+from infra.deployment import chalice_command
 from infra.local.rest_api import put_rest_api
 
 _original_update = TypedAWSClient.update_rest_api
@@ -55,6 +56,7 @@ REPLACEMENTS = {
 }
 
 if __name__ == "__main__":
+    chalice_command.install()
     for method, replacement in REPLACEMENTS.items():
         setattr(TypedAWSClient, method, replacement)
     sys.exit(main())

@@ -20,6 +20,7 @@ from infra import chalice_config
 from infra.chalice_config import ROOT
 from infra.cloud import Cloud
 from infra.concurrency import account_concurrency, concurrency_problem
+from infra.deployment.record import RECORD
 from infra.naming import STAGES
 from infra.policies import KINDS, policy
 
@@ -102,14 +103,14 @@ def test_reserved_concurrency_is_set_in_prod_only() -> None:
         functions = stage_block(stage)["lambda_functions"]
         return {name: each["reserved_concurrency"] for name, each in functions.items() if "reserved_concurrency" in each}
 
-    assert reserved("prod") == {"api_handler": 300, "on_job_change": 20, "count_jobs": 20, "sweep": 2}
+    assert reserved("prod") == {"api_handler": 300, "websocket_connect": 40, "on_job_change": 40, "count_jobs": 20, "sweep": 2}
     assert reserved("dev") == reserved("local") == {}
     assert sum(reserved("prod").values()) + sum(lane.max_concurrency for lane in lanes.LANES.values()) + 100 <= 1_000
 
 
 def test_too_low_account_concurrency_is_reported_for_prod() -> None:
     """A new account has ten; AWS keeps a hundred unreserved."""
-    assert concurrency_problem("prod", 442) is None
+    assert concurrency_problem("prod", 502) is None
     assert "This account has 10." in (concurrency_problem("prod", 10) or "")
     assert concurrency_problem("dev", 10) is None
 
@@ -160,6 +161,41 @@ def readers_of(stage: str, secret: str) -> set[str]:
         if "secretsmanager:GetSecretValue" in statement["Action"]
         and any(fnmatch(f"arn:aws:secretsmanager:eu:1:secret:{secret}-a1b2c3", resource) for resource in statement["Resource"])
     }
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_function_may_touch_the_record_of_the_deployment(stage: str) -> None:
+    """It names all APIs and functions; who changes it decides what the next deployment replaces."""
+    record = f"arn:aws:s3:::headrace-{stage}-content-123456789012/{RECORD}"
+    actions = {
+        action
+        for kind in KINDS
+        for statement in policy(kind, stage)["Statement"]
+        for action in statement["Action"]
+        if any(fnmatch(record, resource) for resource in statement["Resource"])
+    }
+
+    assert actions <= {"s3:ListBucket"}  # an action on buckets
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("key", ["p/ab/acme/job_1/spec", "u/ab/acme/0/upload_1", "batches/ab/acme/batch_1/part-0001"])
+def test_workers_may_read_and_write_every_folder_of_content(stage: str, key: str) -> None:
+    found = f"arn:aws:s3:::headrace-{stage}-content-123456789012/{key}"
+    allowed = [one for one in policy("worker", stage)["Statement"] if any(fnmatch(found, resource) for resource in one["Resource"])]
+
+    assert {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= {action for one in allowed for action in one["Action"]}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_functions_report_failed_messages_only_where_their_environment_says_so(stage: str) -> None:
+    """An event source that was not told takes the answer for success, and the messages are lost."""
+    functions = stage_block(stage)["lambda_functions"]
+    reporting = {
+        name for name, one in functions.items() if one.get("environment_variables", {}).get("HEADRACE_REPORT_BATCH_FAILURES") == "true"
+    }
+
+    assert reporting == {function.name for function in chalice_config.FUNCTIONS if function.reports}
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -10,7 +10,15 @@ import pytest
 from cfnlint.api import lint
 from moto import mock_aws
 
+from chalicelib.adapters.s3.blobs import key_of
+from chalicelib.domain.files.object_retention import RESULT_DAYS, RESULT_TAG, SPEC_DAYS
+from chalicelib.domain.files.upload import object_key
+from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS
 from chalicelib.domain.queues import lanes
+from chalicelib.domain.units import DAY_MS
+from chalicelib.entrypoints.http.requests.jobs import MAX_DELAY_SECONDS
+from chalicelib.services.jobs.edit_job import MAX_EXPIRY_MS
+from infra.deployment.record import LOCK, RECORD
 from infra.naming import STAGES
 from infra.tables import TABLES, create_table_arguments
 from infra.template import template
@@ -105,22 +113,50 @@ def test_point_in_time_recovery_is_enabled_by_table_and_stage(table: str, stages
     assert recoverable == stages
 
 
-def test_bucket_is_private_encrypted_and_expires_objects() -> None:
+def test_bucket_is_private_and_encrypted() -> None:
     bucket = next(iter(resources("prod", "AWS::S3::Bucket").values()))
 
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    rule = bucket["LifecycleConfiguration"]["Rules"][0]
-    assert rule["ExpirationInDays"] > 90
-    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] > 0
 
 
-def test_uploads_expire_after_two_days() -> None:
+def expiry_of(key: str, tags: dict[str, str] | None = None) -> int | None:
+    """After how many days the bucket removes an object; None: never."""
+    bucket = next(iter(resources("prod", "AWS::S3::Bucket").values()))
+    days = [
+        rule["ExpirationInDays"]
+        for rule in bucket["LifecycleConfiguration"]["Rules"]
+        if rule["Status"] == "Enabled" and "ExpirationInDays" in rule and key.startswith(rule.get("Prefix", ""))
+        if all((tags or {}).get(tag["Key"]) == tag["Value"] for tag in rule.get("TagFilters", []))
+    ]
+    return min(days, default=None)
+
+
+def test_objects_expire_soon_after_what_they_belong_to() -> None:
+    """A result is kept 30 days; a job spec may wait 30 for its start, 30 more, and is kept 30 then."""
+    assert expiry_of(key_of("acme", "job_1", "result-1-1"), dict([RESULT_TAG])) == 35
+    assert expiry_of(key_of("acme", "job_1", "spec")) == 95
+    assert expiry_of(object_key("upload_1", "acme", "ann")) == 2
+    assert expiry_of("batches/ab/acme/batch_1/part-0001") == 70
+
+
+def test_job_specs_outlive_the_longest_wait_and_retention() -> None:
+    assert SPEC_DAYS > MAX_DELAY_SECONDS / 86_400 + MAX_EXPIRY_MS / DAY_MS + COMPLETED_RETENTION_DAYS
+    assert RESULT_DAYS > COMPLETED_RETENTION_DAYS
+
+
+@pytest.mark.parametrize("key", [RECORD, LOCK])
+def test_the_record_of_the_deployment_never_expires(key: str) -> None:
+    assert expiry_of(key) is None
+
+
+def test_unfinished_uploads_are_removed_from_every_folder() -> None:
     bucket = next(iter(resources("prod", "AWS::S3::Bucket").values()))
 
-    [rule] = [rule for rule in bucket["LifecycleConfiguration"]["Rules"] if rule.get("Prefix") == "u/"]
+    [rule] = [rule for rule in bucket["LifecycleConfiguration"]["Rules"] if "AbortIncompleteMultipartUpload" in rule]
 
-    assert (rule["ExpirationInDays"], rule["Status"]) == (2, "Enabled")
+    assert rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 2
+    assert "Prefix" not in rule
 
 
 @pytest.mark.parametrize(("stage", "origins"), [("local", ["*"]), ("prod", None)])

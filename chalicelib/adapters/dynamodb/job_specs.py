@@ -47,6 +47,11 @@ class DynamoJobSpecs:
         dynamodb.put(self._items(job_id, SPEC, s3=key, ttl=ttl))
 
     def extend_ttl(self, job_id: str, ttl: int) -> None:
+        """Write an object again: the bucket removes it by its age."""
+        item = dynamodb.get(self._items, job_id, SPEC)
+        data = self._blobs.get(item.s3) if item is not None and item.s3 and item.ttl < ttl else None
+        if item is not None and data is not None:
+            self._blobs.put(item.s3, data, "application/json")
         with suppress(ConditionFailed):  # there is no spec, or it is kept longer
             dynamodb.update(self._items(job_id, SPEC), [self._items.ttl.set(ttl)], self._items.ttl < ttl)
 

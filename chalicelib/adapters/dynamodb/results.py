@@ -98,9 +98,9 @@ class DynamoResults:
             item.text, item.parsed = text, parsed
         else:
             item.s3 = key_of(tenant, result.job_id, f"result-{result.attempt}-{result.generation}{suffix}")
-            self._blobs.put(item.s3, text, "text/plain; charset=utf-8")
+            self._blobs.put(item.s3, text, "text/plain; charset=utf-8", result=True)
             if parsed is not None:
-                self._blobs.put(_parsed_key(item.s3), parsed, "application/json")
+                self._blobs.put(_parsed_key(item.s3), parsed, "application/json", result=True)
         return item
 
     def get(self, job_id: str, attempt: int) -> Result | None:

@@ -13,6 +13,7 @@ from typing import Any
 from chalicelib.adapters.compression import pack, pack_json, unpack, unpack_json
 from chalicelib.adapters.s3.blobs import Blobs
 from chalicelib.domain.batches.row import Row
+from chalicelib.domain.files.object_retention import BATCHES_FOLDER
 
 JSON_LINES, JSON = "application/x-ndjson", "application/json"
 LINK_SECONDS = 300
@@ -47,4 +48,4 @@ class S3BatchRows:
 
 def _key(tenant: str, batch_id: str, name: str) -> str:
     """Start with two digits of a hash, because S3 limits the request rate of a prefix."""
-    return f"batches/{hashlib.sha256(batch_id.encode()).hexdigest()[:2]}/{tenant}/{batch_id}/{name}"
+    return f"{BATCHES_FOLDER}{hashlib.sha256(batch_id.encode()).hexdigest()[:2]}/{tenant}/{batch_id}/{name}"

@@ -9,7 +9,9 @@ from typing import Any
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.names import bucket_name
 from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.files.object_retention import JOBS_FOLDER, RESULT_TAG
 
+RESULT_TAGGING = "=".join(RESULT_TAG)  # as S3 wants it
 READ_TIMEOUT = 10.0  # seconds; megabytes take longer than items
 
 
@@ -32,13 +34,17 @@ class Blobs:
                     self._account = str(aws.client("sts").get_caller_identity()["Account"])
             return bucket_name(self._stage, self._account)
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
+    def put(self, key: str, data: bytes, content_type: str, *, result: bool = False) -> None:
         """Store gzipped `data`.
 
         A key is only ever written with the same content, so a repetition is harmless.
+
+        Args:
+            result: the object is removed as early as results are; otherwise as late as job specs.
         """
+        tags = {"Tagging": RESULT_TAGGING} if result else {}
         with aws.translate_errors():
-            s3().put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, ContentEncoding="gzip")
+            s3().put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type, ContentEncoding="gzip", **tags)
 
     def get(self, key: str) -> bytes | None:
         """Return the gzipped data; None if the object does not exist (any more)."""
@@ -101,7 +107,7 @@ def folder_of(tenant: str, job_id: str) -> str:
     It starts with two digits of a hash, because S3 limits the request rate of a prefix. It ends
     with the whole id and a slash, so it contains no other job's objects.
     """
-    return f"p/{hashlib.sha256(job_id.encode()).hexdigest()[:2]}/{tenant}/{job_id}/"
+    return f"{JOBS_FOLDER}{hashlib.sha256(job_id.encode()).hexdigest()[:2]}/{tenant}/{job_id}/"
 
 
 def s3() -> Any:

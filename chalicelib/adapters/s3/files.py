@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chalicelib.adapters.aws import client as aws
-from chalicelib.adapters.s3.blobs import Blobs, key_of, s3
+from chalicelib.adapters.s3.blobs import RESULT_TAGGING, Blobs, key_of, s3
 from chalicelib.domain.errors import Unavailable
 
 PART_BYTES = 8 * 1024 * 1024  # S3 accepts no smaller part than 5 MB, except the last
@@ -57,7 +57,7 @@ class S3FileWriter:
         size = self._sent + len(self._buffer)
         with aws.translate_errors():
             if self._upload_id is None:
-                s3().put_object(**self._object, Body=bytes(self._buffer), ContentType=self._content_type)
+                s3().put_object(**self._object, Body=bytes(self._buffer), ContentType=self._content_type, Tagging=RESULT_TAGGING)
                 return size
         if self._buffer:
             self._send_part(len(self._buffer))
@@ -77,7 +77,7 @@ class S3FileWriter:
     def _send_part(self, size: int) -> None:
         with aws.translate_errors():
             if self._upload_id is None:
-                created = s3().create_multipart_upload(**self._object, ContentType=self._content_type)
+                created = s3().create_multipart_upload(**self._object, ContentType=self._content_type, Tagging=RESULT_TAGGING)
                 self._upload_id = str(created["UploadId"])
             number = len(self._parts) + 1
             response = s3().upload_part(

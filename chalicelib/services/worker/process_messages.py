@@ -31,10 +31,14 @@ MAX_DELETE_BATCH = 10  # SQS's limit
 
 
 class PartialBatchFailure(HeadraceError):
-    """Some messages were not processed.
+    """Some messages were not processed: those with the ids `messages`.
 
     SQS delivers only those again, because the others have been acknowledged.
     """
+
+    def __init__(self, messages: Sequence[str], received: int) -> None:
+        super().__init__(f"{len(messages)} of {received} messages will come again.")
+        self.messages = tuple(messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ async def process_messages(
         await invocation.run(admitted, environment)
     if invocation.unfinished:
         await invocation.acknowledge()
-        raise PartialBatchFailure(f"{invocation.unfinished} of {len(messages)} messages will come again.")
+        raise PartialBatchFailure(invocation.unfinished, len(messages))
 
 
 class _Invocation:
@@ -90,7 +94,7 @@ class _Invocation:
         self._done: list[str] = []  # receipts of the messages to acknowledge
         self._job_started = asyncio.Event()
         self._limiter_lock = asyncio.Lock()
-        self.unfinished = 0  # messages that were not processed; SQS delivers them again
+        self.unfinished: list[str] = []  # ids of the messages that were not processed; SQS delivers them again
 
     async def select_candidates(self, messages: Sequence[QueueMessage]) -> list[Candidate]:
         """Return the messages whose jobs may be claimed.
@@ -170,7 +174,7 @@ class _Invocation:
             await hold_job(ctx, candidate.wake_up, job, admission)
             self._done.append(candidate.message.receipt)
         except Exception as exc:  # noqa: BLE001 - as in `_run_job`
-            self.unfinished += 1
+            self.unfinished.append(candidate.message.id)
             ctx.log("job_not_held", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
         return None
 
@@ -217,10 +221,10 @@ class _Invocation:
                 await runner.run()
             self._done.append(candidate.message.receipt)
         except asyncio.CancelledError:  # the lease was fenced; SQS delivers the message again, and the job record decides
-            self.unfinished += 1
+            self.unfinished.append(candidate.message.id)
             raise
         except Exception as exc:  # noqa: BLE001 - an error of one job must not end the other jobs of the invocation
-            self.unfinished += 1
+            self.unfinished.append(candidate.message.id)
             ctx.log("job_deferred_to_sweep", job_id=job.id, tenant=job.tenant, lane=self._lane, error=exc)
         finally:
             if runner is not None and self._running.get(job.id) is runner:

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+from chalicelib.adapters.s3.blobs import folder_of, s3
+from chalicelib.adapters.s3.files import PART_BYTES
+from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.jobs.spec import JobSpec
+from infra.naming import bucket_name
+from infra.template import template
 from tests.kit.records import NOW, incompressible_text, job_spec, new_id
 
 ODD = "\x00 👩‍👩‍👧 \u202eעברית \U0010ffff \u2028"
@@ -149,3 +154,58 @@ def test_get_many_returns_small_and_large_results(stores: Any) -> None:
 
     assert {result.job_id: result.text for result in found} == texts
     assert stores.results.get_many([]) == []
+
+
+def age_days(key: str, tags: dict[str, str]) -> dict[str, int]:
+    """The life-cycle rules of the bucket that an object falls under, with their days."""
+    bucket = next(one["Properties"] for one in template("dev")["Resources"].values() if one["Type"] == "AWS::S3::Bucket")
+    rules = [rule for rule in bucket["LifecycleConfiguration"]["Rules"] if "ExpirationInDays" in rule and key.startswith(rule["Prefix"])]
+    return {
+        rule["Id"]: rule["ExpirationInDays"]
+        for rule in rules
+        if all(tags.get(tag["Key"]) == tag["Value"] for tag in rule.get("TagFilters", []))
+    }
+
+
+def objects_of(job_id: str) -> dict[str, dict[str, int]]:
+    """The objects of a job, and which rules remove them."""
+    client, bucket = s3(), bucket_name("dev", "123456789012")
+    found = {}
+    for one in client.list_objects_v2(Bucket=bucket, Prefix=folder_of("acme", job_id))["Contents"]:
+        tags = {tag["Key"]: tag["Value"] for tag in client.get_object_tagging(Bucket=bucket, Key=one["Key"])["TagSet"]}
+        found[one["Key"].rsplit("/", 1)[-1]] = age_days(one["Key"], tags)
+    return found
+
+
+def test_results_and_files_are_removed_earlier_than_job_specs(dynamo_stores: DynamoStores) -> None:
+    """A job may wait for two months; its results are kept for one from their end on."""
+    job_id = new_id()
+    dynamo_stores.job_specs.put(job_id, "acme", job_spec(incompressible_text(100_000)), TTL)
+    dynamo_stores.results.put(result(job_id=job_id, text=incompressible_text(100_000), parsed={"a": incompressible_text(100)}), "acme")
+    for name, size in (("small.csv", 10), ("large.csv", PART_BYTES + 1)):
+        file = dynamo_stores.job_files.create("acme", job_id, name, "text/csv")
+        file.write(b"x" * size)
+        file.close()
+
+    found = objects_of(job_id)
+
+    assert found.pop("spec") == {"jobs": 95}
+    assert set(found) >= {"small.csv", "large.csv", "result-1-0", "result-1-0-parsed"}
+    assert all(rules == {"results": 35, "jobs": 95} for rules in found.values())
+
+
+def test_a_job_spec_that_is_needed_longer_is_written_again(dynamo_stores: DynamoStores) -> None:
+    """The bucket removes objects by their age, not by the job's expiry."""
+    job_id, given, written = new_id(), job_spec(incompressible_text(100_000)), list[str]()
+    dynamo_stores.job_specs.put(job_id, "acme", given, TTL)
+    s3().meta.events.register("before-call.s3.PutObject", lambda params, **_: written.append(params["url_path"]), unique_id="written")
+    try:
+        dynamo_stores.job_specs.extend_ttl(job_id, TTL)
+        no_longer = list(written)
+        dynamo_stores.job_specs.extend_ttl(job_id, TTL + 1)
+    finally:
+        s3().meta.events.unregister("before-call.s3.PutObject", unique_id="written")
+
+    assert no_longer == []
+    assert [path.rsplit("/", 1)[-1] for path in written] == ["spec"]
+    assert dynamo_stores.job_specs.get(job_id) == given

@@ -171,7 +171,9 @@ def test_lost_connection_is_reopened_at_the_position() -> None:
     text = scene.watch(scene.transport("socket", first, second))
 
     assert text == "Hello"
-    assert second.subscriptions == [(0.5, 1, 3)]
+    [(reopened_at, *position)] = second.subscriptions
+    assert 0.25 <= reopened_at <= 0.5
+    assert position == [1, 3]
     assert Interrupted("socket", "gone") in scene.events
 
 
@@ -244,3 +246,16 @@ def test_expired_text_ends_the_watch() -> None:
 
     assert scene.watch(scene.transport("socket", connection)) == ""
     assert scene.events[-1] == Lost(None)
+
+
+def test_two_watchers_of_one_lost_stage_come_back_at_different_times() -> None:
+    """Each draws its own delays."""
+
+    def subscribed_at() -> list[float]:
+        scene = Scene()
+        lost = [scene.connection(connected(), tokens(number, "a"), ConnectionLost("closed")) for number in range(3)]
+        last = scene.connection(connected(), end(3))
+        scene.watch(scene.transport("socket", *lost, last))
+        return [connection.subscriptions[0][0] for connection in (*lost, last)]
+
+    assert subscribed_at() != subscribed_at()

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from cli.reducer import Resubscribe, TextAssembler
+from cli.watch import reconnect_delay
 from tests.kit.paths import ROOT
 
 FILE = Path(__file__).with_name("reducer_cases.json")
@@ -52,6 +53,31 @@ def test_javascript_client_passes_the_case(case: dict[str, Any], javascript: dic
     seen = javascript[case["name"]]
 
     assert seen == {key: case[key] for key in seen}
+
+
+SPREAD = """
+import { reconnectDelay } from "%s";
+const delays = [];
+for (let failures = 0; failures < 9; failures++) for (const random of [0, 0.5, 1]) delays.push(reconnectDelay(failures, random));
+const own = new Set(Array.from({ length: 50 }, () => reconnectDelay(1)));
+process.stdout.write(JSON.stringify({ delays, distinct: own.size }));
+"""
+
+
+def test_both_clients_spread_their_reconnects_alike() -> None:
+    """Half of a delay is random: when all sockets of a stage close, their clients must not come back at once."""
+    delays = [reconnect_delay(failures, part) for failures in range(9) for part in (0, 0.5, 1)]
+    assert delays[:6] == [0.25, 0.375, 0.5, 0.5, 0.75, 1.0]
+    assert (min(delays[-3:]), max(delays)) == (10.0, 20.0)
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed, so the JavaScript client cannot be run")
+
+    script = SPREAD % JAVASCRIPT.with_name("reducer.mjs").as_uri()
+    run = subprocess.run([node, "--input-type=module", "-e", script], capture_output=True, text=True, timeout=60, check=True)
+
+    assert json.loads(run.stdout)["delays"] == delays
+    assert json.loads(run.stdout)["distinct"] > 40
 
 
 def test_case_names_are_unique() -> None:
