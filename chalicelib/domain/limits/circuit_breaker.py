@@ -176,6 +176,24 @@ class CircuitBreaker:
         """Return how many of the failed jobs are of this tenant."""
         return sum(failure.startswith(f"{tenant}/") for failure in self.failed)
 
+    def as_seen_by(self, tenant: str) -> CircuitBreaker:
+        """Return the circuit as it is for the jobs of one tenant, without what others did.
+
+        The failures are its own; its own circuit takes the place of a closed one of all tenants;
+        an operator's words and name are left out.
+        """
+        failures, own = self.failures_of(tenant), self.own_of(tenant)
+        seen = replace(
+            self,
+            failures=failures,
+            last_failure_at=self.last_failure_at if failures else None,
+            reason=FORCED if self.is_forced else self.reason if failures or self.state is not CircuitState.CLOSED else None,
+            by=None,
+        )
+        if own is None or self.state is not CircuitState.CLOSED:
+            return seen
+        return replace(seen, state=own.state, until=own.until, reason=own.reason, opened_at=own.opened_at, trips=own.trips)
+
     def concerns(self, tenant: str) -> bool:
         """Whether a job of this tenant is among the failures, or it has a circuit of its own."""
         return self.prober == tenant or self.failures_of(tenant) > 0 or self.own_of(tenant) is not None

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, TenantCircuit, force_open, origin_of, record_failure, start_probe
+from chalicelib.domain.limits.circuit_breaker import (
+    CircuitBreaker,
+    CircuitState,
+    TenantCircuit,
+    force_open,
+    origin_of,
+    record_failure,
+    start_probe,
+)
 from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, new_id
 
@@ -34,7 +42,13 @@ def test_circuits_of_single_tenants_round_trip(stores: Any) -> None:
     """With the failed jobs, and the tenant that probed last."""
     own = TenantCircuit(tenant="t1", opened_at=NOW, until=NOW + 5, reason="stream_cut", trips=2, probe="p")
     circuit = CircuitBreaker(
-        model=new_id(), failures=2, failed=("t1/j1", "t2/j2"), last_failure_at=NOW, prober="t2", own=(own, TenantCircuit(tenant="t2", opened_at=1, until=2, reason="x")), version=1
+        model=new_id(),
+        failures=2,
+        failed=("t1/j1", "t2/j2"),
+        last_failure_at=NOW,
+        prober="t2",
+        own=(own, TenantCircuit(tenant="t2", opened_at=1, until=2, reason="x")),
+        version=1,
     )
     stores.circuit_breakers.replace(CircuitBreaker(model=circuit.model), circuit)
 
@@ -74,7 +88,8 @@ def test_first_failure_does_not_overwrite_a_stored_circuit_breaker(stores: Any) 
 
     with pytest.raises(StaleVersion) as refused:
         stores.circuit_breakers.replace(
-            CircuitBreaker(model=model), record_failure(CircuitBreaker(model=model), "stream_cut", NOW, origin_of("late", "acme", "job"), NOW)
+            CircuitBreaker(model=model),
+            record_failure(CircuitBreaker(model=model), "stream_cut", NOW, origin_of("late", "acme", "job"), NOW),
         )
 
     assert refused.value.current.mark == "mark"

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from functools import partial
 
 from chalicelib.domain.failures import AttemptFailed
-from chalicelib.domain.limits import circuit_breaker as circuit_rules
 from chalicelib.domain.jobs.spec import is_flex
+from chalicelib.domain.limits import circuit_breaker as circuit_rules
 from chalicelib.domain.limits.admission import HoldReason, WaitUntil
 from chalicelib.domain.limits.circuit_breaker import (
     COOL_DOWN_MS,

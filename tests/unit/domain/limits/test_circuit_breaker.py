@@ -39,7 +39,6 @@ from chalicelib.domain.limits.circuit_breaker import (
 from tests.kit.jobs import NOW
 
 
-
 def attempt(mark: str, tenant: str = "acme", job: str | None = None) -> Origin:
     """An attempt of a job of its own, unless `job` is given."""
     return origin_of(mark, tenant, job or mark)
@@ -278,7 +277,12 @@ def test_failures_of_one_tenant_open_only_its_own_circuit() -> None:
 
     own = circuit.own_of(tenant_mark("flood"))
     assert own is not None
-    assert (circuit.state, own.state, own.until, own.reason) == (CircuitState.CLOSED, CircuitState.OPEN, NOW + COOL_DOWN_MS, "provider_unavailable")
+    assert (circuit.state, own.state, own.until, own.reason) == (
+        CircuitState.CLOSED,
+        CircuitState.OPEN,
+        NOW + COOL_DOWN_MS,
+        "provider_unavailable",
+    )
     assert check_permission(circuit, attempt("x", "flood"), NOW) is Permission.DENIED
     assert check_permission(circuit, attempt("x", "quiet"), NOW) is Permission.ALLOWED
     assert retry_at(circuit, tenant_mark("flood"), NOW) == own.until

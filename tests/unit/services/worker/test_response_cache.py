@@ -320,7 +320,9 @@ def test_a_cached_answer_does_not_close_the_circuit() -> None:
     """The job was let through as the probe of an open circuit."""
     world = World(FIRST)
     run_job(world)
-    opened = record_failure(CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), origin_of("m", "acme", "job"), world.clock.now())
+    opened = record_failure(
+        CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), origin_of("m", "acme", "job"), world.clock.now()
+    )
     world.container.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
     world.clock.advance(60)
 

@@ -543,7 +543,10 @@ def test_a_flex_request_that_is_not_answered_in_time_does_not_count(tier: str, f
     assert circuit(world).failures == failures
 
 
-@pytest.mark.parametrize(("config", "timeout"), [({}, 300.0), ({"openai": {"service_tier": "flex"}}, 840.0), ({"openai": {"service_tier": "flex"}, "timeout": 60}, 60)])
+@pytest.mark.parametrize(
+    ("config", "timeout"),
+    [({}, 300.0), ({"openai": {"service_tier": "flex"}}, 840.0), ({"openai": {"service_tier": "flex"}, "timeout": 60}, 60)],
+)
 def test_a_flex_request_has_all_the_time_of_an_attempt_by_default(config: dict[str, Any], timeout: float) -> None:
     world = World()
     world.submit(config=config)
