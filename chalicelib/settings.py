@@ -30,6 +30,7 @@ class Settings:
     jobs_stream_arn: the change stream of the jobs table; read only while deploying. The ARN contains a time, so it cannot be derived.
     requests_per_minute: maximum requests per key and clock minute. Event streams count, but are never rejected.
     max_long_polls: maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.
+    max_connections: maximum open WebSockets of one API key, those of its tickets included. Near it a few may be refused.
     max_lane_depth: maximum messages in a lane, of all tenants together; submissions to a full lane are rejected.
     frames_per_second: token frames per second to one WebSocket. In the first three seconds it is ten.
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
@@ -44,6 +45,7 @@ class Settings:
     jobs_stream_arn: str = PLACEHOLDER_STREAM_ARN
     requests_per_minute: int = 600
     max_long_polls: int = 100
+    max_connections: int = 500
     max_lane_depth: int = 100_000
     frames_per_second: float = 4.0
     provider_idle_timeout: float = 60.0
@@ -72,6 +74,7 @@ class Settings:
             jobs_stream_arn=env.get("HEADRACE_JOBS_STREAM_ARN", cls.jobs_stream_arn),
             requests_per_minute=int(_number(env, "HEADRACE_REQUESTS_PER_MINUTE", cls.requests_per_minute)),
             max_long_polls=int(_number(env, "HEADRACE_MAX_LONG_POLLS", cls.max_long_polls)),
+            max_connections=int(_number(env, "HEADRACE_MAX_CONNECTIONS", cls.max_connections)),
             max_lane_depth=int(_number(env, "HEADRACE_MAX_LANE_DEPTH", cls.max_lane_depth)),
             frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
             provider_idle_timeout=_number(env, "HEADRACE_PROVIDER_IDLE_TIMEOUT", cls.provider_idle_timeout),

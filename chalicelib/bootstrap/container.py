@@ -38,6 +38,7 @@ from chalicelib.services.auth.authenticate import ApiKeyCache
 from chalicelib.services.log import Log
 from chalicelib.services.metrics.throughput_cache import ThroughputCache
 from chalicelib.services.notifications.settings import new_signing_secret
+from chalicelib.services.streaming.socket_meter import SocketMeter
 from chalicelib.services.worker.context import LocalState
 from chalicelib.services.worker.stream_response import cancel_response
 from chalicelib.settings import Settings
@@ -211,6 +212,10 @@ class Container(DynamoStores):
     @cached_property
     def local_state(self) -> LocalState:
         return LocalState()
+
+    @cached_property
+    def socket_meter(self) -> SocketMeter:
+        return SocketMeter()
 
     @cached_property
     def api_key_cache(self) -> ApiKeyCache:

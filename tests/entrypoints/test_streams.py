@@ -98,7 +98,7 @@ def test_a_stream_without_a_free_long_poll_slot_is_answered_at_once(api: Api) ->
     job_id = api.submit()
     now = api.container.clock.now()
     for _ in range(100):
-        api.container.semaphores.acquire("held", 100, now + 60_000, now)
+        api.container.semaphores.acquire("held", range(100), now + 60_000, now)
 
     reply = api.call("GET", f"/jobs/{job_id}/stream", last_event_id="0:5")
 

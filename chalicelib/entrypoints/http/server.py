@@ -12,15 +12,15 @@ from chalice import Blueprint, Response
 
 from chalicelib.bootstrap import Container, container
 from chalicelib.domain.auth.identity import Caller, Role
-from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge, Unavailable
+from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge
 from chalicelib.domain.ids import checked_job_id
 from chalicelib.entrypoints.http import access_log, errors
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
+from chalicelib.services.auth.rate_limit import WINDOW_SECONDS, count_request, seconds_left
 from chalicelib.settings import Settings
 
 MAX_BODY_BYTES = 4_000_000
-WINDOW_SECONDS = 60  # of the rate limit
 JSON = "application/json"
 REPLAYED = {"Idempotent-Replayed": "true"}
 EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", "Retry-After", "ETag", "Idempotent-Replayed")
@@ -203,7 +203,7 @@ def _authorize(raw: Any, options: RouteOptions, role: Role, state: RequestState)
     policy = "key" if options.rate_limited else "stream"
     state.over_rate = not _check_rate_limit(state.container, state.caller, state.headers, policy)
     if state.over_rate and options.rate_limited:
-        raise RateLimited(retry_after=WINDOW_SECONDS - state.container.clock.now() // 1000 % WINDOW_SECONDS)
+        raise RateLimited(retry_after=seconds_left(state.container.clock.now()))
 
 
 def _request(raw: Any, state: RequestState) -> ApiRequest:
@@ -273,12 +273,8 @@ def _caller(ctx: Container, raw: Any, *, tickets: bool) -> Caller:
 def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], policy: str) -> bool:
     """Count the request and set the `RateLimit` headers. False if the key is over its limit."""
     limit = ctx.settings.requests_per_minute
-    now = ctx.clock.now() // 1000
     headers["RateLimit-Policy"] = f'"{policy}";q={limit};w={WINDOW_SECONDS}'
-    try:
-        used = ctx.request_counters.increment(f"{policy}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
-    except Unavailable as exc:  # allow the request: the limit protects against load, not against intruders
-        record("rate_limit_count_failed", key_id=caller.key_id, error=exc)
-        return True
-    headers["RateLimit"] = f'"{policy}";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
+    used = count_request(ctx, caller, policy)
+    if used:
+        headers["RateLimit"] = f'"{policy}";r={max(0, limit - used)};t={seconds_left(ctx.clock.now())}'
     return used <= limit
