@@ -6,7 +6,7 @@ passed to them as it is. Members are created on first use, once per execution en
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from random import random
@@ -228,9 +228,9 @@ class Container(DynamoStores):
     def caller_by_key_hash(self, key_hash: str) -> Caller | None:
         return self.api_key_cache.caller(key_hash)
 
-    def may_stream(self, key_hash: str, job: Job) -> bool:
-        """Whether the API key with this hash may still read the job's content."""
-        return self.api_key_cache.may_read_job(key_hash, job)
+    def readers_of(self, job: Job, key_hashes: Collection[str]) -> set[str]:
+        """Those of the API keys, by their hashes, that may still read the job's content."""
+        return self.api_key_cache.readers(key_hashes, job)
 
     def throughput_of(self, job_type: str, model: str) -> Throughput:
         """The measured throughput of jobs of this type and model."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -77,7 +77,7 @@ class Processes:
         vars(world.container).update(
             job_files=StepPort("job_files", real.job_files, steps),
             provider=self.provider,
-            may_stream=keys.may_stream,
+            readers_of=keys.readers_of,
             caller_by_key_hash=keys.caller,
             offload=self._offload,
             offload_sends=self._offload,
@@ -234,8 +234,8 @@ def _on_thread_end(actor: Actor, thread: asyncio.Task[Any]) -> None:
 class _Keys:
     """The API keys: every key is valid."""
 
-    def may_stream(self, key_hash: str, _job: Job) -> bool:
-        return True
+    def readers_of(self, _job: Job, key_hashes: Collection[str]) -> set[str]:
+        return set(key_hashes)
 
     def caller(self, key_hash: str) -> Caller:
         return ALICE

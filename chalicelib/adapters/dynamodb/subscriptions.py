@@ -77,7 +77,7 @@ class DynamoSubscriptions:
         return True
 
     def count(self, job_id: str, limit: int) -> int:
-        return int(self._subscriptions.count(job_id, self._subscriptions.sk.startswith(PREFIX), limit=limit))
+        return dynamodb.count(self._subscriptions, job_id, self._subscriptions.sk.startswith(PREFIX), limit)
 
     def remove(self, job_id: str, connection_id: str) -> None:
         """Without a `ctl` item there was never a subscriber, so there is no version to change."""

@@ -194,7 +194,7 @@ def test_largest_connection_and_ticket_round_trip(stores: Any) -> None:
     ticket = Ticket(hash=new_id(), caller=narrow, created_at=NOW, expires_at=NOW + 9)
     stores.tickets.put(ticket)
 
-    assert stores.connections.get(given.id) == replace(given, jobs=subscribed)
+    assert stores.connections.get(given.id) == replace(given, jobs=subscribed, window=1, used=SUBSCRIPTIONS_PER_CONNECTION)
     assert stores.tickets.get(ticket.hash) == ticket
 
 
