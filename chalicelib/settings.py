@@ -13,6 +13,7 @@ _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 _TYPE_LIMIT = re.compile(r"[a-z][a-z0-9_]*=(-|[0-9]{1,4})/(-|[0-9]{1,4})\Z")
 MAX_TYPE_LIMIT = 1000  # the start times of one minute must fit into one DynamoDB item
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+PROMPT_CACHES = ("organisation", "tenant")
 PLACEHOLDER_STREAM_ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
 
 
@@ -34,6 +35,7 @@ class Settings:
     max_lane_depth: maximum messages in a lane, of all tenants together; submissions to a full lane are rejected.
     frames_per_second: token frames per second to one WebSocket. In the first three seconds it is ten.
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
+    prompt_cache: `organisation`: tenants share OpenAI's prompt cache, though hits across them are unlikely. `tenant`: no request shares it, for some fifteen input tokens each.
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
     type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.
@@ -49,6 +51,7 @@ class Settings:
     max_lane_depth: int = 100_000
     frames_per_second: float = 4.0
     provider_idle_timeout: float = 60.0
+    prompt_cache: str = "organisation"
     webhook_networks: tuple[str, ...] = ()
     mail_from: str | None = None
     type_limits: tuple[str, ...] = ()
@@ -66,6 +69,9 @@ class Settings:
         level = env.get("HEADRACE_LOG_LEVEL", cls.log_level)
         if level not in LEVELS:
             raise SettingsError(f"HEADRACE_LOG_LEVEL must be one of {', '.join(LEVELS)}, not {level!r}")
+        prompt_cache = env.get("HEADRACE_PROMPT_CACHE", cls.prompt_cache)
+        if prompt_cache not in PROMPT_CACHES:
+            raise SettingsError(f"HEADRACE_PROMPT_CACHE must be one of {', '.join(PROMPT_CACHES)}, not {prompt_cache!r}")
         origins = tuple(origin.strip() for origin in env.get("HEADRACE_ALLOWED_ORIGINS", "").split(",") if origin.strip())
         return cls(
             stage=stage,
@@ -78,6 +84,7 @@ class Settings:
             max_lane_depth=int(_number(env, "HEADRACE_MAX_LANE_DEPTH", cls.max_lane_depth)),
             frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
             provider_idle_timeout=_number(env, "HEADRACE_PROVIDER_IDLE_TIMEOUT", cls.provider_idle_timeout),
+            prompt_cache=prompt_cache,
             webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
             mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
             type_limits=_type_limits(env.get("HEADRACE_TYPE_LIMITS", "")),

@@ -40,7 +40,7 @@ from chalicelib.services.metrics.throughput_cache import ThroughputCache
 from chalicelib.services.notifications.settings import new_signing_secret
 from chalicelib.services.streaming.socket_meter import SocketMeter
 from chalicelib.services.worker.context import LocalState
-from chalicelib.services.worker.stream_response import cancel_response
+from chalicelib.services.worker.stream_response import cancel_response, delete_response
 from chalicelib.settings import Settings
 
 if TYPE_CHECKING:
@@ -196,6 +196,10 @@ class Container(DynamoStores):
         return self.settings.frames_per_second
 
     @property
+    def isolates_prompt_cache(self) -> bool:
+        return self.settings.prompt_cache == "tenant"
+
+    @property
     def max_lane_depth(self) -> int:
         return self.settings.max_lane_depth
 
@@ -244,6 +248,10 @@ class Container(DynamoStores):
     def cancel_response(self, response_id: str) -> None:
         """Stop a background response, from synchronous code."""
         self.worker_loop.run(cancel_response(self.provider, self.log, response_id))
+
+    def delete_response(self, response_id: str) -> None:
+        """Delete a background response, from synchronous code."""
+        self.worker_loop.run(delete_response(self.provider, self.log, response_id))
 
     def job_type(self, name: str) -> JobType:
         """The job type of this name, with the stage's limits.

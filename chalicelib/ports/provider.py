@@ -144,3 +144,6 @@ class Provider(Protocol):
 
     async def cancel(self, response_id: str) -> None:
         """Stop a background response. Repeatable; a response that has ended or is gone is no error."""
+
+    async def delete(self, response_id: str) -> None:
+        """Delete a background response, with its prompt. Repeatable; one that is gone is no error."""

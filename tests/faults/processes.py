@@ -16,7 +16,7 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.ports import QueueMessage
 from chalicelib.services.prompts.render import fill_parent_results_if_available
 from chalicelib.services.worker.process_messages import process_messages
-from chalicelib.services.worker.stream_response import cancel_response
+from chalicelib.services.worker.stream_response import cancel_response, delete_response
 from tests.faults.bridge import run_in_greenlet, wait
 from tests.faults.client import Client
 from tests.faults.history import History
@@ -82,6 +82,7 @@ class Processes:
             offload=self._offload,
             offload_sends=self._offload,
             cancel_response=lambda response_id: wait(cancel_response(self.provider, world.container.log, response_id)),
+            delete_response=lambda response_id: wait(delete_response(self.provider, world.container.log, response_id)),
         )
 
     def job(self, job_id: str) -> Job:

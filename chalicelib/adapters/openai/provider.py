@@ -128,6 +128,10 @@ class OpenAIResponses:
         """Stop a background response, unless it has ended."""
         await self._call(lambda client: openai_background.cancel(client, response_id))
 
+    async def delete(self, response_id: str) -> None:
+        """Delete a background response, which OpenAI would keep for thirty days."""
+        await self._call(lambda client: openai_background.delete(client, response_id))
+
     def client(self) -> AsyncOpenAI:
         """Return the SDK's client.
 
