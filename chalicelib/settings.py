@@ -35,7 +35,7 @@ class Settings:
     max_lane_depth: maximum messages in a lane, of all tenants together; submissions to a full lane are rejected.
     frames_per_second: token frames per second to one WebSocket. In the first three seconds it is ten.
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
-    prompt_cache: `organisation`: tenants share OpenAI's prompt cache, though hits across them are unlikely. `tenant`: no request shares it, for some fifteen input tokens each.
+    prompt_cache: who shares OpenAI's prompt cache: `organisation`, or `tenant`, which costs some fifteen input tokens a request.
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
     type_limits: replace the limits of job types: `type=concurrency/starts per minute`, such as `export=2/5,general=-/600`. `-`: unlimited.

@@ -172,8 +172,7 @@ def routes_page() -> str:
 {NOTE}
 
 Each route with the minimum role that may call it. One with an effect on the stage also needs a key
-of all tenants. [api.md](api.md) describes requests and
-responses.
+of all tenants. [api.md](api.md) describes requests and responses.
 
 {_table(("route", "role", "effect", "description"), rows)}
 """

@@ -255,7 +255,7 @@ class TooManyWatchers(HeadraceError):
 
     code = "too_many_watchers"
 
-    def __init__(self, subject_id: str, retry_after: int) -> None:
+    def __init__(self, subject_id: str = "", retry_after: int | None = None) -> None:
         super().__init__(retry_after=retry_after)
         kind = "batches" if subject_id.startswith("batch_") else "jobs"
         self.poll = f"/{kind}/{subject_id}" + ("/text" if kind == "jobs" else "")

@@ -19,7 +19,9 @@ SUBSCRIBE_UNITS = 3  # beside the message and the frames of a replay
 # no write, and a flood one for so many messages.
 UNWRITTEN_UNITS = 20
 MAX_MESSAGE_LENGTH = 4_096  # characters; a larger message is refused before it is parsed
-RESUBSCRIBE_MS = 5_000  # the same subscription is not repeated within this time
+# The same subscription is not repeated within this time. A client that misses an answer asks again
+# after three seconds.
+RESUBSCRIBE_MS = 2_500
 MAX_WATCHERS = 100  # live subscriptions of one job or batch; all others poll
 WATCHERS_AT_FULL_PACE = 25  # with more of them, each gets frames less often
 POLL_SECONDS = 5  # how often those should poll that are no live subscribers
