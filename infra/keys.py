@@ -53,9 +53,7 @@ def make(
     role: Annotated[str, typer.Option(help="viewer, user, operator or admin.")] = "user",
     user: Annotated[str, typer.Option(help="The user that the key identifies.")] = "default",
     days: Annotated[int | None, typer.Option(help="Days until the key expires; by default never.", min=1)] = None,
-    all_tenants: Annotated[
-        bool, typer.Option(help="Make it an admin of all tenants, for whoever runs the stage.")
-    ] = False,
+    all_tenants: Annotated[bool, typer.Option(help="Make it an admin of all tenants, for whoever runs the stage.")] = False,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
     if role.upper() not in Role.__members__:
