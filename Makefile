@@ -65,8 +65,8 @@ destroy: $(VENV) ## remove a stage from AWS: make destroy STAGE=dev
 doctor: $(VENV) ## check a stage and its AWS account: make doctor STAGE=dev
 	@$(PY) -m infra doctor --stage $(STAGE)
 
-key: $(VENV) ## create an API key: make key STAGE=dev TENANT=demo ROLE=user KEY_USER=ada
-	@$(PY) -m infra keys make --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(KEY_USER)
+key: $(VENV) ## create an API key: make key STAGE=dev TENANT=demo ROLE=user KEY_USER=ada, or ROLE=admin ALL_TENANTS=1
+	@$(PY) -m infra keys make --stage $(STAGE) --tenant $(TENANT) --role $(ROLE) --user $(KEY_USER) $(if $(ALL_TENANTS),--all-tenants)
 
 openai-key: $(VENV) ## store the OpenAI key of a stage, from $$OPENAI_API_KEY or stdin: make openai-key STAGE=dev
 	@$(PY) -m infra openai-key --stage $(STAGE)

@@ -13,6 +13,7 @@ _STAGE = re.compile(r"[a-z][a-z0-9-]{0,19}\Z")
 _TYPE_LIMIT = re.compile(r"[a-z][a-z0-9_]*=(-|[0-9]{1,4})/(-|[0-9]{1,4})\Z")
 MAX_TYPE_LIMIT = 1000  # the start times of one minute must fit into one DynamoDB item
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+PROMPT_CACHES = ("organisation", "tenant")
 PLACEHOLDER_STREAM_ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/not-deployed/stream/not-deployed"
 
 
@@ -30,9 +31,11 @@ class Settings:
     jobs_stream_arn: the change stream of the jobs table; read only while deploying. The ARN contains a time, so it cannot be derived.
     requests_per_minute: maximum requests per key and clock minute. Event streams count, but are never rejected.
     max_long_polls: maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.
+    max_connections: maximum open WebSockets of one API key, those of its tickets included. Near it a few may be refused.
     max_lane_depth: maximum messages in a lane, of all tenants together; submissions to a full lane are rejected.
     frames_per_second: token frames per second to one WebSocket. In the first three seconds it is ten.
     provider_idle_timeout: maximum seconds without an event from OpenAI during an answer, except while the model reasons.
+    prompt_cache: who shares OpenAI's prompt cache: `organisation`, or `tenant`, which costs some fifteen input tokens a request.
     webhook_networks: private networks (`10.1.0.0/16`, separated by commas) that webhooks may reach, also without TLS.
     mail_from: the sender address of e-mail, verified in SES. Empty: the stage sends no e-mail.
     report_batch_failures: `true` if the event source of the function takes the ids of failed messages as an answer; set per function.
@@ -45,9 +48,11 @@ class Settings:
     jobs_stream_arn: str = PLACEHOLDER_STREAM_ARN
     requests_per_minute: int = 600
     max_long_polls: int = 100
+    max_connections: int = 500
     max_lane_depth: int = 100_000
     frames_per_second: float = 4.0
     provider_idle_timeout: float = 60.0
+    prompt_cache: str = "organisation"
     webhook_networks: tuple[str, ...] = ()
     mail_from: str | None = None
     report_batch_failures: bool = False
@@ -66,6 +71,9 @@ class Settings:
         level = env.get("HEADRACE_LOG_LEVEL", cls.log_level)
         if level not in LEVELS:
             raise SettingsError(f"HEADRACE_LOG_LEVEL must be one of {', '.join(LEVELS)}, not {level!r}")
+        prompt_cache = env.get("HEADRACE_PROMPT_CACHE", cls.prompt_cache)
+        if prompt_cache not in PROMPT_CACHES:
+            raise SettingsError(f"HEADRACE_PROMPT_CACHE must be one of {', '.join(PROMPT_CACHES)}, not {prompt_cache!r}")
         origins = tuple(origin.strip() for origin in env.get("HEADRACE_ALLOWED_ORIGINS", "").split(",") if origin.strip())
         return cls(
             stage=stage,
@@ -74,9 +82,11 @@ class Settings:
             jobs_stream_arn=env.get("HEADRACE_JOBS_STREAM_ARN", cls.jobs_stream_arn),
             requests_per_minute=int(_number(env, "HEADRACE_REQUESTS_PER_MINUTE", cls.requests_per_minute)),
             max_long_polls=int(_number(env, "HEADRACE_MAX_LONG_POLLS", cls.max_long_polls)),
+            max_connections=int(_number(env, "HEADRACE_MAX_CONNECTIONS", cls.max_connections)),
             max_lane_depth=int(_number(env, "HEADRACE_MAX_LANE_DEPTH", cls.max_lane_depth)),
             frames_per_second=_number(env, "HEADRACE_FRAMES_PER_SECOND", cls.frames_per_second),
             provider_idle_timeout=_number(env, "HEADRACE_PROVIDER_IDLE_TIMEOUT", cls.provider_idle_timeout),
+            prompt_cache=prompt_cache,
             webhook_networks=_networks(env.get("HEADRACE_WEBHOOK_NETWORKS", "")),
             mail_from=env.get("HEADRACE_MAIL_FROM", "").strip() or None,
             report_batch_failures=_flag(env, "HEADRACE_REPORT_BATCH_FAILURES"),

@@ -17,7 +17,7 @@ from typing import Any
 
 from cli.errors import UsageError
 
-ROLES = ("user", "operator", "admin", "viewer", "other_user")
+ROLES = ("user", "operator", "admin", "viewer", "other_user", "stage_admin")
 
 
 @dataclass(frozen=True, slots=True)

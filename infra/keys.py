@@ -1,6 +1,7 @@
 """Create, list and revoke the API keys of a deployment, with AWS credentials.
 
     python -m infra keys make --stage dev --tenant acme --role user --user alice
+    python -m infra keys make --stage dev --tenant house --role admin --user ops --all-tenants
     python -m infra keys list --stage dev --tenant acme
     python -m infra keys revoke --stage dev --tenant acme --id key_01J...
 
@@ -52,7 +53,7 @@ def make(
     role: Annotated[str, typer.Option(help="viewer, user, operator or admin.")] = "user",
     user: Annotated[str, typer.Option(help="The user that the key identifies.")] = "default",
     days: Annotated[int | None, typer.Option(help="Days until the key expires; by default never.", min=1)] = None,
-    all_tenants: Annotated[bool, typer.Option(help="Make it an admin of all tenants.")] = False,
+    all_tenants: Annotated[bool, typer.Option(help="Make it an admin of all tenants, for whoever runs the stage.")] = False,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
     if role.upper() not in Role.__members__:
@@ -71,7 +72,7 @@ def list_keys(stage: Stage, tenant: Tenant) -> None:
     """List a tenant's keys, without their secrets."""
     for key in _api_keys(stage).keys(tenant):
         ends = f"revoked {rfc3339(key.revoked_at)}" if key.revoked_at else f"expires {rfc3339(key.expires_at) or 'never'}"
-        print(f"{key.id}  {key.role.label:8}  {key.user:20}  {ends}")
+        print(f"{key.id}  {key.role.label:8}  {key.user:20}  {ends}{'  of all tenants' if key.all_tenants else ''}")
 
 
 @app.command()

@@ -163,15 +163,18 @@ variables of the laptop cloud and the command line see [operations.md](operation
 
 def routes_page() -> str:
     routes = sorted(ROUTES, key=lambda route: (route.path, METHODS.index(route.method)))  # independent of the import order
-    rows = ((f"`{route.method} {route.path}`", route.role.label if route.role else "public", route.summary) for route in routes)
+    rows = (
+        (f"`{route.method} {route.path}`", route.role.label if route.role else "public", route.effect.value, route.summary)
+        for route in routes
+    )
     return f"""# Routes
 
 {NOTE}
 
-Each route with the minimum role that may call it. [api.md](api.md) describes requests and
-responses.
+Each route with the minimum role that may call it. One with an effect on the stage also needs a key
+of all tenants. [api.md](api.md) describes requests and responses.
 
-{_table(("route", "role", "description"), rows)}
+{_table(("route", "role", "effect", "description"), rows)}
 """
 
 

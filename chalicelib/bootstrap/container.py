@@ -6,7 +6,7 @@ passed to them as it is. Members are created on first use, once per execution en
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from random import random
@@ -38,8 +38,9 @@ from chalicelib.services.auth.authenticate import ApiKeyCache
 from chalicelib.services.log import Log
 from chalicelib.services.metrics.throughput_cache import ThroughputCache
 from chalicelib.services.notifications.settings import new_signing_secret
+from chalicelib.services.streaming.socket_meter import SocketMeter
 from chalicelib.services.worker.context import LocalState
-from chalicelib.services.worker.stream_response import cancel_response
+from chalicelib.services.worker.stream_response import cancel_response, delete_response
 from chalicelib.settings import Settings
 
 if TYPE_CHECKING:
@@ -195,6 +196,10 @@ class Container(DynamoStores):
         return self.settings.frames_per_second
 
     @property
+    def isolates_prompt_cache(self) -> bool:
+        return self.settings.prompt_cache == "tenant"
+
+    @property
     def max_lane_depth(self) -> int:
         return self.settings.max_lane_depth
 
@@ -213,6 +218,10 @@ class Container(DynamoStores):
         return LocalState()
 
     @cached_property
+    def socket_meter(self) -> SocketMeter:
+        return SocketMeter()
+
+    @cached_property
     def api_key_cache(self) -> ApiKeyCache:
         return ApiKeyCache(self.api_keys, self.clock)
 
@@ -223,9 +232,9 @@ class Container(DynamoStores):
     def caller_by_key_hash(self, key_hash: str) -> Caller | None:
         return self.api_key_cache.caller(key_hash)
 
-    def may_stream(self, key_hash: str, job: Job) -> bool:
-        """Whether the API key with this hash may still read the job's content."""
-        return self.api_key_cache.may_read_job(key_hash, job)
+    def readers_of(self, job: Job, key_hashes: Collection[str]) -> set[str]:
+        """Those of the API keys, by their hashes, that may still read the job's content."""
+        return self.api_key_cache.readers(key_hashes, job)
 
     def throughput_of(self, job_type: str, model: str) -> Throughput:
         """The measured throughput of jobs of this type and model."""
@@ -239,6 +248,10 @@ class Container(DynamoStores):
     def cancel_response(self, response_id: str) -> None:
         """Stop a background response, from synchronous code."""
         self.worker_loop.run(cancel_response(self.provider, self.log, response_id))
+
+    def delete_response(self, response_id: str) -> None:
+        """Delete a background response, from synchronous code."""
+        self.worker_loop.run(delete_response(self.provider, self.log, response_id))
 
     def job_type(self, name: str) -> JobType:
         """The job type of this name, with the stage's limits.

@@ -29,6 +29,8 @@ HeadraceError
 ├── UnsupportedMediaType          415
 ├── RateLimited                   429  with `retry_after`
 ├── QueueFull                     429
+├── TooManyWatchers               429  only on WebSockets: the client polls instead
+├── TooManyConnections            429
 ├── Unavailable                   503  a dependency did not answer; nothing was lost
 │   └── Throttled
 │
@@ -246,6 +248,23 @@ class QueueFull(HeadraceError):
     """The lane holds its maximum number of messages. Retry later or use another lane."""
 
     code = "queue_full"
+
+
+class TooManyWatchers(HeadraceError):
+    """As many clients as may follow this job or batch live. Poll it instead, or use its event stream."""
+
+    code = "too_many_watchers"
+
+    def __init__(self, subject_id: str = "", retry_after: int | None = None) -> None:
+        super().__init__(retry_after=retry_after)
+        kind = "batches" if subject_id.startswith("batch_") else "jobs"
+        self.poll = f"/{kind}/{subject_id}" + ("/text" if kind == "jobs" else "")
+
+
+class TooManyConnections(HeadraceError):
+    """This API key has as many open WebSockets as it may. Close one."""
+
+    code = "too_many_connections"
 
 
 class Unavailable(HeadraceError):

@@ -7,16 +7,29 @@ from typing import Any
 
 from chalicelib.bootstrap import Container, container
 from chalicelib.domain.auth.identity import Role
-from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Forbidden, HeadraceError, InvalidRequest, Unauthenticated
+from chalicelib.domain.errors import (
+    ConnectionBusy,
+    ConnectionGone,
+    Forbidden,
+    HeadraceError,
+    InvalidRequest,
+    RateLimited,
+    TooManyConnections,
+    TooManyWatchers,
+    Unauthenticated,
+)
 from chalicelib.domain.ids import checked_batch_id, checked_job_id
 from chalicelib.domain.streaming import frames
+from chalicelib.domain.streaming.socket_budget import MAX_MESSAGE_LENGTH
 from chalicelib.domain.streaming.subscriptions import LAST_OFFSET, Connection
 from chalicelib.domain.validation.schema import problems
 from chalicelib.entrypoints.http.requests.jobs import LAST_ATTEMPT
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
+from chalicelib.services.auth.rate_limit import count_request
 from chalicelib.services.batches.subscribe import subscribe_to_batch
 from chalicelib.services.jobs.cancel_job import cancel_job
+from chalicelib.services.streaming.socket_meter import meter_message
 from chalicelib.services.streaming.subscriptions import (
     close_connection,
     get_connection,
@@ -54,11 +67,16 @@ def connect(event: Event) -> dict[str, int]:
         else:
             caller = authenticate_bearer(ctx.api_key_cache, headers.get("authorization"))
         caller.require(Role.USER)
-        open_connection(ctx, context["connectionId"], endpoint_of(context), caller)
+        if count_request(ctx, caller, "socket") > ctx.settings.requests_per_minute:
+            raise RateLimited
+        open_connection(ctx, context["connectionId"], endpoint_of(context), caller, ctx.settings.max_connections)
     except Unauthenticated:
         return {"statusCode": 401}
     except Forbidden:
         return {"statusCode": 403}
+    except (RateLimited, TooManyConnections) as exc:
+        record("connection_refused", tenant=caller.tenant, key_id=caller.key_id, reason=exc.code)
+        return {"statusCode": 429}
     except HeadraceError as exc:
         record("connection_not_opened", error=exc)
         return {"statusCode": 503}
@@ -71,9 +89,11 @@ def message(event: Event) -> dict[str, int]:
     connection_id, endpoint = context["connectionId"], endpoint_of(context)
     reply_to: Any = None
     try:
+        connection = get_connection(ctx, connection_id)
+        meter_message(ctx, connection)
         data = _parse(event.get("body"))
         reply_to = data.get("id")
-        _handle(ctx, get_connection(ctx, connection_id), data)
+        _handle(ctx, connection, data)
     except (ConnectionGone, ConnectionBusy) as exc:  # the client asks again when it hears nothing
         record("socket_reply_failed", connection_id=connection_id, reason=exc.code)
     except HeadraceError as exc:
@@ -105,6 +125,8 @@ def _parse(body: str | None) -> dict[str, Any]:
     Raises:
         InvalidRequest: the message is invalid; the details say why.
     """
+    if len(body or "") > MAX_MESSAGE_LENGTH:
+        raise InvalidRequest(f"A message may have {MAX_MESSAGE_LENGTH} characters.")
     try:
         data = json.loads(body or "")
     except (ValueError, RecursionError) as exc:
@@ -155,7 +177,9 @@ def _cancel(ctx: Container, connection: Connection, job_id: str) -> None:
 
 def _error_of(ctx: Container, exc: HeadraceError, reply_to: Any) -> frames.Frame:
     details = [{"path": detail.path[:100], "message": detail.message[:200]} for detail in exc.details[:MAX_DETAILS]]
-    return {**_error(ctx, exc.code, exc.message, reply_to), "details": details}
+    advice = {"poll": exc.poll} if isinstance(exc, TooManyWatchers) else {}
+    wait = {"retry_after": exc.retry_after} if exc.retry_after is not None else {}
+    return {**_error(ctx, exc.code, exc.message, reply_to), "details": details, **wait, **advice}
 
 
 def _error(ctx: Container, code: str, text: str, reply_to: Any) -> frames.Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from chalicelib.domain.auth.identity import Key
@@ -12,6 +13,9 @@ class ApiKeys(Protocol):
 
     def key(self, key_hash: str) -> Key | None:
         """Return the key whose secret has this hash, also an expired or revoked one."""
+
+    def many(self, key_hashes: Collection[str]) -> list[Key]:
+        """Return the keys whose secrets have these hashes. One request for each hundred."""
 
     def put_key(self, key: Key) -> None:
         """Store a key, in one transaction under its hash and under its tenant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
@@ -50,14 +51,17 @@ class Semaphores(Protocol):
     A slot is free again after `until`, also after a crash.
     """
 
-    def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
-        """Take a free slot of the `size` slots of a semaphore; None if none was found.
+    def acquire(self, name: str, slots: Sequence[int], until: Ms, now: Ms, holder: str | None = None) -> int | None:
+        """Take a free one of these slots of a semaphore; None if none was found.
 
         One to three requests.
+
+        Args:
+            holder: who takes it, if another process will free it; None: this process.
         """
 
-    def release(self, name: str, slot: int) -> None:
-        """Free a slot that this process took."""
+    def release(self, name: str, slot: int, holder: str | None = None) -> None:
+        """Free a slot that this process, or `holder`, took."""
 
 
 class RequestCounters(Protocol):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from chalicelib.domain.failures import AttemptFailed
 from chalicelib.domain.jobs.job import Usage
+from chalicelib.domain.jobs.spec import is_flex
 from chalicelib.domain.units import Nano
 
 
@@ -46,6 +47,11 @@ class ModelRequest:
     extra: dict[str, Any] = field(default_factory=dict)
     timeout: float = 300.0  # seconds
     background: bool = False  # the provider continues without a listener and keeps the response for some minutes
+
+    @property
+    def is_flex(self) -> bool:
+        """Whether it may wait for capacity, as long as `timeout` allows."""
+        return is_flex(self.extra)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +144,6 @@ class Provider(Protocol):
 
     async def cancel(self, response_id: str) -> None:
         """Stop a background response. Repeatable; a response that has ended or is gone is no error."""
+
+    async def delete(self, response_id: str) -> None:
+        """Delete a background response, with its prompt. Repeatable; one that is gone is no error."""

@@ -12,14 +12,21 @@ from chalicelib.domain.units import Ms
 class Subscriptions(Protocol):
     """Stores subscriptions to jobs and batches, and the controls that workers read each second."""
 
-    def add(self, subscription: Subscription) -> None:
+    def add(self, subscription: Subscription, repeat_after: Ms = 0) -> bool:
         """Store the subscription, then change the job's `subscribers_version`.
 
         Two requests, in this order. A worker that sees the new version finds the subscription.
+
+        Returns:
+            False if the connection subscribed to the same position of the job less than
+            `repeat_after` before: then that subscription stays.
         """
 
     def remove(self, job_id: str, connection_id: str) -> None:
         """Delete the subscription and change `subscribers_version`. Two requests."""
+
+    def count(self, job_id: str, limit: int) -> int:
+        """Count the subscriptions to a job, up to `limit`, not read consistently."""
 
     def for_job(self, job_id: str) -> list[Subscription]:
         """Return all subscriptions to a job, read consistently."""
@@ -40,23 +47,35 @@ class Subscriptions(Protocol):
 class Connections(Protocol):
     """Stores the open WebSocket connections."""
 
-    def open(self, connection: Connection) -> None:
-        """Store a new connection."""
+    def open(self, connection: Connection, limit: int) -> bool:
+        """Store a new connection, unless its API key has about `limit` open ones.
+
+        A connection counts until it is closed here or expires. Two to four requests.
+        """
 
     def get(self, connection_id: str) -> Connection | None:
         """Return the connection, read consistently."""
 
-    def subscribe(self, connection_id: str, job_id: str) -> bool:
-        """Add a job to the connection's subscriptions.
+    def charge(self, connection: Connection, window: int, units: int) -> int:
+        """Add units to those that the connection, as it was read, has used in this minute.
 
-        False if it has the maximum, or the connection is unknown.
+        One request; two or three if other environments wrote meanwhile.
+
+        Returns:
+            All units that it has used in this minute; 0 if it is unknown.
+        """
+
+    def subscribe(self, connection: Connection, job_id: str, window: int, units: int) -> bool:
+        """Add a job to the connection's subscriptions, and units to those of this minute.
+
+        False if it has the maximum, or the connection is unknown. Requests as `charge`.
         """
 
     def unsubscribe(self, connection_id: str, job_id: str) -> None:
         """Remove a job from the connection's subscriptions."""
 
     def close(self, connection_id: str) -> Connection | None:
-        """Delete the connection and return what was stored."""
+        """Delete the connection and return what was stored. Two requests."""
 
     def sample(self, part: int, limit: int) -> list[Connection]:
         """Return at most `limit` connections of one of eight partitions, from a random position on.

@@ -104,7 +104,7 @@ def redrive(
     lane: Annotated[str | None, typer.Option("--lane", help="Only this lane.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """Redrive dead letters: wake their jobs if the job records still allow it. For admins.
+    """Redrive dead letters: wake their jobs if the job records still allow it. For admins of all tenants.
 
     The dead-letter queues are shared by all tenants.
     """

@@ -21,6 +21,7 @@ COLOURS = {
     "closed": "green",
     "half_open": "yellow",
     "open": "red",
+    "open for you": "red",
 }
 
 circuits = typer.Typer(invoke_without_command=True, rich_markup_mode=None, no_args_is_help=False)
@@ -70,13 +71,13 @@ def list_circuits(ctx: typer.Context, as_json: Json = False) -> None:
 
 @circuits.command("open")
 def open_circuit(ctx: typer.Context, model: Model, reason: Reason = None, as_json: Json = False) -> None:
-    """Open the circuit of a model: its jobs wait until the circuit is closed. For admins."""
+    """Open the circuit of a model: its jobs wait until the circuit is closed. For admins of all tenants."""
     _print_circuit(session(ctx).api.post(f"/circuits/{quote(model, safe='')}/open", {"reason": reason} if reason else {}), as_json)
 
 
 @circuits.command("close")
 def close_circuit(ctx: typer.Context, model: Model, as_json: Json = False) -> None:
-    """Close the circuit of a model: its jobs run again. For admins."""
+    """Close the circuit of a model: its jobs run again. For admins of all tenants."""
     _print_circuit(session(ctx).api.post(f"/circuits/{quote(model, safe='')}/close", {}), as_json)
 
 
@@ -93,7 +94,7 @@ def _print_circuits(rows: list[dict[str, Any]]) -> None:
         until = "closed by hand" if circuit.get("forced") else circuit.get("until") or ""
         table.add_row(
             output.clean(str(circuit["model"])),
-            _coloured(circuit["state"]),
+            _coloured("open for you" if circuit.get("scope") == "tenant" else circuit["state"]),
             output.clean(str(circuit.get("reason") or "")),
             str(circuit.get("failures") or ""),
             str(circuit.get("trips") or ""),

@@ -78,7 +78,7 @@ def test_redrive_wakes_the_job_of_a_dead_letter(stack: Stack, api: Api) -> None:
     for body in (json.dumps({"job_id": job_id, "generation": 1}), json.dumps({"job_id": f"job_{3:026}", "generation": 1}), "garbage"):
         sqs.send_message(QueueUrl=url, MessageBody=body)
 
-    answer = stack.api("admin").call("POST", "/failed-jobs/redrive", {"lane": "low"})
+    answer = stack.api("stage_admin").call("POST", "/failed-jobs/redrive", {"lane": "low"})
 
     assert answer.status_code == 200, answer.text
     assert answer.json()["lanes"]["low"] == {"redriven": 1, "dropped": 1, "kept": 1}

@@ -2,14 +2,74 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from chalicelib.domain.auth.identity import Key, Role
+from chalicelib.entrypoints.http.server import ROUTES
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.services.streaming.subscriptions import broadcast_state
 from tests.kit.http import Api
 from tests.kit.sockets import Socket
 from tests.kit.work import work
+
+# Every route: the least role, and its effect. `own`: it changes and shows only what belongs to the
+# tenant of the key, whatever it finds. `stage`: it changes what all tenants share, so that it needs
+# a key of all tenants. A new route has to be added here, with a thought about the other tenants.
+ROUTE_MATRIX = {
+    "GET /batches": ("viewer", "own"),
+    "POST /batches": ("user", "own"),
+    "DELETE /batches/{batch_id}": ("user", "own"),
+    "GET /batches/{batch_id}": ("viewer", "own"),
+    "GET /batches/{batch_id}/deliveries": ("user", "own"),
+    "POST /batches/{batch_id}/deliveries/{delivery_id}/retry": ("operator", "own"),
+    "GET /batches/{batch_id}/export": ("user", "own"),
+    "POST /batches/{batch_id}/recount": ("operator", "own"),
+    "POST /batches/{batch_id}/retry-failed": ("user", "own"),
+    "POST /bulk": ("operator", "own"),
+    "GET /bulk/{bulk_id}": ("operator", "own"),
+    "GET /circuits": ("viewer", "own"),
+    "POST /circuits/{model}/close": ("admin", "stage"),
+    "POST /circuits/{model}/open": ("admin", "stage"),
+    "DELETE /failed-jobs": ("operator", "own"),
+    "GET /failed-jobs": ("operator", "own"),
+    "POST /failed-jobs/redrive": ("admin", "stage"),
+    "POST /failed-jobs/retry": ("operator", "own"),
+    "DELETE /failed-jobs/{job_id}": ("operator", "own"),
+    "GET /health": ("public", "own"),
+    "GET /health/system": ("viewer", "own"),
+    "GET /job-types": ("viewer", "own"),
+    "GET /job-types/{name}": ("viewer", "own"),
+    "GET /jobs": ("viewer", "own"),
+    "POST /jobs": ("user", "own"),
+    "POST /jobs/estimate": ("user", "own"),
+    "DELETE /jobs/{job_id}": ("user", "own"),
+    "GET /jobs/{job_id}": ("viewer", "own"),
+    "PATCH /jobs/{job_id}": ("user", "own"),
+    "GET /jobs/{job_id}/attempts": ("user", "own"),
+    "POST /jobs/{job_id}/cancel": ("user", "own"),
+    "GET /jobs/{job_id}/deliveries": ("user", "own"),
+    "POST /jobs/{job_id}/deliveries/{delivery_id}/retry": ("operator", "own"),
+    "GET /jobs/{job_id}/download": ("user", "own"),
+    "GET /jobs/{job_id}/graph": ("viewer", "own"),
+    "GET /jobs/{job_id}/progress": ("viewer", "own"),
+    "GET /jobs/{job_id}/progress-history": ("user", "own"),
+    "GET /jobs/{job_id}/result": ("user", "own"),
+    "POST /jobs/{job_id}/retry": ("user", "own"),
+    "GET /jobs/{job_id}/status": ("viewer", "own"),
+    "GET /jobs/{job_id}/stream": ("user", "own"),
+    "GET /jobs/{job_id}/text": ("user", "own"),
+    "GET /me": ("viewer", "own"),
+    "GET /openapi.json": ("public", "own"),
+    "POST /stream-tickets": ("user", "own"),
+    "POST /uploads": ("user", "own"),
+    "GET /webhooks": ("admin", "own"),
+    "PUT /webhooks/addresses": ("admin", "own"),
+    "POST /webhooks/rotate": ("admin", "own"),
+    "POST /webhooks/test": ("admin", "own"),
+}
+BODIES: dict[str, dict[str, Any]] = {"POST /circuits/{model}/open": {"reason": "moving"}}
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +82,28 @@ def put_key_of_all_tenants(api: Api) -> str:
     key = Key(id="key_all", hash=secret_hash("hr_all"), tenant="house", user="hal", role=Role.ADMIN, created_at=1, all_tenants=True)
     api.container.api_keys.put_key(key)
     return "all"
+
+
+def test_every_route_has_its_role_and_its_effect_in_the_matrix(api: Api) -> None:
+    served = {f"{route.method} {route.path}": (route.role.label if route.role else "public", route.effect.value) for route in ROUTES}
+
+    assert served == ROUTE_MATRIX
+
+
+@pytest.mark.parametrize("route", [route for route, (_, effect) in ROUTE_MATRIX.items() if effect == "stage"])
+def test_a_route_with_an_effect_on_the_stage_needs_a_key_of_all_tenants(api: Api, route: str) -> None:
+    """An admin of one tenant is refused, in words that say why; a ticket of such a key is no key."""
+    method, path = route.split()
+    url, body = path.replace("{model}", "gpt-4o-mini"), BODIES.get(route, {})
+
+    refused = [api.call(method, url, body, token) for token in ("admin", "stranger", "operator", "viewer")]
+    allowed = api.call(method, url, body, "stage_admin")
+
+    assert {reply.status for reply in refused} == {403}
+    assert "a key of all tenants" in refused[0].json["error"]["message"]
+    assert allowed.status == 200
+    api.change_key("stage_admin", role=Role.OPERATOR)
+    assert api.call(method, url, body, "stage_admin").status == 403
 
 
 def test_a_ticket_has_the_current_rights_of_its_key(api: Api) -> None:

@@ -14,17 +14,15 @@ from moto import mock_aws
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.memory.all import run_inline
-from chalicelib.domain.auth.identity import Key
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.queues.lanes import DELIVERIES, LANES, TASKS, dead_letter_queue_name, queue_name
-from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.settings import Settings
 from infra.naming import bucket_name
 from infra.tables import TABLES, create_table_arguments
 from tests.kit.change_records import change
 from tests.kit.container import InlineLoop
-from tests.kit.http import CONTEXT, TOKENS, Api
+from tests.kit.http import CONTEXT, Api, keys
 from tests.kit.provider import Script, ScriptedProvider
 
 STAGE, ACCOUNT = "dev", "123456789012"  # moto's account
@@ -67,10 +65,8 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
             for queue in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
                 aws.client("sqs").create_queue(QueueName=queue)
         container = OnMoto(Settings(stage=STAGE))
-        for name, (tenant, user, role) in TOKENS.items():
-            container.api_keys.put_key(
-                Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1)
-            )
+        for key in keys(1):
+            container.api_keys.put_key(key)
         bootstrap.override(container)
         yield made
     bootstrap.override(None)
@@ -166,7 +162,7 @@ def test_an_export_is_created_downloaded_and_deleted(api: Api) -> None:
     job_id = api.call("POST", "/jobs", body).json["job_id"]
     in_use = []
     for _ in range(2):
-        in_use.append(api.call("GET", "/job-types/export").json["in_use"])
+        in_use.append(api.call("GET", "/job-types/export", token="stage_admin").json["in_use"])
         deliver(api)
 
     found = api.call("GET", f"/jobs/{job_id}/download")

@@ -76,6 +76,7 @@ def test_every_operation_names_its_minimum_role(described: Any) -> None:
     for route in ROUTES:
         operation = described["paths"][route.path][route.method.lower()]
         assert operation["x-least-role"] == (route.role.label if route.role else "public")
+        assert operation["x-effect"] == route.effect.value
         assert ("security" in operation and operation["security"] == []) == (route.role is None)
         assert operation["summary"] == route.summary
 

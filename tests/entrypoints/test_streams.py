@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chalicelib.domain.failures import StreamCut
+from chalicelib.services.streaming.long_polling import slots_of
 from tests.kit.events import Events, read_whole_stream
 from tests.kit.http import Api
 from tests.kit.provider import Script
@@ -98,12 +99,27 @@ def test_a_stream_without_a_free_long_poll_slot_is_answered_at_once(api: Api) ->
     job_id = api.submit()
     now = api.container.clock.now()
     for _ in range(100):
-        api.container.semaphores.acquire("held", 100, now + 60_000, now)
+        api.container.semaphores.acquire("held", range(100), now + 60_000, now)
 
     reply = api.call("GET", f"/jobs/{job_id}/stream", last_event_id="0:5")
 
     assert reply.status == 200
     assert api.container.clock.now() == now
+
+
+def test_a_tenant_may_hold_half_of_the_long_poll_slots(api: Api) -> None:
+    """However many requests of one tenant wait, another tenant's are held too."""
+    job_id = api.submit("stranger")
+    now, size = api.container.clock.now(), api.container.max_long_polls
+    mine, others = (set(slots_of(tenant, size)) for tenant in ("acme", "other"))
+    for _ in range(size):
+        api.container.semaphores.acquire("held", slots_of("acme", size), now + 60_000, now)
+
+    api.call("GET", f"/jobs/{job_id}/stream", last_event_id="0:5", token="stranger")
+
+    assert (len(mine), len(others)) == (size // 2, size // 2)
+    assert len(others - mine) > size // 8
+    assert api.container.clock.now() >= now + 19_000
 
 
 def test_a_ticket_only_streams_the_job_named_in_it(api: Api) -> None:

@@ -137,7 +137,7 @@ def test_the_progress_of_an_export_shows_stages_and_milestones(api: Api) -> None
 
 def test_a_job_type_shows_its_limits_and_usage(api: Api) -> None:
     """Both are null for types without limits."""
-    export = api.call("GET", "/job-types/export").json
+    export = api.call("GET", "/job-types/export", token="stage_admin").json
     general = api.call("GET", "/job-types/general").json
     listed = {kind["job_type"]: kind for kind in api.call("GET", "/job-types").json["data"]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,7 +16,7 @@ from chalicelib.domain.jobs.job import Job
 from chalicelib.ports import QueueMessage
 from chalicelib.services.prompts.render import fill_parent_results_if_available
 from chalicelib.services.worker.process_messages import process_messages
-from chalicelib.services.worker.stream_response import cancel_response
+from chalicelib.services.worker.stream_response import cancel_response, delete_response
 from tests.faults.bridge import run_in_greenlet, wait
 from tests.faults.client import Client
 from tests.faults.history import History
@@ -77,11 +77,12 @@ class Processes:
         vars(world.container).update(
             job_files=StepPort("job_files", real.job_files, steps),
             provider=self.provider,
-            may_stream=keys.may_stream,
+            readers_of=keys.readers_of,
             caller_by_key_hash=keys.caller,
             offload=self._offload,
             offload_sends=self._offload,
             cancel_response=lambda response_id: wait(cancel_response(self.provider, world.container.log, response_id)),
+            delete_response=lambda response_id: wait(delete_response(self.provider, world.container.log, response_id)),
         )
 
     def job(self, job_id: str) -> Job:
@@ -234,8 +235,8 @@ def _on_thread_end(actor: Actor, thread: asyncio.Task[Any]) -> None:
 class _Keys:
     """The API keys: every key is valid."""
 
-    def may_stream(self, key_hash: str, _job: Job) -> bool:
-        return True
+    def readers_of(self, _job: Job, key_hashes: Collection[str]) -> set[str]:
+        return set(key_hashes)
 
     def caller(self, key_hash: str) -> Caller:
         return ALICE

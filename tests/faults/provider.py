@@ -47,6 +47,7 @@ class BackgroundResponse:
     started_at: float
     ended_at: float | None = None
     cancelled: bool = False
+    deleted: bool = False
     read: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     pieces: list[str] = field(default_factory=list)
@@ -85,7 +86,7 @@ class BackgroundResponse:
 
     def fetched(self) -> FetchedResponse:
         now = asyncio.get_running_loop().time()
-        if self.cancelled or (self.ended_at is not None and now > self.ended_at + self.script.keeps_for):
+        if self.cancelled or self.deleted or (self.ended_at is not None and now > self.ended_at + self.script.keeps_for):
             self.read = True
             raise ResponseLost
         if self.ended_at is None:
@@ -98,6 +99,9 @@ class BackgroundResponse:
     def stop(self) -> None:
         self.read = True  # a cancelled response need not be read
         self.cancelled = self.cancelled or self.ended_at is None
+
+    def delete(self) -> None:
+        self.deleted = True
 
     def _notify(self) -> None:
         changed, self.changed = self.changed, asyncio.Event()
@@ -144,7 +148,7 @@ class StepProvider:
         now = asyncio.get_running_loop().time
 
         def attach() -> None:
-            if response.cancelled or now() > response.started_at + response.script.streams_for:
+            if response.cancelled or response.deleted or now() > response.started_at + response.script.streams_for:
                 raise ReattachRefused
 
         await self.steps.perform("provider.resume", [response_id, after], attach, ProviderConnectionLost)
@@ -162,6 +166,9 @@ class StepProvider:
 
     async def cancel(self, response_id: str) -> None:
         await self.steps.perform("provider.cancel", [response_id], self.background[response_id].stop, ProviderConnectionLost)
+
+    async def delete(self, response_id: str) -> None:
+        await self.steps.perform("provider.delete", [response_id], self.background[response_id].delete, ProviderConnectionLost)
 
     def _start(self, script: ScriptedAnswer, background: bool, job_id: str, attempt: int) -> ResponseLog:
         log = self.history.record_request(job_id, attempt)

@@ -69,7 +69,7 @@ class BackgroundOpenAI:
         """Return the responses, the requests for them and their usage.
 
         `ok` is true if the end of every response was read, or the response was cancelled.
-        `unheeded` lists the others.
+        `unheeded` lists the others, `left` those that were not deleted.
         """
         created = list(self.responses.values())
         unheeded = [each.id for each in created if not each.read and each.status != "cancelled"]
@@ -79,6 +79,7 @@ class BackgroundOpenAI:
             "running": [each.id for each in created if each.status not in FINISHED],
             "counts": dict(self.counts),
             "charged": {name: sum(each.usage()[name] for each in created) for name in ("input_tokens", "output_tokens")},
+            "left": [each.id for each in created if not each.deleted],
             "responses": [{"id": each.id, "status": each.status, "read": each.read, **each.usage()} for each in created],
         }
 
@@ -147,6 +148,8 @@ class BackgroundOpenAI:
         response_id, _, verb = path.removeprefix("/v1/responses/").partition("/")
         if (request.method, verb) == ("POST", "cancel"):
             return await self._cancel(response_id, connection)
+        if (request.method, verb) == ("DELETE", ""):
+            return await self._delete(response_id, connection)
         if (request.method, verb) == ("GET", ""):
             return await self._retrieve(response_id, request, connection)
         raise HttpError(404, f"Invalid URL ({request.method} {path})")
@@ -192,9 +195,20 @@ class BackgroundOpenAI:
         await connection.answer(200, response.snapshot())
         return True
 
+    async def _delete(self, response_id: str, connection: Connection) -> bool:
+        self.counts["deleted"] += 1
+        response = self._find(response_id)
+        response.deleted = True
+        await connection.answer(200, {"id": response.id, "object": "response", "deleted": True})
+        return True
+
     def _find(self, response_id: str) -> LiveResponse:
         response = self.responses.get(response_id)
-        if response is None or (response.ended_at is not None and time.time() > response.ended_at + self.settings.keeps_for):
+        if (
+            response is None
+            or response.deleted
+            or (response.ended_at is not None and time.time() > response.ended_at + self.settings.keeps_for)
+        ):
             raise HttpError(404, f"Response with id '{response_id}' not found.")
         return response
 

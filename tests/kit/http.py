@@ -16,6 +16,7 @@ from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.errors import Throttled
 from chalicelib.domain.jobs.job import Job
+from chalicelib.domain.units import Ms
 from chalicelib.services.auth.authenticate import secret_hash
 from tests.kit.container import InMemoryContainer
 from tests.kit.provider import Script
@@ -30,7 +31,24 @@ TOKENS = {
     "colleague": ("acme", "bob", Role.USER),
     "viewer": ("acme", "vera", Role.VIEWER),
     "stranger": ("other", "mallory", Role.ADMIN),
+    "stage_admin": ("house", "hal", Role.ADMIN),  # of all tenants
 }
+
+
+def keys(now: Ms) -> list[Key]:
+    """The keys of `TOKENS`."""
+    return [
+        Key(
+            id=f"key_{name}",
+            hash=secret_hash(f"hr_{name}"),
+            tenant=tenant,
+            user=user,
+            role=role,
+            created_at=now,
+            all_tenants=name == "stage_admin",
+        )
+        for name, (tenant, user, role) in TOKENS.items()
+    ]
 
 
 def unreachable(call: Callable[..., T], *numbers: int) -> Callable[..., T]:
@@ -65,9 +83,7 @@ class Api:
 
     def __init__(self, *scripts: Script) -> None:
         self.container = InMemoryContainer(*scripts)
-        for name, (tenant, user, role) in TOKENS.items():
-            now = self.container.clock.now()
-            key = Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=now)
+        for key in keys(self.container.clock.now()):
             self.container.api_keys.put_key(key)
         bootstrap.override(self.container)
         self.app: Any = importlib.import_module("app").app

@@ -56,6 +56,7 @@ class LiveResponse:
         self.connections = 0
         self.read = False
         self.produced = 0
+        self.deleted = False
         self._part = Part(f"msg_{response_id}", refusal=scenario.refusal)
         self._more = asyncio.Event()
         self._task = asyncio.create_task(self._run())

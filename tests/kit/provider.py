@@ -51,6 +51,7 @@ class BackgroundResponse:
         self.script = script
         self.read = False
         self.cancelled = False
+        self.deleted = False
         self.connections = 0
         self._loop = asyncio.get_running_loop()
         self._started_at = self._loop.time()
@@ -70,6 +71,8 @@ class BackgroundResponse:
 
     @property
     def kept(self) -> bool:
+        if self.deleted:
+            return False
         return self.endless or self._loop.time() < self._ends_at + self.script.keeps_for
 
     async def events(self, after: int, deltas: Sequence[str]) -> AsyncGenerator[ProviderEvent]:
@@ -117,7 +120,7 @@ class BackgroundResponse:
 class ScriptedProvider:
     """Answers with its scripts in order, then repeats the last one.
 
-    `requests`, `resumes` (with `after`), `fetches` and `cancels` record the calls.
+    `requests`, `resumes` (with `after`), `fetches`, `cancels` and `deletes` record the calls.
     """
 
     def __init__(self, *scripts: Script) -> None:
@@ -126,7 +129,8 @@ class ScriptedProvider:
         self.resumes: list[tuple[str, int]] = []
         self.fetches: list[str] = []
         self.cancels: list[str] = []
-        self.errors: dict[str, list[Exception]] = defaultdict(list)  # by method (resume, fetch, cancel): what its next calls raise
+        self.deletes: list[str] = []
+        self.errors: dict[str, list[Exception]] = defaultdict(list)  # by method (resume, fetch, cancel, delete): what its next calls raise
         self.responses: dict[str, BackgroundResponse] = {}
         self.sent: list[str] = []  # the text of each response, as far as its request has read it
         self.open = 0
@@ -180,6 +184,16 @@ class ScriptedProvider:
         response = self.responses.get(response_id)
         if response is not None:
             response.cancelled = response.cancelled or response.running
+
+    async def delete(self, response_id: str) -> None:
+        self._raise_next("delete")
+        self.deletes.append(response_id)
+        response = self.responses.get(response_id)
+        if response is not None:
+            assert response.read or not response.running or response_id in self.cancels, (
+                "a response that a worker may still read was deleted"
+            )
+            response.deleted = True
 
     def _raise_next(self, method: str) -> None:
         if self.errors[method]:

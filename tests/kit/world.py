@@ -43,7 +43,7 @@ class World:
         members: dict[str, Any] = {
             "provider": self.provider,
             "log_lines": self.log_lines,
-            "may_stream": lambda _hash, _job: True,
+            "readers_of": lambda _job, key_hashes: set(key_hashes),
             "caller_by_key_hash": lambda _hash: ALICE,
             "random": lambda: 0.5,
             "new_id": lambda: f"{next(numbers):026d}",

@@ -6,6 +6,7 @@ A key is stored twice: `key#<hash of its secret>` / `key`, where requests find i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pynamodb.attributes import BooleanAttribute, UnicodeAttribute
@@ -51,6 +52,10 @@ class DynamoApiKeys:
     def key(self, key_hash: str) -> Key | None:
         item = dynamodb.get(self._keys, f"key#{key_hash}", "key")
         return _key_of(item) if item else None
+
+    def many(self, key_hashes: Collection[str]) -> list[Key]:
+        found = dynamodb.batch_get(self._keys, ((f"key#{key_hash}", "key") for key_hash in key_hashes), consistent=True)
+        return [_key_of(item) for item in found]
 
     def put_key(self, key: Key) -> None:
         """Write both items in one transaction, so that a listing never misses a key that works."""

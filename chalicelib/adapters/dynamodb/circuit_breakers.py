@@ -5,15 +5,18 @@ They share one partition, so that one query reads them all.
 
 from __future__ import annotations
 
-from dataclasses import fields
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.json_record import known_fields
 from chalicelib.domain.errors import StaleVersion
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, TenantCircuit
 
 PARTITION, PREFIX = "circuits", "circuit#"
 RETENTION_SECONDS = 2 * 86_400  # after the last change: older failures say nothing about the provider now
@@ -33,6 +36,9 @@ class CircuitBreakerItem(Item):
     version = IntAttribute(attr_name="v")
     mark = UnicodeAttribute(null=True)
     by = UnicodeAttribute(null=True)
+    prober = UnicodeAttribute(null=True)
+    failed = UnicodeAttribute(null=True, attr_name="jobs")  # JSON
+    own = UnicodeAttribute(null=True)  # JSON
     ttl = IntAttribute(null=True)
 
 
@@ -62,6 +68,7 @@ class DynamoCircuitBreakers:
     def _item_of(self, circuit: CircuitBreaker) -> CircuitBreakerItem:
         """Default values are not stored. A circuit that an operator forces open has no TTL."""
         stored: dict[str, Any] = {field.name: getattr(circuit, field.name) or None for field in fields(circuit) if field.name != "model"}
+        stored |= {"failed": _json(circuit.failed), "own": _json([asdict(own) for own in circuit.own])}
         times = [moment for moment in (circuit.last_failure_at, circuit.opened_at, circuit.closed_at, circuit.until) if moment]
         ttl = None if circuit.is_forced or not times else max(times) // 1000 + RETENTION_SECONDS
         return self._items(PARTITION, PREFIX + circuit.model, **{**stored, "state": circuit.state.value, "ttl": ttl})
@@ -70,4 +77,12 @@ class DynamoCircuitBreakers:
 def _circuit_of(item: CircuitBreakerItem) -> CircuitBreaker:
     stored = {field.name: getattr(item, field.name) for field in fields(CircuitBreaker) if field.name not in ("model", "state")}
     present = {name: value for name, value in stored.items() if value is not None}
+    if "failed" in present:
+        present["failed"] = tuple(json.loads(present["failed"]))
+    if "own" in present:
+        present["own"] = tuple(TenantCircuit(**known_fields(TenantCircuit, own)) for own in json.loads(present["own"]))
     return CircuitBreaker(model=item.sk.removeprefix(PREFIX), state=CircuitState(item.state), **present)
+
+
+def _json(values: Sequence[Any]) -> str | None:
+    return json.dumps(values, separators=(",", ":")) if values else None

@@ -169,6 +169,12 @@ def get(model: type[I], *key: str) -> I | None:
         return None
 
 
+def count(model: type[I], partition: str, condition: Condition, limit: int) -> int:
+    """Count the items of a partition, up to `limit`, with one Query. PynamoDB's own reads on to the end."""
+    found = model._get_connection().query(partition, range_key_condition=condition, limit=limit, select="COUNT")
+    return int(found["Count"])
+
+
 def transact_put(writes: Sequence[tuple[Item, Condition | None]], pause: Callable[[float], None] = time.sleep) -> None:
     """Put several items in one TransactWriteItems, which costs double.
 

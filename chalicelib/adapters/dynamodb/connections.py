@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import asdict
 from zlib import crc32
 
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
-from pynamodb.expressions.condition import size
+from pynamodb.expressions.condition import Condition, size
+from pynamodb.expressions.update import Action
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
 from chalicelib.adapters.dynamodb.json_record import known_fields
+from chalicelib.adapters.dynamodb.semaphores import DynamoSemaphores
 from chalicelib.domain.auth.identity import Caller, Role
+from chalicelib.domain.errors import Throttled
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard
+
+SPEND_TRIES = 4  # in the first moment of a minute several environments may write
 
 
 class ConnectionItem(Item):
@@ -30,6 +36,9 @@ class ConnectionItem(Item):
     connected_at = IntAttribute(attr_name="at")
     expires_at = IntAttribute(attr_name="exp")
     jobs = UnicodeSetAttribute(null=True)
+    slot = IntAttribute(null=True)  # of its API key
+    window = IntAttribute(null=True, attr_name="w")
+    used = IntAttribute(null=True, attr_name="u")
     ttl = IntAttribute()
 
 
@@ -44,13 +53,31 @@ class TicketItem(Item):
 
 
 class DynamoConnections:
-    """Units: 1 for each call, 1 more for each KB of subscriptions."""
+    """Units: 1 for each call, 1 more for each KB of subscriptions; to open and to close one 1 more.
+
+    An open connection holds a slot of its API key, `slot#sockets#<key>` / `<slot number>`, until it
+    is closed or expires. So the count of open connections cannot drift, and nothing has to count.
+    """
 
     def __init__(self, stage: str) -> None:
         self._items = bound(ConnectionItem, stage, "coordination")
+        self._slots = DynamoSemaphores(stage)
 
-    def open(self, connection: Connection) -> None:
+    def open(self, connection: Connection, limit: int) -> bool:
+        name, holder = _slots_of(connection.caller), connection.id
+        slot = self._slots.acquire(name, range(limit), connection.expires_at, connection.connected_at, holder)
+        if slot is None:
+            return False
+        try:
+            self._put(connection, slot)
+        except BaseException:
+            self._slots.release(name, slot, holder)
+            raise
+        return True
+
+    def _put(self, connection: Connection, slot: int) -> None:
         item = self._item(connection.id)
+        item.slot = slot
         item.endpoint = connection.endpoint
         item.caller = caller_json(connection.caller)
         item.connected_at, item.expires_at = connection.connected_at, connection.expires_at
@@ -62,15 +89,41 @@ class DynamoConnections:
         item = dynamodb.get(self._items, *connection_key(connection_id))
         return _connection_of(item) if item else None
 
-    def subscribe(self, connection_id: str, job_id: str) -> bool:
+    def charge(self, connection: Connection, window: int, units: int) -> int:
+        stored = self._spend(connection, window, units)
+        return stored.used_in(window) if stored else 0
+
+    def subscribe(self, connection: Connection, job_id: str, window: int, units: int) -> bool:
         jobs = self._items.jobs
         has_room = size(jobs) < SUBSCRIPTIONS_PER_CONNECTION  # type: ignore[no-untyped-call]
-        allowed = self._items.pk.exists() & (jobs.does_not_exist() | has_room | jobs.contains(job_id))
-        try:
-            dynamodb.update(self._item(connection_id), [jobs.add({job_id})], allowed)
-        except ConditionFailed:
-            return False
-        return True
+        allowed = jobs.does_not_exist() | has_room | jobs.contains(job_id)
+        return self._spend(connection, window, units, [jobs.add({job_id})], allowed) is not None
+
+    def _spend(
+        self, seen: Connection, window: int, units: int, actions: Sequence[Action] = (), allowed: Condition | None = None
+    ) -> Connection | None:
+        """Add units to those of this minute, in the same write as `actions`.
+
+        The first write of a minute sets the number, on the condition that the row still has the
+        minute in which it was seen.
+
+        Returns: the connection as it is now; None if it is unknown or `allowed` does not hold.
+        """
+        items, expected = self._items, seen.window
+        for _ in range(SPEND_TRIES):
+            is_present = items.window == expected if expected else items.pk.exists() & items.window.does_not_exist()
+            spent = [items.used.add(units)] if expected >= window else [items.used.set(units), items.window.set(window)]
+            condition = is_present if allowed is None else is_present & allowed
+            try:
+                stored = dynamodb.update(self._item(seen.id), [*spent, *actions], condition, returns="ALL_NEW")
+            except ConditionFailed as failed:
+                current = _connection_of(items.from_raw_data(failed.item)) if failed.item else None
+                if current is None or current.window == expected:
+                    return None
+                expected = current.window
+            else:
+                return _connection_of(items.from_raw_data(stored))
+        raise Throttled
 
     def unsubscribe(self, connection_id: str, job_id: str) -> None:
         try:
@@ -80,7 +133,13 @@ class DynamoConnections:
 
     def close(self, connection_id: str) -> Connection | None:
         deleted = dynamodb.delete(self._item(connection_id))
-        return _connection_of(self._items.from_raw_data(deleted)) if deleted else None
+        if not deleted:
+            return None
+        item = self._items.from_raw_data(deleted)
+        connection = _connection_of(item)
+        if item.slot is not None:
+            self._slots.release(_slots_of(connection.caller), item.slot, connection.id)
+        return connection
 
     def sample(self, part: int, limit: int) -> list[Connection]:
         """Query from a random position to the end of the partition, and then from its beginning."""
@@ -153,4 +212,11 @@ def _connection_of(item: ConnectionItem) -> Connection:
         connected_at=item.connected_at,
         expires_at=item.expires_at,
         jobs=frozenset(item.jobs or ()),
+        window=item.window or 0,
+        used=item.used or 0,
     )
+
+
+def _slots_of(caller: Caller) -> str:
+    """Return the semaphore of the connections of an API key."""
+    return f"sockets#{caller.key_id}"

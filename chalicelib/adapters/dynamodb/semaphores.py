@@ -6,6 +6,7 @@ Semaphores are `slot#<name>` / `<slot number>`, request counters `rl#<name>` / `
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from pynamodb.attributes import UnicodeAttribute
 from ulid import ULID
@@ -39,24 +40,25 @@ class DynamoSemaphores:
         self._items = bound(SemaphoreItem, stage, "coordination")
         self._holders: dict[tuple[str, int], str] = {}
 
-    def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
+    def acquire(self, name: str, slots: Sequence[int], until: Ms, now: Ms, holder: str | None = None) -> int | None:
         """Try up to three random slots.
 
         A free slot may be missed when most are in use; the caller has to wait then anyway.
         """
-        holder = str(ULID())
-        for slot in random.sample(range(size), min(MAX_TRIES, size)):
-            if self._acquire_slot(name, slot, until, now, holder):
-                self._holders[name, slot] = holder
+        taker = holder or str(ULID())
+        for slot in random.sample(slots, min(MAX_TRIES, len(slots))):
+            if self._acquire_slot(name, slot, until, now, taker):
+                if holder is None:
+                    self._holders[name, slot] = taker
                 return slot
         return None
 
-    def release(self, name: str, slot: int) -> None:
-        """Free the slot only if this process took it and still holds it.
+    def release(self, name: str, slot: int, holder: str | None = None) -> None:
+        """Free the slot only if this process, or `holder`, took it and still holds it.
 
         Otherwise it is free at the end of its time.
         """
-        holder = self._holders.pop((name, slot), None)
+        holder = holder or self._holders.pop((name, slot), None)
         if holder is None:
             return
         try:

@@ -32,6 +32,7 @@ class SubscriptionItem(Item):
     offset = IntAttribute(attr_name="o")
     subscription_id = UnicodeAttribute(attr_name="sub")
     expires_at = IntAttribute(attr_name="exp")
+    at = IntAttribute(null=True)
     ttl = IntAttribute()
 
 
@@ -45,13 +46,13 @@ class JobControlItem(Item):
 
 
 class DynamoSubscriptions:
-    """Units: add and remove 2 each, the others 1; reading the controls of n jobs 0.5 n."""
+    """Units: add and remove 2 each, count 0.5 for each 4 KB, the others 1; reading the controls of n jobs 0.5 n."""
 
     def __init__(self, stage: str) -> None:
         self._subscriptions = bound(SubscriptionItem, stage, "job_data")
         self._controls = bound(JobControlItem, stage, "job_data")
 
-    def add(self, subscription: Subscription) -> None:
+    def add(self, subscription: Subscription, repeat_after: Ms = 0) -> bool:
         item = self._subscriptions(
             subscription.job_id,
             PREFIX + subscription.connection_id,
@@ -61,10 +62,22 @@ class DynamoSubscriptions:
             offset=subscription.offset,
             subscription_id=subscription.subscription_id,
             expires_at=subscription.expires_at,
+            at=subscription.at,
             ttl=subscription.expires_at // 1000 + TTL_GRACE_SECONDS,
         )
-        dynamodb.put(item)
+        rows = self._subscriptions
+        is_new = rows.id.does_not_exist() | rows.at.does_not_exist() | (rows.at <= subscription.at - repeat_after)
+        is_elsewhere = (rows.attempt != subscription.attempt) | (rows.offset != subscription.offset)
+        try:
+            dynamodb.put(item, is_new | is_elsewhere if repeat_after else None)
+        except ConditionFailed as failed:  # its own write, if the response of the first request was lost
+            if not failed.item or rows.from_raw_data(failed.item).subscription_id != subscription.subscription_id:
+                return False
         self._update_control(subscription.job_id, item.ttl, _change_version(self._controls))
+        return True
+
+    def count(self, job_id: str, limit: int) -> int:
+        return dynamodb.count(self._subscriptions, job_id, self._subscriptions.sk.startswith(PREFIX), limit)
 
     def remove(self, job_id: str, connection_id: str) -> None:
         """Without a `ctl` item there was never a subscriber, so there is no version to change."""
@@ -112,4 +125,5 @@ def _subscription_of(item: SubscriptionItem) -> Subscription:
         offset=item.offset,
         subscription_id=item.subscription_id,
         expires_at=item.expires_at,
+        at=item.at or 0,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 
 from chalicelib.domain.auth.identity import Key
 
@@ -18,6 +19,10 @@ class MemoryApiKeys:
     def key(self, key_hash: str) -> Key | None:
         with self._lock:
             return self._keys.get(key_hash)
+
+    def many(self, key_hashes: Collection[str]) -> list[Key]:
+        with self._lock:
+            return [self._keys[key_hash] for key_hash in key_hashes if key_hash in self._keys]
 
     def put_key(self, key: Key) -> None:
         with self._lock:

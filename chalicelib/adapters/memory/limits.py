@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from chalicelib.adapters.memory.record_table import RecordTable
 from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
@@ -32,20 +33,21 @@ class MemoryTypeLimiters:
 
 class MemorySemaphores:
     def __init__(self) -> None:
-        self._taken: dict[tuple[str, int], Ms] = {}
+        self._taken: dict[tuple[str, int], tuple[Ms, str | None]] = {}
         self._lock = threading.Lock()
 
-    def acquire(self, name: str, size: int, until: Ms, now: Ms) -> int | None:
+    def acquire(self, name: str, slots: Sequence[int], until: Ms, now: Ms, holder: str | None = None) -> int | None:
         with self._lock:
-            for slot in range(size):
-                if self._taken.get((name, slot), 0) <= now:
-                    self._taken[name, slot] = until
+            for slot in slots:
+                if self._taken.get((name, slot), (0, None))[0] <= now:
+                    self._taken[name, slot] = until, holder
                     return slot
         return None
 
-    def release(self, name: str, slot: int) -> None:
+    def release(self, name: str, slot: int, holder: str | None = None) -> None:
         with self._lock:
-            self._taken.pop((name, slot), None)
+            if self._taken.get((name, slot), (0, holder))[1] == holder:
+                self._taken.pop((name, slot), None)
 
 
 class MemoryRequestCounters:

@@ -31,10 +31,21 @@ class MemorySubscriptions:
         self._controls: dict[str, JobControl] = {}
         self._lock = threading.RLock()
 
-    def add(self, subscription: Subscription) -> None:
+    def add(self, subscription: Subscription, repeat_after: Ms = 0) -> bool:
         with self._lock:
-            self._subscriptions.setdefault(subscription.job_id, {})[subscription.connection_id] = subscription
+            rows = self._subscriptions.setdefault(subscription.job_id, {})
+            stored = rows.get(subscription.connection_id)
+            if repeat_after and stored is not None and stored.subscription_id != subscription.subscription_id:
+                is_same = (stored.attempt, stored.offset) == (subscription.attempt, subscription.offset)
+                if is_same and stored.at > subscription.at - repeat_after:
+                    return False
+            rows[subscription.connection_id] = subscription
             self._change_version(subscription.job_id)
+            return True
+
+    def count(self, job_id: str, limit: int) -> int:
+        with self._lock:
+            return min(limit, len(self._subscriptions.get(job_id, {})))
 
     def remove(self, job_id: str, connection_id: str) -> None:
         with self._lock:
@@ -76,20 +87,33 @@ class MemoryConnections:
         self._connections: dict[str, Connection] = {}
         self._lock = threading.Lock()
 
-    def open(self, connection: Connection) -> None:
+    def open(self, connection: Connection, limit: int) -> bool:
         with self._lock:
+            now, key_id = connection.connected_at, connection.caller.key_id
+            others = [one for one in self._connections.values() if one.caller.key_id == key_id and one.expires_at > now]
+            if len(others) >= limit:
+                return False
             self._connections[connection.id] = connection
+            return True
 
     def get(self, connection_id: str) -> Connection | None:
         with self._lock:
             return self._connections.get(connection_id)
 
-    def subscribe(self, connection_id: str, job_id: str) -> bool:
+    def charge(self, connection: Connection, window: int, units: int) -> int:
         with self._lock:
-            stored = self._connections.get(connection_id)
+            stored = self._connections.get(connection.id)
+            if stored is None:
+                return 0
+            self._connections[connection.id] = _spend(stored, window, units)
+            return self._connections[connection.id].used_in(window)
+
+    def subscribe(self, connection: Connection, job_id: str, window: int, units: int) -> bool:
+        with self._lock:
+            stored = self._connections.get(connection.id)
             if stored is None or (job_id not in stored.jobs and len(stored.jobs) >= SUBSCRIPTIONS_PER_CONNECTION):
                 return False
-            self._connections[connection_id] = replace(stored, jobs=stored.jobs | {job_id})
+            self._connections[connection.id] = replace(_spend(stored, window, units), jobs=stored.jobs | {job_id})
             return True
 
     def unsubscribe(self, connection_id: str, job_id: str) -> None:
@@ -105,6 +129,11 @@ class MemoryConnections:
         with self._lock:
             found = [one for one in self._connections.values() if connection_shard(one.id) == part % CONNECTION_SHARDS]
         return random.sample(found, min(limit, len(found)))
+
+
+def _spend(stored: Connection, window: int, units: int) -> Connection:
+    current = max(window, stored.window)
+    return replace(stored, window=current, used=stored.used_in(current) + units)
 
 
 class MemoryTickets:

@@ -1,4 +1,4 @@
-"""Requests about a background response: resume its stream, fetch it, cancel it.
+"""Requests about a background response: resume its stream, fetch it, cancel it, delete it.
 
 Uses the official SDK. What OpenAI does, by its guide
 (https://developers.openai.com/api/docs/guides/background) and by reports of users:
@@ -7,6 +7,7 @@ Uses the official SDK. What OpenAI does, by its guide
 |---|---|
 | `GET /responses/{id}?stream=true&starting_after=n` | the events after n, as they come; 400 once the response is five minutes old |
 | `GET /responses/{id}` | the response as it is; 404 about ten minutes after it ended |
+| `DELETE /responses/{id}` | 200; 404 if it is gone. Without it OpenAI keeps a stored response for thirty days |
 | `POST /responses/{id}/cancel` | the cancelled response, without output; the same again; 400 if it had ended before |
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from chalicelib.adapters.openai.errors import from_exception
 from chalicelib.adapters.openai.events import fetched
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from openai._legacy_response import LegacyAPIResponse
     from openai._response import AsyncAPIResponse
-    from openai.types.responses import Response
 
+T = TypeVar("T")
 CONNECT_TIMEOUT = 5.0  # seconds
 RESPONSE_TIMEOUT = 20.0  # seconds; of a response that is no stream
 
@@ -79,6 +80,20 @@ async def cancel(client: AsyncOpenAI, response_id: str) -> None:
         return
 
 
+async def delete(client: AsyncOpenAI, response_id: str) -> None:
+    """Delete the response.
+
+    If OpenAI refuses the request, the response is gone.
+    """
+    import openai
+
+    timeout = openai.Timeout(RESPONSE_TIMEOUT, connect=CONNECT_TIMEOUT)
+    try:
+        await _await_response(client.responses.with_raw_response.delete(_require_id(response_id), timeout=timeout))
+    except (RequestRefused, ContentRefused):
+        return
+
+
 def _require_id(response_id: str) -> str:
     """Return the id, or raise if it is empty: a compatible server may not have sent one."""
     if not response_id:
@@ -86,7 +101,7 @@ def _require_id(response_id: str) -> str:
     return response_id
 
 
-async def _await_response(request: Awaitable[LegacyAPIResponse[Response]]) -> LegacyAPIResponse[Response]:
+async def _await_response(request: Awaitable[LegacyAPIResponse[T]]) -> LegacyAPIResponse[T]:
     import openai
 
     try:

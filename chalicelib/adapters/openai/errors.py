@@ -4,11 +4,11 @@
 |---|---|
 | 429 with `insufficient_quota` or a similar code | `ProviderQuotaExhausted`: waiting does not help |
 | 429, `rate_limit_exceeded` | `ProviderRateLimited`, with the wait that OpenAI asks for |
-| 401, 403, `invalid_api_key` | `AuthenticationFailed` |
+| 401, `invalid_api_key` and other codes about the key or account | `AuthenticationFailed` |
 | a code of a content policy | `ContentRefused` |
 | 408, a timeout | `ProviderTimeout` |
 | other 4xx, `invalid_...`, `image_...` | `RequestRefused`, with OpenAI's message |
-| 5xx, and any unknown code | `ProviderUnavailable` |
+| 5xx, a 403 without a code, and any unknown code | `ProviderUnavailable` |
 | no connection, or a broken one | `ProviderConnectionLost` |
 
 Codes: https://platform.openai.com/docs/guides/error-codes and the SDK's
@@ -38,7 +38,17 @@ from chalicelib.domain.failures import (
 
 MAX_MESSAGE_LENGTH = 500
 QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-AUTHENTICATION = frozenset({"invalid_api_key", "invalid_organization", "invalid_project", "account_deactivated"})
+AUTHENTICATION = frozenset(
+    {
+        "invalid_api_key",
+        "invalid_organization",
+        "invalid_project",
+        "account_deactivated",
+        "missing_scope",
+        "insufficient_permissions",
+        "unsupported_country_region_territory",
+    }
+)
 POLICY = frozenset(
     {"content_policy_violation", "image_content_policy_violation", "bio_policy", "misalignment_policy_violation", "content_filter"}
 )
@@ -111,11 +121,13 @@ def _error_for_status(status: int, error: Mapping[str, Any]) -> type[AttemptFail
     codes = _codes(error)
     if status == 429:
         return ProviderQuotaExhausted if codes & QUOTA else ProviderRateLimited
-    if status in (401, 403):
+    if status == 401 or codes & AUTHENTICATION:
         return AuthenticationFailed
     if status == 408:
         return ProviderTimeout
-    if 400 <= status < 500:
+    if status == 403 and not codes:  # not from the API itself, but from something in front of it
+        return ProviderUnavailable
+    if 400 <= status < 500:  # a 403 too: what this request may not have says nothing about others
         return ContentRefused if codes & POLICY else RequestRefused
     return ProviderUnavailable
 

@@ -57,7 +57,8 @@ class OpenAIResponses:
             with newer ones.
         idle_timeout: seconds without an event that shows progress. The SDK's read timeout counts
             bytes, and a ping every few seconds would satisfy it for ever. While a model reasons,
-            only the request's timeout applies.
+            and for the service tier `flex`, which waits for capacity, only the request's timeout
+            applies.
         offload: runs a synchronous call on a thread.
     """
 
@@ -127,6 +128,10 @@ class OpenAIResponses:
         """Stop a background response, unless it has ended."""
         await self._call(lambda client: openai_background.cancel(client, response_id))
 
+    async def delete(self, response_id: str) -> None:
+        """Delete a background response, which OpenAI would keep for thirty days."""
+        await self._call(lambda client: openai_background.delete(client, response_id))
+
     def client(self) -> AsyncOpenAI:
         """Return the SDK's client.
 
@@ -167,7 +172,7 @@ class OpenAIResponses:
         clock, silent = asyncio.get_running_loop().time, 0.0
         try:
             while not reader.ended:
-                idle_limit = request.timeout if reader.thinking else self._idle_timeout
+                idle_limit = request.timeout if reader.thinking or request.is_flex else self._idle_timeout
                 started = clock()
                 piece = await _next(pieces, idle_limit - silent)
                 silent += clock() - started  # only while waiting: a slow consumer of the events is not the provider's silence

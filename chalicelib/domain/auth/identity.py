@@ -16,7 +16,7 @@ class Role(IntEnum):
     VIEWER = 1  # sees statuses and counts of its tenant, never content
     USER = 2  # submits jobs; reads, streams, cancels and retries its own
     OPERATOR = 3  # does so with all jobs of the tenant
-    ADMIN = 4  # manages keys and limits
+    ADMIN = 4  # manages the webhooks of its tenant; of all tenants also circuits and dead letters
 
     @classmethod
     def named(cls, name: str) -> Role:
@@ -80,6 +80,15 @@ class Caller:
         """
         if self.role < role:
             raise Forbidden(f"This requires the role {role.label}; this key has the role {self.role.label}.")
+
+    def require_all_tenants(self) -> None:
+        """Refuse a caller of one tenant: what it asks for has an effect on all, or shows all.
+
+        Raises:
+            Forbidden: the key is of one tenant, or it is a ticket.
+        """
+        if not self.all_tenants or self.read_only:
+            raise Forbidden("This concerns all tenants, so it requires a key of all tenants.")
 
     def may_see(self, job: Job) -> bool:
         """Whether the job is visible to this caller.

@@ -64,3 +64,8 @@ class JobSpec:
 
 def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:
     return {field.name: data[field.name] for field in fields(kind) if field.name in data}
+
+
+def is_flex(openai: dict[str, Any]) -> bool:
+    """Whether these parameters ask for the service tier `flex`, which may be silent for minutes."""
+    return openai.get("service_tier") == "flex"

@@ -53,7 +53,7 @@ class LaneLoad:
     """The messages of a lane."""
 
     waiting: int
-    dead: int  # in its dead-letter queue
+    dead: int | None  # in its dead-letter queue; None: not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,48 +65,64 @@ class WorkerStatus:
     expires_at: Ms
 
 
-def check_provider(circuits: Sequence[CircuitBreaker]) -> Part:
-    """Check the provider by the circuits of its models."""
+def check_provider(circuits: Sequence[CircuitBreaker], *, may_close: bool = True) -> Part:
+    """Check the provider by the circuits of its models.
+
+    Args:
+        may_close: whether the reader may close a circuit by hand.
+    """
     not_closed = [circuit for circuit in circuits if circuit.state is not CircuitState.CLOSED]
     return Part(
         facts={"circuits": {circuit.model: circuit.state.value for circuit in circuits}},
-        issues=[_circuit_issue(circuit) for circuit in not_closed],
+        issues=[_circuit_issue(circuit, may_close) for circuit in not_closed],
     )
 
 
-def check_queues(lanes: Mapping[str, LaneLoad]) -> Part:
-    """Check the lanes by their waiting messages and dead letters."""
+def check_queues(lanes: Mapping[str, LaneLoad], *, figures: bool = True) -> Part:
+    """Check the lanes by their waiting messages and dead letters.
+
+    Args:
+        figures: whether the reader may know how many there are, of all tenants.
+    """
     issues = [
         Issue(
             Level.DEGRADED,
-            f"{_count(load.waiting, 'job')} waiting in the {lane} lane.",
+            f"{_count(load.waiting, 'job') if figures else 'Many jobs are'} waiting in the {lane} lane.",
             "Wait or use another lane. If the backlog does not shrink, check errors and throttles of the lane's worker function.",
         )
         for lane, load in lanes.items()
         if load.waiting > BACKLOG_THRESHOLD
     ]
     issues += [_dead_letter_issue(f"the {lane} lane", load.dead) for lane, load in lanes.items() if load.dead]
-    return Part(facts={lane: {"waiting": load.waiting, "dead_letters": load.dead} for lane, load in lanes.items()}, issues=issues)
+    facts = {lane: {"waiting": load.waiting if figures else None, "dead_letters": load.dead} for lane, load in lanes.items()}
+    return Part(facts=facts, issues=issues)
 
 
-def check_workers(leases: Sequence[WorkerStatus], now: Ms) -> Part:
+def check_workers(leases: Sequence[WorkerStatus], now: Ms, *, figures: bool = True) -> Part:
     """Check the workers by their leases.
 
     No worker at all is healthy: workers start when there are jobs.
+
+    Args:
+        figures: whether the reader may know how many there are, of all tenants.
     """
     stale = [lease for lease in leases if lease.expires_at + STALE_MS < now]
     alive = [lease for lease in leases if lease.expires_at >= now]
-    facts = {"active": len(alive), "stale": len(stale), "jobs": sum(lease.jobs for lease in alive)}
+    counted = {"active": len(alive), "stale": len(stale), "jobs": sum(lease.jobs for lease in alive)}
+    facts = {name: number if figures else None for name, number in counted.items()}
     issue = Issue(
         Level.UNHEALTHY,
-        f"{_count(len(stale), 'worker')} died, and the jobs were not recovered.",
+        f"{_count(len(stale), 'worker') if figures else 'Workers'} died, and the jobs were not recovered.",
         "The sweeper recovers jobs within a minute: check that its schedule is enabled, and the errors of the function `sweep`.",
     )
     return Part(facts=facts, issues=[issue] if stale else [])
 
 
-def check_change_stream(dead: int) -> Part:
-    """Check the change stream by its dead letters: the changes that could not be processed."""
+def check_change_stream(dead: int | None) -> Part:
+    """Check the change stream by its dead letters: the changes that could not be processed.
+
+    None: they were not counted.
+    """
     return Part(facts={"dead_letters": dead}, issues=[_dead_letter_issue("the change stream", dead)] if dead else [])
 
 
@@ -116,9 +132,12 @@ def unknown_health() -> Part:
     return Part(issues=[issue])
 
 
-def _circuit_issue(circuit: CircuitBreaker) -> Issue:
+def _circuit_issue(circuit: CircuitBreaker, may_close: bool) -> Issue:
     if circuit.is_forced:
-        remedy = f"An operator opened it. `headrace circuits close {circuit.model}` lets its jobs run again."
+        close = (
+            f"`headrace circuits close {circuit.model}` lets its jobs run again." if may_close else "Its jobs run again when it is closed."
+        )
+        remedy = f"An operator opened it. {close}"
         return Issue(Level.DEGRADED, f"The circuit of {circuit.model} is forced open: its jobs wait.", remedy)
     state = "is half-open" if circuit.state is CircuitState.HALF_OPEN else "is open"
     return Issue(

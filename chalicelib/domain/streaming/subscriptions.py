@@ -28,6 +28,12 @@ class Connection:
     connected_at: Ms
     expires_at: Ms
     jobs: frozenset[str] = frozenset()  # that it is subscribed to
+    window: int = 0  # the minute in which it last used units (`socket_budget`)
+    used: int = 0  # units that it used in that minute, as far as they are written
+
+    def used_in(self, window: int) -> int:
+        """Return the units that it has used in this minute."""
+        return self.used if self.window == window else 0
 
 
 def connection_shard(connection_id: str) -> int:
@@ -44,8 +50,9 @@ class Subscription:
     key_hash: str  # of the API key, which is checked again while frames are sent
     attempt: int
     offset: int  # frames start from here
-    subscription_id: str  # changes when the connection subscribes again
+    subscription_id: str  # changes when the connection subscribes again; sorts by time
     expires_at: Ms
+    at: Ms = 0  # when it was made
 
     @property
     def closing_at(self) -> Ms:

@@ -25,6 +25,8 @@ STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (errors.UnsupportedMediaType, 415),
     (errors.RateLimited, 429),
     (errors.QueueFull, 429),
+    (errors.TooManyWatchers, 429),
+    (errors.TooManyConnections, 429),
     (errors.Unavailable, 503),
 )
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from chalice import Blueprint, Response
 
 from chalicelib.bootstrap import Container, container
 from chalicelib.domain.auth.identity import Caller, Role
-from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge, Unavailable
+from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge
 from chalicelib.domain.ids import checked_job_id
 from chalicelib.entrypoints.http import access_log, errors
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
+from chalicelib.services.auth.rate_limit import WINDOW_SECONDS, count_request, seconds_left
 from chalicelib.settings import Settings
 
 MAX_BODY_BYTES = 4_000_000
-WINDOW_SECONDS = 60  # of the rate limit
 JSON = "application/json"
 REPLAYED = {"Idempotent-Replayed": "true"}
 EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", "Retry-After", "ETag", "Idempotent-Replayed")
@@ -79,6 +80,13 @@ class ApiResponse:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+class Effect(StrEnum):
+    """What a route may change or show in full."""
+
+    OWN = "own"  # what belongs to the caller's tenant
+    STAGE = "stage"  # what all tenants share, so that it needs a key of all tenants
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A registered route. The OpenAPI document and docs/routes.md are generated from these."""
@@ -87,9 +95,10 @@ class Route:
     method: str
     role: Role | None
     summary: str
+    effect: Effect = Effect.OWN
 
 
-ROUTES: list[Route] = []
+ROUTES: list[Route] = []  # filled by `endpoint`
 
 
 Handler = Callable[..., ApiResponse]  # called with the request, and the path parameters by name
@@ -104,6 +113,7 @@ class RouteOptions:
     tickets: bool
     rate_limited: bool
     fallback: ApiResponse | None
+    effect: Effect
 
 
 @dataclass(slots=True)
@@ -127,6 +137,7 @@ def endpoint(
     rate_limited: bool = True,
     fallback: ApiResponse | None = None,
     accepts: tuple[str, ...] = (JSON,),
+    effect: Effect = Effect.OWN,
 ) -> Callable[[Handler], Handler]:
     """Register the decorated handler as a route.
 
@@ -137,10 +148,11 @@ def endpoint(
             reach the handler with `over_rate` set.
         fallback: sent instead of a 5xx response.
         accepts: the content types of the request body.
+        effect: a route with an effect on the stage needs a key of all tenants, whatever its role.
     """
 
     def register(handler: Handler) -> Handler:
-        options = RouteOptions(handler=handler, role=role, tickets=tickets, rate_limited=rate_limited, fallback=fallback)
+        options = RouteOptions(handler=handler, role=role, tickets=tickets, rate_limited=rate_limited, fallback=fallback, effect=effect)
 
         def view(**path_values: str) -> Response:
             return _handle(blueprint.current_request, options, path_values)
@@ -148,7 +160,8 @@ def endpoint(
         name = f"{handler.__name__}_{method.lower()}"
         content_types = list(accepts) if method in ("POST", "PATCH") else []
         blueprint.route(path, methods=[method], name=name, content_types=content_types or [JSON])(view)
-        ROUTES.append(Route(path=path, method=method, role=role, summary=(handler.__doc__ or "").strip().split("\n")[0]))
+        summary = (handler.__doc__ or "").strip().split("\n")[0]
+        ROUTES.append(Route(path=path, method=method, role=role, summary=summary, effect=effect))
         return handler
 
     return register
@@ -185,10 +198,12 @@ def _authorize(raw: Any, options: RouteOptions, role: Role, state: RequestState)
     """Authenticate the caller, check the role, and count the request against the rate limit."""
     state.caller = _caller(state.container, raw, tickets=options.tickets)
     state.caller.require(role)
+    if options.effect is Effect.STAGE:
+        state.caller.require_all_tenants()
     policy = "key" if options.rate_limited else "stream"
     state.over_rate = not _check_rate_limit(state.container, state.caller, state.headers, policy)
     if state.over_rate and options.rate_limited:
-        raise RateLimited(retry_after=WINDOW_SECONDS - state.container.clock.now() // 1000 % WINDOW_SECONDS)
+        raise RateLimited(retry_after=seconds_left(state.container.clock.now()))
 
 
 def _request(raw: Any, state: RequestState) -> ApiRequest:
@@ -258,12 +273,8 @@ def _caller(ctx: Container, raw: Any, *, tickets: bool) -> Caller:
 def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], policy: str) -> bool:
     """Count the request and set the `RateLimit` headers. False if the key is over its limit."""
     limit = ctx.settings.requests_per_minute
-    now = ctx.clock.now() // 1000
     headers["RateLimit-Policy"] = f'"{policy}";q={limit};w={WINDOW_SECONDS}'
-    try:
-        used = ctx.request_counters.increment(f"{policy}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
-    except Unavailable as exc:  # allow the request: the limit protects against load, not against intruders
-        record("rate_limit_count_failed", key_id=caller.key_id, error=exc)
-        return True
-    headers["RateLimit"] = f'"{policy}";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
+    used = count_request(ctx, caller, policy)
+    if used:
+        headers["RateLimit"] = f'"{policy}";r={max(0, limit - used)};t={seconds_left(ctx.clock.now())}'
     return used <= limit

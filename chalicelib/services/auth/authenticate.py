@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from dataclasses import replace
 from hashlib import sha256
 
@@ -46,10 +47,21 @@ class ApiKeyCache:
             self._entries[key_hash] = (key, now + CACHE_TTL_MS)
         return Caller.of_key(key) if key.is_valid(now) else None
 
-    def may_read_job(self, key_hash: str, job: Job) -> bool:
-        """Whether the key may still read the content of a job that it subscribed to."""
-        caller = self.caller(key_hash)
-        return caller is not None and caller.may_read_content(job)
+    def readers(self, key_hashes: Collection[str], job: Job) -> set[str]:
+        """Return those of the keys that may still read the content of a job.
+
+        Keys that are not cached are read together: one request for each hundred.
+        """
+        now = self._clock.now()
+        unknown = [key_hash for key_hash in key_hashes if now >= self._entries.get(key_hash, (None, 0))[1]]
+        if unknown:
+            found = {key.hash: key for key in self._api_keys.many(unknown)}
+            for key_hash in unknown:
+                self._entries.pop(key_hash, None)
+                if key_hash in found:
+                    self._entries[key_hash] = (found[key_hash], now + CACHE_TTL_MS)
+        callers = {key_hash: self._entries[key_hash][0] for key_hash in key_hashes if key_hash in self._entries}
+        return {key_hash for key_hash, key in callers.items() if key.is_valid(now) and Caller.of_key(key).may_read_content(job)}
 
 
 def authenticate_bearer(cache: ApiKeyCache, authorization: str | None) -> Caller:

@@ -21,9 +21,10 @@ def subscribe_to_batch(ctx: BatchContext, connection: Connection, batch_id: str,
     Raises:
         BatchNotFound: there is no such batch for the caller.
         InvalidRequest: the connection has the maximum number of subscriptions.
+        TooManyWatchers: the batch has the maximum number of live subscribers.
     """
     get_batch(ctx.batches, connection.caller, batch_id, tenant)
-    subscription = add_subscription(ctx, connection, batch_id)
+    subscription, _ = add_subscription(ctx, connection, batch_id)
     batch = get_batch(ctx.batches, connection.caller, batch_id, tenant)
     now, counts = ctx.clock.now(), load_counts(ctx, batch_id)
     reply = {"reply_to": reply_to} if reply_to is not None else {}

@@ -12,12 +12,13 @@ from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
 from chalicelib.domain.execution.response_cache import parse_ttl
 from chalicelib.domain.jobs.dependencies import template_problems
 from chalicelib.domain.jobs.job_type import NO_MODEL, JobType
-from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.domain.jobs.spec import JobConfig, JobSpec, is_flex
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.metrics.estimate import Estimate, estimate, estimate_task
 from chalicelib.domain.metrics.throughput import UNMEASURED, Throughput
 from chalicelib.domain.queues.lanes import LANES, Lane
 from chalicelib.domain.template import names_within
+from chalicelib.domain.validation.config_schema import MAX_TIMEOUT
 from chalicelib.domain.validation.schema import problems, schema_problems
 from chalicelib.ports import Prices
 from chalicelib.services.prompts.model_request import instructions
@@ -129,6 +130,8 @@ def resolve_config(kind: JobType, submission: Submission) -> JobConfig:
         config |= {"model": NO_MODEL, "max_tokens": 0, "response_format": "json"}
     config.setdefault("model", kind.default_model)
     config.setdefault("max_tokens", kind.max_tokens)
+    if is_flex(config.get("openai") or {}):
+        config.setdefault("timeout", float(MAX_TIMEOUT))  # such a request waits for capacity
     config.setdefault("response_format", "json" if kind.response_schema else "text")
     config["cache"] = parse_ttl(config.get("cache"))
     fallbacks = [model for model in dict.fromkeys(config.pop("fallback_models", ())) if model != config["model"]]

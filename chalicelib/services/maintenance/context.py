@@ -16,7 +16,7 @@ from chalicelib.services.worker.log_events import log_job_failed
 
 
 class SweepContext(JobContext, DependencyContext, Protocol):
-    """What the sweeper needs. `cancel_response` stops a background response, best effort."""
+    """What the sweeper needs. `cancel_response` and `delete_response` are best effort."""
 
     @property
     def chunks(self) -> Chunks: ...
@@ -34,6 +34,7 @@ class SweepContext(JobContext, DependencyContext, Protocol):
     def sockets(self) -> Sockets: ...
     def job_type(self, name: str) -> JobType: ...
     def cancel_response(self, response_id: str) -> None: ...
+    def delete_response(self, response_id: str) -> None: ...
 
 
 class SweepResult(StrEnum):

@@ -42,9 +42,12 @@ def recover_job(ctx: SweepContext, job: Job, lease_id: str) -> SweepResult:
             first_token_at=stored.first_token_at,
         )
         generation, owner = job.generation, job.owner or ""
-        return apply_transition(
+        finished = apply_transition(
             ctx, job, lambda current: transitions.finish(current, generation, owner, outcome, now), SweepResult.FINISHED
         )
+        if finished is SweepResult.FINISHED and job.response_id is not None:
+            ctx.delete_response(job.response_id)
+        return finished
     cost, length = (None, 0) if _is_resumed(job, lease_id, now) else _settle_lost_attempt(ctx, job, stored, now)
     reclaimed = update_job(
         ctx.jobs, job, lambda current: transitions.reclaim(current, lease_id, length, cost, now) if current.attempt == job.attempt else None
@@ -57,6 +60,8 @@ def recover_job(ctx: SweepContext, job: Job, lease_id: str) -> SweepResult:
     ctx.log("worker_lost", job_id=job.id, tenant=job.tenant, attempt=job.attempt, lease=lease_id, crashes=reclaimed.crashes)
     if reclaimed.is_resumable:
         return SweepResult.HANDED_OVER
+    if job.response_id is not None:
+        ctx.delete_response(job.response_id)
     return SweepResult.RECLAIMED if reclaimed.status is Status.QUEUED else SweepResult.ENDED
 
 

@@ -1,10 +1,16 @@
-"""Check every part of the system. A part that does not answer is a finding, not an error."""
+"""Check every part of the system. A part that does not answer is a finding, not an error.
+
+A caller of one tenant is told how each part is, but no figures of all tenants, and only of circuits
+that concern it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
+from chalicelib.domain.auth.identity import Caller
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, tenant_mark
 from chalicelib.domain.operations.health import (
     LaneLoad,
     Part,
@@ -16,7 +22,7 @@ from chalicelib.domain.operations.health import (
     unknown_health,
 )
 from chalicelib.domain.queues.lanes import LANES, STREAM
-from chalicelib.ports import CircuitBreakers, Leases
+from chalicelib.ports import CircuitBreakers, Leases, Prices
 from chalicelib.services.context import QueueContext
 
 
@@ -27,22 +33,51 @@ class HealthContext(QueueContext, Protocol):
     def circuit_breakers(self) -> CircuitBreakers: ...
     @property
     def leases(self) -> Leases: ...
+    @property
+    def prices(self) -> Prices: ...
 
 
-def check_health(ctx: HealthContext) -> dict[str, Part]:
+def check_health(ctx: HealthContext, caller: Caller) -> dict[str, Part]:
     """Check each part; the result is keyed by its name. Queue figures may be some seconds old."""
+    everything = caller.all_tenants
     checks: dict[str, Callable[[], Part]] = {
-        "openai": lambda: check_provider(ctx.circuit_breakers.all()),
-        "queues": lambda: check_queues({lane: LaneLoad(ctx.queues.depth(lane), ctx.queues.dead_letters(lane)) for lane in LANES}),
-        "workers": lambda: _workers(ctx),
-        "change_stream": lambda: check_change_stream(ctx.queues.dead_letters(STREAM)),
+        "openai": lambda: _provider(ctx, caller),
+        "queues": lambda: check_queues({lane: _load(ctx, lane, everything) for lane in LANES}, figures=everything),
+        "workers": lambda: _workers(ctx, everything),
+        "change_stream": lambda: check_change_stream(ctx.queues.dead_letters(STREAM) if everything else None),
     }
     return {name: _guarded(ctx, name, check) for name, check in checks.items()}
 
 
-def _workers(ctx: HealthContext) -> Part:
+def visible_circuits(ctx: HealthContext, caller: Caller) -> list[CircuitBreaker]:
+    """Return the stored circuits that a caller may know of.
+
+    The name of a model can tell about its owner, as that of a fine-tuned one does. So a caller of
+    one tenant gets only models that its own jobs have used, and models that everybody can buy.
+    """
+    tenant = tenant_mark(caller.tenant)
+
+    def is_public(model: str) -> bool:
+        return ":" not in model and ctx.prices.of(model) is not None
+
+    known = ctx.circuit_breakers.all()
+    return [one for one in known if caller.all_tenants or one.concerns(tenant) or is_public(one.model)]
+
+
+def _provider(ctx: HealthContext, caller: Caller) -> Part:
+    known = visible_circuits(ctx, caller)
+    if caller.all_tenants:
+        return check_provider(known)
+    return check_provider([one.as_seen_by(tenant_mark(caller.tenant)) for one in known], may_close=False)
+
+
+def _load(ctx: HealthContext, lane: str, everything: bool) -> LaneLoad:
+    return LaneLoad(ctx.queues.depth(lane), ctx.queues.dead_letters(lane) if everything else None)
+
+
+def _workers(ctx: HealthContext, everything: bool) -> Part:
     leases = [WorkerStatus(lease.lane, len(lease.jobs), lease.expires_at) for lease in ctx.leases.all()]
-    return check_workers(leases, ctx.clock.now())
+    return check_workers(leases, ctx.clock.now(), figures=everything)
 
 
 def _guarded(ctx: HealthContext, name: str, check: Callable[[], Part]) -> Part:

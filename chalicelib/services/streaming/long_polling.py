@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Protocol, TypeVar
 
 from chalicelib.domain.errors import Unavailable
@@ -13,6 +14,7 @@ from chalicelib.services.context import Context
 
 T = TypeVar("T")
 SEMAPHORE_NAME = "held"
+SHARE = 2  # a tenant may hold one in so many of the slots
 POLL_INTERVAL_SECONDS = 0.4
 PRESENCE_TTL_MS = 10_000  # how long the worker stores text more often after a reader was announced
 PRESENCE_INTERVAL_MS = 5_000
@@ -29,14 +31,18 @@ class LongPollContext(Context, Protocol):
     def max_long_polls(self) -> int: ...
 
 
-def long_poll(ctx: LongPollContext, seconds: float, check: Callable[[], T | None]) -> T | None:
-    """Call `check` until it returns a value or `seconds` are over; without a slot only once."""
+def long_poll(ctx: LongPollContext, tenant: str, seconds: float, check: Callable[[], T | None]) -> T | None:
+    """Call `check` until it returns a value or `seconds` are over; without a slot only once.
+
+    Args:
+        tenant: whose request it is; it may hold half of all slots.
+    """
     answer = check()
     if answer is not None or seconds <= 0:
         return answer
     clock = ctx.clock
     until = clock.now() + round(seconds * 1000)
-    slot = _acquire_slot(ctx, until + 5_000)
+    slot = _acquire_slot(ctx, tenant, until + 5_000)
     if slot is None:
         return None
     try:
@@ -66,9 +72,18 @@ class ReaderPresence:
             self._ctx.log("reader_not_announced", job_id=job.id, error=exc)
 
 
-def _acquire_slot(ctx: LongPollContext, until: Ms) -> int | None:
+def slots_of(tenant: str, size: int) -> list[int]:
+    """Return the slots that a tenant may use: half of all, another half for each tenant.
+
+    So a tenant with any number of waiting requests leaves half of the slots of any other tenant
+    alone, on average, and no request has to be counted by tenant.
+    """
+    return Random(tenant).sample(range(size), max(1, size // SHARE))
+
+
+def _acquire_slot(ctx: LongPollContext, tenant: str, until: Ms) -> int | None:
     try:
-        return ctx.semaphores.acquire(SEMAPHORE_NAME, ctx.max_long_polls, until, ctx.clock.now())
+        return ctx.semaphores.acquire(SEMAPHORE_NAME, slots_of(tenant, ctx.max_long_polls), until, ctx.clock.now())
     except Unavailable as exc:
         ctx.log("long_poll_slot_failed", error=exc)
         return None

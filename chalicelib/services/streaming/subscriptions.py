@@ -13,19 +13,29 @@ from chalicelib.domain.errors import (
     InvalidRequest,
     NotFound,
     ResultExpired,
+    TooManyConnections,
+    TooManyWatchers,
     Unauthenticated,
 )
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.streaming import frames
+from chalicelib.domain.streaming.socket_budget import (
+    MAX_WATCHERS,
+    POLL_SECONDS,
+    RESUBSCRIBE_MS,
+    SUBSCRIBE_UNITS,
+    replay_units,
+    window_of,
+)
 from chalicelib.domain.streaming.subscriptions import CONNECTION_TTL_MS, GRACE_MS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Subscription
 from chalicelib.domain.text import MAX_FRAME_POINTS, split_text
-from chalicelib.ports import Chunks, Connections, Jobs, Results, Sockets, Subscriptions
-from chalicelib.services.context import Context
+from chalicelib.ports import Chunks, Jobs, Results
 from chalicelib.services.streaming.drop_connection import drop_connection, drop_unreachable
 from chalicelib.services.streaming.read_text import read_text
+from chalicelib.services.streaming.socket_meter import MeterContext
 
 
-class StreamingContext(Context, Protocol):
+class StreamingContext(MeterContext, Protocol):
     """What subscribing and broadcasting need.
 
     `caller_by_key_hash` returns the caller of an API key, None if it is revoked or has expired.
@@ -37,22 +47,22 @@ class StreamingContext(Context, Protocol):
     def chunks(self) -> Chunks: ...
     @property
     def results(self) -> Results: ...
-    @property
-    def subscriptions(self) -> Subscriptions: ...
-    @property
-    def connections(self) -> Connections: ...
-    @property
-    def sockets(self) -> Sockets: ...
     def new_id(self) -> str: ...
     def caller_by_key_hash(self, key_hash: str) -> Caller | None: ...
 
 
-def open_connection(ctx: StreamingContext, connection_id: str, endpoint: str, caller: Caller) -> None:
-    """Store a WebSocket connection with its caller."""
+def open_connection(ctx: StreamingContext, connection_id: str, endpoint: str, caller: Caller, limit: int) -> None:
+    """Store a WebSocket connection with its caller.
+
+    Raises:
+        TooManyConnections: the API key has about `limit` open ones.
+    """
     now = ctx.clock.now()
-    ctx.connections.open(
-        Connection(id=connection_id, endpoint=endpoint, caller=caller, connected_at=now, expires_at=now + CONNECTION_TTL_MS + GRACE_MS)
+    connection = Connection(
+        id=connection_id, endpoint=endpoint, caller=caller, connected_at=now, expires_at=now + CONNECTION_TTL_MS + GRACE_MS
     )
+    if not ctx.connections.open(connection, limit):
+        raise TooManyConnections
 
 
 def close_connection(ctx: StreamingContext, connection_id: str) -> None:
@@ -83,28 +93,47 @@ def subscribe(ctx: StreamingContext, connection: Connection, job_id: str, attemp
     So either the worker finds the subscription and sends the rest, or the record shows that no
     worker processes the job, and its text is replayed here.
 
+    A subscription that repeats the one before within seconds changes nothing: what that one began
+    continues.
+
     Raises:
         JobNotFound, Forbidden: the caller may not read the job's content.
         InvalidRequest: the connection has the maximum number of subscriptions.
+        TooManyWatchers: the job has the maximum number of live subscribers.
     """
     caller = connection.caller
-    caller.require_readable(ctx.jobs.get(job_id), job_id)
-    subscription = add_subscription(ctx, connection, job_id, attempt, offset)
+    before = caller.require_readable(ctx.jobs.get(job_id), job_id)
+    replayed = 0 if before.status is Status.PROCESSING else (before.length or 0) - (offset if attempt == before.attempt else 0)
+    subscription, is_new = add_subscription(ctx, connection, job_id, attempt, offset, replay_units(replayed))
     job = caller.require_readable(ctx.jobs.get(job_id), job_id)
     start = offset if attempt == job.attempt else 0
     reply = {"reply_to": reply_to} if reply_to is not None else {}
     send_frame(ctx, subscription, {**frames.connected(job, start, ctx.clock.now()), **reply})
-    if job.status is not Status.PROCESSING:
+    if is_new and job.status is not Status.PROCESSING:
         replay_to_subscriber(ctx, replace(subscription, attempt=job.attempt, offset=start), job)
 
 
-def add_subscription(ctx: StreamingContext, connection: Connection, subject_id: str, attempt: int = 0, offset: int = 0) -> Subscription:
+def add_subscription(
+    ctx: StreamingContext, connection: Connection, subject_id: str, attempt: int = 0, offset: int = 0, units: int = 0
+) -> tuple[Subscription, bool]:
     """Store a subscription of the connection to a job or a batch.
+
+    Args:
+        units: what it will send, for the connection's budget, which is written together with it.
+
+    Returns:
+        The subscription, and False if it only repeats the one before.
 
     Raises:
         InvalidRequest: the connection has the maximum number of subscriptions.
+        TooManyWatchers: the subject has the maximum number of live subscribers.
     """
-    if not ctx.connections.subscribe(connection.id, subject_id):
+    now = ctx.clock.now()
+    if subject_id not in connection.jobs and ctx.subscriptions.count(subject_id, MAX_WATCHERS) >= MAX_WATCHERS:
+        raise TooManyWatchers(subject_id, retry_after=POLL_SECONDS)
+    window = window_of(now)
+    spent = ctx.socket_meter.take(connection.id, window) + SUBSCRIBE_UNITS + units
+    if not ctx.connections.subscribe(connection, subject_id, window, spent):
         raise InvalidRequest(f"A connection may have {SUBSCRIPTIONS_PER_CONNECTION} subscriptions. Unsubscribe or open another one.")
     subscription = Subscription(
         job_id=subject_id,
@@ -115,9 +144,9 @@ def add_subscription(ctx: StreamingContext, connection: Connection, subject_id: 
         offset=offset,
         subscription_id=ctx.new_id(),
         expires_at=connection.expires_at,
+        at=now,
     )
-    ctx.subscriptions.add(subscription)
-    return subscription
+    return subscription, ctx.subscriptions.add(subscription, RESUBSCRIBE_MS)
 
 
 def unsubscribe(ctx: StreamingContext, connection: Connection, subject_id: str) -> None:

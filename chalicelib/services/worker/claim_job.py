@@ -22,7 +22,7 @@ from chalicelib.services.worker.attempt import Attempt
 from chalicelib.services.worker.context import WorkerContext
 from chalicelib.services.worker.evaluate_attempt import job_error
 from chalicelib.services.worker.log_events import log_job_failed
-from chalicelib.services.worker.stream_response import cancel_response
+from chalicelib.services.worker.stream_response import cancel_response, delete_response
 from chalicelib.services.worker.usage import cost_of
 
 
@@ -117,3 +117,5 @@ async def _fail_claimed_job(ctx: WorkerContext, claimed: Job, error: JobError) -
     )
     if ended is not None:
         log_job_failed(ctx.log, ended)
+        if claimed.response_id is not None:
+            await delete_response(ctx.provider, ctx.log, claimed.response_id)

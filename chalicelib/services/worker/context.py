@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,8 +46,10 @@ class WorkerContext(TaskContext, Protocol):
     @property
     def provider(self) -> Provider: ...
     @property
+    def isolates_prompt_cache(self) -> bool: ...
+    @property
     def frames_per_second(self) -> float: ...
     @property
     def local_state(self) -> LocalState: ...
-    def may_stream(self, key_hash: str, job: Job) -> bool:
-        """Return whether the API key is valid and may read the job."""
+    def readers_of(self, job: Job, key_hashes: Collection[str]) -> set[str]:
+        """Return those of the API keys, by their hashes, that are valid and may read the job."""

@@ -33,7 +33,7 @@ from chalicelib.services.worker.output.broadcaster import Broadcaster
 from chalicelib.services.worker.output.transcript_writer import write_transcript
 from chalicelib.services.worker.response_cache import store_in_cache
 from chalicelib.services.worker.run_task import run_task
-from chalicelib.services.worker.stream_response import Fenced, cancel_if_owned, stream_response
+from chalicelib.services.worker.stream_response import Fenced, cancel_if_owned, delete_response, stream_response
 
 
 class AttemptRunner:
@@ -225,6 +225,8 @@ class AttemptRunner:
             ctx.log("job_end_not_broadcast", job_id=job.id, attempt=attempt.number, error=exc)
         if job.status is Status.COMPLETED:
             await store_in_cache(ctx, attempt, evaluation.result)
+        if attempt.response_id is not None:
+            await delete_response(ctx.provider, ctx.log, attempt.response_id)
 
     def _end_transition(self, evaluation: Evaluation, hold: WaitUntil | None) -> Callable[[Job], Job | None]:
         """Return the transition of the job record: finish it, or schedule another attempt."""

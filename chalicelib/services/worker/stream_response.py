@@ -11,7 +11,7 @@ text).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 
 from chalicelib.domain.errors import HeadraceError
@@ -29,6 +29,7 @@ from chalicelib.domain.failures import (
 from chalicelib.domain.jobs import transitions
 from chalicelib.ports import ModelRequest, Provider, ProviderEvent, ResponseEnded, ResponseStarted, TextDelta
 from chalicelib.services.log import Log
+from chalicelib.services.prompts.cache_scope import scope_to_tenant
 from chalicelib.services.prompts.model_request import model_request
 from chalicelib.services.retrying import CANCEL_RETRY_DELAYS, offload_with_retry
 from chalicelib.services.update_job import update_job
@@ -57,6 +58,7 @@ async def stream_response(ctx: WorkerContext, attempt: Attempt) -> ResponseEnded
     request = model_request(attempt.spec, attempt.kind)
     if (ended := await serve_from_cache(ctx, attempt, request)) is not None:
         return ended
+    request = scope_to_tenant(request, attempt.job.tenant, isolated=ctx.isolates_prompt_cache)
     try:
         if request.background:
             return await _DurableReader(ctx, attempt, request).read()
@@ -91,18 +93,32 @@ async def cancel_response(provider: Provider, log: Log, response_id: str) -> Non
     not answer within the timeout, this logs it and returns, because the end of the job and the rest
     of a sweep must not wait; the response is then charged in full.
     """
+    await _ask_provider(lambda: provider.cancel(response_id), log, "response_not_cancelled", response_id)
+
+
+async def delete_response(provider: Provider, log: Log, response_id: str) -> None:
+    """Delete a response at the provider, which would keep it and its prompt for thirty days.
+
+    Call it after the record that ends the attempt is written: no worker needs the response any
+    more, because the text is stored here. With a few retries; then this logs it and returns,
+    because the end of the job and the rest of a sweep must not wait.
+    """
+    await _ask_provider(lambda: provider.delete(response_id), log, "response_not_deleted", response_id)
+
+
+async def _ask_provider(ask: Callable[[], Awaitable[None]], log: Log, event: str, response_id: str) -> None:
     error: Exception = TimeoutError()
     with suppress(TimeoutError):
         async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
             for pause in CANCEL_RETRY_DELAYS:
                 try:
-                    await provider.cancel(response_id)
+                    await ask()
                 except AttemptFailed as exc:
                     error = exc
                     await asyncio.sleep(pause)
                 else:
                     return
-    log("response_not_cancelled", response_id=response_id, error=error)
+    log(event, response_id=response_id, error=error)
 
 
 async def _read_stream(ctx: WorkerContext, attempt: Attempt, events: AsyncIterator[ProviderEvent]) -> ResponseEnded:
@@ -157,6 +173,7 @@ async def _record_started(ctx: WorkerContext, attempt: Attempt, event: ResponseS
     except BaseException:  # whether or not the id was stored, no successor may resume this response
         attempt.response_id = None
         await asyncio.shield(cancel_response(ctx.provider, ctx.log, event.response_id))
+        await asyncio.shield(delete_response(ctx.provider, ctx.log, event.response_id))
         raise
     attempt.job = updated
 

@@ -27,6 +27,18 @@ def test_api_key_is_found_by_its_hash(stores: Any) -> None:
     assert stores.api_keys.key(bare.hash) == revoked
 
 
+def test_many_api_keys_are_read_together(stores: Any) -> None:
+    """More than one request takes, and one that is unknown."""
+    given = [key() for _ in range(130)]
+    for one in given:
+        stores.api_keys.put_key(one)
+
+    found = stores.api_keys.many([new_id(), *(one.hash for one in given)])
+
+    assert sorted(found, key=lambda one: one.id) == sorted(given, key=lambda one: one.id)
+    assert stores.api_keys.many([]) == []
+
+
 def test_api_keys_of_a_tenant_are_listed_by_id(stores: Any) -> None:
     """Each key is listed once, as it was last put."""
     tenant = new_id()

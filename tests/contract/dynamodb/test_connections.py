@@ -10,14 +10,15 @@ from chalicelib.domain.streaming.subscriptions import SUBSCRIPTIONS_PER_CONNECTI
 from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, new_id
 
+WINDOW = 7  # the number of a minute
 CALLER = Caller(tenant="acme", user="ännä 👍", role=Role.OPERATOR, key_id="key_1", key_hash="h", all_tenants=True)
 NARROW = replace(CALLER, role=Role.VIEWER, jobs=frozenset({"job_2", "job_1"}), read_only=True)
 
 
-def opened(stores: Any, **changes: Any) -> Connection:
+def opened(stores: Any, limit: int = 10**6, **changes: Any) -> Connection:
     connection = Connection(id=new_id(), endpoint="https://e.test/api", caller=CALLER, connected_at=NOW, expires_at=NOW + 9)
     connection = replace(connection, **changes)
-    stores.connections.open(connection)
+    assert stores.connections.open(connection, limit)
     return connection
 
 
@@ -32,12 +33,13 @@ def test_subscribing_a_connection_is_idempotent(stores: Any, lose_response: Lose
     """Closing the connection returns its remaining subscriptions."""
     given = opened(stores)
     with lose_response("UpdateItem"):
-        assert stores.connections.subscribe(given.id, "job_1")
-    assert stores.connections.subscribe(given.id, "job_1")
-    assert stores.connections.subscribe(given.id, "job_2")
+        assert stores.connections.subscribe(given, "job_1", WINDOW, 1)
+    assert stores.connections.subscribe(given, "job_1", WINDOW, 1)
+    assert stores.connections.subscribe(given, "job_2", WINDOW, 1)
     stores.connections.unsubscribe(given.id, "job_1")
 
-    assert stores.connections.close(given.id) == replace(given, jobs=frozenset({"job_2"}))
+    closed = stores.connections.close(given.id)
+    assert closed == replace(given, jobs=frozenset({"job_2"}), window=WINDOW, used=closed.used)
     assert stores.connections.get(given.id) is None
     assert stores.connections.close(given.id) is None
 
@@ -46,32 +48,34 @@ def test_subscriptions_per_connection_are_limited(stores: Any) -> None:
     """Subscribing to a job again is allowed, and unsubscribing makes room."""
     given = opened(stores)
     for number in range(SUBSCRIPTIONS_PER_CONNECTION):
-        assert stores.connections.subscribe(given.id, f"job_{number}")
+        assert stores.connections.subscribe(given, f"job_{number}", WINDOW, 1)
 
-    assert not stores.connections.subscribe(given.id, "job_more")
-    assert stores.connections.subscribe(given.id, "job_7")
+    assert not stores.connections.subscribe(given, "job_more", WINDOW, 1)
+    assert stores.connections.subscribe(given, "job_7", WINDOW, 1)
     stores.connections.unsubscribe(given.id, "job_7")
-    assert stores.connections.subscribe(given.id, "job_more")
+    assert stores.connections.subscribe(given, "job_more", WINDOW, 1)
     assert len(stores.connections.get(given.id).jobs) == SUBSCRIPTIONS_PER_CONNECTION
 
 
 def test_subscribe_does_not_recreate_a_closed_connection(stores: Any) -> None:
-    closed = new_id()
+    closed = opened(stores)
+    stores.connections.close(closed.id)
 
-    assert not stores.connections.subscribe(closed, "job_1")
-    stores.connections.unsubscribe(closed, "job_1")
+    assert not stores.connections.subscribe(closed, "job_1", WINDOW, 1)
+    assert stores.connections.charge(closed, WINDOW, 1) == 0
+    stores.connections.unsubscribe(closed.id, "job_1")
 
-    assert stores.connections.get(closed) is None
+    assert stores.connections.get(closed.id) is None
 
 
 def test_connection_stays_when_its_last_subscription_is_removed(stores: Any) -> None:
     """DynamoDB has no empty sets."""
     given = opened(stores)
-    stores.connections.subscribe(given.id, "job_1")
+    stores.connections.subscribe(given, "job_1", WINDOW, 1)
     stores.connections.unsubscribe(given.id, "job_1")
 
-    assert stores.connections.get(given.id) == given
-    assert stores.connections.subscribe(given.id, "job_2")
+    assert stores.connections.get(given.id) == replace(given, window=WINDOW, used=1)
+    assert stores.connections.subscribe(given, "job_2", WINDOW, 1)
 
 
 def test_connections_are_found_by_shard(stores: Any) -> None:
@@ -79,15 +83,47 @@ def test_connections_are_found_by_shard(stores: Any) -> None:
     given = {each.id: each for each in (opened(stores) for _ in range(30))}
     closed = given.popitem()[0]
     stores.connections.close(closed)
-    stores.connections.subscribe(next(iter(given)), "job_1")
+    stores.connections.subscribe(next(iter(given.values())), "job_1", WINDOW, 1)
 
     found = [one for part in range(8) for one in stores.connections.sample(part, 1_000)]
 
     ours = {one.id: one for one in found if one.id in given or one.id == closed}
     assert set(ours) == set(given)
     assert len(found) == len({one.id for one in found})
-    assert {one_id: replace(one, jobs=frozenset()) for one_id, one in ours.items()} == given
+    assert {one_id: replace(one, jobs=frozenset(), window=0, used=0) for one_id, one in ours.items()} == given
     assert {one.id for one in stores.connections.sample(11, 1_000)} == {one.id for one in stores.connections.sample(3, 1_000)}
+
+
+def test_units_of_a_connection_are_counted_by_minute(stores: Any) -> None:
+    """Environments that read the row at different times count together; a new minute starts at zero."""
+    given = opened(stores)
+
+    assert stores.connections.charge(given, WINDOW, 20) == 20
+    seen = stores.connections.get(given.id)
+    assert (seen.window, seen.used, seen.used_in(WINDOW), seen.used_in(WINDOW + 1)) == (WINDOW, 20, 20, 0)
+    assert stores.connections.charge(seen, WINDOW, 5) == 25
+    assert stores.connections.charge(given, WINDOW, 1) == 26  # it had read the row before the first charge
+    assert stores.connections.subscribe(seen, "job_1", WINDOW, 4)
+    assert stores.connections.get(given.id).used == 30
+    assert stores.connections.charge(seen, WINDOW + 1, 3) == 3
+    assert stores.connections.charge(seen, WINDOW, 2) == 0  # late: it counts in the minute that the row has
+    assert stores.connections.get(given.id) == replace(given, jobs=frozenset({"job_1"}), window=WINDOW + 1, used=5)
+
+
+def test_open_connections_of_a_key_are_limited_until_they_are_closed_or_expire(stores: Any) -> None:
+    """A client that vanished counts until its connection expires, so the limit cannot drift shut."""
+    caller = replace(CALLER, key_id=new_id())
+    first, second = (opened(stores, 2, caller=caller, expires_at=NOW + 1_000) for _ in range(2))
+    third = replace(first, id=new_id())
+
+    assert not stores.connections.open(third, 2)
+    assert stores.connections.get(third.id) is None
+    assert stores.connections.open(replace(third, caller=replace(caller, key_id=new_id())), 2)
+    stores.connections.close(second.id)
+    stores.connections.close(second.id)
+    assert stores.connections.open(replace(third, id=new_id()), 2)
+    assert not stores.connections.open(replace(third, id=new_id()), 2)
+    assert stores.connections.open(replace(third, id=new_id(), connected_at=NOW + 1_001, expires_at=NOW + 9_000), 2)
 
 
 def test_repeated_samples_reach_every_connection_of_a_shard(stores: Any) -> None:

@@ -174,12 +174,12 @@ def test_result_without_its_s3_object_is_none(dynamo_stores: DynamoStores) -> No
 def test_release_does_not_free_a_slot_taken_by_another_holder(dynamo_stores: DynamoStores) -> None:
     """The slot had expired before the other holder acquired it."""
     name, other = new_id(), DynamoStores("dev")
-    dynamo_stores.semaphores.acquire(name, 1, NOW + 1000, NOW)
-    other.semaphores.acquire(name, 1, NOW + 9000, NOW + 1000)
+    dynamo_stores.semaphores.acquire(name, range(1), NOW + 1000, NOW)
+    other.semaphores.acquire(name, range(1), NOW + 9000, NOW + 1000)
 
     dynamo_stores.semaphores.release(name, 0)
 
-    assert dynamo_stores.semaphores.acquire(name, 1, NOW + 9000, NOW + 1001) is None
+    assert dynamo_stores.semaphores.acquire(name, range(1), NOW + 9000, NOW + 1001) is None
 
 
 def test_all_stores_share_one_client(dynamo_stores: DynamoStores) -> None:

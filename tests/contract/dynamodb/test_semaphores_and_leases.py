@@ -86,22 +86,22 @@ def test_closed_lease_cannot_be_renewed_or_fenced(stores: Any) -> None:
 
 def test_semaphore_gives_no_more_slots_than_its_limit(stores: Any) -> None:
     name = new_id()
-    taken = [stores.semaphores.acquire(name, 3, NOW + 1000, NOW) for _ in range(3)]
+    taken = [stores.semaphores.acquire(name, range(3), NOW + 1000, NOW) for _ in range(3)]
 
     assert sorted(taken) == [0, 1, 2]
-    assert stores.semaphores.acquire(name, 3, NOW + 1000, NOW) is None
-    assert stores.semaphores.acquire(new_id(), 1, NOW + 1000, NOW) == 0
+    assert stores.semaphores.acquire(name, range(3), NOW + 1000, NOW) is None
+    assert stores.semaphores.acquire(new_id(), range(1), NOW + 1000, NOW) == 0
 
 
 def test_slot_is_free_after_release_or_expiry(stores: Any) -> None:
     """It expires at `until`, not when the TTL removes the row."""
     name = new_id()
-    stores.semaphores.acquire(name, 1, NOW + 1000, NOW)
-    assert stores.semaphores.acquire(name, 1, NOW + 2000, NOW + 999) is None
+    stores.semaphores.acquire(name, range(1), NOW + 1000, NOW)
+    assert stores.semaphores.acquire(name, range(1), NOW + 2000, NOW + 999) is None
 
-    assert stores.semaphores.acquire(name, 1, NOW + 2000, NOW + 1000) == 0
+    assert stores.semaphores.acquire(name, range(1), NOW + 2000, NOW + 1000) == 0
     stores.semaphores.release(name, 0)
-    assert stores.semaphores.acquire(name, 1, NOW + 3000, NOW + 1001) == 0
+    assert stores.semaphores.acquire(name, range(1), NOW + 3000, NOW + 1001) == 0
     stores.semaphores.release(name, 0)
     stores.semaphores.release(name, 0)
 
@@ -110,9 +110,9 @@ def test_acquire_with_a_lost_response_takes_one_slot(stores: Any, lose_response:
     """The SDK's retry recognises its own row."""
     name = new_id()
     with lose_response("PutItem"):
-        assert stores.semaphores.acquire(name, 1, NOW + 1000, NOW) == 0
+        assert stores.semaphores.acquire(name, range(1), NOW + 1000, NOW) == 0
 
-    assert stores.semaphores.acquire(name, 1, NOW + 1000, NOW) is None
+    assert stores.semaphores.acquire(name, range(1), NOW + 1000, NOW) is None
 
 
 def test_request_counters_count_by_name_and_window(stores: Any) -> None:

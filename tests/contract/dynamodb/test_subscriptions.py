@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from chalicelib.domain.streaming.subscriptions import JobControl, Subscription
+from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, new_id
 
 HOUR = 3_600_000
@@ -39,6 +40,42 @@ def test_each_connection_has_one_subscription_per_job(stores: Any) -> None:
 
     assert stores.subscriptions.for_job(job_id) == [again, subscription(job_id, "b=")]
     assert stores.subscriptions.for_job(new_id()) == []
+
+
+def test_the_same_subscription_is_not_repeated_within_seconds(stores: Any) -> None:
+    """It neither replaces the row nor changes the version; another position does."""
+    job_id = new_id()
+    first = replace(subscription(job_id), at=NOW)
+    assert stores.subscriptions.add(first, 5_000)
+    before = control(stores, job_id)
+
+    assert not stores.subscriptions.add(replace(first, at=NOW + 4_999, subscription_id="s2"), 5_000)
+    assert (stores.subscriptions.for_job(job_id), control(stores, job_id)) == ([first], before)
+    elsewhere = replace(first, at=NOW + 4_999, offset=7, subscription_id="s3")
+    assert stores.subscriptions.add(elsewhere, 5_000)
+    later = replace(elsewhere, at=NOW + 9_999, subscription_id="s4")
+    assert stores.subscriptions.add(later, 5_000)
+    assert stores.subscriptions.for_job(job_id) == [later]
+    assert control(stores, job_id) != before
+
+
+def test_adding_a_subscription_succeeds_when_its_response_is_lost(stores: Any, lose_response: LoseResponse) -> None:
+    given = replace(subscription(new_id()), at=NOW)
+
+    with lose_response("PutItem"):
+        assert stores.subscriptions.add(given, 5_000)
+
+    assert control(stores, given.job_id).subscribers_version
+
+
+def test_subscriptions_of_a_job_are_counted_up_to_a_limit(stores: Any) -> None:
+    job_id = new_id()
+    for number in range(7):
+        stores.subscriptions.add(subscription(job_id, f"c{number}"))
+    stores.subscriptions.request_cancel(job_id, 3, NOW // 1000 + 9)
+
+    assert [stores.subscriptions.count(job_id, limit) for limit in (5, 7, 100)] == [5, 7, 7]
+    assert stores.subscriptions.count(new_id(), 100) == 0
 
 
 def test_subscribers_version_changes_with_every_subscription_change(stores: Any) -> None:

@@ -13,6 +13,7 @@ from chalicelib.domain.execution.result import Result
 from chalicelib.domain.execution.transcript import Chunk
 from chalicelib.domain.jobs.job import JobError, Status, Usage
 from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, TenantCircuit
 from chalicelib.ports import Lease
 from tests.kit.records import NOW, job, new_id
 
@@ -96,6 +97,24 @@ def test_job_spec_of_another_version_is_read(dynamo_stores: DynamoStores) -> Non
     _rewrite("job_data", _data_key(job_id, "spec"), other)
 
     assert dynamo_stores.job_specs.get(job_id) == given
+
+
+def test_circuit_breaker_of_another_version_is_read(dynamo_stores: DynamoStores) -> None:
+    """An older version knows no tenants; a newer one may tell more about each."""
+    own = TenantCircuit(tenant="t1", opened_at=NOW, until=NOW + 5, reason="stream_cut")
+    given = CircuitBreaker(model=new_id(), failures=4, failed=("t1/j1",), last_failure_at=NOW, mark="m", own=(own,), version=1)
+    dynamo_stores.circuit_breakers.replace(CircuitBreaker(model=given.model), given)
+    key = {"pk": {"S": "circuits"}, "sk": {"S": f"circuit#{given.model}"}}
+
+    def newer(item: dict[str, Any]) -> None:
+        item.update(TOMORROW)
+        item["own"] = {"S": json.dumps([{**one, "of_tomorrow": 1} for one in json.loads(item["own"]["S"])])}
+
+    _rewrite("coordination", key, newer)
+    assert dynamo_stores.circuit_breakers.get(given.model) == given
+    _rewrite("coordination", key, lambda item: [item.pop(name) for name in ("own", "jobs")])
+
+    assert dynamo_stores.circuit_breakers.get(given.model) == replace(given, own=(), failed=())
 
 
 def test_chunks_and_results_of_another_version_are_read(dynamo_stores: DynamoStores) -> None:

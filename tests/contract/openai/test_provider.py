@@ -277,6 +277,17 @@ def test_silent_stream_is_a_timeout() -> None:
     error_of(Answer([CREATED, delta("Hel"), Pause(3), completed()]), ProviderTimeout, idle_timeout=0.2)
 
 
+def test_flex_request_may_be_silent_as_long_as_its_timeout_allows() -> None:
+    """Before its response begins to stream, and in it."""
+    flex = dataclasses.replace(ASK, extra={"service_tier": "flex"})
+
+    async def play(_: Loopback, provider: OpenAIResponses) -> list[ProviderEvent]:
+        return await read(provider, flex)
+
+    answer = Answer([CREATED, Pause(0.4), delta("4"), Pause(0.4), delta("2"), completed()])
+    assert text_of(played(answer, play=play, idle_timeout=0.2)) == "42"
+
+
 def test_reasoning_model_may_be_silent_for_longer() -> None:
     reasoning = event("response.output_item.added", item={"type": "reasoning"})
 
@@ -332,7 +343,10 @@ def test_retry_after_may_be_a_date() -> None:
         (429, {"code": "billing_hard_limit_reached"}, ProviderQuotaExhausted),
         (429, {}, ProviderRateLimited),
         (401, {"code": "invalid_api_key"}, AuthenticationFailed),
-        (403, {}, AuthenticationFailed),
+        (403, {}, ProviderUnavailable),  # a firewall, perhaps because of this one request
+        (403, {"code": "unsupported_country_region_territory"}, AuthenticationFailed),
+        (403, {"code": "model_not_found"}, RequestRefused),  # what one request may not have must not stop the others
+        (403, {"code": "content_policy_violation"}, ContentRefused),
         (400, {"code": "invalid_value"}, RequestRefused),
         (400, {"code": "content_policy_violation"}, ContentRefused),
         (404, {"code": "model_not_found"}, RequestRefused),

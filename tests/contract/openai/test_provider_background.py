@@ -338,6 +338,27 @@ def test_unknown_response_is_treated_as_lost(played: Any, response_id: str) -> N
     played(Script(), play)
 
 
+# ---- deleting
+
+
+@both
+def test_deleted_response_is_gone(played: Any) -> None:
+    """Deleting it again, or one that never was, is no error."""
+
+    async def play(provider: Provider) -> None:
+        response_id, _ = await read_whole(provider)
+
+        for gone in (response_id, response_id, "resp_unknown", ""):
+            await provider.delete(gone)
+
+        with pytest.raises(ResponseLost):
+            await provider.fetch(response_id)
+        with pytest.raises(ReattachRefused):
+            await read(provider.resume(response_id, 4, ASK))
+
+    played(Script(), play)
+
+
 # ---- cancelling
 
 

@@ -25,10 +25,11 @@ from chalicelib.domain.failures import (
     StreamMalformed,
 )
 from chalicelib.ports import ModelRequest, ProviderEvent, ResponseEnded, TextDelta
+from chalicelib.services.prompts.cache_scope import scope_to_tenant
 from tests.kit.paths import ROOT
 
 LLMOCK = next((str(found) for found in [ROOT / ".venv-cloud/bin/llmock"] if found.exists()), shutil.which("llmock"))
-ASK = ModelRequest(model="gpt-4o-mini", prompt="Say hello.", timeout=10.0)
+ASK = scope_to_tenant(ModelRequest(model="gpt-4o-mini", prompt="Say hello.", timeout=10.0), "acme", isolated=True)
 
 pytestmark = pytest.mark.skipif(LLMOCK is None, reason="llmock is not installed: it comes with the laptop cloud, in .venv-cloud")
 

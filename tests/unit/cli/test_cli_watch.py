@@ -204,6 +204,26 @@ def test_error_frame_falls_back_to_the_next_transport() -> None:
     assert scene.watch(scene.transport("socket", bad), scene.transport("slices", good)) == "a"
 
 
+def test_watcher_that_is_one_too_many_polls() -> None:
+    """The refusal of its subscription makes it go on over the next transport, from where it is."""
+    refused = {
+        "event": "error",
+        "code": "too_many_watchers",
+        "message": "As many clients as may.",
+        "poll": "/jobs/job_1/text",
+        "retry_after": 5,
+    }
+    clock = FakeClock()
+    live, polling = FakeConnection(clock, [refused]), FakeConnection(clock, [connected(), tokens(0, "hello"), end(5)])
+
+    seen: list[WatchEvent] = []
+    assembly = watch(JOB, [Transport("websocket", lambda: live), Transport("polling", lambda: polling)], seen.append, clock)
+
+    assert assembly.text == "hello"
+    assert live.closed
+    assert [event.next_transport for event in seen if isinstance(event, Interrupted)] == ["polling"]
+
+
 def test_missing_text_that_never_comes_falls_back_to_the_next_transport() -> None:
     """The connection works, but the missing text never comes."""
     scene = Scene()

@@ -75,6 +75,7 @@ def _operation(route: Route) -> Schema:
         "summary": route.summary,
         "tags": [route.path.split("/")[1]],
         "x-least-role": route.role.label if route.role else "public",
+        "x-effect": route.effect.value,
         "parameters": [*_path_parameters(route.path), *(_parameter(parameter) for parameter in PARAMETERS.get(name, ()))],
         "responses": {**_responses(name), "default": {"$ref": "#/components/responses/Error"}},
     }

@@ -47,10 +47,10 @@ def types(request: ApiRequest) -> ApiResponse:
 
 @endpoint(blueprint, "GET", "/job-types/{name}", Role.VIEWER)
 def one_type(request: ApiRequest, name: str) -> ApiResponse:
-    """Get a job type; `in_use` counts its running jobs if their number is limited."""
+    """Get a job type; for keys of all tenants `in_use` counts its running jobs if their number is limited."""
     kind, ctx = request.container.job_type(name), request.container
     in_use = None
-    if kind.limits is not None and kind.limits.concurrency is not None:
+    if request.caller.all_tenants and kind.limits is not None and kind.limits.concurrency is not None:
         limiter = ctx.type_limiters.get(kind.name)
         in_use = limiter.slots_in_use(ctx.clock.now()) if limiter is not None else 0
     return ApiResponse(body={**_type(kind), "in_use": in_use})

@@ -179,7 +179,7 @@ def _view(request: ApiRequest, ctx: BatchContext, batch_id: str) -> BatchView:
     first, wait, known = load(), job_requests.number(request, "wait", 0, 0, MAX_WAIT_SECONDS), job_requests.etags(request)
     if not wait or first.batch.finished_at is not None or (known is not None and first.etag not in known):
         return first
-    return long_poll(request.container, wait, lambda: view if (view := load()).etag != first.etag else None) or first
+    return long_poll(request.container, request.caller.tenant, wait, lambda: view if (view := load()).etag != first.etag else None) or first
 
 
 def _lines(ctx: BatchContext, batch: Batch) -> Iterator[batch_responses.Shape]:

@@ -15,7 +15,7 @@ from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
 from chalicelib.entrypoints.http.responses import jobs as job_responses
 from chalicelib.entrypoints.http.routes.bulk import run_or_count
-from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
+from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, Effect, endpoint
 from chalicelib.observability import record
 from chalicelib.ports import Queues
 from chalicelib.services.jobs import bulk_operations
@@ -28,12 +28,12 @@ blueprint = Blueprint(__name__)
 
 @endpoint(blueprint, "GET", "/failed-jobs", Role.OPERATOR)
 def listing(request: ApiRequest) -> ApiResponse:
-    """List failed jobs with their errors, latest failure first, and count dead letters by lane."""
+    """List failed jobs with their errors, latest failure first; for keys of all tenants also count dead letters by lane."""
     ctx, filters = request.container, job_requests.filters(request, schemas.FAILED_FILTERS, status=Status.FAILED.value)
     limit, cursor = job_requests.number(request, "limit", 20, 1, 100), request.query.get("cursor")
     page = list_jobs(ctx.jobs, request.caller, filters, limit, cursor)
     rows = [job_responses.record(job, None, ctx.endpoints.get("ws_url"), content=True) for job in page.jobs]
-    dead_letters = None if cursor else _dead_letters(ctx.queues)
+    dead_letters = _dead_letters(ctx.queues) if request.caller.all_tenants and not cursor else None
     return ApiResponse(
         body={"data": rows, "next_cursor": page.next_cursor, "scanned_until": rfc3339(page.scanned_until), "dead_letters": dead_letters}
     )
@@ -70,7 +70,7 @@ def delete(request: ApiRequest, job_id: str) -> ApiResponse:
     return ApiResponse(body={"job_id": job_id, "deleted": True})
 
 
-@endpoint(blueprint, "POST", "/failed-jobs/redrive", Role.ADMIN)
+@endpoint(blueprint, "POST", "/failed-jobs/redrive", Role.ADMIN, effect=Effect.STAGE)
 def redrive(request: ApiRequest) -> ApiResponse:
     """Redrive dead letters of all tenants: wake their jobs again if the records allow it."""
     ctx, data = request.container, job_requests.check(schemas.REDRIVE, request.json())

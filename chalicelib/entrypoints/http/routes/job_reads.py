@@ -114,7 +114,7 @@ def text(request: ApiRequest, job_id: str) -> ApiResponse:
             return None
         return {"attempt": part.attempt, "offset": offset, "text": part.text, "next_offset": part.next_offset, "done": part.done}
 
-    found = long_poll(ctx, wait, check)
+    found = long_poll(ctx, request.caller.tenant, wait, check)
     empty = {"attempt": attempt or job.attempt, "offset": offset, "text": "", "next_offset": offset, "done": False}
     return ApiResponse(body={"job_id": job.id, "status": (ctx.jobs.get(job.id) or job).status.value, **(found or empty)})
 
@@ -187,7 +187,7 @@ def _view(request: ApiRequest, job_id: str, *, with_chunk: bool = True) -> View:
             reader.announce(view.job)
         return None
 
-    return long_poll(ctx, wait, check) or first
+    return long_poll(ctx, request.caller.tenant, wait, check) or first
 
 
 def _wait(request: ApiRequest) -> int:

@@ -43,7 +43,7 @@ def submit(request: ApiRequest) -> ApiResponse:
     accepted = _accepted(request, data)
     headers = REPLAYED if accepted.replayed else {}
     if data.get("async") is False:
-        ended = long_poll(request.container, RESULT_WAIT_SECONDS, lambda: _ended(ctx, accepted.job.id))
+        ended = long_poll(request.container, request.caller.tenant, RESULT_WAIT_SECONDS, lambda: _ended(ctx, accepted.job.id))
         if ended is not None:
             response = result_response(ended, ctx.results)
             if response.status == 200:

@@ -8,16 +8,16 @@ from urllib.parse import unquote
 from chalice import Blueprint
 
 from chalicelib.domain.auth.identity import Role
-from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker
+from chalicelib.domain.errors import Detail, InvalidRequest
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, tenant_mark
 from chalicelib.domain.operations.health import Level, Part
 from chalicelib.domain.units import rfc3339
 from chalicelib.entrypoints.http.requests import jobs as job_requests
 from chalicelib.entrypoints.http.requests import schemas
-from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, endpoint
+from chalicelib.entrypoints.http.server import ApiRequest, ApiResponse, Effect, endpoint
 from chalicelib.observability import record
 from chalicelib.services.operations.force_circuit import close_circuit, open_circuit
-from chalicelib.services.operations.health_check import check_health
+from chalicelib.services.operations.health_check import check_health, visible_circuits
 
 blueprint = Blueprint(__name__)
 
@@ -26,8 +26,8 @@ MAX_MODEL_NAME_LENGTH = 128
 
 @endpoint(blueprint, "GET", "/health/system", Role.VIEWER)
 def health(request: ApiRequest) -> ApiResponse:
-    """Get the health of each part of the system, with issues and recommendations."""
-    parts = check_health(request.container)
+    """Get the health of each part of the system; its figures are for keys of all tenants."""
+    parts = check_health(request.container, request.caller)
     worst = max((part.level for part in parts.values()), default=Level.HEALTHY)
     now = request.container.clock.now()
     shapes = {name: _part(part) for name, part in parts.items()}
@@ -36,12 +36,12 @@ def health(request: ApiRequest) -> ApiResponse:
 
 @endpoint(blueprint, "GET", "/circuits", Role.VIEWER)
 def circuits(request: ApiRequest) -> ApiResponse:
-    """List the circuits of models with a stored state; all other circuits are closed."""
-    known = sorted(request.container.circuit_breakers.all(), key=lambda circuit: circuit.model)
+    """List the circuits that concern the key's tenant, or all; circuits that are not listed are closed."""
+    known = sorted(visible_circuits(request.container, request.caller), key=lambda circuit: circuit.model)
     return ApiResponse(body={"data": [_circuit(circuit, request) for circuit in known], "next_cursor": None})
 
 
-@endpoint(blueprint, "POST", "/circuits/{model}/open", Role.ADMIN)
+@endpoint(blueprint, "POST", "/circuits/{model}/open", Role.ADMIN, effect=Effect.STAGE)
 def force_open(request: ApiRequest, model: str) -> ApiResponse:
     """Open a model's circuit: its jobs are held until the circuit is closed by hand."""
     ctx, name = request.container, _model(request, model)
@@ -50,7 +50,7 @@ def force_open(request: ApiRequest, model: str) -> ApiResponse:
     return ApiResponse(body=_circuit(circuit, request))
 
 
-@endpoint(blueprint, "POST", "/circuits/{model}/close", Role.ADMIN)
+@endpoint(blueprint, "POST", "/circuits/{model}/close", Role.ADMIN, effect=Effect.STAGE)
 def force_close(request: ApiRequest, model: str) -> ApiResponse:
     """Close a model's circuit, so that its jobs run again."""
     ctx, name = request.container, _model(request, model)
@@ -61,8 +61,6 @@ def force_close(request: ApiRequest, model: str) -> ApiResponse:
 
 def _model(request: ApiRequest, model: str) -> str:
     """The model's name from the path. API Gateway does not decode it: a slash is sent as `%2F`."""
-    if request.caller.read_only:
-        raise Forbidden("A ticket is read-only.")
     name = unquote(model)
     if not 1 <= len(name) <= MAX_MODEL_NAME_LENGTH or not name.isprintable() or name != name.strip():
         raise InvalidRequest(details=(Detail("model", f"must be the name of a model, at most {MAX_MODEL_NAME_LENGTH} characters"),))
@@ -72,14 +70,21 @@ def _model(request: ApiRequest, model: str) -> str:
 def _circuit(circuit: CircuitBreaker, request: ApiRequest) -> dict[str, Any]:
     """A circuit. `until`: when an open circuit allows a probe, or when the present probe is over.
 
-    `forced_by` is shown only to administrators.
+    A key of one tenant sees it as it is for the tenant's jobs. `scope`: `tenant` if only they wait.
+    `tenants` and `forced_by` are shown only to keys of all tenants.
     """
+    caller, mark = request.caller, tenant_mark(request.caller.tenant)
+    own_only = not caller.all_tenants and circuit.state is CircuitState.CLOSED and circuit.own_of(mark) is not None
+    tenants = len(circuit.own) if caller.all_tenants else None
+    circuit = circuit if caller.all_tenants else circuit.as_seen_by(mark)
     return {
         "model": circuit.model,
+        "scope": "tenant" if own_only else "model",
+        "tenants": tenants,
         "state": circuit.state.value,
         "reason": circuit.reason,
         "forced": circuit.is_forced,
-        "forced_by": circuit.by if request.caller.role >= Role.ADMIN else None,
+        "forced_by": circuit.by,
         "failures": circuit.failures,
         "trips": circuit.trips,
         "last_failure_at": rfc3339(circuit.last_failure_at),

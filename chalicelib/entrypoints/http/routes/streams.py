@@ -44,7 +44,7 @@ def stream(request: ApiRequest, job_id: str) -> ApiResponse:
             reader.announce(current)
         return events or None
 
-    events = long_poll(ctx, SLICE_SECONDS, check)
+    events = long_poll(ctx, request.caller.tenant, SLICE_SECONDS, check)
     if events is None:
         return NO_EVENTS
     retry = RETRY_IDLE_MS if request.over_rate else RETRY_ACTIVE_MS

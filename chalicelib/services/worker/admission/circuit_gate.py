@@ -15,9 +15,20 @@ from collections.abc import Callable
 from functools import partial
 
 from chalicelib.domain.failures import AttemptFailed
+from chalicelib.domain.jobs.spec import is_flex
 from chalicelib.domain.limits import circuit_breaker as circuit_rules
 from chalicelib.domain.limits.admission import HoldReason, WaitUntil
-from chalicelib.domain.limits.circuit_breaker import COOL_DOWN_MS, CircuitBreaker, CircuitState, Permission, ProviderSignal, classify_error
+from chalicelib.domain.limits.circuit_breaker import (
+    COOL_DOWN_MS,
+    CircuitBreaker,
+    CircuitState,
+    Origin,
+    Permission,
+    ProviderSignal,
+    classify_error,
+    origin_of,
+    tenant_mark,
+)
 from chalicelib.domain.units import Ms, rfc3339
 from chalicelib.services.compare_and_swap import update_async
 from chalicelib.services.log import Log
@@ -47,22 +58,22 @@ async def load_circuit_breakers(ctx: WorkerContext) -> dict[str, CircuitBreaker]
     return state.circuit_breakers
 
 
-async def acquire_probe(ctx: WorkerContext, seen: CircuitBreaker, mark: str) -> Permission:
+async def acquire_probe(ctx: WorkerContext, seen: CircuitBreaker, origin: Origin) -> Permission:
     """Try to become the probe of an open circuit.
 
     Args:
-        mark: identifies the attempt, as job id and generation.
+        origin: its mark identifies the attempt, as job id and generation.
 
     Returns: PROBE if it is the probe now; ALLOWED if the circuit was closed meanwhile or its store
         does not answer; DENIED otherwise.
     """
     now = ctx.clock.now()
-    current = await _try_update(ctx, seen, lambda circuit: circuit_rules.start_probe(circuit, mark, now))
+    current = await _try_update(ctx, seen, lambda circuit: circuit_rules.start_probe(circuit, origin, now))
     if current is None:
         return Permission.ALLOWED
-    if current.is_probe(mark):
+    if current.is_probe(origin.mark):
         return Permission.PROBE
-    return Permission.ALLOWED if circuit_rules.check_permission(current, mark, now) is Permission.ALLOWED else Permission.DENIED
+    return Permission.ALLOWED if circuit_rules.check_permission(current, origin, now) is Permission.ALLOWED else Permission.DENIED
 
 
 async def close_on_first_token(ctx: WorkerContext, attempt: Attempt) -> None:
@@ -87,7 +98,8 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
     if attempt.kind.handler is not None:  # a task asks no model
         return None
     code = failure.code if failure else None
-    signal = classify_error(code) if code or answered else ProviderSignal.INCONCLUSIVE
+    flex = is_flex(attempt.spec.config.openai)
+    signal = classify_error(code, flex=flex) if code or answered else ProviderSignal.INCONCLUSIVE
     breaker = await _record_signal(ctx, attempt, signal, code)
     failed = signal in (ProviderSignal.FAILURE, ProviderSignal.ACCOUNT_BLOCKED)
     if attempt.admission.probe is None or attempt.response_started or not failed:
@@ -95,9 +107,11 @@ async def record_outcome(ctx: WorkerContext, attempt: Attempt, failure: AttemptF
     now = ctx.clock.now()
     if attempt.job.fallback_models:
         return WaitUntil(now, HoldReason.CIRCUIT_OPEN)
-    if breaker is not None and breaker.state is CircuitState.CLOSED:
+    tenant = tenant_mark(attempt.job.tenant)
+    if breaker is not None and breaker.state is CircuitState.CLOSED and breaker.own_of(tenant) is None:
         return None
-    return WaitUntil(add_jitter(ctx, circuit_rules.retry_at(breaker, now) if breaker else now + COOL_DOWN_MS), HoldReason.CIRCUIT_OPEN)
+    retry_at = circuit_rules.retry_at(breaker, tenant, now) if breaker else now + COOL_DOWN_MS
+    return WaitUntil(add_jitter(ctx, retry_at), HoldReason.CIRCUIT_OPEN)
 
 
 def add_jitter(ctx: WorkerContext, when: Ms) -> Ms:
@@ -106,8 +120,16 @@ def add_jitter(ctx: WorkerContext, when: Ms) -> Ms:
 
 
 def log_state_change(log: Log, before: CircuitBreaker, after: CircuitBreaker) -> None:
-    """Log that a circuit opened or closed; operators have alarms on these events."""
+    """Log that a circuit opened or closed, for all tenants or for one; operators have alarms on it."""
     fields = {"model": after.model, "trips": after.trips, "by": after.by}
+    for own in after.own:
+        known = before.own_of(own.tenant)
+        if not own.probe and (known is None or known.opened_at != own.opened_at):
+            shown = {"trips": own.trips, "reason": own.reason, "until": rfc3339(own.until)}
+            log("tenant_circuit_opened", model=after.model, tenant_mark=own.tenant, **shown)
+    for own in before.own:
+        if after.own_of(own.tenant) is None:
+            log("tenant_circuit_closed", model=after.model, tenant_mark=own.tenant, reason=own.reason)
     if after.state is CircuitState.OPEN and after.opened_at != before.opened_at:
         log("circuit_opened", **fields, reason=after.reason, until=rfc3339(after.until))
     elif after.state is CircuitState.CLOSED and before.state is not CircuitState.CLOSED:
@@ -121,13 +143,14 @@ async def _record_signal(ctx: WorkerContext, attempt: Attempt, signal: ProviderS
         not answer.
     """
     started_at, mark = attempt.started_at, attempt.admission.probe or attempt.owner
+    origin = origin_of(mark, attempt.job.tenant, attempt.job.id)
 
     def change(circuit: CircuitBreaker) -> CircuitBreaker:
         now = ctx.clock.now()
         if signal is ProviderSignal.SUCCESS:
             return circuit_rules.record_success(circuit, started_at, mark, now)
         return (
-            circuit_rules.record_failure(circuit, code or "", started_at, mark, now)
+            circuit_rules.record_failure(circuit, code or "", started_at, origin, now)
             if signal is not ProviderSignal.INCONCLUSIVE
             else circuit_rules.release_probe(circuit, mark, now)
         )

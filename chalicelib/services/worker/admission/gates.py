@@ -14,7 +14,7 @@ from chalicelib.domain.errors import JobTypeNotFound
 from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.limits.admission import Admission, HoldReason, RunNow, WaitUntil
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, retry_at
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, Permission, check_permission, origin_of, retry_at
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.services.retrying import offload_with_retry
 from chalicelib.services.update_job import update_job
@@ -82,13 +82,14 @@ async def _circuit_gate(ctx: WorkerContext, job: Job) -> Admission:
     one must not hold the job while the other claims it (protocol: one probe).
     """
     circuits, now, mark = await load_circuit_breakers(ctx), ctx.clock.now(), f"{job.id}#{job.generation}"
+    origin = origin_of(mark, job.tenant, job.id)
     denied = []
     for model in (job.model, *job.fallback_models):
         circuit = circuits.get(model) or CircuitBreaker(model=model)
-        permission = check_permission(circuit, mark, now)
+        permission = check_permission(circuit, origin, now)
         if permission is Permission.PROBE:
-            permission = await acquire_probe(ctx, circuit, mark)
+            permission = await acquire_probe(ctx, circuit, origin)
         if permission is not Permission.DENIED:
             return RunNow(model, probe=mark if permission is Permission.PROBE else None)
         denied.append(ctx.local_state.circuit_breakers.get(model, circuit))
-    return WaitUntil(add_jitter(ctx, min(retry_at(circuit, now) for circuit in denied)), HoldReason.CIRCUIT_OPEN)
+    return WaitUntil(add_jitter(ctx, min(retry_at(circuit, origin.tenant, now) for circuit in denied)), HoldReason.CIRCUIT_OPEN)

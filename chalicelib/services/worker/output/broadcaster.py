@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.streaming.pacing import frame_pace
+from chalicelib.domain.streaming.socket_budget import MAX_WATCHERS, pace_factor
 from chalicelib.domain.streaming.subscriptions import Subscription
 from chalicelib.domain.units import Ms
 from chalicelib.services.worker.attempt import Attempt
@@ -51,6 +52,7 @@ class Broadcaster:
         async with self._sync_lock:
             now = self._ctx.clock.now()
             rows = await self._ctx.offload(self._ctx.subscriptions.for_job, self._attempt.job.id)
+            rows = sorted(rows, key=lambda row: row.subscription_id)[:MAX_WATCHERS]  # the oldest, if some came at the same moment
             allowed = await self._allowed_keys({row.key_hash for row in rows})
             subscriptions = {row.connection_id: row for row in rows if row.expires_at > now and row.key_hash in allowed}
             if self._closed:
@@ -113,11 +115,10 @@ class Broadcaster:
 
     async def _allowed_keys(self, key_hashes: set[str]) -> set[str]:
         """Return the hashes of the keys that are valid and may read the job."""
-        ctx, job = self._ctx, self._attempt.job
-        return {key_hash for key_hash in key_hashes if await ctx.offload(ctx.may_stream, key_hash, job)}
+        return await self._ctx.offload(self._ctx.readers_of, self._attempt.job, key_hashes) if key_hashes else set()
 
     def _start(self, subscription: Subscription) -> None:
-        writer = SocketWriter(self._ctx, self._attempt, subscription, self._pace)
+        writer = SocketWriter(self._ctx, self._attempt, subscription, self._pace, lambda: pace_factor(len(self._writers)))
         self._writers[subscription.connection_id] = writer, asyncio.create_task(writer.run())
 
     def _stop(self, connection_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Unavailable
@@ -25,18 +26,23 @@ class SocketWriter:
     answer to a post is unknown, the same text is sent again from the acknowledged offset; clients
     ignore the overlap.
 
+    Args:
+        slower: returns the factor by which pauses between frames are longer now.
+
     Attributes:
         offset: transcript offset up to which the connection has acknowledged the text.
         gone: API Gateway has reported that the connection no longer exists.
     """
 
-    def __init__(self, ctx: WorkerContext, attempt: Attempt, subscription: Subscription, pace: FramePace) -> None:
+    def __init__(
+        self, ctx: WorkerContext, attempt: Attempt, subscription: Subscription, pace: FramePace, slower: Callable[[], float] = lambda: 1.0
+    ) -> None:
         self.subscription = subscription
         self.offset = subscription.offset if subscription.attempt == attempt.number else 0
         self.gone = False
         self._warned = False  # the client knows that its socket will be closed
         self._needs_reset = attempt.number > 1 and subscription.attempt < attempt.number
-        self._ctx, self._attempt, self._pace = ctx, attempt, pace
+        self._ctx, self._attempt, self._pace, self._slower = ctx, attempt, pace, slower
         self._events_sent = 0
         self._backoff = INITIAL_BACKOFF
 
@@ -61,7 +67,7 @@ class SocketWriter:
             await self._warn_before_closing()
             pause = self._pace.pause((clock.now() - started_at) / 1000)
             if not attempt.output.complete:
-                await attempt.output.pause(pause or 1.0)
+                await attempt.output.pause((pause or 1.0) * self._slower())
 
     def _has_news(self) -> bool:
         output = self._attempt.output

@@ -13,10 +13,14 @@ from chalicelib.domain.limits.circuit_breaker import (
     FAILURE_WINDOW_MS,
     FORCED_RECHECK_MS,
     MAX_COOL_DOWN_MS,
+    MAX_FAILURES_PER_TENANT,
+    MAX_TENANT_CIRCUITS,
     PROBE_TIMEOUT_MS,
     TRIP_RESET_MS,
+    YIELD_MS,
     CircuitBreaker,
     CircuitState,
+    Origin,
     Permission,
     ProviderSignal,
     check_permission,
@@ -24,26 +28,34 @@ from chalicelib.domain.limits.circuit_breaker import (
     cool_down,
     force_close,
     force_open,
+    origin_of,
     record_failure,
     record_success,
     release_probe,
     retry_at,
     start_probe,
+    tenant_mark,
 )
 from tests.kit.jobs import NOW
 
+
+def attempt(mark: str, tenant: str = "acme", job: str | None = None) -> Origin:
+    """An attempt of a job of its own, unless `job` is given."""
+    return origin_of(mark, tenant, job or mark)
+
+
 CLOSED = CircuitBreaker(model="m")
-OPEN = record_failure(CLOSED, "provider_quota_exhausted", NOW - 500, "first", NOW)
+OPEN = record_failure(CLOSED, "provider_quota_exhausted", NOW - 500, attempt("first"), NOW)
 DUE = NOW + COOL_DOWN_MS
-PROBED = start_probe(OPEN, "p", DUE)
+PROBED = start_probe(OPEN, attempt("p"), DUE)
 assert PROBED is not None
 
 
-def after(*failures: tuple[str, int]) -> CircuitBreaker:
-    """A healthy circuit after these failures, each at its time."""
+def after(*failures: tuple[str, int], tenants: int = 2) -> CircuitBreaker:
+    """A healthy circuit after these failures of different jobs, each at its time, of tenants in turn."""
     circuit = CLOSED
     for number, (code, at) in enumerate(failures):
-        circuit = record_failure(circuit, code, at, f"a{number}", at)
+        circuit = record_failure(circuit, code, at, attempt(f"a{number}", f"tenant-{number % tenants}"), at)
     return circuit
 
 
@@ -134,18 +146,18 @@ def test_success_resets_the_failure_count() -> None:
     ],
 )
 def test_check_permission_by_circuit_state_and_time(circuit: CircuitBreaker, at: int, permission: Permission) -> None:
-    assert check_permission(circuit, "q", at) is permission
+    assert check_permission(circuit, attempt("q", "other"), at) is permission
 
 
 def test_half_open_circuit_allows_one_probe() -> None:
     """A repeated request by the same holder returns the same probe."""
     assert PROBED is not None
     assert (PROBED.state, PROBED.until) == (CircuitState.HALF_OPEN, DUE + PROBE_TIMEOUT_MS)
-    assert start_probe(PROBED, "p", DUE + 1) is PROBED
-    assert check_permission(PROBED, "p", DUE + 1) is Permission.PROBE
-    assert start_probe(PROBED, "q", DUE + 1) is None
-    assert start_probe(OPEN, "q", DUE - 1) is None
-    assert start_probe(CLOSED, "q", NOW) is None
+    assert start_probe(PROBED, attempt("p"), DUE + 1) is PROBED
+    assert check_permission(PROBED, attempt("p"), DUE + 1) is Permission.PROBE
+    assert start_probe(PROBED, attempt("q"), DUE + 1) is None
+    assert start_probe(OPEN, attempt("q"), DUE - 1) is None
+    assert start_probe(CLOSED, attempt("q"), NOW) is None
 
 
 def test_successful_probe_closes_the_circuit() -> None:
@@ -172,18 +184,18 @@ def test_success_of_an_attempt_started_after_opening_closes_the_circuit(started_
 def test_failed_probe_reopens_with_a_doubled_cool_down() -> None:
     """Failures of other attempts are ignored; they started before the probe."""
     assert PROBED is not None
-    again = record_failure(PROBED, "stream_cut", DUE, "p", DUE + 5)
+    again = record_failure(PROBED, "stream_cut", DUE, attempt("p"), DUE + 5)
 
     assert (again.state, again.trips, again.until) == (CircuitState.OPEN, 2, DUE + 5 + 2 * COOL_DOWN_MS)
-    assert record_failure(PROBED, "stream_cut", DUE, "x", DUE + 5) is PROBED
-    assert record_failure(OPEN, "stream_cut", NOW + 1, "x", NOW + 5) is OPEN
+    assert record_failure(PROBED, "stream_cut", DUE, attempt("x"), DUE + 5) is PROBED
+    assert record_failure(OPEN, "stream_cut", NOW + 1, attempt("x"), NOW + 5) is OPEN
 
 
 def test_inconclusive_probe_frees_the_probe_slot() -> None:
     assert PROBED is not None
     again = release_probe(PROBED, "p", DUE + 7)
 
-    assert (again.state, check_permission(again, "q", DUE + 7), again.trips) == (CircuitState.OPEN, Permission.PROBE, 1)
+    assert (again.state, check_permission(again, attempt("q", "other"), DUE + 7), again.trips) == (CircuitState.OPEN, Permission.PROBE, 1)
     assert release_probe(PROBED, "x", DUE + 7) is PROBED
 
 
@@ -192,8 +204,8 @@ def test_failure_of_an_attempt_started_before_closing_is_ignored() -> None:
     assert PROBED is not None
     closed = record_success(PROBED, DUE, "p", DUE + 900)
 
-    assert record_failure(closed, "provider_quota_exhausted", DUE - 1, "x", DUE + 1_000) is closed
-    assert record_failure(closed, "provider_quota_exhausted", DUE + 950, "x", DUE + 1_000).state is CircuitState.OPEN
+    assert record_failure(closed, "provider_quota_exhausted", DUE - 1, attempt("x"), DUE + 1_000) is closed
+    assert record_failure(closed, "provider_quota_exhausted", DUE + 950, attempt("x"), DUE + 1_000).state is CircuitState.OPEN
 
 
 def test_cool_downs_double_up_to_a_limit_and_reset_after_a_quiet_period() -> None:
@@ -201,8 +213,8 @@ def test_cool_downs_double_up_to_a_limit_and_reset_after_a_quiet_period() -> Non
     assert [cool_down(trips) for trips in (1, 2, 3, 4, 5, 50)] == [30_000, 60_000, 120_000, 240_000, 300_000, MAX_COOL_DOWN_MS]
     closed = replace(CLOSED, trips=4, closed_at=NOW, version=9)
 
-    soon = record_failure(closed, "authentication_failed", NOW + 1, "x", NOW + TRIP_RESET_MS - 1)
-    late = record_failure(closed, "authentication_failed", NOW + 1, "x", NOW + TRIP_RESET_MS)
+    soon = record_failure(closed, "authentication_failed", NOW + 1, attempt("x"), NOW + TRIP_RESET_MS - 1)
+    late = record_failure(closed, "authentication_failed", NOW + 1, attempt("x"), NOW + TRIP_RESET_MS)
 
     assert (soon.trips, late.trips) == (5, 1)
 
@@ -213,8 +225,8 @@ def test_forced_open_circuit_closes_only_by_force_close() -> None:
 
     assert forced.is_forced
     assert record_success(forced, NOW + 9, "y", NOW + 99) is forced
-    assert record_failure(forced, "stream_cut", NOW + 9, "y", NOW + 99) is forced
-    assert start_probe(forced, "y", NOW + 10**9) is None
+    assert record_failure(forced, "stream_cut", NOW + 9, attempt("y"), NOW + 99) is forced
+    assert start_probe(forced, attempt("y"), NOW + 10**9) is None
     closed = force_close(forced, "ann", "z", NOW + 100)
     assert (closed.state, closed.trips, closed.by, closed.is_healthy) == (CircuitState.CLOSED, 0, "ann", True)
 
@@ -230,7 +242,7 @@ def test_forced_open_circuit_closes_only_by_force_close() -> None:
     ],
 )
 def test_retry_at_by_circuit_state(circuit: CircuitBreaker, at: int, again: int) -> None:
-    assert retry_at(circuit, at) == again
+    assert retry_at(circuit, tenant_mark("other"), at) == again
 
 
 def test_every_transition_increments_the_version() -> None:
@@ -238,3 +250,129 @@ def test_every_transition_increments_the_version() -> None:
     assert PROBED is not None
     assert (OPEN.version, PROBED.version, record_success(PROBED, DUE, "p", DUE).version) == (1, 2, 3)
     assert force_close(force_open(CLOSED, "a", None, "x", NOW), "a", "x", NOW).version == 2
+
+
+def failing(circuit: CircuitBreaker, *attempts: Origin, code: str = "provider_unavailable", at: int = NOW) -> CircuitBreaker:
+    for one in attempts:
+        circuit = record_failure(circuit, code, at - 1, one, at)
+    return circuit
+
+
+def jobs(count: int, tenant: str, first: int = 0) -> list[Origin]:
+    return [attempt(f"{tenant}-{number}", tenant) for number in range(first, first + count)]
+
+
+def test_retries_of_one_job_count_as_one_failure() -> None:
+    """A repeated failure of a counted job changes nothing, so it costs no write."""
+    once = failing(CLOSED, attempt("a1", job="job"))
+
+    again = failing(once, *[attempt(f"a{number}", job="job") for number in range(2, 50)])
+
+    assert again is once
+    assert (again.state, again.failures) == (CircuitState.CLOSED, 1)
+
+
+def test_failures_of_one_tenant_open_only_its_own_circuit() -> None:
+    circuit = failing(CLOSED, *jobs(50, "flood"))
+
+    own = circuit.own_of(tenant_mark("flood"))
+    assert own is not None
+    assert (circuit.state, own.state, own.until, own.reason) == (
+        CircuitState.CLOSED,
+        CircuitState.OPEN,
+        NOW + COOL_DOWN_MS,
+        "provider_unavailable",
+    )
+    assert check_permission(circuit, attempt("x", "flood"), NOW) is Permission.DENIED
+    assert check_permission(circuit, attempt("x", "quiet"), NOW) is Permission.ALLOWED
+    assert retry_at(circuit, tenant_mark("flood"), NOW) == own.until
+    assert circuit.version == FAILURE_THRESHOLD
+
+
+@pytest.mark.parametrize(
+    ("others", "state"),
+    [
+        ([], CircuitState.CLOSED),
+        (jobs(FAILURE_THRESHOLD - MAX_FAILURES_PER_TENANT - 1, "b"), CircuitState.CLOSED),
+        (jobs(FAILURE_THRESHOLD - MAX_FAILURES_PER_TENANT, "b"), CircuitState.OPEN),
+        ([*jobs(1, "b"), *jobs(1, "c")], CircuitState.OPEN),
+        ([attempt(f"b{number}", "b", job="one") for number in range(9)], CircuitState.CLOSED),  # one job of another tenant
+    ],
+)
+def test_the_circuit_of_all_opens_when_jobs_of_other_tenants_fail_too(others: list[Origin], state: CircuitState) -> None:
+    assert failing(CLOSED, *jobs(50, "flood"), *others).state is state
+
+
+def test_a_success_of_any_tenant_closes_the_circuits_of_single_tenants() -> None:
+    """The provider answers. An attempt that started before they opened says nothing."""
+    circuit = failing(CLOSED, *jobs(9, "flood"))
+
+    assert record_success(circuit, NOW + 1, "x", NOW + 2).is_healthy
+    assert record_success(circuit, NOW - 1, "x", NOW + 2).own == circuit.own
+
+
+def test_a_tenant_probes_its_own_circuit_and_a_failure_doubles_its_cool_down() -> None:
+    flood = tenant_mark("flood")
+    circuit = failing(CLOSED, *jobs(9, "flood"))
+    probe = attempt("p", "flood")
+    probing = start_probe(circuit, probe, DUE)
+    assert probing is not None
+    assert probing.is_probe("p")
+    assert check_permission(probing, attempt("q", "flood"), DUE) is Permission.DENIED
+    assert check_permission(probing, attempt("q", "quiet"), DUE) is Permission.ALLOWED
+
+    failed = record_failure(probing, "stream_cut", DUE, probe, DUE + 9)
+
+    own = failed.own_of(flood)
+    assert own is not None
+    assert (failed.state, own.state, own.until) == (CircuitState.CLOSED, CircuitState.OPEN, DUE + 9 + 2 * COOL_DOWN_MS)
+    assert failed.version == probing.version + 1
+    assert record_success(probing, DUE, "p", DUE + 9).is_healthy
+    released = release_probe(probing, "p", DUE + 5)
+    assert check_permission(released, attempt("q", "flood"), DUE + 5) is Permission.PROBE
+
+
+def test_the_tenant_that_probed_last_lets_others_probe_first() -> None:
+    """Otherwise one tenant's failing or endless probes would keep the circuit open for all."""
+    assert PROBED is not None
+    for circuit, until in (
+        (record_failure(PROBED, "stream_cut", DUE, attempt("p"), DUE), DUE + 2 * COOL_DOWN_MS),
+        (PROBED, DUE + PROBE_TIMEOUT_MS),  # it never answered
+        (release_probe(PROBED, "p", DUE), DUE),
+    ):
+        assert check_permission(circuit, attempt("q", "acme"), until) is Permission.DENIED
+        assert check_permission(circuit, attempt("q", "other"), until) is Permission.PROBE
+        assert check_permission(circuit, attempt("q", "acme"), until + YIELD_MS) is Permission.PROBE
+
+
+def test_a_tenant_with_an_open_circuit_of_its_own_does_not_probe_for_all() -> None:
+    circuit = failing(failing(CLOSED, *jobs(9, "flood")), *jobs(2, "b"), at=NOW + 25_000)
+    assert circuit.state is CircuitState.OPEN
+    reopened = replace(circuit, own=(replace(circuit.own[0], until=NOW + 10**6),))
+
+    assert check_permission(reopened, attempt("q", "flood"), NOW + 60_000) is Permission.DENIED
+    assert check_permission(reopened, attempt("q", "b"), NOW + 60_000) is Permission.PROBE
+
+
+def test_the_number_of_circuits_of_single_tenants_is_bounded() -> None:
+    """Many tenants fail alone, each long after the one before, so that the circuit of all stays closed."""
+    circuit, at = CLOSED, NOW
+    for number in range(MAX_TENANT_CIRCUITS + 5):
+        at += FAILURE_WINDOW_MS + 1
+        circuit = failing(circuit, *jobs(FAILURE_THRESHOLD, f"t{number}"), at=at)
+
+    assert circuit.state is CircuitState.CLOSED
+    assert [own.tenant for own in circuit.own] == [tenant_mark(f"t{number}") for number in range(5, MAX_TENANT_CIRCUITS + 5)]
+
+
+def test_an_account_error_of_one_job_opens_the_circuit_even_if_the_job_was_counted() -> None:
+    circuit = failing(CLOSED, attempt("a", job="job"))
+
+    assert failing(circuit, attempt("b", job="job"), code="provider_quota_exhausted").state is CircuitState.OPEN
+
+
+def test_a_flex_request_that_times_out_is_inconclusive() -> None:
+    assert classify_error("provider_timeout", flex=True) is ProviderSignal.INCONCLUSIVE
+    assert classify_error("provider_rate_limited", flex=True) is ProviderSignal.INCONCLUSIVE
+    assert classify_error("provider_unavailable", flex=True) is ProviderSignal.FAILURE
+    assert classify_error(None, flex=True) is ProviderSignal.SUCCESS

@@ -32,7 +32,7 @@ ENDPOINT = "https://ws/api"
 
 def opened(world: World, connection_id: str = "c1", jobs: list[Job] | None = None) -> Connection:
     """Open a connection that subscribes to these jobs."""
-    open_connection(world.container, connection_id, ENDPOINT, ALICE)
+    open_connection(world.container, connection_id, ENDPOINT, ALICE, 10_000)
     for job in jobs or []:
         subscribe(world.container, get_connection(world.container, connection_id), job.id, 0, 0, None)
     return get_connection(world.container, connection_id)

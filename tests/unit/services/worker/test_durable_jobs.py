@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.jobs.transitions import MAX_ISOLATED_CRASHES
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.streaming.read_text import read_text
+from chalicelib.services.worker.process_messages import PartialBatchFailure
 from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
 from tests.kit.world import World, kill
@@ -474,3 +476,105 @@ def test_a_hanging_provider_does_not_keep_the_sweeper_from_ending_a_job() -> Non
     assert world.job(job).status is Status.CANCELLED
     assert world.clock.now() - before <= 51_000
     assert ("response_not_cancelled", "resp_0") in [(fact, about.get("response_id")) for fact, about in world.log_lines]
+
+
+# ---- what is left at the provider
+
+
+def test_the_response_of_a_completed_job_is_deleted_at_the_provider() -> None:
+    """After the record says that the job has ended; until then a successor may need it."""
+    world = World(slow())
+    job = submitted(world)
+    seen: list[Status] = []
+    delete = world.provider.delete
+
+    async def note(response_id: str) -> None:
+        seen.append(world.job(job).status)
+        await delete(response_id)
+
+    world.provider.delete = note  # type: ignore[method-assign]
+    world.deliver(seconds=12)
+    assert world.provider.deletes == []
+    world.deliver()
+
+    assert (world.provider.deletes, seen) == (["resp_0"], [Status.COMPLETED])
+    assert_one_text(world, job)
+
+
+def test_every_response_of_a_job_with_several_attempts_is_deleted() -> None:
+    """A failed, a cancelled and an invalid one keep their prompt at the provider as well."""
+    world = World(slow(error=ProviderUnavailable()), Script(deltas=WORDS, every=60.0), Script(deltas=["second"]))
+    submitted(world, timeout=100.0)
+    for _ in range(3):
+        world.clock.advance(60)
+        world.deliver()
+
+    assert world.provider.deletes == ["resp_0", "resp_1", "resp_2"]
+
+
+def test_the_sweeper_deletes_the_response_of_a_job_that_it_ends() -> None:
+    """With the result that a dead worker had stored, or because a cancel was requested."""
+    world = World(slow(), slow())
+    finished = submitted(world)
+    replaced = world.container.jobs.replace
+
+    def die_before_the_end(seen: Job, new: Job) -> None:
+        if new.status.is_terminal:
+            raise KeyError("the worker died")
+        replaced(seen, new)
+
+    world.container.jobs.replace = die_before_the_end  # type: ignore[method-assign]
+    with suppress(PartialBatchFailure):
+        world.deliver()
+    world.container.jobs.replace = replaced  # type: ignore[method-assign]
+    assert world.provider.deletes == []
+
+    world.sweep(after=40)
+    assert (world.job(finished).status, world.provider.deletes) == (Status.COMPLETED, ["resp_0"])
+
+    cancelled = submitted(world)
+    kill(world, 6)
+    cancel_job(world.container, world.job(cancelled))
+    world.sweep(after=40)
+    assert (world.job(cancelled).status, world.provider.deletes) == (Status.CANCELLED, ["resp_0", "resp_1"])
+
+
+def test_a_response_whose_id_cannot_be_stored_is_deleted() -> None:
+    world = World(slow())
+    submitted(world)
+    replaced = world.container.jobs.replace
+
+    def refuse_response_id(seen: Job, new: Job) -> None:
+        if new.response_id and not seen.response_id:
+            raise KeyError("write failed")
+        replaced(seen, new)
+
+    world.container.jobs.replace = refuse_response_id  # type: ignore[method-assign]
+    world.deliver()
+
+    assert world.provider.deletes == ["resp_0"]
+
+
+@pytest.mark.parametrize("failures", [1, 9])
+def test_a_provider_that_does_not_delete_delays_no_job_and_fails_none(failures: int) -> None:
+    """It is asked again a few times; then the fact is logged."""
+    world = World(slow())
+    world.provider.errors["delete"] = [ProviderUnavailable()] * failures
+    job = submitted(world)
+
+    world.deliver()
+
+    assert world.job(job).status is Status.COMPLETED
+    assert world.assembled().done
+    assert world.provider.deletes == (["resp_0"] if failures == 1 else [])
+    logged = [about["response_id"] for fact, about in world.log_lines if fact == "response_not_deleted"]
+    assert logged == ([] if failures == 1 else ["resp_0"])
+
+
+def test_a_plain_job_deletes_nothing() -> None:
+    """Its response is not stored, unless the caller asked for that with `store`, and then it is the caller's."""
+    world = World()
+    world.submit(config={"openai": {"store": True}})
+    world.deliver()
+
+    assert world.provider.deletes == []

@@ -432,7 +432,7 @@ def test_a_closed_socket_loses_its_subscription_and_disturbs_no_other() -> None:
 def test_a_socket_is_closed_after_its_api_key_is_revoked() -> None:
     """Its subscription is deleted; the job itself completes."""
     revoked: list[str] = []
-    world = World(LONG, may_stream=lambda _hash, _job: not revoked)
+    world = World(LONG, readers_of=lambda _job, key_hashes: set() if revoked else set(key_hashes))
     job = world.submit()
     world.watch(job)
 

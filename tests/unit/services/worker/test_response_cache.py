@@ -13,7 +13,7 @@ from chalicelib.domain.execution.response_cache import CachedResponse
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.failures import ProviderUnavailable
 from chalicelib.domain.jobs.job import Job, Status, Usage
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, record_failure
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, origin_of, record_failure
 from chalicelib.ports import ModelRequest, ResponseEnded
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.worker.response_cache import TRANSPORT_FIELDS, cache_key
@@ -320,7 +320,9 @@ def test_a_cached_answer_does_not_close_the_circuit() -> None:
     """The job was let through as the probe of an open circuit."""
     world = World(FIRST)
     run_job(world)
-    opened = record_failure(CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), "m", world.clock.now())
+    opened = record_failure(
+        CircuitBreaker(model=MODEL), "provider_quota_exhausted", world.clock.now(), origin_of("m", "acme", "job"), world.clock.now()
+    )
     world.container.circuit_breakers.replace(CircuitBreaker(model=MODEL), opened)
     world.clock.advance(60)
 

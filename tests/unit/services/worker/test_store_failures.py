@@ -188,7 +188,7 @@ def test_a_subscription_during_the_final_flush_leaves_no_task_running() -> None:
 
 def test_a_subscriber_with_a_revoked_key_gets_no_frame() -> None:
     """The key is checked before the first frame."""
-    world = World(may_stream=lambda _hash, _job: False)
+    world = World(readers_of=lambda _job, _hashes: set())
     job = world.submit()
     world.watch(job)
 
@@ -201,7 +201,7 @@ def test_a_subscriber_with_a_revoked_key_gets_no_frame() -> None:
 def test_a_socket_is_closed_when_its_key_cannot_be_checked_for_a_minute() -> None:
     """The job itself completes."""
     asked: list[float] = []
-    world = World(Script(deltas=["x "] * 1000, every=0.1), may_stream=lambda _hash, _job: lookup())
+    world = World(Script(deltas=["x "] * 1000, every=0.1), readers_of=lambda _job, key_hashes: set(key_hashes) if lookup() else set())
 
     def lookup() -> bool:
         asked.append(world.loop.moment)

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from chalicelib.consumers.broadcast_job_end import broadcast_job_ends
+from chalicelib.domain.auth.identity import Caller
 from chalicelib.domain.errors import Throttled, Unavailable
 from chalicelib.domain.failures import (
     AttemptFailed,
+    AttemptTimedOut,
     AuthenticationFailed,
+    ContentRefused,
+    OutputInvalid,
     ProviderQuotaExhausted,
     ProviderRateLimited,
+    ProviderTimeout,
     ProviderUnavailable,
+    RequestRefused,
     StreamCut,
 )
 from chalicelib.domain.jobs.job import Job, Status
-from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open
+from chalicelib.domain.limits.circuit_breaker import CircuitBreaker, CircuitState, force_open, tenant_mark
 from chalicelib.ports import Price
 from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
-from tests.kit.world import World
+from tests.kit.world import ALICE, World
 
 MODEL = "gpt-4o-mini"
 WHOLE = Script(deltas=["whole"])
@@ -56,11 +63,15 @@ def run_until_ended(world: World, *jobs: Job, seconds: float = 3_600) -> None:
             world.sweep()
 
 
-def fail_jobs(world: World, count: int) -> list[Job]:
-    """Run this many jobs, one after the other. Each fails in its only attempt."""
+OTHER = replace(ALICE, tenant="other", user="oscar", key_id="key_2")
+
+
+def fail_jobs(world: World, count: int, *callers: Caller) -> list[Job]:
+    """Run this many jobs, one after the other, of two tenants in turn. Each fails in its only attempt."""
     jobs = []
-    for _ in range(count):
-        jobs.append(world.submit(config={"max_attempts": 1}))
+    for number in range(count):
+        caller = (callers or (ALICE, OTHER))[number % len(callers or (ALICE, OTHER))]
+        jobs.append(world.submit(config={"max_attempts": 1}, caller=caller))
         world.deliver()
     return jobs
 
@@ -446,6 +457,102 @@ def test_subscribers_are_sent_each_new_resume_time_of_a_held_job() -> None:
     first, second = world.frames("c1", "held")
     assert (first["reason"], first["version"]) == ("circuit_open", records[1].version)
     assert second["until"] > first["until"]
+
+
+def test_one_job_that_fails_again_and_again_does_not_open_the_circuit() -> None:
+    world = World(*[refusal(ProviderUnavailable())] * 10, WHOLE)
+    job = world.submit(config={"max_attempts": 10})
+
+    run_until_ended(world, job, seconds=40_000)
+
+    assert (world.job(job).status, world.job(job).attempt) == (Status.FAILED, 10)
+    assert (circuit(world).state, circuit(world).failures, circuit(world).own) == (CircuitState.CLOSED, 1, ())
+
+
+def test_a_flood_of_failures_of_one_tenant_holds_only_its_own_jobs() -> None:
+    """The other tenant's jobs run at once, and their answers let the first one's jobs run again."""
+    world = World(*[refusal(ProviderUnavailable())] * 20, WHOLE)
+    fail_jobs(world, 5, ALICE)
+    flood = [world.submit() for _ in range(9)]
+    world.deliver()
+    assert {(world.job(job).status, world.job(job).reason, world.job(job).attempt) for job in flood} == {(Status.HELD, "circuit_open", 0)}
+    assert (circuit(world).state, [own.tenant for own in circuit(world).own]) == (CircuitState.CLOSED, [tenant_mark("acme")])
+    [opened] = events(world, "tenant_circuit_opened")
+    assert (opened["model"], opened["tenant_mark"]) == (MODEL, tenant_mark("acme"))
+
+    world.provider.scripts[:] = [WHOLE]
+    quiet = world.submit(caller=OTHER)
+    advance(world, 1)
+
+    assert (world.job(quiet).status, world.job(quiet).attempt) == (Status.COMPLETED, 1)
+    assert circuit(world).is_healthy
+    run_until_ended(world, *flood)
+    assert {world.job(job).attempt for job in flood} == {1}
+    assert [fields["tenant_mark"] for fields in events(world, "tenant_circuit_closed")] == [tenant_mark("acme")]
+
+
+def test_a_tenant_that_alone_uses_a_model_waits_and_probes_as_with_the_circuit_of_all() -> None:
+    world = World(*[refusal(ProviderUnavailable())] * 7, WHOLE)
+    fail_jobs(world, 5, ALICE)
+    waiting = [world.submit() for _ in range(3)]
+    world.deliver()
+
+    run_until_ended(world, *waiting, seconds=600)
+
+    assert len(world.provider.requests) == 5 + 2 + 3  # two failed probes
+    assert {(world.job(job).status, world.job(job).tries) for job in waiting} == {(Status.COMPLETED, 1)}
+    assert circuit(world).is_healthy
+
+
+def test_a_tenant_whose_probes_fail_does_not_keep_the_circuit_open_for_others() -> None:
+    """The circuit is open for all; then the provider answers, but never this tenant's prompts."""
+    world = World(*[refusal(ProviderUnavailable())] * 6, WHOLE)
+    fail_jobs(world, 5)
+    hostile = [world.submit() for _ in range(9)]
+    world.deliver()
+    advance(world, 41)  # one of them is the probe, and fails
+    assert circuit(world).trips == 2
+    quiet = world.submit(caller=OTHER)
+    world.deliver()
+    assert world.job(quiet).status is Status.HELD
+
+    while world.job(quiet).status is Status.HELD:
+        advance(world, 1)
+
+    assert world.job(quiet).status is Status.COMPLETED
+    assert len(world.provider.requests) == 7  # no second probe of the first tenant came before
+    assert {world.job(job).status for job in hostile} == {Status.HELD}
+
+
+def test_prompts_that_the_provider_refuses_never_open_a_circuit() -> None:
+    errors = [RequestRefused(), ContentRefused(), OutputInvalid(), ProviderRateLimited(), AttemptTimedOut()]
+    world = World(*[refusal(error) for error in errors * 10], WHOLE)
+
+    fail_jobs(world, 50)
+
+    assert circuit(world).is_healthy
+
+
+@pytest.mark.parametrize(("tier", "failures"), [("flex", 0), ("default", 4)])
+def test_a_flex_request_that_is_not_answered_in_time_does_not_count(tier: str, failures: int) -> None:
+    world = World(refusal(ProviderTimeout()))
+    for number in range(4):
+        world.submit(config={"max_attempts": 1, "openai": {"service_tier": tier}}, caller=(ALICE, OTHER)[number % 2])
+        world.deliver()
+
+    assert circuit(world).failures == failures
+
+
+@pytest.mark.parametrize(
+    ("config", "timeout"),
+    [({}, 300.0), ({"openai": {"service_tier": "flex"}}, 840.0), ({"openai": {"service_tier": "flex"}, "timeout": 60}, 60)],
+)
+def test_a_flex_request_has_all_the_time_of_an_attempt_by_default(config: dict[str, Any], timeout: float) -> None:
+    world = World()
+    world.submit(config=config)
+    world.deliver()
+
+    assert world.provider.requests[0].timeout == timeout
 
 
 def _fields(job: Job) -> dict[str, Any]:
