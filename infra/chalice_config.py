@@ -31,6 +31,7 @@ class Function:
     reserved: int | None = None  # concurrency reserved for it, and its maximum, in the stages of RESERVES
 
 
+SCHEDULE_TIMEOUT = 55  # seconds; of functions that run every minute, so that two runs overlap only if one is invoked late
 WORKERS = tuple(Function(f"worker_{lane}", "worker", lanes.WORKER_TIMEOUT, lanes.WORKER_MEMORY) for lane in lanes.LANES)
 FUNCTIONS: tuple[Function, ...] = (
     Function("api_handler", "api", 30, 512, reserved=300),
@@ -42,7 +43,10 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("count_jobs", "count_jobs", 60, 256, reserved=20),
     Function("run_tasks", "run_tasks", lanes.TASK_TIMEOUT, 512),
     Function("deliver", "deliver", lanes.TASK_TIMEOUT, 256),
-    Function("sweep", "sweep", 55, 512, reserved=2),
+    Function("sweep", "sweep", SCHEDULE_TIMEOUT, 512, reserved=2),
+    Function("sweep_deliveries", "sweep_deliveries", SCHEDULE_TIMEOUT, 1024, reserved=2),
+    Function("sweep_batches", "sweep_batches", SCHEDULE_TIMEOUT, 512, reserved=2),
+    Function("sweep_bulk_operations", "sweep_bulk_operations", SCHEDULE_TIMEOUT, 1024, reserved=2),
 )
 RESERVES = ("prod",)  # reserved concurrency is taken from the account, and a new account often has ten executions in all
 

@@ -120,15 +120,36 @@ def _deliver(stage: str) -> list[Statement]:
 
 def _sweep(stage: str) -> list[Statement]:
     return [
-        _table(stage, "counters", READ + CHANGE + REMOVE),
-        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
+        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),
+        _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
-        _table(stage, "coordination", READ + CHANGE + REMOVE),
+        _table(stage, "coordination", (*READ, "DeleteItem", "UpdateItem")),
         _send(stage),
         _measure(stage),
         _content(stage),
         _openai_credentials(stage),
         _connections(),
+    ]
+
+
+def _sweep_deliveries(stage: str) -> list[Statement]:
+    return [_table(stage, "counters", ("BatchGetItem", "DeleteItem", "PutItem", "Query")), _send(stage)]
+
+
+def _sweep_batches(stage: str) -> list[Statement]:
+    """It deletes only index rows whose batch does not exist."""
+    return [_table(stage, "counters", ("BatchGetItem", "DeleteItem", "Query")), _send(stage)]
+
+
+def _sweep_bulk_operations(stage: str) -> list[Statement]:
+    """What the actions need: retry, cancel, delete, set_priority."""
+    return [
+        _table(stage, "jobs", (*READ, "DeleteItem", "UpdateItem")),
+        _table(stage, "job_data", (*READ, "BatchWriteItem", "UpdateItem")),
+        _table(stage, "coordination", ("BatchGetItem", "DeleteItem", "PutItem", "Query")),
+        _table(stage, "counters", ("GetItem",)),  # the number of rows of a batch
+        _send(stage),
+        _read_content(stage),
         *_delete_content(stage),
     ]
 
@@ -142,6 +163,9 @@ _STATEMENTS = {
     "count_jobs": _count_jobs,
     "run_tasks": _run_tasks,
     "sweep": _sweep,
+    "sweep_deliveries": _sweep_deliveries,
+    "sweep_batches": _sweep_batches,
+    "sweep_bulk_operations": _sweep_bulk_operations,
 }
 KINDS = tuple(_STATEMENTS)
 
@@ -192,6 +216,10 @@ def _delete_content(stage: str) -> list[Statement]:
 
 def _content(stage: str) -> Statement:
     return _allow("Content", ["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
+
+
+def _read_content(stage: str) -> Statement:
+    return _allow("ReadContent", ["s3:GetObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
 
 
 def _abort_uploads(stage: str) -> Statement:
