@@ -81,5 +81,5 @@ def _postpone(ctx: ResumeContext, bulk: BulkOperation) -> None:
     now = ctx.clock.now()
     try:
         ctx.bulk_operations.replace(bulk, bulk_rules.postpone(bulk, now + ERROR_BACKOFF_MS, now))
-    except (StaleVersion, Unavailable) as exc:  # another caller processes it, or the next run finds it as it is
+    except Exception as exc:  # noqa: BLE001 - another caller processes it, or the next run finds it as it is
         ctx.log("bulk_operation_not_postponed", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
