@@ -26,7 +26,6 @@ from chalicelib.domain.units import Ms
 ROWS_PER_OBJECT = 250  # rows in one object in storage
 WAVE_SIZE = 125  # rows whose jobs are created between two writes of the record: half an object
 LOCK_MS = 30_000  # how long other workers leave a wave to the one that started it
-DEFAULT_GROUP_SIZE = 100  # the batch size if only `delay` is given
 # When the row jobs are read again, because the change stream may have lost a change.
 RECHECK_MS = 15 * 60_000
 MAX_RECHECK_MS = 6 * 3_600_000
