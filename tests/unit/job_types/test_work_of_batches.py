@@ -198,13 +198,11 @@ def test_options_in_a_json_file_are_validated_and_conflicts_are_refused() -> Non
     assert "two different values" in failure(world, other)[1]
 
 
-@pytest.mark.parametrize("create", ["import", "warm_up"])
-def test_a_batch_that_would_take_months_to_release_is_not_created(create: str) -> None:
+def test_a_batch_that_would_take_months_to_release_is_not_created() -> None:
     """The rows would be deleted before; the job's error has the numbers."""
     world = World()
     put_upload(world, b"prompt\n" + b"x\n" * 1_500)
-    options = {"batch_size": 1, "delay": 3_600}
-    job = import_job(world, **options) if create == "import" else warm_up_job(world, [f"x {number}" for number in range(1_500)], **options)
+    job = import_job(world, batch_size=1, delay=3_600)
 
     world.deliver()
 
