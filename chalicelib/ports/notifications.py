@@ -71,10 +71,20 @@ class Deliveries(Protocol):
         """
 
 
+class SecretVersions(Protocol):
+    """Stores which version of a secret is current, so that the secret is read only after a change."""
+
+    def get(self, name: str, *, consistent: bool = False) -> str | None:
+        """Return the current version of the secret of that name; None if none was ever stored."""
+
+    def put(self, name: str, version: str) -> None:
+        """Say which version is current."""
+
+
 class NotificationSettings(Protocol):
     """Stores each tenant's signing secrets and recipient allowlist.
 
-    Reads are cached for a minute, unless `fresh`.
+    A change reaches every process within a minute, and at once those that ask for it `fresh`.
     """
 
     def signing_secrets(self, tenant: str, *, fresh: bool = False) -> SigningSecrets | None:

@@ -51,6 +51,19 @@ def _index_key(delivery: Delivery) -> str:
     return f"{delivery.recheck_at:014d}#{delivery.owner}#{delivery.id}"
 
 
+class MemorySecretVersions:
+    """Tests may use `versions`, by the name of the secret."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, str] = {}
+
+    def get(self, name: str, *, consistent: bool = False) -> str | None:
+        return self.versions.get(name)
+
+    def put(self, name: str, version: str) -> None:
+        self.versions[name] = version
+
+
 class MemoryNotificationSettings:
     def __init__(self) -> None:
         self._secrets: dict[str, SigningSecrets] = {}

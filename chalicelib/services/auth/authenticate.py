@@ -7,6 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from chalicelib.domain.auth.identity import Caller, Key
+from chalicelib.domain.bounded_cache import BoundedCache
 from chalicelib.domain.errors import Unauthenticated
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.streaming.subscriptions import Ticket
@@ -14,6 +15,7 @@ from chalicelib.domain.units import Ms
 from chalicelib.ports import ApiKeys, Clock, Tickets
 
 CACHE_TTL_MS = 30_000  # how long a key is cached; a revocation applies everywhere within 60 s
+MAX_CACHED_KEYS = 10_000  # in one environment, about 1 KB each
 MAX_OPENING_AGE_MS = 60_000  # how old a ticket may be when it opens a WebSocket
 
 
@@ -28,22 +30,25 @@ def secret_hash(secret: str) -> str:
 
 
 class ApiKeyCache:
-    """A cache of API keys. Unknown keys are not cached, so that a new key works at once."""
+    """A cache of API keys: each is read at most twice a minute in an environment.
+
+    Unknown keys are not cached, so that a new key works at once.
+    """
 
     def __init__(self, api_keys: ApiKeys, clock: Clock) -> None:
         self._api_keys, self._clock = api_keys, clock
-        self._entries: dict[str, tuple[Key, Ms]] = {}
+        self._entries = BoundedCache[str, tuple[Key, Ms]](MAX_CACHED_KEYS)
 
     def caller(self, key_hash: str) -> Caller | None:
         """Return the caller of a key; None if it is unknown, expired or revoked."""
         now = self._clock.now()
-        key, until = self._entries.get(key_hash, (None, 0))
+        key, until = self._entries.get(key_hash) or (None, 0)
         if key is None or now >= until:
             key = self._api_keys.key(key_hash)
             if key is None:
-                self._entries.pop(key_hash, None)
+                self._entries.remove(key_hash)
                 return None
-            self._entries[key_hash] = (key, now + CACHE_TTL_MS)
+            self._entries.put(key_hash, (key, now + CACHE_TTL_MS))
         return Caller.of_key(key) if key.is_valid(now) else None
 
     def may_read_job(self, key_hash: str, job: Job) -> bool:
