@@ -44,7 +44,7 @@ FUNCTIONS: tuple[Function, ...] = (
     Function("run_tasks", "run_tasks", lanes.TASK_TIMEOUT, 512),
     Function("deliver", "deliver", lanes.TASK_TIMEOUT, 256),
     Function("sweep", "sweep", SCHEDULE_TIMEOUT, 512, reserved=2),
-    Function("sweep_deliveries", "sweep_deliveries", SCHEDULE_TIMEOUT, 1024, reserved=2),
+    Function("sweep_deliveries", "sweep_deliveries", SCHEDULE_TIMEOUT, 1792, reserved=2),  # a whole vCPU: 3 ms for each delivery
     Function("sweep_batches", "sweep_batches", SCHEDULE_TIMEOUT, 512, reserved=2),
     Function("sweep_bulk_operations", "sweep_bulk_operations", SCHEDULE_TIMEOUT, 1024, reserved=2),
 )

@@ -79,9 +79,11 @@ async def clean_up(task: TaskRun) -> dict[str, Any]:
     dry_run, ctx = bool(task.spec.input.get("dry_run")), task.context
     now = ctx.clock.now()
     until = now + round(min(MAX_SECONDS, task.spec.config.timeout / 2) * 1000)
-    scanned, matched, deleted, next_cursor, by_status = 0, 0, 0, None, Counter[str]()
+    scanned, matched, deleted, by_status = 0, 0, 0, Counter[str]()
+    next_cursor: str | None = None
     task.start_stage("deletion")
-    async for jobs, next_cursor in _pages(task, now):
+    async for jobs, following in _pages(task, now):
+        next_cursor = following
         old = [job for job in jobs if _is_old(task, job, now)]
         scanned, matched = scanned + len(jobs), matched + len(old)
         deleted += sum(await task.run_sync_each(partial(_delete, ctx), old, concurrency=4)) if not dry_run else 0
@@ -140,7 +142,7 @@ def _max_age(task: TaskRun, status: Status) -> Ms:
     """Return the age beyond which a job that ended so is deleted."""
     given = task.spec.input
     days = given.get("days", DEFAULT_DAYS) if status in SUCCESSFUL else given.get("failed_days", DEFAULT_FAILED_DAYS)
-    return round(days * DAY_MS)
+    return round(float(days) * DAY_MS)
 
 
 def _delete(ctx: TaskContext, job: Job) -> int:

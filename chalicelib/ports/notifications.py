@@ -10,7 +10,6 @@ from chalicelib.domain.notifications.delivery import Delivery
 from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
 from chalicelib.domain.units import Ms
 
-
 DELIVERY_SHARDS = 4  # of the index of open deliveries
 
 

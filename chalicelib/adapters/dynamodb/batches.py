@@ -56,7 +56,9 @@ class DynamoBatches:
         return [batch for batch in found if batch is not None and batch.locked_until <= now], following
 
     def _row(self, batch: Batch) -> OpenItem:
-        return self._open.row(batch.id, tenant=batch.tenant, made_at=batch.updated_at, run=batch.run, ttl=ttl_after(batch.updated_at, OPEN_DAYS))
+        return self._open.row(
+            batch.id, tenant=batch.tenant, made_at=batch.updated_at, run=batch.run, ttl=ttl_after(batch.updated_at, OPEN_DAYS)
+        )
 
 
 def _encode(batch: Batch) -> str:

@@ -50,8 +50,8 @@ def retry_once(ctx: JobContext, job: Job, run: int | None, idempotent_request: I
 def retry_job(ctx: JobContext, job: Job, run: int | None = None, generation: int | None = None) -> Job:
     """Queue the job again, and return its record.
 
-    The job spec is kept for the new run before the record needs it. A job that is already queued gets another wake-up: the request may be repeated because the first
-    wake-up could not be sent.
+    The job spec is kept for the new run before the record needs it. A job that is already queued
+    gets another wake-up: the request may be repeated because the first one could not be sent.
 
     Args:
         run, generation: as the caller saw them; if one of them has grown since, the job is not

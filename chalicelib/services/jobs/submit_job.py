@@ -29,7 +29,7 @@ from chalicelib.domain.jobs.transitions import (
     spec_ttl,
     waits_for_parents,
 )
-from chalicelib.domain.units import DAY_MS, Ms
+from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord
 from chalicelib.services.context import JobContext
 from chalicelib.services.dependencies.release_dependents import DependencyContext, record_dependencies, resolve_dependencies

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from botocore.stub import Stubber
@@ -77,10 +78,8 @@ def test_missing_secret_is_not_configured_and_looked_for_again_after_seconds() -
 def ask(credentials: SecretsManagerCredentials, clock: ManualClock, seconds: int, *, refused: bool = False) -> None:
     """Ask ten times a second, as the jobs of an environment do."""
     for _ in range(seconds * 10):
-        try:
+        with suppress(NotConfigured):
             credentials()
-        except NotConfigured:
-            pass
         if refused:
             credentials.forget()
         clock.advance(0.1)

@@ -27,7 +27,9 @@ def unfinished_ids(stores: Any, now: int, page_size: int = 100) -> list[str]:
 
 def test_unfinished_bulk_operations_are_found_on_later_pages(stores: Any) -> None:
     """In the order of their creation, also when a page has only locked ones."""
-    made = [bulk_operation(id=f"bulk_{ULID.from_timestamp(3_000_000_000.0 + at)}", locked_until=NOW if at % 4 else NOW + 99) for at in range(9)]
+    made = [
+        bulk_operation(id=f"bulk_{ULID.from_timestamp(3_000_000_000.0 + at)}", locked_until=NOW if at % 4 else NOW + 99) for at in range(9)
+    ]
     for one in made:
         stores.bulk_operations.create(one)
 

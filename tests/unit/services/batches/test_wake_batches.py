@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from chalicelib.domain.batches import batch as batch_rules
 from chalicelib.domain.batches.batch import MAX_WAKE_INTERVAL, NOT_STARTED, RECHECK_MS, Batch, BatchAction
 from chalicelib.domain.errors import Throttled
+from chalicelib.domain.ids import batch_id, time_digits
 from chalicelib.domain.jobs.bulk_operation import BulkAction
+from chalicelib.domain.units import DAY_MS
 from chalicelib.services.batches.wake_batches import READ_SIZE, wake_stalled_batches
 from tests.kit.failing_store import refusing
 from tests.kit.records import batch as batch_record
@@ -47,6 +50,33 @@ def test_every_open_batch_is_woken_in_one_run() -> None:
     assert set(woken(world).values()) == {1}
 
 
+def test_every_open_batch_is_reached_by_runs_that_have_no_time_for_all() -> None:
+    """Each run begins somewhere else, so the newest ones are not left out for ever."""
+    world = World()
+    ids = [batch_id(f"{time_digits(world.clock.now() - day * DAY_MS)}{'0' * 16}") for day in range(60)]
+    for one in ids:
+        put_batch(world, id=one)
+    starts = itertools.cycle(step / 20 for step in range(20))
+    vars(world.container)["random"] = lambda: next(starts)
+    real = world.container.batches.stalled
+
+    reached: list[set[str]] = []
+
+    def slow(now: int, after: str | None, limit: int) -> Any:
+        world.clock.advance(10)
+        page, following = real(now, after, min(limit, 3))
+        reached[-1] |= {batch.id for batch in page}
+        return page, following
+
+    world.container.batches.stalled = slow  # type: ignore[method-assign]
+    for _ in range(20):
+        reached.append(set())
+        wake(world)
+
+    assert max(map(len, reached)) == 12
+    assert set().union(*reached) == set(ids)
+
+
 def test_an_idle_batch_is_woken_at_growing_intervals() -> None:
     """So that a deep task queue does not fill with copies of messages that wait in it."""
     world = World()
@@ -57,7 +87,7 @@ def test_an_idle_batch_is_woken_at_growing_intervals() -> None:
         runs += [minute] * wake(world)
         world.clock.advance(60)
 
-    gaps = [after - before for before, after in zip(runs, runs[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(runs)]
     assert runs[:2] == [0, 1]
     assert max(gaps) == MAX_WAKE_INTERVAL
     assert len(runs) < 20 + 8
@@ -105,7 +135,7 @@ def test_a_batch_that_cannot_be_enqueued_does_not_stop_the_others() -> None:
 
     with refusing(world.container.queues, "send_task"):
         assert wake(world) == 4
-    with refusing(world.container.batches, "stalled", error=Throttled):
+    with refusing(world.container.batches, "stalled", 2, error=Throttled):
         assert wake(world) == 0
 
-    assert Counter(fact for fact, _ in world.log_lines)["stalled_batches_not_enqueued"] == 2
+    assert Counter(fact for fact, _ in world.log_lines)["stalled_batches_not_enqueued"] == 3
