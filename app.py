@@ -12,11 +12,15 @@ from chalicelib.entrypoints.http.cors import add_cors_preflight
 from chalicelib.entrypoints.http.openapi import document as openapi_document
 from chalicelib.entrypoints.http.routes import about, batches, bulk, failed_jobs, job_reads, jobs, operations, streams, uploads, webhooks
 from chalicelib.entrypoints.triggers import (
+    handle_batch_schedule,
+    handle_bulk_schedule,
     handle_count_changes,
     handle_delivery_messages,
+    handle_delivery_schedule,
     handle_job_changes,
+    handle_job_end_schedule,
     handle_lane_messages,
-    handle_schedule,
+    handle_sweep,
     handle_task_messages,
 )
 from chalicelib.settings import settings
@@ -88,7 +92,27 @@ def run_tasks(event: Any) -> BatchResponse:
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep")
 def sweep(_event: Any) -> None:
-    handle_schedule()
+    handle_sweep()
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep_deliveries")
+def sweep_deliveries(event: Any) -> None:
+    handle_delivery_schedule(event)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep_job_ends")
+def sweep_job_ends(event: Any) -> None:
+    handle_job_end_schedule(event)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep_batches")
+def sweep_batches(event: Any) -> None:
+    handle_batch_schedule(event)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="sweep_bulk_operations")
+def sweep_bulk_operations(event: Any) -> None:
+    handle_bulk_schedule(event)
 
 
 @app.on_ws_connect()

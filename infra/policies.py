@@ -76,7 +76,7 @@ def _on_job_change(stage: str) -> list[Statement]:
         _table(stage, "coordination", REMOVE),
         _table(stage, "counters", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),
-        _content(stage),  # recipients are in the job's spec, which is an object if it is large
+        _read_content(stage),  # recipients are in the job's spec, which is an object if it is large
         _send(stage),
         _connections(),
     ]
@@ -123,16 +123,48 @@ def _deliver(stage: str) -> list[Statement]:
 
 def _sweep(stage: str) -> list[Statement]:
     return [
-        _table(stage, "counters", READ + CHANGE + REMOVE),
-        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
+        _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),
+        _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
-        _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
+        _table(stage, "coordination", (*READ, "DeleteItem", "UpdateItem")),
         _send(stage),
         _measure(stage),
         _content(stage),
         _openai_credentials(stage),
         _connections(),
+    ]
+
+
+def _sweep_deliveries(stage: str) -> list[Statement]:
+    return [_table(stage, "counters", ("BatchGetItem", "DeleteItem", "PutItem", "Query")), _send(stage)]
+
+
+def _sweep_job_ends(stage: str) -> list[Statement]:
+    return [
+        _table(stage, "jobs", (*READ, "UpdateItem")),
+        _table(stage, "job_data", READ),
+        _table(stage, "counters", ("GetItem", "PutItem")),  # deliveries
+        _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
+        _send(stage),
+        _read_content(stage),  # recipients are in the job's spec, which is an object if it is large
+    ]
+
+
+def _sweep_batches(stage: str) -> list[Statement]:
+    """It deletes only index rows whose batch does not exist."""
+    return [_table(stage, "counters", ("BatchGetItem", "DeleteItem", "Query")), _send(stage)]
+
+
+def _sweep_bulk_operations(stage: str) -> list[Statement]:
+    """What the actions need: retry, cancel, delete, set_priority."""
+    return [
+        _table(stage, "jobs", (*READ, "DeleteItem", "UpdateItem")),
+        _table(stage, "job_data", (*READ, "BatchWriteItem", "UpdateItem")),
+        _table(stage, "coordination", ("BatchGetItem", "DeleteItem", "PutItem", "Query")),
+        _table(stage, "counters", ("GetItem", "PutItem")),  # the number of rows of a batch; deliveries of ends before a retry or deletion
+        _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
+        _send(stage),
+        _read_content(stage),
         *_delete_content(stage),
     ]
 
@@ -146,6 +178,10 @@ _STATEMENTS = {
     "count_jobs": _count_jobs,
     "run_tasks": _run_tasks,
     "sweep": _sweep,
+    "sweep_deliveries": _sweep_deliveries,
+    "sweep_job_ends": _sweep_job_ends,
+    "sweep_batches": _sweep_batches,
+    "sweep_bulk_operations": _sweep_bulk_operations,
 }
 KINDS = tuple(_STATEMENTS)
 
@@ -201,6 +237,10 @@ def _content(stage: str) -> Statement:
 def _content_folders(stage: str) -> list[str]:
     """Everything but the record of the deployment, which would let a function replace the stage."""
     return [f"arn:aws:s3:::{bucket_name(stage, '*')}/{folder}*" for folder in (JOBS_FOLDER, BATCHES_FOLDER, upload.FOLDER)]
+
+
+def _read_content(stage: str) -> Statement:
+    return _allow("ReadContent", ["s3:GetObject"], *_content_folders(stage))
 
 
 def _abort_uploads(stage: str) -> Statement:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         RequestCounters,
         ResponseCache,
         Results,
+        SecretVersions,
         Semaphores,
         Subscriptions,
         ThroughputStats,
@@ -109,6 +110,12 @@ class DynamoStores:
         from chalicelib.adapters.dynamodb.deliveries import DynamoDeliveries
 
         return DynamoDeliveries(self.stage)
+
+    @cached_property
+    def secret_versions(self) -> SecretVersions:
+        from chalicelib.adapters.dynamodb.secret_versions import DynamoSecretVersions
+
+        return DynamoSecretVersions(self.stage)
 
     @cached_property
     def counters(self) -> Counters:

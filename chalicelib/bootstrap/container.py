@@ -78,7 +78,7 @@ class Container(DynamoStores):
     def notification_settings(self) -> NotificationSettings:
         from chalicelib.adapters.aws.notification_settings import SecretsManagerNotificationSettings
 
-        return SecretsManagerNotificationSettings(self.settings.stage, self.clock)
+        return SecretsManagerNotificationSettings(self.settings.stage, self.clock, self.secret_versions)
 
     @cached_property
     def webhook_client(self) -> WebhookClient:

@@ -336,7 +336,10 @@ class DeliveryError(HeadraceError):
 
     code = "not_sent"
 
-    def __init__(self, message: str = "", *, final: bool = False) -> None:
-        """`final`: a retry cannot succeed, or is not allowed."""
+    def __init__(self, message: str = "", *, final: bool = False, forbidden: bool = False) -> None:
+        """`final`: a retry cannot succeed, or is not allowed. `forbidden`: the name of the host
+        resolved to an address that may not be reached, which may be a fault of its DNS.
+        """
         super().__init__(message)
         self.final = final
+        self.forbidden = forbidden

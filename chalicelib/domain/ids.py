@@ -13,6 +13,7 @@ import re
 from hashlib import sha256
 
 from chalicelib.domain.errors import BatchNotFound, DeliveryNotFound, JobNotFound
+from chalicelib.domain.units import Ms
 
 _JOB_ID = re.compile(r"job_[0-9A-HJKMNP-TV-Z]{26}", re.ASCII)  # Crockford's letters: no I, L, O, U
 
@@ -42,6 +43,11 @@ _BATCH_ID = re.compile(r"batch_[0-9A-HJKMNP-TV-Z]{22}0000", re.ASCII)
 def batch_id(ulid: str) -> str:
     """Return the id of a new batch. `ulid` must not be used for anything else."""
     return f"batch_{ulid[:-_ROW_DIGITS]}{'0' * _ROW_DIGITS}"
+
+
+def time_digits(at: Ms) -> str:
+    """Return the first digits of the ULIDs of this moment. They sort as the moments do."""
+    return "".join(_LETTERS[at >> shift & 31] for shift in range(5 * (_TIME_DIGITS - 1), -1, -5))
 
 
 def batch_id_of_job(job_id: str) -> str:

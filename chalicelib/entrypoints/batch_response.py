@@ -9,13 +9,13 @@ from typing import Any
 from chalicelib.bootstrap import Container
 
 BatchResponse = dict[str, list[dict[str, str]]]
-Records = Sequence[Mapping[str, Any]]  # of the event: `body`, `messageId` and more
+Record = Mapping[str, Any]  # a message in the event: `body`, `messageId`, `attributes` and more
 
 
 def handle_each(
-    ctx: Container, records: Records, handle: Callable[[str], object], each: Callable[..., Iterable[Exception | None]] = map
+    ctx: Container, records: Sequence[Record], handle: Callable[[Record], object], each: Callable[..., Iterable[Exception | None]] = map
 ) -> BatchResponse:
-    """Call `handle` with the body of every message. One that fails does not stop the others.
+    """Call `handle` with every message. One that fails does not stop the others.
 
     Args:
         each: `map`, or one that works in parallel.
@@ -48,14 +48,14 @@ def all_processed() -> BatchResponse:
     return {"batchItemFailures": []}
 
 
-def message_id(record: Mapping[str, Any]) -> str:
+def message_id(record: Record) -> str:
     """The id of a message. SQS takes an empty one in an answer for "all of them"."""
     return str(record.get("messageId", ""))
 
 
-def _error_of(handle: Callable[[str], object], record: Mapping[str, Any]) -> Exception | None:
+def _error_of(handle: Callable[[Record], object], record: Record) -> Exception | None:
     try:
-        handle(record["body"])
+        handle(record)
     except Exception as exc:  # noqa: BLE001 - the other messages of the batch must not come again because of this one
         return exc
     return None

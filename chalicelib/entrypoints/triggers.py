@@ -1,4 +1,4 @@
-"""Handlers of queue messages, of the change stream and of the schedule."""
+"""Handlers of queue messages, of the change stream and of the schedules."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.queues.lanes import TASKS, Lane
 from chalicelib.domain.units import Ms
-from chalicelib.entrypoints.batch_response import BatchResponse, all_processed, deliver_again, handle_each
+from chalicelib.entrypoints.batch_response import BatchResponse, Record, all_processed, deliver_again, handle_each
 from chalicelib.ports import QueueMessage
-from chalicelib.services.batches.advance_batch import advance_batch, wake_stalled_batches
+from chalicelib.services.batches.advance_batch import advance_batch
 from chalicelib.services.batches.context import ADVANCE_BATCH
-from chalicelib.services.jobs.bulk_operations import resume_unfinished
+from chalicelib.services.batches.wake_batches import wake_stalled_batches
+from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
 from chalicelib.services.maintenance.sweeper import sweep
-from chalicelib.services.notifications.dispatcher import handle_delivery_message, requeue_stalled
+from chalicelib.services.notifications.dispatcher import handle_delivery_message
 from chalicelib.services.notifications.job_ends import notify_overdue_ends
+from chalicelib.services.notifications.requeue_deliveries import requeue_stalled
 from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
 
-SWEEP_BUDGET_MS = 48_000  # of the function's 55 s, for all steps together
 TASK_MARGIN_MS = 30_000  # kept free at the end of a task's function, to finish what has been started
-DELIVERY_BUDGET_MS = 5_000  # of the sweep's budget, for stalled deliveries
-STORE_HANG_MS = 15_000  # a hanging store may exceed the delivery budget by this; with less time left the step is skipped
+SCHEDULE_MARGIN_MS = 15_000  # the same of a scheduled function: a call to a store that hangs takes up to 13 s
 
 
 def handle_lane_messages(lane: Lane, event: Any) -> BatchResponse:
@@ -51,32 +51,65 @@ def handle_lane_messages(lane: Lane, event: Any) -> BatchResponse:
     return all_processed()
 
 
-def handle_schedule() -> None:
-    """Run one sweep: recover jobs, wake batches, requeue deliveries, resume bulk operations."""
+def handle_sweep() -> None:
+    """Recover jobs, leases and connections that their workers have left behind."""
+    sweep(container())
+
+
+def handle_delivery_schedule(event: Any) -> None:
+    """Send the messages of overdue deliveries."""
     ctx = container()
-    ends = ctx.clock.now() + SWEEP_BUDGET_MS
-    sweep(ctx)
-    wake_stalled_batches(ctx)
-    _notify_overdue_ends(ctx, ends)
-    _requeue_stalled_deliveries(ctx, ends)
-    resume_unfinished(ctx, ends)
+    results = requeue_stalled(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
+    if results:
+        ctx.log("deliveries_requeued", **{result.value: count for result, count in results.items()})
+
+
+def handle_job_end_schedule(event: Any) -> None:
+    """Notify of the ends of jobs of which the change stream did not."""
+    ctx = container()
+    results = notify_overdue_ends(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
+    if results:
+        ctx.log("overdue_ends_notified", **{result.value: count for result, count in results.items()})
+
+
+def handle_batch_schedule(event: Any) -> None:
+    """Wake the batches that nobody advances."""
+    ctx = container()
+    wake_stalled_batches(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
+
+
+def handle_bulk_schedule(event: Any) -> None:
+    """Continue the unfinished bulk operations."""
+    ctx = container()
+    resume_unfinished(ctx, _deadline(ctx, event, SCHEDULE_MARGIN_MS))
+
+
+def _deadline(ctx: Container, event: Any, margin: Ms) -> Ms:
+    """When the function must start nothing new: `margin` before its timeout, or half of a short one."""
+    remaining: Ms = event.context.get_remaining_time_in_millis()
+    return ctx.clock.now() + max(remaining // 2, remaining - margin)
 
 
 def handle_delivery_messages(event: Any) -> BatchResponse:
     """Attempt the deliveries that a batch of messages names, in parallel."""
     records, ctx = event.to_dict()["Records"], container()
     with ThreadPoolExecutor(max_workers=len(records)) as threads:
-        return handle_each(ctx, records, partial(handle_delivery_message, ctx), threads.map)
+        return handle_each(ctx, records, partial(_handle_delivery, ctx), threads.map)
+
+
+def _handle_delivery(ctx: Container, record: Record) -> None:
+    receives = int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
+    handle_delivery_message(ctx, record["body"], receives)
 
 
 def handle_task_messages(event: Any) -> BatchResponse:
     """Run the tasks of the `tasks` queue. SQS redelivers those that fail, which is safe."""
-    ctx, remaining = container(), event.context.get_remaining_time_in_millis()
-    until = ctx.clock.now() + max(remaining // 2, remaining - TASK_MARGIN_MS)
-    return handle_each(ctx, event.to_dict()["Records"], partial(_run_task, ctx, until))
+    ctx = container()
+    return handle_each(ctx, event.to_dict()["Records"], partial(_run_task, ctx, _deadline(ctx, event, TASK_MARGIN_MS)))
 
 
-def _run_task(ctx: Container, until: Ms, body: str) -> None:
+def _run_task(ctx: Container, until: Ms, record: Record) -> None:
+    body = record["body"]
     task = _parse_task(ctx, body)
     if task is None:
         ctx.queues.send_to_dead_letter(TASKS, body, "the message names no task")
@@ -132,32 +165,6 @@ def _failure(consumer: Callable[[], None]) -> DeadLetterFailed | None:
     except DeadLetterFailed as exc:
         return exc
     return None
-
-
-def _notify_overdue_ends(ctx: Container, ends: Ms) -> None:
-    now = ctx.clock.now()
-    if now + STORE_HANG_MS > ends:
-        return
-    try:
-        results = notify_overdue_ends(ctx, now + DELIVERY_BUDGET_MS)
-    except Unavailable as exc:  # the next sweep tries again
-        ctx.log("delivery_sweep_failed", error=exc)
-    else:
-        if results:
-            ctx.log("overdue_ends_notified", **{result.value: count for result, count in results.items()})
-
-
-def _requeue_stalled_deliveries(ctx: Container, ends: Ms) -> None:
-    now = ctx.clock.now()
-    if now + STORE_HANG_MS > ends:
-        return
-    try:
-        results = requeue_stalled(ctx, now + DELIVERY_BUDGET_MS)
-    except Unavailable as exc:  # the next sweep tries again; bulk operations do not wait for it
-        ctx.log("delivery_sweep_failed", error=exc)
-    else:
-        if results:
-            ctx.log("deliveries_requeued", **{result.value: count for result, count in results.items()})
 
 
 def handle_count_changes(event: Any) -> None:

@@ -25,7 +25,14 @@ from chalicelib.ports.jobs import IdempotencyRecord, IdempotentResult, JobQuery,
 from chalicelib.ports.leases import Lease, Leases
 from chalicelib.ports.limits import CircuitBreakers, RequestCounters, Semaphores, TypeLimiters
 from chalicelib.ports.metrics import ThroughputStats
-from chalicelib.ports.notifications import Deliveries, EmailSender, NotificationSettings, WebhookClient, WebhookResponse
+from chalicelib.ports.notifications import (
+    Deliveries,
+    EmailSender,
+    NotificationSettings,
+    SecretVersions,
+    WebhookClient,
+    WebhookResponse,
+)
 from chalicelib.ports.provider import (
     FetchedResponse,
     ModelRequest,
@@ -82,6 +89,7 @@ __all__ = [
     "ResponseEnded",
     "ResponseStarted",
     "Results",
+    "SecretVersions",
     "Semaphores",
     "Sockets",
     "Subscriptions",

@@ -44,10 +44,15 @@ class Batches(Protocol):
         One request.
         """
 
-    def stalled(self, now: Ms, limit: int) -> list[Batch]:
-        """Return open batches whose lock is over.
+    def stalled(self, now: Ms, after: str | None, limit: int) -> tuple[list[Batch], str | None]:
+        """Return a page of the open batches whose lock is over, in the order of their creation.
 
-        If there are more than `limit`, each minute returns others. Two requests.
+        Args:
+            after: where the page before ended; None: the first page.
+
+        Returns:
+            The batches among at most `limit` index rows, and where to continue `after`; None: the
+            end. One request, and one for each hundred.
         """
 
 

@@ -30,8 +30,13 @@ class BulkOperations(Protocol):
             StaleVersion: the version has changed; `current` is the stored record.
         """
 
-    def unfinished(self, now: Ms, limit: int) -> list[BulkOperation]:
-        """Return unfinished operations whose lock is over, oldest first.
+    def unfinished(self, now: Ms, after: str | None, limit: int) -> tuple[list[BulkOperation], str | None]:
+        """Return a page of the unfinished operations whose lock is over, in the order of their creation.
 
-        One request, and one for each operation.
+        Args:
+            after: where the page before ended; None: the first page.
+
+        Returns:
+            The operations among at most `limit` index rows, and where to continue `after`; None:
+            the end. One request, and one for each hundred.
         """

@@ -22,8 +22,8 @@ class JobSpecs(Protocol):
     def get(self, job_id: str) -> JobSpec | None:
         """Return the spec, read consistently; None if it is no longer kept."""
 
-    def extend_ttl(self, job_id: str, ttl: int) -> None:
-        """Keep the spec at least until `ttl`. Nothing happens where there is none."""
+    def extend_ttl(self, job_id: str, ttl: int) -> bool:
+        """Keep the spec at least until `ttl`. Return whether there is one."""
 
     def replace(self, job_id: str, tenant: str, spec: JobSpec, version: int) -> None:
         """Replace the spec by the one that belongs to `version` of the job record.

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from chalicelib.domain.notifications.delivery import Delivery
 from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
 from chalicelib.domain.units import Ms
+
+DELIVERY_SHARDS = 4  # of the index of open deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class DueDelivery:
+    """A row of the index of open deliveries: which one the sweeper checks, and when."""
+
+    recheck_at: Ms
+    owner: str
+    delivery_id: str
+    tenant: str | None  # None: another version of the code wrote the row
 
 
 class Deliveries(Protocol):
@@ -39,17 +51,39 @@ class Deliveries(Protocol):
             StaleVersion: the version has changed; `current` is the stored record.
         """
 
-    def due(self, until: Ms, limit: int) -> list[Delivery]:
-        """Return open deliveries with `recheck_at` up to `until`, at most `limit` of each shard.
+    def due(self, shard: int, until: Ms, after: str | None, limit: int) -> tuple[list[DueDelivery], str | None]:
+        """Return index rows of open deliveries with `recheck_at` up to `until`, oldest first.
 
-        Two requests for each of the four shards.
+        Args:
+            shard: 0 to `DELIVERY_SHARDS` - 1.
+            after: where the page before ended; None: the first page.
+
+        Returns:
+            At most `limit` rows, and where to continue `after`; None: the end. One request.
         """
+
+    def load_due(self, due: Sequence[DueDelivery], now: Ms) -> list[Delivery]:
+        """Return the open deliveries that these rows name, read consistently.
+
+        Rows whose delivery has ended, or is to be checked at another time, are removed. One request
+        for each hundred.
+        """
+
+
+class SecretVersions(Protocol):
+    """Stores which version of a secret is current, so that the secret is read only after a change."""
+
+    def get(self, name: str, *, consistent: bool = False) -> str | None:
+        """Return the current version of the secret of that name; None if none was ever stored."""
+
+    def put(self, name: str, version: str) -> None:
+        """Say which version is current."""
 
 
 class NotificationSettings(Protocol):
     """Stores each tenant's signing secrets and recipient allowlist.
 
-    Reads are cached for a minute, unless `fresh`.
+    A change reaches every process within a minute, and at once those that ask for it `fresh`.
     """
 
     def signing_secrets(self, tenant: str, *, fresh: bool = False) -> SigningSecrets | None:
@@ -83,7 +117,8 @@ class WebhookClient(Protocol):
         """Post once and return any response, also a redirect, which is not followed.
 
         Raises:
-            DeliveryError: there was no response, or the URL is not allowed (`final`).
+            DeliveryError: there was no response, or the URL is not allowed (`final`), or its host's
+                name resolved to an address that is not (`forbidden`).
         """
 
 

@@ -603,3 +603,16 @@ def test_equal_story_rows_are_not_deduplicated(api: Api) -> None:
 
     assert [len([job for job in api.container.jobs.records.values() if job.batch_id == batch_id]) for batch_id in (first, again)] == [2, 1]
     assert all(row.released == row.total for row in api.container.batches.rows.values())
+
+
+def test_a_batch_that_cannot_be_released_while_its_rows_are_stored_is_refused(api: Api) -> None:
+    """Also as a dry run. The answer says how long it would take."""
+    items = [f"row {number}" for number in range(1_500)]
+
+    for dry_run in (False, True):
+        reply = api.call("POST", "/batches", {"items": items, "batch_size": 1, "delay": 3_600, "dry_run": dry_run})
+        [detail] = reply.json["error"]["details"]
+        assert (reply.status, detail["path"]) == (400, "delay")
+        assert "1,500 rows in groups of 1, with 3,600 s between two groups, are released over 62.5 days" in detail["message"]
+    assert api.container.batches.rows == {}
+    assert api.call("POST", "/batches", {"items": items, "batch_size": 2, "delay": 3_600}).status == 202

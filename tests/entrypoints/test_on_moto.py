@@ -177,11 +177,15 @@ def test_an_export_is_created_downloaded_and_deleted(api: Api) -> None:
 def test_a_data_cleanup_deletes_old_jobs(api: Api) -> None:
     old = api.submit()
     deliver(api)
-    job_id = api.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0}}, "operator").json["job_id"]
+    cancelled = [api.submit(priority="low") for _ in range(2)]
+    assert api.call("POST", "/bulk", {"action": "cancel", "ids": cancelled}, "operator").json["done"] == 2
+    given = {"type": "data_cleanup", "input": {"days": 0, "failed_days": 0}}
+    job_id = api.call("POST", "/jobs", given, "operator").json["job_id"]
     deliver(api)
 
-    assert api.call("GET", f"/jobs/{job_id}/result", token="operator").json["parsed"]["by_status"] == {"completed": 1}
-    assert api.call("GET", f"/jobs/{old}").status == 404
+    output = api.call("GET", f"/jobs/{job_id}/result", token="operator").json["parsed"]
+    assert (output["by_status"], output["looked_at"], output["more"]) == ({"completed": 1, "cancelled": 2}, 3, False)
+    assert {api.call("GET", f"/jobs/{one}").status for one in (old, *cancelled)} == {404}
 
 
 def test_a_csv_import_runs_its_batch_and_stores_a_delivery(api: Api) -> None:

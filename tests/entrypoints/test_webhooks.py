@@ -147,17 +147,21 @@ def test_a_webhook_to_a_private_address_is_refused_by_default(api: Api) -> None:
         assert "public" in errors["webhook_url"] or "https" in errors["webhook_url"]
 
 
-def test_a_delivery_to_a_host_with_a_private_address_fails(api: Api) -> None:
+def test_a_delivery_to_a_host_with_a_private_address_fails_after_three_attempts(api: Api) -> None:
     """A host name is resolved only when the delivery is sent; the delivery log shows the error."""
     api.container.webhook_client = GuardedHttpClient(resolve=lambda _host, _port: ["127.0.0.1"])  # type: ignore[assignment]
     job_id = api.submit(webhook_url="https://inside.example.com/hook")
     run(api, job_id)
 
-    deliver(api)
+    statuses = []
+    for _ in range(3):
+        deliver(api)
+        statuses.append(deliveries(api, job_id)[0]["status"])
+        api.container.clock.advance(301)
 
     (delivery,) = deliveries(api, job_id)
-    assert delivery["status"] == "failed"
-    assert delivery["attempts"][0]["error"] == "the host is not at a public address"
+    assert statuses == ["pending", "pending", "failed"]
+    assert [attempt["error"] for attempt in delivery["attempts"]] == ["the host is not at a public address"] * 3
 
 
 def test_only_allowed_recipients_are_accepted(api: Api) -> None:

@@ -22,10 +22,11 @@ from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.queues.lanes import TASKS
 from chalicelib.services.batches import manage_batch
-from chalicelib.services.batches.advance_batch import advance_batch, wake_stalled_batches
+from chalicelib.services.batches.advance_batch import advance_batch
 from chalicelib.services.batches.submit_batch import prepare_batch, submit_batch
+from chalicelib.services.batches.wake_batches import wake_stalled_batches
 from chalicelib.services.idempotency import IdempotentRequest
-from chalicelib.services.jobs.bulk_operations import resume_unfinished
+from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.invariants import violations
 from tests.faults.processes import Change
@@ -38,6 +39,7 @@ from tests.kit.world import ALICE
 
 ROWS = 5
 TASK_MS = 90_000
+SCHEDULE_MS = 40_000
 FAILS = ScriptedAnswer(pieces=1, error=RequestRefused("No."))
 
 
@@ -98,15 +100,15 @@ class BatchSimulation(Simulation):
             self.real.queues.acknowledge(TASKS, [receipt])
 
     async def _sweep(self) -> None:
+        """Invoke the three scheduled functions, which run at the same time."""
         await asyncio.sleep(SWEEP_PHASE)
+        ctx = self.world.container
         while True:
-            self.spawn(self.run_call("sweep", self._sweep_all))
+            until = self.world.clock.now() + SCHEDULE_MS
+            self.spawn(self.run_call("sweep", sweep, ctx))
+            self.spawn(self.run_call("sweep_batches", wake_stalled_batches, ctx, until))
+            self.spawn(self.run_call("sweep_bulk_operations", resume_unfinished, ctx, until))
             await asyncio.sleep(SWEEP_EVERY)
-
-    def _sweep_all(self) -> None:
-        sweep(self.world.container)
-        wake_stalled_batches(self.world.container)
-        resume_unfinished(self.world.container)
 
     # ---- the API's users
 

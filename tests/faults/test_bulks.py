@@ -13,7 +13,8 @@ from chalicelib.domain.failures import ProviderQuotaExhausted
 from chalicelib.domain.jobs.bulk_operation import BulkAction
 from chalicelib.domain.jobs.job import Status
 from chalicelib.services.idempotency import IdempotentRequest
-from chalicelib.services.jobs.bulk_operations import BulkRequest, StartedBulk, resume_unfinished, start_bulk
+from chalicelib.services.jobs.bulk_operations import BulkRequest, StartedBulk, start_bulk
+from chalicelib.services.jobs.resume_bulk_operations import resume_unfinished
 from chalicelib.services.maintenance.sweeper import sweep
 from tests.faults.invariants import violations
 from tests.faults.provider import ScriptedAnswer
@@ -24,6 +25,7 @@ from tests.faults.steps import Fault, Kind
 
 OLGA = Caller(tenant="acme", user="olga", role=Role.OPERATOR, key_id="key_2", key_hash="hash")
 JOBS = 3
+SCHEDULE_MS = 40_000
 
 
 class BulkSimulation(Simulation):
@@ -61,14 +63,13 @@ class BulkSimulation(Simulation):
         await (self.request(start) if repeat else self.run_call("api", start))
 
     async def _sweep(self) -> None:
+        """Invoke the two scheduled functions, which run at the same time."""
         await asyncio.sleep(SWEEP_PHASE)
+        ctx = self.world.container
         while True:
-            self.spawn(self.run_call("sweep", self._sweep_all))
+            self.spawn(self.run_call("sweep", sweep, ctx))
+            self.spawn(self.run_call("sweep_bulk_operations", resume_unfinished, ctx, self.world.clock.now() + SCHEDULE_MS))
             await asyncio.sleep(SWEEP_EVERY)
-
-    def _sweep_all(self) -> None:
-        sweep(self.world.container)
-        resume_unfinished(self.world.container)
 
 
 ScenarioFunction = Callable[[BulkSimulation], Coroutine[Any, Any, None]]

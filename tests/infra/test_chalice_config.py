@@ -103,14 +103,17 @@ def test_reserved_concurrency_is_set_in_prod_only() -> None:
         functions = stage_block(stage)["lambda_functions"]
         return {name: each["reserved_concurrency"] for name, each in functions.items() if "reserved_concurrency" in each}
 
-    assert reserved("prod") == {"api_handler": 300, "websocket_connect": 40, "on_job_change": 40, "count_jobs": 20, "sweep": 2}
+    scheduled = ("sweep", "sweep_deliveries", "sweep_job_ends", "sweep_batches", "sweep_bulk_operations")
+    readers = {"on_job_change": 40, "count_jobs": 20}
+    assert reserved("prod") == {"api_handler": 300, "websocket_connect": 40, **readers, **dict.fromkeys(scheduled, 2)}
     assert reserved("dev") == reserved("local") == {}
     assert sum(reserved("prod").values()) + sum(lane.max_concurrency for lane in lanes.LANES.values()) + 100 <= 1_000
 
 
 def test_too_low_account_concurrency_is_reported_for_prod() -> None:
     """A new account has ten; AWS keeps a hundred unreserved."""
-    assert concurrency_problem("prod", 502) is None
+    assert concurrency_problem("prod", 510) is None
+    assert concurrency_problem("prod", 509) is not None
     assert "This account has 10." in (concurrency_problem("prod", 10) or "")
     assert concurrency_problem("dev", 10) is None
 
@@ -150,6 +153,27 @@ def test_only_api_and_deliver_may_read_signing_secrets(stage: str) -> None:
     assert "-job_data" not in readable
     assert "-jobs" not in readable
     assert "s3:" not in readable
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_schedule_has_only_the_rights_of_its_own_work(stage: str) -> None:
+    """Only bulk operations delete jobs; batches and deliveries are only woken."""
+    rights = {kind: json.dumps(policy(kind, stage)) for kind in ("sweep", "sweep_deliveries", "sweep_batches", "sweep_bulk_operations")}
+
+    assert {kind for kind, text in rights.items() if "s3:DeleteObject" in text} == {"sweep_bulk_operations"}
+    assert {kind for kind, text in rights.items() if "s3:GetObject" in text} == {"sweep", "sweep_bulk_operations"}
+    assert {kind for kind, text in rights.items() if "-jobs" in text} == {"sweep", "sweep_bulk_operations"}
+    assert {kind for kind, text in rights.items() if "execute-api" in text} == {"sweep"}
+    assert all("sqs:SendMessage" in text and "sqs:ReceiveMessage" not in text for text in rights.values())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_schedule_ends_before_it_is_due_again(stage: str) -> None:
+    """Each runs every minute; two runs of one overlap only if it is invoked late or twice."""
+    functions = stage_block(stage)["lambda_functions"]
+
+    assert {functions[name]["lambda_timeout"] for name in functions if name.startswith("sweep")} == {chalice_config.SCHEDULE_TIMEOUT}
+    assert chalice_config.SCHEDULE_TIMEOUT < 60
 
 
 def readers_of(stage: str, secret: str) -> set[str]:

@@ -9,7 +9,8 @@ from chalicelib.adapters.memory.notifications import ReceivedRequest
 from chalicelib.consumers.notify_job_end import notify_job_ends
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.notifications.delivery import Delivery
-from chalicelib.services.notifications.dispatcher import DeliveryResult, handle_delivery_message, requeue_stalled
+from chalicelib.services.notifications.dispatcher import DeliveryResult, handle_delivery_message
+from chalicelib.services.notifications.requeue_deliveries import requeue_stalled
 from tests.kit.world import World
 
 HOOK = "https://hooks.example.com/headrace"

@@ -21,7 +21,13 @@ def invoke(api: Api, lane: str, records: list[dict[str, Any]]) -> None:
 
 
 def sweep(api: Api, after: float = 60.0) -> None:
-    """Advance the clock by `after` seconds, and run the sweeper once."""
+    """Advance the clock by `after` seconds, and run each scheduled function once."""
     api.container.clock.advance(after)
-    names = ("version", "account", "region", "source", "id", "time", "detail-type")
-    api.module.sweep({**dict.fromkeys(names, ""), "detail": {}, "resources": []}, CONTEXT)
+    for name in ("sweep", "sweep_batches", "sweep_deliveries", "sweep_bulk_operations"):
+        run_schedule(api, name)
+
+
+def run_schedule(api: Api, name: str) -> None:
+    """Invoke one scheduled function, as EventBridge does each minute."""
+    fields = ("version", "account", "region", "source", "id", "time", "detail-type")
+    getattr(api.module, name)({**dict.fromkeys(fields, ""), "detail": {}, "resources": []}, CONTEXT)

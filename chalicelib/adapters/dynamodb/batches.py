@@ -17,7 +17,7 @@ from chalicelib.domain.units import Ms
 
 OPEN = "batches-open"
 RETENTION_DAYS = 60  # after the last change: longer than the job records of its rows
-MAX_OPEN = 1_000  # index rows that are read, of which `stalled` takes up some
+OPEN_DAYS = 120  # of an index row, which is put once a run: longer than any run takes
 
 
 class DynamoBatches:
@@ -45,20 +45,20 @@ class DynamoBatches:
     def page(self, tenant: str, before: str | None, limit: int) -> tuple[list[Batch], str | None]:
         return self._records.page(_partition(tenant), before, limit)
 
-    def stalled(self, now: Ms, limit: int) -> list[Batch]:
-        rows = self._open.query(MAX_OPEN)
-        start = now // 60_000 * limit % len(rows) if len(rows) > limit else 0
-        taken = (rows + rows)[start : start + min(limit, len(rows))]
-        keys = [_key(row.tenant, row.sk) for row in taken]
+    def stalled(self, now: Ms, after: str | None, limit: int) -> tuple[list[Batch], str | None]:
+        rows, following = self._open.page(limit, after)
+        keys = [_key(row.tenant, row.sk) for row in rows]
         batches = self._records.get_many(keys)
-        for row, key in zip(taken, keys, strict=True):
+        for row, key in zip(rows, keys, strict=True):
             if key not in batches:
                 self._open.delete_orphan(row, row.made_at, now)
         found = [batches.get(key) for key in keys]
-        return [batch for batch in found if batch is not None and batch.locked_until <= now]
+        return [batch for batch in found if batch is not None and batch.locked_until <= now], following
 
     def _row(self, batch: Batch) -> OpenItem:
-        return self._open.row(batch.id, tenant=batch.tenant, made_at=batch.updated_at, run=batch.run, ttl=_ttl(batch))
+        return self._open.row(
+            batch.id, tenant=batch.tenant, made_at=batch.updated_at, run=batch.run, ttl=ttl_after(batch.updated_at, OPEN_DAYS)
+        )
 
 
 def _encode(batch: Batch) -> str:

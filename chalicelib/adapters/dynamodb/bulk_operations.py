@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, UnreadableRecord, known_fields, ttl_after
+from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, BulkPage, JobRef
 from chalicelib.domain.jobs.job import Status
@@ -17,6 +17,7 @@ from chalicelib.domain.units import Ms
 
 OPEN = "bulks-open"
 RETENTION_DAYS = 7  # after the last change
+OPEN_DAYS = 60  # of an index row, which is put once: longer than any operation runs
 
 
 class DynamoBulkOperations:
@@ -38,23 +39,22 @@ class DynamoBulkOperations:
         if new.finished_at is not None:
             self._open.delete(self._row(new))
 
-    def unfinished(self, now: Ms, limit: int) -> list[BulkOperation]:
-        found = []
-        for row in self._open.query(limit):
-            try:
-                bulk = self.get(row.tenant, row.sk)
-            except UnreadableRecord:
-                continue
-            if bulk is None:
+    def unfinished(self, now: Ms, after: str | None, limit: int) -> tuple[list[BulkOperation], str | None]:
+        rows, following = self._open.page(limit, after)
+        keys = [_key(row.tenant, row.sk) for row in rows]
+        bulks, found = self._records.get_many(keys, consistent=True), []
+        for row, key in zip(rows, keys, strict=True):
+            bulk = bulks.get(key)
+            if key not in bulks:
                 self._open.delete_orphan(row, row.made_at, now)
-            elif bulk.finished_at is not None:
+            elif bulk is not None and bulk.finished_at is not None:
                 self._open.delete(row)
-            elif bulk.locked_until <= now:
+            elif bulk is not None and bulk.locked_until <= now:
                 found.append(bulk)
-        return found
+        return found, following
 
     def _row(self, bulk: BulkOperation) -> OpenItem:
-        return self._open.row(bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=_ttl(bulk))
+        return self._open.row(bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=ttl_after(bulk.created_at, OPEN_DAYS))
 
 
 def _encode(bulk: BulkOperation) -> str:

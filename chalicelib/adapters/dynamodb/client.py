@@ -161,10 +161,10 @@ def _present(item: Item) -> dict[str, Any]:
     return {name: value for name, value in item.attribute_values.items() if value is not None}
 
 
-def get(model: type[I], *key: str) -> I | None:
-    """Return the item with this key, read consistently."""
+def get(model: type[I], *key: str, consistent: bool = True) -> I | None:
+    """Return the item with this key."""
     try:
-        return model.get(key[0], key[1] if key[1:] else None, consistent_read=True)
+        return model.get(key[0], key[1] if key[1:] else None, consistent_read=consistent)
     except model.DoesNotExist:
         return None
 

@@ -8,7 +8,7 @@ changes gets the new row before the record is written and loses the old row afte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 from zlib import crc32
@@ -18,9 +18,9 @@ from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
 from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt, DeliveryState
 from chalicelib.domain.notifications.recipients import Channel
 from chalicelib.domain.units import Ms
+from chalicelib.ports.notifications import DELIVERY_SHARDS, DueDelivery
 
 OPEN = "dlv-open"
-SHARDS = 4
 RETENTION_DAYS = 30  # after its end
 MAX_LISTED = 100
 
@@ -33,7 +33,7 @@ class DynamoDeliveries:
 
     def __init__(self, stage: str) -> None:
         self._records = JsonRecords(stage, "counters", key=_key_of, encode=_encode, decode=_decode, ttl=_ttl)
-        self._open = OpenIndex(stage, "counters", OPEN, SHARDS)
+        self._open = OpenIndex(stage, "counters", OPEN, DELIVERY_SHARDS)
 
     def create(self, delivery: Delivery) -> Delivery:
         row = self._row(delivery)
@@ -57,28 +57,38 @@ class DynamoDeliveries:
         if seen.is_open and (moves or not new.is_open):
             self._open.delete(self._row(seen))
 
-    def due(self, until: Ms, limit: int) -> list[Delivery]:
-        return [delivery for shard in range(SHARDS) for delivery in self._due(shard, until, limit)]
+    def due(self, shard: int, until: Ms, after: str | None, limit: int) -> tuple[list[DueDelivery], str | None]:
+        rows, following = self._open.page(limit, after, shard=shard, before=_time(until + 1))
+        return [_due(row) for row in rows], following
 
-    def _due(self, shard: int, until: Ms, limit: int) -> Iterator[Delivery]:
-        rows = self._open.query(limit, shard=shard, before=_time(until + 1), consistent=False)
-        named = [row.sk.split("#", 2) for row in rows]
-        found = self._records.get_many([_key(owner, delivery_id) for _, owner, delivery_id in named], consistent=True)
-        for row, (time, owner, delivery_id) in zip(rows, named, strict=True):
-            key, recheck_at = _key(owner, delivery_id), int(time)
-            delivery = found.get(key)
+    def load_due(self, due: Sequence[DueDelivery], now: Ms) -> list[Delivery]:
+        found = self._records.get_many([_key(one.owner, one.delivery_id) for one in due], consistent=True)
+        loaded = []
+        for one in due:
+            key = _key(one.owner, one.delivery_id)
+            delivery, row = found.get(key), self._due_row(one)
             if delivery is None and key in found:
                 continue  # it cannot be read; a version that can may need the row
             if delivery is not None and not delivery.is_open:
                 self._open.delete(row)
-            elif delivery is not None and delivery.recheck_at == recheck_at:
-                yield delivery
+            elif delivery is not None and delivery.recheck_at == one.recheck_at:
+                loaded.append(delivery)
             else:
-                self._open.delete_orphan(row, recheck_at, until)
+                self._open.delete_orphan(row, one.recheck_at, now)
+        return loaded
 
     def _row(self, delivery: Delivery) -> OpenItem:
-        sort_key = f"{_time(delivery.recheck_at)}#{delivery.owner}#{delivery.id}"
-        return self._open.row(sort_key, shard=crc32(delivery.id.encode()) % SHARDS, ttl=_ttl(delivery))
+        due = DueDelivery(delivery.recheck_at, delivery.owner, delivery.id, delivery.tenant)
+        return self._due_row(due, tenant=delivery.tenant, ttl=_ttl(delivery))
+
+    def _due_row(self, due: DueDelivery, **attributes: Any) -> OpenItem:
+        shard = crc32(due.delivery_id.encode()) % DELIVERY_SHARDS
+        return self._open.row(f"{_time(due.recheck_at)}#{due.owner}#{due.delivery_id}", shard=shard, **attributes)
+
+
+def _due(row: OpenItem) -> DueDelivery:
+    recheck_at, owner, delivery_id = row.sk.split("#", 2)
+    return DueDelivery(int(recheck_at), owner, delivery_id, row.tenant)
 
 
 def _encode(delivery: Delivery) -> str:

@@ -6,7 +6,6 @@ It holds the spec, or the key of an object with it.
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 
 from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
@@ -46,14 +45,17 @@ class DynamoJobSpecs:
         self._blobs.put(key, data, "application/json")
         dynamodb.put(self._items(job_id, SPEC, s3=key, ttl=ttl))
 
-    def extend_ttl(self, job_id: str, ttl: int) -> None:
+    def extend_ttl(self, job_id: str, ttl: int) -> bool:
         """Write an object again: the bucket removes it by its age."""
         item = dynamodb.get(self._items, job_id, SPEC)
         data = self._blobs.get(item.s3) if item is not None and item.s3 and item.ttl < ttl else None
         if item is not None and data is not None:
             self._blobs.put(item.s3, data, "application/json")
-        with suppress(ConditionFailed):  # there is no spec, or it is kept longer
+        try:
             dynamodb.update(self._items(job_id, SPEC), [self._items.ttl.set(ttl)], self._items.ttl < ttl)
+        except ConditionFailed as failed:  # there is no spec, or it is kept longer
+            return failed.item is not None
+        return True
 
     def replace(self, job_id: str, tenant: str, spec: JobSpec, version: int) -> None:
         """Write an object under a new name: until the item is changed it names the old object."""

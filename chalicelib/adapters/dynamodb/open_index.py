@@ -64,10 +64,22 @@ class OpenIndex:
         if made_at + ORPHAN_GRACE_MS < now:
             dynamodb.delete(row)
 
-    def query(self, limit: int, *, shard: int = 0, before: str | None = None, consistent: bool = True) -> list[OpenItem]:
-        """Return the first rows of a shard in the order of their sort keys."""
+    def query(
+        self, limit: int, *, shard: int = 0, before: str | None = None, after: str | None = None, consistent: bool = True
+    ) -> list[OpenItem]:
+        """Return the first rows of a shard in the order of their sort keys, with one request.
+
+        `before` and `after` are bounds of the sort key; both are exclusive.
+        """
+        pk = self._pk(shard)
         below = self._items.sk < before if before is not None else None
-        return list(self._items.query(self._pk(shard), below, consistent_read=consistent, limit=limit, page_size=limit))
+        start = {"pk": {"S": pk}, "sk": {"S": after}} if after is not None else None
+        return list(self._items.query(pk, below, consistent_read=consistent, limit=limit, page_size=limit, last_evaluated_key=start))
+
+    def page(self, limit: int, after: str | None, *, shard: int = 0, before: str | None = None) -> tuple[list[OpenItem], str | None]:
+        """Return a page of a shard, not read consistently, and the sort key to continue `after`; None: the end."""
+        rows = self.query(limit, shard=shard, before=before, after=after, consistent=False)
+        return rows, rows[-1].sk if len(rows) == limit else None
 
     def _pk(self, shard: int) -> str:
         return self._partition if self.shards == 1 else f"{self._partition}#{shard}"

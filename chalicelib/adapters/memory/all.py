@@ -24,6 +24,7 @@ from chalicelib.adapters.memory.notifications import (
     MemoryDeliveries,
     MemoryEmailSender,
     MemoryNotificationSettings,
+    MemorySecretVersions,
     MemoryWebhookClient,
 )
 from chalicelib.adapters.memory.provider import MemoryPrices
@@ -67,6 +68,7 @@ class InMemoryAdapters:
     prices: MemoryPrices = field(default_factory=MemoryPrices)
     uploads: MemoryUploads = field(default_factory=MemoryUploads)
     deliveries: MemoryDeliveries = field(default_factory=MemoryDeliveries)
+    secret_versions: MemorySecretVersions = field(default_factory=MemorySecretVersions)
     notification_settings: MemoryNotificationSettings = field(default_factory=MemoryNotificationSettings)
     webhook_client: MemoryWebhookClient = field(default_factory=MemoryWebhookClient)
     email: MemoryEmailSender = field(default_factory=MemoryEmailSender)

@@ -49,12 +49,11 @@ class MemoryBatches:
         found = [batch for batch in wanted if before is None or batch.id < before]
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
-    def stalled(self, now: Ms, limit: int) -> list[Batch]:
+    def stalled(self, now: Ms, after: str | None, limit: int) -> tuple[list[Batch], str | None]:
         with self._lock:
-            ids = sorted(batch_id for batch_id in self.open if batch_id in self.rows)
-            start = now // 60_000 * limit % len(ids) if len(ids) > limit else 0
-            taken = (ids + ids)[start : start + min(limit, len(ids))]
-            return [self.rows[batch_id] for batch_id in taken if self.rows[batch_id].locked_until <= now]
+            ids = sorted(batch_id for batch_id in self.open if after is None or batch_id > after)[:limit]
+            found = [self.rows[batch_id] for batch_id in ids if batch_id in self.rows]
+        return [batch for batch in found if batch.locked_until <= now], ids[-1] if len(ids) == limit else None
 
 
 class MemoryBatchRows:

@@ -22,5 +22,7 @@ class MemoryBulkOperations:
         found = self._table.get(bulk_id)
         return found if found is not None and found.tenant == tenant else None
 
-    def unfinished(self, now: Ms, limit: int) -> list[BulkOperation]:
-        return self._table.select(lambda bulk: bulk.finished_at is None and bulk.locked_until <= now, lambda bulk: bulk.id)[:limit]
+    def unfinished(self, now: Ms, after: str | None, limit: int) -> tuple[list[BulkOperation], str | None]:
+        rows = self._table.select(lambda bulk: bulk.finished_at is None and (after is None or bulk.id > after), lambda bulk: bulk.id)
+        page = rows[:limit]
+        return [bulk for bulk in page if bulk.locked_until <= now], page[-1].id if len(page) == limit else None

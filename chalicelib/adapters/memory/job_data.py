@@ -32,9 +32,11 @@ class MemoryJobSpecs:
         self._specs[job_id] = json.dumps(spec.to_dict())
         self.kept_until[job_id] = ttl
 
-    def extend_ttl(self, job_id: str, ttl: int) -> None:
-        if job_id in self._specs:
-            self.kept_until[job_id] = max(ttl, self.kept_until[job_id])
+    def extend_ttl(self, job_id: str, ttl: int) -> bool:
+        if job_id not in self._specs:
+            return False
+        self.kept_until[job_id] = max(ttl, self.kept_until[job_id])
+        return True
 
     def replace(self, job_id: str, tenant: str, spec: JobSpec, version: int) -> None:
         data, stored = json.dumps(spec.to_dict()), self._versions.get(job_id, 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 from chalicelib.adapters.memory.record_table import RecordTable
 from chalicelib.domain.errors import DeliveryError
@@ -14,6 +15,7 @@ from chalicelib.domain.notifications.recipients import RecipientAllowlist, Signi
 from chalicelib.domain.notifications.webhook_url import parse_webhook_url
 from chalicelib.domain.units import Ms
 from chalicelib.ports import WebhookResponse
+from chalicelib.ports.notifications import DELIVERY_SHARDS, DueDelivery
 
 
 class MemoryDeliveries:
@@ -30,8 +32,36 @@ class MemoryDeliveries:
     def for_owner(self, owner: str) -> list[Delivery]:
         return self._table.select(lambda delivery: delivery.owner == owner, lambda one: (-one.created_at, one.id))[:100]
 
-    def due(self, until: Ms, limit: int) -> list[Delivery]:
-        return self._table.select(lambda delivery: delivery.is_open and delivery.recheck_at <= until, lambda one: one.recheck_at)[:limit]
+    def due(self, shard: int, until: Ms, after: str | None, limit: int) -> tuple[list[DueDelivery], str | None]:
+        wanted = self._table.select(lambda one: one.is_open and one.recheck_at <= until and _shard(one) == shard, _index_key)
+        page = [one for one in wanted if after is None or _index_key(one) > after][:limit]
+        due = [DueDelivery(one.recheck_at, one.owner, one.id, one.tenant) for one in page]
+        return due, _index_key(page[-1]) if len(page) == limit else None
+
+    def load_due(self, due: Sequence[DueDelivery], now: Ms) -> list[Delivery]:
+        found = [(one.recheck_at, self.get(one.owner, one.delivery_id)) for one in due]
+        return [delivery for at, delivery in found if delivery is not None and delivery.is_open and delivery.recheck_at == at]
+
+
+def _shard(delivery: Delivery) -> int:
+    return crc32(delivery.id.encode()) % DELIVERY_SHARDS
+
+
+def _index_key(delivery: Delivery) -> str:
+    return f"{delivery.recheck_at:014d}#{delivery.owner}#{delivery.id}"
+
+
+class MemorySecretVersions:
+    """Tests may use `versions`, by the name of the secret."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, str] = {}
+
+    def get(self, name: str, *, consistent: bool = False) -> str | None:
+        return self.versions.get(name)
+
+    def put(self, name: str, version: str) -> None:
+        self.versions[name] = version
 
 
 class MemoryNotificationSettings:

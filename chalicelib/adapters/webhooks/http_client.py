@@ -109,12 +109,15 @@ class GuardedHttpClient:
         """Return the addresses of the endpoint.
 
         Raises:
-            DeliveryError: one of them is not allowed, or there is none.
+            DeliveryError: one of them is not allowed, or there is none. An address that is itself
+                in the URL stays what it is (`final`); a name may resolve to others a moment later
+                (`forbidden`).
         """
         found = self._resolve_host(endpoint)
         parsed = [parse_ip(address) for address in found]
         if not all(address is not None and self._is_allowed(address, endpoint) for address in parsed):
-            raise DeliveryError("the host is not at a public address", final=True)
+            is_literal = parse_ip(endpoint.host) is not None
+            raise DeliveryError("the host is not at a public address", final=is_literal, forbidden=not is_literal)
         return found[:ADDRESSES_TRIED]
 
     def _resolve_host(self, endpoint: WebhookUrl) -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
+from zlib import crc32
 
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.batches.counters import BatchCounts
@@ -25,11 +26,13 @@ from chalicelib.domain.units import Ms
 ROWS_PER_OBJECT = 250  # rows in one object in storage
 WAVE_SIZE = 125  # rows whose jobs are created between two writes of the record: half an object
 LOCK_MS = 30_000  # how long other workers leave a wave to the one that started it
-DEFAULT_GROUP_SIZE = 100  # the batch size if only `delay` is given
 # When the row jobs are read again, because the change stream may have lost a change.
 RECHECK_MS = 15 * 60_000
 MAX_RECHECK_MS = 6 * 3_600_000
 MAX_ACTIONS = 10  # pending at once: they are stored in the record
+# Minutes between two tasks that the sweeper sends for a batch to which nothing happens.
+MAX_WAKE_INTERVAL = 16
+MAX_WAKE_INTERVAL_OF_ACTIONS = 2  # a bulk operation may have finished without a change of the batch
 
 RETRYABLE = (Status.FAILED, Status.EXPIRED, Status.INCOMPLETE)
 UNFINISHED = (Status.WAITING, Status.QUEUED, Status.RETRYING, Status.HELD, Status.PROCESSING)
@@ -279,6 +282,22 @@ def needs_attention(batch: Batch, counts: BatchCounts, now: Ms) -> bool:
     if exceeds_tolerance(batch, counts) or is_done(batch, counts):
         return True
     return batch.parallel_limit is not None and start_wave(batch, running(batch, counts), now) is not None
+
+
+def is_to_be_woken(batch: Batch, now: Ms) -> bool:
+    """Whether the sweeper, which asks once a minute, sends a task for an open batch now.
+
+    Each minute at first, then at intervals that grow with the time since it could last go on: its
+    task may not be lost but wait in a deep queue, which would otherwise fill with copies. The
+    batches are spread over the minutes of an interval.
+    """
+    if now < batch.locked_until:
+        return False
+    due_actions = [action.not_before for action in batch.actions if action.not_before <= now]
+    moments = (batch.locked_until, batch.next_at, batch.recheck_at or batch.created_at + RECHECK_MS, *due_actions)
+    idle_minutes = (now - max(batch.updated_at, *(moment for moment in moments if moment <= now))) // 60_000
+    interval = min(MAX_WAKE_INTERVAL_OF_ACTIONS if due_actions else MAX_WAKE_INTERVAL, 1 << max(0, idle_minutes.bit_length() - 1))
+    return (now // 60_000 + crc32(batch.id.encode())) % interval == 0
 
 
 def _cancel_actions(batch: Batch, bulk_ids: tuple[str, str], states: tuple[Status, ...], now: Ms) -> tuple[BatchAction, ...]:

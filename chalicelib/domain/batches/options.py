@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from chalicelib.domain.errors import Detail, InvalidRequest
@@ -16,6 +17,8 @@ from chalicelib.domain.validation.schema import Schema, problems
 
 MAX_ROWS = 10_000
 MAX_DELAY = 3_600  # seconds
+DEFAULT_GROUP_SIZE = 100  # the batch size if only `delay` is given
+MAX_RELEASE_DAYS = 60  # within which the last group must be released; the rows are stored for ten days more
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 
 _NAME: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": 128}
@@ -79,6 +82,16 @@ class BatchOptions:
     notify: tuple[str, ...] = ()  # recipients of the same: `email:<address>`, `slack:<name>`
     delimiter: str | None = None  # of CSV; None: detected from the header
 
+    @property
+    def group_size(self) -> int | None:
+        """How many rows are released as one group; None: all rows are one group."""
+        return self.batch_size if self.batch_size is not None or not self.delay else DEFAULT_GROUP_SIZE
+
+    def release_seconds(self, rows: int) -> float:
+        """Return the time from the release of the first group to that of the last one, in seconds."""
+        groups = ceil(rows / self.group_size) if self.group_size is not None else 1
+        return (groups - 1) * self.delay
+
 
 def options_from_query(query: Mapping[str, str]) -> dict[str, Any]:
     """Return the options in a query as they would be in a JSON body.
@@ -141,6 +154,21 @@ def parse_options(given: Mapping[str, Any]) -> BatchOptions:
     if "delimiter" in options:
         options["delimiter"] = DELIMITERS.get(options["delimiter"], options["delimiter"])
     return BatchOptions(**options, config=config | ({"model": model} if model is not None else {}))
+
+
+def check_release_time(options: BatchOptions, rows: int) -> None:
+    """Refuse a batch whose rows would no longer be stored when the last of them are released.
+
+    Raises:
+        InvalidRequest: with the numbers.
+    """
+    days = options.release_seconds(rows) / 86_400
+    if days > MAX_RELEASE_DAYS:
+        message = (
+            f"is too long: {rows:,} rows in groups of {options.group_size:,}, with {options.delay:,g} s between two groups, are released "
+            f"over {days:,.1f} days, and a batch must be released within {MAX_RELEASE_DAYS}; use larger groups or a shorter delay"
+        )
+        raise InvalidRequest(details=(Detail("delay", message),))
 
 
 def _resolve_alias(details: list[Detail], name: str, value: Any, alias: str, alias_value: Any) -> Any:

@@ -130,3 +130,8 @@ def next_page(bulk: BulkOperation, outcomes: Sequence[JobOutcome], page: BulkPag
         problems=(*bulk.problems, *problems)[:MAX_PROBLEMS],
         **counts,
     )
+
+
+def postpone(bulk: BulkOperation, until: Ms, now: Ms) -> BulkOperation:
+    """Leave the operation alone until `until`: a page of it failed, and will most likely fail again."""
+    return replace(bulk, version=bulk.version + 1, updated_at=now, locked_until=until)

@@ -13,7 +13,7 @@ from typing import Any
 
 from chalicelib.domain.failures import DependencyFailed
 from chalicelib.domain.jobs.job import DEPENDENCIES, START_LATER, Job, JobError, Status, Usage
-from chalicelib.domain.units import Ms, Nano
+from chalicelib.domain.units import DAY_MS, Ms, Nano
 
 NOTIFICATION_CHECK_DELAY_MS = 60_000  # the change stream stores the notifications of an end within this time, or the sweep does
 QUEUED_CHECK_DELAY_MS = 120_000  # a wake-up may take this long before the sweeper checks the job
@@ -117,6 +117,11 @@ def first_check_at(until: Ms, now: Ms) -> Ms:
     wake-up, or in time to send it.
     """
     return until + QUEUED_CHECK_DELAY_MS if until - now <= MAX_DELAY_SECONDS * 1000 else until
+
+
+def spec_ttl(job: Job) -> int:
+    """Return until when the job's spec is kept, in seconds since 1970: its last start and the retention after it."""
+    return (job.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000
 
 
 def owns(job: Job, generation: int, owner: str) -> bool:

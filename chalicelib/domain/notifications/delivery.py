@@ -22,11 +22,14 @@ RETRY_SCHEDULE = (5, 30, 300, 1_800, 7_200, 18_000, 28_800, 28_800)
 # spread.
 JITTER = 0.2
 MAX_RETRY_AFTER = 3_600.0  # seconds
-# Of a queue message; the sweeper sends the message of a delivery that is due later.
-MAX_DELAY_MS = 900_000
+MAX_DELAY_SECONDS = 900  # of a queue message; for a later delivery the message is sent on when it arrives
 LOCK_MS = 60_000  # how long a claimed delivery belongs to its dispatcher
 STALLED_MS = 120_000  # after the due time, the sweeper checks whether the queue message was lost
-RECHECK_MS = 300_000  # between two checks by the sweeper
+RECHECK_MS = 300_000  # until the sweeper's next check; later ones wait as long as the delivery is overdue
+# A name may resolve to a forbidden address for a while, because of a fault of its DNS. So many
+# attempts in a row must find it so, with this pause between them, before the delivery is given up.
+MAX_FORBIDDEN_IN_A_ROW = 3
+FORBIDDEN_PAUSE = 300.0  # seconds, at least
 CLOCK_TOLERANCE_MS = 2_000  # the delay of a queue and the clock of a worker differ by milliseconds
 MAX_ATTEMPTS_KEPT = 20
 
@@ -57,6 +60,7 @@ class DeliveryOutcome:
     error: str | None = None  # None: it succeeded
     retry_after: float | None = None  # seconds, as the recipient asked for
     final: bool = False  # a retry cannot succeed or is not allowed
+    forbidden: bool = False  # the name of the host resolved to an address that may not be reached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,8 @@ class Delivery:
     attempt_count: int = 0  # since the start or the last restart
     locked_until: Ms = 0  # until then it belongs to the dispatcher that claimed it
     ended_at: Ms | None = None
+    # The latest attempts in a row for which the name of the host resolved to a forbidden address.
+    forbidden_in_a_row: int = 0
     # The last `MAX_ATTEMPTS_KEPT`, including those before a restart.
     attempts: tuple[DeliveryAttempt, ...] = ()
 
@@ -98,12 +104,17 @@ def delivery_id(message_id: str, recipient: Recipient) -> str:
     return f"dlv_{sha256('|'.join((message_id, recipient.channel, recipient.address)).encode()).hexdigest()[:32]}"
 
 
+def is_due(delivery: Delivery, now: Ms) -> bool:
+    """Whether its next attempt may start."""
+    return delivery.due_at <= now + CLOCK_TOLERANCE_MS
+
+
 def claim(delivery: Delivery, now: Ms) -> Delivery | None:
     """Lock the delivery for one attempt.
 
     Returns None if it has ended, is not due, or belongs to another dispatcher.
     """
-    if not delivery.is_open or delivery.locked_until > now or delivery.due_at > now + CLOCK_TOLERANCE_MS:
+    if not delivery.is_open or delivery.locked_until > now or not is_due(delivery, now):
         return None
     return replace(delivery, version=delivery.version + 1, attempt_count=delivery.attempt_count + 1, locked_until=now + LOCK_MS)
 
@@ -114,13 +125,20 @@ def record_attempt(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random
     `random` is in [0, 1), for the jitter.
     """
     attempt = DeliveryAttempt(at=now - outcome.ms, ms=outcome.ms, status=outcome.status, error=outcome.error)
-    after = replace(delivery, version=delivery.version + 1, locked_until=0, attempts=(*delivery.attempts, attempt)[-MAX_ATTEMPTS_KEPT:])
+    after = replace(
+        delivery,
+        version=delivery.version + 1,
+        locked_until=0,
+        forbidden_in_a_row=delivery.forbidden_in_a_row + 1 if outcome.forbidden else 0,
+        attempts=(*delivery.attempts, attempt)[-MAX_ATTEMPTS_KEPT:],
+    )
     if outcome.error is None:
         return replace(after, state=DeliveryState.DELIVERED, ended_at=now)
-    due_at = None if outcome.final else _retry_at(delivery, outcome, now, random)
+    is_final = outcome.final or after.forbidden_in_a_row >= MAX_FORBIDDEN_IN_A_ROW
+    due_at = None if is_final else _retry_at(delivery, outcome, now, random)
     if due_at is None:
         return replace(after, state=DeliveryState.FAILED, ended_at=now)
-    return replace(after, due_at=due_at, recheck_at=due_at if due_at - now > MAX_DELAY_MS else due_at + STALLED_MS)
+    return replace(after, due_at=due_at, recheck_at=due_at + STALLED_MS)
 
 
 def _retry_at(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random: float) -> Ms | None:
@@ -130,13 +148,19 @@ def _retry_at(delivery: Delivery, outcome: DeliveryOutcome, now: Ms, random: flo
     delay = RETRY_SCHEDULE[delivery.attempt_count - 1] * (1 - JITTER * random)
     if outcome.retry_after is not None and outcome.retry_after > 0:
         delay = max(delay, min(outcome.retry_after, MAX_RETRY_AFTER))
+    if outcome.forbidden:
+        delay = max(delay, FORBIDDEN_PAUSE)
     due_at = now + round(delay * 1000)
     return due_at if due_at <= delivery.expires_at else None
 
 
 def postpone_recheck(delivery: Delivery, now: Ms) -> Delivery:
-    """Schedule the sweeper's next check, after a queue message was sent for it."""
-    return replace(delivery, version=delivery.version + 1, recheck_at=max(now, delivery.due_at) + RECHECK_MS)
+    """Schedule the sweeper's next check, after a queue message was sent for it.
+
+    The interval doubles: the message may not be lost but wait in a deep queue, which would
+    otherwise fill with copies.
+    """
+    return replace(delivery, version=delivery.version + 1, recheck_at=now + max(RECHECK_MS, now - delivery.due_at))
 
 
 def restart(delivery: Delivery, now: Ms) -> Delivery | None:
@@ -152,6 +176,7 @@ def restart(delivery: Delivery, now: Ms) -> Delivery | None:
         state=DeliveryState.PENDING,
         attempt_count=0,
         locked_until=0,
+        forbidden_in_a_row=0,
         ended_at=None,
         due_at=now,
         expires_at=now + DAY_MS,
@@ -159,10 +184,6 @@ def restart(delivery: Delivery, now: Ms) -> Delivery | None:
     )
 
 
-def message_delay(delivery: Delivery, now: Ms) -> int | None:
-    """Return the delay of its queue message in seconds.
-
-    Returns None if it is longer than a queue allows; then the sweeper sends the message.
-    """
-    remaining = max(0, delivery.due_at - now)
-    return -(-remaining // 1000) if remaining <= MAX_DELAY_MS else None
+def message_delay(delivery: Delivery, now: Ms) -> int:
+    """Return the delay of its queue message in seconds, at most what a queue allows."""
+    return min(MAX_DELAY_SECONDS, -(-max(0, delivery.due_at - now) // 1000))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from chalicelib.domain.auth.identity import Caller, Key
+from chalicelib.domain.bounded_cache import BoundedCache
 from chalicelib.domain.errors import Unauthenticated
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.streaming.subscriptions import Ticket
@@ -15,6 +16,7 @@ from chalicelib.domain.units import Ms
 from chalicelib.ports import ApiKeys, Clock, Tickets
 
 CACHE_TTL_MS = 30_000  # how long a key is cached; a revocation applies everywhere within 60 s
+MAX_CACHED_KEYS = 10_000  # in one environment, about 1 KB each
 MAX_OPENING_AGE_MS = 60_000  # how old a ticket may be when it opens a WebSocket
 
 
@@ -29,22 +31,25 @@ def secret_hash(secret: str) -> str:
 
 
 class ApiKeyCache:
-    """A cache of API keys. Unknown keys are not cached, so that a new key works at once."""
+    """A cache of API keys: each is read at most twice a minute in an environment.
+
+    Unknown keys are not cached, so that a new key works at once.
+    """
 
     def __init__(self, api_keys: ApiKeys, clock: Clock) -> None:
         self._api_keys, self._clock = api_keys, clock
-        self._entries: dict[str, tuple[Key, Ms]] = {}
+        self._entries = BoundedCache[str, tuple[Key, Ms]](MAX_CACHED_KEYS)
 
     def caller(self, key_hash: str) -> Caller | None:
         """Return the caller of a key; None if it is unknown, expired or revoked."""
         now = self._clock.now()
-        key, until = self._entries.get(key_hash, (None, 0))
+        key, until = self._entries.get(key_hash) or (None, 0)
         if key is None or now >= until:
             key = self._api_keys.key(key_hash)
             if key is None:
-                self._entries.pop(key_hash, None)
+                self._entries.remove(key_hash)
                 return None
-            self._entries[key_hash] = (key, now + CACHE_TTL_MS)
+            self._entries.put(key_hash, (key, now + CACHE_TTL_MS))
         return Caller.of_key(key) if key.is_valid(now) else None
 
     def readers(self, key_hashes: Collection[str], job: Job) -> set[str]:
@@ -53,15 +58,16 @@ class ApiKeyCache:
         Keys that are not cached are read together: one request for each hundred.
         """
         now = self._clock.now()
-        unknown = [key_hash for key_hash in key_hashes if now >= self._entries.get(key_hash, (None, 0))[1]]
-        if unknown:
-            found = {key.hash: key for key in self._api_keys.many(unknown)}
-            for key_hash in unknown:
-                self._entries.pop(key_hash, None)
-                if key_hash in found:
-                    self._entries[key_hash] = (found[key_hash], now + CACHE_TTL_MS)
-        callers = {key_hash: self._entries[key_hash][0] for key_hash in key_hashes if key_hash in self._entries}
-        return {key_hash for key_hash, key in callers.items() if key.is_valid(now) and Caller.of_key(key).may_read_content(job)}
+        cached = {key_hash: entry for key_hash in key_hashes if (entry := self._entries.get(key_hash)) is not None}
+        keys = {key_hash: key for key_hash, (key, until) in cached.items() if now < until}
+        unknown = [key_hash for key_hash in key_hashes if key_hash not in keys]
+        found = {key.hash: key for key in self._api_keys.many(unknown)} if unknown else {}
+        for key_hash in unknown:
+            if key_hash in found:
+                self._entries.put(key_hash, (found[key_hash], now + CACHE_TTL_MS))
+            else:
+                self._entries.remove(key_hash)
+        return {key_hash for key_hash, key in (keys | found).items() if key.is_valid(now) and Caller.of_key(key).may_read_content(job)}
 
 
 def authenticate_bearer(cache: ApiKeyCache, authorization: str | None) -> Caller:

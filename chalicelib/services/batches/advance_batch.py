@@ -28,7 +28,6 @@ from chalicelib.services.jobs.cancel_job import cancel_job
 FULL_LANE_RETRY_SECONDS = 30  # delay before a batch tries a full lane again
 CLOCK_TOLERANCE_MS = 2_000  # accept the retry message this much early, because clocks differ
 ERROR_BACKOFF_MS = 600_000  # pause after an unforeseen error, which will most likely happen again
-MAX_WOKEN = 100  # stalled batches that one sweep enqueues
 
 
 @dataclass
@@ -70,18 +69,6 @@ def advance_batch(ctx: BatchContext, tenant: str, batch_id: str, until: Ms, *, n
         ctx.log("batch_advance_failed", batch_id=batch_id, tenant=tenant, error=exc)
         _postpone(ctx, tenant, batch_id)
     return batch
-
-
-def wake_stalled_batches(ctx: BatchContext) -> int:
-    """Enqueue open batches that no caller advances: the sweeper's part. Return how many."""
-    try:
-        stalled = ctx.batches.stalled(ctx.clock.now(), MAX_WOKEN)
-        for batch in stalled:
-            enqueue_advance(ctx.queues, batch)
-    except Unavailable as exc:  # the next sweep enqueues them
-        ctx.log("stalled_batches_not_enqueued", error=exc)
-        return 0
-    return len(stalled)
 
 
 def _postpone(ctx: BatchContext, tenant: str, batch_id: str) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from math import ceil
 
 from chalicelib.domain.auth.identity import Caller
-from chalicelib.domain.batches.batch import DEFAULT_GROUP_SIZE
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.queues.lanes import LANES
 from chalicelib.domain.units import Ms, Nano
@@ -74,6 +73,5 @@ def _duration(prepared: PreparedBatch, row_ms: Ms) -> Ms:
     """
     options, lane, count = prepared.options, LANES[prepared.base.priority], len(prepared.rows)
     width = min(options.parallel_limit or count, lane.max_concurrency * lane.batch_size)
-    groups = ceil(count / (options.batch_size or DEFAULT_GROUP_SIZE)) if options.delay else 1
-    last_release = round((groups - 1) * options.delay * 1000)
+    last_release = round(options.release_seconds(count) * 1000)
     return lane.window * 1000 + max(last_release + row_ms, ceil(count / width) * row_ms)

@@ -17,7 +17,7 @@ from chalicelib.domain.ids import job_id_of_row
 from chalicelib.domain.jobs.dependencies import CANCEL
 from chalicelib.domain.jobs.job import Job, JobError, Status
 from chalicelib.domain.jobs.submission import Submission
-from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS, OTHER_RETENTION_DAYS, is_claimable, waits_for_parents
+from chalicelib.domain.jobs.transitions import OTHER_RETENTION_DAYS, is_claimable, spec_ttl, waits_for_parents
 from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.units import DAY_MS
 from chalicelib.services.batches.context import BatchContext
@@ -121,7 +121,7 @@ def _create_job(ctx: BatchContext, batch: Batch, defaults: RowDefaults, caller: 
         ctx.jobs.create(job)
         return job
     job = _planned_job(batch, caller, submission, plan, job_id, now)
-    ctx.job_specs.put(job.id, job.tenant, plan.spec, (job.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000)
+    ctx.job_specs.put(job.id, job.tenant, plan.spec, spec_ttl(job))
     if waits_for_parents(job):
         record_dependencies(ctx, job, plan.spec)
     ctx.jobs.create(job)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from chalicelib.domain.auth.identity import Caller
-from chalicelib.domain.batches.batch import DEFAULT_GROUP_SIZE, ROWS_PER_OBJECT, Batch
-from chalicelib.domain.batches.options import BatchOptions
+from chalicelib.domain.batches.batch import ROWS_PER_OBJECT, Batch
+from chalicelib.domain.batches.options import BatchOptions, check_release_time
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest, Unavailable
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS
@@ -67,13 +67,15 @@ def prepare_batch(ctx: BatchContext, caller: Caller, options: BatchOptions, base
     """Check all rows and the options that they share.
 
     Raises:
-        InvalidRequest: with every invalid row, up to 100.
+        InvalidRequest: with every invalid row, up to 100; or the rows would be released over too
+            long a time.
         JobTypeNotFound: there is no such type.
     """
     kind, checked = ctx.job_type(base.job_type), list(rows)
     details = [detail for row in checked for detail in _row_problems(kind, row)][:MAX_DETAILS]
     if details:
         raise InvalidRequest(details=tuple(details))
+    check_release_time(options, len(checked))
     _check_external_parents(ctx, caller, checked)
     # One plan checks the options and the config, which all rows share.
     plan = plan_job(ctx.job_type, ctx.prices, caller, submission_of(base, checked[0], {}), 0)
@@ -151,7 +153,6 @@ def _put_part(ctx: BatchContext, batch: Batch, rows: Sequence[Row], start: int) 
 
 def _new_batch(ctx: BatchContext, caller: Caller, prepared: PreparedBatch, batch_id: str) -> Batch:
     options, now = prepared.options, ctx.clock.now()
-    batch_size = options.batch_size if options.batch_size is not None or not options.delay else DEFAULT_GROUP_SIZE
     return Batch(
         id=batch_id,
         tenant=caller.tenant,
@@ -165,7 +166,7 @@ def _new_batch(ctx: BatchContext, caller: Caller, prepared: PreparedBatch, batch
         type=prepared.base.job_type,
         model=prepared.model,
         lane=prepared.base.priority,
-        batch_size=batch_size,
+        batch_size=options.group_size,
         delay=options.delay,
         parallel_limit=options.parallel_limit,
         failure_tolerance=options.failure_tolerance,

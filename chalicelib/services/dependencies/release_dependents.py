@@ -16,8 +16,6 @@ from chalicelib.domain.jobs import transitions
 from chalicelib.domain.jobs.dependencies import RUN_ANYWAY, DependencyEdge, DependencyRecord, first_failed, has_ended, has_failed, status_of
 from chalicelib.domain.jobs.job import Job
 from chalicelib.domain.jobs.spec import JobSpec
-from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS
-from chalicelib.domain.units import DAY_MS
 from chalicelib.ports import Dependencies, Jobs
 from chalicelib.services.context import QueueContext
 from chalicelib.services.update_job import update_job
@@ -35,7 +33,7 @@ class DependencyContext(QueueContext, Protocol):
 
 def record_dependencies(ctx: DependencyContext, child: Job, spec: JobSpec) -> None:
     """Store the dependencies of `child`. Call it before its job record is created."""
-    ctx.dependencies.put(child.id, spec.depends_on, run_anyway=spec.on_parent_failure == RUN_ANYWAY, ttl=_spec_ttl(child))
+    ctx.dependencies.put(child.id, spec.depends_on, run_anyway=spec.on_parent_failure == RUN_ANYWAY, ttl=transitions.spec_ttl(child))
 
 
 def resolve_dependencies(ctx: DependencyContext, child: Job) -> Job:
@@ -53,7 +51,7 @@ def resolve_dependencies(ctx: DependencyContext, child: Job) -> Job:
     if record is None:
         ctx.log("dependency_record_missing", job_id=child.id, tenant=child.tenant)
         return child
-    until = _spec_ttl(child)
+    until = transitions.spec_ttl(child)
     linked = record.linked_until >= until
     if not linked:
         ctx.dependencies.link(child.id, record.parents, run_anyway=record.run_anyway, ttl=until)
@@ -101,8 +99,3 @@ def _release(ctx: DependencyContext, child: Job) -> Job:
         return ctx.jobs.get(child.id) or child
     try_send_wake_up(ctx, released)
     return released
-
-
-def _spec_ttl(child: Job) -> int:
-    """Return when the child's job spec expires, in seconds since 1970."""
-    return (child.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000

@@ -1,6 +1,6 @@
 """Start and run bulk operations: one action (retry, cancel, delete, set_priority) on many jobs.
 
-The request processes as many jobs as fit into its time; the sweeper resumes the rest.
+The request processes as many jobs as fit into its time; `resume_bulk_operations` the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from chalicelib.services.jobs.bulk_pages import BulkPageContext, read_next_page
 
 COUNT_PAGE_SIZE = 100  # jobs of one page of a dry run
 INLINE_BUDGET_MS, INLINE_MAX_JOBS = 10_000, 200  # what a request processes itself
-SWEEP_BUDGET_MS, MAX_RESUMED = 20_000, 50  # what one sweep processes
 MAX_COUNTED = 10_000  # jobs that a dry run counts
 
 
@@ -100,29 +99,6 @@ def count_matching(ctx: BulkContext, caller: Caller, request: BulkRequest) -> tu
     return counted.matched, True
 
 
-def resume_unfinished(ctx: BulkContext, deadline: Ms | None = None) -> int:
-    """Resume unfinished bulk operations, oldest first, for `SWEEP_BUDGET_MS`; the sweeper calls it.
-
-    One that fails does not stop the others.
-
-    Args:
-        deadline: run nothing beyond it.
-
-    Returns:
-        How many unfinished operations were found.
-    """
-    now = ctx.clock.now()
-    until = now + SWEEP_BUDGET_MS if deadline is None else min(now + SWEEP_BUDGET_MS, deadline)
-    unfinished = ctx.bulk_operations.unfinished(now, MAX_RESUMED)
-    for bulk in unfinished:
-        try:
-            if ctx.clock.now() < until:
-                run_bulk(ctx, bulk, until)
-        except Exception as exc:  # noqa: BLE001 - one broken operation must not stop the others
-            ctx.log("bulk_operation_failed", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
-    return len(unfinished)
-
-
 def run_bulk(ctx: BulkContext, bulk: BulkOperation, until: Ms, max_jobs: int | None = None) -> BulkOperation:
     """Process pages until the operation finishes, `until` passes or `max_jobs` jobs are processed.
 
@@ -132,18 +108,30 @@ def run_bulk(ctx: BulkContext, bulk: BulkOperation, until: Ms, max_jobs: int | N
     processed = 0
     try:
         while bulk.finished_at is None and ctx.clock.now() < until and (max_jobs is None or processed < max_jobs):
-            outcomes = apply_page(ctx, bulk)
-            new = bulk_rules.next_page(bulk, outcomes, read_next_page(ctx, bulk), ctx.clock.now())
-            ctx.bulk_operations.replace(bulk, new)
-            bulk, processed = new, processed + len(outcomes)
+            new = process_page(ctx, bulk)
+            processed += len(bulk.page.jobs)
+            bulk = new
     except StaleVersion as stale:  # another caller processes it too
         return stale.current if isinstance(stale.current, BulkOperation) else bulk
     except Unavailable as exc:
         ctx.log("bulk_operation_deferred", bulk_id=bulk.id, tenant=bulk.tenant, error=exc)
-    if bulk.finished_at is not None:
-        counts = {"matched": bulk.matched, "done": bulk.done, "skipped": bulk.skipped, "failed": bulk.failed}
-        ctx.log("bulk_operation_finished", bulk_id=bulk.id, tenant=bulk.tenant, action=bulk.action.value, **counts)
     return bulk
+
+
+def process_page(ctx: BulkContext, bulk: BulkOperation) -> BulkOperation:
+    """Apply the action to the current page, find the next one, and return the operation as saved.
+
+    Raises:
+        StaleVersion: another caller processes the operation too.
+        Unavailable: a store did not answer; the page is processed again.
+    """
+    outcomes = apply_page(ctx, bulk)
+    new = bulk_rules.next_page(bulk, outcomes, read_next_page(ctx, bulk), ctx.clock.now())
+    ctx.bulk_operations.replace(bulk, new)
+    if new.finished_at is not None:
+        counts = {"matched": new.matched, "done": new.done, "skipped": new.skipped, "failed": new.failed}
+        ctx.log("bulk_operation_finished", bulk_id=new.id, tenant=new.tenant, action=new.action.value, **counts)
+    return new
 
 
 def _new_bulk(ctx: BulkContext, caller: Caller, request: BulkRequest) -> BulkOperation:

@@ -9,7 +9,7 @@ from typing import Any
 from chalicelib.domain.errors import Detail, InvalidRequest, JobNotChangeable, JobNotFound, PreconditionFailed, StaleVersion
 from chalicelib.domain.jobs.edits import JobEdit, apply_edit, needs_wake_up, starts_at
 from chalicelib.domain.jobs.job import Job
-from chalicelib.domain.jobs.transitions import COMPLETED_RETENTION_DAYS
+from chalicelib.domain.jobs.transitions import spec_ttl
 from chalicelib.domain.units import DAY_MS, Ms
 from chalicelib.services.context import JobContext
 from chalicelib.services.update_job import update_job
@@ -46,7 +46,7 @@ def edit_job(
         _check_expiry(seen, edit, ctx.clock.now())
         new = apply_edit(seen, edit, ctx.clock.now())
         if new is not None and new.expires_at > seen.expires_at:
-            ctx.job_specs.extend_ttl(seen.id, (new.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000)
+            ctx.job_specs.extend_ttl(seen.id, spec_ttl(new))
         return new
 
     changed = update_job(ctx.jobs, job, change)

@@ -50,8 +50,8 @@ def retry_once(ctx: JobEndContext, job: Job, run: int | None, idempotent_request
 def retry_job(ctx: JobEndContext, job: Job, run: int | None = None, generation: int | None = None) -> Job:
     """Queue the job again, and return its record.
 
-    A job that is already queued gets another wake-up: the request may be repeated because the first
-    wake-up could not be sent.
+    The job spec is kept for the new run before the record needs it. A job that is already queued
+    gets another wake-up: the request may be repeated because the first one could not be sent.
 
     Args:
         run, generation: as the caller saw them; if one of them has grown since, the job is not
@@ -69,12 +69,16 @@ def retry_job(ctx: JobEndContext, job: Job, run: int | None = None, generation: 
             return seen
         spec = ctx.job_specs.get(job.id)
         if spec is None and not seen.is_deleted:
-            raise JobNotRetryable("The content of this job is no longer kept. Submit it again.")
+            raise _content_gone()
         if spec is None:
             return None
         config = spec.config
         notify_before_change(ctx, seen)
-        return transitions.restart(seen, ctx.clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
+        new = transitions.restart(seen, ctx.clock.now(), round(config.expires_in * 1000), round(config.retry_for * 1000))
+        # The content of a job that ended long ago must outlive its new run; this comes before the run exists.
+        if new is not None and new.expires_at > seen.expires_at and not ctx.job_specs.extend_ttl(job.id, transitions.spec_ttl(new)):
+            raise _content_gone()
+        return new
 
     restarted = update_job(ctx.jobs, job, restart)
     if restarted is None:
@@ -90,6 +94,10 @@ def _was_restarted(job: Job, run: int | None, generation: int | None = None) -> 
     if run is not None and (job.run > run or job.status is Status.QUEUED):
         return True
     return generation is not None and job.generation > generation
+
+
+def _content_gone() -> HeadraceError:
+    return JobNotRetryable("The content of this job is no longer kept. Submit it again.")
 
 
 def _refusal(job: Job) -> HeadraceError:

@@ -23,13 +23,13 @@ from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.jobs.spec import JobSpec
 from chalicelib.domain.jobs.submission import Submission
 from chalicelib.domain.jobs.transitions import (
-    COMPLETED_RETENTION_DAYS,
     QUEUED_CHECK_DELAY_MS,
     first_check_at,
     is_claimable,
+    spec_ttl,
     waits_for_parents,
 )
-from chalicelib.domain.units import DAY_MS, Ms
+from chalicelib.domain.units import Ms
 from chalicelib.ports import IdempotencyRecord
 from chalicelib.services.context import JobContext
 from chalicelib.services.dependencies.release_dependents import DependencyContext, record_dependencies, resolve_dependencies
@@ -158,8 +158,7 @@ def _accept(
 ) -> Accepted:
     """Store the job. It replaces `previous`, the ended job, in the dedupe pointer."""
     job = new_job(f"job_{ctx.new_id()}", caller, submission, plan, ctx.clock.now())
-    ttl = (job.expires_at + COMPLETED_RETENTION_DAYS * DAY_MS) // 1000
-    ctx.job_specs.put(job.id, job.tenant, plan.spec, ttl)
+    ctx.job_specs.put(job.id, job.tenant, plan.spec, spec_ttl(job))
     if plan.spec.depends_on:
         record_dependencies(ctx, job, plan.spec)
     ctx.jobs.create(job, idempotency, previous)

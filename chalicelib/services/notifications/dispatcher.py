@@ -1,9 +1,14 @@
-"""Attempt deliveries: claim one, send it, record the outcome and schedule the next attempt."""
+"""Attempt deliveries: claim one, send it, record the outcome and schedule the next attempt.
+
+The message of an attempt that is due later than a queue can delay it is sent on each time it
+arrives. So that a delivery has one message at a time, and not more and more: a message names its
+attempt and is dropped after it, and one that is received a second time is not sent on, because its
+first receiver may have done so. The sweeper sends the message of a delivery that is overdue.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -15,11 +20,9 @@ from chalicelib.domain.queues.lanes import DELIVERIES
 from chalicelib.domain.units import Ms
 from chalicelib.ports import WebhookResponse
 from chalicelib.services.compare_and_swap import update
-from chalicelib.services.notifications.outbox import NotificationContext, decode_delivery_message, schedule_delivery
+from chalicelib.services.notifications.outbox import DeliveryMessage, NotificationContext, schedule_delivery, send_delivery_message
 from chalicelib.services.notifications.settings import get_allowlist, get_signing_secrets
 
-LOOKAHEAD_MS = 65_000  # deliveries due before the next sweep get their message now, with a delay
-MAX_PER_SHARD = 100  # open deliveries per index shard and sweep
 GONE = 410
 
 
@@ -29,39 +32,60 @@ class DeliveryResult(StrEnum):
     PENDING = "pending"  # attempted; another attempt follows
     DELIVERED = "delivered"
     FAILED = "failed"
-    NOT_DUE = "not_due"  # or another dispatcher has claimed it
+    NOT_DUE = "not_due"  # or it has ended, another dispatcher has claimed it, or the message is of an earlier attempt
+    FORWARDED = "forwarded"  # not due yet: the message was sent on
     FENCED = "fenced"  # another dispatcher claimed it while this one was sending
     DEAD_LETTERED = "dead_lettered"  # the message names no delivery
     SCHEDULED = "scheduled"
     DEFERRED = "deferred"  # left to the next sweep
 
 
-def handle_delivery_message(ctx: NotificationContext, body: str) -> DeliveryResult:
-    """Attempt the delivery that a queue message names.
+def handle_delivery_message(ctx: NotificationContext, body: str, receives: int = 1) -> DeliveryResult:
+    """Attempt the delivery that a queue message names, or send the message on if it is too early.
 
     Never raises: the sweeper enqueues a failed one again.
+
+    Args:
+        receives: how often the message was received, this time included.
     """
     try:
-        owner, delivery_id = decode_delivery_message(body)
+        message = DeliveryMessage.from_json(body)
     except InvalidMessage as exc:
         ctx.log("delivery_message_invalid", error=exc)
         ctx.queues.send_to_dead_letter(DELIVERIES, body, exc.message)
         return DeliveryResult.DEAD_LETTERED
     try:
-        return attempt_delivery(ctx, owner, delivery_id)
+        return _attempt_or_forward(ctx, message, receives)
     except Exception as exc:  # noqa: BLE001 - one delivery must not stop the others of its batch
-        ctx.log("delivery_deferred", delivery_id=delivery_id, job_id=owner, error=exc)
+        ctx.log("delivery_deferred", delivery_id=message.delivery_id, job_id=message.owner, error=exc)
         return DeliveryResult.DEFERRED
 
 
-def attempt_delivery(ctx: NotificationContext, owner: str, delivery_id: str) -> DeliveryResult:
-    """Attempt a delivery once, if it is due and no other dispatcher has claimed it.
+def _attempt_or_forward(ctx: NotificationContext, message: DeliveryMessage, receives: int) -> DeliveryResult:
+    """Handle a valid message.
+
+    Raises:
+        Unavailable: a store or the queue did not answer.
+    """
+    found = ctx.deliveries.get(message.owner, message.delivery_id)
+    if found is None or not found.is_open or not message.is_for(found):
+        return DeliveryResult.NOT_DUE
+    if delivery_rules.is_due(found, ctx.clock.now()):
+        return _attempt_delivery(ctx, found)
+    if receives > 1 or message.due_at is None:
+        return DeliveryResult.NOT_DUE
+    send_delivery_message(ctx, found)
+    return DeliveryResult.FORWARDED
+
+
+def _attempt_delivery(ctx: NotificationContext, found: Delivery) -> DeliveryResult:
+    """Attempt a delivery once, if no other dispatcher has claimed it.
 
     Raises:
         Unavailable: a store did not answer. The message may have been sent; it is sent again after
             the claim has expired.
     """
-    claimed = _claim(ctx, owner, delivery_id)
+    claimed = update(ctx.deliveries.replace, found, lambda delivery: delivery_rules.claim(delivery, ctx.clock.now()))
     if claimed is None:
         return DeliveryResult.NOT_DUE
     outcome = _attempt(ctx, claimed)
@@ -77,41 +101,12 @@ def attempt_delivery(ctx: NotificationContext, owner: str, delivery_id: str) -> 
     return DeliveryResult(attempted.state.value)
 
 
-def requeue_stalled(ctx: NotificationContext, until: Ms) -> Counter[DeliveryResult]:
-    """Send queue messages for due deliveries whose message was lost or could not be delayed enough.
-
-    Runs in every sweep. Returns how many were scheduled, and how many are left to the next sweep.
-    """
-    done: Counter[DeliveryResult] = Counter()
-    for delivery in ctx.deliveries.due(ctx.clock.now() + LOOKAHEAD_MS, MAX_PER_SHARD):
-        now = ctx.clock.now()
-        if now >= until:
-            done[DeliveryResult.DEFERRED] += 1
-        elif delivery.locked_until <= now:
-            try:
-                schedule_delivery(ctx, delivery)
-                ctx.deliveries.replace(delivery, delivery_rules.postpone_recheck(delivery, now))
-                done[DeliveryResult.SCHEDULED] += 1
-            except StaleVersion:
-                continue  # a dispatcher has just claimed it
-            except Exception as exc:  # noqa: BLE001 - one delivery must not stop the others
-                ctx.log("delivery_not_requeued", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
-    return done
-
-
-def _claim(ctx: NotificationContext, owner: str, delivery_id: str) -> Delivery | None:
-    found = ctx.deliveries.get(owner, delivery_id)
-    if found is None:
-        return None
-    return update(ctx.deliveries.replace, found, lambda delivery: delivery_rules.claim(delivery, ctx.clock.now()))
-
-
 def _attempt(ctx: NotificationContext, delivery: Delivery) -> DeliveryOutcome:
     started_at = ctx.clock.now()
     try:
         response = _CHANNELS[delivery.channel](ctx, delivery)
     except DeliveryError as exc:
-        return DeliveryOutcome(ms=ctx.clock.now() - started_at, error=exc.message, final=exc.final)
+        return DeliveryOutcome(ms=ctx.clock.now() - started_at, error=exc.message, final=exc.final, forbidden=exc.forbidden)
     except Exception as exc:  # noqa: BLE001 - a bug here must not lose the delivery: the attempt is recorded as failed and retried
         ctx.log("delivery_error", delivery_id=delivery.id, job_id=delivery.owner, tenant=delivery.tenant, error=exc)
         return DeliveryOutcome(ms=ctx.clock.now() - started_at, error="internal error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from chalicelib.domain.errors import InvalidMessage, Unavailable
@@ -90,35 +91,58 @@ def enqueue_message(
 def schedule_delivery(ctx: NotificationContext, delivery: Delivery) -> None:
     """Enqueue a delivery message that arrives when the delivery is due.
 
-    If that is later than a message can be delayed, the sweeper sends it.
+    If that is later than a message can be delayed, the dispatcher sends the message on when it
+    arrives.
     """
-    delay = delivery_rules.message_delay(delivery, ctx.clock.now())
-    if delay is None:
-        return
     try:
-        ctx.queues.send_task(DELIVERIES, encode_delivery_message(delivery), delivery.tenant, delay)
+        send_delivery_message(ctx, delivery)
     except Unavailable as exc:  # the delivery is stored, so the sweeper finds it
         ctx.log("delivery_not_scheduled", delivery_id=delivery.id, tenant=delivery.tenant, error=exc)
 
 
-def encode_delivery_message(delivery: Delivery) -> str:
-    return json.dumps({"owner": delivery.owner, "delivery": delivery.id})
-
-
-def decode_delivery_message(body: str) -> tuple[str, str]:
-    """Owner and id of the delivery that a message names.
+def send_delivery_message(ctx: NotificationContext, delivery: Delivery) -> None:
+    """Send the message of a delivery, delayed until the delivery is due or as long as possible.
 
     Raises:
-        InvalidMessage: the message names no delivery.
+        Unavailable: the message may not have been sent.
     """
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError) as exc:
-        raise InvalidMessage("The message is not JSON.") from exc
-    owner, delivery = (data.get("owner"), data.get("delivery")) if isinstance(data, dict) else (None, None)
-    if not (isinstance(owner, str) and isinstance(delivery, str) and 0 < len(owner) < 200 and 0 < len(delivery) < 200):
-        raise InvalidMessage('A delivery message must be {"owner": "job_...", "delivery": "dlv_..."}.')
-    return owner, delivery
+    message = DeliveryMessage(delivery.owner, delivery.id, delivery.due_at)
+    ctx.queues.send_task(DELIVERIES, message.to_json(), delivery.tenant, delivery_rules.message_delay(delivery, ctx.clock.now()))
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryMessage:
+    """A message that names a delivery, and which of its attempts it is for.
+
+    Every attempt has a due time of its own, so a message of an earlier attempt is recognised.
+    """
+
+    owner: str
+    delivery_id: str
+    due_at: Ms | None  # of the attempt; None: another version of the code sent it, it is for any
+
+    def to_json(self) -> str:
+        return json.dumps({"owner": self.owner, "delivery": self.delivery_id, "due_at": self.due_at})
+
+    @classmethod
+    def from_json(cls, body: str) -> DeliveryMessage:
+        """Parse a message.
+
+        Raises:
+            InvalidMessage: it names no delivery.
+        """
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError) as exc:
+            raise InvalidMessage("The message is not JSON.") from exc
+        owner, delivery, due_at = (data.get(name) for name in ("owner", "delivery", "due_at")) if isinstance(data, dict) else (None,) * 3
+        if not (isinstance(owner, str) and isinstance(delivery, str) and 0 < len(owner) < 200 and 0 < len(delivery) < 200):
+            raise InvalidMessage('A delivery message must be {"owner": "job_...", "delivery": "dlv_...", "due_at": 1763800000000}.')
+        return cls(owner, delivery, due_at if isinstance(due_at, int) else None)
+
+    def is_for(self, delivery: Delivery) -> bool:
+        """Whether it is for the present attempt of the delivery."""
+        return self.due_at is None or self.due_at == delivery.due_at
 
 
 def _new_delivery(ctx: NotificationContext, tenant: str, owner: str, recipient: Recipient, message: NotificationMessage) -> Delivery:

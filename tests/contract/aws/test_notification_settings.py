@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,10 +14,18 @@ from moto import mock_aws
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.names import tenant_secret_name
-from chalicelib.adapters.aws.notification_settings import ADDRESSES, SECRETS, SecretsManagerNotificationSettings
+from chalicelib.adapters.aws.notification_settings import (
+    ADDRESSES,
+    MAX_CACHED,
+    SECRETS,
+    CachedSecret,
+    SecretsManagerNotificationSettings,
+)
 from chalicelib.adapters.memory.clock import ManualClock
-from chalicelib.adapters.memory.notifications import MemoryNotificationSettings
+from chalicelib.adapters.memory.notifications import MemoryNotificationSettings, MemorySecretVersions
+from chalicelib.domain.errors import Throttled
 from chalicelib.domain.notifications.recipients import RecipientAllowlist, SigningSecrets
+from tests.kit.aws_calls import counted_calls
 
 ONE, TWO = SigningSecrets(current="whsec_b25l"), SigningSecrets(current="whsec_dHdv", previous="whsec_b25l", rotated_at=5)
 
@@ -30,7 +39,7 @@ def notification_settings(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         aws.reset_clients()
-        yield SecretsManagerNotificationSettings("dev", ManualClock())
+        yield SecretsManagerNotificationSettings("dev", ManualClock(), MemorySecretVersions())
     aws.reset_clients()
 
 
@@ -74,24 +83,150 @@ def test_signing_secrets_are_stored_for_any_tenant_name(notification_settings: A
     assert notification_settings.signing_secrets(tenant, fresh=True) == ONE
 
 
-def test_replaced_secrets_reach_other_processes_within_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass
+class Stage:
+    """Processes of one stage on Secrets Manager (moto), with a clock and with the versions that they share."""
+
+    clock: ManualClock = field(default_factory=ManualClock)
+    versions: MemorySecretVersions = field(default_factory=MemorySecretVersions)
+
+    def process(self) -> SecretsManagerNotificationSettings:
+        return SecretsManagerNotificationSettings("dev", self.clock, self.versions)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         aws.reset_clients()
-        clock = ManualClock()
-        first, second = SecretsManagerNotificationSettings("dev", clock), SecretsManagerNotificationSettings("dev", clock)
-        first.create_signing_secrets("acme", ONE)
-        assert second.signing_secrets("acme") == ONE
-
-        first.put_signing_secrets("acme", TWO)
-
-        clock.advance(59)
-        assert second.signing_secrets("acme") == ONE
-        assert second.signing_secrets("acme", fresh=True) == TWO
-        clock.advance(60)
-        assert second.signing_secrets("acme") == TWO
+        yield Stage()
     aws.reset_clients()
+
+
+def test_replaced_secrets_reach_other_processes_within_half_a_minute(stage: Stage) -> None:
+    """At once where they are asked for afresh."""
+    first, second = stage.process(), stage.process()
+    first.create_signing_secrets("acme", ONE)
+    assert second.signing_secrets("acme") == ONE
+
+    first.put_signing_secrets("acme", TWO)
+
+    stage.clock.advance(29)
+    assert second.signing_secrets("acme") == ONE
+    assert second.signing_secrets("acme", fresh=True) == TWO
+    assert stage.process().signing_secrets("acme") == TWO
+    first.put_signing_secrets("acme", ONE)
+    stage.clock.advance(30)
+    assert second.signing_secrets("acme") == ONE
+
+
+def test_removed_recipient_is_unknown_to_other_processes_within_half_a_minute(stage: Stage) -> None:
+    """Also the first allowlist of a tenant that had none."""
+    first, second = stage.process(), stage.process()
+    assert second.allowlist("acme") == RecipientAllowlist()
+    first.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com", "ann@acme.com")))
+    stage.clock.advance(30)
+    assert second.allowlist("acme").emails == ("ops@acme.com", "ann@acme.com")
+
+    first.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",)))
+
+    stage.clock.advance(30)
+    assert second.allowlist("acme").emails == ("ops@acme.com",)
+
+
+def test_unchanged_secret_is_read_four_times_an_hour_however_often_it_is_used(stage: Stage) -> None:
+    """Its version is compared at most twice a minute, which costs a fortieth."""
+    stage.process().put_signing_secrets("acme", ONE)
+    process, compared = stage.process(), []
+    real = stage.versions.get
+    stage.versions.get = lambda name, *, consistent=False: (compared.append(name), real(name))[1]  # type: ignore[method-assign, func-returns-value]
+
+    with counted_calls("secretsmanager", "GetSecretValue") as read:
+        for _ in range(3_600):
+            assert process.signing_secrets("acme") == ONE
+            stage.clock.advance(1)
+
+    assert (len(read), len(compared)) == (4, 120)
+
+
+def test_absent_allowlist_is_read_once_a_minute_however_often_it_is_asked_for_afresh(stage: Stage) -> None:
+    """Each submission with a recipient that is not allowed asks afresh."""
+    process = stage.process()
+    with counted_calls("secretsmanager", "GetSecretValue") as read:
+        for _ in range(600):
+            process.allowlist("acme", fresh=True)
+            stage.clock.advance(0.1)
+
+    assert len(read) == 1
+
+
+def test_ten_thousand_tenants_are_cached_and_no_more(stage: Stage) -> None:
+    process = stage.process()
+    process.put_signing_secrets("first", ONE)
+    for number in range(MAX_CACHED + 10):
+        process._cache.put(f"other-{number}", CachedSecret(None, 0, 0))
+
+    assert len(process._cache) == MAX_CACHED
+    with counted_calls("secretsmanager", "GetSecretValue") as read:
+        assert process.signing_secrets("first") == ONE
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_change_interrupted_between_version_and_secret_is_seen_by_others(stage: Stage, failing: int) -> None:
+    """The version is stored before the secret and after it: whatever is lost, the two differ and the secret is read anew."""
+    first, second = stage.process(), stage.process()
+    first.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",)))
+    assert second.allowlist("acme").emails == ("ops@acme.com",)
+    real, calls = stage.versions.put, []
+
+    def put(name: str, version: str) -> None:
+        calls.append(name)
+        if len(calls) - 1 == failing:
+            raise Throttled
+        real(name, version)
+
+    stage.versions.put = put  # type: ignore[method-assign]
+    with pytest.raises(Throttled):
+        first.put_allowlist("acme", RecipientAllowlist())
+    stage.clock.advance(30)
+
+    assert second.allowlist("acme").emails == (("ops@acme.com",) if failing == 0 else ())  # the first failure stored nothing
+
+
+def test_secret_that_lost_a_race_is_read_anew(stage: Stage) -> None:
+    """Two admins at once: the versions and the secrets are stored in different orders."""
+    first, second, reader = stage.process(), stage.process(), stage.process()
+    real = stage.versions.put
+    rival: list[str] = []
+
+    def put(name: str, version: str) -> None:
+        real(name, version)
+        if not rival:
+            rival.append(version)
+            second.put_allowlist("acme", RecipientAllowlist(emails=("ops@acme.com",)))
+            assert reader.allowlist("acme").emails == ("ops@acme.com",)
+
+    stage.versions.put = put  # type: ignore[method-assign]
+    first.put_allowlist("acme", RecipientAllowlist())  # stored last, so it counts
+    stage.clock.advance(30)
+
+    assert reader.allowlist("acme").emails == ()
+
+
+def test_secret_of_an_older_version_is_used_for_a_minute(stage: Stage) -> None:
+    """It has no version of its own, so its changes are only seen by reading it."""
+    name = tenant_secret_name("dev", "acme", SECRETS)
+    secrets = aws.client("secretsmanager")
+    secrets.create_secret(Name=name, SecretString='{"current": "whsec_b25l"}')
+    process = stage.process()
+    assert process.signing_secrets("acme") == ONE
+    secrets.put_secret_value(SecretId=name, SecretString='{"current": "whsec_dHdv", "previous": "whsec_b25l", "rotated_at": 5}')
+
+    stage.clock.advance(60)
+
+    assert process.signing_secrets("acme") == TWO
 
 
 @given(st.text(min_size=1, max_size=128), st.text(min_size=1, max_size=128))

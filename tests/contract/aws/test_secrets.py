@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from botocore.stub import Stubber
@@ -15,6 +16,7 @@ from chalicelib.adapters.aws.openai_credentials import Credentials, SecretsManag
 from chalicelib.adapters.memory.clock import ManualClock
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.failures import NotConfigured
+from tests.kit.aws_calls import counted_calls
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +63,54 @@ def test_forgotten_openai_key_is_read_again() -> None:
     assert credentials().api_key == "sk-new"
 
 
-def test_missing_secret_is_not_configured_and_not_cached() -> None:
-    credentials = SecretsManagerCredentials("dev", ManualClock())
+def test_missing_secret_is_not_configured_and_looked_for_again_after_seconds() -> None:
+    clock = ManualClock()
+    credentials = SecretsManagerCredentials("dev", clock)
     with pytest.raises(NotConfigured, match="No OpenAI key"):
         credentials()
 
     store("sk-1")
 
+    clock.advance(5)
     assert credentials().api_key == "sk-1"
+
+
+def ask(credentials: SecretsManagerCredentials, clock: ManualClock, seconds: int, *, refused: bool = False) -> None:
+    """Ask ten times a second, as the jobs of an environment do."""
+    for _ in range(seconds * 10):
+        with suppress(NotConfigured):
+            credentials()
+        if refused:
+            credentials.forget()
+        clock.advance(0.1)
+
+
+def test_openai_key_is_read_twelve_times_an_hour_however_many_jobs_ask() -> None:
+    clock = ManualClock()
+    store("sk-1")
+    with counted_calls("secretsmanager", "GetSecretValue") as calls:
+        ask(SecretsManagerCredentials("dev", clock), clock, 3_600)
+
+    assert len(calls) == 12
+
+
+def test_missing_openai_key_is_looked_for_every_five_seconds_at_most() -> None:
+    """Job types with a fallback ask for it with each job."""
+    clock = ManualClock()
+    with counted_calls("secretsmanager", "GetSecretValue") as calls:
+        ask(SecretsManagerCredentials("dev", clock), clock, 60)
+
+    assert len(calls) == 12
+
+
+def test_refused_openai_key_is_read_again_every_fifteen_seconds_at_most() -> None:
+    """However many jobs OpenAI refuses with it."""
+    clock = ManualClock()
+    store("sk-withdrawn")
+    with counted_calls("secretsmanager", "GetSecretValue") as calls:
+        ask(SecretsManagerCredentials("dev", clock), clock, 60, refused=True)
+
+    assert len(calls) == 1 + 60 // 15
 
 
 @pytest.mark.parametrize("empty", ["", "  ", "{}", '{"api_key": ""}', '{"api_key": null}', "null", '""', "sk-abc…xyz"])

@@ -15,8 +15,27 @@ from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, bulk_operation
 
 
-def unfinished_ids(stores: Any, now: int) -> list[str]:
-    return [one.id for one in stores.bulk_operations.unfinished(now, 100)]
+def unfinished_ids(stores: Any, now: int, page_size: int = 100) -> list[str]:
+    """Walk through the index, page by page."""
+    page, after = stores.bulk_operations.unfinished(now, None, page_size)
+    found = list(page)
+    while after is not None:
+        page, after = stores.bulk_operations.unfinished(now, after, page_size)
+        found += page
+    return [one.id for one in found]
+
+
+def test_unfinished_bulk_operations_are_found_on_later_pages(stores: Any) -> None:
+    """In the order of their creation, also when a page has only locked ones."""
+    made = [
+        bulk_operation(id=f"bulk_{ULID.from_timestamp(3_000_000_000.0 + at)}", locked_until=NOW if at % 4 else NOW + 99) for at in range(9)
+    ]
+    for one in made:
+        stores.bulk_operations.create(one)
+
+    found = unfinished_ids(stores, NOW, page_size=1)
+
+    assert [one for one in found if one in {each.id for each in made}] == [one.id for one in made if one.locked_until == NOW]
 
 
 def test_bulk_operation_round_trips(stores: Any) -> None:
@@ -97,8 +116,8 @@ def test_index_rows_without_an_unfinished_bulk_operation_are_removed(dynamo_stor
     def rows() -> set[str]:
         return {row.sk for row in bulks._open.query(1_000)}
 
-    bulks.unfinished(NOW + ORPHAN_GRACE_MS, 100)
+    bulks.unfinished(NOW + ORPHAN_GRACE_MS, None, 100)
     assert never_created.id in rows()  # its record may be about to be written
     assert ended.id not in rows()
-    bulks.unfinished(NOW + ORPHAN_GRACE_MS + 1, 100)
+    bulks.unfinished(NOW + ORPHAN_GRACE_MS + 1, None, 100)
     assert never_created.id not in rows()

@@ -230,8 +230,8 @@ def test_replace_and_extend_ttl_do_not_create_a_job_spec(stores: Any) -> None:
     job_id = new_id()
 
     stores.job_specs.replace(job_id, "acme", SPEC, 2)
-    stores.job_specs.extend_ttl(job_id, TTL)
 
+    assert not stores.job_specs.extend_ttl(job_id, TTL)
     assert stores.job_specs.get(job_id) is None
 
 
@@ -240,7 +240,7 @@ def test_job_spec_ttl_is_extended_but_never_shortened(dynamo_stores: DynamoStore
     dynamo_stores.job_specs.put(job_id, "acme", SPEC, TTL)
 
     for until in (TTL + 50, TTL + 9):
-        dynamo_stores.job_specs.extend_ttl(job_id, until)
+        assert dynamo_stores.job_specs.extend_ttl(job_id, until)
     dynamo_stores.job_specs.replace(job_id, "acme", SPEC, 2)
 
     item = dynamodb.get(dynamo_stores.job_specs._items, job_id, "spec")

@@ -8,17 +8,47 @@ from typing import Any
 import pytest
 
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.deliveries import SHARDS
 from chalicelib.adapters.dynamodb.open_index import ORPHAN_GRACE_MS
 from chalicelib.adapters.stores import DynamoStores
 from chalicelib.domain.errors import StaleVersion
 from chalicelib.domain.notifications.delivery import Delivery, DeliveryState
+from chalicelib.ports.notifications import DELIVERY_SHARDS
 from tests.contract.conftest import LoseResponse
 from tests.kit.records import NOW, delivery, new_id
 
 
+def due(stores: Any, until: int, page_size: int = 100) -> list[Delivery]:
+    """Walk through all shards, page by page."""
+    found: list[Delivery] = []
+    for shard in range(DELIVERY_SHARDS):
+        after, first = None, True
+        while first or after is not None:
+            rows, after = stores.deliveries.due(shard, until, after, page_size)
+            found, first = found + stores.deliveries.load_due(rows, until), False
+    return found
+
+
 def due_ids(stores: Any, until: int) -> set[str]:
-    return {one.id for one in stores.deliveries.due(until, 100)}
+    return {one.id for one in due(stores, until)}
+
+
+def test_due_deliveries_are_paged_in_the_order_of_their_recheck_times(stores: Any) -> None:
+    """Each shard on its own; rows name the tenant, so that a run can be fair without reading records."""
+    made = [delivery(recheck_at=NOW - 9_000_000 + number * 7 % 40, tenant=f"tenant-{number % 3}") for number in range(40)]
+    for one in made:
+        stores.deliveries.create(one)
+
+    for shard in range(DELIVERY_SHARDS):
+        rows, after, seen = [], None, 0
+        while True:
+            page, after = stores.deliveries.due(shard, NOW - 8_000_000, after, 3)
+            rows, seen = [*rows, *page], seen + 1
+            if after is None:
+                break
+        assert [row.recheck_at for row in rows] == sorted(row.recheck_at for row in rows)
+        assert seen >= len(rows) / 3
+        assert {(row.delivery_id, row.tenant) for row in rows} <= {(one.id, one.tenant) for one in made}
+    assert {one.id for one in due(stores, NOW - 8_000_000, 3)} == {one.id for one in made}
 
 
 def test_delivery_round_trips(stores: Any) -> None:
@@ -85,7 +115,7 @@ def test_delivery_is_due_from_its_recheck_time(stores: Any) -> None:
     stores.deliveries.replace(made, later)
 
     assert made.id not in due_ids(stores, NOW + 89_999)
-    assert [one for one in stores.deliveries.due(NOW + 90_000, 100) if one.id == made.id] == [later]
+    assert [one for one in due(stores, NOW + 90_000) if one.id == made.id] == [later]
 
 
 def test_ended_delivery_is_not_due_until_restarted(stores: Any) -> None:
@@ -115,7 +145,7 @@ def test_refused_delivery_update_keeps_the_due_time(stores: Any) -> None:
 
 def open_rows(stores: DynamoStores, made: Delivery) -> list[str]:
     opened = stores.deliveries._open
-    return [row.sk for part in range(SHARDS) for row in opened.query(1_000, shard=part) if made.id in row.sk]
+    return [row.sk for part in range(DELIVERY_SHARDS) for row in opened.query(1_000, shard=part) if made.id in row.sk]
 
 
 def test_index_rows_without_an_open_delivery_are_removed(dynamo_stores: DynamoStores) -> None:
@@ -125,10 +155,10 @@ def test_index_rows_without_an_open_delivery_are_removed(dynamo_stores: DynamoSt
         dynamodb.put(deliveries._row(one))
     dynamodb.put(deliveries._records.item(ended))
 
-    deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS, 1_000)
+    due(dynamo_stores, NOW + 60_000 + ORPHAN_GRACE_MS)
     assert open_rows(dynamo_stores, never_created)  # its record may be about to be written
     assert not open_rows(dynamo_stores, ended)
-    deliveries.due(NOW + 60_000 + ORPHAN_GRACE_MS + 1, 1_000)
+    due(dynamo_stores, NOW + 60_000 + ORPHAN_GRACE_MS + 1)
     assert not open_rows(dynamo_stores, never_created)
 
 

@@ -79,16 +79,26 @@ def test_invalid_retry_after_is_no_error(server: Receiver, header: str) -> None:
 
 
 @pytest.mark.parametrize("private", ["127.0.0.1", "10.0.0.5", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fd00:ec2::254", "100.64.1.1"])
-def test_host_with_a_private_address_is_refused(private: str) -> None:
-    """One private address among several is enough."""
+def test_name_with_a_private_address_is_refused_for_now(private: str) -> None:
+    """One private address among several is enough. The name may resolve to others later."""
     for found in ([private], [PUBLIC, private], [private, PUBLIC]):
         network = Network(found)
 
         problem = error_of(GuardedHttpClient(resolve=network.resolve, connect=network.connect), f"https://{NAME}/")
 
-        assert problem.final
+        assert (problem.final, problem.forbidden) == (False, True)
         assert "public" in problem.message
         assert network.connected == []
+
+
+@pytest.mark.parametrize("url", ["https://10.0.0.5/", "https://[::1]/", "https://0.0.0.0/", "https://169.254.169.254/latest"])
+def test_private_address_in_the_url_is_refused_for_good(url: str) -> None:
+    network = Network([PUBLIC])
+
+    problem = error_of(GuardedHttpClient(resolve=network.resolve, connect=network.connect), url)
+
+    assert (problem.final, problem.forbidden) == (True, False)
+    assert (network.lookups, network.connected) == (0, [])
 
 
 def test_dns_rebinding_cannot_reach_a_private_address(tmp_path: Path) -> None:
@@ -123,12 +133,14 @@ def test_certificate_must_be_trusted_and_match_the_host(tmp_path: Path) -> None:
 
 
 def test_plain_http_is_refused_outside_the_allowed_networks() -> None:
-    """Even a public address is refused."""
+    """Even a public address is refused: for good if it is in the URL, for now if a name resolves to it."""
     network = Network([PUBLIC])
+    client = GuardedHttpClient(LOOPBACK, resolve=network.resolve, connect=network.connect)
 
-    problem = error_of(GuardedHttpClient(LOOPBACK, resolve=network.resolve, connect=network.connect), f"http://{NAME}/")
+    named, literal = error_of(client, f"http://{NAME}/"), error_of(client, f"http://{PUBLIC}/")
 
-    assert problem.final
+    assert (named.final, named.forbidden) == (False, True)
+    assert (literal.final, literal.forbidden) == (True, False)
     assert network.connected == []
 
 

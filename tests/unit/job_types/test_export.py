@@ -18,6 +18,7 @@ from chalicelib.domain.errors import Forbidden, InvalidRequest
 from chalicelib.domain.execution.result import Result
 from chalicelib.domain.jobs.job import Job, Status, Usage
 from chalicelib.domain.jobs.spec import JobConfig, JobSpec
+from chalicelib.job_types import data_cleanup
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.worker.process_messages import process_messages
 from tests.kit.failing_store import refusing
@@ -376,3 +377,82 @@ def test_a_clean_up_is_completed_after_its_worker_was_killed() -> None:
     assert 0 < left < 200
     assert world.job(job).status is Status.COMPLETED
     assert all(world.container.jobs.get(one.id) is None for one in jobs)
+
+
+def counted_reads(world: World) -> list[str]:
+    """Record the ids of all job records that are read in pages."""
+    real, read = world.container.jobs.get_many, list[str]()
+
+    def get_many(ids: Any, *, consistent: bool = False) -> list[Job]:
+        read.extend(ids)
+        return real(ids, consistent=consistent)
+
+    world.container.jobs.get_many = get_many  # type: ignore[method-assign]
+    return read
+
+
+def test_a_clean_up_reads_only_jobs_that_match() -> None:
+    """Not the completed ones between the two ages, of which there may be millions."""
+    world = World()
+    matching = [old_job(world, 8 + number / 100, status) for number in range(30) for status in (Status.FAILED, Status.EXPIRED)]
+    matching += [old_job(world, 40, Status.INCOMPLETE), old_job(world, 41)]
+    for number in range(300):
+        old_job(world, 8 + number / 20)
+        old_job(world, number / 50, Status.CANCELLED)
+    read = counted_reads(world)
+
+    output = clean_up(world, dry_run=True)
+
+    assert (output["looked_at"], output["matched"], output["more"], output["next_cursor"]) == (len(matching), len(matching), False, None)
+    assert {job.id for job in matching} <= set(read)
+    assert len(read) < len(matching) + 10  # and the clean-up's own record
+
+
+def test_one_clean_up_deletes_a_bounded_number_and_the_next_goes_on_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cursor of one is the input of the next; each job is looked at once."""
+    monkeypatch.setattr(data_cleanup, "MAX_DELETED", 300)
+    world = World()
+    statuses = (Status.FAILED, Status.EXPIRED, Status.INCOMPLETE, Status.COMPLETED)
+    jobs = [old_job(world, 40 + number / 1_000, statuses[number % 4]) for number in range(1_000)]
+
+    outputs, cursor = [], {}
+    while not outputs or outputs[-1]["more"]:
+        outputs.append(clean_up(world, dry_run=True, **cursor))
+        cursor = {"cursor": outputs[-1]["next_cursor"]}
+
+    assert len(outputs) >= 4
+    assert all(output["matched"] <= 300 for output in outputs)
+    assert sum(output["looked_at"] for output in outputs) == sum(output["matched"] for output in outputs) == len(jobs)
+
+
+def test_a_clean_up_stops_in_time_and_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow store makes it shorter; it never runs into the end of its worker's invocation."""
+    world = World()
+    for number in range(900):
+        old_job(world, 40 + number / 1_000, Status.FAILED)
+    real = world.container.jobs.page
+
+    def slow(query: Any) -> Any:
+        world.clock.advance(25)
+        return real(query)
+
+    world.container.jobs.page = slow  # type: ignore[method-assign]
+    began = world.clock.now()
+    output = clean_up(world)
+
+    assert world.clock.now() - began < 100_000
+    assert (output["deleted"], output["more"]) == (300, True)
+    assert output["next_cursor"].startswith("failed:")
+    assert clean_up(world, cursor=output["next_cursor"])["deleted"] == 300
+
+
+@pytest.mark.parametrize("cursor", ["flying:1", "x", "queued:", "processing:0001763800000#job_1"])
+def test_a_foreign_cursor_is_refused_by_a_clean_up(cursor: str) -> None:
+    world = World()
+    job = world.submit(None, input={"cursor": cursor}, job_type="data_cleanup", caller=OLGA)
+
+    world.deliver()
+
+    error = world.job(job).error
+    assert error is not None
+    assert (error.code, "input.cursor" in error.message) == ("request_invalid", True)

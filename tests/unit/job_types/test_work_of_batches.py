@@ -198,6 +198,21 @@ def test_options_in_a_json_file_are_validated_and_conflicts_are_refused() -> Non
     assert "two different values" in failure(world, other)[1]
 
 
+def test_a_batch_that_would_take_months_to_release_is_not_created() -> None:
+    """The rows would be deleted before; the job's error has the numbers."""
+    world = World()
+    put_upload(world, b"prompt\n" + b"x\n" * 1_500)
+    job = import_job(world, batch_size=1, delay=3_600)
+
+    world.deliver()
+
+    code, message = failure(world, job)
+    assert code == "request_invalid"
+    assert "1,500 rows in groups of 1" in message
+    assert "62.5 days" in message
+    assert batches_of(world) == []
+
+
 def test_a_cancelled_import_creates_no_batch() -> None:
     world = World(offload=slow_offload)
     put_upload(world)

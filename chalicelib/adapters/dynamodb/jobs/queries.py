@@ -13,6 +13,7 @@ from typing import Any
 
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.jobs.item import JobItem, state_key, tenant_key, user_key
+from chalicelib.domain.ids import time_digits
 from chalicelib.domain.jobs.index_keys import LISTED_BY_END
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import Ms
@@ -20,7 +21,6 @@ from chalicelib.ports import JobQuery
 
 PREFIX = "job_"
 MAX_PAGES = 10
-ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32, as ULIDs use it
 MAX_CURSOR_LENGTH = 200
 AFTER_ALL = "\U0010ffff"
 
@@ -78,7 +78,7 @@ class JobQueries:
 
 def first_id(at: Ms) -> str:
     """Return the smallest id that a job of this moment can have."""
-    return PREFIX + "".join(ALPHABET[at >> shift & 31] for shift in range(45, -1, -5))
+    return PREFIX + time_digits(at)
 
 
 def _bounds(query: JobQuery, before: str | None) -> tuple[str, str]:

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.batches.options import BatchOptions, merge_options, options_from_query, parse_options
+from chalicelib.domain.batches.options import (
+    MAX_RELEASE_DAYS,
+    BatchOptions,
+    check_release_time,
+    merge_options,
+    options_from_query,
+    parse_options,
+)
 from chalicelib.domain.errors import InvalidRequest
 
 
@@ -73,3 +80,38 @@ def test_merge_options_accepts_equal_values_and_rejects_conflicts() -> None:
     assert merge_options({"name": "a", "delay": None}, {"name": "a", "delay": 3, "model": "m"}) == {"name": "a", "delay": 3, "model": "m"}
     with pytest.raises(InvalidRequest):
         merge_options({"name": "a"}, {"name": "b"})
+
+
+@pytest.mark.parametrize(
+    ("options", "rows", "days"),
+    [
+        (BatchOptions(batch_size=1, delay=3_600), 10_000, 9_999 / 24),
+        (BatchOptions(batch_size=6, delay=3_600), 10_000, 1_666 / 24),
+        (BatchOptions(batch_size=1, delay=600), 10_000, 9_999 / 144),
+    ],
+)
+def test_a_batch_whose_last_group_comes_after_60_days_is_refused_with_the_numbers(options: BatchOptions, rows: int, days: float) -> None:
+    """Its rows are deleted after 70 days."""
+    with pytest.raises(InvalidRequest) as caught:
+        check_release_time(options, rows)
+
+    [detail] = caught.value.details
+    assert detail.path == "delay"
+    for number in (f"{rows:,} rows", f"groups of {options.batch_size}", f"{options.delay:,g} s", f"{days:,.1f} days", "within 60"):
+        assert number in detail.message
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [
+        (BatchOptions(delay=3_600), 10_000),  # groups of 100 by default: four days
+        (BatchOptions(batch_size=1), 10_000),
+        (BatchOptions(batch_size=10_000, delay=3_600), 10_000),
+        (BatchOptions(batch_size=1, delay=3_600), 24 * MAX_RELEASE_DAYS + 1),
+        (BatchOptions(), 1),
+    ],
+)
+def test_a_batch_whose_last_group_comes_within_60_days_is_accepted(options: BatchOptions, rows: int) -> None:
+    check_release_time(options, rows)
+
+    assert options.release_seconds(rows) <= MAX_RELEASE_DAYS * 86_400

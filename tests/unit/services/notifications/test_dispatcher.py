@@ -16,7 +16,6 @@ from chalicelib.domain.jobs.job import JobError, Status
 from chalicelib.domain.notifications.delivery import RETRY_SCHEDULE, DeliveryState
 from chalicelib.domain.notifications.recipients import Channel, Recipient, RecipientAllowlist
 from chalicelib.ports import WebhookResponse
-from chalicelib.services.notifications.dispatcher import requeue_stalled
 from chalicelib.services.notifications.outbox import enqueue_message
 from chalicelib.services.notifications.settings import get_signing_secrets, redeliver, rotate_signing_secret
 from tests.kit.deliveries import HOOK, deliver, ended, notify, only_delivery, payload, run_deliveries, sweep
@@ -524,23 +523,3 @@ def test_the_sweeper_skips_a_delivery_that_is_being_attempted() -> None:
     world.container.webhook_client.answer = lambda _request: (sweep(world), WebhookResponse(204))[1]
 
     assert deliver(world) == ["delivered"]
-
-
-def test_the_delivery_sweep_stops_at_its_deadline() -> None:
-    world = World()
-    enqueue_end(world)
-    world.clock.advance(300)
-
-    assert requeue_stalled(world.container, world.clock.now()) == {"deferred": 1}
-
-
-def test_a_retry_beyond_the_queue_delay_is_sent_by_the_sweeper_in_time() -> None:
-    """SQS delays a message by at most 15 minutes; the sweeper is at most a minute late."""
-    world = World()
-    world.container.webhook_client.answer = answering(*([500] * 4))
-    enqueue_end(world)
-
-    run_deliveries(world, 3)
-
-    *_, fourth, fifth = (one.at for one in only_delivery(world).attempts)
-    assert 0 <= (fifth - fourth) - round(RETRY_SCHEDULE[3] * 0.9 * 1000) < 65_000
