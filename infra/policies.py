@@ -14,6 +14,7 @@ Statement = dict[str, Any]
 READ = ("BatchGetItem", "GetItem", "Query")
 CHANGE = ("ConditionCheckItem", "PutItem", "UpdateItem")
 REMOVE = ("BatchWriteItem", "DeleteItem")
+JOB_FOLDER = "p/"  # of the objects of jobs, in the bucket of the stage
 
 
 def policy(kind: str, stage: str) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def _websocket(stage: str) -> list[Statement]:
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", READ),
         _table(stage, "accounts", READ),
-        _content(stage),
+        *_read_content(stage),
         _connections(),
     ]
 
@@ -68,13 +69,14 @@ def _worker(stage: str) -> list[Statement]:
 
 def _on_job_change(stage: str) -> list[Statement]:
     return [
-        _stream(stage),
+        *_stream(stage),
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", REMOVE),
         _table(stage, "counters", READ + CHANGE + REMOVE),
         _table(stage, "accounts", READ),
         _send(stage),
+        *_read_content(stage),
         _connections(),
     ]
 
@@ -82,7 +84,7 @@ def _on_job_change(stage: str) -> list[Statement]:
 def _count_jobs(stage: str) -> list[Statement]:
     """It changes other tables only to delete the subscriptions of a closed WebSocket."""
     return [
-        _stream(stage),
+        *_stream(stage),
         _table(stage, "counters", READ + CHANGE),
         _table(stage, "job_data", ("Query", "UpdateItem", "DeleteItem")),
         _table(stage, "coordination", ("DeleteItem",)),
@@ -161,9 +163,11 @@ def _table(stage: str, table: str, actions: tuple[str, ...]) -> Statement:
     return _allow(f"{resource_id(table)}Table", [f"dynamodb:{action}" for action in sorted(actions)], arn, f"{arn}/index/*")
 
 
-def _stream(stage: str) -> Statement:
-    actions = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"]
-    return _allow("JobsStream", actions, f"arn:aws:dynamodb:*:*:table/{table_name(stage, 'jobs')}/stream/*")
+def _stream(stage: str) -> list[Statement]:
+    """`ListStreams` takes no resource: on the stream it would allow nothing."""
+    actions = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
+    stream = f"arn:aws:dynamodb:*:*:table/{table_name(stage, 'jobs')}/stream/*"
+    return [_allow("JobsStream", actions, stream), _allow("ListStreams", ["dynamodb:ListStreams"], "*")]
 
 
 def _send(stage: str) -> Statement:
@@ -192,6 +196,18 @@ def _delete_content(stage: str) -> list[Statement]:
 
 def _content(stage: str) -> Statement:
     return _allow("Content", ["s3:GetObject", "s3:PutObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")
+
+
+def _read_content(stage: str) -> list[Statement]:
+    """Read what jobs have stored.
+
+    Without the right to list, S3 answers for an object that is gone as for one that is forbidden.
+    It compares the prefix with the key of that object, or with nothing, so the condition must hold
+    for both.
+    """
+    bucket = f"arn:aws:s3:::{bucket_name(stage, '*')}"
+    find = _allow("FindContent", ["s3:ListBucket"], bucket) | {"Condition": {"StringLikeIfExists": {"s3:prefix": f"{JOB_FOLDER}*"}}}
+    return [_allow("Content", ["s3:GetObject"], f"{bucket}/{JOB_FOLDER}*"), find]
 
 
 def _abort_uploads(stage: str) -> Statement:
