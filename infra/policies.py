@@ -12,7 +12,7 @@ from infra.naming import API_STAGE, bucket_name, openai_secret_name, resource_id
 Statement = dict[str, Any]
 
 READ = ("BatchGetItem", "GetItem", "Query")
-CHANGE = ("ConditionCheckItem", "PutItem", "UpdateItem")
+CHANGE = ("PutItem", "UpdateItem")
 REMOVE = ("BatchWriteItem", "DeleteItem")
 JOB_FOLDER = "p/"  # of the objects of jobs, in the bucket of the stage
 
@@ -27,7 +27,7 @@ def _api(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "accounts", READ),
+        _table(stage, "accounts", ("GetItem",)),
         _table(stage, "counters", READ + CHANGE + REMOVE),
         *_signing_secrets(stage, write=True),
         _send(stage),
@@ -44,7 +44,7 @@ def _websocket(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", READ),
-        _table(stage, "accounts", READ),
+        _table(stage, "accounts", ("GetItem",)),
         *_read_content(stage),
         _connections(),
     ]
@@ -56,7 +56,7 @@ def _worker(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries that maintenance job types create
-        _table(stage, "accounts", READ),
+        _table(stage, "accounts", ("GetItem",)),
         _receive(stage),
         _send(stage),
         _content(stage),
@@ -74,7 +74,7 @@ def _on_job_change(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", REMOVE),
         _table(stage, "counters", READ + CHANGE + REMOVE),
-        _table(stage, "accounts", READ),
+        _table(stage, "accounts", ("GetItem",)),
         _send(stage),
         *_read_content(stage),
         _connections(),
@@ -179,7 +179,7 @@ def _measure(stage: str) -> Statement:
 
 
 def _receive(stage: str) -> Statement:
-    actions = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+    actions = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
     return _allow("TakeMessages", actions, f"arn:aws:sqs:*:*:headrace-{stage}-*")
 
 
@@ -217,7 +217,7 @@ def _abort_uploads(stage: str) -> Statement:
 
 def _openai_credentials(stage: str) -> Statement:
     secret = openai_secret_name(stage)
-    return _allow("OpenAiCredentials", ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:*:*:secret:{secret}*")
+    return _allow("OpenAiCredentials", ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:*:*:secret:{secret}-*")
 
 
 def _signing_secrets(stage: str, *, write: bool) -> list[Statement]:

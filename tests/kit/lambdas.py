@@ -6,7 +6,6 @@ new function needs nothing here.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -20,7 +19,7 @@ from infra.chalice_config import FUNCTIONS
 from infra.naming import table_name
 from tests.kit.http import CONTEXT, Api, Reply
 from tests.kit.iam import Roles
-from tests.kit.moto_stage import ACCOUNT, REGION, STAGE
+from tests.kit.moto_stage import REGION, STAGE
 
 T = TypeVar("T")
 KIND_OF = {function.name: function.kind for function in FUNCTIONS}
@@ -77,11 +76,11 @@ class Lambdas:
     def settle(self) -> None:
         """Deliver messages and change records until there are none."""
         for _ in range(MAX_ROUNDS):
-            if not self._deliver_messages() and not self._deliver_changes():
+            if not self.deliver_messages() and not self.deliver_changes():
                 return
         raise AssertionError(f"messages or changes were left after {MAX_ROUNDS} rounds")
 
-    def _deliver_messages(self) -> int:
+    def deliver_messages(self) -> int:
         """Poll each queue with the role of its function, as the event source mapping does."""
         delivered = 0
         for source in self._sources(SQSEventConfig):
@@ -100,7 +99,7 @@ class Lambdas:
                     sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         return delivered
 
-    def _deliver_changes(self) -> int:
+    def deliver_changes(self) -> int:
         """Deliver the new records of the stream to each of its readers, as the event source mapping does."""
         return sum(self._deliver_changes_to(source.name) for source in self._sources(DynamoDBEventConfig))
 
@@ -121,11 +120,3 @@ class Lambdas:
 
     def _sources(self, kind: type[Any]) -> list[Any]:
         return [source for source in self.api.app.event_sources if isinstance(source, kind)]
-
-
-def account_arn(service: str, resource: str) -> str:
-    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
-
-
-def counter() -> Callable[[], int]:
-    return itertools.count(1).__next__

@@ -1,0 +1,346 @@
+"""What the functions of a stage may have to do, with prompts, results and rows that are kept as objects.
+
+Each exercise runs real entry points with their roles. A call that a role may not make fails it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import requests
+
+from moto.apigatewaymanagementapi.models import apigatewaymanagementapi_backends
+
+from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws.openai_credentials import SecretsManagerCredentials
+from chalicelib.adapters.compression import INLINE_BYTES, pack
+from chalicelib.adapters.memory.all import ManualClock
+from chalicelib.adapters.memory.notifications import MemoryWebhookClient
+from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
+from chalicelib.domain.auth.identity import Key, Role
+from chalicelib.domain.failures import RequestRefused
+from chalicelib.domain.queues.lanes import LANES, dead_letter_queue_name, queue_name
+from chalicelib.ports import QueueMessage
+from chalicelib.services.auth.authenticate import secret_hash
+from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.settings import Settings
+from infra.naming import bucket_name, openai_secret_name, table_name
+from tests.kit.failing_store import refusing
+from tests.kit.lambdas import Lambdas
+from tests.kit.iam import Roles
+from tests.kit.moto_stage import ACCOUNT, REGION, STAGE, RealAdapters
+from tests.kit.provider import Script, ScriptedProvider
+
+MAIL_FROM = "headrace@example.com"
+BUCKET = bucket_name(STAGE, ACCOUNT)
+WEBHOOK = "https://hooks.example.com/x"
+LARGE = random.Random(1).randbytes(18_000).hex()  # is stored as an object, because it cannot be compressed well
+assert len(pack(LARGE)) > INLINE_BYTES
+ANSWER = Script(deltas=[LARGE[start : start + 6_000] for start in range(0, len(LARGE), 6_000)], every=0.01, first=0.01)
+REFUSAL = Script(deltas=["no"], every=0.01, error=RequestRefused("No."))
+
+
+class KeyedProvider(ScriptedProvider):
+    """Answers `LARGE`, or fails the next `failures` requests. It reads the key of the stage, as the real provider does."""
+
+    def __init__(self, credentials: Callable[[], object]) -> None:
+        super().__init__(ANSWER)
+        self.failures = 0
+        self._credentials = credentials
+
+    def stream(self, request: Any) -> Any:
+        self._credentials()
+        self.scripts[:] = [REFUSAL if self.failures > 0 else ANSWER]
+        self.failures -= 1
+        return super().stream(request)
+
+    async def cancel(self, response_id: str) -> None:
+        self._credentials()
+        await super().cancel(response_id)
+
+
+class FunctionContainer(RealAdapters):
+    """The container of one kind of function: its provider and its receivers are scripted, all else is real."""
+
+    def __init__(self, settings: Settings, clock: ManualClock) -> None:
+        super().__init__(settings)
+        self._manual_clock = clock
+
+    @cached_property
+    def clock(self) -> Any:
+        return self._manual_clock
+
+    @cached_property
+    def provider(self) -> Any:
+        return KeyedProvider(SecretsManagerCredentials(STAGE, self._manual_clock))
+
+    @cached_property
+    def webhook_client(self) -> Any:
+        return MemoryWebhookClient()
+
+
+class Exercises:
+    """A stage and what its users do. `run` does everything in order."""
+
+    def __init__(self, cloud: Lambdas, clock: ManualClock) -> None:
+        self.cloud, self.clock = cloud, clock
+
+    def run(self) -> None:
+        self.recipients()
+        self.job()
+        self.sockets()
+        self.dependents()
+        self.changes()
+        self.batch()
+        self.tasks_of_other_types()
+        self.dead_workers()
+        self.operations()
+        self.deletion()
+
+    def recipients(self) -> None:
+        """The first use of a tenant creates its secrets."""
+        self.call("PUT", "/webhooks/addresses", {"emails": ["ada@example.com"]}, "admin")
+        self.call("POST", "/webhooks/rotate", {}, "admin")
+        assert self.call("POST", "/webhooks/test", {"url": WEBHOOK}, "admin")["delivered"]
+
+    def job(self) -> None:
+        """Prompt and result are objects, and the end is told by webhook and e-mail."""
+        self.connect("c1")
+        job = self.submit(webhook_url=WEBHOOK, notify=["email:ada@example.com"])
+        assert self.send("c1", action="subscribe", job_id=job) == ["connected"]
+        self.cloud.settle()
+        assert {"tokens", "job_completed"} <= set(self.events("c1"))
+        assert self.call("GET", f"/jobs/{job}?include=prompt")["prompt"] == LARGE
+        assert self.call("GET", f"/jobs/{job}/result")["output"] == LARGE
+        assert self.call("GET", f"/jobs/{job}/text")["text"]
+        assert self.cloud.call("GET", f"/jobs/{job}/stream").status == 200
+        for view in ("status", "attempts", "progress", "progress-history", "graph"):
+            self.call("GET", f"/jobs/{job}/{view}")
+        assert self.deliveries(f"/jobs/{job}") == ["delivered", "delivered"]
+        other = self.submit("stranger", webhook_url=WEBHOOK)  # of a tenant that has no secrets yet
+        self.cloud.settle()
+        assert self.deliveries(f"/jobs/{other}", "stranger") == ["delivered"]
+
+    def sockets(self) -> None:
+        """A late subscriber gets the text of the object, and a gap when that is gone."""
+        job = self.submit()
+        self.cloud.settle()
+        self.forget_transcript(job)
+        self.connect("c2", ticket=True)
+        assert "tokens" in self.send("c2", action="subscribe", job_id=job)
+        aws.client("s3").delete_object(Bucket=BUCKET, Key=next(key for key in objects() if f"{job}/result" in key))
+        self.connect("c3")
+        assert "gap" in self.send("c3", action="subscribe", job_id=job)
+        assert self.cloud.call("GET", f"/jobs/{job}/text").status == 410
+        self.send("c3", action="cancel", job_id=self.submit())
+        self.send("c3", action="unsubscribe", job_id=job)
+        self.cloud.socket("$disconnect", connection="c3")
+
+    def dependents(self) -> None:
+        """A dependent gets the large output of its parent; one whose parent fails is cancelled."""
+        parent, failing = self.submit(), self.submit(expires_in=1, delay=5)
+        child = self.submit(prompt="Go on from: {{parents.first.output}}", depends_on={"first": parent})
+        lost = self.submit(prompt="Go on from: {{parents.first.output}}", depends_on={"first": failing})
+        self.cloud.settle()
+        self.clock.advance(120)
+        self.cloud.tick()
+        self.cloud.settle()
+        assert (self.status(child), self.status(lost)) == ("completed", "cancelled")
+
+    def changes(self) -> None:
+        """Requests that read, edit, repeat, retry and end jobs; a job whose spec is gone when its end is told."""
+        self.call("POST", "/jobs/estimate", {"prompt": LARGE})
+        keyed = [self.cloud.call("POST", "/jobs", {"prompt": LARGE, "delay": 600}, idempotency_key="k1").json["job_id"] for _ in range(2)]
+        assert keyed[0] == keyed[1]
+        self.submit(dedupe_key="one", delay=600)
+        self.submit(dedupe_key="one", delay=600)
+        self.call("PATCH", f"/jobs/{keyed[0]}", {"metadata": {"note": "changed"}, "priority": "high"})
+        self.call("POST", f"/jobs/{keyed[0]}/cancel")
+        self.fail_next(1)
+        failed = self.submit()
+        self.cloud.settle()
+        assert self.status(failed) == "failed"
+        self.call("POST", f"/jobs/{failed}/retry")
+        self.cloud.settle()
+        assert self.status(failed) == "completed"
+        gone = self.submit(webhook_url=WEBHOOK)
+        self.cloud.deliver_messages()
+        self.forget_object(f"{gone}/spec")
+        self.cloud.settle()
+        for lane in LANES:
+            assert self.submit(priority=lane)
+        self.cloud.settle()
+
+    def batch(self) -> None:
+        """A batch from an upload, with large rows, watched, exported, retried and cancelled."""
+        rows = "".join(json.dumps({"prompt": LARGE}) + "\n" for _ in range(3))
+        self.fail_next(1)
+        upload = self.upload(rows, "application/x-ndjson")
+        watched = self.call("POST", "/batches", {"upload_id": upload, "webhook_url": WEBHOOK})["batch_id"]
+        self.connect("c4")
+        self.send("c4", action="subscribe", batch_id=watched)
+        self.cloud.settle()
+        seen = self.call("GET", f"/batches/{watched}?detailed=true")
+        assert seen["status"] == "completed_with_failures", seen
+        assert "batch_completed" in self.events("c4"), self.events("c4")
+        assert self.deliveries(f"/batches/{watched}") == ["delivered"]
+        self.call("POST", f"/batches/{watched}/retry-failed", {})
+        self.cloud.settle()
+        assert self.call("GET", f"/batches/{watched}")["status"] == "completed"
+        self.call("POST", f"/batches/{watched}/recount", {}, "operator")
+        self.cloud.call("GET", f"/batches/{watched}/export")
+        self.call("GET", "/batches")
+        cancelled = self.call("POST", "/batches", {"items": ["a", "b"], "batch_size": 1, "delay": 600})["batch_id"]
+        self.cloud.settle()
+        self.call("DELETE", f"/batches/{cancelled}")
+        self.cloud.settle()
+        self.clock.advance(300)
+        self.cloud.tick()
+        self.cloud.settle()
+
+    def tasks_of_other_types(self) -> None:
+        """The job types that call no model: an export, an import, a clean-up, a notification and a warm-up."""
+        def task(kind: str, token: str = "operator", **given: Any) -> str:
+            job = str(self.call("POST", "/jobs", {"type": kind, "input": given}, token)["job_id"])
+            self.cloud.settle()
+            assert self.status(job) == "completed", self.call("GET", f"/jobs/{job}", token="operator")
+            return job
+
+        export = task("export", filter={"status": "completed"})
+        assert self.cloud.call("GET", f"/jobs/{export}/download", token="operator").status == 307
+        task("csv_import", "user", upload_id=self.upload(f"prompt\n{LARGE}\n", "text/csv"), webhook_url=WEBHOOK)
+        task("notification", to=f"webhook:{WEBHOOK}", subject="Done", message="It is over.")
+        task("cache_warmup", "user", prompts=[LARGE])
+        self.submit(config={"cache": True})
+        self.cloud.settle()
+
+    def dead_workers(self) -> None:
+        """Workers die: their jobs, of all kinds, are recovered by the next sweep."""
+        plain, durable = self.submit(), self.submit(config={"durable": True})
+        self.kill_worker()
+        self.call("POST", f"/jobs/{durable}/cancel")
+        self.clock.advance(120)
+        self.cloud.tick()
+        self.cloud.settle()
+        assert (self.status(plain), self.status(durable)) == ("completed", "cancelled")
+
+    def operations(self) -> None:
+        """What operators do: circuits, health, lists, bulk operations and dead letters."""
+        for url in ("/health/system", "/circuits", "/failed-jobs", "/jobs", "/jobs?status=failed", "/me", "/job-types", "/job-types/export"):
+            self.call("GET", url, token="operator")
+        self.call("POST", "/circuits/gpt-4o/open", {"reason": "test"}, "all")
+        self.call("POST", "/circuits/gpt-4o/close", {}, "all")
+        dead = dead_letter_queue_name(STAGE, "normal")
+        sqs = aws.client("sqs")
+        sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody="{}")
+        self.call("POST", "/failed-jobs/redrive", {}, "all")
+        self.call("POST", "/bulk", {"action": "set_priority", "priority": "low", "all": True}, "operator")
+        self.call("POST", "/bulk", {"action": "cancel", "all": True}, "operator")
+        self.cloud.settle()
+
+    def deletion(self) -> None:
+        """Records, rows and objects go, at once and by a bulk operation that the schedule continues."""
+        job = self.submit(priority="urgent")
+        self.cloud.settle()
+        self.call("POST", "/bulk", {"action": "delete", "ids": [job]}, "operator")
+        assert not [key for key in objects() if job in key]
+        self.clock.advance(3_600)
+        self.cloud.tick()
+        self.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0, "failed_days": 0}}, "operator")
+        self.cloud.settle()
+
+    # ---- helpers
+
+    def call(self, method: str, url: str, body: Any = None, token: str = "user") -> Any:
+        answer = self.cloud.call(method, url, body, token)
+        assert answer.status < 400, f"{method} {url}: {answer.text}"
+        return answer.json
+
+    def submit(self, token: str = "user", **fields: Any) -> str:
+        return str(self.call("POST", "/jobs", {"prompt": LARGE, **fields}, token)["job_id"])
+
+    def status(self, job: str) -> str:
+        return str(self.call("GET", f"/jobs/{job}/status", token="operator")["status"])
+
+    def deliveries(self, of: str, token: str = "user") -> list[str]:
+        return [each["status"] for each in self.call("GET", f"{of}/deliveries", token=token)["data"]]
+
+    def connect(self, connection: str, *, ticket: bool = False) -> None:
+        query = {"ticket": self.call("POST", "/stream-tickets", {})["ticket"]} if ticket else None
+        headers = {} if ticket else {"Authorization": "Bearer hr_user"}
+        answer = self.cloud.socket("$connect", connection=connection, headers=headers, queryStringParameters=query)
+        assert answer == {"statusCode": 200}
+
+    def send(self, connection: str, **message: Any) -> list[str]:
+        """Send one message, and return the events of the frames that answer it."""
+        before = len(self.events(connection))
+        self.cloud.socket("$default", json.dumps(message), connection)
+        return self.events(connection)[before:]
+
+    def events(self, connection: str) -> list[str]:
+        text, decoder, found, at = api_gateway().connections[connection].data.decode(), json.JSONDecoder(), [], 0
+        while at < len(text):
+            frame, at = decoder.raw_decode(text, at)
+            found.append(str(frame["event"]))
+        return found
+
+    def fail_next(self, count: int) -> None:
+        """Let the next requests to the provider fail for good."""
+        self.cloud.containers["worker"].provider.failures = count
+
+    def kill_worker(self, lane: str = "normal", seconds: float = 0.03) -> None:
+        """Let a worker die while it streams: nothing after that is written, and its lease stays open."""
+        sqs, ctx = aws.client("sqs"), self.cloud.containers["worker"]
+        url = sqs.get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
+        received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+        messages = [QueueMessage(one["Body"], one["ReceiptHandle"], id=one["MessageId"]) for one in received]
+
+        async def die() -> None:
+            worker = asyncio.ensure_future(process_messages(ctx, lane, messages))
+            await asyncio.sleep(seconds)
+            with refusing(ctx.leases, "close", 10**6):
+                worker.cancel()
+                await asyncio.gather(worker, return_exceptions=True)
+
+        self.cloud.run(f"worker_{lane}", lambda: ctx.worker_loop.run(die()))
+
+    def upload(self, text: str, content_type: str) -> str:
+        made = self.call("POST", "/uploads", {"content_type": content_type, "size": len(text)})
+        assert requests.put(made["url"], data=text.encode(), headers=made["headers"], timeout=10).status_code == 200
+        return str(made["upload_id"])
+
+    def forget_object(self, part: str) -> None:
+        aws.client("s3").delete_object(Bucket=BUCKET, Key=next(key for key in objects() if part in key))
+
+    def forget_transcript(self, job: str) -> None:
+        """What is left after a day: the record, the spec and the result."""
+        table, dynamodb = table_name(STAGE, "job_data"), aws.client("dynamodb")
+        for item in dynamodb.query(
+            TableName=table, KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job}}
+        )["Items"]:
+            if not item["sk"]["S"].startswith(("result#", "spec")):
+                dynamodb.delete_item(TableName=table, Key={"id": item["id"], "sk": item["sk"]})
+
+
+def objects() -> list[str]:
+    return [found["Key"] for found in aws.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def api_gateway() -> Any:
+    return apigatewaymanagementapi_backends[ACCOUNT][REGION]
+
+
+def prepare(roles: Roles) -> Exercises:
+    """Functions with these roles, on the stage that is on moto."""
+    clock, settings = ManualClock(), Settings(stage=STAGE, mail_from=MAIL_FROM)
+    aws.client("ses").verify_email_identity(EmailAddress=MAIL_FROM)
+    aws.client("secretsmanager").create_secret(Name=openai_secret_name(STAGE), SecretString="sk-test")
+    DynamoApiKeys(STAGE).put_key(
+        Key(id="key_all", hash=secret_hash("hr_all"), tenant="acme", user="root", role=Role.ADMIN, created_at=1, all_tenants=True)
+    )
+    return Exercises(Lambdas(roles, lambda: FunctionContainer(settings, clock)), clock)
