@@ -96,7 +96,7 @@ def _count_jobs(stage: str) -> list[Statement]:
 
 def _run_tasks(stage: str) -> list[Statement]:
     return [
-        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
+        _table(stage, "jobs", READ + CHANGE),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", (*READ, *CHANGE, "DeleteItem")),
@@ -105,7 +105,7 @@ def _run_tasks(stage: str) -> list[Statement]:
         _send(stage),
         _content(stage),
         _connections(),
-        *_delete_content(stage),
+        _find_content(stage),
     ]
 
 
@@ -188,10 +188,14 @@ def _redrive(stage: str) -> Statement:
     return _allow("RedriveDeadLetters", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*-dead")
 
 
+def _find_content(stage: str) -> Statement:
+    """To list objects, and to be told that one is gone: without this right S3 answers as for one that is forbidden."""
+    return _allow("FindContent", ["s3:ListBucket"], f"arn:aws:s3:::{bucket_name(stage, '*')}")
+
+
 def _delete_content(stage: str) -> list[Statement]:
     """Listing is needed to delete all objects of a job: a crash can leave one that no row names."""
-    bucket = f"arn:aws:s3:::{bucket_name(stage, '*')}"
-    return [_allow("FindContent", ["s3:ListBucket"], bucket), _allow("RemoveContent", ["s3:DeleteObject"], f"{bucket}/*")]
+    return [_find_content(stage), _allow("RemoveContent", ["s3:DeleteObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/*")]
 
 
 def _content(stage: str) -> Statement:
@@ -199,15 +203,14 @@ def _content(stage: str) -> Statement:
 
 
 def _read_content(stage: str) -> list[Statement]:
-    """Read what jobs have stored.
+    """Read what jobs have stored, and be told that it is gone.
 
-    Without the right to list, S3 answers for an object that is gone as for one that is forbidden.
-    It compares the prefix with the key of that object, or with nothing, so the condition must hold
-    for both.
+    For an absent object S3 compares the prefix with its key, or has none: the condition holds for
+    both.
     """
-    bucket = f"arn:aws:s3:::{bucket_name(stage, '*')}"
-    find = _allow("FindContent", ["s3:ListBucket"], bucket) | {"Condition": {"StringLikeIfExists": {"s3:prefix": f"{JOB_FOLDER}*"}}}
-    return [_allow("Content", ["s3:GetObject"], f"{bucket}/{JOB_FOLDER}*"), find]
+    condition = {"StringLikeIfExists": {"s3:prefix": f"{JOB_FOLDER}*"}}
+    objects = f"arn:aws:s3:::{bucket_name(stage, '*')}/{JOB_FOLDER}*"
+    return [_allow("Content", ["s3:GetObject"], objects), _find_content(stage) | {"Condition": condition}]
 
 
 def _abort_uploads(stage: str) -> Statement:

@@ -11,12 +11,18 @@ import random
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
+from unittest.mock import patch
 
 import requests
+from botocore.exceptions import ClientError
 
 from moto.apigatewaymanagementapi.models import apigatewaymanagementapi_backends
 
 from chalicelib.adapters.aws import client as aws
+from chalicelib.adapters.aws import sqs as sqs_adapter
+from chalicelib.adapters.runtime.clock import SystemClock
+from chalicelib.adapters.s3 import files
+from chalicelib.services.jobs import bulk_operations
 from chalicelib.adapters.aws.openai_credentials import SecretsManagerCredentials
 from chalicelib.adapters.compression import INLINE_BYTES, pack
 from chalicelib.adapters.memory.all import ManualClock
@@ -25,9 +31,13 @@ from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.queues.lanes import LANES, dead_letter_queue_name, queue_name
-from chalicelib.ports import QueueMessage
+from chalicelib.ports import QueueMessage, WebhookResponse
 from chalicelib.services.auth.authenticate import secret_hash
 from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, connection_shard
+from chalicelib.job_types import data_cleanup
+from chalicelib.services.streaming import prune_connections
+from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.settings import Settings
 from infra.naming import bucket_name, openai_secret_name, table_name
 from tests.kit.failing_store import refusing
@@ -39,9 +49,9 @@ from tests.kit.provider import Script, ScriptedProvider
 MAIL_FROM = "headrace@example.com"
 BUCKET = bucket_name(STAGE, ACCOUNT)
 WEBHOOK = "https://hooks.example.com/x"
-LARGE = random.Random(1).randbytes(18_000).hex()  # is stored as an object, because it cannot be compressed well
+LARGE = "".join(map(chr, random.Random(1).choices(range(0x4E00, 0x9FA5), k=9_500)))  # hard to compress, so it is kept as an object
 assert len(pack(LARGE)) > INLINE_BYTES
-ANSWER = Script(deltas=[LARGE[start : start + 6_000] for start in range(0, len(LARGE), 6_000)], every=0.01, first=0.01)
+ANSWER = Script(deltas=[LARGE[:-1], LARGE[-1]], every=4.0, first=0.01)
 REFUSAL = Script(deltas=["no"], every=0.01, error=RequestRefused("No."))
 
 
@@ -89,6 +99,8 @@ class Exercises:
 
     def __init__(self, cloud: Lambdas, clock: ManualClock) -> None:
         self.cloud, self.clock = cloud, clock
+        self.gone: set[str] = set()  # connections that API Gateway no longer has
+        aws._session().register("before-call.apigatewaymanagementapi", self._lose_connection)
 
     def run(self) -> None:
         self.recipients()
@@ -99,6 +111,7 @@ class Exercises:
         self.batch()
         self.tasks_of_other_types()
         self.dead_workers()
+        self.lost_connection()
         self.operations()
         self.deletion()
 
@@ -122,7 +135,13 @@ class Exercises:
         for view in ("status", "attempts", "progress", "progress-history", "graph"):
             self.call("GET", f"/jobs/{job}/{view}")
         assert self.deliveries(f"/jobs/{job}") == ["delivered", "delivered"]
+        self.receiver_is_down(True)
         other = self.submit("stranger", webhook_url=WEBHOOK)  # of a tenant that has no secrets yet
+        self.cloud.settle()
+        assert self.deliveries(f"/jobs/{other}", "stranger") == ["pending"]
+        self.receiver_is_down(False)
+        self.clock.advance(600)
+        self.cloud.tick()
         self.cloud.settle()
         assert self.deliveries(f"/jobs/{other}", "stranger") == ["delivered"]
 
@@ -140,6 +159,10 @@ class Exercises:
         self.send("c3", action="cancel", job_id=self.submit())
         self.send("c3", action="unsubscribe", job_id=job)
         self.cloud.socket("$disconnect", connection="c3")
+        self.send("c1", action="subscribe", job_id=self.submit())
+        self.cloud.deliver_messages()
+        self.gone.add("c1")  # after the worker has sent its frames
+        self.cloud.settle()
 
     def dependents(self) -> None:
         """A dependent gets the large output of its parent; one whose parent fails is cancelled."""
@@ -189,6 +212,7 @@ class Exercises:
         assert seen["status"] == "completed_with_failures", seen
         assert "batch_completed" in self.events("c4"), self.events("c4")
         assert self.deliveries(f"/batches/{watched}") == ["delivered"]
+        self.gone.add("c4")
         self.call("POST", f"/batches/{watched}/retry-failed", {})
         self.cloud.settle()
         assert self.call("GET", f"/batches/{watched}")["status"] == "completed"
@@ -197,10 +221,12 @@ class Exercises:
         self.call("GET", "/batches")
         cancelled = self.call("POST", "/batches", {"items": ["a", "b"], "batch_size": 1, "delay": 600})["batch_id"]
         self.cloud.settle()
+        self.connect("c5")
+        self.send("c5", action="subscribe", batch_id=cancelled)
+        self.gone.add("c5")
         self.call("DELETE", f"/batches/{cancelled}")
-        self.cloud.settle()
-        self.clock.advance(300)
-        self.cloud.tick()
+        lost = self.call("POST", "/batches", {"items": ["a", "b"]})["batch_id"]
+        self.forget_object(f"{lost}/part")
         self.cloud.settle()
 
     def tasks_of_other_types(self) -> None:
@@ -213,6 +239,9 @@ class Exercises:
 
         export = task("export", filter={"status": "completed"})
         assert self.cloud.call("GET", f"/jobs/{export}/download", token="operator").status == 307
+        with patch.object(files, "PART_BYTES", 50_000), patch.object(files.S3FileWriter, "close", side_effect=RuntimeError("no end")):
+            self.call("POST", "/jobs", {"type": "export", "input": {"filter": {"status": "completed"}}}, "operator")
+            self.cloud.settle()
         task("csv_import", "user", upload_id=self.upload(f"prompt\n{LARGE}\n", "text/csv"), webhook_url=WEBHOOK)
         task("notification", to=f"webhook:{WEBHOOK}", subject="Done", message="It is over.")
         task("cache_warmup", "user", prompts=[LARGE])
@@ -223,11 +252,19 @@ class Exercises:
         """Workers die: their jobs, of all kinds, are recovered by the next sweep."""
         plain, durable = self.submit(), self.submit(config={"durable": True})
         self.kill_worker()
+        self.cloud.tick()  # while its lease is alive
         self.call("POST", f"/jobs/{durable}/cancel")
         self.clock.advance(120)
         self.cloud.tick()
         self.cloud.settle()
         assert (self.status(plain), self.status(durable)) == ("completed", "cancelled")
+
+    def lost_connection(self) -> None:
+        """A sweep asks whether the connections of its minute are open, and drops the others."""
+        while self.clock.now() // prune_connections.INTERVAL_MS % CONNECTION_SHARDS != connection_shard("c2"):
+            self.clock.advance(60)
+        self.gone.add("c2")
+        self.cloud.tick()
 
     def operations(self) -> None:
         """What operators do: circuits, health, lists, bulk operations and dead letters."""
@@ -237,22 +274,30 @@ class Exercises:
         self.call("POST", "/circuits/gpt-4o/close", {}, "all")
         dead = dead_letter_queue_name(STAGE, "normal")
         sqs = aws.client("sqs")
-        sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody="{}")
-        self.call("POST", "/failed-jobs/redrive", {}, "all")
+        sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody=WakeUp(self.submit(), 1).to_json())
+        with patch.object(sqs_adapter, "WAIT_SECONDS", 0):
+            self.call("POST", "/failed-jobs/redrive", {}, "all")
         self.call("POST", "/bulk", {"action": "set_priority", "priority": "low", "all": True}, "operator")
         self.call("POST", "/bulk", {"action": "cancel", "all": True}, "operator")
         self.cloud.settle()
 
     def deletion(self) -> None:
         """Records, rows and objects go, at once and by a bulk operation that the schedule continues."""
-        job = self.submit(priority="urgent")
+        jobs = [self.submit(priority="urgent") for _ in range(4)]
         self.cloud.settle()
-        self.call("POST", "/bulk", {"action": "delete", "ids": [job]}, "operator")
-        assert not [key for key in objects() if job in key]
+        with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0):
+            self.call("POST", "/bulk", {"action": "delete", "ids": jobs[1:2]}, "operator")
+        self.call("POST", "/bulk", {"action": "delete", "ids": jobs[:1]}, "operator")
+        self.call("DELETE", f"/failed-jobs?all=true", token="operator")
         self.clock.advance(3_600)
         self.cloud.tick()
-        self.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0, "failed_days": 0}}, "operator")
         self.cloud.settle()
+        assert not [key for key in objects() if any(job in key for job in jobs[:2])]
+        cleanup = self.call("POST", "/jobs", {"type": "data_cleanup", "input": {"days": 0, "failed_days": 0}}, "operator")["job_id"]
+        with patch.object(data_cleanup, "MAX_DELETED", 3):
+            self.cloud.settle()
+        assert self.status(cleanup) == "completed"
+        assert not [key for key in objects() if jobs[2] in key]
 
     # ---- helpers
 
@@ -282,6 +327,11 @@ class Exercises:
         self.cloud.socket("$default", json.dumps(message), connection)
         return self.events(connection)[before:]
 
+    def _lose_connection(self, model: Any, params: Any, **_: Any) -> None:
+        if params["url_path"].rsplit("/", 1)[-1] in self.gone:
+            response: Any = {"Error": {"Code": "GoneException"}, "ResponseMetadata": {"HTTPStatusCode": 410}}
+            raise ClientError(response, model.name)
+
     def events(self, connection: str) -> list[str]:
         text, decoder, found, at = api_gateway().connections[connection].data.decode(), json.JSONDecoder(), [], 0
         while at < len(text):
@@ -289,11 +339,14 @@ class Exercises:
             found.append(str(frame["event"]))
         return found
 
+    def receiver_is_down(self, down: bool) -> None:
+        self.cloud.containers["deliver"].webhook_client.answer = lambda _: WebhookResponse(500 if down else 204)
+
     def fail_next(self, count: int) -> None:
         """Let the next requests to the provider fail for good."""
         self.cloud.containers["worker"].provider.failures = count
 
-    def kill_worker(self, lane: str = "normal", seconds: float = 0.03) -> None:
+    def kill_worker(self, lane: str = "normal", seconds: float = 6.0) -> None:
         """Let a worker die while it streams: nothing after that is written, and its lease stays open."""
         sqs, ctx = aws.client("sqs"), self.cloud.containers["worker"]
         url = sqs.get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
@@ -337,7 +390,7 @@ def api_gateway() -> Any:
 
 def prepare(roles: Roles) -> Exercises:
     """Functions with these roles, on the stage that is on moto."""
-    clock, settings = ManualClock(), Settings(stage=STAGE, mail_from=MAIL_FROM)
+    clock, settings = ManualClock(SystemClock().now()), Settings(stage=STAGE, mail_from=MAIL_FROM)
     aws.client("ses").verify_email_identity(EmailAddress=MAIL_FROM)
     aws.client("secretsmanager").create_secret(Name=openai_secret_name(STAGE), SecretString="sk-test")
     DynamoApiKeys(STAGE).put_key(

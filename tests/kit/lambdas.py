@@ -6,10 +6,13 @@ new function needs nothing here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from chalice.app import DynamoDBEventConfig, ScheduledEventConfig, SQSEventConfig
+from moto.dynamodb.models import dynamodb_backends
+from moto.sqs.models import sqs_backends
 
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
@@ -19,7 +22,7 @@ from infra.chalice_config import FUNCTIONS
 from infra.naming import table_name
 from tests.kit.http import CONTEXT, Api, Reply
 from tests.kit.iam import Roles
-from tests.kit.moto_stage import REGION, STAGE
+from tests.kit.moto_stage import ACCOUNT, REGION, STAGE
 
 T = TypeVar("T")
 KIND_OF = {function.name: function.kind for function in FUNCTIONS}
@@ -36,7 +39,8 @@ class Lambdas:
         self.api = Api()
         self.invoked: set[str] = set()
         self.containers = {kind: make_container() for kind in set(KIND_OF.values())}
-        self._stream_positions: dict[str, str] = {}
+        self._positions: dict[str, str] = {}  # in the stream, by function
+        self._read: Counter[str] = Counter()
 
     def run(self, function: str, work: Callable[[], T]) -> T:
         """Do something as a function: with its role and its container."""
@@ -81,41 +85,44 @@ class Lambdas:
         raise AssertionError(f"messages or changes were left after {MAX_ROUNDS} rounds")
 
     def deliver_messages(self) -> int:
-        """Poll each queue with the role of its function, as the event source mapping does."""
+        """Deliver messages of each queue, as the event source mapping does: with the role of its function."""
         delivered = 0
         for source in self._sources(SQSEventConfig):
             queue = queue_name(STAGE, source.queue.removeprefix(queue_name(settings().stage, "")))
-            sqs, url = aws.client("sqs"), aws.client("sqs").get_queue_url(QueueName=queue)["QueueUrl"]
-            with self.roles.acting_as(KIND_OF[source.name]):
-                sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
-                messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=min(source.batch_size, 10)).get("Messages", [])
-            if not messages:
-                continue
-            delivered += len(messages)
-            records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
-            self.invoke(source.name, {"Records": records})
-            with self.roles.acting_as(KIND_OF[source.name]):
-                for message in messages:
-                    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            if sqs_backends[ACCOUNT][REGION].queues[queue].messages:
+                delivered += self._deliver_messages_to(source.name, f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{queue}", source.batch_size)
         return delivered
+
+    def _deliver_messages_to(self, function: str, url: str, batch_size: int) -> int:
+        sqs = aws.client("sqs")
+        with self.roles.acting_as(KIND_OF[function]):
+            sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+            messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=min(batch_size, 10)).get("Messages", [])
+        records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
+        self.invoke(function, {"Records": records})
+        with self.roles.acting_as(KIND_OF[function]):
+            for message in messages:
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return len(messages)
 
     def deliver_changes(self) -> int:
         """Deliver the new records of the stream to each of its readers, as the event source mapping does."""
-        return sum(self._deliver_changes_to(source.name) for source in self._sources(DynamoDBEventConfig))
+        written = len(dynamodb_backends[ACCOUNT][REGION].tables[table_name(STAGE, "jobs")].stream_shard.items)
+        behind = [source.name for source in self._sources(DynamoDBEventConfig) if self._read[source.name] < written]
+        return sum(self._deliver_changes_to(function) for function in behind)
 
     def _deliver_changes_to(self, function: str) -> int:
         streams, table = aws.client("dynamodbstreams", endpoint_url=STREAMS), table_name(STAGE, "jobs")
-        arn = aws.client("dynamodb").describe_table(TableName=table)["Table"]["LatestStreamArn"]
         with self.roles.acting_as(KIND_OF[function]):
-            if function not in self._stream_positions:
-                streams.list_streams(TableName=table)
+            if function not in self._positions:
+                arn = streams.list_streams(TableName=table)["Streams"][0]["StreamArn"]
                 shard = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"][0]["ShardId"]
                 start = streams.get_shard_iterator(StreamArn=arn, ShardId=shard, ShardIteratorType="TRIM_HORIZON")
-                self._stream_positions[function] = start["ShardIterator"]
-            page = streams.get_records(ShardIterator=self._stream_positions[function])
-        self._stream_positions[function] = page["NextShardIterator"]
-        if page["Records"]:
-            self.invoke(function, {"Records": [{**record, "eventSourceARN": arn} for record in page["Records"]]})
+                self._positions[function] = start["ShardIterator"]
+            page = streams.get_records(ShardIterator=self._positions[function])
+        self._positions[function] = page["NextShardIterator"]
+        self._read[function] += len(page["Records"])
+        self.invoke(function, {"Records": page["Records"]})
         return len(page["Records"])
 
     def _sources(self, kind: type[Any]) -> list[Any]:
