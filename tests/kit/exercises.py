@@ -15,34 +15,33 @@ from unittest.mock import patch
 
 import requests
 from botocore.exceptions import ClientError
-
 from moto.apigatewaymanagementapi.models import apigatewaymanagementapi_backends
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws import sqs as sqs_adapter
-from chalicelib.adapters.runtime.clock import SystemClock
-from chalicelib.adapters.s3 import files
-from chalicelib.services.jobs import bulk_operations
 from chalicelib.adapters.aws.openai_credentials import SecretsManagerCredentials
 from chalicelib.adapters.compression import INLINE_BYTES, pack
+from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
 from chalicelib.adapters.memory.all import ManualClock
 from chalicelib.adapters.memory.notifications import MemoryWebhookClient
-from chalicelib.adapters.dynamodb.api_keys import DynamoApiKeys
+from chalicelib.adapters.runtime.clock import SystemClock
+from chalicelib.adapters.s3 import files
 from chalicelib.domain.auth.identity import Key, Role
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.queues.lanes import LANES, dead_letter_queue_name, queue_name
-from chalicelib.ports import QueueMessage, WebhookResponse
-from chalicelib.services.auth.authenticate import secret_hash
-from chalicelib.services.worker.process_messages import process_messages
+from chalicelib.domain.queues.wakeup import WakeUp
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, connection_shard
 from chalicelib.job_types import data_cleanup
+from chalicelib.ports import QueueMessage, WebhookResponse
+from chalicelib.services.auth.authenticate import secret_hash
+from chalicelib.services.jobs import bulk_operations
 from chalicelib.services.streaming import prune_connections
-from chalicelib.domain.queues.wakeup import WakeUp
+from chalicelib.services.worker.process_messages import process_messages
 from chalicelib.settings import Settings
 from infra.naming import bucket_name, openai_secret_name, table_name
 from tests.kit.failing_store import refusing
-from tests.kit.lambdas import Lambdas
 from tests.kit.iam import Roles
+from tests.kit.lambdas import Lambdas
 from tests.kit.moto_stage import ACCOUNT, REGION, STAGE, RealAdapters
 from tests.kit.provider import Script, ScriptedProvider
 
@@ -231,6 +230,7 @@ class Exercises:
 
     def tasks_of_other_types(self) -> None:
         """The job types that call no model: an export, an import, a clean-up, a notification and a warm-up."""
+
         def task(kind: str, token: str = "operator", **given: Any) -> str:
             job = str(self.call("POST", "/jobs", {"type": kind, "input": given}, token)["job_id"])
             self.cloud.settle()
@@ -268,7 +268,16 @@ class Exercises:
 
     def operations(self) -> None:
         """What operators do: circuits, health, lists, bulk operations and dead letters."""
-        for url in ("/health/system", "/circuits", "/failed-jobs", "/jobs", "/jobs?status=failed", "/me", "/job-types", "/job-types/export"):
+        for url in (
+            "/health/system",
+            "/circuits",
+            "/failed-jobs",
+            "/jobs",
+            "/jobs?status=failed",
+            "/me",
+            "/job-types",
+            "/job-types/export",
+        ):
             self.call("GET", url, token="operator")
         self.call("POST", "/circuits/gpt-4o/open", {"reason": "test"}, "all")
         self.call("POST", "/circuits/gpt-4o/close", {}, "all")
@@ -288,7 +297,7 @@ class Exercises:
         with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0):
             self.call("POST", "/bulk", {"action": "delete", "ids": jobs[1:2]}, "operator")
         self.call("POST", "/bulk", {"action": "delete", "ids": jobs[:1]}, "operator")
-        self.call("DELETE", f"/failed-jobs?all=true", token="operator")
+        self.call("DELETE", "/failed-jobs?all=true", token="operator")
         self.clock.advance(3_600)
         self.cloud.tick()
         self.cloud.settle()
@@ -373,9 +382,9 @@ class Exercises:
     def forget_transcript(self, job: str) -> None:
         """What is left after a day: the record, the spec and the result."""
         table, dynamodb = table_name(STAGE, "job_data"), aws.client("dynamodb")
-        for item in dynamodb.query(
-            TableName=table, KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job}}
-        )["Items"]:
+        for item in dynamodb.query(TableName=table, KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job}})[
+            "Items"
+        ]:
             if not item["sk"]["S"].startswith(("result#", "spec")):
                 dynamodb.delete_item(TableName=table, Key={"id": item["id"], "sk": item["sk"]})
 

@@ -90,7 +90,9 @@ class Lambdas:
         for source in self._sources(SQSEventConfig):
             queue = queue_name(STAGE, source.queue.removeprefix(queue_name(settings().stage, "")))
             if sqs_backends[ACCOUNT][REGION].queues[queue].messages:
-                delivered += self._deliver_messages_to(source.name, f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{queue}", source.batch_size)
+                delivered += self._deliver_messages_to(
+                    source.name, f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{queue}", source.batch_size
+                )
         return delivered
 
     def _deliver_messages_to(self, function: str, url: str, batch_size: int) -> int:

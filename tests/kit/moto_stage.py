@@ -54,6 +54,8 @@ def stage_on_moto() -> Iterator[None]:
         api_keys = DynamoApiKeys(STAGE)
         for name, (tenant, user, role) in TOKENS.items():
             api_keys.put_key(Key(id=f"key_{name}", hash=secret_hash(f"hr_{name}"), tenant=tenant, user=user, role=role, created_at=1))
-        yield
-    bootstrap.override(None)
-    aws.reset_clients()
+        try:
+            yield
+        finally:
+            bootstrap.override(None)
+            aws.reset_clients()
