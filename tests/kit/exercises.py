@@ -1,6 +1,7 @@
 """What the functions of a stage may have to do, with prompts, results and rows that are kept as objects.
 
-Each exercise runs real entry points with their roles. A call that a role may not make fails it.
+Each exercise runs real entry points, each with its role. It checks what users see, and every call
+that a role may not make is in `Roles.refused`. A new function, queue or right needs an exercise here.
 """
 
 from __future__ import annotations
@@ -93,21 +94,108 @@ class FunctionContainer(RealAdapters):
         return MemoryWebhookClient()
 
 
-class Exercises:
-    """A stage and what its users do. `run` does everything in order."""
+class Users:
+    """A stage and who uses it: requests, messages of sockets, and what goes wrong meanwhile."""
 
     def __init__(self, cloud: Lambdas, clock: ManualClock) -> None:
         self.cloud, self.clock = cloud, clock
         self.gone: set[str] = set()  # connections that API Gateway no longer has
         aws._session().register("before-call.apigatewaymanagementapi", self._lose_connection)
 
+    def call(self, method: str, url: str, body: Any = None, token: str = "user") -> Any:
+        answer = self.cloud.call(method, url, body, token)
+        assert answer.status < 400, f"{method} {url}: {answer.text}"
+        return answer.json
+
+    def submit(self, token: str = "user", **fields: Any) -> str:
+        return str(self.call("POST", "/jobs", {"prompt": LARGE, **fields}, token)["job_id"])
+
+    def status(self, job: str) -> str:
+        return str(self.call("GET", f"/jobs/{job}/status", token="operator")["status"])
+
+    def deliveries(self, of: str, token: str = "user") -> list[str]:
+        return [each["status"] for each in self.call("GET", f"{of}/deliveries", token=token)["data"]]
+
+    def connect(self, connection: str, *, ticket: bool = False) -> None:
+        query = {"ticket": self.call("POST", "/stream-tickets", {})["ticket"]} if ticket else None
+        headers = {} if ticket else {"Authorization": "Bearer hr_user"}
+        answer = self.cloud.socket("$connect", connection=connection, headers=headers, queryStringParameters=query)
+        assert answer == {"statusCode": 200}
+
+    def send(self, connection: str, **message: Any) -> list[str]:
+        """Send one message, and return the events of the frames that answer it."""
+        before = len(self.events(connection))
+        self.cloud.socket("$default", json.dumps(message), connection)
+        return self.events(connection)[before:]
+
+    def _lose_connection(self, model: Any, params: Any, **_: Any) -> None:
+        if params["url_path"].rsplit("/", 1)[-1] in self.gone:
+            response: Any = {"Error": {"Code": "GoneException"}, "ResponseMetadata": {"HTTPStatusCode": 410}}
+            raise ClientError(response, model.name)
+
+    def events(self, connection: str) -> list[str]:
+        text, decoder, found, at = api_gateway().connections[connection].data.decode(), json.JSONDecoder(), [], 0
+        while at < len(text):
+            frame, at = decoder.raw_decode(text, at)
+            found.append(str(frame["event"]))
+        return found
+
+    def container(self, kind: str) -> Any:
+        return self.cloud.containers[kind]
+
+    def receiver_is_down(self, down: bool) -> None:
+        self.container("deliver").webhook_client.answer = lambda _: WebhookResponse(500 if down else 204)
+
+    def fail_next(self, count: int) -> None:
+        """Let the next requests to the provider fail for good."""
+        self.container("worker").provider.failures = count
+
+    def kill_worker(self, lane: str = "normal", seconds: float = 6.0) -> None:
+        """Let a worker die while it streams: nothing after that is written, and its lease stays open."""
+        sqs, ctx = aws.client("sqs"), self.container("worker")
+        url = sqs.get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
+        received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+        messages = [QueueMessage(one["Body"], one["ReceiptHandle"], id=one["MessageId"]) for one in received]
+
+        async def die() -> None:
+            worker = asyncio.ensure_future(process_messages(ctx, lane, messages))
+            await asyncio.sleep(seconds)
+            with refusing(ctx.leases, "close", 10**6):
+                worker.cancel()
+                await asyncio.gather(worker, return_exceptions=True)
+
+        self.cloud.run(f"worker_{lane}", lambda: ctx.worker_loop.run(die()))
+
+    def upload(self, text: str, content_type: str) -> str:
+        data = text.encode()
+        made = self.call("POST", "/uploads", {"content_type": content_type, "size": len(data)})
+        assert requests.put(made["url"], data=data, headers=made["headers"], timeout=10).status_code == 200
+        return str(made["upload_id"])
+
+    def forget_object(self, part: str) -> None:
+        aws.client("s3").delete_object(Bucket=BUCKET, Key=next(key for key in objects() if part in key))
+
+    def forget_transcript(self, job: str) -> None:
+        """What is left after a day: the record, the spec and the result."""
+        table, dynamodb = table_name(STAGE, "job_data"), aws.client("dynamodb")
+        rows = dynamodb.query(TableName=table, KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job}})
+        for item in rows["Items"]:
+            if not item["sk"]["S"].startswith(("result#", "spec")):
+                dynamodb.delete_item(TableName=table, Key={"id": item["id"], "sk": item["sk"]})
+
+
+class Exercises(Users):
+    """What the functions may have to do. `run` does all of it, in order."""
+
     def run(self) -> None:
         self.recipients()
         self.job()
+        self.failing_receiver()
         self.sockets()
         self.dependents()
         self.changes()
         self.batch()
+        self.cancelled_batches()
         self.tasks_of_other_types()
         self.dead_workers()
         self.lost_connection()
@@ -134,6 +222,9 @@ class Exercises:
         for view in ("status", "attempts", "progress", "progress-history", "graph"):
             self.call("GET", f"/jobs/{job}/{view}")
         assert self.deliveries(f"/jobs/{job}") == ["delivered", "delivered"]
+
+    def failing_receiver(self) -> None:
+        """The second attempt of a webhook, to which the schedule wakes, and the first use of another tenant."""
         self.receiver_is_down(True)
         other = self.submit("stranger", webhook_url=WEBHOOK)  # of a tenant that has no secrets yet
         self.cloud.settle()
@@ -151,7 +242,7 @@ class Exercises:
         self.forget_transcript(job)
         self.connect("c2", ticket=True)
         assert "tokens" in self.send("c2", action="subscribe", job_id=job)
-        aws.client("s3").delete_object(Bucket=BUCKET, Key=next(key for key in objects() if f"{job}/result" in key))
+        self.forget_object(f"{job}/result")
         self.connect("c3")
         assert "gap" in self.send("c3", action="subscribe", job_id=job)
         assert self.cloud.call("GET", f"/jobs/{job}/text").status == 410
@@ -199,7 +290,7 @@ class Exercises:
         self.cloud.settle()
 
     def batch(self) -> None:
-        """A batch from an upload, with large rows, watched, exported, retried and cancelled."""
+        """A batch from an upload, with large rows, is watched, retried, counted and exported."""
         rows = "".join(json.dumps({"prompt": LARGE}) + "\n" for _ in range(3))
         self.fail_next(1)
         upload = self.upload(rows, "application/x-ndjson")
@@ -207,9 +298,8 @@ class Exercises:
         self.connect("c4")
         self.send("c4", action="subscribe", batch_id=watched)
         self.cloud.settle()
-        seen = self.call("GET", f"/batches/{watched}?detailed=true")
-        assert seen["status"] == "completed_with_failures", seen
-        assert "batch_completed" in self.events("c4"), self.events("c4")
+        assert self.call("GET", f"/batches/{watched}?detailed=true")["status"] == "completed_with_failures"
+        assert "batch_completed" in self.events("c4")
         assert self.deliveries(f"/batches/{watched}") == ["delivered"]
         self.gone.add("c4")
         self.call("POST", f"/batches/{watched}/retry-failed", {})
@@ -218,6 +308,9 @@ class Exercises:
         self.call("POST", f"/batches/{watched}/recount", {}, "operator")
         self.cloud.call("GET", f"/batches/{watched}/export")
         self.call("GET", "/batches")
+
+    def cancelled_batches(self) -> None:
+        """A batch is cancelled while a lost connection watches it, and one loses its rows."""
         cancelled = self.call("POST", "/batches", {"items": ["a", "b"], "batch_size": 1, "delay": 600})["batch_id"]
         self.cloud.settle()
         self.connect("c5")
@@ -229,7 +322,7 @@ class Exercises:
         self.cloud.settle()
 
     def tasks_of_other_types(self) -> None:
-        """The job types that call no model: an export, an import, a clean-up, a notification and a warm-up."""
+        """The job types that call no model: an export, also one that is given up, an import, a notification and a warm-up."""
 
         def task(kind: str, token: str = "operator", **given: Any) -> str:
             job = str(self.call("POST", "/jobs", {"type": kind, "input": given}, token)["job_id"])
@@ -268,21 +361,11 @@ class Exercises:
 
     def operations(self) -> None:
         """What operators do: circuits, health, lists, bulk operations and dead letters."""
-        for url in (
-            "/health/system",
-            "/circuits",
-            "/failed-jobs",
-            "/jobs",
-            "/jobs?status=failed",
-            "/me",
-            "/job-types",
-            "/job-types/export",
-        ):
-            self.call("GET", url, token="operator")
+        for route in ("health/system", "circuits", "failed-jobs", "jobs", "jobs?status=failed", "me", "job-types", "job-types/export"):
+            self.call("GET", f"/{route}", token="operator")
         self.call("POST", "/circuits/gpt-4o/open", {"reason": "test"}, "all")
         self.call("POST", "/circuits/gpt-4o/close", {}, "all")
-        dead = dead_letter_queue_name(STAGE, "normal")
-        sqs = aws.client("sqs")
+        sqs, dead = aws.client("sqs"), dead_letter_queue_name(STAGE, "normal")
         sqs.send_message(QueueUrl=sqs.get_queue_url(QueueName=dead)["QueueUrl"], MessageBody=WakeUp(self.submit(), 1).to_json())
         with patch.object(sqs_adapter, "WAIT_SECONDS", 0):
             self.call("POST", "/failed-jobs/redrive", {}, "all")
@@ -291,7 +374,7 @@ class Exercises:
         self.cloud.settle()
 
     def deletion(self) -> None:
-        """Records, rows and objects go, at once and by a bulk operation that the schedule continues."""
+        """Records, rows and objects are deleted: at once, by the schedule, and by a clean-up."""
         jobs = [self.submit(priority="urgent") for _ in range(4)]
         self.cloud.settle()
         with patch.object(bulk_operations, "INLINE_MAX_JOBS", 0):
@@ -307,86 +390,6 @@ class Exercises:
             self.cloud.settle()
         assert self.status(cleanup) == "completed"
         assert not [key for key in objects() if jobs[2] in key]
-
-    # ---- helpers
-
-    def call(self, method: str, url: str, body: Any = None, token: str = "user") -> Any:
-        answer = self.cloud.call(method, url, body, token)
-        assert answer.status < 400, f"{method} {url}: {answer.text}"
-        return answer.json
-
-    def submit(self, token: str = "user", **fields: Any) -> str:
-        return str(self.call("POST", "/jobs", {"prompt": LARGE, **fields}, token)["job_id"])
-
-    def status(self, job: str) -> str:
-        return str(self.call("GET", f"/jobs/{job}/status", token="operator")["status"])
-
-    def deliveries(self, of: str, token: str = "user") -> list[str]:
-        return [each["status"] for each in self.call("GET", f"{of}/deliveries", token=token)["data"]]
-
-    def connect(self, connection: str, *, ticket: bool = False) -> None:
-        query = {"ticket": self.call("POST", "/stream-tickets", {})["ticket"]} if ticket else None
-        headers = {} if ticket else {"Authorization": "Bearer hr_user"}
-        answer = self.cloud.socket("$connect", connection=connection, headers=headers, queryStringParameters=query)
-        assert answer == {"statusCode": 200}
-
-    def send(self, connection: str, **message: Any) -> list[str]:
-        """Send one message, and return the events of the frames that answer it."""
-        before = len(self.events(connection))
-        self.cloud.socket("$default", json.dumps(message), connection)
-        return self.events(connection)[before:]
-
-    def _lose_connection(self, model: Any, params: Any, **_: Any) -> None:
-        if params["url_path"].rsplit("/", 1)[-1] in self.gone:
-            response: Any = {"Error": {"Code": "GoneException"}, "ResponseMetadata": {"HTTPStatusCode": 410}}
-            raise ClientError(response, model.name)
-
-    def events(self, connection: str) -> list[str]:
-        text, decoder, found, at = api_gateway().connections[connection].data.decode(), json.JSONDecoder(), [], 0
-        while at < len(text):
-            frame, at = decoder.raw_decode(text, at)
-            found.append(str(frame["event"]))
-        return found
-
-    def receiver_is_down(self, down: bool) -> None:
-        self.cloud.containers["deliver"].webhook_client.answer = lambda _: WebhookResponse(500 if down else 204)
-
-    def fail_next(self, count: int) -> None:
-        """Let the next requests to the provider fail for good."""
-        self.cloud.containers["worker"].provider.failures = count
-
-    def kill_worker(self, lane: str = "normal", seconds: float = 6.0) -> None:
-        """Let a worker die while it streams: nothing after that is written, and its lease stays open."""
-        sqs, ctx = aws.client("sqs"), self.cloud.containers["worker"]
-        url = sqs.get_queue_url(QueueName=queue_name(STAGE, lane))["QueueUrl"]
-        received = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
-        messages = [QueueMessage(one["Body"], one["ReceiptHandle"], id=one["MessageId"]) for one in received]
-
-        async def die() -> None:
-            worker = asyncio.ensure_future(process_messages(ctx, lane, messages))
-            await asyncio.sleep(seconds)
-            with refusing(ctx.leases, "close", 10**6):
-                worker.cancel()
-                await asyncio.gather(worker, return_exceptions=True)
-
-        self.cloud.run(f"worker_{lane}", lambda: ctx.worker_loop.run(die()))
-
-    def upload(self, text: str, content_type: str) -> str:
-        made = self.call("POST", "/uploads", {"content_type": content_type, "size": len(text)})
-        assert requests.put(made["url"], data=text.encode(), headers=made["headers"], timeout=10).status_code == 200
-        return str(made["upload_id"])
-
-    def forget_object(self, part: str) -> None:
-        aws.client("s3").delete_object(Bucket=BUCKET, Key=next(key for key in objects() if part in key))
-
-    def forget_transcript(self, job: str) -> None:
-        """What is left after a day: the record, the spec and the result."""
-        table, dynamodb = table_name(STAGE, "job_data"), aws.client("dynamodb")
-        for item in dynamodb.query(TableName=table, KeyConditionExpression="id = :id", ExpressionAttributeValues={":id": {"S": job}})[
-            "Items"
-        ]:
-            if not item["sk"]["S"].startswith(("result#", "spec")):
-                dynamodb.delete_item(TableName=table, Key={"id": item["id"], "sk": item["sk"]})
 
 
 def objects() -> list[str]:
