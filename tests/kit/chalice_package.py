@@ -79,7 +79,7 @@ def _names(config: Config, stage: str) -> Template:
         elif isinstance(model, models.ScheduledEvent):
             function = resources[to_cfn_resource_name(model.lambda_function.resource_name)]["Properties"]
             function["Events"] = {to_cfn_resource_name(model.resource_name): {"Properties": {"Name": model.rule_name}}}
-    # Chalice names a function here that it calls differently (chalice#2079)
+    # Chalice names a function here that it calls differently
     resources[LOG_GROUP_OF_API] = {"Properties": {"LogGroupName": {"Fn::Sub": "/aws/lambda/${APIHandler}"}}}
     return {"Resources": resources}
 

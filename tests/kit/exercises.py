@@ -188,19 +188,17 @@ class Exercises(Users):
     """What the functions may have to do. `run` does all of it, in order."""
 
     def run(self) -> None:
-        self.recipients()
-        self.job()
-        self.failing_receiver()
-        self.sockets()
-        self.dependents()
-        self.changes()
-        self.batch()
-        self.cancelled_batches()
-        self.tasks_of_other_types()
-        self.dead_workers()
-        self.lost_connection()
-        self.operations()
-        self.deletion()
+        steps = (
+            *(self.recipients, self.job, self.failing_receiver, self.sockets, self.dependents, self.changes),
+            *(self.batch, self.cancelled_batches, self.tasks_of_other_types, self.dead_workers, self.lost_connection),
+            *(self.operations, self.deletion),
+        )
+        for step in steps:
+            try:
+                step()
+            finally:
+                refused = [f"{role} may not: {ask}" for role, ask in self.cloud.roles.refused]
+                assert refused == [], f"infra/policies.py does not allow what {step.__name__} needs"
 
     def recipients(self) -> None:
         """The first use of a tenant creates its secrets."""
