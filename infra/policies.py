@@ -14,7 +14,7 @@ from infra.naming import API_STAGE, bucket_name, openai_secret_name, resource_id
 Statement = dict[str, Any]
 
 READ = ("BatchGetItem", "GetItem", "Query")
-CHANGE = ("ConditionCheckItem", "PutItem", "UpdateItem")
+CHANGE = ("PutItem", "UpdateItem")
 REMOVE = ("BatchWriteItem", "DeleteItem")
 
 
@@ -28,7 +28,7 @@ def _api(stage: str) -> list[Statement]:
         _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
-        _table(stage, "accounts", READ),
+        _table(stage, "accounts", ("GetItem",)),
         _table(stage, "counters", READ + CHANGE + REMOVE),
         *_signing_secrets(stage, write=True),
         _send(stage),
@@ -45,8 +45,8 @@ def _websocket(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", READ),
-        _table(stage, "accounts", READ),
-        _content(stage),
+        _table(stage, "accounts", ("GetItem",)),
+        *_read_content(stage),
         _connections(),
     ]
 
@@ -57,7 +57,7 @@ def _worker(stage: str) -> list[Statement]:
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", (*READ, "DeleteItem", "PutItem")),  # batches and deliveries that maintenance job types create
-        _table(stage, "accounts", READ),
+        _table(stage, "accounts", ("GetItem",)),
         _receive(stage),
         _send(stage),
         _content(stage),
@@ -70,14 +70,14 @@ def _worker(stage: str) -> list[Statement]:
 
 def _on_job_change(stage: str) -> list[Statement]:
     return [
-        _stream(stage),
+        *_stream(stage),
         _table(stage, "jobs", (*READ, "UpdateItem")),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", REMOVE),
         _table(stage, "counters", READ + CHANGE + REMOVE),
-        _table(stage, "accounts", READ),
-        _read_content(stage),  # recipients are in the job's spec, which is an object if it is large
+        _table(stage, "accounts", ("GetItem",)),
         _send(stage),
+        *_read_content(stage),  # recipients are in the job's spec, which is an object if it is large
         _connections(),
     ]
 
@@ -85,7 +85,7 @@ def _on_job_change(stage: str) -> list[Statement]:
 def _count_jobs(stage: str) -> list[Statement]:
     """It changes other tables only to delete the subscriptions of a closed WebSocket."""
     return [
-        _stream(stage),
+        *_stream(stage),
         _table(stage, "counters", READ + CHANGE),
         _table(stage, "job_data", ("Query", "UpdateItem", "DeleteItem")),
         _table(stage, "coordination", ("DeleteItem",)),
@@ -97,7 +97,7 @@ def _count_jobs(stage: str) -> list[Statement]:
 
 def _run_tasks(stage: str) -> list[Statement]:
     return [
-        _table(stage, "jobs", (*READ, *CHANGE, "DeleteItem")),
+        _table(stage, "jobs", READ + CHANGE),
         _table(stage, "job_data", READ + CHANGE + REMOVE),
         _table(stage, "coordination", READ + CHANGE + REMOVE),
         _table(stage, "counters", (*READ, *CHANGE, "DeleteItem")),
@@ -106,7 +106,7 @@ def _run_tasks(stage: str) -> list[Statement]:
         _send(stage),
         _content(stage),
         _connections(),
-        *_delete_content(stage),
+        _find_content(stage),
     ]
 
 
@@ -146,7 +146,7 @@ def _sweep_job_ends(stage: str) -> list[Statement]:
         _table(stage, "counters", ("GetItem", "PutItem")),  # deliveries
         _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
         _send(stage),
-        _read_content(stage),  # recipients are in the job's spec, which is an object if it is large
+        *_read_content(stage),  # recipients are in the job's spec, which is an object if it is large
     ]
 
 
@@ -164,7 +164,7 @@ def _sweep_bulk_operations(stage: str) -> list[Statement]:
         _table(stage, "counters", ("GetItem", "PutItem")),  # the number of rows of a batch; deliveries of ends before a retry or deletion
         _table(stage, "accounts", ("GetItem",)),  # API address for links in messages
         _send(stage),
-        _read_content(stage),
+        _get_content(stage),
         *_delete_content(stage),
     ]
 
@@ -201,9 +201,11 @@ def _table(stage: str, table: str, actions: tuple[str, ...]) -> Statement:
     return _allow(f"{resource_id(table)}Table", [f"dynamodb:{action}" for action in sorted(actions)], arn, f"{arn}/index/*")
 
 
-def _stream(stage: str) -> Statement:
-    actions = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator", "dynamodb:ListStreams"]
-    return _allow("JobsStream", actions, f"arn:aws:dynamodb:*:*:table/{table_name(stage, 'jobs')}/stream/*")
+def _stream(stage: str) -> list[Statement]:
+    """`ListStreams` takes no resource: on the stream it would allow nothing."""
+    actions = ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"]
+    stream = f"arn:aws:dynamodb:*:*:table/{table_name(stage, 'jobs')}/stream/*"
+    return [_allow("JobsStream", actions, stream), _allow("ListStreams", ["dynamodb:ListStreams"], "*")]
 
 
 def _send(stage: str) -> Statement:
@@ -215,7 +217,7 @@ def _measure(stage: str) -> Statement:
 
 
 def _receive(stage: str) -> Statement:
-    actions = ["sqs:ChangeMessageVisibility", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
+    actions = ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"]
     return _allow("TakeMessages", actions, f"arn:aws:sqs:*:*:headrace-{stage}-*")
 
 
@@ -224,10 +226,14 @@ def _redrive(stage: str) -> Statement:
     return _allow("RedriveDeadLetters", ["sqs:DeleteMessage", "sqs:ReceiveMessage"], f"arn:aws:sqs:*:*:headrace-{stage}-*-dead")
 
 
+def _find_content(stage: str) -> Statement:
+    """To list objects, and to be told that one is gone: without this right S3 answers as for one that is forbidden."""
+    return _allow("FindContent", ["s3:ListBucket"], f"arn:aws:s3:::{bucket_name(stage, '*')}")
+
+
 def _delete_content(stage: str) -> list[Statement]:
     """Listing is needed to delete all objects of a job: a crash can leave one that no row names."""
-    bucket = f"arn:aws:s3:::{bucket_name(stage, '*')}"
-    return [_allow("FindContent", ["s3:ListBucket"], bucket), _allow("RemoveContent", ["s3:DeleteObject"], *_content_folders(stage))]
+    return [_find_content(stage), _allow("RemoveContent", ["s3:DeleteObject"], *_content_folders(stage))]
 
 
 def _content(stage: str) -> Statement:
@@ -239,8 +245,18 @@ def _content_folders(stage: str) -> list[str]:
     return [f"arn:aws:s3:::{bucket_name(stage, '*')}/{folder}*" for folder in (JOBS_FOLDER, BATCHES_FOLDER, upload.FOLDER)]
 
 
-def _read_content(stage: str) -> Statement:
-    return _allow("ReadContent", ["s3:GetObject"], *_content_folders(stage))
+def _read_content(stage: str) -> list[Statement]:
+    """Read what jobs have stored, and be told that it is gone.
+
+    For an absent object S3 compares the prefix with its key, or has none: the condition holds for
+    both.
+    """
+    condition = {"StringLikeIfExists": {"s3:prefix": f"{JOBS_FOLDER}*"}}
+    return [_get_content(stage), _find_content(stage) | {"Condition": condition}]
+
+
+def _get_content(stage: str) -> Statement:
+    return _allow("Content", ["s3:GetObject"], f"arn:aws:s3:::{bucket_name(stage, '*')}/{JOBS_FOLDER}*")
 
 
 def _abort_uploads(stage: str) -> Statement:
@@ -250,7 +266,7 @@ def _abort_uploads(stage: str) -> Statement:
 
 def _openai_credentials(stage: str) -> Statement:
     secret = openai_secret_name(stage)
-    return _allow("OpenAiCredentials", ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:*:*:secret:{secret}*")
+    return _allow("OpenAiCredentials", ["secretsmanager:GetSecretValue"], f"arn:aws:secretsmanager:*:*:secret:{secret}-*")
 
 
 def _signing_secrets(stage: str, *, write: bool) -> list[Statement]:

@@ -9,38 +9,23 @@ from typing import Any
 
 import pytest
 import requests
-from moto import mock_aws
 
 from chalicelib import bootstrap
 from chalicelib.adapters.aws import client as aws
-from chalicelib.adapters.memory.all import run_inline
 from chalicelib.domain.failures import RequestRefused
 from chalicelib.domain.ids import job_id_of_row
-from chalicelib.domain.queues.lanes import DELIVERIES, LANES, TASKS, dead_letter_queue_name, queue_name
+from chalicelib.domain.queues.lanes import TASKS, queue_name
 from chalicelib.settings import Settings
 from infra.naming import bucket_name
-from infra.tables import TABLES, create_table_arguments
 from tests.kit.change_records import change
-from tests.kit.container import InlineLoop
-from tests.kit.http import CONTEXT, Api, keys
+from tests.kit.http import CONTEXT, Api
+from tests.kit.moto_stage import ACCOUNT, STAGE, RealAdapters, stage_on_moto
 from tests.kit.provider import Script, ScriptedProvider
 
-STAGE, ACCOUNT = "dev", "123456789012"  # moto's account
 SCRIPTS = (Script(deltas=["all ", "of ", "it"], every=0.01, first=0.01), Script(deltas=["no"], every=0.01, error=RequestRefused("No.")))
 
 
-class RealProvider(bootstrap.Container):
-    """Every real adapter, on a worker loop where sleeps return at once."""
-
-    offload: Any = staticmethod(run_inline)
-    offload_sends: Any = staticmethod(run_inline)
-
-    @cached_property
-    def worker_loop(self) -> Any:
-        return InlineLoop()
-
-
-class OnMoto(RealProvider):
+class OnMoto(RealAdapters):
     """Every real adapter but the provider, which is scripted."""
 
     @cached_property
@@ -49,28 +34,12 @@ class OnMoto(RealProvider):
 
 
 @pytest.fixture
-def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+def api() -> Iterator[Api]:
     """The API of a stage with its tables, queues, bucket and API keys."""
     made = Api()
-    for name, value in (("AWS_ACCESS_KEY_ID", "testing"), ("AWS_SECRET_ACCESS_KEY", "testing"), ("AWS_DEFAULT_REGION", "us-east-1")):
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    with mock_aws():
-        aws.reset_clients()
-        for table in TABLES:
-            aws.client("dynamodb").create_table(**create_table_arguments(table, STAGE))
-        aws.client("s3").create_bucket(Bucket=bucket_name(STAGE, ACCOUNT))
-        for lane in (*LANES, TASKS, DELIVERIES):
-            for queue in (queue_name(STAGE, lane), dead_letter_queue_name(STAGE, lane)):
-                aws.client("sqs").create_queue(QueueName=queue)
-        container = OnMoto(Settings(stage=STAGE))
-        for key in keys(1):
-            container.api_keys.put_key(key)
-        bootstrap.override(container)
+    with stage_on_moto():
+        bootstrap.override(OnMoto(Settings(stage=STAGE)))
         yield made
-    bootstrap.override(None)
-    aws.reset_clients()
 
 
 def deliver(api: Api, lane: str = "normal") -> None:
@@ -139,7 +108,7 @@ def test_a_failed_job_is_listed_and_deleted(api: Api) -> None:
 
 def test_without_a_provider_key_stories_fall_back_and_other_jobs_wait(api: Api) -> None:
     """This runs on the real provider adapter; the held job has made no attempt."""
-    bootstrap.override(RealProvider(Settings(stage=STAGE)))
+    bootstrap.override(RealAdapters(Settings(stage=STAGE)))
     story = {"title": "A miracle battery!", "content": "It charges instantly."}
     scored = api.call("POST", "/jobs", {"job_type": "story_enhancement", "input": story}).json["job_id"]
     waiting = api.submit()

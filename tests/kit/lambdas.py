@@ -1,0 +1,140 @@
+"""AWS Lambda on moto: the functions of `app.py`, each with the role of its kind and a container of its own.
+
+Messages and change records reach the functions by the event sources that `app.py` declares, so a
+new function needs nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from chalice.app import DynamoDBEventConfig, ScheduledEventConfig, SQSEventConfig
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.models.utilities import dynamo_json_dump
+from moto.sqs.models import sqs_backends
+
+from chalicelib import bootstrap
+from chalicelib.adapters.aws import client as aws
+from chalicelib.domain.queues.lanes import queue_name
+from chalicelib.settings import settings
+from infra.chalice_config import FUNCTIONS
+from infra.naming import table_name
+from tests.kit.http import CONTEXT, Api, Reply
+from tests.kit.iam import Roles
+from tests.kit.moto_stage import ACCOUNT, REGION, STAGE
+
+T = TypeVar("T")
+KIND_OF = {function.name: function.kind for function in FUNCTIONS}
+MAX_ROUNDS = 30
+STREAMS = f"https://streams.dynamodb.{REGION}.amazonaws.com"  # moto does not know the endpoint of the account
+SCHEDULED = {**dict.fromkeys(("version", "account", "region", "source", "id", "time", "detail-type"), ""), "detail": {}, "resources": []}
+
+
+class Lambdas:
+    """Invokes functions. `invoked` has the names of those that were."""
+
+    def __init__(self, roles: Roles, make_container: Callable[[], bootstrap.Container]) -> None:
+        self.roles = roles
+        self.api = Api()
+        self.invoked: set[str] = set()
+        self.containers = {kind: make_container() for kind in set(KIND_OF.values())}
+        self._changes: list[Any] = []  # all records of the stream
+        self._positions: Counter[str] = Counter()  # in it, by function
+
+    def run(self, function: str, work: Callable[[], T]) -> T:
+        """Do something as a function: with its role and its container."""
+        self.invoked.add(function)
+        kind = KIND_OF[function]
+        bootstrap.override(self.containers[kind])
+        with self.roles.acting_as(kind):
+            return work()
+
+    def invoke(self, function: str, event: Any) -> Any:
+        return self.run(function, lambda: getattr(self.api.module, function)(event, CONTEXT))
+
+    def call(self, method: str, url: str, body: Any = None, token: str = "user", **headers: str) -> Reply:
+        """Send a request to the API; an answer of 500 is a fault."""
+        answer = self.run("api_handler", lambda: self.api.call(method, url, body, token, **headers))
+        assert answer.status not in (500, 503), f"{method} {url}: {answer.text}; refused: {self.roles.refused}"
+        return answer
+
+    def socket(self, route: str, body: str | None = None, connection: str = "c1", **fields: Any) -> Any:
+        """Send an event of the WebSocket API to its function."""
+        context = {
+            "routeKey": route,
+            "connectionId": connection,
+            "domainName": f"abc123.execute-api.{REGION}.amazonaws.com",
+            "stage": "api",
+            "apiId": "abc123",
+            "requestId": "r1",
+        }
+        function = {"$connect": "websocket_connect", "$disconnect": "websocket_disconnect"}.get(route, "websocket_message")
+        return self.invoke(function, {"body": body, "requestContext": context, **fields})
+
+    def tick(self) -> None:
+        """Invoke every function that has a schedule."""
+        for source in self._sources(ScheduledEventConfig):
+            self.invoke(source.name, SCHEDULED)
+
+    def settle(self) -> None:
+        """Deliver messages and change records until there are none."""
+        for _ in range(MAX_ROUNDS):
+            if not self.deliver_messages() and not self.deliver_changes():
+                return
+        raise AssertionError(f"messages or changes were left after {MAX_ROUNDS} rounds")
+
+    def deliver_messages(self) -> int:
+        """Deliver messages of each queue, as the event source mapping does: with the role of its function."""
+        delivered = 0
+        for source in self._sources(SQSEventConfig):
+            queue = queue_name(STAGE, source.queue.removeprefix(queue_name(settings().stage, "")))
+            if sqs_backends[ACCOUNT][REGION].queues[queue].messages:
+                delivered += self._deliver_messages_to(
+                    source.name, f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{queue}", source.batch_size
+                )
+        return delivered
+
+    def _deliver_messages_to(self, function: str, url: str, batch_size: int) -> int:
+        sqs = aws.client("sqs")
+        with self.roles.acting_as(KIND_OF[function]):
+            sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+            messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=min(batch_size, 10)).get("Messages", [])
+        records = [{"body": one["Body"], "receiptHandle": one["ReceiptHandle"], "messageId": one["MessageId"]} for one in messages]
+        self.invoke(function, {"Records": records})
+        with self.roles.acting_as(KIND_OF[function]):
+            for message in messages:
+                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return len(messages)
+
+    def deliver_changes(self) -> int:
+        """Deliver the new records of the stream to each of its readers.
+
+        A reader's first records prove the rights of its role. All are taken from moto itself, whose
+        API needs more time for them than everything else here.
+        """
+        shard: Any = dynamodb_backends[ACCOUNT][REGION].tables[table_name(STAGE, "jobs")].stream_shard
+        self._changes += [json.loads(dynamo_json_dump(record.to_json())) for record in shard.items[len(self._changes) :]]
+        delivered = 0
+        for source in self._sources(DynamoDBEventConfig):
+            new = self._changes[self._positions[source.name] :]
+            if new:
+                if not self._positions[source.name]:
+                    self._read_stream_as(KIND_OF[source.name])
+                self._positions[source.name] += len(new)
+                self.invoke(source.name, {"Records": new})
+            delivered += len(new)
+        return delivered
+
+    def _read_stream_as(self, kind: str) -> None:
+        streams = aws.client("dynamodbstreams", endpoint_url=STREAMS)
+        with self.roles.acting_as(kind):
+            arn = streams.list_streams(TableName=table_name(STAGE, "jobs"))["Streams"][0]["StreamArn"]
+            shard = streams.describe_stream(StreamArn=arn)["StreamDescription"]["Shards"][0]["ShardId"]
+            start = streams.get_shard_iterator(StreamArn=arn, ShardId=shard, ShardIteratorType="TRIM_HORIZON")
+            streams.get_records(ShardIterator=start["ShardIterator"], Limit=1)
+
+    def _sources(self, kind: type[Any]) -> list[Any]:
+        return [source for source in self.api.app.event_sources if isinstance(source, kind)]
