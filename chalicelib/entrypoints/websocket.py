@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from chalicelib.bootstrap import Container, container
+from chalicelib.domain import json_limits
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import ConnectionBusy, ConnectionGone, Forbidden, HeadraceError, InvalidRequest, Unauthenticated
 from chalicelib.domain.ids import checked_batch_id, checked_job_id
@@ -106,8 +106,10 @@ def _parse(body: str | None) -> dict[str, Any]:
         InvalidRequest: the message is invalid; the details say why.
     """
     try:
-        data = json.loads(body or "")
-    except (ValueError, RecursionError) as exc:
+        data = json_limits.loads(body or "")
+    except json_limits.JsonRefused as exc:
+        raise InvalidRequest(f"The message {exc}.") from exc
+    except ValueError as exc:
         raise InvalidRequest("The message is not JSON.") from exc
     action = data.get("action") if isinstance(data, dict) else None
     if not isinstance(action, str) or action not in ACTIONS:

@@ -10,6 +10,7 @@ from typing import Any
 from chalice import Blueprint, Response
 
 from chalicelib.bootstrap import Container, container
+from chalicelib.domain import json_limits
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge, Unavailable
 from chalicelib.domain.ids import checked_job_id
@@ -54,7 +55,7 @@ class ApiRequest:
         """The body as a JSON object; an empty body is an empty object.
 
         Raises:
-            InvalidRequest: the body is not a JSON object.
+            InvalidRequest: the body is not a JSON object, or has too many values.
             TooLarge: the body is too large.
         """
         if len(self.raw) > MAX_BODY_BYTES:
@@ -62,8 +63,10 @@ class ApiRequest:
         if not self.raw:
             return {}
         try:
-            data = json.loads(self.raw)
-        except (ValueError, RecursionError) as exc:
+            data = json_limits.loads(self.raw)
+        except json_limits.JsonRefused as exc:
+            raise InvalidRequest(f"The body {exc}.", details=(Detail("", str(exc)),)) from exc
+        except ValueError as exc:
             raise InvalidRequest("The body is not JSON.", details=(Detail("", str(exc)[:200]),)) from exc
         if not isinstance(data, dict):
             raise InvalidRequest("The body must be a JSON object.", details=(Detail("", f"is {type(data).__name__}, not an object"),))
@@ -200,7 +203,7 @@ def _request(raw: Any, state: RequestState) -> ApiRequest:
         path=raw.path,
         query={key: raw.query_params[key] for key in raw.query_params or {}},
         headers=raw.headers,
-        raw=body.encode() if isinstance(body, str) else body or b"",
+        raw=body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body or b"",
         caller_or_none=state.caller,
         over_rate=state.over_rate,
     )

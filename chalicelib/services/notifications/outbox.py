@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from chalicelib.domain import json_limits
 from chalicelib.domain.errors import InvalidMessage, Unavailable
 from chalicelib.domain.notifications import delivery as delivery_rules
 from chalicelib.domain.notifications.delivery import Delivery, delivery_id
@@ -112,8 +113,8 @@ def decode_delivery_message(body: str) -> tuple[str, str]:
         InvalidMessage: the message names no delivery.
     """
     try:
-        data = json.loads(body)
-    except (ValueError, RecursionError) as exc:
+        data = json_limits.loads(body)
+    except ValueError as exc:
         raise InvalidMessage("The message is not JSON.") from exc
     owner, delivery = (data.get("owner"), data.get("delivery")) if isinstance(data, dict) else (None, None)
     if not (isinstance(owner, str) and isinstance(delivery, str) and 0 < len(owner) < 200 and 0 < len(delivery) < 200):

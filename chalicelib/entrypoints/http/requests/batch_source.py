@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from chalicelib.domain import json_limits
 from chalicelib.domain.batches.options import merge_options, options_from_query
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.entrypoints.http.server import JSON, ApiRequest
@@ -61,7 +61,7 @@ def _json_options(request: ApiRequest, options: Mapping[str, Any]) -> dict[str, 
     if not request.raw or not ("upload_id" in options or b"upload_id" in request.raw):
         return {}
     try:
-        data = json.loads(request.raw)
-    except (ValueError, RecursionError):
+        data = json_limits.loads(request.raw, json_limits.MAX_ROWS_VALUES)
+    except ValueError:
         return None
     return data if isinstance(data, dict) else None

@@ -305,7 +305,7 @@ class TestJson:
         assert list(refused(LINES, '"a"\n\n{\n[]\n{"conten": "x"}\n')) == ["line 3", "line 4", "line 5.conten"]
 
     def test_too_large_json_names_the_streamable_formats(self) -> None:
-        with pytest.raises(TooLarge, match="CSV, text or JSON lines"):
+        with pytest.raises(TooLarge, match="JSON lines, CSV or text"):
             read_batch(JSON, (b" " * 1_000_000 for _ in range(17)), {})
 
 
