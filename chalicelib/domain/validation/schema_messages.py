@@ -21,16 +21,20 @@ NOUNS = {
 }
 
 
-def describe_expected(rule: dict[str, Any]) -> str:
-    """Describe a schema: `a number between 0 and 2`, `one of "text", "json"`."""
+def describe_expected(rule: dict[str, Any], levels: int = 2) -> str:
+    """Describe a schema: `a number between 0 and 2`, `one of "text", "json"`.
+
+    Args:
+        levels: of alternatives within alternatives that are described.
+    """
     if "const" in rule:
         return shortened(rule["const"])
     if "enum" in rule:
         return _choice([shortened(option) for option in rule["enum"][: MAX_CHOICES + 1]])
     for keyword in ("anyOf", "oneOf"):
-        if keyword in rule:
+        if keyword in rule and levels:
             options = [option for option in rule[keyword][:MAX_CHOICES] if isinstance(option, dict)]
-            return " or ".join(dict.fromkeys(describe_expected(option) for option in options))
+            return " or ".join(dict.fromkeys(describe_expected(option, levels - 1) for option in options))
     kinds = rule.get("type", [])
     nouns = [_bounded(kind, rule) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
     return " or ".join(nouns) if nouns else _bounded("value", rule)

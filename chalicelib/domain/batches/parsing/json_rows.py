@@ -9,7 +9,7 @@ from typing import Any
 
 from chalicelib.domain import json_limits
 from chalicelib.domain.batches.options import MAX_ROWS, PROPERTIES
-from chalicelib.domain.batches.parsing.line_splitter import lines
+from chalicelib.domain.batches.parsing.line_splitter import lines, numbered_lines
 from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, UnreadableInput
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.errors import Detail, InvalidRequest, TooLarge
@@ -94,8 +94,8 @@ def json_line_rows(pieces: Iterable[bytes], found: ProblemCollector) -> Iterator
     Raises:
         UnreadableInput: the bytes are not lines of text.
     """
-    for number, line in enumerate(lines(pieces), start=1):
-        if line.strip() and (row := _parse_line(line, f"line {number}", found)):
+    for number, line in numbered_lines(pieces):
+        if row := _parse_line(line, f"line {number}", found):
             yield row
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from chalicelib.domain.batches.parsing.problems import UnreadableInput
 
 MAX_LINE_LENGTH = 4_000_000  # characters: more than the largest valid row
+MAX_LINES = 2_000_000  # of a file; they bound the time, of which each line takes a microsecond
+MAX_EMPTY_LINES = 100_000  # of a file; they are skipped, so no limit of rows ends them
 CHUNK_SIZE = 65_536
 BYTE_ORDER_MARK = "\ufeff"
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -29,7 +31,7 @@ def lines(pieces: Iterable[bytes], max_length: int = MAX_LINE_LENGTH) -> Iterato
 
     Raises:
         UnreadableInput: the bytes are not UTF-8, contain a NUL byte, or have a line of more than
-            `max_length` characters.
+            `max_length` characters; or there are too many lines.
     """
     splitter, decoder, decoded_bytes = _Splitter(max_length), codecs.getincrementaldecoder("utf-8")(), 0
     for piece in _cut(_check_encoding(pieces)):
@@ -44,6 +46,37 @@ def lines(pieces: Iterable[bytes], max_length: int = MAX_LINE_LENGTH) -> Iterato
     if left := decoder.getstate()[0]:  # the input ends within a character
         raise _not_utf8(splitter.location, decoded_bytes - len(left), left[0])
     yield from splitter.flush()
+
+
+class EmptyLines:
+    """Counts the lines that are skipped because nothing is in them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> None:
+        """Count a line.
+
+        Raises:
+            UnreadableInput: there are too many.
+        """
+        self.count += 1
+        if self.count > MAX_EMPTY_LINES:
+            raise UnreadableInput("", f"has more than {MAX_EMPTY_LINES:,} empty lines")
+
+
+def numbered_lines(pieces: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """Yield each line that is not empty, with its number from 1.
+
+    Raises:
+        UnreadableInput: as `lines`, or there are too many empty lines.
+    """
+    empty = EmptyLines()
+    for number, line in enumerate(lines(pieces), start=1):
+        if line.strip():
+            yield number, line
+        else:
+            empty.add()
 
 
 class _Splitter:
@@ -99,6 +132,8 @@ class _Splitter:
         line = "".join(self._parts) + end
         self._parts, self._length, self._has_cr = [], 0, False
         self._line += ended
+        if self._line > MAX_LINES:
+            raise UnreadableInput(self.location, f"exceeds the maximum of {MAX_LINES:,} lines")
         return line
 
 
