@@ -155,7 +155,9 @@ def _is_json(value: Any) -> bool:
         return False
     level = [value]
     for _ in range(MAX_DEPTH + 1):
-        level = list(chain.from_iterable(part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)))
+        level = list(
+            chain.from_iterable(part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        )
         if any(isinstance(part, tuple) for part in level):
             return False
     return not level

@@ -66,7 +66,11 @@ def _bounded(kind: str, rule: dict[str, Any]) -> str:
     noun = NOUNS.get(kind, "a value")
     if kind == "string":
         wanted = rule.get("pattern")
-        return noun + _between(rule, "Length", " of", "character") + (f" that matches {shortened(wanted, 160, quoted=False)}" if wanted else "")
+        return (
+            noun
+            + _between(rule, "Length", " of", "character")
+            + (f" that matches {shortened(wanted, 160, quoted=False)}" if wanted else "")
+        )
     if kind == "array":
         return noun + _between(rule, "Items", " of", "item")
     if kind in ("number", "integer", "value"):

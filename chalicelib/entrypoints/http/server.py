@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from chalice import Blueprint, Response
@@ -21,6 +22,7 @@ from chalicelib.settings import Settings
 
 MAX_BODY_BYTES = 4_000_000
 WINDOW_SECONDS = 60  # of the rate limit
+BYTES_PER_REQUEST = 65_536  # a larger body counts as several requests, because its work grows with it
 JSON = "application/json"
 REPLAYED = {"Idempotent-Replayed": "true"}
 EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", "Retry-After", "ETag", "Idempotent-Replayed")
@@ -43,6 +45,8 @@ class ApiRequest:
     raw: bytes
     caller_or_none: Caller | None = None
     over_rate: bool = False
+    # Counts this many further requests; raises `RateLimited` if the key was over its limit before.
+    charge: Callable[[int], None] = lambda _requests: None
 
     @property
     def caller(self) -> Caller:
@@ -188,14 +192,36 @@ def _authorize(raw: Any, options: RouteOptions, role: Role, state: RequestState)
     """Authenticate the caller, check the role, and count the request against the rate limit."""
     state.caller = _caller(state.container, raw, tickets=options.tickets)
     state.caller.require(role)
-    policy = "key" if options.rate_limited else "stream"
-    state.over_rate = not _check_rate_limit(state.container, state.caller, state.headers, policy)
-    if state.over_rate and options.rate_limited:
+    requests = requests_of(len(_body_of(raw)), BYTES_PER_REQUEST)
+    if options.rate_limited:
+        _charge(state, requests)
+    else:
+        state.over_rate = not _check_rate_limit(state.container, state.caller, state.headers, "stream", requests)
+
+
+def requests_of(size: int, size_of_one: int) -> int:
+    """Return as how many requests `size` bytes count, each started `size_of_one` as one."""
+    return max(1, -(-size // size_of_one))
+
+
+def _charge(state: RequestState, requests: int) -> None:
+    """Count requests against the limit of the key.
+
+    Raises:
+        RateLimited: the key was over it before. A request that alone is larger than the rest is
+            accepted, and the next ones wait.
+    """
+    assert state.caller is not None
+    if not _check_rate_limit(state.container, state.caller, state.headers, "key", requests):
         raise RateLimited(retry_after=WINDOW_SECONDS - state.container.clock.now() // 1000 % WINDOW_SECONDS)
 
 
+def _body_of(raw: Any) -> bytes:
+    body: str | bytes | None = raw.raw_body
+    return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body or b""
+
+
 def _request(raw: Any, state: RequestState) -> ApiRequest:
-    body = raw.raw_body
     return ApiRequest(
         id=state.id,
         container=state.container,
@@ -203,9 +229,10 @@ def _request(raw: Any, state: RequestState) -> ApiRequest:
         path=raw.path,
         query={key: raw.query_params[key] for key in raw.query_params or {}},
         headers=raw.headers,
-        raw=body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body or b"",
+        raw=_body_of(raw),
         caller_or_none=state.caller,
         over_rate=state.over_rate,
+        charge=partial(_charge, state),
     )
 
 
@@ -258,15 +285,16 @@ def _caller(ctx: Container, raw: Any, *, tickets: bool) -> Caller:
     return authenticate_bearer(ctx.api_key_cache, raw.headers.get("authorization"))
 
 
-def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], policy: str) -> bool:
-    """Count the request and set the `RateLimit` headers. False if the key is over its limit."""
+def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], policy: str, requests: int) -> bool:
+    """Count requests and set the `RateLimit` headers. False if the key was over its limit before."""
     limit = ctx.settings.requests_per_minute
     now = ctx.clock.now() // 1000
     headers["RateLimit-Policy"] = f'"{policy}";q={limit};w={WINDOW_SECONDS}'
     try:
-        used = ctx.request_counters.increment(f"{policy}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
+        window, ttl = now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS
+        used = ctx.request_counters.increment(f"{policy}#{caller.key_id}", window, ttl, requests)
     except Unavailable as exc:  # allow the request: the limit protects against load, not against intruders
         record("rate_limit_count_failed", key_id=caller.key_id, error=exc)
         return True
     headers["RateLimit"] = f'"{policy}";r={max(0, limit - used)};t={WINDOW_SECONDS - now % WINDOW_SECONDS}'
-    return used <= limit
+    return used - requests < limit

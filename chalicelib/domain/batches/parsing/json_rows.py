@@ -170,5 +170,9 @@ def _limit_size(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         size += len(piece)
         if size > MAX_JSON_BYTES:
-            raise TooLarge("A JSON batch may have at most 4 MB. Send larger ones as JSON lines, CSV or text, with an upload up to 50 MB.")
+            raise json_too_large()
         yield piece
+
+
+def json_too_large() -> TooLarge:
+    return TooLarge("A JSON batch may have at most 4 MB. Send larger ones as JSON lines, CSV or text, with an upload up to 50 MB.")

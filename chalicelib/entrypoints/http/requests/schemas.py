@@ -51,8 +51,9 @@ TICKET: Schema = closed(
 UPLOAD: Schema = closed(
     {
         "content_type": optional({"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[ -~]*$"}),
-        "size": optional({"type": "integer", "minimum": 1}),
-    }
+        "size": {"type": "integer", "minimum": 1},
+    },
+    required=["size"],
 )
 
 CIRCUIT: Schema = closed({"reason": optional({"type": "string", "minLength": 1, "maxLength": 200})})
