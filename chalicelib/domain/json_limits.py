@@ -8,11 +8,12 @@ parsed here; what Headrace itself has stored is not.
 from __future__ import annotations
 
 import json
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 MAX_VALUES = 50_000  # of one document: a request, a row, a message
 MAX_ROWS_VALUES = 200_000  # of a document that holds the rows of a batch
+MAX_BATCH_VALUES = 750_000  # of the inputs and the metadata of all rows of a batch, which are kept until it is stored
 # Of a model's answer. The longest answer has 128,000 tokens, and a value takes about one.
 MAX_ANSWER_VALUES = 200_000
 MAX_LEVELS = 100  # of lists and objects; `json` would fail, depending on the version, at about a thousand
@@ -48,6 +49,16 @@ def loads(document: str | bytes, max_values: int = MAX_VALUES) -> Any:
         raise
     except ValueError as exc:
         raise JsonRefused(f"has a whole number of more than {MAX_DIGITS:,} digits") from exc
+
+
+def count_values(value: Any) -> int:
+    """Return how many values a parsed one has, itself included."""
+    count, level = 0, [value]
+    while level:
+        count += len(level)
+        parts = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = list(chain.from_iterable(parts))
+    return count
 
 
 def _check(encoded: bytes, max_values: int) -> None:

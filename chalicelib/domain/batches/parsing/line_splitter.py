@@ -107,6 +107,9 @@ class _Splitter:
             yield self._complete("\r" if self._has_cr else "", ended=self._has_cr)
 
     def _feed(self, text: str) -> Iterator[str]:
+        if "\r" not in text and not self._has_cr and len(text) <= self._max_length:
+            yield from self._feed_lines(text)
+            return
         start = 0
         if self._has_cr and text:
             start = 1 if text[0] == "\n" else 0
@@ -121,6 +124,19 @@ class _Splitter:
             start = end.end()
         self._append(text[start:])
 
+    def _feed_lines(self, text: str) -> Iterator[str]:
+        """Take text whose only line ends are LF: several times as fast."""
+        first, *others = text.split("\n")
+        if not others:
+            self._append(first)
+            return
+        self._append(f"{first}\n")
+        yield self._complete("")
+        for line in others[:-1]:
+            self._count_line()
+            yield f"{line}\n"
+        self._append(others[-1])
+
     def _append(self, part: str) -> None:
         self._length += len(part)
         if self._length > self._max_length:
@@ -131,10 +147,14 @@ class _Splitter:
     def _complete(self, end: str, *, ended: bool = True) -> str:
         line = "".join(self._parts) + end
         self._parts, self._length, self._has_cr = [], 0, False
-        self._line += ended
+        if ended:
+            self._count_line()
+        return line
+
+    def _count_line(self) -> None:
+        self._line += 1
         if self._line > MAX_LINES:
             raise UnreadableInput(self.location, f"exceeds the maximum of {MAX_LINES:,} lines")
-        return line
 
 
 def _check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:
