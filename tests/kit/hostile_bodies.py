@@ -48,6 +48,23 @@ def chain(length: int) -> dict[str, Any]:
     return {"$defs": {**defs, f"d{length}": {"type": "string"}}, "$ref": "#/$defs/d0"}
 
 
+# Each level of the answer is tried by both alternatives, so the rules that apply double with each level.
+AMBIGUOUS: dict[str, Any] = {
+    "anyOf": [
+        {"type": "object", "properties": {"c": {"$ref": "#"}}, "additionalProperties": False},
+        {"type": "object", "properties": {"c": {"$ref": "#"}}, "required": ["c"], "additionalProperties": False},
+    ]
+}
+
+
+def nested(levels: int, innermost: Any) -> Any:
+    """Return objects within each other, as `AMBIGUOUS` describes them."""
+    value = innermost
+    for _ in range(levels):
+        value = {"c": value}
+    return value
+
+
 VALUES = "values; at most"
 BODIES: dict[str, Hostile] = {
     "tags of lists": Hostile(lambda: filled('{"prompt":"x","tags":[', "[],", "[]]}"), says=VALUES),

@@ -63,7 +63,7 @@ def _measure(name: str, send: Callable[[], tuple[int, str]]) -> None:
     if child:
         _, status = os.waitpid(child, 0)
         if status:
-            print(json.dumps({"name": name, "status": 0, "answer": f"the process died: {status}"}))
+            _write({"name": name, "status": 0, "answer": f"the process died: {status}"})
         return
     gc.collect()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
@@ -77,9 +77,13 @@ def _measure(name: str, send: Callable[[], tuple[int, str]]) -> None:
         "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "peak_mb": after.ru_maxrss / 1024,
     }
-    print(json.dumps(line))
-    sys.stdout.flush()
+    _write(line)
     os._exit(0)
+
+
+def _write(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -72,7 +72,7 @@ class TestS3:
 
     def test_signature_of_a_link_holds_for_one_length_only(self, dynamo_stores: DynamoStores, monkeypatch: pytest.MonkeyPatch) -> None:
         """S3 signs the headers that it received in the same way, so a PUT of another length has another signature."""
-        monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_: datetime(2026, 11, 22))
+        monkeypatch.setattr("botocore.auth.get_current_datetime", lambda *_: datetime(2026, 11, 22, tzinfo=UTC))
         upload = new_upload()
 
         links = [dynamo_stores.uploads.sign(replace(upload, size=size), 900) for size in (12, 12, 13)]

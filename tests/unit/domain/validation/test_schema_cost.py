@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import resource
+import re
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from chalicelib.domain.json_limits import MAX_ANSWER_VALUES
 from chalicelib.domain.validation import schema_cost
 from chalicelib.domain.validation.schema import answer_problems, schema_problems
 from chalicelib.domain.validation.schema_cost import MAX_SUBSCHEMAS, TooComplex, count_steps
-from tests.kit.hostile_bodies import chain, doubling
+from tests.kit.hostile_bodies import AMBIGUOUS, chain, doubling, nested
 
 TREE: dict[str, Any] = {
     "$defs": {
@@ -25,20 +26,7 @@ TREE: dict[str, Any] = {
     },
     "$ref": "#/$defs/node",
 }
-# Each level of the answer is tried by both alternatives, so the rules that apply double with each level.
-AMBIGUOUS: dict[str, Any] = {
-    "anyOf": [
-        {"type": "object", "properties": {"c": {"$ref": "#"}}, "additionalProperties": False},
-        {"type": "object", "properties": {"c": {"$ref": "#"}}, "required": ["c"], "additionalProperties": False},
-    ]
-}
-
-
-def nested(levels: int, innermost: Any) -> Any:
-    value = innermost
-    for _ in range(levels):
-        value = {"c": value}
-    return value
+MAX_CPU_SECONDS = 1.0
 
 
 @pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf"])
@@ -64,7 +52,7 @@ def test_a_schema_that_would_take_too_long_is_refused_with_the_reason(schema: An
     (detail,) = schema_problems(schema, "schema")
 
     assert detail.path.startswith("schema")
-    assert __import__("re").search(message, detail.message), detail.message
+    assert re.search(message, detail.message), detail.message
 
 
 def test_the_largest_schema_that_openai_takes_in_strict_mode_is_accepted() -> None:
@@ -125,25 +113,24 @@ def worst_cases() -> dict[str, tuple[Any, Any]]:
         "unique": ({"uniqueItems": True}, [[n] for n in range(90_000)]),
         "unique objects": ({"uniqueItems": True}, [{"a": n} for n in range(90_000)]),
         "names by pattern": ({"patternProperties": {f"{n}$": {} for n in range(100)}}, {f"n{n}": 1 for n in range(2_000)}),
-        "unevaluated": ({"allOf": [{"properties": {f"p{n}": {}}} for n in range(2_000)], "unevaluatedProperties": False}, {"p1": 1, "x": 1}),
+        "unevaluated": (
+            {"allOf": [{"properties": {f"p{n}": {}}} for n in range(2_000)], "unevaluatedProperties": False},
+            {"p1": 1, "x": 1},
+        ),
     }
 
 
 @pytest.mark.parametrize("name", worst_cases())
-def test_the_most_expensive_answer_of_each_kind_takes_two_seconds_of_cpu_at_most(name: str) -> None:
+def test_the_most_expensive_answer_of_each_kind_takes_a_second_of_cpu_at_most(name: str) -> None:
     """So the lease of its worker, of 25 s, is renewed in time at a third of this machine's speed."""
     schema, answer = worst_cases()[name]
     assert schema_problems(schema) == ()
 
     before = time.process_time()
-    try:
+    with suppress(TooComplex):  # to find that out takes time as well
         answer_problems(schema, answer, keep=False)
-    except TooComplex:
-        pass  # refused, which takes time as well
-    took = time.process_time() - before
 
-    print(f"{name}: {took:.2f} s, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
-    assert took < 2.0
+    assert time.process_time() - before < MAX_CPU_SECONDS
 
 
 def test_the_limit_of_parts_is_that_of_the_expanded_schema() -> None:

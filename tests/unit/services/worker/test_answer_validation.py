@@ -7,16 +7,16 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import pytest
 
 from chalicelib.domain.jobs.job import Status
 from chalicelib.services.prompts.model_request import parsed_output
-from tests.kit.hostile_bodies import doubling
+from tests.kit.hostile_bodies import AMBIGUOUS, doubling, nested
 from tests.kit.provider import Script
 from tests.kit.world import World
-from tests.unit.domain.validation.test_schema_cost import AMBIGUOUS, nested
 
 T = TypeVar("T")
 VALIDATION_SECONDS = 60.0  # far more than a lease lasts
@@ -47,7 +47,7 @@ def test_the_lease_is_renewed_every_eight_seconds_while_an_answer_is_validated()
     assert threads == ["validation"]
     assert world.job(job).status is Status.COMPLETED
     assert len(renewals) >= VALIDATION_SECONDS // 8
-    assert {round((later - at) / 1000) for at, later in zip(renewals, renewals[1:], strict=False)} == {8}
+    assert {round((later - at) / 1000) for at, later in pairwise(renewals)} == {8}
 
 
 def test_the_event_loop_goes_on_while_a_hostile_schema_is_validated() -> None:
