@@ -78,7 +78,9 @@ BODIES: dict[str, Hostile] = {
     "a thousand levels": Hostile(lambda: '{"prompt":"x","metadata":' + "[" * 1_000 + "]" * 1_000 + "}", says="levels deep; at most 100"),
     "eighty levels": Hostile(lambda: '{"prompt":"x","metadata":{"a":' + "[" * 80 + "]" * 80 + "}}", says="deeper than 64 levels"),
     "as many tags as values are allowed": Hostile(lambda: '{"prompt":"x","tags":[' + "[]," * 24_900 + "[]]}", says="at most 10 items"),
-    "as many parents as values are allowed": Hostile(lambda: '{"prompt":"x","depends_on":[' + "[]," * 24_900 + "[]]}", says="depends_on"),
+    "as many parents as values are allowed": Hostile(
+        lambda: '{"prompt":"x","depends_on":[' + "[]," * 24_900 + "[]]}", says="at most 100 items"
+    ),
     "as many unknown fields as values are allowed": Hostile(
         lambda: '{"prompt":"x",' + numbered(49_900, '"k%d":1') + "}", says="unknown field"
     ),

@@ -168,7 +168,7 @@ def _cut(schema: Schema, value: Any, path: Path, found: list[Detail]) -> Any:
     for keyword, kind in (("maxItems", list), ("maxProperties", dict)):
         if not isinstance(value, kind):
             continue
-        rules = [rule for rule in _alternatives(schema) if rule.get("type") == {list: "array", dict: "object"}[kind]]
+        rules = [rule for rule in _alternatives(schema) if _allows(rule, {list: "array", dict: "object"}[kind])]
         if len(rules) == 1 and len(value) > rules[0].get(keyword, len(value)):
             found.append(next(_bound_details(keyword, _text(path), rules[0], value)))
             return type(value)(islice(value.items() if isinstance(value, dict) else value, rules[0][keyword]))
@@ -176,6 +176,10 @@ def _cut(schema: Schema, value: Any, path: Path, found: list[Detail]) -> Any:
             fields = {name: rule for name, rule in rules[0].get("properties", {}).items() if isinstance(value.get(name), dict | list)}
             return {**value, **{name: _cut(rule, value[name], (path, name), found) for name, rule in fields.items()}}
     return value
+
+
+def _allows(rule: Schema, kind: str) -> bool:
+    return kind in (rule["type"] if isinstance(rule.get("type"), list) else [rule.get("type")])
 
 
 def _alternatives(schema: Schema) -> Iterator[Schema]:
