@@ -29,7 +29,7 @@ class Settings:
     log_level: the minimum level that is logged: `DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.
     allowed_origins: browser origins that may call the API, separated by commas. Empty: none.
     jobs_stream_arn: the change stream of the jobs table; read only while deploying. The ARN contains a time, so it cannot be derived.
-    requests_per_minute: maximum requests per key and clock minute. Event streams count, but are never rejected.
+    requests_per_minute: maximum requests per key and clock minute. Large bodies count as several; event streams are never rejected.
     max_long_polls: maximum requests held at the same time (`?wait=`, `async: false`, event streams); more are answered at once.
     max_connections: maximum open WebSockets of one API key, those of its tickets included. Near it a few may be refused.
     max_lane_depth: maximum messages in a lane, of all tenants together; submissions to a full lane are rejected.

@@ -20,12 +20,12 @@ MAX_QUERY_CHARS = 4_000  # API Gateway accepts ten thousand bytes of URL and hea
 # API Gateway replaces bytes that are not UTF-8 by U+FFFD, so the API refuses it in a request body.
 # Text that means it is uploaded.
 REPLACEMENT_CHARACTER = "\ufffd".encode()
-NDJSON = "application/x-ndjson"
+JSON, NDJSON = "application/json", "application/x-ndjson"
 ROW_FILE_TYPES = {
     ".csv": "text/csv",
     ".tsv": "text/tab-separated-values",
     ".txt": "text/plain",
-    ".json": "application/json",
+    ".json": JSON,
     ".jsonl": NDJSON,
     ".ndjson": NDJSON,
 }
@@ -60,12 +60,26 @@ def submit_batch(api: Api, batch_input: BatchInput, options: Json) -> Json:
     query = {name: json.dumps(value) if isinstance(value, dict | list | bool) else value for name, value in options.items()}
     query_too_long = not batch_input.items and sum(len(str(value)) for value in query.values()) > MAX_QUERY_CHARS
     if len(batch_input.data) > MAX_BODY_BYTES or query_too_long or REPLACEMENT_CHARACTER in batch_input.data:
+        if batch_input.content_type == JSON and len(batch_input.data) > MAX_BODY_BYTES:
+            batch_input, options = _as_lines(batch_input, options)
         link = api.post("/uploads", {"content_type": batch_input.content_type, "size": len(batch_input.data)})
         upload(link["url"], link["headers"], batch_input.data)
         return api.post("/batches", {"upload_id": link["upload_id"], **options})
     if batch_input.items:
         return api.post("/batches", {"items": list(batch_input.items), **options})
     return api.request_json("POST", "/batches", query=query, content=batch_input.data, content_type=batch_input.content_type)
+
+
+def _as_lines(batch_input: BatchInput, options: Json) -> tuple[BatchInput, Json]:
+    """Return a JSON file as JSON lines, because Headrace reads large ones line by line, and its options."""
+    try:
+        content = json.loads(batch_input.data)
+        own = {} if isinstance(content, list) else {name: value for name, value in content.items() if name != "items"}
+        items = content if isinstance(content, list) else content["items"]
+        lines = b"".join(json.dumps(item, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" for item in items)
+    except (ValueError, AttributeError, KeyError, TypeError) as exc:
+        raise UsageError("The file is not a JSON batch.", 'It must be a list of rows, or {"items": [...]}.') from exc
+    return BatchInput(NDJSON, lines), {**own, **options}
 
 
 def _files(paths: Sequence[Path], glob: str | None) -> Iterator[tuple[str, Path]]:

@@ -6,6 +6,7 @@ Offsets and lengths count Unicode code points everywhere: Python's `len`, JavaSc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 # A frame is at most 32 KB. A code point takes at most 6 bytes in JSON: a control character, as
@@ -14,6 +15,7 @@ MAX_FRAME_POINTS = 5_000
 # A DynamoDB item is at most 400 KB. A code point takes at most 4 bytes.
 MAX_CHUNK_POINTS = 60_000
 REPLACEMENT = "\ufffd"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class SurrogateJoiner:
@@ -49,7 +51,7 @@ class SurrogateJoiner:
 
 def repair_surrogates(text: str) -> str:
     """Return the text with surrogate pairs joined and lone surrogates replaced by U+FFFD."""
-    if text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text):
+    if text.isascii() or not _SURROGATE.search(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ from chalicelib.consumers.change_loop import DeadLetterFailed
 from chalicelib.consumers.count_jobs import count_job_changes
 from chalicelib.consumers.notify_job_end import notify_job_ends
 from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, RemainingDependents, release_dependents, release_remaining
+from chalicelib.domain import json_limits
 from chalicelib.domain.errors import Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.queues.lanes import TASKS, Lane
@@ -120,8 +120,8 @@ def _run_task(ctx: Container, until: Ms, record: Record) -> None:
 def _parse_task(ctx: Container, body: str) -> Callable[[Ms], object] | None:
     """The task that a message names, to be called with its deadline; None if it names none."""
     try:
-        message: Any = json.loads(body)
-    except (ValueError, RecursionError):
+        message: Any = json_limits.loads(body)
+    except ValueError:
         return None
     name = message.get("task") if isinstance(message, dict) else None
     return _TASKS[name](ctx, message) if isinstance(name, str) and name in _TASKS else None

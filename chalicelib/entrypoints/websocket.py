@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from functools import cache
 from typing import Any
 
 from chalicelib.bootstrap import Container, container
+from chalicelib.domain import json_limits
 from chalicelib.domain.auth.identity import Role
 from chalicelib.domain.errors import (
     ConnectionBusy,
@@ -26,7 +27,7 @@ from chalicelib.domain.validation.schema import problems
 from chalicelib.entrypoints.http.requests.jobs import LAST_ATTEMPT
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
-from chalicelib.services.auth.rate_limit import count_request
+from chalicelib.services.auth.rate_limit import count_requests
 from chalicelib.services.batches.subscribe import subscribe_to_batch
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.streaming.socket_meter import meter_message
@@ -67,7 +68,7 @@ def connect(event: Event) -> dict[str, int]:
         else:
             caller = authenticate_bearer(ctx.api_key_cache, headers.get("authorization"))
         caller.require(Role.USER)
-        if count_request(ctx, caller, "socket") > ctx.settings.requests_per_minute:
+        if count_requests(ctx, caller, "socket") > ctx.settings.requests_per_minute:
             raise RateLimited
         open_connection(ctx, context["connectionId"], endpoint_of(context), caller, ctx.settings.max_connections)
     except Unauthenticated:
@@ -128,18 +129,26 @@ def _parse(body: str | None) -> dict[str, Any]:
     if len(body or "") > MAX_MESSAGE_LENGTH:
         raise InvalidRequest(f"A message may have {MAX_MESSAGE_LENGTH} characters.")
     try:
-        data = json.loads(body or "")
-    except (ValueError, RecursionError) as exc:
+        data = json_limits.loads(body or "")
+    except json_limits.JsonRefused as exc:
+        raise InvalidRequest(f"The message {exc}.") from exc
+    except ValueError as exc:
         raise InvalidRequest("The message is not JSON.") from exc
     action = data.get("action") if isinstance(data, dict) else None
     if not isinstance(action, str) or action not in ACTIONS:
         raise InvalidRequest(f"`action` must be one of {', '.join(ACTIONS)}.")
-    fields = BATCH_ACTIONS.get(action, ACTIONS[action]) if "batch_id" in data else ACTIONS[action]
-    properties = {"action": {}, "id": {"type": ["string", "integer"], "maxLength": 128}, **fields}
-    details = problems({"type": "object", "properties": properties, "additionalProperties": False, "required": list(fields)[:1]}, data)
+    details = problems(_message_schema(action, of_batch="batch_id" in data), data)
     if details:
         raise InvalidRequest(details=details)
     return dict(data)
+
+
+@cache
+def _message_schema(action: str, *, of_batch: bool) -> dict[str, Any]:
+    """Return the schema of a message. It is made once, because it is compiled and kept by its identity."""
+    fields = BATCH_ACTIONS.get(action, ACTIONS[action]) if of_batch else ACTIONS[action]
+    properties = {"action": {}, "id": {"type": ["string", "integer"], "maxLength": 128}, **fields}
+    return {"type": "object", "properties": properties, "additionalProperties": False, "required": list(fields)[:1]}
 
 
 def _handle(ctx: Container, connection: Connection, data: dict[str, Any]) -> None:

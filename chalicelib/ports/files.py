@@ -57,7 +57,7 @@ class Uploads(Protocol):
     def sign(self, upload: Upload, seconds: int) -> str:
         """Return a link that lets its holder PUT this file for `seconds`.
 
-        Content-Type and, if known, size must be those of the upload.
+        Content-Type and size must be those of the upload.
         """
 
     def open(self, upload_id: str, tenant: str, user: str) -> UploadedFile | None:

@@ -136,7 +136,7 @@ def test_dry_run_estimates_the_cost_and_creates_no_batch(batches: Batches, model
 def test_batch_is_created_from_an_upload(stack: Stack, batches: Batches, model: Model) -> None:
     """Another tenant cannot use the upload."""
     model.reply("Noted.")
-    upload = batches.api.call("POST", "/uploads", {"content_type": "text/csv"})
+    upload = batches.api.call("POST", "/uploads", {"content_type": "text/csv", "size": len(sheet(20))})
     assert upload.status_code == 201, upload.text
     ticket = upload.json()
     put = httpx2.request(ticket["method"], ticket["url"], content=sheet(20), headers=ticket["headers"], trust_env=False)

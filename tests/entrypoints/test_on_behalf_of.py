@@ -49,7 +49,7 @@ def parsed(api: Api, job_id: str) -> Any:
 
 def upload_csv(api: Api, data: bytes, token: str = "user") -> str:
     """Upload a CSV file and return its id."""
-    upload = api.call("POST", "/uploads", {"content_type": "text/csv"}, token).json
+    upload = api.call("POST", "/uploads", {"content_type": "text/csv", "size": len(data)}, token).json
     api.container.uploads.put(upload["url"], data, "text/csv")
     return str(upload["upload_id"])
 
@@ -151,8 +151,8 @@ def test_the_input_of_a_dependent_row_is_not_validated_at_submission(api: Api, k
 
 def test_an_imported_notification_never_reaches_a_recipient_not_allowed(api: Api) -> None:
     """The import worker does not know the recipient allowlist; the dispatcher checks it."""
-    upload = api.call("POST", "/uploads", {"content_type": "application/x-ndjson"}).json
     row = json.dumps({"input": {"to": ["email:me@evil.example", "slack:alerts"], **MESSAGE}})
+    upload = api.call("POST", "/uploads", {"content_type": "application/x-ndjson", "size": len(row.encode())}).json
     api.container.uploads.put(upload["url"], row.encode(), "application/x-ndjson")
     job_id = submit(api, "csv_import", {"upload_id": upload["upload_id"], "type": "notification"}).json["job_id"]
     work(api)

@@ -159,7 +159,7 @@ def test_a_data_cleanup_deletes_old_jobs(api: Api) -> None:
 
 def test_a_csv_import_runs_its_batch_and_stores_a_delivery(api: Api) -> None:
     """The file is uploaded through the signed link, and the batch keeps its options."""
-    upload = api.call("POST", "/uploads", {"content_type": "text/csv"}).json
+    upload = api.call("POST", "/uploads", {"content_type": "text/csv", "size": 13}).json
     assert requests.put(upload["url"], data=b"prompt\nhello\n", headers=upload["headers"], timeout=10).status_code == 200
     body = {"type": "csv_import", "input": {"upload_id": upload["upload_id"], "webhook_url": "https://hooks.example.com/x"}}
     job_id = api.call("POST", "/jobs", body).json["job_id"]

@@ -192,7 +192,7 @@ def test_batches_invalid_in_the_document_are_refused(api: Api, described: Any, b
 def test_the_document_describes_every_way_to_submit_a_batch(api: Api, described: Any) -> None:
     """Files are sent unchanged, with the options in the query."""
     operation = described["paths"]["/batches"]["post"]
-    link = api.call("POST", "/uploads", {})
+    link = api.call("POST", "/uploads", {"size": 5})
 
     assert {"application/json", "text/csv", "text/plain", "application/x-ndjson"} <= set(operation["requestBody"]["content"])
     assert {"prompt_template", "webhook_url", "notify", "upload_id", "Idempotency-Key"} <= {one["name"] for one in operation["parameters"]}

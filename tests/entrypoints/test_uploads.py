@@ -7,7 +7,7 @@ import pytest
 from chalicelib import bootstrap
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import InvalidRequest, TooLarge, UploadNotFound
-from chalicelib.domain.files.upload import MAX_BYTES
+from chalicelib.domain.files.upload import MAX_BYTES, Upload
 from chalicelib.domain.units import rfc3339
 from chalicelib.entrypoints.http.requests.batch_source import batch_source
 from chalicelib.entrypoints.http.server import ApiRequest
@@ -32,15 +32,14 @@ def test_a_new_upload_returns_all_fields_needed_to_send_the_file(api: Api) -> No
 
 
 def test_an_upload_can_be_opened_only_by_its_owner(api: Api) -> None:
-    upload = api.call("POST", "/uploads").json
-    api.container.uploads.put(upload["url"], b"prompt\nhello\n", "text/csv")
+    upload_id = upload_csv(api, b"prompt\nhello\n")
 
-    opened = open_upload(api.container.uploads, caller(), upload["upload_id"])
+    opened = open_upload(api.container.uploads, caller(), upload_id)
 
     assert b"".join(opened.pieces) == b"prompt\nhello\n"
     for other in (caller("bob"), caller(tenant="other")):
         with pytest.raises(UploadNotFound, match="removed after two days"):
-            open_upload(api.container.uploads, other, upload["upload_id"])
+            open_upload(api.container.uploads, other, upload_id)
 
 
 @pytest.mark.parametrize("upload_id", ["upload_nonsense", "", "../p/00/acme", f"upload_{'0' * 26}"])
@@ -52,20 +51,36 @@ def test_an_invalid_or_unknown_upload_id_is_not_found(api: Api, upload_id: str) 
 
 def test_an_upload_over_50_mb_is_refused_before_and_after_sending(api: Api) -> None:
     refused = api.call("POST", "/uploads", {"size": MAX_BYTES + 1})
-    upload = api.call("POST", "/uploads", {}).json
-    api.container.uploads.put(upload["url"], bytes(MAX_BYTES + 1), "text/csv")
+    large = Upload(id=f"upload_{'0' * 26}", tenant="acme", user="alice", content_type="text/csv", size=MAX_BYTES + 1)
+    api.container.uploads.put(api.container.uploads.sign(large, 900), bytes(MAX_BYTES + 1), "text/csv")
 
     assert (refused.status, refused.json["error"]["code"]) == (413, "too_large")
     with pytest.raises(TooLarge, match="50 MB"):
-        open_upload(api.container.uploads, caller(), upload["upload_id"])
+        open_upload(api.container.uploads, caller(), large.id)
+
+
+def test_a_json_upload_over_4_mb_is_refused_with_the_formats_for_it(api: Api) -> None:
+    refused = api.call("POST", "/uploads", {"content_type": "application/json", "size": 4_000_001})
+
+    assert refused.status == 413
+    assert "JSON lines" in refused.json["error"]["message"]
+
+
+def test_a_file_of_another_size_than_announced_is_refused_by_the_link(api: Api) -> None:
+    upload = api.call("POST", "/uploads", {"size": 5}).json
+
+    with pytest.raises(ValueError, match="SignatureDoesNotMatch"):
+        api.container.uploads.put(upload["url"], b"123456", "text/csv")
 
 
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        ({"content_type": "application/pdf"}, 415),
-        ({"content_type": "text/csv; charset=latin-1"}, 400),
+        ({"content_type": "application/pdf", "size": 1}, 415),
+        ({"content_type": "text/csv; charset=latin-1", "size": 1}, 400),
+        ({}, 400),
         ({"size": 0}, 400),
+        ({"size": None}, 400),
         ({"sise": 1}, 400),
     ],
 )
@@ -94,7 +109,7 @@ def batch_request(raw: str | bytes = b"", content_type: str = "application/json"
 
 def upload_csv(api: Api, data: bytes) -> str:
     """Upload a CSV file and return its id."""
-    upload = api.call("POST", "/uploads").json
+    upload = api.call("POST", "/uploads", {"size": len(data)}).json
     api.container.uploads.put(upload["url"], data, "text/csv")
     return str(upload["upload_id"])
 
@@ -142,8 +157,9 @@ def test_a_batch_with_an_invalid_upload_id_is_refused(api: Api, body: str, error
 def test_replacement_characters_in_a_request_body_are_refused(api: Api) -> None:
     """API Gateway replaces invalid UTF-8 with U+FFFD; in an upload the character is intended."""
     mangled = api.call("POST", "/batches", raw="prompt\nfine\nGr\ufffd\ufffde\n", content_type="text/csv")
-    upload = api.call("POST", "/uploads", {"content_type": "text/plain"}).json
-    api.container.uploads.put(upload["url"], "what does \ufffd mean?".encode(), "text/plain")
+    text = "what does \ufffd mean?".encode()
+    upload = api.call("POST", "/uploads", {"content_type": "text/plain", "size": len(text)}).json
+    api.container.uploads.put(upload["url"], text, "text/plain")
     uploaded = api.call("POST", "/batches", {"upload_id": upload["upload_id"]})
 
     assert mangled.status == 400

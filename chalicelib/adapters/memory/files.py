@@ -64,7 +64,7 @@ class MemoryUploads:
     def put(self, url: str, data: bytes, content_type: str) -> None:
         key = url.removeprefix(SCHEME)
         signed = self._signed[key]
-        if content_type != signed.content_type or signed.size not in (None, len(data)):
+        if content_type != signed.content_type or signed.size != len(data):
             raise ValueError("SignatureDoesNotMatch")
         self._files[key] = content_type, data
 

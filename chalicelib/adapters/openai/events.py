@@ -10,11 +10,11 @@ in the same way.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chalicelib.adapters.openai.errors import from_event
+from chalicelib.domain import json_limits
 from chalicelib.domain.failures import AttemptFailed, ResponseLost, StreamMalformed
 from chalicelib.domain.jobs.job import Usage
 from chalicelib.domain.text import repair_surrogates
@@ -134,8 +134,8 @@ def _failure(response: Mapping[str, Any]) -> AttemptFailed:
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
-        event = json.loads(data)
-    except (ValueError, RecursionError) as exc:
+        event = json_limits.loads(data, json_limits.MAX_ANSWER_VALUES)
+    except ValueError as exc:
         raise StreamMalformed from exc
     if not isinstance(event, dict):
         raise StreamMalformed

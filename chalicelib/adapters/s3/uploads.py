@@ -20,10 +20,9 @@ class S3Uploads:
         self._blobs = blobs
 
     def sign(self, upload: Upload, seconds: int) -> str:
-        params: dict[str, Any] = {"Key": object_key(upload.id, upload.tenant, upload.user), "ContentType": upload.content_type}
-        if upload.size is not None:
-            params["ContentLength"] = upload.size
-        return self._blobs.presign_put(params, seconds)
+        key = object_key(upload.id, upload.tenant, upload.user)
+        # The length becomes a signed header: S3 refuses another one, and a body without any.
+        return self._blobs.presign_put({"Key": key, "ContentType": upload.content_type, "ContentLength": upload.size}, seconds)
 
     def open(self, upload_id: str, tenant: str, user: str) -> UploadedFile | None:
         response = self._blobs.open(object_key(upload_id, tenant, user))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+from chalicelib.domain import json_limits
 from chalicelib.domain.errors import Detail, InvalidRequest
 from chalicelib.domain.notifications.recipients import MAX_RECIPIENTS
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
@@ -104,8 +104,8 @@ def options_from_query(query: Mapping[str, str]) -> dict[str, Any]:
     for name in _JSON_OPTIONS:
         if name in query:
             try:
-                given[name] = json.loads(query[name])
-            except (ValueError, RecursionError):
+                given[name] = json_limits.loads(query[name])
+            except ValueError:
                 details.append(Detail(name, 'must be JSON, such as true, 20, ["..."] or {...}'))
     if details:
         raise InvalidRequest(details=tuple(details))

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 MAX_BYTES = 50_000_000
+BYTES_PER_REQUEST = 262_144  # an upload counts as one request for each, when it is signed and when it is read
 LINK_SECONDS = 900  # how long the link is valid
 DAYS = 2  # after which a lifecycle rule of the bucket removes the file
 FOLDER = "u/"
@@ -22,8 +23,7 @@ class Upload:
     tenant: str
     user: str
     content_type: str
-    # Bytes, enforced by the link; None: unknown, so the limit applies only when the file is read.
-    size: int | None = None
+    size: int  # bytes; the link takes exactly so many
 
 
 def is_upload_id(text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from chalicelib.domain import json_limits
 from chalicelib.domain.errors import InvalidMessage
 from chalicelib.domain.ids import is_job_id
 
@@ -27,8 +28,8 @@ class WakeUp:
             InvalidMessage: it is not a wake-up; the error says what is wrong with it.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as exc:  # RecursionError: lists nested without end
+            data = json_limits.loads(text)
+        except ValueError as exc:
             raise InvalidMessage("The message is not JSON.") from exc
         job_id, generation = (data.get("job_id"), data.get("generation")) if isinstance(data, dict) else (None, None)
         if not isinstance(job_id, str) or not is_job_id(job_id) or isinstance(generation, bool) or not isinstance(generation, int):

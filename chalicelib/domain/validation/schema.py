@@ -7,28 +7,38 @@ network.
 
 from __future__ import annotations
 
+import json
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.domain.errors import Detail
 from chalicelib.domain.text import repair_surrogates
+from chalicelib.domain.validation.schema_cost import MAX_PATTERN_BYTES, TooComplex, check_size, count_steps
 from chalicelib.domain.validation.schema_messages import describe_expected, describe_unknown_field, shortened
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
 
 Schema = dict[str, Any]
+Path = tuple[Any, str] | None  # the path of the container, and the step from there; joined only where something is wrong
 
 MAX_DEPTH = 64  # levels of lists and objects; the library fails beyond 255
 MAX_DETAILS = 100  # problems that are reported; it bounds the size of the response
+MAX_MESSAGE_LENGTH = 500  # characters of one problem
+MAX_NAMES = 200  # fields of a schema that are compared with an unknown one
 MAX_COMPILED = 128  # schemas in the cache
+# Steps of an answer that does not fit, up to which it is said where. The library builds an error, with a copy of the
+# value, for each alternative that does not fit: a kilobyte and ten microseconds.
+MAX_EXPLAINED_STEPS = 30_000
 _NUMBER_KEYWORDS = frozenset(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"])
 _VALUE_KEYWORDS = _NUMBER_KEYWORDS | {"type", "enum", "const", "minLength", "maxLength", "pattern", "minItems", "maxItems"}
 
 _compiled: OrderedDict[int, tuple[Schema, Validator]] = OrderedDict()
+_one_answer = threading.Lock()  # the library keeps the interpreter to itself for a part of a validation
 
 
 def problems(schema: Schema, value: Any, at: str = "") -> tuple[Detail, ...]:
@@ -40,35 +50,64 @@ def problems(schema: Schema, value: Any, at: str = "") -> tuple[Detail, ...]:
     compiled once per object, so a schema that is used often should be a constant, and must not be
     changed after its first use.
     """
-    unreadable: list[Detail] = []
-    clean = _replace_unreadable(value, at, 0, unreadable)
-    found = {detail.path: detail for detail in unreadable}
-    try:
-        for detail in _details(_validator(schema).iter_errors(clean), schema, at):
-            if not any(detail.path == other.path or detail.path.startswith(f"{other.path}.") for other in unreadable):
-                found.setdefault(detail.path, detail)
-            if len(found) >= MAX_DETAILS:
-                break
-    except ValueError:  # the library refuses some values that are JSON
-        found.setdefault(at, Detail(at, "cannot be read"))
-    return tuple(islice(found.values(), MAX_DETAILS))
+    clean, first = _clean(schema, value, at)
+    return _problems(_validator(schema), schema, clean, at, first)
+
+
+def answer_problems(schema: Schema, value: Any, *, keep: bool) -> tuple[Detail, ...]:
+    """Return the problems of a model's answer. Takes a second at most, so call it off the event loop.
+
+    Args:
+        keep: the schema is a constant of the code. The schema of a caller is compiled anew.
+
+    Raises:
+        TooComplex: it cannot be validated within that time. The message continues a sentence about
+            the answer.
+    """
+    with _one_answer:
+        clean, first = _clean({}, value, "")
+        steps = count_steps(schema, clean)
+        try:
+            validator = _validator(schema) if keep else _compile_of_caller(schema)
+            if first or steps <= MAX_EXPLAINED_STEPS:
+                return _problems(validator, schema, clean, "", first)
+            return () if validator.is_valid(clean) else (Detail("", "is not what its schema demands; it is too large to say where"),)
+        except ValueError as exc:
+            raise TooComplex("cannot be validated by its schema") from exc
 
 
 def schema_problems(schema: Any, at: str = "") -> tuple[Detail, ...]:
     """Return why a schema from a caller cannot be used as JSON Schema; empty if it can."""
     if not isinstance(schema, dict):
         return (Detail(at, f"must be a JSON Schema (an object), not {shortened(schema)}"),)
-    unreadable: list[Detail] = []
-    _replace_unreadable(schema, at, 0, unreadable)
+    _, unreadable = _clean({}, schema, at)
     if unreadable:
-        return tuple(unreadable[:MAX_DETAILS])
+        return tuple(unreadable)
     try:
-        _validator(schema)
+        check_size(schema)
+        _compile_of_caller(schema)
+    except TooComplex as exc:
+        return (Detail(at, str(exc)),)
     except ValueError as exc:
         path = [str(step) for step in getattr(exc, "instance_path", [])]
         reason = str(getattr(exc, "message", exc)).splitlines()[0]
         return (Detail(_join(at, *path), f"is not a JSON Schema that can be used: {shortened(reason, 160, quoted=False)}"),)
     return ()
+
+
+def _problems(validator: Validator, schema: Schema, clean: Any, at: str, first: list[Detail]) -> tuple[Detail, ...]:
+    """Return the problems of a value without unreadable parts; `first` were found before."""
+    found = {detail.path: detail for detail in first}
+    try:
+        if not validator.is_valid(clean):
+            for detail in _details(validator.iter_errors(clean), schema, at):
+                if not any(detail.path == other.path or detail.path.startswith(f"{other.path}.") for other in first):
+                    found.setdefault(detail.path, detail)
+                if len(found) >= MAX_DETAILS:
+                    break
+    except ValueError:  # the library refuses some values that are JSON
+        found.setdefault(at, Detail(at, "cannot be read"))
+    return tuple(islice(found.values(), MAX_DETAILS))
 
 
 def _validator(schema: Schema) -> Validator:
@@ -88,40 +127,104 @@ def _validator(schema: Schema) -> Validator:
     return validator
 
 
+def _compile_of_caller(schema: Schema) -> Validator:
+    """Compile a schema that is used once: with patterns that take linear time, and not for the cache."""
+    from jsonschema_rs import RegexOptions, validator_for
+
+    return validator_for(schema, retriever=_refuse, pattern_options=RegexOptions(size_limit=MAX_PATTERN_BYTES))
+
+
 def _refuse(uri: str) -> Any:
     raise LookupError("a `$ref` may only point into the schema itself")
 
 
-def _replace_unreadable(value: Any, path: str, depth: int, unreadable: list[Detail]) -> Any:
+def _clean(schema: Schema, value: Any, at: str) -> tuple[Any, list[Detail]]:
+    """Return the value as it can be validated, and what is wrong with the rest: what is not JSON, and what is too
+    long, because the library would build an error for each of a million items.
+    """
+    found: list[Detail] = []
+    clean = value if _is_json(value) else _replace_unreadable(value, (None, at), 0, found)
+    return _cut(schema, clean, (None, at), found), found
+
+
+def _is_json(value: Any) -> bool:
+    """Whether the value is JSON that can be encoded and is not too deep. Needs no copy of it in Python."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = list(
+            chain.from_iterable(part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        )
+        if any(isinstance(part, tuple) for part in level):
+            return False
+    return not level
+
+
+def _cut(schema: Schema, value: Any, path: Path, found: list[Detail]) -> Any:
+    """Return the value with lists cut to `maxItems` and objects to `maxProperties`, in the named fields of objects."""
+    for keyword, kind in (("maxItems", list), ("maxProperties", dict)):
+        if not isinstance(value, kind):
+            continue
+        rules = [rule for rule in _alternatives(schema) if _allows(rule, {list: "array", dict: "object"}[kind])]
+        if len(rules) == 1 and len(value) > rules[0].get(keyword, len(value)):
+            found.append(next(_bound_details(keyword, _text(path), rules[0], value)))
+            return type(value)(islice(value.items() if isinstance(value, dict) else value, rules[0][keyword]))
+        if len(rules) == 1 and isinstance(value, dict):
+            fields = {name: rule for name, rule in rules[0].get("properties", {}).items() if isinstance(value.get(name), dict | list)}
+            return {**value, **{name: _cut(rule, value[name], (path, name), found) for name, rule in fields.items()}}
+    return value
+
+
+def _allows(rule: Schema, kind: str) -> bool:
+    return kind in (rule["type"] if isinstance(rule.get("type"), list) else [rule.get("type")])
+
+
+def _alternatives(schema: Schema) -> Iterator[Schema]:
+    yield schema
+    for branch in chain(schema.get("anyOf", ()), schema.get("oneOf", ())):
+        yield from _alternatives(branch)
+
+
+def _replace_unreadable(value: Any, path: Path, depth: int, unreadable: list[Detail]) -> Any:
     """Return the value without parts that are not valid JSON, which go to `unreadable`."""
+
+    def refuse(message: str) -> None:
+        if len(unreadable) < MAX_DETAILS:
+            unreadable.append(Detail(_text(path), message))
+
     if isinstance(value, str):
-        return _replace_surrogates(value, path, unreadable)
+        repaired = repair_surrogates(value)
+        if repaired != value:
+            refuse("has half a character (an unpaired surrogate)")
+        return repaired
     if isinstance(value, float) and not math.isfinite(value):
-        unreadable.append(Detail(path, f"must be a finite number, not {value}"))
+        refuse(f"must be a finite number, not {value}")
         return 0
     if isinstance(value, dict | list | tuple):
         if depth >= MAX_DEPTH:
-            unreadable.append(Detail(path, f"is nested deeper than {MAX_DEPTH} levels"))
+            refuse(f"is nested deeper than {MAX_DEPTH} levels")
             return None
         if isinstance(value, dict):
             return {
-                _replace_surrogates(str(name), path, unreadable): _replace_unreadable(part, _join(path, str(name)), depth + 1, unreadable)
+                _replace_unreadable(str(name), path, depth, unreadable): _replace_unreadable(part, (path, str(name)), depth + 1, unreadable)
                 for name, part in value.items()
             }
-        return [_replace_unreadable(item, _join(path, str(index)), depth + 1, unreadable) for index, item in enumerate(value)]
+        return [_replace_unreadable(item, (path, str(index)), depth + 1, unreadable) for index, item in enumerate(value)]
     if value is None or isinstance(value, int | float):
         return value
-    unreadable.append(Detail(path, f"must be JSON, not a {type(value).__name__}"))
+    refuse(f"must be JSON, not a {type(value).__name__}")
     return None
 
 
-def _replace_surrogates(value: str, path: str, unreadable: list[Detail]) -> str:
-    if value.isascii():
-        return value
-    repaired = repair_surrogates(value)
-    if repaired != value:
-        unreadable.append(Detail(path, "has half a character (an unpaired surrogate)"))
-    return repaired
+def _text(path: Path) -> str:
+    steps = []
+    while path is not None:
+        path, step = path
+        steps.append(step)
+    return _join(*reversed(steps))
 
 
 def _details(errors: Iterable[ValidationError], schema: Schema, at: str) -> Iterator[Detail]:
@@ -132,23 +235,32 @@ def _details(errors: Iterable[ValidationError], schema: Schema, at: str) -> Iter
         if keyword == "required":
             yield Detail(_join(path, kind.property), "is missing")
         elif keyword == "additionalProperties":
-            known = list(rule.get("properties", {}))
+            known = list(islice(rule.get("properties", {}), MAX_NAMES))
             yield from (Detail(_join(path, name), describe_unknown_field(name, known)) for name in kind.unexpected)
         elif keyword in ("anyOf", "oneOf") and hasattr(kind, "context"):
             intended = _intended_branch(kind.context, error.instance_path)
             yield from _details(intended, schema, at) if intended else [_mismatch(path, rule, error.instance)]
         elif keyword in ("minProperties", "maxProperties") and rule:
-            one = rule.get("minProperties") == rule.get("maxProperties") == 1
-            bound = "exactly one" if one else f"at {'least' if keyword == 'minProperties' else 'most'} {rule[keyword]}"
-            yield Detail(path, f"must have {bound} of {', '.join(rule.get('properties', {})) or 'its fields'}")
+            yield from _bound_details(keyword, path, rule, error.instance)
         elif keyword in _VALUE_KEYWORDS and rule:
             yield _mismatch(path, rule, error.instance)
         else:
             yield Detail(path, f"does not match `{keyword}`: {shortened(error.instance)}")
 
 
+def _bound_details(keyword: str, path: str, rule: Schema, value: Any) -> Iterator[Detail]:
+    """Yield the problem of a list or an object with too many or too few parts."""
+    if keyword == "maxItems":
+        yield _mismatch(path, rule, value)
+        return
+    one = rule.get("minProperties") == rule.get("maxProperties") == 1
+    bound = "exactly one" if one else f"at {'least' if keyword == 'minProperties' else 'most'} {shortened(rule[keyword])}"
+    names = ", ".join(shortened(name, 60, quoted=False) for name in islice(rule.get("properties", {}), MAX_NAMES))
+    yield Detail(path, f"must have {bound} of {names or 'its fields'}"[:MAX_MESSAGE_LENGTH])
+
+
 def _mismatch(path: str, rule: Schema, value: Any) -> Detail:
-    return Detail(path, f"must be {describe_expected(rule)}, not {shortened(value)}")
+    return Detail(path, f"must be {shortened(describe_expected(rule), MAX_MESSAGE_LENGTH, quoted=False)}, not {shortened(value)}")
 
 
 def _intended_branch(branches: list[list[ValidationError]], path: list[str | int]) -> list[ValidationError]:

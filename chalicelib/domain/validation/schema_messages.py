@@ -9,6 +9,7 @@ from typing import Any
 
 from chalicelib.domain.text import repair_surrogates
 
+MAX_CHOICES = 12  # alternatives that a message names
 NOUNS = {
     "string": "text",
     "number": "a number",
@@ -20,15 +21,20 @@ NOUNS = {
 }
 
 
-def describe_expected(rule: dict[str, Any]) -> str:
-    """Describe a schema: `a number between 0 and 2`, `one of "text", "json"`."""
+def describe_expected(rule: dict[str, Any], levels: int = 2) -> str:
+    """Describe a schema: `a number between 0 and 2`, `one of "text", "json"`.
+
+    Args:
+        levels: of alternatives within alternatives that are described.
+    """
     if "const" in rule:
         return shortened(rule["const"])
     if "enum" in rule:
-        return _choice([shortened(option) for option in rule["enum"]])
+        return _choice([shortened(option) for option in rule["enum"][: MAX_CHOICES + 1]])
     for keyword in ("anyOf", "oneOf"):
-        if keyword in rule:
-            return " or ".join(dict.fromkeys(describe_expected(option) for option in rule[keyword] if isinstance(option, dict)))
+        if keyword in rule and levels:
+            options = [option for option in rule[keyword][:MAX_CHOICES] if isinstance(option, dict)]
+            return " or ".join(dict.fromkeys(describe_expected(option, levels - 1) for option in options))
     kinds = rule.get("type", [])
     nouns = [_bounded(kind, rule) for kind in ([kinds] if isinstance(kinds, str) else kinds)]
     return " or ".join(nouns) if nouns else _bounded("value", rule)
@@ -60,20 +66,24 @@ def _bounded(kind: str, rule: dict[str, Any]) -> str:
     noun = NOUNS.get(kind, "a value")
     if kind == "string":
         wanted = rule.get("pattern")
-        return noun + _between(rule, "Length", " of", "character") + (f" that matches {wanted}" if wanted else "")
+        return (
+            noun
+            + _between(rule, "Length", " of", "character")
+            + (f" that matches {shortened(wanted, 160, quoted=False)}" if wanted else "")
+        )
     if kind == "array":
         return noun + _between(rule, "Items", " of", "item")
     if kind in ("number", "integer", "value"):
-        return noun + _range(rule) + (f" that is a multiple of {rule['multipleOf']}" if "multipleOf" in rule else "")
+        return noun + _range(rule) + (f" that is a multiple of {shortened(rule['multipleOf'])}" if "multipleOf" in rule else "")
     return noun
 
 
 def _range(rule: dict[str, Any]) -> str:
     low, high = rule.get("minimum"), rule.get("maximum")
     if low is not None and high is not None:
-        return f" between {low} and {high}"
+        return f" between {shortened(low)} and {shortened(high)}"
     words = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
-    bounds = [f"{word} {rule[key]}" for key, word in words.items() if rule.get(key) is not None]
+    bounds = [f"{word} {shortened(rule[key])}" for key, word in words.items() if rule.get(key) is not None]
     return f" {' and '.join(bounds)}" if bounds else ""
 
 
@@ -87,9 +97,9 @@ def _between(rule: dict[str, Any], what: str, lead: str, unit: str) -> str:
 
 
 def _size(lead: str, count: Any, unit: str) -> str:
-    return f"{lead} {count} {unit}{'' if count == 1 else 's'}"
+    return f"{lead} {shortened(count)} {unit}{'' if count == 1 else 's'}"
 
 
 def _choice(options: list[str]) -> str:
-    shown = options[:12] + (["…"] if len(options) > 12 else [])
+    shown = options[:MAX_CHOICES] + (["…"] if len(options) > MAX_CHOICES else [])
     return f"one of {', '.join(shown)}" if len(shown) > 1 else "".join(shown)

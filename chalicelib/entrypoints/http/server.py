@@ -6,21 +6,24 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from chalice import Blueprint, Response
 
 from chalicelib.bootstrap import Container, container
+from chalicelib.domain import json_limits
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Detail, HeadraceError, InvalidRequest, RateLimited, TooLarge
 from chalicelib.domain.ids import checked_job_id
 from chalicelib.entrypoints.http import access_log, errors
 from chalicelib.observability import record
 from chalicelib.services.auth.authenticate import authenticate_bearer, authenticate_ticket
-from chalicelib.services.auth.rate_limit import WINDOW_SECONDS, count_request, seconds_left
+from chalicelib.services.auth.rate_limit import WINDOW_SECONDS, count_requests, seconds_left
 from chalicelib.settings import Settings
 
 MAX_BODY_BYTES = 4_000_000
+BYTES_PER_REQUEST = 65_536  # a larger body counts as several requests, because its work grows with it
 JSON = "application/json"
 REPLAYED = {"Idempotent-Replayed": "true"}
 EXPOSED = ("X-Request-Id", "Headrace-Version", "RateLimit", "RateLimit-Policy", "Retry-After", "ETag", "Idempotent-Replayed")
@@ -43,6 +46,8 @@ class ApiRequest:
     raw: bytes
     caller_or_none: Caller | None = None
     over_rate: bool = False
+    # Counts this many further requests; raises `RateLimited` if the key was over its limit before.
+    charge: Callable[[int], None] = lambda _requests: None
 
     @property
     def caller(self) -> Caller:
@@ -55,7 +60,7 @@ class ApiRequest:
         """The body as a JSON object; an empty body is an empty object.
 
         Raises:
-            InvalidRequest: the body is not a JSON object.
+            InvalidRequest: the body is not a JSON object, or has too many values.
             TooLarge: the body is too large.
         """
         if len(self.raw) > MAX_BODY_BYTES:
@@ -63,8 +68,10 @@ class ApiRequest:
         if not self.raw:
             return {}
         try:
-            data = json.loads(self.raw)
-        except (ValueError, RecursionError) as exc:
+            data = json_limits.loads(self.raw)
+        except json_limits.JsonRefused as exc:
+            raise InvalidRequest(f"The body {exc}.", details=(Detail("", str(exc)),)) from exc
+        except ValueError as exc:
             raise InvalidRequest("The body is not JSON.", details=(Detail("", str(exc)[:200]),)) from exc
         if not isinstance(data, dict):
             raise InvalidRequest("The body must be a JSON object.", details=(Detail("", f"is {type(data).__name__}, not an object"),))
@@ -200,14 +207,36 @@ def _authorize(raw: Any, options: RouteOptions, role: Role, state: RequestState)
     state.caller.require(role)
     if options.effect is Effect.STAGE:
         state.caller.require_all_tenants()
-    policy = "key" if options.rate_limited else "stream"
-    state.over_rate = not _check_rate_limit(state.container, state.caller, state.headers, policy)
-    if state.over_rate and options.rate_limited:
+    requests = requests_of(len(_body_of(raw)), BYTES_PER_REQUEST)
+    if options.rate_limited:
+        _charge(state, requests)
+    else:
+        state.over_rate = not _check_rate_limit(state.container, state.caller, state.headers, "stream", requests)
+
+
+def requests_of(size: int, size_of_one: int) -> int:
+    """Return as how many requests `size` bytes count, each started `size_of_one` as one."""
+    return max(1, -(-size // size_of_one))
+
+
+def _charge(state: RequestState, requests: int) -> None:
+    """Count requests against the limit of the key.
+
+    Raises:
+        RateLimited: the key was over it before. A request that alone is larger than the rest is
+            accepted, and the next ones wait.
+    """
+    assert state.caller is not None
+    if not _check_rate_limit(state.container, state.caller, state.headers, "key", requests):
         raise RateLimited(retry_after=seconds_left(state.container.clock.now()))
 
 
+def _body_of(raw: Any) -> bytes:
+    body: str | bytes | None = raw.raw_body
+    return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body or b""
+
+
 def _request(raw: Any, state: RequestState) -> ApiRequest:
-    body = raw.raw_body
     return ApiRequest(
         id=state.id,
         container=state.container,
@@ -215,9 +244,10 @@ def _request(raw: Any, state: RequestState) -> ApiRequest:
         path=raw.path,
         query={key: raw.query_params[key] for key in raw.query_params or {}},
         headers=raw.headers,
-        raw=body.encode() if isinstance(body, str) else body or b"",
+        raw=_body_of(raw),
         caller_or_none=state.caller,
         over_rate=state.over_rate,
+        charge=partial(_charge, state),
     )
 
 
@@ -270,11 +300,11 @@ def _caller(ctx: Container, raw: Any, *, tickets: bool) -> Caller:
     return authenticate_bearer(ctx.api_key_cache, raw.headers.get("authorization"))
 
 
-def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], policy: str) -> bool:
-    """Count the request and set the `RateLimit` headers. False if the key is over its limit."""
+def _check_rate_limit(ctx: Container, caller: Caller, headers: dict[str, str], policy: str, requests: int) -> bool:
+    """Count requests and set the `RateLimit` headers. False if the key was over its limit before."""
     limit = ctx.settings.requests_per_minute
     headers["RateLimit-Policy"] = f'"{policy}";q={limit};w={WINDOW_SECONDS}'
-    used = count_request(ctx, caller, policy)
+    used = count_requests(ctx, caller, policy, requests)
     if used:
         headers["RateLimit"] = f'"{policy}";r={max(0, limit - used)};t={seconds_left(ctx.clock.now())}'
-    return used <= limit
+    return used - requests < limit

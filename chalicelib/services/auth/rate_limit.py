@@ -20,15 +20,15 @@ class RateLimitContext(Context, Protocol):
     def request_counters(self) -> RequestCounters: ...
 
 
-def count_request(ctx: RateLimitContext, caller: Caller, policy: str) -> int:
-    """Count a request and return how many the key has made in this window.
+def count_requests(ctx: RateLimitContext, caller: Caller, policy: str, requests: int = 1) -> int:
+    """Count requests and return how many the key has made in this window.
 
     0 if it could not be counted: the limit protects against load, not against intruders, so the
     request is allowed.
     """
     now = ctx.clock.now() // 1000
     try:
-        return ctx.request_counters.increment(f"{policy}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS)
+        return ctx.request_counters.increment(f"{policy}#{caller.key_id}", now // WINDOW_SECONDS, now + 2 * WINDOW_SECONDS, requests)
     except Unavailable as exc:
         ctx.log("rate_limit_count_failed", key_id=caller.key_id, error=exc)
         return 0

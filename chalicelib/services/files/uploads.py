@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chalicelib.domain.auth.identity import Caller
-from chalicelib.domain.batches.parsing.reader import content_format
+from chalicelib.domain.batches.parsing.json_rows import MAX_JSON_BYTES, json_too_large
+from chalicelib.domain.batches.parsing.reader import JSON, content_format
 from chalicelib.domain.errors import TooLarge, UploadNotFound
 from chalicelib.domain.files.upload import LINK_SECONDS, MAX_BYTES, Upload, is_upload_id
 from chalicelib.domain.units import Ms
@@ -21,19 +22,20 @@ class SignedUpload:
     expires_at: Ms
 
 
-def create_upload(uploads: Uploads, caller: Caller, upload_id: str, now: Ms, content_type: str, size: int | None) -> SignedUpload:
+def create_upload(uploads: Uploads, caller: Caller, upload_id: str, now: Ms, content_type: str, size: int) -> SignedUpload:
     """Sign a link for a file of the caller.
 
     Args:
-        size: bytes, if the client has announced them.
+        size: bytes. The link takes a file of exactly this size, so it bounds what is stored.
 
     Raises:
-        TooLarge: the file is larger than 50 MB.
+        TooLarge: the file is larger than 50 MB, or a JSON document larger than 4 MB.
         UnsupportedMediaType, InvalidRequest: no rows can be read from this content type.
     """
-    if size is not None and size > MAX_BYTES:
+    if size > MAX_BYTES:
         raise _too_large(size)
-    content_format(content_type)
+    if content_format(content_type) == JSON and size > MAX_JSON_BYTES:
+        raise json_too_large()
     upload = Upload(id=upload_id, tenant=caller.tenant, user=caller.user, content_type=content_type, size=size)
     return SignedUpload(upload=upload, url=uploads.sign(upload, LINK_SECONDS), expires_at=now + LINK_SECONDS * 1000)
 

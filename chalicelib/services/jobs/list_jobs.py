@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 
+from chalicelib.domain import json_limits
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.errors import Detail, Forbidden, InvalidRequest
 from chalicelib.domain.ids import is_job_id, job_id_of_row, row_of_job_id
@@ -140,7 +141,7 @@ def _decode_cursor(cursor: str | None, query_hash: str) -> str | None:
     if not cursor:
         return None
     try:
-        encoded_hash, before = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        encoded_hash, before = json_limits.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, TypeError):
         encoded_hash, before = None, None
     if encoded_hash != query_hash or not isinstance(before, str):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from chalicelib.domain import json_limits
 from chalicelib.domain.errors import InvalidMessage, Unavailable
 from chalicelib.domain.notifications import delivery as delivery_rules
 from chalicelib.domain.notifications.delivery import Delivery, delivery_id
@@ -132,8 +133,8 @@ class DeliveryMessage:
             InvalidMessage: it names no delivery.
         """
         try:
-            data = json.loads(body)
-        except (ValueError, RecursionError) as exc:
+            data = json_limits.loads(body)
+        except ValueError as exc:
             raise InvalidMessage("The message is not JSON.") from exc
         owner, delivery, due_at = (data.get(name) for name in ("owner", "delivery", "due_at")) if isinstance(data, dict) else (None,) * 3
         if not (isinstance(owner, str) and isinstance(delivery, str) and 0 < len(owner) < 200 and 0 < len(delivery) < 200):

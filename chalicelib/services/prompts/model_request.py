@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from chalicelib.domain import json_limits
 from chalicelib.domain.failures import OutputInvalid
 from chalicelib.domain.jobs.job_type import JobType
 from chalicelib.domain.jobs.spec import JobConfig, JobSpec
-from chalicelib.domain.validation.schema import problems
+from chalicelib.domain.validation.schema import answer_problems
+from chalicelib.domain.validation.schema_cost import TooComplex
 from chalicelib.ports import ModelRequest
 
 FINE_TUNED = "ft:"  # such models reject bounds in a schema; answers are still validated against them
@@ -38,6 +39,8 @@ def model_request(spec: JobSpec, kind: JobType) -> ModelRequest:
 def parsed_output(text: str, spec: JobSpec, kind: JobType) -> Any:
     """Parse an answer by the requested schema or as any JSON; None if plain text was requested.
 
+    The answer may be large and the schema a caller's, so call it off the event loop.
+
     Raises:
         OutputInvalid: the answer does not match; the message names up to three places.
     """
@@ -45,10 +48,12 @@ def parsed_output(text: str, spec: JobSpec, kind: JobType) -> Any:
     if schema is None and spec.config.response_format != "json":
         return None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as exc:
+        value = json_limits.loads(text, json_limits.MAX_ANSWER_VALUES)
+        details = answer_problems(schema["schema"] if schema else {}, value, keep=not isinstance(spec.config.response_format, dict))
+    except (json_limits.JsonRefused, TooComplex) as exc:
+        raise OutputInvalid(f"The answer {exc}; the raw text is kept.") from exc
+    except ValueError as exc:
         raise OutputInvalid("The answer is not JSON; the raw text is kept.") from exc
-    details = problems(schema["schema"] if schema else {}, value)
     if details:
         places = "; ".join(f"{detail.path or 'the answer'} {detail.message}" for detail in details[:3])
         raise OutputInvalid(f"The answer does not fit its schema: {places}. The raw text is kept.")

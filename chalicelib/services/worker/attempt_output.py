@@ -152,13 +152,15 @@ class AttemptOutput:
             self._cursor = self._marks.popleft()
         return self._cursor
 
-    def finish_text(self, now: Ms) -> None:
-        """No more text comes: writers send what is left and end."""
+    def flush(self, now: Ms) -> None:
+        """The provider sends no more text: append what was held back. Writers end with `detach`."""
         self._add(self._joiner.flush(), now)
-        self.detach()
 
     def detach(self) -> None:
-        """No more text comes from this worker; half a surrogate pair that is held back is left to the successor."""
+        """No more text or events come from this worker: writers send what is left and end.
+
+        Half a surrogate pair that is held back is left to the successor.
+        """
         self.complete = True
         self._changed.notify_all()
 

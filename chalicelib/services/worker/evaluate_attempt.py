@@ -28,21 +28,21 @@ class Evaluation:
     failure: AttemptFailed | None  # None unless it failed
 
 
-def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnded | None, failure: AttemptFailed | None) -> Evaluation:
+async def evaluate_attempt(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnded | None, failure: AttemptFailed | None) -> Evaluation:
     """Evaluate an attempt.
 
     Args:
         ended: the provider's final event; None if it did not come.
         failure: why the attempt failed. With neither the attempt was cancelled.
     """
-    now = ctx.clock.now()
     parsed: Any = None
     if ended is not None:
-        attempt.output.start_stage("validation", now)
+        attempt.output.start_stage("validation", ctx.clock.now())
         try:
-            parsed = _parse_output(attempt, ended)
+            parsed = await _parse_output(ctx, attempt, ended)
         except AttemptFailed as exc:
             failure = exc
+    now = ctx.clock.now()
     attempt.output.start_stage("finalization", now)
     usage = measure_usage(attempt, ended)
     model = (ended.model if ended else None) or attempt.spec.config.model
@@ -91,15 +91,19 @@ def job_error(failure: AttemptFailed, job: Job) -> JobError:
     )
 
 
-def _parse_output(attempt: Attempt, ended: ResponseEnded) -> Any:
+async def _parse_output(ctx: WorkerContext, attempt: Attempt, ended: ResponseEnded) -> Any:
     """Return the parsed output; None for an incomplete response, because it fits no schema.
+
+    It is validated on a thread: meanwhile the leases of this worker have to be renewed.
 
     Raises:
         AttemptFailed: the model refused to answer, or the output does not fit its schema.
     """
     if attempt.refused:
         raise ContentRefused
-    return None if ended.incomplete_reason else parsed_output(attempt.output.transcript.text, attempt.spec, attempt.kind)
+    if ended.incomplete_reason:
+        return None
+    return await ctx.offload(parsed_output, attempt.output.transcript.text, attempt.spec, attempt.kind)
 
 
 def _status(ended: ResponseEnded | None, failure: AttemptFailed | None) -> Status:

@@ -92,7 +92,7 @@ async def _look_up(ctx: WorkerContext, attempt: Attempt, request: ModelRequest) 
     Returns: None if one of them is missing or no longer valid.
     """
     job, seconds, now = attempt.job, attempt.spec.config.cache or 0, ctx.clock.now()
-    attempt.cache_key = cache_key(job.tenant, job.type, request)
+    attempt.cache_key = await ctx.offload(cache_key, job.tenant, job.type, request)  # of a prompt of up to a megabyte
     cached = await ctx.offload(ctx.cache.get, job.tenant, attempt.cache_key)
     if cached is None or not cached.is_fresh(seconds, now):
         return None

@@ -98,10 +98,12 @@ class AttemptRunner:
     ) -> None:
         """Evaluate the attempt, store its text and result, and write its end to the job record."""
         ctx, attempt = self._ctx, self.attempt
-        attempt.output.finish_text(ctx.clock.now())
+        attempt.output.flush(ctx.clock.now())
         if ended is None:
+            attempt.output.detach()
             await cancel_if_owned(ctx, attempt)
-        evaluation = self._evaluate(ended, failure)
+        evaluation = await self._evaluate(ended, failure)
+        attempt.output.detach()  # only now, so that the last chunk has the stages of the evaluation
         await probe
         answered = ended is not None and not attempt.is_free
         outcome = asyncio.ensure_future(record_outcome(ctx, attempt, evaluation.failure, answered=answered))
@@ -140,11 +142,11 @@ class AttemptRunner:
         else:
             await asyncio.sleep(max(0, self._deadline.handover_at - self._ctx.clock.now()) / 1000)
 
-    def _evaluate(self, ended: ResponseEnded | None, failure: AttemptFailed | None) -> Evaluation:
+    async def _evaluate(self, ended: ResponseEnded | None, failure: AttemptFailed | None) -> Evaluation:
         try:
-            return evaluate_attempt(self._ctx, self.attempt, ended, failure)
+            return await evaluate_attempt(self._ctx, self.attempt, ended, failure)
         except Exception as exc:  # noqa: BLE001 - an unexpected response must fail the attempt, not leave the job without a worker
-            return evaluate_attempt(self._ctx, self.attempt, None, self._unexpected(exc))
+            return await evaluate_attempt(self._ctx, self.attempt, None, self._unexpected(exc))
 
     def _unexpected(self, error: BaseException) -> AttemptFailed:
         """Log a bug in Headrace or a job type and return it as a failure of the attempt."""

@@ -160,6 +160,26 @@ class TestSubmit:
         assert put[-1][2]["Content-Type"] == "text/csv"
         assert server.sent("POST /batches")[0][3] == {"upload_id": "upload_1", "name": "n", "config": {"max_tokens": 50}}
 
+    @pytest.mark.parametrize("rows", ['[{"content": "a"}, "b"]', '{"items": [{"content": "a"}, "b"], "name": "own", "batch_size": 2}'])
+    def test_large_json_file_is_uploaded_as_json_lines_with_its_own_options(
+        self, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: str
+    ) -> None:
+        """Headrace reads large JSON only line by line. Options of the command line come first."""
+        monkeypatch.setattr(batch_files, "MAX_BODY_BYTES", 5)
+        file = tmp_path / "rows.json"
+        file.write_text(rows)
+        link = {"upload_id": "upload_1", "url": f"{server.api_url}/storage", "headers": {"Content-Type": "application/x-ndjson"}}
+        server.plan("POST /uploads", Answer(201, link))
+        server.plan("PUT /storage", Answer(200))
+        server.plan("POST /batches", Answer(202, batch("queued")))
+
+        assert run("batch", "submit", str(file), "--name", "n") == 0
+
+        data = server.sent("PUT /storage")[0][3]
+        assert [json.loads(line) for line in data.splitlines()] == [{"content": "a"}, "b"]
+        assert server.sent("POST /uploads")[0][3] == {"content_type": "application/x-ndjson", "size": len(data)}
+        assert server.sent("POST /batches")[0][3] == {"upload_id": "upload_1", "name": "n", **({"batch_size": 2} if "own" in rows else {})}
+
     def test_long_template_from_a_file_is_sent_in_a_body(self, server: FakeServer, prompts: Path, tmp_path: Path) -> None:
         (tmp_path / "template").write_text("x" * 5_000 + "{{input}}")
         server.plan(

@@ -34,7 +34,7 @@ CSV = b"id,prompt,language\n" + b"".join(b"r%d,Say %d.,Italian\n" % (number, num
 
 def put_upload(world: World, data: bytes = CSV, kind: str = "text/csv", caller: Caller = ALICE) -> str:
     """Store a file through the signed link of an upload."""
-    url = world.container.uploads.sign(Upload(id=UPLOAD, tenant=caller.tenant, user=caller.user, content_type=kind), 900)
+    url = world.container.uploads.sign(Upload(id=UPLOAD, tenant=caller.tenant, user=caller.user, content_type=kind, size=len(data)), 900)
     world.container.uploads.put(url, data, kind)
     return UPLOAD
 

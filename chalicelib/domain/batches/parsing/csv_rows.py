@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from chalicelib.domain.batches.options import BatchOptions
-from chalicelib.domain.batches.parsing.line_splitter import lines
+from chalicelib.domain.batches.parsing.line_splitter import MAX_LINE_LENGTH, EmptyLines, lines
 from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, UnreadableInput
 from chalicelib.domain.batches.row import Row
 from chalicelib.domain.queues.lanes import LANES
@@ -16,6 +17,7 @@ from chalicelib.domain.validation.schema_messages import shortened
 
 MAX_FIELD_LENGTH = 1_048_576  # characters
 MAX_COLUMNS = 256
+DETECTED_LENGTH = 65_536  # characters of the header by which the delimiter is detected
 DELIMITERS = (",", ";", "\t")
 PROMPT = "prompt"
 # Names of the prompt column; the first that exists is used.
@@ -42,6 +44,13 @@ def csv_rows(pieces: Iterable[bytes], options: BatchOptions, found: ProblemColle
             yield ParsedRow(location, row, header.content)
 
 
+_UNCLOSED = "a quote is probably not closed"
+
+
+class _RecordTooLong(Exception):
+    """A record has more characters than a line may have."""
+
+
 class _Records:
     """Iterates over the records of a CSV and the lines on which they begin, without empty ones."""
 
@@ -49,24 +58,42 @@ class _Records:
         self._lines, self._delimiter = source, delimiter
 
     def __iter__(self) -> Iterator[tuple[str, list[str]]]:
-        first, empty_lines = "", 0
+        first, empty = "", EmptyLines()
         for first in self._lines:
             if first.strip():
                 break
-            empty_lines += 1
+            empty.add()
         # A process-wide setting; nothing else here reads CSV.
         csv.field_size_limit(MAX_FIELD_LENGTH)
-        reader = csv.reader(_chained(first, self._lines), delimiter=self._delimiter or detect_delimiter(first), strict=True)
+        before, self._record_length = empty.count, 0
+        reader = csv.reader(self._measured(first), delimiter=self._delimiter or detect_delimiter(first[:DETECTED_LENGTH]), strict=True)
         while True:
-            location = f"line {empty_lines + reader.line_num + 1}"
+            location = f"line {before + reader.line_num + 1}"
             try:
-                cells = next(reader)
+                self._record_length, cells = 0, next(reader)
             except StopIteration:
                 return
             except csv.Error as exc:
                 raise UnreadableInput(location, _explain_csv_error(str(exc))) from exc
+            except _RecordTooLong as exc:
+                raise UnreadableInput(location, f"begins a record of more than {MAX_LINE_LENGTH:,} characters: {_UNCLOSED}") from exc
+            if len(cells) > MAX_COLUMNS:
+                raise UnreadableInput(location, f"has {len(cells):,} columns; the maximum is {MAX_COLUMNS}")
             if any(cell and not cell.isspace() for cell in cells):
                 yield location, cells
+            else:
+                empty.add()
+
+    def _measured(self, first: str) -> Iterator[str]:
+        """Yield the lines of the reader, and count the characters of the record that it reads.
+
+        A record may have many lines, each within a quoted field.
+        """
+        for line in chain([first], self._lines):
+            self._record_length += len(line)
+            if self._record_length > MAX_LINE_LENGTH:
+                raise _RecordTooLong
+            yield line
 
 
 def detect_delimiter(line: str) -> str:
@@ -115,8 +142,6 @@ class Header:
     @classmethod
     def _from_names(cls, written: tuple[str, ...], location: str) -> Header:
         keys = [_key(name) for name in written]
-        if len(keys) > MAX_COLUMNS:
-            raise UnreadableInput(location, f"has {len(keys)} columns; the maximum is {MAX_COLUMNS}")
         if "" in keys:
             message = f"has no name for column {keys.index('') + 1}: the first line is the header and must name each column"
             raise UnreadableInput(location, message)
@@ -166,15 +191,10 @@ def _key(name: str) -> str:
     return name.strip().casefold()
 
 
-def _chained(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
 def _explain_csv_error(error: str) -> str:
     """Translate the message of a `csv.Error` into one that says what to fix."""
     if "field larger" in error:
-        return "has a field of more than 1 MB: a quote is probably not closed"
+        return f"has a field of more than 1 MB: {_UNCLOSED}"
     if "unexpected end" in error:
         return "begins a quoted field that is never closed"
     if "expected after" in error:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NoReturn
+from itertools import islice
+from typing import Any
 
-from chalicelib.domain.batches.options import PROPERTIES
-from chalicelib.domain.batches.parsing.line_splitter import lines
+from chalicelib.domain import json_limits
+from chalicelib.domain.batches.options import MAX_ROWS, PROPERTIES
+from chalicelib.domain.batches.parsing.line_splitter import lines, numbered_lines
 from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, UnreadableInput
 from chalicelib.domain.batches.row import Row
-from chalicelib.domain.errors import InvalidRequest, TooLarge
+from chalicelib.domain.errors import Detail, InvalidRequest, TooLarge
 from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
 from chalicelib.domain.queues.lanes import LANES
-from chalicelib.domain.validation.schema import Schema, problems
+from chalicelib.domain.validation.schema import MAX_DETAILS, Schema, problems
 from chalicelib.domain.validation.schema_messages import shortened
 
-MAX_JSON_BYTES = 16_000_000
+MAX_JSON_BYTES = 4_000_000  # a document is read whole; JSON lines are not
 MAX_ID_LENGTH = 128
 # Three names for what the row asks; a row may have one of them.
 CONTENT_FIELDS = ("content", "prompt", "input")
@@ -42,7 +44,7 @@ ITEM: Schema = {
 }
 BATCH: Schema = {
     "type": "object",
-    "properties": {"items": {"type": "array", "items": ITEM}, **PROPERTIES},
+    "properties": {"items": {"type": "array"}, **PROPERTIES},
     "required": ["items"],
     "additionalProperties": False,
 }
@@ -53,17 +55,30 @@ def parse_json(pieces: Iterable[bytes]) -> tuple[list[Any], dict[str, Any]]:
 
     Raises:
         InvalidRequest: it is not JSON or not a batch; with every invalid field.
-        TooLarge: it has more than 16 MB.
+        TooLarge: it has more than 4 MB.
     """
     try:
-        value = _loads("".join(lines(_limit_size(pieces), MAX_JSON_BYTES)))
+        value = _loads("".join(lines(_limit_size(pieces), MAX_JSON_BYTES)), json_limits.MAX_ROWS_VALUES)
     except UnreadableInput as exc:
         raise InvalidRequest("The batch cannot be read.", details=(exc.detail,)) from exc
     batch: Any = {"items": value} if isinstance(value, list) else value
-    details = problems(BATCH, batch)
+    details = _batch_problems(batch)
     if details:
         raise InvalidRequest(details=details)
     return batch["items"], {name: option for name, option in batch.items() if name != "items"}
+
+
+def _batch_problems(batch: Any) -> tuple[Detail, ...]:
+    """Return the problems of a batch, one item after the other, so that those beyond the limit are never built."""
+    items = batch.get("items") if isinstance(batch, dict) else None
+    if not isinstance(items, list):
+        return problems(BATCH, batch)
+    details = list(problems(BATCH, {**batch, "items": []}))
+    for number, item in enumerate(islice(items, MAX_ROWS)):
+        if len(details) >= MAX_DETAILS:
+            break
+        details += problems(ITEM, item, f"items.{number}")
+    return tuple(details[:MAX_DETAILS])
 
 
 def json_rows(items: Iterable[Any], found: ProblemCollector) -> Iterator[ParsedRow]:
@@ -79,14 +94,14 @@ def json_line_rows(pieces: Iterable[bytes], found: ProblemCollector) -> Iterator
     Raises:
         UnreadableInput: the bytes are not lines of text.
     """
-    for number, line in enumerate(lines(pieces), start=1):
-        if line.strip() and (row := _parse_line(line, f"line {number}", found)):
+    for number, line in numbered_lines(pieces):
+        if row := _parse_line(line, f"line {number}", found):
             yield row
 
 
 def _parse_line(line: str, location: str, found: ProblemCollector) -> ParsedRow | None:
     try:
-        item = _loads(line)
+        item = _loads(line, json_limits.MAX_VALUES)
     except UnreadableInput as exc:
         found.add(location, f"is not JSON: {exc}")
         return None
@@ -141,18 +156,13 @@ def _priority(item: Mapping[str, Any], location: str, found: ProblemCollector) -
     return None
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str, max_values: int) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json_limits.loads(text, max_values)
     except json.JSONDecodeError as exc:
         raise UnreadableInput(f"line {exc.lineno}", f"column {exc.colno}: {exc.msg[:1].lower()}{exc.msg[1:]}") from exc
-    # NaN, a number of thousands of digits, or lists nested too deeply.
-    except (ValueError, RecursionError) as exc:
-        raise UnreadableInput("", str(exc)[:200] or "is nested too deeply") from exc
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+    except ValueError as exc:
+        raise UnreadableInput("", str(exc)) from exc
 
 
 def _limit_size(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -160,5 +170,9 @@ def _limit_size(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         size += len(piece)
         if size > MAX_JSON_BYTES:
-            raise TooLarge("A JSON batch may have at most 16 MB. Send larger ones as CSV, text or JSON lines, with an upload up to 50 MB.")
+            raise json_too_large()
         yield piece
+
+
+def json_too_large() -> TooLarge:
+    return TooLarge("A JSON batch may have at most 4 MB. Send larger ones as JSON lines, CSV or text, with an upload up to 50 MB.")

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from chalicelib.domain.batches.parsing.problems import UnreadableInput
 
 MAX_LINE_LENGTH = 4_000_000  # characters: more than the largest valid row
+MAX_LINES = 2_000_000  # of a file; they bound the time, of which each line takes a microsecond
+MAX_EMPTY_LINES = 100_000  # of a file; they are skipped, so no limit of rows ends them
 CHUNK_SIZE = 65_536
 BYTE_ORDER_MARK = "\ufeff"
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -29,7 +31,7 @@ def lines(pieces: Iterable[bytes], max_length: int = MAX_LINE_LENGTH) -> Iterato
 
     Raises:
         UnreadableInput: the bytes are not UTF-8, contain a NUL byte, or have a line of more than
-            `max_length` characters.
+            `max_length` characters; or there are too many lines.
     """
     splitter, decoder, decoded_bytes = _Splitter(max_length), codecs.getincrementaldecoder("utf-8")(), 0
     for piece in _cut(_check_encoding(pieces)):
@@ -44,6 +46,37 @@ def lines(pieces: Iterable[bytes], max_length: int = MAX_LINE_LENGTH) -> Iterato
     if left := decoder.getstate()[0]:  # the input ends within a character
         raise _not_utf8(splitter.location, decoded_bytes - len(left), left[0])
     yield from splitter.flush()
+
+
+class EmptyLines:
+    """Counts the lines that are skipped because nothing is in them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self) -> None:
+        """Count a line.
+
+        Raises:
+            UnreadableInput: there are too many.
+        """
+        self.count += 1
+        if self.count > MAX_EMPTY_LINES:
+            raise UnreadableInput("", f"has more than {MAX_EMPTY_LINES:,} empty lines")
+
+
+def numbered_lines(pieces: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """Yield each line that is not empty, with its number from 1.
+
+    Raises:
+        UnreadableInput: as `lines`, or there are too many empty lines.
+    """
+    empty = EmptyLines()
+    for number, line in enumerate(lines(pieces), start=1):
+        if line.strip():
+            yield number, line
+        else:
+            empty.add()
 
 
 class _Splitter:
@@ -74,6 +107,9 @@ class _Splitter:
             yield self._complete("\r" if self._has_cr else "", ended=self._has_cr)
 
     def _feed(self, text: str) -> Iterator[str]:
+        if "\r" not in text and not self._has_cr and len(text) <= self._max_length:
+            yield from self._feed_lines(text)
+            return
         start = 0
         if self._has_cr and text:
             start = 1 if text[0] == "\n" else 0
@@ -88,6 +124,19 @@ class _Splitter:
             start = end.end()
         self._append(text[start:])
 
+    def _feed_lines(self, text: str) -> Iterator[str]:
+        """Take text whose only line ends are LF: several times as fast."""
+        first, *others = text.split("\n")
+        if not others:
+            self._append(first)
+            return
+        self._append(f"{first}\n")
+        yield self._complete("")
+        for line in others[:-1]:
+            self._count_line()
+            yield f"{line}\n"
+        self._append(others[-1])
+
     def _append(self, part: str) -> None:
         self._length += len(part)
         if self._length > self._max_length:
@@ -98,8 +147,14 @@ class _Splitter:
     def _complete(self, end: str, *, ended: bool = True) -> str:
         line = "".join(self._parts) + end
         self._parts, self._length, self._has_cr = [], 0, False
-        self._line += ended
+        if ended:
+            self._count_line()
         return line
+
+    def _count_line(self) -> None:
+        self._line += 1
+        if self._line > MAX_LINES:
+            raise UnreadableInput(self.location, f"exceeds the maximum of {MAX_LINES:,} lines")
 
 
 def _check_encoding(pieces: Iterable[bytes]) -> Iterator[bytes]:

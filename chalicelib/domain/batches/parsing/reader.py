@@ -10,7 +10,7 @@ from typing import Any
 from chalicelib.domain.batches.options import MAX_ROWS, BatchOptions, merge_options, parse_options
 from chalicelib.domain.batches.parsing.csv_rows import csv_rows
 from chalicelib.domain.batches.parsing.json_rows import json_line_rows, json_rows, parse_json
-from chalicelib.domain.batches.parsing.line_splitter import lines
+from chalicelib.domain.batches.parsing.line_splitter import numbered_lines
 from chalicelib.domain.batches.parsing.problems import PROMPT_NAMES, ParsedRow, ProblemCollector, TooManyProblems, UnreadableInput
 from chalicelib.domain.batches.parsing.validation import RowValidator
 from chalicelib.domain.batches.row import Row
@@ -43,7 +43,7 @@ def read_batch(content_type: str, pieces: Iterable[bytes], given: Mapping[str, A
     Raises:
         InvalidRequest: the options, or the fields of a JSON body, are invalid.
         UnsupportedMediaType: the content type is not supported.
-        TooLarge: a JSON body has more than 16 MB.
+        TooLarge: a JSON body has more than 4 MB.
     """
     input_format = content_format(content_type)
     if input_format == JSON:
@@ -122,7 +122,6 @@ def _text_rows(pieces: Iterable[bytes], options: BatchOptions) -> Iterator[Parse
     for name in names(options.prompt_template or ""):
         if name not in PROMPT_NAMES:
             raise UnreadableInput("prompt_template", f"refers to {{{{{name[:80]}}}}}, but rows of plain text have only {{{{input}}}}")
-    for number, line in enumerate(lines(pieces), start=1):
-        if line.strip():
-            prompt = line.rstrip("\r\n")
-            yield ParsedRow(f"line {number}", Row(number=0, prompt=prompt, values=dict.fromkeys(PROMPT_NAMES, prompt)))
+    for number, line in numbered_lines(pieces):
+        prompt = line.rstrip("\r\n")
+        yield ParsedRow(f"line {number}", Row(number=0, prompt=prompt, values=dict.fromkeys(PROMPT_NAMES, prompt)))

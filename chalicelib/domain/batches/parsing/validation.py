@@ -13,6 +13,7 @@ from chalicelib.domain.errors import Detail, TemplateProblem
 from chalicelib.domain.ids import is_job_id
 from chalicelib.domain.jobs.dependencies import ROOT, template_problems
 from chalicelib.domain.jobs.topological_order import topological_order
+from chalicelib.domain.json_limits import MAX_BATCH_VALUES, count_values
 from chalicelib.domain.template import fill, names_within, rename_placeholders
 from chalicelib.domain.validation.schema_messages import shortened
 
@@ -27,7 +28,8 @@ class RowValidator:
     """Validates the rows of one batch, including ids and dependencies between rows."""
 
     def __init__(self, template: str | None, found: ProblemCollector) -> None:
-        self._template, self._found, self._bytes = template, found, 0
+        self._template, self._found = template, found
+        self._bytes = self._values = 0  # of all rows so far
         self._locations: dict[str, str] = {}  # of each row id
         # By location: the id of a row and its parents.
         self._parents: dict[str, tuple[str | None, tuple[str, ...]]] = {}
@@ -37,6 +39,7 @@ class RowValidator:
         problems_before = len(self._found.details)
         self._check_id(parsed)
         self._check_metadata(parsed)
+        self._count_values(parsed)
         row = self._prepare_dependent(parsed) if parsed.row.depends_on else self._render(parsed)
         if row is None or len(self._found.details) > problems_before:
             return None
@@ -72,6 +75,13 @@ class RowValidator:
         if size > MAX_METADATA_BYTES:
             message = f"is larger than 16 KB ({size:,} bytes): in CSV it is every column except id, prompt and priority"
             self._found.add(f"{parsed.location}.metadata", message)
+
+    def _count_values(self, parsed: ParsedRow) -> None:
+        """Bound what all rows become in memory: of an empty list, twenty times its bytes."""
+        self._values += count_values(parsed.row.input) + count_values(parsed.row.metadata)
+        if self._values > MAX_BATCH_VALUES:
+            message = f"exceeds the maximum of {MAX_BATCH_VALUES:,} values in the inputs and metadata of all rows together"
+            raise UnreadableInput(parsed.location, message)
 
     def _render(self, parsed: ParsedRow) -> Row | None:
         row = parsed.row

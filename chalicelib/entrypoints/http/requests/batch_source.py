@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from chalicelib.domain import json_limits
 from chalicelib.domain.batches.options import merge_options, options_from_query
 from chalicelib.domain.errors import Detail, InvalidRequest
-from chalicelib.entrypoints.http.server import JSON, ApiRequest
+from chalicelib.domain.files.upload import BYTES_PER_REQUEST
+from chalicelib.entrypoints.http.server import JSON, ApiRequest, requests_of
 from chalicelib.services.files.uploads import open_upload
 
 NEWLINE, REPLACEMENT = b"\n", "\ufffd".encode()
@@ -22,6 +23,7 @@ def batch_source(request: ApiRequest) -> tuple[str, Iterable[bytes], dict[str, A
     Raises:
         InvalidRequest: the request has both an upload and rows, or its body is not UTF-8.
         UploadNotFound, TooLarge: see `open_upload`.
+        RateLimited: the key was over its limit before the upload was counted.
     """
     content_type, options = str(request.headers.get("content-type") or JSON), options_from_query(request.query)
     body = _json_options(request, options) if content_type.lower().startswith(JSON) else None
@@ -34,6 +36,7 @@ def batch_source(request: ApiRequest) -> tuple[str, Iterable[bytes], dict[str, A
     if not isinstance(upload_id, str):
         raise InvalidRequest(details=(Detail("upload_id", "must be the text that POST /uploads returned"),))
     opened = open_upload(request.container.uploads, request.caller, upload_id)
+    request.charge(requests_of(opened.size, BYTES_PER_REQUEST))
     return opened.content_type, opened.pieces, options
 
 
@@ -61,7 +64,7 @@ def _json_options(request: ApiRequest, options: Mapping[str, Any]) -> dict[str, 
     if not request.raw or not ("upload_id" in options or b"upload_id" in request.raw):
         return {}
     try:
-        data = json.loads(request.raw)
-    except (ValueError, RecursionError):
+        data = json_limits.loads(request.raw, json_limits.MAX_ROWS_VALUES)
+    except ValueError:
         return None
     return data if isinstance(data, dict) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chalicelib.domain.jobs.bulk_operation import BulkAction
-from chalicelib.domain.jobs.dependencies import POLICIES
+from chalicelib.domain.jobs.dependencies import MAX_PARENTS, POLICIES
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.notifications.recipients import MAX_ADDRESSES, MAX_RECIPIENTS
 from chalicelib.domain.notifications.webhook_url import MAX_URL_LENGTH
@@ -32,7 +32,13 @@ SUBMIT: Schema = closed(
         "expires_at": optional({"type": "string"}),
         "ticket": optional({"type": "boolean"}),
         "async": optional({"type": "boolean"}),
-        "depends_on": {"type": ["array", "object", "null"], "items": {"type": "string"}, "additionalProperties": {"type": "string"}},
+        "depends_on": {
+            "type": ["array", "object", "null"],
+            "maxItems": MAX_PARENTS,
+            "maxProperties": MAX_PARENTS,
+            "items": {"type": "string"},
+            "additionalProperties": {"type": "string"},
+        },
         "on_parent_failure": optional({"enum": list(POLICIES)}),
         "run_at": optional({"type": "string"}),
         "delay": optional(DELAY),
@@ -51,8 +57,9 @@ TICKET: Schema = closed(
 UPLOAD: Schema = closed(
     {
         "content_type": optional({"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[ -~]*$"}),
-        "size": optional({"type": "integer", "minimum": 1}),
-    }
+        "size": {"type": "integer", "minimum": 1},
+    },
+    required=["size"],
 )
 
 CIRCUIT: Schema = closed({"reason": optional({"type": "string", "minLength": 1, "maxLength": 200})})

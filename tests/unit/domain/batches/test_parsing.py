@@ -305,8 +305,41 @@ class TestJson:
         assert list(refused(LINES, '"a"\n\n{\n[]\n{"conten": "x"}\n')) == ["line 3", "line 4", "line 5.conten"]
 
     def test_too_large_json_names_the_streamable_formats(self) -> None:
-        with pytest.raises(TooLarge, match="CSV, text or JSON lines"):
+        with pytest.raises(TooLarge, match="JSON lines, CSV or text"):
             read_batch(JSON, (b" " * 1_000_000 for _ in range(17)), {})
+
+
+class TestLimits:
+    """What a small file becomes is bounded, wherever the limit is passed."""
+
+    @pytest.mark.parametrize(
+        ("content_type", "data", "location", "message"),
+        [
+            (CSV, "prompt\n" + "\n" * 100_001, "", "more than 100,000 empty lines"),
+            (CSV, "prompt,id\n" + ",\n" * 100_001, "", "more than 100,000 empty lines"),
+            (TEXT, "a\n" + "\r\n" * 100_001, "", "more than 100,000 empty lines"),
+            (LINES, '"a"\n' + " \n" * 100_001, "", "more than 100,000 empty lines"),
+            (TEXT, "a\n" * 10_001, "line 10001", "10,000 rows"),
+            (CSV, "prompt\n" + "x," * 256 + "x\n", "line 2", "257 columns; the maximum is 256"),
+            (CSV, "prompt,b,c,d,e\n" + ('"' + "x\n" * 450_000 + '",') * 5 + "\n", "line 2", "record of more than 4,000,000 characters"),
+            (LINES, "[" + "1," * 50_000 + "1]", "line 1", "has 50,002 values; at most 50,000 are allowed"),
+            (LINES, "[" * 101 + "]" * 101, "line 1", "is nested 101 levels deep"),
+            (JSON, '{"items": [' + "1," * 200_000 + "1]}", "", "has 200,003 values; at most 200,000 are allowed"),
+        ],
+    )
+    def test_input_beyond_a_limit_is_refused_with_the_limit(self, content_type: str, data: str, location: str, message: str) -> None:
+        assert message in refused(content_type, data)[location]
+
+    def test_values_of_all_rows_together_are_bounded(self) -> None:
+        row = json.dumps({"input": [[]] * 24_000})
+
+        assert "maximum of 750,000 values" in refused(LINES, f"{row}\n" * 40)["line 32"]
+
+    def test_line_numbers_are_right_whatever_the_line_ends(self) -> None:
+        for end in ("\n", "\r\n", "\r"):
+            data = f"prompt{end}a{end}{end}" + f'"x{end}y"{end}' + f"b,c{end}"
+
+            assert list(refused(CSV, data)) == ["line 6"]
 
 
 class TestTemplates:

@@ -118,6 +118,38 @@ def test_number_and_length_of_problems_are_bounded() -> None:
     assert len(names[0].path) < 200
 
 
+def test_items_beyond_a_limit_are_not_validated_one_by_one() -> None:
+    """The library would build an error for each of them."""
+    details = problems(CONFIG, {"tags": [[]] * 30_000, "mode": "live"}, "config")
+
+    assert {detail.path: detail.message for detail in details} == {
+        "config.tags": "must be a list of at most 2 items, not a list of 30000 items",
+        "config.mode": 'must be one of "realtime", "batched", "none", not "live"',
+    }
+
+
+def test_fields_beyond_a_limit_are_not_validated_one_by_one() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "object", "maxProperties": 3, "additionalProperties": {"type": "string"}}}}
+
+    assert [detail.path for detail in problems(schema, {"a": {str(n): n for n in range(30_000)}})] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": [f"option {n}" for n in range(5_000)]},
+        {"anyOf": [{"type": "array", "minItems": n, "maxItems": n} for n in range(2_000)]},
+        {"type": "string", "pattern": "x" * 50_000},
+        {"type": "integer", "minimum": 10**4_000},
+        {"type": "object", "minProperties": 1, "properties": {f"field {n}": {} for n in range(5_000)}},
+    ],
+)
+def test_message_is_short_however_long_the_schema_is(schema: dict[str, Any]) -> None:
+    (detail,) = problems(schema, {} if "minProperties" in schema else 5)
+
+    assert len(detail.message) < 700
+
+
 JSONISH = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec=None)), inner, max_size=4),

@@ -1,0 +1,98 @@
+"""Parse JSON from outside: count its values and levels before anything is built of it.
+
+A value takes up to a hundred times the memory of its three bytes in `[],[],...`, so a limit in bytes
+does not bound what a document becomes. Everything that a caller, a queue, a model or a file sends is
+parsed here; what Headrace itself has stored is not.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import accumulate, chain
+from typing import Any
+
+MAX_VALUES = 50_000  # of one document: a request, a row, a message
+MAX_ROWS_VALUES = 200_000  # of a document that holds the rows of a batch
+MAX_BATCH_VALUES = 750_000  # of the inputs and the metadata of all rows of a batch, which are kept until it is stored
+# Of a model's answer. The longest answer has 128,000 tokens, and a value takes about one.
+MAX_ANSWER_VALUES = 200_000
+MAX_LEVELS = 100  # of lists and objects; `json` would fail, depending on the version, at about a thousand
+MAX_DIGITS = 4_300  # of a whole number: Python's own limit, because the time grows with the square
+
+_STRUCTURE = frozenset(b'"[]{},')
+_OTHER_BYTES = bytes(set(range(256)) - _STRUCTURE)
+_LEVEL_CHANGES = [(byte in b"[{") - (byte in b"]}") for byte in range(256)]
+
+
+class JsonRefused(ValueError):
+    """The document is beyond a limit. The message continues a sentence about it: `has 70,000 values; ...`."""
+
+
+def loads(document: str | bytes, max_values: int = MAX_VALUES) -> Any:
+    """Parse a document.
+
+    Args:
+        document: the text, or its bytes in UTF-8, UTF-16 or UTF-32.
+        max_values: how many values it may have: texts, numbers, lists, objects and so on, at all
+            levels.
+
+    Raises:
+        JsonRefused: it has too many values, levels or digits.
+        ValueError: it is not JSON. `JsonRefused` is one as well, so callers catch this alone.
+    """
+    encoded = _utf8(document)
+    if encoded.count(b",") + _openings(encoded) >= max_values or _openings(encoded) > MAX_LEVELS:
+        _check(encoded, max_values)
+    try:
+        return json.loads(document)
+    except (json.JSONDecodeError, UnicodeError):
+        raise
+    except ValueError as exc:
+        raise JsonRefused(f"has a whole number of more than {MAX_DIGITS:,} digits") from exc
+
+
+def count_values(value: Any) -> int:
+    """Return how many values a parsed one has, itself included."""
+    count, level = 0, [value]
+    while level:
+        count += len(level)
+        parts = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = list(chain.from_iterable(parts))
+    return count
+
+
+def _check(encoded: bytes, max_values: int) -> None:
+    """Refuse what exceeds a limit. Only structure outside of texts counts, so the texts are removed.
+
+    What is not JSON is counted as far as a parser would read it.
+    """
+    # Within a text a quote is escaped by a backslash, and a backslash by another.
+    bare = encoded.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _OTHER_BYTES)
+    texts = bare.count(b'"') // 2
+    if texts > 2 * max_values:  # a value has at most two texts, its name and itself; splitting would need too much memory
+        raise _too_many(texts // 2, max_values, "more than ")
+    structure = b"".join(bare.split(b'"')[::2])
+    values = 1 + structure.count(b",") + _openings(structure)
+    if values > max_values:
+        raise _too_many(values, max_values)
+    deepest = max(accumulate(_LEVEL_CHANGES[byte] for byte in structure), default=0)
+    if deepest > MAX_LEVELS:
+        raise JsonRefused(f"is nested {deepest:,} levels deep; at most {MAX_LEVELS} are allowed")
+
+
+def _too_many(values: int, limit: int, about: str = "") -> JsonRefused:
+    return JsonRefused(f"has {about}{values:,} values; at most {limit:,} are allowed")
+
+
+def _openings(encoded: bytes) -> int:
+    """Return how many lists and objects begin."""
+    return encoded.count(b"[") + encoded.count(b"{")
+
+
+def _utf8(document: str | bytes) -> bytes:
+    if isinstance(document, bytes):
+        encoding = json.detect_encoding(document)
+        if encoding.startswith("utf-8"):
+            return document
+        document = document.decode(encoding, "surrogatepass")
+    return document.encode("utf-8", "surrogatepass")
