@@ -5,7 +5,6 @@ An open batch also has a row in the index `batches-open`.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, non_default_fields, ttl_after
@@ -61,8 +60,8 @@ class DynamoBatches:
         return self._open.row(batch.id, tenant=batch.tenant, made_at=batch.updated_at, run=batch.run, ttl=_ttl(batch))
 
 
-def _encode(batch: Batch) -> str:
-    return json.dumps(non_default_fields(batch), separators=(",", ":"))
+def _encode(batch: Batch) -> dict[str, Any]:
+    return non_default_fields(batch)
 
 
 def _decode(stored: dict[str, Any]) -> Batch:

@@ -5,12 +5,13 @@ An unfinished one also has a row in the index `bulks-open`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
 
-from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, UnreadableRecord, known_fields, ttl_after
+from chalicelib.adapters.decoding import log_skipped
+from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
+from chalicelib.domain.errors import UnreadableRecord
 from chalicelib.domain.jobs.bulk_operation import BulkAction, BulkOperation, BulkPage, JobRef
 from chalicelib.domain.jobs.job import Status
 from chalicelib.domain.units import Ms
@@ -43,7 +44,8 @@ class DynamoBulkOperations:
         for row in self._open.query(limit):
             try:
                 bulk = self.get(row.tenant, row.sk)
-            except UnreadableRecord:
+            except UnreadableRecord as exc:
+                log_skipped(exc)
                 continue
             if bulk is None:
                 self._open.delete_orphan(row, row.made_at, now)
@@ -57,8 +59,8 @@ class DynamoBulkOperations:
         return self._open.row(bulk.id, tenant=bulk.tenant, made_at=bulk.created_at, ttl=_ttl(bulk))
 
 
-def _encode(bulk: BulkOperation) -> str:
-    return json.dumps(asdict(bulk), separators=(",", ":"))
+def _encode(bulk: BulkOperation) -> dict[str, Any]:
+    return asdict(bulk)
 
 
 def _decode(stored: dict[str, Any]) -> BulkOperation:

@@ -15,8 +15,9 @@ from zlib import crc32
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.expressions.condition import size
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields
 from chalicelib.domain.auth.identity import Caller, Role
 from chalicelib.domain.streaming.subscriptions import CONNECTION_SHARDS, SUBSCRIPTIONS_PER_CONNECTION, Connection, Ticket, connection_shard
@@ -79,8 +80,9 @@ class DynamoConnections:
             return  # the connection is closed
 
     def close(self, connection_id: str) -> Connection | None:
+        """Return None for a connection that cannot be read: its subscriptions expire by themselves."""
         deleted = dynamodb.delete(self._item(connection_id))
-        return _connection_of(self._items.from_raw_data(deleted)) if deleted else None
+        return next(decode_readable([self._items.from_raw_data(deleted)], _connection_of), None) if deleted else None
 
     def sample(self, part: int, limit: int) -> list[Connection]:
         """Query from a random position to the end of the partition, and then from its beginning."""
@@ -89,7 +91,7 @@ class DynamoConnections:
         if len(found) < limit:
             missing = limit - len(found)
             found += self._items.query(partition, self._items.sk < start, limit=missing, page_size=missing)
-        return [_connection_of(item) for item in found]
+        return list(decode_readable(found, _connection_of))
 
     def _item(self, connection_id: str) -> ConnectionItem:
         return self._items(*connection_key(connection_id))
@@ -112,7 +114,7 @@ class DynamoTickets:
         item = dynamodb.get(self._items, f"tk#{ticket_hash}", "tk")
         if item is None:
             return None
-        return Ticket(hash=ticket_hash, caller=caller_of(item.caller), created_at=item.created_at, expires_at=item.expires_at)
+        return _ticket_of(item)
 
     def use(self, ticket_hash: str, connection_id: str) -> bool:
         """The same connection may use it again: the first response may have been lost."""
@@ -145,6 +147,12 @@ def caller_of(text: str) -> Caller:
     return Caller(**{**values, "role": Role(values["role"]), "jobs": None if jobs is None else frozenset(jobs)})
 
 
+@decoded
+def _ticket_of(item: TicketItem) -> Ticket:
+    return Ticket(hash=item.pk.partition("#")[2], caller=caller_of(item.caller), created_at=item.created_at, expires_at=item.expires_at)
+
+
+@decoded
 def _connection_of(item: ConnectionItem) -> Connection:
     return Connection(
         id=item.sk.partition("#")[2],

@@ -7,12 +7,13 @@ changes gets the new row before the record is written and loses the old row afte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 from zlib import crc32
 
+from chalicelib.adapters.decoding import decode_readable
+from chalicelib.adapters.dynamodb.client import decoded
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
 from chalicelib.domain.notifications.delivery import Delivery, DeliveryAttempt, DeliveryState
@@ -62,10 +63,9 @@ class DynamoDeliveries:
 
     def _due(self, shard: int, until: Ms, limit: int) -> Iterator[Delivery]:
         rows = self._open.query(limit, shard=shard, before=_time(until + 1), consistent=False)
-        named = [row.sk.split("#", 2) for row in rows]
-        found = self._records.get_many([_key(owner, delivery_id) for _, owner, delivery_id in named], consistent=True)
-        for row, (time, owner, delivery_id) in zip(rows, named, strict=True):
-            key, recheck_at = _key(owner, delivery_id), int(time)
+        named = list(decode_readable(rows, _named))
+        found = self._records.get_many([key for _, key, _ in named], consistent=True)
+        for row, key, recheck_at in named:
             delivery = found.get(key)
             if delivery is None and key in found:
                 continue  # it cannot be read; a version that can may need the row
@@ -81,8 +81,15 @@ class DynamoDeliveries:
         return self._open.row(sort_key, shard=crc32(delivery.id.encode()) % SHARDS, ttl=_ttl(delivery))
 
 
-def _encode(delivery: Delivery) -> str:
-    return json.dumps(asdict(delivery), ensure_ascii=False, separators=(",", ":"))
+@decoded
+def _named(row: OpenItem) -> tuple[OpenItem, Key, Ms]:
+    """Return an index row, the key of the delivery that it names, and the time to check it."""
+    time, owner, delivery_id = row.sk.split("#", 2)
+    return row, _key(owner, delivery_id), int(time)
+
+
+def _encode(delivery: Delivery) -> dict[str, Any]:
+    return asdict(delivery)
 
 
 def _decode(stored: dict[str, Any]) -> Delivery:

@@ -9,12 +9,14 @@ written.
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from pynamodb.attributes import UnicodeAttribute
 
+from chalicelib.adapters.decoding import decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
-from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound
+from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.units import Ms
 
 ORPHAN_GRACE_MS = 600_000  # how long a row may exist before its record
@@ -29,6 +31,11 @@ class OpenItem(Item):
     made_at = IntAttribute(null=True, attr_name="at")
     run = IntAttribute(null=True)
     ttl = IntAttribute()
+
+
+@decoded
+def _checked(row: OpenItem) -> OpenItem:
+    return row
 
 
 class OpenIndex:
@@ -65,9 +72,10 @@ class OpenIndex:
             dynamodb.delete(row)
 
     def query(self, limit: int, *, shard: int = 0, before: str | None = None, consistent: bool = True) -> list[OpenItem]:
-        """Return the first rows of a shard in the order of their sort keys."""
+        """Return the first rows of a shard in the order of their sort keys, without unreadable ones."""
         below = self._items.sk < before if before is not None else None
-        return list(self._items.query(self._pk(shard), below, consistent_read=consistent, limit=limit, page_size=limit))
+        rows = self._items.query(self._pk(shard), below, consistent_read=consistent, page_size=limit)
+        return list(islice(decode_readable(rows, _checked), limit))
 
     def _pk(self, shard: int) -> str:
         return self._partition if self.shards == 1 else f"{self._partition}#{shard}"

@@ -96,6 +96,8 @@ class BulkOperation:
     failed: int = 0  # jobs for which it failed with an internal error
     not_found: int = 0  # `ids` that name no job
     problems: tuple[tuple[str, str], ...] = ()  # (job id, code) of the first that are not `done`
+    # Fields that only a newer version of the code knows: they are stored again unchanged.
+    unknown_fields: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def statuses(self) -> tuple[Status, ...]:

@@ -25,6 +25,7 @@ STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (errors.UnsupportedMediaType, 415),
     (errors.RateLimited, 429),
     (errors.QueueFull, 429),
+    (errors.UnreadableRecord, 503),
     (errors.Unavailable, 503),
 )
 

@@ -27,7 +27,7 @@ from pynamodb.attributes import Attribute, BooleanAttribute, UnicodeAttribute
 from pynamodb.constants import STRING
 from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyProjection
 
-from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw
+from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
 from chalicelib.domain.jobs.index_keys import LISTED_BY_END, due_partition, due_shard, sort_key
 from chalicelib.domain.jobs.job import Job, JobError, Status, Usage
@@ -170,6 +170,7 @@ def item_of(model: type[JobItem], job: Job) -> JobItem:
     return model(**stored)
 
 
+@decoded
 def job_of(item: JobItem) -> Job:
     stored = {name: getattr(item, name) for name in _FIELDS}
     present = {name: value for name, value in stored.items() if value is not None or _FIELDS[name] is MISSING}
@@ -177,7 +178,11 @@ def job_of(item: JobItem) -> Job:
 
 
 def job_of_raw(raw: Raw) -> Job:
-    """Return the job record of a raw item: of a failed condition or of the change stream."""
+    """Return the job record of a raw item: of a failed condition or of the change stream.
+
+    Raises:
+        UnreadableRecord: another version of the code wrote it.
+    """
     return job_of(JobItem.from_raw_data(raw))
 
 
