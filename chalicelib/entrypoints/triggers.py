@@ -14,7 +14,7 @@ from chalicelib.consumers.change_loop import DeadLetterFailed
 from chalicelib.consumers.count_jobs import count_job_changes
 from chalicelib.consumers.notify_job_end import notify_job_ends
 from chalicelib.consumers.release_dependents import RELEASE_DEPENDENTS, RemainingDependents, release_dependents, release_remaining
-from chalicelib.domain.errors import Unavailable
+from chalicelib.domain.errors import HeadraceError, Unavailable
 from chalicelib.domain.execution.deadline import Deadline
 from chalicelib.domain.queues.lanes import TASKS, Lane
 from chalicelib.domain.units import Ms
@@ -47,13 +47,33 @@ def handle_lane_messages(lane: Lane, event: Any) -> None:
 
 
 def handle_schedule() -> None:
-    """Run one sweep: recover jobs, wake batches, requeue deliveries, resume bulk operations."""
+    """Run one sweep: recover jobs, wake batches, requeue deliveries, resume bulk operations.
+
+    A step that fails does not stop the others.
+
+    Raises:
+        Exception: that of the first step that failed, so that alarms on the function see it.
+    """
     ctx = container()
     ends = ctx.clock.now() + SWEEP_BUDGET_MS
-    sweep(ctx)
-    wake_stalled_batches(ctx)
-    _requeue_stalled_deliveries(ctx, ends)
-    resume_unfinished(ctx, ends)
+    steps: dict[str, Callable[[], object]] = {
+        "jobs": partial(sweep, ctx),
+        "batches": partial(wake_stalled_batches, ctx),
+        "deliveries": partial(_requeue_stalled_deliveries, ctx, ends),
+        "bulk_operations": partial(resume_unfinished, ctx, ends),
+    }
+    failed = [exc for what, step in steps.items() if (exc := _failure_of(ctx, what, step)) is not None]
+    if failed:
+        raise failed[0]
+
+
+def _failure_of(ctx: Container, what: str, step: Callable[[], object]) -> Exception | None:
+    try:
+        step()
+    except Exception as exc:  # noqa: BLE001 - the other steps come first; the caller raises it at the end
+        ctx.log("sweep_step_failed", what=what, error=exc)
+        return exc
+    return None
 
 
 def handle_delivery_messages(event: Any) -> None:
@@ -64,25 +84,54 @@ def handle_delivery_messages(event: Any) -> None:
 
 
 def handle_task_messages(event: Any) -> None:
-    """Run the tasks of the `tasks` queue. If this raises, SQS redelivers them, which is safe."""
+    """Run the tasks of the `tasks` queue. If this raises, SQS redelivers them, which is safe.
+
+    Raises:
+        UnknownTask: a message names a task that another version of the code knows. It stays in the
+            queue for a function of that version; the others were run.
+    """
     ctx, remaining = container(), event.context.get_remaining_time_in_millis()
     until = ctx.clock.now() + max(remaining // 2, remaining - TASK_MARGIN_MS)
+    unknown: list[UnknownTask] = []
     for each in event.to_dict()["Records"]:
-        task = _parse_task(ctx, each["body"])
+        try:
+            task = _parse_task(ctx, each["body"])
+        except UnknownTask as exc:
+            ctx.log("task_unknown", task=exc.name)
+            unknown.append(exc)
+            continue
         if task is None:
             ctx.queues.send_to_dead_letter(TASKS, each["body"], "the message names no task")
         else:
             task(until)
+    if unknown:
+        raise unknown[0]
+
+
+class UnknownTask(HeadraceError):
+    """This version of the code does not know the task that a message names."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name[:80]
 
 
 def _parse_task(ctx: Container, body: str) -> Callable[[Ms], object] | None:
-    """The task that a message names, to be called with its deadline; None if it names none."""
+    """The task that a message names, to be called with its deadline; None if it names none.
+
+    Raises:
+        UnknownTask: it names one that is not known here.
+    """
     try:
         message: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
     name = message.get("task") if isinstance(message, dict) else None
-    return _TASKS[name](ctx, message) if isinstance(name, str) and name in _TASKS else None
+    if not isinstance(name, str):
+        return None
+    if name not in _TASKS:
+        raise UnknownTask(name)
+    return _TASKS[name](ctx, message)
 
 
 def _advance_batch_task(ctx: Container, message: dict[str, Any]) -> Callable[[Ms], object] | None:

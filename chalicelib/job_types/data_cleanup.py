@@ -83,7 +83,7 @@ async def _pages(task: TaskRun, now: Ms) -> AsyncIterator[list[Job]]:
     """Yield the tenant's jobs that were created long enough ago to match, newest first."""
     filters, cursor = Filters(until=now - min(_max_ages(task))), None
     while True:
-        page = await task.run_sync(list_jobs, task.context.jobs, task.caller, filters, PAGE_SIZE, cursor)
+        page = await task.run_sync(list_jobs, task.context.jobs, task.context.log, task.caller, filters, PAGE_SIZE, cursor)
         yield page.jobs
         cursor = page.next_cursor
         if cursor is None:

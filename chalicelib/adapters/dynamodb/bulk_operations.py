@@ -80,7 +80,7 @@ def _decode(stored: dict[str, Any]) -> BulkOperation:
 def _page(stored: dict[str, Any]) -> BulkPage:
     data = known_fields(BulkPage, stored)
     jobs = tuple(JobRef(**known_fields(JobRef, one)) for one in data["jobs"])
-    return BulkPage(**{**data, "jobs": jobs, "missing": tuple(data["missing"])})
+    return BulkPage(**{**data, "jobs": jobs, "missing": tuple(data["missing"]), "unreadable": tuple(data.get("unreadable", ()))})
 
 
 def _key_of(bulk: BulkOperation) -> Key:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.aws.names import table_name

@@ -154,7 +154,7 @@ def known_fields(kind: Any, stored: Fields) -> Fields:
 
 def non_default_fields(record: Any) -> Fields:
     """Return the fields of a dataclass that differ from their defaults; decoding sets the others."""
-    defaults = {field.name: {} if field.default_factory is dict else field.default for field in fields(record)}
+    defaults: Fields = {field.name: {} if field.default_factory is dict else field.default for field in fields(record)}
     return {name: value for name, value in asdict(record).items() if value != defaults[name]}
 
 

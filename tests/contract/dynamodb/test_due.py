@@ -10,8 +10,8 @@ import pytest
 
 from chalicelib.adapters.aws import client as aws
 from chalicelib.adapters.stores import DynamoStores
-from chalicelib.domain.jobs.index_keys import due_shard
 from chalicelib.domain.errors import UnreadableRecord
+from chalicelib.domain.jobs.index_keys import due_shard
 from chalicelib.domain.jobs.job import Job, Status
 from chalicelib.domain.queues.lanes import LANES
 from infra.naming import table_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from chalicelib.domain.errors import HeadraceError, Unavailable
+from chalicelib.domain.errors import HeadraceError, Unavailable, UnreadableRecord
 from chalicelib.domain.streaming.pacing import frame_pace
 from chalicelib.domain.streaming.subscriptions import Subscription
 from chalicelib.domain.units import Ms
@@ -112,9 +112,12 @@ class Broadcaster:
                     await ctx.offload_sends(ctx.sockets.close, subscription.endpoint, connection_id)
 
     async def _allowed_keys(self, key_hashes: set[str]) -> set[str]:
-        """Return the hashes of the keys that are valid and may read the job."""
-        ctx, job = self._ctx, self._attempt.job
-        return {key_hash for key_hash in key_hashes if await ctx.offload(ctx.may_stream, key_hash, job)}
+        """Return the hashes of the keys that are valid and may read the job; not of unreadable keys."""
+        ctx, job, allowed = self._ctx, self._attempt.job, set[str]()
+        for key_hash in key_hashes:
+            with suppress(UnreadableRecord):
+                allowed |= {key_hash} if await ctx.offload(ctx.may_stream, key_hash, job) else set()
+        return allowed
 
     def _start(self, subscription: Subscription) -> None:
         writer = SocketWriter(self._ctx, self._attempt, subscription, self._pace)
