@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
-from typing import TypeVar
+from dataclasses import fields
+from functools import cache, lru_cache
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from chalicelib.domain.errors import UnreadableRecord
 from chalicelib.observability import record
@@ -37,6 +39,34 @@ def decode(key: str, build: Callable[[], T]) -> T:
         return build()
     except PROBLEMS as exc:
         raise UnreadableRecord({key: f"{type(exc).__name__}: {exc}"[:MAX_REASON_LENGTH]}) from exc
+
+
+def checked(built: T) -> T:
+    """Return a dataclass that was built from JSON.
+
+    Raises:
+        TypeError: a field has another type than the class declares. A reader would meet it later,
+            where it stops others: times are compared, numbers are added.
+    """
+    for name, kinds in _types_of(type(built)).items():
+        value = getattr(built, name)
+        if not isinstance(value, kinds):
+            raise TypeError(f"{name} is {type(value).__name__}")
+    return built
+
+
+@cache
+def _types_of(kind: Any) -> dict[str, tuple[type, ...]]:
+    hints = get_type_hints(kind)
+    return {field.name: _runtime_types(hints[field.name]) for field in fields(kind)}
+
+
+def _runtime_types(hint: Any) -> tuple[type, ...]:
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return tuple(kind for part in get_args(hint) for kind in _runtime_types(part))
+    kind = object if hint is Any else origin or hint
+    return (float, int) if kind is float else (kind,) if isinstance(kind, type) else (object,)
 
 
 def decode_all(rows: Iterable[R], build: Callable[[R], T]) -> list[T]:

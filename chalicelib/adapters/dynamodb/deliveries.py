@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 from zlib import crc32
 
-from chalicelib.adapters.decoding import decode_readable
+from chalicelib.adapters.decoding import checked, decode_readable
 from chalicelib.adapters.dynamodb.client import decoded
 from chalicelib.adapters.dynamodb.json_record import JsonRecords, Key, known_fields, ttl_after
 from chalicelib.adapters.dynamodb.open_index import OpenIndex, OpenItem
@@ -99,7 +99,7 @@ def _decode(stored: dict[str, Any]) -> Delivery:
             **data,
             "channel": Channel(data["channel"]),
             "state": DeliveryState(data["state"]),
-            "attempts": tuple(DeliveryAttempt(**known_fields(DeliveryAttempt, one)) for one in data.get("attempts", ())),
+            "attempts": tuple(checked(DeliveryAttempt(**known_fields(DeliveryAttempt, one))) for one in data.get("attempts", ())),
         }
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 from pynamodb.attributes import BinaryAttribute, UnicodeAttribute
 
 from chalicelib.adapters.compression import INLINE_BYTES, pack_json, unpack_json
-from chalicelib.adapters.decoding import decode
+from chalicelib.adapters.decoding import checked, decode
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.adapters.s3.blobs import Blobs, key_of
@@ -73,13 +73,19 @@ class DynamoJobSpecs:
 
     def get(self, job_id: str) -> JobSpec | None:
         data = self._stored(job_id)
-        return decode(f"{job_id}/{SPEC}", lambda: JobSpec.from_dict(unpack_json(data))) if data is not None else None
+        return decode(f"{job_id}/{SPEC}", lambda: _spec_of(unpack_json(data))) if data is not None else None
 
     def _stored(self, job_id: str) -> bytes | None:
         """Return the packed spec; None if it is no longer kept."""
         item = dynamodb.get(self._items, job_id, SPEC)
         content = _content_of(item) if item is not None else None
         return self._blobs.get(content) if isinstance(content, str) else content
+
+
+def _spec_of(stored: dict[str, Any]) -> JobSpec:
+    spec = checked(JobSpec.from_dict(stored))
+    checked(spec.config)
+    return spec
 
 
 @decoded

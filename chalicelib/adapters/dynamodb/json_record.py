@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pynamodb.attributes import UnicodeAttribute
 
-from chalicelib.adapters.decoding import decode_readable
+from chalicelib.adapters.decoding import checked, decode_readable
 from chalicelib.adapters.dynamodb import client as dynamodb
 from chalicelib.adapters.dynamodb.client import TTL_GRACE_SECONDS, ConditionFailed, IntAttribute, Item, bound, decoded
 from chalicelib.domain.errors import StaleVersion
@@ -136,7 +136,7 @@ class JsonRecords(Generic[R]):
         return decoded(self._record_of)(item)
 
     def _record_of(self, item: RecordItem) -> R:
-        return self._decode(json.loads(item.data))
+        return checked(self._decode(json.loads(item.data)))
 
 
 def known_fields(kind: Any, stored: Fields) -> Fields:

@@ -27,6 +27,7 @@ from pynamodb.attributes import Attribute, BooleanAttribute, UnicodeAttribute
 from pynamodb.constants import STRING
 from pynamodb.indexes import GlobalSecondaryIndex, IncludeProjection, KeysOnlyProjection
 
+from chalicelib.adapters.decoding import checked
 from chalicelib.adapters.dynamodb.client import IntAttribute, Item, Raw, decoded
 from chalicelib.adapters.dynamodb.json_record import known_fields, non_default_fields
 from chalicelib.domain.jobs.index_keys import LISTED_BY_END, due_partition, due_shard, sort_key
@@ -53,7 +54,7 @@ class RecordAttribute(Attribute[T]):
         stored: Any = json.loads(value)
         if isinstance(stored, list):
             return self.kind(stored)  # type: ignore[call-arg]
-        return self.kind(**known_fields(self.kind, stored))
+        return checked(self.kind(**known_fields(self.kind, stored)))
 
 
 class ByTenant(GlobalSecondaryIndex["JobItem"]):  # type: ignore[no-untyped-call]
