@@ -48,7 +48,8 @@ def checked(built: T) -> T:
         TypeError: a field has another type than the class declares. A reader would meet it later,
             where it stops others: times are compared, numbers are added.
     """
-    for name, kinds in _types_of(type(built)).items():
+    kind: Any = type(built)
+    for name, kinds in _types_of(kind).items():
         value = getattr(built, name)
         if not isinstance(value, kinds):
             raise TypeError(f"{name} is {type(value).__name__}")
