@@ -260,16 +260,16 @@ class Throttled(Unavailable):
 
 
 class UnreadableRecord(HeadraceError):
-    """Another version of Headrace wrote this, and the one that got the request cannot read it. Nothing was changed;
-    retry in a minute.
+    """Another version of Headrace wrote this record, and the one that got the request cannot read it.
+    Nothing was changed; retry in a minute.
     """
 
     code = "record_unreadable"
 
-    def __init__(self, problems: Mapping[str, str]) -> None:
+    def __init__(self, problems: Mapping[str, str] | None = None) -> None:
         """`problems`: for each record, by its id or key, why it cannot be read; not shown to callers."""
         super().__init__(retry_after=60)
-        self.problems = dict(problems)
+        self.problems = dict(problems or {})
 
 
 # ---- internal: one part of the system to another

@@ -41,13 +41,14 @@ class Batches(Protocol):
     def page(self, tenant: str, before: str | None, limit: int) -> tuple[list[Batch], str | None]:
         """Return a tenant's batches, newest first, and the id to continue `before` (None: the end).
 
-        One request.
+        One request. Records that cannot be read are left out, so a page may be short.
         """
 
     def stalled(self, now: Ms, limit: int) -> list[Batch]:
         """Return open batches whose lock is over.
 
-        If there are more than `limit`, each minute returns others. Two requests.
+        If there are more than `limit`, each minute returns others. Records that cannot be read are
+        left out. Two requests.
         """
 
 

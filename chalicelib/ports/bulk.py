@@ -31,7 +31,7 @@ class BulkOperations(Protocol):
         """
 
     def unfinished(self, now: Ms, limit: int) -> list[BulkOperation]:
-        """Return unfinished operations whose lock is over, oldest first.
+        """Return unfinished operations whose lock is over, oldest first, without unreadable ones.
 
         One request, and one for each operation.
         """

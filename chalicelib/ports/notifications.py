@@ -28,7 +28,7 @@ class Deliveries(Protocol):
         """Return the delivery, read consistently."""
 
     def for_owner(self, owner: str) -> list[Delivery]:
-        """Return the deliveries of a job or batch, newest first, at most a hundred."""
+        """Return the readable deliveries of a job or batch, newest first, at most a hundred."""
 
     def replace(self, seen: Delivery, new: Delivery) -> None:
         """Swap `new` in for `seen` if the version is still that of `seen`.
@@ -42,7 +42,7 @@ class Deliveries(Protocol):
     def due(self, until: Ms, limit: int) -> list[Delivery]:
         """Return open deliveries with `recheck_at` up to `until`, at most `limit` of each shard.
 
-        Two requests for each of the four shards.
+        Two requests for each of the four shards. Records that cannot be read are left out.
         """
 
 

@@ -22,7 +22,7 @@ class Subscriptions(Protocol):
         """Delete the subscription and change `subscribers_version`. Two requests."""
 
     def for_job(self, job_id: str) -> list[Subscription]:
-        """Return all subscriptions to a job, read consistently."""
+        """Return all readable subscriptions to a job, read consistently."""
 
     def request_cancel(self, job_id: str, generation: int, ttl: int) -> None:
         """Ask the worker of this generation to stop. `ttl` in seconds since 1970."""

@@ -269,7 +269,7 @@ def test_a_job_of_an_unknown_type_is_held_and_runs_when_its_type_is_known() -> N
 
 def test_a_job_whose_type_stays_unknown_expires() -> None:
     world = World()
-    job = world.submit(config={"expires_in": 300})
+    job = world.submit(expires_in=300.0)
     world.container.jobs.records[job.id] = replace(world.job(job), type="removed_type")
 
     world.deliver()
