@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib import job_types
-from chalicelib.domain.errors import StaleVersion, Unavailable
+from chalicelib.domain.errors import StaleVersion, Unavailable, UnreadableRecord
 from chalicelib.domain.failures import ProviderQuotaExhausted, ProviderUnavailable, StreamCut
 from chalicelib.domain.jobs.job import Status, Usage
 from chalicelib.domain.queues.wakeup import WakeUp
@@ -17,6 +17,7 @@ from chalicelib.domain.text import MAX_FRAME_POINTS
 from chalicelib.ports import QueueMessage, ResponseEnded
 from chalicelib.services.jobs.cancel_job import cancel_job
 from chalicelib.services.worker.process_messages import PartialBatchFailure, process_messages
+from tests.kit.failing_store import refusing
 from tests.kit.provider import Script
 from tests.kit.time import run
 from tests.kit.unreadable import REASON, make_unreadable
@@ -276,6 +277,24 @@ def test_a_job_whose_type_stays_unknown_expires() -> None:
     world.sweep(after=600)
 
     assert world.job(job).status is Status.EXPIRED
+
+
+def test_a_job_whose_spec_cannot_be_read_waits_for_a_version_that_can() -> None:
+    """Neither its worker nor the sweeper of this version fails it, however often they meet it."""
+    world = World()
+    job = world.submit()
+
+    with refusing(world.container.job_specs, "get", 10**6, UnreadableRecord):
+        with pytest.raises(PartialBatchFailure):
+            world.deliver()
+        for _ in range(5):
+            world.sweep(after=700)
+        assert (world.job(job).status, world.job(job).crashes) == (Status.PROCESSING, 0)
+
+    world.sweep(after=700)
+    world.clock.advance(1_000)
+    world.deliver()
+    assert world.job(job).status is Status.COMPLETED
 
 
 def test_an_unreadable_record_leaves_its_message_in_the_queue_and_stops_no_other() -> None:
